@@ -1,0 +1,152 @@
+"""Every error that imagepipe shows to a user, and the exit code that goes with it.
+
+A message says what we were doing, to what, and what came back; the hint says what to try. The cause's own
+class decides the exit code (docs/reference/exit-codes.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class ImagepipeError(Exception):
+    """Something that a user can understand and act on."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UsageError(ImagepipeError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a spec, where it stands, and what was probably meant."""
+
+    file: str
+    line: int
+    """1-based; 0 where the file as a whole is meant."""
+    column: int
+    """1-based, in characters; 0 where the file as a whole is meant."""
+    message: str
+    path: str = ""
+    """Where in the document: `provision.2.shell`."""
+    excerpt: str = ""
+    """The line of the file, without its end."""
+    length: int = 1
+    """Characters that the caret underlines."""
+    hint: str | None = None
+    severity: str = "error"
+    """`error` or `warning`."""
+
+    def location(self) -> str:
+        """`file:line:column`, or the file alone."""
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+    def text(self) -> str:
+        """The problem as a terminal shows it: location, message, excerpt with a caret, hint."""
+        where = f"{self.path}: " if self.path else ""
+        warning = "warning: " if self.severity == "warning" else ""
+        lines = [f"{self.location()}: {warning}{where}{self.message}"]
+        if self.excerpt.strip():
+            gutter = f"{self.line:>5} | "
+            # Tabs stay tabs, so that the caret stands under the same column in every terminal.
+            pad = "".join("\t" if c == "\t" else " " for c in self.excerpt[: self.column - 1])
+            lines += [gutter + self.excerpt, " " * 5 + " | " + pad + "^" * max(1, self.length)]
+        if self.hint:
+            lines.append(f"  hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class SpecError(ImagepipeError):
+    """A spec, or several, cannot be used. Carries all the problems at once."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(problem.text() for problem in self.problems))
+
+
+class CloudError(ImagepipeError):
+    """A call to the cloud failed for good."""
+
+    exit_code = 3
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        request_id: str = "",
+        iam_action: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        """EC2's error code, `InvalidAMIName.Duplicate`; empty where no answer came."""
+        self.request_id = request_id
+        self.iam_action = iam_action
+        """`ec2:RunInstances`, where the call was refused for lack of a permission."""
+
+
+class StageFailed(ImagepipeError):
+    """A stage failed for a cause that has no class of its own."""
+
+    exit_code = 4
+
+
+class UndoFailed(ExceptionGroup[Exception]):
+    """Some things that a run held could not be given back."""
+
+    exit_code = 5
+
+
+class ConnectError(ImagepipeError):
+    """A machine's SSH could not be reached, or was not the machine that we launched."""
+
+    exit_code = 6
+
+
+class CommandFailed(ImagepipeError):
+    """A command on a machine ended with a code that its step does not accept."""
+
+    exit_code = 7
+
+    def __init__(self, message: str, *, code: int | None, tail: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        """The exit code; None where the connection broke or the deadline came first."""
+        self.tail = tail
+
+
+class BundleError(ImagepipeError):
+    """A bundle is damaged, or cannot be made."""
+
+    exit_code = 8
+
+
+class LocalCloudError(ImagepipeError):
+    """The local cloud cannot do what it was asked on this machine."""
+
+    exit_code = 9
+
+
+class Cancelled(ImagepipeError):
+    """The run was asked to stop."""
+
+    exit_code = 130
+
+    def __init__(self, message: str = "cancelled") -> None:
+        super().__init__(message)

@@ -1,0 +1,101 @@
+"""What a driver gives the gateway: machines that boot from raw disks, and nothing of EC2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+class MachineError(Exception):
+    """A machine could not be started, stopped or read. The text says what was tried and what came back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A block device of a machine and the raw file behind it."""
+
+    device: str
+    """As EC2 names it: `/dev/xvda`."""
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """What cloud-init is told at boot. Served over HTTP and never written to the disk."""
+
+    instance_id: str
+    hostname: str
+    region: str
+    user_data: bytes
+    """The caller's own, untouched: cloud-config, a script, MIME, gzip or empty."""
+    public_keys: tuple[str, ...]
+    """OpenSSH lines of the key pair; they go in by vendor-data and meta-data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ingress:
+    """Ports that a security group opens to somebody."""
+
+    protocol: str
+    """`tcp`, `udp`, `icmp`, or `-1` for all."""
+    from_port: int
+    to_port: int
+    cidr: str
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine as a driver needs it, the same at every start."""
+
+    id: str
+    """The instance's id."""
+    address: str
+    """Its loopback address, 127.42.x.y; SSH is on port 22 there."""
+    disks: tuple[Disk, ...]
+    """The root device first."""
+    seed: Seed
+
+
+class Driver(Protocol):
+    """Machines of one kind. Methods may be called from any thread, and one id only by one thread at a time."""
+
+    name: str
+
+    def problems(self) -> Sequence[str]:
+        """What this computer lacks for the driver to work; empty if it does."""
+
+    def start(self, machine: Machine, ingress: Sequence[Ingress]) -> None:
+        """Boot; returns once the machine's init runs. Raises MachineError, and then leaves nothing behind."""
+
+    def stop(self, machine_id: str, *, force: bool = False) -> None:
+        """Power off in order (or at once), and give back mounts, loops, namespaces and processes.
+
+        When it returns, the raw files hold all that the machine wrote. A machine that is not running is success.
+        """
+
+    def reboot(self, machine_id: str) -> None:
+        """Ask the machine's init to reboot; returns at once."""
+
+    def set_ingress(self, machine_id: str, ingress: Sequence[Ingress]) -> None:
+        """Open these ports of a running machine to their callers, and close all others."""
+
+    def quiesced(self, machine_id: str) -> AbstractContextManager[None]:
+        """While inside, the disks of a running machine stand still, with their file systems consistent."""
+
+    def console(self, machine_id: str) -> bytes:
+        """What the machine has written on its console since it was first started, the last 64 KiB of it.
+
+        Works for a stopped machine too, until `forget`.
+        """
+
+    def running(self) -> frozenset[str]:
+        """The ids of machines that run now, those adopted from an earlier process of this store among them."""
+
+    def on_exit(self, callback: Callable[[str], None]) -> None:
+        """Call this, with the id, when a machine powered itself off and everything of it was given back."""
+
+    def forget(self, machine_id: str) -> None:
+        """Delete what is kept about a machine that is stopped for good: console and scratch files."""
