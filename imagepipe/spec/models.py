@@ -1,0 +1,432 @@
+"""The language, version 1, as frozen models: what a spec may say, and nothing else.
+
+The reference (docs/reference/spec.md) and the JSON Schema are made from the descriptions here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+from imagepipe.spec.scalars import (
+    AbsolutePath,
+    AccountId,
+    AmiId,
+    Cidr,
+    DeviceName,
+    Duration,
+    EnvName,
+    FileMode,
+    ImageOwner,
+    InstanceType,
+    OrganizationArn,
+    OuArn,
+    Owner,
+    SecurityGroupId,
+    SpecName,
+    SubnetId,
+    Text,
+    VariableName,
+)
+
+Scalar = str | int | float | bool
+
+
+class Model(BaseModel):
+    """What every part of a spec has in common: unknown keys are errors, and nothing changes later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+class Variable(Model):
+    """A value that can be given from outside."""
+
+    default: Scalar | None = Field(None, description="Its value where nothing else gives one.")
+    description: str = Field("", description="What it is for.")
+    allowed: tuple[Scalar, ...] | None = Field(None, description="The only values that it may have.")
+    env: EnvName | None = Field(None, description="Environment variable that it is read from.")
+    sensitive: bool = Field(False, description="Masked wherever anything is written; may not be in `args`, names, tags or descriptions.")
+    required: bool = Field(True, description="`false`: the empty string where nothing gives a value.")
+
+
+class AmiById(Model):
+    """The image with this id."""
+
+    id: AmiId = Field(description="The image's id.")
+
+
+class AmiBySsm(Model):
+    """The image that an SSM parameter names."""
+
+    ssm: str = Field(description="Name of the parameter: `/aws/service/…`.", pattern=r"^/[A-Za-z0-9_./-]+$")
+
+
+class AmiByFilter(Model):
+    """The newest image that a filter finds."""
+
+    name: str = Field(description="Name of the image; `*` and `?` stand for any characters.", min_length=1)
+    owners: tuple[ImageOwner, ...] = Field(description="Account ids, `self`, `amazon`, `aws-marketplace`. Required: anybody may give an image any name.", min_length=1)
+    architecture: Literal["x86_64", "arm64", "i386"] | None = Field(None, description="Architecture of the image.")
+    newest: bool = Field(True, description="More than one match: take the newest; `false` makes it an error.")
+
+
+def _one_of(value: Any, kinds: dict[str, str]) -> str | None:
+    if isinstance(value, dict):
+        found = [tag for key, tag in kinds.items() if key in value]
+        return found[0] if len(found) == 1 else None
+    return None
+
+
+def _ami_kind(value: Any) -> str:
+    return _one_of(value, {"ssm": "by ssm", "id": "by id"}) or "by filter"
+
+
+def _ami(value: Any) -> Any:
+    return {"id": value} if isinstance(value, str) else value
+
+
+Ami = Annotated[
+    Annotated[AmiById, Tag("by id")] | Annotated[AmiBySsm, Tag("by ssm")] | Annotated[AmiByFilter, Tag("by filter")],
+    Discriminator(_ami_kind),
+    BeforeValidator(_ami, json_schema_input_type=str | AmiBySsm | AmiByFilter),
+]
+
+
+class Source(Model):
+    """What the image starts from; exactly one of `ami` and `image`."""
+
+    ami: Ami | None = Field(None, description="An image: its id, `{ssm: …}`, or a filter.")
+    image: SpecName | None = Field(None, description="The image that another spec bakes: the name of that spec.")
+
+
+class SubnetsByTags(Model):
+    """Subnets that carry all these tags."""
+
+    tags: dict[str, str] = Field(description="Tags and their values.", min_length=1)
+
+
+class Spot(Model):
+    """A spot instance."""
+
+    max_price: str | None = Field(None, description="Highest price in dollars per hour; the on-demand price if absent.", pattern=r"^\d+(\.\d+)?$")
+    fall_back: bool = Field(True, description="Launch on demand where there is no spot capacity.")
+
+
+VolumeType = Literal["gp3", "gp2", "io1", "io2", "st1", "sc1", "standard"]
+
+
+class Volume(Model):
+    """A block device of the instance, or of the image."""
+
+    device: DeviceName = Field(description="Its name for EC2.")
+    size_gib: int | None = Field(None, description="Size in GiB; that of its snapshot if absent.", ge=1, le=65536)
+    type: VolumeType | None = Field(None, description="EBS volume type; that of the source image's mapping if absent.")
+    iops: int | None = Field(None, description="Provisioned operations a second (gp3, io1, io2).", ge=1)
+    throughput: int | None = Field(None, description="Throughput in MiB/s (gp3).", ge=1)
+    encrypted: bool | None = Field(None, description="Encrypt it; the source's or the account's default if absent.")
+    kms_key: str | None = Field(None, description="KMS key for it.", min_length=1)
+    snapshot: str | None = Field(None, description="Snapshot to make it from.", pattern=r"^snap-[0-9a-f]{8,17}$")
+    delete_on_termination: bool | None = Field(None, description="Delete it with the instance.")
+    virtual_name: str | None = Field(None, description="An instance store volume instead: `ephemeral0`.", pattern=r"^ephemeral\d{1,2}$")
+    no_device: bool = Field(False, description="Leave out this device of the source image.")
+    tags: dict[str, Text] = Field(default_factory=dict, description="Tags of the volume.")
+
+
+class Bastion(Model):
+    """A host to go through."""
+
+    host: str = Field(description="Name or address.", min_length=1)
+    port: int = Field(22, description="Port of its SSH.", ge=1, le=65535)
+    user: str = Field(description="User there.", min_length=1)
+    private_key: str = Field(description="Path of the private key for it.")
+    host_key: str = Field(description="Its public host key, as one OpenSSH line.")
+
+
+class Ssh(Model):
+    """How the instance is reached."""
+
+    user: str = Field("admin", description="User to log in as; Debian's images have `admin`.", pattern=r"^[a-z_][a-z0-9_.-]*$")
+    port: int = Field(22, description="Port of SSH on the instance.", ge=1, le=65535)
+    address: Literal["public_ip", "private_ip", "public_dns", "private_dns", "ipv6"] = Field("public_ip", description="Which address to connect to.")
+    allow_from: tuple[Cidr, ...] = Field(("caller",), description="Who the temporary security group lets in; `caller` is the address that AWS sees us come from.", min_length=1)
+    key_pair: str | None = Field(None, description="An existing key pair, with `private_key`; a temporary one is made if absent.", min_length=1)
+    private_key: str | None = Field(None, description="Path of the private key of `key_pair`.")
+    host_key: Literal["user-data", "console", "accept-new"] = Field("user-data", description="How the host key is known: given by user data, read from the console, or taken on trust.")
+    sudo: bool = Field(False, description="`true`: every step runs as root unless it says otherwise.")
+    bastion: Bastion | None = Field(None, description="A host to go through.")
+    timeout: Duration = Field(300.0, description="How long to wait for the first login.")
+
+
+def _spot(value: Any) -> Any:
+    if value is False:
+        return None
+    return {} if value is True else value
+
+
+class Launch(Model):
+    """The instance that is customized."""
+
+    region: str | None = Field(None, description="Region of the instance; from `imagepipe.yaml` or the session if absent.")
+    instance_types: tuple[InstanceType, ...] = Field(("t3.small",), description="In order, on lack of capacity.", min_length=1)
+    subnets: tuple[SubnetId | SubnetsByTags, ...] = Field((), description="Ids, or `{tags: {…}}`, tried in order; the default VPC if absent.")
+    security_groups: tuple[SecurityGroupId, ...] = Field((), description="Given: no temporary group is made.")
+    spot: Annotated[Spot | None, BeforeValidator(_spot, json_schema_input_type=bool | Spot)] = Field(None, description="Use a spot instance: `true`, or its options.")
+    user_data: str | None = Field(None, description="User data for the instance, merged with ours.", max_length=16000)
+    iam_instance_profile: str | None = Field(None, description="Instance profile, by name or ARN.", min_length=1)
+    volumes: tuple[Volume, ...] = Field((), description="Block devices, over those of the source image.")
+    tags: dict[str, Text] = Field(default_factory=dict, description="Tags of what is temporary.")
+    ssh: Ssh = Field(default_factory=Ssh, description="How the instance is reached.")
+
+
+def _shell(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"inline": value}
+    if isinstance(value, list):
+        return {"inline": value}
+    return value
+
+
+def _inline(value: Any) -> Any:
+    return [value] if not isinstance(value, list | tuple | dict) else value
+
+
+class ShellScript(Model):
+    """A script to run; exactly one of `inline` and `script`."""
+
+    inline: Annotated[tuple[Text, ...] | None, BeforeValidator(_inline, json_schema_input_type=str | tuple[str, ...])] = Field(None, description="The text of the script, or its lines.")
+    script: str | None = Field(None, description="Path of the script.")
+    args: tuple[Text, ...] = Field((), description="Arguments of the script.")
+    interpreter: str | None = Field(None, description="What runs it: `/usr/bin/python3`; bash where there is one, else sh, with `-euo pipefail`, if absent.", min_length=1)
+
+
+class FileCopy(Model):
+    """A file or a folder to upload."""
+
+    src: str = Field(description="Path of the file or folder; with a slash at its end, the contents of the folder.", min_length=1)
+    dest: AbsolutePath = Field(description="Where it goes; with a slash at its end, into that folder.")
+    mode: FileMode | None = Field(None, description="Mode of the file, in quotes: `\"0644\"`; that of `src` if absent.")
+    owner: Owner | None = Field(None, description="`user:group`; root:root with `sudo` if absent.")
+
+
+class TemplateFile(Model):
+    """A Jinja template to render and upload."""
+
+    src: str = Field(description="Path of the template.", min_length=1)
+    dest: AbsolutePath = Field(description="Where it goes.")
+    mode: FileMode | None = Field(None, description="Mode of the file, in quotes.")
+    owner: Owner | None = Field(None, description="`user:group`; root:root with `sudo` if absent.")
+    vars: dict[str, Any] = Field(default_factory=dict, description="Names for the template, beside `var`.")
+
+
+class Reboot(Model):
+    """A reboot, and the wait until SSH answers again."""
+
+    timeout: Duration = Field(300.0, description="How long to wait until SSH answers again.")
+
+
+def _reboot(value: Any) -> Any:
+    return {} if value is None else value
+
+
+class StepOptions(Model):
+    """What every step may have beside its kind."""
+
+    name: str | None = Field(None, description="What it is called in logs.", min_length=1, max_length=100)
+    when: str | None = Field(None, description="A Jinja expression, without braces; the step runs where it is true.")
+    timeout: Duration = Field(1800.0, description="How long one try may take.")
+    retries: int = Field(0, description="More tries after a failure, 5 s apart.", ge=0, le=100)
+    env: dict[EnvName, Text] = Field(default_factory=dict, description="Environment of the step.")
+    sudo: bool | None = Field(None, description="Run as root; `launch.ssh.sudo` if absent.")
+    exit_codes: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field((0,), description="Exit codes that count as success; replaces `[0]`.", min_length=1)
+    on_disconnect: Literal["fail", "expected"] = Field("fail", description="`expected`: a connection that breaks is success, and the next step waits for SSH.")
+    rerun: Literal["safe"] | None = Field(None, description="`safe`: may be run again by resume.")
+
+
+class ShellStep(StepOptions):
+    """Run a script."""
+
+    shell: Annotated[ShellScript, BeforeValidator(_shell, json_schema_input_type=str | tuple[str, ...] | ShellScript)] = Field(description="A text, a list of lines, or `{inline | script, args, interpreter}`.")
+
+
+class FileStep(StepOptions):
+    """Upload a file or a folder."""
+
+    file: FileCopy = Field(description="What to upload, and where to.")
+
+
+class TemplateStep(StepOptions):
+    """Render a template and upload it."""
+
+    template: TemplateFile = Field(description="What to render, and where to.")
+
+
+class RebootStep(StepOptions):
+    """Reboot and wait for SSH."""
+
+    reboot: Annotated[Reboot, BeforeValidator(_reboot, json_schema_input_type=Reboot | None)] = Field(description="`{}` or `{timeout: 5m}`.")
+
+
+class UseStep(StepOptions):
+    """Run the steps of a provisioner."""
+
+    use: str = Field(description="Name of a folder under `provisioners/`.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="Values of its parameters.")
+
+
+STEP_KINDS = {"shell": "shell step", "file": "file step", "template": "template step", "reboot": "reboot step", "use": "use step"}
+
+
+def _step_kind(value: Any) -> str | None:
+    return _one_of(value, STEP_KINDS)
+
+
+Step = Annotated[
+    Annotated[ShellStep, Tag("shell step")]
+    | Annotated[FileStep, Tag("file step")]
+    | Annotated[TemplateStep, Tag("template step")]
+    | Annotated[RebootStep, Tag("reboot step")]
+    | Annotated[UseStep, Tag("use step")],
+    Discriminator(_step_kind),
+]
+
+
+class Encrypt(Model):
+    """Encryption with keys of your own."""
+
+    kms_key: str | None = Field(None, description="KMS key in the launch region: id, ARN or alias.", min_length=1)
+    per_region: dict[str, str] = Field(default_factory=dict, description="KMS key for each region's copy.")
+
+
+def _encrypt(value: Any) -> Any:
+    if value is True:
+        return {}
+    return None if value is False else value
+
+
+class OutputBase(Model):
+    """What both kinds of image have."""
+
+    name: Text = Field(description="Name of the image; 3 to 128 characters.")
+    description: Text = Field("", description="Its description; at most 255 characters.")
+    tags: dict[str, Text] = Field(default_factory=dict, description="Tags of the image and its snapshots.")
+    block_devices: tuple[Volume, ...] = Field((), description="What the image maps; what was captured if absent.")
+    imds: Literal["v2", "v1"] | None = Field("v2", description="`v2`: instances of the image need IMDSv2.")
+    boot_mode: Literal["legacy-bios", "uefi", "uefi-preferred"] | None = Field(None, description="Boot mode; that of the source image if absent.")
+    on_name_taken: Literal["fail", "replace"] = Field("fail", description="`replace`: bake, test, publish, and only then retire the old image.")
+
+
+class EbsOutput(OutputBase):
+    """An EBS-backed image."""
+
+    type: Literal["ebs"] = Field("ebs", description="An image whose root device is an EBS volume.")
+    encrypt: Annotated[Encrypt | None, BeforeValidator(_encrypt, json_schema_input_type=bool | Encrypt)] = Field(None, description="Encrypt at launch: `true`, or keys of your own, which sharing needs.")
+
+
+class InstanceStoreOutput(OutputBase):
+    """An instance-store-backed image: a bundle in S3."""
+
+    type: Literal["instance-store"] = Field(description="An image whose root device is an instance store volume.")
+    bucket: str = Field(description="Bucket for the bundle.", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    prefix: Text = Field("", description="Prefix of the bundle's keys.")
+    account: AccountId = Field(description="Account that registers the image.")
+    certificate: str = Field(description="Path of the X.509 certificate of the user.")
+    private_key: str = Field(description="Path of its private key, which stays on this machine.")
+    ec2_certificate: str | None = Field(None, description="Path of EC2's certificate; by region, where it is known, if absent.")
+    method: Literal["auto", "block", "tree"] = Field("auto", description="How the root is read: its device, or its tree.")
+    bundle_on: Literal["instance", "controller"] = Field("instance", description="Where the bundle is made.")
+    exclude: tuple[AbsolutePath, ...] = Field((), description="Paths left out (`tree`).")
+    size_gib: int | None = Field(None, description="Size of the root file system in GiB (`tree`).", ge=1, le=10)
+
+
+def _output_kind(value: Any) -> str | None:
+    kind = value.get("type", "ebs") if isinstance(value, dict) else None
+    return {"ebs": "ebs output", "instance-store": "instance-store output"}.get(kind) if isinstance(kind, str) else None
+
+
+Output = Annotated[
+    Annotated[EbsOutput, Tag("ebs output")] | Annotated[InstanceStoreOutput, Tag("instance-store output")],
+    Discriminator(_output_kind),
+]
+
+
+class Share(Model):
+    """Launch permissions, on every region's copy."""
+
+    accounts: tuple[AccountId, ...] = Field((), description="Account ids.")
+    organizations: tuple[OrganizationArn, ...] = Field((), description="ARNs of organizations.")
+    ous: tuple[OuArn, ...] = Field((), description="ARNs of organizational units.")
+    public: bool = Field(False, description="Everybody.")
+
+
+class Publish(Model):
+    """What happens with the image once it is there."""
+
+    regions: tuple[str, ...] = Field((), description="Regions to copy the image to; the launch region keeps its own.")
+    share: Share = Field(default_factory=Share, description="Who else may launch it.")
+    ssm_parameter: Text | None = Field(None, description="SSM parameter that gets the image's id, in each region.")
+    deprecate_after: Duration | None = Field(None, description="Deprecate the image so long after it was made.")
+    keep: int | None = Field(None, description="Keep the newest so many of this name; never retires one in use.", ge=1)
+
+
+class HygieneException(Model):
+    """Something that the hygiene gate may find, and why."""
+
+    path: AbsolutePath = Field(description="Path in the image; `*` and `?` stand for any characters.")
+    rule: str = Field(description="Name of the rule.", min_length=1)
+    reason: str = Field(description="Why it may be there.", min_length=3)
+
+
+class Hygiene(Model):
+    """Exceptions from the hygiene gate."""
+
+    allow: tuple[HygieneException, ...] = Field((), description="What may be in the image, and why.")
+
+
+class Spec(Model):
+    """One image."""
+
+    imagepipe: Literal[1] = Field(description="Version of the language.")
+    name: SpecName = Field(description="Name of the spec; other specs and `{{ spec.name }}` use it.")
+    description: str = Field("", description="What the image is for.")
+    variables: dict[VariableName, Variable] = Field(default_factory=dict, description="Values that can be given from outside, used as `{{ var.NAME }}`.")
+    source: Source = Field(description="What the image starts from.")
+    launch: Launch = Field(default_factory=Launch, description="The instance that is customized.")
+    provision: tuple[Step, ...] = Field((), description="The steps that customize it, in order.")
+    test: tuple[Step, ...] = Field((), description="Steps on a second instance, launched from the new image, before anything is copied.")
+    output: Output = Field(description="The image wanted.")
+    publish: Publish = Field(default_factory=Publish, description="Copies, permissions and retirement.")
+    hygiene: Hygiene = Field(default_factory=Hygiene, description="Exceptions from the hygiene gate.")
+
+
+class Parameter(Model):
+    """A parameter of a provisioner."""
+
+    type: Literal["string", "integer", "number", "boolean", "list", "mapping"] = Field("string", description="Kind of value.")
+    default: Any = Field(None, description="Its value where the step gives none.")
+    required: bool = Field(False, description="The step must give a value.")
+    description: str = Field(description="What it is for.", min_length=1)
+
+
+class Provisioner(Model):
+    """Steps that specs share: `provisioners/NAME/provisioner.yaml`."""
+
+    description: str = Field(description="What it does.", min_length=1)
+    parameters: dict[VariableName, Parameter] = Field(default_factory=dict, description="Values that the step gives in `with`, used as `{{ param.NAME }}`.")
+    steps: tuple[Step, ...] = Field(description="The steps, in this language; paths are relative to the folder.", min_length=1)
+
+
+class Defaults(Model):
+    """What specs of a project leave out."""
+
+    region: str | None = Field(None, description="`launch.region`.")
+    instance_types: tuple[InstanceType, ...] | None = Field(None, description="`launch.instance_types`.", min_length=1)
+    tags: dict[str, Text] = Field(default_factory=dict, description="Added to `output.tags`; a spec's own word wins.")
+
+
+class Project(Model):
+    """`imagepipe.yaml` at the project's root."""
+
+    imagepipe: Literal[1] = Field(1, description="Version of the language.")
+    defaults: Defaults = Field(default_factory=Defaults, description="What specs leave out.")
+    allow_unknown_region: bool = Field(False, description="Accept regions that this version does not know.")

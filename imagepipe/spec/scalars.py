@@ -1,0 +1,147 @@
+"""The scalar kinds of the language: durations, EC2's ids and names, and what EC2 allows in them.
+
+Sources: EC2 API reference (RegisterImage, CreateTags, EbsBlockDevice) and EC2 user guide ("Device names on Linux
+instances", "Tag restrictions"), EBS user guide ("EBS volume types"), all as of November 2026.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import PydanticCustomError, core_schema
+
+from imagepipe import values
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
+
+
+def seconds(text: str) -> float | None:
+    """`90s`, `5m`, `1h30m` in seconds; None where it is no duration."""
+    if not _DURATION.fullmatch(text):
+        return None
+    return sum(float(n) * UNITS[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd])", text))
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise PydanticCustomError("duration", "a duration is written 90s, 5m, 2h or 90d")
+    if isinstance(value, int | float):
+        raise PydanticCustomError("duration", "a duration needs its unit: {value}s or {value}m?", {"value": value})
+    found = seconds(value)
+    if found is None:
+        raise PydanticCustomError(
+            "duration", "'{value}' is not a duration; write 90s, 5m, 2h or 90d", {"value": value[:40]}
+        )
+    if found > 3650 * 86400:
+        raise PydanticCustomError("duration", "a duration of more than ten years")
+    return found
+
+
+Duration = Annotated[
+    float, BeforeValidator(_duration, json_schema_input_type=str), Field(json_schema_extra={"format": "duration"})
+]
+
+
+def _matching(pattern: str, message: str) -> AfterValidator:
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise PydanticCustomError("ec2_format", message.replace("{", "{{").replace("}", "}}"))
+        return value
+
+    return AfterValidator(check)
+
+
+AccountId = Annotated[str, _matching(r"\d{12}", "an account id has 12 digits")]
+ImageOwner = Annotated[
+    str,
+    _matching(r"\d{12}|self|amazon|aws-marketplace", "an owner is an account id of 12 digits, self, amazon or aws-marketplace"),
+]
+AmiId = Annotated[str, _matching(r"ami-(?:[0-9a-f]{8}|[0-9a-f]{17})", "an image id is ami- and 17 hex digits")]
+SubnetId = Annotated[str, _matching(r"subnet-(?:[0-9a-f]{8}|[0-9a-f]{17})", "a subnet id is subnet- and 17 hex digits")]
+SecurityGroupId = Annotated[str, _matching(r"sg-(?:[0-9a-f]{8}|[0-9a-f]{17})", "a security group id is sg- and 17 hex digits")]
+InstanceType = Annotated[
+    str, _matching(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", "an instance type is written family.size: t3.small")
+]
+SpecName = Annotated[
+    str, _matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "a spec's name has letters, digits, dots, dashes, underscores; at most 64")
+]
+VariableName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "a variable's name has letters, digits and underscores")]
+EnvName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "an environment variable's name has letters, digits and underscores")]
+DeviceName = Annotated[
+    str,
+    _matching(
+        r"/dev/(?:sd[a-z](?:[1-9]|1[0-5])?|xvd[a-d]?[a-z]|xvda1|hd[a-z](?:[1-9]|1[0-5])?)",
+        "not a device name of EC2: /dev/xvda, /dev/sda1, /dev/sdf … /dev/sdp, /dev/xvdb",
+    ),
+]
+AbsolutePath = Annotated[str, _matching(r"/[^\x00]*", "must be absolute: start with /")]
+FileMode = Annotated[str, _matching(r"0?[0-7]{3,4}", "a mode is octal digits in quotes: \"0644\"")]
+Owner = Annotated[
+    str, _matching(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]*(?::[a-zA-Z0-9_][a-zA-Z0-9_.-]*)?", "an owner is user or user:group")
+]
+Cidr = Annotated[str, _matching(r"caller|[0-9a-fA-F.:]+/\d{1,3}", "must be caller or a CIDR: 203.0.113.7/32")]
+OrganizationArn = Annotated[
+    str, _matching(r"arn:aws[a-z-]*:organizations::\d{12}:organization/o-[a-z0-9]{10,32}", "not an organization's ARN")
+]
+OuArn = Annotated[
+    str,
+    _matching(r"arn:aws[a-z-]*:organizations::\d{12}:ou/o-[a-z0-9]{10,32}/ou-[0-9a-z-]{8,68}", "not an organizational unit's ARN"),
+]
+
+
+class _TextSchema:
+    """Accepts a text, or the `Late` that stands for one; is a string in the JSON Schema."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        late = core_schema.is_instance_schema(values.Late)
+        text = core_schema.str_schema()
+
+        def check(value: Any, inner: core_schema.ValidatorFunctionWrapHandler) -> Any:
+            return value if isinstance(value, values.Late) else inner(value)
+
+        del late
+        return core_schema.no_info_wrap_validator_function(check, text)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"type": "string"}
+
+
+Text = Annotated[values.Text, _TextSchema]
+"""May use `source` and `region`, beside `var`, `spec` and `build`."""
+
+IMAGE_NAME = re.compile(r"[A-Za-z0-9()\[\] ./'@_-]{3,128}")
+"""RegisterImage, parameter Name."""
+
+
+def image_name_problem(name: str) -> str | None:
+    """Why EC2 would refuse this name of an image."""
+    if not 3 <= len(name) <= 128:
+        return f"an image's name has 3 to 128 characters, and this has {len(name)}"
+    if not IMAGE_NAME.fullmatch(name):
+        bad = sorted({c for c in name if not IMAGE_NAME.fullmatch(c * 3)})
+        return f"an image's name cannot have {' '.join(map(repr, bad))}; letters, digits and ( ) [ ] . - / ' @ _ and space can be there"
+    return None
+
+
+def tag_problem(key: str, value: str | None) -> str | None:
+    """Why EC2 would refuse this tag."""
+    if not 1 <= len(key) <= 128:
+        return "a tag's key has 1 to 128 characters"
+    if key.lower().startswith("aws:"):
+        return "tag keys that start with aws: belong to AWS"
+    if key.startswith("imagepipe:"):
+        return "tag keys that start with imagepipe: are written by imagepipe itself"
+    if value is not None and len(value) > 256:
+        return f"a tag's value has at most 256 characters, and this has {len(value)}"
+    return None
+
+
+MAX_TAGS = 40
+"""EC2 takes 50 a resource; imagepipe's own need up to ten."""

@@ -1,0 +1,47 @@
+"""Words that every room shares: ids, and the few values that stages pass to one another's rooms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NewType
+
+Region = NewType("Region", str)
+ImageId = NewType("ImageId", str)
+InstanceId = NewType("InstanceId", str)
+SnapshotId = NewType("SnapshotId", str)
+VolumeId = NewType("VolumeId", str)
+SubnetId = NewType("SubnetId", str)
+SecurityGroupId = NewType("SecurityGroupId", str)
+AccountId = NewType("AccountId", str)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a machine's shell is, and how to know that it is the right machine."""
+
+    host: str
+    port: int
+    user: str
+    host_key: str | None
+    """OpenSSH public key that the server must show; set before boot, so the first connection is checked too.
+
+    None only where the spec asks for `accept-new`."""
+    private_key: str
+    """Path of the private key that opens it; the key itself is never in a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A template that names `source` or `region`, which are known only while the graph runs.
+
+    It stands where its text stood; the stage that holds it renders it in `run()` (`imagepipe.render.finish`).
+    """
+
+    text: str
+    """The template as it was written."""
+    known: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
+    """The names that were known when the graph was built: `var`, `spec`, `build`, each with its mapping."""
+
+
+Text = str | Late
+"""A text, or a template that becomes one while the graph runs."""
