@@ -1,10 +1,9 @@
 """Raw disk files of volumes and snapshots, sharing bytes wherever the file system can.
 
-Snapshots are immutable sparse files; a copy of a snapshot is a hard link; a volume is a reflink, else a sparse
-copy. The file system of a volume larger than its snapshot is grown when the volume is made.
+Snapshots are immutable sparse files; a copy of a snapshot is a hard link; a volume is a reflink, else a
+sparse copy. The file system of a volume larger than its snapshot is grown when the volume is made.
 
-A file is made under a name that begins with a dot, fsynced, and only then given its own: what has a name is
-whole. `sweep` deletes what a killed process left half made.
+A file is made under a name that begins with a dot and only then given its own: what has a name is whole. `sweep` deletes what a killed process left half made.
 """
 
 from __future__ import annotations
@@ -41,7 +40,8 @@ class StoreFull(Exception):
         self.needed = needed
         self.free = free
         super().__init__(
-            f"{where} has {free >> 20} MiB free; {needed >> 20} MiB are needed, and {reserve >> 20} MiB stay in reserve"
+            f"{where} has {free >> 20} MiB free; {needed >> 20} MiB are needed,"
+            f" and {reserve >> 20} MiB stay in reserve"
         )
 
 
@@ -98,6 +98,7 @@ class Disks:
         with _in_place_of(self.snapshot_path(snapshot_id)) as half:
             self._clone(self.volume_path(volume_id), half)
             half.chmod(0o400)
+            _fsync(half)
 
     def copy_snapshot(self, source_id: str, snapshot_id: str) -> None:
         """A snapshot with the same bytes, which costs no room: a second name of the same file."""
@@ -105,7 +106,7 @@ class Disks:
             half.hardlink_to(self.snapshot_path(source_id))
 
     def adopt_snapshot(self, source: Path, snapshot_id: str) -> None:
-        """A snapshot of a file that never changes, such as the base image; its bytes are shared if they can be."""
+        """A snapshot of a file that never changes, such as the base image; bytes are shared if they can be."""
         with _in_place_of(self.snapshot_path(snapshot_id)) as half:
             try:
                 half.hardlink_to(source)
@@ -114,6 +115,7 @@ class Disks:
                     raise
                 self._clone(source, half)
                 half.chmod(0o400)
+                _fsync(half)
 
     def delete_snapshot(self, snapshot_id: str) -> None:
         """Gone already is success. Copies of it keep the bytes."""
@@ -144,7 +146,6 @@ class Disks:
                 # EOPNOTSUPP on ext4, EXDEV between file systems, EINVAL or ENOTTY on others: all mean "copy".
                 with self._room_for(os.fstat(reader.fileno()).st_blocks * 512):
                     _copy_sparse(reader.fileno(), writer.fileno())
-            os.fsync(writer.fileno())
 
     @contextmanager
     def _room_for(self, needed: int) -> Iterator[None]:
@@ -152,7 +153,7 @@ class Disks:
         with self._lock:
             room = os.statvfs(self._volumes)
             free = room.f_bavail * room.f_frsize
-            # What others were promised counts in full, though some of it is written already: too strict by that much.
+            # What others were promised counts in full, though some of it is written: too strict by that.
             if free - self._promised - needed < self._reserve:
                 raise StoreFull(needed + self._promised, free, self._reserve, self._volumes.parent)
             self._promised += needed
@@ -170,13 +171,13 @@ def _in_place_of(target: Path) -> Iterator[Path]:
     try:
         yield half
         half.rename(target)
-        _fsync_folder(target.parent)
+        _fsync(target.parent)
     finally:
         half.unlink(missing_ok=True)
 
 
-def _fsync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:
@@ -223,17 +224,15 @@ def _copy_by_hand(reader: int, writer: int, count: int) -> int:
 
 
 def _grow_file_system(disk: Path) -> None:
-    """Make an ext file system that fills the disk's old size fill its new one; other contents stay as they are."""
+    """Make an ext file system fill a disk that was enlarged; other contents stay as they are."""
     with disk.open("rb") as file:
         file.seek(EXT_MAGIC_AT)
         magic = file.read(2)
     if len(magic) < 2 or struct.unpack("<H", magic)[0] != EXT_MAGIC:
         return
-    # resize2fs wants a file system checked since it was last mounted; e2fsck exits 1 when it has mended something.
+    # resize2fs wants a check since the last mount; e2fsck exits 1 when it has mended something.
     _run(["e2fsck", "-fp", str(disk)], accept=(0, 1))
     _run(["resize2fs", str(disk)], accept=(0,))
-    with disk.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _run(command: list[str], *, accept: tuple[int, ...]) -> None:
