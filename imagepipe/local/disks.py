@@ -3,7 +3,8 @@
 Snapshots are immutable sparse files; a copy of a snapshot is a hard link; a volume is a reflink, else a
 sparse copy. The file system of a volume larger than its snapshot is grown when the volume is made.
 
-A file is made under a name that begins with a dot and only then given its own: what has a name is whole. `sweep` deletes what a killed process left half made.
+A file is made under a name that begins with a dot and only then given its own: what has a name is whole.
+`sweep` deletes what a killed process left half made.
 """
 
 from __future__ import annotations
@@ -20,16 +21,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 FICLONE = 0x40049409  # linux/fs.h
-RESERVE_BYTES = (
-    512 << 20
-)  # left free, so that logs, journals and running machines do not meet a full disk first
+RESERVE_BYTES = 512 << 20  # left free: logs, journals and running machines must not meet a full disk
 CHUNK_BYTES = 64 << 20
-NOT_IN_KERNEL = (
-    errno.EXDEV,
-    errno.EINVAL,
-    errno.ENOSYS,
-    errno.EOPNOTSUPP,
-)  # copy_file_range cannot; read and write can
+# Where copy_file_range cannot, and read and write can.
+NOT_IN_KERNEL = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 EXT_MAGIC_AT, EXT_MAGIC = 1024 + 56, 0xEF53  # ext2/3/4 superblock, s_magic
 
 
@@ -106,7 +101,7 @@ class Disks:
             half.hardlink_to(self.snapshot_path(source_id))
 
     def adopt_snapshot(self, source: Path, snapshot_id: str) -> None:
-        """A snapshot of a file that never changes, such as the base image; bytes are shared if they can be."""
+        """A snapshot of a file that never changes, such as the base image, sharing its bytes if it can."""
         with _in_place_of(self.snapshot_path(snapshot_id)) as half:
             try:
                 half.hardlink_to(source)
