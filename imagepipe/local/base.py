@@ -1,0 +1,267 @@
+"""The image that every region of the local cloud has from the start: Debian as its cloud images are.
+
+mmdebstrap makes a tree from the distribution's mirror, a few files make it a cloud image, `mkfs.ext4 -d`
+makes the tree a disk without mounting anything. About 40 s on two cores, once; then it is kept in the store.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from imagepipe.errors import LocalCloudError
+from imagepipe.local.process import kill_group, start_time
+from imagepipe.local.store import Store
+
+Progress = Callable[[str], None]
+
+SUITE = "bookworm"
+SIZE_GIB = 8  # as Debian's own image; sparse, so it costs what is in it
+TREE_BYTES = 700 << 20  # measured: 480 MiB; with the package downloads while it is made
+PACKAGES = (
+    # What makes it boot, and be reached, as on EC2.
+    "linux-image-cloud-amd64", "systemd-sysv", "dbus", "openssh-server", "cloud-init", "sudo",
+    "ifupdown", "isc-dhcp-client", "iproute2", "netbase", "iputils-ping",
+    # What provisioning and tests take for granted on Debian's cloud image.
+    "python3", "ca-certificates", "curl", "procps", "less", "nano",
+)  # fmt: skip
+CLOUD_CONFIG = """\
+# The login user of Debian's images on EC2.
+system_info:
+  default_user:
+    name: admin
+    gecos: Debian
+    lock_passwd: true
+    groups: [adm, audio, cdrom, dialout, dip, floppy, netdev, plugdev, sudo, video]
+    sudo: ["ALL=(ALL) NOPASSWD:ALL"]
+    shell: /bin/bash
+apt:
+  preserve_sources_list: true
+"""
+FILES = {
+    "etc/fstab": "LABEL=rootfs / ext4 defaults 0 1\n",
+    "etc/hostname": "localhost\n",
+    "etc/hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n",
+    # The machines' own resolver; mmdebstrap copies the host's.
+    "etc/resolv.conf": "nameserver 10.0.2.3\n",
+    "etc/machine-id": "",
+    "etc/cloud/cloud.cfg.d/01_debian_cloud.cfg": CLOUD_CONFIG,
+    "etc/cloud/cloud.cfg.d/90_datasource.cfg": "datasource_list: [ NoCloud, None ]\n",
+}
+REMOVED = (
+    "etc/ssh/ssh_host_*",
+    "var/log/*.log",
+    "var/log/apt/*",
+    "var/cache/apt/*.bin",
+    "var/lib/dbus/machine-id",
+)
+LABEL = "rootfs"
+
+
+@dataclass(frozen=True, slots=True)
+class BaseImage:
+    """A disk that boots, and what EC2 would say of it."""
+
+    path: Path
+    name: str
+    description: str
+    architecture: str
+    size_gib: int
+    created: datetime
+    root_device: str = "/dev/xvda"
+    user: str = "admin"
+
+
+def recipe_key() -> str:
+    """What changes when the recipe does, so that a newer imagepipe does not use an older one's image."""
+    recipe = [SUITE, SIZE_GIB, PACKAGES, FILES, REMOVED, LABEL]
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def built_base(store: Store) -> BaseImage | None:
+    """The base image of this recipe, if it has been built."""
+    try:
+        kept = json.loads((store.base_cache / f"{recipe_key()}.json").read_text())
+    except FileNotFoundError:
+        return None
+    path = store.base_cache / kept.pop("file")
+    return (
+        BaseImage(**kept | {"path": path, "created": datetime.fromisoformat(kept["created"])})
+        if path.exists()
+        else None
+    )
+
+
+def ensure_base(store: Store, progress: Progress) -> BaseImage:
+    """The base image, built if it is not there yet; one process builds and the others wait for it.
+
+    Raises LocalCloudError. Interrupted, it leaves no image and nothing running.
+    """
+    if base := built_base(store):
+        return base
+    with _only_builder(store.base_cache, progress):
+        if base := built_base(store):
+            return base
+        return _build(store.base_cache, progress)
+
+
+@contextmanager
+def _only_builder(cache: Path, progress: Progress) -> Iterator[None]:
+    with (cache / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("base image: waiting for another process that builds it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in cache.glob(".build-*"):  # by a builder that was killed
+            _reap(left)
+        yield
+
+
+def _build(cache: Path, progress: Progress) -> BaseImage:
+    _check(cache)
+    started = datetime.now(UTC)
+    work = cache / f".build-{os.getpid()}"
+    work.mkdir(mode=0o755)
+    try:
+        progress(f"base image: building Debian {SUITE} with mmdebstrap, once for this store (about a minute)")
+        _bootstrap(work, progress)
+        _make_a_cloud_image_of(work / "tree")
+        progress("base image: making the disk")
+        disk = _make_disk(work)
+        release = (work / "tree/etc/debian_version").read_text().strip()
+        base = BaseImage(
+            path=cache / f"debian-12-amd64-{recipe_key()}.raw",
+            name=f"debian-12-amd64-{started:%Y%m%d}-local",
+            description=f"Debian 12 ({release}), amd64, built by imagepipe for its local cloud",
+            architecture="x86_64",
+            size_gib=SIZE_GIB,
+            created=started,
+        )
+        disk.chmod(0o400)
+        disk.rename(base.path)
+        kept = {
+            "file": base.path.name, "name": base.name, "description": base.description,
+            "architecture": base.architecture, "size_gib": base.size_gib, "created": base.created.isoformat(),
+        }  # fmt: skip
+        stamp = work / "stamp"
+        stamp.write_text(json.dumps(kept))
+        stamp.rename(cache / f"{recipe_key()}.json")  # last: an image without its stamp is not there
+    finally:
+        _reap(work)
+    progress(f"base image: {base.name} is ready")
+    return base
+
+
+def _check(cache: Path) -> None:
+    doing = "building the local cloud's base image"
+    if platform.machine() != "x86_64":
+        raise LocalCloudError(f"{doing}: only x86_64 is built yet; this computer is {platform.machine()}")
+    missing = [tool for tool in ("mmdebstrap", "mkfs.ext4") if shutil.which(tool) is None]
+    if missing:
+        raise LocalCloudError(
+            f"{doing}: {' and '.join(missing)} not found", hint="imagepipe local doctor says what to install"
+        )
+    if os.geteuid() != 0:
+        raise LocalCloudError(f"{doing}: needs root", hint="run it as root, or with sudo")
+    room = shutil.disk_usage(cache).free
+    if room < 3 * TREE_BYTES:
+        raise LocalCloudError(
+            f"{doing}: {cache} has {room >> 20} MiB free; {3 * TREE_BYTES >> 20} MiB are needed",
+            hint="free some room, or name a store on another disk with --store",
+        )
+
+
+def _bootstrap(work: Path, progress: Progress) -> None:
+    """Debian's packages in `work/tree`, from the mirrors that mmdebstrap uses by itself."""
+    command = [
+        "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory",
+        f"--include={','.join(PACKAGES)}", SUITE, str(work / "tree"),
+    ]  # fmt: skip
+    # A session of its own: Ctrl-C reaches us only, and we end the whole of it in order.
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        start_new_session=True, env=_plain_environment(work),
+    ) as process:  # fmt: skip
+        started = start_time(process.pid)
+        (work / "builder").write_text(f"{process.pid} {started}")
+        try:
+            last = _relay(process.stderr, progress)
+        except BaseException:
+            kill_group(process.pid, started)
+            raise
+    if process.returncode != 0:
+        raise LocalCloudError(
+            f"building the local cloud's base image: mmdebstrap exited with {process.returncode}:\n{last}",
+            hint="does `apt-get update` work here? The packages come from Debian's mirror",
+        )
+
+
+def _plain_environment(work: Path) -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name.endswith(("_proxy", "_PROXY")) or name == "PATH"
+    }
+    return kept | {"LC_ALL": "C.UTF-8", "TMPDIR": str(work)}
+
+
+def _relay(stream: IO[bytes] | None, progress: Progress) -> str:
+    """Report the steps that mmdebstrap names; give back its last lines."""
+    assert stream is not None
+    last: list[str] = []
+    for raw in stream:
+        line = raw.decode(errors="replace").rstrip()
+        last = [*last[-14:], line]
+        if line.startswith("I: ") and line.endswith("..."):
+            progress(f"base image: {line.removeprefix('I: ')}")
+    return "\n".join(last)
+
+
+def _make_a_cloud_image_of(tree: Path) -> None:
+    for pattern in REMOVED:
+        for path in tree.glob(pattern):
+            path.unlink()
+    for name, text in FILES.items():
+        path = tree / name
+        path.unlink(missing_ok=True)
+        path.write_text(text)
+        path.chmod(0o644)
+
+
+def _make_disk(work: Path) -> Path:
+    disk = work / "disk.raw"
+    disk.touch(mode=0o600)
+    os.truncate(disk, SIZE_GIB << 30)
+    # A small journal: it is written in full now and copied with each volume.
+    command = [
+        "mkfs.ext4", "-q", "-F", "-L", LABEL, "-J", "size=64", "-E", "lazy_itable_init=1",
+        "-d", str(work / "tree"), str(disk),
+    ]  # fmt: skip
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise LocalCloudError(f"building the local cloud's base image: mkfs.ext4: {done.stderr.strip()}")
+    # mkfs writes the journal's zeros; as holes they cost no room and no time in each volume.
+    subprocess.run(["fallocate", "--dig-holes", str(disk)], stdin=subprocess.DEVNULL, check=False)
+    with disk.open("rb") as file:
+        os.fsync(file.fileno())
+    return disk
+
+
+def _reap(work: Path) -> None:
+    """End what still builds in this folder, and delete it."""
+    with suppress(FileNotFoundError, ValueError):
+        pid, started = (work / "builder").read_text().split()
+        kill_group(int(pid), started)  # its mounts are in a namespace of its own, which goes with it
+    shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,30 @@
+"""Processes by id and start time, which name one process for good: ids alone are used again."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+
+def start_time(pid: int) -> str:
+    """When it began, in the kernel's ticks; empty if it is gone, or dead and not yet reaped."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    state, started = fields[0], fields[19]  # proc(5): fields 3 and 22
+    return "" if state in "ZX" else started
+
+
+def is_alive(pid: int, started: str) -> bool:
+    """Whether the process that began then still runs."""
+    return started != "" and start_time(pid) == started
+
+
+def kill_group(pid: int, started: str) -> None:
+    """Kill the process group that this process leads, if it is still the one that began then."""
+    if is_alive(pid, started):
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)

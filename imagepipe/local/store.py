@@ -1,0 +1,154 @@
+"""The folder that holds all of one local cloud: what is where, whose it is, and which version wrote it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagepipe.errors import LocalCloudError
+
+FORMAT = 1
+"""Raised when an older imagepipe could no longer read what this one writes."""
+ROOT_VARIABLE = "IMAGEPIPE_LOCAL_STORE"
+BASE_CACHE_VARIABLE = "IMAGEPIPE_LOCAL_BASE_CACHE"
+ACCOUNT_ID = "000000000000"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The one caller that a store's cloud knows."""
+
+    access_key_id: str
+    secret_access_key: str
+    account_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Paths under one root. Made by `Store.open`, which makes the folders and checks the version."""
+
+    root: Path
+    base_cache: Path
+    """Where base images are built and kept; several stores may share it."""
+
+    @classmethod
+    def open(cls, root: Path, *, base_cache: Path | None = None) -> Store:
+        """The store at this path, made if it is not there. Raises LocalCloudError."""
+        root = root.expanduser().absolute()
+        store = cls(root=root, base_cache=(base_cache or root / "base").expanduser().absolute())
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            root.chmod(0o700)
+            store._check_format()
+            for folder in (store.base_cache, store.disks, store.machines, store.gateway):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as problem:
+            raise LocalCloudError(
+                f"opening the local cloud's store {root}: {problem.strerror or problem}",
+                hint=f"name a folder that you can write with --store, or in {ROOT_VARIABLE}",
+            ) from problem
+        return store
+
+    @property
+    def disks(self) -> Path:
+        return self.root / "disks"
+
+    @property
+    def machines(self) -> Path:
+        return self.root / "machines"
+
+    @property
+    def gateway(self) -> Path:
+        """What the gateway keeps: instances, images, S3 objects, moto's state."""
+        return self.root / "state"
+
+    @property
+    def lock(self) -> Path:
+        """Held exclusively by the serving process as long as it lives."""
+        return self.root / "lock"
+
+    @property
+    def clients(self) -> Path:
+        """Held shared by everyone who uses the cloud; the cloud ends some time after nobody does."""
+        return self.root / "clients"
+
+    @property
+    def starting(self) -> Path:
+        """Held exclusively by the client that starts a cloud."""
+        return self.root / "starting"
+
+    @property
+    def serving(self) -> Path:
+        """Where the cloud listens, and its process: JSON, there while it serves."""
+        return self.root / "serving.json"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "cloud.log"
+
+    @property
+    def clock(self) -> Path:
+        return self.root / "clock.json"
+
+    def credentials(self) -> Credentials:
+        """The store's own keys, made at random when they are first asked for."""
+        path = self.root / "credentials.json"
+        if not path.exists():
+            made = {
+                # The prefix of long-lived keys, so that clients that look at it are content.
+                "access_key_id": "AKIA"
+                + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16)),
+                "secret_access_key": secrets.token_urlsafe(30),
+                "account_id": ACCOUNT_ID,
+            }
+            _write_once(path, json.dumps(made))
+        return Credentials(**json.loads(path.read_text()))
+
+    def _check_format(self) -> None:
+        path = self.root / "format"
+        if not path.exists():
+            _write_once(path, f"{FORMAT}\n")
+        text = path.read_text().strip()
+        if not text.isdigit():
+            raise LocalCloudError(
+                f"opening the local cloud's store {self.root}: its format file holds {text[:40]!r}",
+                hint="this folder may not be a store; name another with --store",
+            )
+        if int(text) > FORMAT:
+            raise LocalCloudError(
+                f"opening the local cloud's store {self.root}: it was written by a newer imagepipe"
+                f" (format {text}; this one reads up to {FORMAT})",
+                hint="upgrade imagepipe, or name another store with --store",
+            )
+
+
+def default_root(environ: Mapping[str, str]) -> Path:
+    """Where the store is unless somebody says otherwise."""
+    if named := environ.get(ROOT_VARIABLE):
+        return Path(named)
+    data = environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser() / "imagepipe" / "local"
+
+
+def default_base_cache(environ: Mapping[str, str]) -> Path | None:
+    """Where base images are kept for all stores, if the environment names such a place."""
+    named = environ.get(BASE_CACHE_VARIABLE)
+    return Path(named) if named else None
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Make the file with this text, unless another process is first; never seen half written."""
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(text)
+    try:
+        path.hardlink_to(half)
+    except FileExistsError:
+        pass
+    finally:
+        half.unlink()
