@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from imagepipe.errors import ImagepipeError
 from imagepipe.values import Late, Text
@@ -26,9 +27,7 @@ class RenderError(ImagepipeError):
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
-    )
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
     environment.filters["quote"] = lambda value: shlex.quote(str(value))
     # range(10**9) in a template would hold a worker for minutes and fill the memory; nobody needs it here.
     environment.globals.clear()
@@ -99,14 +98,14 @@ def _dotted_names(tree: nodes.Template) -> frozenset[str]:
     bound = {node.name for node in tree.find_all(nodes.Name) if node.ctx in ("store", "param")}
     whole: set[str] = set()
     inner: set[int] = set()
-    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
+    for node in (*tree.find_all(nodes.Getattr), *tree.find_all(nodes.Getitem)):
         base = node.node
         if not isinstance(base, nodes.Name) or base.name in bound:
             continue
         if isinstance(node, nodes.Getattr):
             whole.add(f"{base.name}.{node.attr}")
             inner.add(id(base))
-        elif isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
+        elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
             whole.add(f"{base.name}.{node.arg.value}")
             inner.add(id(base))
     for node in tree.find_all(nodes.Name):

@@ -105,8 +105,8 @@ def parse(text: str, file: str) -> list[Document]:
     loader = _Loader(text)
     try:
         while loader.check_node():
-            node = loader.get_node()
-            documents.append(_Builder(file, lines).document(node))
+            if (node := loader.get_node()) is not None:
+                documents.append(_Builder(file, lines).document(node))
     except yaml.MarkedYAMLError as error:
         documents.append(_from_yaml_error(error, file, lines))
     except RecursionError:
@@ -206,9 +206,7 @@ class _Builder:
                 continue
             for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
                 if not isinstance(source, yaml.MappingNode) or id(source) in self.open:
-                    self.result.problems.append(
-                        self.result.at(_mark(key), "'<<' takes mappings only", path=path)
-                    )
+                    self.result.problems.append(self.result.at(_mark(key), "'<<' takes mappings only", path=path))
                     continue
                 for inner_key, inner_value in source.value:
                     self.count += 1
@@ -227,7 +225,7 @@ class _Builder:
     def scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
         kind = node.tag.rpartition(":")[2]
         text: str = node.value
-        if kind == "str" or node.style is not None:
+        if kind == "str" or node.style:  # only a plain scalar (no style) can be a number
             return text
         if kind == "null":
             return None

@@ -46,7 +46,10 @@ class Variable(Model):
     description: str = Field("", description="What it is for.")
     allowed: tuple[Scalar, ...] | None = Field(None, description="The only values that it may have.")
     env: EnvName | None = Field(None, description="Environment variable that it is read from.")
-    sensitive: bool = Field(False, description="Masked wherever anything is written; may not be in `args`, names, tags or descriptions.")
+    sensitive: bool = Field(
+        False,
+        description="Masked wherever anything is written; may not be in `args`, names, tags or descriptions.",
+    )
     required: bool = Field(True, description="`false`: the empty string where nothing gives a value.")
 
 
@@ -66,7 +69,10 @@ class AmiByFilter(Model):
     """The newest image that a filter finds."""
 
     name: str = Field(description="Name of the image; `*` and `?` stand for any characters.", min_length=1)
-    owners: tuple[ImageOwner, ...] = Field(description="Account ids, `self`, `amazon`, `aws-marketplace`. Required: anybody may give an image any name.", min_length=1)
+    owners: tuple[ImageOwner, ...] = Field(
+        description="Account ids, `self`, `amazon`, `aws-marketplace`. Required: anybody may give an image any name.",
+        min_length=1,
+    )
     architecture: Literal["x86_64", "arm64", "i386"] | None = Field(None, description="Architecture of the image.")
     newest: bool = Field(True, description="More than one match: take the newest; `false` makes it an error.")
 
@@ -109,7 +115,11 @@ class SubnetsByTags(Model):
 class Spot(Model):
     """A spot instance."""
 
-    max_price: str | None = Field(None, description="Highest price in dollars per hour; the on-demand price if absent.", pattern=r"^\d+(\.\d+)?$")
+    max_price: str | None = Field(
+        None,
+        description="Highest price in dollars per hour; the on-demand price if absent.",
+        pattern=r"^\d+(\.\d+)?$",
+    )
     fall_back: bool = Field(True, description="Launch on demand where there is no spot capacity.")
 
 
@@ -128,7 +138,9 @@ class Volume(Model):
     kms_key: str | None = Field(None, description="KMS key for it.", min_length=1)
     snapshot: str | None = Field(None, description="Snapshot to make it from.", pattern=r"^snap-[0-9a-f]{8,17}$")
     delete_on_termination: bool | None = Field(None, description="Delete it with the instance.")
-    virtual_name: str | None = Field(None, description="An instance store volume instead: `ephemeral0`.", pattern=r"^ephemeral\d{1,2}$")
+    virtual_name: str | None = Field(
+        None, description="An instance store volume instead: `ephemeral0`.", pattern=r"^ephemeral\d{1,2}$"
+    )
     no_device: bool = Field(False, description="Leave out this device of the source image.")
     tags: dict[str, Text] = Field(default_factory=dict, description="Tags of the volume.")
 
@@ -146,13 +158,30 @@ class Bastion(Model):
 class Ssh(Model):
     """How the instance is reached."""
 
-    user: str = Field("admin", description="User to log in as; Debian's images have `admin`.", pattern=r"^[a-z_][a-z0-9_.-]*$")
+    user: str = Field(
+        "admin",
+        description="User to log in as; Debian's images have `admin`.",
+        pattern=r"^[a-z_][a-z0-9_.-]*$",
+    )
     port: int = Field(22, description="Port of SSH on the instance.", ge=1, le=65535)
-    address: Literal["public_ip", "private_ip", "public_dns", "private_dns", "ipv6"] = Field("public_ip", description="Which address to connect to.")
-    allow_from: tuple[Cidr, ...] = Field(("caller",), description="Who the temporary security group lets in; `caller` is the address that AWS sees us come from.", min_length=1)
-    key_pair: str | None = Field(None, description="An existing key pair, with `private_key`; a temporary one is made if absent.", min_length=1)
+    address: Literal["public_ip", "private_ip", "public_dns", "private_dns", "ipv6"] = Field(
+        "public_ip", description="Which address to connect to."
+    )
+    allow_from: tuple[Cidr, ...] = Field(
+        ("caller",),
+        description="Who the temporary security group lets in; `caller` is the address that AWS sees us come from.",
+        min_length=1,
+    )
+    key_pair: str | None = Field(
+        None,
+        description="An existing key pair, with `private_key`; a temporary one is made if absent.",
+        min_length=1,
+    )
     private_key: str | None = Field(None, description="Path of the private key of `key_pair`.")
-    host_key: Literal["user-data", "console", "accept-new"] = Field("user-data", description="How the host key is known: given by user data, read from the console, or taken on trust.")
+    host_key: Literal["user-data", "console", "accept-new"] = Field(
+        "user-data",
+        description="How the host key is known: given by user data, read from the console, or taken on trust.",
+    )
     sudo: bool = Field(False, description="`true`: every step runs as root unless it says otherwise.")
     bastion: Bastion | None = Field(None, description="A host to go through.")
     timeout: Duration = Field(300.0, description="How long to wait for the first login.")
@@ -167,11 +196,19 @@ def _spot(value: Any) -> Any:
 class Launch(Model):
     """The instance that is customized."""
 
-    region: str | None = Field(None, description="Region of the instance; from `imagepipe.yaml` or the session if absent.")
-    instance_types: tuple[InstanceType, ...] = Field(("t3.small",), description="In order, on lack of capacity.", min_length=1)
-    subnets: tuple[SubnetId | SubnetsByTags, ...] = Field((), description="Ids, or `{tags: {…}}`, tried in order; the default VPC if absent.")
+    region: str | None = Field(
+        None, description="Region of the instance; from `imagepipe.yaml` or the session if absent."
+    )
+    instance_types: tuple[InstanceType, ...] = Field(
+        ("t3.small",), description="In order, on lack of capacity.", min_length=1
+    )
+    subnets: tuple[SubnetId | SubnetsByTags, ...] = Field(
+        (), description="Ids, or `{tags: {…}}`, tried in order; the default VPC if absent."
+    )
     security_groups: tuple[SecurityGroupId, ...] = Field((), description="Given: no temporary group is made.")
-    spot: Annotated[Spot | None, BeforeValidator(_spot, json_schema_input_type=bool | Spot)] = Field(None, description="Use a spot instance: `true`, or its options.")
+    spot: Annotated[Spot | None, BeforeValidator(_spot, json_schema_input_type=bool | Spot)] = Field(
+        None, description="Use a spot instance: `true`, or its options."
+    )
     user_data: str | None = Field(None, description="User data for the instance, merged with ours.", max_length=16000)
     iam_instance_profile: str | None = Field(None, description="Instance profile, by name or ARN.", min_length=1)
     volumes: tuple[Volume, ...] = Field((), description="Block devices, over those of the source image.")
@@ -194,18 +231,27 @@ def _inline(value: Any) -> Any:
 class ShellScript(Model):
     """A script to run; exactly one of `inline` and `script`."""
 
-    inline: Annotated[tuple[Text, ...] | None, BeforeValidator(_inline, json_schema_input_type=str | tuple[str, ...])] = Field(None, description="The text of the script, or its lines.")
+    inline: Annotated[
+        tuple[Text, ...] | None, BeforeValidator(_inline, json_schema_input_type=str | tuple[str, ...])
+    ] = Field(None, description="The text of the script, or its lines.")
     script: str | None = Field(None, description="Path of the script.")
     args: tuple[Text, ...] = Field((), description="Arguments of the script.")
-    interpreter: str | None = Field(None, description="What runs it: `/usr/bin/python3`; bash where there is one, else sh, with `-euo pipefail`, if absent.", min_length=1)
+    interpreter: str | None = Field(
+        None,
+        description="What runs it: `/usr/bin/python3`; if absent, bash (else sh) with `-euo pipefail`.",
+        min_length=1,
+    )
 
 
 class FileCopy(Model):
     """A file or a folder to upload."""
 
-    src: str = Field(description="Path of the file or folder; with a slash at its end, the contents of the folder.", min_length=1)
+    src: str = Field(
+        description="Path of the file or folder; with a slash at its end, the contents of the folder.",
+        min_length=1,
+    )
     dest: AbsolutePath = Field(description="Where it goes; with a slash at its end, into that folder.")
-    mode: FileMode | None = Field(None, description="Mode of the file, in quotes: `\"0644\"`; that of `src` if absent.")
+    mode: FileMode | None = Field(None, description='Mode of the file, in quotes: `"0644"`; that of `src` if absent.')
     owner: Owner | None = Field(None, description="`user:group`; root:root with `sudo` if absent.")
 
 
@@ -238,15 +284,22 @@ class StepOptions(Model):
     retries: int = Field(0, description="More tries after a failure, 5 s apart.", ge=0, le=100)
     env: dict[EnvName, Text] = Field(default_factory=dict, description="Environment of the step.")
     sudo: bool | None = Field(None, description="Run as root; `launch.ssh.sudo` if absent.")
-    exit_codes: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field((0,), description="Exit codes that count as success; replaces `[0]`.", min_length=1)
-    on_disconnect: Literal["fail", "expected"] = Field("fail", description="`expected`: a connection that breaks is success, and the next step waits for SSH.")
+    exit_codes: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(
+        (0,), description="Exit codes that count as success; replaces `[0]`.", min_length=1
+    )
+    on_disconnect: Literal["fail", "expected"] = Field(
+        "fail",
+        description="`expected`: a connection that breaks is success, and the next step waits for SSH.",
+    )
     rerun: Literal["safe"] | None = Field(None, description="`safe`: may be run again by resume.")
 
 
 class ShellStep(StepOptions):
     """Run a script."""
 
-    shell: Annotated[ShellScript, BeforeValidator(_shell, json_schema_input_type=str | tuple[str, ...] | ShellScript)] = Field(description="A text, a list of lines, or `{inline | script, args, interpreter}`.")
+    shell: Annotated[
+        ShellScript, BeforeValidator(_shell, json_schema_input_type=str | tuple[str, ...] | ShellScript)
+    ] = Field(description="A text, a list of lines, or `{inline | script, args, interpreter}`.")
 
 
 class FileStep(StepOptions):
@@ -264,7 +317,9 @@ class TemplateStep(StepOptions):
 class RebootStep(StepOptions):
     """Reboot and wait for SSH."""
 
-    reboot: Annotated[Reboot, BeforeValidator(_reboot, json_schema_input_type=Reboot | None)] = Field(description="`{}` or `{timeout: 5m}`.")
+    reboot: Annotated[Reboot, BeforeValidator(_reboot, json_schema_input_type=Reboot | None)] = Field(
+        description="`{}` or `{timeout: 5m}`."
+    )
 
 
 class UseStep(StepOptions):
@@ -274,7 +329,13 @@ class UseStep(StepOptions):
     with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="Values of its parameters.")
 
 
-STEP_KINDS = {"shell": "shell step", "file": "file step", "template": "template step", "reboot": "reboot step", "use": "use step"}
+STEP_KINDS = {
+    "shell": "shell step",
+    "file": "file step",
+    "template": "template step",
+    "reboot": "reboot step",
+    "use": "use step",
+}
 
 
 def _step_kind(value: Any) -> str | None:
@@ -312,15 +373,21 @@ class OutputBase(Model):
     tags: dict[str, Text] = Field(default_factory=dict, description="Tags of the image and its snapshots.")
     block_devices: tuple[Volume, ...] = Field((), description="What the image maps; what was captured if absent.")
     imds: Literal["v2", "v1"] | None = Field("v2", description="`v2`: instances of the image need IMDSv2.")
-    boot_mode: Literal["legacy-bios", "uefi", "uefi-preferred"] | None = Field(None, description="Boot mode; that of the source image if absent.")
-    on_name_taken: Literal["fail", "replace"] = Field("fail", description="`replace`: bake, test, publish, and only then retire the old image.")
+    boot_mode: Literal["legacy-bios", "uefi", "uefi-preferred"] | None = Field(
+        None, description="Boot mode; that of the source image if absent."
+    )
+    on_name_taken: Literal["fail", "replace"] = Field(
+        "fail", description="`replace`: bake, test, publish, and only then retire the old image."
+    )
 
 
 class EbsOutput(OutputBase):
     """An EBS-backed image."""
 
     type: Literal["ebs"] = Field("ebs", description="An image whose root device is an EBS volume.")
-    encrypt: Annotated[Encrypt | None, BeforeValidator(_encrypt, json_schema_input_type=bool | Encrypt)] = Field(None, description="Encrypt at launch: `true`, or keys of your own, which sharing needs.")
+    encrypt: Annotated[Encrypt | None, BeforeValidator(_encrypt, json_schema_input_type=bool | Encrypt)] = Field(
+        None, description="Encrypt at launch: `true`, or keys of your own, which sharing needs."
+    )
 
 
 class InstanceStoreOutput(OutputBase):
@@ -332,8 +399,12 @@ class InstanceStoreOutput(OutputBase):
     account: AccountId = Field(description="Account that registers the image.")
     certificate: str = Field(description="Path of the X.509 certificate of the user.")
     private_key: str = Field(description="Path of its private key, which stays on this machine.")
-    ec2_certificate: str | None = Field(None, description="Path of EC2's certificate; by region, where it is known, if absent.")
-    method: Literal["auto", "block", "tree"] = Field("auto", description="How the root is read: its device, or its tree.")
+    ec2_certificate: str | None = Field(
+        None, description="Path of EC2's certificate; by region, where it is known, if absent."
+    )
+    method: Literal["auto", "block", "tree"] = Field(
+        "auto", description="How the root is read: its device, or its tree."
+    )
     bundle_on: Literal["instance", "controller"] = Field("instance", description="Where the bundle is made.")
     exclude: tuple[AbsolutePath, ...] = Field((), description="Paths left out (`tree`).")
     size_gib: int | None = Field(None, description="Size of the root file system in GiB (`tree`).", ge=1, le=10)
@@ -389,11 +460,15 @@ class Spec(Model):
     imagepipe: Literal[1] = Field(description="Version of the language.")
     name: SpecName = Field(description="Name of the spec; other specs and `{{ spec.name }}` use it.")
     description: str = Field("", description="What the image is for.")
-    variables: dict[VariableName, Variable] = Field(default_factory=dict, description="Values that can be given from outside, used as `{{ var.NAME }}`.")
+    variables: dict[VariableName, Variable] = Field(
+        default_factory=dict, description="Values that can be given from outside, used as `{{ var.NAME }}`."
+    )
     source: Source = Field(description="What the image starts from.")
     launch: Launch = Field(default_factory=Launch, description="The instance that is customized.")
     provision: tuple[Step, ...] = Field((), description="The steps that customize it, in order.")
-    test: tuple[Step, ...] = Field((), description="Steps on a second instance, launched from the new image, before anything is copied.")
+    test: tuple[Step, ...] = Field(
+        (), description="Steps on a second instance, launched from the new image, before anything is copied."
+    )
     output: Output = Field(description="The image wanted.")
     publish: Publish = Field(default_factory=Publish, description="Copies, permissions and retirement.")
     hygiene: Hygiene = Field(default_factory=Hygiene, description="Exceptions from the hygiene gate.")
@@ -402,7 +477,9 @@ class Spec(Model):
 class Parameter(Model):
     """A parameter of a provisioner."""
 
-    type: Literal["string", "integer", "number", "boolean", "list", "mapping"] = Field("string", description="Kind of value.")
+    type: Literal["string", "integer", "number", "boolean", "list", "mapping"] = Field(
+        "string", description="Kind of value."
+    )
     default: Any = Field(None, description="Its value where the step gives none.")
     required: bool = Field(False, description="The step must give a value.")
     description: str = Field(description="What it is for.", min_length=1)
@@ -412,8 +489,12 @@ class Provisioner(Model):
     """Steps that specs share: `provisioners/NAME/provisioner.yaml`."""
 
     description: str = Field(description="What it does.", min_length=1)
-    parameters: dict[VariableName, Parameter] = Field(default_factory=dict, description="Values that the step gives in `with`, used as `{{ param.NAME }}`.")
-    steps: tuple[Step, ...] = Field(description="The steps, in this language; paths are relative to the folder.", min_length=1)
+    parameters: dict[VariableName, Parameter] = Field(
+        default_factory=dict, description="Values that the step gives in `with`, used as `{{ param.NAME }}`."
+    )
+    steps: tuple[Step, ...] = Field(
+        description="The steps, in this language; paths are relative to the folder.", min_length=1
+    )
 
 
 class Defaults(Model):

@@ -41,7 +41,9 @@ def _duration(value: object) -> object:
 
 
 Duration = Annotated[
-    float, BeforeValidator(_duration, json_schema_input_type=str), Field(json_schema_extra={"format": "duration"})
+    float,
+    BeforeValidator(_duration, json_schema_input_type=str),
+    Field(json_schema_extra={"format": "duration"}),
 ]
 
 
@@ -59,19 +61,33 @@ def _matching(pattern: str, message: str) -> AfterValidator:
 AccountId = Annotated[str, _matching(r"\d{12}", "an account id has 12 digits")]
 ImageOwner = Annotated[
     str,
-    _matching(r"\d{12}|self|amazon|aws-marketplace", "an owner is an account id of 12 digits, self, amazon or aws-marketplace"),
+    _matching(
+        r"\d{12}|self|amazon|aws-marketplace",
+        "an owner is an account id of 12 digits, self, amazon or aws-marketplace",
+    ),
 ]
 AmiId = Annotated[str, _matching(r"ami-(?:[0-9a-f]{8}|[0-9a-f]{17})", "an image id is ami- and 17 hex digits")]
 SubnetId = Annotated[str, _matching(r"subnet-(?:[0-9a-f]{8}|[0-9a-f]{17})", "a subnet id is subnet- and 17 hex digits")]
-SecurityGroupId = Annotated[str, _matching(r"sg-(?:[0-9a-f]{8}|[0-9a-f]{17})", "a security group id is sg- and 17 hex digits")]
+SecurityGroupId = Annotated[
+    str, _matching(r"sg-(?:[0-9a-f]{8}|[0-9a-f]{17})", "a security group id is sg- and 17 hex digits")
+]
 InstanceType = Annotated[
     str, _matching(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", "an instance type is written family.size: t3.small")
 ]
 SpecName = Annotated[
-    str, _matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "a spec's name has letters, digits, dots, dashes, underscores; at most 64")
+    str,
+    _matching(
+        r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+        "a spec's name has letters, digits, dots, dashes, underscores; at most 64",
+    ),
 ]
-VariableName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "a variable's name has letters, digits and underscores")]
-EnvName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "an environment variable's name has letters, digits and underscores")]
+VariableName = Annotated[
+    str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "a variable's name has letters, digits and underscores")
+]
+EnvName = Annotated[
+    str,
+    _matching(r"[A-Za-z_][A-Za-z0-9_]*", "an environment variable's name has letters, digits and underscores"),
+]
 DeviceName = Annotated[
     str,
     _matching(
@@ -80,17 +96,22 @@ DeviceName = Annotated[
     ),
 ]
 AbsolutePath = Annotated[str, _matching(r"/[^\x00]*", "must be absolute: start with /")]
-FileMode = Annotated[str, _matching(r"0?[0-7]{3,4}", "a mode is octal digits in quotes: \"0644\"")]
+FileMode = Annotated[str, _matching(r"0?[0-7]{3,4}", 'a mode is octal digits in quotes: "0644"')]
 Owner = Annotated[
-    str, _matching(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]*(?::[a-zA-Z0-9_][a-zA-Z0-9_.-]*)?", "an owner is user or user:group")
+    str,
+    _matching(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]*(?::[a-zA-Z0-9_][a-zA-Z0-9_.-]*)?", "an owner is user or user:group"),
 ]
 Cidr = Annotated[str, _matching(r"caller|[0-9a-fA-F.:]+/\d{1,3}", "must be caller or a CIDR: 203.0.113.7/32")]
 OrganizationArn = Annotated[
-    str, _matching(r"arn:aws[a-z-]*:organizations::\d{12}:organization/o-[a-z0-9]{10,32}", "not an organization's ARN")
+    str,
+    _matching(r"arn:aws[a-z-]*:organizations::\d{12}:organization/o-[a-z0-9]{10,32}", "not an organization's ARN"),
 ]
 OuArn = Annotated[
     str,
-    _matching(r"arn:aws[a-z-]*:organizations::\d{12}:ou/o-[a-z0-9]{10,32}/ou-[0-9a-z-]{8,68}", "not an organizational unit's ARN"),
+    _matching(
+        r"arn:aws[a-z-]*:organizations::\d{12}:ou/o-[a-z0-9]{10,32}/ou-[0-9a-z-]{8,68}",
+        "not an organizational unit's ARN",
+    ),
 ]
 
 
@@ -126,7 +147,8 @@ def image_name_problem(name: str) -> str | None:
         return f"an image's name has 3 to 128 characters, and this has {len(name)}"
     if not IMAGE_NAME.fullmatch(name):
         bad = sorted({c for c in name if not IMAGE_NAME.fullmatch(c * 3)})
-        return f"an image's name cannot have {' '.join(map(repr, bad))}; letters, digits and ( ) [ ] . - / ' @ _ and space can be there"
+        listed = " ".join(map(repr, bad))
+        return f"an image's name has letters, digits, spaces and ( ) [ ] . - / ' @ _, and cannot have {listed}"
     return None
 
 

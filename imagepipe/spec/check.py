@@ -1,0 +1,173 @@
+"""What the models cannot say of a spec: files, choices that exclude one another, and EC2's own rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING
+
+from imagepipe.errors import Problem
+from imagepipe.spec.document import Document
+from imagepipe.spec.ec2_rules import Finding, region_finding, tag_findings, volume_findings
+from imagepipe.spec.explain import did_you_mean
+from imagepipe.spec.models import EbsOutput, InstanceStoreOutput, Project, Spec, StepOptions
+from imagepipe.spec.scalars import image_name_problem
+
+if TYPE_CHECKING:
+    from imagepipe.spec.load import LoadedSpec
+
+
+def check_spec(spec: Spec, document: Document, file: FilePath, project: Project) -> list[Problem]:
+    """What is wrong with one spec by itself."""
+    findings = [
+        *_source(spec),
+        *_launch(spec, file.parent),
+        *_ownership(spec),
+        *_output(spec, file.parent),
+        *_publish(spec),
+    ]
+    if not project.allow_unknown_region:
+        findings += _regions(spec)
+    return [document.problem(path, message) for path, message in findings]
+
+
+def _source(spec: Spec) -> Iterator[Finding]:
+    if (spec.source.ami is None) == (spec.source.image is None):
+        yield ("source",), "exactly one of ami and image is needed"
+
+
+def _launch(spec: Spec, folder: FilePath) -> Iterator[Finding]:
+    launch, ssh = spec.launch, spec.launch.ssh
+    yield from volume_findings(launch.volumes, ("launch", "volumes"))
+    yield from tag_findings(launch.tags, ("launch", "tags"))
+    if ssh.key_pair and not ssh.private_key:
+        yield ("launch", "ssh", "key_pair"), "a key pair of your own needs private_key: PATH too"
+    if ssh.private_key and not ssh.key_pair:
+        yield ("launch", "ssh", "private_key"), "private_key goes with key_pair: its name in EC2"
+    if ssh.private_key and not (folder / ssh.private_key).expanduser().is_file():
+        yield ("launch", "ssh", "private_key"), f"there is no file {ssh.private_key}"
+    if ssh.bastion and not (folder / ssh.bastion.private_key).expanduser().is_file():
+        yield ("launch", "ssh", "bastion", "private_key"), f"there is no file {ssh.bastion.private_key}"
+    if launch.security_groups and "allow_from" in ssh.model_fields_set:
+        message = "allow_from is for the temporary group, and security_groups says that none is made"
+        yield ("launch", "ssh", "allow_from"), message
+
+
+def _ownership(spec: Spec) -> Iterator[Finding]:
+    if spec.launch.ssh.user == "root":
+        return
+    for key, steps in (("provision", spec.provision), ("test", spec.test)):
+        for index, step in enumerate(steps):
+            copied = getattr(step, "file", None) or getattr(step, "template", None)
+            if copied is not None and copied.owner and not _has_sudo(step, spec):
+                kind = "file" if hasattr(step, "file") else "template"
+                yield (
+                    (key, index, kind, "owner"),
+                    f"{spec.launch.ssh.user} cannot give a file away; set sudo: true",
+                )
+
+
+def _has_sudo(step: StepOptions, spec: Spec) -> bool:
+    return spec.launch.ssh.sudo if step.sudo is None else step.sudo
+
+
+def _output(spec: Spec, folder: FilePath) -> Iterator[Finding]:
+    output = spec.output
+    if isinstance(output.name, str) and (message := image_name_problem(output.name)):
+        yield ("output", "name"), message
+    if isinstance(output.description, str) and len(output.description) > 255:
+        message = f"a description has at most 255 characters, and this has {len(output.description)}"
+        yield ("output", "description"), message
+    yield from tag_findings(output.tags, ("output", "tags"))
+    yield from volume_findings(output.block_devices, ("output", "block_devices"))
+    if isinstance(output, InstanceStoreOutput):
+        for name in ("certificate", "private_key", "ec2_certificate"):
+            given = getattr(output, name)
+            if given and not (folder / given).expanduser().is_file():
+                yield ("output", name), f"there is no file {given}"
+    elif output.encrypt:
+        for region in output.encrypt.per_region:
+            if region not in spec.publish.regions:
+                yield ("output", "encrypt", "per_region", region), f"{region} is not among publish.regions"
+
+
+def _publish(spec: Spec) -> Iterator[Finding]:
+    publish, output, share = spec.publish, spec.output, spec.publish.share
+    seen: set[str] = set()
+    for index, region in enumerate(publish.regions):
+        if region in seen:
+            yield ("publish", "regions", index), f"region {region} is there twice"
+        seen.add(region)
+    encrypted = isinstance(output, EbsOutput) and output.encrypt is not None
+    encrypted = encrypted or any(v.encrypted for v in spec.launch.volumes)
+    if encrypted and share.public:
+        yield ("publish", "share", "public"), "an encrypted image cannot be public"
+    if encrypted and (share.accounts or share.organizations or share.ous):
+        yield from _keys_for_sharing(spec)
+
+
+def _keys_for_sharing(spec: Spec) -> Iterator[Finding]:
+    output = spec.output
+    keys = output.encrypt if isinstance(output, EbsOutput) else None
+    own = {v.kms_key for v in spec.launch.volumes if v.encrypted}
+    if (keys is None or not keys.kms_key) and None in (own or {None}):
+        message = "sharing an encrypted image needs output.encrypt.kms_key: the account's default key cannot be shared"
+        yield ("publish", "share"), message
+    for region in spec.publish.regions:
+        if region != spec.launch.region and (keys is None or region not in keys.per_region):
+            message = f"sharing an encrypted image needs a KMS key of its own in {region}: output.encrypt.per_region"
+            yield ("publish", "share"), message
+
+
+def _regions(spec: Spec) -> Iterator[Finding]:
+    if spec.launch.region is not None:
+        yield from region_finding(spec.launch.region, ("launch", "region"))
+    for index, region in enumerate(spec.publish.regions):
+        yield from region_finding(region, ("publish", "regions", index))
+
+
+def check_together(loaded: Sequence[LoadedSpec]) -> None:
+    """What is wrong with specs beside one another: names taken twice, images that nobody bakes, cycles."""
+    named: dict[str, LoadedSpec] = {}
+    for one in loaded:
+        name = _raw(one, "name")
+        if name is None:
+            continue
+        if name in named:
+            first = named[name]
+            where = f"{first.document.file}:{first.document.mark(('name',)).line}"
+            one.problems.append(one.problem(("name",), f"another spec has the name '{name}': {where}"))
+        else:
+            named[name] = one
+    edges = {name: {base} for name, one in named.items() if (base := _raw(one, "source", "image"))}
+    for name, (base,) in ((name, tuple(bases)) for name, bases in edges.items()):
+        if base not in named:
+            message = f"no spec among those given has the name '{base}'{did_you_mean(base, named)}"
+            one = named[name]
+            hint = "name its file too, or the folder that has both"
+            one.problems.append(one.problem(("source", "image"), message, hint=hint))
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        cycle: list[str] = list(reversed(error.args[1]))
+        places = ", ".join(_place(named[name]) for name in cycle[1:])
+        for name in cycle[1:]:
+            message = f"images built on one another in a circle: {' -> '.join(cycle)} ({places})"
+            named[name].problems.append(named[name].problem(("source", "image"), message))
+    for one in loaded:
+        if any(problem.severity == "error" for problem in one.problems):
+            one.spec = None
+
+
+def _place(one: LoadedSpec) -> str:
+    mark = one.document.mark(("source", "image"))
+    return f"{one.document.file}:{mark.line}:{mark.column}"
+
+
+def _raw(one: LoadedSpec, *keys: str) -> str | None:
+    """A text of the document, whatever else is wrong with it."""
+    value = one.document.value
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, str) else None

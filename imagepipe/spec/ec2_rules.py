@@ -1,0 +1,113 @@
+"""What EC2 would refuse, found without asking it: volumes, devices, tags, names, regions.
+
+Source: EBS user guide, "Amazon EBS volume types", November 2026; EC2 API reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from imagepipe.spec.document import Path
+from imagepipe.spec.explain import nearest
+from imagepipe.spec.models import Volume
+from imagepipe.spec.regions import DATED, REGIONS
+from imagepipe.spec.scalars import MAX_TAGS, tag_problem
+
+Finding = tuple[Path, str]
+
+SIZES_GIB = {
+    "gp3": (1, 65536),
+    "gp2": (1, 16384),
+    "io1": (4, 16384),
+    "io2": (4, 65536),
+    "st1": (125, 16384),
+    "sc1": (125, 16384),
+    "standard": (1, 1024),
+}
+IOPS = {"gp3": (3000, 80000), "io1": (100, 64000), "io2": (100, 256000)}
+IOPS_PER_GIB = {"gp3": 500, "io1": 50, "io2": 1000}
+THROUGHPUT = (125, 2000)
+"""MiB/s, gp3."""
+
+
+def volume_findings(volumes: Sequence[Volume], path: Path) -> Iterator[Finding]:
+    """What is wrong with block devices, each by itself and together."""
+    first: dict[str, int] = {}
+    for index, volume in enumerate(volumes):
+        at = (*path, index)
+        if volume.device in first:
+            yield (
+                (*at, "device"),
+                f"device {volume.device} is there twice; first as entry {first[volume.device]}",
+            )
+        first.setdefault(volume.device, index)
+        yield from _one_volume(volume, at)
+
+
+def _one_volume(volume: Volume, at: Path) -> Iterator[Finding]:
+    given = volume.model_fields_set - {"device", "no_device"}
+    if volume.no_device and given:
+        yield (*at, "no_device"), f"a device that is left out has no {', '.join(sorted(given))}"
+        return
+    if volume.virtual_name and given - {"virtual_name"}:
+        yield (
+            (*at, "virtual_name"),
+            f"an instance store volume has no {', '.join(sorted(given - {'virtual_name'}))}",
+        )
+        return
+    if volume.kms_key and volume.encrypted is False:
+        yield (*at, "kms_key"), "a KMS key needs encrypted: true"
+    kind = volume.type
+    if kind and volume.size_gib is not None:
+        low, high = SIZES_GIB[kind]
+        if not low <= volume.size_gib <= high:
+            yield (*at, "size_gib"), f"a {kind} volume has {low} to {high} GiB, not {volume.size_gib}"
+    yield from _performance(volume, at)
+
+
+def _performance(volume: Volume, at: Path) -> Iterator[Finding]:
+    kind, iops = volume.type, volume.iops
+    if kind in ("io1", "io2") and iops is None:
+        yield (*at, "type"), f"a {kind} volume needs iops"
+    if iops is not None and kind:
+        if kind not in IOPS:
+            yield (*at, "iops"), f"a {kind} volume has no iops; gp3, io1 and io2 have"
+        else:
+            low, high = IOPS[kind]
+            if not low <= iops <= high:
+                yield (*at, "iops"), f"a {kind} volume has {low} to {high} iops, not {iops}"
+            elif volume.size_gib and iops > max(low, IOPS_PER_GIB[kind] * volume.size_gib):
+                yield (
+                    (*at, "iops"),
+                    f"{iops} iops is more than {IOPS_PER_GIB[kind]} for each GiB of this {kind} volume",
+                )
+    if volume.throughput is not None and kind:
+        if kind != "gp3":
+            yield (*at, "throughput"), f"a {kind} volume has no throughput; gp3 has"
+        elif not THROUGHPUT[0] <= volume.throughput <= THROUGHPUT[1]:
+            yield (
+                (*at, "throughput"),
+                f"a gp3 volume has {THROUGHPUT[0]} to {THROUGHPUT[1]} MiB/s, not {volume.throughput}",
+            )
+        elif volume.throughput > (iops or 3000) / 4:
+            yield (*at, "throughput"), f"{volume.throughput} MiB/s needs {volume.throughput * 4} iops"
+
+
+def tag_findings(tags: Mapping[str, object], path: Path) -> Iterator[Finding]:
+    """What is wrong with tags."""
+    if len(tags) > MAX_TAGS:
+        yield path, f"{len(tags)} tags; at most {MAX_TAGS}, as EC2 takes 50 and imagepipe adds its own"
+    for key, value in tags.items():
+        if message := tag_problem(key, value if isinstance(value, str) else None):
+            yield (*path, key), message
+
+
+def region_finding(region: str, path: Path) -> Iterator[Finding]:
+    """A region that botocore did not know when this version was made."""
+    if region not in REGIONS:
+        meant = nearest(region, REGIONS)
+        suffix = f"; did you mean '{meant}'?" if meant else ""
+        yield (
+            path,
+            f"unknown region '{region}'{suffix} (list of {DATED}; allow_unknown_region in imagepipe.yaml lifts this)",
+        )

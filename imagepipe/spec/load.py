@@ -1,0 +1,269 @@
+"""From files on disk to specs that can be built: parsed, rendered, modelled and checked, all problems at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from imagepipe.errors import Problem, SpecError
+from imagepipe.spec import document as yaml_document
+from imagepipe.spec.check import check_spec, check_together
+from imagepipe.spec.document import Document
+from imagepipe.spec.explain import explain, trap_text
+from imagepipe.spec.find import project_file
+from imagepipe.spec.models import Project, Scalar, Spec, Variable
+from imagepipe.spec.rendering import Rendered, Scope, render_document
+from imagepipe.spec.salvage import covers, salvage
+from imagepipe.spec.steps import StepAt, expand
+from imagepipe.spec.variables import Given, Resolved, resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """`build.*`, fixed once for a run."""
+
+    id: str
+    timestamp: str
+    git_sha: str
+
+    def names(self) -> dict[str, str]:
+        return {"id": self.id, "timestamp": self.timestamp, "git_sha": self.git_sha}
+
+
+SAMPLE_BUILD = Build(id="0123456789ab", timestamp="20060102T150405Z", git_sha="0" * 40)
+"""Stands for the build where nothing is built."""
+
+
+@dataclass(slots=True)
+class LoadedSpec:
+    """One spec, with all that a build needs to know of where it came from."""
+
+    file: Path
+    document: Document
+    spec: Spec | None = None
+    """None where it has problems."""
+    project: Project = field(default_factory=Project)
+    names: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """`var`, `spec`, `build`."""
+    steps: tuple[StepAt, ...] = ()
+    """The steps of `provision`, provisioners put in."""
+    tests: tuple[StepAt, ...] = ()
+    problems: list[Problem] = field(default_factory=list)
+    secrets: frozenset[str] = frozenset()
+    """Values that must be masked wherever anything is written."""
+
+    def problem(self, path: tuple[str | int, ...], message: str, *, hint: str | None = None) -> Problem:
+        """A problem at a path of this spec."""
+        return self.document.problem(path, message, hint=hint)
+
+    def checked(self) -> Spec:
+        """The model; a spec without one must not get so far."""
+        assert self.spec is not None, f"{self.file} has problems"
+        return self.spec
+
+
+def load(files: Sequence[Path], given: Given, *, build: Build | None = None) -> list[LoadedSpec]:
+    """Read and check specs. Their problems are in them; `errors` tells. Nothing here talks to a cloud.
+
+    Without `build` (as `validate` does), a variable without a value is no problem: names are checked, not values.
+    """
+    loaded: list[LoadedSpec] = []
+    for file in files:
+        loaded += list(_load_file(file, given, build))
+    check_together(loaded)
+    for one in loaded:
+        one.problems.sort(key=lambda problem: (problem.severity, problem.line, problem.column))
+    return loaded
+
+
+def refuse(loaded: Sequence[LoadedSpec]) -> None:
+    """Raise SpecError with the errors of all specs, if there are any."""
+    errors = [p for one in loaded for p in one.problems if p.severity == "error"]
+    if errors:
+        raise SpecError(errors)
+
+
+def read_text(file: Path) -> str:
+    """A file's text. Raises SpecError where it cannot be read."""
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SpecError([Problem(str(file), 0, 0, f"not UTF-8: byte {error.start}")]) from error
+    except OSError as error:
+        raise SpecError([Problem(str(file), 0, 0, f"cannot be read: {error.strerror}")]) from error
+
+
+def load_var_file(file: Path) -> dict[str, Scalar]:
+    """The variables of a `--var-file`. Raises SpecError."""
+    documents = yaml_document.parse(read_text(file), str(file))
+    problems = [p for d in documents for p in d.problems]
+    if problems:
+        raise SpecError(problems)
+    value = documents[0].value if documents else None
+    if not isinstance(value, dict) or len(documents) > 1:
+        raise SpecError([Problem(str(file), 1, 1, "a variable file is one mapping of names to values")])
+    for name, item in value.items():
+        if not isinstance(item, str | int | float | bool):
+            raise SpecError([documents[0].problem((name,), "a variable's value is a text, a number or a boolean")])
+        if trap := trap_text(documents[0], (name,)):
+            raise SpecError([documents[0].problem((name,), trap)])
+    return value
+
+
+def _load_file(file: Path, given: Given, build: Build | None) -> Iterator[LoadedSpec]:
+    try:
+        documents = yaml_document.parse(read_text(file), str(file))
+    except SpecError as error:
+        yield LoadedSpec(file, Document(str(file), []), problems=list(error.problems))
+        return
+    if not documents or all(d.value is None and not d.problems for d in documents):
+        empty = Problem(
+            str(file), 0, 0, "the file is empty", hint="a spec starts with imagepipe: 1; see docs/tutorial.md"
+        )
+        yield LoadedSpec(file, Document(str(file), []), problems=[empty])
+        return
+    project, project_problems = _project(file)
+    for document in documents:
+        if document.value is None and not document.problems:
+            continue
+        one = LoadedSpec(file, document, project=project, problems=[*document.problems, *project_problems])
+        if document.value is not None:
+            _load_document(one, given, build)
+        yield one
+
+
+def _project(file: Path) -> tuple[Project, list[Problem]]:
+    path = project_file(file)
+    if path is None:
+        return Project(), []
+    try:
+        documents = yaml_document.parse(read_text(path), str(path))
+    except SpecError as error:
+        return Project(), list(error.problems)
+    problems = [p for d in documents for p in d.problems]
+    if problems or not documents or documents[0].value is None:
+        return Project(), problems
+    try:
+        return Project.model_validate(documents[0].value), []
+    except ValidationError as error:
+        return Project(), explain(error, documents[0], Project)
+
+
+def _load_document(one: LoadedSpec, given: Given, build: Build | None) -> None:
+    document = one.document
+    if not isinstance(document.value, dict):
+        one.problems.append(document.problem((), "a spec is a mapping: imagepipe: 1, name: …, source: …"))
+        return
+    version = document.value.get("imagepipe")
+    if version != 1 or isinstance(version, bool):
+        if "imagepipe" in document.value:
+            message = f"version {version!r} of the language is not known; this imagepipe reads version 1"
+            one.problems.append(document.problem(("imagepipe",), message))
+        else:
+            one.problems.append(
+                document.problem((), "key 'imagepipe' is required: the version of the language", hint="imagepipe: 1")
+            )
+        return
+    resolved, declared = _variables(one, given, must=build is not None)
+    name = document.value.get("name")
+    spec_names = {"name": name if isinstance(name, str) else "spec"}
+    scope = Scope(
+        known={"var": resolved.values, "spec": spec_names, "build": (build or SAMPLE_BUILD).names()},
+        declared=frozenset(declared),
+        sensitive=resolved.sensitive,
+    )
+    one.names = dict(scope.known)
+    one.secrets = frozenset(
+        str(resolved.values[n]) for n in resolved.sensitive if resolved.values.get(n) not in (None, "")
+    )
+    rendered = render_document(document, scope, skip=frozenset({"variables"}))
+    one.problems += rendered.problems
+    spec, gone = _model(one, rendered)
+    _warn_of_traps(one)
+    if spec is not None:
+        one.spec = _with_defaults(spec, one.project)
+        _check(one, one.spec, scope, rendered, gone)
+    said = {p.path for p in one.problems}
+    one.problems += [
+        document.problem(("variables", n), f"variable '{n}' is never used", key=True, severity="warning")
+        for n in declared
+        if n not in scope.used and f"variables.{n}" not in said
+    ]
+    if any(p.severity == "error" for p in one.problems):
+        one.spec = None
+
+
+def _model(one: LoadedSpec, rendered: Rendered) -> tuple[Spec | None, frozenset[yaml_document.Path]]:
+    """The model, or that of the sound rest, and the paths that are not in it."""
+    try:
+        return Spec.model_validate(rendered.value), frozenset()
+    except ValidationError as error:
+        problems = explain(error, one.document, Spec)
+        one.problems += [p for p in problems if not _is_unknown(p, rendered)]
+        return salvage(rendered.value, error)
+
+
+def _check(one: LoadedSpec, spec: Spec, scope: Scope, rendered: Rendered, gone: frozenset[yaml_document.Path]) -> None:
+    """What the models cannot say, but nothing about what is not known or was said already."""
+    document, file = one.document, one.file
+    one.steps, problems = expand(spec.provision, document, ("provision",), file, scope, rendered.unknown)
+    one.tests, more = expand(spec.test, document, ("test",), file, scope, rendered.unknown)
+    problems += [*more, *check_spec(spec, document, file, one.project)]
+    one.problems += [
+        p for p in problems if not _is_unknown(p, rendered) and not (p.path and covers(gone, p.path.split(".")))
+    ]
+
+
+def _is_unknown(problem: Problem, rendered: Rendered) -> bool:
+    return any(problem.path == ".".join(map(str, path)) for path in rendered.unknown)
+
+
+def _variables(one: LoadedSpec, given: Given, *, must: bool) -> tuple[Resolved, dict[str, Variable]]:
+    declared: dict[str, Variable] = {}
+    raw = one.document.value.get("variables")
+    for name, value in raw.items() if isinstance(raw, dict) else ():
+        try:
+            declared[name] = Variable.model_validate(value)
+        except ValidationError:
+            # The model of the whole spec says what is wrong; the name is declared all the same.
+            declared[name] = Variable(required=False)
+    resolved = resolve(declared, given)
+    for name, reason in resolved.refused.items():
+        one.problems.append(one.document.problem(("variables", name), f"variable '{name}': {reason}", key=True))
+    if must:
+        for name, sources in resolved.missing.items():
+            one.problems.append(
+                one.document.problem(("variables", name), f"variable '{name}' has no value", key=True, hint=sources)
+            )
+    return resolved, declared
+
+
+def _warn_of_traps(one: LoadedSpec) -> None:
+    """Unquoted scalars that YAML 1.1 reads in its own way, in places that take any scalar."""
+    said = {p.path for p in one.problems}
+    for path in one.document.plain:
+        is_any = path[0] == "variables" or "vars" in path or "with" in path
+        if is_any and ".".join(map(str, path)) not in said and (trap := trap_text(one.document, path)):
+            is_flag = path[0] == "variables" and path[-1] in ("sensitive", "required")
+            if not is_flag:
+                one.problems.append(one.document.problem(path, trap, severity="warning"))
+
+
+def _with_defaults(spec: Spec, project: Project) -> Spec:
+    """The project's defaults where the spec says nothing."""
+    defaults = project.defaults
+    launch: dict[str, Any] = {}
+    if spec.launch.region is None and defaults.region:
+        launch["region"] = defaults.region
+    if "instance_types" not in spec.launch.model_fields_set and defaults.instance_types:
+        launch["instance_types"] = defaults.instance_types
+    changed: dict[str, Any] = {}
+    if launch:
+        changed["launch"] = spec.launch.model_copy(update=launch)
+    if defaults.tags:
+        changed["output"] = spec.output.model_copy(update={"tags": {**defaults.tags, **spec.output.tags}})
+    return spec.model_copy(update=changed) if changed else spec

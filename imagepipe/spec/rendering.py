@@ -1,0 +1,209 @@
+"""A document's templates rendered, after parsing and before the models see it; names that are not there are found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from imagepipe import render
+from imagepipe.errors import Problem
+from imagepipe.spec.document import Document, Mark, Path
+from imagepipe.spec.explain import nearest
+from imagepipe.values import Late
+
+SOURCE_FIELDS = ("id", "name", "owner")
+BUILD_FIELDS = ("id", "timestamp", "git_sha")
+SPEC_FIELDS = ("name",)
+
+
+@dataclass(slots=True)
+class Scope:
+    """What templates of one document may name."""
+
+    known: dict[str, Mapping[str, Any]]
+    """`var` or `param`, `spec`, `build`: each with the values that are known now."""
+    declared: frozenset[str]
+    """Names of the variables (or parameters), with a value or without."""
+    sensitive: frozenset[str]
+    root: str = "var"
+    """`var` in a spec, `param` in a provisioner."""
+    used: set[str] = field(default_factory=set)
+    """Variables that something used."""
+
+    def problem_with(self, name: str) -> str | None:
+        """Why a dotted name cannot be used; None if it can."""
+        first, _, rest = name.partition(".")
+        fields = {
+            self.root: self.declared,
+            "spec": SPEC_FIELDS,
+            "build": BUILD_FIELDS,
+            "source": SOURCE_FIELDS,
+        }
+        if first == "region":
+            return None if not rest else "'region' has no fields"
+        if first not in fields:
+            if first == "var":
+                return f"'{name}': a provisioner sees only its parameters, as param.NAME"
+            meant = nearest(first, [*fields, "region"]) or (f"{self.root}.{first}" if first in self.declared else None)
+            return f"undefined name '{name}'" + (f"; did you mean '{meant}'?" if meant else "")
+        if not rest:
+            return None
+        if rest not in fields[first]:
+            what = {"var": "variable", "param": "parameter"}.get(first, "name")
+            meant = nearest(rest, fields[first])
+            return f"undefined {what} '{name}'" + (f"; did you mean '{first}.{meant}'?" if meant else "")
+        return None
+
+    def note(self, names: frozenset[str]) -> None:
+        """Remember which variables these names use; `var` alone uses them all."""
+        for name in names:
+            first, _, rest = name.partition(".")
+            if first == self.root:
+                self.used |= {rest} if rest else set(self.declared)
+
+    def lacks_value(self, names: frozenset[str]) -> bool:
+        """Whether a variable among these has no value yet."""
+        values = self.known[self.root]
+        return any(name.partition(".")[2] not in values for name in names if name.startswith(self.root + "."))
+
+    def secrets_in(self, names: frozenset[str]) -> list[str]:
+        """The sensitive variables among these names."""
+        return sorted(
+            name for name in names if name.startswith(self.root + ".") and name.partition(".")[2] in self.sensitive
+        )
+
+
+@dataclass(slots=True)
+class Rendered:
+    """A document's value with its templates replaced."""
+
+    value: Any = None
+    unknown: dict[Path, str] = field(default_factory=dict)
+    """Paths whose variables have no value; a placeholder stands there."""
+    problems: list[Problem] = field(default_factory=list)
+
+
+PLACEHOLDER = "unknown"
+"""Stands where a variable without a value would: valid as a name, a path part and a text."""
+
+
+def render_document(document: Document, scope: Scope, *, skip: frozenset[str] = frozenset()) -> Rendered:
+    """Render every scalar of a document but those under the top-level keys in `skip`."""
+    rendered = Rendered()
+    value = document.value
+    if isinstance(value, dict):
+        rendered.value = {
+            key: item if key in skip else _render(item, (key,), document, scope, rendered)
+            for key, item in value.items()
+        }
+    else:
+        rendered.value = value
+    return rendered
+
+
+def _render(value: Any, path: Path, document: Document, scope: Scope, rendered: Rendered) -> Any:
+    if isinstance(value, dict):
+        return {key: _render(item, (*path, key), document, scope, rendered) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_render(item, (*path, index), document, scope, rendered) for index, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    if is_when(path):
+        check_text(value, path, document, scope, rendered.problems, read=render.names_in_expression)
+        return value
+    if not render.is_template(value):
+        return value
+    names = check_text(value, path, document, scope, rendered.problems, read=render.names_used)
+    if names is None:
+        rendered.unknown[path] = value
+        return PLACEHOLDER
+    if secrets := scope.secrets_in(names):
+        _check_secret(path, secrets, document, rendered.problems)
+    if scope.lacks_value(names):
+        rendered.unknown[path] = value
+        return PLACEHOLDER
+    if names_late(names):
+        return Late(value, tuple((key, dict(item)) for key, item in scope.known.items()))
+    try:
+        return render.render(value, scope.known)
+    except render.RenderError as error:
+        rendered.problems.append(
+            document.at(inside(document, path, error.line), error.message, path=path, hint=error.hint)
+        )
+        rendered.unknown[path] = value
+        return PLACEHOLDER
+
+
+def is_when(path: Path) -> bool:
+    """Whether a `when` expression stands at this path."""
+    return len(path) == 3 and path[2] == "when" and path[0] in ("provision", "test", "steps")
+
+
+def names_late(names: frozenset[str]) -> bool:
+    """Whether any of the names is known only while the graph runs."""
+    return any(name.partition(".")[0] in render.LATE_NAMES for name in names)
+
+
+def check_text(
+    text: str,
+    path: Path,
+    document: Document,
+    scope: Scope,
+    problems: list[Problem],
+    *,
+    read: Callable[[str], frozenset[str]],
+) -> frozenset[str] | None:
+    """The names that a template or expression uses; None, with the problems noted, where they cannot all be had."""
+    try:
+        names = read(text)
+    except render.RenderError as error:
+        problems.append(document.at(inside(document, path, error.line), error.message, path=path, hint=error.hint))
+        return None
+    scope.note(names)
+    bad = False
+    for name in sorted(names):
+        if message := scope.problem_with(name):
+            problems.append(document.at(_where(document, path, name), message, path=path))
+            bad = True
+    return None if bad else names
+
+
+def _check_secret(path: Path, secrets: list[str], document: Document, problems: list[Problem]) -> None:
+    """A sensitive value may be in `env`, in an inline script, in a template's `vars` and in what `use` is given."""
+    is_step = path[0] in ("provision", "test", "steps") and len(path) > 2
+    fine = is_step and (
+        path[2] in ("env", "with")
+        or (path[2] == "shell" and "args" not in path and path[3:4] != ("script",))
+        or path[2:4] == ("template", "vars")
+    )
+    if not fine:
+        problems.append(
+            document.problem(
+                path,
+                f"{', '.join(secrets)} is sensitive and cannot be used here, where others can read it",
+                hint="pass it by the step's env",
+            )
+        )
+
+
+def inside(document: Document, path: Path, line: int | None) -> Mark:
+    """The position of a line of a text; that of the text itself where the line is not known."""
+    mark = document.mark(path)
+    first = document.lines[mark.line - 1][mark.column - 1 :] if mark.line <= len(document.lines) else ""
+    if line is None or not first.startswith(("|", ">")):
+        return mark
+    number = mark.line + line
+    text = document.lines[number - 1] if number <= len(document.lines) else ""
+    return Mark(number, len(text) - len(text.lstrip()) + 1, max(1, len(text.strip())))
+
+
+def _where(document: Document, path: Path, name: str) -> Mark:
+    """Where a name stands in the text at a path: the first place from there on that has it."""
+    mark = document.mark(path)
+    for number in range(mark.line, min(mark.line + 200, len(document.lines)) + 1):
+        start = mark.column - 1 if number == mark.line else 0
+        column = document.lines[number - 1].find(name, start)
+        if column >= 0:
+            return Mark(number, column + 1, len(name))
+    return mark

@@ -1,0 +1,75 @@
+"""A model of what is sound in a spec with mistakes, so that one call finds the other mistakes too.
+
+What the models refused is taken out, or replaced by something harmless, until they accept the rest. What is said
+about a path that was taken out does not count.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from imagepipe.spec.document import Path
+from imagepipe.spec.explain import error_paths
+from imagepipe.spec.models import Spec
+
+_HARMLESS: dict[str, Any] = {
+    "imagepipe": 1,
+    "name": "unknown",
+    "source": {"ami": "ami-00000000"},
+    "output": {"name": "unknown"},
+}
+_ROUNDS = 6
+"""Each round goes one level up where taking out a key left its parent without something that it needs."""
+
+
+def salvage(value: Any, error: ValidationError) -> tuple[Spec | None, frozenset[Path]]:
+    """The spec without what was refused, and the paths that were taken out; None where nothing can be made of it."""
+    value = copy.deepcopy(value)
+    gone: set[Path] = set()
+    for _ in range(_ROUNDS):
+        for path in error_paths(error, Spec):
+            gone.add(_take_out(value, path))
+        for key, harmless in _HARMLESS.items():
+            if key not in value:
+                value[key] = copy.deepcopy(harmless)
+                gone.add((key,))
+        try:
+            return Spec.model_validate(value), frozenset(gone)
+        except ValidationError as again:
+            error = again
+    return None, frozenset(gone)
+
+
+def covers(gone: frozenset[Path], path: Sequence[str]) -> bool:
+    """Whether a path, as text parts, lies in what was taken out, or around it."""
+    taken = [tuple(map(str, one)) for one in gone]
+    return any(tuple(path[: len(one)]) == one or one[: len(path)] == tuple(path) for one in taken)
+
+
+def _take_out(value: Any, path: Path) -> Path:
+    """Take out what stands at a path, or the nearest thing around it that is there; returns what it was."""
+    if len(path) >= 2 and path[0] in ("provision", "test") and isinstance(path[1], int):
+        steps = value.get(path[0])
+        if isinstance(steps, list) and path[1] < len(steps):
+            steps[path[1]] = {"reboot": {}}
+            return path[:2]
+    around: list[dict[str, Any]] = []
+    depths: list[int] = []
+    here = value
+    for depth, part in enumerate(path):
+        if isinstance(here, dict) and part in here:
+            around.append(here)
+            depths.append(depth)
+            here = here[part]
+        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+            here = here[part]
+        else:
+            break
+    if not around:
+        return path
+    del around[-1][path[depths[-1]]]  # type: ignore[arg-type]
+    return path[: depths[-1] + 1]

@@ -1,0 +1,328 @@
+"""The steps of a spec, provisioners put in their place, each with the folder and scope that it was written in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any, assert_never
+
+from pydantic import ValidationError
+
+from imagepipe import render
+from imagepipe.errors import Problem
+from imagepipe.spec import document as yaml_document
+from imagepipe.spec.document import Document, Path
+from imagepipe.spec.explain import did_you_mean, explain, nearest
+from imagepipe.spec.find import provisioner_folder, provisioner_names
+from imagepipe.spec.models import (
+    FileStep,
+    Parameter,
+    Provisioner,
+    RebootStep,
+    ShellScript,
+    ShellStep,
+    StepOptions,
+    TemplateStep,
+    UseStep,
+)
+from imagepipe.spec.rendering import PLACEHOLDER, Scope, render_document
+
+MAX_DEPTH = 10
+"""Provisioners that use provisioners."""
+
+PlainStep = ShellStep | FileStep | TemplateStep | RebootStep
+
+
+@dataclass(frozen=True, slots=True)
+class StepAt:
+    """A step, and where it was written."""
+
+    step: PlainStep
+    folder: FilePath
+    """What its paths are relative to."""
+    file: str
+    line: int
+    path: str
+    """`provision.2`, or `provision.2/apt-install.0` for a step of a provisioner."""
+    names: Mapping[str, Mapping[str, Any]]
+    """`var` or `param`, `spec`, `build`: what its template file and its `when` may name."""
+    whens: tuple[tuple[str, Mapping[str, Mapping[str, Any]]], ...] = ()
+    """Conditions of the `use` steps around it, each with its names."""
+
+
+def expand(
+    steps: Sequence[StepOptions],
+    document: Document,
+    path: Path,
+    file: FilePath,
+    scope: Scope,
+    unknown: Mapping[Path, str],
+    *,
+    offset: int = 0,
+    outer: tuple[str, ...] = (),
+) -> tuple[tuple[StepAt, ...], list[Problem]]:
+    """Every step with its provisioners expanded, and what is wrong with files, templates and parameters."""
+    found: list[StepAt] = []
+    problems: list[Problem] = []
+    for index, step in enumerate(steps, start=offset):
+        at = (*path, index)
+        match step:
+            case UseStep():
+                inner, more = _expand_use(step, document, at, file, scope, unknown, outer)
+                found += inner
+                problems += more
+            case ShellStep() | FileStep() | TemplateStep() | RebootStep():
+                problems += _check_step(step, document, at, file.parent, scope, unknown)
+                label = ".".join(map(str, at))
+                mark = document.mark(at)
+                found.append(StepAt(step, file.parent, document.file, mark.line, label, dict(scope.known)))
+            case _:
+                raise AssertionError(f"a step of no known kind: {step!r}")
+    return tuple(found), problems
+
+
+def _check_step(
+    step: PlainStep, document: Document, at: Path, folder: FilePath, scope: Scope, unknown: Mapping[Path, str]
+) -> list[Problem]:
+    problems: list[Problem] = []
+
+    def say(path: Path, message: str, hint: str | None = None) -> None:
+        if (*at, *path) not in unknown:
+            problems.append(document.problem((*at, *path), message, hint=hint))
+
+    match step:
+        case ShellStep():
+            _check_shell(step.shell, folder, say)
+        case FileStep():
+            source = folder / step.file.src
+            if not source.exists():
+                say(("file", "src"), *_missing(step.file.src, folder))
+            elif step.file.src.endswith("/") and not source.is_dir():
+                say(("file", "src"), f"{step.file.src} is a file; without the slash it is copied as it is")
+            elif source.is_dir() and step.file.mode:
+                say(("file", "mode"), "a folder keeps the modes of its files; mode is for one file")
+        case TemplateStep():
+            if (*at, "template", "src") not in unknown:
+                problems += _check_template(step, document, at, folder, scope)
+            if step.template.dest.endswith("/"):
+                say(("template", "dest"), "must name a file, not a folder")
+        case RebootStep():
+            pass
+        case _:
+            assert_never(step)
+    return problems
+
+
+def _check_shell(shell: ShellScript, folder: FilePath, say: Any) -> None:
+    if (shell.inline is None) == (shell.script is None):
+        say(("shell",), "exactly one of inline and script is needed")
+    elif shell.script is not None and not (folder / shell.script).is_file():
+        say(("shell", "script"), *_missing(shell.script, folder))
+    elif shell.inline is not None and not any(part for part in shell.inline):
+        say(("shell",), "the script is empty")
+
+
+def _missing(name: str, folder: FilePath) -> tuple[str, str | None]:
+    place = folder / name
+    there = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
+    meant = nearest(place.name, there)
+    hint = (
+        f"did you mean {FilePath(name).parent / meant}?" if meant else "paths are relative to the file that names them"
+    )
+    return (
+        f"there is no file {name}" if there or place.parent.is_dir() else f"there is no folder {FilePath(name).parent}",
+        hint,
+    )
+
+
+def _check_template(step: TemplateStep, document: Document, at: Path, folder: FilePath, scope: Scope) -> list[Problem]:
+    source = folder / step.template.src
+    if not source.is_file():
+        missing, hint = _missing(step.template.src, folder)
+        return [document.problem((*at, "template", "src"), missing, hint=hint)]
+    try:
+        text = source.read_text(encoding="utf-8")
+        names = render.names_used(text)
+    except UnicodeDecodeError:
+        return [document.problem((*at, "template", "src"), f"{step.template.src} is not UTF-8; upload it with file:")]
+    except render.RenderError as error:
+        return [Problem(str(source), error.line or 0, 1 if error.line else 0, error.message, hint=error.hint)]
+    scope.note(names)
+    given = [*step.template.vars]
+    return [
+        _in_template(source, text, name, message, given)
+        for name in sorted(names)
+        if name.partition(".")[0] not in given and (message := scope.problem_with(name))
+    ]
+
+
+def _in_template(source: FilePath, text: str, name: str, message: str, given: list[str]) -> Problem:
+    for number, line in enumerate(text.split("\n"), start=1):
+        column = line.find(name)
+        if column >= 0:
+            hint = f"the step's vars has {', '.join(given)}" if given else "the step gives it no vars"
+            return Problem(str(source), number, column + 1, message, excerpt=line, length=len(name), hint=hint)
+    return Problem(str(source), 0, 0, message)
+
+
+def _expand_use(
+    step: UseStep,
+    document: Document,
+    at: Path,
+    file: FilePath,
+    scope: Scope,
+    unknown: Mapping[Path, str],
+    outer: tuple[str, ...],
+) -> tuple[list[StepAt], list[Problem]]:
+    here = file.parent.resolve()
+    folder = provisioner_folder(step.use, here)
+    if folder is None:
+        names = provisioner_names(here)
+        hint = f"there are {', '.join(names)}" if names else None
+        return [], [
+            document.problem((*at, "use"), f"no provisioner '{step.use}'{did_you_mean(step.use, names)}", hint=hint)
+        ]
+    if step.use in outer or len(outer) >= MAX_DEPTH:
+        return [], [document.problem((*at, "use"), f"provisioner uses itself: {' -> '.join((*outer, step.use))}")]
+    inner_file = folder / "provisioner.yaml"
+    documents = yaml_document.parse(inner_file.read_text(encoding="utf-8"), _shown(inner_file, file))
+    inner = documents[0] if documents else Document(str(inner_file), [])
+    if inner.problems or not isinstance(inner.value, dict):
+        return [], inner.problems or [inner.problem((), "a provisioner is a mapping with description and steps")]
+    parameters, problems = _parameters(inner)
+    values, more = _values(step, parameters, document, at, unknown)
+    problems += more
+    secrets = frozenset(name for name in values if _holds_secret(document, (*at, "with", name), scope))
+    inside = Scope(
+        known={"param": values, "spec": scope.known["spec"], "build": scope.known["build"]},
+        declared=frozenset(parameters),
+        sensitive=secrets,
+        root="param",
+    )
+    rendered = render_document(inner, inside, skip=frozenset({"parameters"}))
+    problems += rendered.problems
+    try:
+        provisioner = Provisioner.model_validate(rendered.value)
+    except ValidationError as error:
+        return [], problems + explain(error, inner, Provisioner)
+    steps = tuple(_inherit(inner_step, step) for inner_step in provisioner.steps)
+    found, more = expand(steps, inner, ("steps",), inner_file, inside, rendered.unknown, outer=(*outer, step.use))
+    whens = ((step.when, dict(scope.known)),) if step.when else ()
+    label = ".".join(map(str, at)) + f"/{step.use}"
+    placed = [
+        StepAt(s.step, s.folder, s.file, s.line, s.path.replace("steps", label, 1), s.names, whens + s.whens)
+        for s in found
+    ]
+    return placed, problems + more
+
+
+def _shown(inner_file: FilePath, spec: FilePath) -> str:
+    """The provisioner's file as a person would name it from where they stand."""
+    try:
+        return str(inner_file.relative_to(FilePath.cwd()))
+    except ValueError:
+        return str(inner_file)
+
+
+def _parameters(inner: Document) -> tuple[dict[str, Parameter], list[Problem]]:
+    declared: dict[str, Parameter] = {}
+    raw = inner.value.get("parameters")
+    for name, value in raw.items() if isinstance(raw, dict) else ():
+        try:
+            declared[name] = Parameter.model_validate(value)
+        except ValidationError as error:
+            return declared, explain(error, inner, Parameter, prefix=("parameters", name))
+    return declared, []
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "list": (list, tuple),
+    "mapping": (dict,),
+}
+
+
+def _values(
+    step: UseStep,
+    parameters: Mapping[str, Parameter],
+    document: Document,
+    at: Path,
+    unknown: Mapping[Path, str],
+) -> tuple[dict[str, Any], list[Problem]]:
+    values: dict[str, Any] = {name: parameter.default for name, parameter in parameters.items()}
+    problems: list[Problem] = []
+    for name, value in step.with_.items():
+        path = (*at, "with", name)
+        if name not in parameters:
+            known = ", ".join(parameters) or "none"
+            problems.append(
+                document.problem(
+                    path,
+                    f"provisioner '{step.use}' has no parameter '{name}'{did_you_mean(name, parameters)}",
+                    key=True,
+                    hint=f"its parameters: {known}",
+                )
+            )
+            continue
+        kind = parameters[name].type
+        fits = isinstance(value, _KINDS[kind]) and (kind == "boolean" or not isinstance(value, bool))
+        if not fits and isinstance(value, str) and path not in unknown:
+            value, fits = _converted(value, kind)
+        if not fits and path not in unknown:
+            problems.append(document.problem(path, f"parameter '{name}' is a {kind}, not {value!r}"))
+            continue
+        values[name] = value
+    for name, parameter in parameters.items():
+        if parameter.required and name not in step.with_:
+            problems.append(
+                document.problem(at, f"provisioner '{step.use}' needs parameter '{name}': {parameter.description}")
+            )
+            values[name] = PLACEHOLDER
+    return values, problems
+
+
+def _converted(text: str, kind: str) -> tuple[Any, bool]:
+    """A rendered template is a text; where the parameter is a number or a boolean, it is read as one."""
+    try:
+        if kind == "integer":
+            return int(text), True
+        if kind == "number":
+            return float(text), True
+    except ValueError:
+        return text, False
+    if kind == "boolean" and text.lower() in ("true", "false"):
+        return text.lower() == "true", True
+    return text, False
+
+
+def _holds_secret(document: Document, path: Path, scope: Scope) -> bool:
+    value: Any = document.value
+    for part in path:
+        if not isinstance(value, dict | list):
+            return False
+        try:
+            value = value[part]  # type: ignore[index]
+        except (KeyError, IndexError):
+            return False
+    texts = [value] if isinstance(value, str) else [str(value)]
+    try:
+        return any(scope.secrets_in(render.names_used(text)) for text in texts)
+    except render.RenderError:
+        return False
+
+
+def _inherit(inner: Any, outer: UseStep) -> Any:
+    """Options of the `use` step that its steps take where they say nothing themselves."""
+    update: dict[str, Any] = {}
+    if inner.sudo is None and outer.sudo is not None:
+        update["sudo"] = outer.sudo
+    for name in ("timeout", "retries", "rerun"):
+        if name in outer.model_fields_set and name not in inner.model_fields_set:
+            update[name] = getattr(outer, name)
+    if outer.env:
+        update["env"] = {**outer.env, **inner.env}
+    return inner.model_copy(update=update) if update else inner

@@ -1,0 +1,88 @@
+"""What `{{ var.x }}` is: command line, variable files, environment, default, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from imagepipe.spec.models import Scalar, Variable
+
+ENVIRONMENT_PREFIX = "IMAGEPIPE_VAR_"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What was given from outside for the variables of all specs of a call."""
+
+    command_line: Mapping[str, str] = field(default_factory=dict)
+    """`--var x=1`."""
+    files: Mapping[str, Scalar] = field(default_factory=dict)
+    """`--var-file`; later files have the last word."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The variables of one spec."""
+
+    values: dict[str, Any]
+    missing: dict[str, str]
+    """Names without a value, each with what would give it one."""
+    refused: dict[str, str]
+    """Names whose value is not one that the spec allows, each with the reason."""
+    sensitive: frozenset[str]
+
+
+def resolve(declared: Mapping[str, Variable], given: Given) -> Resolved:
+    """A value for every variable that has one."""
+    values: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    for name, variable in declared.items():
+        raw = _raw(name, variable, given)
+        if raw is None:
+            if variable.required:
+                missing[name] = _sources(name, variable)
+                continue
+            raw = ""
+        value = _like_default(raw, variable.default)
+        if value is None:
+            shown = "the value" if variable.sensitive else repr(raw)
+            refused[name] = f"{shown} is not of the default's kind ({type(variable.default).__name__})"
+        elif variable.allowed is not None and str(value) not in {str(item) for item in variable.allowed}:
+            shown = "the value" if variable.sensitive else repr(str(value))
+            refused[name] = f"{shown} is not allowed; one of {', '.join(map(str, variable.allowed))}"
+        else:
+            values[name] = value
+    sensitive = frozenset(name for name, variable in declared.items() if variable.sensitive)
+    return Resolved(values, missing, refused, sensitive)
+
+
+def _raw(name: str, variable: Variable, given: Given) -> Scalar | None:
+    if name in given.command_line:
+        return given.command_line[name]
+    if name in given.files:
+        return given.files[name]
+    if ENVIRONMENT_PREFIX + name in given.environment:
+        return given.environment[ENVIRONMENT_PREFIX + name]
+    if variable.env and variable.env in given.environment:
+        return given.environment[variable.env]
+    return variable.default
+
+
+def _sources(name: str, variable: Variable) -> str:
+    own = f", or {variable.env}" if variable.env else ""
+    return f"give it with --var {name}=…, --var-file, or in the environment as {ENVIRONMENT_PREFIX}{name}{own}"
+
+
+def _like_default(raw: Scalar, default: Scalar | None) -> Scalar | None:
+    """A text from outside as the kind of the default; None where it cannot be one."""
+    if not isinstance(raw, str) or default is None or isinstance(default, str):
+        return raw
+    if isinstance(default, bool):
+        return {"true": True, "false": False}.get(raw.lower())
+    try:
+        return int(raw) if isinstance(default, int) else float(raw)
+    except ValueError:
+        return None
