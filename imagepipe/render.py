@@ -98,7 +98,8 @@ def _dotted_names(tree: nodes.Template) -> frozenset[str]:
     bound = {node.name for node in tree.find_all(nodes.Name) if node.ctx in ("store", "param")}
     whole: set[str] = set()
     inner: set[int] = set()
-    for node in (*tree.find_all(nodes.Getattr), *tree.find_all(nodes.Getitem)):
+    fields: list[nodes.Getattr | nodes.Getitem] = [*tree.find_all(nodes.Getattr), *tree.find_all(nodes.Getitem)]
+    for node in fields:
         base = node.node
         if not isinstance(base, nodes.Name) or base.name in bound:
             continue

@@ -1,0 +1,206 @@
+"""What happens in a run, as a closed union of frozen values. The engine never prints; reports are made of these."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any, Literal
+
+from imagepipe.clock import Clock, iso, parse_iso
+from imagepipe.masking import Masker
+
+log = logging.getLogger(__name__)
+
+SpanLabel = Literal["boot", "command", "bytes", "wait"]
+"""What time went into: a machine's boot, a command on it, bytes on their way, a wait for the cloud's own work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What all events have."""
+
+    time: datetime
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted(Event):
+    specs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StageStarted(Event):
+    stage: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line(Event):
+    """A line of a step's output, or of imagepipe's own progress."""
+
+    stage: str
+    stream: Literal["out", "err", "say"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Event):
+    """How far a stage is, and what it was last told."""
+
+    stage: str
+    text: str
+    done: float | None = None
+    """0 to 1, where it is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span(Event):
+    """Time that a stage spent on one kind of thing; `time` is its end."""
+
+    stage: str
+    label: SpanLabel
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Held(Event):
+    """The run holds a thing in a cloud."""
+
+    kind: str
+    region: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Released(Event):
+    """The run gave a thing back."""
+
+    kind: str
+    region: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageFinished(Event):
+    stage: str
+    seconds: float
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StageFailed(Event):
+    stage: str
+    seconds: float
+    error: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished(Event):
+    outcome: Literal["succeeded", "failed", "cancelled"]
+    seconds: float
+    held: tuple[str, ...] = ()
+    """What could not be given back."""
+
+
+AnyEvent = (
+    RunStarted | StageStarted | Line | Progress | Span | Held | Released | StageFinished | StageFailed | RunFinished
+)
+KINDS: dict[str, type[AnyEvent]] = {
+    kind.__name__: kind
+    for kind in (
+        RunStarted,
+        StageStarted,
+        Line,
+        Progress,
+        Span,
+        Held,
+        Released,
+        StageFinished,
+        StageFailed,
+        RunFinished,
+    )
+}
+
+Sink = Callable[[AnyEvent], None]
+
+
+def to_json(event: AnyEvent) -> dict[str, Any]:
+    """The event as `events.jsonl` has it."""
+    values = {f.name: getattr(event, f.name) for f in fields(event)}
+    values["time"] = iso(event.time)
+    return {"event": type(event).__name__, **values}
+
+
+def from_json(data: dict[str, Any]) -> AnyEvent:
+    """The event that `to_json` wrote. Raises ValueError for anything else."""
+    try:
+        kind = KINDS[data["event"]]
+        values = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items() if key != "event"}
+        values["time"] = parse_iso(values["time"])
+        return kind(**values)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not an event: {error}") from error
+
+
+class Events:
+    """Takes events from every thread, masks secrets, and gives each event to every sink in one order.
+
+    A sink that raises is dropped with a warning: a report must never harm the build.
+    """
+
+    def __init__(self, run: str, clock: Clock, masker: Masker, sinks: Sequence[Sink] = ()) -> None:
+        self.run = run
+        self.clock = clock
+        self.masker = masker
+        self._sinks = list(sinks)
+        self._lock = Lock()
+
+    def stamp(self) -> tuple[datetime, str]:
+        """What every event begins with."""
+        return self.clock.now(), self.run
+
+    def emit(self, event: AnyEvent) -> None:
+        """Hand an event to every sink, its texts masked."""
+        texts = {f.name: self._masked(getattr(event, f.name)) for f in fields(event) if f.name not in ("time", "run")}
+        event = replace(event, **texts)
+        with self._lock:
+            for sink in list(self._sinks):
+                try:
+                    sink(event)
+                except Exception as error:  # noqa: BLE001 - whatever a report does wrong, the build goes on
+                    self._sinks.remove(sink)
+                    log.warning("report %r failed and is left out from here on: %s", sink, error)
+
+    def _masked(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.masker.mask(value)
+        if isinstance(value, tuple):
+            return tuple(self._masked(item) for item in value)
+        return value
+
+
+class EventFile:
+    """The sink that keeps the record: one JSON object a line, flushed line by line."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+
+    def __call__(self, event: AnyEvent) -> None:
+        self._file.write(json.dumps(to_json(event), ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> EventFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()

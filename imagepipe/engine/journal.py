@@ -1,0 +1,304 @@
+"""What a run holds in a cloud, on disk before the cloud is asked: undo reads it, of a dead process too.
+
+A claim goes through *intended* (written and fsynced before the call), *bound* (the cloud gave an id), and ends as
+*released* or *kept*. A process that dies leaves at most a last line cut short, which the reader leaves out.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from threading import Lock
+from typing import Any, TextIO
+
+from imagepipe.clock import Clock, iso
+from imagepipe.errors import ImagepipeError, UsageError
+
+VERSION = 1
+FILE_NAME = "journal.jsonl"
+
+
+class Lifetime(StrEnum):
+    """How long a thing should live."""
+
+    RUN = "run"
+    """Always given back: instance, key pair, security group."""
+    PRODUCT = "product"
+    """Kept when the run succeeds: image, snapshots."""
+
+
+class State(StrEnum):
+    """How far a claim is."""
+
+    INTENDED = "intended"
+    BOUND = "bound"
+    RELEASED = "released"
+    KEPT = "kept"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One thing, or the things of one call, that a run holds or may hold."""
+
+    key: str
+    """Unique in the journal: `c3`."""
+    kind: str
+    """`instance`, `image`, `snapshots`: the reverse recipe knows how each is found and given back."""
+    region: str
+    token: str
+    """In a tag of what is created, so that it is found though its id never came."""
+    lifetime: Lifetime
+    stage: str
+    state: State = State.INTENDED
+    id: str | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
+    """What the undoer needs beside id and token; never a secret."""
+
+    def is_open(self) -> bool:
+        """Whether there may be something in the cloud that this run answers for."""
+        return self.state in (State.INTENDED, State.BOUND)
+
+    def __str__(self) -> str:
+        name = self.id or f"of token {self.token}"
+        return f"{self.kind.replace('_', ' ')} {name} in {self.region}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """The first line of a journal: what the run is, fixed once."""
+
+    id: str
+    started: str
+    specs: tuple[str, ...]
+    build: Mapping[str, str]
+    """`build.*` of the language."""
+    cloud: Mapping[str, str]
+    """How the cloud is reached again: `local` (the store), `endpoint_url`, `profile`; never a credential."""
+
+
+class Journal:
+    """The journal of a run that is going on. Safe from any thread."""
+
+    def __init__(self, folder: Path, run: RunRecord, clock: Clock, claims: Mapping[str, Claim], file: TextIO) -> None:
+        self.folder = folder
+        self.run = run
+        self._clock = clock
+        self._claims = dict(claims)
+        self._file = file
+        self._lock = Lock()
+
+    @classmethod
+    def create(cls, folder: Path, run: RunRecord, clock: Clock) -> Journal:
+        """Begin the journal of a new run, and hold it as long as this process lives."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = _locked(folder)
+        journal = cls(folder, run, clock, {}, file)
+        journal._write(
+            {
+                "type": "run",
+                "version": VERSION,
+                "id": run.id,
+                "started": run.started,
+                "specs": list(run.specs),
+                "build": dict(run.build),
+                "cloud": dict(run.cloud),
+            }
+        )
+        _fsync_folder(folder)
+        return journal
+
+    @classmethod
+    def reopen(cls, folder: Path, clock: Clock) -> Journal:
+        """Go on with the journal of a run whose process is gone. Raises UsageError while that process lives."""
+        file = _locked(folder)
+        try:
+            run, claims, _, end = _replay(folder / FILE_NAME)
+            # A line that the dead process left unfinished must not run into the next one.
+            file.truncate(end)
+        except BaseException:
+            file.close()
+            raise
+        return cls(folder, run, clock, claims, file)
+
+    def intend(
+        self,
+        kind: str,
+        region: str,
+        *,
+        lifetime: Lifetime,
+        stage: str,
+        details: Mapping[str, str] | None = None,
+    ) -> Claim:
+        """Write down that the next call may make such a thing. On disk when this returns."""
+        with self._lock:
+            key = f"c{len(self._claims) + 1}"
+            claim = Claim(key, kind, region, f"{self.run.id}-{key}", lifetime, stage, details=dict(details or {}))
+            self._write(
+                {
+                    "type": "intended",
+                    "claim": key,
+                    "kind": kind,
+                    "region": region,
+                    "token": claim.token,
+                    "lifetime": str(lifetime),
+                    "stage": stage,
+                    "details": dict(claim.details),
+                }
+            )
+            self._claims[key] = claim
+            return claim
+
+    def bind(self, claim: Claim, id: str) -> Claim:
+        """The cloud gave the thing this id."""
+        return self._change(claim, State.BOUND, id=id)
+
+    def release(self, claim: Claim) -> Claim:
+        """The thing is gone."""
+        return self._change(claim, State.RELEASED, id=claim.id)
+
+    def keep(self, claim: Claim) -> Claim:
+        """The thing is the run's product, and stays."""
+        return self._change(claim, State.KEPT, id=claim.id)
+
+    def note(self, type: str, **values: Any) -> None:
+        """Write a record that is no claim: a stage's output, the end of the run."""
+        with self._lock:
+            self._write({"type": type, **values})
+
+    def claims(self) -> tuple[Claim, ...]:
+        """Every claim, oldest first."""
+        with self._lock:
+            return tuple(self._claims.values())
+
+    def claim_of(self, kind: str, id: str) -> Claim:
+        """The open claim on the thing with this id."""
+        for claim in self.claims():
+            if claim.kind == kind and claim.id == id and claim.is_open():
+                return claim
+        raise KeyError(f"no claim on {kind} {id}")
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _change(self, claim: Claim, state: State, *, id: str | None) -> Claim:
+        with self._lock:
+            changed = replace(self._claims[claim.key], state=state, id=id or self._claims[claim.key].id)
+            record: dict[str, Any] = {"type": str(state), "claim": claim.key}
+            if state is State.BOUND:
+                record["id"] = id
+            self._write(record)
+            self._claims[claim.key] = changed
+            return changed
+
+    def _write(self, record: dict[str, Any]) -> None:
+        line = json.dumps({"time": iso(self._clock.now()), **record}, ensure_ascii=False) + "\n"
+        self._file.write(line)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a journal on disk says."""
+
+    run: RunRecord
+    claims: tuple[Claim, ...]
+    outcome: str | None
+    """`succeeded`, `failed`, `cancelled`; None where the run never came to its end."""
+    is_alive: bool
+
+    def open_claims(self) -> list[Claim]:
+        return [claim for claim in self.claims if claim.is_open()]
+
+
+def read(folder: Path) -> Past:
+    """What the journal in this folder says. Raises ImagepipeError where it is none."""
+    run, claims, outcome, _ = _replay(folder / FILE_NAME)
+    return Past(run, tuple(claims.values()), outcome, is_alive=_is_held(folder))
+
+
+def _locked(folder: Path) -> TextIO:
+    path = folder / FILE_NAME
+    path.touch(mode=0o600)
+    file = path.open("a", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise UsageError(
+            f"run {folder.name} is going on in another process", hint="wait for it, or end that process first"
+        ) from error
+    return file
+
+
+def _is_held(folder: Path) -> bool:
+    with (folder / FILE_NAME).open("r", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        return False
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replay(path: Path) -> tuple[RunRecord, dict[str, Claim], str | None, int]:
+    """The run, its claims, its outcome, and where the last whole line ends (in bytes)."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ImagepipeError(f"reading the journal {path}: {error.strerror}") from error
+    end = content.rfind(b"\n") + 1
+    run: RunRecord | None = None
+    claims: dict[str, Claim] = {}
+    outcome: str | None = None
+    for number, line in enumerate(content[:end].splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            match record["type"]:
+                case "run":
+                    if record["version"] != VERSION:
+                        raise ImagepipeError(
+                            f"journal {path} was written by another version of imagepipe",
+                            hint=f"it has version {record['version']}, and this reads {VERSION}",
+                        )
+                    run = RunRecord(
+                        record["id"], record["started"], tuple(record["specs"]), record["build"], record["cloud"]
+                    )
+                case "intended":
+                    claims[record["claim"]] = Claim(
+                        key=record["claim"],
+                        kind=record["kind"],
+                        region=record["region"],
+                        token=record["token"],
+                        lifetime=Lifetime(record["lifetime"]),
+                        stage=record["stage"],
+                        details=record["details"],
+                    )
+                case "bound" | "released" | "kept":
+                    claim = claims[record["claim"]]
+                    state = State(record["type"])
+                    claims[claim.key] = replace(claim, state=state, id=record.get("id", claim.id))
+                case "finished":
+                    outcome = record["outcome"]
+                case _:
+                    pass
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ImagepipeError(
+                f"journal {path}, line {number}, cannot be read: {error!r}",
+                hint="the file was changed; what the run made still has the tag imagepipe:run",
+            ) from error
+    if run is None:
+        raise ImagepipeError(f"journal {path} is empty: the run ended before it held anything")
+    return run, claims, outcome, end

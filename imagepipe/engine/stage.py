@@ -1,0 +1,127 @@
+"""A stage: one thing to do, with its inputs as fields; and what the engine lends it while it runs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any, Generic, Literal, TypeVar, cast
+
+from imagepipe.clock import Clock, Deadline
+from imagepipe.engine import events
+from imagepipe.engine.cancel import Cancel
+from imagepipe.engine.events import Events
+from imagepipe.engine.journal import Claim, Journal, Lifetime
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Ref(Generic[T_co]):
+    """The output of a stage, before there is one. As a field of another stage it is an edge of the graph."""
+
+    stage: str
+
+
+class Stage(ABC, Generic[T_co]):
+    """A frozen dataclass whose fields are plain values, tools, or `Ref`s. Its output is a frozen value."""
+
+    @abstractmethod
+    def run(self, ctx: Context) -> T_co:
+        """Do it. Raises an ImagepipeError; must end soon after the run is cancelled."""
+
+    def title(self) -> str:
+        """What a log calls it."""
+        return type(self).__name__
+
+    def summary(self, output: Any) -> str:
+        """What a log says when it is done; empty for nothing."""
+        return ""
+
+    def inputs(self) -> tuple[Ref[Any], ...]:
+        """The edges into this stage: every Ref among its fields, also in tuples and mappings."""
+        found: list[Ref[Any]] = []
+        for item in fields(self):  # type: ignore[arg-type]  # every stage is a dataclass
+            found += _refs(getattr(self, item.name))
+        return tuple(found)
+
+
+def _refs(value: object) -> list[Ref[Any]]:
+    if isinstance(value, Ref):
+        return [value]
+    if isinstance(value, tuple | list):
+        return [ref for item in value for ref in _refs(item)]
+    if isinstance(value, Mapping):
+        return [ref for item in value.values() for ref in _refs(item)]
+    return []
+
+
+class Context:
+    """Engine services for one run of one stage: inputs, claims, log, cancel. Nothing of a cloud."""
+
+    def __init__(
+        self,
+        stage: str,
+        outputs: Mapping[str, Any],
+        journal: Journal,
+        events: Events,
+        cancel: Cancel,
+        clock: Clock,
+    ) -> None:
+        self.stage = stage
+        self.journal = journal
+        self.cancel = cancel
+        self.clock = clock
+        self._outputs = outputs
+        self._emit = events.emit
+        self._stamp = events.stamp
+
+    def __getitem__(self, ref: Ref[T]) -> T:
+        return cast(T, self._outputs[ref.stage])
+
+    @property
+    def run_id(self) -> str:
+        return self.journal.run.id
+
+    def intend(self, kind: str, region: str, *, lifetime: Lifetime, details: Mapping[str, str] | None = None) -> Claim:
+        """Claim what the next call may make; on disk when this returns. Raises Cancelled rather than begin late."""
+        self.cancel.check()
+        return self.journal.intend(kind, region, lifetime=lifetime, stage=self.stage, details=details)
+
+    def bind(self, claim: Claim, id: str) -> Claim:
+        """The cloud gave the claimed thing this id."""
+        bound = self.journal.bind(claim, id)
+        self._emit(events.Held(*self._stamp(), claim.kind, claim.region, id))
+        return bound
+
+    def released(self, claim: Claim) -> None:
+        """The claimed thing is gone."""
+        self.journal.release(claim)
+        self._emit(events.Released(*self._stamp(), claim.kind, claim.region, claim.id or claim.token))
+
+    def say(self, text: str) -> None:
+        """A line of imagepipe's own for the log."""
+        self._emit(events.Line(*self._stamp(), self.stage, "say", text))
+
+    def line(self, stream: Literal["out", "err"], text: str) -> None:
+        """A line that a command wrote."""
+        self._emit(events.Line(*self._stamp(), self.stage, stream, text))
+
+    def progress(self, text: str, done: float | None = None) -> None:
+        """How far the stage is."""
+        self._emit(events.Progress(*self._stamp(), self.stage, text, done))
+
+    def deadline(self, seconds: float) -> Deadline:
+        return Deadline.after(seconds, self.clock)
+
+    @contextmanager
+    def span(self, label: events.SpanLabel) -> Iterator[None]:
+        """Label the time spent inside, for reports of where a build's time went."""
+        began = self.clock.monotonic()
+        try:
+            yield
+        finally:
+            seconds = self.clock.monotonic() - began
+            self._emit(events.Span(*self._stamp(), self.stage, label, round(seconds, 6)))

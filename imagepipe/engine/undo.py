@@ -1,0 +1,58 @@
+"""Giving back what a run holds, newest first, past failures. Undo is data: a journal's claims, of a dead run too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from imagepipe.engine.events import Events, Released
+from imagepipe.engine.journal import Claim, Journal
+from imagepipe.errors import ImagepipeError, UndoFailed
+
+
+class Undoer(Protocol):
+    """Finds what a claim stands for, by id or token, and gives all of it back. Already gone is success."""
+
+    def __call__(self, claim: Claim) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StillHeld:
+    """A claim that could not be given back."""
+
+    claim: Claim
+    error: Exception
+
+    def __str__(self) -> str:
+        return f"{self.claim} ({self.error})"
+
+
+def undo(
+    journal: Journal,
+    undoers: Mapping[str, Undoer],
+    events: Events,
+    *,
+    which: Callable[[Claim], bool] = lambda claim: True,
+) -> tuple[StillHeld, ...]:
+    """Give back every open claim that `which` names, newest first; returns those that could not be."""
+    held: list[StillHeld] = []
+    for claim in reversed(journal.claims()):
+        if not claim.is_open() or not which(claim):
+            continue
+        try:
+            undoer = undoers.get(claim.kind)
+            if undoer is None:
+                raise ImagepipeError(f"this version does not know how a {claim.kind} is given back")
+            undoer(claim)
+        except Exception as error:  # noqa: BLE001 - the next thing must be given back whatever happened to this one
+            held.append(StillHeld(claim, error))
+            continue
+        journal.release(claim)
+        events.emit(Released(*events.stamp(), claim.kind, claim.region, claim.id or claim.token))
+    return tuple(held)
+
+
+def failure(held: tuple[StillHeld, ...]) -> UndoFailed:
+    """The error that names what is still held."""
+    return UndoFailed("could not give everything back", [one.error for one in held])
