@@ -209,11 +209,7 @@ def _bootstrap(work: Path, progress: Progress) -> None:
 
 
 def _plain_environment(work: Path) -> dict[str, str]:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name.endswith(("_proxy", "_PROXY")) or name == "PATH"
-    }
+    kept = {name: value for name, value in os.environ.items() if name.endswith(("_proxy", "_PROXY")) or name == "PATH"}
     return kept | {"LC_ALL": "C.UTF-8", "TMPDIR": str(work)}
 
 
@@ -244,7 +240,7 @@ def _make_disk(work: Path) -> Path:
     disk = work / "disk.raw"
     disk.touch(mode=0o600)
     os.truncate(disk, SIZE_GIB << 30)
-    # A small journal: it is written in full now and copied with each volume.
+    # A small journal: it is copied with each volume.
     command = [
         "mkfs.ext4", "-q", "-F", "-L", LABEL, "-J", "size=64", "-E", "lazy_itable_init=1",
         "-d", str(work / "tree"), str(disk),
@@ -252,8 +248,6 @@ def _make_disk(work: Path) -> Path:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise LocalCloudError(f"building the local cloud's base image: mkfs.ext4: {done.stderr.strip()}")
-    # mkfs writes the journal's zeros; as holes they cost no room and no time in each volume.
-    subprocess.run(["fallocate", "--dig-holes", str(disk)], stdin=subprocess.DEVNULL, check=False)
     with disk.open("rb") as file:
         os.fsync(file.fileno())
     return disk

@@ -1,0 +1,83 @@
+"""A control group per machine: all its processes can be found and killed, whatever became of those who started them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+PREFIX = "imagepipe-"
+
+
+class MachineGroup:
+    """The group of one machine, in the unified hierarchy and, where there is one, in systemd's of version 1.
+
+    nspawn with --keep-unit puts every container into one group of its caller: each caller needs its own.
+    """
+
+    def __init__(self, machine_id: str) -> None:
+        self._folders = [root / f"{PREFIX}{machine_id}" for root in hierarchies()]
+
+    def make(self) -> list[Path]:
+        """The files into which a process writes its id to be a member."""
+        for folder in self._folders:
+            folder.mkdir(exist_ok=True)
+        return [folder / "cgroup.procs" for folder in self._folders]
+
+    def processes(self) -> Iterator[int]:
+        """Members of the group and of all groups below it."""
+        seen: set[int] = set()
+        for folder in self._folders:
+            for procs in folder.rglob("cgroup.procs"):
+                with suppress(OSError):
+                    seen.update(int(pid) for pid in procs.read_text().split())
+        yield from sorted(seen)
+
+    def init(self) -> int | None:
+        """The container's PID 1 as the host numbers it, once it runs and until it ends."""
+        for pid in self.processes():
+            with suppress(OSError):
+                status = Path(f"/proc/{pid}/status").read_text()
+                numbers = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
+                if len(numbers) > 1 and numbers[-1] == "1":
+                    return pid
+        return None
+
+    def kill(self) -> None:
+        """SIGKILL to every member. Returns at once."""
+        for folder in self._folders:
+            with suppress(OSError):
+                (folder / "cgroup.kill").write_text("1")
+        for pid in self.processes():  # version 1 has no cgroup.kill, nor have kernels before 5.14
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def wait_empty(self, seconds: float) -> bool:
+        """Whether it has no member any more, at the latest after so many seconds."""
+        end = time.monotonic() + seconds
+        while any(True for _ in self.processes()):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def remove(self) -> None:
+        """Delete the empty group; gone already is success."""
+        for folder in self._folders:
+            below = sorted((p for p in folder.rglob("*") if p.is_dir()), key=lambda p: -len(p.parts))
+            for path in [*below, folder]:
+                with suppress(OSError):
+                    path.rmdir()
+
+
+def hierarchies() -> list[Path]:
+    """Where groups are made on this computer: version 2, and version 1's systemd hierarchy beside it."""
+    found = []
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, where, kind, options, *_ = line.split()
+        if kind == "cgroup2" or (kind == "cgroup" and "name=systemd" in options.split(",")):
+            found.append(Path(where))
+    return found

@@ -1,0 +1,112 @@
+"""The shell that a container lives in: it holds the mount, the loop devices and the network namespace.
+
+They are in namespaces of its own and end with it, so that a machine whose processes are gone has left nothing,
+whoever was killed and when. It outlives the cloud's process, and boots the machine again when that reboots.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from imagepipe.local.machines.api import Machine, MachineError
+
+READY_SECONDS = 20
+REBOOT = 133  # systemd-nspawn(1), EXIT STATUS, with --keep-unit: the container asked for a reboot
+
+# Arguments: control group files, then --, then a command.
+JOIN = 'while [ "$1" != -- ]; do echo $$ >"$1" || exit 125; shift; done; shift; exec "$@"'
+
+# Arguments: the root's device, where to mount it, the console's file, then nspawn's.
+# Standard output says that all is ready; standard input brings the word to boot, or ends if who started us is gone.
+# The tmpfs hides what nspawn leaves under /run. `$$` is also nspawn's: exec is not used, for the loop's sake.
+HOLD = f"""
+mount -o noatime "$1" "$2" && ip link set lo up || exit 125
+mkdir -p /run/systemd/nspawn && mount -t tmpfs tmpfs /run/systemd/nspawn || exit 125
+echo ready
+read -r word || {{ umount "$2"; exit 124; }}
+root=$2 console=$3; shift 3
+exec </dev/null >>"$console" 2>&1
+while :; do
+  systemd-nspawn --directory="$root" --network-namespace-path=/proc/$$/ns/net "$@"
+  code=$?
+  [ $code = {REBOOT} ] || break
+done
+umount "$root"
+exit $code
+"""
+
+# systemd and cloud-init in a container take PID 1's arguments for the kernel's command line: what is said here
+# leaves nothing on the disk.
+MASKED = (
+    "systemd-remount-fs.service",  # fails: no udev, so no LABEL=rootfs
+    "console-getty.service",  # nobody can type
+    # Work of their own accord would hold apt's lock, and the disk, while a build wants them.
+    "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
+    "e2scrub_reap.service", "fstrim.timer",
+)  # fmt: skip
+
+
+def join_command(procs: Sequence[Path]) -> list[str]:
+    """What goes before a command to run it in these control groups."""
+    return ["sh", "-c", JOIN, "imagepipe-machine", *map(str, procs), "--"]
+
+
+def nspawn_arguments(machine: Machine, devices: Sequence[str], seed_url: str) -> list[str]:
+    """Options and PID 1's arguments. Devices are shown under their own name and under EC2's."""
+    binds = []
+    for at, (disk, device) in enumerate(zip(machine.disks, devices, strict=True)):
+        bind = "--bind-ro" if at == 0 else "--bind"
+        binds += [f"{bind}={device}", f"{bind}={device}:{disk.device}"]
+    return [
+        "--quiet", "--register=no", "--keep-unit", "--settings=no", "--boot", f"--machine={machine.id}",
+        "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=pipe",
+        # The namespace is the machine's own, so it may rule it as a machine does.
+        "--capability=CAP_NET_ADMIN,CAP_NET_RAW",
+        *binds,
+        "network-config=disabled",
+        # With the id here, a reboot needs no seed: cloud-init knows that it is the same instance.
+        f"ds=nocloud-net;i={machine.id};s={seed_url}",
+        *(f"systemd.mask={unit}" for unit in MASKED),
+    ]  # fmt: skip
+
+
+def launch(
+    machine: Machine, devices: Sequence[str], *, join: Sequence[str], folder: Path, nspawn: Sequence[str],
+    held: Sequence[int],
+) -> subprocess.Popen[bytes]:  # fmt: skip
+    """Start the supervisor; returns when it has mounted the root and waits for its word. Raises MachineError.
+
+    `held` are file descriptors that it keeps open as long as it lives.
+    """
+    command = [
+        *join, "unshare", "--mount", "--net", "--propagation", "slave",
+        "sh", "-c", HOLD, f"imagepipe-{machine.id}", devices[0], str(folder / "root"), str(folder / "console.log"),
+        *nspawn,
+    ]  # fmt: skip
+    with (folder / "supervisor.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, pass_fds=tuple(held),
+            start_new_session=True,
+        )  # fmt: skip
+    assert process.stdout is not None
+    with process.stdout as answer:
+        answered, _, _ = select.select([answer], [], [], READY_SECONDS)
+        if answered and os.read(answer.fileno(), 16) == b"ready\n":
+            return process
+    process.kill()
+    process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+    said = (folder / "supervisor.log").read_text(errors="replace").strip()[-500:]
+    raise MachineError(f"mounting {machine.disks[0].path} for {machine.id}: {said or 'no answer'}")
+
+
+def boot(process: subprocess.Popen[bytes]) -> None:
+    """Give the word."""
+    assert process.stdin is not None
+    with process.stdin as word:
+        word.write(b"boot\n")
