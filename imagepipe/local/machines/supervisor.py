@@ -63,7 +63,7 @@ def nspawn_arguments(machine: Machine, devices: Sequence[str], seed_url: str) ->
         binds += [f"{bind}={device}", f"{bind}={device}:{disk.device}"]
     return [
         "--quiet", "--register=no", "--keep-unit", "--settings=no", "--boot", f"--machine={machine.id}",
-        "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=pipe",
+        "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=read-only",
         # The namespace is the machine's own, so it may rule it as a machine does.
         "--capability=CAP_NET_ADMIN,CAP_NET_RAW",
         *binds,
