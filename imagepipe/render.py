@@ -99,15 +99,15 @@ def _dotted_names(tree: nodes.Template) -> frozenset[str]:
     whole: set[str] = set()
     inner: set[int] = set()
     fields: list[nodes.Getattr | nodes.Getitem] = [*tree.find_all(nodes.Getattr), *tree.find_all(nodes.Getitem)]
-    for node in fields:
-        base = node.node
+    for part in fields:
+        base = part.node
         if not isinstance(base, nodes.Name) or base.name in bound:
             continue
-        if isinstance(node, nodes.Getattr):
-            whole.add(f"{base.name}.{node.attr}")
+        if isinstance(part, nodes.Getattr):
+            whole.add(f"{base.name}.{part.attr}")
             inner.add(id(base))
-        elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
-            whole.add(f"{base.name}.{node.arg.value}")
+        elif isinstance(part.arg, nodes.Const) and isinstance(part.arg.value, str):
+            whole.add(f"{base.name}.{part.arg.value}")
             inner.add(id(base))
     for node in tree.find_all(nodes.Name):
         if node.ctx == "load" and node.name not in bound and id(node) not in inner:

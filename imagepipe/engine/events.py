@@ -168,7 +168,7 @@ class Events:
 
     def emit(self, event: AnyEvent) -> None:
         """Hand an event to every sink, its texts masked."""
-        texts = {f.name: self._masked(getattr(event, f.name)) for f in fields(event) if f.name not in ("time", "run")}
+        texts: dict[str, Any] = {f.name: self._masked(getattr(event, f.name)) for f in fields(event) if f.name not in ("time", "run")}
         event = replace(event, **texts)
         with self._lock:
             for sink in list(self._sinks):

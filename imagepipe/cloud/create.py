@@ -1,0 +1,44 @@
+"""Creates that EC2 has no client token for: made once, though an answer is lost.
+
+ImportKeyPair, CreateSecurityGroup, CreateSnapshots, RegisterImage and CreateImage can take effect and lose their
+answer. So botocore must not try them again by itself: before any second try we look for what carries our token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Event
+from typing import TypeVar
+
+from imagepipe.clock import Clock
+from imagepipe.cloud.translate import THROTTLING
+from imagepipe.errors import CloudError
+
+T = TypeVar("T")
+
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds before each further try: 15.5 s in all, about botocore's own five attempts."""
+_UNCERTAIN = frozenset(
+    {"NoAnswer", "InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable", "500", "503"}
+)
+
+
+def create_once(create: Callable[[], T], find: Callable[[], T | None], clock: Clock) -> T:
+    """What `create` makes, or what an earlier try of it made: `find` looks for it by the token in its tag.
+
+    A name that is taken (`*.Duplicate`) by what has our token is our own, made by a try whose answer was lost.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            return create()
+        except CloudError as error:
+            if error.code.endswith(".Duplicate"):
+                if (ours := find()) is not None:
+                    return ours
+                raise
+            if pause is None or error.code not in _UNCERTAIN | THROTTLING:
+                raise
+            clock.wait(Event(), pause)
+            if error.code in _UNCERTAIN and (ours := find()) is not None:
+                return ours
+    raise AssertionError("the last try returns or raises")

@@ -1,0 +1,75 @@
+"""EC2 in one region: its rooms (images, instances, keys, groups), and the poller that they share."""
+
+from __future__ import annotations
+
+import urllib.parse
+import urllib.request
+from threading import Lock
+from typing import Any
+
+from imagepipe.clock import Clock
+from imagepipe.cloud.images import Images
+from imagepipe.cloud.instances import Instances
+from imagepipe.cloud.network import Groups, Keys, Subnets
+from imagepipe.cloud.session import Session
+from imagepipe.cloud.wait import Poller
+from imagepipe.errors import CloudError
+
+CALLER_URL = "https://checkip.amazonaws.com"
+"""AWS's own service that answers with the address it sees."""
+CALLER_SECONDS = 10
+
+
+class Ec2:
+    """EC2 in a region, in our words. Safe from any thread."""
+
+    def __init__(self, session: Session, region: str, clock: Clock) -> None:
+        self.region = region
+        self.clock = clock
+        self._session = session
+        self._client: Any = session.client("ec2", region)
+        once: Any = session.client("ec2", region, retries=False)
+        self.images = Images(self._client, once, region, clock)
+        self.instances = Instances(self._client, once, region, clock)
+        self.keys = Keys(self._client, once, region, clock)
+        self.groups = Groups(self._client, once, region, clock)
+        self.subnets = Subnets(self._client, region)
+        self.poller = Poller(
+            {
+                "instance": self.instances.describe_many,
+                "image": self.images.describe_many,
+                "snapshot": self.images.describe_snapshots,
+            },
+            clock,
+        )
+
+    def caller_cidr(self) -> str:
+        """The address that AWS sees us come from, as a CIDR of that address alone."""
+        endpoint = self._session.endpoint_url or ""
+        if urllib.parse.urlparse(endpoint).hostname in ("127.0.0.1", "localhost", "::1"):
+            return "127.0.0.1/32"
+        try:
+            with urllib.request.urlopen(CALLER_URL, timeout=CALLER_SECONDS) as answer:
+                address = answer.read(64).decode("ascii").strip()
+        except (OSError, ValueError) as error:
+            raise CloudError(
+                f"asking {CALLER_URL} for our own address: {error}",
+                hint="name the addresses that may connect: launch.ssh.allow_from: [203.0.113.7/32]",
+            ) from error
+        return f"{address}/32" if ":" not in address else f"{address}/128"
+
+
+class Regions:
+    """An Ec2 for every region that is asked for, made once."""
+
+    def __init__(self, session: Session, clock: Clock) -> None:
+        self.session = session
+        self._clock = clock
+        self._made: dict[str, Ec2] = {}
+        self._lock = Lock()
+
+    def __getitem__(self, region: str) -> Ec2:
+        with self._lock:
+            if region not in self._made:
+                self._made[region] = Ec2(self.session, region, self._clock)
+            return self._made[region]

@@ -1,0 +1,132 @@
+"""Instances: launch, look, stop, terminate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from imagepipe.clock import Clock
+from imagepipe.cloud import tags as tagging
+from imagepipe.cloud.answers import chunks, gone_is_fine
+from imagepipe.cloud.translate import doing
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRequest:
+    """An instance to be launched."""
+
+    image: str
+    instance_type: str
+    subnet: str | None
+    security_groups: tuple[str, ...]
+    key_pair: str
+    user_data: bytes
+    mappings: tuple[dict[str, Any], ...]
+    """BlockDeviceMappings, as EC2 takes them."""
+    instance_profile: str | None = None
+    public_address: bool = True
+    """Ask for a public address where the request names a subnet, which may not give one by itself."""
+
+    def request(self) -> dict[str, Any]:
+        """The parameters of RunInstances that say what is launched."""
+        profile = self.instance_profile
+        network: dict[str, Any] = {"SecurityGroupIds": list(self.security_groups)}
+        if self.subnet:
+            interface: dict[str, Any] = {
+                "DeviceIndex": 0,
+                "SubnetId": self.subnet,
+                "Groups": list(self.security_groups),
+            }
+            if self.public_address:
+                interface["AssociatePublicIpAddress"] = True
+            network = {"NetworkInterfaces": [interface]}
+        return {
+            "ImageId": self.image,
+            "InstanceType": self.instance_type,
+            "KeyName": self.key_pair,
+            "UserData": self.user_data,  # botocore encodes it
+            "MinCount": 1,
+            "MaxCount": 1,
+            "InstanceInitiatedShutdownBehavior": "stop",
+            "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled", "HttpPutResponseHopLimit": 2},
+            **network,
+            **({"BlockDeviceMappings": list(self.mappings)} if self.mappings else {}),
+            **({"IamInstanceProfile": {"Arn" if profile.startswith("arn:") else "Name": profile}} if profile else {}),
+        }
+
+
+class Instances:
+    """Instances of one region."""
+
+    def __init__(self, client: Any, once: Any, region: str, clock: Clock) -> None:
+        self._client = client
+        self.region = region
+
+    def launch(
+        self,
+        request: LaunchRequest,
+        *,
+        client_token: str,
+        instance_tags: Mapping[str, str],
+        volume_tags: Mapping[str, str],
+    ) -> Mapping[str, Any]:
+        """Launch one; what EC2 says of it. The client token makes it once, though the answer is lost.
+
+        Raises CloudError with a code of `translate.NO_CAPACITY` where another type or subnet may do.
+        """
+        where = f"{self.region}, {request.subnet}" if request.subnet else self.region
+        with doing(f"launching {request.image} as {request.instance_type} in {where}"):
+            answer = self._client.run_instances(
+                ClientToken=client_token,
+                TagSpecifications=[
+                    tagging.specification("instance", instance_tags),
+                    tagging.specification("volume", volume_tags),
+                ],
+                **request.request(),
+            )
+        return dict(answer["Instances"][0])
+
+    def describe_many(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """What EC2 says of these instances; those that it does not know are left out."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for chunk in chunks(ids):
+            found |= self._described([{"Name": "instance-id", "Values": chunk}])
+        return found
+
+    def of_token(self, token: str) -> list[str]:
+        """Instances that carry a token of ours and are not terminated."""
+        states = ["pending", "running", "shutting-down", "stopping", "stopped"]
+        return list(self._described([tagging.by_token(token), {"Name": "instance-state-name", "Values": states}]))
+
+    def _described(self, filters: list[dict[str, Any]]) -> dict[str, Mapping[str, Any]]:
+        with doing(f"describing instances in {self.region}"):
+            pages = self._client.get_paginator("describe_instances").paginate(Filters=filters)
+            return {instance["InstanceId"]: instance for instance in _instances(pages)}
+
+    def stop(self, id: str) -> None:
+        """Ask EC2 to stop an instance."""
+        with doing(f"stopping {id} in {self.region}"):
+            self._client.stop_instances(InstanceIds=[id])
+
+    def terminate(self, id: str) -> None:
+        """Ask EC2 to terminate an instance; gone already is success."""
+        with gone_is_fine("InvalidInstanceID.NotFound"), doing(f"terminating {id} in {self.region}"):
+            self._client.terminate_instances(InstanceIds=[id])
+
+    def uefi_data(self, id: str) -> str | None:
+        """The UEFI variables of an instance, as RegisterImage takes them."""
+        with doing(f"reading the UEFI data of {id} in {self.region}"):
+            return self._client.get_instance_uefi_data(InstanceId=id).get("UefiData") or None
+
+    def console(self, id: str) -> str:
+        """What the instance has written on its console, as far as EC2 has it."""
+        with doing(f"reading the console of {id} in {self.region}"):
+            answer = self._client.get_console_output(InstanceId=id)
+        return str(answer.get("Output") or "")  # botocore has undone the base64
+
+
+def _instances(pages: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    for page in pages:
+        for reservation in page["Reservations"]:
+            yield from reservation["Instances"]

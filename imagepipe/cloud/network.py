@@ -1,0 +1,111 @@
+"""What an instance is reached with: key pairs, security groups, subnets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from imagepipe.clock import Clock
+from imagepipe.cloud import tags as tagging
+from imagepipe.cloud.answers import gone_is_fine
+from imagepipe.cloud.create import create_once
+from imagepipe.cloud.translate import doing
+
+
+class Keys:
+    """Key pairs of one region."""
+
+    def __init__(self, client: Any, once: Any, region: str, clock: Clock) -> None:
+        self._client, self._once, self._clock = client, once, clock
+        self.region = region
+
+    def import_public(self, name: str, public_key: str, *, token: str, tags: Mapping[str, str]) -> str:
+        """Give EC2 a public key; the key pair's id. Made once, though the answer is lost."""
+
+        def call() -> str:
+            with doing(f"importing key pair {name} in {self.region}"):
+                answer = self._once.import_key_pair(
+                    KeyName=name,
+                    PublicKeyMaterial=public_key.encode(),
+                    TagSpecifications=[tagging.specification("key-pair", tags)],
+                )
+            return str(answer["KeyPairId"])
+
+        return create_once(call, lambda: next(iter(self.of_token(token)), None), self._clock)
+
+    def of_token(self, token: str) -> list[str]:
+        """Ids of key pairs that carry a token of ours."""
+        with doing(f"looking for key pairs of token {token} in {self.region}"):
+            answer = self._client.describe_key_pairs(Filters=[tagging.by_token(token)])
+        return [str(pair["KeyPairId"]) for pair in answer["KeyPairs"]]
+
+    def delete(self, id: str) -> None:
+        """Delete a key pair; gone already is success."""
+        with gone_is_fine("InvalidKeyPair.NotFound"), doing(f"deleting key pair {id} in {self.region}"):
+            self._client.delete_key_pair(KeyPairId=id)
+
+
+class Groups:
+    """Security groups of one region."""
+
+    def __init__(self, client: Any, once: Any, region: str, clock: Clock) -> None:
+        self._client, self._once, self._clock = client, once, clock
+        self.region = region
+
+    def create(self, name: str, *, vpc: str, description: str, token: str, tags: Mapping[str, str]) -> str:
+        """Make a security group; its id. Made once, though the answer is lost."""
+
+        def call() -> str:
+            with doing(f"creating security group {name} in {self.region}"):
+                answer = self._once.create_security_group(
+                    GroupName=name,
+                    Description=description,
+                    VpcId=vpc,
+                    TagSpecifications=[tagging.specification("security-group", tags)],
+                )
+            return str(answer["GroupId"])
+
+        return create_once(call, lambda: next(iter(self.of_token(token)), None), self._clock)
+
+    def admit(self, id: str, *, port: int, cidrs: Sequence[str]) -> None:
+        """Let these addresses in on a port; a rule that is there already is success."""
+        v4 = [{"CidrIp": c, "Description": "imagepipe"} for c in cidrs if ":" not in c]
+        v6 = [{"CidrIpv6": c, "Description": "imagepipe"} for c in cidrs if ":" in c]
+        permission: dict[str, Any] = {"IpProtocol": "tcp", "FromPort": port, "ToPort": port}
+        if v4:
+            permission["IpRanges"] = v4
+        if v6:
+            permission["Ipv6Ranges"] = v6
+        with gone_is_fine("InvalidPermission.Duplicate"), doing(f"opening port {port} of {id} in {self.region}"):
+            self._client.authorize_security_group_ingress(GroupId=id, IpPermissions=[permission])
+
+    def of_token(self, token: str) -> list[str]:
+        """Ids of security groups that carry a token of ours."""
+        with doing(f"looking for security groups of token {token} in {self.region}"):
+            answer = self._client.describe_security_groups(Filters=[tagging.by_token(token)])
+        return [str(group["GroupId"]) for group in answer["SecurityGroups"]]
+
+    def delete(self, id: str) -> None:
+        """Delete a security group; gone already is success. Raises CloudError while it is in use."""
+        with gone_is_fine("InvalidGroup.NotFound"), doing(f"deleting security group {id} in {self.region}"):
+            self._client.delete_security_group(GroupId=id)
+
+
+class Subnets:
+    """Subnets and their VPCs, in one region."""
+
+    def __init__(self, client: Any, region: str) -> None:
+        self._client = client
+        self.region = region
+
+    def default_vpc(self) -> str | None:
+        """The id of the default VPC, if the region has one."""
+        with doing(f"looking for the default VPC in {self.region}"):
+            answer = self._client.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])
+        return str(answer["Vpcs"][0]["VpcId"]) if answer["Vpcs"] else None
+
+    def vpc_of(self, subnet: str) -> str:
+        """The id of the VPC that a subnet is in."""
+        with doing(f"looking up {subnet} in {self.region}"):
+            answer = self._client.describe_subnets(SubnetIds=[subnet])
+        return str(answer["Subnets"][0]["VpcId"])

@@ -1,0 +1,85 @@
+"""Who we are for AWS and where it is: boto3 clients, one per service and region. boto3 reads the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from imagepipe import __version__
+from imagepipe.cloud.translate import doing, no_credentials
+from imagepipe.errors import CloudError
+
+CONNECT_SECONDS = 10
+READ_SECONDS = 60
+ATTEMPTS = 5
+"""Standard mode: 4 more tries after the first, 20 s between them at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How the cloud is reached. A credential is here only for the local cloud, which gives its own."""
+
+    profile: str | None = None
+    endpoint_url: str | None = None
+    region: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: str | None = field(default=None, repr=False)
+
+
+class Session:
+    """Makes clients. Safe from any thread; clients are shared."""
+
+    def __init__(self, access: Access) -> None:
+        with doing("opening an AWS session"):
+            self._session = boto3.Session(
+                profile_name=access.profile,
+                region_name=access.region,
+                aws_access_key_id=access.access_key_id,
+                aws_secret_access_key=access.secret_access_key,
+            )
+        self.endpoint_url = access.endpoint_url
+        self._clients: dict[tuple[str, str, bool], Any] = {}
+        self._lock = Lock()
+
+    @property
+    def region(self) -> str | None:
+        """The region of the profile or environment."""
+        return self._session.region_name
+
+    def check_credentials(self) -> None:
+        """Raise CloudError, naming --local, where there are no credentials. Asks no cloud."""
+        with doing("looking for credentials"):
+            found = self._session.get_credentials()
+        if found is None:
+            raise no_credentials("looking for credentials")
+
+    def client(self, service: str, region: str, *, retries: bool = True) -> Any:
+        """The client of a service in a region.
+
+        Without retries for calls that EC2 has no client token for: a second try could do them twice.
+        """
+        key = (service, region, retries)
+        with self._lock:
+            if key not in self._clients:
+                self._clients[key] = self._make(service, region, ATTEMPTS if retries else 1)
+            return self._clients[key]
+
+    def _make(self, service: str, region: str, attempts: int) -> Any:
+        config = Config(
+            user_agent_extra=f"imagepipe/{__version__}",
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            max_pool_connections=32,
+            # boto3 signs URLs with version 2 in some regions otherwise, which binds neither ACL nor checksum.
+            signature_version="s3v4" if service == "s3" else None,
+        )
+        with doing(f"connecting to {service} in {region}", service=service):
+            try:
+                return self._session.client(service, region_name=region, endpoint_url=self.endpoint_url, config=config)
+            except ValueError as error:
+                raise CloudError(f"connecting to {service} in {region}: {error}") from error

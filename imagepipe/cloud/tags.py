@@ -1,0 +1,58 @@
+"""The tags that everything of ours carries from its create call, so that it is found though its id never came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+RUN = "imagepipe:run"
+TOKEN = "imagepipe:token"  # noqa: S105 - a tag's key
+SPEC = "imagepipe:spec"
+STATE = "imagepipe:state"
+
+TEMPORARY = "temporary"
+UNFINISHED = "unfinished"
+"""A product of a run that has not succeeded yet."""
+KEPT = "kept"
+"""A product of a run that succeeded: `clean` never takes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What a run writes on what it makes."""
+
+    run: str
+    spec: str
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def temporary(self, token: str, name: str) -> dict[str, str]:
+        """Tags of what is given back in any case."""
+        return {**self.extra, "Name": name, **self._own(token, TEMPORARY)}
+
+    def product(self, token: str, name: str, tags: Mapping[str, str]) -> dict[str, str]:
+        """Tags of an image or its snapshots; the user's own word wins over ours for Name."""
+        return {"Name": name, **tags, **self._own(token, UNFINISHED)}
+
+    def _own(self, token: str, state: str) -> dict[str, str]:
+        return {RUN: self.run, SPEC: self.spec, TOKEN: token, STATE: state}
+
+
+def specification(kind: str, tags: Mapping[str, str]) -> dict[str, Any]:
+    """One entry of TagSpecifications."""
+    return {"ResourceType": kind, "Tags": pairs(tags)}
+
+
+def pairs(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    """Tags as EC2 takes them."""
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def mapping(tags: Iterable[Mapping[str, str]] | None) -> dict[str, str]:
+    """Tags as EC2 gives them."""
+    return {tag["Key"]: tag["Value"] for tag in tags or ()}
+
+
+def by_token(token: str) -> dict[str, Any]:
+    """The filter that finds what carries a token."""
+    return {"Name": f"tag:{TOKEN}", "Values": [token]}

@@ -1,0 +1,144 @@
+"""One poller per region: one Describe per kind and tick serves every waiting stage of every build in the process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
+
+from imagepipe.clock import Clock, Deadline
+from imagepipe.errors import CloudError
+
+T = TypeVar("T")
+Kind = Literal["instance", "image", "snapshot"]
+Describe = Callable[[Sequence[str]], Mapping[str, Mapping[str, Any]]]
+"""What EC2 says of these ids; an id that it does not know is left out."""
+
+FIRST_SECONDS = 0.2
+LONGEST_SECONDS = 2.0
+GROWTH = 1.5
+ERRORS_IN_A_ROW = 8
+"""Describe failures before a wait gives up; with botocore's own tries this is some minutes."""
+
+
+class Cancel(Protocol):
+    """What a wait needs of a run that can be stopped."""
+
+    def check(self) -> None: ...
+
+    def calling(self, callback: Callable[[], None]) -> AbstractContextManager[None]: ...
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    kind: Kind
+    id: str
+    due: float
+    interval: float = FIRST_SECONDS
+    news: threading.Event = field(default_factory=threading.Event)
+    seen: Mapping[str, Any] | None = None
+    ticks: int = 0
+    error: CloudError | None = None
+    errors: int = 0
+
+
+class Poller:
+    """Waits in one region. A thread runs only while somebody waits."""
+
+    def __init__(self, describe: Mapping[Kind, Describe], clock: Clock) -> None:
+        self._describe = describe
+        self._clock = clock
+        self._lock = threading.Condition()
+        self._waiters: list[_Waiter] = []
+        self._thread: threading.Thread | None = None
+
+    def until(
+        self,
+        kind: Kind,
+        id: str,
+        settled: Callable[[Mapping[str, Any] | None], T | None],
+        *,
+        what: str,
+        deadline: Deadline,
+        cancel: Cancel,
+        state: Callable[[Mapping[str, Any]], str],
+    ) -> T:
+        """Wait until `settled` gives something for what EC2 says of an id (None: EC2 does not know it).
+
+        `what` is for messages: `waiting for image ami-1 in us-east-1`; `state` says what was last seen.
+        Raises what `settled` raises, CloudError at the deadline, and what `cancel` raises. Notices within 2 s.
+        """
+        waiter = _Waiter(kind, id, due=self._clock.monotonic())
+        self._add(waiter)
+        last = "nothing yet"
+        try:
+            with cancel.calling(waiter.news.set):
+                while True:
+                    self._clock.wait(waiter.news, deadline.remaining())
+                    cancel.check()
+                    if waiter.news.is_set():
+                        waiter.news.clear()
+                        if waiter.error is not None:
+                            raise waiter.error
+                        if (result := settled(waiter.seen)) is not None:
+                            return result
+                        last = state(waiter.seen) if waiter.seen is not None else "not known to EC2"
+                    if deadline.is_past():
+                        raise CloudError(
+                            f"{what}: not within {deadline.seconds:g} s; last seen: {last}", code="Deadline"
+                        )
+        finally:
+            self._remove(waiter)
+
+    def _add(self, waiter: _Waiter) -> None:
+        with self._lock:
+            self._waiters.append(waiter)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="poller", daemon=True)
+                self._thread.start()
+            self._lock.notify()
+
+    def _remove(self, waiter: _Waiter) -> None:
+        with self._lock:
+            self._waiters.remove(waiter)
+            self._lock.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiters:
+                    self._thread = None
+                    return
+                pause = min(w.due for w in self._waiters) - self._clock.monotonic()
+                if pause > 0:
+                    self._lock.wait(pause)
+                    continue
+                now = self._clock.monotonic()
+                # Whoever waits for the same kind gets the answer too; that is what keeps the calls few.
+                kinds = {w.kind for w in self._waiters if w.due <= now}
+                asked = {kind: [w for w in self._waiters if w.kind == kind] for kind in kinds}
+            for kind, waiters in asked.items():
+                self._ask(kind, waiters)
+
+    def _ask(self, kind: Kind, waiters: list[_Waiter]) -> None:
+        error: CloudError | None = None
+        seen: Mapping[str, Mapping[str, Any]] = {}
+        try:
+            seen = self._describe[kind](sorted({w.id for w in waiters}))
+        except CloudError as failed:
+            error = failed
+        except Exception as failed:  # noqa: BLE001 - a waiter must hear of it, or it waits for ever
+            error = CloudError(f"describing {kind}s: {type(failed).__name__}: {failed}")
+        now = self._clock.monotonic()
+        for waiter in waiters:
+            waiter.interval = min(waiter.interval * GROWTH, LONGEST_SECONDS)
+            waiter.due = now + waiter.interval
+            waiter.errors = waiter.errors + 1 if error else 0
+            if error is None:
+                waiter.seen = seen.get(waiter.id)
+                waiter.news.set()
+            elif waiter.errors >= ERRORS_IN_A_ROW or error.code in ("UnauthorizedOperation", "AuthFailure"):
+                waiter.error = error
+                waiter.news.set()
