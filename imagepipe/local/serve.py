@@ -1,0 +1,348 @@
+"""The process that serves one store: `python -m imagepipe.local.serve`, started by the first client.
+
+It ends some seconds after the last client when no instance is left, or at SIGTERM. Killed, it has lost nothing:
+the next one takes over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hmac
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from imagepipe.errors import ImagepipeError, LocalCloudError
+from imagepipe.local import serving
+from imagepipe.local.serving import Serving
+from imagepipe.local.store import Store
+
+IDLE_SECONDS = 10.0
+LOCK_SECONDS = 5.0  # others probe the lock for a moment, and our predecessor may be on its way out
+THREADS = 48  # 50 builds poll once in 0.2 s to 2 s; an answer takes milliseconds
+LOG_LIMIT = 8 << 20
+log = logging.getLogger("imagepipe.local")
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+
+
+class Application(Protocol):
+    """The gateway, as its process needs it."""
+
+    def recover(self) -> None:
+        """Take over what an earlier process left; before the first request."""
+
+    def instances(self) -> int:
+        """Instances that are neither stopped nor terminated."""
+
+    def terminate_all(self) -> None:
+        """Terminate all instances, of every region; returns when their machines have ended."""
+
+    def close(self) -> None: ...
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """What a process serves, and how it is ended."""
+
+    application: Application
+    driver_name: str
+    used_bytes: Callable[[], int]
+    power_off: Callable[[], None]
+    """Power off the machines that run, in order: their disks stay."""
+    close: Callable[[], None]
+
+
+Build = Callable[[Store], Cloud]
+
+
+def prepare(store: Store, progress: Callable[[str], None]) -> None:
+    """What a first start takes: a usable driver, and the base image. Raises LocalCloudError."""
+    from imagepipe.local.base import ensure_base
+    from imagepipe.local.doctor import container_problems
+
+    if problems := container_problems():
+        raise LocalCloudError(
+            "starting the local cloud: this computer cannot run its machines:"
+            + "".join(f"\n  - {problem}" for problem in problems),
+            hint="imagepipe local doctor says what to install",
+        )
+    ensure_base(store, progress)
+
+
+def build(store: Store) -> Cloud:
+    """The real thing: the gateway over containers."""
+    from imagepipe.clock import SystemClock
+    from imagepipe.local.base import ensure_base
+    from imagepipe.local.disks import Disks
+    from imagepipe.local.gateway.app import Gateway
+    from imagepipe.local.machines.container import ContainerDriver
+
+    base = ensure_base(store, log.info)
+    disks = Disks(store.disks)
+    disks.sweep()
+    driver = ContainerDriver(store.machines)
+    keys = store.credentials()
+    gateway = Gateway(
+        state=store.gateway,
+        disks=disks,
+        driver=driver,
+        base=base,
+        clock=SystemClock(),
+        credentials={keys.access_key_id: (keys.secret_access_key, keys.account_id)},
+    )
+
+    def power_off() -> None:
+        stopping = [threading.Thread(target=driver.stop, args=(machine,)) for machine in driver.running()]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join()
+
+    return Cloud(gateway, driver.name, disks.used_bytes, power_off, driver.close)
+
+
+def serve(
+    store: Store,
+    *,
+    port: int | None,
+    ready: Callable[[Serving], None],
+    stop: threading.Event,
+    build: Build = build,
+    idle_seconds: float | None = IDLE_SECONDS,
+) -> None:
+    """Serve the store until `stop` is set, or nobody has used it for so long and it has no instances.
+
+    Without a port, the one of the last time is taken if it is free, else any. Raises LocalCloudError.
+    """
+    with ExitStack() as stack:
+        _take_lock(store, stack)
+        last = serving.last_announced(store)
+        serving.withdraw(store)
+        server = _listen(port, last.port if last else 0, store)
+        stack.callback(server.stop)
+        cloud = build(store)
+        stack.callback(cloud.close)
+        stack.callback(cloud.application.close)
+        cloud.application.recover()
+        server.wsgi_app = _Doors(cloud, store, server.bind_addr[1])
+        here = Serving.here(server.bind_addr[1])
+        thread = threading.Thread(target=server.serve, name="endpoint", daemon=True)
+        thread.start()
+        stack.callback(serving.withdraw, store)
+        serving.announce(store, here)
+        ready(here)
+        log.info("serving %s at %s, process %d", store.root, here.endpoint_url, here.pid)
+        is_idle = _wait(store, cloud.application, stop, idle_seconds, stack)
+        log.info("ending: %s", "nobody uses it and no instance is left" if is_idle else "asked to")
+        serving.withdraw(store)
+        server.stop()
+        thread.join()
+        cloud.power_off()
+
+
+def _take_lock(store: Store, stack: ExitStack) -> None:
+    end = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            stack.enter_context(serving.held(store.lock, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            return
+        except BlockingIOError:
+            if time.monotonic() > end:
+                found = serving.current(store)
+                where = f" at {found.endpoint_url}, process {found.pid}" if found else ""
+                raise LocalCloudError(
+                    f"starting the local cloud of {store.root}: one runs already{where}",
+                    hint="use that one, or end it with `imagepipe local stop`",
+                ) from None
+        time.sleep(0.02)
+
+
+def _listen(port: int | None, last_port: int, store: Store) -> Any:
+    """A server bound to 127.0.0.1; nobody is answered yet."""
+    try:
+        from cheroot import wsgi
+    except ImportError as missing:
+        raise LocalCloudError(
+            f"starting the local cloud: {missing}", hint="install it: pip install 'imagepipe-ami[local]'"
+        ) from missing
+    tried = [port] if port is not None else [last_port, 0] if last_port else [0]
+    for attempt in tried:
+        # The idle limit of a connection is longer than any client waits between two polls.
+        server: Any = wsgi.Server(
+            ("127.0.0.1", attempt), None, numthreads=THREADS, request_queue_size=256, timeout=300, shutdown_timeout=5
+        )
+        server.keep_alive_conn_limit = 1000
+        server.error_log = _cheroot_log
+        try:
+            _check_free(attempt)
+            server.prepare()
+        except OSError as problem:
+            if attempt == tried[-1]:
+                raise LocalCloudError(
+                    f"starting the local cloud of {store.root}: port {attempt} of 127.0.0.1: {problem}",
+                    hint="name another port, or none: then a free one is taken",
+                ) from problem
+        else:
+            return server
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _check_free(port: int) -> None:
+    """Raise OSError if somebody listens there. cheroot, refused by bind, would leak its socket."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+
+
+def _cheroot_log(msg: str = "", level: int = 20, traceback: bool = False) -> None:
+    log.log(level, msg, exc_info=traceback)
+
+
+def _wait(
+    store: Store, application: Application, stop: threading.Event, idle_seconds: float | None, stack: ExitStack
+) -> bool:
+    """Until it is time to end; true if for lack of users, with new ones held off until our end."""
+    if idle_seconds is None:
+        stop.wait()
+        return False
+    clients = stack.enter_context(store.clients.open("a"))
+    last_use = time.monotonic()
+    while not stop.wait(min(1.0, idle_seconds / 5)):
+        try:
+            fcntl.flock(clients, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            last_use = time.monotonic()
+            continue
+        if application.instances():
+            last_use = time.monotonic()
+        if time.monotonic() - last_use >= idle_seconds:
+            return True
+        fcntl.flock(clients, fcntl.LOCK_UN)
+    return False
+
+
+class _Doors:
+    """The gateway's door, and beside it a small one for the process itself."""
+
+    def __init__(self, cloud: Cloud, store: Store, port: int) -> None:
+        self._cloud = cloud
+        self._secret = store.credentials().secret_access_key
+        self._endpoint = f"http://127.0.0.1:{port}"
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        path: str = environ.get("PATH_INFO", "")
+        if not path.startswith(serving.PREFIX):
+            return self._cloud.application(environ, start_response)
+        said = environ.get("HTTP_" + serving.SECRET_HEADER.upper().replace("-", "_"), "")
+        if not hmac.compare_digest(said.encode(), self._secret.encode()):
+            return _answer(start_response, "403 Forbidden", {"error": "not for you"})
+        try:
+            return _answer(start_response, "200 OK", self._do(path.removeprefix(serving.PREFIX)))
+        except KeyError as unknown:
+            return _answer(start_response, "404 Not Found", {"error": f"no {unknown}"})
+
+    def _do(self, what: str) -> Mapping[str, Any]:
+        return {"status": self._status, "terminate-all": self._terminate_all}[what]()
+
+    def _status(self) -> Mapping[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "endpoint_url": self._endpoint,
+            "instances": self._cloud.application.instances(),
+            "driver": self._cloud.driver_name,
+            "used_bytes": self._cloud.used_bytes(),
+        }
+
+    def _terminate_all(self) -> Mapping[str, Any]:
+        self._cloud.application.terminate_all()
+        return {}
+
+
+def _answer(start_response: StartResponse, status: str, said: Mapping[str, Any]) -> Iterable[bytes]:
+    body = json.dumps(said).encode()
+    start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def main(arguments: Sequence[str], *, build: Build = build, idle_seconds: float = IDLE_SECONDS) -> int:
+    """Detach, serve, and tell the starter over `--ready-fd` when we listen, or why not."""
+    parser = argparse.ArgumentParser(prog="imagepipe.local.serve")
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--base-cache", type=Path)
+    parser.add_argument("--ready-fd", type=int, required=True)
+    options = parser.parse_args(arguments)
+    if os.fork():
+        return 0
+    os.setsid()
+    with os.fdopen(options.ready_fd, "w") as starter:
+
+        def tell(said: Mapping[str, Any]) -> None:
+            with suppress(BrokenPipeError):  # who started us is gone; others will come
+                starter.write(json.dumps(said) + "\n")
+                starter.flush()
+
+        try:
+            store = Store.open(options.store, base_cache=options.base_cache)
+            _log_to(store.log)
+            stop = threading.Event()
+            set_on_signals(stop)
+
+            def ready(_: Serving) -> None:
+                tell({"ok": True})
+                starter.close()
+
+            serve(store, port=None, ready=ready, stop=stop, build=build, idle_seconds=idle_seconds)
+        except ImagepipeError as problem:
+            log.error("%s", problem)
+            tell({"error": problem.message, "hint": problem.hint})
+            return 1
+        except Exception as problem:
+            log.exception("the cloud's process fails")
+            if not starter.closed:
+                what = f"starting the local cloud of {options.store}: {type(problem).__name__}: {problem}"
+                tell({"error": what, "hint": f"its log is {options.store / 'cloud.log'}"})
+            return 1
+    return 0
+
+
+def set_on_signals(stop: threading.Event) -> None:
+    """Set the event at SIGTERM and Ctrl-C."""
+
+    def handle(number: int, frame: object) -> None:
+        # Not here: the main thread may be waiting for the event at this moment, and hold its lock.
+        threading.Thread(target=stop.set).start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
+
+
+def _log_to(path: Path) -> None:
+    """Everything that this process says goes there, and nothing to the terminal of who started it."""
+    if path.exists() and path.stat().st_size > LOG_LIMIT:
+        path.rename(path.with_suffix(".log.1"))
+    file: IO[str] = path.open("a")
+    for fd in (sys.stdout.fileno(), sys.stderr.fileno()):
+        os.dup2(file.fileno(), fd)
+    file.close()
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(threadName)s %(message)s"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

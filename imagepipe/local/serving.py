@@ -1,0 +1,85 @@
+"""How a store's serving process and its clients know of one another: three locks and a file.
+
+The process holds `lock` as long as it lives; clients hold `clients` shared; who starts a process holds `starting`.
+The kernel lets go of a lock when its holder dies, however it dies, so there is nothing stale to clean up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from imagepipe.local.process import is_alive, start_time
+from imagepipe.local.store import Store
+
+PREFIX = "/_imagepipe/process/"
+"""Paths of the endpoint that are the process's own, and not the gateway's."""
+SECRET_HEADER = "X-Imagepipe-Secret"  # noqa: S105 the header's name
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A process that serves a store."""
+
+    pid: int
+    started: str
+    port: int
+
+    @classmethod
+    def here(cls, port: int) -> Serving:
+        return cls(os.getpid(), start_time(os.getpid()), port)
+
+    @property
+    def endpoint_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def is_alive(self) -> bool:
+        return is_alive(self.pid, self.started)
+
+
+def announce(store: Store, serving: Serving) -> None:
+    """Tell clients where; whole or not at all."""
+    half = store.serving.with_suffix(".half")
+    half.write_text(json.dumps(asdict(serving)))
+    half.rename(store.serving)
+
+
+def withdraw(store: Store) -> None:
+    store.serving.unlink(missing_ok=True)
+
+
+def last_announced(store: Store) -> Serving | None:
+    """What was announced last, by a process that may be dead."""
+    try:
+        return Serving(**json.loads(store.serving.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def current(store: Store) -> Serving | None:
+    """The process that serves now; None if there is none, or it does not listen yet."""
+    serving = last_announced(store)
+    return serving if serving is not None and serving.is_alive() else None
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds this lock exclusively."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+@contextmanager
+def held(path: Path, how: int) -> Iterator[None]:
+    """Hold this lock (fcntl.LOCK_SH or LOCK_EX, with LOCK_NB to raise BlockingIOError) while inside."""
+    with path.open("a") as file:
+        fcntl.flock(file, how)
+        yield

@@ -1,0 +1,237 @@
+"""One process per store: found, started, given up, taken over."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from imagepipe.errors import LocalCloudError
+from imagepipe.local import control, serve, serving
+from imagepipe.local.control import LocalCloud
+from imagepipe.local.store import Store
+
+SECONDS = 10.0
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+fake_cloud = _load("fake_cloud")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store.open(tmp_path / "store")
+    yield store
+    if found := serving.current(store):
+        os.kill(found.pid, signal.SIGKILL)
+        until(lambda: not found.is_alive())
+
+
+def connect(store: Store, instances: int | str = 0) -> AbstractContextManager[LocalCloud]:
+    return control.connect(store, prepare=lambda store, progress: None, command=fake_cloud.command(instances))
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not is_so():
+        assert time.monotonic() < end, "it did not come to be"
+        time.sleep(0.02)
+
+
+def fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=SECONDS) as response:
+        body: bytes = response.read()
+        return body
+
+
+def starts(store: Store) -> int:
+    return len((store.root / "starts").read_text().splitlines())
+
+
+def serving_pid(store: Store) -> int:
+    found = serving.current(store)
+    assert found is not None
+    return found.pid
+
+
+def test_the_first_client_starts_a_cloud_that_answers_on_loopback_alone(store: Store) -> None:
+    with connect(store) as cloud:
+        assert cloud.endpoint_url.startswith("http://127.0.0.1:")
+        assert fetch(cloud.endpoint_url) == b"hello"
+        keys = store.credentials()
+        assert (cloud.access_key_id, cloud.secret_access_key) == (keys.access_key_id, keys.secret_access_key)
+        port = int(cloud.endpoint_url.rpartition(":")[2])
+        with socket.socket() as elsewhere:
+            elsewhere.bind(("127.0.0.2", port))  # taken, had it bound every address
+
+
+def test_a_second_client_finds_the_first_ones_cloud(store: Store) -> None:
+    with connect(store) as first, connect(store) as second:
+        assert first == second
+    assert starts(store) == 1
+
+
+def test_clients_that_start_at_once_share_one_cloud(store: Store) -> None:
+    found: list[LocalCloud] = []
+    leave = threading.Event()
+
+    def use() -> None:
+        with connect(store) as cloud:
+            found.append(cloud)
+            leave.wait(SECONDS)
+
+    clients = [threading.Thread(target=use) for _ in range(6)]
+    for client in clients:
+        client.start()
+    until(lambda: len(found) == 6)
+    leave.set()
+    for client in clients:
+        client.join()
+    assert len(set(found)) == 1
+    assert starts(store) == 1
+
+
+def test_it_ends_after_its_last_client(store: Store) -> None:
+    with connect(store):
+        pid = serving_pid(store)
+        time.sleep(fake_cloud.IDLE_SECONDS * 3)
+        assert serving_pid(store) == pid
+    until(lambda: not serving.is_locked(store.lock))
+    assert serving.current(store) is None
+    assert (store.root / "closed").exists()
+
+
+def test_it_stays_while_there_are_instances(store: Store) -> None:
+    with connect(store, instances=1):
+        pid = serving_pid(store)
+    time.sleep(fake_cloud.IDLE_SECONDS * 3)
+    assert serving_pid(store) == pid
+
+
+def test_a_killed_client_no_longer_keeps_it(store: Store) -> None:
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom imagepipe.local import control\n"
+        "from imagepipe.local.store import Store\n"
+        f"store = Store.open(Path({str(store.root)!r}))\n"
+        f"command = {fake_cloud.command(0)!r}\n"
+        "with control.connect(store, prepare=lambda *_: None, command=command):\n"
+        "    print('connected', flush=True)\n    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"connected\n"
+        client.kill()
+    until(lambda: not serving.is_locked(store.lock))
+
+
+def test_after_a_kill_the_next_client_starts_another_on_the_same_port(store: Store) -> None:
+    with connect(store) as cloud:
+        pid = serving_pid(store)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not serving.is_locked(store.lock))
+        with connect(store) as again:
+            assert again.endpoint_url == cloud.endpoint_url
+            assert serving_pid(store) != pid
+            assert fetch(cloud.endpoint_url) == b"hello"
+
+
+def test_where_its_port_was_taken_meanwhile_it_takes_another(store: Store) -> None:
+    with connect(store) as cloud:
+        os.kill(serving_pid(store), signal.SIGKILL)
+        until(lambda: not serving.is_locked(store.lock))
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.1", int(cloud.endpoint_url.rpartition(":")[2])))
+            other.listen()
+            with connect(store) as again:
+                assert again.endpoint_url != cloud.endpoint_url
+
+
+def test_why_it_cannot_start_reaches_the_client(store: Store) -> None:
+    with pytest.raises(LocalCloudError, match="it cannot be") as refused, connect(store, instances="fail"):
+        pass
+    assert refused.value.hint == "try another"
+
+
+def test_a_bug_at_its_start_is_told_and_logged(store: Store) -> None:
+    with pytest.raises(LocalCloudError, match="RuntimeError: a bug") as refused, connect(store, instances="crash"):
+        pass
+    assert str(store.log) in str(refused.value.hint)
+    assert "Traceback" in store.log.read_text()
+
+
+def test_a_process_that_ends_without_a_word_is_an_error(store: Store) -> None:
+    with (
+        pytest.raises(LocalCloudError, match="ended without a word"),
+        control.connect(store, prepare=lambda *_: None, command=[sys.executable, "-c", "0", "--"]),
+    ):
+        pass
+
+
+def test_a_port_that_is_asked_for_and_taken_is_an_error(store: Store) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(LocalCloudError, match=f"port {port} of 127.0.0.1"):
+            serve.serve(store, port=port, ready=lambda _: None, stop=threading.Event())
+
+
+def test_a_second_process_for_one_store_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "LOCK_SECONDS", 0.2)
+    with connect(store), pytest.raises(LocalCloudError, match="one runs already at http:"):
+        serve.serve(store, port=None, ready=lambda _: None, stop=threading.Event())
+
+
+def test_status_says_where_and_how_much(store: Store) -> None:
+    assert control.status(store) is None
+    with connect(store, instances=3) as cloud:
+        said = control.status(store)
+        assert said is not None
+        assert said.endpoint_url == cloud.endpoint_url
+        assert (said.instances, said.used_bytes, said.driver) == (3, 42, "fake")
+
+
+def test_its_own_door_is_closed_to_who_has_no_secret(store: Store) -> None:
+    with connect(store) as cloud, pytest.raises(urllib.error.HTTPError) as refused:
+        fetch(cloud.endpoint_url + serving.PREFIX + "status")
+    with refused.value:
+        assert refused.value.code == 403
+
+
+def test_stop_ends_it_in_order(store: Store) -> None:
+    with connect(store):
+        assert control.stop(store)
+        assert not serving.is_locked(store.lock)
+        assert (store.root / "closed").exists()
+    assert not control.stop(store)
+
+
+def test_stop_refuses_while_there_are_instances_unless_forced(store: Store) -> None:
+    with connect(store, instances=2):
+        with pytest.raises(LocalCloudError, match="2 instances still there"):
+            control.stop(store)
+        assert serving.current(store) is not None
+        assert control.stop(store, force=True)
+        assert serving.current(store) is None
