@@ -35,8 +35,7 @@ class StoreFull(Exception):
         self.needed = needed
         self.free = free
         super().__init__(
-            f"{where} has {free >> 20} MiB free; {needed >> 20} MiB are needed,"
-            f" and {reserve >> 20} MiB stay in reserve"
+            f"{where} has {free >> 20} MiB free; {needed >> 20} MiB are needed, and {reserve >> 20} MiB stay in reserve"
         )
 
 
@@ -73,9 +72,7 @@ class Disks:
         source = self.snapshot_path(snapshot_id)
         source_size = source.stat().st_size
         if size_bytes < source_size:
-            raise DiskError(
-                f"volume {volume_id} of {size_bytes} bytes is smaller than {snapshot_id} ({source_size})"
-            )
+            raise DiskError(f"volume {volume_id} of {size_bytes} bytes is smaller than {snapshot_id} ({source_size})")
         with _in_place_of(target) as half:
             self._clone(source, half)
             half.chmod(0o600)
@@ -234,10 +231,6 @@ def _run(command: list[str], *, accept: tuple[int, ...]) -> None:
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     except FileNotFoundError as missing:
-        raise DiskError(
-            f"growing a file system: {command[0]} is not installed (package e2fsprogs)"
-        ) from missing
+        raise DiskError(f"growing a file system: {command[0]} is not installed (package e2fsprogs)") from missing
     if done.returncode not in accept:
-        raise DiskError(
-            f"{' '.join(command)}: exit {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}"
-        )
+        raise DiskError(f"{' '.join(command)}: exit {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}")
