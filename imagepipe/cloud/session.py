@@ -48,7 +48,8 @@ class Session:
     @property
     def region(self) -> str | None:
         """The region of the profile or environment."""
-        return self._session.region_name
+        name: str | None = self._session.region_name
+        return name
 
     def check_credentials(self) -> None:
         """Raise CloudError, naming --local, where there are no credentials. Asks no cloud."""

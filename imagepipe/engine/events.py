@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from imagepipe.clock import Clock, iso, parse_iso
 from imagepipe.masking import Masker
@@ -169,11 +169,11 @@ class Events:
     def emit(self, event: AnyEvent) -> None:
         """Hand an event to every sink, its texts masked."""
         texts: dict[str, Any] = {f.name: self._masked(getattr(event, f.name)) for f in fields(event) if f.name not in ("time", "run")}
-        event = replace(event, **texts)
+        masked: AnyEvent = replace(cast(Any, event), **texts)
         with self._lock:
             for sink in list(self._sinks):
                 try:
-                    sink(event)
+                    sink(masked)
                 except Exception as error:  # noqa: BLE001 - whatever a report does wrong, the build goes on
                     self._sinks.remove(sink)
                     log.warning("report %r failed and is left out from here on: %s", sink, error)

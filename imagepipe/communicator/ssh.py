@@ -1,0 +1,295 @@
+"""A shell and a byte channel on a machine whose host key was known before we came. The one place with paramiko."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import paramiko
+from paramiko.ssh_exception import SSHException
+
+from imagepipe.clock import Deadline
+from imagepipe.communicator.lines import Lines
+from imagepipe.errors import ConnectError
+from imagepipe.values import Endpoint
+
+CONNECT_SECONDS = 5.0
+BANNER_SECONDS = 10.0
+AUTH_SECONDS = 15.0
+KEEPALIVE_SECONDS = 15
+"""NAT gateways forget a quiet connection after 350 s (VPC user guide)."""
+WINDOW_BYTES = 8 * 1024 * 1024
+"""What the other side may send before we say go on; paramiko's 2 MiB waits for us at each turn."""
+CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
+"""AES-GCM first: one pass with AES instructions. paramiko lists it last."""
+
+OnLine = Callable[[Literal["out", "err"], str], None]
+Why = Literal["unreachable", "refused", "timeout", "host-key", "auth", "protocol"]
+
+
+class Cancel(Protocol):
+    """What a command needs of a run that can be stopped."""
+
+    def check(self) -> None: ...
+
+    def calling(self, callback: Callable[[], None]) -> AbstractContextManager[None]: ...
+
+
+class NotConnected(ConnectError):
+    """One attempt to connect failed; `why` says at which point."""
+
+    def __init__(self, message: str, why: Why) -> None:
+        super().__init__(message)
+        self.why: Why = why
+
+
+class Disconnected(ConnectError):
+    """The connection broke while something ran on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a command ended."""
+
+    code: int | None
+    """Its exit code; None where the deadline came first or a signal ended it."""
+    timed_out: bool = False
+
+
+class Connection:
+    """An authenticated connection. Commands may run on it side by side."""
+
+    def __init__(self, endpoint: Endpoint, transport: paramiko.Transport) -> None:
+        self.endpoint = endpoint
+        self._transport = transport
+
+    def is_alive(self) -> bool:
+        return self._transport.is_active()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def run(
+        self,
+        command: str,
+        *,
+        send: Callable[[Callable[[bytes], None]], None] | bytes = b"",
+        on_line: OnLine,
+        deadline: Deadline,
+        cancel: Cancel,
+    ) -> Result:
+        """Run a command; its output comes line by line while it runs, both streams drained at once.
+
+        `send` goes to its standard input: bytes, or a function that is given the write.
+        Raises Disconnected where the connection broke, and what `cancel` raises.
+        """
+        channel = self._open()
+        sender = _Sender(channel, send)
+        try:
+            with _closing(channel, cancel, deadline) as timed_out:
+                self._start(channel, command)
+                threads = [
+                    threading.Thread(target=_drain, args=(channel.recv_stderr, "err", on_line), daemon=True),
+                    threading.Thread(target=sender.run, daemon=True),
+                ]
+                for thread in threads:
+                    thread.start()
+                _drain(channel.recv, "out", on_line)
+                for thread in threads:
+                    thread.join()
+                # The streams may be closed long before the command ends.
+                channel.status_event.wait()
+                code = channel.exit_status
+            cancel.check()
+            if timed_out.is_set():
+                return Result(None, timed_out=True)
+            if code < 0 and not self.is_alive():
+                raise Disconnected(f"the connection to {self._where()} broke")
+            if code < 0:
+                return Result(None)
+            if sender.error is not None and code == 0:
+                raise sender.error
+            return Result(code)
+        finally:
+            channel.close()
+
+    def _open(self) -> paramiko.Channel:
+        try:
+            return self._transport.open_session(timeout=AUTH_SECONDS)
+        except (SSHException, EOFError, OSError) as error:
+            raise Disconnected(f"the connection to {self._where()} broke: {error}") from error
+
+    def _start(self, channel: paramiko.Channel, command: str) -> None:
+        try:
+            channel.exec_command(command)
+        except (SSHException, EOFError, OSError) as error:
+            raise Disconnected(f"the connection to {self._where()} broke: {error}") from error
+
+    def _where(self) -> str:
+        return f"{self.endpoint.user}@{self.endpoint.host}:{self.endpoint.port}"
+
+
+class _Sender:
+    """Writes a command's standard input; a command that reads no further is no error."""
+
+    def __init__(self, channel: paramiko.Channel, send: Callable[[Callable[[bytes], None]], None] | bytes) -> None:
+        self._channel = channel
+        self._send = send
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            if isinstance(self._send, bytes):
+                if self._send:
+                    self._channel.sendall(self._send)
+            else:
+                self._send(self._channel.sendall)
+            self._channel.shutdown_write()
+        except (SSHException, EOFError, TimeoutError):
+            pass  # its end is said by the exit code
+        except OSError as error:
+            # Either the channel is closed, or a local file that was being sent could not be read.
+            self.error = error if error.filename else None
+            self._channel.close()
+
+
+@contextmanager
+def _closing(channel: paramiko.Channel, cancel: Cancel, deadline: Deadline) -> Iterator[threading.Event]:
+    """Close the channel, and so end every read of it, on a cancel or at the deadline, which sets the event."""
+    timed_out = threading.Event()
+
+    def end() -> None:
+        channel.close()
+        channel.status_event.set()
+
+    def expire() -> None:
+        timed_out.set()
+        end()
+
+    timer = threading.Timer(deadline.remaining(), expire)
+    timer.daemon = True
+    timer.start()
+    try:
+        with cancel.calling(end):
+            yield timed_out
+    finally:
+        timer.cancel()
+
+
+def _drain(read: Callable[[int], bytes], stream: Literal["out", "err"], on_line: OnLine) -> None:
+    lines = Lines(lambda text: on_line(stream, text))
+    while True:
+        try:
+            block = read(65536)
+        except (OSError, EOFError, SSHException):
+            block = b""
+        if not block:
+            break
+        lines.feed(block)
+    lines.end()
+
+
+def connect(endpoint: Endpoint) -> Connection:
+    """One attempt. The host key is checked before anything of ours is sent. Raises NotConnected."""
+    where = f"{endpoint.host}:{endpoint.port}"
+    transport = _transport(endpoint, where)
+    try:
+        _verify(endpoint, transport, where)
+        try:
+            key = paramiko.PKey.from_path(endpoint.private_key)
+        except (OSError, SSHException, ValueError) as error:
+            raise NotConnected(
+                f"{where}: the private key {endpoint.private_key} cannot be read: {error}", "auth"
+            ) from error
+        try:
+            transport.auth_publickey(endpoint.user, key)
+        except paramiko.AuthenticationException as error:
+            message = f"{where}: the machine does not let user '{endpoint.user}' in with this key ({key.get_name()})"
+            raise NotConnected(message, "auth") from error
+        except (SSHException, EOFError, OSError) as error:
+            raise NotConnected(
+                f"{where}: ended while logging in: {error or type(error).__name__}", "protocol"
+            ) from error
+    except BaseException:
+        transport.close()
+        raise
+    transport.set_keepalive(KEEPALIVE_SECONDS)
+    return Connection(endpoint, transport)
+
+
+def _transport(endpoint: Endpoint, where: str) -> paramiko.Transport:
+    try:
+        sock = socket.create_connection((endpoint.host, endpoint.port), timeout=CONNECT_SECONDS)
+    except TimeoutError as error:
+        raise NotConnected(f"{where}: no answer in {CONNECT_SECONDS:g} s", "timeout") from error
+    except ConnectionRefusedError as error:
+        raise NotConnected(f"{where}: connection refused", "refused") from error
+    except OSError as error:
+        raise NotConnected(f"{where}: {error.strerror or error}", "unreachable") from error
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    transport = paramiko.Transport(sock, default_window_size=WINDOW_BYTES)
+    transport.banner_timeout = BANNER_SECONDS
+    transport.auth_timeout = AUTH_SECONDS
+    options = transport.get_security_options()
+    options.ciphers = [cipher for cipher in CIPHERS if cipher in options.ciphers]
+    if endpoint.host_key is not None:
+        # Ask for the kind of key that we know, or the machine may show another of its keys.
+        options.key_types = [endpoint.host_key.split()[0]]
+    try:
+        transport.start_client(timeout=BANNER_SECONDS)
+    except (SSHException, EOFError, OSError) as error:
+        transport.close()
+        is_key = isinstance(error, SSHException) and "host key" in str(error).lower()
+        message = f"{where}: no SSH there yet: {error or type(error).__name__}"
+        raise NotConnected(message, "host-key" if is_key else "protocol") from error
+    return transport
+
+
+def _verify(endpoint: Endpoint, transport: paramiko.Transport, where: str) -> None:
+    if endpoint.host_key is None:
+        return
+    shown = transport.get_remote_server_key()
+    kind, expected = endpoint.host_key.split()[:2]
+    if shown.get_name() != kind or shown.get_base64() != expected:
+        raise NotConnected(
+            f"{where}: shows host key {shown.get_name()} {shown.get_base64()[:32]}…, which is not the machine's",
+            "host-key",
+        )
+
+
+class Connections:
+    """Keeps a connection to each machine warm between steps; a broken one is made anew."""
+
+    def __init__(self) -> None:
+        self._open: dict[Endpoint, Connection] = {}
+        self._lock = threading.Lock()
+
+    def to(self, endpoint: Endpoint) -> Connection:
+        """A live connection. Raises NotConnected after one attempt."""
+        with self._lock:
+            known = self._open.get(endpoint)
+        if known is not None and known.is_alive():
+            return known
+        made = connect(endpoint)
+        with self._lock:
+            self._open[endpoint] = made
+        return made
+
+    def drop(self, endpoint: Endpoint) -> None:
+        """Close the connection to a machine, if there is one."""
+        with self._lock:
+            known = self._open.pop(endpoint, None)
+        if known is not None:
+            known.close()
+
+    def close(self) -> None:
+        """Close them all."""
+        with self._lock:
+            known = list(self._open.values())
+            self._open.clear()
+        for connection in known:
+            connection.close()
