@@ -25,6 +25,7 @@ from imagepipe.local.store import Store
 SERVER = (sys.executable, "-m", "imagepipe.local.serve")
 REGION = "us-east-1"
 START_SECONDS = 60.0  # measured 2 s; machines to adopt and a loaded computer take more
+ASK_SECONDS = 20.0
 STOP_SECONDS = 120.0  # machines power off in order
 
 Progress = Callable[[str], None]
@@ -67,8 +68,7 @@ def connect(
     """
     with held(store.clients, fcntl.LOCK_SH):
         found = _find(store) or _start(store, progress, prepare or _prepare, command)
-        keys = store.credentials()
-        yield LocalCloud(found.endpoint_url, keys.access_key_id, keys.secret_access_key, REGION)
+        yield _cloud(store, found)
 
 
 def status(store: Store) -> Status | None:
@@ -77,22 +77,23 @@ def status(store: Store) -> Status | None:
     return None if found is None else Status(**_ask(store, found, "status"))
 
 
-def stop(store: Store, *, force: bool = False) -> bool:
+def stop(store: Store, *, terminate: Callable[[LocalCloud], None] | None = None) -> bool:
     """End the store's cloud in order; false if it did not run.
 
-    With instances it refuses, unless forced: then they are terminated. Raises LocalCloudError.
+    With instances it refuses, unless it is told how to terminate them. Raises LocalCloudError.
     """
     found = _find(store)
     if found is None:
         return False
     instances = Status(**_ask(store, found, "status")).instances
-    if instances and not force:
+    if instances and terminate is None:
         raise LocalCloudError(
             f"stopping the local cloud of {store.root}: {instances} instance{'s' if instances > 1 else ''} still there",
             hint="terminate them first, or let `imagepipe local stop --force` do it",
         )
-    if instances:
-        _ask(store, found, "terminate-all", timeout=STOP_SECONDS)
+    if instances and terminate is not None:
+        terminate(_cloud(store, found))
+        _wait_without_instances(store, found)
     os.kill(found.pid, signal.SIGTERM)
     end = time.monotonic() + STOP_SECONDS
     while is_locked(store.lock):
@@ -103,6 +104,22 @@ def stop(store: Store, *, force: bool = False) -> bool:
             )
         time.sleep(0.02)
     return True
+
+
+def _wait_without_instances(store: Store, found: Serving) -> None:
+    end = time.monotonic() + STOP_SECONDS
+    while left := Status(**_ask(store, found, "status")).instances:
+        if time.monotonic() > end:
+            raise LocalCloudError(
+                f"stopping the local cloud of {store.root}: {left} of its instances do not end",
+                hint=f"its log is {store.log}",
+            )
+        time.sleep(0.1)
+
+
+def _cloud(store: Store, found: Serving) -> LocalCloud:
+    keys = store.credentials()
+    return LocalCloud(found.endpoint_url, keys.access_key_id, keys.secret_access_key, REGION)
 
 
 def _find(store: Store) -> Serving | None:
@@ -182,7 +199,7 @@ def _read_answer(answer: int, store: Store) -> dict[str, Any]:
     return said
 
 
-def _ask(store: Store, found: Serving, what: str, *, timeout: float = 20.0) -> dict[str, Any]:
+def _ask(store: Store, found: Serving, what: str) -> dict[str, Any]:
     request = urllib.request.Request(  # noqa: S310 a literal http URL
         f"{found.endpoint_url}{serving.PREFIX}{what}",
         method="POST",
@@ -191,7 +208,7 @@ def _ask(store: Store, found: Serving, what: str, *, timeout: float = 20.0) -> d
     # No proxy stands between us and our own loopback.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with direct.open(request, timeout=timeout) as response:
+        with direct.open(request, timeout=ASK_SECONDS) as response:
             said: dict[str, Any] = json.load(response)
             return said
     except (OSError, ValueError) as problem:

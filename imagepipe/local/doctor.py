@@ -1,9 +1,167 @@
-"""What this computer lacks for the local cloud (stub; grows below)."""
+"""What this computer has and lacks for the local cloud, and the one command that installs what is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from imagepipe.local.machines.cgroup import hierarchies
+from imagepipe.local.store import Store
+
+ROOM_BYTES = 5 << 30  # a base image, one build's volume, snapshot and copies, and air
+
+# Debian's and Ubuntu's package of each tool.
+TOOLS = {
+    "systemd-nspawn": "systemd-container",
+    "slirp4netns": "slirp4netns",
+    "mmdebstrap": "mmdebstrap",
+    "ip": "iproute2",
+    "mount": "mount",
+    "unshare": "util-linux",
+    "fsfreeze": "util-linux",
+    "mkfs.ext4": "e2fsprogs",
+    "e2fsck": "e2fsprogs",
+    "resize2fs": "e2fsprogs",
+}
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+MODULES = {"moto": "moto", "cheroot": "cheroot"}
 
 
-def container_problems() -> Sequence[str]:
-    return ()
+class Verdict(StrEnum):
+    """How much a finding matters."""
+
+    OK = "ok"
+    NOTE = "note"
+    """Works without it."""
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    verdict: Verdict
+    detail: str
+    package: str | None = None
+    """Debian's package that mends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Computer:
+    """How the computer is asked; tests ask another."""
+
+    which: Callable[[str], str | None] = shutil.which
+    has_module: Callable[[str], bool] = lambda name: importlib.util.find_spec(name) is not None
+    exists: Callable[[Path], bool] = Path.exists
+    read: Callable[[Path], str] = Path.read_text
+    system: str = platform.system()
+    machine: str = platform.machine()
+    is_root: bool = os.geteuid() == 0
+    groups: Callable[[], Sequence[Path]] = hierarchies
+
+
+def examine(store: Store, computer: Computer | None = None) -> list[Finding]:
+    """Everything that `doctor` shows, in its order."""
+    computer = computer or Computer()
+    return [*_needs(computer), _room(store), *_notes(computer)]
+
+
+def container_problems(computer: Computer | None = None) -> Sequence[str]:
+    """Why containers would not run here; empty if they do."""
+    return [f"{f.what}: {f.detail}" for f in _needs(computer or Computer()) if f.verdict is Verdict.MISSING]
+
+
+def install_command(findings: Iterable[Finding]) -> str | None:
+    """The one command that installs all that is missing; None if no package is."""
+    packages = sorted({f.package for f in findings if f.verdict is Verdict.MISSING and f.package})
+    return f"apt-get install --yes --no-install-recommends {' '.join(packages)}" if packages else None
+
+
+def _needs(computer: Computer) -> list[Finding]:
+    found = [
+        _finding(
+            "system",
+            computer.system == "Linux" and computer.machine == "x86_64",
+            f"{computer.system} {computer.machine}",
+            "Linux on x86_64 is needed; this is",
+        ),
+        _finding("root", computer.is_root, "yes", "containers need it; run this as root, or with sudo"),
+    ]
+    for tool, package in TOOLS.items():
+        where = computer.which(tool)
+        found.append(_finding(tool, where is not None, where or "", f"not found (package {package})", package))
+    found.append(
+        _finding(
+            "debian keyring",
+            computer.exists(KEYRING),
+            str(KEYRING),
+            "the base image cannot be verified (package debian-archive-keyring)",
+            "debian-archive-keyring",
+        )
+    )
+    for module, name in MODULES.items():
+        found.append(
+            _finding(f"python: {name}", computer.has_module(module), "installed", "pip install 'imagepipe-ami[local]'")
+        )
+    for node, module in (("/dev/net/tun", "tun"), ("/dev/loop-control", "loop")):
+        found.append(_finding(node, computer.exists(Path(node)), "there", f"not there; try modprobe {module}"))
+    groups = computer.groups() if computer.system == "Linux" else []
+    found.append(
+        _finding(
+            "control groups",
+            bool(groups) and all(os.access(path, os.W_OK) for path in groups),
+            ", ".join(map(str, groups)),
+            "not mounted, or not writable: version 2 is needed",
+        )
+    )
+    return found
+
+
+def _room(store: Store) -> Finding:
+    free = shutil.disk_usage(store.root).free
+    enough = free >= ROOM_BYTES
+    return Finding(
+        "room",
+        Verdict.OK if enough else Verdict.NOTE,
+        f"{free >> 30} GiB free at {store.root}"
+        + ("" if enough else f"; {ROOM_BYTES >> 30} GiB are good to have: name another with --store"),
+    )
+
+
+def _notes(computer: Computer) -> list[Finding]:
+    notes = [
+        Finding("driver", Verdict.NOTE, "container; QEMU, with KVM or without, is not built yet"),
+        Finding("instance metadata", Verdict.NOTE, "169.254.169.254 does not answer inside instances yet"),
+    ]
+    if _is_port_22_taken(computer):
+        notes.append(
+            Finding(
+                "port 22",
+                Verdict.NOTE,
+                "a service listens on port 22 of every address, so the SSH port of instances (127.42.x.y:22) cannot be"
+                " opened; give sshd its addresses by ListenAddress in sshd_config",
+            )
+        )
+    return notes
+
+
+def _is_port_22_taken(computer: Computer) -> bool:
+    try:
+        lines = computer.read(Path("/proc/net/tcp")).splitlines() + computer.read(Path("/proc/net/tcp6")).splitlines()
+    except OSError:
+        return False
+    anywhere = ("00000000:0016", "00000000000000000000000000000000:0016")
+    return any(fields[1] in anywhere and fields[3] == "0A" for fields in map(str.split, lines) if len(fields) > 3)
+
+
+def _finding(what: str, is_there: bool, detail: str, lack: str, package: str | None = None) -> Finding:
+    if is_there:
+        return Finding(what, Verdict.OK, detail)
+    return Finding(what, Verdict.MISSING, lack, package)

@@ -47,9 +47,6 @@ class Application(Protocol):
     def instances(self) -> int:
         """Instances that are neither stopped nor terminated."""
 
-    def terminate_all(self) -> None:
-        """Terminate all instances, of every region; returns when their machines have ended."""
-
     def close(self) -> None: ...
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]: ...
@@ -257,7 +254,7 @@ class _Doors:
             return _answer(start_response, "404 Not Found", {"error": f"no {unknown}"})
 
     def _do(self, what: str) -> Mapping[str, Any]:
-        return {"status": self._status, "terminate-all": self._terminate_all}[what]()
+        return {"status": self._status}[what]()
 
     def _status(self) -> Mapping[str, Any]:
         return {
@@ -267,10 +264,6 @@ class _Doors:
             "driver": self._cloud.driver_name,
             "used_bytes": self._cloud.used_bytes(),
         }
-
-    def _terminate_all(self) -> Mapping[str, Any]:
-        self._cloud.application.terminate_all()
-        return {}
 
 
 def _answer(start_response: StartResponse, status: str, said: Mapping[str, Any]) -> Iterable[bytes]:

@@ -228,10 +228,10 @@ def test_stop_ends_it_in_order(store: Store) -> None:
     assert not control.stop(store)
 
 
-def test_stop_refuses_while_there_are_instances_unless_forced(store: Store) -> None:
+def test_stop_refuses_while_there_are_instances_unless_it_may_terminate_them(store: Store) -> None:
     with connect(store, instances=2):
         with pytest.raises(LocalCloudError, match="2 instances still there"):
             control.stop(store)
         assert serving.current(store) is not None
-        assert control.stop(store, force=True)
+        assert control.stop(store, terminate=lambda cloud: (store.root / "terminated").touch())
         assert serving.current(store) is None

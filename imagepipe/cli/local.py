@@ -1,0 +1,215 @@
+"""`imagepipe local`: the local cloud as a service, and a look into it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from imagepipe.errors import LocalCloudError
+
+if TYPE_CHECKING:
+    from imagepipe.local.control import LocalCloud
+    from imagepipe.local.serving import Serving
+    from imagepipe.local.store import Store
+
+
+@click.group()
+@click.option(
+    "--store",
+    "root",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where the local cloud keeps everything. [default: $IMAGEPIPE_LOCAL_STORE or ~/.local/share/imagepipe/local]",
+)
+@click.pass_context
+def local(context: click.Context, root: Path | None) -> None:
+    """The cloud on this computer: EC2 and S3 on 127.0.0.1, with instances that boot."""
+    context.obj = root
+
+
+def open_store(root: Path | None) -> Store:
+    """The store that the command line or the environment names. Raises LocalCloudError."""
+    from imagepipe.local.store import Store, default_base_cache, default_root
+
+    return Store.open(root or default_root(os.environ), base_cache=default_base_cache(os.environ))
+
+
+@local.command()
+@click.option("--port", type=click.IntRange(1, 65535), help="Listen on this port of 127.0.0.1.  [default: a free one]")
+@click.option("--env", "env_only", is_flag=True, help="Print nothing but export lines for a shell.")
+@click.pass_obj
+def serve(root: Path | None, port: int | None, env_only: bool) -> None:
+    """Keep the cloud up in the foreground, for the AWS CLI, Packer and others."""
+    from imagepipe.local import serve as server
+    from imagepipe.local import serving
+
+    store = open_store(root)
+    stop = threading.Event()
+    server.set_on_signals(stop)
+    if found := serving.current(store):
+        _stay_with(store, found, port, env_only, stop)
+        return
+    server.prepare(store, lambda line: click.echo(line, err=True))
+    server.serve(store, port=port, ready=lambda it: _say_how(store, it, env_only), stop=stop, idle_seconds=None)
+
+
+@local.command()
+@click.option("--force", is_flag=True, help="Terminate the instances that are there, in every region.")
+@click.pass_obj
+def stop(root: Path | None, force: bool) -> None:
+    """End the cloud. What it keeps stays in its store."""
+    from imagepipe.local import control
+
+    ended = control.stop(open_store(root), terminate=_terminate_everything if force else None)
+    click.echo("the local cloud has ended" if ended else "the local cloud does not run")
+
+
+@local.command()
+@click.pass_obj
+def status(root: Path | None) -> None:
+    """Say whether the cloud runs, where, and what it holds."""
+    from imagepipe.local import control
+    from imagepipe.local.disks import Disks
+
+    store = open_store(root)
+    said = control.status(store)
+    click.echo(f"store      {store.root}")
+    if said is None:
+        click.echo("process    none")
+        click.echo(f"disks      {_size(Disks(store.disks).used_bytes())}")
+        return
+    click.echo(f"process    {said.pid}")
+    click.echo(f"endpoint   {said.endpoint_url}")
+    click.echo(f"driver     {said.driver}")
+    click.echo(f"instances  {said.instances}")
+    click.echo(f"disks      {_size(said.used_bytes)}")
+
+
+@local.command()
+@click.pass_obj
+def images(root: Path | None) -> None:
+    """List the images of all regions; the base image, which is in every one, once."""
+    from imagepipe.local import control
+
+    store = open_store(root)
+    with control.connect(store, progress=lambda line: click.echo(line, err=True)) as cloud:
+        rows = list(_image_rows(cloud))
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@local.command()
+@click.pass_obj
+def doctor(root: Path | None) -> None:
+    """Say what this computer lacks for the local cloud, and what installs it."""
+    from imagepipe.local.doctor import Verdict, examine, install_command
+
+    findings = examine(open_store(root))
+    for finding in findings:
+        click.echo(f"{finding.verdict:<8} {finding.what}: {finding.detail}")
+    missing = [finding.what for finding in findings if finding.verdict is Verdict.MISSING]
+    if command := install_command(findings):
+        click.echo(f"\ninstall what is missing:\n  {command}")
+    if missing:
+        raise LocalCloudError(f"the local cloud cannot run here: {', '.join(missing)} missing")
+    click.echo("\nthe local cloud can run here")
+
+
+def _stay_with(store: Store, found: Serving, port: int | None, env_only: bool, stop: threading.Event) -> None:
+    """A cloud that runs already is as good: keep it up as long as we are there."""
+    import fcntl
+
+    from imagepipe.local import serving
+
+    if port not in (None, found.port):
+        raise LocalCloudError(
+            f"serving {store.root} on port {port}: its cloud runs already, on port {found.port} (process {found.pid})",
+            hint="leave --port out, or end that one with `imagepipe local stop`",
+        )
+    with serving.held(store.clients, fcntl.LOCK_SH):
+        _say_how(store, found, env_only)
+        while not stop.wait(1.0):
+            if not found.is_alive():
+                raise LocalCloudError(
+                    f"the local cloud's process {found.pid} has ended", hint=f"its log is {store.log}"
+                )
+
+
+def _say_how(store: Store, serving: Serving, env_only: bool) -> None:
+    from imagepipe.local.control import REGION
+
+    keys = store.credentials()
+    exports = [
+        f"export AWS_ENDPOINT_URL={serving.endpoint_url}",
+        f"export AWS_ACCESS_KEY_ID={keys.access_key_id}",
+        f"export AWS_SECRET_ACCESS_KEY={keys.secret_access_key}",
+        f"export AWS_DEFAULT_REGION={REGION}",
+    ]
+    if not env_only:
+        click.echo(f"The local cloud of {store.root} is at {serving.endpoint_url}. In another shell:\n")
+        exports = [f"  {line}" for line in exports]
+    click.echo("\n".join(exports))
+    if not env_only:
+        click.echo("\nInstances answer on their private addresses, 127.42.x.y. Ctrl-C ends the cloud; its store stays.")
+    sys.stdout.flush()
+
+
+def _clients(cloud: LocalCloud) -> Iterator[tuple[str, Any]]:
+    """A client of EC2 for every region."""
+    from imagepipe.cloud.session import Access, Session
+
+    session = Session(
+        Access(
+            endpoint_url=cloud.endpoint_url,
+            region=cloud.region,
+            access_key_id=cloud.access_key_id,
+            secret_access_key=cloud.secret_access_key,
+        )
+    )
+    regions = session.client("ec2", cloud.region).describe_regions()["Regions"]
+    for region in sorted(each["RegionName"] for each in regions):
+        yield region, session.client("ec2", region)
+
+
+def _image_rows(cloud: LocalCloud) -> Iterator[tuple[str, ...]]:
+    from imagepipe.cloud.translate import doing
+    from imagepipe.local.store import ACCOUNT_ID
+
+    yield ("REGION", "IMAGE", "STATE", "CREATED", "NAME")
+    base: tuple[str, ...] | None = None
+    with doing("listing the local cloud's images"):
+        for region, client in _clients(cloud):
+            for image in client.describe_images()["Images"]:
+                row = (image["ImageId"], image["State"], image["CreationDate"], image["Name"])
+                if image["OwnerId"] == ACCOUNT_ID:
+                    yield (region, *row)
+                else:
+                    base = base or ("(every region)", *row)
+    if base:
+        yield base
+
+
+def _terminate_everything(cloud: LocalCloud) -> None:
+    from imagepipe.cloud.translate import doing
+
+    with doing("terminating the local cloud's instances"):
+        for _, client in _clients(cloud):
+            found = [
+                instance["InstanceId"]
+                for reservation in client.describe_instances()["Reservations"]
+                for instance in reservation["Instances"]
+                if instance["State"]["Name"] not in ("terminated", "shutting-down")
+            ]
+            if found:
+                client.terminate_instances(InstanceIds=found)
+
+
+def _size(count: int) -> str:
+    return f"{count / (1 << 30):.1f} GiB"
