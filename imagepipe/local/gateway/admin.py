@@ -1,0 +1,84 @@
+"""The cloud's own interface, beside AWS's: is it there, set its clock forward, make it fail.
+
+All but the health check is signed like any other request.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from imagepipe.clock import iso
+from imagepipe.local.gateway.faults import fault_of
+from imagepipe.local.gateway.refusal import Refused
+from imagepipe.local.gateway.signature import Request
+from imagepipe.local.gateway.wire import Answer
+from imagepipe.local.gateway.world import World
+
+PREFIX = "/_imagepipe/"
+HEALTH = "/_imagepipe/healthz"
+
+
+def health() -> Answer:
+    """The gateway serves. Needs no signature, and says nothing else."""
+    return Answer(200, (("Content-Type", "text/plain"),), b"ok\n")
+
+
+def answer(world: World, request: Request) -> Answer:
+    """What `/_imagepipe/…` does.
+
+    clock: GET tells the cloud's time, POST {"advance": seconds} sets it forward. faults: GET, POST one fault or
+    a list, DELETE. delays: POST {"snapshot": seconds}. instances: GET counts them by state.
+    """
+    match (request.method, request.path.removeprefix(PREFIX)):
+        case ("GET", "clock"):
+            return _json({"now": iso(world.clock.now())})
+        case ("POST", "clock"):
+            return _json({"now": world.clock.advance(_seconds(_body(request).get("advance")))})
+        case ("GET", "faults"):
+            return _json([asdict(fault) for fault in world.faults.listed()])
+        case ("POST", "faults"):
+            described = _parsed(request)
+            for each in described if isinstance(described, list) else [described]:
+                world.faults.add(fault_of(each))
+            return _json([asdict(fault) for fault in world.faults.listed()])
+        case ("DELETE", "faults"):
+            world.faults.clear()
+            return _json([])
+        case ("POST", "delays"):
+            for kind, seconds in _body(request).items():
+                world.course.set_delay(kind, _seconds(seconds))
+            return _json({})
+        case ("GET", "instances"):
+            counts: dict[str, int] = {}
+            for row in world.ledger.instances:
+                counts[row.state] = counts.get(row.state, 0) + 1
+            return _json(counts)
+        case (method, name):
+            raise Refused("InvalidAction", f"There is no {method} of {name!r} here", status=404)
+
+
+def _parsed(request: Request) -> Any:
+    try:
+        return json.loads(request.body or b"{}")
+    except ValueError as error:
+        raise Refused("MalformedInput", f"The body is not JSON: {error}") from error
+
+
+def _body(request: Request) -> Mapping[str, Any]:
+    parsed = _parsed(request)
+    if not isinstance(parsed, dict):
+        raise Refused("MalformedInput", "The body is not a JSON object")
+    return parsed
+
+
+def _seconds(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+        raise Refused("InvalidParameterValue", f"{value!r} is not a number of seconds")
+    return float(value)
+
+
+def _json(value: object) -> Answer:
+    return Answer(200, (("Content-Type", "application/json"),), json.dumps(value).encode())

@@ -1,0 +1,266 @@
+"""The gateway: one WSGI application that is EC2, and what moto keeps, for all regions.
+
+A request is refused if a browser could have sent it, its signature says who asks, of which service and where; an
+action of EC2's that the gateway owns is done against the ledger, everything else is moto's. Nothing leaves that
+is not on disk, and nothing that goes wrong leaves as HTML.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from imagepipe.clock import Clock
+from imagepipe.local.base import BaseImage
+from imagepipe.local.disks import Disks, StoreFull
+from imagepipe.local.gateway import admin, machinery, recovery, signature, wire
+from imagepipe.local.gateway.actions import MOTO, OWN
+from imagepipe.local.gateway.elsewhere import Elsewhere
+from imagepipe.local.gateway.faults import Fault, Faults
+from imagepipe.local.gateway.ledger import Ledger
+from imagepipe.local.gateway.network import Network
+from imagepipe.local.gateway.refusal import Refused
+from imagepipe.local.gateway.signature import Identity, Request, Secret
+from imagepipe.local.gateway.wire import Answer, Call
+from imagepipe.local.gateway.world import World
+from imagepipe.local.machines.api import Driver
+
+log = logging.getLogger(__name__)
+
+SEVER = "imagepipe.sever"
+"""In the WSGI environment: a function that closes the connection without an answer. The server puts it there."""
+HOSTS = ("127.0.0.1", "localhost", "10.0.2.2")  # the last is this computer, as its instances see it
+
+
+class Gateway:
+    """EC2 and S3 for one store. Served by many threads; one in a process, as moto's state is the process's."""
+
+    def __init__(
+        self,
+        *,
+        state: Path,
+        disks: Disks,
+        driver: Driver,
+        base: BaseImage,
+        clock: Clock,
+        credentials: Mapping[str, tuple[str, str]],
+        faults: Iterable[Fault] = (),
+        delays: Mapping[str, float] | None = None,
+    ) -> None:
+        """`credentials` gives the secret key and the account of each access key id, as a `Secret` does.
+
+        `delays`, in seconds, for tests: how long a `run`, `stop`, `terminate`, `volume`, `snapshot`, `image`
+        or `copy` takes at least.
+        """
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._clock = clock
+        self._credentials = {key: Secret(*secret) for key, secret in credentials.items()}
+        self._ledger = Ledger(state / "gateway.sqlite")
+        self._elsewhere = Elsewhere(self._ledger, state / "objects")
+        self._world = World(
+            ledger=self._ledger,
+            disks=disks,
+            driver=driver,
+            network=Network(self._elsewhere),
+            base=base,
+            clock=clock,
+            faults=Faults(faults),
+            delays=delays or {},
+        )
+        driver.on_exit(self._machine_exited)
+
+    def recover(self) -> None:
+        """Adopt or reap the machines of the process before, and finish what it had begun. Call before serving."""
+        recovery.recover(self._world)
+
+    def instances(self) -> int:
+        """How many instances are neither stopped nor terminated."""
+        return sum(row.state not in ("stopped", "terminated") for row in self._ledger.instances)
+
+    def close(self) -> None:
+        """Let the work in hand end. What is not done is taken up by the next `recover`."""
+        self._world.course.close()
+        self._ledger.close()
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[[str, list[tuple[str, str]]], Any]
+    ) -> Iterable[bytes]:
+        request_id = str(uuid.uuid4())
+        request = _request(environ)
+        scope = signature.scope(request)
+        service = scope.service if scope else "s3"
+        try:
+            answer = self._answer(request, environ, request_id)
+        except Refused as refused:
+            answer = wire.refusal(refused, request_id, service)
+        except _Cut:
+            if SEVER in environ:
+                environ[SEVER]()
+            answer = Answer(502, (), b"")
+        except Exception:  # an unhandled one would be an HTML page, which clients retry and cannot read
+            log.exception("request %s failed: %s %s", request_id, request.method, request.path)
+            unknown = Refused("InternalError", f"An internal error has occurred (request {request_id})", status=500)
+            answer = wire.refusal(unknown, request_id, service)
+        headers = [
+            (name, value) for name, value in answer.headers if name.lower() not in DROPPED[request.method == "HEAD"]
+        ]
+        if request.method != "HEAD":
+            headers.append(("Content-Length", str(len(answer.body))))
+        headers.append(("x-amzn-RequestId", request_id))
+        start_response(f"{answer.status} {_phrase(answer.status)}", headers)
+        return [] if request.method == "HEAD" else [answer.body]
+
+    def _answer(self, request: Request, environ: dict[str, Any], request_id: str) -> Answer:
+        _refuse_browsers(request)
+        if request.path == admin.HEALTH:
+            return admin.health()
+        identity = signature.identify(request, self._secret, self._clock.now())
+        if request.path.startswith(admin.PREFIX):
+            return admin.answer(self._world, request)
+        if request.path.startswith("/moto-api"):
+            raise Refused("AccessDenied", "moto's own interface is not open here", status=403)
+        if identity.service == "ec2":
+            return self._ec2(identity, request, environ, request_id)
+        action = _action_elsewhere(request)
+        return self._guarded(action, {}, lambda: self._moto(identity, request, environ, action))
+
+    def _secret(self, access_key_id: str) -> Secret | None:
+        return self._credentials.get(access_key_id)
+
+    def _ec2(self, identity: Identity, request: Request, environ: dict[str, Any], request_id: str) -> Answer:
+        values = wire.form(request.query, request.body)
+        action = values.get("Action", "")
+        if not wire.is_action(action):
+            raise Refused("InvalidAction", f"The action {action or '(none)'} is not valid for this web service.")
+        self._world.settle(identity.account, identity.region)
+        if action in OWN:
+            params = wire.params(action, values)
+            call = Call(action, identity.account, identity.region, params, request_id)
+            return self._guarded(action, params, lambda: self._own(call))
+        if action not in MOTO:
+            raise Refused("UnsupportedOperation", f"The local cloud does not have the action {action}")
+
+        def pass_on() -> Answer:
+            with self._ledger.lock:
+                _check_network_unused(self._world, identity, action, values)
+            return self._moto(identity, request, environ, action)
+
+        return self._guarded(action, values, pass_on)
+
+    def _guarded(self, action: str, params: Mapping[str, Any], act: Callable[[], Answer]) -> Answer:
+        """Do it, with the faults that are set around it."""
+        faults = self._world.faults
+        slow = faults.take("delay", action, params)
+        if slow is not None:
+            time.sleep(slow.seconds)
+        faults.refuse(action, params)
+        if faults.take("cut-before", action, params):
+            raise _Cut
+        cuts_after = faults.take("cut-after", action, params) is not None
+        answer = act()
+        if cuts_after:
+            raise _Cut
+        return answer
+
+    def _own(self, call: Call) -> Answer:
+        try:
+            with self._ledger.change():
+                answer = OWN[call.action](self._world, call)
+                if call.params.get("DryRun"):
+                    raise Refused(
+                        "DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412
+                    )
+        except StoreFull as full:
+            raise Refused(
+                "InsufficientVolumeCapacity", f"The local cloud's store is full: {full}", status=500
+            ) from full
+        return wire.result(call.action, answer, call.request_id)
+
+    def _moto(self, identity: Identity, request: Request, environ: dict[str, Any], action: str) -> Answer:
+        answer = self._elsewhere.answer(identity, request, environ, action)
+        kind = dict(answer.headers).get("Content-Type", "")
+        if answer.status >= 500 or (answer.status >= 400 and kind.startswith("text/html")):
+            log.error("moto answered %s with %s: %r", action or request.path, answer.status, answer.body[:500])
+            raise Refused(
+                "InternalError", f"The local cloud cannot do {action or request.method} like this", status=500
+            )
+        return answer
+
+    def _machine_exited(self, machine_id: str) -> None:
+        self._world.course.submit(machine_id, partial(machinery.exited, self._world, machine_id))
+
+
+class _Cut(Exception):
+    """The connection is to end without an answer."""
+
+
+DROPPED = {
+    False: frozenset({"content-length", "transfer-encoding", "connection"}),
+    True: frozenset({"transfer-encoding", "connection"}),
+}
+"""By whether it is a HEAD: its Content-Length is that of the body that a GET would have."""
+
+
+def _request(environ: Mapping[str, Any]) -> Request:
+    headers = {
+        name[5:].replace("_", "-").lower(): str(value) for name, value in environ.items() if name.startswith("HTTP_")
+    }
+    if environ.get("CONTENT_TYPE"):
+        headers["content-type"] = str(environ["CONTENT_TYPE"])
+    length = environ.get("CONTENT_LENGTH")
+    if length:
+        headers["content-length"] = str(length)
+        body = environ["wsgi.input"].read(int(length))
+    else:
+        body = environ["wsgi.input"].read() if environ.get("wsgi.input_terminated") else b""
+    path, _, query = str(environ["REQUEST_URI"]).partition("?")
+    return Request(str(environ["REQUEST_METHOD"]), path, query, headers, body)
+
+
+def _refuse_browsers(request: Request) -> None:
+    """A web page must not drive the cloud: browsers say Origin, and a rebound name is in Host."""
+    host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
+    if "origin" in request.headers:
+        raise Refused("AccessDenied", "Requests from web pages are not answered (Origin header)", status=403)
+    if host not in HOSTS and not host.endswith(".localhost"):
+        raise Refused("AccessDenied", f"Requests for host {host!r} are not answered", status=403)
+
+
+def _action_elsewhere(request: Request) -> str:
+    """The action of a request for another service; empty for S3, where method and path say it."""
+    target = request.headers.get("x-amz-target", "")
+    if target:
+        return target.rpartition(".")[2]
+    if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        return wire.form(request.query, request.body).get("Action", "")
+    return ""
+
+
+def _check_network_unused(world: World, identity: Identity, action: str, values: Mapping[str, str]) -> None:
+    """moto knows nothing of our instances and groups: what they are in is not deleted."""
+    ledger = world.ledger
+    living = [row for row in ledger.instances.owned(identity.account, identity.region) if row.state != "terminated"]
+    if action == "DeleteSubnet":
+        name = values.get("SubnetId", "")
+        used = any(row.subnet_id == name for row in living)
+    elif action == "DeleteVpc":
+        name = values.get("VpcId", "")
+        groups = [row for row in ledger.groups.owned(identity.account, identity.region) if row.vpc_id == name]
+        used = any(row.vpc_id == name for row in living) or any(row.name != "default" for row in groups)
+    else:
+        return
+    if used:
+        raise Refused("DependencyViolation", f"The {name} has dependencies and cannot be deleted.")
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"

@@ -1,0 +1,92 @@
+"""Work that goes on after an answer: one queue per thing, served in order, all queues side by side.
+
+A machine's driver takes one call at a time, a snapshot must see the disk as it was when it was asked for, and a
+terminate must come after the stop before it: putting all of an instance's work in one queue gives all three.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+
+from imagepipe.clock import Clock
+
+log = logging.getLogger(__name__)
+
+
+class Closing(Exception):
+    """The cloud's process is ending; the work is taken up again by the next one."""
+
+
+class Course:
+    """Queues by key. A queue's thread lives only while it has work."""
+
+    def __init__(self, clock: Clock, delays: Mapping[str, float]) -> None:
+        self._clock = clock
+        self._delays = dict(delays)
+        self._lock = threading.Lock()
+        self._queues: dict[str, deque[tuple[Callable[[], None], Future[None]]]] = {}
+        self._threads: set[threading.Thread] = set()
+        self._closing = threading.Event()
+
+    def submit(self, key: str, work: Callable[[], None]) -> Future[None]:
+        """Do this after all that was submitted under the same key."""
+        done: Future[None] = Future()
+        with self._lock:
+            if self._closing.is_set():
+                done.set_exception(Closing())
+                return done
+            if key in self._queues:
+                self._queues[key].append((work, done))
+                return done
+            self._queues[key] = deque([(work, done)])
+            thread = threading.Thread(target=self._serve, args=(key,), name=f"course {key}", daemon=True)
+            self._threads.add(thread)
+        thread.start()
+        return done
+
+    def drain(self, key: str) -> Future[None]:
+        """Done when all that was submitted under the key is."""
+        return self.submit(key, lambda: None)
+
+    def delay(self, kind: str) -> None:
+        """Take as long as such work is set to take: `run`, `stop`, `snapshot`, `image`, `copy`, `volume`."""
+        seconds = self._delays.get(kind, 0.0)
+        if seconds and self._clock.wait(self._closing, seconds):
+            raise Closing
+
+    def set_delay(self, kind: str, seconds: float) -> None:
+        self._delays[kind] = seconds
+
+    def close(self, seconds: float = 10.0) -> None:
+        """Let the work in hand end, and start no more."""
+        self._closing.set()
+        with self._lock:
+            threads = tuple(self._threads)
+        for thread in threads:
+            thread.join(seconds)
+
+    def _serve(self, key: str) -> None:
+        while True:
+            with self._lock:
+                queue = self._queues[key]
+                if not queue:
+                    del self._queues[key]
+                    self._threads.discard(threading.current_thread())
+                    return
+                work, done = queue.popleft()
+            if self._closing.is_set():
+                done.set_exception(Closing())
+                continue
+            try:
+                work()
+            except Closing as closing:
+                done.set_exception(closing)
+            except Exception as error:  # the queue must go on, whatever one piece of work did
+                log.exception("work on %s failed", key)
+                done.set_exception(error)
+            else:
+                done.set_result(None)

@@ -1,0 +1,220 @@
+"""What moto keeps for us: networks, IAM, STS, KMS, parameters and S3, made durable from outside.
+
+moto is used as it is: its own server application answers, in this process, and after each call that may have
+changed something the backend concerned is pickled into the ledger before the answer leaves. S3 objects are large
+and never change, so each is a file of its own, written once, and the pickle only names it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import threading
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from moto.backends import get_backend
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.s3.models import FakeKey
+from moto.utilities.utils import get_partition
+
+from imagepipe.local.gateway.ledger import Ledger
+from imagepipe.local.gateway.refusal import Refused
+from imagepipe.local.gateway.signature import Identity, Request
+from imagepipe.local.gateway.wire import Answer
+
+SERVICES = ("ec2", "s3", "sts", "iam", "kms", "ssm", "secretsmanager", "resource-groups-tagging-api")
+"""moto knows some two hundred; these are what images are made with. The rest is refused by name."""
+SIGNING_NAMES = {"tagging": "resource-groups-tagging-api"}
+GLOBAL_SERVICES = frozenset({"s3", "sts", "iam"})
+READS = ("Describe", "Get", "List", "Head", "Lookup", "Search", "Simulate")
+
+
+class Elsewhere:
+    """moto behind one call at a time, with its state in the ledger and S3's bytes in a folder."""
+
+    def __init__(self, ledger: Ledger, objects: Path) -> None:
+        self._ledger = ledger
+        self._objects = objects
+        self._objects.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self._saved: set[str] = set()
+        self.lock = threading.RLock()
+        self._load()
+
+    def answer(self, identity: Identity, request: Request, environ: dict[str, Any], action: str) -> Answer:
+        """moto's answer, once what it changed is on disk. `action` is empty where the method says it all."""
+        service = SIGNING_NAMES.get(identity.service, identity.service)
+        if service not in SERVICES:
+            raise Refused(
+                "UnsupportedOperation",
+                f"The local cloud has no service '{identity.service}'; it has {', '.join(SERVICES)}",
+            )
+        with self.lock:
+            answer = _call(self._app, _environ(identity, request, environ))
+            region = get_partition(identity.region) if service in GLOBAL_SERVICES else identity.region
+            reads = action.startswith(READS) if action else request.method in ("GET", "HEAD")
+            if not reads or _name(service, identity.account, region) not in self._saved:
+                self.save(service, identity.account, region)
+        return answer
+
+    def backend(self, service: str, account: str, region: str) -> Any:
+        """moto's own model of a service in a region."""
+        return get_backend(service)[account][region]
+
+    def save(self, service: str, account: str, region: str) -> None:
+        """Put the backend's present state on disk."""
+        with self.lock:
+            accounts = get_backend(service)
+            if account not in accounts or region not in accounts[account]:
+                return
+            backend = accounts[account][region]
+            pickled, named = self._pickle(backend)
+            name = _name(service, account, region)
+            with self._ledger.change():
+                self._ledger.put_blob(name, pickled)
+            self._saved.add(name)
+            if service == "s3":
+                self._sweep(named)
+
+    def _load(self) -> None:
+        """Give moto what an earlier process saved, and nothing else: moto's state is the process's own."""
+        for service in SERVICES:
+            get_backend(service).clear()
+        get_backend("s3").bucket_accounts.clear()
+        for name, body in self._ledger.blobs():
+            service, account, region = name.split("/")
+            backend = get_backend(service)[account][region]
+            for key, value in _Unpickler(body, self._objects).load().items():
+                _adopt(backend, key, value)
+            self._saved.add(name)
+            if service == "s3":
+                for bucket in backend.buckets:
+                    get_backend("s3").bucket_accounts[bucket] = (region, account)
+
+    def _pickle(self, backend: Any) -> tuple[bytes, set[str]]:
+        buffer = io.BytesIO()
+        pickler = _Pickler(buffer, self._objects)
+        pickler.dump({key: _plain(value) for key, value in vars(backend).items()})
+        return buffer.getvalue(), pickler.named
+
+    def _sweep(self, named: set[str]) -> None:
+        """Delete the bytes of objects that are no more. Only one partition has a state here: aws."""
+        for path in self._objects.iterdir():
+            if path.name not in named:
+                path.unlink(missing_ok=True)
+
+
+class _Pickler(pickle.Pickler):
+    def __init__(self, file: io.BytesIO, objects: Path) -> None:
+        super().__init__(file)
+        self._objects = objects
+        self.named: set[str] = set()
+
+    def persistent_id(self, value: Any) -> Any:
+        """An S3 object is pickled as its attributes without the bytes, and the name of the file with them."""
+        if not isinstance(value, FakeKey):
+            return None
+        name = getattr(value, "imagepipe_file", None)
+        if name is None:
+            name = uuid.uuid4().hex
+            _write(self._objects / name, value.value)
+            value.imagepipe_file = name
+        self.named.add(name)
+        buffer = io.BytesIO()
+        nested = _Pickler(buffer, self._objects)
+        nested.dump({k: v for k, v in vars(value).items() if k not in ("_value_buffer", "lock")})
+        self.named |= nested.named
+        return buffer.getvalue()
+
+
+class _Unpickler(pickle.Unpickler):
+    """Only ever reads what `_Pickler` wrote into this store's own database."""
+
+    def __init__(self, body: bytes, objects: Path) -> None:
+        super().__init__(io.BytesIO(body))
+        self._objects = objects
+
+    def persistent_load(self, pickled: Any) -> Any:
+        state = _Unpickler(pickled, self._objects).load()
+        key = FakeKey.__new__(FakeKey)
+        key.__setstate__({**state, "value": (self._objects / state["imagepipe_file"]).read_bytes()})
+        return key
+
+
+def _plain(value: object) -> object:
+    """moto keeps some maps whose defaults are lambdas, which cannot be pickled: their contents can."""
+    if type(value) is defaultdict:
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _adopt(backend: Any, key: str, value: object) -> None:
+    """Set an attribute; a map with defaults stays one."""
+    present = getattr(backend, key, None)
+    if type(present) is defaultdict and isinstance(value, dict):
+        present.clear()
+        for name, item in value.items():
+            inner = present[name]
+            if type(inner) is defaultdict and isinstance(item, dict):
+                inner.update(item)
+            else:
+                present[name] = item
+        return
+    setattr(backend, key, value)
+
+
+def _write(path: Path, body: bytes) -> None:
+    half = path.with_name(f".{path.name}")
+    with half.open("wb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+    half.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _name(service: str, account: str, region: str) -> str:
+    return f"{service}/{account}/{region}"
+
+
+def _environ(identity: Identity, request: Request, environ: dict[str, Any]) -> dict[str, Any]:
+    """The request as moto should see it: body not read yet, signed in the header, of the account we verified."""
+    scope = f"{identity.access_key_id}/20000101/{identity.region}/{identity.service}/aws4_request"
+    passed = {
+        **environ,
+        "wsgi.input": io.BytesIO(request.body),
+        "CONTENT_LENGTH": str(len(request.body)),
+        "HTTP_X_MOTO_ACCOUNT_ID": identity.account,
+        "HTTP_AUTHORIZATION": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0",
+    }
+    passed.pop("HTTP_TRANSFER_ENCODING", None)
+    if request.method == "PUT" and passed.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
+        # Python's urllib sends that type by itself; moto then takes the object's bytes for a form, and keeps none.
+        passed["CONTENT_TYPE"] = "binary/octet-stream"
+    return passed
+
+
+def _call(app: Any, environ: dict[str, Any]) -> Answer:
+    status, headers = "500 Internal Server Error", []
+
+    def start(given: str, given_headers: Iterable[tuple[str, str]], exc_info: object = None) -> None:
+        nonlocal status, headers
+        status, headers = given, list(given_headers)
+
+    chunks = app(environ, start)
+    try:
+        body = b"".join(chunks)
+    finally:
+        if hasattr(chunks, "close"):
+            chunks.close()
+    kept = tuple((name, value) for name, value in headers if not name.lower().startswith("access-control-"))
+    return Answer(int(status.split(" ", 1)[0]), kept, body)

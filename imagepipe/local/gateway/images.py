@@ -1,0 +1,379 @@
+"""Images: registered, created from instances, copied, described, deregistered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from imagepipe.clock import iso
+from imagepipe.local.gateway import devices, filters, lookup, machinery, permissions, snapshots, tagging, tokens
+from imagepipe.local.gateway.filters import Getter
+from imagepipe.local.gateway.naming import new_id
+from imagepipe.local.gateway.network import regions
+from imagepipe.local.gateway.records import Capture, DiskSpec, Image, Snapshot
+from imagepipe.local.gateway.refusal import Refused, invalid, missing, unsupported
+from imagepipe.local.gateway.wire import Call
+from imagepipe.local.gateway.world import World
+
+NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
+ALIASES = ("amazon", "aws-marketplace", "aws-backup-vault")
+
+GETTERS: Mapping[str, Getter] = {
+    "architecture": lambda row: row.architecture,
+    "block-device-mapping.delete-on-termination": lambda row: [d.delete_on_termination for d in row.mappings],
+    "block-device-mapping.device-name": lambda row: [d.device for d in row.mappings],
+    "block-device-mapping.encrypted": lambda row: [d.encrypted for d in row.mappings],
+    "block-device-mapping.snapshot-id": lambda row: [d.snapshot_id for d in row.mappings],
+    "block-device-mapping.volume-size": lambda row: [d.size_gib for d in row.mappings],
+    "block-device-mapping.volume-type": lambda row: [d.type for d in row.mappings],
+    "boot-mode": lambda row: row.boot_mode,
+    "creation-date": lambda row: creation_date(row),
+    "description": lambda row: row.description,
+    "ena-support": lambda row: row.ena_support,
+    "hypervisor": lambda row: "xen",
+    "image-id": lambda row: row.id,
+    "image-type": lambda row: "machine",
+    "is-public": lambda row: "all" in row.users,
+    "kernel-id": lambda row: None,
+    "manifest-location": lambda row: location(row),
+    "name": lambda row: row.name,
+    "owner-alias": lambda row: None,
+    "owner-id": lambda row: row.account,
+    "platform": lambda row: None,
+    "root-device-name": lambda row: row.root_device,
+    "root-device-type": lambda row: "ebs",
+    "source-image-id": lambda row: row.source_image_id,
+    "source-image-region": lambda row: row.source_image_region,
+    "source-instance-id": lambda row: row.source_instance_id,
+    "state": lambda row: row.state,
+    "state-reason-code": lambda row: "Client.InvalidSnapshot" if row.reason else None,
+    "sriov-net-support": lambda row: row.sriov,
+    "virtualization-type": lambda row: row.virtualization,
+}
+
+
+def creation_date(image: Image) -> str:
+    """Text in EC2's model, with milliseconds."""
+    return iso(image.created)[:-4] + "Z"
+
+
+def location(image: Image) -> str:
+    return f"{image.account}/{image.name}"
+
+
+def describe_images(world: World, call: Call) -> Mapping[str, Any]:
+    params = call.params
+    if params.get("ImageIds"):
+        rows = lookup.images(world, call, params["ImageIds"])
+    else:
+        rows = [row for row in world.ledger.images.in_region(call.region) if lookup.may_launch(call.account, row)]
+        if not params.get("IncludeDeprecated"):
+            rows = [row for row in rows if row.account == call.account or not _is_deprecated(world, row)]
+    if params.get("Owners"):
+        owners = {call.account if owner == "self" else owner for owner in params["Owners"]}
+        rows = [row for row in rows if row.account in owners]
+    if params.get("ExecutableUsers"):
+        users = permissions.audience(call, params["ExecutableUsers"])
+        rows = [row for row in rows if users & set(row.users)]
+    rows = filters.select(rows, call.filters(), GETTERS)
+    shown, token = filters.page(rows, params, least=1, ids="ImageIds")
+    return {"Images": [described(row) for row in shown], "NextToken": token}
+
+
+def _is_deprecated(world: World, image: Image) -> bool:
+    return image.deprecation_time is not None and image.deprecation_time <= world.clock.now()
+
+
+def described(image: Image) -> dict[str, Any]:
+    """An image as DescribeImages answers it."""
+    failed = image.state == "failed"
+    return {
+        "ImageId": image.id,
+        "Name": image.name,
+        "Description": image.description or None,
+        "State": image.state,
+        "StateReason": {"Code": "Client.InvalidSnapshot", "Message": image.reason} if failed else None,
+        "Architecture": image.architecture,
+        "BlockDeviceMappings": [devices.described(disk) for disk in image.mappings],
+        "BootMode": image.boot_mode,
+        "CreationDate": creation_date(image),
+        "DeprecationTime": iso(image.deprecation_time)[:-4] + "Z" if image.deprecation_time else None,
+        "DeregistrationProtection": image.protection,
+        "EnaSupport": image.ena_support,
+        "Hypervisor": "xen",
+        "ImageLocation": location(image),
+        "ImageType": "machine",
+        "ImdsSupport": image.imds_support,
+        "LastLaunchedTime": iso(image.last_launched) if image.last_launched else None,
+        "OwnerId": image.account,
+        "PlatformDetails": "Linux/UNIX",
+        "ProductCodes": [],
+        "Public": "all" in image.users,
+        "RootDeviceName": image.root_device,
+        "RootDeviceType": "ebs",
+        "SourceImageId": image.source_image_id,
+        "SourceImageRegion": image.source_image_region,
+        "SourceInstanceId": image.source_instance_id,
+        "SriovNetSupport": image.sriov,
+        "Tags": tagging.listed(image.tags),
+        "TpmSupport": image.tpm_support,
+        "UsageOperation": "RunInstances",
+        "VirtualizationType": image.virtualization,
+    }
+
+
+def _free_name(world: World, call: Call) -> str:
+    """The name that the request wants. Raises Refused for one that is malformed or taken."""
+    name = call.text("Name")
+    if not NAME.fullmatch(name):
+        raise Refused(
+            "InvalidAMIName.Malformed",
+            "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, "
+            "'(', ')', '[', ']', ' ', '.', '/', '-', ''', '@' and '_'",
+        )
+    for image in world.ledger.images.owned(call.account, call.region):
+        if image.name == name and image.state in ("pending", "available"):
+            raise Refused("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {image.id}")
+    return name
+
+
+def _doom(world: World, call: Call) -> str:
+    fault = world.faults.take("fail", call.action, call.params)
+    return fault.message if fault else ""
+
+
+def register_image(world: World, call: Call) -> Mapping[str, Any]:
+    params = call.params
+    name = _free_name(world, call)
+    if params.get("ImageLocation"):
+        raise unsupported(
+            "The local cloud does not register bundles from S3 (ImageLocation) yet; it registers EBS snapshots"
+        )
+    virtualization = params.get("VirtualizationType") or "paravirtual"
+    if virtualization != "hvm":
+        raise unsupported(
+            "The local cloud boots VirtualizationType hvm only; EC2's default, paravirtual, is of another age"
+        )
+    root = params.get("RootDeviceName")
+    if not root:
+        raise missing("rootDeviceName")
+    mappings = params.get("BlockDeviceMappings", [])
+    for mapping in mappings:
+        ebs = mapping.get("Ebs", {})
+        if ebs.get("SnapshotId") and "Encrypted" in ebs:
+            raise Refused(
+                "InvalidBlockDeviceMapping",
+                f"the encrypted flag cannot be specified since device {mapping.get('DeviceName')} "
+                "has a snapshot specified.",
+            )
+    disks = devices.parsed(mappings, (), partial(_completed, world, call), default_type="standard")
+    if not any(disk.device == root and disk.snapshot_id for disk in disks):
+        raise Refused("InvalidBlockDeviceMapping", f"The root device '{root}' must be mapped to a snapshot; it is not")
+    image = Image(
+        id=new_id("ami"),
+        account=call.account,
+        region=call.region,
+        tags=tagging.specified(params, "image")["image"],
+        name=name,
+        description=str(params.get("Description", "")),
+        state="pending",
+        doom=_doom(world, call),
+        created=world.clock.now(),
+        root_device=root,
+        mappings=disks,
+        architecture=_one_of(params, "Architecture", "i386", "x86_64", "arm64") or "i386",
+        virtualization=virtualization,
+        ena_support=bool(params.get("EnaSupport")),
+        sriov=_one_of(params, "SriovNetSupport", "simple"),
+        boot_mode=_one_of(params, "BootMode", "legacy-bios", "uefi", "uefi-preferred"),
+        tpm_support=_one_of(params, "TpmSupport", "v2.0"),
+        uefi_data=params.get("UefiData"),
+        imds_support=_one_of(params, "ImdsSupport", "v2.0"),
+    )
+    if image.tpm_support and image.boot_mode != "uefi":
+        raise invalid("TpmSupport v2.0 requires the boot mode uefi")
+    return {"ImageId": _publish_later(world, image, machinery.publish)}
+
+
+def _one_of(params: Mapping[str, Any], name: str, *allowed: str) -> str | None:
+    value = params.get(name)
+    if value is not None and value not in allowed:
+        raise invalid(f"Value ({value}) for parameter {name[0].lower()}{name[1:]} is invalid.")
+    return value
+
+
+def _completed(world: World, call: Call, snapshot_id: str) -> Snapshot:
+    snapshot = lookup.own_snapshot(world, call, snapshot_id)
+    if snapshot.state != "completed":
+        raise Refused("IncorrectState", f"Snapshot {snapshot_id} is in invalid state - {snapshot.state}")
+    return snapshot
+
+
+def _publish_later(world: World, image: Image, work: Any, *, queue: str = "") -> str:
+    world.ledger.put(image)
+    world.ledger.later(partial(world.course.submit, queue or image.id, partial(work, world, image.id)))
+    return image.id
+
+
+def create_image(world: World, call: Call) -> Mapping[str, Any]:
+    """An image of an instance; a running one is stopped for it and started again, unless NoReboot."""
+    params = call.params
+    instance = lookup.instance(world, call, call.text("InstanceId"))
+    name = _free_name(world, call)
+    if instance.state not in ("running", "stopped"):
+        raise Refused(
+            "IncorrectInstanceState", f"The instance {instance.id} is {instance.state}, not running or stopped"
+        )
+    tags = tagging.specified(params, "image", "snapshot")
+    description = str(params.get("Description", ""))
+    image_id = new_id("ami")
+    base = []
+    taken = {}
+    for attached in instance.volumes:
+        volume = world.ledger.volumes[attached.volume_id]
+        text = f"Created by CreateImage({instance.id}) for {image_id}"
+        snapshot = snapshots.pending(world, volume, text, tags["snapshot"])
+        taken[snapshot.id] = snapshot
+        base.append(
+            DiskSpec(
+                device=attached.device,
+                snapshot_id=snapshot.id,
+                size_gib=volume.size_gib,
+                type=volume.type,
+                iops=volume.iops if volume.type != "gp2" else None,
+                throughput=volume.throughput,
+                encrypted=volume.encrypted,
+                kms_key_id=volume.kms_key_id,
+                delete_on_termination=attached.delete_on_termination,
+            )
+        )
+
+    def find(snapshot_id: str) -> Snapshot:
+        return taken.get(snapshot_id) or lookup.own_snapshot(world, call, snapshot_id)
+
+    disks = devices.parsed(params.get("BlockDeviceMappings", []), base, find, root=instance.root_device)
+    for disk in disks:
+        if disk.snapshot_id in taken:
+            world.ledger.put(taken[disk.snapshot_id])
+    source = world.ledger.images.get(instance.image_id)
+    image = Image(
+        id=image_id,
+        account=call.account,
+        region=call.region,
+        tags=tags["image"],
+        name=name,
+        description=description,
+        state="pending",
+        doom=_doom(world, call),
+        created=world.clock.now(),
+        root_device=instance.root_device,
+        mappings=disks,
+        architecture=instance.architecture,
+        ena_support=instance.ena_support,
+        sriov=instance.sriov,
+        boot_mode=instance.boot_mode,
+        tpm_support=instance.tpm_support,
+        imds_support=source.imds_support if source else None,
+        source_image_id=instance.image_id,
+        source_image_region=instance.region,
+        source_instance_id=instance.id,
+        capture=Capture(instance_id=instance.id, reboots=not params.get("NoReboot")),
+    )
+    return {"ImageId": _publish_later(world, image, machinery.capture, queue=instance.id)}
+
+
+def copy_image(world: World, call: Call) -> Mapping[str, Any]:
+    """Asked of the region where the copy is to be."""
+    before = tokens.made_before(world, call)
+    if before is not None:
+        return {"ImageId": before[0]}
+    params = call.params
+    source_region = call.text("SourceRegion")
+    if source_region not in regions():
+        raise invalid(f"Value ({source_region}) for parameter sourceRegion is invalid.")
+    source = lookup.image(world, replace(call, region=source_region), call.text("SourceImageId"))
+    if source.state != "available":
+        raise Refused("InvalidAMIID.Unavailable", f"The image ID '{source.id}' is not available: it is {source.state}")
+    name = _free_name(world, call)
+    if params.get("KmsKeyId") and not params.get("Encrypted"):
+        raise Refused(
+            "InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set."
+        )
+    tags = tagging.specified(params, "image", "snapshot")
+    image_id = new_id("ami")
+    copies, disks = [], []
+    for disk in source.mappings:
+        if disk.snapshot_id is None:
+            disks.append(disk)
+            continue
+        text = f"Copied for DestinationAmi {image_id} from SourceAmi {source.id} for SourceSnapshot {disk.snapshot_id}."
+        origin = world.ledger.snapshots[disk.snapshot_id]
+        copy = snapshots.copied(world, call, origin, description=text, tags=tags["snapshot"])
+        world.ledger.put(copy)
+        copies.append(copy)
+        disks.append(replace(disk, snapshot_id=copy.id, encrypted=copy.encrypted, kms_key_id=copy.kms_key_id))
+    image = replace(
+        source,
+        id=image_id,
+        account=call.account,
+        region=call.region,
+        tags=_copied_tags(params, source, call.account, tags["image"]),
+        name=name,
+        description=str(params.get("Description", source.description)),
+        state="pending",
+        doom=_doom(world, call),
+        created=world.clock.now(),
+        mappings=tuple(disks),
+        users=(),
+        deprecation_time=None,
+        protection="disabled",
+        source_image_id=source.id,
+        source_image_region=source_region,
+        source_instance_id=None,
+        capture=None,
+        last_launched=None,
+    )
+    tokens.remember(world, call, [image_id])
+    world.ledger.later(partial(machinery.link, world, copies))
+    return {"ImageId": _publish_later(world, image, partial(machinery.publish, delay="copy"))}
+
+
+def _copied_tags(params: Mapping[str, Any], source: Image, account: str, tags: Mapping[str, str]) -> Mapping[str, str]:
+    """Tags of the source come along if asked for, and only one's own."""
+    if not params.get("CopyImageTags") or source.account != account:
+        return tags
+    return tagging.merged(source.tags, tags)
+
+
+def deregister_image(world: World, call: Call) -> Mapping[str, Any]:
+    image = lookup.own_image(world, call, call.text("ImageId"))
+    if image.protection.startswith("enabled"):
+        raise Refused("OperationNotPermitted", f"The image {image.id} has deregistration protection enabled.")
+    world.ledger.remove(image)
+    results = []
+    if call.params.get("DeleteAssociatedSnapshots"):
+        results = [
+            {"SnapshotId": snapshot_id, "ReturnCode": _delete_snapshot(world, call, snapshot_id)}
+            for snapshot_id in _snapshot_ids([image])
+        ]
+    return {"Return": True, "DeleteSnapshotResults": results}
+
+
+def _delete_snapshot(world: World, call: Call, snapshot_id: str) -> str:
+    """What became of it, in EC2's words."""
+    snapshot = world.ledger.snapshots.get(snapshot_id)
+    if snapshot is None:
+        return "warn-not-found"
+    if snapshot_id in _snapshot_ids(world.ledger.images.in_region(call.region)):
+        return "skipped"
+    if snapshot.account != call.account:
+        return "missing-permissions"
+    snapshots.remove(world, snapshot)
+    return "success"
+
+
+def _snapshot_ids(images: Iterable[Image]) -> Sequence[str]:
+    return [disk.snapshot_id for image in images for disk in image.mappings if disk.snapshot_id]

@@ -1,0 +1,297 @@
+"""Instances as they are described."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from imagepipe.local.gateway import filters, lookup, machinery
+from imagepipe.local.gateway.filters import Getter
+from imagepipe.local.gateway.records import AttachedVolume, Instance
+from imagepipe.local.gateway.refusal import invalid
+from imagepipe.local.gateway.tagging import listed
+from imagepipe.local.gateway.wire import Call
+from imagepipe.local.gateway.world import World
+
+CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+REMEMBERED = timedelta(hours=1)  # EC2 user guide: terminated instances "remain visible for a short time"
+USER_INITIATED = "Client.UserInitiatedShutdown"
+
+
+def state_of(state: str) -> dict[str, Any]:
+    """A state as EC2 tells it, with its number."""
+    return {"Code": CODES[state], "Name": state}
+
+
+def public_ip(instance: Instance) -> str | None:
+    """The address is the machine's own; EC2 takes a public one away while the instance is stopped."""
+    gone = instance.state in ("stopped", "terminated")
+    return instance.address if instance.has_public_ip and not gone else None
+
+
+def dns_name(address: str | None, region: str) -> str:
+    return f"ec2-{address.replace('.', '-')}.{region}.compute.amazonaws.com" if address else ""
+
+
+GETTERS: Mapping[str, Getter] = {
+    "affinity": lambda row: None,
+    "architecture": lambda row: row.architecture,
+    "availability-zone": lambda row: row.zone,
+    "block-device-mapping.device-name": lambda row: [volume.device for volume in row.volumes],
+    "block-device-mapping.volume-id": lambda row: [volume.volume_id for volume in row.volumes],
+    "client-token": lambda row: row.client_token,
+    "dns-name": lambda row: dns_name(public_ip(row), row.region),
+    "hypervisor": lambda row: "xen",
+    "iam-instance-profile.name": lambda row: row.iam_profile,
+    "image-id": lambda row: row.image_id,
+    "instance-id": lambda row: row.id,
+    "instance-lifecycle": lambda row: "spot" if row.is_spot else None,
+    "instance-state-code": lambda row: CODES[row.state],
+    "instance-state-name": lambda row: row.state,
+    "instance-type": lambda row: row.instance_type,
+    "instance.group-id": lambda row: row.group_ids,
+    "ip-address": public_ip,
+    "key-name": lambda row: row.key_name,
+    "launch-index": lambda row: row.launch_index,
+    "launch-time": lambda row: row.launch_time,
+    "metadata-options.http-tokens": lambda row: row.metadata_options.get("HttpTokens"),
+    "network-interface.network-interface-id": lambda row: row.interface_id,
+    "network-interface.subnet-id": lambda row: row.subnet_id,
+    "network-interface.vpc-id": lambda row: row.vpc_id,
+    "network-interface.group-id": lambda row: row.group_ids,
+    "owner-id": lambda row: row.account,
+    "private-ip-address": lambda row: row.private_ip,
+    "reason": lambda row: row.reason,
+    "reservation-id": lambda row: row.reservation_id,
+    "root-device-name": lambda row: row.root_device,
+    "root-device-type": lambda row: "ebs",
+    "source-dest-check": lambda row: row.checks_source_dest,
+    "state-reason-code": lambda row: row.reason_code,
+    "subnet-id": lambda row: row.subnet_id,
+    "tenancy": lambda row: "default",
+    "virtualization-type": lambda row: "hvm",
+    "vpc-id": lambda row: row.vpc_id,
+}
+
+
+def visible(world: World, call: Call) -> list[Instance]:
+    """The caller's instances here; those that ended an hour ago are forgotten."""
+    horizon = world.clock.now() - REMEMBERED
+    rows = []
+    for instance in world.ledger.instances.owned(call.account, call.region):
+        if instance.ended_at is not None and instance.ended_at < horizon:
+            world.course.submit(instance.id, partial(machinery.forget, world, instance.id))
+        else:
+            rows.append(instance)
+    return rows
+
+
+def _chosen(world: World, call: Call) -> list[Instance]:
+    rows = visible(world, call)
+    if call.params.get("InstanceIds"):
+        wanted = {found.id for found in lookup.instances(world, call, call.params["InstanceIds"])}
+        rows = [row for row in rows if row.id in wanted]
+    return rows
+
+
+def describe_instances(world: World, call: Call) -> Mapping[str, Any]:
+    getters = dict(GETTERS)
+    getters["instance.group-name"] = lambda row: [group["GroupName"] for group in _groups(world, row)]
+    rows = filters.select(_chosen(world, call), call.filters(), getters)
+    shown, token = filters.page(rows, call.params, ids="InstanceIds")
+    by_reservation: dict[str, list[Instance]] = {}
+    for row in shown:
+        by_reservation.setdefault(row.reservation_id, []).append(row)
+    return {
+        "Reservations": [reservation(world, members) for members in by_reservation.values()],
+        "NextToken": token,
+    }
+
+
+def reservation(world: World, instances: Sequence[Instance]) -> dict[str, Any]:
+    """What one launch made."""
+    return {
+        "ReservationId": instances[0].reservation_id,
+        "OwnerId": instances[0].account,
+        "Groups": [],
+        "Instances": [described(world, instance) for instance in instances],
+    }
+
+
+def _groups(world: World, instance: Instance) -> list[dict[str, str]]:
+    found = (world.ledger.groups.get(group_id) for group_id in instance.group_ids)
+    return [{"GroupId": group.id, "GroupName": group.name} for group in found if group]
+
+
+def described(world: World, instance: Instance) -> dict[str, Any]:
+    """An instance as DescribeInstances answers it."""
+    ended = instance.state == "terminated"
+    address = public_ip(instance)
+    options = instance.metadata_options
+    return {
+        "AmiLaunchIndex": instance.launch_index,
+        "Architecture": instance.architecture,
+        "BlockDeviceMappings": [_attached(volume) for volume in instance.volumes],
+        "BootMode": instance.boot_mode,
+        "CapacityReservationSpecification": {"CapacityReservationPreference": "open"},
+        "ClientToken": instance.client_token,
+        "CpuOptions": {"CoreCount": 1, "ThreadsPerCore": 2},
+        "EbsOptimized": instance.ebs_optimized,
+        "EnaSupport": instance.ena_support,
+        "EnclaveOptions": {"Enabled": False},
+        "HibernationOptions": {"Configured": False},
+        "Hypervisor": "xen",
+        "IamInstanceProfile": _profile(instance),
+        "ImageId": instance.image_id,
+        "InstanceId": instance.id,
+        "InstanceLifecycle": "spot" if instance.is_spot else None,
+        "InstanceType": instance.instance_type,
+        "KeyName": instance.key_name,
+        "LaunchTime": instance.launch_time,
+        "MetadataOptions": {
+            "State": "applied",
+            "HttpTokens": options.get("HttpTokens"),
+            "HttpPutResponseHopLimit": int(options.get("HttpPutResponseHopLimit", "1")),
+            "HttpEndpoint": options.get("HttpEndpoint"),
+            "HttpProtocolIpv6": options.get("HttpProtocolIpv6"),
+            "InstanceMetadataTags": options.get("InstanceMetadataTags"),
+        },
+        "Monitoring": {"State": "enabled" if instance.monitoring else "disabled"},
+        "NetworkInterfaces": [] if ended else [_interface(world, instance, address)],
+        "Placement": {"AvailabilityZone": instance.zone, "GroupName": "", "Tenancy": "default"},
+        "PlatformDetails": "Linux/UNIX",
+        "PrivateDnsName": "" if ended else f"ip-{instance.private_ip.replace('.', '-')}.ec2.internal",
+        "PrivateIpAddress": None if ended else instance.private_ip,
+        "ProductCodes": [],
+        "PublicDnsName": dns_name(address, instance.region),
+        "PublicIpAddress": address,
+        "RootDeviceName": instance.root_device,
+        "RootDeviceType": "ebs",
+        "SecurityGroups": [] if ended else _groups(world, instance),
+        "SourceDestCheck": instance.checks_source_dest,
+        "SriovNetSupport": instance.sriov,
+        "State": state_of(instance.state),
+        "StateReason": {"Code": instance.reason_code, "Message": instance.reason} if instance.reason_code else None,
+        "StateTransitionReason": "User initiated" if instance.reason_code == USER_INITIATED else "",
+        "SubnetId": None if ended else instance.subnet_id,
+        "Tags": listed(instance.tags),
+        "TpmSupport": instance.tpm_support,
+        "UsageOperation": "RunInstances",
+        "VirtualizationType": "hvm",
+        "VpcId": None if ended else instance.vpc_id,
+    }
+
+
+def _profile(instance: Instance) -> dict[str, str] | None:
+    if not instance.iam_profile:
+        return None
+    name = instance.iam_profile.rpartition("/")[2]
+    return {"Arn": f"arn:aws:iam::{instance.account}:instance-profile/{name}", "Id": f"AIPA{instance.id[2:].upper()}"}
+
+
+def _attached(volume: AttachedVolume) -> dict[str, Any]:
+    return {
+        "DeviceName": volume.device,
+        "Ebs": {
+            "VolumeId": volume.volume_id,
+            "Status": "attached",
+            "AttachTime": volume.attach_time,
+            "DeleteOnTermination": volume.delete_on_termination,
+        },
+    }
+
+
+def _interface(world: World, instance: Instance, address: str | None) -> dict[str, Any]:
+    association = {"IpOwnerId": "amazon", "PublicIp": address, "PublicDnsName": dns_name(address, instance.region)}
+    return {
+        "NetworkInterfaceId": instance.interface_id,
+        "Status": "in-use",
+        "InterfaceType": "interface",
+        "OwnerId": instance.account,
+        "SubnetId": instance.subnet_id,
+        "VpcId": instance.vpc_id,
+        "PrivateIpAddress": instance.private_ip,
+        "PrivateIpAddresses": [
+            {
+                "Primary": True,
+                "PrivateIpAddress": instance.private_ip,
+                "Association": association if address else None,
+            }
+        ],
+        "Association": association if address else None,
+        "Attachment": {
+            "AttachmentId": f"eni-attach-{instance.interface_id[4:]}",
+            "AttachTime": instance.launch_time,
+            "DeleteOnTermination": True,
+            "DeviceIndex": 0,
+            "NetworkCardIndex": 0,
+            "Status": "attached",
+        },
+        "Groups": _groups(world, instance),
+        "SourceDestCheck": instance.checks_source_dest,
+        "MacAddress": "02:" + ":".join(instance.interface_id[-10:][i : i + 2] for i in range(0, 10, 2)),
+        "Description": "",
+        "Ipv6Addresses": [],
+    }
+
+
+def describe_instance_status(world: World, call: Call) -> Mapping[str, Any]:
+    rows = _chosen(world, call)
+    if not call.params.get("IncludeAllInstances"):
+        rows = [row for row in rows if row.state == "running"]
+    rows = filters.select(rows, call.filters(), GETTERS)
+    shown, token = filters.page(rows, call.params, ids="InstanceIds")
+    return {"InstanceStatuses": [_status(row) for row in shown], "NextToken": token}
+
+
+def _status(row: Instance) -> dict[str, Any]:
+    word = "ok" if row.state == "running" else "not-applicable"
+    details = [{"Name": "reachability", "Status": "passed"}] if row.state == "running" else []
+    return {
+        "InstanceId": row.id,
+        "AvailabilityZone": row.zone,
+        "InstanceState": state_of(row.state),
+        "InstanceStatus": {"Status": word, "Details": details},
+        "SystemStatus": {"Status": word, "Details": details},
+    }
+
+
+def get_console_output(world: World, call: Call) -> Mapping[str, Any]:
+    instance = lookup.instance(world, call, call.text("InstanceId"))
+    return {
+        "InstanceId": instance.id,
+        "Output": base64.b64encode(world.driver.console(instance.id)).decode(),
+        "Timestamp": world.clock.now(),
+    }
+
+
+def describe_instance_attribute(world: World, call: Call) -> Mapping[str, Any]:
+    instance = lookup.instance(world, call, call.text("InstanceId"))
+    attribute = call.text("Attribute")
+    answers: dict[str, tuple[str, Any]] = {
+        "instanceType": ("InstanceType", {"Value": instance.instance_type}),
+        "userData": ("UserData", {"Value": instance.user_data or None}),
+        "disableApiTermination": ("DisableApiTermination", {"Value": instance.protects_termination}),
+        "disableApiStop": ("DisableApiStop", {"Value": instance.protects_stop}),
+        "instanceInitiatedShutdownBehavior": (
+            "InstanceInitiatedShutdownBehavior",
+            {"Value": instance.shutdown_behavior},
+        ),
+        "rootDeviceName": ("RootDeviceName", {"Value": instance.root_device}),
+        "blockDeviceMapping": ("BlockDeviceMappings", [_attached(volume) for volume in instance.volumes]),
+        "sourceDestCheck": ("SourceDestCheck", {"Value": instance.checks_source_dest}),
+        "groupSet": ("Groups", _groups(world, instance)),
+        "ebsOptimized": ("EbsOptimized", {"Value": instance.ebs_optimized}),
+        "sriovNetSupport": ("SriovNetSupport", {"Value": instance.sriov}),
+        "enaSupport": ("EnaSupport", {"Value": instance.ena_support}),
+        "productCodes": ("ProductCodes", []),
+        "kernel": ("KernelId", {}),
+        "ramdisk": ("RamdiskId", {}),
+    }
+    if attribute not in answers:
+        raise invalid(f"Value ({attribute}) for parameter attribute is invalid. Unknown attribute.")
+    name, value = answers[attribute]
+    return {"InstanceId": instance.id, name: value}

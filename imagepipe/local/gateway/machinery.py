@@ -1,0 +1,367 @@
+"""What happens to machines and disks after an answer: each function here is work for a queue of the course.
+
+Each reads the ledger when its turn comes and does nothing if the thing has moved on meanwhile, so each may be
+done again after a restart, from wherever the process before it was killed.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+
+from imagepipe.local.disks import DiskError, StoreFull
+from imagepipe.local.gateway.records import Instance, Rule, Snapshot, Volume
+from imagepipe.local.gateway.world import World
+from imagepipe.local.machines.api import Disk, Ingress, Machine, MachineError, Seed
+
+log = logging.getLogger(__name__)
+
+GIB = 1 << 30
+Broken = (MachineError, StoreFull, DiskError, OSError)
+"""What a driver and the disks fail with. The gateway tells it by the thing's state and reason, as EC2 does."""
+
+
+def machine_of(world: World, instance: Instance) -> Machine:
+    """The instance as its driver needs it, root device first."""
+    attached = sorted(instance.volumes, key=lambda volume: volume.device != instance.root_device)
+    return Machine(
+        id=instance.id,
+        address=instance.address,
+        disks=tuple(Disk(volume.device, world.disks.volume_path(volume.volume_id)) for volume in attached),
+        seed=Seed(
+            instance_id=instance.id,
+            hostname=f"ip-{instance.private_ip.replace('.', '-')}",
+            region=instance.region,
+            user_data=base64.b64decode(instance.user_data),
+            public_keys=instance.public_keys,
+        ),
+    )
+
+
+def ingress_of(world: World, instance: Instance) -> list[Ingress]:
+    """What the instance's groups let in. A rule that names a group means the addresses of its members."""
+    opened: dict[Ingress, None] = {}
+    for group_id in instance.group_ids:
+        group = world.ledger.groups.get(group_id)
+        for rule in group.ingress if group else ():
+            for cidr in _sources(world, rule):
+                opened[Ingress(rule.protocol, rule.from_port, rule.to_port, cidr)] = None
+    return list(opened)
+
+
+def _sources(world: World, rule: Rule) -> Iterable[str]:
+    if rule.cidr:
+        yield rule.cidr
+    elif rule.group_id:
+        for member in world.ledger.instances:
+            if rule.group_id in member.group_ids and member.state in ("pending", "running"):
+                yield f"{member.address}/32"
+
+
+def boot(world: World, instance_id: str) -> None:
+    """pending -> running: make the volumes that are still to be made, and start the machine."""
+    instance = world.ledger.instances.get(instance_id)
+    if instance is None or instance.state != "pending":
+        return
+    world.course.delay("run")
+    try:
+        if instance_id in world.driver.running():  # started by a process that was killed before it said so
+            world.driver.stop(instance_id, force=True)
+        for attached in instance.volumes:
+            make_volume(world, attached.volume_id, state="in-use")
+        world.driver.start(machine_of(world, instance), ingress_of(world, instance))
+    except Broken as error:
+        log.exception("starting instance %s failed", instance_id)
+        _boot_failed(world, instance_id, error, goes_back=instance.has_run)
+        return
+    with world.ledger.change():
+        instance = world.ledger.instances[instance_id]
+        if instance.state == "pending":
+            world.ledger.put(replace(instance, state="running", has_run=True, reason_code="", reason=""))
+
+
+def _boot_failed(world: World, instance_id: str, error: Exception, *, goes_back: bool) -> None:
+    """A first start that fails terminates the instance, a later one leaves it stopped, as on EC2."""
+    code = "Client.VolumeLimitExceeded" if isinstance(error, StoreFull) else "Server.InternalError"
+    with world.ledger.change():
+        instance = world.ledger.instances[instance_id]
+        if instance.state != "pending":
+            return
+        state = "stopped" if goes_back else "shutting-down"
+        world.ledger.put(replace(instance, state=state, reason_code=code, reason=f"{code}: {error}"))
+    if not goes_back:
+        terminate(world, instance_id)
+
+
+def stop(world: World, instance_id: str, *, force: bool = False) -> None:
+    """stopping -> stopped: when this is done the disks hold all that the machine wrote."""
+    instance = world.ledger.instances.get(instance_id)
+    if instance is None or instance.state != "stopping":
+        return
+    world.course.delay("stop")
+    if not _power_off(world, instance_id, force=force):
+        return
+    with world.ledger.change():
+        instance = world.ledger.instances[instance_id]
+        if instance.state == "stopping":
+            world.ledger.put(replace(instance, state="stopped"))
+
+
+def _power_off(world: World, instance_id: str, *, force: bool) -> bool:
+    """A machine that will not be stopped in order is stopped at once; one that will not be stopped stays."""
+    for hard in (force, True):
+        try:
+            world.driver.stop(instance_id, force=hard)
+        except Broken as error:
+            log.exception("stopping instance %s failed", instance_id)
+            failure = error
+        else:
+            return True
+    with world.ledger.change():
+        instance = world.ledger.instances[instance_id]
+        world.ledger.put(replace(instance, reason_code="Server.InternalError", reason=str(failure)))
+    return False
+
+
+def terminate(world: World, instance_id: str) -> None:
+    """shutting-down -> terminated: the machine is gone, and those volumes that go with it."""
+    instance = world.ledger.instances.get(instance_id)
+    if instance is None or instance.state != "shutting-down":
+        return
+    world.course.delay("terminate")
+    if not _power_off(world, instance_id, force=True):
+        return
+    for attached in instance.volumes:
+        if attached.delete_on_termination:
+            world.disks.delete_volume(attached.volume_id)
+    with world.ledger.change():
+        instance = world.ledger.instances[instance_id]
+        for attached in instance.volumes:
+            volume = world.ledger.volumes.get(attached.volume_id)
+            if volume is None:
+                continue
+            if attached.delete_on_termination:
+                world.ledger.remove(volume)
+            else:
+                world.ledger.put(replace(volume, state="available", instance_id=None))
+        world.ledger.put(replace(instance, state="terminated", ended_at=world.clock.now(), volumes=()))
+
+
+def exited(world: World, instance_id: str) -> None:
+    """The machine powered itself off: the instance is stopped or terminated, as it was launched to be."""
+    code = "Client.InstanceInitiatedShutdown"
+    with world.ledger.change():
+        instance = world.ledger.instances.get(instance_id)
+        if instance is None or instance.state != "running" or instance_id in world.driver.running():
+            return
+        ends = instance.shutdown_behavior == "terminate"
+        world.ledger.put(
+            replace(
+                instance,
+                state="shutting-down" if ends else "stopped",
+                reason_code=code,
+                reason=f"{code}: Instance initiated shutdown",
+            )
+        )
+    if ends:
+        terminate(world, instance_id)
+
+
+def reboot(world: World, instance_id: str) -> None:
+    """Ask the machine to boot again; the instance stays running."""
+    instance = world.ledger.instances.get(instance_id)
+    if instance is None or instance.state != "running":
+        return
+    try:
+        world.driver.reboot(instance_id)
+    except Broken:
+        log.exception("rebooting instance %s failed", instance_id)
+
+
+def open_ports(world: World, instance_id: str) -> None:
+    """Tell the driver what the instance's groups let in now."""
+    instance = world.ledger.instances.get(instance_id)
+    if instance is None or instance.state != "running":
+        return
+    try:
+        world.driver.set_ingress(instance_id, ingress_of(world, instance))
+    except Broken:
+        log.exception("opening the ports of instance %s failed", instance_id)
+
+
+def forget(world: World, instance_id: str) -> None:
+    """The instance is no longer described by anybody."""
+    with world.ledger.change():
+        instance = world.ledger.instances.get(instance_id)
+        if instance is not None and instance.state == "terminated":
+            world.ledger.remove(instance)
+    world.driver.forget(instance_id)
+
+
+def make_volume(world: World, volume_id: str, *, state: str = "available") -> None:
+    """creating -> available or in-use. Raises what went wrong."""
+    volume = world.ledger.volumes.get(volume_id)
+    if volume is None or volume.state != "creating":
+        return
+    world.course.delay("volume")
+    world.disks.delete_volume(volume_id)
+    world.disks.create_volume(volume_id, size_bytes=volume.size_gib * GIB, snapshot_id=volume.snapshot_id)
+    with world.ledger.change():
+        world.ledger.put(replace(world.ledger.volumes[volume_id], state=state))
+
+
+def create_volume(world: World, volume_id: str) -> None:
+    """The same for a volume that nothing waits for: it tells of failure by its state."""
+    try:
+        make_volume(world, volume_id)
+    except Broken:
+        log.exception("making volume %s failed", volume_id)
+        with world.ledger.change():
+            volume = world.ledger.volumes.get(volume_id)
+            if volume is not None:
+                world.ledger.put(replace(volume, state="error"))
+
+
+def delete_volume(world: World, volume_id: str) -> None:
+    """deleting -> gone."""
+    world.disks.delete_volume(volume_id)
+    with world.ledger.change():
+        volume = world.ledger.volumes.get(volume_id)
+        if volume is not None and volume.state == "deleting":
+            world.ledger.remove(volume)
+
+
+def queue_of(volume: Volume) -> str:
+    """The queue in which a volume's work must wait its turn."""
+    return volume.instance_id or volume.id
+
+
+def standing_still(world: World, volumes: Iterable[str]) -> AbstractContextManager[None]:
+    """While inside, nothing is written to these volumes of one instance."""
+    for volume_id in volumes:
+        volume = world.ledger.volumes.get(volume_id)
+        if volume and volume.instance_id and volume.instance_id in world.driver.running():
+            return world.driver.quiesced(volume.instance_id)
+    return nullcontext()
+
+
+def take_snapshots(world: World, snapshot_ids: Iterable[str]) -> None:
+    """pending -> completed, all of one moment; or error, with the reason."""
+    pending = [
+        snapshot
+        for snapshot in map(world.ledger.snapshots.get, snapshot_ids)
+        if snapshot is not None and snapshot.state == "pending"
+    ]
+    try:
+        with standing_still(world, (snapshot.volume_id for snapshot in pending)):
+            for snapshot in pending:
+                world.disks.snapshot(snapshot.volume_id, snapshot.id)
+    except Broken as error:
+        log.exception("taking snapshots %s failed", [snapshot.id for snapshot in pending])
+        end_snapshots(world, pending, error=str(error))
+        return
+    world.course.delay("snapshot")
+    end_snapshots(world, pending)
+
+
+def end_snapshots(world: World, snapshots: Iterable[Snapshot], *, error: str = "") -> None:
+    """Say that they are there, or why they are not. One that was deleted meanwhile leaves no bytes."""
+    with world.ledger.change():
+        for snapshot in snapshots:
+            present = world.ledger.snapshots.get(snapshot.id)
+            if present is None:
+                world.disks.delete_snapshot(snapshot.id)
+            elif error:
+                world.ledger.put(replace(present, state="error", message=error))
+            else:
+                world.ledger.put(replace(present, state="completed", progress=100, completion_time=world.clock.now()))
+
+
+def finish_copy(world: World, snapshot_id: str) -> None:
+    """pending -> completed for a copy; its bytes were linked when it was asked for."""
+    snapshot = world.ledger.snapshots.get(snapshot_id)
+    if snapshot is None or snapshot.state != "pending":
+        return
+    failure = link(world, [snapshot])
+    if not failure:
+        world.course.delay("copy")
+    end_snapshots(world, [snapshot], error=failure)
+
+
+def link(world: World, snapshots: Iterable[Snapshot]) -> str:
+    """Give copies the bytes of what they copy; what went wrong, or nothing."""
+    for snapshot in snapshots:
+        assert snapshot.copied_from
+        if world.disks.snapshot_path(snapshot.id).exists():
+            continue
+        try:
+            world.disks.copy_snapshot(snapshot.copied_from, snapshot.id)
+        except Broken as error:
+            log.exception("copying snapshot %s to %s failed", snapshot.copied_from, snapshot.id)
+            return f"copying {snapshot.copied_from}: {error}"
+    return ""
+
+
+def publish(world: World, image_id: str, *, delay: str = "image") -> None:
+    """pending -> available, once the snapshots are completed; or failed, with the reason."""
+    image = world.ledger.images.get(image_id)
+    if image is None or image.state != "pending":
+        return
+    copies = [
+        snapshot
+        for snapshot in (world.ledger.snapshots.get(disk.snapshot_id or "") for disk in image.mappings)
+        if snapshot is not None and snapshot.copied_from and snapshot.state == "pending"
+    ]
+    failure = link(world, copies)
+    if not failure:
+        world.course.delay(delay)
+    end_snapshots(world, copies, error=failure)
+    end_image(world, image_id)
+
+
+def end_image(world: World, image_id: str) -> None:
+    """The image is available if all that it maps is there."""
+    with world.ledger.change():
+        image = world.ledger.images.get(image_id)
+        if image is None or image.state != "pending":
+            return
+        found = [world.ledger.snapshots.get(disk.snapshot_id) for disk in image.mappings if disk.snapshot_id]
+        lost = [snapshot.message or snapshot.state for snapshot in found if snapshot and snapshot.state != "completed"]
+        if None in found:
+            lost.append("a snapshot was deleted")
+        reason = image.doom or "; ".join(lost)
+        world.ledger.put(replace(image, state="failed" if reason else "available", reason=reason, capture=None))
+
+
+def capture(world: World, image_id: str) -> None:
+    """CreateImage's work: the instance stopped if it was agreed, its volumes snapshotted, and started again."""
+    image = world.ledger.images.get(image_id)
+    if image is None or image.state != "pending" or image.capture is None:
+        return
+    instance = world.ledger.instances.get(image.capture.instance_id)
+    wanted = [disk.snapshot_id for disk in image.mappings if disk.snapshot_id]
+    if image.capture.reboots and instance and instance.state == "running":
+        _power_off(world, instance.id, force=False)
+        take_snapshots(world, wanted)
+        resume(world, instance.id)
+    else:
+        take_snapshots(world, wanted)
+    world.course.delay("image")
+    end_image(world, image_id)
+
+
+def resume(world: World, instance_id: str) -> None:
+    """Start the machine of an instance that has been running all along, as far as anybody was told."""
+    instance = world.ledger.instances.get(instance_id)
+    if instance is None or instance.state != "running" or instance_id in world.driver.running():
+        return
+    try:
+        world.driver.start(machine_of(world, instance), ingress_of(world, instance))
+    except Broken as error:
+        log.exception("starting instance %s again failed", instance_id)
+        with world.ledger.change():
+            code = "Server.InternalError"
+            world.ledger.put(replace(instance, state="stopped", reason_code=code, reason=f"{code}: {error}"))

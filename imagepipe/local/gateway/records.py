@@ -1,0 +1,232 @@
+"""What the gateway keeps: one frozen record a thing, as it goes to disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What all things of EC2 share."""
+
+    id: str
+    account: str
+    """The owner's account id."""
+    region: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskSpec:
+    """A volume as a mapping asks for it, or as an image promises it."""
+
+    device: str
+    snapshot_id: str | None = None
+    size_gib: int = 0
+    type: str = "gp2"
+    iops: int | None = None
+    throughput: int | None = None
+    encrypted: bool = False
+    kms_key_id: str | None = None
+    delete_on_termination: bool = True
+    virtual_name: str | None = None
+    """`ephemeral0`: an instance store volume, which is recorded and has no bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachedVolume:
+    """A volume where an instance has it."""
+
+    device: str
+    volume_id: str
+    delete_on_termination: bool
+    attach_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance(Record):
+    """An instance, and all that its machine needs to be started again."""
+
+    reservation_id: str
+    client_token: str = ""
+    launch_index: int = 0
+    image_id: str
+    instance_type: str
+    state: str
+    reason_code: str = ""
+    reason: str = ""
+    launch_time: datetime
+    has_run: bool = False
+    """It was running at least once: a start that fails then leaves it stopped."""
+    ended_at: datetime | None = None
+    """When it became terminated."""
+    zone: str
+    vpc_id: str
+    subnet_id: str
+    address: str
+    """The loopback address where its ports are, whatever the API calls it."""
+    private_ip: str
+    has_public_ip: bool = True
+    interface_id: str
+    group_ids: tuple[str, ...]
+    key_name: str | None = None
+    public_keys: tuple[str, ...] = ()
+    """The key pair's public half as it was at launch: the pair may be deleted before the next start."""
+    user_data: str = ""
+    """Base64, as it came."""
+    shutdown_behavior: str = "stop"
+    protects_termination: bool = False
+    protects_stop: bool = False
+    checks_source_dest: bool = True
+    monitoring: bool = False
+    ebs_optimized: bool = False
+    is_spot: bool = False
+    iam_profile: str | None = None
+    metadata_options: Mapping[str, str] = field(default_factory=dict)
+    architecture: str = "x86_64"
+    boot_mode: str | None = None
+    ena_support: bool = True
+    sriov: str | None = None
+    tpm_support: str | None = None
+    root_device: str
+    volumes: tuple[AttachedVolume, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume(Record):
+    """A volume; its bytes are the Disks' file of the same id."""
+
+    zone: str
+    size_gib: int
+    type: str
+    iops: int | None = None
+    throughput: int | None = None
+    snapshot_id: str | None = None
+    encrypted: bool = False
+    kms_key_id: str | None = None
+    state: str
+    create_time: datetime
+    instance_id: str | None = None
+    """What it is attached to; device and flags stand in the instance's own list."""
+    client_token: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot(Record):
+    """A snapshot; its bytes are the Disks' file of the same id once it is completed."""
+
+    volume_id: str
+    size_gib: int
+    state: str
+    progress: int = 0
+    message: str = ""
+    description: str = ""
+    start_time: datetime
+    completion_time: datetime | None = None
+    encrypted: bool = False
+    kms_key_id: str | None = None
+    copied_from: str | None = None
+    """The snapshot, of whatever region, whose bytes these are."""
+    users: tuple[str, ...] = ()
+    """Accounts that may create volumes of it; `all` for everybody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capture:
+    """How a CreateImage is to be done, kept until it is, so that a restart can finish it."""
+
+    instance_id: str
+    reboots: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image(Record):
+    """An image; its bytes are those of the snapshots that it maps."""
+
+    name: str
+    description: str = ""
+    state: str
+    reason: str = ""
+    doom: str = ""
+    """Why the image will go to `failed`, where a fault was asked for."""
+    created: datetime
+    root_device: str
+    mappings: tuple[DiskSpec, ...]
+    architecture: str = "x86_64"
+    virtualization: str = "hvm"
+    ena_support: bool = False
+    sriov: str | None = None
+    boot_mode: str | None = None
+    tpm_support: str | None = None
+    uefi_data: str | None = None
+    imds_support: str | None = None
+    users: tuple[str, ...] = ()
+    """Launch permissions: account ids, ARNs of organizations and units, and `all`."""
+    deprecation_time: datetime | None = None
+    protection: str = "disabled"
+    """Deregistration protection, in EC2's words."""
+    source_image_id: str | None = None
+    source_image_region: str | None = None
+    source_instance_id: str | None = None
+    capture: Capture | None = None
+    last_launched: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPair(Record):
+    """The public half of a key pair."""
+
+    name: str
+    type: str
+    public_key: str
+    """An OpenSSH line."""
+    fingerprint: str
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One source or destination of a security group, as EC2 numbers them."""
+
+    id: str
+    protocol: str
+    from_port: int
+    to_port: int
+    cidr: str | None = None
+    cidr_v6: str | None = None
+    prefix_list: str | None = None
+    group_id: str | None = None
+    group_account: str | None = None
+    description: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityGroup(Record):
+    """A security group and its rules."""
+
+    name: str
+    description: str
+    vpc_id: str
+    ingress: tuple[Rule, ...] = ()
+    egress: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token(Record):
+    """A client token that was used: the same request again gets the same answer, another one is refused."""
+
+    digest: str
+    """Of the request's parameters."""
+    made: tuple[str, ...]
+    """Ids of what the first request made."""
+    used: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting(Record):
+    """A number or text of the cloud itself: how far the clock was set forward, for one."""
+
+    value: str

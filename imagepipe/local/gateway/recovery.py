@@ -1,0 +1,114 @@
+"""After a start: the machines that live on are adopted, and what was pending is taken up again.
+
+The process before may have been killed at any moment. Everything that it had answered is in the ledger; what it
+had not finished is found there by its state, and submitted again to the same queues.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from imagepipe.local.gateway import machinery
+from imagepipe.local.gateway.records import Instance
+from imagepipe.local.gateway.world import World
+
+log = logging.getLogger(__name__)
+
+
+def recover(world: World) -> None:
+    """Submit all work that is outstanding. Order matters within a queue alone: snapshots before what follows."""
+    world.disks.sweep()
+    _sweep_disks(world)
+    running = world.driver.running()
+    _reap(world, running)
+    _resume_snapshots(world)
+    _resume_images(world)
+    _resume_volumes(world)
+    for instance in world.ledger.instances:
+        _resume_instance(world, instance, instance.id in running)
+
+
+def _sweep_disks(world: World) -> None:
+    """Delete files that no record names: a record goes before its file does."""
+    for path, known in (
+        (world.disks.volume_path("vol"), {row.id for row in world.ledger.volumes}),
+        (world.disks.snapshot_path("snap"), {row.id for row in world.ledger.snapshots}),
+    ):
+        for file in path.parent.glob(f"{path.stem}-*{path.suffix}"):
+            if file.stem not in known:
+                log.info("deleting %s, which nothing names", file)
+                file.unlink(missing_ok=True)
+
+
+def _reap(world: World, running: frozenset[str]) -> None:
+    """Stop machines that should not be running: nobody's, or those of instances that had ended."""
+    for machine_id in running:
+        instance = world.ledger.instances.get(machine_id)
+        if instance is None or instance.state in ("stopped", "terminated"):
+            log.warning("stopping machine %s, which no instance needs", machine_id)
+            world.course.submit(machine_id, partial(world.driver.stop, machine_id, force=True))
+
+
+def _resume_instance(world: World, instance: Instance, is_running: bool) -> None:
+    work: Callable[[World, str], None] | None
+    match instance.state:
+        case "pending":
+            work = machinery.boot
+        case "stopping":
+            work = machinery.stop
+        case "shutting-down":
+            work = machinery.terminate
+        case "running" if is_running:
+            work = machinery.open_ports
+        case "running":
+            # It powered itself off, or the whole computer did; an image being made may have stopped it.
+            work = machinery.resume if _is_being_imaged(world, instance) else machinery.exited
+        case _:
+            return
+    world.course.submit(instance.id, partial(work, world, instance.id))
+
+
+def _is_being_imaged(world: World, instance: Instance) -> bool:
+    return any(
+        image.capture is not None and image.capture.instance_id == instance.id and image.capture.reboots
+        for image in world.ledger.images
+        if image.state == "pending"
+    )
+
+
+def _resume_snapshots(world: World) -> None:
+    captured = {
+        disk.snapshot_id for image in world.ledger.images if image.state == "pending" for disk in image.mappings
+    }
+    taken: dict[str, list[str]] = {}
+    for snapshot in world.ledger.snapshots:
+        if snapshot.state != "pending" or snapshot.id in captured:
+            continue
+        if snapshot.copied_from:
+            world.course.submit(snapshot.id, partial(machinery.finish_copy, world, snapshot.id))
+            continue
+        volume = world.ledger.volumes.get(snapshot.volume_id)
+        taken.setdefault(machinery.queue_of(volume) if volume else snapshot.volume_id, []).append(snapshot.id)
+    for queue, ids in taken.items():
+        world.course.submit(queue, partial(machinery.take_snapshots, world, tuple(ids)))
+
+
+def _resume_images(world: World) -> None:
+    for image in world.ledger.images:
+        if image.state != "pending":
+            continue
+        if image.capture is not None:
+            work = partial(machinery.capture, world, image.id)
+            world.course.submit(image.capture.instance_id, work)
+        else:
+            world.course.submit(image.id, partial(machinery.publish, world, image.id))
+
+
+def _resume_volumes(world: World) -> None:
+    for volume in world.ledger.volumes:
+        if volume.state == "deleting":
+            world.course.submit(volume.id, partial(machinery.delete_volume, world, volume.id))
+        elif volume.state == "creating" and volume.instance_id is None:
+            world.course.submit(volume.id, partial(machinery.create_volume, world, volume.id))

@@ -1,0 +1,34 @@
+"""What the gateway says no with: EC2's own codes, so that a client meets the same branch as on EC2."""
+
+from __future__ import annotations
+
+
+class Refused(Exception):
+    """A request that EC2 would refuse, with EC2's code (EC2 API reference, "Error codes")."""
+
+    def __init__(self, code: str, message: str, *, status: int = 400) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.status = status
+        """HTTP status: 400 for the caller's faults, 5xx for ours."""
+
+
+def missing(parameter: str) -> Refused:
+    """The request lacks a parameter."""
+    return Refused("MissingParameter", f"The request must contain the parameter {parameter}")
+
+
+def invalid(message: str) -> Refused:
+    """A value that can never be right."""
+    return Refused("InvalidParameterValue", message)
+
+
+def conflicting(message: str) -> Refused:
+    """Parameters that do not go together."""
+    return Refused("InvalidParameterCombination", message)
+
+
+def unsupported(message: str) -> Refused:
+    """What EC2 can do and the local cloud cannot."""
+    return Refused("UnsupportedOperation", message)

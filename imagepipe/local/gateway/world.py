@@ -1,0 +1,162 @@
+"""What every action works with: the ledger, the disks, the machines, the network, the time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from threading import Event
+
+from imagepipe.clock import Clock, iso
+from imagepipe.local.base import BaseImage
+from imagepipe.local.disks import Disks
+from imagepipe.local.gateway.course import Course
+from imagepipe.local.gateway.faults import Faults
+from imagepipe.local.gateway.ledger import Ledger
+from imagepipe.local.gateway.naming import new_id, stable_id
+from imagepipe.local.gateway.network import Network
+from imagepipe.local.gateway.records import DiskSpec, Image, Rule, SecurityGroup, Setting, Snapshot
+from imagepipe.local.machines.api import Driver
+
+DEBIAN = "136693071363"  # wiki.debian.org/Cloud/AmazonEC2Image: the account of Debian's official images
+ANYWHERE = "all-regions"
+
+
+class CloudClock:
+    """The time of the cloud: another clock's, set forward as far as somebody asked; it stays so on disk."""
+
+    def __init__(self, clock: Clock, ledger: Ledger) -> None:
+        self._clock = clock
+        self._ledger = ledger
+
+    def now(self) -> datetime:
+        """Whole milliseconds, as EC2 tells the time."""
+        moment = self._clock.now() + self._offset()
+        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+    def wait(self, event: Event, seconds: float) -> bool:
+        return self._clock.wait(event, seconds)
+
+    def advance(self, seconds: float) -> str:
+        """Set the clock forward; gives the time that it then shows."""
+        offset = self._offset() + timedelta(seconds=seconds)
+        with self._ledger.change():
+            self._ledger.put(Setting(id="clock", account="", region=ANYWHERE, value=str(offset.total_seconds())))
+        return iso(self.now())
+
+    def _offset(self) -> timedelta:
+        setting = self._ledger.settings.get("clock")
+        return timedelta(seconds=float(setting.value)) if setting else timedelta()
+
+
+class World:
+    """One local cloud, as actions see it."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        disks: Disks,
+        driver: Driver,
+        network: Network,
+        base: BaseImage,
+        clock: Clock,
+        faults: Faults,
+        delays: Mapping[str, float],
+    ) -> None:
+        self.ledger = ledger
+        self.disks = disks
+        self.driver = driver
+        self.network = network
+        self.base = base
+        self.clock = CloudClock(clock, ledger)
+        self.faults = faults
+        self.course = Course(clock, delays)
+
+    def settle(self, account: str, region: str) -> None:
+        """Make the region as a new account finds it: default VPC, default groups, Debian's image."""
+        self.network.settle(account, region)
+        self._settle_base(region)
+        grouped = {group.vpc_id for group in self.ledger.groups.owned(account, region) if group.name == "default"}
+        for vpc_id in self.network.vpc_ids(account, region):
+            if vpc_id not in grouped:
+                with self.ledger.change():
+                    self.ledger.put(default_group(account, region, vpc_id))
+
+    def _settle_base(self, region: str) -> None:
+        made = iso(self.base.created)
+        image_id = stable_id("ami", self.base.name, made, region)
+        if self.ledger.images.get(image_id) is not None:
+            return
+        snapshot_id = stable_id("snap", self.base.name, made, region)
+        if not self.disks.snapshot_path(snapshot_id).exists():
+            self.disks.adopt_snapshot(self.base.path, snapshot_id)
+        with self.ledger.change():
+            self.ledger.put(
+                Snapshot(
+                    id=snapshot_id,
+                    account=DEBIAN,
+                    region=region,
+                    volume_id="vol-ffffffff",
+                    size_gib=self.base.size_gib,
+                    state="completed",
+                    progress=100,
+                    description=self.base.description,
+                    start_time=self.base.created,
+                    completion_time=self.base.created,
+                    users=("all",),
+                )
+            )
+            self.ledger.put(self._base_record(image_id, snapshot_id, region))
+
+    def _base_record(self, image_id: str, snapshot_id: str, region: str) -> Image:
+        return Image(
+            id=image_id,
+            account=DEBIAN,
+            region=region,
+            name=self.base.name,
+            description=self.base.description,
+            state="available",
+            created=self.base.created,
+            root_device=self.base.root_device,
+            mappings=(
+                DiskSpec(
+                    device=self.base.root_device,
+                    snapshot_id=snapshot_id,
+                    size_gib=self.base.size_gib,
+                    type="gp3",
+                    iops=3000,
+                    throughput=125,
+                ),
+            ),
+            architecture=self.base.architecture,
+            ena_support=True,
+            sriov="simple",
+            # As Debian's own: UEFI where there is one. A container has no firmware at all, which is allowed.
+            boot_mode="uefi-preferred",
+            users=("all",),
+        )
+
+
+def default_group(account: str, region: str, vpc_id: str) -> SecurityGroup:
+    """The group that every VPC has: open within itself, and to the outside."""
+    group_id = new_id("sg")
+    return SecurityGroup(
+        id=group_id,
+        account=account,
+        region=region,
+        name="default",
+        description="default VPC security group",
+        vpc_id=vpc_id,
+        ingress=(
+            Rule(id=new_id("sgr"), protocol="-1", from_port=-1, to_port=-1, group_id=group_id, group_account=account),
+        ),
+        egress=(open_egress(),),
+    )
+
+
+def open_egress() -> Rule:
+    """What a new group lets out: everything."""
+    return Rule(id=new_id("sgr"), protocol="-1", from_port=-1, to_port=-1, cidr="0.0.0.0/0")

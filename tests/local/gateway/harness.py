@@ -1,0 +1,256 @@
+"""A gateway behind a real HTTP server, with machines that do not boot, and boto3 clients for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from imagepipe.clock import SystemClock
+from imagepipe.local.base import BaseImage
+from imagepipe.local.disks import Disks
+from imagepipe.local.gateway.app import Gateway
+from imagepipe.local.gateway.server import server
+from imagepipe.local.gateway.signature import Secret
+from imagepipe.local.machines.api import Ingress, Machine, MachineError
+
+ACCOUNT = "000000000000"
+KEY_ID = "AKIATESTTESTTESTTEST"
+SECRET = "secret/with+signs"  # noqa: S105
+OTHER_ACCOUNT = "111122223333"
+OTHER_KEY_ID = "AKIAOTHEROTHEROTHERO"
+OTHER_SECRET = "another"  # noqa: S105
+BASE_BYTES = b"a disk with an operating system" * 64
+
+
+class FakeDriver:
+    """Machines that only say that they run; what they would do is done by tests through these methods."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.machines: dict[str, Machine] = {}
+        self.ingress: dict[str, Sequence[Ingress]] = {}
+        self.calls: list[tuple[str, str]] = []
+        self.fails: set[str] = set()
+        """Methods that raise."""
+        self.gate: threading.Event | None = None
+        """A start waits for it."""
+        self._on_exit: Callable[[str], None] = lambda machine_id: None
+
+    def _called(self, name: str, machine_id: str) -> None:
+        self.calls.append((name, machine_id))
+        if name in self.fails:
+            raise MachineError(f"{name} {machine_id}: told to fail")
+
+    def problems(self) -> Sequence[str]:
+        return ()
+
+    def start(self, machine: Machine, ingress: Sequence[Ingress]) -> None:
+        if self.gate is not None:
+            self.gate.wait(10)
+        self._called("start", machine.id)
+        assert machine.id not in self.machines
+        assert all(disk.path.exists() for disk in machine.disks)
+        self.machines[machine.id] = machine
+        self.ingress[machine.id] = tuple(ingress)
+
+    def stop(self, machine_id: str, *, force: bool = False) -> None:
+        self._called("stop", machine_id)
+        self.machines.pop(machine_id, None)
+
+    def reboot(self, machine_id: str) -> None:
+        self._called("reboot", machine_id)
+
+    def set_ingress(self, machine_id: str, ingress: Sequence[Ingress]) -> None:
+        self._called("set_ingress", machine_id)
+        self.ingress[machine_id] = tuple(ingress)
+
+    @contextmanager
+    def quiesced(self, machine_id: str) -> Iterator[None]:
+        self._called("quiesced", machine_id)
+        yield
+
+    def console(self, machine_id: str) -> bytes:
+        return f"Linux on {machine_id}\n".encode()
+
+    def running(self) -> frozenset[str]:
+        return frozenset(self.machines)
+
+    def on_exit(self, callback: Callable[[str], None]) -> None:
+        self._on_exit = callback
+
+    def forget(self, machine_id: str) -> None:
+        self._called("forget", machine_id)
+
+    def power_off_from_inside(self, machine_id: str) -> None:
+        del self.machines[machine_id]
+        self._on_exit(machine_id)
+
+
+@dataclass
+class Cloud:
+    """A local cloud in this process, that can be killed and started again over the same store."""
+
+    root: Path
+    driver: FakeDriver = field(default_factory=FakeDriver)
+    port: int = 0
+    delays: Mapping[str, float] = field(default_factory=dict)
+    gateway: Gateway = field(init=False)
+    _server: Any = field(init=False)
+    _thread: threading.Thread = field(init=False)
+
+    def start(self) -> None:
+        base = self.root / "base.raw"
+        if not base.exists():
+            base.write_bytes(BASE_BYTES)
+        self.gateway = Gateway(
+            state=self.root / "state",
+            disks=Disks(self.root / "disks", reserve_bytes=0),
+            driver=self.driver,
+            base=BaseImage(
+                path=base,
+                name="debian-12-amd64-20261123-local",
+                description="Debian 12",
+                architecture="x86_64",
+                size_gib=1,
+                created=datetime(2026, 11, 1, tzinfo=UTC),
+            ),
+            clock=SystemClock(),
+            credentials={KEY_ID: Secret(SECRET, ACCOUNT), OTHER_KEY_ID: Secret(OTHER_SECRET, OTHER_ACCOUNT)},
+            delays=self.delays,
+        )
+        self.gateway.recover()
+        self._server = server(self.gateway)
+        self._server.prepare()
+        self.port = self._server.bind_addr[1]
+        self._thread = threading.Thread(target=self._server.serve, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.stop()
+        self._thread.join(10)
+        self.gateway.close()
+
+    def restart(self) -> None:
+        """Another process over the same store: nothing in memory is carried over but the machines themselves."""
+        self.stop()
+        self.start()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(
+        self, service: str = "ec2", region: str = "us-east-1", *, other: bool = False, retries: int = 0, **config: Any
+    ) -> Any:
+        """A boto3 client that does not retry unless told to."""
+        return boto3.client(
+            service,
+            region_name=region,
+            endpoint_url=self.endpoint,
+            aws_access_key_id=OTHER_KEY_ID if other else KEY_ID,
+            aws_secret_access_key=OTHER_SECRET if other else SECRET,
+            config=Config(retries={"total_max_attempts": retries + 1, "mode": "standard"}, **config),
+        )
+
+    @property
+    def disks(self) -> Path:
+        return self.root / "disks"
+
+
+def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait until it holds; a test that waits in vain says for what."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"never became true: {condition}"
+        time.sleep(0.005)
+
+
+@contextmanager
+def refused(code: str) -> Iterator[None]:
+    """What is inside is refused with this code."""
+    with pytest.raises(ClientError) as caught:
+        yield
+    assert caught.value.response["Error"]["Code"] == code, caught.value
+
+
+def base_image(ec2: Any) -> str:
+    [image] = ec2.describe_images(Owners=["136693071363"])["Images"]
+    return str(image["ImageId"])
+
+
+def launch(ec2: Any, **params: Any) -> str:
+    """One instance of the base image."""
+    request = {"ImageId": params.pop("ImageId", None) or base_image(ec2), "MinCount": 1, "MaxCount": 1}
+    answer = ec2.run_instances(**{**request, "InstanceType": "t3.small", **params})
+    return str(answer["Instances"][0]["InstanceId"])
+
+
+def instance(ec2: Any, instance_id: str) -> Any:
+    return ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+
+
+def state(ec2: Any, instance_id: str) -> str:
+    return str(instance(ec2, instance_id)["State"]["Name"])
+
+
+def running(ec2: Any, **params: Any) -> str:
+    """One instance of the base image, once it runs."""
+    instance_id = launch(ec2, **params)
+    until(lambda: state(ec2, instance_id) == "running")
+    return instance_id
+
+
+def stopped(ec2: Any, **params: Any) -> str:
+    """One instance of the base image, once it was started and stopped."""
+    instance_id = running(ec2, **params)
+    ec2.stop_instances(InstanceIds=[instance_id])
+    until(lambda: state(ec2, instance_id) == "stopped")
+    return instance_id
+
+
+def root_volume(ec2: Any, instance_id: str) -> str:
+    return str(instance(ec2, instance_id)["BlockDeviceMappings"][0]["Ebs"]["VolumeId"])
+
+
+def snapshot_of(ec2: Any, instance_id: str) -> str:
+    """A completed snapshot of the root volume."""
+    snapshot_id = str(ec2.create_snapshot(VolumeId=root_volume(ec2, instance_id))["SnapshotId"])
+    until(lambda: ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"][0]["State"] == "completed")
+    return snapshot_id
+
+
+def register(ec2: Any, snapshot_id: str, name: str, **params: Any) -> str:
+    """An image of the snapshot, as soon as it is asked for."""
+    answer = ec2.register_image(
+        **{
+            "Name": name,
+            "Architecture": "x86_64",
+            "VirtualizationType": "hvm",
+            "EnaSupport": True,
+            "RootDeviceName": "/dev/xvda",
+            "BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot_id}}],
+            **params,
+        }
+    )
+    return str(answer["ImageId"])
+
+
+def image(ec2: Any, image_id: str) -> Any:
+    return ec2.describe_images(ImageIds=[image_id])["Images"][0]
+
+
+def available(ec2: Any, image_id: str) -> str:
+    until(lambda: image(ec2, image_id)["State"] == "available")
+    return image_id
