@@ -45,3 +45,47 @@ class Late:
 
 Text = str | Late
 """A text, or a template that becomes one while the graph runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """An instance that was launched, and what proves that it is the one we reach."""
+
+    id: str
+    region: str
+    instance_type: str
+    root_device_name: str
+    host_key: str | None
+    """OpenSSH public key that user data gave it; None for `accept-new`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reachable:
+    """An instance that lets us in."""
+
+    instance: Instance
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """An instance that was scrubbed: nothing of the build's own is on its disks, and nobody may log in again."""
+
+    instance: Instance
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """An instance that was scrubbed and stopped: its disks stand still."""
+
+    instance: Instance
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that this run made, in one region."""
+
+    id: str
+    region: str
+    name: str
+    snapshots: tuple[str, ...]

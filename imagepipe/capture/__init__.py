@@ -1,0 +1,1 @@
+"""Stages: scrub the machine, stop it, make an image of its disks."""

@@ -35,6 +35,11 @@ class SourceImage:
     product_codes: tuple[str, ...] = ()
 
 
+def late_names(source: SourceImage, region: str) -> dict[str, object]:
+    """What late templates may name: `source` and `region`."""
+    return {"source": {"id": source.id, "name": source.name, "owner": source.owner}, "region": region}
+
+
 @dataclass(frozen=True, slots=True)
 class Registration:
     """What RegisterImage is told of the machine; None is left out."""

@@ -212,7 +212,7 @@ def connect(endpoint: Endpoint) -> Connection:
             raise NotConnected(message, "auth") from error
         except (SSHException, EOFError, OSError) as error:
             raise NotConnected(
-                f"{where}: ended while logging in: {error or type(error).__name__}", "protocol"
+                f"{where}: ended while logging in: {str(error) or type(error).__name__}", "protocol"
             ) from error
     except BaseException:
         transport.close()
@@ -244,7 +244,7 @@ def _transport(endpoint: Endpoint, where: str) -> paramiko.Transport:
     except (SSHException, EOFError, OSError) as error:
         transport.close()
         is_key = isinstance(error, SSHException) and "host key" in str(error).lower()
-        message = f"{where}: no SSH there yet: {error or type(error).__name__}"
+        message = f"{where}: no SSH there yet: {str(error) or type(error).__name__}"
         raise NotConnected(message, "host-key" if is_key else "protocol") from error
     return transport
 

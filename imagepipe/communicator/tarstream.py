@@ -43,8 +43,8 @@ def send_bytes(content: bytes, name: str, mode: int, write: Callable[[bytes], No
 
 
 def _add(tar: tarfile.TarFile, path: Path, name: str, seen: dict[tuple[int, int], str]) -> None:
-    member = tar.gettarinfo(path, arcname=name)
-    if member is None:  # a socket
+    member: tarfile.TarInfo | None = tar.gettarinfo(path, arcname=name)
+    if member is None:  # a socket, whatever typeshed says
         return
     _as_root(member)
     status = path.lstat()

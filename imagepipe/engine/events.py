@@ -141,10 +141,11 @@ def to_json(event: AnyEvent) -> dict[str, Any]:
 def from_json(data: dict[str, Any]) -> AnyEvent:
     """The event that `to_json` wrote. Raises ValueError for anything else."""
     try:
-        kind = KINDS[data["event"]]
-        values = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items() if key != "event"}
+        kind: Any = KINDS[data["event"]]
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items() if key != "event"}
         values["time"] = parse_iso(values["time"])
-        return kind(**values)
+        event: AnyEvent = kind(**values)
+        return event
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not an event: {error}") from error
 
@@ -168,7 +169,8 @@ class Events:
 
     def emit(self, event: AnyEvent) -> None:
         """Hand an event to every sink, its texts masked."""
-        texts: dict[str, Any] = {f.name: self._masked(getattr(event, f.name)) for f in fields(event) if f.name not in ("time", "run")}
+        names = [f.name for f in fields(event) if f.name not in ("time", "run")]
+        texts: dict[str, Any] = {name: self._masked(getattr(event, name)) for name in names}
         masked: AnyEvent = replace(cast(Any, event), **texts)
         with self._lock:
             for sink in list(self._sinks):

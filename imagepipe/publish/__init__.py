@@ -1,0 +1,1 @@
+"""Stages: what happens with an image once it is there."""

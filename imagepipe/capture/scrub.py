@@ -1,0 +1,56 @@
+"""Take the build's own traces off the machine: after this it may be captured, and nobody may log in again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.resources import files
+
+from imagepipe.communicator.shell import Script, run_script
+from imagepipe.communicator.ssh import Connections
+from imagepipe.engine.stage import Context, Ref, Stage
+from imagepipe.errors import CommandFailed
+from imagepipe.values import Reachable, Sealed
+
+SCRUB_SECONDS = 300
+SCRIPT = "scrub.sh"
+
+
+@dataclass(frozen=True)
+class Scrub(Stage[Sealed]):
+    """Temporary key, host keys, machine-id, cloud-init's state, histories and leases removed, and looked for again."""
+
+    connections: Connections = field(repr=False, compare=False)
+    machine: Ref[Reachable]
+
+    def run(self, ctx: Context) -> Sealed:
+        machine = ctx[self.machine]
+        said: list[str] = []
+
+        def on_line(_: object, text: str) -> None:
+            said.append(text)
+
+        with ctx.span("command"):
+            result = run_script(
+                self.connections.to(machine.endpoint),
+                Script(script_text(), args=(f"imagepipe-{ctx.run_id}",), sudo=True, interpreter="sh"),
+                on_line=on_line,
+                deadline=ctx.deadline(SCRUB_SECONDS),
+                cancel=ctx.cancel,
+                clock=ctx.clock,
+            )
+        self.connections.drop(machine.endpoint)
+        if result.code != 0:
+            raise CommandFailed(
+                f"scrubbing {machine.instance.id}: {'; '.join(said) or 'no reason given'} (exit {result.code})",
+                code=result.code,
+                hint="the user that logs in needs sudo without a password",
+            )
+        return Sealed(machine.instance)
+
+    def title(self) -> str:
+        return "scrub the machine"
+
+
+def script_text() -> str:
+    """The script that runs on the machine."""
+    return files("imagepipe.capture").joinpath(SCRIPT).read_text(encoding="utf-8")

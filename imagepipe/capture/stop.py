@@ -1,0 +1,85 @@
+"""Stop the machine, so that its disks stand still; and give it back once it is captured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from imagepipe.cloud.ec2 import Ec2
+from imagepipe.engine.stage import Context, Ref, Stage
+from imagepipe.errors import CloudError
+from imagepipe.values import Image, Instance, Sealed, Stopped
+
+STOP_SECONDS = 600
+TERMINATE_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Stop(Stage[Stopped]):
+    """The instance, stopped."""
+
+    ec2: Ec2 = field(repr=False, compare=False)
+    machine: Ref[Sealed]
+
+    def run(self, ctx: Context) -> Stopped:
+        instance = ctx[self.machine].instance
+        with ctx.span("boot"):
+            self.ec2.instances.stop(instance.id)
+            self.ec2.poller.until(
+                "instance",
+                instance.id,
+                lambda seen: _stopped(instance, seen),
+                what=f"waiting for {instance.id} in {instance.region} to stop",
+                deadline=ctx.deadline(STOP_SECONDS),
+                cancel=ctx.cancel,
+                state=_state,
+            )
+        return Stopped(instance)
+
+    def title(self) -> str:
+        return "stop the instance"
+
+
+@dataclass(frozen=True)
+class GiveBack(Stage[None]):
+    """The instance, given back as soon as nothing needs it, while copies go on."""
+
+    ec2: Ec2 = field(repr=False, compare=False)
+    instance: Ref[Instance]
+    image: Ref[Image]
+    """It is captured: nothing needs the instance any more."""
+
+    def run(self, ctx: Context) -> None:
+        instance = ctx[self.instance]
+        claim = ctx.journal.claim_of("instance", instance.id)
+        terminate(self.ec2, ctx, instance)
+        ctx.released(claim)
+
+    def title(self) -> str:
+        return "terminate the instance"
+
+
+def terminate(ec2: Ec2, ctx: Context, instance: Instance) -> None:
+    """Terminate an instance and wait until EC2 says so: its group cannot be deleted before."""
+    ec2.instances.terminate(instance.id)
+    ec2.poller.until(
+        "instance",
+        instance.id,
+        lambda seen: True if seen is None or _state(seen) == "terminated" else None,
+        what=f"waiting for {instance.id} in {instance.region} to terminate",
+        deadline=ctx.deadline(TERMINATE_SECONDS),
+        cancel=ctx.cancel,
+        state=_state,
+    )
+
+
+def _stopped(instance: Instance, seen: Mapping[str, Any] | None) -> bool | None:
+    state = _state(seen) if seen else "unknown"
+    if state in ("terminated", "shutting-down"):
+        raise CloudError(f"{instance.id} in {instance.region} was terminated before it was captured", code=state)
+    return True if state == "stopped" else None
+
+
+def _state(seen: Mapping[str, Any]) -> str:
+    return str(seen["State"]["Name"])

@@ -1,0 +1,131 @@
+"""The way in: a temporary key pair, and a security group open to the caller alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from imagepipe.cloud.ec2 import Ec2
+from imagepipe.cloud.tags import Labels
+from imagepipe.communicator import keys
+from imagepipe.engine.journal import Lifetime
+from imagepipe.engine.stage import Context, Stage
+from imagepipe.errors import CloudError
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key pair that EC2 knows, and where its private half is."""
+
+    name: str
+    private_key: str
+    """Path."""
+
+
+@dataclass(frozen=True)
+class MakeKey(Stage[Key]):
+    """A key pair made here; EC2 gets the public half only."""
+
+    ec2: Ec2 = field(repr=False, compare=False)
+    labels: Labels
+    private_key: Path
+    """Where the private half is written, 0600."""
+
+    def run(self, ctx: Context) -> Key:
+        claim = ctx.intend(
+            "key-pair", self.ec2.region, lifetime=Lifetime.RUN, details={"private_key": str(self.private_key)}
+        )
+        # The comment tells in any authorized_keys whose key it is; the scrub finds it by that too.
+        pair = keys.generate(f"imagepipe-{ctx.run_id}")
+        keys.write_private(self.private_key, pair)
+        name = f"imagepipe-{claim.token}"
+        id = self.ec2.keys.import_public(
+            name, pair.public, token=claim.token, tags=self.labels.temporary(claim.token, name)
+        )
+        ctx.bind(claim, id)
+        return Key(name, str(self.private_key))
+
+    def title(self) -> str:
+        return "make a temporary key pair"
+
+    def summary(self, output: Key) -> str:
+        return output.name
+
+
+@dataclass(frozen=True)
+class UseKey(Stage[Key]):
+    """A key pair of the account's own."""
+
+    ec2: Ec2 = field(repr=False, compare=False)
+    name: str
+    private_key: Path
+
+    def run(self, ctx: Context) -> Key:
+        return Key(self.name, str(self.private_key))
+
+    def title(self) -> str:
+        return f"use key pair {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Where an instance may be launched."""
+
+    security_groups: tuple[str, ...]
+    subnets: tuple[str | None, ...]
+    """In order; None: wherever EC2 puts it in the default VPC."""
+
+
+@dataclass(frozen=True)
+class MakeGroup(Stage[Network]):
+    """A security group in the VPC of the first subnet (or the default VPC) that lets only some addresses in, to SSH."""
+
+    ec2: Ec2 = field(repr=False, compare=False)
+    labels: Labels
+    subnets: tuple[str, ...]
+    port: int
+    allow_from: tuple[str, ...]
+    """CIDRs, and `caller`."""
+
+    def run(self, ctx: Context) -> Network:
+        cidrs = sorted({self.ec2.caller_cidr() if c == "caller" else c for c in self.allow_from})
+        vpc = self.ec2.subnets.vpc_of(self.subnets[0]) if self.subnets else self.ec2.subnets.default_vpc()
+        if vpc is None:
+            raise CloudError(
+                f"making a security group in {self.ec2.region}: there is no default VPC",
+                code="VPCIdNotSpecified",
+                hint="name a subnet in launch.subnets",
+            )
+        claim = ctx.intend("security-group", self.ec2.region, lifetime=Lifetime.RUN)
+        name = f"imagepipe-{claim.token}"
+        id = self.ec2.groups.create(
+            name,
+            vpc=vpc,
+            description=f"imagepipe run {ctx.run_id}, temporary",
+            token=claim.token,
+            tags=self.labels.temporary(claim.token, name),
+        )
+        ctx.bind(claim, id)
+        self.ec2.groups.admit(id, port=self.port, cidrs=cidrs)
+        ctx.say(f"port {self.port} is open to {', '.join(cidrs)}")
+        return Network((id,), self.subnets or (None,))
+
+    def title(self) -> str:
+        return "make a temporary security group"
+
+    def summary(self, output: Network) -> str:
+        return ", ".join(output.security_groups)
+
+
+@dataclass(frozen=True)
+class UseGroups(Stage[Network]):
+    """Security groups of the account's own."""
+
+    security_groups: tuple[str, ...]
+    subnets: tuple[str, ...]
+
+    def run(self, ctx: Context) -> Network:
+        return Network(self.security_groups, self.subnets or (None,))
+
+    def title(self) -> str:
+        return f"use security groups {', '.join(self.security_groups)}"

@@ -1,0 +1,167 @@
+"""Wait until the instance runs, lets us in, and has finished its own first boot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from imagepipe.clock import Deadline
+from imagepipe.cloud.ec2 import Ec2
+from imagepipe.communicator.shell import Script, run_script
+from imagepipe.communicator.ssh import Connection, Connections, NotConnected
+from imagepipe.engine.stage import Context, Ref, Stage
+from imagepipe.errors import CloudError, CommandFailed, ConnectError
+from imagepipe.launch.access import Key
+from imagepipe.values import Endpoint, Instance, Reachable
+
+RUNNING_SECONDS = 600
+CLOUD_INIT_SECONDS = 600
+RETRY_SECONDS = 0.25
+"""Between tries to connect, at first; it grows to one second."""
+HOST_KEY_TRIES = 3
+"""A machine may show a key from its image for a moment before cloud-init has set ours; never one that we trust."""
+
+ADDRESSES = {
+    "public_ip": "PublicIpAddress",
+    "private_ip": "PrivateIpAddress",
+    "public_dns": "PublicDnsName",
+    "private_dns": "PrivateDnsName",
+    "ipv6": "Ipv6Address",
+}
+
+
+@dataclass(frozen=True)
+class AwaitSsh(Stage[Reachable]):
+    """The instance, once a verified login works and cloud-init is done."""
+
+    ec2: Ec2 = field(repr=False, compare=False)
+    connections: Connections = field(repr=False, compare=False)
+    instance: Ref[Instance]
+    key: Ref[Key]
+    user: str
+    port: int
+    address: str
+    timeout_seconds: float
+
+    def run(self, ctx: Context) -> Reachable:
+        instance = ctx[self.instance]
+        with ctx.span("boot"):
+            described = self._until_running(ctx, instance)
+            endpoint = self._endpoint(ctx, described)
+            ctx.progress(f"{instance.id} is running; connecting to {endpoint.user}@{endpoint.host}")
+            connection = self._until_connected(ctx, instance, endpoint)
+        with ctx.span("boot"):
+            self._await_cloud_init(ctx, connection)
+        return Reachable(instance, endpoint)
+
+    def _until_running(self, ctx: Context, instance: Instance) -> Mapping[str, Any]:
+        def settled(seen: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+            state = _state(seen) if seen else "unknown"
+            if state in ("terminated", "shutting-down", "stopped", "stopping"):
+                reason = (seen or {}).get("StateReason", {}).get("Message") or (seen or {}).get("StateTransitionReason")
+                raise CloudError(
+                    f"{instance.id} in {instance.region} ended before it ran: {reason or state}", code=state
+                )
+            return seen if state == "running" else None
+
+        return self.ec2.poller.until(
+            "instance",
+            instance.id,
+            settled,
+            what=f"waiting for {instance.id} in {instance.region} to run",
+            deadline=ctx.deadline(RUNNING_SECONDS),
+            cancel=ctx.cancel,
+            state=_state,
+        )
+
+    def _endpoint(self, ctx: Context, described: Mapping[str, Any]) -> Endpoint:
+        host = described.get(ADDRESSES[self.address])
+        if not host:
+            raise ConnectError(
+                f"{described['InstanceId']} has no {self.address.replace('_', ' ')}",
+                hint="launch.ssh.address: private_ip, or a subnet that gives public addresses",
+            )
+        instance = ctx[self.instance]
+        return Endpoint(str(host), self.port, self.user, instance.host_key, ctx[self.key].private_key)
+
+    def _until_connected(self, ctx: Context, instance: Instance, endpoint: Endpoint) -> Connection:
+        deadline = ctx.deadline(self.timeout_seconds)
+        pause, wrong_keys, last = RETRY_SECONDS, 0, None
+        while not deadline.is_past():
+            ctx.cancel.check()
+            try:
+                return self.connections.to(endpoint)
+            except NotConnected as error:
+                if last is None or last.why != error.why:
+                    ctx.progress(f"not yet: {error}")
+                last = error
+                wrong_keys = wrong_keys + 1 if error.why == "host-key" else 0
+                if wrong_keys >= HOST_KEY_TRIES:
+                    break
+            ctx.cancel.sleep(min(pause, deadline.remaining()))
+            pause = min(pause * 1.3, 1.0)
+        raise self._never_up(ctx, instance, endpoint, last)
+
+    def _never_up(
+        self, ctx: Context, instance: Instance, endpoint: Endpoint, last: NotConnected | None
+    ) -> ConnectError:
+        """What was checked, so that the reader need not check it again."""
+        checked = [f"last try: {last or 'none'}", f"within {self.timeout_seconds:g} s (launch.ssh.timeout)"]
+        try:
+            seen = self.ec2.instances.describe_many([instance.id]).get(instance.id)
+            checked.append(f"instance state: {_state(seen) if seen else 'not known'}")
+            groups = ", ".join(g["GroupId"] for g in (seen or {}).get("SecurityGroups", ()))
+            checked.append(f"security groups: {groups or 'none'}, asked for port {self.port}")
+            console = self.ec2.instances.console(instance.id).splitlines()[-10:]
+        except CloudError as error:
+            checked.append(f"EC2 does not say more: {error}")
+            console = []
+        checked.append(f"key: ed25519 of this run; host key: {'known' if endpoint.host_key else 'not checked'}")
+        tail = "".join(f"\n    {line}" for line in console) or " empty so far"
+        hints = {
+            "timeout": "no route, a security group or a network ACL: are we on the right network for launch.ssh.address?",
+            "unreachable": "no route from here: is launch.ssh.address right?",
+            "refused": "the machine is up without an SSH server on this port: see the console; launch.ssh.port?",
+            "auth": f"is '{endpoint.user}' the image's user? Debian's have admin, Ubuntu's ubuntu, Amazon's ec2-user",
+            "host-key": "the machine did not take the host key that user data gave it (no cloud-init?), "
+            "or something stands in between",
+            "protocol": "something answers that is no SSH server, or it gives up at once",
+        }
+        return ConnectError(
+            f"{instance.id} in {instance.region}: SSH to {endpoint.user}@{endpoint.host}:{endpoint.port} never came up\n  "
+            + "\n  ".join(checked)
+            + f"\n  console:{tail}",
+            hint=hints[last.why] if last else None,
+        )
+
+    def _await_cloud_init(self, ctx: Context, connection: Connection) -> None:
+        """The first boot goes on after the first login; packages installed in the middle of it would collide."""
+        text = "command -v cloud-init >/dev/null 2>&1 || exit 0\ncloud-init status --wait --long"
+        lines: list[str] = []
+        result = run_script(
+            connection,
+            Script(text),
+            on_line=lambda _, line: lines.append(line),
+            deadline=Deadline.after(CLOUD_INIT_SECONDS, ctx.clock),
+            cancel=ctx.cancel,
+            clock=ctx.clock,
+        )
+        # 2 is "done, with warnings that were recovered from" (cloud-init's exit codes, since 23.4).
+        if result.code not in (0, 2):
+            said = " ".join(line for line in lines if line.strip(". "))
+            raise CommandFailed(
+                f"cloud-init on the instance did not finish well (exit {result.code}): {said}",
+                code=result.code,
+                hint="see /var/log/cloud-init.log there; --keep-on-failure keeps the instance",
+            )
+
+    def title(self) -> str:
+        return "wait for SSH"
+
+    def summary(self, output: Reachable) -> str:
+        return f"{output.endpoint.user}@{output.endpoint.host}, host key verified" if output.endpoint.host_key else ""
+
+
+def _state(seen: Mapping[str, Any]) -> str:
+    return str(seen["State"]["Name"])

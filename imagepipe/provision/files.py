@@ -1,0 +1,92 @@
+"""Upload a file or folder, or a template's text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from imagepipe import render
+from imagepipe.clock import Deadline
+from imagepipe.communicator.ssh import Connection, Result
+from imagepipe.communicator.upload import Placement, upload_bytes, upload_path
+from imagepipe.engine.stage import Context
+from imagepipe.errors import ImagepipeError
+from imagepipe.provision.step import Step
+from imagepipe.values import Late
+
+
+@dataclass(frozen=True)
+class UploadFile(Step):
+    """A file or folder of ours, as one tar stream."""
+
+    folder: Path
+    """What `src` is relative to."""
+    src: str
+    dest: str
+    mode: str | None = None
+    owner: str | None = None
+
+    def attempt(
+        self,
+        ctx: Context,
+        connection: Connection,
+        names: Mapping[str, object],
+        *,
+        on_line: Callable[[Literal["out", "err"], str], None],
+        deadline: Deadline,
+    ) -> Result:
+        placement = Placement(self.dest, sudo=self.options.sudo, mode=self.mode, owner=self.owner)
+        try:
+            return upload_path(
+                connection, self.src, self.folder, placement, on_line=on_line, deadline=deadline, cancel=ctx.cancel
+            )
+        except OSError as error:
+            raise ImagepipeError(f"reading {error.filename or self.src}: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True)
+class RenderTemplate(Step):
+    """A Jinja template of ours, rendered and uploaded."""
+
+    src: Path
+    dest: str
+    vars: Mapping[str, Any]
+    """Names for the template; a `Late` in it is rendered first."""
+    known: Mapping[str, Any] = field(repr=False)
+    """`var` or `param`, `spec`, `build`."""
+    mode: str | None = None
+    owner: str | None = None
+
+    def attempt(
+        self,
+        ctx: Context,
+        connection: Connection,
+        names: Mapping[str, object],
+        *,
+        on_line: Callable[[Literal["out", "err"], str], None],
+        deadline: Deadline,
+    ) -> Result:
+        try:
+            template = self.src.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ImagepipeError(f"reading the template {self.src}: {error}") from error
+        try:
+            text = render.render(template, {**self.known, **names, **_finished(self.vars, names)})
+        except render.RenderError as error:
+            line = f":{error.line}" if error.line else ""
+            raise ImagepipeError(f"rendering {self.src}{line}: {error}", hint=error.hint) from error
+        placement = Placement(self.dest, sudo=self.options.sudo, mode=self.mode, owner=self.owner)
+        return upload_bytes(connection, text.encode(), placement, on_line=on_line, deadline=deadline, cancel=ctx.cancel)
+
+
+def _finished(value: Any, names: Mapping[str, object]) -> Any:
+    """The value with every late template in it rendered."""
+    if isinstance(value, Late):
+        return render.finish(value, names)
+    if isinstance(value, Mapping):
+        return {key: _finished(item, names) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finished(item, names) for item in value]
+    return value

@@ -1,0 +1,76 @@
+"""Reboot the machine and wait until it is back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from imagepipe.clock import Deadline
+from imagepipe.communicator.shell import run_command
+from imagepipe.communicator.ssh import Connection, Disconnected, NotConnected, Result
+from imagepipe.engine.stage import Context
+from imagepipe.errors import CommandFailed, ConnectError
+from imagepipe.provision.step import Step
+
+PAUSE_SECONDS = 0.3
+_BOOT_ID = ("cat", "/proc/sys/kernel/random/boot_id")
+_BOOT_TIME = ("cut", "-d ", "-f22", "/proc/1/stat")
+
+
+@dataclass(frozen=True)
+class RebootMachine(Step):
+    """A reboot; done when SSH answers from another boot than before."""
+
+    timeout_seconds: float = 300.0
+
+    def attempt(
+        self,
+        ctx: Context,
+        connection: Connection,
+        names: Mapping[str, object],
+        *,
+        on_line: Callable[[Literal["out", "err"], str], None],
+        deadline: Deadline,
+    ) -> Result:
+        before = _boot(ctx, connection, deadline)
+        until = ctx.deadline(self.timeout_seconds)
+        try:
+            command = ("sh", "-c", "sync; (sleep 0.2; systemctl reboot || reboot) >/dev/null 2>&1 &")
+            asked = run_command(connection, command, sudo=True, on_line=on_line, deadline=deadline, cancel=ctx.cancel)
+            if asked.code not in (0, None):
+                return asked
+        except Disconnected:
+            pass  # it was quick
+        last = "nothing"
+        while not until.is_past():
+            ctx.cancel.sleep(PAUSE_SECONDS)
+            try:
+                self.connections.drop(connection.endpoint)
+                connection = self.connections.to(connection.endpoint)
+                if _boot(ctx, connection, until) != before:
+                    return Result(0)
+                last = "the boot before"
+            except (NotConnected, Disconnected) as error:
+                last = str(error)
+        raise ConnectError(
+            f"SSH did not come back from the reboot within {self.timeout_seconds:g} s; last: {last}",
+            hint="does the image boot? see its console; or give the reboot a longer timeout",
+        )
+
+
+def _boot(ctx: Context, connection: Connection, deadline: Deadline) -> tuple[str, ...]:
+    """What tells one boot from another: the kernel's boot id, and for a container, where that is the host's, PID 1."""
+    lines: list[str] = []
+    for words in (_BOOT_ID, _BOOT_TIME):
+        result = run_command(
+            connection,
+            words,
+            sudo=False,
+            on_line=lambda _, text: lines.append(text),
+            deadline=deadline,
+            cancel=ctx.cancel,
+        )
+        if result.timed_out:
+            raise CommandFailed("the machine does not say which boot it is in", code=None)
+    return tuple(lines)

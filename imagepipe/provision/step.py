@@ -1,0 +1,149 @@
+"""What every step has: options, tries, a deadline, and a connection that is made anew where it broke."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from imagepipe import render
+from imagepipe.clock import Deadline
+from imagepipe.cloud.images import SourceImage, late_names
+from imagepipe.communicator.ssh import Connection, Connections, Disconnected, NotConnected, Result
+from imagepipe.engine.stage import Context, Ref, Stage
+from imagepipe.errors import CommandFailed, ConnectError
+from imagepipe.values import Endpoint, Late, Reachable, Text
+
+RETRY_SECONDS = 5.0
+RECONNECT_SECONDS = 300.0
+TAIL_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What every step may have beside its kind, and where it was written."""
+
+    title: str
+    where: str
+    """`specs/web.yaml:31`, for messages."""
+    timeout_seconds: float
+    retries: int
+    sudo: bool
+    exit_codes: tuple[int, ...]
+    disconnect_expected: bool
+    rerun_safe: bool
+    env: Mapping[str, Text] = field(default_factory=dict, repr=False)
+    when: tuple[Late, ...] = ()
+    """Conditions that need `source` or `region`; the others were decided when the graph was built."""
+
+
+@dataclass(frozen=True)
+class Step(Stage[Reachable]):
+    """Runs tries until one succeeds. A subclass says what one try is."""
+
+    connections: Connections = field(repr=False, compare=False)
+    machine: Ref[Reachable]
+    source: Ref[SourceImage]
+    options: Options
+
+    def run(self, ctx: Context) -> Reachable:
+        machine = ctx[self.machine]
+        names = late_names(ctx[self.source], machine.instance.region)
+        if not all(render.holds(late.text, {**dict(late.known), **names}) for late in self.options.when):
+            ctx.say("left out: its `when` is false")
+            return machine
+        for left in range(self.options.retries, -1, -1):
+            try:
+                self._one_try(ctx, machine, names)
+                return machine
+            except (CommandFailed, ConnectError) as error:
+                if left == 0:
+                    raise
+                ctx.say(f"failed, {left} more {'try' if left == 1 else 'tries'}: {error}")
+                ctx.cancel.sleep(RETRY_SECONDS)
+        raise AssertionError("the last try returns or raises")
+
+    def _one_try(self, ctx: Context, machine: Reachable, names: Mapping[str, object]) -> None:
+        tail: list[str] = []
+
+        def on_line(stream: Literal["out", "err"], text: str) -> None:
+            tail.append(text)
+            del tail[:-TAIL_LINES]
+            ctx.line(stream, text)
+
+        deadline = ctx.deadline(self.options.timeout_seconds)
+        connection = reach(ctx, self.connections, machine.endpoint, RECONNECT_SECONDS)
+        try:
+            with ctx.span("command"):
+                result = self.attempt(ctx, connection, names, on_line=on_line, deadline=deadline)
+        except Disconnected as error:
+            self.connections.drop(machine.endpoint)
+            if self.options.disconnect_expected:
+                ctx.say("the connection ended, as expected")
+                return
+            raise self._failed(f"{error}", None, tail, "on_disconnect: expected, where the step ends the connection")
+        if result.timed_out:
+            limit = f"not done within {self.options.timeout_seconds:g} s"
+            raise self._failed(limit, None, tail, "give the step a longer timeout")
+        if result.code is None:
+            raise self._failed("ended by a signal", None, tail, None)
+        if result.code not in self.options.exit_codes:
+            raise self._failed(f"exit code {result.code}", result.code, tail, _hint(result.code, tail))
+
+    def _failed(self, why: str, code: int | None, tail: list[str], hint: str | None) -> CommandFailed:
+        said = "".join(f"\n    {line}" for line in tail) or " nothing"
+        return CommandFailed(
+            f"step '{self.options.title}' ({self.options.where}): {why}\n  it said:{said}",
+            code=code,
+            tail="\n".join(tail),
+            hint=hint,
+        )
+
+    @abstractmethod
+    def attempt(
+        self,
+        ctx: Context,
+        connection: Connection,
+        names: Mapping[str, object],
+        *,
+        on_line: Callable[[Literal["out", "err"], str], None],
+        deadline: Deadline,
+    ) -> Result:
+        """One try. Raises Disconnected where the connection broke."""
+
+    def title(self) -> str:
+        return self.options.title
+
+    def env(self, names: Mapping[str, object]) -> dict[str, str]:
+        """The step's environment, rendered."""
+        return {name: render.finish(value, names) for name, value in self.options.env.items()}
+
+
+def reach(ctx: Context, connections: Connections, endpoint: Endpoint, seconds: float) -> Connection:
+    """A live connection, trying again while the machine comes back. Raises ConnectError."""
+    deadline = ctx.deadline(seconds)
+    pause = 0.2
+    while True:
+        try:
+            return connections.to(endpoint)
+        except NotConnected as error:
+            if deadline.is_past():
+                raise ConnectError(f"SSH did not come back within {seconds:g} s: {error}") from error
+        ctx.cancel.sleep(pause)
+        pause = min(pause * 1.5, 1.0)
+
+
+def _hint(code: int, tail: list[str]) -> str | None:
+    text = "\n".join(tail)
+    if "sudo:" in text and "password" in text:
+        return "the SSH user may not use sudo without a password on this image"
+    if code == 127:
+        return "a command was not found on the instance"
+    if code == 126:
+        return "something was found that cannot be executed"
+    if "Could not get lock" in text:
+        return "another package manager runs on the instance; give the step retries"
+    if "Permission denied" in text:
+        return "does the step need sudo: true?"
+    return None

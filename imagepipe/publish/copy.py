@@ -1,0 +1,117 @@
+"""Copy the image to another region; copies run side by side, with a limit for each destination."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from threading import BoundedSemaphore, Lock
+from typing import Any
+
+from imagepipe import render
+from imagepipe.cloud.ec2 import Ec2
+from imagepipe.cloud.images import SourceImage, late_names
+from imagepipe.cloud.tags import Labels
+from imagepipe.engine.journal import Lifetime
+from imagepipe.engine.stage import Context, Ref, Stage
+from imagepipe.errors import CloudError
+from imagepipe.values import Image, Text
+
+COPIES_AT_ONCE = 20
+"""Snapshot copies to one destination region that EBS lets run at once (EBS user guide, quotas: 20 by default)."""
+COPY_SECONDS = 12 * 3600
+
+
+class CopyLimits:
+    """Turns for copies, one count for each destination region, shared by all builds of the process."""
+
+    def __init__(self, at_once: int = COPIES_AT_ONCE) -> None:
+        self._at_once = at_once
+        self._turns: dict[str, BoundedSemaphore] = {}
+        self._lock = Lock()
+
+    def turn(self, region: str) -> BoundedSemaphore:
+        """To be held while a copy into this region runs."""
+        with self._lock:
+            return self._turns.setdefault(region, BoundedSemaphore(self._at_once))
+
+
+@dataclass(frozen=True)
+class CopyToRegion(Stage[Image]):
+    """The copy, available in its region."""
+
+    ec2: Ec2 = field(repr=False, compare=False)
+    """Of the destination."""
+    limits: CopyLimits = field(repr=False, compare=False)
+    labels: Labels
+    image: Ref[Image]
+    source: Ref[SourceImage]
+    names: Ref[Mapping[str, str]]
+    description: Text
+    tags: Mapping[str, Text]
+    kms_key: str | None = None
+
+    def run(self, ctx: Context) -> Image:
+        image = ctx[self.image]
+        turn = self.limits.turn(self.ec2.region)
+        while not turn.acquire(timeout=0.5):
+            ctx.cancel.check()
+        try:
+            return self._copy(ctx, image)
+        finally:
+            turn.release()
+
+    def _copy(self, ctx: Context, image: Image) -> Image:
+        region = self.ec2.region
+        name = ctx[self.names][region]
+        values = late_names(ctx[self.source], region)
+        tags = {key: render.finish(value, values) for key, value in self.tags.items()}
+        # Two claims: the image's snapshots are made by the same call, and outlive a deregistered image.
+        of_snapshots = ctx.intend("snapshots", region, lifetime=Lifetime.PRODUCT)
+        of_image = ctx.intend("image", region, lifetime=Lifetime.PRODUCT)
+        id = self.ec2.images.copy(
+            image.id,
+            image.region,
+            name,
+            render.finish(self.description, values),
+            client_token=of_image.token,
+            image_tags=self.labels.product(of_image.token, name, tags),
+            snapshot_tags=self.labels.product(of_snapshots.token, name, tags),
+            kms_key=self.kms_key,
+        )
+        ctx.bind(of_image, id)
+        with ctx.span("bytes"):
+            found = self._until_available(ctx, id)
+        snapshots = tuple(
+            mapping["Ebs"]["SnapshotId"]
+            for mapping in found.get("BlockDeviceMappings", ())
+            if mapping.get("Ebs", {}).get("SnapshotId")
+        )
+        if snapshots:
+            ctx.bind(of_snapshots, ",".join(snapshots))
+        return Image(id, region, name, snapshots)
+
+    def _until_available(self, ctx: Context, id: str) -> Mapping[str, Any]:
+        region = self.ec2.region
+
+        def settled(seen: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+            state = seen["State"] if seen else "unknown"
+            if state in ("failed", "invalid", "error", "deregistered"):
+                reason = (seen or {}).get("StateReason", {}).get("Message") or "no reason given"
+                raise CloudError(f"the copy {id} in {region} went to {state}: {reason}", code=state)
+            return seen if state == "available" else None
+
+        return self.ec2.poller.until(
+            "image",
+            id,
+            settled,
+            what=f"waiting for the copy {id} in {region} to be available",
+            deadline=ctx.deadline(COPY_SECONDS),
+            cancel=ctx.cancel,
+            state=lambda seen: str(seen["State"]),
+        )
+
+    def title(self) -> str:
+        return f"copy the image to {self.ec2.region}"
+
+    def summary(self, output: Image) -> str:
+        return f"{output.id} in {output.region}"

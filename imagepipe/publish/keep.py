@@ -1,0 +1,40 @@
+"""The last stage of a run that succeeded: its products are kept, in every region, and the journal says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from imagepipe.cloud import tags
+from imagepipe.cloud.ec2 import Ec2
+from imagepipe.engine.journal import Lifetime
+from imagepipe.engine.stage import Context, Ref, Stage
+from imagepipe.values import Image
+
+
+@dataclass(frozen=True)
+class Keep(Stage[tuple[Image, ...]]):
+    """Images that no clean-up will take any more."""
+
+    ec2: Mapping[str, Ec2] = field(repr=False, compare=False)
+    """By region."""
+    images: tuple[Ref[Image], ...]
+    """Every image of the run: either all are kept, or none."""
+    after: tuple[Ref[None], ...] = ()
+    """What must have gone well too."""
+
+    def run(self, ctx: Context) -> tuple[Image, ...]:
+        images = tuple(ctx[ref] for ref in self.images)
+        ctx.cancel.check()
+        for image in images:
+            self.ec2[image.region].images.tag([image.id, *image.snapshots], {tags.STATE: tags.KEPT})
+        for claim in ctx.journal.claims():
+            if claim.lifetime is Lifetime.PRODUCT and claim.is_open():
+                ctx.journal.keep(claim)
+        return images
+
+    def title(self) -> str:
+        return "keep the images"
+
+    def summary(self, output: tuple[Image, ...]) -> str:
+        return ", ".join(f"{image.id} in {image.region}" for image in output)
