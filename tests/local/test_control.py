@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import socket
@@ -15,7 +14,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -23,20 +21,9 @@ from imagepipe.errors import LocalCloudError
 from imagepipe.local import control, serve, serving
 from imagepipe.local.control import LocalCloud
 from imagepipe.local.store import Store
+from tests.local import fake_cloud
 
 SECONDS = 10.0
-
-
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fake_cloud = _load("fake_cloud")
 
 
 @pytest.fixture

@@ -1,0 +1,82 @@
+"""Real machines for tests: a base image that is built once, and proof that nothing is left over."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imagepipe.local.base import BaseImage, ensure_base
+from imagepipe.local.disks import Disks
+from imagepipe.local.machines.api import Disk, Machine, Seed
+from imagepipe.local.machines.container import ContainerDriver
+from imagepipe.local.store import Store, default_base_cache, default_root
+from tests.machine.guests import GIB, Guest, KeyPair, NewGuest, host_key_user_data, leftovers
+
+
+@pytest.fixture(scope="session")
+def base_cache() -> Path:
+    """Where the base image is kept between test runs: $IMAGEPIPE_LOCAL_BASE_CACHE, else the user's own store."""
+    return default_base_cache(os.environ) or default_root(os.environ) / "base"
+
+
+@pytest.fixture
+def store(tmp_path: Path, base_cache: Path) -> Iterator[Store]:
+    store = Store.open(tmp_path / "store", base_cache=base_cache)
+    yield store
+    # pytest keeps the folders of its last runs; disks would fill the computer. The machines' stay, for the leak check.
+    shutil.rmtree(store.disks, ignore_errors=True)
+
+
+@pytest.fixture
+def base(store: Store) -> BaseImage:
+    return ensure_base(store, lambda line: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fails the run if anything of a machine outlives it, after failed tests too."""
+    netns = Path("/run/netns")
+    before = set(netns.iterdir()) if netns.exists() else set()
+    yield
+    left = leftovers(tmp_path_factory.getbasetemp())
+    left += [f"namespace {path}" for path in (set(netns.iterdir()) if netns.exists() else set()) - before]
+    assert not left, "left over:\n" + "\n".join(left)
+
+
+@pytest.fixture
+def new_guest(store: Store, base: BaseImage) -> NewGuest:
+    """Makes a machine of the base image, with further empty disks if asked; it is not started."""
+    disks = Disks(store.disks)
+    disks.adopt_snapshot(base.path, "snap-base")
+
+    def make(*, further: tuple[str, ...] = (), user_data: str | None = None) -> Guest:
+        login, host = KeyPair(), KeyPair()
+        name = secrets.token_hex(8)
+        files = [
+            Disk(base.root_device, disks.create_volume(f"vol-{name}", size_bytes=8 * GIB, snapshot_id="snap-base"))
+        ]
+        for at, device in enumerate(further):
+            files.append(Disk(device, disks.create_volume(f"vol-{name}-{at}", size_bytes=GIB, snapshot_id=None)))
+        data = host_key_user_data(host) if user_data is None else user_data
+        seed = Seed(f"i-{name}", "a-guest", "us-east-1", data.encode(), (login.public_line,))
+        address = f"127.42.{secrets.randbelow(200) + 20}.{secrets.randbelow(250) + 4}"
+        return Guest(Machine(f"i-{name}", address, tuple(files), seed), login, host)
+
+    return make
+
+
+@pytest.fixture
+def driver(store: Store) -> Iterator[ContainerDriver]:
+    """Machines in the test's own store, all of them ended after it."""
+    driver = ContainerDriver(store.machines)
+    try:
+        yield driver
+    finally:
+        for machine_id in driver.running():
+            driver.stop(machine_id, force=True)
+        driver.close()

@@ -1,0 +1,20 @@
+"""A driver in a process of its own, to be killed: `python drive.py FOLDER PICKLE`; the pickle is (machine, rules)."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import time
+from pathlib import Path
+
+from imagepipe.local.machines.container import ContainerDriver
+
+if __name__ == "__main__":
+    driver = ContainerDriver(Path(sys.argv[1]))
+    machine, ingress = pickle.loads(Path(sys.argv[2]).read_bytes())
+    sys.stdout.write("starting\n")
+    sys.stdout.flush()
+    driver.start(machine, ingress)
+    sys.stdout.write("started\n")
+    sys.stdout.flush()
+    time.sleep(120)
