@@ -67,7 +67,7 @@ class CaptureEbs(Stage[Image]):
         )
         ctx.bind(claim, image)
         with ctx.span("wait"):
-            until_available(self.ec2, ctx, image, seconds=AVAILABLE_SECONDS)
+            self.ec2.await_image(image, deadline=ctx.deadline(AVAILABLE_SECONDS), cancel=ctx.cancel)
         return Image(image, self.ec2.region, name, tuple(snapshot.id for snapshot in snapshots))
 
     def _until_completed(self, ctx: Context, snapshot: Snapshot) -> None:
@@ -123,24 +123,3 @@ class CaptureEbs(Stage[Image]):
 
     def summary(self, output: Image) -> str:
         return f"{output.id} in {output.region}"
-
-
-def until_available(ec2: Ec2, ctx: Context, image: str, *, seconds: float) -> None:
-    """Wait until EC2 calls an image available. Raises CloudError if it goes to `failed`, or at the deadline."""
-
-    def settled(seen: Mapping[str, Any] | None) -> bool | None:
-        state = seen["State"] if seen else "unknown"
-        if state in ("failed", "invalid", "error", "deregistered"):
-            reason = (seen or {}).get("StateReason", {}).get("Message") or "no reason given"
-            raise CloudError(f"{image} in {ec2.region} went to {state}: {reason}", code=state)
-        return True if state == "available" else None
-
-    ec2.poller.until(
-        "image",
-        image,
-        settled,
-        what=f"waiting for {image} in {ec2.region} to be available",
-        deadline=ctx.deadline(seconds),
-        cancel=ctx.cancel,
-        state=lambda seen: str(seen["State"]),
-    )

@@ -53,25 +53,12 @@ class GiveBack(Stage[None]):
     def run(self, ctx: Context) -> None:
         instance = ctx[self.instance]
         claim = ctx.journal.claim_of("instance", instance.id)
-        terminate(self.ec2, ctx, instance)
+        self.ec2.instances.terminate(instance.id)
+        self.ec2.await_terminated(instance.id, deadline=ctx.deadline(TERMINATE_SECONDS), cancel=ctx.cancel)
         ctx.released(claim)
 
     def title(self) -> str:
         return "terminate the instance"
-
-
-def terminate(ec2: Ec2, ctx: Context, instance: Instance) -> None:
-    """Terminate an instance and wait until EC2 says so: its group cannot be deleted before."""
-    ec2.instances.terminate(instance.id)
-    ec2.poller.until(
-        "instance",
-        instance.id,
-        lambda seen: True if seen is None or _state(seen) == "terminated" else None,
-        what=f"waiting for {instance.id} in {instance.region} to terminate",
-        deadline=ctx.deadline(TERMINATE_SECONDS),
-        cancel=ctx.cancel,
-        state=_state,
-    )
 
 
 def _stopped(instance: Instance, seen: Mapping[str, Any] | None) -> bool | None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 
-from imagepipe.clock import Clock
+from imagepipe.clock import Clock, Deadline
 from imagepipe.cloud.images import Images
 from imagepipe.cloud.instances import Instances
 from imagepipe.cloud.network import Groups, Keys, Subnets
 from imagepipe.cloud.session import Session
-from imagepipe.cloud.wait import Poller
+from imagepipe.cloud.wait import Cancel, Poller
 from imagepipe.errors import CloudError
 
 CALLER_URL = "https://checkip.amazonaws.com"
@@ -41,6 +42,41 @@ class Ec2:
                 "snapshot": self.images.describe_snapshots,
             },
             clock,
+        )
+
+    def await_image(self, id: str, *, deadline: Deadline, cancel: Cancel) -> Mapping[str, Any]:
+        """Wait until an image is available; what EC2 says of it.
+
+        Raises CloudError if it goes to `failed`, or at the deadline, with the last state seen.
+        """
+
+        def settled(seen: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+            state = seen["State"] if seen else "unknown"
+            if state in ("failed", "invalid", "error", "deregistered"):
+                reason = (seen or {}).get("StateReason", {}).get("Message") or "no reason given"
+                raise CloudError(f"{id} in {self.region} went to {state}: {reason}", code=state)
+            return seen if state == "available" else None
+
+        return self.poller.until(
+            "image",
+            id,
+            settled,
+            what=f"waiting for {id} in {self.region} to be available",
+            deadline=deadline,
+            cancel=cancel,
+            state=lambda seen: str(seen["State"]),
+        )
+
+    def await_terminated(self, id: str, *, deadline: Deadline, cancel: Cancel) -> None:
+        """Wait until an instance is terminated: its security group and volumes are in use until then."""
+        self.poller.until(
+            "instance",
+            id,
+            lambda seen: True if seen is None or seen["State"]["Name"] == "terminated" else None,
+            what=f"waiting for {id} in {self.region} to terminate",
+            deadline=deadline,
+            cancel=cancel,
+            state=lambda seen: str(seen["State"]["Name"]),
         )
 
     def caller_cidr(self) -> str:

@@ -142,7 +142,8 @@ def from_json(data: dict[str, Any]) -> AnyEvent:
     """The event that `to_json` wrote. Raises ValueError for anything else."""
     try:
         kind: Any = KINDS[data["event"]]
-        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items() if key != "event"}
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
+        del values["event"]
         values["time"] = parse_iso(values["time"])
         event: AnyEvent = kind(**values)
         return event

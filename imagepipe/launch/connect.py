@@ -120,7 +120,7 @@ class AwaitSsh(Stage[Reachable]):
         checked.append(f"key: ed25519 of this run; host key: {'known' if endpoint.host_key else 'not checked'}")
         tail = "".join(f"\n    {line}" for line in console) or " empty so far"
         hints = {
-            "timeout": "no route, a security group or a network ACL: are we on the right network for launch.ssh.address?",
+            "timeout": "no route, a security group or a network ACL: is launch.ssh.address right for where we are?",
             "unreachable": "no route from here: is launch.ssh.address right?",
             "refused": "the machine is up without an SSH server on this port: see the console; launch.ssh.port?",
             "auth": f"is '{endpoint.user}' the image's user? Debian's have admin, Ubuntu's ubuntu, Amazon's ec2-user",
@@ -129,7 +129,7 @@ class AwaitSsh(Stage[Reachable]):
             "protocol": "something answers that is no SSH server, or it gives up at once",
         }
         return ConnectError(
-            f"{instance.id} in {instance.region}: SSH to {endpoint.user}@{endpoint.host}:{endpoint.port} never came up\n  "
+            f"{instance.id} in {instance.region}: no SSH to {endpoint.user}@{endpoint.host}:{endpoint.port}\n  "
             + "\n  ".join(checked)
             + f"\n  console:{tail}",
             hint=hints[last.why] if last else None,

@@ -82,7 +82,8 @@ class Step(Stage[Reachable]):
             if self.options.disconnect_expected:
                 ctx.say("the connection ended, as expected")
                 return
-            raise self._failed(f"{error}", None, tail, "on_disconnect: expected, where the step ends the connection")
+            hint = "on_disconnect: expected, where the step ends the connection"
+            raise self._failed(f"{error}", None, tail, hint) from error
         if result.timed_out:
             limit = f"not done within {self.options.timeout_seconds:g} s"
             raise self._failed(limit, None, tail, "give the step a longer timeout")

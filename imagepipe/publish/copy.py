@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore, Lock
-from typing import Any
 
 from imagepipe import render
 from imagepipe.cloud.ec2 import Ec2
@@ -13,7 +12,6 @@ from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.cloud.tags import Labels
 from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
-from imagepipe.errors import CloudError
 from imagepipe.values import Image, Text
 
 COPIES_AT_ONCE = 20
@@ -80,7 +78,7 @@ class CopyToRegion(Stage[Image]):
         )
         ctx.bind(of_image, id)
         with ctx.span("bytes"):
-            found = self._until_available(ctx, id)
+            found = self.ec2.await_image(id, deadline=ctx.deadline(COPY_SECONDS), cancel=ctx.cancel)
         snapshots = tuple(
             mapping["Ebs"]["SnapshotId"]
             for mapping in found.get("BlockDeviceMappings", ())
@@ -89,26 +87,6 @@ class CopyToRegion(Stage[Image]):
         if snapshots:
             ctx.bind(of_snapshots, ",".join(snapshots))
         return Image(id, region, name, snapshots)
-
-    def _until_available(self, ctx: Context, id: str) -> Mapping[str, Any]:
-        region = self.ec2.region
-
-        def settled(seen: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-            state = seen["State"] if seen else "unknown"
-            if state in ("failed", "invalid", "error", "deregistered"):
-                reason = (seen or {}).get("StateReason", {}).get("Message") or "no reason given"
-                raise CloudError(f"the copy {id} in {region} went to {state}: {reason}", code=state)
-            return seen if state == "available" else None
-
-        return self.ec2.poller.until(
-            "image",
-            id,
-            settled,
-            what=f"waiting for the copy {id} in {region} to be available",
-            deadline=ctx.deadline(COPY_SECONDS),
-            cancel=ctx.cancel,
-            state=lambda seen: str(seen["State"]),
-        )
 
     def title(self) -> str:
         return f"copy the image to {self.ec2.region}"

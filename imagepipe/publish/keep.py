@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
+from imagepipe.errors import CloudError
 from imagepipe.values import Image
 
 
@@ -26,12 +28,22 @@ class Keep(Stage[tuple[Image, ...]]):
     def run(self, ctx: Context) -> tuple[Image, ...]:
         images = tuple(ctx[ref] for ref in self.images)
         ctx.cancel.check()
-        for image in images:
-            self.ec2[image.region].images.tag([image.id, *image.snapshots], {tags.STATE: tags.KEPT})
+        try:
+            for image in images:
+                self._tag(image, tags.KEPT)
+        except CloudError:
+            # All regions or none: undo takes what is unfinished, and must find those that were turned already.
+            for image in images:
+                with suppress(CloudError):
+                    self._tag(image, tags.UNFINISHED)
+            raise
         for claim in ctx.journal.claims():
             if claim.lifetime is Lifetime.PRODUCT and claim.is_open():
                 ctx.journal.keep(claim)
         return images
+
+    def _tag(self, image: Image, state: str) -> None:
+        self.ec2[image.region].images.tag([image.id, *image.snapshots], {tags.STATE: state})
 
     def title(self) -> str:
         return "keep the images"

@@ -1,0 +1,105 @@
+"""The reverse recipe: how each kind of thing that a run holds is found, by id or by token, and given back.
+
+The same code undoes at the end of a run and cleans up after a dead one. Gone already is success everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from imagepipe.clock import Clock, Deadline
+from imagepipe.cloud import tags
+from imagepipe.cloud.ec2 import Ec2, Regions
+from imagepipe.engine.cancel import Cancel
+from imagepipe.engine.journal import Claim
+from imagepipe.engine.undo import Undoer
+from imagepipe.errors import CloudError
+
+TERMINATE_SECONDS = 600
+IN_USE_SECONDS = 120
+"""EC2 goes on calling a group or snapshot in use for a while after its last user is gone."""
+IN_USE = frozenset({"DependencyViolation", "InvalidSnapshot.InUse", "InvalidGroup.InUse", "ResourceInUse"})
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """Gives back the things of one account."""
+
+    regions: Regions
+    clock: Clock
+
+    def undoers(self) -> Mapping[str, Undoer]:
+        """By kind of claim."""
+        return {
+            "instance": self.instance,
+            "key-pair": self.key_pair,
+            "security-group": self.security_group,
+            "image": self.image,
+            "snapshots": self.snapshots,
+        }
+
+    def instance(self, claim: Claim) -> None:
+        """Terminate, and wait for it: group and volumes are in use until then."""
+        ec2 = self.regions[claim.region]
+        for id in _ids(claim, ec2.instances.of_token(claim.token)):
+            ec2.instances.terminate(id)
+            # A clean-up is not cancelled by what caused it.
+            ec2.await_terminated(id, deadline=Deadline.after(TERMINATE_SECONDS, self.clock), cancel=Cancel(self.clock))
+
+    def key_pair(self, claim: Claim) -> None:
+        """Delete both halves."""
+        ec2 = self.regions[claim.region]
+        for id in _ids(claim, ec2.keys.of_token(claim.token)):
+            ec2.keys.delete(id)
+        if path := claim.details.get("private_key"):
+            Path(path).unlink(missing_ok=True)
+
+    def security_group(self, claim: Claim) -> None:
+        ec2 = self.regions[claim.region]
+        for id in _ids(claim, ec2.groups.of_token(claim.token)):
+            self._once_free(lambda id=id: ec2.groups.delete(id))  # type: ignore[misc]
+
+    def image(self, claim: Claim) -> None:
+        """Deregister what is unfinished; an image that was kept stays, whatever a journal says."""
+        ec2 = self.regions[claim.region]
+        kept = _kept(ec2, claim)
+        for id in _ids(claim, [image.id for image in ec2.images.own_of_token(claim.token)]):
+            if id not in kept:
+                ec2.images.deregister(id)
+
+    def snapshots(self, claim: Claim) -> None:
+        """By tag whether bound or not: CopyImage makes them without saying their ids."""
+        ec2 = self.regions[claim.region]
+        found = ec2.images.describe_snapshots(_ids(claim, ec2.images.snapshots_of_token(claim.token)))
+        for id, snapshot in found.items():
+            if tags.mapping(snapshot.get("Tags")).get(tags.STATE) != tags.KEPT:
+                self._once_free(lambda id=id: ec2.images.delete_snapshot(id))  # type: ignore[misc]
+
+    def _once_free(self, delete: Callable[[], None]) -> None:
+        deadline = Deadline.after(IN_USE_SECONDS, self.clock)
+        pause = 0.1
+        while True:
+            try:
+                return delete()
+            except CloudError as error:
+                if error.code not in IN_USE or deadline.is_past():
+                    raise
+            self.clock.wait(Event(), pause)
+            pause = min(pause * 2, 5.0)
+
+
+def _ids(claim: Claim, found: list[str]) -> list[str]:
+    """What the claim was bound to, and everything that carries its token."""
+    bound = claim.id.split(",") if claim.id else []
+    return sorted({*bound, *found})
+
+
+def _kept(ec2: Ec2, claim: Claim) -> set[str]:
+    known: Mapping[str, Mapping[str, Any]] = ec2.images.describe_many([claim.id]) if claim.id else {}
+    of_token = {i.id for i in ec2.images.own_of_token(claim.token) if i.tags.get(tags.STATE) == tags.KEPT}
+    bound = {id for id, image in known.items() if tags.mapping(image.get("Tags")).get(tags.STATE) == tags.KEPT}
+    return of_token | bound
