@@ -49,7 +49,7 @@ def _nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 
 @pytest.fixture
-def new_guest(store: Store, base: BaseImage) -> NewGuest:
+def new_guest(store: Store, base: BaseImage) -> Iterator[NewGuest]:
     """Makes a machine of the base image, with further empty disks if asked; it is not started."""
     disks = Disks(store.disks)
     disks.adopt_snapshot(base.path, "snap-base")
@@ -67,7 +67,12 @@ def new_guest(store: Store, base: BaseImage) -> NewGuest:
         address = f"127.42.{secrets.randbelow(200) + 20}.{secrets.randbelow(250) + 4}"
         return Guest(Machine(f"i-{name}", address, tuple(files), seed), login, host)
 
-    return make
+    yield make
+    # What a failed test left running.
+    last = ContainerDriver(store.machines)
+    for machine_id in last.running():
+        last.stop(machine_id, force=True)
+    last.close()
 
 
 @pytest.fixture

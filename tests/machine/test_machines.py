@@ -280,3 +280,14 @@ def test_what_does_not_run_cannot_be_asked(driver: ContainerDriver) -> None:
     driver.stop("i-none")
     driver.forget("i-none")
     assert driver.console("i-none") == b""
+
+
+def test_the_seed_is_read_by_root_alone_and_is_not_on_the_disk(driver: ContainerDriver, new_guest: NewGuest) -> None:
+    guest = new_guest()
+    driver.start(guest.machine, [SSH])
+    assert guest.run("cat /run/imagepipe-seed/user-data 2>&1 || true").strip().endswith("Permission denied")
+    assert "ed25519_private" in guest.run("sudo cat /run/imagepipe-seed/user-data")
+    guest.run("cloud-init status --wait; sudo cloud-init clean --logs")
+    driver.stop(guest.id)
+    listed = subprocess.run(["debugfs", "-R", "ls /run", str(guest.root)], capture_output=True, check=True, text=True)
+    assert "imagepipe" not in listed.stdout

@@ -8,7 +8,6 @@ giving back is: end them, wait until the loop devices are free, delete the empty
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import signal
 import subprocess
@@ -25,7 +24,7 @@ from imagepipe.local.machines.cgroup import MachineGroup
 from imagepipe.local.machines.record import Process, Record
 from imagepipe.local.machines.watch import Watcher
 from imagepipe.local.process import is_alive
-from imagepipe.local.seed import SeedServer
+from imagepipe.local.seed import write_seed
 
 POWEROFF = signal.SIGRTMIN + 4  # systemd(1), SIGNALS
 REBOOT = signal.SIGRTMIN + 5
@@ -58,7 +57,6 @@ class ContainerDriver:
         self._lock = threading.Lock()
         self._machines: dict[str, _Running] = {}
         self._callbacks: list[Callable[[str], None]] = []
-        self._seeds = SeedServer(folder / "seed-port")
         self._watcher = Watcher(on_end=self._on_supervisor_end, on_tick=self._follow_ports)
         for known in sorted(path for path in folder.iterdir() if path.is_dir()):
             self._adopt_or_reap(known)
@@ -74,7 +72,7 @@ class ContainerDriver:
                 raise MachineError(f"starting {machine.id}: it runs already")
         folder = self._folder / machine.id
         (folder / "root").mkdir(mode=0o700, parents=True, exist_ok=True)
-        kept = Record(machine=machine, secret=secrets.token_urlsafe(24), ingress=tuple(ingress))
+        kept = Record(machine=machine, ingress=tuple(ingress))
         record.write(folder, kept)
         children: list[subprocess.Popen[bytes]] = []
         try:
@@ -157,20 +155,19 @@ class ContainerDriver:
     def close(self) -> None:
         """Stop watching; the machines live on, for the next process of this store."""
         self._watcher.close()
-        self._seeds.close()
 
     # Starting, step by step.
 
     def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         machine = kept.machine
         join = supervisor.join_command(MachineGroup(machine.id).make())
-        self._seeds.offer(kept.secret, machine.seed)
+        write_seed(folder / "seed", machine.seed)
         loops: list[loop.Loop] = []
         is_held, is_held_end = os.pipe()  # slirp4netns reads it, the supervisor holds its other end
         try:
             loops += [loop.attach(disk.path) for disk in machine.disks]
             devices = tuple(each.device for each in loops)
-            nspawn = supervisor.nspawn_arguments(machine, devices, self._seeds.url(kept.secret))
+            nspawn = supervisor.nspawn_arguments(machine, devices, folder / "seed")
             held = [*(each.fd for each in loops), is_held_end]
             shell = supervisor.launch(machine, devices, join=join, folder=folder, nspawn=nspawn, held=held)
             children.append(shell)
@@ -264,7 +261,7 @@ class ContainerDriver:
         group.wait_empty(GONE_SECONDS)
         self._wait_for_loops(kept)
         group.remove()
-        self._seeds.withdraw(kept.secret)
+        shutil.rmtree(folder / "seed", ignore_errors=True)
         with suppress(OSError):
             (folder / "root").rmdir()
         for name in (network.SOCKET, "slirp.log", "supervisor.log"):
@@ -290,5 +287,4 @@ class ContainerDriver:
             self._give_back(kept, [])
             return
         freeze.thaw([self._root_seen_from_host(kept)])
-        self._seeds.offer(kept.secret, kept.machine.seed)
         self._take_on(_Running(kept))

@@ -37,8 +37,6 @@ class Record:
     """A machine that was started and not given back yet."""
 
     machine: Machine
-    secret: str
-    """Of its seed's URL."""
     devices: tuple[str, ...] = ()
     """Its loop devices, in the order of its disks."""
     supervisor: Process | None = None
@@ -76,7 +74,6 @@ def read(folder: Path) -> Record | None:
             disks=tuple(Disk(d["device"], Path(d["path"])) for d in machine["disks"]),
             seed=Seed(**seed | {"user_data": user_data, "public_keys": tuple(seed["public_keys"])}),
         ),
-        secret=values["secret"],
         devices=tuple(values["devices"]),
         supervisor=Process(**values["supervisor"]) if values["supervisor"] else None,
         ingress=tuple(Ingress(**rule) for rule in values["ingress"]),

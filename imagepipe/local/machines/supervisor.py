@@ -15,6 +15,7 @@ from pathlib import Path
 from imagepipe.local.machines.api import Machine, MachineError
 
 READY_SECONDS = 20
+SEED_INSIDE = "/run/imagepipe-seed"
 REBOOT = 133  # systemd-nspawn(1), EXIT STATUS, with --keep-unit: the container asked for a reboot
 
 # Arguments: control group files, then --, then a command.
@@ -55,8 +56,12 @@ def join_command(procs: Sequence[Path]) -> list[str]:
     return ["sh", "-c", JOIN, "imagepipe-machine", *map(str, procs), "--"]
 
 
-def nspawn_arguments(machine: Machine, devices: Sequence[str], seed_url: str) -> list[str]:
-    """Options and PID 1's arguments. Devices are shown under their own name and under EC2's."""
+def nspawn_arguments(machine: Machine, devices: Sequence[str], seed: Path) -> list[str]:
+    """Options and PID 1's arguments. Devices are shown under their own name and under EC2's.
+
+    The seed is shown under /run, which is memory: nothing of it touches the disk. It is not served by the cloud's
+    process, for a machine boots to its end when that is killed.
+    """
     binds = []
     for at, (disk, device) in enumerate(zip(machine.disks, devices, strict=True)):
         bind = "--bind-ro" if at == 0 else "--bind"
@@ -66,10 +71,11 @@ def nspawn_arguments(machine: Machine, devices: Sequence[str], seed_url: str) ->
         "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=read-only",
         # The namespace is the machine's own, so it may rule it as a machine does.
         "--capability=CAP_NET_ADMIN,CAP_NET_RAW",
+        f"--bind-ro={seed}:{SEED_INSIDE}",
         *binds,
         "network-config=disabled",
-        # With the id here, a reboot needs no seed: cloud-init knows that it is the same instance.
-        f"ds=nocloud-net;i={machine.id};s={seed_url}",
+        # With the id here cloud-init knows at a reboot, without the seed, that it is the same instance.
+        f"ds=nocloud;i={machine.id};s={SEED_INSIDE}/",
         *(f"systemd.mask={unit}" for unit in MASKED),
     ]  # fmt: skip
 
