@@ -1,0 +1,288 @@
+"""`imagepipe build`: from specs to images, or to an error and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from imagepipe.cli.cloud import Chosen, local_store, opened
+from imagepipe.cli.given import found_specs, given, state_folder, unknown_variables, variable_options
+from imagepipe.clock import Clock, SystemClock, iso
+from imagepipe.cloud.ec2 import Regions
+from imagepipe.communicator.ssh import Connections
+from imagepipe.engine import events as ev
+from imagepipe.engine.cancel import Cancel
+from imagepipe.engine.events import EventFile, Events
+from imagepipe.engine.executor import Outcome, execute
+from imagepipe.engine.journal import Journal, RunRecord
+from imagepipe.errors import ImagepipeError, SpecError, StageFailed, UndoFailed, UsageError
+from imagepipe.holdings import Holdings
+from imagepipe.masking import Masker
+from imagepipe.pipeline import Baked, Tools, plan
+from imagepipe.publish.copy import CopyLimits
+from imagepipe.report.console import ConsoleReport
+from imagepipe.spec.load import Build, LoadedSpec, load, refuse
+from imagepipe.spec.models import Spec
+from imagepipe.spec.not_yet import not_yet
+from imagepipe.spec.variables import Given
+from imagepipe.values import Image
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  imagepipe build web-server.yaml --local
+  imagepipe build specs/web-server.yaml --var greeting=hi --region eu-west-1
+  imagepipe build specs/ --json >images.json
+"""
+)
+@click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
+@click.option("--local", "is_local", is_flag=True, help="Bake on the local cloud: no account is needed.")
+@variable_options
+@click.option("--region", metavar="REGION", help="Build here instead of launch.region; publish.regions stay.")
+@click.option("--profile", metavar="NAME", help="AWS profile.")
+@click.option("--endpoint-url", metavar="URL", help="An EC2 endpoint of your own.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on standard output; the log goes to standard error."
+)
+@click.option("--keep-on-failure", is_flag=True, help="After a failure, keep everything and say how to get in.")
+def build(
+    specs: Sequence[str],
+    is_local: bool,
+    variables: Sequence[str],
+    var_files: Sequence[Path],
+    region: str | None,
+    profile: str | None,
+    endpoint_url: str | None,
+    as_json: bool,
+    keep_on_failure: bool,
+) -> int:
+    """Bake the images of specs: by path, by folder, or by the name of a file in specs/.
+
+    Exit code 0 when every image is there, in every region. After a failure, Ctrl-C or SIGTERM everything that was
+    made is given back; a second Ctrl-C leaves at once, and `imagepipe clean` gives back what is left.
+    """
+    if is_local and (profile or endpoint_url):
+        raise UsageError("--local is a cloud of its own: it takes neither --profile nor --endpoint-url")
+    clock = SystemClock()
+    run_id = secrets.token_hex(4)
+    files = found_specs(specs)
+    loaded = _loaded(files, given(variables, var_files), _build(run_id, files, clock))
+    if region:
+        _check_region(region, loaded)
+    # Loaded before anything is launched, so that a broken installation is found out here.
+    chosen = Chosen(local_store() if is_local else None, profile, endpoint_url)
+    cancel = Cancel(clock)
+    with ExitStack() as stack:
+        stack.enter_context(_signals(cancel))
+        regions = stack.enter_context(opened(chosen, region=region, clock=clock))
+        cancel.check()
+        run = _Run(run_id, clock, cancel, chosen, loaded, log=sys.stderr if as_json else sys.stdout)
+        outcome, baked = run.execute(regions, region, keep_on_failure=keep_on_failure)
+        if not outcome.ok:
+            return _explain(outcome, run, keep_on_failure=keep_on_failure)
+        _print(run_id, outcome, baked, as_json=as_json)
+        if outcome.held:
+            _say_held(outcome, run_id)
+            return UndoFailed.exit_code
+        return 0
+
+
+class _Run:
+    """One run: its folder, journal, events and tools."""
+
+    def __init__(
+        self,
+        run_id: str,
+        clock: Clock,
+        cancel: Cancel,
+        chosen: Chosen,
+        loaded: Sequence[LoadedSpec],
+        *,
+        log: object,
+    ) -> None:
+        self.id = run_id
+        self.clock = clock
+        self.cancel = cancel
+        self.chosen = chosen
+        self.loaded = loaded
+        self.folder = state_folder() / run_id
+        self.masker = Masker(secret for one in loaded for secret in one.secrets)
+        self._log = log
+
+    def execute(self, regions: Regions, region: str | None, *, keep_on_failure: bool) -> tuple[Outcome, list[Baked]]:
+        """Build the graph and run it."""
+        names = tuple(one.checked().name for one in self.loaded)
+        with ExitStack() as stack:
+            connections = Connections()
+            stack.callback(connections.close)
+            tools = Tools(regions, connections, CopyLimits(), self.folder, self.id)
+            graph, baked = plan(self.loaded, tools, region=_region_of(region, regions))
+            build_names = {key: str(value) for key, value in self.loaded[0].names["build"].items()}
+            record = RunRecord(self.id, iso(self.clock.now()), names, build_names, self.chosen.record())
+            journal = Journal.create(self.folder, record, self.clock)
+            stack.callback(journal.close)
+            sinks = [stack.enter_context(EventFile(self.folder / "events.jsonl")), ConsoleReport(self._log)]  # type: ignore[arg-type]
+            events = Events(self.id, self.clock, self.masker, sinks)
+            events.emit(ev.RunStarted(*events.stamp(), names))
+            outcome = execute(
+                graph,
+                journal=journal,
+                events=events,
+                cancel=self.cancel,
+                clock=self.clock,
+                undoers=Holdings(regions, self.clock).undoers(),
+                keep_on_failure=keep_on_failure,
+            )
+            return outcome, baked
+
+
+def _loaded(files: Sequence[Path], chosen: Given, build: Build) -> list[LoadedSpec]:
+    """Specs that can be built. Raises SpecError with all problems, and those of what cannot be built yet."""
+    loaded = load(files, chosen, build=build)
+    for one in loaded:
+        for problem in one.problems:
+            if problem.severity == "warning":
+                click.echo(problem.text(), err=True)
+    refuse(loaded)
+    unknown_variables([frozenset(one.checked().variables) for one in loaded], chosen)
+    if problems := [problem for one in loaded for problem in not_yet(one)]:
+        raise SpecError(problems)
+    return loaded
+
+
+def _check_region(region: str, loaded: Sequence[LoadedSpec]) -> None:
+    from imagepipe.spec.ec2_rules import region_finding
+
+    if all(one.project.allow_unknown_region for one in loaded):
+        return
+    for _, message in region_finding(region, ()):
+        raise UsageError(f"--region: {message}")
+
+
+def _build(run_id: str, files: Sequence[Path], clock: Clock) -> Build:
+    timestamp = clock.now().strftime("%Y%m%dT%H%M%SZ")
+    return Build(run_id, timestamp, _git_sha(files[0].resolve().parent))
+
+
+def _git_sha(folder: Path) -> str:
+    """The commit that the specs are at; empty outside a git checkout."""
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""
+
+
+def _region_of(given_region: str | None, regions: Regions) -> Callable[[Spec], str]:
+    def region(spec: Spec) -> str:
+        found = given_region or spec.launch.region or regions.session.region
+        if not found:
+            raise UsageError(f"spec '{spec.name}' has no region", hint="set launch.region, or give --region")
+        return found
+
+    return region
+
+
+@contextmanager
+def _signals(cancel: Cancel) -> Iterator[None]:
+    """While inside, the first Ctrl-C or SIGTERM stops the run in order, and the second leaves at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if cancel.is_set() and cancel.reason.startswith("got "):
+            # The journal is true at every moment: what is held is found by `clean`.
+            os.write(2, b"\nleaving at once; `imagepipe clean --all` gives back what is left\n")
+            os._exit(130)
+        os.write(2, f"\n{name}: stopping and giving everything back; again to leave at once\n".encode())
+        cancel.set(f"got {name}")
+        cancel.reason = f"got {name}"
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print(run_id: str, outcome: Outcome, baked: Sequence[Baked], *, as_json: bool) -> None:
+    rows = [(one.spec, image) for one in baked for image in outcome[one.images]]
+    if as_json:
+        click.echo(json.dumps({"run": run_id, "images": [_image(spec, image) for spec, image in rows]}))
+        return
+    click.echo("")
+    for spec, image in rows:
+        click.echo(f"{image.id}  {image.region:<14}  {image.name}  ({spec})")
+
+
+def _image(spec: str, image: Image) -> dict[str, object]:
+    return {
+        "spec": spec,
+        "region": image.region,
+        "image_id": image.id,
+        "name": image.name,
+        "snapshots": list(image.snapshots),
+    }
+
+
+def _explain(outcome: Outcome, run: _Run, *, keep_on_failure: bool) -> int:
+    """Say why it failed and what is left; the exit code of the cause."""
+    for failure in outcome.failures:
+        error = failure.error
+        click.echo(f"error: {run.masker.mask(f'{failure.stage}: {error}')}", err=True)
+        if isinstance(error, ImagepipeError) and error.hint:
+            click.echo(f"  hint: {run.masker.mask(error.hint)}", err=True)
+    if outcome.held:
+        _say_held(outcome, run.id)
+    if outcome.cancelled:
+        return 130
+    if keep_on_failure:
+        _say_how_to_get_in(outcome, run)
+    cause = outcome.failures[0].error
+    return cause.exit_code if isinstance(cause, ImagepipeError) and cause.exit_code != 1 else StageFailed.exit_code
+
+
+def _say_held(outcome: Outcome, run_id: str) -> None:
+    for held in outcome.held:
+        click.echo(f"still held: {held}", err=True)
+    click.echo(f"Later: imagepipe clean {run_id}", err=True)
+
+
+def _say_how_to_get_in(outcome: Outcome, run: _Run) -> None:
+    from imagepipe.values import Reachable
+
+    machines = {o.endpoint: o for o in outcome.outputs.values() if isinstance(o, Reachable)}
+    for endpoint, machine in machines.items():
+        known_hosts = run.folder / "known_hosts"
+        if endpoint.host_key:
+            host = endpoint.host if endpoint.port == 22 else f"[{endpoint.host}]:{endpoint.port}"
+            known_hosts.write_text(f"{host} {endpoint.host_key}\n", encoding="ascii")
+        words = [
+            "ssh",
+            "-i",
+            endpoint.private_key,
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            f"UserKnownHostsFile={known_hosts}",
+        ]
+        words += ["-p", str(endpoint.port)] if endpoint.port != 22 else []
+        click.echo(
+            f"kept: {machine.instance.id} in {machine.instance.region}: {shlex.join([*words, f'{endpoint.user}@{endpoint.host}'])}",
+            err=True,
+        )
+    click.echo(f"everything of this run is kept, and costs; when you are done: imagepipe clean {run.id}", err=True)

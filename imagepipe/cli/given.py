@@ -1,0 +1,68 @@
+"""What several commands take from the command line and the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from imagepipe.errors import UsageError
+from imagepipe.spec.find import spec_files
+from imagepipe.spec.load import load_var_file
+from imagepipe.spec.variables import Given
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def variable_options(command: F) -> F:
+    """`--var` and `--var-file`."""
+    command = click.option(
+        "--var-file",
+        "var_files",
+        multiple=True,
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Variables from a YAML file; the last one wins.",
+    )(command)
+    return click.option(
+        "--var", "variables", multiple=True, metavar="NAME=VALUE", help="A variable's value; may be given often."
+    )(command)
+
+
+def given(variables: Sequence[str], var_files: Sequence[Path]) -> Given:
+    """The variables that were given from outside. Raises UsageError and SpecError."""
+    command_line: dict[str, str] = {}
+    for item in variables:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--var {item}: write --var NAME=VALUE")
+        command_line[name] = value
+    files: dict[str, Any] = {}
+    for file in var_files:
+        files |= load_var_file(file)
+    return Given(command_line, files, dict(os.environ))
+
+
+def found_specs(words: Sequence[str]) -> list[Path]:
+    """The files that the command line means, from the folder that we stand in."""
+    return spec_files(words, folder=Path())
+
+
+def unknown_variables(known: Sequence[frozenset[str]], chosen: Given) -> None:
+    """Raise UsageError for a `--var` that no spec has: a typing error would silently keep the default."""
+    every = frozenset().union(*known)
+    for name in chosen.command_line:
+        if name not in every:
+            raise UsageError(
+                f"--var {name}: no spec has a variable '{name}'",
+                hint=f"there are: {', '.join(sorted(every)) or 'none'}",
+            )
+
+
+def state_folder() -> Path:
+    """Where runs keep their journals."""
+    root = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(root).expanduser() / "imagepipe" / "runs"

@@ -1,0 +1,121 @@
+"""The command `imagepipe`: the one place that prints errors and picks exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+import click
+
+from imagepipe import __version__
+from imagepipe.errors import ImagepipeError, SpecError, UndoFailed
+
+COMMANDS = {
+    "build": ("imagepipe.cli.build:build", "Bake the images of specs."),
+    "validate": ("imagepipe.cli.validate:validate", "Check specs, with every problem at once; talks to no cloud."),
+    "clean": ("imagepipe.cli.clean:clean", "Give back what dead or failed runs still hold."),
+    "runs": ("imagepipe.cli.runs:runs", "List runs, and what they still hold."),
+    "local": ("imagepipe.cli.local:local", "The local cloud: serve, stop, status, images, doctor."),
+}
+"""Where each command is, and its line in the help: a command's libraries are loaded when it is called, not before."""
+
+
+class LazyGroup(click.Group):
+    """Loads a command's module when that command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS:
+            from difflib import get_close_matches
+
+            meant = get_close_matches(args[0], COMMANDS, n=1)
+            suffix = f" Did you mean '{meant[0]}'?" if meant else ""
+            raise click.UsageError(f"No such command '{args[0]}'.{suffix}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="imagepipe")
+def main() -> None:
+    """Bake, test and publish Amazon Machine Images from YAML: on AWS, or with --local on this machine.
+
+    \b
+    imagepipe validate                          check every spec under specs/
+    imagepipe build web-server.yaml --local     bake it here, without an account
+    imagepipe build web-server.yaml             bake it on AWS
+    imagepipe clean --all                       give back what dead runs hold
+    """
+
+
+def run() -> NoReturn:
+    """The entry point: runs the command and ends the process with its exit code."""
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int:
+    try:
+        result = main(standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("cancelled", err=True)
+        return 130
+    except ImagepipeError as error:
+        show(error)
+        return error.exit_code
+    except UndoFailed as error:
+        for one in error.exceptions:
+            click.echo(f"error: {one}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has gone (`imagepipe runs | head`); Python would complain again at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # noqa: BLE001 - no traceback reaches a user
+        if os.environ.get("IMAGEPIPE_DEBUG"):
+            traceback.print_exc()
+        click.echo(
+            f"error: a mistake in imagepipe itself: {type(error).__name__}: {error}\n"
+            "  hint: set IMAGEPIPE_DEBUG=1 to see where, and please report it",
+            err=True,
+        )
+        return 1
+
+
+def show(error: ImagepipeError) -> None:
+    """An error as every command prints it, on standard error."""
+    if isinstance(error, SpecError):
+        for problem in error.problems:
+            click.echo(problem.text(), err=True)
+        count = len(error.problems)
+        click.echo(f"{count} problem{'' if count == 1 else 's'}", err=True)
+        return
+    click.echo(f"error: {error}", err=True)
+    if error.hint:
+        click.echo(f"  hint: {error.hint}", err=True)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,120 @@
+"""`imagepipe validate`: every problem of every spec, with its place. Loads yaml, pydantic and jinja2 only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from imagepipe.cli.given import found_specs, given, unknown_variables, variable_options
+from imagepipe.errors import LocalCloudError, Problem, SpecError
+from imagepipe.spec.load import LoadedSpec, load
+from imagepipe.spec.not_yet import not_yet
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  imagepipe validate
+  imagepipe validate web-server.yaml --var greeting=hello
+  imagepipe validate specs/ --format github
+"""
+)
+@click.argument("specs", nargs=-1, metavar="[SPEC]...")
+@variable_options
+@click.option(
+    "--format",
+    "output",
+    type=click.Choice(["text", "json", "github"]),
+    default="text",
+    help="How problems are printed.",
+)
+@click.option("--local", "is_local", is_flag=True, help="Also check that this machine can run the local cloud.")
+def validate(
+    specs: Sequence[str], variables: Sequence[str], var_files: Sequence[Path], output: str, is_local: bool
+) -> int:
+    """Check specs: by path, by folder, or by the name of a file in specs/; all of specs/ where none is named.
+
+    Talks to no cloud. Variables need no value here. Exit code 0, or 2 where a spec has an error.
+    """
+    chosen = given(variables, var_files)
+    loaded: list[LoadedSpec] = []
+    try:
+        loaded = load(found_specs(specs), chosen)
+    except SpecError as error:
+        problems = list(error.problems)
+    else:
+        problems = [p for one in loaded for p in (*one.problems, *not_yet(one, severity="warning"))]
+        if all(one.spec for one in loaded):
+            unknown_variables([frozenset(one.checked().variables) for one in loaded], chosen)
+    _print(output, loaded, problems)
+    if is_local:
+        _check_machine()
+    return 2 if any(p.severity == "error" for p in problems) else 0
+
+
+def _print(output: str, loaded: Sequence[LoadedSpec], problems: Sequence[Problem]) -> None:
+    match output:
+        case "json":
+            click.echo(json.dumps(_as_json(loaded, problems), indent=2, ensure_ascii=False))
+        case "github":
+            for problem in problems:
+                click.echo(_annotation(problem))
+        case _:
+            for problem in problems:
+                click.echo(problem.text())
+            click.echo(_summary(loaded, problems))
+
+
+def _summary(loaded: Sequence[LoadedSpec], problems: Sequence[Problem]) -> str:
+    errors = sum(p.severity == "error" for p in problems)
+    warnings = len(problems) - errors
+    counts = [f"{len(loaded)} spec{'' if len(loaded) == 1 else 's'}"]
+    counts.append(f"{errors} error{'' if errors == 1 else 's'}" if errors else "valid")
+    if warnings:
+        counts.append(f"{warnings} warning{'' if warnings == 1 else 's'}")
+    return ", ".join(counts)
+
+
+def _as_json(loaded: Sequence[LoadedSpec], problems: Sequence[Problem]) -> dict[str, object]:
+    return {
+        "specs": [str(one.file) for one in loaded],
+        "problems": [
+            {
+                "file": p.file,
+                "line": p.line,
+                "column": p.column,
+                "path": p.path,
+                "severity": p.severity,
+                "message": p.message,
+                "hint": p.hint,
+            }
+            for p in problems
+        ],
+    }
+
+
+def _annotation(problem: Problem) -> str:
+    """A workflow command of GitHub Actions; its values are escaped as GitHub's runner reads them."""
+    place = [f"file={_escaped(problem.file, ':,')}"]
+    if problem.line:
+        place += [f"line={problem.line}", f"col={problem.column}"]
+    where = f"{problem.path}: " if problem.path else ""
+    hint = f"\nhint: {problem.hint}" if problem.hint else ""
+    return f"::{problem.severity} {','.join(place)},title=imagepipe::{_escaped(where + problem.message + hint)}"
+
+
+def _escaped(text: str, more: str = "") -> str:
+    for character in "%\r\n" + more:
+        text = text.replace(character, f"%{ord(character):02X}")
+    return text
+
+
+def _check_machine() -> None:
+    """Raise LocalCloudError, with what installs it, where this machine lacks something."""
+    from imagepipe.local.doctor import container_problems
+
+    if lacks := container_problems():
+        raise LocalCloudError(f"the local cloud cannot run here: {'; '.join(lacks)}", hint="imagepipe local doctor")
