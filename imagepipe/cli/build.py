@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 import click
 
@@ -23,7 +24,7 @@ from imagepipe.cloud.ec2 import Regions
 from imagepipe.communicator.ssh import Connections
 from imagepipe.engine import events as ev
 from imagepipe.engine.cancel import Cancel
-from imagepipe.engine.events import EventFile, Events
+from imagepipe.engine.events import EventFile, Events, Sink
 from imagepipe.engine.executor import Outcome, execute
 from imagepipe.engine.journal import Journal, RunRecord
 from imagepipe.errors import ImagepipeError, SpecError, StageFailed, UndoFailed, UsageError
@@ -110,7 +111,7 @@ class _Run:
         chosen: Chosen,
         loaded: Sequence[LoadedSpec],
         *,
-        log: object,
+        log: IO[str],
     ) -> None:
         self.id = run_id
         self.clock = clock
@@ -133,7 +134,7 @@ class _Run:
             record = RunRecord(self.id, iso(self.clock.now()), names, build_names, self.chosen.record())
             journal = Journal.create(self.folder, record, self.clock)
             stack.callback(journal.close)
-            sinks = [stack.enter_context(EventFile(self.folder / "events.jsonl")), ConsoleReport(self._log)]  # type: ignore[arg-type]
+            sinks: list[Sink] = [stack.enter_context(EventFile(self.folder / "events.jsonl")), ConsoleReport(self._log)]
             events = Events(self.id, self.clock, self.masker, sinks)
             events.emit(ev.RunStarted(*events.stamp(), names))
             outcome = execute(
@@ -281,8 +282,6 @@ def _say_how_to_get_in(outcome: Outcome, run: _Run) -> None:
             f"UserKnownHostsFile={known_hosts}",
         ]
         words += ["-p", str(endpoint.port)] if endpoint.port != 22 else []
-        click.echo(
-            f"kept: {machine.instance.id} in {machine.instance.region}: {shlex.join([*words, f'{endpoint.user}@{endpoint.host}'])}",
-            err=True,
-        )
+        command = shlex.join([*words, f"{endpoint.user}@{endpoint.host}"])
+        click.echo(f"kept: {machine.instance.id} in {machine.instance.region}: {command}", err=True)
     click.echo(f"everything of this run is kept, and costs; when you are done: imagepipe clean {run.id}", err=True)

@@ -1,4 +1,4 @@
-"""`imagepipe clean`: gives back what a dead or failed run holds, by its journal. The same code as a build's own undo."""
+"""`imagepipe clean`: gives back what a dead or failed run holds, by its journal; a build's own undo is the same code."""
 
 from __future__ import annotations
 
