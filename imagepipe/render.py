@@ -96,20 +96,33 @@ def finish(text: Text, names: Mapping[str, Any]) -> str:
 
 def _dotted_names(tree: nodes.Template) -> frozenset[str]:
     bound = {node.name for node in tree.find_all(nodes.Name) if node.ctx in ("store", "param")}
-    whole: set[str] = set()
-    inner: set[int] = set()
-    fields: list[nodes.Getattr | nodes.Getitem] = [*tree.find_all(nodes.Getattr), *tree.find_all(nodes.Getitem)]
-    for part in fields:
-        base = part.node
-        if not isinstance(base, nodes.Name) or base.name in bound:
-            continue
-        if isinstance(part, nodes.Getattr):
-            whole.add(f"{base.name}.{part.attr}")
-            inner.add(id(base))
-        elif isinstance(part.arg, nodes.Const) and isinstance(part.arg.value, str):
-            whole.add(f"{base.name}.{part.arg.value}")
-            inner.add(id(base))
+    found: set[str] = set()
+    fields: set[int] = set()
+    parts: list[nodes.Getattr | nodes.Getitem] = [*tree.find_all(nodes.Getattr), *tree.find_all(nodes.Getitem)]
+    for part in parts:
+        name = _dotted(part)
+        if name and name.partition(".")[0] not in bound:
+            found.add(name)
+            fields.add(id(part.node))
     for node in tree.find_all(nodes.Name):
-        if node.ctx == "load" and node.name not in bound and id(node) not in inner:
-            whole.add(node.name)
-    return frozenset(whole)
+        if node.ctx == "load" and node.name not in bound and id(node) not in fields:
+            found.add(node.name)
+    return frozenset(found - _guarded(tree))
+
+
+def _dotted(node: nodes.Node) -> str | None:
+    """`var.x` of a field of a plain name, or the plain name."""
+    if isinstance(node, nodes.Name):
+        return node.name
+    if isinstance(node, nodes.Getattr) and isinstance(node.node, nodes.Name):
+        return f"{node.node.name}.{node.attr}"
+    if isinstance(node, nodes.Getitem) and isinstance(node.node, nodes.Name) and isinstance(node.arg, nodes.Const):
+        return f"{node.node.name}.{node.arg.value}"
+    return None
+
+
+def _guarded(tree: nodes.Template) -> set[str]:
+    """Names that a template asks for with care: `x is defined`, `x | default(…)`. They need not be there."""
+    tested = [test.node for test in tree.find_all(nodes.Test) if test.name in ("defined", "undefined")]
+    tested += [filter.node for filter in tree.find_all(nodes.Filter) if filter.name in ("default", "d") and filter.node]
+    return {name for node in tested if (name := _dotted(node))}
