@@ -183,17 +183,14 @@ def _image_rows(cloud: LocalCloud) -> Iterator[tuple[str, ...]]:
     from imagepipe.local.store import ACCOUNT_ID
 
     yield ("REGION", "IMAGE", "STATE", "CREATED", "NAME")
-    base: tuple[str, ...] | None = None
     with doing("listing the local cloud's images"):
         for region, client in _clients(cloud):
             for image in client.describe_images()["Images"]:
                 row = (image["ImageId"], image["State"], image["CreationDate"], image["Name"])
                 if image["OwnerId"] == ACCOUNT_ID:
                     yield (region, *row)
-                else:
-                    base = base or ("(every region)", *row)
-    if base:
-        yield base
+                elif region == cloud.region:
+                    yield (region, *row[:-1], f"{row[-1]} (in every region, under an id of its own)")
 
 
 def _terminate_everything(cloud: LocalCloud) -> None:

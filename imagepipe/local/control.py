@@ -74,7 +74,7 @@ def connect(
 def status(store: Store) -> Status | None:
     """What the store's cloud says of itself; None if it does not run."""
     found = _find(store)
-    return None if found is None else Status(**_ask(store, found, "status"))
+    return None if found is None else _status(store, found)
 
 
 def stop(store: Store, *, terminate: Callable[[LocalCloud], None] | None = None) -> bool:
@@ -85,7 +85,7 @@ def stop(store: Store, *, terminate: Callable[[LocalCloud], None] | None = None)
     found = _find(store)
     if found is None:
         return False
-    instances = Status(**_ask(store, found, "status")).instances
+    instances = _status(store, found).instances
     if instances and terminate is None:
         raise LocalCloudError(
             f"stopping the local cloud of {store.root}: {instances} instance{'s' if instances > 1 else ''} still there",
@@ -106,9 +106,13 @@ def stop(store: Store, *, terminate: Callable[[LocalCloud], None] | None = None)
     return True
 
 
+def _status(store: Store, found: Serving) -> Status:
+    return Status(endpoint_url=found.endpoint_url, **_ask(store, found, "status"))
+
+
 def _wait_without_instances(store: Store, found: Serving) -> None:
     end = time.monotonic() + STOP_SECONDS
-    while left := Status(**_ask(store, found, "status")).instances:
+    while left := _status(store, found).instances:
         if time.monotonic() > end:
             raise LocalCloudError(
                 f"stopping the local cloud of {store.root}: {left} of its instances do not end",

@@ -67,15 +67,20 @@ class Computer:
     groups: Callable[[], Sequence[Path]] = hierarchies
 
 
-def examine(store: Store, computer: Computer | None = None) -> list[Finding]:
-    """Everything that `doctor` shows, in its order."""
+def examine(store: Store | None = None, computer: Computer | None = None) -> list[Finding]:
+    """Everything that `doctor` shows, in its order; the room for disks only where a store is given."""
     computer = computer or Computer()
-    return [*_needs(computer), _room(store), *_notes(computer)]
+    return [*_needs(computer), *([] if store is None else [_room(store)]), *_notes(computer)]
 
 
 def container_problems(computer: Computer | None = None) -> Sequence[str]:
     """Why containers would not run here; empty if they do."""
-    return [f"{f.what}: {f.detail}" for f in _needs(computer or Computer()) if f.verdict is Verdict.MISSING]
+    return failures(_needs(computer or Computer()))
+
+
+def failures(findings: Iterable[Finding]) -> list[str]:
+    """What stands in the way, a line each."""
+    return [f"{f.what}: {f.detail}" for f in findings if f.verdict is Verdict.MISSING]
 
 
 def install_command(findings: Iterable[Finding]) -> str | None:

@@ -36,6 +36,7 @@ log = logging.getLogger("imagepipe.local")
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
+Door = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
 class Application(Protocol):
@@ -57,6 +58,8 @@ class Cloud:
     """What a process serves, and how it is ended."""
 
     application: Application
+    server: Callable[[Any, int], Any]
+    """A cheroot server for a WSGI application and a port of 127.0.0.1, not bound yet."""
     driver_name: str
     used_bytes: Callable[[], int]
     power_off: Callable[[], None]
@@ -87,6 +90,7 @@ def build(store: Store) -> Cloud:
     from imagepipe.local.base import ensure_base
     from imagepipe.local.disks import Disks
     from imagepipe.local.gateway.app import Gateway
+    from imagepipe.local.gateway.server import server
     from imagepipe.local.machines.container import ContainerDriver
 
     base = ensure_base(store, log.info)
@@ -110,7 +114,14 @@ def build(store: Store) -> Cloud:
         for thread in stopping:
             thread.join()
 
-    return Cloud(gateway, driver.name, disks.used_bytes, power_off, driver.close)
+    return Cloud(
+        application=gateway,
+        server=lambda application, port: server(application, port=port),
+        driver_name=driver.name,
+        used_bytes=disks.used_bytes,
+        power_off=power_off,
+        close=driver.close,
+    )
 
 
 def serve(
@@ -130,13 +141,13 @@ def serve(
         _take_lock(store, stack)
         last = serving.last_announced(store)
         serving.withdraw(store)
-        server = _listen(port, last.port if last else 0, store)
-        stack.callback(server.stop)
+        port = _choose_port(port, last.port if last else 0, store)
         cloud = build(store)
         stack.callback(cloud.close)
         stack.callback(cloud.application.close)
         cloud.application.recover()
-        server.wsgi_app = _Doors(cloud, store, server.bind_addr[1])
+        server = _listen(cloud, _Doors(cloud, store), port, store)
+        stack.callback(server.stop)
         here = Serving.here(server.bind_addr[1])
         thread = threading.Thread(target=server.serve, name="endpoint", daemon=True)
         thread.start()
@@ -169,38 +180,38 @@ def _take_lock(store: Store, stack: ExitStack) -> None:
         time.sleep(0.02)
 
 
-def _listen(port: int | None, last_port: int, store: Store) -> Any:
-    """A server bound to 127.0.0.1; nobody is answered yet."""
+def _choose_port(port: int | None, last_port: int, store: Store) -> int:
+    """The port that is asked for, or the last one if it is free, or 0 for any."""
     try:
-        from cheroot import wsgi
-    except ImportError as missing:
+        _check_free(last_port if port is None else port)
+    except OSError as problem:
+        if port is None:
+            return 0
         raise LocalCloudError(
-            f"starting the local cloud: {missing}", hint="install it: pip install 'imagepipe-ami[local]'"
-        ) from missing
-    tried = [port] if port is not None else [last_port, 0] if last_port else [0]
-    for attempt in tried:
-        # The idle limit of a connection is longer than any client waits between two polls.
-        server: Any = wsgi.Server(
-            ("127.0.0.1", attempt), None, numthreads=THREADS, request_queue_size=256, timeout=300, shutdown_timeout=5
-        )
-        server.keep_alive_conn_limit = 1000
-        server.error_log = _cheroot_log
-        try:
-            _check_free(attempt)
-            server.prepare()
-        except OSError as problem:
-            if attempt == tried[-1]:
-                raise LocalCloudError(
-                    f"starting the local cloud of {store.root}: port {attempt} of 127.0.0.1: {problem}",
-                    hint="name another port, or none: then a free one is taken",
-                ) from problem
-        else:
-            return server
-    raise AssertionError("the last attempt returns or raises")
+            f"starting the local cloud of {store.root}: port {port} of 127.0.0.1: {problem}",
+            hint="name another port, or none: then a free one is taken",
+        ) from problem
+    return last_port if port is None else port
+
+
+def _listen(cloud: Cloud, door: Door, port: int, store: Store) -> Any:
+    """A server bound to 127.0.0.1; nobody is answered yet."""
+    server: Any = cloud.server(door, port)
+    server.numthreads = THREADS
+    server.request_queue_size = 256
+    server.timeout = 300  # longer than any client waits between two polls on one connection
+    server.shutdown_timeout = 5
+    server.keep_alive_conn_limit = 1000
+    server.error_log = _cheroot_log
+    try:
+        server.prepare()
+    except OSError as problem:
+        raise LocalCloudError(f"starting the local cloud of {store.root}: port {port}: {problem}") from problem
+    return server
 
 
 def _check_free(port: int) -> None:
-    """Raise OSError if somebody listens there. cheroot, refused by bind, would leak its socket."""
+    """Raise OSError if somebody listens there: said early, before the long work of a start."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", port))
@@ -236,10 +247,9 @@ def _wait(
 class _Doors:
     """The gateway's door, and beside it a small one for the process itself."""
 
-    def __init__(self, cloud: Cloud, store: Store, port: int) -> None:
+    def __init__(self, cloud: Cloud, store: Store) -> None:
         self._cloud = cloud
         self._secret = store.credentials().secret_access_key
-        self._endpoint = f"http://127.0.0.1:{port}"
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         path: str = environ.get("PATH_INFO", "")
@@ -259,7 +269,6 @@ class _Doors:
     def _status(self) -> Mapping[str, Any]:
         return {
             "pid": os.getpid(),
-            "endpoint_url": self._endpoint,
             "instances": self._cloud.application.instances(),
             "driver": self._cloud.driver_name,
             "used_bytes": self._cloud.used_bytes(),

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from cheroot import wsgi
+
 from imagepipe.errors import LocalCloudError
 from imagepipe.local import serve
 from imagepipe.local.store import Store
@@ -46,6 +48,7 @@ def main() -> int:
         application = FakeApplication(store, int(instances))
         return serve.Cloud(
             application=application,
+            server=lambda door, port: wsgi.Server(("127.0.0.1", port), door),
             driver_name="fake",
             used_bytes=lambda: 42,
             power_off=lambda: (store.root / "powered-off").touch(),
