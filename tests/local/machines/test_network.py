@@ -1,0 +1,52 @@
+"""Which ports of a machine are open to a caller on this computer."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from imagepipe.local.machines.api import Ingress
+from imagepipe.local.machines.network import Port, has_wide, listening, wanted
+
+WEB, SSH, DNS = Port("tcp", 80), Port("tcp", 22), Port("udp", 53)
+
+
+@pytest.mark.parametrize(
+    ("rule", "ports"),
+    [
+        (Ingress("tcp", 22, 22, "127.0.0.1/32"), {SSH}),
+        (Ingress("tcp", 22, 22, "0.0.0.0/0"), {SSH}),
+        (Ingress("tcp", 22, 22, "127.0.0.0/8"), {SSH}),
+        (Ingress("tcp", 22, 22, "203.0.113.7/32"), set()),
+        (Ingress("tcp", 22, 22, "::/0"), set()),
+        (Ingress("tcp", 22, 23, "0.0.0.0/0"), {SSH, Port("tcp", 23)}),
+        (Ingress("udp", 53, 53, "0.0.0.0/0"), {DNS}),
+        (Ingress("icmp", -1, -1, "0.0.0.0/0"), set()),
+        (Ingress("tcp", 0, 65535, "0.0.0.0/0"), {WEB}),
+        (Ingress("udp", 0, 65535, "0.0.0.0/0"), {DNS}),
+        (Ingress("-1", -1, -1, "0.0.0.0/0"), {WEB, DNS}),
+        (Ingress("-1", -1, -1, "10.0.0.0/8"), set()),
+    ],
+    ids=str,
+)
+def test_a_rule_opens_its_ports_to_us_if_it_means_us(rule: Ingress, ports: set[Port]) -> None:
+    assert wanted([rule], frozenset({WEB, DNS})) == ports
+
+
+def test_only_rules_that_mean_us_and_many_ports_depend_on_what_listens() -> None:
+    assert has_wide([Ingress("-1", -1, -1, "0.0.0.0/0")])
+    assert has_wide([Ingress("tcp", 1024, 65535, "0.0.0.0/0")])
+    assert not has_wide([Ingress("tcp", 1024, 65535, "10.0.0.0/8"), Ingress("tcp", 22, 22, "0.0.0.0/0")])
+
+
+def test_what_listens_is_found_and_loopback_is_not_counted() -> None:
+    with socket.socket() as everywhere, socket.socket() as loopback:
+        everywhere.bind(("0.0.0.0", 0))
+        loopback.bind(("127.0.0.1", 0))
+        everywhere.listen()
+        loopback.listen()
+        found = listening(os.getpid())
+        assert Port("tcp", everywhere.getsockname()[1]) in found
+        assert Port("tcp", loopback.getsockname()[1]) not in found

@@ -1,0 +1,156 @@
+"""The base image: built once, whole or not at all. A stand-in for mmdebstrap makes a small tree quickly."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from imagepipe.errors import LocalCloudError
+from imagepipe.local import base as room
+from imagepipe.local.base import built_base, ensure_base, recipe_key
+from imagepipe.local.process import start_time
+from imagepipe.local.store import Store
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="builds as root")
+
+MMDEBSTRAP = """#!/bin/sh
+for tree; do :; done
+echo "I: running apt-get update..." >&2
+{extra}
+mkdir -p $tree/etc/ssh $tree/etc/cloud/cloud.cfg.d $tree/var/log
+echo 12.99 >$tree/etc/debian_version
+echo key >$tree/etc/ssh/ssh_host_rsa_key
+echo nameserver 192.0.2.1 >$tree/etc/resolv.conf
+echo build-host >$tree/etc/hostname
+echo 0123456789abcdef >$tree/etc/machine-id
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: str = "") -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir(exist_ok=True)
+    script = tools / "mmdebstrap"
+    script.write_text(MMDEBSTRAP.format(extra=extra))
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+
+
+def contents(disk: Path, name: str) -> str:
+    done = subprocess.run(["debugfs", "-R", f"cat {name}", str(disk)], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_the_image_has_nothing_of_the_computer_that_built_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, monkeypatch)
+    lines: list[str] = []
+    image = ensure_base(store, lines.append)
+    assert image.name.startswith("debian-12-amd64-")
+    assert "12.99" in image.description
+    assert image.path.stat().st_size == image.size_gib << 30
+    assert contents(image.path, "/etc/resolv.conf") == "nameserver 10.0.2.3\n"
+    assert contents(image.path, "/etc/hostname") == "localhost\n"
+    assert contents(image.path, "/etc/machine-id") == ""
+    assert "name: admin" in contents(image.path, "/etc/cloud/cloud.cfg.d/01_debian_cloud.cfg")
+    assert "key" not in contents(image.path, "/etc/ssh/ssh_host_rsa_key")
+    subprocess.run(["e2fsck", "-fn", str(image.path)], check=True, capture_output=True)
+    assert any("apt-get update" in line for line in lines)
+    assert not list(store.base_cache.glob(".build-*"))
+
+
+def test_it_is_built_once(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(tmp_path, monkeypatch)
+    first = ensure_base(store, lambda line: None)
+    stand_in(tmp_path, monkeypatch, "exit 1")
+    assert ensure_base(store, lambda line: None) == first
+
+
+def test_processes_that_want_it_at_once_build_it_once(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, monkeypatch, f"echo built >>{tmp_path}/builds; sleep 0.3")
+    threads = [threading.Thread(target=ensure_base, args=(store, lambda line: None)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "builds").read_text() == "built\n"
+
+
+def test_another_recipe_is_another_image(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(tmp_path, monkeypatch)
+    ensure_base(store, lambda line: None)
+    before = recipe_key()
+    monkeypatch.setattr(room, "PACKAGES", (*room.PACKAGES, "one-more"))
+    assert recipe_key() != before
+    assert built_base(store) is None
+
+
+def test_a_failed_build_says_what_mmdebstrap_said_and_leaves_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, monkeypatch, 'echo "E: mirror unreachable" >&2; exit 25')
+    with pytest.raises(LocalCloudError, match=r"(?s)exited with 25:.*mirror unreachable") as failed:
+        ensure_base(store, lambda line: None)
+    assert failed.value.hint is not None
+    assert [path.name for path in store.base_cache.iterdir()] == ["lock"]
+
+
+def test_an_interrupted_build_leaves_no_image_and_nothing_running(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, monkeypatch, f'echo $$ >{tmp_path}/pid; echo "I: going on..." >&2; sleep 60')
+
+    def interrupt(line: str) -> None:
+        if "going on" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ensure_base(store, interrupt)
+    assert start_time(int((tmp_path / "pid").read_text())) == ""
+    assert [path.name for path in store.base_cache.iterdir()] == ["lock"]
+
+
+def test_what_a_killed_builder_left_is_cleared_away(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, monkeypatch, f"echo $$ >{tmp_path}/pid; sleep 60")
+    code = (
+        "from pathlib import Path\nfrom imagepipe.local.base import ensure_base\n"
+        f"from imagepipe.local.store import Store\nensure_base(Store.open(Path({str(store.root)!r})), print)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL) as builder:
+        end = time.monotonic() + 10
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        builder.kill()
+    orphan = int((tmp_path / "pid").read_text())
+    assert start_time(orphan) != ""
+    stand_in(tmp_path, monkeypatch)
+    ensure_base(store, lambda line: None)
+    assert start_time(orphan) == ""
+    assert not list(store.base_cache.glob(".build-*"))
+
+
+def test_a_full_disk_is_said_before_anything_is_built(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, monkeypatch, f"touch {tmp_path}/asked")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1 << 20})())
+    with pytest.raises(LocalCloudError, match="1 MiB free"):
+        ensure_base(store, lambda line: None)
+    assert not (tmp_path / "asked").exists()

@@ -1,0 +1,76 @@
+"""What doctor says of computers that lack this and that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from imagepipe.local.doctor import Computer, Verdict, container_problems, examine, failures, install_command
+from imagepipe.local.store import Store
+
+GROUPS = [Path("/")]
+WHOLE = Computer(
+    which=lambda tool: f"/usr/bin/{tool}",
+    has_module=lambda name: True,
+    exists=lambda path: True,
+    read=lambda path: "",
+    system="Linux",
+    machine="x86_64",
+    is_root=True,
+    groups=lambda: GROUPS,
+)
+
+
+def test_a_computer_with_everything_has_no_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: True)
+    assert container_problems(WHOLE) == []
+    findings = examine(Store.open(tmp_path), WHOLE)
+    assert install_command(findings) is None
+    assert failures(findings) == []
+
+
+def test_all_that_is_missing_is_installed_by_one_command(tmp_path: Path) -> None:
+    bare = replace(WHOLE, which=lambda tool: None, exists=lambda path: "keyring" not in path.name)
+    command = install_command(examine(Store.open(tmp_path), bare))
+    assert command is not None
+    words = command.split()
+    assert words[:2] == ["apt-get", "install"]
+    assert {"systemd-container", "slirp4netns", "mmdebstrap", "iproute2", "e2fsprogs"} <= set(words)
+    assert "debian-archive-keyring" in words
+    assert len(words) == len(set(words))
+
+
+@pytest.mark.parametrize(
+    ("computer", "what"),
+    [
+        (replace(WHOLE, is_root=False), "root"),
+        (replace(WHOLE, system="Darwin"), "system"),
+        (replace(WHOLE, machine="aarch64"), "system"),
+        (replace(WHOLE, has_module=lambda name: name != "moto"), "python: moto"),
+        (replace(WHOLE, exists=lambda path: path.name != "tun"), "/dev/net/tun"),
+        (replace(WHOLE, exists=lambda path: path.name != "loop-control"), "/dev/loop-control"),
+        (replace(WHOLE, which=lambda tool: None if tool == "slirp4netns" else tool), "slirp4netns"),
+        (replace(WHOLE, groups=list), "control groups"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_missing_is_named(computer: Computer, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: True)
+    problems = container_problems(computer)
+    assert [problem.partition(": ")[0] for problem in problems if problem.startswith(what)]
+
+
+def test_a_service_on_port_22_of_every_address_is_noted() -> None:
+    line = "   0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0"
+    busy = replace(WHOLE, read=lambda path: f"header\n{line}\n" if path.name == "tcp" else "header\n")
+    noted = [finding for finding in examine(None, busy) if finding.what == "port 22"]
+    assert [finding.verdict for finding in noted] == [Verdict.NOTE]
+    assert not [finding for finding in examine(None, WHOLE) if finding.what == "port 22"]
+
+
+def test_what_is_not_built_yet_is_said() -> None:
+    said = " ".join(finding.detail for finding in examine(None, WHOLE))
+    assert "169.254.169.254" in said
+    assert "QEMU" in said
