@@ -1,4 +1,4 @@
-"""`imagepipe clean`: gives back what a dead or failed run holds, by its journal; a build's own undo is the same code."""
+"""`imagepipe clean`: gives back what a dead or failed run holds, by its journal; with the code of a build's undo."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,10 @@ from imagepipe.clock import Deadline
 from imagepipe.communicator.lines import Lines
 from imagepipe.errors import ConnectError
 from imagepipe.values import Endpoint
+
+# paramiko's transport thread logs what goes wrong with a traceback; we say it in our own words, once.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+logging.getLogger("paramiko").propagate = False
 
 CONNECT_SECONDS = 5.0
 BANNER_SECONDS = 10.0

@@ -1,0 +1,74 @@
+# Each target does all the set-up that it needs; a second run repeats none of it.
+#   make demo    bakes specs/web-server.yaml on the local cloud, and boots the image
+#   make check   the default suite, linters, types, layers: under three minutes
+#   make test    check, and the tests that boot real instances (root)
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# What the local cloud needs of Debian, and what its tests need beside that.
+SYSTEM := systemd-container slirp4netns mmdebstrap debian-archive-keyring iproute2 mount util-linux e2fsprogs \
+          openssh-client curl ca-certificates git
+SYSTEM_TEST := openssh-server awscli
+
+.PHONY: setup demo check test lint types bench docs constraints clean
+.DELETE_ON_ERROR:
+
+setup: .setup/system .setup/python
+
+# $(1): packages. Installs those that are missing, and asks apt nothing where none is.
+define install
+	@missing=""; for package in $(1); do \
+	  dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	  echo "installing$$missing"; \
+	  apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install $$missing; \
+	fi
+endef
+
+.setup/system: Makefile
+	@mkdir -p .setup
+	$(call install,$(SYSTEM))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "imagepipe needs Python 3.11 or newer"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	  { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install python3-venv; }
+	@touch $@
+
+.setup/system-test: .setup/system
+	$(call install,$(SYSTEM_TEST))
+	@touch $@
+
+.setup/python: .setup/system pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[local,dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/imagepipe demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+check: setup .setup/system-test lint types
+	$(BIN)/pytest -q -n 2
+
+test: check
+	$(BIN)/pytest -q -m machine
+
+bench: setup
+	$(BIN)/python benchmarks/run.py
+
+docs: setup
+	$(BIN)/python -m imagepipe.spec.reference docs/reference/spec.md
+
+constraints: setup
+	{ echo '# What set-up installs, so that it is the same tomorrow. Made by: make constraints'; \
+	  $(BIN)/python -m pip freeze --exclude-editable; } >constraints.txt
+
+clean:
+	rm -rf .venv .setup .mypy_cache .ruff_cache .pytest_cache

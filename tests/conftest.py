@@ -1,0 +1,28 @@
+"""What all tests share: no test of ours may be skipped in silence, and the machine tests say their count."""
+
+from __future__ import annotations
+
+import pytest
+
+_counts = {"passed": 0, "failed": 0, "skipped": 0}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" or report.outcome != "passed":
+        _counts[report.outcome] += 1
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A machine test that cannot run here is a failure: a green run must mean that machines booted."""
+    if _is_machine_run(session.config) and _counts["skipped"] and exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _is_machine_run(config) and not hasattr(config, "workerinput"):
+        failed = f", {_counts['failed']} failed" if _counts["failed"] else ""
+        print(f"machine: {_counts['passed']} passed{failed}, {_counts['skipped']} skipped")  # noqa: T201 - CI reads this line
+
+
+def _is_machine_run(config: pytest.Config) -> bool:
+    return bool(config.getoption("-m") == "machine")

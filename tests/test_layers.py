@@ -1,0 +1,93 @@
+"""The architecture as a table: who may import whom, and which library belongs to which room."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent / "imagepipe"
+
+FOUNDATION = {"errors", "values", "clock", "masking", "render"}
+LAYER_1 = {"spec", "engine", "cloud", "communicator", "bundle"}
+STAGES = {"launch", "provision", "capture", "publish"}
+ANYTHING = {"__init__", *FOUNDATION, *LAYER_1, *STAGES, "local", "report", "pipeline", "holdings", "cli"}
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "__init__": set(),
+    "errors": set(),
+    "values": set(),
+    "clock": {"errors", "values"},
+    "masking": {"errors", "values"},
+    "render": {"errors", "values", "clock"},
+    **{room: {"__init__", *FOUNDATION} for room in LAYER_1},
+    **dict.fromkeys(STAGES, FOUNDATION | LAYER_1),
+    "local": {"__init__", *FOUNDATION, "bundle"},
+    "report": FOUNDATION | {"engine"},
+    "pipeline": FOUNDATION | LAYER_1 | STAGES,
+    "holdings": FOUNDATION | LAYER_1 | STAGES,
+    "cli": ANYTHING,
+}
+
+LIBRARIES: dict[str, set[str]] = {
+    "boto3": {"cloud"},
+    "botocore": {"cloud", "local"},
+    "paramiko": {"communicator"},
+    "networkx": {"engine"},
+    "moto": {"local"},
+    "cheroot": {"local"},
+    "werkzeug": {"local"},
+    "rich": {"report"},
+    "jinja2": {"render"},
+    "pydantic": {"spec"},
+    "pydantic_core": {"spec"},
+    "yaml": {"spec"},
+    "cryptography": {"communicator", "bundle", "local"},
+    "click": {"cli"},
+}
+
+
+def _modules() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def _room(path: Path) -> str:
+    parts = path.relative_to(ROOT).parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_imports_only_what_its_layer_may(path: Path) -> None:
+    room = _room(path)
+    for name in _imports(path):
+        top, _, rest = name.partition(".")
+        if top == "imagepipe":
+            other = rest.partition(".")[0]
+            other = other if other in MAY_IMPORT else "__init__"
+            assert other == room or other in MAY_IMPORT[room], f"{room} may not import {other} ({name})"
+        elif top in LIBRARIES:
+            assert room in LIBRARIES[top], f"{top} belongs to {LIBRARIES[top]}, not to {room}"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_library_has_a_room(path: Path) -> None:
+    for name in _imports(path):
+        top = name.partition(".")[0]
+        assert top == "imagepipe" or top in sys.stdlib_module_names or top in LIBRARIES, f"{top}: whose is it?"
+
+
+def test_the_table_names_every_room_that_is_there() -> None:
+    rooms = {path.stem for path in ROOT.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert rooms <= set(MAY_IMPORT)
