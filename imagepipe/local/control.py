@@ -96,7 +96,7 @@ def stop(store: Store, *, terminate: Callable[[LocalCloud], None] | None = None)
         _wait_without_instances(store, found)
     os.kill(found.pid, signal.SIGTERM)
     end = time.monotonic() + STOP_SECONDS
-    while is_locked(store.lock):
+    while found.is_alive():
         if time.monotonic() > end:
             raise LocalCloudError(
                 f"stopping the local cloud of {store.root}: process {found.pid} does not end",
