@@ -8,6 +8,7 @@ is not on disk, and nothing that goes wrong leaves as HTML.
 from __future__ import annotations
 
 import logging
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -94,11 +95,11 @@ class Gateway:
         request_id = str(uuid.uuid4())
         request = _request(environ)
         scope = signature.scope(request)
-        service = scope.service if scope else "s3"
+        dialect = "json" if "x-amz-target" in request.headers else scope.service if scope else "s3"
         try:
             answer = self._answer(request, environ, request_id)
         except Refused as refused:
-            answer = wire.refusal(refused, request_id, service)
+            answer = wire.refusal(refused, request_id, dialect)
         except _Cut:
             if SEVER in environ:
                 environ[SEVER]()
@@ -106,7 +107,7 @@ class Gateway:
         except Exception:  # an unhandled one would be an HTML page, which clients retry and cannot read
             log.exception("request %s failed: %s %s", request_id, request.method, request.path)
             unknown = Refused("InternalError", f"An internal error has occurred (request {request_id})", status=500)
-            answer = wire.refusal(unknown, request_id, service)
+            answer = wire.refusal(unknown, request_id, dialect)
         headers = [
             (name, value) for name, value in answer.headers if name.lower() not in DROPPED[request.method == "HEAD"]
         ]
@@ -184,8 +185,7 @@ class Gateway:
 
     def _moto(self, identity: Identity, request: Request, environ: dict[str, Any], action: str) -> Answer:
         answer = self._elsewhere.answer(identity, request, environ, action)
-        kind = dict(answer.headers).get("Content-Type", "")
-        if answer.status >= 500 or (answer.status >= 400 and kind.startswith("text/html")):
+        if answer.status >= 500 or (answer.status >= 400 and HTML.match(answer.body)):
             log.error("moto answered %s with %s: %r", action or request.path, answer.status, answer.body[:500])
             raise Refused(
                 "InternalError", f"The local cloud cannot do {action or request.method} like this", status=500
@@ -194,6 +194,9 @@ class Gateway:
 
     def _machine_exited(self, machine_id: str) -> None:
         self._world.course.submit(machine_id, partial(machinery.exited, self._world, machine_id))
+
+
+HTML = re.compile(rb"\s*<(!doctype )?html", re.IGNORECASE)
 
 
 class _Cut(Exception):

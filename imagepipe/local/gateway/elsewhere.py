@@ -99,7 +99,7 @@ class Elsewhere:
     def _pickle(self, backend: Any) -> tuple[bytes, set[str]]:
         buffer = io.BytesIO()
         pickler = _Pickler(buffer, self._objects)
-        pickler.dump({key: _plain(value) for key, value in vars(backend).items()})
+        pickler.dump(dict(vars(backend)))
         return buffer.getvalue(), pickler.named
 
     def _sweep(self, named: set[str]) -> None:
@@ -131,6 +131,23 @@ class _Pickler(pickle.Pickler):
         self.named |= nested.named
         return buffer.getvalue()
 
+    def reducer_override(self, value: Any) -> Any:
+        """Maps with defaults: those whose default is a lambda go as plain maps, moto's own subclasses whole."""
+        if not isinstance(value, defaultdict):
+            return NotImplemented
+        if type(value) is not defaultdict:
+            return _blank, (type(value), value.default_factory), vars(value), None, iter(dict.items(value))
+        if "<" in getattr(value.default_factory, "__qualname__", ""):
+            return dict, (), None, None, iter(value.items())
+        return NotImplemented
+
+
+def _blank(kind: type[Any], factory: Any) -> Any:
+    """One of moto's maps before its contents; its constructor wants what only its backend knows."""
+    made = kind.__new__(kind)
+    made.default_factory = factory
+    return made
+
 
 class _Unpickler(pickle.Unpickler):
     """Only ever reads what `_Pickler` wrote into this store's own database."""
@@ -144,13 +161,6 @@ class _Unpickler(pickle.Unpickler):
         key = FakeKey.__new__(FakeKey)
         key.__setstate__({**state, "value": (self._objects / state["imagepipe_file"]).read_bytes()})
         return key
-
-
-def _plain(value: object) -> object:
-    """moto keeps some maps whose defaults are lambdas, which cannot be pickled: their contents can."""
-    if type(value) is defaultdict:
-        return {key: _plain(item) for key, item in value.items()}
-    return value
 
 
 def _adopt(backend: Any, key: str, value: object) -> None:

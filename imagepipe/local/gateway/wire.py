@@ -21,7 +21,6 @@ from moto.core.utils import get_service_model
 from imagepipe.local.gateway.refusal import Refused, invalid, missing
 
 XML = "text/xml;charset=UTF-8"
-JSON_SERVICES = frozenset({"ssm", "kms", "secretsmanager", "tagging"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +92,18 @@ def result(action: str, answer: Mapping[str, Any], request_id: str) -> Answer:
     return Answer(200, (("Content-Type", XML),), body.encode())
 
 
-def refusal(refused: Refused, request_id: str, service: str = "ec2") -> Answer:
-    """The error in the words of the service that was asked."""
-    if service in JSON_SERVICES:
+def refusal(refused: Refused, request_id: str, dialect: str = "ec2") -> Answer:
+    """The error in the words of the service that was asked: `ec2`, `s3`, `json`, or the query services'."""
+    if dialect == "json":
         text = json.dumps({"__type": refused.code, "message": refused.message})
         return Answer(refused.status, (("Content-Type", "application/x-amz-json-1.1"),), text.encode())
     code, message = escape(refused.code), escape(_printable(refused.message))
-    if service == "ec2":
+    if dialect == "ec2":
         body = (
             f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>"
             f"<RequestID>{request_id}</RequestID></Response>"
         )
-    elif service == "s3":
+    elif dialect == "s3":
         body = f"<Error><Code>{code}</Code><Message>{message}</Message><RequestId>{request_id}</RequestId></Error>"
     else:
         kind = "Sender" if refused.status < 500 else "Receiver"

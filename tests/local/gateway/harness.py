@@ -26,10 +26,10 @@ from imagepipe.local.machines.api import Ingress, Machine, MachineError
 
 ACCOUNT = "000000000000"
 KEY_ID = "AKIATESTTESTTESTTEST"
-SECRET = "secret/with+signs"  # noqa: S105
+SECRET = "secret/with+signs"
 OTHER_ACCOUNT = "111122223333"
 OTHER_KEY_ID = "AKIAOTHEROTHEROTHERO"
-OTHER_SECRET = "another"  # noqa: S105
+OTHER_SECRET = "another"
 BASE_BYTES = b"a disk with an operating system" * 64
 
 
