@@ -12,6 +12,7 @@ import hmac
 import json
 import logging
 import os
+import random
 import signal
 import socket
 import sys
@@ -32,6 +33,8 @@ IDLE_SECONDS = 10.0
 LOCK_SECONDS = 5.0  # others probe the lock for a moment, and our predecessor may be on its way out
 THREADS = 48  # 50 builds poll once in 0.2 s to 2 s; an answer takes milliseconds
 LOG_LIMIT = 8 << 20
+# Below the range that the kernel gives to outgoing connections: there somebody may sit on it when we come back.
+PORTS = range(20000, 32768)
 log = logging.getLogger("imagepipe.local")
 
 Environ = dict[str, Any]
@@ -139,9 +142,8 @@ def serve(
     """
     with ExitStack() as stack:
         _take_lock(store, stack)
-        last = serving.last_announced(store)
         serving.withdraw(store)
-        port = _choose_port(port, last.port if last else 0, store)
+        port = _choose_port(port, serving.last_port(store), store)
         cloud = build(store)
         stack.callback(cloud.close)
         stack.callback(cloud.application.close)
@@ -181,17 +183,22 @@ def _take_lock(store: Store, stack: ExitStack) -> None:
 
 
 def _choose_port(port: int | None, last_port: int, store: Store) -> int:
-    """The port that is asked for, or the last one if it is free, or 0 for any."""
-    try:
-        _check_free(last_port if port is None else port)
-    except OSError as problem:
-        if port is None:
-            return 0
-        raise LocalCloudError(
-            f"starting the local cloud of {store.root}: port {port} of 127.0.0.1: {problem}",
-            hint="name another port, or none: then a free one is taken",
-        ) from problem
-    return last_port if port is None else port
+    """The port that is asked for, or the last one if it is free, or any."""
+    if port is not None:
+        try:
+            _check_free(port)
+        except OSError as problem:
+            raise LocalCloudError(
+                f"starting the local cloud of {store.root}: port {port} of 127.0.0.1: {problem}",
+                hint="name another port, or none: then a free one is taken",
+            ) from problem
+        return port
+    candidates = [last_port] if last_port else []
+    for candidate in [*candidates, *random.sample(PORTS, 20)]:
+        with suppress(OSError):
+            _check_free(candidate)
+            return candidate
+    return 0
 
 
 def _listen(cloud: Cloud, door: Door, port: int, store: Store) -> Any:

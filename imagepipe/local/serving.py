@@ -47,24 +47,28 @@ def announce(store: Store, serving: Serving) -> None:
     half = store.serving.with_suffix(".half")
     half.write_text(json.dumps(asdict(serving)))
     half.rename(store.serving)
+    (store.root / "port").write_text(f"{serving.port}\n")
+
+
+def last_port(store: Store) -> int:
+    """The port of the process before, however that ended; 0 if there was none."""
+    try:
+        return int((store.root / "port").read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
 
 
 def withdraw(store: Store) -> None:
     store.serving.unlink(missing_ok=True)
 
 
-def last_announced(store: Store) -> Serving | None:
-    """What was announced last, by a process that may be dead."""
-    try:
-        return Serving(**json.loads(store.serving.read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
-
-
 def current(store: Store) -> Serving | None:
     """The process that serves now; None if there is none, or it does not listen yet."""
-    serving = last_announced(store)
-    return serving if serving is not None and serving.is_alive() else None
+    try:
+        serving = Serving(**json.loads(store.serving.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+    return serving if serving.is_alive() else None
 
 
 def is_locked(path: Path) -> bool:

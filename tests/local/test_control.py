@@ -143,6 +143,13 @@ def test_after_a_kill_the_next_client_starts_another_on_the_same_port(store: Sto
             assert fetch(cloud.endpoint_url) == b"hello"
 
 
+def test_it_comes_back_on_the_same_port_after_an_orderly_end(store: Store) -> None:
+    with connect(store) as cloud:
+        control.stop(store)
+        with connect(store) as again:
+            assert again.endpoint_url == cloud.endpoint_url
+
+
 def test_where_its_port_was_taken_meanwhile_it_takes_another(store: Store) -> None:
     with connect(store) as cloud:
         os.kill(serving_pid(store), signal.SIGKILL)

@@ -216,6 +216,15 @@ def test_the_disks_of_a_quiesced_machine_are_consistent_and_it_goes_on_afterward
     until(lambda: int(guest.run("wc -l < log")) > before)
 
 
+def test_the_machines_root_cannot_open_other_disks_of_the_computer(
+    driver: ContainerDriver, new_guest: NewGuest
+) -> None:
+    guest = new_guest()
+    driver.start(guest.machine, [SSH])
+    said = guest.run("sudo mknod /tmp/disk b 254 0 2>&1 && sudo head -c1 /tmp/disk || true")
+    assert "Operation not permitted" in said
+
+
 def test_a_machine_is_thawed_when_reading_its_disks_fails(driver: ContainerDriver, new_guest: NewGuest) -> None:
     guest = new_guest()
     driver.start(guest.machine, [SSH])

@@ -66,12 +66,15 @@ def nspawn_arguments(machine: Machine, devices: Sequence[str], seed: Path) -> li
     for at, (disk, device) in enumerate(zip(machine.disks, devices, strict=True)):
         bind = "--bind-ro" if at == 0 else "--bind"
         binds += [f"{bind}={device}", f"{bind}={device}:{disk.device}"]
+    shown_seed = str(seed).replace("\\", "\\\\").replace(":", "\\:")  # as nspawn wants a path that has colons
     return [
         "--quiet", "--register=no", "--keep-unit", "--settings=no", "--boot", f"--machine={machine.id}",
         "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=read-only",
         # The namespace is the machine's own, so it may rule it as a machine does.
         "--capability=CAP_NET_ADMIN,CAP_NET_RAW",
-        f"--bind-ro={seed}:{SEED_INSIDE}",
+        f"--bind-ro={shown_seed}:{SEED_INSIDE}",
+        # There is no user namespace: with this, the machine's root could open the computer's own disks.
+        "--drop-capability=CAP_MKNOD",
         *binds,
         "network-config=disabled",
         # With the id here cloud-init knows at a reboot, without the seed, that it is the same instance.
