@@ -107,6 +107,8 @@ def _message(kind: str, value: Any, context: dict[str, Any], path: Path, documen
                 if isinstance(value, str | int | float)
                 else f"expected a list, found {shown}"
             )
+        case "dict_type" | "model_type" | "model_attributes_type" if raw is not None:
+            return f'expected a mapping, found {_read_as(value)}; if a text is meant, write it in quotes: "{raw}"'
         case "dict_type" | "model_type" | "model_attributes_type":
             return f"expected a mapping, found {shown}"
         case "bool_type" | "bool_parsing":

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from imagepipe.cli.local import _terminate_everything
+from imagepipe.local import control
 from imagepipe.local.base import BaseImage, ensure_base
 from imagepipe.local.disks import Disks
 from imagepipe.local.machines.api import Disk, Machine, Seed
 from imagepipe.local.machines.container import ContainerDriver
 from imagepipe.local.store import Store, default_base_cache, default_root
+from tests.machine.bakery import Bakery
 from tests.machine.guests import GIB, Guest, KeyPair, NewGuest, host_key_user_data, leftovers
 
 
@@ -85,3 +88,31 @@ def driver(store: Store) -> Iterator[ContainerDriver]:
         for machine_id in driver.running():
             driver.stop(machine_id, force=True)
         driver.close()
+
+
+def _bakery(folder: Path, base_cache: Path) -> Iterator[Bakery]:
+    """A local cloud of its own, as a process; ended with all its instances, whatever the tests did."""
+    store = Store.open(folder / "store", base_cache=base_cache)
+    ensure_base(store, lambda line: None)
+    with control.connect(store) as cloud:
+        yield Bakery(folder, store, cloud)
+        control.stop(store, terminate=_terminate_everything)
+    shutil.rmtree(store.disks, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def shared_cloud(tmp_path_factory: pytest.TempPathFactory, base_cache: Path) -> Iterator[Bakery]:
+    yield from _bakery(tmp_path_factory.mktemp("cloud"), base_cache)
+
+
+@pytest.fixture
+def bakery(shared_cloud: Bakery, tmp_path: Path) -> Bakery:
+    """imagepipe on the cloud that the tests share, with a state of the test's own."""
+    shared_cloud.admin("DELETE", "faults")
+    return Bakery(tmp_path, shared_cloud.store, shared_cloud.cloud)
+
+
+@pytest.fixture
+def fresh_bakery(tmp_path: Path, base_cache: Path) -> Iterator[Bakery]:
+    """imagepipe on a cloud of the test's own, which it may break."""
+    yield from _bakery(tmp_path, base_cache)

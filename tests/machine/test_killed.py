@@ -1,0 +1,114 @@
+"""`kill -9`, of a build and of the local cloud: nothing that was answered is lost, and `clean` gives back the rest."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from imagepipe.local import control
+from tests.machine.bakery import Bakery, kill, until
+
+pytestmark = pytest.mark.machine
+
+STEP = "- shell: echo sleeping; sleep 3"
+
+
+def _claims(bakery: Bakery, state: str, kind: str, region: str) -> bool | None:
+    """Whether the newest run's journal has such a claim."""
+    keys = {
+        r["claim"] for r in bakery.journal() if r["type"] == "intended" and (r["kind"], r["region"]) == (kind, region)
+    }
+    return any(r["type"] == state and r["claim"] in keys for r in bakery.journal()) or None
+
+
+MOMENTS: dict[str, tuple[dict[str, Any] | None, Callable[[Bakery], bool | None]]] = {
+    "at launch": (
+        {"effect": "delay-after", "action": "RunInstances", "seconds": 30, "times": 1},
+        lambda bakery: bool(bakery.inventory()["us-east-1 instances"]) or None,
+    ),
+    "while it provisions": (
+        None,
+        lambda bakery: any("sleeping" in e.get("text", "") for e in bakery.events()) or None,
+    ),
+    "in the middle of a copy": (
+        {"effect": "delay-after", "action": "CopyImage", "seconds": 30, "times": 1},
+        lambda bakery: bool(bakery.inventory()["us-west-2 images"]) or None,
+    ),
+    "between RegisterImage's effect and its answer": (
+        {"effect": "delay-after", "action": "RegisterImage", "seconds": 30, "times": 1},
+        lambda bakery: bool(bakery.inventory()["us-east-1 images"]) or None,
+    ),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_after_kill_9_clean_leaves_the_account_as_it_was(fresh_bakery: Bakery, moment: str) -> None:
+    bakery = fresh_bakery
+    fault, came = MOMENTS[moment]
+    before = bakery.inventory()
+    spec = bakery.spec("killed", STEP)
+    if fault:
+        bakery.admin("POST", "faults", fault)
+    process = bakery.start("build", str(spec), "--local")
+    until(lambda: came(bakery), moment)
+    kill(process)
+    bakery.admin("DELETE", "faults")
+    during = bakery.inventory()
+    assert during != before, "the killed build left something to clean"
+    if moment != "at launch":
+        assert during["us-east-1 instances"], "the instance lives on"
+    run = bakery.journal()[0]["id"]
+    assert f"{run}  " in bakery("runs").out
+
+    cleaned = bakery("clean", run, "--local")
+
+    assert cleaned.code == 0, cleaned.err
+    assert bakery.inventory() == before
+    assert not list(bakery.runs.glob("*/id_ed25519*")), "the run's private key is gone"
+    again = bakery("clean", run, "--local")
+    assert (again.code, again.out) == (0, "nothing to give back\n")
+
+
+def test_kill_9_of_the_cloud_while_a_build_waits_loses_nothing(fresh_bakery: Bakery) -> None:
+    bakery = fresh_bakery
+    spec = bakery.spec("survives", "- shell: echo sleeping; sleep 4")
+    process = bakery.start("build", str(spec), "--local", "--json")
+    until(lambda: any("sleeping" in e.get("text", "") for e in bakery.events()) or None, "the step runs")
+    before = bakery.inventory()
+    serving = control.status(bakery.store)
+    assert serving is not None
+    os.kill(serving.pid, signal.SIGKILL)
+    with control.connect(bakery.store) as again:
+        assert again.endpoint_url == bakery.cloud.endpoint_url, "on its old port, where the build looks for it"
+        assert bakery.inventory() == before
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert '"us-west-2"' in out
+
+
+def test_an_image_of_an_hour_ago_survives_clean_all_and_boots(bakery: Bakery) -> None:
+    baked = bakery.build(bakery.spec("aged", "- shell: echo here | sudo tee /etc/here"))
+    bakery.admin("POST", "clock", {"advance": 3600})
+    before = bakery.inventory()
+    cleaned = bakery("clean", "--all", "--local")
+    assert cleaned.code == 0, cleaned.err
+    assert bakery.inventory() == before
+    with bakery.instance(baked.images["us-west-2"], "us-west-2") as booted:
+        assert booted.sh("cat /etc/here") == "here"
+
+
+def test_a_run_that_goes_on_is_not_cleaned(bakery: Bakery) -> None:
+    spec = bakery.spec("alive", "- shell: echo sleeping; sleep 6")
+    process = bakery.start("build", str(spec), "--local", "--json")
+    until(lambda: any("sleeping" in e.get("text", "") for e in bakery.events()) or None, "the step runs")
+    run = bakery.journal()[0]["id"]
+    refused = bakery("clean", run)
+    assert refused.code == 2
+    assert "going on" in refused.err
+    assert bakery("clean", "--all").code == 0
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
