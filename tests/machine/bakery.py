@@ -23,6 +23,7 @@ from botocore.credentials import Credentials
 from imagepipe.communicator import keys
 from imagepipe.communicator.ssh import Connection, NotConnected, connect
 from imagepipe.local.control import LocalCloud
+from imagepipe.local.disks import Disks
 from imagepipe.local.store import Store
 from imagepipe.values import Endpoint
 from tests.machine.guests import host_key_user_data
@@ -184,6 +185,12 @@ class Bakery:
             found[f"{region} groups"] = _ids(ec2.describe_security_groups()["SecurityGroups"], "GroupId")
         return found
 
+    def is_on_disk(self, baked: Baked, needle: bytes) -> bool:
+        """Whether any block of the captured disk of a build's last image, free ones too, has these bytes."""
+        snapshot = json.loads(baked.out)["images"][-1]["snapshots"][0]
+        path = Disks(self.store.disks).snapshot_path(snapshot)
+        return any(needle in block for block in _data(path, overlap=len(needle)))
+
     @contextmanager
     def instance(self, image: str, region: str, *, ports: tuple[int, ...] = ()) -> Iterator[Booted]:
         """An instance launched from an image, by plain boto3 calls, that lets us in."""
@@ -261,6 +268,22 @@ def kill(process: subprocess.Popen[str]) -> None:
     """SIGKILL of the process alone, whatever it started."""
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
+
+
+def _data(path: Path, *, overlap: int) -> Iterator[bytes]:
+    """What is not a hole in a sparse file, in blocks that overlap."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        at = 0
+        while at < end:
+            try:
+                at = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError:
+                return
+            hole = os.lseek(file.fileno(), at, os.SEEK_HOLE)
+            while at < hole:
+                yield os.pread(file.fileno(), min(4 << 20, hole - at) + overlap, at)
+                at = min(at + (4 << 20), hole)
 
 
 def _ids(rows: list[Mapping[str, Any]], key: str) -> list[str]:

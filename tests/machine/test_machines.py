@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import urllib.request
 from contextlib import closing
@@ -248,14 +249,32 @@ def test_a_disk_that_is_no_file_system_is_refused_and_nothing_is_left(
 def test_a_port_that_the_computer_uses_is_named_and_nothing_is_left(
     driver: ContainerDriver, new_guest: NewGuest, tmp_path: Path
 ) -> None:
-    import socket
-
     guest = new_guest()
     with closing(socket.socket()) as taken:
         taken.bind((guest.machine.address, 22))
         taken.listen()
         with pytest.raises(MachineError, match="forwarding tcp port 22 of"):
             driver.start(guest.machine, [SSH])
+    assert leftovers(tmp_path) == []
+
+
+def test_a_port_that_a_service_has_of_every_address_is_opened_beside_it(
+    driver: ContainerDriver, new_guest: NewGuest, tmp_path: Path
+) -> None:
+    guest = new_guest()
+    with closing(socket.socket()) as service:
+        service.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        service.bind(("0.0.0.0", 8080))
+        service.listen()
+        rules = [SSH, Ingress("tcp", 8080, 8080, "0.0.0.0/0")]
+        driver.start(guest.machine, rules)
+        guest.run("sudo systemd-run --unit=web python3 -m http.server 8080 --directory /")
+        until(lambda: serves(guest, 8080))
+        driver.set_ingress(guest.id, [SSH])
+        assert not serves(guest, 8080)
+        driver.set_ingress(guest.id, rules)
+        until(lambda: serves(guest, 8080))
+        driver.stop(guest.id)
     assert leftovers(tmp_path) == []
 
 
