@@ -164,7 +164,10 @@ class Gateway:
         if faults.take("cut-before", action, params):
             raise _Cut
         cuts_after = faults.take("cut-after", action, params) is not None
+        late = faults.take("delay-after", action, params)
         answer = act()
+        if late is not None:
+            time.sleep(late.seconds)
         if cuts_after:
             raise _Cut
         return answer

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from imagepipe.local.gateway.refusal import Refused
 
-Effect = Literal["refuse", "delay", "cut-before", "cut-after", "fail"]
+Effect = Literal["refuse", "delay", "delay-after", "cut-before", "cut-after", "fail"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Fault:
     """One thing that shall go wrong, and when."""
 
     effect: Effect
-    """`cut-*` closes the connection before or after the action's effect; `fail` makes an image go to failed."""
+    """`cut-*` closes the connection before or after the action's effect; `delay-after` holds back the answer; `fail` makes an image go to failed."""
     action: str = "*"
     """The action, as EC2 names it; a shell pattern."""
     where: Mapping[str, str] = field(default_factory=dict)
