@@ -150,8 +150,8 @@ def _notes(computer: Computer) -> list[Finding]:
             Finding(
                 "port 22",
                 Verdict.NOTE,
-                "a service listens on port 22 of every address, so the SSH port of instances (127.42.x.y:22) cannot be"
-                " opened; give sshd its addresses by ListenAddress in sshd_config",
+                "a service listens on port 22 of every address; instances get theirs beside it by a relay, and while"
+                " they run that service cannot be restarted (ListenAddress in sshd_config avoids both)",
             )
         )
     return notes

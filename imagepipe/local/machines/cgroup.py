@@ -21,10 +21,13 @@ class MachineGroup:
     def __init__(self, machine_id: str) -> None:
         self._folders = [root / f"{PREFIX}{machine_id}" for root in hierarchies()]
 
-    def make(self) -> list[Path]:
-        """The files into which a process writes its id to be a member."""
+    def make(self) -> None:
+        """Made already is success."""
         for folder in self._folders:
             folder.mkdir(exist_ok=True)
+
+    def doors(self) -> list[Path]:
+        """The files into which a process writes its id to be a member."""
         return [folder / "cgroup.procs" for folder in self._folders]
 
     def processes(self) -> Iterator[int]:

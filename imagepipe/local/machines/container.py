@@ -43,6 +43,8 @@ class _Running:
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
     """Those of its processes that are our children and must be waited for."""
     is_stopping: bool = False
+    ports: threading.Lock = field(default_factory=threading.Lock)
+    """Held while its ports are opened and closed."""
     ended: threading.Event = field(default_factory=threading.Event)
     """Set when everything was given back."""
 
@@ -114,10 +116,10 @@ class ContainerDriver:
 
     def set_ingress(self, machine_id: str, ingress: Sequence[Ingress]) -> None:
         running = self._get(machine_id)
-        folder = self._folder / machine_id
-        running.record = running.record.with_ingress(ingress)
-        record.write(folder, running.record)
-        self._let_in(running.record)
+        with running.ports:
+            running.record = running.record.with_ingress(ingress)
+            record.write(self._folder / machine_id, running.record)
+            self._let_in(running.record)
 
     def quiesced(self, machine_id: str) -> AbstractContextManager[None]:
         return self._quiesced(machine_id)
@@ -160,7 +162,9 @@ class ContainerDriver:
 
     def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         machine = kept.machine
-        join = supervisor.join_command(MachineGroup(machine.id).make())
+        group = MachineGroup(machine.id)
+        group.make()
+        join = supervisor.join_command(group.doors())
         write_seed(folder / "seed", machine.seed)
         loops: list[loop.Loop] = []
         is_held, is_held_end = os.pipe()  # slirp4netns reads it, the supervisor holds its other end
@@ -196,8 +200,13 @@ class ContainerDriver:
     def _let_in(self, kept: Record) -> None:
         assert kept.supervisor is not None
         heard = network.listening(kept.supervisor.pid) if network.has_wide(kept.ingress) else frozenset()
-        folder = self._folder / kept.machine.id
-        network.let_in(folder, kept.machine.address, network.wanted(kept.ingress, heard))
+        door = network.Door(
+            folder=self._folder / kept.machine.id,
+            address=kept.machine.address,
+            supervisor=kept.supervisor,
+            join=supervisor.join_command(MachineGroup(kept.machine.id).doors()),
+        )
+        door.let_in(network.wanted(kept.ingress, heard))
 
     # While they run.
 
@@ -224,7 +233,7 @@ class ContainerDriver:
                 if console.stat().st_size > CONSOLE_LIMIT:
                     os.truncate(console, 0)
             if network.has_wide(running.record.ingress) and not running.is_stopping:
-                with suppress(MachineError):  # it may be ending now
+                with running.ports, suppress(MachineError, OSError):  # it may be ending now
                     self._let_in(running.record)
 
     def _root_seen_from_host(self, kept: Record) -> Path:
@@ -266,6 +275,8 @@ class ContainerDriver:
             (folder / "root").rmdir()
         for name in (network.SOCKET, "slirp.log", "supervisor.log"):
             (folder / name).unlink(missing_ok=True)
+        for relay in folder.glob("relay-*"):
+            relay.unlink()
         record.delete(folder)
 
     def _wait_for_loops(self, kept: Record) -> None:

@@ -12,12 +12,16 @@ import os
 import select
 import socket
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from imagepipe.local.machines.api import Ingress, MachineError
+from imagepipe.local.machines.record import Process
+from imagepipe.local.machines.relay import is_taken
+from imagepipe.local.process import kill_group, start_time
 
 GUEST = "10.0.2.100"
 CALLER = ipaddress.ip_address("127.0.0.1")
@@ -114,18 +118,82 @@ def open_network(*, namespace_pid: int, folder: Path, join: Sequence[str], exit_
             os.close(ready_end)
 
 
-def let_in(folder: Path, address: str, ports: frozenset[Port]) -> None:
-    """Forward these ports of the address to the machine, and no others. Raises MachineError."""
-    forwarded = {
-        Port(entry["proto"], entry["host_port"]): entry["id"] for entry in _ask(folder, "list_hostfwd")["entries"]
-    }
-    for port in sorted(forwarded.keys() - ports):
-        _ask(folder, "remove_hostfwd", id=forwarded[port])
-    for port in sorted(ports - forwarded.keys()):
-        _ask(
-            folder, "add_hostfwd", proto=port.protocol, host_addr=address, host_port=port.number,
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where a machine's ports are opened, and which processes they live and die with."""
+
+    folder: Path
+    address: str
+    supervisor: Process
+    join: Sequence[str]
+    """The command that puts what follows it into the machine's control group."""
+
+    def let_in(self, ports: frozenset[Port]) -> None:
+        """Forward these ports of the address to the machine, and no others. Raises MachineError.
+
+        What can be opened is, though another port cannot.
+        """
+        entries = _ask(self.folder, "list_hostfwd")["entries"]
+        forwarded = {Port(entry["proto"], entry["guest_port"]): entry["id"] for entry in entries}
+        for port in sorted(forwarded.keys() - ports):
+            self._end_relay(port)
+            _ask(self.folder, "remove_hostfwd", id=forwarded[port])
+        problems = []
+        for port in sorted(ports - forwarded.keys()):
+            try:
+                self._open(port)
+            except MachineError as problem:
+                problems.append(str(problem))
+        if problems:
+            raise MachineError("; ".join(problems))
+
+    def _open(self, port: Port) -> None:
+        try:
+            self._forward(port, port.number)
+            return
+        except MachineError:
+            if port.protocol != "tcp" or is_taken(self.address, port.number):
+                raise
+        # A service has the port of every address.
+        with socket.socket() as probe:
+            probe.bind((self.address, 0))
+            via = int(probe.getsockname()[1])
+        entry = self._forward(port, via)
+        try:
+            self._start_relay(port, via)
+        except MachineError:
+            _ask(self.folder, "remove_hostfwd", id=entry)
+            raise
+
+    def _forward(self, port: Port, host_port: int) -> int:
+        answer = _ask(
+            self.folder, "add_hostfwd", proto=port.protocol, host_addr=self.address, host_port=host_port,
             guest_addr=GUEST, guest_port=port.number,
         )  # fmt: skip
+        return int(answer["id"])
+
+    def _start_relay(self, port: Port, via: int) -> None:
+        words = [self.address, str(port.number), str(via), str(self.supervisor.pid), self.supervisor.started]
+        done = subprocess.run(
+            [*self.join, sys.executable, "-m", "imagepipe.local.machines.relay", *words],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, start_new_session=True,
+        )  # fmt: skip
+        if done.returncode != 0:
+            said = done.stdout.removeprefix("error ").strip() or done.stderr.strip()[-300:]
+            raise MachineError(f"listening on port {port.number} of {self.address}: {said}")
+        pid = int(done.stdout)
+        self._relay_file(port).write_text(f"{pid} {start_time(pid)}")
+
+    def _end_relay(self, port: Port) -> None:
+        try:
+            pid, started = self._relay_file(port).read_text().split()
+        except FileNotFoundError:
+            return
+        kill_group(int(pid), started)
+        self._relay_file(port).unlink()
+
+    def _relay_file(self, port: Port) -> Path:
+        return self.folder / f"relay-{port.number}"
 
 
 def _ask(folder: Path, what: str, **arguments: Any) -> dict[str, Any]:
@@ -154,8 +222,8 @@ def _explain(what: str, arguments: dict[str, Any], said: str) -> str:
         return f"slirp4netns refused {what} {arguments}: {said}"
     address, port = arguments["host_addr"], arguments["host_port"]
     return (
-        f"forwarding {arguments['proto']} port {port} of {address}: {said}; a service of this computer that"
-        f" listens on port {port} of every address is in the way (see `ss -ltnp 'sport = :{port}'`)"
+        f"forwarding {arguments['proto']} port {port} of {address}: {said}; something on this computer has the port"
+        f" (see `ss -lnptu 'sport = :{port}'`)"
     )
 
 
