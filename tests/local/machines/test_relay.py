@@ -72,19 +72,23 @@ def test_the_address_itself_reaches_the_target_and_others_the_service() -> None:
 
 def test_many_bytes_pass_both_ways_and_the_end_of_sending_too() -> None:
     sent = os.urandom(1 << 20) * 8
-    with service("0.0.0.0") as port, service(ADDRESS) as target, relayed(port, target):
-        with socket.create_connection((ADDRESS, port), timeout=10) as client:
+    with (
+        service("0.0.0.0") as port,
+        service(ADDRESS) as target,
+        relayed(port, target),
+        socket.create_connection((ADDRESS, port), timeout=10) as client,
+    ):
 
-            def send() -> None:
-                client.sendall(sent)
-                client.shutdown(socket.SHUT_WR)
+        def send() -> None:
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
 
-            sender = threading.Thread(target=send)
-            sender.start()
-            with client.makefile("rb") as answer:
-                assert answer.readline() == f"{ADDRESS}\n".encode()
-                assert answer.read() == sent
-            sender.join()
+        sender = threading.Thread(target=send)
+        sender.start()
+        with client.makefile("rb") as answer:
+            assert answer.readline() == f"{ADDRESS}\n".encode()
+            assert answer.read() == sent
+        sender.join()
 
 
 def test_somebody_who_listens_on_the_address_itself_is_not_pushed_aside() -> None:
