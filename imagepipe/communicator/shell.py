@@ -34,6 +34,7 @@ class Script:
 # $1 is the folder, $2 the length of the environment in bytes, $3 the interpreter; the rest are arguments.
 # `cat` takes all of standard input first: a script must not be read in part by what it starts.
 _RUNNER = r"""
+u=$(umask)
 umask 077
 d=$1; n=$2; i=$3; shift 3
 mkdir "$d" || exit 126
@@ -49,6 +50,7 @@ rm -f "$d/env"
 if [ -z "$i" ]; then
   if command -v bash >/dev/null 2>&1; then i="bash -euo pipefail"; else i="sh -eu"; fi
 fi
+umask "$u"
 $i "$d/script" "$@" </dev/null &
 wait $!
 """

@@ -27,7 +27,7 @@ def _claims(bakery: Bakery, state: str, kind: str, region: str) -> bool | None:
 
 MOMENTS: dict[str, tuple[dict[str, Any] | None, Callable[[Bakery], bool | None]]] = {
     "at launch": (
-        {"effect": "delay-after", "action": "RunInstances", "seconds": 30, "times": 1},
+        {"effect": "delay-after", "action": "RunInstances", "seconds": 6, "times": 1},
         lambda bakery: bool(bakery.inventory()["us-east-1 instances"]) or None,
     ),
     "while it provisions": (
@@ -35,11 +35,11 @@ MOMENTS: dict[str, tuple[dict[str, Any] | None, Callable[[Bakery], bool | None]]
         lambda bakery: any("sleeping" in e.get("text", "") for e in bakery.events()) or None,
     ),
     "in the middle of a copy": (
-        {"effect": "delay-after", "action": "CopyImage", "seconds": 30, "times": 1},
+        {"effect": "delay-after", "action": "CopyImage", "seconds": 6, "times": 1},
         lambda bakery: bool(bakery.inventory()["us-west-2 images"]) or None,
     ),
     "between RegisterImage's effect and its answer": (
-        {"effect": "delay-after", "action": "RegisterImage", "seconds": 30, "times": 1},
+        {"effect": "delay-after", "action": "RegisterImage", "seconds": 6, "times": 1},
         lambda bakery: bool(bakery.inventory()["us-east-1 images"]) or None,
     ),
 }

@@ -18,7 +18,8 @@ class Fault:
     """One thing that shall go wrong, and when."""
 
     effect: Effect
-    """`cut-*` closes the connection before or after the action's effect; `delay-after` holds back the answer; `fail` makes an image go to failed."""
+    """`cut-*` closes the connection before or after the action's effect, `delay-after` holds back the answer; `fail`
+    makes an image go to failed."""
     action: str = "*"
     """The action, as EC2 names it; a shell pattern."""
     where: Mapping[str, str] = field(default_factory=dict)
