@@ -142,7 +142,7 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-def _blank(kind: type[Any], factory: Any) -> Any:
+def _blank(kind: type[defaultdict[Any, Any]], factory: Any) -> Any:
     """One of moto's maps before its contents; its constructor wants what only its backend knows."""
     made = kind.__new__(kind)
     made.default_factory = factory

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
@@ -182,9 +181,12 @@ def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
 @contextmanager
 def refused(code: str) -> Iterator[None]:
     """What is inside is refused with this code."""
-    with pytest.raises(ClientError) as caught:
+    try:
         yield
-    assert caught.value.response["Error"]["Code"] == code, caught.value
+    except ClientError as error:
+        assert error.response["Error"]["Code"] == code, error
+    else:
+        raise AssertionError(f"was not refused; {code} was expected")
 
 
 def base_image(ec2: Any) -> str:

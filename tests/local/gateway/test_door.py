@@ -18,7 +18,7 @@ from botocore.credentials import Credentials
 from tests.local.gateway.harness import KEY_ID, SECRET, Cloud, refused
 
 
-def ask(cloud: Cloud, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, str, bytes]:
+def ask(cloud: Cloud, method: str, path: str, body: bytes = b"", /, **headers: str) -> tuple[int, str, bytes]:
     """One request as it stands; gives status, content type and body."""
     connection = http.client.HTTPConnection("127.0.0.1", cloud.port, timeout=10)
     try:
@@ -29,7 +29,7 @@ def ask(cloud: Cloud, method: str, path: str, body: bytes = b"", **headers: str)
         connection.close()
 
 
-def signed(cloud: Cloud, service: str, method: str, path: str, body: bytes = b"", **headers: str) -> dict[str, str]:
+def signed(cloud: Cloud, service: str, method: str, path: str, body: bytes = b"", /, **headers: str) -> dict[str, str]:
     request = AWSRequest(method=method, url=f"{cloud.endpoint}{path}", data=body, headers=headers)
     SigV4Auth(Credentials(KEY_ID, SECRET), service, "us-east-1").add_auth(request)
     return {**headers, **dict(request.headers.items())}
@@ -69,7 +69,7 @@ def test_no_answer_invites_web_pages(cloud: Cloud) -> None:
 
 def test_motos_own_interface_is_closed_even_with_a_good_signature(cloud: Cloud) -> None:
     headers = signed(cloud, "s3", "POST", "/moto-api/reset")
-    assert ask(cloud, "POST", "/moto-api/reset", **headers)[0] == 403
+    assert ask(cloud, "POST", "/moto-api/reset", b"", **headers)[0] == 403
 
 
 def test_the_account_in_a_header_of_motos_is_not_believed(cloud: Cloud) -> None:
@@ -177,14 +177,14 @@ def test_buckets_by_host_name_work_too(cloud: Cloud) -> None:
     s3 = presigning(cloud)
     s3.create_bucket(Bucket="bundles")
     s3.put_object(Bucket="bundles", Key="part", Body=b"bytes")
-    headers = signed(cloud, "s3", "GET", "/part", Host=f"bundles.localhost:{cloud.port}")
+    headers = signed(cloud, "s3", "GET", "/part", b"", Host=f"bundles.localhost:{cloud.port}")
     headers["x-amz-content-sha256"] = "UNSIGNED-PAYLOAD"
     request = AWSRequest(method="GET", url=f"http://bundles.localhost:{cloud.port}/part")
     from botocore.auth import S3SigV4Auth
 
     S3SigV4Auth(Credentials(KEY_ID, SECRET), "s3", "us-east-1").add_auth(request)
     sent = {**dict(request.headers.items()), "Host": f"bundles.localhost:{cloud.port}"}
-    assert ask(cloud, "GET", "/part", **sent)[::2] == (200, b"bytes")
+    assert ask(cloud, "GET", "/part", b"", **sent)[::2] == (200, b"bytes")
 
 
 def test_head_object_tells_the_size(cloud: Cloud) -> None:
@@ -204,7 +204,7 @@ def test_the_clock_is_set_forward_by_who_may(cloud: Cloud) -> None:
     first = json.loads(answer)["now"]
     cloud.restart()
     headers = signed(cloud, "imagepipe", "GET", "/_imagepipe/clock")
-    assert json.loads(ask(cloud, "GET", "/_imagepipe/clock", **headers)[2])["now"] >= first
+    assert json.loads(ask(cloud, "GET", "/_imagepipe/clock", b"", **headers)[2])["now"] >= first
 
 
 def test_every_action_that_is_left_to_moto_is_one_that_moto_has() -> None:
