@@ -67,6 +67,8 @@ REMOVED = (
     "var/lib/dbus/machine-id",
 )
 LABEL = "rootfs"
+# Runs a command that is killed, with all its process group, when standard input ends: when we close it or are killed.
+TETHER = 'exec 3<&0 </dev/null; ( exec >/dev/null 2>&1; read -r _ <&3; kill -9 0 ) & "$@" 3<&-'
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,8 @@ def _bootstrap(work: Path, progress: Progress) -> None:
     ]  # fmt: skip
     # A session of its own: Ctrl-C reaches us only, and we end the whole of it in order.
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        ["sh", "-c", TETHER, "imagepipe-base", *command],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         start_new_session=True, env=_plain_environment(work),
     ) as process:  # fmt: skip
         started = start_time(process.pid)
