@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imagepipe.engine import events as ev
+from imagepipe.engine.journal import Lifetime, State, read
+from imagepipe.engine.stage import Context
+from imagepipe.errors import Cancelled
+from tests.engine.rig import RUN, Rig, failing, holding, meeting
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path)
+    yield rig
+    rig.journal.close()
+
+
+def test_a_stage_gets_the_outputs_of_those_that_it_needs(rig: Rig) -> None:
+    two = rig.add("two", lambda ctx: 2)
+    three = rig.add("three", lambda ctx: 3)
+    product = rig.add("product", lambda ctx: ctx[two] * ctx[three], two, three)
+    outcome = rig.execute()
+    assert outcome.ok
+    assert outcome[product] == 6
+
+
+def test_stages_that_do_not_need_one_another_run_at_the_same_time(rig: Rig) -> None:
+    barrier = threading.Barrier(3)
+    for name in ("a", "b", "c"):
+        rig.add(name, meeting(barrier))
+    assert rig.execute().ok
+
+
+def test_a_stage_starts_the_moment_its_own_inputs_are_there_whatever_else_runs(rig: Rig) -> None:
+    follower_ran = threading.Event()
+    first = rig.add("first")
+    rig.add("slow", lambda ctx: follower_ran.wait(5) or pytest.fail("the follower waited for the slow one"))
+    rig.add("follower", lambda ctx: follower_ran.set(), first)
+    assert rig.execute().ok
+
+
+def test_after_the_first_failure_nothing_new_starts_and_waits_end(rig: Rig) -> None:
+    started: list[str] = []
+
+    def wait_long(ctx: Context) -> None:
+        ctx.cancel.sleep(60)
+
+    waiting = rig.add("waiting", wait_long)
+    broken = rig.add("broken", failing)
+    rig.add("after the wait", lambda ctx: started.append("after the wait"), waiting)
+    rig.add("after the failure", lambda ctx: started.append("after the failure"), broken)
+    began = time.monotonic()
+    outcome = rig.execute()
+    assert time.monotonic() - began < 10
+    assert [failure.stage for failure in outcome.failures] == ["broken"]
+    assert started == []
+    assert not outcome.cancelled, "what merely obeyed is no cancelled run"
+
+
+def test_a_failed_run_gives_back_everything_newest_first(rig: Rig) -> None:
+    key = rig.add("key", holding("key"))
+    instance = rig.add("instance", holding("instance"), key)
+    image = rig.add("image", holding("image", Lifetime.PRODUCT), instance)
+    rig.add("broken", failing, image)
+    outcome = rig.execute()
+    assert rig.released == ["image", "instance", "key"]
+    assert outcome.held == ()
+
+
+def test_a_succeeded_run_gives_back_what_is_temporary_and_nothing_else(rig: Rig) -> None:
+    instance = rig.add("instance", holding("instance"))
+    rig.add("image", holding("image", Lifetime.PRODUCT), instance)
+    assert rig.execute().ok
+    assert rig.released == ["instance"]
+
+
+def test_undo_goes_on_past_what_cannot_be_given_back_and_names_it(rig: Rig) -> None:
+    rig.fails = {"instance"}
+    key = rig.add("key", holding("key"))
+    instance = rig.add("instance", holding("instance"), key)
+    rig.add("broken", failing, instance)
+    outcome = rig.execute()
+    assert rig.released == ["key"]
+    assert [str(held) for held in outcome.held] == ["instance instance-1 in us-east-1 (no way to give back a instance)"]
+    assert [str(failure.error) for failure in outcome.failures] == ["as told"], "the cause is not hidden"
+
+
+def test_a_claim_that_was_never_bound_is_given_back_too(rig: Rig) -> None:
+    def dies_in_between(ctx: Context) -> None:
+        ctx.intend("instance", "us-east-1", lifetime=Lifetime.RUN)
+        raise RuntimeError("the answer never came")
+
+    rig.add("launch", dies_in_between)
+    rig.execute()
+    assert rig.released == ["instance"]
+
+
+def test_a_cancel_ends_waits_undoes_and_is_no_failure(rig: Rig) -> None:
+    instance = rig.add("instance", holding("instance"))
+
+    def wait_long(ctx: Context) -> None:
+        threading.Timer(0.1, lambda: rig.cancel.set("got SIGINT")).start()
+        ctx.cancel.sleep(60)
+
+    rig.add("waiting", wait_long, instance)
+    outcome = rig.execute()
+    assert outcome.cancelled
+    assert outcome.failures == ()
+    assert rig.released == ["instance"]
+    assert read(rig.folder / RUN.id).outcome == "cancelled"
+
+
+def test_kept_on_failure_means_that_nothing_is_given_back(rig: Rig) -> None:
+    instance = rig.add("instance", holding("instance"))
+    rig.add("broken", failing, instance)
+    rig.execute(keep_on_failure=True)
+    assert rig.released == []
+    assert [claim.state for claim in rig.journal.claims()] == [State.BOUND]
+
+
+def test_a_cancelled_run_is_given_back_even_if_failures_are_to_be_kept(rig: Rig) -> None:
+    instance = rig.add("instance", holding("instance"))
+    rig.add("cancel", lambda ctx: rig.cancel.set("got SIGTERM"), instance)
+    rig.execute(keep_on_failure=True)
+    assert rig.released == ["instance"]
+
+
+def test_nothing_is_claimed_once_the_run_is_to_stop(rig: Rig) -> None:
+    def late(ctx: Context) -> None:
+        rig.cancel.set("got SIGINT")
+        ctx.intend("instance", "us-east-1", lifetime=Lifetime.RUN)
+
+    rig.add("late", late)
+    outcome = rig.execute()
+    assert outcome.cancelled
+    assert rig.journal.claims() == ()
+
+
+def test_the_events_tell_the_whole_story(rig: Rig) -> None:
+    rig.add("good", lambda ctx: ctx.say("hello"))
+    rig.add("bad", failing)
+    rig.execute()
+    kinds = {type(event) for event in rig.seen}
+    assert {ev.StageStarted, ev.Line, ev.StageFinished, ev.StageFailed, ev.RunFinished} <= kinds
+    finished = rig.seen[-1]
+    assert isinstance(finished, ev.RunFinished)
+    assert finished.outcome == "failed"
+
+
+def test_two_hundred_stages_wait_side_by_side(rig: Rig) -> None:
+    barrier = threading.Barrier(200)
+    for number in range(200):
+        rig.add(f"stage {number}", meeting(barrier))
+    assert rig.execute().ok
+
+
+def test_what_blocks_is_told_of_a_cancel(rig: Rig) -> None:
+    closed = threading.Event()
+
+    def blocks(ctx: Context) -> None:
+        with ctx.cancel.calling(closed.set):
+            threading.Timer(0.05, lambda: rig.cancel.set("got SIGINT")).start()
+            assert closed.wait(5)
+        ctx.cancel.check()
+
+    rig.add("blocks", blocks)
+    assert rig.execute().cancelled
+
+
+def test_calling_raises_at_once_in_a_run_that_is_to_stop(rig: Rig) -> None:
+    rig.cancel.set("got SIGINT")
+    with pytest.raises(Cancelled), rig.cancel.calling(lambda: None):
+        pytest.fail("must not get here")
