@@ -143,8 +143,8 @@ def test_nothing_is_claimed_once_the_run_is_to_stop(rig: Rig) -> None:
 
 
 def test_the_events_tell_the_whole_story(rig: Rig) -> None:
-    rig.add("good", lambda ctx: ctx.say("hello"))
-    rig.add("bad", failing)
+    good = rig.add("good", lambda ctx: ctx.say("hello"))
+    rig.add("bad", failing, good)
     rig.execute()
     kinds = {type(event) for event in rig.seen}
     assert {ev.StageStarted, ev.Line, ev.StageFinished, ev.StageFailed, ev.RunFinished} <= kinds

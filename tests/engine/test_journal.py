@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from imagepipe.clock import SystemClock
-from imagepipe.engine import journal as journal_module
 from imagepipe.engine.journal import FILE_NAME, Journal, Lifetime, RunRecord, State, read
 from imagepipe.errors import ImagepipeError, UsageError
 
@@ -52,7 +51,7 @@ def test_a_claim_is_on_disk_before_the_cloud_is_asked(
     journal: Journal, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
-    monkeypatch.setattr(journal_module.os, "fsync", lambda descriptor: synced.append(_size(folder)))
+    monkeypatch.setattr("imagepipe.engine.journal.os.fsync", lambda descriptor: synced.append(_size(folder)))
     journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch")
     assert synced == [_size(folder)], "synced once, with the whole line in the file"
 
