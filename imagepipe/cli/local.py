@@ -51,11 +51,12 @@ def serve(root: Path | None, port: int | None, env_only: bool) -> None:
 
     store = open_store(root)
     stop = threading.Event()
-    server.set_on_signals(stop)
     if found := serving.current(store):
+        server.set_on_signals(stop)
         _stay_with(store, found, port, env_only, stop)
         return
     server.prepare(store, lambda line: click.echo(line, err=True))
+    server.set_on_signals(stop)  # not before: Ctrl-C is to interrupt the building of the base image
     server.serve(store, port=port, ready=lambda it: _say_how(store, it, env_only), stop=stop, idle_seconds=None)
 
 
@@ -66,7 +67,7 @@ def stop(root: Path | None, force: bool) -> None:
     """End the cloud. What it keeps stays in its store."""
     from imagepipe.local import control
 
-    ended = control.stop(open_store(root), terminate=_terminate_everything if force else None)
+    ended = control.stop(open_store(root), terminate=terminate_everything if force else None)
     click.echo("the local cloud has ended" if ended else "the local cloud does not run")
 
 
@@ -193,7 +194,7 @@ def _image_rows(cloud: LocalCloud) -> Iterator[tuple[str, ...]]:
                     yield (region, *row[:-1], f"{row[-1]} (in every region, under an id of its own)")
 
 
-def _terminate_everything(cloud: LocalCloud) -> None:
+def terminate_everything(cloud: LocalCloud) -> None:
     from imagepipe.cloud.translate import doing
 
     with doing("terminating the local cloud's instances"):

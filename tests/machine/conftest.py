@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.cli.local import _terminate_everything
+from imagepipe.cli.local import terminate_everything
 from imagepipe.local import control
 from imagepipe.local.base import BaseImage, ensure_base
 from imagepipe.local.disks import Disks
@@ -96,7 +96,7 @@ def _bakery(folder: Path, base_cache: Path) -> Iterator[Bakery]:
     ensure_base(store, lambda line: None)
     with control.connect(store) as cloud:
         yield Bakery(folder, store, cloud)
-        control.stop(store, terminate=_terminate_everything)
+        control.stop(store, terminate=terminate_everything)
     shutil.rmtree(store.disks, ignore_errors=True)
 
 
