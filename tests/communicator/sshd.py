@@ -1,0 +1,83 @@
+"""A real OpenSSH server for one test: its own keys and port, on loopback."""
+
+from __future__ import annotations
+
+import getpass
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagepipe.communicator import keys
+from imagepipe.values import Endpoint
+
+SECONDS = 10.0
+
+
+@dataclass
+class Sshd:
+    """A server that runs, and how to reach it."""
+
+    endpoint: Endpoint
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def connections(self) -> list[int]:
+        """Process ids of the sessions."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+
+@contextmanager
+def sshd(folder: Path, *options: str) -> Iterator[Sshd]:
+    """A server, while inside."""
+    program = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin")
+    assert program, "openssh-server is not installed: make setup"
+    Path("/run/sshd").mkdir(exist_ok=True)  # Debian's sshd wants it, and without an init nobody makes it
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    host, login = keys.generate("host"), keys.generate("login")
+    keys.write_private(folder / "host", host)
+    keys.write_private(folder / "login", login)
+    (folder / "authorized_keys").write_text(login.public + "\n")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = [
+        f"Port={port}",
+        "ListenAddress=127.0.0.1",
+        f"HostKey={folder / 'host'}",
+        f"AuthorizedKeysFile={folder / 'authorized_keys'}",
+        "StrictModes=no",
+        "UsePAM=no",
+        "PidFile=none",
+        "PermitRootLogin=yes",
+        *options,
+    ]
+    words = [word for setting in settings for word in ("-o", setting)]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([program, "-D", "-e", "-f", "/dev/null", *words], stderr=log)
+    try:
+        _wait_for(port, process, folder)
+        public = " ".join(host.public.split()[:2])
+        yield Sshd(Endpoint("127.0.0.1", port, getpass.getuser(), public, str(folder / "login")), folder, process)
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], folder: Path) -> None:
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        assert process.poll() is None, (folder / "log").read_text()
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.02)
+    raise AssertionError("sshd does not listen")
