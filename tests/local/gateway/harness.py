@@ -181,12 +181,13 @@ def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
 @contextmanager
 def refused(code: str) -> Iterator[None]:
     """What is inside is refused with this code."""
+    caught: ClientError | None = None
     try:
         yield
     except ClientError as error:
-        assert error.response["Error"]["Code"] == code, error
-    else:
-        raise AssertionError(f"was not refused; {code} was expected")
+        caught = error
+    assert caught is not None, f"was not refused; {code} was expected"
+    assert caught.response["Error"]["Code"] == code, caught
 
 
 def base_image(ec2: Any) -> str:
