@@ -123,11 +123,17 @@ class _Never:
         return nullcontext()
 
 
-# The script's processes are its descendants; with its own session (sudo's pty) or without, walking down finds them.
+# The script's processes are its descendants: in a session of their own (sudo's pty) or not, walking down finds them.
+# The list is made first: a parent that has ended no longer names its children.
 _KILLER = r"""
-p=$(cat "$1/pid") || exit 0
-down() { for c in $(cat /proc/"$1"/task/*/children 2>/dev/null); do down "$c"; done; kill -TERM "$1" 2>/dev/null; }
-down "$p"
+down() { echo "$1"; for c in $(cat /proc/"$1"/task/*/children 2>/dev/null); do down "$c"; done; }
+if p=$(cat "$1/pid" 2>/dev/null); then
+  all=$(down "$p")
+  kill -TERM $all 2>/dev/null
+  sleep 0.3
+  kill -KILL $all 2>/dev/null
+fi
+rm -rf "$1"
 """
 
 

@@ -40,7 +40,8 @@ def test_lines_arrive_while_the_command_runs(shell: Shell) -> None:
 
 
 def test_twenty_thousand_lines_on_standard_error_neither_hang_nor_get_lost(shell: Shell) -> None:
-    command = 'i=0; while [ $i -lt 20000 ]; do echo "line $i xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx" >&2; i=$((i+1)); done; echo end'
+    text = "x" * 40
+    command = f'i=0; while [ $i -lt 20000 ]; do echo "line $i {text}" >&2; i=$((i+1)); done; echo end'
     assert shell.run(command).code == 0
     assert len(shell.err) == 20000
     assert shell.err[19999].startswith("line 19999 ")
@@ -150,7 +151,7 @@ def test_something_that_is_no_ssh_server_is_said(server: Sshd) -> None:
 
 
 def test_aes_gcm_is_what_is_spoken(server: Sshd, connection: Connection) -> None:
-    assert connection._transport.remote_cipher == "aes128-gcm@openssh.com"
+    assert "aes128-gcm@openssh.com" in repr(connection._transport)
 
 
 def test_a_warm_connection_is_used_again_and_a_dead_one_made_anew(tmp_path: Path) -> None:

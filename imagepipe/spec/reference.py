@@ -1,0 +1,179 @@
+"""docs/reference/spec.md and the JSON Schema, made from the models: `python -m imagepipe.spec.reference FILE`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from imagepipe import values
+from imagepipe.spec import models
+from imagepipe.spec.scalars import UNITS
+
+PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
+    ("A spec", models.Spec, ""),
+    ("variables", models.Variable, "By name: `variables: {greeting: {default: hello}}`."),
+    ("source", models.Source, ""),
+    ("source.ami: a filter", models.AmiByFilter, ""),
+    ("source.ami: an SSM parameter", models.AmiBySsm, ""),
+    ("launch", models.Launch, ""),
+    ("launch.spot", models.Spot, ""),
+    ("launch.volumes", models.Volume, "Also `output.block_devices`."),
+    ("launch.ssh", models.Ssh, ""),
+    ("launch.ssh.bastion", models.Bastion, ""),
+    ("Every step", models.StepOptions, "Beside exactly one of `shell`, `file`, `template`, `reboot`, `use`."),
+    ("shell", models.ShellScript, "Or a text, or a list of lines."),
+    ("file", models.FileCopy, ""),
+    ("template", models.TemplateFile, ""),
+    ("reboot", models.Reboot, ""),
+    ("use", models.UseStep, "Its options go to the steps of the provisioner, where those say nothing themselves."),
+    ("output: an EBS-backed image", models.EbsOutput, ""),
+    ("output.encrypt", models.Encrypt, ""),
+    ("output: an instance-store-backed image", models.InstanceStoreOutput, ""),
+    ("publish", models.Publish, ""),
+    ("publish.share", models.Share, ""),
+    ("hygiene.allow", models.HygieneException, ""),
+    ("A provisioner: `provisioners/NAME/provisioner.yaml`", models.Provisioner, ""),
+    ("parameters", models.Parameter, ""),
+    ("A project: `imagepipe.yaml`", models.Project, ""),
+    ("defaults", models.Defaults, ""),
+)
+
+HEAD = """# The spec language
+
+Made from the models by `make docs`; do not edit. What it all means: the [tutorial](../tutorial.md). What a build
+cannot do yet is checked all the same, and `imagepipe validate` says so.
+
+Durations are written `90s`, `5m`, `2h`, `90d`, or together `1h30m`. Fields that take a *text* may use
+`{{ source.id }}`, `{{ source.name }}`, `{{ source.owner }}` and `{{ region }}` beside `{{ var.NAME }}`,
+`{{ spec.name }}`, `{{ build.id }}`, `{{ build.timestamp }}` and `{{ build.git_sha }}`; every other scalar may use
+the latter. `{{ x | quote }}` quotes for a shell. A `when` is an expression without braces.
+"""
+
+
+def reference() -> str:
+    """The page."""
+    return HEAD + "".join(_part(*part) for part in PARTS)
+
+
+def json_schema() -> str:
+    """The JSON Schema of a spec, for editors."""
+    schema = models.Spec.model_json_schema(by_alias=True)
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _part(title: str, model: type[BaseModel], note: str) -> str:
+    lines = [f"\n## {title}\n", f"\n{(model.__doc__ or '').strip()} {note}".rstrip() + "\n"]
+    lines.append("\n| key | value | default | |\n|---|---|---|---|\n")
+    skip = set(models.StepOptions.model_fields) if model is models.UseStep else set()
+    for name, field in model.model_fields.items():
+        if name not in skip:
+            lines.append(_row(field.alias or name, field))
+    return "".join(lines)
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    description = (field.description or "").replace("|", "\\|")
+    limits = _limits(field)
+    text = f"{description}{f' ({limits})' if limits else ''}"
+    return (
+        f"| `{name}` | {_kind(field.annotation, field.metadata).replace('|', ' or ')} | {_default(field)} | {text} |\n"
+    )
+
+
+def _limits(field: FieldInfo) -> str:
+    found = {key: getattr(item, key) for item in field.metadata for key in ("ge", "le") if hasattr(item, key)}
+    if "ge" in found and "le" in found:
+        return f"{found['ge']} to {found['le']}"
+    if "ge" in found:
+        return f"{found['ge']} or more"
+    return ""
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
+    if field.default_factory is not None or field.default in (None, (), ""):
+        return ""
+    value = field.default
+    if isinstance(value, float) and _is_duration(field.metadata):
+        return f"`{_duration(value)}`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return f"`[{', '.join(map(str, value))}]`"
+    return f"`{value}`"
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in reversed(UNITS.items()):
+        if seconds % size == 0:
+            return f"{int(seconds // size)}{unit}"
+    return f"{seconds:g}s"
+
+
+def _is_duration(metadata: list[Any]) -> bool:
+    return any(
+        (getattr(item, "json_schema_extra", None) or {}).get("format") == "duration" for item in metadata
+    ) or any(getattr(getattr(item, "func", None), "__name__", "") == "_duration" for item in metadata)
+
+
+def _kind(annotation: Any, metadata: list[Any] | None = None) -> str:
+    """A type in the words of YAML."""
+    if metadata and _is_duration(metadata):
+        return "duration"
+    return "|".join(dict.fromkeys(_kinds(annotation)))
+
+
+def _kinds(annotation: Any) -> Iterator[str]:
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        yield _kind(args[0], list(args[1:]))
+    elif origin in (Union, types.UnionType):
+        if set(args) == {str, values.Late}:
+            yield "text"
+            return
+        for member in args:
+            if member is not type(None):
+                yield from _kinds(member)
+    elif origin is Literal:
+        yield from (f"`{arg}`" for arg in args)
+    elif origin in (tuple, list):
+        yield f"list of {_kind(args[0])}".replace("|", " or ")
+    elif origin is dict:
+        yield f"mapping to {_kind(args[1])}".replace("|", " or ")
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        section = _SECTIONS.get(annotation)
+        if issubclass(annotation, models.StepOptions):
+            yield "[step](#every-step)"
+        elif annotation in _WORDS:
+            yield _WORDS[annotation]
+        else:
+            yield f"[mapping](#{_anchor(section)})" if section else "mapping"
+    else:
+        names = {str: "string", int: "integer", float: "number", bool: "boolean", values.Late: "text", Any: "anything"}
+        yield names.get(annotation, "anything")
+
+
+def _anchor(title: str) -> str:
+    kept = "".join(c for c in title.lower() if c.isalnum() or c in " -_")
+    return kept.replace(" ", "-")
+
+
+_WORDS: dict[type[BaseModel], str] = {models.AmiById: "id", models.SubnetsByTags: "`{tags: {…}}`"}
+_SECTIONS: dict[type[BaseModel], str] = {model: title for title, model, _ in PARTS}
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(reference(), encoding="utf-8")
+    target.with_name("spec.schema.json").write_text(json_schema(), encoding="utf-8")
