@@ -13,6 +13,13 @@ from imagepipe.local.machines.network import Port, has_wide, listening, wanted
 WEB, SSH, DNS = Port("tcp", 80), Port("tcp", 22), Port("udp", 53)
 
 
+def _readable(value: Ingress | set[Port]) -> str:
+    """The same in every process: a set's own text is not."""
+    if isinstance(value, Ingress):
+        return f"{value.protocol} {value.from_port}-{value.to_port} {value.cidr}"
+    return " ".join(sorted(f"{port.protocol}/{port.number}" for port in value)) or "none"
+
+
 @pytest.mark.parametrize(
     ("rule", "ports"),
     [
@@ -29,7 +36,7 @@ WEB, SSH, DNS = Port("tcp", 80), Port("tcp", 22), Port("udp", 53)
         (Ingress("-1", -1, -1, "0.0.0.0/0"), {WEB, DNS}),
         (Ingress("-1", -1, -1, "10.0.0.0/8"), set()),
     ],
-    ids=str,
+    ids=_readable,
 )
 def test_a_rule_opens_its_ports_to_us_if_it_means_us(rule: Ingress, ports: set[Port]) -> None:
     assert wanted([rule], frozenset({WEB, DNS})) == ports
