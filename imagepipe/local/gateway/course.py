@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
-from imagepipe.clock import Clock
+from imagepipe.clock import Clock, Deadline
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +62,13 @@ class Course:
         self._delays[kind] = seconds
 
     def close(self, seconds: float = 10.0) -> None:
-        """Let the work in hand end, and start no more."""
+        """Let the work in hand end, for so long at most, and start no more."""
         self._closing.set()
         with self._lock:
             threads = tuple(self._threads)
+        deadline = Deadline.after(seconds, self._clock)
         for thread in threads:
-            thread.join(seconds)
+            thread.join(deadline.remaining())
 
     def _serve(self, key: str) -> None:
         while True:

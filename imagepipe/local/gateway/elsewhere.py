@@ -43,6 +43,8 @@ class Elsewhere:
         self._objects.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._app = DomainDispatcherApplication(create_backend_app)
         self._saved: set[str] = set()
+        self._named: dict[str, set[str]] = {}
+        """The objects' files that each saved state of S3 names."""
         self.lock = threading.RLock()
         self._load()
 
@@ -60,6 +62,9 @@ class Elsewhere:
             reads = action.startswith(READS) if action else request.method in ("GET", "HEAD")
             if not reads or _name(service, identity.account, region) not in self._saved:
                 self.save(service, identity.account, region)
+                if service == "s3":  # whoever may write to another account's bucket changes that account's state
+                    for account in set(get_backend("s3")) - {identity.account}:
+                        self.save(service, account, region)
         return answer
 
     def backend(self, service: str, account: str, region: str) -> Any:
@@ -79,7 +84,8 @@ class Elsewhere:
                 self._ledger.put_blob(name, pickled)
             self._saved.add(name)
             if service == "s3":
-                self._sweep(named)
+                self._named[name] = named
+                self._sweep()
 
     def _load(self) -> None:
         """Give moto what an earlier process saved, and nothing else: moto's state is the process's own."""
@@ -89,10 +95,12 @@ class Elsewhere:
         for name, body in self._ledger.blobs():
             service, account, region = name.split("/")
             backend = get_backend(service)[account][region]
-            for key, value in _Unpickler(body, self._objects).load().items():
+            unpickler = _Unpickler(body, self._objects)
+            for key, value in unpickler.load().items():
                 _adopt(backend, key, value)
             self._saved.add(name)
             if service == "s3":
+                self._named[name] = unpickler.named
                 for bucket in backend.buckets:
                     get_backend("s3").bucket_accounts[bucket] = (region, account)
 
@@ -102,8 +110,9 @@ class Elsewhere:
         pickler.dump(dict(vars(backend)))
         return buffer.getvalue(), pickler.named
 
-    def _sweep(self, named: set[str]) -> None:
-        """Delete the bytes of objects that are no more. Only one partition has a state here: aws."""
+    def _sweep(self) -> None:
+        """Delete the bytes of objects that are no more."""
+        named = set().union(*self._named.values())
         for path in self._objects.iterdir():
             if path.name not in named:
                 path.unlink(missing_ok=True)
@@ -122,7 +131,7 @@ class _Pickler(pickle.Pickler):
         name = getattr(value, "imagepipe_file", None)
         if name is None:
             name = uuid.uuid4().hex
-            _write(self._objects / name, value.value)
+            _write(self._objects / name, _bytes(value))
             value.imagepipe_file = name
         self.named.add(name)
         buffer = io.BytesIO()
@@ -155,12 +164,20 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, body: bytes, objects: Path) -> None:
         super().__init__(io.BytesIO(body))
         self._objects = objects
+        self.named: set[str] = set()
 
     def persistent_load(self, pickled: Any) -> Any:
-        state = _Unpickler(pickled, self._objects).load()
+        nested = _Unpickler(pickled, self._objects)
+        state = nested.load()
+        self.named |= {state["imagepipe_file"], *nested.named}
         key = FakeKey.__new__(FakeKey)
         key.__setstate__({**state, "value": (self._objects / state["imagepipe_file"]).read_bytes()})
         return key
+
+
+def _bytes(key: FakeKey) -> bytes:
+    """moto closes the parts of an upload once they are put together, and keeps them."""
+    return b"" if key.disposed else bytes(key.value)
 
 
 def _adopt(backend: Any, key: str, value: object) -> None:

@@ -10,7 +10,8 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-from imagepipe.local.gateway import machinery
+from imagepipe.local.gateway import machinery, tokens
+from imagepipe.local.gateway.instances import REMEMBERED
 from imagepipe.local.gateway.records import Instance
 from imagepipe.local.gateway.world import World
 
@@ -28,6 +29,19 @@ def recover(world: World) -> None:
     _resume_volumes(world)
     for instance in world.ledger.instances:
         _resume_instance(world, instance, instance.id in running)
+    _forget_the_past(world)
+
+
+def _forget_the_past(world: World) -> None:
+    """What nobody is told of any more need not be kept."""
+    now = world.clock.now()
+    for instance in world.ledger.instances:
+        if instance.ended_at is not None and instance.ended_at < now - REMEMBERED:
+            world.course.submit(instance.id, partial(machinery.forget, world, instance.id))
+    with world.ledger.change():
+        for token in world.ledger.tokens:
+            if token.used < now - tokens.REMEMBERED:
+                world.ledger.remove(token)
 
 
 def _sweep_disks(world: World) -> None:

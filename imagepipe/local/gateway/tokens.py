@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from datetime import timedelta
 
 from imagepipe.local.gateway.records import Token
 from imagepipe.local.gateway.refusal import Refused, invalid
@@ -12,6 +13,7 @@ from imagepipe.local.gateway.wire import Call
 from imagepipe.local.gateway.world import World
 
 LONGEST = 64
+REMEMBERED = timedelta(hours=24)  # the same guide: "at least 24 hours" after the instance terminated
 
 
 def made_before(world: World, call: Call) -> Sequence[str] | None:

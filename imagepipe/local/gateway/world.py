@@ -79,17 +79,29 @@ class World:
         """Make the region as a new account finds it: default VPC, default groups, Debian's image."""
         self.network.settle(account, region)
         self._settle_base(region)
-        grouped = {group.vpc_id for group in self.ledger.groups.owned(account, region) if group.name == "default"}
-        for vpc_id in self.network.vpc_ids(account, region):
-            if vpc_id not in grouped:
-                with self.ledger.change():
-                    self.ledger.put(default_group(account, region, vpc_id))
+        if self._default_groups(account, region) != set(self.network.vpc_ids(account, region)):
+            self._settle_groups(account, region)
+
+    def _default_groups(self, account: str, region: str) -> set[str]:
+        """The VPCs that have their default group."""
+        return {group.vpc_id for group in self.ledger.groups.owned(account, region) if group.name == "default"}
+
+    def _settle_groups(self, account: str, region: str) -> None:
+        """moto makes and deletes VPCs; a VPC's default group comes and goes with it."""
+        with self.ledger.change():
+            present = self.network.vpc_ids(account, region)
+            for vpc_id in set(present) - self._default_groups(account, region):
+                self.ledger.put(default_group(account, region, vpc_id))
+            for group in self.ledger.groups.owned(account, region):
+                if group.name == "default" and group.vpc_id not in present:
+                    self.ledger.remove(group)
 
     def _settle_base(self, region: str) -> None:
         made = iso(self.base.created)
         image_id = stable_id("ami", self.base.name, made, region)
         if self.ledger.images.get(image_id) is not None:
             return
+        # Two first requests may come here at once; both then do the same.
         snapshot_id = stable_id("snap", self.base.name, made, region)
         if not self.disks.snapshot_path(snapshot_id).exists():
             self.disks.adopt_snapshot(self.base.path, snapshot_id)

@@ -158,6 +158,19 @@ def test_deleted_objects_leave_no_bytes(cloud: Cloud, tmp_path: Path) -> None:
     assert [path.read_bytes() for path in (tmp_path / "state" / "objects").iterdir()] == [b"kept, again"]
 
 
+def test_another_accounts_objects_are_its_own_and_stay(cloud: Cloud) -> None:
+    for other, bucket in ((False, "mine"), (True, "theirs")):
+        s3 = cloud.client("s3", other=other)
+        s3.create_bucket(Bucket=bucket)
+        s3.put_object(Bucket=bucket, Key="part", Body=bucket.encode())
+    cloud.restart()
+    for other, bucket in ((True, "theirs"), (False, "mine")):
+        s3 = cloud.client("s3", other=other)
+        assert [one["Name"] for one in s3.list_buckets()["Buckets"]] == [bucket]
+        s3.put_object(Bucket=bucket, Key="more", Body=b"more")
+        assert s3.get_object(Bucket=bucket, Key="part")["Body"].read() == bucket.encode()
+
+
 def test_a_restarted_cloud_adopts_machines_that_run(cloud: Cloud, ec2: Any) -> None:
     made = running(ec2)
     cloud.restart()
