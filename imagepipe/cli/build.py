@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -202,15 +203,18 @@ def _region_of(given_region: str | None, regions: Regions) -> Callable[[Spec], s
 def _signals(cancel: Cancel) -> Iterator[None]:
     """While inside, the first Ctrl-C or SIGTERM stops the run in order, and the second leaves at once."""
 
+    came: list[str] = []
+
     def stop(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
-        if cancel.is_set() and cancel.reason.startswith("got "):
+        if came:
             # The journal is true at every moment: what is held is found by `clean`.
             os.write(2, b"\nleaving at once; `imagepipe clean --all` gives back what is left\n")
             os._exit(130)
+        came.append(name)
         os.write(2, f"\n{name}: stopping and giving everything back; again to leave at once\n".encode())
-        cancel.set(f"got {name}")
-        cancel.reason = f"got {name}"
+        # In a thread: a handler runs in the middle of anything, perhaps inside the very locks that this takes.
+        threading.Thread(target=cancel.set, args=(f"got {name}",), daemon=True).start()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

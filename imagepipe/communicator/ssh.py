@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -120,7 +120,7 @@ class Connection:
                 raise sender.error
             return Result(code)
         finally:
-            channel.close()
+            _close(channel)
 
     def _open(self) -> paramiko.Channel:
         try:
@@ -159,7 +159,7 @@ class _Sender:
         except OSError as error:
             # Either the channel is closed, or a local file that was being sent could not be read.
             self.error = error if error.filename else None
-            self._channel.close()
+            _close(self._channel)
 
 
 @contextmanager
@@ -168,7 +168,7 @@ def _closing(channel: paramiko.Channel, cancel: Cancel, deadline: Deadline) -> I
     timed_out = threading.Event()
 
     def end() -> None:
-        channel.close()
+        _close(channel)
         channel.status_event.set()
 
     def expire() -> None:
@@ -183,6 +183,12 @@ def _closing(channel: paramiko.Channel, cancel: Cancel, deadline: Deadline) -> I
             yield timed_out
     finally:
         timer.cancel()
+
+
+def _close(channel: paramiko.Channel) -> None:
+    """Close a channel; on a connection that broke it is closed already."""
+    with suppress(SSHException, EOFError, OSError):
+        channel.close()
 
 
 def _drain(read: Callable[[int], bytes], stream: Literal["out", "err"], on_line: OnLine) -> None:
