@@ -13,7 +13,7 @@ from imagepipe.local.gateway import devices, filters, lookup, machinery, permiss
 from imagepipe.local.gateway.filters import Getter
 from imagepipe.local.gateway.naming import new_id
 from imagepipe.local.gateway.network import regions
-from imagepipe.local.gateway.records import Capture, DiskSpec, Image, Snapshot
+from imagepipe.local.gateway.records import Capture, DiskSpec, Image, Instance, Snapshot
 from imagepipe.local.gateway.refusal import Refused, invalid, missing, unsupported
 from imagepipe.local.gateway.wire import Call
 from imagepipe.local.gateway.world import World
@@ -230,26 +230,7 @@ def create_image(world: World, call: Call) -> Mapping[str, Any]:
     tags = tagging.specified(params, "image", "snapshot")
     description = str(params.get("Description", ""))
     image_id = new_id("ami")
-    base = []
-    taken = {}
-    for attached in instance.volumes:
-        volume = world.ledger.volumes[attached.volume_id]
-        text = f"Created by CreateImage({instance.id}) for {image_id}"
-        snapshot = snapshots.pending(world, volume, text, tags["snapshot"])
-        taken[snapshot.id] = snapshot
-        base.append(
-            DiskSpec(
-                device=attached.device,
-                snapshot_id=snapshot.id,
-                size_gib=volume.size_gib,
-                type=volume.type,
-                iops=volume.iops if volume.type != "gp2" else None,
-                throughput=volume.throughput,
-                encrypted=volume.encrypted,
-                kms_key_id=volume.kms_key_id,
-                delete_on_termination=attached.delete_on_termination,
-            )
-        )
+    taken, base = _volumes_of(world, instance, image_id, tags["snapshot"])
 
     def find(snapshot_id: str) -> Snapshot:
         return taken.get(snapshot_id) or lookup.own_snapshot(world, call, snapshot_id)
@@ -283,6 +264,32 @@ def create_image(world: World, call: Call) -> Mapping[str, Any]:
         capture=Capture(instance_id=instance.id, reboots=not params.get("NoReboot")),
     )
     return {"ImageId": _publish_later(world, image, machinery.capture, queue=instance.id)}
+
+
+def _volumes_of(
+    world: World, instance: Instance, image_id: str, tags: Mapping[str, str]
+) -> tuple[dict[str, Snapshot], list[DiskSpec]]:
+    """Snapshots that are to be taken of the instance's volumes, by id, and how the image is to map them."""
+    taken, disks = {}, []
+    for attached in instance.volumes:
+        volume = world.ledger.volumes[attached.volume_id]
+        text = f"Created by CreateImage({instance.id}) for {image_id}"
+        snapshot = snapshots.pending(world, volume, text, tags)
+        taken[snapshot.id] = snapshot
+        disks.append(
+            DiskSpec(
+                device=attached.device,
+                snapshot_id=snapshot.id,
+                size_gib=volume.size_gib,
+                type=volume.type,
+                iops=volume.iops if volume.type != "gp2" else None,
+                throughput=volume.throughput,
+                encrypted=volume.encrypted,
+                kms_key_id=volume.kms_key_id,
+                delete_on_termination=attached.delete_on_termination,
+            )
+        )
+    return taken, disks
 
 
 def copy_image(world: World, call: Call) -> Mapping[str, Any]:

@@ -133,7 +133,7 @@ def _place(world: World, call: Call) -> Place:
             "same request"
         )
     subnet_id = interface.get("SubnetId") or call.params.get("SubnetId")
-    zone = call.params.get("Placement", {}).get("AvailabilityZone")
+    zone = call.params.get("Placement", {}).get("AvailabilityZone") or None  # Packer sends an empty one
     if subnet_id:
         subnet = world.network.subnet(call.account, call.region, str(subnet_id))
     else:

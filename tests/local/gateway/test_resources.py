@@ -106,9 +106,10 @@ def test_an_instance_in_a_network_of_ones_own_is_reached_by_its_public_address(c
     assert found["PublicIpAddress"].startswith("127.42.")
 
 
-def test_an_empty_profile_name_is_none(ec2: Any) -> None:
+def test_an_empty_profile_or_zone_is_none(ec2: Any) -> None:
     """Packer sends it."""
-    assert "IamInstanceProfile" not in instance(ec2, running(ec2, IamInstanceProfile={"Name": ""}))
+    made = running(ec2, IamInstanceProfile={"Name": ""}, Placement={"AvailabilityZone": ""})
+    assert "IamInstanceProfile" not in instance(ec2, made)
 
 
 def test_a_known_profile_is_the_instances(cloud: Cloud, ec2: Any) -> None:
