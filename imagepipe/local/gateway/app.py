@@ -100,6 +100,9 @@ class Gateway:
             answer = self._answer(request, environ, request_id)
         except Refused as refused:
             answer = wire.refusal(refused, request_id, dialect)
+        except StoreFull as full:
+            no_room = Refused("InsufficientVolumeCapacity", f"The local cloud's store is full: {full}", status=500)
+            answer = wire.refusal(no_room, request_id, dialect)
         except _Cut:
             if SEVER in environ:
                 environ[SEVER]()
@@ -173,17 +176,10 @@ class Gateway:
         return answer
 
     def _own(self, call: Call) -> Answer:
-        try:
-            with self._ledger.change():
-                answer = OWN[call.action](self._world, call)
-                if call.params.get("DryRun"):
-                    raise Refused(
-                        "DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412
-                    )
-        except StoreFull as full:
-            raise Refused(
-                "InsufficientVolumeCapacity", f"The local cloud's store is full: {full}", status=500
-            ) from full
+        with self._ledger.change():
+            answer = OWN[call.action](self._world, call)
+            if call.params.get("DryRun"):
+                raise Refused("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
         return wire.result(call.action, answer, call.request_id)
 
     def _moto(self, identity: Identity, request: Request, environ: dict[str, Any], action: str) -> Answer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from imagepipe.local.gateway import machinery, tokens
@@ -69,6 +70,8 @@ def _resume_instance(world: World, instance: Instance, is_running: bool) -> None
     work: Callable[[World, str], None] | None
     match instance.state:
         case "pending":
+            if not instance.has_run:
+                _start_afresh(world, instance)
             work = machinery.boot
         case "stopping":
             work = machinery.stop
@@ -82,6 +85,15 @@ def _resume_instance(world: World, instance: Instance, is_running: bool) -> None
         case _:
             return
     world.course.submit(instance.id, partial(work, world, instance.id))
+
+
+def _start_afresh(world: World, instance: Instance) -> None:
+    """A first boot may have been cut off anywhere: give it disks on which nothing has run yet."""
+    with world.ledger.change():
+        for attached in instance.volumes:
+            volume = world.ledger.volumes.get(attached.volume_id)
+            if volume is not None:
+                world.ledger.put(replace(volume, state="creating"))
 
 
 def _is_being_imaged(world: World, instance: Instance) -> bool:

@@ -72,7 +72,7 @@ def params(action: str, values: Mapping[str, str]) -> Mapping[str, Any]:
     known = _wire_names(action)
     for name in values:
         top = name.partition(".")[0]
-        if top not in known:
+        if top not in known and not top.startswith("X-Amz-"):  # those are a presigned URL's
             raise Refused("UnknownParameter", f"The parameter {top} is not recognized")
     try:
         parsed: Mapping[str, Any] = EC2QueryParser(operation_model=operation).parse({"values": dict(values)})

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,26 @@ def test_a_machine_that_died_with_its_cloud_leaves_its_instance_stopped(cloud: C
     until(lambda: state(ec2, made) == "stopped")
     ec2.start_instances(InstanceIds=[made])
     until(lambda: state(ec2, made) == "running")
+
+
+def test_a_first_boot_that_was_cut_off_starts_afresh(cloud: Cloud, ec2: Any) -> None:
+    cloud.driver.gate = threading.Event()
+    made = launch(ec2)
+    disk = cloud.disks / "volumes" / f"{root_volume(ec2, made)}.raw"
+    until(lambda: disk.exists() and ec2.describe_volumes()["Volumes"][0]["State"] == "in-use")
+    with disk.open("r+b") as file:
+        file.write(b"half of a first boot")
+    copy = Cloud(root=cloud.root)  # the first one hangs in its start, as a killed one would be cut off there
+    cloud.driver.fails = {"start"}
+    copy.start()
+    try:
+        ec2 = copy.client()
+        until(lambda: state(ec2, made) == "running")
+        with disk.open("rb") as file:
+            assert file.read(len(BASE_BYTES)) == BASE_BYTES
+    finally:
+        copy.stop()
+        cloud.driver.gate.set()
 
 
 def test_a_machine_of_nobody_is_reaped(cloud: Cloud, ec2: Any) -> None:

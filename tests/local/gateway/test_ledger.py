@@ -1,0 +1,144 @@
+"""The gateway's memory: what is put is there, on disk too, or nothing is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagepipe.local.gateway import codec
+from imagepipe.local.gateway import records as records_module
+from imagepipe.local.gateway.ledger import KINDS, Ledger
+from imagepipe.local.gateway.records import (
+    Capture,
+    DiskSpec,
+    Image,
+    KeyPair,
+    Record,
+    Rule,
+    SecurityGroup,
+    Setting,
+    Token,
+)
+
+texts = st.text(max_size=20)
+moments = st.datetimes(timezones=st.just(UTC))
+disks = st.builds(
+    DiskSpec, device=texts, snapshot_id=st.none() | texts, size_gib=st.integers(0), encrypted=st.booleans()
+)
+rules = st.builds(
+    Rule,
+    id=texts,
+    protocol=texts,
+    from_port=st.integers(-1, 65535),
+    to_port=st.integers(-1, 65535),
+    tags=st.dictionaries(texts, texts),
+)
+records: st.SearchStrategy[Record] = st.one_of(
+    st.builds(
+        Image,
+        tags=st.dictionaries(texts, texts),
+        created=moments,
+        mappings=st.lists(disks).map(tuple),
+        users=st.lists(texts).map(tuple),
+        deprecation_time=st.none() | moments,
+        capture=st.none() | st.builds(Capture, instance_id=texts, reboots=st.booleans()),
+        last_launched=st.none() | moments,
+    ),
+    st.builds(SecurityGroup, ingress=st.lists(rules).map(tuple), egress=st.lists(rules).map(tuple)),
+    st.builds(Token, made=st.lists(texts).map(tuple), used=moments),
+)
+
+
+@given(records)
+def test_a_record_is_read_as_it_was_written(record: Record) -> None:
+    assert codec.loads(type(record), codec.dumps(record)) == record
+
+
+def test_a_record_of_an_older_version_takes_the_defaults_of_what_it_lacks() -> None:
+    read = codec.loads(Rule, '{"id": "sgr-1", "protocol": "tcp", "from_port": 22, "to_port": 22, "gone": 1}')
+    assert read == Rule(id="sgr-1", protocol="tcp", from_port=22, to_port=22)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    yield ledger
+    ledger.close()
+
+
+def setting(name: str, value: str = "") -> Setting:
+    return Setting(id=name, account="", region="", value=value)
+
+
+def reopened(tmp_path: Path) -> dict[str, str]:
+    """What another process would read."""
+    other = Ledger(tmp_path / "ledger.sqlite")
+    try:
+        return {row.id: row.value for row in other.settings}
+    finally:
+        other.close()
+
+
+def test_a_change_is_on_disk_when_it_ends(ledger: Ledger, tmp_path: Path) -> None:
+    with ledger.change():
+        ledger.put(setting("a", "1"))
+        ledger.put(setting("b", "1"))
+        ledger.put(setting("a", "2"))
+        assert reopened(tmp_path) == {}
+    assert reopened(tmp_path) == {"a": "2", "b": "1"}
+    with ledger.change():
+        ledger.remove(ledger.settings["b"])
+    assert reopened(tmp_path) == {"a": "2"}
+
+
+def test_a_change_that_raises_changes_nothing_and_nothing_follows(ledger: Ledger, tmp_path: Path) -> None:
+    followed: list[str] = []
+    with ledger.change():
+        ledger.put(setting("kept", "1"))
+    with pytest.raises(ValueError, match="no"), ledger.change():
+        ledger.put(setting("kept", "2"))
+        ledger.put(setting("new", "2"))
+        ledger.put_blob("blob", b"new")
+        ledger.later(lambda: followed.append("followed"))
+        raise ValueError("no")
+    assert {row.id: row.value for row in ledger.settings} == reopened(tmp_path) == {"kept": "1"}
+    assert ledger.blobs() == []
+    with ledger.change():
+        ledger.put(setting("next"))
+    assert followed == []
+
+
+def test_what_follows_a_change_runs_once_it_is_on_disk(ledger: Ledger, tmp_path: Path) -> None:
+    seen: list[dict[str, str]] = []
+    with ledger.change():
+        ledger.put(setting("outer"))
+        with ledger.change():
+            ledger.put(setting("inner"))
+            ledger.later(lambda: seen.append(reopened(tmp_path)))
+        assert seen == []
+    assert seen == [{"outer": "", "inner": ""}]
+
+
+def test_every_kind_of_record_has_a_table(ledger: Ledger) -> None:
+    key = KeyPair(
+        id="key-1",
+        account="1",
+        region="r",
+        name="n",
+        type="rsa",
+        public_key="k",
+        fingerprint="f",
+        created=datetime.now(UTC),
+    )
+    with ledger.change():
+        ledger.put(key)
+    assert list(ledger.key_pairs) == ledger.key_pairs.owned("1", "r") == [key]
+    described = {
+        name for name, kind in vars(records_module).items() if isinstance(kind, type) and Record in kind.__bases__
+    }
+    assert described == {kind.__name__ for kind in KINDS}
