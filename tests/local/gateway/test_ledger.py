@@ -100,12 +100,17 @@ def test_a_change_that_raises_changes_nothing_and_nothing_follows(ledger: Ledger
     followed: list[str] = []
     with ledger.change():
         ledger.put(setting("kept", "1"))
-    with pytest.raises(ValueError, match="no"), ledger.change():
-        ledger.put(setting("kept", "2"))
-        ledger.put(setting("new", "2"))
-        ledger.put_blob("blob", b"new")
-        ledger.later(lambda: followed.append("followed"))
-        raise ValueError("no")
+
+    def refuse() -> None:
+        with ledger.change():
+            ledger.put(setting("kept", "2"))
+            ledger.put(setting("new", "2"))
+            ledger.put_blob("blob", b"new")
+            ledger.later(lambda: followed.append("followed"))
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        refuse()
     assert {row.id: row.value for row in ledger.settings} == reopened(tmp_path) == {"kept": "1"}
     assert ledger.blobs() == []
     with ledger.change():
