@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import pytest
+
+if TYPE_CHECKING:
+    from tests.account import Account
 
 _counts = {"passed": 0, "failed": 0, "skipped": 0}
 
@@ -26,3 +33,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def _is_machine_run(config: pytest.Config) -> bool:
     return bool(config.getoption("-m") == "machine")
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Iterator[Account]:
+    """The product's own way into a local cloud in this process, whose machines do not boot."""
+    # The local cloud takes a while to load, and most tests do not need it.
+    from tests.account import Account
+    from tests.local.gateway.harness import Cloud
+
+    (tmp_path / "cloud").mkdir()
+    cloud = Cloud(root=tmp_path / "cloud")
+    cloud.start()
+    made = Account(cloud, tmp_path / "runs")
+    yield made
+    made.journal.close()
+    cloud.stop()

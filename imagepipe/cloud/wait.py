@@ -19,6 +19,8 @@ Describe = Callable[[Sequence[str]], Mapping[str, Mapping[str, Any]]]
 FIRST_SECONDS = 0.2
 LONGEST_SECONDS = 2.0
 GROWTH = 1.5
+GAP_SECONDS = 0.1
+"""Between two Describes of a kind: whoever begins to wait in between is served by the next one."""
 ERRORS_IN_A_ROW = 8
 """Describe failures before a wait gives up; with botocore's own tries this is some minutes."""
 
@@ -39,7 +41,6 @@ class _Waiter:
     interval: float = FIRST_SECONDS
     news: threading.Event = field(default_factory=threading.Event)
     seen: Mapping[str, Any] | None = None
-    ticks: int = 0
     error: CloudError | None = None
     errors: int = 0
 
@@ -53,6 +54,7 @@ class Poller:
         self._lock = threading.Condition()
         self._waiters: list[_Waiter] = []
         self._thread: threading.Thread | None = None
+        self._asked: dict[Kind, float] = {}
 
     def until(
         self,
@@ -111,16 +113,20 @@ class Poller:
                 if not self._waiters:
                     self._thread = None
                     return
-                pause = min(w.due for w in self._waiters) - self._clock.monotonic()
+                pause = min(self._due(w) for w in self._waiters) - self._clock.monotonic()
                 if pause > 0:
                     self._lock.wait(pause)
                     continue
                 now = self._clock.monotonic()
                 # Whoever waits for the same kind gets the answer too; that is what keeps the calls few.
-                kinds = {w.kind for w in self._waiters if w.due <= now}
+                kinds = {w.kind for w in self._waiters if self._due(w) <= now}
                 asked = {kind: [w for w in self._waiters if w.kind == kind] for kind in kinds}
+                self._asked |= dict.fromkeys(kinds, now)
             for kind, waiters in asked.items():
                 self._ask(kind, waiters)
+
+    def _due(self, waiter: _Waiter) -> float:
+        return max(waiter.due, self._asked.get(waiter.kind, float("-inf")) + GAP_SECONDS)
 
     def _ask(self, kind: Kind, waiters: list[_Waiter]) -> None:
         error: CloudError | None = None
@@ -133,8 +139,9 @@ class Poller:
             error = CloudError(f"describing {kind}s: {type(failed).__name__}: {failed}")
         now = self._clock.monotonic()
         for waiter in waiters:
-            waiter.interval = min(waiter.interval * GROWTH, LONGEST_SECONDS)
-            waiter.due = now + waiter.interval
+            if waiter.due <= now:
+                waiter.due = now + waiter.interval
+                waiter.interval = min(waiter.interval * GROWTH, LONGEST_SECONDS)
             waiter.errors = waiter.errors + 1 if error else 0
             if error is None:
                 waiter.seen = seen.get(waiter.id)

@@ -1,0 +1,55 @@
+"""An account on a local cloud in this process, whose machines do not boot; and the product's own way into it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagepipe.clock import Deadline, SystemClock
+from imagepipe.cloud.ec2 import Ec2, Regions
+from imagepipe.cloud.session import Access, Session
+from imagepipe.engine.cancel import Cancel
+from imagepipe.engine.events import AnyEvent, Events
+from imagepipe.engine.journal import Journal, RunRecord
+from imagepipe.engine.stage import Context
+from imagepipe.holdings import Holdings
+from imagepipe.local.gateway.faults import Fault
+from imagepipe.masking import Masker
+from tests.local.gateway.harness import KEY_ID, SECRET, Cloud
+
+
+@dataclass
+class Account:
+    """What stages work with."""
+
+    cloud: Cloud
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.clock = SystemClock()
+        access = Access(
+            endpoint_url=self.cloud.endpoint, region="us-east-1", access_key_id=KEY_ID, secret_access_key=SECRET
+        )
+        self.regions = Regions(Session(access), self.clock)
+        self.cancel = Cancel(self.clock)
+        record = RunRecord("r1", "2026-11-23T00:00:00Z", ("web",), {}, {})
+        self.journal = Journal.create(self.folder / "r1", record, self.clock)
+        self.seen: list[AnyEvent] = []
+        self.events = Events("r1", self.clock, Masker(), [self.seen.append])
+        self.holdings = Holdings(self.regions, self.clock)
+
+    @property
+    def ec2(self) -> Ec2:
+        return self.regions["us-east-1"]
+
+    def context(self, **outputs: object) -> Context:
+        """A stage's context, with these outputs of other stages."""
+        return Context("stage", outputs, self.journal, self.events, self.cancel, self.clock)
+
+    def fault(self, effect: str, action: str, **more: object) -> None:
+        """From here on the cloud has this fault, once."""
+        values = {"effect": effect, "action": action, "times": 1, **more}
+        self.cloud.gateway._world.faults.add(Fault(**values))  # type: ignore[arg-type]
+
+    def deadline(self, seconds: float = 20) -> Deadline:
+        return Deadline.after(seconds, self.clock)

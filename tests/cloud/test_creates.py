@@ -1,0 +1,91 @@
+"""Creates that EC2 has no client token for, when their answer is lost; and those that have one."""
+
+from __future__ import annotations
+
+import pytest
+
+from imagepipe.cloud.images import Registration
+from imagepipe.cloud.instances import LaunchRequest
+from imagepipe.communicator import keys
+from imagepipe.errors import CloudError
+from tests.account import Account
+from tests.local.gateway import harness
+
+TAGS = {"imagepipe:token": "t1", "imagepipe:run": "r1"}
+REGISTRATION = Registration("x86_64", "hvm", "/dev/xvda", True, "simple", None, None, None, "v2.0")
+
+
+def _snapshot(account: Account) -> str:
+    ec2 = account.cloud.client()
+    return harness.snapshot_of(ec2, harness.stopped(ec2))
+
+
+@pytest.mark.parametrize("effect", ["cut-before", "cut-after"])
+def test_a_key_pair_is_imported_once_though_the_answer_is_lost(account: Account, effect: str) -> None:
+    account.fault(effect, "ImportKeyPair")
+    id = account.ec2.keys.import_public("k", keys.generate("x").public, token="t1", tags=TAGS)
+    pairs = account.cloud.client().describe_key_pairs()["KeyPairs"]
+    assert [pair["KeyPairId"] for pair in pairs] == [id]
+
+
+@pytest.mark.parametrize("effect", ["cut-before", "cut-after"])
+def test_a_security_group_is_made_once_though_the_answer_is_lost(account: Account, effect: str) -> None:
+    account.fault(effect, "CreateSecurityGroup")
+    vpc = account.ec2.subnets.default_vpc() or ""
+    id = account.ec2.groups.create("g", vpc=vpc, description="d", token="t1", tags=TAGS)
+    assert account.ec2.groups.of_token("t1") == [id]
+
+
+@pytest.mark.parametrize("effect", ["cut-before", "cut-after"])
+def test_an_image_is_registered_once_though_the_answer_is_lost(account: Account, effect: str) -> None:
+    mappings = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": _snapshot(account)}}]
+    account.fault(effect, "RegisterImage")
+    id = account.ec2.images.register("web", "d", REGISTRATION, mappings, token="t1", tags=TAGS)
+    assert [image.id for image in account.ec2.images.own_named("web")] == [id]
+
+
+@pytest.mark.parametrize("effect", ["cut-before", "cut-after"])
+def test_snapshots_are_made_once_though_the_answer_is_lost(account: Account, effect: str) -> None:
+    instance = harness.stopped(account.cloud.client())
+    account.fault(effect, "CreateSnapshots")
+    made = account.ec2.images.create_snapshots(instance, description="d", token="t1", tags=TAGS)
+    assert [snapshot.device for snapshot in made] == ["/dev/xvda"]
+    assert account.ec2.images.snapshots_of_token("t1") == [made[0].id]
+
+
+def test_an_instance_is_launched_once_though_the_answer_is_lost(account: Account) -> None:
+    ec2 = account.cloud.client()
+    key = ec2.create_key_pair(KeyName="k")["KeyName"]
+    image = harness.base_image(ec2)
+    request = LaunchRequest(image, "t3.small", None, (), key, b"", ())
+    account.fault("cut-after", "RunInstances")
+    launched = account.ec2.instances.launch(request, client_token="t1", instance_tags=TAGS, volume_tags=TAGS)
+    assert account.ec2.instances.of_token("t1") == [launched["InstanceId"]]
+
+
+def test_a_name_that_somebody_else_has_taken_is_not_adopted(account: Account) -> None:
+    mappings = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": _snapshot(account)}}]
+    account.ec2.images.register("web", "", REGISTRATION, mappings, token="t0", tags={"imagepipe:token": "t0"})
+    with pytest.raises(CloudError) as failed:
+        account.ec2.images.register("web", "", REGISTRATION, mappings, token="t1", tags=TAGS)
+    assert failed.value.code == "InvalidAMIName.Duplicate"
+    assert failed.value.hint is not None
+    assert "build.timestamp" in failed.value.hint
+
+
+def test_throttling_is_waited_out(account: Account) -> None:
+    account.fault("refuse", "ImportKeyPair", code="RequestLimitExceeded", status=503)
+    assert account.ec2.keys.import_public("k", keys.generate("x").public, token="t1", tags=TAGS)
+
+
+def test_register_image_is_told_all_that_the_machine_has(account: Account) -> None:
+    mappings = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": _snapshot(account), "DeleteOnTermination": True}}]
+    id = account.ec2.images.register("web", "about it", REGISTRATION, mappings, token="t1", tags=TAGS)
+    account.ec2.await_image(id, deadline=account.deadline(), cancel=account.cancel)
+    source = account.ec2.images.by_id(id)
+    assert source.architecture == "x86_64"
+    assert source.virtualization_type == "hvm"
+    assert source.root_device_name == "/dev/xvda"
+    assert source.ena_support is True
+    assert source.sriov_net_support == "simple"
+    assert source.imds_support == "v2.0"

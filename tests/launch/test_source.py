@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+
+from imagepipe.cloud.images import ImageFilter
+from imagepipe.engine.stage import Ref
+from imagepipe.errors import CloudError
+from imagepipe.launch.source import CheckNames, FindSource, Newest
+from imagepipe.values import Late
+from tests.account import Account
+from tests.local.gateway import harness
+
+DEBIAN = ImageFilter("debian-12-amd64-*", ("136693071363",), "x86_64")
+
+
+def _own(account: Account, name: str, region: str = "us-east-1") -> str:
+    ec2 = account.cloud.client(region=region)
+    return harness.available(ec2, harness.register(ec2, harness.snapshot_of(ec2, harness.stopped(ec2)), name))
+
+
+def test_an_image_is_found_by_its_name(account: Account) -> None:
+    found = FindSource(account.ec2, Newest(DEBIAN, only=True)).run(account.context())
+    assert found.name == "debian-12-amd64-20261123-local"
+    assert found.root_device_name == "/dev/xvda"
+
+
+def test_an_image_is_found_by_its_id(account: Account) -> None:
+    id = harness.base_image(account.cloud.client())
+    assert FindSource(account.ec2, id).run(account.context()).id == id
+
+
+def test_the_newest_of_several_is_taken(account: Account) -> None:
+    _own(account, "web-1")
+    newest = _own(account, "web-2")
+    own = ImageFilter("web-*", ("self",))
+    assert FindSource(account.ec2, Newest(own, only=False)).run(account.context()).id == newest
+
+
+def test_several_are_an_error_where_only_one_may_match(account: Account) -> None:
+    _own(account, "web-1")
+    _own(account, "web-2")
+    with pytest.raises(
+        CloudError, match=r"2 images are named web-\* of self in us-east-1: ami-\w+ web-2, ami-\w+ web-1"
+    ):
+        FindSource(account.ec2, Newest(ImageFilter("web-*", ("self",)), only=True)).run(account.context())
+
+
+def test_no_match_is_an_error_that_names_what_was_looked_for(account: Account) -> None:
+    with pytest.raises(CloudError, match=r"no available image is named debian-99-.* of 136693071363 in us-east-1"):
+        FindSource(account.ec2, Newest(ImageFilter("debian-99-*", ("136693071363",)), only=False)).run(
+            account.context()
+        )
+
+
+def test_an_unknown_id_is_an_error(account: Account) -> None:
+    with pytest.raises(CloudError) as failed:
+        FindSource(account.ec2, "ami-0123456789abcdef0").run(account.context())
+    assert failed.value.code == "InvalidAMIID.NotFound"
+    assert failed.value.hint == "image ids differ by region; is launch.region the right one?"
+
+
+def _check(account: Account, name: str | Late) -> dict[str, str]:
+    source = FindSource(account.ec2, Newest(DEBIAN, only=False)).run(account.context())
+    regions = {region: account.regions[region] for region in ("us-east-1", "eu-west-1")}
+    return dict(CheckNames(regions, Ref("source"), name).run(account.context(source=source)))
+
+
+def test_a_free_name_is_the_same_in_every_region(account: Account) -> None:
+    assert _check(account, "web") == {"us-east-1": "web", "eu-west-1": "web"}
+
+
+def test_a_late_name_is_rendered_for_each_region(account: Account) -> None:
+    late = Late("{{ var.x }}-{{ region }}-{{ source.owner }}", (("var", {"x": "web"}),))
+    assert _check(account, late) == {
+        "us-east-1": "web-us-east-1-136693071363",
+        "eu-west-1": "web-eu-west-1-136693071363",
+    }
+
+
+def test_a_name_that_is_taken_in_a_copy_region_is_found_out_first(account: Account) -> None:
+    taken = _own(account, "web", region="eu-west-1")
+    with pytest.raises(CloudError, match=f"name 'web' is taken by {taken} in eu-west-1"):
+        _check(account, "web")
+
+
+def test_a_name_with_wildcards_is_taken_literally(account: Account) -> None:
+    _own(account, "web-x")
+    assert _check(account, "web-?")["us-east-1"] == "web-?"

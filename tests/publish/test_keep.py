@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+
+from imagepipe.cloud import tags
+from imagepipe.engine.journal import Lifetime, State
+from imagepipe.engine.stage import Ref
+from imagepipe.errors import CloudError
+from imagepipe.publish.keep import Keep
+from imagepipe.values import Image
+from tests.account import Account
+from tests.local.gateway import harness
+
+REGIONS = ("us-east-1", "us-west-2")
+
+
+def _images(account: Account) -> dict[str, Image]:
+    made = {}
+    for region in REGIONS:
+        ec2 = account.cloud.client(region=region)
+        snapshot = harness.snapshot_of(ec2, harness.stopped(ec2))
+        id = harness.available(ec2, harness.register(ec2, snapshot, "web"))
+        account.regions[region].images.tag([id, snapshot], {tags.STATE: tags.UNFINISHED})
+        claim = account.journal.intend("image", region, lifetime=Lifetime.PRODUCT, stage="s")
+        account.journal.bind(claim, id)
+        made[region] = Image(id, region, "web", (snapshot,))
+    return made
+
+
+def _keep() -> tuple[Ref[Image], ...]:
+    return tuple(Ref(region) for region in REGIONS)
+
+
+def _states(account: Account, images: dict[str, Image]) -> set[str]:
+    found = set()
+    for region, image in images.items():
+        ec2 = account.cloud.client(region=region)
+        rows = (
+            ec2.describe_images(ImageIds=[image.id])["Images"]
+            + ec2.describe_snapshots(SnapshotIds=list(image.snapshots))["Snapshots"]
+        )
+        found |= {tags.mapping(row["Tags"])[tags.STATE] for row in rows}
+    return found
+
+
+def test_every_image_and_snapshot_is_kept_in_the_cloud_and_in_the_journal(account: Account) -> None:
+    images = _images(account)
+    everywhere = {region: account.regions[region] for region in REGIONS}
+    kept = Keep(everywhere, _keep()).run(account.context(**images))
+    assert kept == tuple(images.values())
+    assert _states(account, images) == {tags.KEPT}
+    assert {claim.state for claim in account.journal.claims()} == {State.KEPT}
+
+
+def test_where_one_region_fails_none_is_kept(account: Account) -> None:
+    images = _images(account)
+    everywhere = {region: account.regions[region] for region in REGIONS}
+    images["us-west-2"] = Image("ami-0123456789abcdef0", "us-west-2", "web", images["us-west-2"].snapshots)
+    with pytest.raises(CloudError):
+        Keep(everywhere, _keep()).run(account.context(**images))
+    assert _states(account, {"us-east-1": images["us-east-1"]}) == {tags.UNFINISHED}
+    assert {claim.state for claim in account.journal.claims()} == {State.BOUND}
