@@ -65,6 +65,7 @@ bench: setup
 
 docs: setup
 	$(BIN)/python -m imagepipe.spec.reference docs/reference/spec.md
+	$(BIN)/python -m imagepipe.cli.reference docs/reference/commands.md
 
 constraints: setup
 	{ echo '# What set-up installs, so that it is the same tomorrow. Made by: make constraints'; \

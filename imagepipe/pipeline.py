@@ -201,7 +201,8 @@ def _conditions(at: StepAt) -> tuple[Late, ...] | None:
     own = ((at.step.when, at.names),) if at.step.when else ()
     late = []
     for expression, names in (*at.whens, *own):
-        if names_late(render.names_in_expression(expression)):
+        used = render.names_in_expression(expression)
+        if names_late(used) or any(render.has_late(names.get(name.partition(".")[0])) for name in used):
             late.append(Late(expression, tuple(names.items())))
         elif not render.holds(expression, names):
             return None

@@ -1,21 +1,36 @@
-"""Templates: Jinja, sandboxed, and an undefined name is an error. The one place that imports jinja2."""
+"""Templates: Jinja, sandboxed, and an undefined name is an error. The one place that imports jinja2.
+
+A template is bounded in what it takes as well as in what it reaches: each round of a loop, each character made and
+each call is counted, and a template that comes to more than `WORK` is refused. What could make much in one stroke,
+`'a' * 10**9`, is reckoned before it is done.
+"""
 
 from __future__ import annotations
 
+import functools
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, nodes
 from jinja2.exceptions import SecurityError
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
 
 from imagepipe.errors import ImagepipeError
 from imagepipe.values import Late, Text
 
 LATE_NAMES = frozenset({"source", "region"})
 """What is known only while the graph runs."""
+
+WORK = 2_000_000
+"""Rounds, characters and calls of one rendering: about a second, and far more than a page of configuration takes."""
+MAX_TEMPLATE = 256 * 1024
+"""Characters of a template; parsing this many takes a second or two."""
 
 
 class RenderError(ImagepipeError):
@@ -26,9 +41,164 @@ class RenderError(ImagepipeError):
         self.line = line
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
-    environment.filters["quote"] = lambda value: shlex.quote(str(value))
+class _TooMuchWork(Exception):
+    """A rendering exceeded `WORK`."""
+
+
+_left: ContextVar[list[int] | None] = ContextVar("_left", default=None)
+"""What the rendering in this context may still do; None while Jinja folds constants, when there is none."""
+
+
+def _spend(amount: int) -> None:
+    left = _left.get()
+    if left is None:
+        if amount > 1000:
+            raise _TooMuchWork  # Jinja then leaves the constant for the rendering
+        return
+    left[0] -= amount
+    if left[0] < 0:
+        raise _TooMuchWork
+
+
+def _size(value: Any) -> int:
+    """Characters and items of a value, however deep; stops counting soon after `WORK`."""
+    if isinstance(value, str):
+        return len(value)
+    total, todo = 0, [value]
+    while todo and total <= WORK:
+        item = todo.pop()
+        total += 1
+        if isinstance(item, str | bytes):
+            total += len(item)
+        elif isinstance(item, Mapping):
+            todo += [*item.keys(), *item.values()]
+        elif isinstance(item, list | tuple | set | frozenset):
+            todo += item
+        elif isinstance(item, int):
+            total += item.bit_length() // 64
+    return total
+
+
+def _measured(value: Any) -> Any:
+    _spend(_size(value))
+    return value
+
+
+# What can make more than it was given: the size of the result is at most that of `self` times that of an argument.
+_GROWING = frozenset(
+    "batch center expandtabs format indent join ljust replace rjust round slice tojson truncate wordwrap zfill".split()
+)
+_WIDE_FIELD = re.compile(r"%[^a-zA-Z%]*(?:\d{5}|\*)")
+"""`%100000d`: a few characters that make many."""
+
+
+def _reckon(name: str, subject: Any, arguments: Iterable[Any]) -> None:
+    """Count what a filter or method is about to do."""
+    sizes = [_size(a) for a in arguments]
+    _spend(_size(subject) + sum(sizes) + 1)
+    if name in _GROWING:
+        widths = [abs(int(a)) for a in arguments if isinstance(a, int | float) and abs(a) < 1e300]
+        factor = max([1, *sizes, *widths])
+        if (_size(subject) + 1) * factor > WORK or _has_wide_field(name, subject):
+            raise _TooMuchWork
+
+
+def _has_wide_field(name: str, subject: Any) -> bool:
+    return name == "format" and isinstance(subject, str) and bool(_WIDE_FIELD.search(subject))
+
+
+def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that is reckoned before it runs and measured afterwards."""
+    passes = getattr(function, "jinja_pass_arg", None) is not None  # its first argument is Jinja's, not the template's
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        subject, *rest = args[passes:]
+        _reckon(name, subject, [*rest, *kwargs.values()])
+        return _measured(function(*args, **kwargs))
+
+    return run
+
+
+def _counted(items: Iterable[Any]) -> Iterator[Any]:
+    for item in items:
+        _spend(1)
+        yield item
+
+
+class _Count(NodeTransformer):
+    """Has loops and joined texts counted, which Jinja compiles to plain Python."""
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - the visitor's convention
+        self.generic_visit(node)
+        node.iter = nodes.Filter(node.iter, "_counted", [], [], None, None, lineno=node.lineno)
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        parts = nodes.List(node.nodes, lineno=node.lineno)
+        return nodes.Filter(parts, "_together", [], [], None, None, lineno=node.lineno)
+
+    def visit_AssignBlock(self, node: nodes.AssignBlock) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.filter = nodes.Filter(node.filter, "_measured", [], [], None, None, lineno=node.lineno)
+        return node
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, with a bound on what a template takes."""
+
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree = Parser(self, source, name, filename).parse()
+        for node in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
+            raise TemplateSyntaxError("a template cannot take in another", node.lineno)
+        counted: nodes.Template = _Count().visit(tree)
+        return counted
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        size = _size(left) + _size(right)
+        numbers = isinstance(left, int | float) and isinstance(right, int | float)
+        if operator == "**" and numbers and abs(right) * max(1, int(left).bit_length()) > 4096:
+            raise _TooMuchWork
+        if operator == "*" and not numbers:
+            times = left if isinstance(left, int) else right
+            size *= max(1, times) if isinstance(times, int) else 1
+        if operator == "%" and isinstance(left, str) and _WIDE_FIELD.search(left):
+            raise _TooMuchWork
+        _spend(size)
+        return super().call_binop(context, operator, left, right)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        # A variable may be called `update` or `items`; Jinja itself would find the method of the mapping.
+        if isinstance(obj, Mapping) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        if super().wrap_str_format(value) is not None:
+            raise SecurityError("str.format is not available; write '%s' | format(x), or x ~ y")
+        return None
+
+    def call(self, context: Any, callee: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        _reckon(getattr(callee, "__name__", ""), getattr(callee, "__self__", None), [*args, *kwargs.values()])
+        return _measured(super().call(context, callee, *args, **kwargs))
+
+
+def _environment() -> _Sandbox:
+    environment = _Sandbox(
+        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=_measured, cache_size=0
+    )
+    for name in ("random", "pprint", "urlize", "xmlattr"):  # not the same twice, or of no use here
+        del environment.filters[name]
+    environment.filters = {name: _bounded(name, function) for name, function in environment.filters.items()}
+    environment.filters |= {
+        "quote": _bounded("quote", lambda value: shlex.quote(str(value))),
+        "_counted": _counted,
+        "_measured": _measured,
+        "_together": lambda parts: _measured("".join(str(_measured(part)) for part in parts)),
+    }
     # range(10**9) in a template would hold a worker for minutes and fill the memory; nobody needs it here.
     environment.globals.clear()
     return environment
@@ -36,6 +206,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 _ENVIRONMENT = _environment()
 _RAW_HINT = "text that must keep its double braces stands between {% raw %} and {% endraw %}"
+_COMMENT_HINT = "{# begins a comment of the template, also in ${#x}: write {{ '{#' }}, or put {% raw %} around it"
 
 
 def is_template(text: str) -> bool:
@@ -49,37 +220,68 @@ def names_used(text: str) -> frozenset[str]:
 
     Raises RenderError where the text is not a template.
     """
+    if len(text) > MAX_TEMPLATE:
+        raise RenderError(f"a template has at most {MAX_TEMPLATE // 1024} KiB", hint="upload it with file:")
     try:
-        tree = _ENVIRONMENT.parse(text)
+        return _dotted_names(_ENVIRONMENT.parse(text))
     except TemplateSyntaxError as error:
-        raise RenderError(f"bad template: {error.message}", line=error.lineno, hint=_RAW_HINT) from error
-    return _dotted_names(tree)
+        raise _syntax_error(error) from error
+    except RecursionError as error:
+        raise RenderError("bad template: nested too deeply") from error
 
 
 @lru_cache(maxsize=1024)
 def names_in_expression(expression: str) -> frozenset[str]:
     """The names that an expression without braces (`when:`) reads. Raises RenderError where it is none."""
+    hint = "write it without braces" if "{{" in expression else None
     try:
-        tree = _ENVIRONMENT.parse("{{ (" + expression + "\n) }}")
+        parser = Parser(_ENVIRONMENT, expression, state="variable")
+        found = parser.parse_expression()
+        if not parser.stream.eos:
+            raise TemplateSyntaxError(f"unexpected {parser.stream.current.value!r}", 1)
+        return _dotted_names(nodes.Template([nodes.Output([found])]))
     except TemplateSyntaxError as error:
-        raise RenderError(f"bad expression: {error.message}", hint="write it without braces") from error
-    return _dotted_names(tree)
+        if "got '='" in str(error.message) or "unexpected '='" in str(error.message):
+            hint = "two things are compared with =="
+        message = str(error.message).replace("got 'end of template'", "but it ends here")
+        raise RenderError(f"bad expression: {message}", hint=hint) from error
+    except RecursionError as error:
+        raise RenderError("bad expression: nested too deeply") from error
 
 
 def render(text: str, names: Mapping[str, Any]) -> str:
     """The text with every template in it replaced. Raises RenderError on a name that is not there."""
     if not is_template(text):
         return text
+    token = _left.set([WORK])
     try:
         return _ENVIRONMENT.from_string(text).render(names)
     except TemplateSyntaxError as error:
-        raise RenderError(f"bad template: {error.message}", line=error.lineno, hint=_RAW_HINT) from error
+        raise _syntax_error(error) from error
     except UndefinedError as error:
         raise RenderError(f"template: {error.message}") from error
     except SecurityError as error:
         raise RenderError(f"template does what a template must not: {error}") from error
+    except (_TooMuchWork, MemoryError) as error:
+        message = f"template does too much: more than {WORK:,} rounds of loops and characters"
+        raise RenderError(message, hint="do it in a script") from error
+    except (RecursionError, SyntaxError) as error:  # SyntaxError: more than 20 blocks in one another
+        raise RenderError("template failed: nested too deeply") from error
     except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise RenderError(f"template failed: {error}") from error
+    finally:
+        _left.reset(token)
+
+
+def _syntax_error(error: TemplateSyntaxError) -> RenderError:
+    message = str(error.message).rstrip(".")
+    if "comment tag" in message:
+        hint = _COMMENT_HINT
+    elif message.startswith("No filter named"):
+        hint = "filters are Jinja's, and quote"
+    else:
+        hint = _RAW_HINT
+    return RenderError(f"bad template: {message}", line=error.lineno, hint=hint)
 
 
 def holds(expression: str, names: Mapping[str, Any]) -> bool:
@@ -89,9 +291,32 @@ def holds(expression: str, names: Mapping[str, Any]) -> bool:
 
 def finish(text: Text, names: Mapping[str, Any]) -> str:
     """What a text is, now that `source` and `region` are known."""
-    if isinstance(text, Late):
-        return render(text.text, {**dict(text.known), **names})
-    return text
+    return render(text.text, names_of(text, names)) if isinstance(text, Late) else text
+
+
+def names_of(late: Late, names: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a late template may name, now that the run knows the rest."""
+    return {**finish_all(dict(late.known), names), **names}
+
+
+def finish_all(value: Any, names: Mapping[str, Any]) -> Any:
+    """A value with every late text in it rendered: those of parameters, which may be late themselves, too."""
+    if isinstance(value, Late):
+        return finish(value, names)
+    if isinstance(value, Mapping):
+        return {key: finish_all(item, names) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finish_all(item, names) for item in value]
+    return value
+
+
+def has_late(value: Any) -> bool:
+    """Whether a late text stands anywhere in a value."""
+    if isinstance(value, Mapping):
+        return any(has_late(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return any(has_late(item) for item in value)
+    return isinstance(value, Late)
 
 
 def _dotted_names(tree: nodes.Template) -> frozenset[str]:

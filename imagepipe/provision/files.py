@@ -14,7 +14,6 @@ from imagepipe.communicator.upload import Placement, upload_bytes, upload_path
 from imagepipe.engine.stage import Context
 from imagepipe.errors import ImagepipeError
 from imagepipe.provision.step import Step
-from imagepipe.values import Late
 
 
 @dataclass(frozen=True)
@@ -73,20 +72,10 @@ class RenderTemplate(Step):
         except (OSError, UnicodeDecodeError) as error:
             raise ImagepipeError(f"reading the template {self.src}: {error}") from error
         try:
-            text = render.render(template, {**self.known, **names, **_finished(self.vars, names)})
+            known = render.finish_all({**self.known, **self.vars}, names)
+            text = render.render(template, {**names, **known})
         except render.RenderError as error:
             line = f":{error.line}" if error.line else ""
             raise ImagepipeError(f"rendering {self.src}{line}: {error}", hint=error.hint) from error
         placement = Placement(self.dest, sudo=self.options.sudo, mode=self.mode, owner=self.owner)
         return upload_bytes(connection, text.encode(), placement, on_line=on_line, deadline=deadline, cancel=ctx.cancel)
-
-
-def _finished(value: Any, names: Mapping[str, object]) -> Any:
-    """The value with every late template in it rendered."""
-    if isinstance(value, Late):
-        return render.finish(value, names)
-    if isinstance(value, Mapping):
-        return {key: _finished(item, names) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finished(item, names) for item in value]
-    return value

@@ -50,7 +50,7 @@ class Step(Stage[Reachable]):
     def run(self, ctx: Context) -> Reachable:
         machine = ctx[self.machine]
         names = late_names(ctx[self.source], machine.instance.region)
-        if not all(render.holds(late.text, {**dict(late.known), **names}) for late in self.options.when):
+        if not all(render.holds(late.text, render.names_of(late, names)) for late in self.options.when):
             ctx.say("left out: its `when` is false")
             return machine
         for left in range(self.options.retries, -1, -1):

@@ -1,0 +1,34 @@
+"""docs/reference/commands.md, made from the commands' own help: `python -m imagepipe.cli.reference FILE`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from imagepipe.cli.main import main
+
+WIDTH = 100
+HEAD = "# Commands\n\nMade from `--help` by `make docs`; do not edit.\n"
+
+
+def reference() -> str:
+    """The page: every command's help, in the order of the main help."""
+    return HEAD + "".join(f"\n## {path}\n\n```\n{text}\n```\n" for path, text in _helps("imagepipe", main, None))
+
+
+def _helps(path: str, command: click.Command, parent: click.Context | None) -> Iterator[tuple[str, str]]:
+    context = click.Context(
+        command, info_name=path.split()[-1], parent=parent, terminal_width=WIDTH, max_content_width=WIDTH
+    )
+    yield path, command.get_help(context)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            if (inner := command.get_command(context, name)) is not None and not inner.hidden:
+                yield from _helps(f"{path} {name}", inner, context)
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(reference(), encoding="utf-8")

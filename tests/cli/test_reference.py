@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from imagepipe.cli.reference import reference
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_reference_of_commands_is_not_stale() -> None:
+    assert (ROOT / "docs/reference/commands.md").read_text(encoding="utf-8") == reference(), "run: make docs"
+
+
+def _pages() -> list[Path]:
+    return [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", _pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_of_the_docs_leads_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    anchors = {page: _anchors(text)}
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        place = (page.parent / name).resolve() if name else page
+        assert place.exists(), f"{page.name}: {target}"
+        if anchor:
+            found = anchors.get(place) or _anchors(place.read_text(encoding="utf-8"))
+            assert anchor in found, f"{page.name}: {target}"
+
+
+def _anchors(text: str) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {"".join(c for c in t.lower() if c.isalnum() or c in " -_").replace(" ", "-") for t in titles}
