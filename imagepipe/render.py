@@ -86,8 +86,9 @@ def _measured(value: Any) -> Any:
 
 # What can make more than it was given: the size of the result is at most that of `self` times that of an argument.
 _GROWING = frozenset(
-    "batch center expandtabs format indent join ljust replace rjust round slice tojson truncate wordwrap zfill".split()
+    {"batch", "center", "expandtabs", "format", "indent", "join", "ljust", "replace", "rjust", "round"}
 )
+_GROWING |= {"slice", "tojson", "truncate", "wordwrap", "zfill"}
 _WIDE_FIELD = re.compile(r"%[^a-zA-Z%]*(?:\d{5}|\*)")
 """`%100000d`: a few characters that make many."""
 
@@ -181,7 +182,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             raise SecurityError("str.format is not available; write '%s' | format(x), or x ~ y")
         return None
 
-    def call(self, context: Any, callee: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Any, callee: Any, *args: Any, **kwargs: Any) -> Any:
         _reckon(getattr(callee, "__name__", ""), getattr(callee, "__self__", None), [*args, *kwargs.values()])
         return _measured(super().call(context, callee, *args, **kwargs))
 
@@ -243,7 +244,9 @@ def names_in_expression(expression: str) -> frozenset[str]:
     except TemplateSyntaxError as error:
         if "got '='" in str(error.message) or "unexpected '='" in str(error.message):
             hint = "two things are compared with =="
-        message = str(error.message).replace("got 'end of template'", "but it ends here")
+        message = str(error.message)
+        if "end of template" in message:
+            message = "it ends too early" if expression.strip() else "it is empty"
         raise RenderError(f"bad expression: {message}", hint=hint) from error
     except RecursionError as error:
         raise RenderError("bad expression: nested too deeply") from error
@@ -275,10 +278,13 @@ def render(text: str, names: Mapping[str, Any]) -> str:
 
 def _syntax_error(error: TemplateSyntaxError) -> RenderError:
     message = str(error.message).rstrip(".")
+    hint: str | None
     if "comment tag" in message:
         hint = _COMMENT_HINT
     elif message.startswith("No filter named"):
         hint = "filters are Jinja's, and quote"
+    elif "take in another" in message:
+        hint = None
     else:
         hint = _RAW_HINT
     return RenderError(f"bad template: {message}", line=error.lineno, hint=hint)
@@ -321,6 +327,12 @@ def has_late(value: Any) -> bool:
 
 def _dotted_names(tree: nodes.Template) -> frozenset[str]:
     bound = {node.name for node in tree.find_all(nodes.Name) if node.ctx in ("store", "param")}
+    macros = list(tree.find_all(nodes.Macro))
+    bound |= {macro.name for macro in macros}
+    if macros:
+        bound |= {"caller", "varargs", "kwargs"}
+    if tree.find(nodes.For):
+        bound.add("loop")
     found: set[str] = set()
     fields: set[int] = set()
     parts: list[nodes.Getattr | nodes.Getitem] = [*tree.find_all(nodes.Getattr), *tree.find_all(nodes.Getitem)]
