@@ -26,6 +26,11 @@ MAX_NODES = 100_000
 """Values in one document, aliases expanded; the largest real spec that we know has under 2,000."""
 MAX_DEPTH = 64
 MAX_BYTES = 4 * 1024 * 1024
+MAX_EXCERPT = 500
+"""Characters of a line that are shown; a caret further right would stand under nothing."""
+MAX_CARET = 60
+_SUSPECT = 1000
+"""Brackets in a file, or columns of indentation, above which its depth is counted before its tree is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,8 @@ class Mark:
     line: int
     column: int
     length: int
+    last: int = 0
+    """Its last line; 0 where it has one line."""
 
 
 @dataclass(slots=True)
@@ -75,15 +82,16 @@ class Document:
         self, mark: Mark, message: str, *, path: Path = (), hint: str | None = None, severity: str = "error"
     ) -> Problem:
         """A problem at a position."""
-        excerpt = self.lines[mark.line - 1] if 0 < mark.line <= len(self.lines) else ""
+        line = self.lines[mark.line - 1] if 0 < mark.line <= len(self.lines) else ""
+        excerpt = line[:MAX_EXCERPT] if mark.column <= MAX_EXCERPT else ""
         return Problem(
             file=self.file,
             line=mark.line,
             column=mark.column,
             message=message,
             path=".".join(str(part) for part in path),
-            excerpt=excerpt[:500],
-            length=max(1, min(mark.length, len(excerpt) - mark.column + 1)),
+            excerpt=excerpt,
+            length=max(1, min(mark.length, len(excerpt) - mark.column + 1, MAX_CARET)),
             hint=hint,
             severity=severity,
         )
@@ -92,28 +100,58 @@ class Document:
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
+_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+"""What libyaml counts as the end of a line."""
+
+
 def parse(text: str, file: str) -> list[Document]:
     """The documents of a file. What is wrong with them is in their `problems`; it never raises for bad input."""
-    lines = text.split("\n")
+    lines = _BREAK.split(text)
     if len(text) > MAX_BYTES:
         return [_broken(file, [], 0, 0, f"the file is larger than {MAX_BYTES // 2**20} MiB")]
     if bad := _UNPRINTABLE.search(text):
-        line = text.count("\n", 0, bad.start()) + 1
-        column = bad.start() - text.rfind("\n", 0, bad.start())
-        return [_broken(file, lines, line, column, f"character {bad.group()!r} is not allowed in YAML")]
+        before = _BREAK.split(text[: bad.start()])
+        message = f"character {bad.group()!r} is not allowed in YAML"
+        return [_broken(file, lines, len(before), len(before[-1]) + 1, message)]
     documents: list[Document] = []
     loader = _Loader(text)
     try:
+        if _may_be_deep(text, lines) and (line := _line_too_deep(text)):
+            return [_broken(file, lines, line, 1, f"nested deeper than {MAX_DEPTH} levels")]
         while loader.check_node():
             if (node := loader.get_node()) is not None:
                 documents.append(_Builder(file, lines).document(node))
     except yaml.MarkedYAMLError as error:
         documents.append(_from_yaml_error(error, file, lines))
-    except RecursionError:
-        documents.append(_broken(file, lines, 0, 0, f"nested deeper than {MAX_DEPTH} levels"))
+    except (RecursionError, ValueError) as error:  # ValueError: libyaml's reader, of characters that it will not have
+        documents.append(_broken(file, lines, 0, 0, f"not YAML: {error}"))
     finally:
         loader.dispose()
     return documents
+
+
+def _may_be_deep(text: str, lines: list[str]) -> bool:
+    """Whether the tree could be so deep that libyaml's composer, which recurses, would run out of stack and die."""
+    if text.count("[") + text.count("{") > _SUSPECT:
+        return True
+    return any(
+        len(line) > _SUSPECT and (line[:_SUSPECT].isspace() or line.count("- ") + line.count("? ") > _SUSPECT // 2)
+        for line in lines
+    )
+
+
+def _line_too_deep(text: str) -> int | None:
+    """The line where the nesting exceeds the limit. Reads events, which takes no stack."""
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                assert event.start_mark is not None
+                return event.start_mark.line + 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return None
 
 
 def _broken(file: str, lines: list[str], line: int, column: int, message: str) -> Document:
@@ -130,15 +168,29 @@ def _from_yaml_error(error: yaml.MarkedYAMLError, file: str, lines: list[str]) -
         message += f" ({error.context}, line {error.context_mark.line + 1})"
     document = Document(file, lines)
     excerpt = lines[line - 1] if 0 < line <= len(lines) else ""
-    hint = None
-    if "\t" in excerpt[: max(column, 1)]:
-        hint = "YAML is indented with spaces, not tabs"
-    elif "{{" in excerpt or "{%" in excerpt:
-        hint = 'a value that starts with a brace must be quoted: "{{ var.x }}"'
-    document.problems.append(document.at(Mark(line, column, 1), message, hint=hint))
+    document.problems.append(document.at(Mark(line, column, 1), message, hint=_yaml_hint(message, excerpt, column)))
     return document
 
 
+def _yaml_hint(message: str, excerpt: str, column: int) -> str | None:
+    if "\t" in excerpt[: max(column, 1)]:
+        return "YAML is indented with spaces, not tabs"
+    if "{{" in excerpt or "{%" in excerpt:
+        return 'a value that starts with a brace must be quoted: "{{ var.x }}"'
+    if "mapping values are not allowed" in message:
+        return 'a text that has a colon and a space in it must be quoted: "a: b"'
+    if "while parsing a block mapping" in message:
+        return "keys of one mapping stand in the same column"
+    if "found character that cannot start any token" in message:
+        return "a text that starts with @, ` or % must be quoted"
+    if "undefined alias" in message:
+        return "a text that starts with * must be quoted; an alias needs its anchor, &name, before it"
+    return None
+
+
+MAX_NUMBER = 40
+_SCALAR_TAGS = frozenset({"str", "null", "bool", "int", "float", "timestamp"})
+_COLLECTION_TAGS = frozenset({"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
 _BOOLS = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
 
 
@@ -156,20 +208,27 @@ class _Builder:
             self.result.value = self.build(node, ())
         except _TooMuch as stop:
             self.result.value = None
-            self.result.problems.append(self.result.at(_mark(node), str(stop)))
+            mark = stop.mark or self.result.mark(stop.path[:1], key=True)
+            self.result.problems.append(self.result.at(mark, str(stop), path=stop.path[:1]))
         return self.result
 
     def build(self, node: yaml.Node, path: Path) -> Any:
         self.count += 1
         if self.count > MAX_NODES:
-            raise _TooMuch(f"more than {MAX_NODES:,} values, aliases expanded")
+            raise _TooMuch(f"more than {MAX_NODES:,} values, aliases expanded", path)
         if len(path) > MAX_DEPTH:
-            raise _TooMuch(f"nested deeper than {MAX_DEPTH} levels")
+            raise _TooMuch(f"nested deeper than {MAX_DEPTH} levels", path, _mark(node))
         self.result.values[path] = _mark(node)
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node, path)
         if id(node) in self.open:
-            raise _TooMuch("an alias contains itself")
+            raise _TooMuch("an alias contains itself", path, _mark(node))
+        if (template := self.unquoted_template(node)) is not None:
+            message = f'a value that starts with a brace must be quoted: "{template}"'
+            self.result.problems.append(self.result.at(_mark(node), message, path=path))
+            return template
+        if node.tag not in _COLLECTION_TAGS:
+            self.result.problems.append(self.foreign(node, path))
         self.open.add(id(node))
         try:
             if isinstance(node, yaml.SequenceNode):
@@ -178,6 +237,17 @@ class _Builder:
             return self.mapping(node, path)
         finally:
             self.open.discard(id(node))
+
+    def unquoted_template(self, node: yaml.Node) -> str | None:
+        """`{{ var.x }}` without quotes, which YAML reads as a mapping in a mapping."""
+        start, end = node.start_mark, node.end_mark
+        if start.line != end.line or not isinstance(node, yaml.MappingNode) or not node.flow_style:
+            return None
+        text = self.result.lines[start.line][start.column : end.column]
+        return text if text.startswith("{{") and text.endswith("}}") else None
+
+    def foreign(self, node: yaml.Node, path: Path) -> Problem:
+        return self.result.at(_mark(node), f"tag '{node.tag}' is not part of this language", path=path)
 
     def mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         built: dict[str, Any] = {}
@@ -223,33 +293,40 @@ class _Builder:
         return None
 
     def scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
-        kind = node.tag.rpartition(":")[2]
+        kind = node.tag.removeprefix("tag:yaml.org,2002:")
         text: str = node.value
-        if kind == "str" or node.style:  # only a plain scalar (no style) can be a number
+        if kind not in _SCALAR_TAGS:
+            self.result.problems.append(self.foreign(node, path))
+            return text
+        # Only a plain scalar (no style) can be a number, and nobody writes one so long by hand.
+        if kind == "str" or node.style or len(text) > MAX_NUMBER:
             return text
         if kind == "null":
             return None
-        self.result.plain[path] = text
-        if kind == "bool":
-            return _BOOLS[text.lower()]
-        if kind in ("int", "float"):
-            return _number(text, kind)
         if kind == "timestamp":
             return text
-        self.result.problems.append(
-            self.result.at(_mark(node), f"tag '{node.tag}' is not part of this language", path=path)
-        )
-        return None
+        self.result.plain[path] = text
+        try:
+            return _BOOLS[text.lower()] if kind == "bool" else _number(text, kind)
+        except (KeyError, ValueError, OverflowError):  # `!!int abc`, `0x_`
+            del self.result.plain[path]
+            return text
 
 
 class _TooMuch(Exception):
     """The document is one that nobody wrote by hand."""
 
+    def __init__(self, message: str, path: Path, mark: Mark | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+        self.mark = mark
+
 
 def _mark(node: yaml.Node) -> Mark:
     start, end = node.start_mark, node.end_mark
     length = end.column - start.column if end.line == start.line else 1
-    return Mark(start.line + 1, start.column + 1, max(1, length))
+    last = end.line + 1 if end.column else end.line  # a block ends at the start of the line after it
+    return Mark(start.line + 1, start.column + 1, max(1, length), max(start.line + 1, last))
 
 
 def _number(text: str, kind: str) -> int | float:
@@ -273,5 +350,4 @@ def _number(text: str, kind: str) -> int | float:
         return sign * int(digits[2:], 16)
     if digits.startswith("0") and len(digits) > 1:
         return sign * int(digits[1:], 8)
-    # int() of a very long literal is refused by Python; no number of this language has more digits.
-    return sign * int(digits[:4000])
+    return sign * int(digits)
