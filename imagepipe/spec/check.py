@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
@@ -140,24 +139,36 @@ def check_together(loaded: Sequence[LoadedSpec]) -> None:
             one.problems.append(one.problem(("name",), f"another spec has the name '{name}': {where}"))
         else:
             named[name] = one
-    edges = {name: {base} for name, one in named.items() if (base := _raw(one, "source", "image"))}
-    for name, (base,) in ((name, tuple(bases)) for name, bases in edges.items()):
+    edges = {name: base for name, one in named.items() if (base := _raw(one, "source", "image"))}
+    for name, base in edges.items():
         if base not in named:
             message = f"no spec among those given has the name '{base}'{did_you_mean(base, named)}"
             one = named[name]
             hint = "name its file too, or the folder that has both"
             one.problems.append(one.problem(("source", "image"), message, hint=hint))
-    try:
-        TopologicalSorter(edges).prepare()
-    except CycleError as error:
-        cycle: list[str] = list(reversed(error.args[1]))
-        places = ", ".join(_place(named[name]) for name in cycle[1:])
-        for name in cycle[1:]:
-            message = f"images built on one another in a circle: {' -> '.join(cycle)} ({places})"
+    for circle in _circles(edges):
+        places = ", ".join(f"{name} at {_place(named[name])}" for name in circle)
+        for name in circle:
+            message = f"images built on one another in a circle: {' -> '.join((*circle, circle[0]))} ({places})"
             named[name].problems.append(named[name].problem(("source", "image"), message))
     for one in loaded:
         if any(problem.severity == "error" for problem in one.problems):
             one.spec = None
+
+
+def _circles(edges: dict[str, str]) -> Iterator[tuple[str, ...]]:
+    """Every circle, each once. An image has one base, so a walk along the bases meets at most one."""
+    walked: set[str] = set()
+    for start in edges:
+        walk: dict[str, None] = {}
+        name: str | None = start
+        while name is not None and name not in walked and name not in walk:
+            walk[name] = None
+            name = edges.get(name)
+        if name in walk:
+            names = list(walk)
+            yield tuple(names[names.index(name) :])
+        walked |= walk.keys()
 
 
 def _place(one: LoadedSpec) -> str:

@@ -61,21 +61,21 @@ def _one_volume(volume: Volume, at: Path) -> Iterator[Finding]:
     if kind and volume.size_gib is not None:
         low, high = SIZES_GIB[kind]
         if not low <= volume.size_gib <= high:
-            yield (*at, "size_gib"), f"a {kind} volume has {low} to {high} GiB, not {volume.size_gib}"
+            yield (*at, "size_gib"), f"{kind} volumes have {low} to {high} GiB, not {volume.size_gib}"
     yield from _performance(volume, at)
 
 
 def _performance(volume: Volume, at: Path) -> Iterator[Finding]:
     kind, iops = volume.type, volume.iops
     if kind in ("io1", "io2") and iops is None:
-        yield (*at, "type"), f"a {kind} volume needs iops"
+        yield (*at, "type"), f"{kind} volumes need iops"
     if iops is not None and kind:
         if kind not in IOPS:
-            yield (*at, "iops"), f"a {kind} volume has no iops; gp3, io1 and io2 have"
+            yield (*at, "iops"), f"{kind} volumes have no iops; gp3, io1 and io2 have"
         else:
             low, high = IOPS[kind]
             if not low <= iops <= high:
-                yield (*at, "iops"), f"a {kind} volume has {low} to {high} iops, not {iops}"
+                yield (*at, "iops"), f"{kind} volumes have {low} to {high} iops, not {iops}"
             elif volume.size_gib and iops > max(low, IOPS_PER_GIB[kind] * volume.size_gib):
                 yield (
                     (*at, "iops"),
@@ -83,11 +83,11 @@ def _performance(volume: Volume, at: Path) -> Iterator[Finding]:
                 )
     if volume.throughput is not None and kind:
         if kind != "gp3":
-            yield (*at, "throughput"), f"a {kind} volume has no throughput; gp3 has"
+            yield (*at, "throughput"), f"{kind} volumes have no throughput; gp3 has"
         elif not THROUGHPUT[0] <= volume.throughput <= THROUGHPUT[1]:
             yield (
                 (*at, "throughput"),
-                f"a gp3 volume has {THROUGHPUT[0]} to {THROUGHPUT[1]} MiB/s, not {volume.throughput}",
+                f"gp3 volumes have {THROUGHPUT[0]} to {THROUGHPUT[1]} MiB/s, not {volume.throughput}",
             )
         elif volume.throughput > (iops or 3000) / 4:
             yield (*at, "throughput"), f"{volume.throughput} MiB/s needs {volume.throughput * 4} iops"

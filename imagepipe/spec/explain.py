@@ -6,8 +6,8 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Union
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import BaseModel, Tag, ValidationError
 
@@ -16,6 +16,10 @@ from imagepipe.spec.document import Document, Path
 from imagepipe.spec.models import STEP_KINDS
 from imagepipe.values import Late
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+LATE_HERE = "`source` and `region` are known only while the build runs, and cannot be used here"
 _TRAP = re.compile(r"0[0-7_]+|[-+]?\d+(:[0-5]?\d)+(\.\d*)?|yes|no|on|off", re.IGNORECASE)
 
 
@@ -34,14 +38,38 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def explain(error: ValidationError, document: Document, model: type[BaseModel], *, prefix: Path = ()) -> list[Problem]:
     """One problem for each thing wrong, in the document's order."""
     found: dict[Path, Problem] = {}
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    meant = _meant(details, model)
+    for detail in details:
         if detail["type"] == "too_short" and detail["input"]:
             continue  # its items were refused, each with an error of its own
         path, keys = _walk(model, detail["loc"], detail["type"])
-        path = (*prefix, *path)
+        if detail["type"] == "missing" and path in meant:
+            continue  # it is there, misspelt, and that is said
+        path = _as_written((*prefix, *path), document, whole=detail["type"] == "missing")
         problem = _explain_one(dict(detail), path, keys, document)
         found.setdefault((*path, "?") if detail["type"] == "missing" else path, problem)
     return sorted(found.values(), key=lambda problem: (problem.line, problem.column))
+
+
+def _meant(details: Sequence[ErrorDetails], model: type[BaseModel]) -> set[Path]:
+    """The paths that unknown keys were probably meant to have."""
+    meant: set[Path] = set()
+    for detail in details:
+        if detail["type"] == "extra_forbidden":
+            path, keys = _walk(model, detail["loc"], detail["type"])
+            if (close := nearest(str(path[-1]), keys)) is not None:
+                meant.add((*path[:-1], close))
+    return meant
+
+
+def _as_written(path: Path, document: Document, *, whole: bool) -> Path:
+    """The path without the keys that a short form leaves out: `shell: [a, 5]` has no `inline`."""
+    there: Path = ()
+    for part in path[:-1] if whole else path:
+        if (*there, part) in document.values or (*there, part) in document.keys:
+            there = (*there, part)
+    return (*there, path[-1]) if whole and path else there
 
 
 def error_paths(error: ValidationError, model: type[BaseModel]) -> list[Path]:
@@ -53,23 +81,35 @@ def error_paths(error: ValidationError, model: type[BaseModel]) -> list[Path]:
     return paths
 
 
-def trap_text(document: Document, path: Path) -> str | None:
-    """What YAML 1.1 made of an unquoted scalar that surely meant something else."""
+def trap_text(document: Document, path: Path, *, is_number: bool = False) -> str | None:
+    """What YAML 1.1 made of an unquoted scalar that surely meant something else (`is_number`: another number)."""
     raw = document.plain.get(path)
     if raw is None or not _TRAP.fullmatch(raw):
         return None
-    return f'YAML 1.1 reads {raw} as {_read_as(_value_at(document.value, path))}; write it in quotes: "{raw}"'
+    advice = "write it without leading zeros and colons" if is_number else f'write it in quotes: "{raw}"'
+    return f"YAML 1.1 reads {raw} as {_read_as(value_at(document.value, path))}; {advice}"
+
+
+def loses(document: Document, path: Path) -> str | None:
+    """What becomes of an unquoted number that is not written back as it was: 1.20 is 1.2."""
+    raw = document.plain.get(path)
+    value = value_at(document.value, path) if raw is not None else None
+    if raw is None or isinstance(value, bool) or str(value) == raw.removeprefix("+"):
+        return None
+    return f'YAML 1.1 reads {raw} as the number {value}; if a text is meant, write it in quotes: "{raw}"'
 
 
 def _read_as(value: object) -> str:
-    if isinstance(value, bool):
-        return f"the boolean {str(value).lower()}"
-    return f"the number {value}"
+    return f"the boolean {str(value).lower()}" if isinstance(value, bool) else f"the number {value}"
 
 
-def _value_at(value: Any, path: Path) -> Any:
+def value_at(value: Any, path: Path) -> Any:
+    """What stands at a path of a document's value; None where nothing does."""
     for part in path:
-        value = value[part]
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            return None
     return value
 
 
@@ -86,17 +126,32 @@ def _explain_one(detail: dict[str, Any], path: Path, keys: frozenset[str], docum
         return document.problem(path, f"unknown key '{name}'{did_you_mean(name, keys)}", key=True, hint=hint)
     if kind == "union_tag_not_found":
         return _explain_kind(path, value, document)
-    return document.problem(path, _message(kind, value, context, path, document, detail["msg"]))
+    is_key = detail["loc"][-1] == "[key]"
+    message = _message(kind, value, context, path, document, detail["msg"])
+    return document.problem(path, message, key=is_key, hint=_hint(kind, value, path))
+
+
+def _hint(kind: str, value: Any, path: Path) -> str | None:
+    """What a short form was probably meant to be."""
+    if kind not in ("dict_type", "model_type", "model_attributes_type") or not isinstance(value, str | int | float):
+        return None
+    if len(path) == 2 and path[0] == "variables":
+        return f"write {path[1]}: {{default: {value}}}"
+    if path[-1:] == ("reboot",):
+        return f"write reboot: {{timeout: {value}}}"
+    return None
 
 
 def _message(kind: str, value: Any, context: dict[str, Any], path: Path, document: Document, msg: str) -> str:
     if isinstance(value, Late):
-        return "`source` and `region` are known only while the build runs, and cannot be used here"
+        return LATE_HERE
     raw = document.plain.get(path)
     if trap := trap_text(document, path):
         return trap
     shown = _shown(value)
     match kind:
+        case "string_type" | "dict_type" | "model_type" if _is_default(path):
+            return f"expected a text, a number or a boolean, found {shown}"
         case "string_type" if raw is not None:
             return f'expected a text, found {_read_as(value)}; write it in quotes: "{raw}"'
         case "string_type":
@@ -107,8 +162,8 @@ def _message(kind: str, value: Any, context: dict[str, Any], path: Path, documen
                 if isinstance(value, str | int | float)
                 else f"expected a list, found {shown}"
             )
-        case "dict_type" | "model_type" | "model_attributes_type" if raw is not None:
-            return f'expected a mapping, found {_read_as(value)}; if a text is meant, write it in quotes: "{raw}"'
+        case "dict_type" | "model_type" | "model_attributes_type" if raw is not None and path[-1:] == ("shell",):
+            return f'expected a text, found {_read_as(value)}; write it in quotes: "{raw}"'
         case "dict_type" | "model_type" | "model_attributes_type":
             return f"expected a mapping, found {shown}"
         case "bool_type" | "bool_parsing":
@@ -137,6 +192,10 @@ def _message(kind: str, value: Any, context: dict[str, Any], path: Path, documen
             return msg[:1].lower() + msg[1:]
 
 
+def _is_default(path: Path) -> bool:
+    return path[:1] == ("variables",) and path[-1:] == ("default",)
+
+
 def _explain_kind(path: Path, value: Any, document: Document) -> Problem:
     if path and path[-1] == "output":
         if not isinstance(value, dict):
@@ -146,7 +205,8 @@ def _explain_kind(path: Path, value: Any, document: Document) -> Problem:
         return document.problem((*path, "type"), f"must be 'ebs' or 'instance-store', not {_shown(given)}{meant}")
     kinds = ", ".join(STEP_KINDS)
     if not isinstance(value, dict):
-        return document.problem(path, f"a step is a mapping with one of {kinds}; found {_shown(value)}")
+        hint = f"write {value}: …" if isinstance(value, str) and value in STEP_KINDS else None
+        return document.problem(path, f"a step is a mapping with one of {kinds}; found {_shown(value)}", hint=hint)
     there = [key for key in value if key in STEP_KINDS]
     if there:
         return document.problem(path, f"a step has exactly one of {kinds}; this has {' and '.join(there)}")

@@ -13,7 +13,7 @@ from imagepipe.errors import Problem, SpecError
 from imagepipe.spec import document as yaml_document
 from imagepipe.spec.check import check_spec, check_together
 from imagepipe.spec.document import Document
-from imagepipe.spec.explain import explain, trap_text
+from imagepipe.spec.explain import explain, loses, nearest, trap_text, value_at
 from imagepipe.spec.find import project_file
 from imagepipe.spec.models import Project, Scalar, Spec, Variable
 from imagepipe.spec.rendering import Rendered, Scope, render_document
@@ -76,7 +76,8 @@ def load(files: Sequence[Path], given: Given, *, build: Build | None = None) -> 
         loaded += list(_load_file(file, given, build))
     check_together(loaded)
     for one in loaded:
-        one.problems.sort(key=lambda problem: (problem.severity, problem.line, problem.column))
+        own = one.document.file
+        one.problems.sort(key=lambda p: (p.severity, p.file != own, p.file, p.line, p.column))
     return loaded
 
 
@@ -158,23 +159,17 @@ def _load_document(one: LoadedSpec, given: Given, build: Build | None) -> None:
     if not isinstance(document.value, dict):
         one.problems.append(document.problem((), "a spec is a mapping: imagepipe: 1, name: …, source: …"))
         return
-    version = document.value.get("imagepipe")
-    if version != 1 or isinstance(version, bool):
-        if "imagepipe" in document.value:
-            message = f"version {version!r} of the language is not known; this imagepipe reads version 1"
-            one.problems.append(document.problem(("imagepipe",), message))
-        else:
-            one.problems.append(
-                document.problem((), "key 'imagepipe' is required: the version of the language", hint="imagepipe: 1")
-            )
+    if not _is_version_1(one):
         return
     resolved, declared = _variables(one, given, must=build is not None)
+    variables = document.value.get("variables")
     name = document.value.get("name")
     spec_names = {"name": name if isinstance(name, str) else "spec"}
     scope = Scope(
         known={"var": resolved.values, "spec": spec_names, "build": (build or SAMPLE_BUILD).names()},
         declared=frozenset(declared),
         sensitive=resolved.sensitive,
+        is_open=variables is not None and not isinstance(variables, dict),
     )
     one.names = dict(scope.known)
     one.secrets = frozenset(
@@ -193,8 +188,29 @@ def _load_document(one: LoadedSpec, given: Given, build: Build | None) -> None:
         for n in declared
         if n not in scope.used and f"variables.{n}" not in said
     ]
+    one.problems = list(dict.fromkeys(one.problems))  # a provisioner that is used twice has its problems once
     if any(p.severity == "error" for p in one.problems):
         one.spec = None
+
+
+def _is_version_1(one: LoadedSpec) -> bool:
+    """Whether the rest can be read as version 1. A spec that forgot its version is, so that all is said at once."""
+    document = one.document
+    if "imagepipe" not in document.value:
+        meant = nearest("imagepipe", document.value)
+        message = "key 'imagepipe' is required: the version of the language"
+        path: tuple[str, ...] = (meant,) if meant else ()
+        hint = f"write imagepipe: 1, not {meant}" if meant else "imagepipe: 1"
+        one.problems.append(document.problem(path, message, key=True, hint=hint))
+        document.value = {"imagepipe": 1, **{k: v for k, v in document.value.items() if k != meant}}
+        return True
+    version = document.value["imagepipe"]
+    if type(version) is int and version == 1:
+        return True
+    message = f"version {version!r} of the language is not known; this imagepipe reads version 1"
+    better = "write imagepipe: 1, without quotes and point" if str(version) in ("1", "1.0") else None
+    one.problems.append(document.problem(("imagepipe",), message, hint=better))
+    return False
 
 
 def _model(one: LoadedSpec, rendered: Rendered) -> tuple[Spec | None, frozenset[yaml_document.Path]]:
@@ -246,11 +262,15 @@ def _warn_of_traps(one: LoadedSpec) -> None:
     """Unquoted scalars that YAML 1.1 reads in its own way, in places that take any scalar."""
     said = {p.path for p in one.problems}
     for path in one.document.plain:
-        is_any = path[0] == "variables" or "vars" in path or "with" in path
-        if is_any and ".".join(map(str, path)) not in said and (trap := trap_text(one.document, path)):
-            is_flag = path[0] == "variables" and path[-1] in ("sensitive", "required")
-            if not is_flag:
-                one.problems.append(one.document.problem(path, trap, severity="warning"))
+        if ".".join(map(str, path)) in said:
+            continue
+        is_any = "default" in path or "allowed" in path or "vars" in path or "with" in path
+        is_flag = isinstance(value_at(one.document.value, path), bool) and not is_any
+        trap = None if is_flag else trap_text(one.document, path, is_number=not is_any)
+        if trap is None and is_any:
+            trap = loses(one.document, path)
+        if trap:
+            one.problems.append(one.document.problem(path, trap, severity="warning"))
 
 
 def _with_defaults(spec: Spec, project: Project) -> Spec:

@@ -13,6 +13,7 @@ from imagepipe.spec.scalars import (
     AbsolutePath,
     AccountId,
     AmiId,
+    BucketName,
     Cidr,
     DeviceName,
     Duration,
@@ -23,12 +24,27 @@ from imagepipe.spec.scalars import (
     OrganizationArn,
     OuArn,
     Owner,
+    Price,
+    ProvisionerName,
     SecurityGroupId,
+    SnapshotId,
     SpecName,
+    SsmName,
     SubnetId,
     Text,
+    UserName,
     VariableName,
+    VirtualName,
 )
+from imagepipe.values import Late
+
+
+def _version(value: Any) -> Any:
+    # `Literal[1]` takes 1.0 and true as well, which are equal to it.
+    return value if type(value) is int else None
+
+
+Version = Annotated[Literal[1], BeforeValidator(_version, json_schema_input_type=Literal[1])]
 
 Scalar = str | int | float | bool
 
@@ -62,7 +78,7 @@ class AmiById(Model):
 class AmiBySsm(Model):
     """The image that an SSM parameter names."""
 
-    ssm: str = Field(description="Name of the parameter: `/aws/service/…`.", pattern=r"^/[A-Za-z0-9_./-]+$")
+    ssm: SsmName = Field(description="Name of the parameter: `/aws/service/…`.")
 
 
 class AmiByFilter(Model):
@@ -112,13 +128,20 @@ class SubnetsByTags(Model):
     tags: dict[str, str] = Field(description="Tags and their values.", min_length=1)
 
 
+def _subnet_kind(value: Any) -> str:
+    return "by tags" if isinstance(value, dict | SubnetsByTags) else "by id"
+
+
+Subnet = Annotated[
+    Annotated[SubnetId, Tag("by id")] | Annotated[SubnetsByTags, Tag("by tags")], Discriminator(_subnet_kind)
+]
+
+
 class Spot(Model):
     """A spot instance."""
 
-    max_price: str | None = Field(
-        None,
-        description="Highest price in dollars per hour; the on-demand price if absent.",
-        pattern=r"^\d+(\.\d+)?$",
+    max_price: Price | None = Field(
+        None, description="Highest price in dollars per hour; the on-demand price if absent."
     )
     fall_back: bool = Field(True, description="Launch on demand where there is no spot capacity.")
 
@@ -136,11 +159,9 @@ class Volume(Model):
     throughput: int | None = Field(None, description="Throughput in MiB/s (gp3).", ge=1)
     encrypted: bool | None = Field(None, description="Encrypt it; the source's or the account's default if absent.")
     kms_key: str | None = Field(None, description="KMS key for it.", min_length=1)
-    snapshot: str | None = Field(None, description="Snapshot to make it from.", pattern=r"^snap-[0-9a-f]{8,17}$")
+    snapshot: SnapshotId | None = Field(None, description="Snapshot to make it from.")
     delete_on_termination: bool | None = Field(None, description="Delete it with the instance.")
-    virtual_name: str | None = Field(
-        None, description="An instance store volume instead: `ephemeral0`.", pattern=r"^ephemeral\d{1,2}$"
-    )
+    virtual_name: VirtualName | None = Field(None, description="An instance store volume instead: `ephemeral0`.")
     no_device: bool = Field(False, description="Leave out this device of the source image.")
     tags: dict[str, Text] = Field(default_factory=dict, description="Tags of the volume.")
 
@@ -158,11 +179,7 @@ class Bastion(Model):
 class Ssh(Model):
     """How the instance is reached."""
 
-    user: str = Field(
-        "admin",
-        description="User to log in as; Debian's images have `admin`.",
-        pattern=r"^[a-z_][a-z0-9_.-]*$",
-    )
+    user: UserName = Field("admin", description="User to log in as; Debian's images have `admin`.")
     port: int = Field(22, description="Port of SSH on the instance.", ge=1, le=65535)
     address: Literal["public_ip", "private_ip", "public_dns", "private_dns", "ipv6"] = Field(
         "public_ip", description="Which address to connect to."
@@ -202,7 +219,7 @@ class Launch(Model):
     instance_types: tuple[InstanceType, ...] = Field(
         ("t3.small",), description="In order, on lack of capacity.", min_length=1
     )
-    subnets: tuple[SubnetId | SubnetsByTags, ...] = Field(
+    subnets: tuple[Subnet, ...] = Field(
         (), description="Ids, or `{tags: {…}}`, tried in order; the default VPC if absent."
     )
     security_groups: tuple[SecurityGroupId, ...] = Field((), description="Given: no temporary group is made.")
@@ -217,11 +234,7 @@ class Launch(Model):
 
 
 def _shell(value: Any) -> Any:
-    if isinstance(value, str):
-        return {"inline": value}
-    if isinstance(value, list):
-        return {"inline": value}
-    return value
+    return {"inline": value} if isinstance(value, str | list | Late) else value
 
 
 def _inline(value: Any) -> Any:
@@ -325,7 +338,7 @@ class RebootStep(StepOptions):
 class UseStep(StepOptions):
     """Run the steps of a provisioner."""
 
-    use: str = Field(description="Name of a folder under `provisioners/`.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    use: ProvisionerName = Field(description="Name of a folder under `provisioners/`.")
     with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="Values of its parameters.")
 
 
@@ -394,7 +407,7 @@ class InstanceStoreOutput(OutputBase):
     """An instance-store-backed image: a bundle in S3."""
 
     type: Literal["instance-store"] = Field(description="An image whose root device is an instance store volume.")
-    bucket: str = Field(description="Bucket for the bundle.", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    bucket: BucketName = Field(description="Bucket for the bundle.")
     prefix: Text = Field("", description="Prefix of the bundle's keys.")
     account: AccountId = Field(description="Account that registers the image.")
     certificate: str = Field(description="Path of the X.509 certificate of the user.")
@@ -457,7 +470,7 @@ class Hygiene(Model):
 class Spec(Model):
     """One image."""
 
-    imagepipe: Literal[1] = Field(description="Version of the language.")
+    imagepipe: Version = Field(description="Version of the language.")
     name: SpecName = Field(description="Name of the spec; other specs and `{{ spec.name }}` use it.")
     description: str = Field("", description="What the image is for.")
     variables: dict[VariableName, Variable] = Field(
@@ -508,6 +521,6 @@ class Defaults(Model):
 class Project(Model):
     """`imagepipe.yaml` at the project's root."""
 
-    imagepipe: Literal[1] = Field(1, description="Version of the language.")
+    imagepipe: Version = Field(1, description="Version of the language.")
     defaults: Defaults = Field(default_factory=Defaults, description="What specs leave out.")
     allow_unknown_region: bool = Field(False, description="Accept regions that this version does not know.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,8 @@ class Scope:
     sensitive: frozenset[str]
     root: str = "var"
     """`var` in a spec, `param` in a provisioner."""
+    is_open: bool = False
+    """What is declared cannot be read, so that any name may be."""
     used: set[str] = field(default_factory=set)
     """Variables that something used."""
 
@@ -45,15 +48,17 @@ class Scope:
         if first not in fields:
             if first == "var":
                 return f"'{name}': a provisioner sees only its parameters, as param.NAME"
-            meant = nearest(first, [*fields, "region"]) or (f"{self.root}.{first}" if first in self.declared else None)
+            meant = f"{self.root}.{first}" if first in self.declared else nearest(first, [*fields, "region"])
+            if meant in fields and rest:
+                meant = f"{meant}.{rest}"
             return f"undefined name '{name}'" + (f"; did you mean '{meant}'?" if meant else "")
-        if not rest:
+        if not rest or rest in fields[first] or (first == self.root and self.is_open):
             return None
-        if rest not in fields[first]:
-            what = {"var": "variable", "param": "parameter"}.get(first, "name")
-            meant = nearest(rest, fields[first])
-            return f"undefined {what} '{name}'" + (f"; did you mean '{first}.{meant}'?" if meant else "")
-        return None
+        what = {"var": "variable", "param": "parameter"}.get(first, "name")
+        if meant := nearest(rest, fields[first]):
+            return f"undefined {what} '{name}'; did you mean '{first}.{meant}'?"
+        known = "" if first == self.root else f"; there are {', '.join(f'{first}.{field}' for field in fields[first])}"
+        return f"undefined {what} '{name}'{known}"
 
     def note(self, names: frozenset[str]) -> None:
         """Remember which variables these names use; `var` alone uses them all."""
@@ -66,6 +71,12 @@ class Scope:
         """Whether a variable among these has no value yet."""
         values = self.known[self.root]
         return any(name.partition(".")[2] not in values for name in names if name.startswith(self.root + "."))
+
+    def has_late(self, names: frozenset[str]) -> bool:
+        """Whether a parameter among these was given a text that only the run can finish."""
+        values = self.known[self.root]
+        used = [name.partition(".")[2] for name in names if name.partition(".")[0] == self.root]
+        return any(render.has_late(values.get(name) if name else values) for name in used)
 
     def secrets_in(self, names: frozenset[str]) -> list[str]:
         """The sensitive variables among these names."""
@@ -118,12 +129,17 @@ def _render(value: Any, path: Path, document: Document, scope: Scope, rendered: 
     if names is None:
         rendered.unknown[path] = value
         return PLACEHOLDER
-    if secrets := scope.secrets_in(names):
-        _check_secret(path, secrets, document, rendered.problems)
+    secrets = scope.secrets_in(names)
+    if secrets and not _may_hold_secret(path):
+        hint = "pass it by the step's env"
+        message = f"{', '.join(secrets)} is sensitive and cannot be used here, where others can read it"
+        rendered.problems.append(document.problem(path, message, hint=hint))
+        rendered.unknown[path] = value
+        return PLACEHOLDER
     if scope.lacks_value(names):
         rendered.unknown[path] = value
         return PLACEHOLDER
-    if names_late(names):
+    if names_late(names) or scope.has_late(names):
         return Late(value, tuple((key, dict(item)) for key, item in scope.known.items()))
     try:
         return render.render(value, scope.known)
@@ -169,22 +185,12 @@ def check_text(
     return None if bad else names
 
 
-def _check_secret(path: Path, secrets: list[str], document: Document, problems: list[Problem]) -> None:
-    """A sensitive value may be in `env`, in an inline script, in a template's `vars` and in what `use` is given."""
-    is_step = path[0] in ("provision", "test", "steps") and len(path) > 2
-    fine = is_step and (
-        path[2] in ("env", "with")
-        or (path[2] == "shell" and "args" not in path and path[3:4] != ("script",))
-        or path[2:4] == ("template", "vars")
-    )
-    if not fine:
-        problems.append(
-            document.problem(
-                path,
-                f"{', '.join(secrets)} is sensitive and cannot be used here, where others can read it",
-                hint="pass it by the step's env",
-            )
-        )
+def _may_hold_secret(path: Path) -> bool:
+    """Whether a sensitive value may be here: `env`, an inline script, a template's `vars`, what `use` is given."""
+    if path[0] not in ("provision", "test", "steps") or len(path) < 3:
+        return False
+    is_inline = path[2] == "shell" and (len(path) == 3 or path[3] == "inline" or isinstance(path[3], int))
+    return is_inline or path[2] in ("env", "with") or path[2:4] == ("template", "vars")
 
 
 def inside(document: Document, path: Path, line: int | None) -> Mark:
@@ -201,9 +207,16 @@ def inside(document: Document, path: Path, line: int | None) -> Mark:
 def _where(document: Document, path: Path, name: str) -> Mark:
     """Where a name stands in the text at a path: the first place from there on that has it."""
     mark = document.mark(path)
-    for number in range(mark.line, min(mark.line + 200, len(document.lines)) + 1):
+    for number in range(mark.line, min(max(mark.line, mark.last), len(document.lines)) + 1):
         start = mark.column - 1 if number == mark.line else 0
-        column = document.lines[number - 1].find(name, start)
-        if column >= 0:
-            return Mark(number, column + 1, len(name))
+        if found := find_name(name, document.lines[number - 1], start):
+            return Mark(number, *found)
     return mark
+
+
+def find_name(name: str, line: str, start: int = 0) -> tuple[int, int] | None:
+    """Column (1-based) and length of a dotted name in a line, as `a.b` or `a['b']`, and not as a part of another."""
+    first, _, rest = map(re.escape, name.partition("."))
+    field = rf"(?:\s*\.\s*{rest}|\[\s*['\"]{rest}['\"]\s*\])" if rest else ""
+    found = re.compile(rf"(?<![\w.]){first}{field}(?!\w)").search(line, start)
+    return (found.start() + 1, found.end() - found.start()) if found else None

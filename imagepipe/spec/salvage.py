@@ -22,6 +22,14 @@ _HARMLESS: dict[str, Any] = {
     "source": {"ami": "ami-00000000"},
     "output": {"name": "unknown"},
 }
+_HARMLESS_ITEMS: dict[str, Any] = {
+    "provision": {"reboot": {}},
+    "test": {"reboot": {}},
+    "volumes": {"device": "/dev/xvddz"},
+    "block_devices": {"device": "/dev/xvddz"},
+    "regions": "unknown",
+}
+"""Stands for an item that was refused: were it taken out, what follows would be said of the wrong place."""
 _ROUNDS = 6
 """Each round goes one level up where taking out a key left its parent without something that it needs."""
 
@@ -52,11 +60,13 @@ def covers(gone: frozenset[Path], path: Sequence[str]) -> bool:
 
 def _take_out(value: Any, path: Path) -> Path:
     """Take out what stands at a path, or the nearest thing around it that is there; returns what it was."""
-    if len(path) >= 2 and path[0] in ("provision", "test") and isinstance(path[1], int):
-        steps = value.get(path[0])
-        if isinstance(steps, list) and path[1] < len(steps):
-            steps[path[1]] = {"reboot": {}}
-            return path[:2]
+    here = value
+    for depth, part in enumerate(path):
+        following = path[depth + 1 : depth + 2]
+        here = here.get(part) if isinstance(here, dict) else None
+        if isinstance(here, list) and part in _HARMLESS_ITEMS and following and isinstance(following[0], int):
+            here[following[0]] = copy.deepcopy(_HARMLESS_ITEMS[part])
+            return path[: depth + 2]
     around: list[dict[str, Any]] = []
     depths: list[int] = []
     here = value

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from imagepipe import render
 from imagepipe.errors import Problem
 from imagepipe.spec import document as yaml_document
-from imagepipe.spec.document import Document, Path
-from imagepipe.spec.explain import did_you_mean, explain, nearest
+from imagepipe.spec.document import Document, Mark, Path
+from imagepipe.spec.explain import LATE_HERE, did_you_mean, explain, nearest
 from imagepipe.spec.find import provisioner_folder, provisioner_names
 from imagepipe.spec.models import (
     FileStep,
@@ -26,7 +26,8 @@ from imagepipe.spec.models import (
     TemplateStep,
     UseStep,
 )
-from imagepipe.spec.rendering import PLACEHOLDER, Scope, render_document
+from imagepipe.spec.rendering import Scope, find_name, render_document
+from imagepipe.values import Late
 
 MAX_DEPTH = 10
 """Provisioners that use provisioners."""
@@ -139,15 +140,20 @@ def _missing(name: str, folder: FilePath) -> tuple[str, str | None]:
 def _check_template(step: TemplateStep, document: Document, at: Path, folder: FilePath, scope: Scope) -> list[Problem]:
     source = folder / step.template.src
     if not source.is_file():
-        missing, hint = _missing(step.template.src, folder)
-        return [document.problem((*at, "template", "src"), missing, hint=hint)]
+        missing, meant = _missing(step.template.src, folder)
+        return [document.problem((*at, "template", "src"), missing, hint=meant)]
     try:
         text = source.read_text(encoding="utf-8")
         names = render.names_used(text)
     except UnicodeDecodeError:
         return [document.problem((*at, "template", "src"), f"{step.template.src} is not UTF-8; upload it with file:")]
+    except OSError as error:
+        unreadable = f"{step.template.src} cannot be read: {error.strerror}"
+        return [document.problem((*at, "template", "src"), unreadable)]
     except render.RenderError as error:
-        return [Problem(str(source), error.line or 0, 1 if error.line else 0, error.message, hint=error.hint)]
+        lines = Document(str(source), text.split("\n"))
+        mark = Mark(error.line, 1, len(lines.lines[error.line - 1])) if error.line else Mark(0, 0, 1)
+        return [lines.at(mark, error.message, hint=error.hint)]
     scope.note(names)
     given = [*step.template.vars]
     return [
@@ -158,12 +164,14 @@ def _check_template(step: TemplateStep, document: Document, at: Path, folder: Fi
 
 
 def _in_template(source: FilePath, text: str, name: str, message: str, given: list[str]) -> Problem:
-    for number, line in enumerate(text.split("\n"), start=1):
-        column = line.find(name)
-        if column >= 0:
-            hint = f"the step's vars has {', '.join(given)}" if given else "the step gives it no vars"
-            return Problem(str(source), number, column + 1, message, excerpt=line, length=len(name), hint=hint)
-    return Problem(str(source), 0, 0, message)
+    lines = Document(str(source), text.split("\n"))
+    hint: str | None = None
+    if "." not in name:
+        hint = f"the step's vars has {', '.join(given)}" if given else "the step gives it no vars"
+    for number, line in enumerate(lines.lines, start=1):
+        if found := find_name(name, line):
+            return lines.at(Mark(number, *found), message, hint=hint)
+    return lines.at(Mark(0, 0, 1), message, hint=hint)
 
 
 def _expand_use(
@@ -186,8 +194,7 @@ def _expand_use(
     if step.use in outer or len(outer) >= MAX_DEPTH:
         return [], [document.problem((*at, "use"), f"provisioner uses itself: {' -> '.join((*outer, step.use))}")]
     inner_file = folder / "provisioner.yaml"
-    documents = yaml_document.parse(inner_file.read_text(encoding="utf-8"), _shown(inner_file, file))
-    inner = documents[0] if documents else Document(str(inner_file), [])
+    inner = _read(inner_file, _shown(inner_file))
     if inner.problems or not isinstance(inner.value, dict):
         return [], inner.problems or [inner.problem((), "a provisioner is a mapping with description and steps")]
     parameters, problems = _parameters(inner)
@@ -205,7 +212,7 @@ def _expand_use(
     try:
         provisioner = Provisioner.model_validate(rendered.value)
     except ValidationError as error:
-        return [], problems + explain(error, inner, Provisioner)
+        return [], list(dict.fromkeys(problems + explain(error, inner, Provisioner)))
     steps = tuple(_inherit(inner_step, step) for inner_step in provisioner.steps)
     found, more = expand(steps, inner, ("steps",), inner_file, inside, rendered.unknown, outer=(*outer, step.use))
     whens = ((step.when, dict(scope.known)),) if step.when else ()
@@ -217,7 +224,22 @@ def _expand_use(
     return placed, problems + more
 
 
-def _shown(inner_file: FilePath, spec: FilePath) -> str:
+def _read(file: FilePath, shown: str) -> Document:
+    """A provisioner's document; what is wrong with it is in its problems."""
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return Document(shown, [], problems=[Problem(shown, 0, 0, f"not UTF-8: byte {error.start}")])
+    except OSError as error:
+        return Document(shown, [], problems=[Problem(shown, 0, 0, f"cannot be read: {error.strerror}")])
+    documents = yaml_document.parse(text, shown)
+    if len(documents) == 1:
+        return documents[0]
+    message = "the file is empty" if not documents else "a provisioner is one document"
+    return Document(shown, [], problems=[Problem(shown, 0, 0, message)])
+
+
+def _shown(inner_file: FilePath) -> str:
     """The provisioner's file as a person would name it from where they stand."""
     try:
         return str(inner_file.relative_to(FilePath.cwd()))
@@ -228,12 +250,18 @@ def _shown(inner_file: FilePath, spec: FilePath) -> str:
 def _parameters(inner: Document) -> tuple[dict[str, Parameter], list[Problem]]:
     declared: dict[str, Parameter] = {}
     raw = inner.value.get("parameters")
+    problems: list[Problem] = []
     for name, value in raw.items() if isinstance(raw, dict) else ():
         try:
-            declared[name] = Parameter.model_validate(value)
-        except ValidationError as error:
-            return declared, explain(error, inner, Parameter, prefix=("parameters", name))
-    return declared, []
+            declared[name] = parameter = Parameter.model_validate(value)
+        except ValidationError:
+            # The model of the whole provisioner says what is wrong; the name is declared all the same.
+            declared[name] = Parameter(description="unknown")
+            continue
+        if parameter.default is not None and not _fits(parameter.default, parameter.type):
+            message = f"the default of a parameter that is {_a(parameter.type)}, and this is {parameter.default!r}"
+            problems.append(inner.problem(("parameters", name, "default"), message))
+    return declared, problems
 
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -246,6 +274,18 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
+_EMPTY: dict[str, Any] = {"string": "", "list": [], "mapping": {}, "boolean": False}
+"""What a parameter is that has no default and no value."""
+
+
+def _fits(value: Any, kind: str) -> bool:
+    return isinstance(value, _KINDS[kind]) and (kind == "boolean" or not isinstance(value, bool))
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind == 'integer' else 'a'} {kind}"
+
+
 def _values(
     step: UseStep,
     parameters: Mapping[str, Parameter],
@@ -253,7 +293,11 @@ def _values(
     at: Path,
     unknown: Mapping[Path, str],
 ) -> tuple[dict[str, Any], list[Problem]]:
-    values: dict[str, Any] = {name: parameter.default for name, parameter in parameters.items()}
+    """The value of every parameter; one that is missing or wrong has none, so that nothing is said of what uses it."""
+    values: dict[str, Any] = {
+        name: _EMPTY.get(parameter.type) if parameter.default is None else parameter.default
+        for name, parameter in parameters.items()
+    }
     problems: list[Problem] = []
     for name, value in step.with_.items():
         path = (*at, "with", name)
@@ -269,20 +313,34 @@ def _values(
             )
             continue
         kind = parameters[name].type
-        fits = isinstance(value, _KINDS[kind]) and (kind == "boolean" or not isinstance(value, bool))
+        fits = _fits(value, kind)
         if not fits and isinstance(value, str) and path not in unknown:
             value, fits = _converted(value, kind)
-        if not fits and path not in unknown:
-            problems.append(document.problem(path, f"parameter '{name}' is a {kind}, not {value!r}"))
+        if isinstance(value, Late) and kind == "string":
+            values[name] = value  # what it becomes, only the run knows; so its users are late too
             continue
-        values[name] = value
+        if _has_late(value):
+            problems.append(document.problem(path, LATE_HERE))
+        elif not fits and path not in unknown:
+            hint = f"write [{value}]" if kind == "list" and isinstance(value, str | int | float) else None
+            problems.append(document.problem(path, f"parameter '{name}' is {_a(kind)}, not {value!r}", hint=hint))
+        elif path not in unknown:
+            values[name] = value
+            continue
+        del values[name]
     for name, parameter in parameters.items():
         if parameter.required and name not in step.with_:
             problems.append(
                 document.problem(at, f"provisioner '{step.use}' needs parameter '{name}': {parameter.description}")
             )
-            values[name] = PLACEHOLDER
+            del values[name]
     return values, problems
+
+
+def _has_late(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(_has_late(item) for item in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, Late)
 
 
 def _converted(text: str, kind: str) -> tuple[Any, bool]:
