@@ -61,7 +61,8 @@ test: check
 	$(BIN)/pytest -q -m machine
 
 bench: setup
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/validate.py
+	$(BIN)/python benchmarks/bake.py
 
 docs: setup
 	$(BIN)/python -m imagepipe.spec.reference docs/reference/spec.md
