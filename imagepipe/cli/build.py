@@ -93,7 +93,7 @@ def build(
         run = _Run(run_id, clock, cancel, chosen, loaded, log=sys.stderr if as_json else sys.stdout)
         outcome, baked = run.execute(regions, region, keep_on_failure=keep_on_failure)
         if not outcome.ok:
-            return _explain(outcome, run, keep_on_failure=keep_on_failure)
+            return _explain(outcome, run, baked, keep_on_failure=keep_on_failure)
         _print(run_id, outcome, baked, as_json=as_json)
         if outcome.held:
             _say_held(outcome, run_id)
@@ -244,13 +244,16 @@ def _image(spec: str, image: Image) -> dict[str, object]:
     }
 
 
-def _explain(outcome: Outcome, run: _Run, *, keep_on_failure: bool) -> int:
+def _explain(outcome: Outcome, run: _Run, baked: Sequence[Baked], *, keep_on_failure: bool) -> int:
     """Say why it failed and what is left; the exit code of the cause."""
     for failure in outcome.failures:
         error = failure.error
         click.echo(f"error: {run.masker.mask(f'{failure.stage}: {error}')}", err=True)
         if isinstance(error, ImagepipeError) and error.hint:
             click.echo(f"  hint: {run.masker.mask(error.hint)}", err=True)
+    for one in baked:
+        for image in outcome.outputs.get(one.images.stage, ()):
+            click.echo(f"finished before that, and kept: {image.id} in {image.region} ({one.spec})", err=True)
     if outcome.held:
         _say_held(outcome, run.id)
     if outcome.cancelled:

@@ -37,8 +37,10 @@ class Keep(Stage[tuple[Image, ...]]):
                 with suppress(CloudError):
                     self._tag(image, tags.UNFINISHED)
             raise
+        # Of these images alone: other specs of the same run are not done yet.
+        ids = {id for image in images for id in (image.id, *image.snapshots)}
         for claim in ctx.journal.claims():
-            if claim.lifetime is Lifetime.PRODUCT and claim.is_open():
+            if claim.lifetime is Lifetime.PRODUCT and claim.is_open() and ids & set((claim.id or "").split(",")):
                 ctx.journal.keep(claim)
         return images
 

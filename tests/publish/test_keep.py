@@ -60,3 +60,14 @@ def test_where_one_region_fails_none_is_kept(account: Account) -> None:
         Keep(everywhere, _keep()).run(account.context(**images))
     assert _states(account, {"us-east-1": images["us-east-1"]}) == {tags.UNFINISHED}
     assert {claim.state for claim in account.journal.claims()} == {State.BOUND}
+
+
+def test_what_another_spec_of_the_run_has_not_finished_is_not_kept(account: Account) -> None:
+    images = _images(account)
+    unfinished = account.journal.intend("image", "us-east-1", lifetime=Lifetime.PRODUCT, stage="other/capture")
+    account.journal.bind(unfinished, "ami-0123456789abcdef0")
+    pending = account.journal.intend("image", "us-east-1", lifetime=Lifetime.PRODUCT, stage="other/copy")
+    everywhere = {region: account.regions[region] for region in REGIONS}
+    Keep(everywhere, _keep()).run(account.context(**images))
+    still_open = {claim.key for claim in account.journal.claims() if claim.is_open()}
+    assert still_open == {unfinished.key, pending.key}
