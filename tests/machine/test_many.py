@@ -1,0 +1,39 @@
+"""Several specs in one call: side by side, and each by itself when one fails."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.machine.bakery import Bakery
+
+pytestmark = pytest.mark.machine
+
+
+def test_specs_of_one_call_are_baked_side_by_side(bakery: Bakery) -> None:
+    specs = bakery.folder / "many"
+    specs.mkdir()
+    for number in range(3):
+        bakery.spec(f"s{number}", "- shell: sleep 1").rename(specs / f"s{number}.yaml")
+    baked = bakery.build(specs)
+    assert baked.out.count('"image_id"') == 6
+    started = [e for e in bakery.events() if e["event"] == "StageStarted"]
+    order = [e["stage"] for e in started]
+    last_launch = max(order.index(f"s{n}/launch") for n in range(3))
+    first_stop = min(order.index(f"s{n}/stop") for n in range(3))
+    assert last_launch < first_stop, "all were launched before the first was stopped"
+
+
+def test_of_several_specs_what_was_finished_is_kept_and_the_rest_given_back(bakery: Bakery) -> None:
+    before = bakery.inventory()
+    good = bakery.spec("good", "- shell: 'true'")
+    bad = bakery.spec("bad", "- shell: sleep 12; exit 1")
+    failed = bakery("build", str(good), str(bad), "--local")
+    assert failed.code == 7, failed.err
+    assert failed.err.count("finished before that, and kept: ami-") == 2
+    after = bakery.inventory()
+    for region in ("us-east-1", "us-west-2"):
+        assert len(after[f"{region} images"]) == len(before[f"{region} images"]) + 1
+        for kind in ("instances", "volumes", "keys", "groups"):
+            assert after[f"{region} {kind}"] == before[f"{region} {kind}"]
+    assert bakery("clean", "--all").code == 0
+    assert bakery.inventory() == after, "what is kept is kept"
