@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 from typing import Any
 
 import yaml
@@ -95,6 +96,23 @@ class Document:
             hint=hint,
             severity=severity,
         )
+
+
+def read(file: FilePath, shown: str) -> str | Problem:
+    """A file's text, or why it cannot be had."""
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        return Problem(shown, 0, 0, f"cannot be read: {error.strerror}")
+    if len(raw) > MAX_BYTES:
+        return Problem(shown, 0, 0, f"the file is larger than {MAX_BYTES // 2**20} MiB")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start]
+        line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
+        return Problem(shown, line, column, f"not UTF-8: byte 0x{error.object[error.start]:02x}")
 
 
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

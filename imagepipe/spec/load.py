@@ -90,12 +90,10 @@ def refuse(loaded: Sequence[LoadedSpec]) -> None:
 
 def read_text(file: Path) -> str:
     """A file's text. Raises SpecError where it cannot be read."""
-    try:
-        return file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SpecError([Problem(str(file), 0, 0, f"not UTF-8: byte {error.start}")]) from error
-    except OSError as error:
-        raise SpecError([Problem(str(file), 0, 0, f"cannot be read: {error.strerror}")]) from error
+    text = yaml_document.read(file, str(file))
+    if isinstance(text, Problem):
+        raise SpecError([text])
+    return text
 
 
 def load_var_file(file: Path) -> dict[str, Scalar]:

@@ -226,12 +226,9 @@ def _expand_use(
 
 def _read(file: FilePath, shown: str) -> Document:
     """A provisioner's document; what is wrong with it is in its problems."""
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        return Document(shown, [], problems=[Problem(shown, 0, 0, f"not UTF-8: byte {error.start}")])
-    except OSError as error:
-        return Document(shown, [], problems=[Problem(shown, 0, 0, f"cannot be read: {error.strerror}")])
+    text = yaml_document.read(file, shown)
+    if isinstance(text, Problem):
+        return Document(shown, [], problems=[text])
     documents = yaml_document.parse(text, shown)
     if len(documents) == 1:
         return documents[0]
