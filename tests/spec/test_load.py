@@ -1,0 +1,306 @@
+"""Files to specs: what a file may be, what a project fills in, what variables are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imagepipe.errors import SpecError
+from imagepipe.spec.load import load, load_var_file, refuse
+from imagepipe.spec.models import ShellStep, TemplateStep
+from imagepipe.spec.variables import Given
+from imagepipe.values import Late
+
+from .conftest import BUILD, SOUND, Loader, messages
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"\n\n# only a comment\n", "the file is empty"),
+        (b"---\n---\n", "the file is empty"),
+        (b"null\n", "the file is empty"),
+        (b"\xff\xfei\x00m\x00", "not UTF-8: byte 0xff"),
+        (SOUND.encode() + b"description: caf\xe9\n", "not UTF-8: byte 0xe9"),
+        (SOUND.encode() + b"description: a\x00b\n", "character '\\x00' is not allowed in YAML"),
+        (b"\x7fELF\x02\x01\x01\x00", "character '\\x7f' is not allowed in YAML"),
+    ],
+    ids=["nothing", "comment", "separators", "null", "utf-16", "latin-1", "nul", "a program"],
+)
+def test_a_file_that_is_no_spec_is_said_in_one_line(loaded: Loader, content: bytes, message: str) -> None:
+    assert messages(loaded(content)) == [message]
+
+
+def test_a_byte_that_is_not_utf_8_has_its_place(loaded: Loader) -> None:
+    (problem,) = loaded(SOUND.encode() + b"description: caf\xe9\n").problems
+    assert problem.location() == "web.yaml:5:17"
+
+
+def test_a_huge_file_is_not_read_whole(tmp_path: Path) -> None:
+    file = tmp_path / "huge.yaml"
+    with file.open("wb") as stream:
+        stream.truncate(2**40)
+    (one,) = load([file], Given())
+    assert messages(one) == ["the file is larger than 4 MiB"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_spec(loaded: Loader) -> None:
+    one = loaded(b"\xef\xbb\xbf" + SOUND.encode() + b"nam: x\n")
+    (problem,) = one.problems
+    assert (problem.line, problem.column) == (5, 1)
+    assert loaded(b"\xef\xbb\xbf" + SOUND.encode()).problems == []
+
+
+def test_windows_line_ends_are_line_ends(loaded: Loader) -> None:
+    one = loaded((SOUND + "provision:\n  - shell: |\n      a\n      b\n").replace("\n", "\r\n").encode())
+    assert one.problems == []
+    step = one.steps[0].step
+    assert isinstance(step, ShellStep)
+    assert step.shell.inline == ("a\nb\n",)
+
+
+def test_a_file_that_is_not_there_cannot_be_read(tmp_path: Path) -> None:
+    (one,) = load([tmp_path / "none.yaml"], Given())
+    assert messages(one) == ["cannot be read: No such file or directory"]
+
+
+def test_a_folder_cannot_be_read(tmp_path: Path) -> None:
+    (one,) = load([tmp_path], Given())
+    assert messages(one) == ["cannot be read: Is a directory"]
+
+
+def test_a_sound_spec_has_no_problems(loaded: Loader) -> None:
+    one = loaded()
+    assert one.problems == []
+    assert one.checked().name == "web"
+    refuse([one])
+
+
+def test_refuse_raises_with_the_errors_and_without_the_warnings(loaded: Loader) -> None:
+    one = loaded("variables: {x: {default: a}}\nlaunch: {regoin: us-east-1}\n")
+    assert len(one.problems) == 2
+    with pytest.raises(SpecError) as caught:
+        refuse([one])
+    assert [problem.path for problem in caught.value.problems] == ["launch.regoin"]
+    assert caught.value.exit_code == 2
+
+
+def test_problems_of_a_spec_without_its_version_are_said_all_the_same(loaded: Loader) -> None:
+    one = loaded("name: web\nsource: {ami: x}\noutput: {nam: web-1}\n", whole=True)
+    assert [problem.path for problem in one.problems] == ["", "source.ami", "output.nam"]
+
+
+def test_late_names_stay_for_the_stage_and_the_rest_is_rendered_now(loaded: Loader) -> None:
+    one = loaded(
+        "variables: {who: {default: team}}\n"
+        "provision:\n  - shell: 'echo {{ var.who }} {{ source.id }}'\n  - shell: 'echo {{ var.who }}'\n"
+        "publish: {ssm_parameter: '/x/{{ region }}'}\n"
+    )
+    assert one.problems == []
+    first, second = (at.step for at in one.steps)
+    assert isinstance(first, ShellStep)
+    assert isinstance(second, ShellStep)
+    assert first.shell.inline is not None
+    assert isinstance(first.shell.inline[0], Late)
+    assert second.shell.inline == ("echo team",)
+    assert isinstance(one.checked().publish.ssm_parameter, Late)
+
+
+def test_a_template_file_may_use_loops_and_macros_of_its_own(loaded: Loader) -> None:
+    page = (
+        "{% macro row(x) %}<li>{{ x }} {{ kwargs }}</li>{% endmacro %}"
+        "{% for item in items %}{{ loop.index }}{{ row(item) }}{% endfor %}"
+        "{% set total = items | length %}{{ total }}{{ missing | default('none') }}{{ var.who }}"
+    )
+    one = loaded(
+        "variables: {who: {default: x}}\nprovision:\n  - template: {src: page.j2, dest: /a, vars: {items: [a, b]}}\n",
+        files={"page.j2": page},
+    )
+    assert one.problems == []
+    assert isinstance(one.steps[0].step, TemplateStep)
+
+
+def test_steps_of_a_provisioner_stand_where_it_is_used(loaded: Loader) -> None:
+    provisioner = (
+        "description: d\nparameters:\n  update: {type: boolean, description: d}\n"
+        "  items: {type: list, required: true, description: d}\n  note: {description: d}\n"
+        "steps:\n  - shell: \"echo {{ param.update }} {{ param.items | join(' ') }} <{{ param.note }}>\"\n"
+        "  - {shell: 'true', sudo: false, timeout: 1m}\n"
+    )
+    one = loaded(
+        "provision:\n  - shell: 'true'\n"
+        "  - {use: tool, with: {items: [a, b]}, sudo: true, timeout: 2m, env: {A: b}, when: region == 'x'}\n",
+        files={"provisioners/tool/provisioner.yaml": provisioner},
+    )
+    assert one.problems == []
+    assert [at.path for at in one.steps] == ["provision.0", "provision.1/tool.0", "provision.1/tool.1"]
+    first, second = one.steps[1].step, one.steps[2].step
+    assert isinstance(first, ShellStep)
+    assert first.shell.inline == ("echo False a b <>",)
+    assert (first.sudo, first.timeout, first.env) == (True, 120.0, {"A": "b"})
+    assert (second.sudo, second.timeout) == (False, 60.0)
+    assert one.steps[1].whens[0][0] == "region == 'x'"
+
+
+def test_a_provisioner_used_twice_has_its_problems_once(loaded: Loader) -> None:
+    one = loaded(
+        "provision: [{use: tool}, {use: tool}]\n",
+        files={"provisioners/tool/provisioner.yaml": "description: d\nsteps: [{shel: x}]\n"},
+    )
+    assert messages(one) == ["unknown key 'shel'; did you mean 'shell'?"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file is empty"),
+        ("a: [", "not YAML: "),
+        ("[]", "a provisioner is a mapping with description and steps"),
+        ("description: d\nsteps: []\n---\na: b\n", "a provisioner is one document"),
+    ],
+    ids=["empty", "not yaml", "list", "two"],
+)
+def test_a_broken_provisioner_is_a_problem_of_its_file(loaded: Loader, text: str, message: str) -> None:
+    one = loaded("provision: [{use: tool}]\n", files={"provisioners/tool/provisioner.yaml": text})
+    (problem,) = one.problems
+    assert problem.message.startswith(message)
+    assert problem.file == "provisioners/tool/provisioner.yaml"
+
+
+def test_a_provisioner_that_is_not_utf_8_is_said(loaded: Loader, tmp_path: Path) -> None:
+    (tmp_path / "provisioners/tool").mkdir(parents=True)
+    (tmp_path / "provisioners/tool/provisioner.yaml").write_bytes(b"description: caf\xe9\n")
+    assert messages(loaded("provision: [{use: tool}]\n")) == ["not UTF-8: byte 0xe9"]
+
+
+def test_a_default_of_another_kind_than_its_parameter_is_an_error(loaded: Loader) -> None:
+    text = "description: d\nparameters: {n: {type: integer, default: x, description: d}}\nsteps: [{shell: 'true'}]\n"
+    one = loaded("provision: [{use: tool}]\n", files={"provisioners/tool/provisioner.yaml": text})
+    assert messages(one) == ["the default of a parameter that is an integer, and this is 'x'"]
+
+
+PROJECT = """\
+imagepipe: 1
+defaults: {region: eu-west-1, instance_types: [m5.large], tags: {team: infra, cost: "1"}}
+"""
+
+
+def test_a_projects_defaults_fill_what_the_spec_leaves_out(loaded: Loader) -> None:
+    spec = loaded("", files={"imagepipe.yaml": PROJECT}).checked()
+    assert spec.launch.region == "eu-west-1"
+    assert spec.launch.instance_types == ("m5.large",)
+    assert spec.output.tags == {"team": "infra", "cost": "1"}
+
+
+def test_a_specs_own_word_wins_over_the_projects(loaded: Loader) -> None:
+    text = SOUND.replace("{name: web-1}", "{name: web-1, tags: {team: web}}")
+    text += "launch: {region: us-east-1, instance_types: [t3.small]}\n"
+    spec = loaded(text, whole=True, files={"imagepipe.yaml": PROJECT}).checked()
+    assert (spec.launch.region, spec.launch.instance_types) == ("us-east-1", ("t3.small",))
+    assert spec.output.tags == {"team": "web", "cost": "1"}
+
+
+def test_a_mistake_in_the_project_file_is_shown_there(loaded: Loader) -> None:
+    one = loaded("", files={"imagepipe.yaml": "imagepipe: 1\ndefaults: {regoin: eu-west-1}\n"})
+    (problem,) = one.problems
+    assert Path(problem.file).name == "imagepipe.yaml"
+    assert (problem.line, problem.column) == (2, 12)
+    assert "did you mean 'region'" in problem.message
+
+
+def test_a_default_region_is_checked_too(loaded: Loader) -> None:
+    one = loaded("", files={"imagepipe.yaml": "imagepipe: 1\ndefaults: {region: eu-wst-1}\n"})
+    (problem,) = one.problems
+    assert "unknown region 'eu-wst-1'; did you mean 'eu-west-1'?" in problem.message
+
+
+def test_an_unknown_region_is_accepted_where_the_project_says_so(loaded: Loader) -> None:
+    text = "launch: {region: mars-north-1}\n"
+    assert messages(loaded(text)) != []
+    assert messages(loaded(text, files={"imagepipe.yaml": "allow_unknown_region: true\n"})) == []
+
+
+def test_variables_are_rendered_in_the_order_of_who_has_the_last_word(loaded: Loader) -> None:
+    text = "variables: {x: {default: default, env: OWN}}\nprovision: [{shell: 'echo {{ var.x }}'}]\n"
+
+    def value(given: Given) -> object:
+        one = loaded(text, given=given, build=BUILD)
+        assert one.problems == []
+        return one.names["var"]["x"]
+
+    env = {"OWN": "own", "IMAGEPIPE_VAR_x": "prefixed"}
+    assert value(Given({"x": "line"}, {"x": "file"}, env)) == "line"
+    assert value(Given({}, {"x": "file"}, env)) == "file"
+    assert value(Given({}, {}, env)) == "prefixed"
+    assert value(Given({}, {}, {"OWN": "own"})) == "own"
+    assert value(Given()) == "default"
+
+
+def test_a_variable_without_a_value_is_an_error_in_a_build_only(loaded: Loader) -> None:
+    text = "variables: {x: {env: OWN}}\nprovision: [{shell: {script: '{{ var.x }}.sh'}}]\n"
+    assert loaded(text).problems == []
+    (problem,) = loaded(text, build=BUILD).problems
+    assert problem.message == "variable 'x' has no value"
+    assert problem.hint == "give it with --var x=…, --var-file, or in the environment as IMAGEPIPE_VAR_x, or OWN"
+
+
+def test_values_of_sensitive_variables_are_known_to_be_secret(loaded: Loader) -> None:
+    text = "variables: {t: {sensitive: true, env: T}, u: {sensitive: true, required: false}}\n"
+    text += "provision: [{shell: 'true', env: {T: '{{ var.t }}{{ var.u }}'}}]\n"
+    assert loaded(text, given=Given(environment={"T": "hunter2"})).secrets == {"hunter2"}
+
+
+def test_a_variable_that_only_a_condition_or_a_template_file_uses_is_used(loaded: Loader) -> None:
+    one = loaded(
+        "variables: {a: {default: x}, b: {default: x}, c: {default: x}}\nprovision:\n"
+        "  - {shell: 'true', when: var.a == 'x'}\n  - template: {src: t.j2, dest: /t}\n"
+        "  - {use: tool, with: {p: '{{ var.c }}'}}\n",
+        files={
+            "t.j2": "{{ var.b }}",
+            "provisioners/tool/provisioner.yaml": "description: d\nparameters: {p: {description: d}}\n"
+            "steps: [{shell: 'echo {{ param.p }}'}]\n",
+        },
+    )
+    assert one.problems == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n", "a variable file is one mapping of names to values"),
+        ("", "a variable file is one mapping of names to values"),
+        ("a: 1\n---\nb: 2\n", "a variable file is one mapping of names to values"),
+        ("a: [1]\n", "a variable's value is a text, a number or a boolean"),
+        (
+            "a: 012345670123\n",
+            'YAML 1.1 reads 012345670123 as the number 1402433619; write it in quotes: "012345670123"',
+        ),
+        ("a: [\n", "not YAML: "),
+        ("a: 1\na: 2\n", "key 'a' is there twice; first in line 1"),
+    ],
+    ids=["list", "empty", "two", "a list", "octal", "not yaml", "twice"],
+)
+def test_a_variable_file_with_a_mistake_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "v.yaml").write_text(text)
+    with pytest.raises(SpecError) as caught:
+        load_var_file(tmp_path / "v.yaml")
+    assert caught.value.problems[0].message.startswith(message)
+
+
+def test_a_variable_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="cannot be read"):
+        load_var_file(tmp_path / "none.yaml")
+
+
+def test_specs_in_several_files_know_one_another(tmp_path: Path) -> None:
+    base, web = tmp_path / "base.yaml", tmp_path / "web.yaml"
+    base.write_text("imagepipe: 1\nname: base\nsource: {image: web}\noutput: {name: image-a}\n")
+    web.write_text("imagepipe: 1\nname: web\nsource: {image: base}\noutput: {name: image-b}\n")
+    one, two = load([base, web], Given())
+    for spec in (one, two):
+        (message,) = messages(spec)
+        assert f"base at {base}:3:17" in message
+        assert f"web at {web}:3:17" in message
+        assert spec.spec is None

@@ -1,0 +1,74 @@
+"""What the language has and a build cannot do yet: each is said with its place, and nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imagepipe.spec.load import load
+from imagepipe.spec.not_yet import not_yet
+from imagepipe.spec.variables import Given
+
+from .conftest import SOUND, Loader
+
+STORE = """\
+imagepipe: 1
+name: web
+source: {ami: ami-0123456789abcdef0}
+output: {type: instance-store, name: web-1, bucket: mine, account: "123456789012", certificate: c, private_key: k}
+"""
+ENCRYPTED = SOUND.replace("{name: web-1}", "{name: web-1, encrypt: {kms_key: a, per_region: {us-west-2: b}}}")
+
+EACH = {
+    "source.ami.ssm": SOUND.replace("ami-0123456789abcdef0", "{ssm: /aws/service/debian}"),
+    "launch.subnets.1": SOUND + "launch: {subnets: [subnet-01234567, {tags: {a: b}}]}\n",
+    "launch.spot": SOUND + "launch: {spot: true}\n",
+    "launch.user_data": SOUND + "launch: {user_data: '#!/bin/sh'}\n",
+    "launch.ssh.host_key": SOUND + "launch: {ssh: {host_key: console}}\n",
+    "launch.ssh.bastion": SOUND + "launch: {ssh: {bastion: {host: b, user: u, private_key: k, host_key: h}}}\n",
+    "launch.volumes.0.tags": SOUND + "launch: {volumes: [{device: /dev/sdf, size_gib: 8, tags: {a: b}}]}\n",
+    "test": SOUND + "test: [{shell: 'true'}]\n",
+    "output.type": STORE,
+    "output.encrypt.per_region": ENCRYPTED + "publish: {regions: [us-west-2]}\n",
+    "output.block_devices": SOUND.replace("web-1}", "web-1, block_devices: [{device: /dev/sdf, size_gib: 8}]}"),
+    "output.on_name_taken": SOUND.replace("web-1}", "web-1, on_name_taken: replace}"),
+    "publish.share": SOUND + 'publish: {share: {accounts: ["123456789012"]}}\n',
+    "publish.ssm_parameter": SOUND + "publish: {ssm_parameter: /images/web}\n",
+    "publish.deprecate_after": SOUND + "publish: {deprecate_after: 90d}\n",
+    "publish.keep": SOUND + "publish: {keep: 5}\n",
+    "hygiene.allow": SOUND + "hygiene: {allow: [{path: /a, rule: key, reason: a test key}]}\n",
+}
+
+
+@pytest.mark.parametrize("path", EACH)
+def test_what_cannot_be_built_yet_is_said_where_it_stands(loaded: Loader, path: str) -> None:
+    one = loaded(EACH[path], whole=True, files={"c": "", "k": ""})
+    assert one.problems == []
+    (problem,) = not_yet(one)
+    assert (problem.path, problem.severity) == (path, "error")
+    assert "not yet" in problem.message
+    assert problem.line > 2
+
+
+def test_an_image_built_on_another_specs_cannot_be_built_yet(tmp_path: Path) -> None:
+    (tmp_path / "both.yaml").write_text(
+        SOUND + "---\nimagepipe: 1\nname: app\nsource: {image: web}\noutput: {name: app-1}\n"
+    )
+    web, app = load([tmp_path / "both.yaml"], Given())
+    assert not_yet(web) == []
+    (problem,) = not_yet(app, severity="warning")
+    assert (problem.path, problem.line, problem.severity) == ("source.image", 8, "warning")
+
+
+def test_a_spec_that_builds_has_nothing_to_say(loaded: Loader) -> None:
+    one = loaded(
+        "launch: {volumes: [{device: /dev/sdf, size_gib: 8, encrypted: true}], subnets: [subnet-01234567]}\n"
+        "publish: {regions: [us-west-2]}\n"
+    )
+    assert one.problems == []
+    assert not_yet(one) == []
+
+
+def test_a_spec_with_problems_has_those_first(loaded: Loader) -> None:
+    assert not_yet(loaded("launch: {spot: true, regoin: x}\n")) == []

@@ -1,0 +1,77 @@
+"""Where a variable's value comes from, and which values it may have."""
+
+from __future__ import annotations
+
+import pytest
+
+from imagepipe.spec.models import Scalar, Variable
+from imagepipe.spec.variables import Given, resolve
+
+
+def given(value: str) -> Given:
+    return Given(command_line={"x": value})
+
+
+@pytest.mark.parametrize(
+    ("default", "text", "value"),
+    [
+        ("a", "5", "5"),
+        (None, "5", "5"),
+        (1, "5", 5),
+        (1, "-5", -5),
+        (1.5, "5", 5.0),
+        (True, "false", False),
+        (False, "TRUE", True),
+    ],
+)
+def test_a_text_from_outside_becomes_what_the_default_is(default: Scalar | None, text: str, value: Scalar) -> None:
+    found = resolve({"x": Variable(default=default)}, given(text)).values["x"]
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(("default", "text"), [(1, "many"), (1, "1.5"), (1.5, "x"), (True, "yes"), (False, "1")])
+def test_a_text_of_another_kind_than_the_default_is_refused(default: Scalar, text: str) -> None:
+    resolved = resolve({"x": Variable(default=default)}, given(text))
+    assert resolved.values == {}
+    assert resolved.refused["x"] == f"'{text}' is not of the default's kind ({type(default).__name__})"
+
+
+def test_only_allowed_values_are_taken() -> None:
+    declared = {"x": Variable(default="prod", allowed=("prod", "test"))}
+    assert resolve(declared, given("test")).values == {"x": "test"}
+    assert resolve(declared, given("staging")).refused == {"x": "'staging' is not allowed; one of prod, test"}
+
+
+def test_an_allowed_number_may_come_as_a_text() -> None:
+    assert resolve({"x": Variable(allowed=(1, 2))}, given("2")).values == {"x": "2"}
+
+
+def test_a_refused_secret_is_not_shown() -> None:
+    declared = {
+        "x": Variable(sensitive=True, allowed=("a",)),
+        "y": Variable(sensitive=True, default=1),
+    }
+    refused = resolve(declared, Given({"x": "hunter2", "y": "hunter2"})).refused
+    assert set(refused) == {"x", "y"}
+    assert "hunter2" not in str(refused)
+
+
+def test_a_variable_that_is_not_required_is_the_empty_string() -> None:
+    resolved = resolve({"x": Variable(required=False)}, Given())
+    assert (resolved.values, resolved.missing) == ({"x": ""}, {})
+
+
+def test_a_variable_without_a_value_says_what_would_give_it_one() -> None:
+    resolved = resolve({"x": Variable(env="OWN")}, Given())
+    assert resolved.values == {}
+    assert "--var x=…" in resolved.missing["x"]
+    assert "OWN" in resolved.missing["x"]
+
+
+def test_an_empty_value_from_outside_is_a_value() -> None:
+    assert resolve({"x": Variable(default="a")}, given("")).values == {"x": ""}
+
+
+def test_the_environment_is_read_by_its_exact_name() -> None:
+    resolved = resolve({"x": Variable()}, Given(environment={"IMAGEPIPE_VAR_X": "no", "x": "no"}))
+    assert "x" in resolved.missing
