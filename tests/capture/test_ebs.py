@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from imagepipe.capture.ebs import CaptureEbs
+from imagepipe.capture.stop import GiveBack, Stop
+from imagepipe.cloud.tags import Labels
+from imagepipe.engine.journal import Lifetime
+from imagepipe.engine.stage import Ref
+from imagepipe.errors import CloudError
+from imagepipe.values import Image, Instance, Late, Sealed, Stopped
+from tests.account import Account
+from tests.local.gateway import harness
+
+
+def _instance(id: str) -> Instance:
+    return Instance(id, "us-east-1", "t3.small", "/dev/xvda", None)
+
+
+def _capture(account: Account, instance: str, **changes: Any) -> Image:
+    ec2 = account.cloud.client()
+    source = account.ec2.images.by_id(harness.base_image(ec2))
+    values: dict[str, Any] = {
+        "description": Late("from {{ source.name }}"),
+        "tags": {"team": "web", "where": Late("{{ region }}")},
+        "boot_mode": None,
+        "imds_v2": True,
+        **changes,
+    }
+    stage = CaptureEbs(account.ec2, Labels("r1", "web"), Ref("machine"), Ref("source"), Ref("names"), **values)
+    outputs = {"machine": Stopped(_instance(instance)), "source": source, "names": {"us-east-1": "web-1"}}
+    return stage.run(account.context(**outputs))
+
+
+def test_the_image_has_what_the_machine_had_and_what_the_spec_says(account: Account) -> None:
+    ec2 = account.cloud.client()
+    image = _capture(account, harness.stopped(ec2))
+    described = harness.image(ec2, image.id)
+    assert described["State"] == "available"
+    assert described["Name"] == "web-1"
+    assert described["Description"] == "from debian-12-amd64-20261123-local"
+    assert described["EnaSupport"] is True
+    assert described["ImdsSupport"] == "v2.0"
+    assert described["RootDeviceName"] == "/dev/xvda"
+    source = harness.image(ec2, harness.base_image(ec2))
+    for key in ("Architecture", "VirtualizationType", "BootMode", "SriovNetSupport"):
+        assert described.get(key) == source.get(key)
+    found = {tag["Key"]: tag["Value"] for tag in described["Tags"]}
+    assert (found["team"], found["where"], found["imagepipe:state"]) == ("web", "us-east-1", "unfinished")
+
+
+def test_all_volumes_are_captured_and_mapped_the_root_first(account: Account) -> None:
+    ec2 = account.cloud.client()
+    more = [{"DeviceName": device, "Ebs": {"VolumeSize": 1}} for device in ("/dev/sdf", "/dev/sdb")]
+    image = _capture(account, harness.stopped(ec2, BlockDeviceMappings=more))
+    mappings = harness.image(ec2, image.id)["BlockDeviceMappings"]
+    assert [m["DeviceName"] for m in mappings] == ["/dev/xvda", "/dev/sdb", "/dev/sdf"]
+    assert {m["Ebs"]["SnapshotId"] for m in mappings} == set(image.snapshots)
+
+
+def test_snapshots_are_claimed_before_their_image_so_that_undo_finds_them_free(account: Account) -> None:
+    image = _capture(account, harness.stopped(account.cloud.client()))
+    kinds = [(claim.kind, claim.lifetime) for claim in account.journal.claims()]
+    assert kinds == [("snapshots", Lifetime.PRODUCT), ("image", Lifetime.PRODUCT)]
+    for claim in reversed(account.journal.claims()):
+        account.holdings.undoers()[claim.kind](claim)
+    assert account.ec2.images.own_named(image.name) == []
+    assert account.ec2.images.describe_snapshots(list(image.snapshots)) == {}
+
+
+def test_an_image_that_goes_to_failed_says_why(account: Account) -> None:
+    instance = harness.stopped(account.cloud.client())
+    account.fault("fail", "RegisterImage", message="the disk is bad")
+    with pytest.raises(CloudError, match="went to failed"):
+        _capture(account, instance)
+
+
+def test_a_machine_that_was_terminated_meanwhile_is_no_stopped_one(account: Account) -> None:
+    ec2 = account.cloud.client()
+    instance = harness.running(ec2)
+    ec2.terminate_instances(InstanceIds=[instance])
+    with pytest.raises(CloudError):
+        Stop(account.ec2, Ref("machine")).run(account.context(machine=Sealed(_instance(instance))))
+
+
+def test_the_instance_is_given_back_and_its_claim_released(account: Account) -> None:
+    instance = harness.stopped(account.cloud.client())
+    claim = account.journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch")
+    account.journal.bind(claim, instance)
+    outputs = {"instance": _instance(instance), "image": Image("ami-1", "us-east-1", "x", ())}
+    GiveBack(account.ec2, Ref("instance"), Ref("image")).run(account.context(**outputs))
+    assert harness.state(account.cloud.client(), instance) == "terminated"
+    assert not any(claim.is_open() for claim in account.journal.claims())

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+
+from imagepipe.engine import events as ev
+from imagepipe.report.console import ConsoleReport
+
+START = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+def _printed(*events: ev.AnyEvent) -> str:
+    out = io.StringIO()
+    report = ConsoleReport(out)
+    for event in events:
+        report(event)
+    return out.getvalue()
+
+
+def test_a_log_has_a_line_for_each_thing_and_no_colours_in_a_file() -> None:
+    printed = _printed(
+        ev.RunStarted(START, "7f3a", ("web",)),
+        ev.StageStarted(START + timedelta(seconds=1), "7f3a", "launch", "launch t3.small in us-east-1"),
+        ev.StageFinished(START + timedelta(seconds=2.5), "7f3a", "launch", 1.5, "i-1"),
+    )
+    assert printed == (
+        "    0.0s  run             7f3a: web\n"
+        "    1.0s  launch          launch t3.small in us-east-1\n"
+        "    2.5s  launch          done in 1.5 s: i-1\n"
+    )
+
+
+def test_what_a_machine_says_cannot_drive_the_terminal() -> None:
+    printed = _printed(ev.Line(START, "r", "step-1", "out", "\x1b[2Jcleared\x07 [bold]not markup[/bold]"))
+    assert "\x1b" not in printed
+    assert "\x07" not in printed
+    assert "[bold]not markup[/bold]" in printed
+
+
+def test_the_same_progress_again_is_no_news() -> None:
+    printed = _printed(*(ev.Progress(START, "r", "s", "50 %") for _ in range(5)))
+    assert printed.count("50 %") == 1
+
+
+def test_a_long_line_is_not_broken() -> None:
+    assert "x" * 500 in _printed(ev.Line(START, "r", "s", "out", "x" * 500))

@@ -1,0 +1,162 @@
+"""The recipe: what the graph of every sample spec has, and in which order."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from imagepipe.capture.ebs import CaptureEbs
+from imagepipe.clock import SystemClock
+from imagepipe.cloud.ec2 import Regions
+from imagepipe.cloud.session import Access, Session
+from imagepipe.communicator.ssh import Connections
+from imagepipe.engine.graph import Graph
+from imagepipe.launch.machine import Launch
+from imagepipe.pipeline import Tools, plan
+from imagepipe.provision.reboot import RebootMachine
+from imagepipe.provision.shell import RunShell
+from imagepipe.provision.step import Step
+from imagepipe.publish.copy import CopyLimits, CopyToRegion
+from imagepipe.spec.load import Build, LoadedSpec, load, refuse
+from imagepipe.spec.variables import Given
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLES = sorted((ROOT / "specs").glob("*.yaml"))
+BUILD = Build("b1", "20261123T000000Z", "c0ffee")
+
+
+def _loaded(*files: Path, **variables: str) -> list[LoadedSpec]:
+    loaded = load(files, Given(command_line=variables), build=BUILD)
+    refuse(loaded)
+    return loaded
+
+
+def _graph(loaded: list[LoadedSpec], folder: Path) -> Graph:
+    access = Access(region="us-east-1", access_key_id="x", secret_access_key="y")
+    regions = Regions(Session(access), SystemClock())
+    tools = Tools(regions, Connections(), CopyLimits(), folder, "r1")
+    graph, _ = plan(loaded, tools, region=lambda spec: spec.launch.region or "us-east-1")
+    return graph
+
+
+def _spec(folder: Path, steps: str, more: str = "") -> Path:
+    path = folder / "spec.yaml"
+    path.write_text(
+        "imagepipe: 1\nname: x\nvariables: {flag: {default: yes it is}}\nsource: {ami: ami-12345678}\n"
+        f"provision:\n{steps}\noutput: {{name: xyz}}\n{more}"
+    )
+    return path
+
+
+def test_there_are_samples() -> None:
+    assert len(SAMPLES) >= 3
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
+def test_every_step_lies_between_launch_and_capture_in_its_order(sample: Path, tmp_path: Path) -> None:
+    loaded = _loaded(sample)
+    graph = _graph(loaded, tmp_path)
+    [launch] = [n for n, s in graph.stages.items() if isinstance(s, Launch)]
+    [capture] = [n for n, s in graph.stages.items() if isinstance(s, CaptureEbs)]
+    steps = [n for n in graph.order() if isinstance(graph.stages[n], Step)]
+    before = graph.before(capture)
+    for earlier, later in pairwise(steps):
+        assert earlier in graph.before(later)
+    assert all(launch in graph.before(step) and step in before for step in steps)
+    decided = [at for at in loaded[0].steps if at.whens == ()]
+    assert len(steps) >= len(decided) - 1
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
+def test_nothing_is_launched_before_the_names_are_known_to_be_free(sample: Path, tmp_path: Path) -> None:
+    graph = _graph(_loaded(sample), tmp_path)
+    assert {"names", "source", "key", "network"} <= graph.before("launch")
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
+def test_nothing_is_kept_before_every_copy_is_there_and_the_instance_is_gone(sample: Path, tmp_path: Path) -> None:
+    graph = _graph(_loaded(sample), tmp_path)
+    copies = {n for n, s in graph.stages.items() if isinstance(s, CopyToRegion)}
+    assert copies | {"capture", "give-back", "scrub", "stop"} <= graph.before("keep")
+
+
+def test_copies_need_the_image_and_not_one_another(tmp_path: Path) -> None:
+    more = "launch: {region: us-east-1}\npublish: {regions: [us-west-2, eu-west-1, us-east-1]}\n"
+    graph = _graph(_loaded(_spec(tmp_path, "- shell: a", more)), tmp_path)
+    copies = [n for n, s in graph.stages.items() if isinstance(s, CopyToRegion)]
+    assert copies == ["copy-us-west-2", "copy-eu-west-1"], "the launch region keeps its own image"
+    assert all(not graph.before(one) & set(copies) for one in copies)
+
+
+def test_several_specs_share_no_stage(tmp_path: Path) -> None:
+    graph = _graph(_loaded(*SAMPLES), tmp_path)
+    for name in graph.order():
+        spec = name.partition("/")[0]
+        assert all(other.startswith(f"{spec}/") for other in graph.before(name))
+
+
+def test_a_step_whose_when_is_false_already_is_left_out_and_a_late_one_is_not(tmp_path: Path) -> None:
+    steps = """\
+- {shell: never, when: var.flag == 'no'}
+- {shell: always, when: var.flag == 'yes it is'}
+- {shell: perhaps, when: source.owner == 'self' and var.flag}
+"""
+    graph = _graph(_loaded(_spec(tmp_path, steps)), tmp_path)
+    found = [s for s in graph.stages.values() if isinstance(s, RunShell)]
+    assert [s.title() for s in found] == ["always", "perhaps"]
+    assert [len(s.options.when) for s in found] == [0, 1]
+
+
+def test_options_reach_their_stage(tmp_path: Path) -> None:
+    steps = """\
+- shell: {inline: [a, b], args: [x], interpreter: /bin/dash}
+  name: called
+  timeout: 90s
+  retries: 3
+  sudo: true
+  exit_codes: [0, 2]
+  on_disconnect: expected
+  rerun: safe
+  env: {A: b}
+- reboot: {timeout: 2m}
+"""
+    graph = _graph(_loaded(_spec(tmp_path, steps)), tmp_path)
+    shell, reboot = graph.stages["step-1"], graph.stages["step-2"]
+    assert isinstance(shell, RunShell)
+    assert isinstance(reboot, RebootMachine)
+    assert (shell.script, shell.args, shell.interpreter) == (("a", "b"), ("x",), "/bin/dash")
+    options = shell.options
+    assert (options.title, options.timeout_seconds, options.retries, options.sudo) == ("called", 90.0, 3, True)
+    assert (options.exit_codes, options.disconnect_expected, options.rerun_safe) == ((0, 2), True, True)
+    assert options.env == {"A": "b"}
+    assert options.where.endswith("spec.yaml:6")
+    assert reboot.timeout_seconds == 120.0
+
+
+def test_a_provisioners_options_come_from_its_use_where_it_says_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "provisioners" / "p"
+    folder.mkdir(parents=True)
+    (folder / "provisioner.yaml").write_text(
+        "description: d\nsteps:\n- {shell: one, timeout: 10s}\n- {shell: two, sudo: false, env: {A: inner}}\n"
+    )
+    steps = "- {use: p, sudo: true, timeout: 20s, env: {A: outer, B: outer}}\n"
+    graph = _graph(_loaded(_spec(tmp_path, steps)), tmp_path)
+    one, two = (s for s in graph.stages.values() if isinstance(s, RunShell))
+    assert (one.options.sudo, one.options.timeout_seconds, one.options.env) == (
+        True,
+        10.0,
+        {"A": "outer", "B": "outer"},
+    )
+    assert (two.options.sudo, two.options.timeout_seconds) == (False, 20.0)
+    assert two.options.env == {"A": "inner", "B": "outer"}
+
+
+def test_no_secret_is_in_a_stages_text(tmp_path: Path) -> None:
+    path = _spec(
+        tmp_path, "- {shell: 'x {{ source.id }}', env: {T: '{{ var.token }} {{ region }}', U: '{{ var.token }}'}}"
+    )
+    path.write_text(path.read_text().replace("flag: {default: yes it is}", "token: {sensitive: true}"))
+    graph = _graph(_loaded(path, token="hunter2"), tmp_path)
+    assert "hunter2" not in repr(graph.stages)
