@@ -184,6 +184,9 @@ def _from_yaml_error(error: yaml.MarkedYAMLError, file: str, lines: list[str]) -
     message = f"not YAML: {error.problem or error.context or 'cannot be read'}"
     if error.context and error.problem and error.context_mark:
         message += f" ({error.context}, line {error.context_mark.line + 1})"
+    while line > 1 and (line > len(lines) or not lines[line - 1].strip()):  # the end of the file: what came before it
+        line -= 1
+        column = len(lines[line - 1].rstrip()) + 1 if line <= len(lines) else 1
     document = Document(file, lines)
     excerpt = lines[line - 1] if 0 < line <= len(lines) else ""
     document.problems.append(document.at(Mark(line, column, 1), message, hint=_yaml_hint(message, excerpt, column)))
