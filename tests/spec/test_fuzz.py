@@ -1,0 +1,249 @@
+"""Whatever a file holds: an answer soon, no exception but SpecError, and every problem within its file."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from imagepipe.errors import Problem, SpecError
+from imagepipe.render import RenderError, names_in_expression, names_used, render
+from imagepipe.spec.document import _BREAK, parse
+from imagepipe.spec.load import load, load_var_file
+from imagepipe.spec.not_yet import not_yet
+from imagepipe.spec.variables import Given
+
+from .conftest import BUILD
+
+CASES = Path(__file__).resolve().parent.parent / "cases" / "spec"
+SEEDS = sorted(path.read_text(encoding="utf-8") for path in CASES.glob("*.yaml"))
+KNOWN = sorted(
+    [
+        "imagepipe",
+        "name",
+        "description",
+        "variables",
+        "source",
+        "launch",
+        "provision",
+        "test",
+        "output",
+        "publish",
+        "hygiene",
+        "ami",
+        "image",
+        "owners",
+        "region",
+        "instance_types",
+        "subnets",
+        "volumes",
+        "ssh",
+        "user",
+        "shell",
+        "file",
+        "template",
+        "reboot",
+        "use",
+        "with",
+        "when",
+        "env",
+        "sudo",
+        "timeout",
+        "retries",
+        "inline",
+        "script",
+        "args",
+        "src",
+        "dest",
+        "mode",
+        "owner",
+        "vars",
+        "type",
+        "tags",
+        "regions",
+        "share",
+        "default",
+        "allowed",
+        "sensitive",
+        "required",
+        "device",
+        "size_gib",
+        "iops",
+        "throughput",
+        "encrypt",
+        "kms_key",
+        "per_region",
+    ]
+)
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=12),
+    st.sampled_from(
+        ["{{ var.x }}", "{{ source.id }}", "{{ region }}", "{{", "{% if %}", "us-east-1", "5m", "0644", "ami-01234567"]
+    ),
+)
+WORDS = [
+    *[
+        "{{",
+        "}}",
+        "{%",
+        "%}",
+        "{#",
+        "#}",
+        "var",
+        ".x",
+        "['x']",
+        "|",
+        "join",
+        "(",
+        ")",
+        "endfor",
+        "if",
+        "endif",
+        "'s'",
+        "1",
+        "~",
+        "+",
+        "*",
+        "**",
+        "%",
+        "is",
+        "defined",
+        "endmacro",
+        "loop",
+        ",",
+        "-",
+    ],
+    *["raw", "endraw", "[", "]", "{", "}", ":", "not", "block", "endblock", "import", "import'x'as'y'", "\n"],
+    *("for a in ", "set a = ", "macro m() ", " ", "\n"),
+]
+KEYS = st.one_of(st.sampled_from(KNOWN), st.text(max_size=5))
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(KEYS, inner, max_size=5)),
+    max_leaves=20,
+)
+EXAMPLES = int(os.environ.get("IMAGEPIPE_FUZZ_EXAMPLES", "150"))
+"""Given, the examples are others each time; else always the same, so that a red run is red for everybody."""
+BOUNDED = settings(
+    max_examples=EXAMPLES,
+    deadline=None,  # other work on the machine must not fail a test; pytest's own time limit is the runner's
+    derandomize="IMAGEPIPE_FUZZ_EXAMPLES" not in os.environ,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def check(problem: Problem, text: str, file: str) -> None:
+    assert problem.message
+    assert problem.text()
+    if problem.file != file:
+        return
+    lines = _BREAK.split(text)
+    assert 0 <= problem.line <= len(lines)
+    if problem.line:
+        assert 1 <= problem.column <= len(lines[problem.line - 1]) + 1
+        assert problem.length >= 1
+
+
+def check_all(folder: Path, text: str) -> None:
+    file = folder / "fuzz.yaml"
+    file.write_text(text, encoding="utf-8", newline="")
+    text = text.removeprefix("\ufeff")
+    for build in (None, BUILD):
+        for one in load([file], Given(), build=build):
+            for problem in [*one.problems, *not_yet(one)]:
+                check(problem, text, str(file))
+
+
+@BOUNDED
+@given(text=st.text(max_size=200))
+def test_any_text_is_parsed_or_refused(text: str) -> None:
+    for document in parse(text, "x"):
+        for problem in document.problems:
+            check(problem, text, "x")
+
+
+@BOUNDED
+@given(text=st.text(alphabet="ab01:-?[]{},&*!|>'\"%@`#~<\n \t.", max_size=60))
+def test_any_punctuation_is_parsed_or_refused(text: str) -> None:
+    for document in parse(text, "x"):
+        for problem in document.problems:
+            check(problem, text, "x")
+
+
+@BOUNDED
+@given(raw=st.binary(max_size=100))
+def test_any_bytes_are_read_or_refused(tmp_path: Path, raw: bytes) -> None:
+    file = tmp_path / "fuzz.yaml"
+    file.write_bytes(raw)
+    load([file], Given())
+    try:
+        load_var_file(file)
+    except SpecError:
+        return
+
+
+@BOUNDED
+@given(
+    part=st.dictionaries(KEYS, VALUES, max_size=6),
+    source=st.one_of(st.just({"ami": "ami-01234567"}), VALUES),
+    output=st.one_of(st.just({"name": "web-1"}), VALUES),
+)
+def test_any_values_make_a_spec_or_problems(tmp_path: Path, part: Any, source: Any, output: Any) -> None:
+    spec = {"imagepipe": 1, "name": "x", "source": source, "output": output, **part}
+    # JSON is YAML but for a few numbers (NaN), which are texts then.
+    check_all(tmp_path, json.dumps(spec, ensure_ascii=True, indent=random.Random(0).choice([None, 1])))
+
+
+@BOUNDED
+@given(seed=st.sampled_from(SEEDS), data=st.data())
+def test_a_spec_with_a_slip_of_the_hand_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: str, data: st.DataObject
+) -> None:
+    """A character lost, doubled or put in somewhere; a line lost or moved."""
+    lines = seed.split("\n")
+    at = data.draw(st.integers(0, len(lines) - 1))
+    line = lines[at]
+    match data.draw(st.sampled_from(["drop", "double", "insert", "lose a line", "indent", "cut"])):
+        case "drop" if line:
+            column = data.draw(st.integers(0, len(line) - 1))
+            lines[at] = line[:column] + line[column + 1 :]
+        case "double":
+            lines.insert(at, line)
+        case "insert":
+            column = data.draw(st.integers(0, len(line)))
+            lines[at] = (
+                line[:column] + data.draw(st.sampled_from(list("{}[]:,'\"&*!|>%@` \t-?#0\u2028"))) + line[column:]
+            )
+        case "lose a line":
+            del lines[at]
+        case "indent":
+            lines[at] = " " + line
+        case "cut":
+            del lines[at + 1 :]
+    check_all(tmp_path, "\n".join(lines))
+
+
+@BOUNDED
+@given(
+    text=st.lists(
+        st.sampled_from(WORDS),
+        max_size=14,
+    ).map("".join)
+)
+def test_any_template_is_rendered_or_refused(text: str) -> None:
+    for read in (names_used, names_in_expression, lambda one: render(one, {"var": {"x": "a"}})):
+        try:
+            read(text)
+        except RenderError:
+            continue
