@@ -11,6 +11,7 @@ import pytest
 
 from imagepipe.local import control
 from tests.machine.bakery import Bakery, kill, until
+from tests.machine.guests import leftovers
 
 pytestmark = pytest.mark.machine
 
@@ -49,7 +50,7 @@ MOMENTS: dict[str, tuple[dict[str, Any] | None, Callable[[Bakery], bool | None]]
 def test_after_kill_9_clean_leaves_the_account_as_it_was(fresh_bakery: Bakery, moment: str) -> None:
     bakery = fresh_bakery
     fault, came = MOMENTS[moment]
-    before = bakery.inventory()
+    before, machines_before = bakery.inventory(), leftovers(bakery.folder)
     spec = bakery.spec("killed", STEP)
     if fault:
         bakery.admin("POST", "faults", fault)
@@ -68,6 +69,7 @@ def test_after_kill_9_clean_leaves_the_account_as_it_was(fresh_bakery: Bakery, m
 
     assert cleaned.code == 0, cleaned.err
     assert bakery.inventory() == before
+    assert leftovers(bakery.folder) == machines_before, "no process, mount, loop device or group more than before"
     assert not list(bakery.runs.glob("*/id_ed25519*")), "the run's private key is gone"
     again = bakery("clean", run, "--local")
     assert (again.code, again.out) == (0, "nothing to give back\n")
