@@ -46,12 +46,12 @@ def open_store(root: Path | None) -> Store:
 @click.pass_obj
 def serve(root: Path | None, port: int | None, env_only: bool) -> None:
     """Keep the cloud up in the foreground, for the AWS CLI, Packer and others."""
+    from imagepipe.local import control
     from imagepipe.local import serve as server
-    from imagepipe.local import serving
 
     store = open_store(root)
     stop = threading.Event()
-    if found := serving.current(store):
+    if found := control.find(store):
         server.set_on_signals(stop)
         _stay_with(store, found, port, env_only, stop)
         return

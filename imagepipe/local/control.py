@@ -26,6 +26,7 @@ SERVER = (sys.executable, "-m", "imagepipe.local.serve")
 REGION = "us-east-1"
 START_SECONDS = 60.0  # measured 2 s; machines to adopt and a loaded computer take more
 ASK_SECONDS = 20.0
+PROBE_SECONDS = 5.0  # an answer takes milliseconds; a process that was just killed gives none
 STOP_SECONDS = 120.0  # machines power off in order
 
 Progress = Callable[[str], None]
@@ -67,13 +68,13 @@ def connect(
     process, where it can be seen and interrupted. Raises LocalCloudError.
     """
     with held(store.clients, fcntl.LOCK_SH):
-        found = _find(store) or _start(store, progress, prepare or _prepare, command)
+        found = find(store) or _start(store, progress, prepare or _prepare, command)
         yield _cloud(store, found)
 
 
 def status(store: Store) -> Status | None:
     """What the store's cloud says of itself; None if it does not run."""
-    found = _find(store)
+    found = find(store)
     return None if found is None else _status(store, found)
 
 
@@ -82,7 +83,7 @@ def stop(store: Store, *, terminate: Callable[[LocalCloud], None] | None = None)
 
     With instances it refuses, unless it is told how to terminate them. Raises LocalCloudError.
     """
-    found = _find(store)
+    found = find(store)
     if found is None:
         return False
     instances = _status(store, found).instances
@@ -126,22 +127,34 @@ def _cloud(store: Store, found: Serving) -> LocalCloud:
     return LocalCloud(found.endpoint_url, keys.access_key_id, keys.secret_access_key, REGION)
 
 
-def _find(store: Store) -> Serving | None:
-    """The process that serves; one that is about to is waited for."""
+def find(store: Store) -> Serving | None:
+    """The process that serves, and answers; one that is about to is waited for. Raises LocalCloudError."""
     end = time.monotonic() + START_SECONDS
     while is_locked(store.lock):
-        if found := serving.current(store):
+        if found := _answering(store):
             return found
         if is_locked(store.starting):
             # Its starter hears at once what becomes of it, and we after it.
             return None
         if time.monotonic() > end:
             raise LocalCloudError(
-                f"waiting for the local cloud of {store.root}: it runs, but does not listen",
+                f"waiting for the local cloud of {store.root}: it runs, but does not answer",
                 hint=f"its log is {store.log}",
             )
         time.sleep(0.02)
     return None
+
+
+def _answering(store: Store) -> Serving | None:
+    """The process that serves, if it answers: one that was just killed is there, and keeps its lock, for a moment."""
+    found = serving.current(store)
+    if found is None:
+        return None
+    try:
+        _ask(store, found, "alive", within=PROBE_SECONDS)
+    except LocalCloudError:
+        return None
+    return found
 
 
 def _start(store: Store, progress: Progress, prepare: Prepare, command: Sequence[str]) -> Serving:
@@ -157,7 +170,7 @@ def _start(store: Store, progress: Progress, prepare: Prepare, command: Sequence
 def _start_alone(store: Store, progress: Progress, prepare: Prepare, command: Sequence[str]) -> Serving:
     end = time.monotonic() + START_SECONDS
     while is_locked(store.lock):  # somebody was faster, or his starter died: either way it will listen, or end
-        if found := serving.current(store):
+        if found := _answering(store):
             return found
         if time.monotonic() > end:
             break
@@ -169,7 +182,12 @@ def _start_alone(store: Store, progress: Progress, prepare: Prepare, command: Se
         arguments = [f"--store={store.root}", f"--base-cache={store.base_cache}", f"--ready-fd={answer_end}"]
         # The command detaches itself: its first process ends at once.
         detaching = subprocess.Popen(
-            [*command, *arguments], stdin=subprocess.DEVNULL, pass_fds=(answer_end,), env=environment, cwd="/"
+            [*command, *arguments],
+            stdin=subprocess.DEVNULL,
+            pass_fds=(answer_end,),
+            env=environment,
+            cwd="/",
+            start_new_session=True,  # or a Ctrl-C while it loads would reach it too
         )
         os.close(answer_end)
         answer_end = -1
@@ -203,7 +221,7 @@ def _read_answer(answer: int, store: Store) -> dict[str, Any]:
     return said
 
 
-def _ask(store: Store, found: Serving, what: str) -> dict[str, Any]:
+def _ask(store: Store, found: Serving, what: str, *, within: float = ASK_SECONDS) -> dict[str, Any]:
     request = urllib.request.Request(  # noqa: S310 a literal http URL
         f"{found.endpoint_url}{serving.PREFIX}{what}",
         method="POST",
@@ -212,7 +230,7 @@ def _ask(store: Store, found: Serving, what: str) -> dict[str, Any]:
     # No proxy stands between us and our own loopback.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with direct.open(request, timeout=ASK_SECONDS) as response:
+        with direct.open(request, timeout=within) as response:
             said: dict[str, Any] = json.load(response)
             return said
     except (OSError, ValueError) as problem:

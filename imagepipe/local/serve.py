@@ -271,7 +271,7 @@ class _Doors:
             return _answer(start_response, "404 Not Found", {"error": f"no {unknown}"})
 
     def _do(self, what: str) -> Mapping[str, Any]:
-        return {"status": self._status}[what]()
+        return {"status": self._status, "alive": dict[str, Any]}[what]()
 
     def _status(self) -> Mapping[str, Any]:
         return {

@@ -143,6 +143,19 @@ def test_after_a_kill_the_next_client_starts_another_on_the_same_port(store: Sto
             assert fetch(cloud.endpoint_url) == b"hello"
 
 
+def test_a_process_that_no_longer_answers_is_not_handed_out(store: Store) -> None:
+    with connect(store) as cloud:
+        pid = serving_pid(store)
+        os.kill(pid, signal.SIGSTOP)  # as one that was sent SIGKILL and has not died yet: there, with its lock
+        killer = threading.Timer(0.5, os.kill, (pid, signal.SIGKILL))
+        killer.start()
+        with connect(store) as again:
+            assert serving_pid(store) != pid
+            assert fetch(again.endpoint_url) == b"hello"
+            assert again.endpoint_url == cloud.endpoint_url
+        killer.join()
+
+
 def test_it_comes_back_on_the_same_port_after_an_orderly_end(store: Store) -> None:
     with connect(store) as cloud:
         control.stop(store)

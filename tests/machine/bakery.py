@@ -69,6 +69,7 @@ class Bakery:
     store: Store
     cloud: LocalCloud
     env: dict[str, str] = field(default_factory=dict)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         kept = ("PATH", "HOME", "LANG", "SSL_CERT_FILE")
@@ -96,7 +97,7 @@ class Bakery:
 
     def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
         """The command, going on in a process group of its own."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "imagepipe.cli.main", *args],
             cwd=self.folder,
             env={**self.env, **env},
@@ -105,6 +106,14 @@ class Bakery:
             text=True,
             start_new_session=True,
         )
+        self.started.append(process)
+        return process
+
+    def end(self) -> None:
+        """Kill what a failed test left going on."""
+        for process in self.started:
+            if process.poll() is None:
+                kill(process)
 
     def __call__(self, *args: str, **env: str) -> Baked:
         """The command, to its end."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from imagepipe.cli.local import terminate_everything
-from imagepipe.local import control
+from imagepipe.local import control, serving
 from imagepipe.local.base import BaseImage, ensure_base
 from imagepipe.local.disks import Disks
 from imagepipe.local.machines.api import Disk, Machine, Seed
@@ -95,9 +96,25 @@ def _bakery(folder: Path, base_cache: Path) -> Iterator[Bakery]:
     store = Store.open(folder / "store", base_cache=base_cache)
     ensure_base(store, lambda line: None)
     with control.connect(store) as cloud:
-        yield Bakery(folder, store, cloud)
-        control.stop(store, terminate=terminate_everything)
+        bakery = Bakery(folder, store, cloud)
+        yield bakery
+        bakery.end()
+        _end_cloud(store)
     shutil.rmtree(store.disks, ignore_errors=True)
+
+
+def _end_cloud(store: Store) -> None:
+    """End a cloud and its machines, though a test has killed it; by force where it does not do it itself."""
+    try:
+        with control.connect(store):  # one that was killed adopts its machines, and can then terminate them
+            control.stop(store, terminate=terminate_everything)
+    finally:
+        if left := serving.current(store):
+            os.kill(left.pid, signal.SIGKILL)
+        driver = ContainerDriver(store.machines)
+        for machine_id in driver.running():
+            driver.stop(machine_id, force=True)
+        driver.close()
 
 
 @pytest.fixture(scope="session")
@@ -106,10 +123,12 @@ def shared_cloud(tmp_path_factory: pytest.TempPathFactory, base_cache: Path) -> 
 
 
 @pytest.fixture
-def bakery(shared_cloud: Bakery, tmp_path: Path) -> Bakery:
+def bakery(shared_cloud: Bakery, tmp_path: Path) -> Iterator[Bakery]:
     """imagepipe on the cloud that the tests share, with a state of the test's own."""
     shared_cloud.admin("DELETE", "faults")
-    return Bakery(tmp_path, shared_cloud.store, shared_cloud.cloud)
+    bakery = Bakery(tmp_path, shared_cloud.store, shared_cloud.cloud)
+    yield bakery
+    bakery.end()
 
 
 @pytest.fixture
