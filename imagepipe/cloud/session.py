@@ -7,6 +7,7 @@ from threading import Lock
 from typing import Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
 
 from imagepipe import __version__
@@ -17,6 +18,8 @@ CONNECT_SECONDS = 10
 READ_SECONDS = 60
 ATTEMPTS = 5
 """Standard mode: 4 more tries after the first, 20 s between them at most."""
+_NO_PROFILE = {"profile": (None, None, None, None)}
+"""In place of botocore's own entry, which reads AWS_PROFILE: a profile that there is not would be an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +32,27 @@ class Access:
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
 
+    @property
+    def is_local(self) -> bool:
+        """On this machine: neither the user's AWS profile nor a proxy has a part in it."""
+        return self.access_key_id is not None
+
 
 class Session:
     """Makes clients. Safe from any thread; clients are shared."""
 
     def __init__(self, access: Access) -> None:
         with doing("opening an AWS session"):
+            core = botocore.session.Session(session_vars=_NO_PROFILE if access.is_local else None)
             self._session = boto3.Session(
+                botocore_session=core,
                 profile_name=access.profile,
                 region_name=access.region,
                 aws_access_key_id=access.access_key_id,
                 aws_secret_access_key=access.secret_access_key,
             )
         self.endpoint_url = access.endpoint_url
+        self._proxies: dict[str, str] | None = {} if access.is_local else None
         self._clients: dict[tuple[str, str, bool], Any] = {}
         self._lock = Lock()
 
@@ -76,6 +87,7 @@ class Session:
             read_timeout=READ_SECONDS,
             retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=32,
+            proxies=self._proxies,
             # boto3 signs URLs with version 2 in some regions otherwise, which binds neither ACL nor checksum.
             signature_version="s3v4" if service == "s3" else None,
         )

@@ -1,0 +1,35 @@
+"""Whose environment a session heeds: the user's for AWS, nobody's for the local cloud."""
+
+from __future__ import annotations
+
+import pytest
+
+from imagepipe.cloud.session import Access, Session
+from imagepipe.errors import CloudError
+from tests.account import Account
+from tests.local.gateway.harness import KEY_ID, SECRET
+
+
+@pytest.fixture
+def hostile_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profile that there is not, and a proxy where nobody listens."""
+    monkeypatch.setenv("AWS_PROFILE", "nope")
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_local_cloud_is_reached_past_the_users_profile_and_proxy(
+    account: Account, hostile_environment: None
+) -> None:
+    access = Access(
+        endpoint_url=account.cloud.endpoint, region="us-east-1", access_key_id=KEY_ID, secret_access_key=SECRET
+    )
+    client = Session(access).client("ec2", "us-east-1", retries=False)
+    assert client.describe_regions()["Regions"]
+
+
+def test_aws_is_reached_with_the_users_profile(hostile_environment: None) -> None:
+    with pytest.raises(CloudError, match=r"profile .nope. could not be found"):
+        Session(Access(region="us-east-1"))
