@@ -17,6 +17,7 @@ from imagepipe.cloud.tags import Labels
 from imagepipe.communicator.ssh import Connections
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.stage import Ref
+from imagepipe.errors import UsageError
 from imagepipe.launch.access import Key, MakeGroup, MakeKey, Network, UseGroups, UseKey
 from imagepipe.launch.connect import AwaitSsh
 from imagepipe.launch.machine import DeviceWanted, Launch
@@ -66,6 +67,7 @@ class Baked:
 
 def plan(specs: Sequence[LoadedSpec], tools: Tools, *, region: Callable[[Spec], str]) -> tuple[Graph, list[Baked]]:
     """One graph for all specs. Their stages share nothing but tools, so they run side by side."""
+    _check_names(specs, region)
     graph = Graph()
     prefixes = {one.checked().name: f"{one.checked().name}/" if len(specs) > 1 else "" for one in specs}
     baked = []
@@ -73,6 +75,22 @@ def plan(specs: Sequence[LoadedSpec], tools: Tools, *, region: Callable[[Spec], 
         spec = one.checked()
         baked.append(Baked(spec.name, bake(graph, one, tools, region=region(spec), prefix=prefixes[spec.name])))
     return graph, baked
+
+
+def _check_names(specs: Sequence[LoadedSpec], region: Callable[[Spec], str]) -> None:
+    """Raise UsageError where two specs of a run want one name in one region: both would find it free.
+
+    Names that are rendered late are known to the run alone; there RegisterImage refuses the second.
+    """
+    taken: dict[tuple[str, str], str] = {}
+    for spec in (one.checked() for one in specs):
+        name = spec.output.name
+        for where in dict.fromkeys((region(spec), *spec.publish.regions)):
+            if isinstance(name, str) and (other := taken.setdefault((where, name), spec.name)) != spec.name:
+                raise UsageError(
+                    f"specs '{other}' and '{spec.name}' both name their image '{name}' in {where}",
+                    hint="put {{ spec.name }} into output.name, or build one after the other",
+                )
 
 
 def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: str) -> Ref[tuple[Image, ...]]:
