@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 
 from imagepipe.communicator.shell import Script, run_script
-from imagepipe.communicator.ssh import Connections
+from imagepipe.communicator.ssh import Connections, Watch
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CommandFailed
 from imagepipe.values import Reachable, Sealed
@@ -29,15 +29,10 @@ class Scrub(Stage[Sealed]):
         def on_line(_: object, text: str) -> None:
             said.append(text)
 
+        script = Script(script_text(), args=(f"imagepipe-{ctx.run_id}",), sudo=True, interpreter="sh")
         with ctx.span("command"):
-            result = run_script(
-                self.connections.to(machine.endpoint),
-                Script(script_text(), args=(f"imagepipe-{ctx.run_id}",), sudo=True, interpreter="sh"),
-                on_line=on_line,
-                deadline=ctx.deadline(SCRUB_SECONDS),
-                cancel=ctx.cancel,
-                clock=ctx.clock,
-            )
+            watch = Watch(on_line, ctx.deadline(SCRUB_SECONDS), ctx.cancel)
+            result = run_script(self.connections.to(machine.endpoint), script, watch)
         self.connections.drop(machine.endpoint)
         if result.code != 0:
             raise CommandFailed(

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from imagepipe.clock import Clock, Deadline
-from imagepipe.communicator.ssh import Cancel, Connection, Disconnected, NotConnected, OnLine, Result
+from imagepipe.communicator.ssh import Connection, Disconnected, NotConnected, Result, Watch
 
 SHELLS = ("sh", "bash", "dash", "ash")
 
@@ -56,9 +56,7 @@ wait $!
 """
 
 
-def run_script(
-    connection: Connection, script: Script, *, on_line: OnLine, deadline: Deadline, cancel: Cancel, clock: Clock
-) -> Result:
+def run_script(connection: Connection, script: Script, watch: Watch) -> Result:
     """Run a script; its exit code. At the deadline, or on a cancel, it is ended on the machine too.
 
     Raises Disconnected where the connection broke.
@@ -69,31 +67,17 @@ def run_script(
     command = _as_user(f"sh -c {shlex.quote(_RUNNER)} imagepipe {shlex.join(words)}", sudo=script.sudo)
     ended = False
     try:
-        result = connection.run(
-            command,
-            send=environment + script.text.encode(),
-            on_line=on_line,
-            deadline=deadline,
-            cancel=cancel,
-        )
+        result = connection.run(command, watch, send=environment + script.text.encode())
         ended = not result.timed_out
         return result
     finally:
         if not ended and connection.is_alive():
-            _end(connection, folder, script, clock)
+            _end(connection, folder, script, watch.deadline.clock)
 
 
-def run_command(
-    connection: Connection,
-    words: Sequence[str],
-    *,
-    sudo: bool,
-    on_line: OnLine,
-    deadline: Deadline,
-    cancel: Cancel,
-) -> Result:
+def run_command(connection: Connection, words: Sequence[str], watch: Watch, *, sudo: bool) -> Result:
     """Run one command, with nothing on its standard input."""
-    return connection.run(_as_user(shlex.join(words), sudo=sudo), on_line=on_line, deadline=deadline, cancel=cancel)
+    return connection.run(_as_user(shlex.join(words), sudo=sudo), watch)
 
 
 def _as_user(command: str, *, sudo: bool) -> str:
@@ -142,6 +126,6 @@ def _end(connection: Connection, folder: str, script: Script, clock: Clock) -> N
     words = shlex.join([folder])
     command = _as_user(f"sh -c {shlex.quote(_KILLER)} imagepipe {words}", sudo=script.sudo)
     try:
-        connection.run(command, on_line=lambda *_: None, deadline=Deadline.after(5, clock), cancel=_Never())
+        connection.run(command, Watch(lambda *_: None, Deadline.after(5, clock), _Never()))
     except (Disconnected, NotConnected):
         return

@@ -44,6 +44,15 @@ class Cancel(Protocol):
     def calling(self, callback: Callable[[], None]) -> AbstractContextManager[None]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What goes on beside a command: who hears its lines, until when it may run, and what may stop it."""
+
+    on_line: OnLine
+    deadline: Deadline
+    cancel: Cancel
+
+
 class NotConnected(ConnectError):
     """One attempt to connect failed; `why` says at which point."""
 
@@ -81,35 +90,33 @@ class Connection:
     def run(
         self,
         command: str,
+        watch: Watch,
         *,
         send: Callable[[Callable[[bytes], None]], None] | bytes = b"",
-        on_line: OnLine,
-        deadline: Deadline,
-        cancel: Cancel,
     ) -> Result:
         """Run a command; its output comes line by line while it runs, both streams drained at once.
 
         `send` goes to its standard input: bytes, or a function that is given the write.
-        Raises Disconnected where the connection broke, and what `cancel` raises.
+        Raises Disconnected where the connection broke, and what the watch's cancel raises.
         """
         channel = self._open()
         sender = _Sender(channel, send)
         try:
-            with _closing(channel, cancel, deadline) as timed_out:
+            with _closing(channel, watch) as timed_out:
                 self._start(channel, command)
                 threads = [
-                    threading.Thread(target=_drain, args=(channel.recv_stderr, "err", on_line), daemon=True),
+                    threading.Thread(target=_drain, args=(channel.recv_stderr, "err", watch.on_line), daemon=True),
                     threading.Thread(target=sender.run, daemon=True),
                 ]
                 for thread in threads:
                     thread.start()
-                _drain(channel.recv, "out", on_line)
+                _drain(channel.recv, "out", watch.on_line)
                 for thread in threads:
                     thread.join()
                 # The streams may be closed long before the command ends.
                 channel.status_event.wait()
                 code = channel.exit_status
-            cancel.check()
+            watch.cancel.check()
             if timed_out.is_set():
                 return Result(None, timed_out=True)
             if code < 0 and not self.is_alive():
@@ -163,7 +170,7 @@ class _Sender:
 
 
 @contextmanager
-def _closing(channel: paramiko.Channel, cancel: Cancel, deadline: Deadline) -> Iterator[threading.Event]:
+def _closing(channel: paramiko.Channel, watch: Watch) -> Iterator[threading.Event]:
     """Close the channel, and so end every read of it, on a cancel or at the deadline, which sets the event."""
     timed_out = threading.Event()
 
@@ -175,11 +182,11 @@ def _closing(channel: paramiko.Channel, cancel: Cancel, deadline: Deadline) -> I
         timed_out.set()
         end()
 
-    timer = threading.Timer(deadline.remaining(), expire)
+    timer = threading.Timer(watch.deadline.remaining(), expire)
     timer.daemon = True
     timer.start()
     try:
-        with cancel.calling(end):
+        with watch.cancel.calling(end):
             yield timed_out
     finally:
         timer.cancel()

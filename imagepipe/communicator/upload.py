@@ -5,11 +5,10 @@ from __future__ import annotations
 import secrets
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from imagepipe.clock import Deadline
-from imagepipe.communicator.ssh import Cancel, Connection, OnLine, Result
+from imagepipe.communicator.ssh import Connection, Result, Watch
 from imagepipe.communicator.tarstream import send_bytes, send_path
 
 Send = Callable[[Callable[[bytes], None]], None]
@@ -63,16 +62,7 @@ sync -f "$parent" 2>/dev/null || sync
 """
 
 
-def upload_path(
-    connection: Connection,
-    source: str,
-    base: Path,
-    placement: Placement,
-    *,
-    on_line: OnLine,
-    deadline: Deadline,
-    cancel: Cancel,
-) -> Result:
+def upload_path(connection: Connection, source: str, base: Path, placement: Placement, watch: Watch) -> Result:
     """Upload a file or folder of ours. `src/` copies the contents of a folder; `dest/` means into that folder.
 
     A folder that is there already keeps its other files. Links, modes and exec bits are kept.
@@ -87,42 +77,23 @@ def upload_path(
         kind = "file"
         if dest.endswith("/"):
             dest += path.name
-    return _receive(
-        connection, placement, dest, kind, lambda write: send_path(path, "it", write), on_line, deadline, cancel
-    )
+    return _receive(connection, replace(placement, dest=dest), kind, lambda write: send_path(path, "it", write), watch)
 
 
-def upload_bytes(
-    connection: Connection,
-    content: bytes,
-    placement: Placement,
-    *,
-    on_line: OnLine,
-    deadline: Deadline,
-    cancel: Cancel,
-) -> Result:
+def upload_bytes(connection: Connection, content: bytes, placement: Placement, watch: Watch) -> Result:
     """Upload a file whose content is here; mode 0644 where the placement has none."""
 
     def send(write: Callable[[bytes], None]) -> None:
         send_bytes(content, "it", 0o644, write)
 
-    return _receive(connection, placement, placement.dest, "file", send, on_line, deadline, cancel)
+    return _receive(connection, placement, "file", send, watch)
 
 
-def _receive(
-    connection: Connection,
-    placement: Placement,
-    dest: str,
-    kind: str,
-    send: Send,
-    on_line: OnLine,
-    deadline: Deadline,
-    cancel: Cancel,
-) -> Result:
+def _receive(connection: Connection, placement: Placement, kind: str, send: Send, watch: Watch) -> Result:
     stage = f".imagepipe-{secrets.token_hex(6)}"
-    dest = str(PurePosixPath(dest))
+    dest = str(PurePosixPath(placement.dest))
     words = [dest, stage, placement.mode or "", placement.owner or "", kind]
     command = f"sh -c {shlex.quote(_RECEIVER)} imagepipe {shlex.join(words)}"
     if placement.sudo:
         command = f"sudo -n -H -- {command}"
-    return connection.run(command, send=send, on_line=on_line, deadline=deadline, cancel=cancel)
+    return connection.run(command, watch, send=send)

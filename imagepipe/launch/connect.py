@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from imagepipe.clock import Deadline
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.communicator.shell import Script, run_script
-from imagepipe.communicator.ssh import Connection, Connections, NotConnected
+from imagepipe.communicator.ssh import Connection, Connections, NotConnected, Watch
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError, CommandFailed, ConnectError
 from imagepipe.launch.access import Key
@@ -139,14 +138,8 @@ class AwaitSsh(Stage[Reachable]):
         """The first boot goes on after the first login; packages installed in the middle of it would collide."""
         text = "command -v cloud-init >/dev/null 2>&1 || exit 0\ncloud-init status --wait --long"
         lines: list[str] = []
-        result = run_script(
-            connection,
-            Script(text),
-            on_line=lambda _, line: lines.append(line),
-            deadline=Deadline.after(CLOUD_INIT_SECONDS, ctx.clock),
-            cancel=ctx.cancel,
-            clock=ctx.clock,
-        )
+        watch = Watch(lambda _, line: lines.append(line), ctx.deadline(CLOUD_INIT_SECONDS), ctx.cancel)
+        result = run_script(connection, Script(text), watch)
         # 2 is "done, with warnings that were recovered from" (cloud-init's exit codes, since 23.4).
         if result.code not in (0, 2):
             said = " ".join(line for line in lines if line.strip(". "))

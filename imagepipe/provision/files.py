@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from imagepipe import render
-from imagepipe.clock import Deadline
-from imagepipe.communicator.ssh import Connection, Result
+from imagepipe.communicator.ssh import Result
 from imagepipe.communicator.upload import Placement, upload_bytes, upload_path
 from imagepipe.engine.stage import Context
 from imagepipe.errors import ImagepipeError
-from imagepipe.provision.step import Step
+from imagepipe.provision.step import Attempt, Step
 
 
 @dataclass(frozen=True)
@@ -27,20 +26,10 @@ class UploadFile(Step):
     mode: str | None = None
     owner: str | None = None
 
-    def attempt(
-        self,
-        ctx: Context,
-        connection: Connection,
-        names: Mapping[str, object],
-        *,
-        on_line: Callable[[Literal["out", "err"], str], None],
-        deadline: Deadline,
-    ) -> Result:
+    def attempt(self, ctx: Context, at: Attempt) -> Result:
         placement = Placement(self.dest, sudo=self.options.sudo, mode=self.mode, owner=self.owner)
         try:
-            return upload_path(
-                connection, self.src, self.folder, placement, on_line=on_line, deadline=deadline, cancel=ctx.cancel
-            )
+            return upload_path(at.connection, self.src, self.folder, placement, at.watch)
         except OSError as error:
             raise ImagepipeError(f"reading {error.filename or self.src}: {error.strerror or error}") from error
 
@@ -58,24 +47,16 @@ class RenderTemplate(Step):
     mode: str | None = None
     owner: str | None = None
 
-    def attempt(
-        self,
-        ctx: Context,
-        connection: Connection,
-        names: Mapping[str, object],
-        *,
-        on_line: Callable[[Literal["out", "err"], str], None],
-        deadline: Deadline,
-    ) -> Result:
+    def attempt(self, ctx: Context, at: Attempt) -> Result:
         try:
             template = self.src.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ImagepipeError(f"reading the template {self.src}: {error}") from error
         try:
-            known = render.finish_all({**self.known, **self.vars}, names)
-            text = render.render(template, {**names, **known})
+            known = render.finish_all({**self.known, **self.vars}, at.names)
+            text = render.render(template, {**at.names, **known})
         except render.RenderError as error:
             line = f":{error.line}" if error.line else ""
             raise ImagepipeError(f"rendering {self.src}{line}: {error}", hint=error.hint) from error
         placement = Placement(self.dest, sudo=self.options.sudo, mode=self.mode, owner=self.owner)
-        return upload_bytes(connection, text.encode(), placement, on_line=on_line, deadline=deadline, cancel=ctx.cancel)
+        return upload_bytes(at.connection, text.encode(), placement, at.watch)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
-from imagepipe.clock import Deadline
 from imagepipe.communicator.shell import run_command
-from imagepipe.communicator.ssh import Connection, Disconnected, NotConnected, Result
+from imagepipe.communicator.ssh import Connection, Disconnected, NotConnected, Result, Watch
 from imagepipe.engine.stage import Context
 from imagepipe.errors import CommandFailed, ConnectError
-from imagepipe.provision.step import Step
+from imagepipe.provision.step import Attempt, Step
 
 PAUSE_SECONDS = 0.3
 _BOOT_ID = ("cat", "/proc/sys/kernel/random/boot_id")
@@ -24,20 +21,13 @@ class RebootMachine(Step):
 
     timeout_seconds: float = 300.0
 
-    def attempt(
-        self,
-        ctx: Context,
-        connection: Connection,
-        names: Mapping[str, object],
-        *,
-        on_line: Callable[[Literal["out", "err"], str], None],
-        deadline: Deadline,
-    ) -> Result:
-        before = _boot(ctx, connection, deadline)
+    def attempt(self, ctx: Context, at: Attempt) -> Result:
+        connection = at.connection
+        before = _boot(connection, at.watch)
         until = ctx.deadline(self.timeout_seconds)
         try:
             command = ("sh", "-c", "sync; (sleep 0.2; systemctl reboot || reboot) >/dev/null 2>&1 &")
-            asked = run_command(connection, command, sudo=True, on_line=on_line, deadline=deadline, cancel=ctx.cancel)
+            asked = run_command(connection, command, at.watch, sudo=True)
             if asked.code not in (0, None):
                 return asked
         except Disconnected:
@@ -48,7 +38,7 @@ class RebootMachine(Step):
             try:
                 self.connections.drop(connection.endpoint)
                 connection = self.connections.to(connection.endpoint)
-                if _boot(ctx, connection, until) != before:
+                if _boot(connection, replace(at.watch, deadline=until)) != before:
                     return Result(0)
                 last = "the boot before"
             except (NotConnected, Disconnected) as error:
@@ -59,18 +49,11 @@ class RebootMachine(Step):
         )
 
 
-def _boot(ctx: Context, connection: Connection, deadline: Deadline) -> tuple[str, ...]:
+def _boot(connection: Connection, watch: Watch) -> tuple[str, ...]:
     """What tells one boot from another: the kernel's boot id, and for a container, where that is the host's, PID 1."""
     lines: list[str] = []
+    watch = replace(watch, on_line=lambda _, text: lines.append(text))
     for words in (_BOOT_ID, _BOOT_TIME):
-        result = run_command(
-            connection,
-            words,
-            sudo=False,
-            on_line=lambda _, text: lines.append(text),
-            deadline=deadline,
-            cancel=ctx.cancel,
-        )
-        if result.timed_out:
+        if run_command(connection, words, watch, sudo=False).timed_out:
             raise CommandFailed("the machine does not say which boot it is in", code=None)
     return tuple(lines)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from imagepipe import render
-from imagepipe.clock import Deadline
 from imagepipe.communicator.shell import Script, run_script
-from imagepipe.communicator.ssh import Connection, Result
+from imagepipe.communicator.ssh import Result
 from imagepipe.engine.stage import Context
 from imagepipe.errors import ImagepipeError
-from imagepipe.provision.step import Step
+from imagepipe.provision.step import Attempt, Step
 from imagepipe.values import Text
 
 
@@ -26,23 +24,15 @@ class RunShell(Step):
     args: tuple[Text, ...] = ()
     interpreter: str | None = None
 
-    def attempt(
-        self,
-        ctx: Context,
-        connection: Connection,
-        names: Mapping[str, object],
-        *,
-        on_line: Callable[[Literal["out", "err"], str], None],
-        deadline: Deadline,
-    ) -> Result:
+    def attempt(self, ctx: Context, at: Attempt) -> Result:
         script = Script(
-            text=self._text(names),
-            args=tuple(render.finish(arg, names) for arg in self.args),
-            env=self.env(names),
+            text=self._text(at.names),
+            args=tuple(render.finish(arg, at.names) for arg in self.args),
+            env=self.env(at.names),
             sudo=self.options.sudo,
             interpreter=self.interpreter,
         )
-        return run_script(connection, script, on_line=on_line, deadline=deadline, cancel=ctx.cancel, clock=ctx.clock)
+        return run_script(at.connection, script, at.watch)
 
     def _text(self, names: Mapping[str, object]) -> str:
         if isinstance(self.script, Path):

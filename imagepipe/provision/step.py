@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from imagepipe import render
-from imagepipe.clock import Deadline
 from imagepipe.cloud.images import SourceImage, late_names
-from imagepipe.communicator.ssh import Connection, Connections, Disconnected, NotConnected, Result
+from imagepipe.communicator.ssh import Connection, Connections, Disconnected, NotConnected, Result, Watch
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CommandFailed, ConnectError
 from imagepipe.values import Endpoint, Late, Reachable, Text
@@ -36,6 +35,16 @@ class Options:
     env: Mapping[str, Text] = field(default_factory=dict, repr=False)
     when: tuple[Late, ...] = ()
     """Conditions that need `source` or `region`; the others were decided when the graph was built."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What one try of a step works with."""
+
+    connection: Connection
+    names: Mapping[str, object]
+    """`source` and `region`, for what is rendered late."""
+    watch: Watch
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,8 @@ class Step(Stage[Reachable]):
         connection = reach(ctx, self.connections, machine.endpoint, RECONNECT_SECONDS)
         try:
             with ctx.span("command"):
-                result = self.attempt(ctx, connection, names, on_line=on_line, deadline=deadline)
+                watch = Watch(on_line, deadline, ctx.cancel)
+                result = self.attempt(ctx, Attempt(connection, names, watch))
         except Disconnected as error:
             self.connections.drop(machine.endpoint)
             if self.options.disconnect_expected:
@@ -102,15 +112,7 @@ class Step(Stage[Reachable]):
         )
 
     @abstractmethod
-    def attempt(
-        self,
-        ctx: Context,
-        connection: Connection,
-        names: Mapping[str, object],
-        *,
-        on_line: Callable[[Literal["out", "err"], str], None],
-        deadline: Deadline,
-    ) -> Result:
+    def attempt(self, ctx: Context, at: Attempt) -> Result:
         """One try. Raises Disconnected where the connection broke."""
 
     def title(self) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from imagepipe.clock import Deadline, SystemClock
 from imagepipe.communicator.shell import Script, run_script
-from imagepipe.communicator.ssh import Connection, Result, connect
+from imagepipe.communicator.ssh import Connection, Result, Watch, connect
 from imagepipe.engine.cancel import Cancel
 from tests.communicator.sshd import Sshd, sshd
 
@@ -45,19 +45,13 @@ class Shell:
     def run(
         self, command: str, *, seconds: float = 30, send: bytes | Callable[[Callable[[bytes], None]], None] = b""
     ) -> Result:
-        return self.connection.run(
-            command, send=send, on_line=self.on_line, deadline=Deadline.after(seconds, self.clock), cancel=self.cancel
-        )
+        return self.connection.run(command, self.watch(seconds), send=send)
+
+    def watch(self, seconds: float = 30) -> Watch:
+        return Watch(lambda stream, text: self.on_line(stream, text), Deadline.after(seconds, self.clock), self.cancel)
 
     def script(self, script: Script, *, seconds: float = 30) -> Result:
-        return run_script(
-            self.connection,
-            script,
-            on_line=self.on_line,
-            deadline=Deadline.after(seconds, self.clock),
-            cancel=self.cancel,
-            clock=self.clock,
-        )
+        return run_script(self.connection, script, self.watch(seconds))
 
     @property
     def out(self) -> list[str]:

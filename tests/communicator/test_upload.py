@@ -8,22 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.clock import Deadline
 from imagepipe.communicator.ssh import Result
 from imagepipe.communicator.upload import Placement, upload_bytes, upload_path
 from tests.communicator.conftest import Shell
 
 
 def _upload(shell: Shell, source: str, base: Path, dest: str, **options: str) -> Result:
-    return upload_path(
-        shell.connection,
-        source,
-        base,
-        Placement(dest, sudo=False, **options),
-        on_line=shell.on_line,
-        deadline=Deadline.after(30, shell.clock),
-        cancel=shell.cancel,
-    )
+    return upload_path(shell.connection, source, base, Placement(dest, sudo=False, **options), shell.watch())
 
 
 @pytest.fixture
@@ -89,14 +80,8 @@ def test_a_link_that_is_named_is_followed(shell: Shell, tree: Path, folder: Path
 
 def test_bytes_become_a_file(shell: Shell, folder: Path) -> None:
     content = os.urandom(300_000)
-    result = upload_bytes(
-        shell.connection,
-        content,
-        Placement(f"{folder}/b", sudo=False, mode="0640"),
-        on_line=shell.on_line,
-        deadline=Deadline.after(30, shell.clock),
-        cancel=shell.cancel,
-    )
+    placement = Placement(f"{folder}/b", sudo=False, mode="0640")
+    result = upload_bytes(shell.connection, content, placement, shell.watch())
     assert result.code == 0
     assert (folder / "b").read_bytes() == content
 

@@ -21,7 +21,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from imagepipe.communicator import keys
-from imagepipe.communicator.ssh import Connection, NotConnected, connect
+from imagepipe.communicator.ssh import Connection, NotConnected, Watch, connect
 from imagepipe.local.control import LocalCloud
 from imagepipe.local.disks import Disks
 from imagepipe.local.store import Store
@@ -252,12 +252,8 @@ class Booted:
 
         clock = SystemClock()
         said: list[str] = []
-        result = self.connection.run(
-            command,
-            on_line=lambda _, text: said.append(text),
-            deadline=Deadline.after(60, clock),
-            cancel=Cancel(clock),
-        )
+        watch = Watch(lambda _, text: said.append(text), Deadline.after(60, clock), Cancel(clock))
+        result = self.connection.run(command, watch)
         assert result.code == 0, f"{command}: {result} {said}"
         return "\n".join(said)
 
