@@ -63,6 +63,9 @@ def unknown_variables(known: Sequence[frozenset[str]], chosen: Given) -> None:
 
 
 def state_folder() -> Path:
-    """Where runs keep their journals."""
+    """Where runs keep their journals. Raises UsageError where there is no home to keep them in."""
     root = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(root).expanduser() / "imagepipe" / "runs"
+    try:
+        return Path(root).expanduser().absolute() / "imagepipe" / "runs"
+    except RuntimeError as error:
+        raise UsageError("there is no home folder to keep runs in", hint="set HOME, or XDG_STATE_HOME") from error

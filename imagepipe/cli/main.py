@@ -94,6 +94,13 @@ def _exit_code() -> int:
         # Whoever read our output has gone (`imagepipe runs | head`); Python would complain again at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if os.environ.get("IMAGEPIPE_DEBUG"):
+            traceback.print_exc()
+        what = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {what}{error.strerror or error}", err=True)
+        click.echo("  hint: a full disk, or a file or folder that cannot be read or written from here", err=True)
+        return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user
         if os.environ.get("IMAGEPIPE_DEBUG"):
             traceback.print_exc()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Literal, TypeVar, cast
@@ -77,7 +78,8 @@ def execute(
         "succeeded" if ok else "cancelled" if was_cancelled else "failed"
     )
     kept = [str(c) for c in journal.claims() if c.is_open()]
-    journal.note("finished", outcome=result, held=kept)
+    with suppress(ImagepipeError):  # a full disk was said already, and must not hide how the run ended
+        journal.note("finished", outcome=result, held=kept)
     events.emit(ev.RunFinished(*events.stamp(), result, clock.monotonic() - began, tuple(map(str, held))))
     return Outcome(outputs, tuple(failures), held, was_cancelled)
 

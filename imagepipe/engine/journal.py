@@ -9,18 +9,21 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from threading import Lock
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from imagepipe.clock import Clock, iso
 from imagepipe.errors import ImagepipeError, UsageError
 
 VERSION = 1
 FILE_NAME = "journal.jsonl"
+LOCK_SECONDS = 0.3  # whoever lists the runs probes each lock for a moment
 
 
 class Lifetime(StrEnum):
@@ -84,19 +87,24 @@ class RunRecord:
 class Journal:
     """The journal of a run that is going on. Safe from any thread."""
 
-    def __init__(self, folder: Path, run: RunRecord, clock: Clock, claims: Mapping[str, Claim], file: TextIO) -> None:
+    def __init__(self, folder: Path, run: RunRecord, clock: Clock, claims: Mapping[str, Claim], file: BinaryIO) -> None:
         self.folder = folder
         self.run = run
         self._clock = clock
         self._claims = dict(claims)
         self._file = file
+        self._end = os.fstat(file.fileno()).st_size
+        self._is_torn = False
         self._lock = Lock()
 
     @classmethod
     def create(cls, folder: Path, run: RunRecord, clock: Clock) -> Journal:
-        """Begin the journal of a new run, and hold it as long as this process lives."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = _locked(folder)
+        """Begin the journal of a new run, and hold it as long as this process lives. Raises ImagepipeError."""
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = _locked(folder)
+        except OSError as error:
+            raise _unwritable(folder / FILE_NAME, error) from error
         journal = cls(folder, run, clock, {}, file)
         journal._write(
             {
@@ -196,10 +204,25 @@ class Journal:
             return changed
 
     def _write(self, record: dict[str, Any]) -> None:
-        line = json.dumps({"time": iso(self._clock.now()), **record}, ensure_ascii=False) + "\n"
-        self._file.write(line)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Append a line, whole and on disk when this returns. Raises ImagepipeError: then it is not there at all."""
+        line = (json.dumps({"time": iso(self._clock.now()), **record}, ensure_ascii=False) + "\n").encode()
+        file = self._file.fileno()
+        try:
+            if self._is_torn:
+                os.ftruncate(file, self._end)
+            self._is_torn = True
+            rest = memoryview(line)
+            while rest:
+                rest = rest[os.write(file, rest) :]
+            os.fsync(file)
+        except OSError as error:
+            # What was written of it, on a full disk say, must not run into the next line.
+            with suppress(OSError):
+                os.ftruncate(file, self._end)
+                self._is_torn = False
+            raise _unwritable(self.folder / FILE_NAME, error) from error
+        self._is_torn = False
+        self._end += len(line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,18 +245,30 @@ def read(folder: Path) -> Past:
     return Past(run, tuple(claims.values()), outcome, is_alive=_is_held(folder))
 
 
-def _locked(folder: Path) -> TextIO:
+def _unwritable(path: Path, error: OSError) -> ImagepipeError:
+    return ImagepipeError(
+        f"writing the journal {path}: {error.strerror or error}",
+        hint="nothing is made that is not written down first: free some room, or name another folder in XDG_STATE_HOME",
+    )
+
+
+def _locked(folder: Path) -> BinaryIO:
     path = folder / FILE_NAME
     path.touch(mode=0o600)
-    file = path.open("a", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise UsageError(
-            f"run {folder.name} is going on in another process", hint="wait for it, or end that process first"
-        ) from error
-    return file
+    file: BinaryIO = path.open("ab", buffering=0)
+    end = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() < end:
+                time.sleep(0.02)
+                continue
+            file.close()
+            raise UsageError(
+                f"run {folder.name} is going on in another process", hint="wait for it, or end that process first"
+            ) from error
+        return file
 
 
 def _is_held(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,7 +49,9 @@ def undo(
         except Exception as error:  # noqa: BLE001 - the next thing must be given back whatever happened to this one
             held.append(StillHeld(claim, error))
             continue
-        journal.release(claim)
+        # It is given back, even where that cannot be written: then `clean` looks for it again, and finds it gone.
+        with suppress(ImagepipeError):
+            journal.release(claim)
         events.emit(Released(*events.stamp(), claim.kind, claim.region, claim.id or claim.token))
     return tuple(held)
 

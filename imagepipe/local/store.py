@@ -127,11 +127,16 @@ class Store:
 
 
 def default_root(environ: Mapping[str, str]) -> Path:
-    """Where the store is unless somebody says otherwise."""
+    """Where the store is unless somebody says otherwise. Raises LocalCloudError."""
     if named := environ.get(ROOT_VARIABLE):
         return Path(named)
     data = environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(data).expanduser() / "imagepipe" / "local"
+    try:
+        return Path(data).expanduser() / "imagepipe" / "local"
+    except RuntimeError as problem:
+        raise LocalCloudError(
+            "there is no home folder to keep the local cloud's store in", hint=f"set HOME, or {ROOT_VARIABLE}"
+        ) from problem
 
 
 def default_base_cache(environ: Mapping[str, str]) -> Path | None:

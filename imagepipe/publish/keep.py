@@ -10,7 +10,7 @@ from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
-from imagepipe.errors import CloudError
+from imagepipe.errors import CloudError, ImagepipeError
 from imagepipe.values import Image
 
 
@@ -41,7 +41,9 @@ class Keep(Stage[tuple[Image, ...]]):
         ids = {id for image in images for id in (image.id, *image.snapshots)}
         for claim in ctx.journal.claims():
             if claim.lifetime is Lifetime.PRODUCT and claim.is_open() and ids & set((claim.id or "").split(",")):
-                ctx.journal.keep(claim)
+                # Their tags are turned: where that cannot be written any more, `clean` leaves them by their tags.
+                with suppress(ImagepipeError):
+                    ctx.journal.keep(claim)
         return images
 
     def _tag(self, image: Image, state: str) -> None:
