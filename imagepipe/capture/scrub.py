@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 
 from imagepipe.communicator.shell import Script, run_script
-from imagepipe.communicator.ssh import Connections, Watch
+from imagepipe.communicator.ssh import Connections, Watch, public_key
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CommandFailed
 from imagepipe.values import Reachable, Sealed
@@ -17,7 +17,7 @@ SCRIPT = "scrub.sh"
 
 @dataclass(frozen=True)
 class Scrub(Stage[Sealed]):
-    """Temporary key, host keys, machine-id, cloud-init's state, histories and leases removed, and looked for again."""
+    """The key that we came with, host keys, machine-id, cloud-init's state, histories and leases removed, and looked for again."""
 
     connections: Connections = field(repr=False, compare=False)
     machine: Ref[Reachable]
@@ -29,7 +29,7 @@ class Scrub(Stage[Sealed]):
         def on_line(_: object, text: str) -> None:
             said.append(text)
 
-        script = Script(script_text(), args=(f"imagepipe-{ctx.run_id}",), sudo=True, interpreter="sh")
+        script = Script(script_text(), args=(public_key(machine.endpoint),), sudo=True, interpreter="sh")
         with ctx.span("command"):
             watch = Watch(on_line, ctx.deadline(SCRUB_SECONDS), ctx.cancel)
             result = run_script(self.connections.to(machine.endpoint), script, watch)

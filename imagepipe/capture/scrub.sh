@@ -1,14 +1,14 @@
 # Takes the build's own traces off the machine. Runs as root, last of all; after it nobody can log in with the
-# build's key. $1: the comment of that key. Every line must work on any distribution, so what is not there is no error.
+# build's key. $1: the base64 of that key, as authorized_keys has it. Every line must work on any distribution, so what is not there is no error.
 set -u
-comment=$1
+key=$1
 fail=0
 
 # The way in.
 for home in /root /home/*; do
   file=$home/.ssh/authorized_keys
-  if [ -f "$file" ] && grep -qF "$comment" "$file"; then
-    rest=$(grep -vF "$comment" "$file" || true)
+  if [ -f "$file" ] && grep -qF "$key" "$file"; then
+    rest=$(grep -vF "$key" "$file" || true)
     if [ -n "$rest" ]; then printf '%s\n' "$rest" >"$file"; else rm -f "$file"; fi
   fi
   # Histories of shells and editors.
@@ -43,9 +43,9 @@ sync
 fstrim / >/dev/null 2>&1 || true
 
 # See that it is so.
-if grep -rqsF "$comment" /root/.ssh /home/*/.ssh; then echo "the build's key is still in an authorized_keys" >&2; fail=1; fi
-for key in /etc/ssh/ssh_host_*_key; do
-  if [ -e "$key" ]; then echo "a host key is still there: $key" >&2; fail=1; fi
+if grep -rqsF "$key" /root/.ssh /home/*/.ssh; then echo "the build's key is still in an authorized_keys" >&2; fail=1; fi
+for host_key in /etc/ssh/ssh_host_*_key; do
+  if [ -e "$host_key" ]; then echo "a host key is still there: $host_key" >&2; fail=1; fi
 done
 if grep -rqs "PRIVATE KEY" /var/lib/cloud; then echo "cloud-init still has a private key" >&2; fail=1; fi
 exit $fail

@@ -211,6 +211,11 @@ def _drain(read: Callable[[int], bytes], stream: Literal["out", "err"], on_line:
     lines.end()
 
 
+def public_key(endpoint: Endpoint) -> str:
+    """The base64 of the public key that opens a machine, as an `authorized_keys` line has it."""
+    return paramiko.PKey.from_path(endpoint.private_key).get_base64()
+
+
 def connect(endpoint: Endpoint) -> Connection:
     """One attempt. The host key is checked before anything of ours is sent. Raises NotConnected."""
     where = f"{endpoint.host}:{endpoint.port}"

@@ -35,7 +35,7 @@ class MakeKey(Stage[Key]):
         claim = ctx.intend(
             "key-pair", self.ec2.region, lifetime=Lifetime.RUN, details={"private_key": str(self.private_key)}
         )
-        # The comment tells in any authorized_keys whose key it is; the scrub finds it by that too.
+        # The comment tells in any authorized_keys whose key it is.
         pair = keys.generate(f"imagepipe-{ctx.run_id}")
         keys.write_private(self.private_key, pair)
         name = f"imagepipe-{claim.token}"
