@@ -17,7 +17,7 @@ SCRIPT = "scrub.sh"
 
 @dataclass(frozen=True)
 class Scrub(Stage[Sealed]):
-    """The key that we came with, host keys, machine-id, cloud-init's state, histories and leases removed, and looked for again."""
+    """Our key, host keys, machine-id, cloud-init's state, histories and leases removed, and looked for again."""
 
     connections: Connections = field(repr=False, compare=False)
     machine: Ref[Reachable]
