@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -87,8 +88,9 @@ def build(
     chosen = Chosen(local_store() if is_local else None, profile, endpoint_url)
     cancel = Cancel(clock)
     with ExitStack() as stack:
-        stack.enter_context(_signals(cancel))
+        signals = stack.enter_context(_signals(cancel))
         regions = stack.enter_context(opened(chosen, region=region, clock=clock))
+        signals.has_begun = True
         cancel.check()
         run = _Run(run_id, clock, cancel, chosen, loaded, log=sys.stderr if as_json else sys.stdout)
         outcome, baked = run.execute(regions, region, keep_on_failure=keep_on_failure)
@@ -199,26 +201,36 @@ def _region_of(given_region: str | None, regions: Regions) -> Callable[[Spec], s
     return region
 
 
-@contextmanager
-def _signals(cancel: Cancel) -> Iterator[None]:
-    """While inside, the first Ctrl-C or SIGTERM stops the run in order, and the second leaves at once."""
+@dataclass
+class _Signals:
+    """What the first Ctrl-C or SIGTERM does, and that there was one."""
 
-    came: list[str] = []
+    has_begun: bool = False
+    """Whether the run may hold something. Before that (the base image of the local cloud) it can end at once."""
+    came: bool = False
+
+
+@contextmanager
+def _signals(cancel: Cancel) -> Iterator[_Signals]:
+    """While inside, the first Ctrl-C or SIGTERM stops the run in order, and the second leaves at once."""
+    signals = _Signals()
 
     def stop(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
-        if came:
+        if signals.came:
             # The journal is true at every moment: what is held is found by `clean`.
             os.write(2, b"\nleaving at once; `imagepipe clean --all` gives back what is left\n")
             os._exit(130)
-        came.append(name)
+        signals.came = True
+        if not signals.has_begun:
+            raise KeyboardInterrupt
         os.write(2, f"\n{name}: stopping and giving everything back; again to leave at once\n".encode())
         # In a thread: a handler runs in the middle of anything, perhaps inside the very locks that this takes.
         threading.Thread(target=cancel.set, args=(f"got {name}",), daemon=True).start()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

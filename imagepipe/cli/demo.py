@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -32,16 +33,12 @@ def demo(spec: str) -> int:
     it was copied to, and fetch its front page."""
     began = time.monotonic()
     clock = SystemClock()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # gives back as Ctrl-C does
     with opened(Chosen(local=local_store()), region=None, clock=clock) as regions:
-        baked = subprocess.run(
-            [sys.executable, "-m", "imagepipe.cli.main", "build", spec, "--local", "--json"],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        if baked.returncode:
-            return baked.returncode
-        image = json.loads(baked.stdout)["images"][-1]
+        code, said = _build(spec)
+        if code:
+            return code
+        image = json.loads(said)["images"][-1]
         ec2 = regions[image["region"]]
         click.echo(f"\nlaunching an instance from {image['image_id']} in {image['region']}")
         with _instance(ec2, image["image_id"], clock) as address:
@@ -50,6 +47,24 @@ def demo(spec: str) -> int:
         click.echo(f"  | {line}")
     click.echo(f"\n{image['name']} serves its page. {time.monotonic() - began:.0f} s in all.")
     return 0
+
+
+def _build(spec: str) -> tuple[int, str]:
+    """The exit code and standard output of a build, as a user calls it."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "imagepipe.cli.main", "build", spec, "--local", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a terminal's Ctrl-C reaches us alone, and the build through us, once
+    ) as process:
+        try:
+            said, _ = process.communicate()
+        except KeyboardInterrupt:
+            # `subprocess.run` would kill it in the middle of giving everything back.
+            process.terminate()
+            process.communicate()
+            raise
+    return process.returncode, said
 
 
 @contextmanager
@@ -87,10 +102,11 @@ def _instance(ec2: Ec2, image: str, clock: SystemClock) -> Iterator[str]:
 def _fetch(url: str) -> str:
     """The page, as soon as it is served."""
     last = "nothing yet"
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy knows our own 127.42.x.y
     until = time.monotonic() + PAGE_SECONDS
     while time.monotonic() < until:
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - ours, http
+            with direct.open(url, timeout=5) as answer:
                 body: bytes = answer.read(100_000)
                 return body.decode("utf-8", "replace")
         except (urllib.error.URLError, OSError) as error:

@@ -1,0 +1,108 @@
+"""Ctrl-C at any moment: exit code 130 and the account as it was; twice, and `clean` gives back the rest."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imagepipe.local import serving
+from tests.machine.bakery import Bakery, until
+
+pytestmark = pytest.mark.machine
+
+
+def _delay(action: str, seconds: float = 2) -> dict[str, Any]:
+    return {"effect": "delay-after", "action": action, "seconds": seconds, "times": 1}
+
+
+def _stage(name: str) -> Callable[[Bakery], bool | None]:
+    """Whether the newest run is in this stage."""
+    return lambda b: any(e["event"] == "StageStarted" and e["stage"] == name for e in b.events()) or None
+
+
+MOMENTS: dict[str, tuple[dict[str, Any] | None, Callable[[Bakery], bool | None]]] = {
+    "key and group": (_delay("ImportKeyPair"), _stage("key")),
+    "launch": (_delay("RunInstances"), lambda b: bool(b.inventory()["us-east-1 instances"]) or None),
+    "connect": (None, _stage("connect")),
+    "step": (None, lambda b: any("sleeping" in e.get("text", "") for e in b.events()) or None),
+    "stop": (_delay("StopInstances"), _stage("stop")),
+    "snapshot": (_delay("CreateSnapshots"), lambda b: bool(b.inventory()["us-east-1 snapshots"]) or None),
+    "copy": (_delay("CopyImage"), lambda b: bool(b.inventory()["us-west-2 images"]) or None),
+}
+
+
+def _interrupt(process: subprocess.Popen[str]) -> tuple[int, str]:
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_gives_everything_back(bakery: Bakery, moment: str) -> None:
+    fault, came = MOMENTS[moment]
+    before = bakery.inventory()
+    if fault:
+        bakery.admin("POST", "faults", fault)
+    process = bakery.start("build", str(bakery.spec("cancelled", "- shell: echo sleeping; sleep 1")), "--local")
+    until(lambda: came(bakery), moment)
+    code, err = _interrupt(process)
+    assert code == 130, err
+    assert "giving everything back" in err
+    assert "Traceback" not in err
+    assert bakery.inventory() == before
+    assert bakery("clean", "--all").out == "nothing to give back\n"
+    assert not list(bakery.runs.glob("*/id_ed25519*"))
+
+
+def test_after_a_second_ctrl_c_clean_gives_back_the_rest(bakery: Bakery) -> None:
+    before = bakery.inventory()
+    process = bakery.start("build", str(bakery.spec("twice", "- shell: echo sleeping; sleep 60")), "--local")
+    until(lambda: MOMENTS["step"][1](bakery), "the step runs")
+    bakery.admin("POST", "faults", _delay("TerminateInstances", 5))
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    began = time.monotonic()
+    code, err = _interrupt(process)
+    assert code == 130
+    assert time.monotonic() - began < 3, "at once"
+    assert "imagepipe clean --all" in err
+    cleaned = bakery("clean", "--all")
+    assert cleaned.code == 0, cleaned.err
+    assert bakery.inventory() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_build_is_interrupted_while_the_base_image_is_made(bakery: Bakery, number: signal.Signals) -> None:
+    store, cache = bakery.folder / "other-store", bakery.folder / "cache"
+    process = bakery.start(
+        "build",
+        str(bakery.spec("early", "- shell: 'true'")),
+        "--local",
+        IMAGEPIPE_LOCAL_STORE=str(store),
+        IMAGEPIPE_LOCAL_BASE_CACHE=str(cache),
+    )
+    until(lambda: list(cache.glob(".build-*/builder")) or None, "mmdebstrap runs")
+    began = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert time.monotonic() - began < 10, "not after the base image is done"
+    assert "Traceback" not in err
+    assert not list(cache.glob(".build-*")), "nothing half made"
+    assert not serving.is_locked(store / "lock"), "no cloud was started"
+
+
+def test_a_demo_that_is_interrupted_waits_for_its_build_to_give_everything_back(bakery: Bakery) -> None:
+    before = bakery.inventory()
+    spec: Path = bakery.spec("shown", "- shell: echo sleeping; sleep 60")
+    process = bakery.start("demo", str(spec))
+    until(lambda: MOMENTS["step"][1](bakery), "the step runs")
+    code, err = _interrupt(process)
+    assert code == 130, err
+    assert bakery.inventory() == before
