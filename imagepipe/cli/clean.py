@@ -40,18 +40,30 @@ def clean(runs: Sequence[str], is_all: bool, is_local: bool, dry_run: bool) -> i
         raise UsageError("name a run, or give --all", hint="imagepipe runs lists them")
     folders = _every(is_local=is_local) if is_all else _named(runs, is_local=is_local)
     held: list[StillHeld] = []
+    failed: list[ImagepipeError] = []
     given_back = 0
     for folder in folders:
-        released, still = _clean_one(folder, dry_run=dry_run)
+        try:
+            released, still = _clean_one(folder, dry_run=dry_run)
+        except ImagepipeError as error:
+            if not is_all:
+                raise
+            # The other runs may be in another cloud, which answers.
+            click.echo(f"{folder.name}: left as it is: {error}", err=True)
+            if error.hint:
+                click.echo(f"  hint: {error.hint}", err=True)
+            if not isinstance(error, UsageError):  # another clean has it, and gives it back
+                failed.append(error)
+            continue
         given_back += released
         held += still
-    if not given_back and not held:
+    if not given_back and not held and not failed:
         click.echo("nothing to give back")
     for one in held:
         click.echo(f"still held: {one}", err=True)
     if held:
         click.echo("Later: the same command again", err=True)
-    return UndoFailed.exit_code if held else 0
+    return UndoFailed.exit_code if held or failed else 0
 
 
 def _every(*, is_local: bool) -> list[Path]:

@@ -1,0 +1,80 @@
+"""`imagepipe clean` where no cloud is needed: what it leaves alone, and what it goes on past."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from imagepipe.cli.clean import clean
+from imagepipe.cli.runs import runs
+from imagepipe.clock import SystemClock
+from imagepipe.engine.journal import Journal, Lifetime, RunRecord
+from imagepipe.errors import UsageError
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state" / "imagepipe" / "runs"
+
+
+@pytest.fixture
+def newer_store(tmp_path: Path) -> str:
+    """A local cloud that cannot be opened."""
+    (tmp_path / "newer").mkdir()
+    (tmp_path / "newer" / "format").write_text("99\n")
+    return str(tmp_path / "newer")
+
+
+def _dead(state: Path, run: str, store: str) -> None:
+    """A run that holds an instance, and whose process is gone."""
+    _begun(state, run, store).close()
+
+
+def _begun(state: Path, run: str, store: str) -> Journal:
+    record = RunRecord(run, "2026-11-23T03:00:00Z", ("web",), {}, {"local": store})
+    journal = Journal.create(state / run, record, SystemClock())
+    journal.bind(journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch"), "i-1")
+    return journal
+
+
+def _run(*words: str) -> Result:
+    return CliRunner().invoke(clean, words, standalone_mode=False)
+
+
+def test_a_run_that_cannot_be_cleaned_does_not_keep_the_others_from_it(state: Path, newer_store: str) -> None:
+    _dead(state, "aaaa1111", newer_store)
+    _dead(state, "bbbb2222", newer_store)
+    result = _run("--all")
+    assert result.return_value == 5
+    for run in ("aaaa1111", "bbbb2222"):
+        assert f"{run}: left as it is: opening the local cloud's store" in result.output
+    assert "hint: upgrade imagepipe" in result.output
+    assert "nothing to give back" not in result.output
+
+
+def test_a_run_that_goes_on_is_left_alone(state: Path, newer_store: str) -> None:
+    journal = _begun(state, "aaaa1111", newer_store)
+    everything = _run("--all")
+    assert (everything.return_value, everything.exception) == (0, None)
+    assert "aaaa1111: left alone: it is going on" in everything.output
+    assert isinstance(_run("aaaa1111").exception, UsageError)
+    journal.close()
+
+
+def test_a_dry_run_says_what_would_be_given_back_and_opens_no_cloud(state: Path, newer_store: str) -> None:
+    _dead(state, "aaaa1111", newer_store)
+    result = _run("aaaa", "--dry-run")
+    assert result.return_value == 0
+    assert result.output == "aaaa1111: would give back instance i-1 in us-east-1\n"
+
+
+def test_a_journal_that_was_damaged_does_not_keep_others_from_being_listed(state: Path, newer_store: str) -> None:
+    _dead(state, "aaaa1111", newer_store)
+    _dead(state, "bbbb2222", newer_store)
+    (state / "aaaa1111" / "journal.jsonl").write_text("not json\n")
+    listed = CliRunner().invoke(runs, standalone_mode=False).output
+    assert "aaaa1111  unreadable: journal" in listed
+    assert "still held: instance i-1 in us-east-1" in listed
