@@ -53,7 +53,8 @@ def validate(
     except SpecError as error:
         problems = list(error.problems)
     else:
-        problems = [p for one in loaded for p in (*one.problems, *not_yet(one, severity="warning"))]
+        found = (p for one in loaded for p in (*one.problems, *not_yet(one, severity="warning")))
+        problems = list(dict.fromkeys(found))  # those of the project's file once, not once for each spec
         if all(one.spec for one in loaded):
             unknown_variables([frozenset(one.checked().variables) for one in loaded], chosen)
     _print(output, loaded, problems)

@@ -13,6 +13,7 @@ from imagepipe.errors import Problem, SpecError
 from imagepipe.spec import document as yaml_document
 from imagepipe.spec.check import check_spec, check_together
 from imagepipe.spec.document import Document
+from imagepipe.spec.ec2_rules import region_finding
 from imagepipe.spec.explain import explain, loses, nearest, trap_text, value_at
 from imagepipe.spec.find import project_file
 from imagepipe.spec.models import Project, Scalar, Spec, Variable
@@ -83,7 +84,8 @@ def load(files: Sequence[Path], given: Given, *, build: Build | None = None) -> 
 
 def refuse(loaded: Sequence[LoadedSpec]) -> None:
     """Raise SpecError with the errors of all specs, if there are any."""
-    errors = [p for one in loaded for p in one.problems if p.severity == "error"]
+    # Once each: all specs of a project have the problems of its imagepipe.yaml.
+    errors = list(dict.fromkeys(p for one in loaded for p in one.problems if p.severity == "error"))
     if errors:
         raise SpecError(errors)
 
@@ -147,9 +149,14 @@ def _project(file: Path) -> tuple[Project, list[Problem]]:
     if problems or not documents or documents[0].value is None:
         return Project(), problems
     try:
-        return Project.model_validate(documents[0].value), []
+        project = Project.model_validate(documents[0].value)
     except ValidationError as error:
         return Project(), explain(error, documents[0], Project)
+    region = project.defaults.region
+    if region is None or project.allow_unknown_region:
+        return project, []
+    wrong = [documents[0].problem(at, message) for at, message in region_finding(region, ("defaults", "region"))]
+    return (Project(), wrong) if wrong else (project, [])
 
 
 def _load_document(one: LoadedSpec, given: Given, build: Build | None) -> None:

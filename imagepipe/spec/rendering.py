@@ -48,14 +48,17 @@ class Scope:
         if first not in fields:
             if first == "var":
                 return f"'{name}': a provisioner sees only its parameters, as param.NAME"
-            meant = f"{self.root}.{first}" if first in self.declared else nearest(first, [*fields, "region"])
+            homes = [home for home, names in fields.items() if first in names]
+            meant = f"{homes[0]}.{first}" if homes else nearest(first, [*fields, "region"])
             if meant in fields and rest:
                 meant = f"{meant}.{rest}"
+            self.note(frozenset({meant or ""}))  # misspelt, and not unused
             return f"undefined name '{name}'" + (f"; did you mean '{meant}'?" if meant else "")
         if not rest or rest in fields[first] or (first == self.root and self.is_open):
             return None
         what = {"var": "variable", "param": "parameter"}.get(first, "name")
         if meant := nearest(rest, fields[first]):
+            self.note(frozenset({f"{first}.{meant}"}))
             return f"undefined {what} '{name}'; did you mean '{first}.{meant}'?"
         known = "" if first == self.root else f"; there are {', '.join(f'{first}.{field}' for field in fields[first])}"
         return f"undefined {what} '{name}'{known}"

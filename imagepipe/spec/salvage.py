@@ -40,7 +40,8 @@ def salvage(value: Any, error: ValidationError) -> tuple[Spec | None, frozenset[
     gone: set[Path] = set()
     for _ in range(_ROUNDS):
         for path in error_paths(error, Spec):
-            gone.add(_take_out(value, path))
+            if not any(path[: len(one)] == one for one in gone):  # two things may be wrong with the same value
+                gone.add(_take_out(value, path))
         for key, harmless in _HARMLESS.items():
             if key not in value:
                 value[key] = copy.deepcopy(harmless)
@@ -62,11 +63,11 @@ def _take_out(value: Any, path: Path) -> Path:
     """Take out what stands at a path, or the nearest thing around it that is there; returns what it was."""
     here = value
     for depth, part in enumerate(path):
-        following = path[depth + 1 : depth + 2]
         here = here.get(part) if isinstance(here, dict) else None
-        if isinstance(here, list) and part in _HARMLESS_ITEMS and following and isinstance(following[0], int):
-            here[following[0]] = copy.deepcopy(_HARMLESS_ITEMS[part])
-            return path[: depth + 2]
+        item = path[-1]
+        if len(path) == depth + 2 and isinstance(item, int) and isinstance(here, list) and part in _HARMLESS_ITEMS:
+            here[item] = copy.deepcopy(_HARMLESS_ITEMS[part])
+            return path
     around: list[dict[str, Any]] = []
     depths: list[int] = []
     here = value

@@ -13,7 +13,7 @@ from imagepipe import render
 from imagepipe.errors import Problem
 from imagepipe.spec import document as yaml_document
 from imagepipe.spec.document import Document, Mark, Path
-from imagepipe.spec.explain import LATE_HERE, did_you_mean, explain, nearest
+from imagepipe.spec.explain import LATE_HERE, did_you_mean, explain, nearest, value_at
 from imagepipe.spec.find import provisioner_folder, provisioner_names
 from imagepipe.spec.models import (
     FileStep,
@@ -355,14 +355,7 @@ def _converted(text: str, kind: str) -> tuple[Any, bool]:
 
 
 def _holds_secret(document: Document, path: Path, scope: Scope) -> bool:
-    value: Any = document.value
-    for part in path:
-        if not isinstance(value, dict | list):
-            return False
-        try:
-            value = value[part]  # type: ignore[index]
-        except (KeyError, IndexError):
-            return False
+    value = value_at(document.value, path)
     texts = [value] if isinstance(value, str) else [str(value)]
     try:
         return any(scope.secrets_in(render.names_used(text)) for text in texts)

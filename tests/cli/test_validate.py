@@ -62,6 +62,14 @@ def test_a_spec_with_mistakes_ends_with_2_and_all_of_them(project: Path) -> None
     assert result.stdout.endswith("2 specs, 2 errors\n")
 
 
+def test_a_mistake_in_the_project_file_is_said_once(project: Path) -> None:
+    (project / "imagepipe.yaml").write_text("imagepipe: 1\ndefaults: {regoin: eu-west-1}\n")
+    result = run(project)
+    assert result.returncode == 2
+    assert result.stdout.count("unknown key 'regoin'; did you mean 'region'?") == 1
+    assert result.stdout.endswith("2 specs, 1 error\n")
+
+
 def test_a_warning_is_no_error(project: Path) -> None:
     with (project / "specs/db.yaml").open("a") as spec:
         spec.write("variables: {x: {default: a}}\npublish: {keep: 5}\n")

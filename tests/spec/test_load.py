@@ -214,6 +214,7 @@ def test_a_default_region_is_checked_too(loaded: Loader) -> None:
     one = loaded("", files={"imagepipe.yaml": "imagepipe: 1\ndefaults: {region: eu-wst-1}\n"})
     (problem,) = one.problems
     assert "unknown region 'eu-wst-1'; did you mean 'eu-west-1'?" in problem.message
+    assert (Path(problem.file).name, problem.line, problem.column) == ("imagepipe.yaml", 2, 20)
 
 
 def test_an_unknown_region_is_accepted_where_the_project_says_so(loaded: Loader) -> None:
