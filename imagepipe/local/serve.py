@@ -26,8 +26,9 @@ from typing import IO, Any, Protocol
 
 from imagepipe.errors import ImagepipeError, LocalCloudError
 from imagepipe.local import serving
+from imagepipe.local.disks import StoreFull
 from imagepipe.local.serving import Serving
-from imagepipe.local.store import Store
+from imagepipe.local.store import ROOT_VARIABLE, Store
 
 IDLE_SECONDS = 10.0
 LOCK_SECONDS = 5.0  # others probe the lock for a moment, and our predecessor may be on its way out
@@ -147,7 +148,14 @@ def serve(
         cloud = build(store)
         stack.callback(cloud.close)
         stack.callback(cloud.application.close)
-        cloud.application.recover()
+        try:
+            cloud.application.recover()
+        except StoreFull as full:
+            raise LocalCloudError(
+                f"starting the local cloud of {store.root}: its store is full: {full}",
+                hint="free some room (imagepipe clean --all --local), or name a store on another disk with "
+                + ROOT_VARIABLE,
+            ) from full
         server = _listen(cloud, _Doors(cloud, store), port, store)
         stack.callback(server.stop)
         here = Serving.here(server.bind_addr[1])

@@ -7,8 +7,10 @@ is not on disk, and nothing that goes wrong leaves as HTML.
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
+import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -100,17 +102,12 @@ class Gateway:
             answer = self._answer(request, environ, request_id)
         except Refused as refused:
             answer = wire.refusal(refused, request_id, dialect)
-        except StoreFull as full:
-            no_room = Refused("InsufficientVolumeCapacity", f"The local cloud's store is full: {full}", status=500)
-            answer = wire.refusal(no_room, request_id, dialect)
         except _Cut:
             if SEVER in environ:
                 environ[SEVER]()
             answer = Answer(502, (), b"")
-        except Exception:  # an unhandled one would be an HTML page, which clients retry and cannot read
-            log.exception("request %s failed: %s %s", request_id, request.method, request.path)
-            unknown = Refused("InternalError", f"An internal error has occurred (request {request_id})", status=500)
-            answer = wire.refusal(unknown, request_id, dialect)
+        except Exception as problem:  # noqa: BLE001 - unhandled it would be an HTML page, which clients cannot read
+            answer = wire.refusal(_no_room(problem) or _unknown(request, request_id), request_id, dialect)
         headers = [
             (name, value) for name, value in answer.headers if name.lower() not in DROPPED[request.method == "HEAD"]
         ]
@@ -223,6 +220,25 @@ def _request(environ: Mapping[str, Any]) -> Request:
         body = environ["wsgi.input"].read() if environ.get("wsgi.input_terminated") else b""
     path, _, query = str(environ["REQUEST_URI"]).partition("?")
     return Request(str(environ["REQUEST_METHOD"]), path, query, headers, body)
+
+
+def _unknown(request: Request, request_id: str) -> Refused:
+    """The answer to what went wrong here; called where the error is being handled."""
+    log.exception("request %s failed: %s %s", request_id, request.method, request.path)
+    return Refused("InternalError", f"An internal error has occurred (request {request_id})", status=500)
+
+
+def _no_room(problem: Exception) -> Refused | None:
+    """The refusal where the store is full: of disks, which says how much is missing, or of anything else."""
+    is_full = (
+        isinstance(problem, StoreFull)
+        or (isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT))
+        or (isinstance(problem, sqlite3.OperationalError) and "full" in str(problem))
+    )
+    if not is_full:
+        return None
+    # 400, as botocore tries a 500 again and again.
+    return Refused("InsufficientVolumeCapacity", f"The local cloud's store is full: {problem}", status=400)
 
 
 def _refuse_browsers(request: Request) -> None:

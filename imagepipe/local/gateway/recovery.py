@@ -18,11 +18,15 @@ from imagepipe.local.gateway.world import World
 
 log = logging.getLogger(__name__)
 
+FIRST_REGION = "us-east-1"
+
 
 def recover(world: World) -> None:
     """Submit all work that is outstanding. Order matters within a queue alone: snapshots before what follows."""
     world.disks.sweep()
     _sweep_disks(world)
+    # Said now, where there is no room for it, and not by every call.
+    world.settle_base(FIRST_REGION)
     running = world.driver.running()
     _reap(world, running)
     _resume_snapshots(world)

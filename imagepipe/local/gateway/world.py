@@ -78,7 +78,7 @@ class World:
     def settle(self, account: str, region: str) -> None:
         """Make the region as a new account finds it: default VPC, default groups, Debian's image."""
         self.network.settle(account, region)
-        self._settle_base(region)
+        self.settle_base(region)
         if self._default_groups(account, region) != set(self.network.vpc_ids(account, region)):
             self._settle_groups(account, region)
 
@@ -96,7 +96,8 @@ class World:
                 if group.name == "default" and group.vpc_id not in present:
                     self.ledger.remove(group)
 
-    def _settle_base(self, region: str) -> None:
+    def settle_base(self, region: str) -> None:
+        """Make Debian's image as this region has it. Raises StoreFull: the first region's takes room."""
         made = iso(self.base.created)
         image_id = stable_id("ami", self.base.name, made, region)
         if self.ledger.images.get(image_id) is not None:
@@ -104,7 +105,7 @@ class World:
         # Two first requests may come here at once; both then do the same.
         snapshot_id = stable_id("snap", self.base.name, made, region)
         if not self.disks.snapshot_path(snapshot_id).exists():
-            self.disks.adopt_snapshot(self.base.path, snapshot_id)
+            self._adopt_base(snapshot_id)
         with self.ledger.change():
             self.ledger.put(
                 Snapshot(
@@ -122,6 +123,14 @@ class World:
                 )
             )
             self.ledger.put(self._base_record(image_id, snapshot_id, region))
+
+    def _adopt_base(self, snapshot_id: str) -> None:
+        """The base image's bytes under this id; those of another region where there are some, as they cost nothing."""
+        for other in self.ledger.snapshots:
+            is_base = other.account == DEBIAN and other.start_time == self.base.created
+            if is_base and self.disks.snapshot_path(other.id).exists():
+                return self.disks.copy_snapshot(other.id, snapshot_id)
+        return self.disks.adopt_snapshot(self.base.path, snapshot_id)
 
     def _base_record(self, image_id: str, snapshot_id: str, region: str) -> Image:
         return Image(
