@@ -11,7 +11,7 @@ from imagepipe import render
 from imagepipe.capture.ebs import CaptureEbs
 from imagepipe.capture.scrub import Scrub
 from imagepipe.capture.stop import GiveBack, Stop
-from imagepipe.cloud.ec2 import Regions
+from imagepipe.cloud.ec2 import Ec2, Regions
 from imagepipe.cloud.images import ImageFilter, SourceImage
 from imagepipe.cloud.tags import Labels
 from imagepipe.communicator.ssh import Connections
@@ -114,7 +114,7 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
         f"{prefix}connect",
         AwaitSsh(ec2, tools.connections, instance, key, ssh.user, ssh.port, ssh.address, ssh.timeout),
     )
-    machine = _steps(graph, one, tools, machine, source, prefix)
+    machine = _steps(graph, one, tools, ec2, machine, source, prefix)
     sealed = graph.add(f"{prefix}scrub", Scrub(tools.connections, machine))
 
     # The image, and its copies side by side while the instance is given back.
@@ -123,7 +123,20 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     image = graph.add(
         f"{prefix}capture",
         CaptureEbs(
-            ec2, labels, stopped, source, names, output.description, output.tags, output.boot_mode, output.imds == "v2"
+            ec2=ec2,
+            labels=labels,
+            machine=stopped,
+            source=source,
+            names=names,
+            description=output.description,
+            tags=output.tags,
+            boot_mode=output.boot_mode,
+            imds_v2=output.imds == "v2",
+            delete_on_termination={
+                volume.device: volume.delete_on_termination
+                for volume in spec.launch.volumes
+                if volume.delete_on_termination is not None
+            },
         ),
     )
     given_back = graph.add(f"{prefix}give-back", GiveBack(ec2, instance, image))
@@ -201,7 +214,13 @@ def _device(volume: Volume) -> DeviceWanted:
 
 
 def _steps(
-    graph: Graph, one: LoadedSpec, tools: Tools, machine: Ref[Reachable], source: Ref[SourceImage], prefix: str
+    graph: Graph,
+    one: LoadedSpec,
+    tools: Tools,
+    ec2: Ec2,
+    machine: Ref[Reachable],
+    source: Ref[SourceImage],
+    prefix: str,
 ) -> Ref[Reachable]:
     """Each step takes the machine as the step before left it; those whose `when` is false already are left out."""
     width = len(str(len(one.steps)))
@@ -209,7 +228,7 @@ def _steps(
         late = _conditions(at)
         if late is None:
             continue
-        stage = _step(one, at, tools, machine, source, late)
+        stage = _step(one, at, tools, ec2, machine, source, late)
         machine = graph.add(f"{prefix}step-{number:0{width}}", stage)
     return machine
 
@@ -231,6 +250,7 @@ def _step(
     one: LoadedSpec,
     at: StepAt,
     tools: Tools,
+    ec2: Ec2,
     machine: Ref[Reachable],
     source: Ref[SourceImage],
     late: tuple[Late, ...],
@@ -248,7 +268,7 @@ def _step(
         env=step.env,
         when=late,
     )
-    base = (tools.connections, machine, source, options)
+    base = (ec2, tools.connections, machine, source, options)
     match step:
         case ShellStep(shell=shell):
             script = at.folder / shell.script if shell.script is not None else shell.inline or ()

@@ -33,8 +33,8 @@ class CaptureEbs(Stage[Image]):
     tags: Mapping[str, Text]
     boot_mode: str | None
     imds_v2: bool
-    devices: tuple[dict[str, Any], ...] = ()
-    """What `output.block_devices` says, over what was captured: BlockDeviceMappings without snapshots."""
+    delete_on_termination: Mapping[str, bool] = field(default_factory=dict)
+    """By device, what the spec says of volumes of instances of the image; the source image's own word if absent."""
 
     def run(self, ctx: Context) -> Image:
         instance = ctx[self.machine].instance
@@ -61,7 +61,7 @@ class CaptureEbs(Stage[Image]):
             name,
             render.finish(self.description, values),
             self._registration(ctx[self.source], instance, described),
-            self._mappings(described, snapshots),
+            self._mappings(ctx[self.source], described, snapshots),
             token=claim.token,
             tags=self.labels.product(claim.token, name, tags),
         )
@@ -106,17 +106,18 @@ class CaptureEbs(Stage[Image]):
             imds_support="v2.0" if self.imds_v2 else source.imds_support,
         )
 
-    def _mappings(self, described: Mapping[str, Any], snapshots: Sequence[Snapshot]) -> list[dict[str, Any]]:
+    def _mappings(
+        self, source: SourceImage, described: Mapping[str, Any], snapshots: Sequence[Snapshot]
+    ) -> list[dict[str, Any]]:
         """A mapping for every volume that was captured. Encrypted must not stand beside a snapshot."""
-        given = {device["DeviceName"]: dict(device.get("Ebs", {})) for device in self.devices}
-        mappings = []
-        for snapshot in snapshots:
-            ebs = {"SnapshotId": snapshot.id, "DeleteOnTermination": True, **given.pop(snapshot.device, {})}
-            mappings.append({"DeviceName": snapshot.device, "Ebs": ebs})
-        captured = {snapshot.device for snapshot in snapshots}
-        mappings += [dict(device) for device in self.devices if device["DeviceName"] not in captured]
+        goes = {m["DeviceName"]: m["Ebs"].get("DeleteOnTermination", True) for m in source.mappings if "Ebs" in m}
+        goes |= self.delete_on_termination
+        mappings = [
+            {"DeviceName": s.device, "Ebs": {"SnapshotId": s.id, "DeleteOnTermination": goes.get(s.device, True)}}
+            for s in snapshots
+        ]
         root = described.get("RootDeviceName")
-        return sorted(mappings, key=lambda mapping: (mapping["DeviceName"] != root, mapping["DeviceName"]))
+        return sorted(mappings, key=lambda mapping: (mapping["DeviceName"] != root, str(mapping["DeviceName"])))
 
     def title(self) -> str:
         return "capture the disks as an image"

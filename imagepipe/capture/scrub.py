@@ -12,6 +12,7 @@ from imagepipe.errors import CommandFailed
 from imagepipe.values import Reachable, Sealed
 
 SCRUB_SECONDS = 300
+RECONNECT_SECONDS = 300
 SCRIPT = "scrub.sh"
 
 

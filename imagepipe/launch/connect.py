@@ -18,6 +18,8 @@ RUNNING_SECONDS = 600
 CLOUD_INIT_SECONDS = 600
 RETRY_SECONDS = 0.25
 """Between tries to connect, at first; it grows to one second."""
+LOOK_SECONDS = 5.0
+"""Between two looks whether the instance that we try to reach is still there."""
 HOST_KEY_TRIES = 3
 """A machine may show a key from its image for a moment before cloud-init has set ours; never one that we trust."""
 
@@ -60,7 +62,7 @@ class AwaitSsh(Stage[Reachable]):
             if state in ("terminated", "shutting-down", "stopped", "stopping"):
                 reason = (seen or {}).get("StateReason", {}).get("Message") or (seen or {}).get("StateTransitionReason")
                 raise CloudError(
-                    f"{instance.id} in {instance.region} ended before it ran: {reason or state}", code=state
+                    f"{instance.id} in {instance.region} ended before it was reached: {reason or state}", code=state
                 )
             return seen if state == "running" else None
 
@@ -87,6 +89,7 @@ class AwaitSsh(Stage[Reachable]):
     def _until_connected(self, ctx: Context, instance: Instance, endpoint: Endpoint) -> Connection:
         deadline = ctx.deadline(self.timeout_seconds)
         pause, wrong_keys, last = RETRY_SECONDS, 0, None
+        look = ctx.deadline(LOOK_SECONDS)
         while not deadline.is_past():
             ctx.cancel.check()
             try:
@@ -99,6 +102,9 @@ class AwaitSsh(Stage[Reachable]):
                 if wrong_keys >= HOST_KEY_TRIES:
                     break
             ctx.cancel.sleep(min(pause, deadline.remaining()))
+            if look.is_past():
+                self._until_running(ctx, instance)  # raises where it was ended meanwhile
+                look = ctx.deadline(LOOK_SECONDS)
             pause = min(pause * 1.3, 1.0)
         raise self._never_up(ctx, instance, endpoint, last)
 

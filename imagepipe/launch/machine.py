@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -38,6 +38,11 @@ class DeviceWanted:
     delete_on_termination: bool | None = None
     virtual_name: str | None = None
     no_device: bool = False
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether this is no EBS volume at all."""
+        return self.no_device or self.virtual_name is not None
 
     def request(self) -> dict[str, Any]:
         """One entry of BlockDeviceMappings."""
@@ -101,11 +106,22 @@ class Launch(Stage[Instance]):
         return Instance(instance_id, self.ec2.region, instance_type, source.root_device_name, public)
 
     def _devices(self, source: SourceImage) -> list[DeviceWanted]:
-        """What the spec says, and the root device's encryption where the spec says nothing of that device."""
-        devices = list(self.devices)
+        """What the spec says; of the source image's other volumes, that they are encrypted and go with the instance."""
+        encrypted = True if self.encrypt_root or self.kms_key else None
+        devices = [
+            device
+            if device.is_left_out or device.encrypted is not None
+            else replace(device, encrypted=encrypted, kms_key=device.kms_key or self.kms_key)
+            for device in self.devices
+        ]
         known = {device.device for device in devices}
-        if source.root_device_name not in known and (self.encrypt_root or self.kms_key):
-            devices.append(DeviceWanted(source.root_device_name, encrypted=True, kms_key=self.kms_key))
+        for mapping in source.mappings:
+            ebs = mapping.get("Ebs")
+            if ebs is None or mapping["DeviceName"] in known:
+                continue
+            # A volume that stays when its instance goes would be a leak.
+            if encrypted or not ebs.get("DeleteOnTermination"):
+                devices.append(DeviceWanted(mapping["DeviceName"], encrypted=encrypted, kms_key=self.kms_key))
         return devices
 
     def _launch(self, ctx: Context, base: LaunchRequest, network: Network) -> tuple[str, str]:

@@ -93,3 +93,24 @@ def test_the_instance_is_given_back_and_its_claim_released(account: Account) -> 
     GiveBack(account.ec2, Ref("instance"), Ref("image")).run(account.context(**outputs))
     assert harness.state(account.cloud.client(), instance) == "terminated"
     assert not any(claim.is_open() for claim in account.journal.claims())
+
+
+def test_a_volume_stays_or_goes_with_its_instance_as_the_source_or_the_spec_says(account: Account) -> None:
+    ec2 = account.cloud.client()
+    more = [{"DeviceName": device, "Ebs": {"VolumeSize": 1}} for device in ("/dev/sdb", "/dev/sdc")]
+    image = _capture(account, harness.stopped(ec2, BlockDeviceMappings=more), delete_on_termination={"/dev/sdc": False})
+    mappings = harness.image(ec2, image.id)["BlockDeviceMappings"]
+    found = {m["DeviceName"]: m["Ebs"]["DeleteOnTermination"] for m in mappings}
+    assert found == {"/dev/xvda": True, "/dev/sdb": True, "/dev/sdc": False}
+
+
+def test_an_instance_that_cannot_be_given_back_yet_does_not_cost_the_image(account: Account) -> None:
+    instance = harness.stopped(account.cloud.client())
+    claim = account.journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch")
+    account.journal.bind(claim, instance)
+    account.fault("refuse", "TerminateInstances", code="UnauthorizedOperation", status=403, times=1)
+    outputs = {"instance": _instance(instance), "image": Image("ami-1", "us-east-1", "x", ())}
+    GiveBack(account.ec2, Ref("instance"), Ref("image")).run(account.context(**outputs))
+    assert any(claim.is_open() for claim in account.journal.claims()), "the end of the run tries again"
+    account.holdings.instance(account.journal.claims()[0])
+    assert harness.state(account.cloud.client(), instance) == "terminated"

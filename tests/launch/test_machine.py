@@ -108,3 +108,25 @@ def test_the_key_pairs_private_half_stays_here_for_us_alone(account: Account, tm
     [claim] = account.journal.claims()
     account.holdings.key_pair(claim)
     assert not path.exists()
+
+
+def test_no_volume_of_the_source_image_outlives_the_instance(account: Account) -> None:
+    ec2 = account.cloud.client()
+    snapshot = harness.snapshot_of(ec2, harness.stopped(ec2))
+    mappings = [
+        {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}},
+        {"DeviceName": "/dev/sdf", "Ebs": {"SnapshotId": snapshot, "DeleteOnTermination": False}},
+    ]
+    image = harness.available(ec2, harness.register(ec2, snapshot, "two-disks", BlockDeviceMappings=mappings))
+    ec2.create_key_pair(KeyName="k")
+    outputs = {
+        "source": account.ec2.images.by_id(image),
+        "key": Key("k", "/k"),
+        "network": Network((), (None,)),
+        "names": {},
+    }
+    instance = _launch(account, encrypt_root=True).run(account.context(**outputs))
+    found = harness.instance(ec2, instance.id)["BlockDeviceMappings"]
+    assert {m["DeviceName"]: m["Ebs"]["DeleteOnTermination"] for m in found} == {"/dev/xvda": True, "/dev/sdf": True}
+    volumes = ec2.describe_volumes(VolumeIds=[m["Ebs"]["VolumeId"] for m in found])["Volumes"]
+    assert all(volume["Encrypted"] for volume in volumes), "encrypt means all of them"
