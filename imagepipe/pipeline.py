@@ -115,7 +115,7 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
         AwaitSsh(ec2, tools.connections, instance, key, ssh.user, ssh.port, ssh.address, ssh.timeout),
     )
     machine = _steps(graph, one, tools, ec2, machine, source, prefix)
-    sealed = graph.add(f"{prefix}scrub", Scrub(tools.connections, machine))
+    sealed = graph.add(f"{prefix}scrub", Scrub(ec2, tools.connections, machine))
 
     # The image, and its copies side by side while the instance is given back.
     stopped = graph.add(f"{prefix}stop", Stop(ec2, sealed))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from importlib.resources import files
 
+from imagepipe.cloud.ec2 import Ec2
 from imagepipe.communicator.shell import Script, run_script
-from imagepipe.communicator.ssh import Connections, Watch, public_key
+from imagepipe.communicator.ssh import Connection, Connections, Watch, public_key
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CommandFailed
 from imagepipe.values import Reachable, Sealed
@@ -20,6 +21,7 @@ SCRIPT = "scrub.sh"
 class Scrub(Stage[Sealed]):
     """Our key, host keys, machine-id, cloud-init's state, histories and leases removed, and looked for again."""
 
+    ec2: Ec2 = field(repr=False, compare=False)
     connections: Connections = field(repr=False, compare=False)
     machine: Ref[Reachable]
 
@@ -33,7 +35,7 @@ class Scrub(Stage[Sealed]):
         script = Script(script_text(), args=(public_key(machine.endpoint),), sudo=True, interpreter="sh")
         with ctx.span("command"):
             watch = Watch(on_line, ctx.deadline(SCRUB_SECONDS), ctx.cancel)
-            result = run_script(self.connections.to(machine.endpoint), script, watch)
+            result = run_script(self._connection(ctx, machine), script, watch)
         self.connections.drop(machine.endpoint)
         if result.code != 0:
             raise CommandFailed(
@@ -42,6 +44,15 @@ class Scrub(Stage[Sealed]):
                 hint="the user that logs in needs sudo without a password",
             )
         return Sealed(machine.instance)
+
+    def _connection(self, ctx: Context, machine: Reachable) -> Connection:
+        """The last step may have ended the connection, or rebooted the machine."""
+        return self.connections.back(
+            machine.endpoint,
+            ctx.deadline(RECONNECT_SECONDS),
+            ctx.cancel.sleep,
+            lambda: self.ec2.instances.check_runs(machine.instance.id),
+        )
 
     def title(self) -> str:
         return "scrub the machine"

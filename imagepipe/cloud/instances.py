@@ -10,6 +10,7 @@ from imagepipe.clock import Clock
 from imagepipe.cloud import tags as tagging
 from imagepipe.cloud.answers import chunks, gone_is_fine
 from imagepipe.cloud.translate import doing
+from imagepipe.errors import CloudError
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,24 @@ class Instances:
         """Instances that carry a token of ours and are not terminated."""
         states = ["pending", "running", "shutting-down", "stopping", "stopped"]
         return list(self._described([tagging.by_token(token), {"Name": "instance-state-name", "Values": states}]))
+
+    def ended(self, id: str) -> str | None:
+        """The state of an instance that no longer runs; None if it runs, or EC2 does not say."""
+        try:
+            seen = self.describe_many([id]).get(id)
+        except CloudError:
+            return None
+        state = str(seen["State"]["Name"]) if seen else "gone"
+        return None if state in ("running", "pending") else state
+
+    def check_runs(self, id: str) -> None:
+        """Raise CloudError if the instance no longer runs: nobody need wait for it."""
+        if state := self.ended(id):
+            raise CloudError(
+                f"{id} in {self.region} is {state}: SSH will not come back",
+                code=state,
+                hint="did a step power it off, or somebody else?",
+            )
 
     def _described(self, filters: list[dict[str, Any]]) -> dict[str, Mapping[str, Any]]:
         with doing(f"describing instances in {self.region}"):

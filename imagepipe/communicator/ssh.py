@@ -25,6 +25,9 @@ logging.getLogger("paramiko").propagate = False
 CONNECT_SECONDS = 5.0
 BANNER_SECONDS = 10.0
 AUTH_SECONDS = 15.0
+DEAD_SECONDS = 60
+"""What the kernel waits for the other side to confirm what we sent, keep-alives too; then the machine is gone."""
+FIRST_PAUSE_SECONDS = 0.2
 KEEPALIVE_SECONDS = 15
 """NAT gateways forget a quiet connection after 350 s (VPC user guide)."""
 WINDOW_BYTES = 8 * 1024 * 1024
@@ -254,6 +257,8 @@ def _transport(endpoint: Endpoint, where: str) -> paramiko.Transport:
     except OSError as error:
         raise NotConnected(f"{where}: {error.strerror or error}", "unreachable") from error
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; elsewhere a machine that vanished is noticed later
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_SECONDS * 1000)
     transport = paramiko.Transport(sock, default_window_size=WINDOW_BYTES)
     transport.banner_timeout = BANNER_SECONDS
     transport.auth_timeout = AUTH_SECONDS
@@ -301,6 +306,25 @@ class Connections:
         with self._lock:
             self._open[endpoint] = made
         return made
+
+    def back(
+        self, endpoint: Endpoint, deadline: Deadline, sleep: Callable[[float], None], check: Callable[[], None]
+    ) -> Connection:
+        """A live connection, tried again while the machine comes back.
+
+        Between two tries it calls `sleep` and `check`, which raise where there is no use in another one.
+        Raises ConnectError.
+        """
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return self.to(endpoint)
+            except NotConnected as error:
+                if deadline.is_past():
+                    raise ConnectError(f"SSH did not come back within {deadline.seconds:g} s: {error}") from error
+            sleep(pause)
+            check()
+            pause = min(pause * 1.5, 1.0)
 
     def drop(self, endpoint: Endpoint) -> None:
         """Close the connection to a machine, if there is one."""

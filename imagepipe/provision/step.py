@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from imagepipe import render
+from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage, late_names
-from imagepipe.communicator.ssh import Connection, Connections, Disconnected, NotConnected, Result, Watch
+from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Result, Watch
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CommandFailed, ConnectError
-from imagepipe.values import Endpoint, Late, Reachable, Text
+from imagepipe.values import Late, Reachable, Text
 
 RETRY_SECONDS = 5.0
 RECONNECT_SECONDS = 300.0
+ENDING_SECONDS = 5.0
 TAIL_LINES = 20
 
 
@@ -51,6 +53,7 @@ class Attempt:
 class Step(Stage[Reachable]):
     """Runs tries until one succeeds. A subclass says what one try is."""
 
+    ec2: Ec2 = field(repr=False, compare=False)
     connections: Connections = field(repr=False, compare=False)
     machine: Ref[Reachable]
     source: Ref[SourceImage]
@@ -82,8 +85,13 @@ class Step(Stage[Reachable]):
             ctx.line(stream, text)
 
         deadline = ctx.deadline(self.options.timeout_seconds)
-        connection = reach(ctx, self.connections, machine.endpoint, RECONNECT_SECONDS)
         try:
+            connection = self.connections.back(
+                machine.endpoint,
+                ctx.deadline(RECONNECT_SECONDS),
+                ctx.cancel.sleep,
+                lambda: self.ec2.instances.check_runs(machine.instance.id),
+            )
             with ctx.span("command"):
                 watch = Watch(on_line, deadline, ctx.cancel)
                 result = self.attempt(ctx, Attempt(connection, names, watch))
@@ -92,6 +100,9 @@ class Step(Stage[Reachable]):
             if self.options.disconnect_expected:
                 ctx.say("the connection ended, as expected")
                 return
+            if state := self._ended(ctx, machine):
+                hint = "did the step power it off, or somebody else? imagepipe itself stops it after the last step"
+                raise self._failed(f"{machine.instance.id} is {state}: {error}", None, tail, hint) from error
             hint = "on_disconnect: expected, where the step ends the connection"
             raise self._failed(f"{error}", None, tail, hint) from error
         if result.timed_out:
@@ -101,6 +112,13 @@ class Step(Stage[Reachable]):
             raise self._failed("ended by a signal", None, tail, None)
         if result.code not in self.options.exit_codes:
             raise self._failed(f"exit code {result.code}", result.code, tail, _hint(result.code, tail))
+
+    def _ended(self, ctx: Context, machine: Reachable) -> str | None:
+        """The instance's state, if it no longer runs; a machine breaks connections before EC2 knows that it ends."""
+        until = ctx.deadline(ENDING_SECONDS)
+        while (state := self.ec2.instances.ended(machine.instance.id)) is None and not until.is_past():
+            ctx.cancel.sleep(0.5)
+        return state
 
     def _failed(self, why: str, code: int | None, tail: list[str], hint: str | None) -> CommandFailed:
         said = "".join(f"\n    {line}" for line in tail) or " nothing"
@@ -121,20 +139,6 @@ class Step(Stage[Reachable]):
     def env(self, names: Mapping[str, object]) -> dict[str, str]:
         """The step's environment, rendered."""
         return {name: render.finish(value, names) for name, value in self.options.env.items()}
-
-
-def reach(ctx: Context, connections: Connections, endpoint: Endpoint, seconds: float) -> Connection:
-    """A live connection, trying again while the machine comes back. Raises ConnectError."""
-    deadline = ctx.deadline(seconds)
-    pause = 0.2
-    while True:
-        try:
-            return connections.to(endpoint)
-        except NotConnected as error:
-            if deadline.is_past():
-                raise ConnectError(f"SSH did not come back within {seconds:g} s: {error}") from error
-        ctx.cancel.sleep(pause)
-        pause = min(pause * 1.5, 1.0)
 
 
 def _hint(code: int, tail: list[str]) -> str | None:
