@@ -1,0 +1,252 @@
+"""What goes wrong ends in a sentence that names cause and remedy, in the right exit code, and with nothing left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imagepipe.local import control, serving
+from tests.machine.bakery import Baked, Bakery, until
+
+pytestmark = pytest.mark.machine
+
+
+def _edited(bakery: Bakery, name: str, *changes: tuple[str, str], steps: str = "- shell: 'true'") -> Path:
+    path = bakery.spec(name, steps)
+    text = path.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    return path
+
+
+def _fails(baked: Baked, code: int, *words: str) -> None:
+    """It failed with this code, said these words, and showed no traceback."""
+    assert baked.code == code, baked.err
+    for word in words:
+        assert word in baked.err, baked.err
+    assert "Traceback" not in baked.err
+    assert "a mistake in imagepipe itself" not in baked.err
+
+
+def _is_sleeping(bakery: Bakery) -> bool | None:
+    return any("sleeping" in e.get("text", "") for e in bakery.events()) or None
+
+
+def _instance(bakery: Bakery) -> str:
+    return next(str(r["id"]) for r in bakery.journal() if r["type"] == "bound" and r["id"].startswith("i-"))
+
+
+def test_a_name_that_is_taken_in_a_copy_region_is_found_before_anything_is_launched(bakery: Bakery) -> None:
+    fixed = ('name: "taken-{{ build.id }}"', "name: fixed-name")
+    west = ("us-east-1", "us-west-2")
+    bakery.build(_edited(bakery, "taken", fixed, ("[us-west-2]", "[]"), west))
+    before = bakery.inventory()
+    spec = _edited(bakery, "taken", fixed)
+    _fails(
+        bakery("build", str(spec), "--local"),
+        3,
+        "name 'fixed-name' is taken by ami-",
+        "in us-west-2",
+        "hint: put {{ build.timestamp }} into output.name",
+    )
+    assert bakery.inventory() == before
+    assert not [e for e in bakery.events() if e.get("stage") == "launch"], "nothing was launched"
+
+
+BEFORE_LAUNCH: dict[str, tuple[tuple[str, str], int, tuple[str, ...]]] = {
+    "no image matches": (
+        ("debian-12-amd64-*", "no-such-*"),
+        3,
+        ("no available image is named no-such-* of 136693071363 in us-east-1", "hint: compare with `aws ec2"),
+    ),
+    "an id that there is not": (
+        ('{name: "debian-12-amd64-*", owners: ["136693071363"]}', "ami-0123456789abcdef0"),
+        3,
+        ("ami-0123456789abcdef0", "InvalidAMIID.NotFound", "hint: image ids differ by region"),
+    ),
+    "script missing": (("shell: 'true'", "shell: {script: nope.sh}"), 2, ("there is no file nope.sh", ":6:")),
+    "undefined variable": (("'true'", "echo {{ var.nope }}"), 2, ("undefined variable 'var.nope'", ":6:")),
+}
+
+
+@pytest.mark.parametrize("case", BEFORE_LAUNCH)
+def test_what_is_wrong_before_a_launch_leaves_nothing(bakery: Bakery, case: str) -> None:
+    change, code, words = BEFORE_LAUNCH[case]
+    before = bakery.inventory()
+    _fails(bakery("build", str(_edited(bakery, "wrong", change)), "--local"), code, *words)
+    assert bakery.inventory() == before
+
+
+def test_several_images_where_only_one_may_match_are_named(bakery: Bakery) -> None:
+    first, second = bakery.build(bakery.spec("many", "[]")), bakery.build(bakery.spec("many", "[]"))
+    change = ('name: "debian-12-amd64-*", owners: ["136693071363"]', 'name: "many-*", owners: [self], newest: false')
+    before = bakery.inventory()
+    failed = bakery("build", str(_edited(bakery, "narrow", change)), "--local")
+    _fails(failed, 3, "2 images are named many-* of self in us-east-1", "hint: narrow the name")
+    for baked in (first, second):
+        assert baked.images["us-east-1"] in failed.err
+    assert bakery.inventory() == before
+
+
+def test_without_credentials_the_local_cloud_is_named(bakery: Bakery) -> None:
+    _fails(bakery("build", str(bakery.spec("aws", "[]"))), 3, "no AWS credentials", "--local")
+    assert not bakery.runs.exists() or not list(bakery.runs.iterdir())
+
+
+def test_without_a_usable_driver_doctor_is_named_and_says_what_to_install(bakery: Bakery) -> None:
+    tools = bakery.folder / "path"
+    tools.mkdir()
+    for name in ("git", "mmdebstrap"):
+        if found := shutil.which(name):
+            (tools / name).symlink_to(found)
+    other = {"PATH": str(tools), "IMAGEPIPE_LOCAL_STORE": str(bakery.folder / "other")}
+    failed = bakery("build", str(bakery.spec("no-driver", "[]")), "--local", **other)
+    _fails(failed, 9, "systemd-nspawn: not found (package systemd-container)", "hint: imagepipe local doctor")
+    doctor = bakery("local", "doctor", **other)
+    _fails(doctor, 9, "systemd-nspawn")
+    install = next(line for line in doctor.out.splitlines() if "apt-get install" in line)
+    assert {"systemd-container", "slirp4netns"} <= set(install.split())
+
+
+def test_a_store_of_a_newer_version_is_refused(bakery: Bakery) -> None:
+    other = bakery.folder / "other"
+    other.mkdir()
+    (other / "format").write_text("99\n")
+    failed = bakery("build", str(bakery.spec("newer", "[]")), "--local", IMAGEPIPE_LOCAL_STORE=str(other))
+    _fails(failed, 9, "written by a newer imagepipe (format 99", "hint: upgrade imagepipe")
+
+
+def test_a_port_that_is_taken_is_named(bakery: Bakery) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        store = str(bakery.folder / "other")
+        _fails(bakery("local", "--store", store, "serve", "--port", port), 9, f"port {port}", "hint: name another port")
+
+
+def test_a_state_folder_that_cannot_be_written_ends_a_build_before_anything_is_made(bakery: Bakery) -> None:
+    before = bakery.inventory()
+    (bakery.folder / "file").touch()
+    failed = bakery("build", str(bakery.spec("state", "[]")), "--local", XDG_STATE_HOME=str(bakery.folder / "file"))
+    _fails(failed, 1, "writing the journal", "Not a directory", "XDG_STATE_HOME")
+    assert bakery.inventory() == before
+
+
+@pytest.fixture
+def small(bakery: Bakery) -> Iterator[Callable[[int], Path]]:
+    """A folder on a file system of its own, of so many MiB."""
+    where = bakery.folder / "small"
+    where.mkdir()
+
+    def mount(size: int) -> Path:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}m", "tmpfs", str(where)], check=True)
+        return where / "store"
+
+    yield mount
+    bakery("local", "stop", "--force", IMAGEPIPE_LOCAL_STORE=str(where / "store"))
+    # The process that said why it does not serve is on its way out.
+    until(lambda: subprocess.run(["umount", str(where)], check=False).returncode == 0 or None, "it is unmounted")
+
+
+def test_a_store_without_room_for_the_base_image_is_one_clear_error(
+    bakery: Bakery, small: Callable[[int], Path]
+) -> None:
+    store = small(100)
+    failed = bakery("build", str(bakery.spec("full", "[]")), "--local", IMAGEPIPE_LOCAL_STORE=str(store))
+    _fails(failed, 9, "its store is full", "MiB are needed", "hint: free some room")
+    assert failed.err.count("error: ") == 1
+    assert not bakery.runs.exists() or not list(bakery.runs.iterdir())
+
+
+def test_a_store_that_is_full_at_launch_says_so_and_nothing_is_held(
+    bakery: Bakery, small: Callable[[int], Path]
+) -> None:
+    store = small(1200)  # room for the base image in any number of regions, and for no volume beside it
+    failed = bakery("build", str(bakery.spec("full", "[]")), "--local", IMAGEPIPE_LOCAL_STORE=str(store))
+    _fails(failed, 3, "MiB free", "MiB are needed")
+    assert failed.err.count("error: ") == 1
+    assert bakery("clean", "--all").out == "nothing to give back\n"
+
+
+def test_a_machine_that_powers_itself_off_in_a_step_is_said_to_be_stopped(bakery: Bakery) -> None:
+    before = bakery.inventory()
+    spec = bakery.spec("poweroff", "- name: ends\n  shell: sudo systemctl poweroff; sleep 30")
+    _fails(bakery("build", str(spec), "--local"), 7, "step 'ends' (", "is stop", "hint: did the step power it off")
+    assert bakery.inventory() == before
+
+
+def test_a_machine_that_was_powered_off_on_purpose_is_not_waited_for(bakery: Bakery) -> None:
+    before = bakery.inventory()
+    step = "- shell: sudo systemctl poweroff; sleep 30\n  on_disconnect: expected"
+    began = time.monotonic()
+    _fails(bakery("build", str(bakery.spec("poweroff", step)), "--local"), 3, "SSH will not come back", "power it off")
+    assert time.monotonic() - began < 60
+    assert bakery.inventory() == before
+
+
+def test_the_last_step_may_reboot_the_machine(bakery: Bakery) -> None:
+    bakery.build(bakery.spec("rebooted", "- shell: sudo systemctl reboot; sleep 30\n  on_disconnect: expected"))
+
+
+@pytest.mark.parametrize("moment", ["connect", "step"])
+def test_an_instance_that_somebody_else_terminates_ends_the_build(bakery: Bakery, moment: str) -> None:
+    before = bakery.inventory()
+    changes = [("region: us-east-1", "region: us-east-1, ssh: {user: nobody-here, timeout: 5m}")]
+    steps = "- name: long\n  shell: echo sleeping; sleep 120"
+    spec = _edited(bakery, "robbed", *(changes if moment == "connect" else []), steps=steps)
+    process = bakery.start("build", str(spec), "--local")
+
+    def came() -> bool | None:
+        if moment == "step":
+            return _is_sleeping(bakery)
+        return any("does not let user" in e.get("text", "") for e in bakery.events()) or None
+
+    until(came, moment)
+    instance = _instance(bakery)
+    bakery.client().terminate_instances(InstanceIds=[instance])
+    out, err = process.communicate(timeout=60)
+    failed = Baked(process.returncode, out, err)
+    if moment == "step":
+        _fails(failed, 7, "step 'long' (", f"{instance} is ", "somebody else")
+    else:
+        _fails(failed, 3, f"{instance} in us-east-1 ended before it was reached")
+    assert bakery.inventory() == before
+
+
+def test_an_endpoint_that_dies_ends_the_build_and_clean_gives_back_what_it_left(fresh_bakery: Bakery) -> None:
+    bakery = fresh_bakery
+    before = bakery.inventory()
+    process = bakery.start("build", str(bakery.spec("dies", "- shell: echo sleeping; sleep 3; exit 1")), "--local")
+    until(lambda: _is_sleeping(bakery), "the step runs")
+    serves = control.find(bakery.store)
+    assert serves is not None
+    os.kill(serves.pid, signal.SIGKILL)
+    out, err = process.communicate(timeout=110)
+    _fails(Baked(process.returncode, out, err), 7, "exit code 1", "still held: instance i-", "Later: imagepipe clean")
+    cleaned = bakery("clean", "--all", "--local")
+    assert cleaned.code == 0, cleaned.err
+    assert bakery.inventory() == before
+
+
+def test_two_first_builds_at_once_share_one_cloud(bakery: Bakery) -> None:
+    store = bakery.folder / "shared"
+    own: dict[str, Any] = {"IMAGEPIPE_LOCAL_STORE": str(store)}
+    specs = [bakery.spec(name, "- shell: 'true'") for name in ("one", "two")]
+    both = [bakery.start("build", str(spec), "--local", **own) for spec in specs]
+    for process in both:
+        _, err = process.communicate(timeout=110)
+        assert process.returncode == 0, err
+    assert bakery("local", "stop", **own).code == 0
+    assert not serving.is_locked(store / "lock")
