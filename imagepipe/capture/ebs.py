@@ -109,13 +109,10 @@ class CaptureEbs(Stage[Image]):
     def _mappings(
         self, source: SourceImage, described: Mapping[str, Any], snapshots: Sequence[Snapshot]
     ) -> list[dict[str, Any]]:
-        """A mapping for every volume that was captured. Encrypted must not stand beside a snapshot."""
+        """A mapping for every volume that was captured."""
         goes = {m["DeviceName"]: m["Ebs"].get("DeleteOnTermination", True) for m in source.mappings if "Ebs" in m}
         goes |= self.delete_on_termination
-        mappings = [
-            {"DeviceName": s.device, "Ebs": {"SnapshotId": s.id, "DeleteOnTermination": goes.get(s.device, True)}}
-            for s in snapshots
-        ]
+        mappings = [s.mapping(delete_on_termination=goes.get(s.device, True)) for s in snapshots]
         root = described.get("RootDeviceName")
         return sorted(mappings, key=lambda mapping: (mapping["DeviceName"] != root, str(mapping["DeviceName"])))
 

@@ -72,11 +72,29 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot, and the device that its volume was."""
+    """A snapshot, and what its volume was."""
 
     id: str
     device: str
-    size_gib: int
+    volume_type: str
+    iops: int | None = None
+    """None where the type has no choice of it."""
+    throughput: int | None = None
+
+    def mapping(self, *, delete_on_termination: bool) -> dict[str, Any]:
+        """The entry of BlockDeviceMappings that makes such a volume again.
+
+        With its type: RegisterImage does not look at the volume, and takes its own default. Encrypted must not stand
+        beside a snapshot.
+        """
+        values = {
+            "SnapshotId": self.id,
+            "VolumeType": self.volume_type,
+            "Iops": self.iops,
+            "Throughput": self.throughput,
+            "DeleteOnTermination": delete_on_termination,
+        }
+        return {"DeviceName": self.device, "Ebs": {key: value for key, value in values.items() if value is not None}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,35 +197,35 @@ class Images:
     ) -> list[Snapshot]:
         """Snapshots of all volumes of an instance at one point in time. Made once, though the answer is lost."""
 
-        def call() -> list[str]:
+        def call() -> list[Mapping[str, Any]]:
             with doing(f"making snapshots of {instance} in {self.region}"):
                 answer = self._once.create_snapshots(
                     InstanceSpecification={"InstanceId": instance},
                     Description=description,
                     TagSpecifications=[tagging.specification("snapshot", tags)],
                 )
-            return [str(snapshot["SnapshotId"]) for snapshot in answer["Snapshots"]]
+            return list(answer["Snapshots"])
 
-        ids = create_once(call, lambda: self.snapshots_of_token(token) or None, self._clock)
-        return self._with_devices(instance, ids)
+        def find() -> list[Mapping[str, Any]] | None:
+            return list(self.describe_snapshots(self.snapshots_of_token(token)).values()) or None
 
-    def _with_devices(self, instance: str, ids: Sequence[str]) -> list[Snapshot]:
-        """Which device each snapshot was: by its volume's place on the instance."""
+        volumes = self._volumes_of(instance)
+        made = {str(s["VolumeId"]): str(s["SnapshotId"]) for s in create_once(call, find, self._clock)}
+        if missing := sorted(volumes.keys() - made.keys()):
+            raise CloudError(
+                f"making snapshots of {instance} in {self.region}: none of {', '.join(missing)}",
+                hint="an image of a part of the disks is of no use; try again",
+            )
+        snapshots = [_snapshot(made[id], instance, volume) for id, volume in volumes.items()]
+        return sorted(snapshots, key=lambda snapshot: snapshot.device)
+
+    def _volumes_of(self, instance: str) -> dict[str, Mapping[str, Any]]:
+        """The volumes of an instance, by id."""
         with doing(f"describing the volumes of {instance} in {self.region}"):
-            reservations = self._client.describe_instances(InstanceIds=[instance])["Reservations"]
-        devices = {
-            m["Ebs"]["VolumeId"]: m["DeviceName"]
-            for m in reservations[0]["Instances"][0]["BlockDeviceMappings"]
-            if "Ebs" in m
-        }
-        described = self.describe_snapshots(ids)
-        return sorted(
-            (
-                Snapshot(str(id), devices.get(str(s["VolumeId"]), ""), int(s["VolumeSize"]))
-                for id, s in described.items()
-            ),
-            key=lambda snapshot: snapshot.device,
-        )
+            answer = self._client.describe_volumes(
+                Filters=[{"Name": "attachment.instance-id", "Values": [instance]}],
+            )
+        return {str(volume["VolumeId"]): volume for volume in answer["Volumes"]}
 
     def copy(
         self,
@@ -227,7 +245,7 @@ class Images:
                 SourceImageId=source,
                 SourceRegion=source_region,
                 Name=name,
-                Description=description,
+                **({"Description": description} if description else {}),
                 ClientToken=client_token,
                 TagSpecifications=[
                     tagging.specification("image", image_tags),
@@ -298,6 +316,19 @@ def _first(images: Sequence[Named]) -> str | None:
 def _snapshots_of(image: Mapping[str, Any]) -> tuple[str, ...]:
     mappings = image.get("BlockDeviceMappings", ())
     return tuple(m["Ebs"]["SnapshotId"] for m in mappings if m.get("Ebs", {}).get("SnapshotId"))
+
+
+def _snapshot(id: str, instance: str, volume: Mapping[str, Any]) -> Snapshot:
+    kind = str(volume["VolumeType"])
+    device = next(a["Device"] for a in volume["Attachments"] if a["InstanceId"] == instance)
+    return Snapshot(
+        id,
+        str(device),
+        kind,
+        # DescribeVolumes says what a gp2 volume reaches, too; RegisterImage refuses to be told.
+        iops=volume.get("Iops") if kind in ("gp3", "io1", "io2") else None,
+        throughput=volume.get("Throughput") if kind == "gp3" else None,
+    )
 
 
 def _source(image: Mapping[str, Any]) -> SourceImage:
