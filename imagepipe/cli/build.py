@@ -19,7 +19,7 @@ from typing import IO
 
 import click
 
-from imagepipe.cli.cloud import Chosen, local_store, opened
+from imagepipe.cli.cloud import Chosen, endpoint_of_environment, local_store, opened
 from imagepipe.cli.given import found_specs, given, state_folder, unknown_variables, variable_options
 from imagepipe.clock import Clock, SystemClock, iso
 from imagepipe.cloud.ec2 import Regions
@@ -85,14 +85,16 @@ def build(
     if region:
         _check_region(region, loaded)
     # Loaded before anything is launched, so that a broken installation is found out here.
-    chosen = Chosen(local_store() if is_local else None, profile, endpoint_url)
+    chosen = Chosen(local_store()) if is_local else Chosen(None, profile, endpoint_url or endpoint_of_environment())
     cancel = Cancel(clock)
     with ExitStack() as stack:
         signals = stack.enter_context(_signals(cancel))
         regions = stack.enter_context(opened(chosen, region=region, clock=clock))
         signals.has_begun = True
         cancel.check()
-        run = _Run(run_id, clock, cancel, chosen, loaded, log=sys.stderr if as_json else sys.stdout)
+        run = _Run(
+            run_id, clock, cancel, chosen.with_account(regions), loaded, log=sys.stderr if as_json else sys.stdout
+        )
         outcome, baked = run.execute(regions, region, keep_on_failure=keep_on_failure)
         if not outcome.ok:
             return _explain(outcome, run, baked, keep_on_failure=keep_on_failure)

@@ -52,8 +52,7 @@ def clean(runs: Sequence[str], is_all: bool, is_local: bool, dry_run: bool) -> i
             click.echo(f"{folder.name}: left as it is: {error}", err=True)
             if error.hint:
                 click.echo(f"  hint: {error.hint}", err=True)
-            if not isinstance(error, UsageError):  # another clean has it, and gives it back
-                failed.append(error)
+            failed.append(error)
             continue
         given_back += released
         held += still
@@ -102,11 +101,10 @@ def _clean_one(folder: Path, *, dry_run: bool) -> tuple[int, tuple[StillHeld, ..
         return 0, ()
     clock = SystemClock()
     journal = Journal.reopen(folder, clock)
+    chosen = Chosen.of(past.run.cloud)
     try:
-        with (
-            opened(Chosen.of(past.run.cloud), region=None, clock=clock) as regions,
-            EventFile(folder / "events.jsonl") as file,
-        ):
+        with opened(chosen, region=None, clock=clock) as regions, EventFile(folder / "events.jsonl") as file:
+            chosen.check_account(regions)
             events = Events(past.run.id, clock, Masker(), [file])
             held = undo(journal, Holdings(regions, clock).undoers(), events)
     finally:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ import click
 from imagepipe.clock import Clock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.session import Access, Session
+from imagepipe.errors import CloudError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +24,43 @@ class Chosen:
     """The local cloud's store."""
     profile: str | None = None
     endpoint_url: str | None = None
+    account: str | None = None
+    """Whose cloud it is: in another account all of a run's things would look as if they were gone."""
 
     def record(self) -> dict[str, str]:
-        values = {"local": self.local, "profile": self.profile, "endpoint_url": self.endpoint_url}
+        values = {
+            "local": self.local,
+            "profile": self.profile,
+            "endpoint_url": self.endpoint_url,
+            "account": self.account,
+        }
         return {key: value for key, value in values.items() if value is not None}
 
     @classmethod
     def of(cls, record: Mapping[str, str]) -> Chosen:
-        return cls(record.get("local"), record.get("profile"), record.get("endpoint_url"))
+        return cls(record.get("local"), record.get("profile"), record.get("endpoint_url"), record.get("account"))
+
+    def with_account(self, regions: Regions) -> Chosen:
+        """The same, with the account where it can be learned; an endpoint of somebody's own may have no STS."""
+        if self.local is not None:
+            return self
+        try:
+            return replace(self, account=regions.session.account())
+        except CloudError:
+            return self
+
+    def check_account(self, regions: Regions) -> None:
+        """Raise UsageError where the credentials are of another account than the run's."""
+        if self.account is not None and (ours := regions.session.account()) != self.account:
+            raise UsageError(
+                f"the run is in account {self.account}, and these credentials are of account {ours}",
+                hint="set AWS_PROFILE, or log in, as it was when the run began",
+            )
+
+
+def endpoint_of_environment() -> str | None:
+    """The endpoint that boto3 would take by itself, so that a journal has it too."""
+    return os.environ.get("AWS_ENDPOINT_URL_EC2") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
 @contextmanager

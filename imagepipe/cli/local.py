@@ -49,6 +49,8 @@ def serve(root: Path | None, port: int | None, env_only: bool) -> None:
     from imagepipe.local import control
     from imagepipe.local import serve as server
 
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]  # moto would heed them: a profile that there is not, another endpoint
     store = open_store(root)
     stop = threading.Event()
     if found := control.find(store):

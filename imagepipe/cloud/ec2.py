@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
@@ -86,13 +87,14 @@ class Ec2:
             return "127.0.0.1/32"
         try:
             with urllib.request.urlopen(CALLER_URL, timeout=CALLER_SECONDS) as answer:
-                address = answer.read(64).decode("ascii").strip()
+                # Whatever else answers there, a portal's login page say, is no address.
+                address = ipaddress.ip_address(answer.read(64).decode("ascii").strip())
         except (OSError, ValueError) as error:
             raise CloudError(
                 f"asking {CALLER_URL} for our own address: {error}",
                 hint="name the addresses that may connect: launch.ssh.allow_from: [203.0.113.7/32]",
             ) from error
-        return f"{address}/32" if ":" not in address else f"{address}/128"
+        return f"{address}/{address.max_prefixlen}"
 
 
 class Regions:

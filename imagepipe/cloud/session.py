@@ -18,6 +18,7 @@ CONNECT_SECONDS = 10
 READ_SECONDS = 60
 ATTEMPTS = 5
 """Standard mode: 4 more tries after the first, 20 s between them at most."""
+FIRST_REGION = "us-east-1"
 _NO_PROFILE = {"profile": (None, None, None, None)}
 """In place of botocore's own entry, which reads AWS_PROFILE: a profile that there is not would be an error."""
 
@@ -68,6 +69,12 @@ class Session:
             found = self._session.get_credentials()
         if found is None:
             raise no_credentials("looking for credentials")
+
+    def account(self) -> str:
+        """The id of the account that we are. Raises CloudError, also where an endpoint has no STS."""
+        client = self.client("sts", self.region or FIRST_REGION, retries=False)
+        with doing("asking whose the credentials are", service="sts"):
+            return str(client.get_caller_identity()["Account"])
 
     def client(self, service: str, region: str, *, retries: bool = True) -> Any:
         """The client of a service in a region.

@@ -10,8 +10,10 @@ from click.testing import CliRunner, Result
 from imagepipe.cli.clean import clean
 from imagepipe.cli.runs import runs
 from imagepipe.clock import SystemClock
-from imagepipe.engine.journal import Journal, Lifetime, RunRecord
+from imagepipe.engine.journal import Journal, Lifetime, RunRecord, read
 from imagepipe.errors import UsageError
+from tests.account import Account
+from tests.local.gateway.harness import KEY_ID, SECRET
 
 
 @pytest.fixture
@@ -78,3 +80,19 @@ def test_a_journal_that_was_damaged_does_not_keep_others_from_being_listed(state
     listed = CliRunner().invoke(runs, standalone_mode=False).output
     assert "aaaa1111  unreadable: journal" in listed
     assert "still held: instance i-1 in us-east-1" in listed
+
+
+def test_a_run_of_another_account_is_not_taken_for_gone(
+    state: Path, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    cloud = {"endpoint_url": account.cloud.endpoint, "account": "999999999999"}
+    record = RunRecord("aaaa1111", "2026-11-23T03:00:00Z", ("web",), {}, cloud)
+    journal = Journal.create(state / "aaaa1111", record, SystemClock())
+    journal.bind(journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch"), "i-0123456789abcdef0")
+    journal.close()
+    refused = _run("aaaa1111").exception
+    assert isinstance(refused, UsageError)
+    assert "in account 999999999999, and these credentials are of account" in refused.message
+    assert [claim.id for claim in read(state / "aaaa1111").open_claims()] == ["i-0123456789abcdef0"]

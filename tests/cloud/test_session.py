@@ -10,8 +10,7 @@ from tests.account import Account
 from tests.local.gateway.harness import KEY_ID, SECRET
 
 
-@pytest.fixture
-def hostile_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _make_hostile(monkeypatch: pytest.MonkeyPatch) -> None:
     """A profile that there is not, and a proxy where nobody listens."""
     monkeypatch.setenv("AWS_PROFILE", "nope")
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
@@ -21,8 +20,10 @@ def hostile_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_local_cloud_is_reached_past_the_users_profile_and_proxy(
-    account: Account, hostile_environment: None
+    account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    account.ec2.subnets.default_vpc()  # the cloud is in this process here, and must have come up before
+    _make_hostile(monkeypatch)
     access = Access(
         endpoint_url=account.cloud.endpoint, region="us-east-1", access_key_id=KEY_ID, secret_access_key=SECRET
     )
@@ -30,6 +31,7 @@ def test_the_local_cloud_is_reached_past_the_users_profile_and_proxy(
     assert client.describe_regions()["Regions"]
 
 
-def test_aws_is_reached_with_the_users_profile(hostile_environment: None) -> None:
+def test_aws_is_reached_with_the_users_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    _make_hostile(monkeypatch)
     with pytest.raises(CloudError, match=r"profile .nope. could not be found"):
         Session(Access(region="us-east-1"))
