@@ -27,6 +27,7 @@ REGION = "us-east-1"
 START_SECONDS = 60.0  # measured 2 s; machines to adopt and a loaded computer take more
 ASK_SECONDS = 20.0
 PROBE_SECONDS = 5.0  # an answer takes milliseconds; a process that was just killed gives none
+USED_SECONDS = 0.3
 STOP_SECONDS = 120.0  # machines power off in order
 
 Progress = Callable[[str], None]
@@ -81,7 +82,8 @@ def status(store: Store) -> Status | None:
 def stop(store: Store, *, terminate: Callable[[LocalCloud], None] | None = None) -> bool:
     """End the store's cloud in order; false if it did not run.
 
-    With instances it refuses, unless it is told how to terminate them. Raises LocalCloudError.
+    With instances, or while somebody uses it, it refuses, unless it is told how to terminate them.
+    Raises LocalCloudError.
     """
     found = find(store)
     if found is None:
@@ -91,6 +93,11 @@ def stop(store: Store, *, terminate: Callable[[LocalCloud], None] | None = None)
         raise LocalCloudError(
             f"stopping the local cloud of {store.root}: {instances} instance{'s' if instances > 1 else ''} still there",
             hint="terminate them first, or let `imagepipe local stop --force` do it",
+        )
+    if terminate is None and _is_used(store):
+        raise LocalCloudError(
+            f"stopping the local cloud of {store.root}: a build, or another command, uses it",
+            hint="wait for it: the cloud ends by itself then; or `imagepipe local stop --force`",
         )
     if instances and terminate is not None:
         terminate(_cloud(store, found))
@@ -104,6 +111,18 @@ def stop(store: Store, *, terminate: Callable[[LocalCloud], None] | None = None)
                 hint=f"its log is {store.log}",
             )
         time.sleep(0.02)
+    return True
+
+
+def _is_used(store: Store) -> bool:
+    """Whether there is a client. The cloud itself looks for some, and holds the lock for a moment."""
+    end = time.monotonic() + USED_SECONDS
+    while time.monotonic() < end:
+        try:
+            with held(store.clients, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                return False
+        except BlockingIOError:
+            time.sleep(0.02)
     return True
 
 

@@ -158,7 +158,7 @@ def test_a_process_that_no_longer_answers_is_not_handed_out(store: Store) -> Non
 
 def test_it_comes_back_on_the_same_port_after_an_orderly_end(store: Store) -> None:
     with connect(store) as cloud:
-        control.stop(store)
+        control.stop(store, terminate=lambda cloud: None)
         with connect(store) as again:
             assert again.endpoint_url == cloud.endpoint_url
 
@@ -229,10 +229,19 @@ def test_its_own_door_is_closed_to_who_has_no_secret(store: Store) -> None:
 
 def test_stop_ends_it_in_order(store: Store) -> None:
     with connect(store):
-        assert control.stop(store)
-        assert not serving.is_locked(store.lock)
-        assert (store.root / "closed").exists()
+        pass
+    assert control.stop(store)
+    assert not serving.is_locked(store.lock)
+    assert (store.root / "closed").exists()
     assert not control.stop(store)
+
+
+def test_stop_refuses_while_somebody_uses_it_unless_by_force(store: Store) -> None:
+    with connect(store) as cloud:
+        with pytest.raises(LocalCloudError, match="a build, or another command, uses it"):
+            control.stop(store)
+        assert fetch(cloud.endpoint_url) == b"hello"
+        assert control.stop(store, terminate=lambda cloud: None)
 
 
 def test_stop_refuses_while_there_are_instances_unless_it_may_terminate_them(store: Store) -> None:
