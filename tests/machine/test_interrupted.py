@@ -26,14 +26,33 @@ def _stage(name: str) -> Callable[[Bakery], bool | None]:
     return lambda b: any(e["event"] == "StageStarted" and e["stage"] == name for e in b.events()) or None
 
 
+def _made(what: str) -> Callable[[Bakery], bool | None]:
+    """Whether the newest run has made such a thing, by its tag: its answer is held back, so the run does not know."""
+    region, kind = what.split()
+
+    def came(bakery: Bakery) -> bool | None:
+        if not bakery.journal():
+            return None
+        mine = [{"Name": "tag:imagepipe:run", "Values": [bakery.journal()[0]["id"]]}]
+        ec2 = bakery.client(region=region)
+        answer = {
+            "instances": lambda: ec2.describe_instances(Filters=mine)["Reservations"],
+            "snapshots": lambda: ec2.describe_snapshots(Filters=mine)["Snapshots"],
+            "images": lambda: ec2.describe_images(Filters=mine)["Images"],
+        }[kind]()
+        return bool(answer) or None
+
+    return came
+
+
 MOMENTS: dict[str, tuple[dict[str, Any] | None, Callable[[Bakery], bool | None]]] = {
     "key and group": (_delay("ImportKeyPair"), _stage("key")),
-    "launch": (_delay("RunInstances"), lambda b: bool(b.inventory()["us-east-1 instances"]) or None),
+    "launch": (_delay("RunInstances"), _made("us-east-1 instances")),
     "connect": (None, _stage("connect")),
     "step": (None, lambda b: any("sleeping" in e.get("text", "") for e in b.events()) or None),
     "stop": (_delay("StopInstances"), _stage("stop")),
-    "snapshot": (_delay("CreateSnapshots"), lambda b: bool(b.inventory()["us-east-1 snapshots"]) or None),
-    "copy": (_delay("CopyImage"), lambda b: bool(b.inventory()["us-west-2 images"]) or None),
+    "snapshot": (_delay("CreateSnapshots"), _made("us-east-1 snapshots")),
+    "copy": (_delay("CopyImage"), _made("us-west-2 images")),
 }
 
 
