@@ -22,6 +22,7 @@ from imagepipe.errors import CloudError
 TERMINATE_SECONDS = 600
 IN_USE_SECONDS = 120
 """EC2 goes on calling a group or snapshot in use for a while after its last user is gone."""
+SHOWN_SECONDS = 10
 IN_USE = frozenset({"DependencyViolation", "InvalidSnapshot.InUse", "InvalidGroup.InUse", "ResourceInUse"})
 
 
@@ -46,9 +47,21 @@ class Holdings:
         """Terminate, and wait for it: group and volumes are in use until then."""
         ec2 = self.regions[claim.region]
         for id in _ids(claim, ec2.instances.of_token(claim.token)):
+            if id == claim.id:
+                self._until_shown(ec2, id)
             ec2.instances.terminate(id)
             # A clean-up is not cancelled by what caused it.
             ec2.await_terminated(id, deadline=Deadline.after(TERMINATE_SECONDS, self.clock), cancel=Cancel(self.clock))
+
+    def _until_shown(self, ec2: Ec2, id: str) -> None:
+        """Wait until EC2 shows an instance that it gave us, or for so long that it must be gone.
+
+        Seconds after RunInstances a call may still answer NotFound (EC2 API guide, "Eventual consistency"): an undo
+        that took this for gone would leak the instance.
+        """
+        deadline = Deadline.after(SHOWN_SECONDS, self.clock)
+        while id not in ec2.instances.describe_many([id]) and not deadline.is_past():
+            self.clock.wait(Event(), 0.5)
 
     def key_pair(self, claim: Claim) -> None:
         """Delete both halves."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +142,19 @@ def test_a_group_in_use_is_deleted_once_it_is_free(account: Account) -> None:
     threading.Timer(0.5, lambda: ec2.terminate_instances(InstanceIds=[instance])).start()
     account.holdings.security_group(claim)
     assert account.ec2.groups.of_token(claim.token) == []
+
+
+def test_an_instance_that_ec2_does_not_show_yet_is_not_taken_for_gone(account: Account) -> None:
+    claim = _claim(account, "instance")
+    claim = account.journal.bind(claim, _instance(account, claim))
+    real = account.ec2.instances.describe_many
+    answers: list[object] = []
+
+    def late(ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        answers.append(ids)
+        return {} if len(answers) < 3 else real(ids)
+
+    account.ec2.instances.describe_many = late  # type: ignore[method-assign]
+    account.holdings.instance(claim)
+    assert len(answers) >= 3, "it looked again"
+    assert not _is_there(account, "instance", claim)
