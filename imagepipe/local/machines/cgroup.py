@@ -34,9 +34,9 @@ class MachineGroup:
         """Members of the group and of all groups below it."""
         seen: set[int] = set()
         for folder in self._folders:
-            for procs in folder.rglob("cgroup.procs"):
+            for group in _groups(folder):
                 with suppress(OSError):
-                    seen.update(int(pid) for pid in procs.read_text().split())
+                    seen.update(int(pid) for pid in (group / "cgroup.procs").read_text().split())
         yield from sorted(seen)
 
     def init(self) -> int | None:
@@ -70,10 +70,17 @@ class MachineGroup:
     def remove(self) -> None:
         """Delete the empty group; gone already is success."""
         for folder in self._folders:
-            below = sorted((p for p in folder.rglob("*") if p.is_dir()), key=lambda p: -len(p.parts))
-            for path in [*below, folder]:
+            for path in sorted(_groups(folder), key=lambda p: -len(p.parts)):
                 with suppress(OSError):
                     path.rmdir()
+
+
+def _groups(folder: Path) -> Iterator[Path]:
+    """A group and all below it. A machine that boots or stops makes and removes them meanwhile: os.walk lets them go,
+    where Path.rglob raises FileNotFoundError.
+    """
+    for where, _, _ in os.walk(folder):
+        yield Path(where)
 
 
 def hierarchies() -> list[Path]:
