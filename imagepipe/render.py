@@ -297,6 +297,8 @@ def _syntax_error(error: TemplateSyntaxError) -> RenderError:
         hint = _COMMENT_HINT
     elif message.startswith(("no filter", "no test", "a template cannot")):
         hint = None
+    elif "'`'" in message:
+        hint = "in place of Packer's {{user `x`}}: {{ var.x }}"
     else:
         hint = _RAW_HINT
     return RenderError(f"bad template: {message}", line=error.lineno, hint=hint)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 from pydantic import BaseModel, Tag, ValidationError
 
 from imagepipe.errors import Problem
+from imagepipe.spec import packer
 from imagepipe.spec.document import Document, Path
 from imagepipe.spec.models import STEP_KINDS
 from imagepipe.values import Late
@@ -121,6 +122,8 @@ def _explain_one(detail: dict[str, Any], path: Path, keys: frozenset[str], docum
         return document.problem(path[:-1], f"key '{missing}' is required", key=True)
     if kind == "extra_forbidden":
         name = str(path[-1])
+        if packers := packer.hint(name):
+            return document.problem(path, f"unknown key '{name}'", key=True, hint=packers)
         known = ", ".join(sorted(keys))
         hint = None if nearest(name, keys) or not keys else f"known here: {known}"
         return document.problem(path, f"unknown key '{name}'{did_you_mean(name, keys)}", key=True, hint=hint)
@@ -211,6 +214,8 @@ def _explain_kind(path: Path, value: Any, document: Document) -> Problem:
     if there:
         return document.problem(path, f"a step has exactly one of {kinds}; this has {' and '.join(there)}")
     for key in value:
+        if packers := packer.hint(str(key)):
+            return document.problem((*path, key), f"unknown key '{key}'", key=True, hint=packers)
         if (close := nearest(str(key), STEP_KINDS)) is not None:
             return document.problem((*path, key), f"unknown key '{key}'; did you mean '{close}'?", key=True)
     return document.problem(path, f"a step needs one of {kinds}; this has {', '.join(map(str, value)) or 'nothing'}")
