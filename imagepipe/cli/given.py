@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from imagepipe.errors import UsageError
+from imagepipe.spec.explain import nearest
 from imagepipe.spec.find import spec_files
 from imagepipe.spec.load import load_var_file
 from imagepipe.spec.variables import Given
@@ -52,7 +53,10 @@ def found_specs(words: Sequence[str]) -> list[Path]:
 
 
 def unknown_variables(known: Sequence[frozenset[str]], chosen: Given) -> None:
-    """Raise UsageError for a `--var` that no spec has: a typing error would silently keep the default."""
+    """Raise UsageError for a `--var` that no spec has: a typing error would silently keep the default.
+
+    A name of a variable file that no spec has is a warning, where it is close to one.
+    """
     every = frozenset().union(*known)
     for name in chosen.command_line:
         if name not in every:
@@ -60,6 +64,9 @@ def unknown_variables(known: Sequence[frozenset[str]], chosen: Given) -> None:
                 f"--var {name}: no spec has a variable '{name}'",
                 hint=f"there are: {', '.join(sorted(every)) or 'none'}",
             )
+    for name in chosen.files:  # one file may serve many specs: only what looks like a typing error is worth a word
+        if name not in every and (meant := nearest(name, every)):
+            click.echo(f"warning: --var-file: no spec has a variable '{name}'; did you mean '{meant}'?", err=True)
 
 
 def state_folder() -> Path:

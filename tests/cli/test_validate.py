@@ -226,3 +226,15 @@ def test_it_loads_none_of_the_heavy_libraries(project: Path) -> None:
 def test_the_specs_of_this_project_are_valid() -> None:
     result = run(ROOT)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_name_in_a_variable_file_that_is_almost_a_variable_s_is_warned_of(project: Path) -> None:
+    spec = project / "specs/web-server.yaml"
+    spec.write_text(
+        SOUND.replace("name: NAME", "name: web").replace("image-NAME", '"image-{{ var.title }}"')
+        + "variables: {title: {default: a}}\n"
+    )
+    (project / "prod.yaml").write_text("titel: b\nof_another_spec: c\n")
+    done = run(project, "web-server", "--var-file", "prod.yaml")
+    assert done.returncode == 0
+    assert done.stderr == "warning: --var-file: no spec has a variable 'titel'; did you mean 'title'?\n"
