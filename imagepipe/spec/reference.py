@@ -55,6 +55,13 @@ Durations are written `90s`, `5m`, `2h`, `90d`, or together `1h30m`. Fields that
 `{{ source.id }}`, `{{ source.name }}`, `{{ source.owner }}` and `{{ region }}` beside `{{ var.NAME }}`,
 `{{ spec.name }}`, `{{ build.id }}`, `{{ build.timestamp }}` and `{{ build.git_sha }}`; every other scalar may use
 the latter. `{{ x | quote }}` quotes for a shell. A `when` is an expression without braces.
+
+Paths are relative to the file that names them, not to where the command runs.
+
+A variable has the first of these that is there: `--var NAME=VALUE`; the last `--var-file` with it (a YAML mapping
+`NAME: VALUE`, or the same in JSON; keep it out of `specs/`); `IMAGEPIPE_VAR_NAME` in the environment; the variable
+that its `env` names; its `default`. `build` wants one for every variable that is `required`. A `sensitive` one goes
+to a step by the step's `env` alone, and is masked in all output; write it into no file that stays in the image.
 """
 
 
