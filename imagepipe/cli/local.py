@@ -63,10 +63,10 @@ def serve(root: Path | None, port: int | None, env_only: bool) -> None:
 
 
 @local.command()
-@click.option("--force", is_flag=True, help="Terminate the instances that are there, in every region.")
+@click.option("--force", is_flag=True, help="Though it is in use; first terminate the instances, in every region.")
 @click.pass_obj
 def stop(root: Path | None, force: bool) -> None:
-    """End the cloud. What it keeps stays in its store."""
+    """End the cloud; refused while a build uses it, or instances are there. What it keeps stays in its store."""
     from imagepipe.local import control
 
     ended = control.stop(open_store(root), terminate=terminate_everything if force else None)

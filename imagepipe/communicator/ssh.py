@@ -272,7 +272,8 @@ def _transport(endpoint: Endpoint, where: str) -> paramiko.Transport:
     except (SSHException, EOFError, OSError) as error:
         transport.close()
         is_key = isinstance(error, SSHException) and "host key" in str(error).lower()
-        message = f"{where}: no SSH there yet: {str(error) or type(error).__name__}"
+        said = str(error).replace("[Errno", ": [Errno") or type(error).__name__  # paramiko joins two messages
+        message = f"{where}: the port is open, and no SSH answers: {said}"
         raise NotConnected(message, "host-key" if is_key else "protocol") from error
     return transport
 
