@@ -195,6 +195,7 @@ def _start_alone(store: Store, progress: Progress, prepare: Prepare, command: Se
             break
         time.sleep(0.02)
     prepare(store, progress)
+    progress("starting the local cloud")  # some seconds of loading, in which nothing else is said
     answer, answer_end = os.pipe()
     try:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}

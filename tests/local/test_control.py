@@ -251,3 +251,13 @@ def test_stop_refuses_while_there_are_instances_unless_it_may_terminate_them(sto
         assert serving.current(store) is not None
         assert control.stop(store, terminate=lambda cloud: (store.root / "terminated").touch())
         assert serving.current(store) is None
+
+
+def test_who_waits_for_the_cloud_to_start_is_told_so_once(store: Store) -> None:
+    said: list[str] = []
+    for _ in range(2):
+        with control.connect(
+            store, progress=said.append, prepare=lambda store, progress: None, command=fake_cloud.command(1)
+        ):
+            pass
+    assert said == ["starting the local cloud"]
