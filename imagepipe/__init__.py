@@ -1,3 +1,3 @@
-"""imagepipe: Amazon Machine Images baked, tested and published from YAML."""
+"""imagepipe: Amazon Machine Images baked from YAML."""
 
 __version__ = "0.1.0"

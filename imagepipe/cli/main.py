@@ -56,7 +56,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="imagepipe")
 def main() -> None:
-    """Bake, test and publish Amazon Machine Images from YAML: on AWS, or with --local on this machine.
+    """Bake Amazon Machine Images from YAML, and copy them to regions: on AWS, or with --local on this machine.
 
     \b
     imagepipe validate                          check every spec under specs/
