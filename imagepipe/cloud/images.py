@@ -279,11 +279,6 @@ class Images:
             answer = self._client.describe_snapshots(OwnerIds=["self"], Filters=[tagging.by_token(token)])
         return [str(snapshot["SnapshotId"]) for snapshot in answer["Snapshots"]]
 
-    def snapshots_of(self, image: str) -> list[str]:
-        """The snapshots that an image maps."""
-        found = self.describe_many([image]).get(image)
-        return list(_snapshots_of(found)) if found else []
-
     def tag(self, ids: Sequence[str], tags: Mapping[str, str]) -> None:
         """Write tags on images and snapshots, over those that are there."""
         for chunk in chunks(ids):

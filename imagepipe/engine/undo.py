@@ -9,7 +9,7 @@ from typing import Protocol
 
 from imagepipe.engine.events import Events, Released
 from imagepipe.engine.journal import Claim, Journal
-from imagepipe.errors import ImagepipeError, UndoFailed
+from imagepipe.errors import ImagepipeError
 
 
 class Undoer(Protocol):
@@ -54,8 +54,3 @@ def undo(
             journal.release(claim)
         events.emit(Released(*events.stamp(), claim.kind, claim.region, claim.id or claim.token))
     return tuple(held)
-
-
-def failure(held: tuple[StillHeld, ...]) -> UndoFailed:
-    """The error that names what is still held."""
-    return UndoFailed("could not give everything back", [one.error for one in held])

@@ -122,7 +122,7 @@ class AwaitSsh(Stage[Reachable]):
         except CloudError as error:
             checked.append(f"EC2 does not say more: {error}")
             console = []
-        checked.append(f"key: ed25519 of this run; host key: {'known' if endpoint.host_key else 'not checked'}")
+        checked.append(f"key: {endpoint.private_key}; host key: {'known' if endpoint.host_key else 'not checked'}")
         tail = "".join(f"\n    {line}" for line in console) or " empty so far"
         hints = {
             "timeout": "no route, a security group or a network ACL: is launch.ssh.address right for where we are?",
