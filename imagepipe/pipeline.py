@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 from imagepipe import render
 from imagepipe.capture.ebs import CaptureEbs
 from imagepipe.capture.scrub import Scrub
 from imagepipe.capture.stop import GiveBack, Stop
+from imagepipe.cloud.devices import DeviceWanted
 from imagepipe.cloud.ec2 import Ec2, Regions
-from imagepipe.cloud.images import ImageFilter, SourceImage
+from imagepipe.cloud.images import Audience, ImageFilter, SourceImage
 from imagepipe.cloud.tags import Labels
 from imagepipe.communicator.ssh import Connections
 from imagepipe.engine.graph import Graph
@@ -20,14 +21,17 @@ from imagepipe.engine.stage import Ref
 from imagepipe.errors import UsageError
 from imagepipe.launch.access import Key, MakeGroup, MakeKey, Network, UseGroups, UseKey
 from imagepipe.launch.connect import AwaitSsh
-from imagepipe.launch.machine import DeviceWanted, Launch
-from imagepipe.launch.source import CheckNames, FindSource, Newest
+from imagepipe.launch.machine import Launch, SpotWanted
+from imagepipe.launch.source import BySsm, CheckNames, FindSource, NameImages, Newest
 from imagepipe.provision.files import RenderTemplate, UploadFile
 from imagepipe.provision.reboot import RebootMachine
 from imagepipe.provision.shell import RunShell
 from imagepipe.provision.step import Options
 from imagepipe.publish.copy import CopyLimits, CopyToRegion
 from imagepipe.publish.keep import Keep
+from imagepipe.publish.replace import Renamed, TakeName
+from imagepipe.publish.share import CheckPublic, ShareImage
+from imagepipe.publish.test import NewImage, Tested
 from imagepipe.spec.load import LoadedSpec
 from imagepipe.spec.models import (
     AmiByFilter,
@@ -43,7 +47,7 @@ from imagepipe.spec.models import (
 )
 from imagepipe.spec.rendering import names_late
 from imagepipe.spec.steps import StepAt
-from imagepipe.values import Image, Late, Reachable
+from imagepipe.values import Endpoint, Image, Instance, Late, Reachable, Stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,8 @@ class Baked:
 
     spec: str
     images: Ref[tuple[Image, ...]]
+    tests: tuple[str, ...] = ()
+    """The stages that test the image, the boot of the test instance first."""
 
 
 def plan(specs: Sequence[LoadedSpec], tools: Tools, *, region: Callable[[Spec], str]) -> tuple[Graph, list[Baked]]:
@@ -73,7 +79,7 @@ def plan(specs: Sequence[LoadedSpec], tools: Tools, *, region: Callable[[Spec], 
     baked = []
     for one in specs:
         spec = one.checked()
-        baked.append(Baked(spec.name, bake(graph, one, tools, region=region(spec), prefix=prefixes[spec.name])))
+        baked.append(bake(graph, one, tools, region=region(spec), prefix=prefixes[spec.name]))
     return graph, baked
 
 
@@ -93,7 +99,7 @@ def _check_names(specs: Sequence[LoadedSpec], region: Callable[[Spec], str]) -> 
                 )
 
 
-def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: str) -> Ref[tuple[Image, ...]]:
+def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: str) -> Baked:
     """The stages of one spec."""
     spec = one.checked()
     ec2 = tools.regions[region]
@@ -103,78 +109,197 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
 
     # What does not need one another begins together.
     source = graph.add(f"{prefix}source", FindSource(ec2, _wanted(spec)))
-    names = graph.add(f"{prefix}names", CheckNames(everywhere, source, spec.output.name))
-    key = _key(graph, one, tools, region, labels, prefix)
+    wanted = graph.add(f"{prefix}name", NameImages(tuple(everywhere), source, spec.output.name))
+    replaces = spec.output.on_name_taken == "replace"
+    names = graph.add(f"{prefix}names", CheckNames(everywhere, wanted, replaces))
+    before: tuple[Ref[Any], ...] = (names,)
+    if spec.publish.share.public:
+        before += (graph.add(f"{prefix}public", CheckPublic(everywhere)),)
+    key = _key(graph, one, tools, region, labels, prefix, "")
     network = _network(graph, spec, tools, region, labels, prefix)
 
     # A machine, reached; then the steps in their order; then nobody may log in again.
-    instance = graph.add(f"{prefix}launch", _launch(spec, tools, region, labels, source, key, network, names))
-    ssh = spec.launch.ssh
-    machine = graph.add(
-        f"{prefix}connect",
-        AwaitSsh(ec2, tools.connections, instance, key, ssh.user, ssh.port, ssh.address, ssh.timeout),
-    )
-    machine = _steps(graph, one, tools, ec2, machine, source, prefix)
+    launch = _launch(spec, tools, region, labels, source, key, network, before)
+    instance = graph.add(f"{prefix}launch", launch)
+    machine = graph.add(f"{prefix}connect", _await(one, tools, ec2, instance, key))
+    machine = _steps(graph, one, one.steps, tools, ec2, machine, source, f"{prefix}step-")
     sealed = graph.add(f"{prefix}scrub", Scrub(ec2, tools.connections, machine))
 
-    # The image, and its copies side by side while the instance is given back.
+    # The image, while the instance is given back.
     stopped = graph.add(f"{prefix}stop", Stop(ec2, sealed))
-    output = spec.output
-    image = graph.add(
-        f"{prefix}capture",
-        CaptureEbs(
-            ec2=ec2,
-            labels=labels,
-            machine=stopped,
-            source=source,
-            names=names,
-            description=output.description,
-            tags=output.tags,
-            boot_mode=output.boot_mode,
-            imds_v2=output.imds == "v2",
-            delete_on_termination={
-                volume.device: volume.delete_on_termination
-                for volume in spec.launch.volumes
-                if volume.delete_on_termination is not None
-            },
-        ),
-    )
-    given_back = graph.add(f"{prefix}give-back", GiveBack(ec2, instance, image))
+    captured = graph.add(f"{prefix}capture", _capture(spec, ec2, labels, stopped, source, names))
+    given_back = [graph.add(f"{prefix}give-back", GiveBack(ec2, instance, captured))]
+
+    # Booted and tested before anything is published.
+    image: Ref[Image] = captured
+    cases: tuple[str, ...] = ()
+    if one.tests:
+        tests = _test(graph, one, tools, region, labels, network, captured, source, prefix)
+        image, cases = tests.passed, tests.cases
+        given_back.append(graph.add(f"{prefix}test-give-back", GiveBack(ec2, tests.instance, image)))
+
+    # Copies side by side; others may launch none before all are there.
     images = [image]
     for other in copies:
-        copy = CopyToRegion(
-            tools.regions[other], tools.limits, labels, image, source, names, output.description, output.tags
-        )
+        copy = _copy(spec, tools, other, labels, image, source, names)
         images.append(graph.add(f"{prefix}copy-{other}", copy))
-    return graph.add(f"{prefix}keep", Keep(everywhere, tuple(images), (given_back,)))
+    audience = _audience(spec)
+    published = images
+    if audience:
+        published = [
+            graph.add(f"{prefix}share-{where}", ShareImage(tools.regions[where], ref, audience, tuple(images)))
+            for where, ref in zip(everywhere, images, strict=True)
+        ]
+    kept = graph.add(f"{prefix}keep", Keep(everywhere, tuple(published), tuple(given_back)))
+    if replaces:
+        taken = [
+            graph.add(f"{prefix}replace-{where}", TakeName(tools.regions[where], labels, kept, wanted, audience))
+            for where in everywhere
+        ]
+        kept = graph.add(f"{prefix}replaced", Renamed(tuple(taken)))
+    return Baked(spec.name, kept, cases)
 
 
-def _wanted(spec: Spec) -> str | Newest:
+@dataclass(frozen=True, slots=True)
+class _Tests:
+    """The part of the graph that tests an image."""
+
+    passed: Ref[Image]
+    instance: Ref[Instance]
+    cases: tuple[str, ...]
+
+
+def _test(
+    graph: Graph,
+    one: LoadedSpec,
+    tools: Tools,
+    region: str,
+    labels: Labels,
+    network: Ref[Network],
+    captured: Ref[Image],
+    source: Ref[SourceImage],
+    prefix: str,
+) -> _Tests:
+    """A second instance, of the new image, with a key of its own; the image is what it was only if all steps pass."""
+    spec, ec2 = one.checked(), tools.regions[region]
+    new = graph.add(f"{prefix}test-image", NewImage(ec2, captured))
+    key = _key(graph, one, tools, region, labels, prefix, "test")
+    launch = replace(
+        _launch(spec, tools, region, labels, new, key, network, ()), devices=(), user_data=None, encrypt_root=False
+    )
+    instance = graph.add(f"{prefix}test-launch", launch)
+    booted = f"{prefix}test-boot"
+    machine = graph.add(booted, replace(_await(one, tools, ec2, instance, key), of_new_image=True))
+    before = set(graph.stages)
+    machine = _steps(graph, one, one.tests, tools, ec2, machine, source, f"{prefix}test-")
+    steps = tuple(name for name in graph.stages if name not in before)
+    passed = graph.add(f"{prefix}tested", Tested(captured, machine, len(steps)))
+    return _Tests(passed, instance, (booted, *steps))
+
+
+def _await(one: LoadedSpec, tools: Tools, ec2: Ec2, instance: Ref[Instance], key: Ref[Key]) -> AwaitSsh:
+    ssh = one.checked().launch.ssh
+    # Who goes through a bastion means the private address, unless another one is named.
+    address = "private_ip" if ssh.bastion and "address" not in ssh.model_fields_set else ssh.address
+    via = None
+    if ssh.bastion:
+        path = str((one.file.parent / ssh.bastion.private_key).expanduser().resolve())
+        via = Endpoint(ssh.bastion.host, ssh.bastion.port, ssh.bastion.user, ssh.bastion.host_key, path)
+    return AwaitSsh(
+        ec2,
+        tools.connections,
+        instance,
+        key,
+        ssh.user,
+        ssh.port,
+        address,
+        ssh.timeout,
+        via=via,
+        key_on_console=ssh.host_key == "console",
+    )
+
+
+def _capture(
+    spec: Spec,
+    ec2: Ec2,
+    labels: Labels,
+    stopped: Ref[Stopped],
+    source: Ref[SourceImage],
+    names: Ref[Mapping[str, str]],
+) -> CaptureEbs:
+    output, volumes = spec.output, spec.launch.volumes
+    return CaptureEbs(
+        ec2=ec2,
+        labels=labels,
+        machine=stopped,
+        source=source,
+        names=names,
+        description=output.description,
+        tags=output.tags,
+        boot_mode=output.boot_mode,
+        imds_v2=output.imds == "v2",
+        delete_on_termination={
+            v.device: v.delete_on_termination for v in volumes if v.delete_on_termination is not None
+        },
+        devices=tuple(_device(volume) for volume in output.block_devices),
+        virtual_names={v.device: v.virtual_name for v in volumes if v.virtual_name or v.no_device},
+    )
+
+
+def _copy(
+    spec: Spec,
+    tools: Tools,
+    region: str,
+    labels: Labels,
+    image: Ref[Image],
+    source: Ref[SourceImage],
+    names: Ref[Mapping[str, str]],
+) -> CopyToRegion:
+    output = spec.output
+    encrypt = output.encrypt if isinstance(output, EbsOutput) else None
+    key = encrypt.per_region.get(region) if encrypt else None
+    return CopyToRegion(
+        tools.regions[region], tools.limits, labels, image, source, names, output.description, output.tags, key
+    )
+
+
+def _audience(spec: Spec) -> Audience:
+    share = spec.publish.share
+    return Audience(share.accounts, share.organizations, share.ous, share.public)
+
+
+def _wanted(spec: Spec) -> str | BySsm | Newest:
     match spec.source.ami:
         case AmiById(id=id):
             return id
         case AmiByFilter() as wanted:
             return Newest(ImageFilter(wanted.name, wanted.owners, wanted.architecture), only=not wanted.newest)
-        case AmiBySsm() | None:
+        case AmiBySsm(ssm=name):
+            return BySsm(name)
+        case None:
             raise AssertionError("refused as not yet")
         case _:
             assert_never(spec.source.ami)
 
 
-def _key(graph: Graph, one: LoadedSpec, tools: Tools, region: str, labels: Labels, prefix: str) -> Ref[Key]:
+def _key(
+    graph: Graph, one: LoadedSpec, tools: Tools, region: str, labels: Labels, prefix: str, purpose: str
+) -> Ref[Key]:
+    """The account's own key pair where the spec names one; else a temporary one for this very instance."""
     ssh, ec2 = one.checked().launch.ssh, tools.regions[region]
+    stage = f"{prefix}{purpose}-key" if purpose else f"{prefix}key"
     if ssh.key_pair and ssh.private_key:
         path = (one.file.parent / ssh.private_key).expanduser().resolve()
-        return graph.add(f"{prefix}key", UseKey(ec2, ssh.key_pair, path))
-    name = f"id_ed25519.{prefix.strip('/')}" if prefix else "id_ed25519"
-    return graph.add(f"{prefix}key", MakeKey(ec2, labels, tools.run_folder / name))
+        return graph.add(stage, UseKey(ec2, ssh.key_pair, path))
+    name = ".".join(("id_ed25519", *filter(None, (prefix.strip("/"), purpose))))
+    return graph.add(stage, MakeKey(ec2, labels, tools.run_folder / name))
 
 
 def _network(graph: Graph, spec: Spec, tools: Tools, region: str, labels: Labels, prefix: str) -> Ref[Network]:
     launch, ec2 = spec.launch, tools.regions[region]
-    subnets = tuple(subnet for subnet in launch.subnets if isinstance(subnet, str))
+    subnets = tuple(subnet if isinstance(subnet, str) else subnet.tags for subnet in launch.subnets)
     if launch.security_groups:
-        return graph.add(f"{prefix}network", UseGroups(launch.security_groups, subnets))
+        return graph.add(f"{prefix}network", UseGroups(ec2, launch.security_groups, subnets))
     return graph.add(f"{prefix}network", MakeGroup(ec2, labels, subnets, launch.ssh.port, launch.ssh.allow_from))
 
 
@@ -186,7 +311,7 @@ def _launch(
     source: Ref[SourceImage],
     key: Ref[Key],
     network: Ref[Network],
-    names: Ref[Mapping[str, str]],
+    after: tuple[Ref[Any], ...],
 ) -> Launch:
     launch = spec.launch
     encrypt = spec.output.encrypt if isinstance(spec.output, EbsOutput) else None
@@ -196,7 +321,7 @@ def _launch(
         source=source,
         key=key,
         network=network,
-        names=names,
+        after=after,
         instance_types=launch.instance_types,
         devices=tuple(_device(volume) for volume in launch.volumes),
         encrypt_root=encrypt is not None,
@@ -204,18 +329,20 @@ def _launch(
         instance_profile=launch.iam_instance_profile,
         has_host_key=launch.ssh.host_key == "user-data",
         user_data=launch.user_data,
-        public_address=launch.ssh.address in ("public_ip", "public_dns"),
+        public_address=launch.ssh.bastion is None and launch.ssh.address in ("public_ip", "public_dns"),
         tags=launch.tags,
+        spot=SpotWanted(launch.spot.max_price, launch.spot.fall_back) if launch.spot else None,
     )
 
 
 def _device(volume: Volume) -> DeviceWanted:
-    return DeviceWanted(**volume.model_dump(exclude={"tags"}))
+    return DeviceWanted(**{**volume.model_dump(exclude={"tags"}), "tags": volume.tags})
 
 
 def _steps(
     graph: Graph,
     one: LoadedSpec,
+    steps: Sequence[StepAt],
     tools: Tools,
     ec2: Ec2,
     machine: Ref[Reachable],
@@ -223,13 +350,13 @@ def _steps(
     prefix: str,
 ) -> Ref[Reachable]:
     """Each step takes the machine as the step before left it; those whose `when` is false already are left out."""
-    width = len(str(len(one.steps)))
-    for number, at in enumerate(one.steps, start=1):
+    width = len(str(len(steps)))
+    for number, at in enumerate(steps, start=1):
         late = _conditions(at)
         if late is None:
             continue
         stage = _step(one, at, tools, ec2, machine, source, late)
-        machine = graph.add(f"{prefix}step-{number:0{width}}", stage)
+        machine = graph.add(f"{prefix}{number:0{width}}", stage)
     return machine
 
 

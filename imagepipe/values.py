@@ -28,6 +28,8 @@ class Endpoint:
     None only where the spec asks for `accept-new`."""
     private_key: str
     """Path of the private key that opens it; the key itself is never in a value."""
+    via: Endpoint | None = None
+    """The host to go through, itself verified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,9 @@ class Instance:
     instance_type: str
     root_device_name: str
     host_key: str | None
-    """OpenSSH public key that user data gave it; None for `accept-new`."""
+    """OpenSSH public key that user data gave it; None for `console` and `accept-new`."""
+    spot: bool = False
+    """A spot instance, which EC2 does not let us stop."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""An image of a stopped, EBS-backed machine: CreateSnapshots of all its volumes at one moment, then RegisterImage."""
+"""An image of a stopped, EBS-backed machine: CreateSnapshots of all its volumes at one moment, then RegisterImage.
+
+Where RegisterImage would lose something (product codes, billing), CreateImage: slower to look into, and complete.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imagepipe import render
+from imagepipe.cloud.devices import DeviceWanted, image_mappings
 from imagepipe.cloud.ec2 import Ec2
-from imagepipe.cloud.images import Registration, Snapshot, SourceImage, late_names
+from imagepipe.cloud.images import PLAIN_USAGE, Registration, Snapshot, SourceImage, late_names
 from imagepipe.cloud.tags import Labels
 from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
@@ -35,13 +39,77 @@ class CaptureEbs(Stage[Image]):
     imds_v2: bool
     delete_on_termination: Mapping[str, bool] = field(default_factory=dict)
     """By device, what the spec says of volumes of instances of the image; the source image's own word if absent."""
+    devices: tuple[DeviceWanted, ...] = ()
+    """`output.block_devices`: the spec's word over what was captured."""
+    virtual_names: Mapping[str, str | None] = field(default_factory=dict)
+    """By device, what the launch mapped to instance store volumes; None: the source's is left out."""
 
     def run(self, ctx: Context) -> Image:
         instance = ctx[self.machine].instance
-        name = ctx[self.names][self.ec2.region]
+        described = self.ec2.instances.describe_many([instance.id])[instance.id]
+        self._check_root(described)
+        if reason := _only_by_create_image(ctx[self.source], described):
+            ctx.say(f"by CreateImage: {reason}, which RegisterImage cannot keep")
+            return self._create(ctx, instance, described)
+        return self._register(ctx, instance, described)
+
+    def _check_root(self, described: Mapping[str, Any]) -> None:
+        root = described.get("RootDeviceName")
+        if any(device.is_left_out and device.device == root for device in self.devices):
+            raise CloudError(
+                f"output.block_devices: {root} is the root device and cannot be left out",
+                code="InvalidBlockDeviceMapping",
+            )
+
+    def _create(self, ctx: Context, instance: Instance, described: Mapping[str, Any]) -> Image:
+        name, values, tags = self._words(ctx)
+        over = [device.mapped(None, delete_on_termination=True) for device in self.devices]
+        goes = self._goes(ctx[self.source])
+        said = {device.device for device in self.devices}
+        over += [
+            {"DeviceName": mapping["DeviceName"], "Ebs": {"DeleteOnTermination": goes[mapping["DeviceName"]]}}
+            for mapping in described.get("BlockDeviceMappings", ())
+            if mapping["DeviceName"] in goes and mapping["DeviceName"] not in said
+        ]
+        # Two claims: the image's snapshots are made by the same call, and outlive a deregistered image.
+        of_snapshots = ctx.intend("snapshots", self.ec2.region, lifetime=Lifetime.PRODUCT)
+        of_image = ctx.intend("image", self.ec2.region, lifetime=Lifetime.PRODUCT)
+        id = self.ec2.images.create_image(
+            instance.id,
+            name,
+            render.finish(self.description, values),
+            over,
+            token=of_image.token,
+            image_tags=self.labels.product(of_image.token, name, tags),
+            snapshot_tags=self.labels.product(of_snapshots.token, name, tags),
+        )
+        ctx.bind(of_image, id)
+        with ctx.span("bytes"):
+            found = self.ec2.await_image(id, deadline=ctx.deadline(SNAPSHOT_SECONDS), cancel=ctx.cancel)
+        made = {m["DeviceName"]: m["Ebs"]["SnapshotId"] for m in found["BlockDeviceMappings"] if "Ebs" in m}
+        snapshots = tuple(made.values())
+        ctx.bind(of_snapshots, ",".join(snapshots))
+        self._tag_snapshots(ctx, made)
+        if self.imds_v2:
+            self.ec2.images.require_imds_v2(id)
+        return Image(id, self.ec2.region, name, snapshots)
+
+    def _words(self, ctx: Context) -> tuple[str, dict[str, object], dict[str, str]]:
+        """The image's name, what late templates may name, and the image's tags."""
         values = late_names(ctx[self.source], self.ec2.region)
         tags = {key: render.finish(value, values) for key, value in self.tags.items()}
-        described = self.ec2.instances.describe_many([instance.id])[instance.id]
+        return ctx[self.names][self.ec2.region], values, tags
+
+    def _tag_snapshots(self, ctx: Context, by_device: Mapping[str, str]) -> None:
+        """CreateSnapshots tags all alike; what the spec says of one device is added."""
+        _, values, _ = self._words(ctx)
+        for device in self.devices:
+            if device.tags and device.device in by_device:
+                own = {key: render.finish(value, values) for key, value in device.tags.items()}
+                self.ec2.images.tag([by_device[device.device]], own)
+
+    def _register(self, ctx: Context, instance: Instance, described: Mapping[str, Any]) -> Image:
+        name, values, tags = self._words(ctx)
 
         # Snapshots first: undo goes backwards, and a snapshot in use by an image cannot be deleted.
         claim = ctx.intend("snapshots", self.ec2.region, lifetime=Lifetime.PRODUCT)
@@ -50,8 +118,10 @@ class CaptureEbs(Stage[Image]):
             description=f"imagepipe: {name}",
             token=claim.token,
             tags=self.labels.product(claim.token, name, tags),
+            leave_out=[device.device for device in self.devices if device.is_left_out],
         )
         ctx.bind(claim, ",".join(snapshot.id for snapshot in snapshots))
+        self._tag_snapshots(ctx, {snapshot.device: snapshot.id for snapshot in snapshots})
         with ctx.span("bytes"):
             for snapshot in snapshots:
                 self._until_completed(ctx, snapshot)
@@ -109,15 +179,31 @@ class CaptureEbs(Stage[Image]):
     def _mappings(
         self, source: SourceImage, described: Mapping[str, Any], snapshots: Sequence[Snapshot]
     ) -> list[dict[str, Any]]:
-        """A mapping for every volume that was captured."""
+        names = {m["DeviceName"]: m.get("VirtualName") for m in source.mappings} | dict(self.virtual_names)
+        return image_mappings(
+            snapshots,
+            self.devices,
+            ephemeral={device: name for device, name in names.items() if name},
+            goes=self._goes(source),
+            root=str(described.get("RootDeviceName")),
+        )
+
+    def _goes(self, source: SourceImage) -> dict[str, bool]:
+        """By device, whether the volume goes with its instance."""
         goes = {m["DeviceName"]: m["Ebs"].get("DeleteOnTermination", True) for m in source.mappings if "Ebs" in m}
-        goes |= self.delete_on_termination
-        mappings = [s.mapping(delete_on_termination=goes.get(s.device, True)) for s in snapshots]
-        root = described.get("RootDeviceName")
-        return sorted(mappings, key=lambda mapping: (mapping["DeviceName"] != root, str(mapping["DeviceName"])))
+        return goes | dict(self.delete_on_termination)
 
     def title(self) -> str:
         return "capture the disks as an image"
 
     def summary(self, output: Image) -> str:
         return f"{output.id} in {output.region}"
+
+
+def _only_by_create_image(source: SourceImage, described: Mapping[str, Any]) -> str | None:
+    """What RegisterImage would lose of a machine; None where it serves."""
+    codes = [code["ProductCodeId"] for code in described.get("ProductCodes", ())] or list(source.product_codes)
+    if codes:
+        return f"product code {', '.join(codes)}"
+    usage = described.get("UsageOperation") or source.usage_operation
+    return f"usage operation {usage}" if usage != PLAIN_USAGE else None

@@ -15,6 +15,8 @@ from imagepipe.values import Reachable, Sealed
 SCRUB_SECONDS = 300
 RECONNECT_SECONDS = 300
 SCRIPT = "scrub.sh"
+FREEZE = "freeze.sh"
+FREEZE_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Scrub(Stage[Sealed]):
         with ctx.span("command"):
             watch = Watch(on_line, ctx.deadline(SCRUB_SECONDS), ctx.cancel)
             result = run_script(self._connection(ctx, machine), script, watch)
+        if result.code == 0 and machine.instance.spot:
+            self._freeze(ctx, machine)
         self.connections.drop(machine.endpoint)
         if result.code != 0:
             raise CommandFailed(
@@ -44,6 +48,21 @@ class Scrub(Stage[Sealed]):
                 hint="the user that logs in needs sudo without a password",
             )
         return Sealed(machine.instance)
+
+    def _freeze(self, ctx: Context, machine: Reachable) -> None:
+        """EC2 does not stop a spot instance, and nobody can log in after this: its disks stand still from here on."""
+        ctx.say("a spot instance cannot be stopped: its file systems are frozen for the capture")
+        said: list[str] = []
+        script = Script(_text(FREEZE), sudo=True, interpreter="sh")
+        watch = Watch(lambda _, text: said.append(text), ctx.deadline(FREEZE_SECONDS), ctx.cancel)
+        result = run_script(self._connection(ctx, machine), script, watch)
+        # Once it is frozen, anything may hang that wants to write, the end of the command among it.
+        if "frozen" not in said:
+            raise CommandFailed(
+                f"freezing the disks of {machine.instance.id}: {'; '.join(said) or 'no reason given'}",
+                code=result.code,
+                hint="launch.spot: false, for an image without fsfreeze",
+            )
 
     def _connection(self, ctx: Context, machine: Reachable) -> Connection:
         """The last step may have ended the connection, or rebooted the machine."""
@@ -60,4 +79,8 @@ class Scrub(Stage[Sealed]):
 
 def script_text() -> str:
     """The script that runs on the machine."""
-    return files("imagepipe.capture").joinpath(SCRIPT).read_text(encoding="utf-8")
+    return _text(SCRIPT)
+
+
+def _text(name: str) -> str:
+    return files("imagepipe.capture").joinpath(name).read_text(encoding="utf-8")

@@ -17,13 +17,15 @@ TERMINATE_SECONDS = 600
 
 @dataclass(frozen=True)
 class Stop(Stage[Stopped]):
-    """The instance, stopped."""
+    """The instance, stopped; or frozen, where it is a spot instance."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     machine: Ref[Sealed]
 
     def run(self, ctx: Context) -> Stopped:
         instance = ctx[self.machine].instance
+        if instance.spot:
+            return Stopped(instance)  # frozen: EC2 does not stop what a one-time spot request launched
         with ctx.span("boot"):
             self.ec2.instances.stop(instance.id)
             self.ec2.poller.until(

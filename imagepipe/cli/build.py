@@ -28,6 +28,7 @@ from imagepipe.engine import events as ev
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.events import EventFile, Events, Sink
 from imagepipe.engine.executor import Outcome, execute
+from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import Journal, RunRecord
 from imagepipe.errors import ImagepipeError, SpecError, StageFailed, UndoFailed, UsageError
 from imagepipe.holdings import Holdings
@@ -35,6 +36,7 @@ from imagepipe.masking import Masker
 from imagepipe.pipeline import Baked, Tools, plan
 from imagepipe.publish.copy import CopyLimits
 from imagepipe.report.console import ConsoleReport
+from imagepipe.report.junit import JUnitReport, Suite
 from imagepipe.spec.load import Build, LoadedSpec, load, refuse
 from imagepipe.spec.models import Spec
 from imagepipe.spec.not_yet import not_yet
@@ -48,6 +50,7 @@ Examples:
   imagepipe build web-server.yaml --local
   imagepipe build specs/web-server.yaml --var greeting=hi --region eu-west-1
   imagepipe build specs/ --json >images.json
+  imagepipe build web-server.yaml --junit tests.xml
 """
 )
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
@@ -59,6 +62,12 @@ Examples:
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output; the log goes to standard error."
 )
+@click.option(
+    "--junit",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the tests' results as JUnit XML, also after a failure.",
+)
 @click.option("--keep-on-failure", is_flag=True, help="After a failure, keep everything and say how to get in.")
 def build(
     specs: Sequence[str],
@@ -69,6 +78,7 @@ def build(
     profile: str | None,
     endpoint_url: str | None,
     as_json: bool,
+    junit: Path | None,
     keep_on_failure: bool,
 ) -> int:
     """Bake the images of specs: by path, by folder, or by the name of a file in specs/.
@@ -81,6 +91,7 @@ def build(
     clock = SystemClock()
     run_id = secrets.token_hex(4)
     files = found_specs(specs)
+    _check_junit(junit)
     loaded = _loaded(files, given(variables, var_files), _build(run_id, files, clock))
     if region:
         _check_region(region, loaded)
@@ -93,7 +104,13 @@ def build(
         signals.has_begun = True
         cancel.check()
         run = _Run(
-            run_id, clock, cancel, chosen.with_account(regions), loaded, log=sys.stderr if as_json else sys.stdout
+            run_id,
+            clock,
+            cancel,
+            chosen.with_account(regions),
+            loaded,
+            log=sys.stderr if as_json else sys.stdout,
+            junit=junit,
         )
         outcome, baked = run.execute(regions, region, keep_on_failure=keep_on_failure)
         if not outcome.ok:
@@ -117,6 +134,7 @@ class _Run:
         loaded: Sequence[LoadedSpec],
         *,
         log: IO[str],
+        junit: Path | None,
     ) -> None:
         self.id = run_id
         self.clock = clock
@@ -126,6 +144,7 @@ class _Run:
         self.folder = state_folder() / run_id
         self.masker = Masker(secret for one in loaded for secret in one.secrets)
         self._log = log
+        self._junit = junit
 
     def execute(self, regions: Regions, region: str | None, *, keep_on_failure: bool) -> tuple[Outcome, list[Baked]]:
         """Build the graph and run it."""
@@ -140,6 +159,8 @@ class _Run:
             journal = Journal.create(self.folder, record, self.clock)
             stack.callback(journal.close)
             sinks: list[Sink] = [stack.enter_context(EventFile(self.folder / "events.jsonl")), ConsoleReport(self._log)]
+            if self._junit:
+                sinks.append(JUnitReport(self._junit, [_suite(one, graph) for one in baked]))
             events = Events(self.id, self.clock, self.masker, sinks)
             events.emit(ev.RunStarted(*events.stamp(), names))
             outcome = execute(
@@ -166,6 +187,20 @@ def _loaded(files: Sequence[Path], chosen: Given, build: Build) -> list[LoadedSp
     if problems := [problem for one in loaded for problem in not_yet(one)]:
         raise SpecError(problems)
     return loaded
+
+
+def _suite(one: Baked, graph: Graph) -> Suite:
+    return Suite(one.spec, tuple((stage, graph.stages[stage].title()) for stage in one.tests))
+
+
+def _check_junit(path: Path | None) -> None:
+    """Raise UsageError now where the report could not be written after an hour's build."""
+    if path is None:
+        return
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise UsageError(f"--junit {path}: {error.strerror}", hint="its folder must be there") from error
 
 
 def _check_region(region: str, loaded: Sequence[LoadedSpec]) -> None:

@@ -13,6 +13,7 @@ from imagepipe.clock import Clock, Deadline
 from imagepipe.cloud.images import Images
 from imagepipe.cloud.instances import Instances
 from imagepipe.cloud.network import Groups, Keys, Subnets
+from imagepipe.cloud.parameters import Parameters
 from imagepipe.cloud.session import Session
 from imagepipe.cloud.wait import Cancel, Poller
 from imagepipe.errors import CloudError
@@ -36,6 +37,7 @@ class Ec2:
         self.keys = Keys(self._client, once, region, clock)
         self.groups = Groups(self._client, once, region, clock)
         self.subnets = Subnets(self._client, region)
+        self.parameters = Parameters(session, region)
         self.poller = Poller(
             {
                 "instance": self.instances.describe_many,

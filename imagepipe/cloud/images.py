@@ -13,6 +13,9 @@ from imagepipe.cloud.create import create_once
 from imagepipe.cloud.translate import doing
 from imagepipe.errors import CloudError
 
+PLAIN_USAGE = "RunInstances"
+"""Linux without a licence (EC2 user guide, "AMI billing information fields")."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
@@ -33,6 +36,10 @@ class SourceImage:
     tpm_support: str | None = None
     imds_support: str | None = None
     product_codes: tuple[str, ...] = ()
+    usage_operation: str = PLAIN_USAGE
+    """What its instances are billed as; RegisterImage knows `RunInstances` alone."""
+    protection: str | None = None
+    """Deregistration protection: None or `disabled`, or which kind."""
 
 
 def late_names(source: SourceImage, region: str) -> dict[str, object]:
@@ -81,7 +88,7 @@ class Snapshot:
     """None where the type has no choice of it."""
     throughput: int | None = None
 
-    def mapping(self, *, delete_on_termination: bool) -> dict[str, Any]:
+    def mapping(self, *, delete_on_termination: bool = True) -> dict[str, Any]:
         """The entry of BlockDeviceMappings that makes such a volume again.
 
         With its type: RegisterImage does not look at the volume, and takes its own default. Encrypted must not stand
@@ -95,6 +102,34 @@ class Snapshot:
             "DeleteOnTermination": delete_on_termination,
         }
         return {"DeviceName": self.device, "Ebs": {key: value for key, value in values.items() if value is not None}}
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Who else may launch an image."""
+
+    accounts: tuple[str, ...] = ()
+    organizations: tuple[str, ...] = ()
+    """ARNs."""
+    ous: tuple[str, ...] = ()
+    """ARNs."""
+    public: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.accounts or self.organizations or self.ous or self.public)
+
+    def permissions(self) -> list[dict[str, str]]:
+        """Launch permissions as ModifyImageAttribute takes them."""
+        return [
+            *({"UserId": account} for account in self.accounts),
+            *({"OrganizationArn": arn} for arn in self.organizations),
+            *({"OrganizationalUnitArn": arn} for arn in self.ous),
+            *([{"Group": "all"}] if self.public else []),
+        ]
+
+    def words(self) -> str:
+        """For a log."""
+        return ", ".join((*self.accounts, *self.organizations, *self.ous, *(["everybody"] if self.public else [])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +150,8 @@ class Named:
     state: str
     snapshots: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    is_protected: bool = False
+    """Against deregistration."""
 
 
 class Images:
@@ -163,7 +200,14 @@ class Images:
         with doing(f"looking for {what} in {self.region}"):
             found = self._client.describe_images(Owners=["self"], Filters=filters)["Images"]
         return [
-            Named(i["ImageId"], i.get("Name", ""), i["State"], _snapshots_of(i), tagging.mapping(i.get("Tags")))
+            Named(
+                i["ImageId"],
+                i.get("Name", ""),
+                i["State"],
+                snapshots_of(i),
+                tagging.mapping(i.get("Tags")),
+                is_protected=i.get("DeregistrationProtection", "disabled") != "disabled",
+            )
             for i in found
         ]
 
@@ -192,15 +236,65 @@ class Images:
 
         return create_once(call, lambda: _first(self.own_of_token(token)), self._clock)
 
+    def register_again(self, image: Mapping[str, Any], name: str, *, token: str, tags: Mapping[str, str]) -> str:
+        """The same image under another name, of the same snapshots; the id. `image` is as DescribeImages has it.
+
+        A copy within the region where RegisterImage would lose product codes or billing.
+        """
+        description = image.get("Description", "")
+        if image.get("ProductCodes") or image.get("UsageOperation", PLAIN_USAGE) != PLAIN_USAGE:
+            return self.copy(
+                image["ImageId"],
+                self.region,
+                name,
+                description,
+                client_token=token,
+                image_tags=tags,
+                snapshot_tags=tags,
+            )
+        registration = Registration(
+            architecture=image["Architecture"],
+            virtualization_type=image["VirtualizationType"],
+            root_device_name=image["RootDeviceName"],
+            ena_support=image.get("EnaSupport"),
+            sriov_net_support=image.get("SriovNetSupport"),
+            boot_mode=image.get("BootMode"),
+            tpm_support=image.get("TpmSupport"),
+            uefi_data=self._uefi_data(image["ImageId"]) if image.get("BootMode", "").startswith("uefi") else None,
+            imds_support=image.get("ImdsSupport"),
+        )
+        mappings = [_without_encryption(mapping) for mapping in image["BlockDeviceMappings"]]
+        return self.register(name, description, registration, mappings, token=token, tags=tags)
+
+    def _uefi_data(self, image: str) -> str | None:
+        with doing(f"reading the UEFI data of {image} in {self.region}"):
+            answer = self._client.describe_image_attribute(ImageId=image, Attribute="uefiData")
+        return answer.get("UefiData", {}).get("Value") or None
+
     def create_snapshots(
-        self, instance: str, *, description: str, token: str, tags: Mapping[str, str]
+        self,
+        instance: str,
+        *,
+        description: str,
+        token: str,
+        tags: Mapping[str, str],
+        leave_out: Sequence[str] = (),
     ) -> list[Snapshot]:
-        """Snapshots of all volumes of an instance at one point in time. Made once, though the answer is lost."""
+        """Snapshots of the volumes of an instance at one point in time. Made once, though the answer is lost.
+
+        `leave_out` names devices; never the root.
+        """
+        volumes = self._volumes_of(instance)
+        excluded = [id for id, volume in volumes.items() if _device(volume, instance) in leave_out]
+        volumes = {id: volume for id, volume in volumes.items() if id not in excluded}
 
         def call() -> list[Mapping[str, Any]]:
             with doing(f"making snapshots of {instance} in {self.region}"):
                 answer = self._once.create_snapshots(
-                    InstanceSpecification={"InstanceId": instance},
+                    InstanceSpecification={
+                        "InstanceId": instance,
+                        **({"ExcludeDataVolumeIds": excluded} if excluded else {}),
+                    },
                     Description=description,
                     TagSpecifications=[tagging.specification("snapshot", tags)],
                 )
@@ -209,7 +303,6 @@ class Images:
         def find() -> list[Mapping[str, Any]] | None:
             return list(self.describe_snapshots(self.snapshots_of_token(token)).values()) or None
 
-        volumes = self._volumes_of(instance)
         made = {str(s["VolumeId"]): str(s["SnapshotId"]) for s in create_once(call, find, self._clock)}
         if missing := sorted(volumes.keys() - made.keys()):
             raise CloudError(
@@ -218,6 +311,62 @@ class Images:
             )
         snapshots = [_snapshot(made[id], instance, volume) for id, volume in volumes.items()]
         return sorted(snapshots, key=lambda snapshot: snapshot.device)
+
+    def create_image(
+        self,
+        instance: str,
+        name: str,
+        description: str,
+        mappings: Sequence[Mapping[str, Any]],
+        *,
+        token: str,
+        image_tags: Mapping[str, str],
+        snapshot_tags: Mapping[str, str],
+    ) -> str:
+        """An image of a stopped instance by EC2's own hand; its id. Made once, though the answer is lost.
+
+        It keeps what RegisterImage cannot say: product codes and billing. `mappings` go over what is attached.
+        """
+
+        def call() -> str:
+            with doing(f"creating image '{name}' of {instance} in {self.region}"):
+                answer = self._once.create_image(
+                    InstanceId=instance,
+                    Name=name,
+                    NoReboot=True,
+                    **({"Description": description} if description else {}),
+                    **({"BlockDeviceMappings": list(mappings)} if mappings else {}),
+                    TagSpecifications=[
+                        tagging.specification("image", image_tags),
+                        tagging.specification("snapshot", snapshot_tags),
+                    ],
+                )
+            return str(answer["ImageId"])
+
+        return create_once(call, lambda: _first(self.own_of_token(token)), self._clock)
+
+    def require_imds_v2(self, image: str) -> None:
+        """Instances of the image need IMDSv2; for images that CreateImage made."""
+        with doing(f"requiring IMDSv2 of instances of {image} in {self.region}"):
+            self._client.modify_image_attribute(ImageId=image, ImdsSupport={"Value": "v2.0"})
+
+    def block_public_access(self) -> str:
+        """`unblocked`, or how the account keeps its images in this region from being public."""
+        with doing(f"asking whether images may be public in {self.region}"):
+            return str(self._client.get_image_block_public_access_state()["ImageBlockPublicAccessState"])
+
+    def permit(self, image: str, snapshots: Sequence[str], audience: Audience) -> None:
+        """Let others launch an image, and accounts among them copy it. What was permitted already stays."""
+        with doing(f"sharing {image} in {self.region} with {audience.words()}"):
+            self._client.modify_image_attribute(ImageId=image, LaunchPermission={"Add": audience.permissions()})
+        if not audience.accounts:
+            return
+        users = [{"UserId": account} for account in audience.accounts]
+        for snapshot in snapshots:
+            with doing(f"sharing {snapshot} in {self.region} with {', '.join(audience.accounts)}"):
+                self._client.modify_snapshot_attribute(
+                    SnapshotId=snapshot, Attribute="createVolumePermission", CreateVolumePermission={"Add": users}
+                )
 
     def _volumes_of(self, instance: str) -> dict[str, Mapping[str, Any]]:
         """The volumes of an instance, by id."""
@@ -304,26 +453,38 @@ def _literal(name: str) -> str:
     return name.replace("\\", "\\\\").replace("*", "\\*").replace("?", "\\?")
 
 
+def _without_encryption(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping as RegisterImage takes it: encryption is the snapshot's own, and must not be said again."""
+    if not mapping.get("Ebs", {}).get("SnapshotId"):
+        return dict(mapping)
+    told = {key: value for key, value in mapping["Ebs"].items() if key not in ("Encrypted", "KmsKeyId")}
+    return {**mapping, "Ebs": told}
+
+
 def _first(images: Sequence[Named]) -> str | None:
     return images[0].id if images else None
 
 
-def _snapshots_of(image: Mapping[str, Any]) -> tuple[str, ...]:
+def snapshots_of(image: Mapping[str, Any]) -> tuple[str, ...]:
+    """The ids of the snapshots that an image maps, as DescribeImages has it."""
     mappings = image.get("BlockDeviceMappings", ())
     return tuple(m["Ebs"]["SnapshotId"] for m in mappings if m.get("Ebs", {}).get("SnapshotId"))
 
 
 def _snapshot(id: str, instance: str, volume: Mapping[str, Any]) -> Snapshot:
     kind = str(volume["VolumeType"])
-    device = next(a["Device"] for a in volume["Attachments"] if a["InstanceId"] == instance)
     return Snapshot(
         id,
-        str(device),
+        _device(volume, instance),
         kind,
         # DescribeVolumes says what a gp2 volume reaches, too; RegisterImage refuses to be told.
         iops=volume.get("Iops") if kind in ("gp3", "io1", "io2") else None,
         throughput=volume.get("Throughput") if kind == "gp3" else None,
     )
+
+
+def _device(volume: Mapping[str, Any], instance: str) -> str:
+    return str(next(a["Device"] for a in volume["Attachments"] if a["InstanceId"] == instance))
 
 
 def _source(image: Mapping[str, Any]) -> SourceImage:
@@ -342,4 +503,6 @@ def _source(image: Mapping[str, Any]) -> SourceImage:
         tpm_support=image.get("TpmSupport"),
         imds_support=image.get("ImdsSupport"),
         product_codes=tuple(code["ProductCodeId"] for code in image.get("ProductCodes", ())),
+        usage_operation=image.get("UsageOperation") or PLAIN_USAGE,
+        protection=image.get("DeregistrationProtection"),
     )

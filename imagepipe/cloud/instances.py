@@ -28,6 +28,9 @@ class LaunchRequest:
     instance_profile: str | None = None
     public_address: bool = True
     """Ask for a public address where the request names a subnet, which may not give one by itself."""
+    spot: bool = False
+    max_price: str | None = None
+    """Dollars an hour, for spot; the on-demand price if None."""
 
     def request(self) -> dict[str, Any]:
         """The parameters of RunInstances that say what is launched."""
@@ -52,9 +55,15 @@ class LaunchRequest:
             "InstanceInitiatedShutdownBehavior": "stop",
             "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled", "HttpPutResponseHopLimit": 2},
             **network,
+            **({"InstanceMarketOptions": self._market()} if self.spot else {}),
             **({"BlockDeviceMappings": list(self.mappings)} if self.mappings else {}),
             **({"IamInstanceProfile": {"Arn" if profile.startswith("arn:") else "Name": profile}} if profile else {}),
         }
+
+    def _market(self) -> dict[str, Any]:
+        """A one-time request: a persistent one would launch again what a dead build left behind."""
+        price = {"MaxPrice": self.max_price} if self.max_price else {}
+        return {"MarketType": "spot", "SpotOptions": {"SpotInstanceType": "one-time", **price}}
 
 
 class Instances:
@@ -118,6 +127,14 @@ class Instances:
                 hint="did a step power it off, or somebody else?",
             )
 
+    def status_checks(self, id: str) -> str:
+        """EC2's two checks of an instance, in words."""
+        with doing(f"reading the status checks of {id} in {self.region}"):
+            found = self._client.describe_instance_status(InstanceIds=[id], IncludeAllInstances=True)
+        for status in found["InstanceStatuses"]:
+            return f"system {status['SystemStatus']['Status']}, instance {status['InstanceStatus']['Status']}"
+        return "not known"
+
     def _described(self, filters: list[dict[str, Any]]) -> dict[str, Mapping[str, Any]]:
         with doing(f"describing instances in {self.region}"):
             pages = self._client.get_paginator("describe_instances").paginate(Filters=filters)
@@ -140,8 +157,17 @@ class Instances:
 
     def console(self, id: str) -> str:
         """What the instance has written on its console, as far as EC2 has it."""
+        try:
+            return self._console(id, Latest=True)
+        except CloudError as error:
+            # "Latest" is for instances on Nitro alone (EC2 API reference, GetConsoleOutput).
+            if error.code not in ("UnsupportedOperation", "InvalidParameterCombination"):
+                raise
+            return self._console(id)
+
+    def _console(self, id: str, **more: bool) -> str:
         with doing(f"reading the console of {id} in {self.region}"):
-            answer = self._client.get_console_output(InstanceId=id)
+            answer = self._client.get_console_output(InstanceId=id, **more)
         return str(answer.get("Output") or "")  # botocore has undone the base64
 
 

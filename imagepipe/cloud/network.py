@@ -10,6 +10,7 @@ from imagepipe.cloud import tags as tagging
 from imagepipe.cloud.answers import gone_is_fine
 from imagepipe.cloud.create import create_once
 from imagepipe.cloud.translate import doing
+from imagepipe.errors import CloudError
 
 
 class Keys:
@@ -104,8 +105,40 @@ class Subnets:
             answer = self._client.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])
         return str(answer["Vpcs"][0]["VpcId"]) if answer["Vpcs"] else None
 
-    def vpc_of(self, subnet: str) -> str:
-        """The id of the VPC that a subnet is in."""
-        with doing(f"looking up {subnet} in {self.region}"):
-            answer = self._client.describe_subnets(SubnetIds=[subnet])
-        return str(answer["Subnets"][0]["VpcId"])
+    def by_tags(self, tags: Mapping[str, str]) -> list[str]:
+        """Ids of the subnets that carry all these tags, those with the most free addresses first."""
+        filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
+        with doing(f"looking for subnets tagged {_words(tags)} in {self.region}"):
+            answer = self._client.describe_subnets(Filters=filters)
+        if not answer["Subnets"]:
+            raise CloudError(
+                f"looking for subnets tagged {_words(tags)} in {self.region}: there is none",
+                code="InvalidSubnetID.NotFound",
+                hint="see launch.subnets; compare with `aws ec2 describe-subnets`",
+            )
+        found = sorted(answer["Subnets"], key=lambda s: (-int(s.get("AvailableIpAddressCount", 0)), s["SubnetId"]))
+        return [str(subnet["SubnetId"]) for subnet in found]
+
+    def default_route(self, subnet: str, vpc: str) -> str | None:
+        """What a subnet's route table sends 0.0.0.0/0 to: the id of a gateway; None where there is no such route."""
+        with doing(f"looking up the route table of {subnet} in {self.region}"):
+            own = self._client.describe_route_tables(Filters=[{"Name": "association.subnet-id", "Values": [subnet]}])
+            tables = own["RouteTables"]
+            if not tables:  # a subnet without a table of its own takes the VPC's main one
+                main = [{"Name": "vpc-id", "Values": [vpc]}, {"Name": "association.main", "Values": ["true"]}]
+                tables = self._client.describe_route_tables(Filters=main)["RouteTables"]
+        for route in (route for table in tables for route in table["Routes"]):
+            if route.get("DestinationCidrBlock") == "0.0.0.0/0":
+                keys = ("GatewayId", "NatGatewayId", "TransitGatewayId", "NetworkInterfaceId", "InstanceId")
+                return next((str(route[key]) for key in keys if route.get(key)), None)
+        return None
+
+    def vpcs_of(self, subnets: Sequence[str]) -> dict[str, str]:
+        """The id of the VPC that each subnet is in. Raises CloudError for a subnet that there is not."""
+        with doing(f"looking up {', '.join(subnets)} in {self.region}"):
+            answer = self._client.describe_subnets(SubnetIds=list(subnets))
+        return {str(subnet["SubnetId"]): str(subnet["VpcId"]) for subnet in answer["Subnets"]}
+
+
+def _words(tags: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in tags.items())

@@ -35,6 +35,9 @@ WINDOW_BYTES = 8 * 1024 * 1024
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
 """AES-GCM first: one pass with AES instructions. paramiko lists it last."""
 
+SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
+"""By kind of key, how it may sign where that is not its own name (RFC 8332)."""
+
 OnLine = Callable[[Literal["out", "err"], str], None]
 Why = Literal["unreachable", "refused", "timeout", "host-key", "auth", "protocol"]
 
@@ -59,9 +62,11 @@ class Watch:
 class NotConnected(ConnectError):
     """One attempt to connect failed; `why` says at which point."""
 
-    def __init__(self, message: str, why: Why) -> None:
+    def __init__(self, message: str, why: Why, *, at_bastion: bool = False) -> None:
         super().__init__(message)
         self.why: Why = why
+        self.at_bastion = at_bastion
+        """Whether it was the host to go through that we could not connect to."""
 
 
 class Disconnected(ConnectError):
@@ -86,6 +91,20 @@ class Connection:
 
     def is_alive(self) -> bool:
         return self._transport.is_active()
+
+    def tunnel(self, host: str, port: int) -> paramiko.Channel:
+        """A byte stream to a port that this machine can reach. Raises NotConnected."""
+        where = f"{host}:{port} through {self._where()}"
+        try:
+            return self._transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=CONNECT_SECONDS)
+        except paramiko.ChannelException as error:
+            # RFC 4254, 5.1: 1 is "administratively prohibited", 2 "connect failed".
+            if error.code == 1:
+                message = f"{where}: the bastion does not let us pass (AllowTcpForwarding, PermitOpen)"
+                raise NotConnected(message, "auth", at_bastion=True) from error
+            raise NotConnected(f"{where}: the bastion cannot connect to it: {error.text}", "refused") from error
+        except (SSHException, EOFError, OSError) as error:
+            raise NotConnected(f"{where}: no answer: {error}", "timeout") from error
 
     def close(self) -> None:
         self._transport.close()
@@ -219,10 +238,11 @@ def public_key(endpoint: Endpoint) -> str:
     return paramiko.PKey.from_path(endpoint.private_key).get_base64()
 
 
-def connect(endpoint: Endpoint) -> Connection:
+def connect(endpoint: Endpoint, through: Connection | None = None) -> Connection:
     """One attempt. The host key is checked before anything of ours is sent. Raises NotConnected."""
     where = f"{endpoint.host}:{endpoint.port}"
-    transport = _transport(endpoint, where)
+    stream = _socket(endpoint, where) if through is None else through.tunnel(endpoint.host, endpoint.port)
+    transport = _transport(endpoint, stream, where)
     try:
         _verify(endpoint, transport, where)
         try:
@@ -247,7 +267,7 @@ def connect(endpoint: Endpoint) -> Connection:
     return Connection(endpoint, transport)
 
 
-def _transport(endpoint: Endpoint, where: str) -> paramiko.Transport:
+def _socket(endpoint: Endpoint, where: str) -> socket.socket:
     try:
         sock = socket.create_connection((endpoint.host, endpoint.port), timeout=CONNECT_SECONDS)
     except TimeoutError as error:
@@ -259,14 +279,19 @@ def _transport(endpoint: Endpoint, where: str) -> paramiko.Transport:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; elsewhere a machine that vanished is noticed later
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_SECONDS * 1000)
-    transport = paramiko.Transport(sock, default_window_size=WINDOW_BYTES)
+    return sock
+
+
+def _transport(endpoint: Endpoint, stream: socket.socket | paramiko.Channel, where: str) -> paramiko.Transport:
+    transport = paramiko.Transport(stream, default_window_size=WINDOW_BYTES)
     transport.banner_timeout = BANNER_SECONDS
     transport.auth_timeout = AUTH_SECONDS
     options = transport.get_security_options()
     options.ciphers = [cipher for cipher in CIPHERS if cipher in options.ciphers]
     if endpoint.host_key is not None:
         # Ask for the kind of key that we know, or the machine may show another of its keys.
-        options.key_types = [endpoint.host_key.split()[0]]
+        kind = endpoint.host_key.split()[0]
+        options.key_types = SIGNATURES.get(kind, (kind,))
     try:
         transport.start_client(timeout=BANNER_SECONDS)
     except (SSHException, EOFError, OSError) as error:
@@ -303,10 +328,16 @@ class Connections:
             known = self._open.get(endpoint)
         if known is not None and known.is_alive():
             return known
-        made = connect(endpoint)
+        made = connect(endpoint, self._bastion(endpoint.via) if endpoint.via else None)
         with self._lock:
             self._open[endpoint] = made
         return made
+
+    def _bastion(self, endpoint: Endpoint) -> Connection:
+        try:
+            return self.to(endpoint)
+        except NotConnected as error:
+            raise NotConnected(f"bastion {error}", error.why, at_bastion=True) from error
 
     def back(
         self, endpoint: Endpoint, deadline: Deadline, sleep: Callable[[float], None], check: Callable[[], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,20 +77,33 @@ class Network:
     """In order; None: wherever EC2 puts it in the default VPC."""
 
 
+SubnetsWanted = tuple[str | Mapping[str, str], ...]
+"""Ids, and tags that subnets carry."""
+
+
+def _found(ec2: Ec2, wanted: SubnetsWanted) -> tuple[str, ...]:
+    """The ids of subnets, in order, each once. Raises CloudError where tags find none."""
+    ids: dict[str, None] = {}
+    for one in wanted:
+        ids.update(dict.fromkeys([one] if isinstance(one, str) else ec2.subnets.by_tags(one)))
+    return tuple(ids)
+
+
 @dataclass(frozen=True)
 class MakeGroup(Stage[Network]):
     """A security group in the VPC of the first subnet (or the default VPC) that lets only some addresses in, to SSH."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     labels: Labels
-    subnets: tuple[str, ...]
+    subnets: SubnetsWanted
     port: int
     allow_from: tuple[str, ...]
     """CIDRs, and `caller`."""
 
     def run(self, ctx: Context) -> Network:
         cidrs = sorted({self.ec2.caller_cidr() if c == "caller" else c for c in self.allow_from})
-        vpc = self.ec2.subnets.vpc_of(self.subnets[0]) if self.subnets else self.ec2.subnets.default_vpc()
+        subnets = _found(self.ec2, self.subnets)
+        vpc = self._vpc(subnets)
         if vpc is None:
             raise CloudError(
                 f"making a security group in {self.ec2.region}: there is no default VPC",
@@ -108,7 +122,20 @@ class MakeGroup(Stage[Network]):
         ctx.bind(claim, id)
         self.ec2.groups.admit(id, port=self.port, cidrs=cidrs)
         ctx.say(f"port {self.port} is open to {', '.join(cidrs)}")
-        return Network((id,), self.subnets or (None,))
+        return Network((id,), subnets or (None,))
+
+    def _vpc(self, subnets: tuple[str, ...]) -> str | None:
+        """The VPC of all subnets: one group serves them all. Raises CloudError where they are in several."""
+        if not subnets:
+            return self.ec2.subnets.default_vpc()
+        vpcs = self.ec2.subnets.vpcs_of(subnets)
+        if len(set(vpcs.values())) > 1:
+            listed = ", ".join(f"{subnet} in {vpc}" for subnet, vpc in vpcs.items())
+            raise CloudError(
+                f"making a security group in {self.ec2.region}: launch.subnets are in several VPCs: {listed}",
+                hint="name subnets of one VPC, or security groups of your own",
+            )
+        return vpcs[subnets[0]]
 
     def title(self) -> str:
         return "make a temporary security group"
@@ -121,11 +148,12 @@ class MakeGroup(Stage[Network]):
 class UseGroups(Stage[Network]):
     """Security groups of the account's own."""
 
+    ec2: Ec2 = field(repr=False, compare=False)
     security_groups: tuple[str, ...]
-    subnets: tuple[str, ...]
+    subnets: SubnetsWanted
 
     def run(self, ctx: Context) -> Network:
-        return Network(self.security_groups, self.subnets or (None,))
+        return Network(self.security_groups, _found(self.ec2, self.subnets) or (None,))
 
     def title(self) -> str:
         return f"use security groups {', '.join(self.security_groups)}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from imagepipe.cloud.ec2 import Ec2
@@ -20,6 +21,7 @@ RETRY_SECONDS = 0.25
 """Between tries to connect, at first; it grows to one second."""
 LOOK_SECONDS = 5.0
 """Between two looks whether the instance that we try to reach is still there."""
+CONSOLE_LINES = 10
 HOST_KEY_TRIES = 3
 """A machine may show a key from its image for a moment before cloud-init has set ours; never one that we trust."""
 
@@ -30,6 +32,34 @@ ADDRESSES = {
     "private_dns": "PrivateDnsName",
     "ipv6": "Ipv6Address",
 }
+
+
+CONSOLE_FIRST_SECONDS = 1.0
+CONSOLE_LONGEST_SECONDS = 10.0
+BASTION_HINTS = {
+    "auth": "see launch.ssh.bastion: is this its user and private_key, and does its sshd allow TCP forwarding?",
+    "host-key": "see launch.ssh.bastion.host_key: `ssh-keyscan` shows what it has now; ask its owner which is right",
+    "refused": "see launch.ssh.bastion.host and port",
+    "timeout": "see launch.ssh.bastion.host; does its security group let us in?",
+    "unreachable": "see launch.ssh.bastion.host",
+}
+_KEYS = re.compile(r"-----BEGIN SSH HOST KEY KEYS-----(.*?)-----END SSH HOST KEY KEYS-----", re.DOTALL)
+_KEY = re.compile(r"\b(ssh-ed25519|ecdsa-sha2-nistp(?:256|384|521)|ssh-rsa) (AAAA[A-Za-z0-9+/]+=*)")
+
+
+def host_key_of(console: str) -> str | None:
+    """The host key that a console shows, Ed25519 before ECDSA before RSA; None while it shows none.
+
+    cloud-init writes all of a machine's keys between two marks (its module "keys to console"); of several boots the
+    last one counts.
+    """
+    blocks = _KEYS.findall(console)
+    found = {kind: f"{kind} {key}" for kind, key in _KEY.findall(blocks[-1])} if blocks else {}
+    return next((found[kind] for kind in sorted(found, key=_preference)), None)
+
+
+def _preference(kind: str) -> int:
+    return 0 if kind == "ssh-ed25519" else 1 if kind.startswith("ecdsa") else 2
 
 
 @dataclass(frozen=True)
@@ -44,12 +74,20 @@ class AwaitSsh(Stage[Reachable]):
     port: int
     address: str
     timeout_seconds: float
+    via: Endpoint | None = None
+    """The host to go through."""
+    key_on_console: bool = False
+    """Read the host key from the console before the first connection."""
+    of_new_image: bool = False
+    """Whether this is the test instance: that it does not come up is then the image's fault."""
 
     def run(self, ctx: Context) -> Reachable:
         instance = ctx[self.instance]
         with ctx.span("boot"):
             described = self._until_running(ctx, instance)
             endpoint = self._endpoint(ctx, described)
+            if self.key_on_console:
+                endpoint = replace(endpoint, host_key=self._key_on_console(ctx, instance))
             ctx.progress(f"{instance.id} is running; connecting to {endpoint.user}@{endpoint.host}")
             connection = self._until_connected(ctx, instance, endpoint)
         with ctx.span("boot"):
@@ -61,9 +99,8 @@ class AwaitSsh(Stage[Reachable]):
             state = _state(seen) if seen else "unknown"
             if state in ("terminated", "shutting-down", "stopped", "stopping"):
                 reason = (seen or {}).get("StateReason", {}).get("Message") or (seen or {}).get("StateTransitionReason")
-                raise CloudError(
-                    f"{instance.id} in {instance.region} ended before it was reached: {reason or state}", code=state
-                )
+                what = f"{instance.id} in {instance.region} ended before it was reached: {reason or state}"
+                raise CloudError(f"{self._image_fault()}{what}\n  console:{self._console(instance)}", code=state)
             return seen if state == "running" else None
 
         return self.ec2.poller.until(
@@ -84,7 +121,26 @@ class AwaitSsh(Stage[Reachable]):
                 hint="launch.ssh.address: private_ip, or a subnet that gives public addresses",
             )
         instance = ctx[self.instance]
-        return Endpoint(str(host), self.port, self.user, instance.host_key, ctx[self.key].private_key)
+        return Endpoint(str(host), self.port, self.user, instance.host_key, ctx[self.key].private_key, self.via)
+
+    def _key_on_console(self, ctx: Context, instance: Instance) -> str:
+        """The host key that cloud-init writes on the console at the first boot."""
+        deadline = ctx.deadline(self.timeout_seconds)
+        ctx.progress(f"{instance.id} is running; waiting for its host key on the console")
+        pause = CONSOLE_FIRST_SECONDS
+        while True:
+            if key := host_key_of(self.ec2.instances.console(instance.id)):
+                return key
+            if deadline.is_past():
+                raise ConnectError(
+                    f"{self._image_fault()}{instance.id} in {instance.region} wrote no host key on its console within"
+                    f" {self.timeout_seconds:g} s (launch.ssh.timeout)\n  console:{self._console(instance)}",
+                    hint="cloud-init writes it unless emit_keys_to_console is false; EC2 may show a console minutes"
+                    " late: give launch.ssh.timeout more, or take host_key: user-data",
+                )
+            ctx.cancel.sleep(min(pause, max(deadline.remaining(), 0.1)))
+            self._until_running(ctx, instance)  # raises where it was ended meanwhile
+            pause = min(pause * 1.5, CONSOLE_LONGEST_SECONDS)
 
     def _until_connected(self, ctx: Context, instance: Instance, endpoint: Endpoint) -> Connection:
         deadline = ctx.deadline(self.timeout_seconds)
@@ -99,7 +155,7 @@ class AwaitSsh(Stage[Reachable]):
                     ctx.progress(f"not yet: {error}")
                 last = error
                 wrong_keys = wrong_keys + 1 if error.why == "host-key" else 0
-                if wrong_keys >= HOST_KEY_TRIES:
+                if wrong_keys >= HOST_KEY_TRIES or (error.at_bastion and error.why in ("auth", "host-key")):
                     break
             ctx.cancel.sleep(min(pause, deadline.remaining()))
             if look.is_past():
@@ -118,12 +174,12 @@ class AwaitSsh(Stage[Reachable]):
             checked.append(f"instance state: {_state(seen) if seen else 'not known'}")
             groups = ", ".join(g["GroupId"] for g in (seen or {}).get("SecurityGroups", ()))
             checked.append(f"security groups: {groups or 'none'}, asked for port {self.port}")
-            console = self.ec2.instances.console(instance.id).splitlines()[-10:]
+            checked += self._reach(seen or {}, endpoint)
         except CloudError as error:
             checked.append(f"EC2 does not say more: {error}")
-            console = []
         checked.append(f"key: {endpoint.private_key}; host key: {'known' if endpoint.host_key else 'not checked'}")
-        tail = "".join(f"\n    {line}" for line in console) or " empty so far"
+        if last is not None and last.at_bastion:
+            return ConnectError(f"{instance.id} in {instance.region}: {last}", hint=BASTION_HINTS.get(last.why))
         hints = {
             "timeout": "no route, a security group or a network ACL: is launch.ssh.address right for where we are?",
             "unreachable": "no route from here: is launch.ssh.address right?",
@@ -134,11 +190,33 @@ class AwaitSsh(Stage[Reachable]):
             "protocol": "something answers that is no SSH server, or it gives up at once",
         }
         return ConnectError(
-            f"{instance.id} in {instance.region}: no SSH to {endpoint.user}@{endpoint.host}:{endpoint.port}\n  "
+            f"{self._image_fault()}{instance.id} in {instance.region}: no SSH to"
+            f" {endpoint.user}@{endpoint.host}:{endpoint.port}\n  "
             + "\n  ".join(checked)
-            + f"\n  console:{tail}",
+            + f"\n  console:{self._console(instance)}",
             hint=hints[last.why] if last else None,
         )
+
+    def _image_fault(self) -> str:
+        return "the new image does not come up: " if self.of_new_image else ""
+
+    def _console(self, instance: Instance) -> str:
+        """The console's last lines, indented."""
+        try:
+            lines = self.ec2.instances.console(instance.id).splitlines()[-CONSOLE_LINES:]
+        except CloudError as error:
+            return f" cannot be read: {error}"
+        return "".join(f"\n    {line}" for line in lines) or " empty so far"
+
+    def _reach(self, seen: Mapping[str, Any], endpoint: Endpoint) -> Iterator[str]:
+        """What stands between us and the machine, as far as EC2 tells."""
+        yield f"public address: {seen.get('PublicIpAddress') or 'none'}; private: {seen.get('PrivateIpAddress')}"
+        if endpoint.via:
+            yield f"through bastion {endpoint.via.user}@{endpoint.via.host}:{endpoint.via.port}"
+        if subnet := seen.get("SubnetId"):
+            route = self.ec2.subnets.default_route(str(subnet), str(seen.get("VpcId")))
+            yield f"route to the internet from {subnet}: {route or 'none'}"
+        yield f"status checks: {self.ec2.instances.status_checks(str(seen['InstanceId']))}"
 
     def _await_cloud_init(self, ctx: Context, connection: Connection) -> None:
         """The first boot goes on after the first login; packages installed in the middle of it would collide."""
@@ -156,7 +234,7 @@ class AwaitSsh(Stage[Reachable]):
             )
 
     def title(self) -> str:
-        return "wait for SSH"
+        return "boot the new image" if self.of_new_image else "wait for SSH"
 
     def summary(self, output: Reachable) -> str:
         return f"{output.endpoint.user}@{output.endpoint.host}, host key verified" if output.endpoint.host_key else ""

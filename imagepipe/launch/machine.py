@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
 from imagepipe import render
+from imagepipe.cloud.devices import DeviceWanted
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.cloud.instances import LaunchRequest
@@ -20,48 +20,19 @@ from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.launch.access import Key, Network
+from imagepipe.launch.user_data import user_data
 from imagepipe.values import Instance, Text
+
+VOLUMES_SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceWanted:
-    """A block device, as the spec has it; None is the source image's own."""
+class SpotWanted:
+    """A spot instance, as the spec has it."""
 
-    device: str
-    size_gib: int | None = None
-    type: str | None = None
-    iops: int | None = None
-    throughput: int | None = None
-    encrypted: bool | None = None
-    kms_key: str | None = None
-    snapshot: str | None = None
-    delete_on_termination: bool | None = None
-    virtual_name: str | None = None
-    no_device: bool = False
-
-    @property
-    def is_left_out(self) -> bool:
-        """Whether this is no EBS volume at all."""
-        return self.no_device or self.virtual_name is not None
-
-    def request(self) -> dict[str, Any]:
-        """One entry of BlockDeviceMappings."""
-        if self.no_device:
-            return {"DeviceName": self.device, "NoDevice": ""}
-        if self.virtual_name:
-            return {"DeviceName": self.device, "VirtualName": self.virtual_name}
-        values = {
-            "VolumeSize": self.size_gib,
-            "VolumeType": self.type,
-            "Iops": self.iops,
-            "Throughput": self.throughput,
-            "Encrypted": self.encrypted,
-            "KmsKeyId": self.kms_key,
-            "SnapshotId": self.snapshot,
-            # A volume that outlived its instance would be a leak: all are captured before that.
-            "DeleteOnTermination": True,
-        }
-        return {"DeviceName": self.device, "Ebs": {key: value for key, value in values.items() if value is not None}}
+    max_price: str | None = None
+    fall_back: bool = True
+    """On demand where there is no spot capacity, for each type and subnet in turn."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +44,8 @@ class Launch(Stage[Instance]):
     source: Ref[SourceImage]
     key: Ref[Key]
     network: Ref[Network]
-    names: Ref[Mapping[str, str]]
-    """Nothing is launched before the names are known to be free."""
+    after: tuple[Ref[Any], ...]
+    """Nothing is launched before these, which cost nothing: that names are free, say."""
     instance_types: tuple[str, ...]
     devices: tuple[DeviceWanted, ...]
     encrypt_root: bool
@@ -85,28 +56,34 @@ class Launch(Stage[Instance]):
     user_data: str | None
     public_address: bool
     tags: Mapping[str, Text] = field(default_factory=dict)
+    spot: SpotWanted | None = None
 
     def run(self, ctx: Context) -> Instance:
         source = ctx[self.source]
+        devices = self._devices(source)
         host_key = keys.generate("imagepipe") if self.has_host_key else None
-        user_data = _host_key_user_data(host_key) if host_key else (self.user_data or "").encode()
         base = LaunchRequest(
             image=source.id,
             instance_type=self.instance_types[0],
             subnet=None,
             security_groups=ctx[self.network].security_groups,
             key_pair=ctx[self.key].name,
-            user_data=user_data,
-            mappings=tuple(device.request() for device in self._devices(source)),
+            user_data=user_data(host_key, self.user_data),
+            mappings=tuple(device.launched() for device in devices),
             instance_profile=self.instance_profile,
             public_address=self.public_address,
         )
-        instance_id, instance_type = self._launch(ctx, base, ctx[self.network])
+        id, request = self._launch(ctx, base, ctx[self.network])
+        self._tag_volumes(ctx, id, devices)
         public = " ".join(host_key.public.split()[:2]) if host_key else None
-        return Instance(instance_id, self.ec2.region, instance_type, source.root_device_name, public)
+        return Instance(id, self.ec2.region, request.instance_type, source.root_device_name, public, spot=request.spot)
 
     def _devices(self, source: SourceImage) -> list[DeviceWanted]:
-        """What the spec says; of the source image's other volumes, that they are encrypted and go with the instance."""
+        """What the spec says; of the source image's other volumes, that they are encrypted and go with the instance.
+
+        Raises CloudError where a device cannot be as the spec has it.
+        """
+        self._check_sizes(source)
         encrypted = True if self.encrypt_root or self.kms_key else None
         devices = [
             device
@@ -124,15 +101,55 @@ class Launch(Stage[Instance]):
                 devices.append(DeviceWanted(mapping["DeviceName"], encrypted=encrypted, kms_key=self.kms_key))
         return devices
 
-    def _launch(self, ctx: Context, base: LaunchRequest, network: Network) -> tuple[str, str]:
+    def _check_sizes(self, source: SourceImage) -> None:
+        snapshots = {m["DeviceName"]: m["Ebs"].get("VolumeSize") for m in source.mappings if "Ebs" in m}
+        for device in self.devices:
+            least = None if device.snapshot else snapshots.get(device.device)
+            if least and device.size_gib and device.size_gib < least:
+                raise CloudError(
+                    f"launch.volumes: {device.device} of {device.size_gib} GiB is smaller than its snapshot in"
+                    f" {source.id}, which has {least} GiB",
+                    code="InvalidBlockDeviceMapping",
+                    hint=f"size_gib: {least} or more",
+                )
+            if device.no_device and device.device == source.root_device_name:
+                raise CloudError(
+                    f"launch.volumes: {device.device} is the root device of {source.id} and cannot be left out",
+                    code="InvalidBlockDeviceMapping",
+                )
+
+    def _tag_volumes(self, ctx: Context, id: str, devices: Sequence[DeviceWanted]) -> None:
+        """RunInstances tags all volumes alike; what the spec says of one is added once EC2 shows it."""
+        wanted = {device.device: device.tags for device in devices if device.tags}
+        if not wanted:
+            return
+
+        def attached(seen: Mapping[str, Any] | None) -> dict[str, str] | None:
+            mappings = (seen or {}).get("BlockDeviceMappings", ())
+            found = {str(m["DeviceName"]): str(m["Ebs"]["VolumeId"]) for m in mappings if "Ebs" in m}
+            return found if wanted.keys() <= found.keys() else None
+
+        volumes = self.ec2.poller.until(
+            "instance",
+            id,
+            attached,
+            what=f"waiting for the volumes of {id} in {self.ec2.region}",
+            deadline=ctx.deadline(VOLUMES_SECONDS),
+            cancel=ctx.cancel,
+            state=lambda seen: str(seen["State"]["Name"]),
+        )
+        names = late_names(ctx[self.source], self.ec2.region)
+        for device, tags in wanted.items():
+            self.ec2.images.tag([volumes[device]], {key: render.finish(value, names) for key, value in tags.items()})
+
+    def _launch(self, ctx: Context, base: LaunchRequest, network: Network) -> tuple[str, LaunchRequest]:
         source = ctx[self.source]
         names = late_names(source, self.ec2.region)
         extra = {key: render.finish(value, names) for key, value in self.tags.items()}
         claim = ctx.intend("instance", self.ec2.region, lifetime=Lifetime.RUN)
         tags = {**extra, **self.labels.temporary(claim.token, f"imagepipe {self.labels.spec}")}
         refused: list[str] = []
-        for subnet, instance_type in product(network.subnets, self.instance_types):
-            request = LaunchRequest(**{**_fields(base), "instance_type": instance_type, "subnet": subnet})
+        for request in self._requests(base, network):
             try:
                 launched = self.ec2.instances.launch(
                     request, client_token=_token(claim.token, request), instance_tags=tags, volume_tags=tags
@@ -140,41 +157,44 @@ class Launch(Stage[Instance]):
             except CloudError as error:
                 if error.code not in NO_CAPACITY:
                     raise
-                refused.append(f"{instance_type}{f' in {subnet}' if subnet else ''}: {error.code}")
+                refused.append(f"{_words(request)}: {error.code}")
                 ctx.say(f"{error}")
                 ctx.cancel.check()
                 continue
             ctx.bind(claim, str(launched["InstanceId"]))
-            return str(launched["InstanceId"]), instance_type
+            return str(launched["InstanceId"]), request
         ctx.released(claim)
         raise CloudError(
             f"launching {base.image} in {self.ec2.region}: no capacity: {'; '.join(refused)}",
             code="InsufficientInstanceCapacity",
-            hint="name more instance types in launch.instance_types, or another region",
+            hint="name more instance types in launch.instance_types, more subnets, or another region",
         )
+
+    def _requests(self, base: LaunchRequest, network: Network) -> Iterator[LaunchRequest]:
+        """Every try, in order: spot in every subnet with every type, and only then on demand."""
+        markets = [False] if self.spot is None else [True, False] if self.spot.fall_back else [True]
+        price = self.spot.max_price if self.spot else None
+        for spot, subnet, instance_type in product(markets, network.subnets, self.instance_types):
+            yield replace(
+                base, subnet=subnet, instance_type=instance_type, spot=spot, max_price=price if spot else None
+            )
 
     def title(self) -> str:
         return f"launch {self.instance_types[0]} in {self.ec2.region}"
 
     def summary(self, output: Instance) -> str:
-        return f"{output.id} ({output.instance_type})"
+        return f"{output.id} ({output.instance_type}{', spot' if output.spot else ''})"
 
 
-def _fields(request: LaunchRequest) -> dict[str, Any]:
-    return {name: getattr(request, name) for name in request.__slots__}
+def _words(request: LaunchRequest) -> str:
+    return (
+        request.instance_type
+        + (f" in {request.subnet}" if request.subnet else "")
+        + (" (spot)" if request.spot else "")
+    )
 
 
 def _token(token: str, request: LaunchRequest) -> str:
     """A client token for this very request: the same token with other parameters is refused by EC2."""
-    what = hashlib.sha256(f"{request.instance_type} {request.subnet}".encode()).hexdigest()[:12]
+    what = hashlib.sha256(f"{request.instance_type} {request.subnet} {request.spot}".encode()).hexdigest()[:12]
     return f"{token}-{what}"
-
-
-def _host_key_user_data(key: keys.KeyPair) -> bytes:
-    """cloud-config that makes this the machine's only host key. JSON is YAML, and needs no indentation."""
-    config = {
-        "ssh_deletekeys": True,
-        "ssh_genkeytypes": [],
-        "ssh_keys": {"ed25519_private": key.private, "ed25519_public": key.public},
-    }
-    return b"#cloud-config\n" + json.dumps(config).encode("ascii") + b"\n"

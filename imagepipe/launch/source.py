@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
 from imagepipe import render
 from imagepipe.cloud.ec2 import Ec2
-from imagepipe.cloud.images import ImageFilter, SourceImage, late_names
+from imagepipe.cloud.images import ImageFilter, Named, SourceImage, late_names
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.values import Text
+
+MAX_NAME = 128
+NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
+"""EC2 API reference, RegisterImage."""
+IMAGE_ID = re.compile(r"ami-([0-9a-f]{8}|[0-9a-f]{17})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +29,27 @@ class Newest:
     """More than one match is an error."""
 
 
+@dataclass(frozen=True, slots=True)
+class BySsm:
+    """The image whose id an SSM parameter holds."""
+
+    parameter: str
+
+
 @dataclass(frozen=True)
 class FindSource(Stage[SourceImage]):
     """The image to launch from."""
 
     ec2: Ec2 = field(repr=False, compare=False)
-    wanted: str | Newest
+    wanted: str | BySsm | Newest
     """An image's id, or how to find it."""
 
     def run(self, ctx: Context) -> SourceImage:
         match self.wanted:
             case str():
                 found = self.ec2.images.by_id(self.wanted)
+            case BySsm():
+                found = self._by_ssm(ctx, self.wanted.parameter)
             case Newest():
                 found = self._newest(self.wanted)
             case _:
@@ -45,6 +60,24 @@ class FindSource(Stage[SourceImage]):
                 hint="take an image whose root device type is ebs",
             )
         return found
+
+    def _by_ssm(self, ctx: Context, name: str) -> SourceImage:
+        value = self.ec2.parameters.value(name)
+        where = f"SSM parameter {name} in {self.ec2.region}"
+        if value is None:
+            raise CloudError(
+                f"looking for the source image: there is no {where}",
+                code="ParameterNotFound",
+                hint="parameters are regional; compare with `aws ssm get-parameter --name …`",
+            )
+        if not IMAGE_ID.fullmatch(value):
+            raise CloudError(
+                f"looking for the source image: {where} holds {value[:60]!r}, which is no image id",
+                code="InvalidAMIID.Malformed",
+                hint="source.ami.ssm must name a parameter whose value is ami-…, not one that is JSON or a path",
+            )
+        ctx.say(f"{where} is {value}")
+        return self.ec2.images.by_id(value)
 
     def _newest(self, wanted: Newest) -> SourceImage:
         found = self.ec2.images.matching(wanted.filter)
@@ -72,28 +105,72 @@ class FindSource(Stage[SourceImage]):
 
 
 @dataclass(frozen=True)
+class NameImages(Stage[Mapping[str, str]]):
+    """The image's name in each region, as the spec has it: it may name the source image and the region."""
+
+    regions: tuple[str, ...]
+    source: Ref[SourceImage]
+    name: Text
+
+    def run(self, ctx: Context) -> Mapping[str, str]:
+        names = {region: render.finish(self.name, late_names(ctx[self.source], region)) for region in self.regions}
+        for region, name in names.items():
+            if not NAME.fullmatch(name):
+                raise CloudError(
+                    f"output.name is {name!r} in {region}, which EC2 does not take",
+                    code="InvalidAMIName.Malformed",
+                    hint=f"3 to {MAX_NAME} letters, digits, spaces and ()[]./-'@_",
+                )
+        return names
+
+    def title(self) -> str:
+        return "name the image"
+
+    def summary(self, output: Mapping[str, str]) -> str:
+        return ", ".join(sorted(set(output.values())))
+
+
+@dataclass(frozen=True)
 class CheckNames(Stage[Mapping[str, str]]):
     """The image's name in each region, free in all of them. Its output: names by region."""
 
     ec2: Mapping[str, Ec2] = field(repr=False, compare=False)
     """By region: every region that gets the image."""
-    source: Ref[SourceImage]
-    name: Text
+    wanted: Ref[Mapping[str, str]]
+    replaces: bool = False
+    """A name that is taken will pass to the new image: it is baked under another one meanwhile."""
 
     def run(self, ctx: Context) -> Mapping[str, str]:
-        names = {region: render.finish(self.name, late_names(ctx[self.source], region)) for region in self.ec2}
+        names = dict(ctx[self.wanted])
         for region, name in names.items():
             ctx.cancel.check()
-            if taken := self.ec2[region].images.own_named(name):
+            if not (taken := self.ec2[region].images.own_named(name)):
+                continue
+            if self.replaces:
+                self._check_replaceable(taken, region)
+                names[region] = f"{name[: MAX_NAME - len(ctx.run_id) - 1]}-{ctx.run_id}"
+                ctx.say(f"'{name}' is {taken[0].id} in {region}, which will be replaced; baking as '{names[region]}'")
+            else:
                 raise CloudError(
                     f"name '{name}' is taken by {taken[0].id} in {region}",
                     code="InvalidAMIName.Duplicate",
-                    hint="put {{ build.timestamp }} into output.name",
+                    hint="put {{ build.timestamp }} into output.name, or set output.on_name_taken: replace",
                 )
         return names
+
+    def _check_replaceable(self, taken: Sequence[Named], region: str) -> None:
+        """Raise CloudError now for an old image that could not be deregistered in the end."""
+        for image in taken:
+            if image.is_protected:
+                raise CloudError(
+                    f"{image.id} '{image.name}' in {region} is to be replaced, and protected against deregistration",
+                    code="OperationNotPermitted",
+                    hint=f"aws ec2 disable-image-deregistration-protection --region {region} --image-id {image.id}",
+                )
 
     def title(self) -> str:
         return "see that the name is free"
 
     def summary(self, output: Mapping[str, str]) -> str:
-        return ", ".join(sorted(set(output.values()))) + f" is free in {', '.join(output)}"
+        names = sorted(set(output.values()))
+        return ", ".join(names) + f" {'is' if len(names) == 1 else 'are'} free in {', '.join(output)}"

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
+from imagepipe.cloud.devices import DeviceWanted
 from imagepipe.cloud.tags import Labels
 from imagepipe.engine.journal import State
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
 from imagepipe.launch.access import Key, MakeGroup, MakeKey, Network
-from imagepipe.launch.machine import DeviceWanted, Launch
+from imagepipe.launch.machine import Launch
 from tests.account import Account
 from tests.local.gateway import harness
 
@@ -23,7 +24,7 @@ def _launch(account: Account, **changes: Any) -> Launch:
         "source": Ref("source"),
         "key": Ref("key"),
         "network": Ref("network"),
-        "names": Ref("names"),
+        "after": (),
         "instance_types": ("t3.small",),
         "devices": (),
         "encrypt_root": False,
@@ -42,7 +43,7 @@ def _run(account: Account, **changes: Any) -> dict[str, Any]:
     ec2 = account.cloud.client()
     ec2.create_key_pair(KeyName="k")
     source = account.ec2.images.by_id(harness.base_image(ec2))
-    outputs = {"source": source, "key": Key("k", "/k"), "network": Network((), (None,)), "names": {}}
+    outputs = {"source": source, "key": Key("k", "/k"), "network": Network((), (None,))}
     instance = _launch(account, **changes).run(account.context(**outputs))
     return dict(harness.instance(ec2, instance.id))
 
@@ -123,7 +124,6 @@ def test_no_volume_of_the_source_image_outlives_the_instance(account: Account) -
         "source": account.ec2.images.by_id(image),
         "key": Key("k", "/k"),
         "network": Network((), (None,)),
-        "names": {},
     }
     instance = _launch(account, encrypt_root=True).run(account.context(**outputs))
     found = harness.instance(ec2, instance.id)["BlockDeviceMappings"]

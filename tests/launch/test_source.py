@@ -5,7 +5,7 @@ import pytest
 from imagepipe.cloud.images import ImageFilter
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
-from imagepipe.launch.source import CheckNames, FindSource, Newest
+from imagepipe.launch.source import BySsm, CheckNames, FindSource, NameImages, Newest
 from imagepipe.values import Late
 from tests.account import Account
 from tests.local.gateway import harness
@@ -59,10 +59,11 @@ def test_an_unknown_id_is_an_error(account: Account) -> None:
     assert failed.value.hint == "image ids differ by region; is launch.region the right one?"
 
 
-def _check(account: Account, name: str | Late) -> dict[str, str]:
+def _check(account: Account, name: str | Late, *, replaces: bool = False) -> dict[str, str]:
     source = FindSource(account.ec2, Newest(DEBIAN, only=False)).run(account.context())
     regions = {region: account.regions[region] for region in ("us-east-1", "eu-west-1")}
-    return dict(CheckNames(regions, Ref("source"), name).run(account.context(source=source)))
+    wanted = NameImages(tuple(regions), Ref("source"), name).run(account.context(source=source))
+    return dict(CheckNames(regions, Ref("wanted"), replaces).run(account.context(wanted=wanted)))
 
 
 def test_a_free_name_is_the_same_in_every_region(account: Account) -> None:
@@ -85,4 +86,44 @@ def test_a_name_that_is_taken_in_a_copy_region_is_found_out_first(account: Accou
 
 def test_a_name_with_wildcards_is_taken_literally(account: Account) -> None:
     _own(account, "web-x")
-    assert _check(account, "web-?")["us-east-1"] == "web-?"
+    names = CheckNames({"us-east-1": account.ec2}, Ref("wanted")).run(account.context(wanted={"us-east-1": "web-?"}))
+    assert names == {"us-east-1": "web-?"}
+
+
+def test_a_name_that_the_run_will_replace_is_baked_under_another(account: Account) -> None:
+    _own(account, "web", region="eu-west-1")
+    assert _check(account, "web", replaces=True) == {"us-east-1": "web", "eu-west-1": "web-r1"}
+
+
+def test_a_protected_image_that_could_not_be_replaced_is_found_out_first(account: Account) -> None:
+    taken = _own(account, "web")
+    account.cloud.client().enable_image_deregistration_protection(ImageId=taken)
+    with pytest.raises(CloudError, match=f"{taken} 'web' in us-east-1 is to be replaced, and protected"):
+        _check(account, "web", replaces=True)
+
+
+def test_a_late_name_that_ec2_would_not_take_is_refused_before_anything_is_launched(account: Account) -> None:
+    with pytest.raises(CloudError, match="which EC2 does not take"):
+        _check(account, Late("{{ region }}:x"))
+
+
+def _parameter(account: Account, value: str) -> None:
+    account.cloud.client("ssm").put_parameter(Name="/images/base", Value=value, Type="String")
+
+
+def test_the_image_that_an_ssm_parameter_names_is_the_source(account: Account) -> None:
+    image = harness.base_image(account.cloud.client())
+    _parameter(account, image)
+    assert FindSource(account.ec2, BySsm("/images/base")).run(account.context()).id == image
+
+
+def test_an_ssm_parameter_that_is_no_image_says_what_it_holds(account: Account) -> None:
+    _parameter(account, '{"image": "ami-1"}')
+    with pytest.raises(CloudError, match=r"/images/base in us-east-1 holds '\{\"image\"") as failed:
+        FindSource(account.ec2, BySsm("/images/base")).run(account.context())
+    assert failed.value.code == "InvalidAMIID.Malformed"
+
+
+def test_an_ssm_parameter_that_there_is_not_is_an_error(account: Account) -> None:
+    with pytest.raises(CloudError, match="there is no SSM parameter /images/none in us-east-1"):
+        FindSource(account.ec2, BySsm("/images/none")).run(account.context())

@@ -1,0 +1,45 @@
+"""The gate before anything is published: a second instance of the new image, and that its tests passed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from imagepipe.cloud.ec2 import Ec2
+from imagepipe.cloud.images import SourceImage
+from imagepipe.engine.stage import Context, Ref, Stage
+from imagepipe.values import Image, Reachable
+
+
+@dataclass(frozen=True)
+class NewImage(Stage[SourceImage]):
+    """The image that was captured, as a machine is launched from it."""
+
+    ec2: Ec2 = field(repr=False, compare=False)
+    image: Ref[Image]
+
+    def run(self, ctx: Context) -> SourceImage:
+        return self.ec2.images.by_id(ctx[self.image].id)
+
+    def title(self) -> str:
+        return "look up the new image"
+
+    def summary(self, output: SourceImage) -> str:
+        return output.id
+
+
+@dataclass(frozen=True)
+class Tested(Stage[Image]):
+    """The image, once the machine that was launched from it has passed every test: what is published takes this."""
+
+    image: Ref[Image]
+    machine: Ref[Reachable]
+    count: int
+
+    def run(self, ctx: Context) -> Image:
+        return ctx[self.image]
+
+    def title(self) -> str:
+        return "the tests passed"
+
+    def summary(self, output: Image) -> str:
+        return f"{output.id} boots, and passed {self.count} test{'' if self.count == 1 else 's'}"
