@@ -108,7 +108,7 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     labels = Labels(tools.run_id, spec.name)
 
     # What does not need one another begins together.
-    source = graph.add(f"{prefix}source", FindSource(ec2, _wanted(spec)))
+    source = graph.add(f"{prefix}source", FindSource(ec2, source_wanted(spec)))
     wanted = graph.add(f"{prefix}name", NameImages(tuple(everywhere), source, spec.output.name))
     replaces = spec.output.on_name_taken == "replace"
     names = graph.add(f"{prefix}names", CheckNames(everywhere, wanted, replaces))
@@ -241,7 +241,7 @@ def _capture(
         delete_on_termination={
             v.device: v.delete_on_termination for v in volumes if v.delete_on_termination is not None
         },
-        devices=tuple(_device(volume) for volume in output.block_devices),
+        devices=devices_wanted(output.block_devices),
         virtual_names={v.device: v.virtual_name for v in volumes if v.virtual_name or v.no_device},
     )
 
@@ -268,7 +268,8 @@ def _audience(spec: Spec) -> Audience:
     return Audience(share.accounts, share.organizations, share.ous, share.public)
 
 
-def _wanted(spec: Spec) -> str | BySsm | Newest:
+def source_wanted(spec: Spec) -> str | BySsm | Newest:
+    """How the source image of a spec is found."""
     match spec.source.ami:
         case AmiById(id=id):
             return id
@@ -323,7 +324,7 @@ def _launch(
         network=network,
         after=after,
         instance_types=launch.instance_types,
-        devices=tuple(_device(volume) for volume in launch.volumes),
+        devices=devices_wanted(launch.volumes),
         encrypt_root=encrypt is not None,
         kms_key=encrypt.kms_key if encrypt else None,
         instance_profile=launch.iam_instance_profile,
@@ -335,8 +336,9 @@ def _launch(
     )
 
 
-def _device(volume: Volume) -> DeviceWanted:
-    return DeviceWanted(**{**volume.model_dump(exclude={"tags"}), "tags": volume.tags})
+def devices_wanted(volumes: Sequence[Volume]) -> tuple[DeviceWanted, ...]:
+    """Block devices of a spec."""
+    return tuple(DeviceWanted(**{**v.model_dump(exclude={"tags"}), "tags": v.tags}) for v in volumes)
 
 
 def _steps(

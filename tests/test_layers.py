@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent / "imagepipe"
 FOUNDATION = {"errors", "values", "clock", "masking", "render"}
 LAYER_1 = {"spec", "engine", "cloud", "communicator", "bundle"}
 STAGES = {"launch", "provision", "capture", "publish"}
-ANYTHING = {"__init__", *FOUNDATION, *LAYER_1, *STAGES, "local", "report", "pipeline", "holdings", "cli"}
+ANYTHING = {"__init__", *FOUNDATION, *LAYER_1, *STAGES, "local", "report", "pipeline", "preflight", "holdings", "cli"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
@@ -26,8 +26,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     **{room: {"__init__", *FOUNDATION} for room in LAYER_1},
     **dict.fromkeys(STAGES, FOUNDATION | LAYER_1),
     "local": {"__init__", *FOUNDATION, "bundle"},
-    "report": FOUNDATION | {"engine"},
+    "report": {"__init__"} | FOUNDATION | {"engine"},
     "pipeline": FOUNDATION | LAYER_1 | STAGES,
+    "preflight": FOUNDATION | LAYER_1 | STAGES | {"pipeline"},
     "holdings": FOUNDATION | LAYER_1 | STAGES,
     "cli": ANYTHING,
 }

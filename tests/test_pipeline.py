@@ -58,13 +58,13 @@ def test_there_are_samples() -> None:
 def test_every_step_lies_between_launch_and_capture_in_its_order(sample: Path, tmp_path: Path) -> None:
     loaded = _loaded(sample)
     graph = _graph(loaded, tmp_path)
-    [launch] = [n for n, s in graph.stages.items() if isinstance(s, Launch)]
+    assert isinstance(graph.stages["launch"], Launch)
     [capture] = [n for n, s in graph.stages.items() if isinstance(s, CaptureEbs)]
-    steps = [n for n in graph.order() if isinstance(graph.stages[n], Step)]
+    steps = [n for n in graph.order() if isinstance(graph.stages[n], Step) and n.startswith("step-")]
     before = graph.before(capture)
     for earlier, later in pairwise(steps):
         assert earlier in graph.before(later)
-    assert all(launch in graph.before(step) and step in before for step in steps)
+    assert all("launch" in graph.before(step) and step in before for step in steps)
     decided = [at for at in loaded[0].steps if at.whens == ()]
     assert len(steps) >= len(decided) - 1
 
@@ -160,3 +160,50 @@ def test_no_secret_is_in_a_stages_text(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("flag: {default: yes it is}", "token: {sensitive: true}"))
     graph = _graph(_loaded(path, token="hunter2"), tmp_path)
     assert "hunter2" not in repr(graph.stages)
+
+
+TESTED = "test: [{shell: 'true'}, {shell: 'false'}]\n"
+
+
+def test_nothing_is_published_before_the_new_image_has_booted_and_passed_every_test(tmp_path: Path) -> None:
+    more = TESTED + 'publish: {regions: [us-west-2], share: {accounts: ["123456789012"]}}\n'
+    graph = _graph(_loaded(_spec(tmp_path, "- shell: a", more)), tmp_path)
+    for stage in ("copy-us-west-2", "share-us-east-1", "share-us-west-2", "keep"):
+        assert {"test-boot", "test-1", "test-2", "tested"} <= graph.before(stage)
+    assert "test-give-back" in graph.before("keep")
+
+
+def test_the_test_instance_is_of_the_new_image_and_has_a_key_of_its_own(tmp_path: Path) -> None:
+    graph = _graph(_loaded(_spec(tmp_path, "- shell: a", TESTED)), tmp_path)
+    launch = graph.stages["test-launch"]
+    assert isinstance(launch, Launch)
+    assert (launch.source.stage, launch.key.stage, launch.devices, launch.user_data) == (
+        "test-image",
+        "test-key",
+        (),
+        None,
+    )
+    assert "capture" in graph.before("test-launch")
+
+
+def test_nobody_may_launch_an_image_before_every_region_has_its_copy(tmp_path: Path) -> None:
+    more = 'publish: {regions: [us-west-2, eu-west-1], share: {accounts: ["123456789012"]}}\n'
+    graph = _graph(_loaded(_spec(tmp_path, "- shell: a", more)), tmp_path)
+    assert {"copy-us-west-2", "copy-eu-west-1", "capture"} <= graph.before("share-us-east-1")
+
+
+def test_the_old_image_gives_up_its_name_only_after_everything_is_kept(tmp_path: Path) -> None:
+    more = TESTED + "publish: {regions: [us-west-2]}\n"
+    spec = _spec(tmp_path, "- shell: a", more)
+    spec.write_text(spec.read_text().replace("{name: xyz}", "{name: xyz, on_name_taken: replace}"))
+    graph = _graph(_loaded(spec), tmp_path)
+    assert {"keep", "tested", "copy-us-west-2"} <= graph.before("replace-us-east-1") & graph.before("replace-us-west-2")
+
+
+def test_each_copy_is_encrypted_with_the_key_of_its_region(tmp_path: Path) -> None:
+    spec = _spec(tmp_path, "- shell: a", "publish: {regions: [us-west-2, eu-west-1]}\n")
+    keys = "{kms_key: alias/a, per_region: {us-west-2: alias/b}}"
+    spec.write_text(spec.read_text().replace("{name: xyz}", f"{{name: xyz, encrypt: {keys}}}"))
+    graph = _graph(_loaded(spec), tmp_path)
+    copies = {n: s.kms_key for n, s in graph.stages.items() if isinstance(s, CopyToRegion)}
+    assert copies == {"copy-us-west-2": "alias/b", "copy-eu-west-1": None}

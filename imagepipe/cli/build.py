@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,16 @@ from typing import IO
 
 import click
 
-from imagepipe.cli.cloud import Chosen, endpoint_of_environment, local_store, opened
-from imagepipe.cli.given import found_specs, given, state_folder, unknown_variables, variable_options
+from imagepipe.cli.cloud import Chosen, chosen_cloud, opened, region_of
+from imagepipe.cli.given import (
+    check_region,
+    cloud_options,
+    found_specs,
+    given,
+    state_folder,
+    unknown_variables,
+    variable_options,
+)
 from imagepipe.clock import Clock, SystemClock, iso
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.communicator.ssh import Connections
@@ -38,7 +46,6 @@ from imagepipe.publish.copy import CopyLimits
 from imagepipe.report.console import ConsoleReport
 from imagepipe.report.junit import JUnitReport, Suite
 from imagepipe.spec.load import Build, LoadedSpec, load, refuse
-from imagepipe.spec.models import Spec
 from imagepipe.spec.not_yet import not_yet
 from imagepipe.spec.variables import Given
 from imagepipe.values import Image
@@ -56,9 +63,7 @@ Examples:
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @click.option("--local", "is_local", is_flag=True, help="Bake on the local cloud: no account is needed.")
 @variable_options
-@click.option("--region", metavar="REGION", help="Build here instead of launch.region; publish.regions stay.")
-@click.option("--profile", metavar="NAME", help="AWS profile.")
-@click.option("--endpoint-url", metavar="URL", help="An EC2 endpoint of your own.")
+@cloud_options
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output; the log goes to standard error."
 )
@@ -77,6 +82,7 @@ def build(
     region: str | None,
     profile: str | None,
     endpoint_url: str | None,
+    role: str | None,
     as_json: bool,
     junit: Path | None,
     keep_on_failure: bool,
@@ -86,17 +92,14 @@ def build(
     Exit code 0 when every image is there, in every region. After a failure, Ctrl-C or SIGTERM everything that was
     made is given back; a second Ctrl-C leaves at once, and `imagepipe clean` gives back what is left.
     """
-    if is_local and (profile or endpoint_url):
-        raise UsageError("--local is a cloud of its own: it takes neither --profile nor --endpoint-url")
+    chosen = chosen_cloud(is_local=is_local, profile=profile, endpoint_url=endpoint_url, role=role)
     clock = SystemClock()
     run_id = secrets.token_hex(4)
     files = found_specs(specs)
     _check_junit(junit)
     loaded = _loaded(files, given(variables, var_files), _build(run_id, files, clock))
     if region:
-        _check_region(region, loaded)
-    # Loaded before anything is launched, so that a broken installation is found out here.
-    chosen = Chosen(local_store()) if is_local else Chosen(None, profile, endpoint_url or endpoint_of_environment())
+        check_region(region, loaded)
     cancel = Cancel(clock)
     with ExitStack() as stack:
         signals = stack.enter_context(_signals(cancel))
@@ -153,7 +156,7 @@ class _Run:
             connections = Connections()
             stack.callback(connections.close)
             tools = Tools(regions, connections, CopyLimits(), self.folder, self.id)
-            graph, baked = plan(self.loaded, tools, region=_region_of(region, regions))
+            graph, baked = plan(self.loaded, tools, region=region_of(region, regions))
             build_names = {key: str(value) for key, value in self.loaded[0].names["build"].items()}
             record = RunRecord(self.id, iso(self.clock.now()), names, build_names, self.chosen.record())
             journal = Journal.create(self.folder, record, self.clock)
@@ -203,15 +206,6 @@ def _check_junit(path: Path | None) -> None:
         raise UsageError(f"--junit {path}: {error.strerror}", hint="its folder must be there") from error
 
 
-def _check_region(region: str, loaded: Sequence[LoadedSpec]) -> None:
-    from imagepipe.spec.ec2_rules import region_finding
-
-    if all(one.project.allow_unknown_region for one in loaded):
-        return
-    for _, message in region_finding(region, ()):
-        raise UsageError(f"--region: {message}")
-
-
 def _build(run_id: str, files: Sequence[Path], clock: Clock) -> Build:
     timestamp = clock.now().strftime("%Y%m%dT%H%M%SZ")
     return Build(run_id, timestamp, _git_sha(files[0].resolve().parent))
@@ -226,16 +220,6 @@ def _git_sha(folder: Path) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return answer.stdout.strip() if answer.returncode == 0 else ""
-
-
-def _region_of(given_region: str | None, regions: Regions) -> Callable[[Spec], str]:
-    def region(spec: Spec) -> str:
-        found = given_region or spec.launch.region or regions.session.region
-        if not found:
-            raise UsageError(f"spec '{spec.name}' has no region", hint="set launch.region, or give --region")
-        return found
-
-    return region
 
 
 @dataclass

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from imagepipe.clock import Clock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.session import Access, Session
 from imagepipe.errors import CloudError, UsageError
+from imagepipe.spec.models import Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class Chosen:
     """The local cloud's store."""
     profile: str | None = None
     endpoint_url: str | None = None
+    role: str | None = None
+    """ARN of a role that is assumed."""
     account: str | None = None
     """Whose cloud it is: in another account all of a run's things would look as if they were gone."""
 
@@ -32,13 +36,14 @@ class Chosen:
             "local": self.local,
             "profile": self.profile,
             "endpoint_url": self.endpoint_url,
+            "role": self.role,
             "account": self.account,
         }
         return {key: value for key, value in values.items() if value is not None}
 
     @classmethod
     def of(cls, record: Mapping[str, str]) -> Chosen:
-        return cls(record.get("local"), record.get("profile"), record.get("endpoint_url"), record.get("account"))
+        return cls(**{key: record.get(key) for key in ("local", "profile", "endpoint_url", "role", "account")})
 
     def with_account(self, regions: Regions) -> Chosen:
         """The same, with the account where it can be learned; an endpoint of somebody's own may have no STS."""
@@ -67,7 +72,7 @@ def endpoint_of_environment() -> str | None:
 def opened(chosen: Chosen, *, region: str | None, clock: Clock) -> Iterator[Regions]:
     """The cloud, while inside; the local one is started where it does not run. Raises CloudError, LocalCloudError."""
     if chosen.local is None:
-        session = Session(Access(chosen.profile, chosen.endpoint_url, region))
+        session = Session(Access(chosen.profile, chosen.endpoint_url, region, role=chosen.role))
         session.check_credentials()
         yield Regions(session, clock)
         return
@@ -82,8 +87,25 @@ def opened(chosen: Chosen, *, region: str | None, clock: Clock) -> Iterator[Regi
             region=region or cloud.region,
             access_key_id=cloud.access_key_id,
             secret_access_key=cloud.secret_access_key,
+            role=chosen.role,
         )
         yield Regions(Session(access), clock)
+
+
+ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[A-Za-z0-9+=,.@_/-]+")
+
+
+def chosen_cloud(
+    *, is_local: bool, profile: str | None = None, endpoint_url: str | None = None, role: str | None = None
+) -> Chosen:
+    """What the options of a command mean. Raises UsageError where they exclude one another, or a role is none."""
+    if is_local and (profile or endpoint_url):
+        raise UsageError("--local is a cloud of its own: it takes neither --profile nor --endpoint-url")
+    if role and not ROLE.fullmatch(role):
+        raise UsageError(f"--assume-role {role}: not a role's ARN", hint="arn:aws:iam::123456789012:role/NAME")
+    if is_local:
+        return Chosen(local_store(), role=role)
+    return Chosen(None, profile, endpoint_url or endpoint_of_environment(), role)
 
 
 def local_store() -> str:
@@ -91,3 +113,15 @@ def local_store() -> str:
     from imagepipe.cli.local import open_store
 
     return str(open_store(None).root)
+
+
+def region_of(given_region: str | None, regions: Regions) -> Callable[[Spec], str]:
+    """Where each spec is built: --region, its own word, or the session's."""
+
+    def region(spec: Spec) -> str:
+        found = given_region or spec.launch.region or regions.session.region
+        if not found:
+            raise UsageError(f"spec '{spec.name}' has no region", hint="set launch.region, or give --region")
+        return found
+
+    return region

@@ -12,7 +12,7 @@ import click
 from imagepipe.errors import UsageError
 from imagepipe.spec.explain import nearest
 from imagepipe.spec.find import spec_files
-from imagepipe.spec.load import load_var_file
+from imagepipe.spec.load import LoadedSpec, load_var_file
 from imagepipe.spec.variables import Given
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,6 +31,28 @@ def variable_options(command: F) -> F:
     return click.option(
         "--var", "variables", multiple=True, metavar="NAME=VALUE", help="A variable's value; may be given often."
     )(command)
+
+
+def cloud_options(command: F) -> F:
+    """`--local`, `--region`, `--profile`, `--endpoint-url` and `--assume-role`."""
+    for option in reversed(
+        (
+            click.option(
+                "--region", metavar="REGION", help="Build here instead of launch.region; publish.regions stay."
+            ),
+            click.option("--profile", metavar="NAME", help="AWS profile."),
+            click.option("--endpoint-url", metavar="URL", help="An EC2 endpoint of your own."),
+            click.option(
+                "--assume-role",
+                "role",
+                metavar="ARN",
+                envvar="IMAGEPIPE_ASSUME_ROLE",
+                help="Be this role; its credentials are renewed for as long as it takes.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
 
 
 def given(variables: Sequence[str], var_files: Sequence[Path]) -> Given:
@@ -67,6 +89,16 @@ def unknown_variables(known: Sequence[frozenset[str]], chosen: Given) -> None:
     for name in chosen.files:  # one file may serve many specs: only what looks like a typing error is worth a word
         if name not in every and (meant := nearest(name, every)):
             click.echo(f"warning: --var-file: no spec has a variable '{name}'; did you mean '{meant}'?", err=True)
+
+
+def check_region(region: str, loaded: Sequence[LoadedSpec]) -> None:
+    """Raise UsageError for a --region that this version does not know."""
+    from imagepipe.spec.ec2_rules import region_finding
+
+    if all(one.project.allow_unknown_region for one in loaded):
+        return
+    for _, message in region_finding(region, ()):
+        raise UsageError(f"--region: {message}")
 
 
 def state_folder() -> Path:

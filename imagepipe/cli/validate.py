@@ -15,8 +15,9 @@ from pathlib import Path
 
 import click
 
-from imagepipe.cli.given import found_specs, given, unknown_variables, variable_options
+from imagepipe.cli.given import check_region, cloud_options, found_specs, given, unknown_variables, variable_options
 from imagepipe.errors import LocalCloudError, Problem, SpecError
+from imagepipe.report.sarif import sarif
 from imagepipe.spec.load import LoadedSpec, load
 from imagepipe.spec.not_yet import not_yet
 
@@ -27,6 +28,8 @@ Examples:
   imagepipe validate
   imagepipe validate web-server.yaml --var greeting=hello
   imagepipe validate specs/ --format github
+  imagepipe validate specs/ --format sarif >imagepipe.sarif
+  imagepipe validate web-server.yaml --online --profile builder
 """
 )
 @click.argument("specs", nargs=-1, metavar="[SPEC]...")
@@ -34,41 +37,75 @@ Examples:
 @click.option(
     "--format",
     "output",
-    type=click.Choice(["text", "json", "github"]),
+    type=click.Choice(["text", "json", "github", "sarif"]),
     default="text",
     help="How problems are printed.",
 )
 @click.option("--local", "is_local", is_flag=True, help="Also check that this machine can run the local cloud.")
+@click.option(
+    "--online",
+    is_flag=True,
+    help="Also ask the cloud, with DryRun: image, subnets, types, keys, names, IAM actions. Changes nothing.",
+)
+@cloud_options
 def validate(
-    specs: Sequence[str], variables: Sequence[str], var_files: Sequence[Path], output: str, is_local: bool
+    specs: Sequence[str],
+    variables: Sequence[str],
+    var_files: Sequence[Path],
+    output: str,
+    is_local: bool,
+    online: bool,
+    region: str | None,
+    profile: str | None,
+    endpoint_url: str | None,
+    role: str | None,
 ) -> int:
     """Check specs: by path, by folder, or by the name of a file in specs/; all of specs/ where none is named.
 
-    Talks to no cloud. Variables need no value here. Exit code 0, or 2 where a spec has an error.
+    Talks to no cloud unless --online asks for it. Variables need no value here. Exit code 0, or 2 where a spec has
+    an error.
     """
-    chosen = given(variables, var_files)
+    values = given(variables, var_files)
     loaded: list[LoadedSpec] = []
     try:
-        loaded = load(found_specs(specs), chosen)
+        loaded = load(found_specs(specs), values)
     except SpecError as error:
         problems = list(error.problems)
     else:
         found = (p for one in loaded for p in (*one.problems, *not_yet(one, severity="warning")))
         problems = list(dict.fromkeys(found))  # those of the project's file once, not once for each spec
         if all(one.spec for one in loaded):
-            unknown_variables([frozenset(one.checked().variables) for one in loaded], chosen)
-    _print(output, loaded, problems)
+            unknown_variables([frozenset(one.checked().variables) for one in loaded], values)
+    if region and loaded:
+        check_region(region, loaded)
     if is_local:
         _check_machine()
+    if online and not any(p.severity == "error" for p in problems):
+        words = {"profile": profile, "endpoint_url": endpoint_url, "role": role}
+        problems += _online(loaded, region, is_local=is_local, **words)
+    _print(output, loaded, problems)
     # The process ends here: without this, Python's last collection walks every class once more.
     gc.freeze()
     return 2 if any(p.severity == "error" for p in problems) else 0
+
+
+def _online(loaded: Sequence[LoadedSpec], region: str | None, *, is_local: bool, **words: str | None) -> list[Problem]:
+    """What the cloud says. Its libraries are loaded here, for those who ask."""
+    from imagepipe.cli.cloud import chosen_cloud, opened, region_of
+    from imagepipe.clock import SystemClock
+    from imagepipe.preflight import check_online
+
+    chosen = chosen_cloud(is_local=is_local, **words)
+    with opened(chosen, region=region, clock=SystemClock()) as regions:
+        return [p for one in loaded for p in check_online(one, regions, region_of(region, regions))]
 
 
 def _print(output: str, loaded: Sequence[LoadedSpec], problems: Sequence[Problem]) -> None:
     match output:
         case "json":
             click.echo(json.dumps(_as_json(loaded, problems), indent=2, ensure_ascii=False))
+        case "sarif":
+            click.echo(json.dumps(sarif(problems, folder=Path()), indent=2, ensure_ascii=False))
         case "github":
             for problem in problems:
                 click.echo(_annotation(problem))

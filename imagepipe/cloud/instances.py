@@ -21,7 +21,7 @@ class LaunchRequest:
     instance_type: str
     subnet: str | None
     security_groups: tuple[str, ...]
-    key_pair: str
+    key_pair: str | None
     user_data: bytes
     mappings: tuple[dict[str, Any], ...]
     """BlockDeviceMappings, as EC2 takes them."""
@@ -48,13 +48,13 @@ class LaunchRequest:
         return {
             "ImageId": self.image,
             "InstanceType": self.instance_type,
-            "KeyName": self.key_pair,
             "UserData": self.user_data,  # botocore encodes it
             "MinCount": 1,
             "MaxCount": 1,
             "InstanceInitiatedShutdownBehavior": "stop",
             "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled", "HttpPutResponseHopLimit": 2},
             **network,
+            **({"KeyName": self.key_pair} if self.key_pair else {}),
             **({"InstanceMarketOptions": self._market()} if self.spot else {}),
             **({"BlockDeviceMappings": list(self.mappings)} if self.mappings else {}),
             **({"IamInstanceProfile": {"Arn" if profile.startswith("arn:") else "Name": profile}} if profile else {}),

@@ -9,6 +9,7 @@ from typing import Any
 import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.credentials import AssumeRoleCredentialFetcher, CredentialProvider, DeferredRefreshableCredentials
 
 from imagepipe import __version__
 from imagepipe.cloud.translate import doing, no_credentials
@@ -32,6 +33,10 @@ class Access:
     region: str | None = None
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
+    role: str | None = None
+    """ARN of a role to assume with these credentials."""
+    role_seconds: int = 3600
+    """How long each set of the role's credentials is good for; new ones are asked for well before they end."""
 
     @property
     def is_local(self) -> bool:
@@ -45,12 +50,15 @@ class Session:
     def __init__(self, access: Access) -> None:
         with doing("opening an AWS session"):
             core = botocore.session.Session(session_vars=_NO_PROFILE if access.is_local else None)
+            if access.role:
+                _assume(core, access)
             self._session = boto3.Session(
                 botocore_session=core,
                 profile_name=access.profile,
                 region_name=access.region,
-                aws_access_key_id=access.access_key_id,
-                aws_secret_access_key=access.secret_access_key,
+                # Keys that are given outright would win over those of the role.
+                aws_access_key_id=None if access.role else access.access_key_id,
+                aws_secret_access_key=None if access.role else access.secret_access_key,
             )
         self.endpoint_url = access.endpoint_url
         self._proxies: dict[str, str] | None = {} if access.is_local else None
@@ -103,3 +111,39 @@ class Session:
                 return self._session.client(service, region_name=region, endpoint_url=self.endpoint_url, config=config)
             except ValueError as error:
                 raise CloudError(f"connecting to {service} in {region}: {error}") from error
+
+
+class _OfRole(CredentialProvider):  # type: ignore[misc]  # botocore has no types
+    """The credentials of an assumed role, asked for again before they end, however long a build takes."""
+
+    METHOD = "imagepipe-assume-role"
+
+    def __init__(self, fetcher: AssumeRoleCredentialFetcher) -> None:
+        super().__init__()
+        self._fetcher = fetcher
+
+    def load(self) -> DeferredRefreshableCredentials:
+        return DeferredRefreshableCredentials(self._fetcher.fetch_credentials, self.METHOD)
+
+
+def _assume(core: botocore.session.Session, access: Access) -> None:
+    """From here on a session is the role, with credentials that its own ones get from STS."""
+    own = botocore.session.Session(profile=access.profile, session_vars=_NO_PROFILE if access.is_local else None)
+    if access.access_key_id:
+        own.set_credentials(access.access_key_id, access.secret_access_key)
+    found = own.get_credentials()
+    if found is None:
+        raise no_credentials(f"assuming role {access.role}")
+
+    def client(service: str, **keys: Any) -> Any:
+        region = access.region or own.get_config_variable("region") or FIRST_REGION
+        proxies = Config(proxies={}) if access.is_local else None
+        return own.create_client(service, region_name=region, endpoint_url=access.endpoint_url, config=proxies, **keys)
+
+    fetcher = AssumeRoleCredentialFetcher(
+        client,
+        found,
+        access.role,
+        extra_args={"RoleSessionName": "imagepipe", "DurationSeconds": access.role_seconds},
+    )
+    core.get_component("credential_provider").insert_before("env", _OfRole(fetcher))

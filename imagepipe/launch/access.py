@@ -81,7 +81,7 @@ SubnetsWanted = tuple[str | Mapping[str, str], ...]
 """Ids, and tags that subnets carry."""
 
 
-def _found(ec2: Ec2, wanted: SubnetsWanted) -> tuple[str, ...]:
+def subnets_of(ec2: Ec2, wanted: SubnetsWanted) -> tuple[str, ...]:
     """The ids of subnets, in order, each once. Raises CloudError where tags find none."""
     ids: dict[str, None] = {}
     for one in wanted:
@@ -102,7 +102,7 @@ class MakeGroup(Stage[Network]):
 
     def run(self, ctx: Context) -> Network:
         cidrs = sorted({self.ec2.caller_cidr() if c == "caller" else c for c in self.allow_from})
-        subnets = _found(self.ec2, self.subnets)
+        subnets = subnets_of(self.ec2, self.subnets)
         vpc = self._vpc(subnets)
         if vpc is None:
             raise CloudError(
@@ -153,7 +153,7 @@ class UseGroups(Stage[Network]):
     subnets: SubnetsWanted
 
     def run(self, ctx: Context) -> Network:
-        return Network(self.security_groups, _found(self.ec2, self.subnets) or (None,))
+        return Network(self.security_groups, subnets_of(self.ec2, self.subnets) or (None,))
 
     def title(self) -> str:
         return f"use security groups {', '.join(self.security_groups)}"

@@ -60,7 +60,8 @@ class Launch(Stage[Instance]):
 
     def run(self, ctx: Context) -> Instance:
         source = ctx[self.source]
-        devices = self._devices(source)
+        check_sizes(self.devices, source)
+        devices = devices_of(self.devices, source, encrypt=self.encrypt_root, kms_key=self.kms_key)
         host_key = keys.generate("imagepipe") if self.has_host_key else None
         base = LaunchRequest(
             image=source.id,
@@ -77,46 +78,6 @@ class Launch(Stage[Instance]):
         self._tag_volumes(ctx, id, devices)
         public = " ".join(host_key.public.split()[:2]) if host_key else None
         return Instance(id, self.ec2.region, request.instance_type, source.root_device_name, public, spot=request.spot)
-
-    def _devices(self, source: SourceImage) -> list[DeviceWanted]:
-        """What the spec says; of the source image's other volumes, that they are encrypted and go with the instance.
-
-        Raises CloudError where a device cannot be as the spec has it.
-        """
-        self._check_sizes(source)
-        encrypted = True if self.encrypt_root or self.kms_key else None
-        devices = [
-            device
-            if device.is_left_out or device.encrypted is not None
-            else replace(device, encrypted=encrypted, kms_key=device.kms_key or self.kms_key)
-            for device in self.devices
-        ]
-        known = {device.device for device in devices}
-        for mapping in source.mappings:
-            ebs = mapping.get("Ebs")
-            if ebs is None or mapping["DeviceName"] in known:
-                continue
-            # A volume that stays when its instance goes would be a leak.
-            if encrypted or not ebs.get("DeleteOnTermination"):
-                devices.append(DeviceWanted(mapping["DeviceName"], encrypted=encrypted, kms_key=self.kms_key))
-        return devices
-
-    def _check_sizes(self, source: SourceImage) -> None:
-        snapshots = {m["DeviceName"]: m["Ebs"].get("VolumeSize") for m in source.mappings if "Ebs" in m}
-        for device in self.devices:
-            least = None if device.snapshot else snapshots.get(device.device)
-            if least and device.size_gib and device.size_gib < least:
-                raise CloudError(
-                    f"launch.volumes: {device.device} of {device.size_gib} GiB is smaller than its snapshot in"
-                    f" {source.id}, which has {least} GiB",
-                    code="InvalidBlockDeviceMapping",
-                    hint=f"size_gib: {least} or more",
-                )
-            if device.no_device and device.device == source.root_device_name:
-                raise CloudError(
-                    f"launch.volumes: {device.device} is the root device of {source.id} and cannot be left out",
-                    code="InvalidBlockDeviceMapping",
-                )
 
     def _tag_volumes(self, ctx: Context, id: str, devices: Sequence[DeviceWanted]) -> None:
         """RunInstances tags all volumes alike; what the spec says of one is added once EC2 shows it."""
@@ -184,6 +145,47 @@ class Launch(Stage[Instance]):
 
     def summary(self, output: Instance) -> str:
         return f"{output.id} ({output.instance_type}{', spot' if output.spot else ''})"
+
+
+def devices_of(
+    wanted: Sequence[DeviceWanted], source: SourceImage, *, encrypt: bool, kms_key: str | None
+) -> list[DeviceWanted]:
+    """What the spec says; of the source image's other volumes, that they are encrypted and go with the instance."""
+    encrypted = True if encrypt or kms_key else None
+    devices = [
+        device
+        if device.is_left_out or device.encrypted is not None
+        else replace(device, encrypted=encrypted, kms_key=device.kms_key or kms_key)
+        for device in wanted
+    ]
+    known = {device.device for device in devices}
+    for mapping in source.mappings:
+        ebs = mapping.get("Ebs")
+        if ebs is None or mapping["DeviceName"] in known:
+            continue
+        # A volume that stays when its instance goes would be a leak.
+        if encrypted or not ebs.get("DeleteOnTermination"):
+            devices.append(DeviceWanted(mapping["DeviceName"], encrypted=encrypted, kms_key=kms_key))
+    return devices
+
+
+def check_sizes(wanted: Sequence[DeviceWanted], source: SourceImage) -> None:
+    """Raise CloudError for a device that the source image does not let be as the spec has it."""
+    snapshots = {m["DeviceName"]: m["Ebs"].get("VolumeSize") for m in source.mappings if "Ebs" in m}
+    for device in wanted:
+        least = None if device.snapshot else snapshots.get(device.device)
+        if least and device.size_gib and device.size_gib < least:
+            raise CloudError(
+                f"launch.volumes: {device.device} of {device.size_gib} GiB is smaller than its snapshot in"
+                f" {source.id}, which has {least} GiB",
+                code="InvalidBlockDeviceMapping",
+                hint=f"size_gib: {least} or more",
+            )
+        if device.no_device and device.device == source.root_device_name:
+            raise CloudError(
+                f"launch.volumes: {device.device} is the root device of {source.id} and cannot be left out",
+                code="InvalidBlockDeviceMapping",
+            )
 
 
 def _words(request: LaunchRequest) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -12,11 +12,10 @@ from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import ImageFilter, Named, SourceImage, late_names
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
+from imagepipe.spec.scalars import image_name_problem
 from imagepipe.values import Text
 
 MAX_NAME = 128
-NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
-"""EC2 API reference, RegisterImage."""
 IMAGE_ID = re.compile(r"ami-([0-9a-f]{8}|[0-9a-f]{17})")
 
 
@@ -45,11 +44,15 @@ class FindSource(Stage[SourceImage]):
     """An image's id, or how to find it."""
 
     def run(self, ctx: Context) -> SourceImage:
+        return self.find(ctx.say)
+
+    def find(self, say: Callable[[str], None]) -> SourceImage:
+        """The image. Raises CloudError where there is none, or none that can be baked from."""
         match self.wanted:
             case str():
                 found = self.ec2.images.by_id(self.wanted)
             case BySsm():
-                found = self._by_ssm(ctx, self.wanted.parameter)
+                found = self._by_ssm(say, self.wanted.parameter)
             case Newest():
                 found = self._newest(self.wanted)
             case _:
@@ -61,7 +64,7 @@ class FindSource(Stage[SourceImage]):
             )
         return found
 
-    def _by_ssm(self, ctx: Context, name: str) -> SourceImage:
+    def _by_ssm(self, say: Callable[[str], None], name: str) -> SourceImage:
         value = self.ec2.parameters.value(name)
         where = f"SSM parameter {name} in {self.ec2.region}"
         if value is None:
@@ -76,7 +79,7 @@ class FindSource(Stage[SourceImage]):
                 code="InvalidAMIID.Malformed",
                 hint="source.ami.ssm must name a parameter whose value is ami-…, not one that is JSON or a path",
             )
-        ctx.say(f"{where} is {value}")
+        say(f"{where} is {value}")
         return self.ec2.images.by_id(value)
 
     def _newest(self, wanted: Newest) -> SourceImage:
@@ -104,6 +107,15 @@ class FindSource(Stage[SourceImage]):
         return f"{output.id} {output.name}"
 
 
+def names_of(name: Text, source: SourceImage, regions: Sequence[str]) -> dict[str, str]:
+    """The image's name in each region. Raises CloudError for one that EC2 would not take."""
+    names = {region: render.finish(name, late_names(source, region)) for region in regions}
+    for region, text in names.items():
+        if problem := image_name_problem(text):
+            raise CloudError(f"output.name is {text!r} in {region}: {problem}", code="InvalidAMIName.Malformed")
+    return names
+
+
 @dataclass(frozen=True)
 class NameImages(Stage[Mapping[str, str]]):
     """The image's name in each region, as the spec has it: it may name the source image and the region."""
@@ -113,15 +125,7 @@ class NameImages(Stage[Mapping[str, str]]):
     name: Text
 
     def run(self, ctx: Context) -> Mapping[str, str]:
-        names = {region: render.finish(self.name, late_names(ctx[self.source], region)) for region in self.regions}
-        for region, name in names.items():
-            if not NAME.fullmatch(name):
-                raise CloudError(
-                    f"output.name is {name!r} in {region}, which EC2 does not take",
-                    code="InvalidAMIName.Malformed",
-                    hint=f"3 to {MAX_NAME} letters, digits, spaces and ()[]./-'@_",
-                )
-        return names
+        return names_of(self.name, ctx[self.source], self.regions)
 
     def title(self) -> str:
         return "name the image"

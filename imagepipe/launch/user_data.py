@@ -8,7 +8,6 @@ dictionaries does not replace), so ours comes first: a host key that the user's 
 from __future__ import annotations
 
 import json
-import re
 from email.message import Message
 from email.mime.base import MIMEBase
 from email.mime.multipart import MIMEMultipart
@@ -16,20 +15,10 @@ from email.parser import Parser
 
 from imagepipe.communicator.keys import KeyPair
 from imagepipe.errors import UsageError
+from imagepipe.spec.user_data import is_mime, kind_of, user_data_problem
 
 MAX_BYTES = 16384
 """EC2's limit for user data before it is encoded (EC2 user guide, "Run commands when you launch an instance")."""
-BEGINNINGS = {
-    "#!": "x-shellscript",
-    "#cloud-config-archive": "cloud-config-archive",
-    "#cloud-config": "cloud-config",
-    "#cloud-boothook": "cloud-boothook",
-    "#include-once": "x-include-once-url",
-    "#include": "x-include-url",
-    "#part-handler": "part-handler",
-    "## template: jinja": "jinja2",
-}
-_MIME = re.compile(r"(?i)\A(content-type|mime-version):")
 
 
 def host_key_config(key: KeyPair) -> bytes:
@@ -56,27 +45,19 @@ def user_data(key: KeyPair | None, own: str | None) -> bytes:
     return merged
 
 
-def kind_problem(own: str) -> str | None:
-    """Why cloud-init would not know what a user data text is; None if it would."""
-    text = own.lstrip()
-    if _MIME.match(text) or any(text.startswith(word) for word in BEGINNINGS):
-        return None
-    return "cloud-init knows user data by its first line: #cloud-config, #!/bin/sh, #include, …"
-
-
 def _merged(ours: bytes, own: str) -> bytes:
     whole = MIMEMultipart("mixed", boundary="==imagepipe==")
     whole.attach(_part("cloud-config", ours.decode("ascii"), "imagepipe.cfg"))
     text = own.lstrip()
-    if _MIME.match(text):
+    if is_mime(text):
         inner = Parser().parsestr(text)
         for part in inner.get_payload() if inner.is_multipart() else [inner]:
             assert isinstance(part, Message)
             whole.attach(part)
     else:
-        kind = next((kind for word, kind in BEGINNINGS.items() if text.startswith(word)), None)
+        kind = kind_of(text)
         if kind is None:
-            raise UsageError(f"launch.user_data: {kind_problem(own)}", hint="or set launch.ssh.host_key: console")
+            raise UsageError(f"launch.user_data: {user_data_problem(own)}", hint="or set launch.ssh.host_key: console")
         whole.attach(_part(kind, text, "user-data"))
     return whole.as_bytes()
 

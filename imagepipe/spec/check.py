@@ -10,8 +10,9 @@ from imagepipe.errors import Problem
 from imagepipe.spec.document import Document
 from imagepipe.spec.ec2_rules import Finding, region_finding, tag_findings, volume_findings
 from imagepipe.spec.explain import did_you_mean
-from imagepipe.spec.models import EbsOutput, InstanceStoreOutput, Project, Spec, StepOptions
+from imagepipe.spec.models import EbsOutput, Encrypt, InstanceStoreOutput, Project, Spec, StepOptions
 from imagepipe.spec.scalars import image_name_problem
+from imagepipe.spec.user_data import user_data_problem
 
 if TYPE_CHECKING:
     from imagepipe.spec.load import LoadedSpec
@@ -48,6 +49,11 @@ def _launch(spec: Spec, folder: FilePath) -> Iterator[Finding]:
         yield ("launch", "ssh", "private_key"), f"there is no file {ssh.private_key}"
     if ssh.bastion and not (folder / ssh.bastion.private_key).expanduser().is_file():
         yield ("launch", "ssh", "bastion", "private_key"), f"there is no file {ssh.bastion.private_key}"
+    if ssh.bastion and not launch.security_groups and "allow_from" not in ssh.model_fields_set:
+        message = "with a bastion the instance sees its address, not ours: name it in allow_from, or security_groups"
+        yield ("launch", "ssh", "bastion"), message
+    if launch.user_data and ssh.host_key == "user-data" and (problem := user_data_problem(launch.user_data)):
+        yield ("launch", "user_data"), problem
     if launch.security_groups and "allow_from" in ssh.model_fields_set:
         message = "allow_from is for the temporary group, and security_groups says that none is made"
         yield ("launch", "ssh", "allow_from"), message
@@ -86,9 +92,24 @@ def _output(spec: Spec, folder: FilePath) -> Iterator[Finding]:
             if given and not (folder / given).expanduser().is_file():
                 yield ("output", name), f"there is no file {given}"
     elif output.encrypt:
-        for region in output.encrypt.per_region:
-            if region not in spec.publish.regions:
-                yield ("output", "encrypt", "per_region", region), f"{region} is not among publish.regions"
+        yield from _keys(output.encrypt, spec)
+
+
+def _keys(encrypt: Encrypt, spec: Spec) -> Iterator[Finding]:
+    """KMS keys are of one region: EC2 would say so only when the copy is made."""
+    home = spec.launch.region
+    if encrypt.kms_key and home and (where := _region_of_key(encrypt.kms_key)) not in (None, home):
+        yield ("output", "encrypt", "kms_key"), f"the key is in {where}, and launch.region is {home}"
+    for region, key in encrypt.per_region.items():
+        at = ("output", "encrypt", "per_region", region)
+        if region not in spec.publish.regions:
+            yield at, f"{region} is not among publish.regions"
+        elif (where := _region_of_key(key)) not in (None, region):
+            yield at, f"the key is in {where}, and the copy in {region} needs one of its own region"
+
+
+def _region_of_key(key: str) -> str | None:
+    return key.split(":")[3] if key.startswith("arn:") else None
 
 
 def _publish(spec: Spec) -> Iterator[Finding]:

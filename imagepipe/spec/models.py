@@ -19,8 +19,10 @@ from imagepipe.spec.scalars import (
     Duration,
     EnvName,
     FileMode,
+    HostKey,
     ImageOwner,
     InstanceType,
+    KmsKey,
     OrganizationArn,
     OuArn,
     Owner,
@@ -158,7 +160,7 @@ class Volume(Model):
     iops: int | None = Field(None, description="Provisioned operations a second (gp3, io1, io2).", ge=1)
     throughput: int | None = Field(None, description="Throughput in MiB/s (gp3).", ge=1)
     encrypted: bool | None = Field(None, description="Encrypt it; the source's or the account's default if absent.")
-    kms_key: str | None = Field(None, description="KMS key for it.", min_length=1)
+    kms_key: KmsKey | None = Field(None, description="KMS key for it.")
     snapshot: SnapshotId | None = Field(None, description="Snapshot to make it from.")
     delete_on_termination: bool | None = Field(None, description="Delete it with the instance.")
     virtual_name: VirtualName | None = Field(None, description="An instance store volume instead: `ephemeral0`.")
@@ -173,7 +175,7 @@ class Bastion(Model):
     port: int = Field(22, description="Port of its SSH.", ge=1, le=65535)
     user: str = Field(description="User there.", min_length=1)
     private_key: str = Field(description="Path of the private key for it.")
-    host_key: str = Field(description="Its public host key, as one OpenSSH line.")
+    host_key: HostKey = Field(description="Its public host key, as one OpenSSH line.")
 
 
 class Ssh(Model):
@@ -368,8 +370,8 @@ Step = Annotated[
 class Encrypt(Model):
     """Encryption with keys of your own."""
 
-    kms_key: str | None = Field(None, description="KMS key in the launch region: id, ARN or alias.", min_length=1)
-    per_region: dict[str, str] = Field(default_factory=dict, description="KMS key for each region's copy.")
+    kms_key: KmsKey | None = Field(None, description="KMS key in the launch region: id, ARN or alias.")
+    per_region: dict[str, KmsKey] = Field(default_factory=dict, description="KMS key for each region's copy.")
 
 
 def _encrypt(value: Any) -> Any:

@@ -147,6 +147,21 @@ def _cidr(value: str) -> str:
 
 
 Cidr = Annotated[str, AfterValidator(_cidr)]
+KmsKey = Annotated[
+    str,
+    _matching(
+        r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:(key/[0-9a-zA-Z-]+|alias/[a-zA-Z0-9/_-]{1,250})"
+        r"|alias/[a-zA-Z0-9/_-]{1,250}|mrk-[0-9a-f]{32}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+        "not a KMS key: its id (a UUID), mrk-…, alias/NAME, or their ARN",
+    ),
+]
+HostKey = Annotated[
+    str,
+    _matching(
+        r"(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|ssh-rsa) AAAA[A-Za-z0-9+/]+=*( .*)?",
+        "not a public host key: one line of `ssh-keyscan` without the host, `ssh-ed25519 AAAA…`",
+    ),
+]
 OrganizationArn = Annotated[
     str,
     _matching(r"arn:aws[a-z-]*:organizations::\d{12}:organization/o-[a-z0-9]{10,32}", "not an organization's ARN"),

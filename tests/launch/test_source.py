@@ -103,7 +103,7 @@ def test_a_protected_image_that_could_not_be_replaced_is_found_out_first(account
 
 
 def test_a_late_name_that_ec2_would_not_take_is_refused_before_anything_is_launched(account: Account) -> None:
-    with pytest.raises(CloudError, match="which EC2 does not take"):
+    with pytest.raises(CloudError, match="cannot have ':'"):
         _check(account, Late("{{ region }}:x"))
 
 

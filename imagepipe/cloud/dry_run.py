@@ -1,0 +1,122 @@
+"""Asking EC2 with DryRun whether a build would be allowed to do what it does; nothing is made or changed.
+
+EC2 looks at permissions before it looks at what a request names (EC2 API reference, "Common errors":
+DryRunOperation, UnauthorizedOperation), so an id that there is not serves as well as any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from imagepipe.cloud.instances import LaunchRequest
+from imagepipe.cloud.session import Session
+from imagepipe.cloud.translate import DENIED, doing
+from imagepipe.errors import CloudError
+
+WOULD_SUCCEED = "DryRunOperation"
+_INSTANCE = "i-00000000000000000"
+_IMAGE = "ami-00000000000000000"
+_SNAPSHOT = "snap-00000000000000000"
+_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f imagepipe-dry-run"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a build does, as far as that decides which permissions it needs."""
+
+    makes_key: bool
+    makes_group: bool
+    vpc: str | None
+    shares: bool
+    copies: bool
+    """Whether this region gets a copy, instead of the instance."""
+    source_region: str
+
+
+class DryRun:
+    """EC2 in one region, asked and not told."""
+
+    def __init__(self, session: Session, region: str) -> None:
+        self.region = region
+        self._session = session
+        self._client: Any = session.client("ec2", region, retries=False)
+
+    def launch(self, request: LaunchRequest) -> None:
+        """Raise CloudError where EC2 would not launch this."""
+        with doing(f"asking whether {request.instance_type} of {request.image} may be launched in {self.region}"):
+            _dry(self._client.run_instances, request.request())
+
+    def denied(self, asked: Asked) -> Iterator[CloudError]:
+        """Every action of a build that these credentials may not do here."""
+        for call, values in _calls(asked):
+            action = "ec2:" + "".join(word.capitalize() for word in call.split("_"))
+            try:
+                with doing(f"asking whether {action} is allowed in {self.region}"):
+                    _dry(getattr(self._client, call), values)
+            except CloudError as error:
+                if error.code in DENIED:
+                    yield error
+                elif error.code in ("NoAnswer", "AuthFailure", "OptInRequired", "InvalidClientTokenId"):
+                    raise
+                # Anything else is about what the request names, which was made up.
+
+    def key_pair(self, name: str) -> None:
+        """Raise CloudError where the region has no such key pair."""
+        with doing(f"looking up key pair {name} in {self.region}"):
+            self._client.describe_key_pairs(KeyNames=[name])
+
+    def groups(self, ids: tuple[str, ...]) -> None:
+        """Raise CloudError where the region has not all of these security groups."""
+        with doing(f"looking up {', '.join(ids)} in {self.region}"):
+            self._client.describe_security_groups(GroupIds=list(ids))
+
+    def kms_key(self, key: str) -> None:
+        """Raise CloudError where a KMS key is not there, or cannot be used."""
+        with doing(f"looking up KMS key {key} in {self.region}", service="kms"):
+            found = self._session.client("kms", self.region).describe_key(KeyId=key)["KeyMetadata"]
+        if not found.get("Enabled", True):
+            raise CloudError(f"KMS key {key} in {self.region} is {found.get('KeyState', 'disabled')}")
+
+
+def _dry(call: Any, values: Mapping[str, Any]) -> None:
+    """Make the call with DryRun; that it would succeed comes as an error of botocore's."""
+    try:
+        call(DryRun=True, **values)
+    except Exception as error:
+        code = getattr(error, "response", {}).get("Error", {}).get("Code")
+        if code != WOULD_SUCCEED:
+            raise
+
+
+def _calls(asked: Asked) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The mutating calls of a build in a region, with values that EC2 would take."""
+    tagging = {"TagSpecifications": [{"ResourceType": "image", "Tags": [{"Key": "imagepipe:run", "Value": "dry-run"}]}]}
+    yield "create_tags", {"Resources": [_IMAGE], "Tags": [{"Key": "imagepipe:state", "Value": "kept"}]}
+    yield "deregister_image", {"ImageId": _IMAGE}
+    yield "delete_snapshot", {"SnapshotId": _SNAPSHOT}
+    if asked.shares:
+        add = {"Add": [{"UserId": "123456789012"}]}
+        yield "modify_image_attribute", {"ImageId": _IMAGE, "LaunchPermission": add}
+        yield "modify_snapshot_attribute", {"SnapshotId": _SNAPSHOT, "CreateVolumePermission": add}
+    if asked.copies:
+        copied = {"SourceImageId": _IMAGE, "SourceRegion": asked.source_region, "Name": "imagepipe-dry-run"}
+        yield "copy_image", {**copied, **tagging}
+        return
+    if asked.makes_key:
+        yield "import_key_pair", {"KeyName": "imagepipe-dry-run", "PublicKeyMaterial": _KEY.encode()}
+        yield "delete_key_pair", {"KeyName": "imagepipe-dry-run"}
+    if asked.makes_group:
+        vpc = {"VpcId": asked.vpc} if asked.vpc else {}
+        yield "create_security_group", {"GroupName": "imagepipe-dry-run", "Description": "imagepipe", **vpc}
+        permission = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "192.0.2.1/32"}]}
+        group = "sg-00000000000000000"
+        yield "authorize_security_group_ingress", {"GroupId": group, "IpPermissions": [permission]}
+        yield "delete_security_group", {"GroupId": group}
+    yield "stop_instances", {"InstanceIds": [_INSTANCE]}
+    yield "terminate_instances", {"InstanceIds": [_INSTANCE]}
+    yield "create_snapshots", {"InstanceSpecification": {"InstanceId": _INSTANCE}}
+    mapping = {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": _SNAPSHOT}}
+    root = {"RootDeviceName": "/dev/xvda", "VirtualizationType": "hvm", "Architecture": "x86_64"}
+    yield "register_image", {"Name": "imagepipe-dry-run", "BlockDeviceMappings": [mapping], **root, **tagging}

@@ -1,0 +1,176 @@
+"""`validate --online`: what only the cloud knows of a spec, asked before a build would find out. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from imagepipe.cloud.dry_run import Asked, DryRun
+from imagepipe.cloud.ec2 import Regions
+from imagepipe.cloud.images import SourceImage
+from imagepipe.cloud.instances import LaunchRequest
+from imagepipe.cloud.translate import NO_CAPACITY
+from imagepipe.errors import CloudError, Problem, UsageError
+from imagepipe.launch.access import subnets_of
+from imagepipe.launch.machine import check_sizes, devices_of
+from imagepipe.launch.source import FindSource, names_of
+from imagepipe.launch.user_data import user_data
+from imagepipe.pipeline import devices_wanted, source_wanted
+from imagepipe.spec.document import Path
+from imagepipe.spec.load import LoadedSpec
+from imagepipe.spec.models import AmiBySsm, EbsOutput, Spec
+
+SPENT = frozenset({"NoCredentials", "NoAnswer", "AuthFailure", "InvalidClientTokenId", "ExpiredToken"})
+"""With these there is no use in asking on."""
+
+
+class Preflight:
+    """One spec, asked about in the regions that it names."""
+
+    def __init__(self, one: LoadedSpec, regions: Regions, region: str) -> None:
+        self._one = one
+        self._regions = regions
+        self._region = region
+        self._ec2 = regions[region]
+        self._dry = DryRun(regions.session, region)
+        self.problems: list[Problem] = []
+
+    def check(self) -> list[Problem]:
+        """Every problem that the cloud tells of. Raises CloudError where it cannot be asked at all."""
+        spec = self._one.checked()
+        source: SourceImage | None = None
+        ssm = isinstance(spec.source.ami, AmiBySsm)
+        with self._at("source", "ami", *(["ssm"] if ssm else [])):
+            source = FindSource(self._ec2, source_wanted(spec)).find(lambda _: None)
+        if source is not None:
+            self._names(spec, source)
+            self._volumes(spec, source)
+        subnets, vpc = self._subnets(spec)
+        self._own_access(spec)
+        self._keys(spec)
+        if source is not None:
+            self._launches(spec, source, subnets)
+        if spec.publish.share.public:
+            self._public(spec)
+        self._permissions(spec, vpc)
+        return self.problems
+
+    @contextmanager
+    def _at(self, *path: str | int) -> Iterator[None]:
+        """A CloudError inside is a problem at this place of the spec."""
+        try:
+            yield
+        except (CloudError, UsageError) as error:
+            if isinstance(error, CloudError) and error.code in SPENT:
+                raise
+            self._add(path, error)
+
+    def _add(self, path: Path, error: CloudError | UsageError) -> None:
+        self.problems.append(self._one.problem(path, str(error), hint=error.hint))
+
+    def _everywhere(self, spec: Spec) -> list[str]:
+        return list(dict.fromkeys((self._region, *spec.publish.regions)))
+
+    def _names(self, spec: Spec, source: SourceImage) -> None:
+        if spec.output.on_name_taken == "replace":
+            return
+        with self._at("output", "name"):
+            for region, name in names_of(spec.output.name, source, self._everywhere(spec)).items():
+                if taken := self._regions[region].images.own_named(name):
+                    raise CloudError(f"name '{name}' is taken by {taken[0].id} in {region}")
+
+    def _volumes(self, spec: Spec, source: SourceImage) -> None:
+        with self._at("launch", "volumes"):
+            check_sizes(devices_wanted(spec.launch.volumes), source)
+
+    def _subnets(self, spec: Spec) -> tuple[tuple[str, ...], str | None]:
+        """The ids of the subnets, and their VPC; what is wrong with one is said where it stands."""
+        found: list[str] = []
+        vpc: str | None = None
+        for index, subnet in enumerate(spec.launch.subnets):
+            with self._at("launch", "subnets", index):
+                ids = subnets_of(self._ec2, (subnet if isinstance(subnet, str) else subnet.tags,))
+                vpcs = self._ec2.subnets.vpcs_of(ids)
+                if vpc is not None and set(vpcs.values()) != {vpc} and not spec.launch.security_groups:
+                    raise CloudError(f"{', '.join(ids)}: in {', '.join(vpcs.values())}, the subnets before in {vpc}")
+                vpc = next(iter(vpcs.values()))
+                found += ids
+        if not spec.launch.subnets:
+            with self._at("launch"):
+                vpc = self._ec2.subnets.default_vpc()
+                if vpc is None:
+                    raise CloudError(f"{self._region} has no default VPC", hint="name a subnet in launch.subnets")
+        return tuple(found), vpc
+
+    def _own_access(self, spec: Spec) -> None:
+        if key := spec.launch.ssh.key_pair:
+            with self._at("launch", "ssh", "key_pair"):
+                self._dry.key_pair(key)
+        if groups := spec.launch.security_groups:
+            with self._at("launch", "security_groups"):
+                self._dry.groups(groups)
+
+    def _keys(self, spec: Spec) -> None:
+        encrypt = spec.output.encrypt if isinstance(spec.output, EbsOutput) else None
+        if encrypt and encrypt.kms_key:
+            with self._at("output", "encrypt", "kms_key"):
+                self._dry.kms_key(encrypt.kms_key)
+        for region, key in encrypt.per_region.items() if encrypt else ():
+            with self._at("output", "encrypt", "per_region", region):
+                DryRun(self._regions.session, region).kms_key(key)
+
+    def _launches(self, spec: Spec, source: SourceImage, subnets: tuple[str, ...]) -> None:
+        """Each instance type by itself: a later one is tried only on the day that the first has no capacity."""
+        launch = spec.launch
+        for index, instance_type in enumerate(launch.instance_types):
+            encrypted = isinstance(spec.output, EbsOutput) and spec.output.encrypt is not None
+            devices = devices_of(devices_wanted(launch.volumes), source, encrypt=encrypted, kms_key=None)
+            with self._at("launch", "instance_types", index):
+                request = LaunchRequest(
+                    image=source.id,
+                    instance_type=instance_type,
+                    subnet=subnets[0] if subnets else None,
+                    security_groups=launch.security_groups,
+                    key_pair=launch.ssh.key_pair,
+                    user_data=user_data(None, launch.user_data),
+                    mappings=tuple(device.launched() for device in devices),
+                    instance_profile=launch.iam_instance_profile,
+                    spot=launch.spot is not None,
+                    max_price=launch.spot.max_price if launch.spot else None,
+                )
+                try:
+                    self._dry.launch(request)
+                except CloudError as error:
+                    if error.code not in NO_CAPACITY - {"Unsupported"}:
+                        raise
+
+    def _public(self, spec: Spec) -> None:
+        with self._at("publish", "share", "public"):
+            for region in self._everywhere(spec):
+                if (state := self._regions[region].images.block_public_access()) != "unblocked":
+                    raise CloudError(
+                        f"this account does not share images publicly in {region}: block public access is {state}",
+                        hint="an administrator can lift it: `aws ec2 disable-image-block-public-access`",
+                    )
+
+    def _permissions(self, spec: Spec, vpc: str | None) -> None:
+        """IAM actions, at the part of the spec that needs them."""
+        share = spec.publish.share
+        for region in self._everywhere(spec):
+            asked = Asked(
+                makes_key=spec.launch.ssh.key_pair is None,
+                makes_group=not spec.launch.security_groups,
+                vpc=vpc,
+                shares=bool(share.accounts or share.organizations or share.ous or share.public),
+                copies=region != self._region,
+                source_region=self._region,
+            )
+            at: Path = ("publish", "regions") if asked.copies else ("launch",)
+            with self._at(*at):
+                for error in DryRun(self._regions.session, region).denied(asked):
+                    self._add(at, error)
+
+
+def check_online(one: LoadedSpec, regions: Regions, region: Callable[[Spec], str]) -> list[Problem]:
+    """Every problem of a spec that the cloud tells of."""
+    return Preflight(one, regions, region(one.checked())).check()
