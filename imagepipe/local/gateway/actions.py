@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from imagepipe.local.gateway import (
+    defaults,
     groups,
     image_attributes,
     images,
@@ -15,6 +16,7 @@ from imagepipe.local.gateway import (
     lifecycle,
     rules,
     snapshots,
+    spot,
     tags,
     volumes,
 )
@@ -24,20 +26,6 @@ from imagepipe.local.gateway.world import World
 Action = Callable[[World, Call], Mapping[str, Any]]
 
 
-def block_public_access(world: World, call: Call) -> Mapping[str, Any]:
-    """Images may be shared publicly here; the account's setting cannot be changed."""
-    return {"ImageBlockPublicAccessState": "unblocked", "ManagedBy": "account"}
-
-
-def snapshot_block_public_access(world: World, call: Call) -> Mapping[str, Any]:
-    return {"State": "unblocked", "ManagedBy": "account"}
-
-
-def ebs_encryption_by_default(world: World, call: Call) -> Mapping[str, Any]:
-    """Off: encryption is recorded, and must be asked for."""
-    return {"EbsEncryptionByDefault": False, "SseType": "none"}
-
-
 OWN: Mapping[str, Action] = {
     "RunInstances": launching.run_instances,
     "DescribeInstances": instances.describe_instances,
@@ -45,6 +33,8 @@ OWN: Mapping[str, Action] = {
     "DescribeInstanceAttribute": instances.describe_instance_attribute,
     "GetConsoleOutput": instances.get_console_output,
     "ModifyInstanceAttribute": lifecycle.modify_instance_attribute,
+    "DescribeSpotInstanceRequests": spot.describe_spot_instance_requests,
+    "CancelSpotInstanceRequests": spot.cancel_spot_instance_requests,
     "StartInstances": lifecycle.start_instances,
     "StopInstances": lifecycle.stop_instances,
     "RebootInstances": lifecycle.reboot_instances,
@@ -62,7 +52,6 @@ OWN: Mapping[str, Action] = {
     "DescribeSnapshotAttribute": snapshots.describe_snapshot_attribute,
     "ModifySnapshotAttribute": snapshots.modify_snapshot_attribute,
     "ResetSnapshotAttribute": snapshots.reset_snapshot_attribute,
-    "GetSnapshotBlockPublicAccessState": snapshot_block_public_access,
     "RegisterImage": images.register_image,
     "CreateImage": images.create_image,
     "CopyImage": images.copy_image,
@@ -75,8 +64,18 @@ OWN: Mapping[str, Action] = {
     "DisableImageDeprecation": image_attributes.disable_image_deprecation,
     "EnableImageDeregistrationProtection": image_attributes.enable_image_deregistration_protection,
     "DisableImageDeregistrationProtection": image_attributes.disable_image_deregistration_protection,
-    "GetImageBlockPublicAccessState": block_public_access,
-    "GetEbsEncryptionByDefault": ebs_encryption_by_default,
+    "GetImageBlockPublicAccessState": defaults.get_image_block_public_access,
+    "EnableImageBlockPublicAccess": defaults.enable_image_block_public_access,
+    "DisableImageBlockPublicAccess": defaults.disable_image_block_public_access,
+    "GetSnapshotBlockPublicAccessState": defaults.get_snapshot_block_public_access,
+    "EnableSnapshotBlockPublicAccess": defaults.enable_snapshot_block_public_access,
+    "DisableSnapshotBlockPublicAccess": defaults.disable_snapshot_block_public_access,
+    "GetEbsEncryptionByDefault": defaults.get_ebs_encryption_by_default,
+    "EnableEbsEncryptionByDefault": defaults.enable_ebs_encryption_by_default,
+    "DisableEbsEncryptionByDefault": defaults.disable_ebs_encryption_by_default,
+    "GetEbsDefaultKmsKeyId": defaults.get_ebs_default_kms_key,
+    "ModifyEbsDefaultKmsKeyId": defaults.modify_ebs_default_kms_key,
+    "ResetEbsDefaultKmsKeyId": defaults.reset_ebs_default_kms_key,
     "CreateKeyPair": keys.create_key_pair,
     "ImportKeyPair": keys.import_key_pair,
     "DescribeKeyPairs": keys.describe_key_pairs,

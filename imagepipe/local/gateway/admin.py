@@ -11,9 +11,11 @@ from dataclasses import asdict
 from typing import Any
 
 from imagepipe.clock import iso
+from imagepipe.local.gateway import licences
+from imagepipe.local.gateway.accounts import refuse_strangers
 from imagepipe.local.gateway.faults import fault_of
 from imagepipe.local.gateway.refusal import Refused
-from imagepipe.local.gateway.signature import Request
+from imagepipe.local.gateway.signature import Identity, Request
 from imagepipe.local.gateway.wire import Answer
 from imagepipe.local.gateway.world import World
 
@@ -26,13 +28,18 @@ def health() -> Answer:
     return Answer(200, (("Content-Type", "text/plain"),), b"ok\n")
 
 
-def answer(world: World, request: Request) -> Answer:
+def answer(world: World, identity: Identity, request: Request) -> Answer:
     """What `/_imagepipe/…` does.
 
     clock: GET tells the cloud's time, POST {"advance": seconds} sets it forward. faults: GET, POST one fault or
-    a list, DELETE. delays: POST {"snapshot": seconds}. instances: GET counts them by state.
+    a list, DELETE. delays: POST {"snapshot": seconds}. instances: GET counts them by state. accounts: GET lists them
+    with their keys, POST {"account": id, "memberships": [ARN of an organization or unit]} makes or changes one.
+    licences: POST {"image": id, "product_codes": […], "platform_details": …, "usage_operation": …}.
     """
-    match (request.method, request.path.removeprefix(PREFIX)):
+    name = request.path.removeprefix(PREFIX)
+    if name == "accounts":
+        refuse_strangers(world.accounts, identity.access_key_id)
+    match (request.method, name):
         case ("GET", "clock"):
             return _json({"now": iso(world.clock.now())})
         case ("POST", "clock"):
@@ -50,6 +57,14 @@ def answer(world: World, request: Request) -> Answer:
         case ("POST", "delays"):
             for kind, seconds in _body(request).items():
                 world.course.set_delay(kind, _seconds(seconds))
+            return _json({})
+        case ("GET", "accounts"):
+            return _json(world.accounts.listed())
+        case ("POST", "accounts"):
+            body = _body(request)
+            return _json(world.accounts.add(body.get("account"), body.get("memberships", ())))
+        case ("POST", "licences"):
+            licences.give(world, _body(request))
             return _json({})
         case ("GET", "instances"):
             counts: dict[str, int] = {}

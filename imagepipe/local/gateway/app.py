@@ -22,7 +22,8 @@ from typing import Any
 from imagepipe.clock import Clock
 from imagepipe.local.base import BaseImage
 from imagepipe.local.disks import Disks, StoreFull
-from imagepipe.local.gateway import admin, machinery, recovery, signature, wire
+from imagepipe.local.gateway import admin, machinery, parameters, recovery, sessions, signature, wire
+from imagepipe.local.gateway.accounts import Accounts
 from imagepipe.local.gateway.actions import MOTO, OWN
 from imagepipe.local.gateway.elsewhere import Elsewhere
 from imagepipe.local.gateway.faults import Fault, Faults
@@ -63,7 +64,6 @@ class Gateway:
         """
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._clock = clock
-        self._credentials = {key: Secret(*secret) for key, secret in credentials.items()}
         self._ledger = Ledger(state / "gateway.sqlite")
         self._elsewhere = Elsewhere(self._ledger, state / "objects")
         self._world = World(
@@ -71,6 +71,8 @@ class Gateway:
             disks=disks,
             driver=driver,
             network=Network(self._elsewhere),
+            elsewhere=self._elsewhere,
+            accounts=Accounts(self._ledger, {key: Secret(*secret) for key, secret in credentials.items()}),
             base=base,
             clock=clock,
             faults=Faults(faults),
@@ -121,18 +123,31 @@ class Gateway:
         _refuse_browsers(request)
         if request.path == admin.HEALTH:
             return admin.health()
-        identity = signature.identify(request, self._secret, self._clock.now())
+        identity = signature.identify(request, self._world.accounts.secret, self._clock.now(), self._world.clock.now())
         if request.path.startswith(admin.PREFIX):
-            return admin.answer(self._world, request)
+            return admin.answer(self._world, identity, request)
         if request.path.startswith("/moto-api"):
             raise Refused("AccessDenied", "moto's own interface is not open here", status=403)
         if identity.service == "ec2":
             return self._ec2(identity, request, environ, request_id)
         action = _action_elsewhere(request)
-        return self._guarded(action, {}, lambda: self._moto(identity, request, environ, action))
+        return self._guarded(action, {}, lambda: self._other(identity, request, environ, action, request_id))
 
-    def _secret(self, access_key_id: str) -> Secret | None:
-        return self._credentials.get(access_key_id)
+    def _other(
+        self, identity: Identity, request: Request, environ: dict[str, Any], action: str, request_id: str
+    ) -> Answer:
+        """Another service's action: the few that are done here, and all that moto does."""
+
+        def moto(request: Request) -> Answer:
+            return self._moto(identity, request, environ, action)
+
+        own = None
+        if identity.service == "sts":
+            values = wire.form(request.query, request.body)
+            own = sessions.answer(self._world, identity, action, values, request_id)
+        elif identity.service == "ssm":
+            own = parameters.answer(self._world, identity, action, request, moto)
+        return own or moto(request)
 
     def _ec2(self, identity: Identity, request: Request, environ: dict[str, Any], request_id: str) -> Answer:
         values = wire.form(request.query, request.body)

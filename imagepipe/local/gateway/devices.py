@@ -13,6 +13,8 @@ from imagepipe.local.gateway.refusal import Refused, conflicting, invalid, missi
 # EC2 user guide, "Device names for volumes": what is recommended or reserved for roots, in both spellings.
 DEVICE = re.compile(r"(/dev/)?(sd[a-z][1-9]?\d?|xvd[a-z]{1,2}\d?|hd[a-z]\d?)")
 
+EPHEMERAL = re.compile(r"ephemeral([0-9]|1[0-9]|2[0-3])")  # EC2 user guide: instance store volumes 0 to 23
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -72,6 +74,8 @@ def parsed(
                 )
             del disks[device]
         elif mapping.get("VirtualName"):
+            if not EPHEMERAL.fullmatch(str(mapping["VirtualName"])):
+                raise invalid(f"Value ({mapping['VirtualName']}) for parameter virtualName is invalid.")
             disks[device] = DiskSpec(device=device, virtual_name=str(mapping["VirtualName"]))
         else:
             disks[device] = _disk(device, mapping.get("Ebs", {}), disks.get(device), find, root, default_type)
@@ -129,7 +133,7 @@ def checked(disk: DiskSpec, snapshot: Snapshot | None) -> DiskSpec:
         raise Refused(
             "InvalidBlockDeviceMapping",
             f"Volume of size {disk.size_gib}GB is smaller than snapshot '{snapshot.id}', "
-            f"expect size >= {snapshot.size_gib}GB",
+            f"expect size>= {snapshot.size_gib}GB",
         )
     if not least <= disk.size_gib <= most:
         raise invalid(
@@ -178,7 +182,6 @@ def described(disk: DiskSpec, *, with_snapshot: bool = True) -> dict[str, Any]:
             "Iops": disk.iops,
             "Throughput": disk.throughput,
             "Encrypted": disk.encrypted,
-            "KmsKeyId": disk.kms_key_id,
             "DeleteOnTermination": disk.delete_on_termination,
         },
     }

@@ -17,6 +17,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
 from moto.backends import get_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import FakeKey
@@ -27,6 +30,7 @@ from imagepipe.local.gateway.refusal import Refused
 from imagepipe.local.gateway.signature import Identity, Request
 from imagepipe.local.gateway.wire import Answer
 
+PRIVATE_KEYS = (RSAPrivateKey, EllipticCurvePrivateKey)
 SERVICES = ("ec2", "s3", "sts", "iam", "kms", "ssm", "secretsmanager", "resource-groups-tagging-api")
 """moto knows some two hundred; these are what images are made with. The rest is refused by name."""
 SIGNING_NAMES = {"tagging": "resource-groups-tagging-api"}
@@ -141,7 +145,13 @@ class _Pickler(pickle.Pickler):
         return buffer.getvalue()
 
     def reducer_override(self, value: Any) -> Any:
-        """Maps with defaults: those whose default is a lambda go as plain maps, moto's own subclasses whole."""
+        """Maps with defaults: those whose default is a lambda go as plain maps, moto's own subclasses whole.
+
+        Private keys, of KMS, go as what they are written as.
+        """
+        if isinstance(value, PRIVATE_KEYS):
+            plain = value.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+            return _private_key, (plain,)
         if not isinstance(value, defaultdict):
             return NotImplemented
         if type(value) is not defaultdict:
@@ -149,6 +159,11 @@ class _Pickler(pickle.Pickler):
         if "<" in getattr(value.default_factory, "__qualname__", ""):
             return dict, (), None, None, iter(value.items())
         return NotImplemented
+
+
+def _private_key(plain: bytes) -> Any:
+    """Named in the pickle by this module: that of the function it calls cannot be imported by its name."""
+    return load_der_private_key(plain, None)
 
 
 def _blank(kind: type[defaultdict[Any, Any]], factory: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from imagepipe.local.gateway.refusal import Refused
 
-Effect = Literal["refuse", "delay", "delay-after", "cut-before", "cut-after", "fail"]
+Effect = Literal["refuse", "delay", "delay-after", "cut-before", "cut-after", "fail", "impair"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +19,14 @@ class Fault:
 
     effect: Effect
     """`cut-*` closes the connection before or after the action's effect, `delay-after` holds back the answer; `fail`
-    makes an image go to failed."""
+    makes an image go to failed, `impair` an instance fail its status checks."""
     action: str = "*"
     """The action, as EC2 names it; a shell pattern."""
     where: Mapping[str, str] = field(default_factory=dict)
-    """Parameters that must have these values, such as {"InstanceType": "t3.small"}; shell patterns."""
+    """Parameters that must have these values, such as {"InstanceType": "t3.small"}; shell patterns.
+
+    A name with dots goes down: {"InstanceMarketOptions.MarketType": "spot"}.
+    """
     code: str = "RequestLimitExceeded"
     message: str = "A fault that was asked for"
     status: int = 503
@@ -33,17 +36,30 @@ class Fault:
 
     def hits(self, action: str, params: Mapping[str, Any]) -> bool:
         return fnmatchcase(action, self.action) and all(
-            fnmatchcase(str(params.get(name, "")), pattern) for name, pattern in self.where.items()
+            fnmatchcase(_value(params, name), pattern) for name, pattern in self.where.items()
         )
 
 
-def no_capacity(*instance_types: str, times: int | None = None) -> list[Fault]:
-    """EC2 has none of these instance types left."""
+def _value(params: Mapping[str, Any], name: str) -> str:
+    """A parameter's value, empty if it is not there. The subnet is the interface's, where that names one."""
+    found: Any = params
+    for part in name.split("."):
+        if isinstance(found, list) and part.isdigit():
+            found = found[int(part)] if int(part) < len(found) else ""
+        else:
+            found = found.get(part, "") if isinstance(found, Mapping) else ""
+    if name == "SubnetId" and not found:
+        return _value(params, "NetworkInterfaces.0.SubnetId") if "NetworkInterfaces" in params else ""
+    return str(found)
+
+
+def no_capacity(*instance_types: str, times: int | None = None, subnet: str = "*", market: str = "*") -> list[Fault]:
+    """EC2 has none of these instance types left; in one subnet, or on the market `spot`, if that is said."""
     return [
         Fault(
             effect="refuse",
             action="RunInstances",
-            where={"InstanceType": kind},
+            where={"InstanceType": kind, "SubnetId": subnet, "InstanceMarketOptions.MarketType": market},
             code="InsufficientInstanceCapacity",
             message=f"We currently do not have sufficient {kind} capacity in the Availability Zone you requested.",
             status=500,

@@ -7,7 +7,8 @@ from dataclasses import replace
 from datetime import UTC, timedelta
 from typing import Any
 
-from imagepipe.local.gateway import devices, lookup, permissions
+from imagepipe.local.gateway import devices, encryption, licences, lookup, permissions
+from imagepipe.local.gateway.account_settings import blocks_public_images
 from imagepipe.local.gateway.records import Image
 from imagepipe.local.gateway.refusal import Refused, conflicting, invalid
 from imagepipe.local.gateway.wire import Call
@@ -29,7 +30,7 @@ def describe_image_attribute(world: World, call: Call) -> Mapping[str, Any]:
         "sriovNetSupport": ("SriovNetSupport", {"Value": image.sriov}),
         "imdsSupport": ("ImdsSupport", {"Value": image.imds_support}),
         "deregistrationProtection": ("DeregistrationProtection", {"Value": image.protection}),
-        "productCodes": ("ProductCodes", []),
+        "productCodes": ("ProductCodes", licences.described(image.product_codes)),
         "kernel": ("KernelId", {}),
         "ramdisk": ("RamdiskId", {}),
         "lastLaunchedTime": (
@@ -58,17 +59,31 @@ def modify_image_attribute(world: World, call: Call) -> Mapping[str, Any]:
             raise invalid(f"Value ({value}) for parameter imdsSupport is invalid.")
         changed = replace(image, imds_support=value)
     elif attribute in (None, "launchPermission"):
-        changed = _shared(image, params)
+        changed = _shared(world, image, params)
     else:
         raise conflicting(f"The attribute {attribute} cannot be modified")
     world.ledger.put(changed)
     return {}
 
 
-def _shared(image: Image, params: Mapping[str, Any]) -> Image:
+def _shared(world: World, image: Image, params: Mapping[str, Any]) -> Image:
     users = permissions.changed_users(image.users, params, "LaunchPermission")
-    if "all" in users and any(disk.encrypted for disk in image.mappings):
-        raise Refused("UnsupportedOperation", f"The image {image.id} has encrypted snapshots and cannot be public")
+    added = permissions.added(params, "LaunchPermission")
+    snapshots = [world.ledger.snapshots.get(disk.snapshot_id or "") for disk in image.mappings]
+    encrypted = [snapshot for snapshot in snapshots if snapshot is not None and snapshot.encrypted]
+    if "all" in added and encrypted:
+        raise Refused("UnsupportedOperation", "Encrypted snapshots can't be shared publicly. Specify another snapshot.")
+    if "all" in added and blocks_public_images(world, image.account, image.region):
+        raise Refused(
+            "OperationNotPermitted",
+            "You can't publicly share this image because block public access for AMIs is enabled for this account. "
+            "To publicly share the image, you must call the DisableImageBlockPublicAccess API.",
+        )
+    if added and any(encryption.is_aws_managed(world, snapshot) for snapshot in encrypted):
+        raise Refused(
+            "InvalidParameter",
+            "Snapshots encrypted with the AWS Managed CMK can't be shared. Specify another snapshot.",
+        )
     return replace(image, users=users)
 
 

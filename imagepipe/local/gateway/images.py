@@ -9,7 +9,17 @@ from functools import partial
 from typing import Any
 
 from imagepipe.clock import iso
-from imagepipe.local.gateway import devices, filters, lookup, machinery, permissions, snapshots, tagging, tokens
+from imagepipe.local.gateway import (
+    devices,
+    filters,
+    licences,
+    lookup,
+    machinery,
+    permissions,
+    snapshots,
+    tagging,
+    tokens,
+)
 from imagepipe.local.gateway.filters import Getter
 from imagepipe.local.gateway.naming import new_id
 from imagepipe.local.gateway.network import regions
@@ -43,12 +53,16 @@ GETTERS: Mapping[str, Getter] = {
     "owner-alias": lambda row: None,
     "owner-id": lambda row: row.account,
     "platform": lambda row: None,
+    "platform-details": lambda row: row.platform_details,
+    "product-code": lambda row: row.product_codes,
+    "product-code.type": lambda row: "marketplace" if row.product_codes else None,
     "root-device-name": lambda row: row.root_device,
     "root-device-type": lambda row: "ebs",
     "source-image-id": lambda row: row.source_image_id,
     "source-image-region": lambda row: row.source_image_region,
     "source-instance-id": lambda row: row.source_instance_id,
     "state": lambda row: row.state,
+    "usage-operation": lambda row: row.usage_operation,
     "state-reason-code": lambda row: "Client.InvalidSnapshot" if row.reason else None,
     "sriov-net-support": lambda row: row.sriov,
     "virtualization-type": lambda row: row.virtualization,
@@ -69,14 +83,15 @@ def describe_images(world: World, call: Call) -> Mapping[str, Any]:
     if params.get("ImageIds"):
         rows = lookup.images(world, call, params["ImageIds"])
     else:
-        rows = [row for row in world.ledger.images.in_region(call.region) if lookup.may_launch(call.account, row)]
+        rows = [row for row in world.ledger.images.in_region(call.region) if lookup.may_launch(world, call, row)]
         if not params.get("IncludeDeprecated"):
             rows = [row for row in rows if row.account == call.account or not _is_deprecated(world, row)]
     if params.get("Owners"):
         owners = {call.account if owner == "self" else owner for owner in params["Owners"]}
         rows = [row for row in rows if row.account in owners]
     if params.get("ExecutableUsers"):
-        users = permissions.audience(call, params["ExecutableUsers"])
+        own_names = world.accounts.names_of(call.account)
+        users = permissions.executable(call, params["ExecutableUsers"], own_names)
         rows = [row for row in rows if users & set(row.users)]
     rows = filters.select(rows, call.filters(), GETTERS)
     shown, token = filters.page(rows, params, least=1, ids="ImageIds")
@@ -109,8 +124,8 @@ def described(image: Image) -> dict[str, Any]:
         "ImdsSupport": image.imds_support,
         "LastLaunchedTime": iso(image.last_launched) if image.last_launched else None,
         "OwnerId": image.account,
-        "PlatformDetails": "Linux/UNIX",
-        "ProductCodes": [],
+        "PlatformDetails": image.platform_details,
+        "ProductCodes": licences.described(image.product_codes),
         "Public": "all" in image.users,
         "RootDeviceName": image.root_device,
         "RootDeviceType": "ebs",
@@ -120,7 +135,7 @@ def described(image: Image) -> dict[str, Any]:
         "SriovNetSupport": image.sriov,
         "Tags": tagging.listed(image.tags),
         "TpmSupport": image.tpm_support,
-        "UsageOperation": "RunInstances",
+        "UsageOperation": image.usage_operation,
         "VirtualizationType": image.virtualization,
     }
 
@@ -152,6 +167,9 @@ def register_image(world: World, call: Call) -> Mapping[str, Any]:
         raise unsupported(
             "The local cloud does not register bundles from S3 (ImageLocation) yet; it registers EBS snapshots"
         )
+    if params.get("BillingProducts"):
+        # For accounts that AWS authorized (API reference, RegisterImage); what code others get is not documented.
+        raise Refused("AuthFailure", "This account is not authorized to specify billing product codes", status=403)
     virtualization = params.get("VirtualizationType") or "paravirtual"
     if virtualization != "hvm":
         raise unsupported(
@@ -192,10 +210,17 @@ def register_image(world: World, call: Call) -> Mapping[str, Any]:
         tpm_support=_one_of(params, "TpmSupport", "v2.0"),
         uefi_data=params.get("UefiData"),
         imds_support=_one_of(params, "ImdsSupport", "v2.0"),
+        product_codes=_codes_of(world, disks),
     )
     if image.tpm_support and image.boot_mode != "uefi":
         raise invalid("TpmSupport v2.0 requires the boot mode uefi")
     return {"ImageId": _publish_later(world, image, machinery.publish)}
+
+
+def _codes_of(world: World, disks: Iterable[DiskSpec]) -> tuple[str, ...]:
+    """Product codes come along with the snapshots (API reference, RegisterImage)."""
+    found = (world.ledger.snapshots.get(disk.snapshot_id or "") for disk in disks)
+    return tuple(dict.fromkeys(code for snapshot in found if snapshot for code in snapshot.product_codes))
 
 
 def _one_of(params: Mapping[str, Any], name: str, *allowed: str) -> str | None:
@@ -258,6 +283,9 @@ def create_image(world: World, call: Call) -> Mapping[str, Any]:
         boot_mode=instance.boot_mode,
         tpm_support=instance.tpm_support,
         imds_support=source.imds_support if source else None,
+        product_codes=instance.product_codes,
+        platform_details=instance.platform_details,
+        usage_operation=instance.usage_operation,
         source_image_id=instance.image_id,
         source_image_region=instance.region,
         source_instance_id=instance.id,
@@ -285,7 +313,6 @@ def _volumes_of(
                 iops=volume.iops if volume.type != "gp2" else None,
                 throughput=volume.throughput,
                 encrypted=volume.encrypted,
-                kms_key_id=volume.kms_key_id,
                 delete_on_termination=attached.delete_on_termination,
             )
         )
@@ -304,11 +331,8 @@ def copy_image(world: World, call: Call) -> Mapping[str, Any]:
     source = lookup.image(world, replace(call, region=source_region), call.text("SourceImageId"))
     if source.state != "available":
         raise Refused("InvalidAMIID.Unavailable", f"The image ID '{source.id}' is not available: it is {source.state}")
+    licences.check_copy(source, call.account)
     name = _free_name(world, call)
-    if params.get("KmsKeyId") and not params.get("Encrypted"):
-        raise Refused(
-            "InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set."
-        )
     tags = tagging.specified(params, "image", "snapshot")
     image_id = new_id("ami")
     copies, disks = [], []
@@ -318,10 +342,12 @@ def copy_image(world: World, call: Call) -> Mapping[str, Any]:
             continue
         text = f"Copied for DestinationAmi {image_id} from SourceAmi {source.id} for SourceSnapshot {disk.snapshot_id}."
         origin = world.ledger.snapshots[disk.snapshot_id]
+        if not lookup.may_use_snapshot(world, call, origin):
+            raise Refused("InvalidRequest", "You do not have permission to access the storage of this ami")
         copy = snapshots.copied(world, call, origin, description=text, tags=tags["snapshot"])
         world.ledger.put(copy)
         copies.append(copy)
-        disks.append(replace(disk, snapshot_id=copy.id, encrypted=copy.encrypted, kms_key_id=copy.kms_key_id))
+        disks.append(replace(disk, snapshot_id=copy.id, encrypted=copy.encrypted, kms_key_id=None))
     image = replace(
         source,
         id=image_id,

@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from imagepipe.local.gateway import filters, lookup, machinery
+from imagepipe.local.gateway import filters, licences, lookup, machinery
 from imagepipe.local.gateway.filters import Getter
 from imagepipe.local.gateway.records import AttachedVolume, Instance
 from imagepipe.local.gateway.refusal import invalid
@@ -65,6 +65,8 @@ GETTERS: Mapping[str, Getter] = {
     "owner-id": lambda row: row.account,
     "private-ip-address": lambda row: row.private_ip,
     "reason": lambda row: row.reason,
+    "product-code": lambda row: row.product_codes,
+    "spot-instance-request-id": lambda row: row.spot_request_id,
     "reservation-id": lambda row: row.reservation_id,
     "root-device-name": lambda row: row.root_device,
     "root-device-type": lambda row: "ebs",
@@ -162,10 +164,10 @@ def described(world: World, instance: Instance) -> dict[str, Any]:
         "Monitoring": {"State": "enabled" if instance.monitoring else "disabled"},
         "NetworkInterfaces": [] if ended else [_interface(world, instance, address)],
         "Placement": {"AvailabilityZone": instance.zone, "GroupName": "", "Tenancy": "default"},
-        "PlatformDetails": "Linux/UNIX",
+        "PlatformDetails": instance.platform_details,
         "PrivateDnsName": "" if ended else f"ip-{instance.private_ip.replace('.', '-')}.ec2.internal",
         "PrivateIpAddress": None if ended else instance.private_ip,
-        "ProductCodes": [],
+        "ProductCodes": licences.described(instance.product_codes),
         "PublicDnsName": dns_name(address, instance.region),
         "PublicIpAddress": address,
         "RootDeviceName": instance.root_device,
@@ -179,7 +181,8 @@ def described(world: World, instance: Instance) -> dict[str, Any]:
         "SubnetId": None if ended else instance.subnet_id,
         "Tags": listed(instance.tags),
         "TpmSupport": instance.tpm_support,
-        "UsageOperation": "RunInstances",
+        "SpotInstanceRequestId": instance.spot_request_id,
+        "UsageOperation": instance.usage_operation,
         "VirtualizationType": "hvm",
         "VpcId": None if ended else instance.vpc_id,
     }
@@ -244,12 +247,16 @@ def describe_instance_status(world: World, call: Call) -> Mapping[str, Any]:
         rows = [row for row in rows if row.state == "running"]
     rows = filters.select(rows, call.filters(), GETTERS)
     shown, token = filters.page(rows, call.params, ids="InstanceIds")
-    return {"InstanceStatuses": [_status(row) for row in shown], "NextToken": token}
+    return {"InstanceStatuses": [_status(world, row) for row in shown], "NextToken": token}
 
 
-def _status(row: Instance) -> dict[str, Any]:
-    word = "ok" if row.state == "running" else "not-applicable"
-    details = [{"Name": "reachability", "Status": "passed"}] if row.state == "running" else []
+def _status(world: World, row: Instance) -> dict[str, Any]:
+    """Both checks say the same: whether there is a machine."""
+    word, details = "not-applicable", []
+    if row.state == "running":
+        is_well = not row.is_impaired and row.id in world.driver.running()
+        word = "ok" if is_well else "impaired"
+        details = [{"Name": "reachability", "Status": "passed" if is_well else "failed"}]
     return {
         "InstanceId": row.id,
         "AvailabilityZone": row.zone,
@@ -287,7 +294,7 @@ def describe_instance_attribute(world: World, call: Call) -> Mapping[str, Any]:
         "ebsOptimized": ("EbsOptimized", {"Value": instance.ebs_optimized}),
         "sriovNetSupport": ("SriovNetSupport", {"Value": instance.sriov}),
         "enaSupport": ("EnaSupport", {"Value": instance.ena_support}),
-        "productCodes": ("ProductCodes", []),
+        "productCodes": ("ProductCodes", licences.described(instance.product_codes)),
         "kernel": ("KernelId", {}),
         "ramdisk": ("RamdiskId", {}),
     }

@@ -5,20 +5,28 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from imagepipe.local.gateway import devices, lookup, machinery, tagging, tokens
+from imagepipe.local.gateway import devices, encryption, lookup, machinery, placing, spot, tagging, tokens
 from imagepipe.local.gateway.instances import reservation
 from imagepipe.local.gateway.naming import new_id
-from imagepipe.local.gateway.network import POOL, Subnet, free_address, free_private_ip, instance_type
+from imagepipe.local.gateway.network import instance_type
+from imagepipe.local.gateway.placing import Place
 from imagepipe.local.gateway.records import AttachedVolume, DiskSpec, Image, Instance, KeyPair, Snapshot, Volume
 from imagepipe.local.gateway.refusal import Refused, conflicting, invalid, unsupported
 from imagepipe.local.gateway.wire import Call
 from imagepipe.local.gateway.world import World
 
 LONGEST_USER_DATA = 16384  # bytes, before base64
+LONGEST_HOPS = 64
+METADATA_CHOICES = {
+    "HttpTokens": ("optional", "required"),
+    "HttpEndpoint": ("enabled", "disabled"),
+    "HttpProtocolIpv6": ("enabled", "disabled"),
+    "InstanceMetadataTags": ("enabled", "disabled"),
+}
 NOT_HERE = (
     "LaunchTemplate",
     "ElasticGpuSpecification",
@@ -28,16 +36,6 @@ NOT_HERE = (
     "HibernationOptions",
     "EnclaveOptions",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where in the network an instance goes."""
-
-    subnet: Subnet
-    group_ids: tuple[str, ...]
-    has_public_ip: bool
-    private_ip: str | None
 
 
 def run_instances(world: World, call: Call) -> Mapping[str, Any]:
@@ -50,7 +48,7 @@ def run_instances(world: World, call: Call) -> Mapping[str, Any]:
     count = _count(call)
     image = _image(world, call)
     kind = _instance_type(call, image)
-    place = _place(world, call)
+    place = placing.chosen(world, call)
     tags = tagging.specified(
         call.params, "instance", "volume", "network-interface", "spot-instances-request", "elastic-gpu"
     )
@@ -61,7 +59,8 @@ def run_instances(world: World, call: Call) -> Mapping[str, Any]:
         root=image.root_device,
     )
     pattern = _pattern(world, call, image, kind)
-    made = [_launch(world, replace(pattern, launch_index=index), place, disks, tags) for index in range(count)]
+    volumes = [_volume(world, call, disk, place, tags["volume"]) for disk in disks if not disk.virtual_name]
+    made = [_launch(world, replace(pattern, launch_index=index), place, volumes, tags) for index in range(count)]
     tokens.remember(world, call, [instance.id for instance in made])
     if image.account == call.account:
         world.ledger.put(replace(image, last_launched=world.clock.now()))
@@ -118,63 +117,6 @@ def _instance_type(call: Call, image: Image) -> str:
     return name
 
 
-def _place(world: World, call: Call) -> Place:
-    interfaces = call.params.get("NetworkInterfaces", [])
-    if len(interfaces) > 1:
-        raise unsupported("The local cloud gives an instance one network interface")
-    interface: Mapping[str, Any] = interfaces[0] if interfaces else {}
-    if interface.get("NetworkInterfaceId"):
-        raise unsupported("The local cloud makes the network interface itself; name a subnet instead")
-    if interface and (
-        call.params.get("SubnetId") or call.params.get("SecurityGroupIds") or call.params.get("SecurityGroups")
-    ):
-        raise conflicting(
-            "Network interfaces and an instance-level subnet ID or security groups may not be specified on the "
-            "same request"
-        )
-    subnet_id = interface.get("SubnetId") or call.params.get("SubnetId")
-    zone = call.params.get("Placement", {}).get("AvailabilityZone") or None  # Packer sends an empty one
-    if subnet_id:
-        subnet = world.network.subnet(call.account, call.region, str(subnet_id))
-    else:
-        if world.network.default_vpc_id(call.account, call.region) is None:
-            raise Refused("VPCIdNotSpecified", "No default VPC for this user")
-        subnet = world.network.default_subnet(call.account, call.region, zone)
-    if zone and zone != subnet.zone:
-        raise conflicting(f"The subnet {subnet.id} is in {subnet.zone}, not in {zone}")
-    names = call.params.get("SecurityGroups", [])
-    identifiers = interface.get("Groups") or call.params.get("SecurityGroupIds") or []
-    return Place(
-        subnet=subnet,
-        group_ids=_groups(world, call, subnet, identifiers, names),
-        has_public_ip=bool(interface.get("AssociatePublicIpAddress", subnet.maps_public_ip)),
-        private_ip=interface.get("PrivateIpAddress") or call.params.get("PrivateIpAddress"),
-    )
-
-
-def _groups(
-    world: World, call: Call, subnet: Subnet, identifiers: Sequence[str], names: Sequence[str]
-) -> tuple[str, ...]:
-    here = {
-        group.name: group
-        for group in world.ledger.groups.owned(call.account, call.region)
-        if group.vpc_id == subnet.vpc_id
-    }
-    groups = [lookup.group(world, call, identifier) for identifier in identifiers]
-    for name in names:
-        if name not in here:
-            raise Refused(
-                "InvalidGroup.NotFound", f"The security group '{name}' does not exist in VPC '{subnet.vpc_id}'"
-            )
-        groups.append(here[name])
-    for group in groups:
-        if group.vpc_id != subnet.vpc_id:
-            raise Refused(
-                "InvalidParameter", f"Security group {group.id} and subnet {subnet.id} belong to different networks."
-            )
-    return tuple(dict.fromkeys(group.id for group in groups)) or (here["default"].id,)
-
-
 def _snapshot(world: World, call: Call, image: Image, snapshot_id: str) -> Snapshot:
     """Whoever may launch an image may use its snapshots, through it."""
     if any(disk.snapshot_id == snapshot_id for disk in image.mappings):
@@ -190,9 +132,7 @@ def _snapshot(world: World, call: Call, image: Image, snapshot_id: str) -> Snaps
 def _pattern(world: World, call: Call, image: Image, kind: str) -> Instance:
     """The instance with all that does not depend on where it goes."""
     params = call.params
-    market = params.get("InstanceMarketOptions", {}).get("MarketType")
-    if market not in (None, "spot"):
-        raise invalid(f"Value ({market}) for parameter marketType is invalid.")
+    market = spot.market(params)
     behavior = params.get("InstanceInitiatedShutdownBehavior") or "stop"
     if behavior not in ("stop", "terminate"):
         raise invalid(f"Value ({behavior}) for parameter instanceInitiatedShutdownBehavior is invalid.")
@@ -222,7 +162,12 @@ def _pattern(world: World, call: Call, image: Image, kind: str) -> Instance:
         protects_stop=bool(params.get("DisableApiStop")),
         monitoring=bool(params.get("Monitoring", {}).get("Enabled")),
         ebs_optimized=bool(params.get("EbsOptimized")),
-        is_spot=market == "spot",
+        is_spot=market is not None,
+        spot_type=market or "",
+        product_codes=image.product_codes,
+        platform_details=image.platform_details,
+        usage_operation=image.usage_operation,
+        is_impaired=world.faults.take("impair", call.action, params) is not None,
         iam_profile=_profile(world, call),
         metadata_options=_metadata_options(params.get("MetadataOptions", {}), image),
         architecture=image.architecture,
@@ -269,49 +214,63 @@ def _profile(world: World, call: Call) -> str | None:
 
 def _metadata_options(given: Mapping[str, Any], image: Image) -> dict[str, str]:
     tokens_default = "required" if image.imds_support == "v2.0" else "optional"
-    return {
+    options = {
         "HttpTokens": str(given.get("HttpTokens", tokens_default)),
         "HttpPutResponseHopLimit": str(given.get("HttpPutResponseHopLimit", 2 if image.imds_support else 1)),
         "HttpEndpoint": str(given.get("HttpEndpoint", "enabled")),
         "HttpProtocolIpv6": str(given.get("HttpProtocolIpv6", "disabled")),
         "InstanceMetadataTags": str(given.get("InstanceMetadataTags", "disabled")),
     }
+    for name, value in options.items():
+        allowed = METADATA_CHOICES.get(name)
+        if value not in allowed if allowed else not 1 <= int(value) <= LONGEST_HOPS:
+            raise invalid(f"Value ({value}) for parameter {name} is invalid.")
+    return options
+
+
+def _volume(world: World, call: Call, disk: DiskSpec, place: Place, tags: Mapping[str, str]) -> tuple[DiskSpec, Volume]:
+    """A device, and the pattern of the volume that each instance of the launch gets there."""
+    snapshot = world.ledger.snapshots.get(disk.snapshot_id or "")
+    encrypted = encryption.of_volume(world, call, is_asked=disk.encrypted, key=disk.kms_key_id, snapshot=snapshot)
+    return disk, Volume(
+        id="",
+        account=call.account,
+        region=call.region,
+        tags=tags,
+        zone=place.subnet.zone,
+        size_gib=disk.size_gib,
+        type=disk.type,
+        iops=disk.iops or (max(100, min(16000, 3 * disk.size_gib)) if disk.type == "gp2" else None),
+        throughput=disk.throughput,
+        snapshot_id=disk.snapshot_id,
+        encrypted=encrypted.is_on,
+        kms_key_id=encrypted.kms_key_id,
+        product_codes=snapshot.product_codes if snapshot else (),
+        doom=encrypted.problem,
+        state="creating",
+        create_time=world.clock.now(),
+    )
 
 
 def _launch(
-    world: World, pattern: Instance, place: Place, disks: Sequence[DiskSpec], tags: Mapping[str, Mapping[str, str]]
+    world: World,
+    pattern: Instance,
+    place: Place,
+    volumes: Sequence[tuple[DiskSpec, Volume]],
+    tags: Mapping[str, Mapping[str, str]],
 ) -> Instance:
-    now = pattern.launch_time
     identifier = new_id("i")
-    address, private_ip = _addresses(world, place)
+    address, private_ip = placing.addresses(world, place)
     attached = []
-    for disk in disks:
-        if disk.virtual_name:
-            continue
-        volume = Volume(
-            id=new_id("vol"),
-            account=pattern.account,
-            region=pattern.region,
-            tags=tags["volume"],
-            zone=place.subnet.zone,
-            size_gib=disk.size_gib,
-            type=disk.type,
-            iops=disk.iops or (max(100, min(16000, 3 * disk.size_gib)) if disk.type == "gp2" else None),
-            throughput=disk.throughput,
-            snapshot_id=disk.snapshot_id,
-            encrypted=disk.encrypted,
-            kms_key_id=disk.kms_key_id,
-            state="creating",
-            create_time=now,
-            instance_id=identifier,
-        )
-        world.ledger.put(volume)
+    for disk, volume in volumes:
+        made = replace(volume, id=new_id("vol"), instance_id=identifier)
+        world.ledger.put(made)
         attached.append(
             AttachedVolume(
                 device=disk.device,
-                volume_id=volume.id,
+                volume_id=made.id,
                 delete_on_termination=disk.delete_on_termination,
-                attach_time=now,
+                attach_time=pattern.launch_time,
             )
         )
     instance = replace(
@@ -326,21 +285,8 @@ def _launch(
         has_public_ip=place.has_public_ip,
         interface_id=new_id("eni"),
         group_ids=place.group_ids,
+        spot_request_id=spot.new_request_id() if pattern.is_spot else None,
         volumes=tuple(attached),
     )
     world.ledger.put(instance)
     return instance
-
-
-def _addresses(world: World, place: Place) -> tuple[str, str]:
-    """The loopback address of the instance, and the private one that the API tells: in our pool, the same."""
-    living = [instance for instance in world.ledger.instances if instance.state != "terminated"]
-    taken = [instance.address for instance in living]
-    private = [instance.private_ip for instance in living if instance.subnet_id == place.subnet.id]
-    wanted = place.private_ip
-    if wanted and (wanted in private or (place.subnet.cidr.subnet_of(POOL) and wanted in taken)):
-        raise Refused("InvalidIPAddress.InUse", f"Address {wanted} is in use.")
-    if place.subnet.cidr.subnet_of(POOL):
-        address = wanted or free_address(place.subnet.cidr, taken)
-        return address, address
-    return free_address(POOL, taken), wanted or free_private_ip(place.subnet.cidr, private)

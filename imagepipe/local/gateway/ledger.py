@@ -17,18 +17,20 @@ from typing import Generic, TypeVar
 from imagepipe.errors import LocalCloudError
 from imagepipe.local.gateway import codec
 from imagepipe.local.gateway.records import (
+    Account,
     Image,
     Instance,
     KeyPair,
     Record,
     SecurityGroup,
+    Session,
     Setting,
     Snapshot,
     Token,
     Volume,
 )
 
-FORMAT = 1
+FORMAT = 2
 """Raised when an older program could no longer read what this one writes."""
 
 KINDS: tuple[type[Record], ...] = (
@@ -40,6 +42,8 @@ KINDS: tuple[type[Record], ...] = (
     SecurityGroup,
     Token,
     Setting,
+    Account,
+    Session,
 )
 
 R = TypeVar("R", bound=Record)
@@ -92,6 +96,8 @@ class Ledger:
         self.groups: Table[SecurityGroup] = Table(SecurityGroup)
         self.tokens: Table[Token] = Table(Token)
         self.settings: Table[Setting] = Table(Setting)
+        self.accounts: Table[Account] = Table(Account)
+        self.sessions: Table[Session] = Table(Session)
         self._tables: dict[type[Record], Table[Record]] = {
             table.kind: table  # type: ignore[misc]  # a table only ever holds its own kind
             for table in (
@@ -103,6 +109,8 @@ class Ledger:
                 self.groups,
                 self.tokens,
                 self.settings,
+                self.accounts,
+                self.sessions,
             )
         }
         self._load()

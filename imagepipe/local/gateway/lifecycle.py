@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from imagepipe.local.gateway import lookup, machinery
+from imagepipe.local.gateway import lookup, machinery, spot
 from imagepipe.local.gateway.instances import USER_INITIATED, state_of
 from imagepipe.local.gateway.network import instance_type
 from imagepipe.local.gateway.records import Instance
@@ -47,6 +47,7 @@ def stop_instances(world: World, call: Call) -> Mapping[str, Any]:
         old = instance.state
         if old not in ("running", "pending", "stopping", "stopped"):
             raise _wrong_state(instance, "stopped")
+        spot.check_stop(instance)
         if instance.protects_stop:
             raise _protected(instance, "stopped", "disableApiStop")
         if old == "pending":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from imagepipe.local.gateway.account_settings import ALL_SHARING, public_snapshots
 from imagepipe.local.gateway.ledger import Table
 from imagepipe.local.gateway.naming import check_id, not_found
 from imagepipe.local.gateway.records import Image, Instance, Record, SecurityGroup, Snapshot, Volume
@@ -54,14 +55,17 @@ def volume(world: World, call: Call, identifier: str) -> Volume:
     return found
 
 
-def may_use_snapshot(call: Call, snapshot: Snapshot) -> bool:
+def may_use_snapshot(world: World, call: Call, snapshot: Snapshot) -> bool:
     """The caller may make volumes of it."""
-    return snapshot.account == call.account or bool({"all", call.account} & set(snapshot.users))
+    if snapshot.account == call.account or call.account in snapshot.users:
+        return True
+    hidden = public_snapshots(world, snapshot.account, snapshot.region) == ALL_SHARING
+    return "all" in snapshot.users and not hidden
 
 
 def snapshots(world: World, call: Call, identifiers: Sequence[str]) -> list[Snapshot]:
     """Snapshots of these ids that the caller may use."""
-    return _all(world.ledger.snapshots, "snap", call, identifiers, lambda row: may_use_snapshot(call, row))
+    return _all(world.ledger.snapshots, "snap", call, identifiers, lambda row: may_use_snapshot(world, call, row))
 
 
 def snapshot(world: World, call: Call, identifier: str) -> Snapshot:
@@ -78,14 +82,14 @@ def own_snapshot(world: World, call: Call, identifier: str) -> Snapshot:
     return found
 
 
-def may_launch(account: str, image: Image) -> bool:
-    """The account may launch it."""
-    return image.account == account or bool({"all", account} & set(image.users))
+def may_launch(world: World, call: Call, image: Image) -> bool:
+    """The caller may launch it: its own, or shared with it, its organization or unit, or everybody."""
+    return image.account == call.account or not world.accounts.names_of(call.account).isdisjoint(image.users)
 
 
 def images(world: World, call: Call, identifiers: Sequence[str]) -> list[Image]:
     """Images of these ids that the caller may launch."""
-    return _all(world.ledger.images, "ami", call, identifiers, lambda row: may_launch(call.account, row))
+    return _all(world.ledger.images, "ami", call, identifiers, lambda row: may_launch(world, call, row))
 
 
 def image(world: World, call: Call, identifier: str) -> Image:

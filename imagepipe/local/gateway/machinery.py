@@ -24,6 +24,10 @@ Broken = (MachineError, StoreFull, DiskError, OSError)
 """What a driver and the disks fail with. The gateway tells it by the thing's state and reason, as EC2 does."""
 
 
+class KeyUnusable(DiskError):
+    """A volume cannot be made with the KMS key that it was asked with."""
+
+
 def machine_of(world: World, instance: Instance) -> Machine:
     """The instance as its driver needs it, root device first."""
     attached = sorted(instance.volumes, key=lambda volume: volume.device != instance.root_device)
@@ -86,6 +90,8 @@ def boot(world: World, instance_id: str) -> None:
 def _boot_failed(world: World, instance_id: str, error: Exception, *, goes_back: bool) -> None:
     """A first start that fails terminates the instance, a later one leaves it stopped, as on EC2."""
     code = "Client.VolumeLimitExceeded" if isinstance(error, StoreFull) else "Server.InternalError"
+    if isinstance(error, KeyUnusable):  # what EC2 says then (EC2 user guide, "Troubleshoot launch issues")
+        code, error = "Client.InternalError", KeyUnusable("Client error on launch")
     with world.ledger.change():
         instance = world.ledger.instances[instance_id]
         if instance.state != "pending":
@@ -207,6 +213,8 @@ def make_volume(world: World, volume_id: str, *, state: str = "available") -> No
     if volume is None or volume.state != "creating":
         return
     world.course.delay("volume")
+    if volume.doom:
+        raise KeyUnusable(volume.doom)
     world.disks.delete_volume(volume_id)
     world.disks.create_volume(volume_id, size_bytes=volume.size_gib * GIB, snapshot_id=volume.snapshot_id)
     with world.ledger.change():
@@ -274,8 +282,8 @@ def end_snapshots(world: World, snapshots: Iterable[Snapshot], *, error: str = "
             present = world.ledger.snapshots.get(snapshot.id)
             if present is None:
                 world.disks.delete_snapshot(snapshot.id)
-            elif error:
-                world.ledger.put(replace(present, state="error", message=error))
+            elif error or snapshot.doom:
+                world.ledger.put(replace(present, state="error", message=error or snapshot.doom))
             else:
                 world.ledger.put(replace(present, state="completed", progress=100, completion_time=world.clock.now()))
 

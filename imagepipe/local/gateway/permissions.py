@@ -70,8 +70,19 @@ def _organization(name: str) -> str:
 
 
 def audience(call: Call, names: Iterable[str]) -> set[str]:
-    """ExecutableUsers and RestorableByUserIds: accounts, `self`, or `all`."""
+    """RestorableByUserIds: accounts, `self`, or `all`."""
     return {call.account if name == "self" else name for name in names}
+
+
+def executable(call: Call, names: Iterable[str], own_names: set[str]) -> set[str]:
+    """ExecutableUsers; for oneself, one's organization and units count too (API reference, DescribeImages)."""
+    users = audience(call, names)
+    return users | (own_names - {"all"}) if call.account in users else users
+
+
+def added(params: Mapping[str, Any], structure: str, *, groups: str = "UserGroups") -> tuple[str, ...]:
+    """The users whom a Modify…Attribute would let in."""
+    return changed_users((), params, structure, groups=groups)
 
 
 def described(users: Iterable[str]) -> list[dict[str, str]]:

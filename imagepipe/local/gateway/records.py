@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+LINUX = "Linux/UNIX"
+ORDINARY = "RunInstances"  # RunInstances:0010 is Red Hat, RunInstances:0002 is Windows
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
@@ -83,6 +86,13 @@ class Instance(Record):
     monitoring: bool = False
     ebs_optimized: bool = False
     is_spot: bool = False
+    spot_type: str = "one-time"
+    spot_request_id: str | None = None
+    product_codes: tuple[str, ...] = ()
+    platform_details: str = LINUX
+    usage_operation: str = ORDINARY
+    is_impaired: bool = False
+    """It fails its status checks, where a fault was asked for."""
     iam_profile: str | None = None
     metadata_options: Mapping[str, str] = field(default_factory=dict)
     architecture: str = "x86_64"
@@ -108,6 +118,9 @@ class Volume(Record):
     kms_key_id: str | None = None
     state: str
     create_time: datetime
+    product_codes: tuple[str, ...] = ()
+    doom: str = ""
+    """Why it cannot be made: EC2 looks at KMS keys only after it has answered."""
     instance_id: str | None = None
     """What it is attached to; device and flags stand in the instance's own list."""
     client_token: str = ""
@@ -127,6 +140,9 @@ class Snapshot(Record):
     completion_time: datetime | None = None
     encrypted: bool = False
     kms_key_id: str | None = None
+    product_codes: tuple[str, ...] = ()
+    doom: str = ""
+    """Why the copy will go to `error`."""
     copied_from: str | None = None
     """The snapshot, of whatever region, whose bytes these are."""
     users: tuple[str, ...] = ()
@@ -162,6 +178,11 @@ class Image(Record):
     tpm_support: str | None = None
     uefi_data: str | None = None
     imds_support: str | None = None
+    product_codes: tuple[str, ...] = ()
+    """Ids of what is sold with it on AWS Marketplace."""
+    platform_details: str = LINUX
+    usage_operation: str = ORDINARY
+    """What its instances are billed as (EC2 user guide, "AMI billing information fields")."""
     users: tuple[str, ...] = ()
     """Launch permissions: account ids, ARNs of organizations and units, and `all`."""
     deprecation_time: datetime | None = None
@@ -230,3 +251,26 @@ class Setting(Record):
     """A number or text of the cloud itself: how far the clock was set forward, for one."""
 
     value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account(Record):
+    """What the cloud knows of an account; its id is the account's."""
+
+    access_key_id: str = ""
+    """Empty for an account whose keys stand elsewhere."""
+    secret_access_key: str = ""
+    memberships: tuple[str, ...] = ()
+    """ARNs of the organization and of the units that the account is in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session(Record):
+    """A role that somebody assumed; its id is the temporary access key's, its account the role's."""
+
+    secret_access_key: str
+    session_token: str
+    role_arn: str
+    role_id: str
+    name: str
+    expires: datetime

@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from imagepipe.local.gateway import filters, lookup, machinery, tagging
+from imagepipe.local.gateway import encryption, filters, licences, lookup, machinery, tagging
+from imagepipe.local.gateway.account_settings import UNBLOCKED, public_snapshots
 from imagepipe.local.gateway.filters import Getter
 from imagepipe.local.gateway.naming import new_id
 from imagepipe.local.gateway.network import regions
-from imagepipe.local.gateway.permissions import audience, changed_users
+from imagepipe.local.gateway.permissions import added, audience, changed_users
 from imagepipe.local.gateway.records import Instance, Snapshot, Volume
 from imagepipe.local.gateway.refusal import Refused, conflicting, invalid, missing
 from imagepipe.local.gateway.wire import Call
@@ -91,6 +92,7 @@ def pending(world: World, volume: Volume, description: str, tags: Mapping[str, s
         start_time=world.clock.now(),
         encrypted=volume.encrypted,
         kms_key_id=volume.kms_key_id,
+        product_codes=volume.product_codes,
     )
 
 
@@ -122,10 +124,7 @@ def copy_snapshot(world: World, call: Call) -> Mapping[str, Any]:
 
 def copied(world: World, call: Call, source: Snapshot, *, description: str, tags: Mapping[str, str]) -> Snapshot:
     """A snapshot of this call's region that will have the source's bytes. Raises Refused."""
-    if call.params.get("KmsKeyId") and not (call.params.get("Encrypted") or source.encrypted):
-        raise Refused(
-            "InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set."
-        )
+    encrypted = encryption.of_copy(world, call, source)
     return Snapshot(
         id=new_id("snap"),
         account=call.account,
@@ -136,8 +135,10 @@ def copied(world: World, call: Call, source: Snapshot, *, description: str, tags
         state="pending",
         description=description,
         start_time=world.clock.now(),
-        encrypted=bool(call.params.get("Encrypted")) or source.encrypted,
-        kms_key_id=call.params.get("KmsKeyId") or (source.kms_key_id if source.region == call.region else None),
+        encrypted=encrypted.is_on,
+        kms_key_id=encrypted.kms_key_id,
+        doom=encrypted.problem,
+        product_codes=source.product_codes,
         copied_from=source.id,
     )
 
@@ -170,7 +171,7 @@ def _brief(snapshot: Snapshot) -> dict[str, Any]:
 
 def describe_snapshots(world: World, call: Call) -> Mapping[str, Any]:
     params = call.params
-    rows = [row for row in world.ledger.snapshots.in_region(call.region) if lookup.may_use_snapshot(call, row)]
+    rows = [row for row in world.ledger.snapshots.in_region(call.region) if lookup.may_use_snapshot(world, call, row)]
     if params.get("SnapshotIds"):
         wanted = {found.id for found in lookup.snapshots(world, call, params["SnapshotIds"])}
         rows = [row for row in rows if row.id in wanted]
@@ -209,7 +210,7 @@ def describe_snapshot_attribute(world: World, call: Call) -> Mapping[str, Any]:
     snapshot = lookup.own_snapshot(world, call, call.text("SnapshotId"))
     attribute = call.text("Attribute")
     if attribute == "productCodes":
-        return {"SnapshotId": snapshot.id, "ProductCodes": []}
+        return {"SnapshotId": snapshot.id, "ProductCodes": licences.described(snapshot.product_codes)}
     if attribute != "createVolumePermission":
         raise invalid(f"Value ({attribute}) for parameter attribute is invalid. Unknown attribute.")
     permissions = [{"Group": "all"} if user == "all" else {"UserId": user} for user in snapshot.users]
@@ -219,8 +220,18 @@ def describe_snapshot_attribute(world: World, call: Call) -> Mapping[str, Any]:
 def modify_snapshot_attribute(world: World, call: Call) -> Mapping[str, Any]:
     snapshot = lookup.own_snapshot(world, call, call.text("SnapshotId"))
     users = changed_users(snapshot.users, call.params, "CreateVolumePermission", groups="GroupNames")
-    if "all" in users and snapshot.encrypted:
-        raise invalid("Encrypted snapshots cannot be shared publicly")
+    newly = added(call.params, "CreateVolumePermission", groups="GroupNames")
+    if newly and encryption.is_aws_managed(world, snapshot):
+        raise Refused("OperationNotPermitted", "Encrypted snapshots with EBS default key cannot be shared")
+    if "all" in newly and snapshot.encrypted:
+        raise Refused("OperationNotPermitted", "Encrypted snapshots cannot be shared publicly")
+    if "all" in newly and public_snapshots(world, snapshot.account, snapshot.region) != UNBLOCKED:
+        # That it is this code is by analogy with images: no report of it was found.
+        raise Refused(
+            "OperationNotPermitted",
+            "You can't publicly share this snapshot because block public access for snapshots is enabled for this "
+            "account in this Region.",
+        )
     world.ledger.put(replace(snapshot, users=users))
     return {}
 

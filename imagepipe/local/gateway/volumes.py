@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from imagepipe.local.gateway import devices, filters, lookup, machinery, tagging, tokens
+from imagepipe.local.gateway import devices, encryption, filters, lookup, machinery, tagging, tokens
 from imagepipe.local.gateway.filters import Getter
 from imagepipe.local.gateway.naming import new_id
 from imagepipe.local.gateway.network import zones
@@ -47,9 +47,7 @@ def create_volume(world: World, call: Call) -> Mapping[str, Any]:
     if snapshot is None and not params.get("Size"):
         raise missing("size or snapshotId")
     if params.get("KmsKeyId") and not params.get("Encrypted"):
-        raise Refused(
-            "InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set."
-        )
+        raise encryption.without_encryption()
     size = params.get("Size") or (snapshot.size_gib if snapshot else 0)
     if snapshot is not None and size < snapshot.size_gib:
         raise invalid(f"The specified volume size {size} is smaller than the size of snapshot '{snapshot.id}'.")
@@ -64,6 +62,9 @@ def create_volume(world: World, call: Call) -> Mapping[str, Any]:
         ),
         snapshot,
     )
+    encrypted = encryption.of_volume(
+        world, call, is_asked=bool(params.get("Encrypted")), key=params.get("KmsKeyId"), snapshot=snapshot
+    )
     volume = Volume(
         id=new_id("vol"),
         account=call.account,
@@ -75,8 +76,10 @@ def create_volume(world: World, call: Call) -> Mapping[str, Any]:
         iops=disk.iops,
         throughput=disk.throughput,
         snapshot_id=disk.snapshot_id,
-        encrypted=bool(params.get("Encrypted")) or bool(snapshot and snapshot.encrypted),
-        kms_key_id=params.get("KmsKeyId"),
+        encrypted=encrypted.is_on,
+        kms_key_id=encrypted.kms_key_id,
+        product_codes=snapshot.product_codes if snapshot else (),
+        doom=encrypted.problem,
         state="creating",
         create_time=world.clock.now(),
     )

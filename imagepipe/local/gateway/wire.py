@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
 from moto.core.parse import EC2QueryParser
-from moto.core.serialize import EC2Serializer, SerializationContext
+from moto.core.serialize import EC2Serializer, QuerySerializer, SerializationContext
 from moto.core.utils import get_service_model
 
 from imagepipe.local.gateway.refusal import Refused, invalid, missing
@@ -90,6 +90,13 @@ def result(action: str, answer: Mapping[str, Any], request_id: str) -> Answer:
     serializer = EC2Serializer(operation_model=operation, context=SerializationContext(request_id=request_id))
     body = serializer.serialize(answer)["body"]
     return Answer(200, (("Content-Type", XML),), body.encode())
+
+
+def query_result(service: str, action: str, answer: Mapping[str, Any], request_id: str) -> Answer:
+    """The XML of an action's result, of another of the query services."""
+    operation = get_service_model(service).operation_model(action)
+    serializer = QuerySerializer(operation_model=operation, context=SerializationContext(request_id=request_id))
+    return Answer(200, (("Content-Type", "text/xml"),), serializer.serialize(answer)["body"].encode())
 
 
 def refusal(refused: Refused, request_id: str, dialect: str = "ec2") -> Answer:

@@ -9,7 +9,9 @@ from threading import Event
 from imagepipe.clock import Clock, iso
 from imagepipe.local.base import BaseImage
 from imagepipe.local.disks import Disks
+from imagepipe.local.gateway.accounts import ANYWHERE, Accounts
 from imagepipe.local.gateway.course import Course
+from imagepipe.local.gateway.elsewhere import Elsewhere
 from imagepipe.local.gateway.faults import Faults
 from imagepipe.local.gateway.ledger import Ledger
 from imagepipe.local.gateway.naming import new_id, stable_id
@@ -18,7 +20,6 @@ from imagepipe.local.gateway.records import DiskSpec, Image, Rule, SecurityGroup
 from imagepipe.local.machines.api import Driver
 
 DEBIAN = "136693071363"  # wiki.debian.org/Cloud/AmazonEC2Image: the account of Debian's official images
-ANYWHERE = "all-regions"
 
 
 class CloudClock:
@@ -61,6 +62,8 @@ class World:
         disks: Disks,
         driver: Driver,
         network: Network,
+        elsewhere: Elsewhere,
+        accounts: Accounts,
         base: BaseImage,
         clock: Clock,
         faults: Faults,
@@ -70,6 +73,8 @@ class World:
         self.disks = disks
         self.driver = driver
         self.network = network
+        self.elsewhere = elsewhere
+        self.accounts = accounts
         self.base = base
         self.clock = CloudClock(clock, ledger)
         self.faults = faults
@@ -96,14 +101,17 @@ class World:
                 if group.name == "default" and group.vpc_id not in present:
                     self.ledger.remove(group)
 
+    def base_image_id(self, region: str) -> str:
+        """The id of Debian's image in this region."""
+        return stable_id("ami", self.base.name, iso(self.base.created), region)
+
     def settle_base(self, region: str) -> None:
         """Make Debian's image as this region has it. Raises StoreFull: the first region's takes room."""
-        made = iso(self.base.created)
-        image_id = stable_id("ami", self.base.name, made, region)
+        image_id = self.base_image_id(region)
         if self.ledger.images.get(image_id) is not None:
             return
         # Two first requests may come here at once; both then do the same.
-        snapshot_id = stable_id("snap", self.base.name, made, region)
+        snapshot_id = stable_id("snap", self.base.name, iso(self.base.created), region)
         if not self.disks.snapshot_path(snapshot_id).exists():
             self._adopt_base(snapshot_id)
         with self.ledger.change():

@@ -106,6 +106,7 @@ def test_an_image_is_for_others_once_it_is_shared(cloud: Cloud, ec2: Any, baked:
 
 
 def test_permissions_are_changed_in_the_older_form_too_and_reset(ec2: Any, baked: str) -> None:
+    ec2.disable_image_block_public_access()
     ec2.modify_image_attribute(
         ImageId=baked, Attribute="launchPermission", OperationType="add", UserGroups=["all"], UserIds=[OTHER_ACCOUNT]
     )
@@ -117,12 +118,14 @@ def test_permissions_are_changed_in_the_older_form_too_and_reset(ec2: Any, baked
 def test_an_encrypted_image_is_never_public(ec2: Any, baked: str) -> None:
     copy = ec2.copy_image(SourceRegion="us-east-1", SourceImageId=baked, Name="secret", Encrypted=True)["ImageId"]
     available(ec2, copy)
+    ec2.disable_image_block_public_access()
     with refused("UnsupportedOperation"):
         ec2.modify_image_attribute(ImageId=copy, LaunchPermission={"Add": [{"Group": "all"}]})
 
 
 def test_a_deprecated_image_is_hidden_from_others_when_its_time_has_come(cloud: Cloud, ec2: Any, baked: str) -> None:
     other = cloud.client(other=True)
+    ec2.disable_image_block_public_access()
     ec2.modify_image_attribute(ImageId=baked, LaunchPermission={"Add": [{"Group": "all"}]})
     world = cloud.gateway._world
     ec2.enable_image_deprecation(ImageId=baked, DeprecateAt=world.clock.now() + timedelta(days=1))

@@ -234,6 +234,9 @@ def test_a_bundle_does_not_come_back_as_a_snapshot(clouds: Clouds) -> None:
 def test_a_copy_is_encrypted_tagged_sized_and_made_once(clouds: Clouds) -> None:
     source = created(clouds, "source")
     tags = [{"Key": "run", "Value": "7f3a"}]
+    kms = clouds("eu-west-1", "kms")
+    key = kms.create_key()["KeyMetadata"]
+    kms.create_alias(AliasName="alias/images", TargetKeyId=key["KeyId"])
 
     def copy() -> str:
         answer = clouds("eu-west-1").copy_image(
@@ -254,7 +257,7 @@ def test_a_copy_is_encrypted_tagged_sized_and_made_once(clouds: Clouds) -> None:
     assert first == again
     found = image(clouds("eu-west-1"), available(clouds("eu-west-1"), first))
     [snapshot] = snapshots_of(clouds, found, "eu-west-1")
-    assert (snapshot["Encrypted"], snapshot["KmsKeyId"], snapshot["Tags"]) == (True, "alias/images", tags)
+    assert (snapshot["Encrypted"], snapshot["KmsKeyId"], snapshot["Tags"]) == (True, key["Arn"], tags)
     assert snapshot["VolumeSize"] == snapshots_of(clouds, source)[0]["VolumeSize"]
     assert (found["SourceImageId"], found["SourceImageRegion"]) == (source["ImageId"], "us-east-1")
     assert found["BlockDeviceMappings"][0]["Ebs"]["Encrypted"]
