@@ -53,7 +53,7 @@ class Gateway:
         driver: Driver,
         base: BaseImage,
         clock: Clock,
-        credentials: Mapping[str, tuple[str, str]],
+        credentials: Mapping[str, tuple[str, str] | Secret],
         faults: Iterable[Fault] = (),
         delays: Mapping[str, float] | None = None,
     ) -> None:

@@ -55,6 +55,10 @@ def of_image(ec2: Any, image_id: str) -> tuple[bool, str | None]:
     return of_snapshot(ec2, snapshot_id_of(ec2, image_id))
 
 
+def ended(ec2: Any, instance_id: str) -> None:
+    until(lambda: state(ec2, instance_id) == "terminated")
+
+
 def snapshot_id_of(ec2: Any, image_id: str) -> str:
     return str(image(ec2, image_id)["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"])
 
@@ -113,7 +117,7 @@ def test_a_launch_with_a_key_that_is_none_ends_terminated_with_ec2s_reason(cloud
     for name in ("alias/nobodys", elsewhere["arn"]):
         mapping = {"DeviceName": "/dev/xvda", "Ebs": {"Encrypted": True, "KmsKeyId": name}}
         made = launch(ec2, BlockDeviceMappings=[mapping])
-        until(lambda made=made: state(ec2, made) == "terminated")
+        ended(ec2, made)
         assert instance(ec2, made)["StateReason"] == {
             "Code": "Client.InternalError",
             "Message": "Client.InternalError: Client error on launch",
