@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imagepipe.cli.local_accounts import account, accounts
 from imagepipe.errors import LocalCloudError
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 def local(context: click.Context, root: Path | None) -> None:
     """The cloud on this computer: EC2 and S3 on 127.0.0.1, with instances that boot."""
     context.obj = root
+
+
+local.add_command(accounts)
+local.add_command(account)
 
 
 def open_store(root: Path | None) -> Store:

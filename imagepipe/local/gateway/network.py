@@ -50,9 +50,12 @@ class Network:
             raise Refused("AuthFailure", f"Credential should be scoped to a valid region, not '{region}'.", status=401)
         with self._elsewhere.lock:
             backends = self._elsewhere.backend("ec2", account, region)
-            if not getattr(backends, "imagepipe_settled", False):
+            done = int(getattr(backends, "imagepipe_settled", 0))
+            if done < 1:
                 _lay_out(backends)
-                backends.imagepipe_settled = True
+            if done < 2:  # stores of imagepipe 0.1.0's beginnings have no way out
+                _give_way_out(backends)
+                backends.imagepipe_settled = 2
                 self._elsewhere.save("ec2", account, region)
 
     def vpc_ids(self, account: str, region: str) -> list[str]:
@@ -189,6 +192,17 @@ def _lay_out(ec2: Any) -> None:
     ec2.default_vpc = vpc
     for zone in ec2.describe_availability_zones():
         ec2.create_default_subnet(zone.name)
+
+
+def _give_way_out(ec2: Any) -> None:
+    """The default VPC's main route table leads to an internet gateway (VPC user guide, "Default VPC components")."""
+    vpc = ec2.get_default_vpc()
+    if vpc is None:
+        return
+    [main] = ec2.describe_route_tables(filters={"vpc-id": [vpc.id], "association.main": ["true"]})
+    gateway = ec2.create_internet_gateway()
+    ec2.attach_internet_gateway(gateway.id, vpc.id)
+    ec2.create_route(main.id, "0.0.0.0/0", gateway_id=gateway.id)
 
 
 def _true(value: object) -> bool:

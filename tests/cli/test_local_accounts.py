@@ -1,0 +1,66 @@
+"""Other accounts of the local cloud, from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from imagepipe.cli.local import local
+from imagepipe.errors import LocalCloudError
+from imagepipe.local import control
+from imagepipe.local.control import LocalCloud
+from tests.local.gateway.harness import ACCOUNT, KEY_ID, OTHER_ACCOUNT, SECRET, Cloud
+
+UNIT = "arn:aws:organizations::111122223333:ou/o-a1b2c3d4e5/ou-f6g7-h8i9j0k1"
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    cloud = Cloud(root=tmp_path)
+    cloud.start()
+
+    @contextmanager
+    def connect(*_: Any, **__: Any) -> Iterator[LocalCloud]:
+        yield LocalCloud(cloud.endpoint, KEY_ID, SECRET, "us-east-1")
+
+    monkeypatch.setattr(control, "connect", connect)
+    yield cloud
+    cloud.stop()
+
+
+def run(cloud: Cloud, *words: str) -> Result:
+    return CliRunner().invoke(local, ["--store", str(cloud.root / "store"), *words])
+
+
+def test_an_account_is_made_listed_and_acted_as(cloud: Cloud) -> None:
+    made = run(cloud, "account", "add", "--member", UNIT).output.strip()
+    assert run(cloud, "accounts").output.splitlines() == [ACCOUNT, OTHER_ACCOUNT, f"{made}  {UNIT}"]
+    lines = run(cloud, "account", "env", made).output.splitlines()
+    exported = dict(line.removeprefix("export ").split("=", 1) for line in lines)
+    assert exported["AWS_ENDPOINT_URL"] == cloud.endpoint
+    keys = {"AccessKeyId": exported["AWS_ACCESS_KEY_ID"], "SecretAccessKey": exported["AWS_SECRET_ACCESS_KEY"]}
+    assert cloud.client("sts", keys=keys).get_caller_identity()["Account"] == made
+
+
+def test_the_stores_own_account_can_be_acted_as_and_put_into_a_unit(cloud: Cloud) -> None:
+    run(cloud, "account", "add", "--id", ACCOUNT, "--member", UNIT)
+    assert f"{ACCOUNT}  {UNIT}" in run(cloud, "accounts").output.splitlines()
+    assert f"export AWS_ACCESS_KEY_ID={KEY_ID}" in run(cloud, "account", "env", ACCOUNT).output
+
+
+def test_an_account_that_is_not_there_is_refused_with_what_to_do(cloud: Cloud) -> None:
+    result = run(cloud, "account", "env", "999988887777")
+    assert isinstance(result.exception, LocalCloudError)
+    assert "999988887777" in result.exception.message
+    assert "account add" in (result.exception.hint or "")
+
+
+def test_what_is_no_account_is_refused(cloud: Cloud) -> None:
+    result = run(cloud, "account", "add", "--id", "42")
+    assert isinstance(result.exception, LocalCloudError)
+    assert "twelve digits" in result.exception.message
