@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from imagepipe.local.gateway.actions import OWN
+from imagepipe.local.gateway.faults import Fault
 from tests.local.gateway.harness import (
     Cloud,
     available,
@@ -68,10 +70,25 @@ class Scene:
         return snapshot_of(self.ec2, self.stopped)
 
     @cached_property
+    def encrypted_snapshot(self) -> str:
+        mapping = {"DeviceName": "/dev/xvda", "Ebs": {"Encrypted": True}}
+        return snapshot_of(self.ec2, stopped(self.ec2, BlockDeviceMappings=[mapping]))
+
+    @cached_property
     def pending_snapshot(self) -> str:
         volume = root_volume(self.ec2, self.stopped)
         self.cloud.gateway._world.course.set_delay("snapshot", 60)
         return str(self.ec2.create_snapshot(VolumeId=volume)["SnapshotId"])
+
+    @cached_property
+    def spot_request(self) -> str:
+        made = launch(self.ec2, InstanceMarketOptions={"MarketType": "spot"})
+        found = self.ec2.describe_instances(InstanceIds=[made])["Reservations"][0]["Instances"][0]
+        return str(found["SpotInstanceRequestId"])
+
+    @cached_property
+    def kms_key(self) -> str:
+        return str(self.cloud.client("kms").create_key()["KeyMetadata"]["Arn"])
 
     @cached_property
     def image(self) -> str:
@@ -97,6 +114,15 @@ class Scene:
         made = self.ec2.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
         until(lambda: self.ec2.describe_volumes(VolumeIds=[made])["Volumes"][0]["State"] == "available")
         return str(made)
+
+    @cached_property
+    def spare_volume(self) -> str:
+        return volume_beside(self.ec2, self.stopped)
+
+    @cached_property
+    def opened_group(self) -> str:
+        self.opened(**tcp(22))
+        return self.group
 
     def mapped(self, **ebs: Any) -> str:
         return launch(self.ec2, BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": ebs}])
@@ -347,8 +373,80 @@ CASES: dict[str, tuple[str, Case]] = {
     "throughput of a gp2": ("InvalidParameterCombination", lambda s: s.mapped(VolumeType="gp2", Throughput=125)),
     "too much throughput": ("InvalidParameterValue", lambda s: s.mapped(VolumeType="gp3", Throughput=9999)),
     "volume too large": ("InvalidParameterValue", lambda s: s.mapped(VolumeType="gp2", VolumeSize=20000)),
+    "one device twice": (
+        "InvalidBlockDeviceMapping",
+        lambda s: launch(s.ec2, BlockDeviceMappings=[{"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 1}}] * 2),
+    ),
+    "instance store volume that is none": (
+        "InvalidParameterValue",
+        lambda s: s.device(DeviceName="/dev/sdf", VirtualName="ephemeral24"),
+    ),
+    "an encrypted snapshot's volume unencrypted": (
+        "InvalidBlockDeviceMapping",
+        lambda s: launch(
+            s.ec2,
+            ImageId=available(s.ec2, register(s.ec2, s.encrypted_snapshot, "secret")),
+            BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"Encrypted": False}}],
+        ),
+    ),
     "key without encryption": ("InvalidParameterDependency", lambda s: s.mapped(KmsKeyId="alias/x")),
+    # what an account has set
+    "image made public while that is blocked": (
+        "OperationNotPermitted",
+        lambda s: s.ec2.modify_image_attribute(ImageId=s.image, LaunchPermission={"Add": [{"Group": "all"}]}),
+    ),
+    "block public access of a kind that is none": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.enable_image_block_public_access(ImageBlockPublicAccessState="unblocked"),
+    ),
+    "snapshot block public access of a kind that is none": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.enable_snapshot_block_public_access(State="unblocked"),
+    ),
+    "default key that is none": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.modify_ebs_default_kms_key_id(KmsKeyId="alias/nobodys"),
+    ),
+    "snapshot of the default key shared": (
+        "OperationNotPermitted",
+        lambda s: s.ec2.modify_snapshot_attribute(
+            SnapshotId=s.encrypted_snapshot, CreateVolumePermission={"Add": [{"UserId": "111122223333"}]}
+        ),
+    ),
+    "image of the default key shared": (
+        "InvalidParameter",
+        lambda s: s.ec2.modify_image_attribute(
+            ImageId=available(s.ec2, register(s.ec2, s.encrypted_snapshot, "secret")),
+            LaunchPermission={"Add": [{"UserId": "111122223333"}]},
+        ),
+    ),
+    "image shared with half an account": (
+        "InvalidAMIAttributeItemValue",
+        lambda s: s.ec2.modify_image_attribute(ImageId=s.image, LaunchPermission={"Add": [{"UserId": "1111"}]}),
+    ),
+    "image shared with an organization that is none": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.modify_image_attribute(
+            ImageId=s.image, LaunchPermission={"Add": [{"OrganizationArn": "o-a1b2c3d4e5"}]}
+        ),
+    ),
+    "billing registered": (
+        "AuthFailure",
+        lambda s: register(s.ec2, s.snapshot, "web-1", BillingProducts=["bp-6ba54002"]),
+    ),
     # instances
+    "stopping a one-time spot instance": (
+        "UnsupportedOperation",
+        lambda s: s.ec2.stop_instances(InstanceIds=[running(s.ec2, InstanceMarketOptions={"MarketType": "spot"})]),
+    ),
+    "a market that is none": (
+        "InvalidParameterValue",
+        lambda s: launch(s.ec2, InstanceMarketOptions={"MarketType": "flea"}),
+    ),
+    "a spot price too low": (
+        "SpotMaxPriceTooLow",
+        lambda s: launch(s.ec2, InstanceMarketOptions={"MarketType": "spot", "SpotOptions": {"MaxPrice": "0.0001"}}),
+    ),
     "unknown instance id": (
         "InvalidInstanceID.NotFound",
         lambda s: s.ec2.describe_instances(InstanceIds=[f"i-{UNKNOWN}"]),
@@ -566,3 +664,128 @@ def test_a_refused_request_changes_nothing(cloud: Cloud, ec2: Any) -> None:
             launch(ec2, ClientToken="once", InstanceType=kind)
     until(lambda: len(cloud.driver.machines) == 1)
     assert len(ec2.describe_volumes()["Volumes"]) == 1
+
+
+DRY: dict[str, Case] = {
+    "RunInstances": lambda s: s.ec2.run_instances(
+        ImageId=s.base, MinCount=1, MaxCount=1, InstanceType="t3.small", DryRun=True
+    ),
+    "StartInstances": lambda s: s.ec2.start_instances(InstanceIds=[s.stopped], DryRun=True),
+    "StopInstances": lambda s: s.ec2.stop_instances(InstanceIds=[s.running], DryRun=True),
+    "RebootInstances": lambda s: s.ec2.reboot_instances(InstanceIds=[s.running], DryRun=True),
+    "TerminateInstances": lambda s: s.ec2.terminate_instances(InstanceIds=[s.running], DryRun=True),
+    "ModifyInstanceAttribute": lambda s: s.ec2.modify_instance_attribute(
+        InstanceId=s.running, DisableApiTermination={"Value": True}, DryRun=True
+    ),
+    "CancelSpotInstanceRequests": lambda s: s.ec2.cancel_spot_instance_requests(
+        SpotInstanceRequestIds=[s.spot_request], DryRun=True
+    ),
+    "CreateVolume": lambda s: s.ec2.create_volume(AvailabilityZone="us-east-1a", Size=1, DryRun=True),
+    "DeleteVolume": lambda s: s.ec2.delete_volume(VolumeId=s.volume, DryRun=True),
+    "AttachVolume": lambda s: s.ec2.attach_volume(
+        VolumeId=s.spare_volume, InstanceId=s.stopped, Device="/dev/sdf", DryRun=True
+    ),
+    "DetachVolume": lambda s: s.ec2.detach_volume(VolumeId=root_volume(s.ec2, s.stopped), DryRun=True),
+    "CreateSnapshot": lambda s: s.ec2.create_snapshot(VolumeId=s.volume, DryRun=True),
+    "CreateSnapshots": lambda s: s.ec2.create_snapshots(InstanceSpecification={"InstanceId": s.running}, DryRun=True),
+    "CopySnapshot": lambda s: s.ec2.copy_snapshot(SourceRegion="us-east-1", SourceSnapshotId=s.snapshot, DryRun=True),
+    "DeleteSnapshot": lambda s: s.ec2.delete_snapshot(SnapshotId=s.snapshot, DryRun=True),
+    "ModifySnapshotAttribute": lambda s: s.ec2.modify_snapshot_attribute(
+        SnapshotId=s.snapshot, CreateVolumePermission={"Add": [{"UserId": "111122223333"}]}, DryRun=True
+    ),
+    "ResetSnapshotAttribute": lambda s: s.ec2.reset_snapshot_attribute(
+        SnapshotId=s.snapshot, Attribute="createVolumePermission", DryRun=True
+    ),
+    "RegisterImage": lambda s: register(s.ec2, s.snapshot, "web-1", DryRun=True),
+    "CreateImage": lambda s: s.ec2.create_image(InstanceId=s.running, Name="web-1", DryRun=True),
+    "CopyImage": lambda s: s.ec2.copy_image(
+        SourceRegion="us-east-1", SourceImageId=s.image, Name="web-2", Encrypted=True, DryRun=True
+    ),
+    "DeregisterImage": lambda s: s.ec2.deregister_image(ImageId=s.image, DryRun=True),
+    "ModifyImageAttribute": lambda s: s.ec2.modify_image_attribute(
+        ImageId=s.image, LaunchPermission={"Add": [{"UserId": "111122223333"}]}, DryRun=True
+    ),
+    "ResetImageAttribute": lambda s: s.ec2.reset_image_attribute(
+        ImageId=s.image, Attribute="launchPermission", DryRun=True
+    ),
+    "EnableImageDeprecation": lambda s: s.ec2.enable_image_deprecation(
+        ImageId=s.image, DeprecateAt="2035-01-01T00:00:00Z", DryRun=True
+    ),
+    "DisableImageDeprecation": lambda s: s.ec2.disable_image_deprecation(ImageId=s.image, DryRun=True),
+    "EnableImageDeregistrationProtection": lambda s: s.ec2.enable_image_deregistration_protection(
+        ImageId=s.image, DryRun=True
+    ),
+    "DisableImageDeregistrationProtection": lambda s: s.ec2.disable_image_deregistration_protection(
+        ImageId=s.image, DryRun=True
+    ),
+    "EnableImageBlockPublicAccess": lambda s: s.ec2.enable_image_block_public_access(
+        ImageBlockPublicAccessState="block-new-sharing", DryRun=True
+    ),
+    "DisableImageBlockPublicAccess": lambda s: s.ec2.disable_image_block_public_access(DryRun=True),
+    "EnableSnapshotBlockPublicAccess": lambda s: s.ec2.enable_snapshot_block_public_access(
+        State="block-all-sharing", DryRun=True
+    ),
+    "DisableSnapshotBlockPublicAccess": lambda s: s.ec2.disable_snapshot_block_public_access(DryRun=True),
+    "EnableEbsEncryptionByDefault": lambda s: s.ec2.enable_ebs_encryption_by_default(DryRun=True),
+    "DisableEbsEncryptionByDefault": lambda s: s.ec2.disable_ebs_encryption_by_default(DryRun=True),
+    "ModifyEbsDefaultKmsKeyId": lambda s: s.ec2.modify_ebs_default_kms_key_id(KmsKeyId=s.kms_key, DryRun=True),
+    "ResetEbsDefaultKmsKeyId": lambda s: s.ec2.reset_ebs_default_kms_key_id(DryRun=True),
+    "CreateKeyPair": lambda s: s.ec2.create_key_pair(KeyName="key", KeyType="ed25519", DryRun=True),
+    "ImportKeyPair": lambda s: s.ec2.import_key_pair(
+        KeyName="key",
+        PublicKeyMaterial=b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f x",
+        DryRun=True,
+    ),
+    "DeleteKeyPair": lambda s: s.ec2.delete_key_pair(KeyName="key", DryRun=True),
+    "CreateSecurityGroup": lambda s: s.ec2.create_security_group(GroupName="x", Description="x", DryRun=True),
+    "DeleteSecurityGroup": lambda s: s.ec2.delete_security_group(GroupId=s.group, DryRun=True),
+    "AuthorizeSecurityGroupIngress": lambda s: s.ec2.authorize_security_group_ingress(
+        GroupId=s.group, IpPermissions=[tcp(22)], DryRun=True
+    ),
+    "AuthorizeSecurityGroupEgress": lambda s: s.ec2.authorize_security_group_egress(
+        GroupId=s.group, IpPermissions=[tcp(22)], DryRun=True
+    ),
+    "RevokeSecurityGroupIngress": lambda s: s.ec2.revoke_security_group_ingress(
+        GroupId=s.opened_group, IpPermissions=[tcp(22)], DryRun=True
+    ),
+    "RevokeSecurityGroupEgress": lambda s: s.ec2.revoke_security_group_egress(
+        GroupId=s.group,
+        IpPermissions=[{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}],
+        DryRun=True,
+    ),
+    "CreateTags": lambda s: s.ec2.create_tags(Resources=[s.image], Tags=[{"Key": "x", "Value": "y"}], DryRun=True),
+    "DeleteTags": lambda s: s.ec2.delete_tags(Resources=[s.image], Tags=[{"Key": "x"}], DryRun=True),
+}
+
+
+def test_every_action_that_changes_something_has_a_dry_run_here() -> None:
+    assert set(DRY) == {name for name in OWN if not name.startswith(("Describe", "Get"))}
+
+
+@pytest.mark.parametrize("action", DRY)
+def test_a_dry_run_says_what_it_would_do_and_leaves_all_as_it_was(action: str, cloud: Cloud) -> None:
+    scene = Scene(cloud)
+    ledger = cloud.gateway._world.ledger
+    before: dict[str, int] = {}
+
+    def rows() -> dict[str, int]:
+        return {type(row).__name__ + row.id: hash(repr(row)) for table in ledger._tables.values() for row in table}
+
+    def act_twice() -> None:
+        with refused("DryRunOperation"):  # once to make what the case needs, once to look
+            DRY[action](scene)
+        before.update(rows())
+        DRY[action](scene)
+
+    with refused("DryRunOperation"):
+        act_twice()
+    assert rows() == before
+
+
+def test_a_dry_run_is_denied_to_who_may_not_do_it(cloud: Cloud) -> None:
+    scene = Scene(cloud)
+    cloud.gateway._world.faults.add(
+        Fault(effect="refuse", action="CreateSecurityGroup", code="UnauthorizedOperation", status=403)
+    )
+    with refused("UnauthorizedOperation"):
+        DRY["CreateSecurityGroup"](scene)
