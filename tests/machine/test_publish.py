@@ -1,0 +1,159 @@
+"""Nothing is published untested: the test stage, launch permissions and replacement, with instances that boot."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from imagepipe.local.gateway import remote
+from tests.machine.bakery import Bakery, until
+
+pytestmark = pytest.mark.machine
+
+SPEC = """\
+imagepipe: 1
+name: {name}
+source: {{ami: {{name: "debian-12-amd64-*", owners: ["136693071363"]}}}}
+launch: {{region: us-east-1, ssh: {{timeout: {timeout}}}}}
+provision:
+  - shell: {step}
+    sudo: true
+test:
+{tests}
+output: {{name: "{image}", on_name_taken: {taken}}}
+publish: {{regions: [us-west-2], share: {{accounts: [{share}]}}}}
+"""
+
+
+def _spec(
+    bakery: Bakery,
+    name: str,
+    tests: str,
+    *,
+    step: str = "echo one >/etc/stamp",
+    image: str = "",
+    taken: str = "fail",
+    share: str = "",
+    timeout: str = "60s",
+) -> Any:
+    text = SPEC.format(
+        name=name, tests=tests, step=step, image=image or f"{name}-{{{{ build.id }}}}", taken=taken, share=share,
+        timeout=timeout,
+    )  # fmt: skip
+    return bakery.write(f"{name}.yaml", text)
+
+
+def test_a_second_instance_of_the_new_image_runs_the_tests_and_is_given_back(bakery: Bakery) -> None:
+    before = bakery.inventory()
+    tests = "  - name: the stamp\n    shell: grep one /etc/stamp\n  - shell: test ! -e /run/imagepipe"
+    baked = bakery.build(_spec(bakery, "tested", tests), "--junit", "tests.xml")
+    assert set(baked.images) == {"us-east-1", "us-west-2"}
+    launched = [r["id"] for r in bakery.journal() if r["type"] == "bound" and r["id"].startswith("i-")]
+    assert len(launched) == 2
+    assert bakery.inventory()["us-east-1 instances"] == before["us-east-1 instances"]
+    kinds = [r["kind"] for r in bakery.journal() if r["type"] == "intended"]
+    assert kinds.count("key-pair") == 2, "a fresh key for the test instance"
+    suite = ET.parse(bakery.folder / "tests.xml").getroot()[0]
+    assert [case.get("name") for case in suite] == ["boot the new image", "the stamp", "test ! -e /run/imagepipe"]
+    assert (suite.get("failures"), suite.get("skipped")) == ("0", "0")
+
+
+def test_a_failed_test_publishes_nothing_and_gives_the_image_back(bakery: Bakery) -> None:
+    before = bakery.inventory()
+    tests = "  - name: not so\n    shell: grep two /etc/stamp\n  - shell: 'true'"
+    failed = bakery("build", str(_spec(bakery, "failing", tests)), "--local", "--junit", "tests.xml")
+    assert failed.code == 7
+    assert "error: test-1: step 'not so'" in failed.err
+    stages = {event.get("stage") for event in bakery.events() if event["event"] == "StageStarted"}
+    assert not {"copy-us-west-2", "keep"} & stages
+    assert bakery.inventory() == before
+    suite = ET.parse(bakery.folder / "tests.xml").getroot()[0]
+    assert (suite.get("failures"), suite.get("skipped")) == ("1", "1")
+
+
+def test_a_test_that_hangs_ends_at_its_timeout(bakery: Bakery) -> None:
+    before = bakery.inventory()
+    tests = "  - name: sleepy\n    shell: sleep 600\n    timeout: 2s"
+    failed = bakery("build", str(_spec(bakery, "hanging", tests)), "--local")
+    assert failed.code == 7
+    assert "step 'sleepy'" in failed.err
+    assert "not done within 2 s" in failed.err
+    assert bakery.inventory() == before
+
+
+def test_an_image_that_does_not_boot_shows_the_last_lines_of_its_console(bakery: Bakery) -> None:
+    before = bakery.inventory()
+    step = "systemctl mask --quiet ssh.service ssh.socket"
+    spec = _spec(bakery, "deaf", "  - shell: 'true'", step=step, timeout="8s")
+    failed = bakery("build", str(spec), "--local", "--junit", "tests.xml")
+    assert failed.code == 6, failed.err
+    assert "the new image does not come up" in failed.err
+    assert "within 8 s (launch.ssh.timeout)" in failed.err
+    console = failed.err.partition("console:\n")[2]
+    assert "cloud-init" in console.lower() or "login:" in console, failed.err
+    assert "status checks: system" in failed.err
+    assert bakery.inventory() == before
+    suite = ET.parse(bakery.folder / "tests.xml").getroot()[0]
+    assert suite[0].find("failure") is not None, "the boot is the first case"
+
+
+def _as(bakery: Bakery, other: Any, region: str) -> Any:
+    return boto3.client(
+        "ec2",
+        region_name=region,
+        endpoint_url=bakery.cloud.endpoint_url,
+        aws_access_key_id=other.access_key_id,
+        aws_secret_access_key=other.secret_access_key,
+    )
+
+
+def test_a_second_account_can_describe_and_launch_what_is_shared_with_it_and_nothing_else(bakery: Bakery) -> None:
+    other = remote.add_account(bakery.cloud)
+    shared = bakery.build(_spec(bakery, "shared", "  - shell: 'true'", share=f'"{other.id}"')).images
+    unshared = bakery.build(_spec(bakery, "unshared", "  - shell: 'true'")).images
+    for region in ("us-east-1", "us-west-2"):
+        theirs = _as(bakery, other, region)
+        [seen] = theirs.describe_images(ImageIds=[shared[region]])["Images"]
+        assert seen["OwnerId"] != other.id
+        with pytest.raises(ClientError, match=r"InvalidAMIID\.NotFound"):
+            theirs.describe_images(ImageIds=[unshared[region]])
+        with pytest.raises(ClientError, match=r"InvalidAMIID\.NotFound"):
+            theirs.run_instances(ImageId=unshared[region], InstanceType="t3.small", MinCount=1, MaxCount=1)
+    theirs = _as(bakery, other, "us-west-2")
+    launched = theirs.run_instances(ImageId=shared["us-west-2"], InstanceType="t3.small", MinCount=1, MaxCount=1)
+    id = launched["Instances"][0]["InstanceId"]
+    try:
+        until(lambda: _runs(theirs, id), "their instance of our image runs")
+    finally:
+        theirs.terminate_instances(InstanceIds=[id])
+        until(lambda: _runs(theirs, id, "terminated"), "it is gone")
+
+
+def _runs(ec2: Any, id: str, state: str = "running") -> bool | None:
+    [row] = ec2.describe_instances(InstanceIds=[id])["Reservations"]
+    return True if row["Instances"][0]["State"]["Name"] == state else None
+
+
+def test_replace_bakes_tests_and_copies_first_and_only_then_retires_the_old_image(bakery: Bakery) -> None:
+    first = bakery.build(_spec(bakery, "again", "  - shell: 'true'", image="always-this", taken="replace")).images
+    wrong = _spec(bakery, "again", "  - shell: 'false'", image="always-this", taken="replace")
+    assert bakery("build", str(wrong), "--local").code == 7
+    images = bakery.client().describe_images(Owners=["self"], Filters=[{"Name": "name", "Values": ["always-this"]}])
+    assert [image["ImageId"] for image in images["Images"]] == [first["us-east-1"]], "a failed build replaces nothing"
+
+    step = "echo two >/etc/stamp"
+    right = _spec(bakery, "again", "  - shell: grep two /etc/stamp", step=step, image="always-this", taken="replace")
+    second = bakery.build(right).images
+    for region in ("us-east-1", "us-west-2"):
+        ec2 = bakery.client(region=region)
+        found = ec2.describe_images(Owners=["self"])["Images"]
+        names = {image["ImageId"]: image["Name"] for image in found}
+        assert names.get(second[region]) == "always-this"
+        assert first[region] not in names
+        assert not [name for name in names.values() if name.startswith("always-this-")], "the name of its own is gone"
+    with bakery.instance(second["us-west-2"], "us-west-2") as booted:
+        assert booted.sh("cat /etc/stamp") == "two"
