@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from imagepipe.local.gateway import (
+    checks,
     defaults,
     groups,
     image_attributes,
@@ -30,9 +31,9 @@ Action = Callable[[World, Call], Mapping[str, Any]]
 OWN: Mapping[str, Action] = {
     "RunInstances": launching.run_instances,
     "DescribeInstances": instances.describe_instances,
-    "DescribeInstanceStatus": instances.describe_instance_status,
+    "DescribeInstanceStatus": checks.describe_instance_status,
     "DescribeInstanceAttribute": instances.describe_instance_attribute,
-    "GetConsoleOutput": instances.get_console_output,
+    "GetConsoleOutput": checks.get_console_output,
     "ModifyInstanceAttribute": lifecycle.modify_instance_attribute,
     "DescribeSpotInstanceRequests": spot.describe_spot_instance_requests,
     "CancelSpotInstanceRequests": spot.cancel_spot_instance_requests,

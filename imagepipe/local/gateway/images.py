@@ -21,7 +21,6 @@ from imagepipe.local.gateway.refusal import Refused
 from imagepipe.local.gateway.wire import Call
 from imagepipe.local.gateway.world import World
 
-
 GETTERS: Mapping[str, Getter] = {
     "architecture": lambda row: row.architecture,
     "block-device-mapping.delete-on-termination": lambda row: [d.delete_on_termination for d in row.mappings],

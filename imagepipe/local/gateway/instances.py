@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -91,7 +90,8 @@ def visible(world: World, call: Call) -> list[Instance]:
     return rows
 
 
-def _chosen(world: World, call: Call) -> list[Instance]:
+def chosen(world: World, call: Call) -> list[Instance]:
+    """The caller's instances that the request names, or all."""
     rows = visible(world, call)
     if call.params.get("InstanceIds"):
         wanted = {found.id for found in lookup.instances(world, call, call.params["InstanceIds"])}
@@ -102,7 +102,7 @@ def _chosen(world: World, call: Call) -> list[Instance]:
 def describe_instances(world: World, call: Call) -> Mapping[str, Any]:
     getters = dict(GETTERS)
     getters["instance.group-name"] = lambda row: [group["GroupName"] for group in _groups(world, row)]
-    rows = filters.select(_chosen(world, call), call.filters(), getters)
+    rows = filters.select(chosen(world, call), call.filters(), getters)
     shown, token = filters.page(rows, call.params, ids="InstanceIds")
     by_reservation: dict[str, list[Instance]] = {}
     for row in shown:
@@ -238,40 +238,6 @@ def _interface(world: World, instance: Instance, address: str | None) -> dict[st
         "MacAddress": "02:" + ":".join(instance.interface_id[-10:][i : i + 2] for i in range(0, 10, 2)),
         "Description": "",
         "Ipv6Addresses": [],
-    }
-
-
-def describe_instance_status(world: World, call: Call) -> Mapping[str, Any]:
-    rows = _chosen(world, call)
-    if not call.params.get("IncludeAllInstances"):
-        rows = [row for row in rows if row.state == "running"]
-    rows = filters.select(rows, call.filters(), GETTERS)
-    shown, token = filters.page(rows, call.params, ids="InstanceIds")
-    return {"InstanceStatuses": [_status(world, row) for row in shown], "NextToken": token}
-
-
-def _status(world: World, row: Instance) -> dict[str, Any]:
-    """Both checks say the same: whether there is a machine."""
-    word, details = "not-applicable", []
-    if row.state == "running":
-        is_well = not row.is_impaired and row.id in world.driver.running()
-        word = "ok" if is_well else "impaired"
-        details = [{"Name": "reachability", "Status": "passed" if is_well else "failed"}]
-    return {
-        "InstanceId": row.id,
-        "AvailabilityZone": row.zone,
-        "InstanceState": state_of(row.state),
-        "InstanceStatus": {"Status": word, "Details": details},
-        "SystemStatus": {"Status": word, "Details": details},
-    }
-
-
-def get_console_output(world: World, call: Call) -> Mapping[str, Any]:
-    instance = lookup.instance(world, call, call.text("InstanceId"))
-    return {
-        "InstanceId": instance.id,
-        "Output": base64.b64encode(world.driver.console(instance.id)).decode(),
-        "Timestamp": world.clock.now(),
     }
 
 

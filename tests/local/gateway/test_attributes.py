@@ -111,3 +111,29 @@ def test_metadata_options_are_kept_and_described(cloud: Cloud, ec2: Any) -> None
     described = instance(cloud.client(), made)["MetadataOptions"]
     assert {name: described[name] for name in options} == options
     assert described["InstanceMetadataTags"] == "enabled"
+
+
+@pytest.mark.parametrize("by", ["Name", "Arn"])
+def test_an_instance_profile_that_is_there_is_the_instances(cloud: Cloud, by: str) -> None:
+    profile = cloud.client("iam").create_instance_profile(InstanceProfileName="baker")["InstanceProfile"]
+    cloud.restart()
+    ec2 = cloud.client()
+    given = profile["InstanceProfileName"] if by == "Name" else profile["Arn"]
+    made = launch(ec2, IamInstanceProfile={by: given})
+    assert instance(ec2, made)["IamInstanceProfile"]["Arn"] == profile["Arn"]
+    with refused("InvalidParameterValue"):
+        launch(cloud.client(other=True), IamInstanceProfile={by: given})
+
+
+def test_an_interface_says_where_and_whether_in_public(ec2: Any) -> None:
+    subnet = ec2.describe_subnets()["Subnets"][1]["SubnetId"]
+    group = ec2.create_security_group(GroupName="web", Description="web")["GroupId"]
+    made = running(
+        ec2,
+        NetworkInterfaces=[
+            {"DeviceIndex": 0, "SubnetId": subnet, "Groups": [group], "AssociatePublicIpAddress": False}
+        ],
+    )
+    found = instance(ec2, made)
+    assert (found["SubnetId"], found["SecurityGroups"][0]["GroupId"]) == (subnet, group)
+    assert "PublicIpAddress" not in found

@@ -82,7 +82,7 @@ class Scene:
 
     @cached_property
     def spot_request(self) -> str:
-        made = launch(self.ec2, InstanceMarketOptions={"MarketType": "spot"})
+        made = running(self.ec2, InstanceMarketOptions={"MarketType": "spot"})
         found = self.ec2.describe_instances(InstanceIds=[made])["Reservations"][0]["Instances"][0]
         return str(found["SpotInstanceRequestId"])
 
