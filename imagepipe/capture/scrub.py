@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from importlib.resources import files
 
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.communicator.shell import Script, run_script
-from imagepipe.communicator.ssh import Connection, Connections, Watch, public_key
+from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Watch, public_key
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CommandFailed
 from imagepipe.values import Reachable, Sealed
@@ -16,7 +17,8 @@ SCRUB_SECONDS = 300
 RECONNECT_SECONDS = 300
 SCRIPT = "scrub.sh"
 FREEZE = "freeze.sh"
-FREEZE_SECONDS = 20
+FROZEN = "frozen"
+FROZEN_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -30,39 +32,39 @@ class Scrub(Stage[Sealed]):
     def run(self, ctx: Context) -> Sealed:
         machine = ctx[self.machine]
         said: list[str] = []
+        freezes = machine.instance.spot
+        if freezes:
+            ctx.say("a spot instance cannot be stopped: its file systems are frozen for the capture")
+        connection = self._connection(ctx, machine)
 
         def on_line(_: object, text: str) -> None:
             said.append(text)
+            if freezes and text == FROZEN:
+                # From here on anything may hang that wants to write, the end of the command among it.
+                timer = threading.Timer(FROZEN_SECONDS, connection.close)
+                timer.daemon = True
+                timer.start()
 
-        script = Script(script_text(), args=(public_key(machine.endpoint),), sudo=True, interpreter="sh")
+        # One script: after the scrub nobody may use sudo any more.
+        text = script_text() + (_text(FREEZE) if freezes else "")
+        script = Script(text, args=(public_key(machine.endpoint),), sudo=True, interpreter="sh")
+        code: int | None = None
         with ctx.span("command"):
             watch = Watch(on_line, ctx.deadline(SCRUB_SECONDS), ctx.cancel)
-            result = run_script(self._connection(ctx, machine), script, watch)
-        if result.code == 0 and machine.instance.spot:
-            self._freeze(ctx, machine)
+            try:
+                code = run_script(connection, script, watch).code
+            except Disconnected:
+                if FROZEN not in said:
+                    raise
         self.connections.drop(machine.endpoint)
-        if result.code != 0:
+        if code != 0 and FROZEN not in said:
             raise CommandFailed(
-                f"scrubbing {machine.instance.id}: {'; '.join(said) or 'no reason given'} (exit {result.code})",
-                code=result.code,
-                hint="the user that logs in needs sudo without a password",
+                f"scrubbing {machine.instance.id}: {'; '.join(said) or 'no reason given'} (exit {code})",
+                code=code,
+                hint="the user that logs in needs sudo without a password"
+                + ("; the image needs fsfreeze, for a spot instance" if freezes else ""),
             )
         return Sealed(machine.instance)
-
-    def _freeze(self, ctx: Context, machine: Reachable) -> None:
-        """EC2 does not stop a spot instance, and nobody can log in after this: its disks stand still from here on."""
-        ctx.say("a spot instance cannot be stopped: its file systems are frozen for the capture")
-        said: list[str] = []
-        script = Script(_text(FREEZE), sudo=True, interpreter="sh")
-        watch = Watch(lambda _, text: said.append(text), ctx.deadline(FREEZE_SECONDS), ctx.cancel)
-        result = run_script(self._connection(ctx, machine), script, watch)
-        # Once it is frozen, anything may hang that wants to write, the end of the command among it.
-        if "frozen" not in said:
-            raise CommandFailed(
-                f"freezing the disks of {machine.instance.id}: {'; '.join(said) or 'no reason given'}",
-                code=result.code,
-                hint="launch.spot: false, for an image without fsfreeze",
-            )
 
     def _connection(self, ctx: Context, machine: Reachable) -> Connection:
         """The last step may have ended the connection, or rebooted the machine."""

@@ -48,4 +48,4 @@ for host_key in /etc/ssh/ssh_host_*_key; do
   if [ -e "$host_key" ]; then echo "a host key is still there: $host_key" >&2; fail=1; fi
 done
 if grep -rqs "PRIVATE KEY" /var/lib/cloud; then echo "cloud-init still has a private key" >&2; fail=1; fi
-exit $fail
+[ $fail = 0 ] || exit 1

@@ -74,6 +74,7 @@ def opened(chosen: Chosen, *, region: str | None, clock: Clock) -> Iterator[Regi
     if chosen.local is None:
         session = Session(Access(chosen.profile, chosen.endpoint_url, region, role=chosen.role))
         session.check_credentials()
+        _check_role(chosen, session)
         yield Regions(session, clock)
         return
     # The local cloud's libraries take their time to load; whoever builds on AWS need not have them.
@@ -89,7 +90,23 @@ def opened(chosen: Chosen, *, region: str | None, clock: Clock) -> Iterator[Regi
             secret_access_key=cloud.secret_access_key,
             role=chosen.role,
         )
-        yield Regions(Session(access), clock)
+        session = Session(access)
+        _check_role(chosen, session)
+        yield Regions(session, clock)
+
+
+def _check_role(chosen: Chosen, session: Session) -> None:
+    """Raise CloudError now where a role cannot be assumed, and not from the first stages of a run."""
+    if chosen.role is None:
+        return
+    try:
+        session.account()
+    except CloudError as error:
+        raise CloudError(
+            f"assuming {chosen.role}: {error}",
+            code=error.code,
+            hint="is there such a role, does its trust policy name us, and may we sts:AssumeRole it?",
+        ) from error
 
 
 ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[A-Za-z0-9+=,.@_/-]+")

@@ -19,10 +19,19 @@ FREEZE_SECONDS = 30
 HOLD = """
 thaw() { while [ $# -gt 0 ]; do fsfreeze -u "$1"; shift; done; }
 trap '' INT TERM HUP
-done=0
-for where; do
-  fsfreeze -f "$where" || { [ $done = 0 ] || thaw "$@" 2>/dev/null; exit 1; }
-  done=1
+left=$#
+while [ $left -gt 0 ]; do
+  where=$1; shift; left=$((left - 1))
+  if said=$(LC_ALL=C fsfreeze -f "$where" 2>&1); then
+    set -- "$@" "$where"
+  else
+    # Busy: the machine has frozen it by itself, and thaws it by itself.
+    case $said in *busy*) continue ;; esac
+    echo "$said" >&2
+    while [ $left -gt 0 ]; do shift; left=$((left - 1)); done
+    thaw "$@" 2>/dev/null
+    exit 1
+  fi
 done
 echo frozen
 read -r word
