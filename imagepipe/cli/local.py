@@ -15,7 +15,9 @@ from imagepipe.cli.local_accounts import account, accounts
 from imagepipe.errors import LocalCloudError
 
 if TYPE_CHECKING:
+    from imagepipe.cloud.session import Session
     from imagepipe.local.control import LocalCloud
+    from imagepipe.local.gateway.remote import Account
     from imagepipe.local.serving import Serving
     from imagepipe.local.store import Store
 
@@ -169,18 +171,23 @@ def _say_how(store: Store, serving: Serving, env_only: bool) -> None:
     sys.stdout.flush()
 
 
-def _clients(cloud: LocalCloud) -> Iterator[tuple[str, Any]]:
-    """A client of EC2 for every region."""
+def _session(cloud: LocalCloud, caller: LocalCloud | Account) -> Session:
+    """boto3's way to the cloud, as one of its accounts."""
     from imagepipe.cloud.session import Access, Session
 
-    session = Session(
+    return Session(
         Access(
             endpoint_url=cloud.endpoint_url,
             region=cloud.region,
-            access_key_id=cloud.access_key_id,
-            secret_access_key=cloud.secret_access_key,
+            access_key_id=caller.access_key_id,
+            secret_access_key=caller.secret_access_key,
         )
     )
+
+
+def _clients(cloud: LocalCloud) -> Iterator[tuple[str, Any]]:
+    """A client of EC2 for every region."""
+    session = _session(cloud, cloud)
     regions = session.client("ec2", cloud.region).describe_regions()["Regions"]
     for region in sorted(each["RegionName"] for each in regions):
         yield region, session.client("ec2", region)
@@ -188,24 +195,29 @@ def _clients(cloud: LocalCloud) -> Iterator[tuple[str, Any]]:
 
 def _image_rows(cloud: LocalCloud) -> Iterator[tuple[str, ...]]:
     from imagepipe.cloud.translate import doing
-    from imagepipe.local.store import ACCOUNT_ID
+    from imagepipe.local.gateway import remote
 
+    ours = {account.id for account in remote.accounts(cloud)}
     yield ("REGION", "IMAGE", "STATE", "CREATED", "NAME")
     with doing("listing the local cloud's images"):
         for region, client in _clients(cloud):
             for image in client.describe_images()["Images"]:
                 row = (image["ImageId"], image["State"], image["CreationDate"], image["Name"])
-                if image["OwnerId"] == ACCOUNT_ID:
+                if image["OwnerId"] in ours:
                     yield (region, *row)
                 elif region == cloud.region:
                     yield (region, *row[:-1], f"{row[-1]} (in every region, under an id of its own)")
 
 
 def terminate_everything(cloud: LocalCloud) -> None:
+    """Terminate the instances of all accounts, in every region. Raises CloudError."""
     from imagepipe.cloud.translate import doing
+    from imagepipe.local.gateway import remote
 
+    callers = {each.id: each for each in remote.accounts(cloud)}
     with doing("terminating the local cloud's instances"):
-        for _, client in _clients(cloud):
+        for account_id, region in remote.places(cloud):
+            client = _session(cloud, callers[account_id]).client("ec2", region)
             found = [
                 instance["InstanceId"]
                 for reservation in client.describe_instances()["Reservations"]

@@ -10,11 +10,24 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from imagepipe.cli.local import local
+from imagepipe.cli.local import local, terminate_everything
 from imagepipe.errors import LocalCloudError
 from imagepipe.local import control
 from imagepipe.local.control import LocalCloud
-from tests.local.gateway.harness import ACCOUNT, KEY_ID, OTHER_ACCOUNT, SECRET, Cloud
+from tests.local.gateway.harness import (
+    ACCOUNT,
+    KEY_ID,
+    OTHER_ACCOUNT,
+    SECRET,
+    Cloud,
+    available,
+    register,
+    running,
+    snapshot_of,
+    state,
+    stopped,
+    until,
+)
 
 UNIT = "arn:aws:organizations::111122223333:ou/o-a1b2c3d4e5/ou-f6g7-h8i9j0k1"
 
@@ -64,3 +77,20 @@ def test_what_is_no_account_is_refused(cloud: Cloud) -> None:
     result = run(cloud, "account", "add", "--id", "42")
     assert isinstance(result.exception, LocalCloudError)
     assert "twelve digits" in result.exception.message
+
+
+def test_all_accounts_instances_end_where_everything_is_to_end(cloud: Cloud) -> None:
+    there = cloud.client(keys=cloud.added_account(), region="eu-west-1")
+    theirs, ours = running(there), running(cloud.client())
+    terminate_everything(LocalCloud(cloud.endpoint, KEY_ID, SECRET, "us-east-1"))
+    until(lambda: state(there, theirs) == state(cloud.client(), ours) == "terminated")
+
+
+def test_images_of_all_accounts_that_are_shared_are_listed_as_what_they_are(cloud: Cloud) -> None:
+    there = cloud.client(keys=cloud.added_account())
+    shared = register(there, snapshot_of(there, stopped(there)), "theirs")
+    there.modify_image_attribute(ImageId=available(there, shared), LaunchPermission={"Add": [{"UserId": ACCOUNT}]})
+    lines = run(cloud, "images").output.splitlines()
+    [line] = [line for line in lines if shared in line]
+    assert line.split()[-1] == "theirs"
+    assert sum("in every region" in line for line in lines) == 1

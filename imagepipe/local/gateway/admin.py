@@ -32,9 +32,10 @@ def answer(world: World, identity: Identity, request: Request) -> Answer:
     """What `/_imagepipe/…` does.
 
     clock: GET tells the cloud's time, POST {"advance": seconds} sets it forward. faults: GET, POST one fault or
-    a list, DELETE. delays: POST {"snapshot": seconds}. instances: GET counts them by state. accounts: GET lists them
-    with their keys, POST {"account": id, "memberships": [ARN of an organization or unit]} makes or changes one.
-    licences: POST {"image": id, "product_codes": […], "platform_details": …, "usage_operation": …}.
+    a list, DELETE. delays: POST {"snapshot": seconds}. instances: GET counts them by state. places: GET lists the
+    accounts and regions that have any. accounts: GET lists them with their keys, POST {"account": id, "memberships":
+    [ARN of an organization or unit]} makes or changes one. licences: POST {"image": id, "product_codes": […],
+    "platform_details": …, "usage_operation": …}.
     """
     name = request.path.removeprefix(PREFIX)
     if name == "accounts":
@@ -66,6 +67,9 @@ def answer(world: World, identity: Identity, request: Request) -> Answer:
         case ("POST", "licences"):
             licences.give(world, _body(request))
             return _json({})
+        case ("GET", "places"):
+            living = [row for row in world.ledger.instances if row.state not in ("shutting-down", "terminated")]
+            return _json(sorted({(row.account, row.region) for row in living}))
         case ("GET", "instances"):
             counts: dict[str, int] = {}
             for row in world.ledger.instances:

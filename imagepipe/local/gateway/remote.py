@@ -41,6 +41,11 @@ def add_account(cloud: LocalCloud, *memberships: str, account_id: str | None = N
     return _account(cloud, ask(cloud, "POST", "accounts", {"account": account_id, "memberships": memberships}))
 
 
+def places(cloud: LocalCloud) -> list[tuple[str, str]]:
+    """Account and region of all instances that have not ended. Raises LocalCloudError."""
+    return [(account, region) for account, region in ask(cloud, "GET", "places")]
+
+
 def _account(cloud: LocalCloud, row: Mapping[str, Any]) -> Account:
     is_first = row["account"] == ACCOUNT_ID
     return Account(
