@@ -12,7 +12,7 @@ from imagepipe.cloud.instances import LaunchRequest
 from imagepipe.cloud.translate import NO_CAPACITY
 from imagepipe.errors import CloudError, Problem, UsageError
 from imagepipe.launch.access import subnets_of
-from imagepipe.launch.machine import check_sizes, devices_of
+from imagepipe.launch.machine import check_root, devices_of
 from imagepipe.launch.source import FindSource, names_of
 from imagepipe.launch.user_data import user_data
 from imagepipe.pipeline import devices_wanted, source_wanted
@@ -68,6 +68,11 @@ class Preflight:
     def _add(self, path: Path, error: CloudError | UsageError) -> None:
         self.problems.append(self._one.problem(path, str(error), hint=error.hint))
 
+    def _add_once(self, path: Path, error: CloudError) -> None:
+        """What is wrong whatever the instance type is said of the first."""
+        if ".".join(map(str, path)) not in {problem.path for problem in self.problems}:
+            self._add(path, error)
+
     def _everywhere(self, spec: Spec) -> list[str]:
         return list(dict.fromkeys((self._region, *spec.publish.regions)))
 
@@ -81,7 +86,7 @@ class Preflight:
 
     def _volumes(self, spec: Spec, source: SourceImage) -> None:
         with self._at("launch", "volumes"):
-            check_sizes(devices_wanted(spec.launch.volumes), source)
+            check_root(devices_wanted(spec.launch.volumes), source)
 
     def _subnets(self, spec: Spec) -> tuple[tuple[str, ...], str | None]:
         """The ids of the subnets, and their VPC; what is wrong with one is said where it stands."""
@@ -138,11 +143,19 @@ class Preflight:
                     spot=launch.spot is not None,
                     max_price=launch.spot.max_price if launch.spot else None,
                 )
-                try:
-                    self._dry.launch(request)
-                except CloudError as error:
-                    if error.code not in NO_CAPACITY - {"Unsupported"}:
-                        raise
+                self._launch(request)
+
+    def _launch(self, request: LaunchRequest) -> None:
+        """What EC2 says of one launch, where the spec says it. Capacity is another one when the build comes."""
+        try:
+            self._dry.launch(request)
+        except CloudError as error:
+            if error.code == "InvalidBlockDeviceMapping":
+                self._add_once(("launch", "volumes"), error)
+            elif "iamInstanceProfile" in str(error):
+                self._add_once(("launch", "iam_instance_profile"), error)
+            elif error.code not in NO_CAPACITY - {"Unsupported"}:
+                raise
 
     def _public(self, spec: Spec) -> None:
         with self._at("publish", "share", "public"):

@@ -60,7 +60,7 @@ class Launch(Stage[Instance]):
 
     def run(self, ctx: Context) -> Instance:
         source = ctx[self.source]
-        check_sizes(self.devices, source)
+        check_root(self.devices, source)
         devices = devices_of(self.devices, source, encrypt=self.encrypt_root, kms_key=self.kms_key)
         host_key = keys.generate("imagepipe") if self.has_host_key else None
         base = LaunchRequest(
@@ -169,19 +169,10 @@ def devices_of(
     return devices
 
 
-def check_sizes(wanted: Sequence[DeviceWanted], source: SourceImage) -> None:
-    """Raise CloudError for a device that the source image does not let be as the spec has it."""
-    snapshots = {m["DeviceName"]: m["Ebs"].get("VolumeSize") for m in source.mappings if "Ebs" in m}
+def check_root(wanted: Sequence[DeviceWanted], source: SourceImage) -> None:
+    """Raise CloudError where the root device is left out. Sizes are EC2's to judge: it knows the snapshots."""
     for device in wanted:
-        least = None if device.snapshot else snapshots.get(device.device)
-        if least and device.size_gib and device.size_gib < least:
-            raise CloudError(
-                f"launch.volumes: {device.device} of {device.size_gib} GiB is smaller than its snapshot in"
-                f" {source.id}, which has {least} GiB",
-                code="InvalidBlockDeviceMapping",
-                hint=f"size_gib: {least} or more",
-            )
-        if device.no_device and device.device == source.root_device_name:
+        if device.is_left_out and device.device == source.root_device_name:
             raise CloudError(
                 f"launch.volumes: {device.device} is the root device of {source.id} and cannot be left out",
                 code="InvalidBlockDeviceMapping",

@@ -1,0 +1,148 @@
+"""What `validate --online` tells: each refusal of the cloud, at the place of the spec that it is about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imagepipe.errors import CloudError, Problem
+from imagepipe.preflight import check_online
+from imagepipe.spec.load import load
+from imagepipe.spec.variables import Given
+from tests.account import Account
+from tests.local.gateway import harness
+
+SOURCE = 'source: {ami: {name: "debian-12-amd64-*", owners: ["136693071363"]}}\n'
+
+
+def _problems(
+    account: Account, folder: Path, rest: str = "", *, source: str = SOURCE, output: str = ""
+) -> list[Problem]:
+    spec = folder / "spec.yaml"
+    spec.write_text(f"imagepipe: 1\nname: web\n{source}output: {{name: web-1{output}}}\n{rest}")
+    [one] = load([spec], Given())
+    assert one.problems == []
+    return check_online(one, account.regions, lambda spec: "us-east-1")
+
+
+def _told(problems: list[Problem], path: str) -> str:
+    found = [problem for problem in problems if problem.path == path]
+    assert len(found) == 1, [(problem.path, problem.message) for problem in problems]
+    return found[0].message
+
+
+def test_a_spec_that_can_be_built_has_no_problem_and_nothing_is_made(account: Account, tmp_path: Path) -> None:
+    ec2 = account.cloud.client()
+    before = [ec2.describe_instances()["Reservations"], ec2.describe_key_pairs()["KeyPairs"], _groups(ec2)]
+    more = "launch: {instance_types: [t3.small, t3a.small], spot: true}\npublish: {regions: [us-west-2]}\n"
+    assert _problems(account, tmp_path, more) == []
+    assert before == [ec2.describe_instances()["Reservations"], ec2.describe_key_pairs()["KeyPairs"], _groups(ec2)]
+
+
+def _groups(ec2: object) -> list[str]:
+    return [group["GroupId"] for group in ec2.describe_security_groups()["SecurityGroups"]]  # type: ignore[attr-defined]
+
+
+def test_no_image_for_the_filter(account: Account, tmp_path: Path) -> None:
+    source = 'source: {ami: {name: "debian-99-*", owners: ["136693071363"]}}\n'
+    assert "no available image is named debian-99-*" in _told(_problems(account, tmp_path, source=source), "source.ami")
+
+
+def test_an_ssm_parameter_that_is_no_image(account: Account, tmp_path: Path) -> None:
+    account.cloud.client("ssm").put_parameter(Name="/x/y", Value="hello", Type="String")
+    problems = _problems(account, tmp_path, source="source: {ami: {ssm: /x/y}}\n")
+    assert "holds 'hello', which is no image id" in _told(problems, "source.ami.ssm")
+
+
+def test_a_name_that_is_taken_in_one_of_the_regions(account: Account, tmp_path: Path) -> None:
+    ec2 = account.cloud.client(region="us-west-2")
+    snapshot = harness.snapshot_of(ec2, harness.stopped(ec2))
+    harness.available(ec2, harness.register(ec2, snapshot, "web-1"))
+    problems = _problems(account, tmp_path, "publish: {regions: [us-west-2]}\n")
+    assert "name 'web-1' is taken by" in _told(problems, "output.name")
+    replaced = _problems(account, tmp_path, "publish: {regions: [us-west-2]}\n", output=", on_name_taken: replace")
+    assert replaced == []
+
+
+@pytest.mark.parametrize(
+    ("launch", "path", "says"),
+    [
+        ("subnets: [subnet-01234567]", "launch.subnets.0", "subnet-01234567"),
+        ("subnets: [{tags: {no: such}}]", "launch.subnets.0", "tagged no=such in us-east-1: there is none"),
+        ("security_groups: [sg-01234567]", "launch.security_groups", "sg-01234567"),
+        ("instance_types: [t3.small, t9.huge]", "launch.instance_types.1", "t9.huge"),
+        ("instance_types: [t4g.small]", "launch.instance_types.0", "arm64"),
+        ("iam_instance_profile: nobody", "launch.iam_instance_profile", "nobody"),
+    ],
+)
+def test_what_a_launch_would_be_refused_for(
+    account: Account, tmp_path: Path, launch: str, path: str, says: str
+) -> None:
+    assert says in _told(_problems(account, tmp_path, f"launch: {{{launch}}}\n"), path)
+
+
+def test_a_volume_smaller_than_its_snapshot_is_told_once_whatever_the_number_of_types(
+    account: Account, tmp_path: Path
+) -> None:
+    ec2 = account.cloud.client()
+    larger = [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 3}}]
+    snapshot = harness.snapshot_of(ec2, harness.stopped(ec2, BlockDeviceMappings=larger))
+    image = harness.available(ec2, harness.register(ec2, snapshot, "three"))
+    more = "launch: {instance_types: [t3.small, t3a.small], volumes: [{device: /dev/xvda, size_gib: 2}]}\n"
+    problems = _problems(account, tmp_path, more, source=f"source: {{ami: {image}}}\n")
+    assert "snapshot" in _told(problems, "launch.volumes")
+
+
+def test_a_key_pair_that_there_is_not(account: Account, tmp_path: Path) -> None:
+    (tmp_path / "own.key").write_text("")
+    more = "launch: {ssh: {key_pair: none, private_key: own.key}}\n"
+    problems = _problems(account, tmp_path, more)
+    assert "key pair none" in _told(problems, "launch.ssh.key_pair")
+
+
+def test_a_kms_key_that_there_is_not(account: Account, tmp_path: Path) -> None:
+    encrypt = ", encrypt: {kms_key: alias/none, per_region: {us-west-2: alias/nor-this}}"
+    problems = _problems(account, tmp_path, "publish: {regions: [us-west-2]}\n", output=encrypt)
+    assert "alias/none" in _told(problems, "output.encrypt.kms_key")
+    assert "alias/nor-this" in _told(problems, "output.encrypt.per_region.us-west-2")
+
+
+def test_public_images_where_the_account_blocks_them(account: Account, tmp_path: Path) -> None:
+    account.cloud.client().enable_image_block_public_access(ImageBlockPublicAccessState="block-new-sharing")
+    problems = _problems(account, tmp_path, "publish: {share: {public: true}}\n")
+    assert "block public access is block-new-sharing" in _told(problems, "publish.share.public")
+
+
+ACTIONS = {
+    "ImportKeyPair": "launch",
+    "CreateSecurityGroup": "launch",
+    "AuthorizeSecurityGroupIngress": "launch",
+    "StopInstances": "launch",
+    "TerminateInstances": "launch",
+    "CreateSnapshots": "launch",
+    "RegisterImage": "launch",
+    "DeregisterImage": "launch",
+    "DeleteSnapshot": "launch",
+    "DeleteKeyPair": "launch",
+    "DeleteSecurityGroup": "launch",
+    "CreateTags": "launch",
+    "ModifyImageAttribute": "launch",
+    "ModifySnapshotAttribute": "launch",
+    "CopyImage": "publish.regions",
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_an_action_that_these_credentials_may_not_do(account: Account, tmp_path: Path, action: str) -> None:
+    account.fault("refuse", action, code="UnauthorizedOperation", status=403, times=1)
+    more = 'publish: {regions: [us-west-2], share: {accounts: ["210987654321"]}}\n'
+    message = _told(_problems(account, tmp_path, more), ACTIONS[action])
+    assert f"ec2:{action} is missing" in message
+
+
+def test_credentials_that_are_none_end_it_at_once(account: Account, tmp_path: Path) -> None:
+    account.fault("refuse", "DescribeImages", code="AuthFailure", status=401, times=9)
+    with pytest.raises(CloudError) as failed:
+        _problems(account, tmp_path)
+    assert failed.value.code == "AuthFailure"
