@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What the local cloud needs of Debian, and what its tests need beside that.
 SYSTEM := systemd-container slirp4netns mmdebstrap debian-archive-keyring iproute2 mount util-linux e2fsprogs \
           openssh-client curl ca-certificates git
-SYSTEM_TEST := openssh-server awscli
+SYSTEM_TEST := openssh-server awscli packer
 
 .PHONY: setup demo check test lint types bench docs constraints clean
 .DELETE_ON_ERROR:

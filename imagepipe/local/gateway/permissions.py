@@ -32,6 +32,8 @@ def changed_users(
         *map(_organization, params.get("OrganizationArns", [])),
         *map(_organization, params.get("OrganizationalUnitArns", [])),
     ]
+    if structure in params and operation is None:
+        listed = []  # Packer names the users in both ways at once, and EC2 takes its word from the structure
     if listed and operation not in ("add", "remove"):
         raise conflicting("OperationType must be add or remove")
     (added if operation == "add" else removed).extend(listed)
