@@ -143,7 +143,6 @@ def _room(store: Store) -> Finding:
 def _notes(computer: Computer) -> list[Finding]:
     notes = [
         Finding("driver", Verdict.NOTE, "container; QEMU, with KVM or without, is not built yet"),
-        Finding("instance metadata", Verdict.NOTE, "169.254.169.254 does not answer inside instances yet"),
     ]
     if _is_port_22_taken(computer):
         notes.append(

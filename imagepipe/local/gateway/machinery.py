@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from imagepipe.local.disks import DiskError, StoreFull
+from imagepipe.local.gateway.metadata import metadata_of
 from imagepipe.local.gateway.records import Instance, Rule, Snapshot, Volume
 from imagepipe.local.gateway.world import World
 from imagepipe.local.machines.api import Disk, Ingress, Machine, MachineError, Seed
@@ -42,6 +43,7 @@ def machine_of(world: World, instance: Instance) -> Machine:
             user_data=base64.b64decode(instance.user_data),
             public_keys=instance.public_keys,
         ),
+        metadata=metadata_of(world, instance),
     )
 
 

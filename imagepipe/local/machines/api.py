@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +36,18 @@ class Seed:
 
 
 @dataclass(frozen=True, slots=True)
+class Metadata:
+    """What 169.254.169.254 answers inside a machine; user data is the seed's."""
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    """By path below `meta-data/`: `placement/region`."""
+    identity: str = ""
+    """The instance identity document, JSON."""
+    tokens_required: bool = True
+    is_enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Ingress:
     """Ports that a security group opens to somebody."""
 
@@ -57,6 +69,7 @@ class Machine:
     disks: tuple[Disk, ...]
     """The root device first."""
     seed: Seed
+    metadata: Metadata = field(default_factory=Metadata)
 
 
 class Driver(Protocol):

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from imagepipe.local.machines import freeze, loop, network, record, supervisor
+from imagepipe.local.machines import freeze, imds, loop, network, record, supervisor
 from imagepipe.local.machines.api import Ingress, Machine, MachineError
 from imagepipe.local.machines.cgroup import MachineGroup
 from imagepipe.local.machines.record import Process, Record
@@ -166,6 +166,8 @@ class ContainerDriver:
         group.make()
         join = supervisor.join_command(group.doors())
         write_seed(folder / "seed", machine.seed)
+        if machine.metadata.is_enabled:
+            imds.write(folder, machine)
         loops: list[loop.Loop] = []
         is_held, is_held_end = os.pipe()  # slirp4netns reads it, the supervisor holds its other end
         try:
@@ -273,7 +275,7 @@ class ContainerDriver:
         shutil.rmtree(folder / "seed", ignore_errors=True)
         with suppress(OSError):
             (folder / "root").rmdir()
-        for name in (network.SOCKET, "slirp.log", "supervisor.log"):
+        for name in (network.SOCKET, imds.FILE, "slirp.log", "supervisor.log"):
             (folder / name).unlink(missing_ok=True)
         for relay in folder.glob("relay-*"):
             relay.unlink()

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from imagepipe.local.machines.api import Disk, Ingress, Machine, Seed
+from imagepipe.local.machines.api import Disk, Ingress, Machine, Metadata, Seed
 from imagepipe.local.process import start_time
 
 NAME = "machine.json"
@@ -73,6 +73,7 @@ def read(folder: Path) -> Record | None:
             address=machine["address"],
             disks=tuple(Disk(d["device"], Path(d["path"])) for d in machine["disks"]),
             seed=Seed(**seed | {"user_data": user_data, "public_keys": tuple(seed["public_keys"])}),
+            metadata=Metadata(**machine.get("metadata", {})),
         ),
         devices=tuple(values["devices"]),
         supervisor=Process(**values["supervisor"]) if values["supervisor"] else None,

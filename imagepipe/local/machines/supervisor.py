@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import select
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from imagepipe.local.machines import imds
 from imagepipe.local.machines.api import Machine, MachineError
 
 READY_SECONDS = 20
@@ -21,15 +23,33 @@ REBOOT = 133  # systemd-nspawn(1), EXIT STATUS, with --keep-unit: the container 
 # Arguments: control group files, then --, then a command.
 JOIN = 'while [ "$1" != -- ]; do echo $$ >"$1" || exit 125; shift; done; shift; exec "$@"'
 
-# Arguments: the root's device, where to mount it, the console's file, then nspawn's.
+# The metadata service has a namespace of its own, joined to the machine's by a pair of interfaces. Where this kernel
+# has no such pairs, or the service does not come up, the machine boots without.
+METADATA = f"""
+metadata() {{
+  [ -e "$1" ] || return 0
+  unshare --net "$2" -m imagepipe.local.machines.imds "$1" $$ "$3" </dev/null >/dev/null 2>&1 &
+  own=$!
+  for attempt in 1 2 3 4 5 6 7 8 9 10; do
+    [ "$(readlink /proc/$own/ns/net)" = "$(readlink /proc/$$/ns/net)" ] || break
+    sleep 0.01
+  done
+  ip link add {imds.INTERFACE} type veth peer name {imds.INTERFACE} netns $own || {{ kill $own; return 0; }}
+  ip address add {imds.GUEST_SIDE} dev {imds.INTERFACE} && ip link set {imds.INTERFACE} up
+}}
+"""
+
+# Arguments: the root's device, where to mount it, the console's file, the metadata service's file and Python, then
+# nspawn's.
 # Standard output says that all is ready; standard input brings the word to boot, or ends if who started us is gone.
 # The tmpfs hides what nspawn leaves under /run. `$$` is also nspawn's: exec is not used, for the loop's sake.
-HOLD = f"""
+HOLD = f"""{METADATA}
 mount -o noatime "$1" "$2" && ip link set lo up || exit 125
 mkdir -p /run/systemd/nspawn && mount -t tmpfs tmpfs /run/systemd/nspawn || exit 125
+metadata "$4" "$5" "$(cut -d' ' -f22 /proc/$$/stat)"
 echo ready
 read -r word || {{ umount "$2"; exit 124; }}
-root=$2 console=$3; shift 3
+root=$2 console=$3; shift 5
 exec </dev/null >>"$console" 2>&1
 while :; do
   systemd-nspawn --directory="$root" --network-namespace-path=/proc/$$/ns/net "$@"
@@ -94,7 +114,7 @@ def launch(
     command = [
         *join, "unshare", "--mount", "--net", "--propagation", "slave",
         "sh", "-c", HOLD, f"imagepipe-{machine.id}", devices[0], str(folder / "root"), str(folder / "console.log"),
-        *nspawn,
+        str(folder / imds.FILE), sys.executable, *nspawn,
     ]  # fmt: skip
     with (folder / "supervisor.log").open("wb") as log:
         process = subprocess.Popen(
