@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from imagepipe.capture.ebs import CaptureEbs
 from imagepipe.capture.stop import GiveBack, Stop
+from imagepipe.cloud.devices import DeviceWanted
 from imagepipe.cloud.tags import Labels
 from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Ref
@@ -114,3 +116,77 @@ def test_an_instance_that_cannot_be_given_back_yet_does_not_cost_the_image(accou
     assert any(claim.is_open() for claim in account.journal.claims()), "the end of the run tries again"
     account.holdings.instance(account.journal.claims()[0])
     assert harness.state(account.cloud.client(), instance) == "terminated"
+
+
+def _described(account: Account, image: Image) -> dict[str, dict[str, Any]]:
+    mappings = harness.image(account.cloud.client(), image.id)["BlockDeviceMappings"]
+    return {mapping["DeviceName"]: mapping.get("Ebs") or {"name": mapping.get("VirtualName")} for mapping in mappings}
+
+
+def test_what_the_spec_says_of_a_device_goes_over_what_was_captured(account: Account) -> None:
+    more = [{"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 1}}, {"DeviceName": "/dev/sdg", "Ebs": {"VolumeSize": 1}}]
+    wanted = (
+        DeviceWanted("/dev/xvda", size_gib=9, type="io2", iops=200, tags={"holds": "root"}),
+        DeviceWanted("/dev/sdf", no_device=True),
+        DeviceWanted("/dev/sdg", delete_on_termination=False),
+        DeviceWanted("/dev/sdh", size_gib=5, type="gp3", throughput=200),
+        DeviceWanted("/dev/sdi", virtual_name="ephemeral0"),
+    )
+    image = _capture(account, harness.stopped(account.cloud.client(), BlockDeviceMappings=more), devices=wanted)
+    found = _described(account, image)
+    assert next(iter(found)) == "/dev/xvda", "the root first"
+    assert set(found) == {"/dev/xvda", "/dev/sdg", "/dev/sdh", "/dev/sdi"}
+    assert {key: found["/dev/xvda"][key] for key in ("VolumeSize", "VolumeType", "Iops")} == {
+        "VolumeSize": 9,
+        "VolumeType": "io2",
+        "Iops": 200,
+    }
+    assert found["/dev/sdg"]["DeleteOnTermination"] is False
+    assert (found["/dev/sdh"]["VolumeSize"], "SnapshotId" in found["/dev/sdh"]) == (5, False)
+    assert found["/dev/sdi"] == {"name": "ephemeral0"}
+    assert len(image.snapshots) == 2, "no snapshot of what is left out"
+    [root] = account.cloud.client().describe_snapshots(SnapshotIds=[found["/dev/xvda"]["SnapshotId"]])["Snapshots"]
+    assert {"Key": "holds", "Value": "root"} in root["Tags"]
+
+
+def test_the_root_cannot_be_left_out(account: Account) -> None:
+    with pytest.raises(CloudError, match="/dev/xvda is the root device and cannot be left out"):
+        _capture(account, harness.stopped(account.cloud.client()), devices=(DeviceWanted("/dev/xvda", no_device=True),))
+    assert account.journal.claims() == ()
+
+
+def test_instance_store_mappings_of_the_launch_are_the_images_too(account: Account) -> None:
+    names = {"/dev/sdb": "ephemeral0", "/dev/sdc": None}
+    image = _capture(account, harness.stopped(account.cloud.client()), virtual_names=names)
+    assert _described(account, image)["/dev/sdb"] == {"name": "ephemeral0"}
+
+
+def test_create_image_is_taken_where_register_image_would_lose_the_billing_and_it_is_said(account: Account) -> None:
+    ec2 = account.cloud.client()
+    instance = harness.stopped(ec2, BlockDeviceMappings=[{"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 1}}])
+    source = account.ec2.images.by_id(harness.base_image(ec2))
+    sold = replace(source, product_codes=("abc123",))
+    stage = CaptureEbs(
+        account.ec2,
+        Labels("r1", "web"),
+        Ref("machine"),
+        Ref("source"),
+        Ref("names"),
+        description="d",
+        tags={"team": "web"},
+        boot_mode=None,
+        imds_v2=True,
+        devices=(DeviceWanted("/dev/sdf", size_gib=2, tags={"holds": "data"}),),
+    )
+    outputs = {"machine": Stopped(_instance(instance)), "source": sold, "names": {"us-east-1": "web-1"}}
+    image = stage.run(account.context(**outputs))
+    assert any("by CreateImage: product code abc123" in getattr(event, "text", "") for event in account.seen)
+    described = harness.image(ec2, image.id)
+    assert (described["State"], described["ImdsSupport"]) == ("available", "v2.0")
+    assert _described(account, image)["/dev/sdf"]["VolumeSize"] == 2
+    assert len(image.snapshots) == 2
+    kinds = [(claim.kind, claim.lifetime, claim.id is not None) for claim in account.journal.claims()]
+    assert kinds == [("snapshots", Lifetime.PRODUCT, True), ("image", Lifetime.PRODUCT, True)]
+    for claim in reversed(account.journal.claims()):
+        account.holdings.undoers()[claim.kind](claim)
+    assert account.ec2.images.describe_snapshots(list(image.snapshots)) == {}
