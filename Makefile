@@ -60,8 +60,9 @@ check: setup .setup/system-test lint types
 test: check
 	$(BIN)/pytest -q -m machine
 
-bench: setup
+bench: setup .setup/system-test
 	$(BIN)/python benchmarks/validate.py
+	$(BIN)/python benchmarks/transfer.py
 	$(BIN)/python benchmarks/bake.py
 
 docs: setup
