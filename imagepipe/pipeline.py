@@ -67,6 +67,8 @@ class Baked:
 
     spec: str
     images: Ref[tuple[Image, ...]]
+    kept: Ref[tuple[Image, ...]]
+    """Where they are already once they are kept, though what comes after should fail; often the same."""
     tests: tuple[str, ...] = ()
     """The stages that test the image, the boot of the test instance first."""
 
@@ -151,13 +153,14 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
             for where, ref in zip(everywhere, images, strict=True)
         ]
     kept = graph.add(f"{prefix}keep", Keep(everywhere, tuple(published), tuple(given_back)))
+    final = kept
     if replaces:
         taken = [
             graph.add(f"{prefix}replace-{where}", TakeName(tools.regions[where], labels, kept, wanted, audience))
             for where in everywhere
         ]
-        kept = graph.add(f"{prefix}replaced", Renamed(tuple(taken)))
-    return Baked(spec.name, kept, cases)
+        final = graph.add(f"{prefix}replaced", Renamed(tuple(taken)))
+    return Baked(spec.name, final, kept, cases)
 
 
 @dataclass(frozen=True, slots=True)

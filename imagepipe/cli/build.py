@@ -200,10 +200,10 @@ def _check_junit(path: Path | None) -> None:
     """Raise UsageError now where the report could not be written after an hour's build."""
     if path is None:
         return
-    try:
-        path.open("ab").close()
-    except OSError as error:
-        raise UsageError(f"--junit {path}: {error.strerror}", hint="its folder must be there") from error
+    folder = path.absolute().parent
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        hint = None if folder.is_dir() else f"there is no folder {folder}"
+        raise UsageError(f"--junit {path}: cannot be written", hint=hint)
 
 
 def _build(run_id: str, files: Sequence[Path], clock: Clock) -> Build:
@@ -285,7 +285,7 @@ def _explain(outcome: Outcome, run: _Run, baked: Sequence[Baked], *, keep_on_fai
         if isinstance(error, ImagepipeError) and error.hint:
             click.echo(f"  hint: {run.masker.mask(error.hint)}", err=True)
     for one in baked:
-        for image in outcome.outputs.get(one.images.stage, ()):
+        for image in outcome.outputs.get(one.images.stage, outcome.outputs.get(one.kept.stage, ())):
             click.echo(f"finished before that, and kept: {image.id} in {image.region} ({one.spec})", err=True)
     if outcome.held:
         _say_held(outcome, run.id)
