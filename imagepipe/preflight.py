@@ -40,8 +40,9 @@ class Preflight:
         spec = self._one.checked()
         source: SourceImage | None = None
         ssm = isinstance(spec.source.ami, AmiBySsm)
-        with self._at("source", "ami", *(["ssm"] if ssm else [])):
-            source = FindSource(self._ec2, source_wanted(spec)).find(lambda _: None)
+        if spec.source.ami is not None:  # what another spec bakes is not there yet
+            with self._at("source", "ami", *(["ssm"] if ssm else [])):
+                source = FindSource(self._ec2, source_wanted(spec)).find(lambda _: None)
         if source is not None:
             self._names(spec, source)
             self._volumes(spec, source)

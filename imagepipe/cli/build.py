@@ -37,7 +37,7 @@ from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.events import EventFile, Events, Sink
 from imagepipe.engine.executor import Outcome, execute
 from imagepipe.engine.graph import Graph
-from imagepipe.engine.journal import Journal, RunRecord
+from imagepipe.engine.journal import Journal, RunRecord, read
 from imagepipe.errors import ImagepipeError, SpecError, StageFailed, UndoFailed, UsageError
 from imagepipe.holdings import Holdings
 from imagepipe.masking import Masker
@@ -48,7 +48,7 @@ from imagepipe.report.junit import JUnitReport, Suite
 from imagepipe.spec.load import Build, LoadedSpec, load, refuse
 from imagepipe.spec.not_yet import not_yet
 from imagepipe.spec.variables import Given
-from imagepipe.values import Image
+from imagepipe.values import Endpoint, Image
 
 
 @click.command(
@@ -306,22 +306,29 @@ def _say_held(outcome: Outcome, run_id: str) -> None:
 def _say_how_to_get_in(outcome: Outcome, run: _Run) -> None:
     from imagepipe.values import Reachable
 
-    machines = {o.endpoint: o for o in outcome.outputs.values() if isinstance(o, Reachable)}
+    held = {claim.id for claim in read(run.folder).open_claims()}
+    machines = {o.endpoint: o for o in outcome.outputs.values() if isinstance(o, Reachable) and o.instance.id in held}
+    known_hosts = run.folder / "known_hosts"
+    known_hosts.write_text("".join(dict.fromkeys(_known(end) for end in machines)), encoding="ascii")
     for endpoint, machine in machines.items():
-        known_hosts = run.folder / "known_hosts"
-        if endpoint.host_key:
-            host = endpoint.host if endpoint.port == 22 else f"[{endpoint.host}]:{endpoint.port}"
-            known_hosts.write_text(f"{host} {endpoint.host_key}\n", encoding="ascii")
-        words = [
-            "ssh",
-            "-i",
-            endpoint.private_key,
-            "-o",
-            "IdentitiesOnly=yes",
-            "-o",
-            f"UserKnownHostsFile={known_hosts}",
-        ]
-        words += ["-p", str(endpoint.port)] if endpoint.port != 22 else []
-        command = shlex.join([*words, f"{endpoint.user}@{endpoint.host}"])
+        command = shlex.join(_ssh(endpoint, known_hosts))
         click.echo(f"kept: {machine.instance.id} in {machine.instance.region}: {command}", err=True)
     click.echo(f"everything of this run is kept, and costs; when you are done: imagepipe clean {run.id}", err=True)
+
+
+def _known(endpoint: Endpoint) -> str:
+    """Lines of known_hosts: the machine's, and those of what is in between."""
+    before = _known(endpoint.via) if endpoint.via else ""
+    if endpoint.host_key is None:
+        return before
+    host = endpoint.host if endpoint.port == 22 else f"[{endpoint.host}]:{endpoint.port}"
+    return f"{before}{host} {endpoint.host_key}\n"
+
+
+def _ssh(endpoint: Endpoint, known_hosts: Path) -> list[str]:
+    words = ["ssh", "-i", endpoint.private_key, "-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={known_hosts}"]
+    if endpoint.via:
+        # -J would log in to the bastion with the keys of the command line, which are the machine's.
+        words += ["-o", f"ProxyCommand={shlex.join([*_ssh(endpoint.via, known_hosts), '-W', '%h:%p'])}"]
+    words += ["-p", str(endpoint.port)] if endpoint.port != 22 else []
+    return [*words, f"{endpoint.user}@{endpoint.host}"]

@@ -41,6 +41,11 @@ def _launch(spec: Spec, folder: FilePath) -> Iterator[Finding]:
     launch, ssh = spec.launch, spec.launch.ssh
     yield from volume_findings(launch.volumes, ("launch", "volumes"))
     yield from tag_findings(launch.tags, ("launch", "tags"))
+    for index, volume in enumerate(launch.volumes):
+        where = _region_of_key(volume.kms_key) if volume.kms_key else None
+        if launch.region and where not in (None, launch.region):
+            message = f"the key is in {where}, and launch.region is {launch.region}"
+            yield ("launch", "volumes", index, "kms_key"), message
     if ssh.key_pair and not ssh.private_key:
         yield ("launch", "ssh", "key_pair"), "a key pair of your own needs private_key: PATH too"
     if ssh.private_key and not ssh.key_pair:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 import xml.etree.ElementTree as ET
 from typing import Any
 
@@ -73,6 +75,21 @@ def test_a_failed_test_publishes_nothing_and_gives_the_image_back(bakery: Bakery
     assert bakery.inventory() == before
     suite = ET.parse(bakery.folder / "tests.xml").getroot()[0]
     assert (suite.get("failures"), suite.get("skipped")) == ("1", "1")
+
+
+def test_after_a_failed_test_the_test_instance_can_be_kept_and_entered(bakery: Bakery) -> None:
+    before = bakery.inventory()
+    tests = "  - name: not so\n    shell: grep two /etc/stamp"
+    failed = bakery("build", str(_spec(bakery, "kept", tests)), "--local", "--keep-on-failure")
+    [kept] = [line for line in failed.err.splitlines() if line.startswith("kept: i-")]
+    command = kept.partition(": ssh ")[2]
+    done = subprocess.run(
+        ["ssh", *shlex.split(command), "cat /etc/stamp"], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.stdout == "one\n", done.stderr
+    run = bakery.runs.glob("*")
+    assert bakery("clean", *[path.name for path in run], "--local").code == 0
+    assert bakery.inventory() == before
 
 
 def test_a_test_that_hangs_ends_at_its_timeout(bakery: Bakery) -> None:
