@@ -126,7 +126,7 @@ def test_a_machine_that_ended_while_no_cloud_ran_is_cleared_away(
     guest.run("sudo nohup sh -c 'sleep 0.2; systemctl poweroff' >/dev/null 2>&1 &")
     until(lambda: MachineGroup(guest.id).init() is None)
     with next_driver(store) as driver:
-        assert driver.running() == frozenset()
+        until(lambda: driver.running() == frozenset())  # its supervisor may be about to end: then it was adopted
         assert record.read(store.machines / guest.id) is None
         assert leftovers(tmp_path) == []
 
