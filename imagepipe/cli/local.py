@@ -42,9 +42,15 @@ local.add_command(account)
 
 def open_store(root: Path | None) -> Store:
     """The store that the command line or the environment names. Raises LocalCloudError."""
+    from imagepipe.local.machines import choice
     from imagepipe.local.store import Store, default_base_cache, default_root
 
-    return Store.open(root or default_root(os.environ), base_cache=default_base_cache(os.environ))
+    driver = os.environ.get(choice.VARIABLE)
+    return Store.open(
+        root or default_root(os.environ),
+        base_cache=default_base_cache(os.environ),
+        driver=choice.named(driver) if driver else None,
+    )
 
 
 @local.command()
@@ -61,6 +67,7 @@ def serve(root: Path | None, port: int | None, env_only: bool) -> None:
     store = open_store(root)
     stop = threading.Event()
     if found := control.find(store):
+        control.check_driver(store, found)
         server.set_on_signals(stop)
         _stay_with(store, found, port, env_only, stop)
         return

@@ -70,6 +70,7 @@ def connect(
     """
     with held(store.clients, fcntl.LOCK_SH):
         found = find(store) or _start(store, progress, prepare or _prepare, command)
+        check_driver(store, found)
         yield _cloud(store, found)
 
 
@@ -124,6 +125,15 @@ def _is_used(store: Store) -> bool:
         except BlockingIOError:
             time.sleep(0.02)
     return True
+
+
+def check_driver(store: Store, found: Serving) -> None:
+    """Raise LocalCloudError where the cloud runs already, with another driver than it is asked for."""
+    if store.driver and (driver := _status(store, found).driver) != store.driver:
+        raise LocalCloudError(
+            f"the local cloud of {store.root} runs already, with the driver {driver} and not {store.driver}",
+            hint="end it with `imagepipe local stop`, or name another store with IMAGEPIPE_LOCAL_STORE",
+        )
 
 
 def _status(store: Store, found: Serving) -> Status:
@@ -200,6 +210,7 @@ def _start_alone(store: Store, progress: Progress, prepare: Prepare, command: Se
     try:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         arguments = [f"--store={store.root}", f"--base-cache={store.base_cache}", f"--ready-fd={answer_end}"]
+        arguments += [f"--driver={store.driver}"] if store.driver else []
         # The command detaches itself: its first process ends at once.
         detaching = subprocess.Popen(
             [*command, *arguments],

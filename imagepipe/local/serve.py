@@ -77,9 +77,9 @@ Build = Callable[[Store], Cloud]
 def prepare(store: Store, progress: Callable[[str], None]) -> None:
     """What a first start takes: a usable driver, and the base image. Raises LocalCloudError."""
     from imagepipe.local.base import ensure_base
-    from imagepipe.local.doctor import container_problems
+    from imagepipe.local.machines import choice
 
-    if problems := container_problems():
+    if problems := choice.problems(choice.named(store.driver)):
         raise LocalCloudError(
             "starting the local cloud: this computer cannot run its machines:"
             + "".join(f"\n  - {problem}" for problem in problems),
@@ -89,18 +89,18 @@ def prepare(store: Store, progress: Callable[[str], None]) -> None:
 
 
 def build(store: Store) -> Cloud:
-    """The real thing: the gateway over containers."""
+    """The real thing: the gateway over machines that boot."""
     from imagepipe.clock import SystemClock
     from imagepipe.local.base import ensure_base
     from imagepipe.local.disks import Disks
     from imagepipe.local.gateway.app import Gateway
     from imagepipe.local.gateway.server import server
-    from imagepipe.local.machines.container import ContainerDriver
+    from imagepipe.local.machines import choice
 
     base = ensure_base(store, log.info)
     disks = Disks(store.disks)
     disks.sweep()
-    driver = ContainerDriver(store.machines)
+    driver = choice.open_driver(choice.named(store.driver), store.machines)
     keys = store.credentials()
     gateway = Gateway(
         state=store.gateway,
@@ -301,6 +301,7 @@ def main(arguments: Sequence[str], *, build: Build = build, idle_seconds: float 
     parser = argparse.ArgumentParser(prog="imagepipe.local.serve")
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--base-cache", type=Path)
+    parser.add_argument("--driver")
     parser.add_argument("--ready-fd", type=int, required=True)
     options = parser.parse_args(arguments)
     if os.fork():
@@ -314,7 +315,7 @@ def main(arguments: Sequence[str], *, build: Build = build, idle_seconds: float 
                 starter.flush()
 
         try:
-            store = Store.open(options.store, base_cache=options.base_cache)
+            store = Store.open(options.store, base_cache=options.base_cache, driver=options.driver)
             _log_to(store.log)
             stop = threading.Event()
             set_on_signals(stop)

@@ -34,12 +34,14 @@ class Store:
     root: Path
     base_cache: Path
     """Where base images are built and kept; several stores may share it."""
+    driver: str | None = None
+    """The driver that its machines are to have, where somebody has said so."""
 
     @classmethod
-    def open(cls, root: Path, *, base_cache: Path | None = None) -> Store:
+    def open(cls, root: Path, *, base_cache: Path | None = None, driver: str | None = None) -> Store:
         """The store at this path, made if it is not there. Raises LocalCloudError."""
         root = root.expanduser().absolute()
-        store = cls(root=root, base_cache=(base_cache or root / "base").expanduser().absolute())
+        store = cls(root=root, base_cache=(base_cache or root / "base").expanduser().absolute(), driver=driver)
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             root.chmod(0o700)

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,18 @@ def test_status_says_where_and_how_much(store: Store) -> None:
         assert said is not None
         assert said.endpoint_url == cloud.endpoint_url
         assert (said.instances, said.used_bytes, said.driver) == (3, 42, "fake")
+
+
+def test_a_cloud_that_runs_with_another_driver_than_is_asked_for_is_not_taken(store: Store) -> None:
+    with connect(store):
+        same, other = replace(store, driver="fake"), replace(store, driver="container")
+        with control.connect(same):
+            pass
+        with (
+            pytest.raises(LocalCloudError, match="runs already, with the driver fake and not container"),
+            connect(other),
+        ):
+            pass
 
 
 def test_its_own_door_is_closed_to_who_has_no_secret(store: Store) -> None:

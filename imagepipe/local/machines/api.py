@@ -112,3 +112,6 @@ class Driver(Protocol):
 
     def forget(self, machine_id: str) -> None:
         """Delete what is kept about a machine that is stopped for good: console and scratch files."""
+
+    def close(self) -> None:
+        """Stop watching; the machines live on, for the next process of this store."""

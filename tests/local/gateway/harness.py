@@ -77,6 +77,9 @@ class FakeDriver:
     def reboot(self, machine_id: str) -> None:
         self._called("reboot", machine_id)
 
+    def close(self) -> None:
+        self.calls.append(("close", ""))
+
     def set_ingress(self, machine_id: str, ingress: Sequence[Ingress]) -> None:
         self._called("set_ingress", machine_id)
         self.ingress[machine_id] = tuple(ingress)
