@@ -1,0 +1,271 @@
+"""Machines that live under a supervisor of their own: what the drivers of such machines have in common.
+
+A machine is one control group with a supervisor, what runs the machine below it, and slirp4netns beside it. All that
+it holds of the computer ends with those processes, so giving back is: end them, wait until the loop devices are free,
+delete the empty groups.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from imagepipe.local.machines import imds, loop, network, record, supervisor
+from imagepipe.local.machines.api import Ingress, Machine, MachineError
+from imagepipe.local.machines.cgroup import MachineGroup
+from imagepipe.local.machines.record import Record
+from imagepipe.local.machines.watch import Watcher
+from imagepipe.local.process import is_alive
+
+GONE_SECONDS = 15  # killed processes leave within milliseconds, unless their disk is slow
+CONSOLE_BYTES = 64 << 10
+CONSOLE_LIMIT = 16 << 20  # a file that grew beyond is cut to nothing
+
+
+@dataclass(slots=True)
+class Running:
+    """A machine that runs, as this process knows it."""
+
+    record: Record
+    children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    """Those of its processes that are our children and must be waited for."""
+    is_stopping: bool = False
+    ports: threading.Lock = field(default_factory=threading.Lock)
+    """Held while its ports are opened and closed."""
+    ended: threading.Event = field(default_factory=threading.Event)
+    """Set when everything was given back."""
+
+
+class SupervisedDriver(ABC):
+    """Machines under one folder. Adopts those that run there already, and gives back what is half made."""
+
+    name: str
+    stop_seconds = 60.0
+    """Then a machine is stopped by force, as EC2 does in the end."""
+    scratch: tuple[str, ...] = (network.SOCKET, imds.FILE, "slirp.log", "supervisor.log")
+    """Files in a machine's folder that are deleted when it is given back."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._machines: dict[str, Running] = {}
+        self._callbacks: list[Callable[[str], None]] = []
+        self._watcher = Watcher(on_end=self._on_supervisor_end, on_tick=self._follow_ports)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for known in sorted(path for path in folder.iterdir() if path.is_dir()):
+            self._adopt_or_reap(known)
+
+    # What each kind of machine does in its own way.
+
+    @abstractmethod
+    def problems(self) -> Sequence[str]: ...
+
+    @abstractmethod
+    def reboot(self, machine_id: str) -> None: ...
+
+    @abstractmethod
+    def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
+        """Start the supervisor and the network and give the word to boot; what it starts, it adds to the children."""
+
+    @abstractmethod
+    def _wait_until_up(self, kept: Record, shell: subprocess.Popen[bytes]) -> None:
+        """Until its init runs. Raises MachineError."""
+
+    @abstractmethod
+    def _ask_to_power_off(self, kept: Record) -> bool:
+        """Ask it; false where nobody is there to be asked."""
+
+    @abstractmethod
+    def _standing_still(self, kept: Record) -> AbstractContextManager[None]:
+        """While inside, its disks do not change."""
+
+    @abstractmethod
+    def _let_go(self, kept: Record) -> None:
+        """Undo a standing still that was cut off: what is frozen cannot even be killed."""
+
+    def _listening(self, kept: Record) -> frozenset[network.Port]:
+        """Ports that a widely opened machine has to be forwarded."""
+        assert kept.supervisor is not None
+        return network.listening(kept.supervisor.pid)
+
+    def start(self, machine: Machine, ingress: Sequence[Ingress]) -> None:
+        with self._lock:
+            if machine.id in self._machines:
+                raise MachineError(f"starting {machine.id}: it runs already")
+        folder = self._folder / machine.id
+        (folder / "root").mkdir(mode=0o700, parents=True, exist_ok=True)
+        kept = Record(machine=machine, ingress=tuple(ingress))
+        record.write(folder, kept)
+        children: list[subprocess.Popen[bytes]] = []
+        try:
+            kept = self._launch(folder, kept, children)
+            self._wait_until_up(kept, children[0])
+        except (MachineError, OSError) as problem:
+            self._give_back(kept, children)
+            raise MachineError(f"starting {machine.id}: {problem}") from problem
+        except BaseException:
+            self._give_back(kept, children)
+            raise
+        self._take_on(Running(kept, children))
+
+    def stop(self, machine_id: str, *, force: bool = False) -> None:
+        with self._lock:
+            running = self._machines.get(machine_id)
+            if running is None:
+                return
+            running.is_stopping = True
+        if not force and self._ask_to_power_off(running.record) and running.ended.wait(self.stop_seconds):
+            return
+        self._let_go(running.record)
+        group = MachineGroup(machine_id)
+        group.kill()
+        if not running.ended.wait(GONE_SECONDS * 2):
+            raise MachineError(f"stopping {machine_id}: processes {sorted(group.processes())} do not end")
+
+    def set_ingress(self, machine_id: str, ingress: Sequence[Ingress]) -> None:
+        running = self._get(machine_id)
+        with running.ports:
+            running.record = running.record.with_ingress(ingress)
+            record.write(self._folder / machine_id, running.record)
+            self._let_in(running.record)
+
+    def quiesced(self, machine_id: str) -> AbstractContextManager[None]:
+        return self._quiesced(machine_id)
+
+    @contextmanager
+    def _quiesced(self, machine_id: str) -> Iterator[None]:
+        with self._standing_still(self._get(machine_id).record):
+            yield
+
+    def console(self, machine_id: str) -> bytes:
+        try:
+            with (self._folder / machine_id / "console.log").open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - CONSOLE_BYTES))
+                return file.read(CONSOLE_BYTES)
+        except FileNotFoundError:
+            return b""
+
+    def running(self) -> frozenset[str]:
+        with self._lock:
+            return frozenset(self._machines)
+
+    def on_exit(self, callback: Callable[[str], None]) -> None:
+        self._callbacks.append(callback)
+
+    def forget(self, machine_id: str) -> None:
+        if machine_id in self.running():
+            raise MachineError(f"forgetting {machine_id}: it still runs")
+        shutil.rmtree(self._folder / machine_id, ignore_errors=True)
+
+    def close(self) -> None:
+        """Stop watching; the machines live on, for the next process of this store."""
+        self._watcher.close()
+
+    def _let_in(self, kept: Record) -> None:
+        assert kept.supervisor is not None
+        heard = self._listening(kept) if network.has_wide(kept.ingress) else frozenset()
+        door = network.Door(
+            folder=self._folder / kept.machine.id,
+            address=kept.machine.address,
+            supervisor=kept.supervisor,
+            join=supervisor.join_command(MachineGroup(kept.machine.id).doors()),
+        )
+        self._open(door, kept, network.wanted(kept.ingress, heard))
+
+    def _open(self, door: network.Door, kept: Record, ports: frozenset[network.Port]) -> None:
+        door.let_in(ports)
+
+    # While they run.
+
+    def _get(self, machine_id: str) -> Running:
+        with self._lock:
+            running = self._machines.get(machine_id)
+        if running is None:
+            raise MachineError(f"{machine_id} does not run")
+        return running
+
+    def _take_on(self, running: Running) -> None:
+        assert running.record.supervisor is not None
+        with self._lock:
+            self._machines[running.record.machine.id] = running
+        self._watcher.watch(running.record.machine.id, running.record.supervisor.pid)
+
+    def _follow_ports(self) -> None:
+        """Open what a widely opened machine has begun to listen on; cut a console that has grown too long."""
+        with self._lock:
+            all_running = list(self._machines.values())
+        for running in all_running:
+            with suppress(OSError):
+                console = self._folder / running.record.machine.id / "console.log"
+                if console.stat().st_size > CONSOLE_LIMIT:
+                    os.truncate(console, 0)
+            if network.has_wide(running.record.ingress) and not running.is_stopping:
+                with running.ports, suppress(MachineError, OSError):  # it may be ending now
+                    self._let_in(running.record)
+
+    # Ending.
+
+    def _on_supervisor_end(self, machine_id: str) -> None:
+        with self._lock:
+            running = self._machines[machine_id]
+        try:
+            self._give_back(running.record, running.children)
+        finally:
+            with self._lock:
+                del self._machines[machine_id]
+                is_own_doing = not running.is_stopping
+            running.ended.set()
+        if is_own_doing:
+            for callback in self._callbacks:
+                callback(machine_id)
+
+    def _give_back(self, kept: Record, children: Sequence[subprocess.Popen[bytes]]) -> None:
+        """End what is left of a machine and leave nothing of it but its disks and its console."""
+        machine = kept.machine
+        group, folder = MachineGroup(machine.id), self._folder / machine.id
+        group.kill()
+        for child in children:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(GONE_SECONDS)
+            if child.stdin is not None:
+                child.stdin.close()
+        group.wait_empty(GONE_SECONDS)
+        self._wait_for_loops(kept)
+        group.remove()
+        shutil.rmtree(folder / "seed", ignore_errors=True)
+        with suppress(OSError):
+            (folder / "root").rmdir()
+        for name in self.scratch:
+            (folder / name).unlink(missing_ok=True)
+        for relay in folder.glob("relay-*"):
+            relay.unlink()
+        record.delete(folder)
+
+    def _wait_for_loops(self, kept: Record) -> None:
+        """The last unmount writes all that the machine wrote; then the kernel detaches the devices."""
+        paths, end = frozenset(disk.path for disk in kept.machine.disks), time.monotonic() + GONE_SECONDS
+        while devices := loop.devices_of(paths):
+            if time.monotonic() > end:
+                for device in devices:
+                    loop.detach(device)
+                return
+            time.sleep(0.01)
+
+    def _adopt_or_reap(self, folder: Path) -> None:
+        kept = record.read(folder)
+        if kept is None:
+            return
+        shell = kept.supervisor
+        if shell is None or not is_alive(shell.pid, shell.started):
+            self._give_back(kept, [])
+            return
+        self._let_go(kept)
+        self._take_on(Running(kept))
