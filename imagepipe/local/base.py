@@ -13,14 +13,15 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
 from imagepipe.errors import LocalCloudError
+from imagepipe.local import boot_loader
 from imagepipe.local.process import kill_group, start_time
 from imagepipe.local.store import Store
 
@@ -35,7 +36,10 @@ PACKAGES = (
     "ifupdown", "isc-dhcp-client", "iproute2", "netbase", "iputils-ping",
     # What provisioning and tests take for granted on Debian's cloud image.
     "python3", "ca-certificates", "curl", "procps", "less", "nano",
+    # What a disk with partitions needs: the boot loader, and growpart.
+    "grub-pc-bin", "grub2-common", "cloud-guest-utils",
 )  # fmt: skip
+LABEL = "rootfs"
 CLOUD_CONFIG = """\
 # The login user of Debian's images on EC2.
 system_info:
@@ -50,7 +54,7 @@ apt:
   preserve_sources_list: true
 """
 FILES = {
-    "etc/fstab": "LABEL=rootfs / ext4 defaults 0 1\n",
+    "etc/fstab": f"LABEL={LABEL} / ext4 defaults 0 1\n",
     "etc/hostname": "localhost\n",
     "etc/hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n",
     # The machines' own resolver; mmdebstrap copies the host's.
@@ -59,6 +63,27 @@ FILES = {
     "etc/cloud/cloud.cfg.d/01_debian_cloud.cfg": CLOUD_CONFIG,
     "etc/cloud/cloud.cfg.d/90_datasource.cfg": "datasource_list: [ NoCloud, None ]\n",
 }
+# On a disk with partitions alone: there grub.cfg is the sign, to Debian's kernel packages, that GRUB is to be kept.
+GRUB_FILES = {
+    "etc/default/grub": """\
+GRUB_DEFAULT=0
+GRUB_TIMEOUT=0
+GRUB_DISTRIBUTOR=Debian
+GRUB_CMDLINE_LINUX_DEFAULT=""
+GRUB_CMDLINE_LINUX="net.ifnames=0 console=tty0 console=ttyS0,115200"
+GRUB_TERMINAL="console serial"
+GRUB_DISABLE_OS_PROBER=true
+""",
+    # The links in / follow Debian's newest kernel. update-grub replaces this with a file of its own.
+    "boot/grub/grub.cfg": f"""\
+serial --unit=0 --speed=115200
+terminal_output serial console
+search --no-floppy --label {LABEL} --set=root
+linux /vmlinuz root=LABEL={LABEL} ro net.ifnames=0 console=tty0 console=ttyS0,115200
+initrd /initrd.img
+boot
+""",
+}
 REMOVED = (
     "etc/ssh/ssh_host_*",
     "var/log/*.log",
@@ -66,7 +91,6 @@ REMOVED = (
     "var/cache/apt/*.bin",
     "var/lib/dbus/machine-id",
 )
-LABEL = "rootfs"
 # Runs a command that is killed, with all its process group, when standard input ends: when we close it or are killed.
 TETHER = 'exec 3<&0 </dev/null; ( exec >/dev/null 2>&1; read -r _ <&3; kill -9 0 ) & "$@" 3<&-'
 
@@ -83,11 +107,21 @@ class BaseImage:
     created: datetime
     root_device: str = "/dev/xvda"
     user: str = "admin"
+    disk_path: Path | None = None
+    """The same system on a disk with GPT and boot loader, as EC2 wants it; named like it with `disk`."""
+
+    def as_disk(self) -> BaseImage | None:
+        """That image; None where it was not built."""
+        if self.disk_path is None:
+            return None
+        named = self.name.replace("-amd64-", "-disk-amd64-")
+        what = f"{self.description}, on a disk with GPT and boot loader"
+        return replace(self, path=self.disk_path, name=named, description=what, disk_path=None)
 
 
 def recipe_key() -> str:
     """What changes when the recipe does, so that a newer imagepipe does not use an older one's image."""
-    recipe = [SUITE, SIZE_GIB, PACKAGES, FILES, REMOVED, LABEL]
+    recipe = [SUITE, SIZE_GIB, PACKAGES, FILES, GRUB_FILES, REMOVED, LABEL, boot_loader.LAYOUT]
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -97,11 +131,16 @@ def built_base(store: Store) -> BaseImage | None:
         kept = json.loads((store.base_cache / f"{recipe_key()}.json").read_text())
     except FileNotFoundError:
         return None
-    path = store.base_cache / kept.pop("file")
-    return (
-        BaseImage(**kept | {"path": path, "created": datetime.fromisoformat(kept["created"])})
-        if path.exists()
-        else None
+    path, disk = store.base_cache / kept.pop("file"), store.base_cache / kept.pop("disk")
+    if not path.exists():
+        return None
+    return BaseImage(
+        **kept
+        | {
+            "path": path,
+            "created": datetime.fromisoformat(kept["created"]),
+            "disk_path": disk if disk.exists() else None,
+        }
     )
 
 
@@ -140,8 +179,9 @@ def _build(cache: Path, progress: Progress) -> BaseImage:
         progress(f"base image: building Debian {SUITE} with mmdebstrap, once for this store (about a minute)")
         _bootstrap(work, progress)
         _make_a_cloud_image_of(work / "tree")
-        progress("base image: making the disk")
+        progress("base image: making the disks")
         disk = _make_disk(work)
+        whole = _make_disk_with_boot_loader(work)
         release = (work / "tree/etc/debian_version").read_text().strip()
         base = BaseImage(
             path=cache / f"debian-12-amd64-{recipe_key()}.raw",
@@ -150,11 +190,14 @@ def _build(cache: Path, progress: Progress) -> BaseImage:
             architecture="x86_64",
             size_gib=SIZE_GIB,
             created=started,
+            disk_path=cache / f"debian-12-disk-amd64-{recipe_key()}.raw",
         )
-        disk.chmod(0o400)
-        disk.rename(base.path)
+        assert base.disk_path is not None
+        for made, place in ((whole, base.disk_path), (disk, base.path)):
+            made.chmod(0o400)
+            made.rename(place)
         kept = {
-            "file": base.path.name, "name": base.name, "description": base.description,
+            "file": base.path.name, "disk": base.disk_path.name, "name": base.name, "description": base.description,
             "architecture": base.architecture, "size_gib": base.size_gib, "created": base.created.isoformat(),
         }  # fmt: skip
         stamp = work / "stamp"
@@ -170,7 +213,7 @@ def _check(cache: Path) -> None:
     doing = "building the local cloud's base image"
     if platform.machine() != "x86_64":
         raise LocalCloudError(f"{doing}: only x86_64 is built yet; this computer is {platform.machine()}")
-    missing = [tool for tool in ("mmdebstrap", "mkfs.ext4") if shutil.which(tool) is None]
+    missing = [tool for tool in ("mmdebstrap", "mkfs.ext4", "sfdisk") if shutil.which(tool) is None]
     if missing:
         raise LocalCloudError(
             f"{doing}: {' and '.join(missing)} not found", hint="imagepipe local doctor says what to install"
@@ -232,28 +275,57 @@ def _make_a_cloud_image_of(tree: Path) -> None:
     for pattern in REMOVED:
         for path in tree.glob(pattern):
             path.unlink()
-    for name, text in FILES.items():
+    _write(tree, FILES)
+
+
+def _write(tree: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
         path = tree / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         path.write_text(text)
         path.chmod(0o644)
 
 
 def _make_disk(work: Path) -> Path:
-    disk = work / "disk.raw"
+    """A bare file system."""
+    disk = _empty_disk(work / "disk.raw")
+    _make_file_system(work / "tree", disk, offset=0)
+    return disk
+
+
+def _make_disk_with_boot_loader(work: Path) -> Path:
+    """The same tree on a disk with partitions, and what makes it boot by itself."""
+    disk = _empty_disk(work / "whole.raw")
+    _write(work / "tree", GRUB_FILES)
+    try:
+        offset = boot_loader.partition(disk)
+        boot_loader.install(disk, work / "tree", label=LABEL)
+    except boot_loader.BootLoaderError as problem:
+        raise LocalCloudError(f"building the local cloud's base image: {problem}") from problem
+    _make_file_system(work / "tree", disk, offset=offset)
+    return disk
+
+
+def _empty_disk(disk: Path) -> Path:
     disk.touch(mode=0o600)
     os.truncate(disk, SIZE_GIB << 30)
+    return disk
+
+
+def _make_file_system(tree: Path, disk: Path, *, offset: int) -> None:
+    """Fill the disk from here on, but for the table's copy at its end."""
+    size_kib = ((SIZE_GIB << 30) - offset - (boot_loader.TAIL_BYTES if offset else 0)) >> 10
     # A small journal: it is copied with each volume.
     command = [
-        "mkfs.ext4", "-q", "-F", "-L", LABEL, "-J", "size=64", "-E", "lazy_itable_init=1",
-        "-d", str(work / "tree"), str(disk),
+        "mkfs.ext4", "-q", "-F", "-L", LABEL, "-J", "size=64", "-E", f"lazy_itable_init=1,offset={offset}",
+        "-d", str(tree), str(disk), f"{size_kib}k",
     ]  # fmt: skip
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise LocalCloudError(f"building the local cloud's base image: mkfs.ext4: {done.stderr.strip()}")
     with disk.open("rb") as file:
         os.fsync(file.fileno())
-    return disk
 
 
 def _reap(work: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from imagepipe.local.machines import kvm
 from imagepipe.local.machines.cgroup import hierarchies
 from imagepipe.local.store import Store
 
@@ -28,7 +29,10 @@ TOOLS = {
     "mkfs.ext4": "e2fsprogs",
     "e2fsck": "e2fsprogs",
     "resize2fs": "e2fsprogs",
+    "sfdisk": "fdisk",
 }
+QEMU_TOOLS = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils"}
+"""What disks with a boot loader of their own need, and images that are imported."""
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MODULES = {"moto": "moto", "cheroot": "cheroot"}
 
@@ -65,6 +69,7 @@ class Computer:
     machine: str = platform.machine()
     is_root: bool = os.geteuid() == 0
     groups: Callable[[], Sequence[Path]] = hierarchies
+    why_no_kvm: Callable[[], str] = kvm.why_not
 
 
 def examine(store: Store | None = None, computer: Computer | None = None) -> list[Finding]:
@@ -76,6 +81,15 @@ def examine(store: Store | None = None, computer: Computer | None = None) -> lis
 def container_problems(computer: Computer | None = None) -> Sequence[str]:
     """Why containers would not run here; empty if they do."""
     return failures(_needs(computer or Computer()))
+
+
+def qemu_problems(computer: Computer | None = None) -> Sequence[str]:
+    """Why QEMU's machines would not run here; empty if they do."""
+    computer = computer or Computer()
+    lacks = [
+        f"{tool}: not found (package {package})" for tool, package in QEMU_TOOLS.items() if not computer.which(tool)
+    ]
+    return [*failures(_needs(computer)), *lacks]
 
 
 def failures(findings: Iterable[Finding]) -> list[str]:
@@ -141,9 +155,7 @@ def _room(store: Store) -> Finding:
 
 
 def _notes(computer: Computer) -> list[Finding]:
-    notes = [
-        Finding("driver", Verdict.NOTE, "container; QEMU, with KVM or without, is not built yet"),
-    ]
+    notes = [_qemu_note(computer)]
     if _is_port_22_taken(computer):
         notes.append(
             Finding(
@@ -154,6 +166,16 @@ def _notes(computer: Computer) -> list[Finding]:
             )
         )
     return notes
+
+
+def _qemu_note(computer: Computer) -> Finding:
+    """QEMU is needed by disks that have a boot loader alone; how fast it is here is worth knowing before."""
+    if missing := sorted({package for tool, package in QEMU_TOOLS.items() if not computer.which(tool)}):
+        detail = f"not found: disks with a boot loader of their own do not run (apt-get install {' '.join(missing)})"
+        return Finding("qemu", Verdict.NOTE, detail)
+    if why_not := computer.why_no_kvm():
+        return Finding("qemu", Verdict.NOTE, f"software emulation, half a minute to a login: {why_not}")
+    return Finding("qemu", Verdict.OK, "with KVM")
 
 
 def _is_port_22_taken(computer: Computer) -> bool:

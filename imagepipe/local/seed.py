@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from imagepipe.local.machines.api import Seed
@@ -15,8 +16,14 @@ VENDOR_DATA = {
 }
 
 
-def seed_documents(seed: Seed) -> dict[str, bytes]:
-    """By name. The caller's user data is untouched: what the cloud adds is meta-data and vendor-data."""
+def seed_documents(seed: Seed, *, links: Mapping[str, str] | None = None) -> dict[str, bytes]:
+    """By name. The caller's user data is untouched: what the cloud adds is meta-data and vendor-data.
+
+    `links` are names that disks are to have beside their own, made at every boot: `/dev/sdf` to what udev shows.
+    """
+    vendor: dict[str, object] = dict(VENDOR_DATA)
+    if links:
+        vendor["bootcmd"] = [["ln", "-sfn", target, name] for name, target in links.items()]
     meta = {
         "instance-id": seed.instance_id,
         "local-hostname": seed.hostname,
@@ -26,7 +33,7 @@ def seed_documents(seed: Seed) -> dict[str, bytes]:
     return {
         "meta-data": json.dumps(meta).encode(),  # JSON is YAML
         "user-data": seed.user_data,
-        "vendor-data": b"#cloud-config\n" + json.dumps(VENDOR_DATA).encode() + b"\n",
+        "vendor-data": b"#cloud-config\n" + json.dumps(vendor).encode() + b"\n",
     }
 
 

@@ -103,17 +103,19 @@ class World:
 
     def base_image_id(self, region: str) -> str:
         """The id of Debian's image in this region."""
-        return stable_id("ami", self.base.name, iso(self.base.created), region)
+        return _image_id(self.base, region)
 
     def settle_base(self, region: str) -> None:
-        """Make Debian's image as this region has it. Raises StoreFull: the first region's takes room."""
-        image_id = self.base_image_id(region)
-        if self.ledger.images.get(image_id) is not None:
-            return
+        """Make Debian's images as this region has them. Raises StoreFull: the first region's take room."""
+        for base in (self.base, self.base.as_disk()):
+            if base is not None and self.ledger.images.get(_image_id(base, region)) is None:
+                self._settle(base, region)
+
+    def _settle(self, base: BaseImage, region: str) -> None:
         # Two first requests may come here at once; both then do the same.
-        snapshot_id = stable_id("snap", self.base.name, iso(self.base.created), region)
+        snapshot_id = stable_id("snap", base.name, iso(base.created), region)
         if not self.disks.snapshot_path(snapshot_id).exists():
-            self._adopt_base(snapshot_id)
+            self._adopt_base(base, snapshot_id)
         with self.ledger.change():
             self.ledger.put(
                 Snapshot(
@@ -121,52 +123,60 @@ class World:
                     account=DEBIAN,
                     region=region,
                     volume_id="vol-ffffffff",
-                    size_gib=self.base.size_gib,
+                    size_gib=base.size_gib,
                     state="completed",
                     progress=100,
-                    description=self.base.description,
-                    start_time=self.base.created,
-                    completion_time=self.base.created,
+                    description=base.description,
+                    start_time=base.created,
+                    completion_time=base.created,
                     users=("all",),
                 )
             )
-            self.ledger.put(self._base_record(image_id, snapshot_id, region))
+            self.ledger.put(_base_record(base, snapshot_id, region))
 
-    def _adopt_base(self, snapshot_id: str) -> None:
+    def _adopt_base(self, base: BaseImage, snapshot_id: str) -> None:
         """The base image's bytes under this id; those of another region where there are some, as they cost nothing."""
         for other in self.ledger.snapshots:
-            is_base = other.account == DEBIAN and other.start_time == self.base.created
+            is_base = other.account == DEBIAN and (other.start_time, other.description) == (
+                base.created,
+                base.description,
+            )
             if is_base and self.disks.snapshot_path(other.id).exists():
                 return self.disks.copy_snapshot(other.id, snapshot_id)
-        return self.disks.adopt_snapshot(self.base.path, snapshot_id)
+        return self.disks.adopt_snapshot(base.path, snapshot_id)
 
-    def _base_record(self, image_id: str, snapshot_id: str, region: str) -> Image:
-        return Image(
-            id=image_id,
-            account=DEBIAN,
-            region=region,
-            name=self.base.name,
-            description=self.base.description,
-            state="available",
-            created=self.base.created,
-            root_device=self.base.root_device,
-            mappings=(
-                DiskSpec(
-                    device=self.base.root_device,
-                    snapshot_id=snapshot_id,
-                    size_gib=self.base.size_gib,
-                    type="gp3",
-                    iops=3000,
-                    throughput=125,
-                ),
+
+def _image_id(base: BaseImage, region: str) -> str:
+    return stable_id("ami", base.name, iso(base.created), region)
+
+
+def _base_record(base: BaseImage, snapshot_id: str, region: str) -> Image:
+    return Image(
+        id=_image_id(base, region),
+        account=DEBIAN,
+        region=region,
+        name=base.name,
+        description=base.description,
+        state="available",
+        created=base.created,
+        root_device=base.root_device,
+        mappings=(
+            DiskSpec(
+                device=base.root_device,
+                snapshot_id=snapshot_id,
+                size_gib=base.size_gib,
+                type="gp3",
+                iops=3000,
+                throughput=125,
             ),
-            architecture=self.base.architecture,
-            ena_support=True,
-            sriov="simple",
-            # As Debian's own: UEFI where there is one. A container has no firmware at all, which is allowed.
-            boot_mode="uefi-preferred",
-            users=("all",),
-        )
+        ),
+        architecture=base.architecture,
+        ena_support=True,
+        sriov="simple",
+        # As Debian's own: UEFI where there is one. A container has no firmware at all, which is allowed.
+        boot_mode="uefi-preferred" if base.disk_path else "legacy-bios",
+        users=("all",),
+    )
 
 
 def default_group(account: str, region: str, vpc_id: str) -> SecurityGroup:

@@ -9,7 +9,7 @@ from imagepipe.errors import LocalCloudError
 from imagepipe.local.machines.api import Driver
 
 VARIABLE = "IMAGEPIPE_LOCAL_DRIVER"
-DEFAULT = "container"
+DEFAULT = "auto"
 
 
 def _container(folder: Path) -> Driver:
@@ -18,14 +18,35 @@ def _container(folder: Path) -> Driver:
     return ContainerDriver(folder)
 
 
+def _mixed(folder: Path) -> Driver:
+    from imagepipe.local.machines.mixed import MixedDriver
+
+    return MixedDriver(folder)
+
+
+def _qemu(folder: Path) -> Driver:
+    from imagepipe.local.machines.mixed import qemu_folder
+    from imagepipe.local.machines.qemu import QemuDriver
+
+    return QemuDriver(qemu_folder(folder))
+
+
 def _container_problems() -> Sequence[str]:
     from imagepipe.local.doctor import container_problems
 
     return container_problems()
 
 
+def _qemu_problems() -> Sequence[str]:
+    from imagepipe.local.doctor import qemu_problems
+
+    return qemu_problems()
+
+
 DRIVERS: Mapping[str, tuple[Callable[[Path], Driver], Callable[[], Sequence[str]]]] = {
+    "auto": (_mixed, _container_problems),
     "container": (_container, _container_problems),
+    "qemu": (_qemu, _qemu_problems),
 }
 """By name: what opens it over a store's folder of machines, and what this computer lacks for it."""
 

@@ -30,23 +30,29 @@ OWN_SIDE = f"{ADDRESS}/30"
 INTERFACE = "imds0"
 FILE = "imds.json"
 LINK_SECONDS = 20
+SEED_PATH = "imagepipe-seed"
 TOKEN = "X-aws-ec2-metadata-token"  # noqa: S105 - a header's name
 TTL = "X-aws-ec2-metadata-token-ttl-seconds"
 LONGEST_TTL = 21600
 VERSIONS = ("1.0", "2009-04-04", "2016-09-02", "2021-03-23", "latest")
 
 
-def write(folder: Path, machine: Machine) -> None:
-    """What the service of a machine answers, for its process; readable by root alone, as user data holds keys."""
-    document = {
+def document(machine: Machine) -> dict[str, Any]:
+    """What the service of a machine answers; where it is not enabled, nothing but a seed that is added."""
+    return {
         "meta-data": dict(machine.metadata.values),
         "identity": machine.metadata.identity,
         "user-data": base64.b64encode(machine.seed.user_data).decode("ascii"),
         "tokens-required": machine.metadata.tokens_required,
+        "is-enabled": machine.metadata.is_enabled,
     }
+
+
+def write(folder: Path, machine: Machine) -> None:
+    """The document, for the service's process; readable by root alone, as user data holds keys."""
     fd = os.open(folder / FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(fd, "w", encoding="utf-8") as file:
-        json.dump(document, file)
+        json.dump(document(machine), file)
 
 
 class Answers:
@@ -56,6 +62,8 @@ class Answers:
         self._tree = _tree(document)
         self._user_data = base64.b64decode(document["user-data"])
         self._tokens_required = bool(document["tokens-required"])
+        self.is_enabled = bool(document.get("is-enabled", True))
+        self._seed = {name: base64.b64decode(body) for name, body in document.get("seed", {}).items()}
         self._tokens: dict[str, float] = {}
         self._lock = threading.Lock()
 
@@ -68,6 +76,11 @@ class Answers:
             self._tokens = {known: end for known, end in self._tokens.items() if end > now}
             self._tokens[token] = now + int(seconds)
         return token
+
+    def seed(self, path: str) -> bytes | None:
+        """One of cloud-init's documents, for a machine that has no other way to them; its firmware names the path."""
+        folder, _, name = path.strip("/").partition("/")
+        return self._seed.get(name) if folder == SEED_PATH else None
 
     def may_ask(self, token: str | None) -> bool:
         """With a token it must be a good one; without, only version 1 answers."""
@@ -121,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
     answers: Answers
 
     def do_PUT(self) -> None:
-        if self.path != "/latest/api/token":
+        if self.path != "/latest/api/token" or not self.answers.is_enabled:
             return self._send(404)
         # A token must not come through a proxy that somebody talked into asking (EC2 user guide, IMDSv2).
         if self.headers.get("X-Forwarded-For"):
@@ -131,9 +144,14 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(400) if token is None else self._send(200, token.encode(), {TTL: str(ttl)})
 
     def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if (seed := self.answers.seed(path)) is not None:
+            return self._send(200, seed)
+        if not self.answers.is_enabled:
+            return self._send(403)
         if not self.answers.may_ask(self.headers.get(TOKEN)):
             return self._send(401)
-        found = self.answers.at(self.path.partition("?")[0])
+        found = self.answers.at(path)
         return self._send(404) if found is None else self._send(200, found)
 
     do_HEAD = do_GET  # noqa: N815 - the name that http.server looks for
@@ -167,7 +185,7 @@ def main(arguments: Sequence[str]) -> int:
     """FILE PID STARTED: serve until that process, which made this namespace's peer, has ended."""
     file, pid, started = arguments
     until = os.pidfd_open(int(pid))
-    document = json.loads(Path(file).read_text(encoding="utf-8"))
+    answers = json.loads(Path(file).read_text(encoding="utf-8"))
     end = time.monotonic() + LINK_SECONDS
     while not Path("/proc/self/net/dev").read_text().count(f"{INTERFACE}:"):
         if time.monotonic() > end or not is_alive(int(pid), started):
@@ -175,7 +193,7 @@ def main(arguments: Sequence[str]) -> int:
         time.sleep(0.005)
     subprocess.run(["ip", "address", "add", OWN_SIDE, "dev", INTERFACE], check=True)
     subprocess.run(["ip", "link", "set", INTERFACE, "up"], check=True)
-    service = server(document, (ADDRESS, 80))
+    service = server(answers, (ADDRESS, 80))
     threading.Thread(target=service.serve_forever, daemon=True).start()
     select.select([until], [], [])
     return 0

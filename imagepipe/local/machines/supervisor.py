@@ -107,7 +107,7 @@ def launch(
     machine: Machine, devices: Sequence[str], *, join: Sequence[str], folder: Path, nspawn: Sequence[str],
     held: Sequence[int],
 ) -> subprocess.Popen[bytes]:  # fmt: skip
-    """Start the supervisor; returns when it has mounted the root and waits for its word. Raises MachineError.
+    """Start the shell; returns when it has mounted the root and waits for its word. Raises MachineError.
 
     `held` are file descriptors that it keeps open as long as it lives.
     """
@@ -116,6 +116,11 @@ def launch(
         "sh", "-c", HOLD, f"imagepipe-{machine.id}", devices[0], str(folder / "root"), str(folder / "console.log"),
         str(folder / imds.FILE), sys.executable, *nspawn,
     ]  # fmt: skip
+    return start(command, machine, folder=folder, held=held)
+
+
+def start(command: Sequence[str], machine: Machine, *, folder: Path, held: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start a supervisor; returns when it says that it is ready and waits for its word. Raises MachineError."""
     with (folder / "supervisor.log").open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, pass_fds=tuple(held),
@@ -131,7 +136,7 @@ def launch(
     if process.stdin is not None:
         process.stdin.close()
     said = (folder / "supervisor.log").read_text(errors="replace").strip()[-500:]
-    raise MachineError(f"mounting {machine.disks[0].path} for {machine.id}: {said or 'no answer'}")
+    raise MachineError(f"preparing {machine.disks[0].path} for {machine.id}: {said or 'no answer'}")
 
 
 def boot(process: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,48 @@
+"""Whether KVM works here. /dev/kvm can be there, and open, and its guests still hang: so one is tried."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+DEVICE = Path("/dev/kvm")
+CPUINFO = Path("/proc/cpuinfo")
+SECONDS = 5.0  # an answer takes half a second, the firmware included
+# A boot sector: mov al, 0x15; out 0xf4, al; hlt. The debug device ends QEMU with (value << 1) | 1.
+SECTOR = b"\xb0\x15\xe6\xf4\xf4".ljust(510, b"\0") + b"\x55\xaa"
+DISK_BYTES = 1 << 20  # the firmware does not boot from a disk of one sector
+ANSWER = 0x15 << 1 | 1
+
+
+@cache
+def why_not() -> str:
+    """Why machines are emulated in software; empty where KVM runs a guest. Asked once in a process."""
+    if not os.access(DEVICE, os.R_OK | os.W_OK):
+        return f"{DEVICE} is not there, or not open to us"
+    if not re.search(r"^flags\s*:.*\b(vmx|svm)\b", CPUINFO.read_text(), re.MULTILINE):
+        return f"{DEVICE} is there, but the processor shows neither vmx nor svm"
+    if not answers("kvm"):
+        return f"{DEVICE} is there, but a guest that was tried did not answer"
+    return ""
+
+
+def answers(accelerator: str) -> bool:
+    """Whether a guest of one instruction, after the firmware's, answers with this accelerator."""
+    with tempfile.NamedTemporaryFile(prefix="imagepipe-probe-") as disk:
+        disk.write(SECTOR.ljust(DISK_BYTES, b"\0"))
+        disk.flush()
+        command = [
+            "qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "q35", "-m", "64",
+            "-accel", accelerator, "-device", "isa-debug-exit,iobase=0xf4,iosize=0x01",
+            "-drive", f"file={disk.name},format=raw,if=none,id=disk",
+            "-device", "virtio-blk-pci,drive=disk,bootindex=1",
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+    return done.returncode == ANSWER
