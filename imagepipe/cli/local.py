@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imagepipe.cli.local_accounts import account, accounts
+from imagepipe.cli.local_images import images
 from imagepipe.errors import LocalCloudError
 
 if TYPE_CHECKING:
@@ -108,10 +109,11 @@ def status(root: Path | None) -> None:
     click.echo(f"disks      {_size(said.used_bytes)}")
 
 
-@local.command()
-@click.pass_obj
-def images(root: Path | None) -> None:
-    """List the images of all regions; the base image, which is in every one, once."""
+local.add_command(images)
+
+
+def show_images(root: Path | None) -> None:
+    """Print the images of all regions; the base images, which are in every one, once."""
     from imagepipe.local import control
 
     store = open_store(root)

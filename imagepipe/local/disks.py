@@ -47,6 +47,7 @@ class Disks:
     """The disk files of one store, in `volumes/` and `snapshots/` under its root."""
 
     def __init__(self, root: Path, *, reserve_bytes: int = RESERVE_BYTES) -> None:
+        self.root = root
         self._volumes = root / "volumes"
         self._snapshots = root / "snapshots"
         self._reserve = reserve_bytes

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from imagepipe.clock import iso
-from imagepipe.local.gateway import licences
+from imagepipe.local.gateway import imports, licences
 from imagepipe.local.gateway.accounts import refuse_strangers
 from imagepipe.local.gateway.faults import fault_of
 from imagepipe.local.gateway.refusal import Refused
@@ -35,7 +35,7 @@ def answer(world: World, identity: Identity, request: Request) -> Answer:
     a list, DELETE. delays: POST {"snapshot": seconds}. instances: GET counts them by state. places: GET lists the
     accounts and regions that have any. accounts: GET lists them with their keys, POST {"account": id, "memberships":
     [ARN of an organization or unit]} makes or changes one. licences: POST {"image": id, "product_codes": […],
-    "platform_details": …, "usage_operation": …}.
+    "platform_details": …, "usage_operation": …}. images: POST registers a disk that is in the store (`imports.take`).
     """
     name = request.path.removeprefix(PREFIX)
     if name == "accounts":
@@ -67,6 +67,9 @@ def answer(world: World, identity: Identity, request: Request) -> Answer:
         case ("POST", "licences"):
             licences.give(world, _body(request))
             return _json({})
+        case ("POST", "images"):
+            refuse_strangers(world.accounts, identity.access_key_id)
+            return _json(imports.take(world, identity, _body(request)))
         case ("GET", "places"):
             living = [row for row in world.ledger.instances if row.state not in ("shutting-down", "terminated")]
             return _json(sorted({(row.account, row.region) for row in living}))

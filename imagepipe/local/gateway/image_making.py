@@ -28,10 +28,15 @@ def _free_name(world: World, call: Call) -> str:
             "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, "
             "'(', ')', '[', ']', ' ', '.', '/', '-', ''', '@' and '_'",
         )
-    for image in world.ledger.images.owned(call.account, call.region):
+    check_free_name(world, call.account, call.region, name)
+    return name
+
+
+def check_free_name(world: World, account: str, region: str, name: str) -> None:
+    """Raise Refused where an image of the account's has the name."""
+    for image in world.ledger.images.owned(account, region):
         if image.name == name and image.state in ("pending", "available"):
             raise Refused("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {image.id}")
-    return name
 
 
 def _doom(world: World, call: Call) -> str:

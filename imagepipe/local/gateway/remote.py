@@ -41,6 +41,12 @@ def add_account(cloud: LocalCloud, *memberships: str, account_id: str | None = N
     return _account(cloud, ask(cloud, "POST", "accounts", {"account": account_id, "memberships": memberships}))
 
 
+def add_image(cloud: LocalCloud, *, file: str, name: str, description: str, region: str, size_gib: int) -> str:
+    """The id of the image that a disk in the store's folder of imports has become. Raises LocalCloudError."""
+    wanted = {"file": file, "name": name, "description": description, "region": region, "size_gib": size_gib}
+    return str(ask(cloud, "POST", "images", wanted)["image"])
+
+
 def places(cloud: LocalCloud) -> list[tuple[str, str]]:
     """Account and region of all instances that have not ended. Raises LocalCloudError."""
     return [(account, region) for account, region in ask(cloud, "GET", "places")]

@@ -1,0 +1,71 @@
+"""`imagepipe local images`: what there is to launch, and disks from elsewhere that are to be."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+import click
+
+from imagepipe.errors import UsageError
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def images(context: click.Context) -> None:
+    """List the images of all regions; the base images, which are in every one, once."""
+    if context.invoked_subcommand is None:
+        from imagepipe.cli.local import show_images
+
+        show_images(context.obj)
+
+
+@images.command(name="import")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--name", help="What the image is called.  [default: the file's name]")
+@click.option("--region", default="us-east-1", show_default=True, help="Where it is.")
+@click.pass_obj
+def import_(root: Path | None, file: Path, name: str | None, region: str) -> None:
+    """Make a cloud image an image of the local cloud: Debian's, Ubuntu's and Amazon's for qcow2 or KVM, or a raw disk.
+
+    \b
+    imagepipe local images import debian-12-genericcloud-amd64.qcow2
+    imagepipe local images import noble-server-cloudimg-amd64.img --name ubuntu-24.04
+
+    It is for x86_64 and boots by a BIOS; its instances run in QEMU, and cloud-init gives them their keys. In a spec:
+
+    \b
+    source: {ami: {name: ubuntu-24.04, owners: [self]}}
+    launch: {ssh: {user: ubuntu}}
+    """
+    from imagepipe.cli.local import open_store
+    from imagepipe.local import control, importing
+    from imagepipe.local.gateway import imports, remote
+    from imagepipe.spec.regions import REGIONS
+
+    def progress(line: str) -> None:
+        click.echo(line, err=True)
+
+    name = name or file.name.partition(".qcow2")[0].removesuffix(".img").removesuffix(".raw")
+    importing.check_name(name)
+    if region not in REGIONS:
+        meant = get_close_matches(region, REGIONS, n=1)
+        raise UsageError(
+            f"--region {region}: AWS has no such region", hint=f"did you mean {meant[0]}?" if meant else None
+        )
+    store = open_store(root)
+    disk = importing.read_image(file, store.disks / imports.FOLDER, progress)
+    try:
+        with control.connect(store, progress=progress) as cloud:
+            image = remote.add_image(
+                cloud,
+                file=disk.path.name,
+                name=name,
+                description=f"imported from {file.name}",
+                region=region,
+                size_gib=disk.size_gib,
+            )
+    finally:
+        disk.path.unlink(missing_ok=True)
+    progress(f"{name}: {disk.size_gib} GiB in {region}; boots {disk.boots}")
+    click.echo(image)
