@@ -7,9 +7,9 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # What the local cloud needs of Debian, and what its tests need beside that.
-SYSTEM := systemd-container slirp4netns mmdebstrap debian-archive-keyring iproute2 mount util-linux e2fsprogs \
+SYSTEM := systemd-container slirp4netns mmdebstrap debian-archive-keyring iproute2 mount util-linux e2fsprogs fdisk \
           openssh-client curl ca-certificates git
-SYSTEM_TEST := openssh-server awscli packer
+SYSTEM_TEST := openssh-server awscli packer qemu-system-x86 qemu-utils
 
 .PHONY: setup demo check test lint types bench docs constraints clean
 .DELETE_ON_ERROR:

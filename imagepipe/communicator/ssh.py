@@ -294,6 +294,8 @@ def _transport(endpoint: Endpoint, stream: socket.socket | paramiko.Channel, whe
         options.key_types = SIGNATURES.get(kind, (kind,))
     try:
         transport.start_client(timeout=BANNER_SECONDS)
+        if not transport.initial_kex_done:  # it returns at its timeout, and says nothing
+            raise SSHException(f"no keys were exchanged in {BANNER_SECONDS:g} s")
     except (SSHException, EOFError, OSError) as error:
         transport.close()
         is_key = isinstance(error, SSHException) and "host key" in str(error).lower()

@@ -172,3 +172,24 @@ def test_a_private_key_file_is_the_users_alone(tmp_path: Path) -> None:
     path = tmp_path / "key"
     keys.write_private(path, keys.generate("x"))
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_server_that_greets_and_then_says_nothing_is_one_failed_attempt(
+    server: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagepipe.communicator.ssh.BANNER_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet() -> None:
+            accepted, _ = listening.accept()
+            with accepted:
+                accepted.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+                accepted.recv(1 << 16)
+                time.sleep(1.5)
+
+        greeting = threading.Thread(target=greet)
+        greeting.start()
+        with pytest.raises(NotConnected, match="no keys were exchanged") as failed:
+            connect(replace(server.endpoint, port=listening.getsockname()[1]))
+        greeting.join()
+    assert failed.value.why == "protocol"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import threading
@@ -24,12 +26,17 @@ MMDEBSTRAP = """#!/bin/sh
 for tree; do :; done
 echo "I: running apt-get update..." >&2
 {extra}
-mkdir -p $tree/etc/ssh $tree/etc/cloud/cloud.cfg.d $tree/var/log
+mkdir -p $tree/etc/ssh $tree/etc/cloud/cloud.cfg.d $tree/var/log $tree/usr/lib/grub/i386-pc
+head -c 512 /dev/zero >$tree/usr/lib/grub/i386-pc/boot.img
 echo 12.99 >$tree/etc/debian_version
 echo key >$tree/etc/ssh/ssh_host_rsa_key
 echo nameserver 192.0.2.1 >$tree/etc/resolv.conf
 echo build-host >$tree/etc/hostname
 echo 0123456789abcdef >$tree/etc/machine-id
+"""
+# GRUB's core of the stand-in tree, as grub-mkimage would make it there.
+CHROOT = """#!/bin/sh
+head -c 1536 /dev/zero | tr '\\0' G >$1/boot/grub/core.img
 """
 
 
@@ -41,9 +48,10 @@ def store(tmp_path: Path) -> Store:
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: str = "") -> None:
     tools = tmp_path / "tools"
     tools.mkdir(exist_ok=True)
-    script = tools / "mmdebstrap"
-    script.write_text(MMDEBSTRAP.format(extra=extra))
-    script.chmod(0o755)
+    for name, text in (("mmdebstrap", MMDEBSTRAP.format(extra=extra)), ("chroot", CHROOT)):
+        script = tools / name
+        script.write_text(text)
+        script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
 
 
@@ -69,6 +77,35 @@ def test_the_image_has_nothing_of_the_computer_that_built_it(
     subprocess.run(["e2fsck", "-fn", str(image.path)], check=True, capture_output=True)
     assert any("apt-get update" in line for line in lines)
     assert not list(store.base_cache.glob(".build-*"))
+
+
+def test_the_same_system_is_there_on_a_disk_that_can_boot_by_itself(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, monkeypatch)
+    base = ensure_base(store, lambda line: None)
+    disk = base.as_disk()
+    assert disk is not None
+    assert disk.name == base.name.replace("amd64", "disk-amd64")
+    assert built_base(store) == base
+    listed = subprocess.run(["sfdisk", "--json", str(disk.path)], capture_output=True, text=True, check=True).stdout
+    table = json.loads(listed)["partitiontable"]
+    root, bios = (
+        {row["node"].removeprefix(str(disk.path)): row for row in table["partitions"]}[n] for n in ("1", "14")
+    )
+    assert table["label"] == "gpt"
+    assert root["start"] > bios["start"]  # last, so that it can grow
+    file_system = f"{disk.path}?offset={root['start'] * 512}"
+    assert "root=LABEL=rootfs" in contents(Path(file_system), "/boot/grub/grub.cfg")
+    assert contents(Path(file_system), "/boot/grub/core.img") == ""
+    assert contents(base.path, "/boot/grub/grub.cfg") == ""
+    with disk.path.open("rb") as file:
+        first = file.read(512)
+        file.seek(bios["start"] * 512)
+        core = file.read(1536)
+    assert struct.unpack_from("<Q", first, 0x5C)[0] == bios["start"]
+    assert struct.unpack_from("<QHH", core, 500) == (bios["start"] + 1, 2, 0x820)
+    assert core[600:] == b"G" * 936
 
 
 def test_it_is_built_once(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

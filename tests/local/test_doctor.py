@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from imagepipe.local.doctor import Computer, Verdict, container_problems, examine, failures, install_command
+from imagepipe.local.doctor import (
+    Computer,
+    Verdict,
+    container_problems,
+    examine,
+    failures,
+    install_command,
+    qemu_problems,
+)
 from imagepipe.local.store import Store
 
 GROUPS = [Path("/")]
@@ -70,6 +79,23 @@ def test_a_service_on_port_22_of_every_address_is_noted() -> None:
     assert not [finding for finding in examine(None, WHOLE) if finding.what == "port 22"]
 
 
-def test_what_is_not_built_yet_is_said() -> None:
-    said = " ".join(finding.detail for finding in examine(None, WHOLE))
-    assert "QEMU" in said
+@pytest.mark.parametrize(
+    ("computer", "verdict", "said"),
+    [
+        (replace(WHOLE, why_no_kvm=lambda: ""), Verdict.OK, "with KVM"),
+        (replace(WHOLE, why_no_kvm=lambda: "no such device"), Verdict.NOTE, "software emulation.*no such device"),
+        (replace(WHOLE, which=lambda tool: None), Verdict.NOTE, "apt-get install qemu-system-x86 qemu-utils"),
+    ],
+    ids=["KVM works", "KVM does not", "no QEMU"],
+)
+def test_what_qemu_would_be_like_here_is_said_and_is_no_lack(computer: Computer, verdict: Verdict, said: str) -> None:
+    (found,) = [finding for finding in examine(None, computer) if finding.what == "qemu"]
+    assert found.verdict is verdict
+    assert re.search(said, found.detail)
+
+
+def test_the_qemu_driver_alone_needs_qemu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: True)
+    without = replace(WHOLE, which=lambda tool: None if tool.startswith("qemu") else f"/usr/bin/{tool}")
+    assert container_problems(without) == []
+    assert [problem.partition(":")[0] for problem in qemu_problems(without)] == ["qemu-system-x86_64", "qemu-img"]

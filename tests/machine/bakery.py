@@ -201,7 +201,9 @@ class Bakery:
         return any(needle in block for block in _data(path, overlap=len(needle)))
 
     @contextmanager
-    def instance(self, image: str, region: str, *, ports: tuple[int, ...] = ()) -> Iterator[Booted]:
+    def instance(
+        self, image: str, region: str, *, ports: tuple[int, ...] = (), seconds: float = 60
+    ) -> Iterator[Booted]:
         """An instance launched from an image, by plain boto3 calls, that lets us in."""
         ec2 = self.client(region=region)
         login, host = keys.generate("test"), _host_pair()
@@ -227,7 +229,7 @@ class Bakery:
         try:
             address = until(lambda: _address(ec2, instance), "the instance runs")
             endpoint = Endpoint(address, 22, "admin", host[0], str(key_path))
-            connection = until(lambda: _connected(endpoint), "SSH answers")
+            connection = until(lambda: _connected(endpoint), "SSH answers", seconds=seconds)
             yield Booted(instance, address, connection)
             connection.close()
         finally:

@@ -16,6 +16,7 @@ from imagepipe.local import control, serving
 from imagepipe.local.base import BaseImage, ensure_base
 from imagepipe.local.disks import Disks
 from imagepipe.local.machines.api import Disk, Machine, Seed
+from imagepipe.local.machines.choice import open_driver
 from imagepipe.local.machines.container import ContainerDriver
 from imagepipe.local.store import Store, default_base_cache, default_root
 from tests.machine.bakery import Bakery
@@ -56,14 +57,17 @@ def _nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 def new_guest(store: Store, base: BaseImage) -> Iterator[NewGuest]:
     """Makes a machine of the base image, with further empty disks if asked; it is not started."""
     disks = Disks(store.disks)
-    disks.adopt_snapshot(base.path, "snap-base")
 
-    def make(*, further: tuple[str, ...] = (), user_data: str | None = None) -> Guest:
+    def make(
+        *, further: tuple[str, ...] = (), user_data: str | None = None, of: BaseImage = base, size_gib: int = 8
+    ) -> Guest:
         login, host = KeyPair(), KeyPair()
         name = secrets.token_hex(8)
-        files = [
-            Disk(base.root_device, disks.create_volume(f"vol-{name}", size_bytes=8 * GIB, snapshot_id="snap-base"))
-        ]
+        snapshot = f"snap-{of.name}"
+        if not disks.snapshot_path(snapshot).exists():
+            disks.adopt_snapshot(of.path, snapshot)
+        volume = disks.create_volume(f"vol-{name}", size_bytes=size_gib * GIB, snapshot_id=snapshot)
+        files = [Disk(of.root_device, volume)]
         for at, device in enumerate(further):
             files.append(Disk(device, disks.create_volume(f"vol-{name}-{at}", size_bytes=GIB, snapshot_id=None)))
         data = host_key_user_data(host) if user_data is None else user_data
@@ -111,10 +115,10 @@ def _end_cloud(store: Store) -> None:
     finally:
         if left := serving.current(store):
             os.kill(left.pid, signal.SIGKILL)
-        driver = ContainerDriver(store.machines)
-        for machine_id in driver.running():
-            driver.stop(machine_id, force=True)
-        driver.close()
+        machines = open_driver("auto", store.machines)
+        for machine_id in machines.running():
+            machines.stop(machine_id, force=True)
+        machines.close()
 
 
 @pytest.fixture(scope="session")

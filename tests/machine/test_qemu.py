@@ -1,0 +1,240 @@
+"""QEMU: guests with their own kernel, and boot loader where they have one. Software emulation makes each boot slow, so
+few are made, and each is looked at thoroughly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import paramiko
+import pytest
+
+from imagepipe.local.base import BaseImage
+from imagepipe.local.disks import Disks
+from imagepipe.local.machines.api import Ingress, Machine, Metadata
+from imagepipe.local.machines.cgroup import MachineGroup
+from imagepipe.local.machines.mixed import MixedDriver
+from imagepipe.local.machines.qemu import QemuDriver
+from imagepipe.local.store import Store
+from tests.machine.bakery import Bakery
+from tests.machine.guests import SSH, Guest, NewGuest, leftovers, until
+
+pytestmark = pytest.mark.machine
+
+BOOT_SECONDS = 240.0  # measured 34 s on an idle machine, 85 s on a busy one
+TOKEN = "curl -sX PUT http://169.254.169.254/latest/api/token -H 'X-aws-ec2-metadata-token-ttl-seconds: 60'"
+
+
+@pytest.fixture
+def qemu(store: Store) -> Iterator[QemuDriver]:
+    driver = QemuDriver(store.root / "machines-qemu")
+    try:
+        yield driver
+    finally:
+        for machine_id in driver.running():
+            driver.stop(machine_id, force=True)
+        driver.close()
+
+
+def check_file_system(disk: Path) -> None:
+    done = subprocess.run(["e2fsck", "-fn", str(disk)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_bare_file_system_boots_its_own_kernel_and_a_reboot_takes_the_newest(
+    qemu: QemuDriver, new_guest: NewGuest, tmp_path: Path
+) -> None:
+    guest: Guest = new_guest(further=("/dev/sdf",), size_gib=10)
+    machine = Machine(
+        guest.machine.id, guest.machine.address, guest.machine.disks, guest.machine.seed,
+        Metadata({"instance-id": guest.id}),
+    )  # fmt: skip
+    qemu.start(machine, [SSH])
+    assert guest.id in qemu.running()
+
+    # A login on which the host key was checked, cloud-init to its end, and a kernel that is not this computer's.
+    assert guest.run("id -un; sudo id -un", within=BOOT_SECONDS).split() == ["admin", "root"]
+    assert guest.run("cloud-init status --wait").strip().endswith("status: done")
+    assert "cloud-amd64" in guest.run("uname -r")
+    assert "cloud-amd64" not in os.uname().release
+    assert guest.run("hostname; systemctl --failed --no-legend").split() == ["a-guest"]
+    assert guest.run(f'curl -s -H "X-aws-ec2-metadata-token: $({TOKEN})" http://169.254.169.254/latest/meta-data/') == (
+        "instance-id"
+    )
+    assert int(guest.run("df --output=size -BG / | tail -1").strip().rstrip("G")) >= 9
+    assert guest.run("lsblk -bno SIZE $(readlink -f /dev/sdf)").strip() == str(1 << 30)
+
+    # Its ports are those that the group opens.
+    guest.run("cd /etc && sudo systemd-run --quiet python3 -m http.server 8080")
+    fetch = [
+        "curl",
+        "-s",
+        "-m",
+        "10",
+        "--retry",
+        "8",
+        "--retry-all-errors",
+        f"http://{guest.machine.address}:8080/hostname",
+    ]
+    assert subprocess.run([*fetch[:4], fetch[-1]], capture_output=True, check=False).returncode != 0
+    qemu.set_ingress(guest.id, [SSH, Ingress("tcp", 8080, 8080, "127.0.0.1/32")])
+    assert subprocess.run(fetch, capture_output=True, text=True, check=True).stdout.strip() in ("a-guest", "localhost")
+    qemu.set_ingress(guest.id, [SSH])
+    assert subprocess.run([*fetch[:4], fetch[-1]], capture_output=True, check=False).returncode != 0
+
+    # While it stands still, nothing is written, and what there is is consistent.
+    disks = Disks(tmp_path / "store" / "disks")
+    with qemu.quiesced(guest.id):
+        disks.snapshot(guest.root.stem, "snap-still")
+    subprocess.run(["e2fsck", "-fp", str(copy_of(disks.snapshot_path("snap-still")))], check=True, capture_output=True)
+
+    # A process of the store that is killed leaves it running, and the next takes it over; a kernel that was
+    # installed meanwhile is the one that a reboot takes, as there is no boot loader to ask.
+    qemu.close()
+    again = QemuDriver(qemu._folder)
+    try:
+        assert again.running() == {guest.id}
+        first = guest.run("cat /proc/sys/kernel/random/boot_id")
+        guest.run(
+            "cd /boot && sudo cp vmlinuz-$(uname -r) vmlinuz-newer && sudo ln -sfn boot/vmlinuz-newer /vmlinuz; sync"
+        )
+        again.reboot(guest.id)
+        until(lambda: not answers(guest), within=BOOT_SECONDS)
+        assert guest.run("cat /proc/sys/kernel/random/boot_id", within=BOOT_SECONDS) != first
+        assert guest.run("ls /var/lib/cloud/instances").split() == [guest.id]
+        guest.run("echo written | sudo tee /root/mark; sync")
+        assert b"cloud-init" in again.console(guest.id)
+        again.stop(guest.id)
+        assert leftovers(tmp_path) == []
+        check_file_system(guest.root)
+        read = subprocess.run(["debugfs", "-R", "cat /root/mark", str(guest.root)], capture_output=True, check=True)
+        assert read.stdout == b"written\n"
+    finally:
+        for machine_id in again.running():
+            again.stop(machine_id, force=True)
+        again.close()
+
+
+def copy_of(disk: Path) -> Path:
+    copy = disk.with_suffix(".copy")
+    subprocess.run(["cp", "--sparse=always", str(disk), str(copy)], check=True)
+    copy.chmod(0o600)
+    return copy
+
+
+def answers(guest: Guest) -> bool:
+    try:
+        guest.connected().close()
+    except (OSError, EOFError, paramiko.SSHException):
+        return False
+    return True
+
+
+def test_a_supervisor_that_is_killed_takes_its_guest_with_it(
+    qemu: QemuDriver, new_guest: NewGuest, tmp_path: Path
+) -> None:
+    ended: list[str] = []
+    qemu.on_exit(ended.append)
+    guest = new_guest()
+    qemu.start(guest.machine, [SSH])
+    supervisor = next(
+        pid
+        for pid in MachineGroup(guest.id).processes()
+        if b"imagepipe.local.machines.vm" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+    os.kill(supervisor, signal.SIGKILL)
+    until(lambda: ended == [guest.id])
+    assert leftovers(tmp_path) == []
+
+
+def test_a_disk_that_nothing_can_boot_from_is_an_error_that_names_it(
+    qemu: QemuDriver, new_guest: NewGuest, tmp_path: Path
+) -> None:
+    guest = new_guest()
+    subprocess.run(["debugfs", "-w", "-R", "rm /vmlinuz", str(guest.root)], check=True, capture_output=True)
+    with pytest.raises(Exception, match="without a kernel of its own") as told:
+        qemu.start(guest.machine, [SSH])
+    assert str(guest.root) in str(told.value)
+    assert leftovers(tmp_path) == []
+
+
+def test_the_default_takes_containers_for_bare_file_systems_and_qemu_for_boot_loaders(
+    store: Store, base: BaseImage, new_guest: NewGuest, tmp_path: Path
+) -> None:
+    disk = base.as_disk()
+    assert disk is not None
+    driver = MixedDriver(store.machines)
+    try:
+        bare, whole = new_guest(), new_guest(of=disk, size_gib=8)
+        driver.start(bare.machine, [SSH])
+        driver.start(whole.machine, [SSH])
+        assert driver.running() == {bare.id, whole.id}
+        assert bare.run("systemd-detect-virt").strip() == "systemd-nspawn"
+        assert any(
+            Path(f"/proc/{pid}/comm").read_text().startswith("qemu") for pid in MachineGroup(whole.id).processes()
+        )
+        driver.stop(whole.id, force=True)
+        driver.stop(bare.id)
+        assert driver.running() == frozenset()
+    finally:
+        for machine_id in driver.running():
+            driver.stop(machine_id, force=True)
+        driver.close()
+    assert leftovers(tmp_path) == []
+
+
+WHOLE = """\
+imagepipe: 1
+name: whole
+source: {ami: {name: "debian-12-disk-amd64-*", owners: ["136693071363"]}}
+launch:
+  region: us-east-1
+  volumes: [{device: /dev/xvda, size_gib: 9}]
+  ssh: {timeout: 8m}
+provision:
+  - shell: |
+      findmnt -no SOURCE /
+      uname -r
+      echo baked | sudo tee /etc/baked
+test:
+  - shell: |
+      grep baked /etc/baked
+      test "$(df --output=size -BG / | tail -1 | tr -dc 0-9)" -ge 8
+      ls /boot/grub/grub.cfg
+output: {name: "whole-{{ build.id }}"}
+"""
+
+
+def test_a_disk_with_a_boot_loader_is_baked_tested_and_grows_on_qemu(bakery: Bakery) -> None:
+    spec = bakery.write("whole.yaml", WHOLE)
+    process = bakery.start("build", str(spec), "--local", "--json")
+    out, err = process.communicate(timeout=900)
+    assert process.returncode == 0, err
+    lines = [event["text"] for event in bakery.events() if event["event"] == "Line"]
+    assert "/dev/vda1" in lines
+    assert any(line.endswith("-cloud-amd64") for line in lines)
+    (image,) = json.loads(out)["images"]
+    disk = Disks(bakery.store.disks).snapshot_path(image["snapshots"][0])
+    listed = subprocess.run(["sfdisk", "--json", str(disk)], capture_output=True, text=True, check=True).stdout
+    parts = json.loads(listed)["partitiontable"]["partitions"]
+    assert max(part["size"] for part in parts) * 512 > 8 << 30  # the partition grew with its volume
+
+
+def test_a_cloud_image_in_qcow2_is_imported_and_boots(bakery: Bakery, base: BaseImage) -> None:
+    assert base.disk_path is not None
+    file = bakery.folder / "debian-12-genericcloud-amd64.qcow2"
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", str(base.disk_path), str(file)], check=True)
+    imported = bakery("local", "images", "import", str(file), "--name", "from-elsewhere")
+    assert imported.code == 0, imported.err
+    assert "boots by its own boot loader, in QEMU" in imported.err
+    image = imported.out.strip()
+    file.unlink()
+    assert not list((bakery.store.disks / "imports").glob("*"))
+    with bakery.instance(image, "us-east-1", seconds=BOOT_SECONDS) as booted:
+        assert "cloud-amd64" in booted.sh("uname -r")
+        assert booted.sh("findmnt -no SOURCE /") == "/dev/vda1"
