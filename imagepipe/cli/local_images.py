@@ -41,6 +41,7 @@ def import_(root: Path | None, file: Path, name: str | None, region: str) -> Non
     from imagepipe.cli.local import open_store
     from imagepipe.local import control, importing
     from imagepipe.local.gateway import imports, remote
+    from imagepipe.local.machines import kvm
     from imagepipe.spec.regions import REGIONS
 
     def progress(line: str) -> None:
@@ -68,4 +69,6 @@ def import_(root: Path | None, file: Path, name: str | None, region: str) -> Non
     finally:
         disk.path.unlink(missing_ok=True)
     progress(f"{name}: {disk.size_gib} GiB in {region}; boots {disk.boots}")
+    if why_not := kvm.why_not():
+        progress(f"QEMU emulates its processor in software, which is slow: {why_not}")
     click.echo(image)

@@ -77,7 +77,7 @@ Build = Callable[[Store], Cloud]
 def prepare(store: Store, progress: Callable[[str], None]) -> None:
     """What a first start takes: a usable driver, and the base image. Raises LocalCloudError."""
     from imagepipe.local.base import ensure_base
-    from imagepipe.local.machines import choice
+    from imagepipe.local.machines import choice, kvm
 
     if problems := choice.problems(choice.named(store.driver)):
         raise LocalCloudError(
@@ -85,6 +85,8 @@ def prepare(store: Store, progress: Callable[[str], None]) -> None:
             + "".join(f"\n  - {problem}" for problem in problems),
             hint="imagepipe local doctor says what to install",
         )
+    if store.driver == "qemu" and (why_not := kvm.why_not()):
+        progress(f"machines are emulated in software, which is slow: {why_not}")
     ensure_base(store, progress)
 
 
