@@ -18,6 +18,7 @@ COMMANDS = {
     "validate": ("imagepipe.cli.validate:validate", "Check specs, with every problem at once; talks to no cloud."),
     "clean": ("imagepipe.cli.clean:clean", "Give back what dead or failed runs still hold."),
     "runs": ("imagepipe.cli.runs:runs", "List runs, and what they still hold."),
+    "images": ("imagepipe.cli.images:images", "Deregister images, and delete what they are made of."),
     "demo": ("imagepipe.cli.demo:demo", "Bake a sample on the local cloud, boot its image, fetch its page."),
     "local": ("imagepipe.cli.local:local", "The local cloud: serve, stop, status, images, doctor."),
 }

@@ -15,6 +15,7 @@ from imagepipe.cloud.instances import Instances
 from imagepipe.cloud.network import Groups, Keys, Subnets
 from imagepipe.cloud.parameters import Parameters
 from imagepipe.cloud.session import Session
+from imagepipe.cloud.translate import doing
 from imagepipe.cloud.wait import Cancel, Poller
 from imagepipe.errors import CloudError
 
@@ -113,3 +114,9 @@ class Regions:
             if region not in self._made:
                 self._made[region] = Ec2(self.session, region, self._clock)
             return self._made[region]
+
+    def enabled(self, region: str) -> list[str]:
+        """The regions that the account may use, as this one of them says. Raises CloudError."""
+        with doing("listing the account's regions"):
+            client: Any = self.session.client("ec2", region)
+            return sorted(str(each["RegionName"]) for each in client.describe_regions()["Regions"])

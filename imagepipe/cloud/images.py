@@ -196,6 +196,12 @@ class Images:
         """Images that carry a token of ours."""
         return self._own([tagging.by_token(token)], f"images of token {token}")
 
+    def own_made_of(self, snapshot: str) -> list[Named]:
+        """Images of this account that map a snapshot."""
+        return self._own(
+            [{"Name": "block-device-mapping.snapshot-id", "Values": [snapshot]}], f"images made of {snapshot}"
+        )
+
     def _own(self, filters: list[dict[str, Any]], what: str) -> list[Named]:
         with doing(f"looking for {what} in {self.region}"):
             found = self._client.describe_images(Owners=["self"], Filters=filters)["Images"]

@@ -1,0 +1,100 @@
+"""`imagepipe images`: what becomes of images that were made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from imagepipe.cli.cloud import chosen_cloud, opened
+from imagepipe.clock import SystemClock
+from imagepipe.cloud.ec2 import Regions
+from imagepipe.cloud.images import Images
+from imagepipe.cloud.retire import Retired, find, retire
+from imagepipe.errors import CloudError, UsageError
+
+
+@click.group()
+def images() -> None:
+    """Images that were made: deregister them, with what they are made of."""
+
+
+@images.command(
+    epilog="""\b
+Examples:
+  imagepipe images deregister ami-0123456789abcdef0
+  imagepipe images deregister web-server-20261125T110000Z --every-region --delete-data
+  imagepipe images deregister web-server-20261125T110000Z --local --delete-data --dry-run
+"""
+)
+@click.argument("words", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--delete-data", "deletes_data", is_flag=True, help="Delete its snapshots too, which cost until then.")
+@click.option("--region", help="Where it is.  [default: as the AWS CLI's]")
+@click.option("--every-region", is_flag=True, help="Its copies of the same name too, in all regions of the account.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option("--local", "is_local", is_flag=True, help="On the local cloud.")
+@click.option("--profile", help="Take this profile of the AWS configuration.")
+@click.option("--endpoint-url", metavar="URL", help="Talk to this endpoint instead of AWS.")
+def deregister(
+    words: Sequence[str],
+    deletes_data: bool,
+    region: str | None,
+    every_region: bool,
+    dry_run: bool,
+    is_local: bool,
+    profile: str | None,
+    endpoint_url: str | None,
+) -> int:
+    """Deregister images of this account, by id or by name, and say what that freed.
+
+    Snapshots that another image is made of too stay. Instances that run from the image go on.
+    """
+    chosen = chosen_cloud(is_local=is_local, profile=profile, endpoint_url=endpoint_url)
+    with opened(chosen, region=region, clock=SystemClock()) as regions:
+        home = region or regions.session.region
+        if not home:
+            raise UsageError("there is no region", hint="give --region, or set AWS_DEFAULT_REGION")
+        found = [each for word in words for each in _found(regions, word, home, every_region=every_region)]
+        failed = False
+        for rooms, image in found:
+            if dry_run:
+                click.echo(f"would deregister {image['ImageId']} '{image.get('Name', '')}' in {rooms.region}")
+                continue
+            try:
+                _say(retire(rooms, image, deletes_data=deletes_data))
+            except CloudError as error:  # the others are independent of it
+                click.echo(f"error: {error}", err=True)
+                if error.hint:
+                    click.echo(f"  hint: {error.hint}", err=True)
+                failed = True
+    return CloudError.exit_code if failed else 0
+
+
+def _found(
+    regions: Regions, word: str, home: str, *, every_region: bool
+) -> list[tuple[Images, Mapping[str, Any]]]:  # fmt: skip
+    """The images that a word means, each with its region; all words are looked up before anything is done."""
+    here = regions[home].images
+    at_home = find(here, word)
+    found = [(here, image) for image in at_home]
+    if every_region:
+        name = str(at_home[0]["Name"]) if at_home else word
+        others = [each for each in regions.enabled(home) if each != home and not name.startswith("ami-")]
+        found += [(regions[other].images, image) for other in others for image in find(regions[other].images, name)]
+    if not found:
+        where = "any region" if every_region else home
+        raise CloudError(
+            f"this account has no image {word} in {where}",
+            code="InvalidAMIID.NotFound",
+            hint="an id is of one region: is --region right? A name must be whole",
+        )
+    return found
+
+
+def _say(done: Retired) -> None:
+    click.echo(f"{done.image} '{done.name}' in {done.region}: deregistered")
+    if done.deleted:
+        click.echo(f"  deleted {', '.join(done.deleted)}: {done.freed_gib} GiB of volumes")
+    for snapshot, why in done.left.items():
+        click.echo(f"  left {snapshot}: {why}")
