@@ -107,6 +107,8 @@ class BaseImage:
     created: datetime
     root_device: str = "/dev/xvda"
     user: str = "admin"
+    boot_mode: str = "uefi-preferred"
+    """As Debian's own. A bare file system is booted by its kernel, with no firmware's help, which is allowed."""
     disk_path: Path | None = None
     """The same system on a disk with GPT and boot loader, as EC2 wants it; named like it with `disk`."""
 
@@ -116,7 +118,7 @@ class BaseImage:
             return None
         named = self.name.replace("-amd64-", "-disk-amd64-")
         what = f"{self.description}, on a disk with GPT and boot loader"
-        return replace(self, path=self.disk_path, name=named, description=what, disk_path=None)
+        return replace(self, path=self.disk_path, name=named, description=what, disk_path=None, boot_mode="legacy-bios")
 
 
 def recipe_key() -> str:

@@ -70,7 +70,7 @@ def test_a_bare_file_system_boots_its_own_kernel_and_a_reboot_takes_the_newest(
     assert guest.run("lsblk -bno SIZE $(readlink -f /dev/sdf)").strip() == str(1 << 30)
 
     # Its ports are those that the group opens.
-    guest.run("cd /etc && sudo systemd-run --quiet python3 -m http.server 8080")
+    guest.run("sudo systemd-run --quiet --working-directory=/etc python3 -m http.server 8080")
     fetch = [
         "curl",
         "-s",

@@ -173,8 +173,7 @@ def _base_record(base: BaseImage, snapshot_id: str, region: str) -> Image:
         architecture=base.architecture,
         ena_support=True,
         sriov="simple",
-        # As Debian's own: UEFI where there is one. A container has no firmware at all, which is allowed.
-        boot_mode="uefi-preferred" if base.disk_path else "legacy-bios",
+        boot_mode=base.boot_mode,
         users=("all",),
     )
 
