@@ -58,7 +58,7 @@ class Manifest:
     ramdisk_id: str | None = None
     product_codes: Sequence[str] = ()
     bundler: str = f"imagepipe {__version__}"
-    """The program that made it, for reading only."""
+    """The program that made it; what we write says that we did."""
 
     @property
     def filename(self) -> str:
@@ -122,7 +122,9 @@ def write_manifest(manifest: Manifest, signer: RSAPrivateKey) -> bytes:
     machine = _element("machine_configuration", *_machine(manifest))
     image = _element("image", *_image(manifest))
     signature = signer.sign((machine + image).encode("ascii"), PKCS1v15(), SHA1())  # noqa: S303 - the format's
-    bundler = _element("bundler", *(_element(tag, text) for tag, text in _bundler(manifest)))
+    bundler = _element(
+        "bundler", _element("name", "imagepipe"), _element("version", __version__), _element("release", "0")
+    )
     body = (_element("version", VERSION), bundler, machine, image, _element("signature", signature.hex()))
     return ("<?xml version='1.0'?>" + _element("manifest", *body)).encode("ascii")
 
@@ -154,7 +156,7 @@ def read_manifest(document: bytes) -> Manifest:
         product_codes=tuple(
             code.text.strip() for codes in machine.all("product_codes") for code in codes.all("product_code")
         ),
-        bundler=" ".join(each.text.strip() for each in bundler.children) if bundler else "",
+        bundler=" ".join(each.text.strip() for each in bundler.children[:2]) if bundler else "",
     )
     _check(manifest)
     return manifest
@@ -184,11 +186,6 @@ def _as_it_stands(document: bytes, tag: str) -> bytes:
     if document.count(begin) != 1 or document.count(end) != 1 or document.count(b"<" + tag.encode()) != 1:
         raise BundleError(f"the manifest has not one plain <{tag}>, so it cannot be said what was signed")
     return document[document.index(begin) : document.index(end) + len(end)]
-
-
-def _bundler(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    name, _, version = manifest.bundler.partition(" ")
-    yield from (("name", name), ("version", version), ("release", "0"))
 
 
 def _machine(manifest: Manifest) -> Iterator[str]:

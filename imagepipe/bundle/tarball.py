@@ -16,8 +16,8 @@ RECORD = 20 * BLOCK
 """GNU tar pads an archive to this."""
 IN_HEADER, IN_EXTENSION = 4, 21
 """Entries of the sparse map in the header, and in each block after it."""
-MAX_EXTENTS = 1 << 20
-"""A map that is larger is no image's; a list of so many takes some 100 MB."""
+MAX_EXTENTS = 1 << 19
+"""A map that is larger is no image's; a list of so many takes some 70 MB."""
 MAX_EXTRA_BYTES = 64 << 10
 """Of a long name or of PAX records before the member."""
 
@@ -108,7 +108,7 @@ def _read_map(header: bytes, take: Callable[[int], bytes], size: int) -> Iterato
                 break
             extent = Extent(_value(entry[:12]), _value(entry[12:]))
             count += 1
-            if extent.offset < at or extent.end > size or count > MAX_EXTENTS:
+            if extent.offset < at or extent.end > size:
                 raise BundleError("the sparse map of the tar in the bundle is not in order, or goes beyond the image")
             at = extent.end
             if extent.length:
@@ -116,6 +116,8 @@ def _read_map(header: bytes, take: Callable[[int], bytes], size: int) -> Iterato
         if not is_extended:
             return
         count += 1  # an extension without entries counts too: they end
+        if count > MAX_EXTENTS:
+            raise BundleError("the sparse map of the tar in the bundle is too long")
         block = take(BLOCK)
         fields, is_extended = block[: IN_EXTENSION * 24], block[504]
 
