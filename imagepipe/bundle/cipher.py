@@ -6,7 +6,7 @@ RSA PKCS#1 v1.5 encrypts the 32 hex digits of key and IV, not their 16 bytes.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from imagepipe.errors import BundleError
 
 BLOCK = 16
+PIECE_BYTES = 256 << 10
+"""Decrypted at a time: a part has 10 MiB, and several copies of it would be in memory."""
 DIGITS = frozenset("0123456789abcdef")
 
 
@@ -65,15 +67,15 @@ def encrypted(blocks: Iterable[bytes], secret: Secret) -> Generator[bytes, None,
 
 
 def decrypted(blocks: Iterable[bytes], secret: Secret) -> Generator[bytes, None, None]:
-    """The blocks, decrypted, without their padding. Raises BundleError."""
+    """The blocks, decrypted, in small pieces, without their padding. Raises BundleError."""
     decryptor = Cipher(AES(secret.key), CBC(secret.iv)).decryptor()
     last = b""
     for block in blocks:
-        clear = decryptor.update(block)
-        if clear:
-            yield last
-            yield clear[:-BLOCK]
-            last = clear[-BLOCK:]
+        for piece in _pieces(block):
+            clear = decryptor.update(piece)
+            if clear:
+                yield last + clear[:-BLOCK]
+                last = clear[-BLOCK:]
     try:
         decryptor.finalize()
     except ValueError as error:
@@ -82,6 +84,11 @@ def decrypted(blocks: Iterable[bytes], secret: Secret) -> Generator[bytes, None,
     if not 0 < count <= BLOCK or last[-count:] != bytes([count]) * count:
         raise BundleError("the bundle's last bytes are not AES padding: key or IV are not those it was made with")
     yield last[:-count]
+
+
+def _pieces(block: bytes) -> Iterator[memoryview]:
+    view = memoryview(block)
+    return (view[at : at + PIECE_BYTES] for at in range(0, len(view), PIECE_BYTES))
 
 
 def _decrypted_hex(text: str, private_key: RSAPrivateKey) -> bytes | None:

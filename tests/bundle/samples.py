@@ -1,4 +1,4 @@
-"""What the tests of bundles share: the samples with their keys, a sink and a source in memory, images of a few bytes."""
+"""What the tests of bundles share: the samples with their keys, a sink and source in memory, images of a few bytes."""
 
 from __future__ import annotations
 
@@ -82,7 +82,6 @@ def unpacked(bundle: Memory, folder: Path, manifest: Manifest | None = None) -> 
 
 
 def bundle_secret(manifest: Manifest) -> Secret:
-
 
     return find_secret(manifest, recipients().owner.private_key)
 

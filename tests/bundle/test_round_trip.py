@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_the_extents_of_a_file_have_all_of_its_data(tmp_path: Path, runs: list[t
     for extent in found:
         rebuilt[extent.offset : extent.end] = content[extent.offset : extent.end]
     assert rebuilt == content
-    assert all(one.end + (64 << 10) <= other.offset for one, other in zip(found, found[1:], strict=False))
+    assert all(one.end + (64 << 10) <= other.offset for one, other in pairwise(found))
 
 
 @pytest.mark.parametrize(
