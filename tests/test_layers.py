@@ -47,6 +47,7 @@ LIBRARIES: dict[str, set[str]] = {
     "pydantic_core": {"spec"},
     "yaml": {"spec"},
     "cryptography": {"communicator", "bundle", "local"},
+    "isal": {"bundle"},
     "click": {"cli"},
 }
 

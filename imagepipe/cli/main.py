@@ -20,6 +20,7 @@ COMMANDS = {
     "runs": ("imagepipe.cli.runs:runs", "List runs, and what they still hold."),
     "images": ("imagepipe.cli.images:images", "Deregister images, and delete what they are made of."),
     "demo": ("imagepipe.cli.demo:demo", "Bake a sample on the local cloud, boot its image, fetch its page."),
+    "bundle": ("imagepipe.cli.bundle:bundle", "Instance-store bundles: pack, unpack, verify, inspect."),
     "local": ("imagepipe.cli.local:local", "The local cloud: serve, stop, status, images, doctor."),
 }
 """Where each command is, and its line in the help: a command's libraries are loaded when it is called, not before."""

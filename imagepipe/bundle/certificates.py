@@ -1,0 +1,162 @@
+"""Certificates and private keys: the user's own pair, and EC2's certificate of a region.
+
+Dates are not looked at: EC2's certificates expired long ago, and are the documented ones. The user's need not be
+known to anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+
+from imagepipe.errors import BundleError
+
+FINGERPRINTS = {
+    "default": "F5707AEDB54251798F6BBCC1A10A9CFD1F21FC69909EA1276319AA2F098E4790",
+    "GovCloud": "4956F966C8A0E75D22B9B23442959464468F20A676010CE823B45992E122F7A9",
+    "cn-north-1": "8480E2B60A0E513C322E04601F81A5FF67A9CAD55389925C6CB6ED6D0189AA09",
+}
+"""SHA-256 of EC2's certificates, as ec2-ami-tools has them."""
+_USUAL = [
+    *("us-east-1", "us-east-2", "us-west-1", "us-west-2", "ca-central-1", "sa-east-1"),
+    *("eu-west-1", "eu-west-2", "eu-west-3", "eu-central-1", "eu-north-1", "ap-south-1"),
+    *("ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-southeast-1", "ap-southeast-2"),
+]
+KNOWN_REGIONS = {
+    **dict.fromkeys(_USUAL, "default"),
+    **dict.fromkeys(["us-gov-west-1", "us-gov-east-1"], "GovCloud"),
+    "cn-north-1": "cn-north-1",
+}
+"""The certificate of each region; those that have to be opted in to have one each, which is not pinned here."""
+LARGEST_FILE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """An X.509 certificate of an RSA key."""
+
+    public_key: RSAPublicKey = field(repr=False)
+    fingerprint: str
+    """SHA-256, in upper-case hex."""
+    where: str
+    """For messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a bundle is: who signs it, and can read it."""
+
+    certificate: Certificate
+    private_key: RSAPrivateKey = field(repr=False)
+
+
+def load_owner(certificate: Path, private_key: Path) -> Owner:
+    """A user's pair. Raises BundleError where they do not belong together."""
+    owner = Owner(load_certificate(certificate), load_private_key(private_key))
+    if owner.private_key.public_key().public_numbers() != owner.certificate.public_key.public_numbers():
+        raise BundleError(
+            f"the private key {private_key} does not belong to the certificate {certificate}",
+            hint=f"openssl req -new -x509 -key {private_key} -out {certificate} makes one that does",
+        )
+    return owner
+
+
+def load_certificate(path: Path) -> Certificate:
+    """An X.509 certificate of an RSA key, PEM or DER. Raises BundleError."""
+    return parse_certificate(_content(path, "certificate"), where=str(path))
+
+
+def parse_certificate(content: bytes, *, where: str) -> Certificate:
+    """As `load_certificate`, of what was read already."""
+    if b"PRIVATE KEY-----" in content and b"-----BEGIN CERTIFICATE-----" not in content:
+        raise BundleError(f"{where} is a private key, not a certificate", hint="are the two files swapped?")
+    try:
+        is_pem = b"-----BEGIN" in content
+        found = x509.load_pem_x509_certificate(content) if is_pem else x509.load_der_x509_certificate(content)
+        key = found.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise BundleError(f"{where} is not an X.509 certificate, in PEM or DER: {_first_line(error)}") from error
+    if not isinstance(key, RSAPublicKey):
+        raise BundleError(f"{where} is a certificate of a key that is not RSA", hint=_NEW_PAIR)
+    return Certificate(key, found.fingerprint(hashes.SHA256()).hex().upper(), where)
+
+
+def load_private_key(path: Path) -> RSAPrivateKey:
+    """An RSA key without a passphrase, PEM or DER. Raises BundleError."""
+    content = _content(path, "private key")
+    if b"-----BEGIN CERTIFICATE-----" in content and b"PRIVATE KEY-----" not in content:
+        raise BundleError(f"{path} is a certificate, not a private key", hint="are the two files swapped?")
+    try:
+        if b"-----BEGIN" in content:
+            key = serialization.load_pem_private_key(content, password=None)
+        else:
+            key = serialization.load_der_private_key(content, password=None)
+    except TypeError as error:
+        raise BundleError(
+            f"the private key {path} has a passphrase", hint=f"openssl rsa -in {path} -out FILE writes it without"
+        ) from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise BundleError(f"{path} is not a private key, in PEM or DER") from error
+    if not isinstance(key, RSAPrivateKey):
+        raise BundleError(f"the private key {path} is not RSA", hint=_NEW_PAIR)
+    return key
+
+
+def certificate_folders(environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where EC2's certificates are looked for, in this order."""
+    home = environment.get("EC2_AMITOOL_HOME")
+    first = [Path(home) / "etc/ec2/amitools"] if home else []
+    return (*first, Path("/etc/ec2/amitools"), Path("/usr/share/euca2ools/certs"))
+
+
+def find_ec2_certificate(region: str, folders: tuple[Path, ...]) -> Certificate:
+    """EC2's certificate for the region, known by its fingerprint whatever its file is called. Raises BundleError."""
+    which = KNOWN_REGIONS.get(region)
+    if which is None:
+        raise BundleError(
+            f"EC2's certificate for {region} is not known here",
+            hint="give its file (ec2_certificate, --ec2-certificate); the newest ec2-ami-tools have it",
+        )
+    for certificate in _certificates(folders):
+        if certificate.fingerprint == FINGERPRINTS[which]:
+            return certificate
+    raise BundleError(
+        f"EC2's certificate for {region} is in none of {', '.join(map(str, folders))}",
+        hint="take it from ec2-ami-tools (etc/ec2/amitools), and put it there or give its file "
+        "(ec2_certificate, --ec2-certificate)",
+    )
+
+
+def _certificates(folders: tuple[Path, ...]) -> Iterator[Certificate]:
+    for folder in folders:
+        for path in sorted(folder.glob("*.pem")) if folder.is_dir() else ():
+            try:
+                yield load_certificate(path)
+            except BundleError:
+                continue  # some other file
+
+
+_NEW_PAIR = (
+    "openssl req -new -x509 -newkey rsa:2048 -nodes -subj /CN=bundles -keyout user.key -out user.pem makes a pair"
+)
+
+
+def _content(path: Path, what: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise BundleError(f"reading the {what} {path}: {error.strerror}") from error
+    if len(content) > LARGEST_FILE:
+        raise BundleError(f"reading the {what} {path}: the file is too large to be one")
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

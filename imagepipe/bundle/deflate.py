@@ -1,0 +1,87 @@
+"""gzip with several cores: blocks deflated side by side, each knowing the last 32 KiB before it, as one member.
+
+As pigz does it. Readers differ in what they make of several members, so there is one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Generator, Iterable, Iterator
+
+from isal import igzip_lib, isal_zlib
+
+from imagepipe.bundle.flow import BLOCK_BYTES, in_order, workers
+from imagepipe.errors import BundleError
+
+LEVEL = 3
+"""Of isal's 0 to 3. Of a mix of /usr, 3 makes 1.06 times as much as gzip -6; 2 makes 1.08 times as much, and packing
+takes two thirds of the time."""
+WINDOW_BYTES = 32 << 10
+HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+"""No name, no time: the same image gives the same bytes."""
+END = b"\x03\x00"
+"""An empty last block: no block before it has to know that it is the last."""
+IsalError: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub takes the class for an instance
+
+
+def worst_case(size: int) -> int:
+    """Bytes that `gzipped` makes of so many at most: noise was seen to grow by 560 in each MiB."""
+    return size + (size >> 10) + 1024
+
+
+def gzipped(blocks: Iterable[bytes]) -> Generator[bytes, None, None]:
+    """One gzip member with the blocks' bytes."""
+    crc = size = 0
+
+    def with_windows() -> Iterator[tuple[bytes, bytes]]:
+        nonlocal crc, size
+        window = b""
+        for block in blocks:
+            crc, size = isal_zlib.crc32(block, crc), size + len(block)
+            yield block, window
+            window = block[-WINDOW_BYTES:]
+
+    threads = workers()
+    yield HEADER
+    yield from in_order(_deflate, with_windows(), threads=threads, waiting=2 * threads + 2)
+    yield END + struct.pack("<II", crc, size & 0xFFFFFFFF)
+
+
+def gunzipped(blocks: Iterable[bytes]) -> Generator[bytes, None, None]:
+    """What one or several gzip members hold, in blocks of at most BLOCK_BYTES. Raises BundleError.
+
+    The blocks that come in are small at best: the inflater copies what it has not yet used, again and again.
+    """
+    inflater: igzip_lib.IgzipDecompressor | None = None
+    seen = False
+    for block in blocks:
+        rest = block
+        while rest:
+            if inflater is None:
+                inflater, seen = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP), True
+            yield from _inflated(inflater, rest)
+            rest = inflater.unused_data if inflater.eof else b""
+            inflater = None if inflater.eof else inflater
+    if inflater is not None or not seen:
+        raise BundleError("what the bundle holds ends in the middle of its gzip stream")
+
+
+def _inflated(inflater: igzip_lib.IgzipDecompressor, feed: bytes) -> Iterator[bytes]:
+    try:
+        block = inflater.decompress(feed, BLOCK_BYTES)
+        while block or not (inflater.needs_input or inflater.eof):
+            if block:
+                yield block
+            if inflater.needs_input or inflater.eof:
+                return
+            block = inflater.decompress(b"", BLOCK_BYTES)
+    except (IsalError, EOFError) as error:
+        raise BundleError(f"what the bundle holds is not gzip: {error}") from error
+
+
+def _deflate(work: tuple[bytes, bytes]) -> bytes:
+    block, window = work
+    options = (LEVEL, isal_zlib.DEFLATED, -isal_zlib.MAX_WBITS)
+    deflater = isal_zlib.compressobj(*options, zdict=window) if window else isal_zlib.compressobj(*options)
+    made: bytes = deflater.compress(block) + deflater.flush(isal_zlib.Z_SYNC_FLUSH)
+    return made

@@ -1,0 +1,80 @@
+"""Blocks that flow through threads: each step works ahead of the next by a few blocks, and never by more."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, Queue
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+BLOCK_BYTES = 1 << 20
+"""What one step hands to the next: large enough that Python's part of the work is not seen."""
+
+
+def workers() -> int:
+    """Threads that are worth having here; more than eight would only take memory."""
+    return min(8, len(os.sched_getaffinity(0)))
+
+
+def ahead(items: Iterable[T], *, depth: int) -> Generator[T, None, None]:
+    """The same items, made by a thread of their own that is at most `depth` items ahead.
+
+    What the making raises is raised here. Closing the generator ends the thread, and closes `items` on it.
+    """
+    queue: Queue[tuple[T] | BaseException | None] = Queue(depth)
+    stop = threading.Event()
+
+    def make() -> None:
+        try:
+            for item in items:
+                queue.put((item,))
+                if stop.is_set():
+                    break
+            queue.put(None)
+        except BaseException as error:  # noqa: BLE001 - raised again where the items are taken
+            queue.put(error)
+        finally:
+            if isinstance(items, Generator):
+                items.close()
+
+    thread = threading.Thread(target=make, name="bundle", daemon=True)
+    thread.start()
+    try:
+        while (got := queue.get()) is not None:
+            if isinstance(got, BaseException):
+                raise got
+            yield got[0]
+    finally:
+        stop.set()
+        while thread.is_alive():
+            _drain(queue)
+            thread.join(0.01)
+
+
+def in_order(function: Callable[[T], R], items: Iterable[T], *, threads: int, waiting: int) -> Generator[R, None, None]:
+    """`function` of each item, by several threads, in the items' order; at most `waiting` are begun and not taken."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="bundle")
+    begun: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            begun.append(pool.submit(function, item))
+            if len(begun) >= waiting:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _drain(queue: Queue[tuple[T] | BaseException | None]) -> None:
+    try:
+        while True:
+            queue.get_nowait()
+    except Empty:
+        pass

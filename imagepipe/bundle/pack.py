@@ -1,0 +1,137 @@
+"""An image to a bundle: read, tarred, deflated, encrypted and cut in one flow, with a few blocks in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+
+from imagepipe.bundle import tarball
+from imagepipe.bundle.cipher import Envelope, Secret, encrypted
+from imagepipe.bundle.deflate import gzipped, worst_case
+from imagepipe.bundle.flow import BLOCK_BYTES, ahead
+from imagepipe.bundle.manifest import Manifest, Recipients, addressed, check_label, write_manifest
+from imagepipe.bundle.parts import Part, PartSink, cut, width_for
+from imagepipe.bundle.sparse import Image
+from imagepipe.errors import BundleError
+
+EC2_LIMIT_BYTES = 10 << 30
+"""EC2 boots no larger image from an instance store (EC2 user guide)."""
+READ_BYTES = 256 << 10
+"""Read at a time: the block of the flow is the first number of these that is large enough."""
+_NOBODY = Envelope("", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a bundle is called, whose it is, and what it runs on."""
+
+    name: str
+    """Also of the file that unpacking makes."""
+    account: str
+    """Twelve digits: who will register it."""
+    architecture: str = "x86_64"
+
+
+def pack(
+    image: Image,
+    sink: PartSink,
+    *,
+    label: Label,
+    recipients: Recipients,
+    limit_bytes: int | None = EC2_LIMIT_BYTES,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Manifest:
+    """Pack the image into the sink, the manifest last; the manifest comes back too.
+
+    `progress` gets the bytes of data that were packed since its last call; what it raises ends the packing.
+    Raises BundleError.
+    """
+    check_label(label.name, label.account, label.architecture)
+    check_size(image.size, label.name, limit_bytes)
+    secret = Secret.new()
+    parts: list[Part] = []
+    bundled_size = 0
+    tar = _Tar(image, label.name)
+    width = width_for(worst_case(tar.size))
+    with closing(ahead(tar.blocks(), depth=4)) as blocks, closing(gzipped(blocks)) as deflated:
+        for part, content in cut(encrypted(deflated, secret), label.name, width=width):
+            sink.put(part, content)
+            parts.append(part)
+            bundled_size += len(content)
+            progress(tar.take_progress())
+    progress(tar.take_progress())
+    manifest = Manifest(
+        name=label.name,
+        account=label.account,
+        architecture=label.architecture,
+        size=image.size,
+        sha1=tar.sha1,
+        bundled_size=bundled_size,
+        parts=tuple(parts),
+        for_user=_NOBODY,
+        for_ec2=_NOBODY,
+    )
+    manifest = addressed(manifest, secret, recipients)
+    sink.finish(manifest.filename, write_manifest(manifest, recipients.owner.private_key))
+    return manifest
+
+
+def check_size(size: int, name: str, limit_bytes: int | None = EC2_LIMIT_BYTES) -> None:
+    """Raise BundleError where an image is larger than EC2 takes it."""
+    if not size:
+        raise BundleError(f"packing {name}: the image is empty")
+    if limit_bytes is not None and size > limit_bytes:
+        raise BundleError(
+            f"packing {name}: the image has {size / (1 << 30):.1f} GiB, and EC2 takes {limit_bytes / (1 << 30):.0f}",
+            hint="make the disk smaller: what is empty counts too; --any-size packs it all the same, for other readers",
+        )
+
+
+class _Tar:
+    """The image as a tar, and the digest of what was taken of it."""
+
+    def __init__(self, image: Image, name: str) -> None:
+        member = tarball.Member(image.size, image.extents)
+        self._image = image
+        self._head = tarball.head(name, member, modified=image.modified)
+        self._tail = tarball.tail(len(self._head) + member.data_bytes)
+        self._digest = hashlib.sha1(usedforsecurity=False)
+        self._read = self._told = 0
+        self.size = len(self._head) + member.data_bytes + len(self._tail)
+
+    @property
+    def sha1(self) -> str:
+        return self._digest.hexdigest()
+
+    def take_progress(self) -> int:
+        """Bytes of the image's data that were read since the last call."""
+        news, self._told = self._read - self._told, self._read
+        return news
+
+    def blocks(self) -> Generator[bytes, None, None]:
+        """All of the tar, in blocks of about one size whatever the extents are."""
+        pieces: list[bytes] = []
+        size = 0
+        for piece in self._pieces():
+            pieces.append(piece)
+            size += len(piece)
+            if size >= BLOCK_BYTES:
+                yield self._hashed(b"".join(pieces))
+                pieces, size = [], 0
+        if pieces:
+            yield self._hashed(b"".join(pieces))
+
+    def _pieces(self) -> Generator[bytes, None, None]:
+        yield self._head
+        for extent in self._image.extents:
+            for at in range(extent.offset, extent.end, READ_BYTES):
+                piece = self._image.read(at, min(READ_BYTES, extent.end - at))
+                self._read += len(piece)
+                yield piece
+        yield self._tail
+
+    def _hashed(self, block: bytes) -> bytes:
+        self._digest.update(block)
+        return block

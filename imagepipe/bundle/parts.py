@@ -1,0 +1,168 @@
+"""A bundle's parts: their names, the cutting of a stream, and where they go to and come from."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from imagepipe.errors import BundleError
+
+PART_BYTES = 10 << 20
+LARGEST_PART_BYTES = 64 << 20
+"""No tool makes larger ones; a part is held in memory until its digest is known."""
+NAME = re.compile(r"(?!-)(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,200}\Z")
+"""Of a bundle, and of each file of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file of a bundle, as its manifest has it."""
+
+    index: int
+    """From 0."""
+    filename: str
+    sha1: str
+    """In lower-case hex."""
+
+
+class PartSink(Protocol):
+    """Where a bundle is put. Nobody may take it for one before `finish` has returned."""
+
+    def put(self, part: Part, content: bytes) -> None:
+        """Take one part; they come in their order."""
+
+    def finish(self, filename: str, manifest: bytes) -> None:
+        """Take the manifest, after all parts."""
+
+
+PartSource = Callable[[str], Iterable[bytes]]
+"""Gives the bytes of the part with this filename, in pieces; raises BundleError where there is none."""
+
+
+def check_name(name: str) -> str:
+    """The name, if a bundle and its files may be called so. Raises BundleError."""
+    if not NAME.match(name):
+        raise BundleError(
+            f"a bundle's files cannot be called {name!r}", hint="letters, digits, '.', '_', '-'; no '-' at the front"
+        )
+    return name
+
+
+def width_for(most_bytes: int) -> int:
+    """Digits of a part's number in a bundle of at most so many bytes: names sort though the count is not known yet."""
+    return max(2, len(str((most_bytes - 1) // PART_BYTES)))
+
+
+def part_name(name: str, index: int, *, width: int) -> str:
+    return f"{name}.part.{index:0{width}}"
+
+
+def cut(blocks: Iterable[bytes], name: str, *, width: int) -> Generator[tuple[Part, bytes], None, None]:
+    """The stream's parts, with their bytes; the last one is never empty."""
+    index = have = 0
+    pieces: list[bytes] = []
+
+    def made() -> tuple[Part, bytes]:
+        content = b"".join(pieces)
+        digest = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+        return Part(index, part_name(name, index, width=width), digest), content
+
+    for block in blocks:
+        rest = block
+        while have + len(rest) > PART_BYTES:
+            pieces.append(rest[: PART_BYTES - have])
+            rest = rest[PART_BYTES - have :]
+            yield made()
+            index, have, pieces = index + 1, 0, []
+        pieces.append(rest)
+        have += len(rest)
+    if have:
+        yield made()
+
+
+def read_part(source: PartSource, part: Part, others: Iterable[Part] = ()) -> bytes:
+    """The bytes of a part, whole and with the right digest. Raises BundleError; `others` are for its message."""
+    pieces: list[bytes] = []
+    have = 0
+    for piece in source(part.filename):
+        pieces.append(piece)
+        have += len(piece)
+        if have > LARGEST_PART_BYTES:
+            raise BundleError(
+                f"part {part.filename} is larger than {LARGEST_PART_BYTES >> 20} MiB: no part of a bundle"
+            )
+    content = b"".join(pieces)
+    found = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+    if found != part.sha1:
+        taken_for = next((other.filename for other in others if other.sha1 == found), None)
+        raise BundleError(
+            f"part {part.filename} is damaged: {have} bytes with SHA-1 {found}, and the manifest says {part.sha1}",
+            hint=f"it has the bytes of {taken_for}: are the files swapped?" if taken_for else None,
+        )
+    return content
+
+
+def folder_source(folder: Path) -> PartSource:
+    """The parts that are files of a folder."""
+
+    def read(filename: str) -> Iterator[bytes]:
+        path = folder / check_name(filename)
+        if not path.is_file():
+            raise BundleError(f"part {filename} is missing from {folder}")
+        with path.open("rb", buffering=0) as file:
+            while piece := file.read(1 << 20):
+                yield piece
+
+    return read
+
+
+class FolderSink:
+    """A bundle as files of a folder, which get their names only when all are whole; the manifest last.
+
+    Leaving the `with` before that removes them.
+    """
+
+    def __init__(self, folder: Path, name: str, *, is_forced: bool = False) -> None:
+        self._folder, self._name, self._is_forced = folder, check_name(name), is_forced
+        self._made: list[Path] = []
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._is_forced and (there := sorted(self._of_this_name())):
+            raise BundleError(
+                f"packing {self._name} into {self._folder}: {there[0].name} is there already",
+                hint="take another name or folder, or replace it with --force",
+            )
+        self._half = Path(tempfile.mkdtemp(prefix=f".{self._name}.", suffix=".half", dir=self._folder))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self._half, ignore_errors=True)
+
+    def put(self, part: Part, content: bytes) -> None:
+        path = self._half / check_name(part.filename)
+        path.write_bytes(content)
+        self._made.append(path)
+
+    def finish(self, filename: str, manifest: bytes) -> None:
+        path = self._half / check_name(filename)
+        path.write_bytes(manifest)
+        for old in self._of_this_name():  # with force: first its manifest, so that it never names other parts
+            old.unlink()
+        for made in (*self._made, path):
+            made.rename(self._folder / made.name)
+
+    def _of_this_name(self) -> list[Path]:
+        part = re.compile(re.escape(self._name) + r"\.part\.\d+\Z")
+        manifest = self._folder / f"{self._name}.manifest.xml"
+        parts = [path for path in self._folder.iterdir() if part.match(path.name)]
+        return ([manifest] if manifest.exists() else []) + parts

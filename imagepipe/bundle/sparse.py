@@ -1,0 +1,164 @@
+"""Where an image has data: the file's own holes, and blocks of zeros, are left out.
+
+An image of 9 GiB with 130 MiB of data is packed as fast as these 130 MiB.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from imagepipe.bundle.flow import BLOCK_BYTES, in_order, workers
+from imagepipe.errors import BundleError
+
+ZERO_BLOCK = bytes(4096)
+"""What is looked for; the block of most file systems, and of the page cache."""
+LEAST_HOLE_BYTES = 64 << 10
+"""A shorter run of zeros is packed: 10 GiB have at most 80,000 extents, whose map takes 2 MB of the tar."""
+
+
+class Extent(NamedTuple):
+    """A run of data in an image."""
+
+    offset: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.length
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image to pack: its size, where it has data, and how to read that."""
+
+    size: int
+    extents: Sequence[Extent]
+    """In order, apart from one another, within the size; what lies between them reads as zeros."""
+    read: Callable[[int, int], bytes] = field(repr=False)
+    """`read(offset, length)` gives that many bytes, and is called once for each, with growing offsets."""
+    modified: int = 0
+    """Seconds since 1970, for the tar."""
+
+    @property
+    def data_bytes(self) -> int:
+        return sum(extent.length for extent in self.extents)
+
+
+@contextmanager
+def opened_image(path: Path) -> Iterator[Image]:
+    """The raw image in a file or block device; its data is read once here to find zeros. Raises BundleError."""
+    with path.open("rb", buffering=0) as file:
+        fd = file.fileno()
+        kind = os.fstat(fd).st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
+            raise BundleError(f"packing {path}: it is neither a file nor a block device")
+        size = os.lseek(fd, 0, os.SEEK_END)
+        extents = tuple(data_extents(fd, size))
+        yield Image(size, extents, lambda at, count: _read(fd, at, count, path), int(os.fstat(fd).st_mtime))
+
+
+def image_of_stream(stream: IO[bytes], size: int) -> Image:
+    """An image that can be read only once, from a pipe: all of it counts as data, as its map must come first."""
+
+    def read(_: int, count: int) -> bytes:
+        pieces = []
+        while count:
+            piece = stream.read(count)
+            if not piece:
+                raise BundleError("packing a stream: it ended before the size that was given")
+            pieces.append(piece)
+            count -= len(piece)
+        return b"".join(pieces)
+
+    return Image(size, (Extent(0, size),) if size else (), read)
+
+
+def data_extents(fd: int, size: int) -> Iterator[Extent]:
+    """Where an open file of this size has data, in multiples of the block but at its end."""
+
+    def look(chunk: Extent) -> list[Extent]:
+        content = os.pread(fd, chunk.length, chunk.offset)
+        return [Extent(chunk.offset + run.offset, run.length) for run in nonzero_runs(content)]
+
+    threads = workers()
+    chunks = _chunks(_not_holes(fd, size), size)
+    found = in_order(look, chunks, threads=threads, waiting=2 * threads)
+    return merged(run for runs in found for run in runs)
+
+
+def nonzero_runs(content: bytes) -> Iterator[Extent]:
+    """The runs of blocks that are not all zeros; the last block may be a short one."""
+    begin, at, size, step = -1, 0, len(content), len(ZERO_BLOCK)
+    is_zero = content.startswith
+    while at < size:
+        if is_zero(ZERO_BLOCK, at) or (at + step > size and not content[at:].strip(b"\0")):
+            if begin >= 0:
+                yield Extent(begin, at - begin)
+                begin = -1
+        elif begin < 0:
+            begin = at
+        at += step
+    if begin >= 0:
+        yield Extent(begin, size - begin)
+
+
+def merged(extents: Iterable[Extent], *, least_hole: int = LEAST_HOLE_BYTES) -> Iterator[Extent]:
+    """The extents, in order, with what a hole shorter than `least_hole` would part joined."""
+    last: Extent | None = None
+    for extent in extents:
+        if last is None:
+            last = extent
+        elif extent.offset - last.end < least_hole:
+            last = Extent(last.offset, extent.end - last.offset)
+        else:
+            yield last
+            last = extent
+    if last is not None:
+        yield last
+
+
+def _not_holes(fd: int, size: int) -> Iterator[Extent]:
+    """What the file system does not know to be a hole."""
+    at = 0
+    while at < size:
+        try:
+            begin = os.lseek(fd, at, os.SEEK_DATA)
+            end = min(size, os.lseek(fd, begin, os.SEEK_HOLE))
+        except OSError as problem:
+            if problem.errno == errno.ENXIO:  # only a hole is left
+                return
+            if problem.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+            begin, end = at, size  # a block device does not tell
+        yield Extent(begin, end - begin)
+        at = end
+
+
+def _chunks(extents: Iterable[Extent], size: int) -> Generator[Extent, None, None]:
+    """The extents, widened to whole blocks, in pieces to look at."""
+    block = len(ZERO_BLOCK)
+    at = 0
+    for extent in extents:
+        at = max(at, extent.offset - extent.offset % block)
+        end = min(size, extent.end + -extent.end % block)
+        while at < end:
+            length = min(BLOCK_BYTES, end - at)
+            yield Extent(at, length)
+            at += length
+
+
+def _read(fd: int, offset: int, count: int, path: Path) -> bytes:
+    content = os.pread(fd, count, offset)
+    while len(content) < count:
+        more = os.pread(fd, count - len(content), offset + len(content))
+        if not more:
+            raise BundleError(f"packing {path}: it became shorter meanwhile")
+        content += more
+    return content

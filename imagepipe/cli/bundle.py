@@ -1,0 +1,234 @@
+"""`imagepipe bundle`: instance-store bundles of disk images, made, opened, checked and shown. Talks to no cloud."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from imagepipe.errors import BundleError, UsageError
+
+if TYPE_CHECKING:
+    from imagepipe.bundle.certificates import Certificate
+    from imagepipe.bundle.manifest import Manifest
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_manifest_argument = click.argument("manifest", type=_FILE)
+_folder_option = click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    metavar="DIR",
+    help="Into this folder, which is made if there is none.  [default: here]",
+)
+
+
+@click.group()
+def bundle() -> None:
+    """Instance-store bundles: pack a disk image, unpack, verify, inspect. Talks to no cloud."""
+
+
+@bundle.command(
+    epilog="""\b
+Examples:
+  imagepipe bundle pack disk.raw --certificate user.pem --private-key user.key \\
+    --account 123456789012 --region us-east-1
+  imagepipe bundle pack disk.raw --certificate user.pem --private-key user.key \\
+    --account 123456789012 --ec2-certificate cert-ec2.pem --name web-7 --output bundles
+"""
+)
+@click.argument("image", type=_FILE)
+@click.option("--certificate", type=_FILE, required=True, metavar="PEM", help="Your X.509 certificate, of an RSA key.")
+@click.option("--private-key", type=_FILE, required=True, metavar="KEY", help="Its private key, which signs.")
+@click.option("--account", required=True, metavar="ID", help="Twelve digits: who will register the image.")
+@click.option("--ec2-certificate", type=_FILE, metavar="PEM", help="EC2's certificate of the region.")
+@click.option("--region", metavar="REGION", help="Find EC2's certificate of this region on this machine.")
+@click.option(
+    "--arch", type=click.Choice(["x86_64", "i386"]), default="x86_64", show_default=True, help="What the image runs on."
+)
+@click.option("--name", default="image", show_default=True, help="What the bundle's files are called.")
+@_folder_option
+@click.option("--any-size", is_flag=True, help="Also more than 10 GiB, which EC2 does not take.")
+@click.option("--force", is_flag=True, help="Replace a bundle of this name.")
+def pack(
+    image: Path,
+    certificate: Path,
+    private_key: Path,
+    account: str,
+    ec2_certificate: Path | None,
+    region: str | None,
+    arch: str,
+    name: str,
+    output: Path,
+    any_size: bool,
+    force: bool,
+) -> None:
+    """Pack the raw disk image IMAGE: NAME.manifest.xml, and NAME.part.NN of 10 MiB.
+
+    Holes and blocks of zeros cost nothing. All files appear at the end, the manifest last; after a failure or Ctrl-C
+    there are none.
+    """
+    from imagepipe.bundle.certificates import load_owner
+    from imagepipe.bundle.describe import parts_text, size_text
+    from imagepipe.bundle.manifest import Recipients
+    from imagepipe.bundle.pack import EC2_LIMIT_BYTES, Label
+    from imagepipe.bundle.pack import pack as pack_image
+    from imagepipe.bundle.parts import FolderSink
+    from imagepipe.bundle.sparse import opened_image
+
+    _end_in_order()
+    recipients = Recipients(load_owner(certificate, private_key), _ec2_certificate(ec2_certificate, region))
+    with FolderSink(output, name, is_forced=force) as sink, opened_image(image) as opened:
+        with _progress("packing", opened.data_bytes) as progress:
+            made = pack_image(
+                opened,
+                sink,
+                label=Label(name, account, arch),
+                recipients=recipients,
+                limit_bytes=None if any_size else EC2_LIMIT_BYTES,
+                progress=progress,
+            )
+        data = size_text(opened.data_bytes)
+    click.echo(f"{output / made.filename}: {parts_text(made)}, {size_text(made.bundled_size)} of {data} of data")
+
+
+@bundle.command(
+    epilog="""\b
+Examples:
+  imagepipe bundle unpack bundles/web-7.manifest.xml --private-key user.key
+  imagepipe bundle unpack image.manifest.xml --private-key user.key --output disks
+"""
+)
+@_manifest_argument
+@click.option("--private-key", type=_FILE, required=True, metavar="KEY", help="Of the certificate it was packed with.")
+@_folder_option
+@click.option("--force", is_flag=True, help="Replace a file of the image's name.")
+def unpack(manifest: Path, private_key: Path, output: Path, force: bool) -> None:
+    """Unpack the bundle whose parts are beside MANIFEST: a raw, sparse disk image, called as the bundle is.
+
+    Each part is checked before it is used; the image appears when all was right, readable by you alone.
+    """
+    from imagepipe.bundle.certificates import load_private_key
+    from imagepipe.bundle.describe import size_text
+    from imagepipe.bundle.manifest import find_secret
+    from imagepipe.bundle.parts import folder_source
+    from imagepipe.bundle.unpack import unpack as unpack_image
+
+    _end_in_order()
+    said, _ = _read(manifest)
+    secret = find_secret(said, load_private_key(private_key))
+    target = output / said.name
+    with _progress("unpacking", said.size) as progress:
+        unpack_image(said, folder_source(manifest.parent), secret, target, is_forced=force, progress=progress)
+    click.echo(f"{target}: {size_text(said.size)}, {size_text(target.stat().st_blocks * 512)} of them on the disk")
+
+
+@bundle.command(
+    epilog="""\b
+Examples:
+  imagepipe bundle verify image.manifest.xml
+  imagepipe bundle verify image.manifest.xml --private-key user.key --certificate user.pem
+"""
+)
+@_manifest_argument
+@click.option("--private-key", type=_FILE, metavar="KEY", help="Also read the image, and check its digest and size.")
+@click.option("--certificate", type=_FILE, metavar="PEM", help="Also check that this certificate's key signed it.")
+def verify(manifest: Path, private_key: Path | None, certificate: Path | None) -> None:
+    """Check the bundle whose parts are beside MANIFEST; every damage is named. Writes nothing.
+
+    Exit code 0, or 8 where anything is wrong. A signature says who made a bundle: EC2 does not look at it.
+    """
+    from imagepipe.bundle.certificates import load_certificate, load_private_key
+    from imagepipe.bundle.describe import parts_text, size_text
+    from imagepipe.bundle.manifest import find_secret, is_signed_by
+    from imagepipe.bundle.parts import folder_source
+    from imagepipe.bundle.verify import verify_image, verify_parts
+
+    said, document = _read(manifest)
+    source = folder_source(manifest.parent)
+    key = load_private_key(private_key) if private_key else None
+    signer = load_certificate(certificate) if certificate else None
+    with _progress("verifying parts", said.bundled_size) as progress:
+        damage = list(verify_parts(said, source, progress=progress))
+    if signer and not is_signed_by(document, signer):
+        damage.append(BundleError(f"the signature is not that of {signer.where}"))
+    if key and not damage:
+        secret = find_secret(said, key)
+        with _progress("verifying the image", said.size) as progress:
+            verify_image(said, source, secret, progress=progress)
+    for each in damage:
+        click.echo(f"{each}{f' ({each.hint})' if each.hint else ''}", err=True)
+    if damage:
+        raise BundleError(f"{manifest} is not whole: {len(damage)} problem{'' if len(damage) == 1 else 's'}")
+    click.echo(f"parts      {parts_text(said)}, {size_text(said.bundled_size)}: as the manifest says")
+    click.echo(f"image      {f'{size_text(said.size)}: as the manifest says' if key else 'not read: --private-key'}")
+    click.echo(f"signature  {f'of {signer.where}' if signer else 'not checked: --certificate'}")
+
+
+@bundle.command(
+    epilog="""\b
+Examples:
+  imagepipe bundle inspect image.manifest.xml
+  imagepipe bundle inspect image.manifest.xml --json
+"""
+)
+@_manifest_argument
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
+def inspect(manifest: Path, is_json: bool) -> None:
+    """Show what MANIFEST says; needs no key and no parts."""
+    from imagepipe.bundle.describe import as_json, as_lines
+
+    said, _ = _read(manifest)
+    if is_json:
+        click.echo(json.dumps(as_json(said), indent=2))
+        return
+    for line in as_lines(said):
+        click.echo(line)
+
+
+def _read(path: Path) -> tuple[Manifest, bytes]:
+    """The manifest, and its bytes as they stand."""
+    from imagepipe.bundle.document import LARGEST_BYTES
+    from imagepipe.bundle.manifest import read_manifest
+
+    try:
+        with path.open("rb") as file:
+            document = file.read(LARGEST_BYTES + 1)
+    except OSError as error:
+        raise BundleError(f"reading the manifest {path}: {error.strerror}") from error
+    return read_manifest(document), document
+
+
+def _ec2_certificate(path: Path | None, region: str | None) -> Certificate:
+    from imagepipe.bundle.certificates import certificate_folders, find_ec2_certificate, load_certificate
+
+    if path is not None:
+        return load_certificate(path)
+    if region is None:
+        raise UsageError(
+            "EC2 must be able to read the bundle, and there is no certificate of EC2's",
+            hint="--region finds it where ec2-ami-tools or euca2ools are installed; --ec2-certificate names its file",
+        )
+    return find_ec2_certificate(region, certificate_folders(os.environ))
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal's standard error; nothing in a log, where a bar is noise."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with click.progressbar(length=total, label=what, file=sys.stderr, show_pos=False) as bar:
+        yield bar.update
+
+
+def _end_in_order() -> None:
+    """SIGTERM removes what is half made, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
