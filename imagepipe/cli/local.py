@@ -104,6 +104,7 @@ def status(root: Path | None) -> None:
         return
     click.echo(f"process    {said.pid}")
     click.echo(f"endpoint   {said.endpoint_url}")
+    click.echo(f"bundles    {store.ec2_certificate}")
     click.echo(f"driver     {said.driver}")
     click.echo(f"instances  {said.instances}")
     click.echo(f"disks      {_size(said.used_bytes)}")

@@ -59,6 +59,10 @@ class Disks:
     def volume_path(self, volume_id: str) -> Path:
         return self._volumes / f"{volume_id}.raw"
 
+    def store_path(self, instance_id: str) -> Path:
+        """The instance store that is an instance's root; it goes with the instance."""
+        return self._volumes / f"store-{instance_id}.raw"
+
     def snapshot_path(self, snapshot_id: str) -> Path:
         return self._snapshots / f"{snapshot_id}.raw"
 

@@ -69,6 +69,11 @@ class Store:
         return self.root / "state"
 
     @property
+    def ec2_certificate(self) -> Path:
+        """What instance-store bundles for this cloud are encrypted for; there once it has served."""
+        return self.gateway / "ec2-cert.pem"
+
+    @property
     def lock(self) -> Path:
         """Held exclusively by the serving process as long as it lives."""
         return self.root / "lock"

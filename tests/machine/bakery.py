@@ -202,7 +202,7 @@ class Bakery:
 
     @contextmanager
     def instance(
-        self, image: str, region: str, *, ports: tuple[int, ...] = (), seconds: float = 60
+        self, image: str, region: str, *, ports: tuple[int, ...] = (), seconds: float = 60, kind: str = "t3.small"
     ) -> Iterator[Booted]:
         """An instance launched from an image, by plain boto3 calls, that lets us in."""
         ec2 = self.client(region=region)
@@ -219,7 +219,7 @@ class Bakery:
             ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
         instance = ec2.run_instances(
             ImageId=image,
-            InstanceType="t3.small",
+            InstanceType=kind,
             MinCount=1,
             MaxCount=1,
             KeyName=name,

@@ -25,6 +25,7 @@ from imagepipe.local.disks import Disks, StoreFull
 from imagepipe.local.gateway import admin, machinery, parameters, recovery, sessions, signature, wire
 from imagepipe.local.gateway.accounts import Accounts
 from imagepipe.local.gateway.actions import MOTO, OWN
+from imagepipe.local.gateway.bundles import Bundles
 from imagepipe.local.gateway.elsewhere import Elsewhere
 from imagepipe.local.gateway.faults import Fault, Faults
 from imagepipe.local.gateway.ledger import Ledger
@@ -76,6 +77,7 @@ class Gateway:
             base=base,
             clock=clock,
             faults=Faults(faults),
+            bundles=Bundles(self._elsewhere, state),
             delays=delays or {},
         )
         driver.on_exit(self._machine_exited)
@@ -83,6 +85,7 @@ class Gateway:
     def recover(self) -> None:
         """Adopt or reap the machines of the process before, and finish what it had begun. Call before serving."""
         recovery.recover(self._world)
+        _ = self._world.bundles.certificate  # before anybody wants to bundle for it
 
     def instances(self) -> int:
         """How many instances are neither stopped nor terminated."""

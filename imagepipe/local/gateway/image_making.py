@@ -16,6 +16,7 @@ from imagepipe.local.gateway.refusal import Refused, invalid, missing, unsupport
 from imagepipe.local.gateway.wire import Call
 from imagepipe.local.gateway.world import World
 
+BUNDLE_ROOT = "/dev/sda1"  # of EC2's own instance-store images
 NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
 
 
@@ -47,10 +48,6 @@ def _doom(world: World, call: Call) -> str:
 def register_image(world: World, call: Call) -> Mapping[str, Any]:
     params = call.params
     name = _free_name(world, call)
-    if params.get("ImageLocation"):
-        raise unsupported(
-            "The local cloud does not register bundles from S3 (ImageLocation) yet; it registers EBS snapshots"
-        )
     if params.get("BillingProducts"):
         # For accounts that AWS authorized (API reference, RegisterImage); what code others get is not documented.
         raise Refused("AuthFailure", "This account is not authorized to specify billing product codes", status=403)
@@ -59,6 +56,8 @@ def register_image(world: World, call: Call) -> Mapping[str, Any]:
         raise unsupported(
             "The local cloud boots VirtualizationType hvm only; EC2's default, paravirtual, is of another age"
         )
+    if params.get("ImageLocation"):
+        return {"ImageId": _register_bundle(world, call, name)}
     root = params.get("RootDeviceName")
     if not root:
         raise missing("rootDeviceName")
@@ -101,6 +100,39 @@ def register_image(world: World, call: Call) -> Mapping[str, Any]:
     return {"ImageId": _publish_later(world, image, machinery.publish)}
 
 
+def _register_bundle(world: World, call: Call, name: str) -> str:
+    """An instance-store image; its root device is not mapped, as it is the bundle."""
+    params, location = call.params, str(call.params["ImageLocation"])
+    manifest = world.bundles.manifest(location, account=call.account, region=call.region)
+    architecture = _one_of(params, "Architecture", "i386", "x86_64", "arm64") or manifest.architecture
+    root = str(params.get("RootDeviceName") or BUNDLE_ROOT)
+    disks = devices.parsed(
+        params.get("BlockDeviceMappings", []), (), partial(_completed, world, call), default_type="standard"
+    )
+    if any(disk.device == root for disk in disks):
+        raise Refused("InvalidBlockDeviceMapping", f"The root device '{root}' is the bundle, and cannot be mapped")
+    image = Image(
+        id=new_id("ami"),
+        account=call.account,
+        region=call.region,
+        tags=tagging.specified(params, "image")["image"],
+        name=name,
+        description=str(params.get("Description", "")),
+        state="pending",
+        doom=_doom(world, call),
+        created=world.clock.now(),
+        root_device=root,
+        bundle=location,
+        mappings=disks,
+        architecture=architecture,
+        virtualization="hvm",
+        ena_support=bool(params.get("EnaSupport")),
+        sriov=_one_of(params, "SriovNetSupport", "simple"),
+        imds_support=_one_of(params, "ImdsSupport", "v2.0"),
+    )
+    return _publish_later(world, image, machinery.publish)
+
+
 def _codes_of(world: World, disks: Iterable[DiskSpec]) -> tuple[str, ...]:
     """Product codes come along with the snapshots (API reference, RegisterImage)."""
     found = (world.ledger.snapshots.get(disk.snapshot_id or "") for disk in disks)
@@ -131,6 +163,10 @@ def create_image(world: World, call: Call) -> Mapping[str, Any]:
     """An image of an instance; a running one is stopped for it and started again, unless NoReboot."""
     params = call.params
     instance = lookup.instance(world, call, call.text("InstanceId"))
+    if instance.bundle:
+        raise unsupported(
+            f"The instance '{instance.id}' does not have an 'ebs' root device type: it is bundled, and not imaged"
+        )
     name = _free_name(world, call)
     if instance.state not in ("running", "stopped"):
         raise Refused(
@@ -216,6 +252,8 @@ def copy_image(world: World, call: Call) -> Mapping[str, Any]:
     if source.state != "available":
         raise Refused("InvalidAMIID.Unavailable", f"The image ID '{source.id}' is not available: it is {source.state}")
     licences.check_copy(source, call.account)
+    if source.bundle:
+        raise unsupported("The local cloud does not copy instance-store images: copy the bundle, and register it there")
     name = _free_name(world, call)
     tags = tagging.specified(params, "image", "snapshot")
     image_id = new_id("ami")

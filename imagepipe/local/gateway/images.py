@@ -47,7 +47,7 @@ GETTERS: Mapping[str, Getter] = {
     "product-code": lambda row: row.product_codes,
     "product-code.type": lambda row: "marketplace" if row.product_codes else None,
     "root-device-name": lambda row: row.root_device,
-    "root-device-type": lambda row: "ebs",
+    "root-device-type": lambda row: row.root_type,
     "source-image-id": lambda row: row.source_image_id,
     "source-image-region": lambda row: row.source_image_region,
     "source-instance-id": lambda row: row.source_instance_id,
@@ -65,7 +65,7 @@ def creation_date(image: Image) -> str:
 
 
 def location(image: Image) -> str:
-    return f"{image.account}/{image.name}"
+    return image.bundle or f"{image.account}/{image.name}"
 
 
 def describe_images(world: World, call: Call) -> Mapping[str, Any]:
@@ -118,7 +118,7 @@ def described(image: Image) -> dict[str, Any]:
         "ProductCodes": licences.described(image.product_codes),
         "Public": "all" in image.users,
         "RootDeviceName": image.root_device,
-        "RootDeviceType": "ebs",
+        "RootDeviceType": image.root_type,
         "SourceImageId": image.source_image_id,
         "SourceImageRegion": image.source_image_region,
         "SourceInstanceId": image.source_instance_id,

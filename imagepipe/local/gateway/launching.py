@@ -111,6 +111,12 @@ def _instance_type(call: Call, image: Image) -> str:
             f"Enhanced networking with the Elastic Network Adapter (ENA) is required for the '{name}' instance "
             "type. Ensure that you are using an AMI that is enabled for ENA."
         )
+    roots = kind.get("SupportedRootDeviceTypes", ["ebs"])
+    if image.root_type not in roots:  # EC2's code for it is not documented: this is a guess
+        raise conflicting(
+            f"The instance type '{name}' supports root devices of type {', '.join(roots)}, and the AMI's is"
+            f" {image.root_type}. C1, C3, D2, I2, M1, M2, M3, R3 and X1 run instance-store AMIs."
+        )
     modes = kind.get("SupportedBootModes", [])
     if image.boot_mode in ("uefi", "legacy-bios") and modes and image.boot_mode not in modes:
         raise conflicting(f"The instance type '{name}' does not support the boot mode '{image.boot_mode}' of the AMI.")
@@ -133,8 +139,8 @@ def _pattern(world: World, call: Call, image: Image, kind: str) -> Instance:
     """The instance with all that does not depend on where it goes."""
     params = call.params
     market = spot.market(params)
-    behavior = params.get("InstanceInitiatedShutdownBehavior") or "stop"
-    if behavior not in ("stop", "terminate"):
+    behavior = params.get("InstanceInitiatedShutdownBehavior") or ("terminate" if image.bundle else "stop")
+    if behavior not in ("stop", "terminate") or (image.bundle and behavior == "stop"):
         raise invalid(f"Value ({behavior}) for parameter instanceInitiatedShutdownBehavior is invalid.")
     key = _key_pair(world, call)
     return Instance(
@@ -176,6 +182,7 @@ def _pattern(world: World, call: Call, image: Image, kind: str) -> Instance:
         sriov=image.sriov,
         tpm_support=image.tpm_support,
         root_device=image.root_device,
+        bundle=image.bundle,
     )
 
 

@@ -12,7 +12,7 @@ from imagepipe.local.gateway import lookup, machinery, spot
 from imagepipe.local.gateway.instances import USER_INITIATED, state_of
 from imagepipe.local.gateway.network import instance_type
 from imagepipe.local.gateway.records import Instance
-from imagepipe.local.gateway.refusal import Refused, conflicting, invalid, missing
+from imagepipe.local.gateway.refusal import Refused, conflicting, invalid, missing, unsupported
 from imagepipe.local.gateway.wire import Call
 from imagepipe.local.gateway.world import World
 
@@ -47,6 +47,10 @@ def stop_instances(world: World, call: Call) -> Mapping[str, Any]:
         old = instance.state
         if old not in ("running", "pending", "stopping", "stopped"):
             raise _wrong_state(instance, "stopped")
+        if instance.bundle:
+            raise unsupported(
+                f"The instance '{instance.id}' does not have an 'ebs' root device type and cannot be stopped"
+            )
         spot.check_stop(instance)
         if instance.protects_stop:
             raise _protected(instance, "stopped", "disableApiStop")

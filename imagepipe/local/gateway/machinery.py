@@ -12,16 +12,18 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
+from imagepipe.errors import BundleError
 from imagepipe.local.disks import DiskError, StoreFull
 from imagepipe.local.gateway.metadata import metadata_of
 from imagepipe.local.gateway.records import Instance, Rule, Snapshot, Volume
+from imagepipe.local.gateway.refusal import Refused
 from imagepipe.local.gateway.world import World
 from imagepipe.local.machines.api import Disk, Ingress, Machine, MachineError, Seed
 
 log = logging.getLogger(__name__)
 
 GIB = 1 << 30
-Broken = (MachineError, StoreFull, DiskError, OSError)
+Broken = (MachineError, StoreFull, DiskError, BundleError, Refused, OSError)
 """What a driver and the disks fail with. The gateway tells it by the thing's state and reason, as EC2 does."""
 
 
@@ -32,10 +34,13 @@ class KeyUnusable(DiskError):
 def machine_of(world: World, instance: Instance) -> Machine:
     """The instance as its driver needs it, root device first."""
     attached = sorted(instance.volumes, key=lambda volume: volume.device != instance.root_device)
+    disks = [Disk(volume.device, world.disks.volume_path(volume.volume_id)) for volume in attached]
+    if instance.bundle:
+        disks.insert(0, Disk(instance.root_device, world.disks.store_path(instance.id)))
     return Machine(
         id=instance.id,
         address=instance.address,
-        disks=tuple(Disk(volume.device, world.disks.volume_path(volume.volume_id)) for volume in attached),
+        disks=tuple(disks),
         seed=Seed(
             instance_id=instance.id,
             hostname=f"ip-{instance.private_ip.replace('.', '-')}",
@@ -78,6 +83,7 @@ def boot(world: World, instance_id: str) -> None:
             world.driver.stop(instance_id, force=True)
         for attached in instance.volumes:
             make_volume(world, attached.volume_id, state="in-use")
+        _lay_out(world, instance)
         world.driver.start(machine_of(world, instance), ingress_of(world, instance))
     except Broken as error:
         log.exception("starting instance %s failed", instance_id)
@@ -87,6 +93,16 @@ def boot(world: World, instance_id: str) -> None:
         instance = world.ledger.instances[instance_id]
         if instance.state == "pending":
             world.ledger.put(replace(instance, state="running", has_run=True, reason_code="", reason=""))
+
+
+def _lay_out(world: World, instance: Instance) -> None:
+    """The root of an instance-store instance, from its bundle as it is in S3 now. Raises BundleError."""
+    if instance.bundle is None:
+        return
+    image = world.ledger.images.get(instance.image_id)
+    owner = image.account if image else instance.account
+    target = world.disks.store_path(instance.id)
+    world.bundles.lay_out(instance.bundle, target, account=owner, region=instance.region)
 
 
 def _boot_failed(world: World, instance_id: str, error: Exception, *, goes_back: bool) -> None:
@@ -145,6 +161,7 @@ def terminate(world: World, instance_id: str) -> None:
     for attached in instance.volumes:
         if attached.delete_on_termination:
             world.disks.delete_volume(attached.volume_id)
+    world.disks.store_path(instance_id).unlink(missing_ok=True)
     with world.ledger.change():
         instance = world.ledger.instances[instance_id]
         for attached in instance.volumes:
@@ -165,7 +182,7 @@ def exited(world: World, instance_id: str) -> None:
         instance = world.ledger.instances.get(instance_id)
         if instance is None or instance.state != "running" or instance_id in world.driver.running():
             return
-        ends = instance.shutdown_behavior == "terminate"
+        ends = instance.shutdown_behavior == "terminate" or instance.bundle is not None
         world.ledger.put(
             replace(
                 instance,

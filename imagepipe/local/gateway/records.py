@@ -101,7 +101,13 @@ class Instance(Record):
     sriov: str | None = None
     tpm_support: str | None = None
     root_device: str
+    bundle: str | None = None
+    """Of an instance whose root is instance store: the manifest, as BUCKET/KEY, that its disk is made from."""
     volumes: tuple[AttachedVolume, ...] = ()
+
+    @property
+    def root_type(self) -> str:
+        return "instance-store" if self.bundle else "ebs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +175,8 @@ class Image(Record):
     """Why the image will go to `failed`, where a fault was asked for."""
     created: datetime
     root_device: str
+    bundle: str | None = None
+    """Of an instance-store image: its manifest, as BUCKET/KEY."""
     mappings: tuple[DiskSpec, ...]
     architecture: str = "x86_64"
     virtualization: str = "hvm"
@@ -193,6 +201,10 @@ class Image(Record):
     source_instance_id: str | None = None
     capture: Capture | None = None
     last_launched: datetime | None = None
+
+    @property
+    def root_type(self) -> str:
+        return "instance-store" if self.bundle else "ebs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,6 +59,11 @@ def _sweep_disks(world: World) -> None:
             if file.stem not in known:
                 log.info("deleting %s, which nothing names", file)
                 file.unlink(missing_ok=True)
+    living = {row.id for row in world.ledger.instances if row.state != "terminated"}
+    for file in world.disks.store_path("").parent.glob("store-*.raw"):
+        if file.stem.removeprefix("store-") not in living:
+            log.info("deleting %s, whose instance is gone", file)
+            file.unlink(missing_ok=True)
 
 
 def _reap(world: World, running: frozenset[str]) -> None:

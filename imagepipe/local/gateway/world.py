@@ -10,6 +10,7 @@ from imagepipe.clock import Clock, iso
 from imagepipe.local.base import BaseImage
 from imagepipe.local.disks import Disks
 from imagepipe.local.gateway.accounts import ANYWHERE, Accounts
+from imagepipe.local.gateway.bundles import Bundles
 from imagepipe.local.gateway.course import Course
 from imagepipe.local.gateway.elsewhere import Elsewhere
 from imagepipe.local.gateway.faults import Faults
@@ -67,6 +68,7 @@ class World:
         base: BaseImage,
         clock: Clock,
         faults: Faults,
+        bundles: Bundles,
         delays: Mapping[str, float],
     ) -> None:
         self.ledger = ledger
@@ -78,6 +80,7 @@ class World:
         self.base = base
         self.clock = CloudClock(clock, ledger)
         self.faults = faults
+        self.bundles = bundles
         self.course = Course(clock, delays)
 
     def settle(self, account: str, region: str) -> None:

@@ -1,0 +1,125 @@
+"""Instance-store images: registered from a manifest in S3, and at each launch made a disk again from its parts.
+
+The cloud has an EC2 key of its own: bundles for it are made with its certificate, `ec2-cert.pem` in the store's state.
+What is not held against EC2 here: the ACL of the objects (moto keeps no `aws-exec-read`), and who signed the manifest.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from moto.utilities.utils import get_partition
+
+from imagepipe.bundle.certificates import load_private_key
+from imagepipe.bundle.manifest import Manifest, find_secret, read_manifest
+from imagepipe.bundle.unpack import unpack
+from imagepipe.errors import BundleError
+from imagepipe.local.gateway.elsewhere import Elsewhere
+from imagepipe.local.gateway.refusal import Refused, invalid
+
+KEY, CERTIFICATE = "ec2-key.pem", "ec2-cert.pem"
+LARGEST_MANIFEST = 4 << 20
+YEARS = 100  # nobody checks EC2's dates, whose own have long passed
+
+
+def certificate_of(folder: Path) -> Path:
+    """What a bundle for the cloud of this state is encrypted for; made at the first call, with its key."""
+    path = folder / CERTIFICATE
+    if not path.exists():
+        _make_pair(folder)
+    return path
+
+
+class Bundles:
+    """Bundles in this cloud's S3, and the key that opens them."""
+
+    def __init__(self, elsewhere: Elsewhere, folder: Path) -> None:
+        self._elsewhere = elsewhere
+        self._folder = folder
+
+    @property
+    def certificate(self) -> Path:
+        """What a bundle for this cloud is encrypted for."""
+        return certificate_of(self._folder)
+
+    def manifest(self, location: str, *, account: str, region: str) -> Manifest:
+        """What is registered from there, once it is certain that it can be opened. Raises Refused."""
+        try:
+            manifest = self._read(location, account=account, region=region)
+            find_secret(manifest, self._key())
+        except BundleError as problem:
+            raise Refused("InvalidManifest", f"{location}: {problem}") from problem
+        return manifest
+
+    def lay_out(self, location: str, target: Path, *, account: str, region: str) -> None:
+        """Make the disk of an instance from the bundle, all digests checked. Raises BundleError."""
+        manifest = self._read(location, account=account, region=region)
+        bucket, _, key = location.partition("/")
+        folder = f"{key.rpartition('/')[0]}/" if "/" in key else ""
+
+        def part(filename: str) -> Iterator[bytes]:
+            yield self._object(bucket, f"{folder}{filename}", account=account, region=region)
+
+        unpack(manifest, part, find_secret(manifest, self._key()), target, is_forced=True)
+
+    def _read(self, location: str, *, account: str, region: str) -> Manifest:
+        bucket, _, key = location.partition("/")
+        if not bucket or not key or location.startswith("/") or "://" in location:
+            raise invalid(f"Value ({location}) for parameter imageLocation is invalid: it is BUCKET/PATH.manifest.xml")
+        document = self._object(bucket, key, account=account, region=region)
+        if len(document) > LARGEST_MANIFEST:
+            raise BundleError(f"{location} has {len(document)} bytes: that is no manifest")
+        return read_manifest(document)
+
+    def _object(self, bucket: str, key: str, *, account: str, region: str) -> bytes:
+        """Its bytes. Raises BundleError where it is not there, or in another region than the registration's."""
+        with self._elsewhere.lock:
+            buckets: Any = self._elsewhere.backend("s3", account, get_partition(region)).buckets
+            found = buckets.get(bucket)
+            if found is None:
+                raise BundleError(f"there is no bucket {bucket} of this account")
+            if found.region_name != region:
+                raise BundleError(
+                    f"bucket {bucket} is in {found.region_name}, and the image is registered in {region}: check that"
+                    " the manifest path is correct and in the correct region"
+                )
+            kept = found.keys.get(key)
+            if kept is None:
+                raise BundleError(f"{key.rpartition('/')[2]} is missing: there is no {key} in bucket {bucket}")
+            return bytes(kept.value)
+
+    def _key(self) -> RSAPrivateKey:
+        return load_private_key(self.certificate.with_name(KEY))
+
+
+def _make_pair(folder: Path) -> None:
+    """The certificate last: where it is, its key is too."""
+    key = generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "EC2 of imagepipe's local cloud")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=365 * YEARS))
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    for file, content in ((KEY, private), (CERTIFICATE, made.public_bytes(Encoding.PEM))):
+        half = folder / f".{file}.{os.getpid()}"
+        fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "wb") as out:
+            out.write(content)
+        half.rename(folder / file)
