@@ -160,7 +160,7 @@ class QemuDriver(SupervisedDriver):
         file.write_text("\n".join(sorted(wanted)))  # for the next boot
         if (door.folder / qmp.SOCKET).exists():
             for each in sorted(present - wanted.keys()):
-                qmp.monitor(door.folder, f"hostfwd_remove net {each.rpartition('-')[0]}")
+                qmp.monitor(door.folder, f"hostfwd_remove net {each.rpartition('-')[0]}", answer="removed")
             for each in sorted(wanted.keys() - present):
                 qmp.monitor(door.folder, f"hostfwd_add net {each}")
         door.let_in(ports)

@@ -72,7 +72,11 @@ def ask(folder: Path, command: str, **arguments: Any) -> Any:
         os.close(at)
 
 
-def monitor(folder: Path, text: str) -> None:
-    """One line to the human monitor, for what QMP has no command. Raises MachineError where it complains."""
-    if said := str(ask(folder, "human-monitor-command", **{"command-line": text})).strip():
+def monitor(folder: Path, text: str, *, answer: str = "") -> None:
+    """One line to the human monitor, for what QMP has no command.
+
+    Raises MachineError where its answer does not end with this, or is anything where none is expected.
+    """
+    said = str(ask(folder, "human-monitor-command", **{"command-line": text})).strip()
+    if not said.endswith(answer) or (said and not answer):
         raise MachineError(f"QEMU refused {text}: {said}")
