@@ -91,7 +91,10 @@ def test_a_bare_file_system_boots_its_own_kernel_and_a_reboot_takes_the_newest(
     disks = Disks(tmp_path / "store" / "disks")
     with qemu.quiesced(guest.id):
         disks.snapshot(guest.root.stem, "snap-still")
-    subprocess.run(["e2fsck", "-fp", str(copy_of(disks.snapshot_path("snap-still")))], check=True, capture_output=True)
+    still = copy_of(disks.snapshot_path("snap-still"))
+    # Its journal is replayed, as after a power cut; 1 is "mended", 4 and more would be left errors.
+    assert subprocess.run(["e2fsck", "-fp", str(still)], capture_output=True, check=False).returncode in (0, 1)
+    check_file_system(still)
 
     # A process of the store that is killed leaves it running, and the next takes it over; a kernel that was
     # installed meanwhile is the one that a reboot takes, as there is no boot loader to ask.
