@@ -17,8 +17,6 @@ from imagepipe.errors import BundleError
 
 EC2_LIMIT_BYTES = 10 << 30
 """EC2 boots no larger image from an instance store (EC2 user guide)."""
-READ_BYTES = 256 << 10
-"""Read at a time: the block of the flow is the first number of these that is large enough."""
 
 
 def pack(
@@ -95,23 +93,23 @@ class _Tar:
         return news
 
     def blocks(self) -> Generator[bytes, None, None]:
-        """All of the tar, in blocks of about one size whatever the extents are."""
+        """All of the tar, in blocks of one to two times BLOCK_BYTES whatever the extents are; the last may be small."""
         pieces: list[bytes] = []
         size = 0
         for piece in self._pieces():
             pieces.append(piece)
             size += len(piece)
             if size >= BLOCK_BYTES:
-                yield self._hashed(b"".join(pieces))
+                yield self._hashed(_joined(pieces))
                 pieces, size = [], 0
         if pieces:
-            yield self._hashed(b"".join(pieces))
+            yield self._hashed(_joined(pieces))
 
     def _pieces(self) -> Generator[bytes, None, None]:
         yield self._head
         for extent in self._image.extents:
-            for at in range(extent.offset, extent.end, READ_BYTES):
-                asked = min(READ_BYTES, extent.end - at)
+            for at in range(extent.offset, extent.end, BLOCK_BYTES):
+                asked = min(BLOCK_BYTES, extent.end - at)
                 piece = self._image.read(at, asked)
                 if len(piece) != asked:
                     raise BundleError(f"reading {asked} bytes at {at} of the image gave {len(piece)}")
@@ -122,3 +120,8 @@ class _Tar:
     def _hashed(self, block: bytes) -> bytes:
         self._digest.update(block)
         return block
+
+
+def _joined(pieces: list[bytes]) -> bytes:
+    """A large extent comes in whole blocks, which need no copy."""
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
