@@ -63,6 +63,7 @@ test: check
 bench: setup .setup/system-test
 	$(BIN)/python benchmarks/validate.py
 	$(BIN)/python benchmarks/transfer.py
+	$(BIN)/python benchmarks/bundle.py
 	$(BIN)/python benchmarks/build.py
 	$(BIN)/python benchmarks/bake.py
 

@@ -50,7 +50,10 @@ def parts_text(manifest: Manifest) -> str:
 
 def size_text(count: int) -> str:
     """`3.2 MiB`."""
-    return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.1f} MiB"
+    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if count >= 1 << shift:
+            return f"{count / (1 << shift):.1f} {unit}"
+    return f"{count} bytes"
 
 
 def printable(text: str) -> str:

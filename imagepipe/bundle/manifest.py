@@ -25,6 +25,8 @@ from imagepipe.errors import BundleError
 
 VERSION = "2007-10-10"
 ARCHITECTURES = ("i386", "x86_64")
+LONGEST_NAME = 99
+"""The field of a tar has 100, and some readers want a zero at its end."""
 ACCOUNT = re.compile(r"\d{12}\Z")
 LARGEST_IMAGE_BYTES = 1 << 40
 """A manifest that says more is not believed."""
@@ -32,6 +34,17 @@ _SHA1 = re.compile(r"[0-9a-f]{40}\Z")
 _PLAIN = re.compile(r"[\w./ -]*\Z", re.ASCII)
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2}){64,1024}\Z")
 _SIGNED = ("machine_configuration", "image")
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a bundle is called, whose it is, and what it runs on."""
+
+    name: str
+    """Also of the file that unpacking makes."""
+    account: str
+    """Twelve digits: who will register it."""
+    architecture: str = "x86_64"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +93,46 @@ class Recipients:
 
     owner: Owner
     ec2: Certificate
+
+
+def check_label(label: Label) -> None:
+    """Raise BundleError where a bundle cannot be called so, be this account's, or run on that."""
+    check_name(label.name)
+    if len(label.name) > LONGEST_NAME:
+        _refuse("name", label.name, f"a tar takes {LONGEST_NAME} characters")
+    if not ACCOUNT.match(label.account):
+        _refuse("account", label.account, "an account is twelve digits, without dashes")
+    if label.architecture not in ARCHITECTURES:
+        _refuse("architecture", label.architecture, f"an instance-store image is {' or '.join(ARCHITECTURES)}")
+
+
+def assemble(
+    label: Label,
+    *,
+    size: int,
+    sha1: str,
+    parts: Sequence[Part],
+    bundled_size: int,
+    secret: Secret,
+    recipients: Recipients,
+) -> Manifest:
+    """The manifest of parts that were made, here or elsewhere (`named_parts`), with this secret.
+
+    `size` is the raw image's, `sha1` the tar's.
+    """
+    nobody = Envelope("", "")
+    manifest = Manifest(
+        name=label.name,
+        account=label.account,
+        architecture=label.architecture,
+        size=size,
+        sha1=sha1,
+        bundled_size=bundled_size,
+        parts=tuple(parts),
+        for_user=nobody,
+        for_ec2=nobody,
+    )
+    return addressed(manifest, secret, recipients)
 
 
 def named_parts(reports: Iterable[PartReport], name: str, *, width: int) -> tuple[tuple[Part, ...], int]:
@@ -233,18 +286,9 @@ def _element(tag: str, *content: str, **attributes: str) -> str:
     return f"<{tag}{words}>{''.join(content)}</{tag}>"
 
 
-def check_label(name: str, account: str, architecture: str) -> None:
-    """Raise BundleError where a bundle cannot be called so, be this account's, or run on that."""
-    check_name(name)
-    if not ACCOUNT.match(account):
-        _refuse("account", account, "an account is twelve digits, without dashes")
-    if architecture not in ARCHITECTURES:
-        _refuse("architecture", architecture, f"an instance-store image is {' or '.join(ARCHITECTURES)}")
-
-
 def _check(manifest: Manifest) -> None:
     """Raise BundleError where a value is none that a manifest may have; it may come from anybody."""
-    check_label(manifest.name, manifest.account, manifest.architecture)
+    check_label(Label(manifest.name, manifest.account, manifest.architecture))
     if not 0 <= manifest.size <= LARGEST_IMAGE_BYTES:
         _refuse("size", manifest.size)
     if not 0 < manifest.bundled_size <= LARGEST_IMAGE_BYTES:

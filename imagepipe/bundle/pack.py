@@ -5,33 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass
 
 from imagepipe.bundle import tarball
-from imagepipe.bundle.cipher import Envelope, Secret, encrypted
+from imagepipe.bundle.cipher import Secret, encrypted
 from imagepipe.bundle.deflate import gzipped, worst_case
 from imagepipe.bundle.flow import BLOCK_BYTES, ahead
-from imagepipe.bundle.manifest import Manifest, Recipients, addressed, check_label, write_manifest
+from imagepipe.bundle.manifest import Label, Manifest, Recipients, assemble, check_label, write_manifest
 from imagepipe.bundle.parts import Part, PartSink, cut, width_for
 from imagepipe.bundle.sparse import Image
 from imagepipe.errors import BundleError
 
 EC2_LIMIT_BYTES = 10 << 30
 """EC2 boots no larger image from an instance store (EC2 user guide)."""
-READ_BYTES = 256 << 10
-"""Read at a time: the block of the flow is the first number of these that is large enough."""
-_NOBODY = Envelope("", "")
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """What a bundle is called, whose it is, and what it runs on."""
-
-    name: str
-    """Also of the file that unpacking makes."""
-    account: str
-    """Twelve digits: who will register it."""
-    architecture: str = "x86_64"
 
 
 def pack(
@@ -48,7 +33,7 @@ def pack(
     `progress` gets the bytes of data that were packed since its last call; what it raises ends the packing.
     Raises BundleError.
     """
-    check_label(label.name, label.account, label.architecture)
+    check_label(label)
     check_size(image.size, label.name, limit_bytes)
     secret = Secret.new()
     parts: list[Part] = []
@@ -62,18 +47,15 @@ def pack(
             bundled_size += len(content)
             progress(tar.take_progress())
     progress(tar.take_progress())
-    manifest = Manifest(
-        name=label.name,
-        account=label.account,
-        architecture=label.architecture,
+    manifest = assemble(
+        label,
         size=image.size,
         sha1=tar.sha1,
+        parts=parts,
         bundled_size=bundled_size,
-        parts=tuple(parts),
-        for_user=_NOBODY,
-        for_ec2=_NOBODY,
+        secret=secret,
+        recipients=recipients,
     )
-    manifest = addressed(manifest, secret, recipients)
     sink.finish(manifest.filename, write_manifest(manifest, recipients.owner.private_key))
     return manifest
 
@@ -111,23 +93,26 @@ class _Tar:
         return news
 
     def blocks(self) -> Generator[bytes, None, None]:
-        """All of the tar, in blocks of about one size whatever the extents are."""
+        """All of the tar, in blocks of one to two times BLOCK_BYTES whatever the extents are; the last may be small."""
         pieces: list[bytes] = []
         size = 0
         for piece in self._pieces():
             pieces.append(piece)
             size += len(piece)
             if size >= BLOCK_BYTES:
-                yield self._hashed(b"".join(pieces))
+                yield self._hashed(_joined(pieces))
                 pieces, size = [], 0
         if pieces:
-            yield self._hashed(b"".join(pieces))
+            yield self._hashed(_joined(pieces))
 
     def _pieces(self) -> Generator[bytes, None, None]:
         yield self._head
         for extent in self._image.extents:
-            for at in range(extent.offset, extent.end, READ_BYTES):
-                piece = self._image.read(at, min(READ_BYTES, extent.end - at))
+            for at in range(extent.offset, extent.end, BLOCK_BYTES):
+                asked = min(BLOCK_BYTES, extent.end - at)
+                piece = self._image.read(at, asked)
+                if len(piece) != asked:
+                    raise BundleError(f"reading {asked} bytes at {at} of the image gave {len(piece)}")
                 self._read += len(piece)
                 yield piece
         yield self._tail
@@ -135,3 +120,8 @@ class _Tar:
     def _hashed(self, block: bytes) -> bytes:
         self._digest.update(block)
         return block
+
+
+def _joined(pieces: list[bytes]) -> bytes:
+    """A large extent comes in whole blocks, which need no copy."""
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -46,6 +46,13 @@ class Image:
     modified: int = 0
     """Seconds since 1970, for the tar."""
 
+    def __post_init__(self) -> None:
+        at = 0
+        for extent in self.extents:
+            if extent.length <= 0 or extent.offset < at or extent.end > self.size:
+                raise BundleError(f"an image of {self.size} bytes cannot have {extent} after {at}")
+            at = extent.end
+
     @property
     def data_bytes(self) -> int:
         return sum(extent.length for extent in self.extents)

@@ -71,7 +71,8 @@ def image_data(manifest: Manifest, source: PartSource, secret: Secret) -> Genera
     """
     with (
         closing(ahead(_sound_parts(manifest, source), depth=1)) as parts,
-        closing(ahead(gunzipped(decrypted(parts, secret)), depth=4)) as blocks,
+        closing(ahead(decrypted(parts, secret), depth=16)) as compressed,
+        closing(ahead(gunzipped(compressed), depth=4)) as blocks,
     ):
         tar = _Stream(blocks)
         member = tarball.read_head(tar.take)

@@ -77,8 +77,8 @@ def pack(
     """
     from imagepipe.bundle.certificates import load_owner
     from imagepipe.bundle.describe import parts_text, size_text
-    from imagepipe.bundle.manifest import Recipients
-    from imagepipe.bundle.pack import EC2_LIMIT_BYTES, Label
+    from imagepipe.bundle.manifest import Label, Recipients
+    from imagepipe.bundle.pack import EC2_LIMIT_BYTES
     from imagepipe.bundle.pack import pack as pack_image
     from imagepipe.bundle.parts import FolderSink
     from imagepipe.bundle.sparse import opened_image

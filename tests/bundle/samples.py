@@ -11,10 +11,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from imagepipe.bundle.certificates import load_certificate, load_owner, load_private_key
-from imagepipe.bundle.cipher import Envelope, Secret, encrypted
+from imagepipe.bundle.cipher import Secret, encrypted
 from imagepipe.bundle.deflate import gzipped
-from imagepipe.bundle.manifest import Manifest, Recipients, addressed, find_secret, read_manifest, write_manifest
-from imagepipe.bundle.pack import Label, pack
+from imagepipe.bundle.manifest import Label, Manifest, Recipients, assemble, find_secret, read_manifest, write_manifest
+from imagepipe.bundle.pack import pack
 from imagepipe.bundle.parts import Part, cut
 from imagepipe.bundle.sparse import Extent, Image, merged, nonzero_runs
 from imagepipe.bundle.unpack import unpack
@@ -22,7 +22,6 @@ from imagepipe.errors import BundleError
 
 CASES = Path(__file__).resolve().parents[1] / "cases/bundle"
 ACCOUNT = "123456789012"
-NOBODY = Envelope("", "")
 LABEL = Label("image", ACCOUNT)
 DIGESTS = {name: digest for digest, name in map(str.split, (CASES / "image.sha256").read_text().splitlines())}
 
@@ -99,18 +98,16 @@ def bundle_of(
     for part, content in cut(cipher([gzip(tar)], secret), LABEL.name, width=2):
         memory.put(part, content)
         parts.append(part)
-    manifest = Manifest(
-        name=LABEL.name,
-        account=ACCOUNT,
-        architecture="x86_64",
+    manifest = assemble(
+        LABEL,
         size=size,
         sha1=hashlib.sha1(tar).hexdigest(),
+        parts=parts,
         bundled_size=sum(map(len, memory.files.values())),
-        parts=tuple(parts),
-        for_user=NOBODY,
-        for_ec2=NOBODY,
+        secret=secret,
+        recipients=recipients(),
     )
-    memory.manifest = write_manifest(addressed(manifest, secret, recipients()), recipients().owner.private_key)
+    memory.manifest = write_manifest(manifest, recipients().owner.private_key)
     return memory
 
 

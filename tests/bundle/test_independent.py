@@ -18,7 +18,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from imagepipe.bundle.pack import Label, pack
+from imagepipe.bundle.manifest import Label
+from imagepipe.bundle.pack import pack
 from imagepipe.bundle.parts import FolderSink
 from imagepipe.bundle.sparse import opened_image
 from tests.bundle.samples import ACCOUNT, CASES, recipients

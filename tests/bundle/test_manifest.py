@@ -11,9 +11,11 @@ import pytest
 from imagepipe.bundle.cipher import Envelope, Secret
 from imagepipe.bundle.document import DEEPEST, LARGEST_BYTES
 from imagepipe.bundle.manifest import (
+    Label,
     Manifest,
     PartReport,
     addressed,
+    assemble,
     find_secret,
     is_signed_by,
     named_parts,
@@ -22,7 +24,7 @@ from imagepipe.bundle.manifest import (
 )
 from imagepipe.bundle.parts import PART_BYTES, Part
 from imagepipe.errors import BundleError
-from tests.bundle.samples import ACCOUNT, CASES, NOBODY, ec2_key, recipients
+from tests.bundle.samples import ACCOUNT, CASES, ec2_key, recipients
 
 SHA1 = "da39a3ee5e6b4b0d3255bfef95601890afd80709"
 SECRET = Secret(bytes(range(16)), bytes(range(16, 32)))
@@ -32,8 +34,9 @@ AMAZON = (CASES / "ec2-ami-tools/image.manifest.xml").read_bytes()
 
 def _manifest() -> Manifest:
     parts = (Part(0, "image.part.00", SHA1), Part(1, "image.part.01", SHA1[::-1]))
-    blank = Manifest("image", ACCOUNT, "x86_64", 1 << 30, SHA1, 12 << 20, parts, for_user=NOBODY, for_ec2=NOBODY)
-    return addressed(blank, SECRET, recipients())
+    label = Label("image", ACCOUNT)
+    sizes = {"size": 1 << 30, "bundled_size": 12 << 20}
+    return assemble(label, sha1=SHA1, parts=parts, secret=SECRET, recipients=recipients(), **sizes)
 
 
 def _written(manifest: Manifest) -> bytes:
@@ -169,6 +172,11 @@ def test_an_image_that_would_be_elsewhere_is_refused(name: str) -> None:
         read_manifest(EUCA.replace(b"<name>image<", f"<name>{name}<".encode()))
     with pytest.raises(BundleError, match="cannot be called"):
         _written(replace(_manifest(), name=name))
+
+
+def test_a_name_that_no_tar_takes_is_refused() -> None:
+    with pytest.raises(BundleError, match="for its name"):
+        _written(replace(_manifest(), name="x" * 100))
 
 
 def test_white_space_between_elements_is_read() -> None:

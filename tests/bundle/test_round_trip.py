@@ -108,6 +108,25 @@ def test_an_image_given_by_extents_and_a_reader_is_packed(tmp_path: Path) -> Non
     assert unpacked(memory, tmp_path) == expected
 
 
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        pytest.param([(0, 10), (5, 10)], id="overlapping"),
+        pytest.param([(50, 10), (0, 10)], id="out of order"),
+        pytest.param([(95, 10)], id="beyond the end"),
+        pytest.param([(0, 0)], id="empty"),
+    ],
+)
+def test_extents_that_are_none_are_refused(pairs: list[tuple[int, int]]) -> None:
+    with pytest.raises(BundleError, match="an image of 100 bytes cannot have"):
+        Image(100, extents(*pairs), lambda _at, _count: b"")
+
+
+def test_a_reader_that_gives_less_than_was_asked_is_refused() -> None:
+    with pytest.raises(BundleError, match="reading 100 bytes at 0 of the image gave 1"):
+        pack(Image(100, extents((0, 100)), lambda _at, _count: b"x"), Memory(), label=LABEL, recipients=recipients())
+
+
 def test_a_stream_is_packed(tmp_path: Path) -> None:
     content = os.urandom(1 << 20) + bytes(1 << 20)
     memory = Memory()
