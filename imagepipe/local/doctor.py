@@ -29,6 +29,8 @@ TOOLS = {
     "e2fsck": "e2fsprogs",
     "resize2fs": "e2fsprogs",
 }
+FOR_CONTAINERS = ("systemd-nspawn", "slirp4netns", "ip", "/dev/net/tun")
+"""What the driver without an init does without."""
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MODULES = {"moto": "moto", "cheroot": "cheroot"}
 
@@ -76,6 +78,11 @@ def examine(store: Store | None = None, computer: Computer | None = None) -> lis
 def container_problems(computer: Computer | None = None) -> Sequence[str]:
     """Why containers would not run here; empty if they do."""
     return failures(_needs(computer or Computer()))
+
+
+def sshd_problems(computer: Computer | None = None) -> Sequence[str]:
+    """Why machines that are an sshd alone would not run here; empty if they do."""
+    return failures(finding for finding in _needs(computer or Computer()) if finding.what not in FOR_CONTAINERS)
 
 
 def failures(findings: Iterable[Finding]) -> list[str]:

@@ -24,8 +24,21 @@ def _container_problems() -> Sequence[str]:
     return container_problems()
 
 
+def _sshd(folder: Path) -> Driver:
+    from imagepipe.local.machines.sshd import SshdDriver
+
+    return SshdDriver(folder)
+
+
+def _sshd_problems() -> Sequence[str]:
+    from imagepipe.local.doctor import sshd_problems
+
+    return sshd_problems()
+
+
 DRIVERS: Mapping[str, tuple[Callable[[Path], Driver], Callable[[], Sequence[str]]]] = {
     "container": (_container, _container_problems),
+    "sshd": (_sshd, _sshd_problems),
 }
 """By name: what opens it over a store's folder of machines, and what this computer lacks for it."""
 
