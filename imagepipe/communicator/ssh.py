@@ -100,6 +100,7 @@ class Connection:
         """A byte stream to a port that this machine can reach. Raises NotConnected."""
 
         import paramiko
+
         where = f"{host}:{port} through {self._where()}"
         try:
             return self._transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=CONNECT_SECONDS)
@@ -159,6 +160,7 @@ class Connection:
 
     def _open(self) -> paramiko.Channel:
         import paramiko
+
         try:
             return self._transport.open_session(timeout=AUTH_SECONDS)
         except (paramiko.SSHException, EOFError, OSError) as error:
@@ -166,6 +168,7 @@ class Connection:
 
     def _start(self, channel: paramiko.Channel, command: str) -> None:
         import paramiko
+
         try:
             channel.exec_command(command)
         except (paramiko.SSHException, EOFError, OSError) as error:
@@ -228,12 +231,14 @@ def _close(channel: paramiko.Channel) -> None:
     """Close a channel; on a connection that broke it is closed already."""
 
     import paramiko
+
     with suppress(paramiko.SSHException, EOFError, OSError):
         channel.close()
 
 
 def _drain(read: Callable[[int], bytes], stream: Literal["out", "err"], on_line: OnLine) -> None:
     import paramiko
+
     lines = Lines(lambda text: on_line(stream, text))
     while True:
         try:
@@ -250,6 +255,7 @@ def public_key(endpoint: Endpoint) -> str:
     """The base64 of the public key that opens a machine, as an `authorized_keys` line has it."""
 
     import paramiko
+
     return paramiko.PKey.from_path(endpoint.private_key).get_base64()
 
 
@@ -257,6 +263,7 @@ def connect(endpoint: Endpoint, through: Connection | None = None) -> Connection
     """One attempt. The host key is checked before anything of ours is sent. Raises NotConnected."""
 
     import paramiko
+
     where = f"{endpoint.host}:{endpoint.port}"
     stream = _socket(endpoint, where) if through is None else through.tunnel(endpoint.host, endpoint.port)
     transport = _transport(endpoint, stream, where)
@@ -301,6 +308,7 @@ def _socket(endpoint: Endpoint, where: str) -> socket.socket:
 
 def _transport(endpoint: Endpoint, stream: socket.socket | paramiko.Channel, where: str) -> paramiko.Transport:
     import paramiko
+
     transport = paramiko.Transport(stream, default_window_size=WINDOW_BYTES)
     transport.banner_timeout = BANNER_SECONDS
     transport.auth_timeout = AUTH_SECONDS

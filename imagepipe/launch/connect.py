@@ -22,7 +22,7 @@ command -v cloud-init >/dev/null 2>&1 || exit 0
 grep -qs '"errors": \\[\\]' /run/cloud-init/result.json && exit 0
 cloud-init status --wait --long
 """
-"""cloud-init writes result.json when it is done (its documentation, "Status"). Its own command takes 0.3 s to say so."""
+"""cloud-init writes result.json when it is done (its documentation, "Status"); its command takes 0.3 s to say so."""
 RETRY_SECONDS = 0.25
 """Between tries to connect, at first; it grows to one second."""
 LOOK_SECONDS = 5.0

@@ -80,13 +80,13 @@ class SshdDriver:
         with self._lock:
             if machine.id in self._machines:
                 raise MachineError(f"starting {machine.id}: it runs already")
+        _check_unused(machine)  # first of all: to give back is to end all that has the machine's name
         folder = self._folder / machine.id
         (folder / "root").mkdir(mode=0o700, parents=True, exist_ok=True)
         kept = Record(machine=machine, ingress=tuple(ingress))
         record.write(folder, kept)
         children: list[subprocess.Popen[bytes]] = []
         try:
-            _check_unused(machine)
             kept = self._launch(folder, kept, children)
             self._let_in(kept)
         except (MachineError, OSError) as problem:
@@ -323,7 +323,9 @@ class SshdDriver:
 def _check_unused(machine: Machine) -> None:
     """Raise MachineError for a disk that somebody has: a machine that another driver left running, say."""
     if devices := loop.devices_of(frozenset(disk.path for disk in machine.disks)):
-        raise MachineError(f"its disks are in use ({', '.join(devices)}): does another driver's machine run on them?")
+        raise MachineError(
+            f"starting {machine.id}: its disks are in use ({', '.join(devices)}): is it another driver's?"
+        )
 
 
 def _start_keeper(machine_id: str, folder: Path, *, held: Sequence[int]) -> subprocess.Popen[bytes]:
