@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What the local cloud needs of Debian, and what its tests need beside that.
 SYSTEM := systemd-container slirp4netns mmdebstrap debian-archive-keyring iproute2 mount util-linux e2fsprogs fdisk \
           openssh-client curl ca-certificates git
-SYSTEM_TEST := openssh-server awscli packer qemu-system-x86 qemu-utils
+SYSTEM_TEST := openssh-server awscli packer qemu-system-x86 qemu-utils xfsprogs
 
 .PHONY: setup demo check test lint types bench docs constraints clean
 .DELETE_ON_ERROR:
@@ -64,6 +64,8 @@ bench: setup .setup/system-test
 	$(BIN)/python benchmarks/validate.py
 	$(BIN)/python benchmarks/transfer.py
 	$(BIN)/python benchmarks/bundle.py
+	$(BIN)/python benchmarks/instant.py
+	$(BIN)/python benchmarks/waits.py
 	$(BIN)/python benchmarks/build.py
 	$(BIN)/python benchmarks/bake.py
 

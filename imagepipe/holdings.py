@@ -66,14 +66,14 @@ class Holdings:
     def key_pair(self, claim: Claim) -> None:
         """Delete both halves."""
         ec2 = self.regions[claim.region]
-        for id in _ids(claim, ec2.keys.of_token(claim.token)):
+        for id in _by_name(claim, ec2.keys.of_token):
             ec2.keys.delete(id)
         if path := claim.details.get("private_key"):
             Path(path).unlink(missing_ok=True)
 
     def security_group(self, claim: Claim) -> None:
         ec2 = self.regions[claim.region]
-        for id in _ids(claim, ec2.groups.of_token(claim.token)):
+        for id in _by_name(claim, ec2.groups.of_token):
             self._once_free(lambda id=id: ec2.groups.delete(id))  # type: ignore[misc]
 
     def image(self, claim: Claim) -> None:
@@ -109,6 +109,11 @@ def _ids(claim: Claim, found: list[str]) -> list[str]:
     """What the claim was bound to, and everything that carries its token."""
     bound = claim.id.split(",") if claim.id else []
     return sorted({*bound, *found})
+
+
+def _by_name(claim: Claim, of_token: Callable[[str], list[str]]) -> list[str]:
+    """What a claim stands for whose name is its token's, and EC2 gives a name once: bound, there is no other."""
+    return [claim.id] if claim.id else of_token(claim.token)
 
 
 def _kept(ec2: Ec2, claim: Claim) -> set[str]:

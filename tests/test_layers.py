@@ -45,7 +45,7 @@ LIBRARIES: dict[str, set[str]] = {
     "jinja2": {"render"},
     "pydantic": {"spec"},
     "pydantic_core": {"spec"},
-    "yaml": {"spec"},
+    "yaml": {"spec", "local"},
     "cryptography": {"communicator", "bundle", "local"},
     "isal": {"bundle"},
     "click": {"cli"},

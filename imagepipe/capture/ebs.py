@@ -46,7 +46,7 @@ class CaptureEbs(Stage[Image]):
 
     def run(self, ctx: Context) -> Image:
         instance = ctx[self.machine].instance
-        described = self.ec2.instances.describe_many([instance.id])[instance.id]
+        described = self.ec2.instances.describe(instance.id)
         self._check_root(described)
         if reason := _only_by_create_image(ctx[self.source], described):
             ctx.say(f"by CreateImage: {reason}, which RegisterImage cannot keep")

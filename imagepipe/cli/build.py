@@ -1,6 +1,13 @@
 """`imagepipe build`: from specs to images, or to an error and nothing left behind."""
 
+# ruff: noqa: E402
 from __future__ import annotations
+
+import gc
+
+# Libraries, and botocore's model of EC2, are objects by the hundred thousand that live until the end; the collector
+# would walk them again and again. It is on again, without them, before the first stage runs.
+gc.disable()
 
 import json
 import os
@@ -116,6 +123,7 @@ def build(
             junit=junit,
         )
         outcome, baked = run.execute(regions, region, keep_on_failure=keep_on_failure)
+        gc.freeze()  # the process is about to end
         if not outcome.ok:
             return _explain(outcome, run, baked, keep_on_failure=keep_on_failure)
         _print(run_id, outcome, baked, as_json=as_json)
@@ -166,6 +174,8 @@ class _Run:
                 sinks.append(JUnitReport(self._junit, [_suite(one, graph) for one in baked]))
             events = Events(self.id, self.clock, self.masker, sinks)
             events.emit(ev.RunStarted(*events.stamp(), names))
+            gc.freeze()
+            gc.enable()
             outcome = execute(
                 graph,
                 journal=journal,

@@ -10,6 +10,7 @@ from imagepipe.clock import Clock
 from imagepipe.cloud import tags as tagging
 from imagepipe.cloud.answers import chunks, gone_is_fine
 from imagepipe.cloud.create import create_once
+from imagepipe.cloud.together import Together
 from imagepipe.cloud.translate import doing
 from imagepipe.errors import CloudError
 
@@ -162,6 +163,9 @@ class Images:
         self._once = once
         self._clock = clock
         self.region = region
+        self._matching = Together(self._all_matching)
+        self._named = Together(self._all_named)
+        self._volumes = Together(self._all_volumes)
 
     def by_id(self, id: str) -> SourceImage:
         """The image with this id. Raises CloudError where there is none to be seen."""
@@ -177,6 +181,12 @@ class Images:
 
     def matching(self, wanted: ImageFilter) -> list[SourceImage]:
         """Every available image that a filter finds, newest first."""
+        return self._matching.look_up(wanted) or []
+
+    def _all_matching(self, filters: Sequence[ImageFilter]) -> dict[ImageFilter, list[SourceImage]]:
+        return {wanted: self._of_filter(wanted) for wanted in filters}
+
+    def _of_filter(self, wanted: ImageFilter) -> list[SourceImage]:
         filters = [{"Name": "name", "Values": [wanted.name]}, {"Name": "state", "Values": ["available"]}]
         if wanted.architecture:
             filters.append({"Name": "architecture", "Values": [wanted.architecture]})
@@ -190,7 +200,15 @@ class Images:
 
     def own_named(self, name: str) -> list[Named]:
         """Images of this account with exactly this name, in any state."""
-        return self._own([{"Name": "name", "Values": [_literal(name)]}], f"images named {name}")
+        return self._named.look_up(name) or []
+
+    def _all_named(self, names: Sequence[str]) -> dict[str, list[Named]]:
+        found: dict[str, list[Named]] = {}
+        for chunk in chunks(names):
+            filters = [{"Name": "name", "Values": [_literal(name) for name in chunk]}]
+            for image in self._own(filters, f"images named {', '.join(chunk)}"):
+                found.setdefault(image.name, []).append(image)
+        return found
 
     def own_of_token(self, token: str) -> list[Named]:
         """Images that carry a token of ours."""
@@ -376,11 +394,21 @@ class Images:
 
     def _volumes_of(self, instance: str) -> dict[str, Mapping[str, Any]]:
         """The volumes of an instance, by id."""
-        with doing(f"describing the volumes of {instance} in {self.region}"):
-            answer = self._client.describe_volumes(
-                Filters=[{"Name": "attachment.instance-id", "Values": [instance]}],
-            )
-        return {str(volume["VolumeId"]): volume for volume in answer["Volumes"]}
+        return self._volumes.look_up(instance) or {}
+
+    def _all_volumes(self, instances: Sequence[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
+        found: dict[str, dict[str, Mapping[str, Any]]] = {instance: {} for instance in instances}
+        for chunk in chunks(instances):
+            with doing(f"describing the volumes of {', '.join(chunk)} in {self.region}"):
+                pages = self._client.get_paginator("describe_volumes").paginate(
+                    Filters=[{"Name": "attachment.instance-id", "Values": chunk}]
+                )
+                volumes = [volume for page in pages for volume in page["Volumes"]]
+            for volume in volumes:
+                for attachment in volume["Attachments"]:
+                    if attachment["InstanceId"] in found:
+                        found[attachment["InstanceId"]][str(volume["VolumeId"])] = volume
+        return found
 
     def copy(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 from imagepipe.clock import Clock
 from imagepipe.cloud import tags as tagging
 from imagepipe.cloud.answers import chunks, gone_is_fine
+from imagepipe.cloud.together import Together
 from imagepipe.cloud.translate import doing
 from imagepipe.errors import CloudError
 
@@ -72,6 +73,7 @@ class Instances:
     def __init__(self, client: Any, once: Any, region: str, clock: Clock) -> None:
         self._client = client
         self.region = region
+        self._described_together = Together(self.describe_many)
 
     def launch(
         self,
@@ -103,6 +105,13 @@ class Instances:
         for chunk in chunks(ids):
             found |= self._described([{"Name": "instance-id", "Values": chunk}])
         return found
+
+    def describe(self, id: str) -> Mapping[str, Any]:
+        """What EC2 says of an instance. Raises CloudError where it does not know it."""
+        seen = self._described_together.look_up(id)
+        if seen is None:
+            raise CloudError(f"{id} in {self.region} is not known to EC2", code="InvalidInstanceID.NotFound")
+        return seen
 
     def of_token(self, token: str) -> list[str]:
         """Instances that carry a token of ours and are not terminated."""

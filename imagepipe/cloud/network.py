@@ -9,6 +9,7 @@ from imagepipe.clock import Clock
 from imagepipe.cloud import tags as tagging
 from imagepipe.cloud.answers import gone_is_fine
 from imagepipe.cloud.create import create_once
+from imagepipe.cloud.together import Together
 from imagepipe.cloud.translate import doing
 from imagepipe.errors import CloudError
 
@@ -98,12 +99,16 @@ class Subnets:
     def __init__(self, client: Any, region: str) -> None:
         self._client = client
         self.region = region
+        self._default = Together(self._default_vpc)
 
     def default_vpc(self) -> str | None:
         """The id of the default VPC, if the region has one."""
+        return self._default.look_up("vpc")
+
+    def _default_vpc(self, _: Sequence[str]) -> dict[str, str]:
         with doing(f"looking for the default VPC in {self.region}"):
             answer = self._client.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])
-        return str(answer["Vpcs"][0]["VpcId"]) if answer["Vpcs"] else None
+        return {"vpc": str(answer["Vpcs"][0]["VpcId"])} if answer["Vpcs"] else {}
 
     def by_tags(self, tags: Mapping[str, str]) -> list[str]:
         """Ids of the subnets that carry all these tags, those with the most free addresses first."""

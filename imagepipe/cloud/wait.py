@@ -16,9 +16,10 @@ Kind = Literal["instance", "image", "snapshot"]
 Describe = Callable[[Sequence[str]], Mapping[str, Mapping[str, Any]]]
 """What EC2 says of these ids; an id that it does not know is left out."""
 
-FIRST_SECONDS = 0.2
+FIRST_SECONDS = 0.1
+"""After the first look, which is after half of it: nothing that is waited for is there at once."""
 LONGEST_SECONDS = 2.0
-GROWTH = 1.5
+GROWTH = 2.0
 GAP_SECONDS = 0.1
 """Between two Describes of a kind: whoever begins to wait in between is served by the next one."""
 ERRORS_IN_A_ROW = 8
@@ -72,7 +73,7 @@ class Poller:
         `what` is for messages: `waiting for image ami-1 in us-east-1`; `state` says what was last seen.
         Raises what `settled` raises, CloudError at the deadline, and what `cancel` raises. Notices within 2 s.
         """
-        waiter = _Waiter(kind, id, due=self._clock.monotonic())
+        waiter = _Waiter(kind, id, due=self._clock.monotonic() + FIRST_SECONDS / 2)
         self._add(waiter)
         last = "nothing yet"
         try:

@@ -8,15 +8,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Literal, Protocol
-
-import paramiko
-from paramiko.ssh_exception import SSHException
+from importlib import import_module
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from imagepipe.clock import Deadline
 from imagepipe.communicator.lines import Lines
 from imagepipe.errors import ConnectError
 from imagepipe.values import Endpoint
+
+if TYPE_CHECKING:
+    import paramiko
+
+# paramiko takes 0.1 s to load: each function here loads it when it is needed, and `Connections.prepare` does while an
+# instance boots.
 
 # paramiko's transport thread logs what goes wrong with a traceback; we say it in our own words, once.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -94,6 +98,9 @@ class Connection:
 
     def tunnel(self, host: str, port: int) -> paramiko.Channel:
         """A byte stream to a port that this machine can reach. Raises NotConnected."""
+
+        import paramiko
+
         where = f"{host}:{port} through {self._where()}"
         try:
             return self._transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=CONNECT_SECONDS)
@@ -103,7 +110,7 @@ class Connection:
                 message = f"{where}: the bastion does not let us pass (AllowTcpForwarding, PermitOpen)"
                 raise NotConnected(message, "auth", at_bastion=True) from error
             raise NotConnected(f"{where}: the bastion cannot connect to it: {error.text}", "refused") from error
-        except (SSHException, EOFError, OSError) as error:
+        except (paramiko.SSHException, EOFError, OSError) as error:
             raise NotConnected(f"{where}: no answer: {error}", "timeout") from error
 
     def close(self) -> None:
@@ -152,15 +159,19 @@ class Connection:
             _close(channel)
 
     def _open(self) -> paramiko.Channel:
+        import paramiko
+
         try:
             return self._transport.open_session(timeout=AUTH_SECONDS)
-        except (SSHException, EOFError, OSError) as error:
+        except (paramiko.SSHException, EOFError, OSError) as error:
             raise Disconnected(f"the connection to {self._where()} broke: {error}") from error
 
     def _start(self, channel: paramiko.Channel, command: str) -> None:
+        import paramiko
+
         try:
             channel.exec_command(command)
-        except (SSHException, EOFError, OSError) as error:
+        except (paramiko.SSHException, EOFError, OSError) as error:
             raise Disconnected(f"the connection to {self._where()} broke: {error}") from error
 
     def _where(self) -> str:
@@ -176,6 +187,8 @@ class _Sender:
         self.error: Exception | None = None
 
     def run(self) -> None:
+        import paramiko
+
         try:
             if isinstance(self._send, bytes):
                 if self._send:
@@ -183,7 +196,7 @@ class _Sender:
             else:
                 self._send(self._channel.sendall)
             self._channel.shutdown_write()
-        except (SSHException, EOFError, TimeoutError):
+        except (paramiko.SSHException, EOFError, TimeoutError):
             pass  # its end is said by the exit code
         except OSError as error:
             # Either the channel is closed, or a local file that was being sent could not be read.
@@ -216,16 +229,21 @@ def _closing(channel: paramiko.Channel, watch: Watch) -> Iterator[threading.Even
 
 def _close(channel: paramiko.Channel) -> None:
     """Close a channel; on a connection that broke it is closed already."""
-    with suppress(SSHException, EOFError, OSError):
+
+    import paramiko
+
+    with suppress(paramiko.SSHException, EOFError, OSError):
         channel.close()
 
 
 def _drain(read: Callable[[int], bytes], stream: Literal["out", "err"], on_line: OnLine) -> None:
+    import paramiko
+
     lines = Lines(lambda text: on_line(stream, text))
     while True:
         try:
             block = read(65536)
-        except (OSError, EOFError, SSHException):
+        except (OSError, EOFError, paramiko.SSHException):
             block = b""
         if not block:
             break
@@ -235,11 +253,17 @@ def _drain(read: Callable[[int], bytes], stream: Literal["out", "err"], on_line:
 
 def public_key(endpoint: Endpoint) -> str:
     """The base64 of the public key that opens a machine, as an `authorized_keys` line has it."""
+
+    import paramiko
+
     return paramiko.PKey.from_path(endpoint.private_key).get_base64()
 
 
 def connect(endpoint: Endpoint, through: Connection | None = None) -> Connection:
     """One attempt. The host key is checked before anything of ours is sent. Raises NotConnected."""
+
+    import paramiko
+
     where = f"{endpoint.host}:{endpoint.port}"
     stream = _socket(endpoint, where) if through is None else through.tunnel(endpoint.host, endpoint.port)
     transport = _transport(endpoint, stream, where)
@@ -247,7 +271,7 @@ def connect(endpoint: Endpoint, through: Connection | None = None) -> Connection
         _verify(endpoint, transport, where)
         try:
             key = paramiko.PKey.from_path(endpoint.private_key)
-        except (OSError, SSHException, ValueError) as error:
+        except (OSError, paramiko.SSHException, ValueError) as error:
             raise NotConnected(
                 f"{where}: the private key {endpoint.private_key} cannot be read: {error}", "auth"
             ) from error
@@ -256,7 +280,7 @@ def connect(endpoint: Endpoint, through: Connection | None = None) -> Connection
         except paramiko.AuthenticationException as error:
             message = f"{where}: the machine does not let user '{endpoint.user}' in with this key ({key.get_name()})"
             raise NotConnected(message, "auth") from error
-        except (SSHException, EOFError, OSError) as error:
+        except (paramiko.SSHException, EOFError, OSError) as error:
             raise NotConnected(
                 f"{where}: ended while logging in: {str(error) or type(error).__name__}", "protocol"
             ) from error
@@ -283,6 +307,8 @@ def _socket(endpoint: Endpoint, where: str) -> socket.socket:
 
 
 def _transport(endpoint: Endpoint, stream: socket.socket | paramiko.Channel, where: str) -> paramiko.Transport:
+    import paramiko
+
     transport = paramiko.Transport(stream, default_window_size=WINDOW_BYTES)
     transport.banner_timeout = BANNER_SECONDS
     transport.auth_timeout = AUTH_SECONDS
@@ -295,10 +321,10 @@ def _transport(endpoint: Endpoint, stream: socket.socket | paramiko.Channel, whe
     try:
         transport.start_client(timeout=BANNER_SECONDS)
         if not transport.initial_kex_done:  # it returns at its timeout, and says nothing
-            raise SSHException(f"no keys were exchanged in {BANNER_SECONDS:g} s")
-    except (SSHException, EOFError, OSError) as error:
+            raise paramiko.SSHException(f"no keys were exchanged in {BANNER_SECONDS:g} s")
+    except (paramiko.SSHException, EOFError, OSError) as error:
         transport.close()
-        is_key = isinstance(error, SSHException) and "host key" in str(error).lower()
+        is_key = isinstance(error, paramiko.SSHException) and "host key" in str(error).lower()
         said = str(error).replace("[Errno", ": [Errno") or type(error).__name__  # paramiko joins two messages
         message = f"{where}: the port is open, and no SSH answers: {said}"
         raise NotConnected(message, "host-key" if is_key else "protocol") from error
@@ -323,6 +349,10 @@ class Connections:
     def __init__(self) -> None:
         self._open: dict[Endpoint, Connection] = {}
         self._lock = threading.Lock()
+
+    def prepare(self) -> None:
+        """Load the library meanwhile, for who will connect soon."""
+        threading.Thread(target=import_module, args=("paramiko",), name="loading paramiko", daemon=True).start()
 
     def to(self, endpoint: Endpoint) -> Connection:
         """A live connection. Raises NotConnected after one attempt."""

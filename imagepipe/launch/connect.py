@@ -17,6 +17,12 @@ from imagepipe.values import Endpoint, Instance, Reachable
 
 RUNNING_SECONDS = 600
 CLOUD_INIT_SECONDS = 600
+CLOUD_INIT = """\
+command -v cloud-init >/dev/null 2>&1 || exit 0
+grep -qs '"errors": \\[\\]' /run/cloud-init/result.json && exit 0
+cloud-init status --wait --long
+"""
+"""cloud-init writes result.json when it is done (its documentation, "Status"); its command takes 0.3 s to say so."""
 RETRY_SECONDS = 0.25
 """Between tries to connect, at first; it grows to one second."""
 LOOK_SECONDS = 5.0
@@ -83,6 +89,7 @@ class AwaitSsh(Stage[Reachable]):
 
     def run(self, ctx: Context) -> Reachable:
         instance = ctx[self.instance]
+        self.connections.prepare()
         with ctx.span("boot"):
             described = self._until_running(ctx, instance)
             endpoint = self._endpoint(ctx, described)
@@ -220,10 +227,9 @@ class AwaitSsh(Stage[Reachable]):
 
     def _await_cloud_init(self, ctx: Context, connection: Connection) -> None:
         """The first boot goes on after the first login; packages installed in the middle of it would collide."""
-        text = "command -v cloud-init >/dev/null 2>&1 || exit 0\ncloud-init status --wait --long"
         lines: list[str] = []
         watch = Watch(lambda _, line: lines.append(line), ctx.deadline(CLOUD_INIT_SECONDS), ctx.cancel)
-        result = run_script(connection, Script(text), watch)
+        result = run_script(connection, Script(CLOUD_INIT), watch)
         # 2 is "done, with warnings that were recovered from" (cloud-init's exit codes, since 23.4).
         if result.code not in (0, 2):
             said = " ".join(line for line in lines if line.strip(". "))

@@ -33,6 +33,8 @@ TOOLS = {
 }
 QEMU_TOOLS = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils"}
 """What disks with a boot loader of their own need, and images that are imported."""
+FOR_CONTAINERS = ("systemd-nspawn", "slirp4netns", "ip", "/dev/net/tun")
+"""What the driver without an init does without."""
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MODULES = {"moto": "moto", "cheroot": "cheroot"}
 
@@ -90,6 +92,11 @@ def qemu_problems(computer: Computer | None = None) -> Sequence[str]:
         f"{tool}: not found (package {package})" for tool, package in QEMU_TOOLS.items() if not computer.which(tool)
     ]
     return [*failures(_needs(computer)), *lacks]
+
+
+def sshd_problems(computer: Computer | None = None) -> Sequence[str]:
+    """Why machines that are an sshd alone would not run here; empty if they do."""
+    return failures(finding for finding in _needs(computer or Computer()) if finding.what not in FOR_CONTAINERS)
 
 
 def failures(findings: Iterable[Finding]) -> list[str]:

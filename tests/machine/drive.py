@@ -1,4 +1,7 @@
-"""A driver in a process of its own, to be killed: `python drive.py FOLDER PICKLE`; the pickle is (machine, rules)."""
+"""A driver in a process of its own, to be killed: `python drive.py FOLDER PICKLE [DRIVER]`.
+
+The pickle is (machine, rules).
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-from imagepipe.local.machines.container import ContainerDriver
+from imagepipe.local.machines import choice
 
 if __name__ == "__main__":
-    driver = ContainerDriver(Path(sys.argv[1]))
+    driver = choice.open_driver(choice.named(sys.argv[3] if len(sys.argv) > 3 else None), Path(sys.argv[1]))
     machine, ingress = pickle.loads(Path(sys.argv[2]).read_bytes())
     sys.stdout.write("starting\n")
     sys.stdout.flush()

@@ -125,7 +125,7 @@ def leftovers(root: Path) -> list[str]:
     """Loop devices, mounts, groups and processes of any store under this folder."""
     found = [f"{device} over {path}" for device, path in loop.attached(root)]
     found += [f"mount {line}" for line in Path("/proc/mounts").read_text().splitlines() if str(root) in line]
-    ids = {path.name for path in root.glob("**/machines*/*") if path.is_dir()}
+    ids = {path.name for path in [*root.glob("**/machines*/*"), *root.glob("**/machines/sshd/*")] if path.is_dir()}
     found += [
         f"group {group}"
         for hierarchy in hierarchies()

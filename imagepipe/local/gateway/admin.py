@@ -32,10 +32,11 @@ def answer(world: World, identity: Identity, request: Request) -> Answer:
     """What `/_imagepipe/…` does.
 
     clock: GET tells the cloud's time, POST {"advance": seconds} sets it forward. faults: GET, POST one fault or
-    a list, DELETE. delays: POST {"snapshot": seconds}. instances: GET counts them by state. places: GET lists the
-    accounts and regions that have any. accounts: GET lists them with their keys, POST {"account": id, "memberships":
-    [ARN of an organization or unit]} makes or changes one. licences: POST {"image": id, "product_codes": […],
-    "platform_details": …, "usage_operation": …}. images: POST registers a disk that is in the store (`imports.take`).
+    a list, DELETE. delays: POST {"snapshot": seconds}. calls: GET counts AWS's actions since the process began, or
+    since DELETE. instances: GET counts them by state. places: GET lists the accounts and regions that have any.
+    accounts: GET lists them with their keys, POST {"account": id, "memberships": [ARN of an organization or unit]}
+    makes or changes one. licences: POST {"image": id, "product_codes": […], "platform_details": …,
+    "usage_operation": …}. images: POST registers a disk that is in the store (`imports.take`).
     """
     name = request.path.removeprefix(PREFIX)
     if name == "accounts":
@@ -58,6 +59,11 @@ def answer(world: World, identity: Identity, request: Request) -> Answer:
         case ("POST", "delays"):
             for kind, seconds in _body(request).items():
                 world.course.set_delay(kind, _seconds(seconds))
+            return _json({})
+        case ("GET", "calls"):
+            return _json(world.calls.counted())
+        case ("DELETE", "calls"):
+            world.calls.clear()
             return _json({})
         case ("GET", "accounts"):
             return _json(world.accounts.listed())

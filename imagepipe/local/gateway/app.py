@@ -134,6 +134,7 @@ class Gateway:
         if identity.service == "ec2":
             return self._ec2(identity, request, environ, request_id)
         action = _action_elsewhere(request)
+        self._world.calls.add(identity.service, action)
         return self._guarded(action, {}, lambda: self._other(identity, request, environ, action, request_id))
 
     def _other(
@@ -157,6 +158,7 @@ class Gateway:
         action = values.get("Action", "")
         if not wire.is_action(action):
             raise Refused("InvalidAction", f"The action {action or '(none)'} is not valid for this web service.")
+        self._world.calls.add("ec2", action)
         self._world.settle(identity.account, identity.region)
         if action in OWN:
             params = wire.params(action, values)

@@ -43,10 +43,23 @@ def _qemu_problems() -> Sequence[str]:
     return qemu_problems()
 
 
+def _sshd(folder: Path) -> Driver:
+    from imagepipe.local.machines.sshd import SshdDriver
+
+    return SshdDriver(folder)
+
+
+def _sshd_problems() -> Sequence[str]:
+    from imagepipe.local.doctor import sshd_problems
+
+    return sshd_problems()
+
+
 DRIVERS: Mapping[str, tuple[Callable[[Path], Driver], Callable[[], Sequence[str]]]] = {
     "auto": (_mixed, _container_problems),
     "container": (_container, _container_problems),
     "qemu": (_qemu, _qemu_problems),
+    "sshd": (_sshd, _sshd_problems),
 }
 """By name: what opens it over a store's folder of machines, and what this computer lacks for it."""
 

@@ -11,6 +11,7 @@ import fcntl
 import os
 import stat
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,20 @@ def attached(folder: Path) -> Iterator[tuple[str, Path]]:
 def devices_of(paths: frozenset[Path]) -> list[str]:
     """Devices over one of these files."""
     return [device for folder in {p.parent for p in paths} for device, path in attached(folder) if path in paths]
+
+
+def wait_free(paths: frozenset[Path], seconds: float) -> None:
+    """Until the kernel has given back every device over these files; what is used longer is detached by us.
+
+    It does so after the last unmount, which writes all that was still to be written.
+    """
+    end = time.monotonic() + seconds
+    while devices := devices_of(paths):
+        if time.monotonic() > end:
+            for device in devices:
+                detach(device)
+            return
+        time.sleep(0.005)
 
 
 def detach(device: str) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from imagepipe.bundle.certificates import load_certificate
-from imagepipe.bundle.manifest import Recipients
-from imagepipe.bundle.pack import Label, pack
+from imagepipe.bundle.manifest import Label, Recipients
+from imagepipe.bundle.pack import pack
 from tests.bundle.samples import Memory, image_of, recipients
 from tests.local.gateway.harness import ACCOUNT, Cloud, available, image, instance, launch, refused, state, until
 

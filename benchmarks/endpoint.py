@@ -1,0 +1,227 @@
+"""What the benchmarks of builds share: a local cloud of their own, both tools on it, and what each of them costs.
+
+The store lies on an XFS file system in a file, where a copy of a disk is a reflink, so that what is measured are the
+tools and not the computer's disk. It is mounted in a mount namespace of the benchmark's own, and goes with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = [sys.executable, "-m", "imagepipe.cli.main"]
+STORE_BYTES = 40 << 30  # sparse
+FAST = {"AWS_POLL_DELAY_SECONDS": "0", "AWS_MAX_ATTEMPTS": "100000"}
+"""Packer's own settings for how often it looks (its amazon-ebs documentation); without them, 15 s between two looks."""
+SPEC = """\
+imagepipe: 1
+name: {name}
+source: {{ami: {{name: "debian-12-amd64-*", owners: ["136693071363"]}}}}
+launch: {{region: us-east-1}}
+provision: [{{shell: {shell}, sudo: true}}]
+output: {{name: "{name}-{{{{ build.id }}}}"}}
+publish: {{regions: [us-west-2]}}
+"""
+_INSIDE = "IMAGEPIPE_BENCH_NAMESPACE"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one run took of its client, and of the cloud."""
+
+    wall: float
+    cpu: float
+    megabytes: float
+    """The largest resident set of one process."""
+    calls: int
+
+
+@dataclass
+class Endpoint:
+    """A local cloud that serves, and the environment in which both tools find it."""
+
+    folder: Path
+    env: dict[str, str]
+    packer: str
+    output: str = field(default="", init=False)
+    """What the last run said on standard output."""
+
+    @property
+    def url(self) -> str:
+        return self.env["AWS_ENDPOINT_URL"]
+
+    def admin(self, method: str, name: str, body: object = None) -> Any:
+        """The cloud's own interface."""
+        data = b"" if body is None else json.dumps(body).encode()
+        request = AWSRequest(method=method, url=f"{self.url}/_imagepipe/{name}", data=data)
+        SigV4Auth(
+            Credentials(self.env["AWS_ACCESS_KEY_ID"], self.env["AWS_SECRET_ACCESS_KEY"]), "ec2", "us-east-1"
+        ).add_auth(request)
+        prepared = urllib.request.Request(request.url, data=data, headers=dict(request.headers), method=method)
+        with urllib.request.urlopen(prepared, timeout=10) as answer:
+            return json.loads(answer.read())
+
+    def imagepipe(self, *specs: Path) -> list[str]:
+        """The command that builds these specs."""
+        return [*COMMAND, "build", *map(str, specs), "--endpoint-url", self.url]
+
+    def spec(self, name: str = "bench", shell: str = "echo baked >/etc/motd") -> Path:
+        path = self.folder / f"{name}.yaml"
+        path.write_text(SPEC.format(name=name, shell=json.dumps(shell)))
+        return path
+
+    def template(self, *names: str, shell: str = "echo baked | sudo tee /etc/motd") -> Path:
+        """A template of packer's that does what the spec does, with a builder for each name."""
+        builders = [
+            {
+                "type": "amazon-ebs",
+                "name": name,
+                "custom_endpoint_ec2": self.url,
+                "region": "us-east-1",
+                "source_ami_filter": {
+                    "filters": {"name": "debian-12-amd64-*"},
+                    "owners": ["136693071363"],
+                    "most_recent": True,
+                },
+                "instance_type": "t3.small",
+                "ssh_username": "admin",
+                "ami_name": f"{name}-packer-{{{{timestamp}}}}",
+                "ami_regions": ["us-west-2"],
+            }
+            for name in names
+        ]
+        path = self.folder / f"{names[0]}-{len(names)}.json"
+        path.write_text(json.dumps({"builders": builders, "provisioners": [{"type": "shell", "inline": [shell]}]}))
+        return path
+
+    def run(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> Cost:
+        """One run to its end; it must succeed, and leave no instance."""
+        return self.run_all([command], env)
+
+    def run_all(self, commands: Sequence[Sequence[str]], env: Mapping[str, str] | None = None) -> Cost:
+        """These at once; CPU, calls and memory of all of them together."""
+        self.admin("DELETE", "calls")
+        log = self.folder / "output"
+        began = time.perf_counter()
+        with log.open("wb") as out:
+            started = [
+                subprocess.Popen(command, env=self.env | dict(env or {}), cwd=ROOT, stdout=out, stderr=out)
+                for command in commands
+            ]
+        cpu = megabytes = 0.0
+        for process in started:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            cpu += usage.ru_utime + usage.ru_stime
+            megabytes += usage.ru_maxrss / 1024
+        wall = time.perf_counter() - began
+        self.output = log.read_text(errors="replace")
+        if any(process.returncode for process in started):
+            raise SystemExit(f"{commands[0][0]} failed:\n{self.output[-3000:]}")
+        calls = sum(self.admin("GET", "calls").values())
+        self._sweep()
+        return Cost(wall, cpu, megabytes, calls)
+
+    def _sweep(self) -> None:
+        """Wait until the cloud is idle: what a tool leaves going on must not weigh on the next one."""
+        while any(count for state, count in self.admin("GET", "instances").items() if state != "terminated"):
+            time.sleep(0.1)
+
+
+def arguments(description: str, runs: int) -> argparse.Namespace:
+    """`--runs`; enters the namespace of the store's own first, and ends with 2 where something is missing."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--runs", type=int, default=runs, help=f"alternating runs of each ({runs})")
+    given = parser.parse_args()
+    missing = [name for name in ("packer", "mkfs.xfs", "unshare") if shutil.which(name) is None]
+    if missing or os.geteuid() != 0:
+        print(f"needs root, and {', '.join(missing) or 'nothing else'}: make setup .setup/system-test", file=sys.stderr)
+        sys.exit(2)
+    if _INSIDE not in os.environ:
+        os.environ[_INSIDE] = "1"
+        os.execvp("unshare", ["unshare", "--mount", "--propagation", "private", sys.executable, *sys.argv])
+    return given
+
+
+@contextmanager
+def cloud(*, driver: str) -> Iterator[Endpoint]:
+    """A cloud whose machines are made by this driver, while inside."""
+    packer = shutil.which("packer")
+    assert packer
+    version = subprocess.run([packer, "version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]
+    system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    print(f"{os.cpu_count()} cores, {system}; {version}; driver {driver}")
+    with tempfile.TemporaryDirectory(prefix="imagepipe-bench-") as name, _store(Path(name)) as store:
+        folder = Path(name)
+        env = {**os.environ, "XDG_STATE_HOME": f"{folder}/state", "IMAGEPIPE_LOCAL_STORE": str(store)}
+        env |= {"IMAGEPIPE_LOCAL_BASE_CACHE": _base_cache(), "IMAGEPIPE_LOCAL_DRIVER": driver}
+        env |= {"CHECKPOINT_DISABLE": "1", "AWS_EC2_METADATA_DISABLED": "true", "HOME": str(folder)}
+        serving = subprocess.Popen(
+            [*COMMAND, "local", "serve", "--env"], env=env, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        try:
+            yield Endpoint(folder, env | _exports(serving), packer)
+        finally:
+            subprocess.run([*COMMAND, "local", "stop", "--force"], env=env, cwd=ROOT, capture_output=True, check=False)
+            serving.send_signal(signal.SIGTERM)
+            serving.wait(60)
+
+
+def _base_cache() -> str:
+    """Where the base image is kept between runs: the user's own, before HOME is another."""
+    sys.path.insert(0, str(ROOT))
+    from imagepipe.local.store import default_base_cache, default_root
+
+    return str(default_base_cache(os.environ) or default_root(os.environ) / "base")
+
+
+@contextmanager
+def _store(folder: Path) -> Iterator[Path]:
+    disk, place = folder / "store.xfs", folder / "store"
+    disk.touch()
+    os.truncate(disk, STORE_BYTES)
+    place.mkdir()
+    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", str(disk)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(disk), str(place)], check=True)
+    try:
+        yield place / "store"
+    finally:
+        subprocess.run(["umount", str(place)], check=False)
+
+
+def _exports(serving: subprocess.Popen[str]) -> dict[str, str]:
+    """What `local serve --env` prints, once it is up."""
+    assert serving.stdout is not None
+    found: dict[str, str] = {}
+    for line in serving.stdout:
+        name, _, value = line.removeprefix("export ").strip().partition("=")
+        found[name] = value.strip("'\"")
+        if len(found) == 4:
+            return found
+    raise SystemExit("the local cloud did not start")
+
+
+def table(rows: Sequence[Sequence[str]]) -> None:
+    """Print a table as Markdown has it; the first row is its head."""
+    head, *body = rows
+    for row in (head, ["---"] * len(head), *body):
+        print(f"| {' | '.join(row)} |")

@@ -1,0 +1,85 @@
+"""What is lost to waiting when the cloud takes its time as EC2 does, against Debian's packer.
+
+    .venv/bin/python benchmarks/waits.py
+
+As root, on the machine that `make setup .setup/system-test` prepared. Three clouds with different delays run side by
+side, and on each of them every tool builds at the same time: all of them wait nearly all of the time, so that they do
+not disturb one another. Nothing is scaled, neither the delays nor anybody's pauses. Takes some eight minutes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+
+from endpoint import Endpoint, arguments, cloud, table
+
+DELAYS = (
+    {"run": 9.3, "stop": 24.1, "snapshot": 96.7, "image": 3.1, "copy": 151.9, "terminate": 27.4},
+    {"run": 12.2, "stop": 31.3, "snapshot": 118.9, "image": 4.7, "copy": 183.4, "terminate": 32.8},
+    {"run": 15.8, "stop": 37.9, "snapshot": 140.6, "image": 6.2, "copy": 213.8, "terminate": 38.3},
+)
+"""Seconds, of no round number, as a multiple of packer's 15 s would be its luck."""
+PATH = ("run", "stop", "snapshot", "image", "copy")
+"""What must come one after the other whoever builds: an instance can be terminated while its image is copied."""
+MOST = 0.25
+SETTINGS = {
+    "imagepipe": {},
+    "packer, as it comes": {},
+    "packer, a look every second": {"AWS_POLL_DELAY_SECONDS": "1", "AWS_MAX_ATTEMPTS": "100000"},
+}
+
+
+def main() -> int:
+    arguments("measures what builds lose to waiting, against packer", 1)
+    past: dict[str, list[float]] = {by: [] for by in SETTINGS}
+    walls: dict[str, list[float]] = {by: [] for by in SETTINGS}
+    with ExitStack() as stack, ThreadPoolExecutor(len(DELAYS) * len(SETTINGS)) as pool:
+        ends = [stack.enter_context(cloud(driver="sshd")) for _ in DELAYS]
+        for end, delays in zip(ends, DELAYS, strict=True):
+            end.admin("POST", "delays", delays)
+        building = [
+            (by, delays, pool.submit(_build, end, by))
+            for end, delays in zip(ends, DELAYS, strict=True)
+            for by in SETTINGS
+        ]
+        for by, delays, done in building:
+            walls[by].append(done.result())
+            past[by].append(walls[by][-1] - sum(delays[kind] for kind in PATH))
+    ratio = _ratio(past, "packer, as it comes")
+    table(_rows(walls, past, ratio))
+    print("within its target" if ratio <= MOST else "NOT within its target")
+    return 0 if ratio <= MOST else 1
+
+
+def _build(end: Endpoint, by: str) -> float:
+    name = f"waits-{len(by)}"
+    command = end.imagepipe(end.spec(name))
+    if by != "imagepipe":
+        command = [end.packer, "build", str(end.template(name))]
+    folder = end.folder / f"of-{name}"
+    folder.mkdir()
+    return replace(end, folder=folder).run(command, SETTINGS[by]).wall
+
+
+def _ratio(past: dict[str, list[float]], other: str) -> float:
+    return statistics.median(a / b for a, b in zip(past["imagepipe"], past[other], strict=True))
+
+
+def _rows(walls: dict[str, list[float]], past: dict[str, list[float]], ratio: float) -> list[Sequence[str]]:
+    rows: list[Sequence[str]] = [("a build", "wall", "past the critical path", "median", "ours / theirs")]
+    for by in SETTINGS:
+        note = "" if by == "imagepipe" else f"{_ratio(past, by):.2f}"
+        if by == "packer, as it comes":
+            note = f"{ratio:.2f} (at most {MOST})"
+        shown = (", ".join(f"{seconds:.1f}" for seconds in each[by]) + " s" for each in (walls, past))
+        rows.append((by, *shown, f"{statistics.median(past[by]):.1f} s", note))
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
