@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import paramiko
@@ -16,9 +19,9 @@ import pytest
 
 from imagepipe.local.base import BaseImage
 from imagepipe.local.disks import Disks
-from imagepipe.local.machines.api import Ingress, Machine, Metadata
+from imagepipe.local.machines.api import Ingress, Metadata
 from imagepipe.local.machines.cgroup import MachineGroup
-from imagepipe.local.machines.mixed import MixedDriver
+from imagepipe.local.machines.mixed import MixedDriver, qemu_folder
 from imagepipe.local.machines.qemu import QemuDriver
 from imagepipe.local.store import Store
 from tests.machine.bakery import Bakery
@@ -32,7 +35,7 @@ TOKEN = "curl -sX PUT http://169.254.169.254/latest/api/token -H 'X-aws-ec2-meta
 
 @pytest.fixture
 def qemu(store: Store) -> Iterator[QemuDriver]:
-    driver = QemuDriver(store.root / "machines-qemu")
+    driver = QemuDriver(qemu_folder(store.machines))
     try:
         yield driver
     finally:
@@ -46,81 +49,90 @@ def check_file_system(disk: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def start_and_kill(store: Store, guest: Guest) -> None:
+    """Start the guest in another process, and kill that once QEMU runs."""
+    wanted = store.root / "wanted.pickle"
+    wanted.write_bytes(pickle.dumps((guest.machine, [SSH])))
+    command = [sys.executable, str(Path(__file__).with_name("drive.py")), str(store.machines), str(wanted), "qemu"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == b"starting\n"
+            assert process.stdout.readline() == b"started\n"
+        finally:
+            process.kill()
+
+
+def fetched(guest: Guest, *, tries: int) -> str:
+    """What the guest's own web server answers, if it does."""
+    url = f"http://{guest.machine.address}:8080/hostname"
+    command = ["curl", "-s", "-m", "10", "--retry", str(tries), "--retry-all-errors", url]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def test_a_bare_file_system_boots_its_own_kernel_and_a_reboot_takes_the_newest(
-    qemu: QemuDriver, new_guest: NewGuest, tmp_path: Path
+    store: Store, new_guest: NewGuest, tmp_path: Path
 ) -> None:
     guest: Guest = new_guest(further=("/dev/sdf",), size_gib=10)
-    machine = Machine(
-        guest.machine.id, guest.machine.address, guest.machine.disks, guest.machine.seed,
-        Metadata({"instance-id": guest.id}),
-    )  # fmt: skip
-    qemu.start(machine, [SSH])
-    assert guest.id in qemu.running()
+    guest.machine = replace(guest.machine, metadata=Metadata({"instance-id": guest.id}))
 
-    # A login on which the host key was checked, cloud-init to its end, and a kernel that is not this computer's.
-    assert guest.run("id -un; sudo id -un", within=BOOT_SECONDS).split() == ["admin", "root"]
-    assert guest.run("cloud-init status --wait").strip().endswith("status: done")
-    assert "cloud-amd64" in guest.run("uname -r")
-    assert "cloud-amd64" not in os.uname().release
-    assert guest.run("hostname; systemctl --failed --no-legend").split() == ["a-guest"]
-    assert guest.run(f'curl -s -H "X-aws-ec2-metadata-token: $({TOKEN})" http://169.254.169.254/latest/meta-data/') == (
-        "instance-id"
-    )
-    assert int(guest.run("df --output=size -BG / | tail -1").strip().rstrip("G")) >= 9
-    assert guest.run("lsblk -bno SIZE $(readlink -f /dev/sdf)").strip() == str(1 << 30)
-
-    # Its ports are those that the group opens.
-    guest.run("sudo systemd-run --quiet --working-directory=/etc python3 -m http.server 8080")
-    fetch = [
-        "curl",
-        "-s",
-        "-m",
-        "10",
-        "--retry",
-        "8",
-        "--retry-all-errors",
-        f"http://{guest.machine.address}:8080/hostname",
-    ]
-    assert subprocess.run([*fetch[:4], fetch[-1]], capture_output=True, check=False).returncode != 0
-    qemu.set_ingress(guest.id, [SSH, Ingress("tcp", 8080, 8080, "127.0.0.1/32")])
-    assert subprocess.run(fetch, capture_output=True, text=True, check=True).stdout.strip() in ("a-guest", "localhost")
-    qemu.set_ingress(guest.id, [SSH])
-    assert subprocess.run([*fetch[:4], fetch[-1]], capture_output=True, check=False).returncode != 0
-
-    # While it stands still, nothing is written, and what there is is consistent.
-    disks = Disks(tmp_path / "store" / "disks")
-    with qemu.quiesced(guest.id):
-        disks.snapshot(guest.root.stem, "snap-still")
-    still = copy_of(disks.snapshot_path("snap-still"))
-    # Its journal is replayed, as after a power cut; 1 is "mended", 4 and more would be left errors.
-    assert subprocess.run(["e2fsck", "-fp", str(still)], capture_output=True, check=False).returncode in (0, 1)
-    check_file_system(still)
-
-    # A process of the store that is killed leaves it running, and the next takes it over; a kernel that was
-    # installed meanwhile is the one that a reboot takes, as there is no boot loader to ask.
-    qemu.close()
-    again = QemuDriver(qemu._folder)
+    # The process that started it is killed; the next one of the store takes the guest over.
+    start_and_kill(store, guest)
+    driver = QemuDriver(qemu_folder(store.machines))
     try:
-        assert again.running() == {guest.id}
+        assert driver.running() == {guest.id}
+
+        # A login on which the host key was checked, cloud-init to its end, and a kernel that is not this computer's.
+        assert guest.run("id -un; sudo id -un", within=BOOT_SECONDS).split() == ["admin", "root"]
+        assert guest.run("cloud-init status --wait").strip().endswith("status: done")
+        assert "cloud-amd64" in guest.run("uname -r")
+        assert "cloud-amd64" not in os.uname().release
+        assert guest.run("hostname; systemctl --failed --no-legend").split() == ["a-guest"]
+        listing = f'curl -s -H "X-aws-ec2-metadata-token: $({TOKEN})" http://169.254.169.254/latest/meta-data/'
+        assert guest.run(listing) == "instance-id"
+        assert int(guest.run("df --output=size -BG / | tail -1").strip().rstrip("G")) >= 9
+        assert guest.run("lsblk -bno SIZE $(readlink -f /dev/sdf)").strip() == str(1 << 30)
+
+        # Its ports are those that the group opens.
+        guest.run("sudo systemd-run --quiet --working-directory=/etc python3 -m http.server 8080")
+        assert fetched(guest, tries=0) == ""
+        driver.set_ingress(guest.id, [SSH, Ingress("tcp", 8080, 8080, "127.0.0.1/32")])
+        assert fetched(guest, tries=8) in ("a-guest", "localhost")
+        driver.set_ingress(guest.id, [SSH])
+        assert fetched(guest, tries=0) == ""
+
+        # While it stands still, nothing is written, and what there is is consistent.
+        disks = Disks(store.disks)
+        with driver.quiesced(guest.id):
+            disks.snapshot(guest.root.stem, "snap-still")
+        still = copy_of(disks.snapshot_path("snap-still"))
+        # Its journal is replayed, as after a power cut; 1 is "mended", 4 and more would be left errors.
+        assert subprocess.run(["e2fsck", "-fp", str(still)], capture_output=True, check=False).returncode in (0, 1)
+        check_file_system(still)
+
+        # A kernel that was installed meanwhile is the one that a reboot takes, as there is no boot loader to ask.
         first = guest.run("cat /proc/sys/kernel/random/boot_id")
         guest.run(
-            "cd /boot && sudo cp vmlinuz-$(uname -r) vmlinuz-newer && sudo ln -sfn boot/vmlinuz-newer /vmlinuz; sync"
+            "cd /boot && sudo cp vmlinuz-$(uname -r) vmlinuz-newer && echo newer | sudo tee -a vmlinuz-newer"
+            " && sudo ln -sfn boot/vmlinuz-newer /vmlinuz && sync"
         )
-        again.reboot(guest.id)
+        driver.reboot(guest.id)
         until(lambda: not answers(guest), within=BOOT_SECONDS)
         assert guest.run("cat /proc/sys/kernel/random/boot_id", within=BOOT_SECONDS) != first
+        assert (qemu_folder(store.machines) / guest.id / "kernel").read_bytes().endswith(b"newer\n")
         assert guest.run("ls /var/lib/cloud/instances").split() == [guest.id]
         guest.run("echo written | sudo tee /root/mark; sync")
-        assert b"cloud-init" in again.console(guest.id)
-        again.stop(guest.id)
+        assert b"cloud-init" in driver.console(guest.id)
+
+        driver.stop(guest.id)
         assert leftovers(tmp_path) == []
         check_file_system(guest.root)
         read = subprocess.run(["debugfs", "-R", "cat /root/mark", str(guest.root)], capture_output=True, check=True)
         assert read.stdout == b"written\n"
     finally:
-        for machine_id in again.running():
-            again.stop(machine_id, force=True)
-        again.close()
+        for machine_id in driver.running():
+            driver.stop(machine_id, force=True)
+        driver.close()
 
 
 def copy_of(disk: Path) -> Path:
