@@ -1,7 +1,9 @@
 """What a run holds in a cloud, on disk before the cloud is asked: undo reads it, of a dead process too.
 
 A claim goes through *intended* (written and fsynced before the call), *bound* (the cloud gave an id), and ends as
-*released* or *kept*. A process that dies leaves at most a last line cut short, which the reader leaves out.
+*released* or *kept*. A process that dies leaves at most a last line cut short, which the reader leaves out. A computer
+that loses its power may also forget what came after the last fsync: then a thing is found by its tag though its id is
+lost, is gone already, or says by its own tag that it is kept.
 """
 
 from __future__ import annotations
@@ -115,7 +117,8 @@ class Journal:
                 "specs": list(run.specs),
                 "build": dict(run.build),
                 "cloud": dict(run.cloud),
-            }
+            },
+            sync=True,
         )
         _fsync_folder(folder)
         return journal
@@ -156,7 +159,8 @@ class Journal:
                     "lifetime": str(lifetime),
                     "stage": stage,
                     "details": dict(claim.details),
-                }
+                },
+                sync=True,
             )
             self._claims[key] = claim
             return claim
@@ -203,8 +207,11 @@ class Journal:
             self._claims[claim.key] = changed
             return changed
 
-    def _write(self, record: dict[str, Any]) -> None:
-        """Append a line, whole and on disk when this returns. Raises ImagepipeError: then it is not there at all."""
+    def _write(self, record: dict[str, Any], *, sync: bool = False) -> None:
+        """Append a line, whole, and where that is asked for on stable storage, when this returns.
+
+        Raises ImagepipeError: then it is not there at all.
+        """
         line = (json.dumps({"time": iso(self._clock.now()), **record}, ensure_ascii=False) + "\n").encode()
         file = self._file.fileno()
         try:
@@ -214,7 +221,8 @@ class Journal:
             rest = memoryview(line)
             while rest:
                 rest = rest[os.write(file, rest) :]
-            os.fsync(file)
+            if sync:
+                os.fsync(file)
         except OSError as error:
             # What was written of it, on a full disk say, must not run into the next line.
             with suppress(OSError):
