@@ -116,7 +116,7 @@ class BaseImage:
         """That image; None where it was not built."""
         if self.disk_path is None:
             return None
-        named = self.name.replace("-amd64-", "-disk-amd64-")
+        named = self.name.replace("debian-", "debian-disk-", 1)
         what = f"{self.description}, on a disk with GPT and boot loader"
         return replace(self, path=self.disk_path, name=named, description=what, disk_path=None, boot_mode="legacy-bios")
 
@@ -192,7 +192,7 @@ def _build(cache: Path, progress: Progress) -> BaseImage:
             architecture="x86_64",
             size_gib=SIZE_GIB,
             created=started,
-            disk_path=cache / f"debian-12-disk-amd64-{recipe_key()}.raw",
+            disk_path=cache / f"debian-disk-12-amd64-{recipe_key()}.raw",
         )
         assert base.disk_path is not None
         for made, place in ((whole, base.disk_path), (disk, base.path)):

@@ -178,7 +178,7 @@ def _notes(computer: Computer) -> list[Finding]:
 def _qemu_note(computer: Computer) -> Finding:
     """QEMU is needed by disks that have a boot loader alone; how fast it is here is worth knowing before."""
     if missing := sorted({package for tool, package in QEMU_TOOLS.items() if not computer.which(tool)}):
-        detail = f"not found: disks with a boot loader of their own do not run (apt-get install {' '.join(missing)})"
+        detail = f"not found: disks with a boot loader of their own do not run (packages {', '.join(missing)})"
         return Finding("qemu", Verdict.NOTE, detail)
     if why_not := computer.why_no_kvm():
         return Finding("qemu", Verdict.NOTE, f"software emulation, half a minute to a login: {why_not}")

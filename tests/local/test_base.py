@@ -86,7 +86,7 @@ def test_the_same_system_is_there_on_a_disk_that_can_boot_by_itself(
     base = ensure_base(store, lambda line: None)
     disk = base.as_disk()
     assert disk is not None
-    assert disk.name == base.name.replace("amd64", "disk-amd64")
+    assert disk.name == base.name.replace("debian", "debian-disk")
     assert built_base(store) == base
     listed = subprocess.run(["sfdisk", "--json", str(disk.path)], capture_output=True, text=True, check=True).stdout
     table = json.loads(listed)["partitiontable"]

@@ -84,7 +84,7 @@ def test_a_service_on_port_22_of_every_address_is_noted() -> None:
     [
         (replace(WHOLE, why_no_kvm=lambda: ""), Verdict.OK, "with KVM"),
         (replace(WHOLE, why_no_kvm=lambda: "no such device"), Verdict.NOTE, "software emulation.*no such device"),
-        (replace(WHOLE, which=lambda tool: None), Verdict.NOTE, "apt-get install qemu-system-x86 qemu-utils"),
+        (replace(WHOLE, which=lambda tool: None), Verdict.NOTE, "packages qemu-system-x86, qemu-utils"),
     ],
     ids=["KVM works", "KVM does not", "no QEMU"],
 )

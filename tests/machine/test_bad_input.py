@@ -173,7 +173,7 @@ def test_a_store_without_room_for_the_base_image_is_one_clear_error(
 def test_a_store_that_is_full_at_launch_says_so_and_nothing_is_held(
     bakery: Bakery, small: Callable[[int], Path]
 ) -> None:
-    store = small(1200)  # room for the base image in any number of regions, and for no volume beside it
+    store = small(1800)  # room for the base images in any number of regions, and for no volume beside them
     failed = bakery("build", str(bakery.spec("full", "[]")), "--local", IMAGEPIPE_LOCAL_STORE=str(store))
     _fails(failed, 3, "MiB free", "MiB are needed")
     assert failed.err.count("error: ") == 1

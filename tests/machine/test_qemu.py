@@ -206,7 +206,7 @@ def test_the_default_takes_containers_for_bare_file_systems_and_qemu_for_boot_lo
 WHOLE = """\
 imagepipe: 1
 name: whole
-source: {ami: {name: "debian-12-disk-amd64-*", owners: ["136693071363"]}}
+source: {ami: {name: "debian-disk-12-amd64-*", owners: ["136693071363"]}}
 launch:
   region: us-east-1
   volumes: [{device: /dev/xvda, size_gib: 9}]
