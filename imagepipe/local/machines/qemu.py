@@ -67,7 +67,7 @@ class QemuDriver(SupervisedDriver):
                 *join, "unshare", "--mount", "--net", "--propagation", "slave",
                 sys.executable, "-m", "imagepipe.local.machines.vm", str(folder),
             ]  # fmt: skip
-            process = supervisor.start(command, machine, folder=folder, held=[is_held_end])
+            process = supervisor.start(command, folder=folder, held=[is_held_end], doing="preparing its network")
             children.append(process)
             children.append(network.open_network(namespace_pid=process.pid, folder=folder, join=join, exit_fd=is_held))
         finally:

@@ -116,11 +116,14 @@ def launch(
         "sh", "-c", HOLD, f"imagepipe-{machine.id}", devices[0], str(folder / "root"), str(folder / "console.log"),
         str(folder / imds.FILE), sys.executable, *nspawn,
     ]  # fmt: skip
-    return start(command, machine, folder=folder, held=held)
+    return start(command, folder=folder, held=held, doing=f"mounting {machine.disks[0].path} for {machine.id}")
 
 
-def start(command: Sequence[str], machine: Machine, *, folder: Path, held: Sequence[int]) -> subprocess.Popen[bytes]:
-    """Start a supervisor; returns when it says that it is ready and waits for its word. Raises MachineError."""
+def start(command: Sequence[str], *, folder: Path, held: Sequence[int], doing: str) -> subprocess.Popen[bytes]:
+    """Start a supervisor; returns when it says that it is ready and waits for its word.
+
+    Raises MachineError, which says what it was `doing`.
+    """
     with (folder / "supervisor.log").open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, pass_fds=tuple(held),
@@ -136,7 +139,7 @@ def start(command: Sequence[str], machine: Machine, *, folder: Path, held: Seque
     if process.stdin is not None:
         process.stdin.close()
     said = (folder / "supervisor.log").read_text(errors="replace").strip()[-500:]
-    raise MachineError(f"preparing {machine.disks[0].path} for {machine.id}: {said or 'no answer'}")
+    raise MachineError(f"{doing}: {said or 'no answer'}")
 
 
 def boot(process: subprocess.Popen[bytes]) -> None:
