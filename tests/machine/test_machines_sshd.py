@@ -229,10 +229,13 @@ def test_a_port_that_a_service_has_of_every_address_is_opened_beside_it(sshd: Ss
     guest = new_guest()
     with closing(socket.socket()) as service:
         service.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        service.bind(("0.0.0.0", 22))
+        service.bind(("0.0.0.0", 8080))
         service.listen()
-        sshd.start(guest.machine, [SSH])
-        assert guest.run("id -un") == "admin\n"
+        sshd.start(guest.machine, [SSH, OPEN])
+        guest.run(SERVER)
+        until(lambda: serves(guest, 8080))
+        sshd.set_ingress(guest.id, [SSH])
+        assert not serves(guest, 8080)
 
 
 def test_a_port_that_somebody_has_is_named_and_nothing_is_left(
