@@ -203,7 +203,7 @@ def _how_it_boots(disk: Path, doing: str) -> str:
             hint="is it a whole disk, and of an operating system? ext4 alone is known as a bare file system",
         )
     kinds, loaders = _partitions(disk)
-    has_bios = (any(first[:440]) and BIOS_BOOT not in kinds) or BIOS_BOOT in kinds
+    has_bios = any(first[:440]) or BIOS_BOOT in kinds
     if ARM_ROOT in kinds or (loaders and "x86_64" not in loaders):
         found = ", ".join(sorted(loaders)) or "arm64"
         raise LocalCloudError(
