@@ -93,3 +93,26 @@ class Image:
     region: str
     name: str
     snapshots: tuple[str, ...]
+    bundle: str | None = None
+    """ImageLocation of an instance-store image, `bucket/folder/NAME.manifest.xml`; None: EBS-backed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An instance-store bundle in S3, its manifest included."""
+
+    region: str
+    bucket: str
+    folder: str
+    """What all its keys begin with, without a slash at its end. It has the token of the bundle's claim."""
+    name: str
+    architecture: str
+
+    @property
+    def manifest_key(self) -> str:
+        return f"{self.folder}/{self.name}.manifest.xml"
+
+    @property
+    def location(self) -> str:
+        """As RegisterImage takes it, and the id that the bundle's claim is bound to."""
+        return f"{self.bucket}/{self.manifest_key}"
