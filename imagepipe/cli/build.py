@@ -26,6 +26,7 @@ from typing import IO
 
 import click
 
+from imagepipe.bundling import check_bundle_files
 from imagepipe.cli.cloud import Chosen, chosen_cloud, opened, region_of
 from imagepipe.cli.given import (
     check_region,
@@ -105,6 +106,7 @@ def build(
     files = found_specs(specs)
     _check_junit(junit)
     loaded = _loaded(files, given(variables, var_files), _build(run_id, files, clock))
+    _check_bundle_files(loaded, region, is_local=is_local)
     if region:
         check_region(region, loaded)
     cancel = Cancel(clock)
@@ -200,6 +202,17 @@ def _loaded(files: Sequence[Path], chosen: Given, build: Build) -> list[LoadedSp
     if problems := [problem for one in loaded for problem in not_yet(one)]:
         raise SpecError(problems)
     return loaded
+
+
+def _check_bundle_files(loaded: Sequence[LoadedSpec], region: str | None, *, is_local: bool) -> None:
+    """Raise SpecError now where a bundle could not be signed, or not be made for EC2."""
+    problems = [
+        problem
+        for one in loaded
+        for problem in check_bundle_files(one, environment=os.environ, is_local=is_local, region=region)
+    ]
+    if problems:
+        raise SpecError(problems)
 
 
 def _suite(one: Baked, graph: Graph) -> Suite:
