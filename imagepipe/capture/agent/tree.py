@@ -295,9 +295,9 @@ def _other_disks() -> Iterator[str]:
     from imagepipe.capture.agent import mounts
 
     for each in mounts.mounted():
-        if each.kind in ("ext4", "xfs", "ext3", "btrfs") and each.root == "/" and each.point != "/":
-            if not each.is_read_only and not each.point.startswith(("/boot", "/run")):
-                yield each.point
+        is_disk = each.kind in ("ext4", "xfs", "ext3", "btrfs") and each.root == "/" and each.point != "/"
+        if is_disk and not each.is_read_only and not each.point.startswith(("/boot", "/run")):
+            yield each.point
 
 
 def _spare_memory() -> int:
