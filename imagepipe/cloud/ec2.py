@@ -14,6 +14,7 @@ from imagepipe.cloud.images import Images
 from imagepipe.cloud.instances import Instances
 from imagepipe.cloud.network import Groups, Keys, Subnets
 from imagepipe.cloud.parameters import Parameters
+from imagepipe.cloud.s3 import S3
 from imagepipe.cloud.session import Session
 from imagepipe.cloud.translate import doing
 from imagepipe.cloud.wait import Cancel, Poller
@@ -47,6 +48,16 @@ class Ec2:
             },
             clock,
         )
+        self._s3: S3 | None = None
+        self._lock = Lock()
+
+    @property
+    def s3(self) -> S3:
+        """S3 of the region; made when it is asked for, as most builds have no use of it, and it takes 50 ms."""
+        with self._lock:
+            if self._s3 is None:
+                self._s3 = S3(self._session, self.region, self.clock)
+            return self._s3
 
     def await_image(self, id: str, *, deadline: Deadline, cancel: Cancel) -> Mapping[str, Any]:
         """Wait until an image is available; what EC2 says of it.

@@ -1,7 +1,7 @@
 """Instance-store images: registered from a manifest in S3, and at each launch made a disk again from its parts.
 
 The cloud has an EC2 key of its own: bundles for it are made with its certificate, `ec2-cert.pem` in the store's state.
-What is not held against EC2 here: the ACL of the objects (moto keeps no `aws-exec-read`), and who signed the manifest.
+As EC2 does, it reads what the objects' ACL lets it read. Who signed the manifest is not looked at.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from imagepipe.bundle.certificates import load_private_key, make_pair
 from imagepipe.bundle.manifest import Manifest, find_secret, read_manifest
 from imagepipe.bundle.unpack import unpack
 from imagepipe.errors import BundleError
+from imagepipe.local.gateway import objects
 from imagepipe.local.gateway.elsewhere import Elsewhere
 from imagepipe.local.gateway.refusal import Refused, invalid
 
@@ -74,7 +75,8 @@ class Bundles:
         return read_manifest(document)
 
     def _object(self, bucket: str, key: str, *, account: str, region: str) -> bytes:
-        """Its bytes. Raises BundleError where it is not there, or in another region than the registration's."""
+        """Its bytes. Raises BundleError where it is not there, in another region than the registration's, or not for
+        EC2 to read."""
         with self._elsewhere.lock:
             buckets: Any = self._elsewhere.backend("s3", account, get_partition(region)).buckets
             found = buckets.get(bucket)
@@ -88,6 +90,12 @@ class Bundles:
             kept = found.keys.get(key)
             if kept is None:
                 raise BundleError(f"{key.rpartition('/')[2]} is missing: there is no {key} in bucket {bucket}")
+            if not objects.is_readable_by_ec2(kept):
+                raise BundleError(
+                    f"HTTP 403 (Access Denied) for {bucket}/{key}: EC2 reads objects with the ACL aws-exec-read"
+                )
+            if str(kept.encryption).startswith("aws:kms"):
+                raise BundleError(f"HTTP 403 (Access Denied) for {bucket}/{key}: EC2 has no use of its KMS key")
             return bytes(kept.value)
 
     def _key(self) -> RSAPrivateKey:
