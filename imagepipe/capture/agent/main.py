@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -60,22 +61,26 @@ def _run(wire: Wire) -> None:
     wire.tell(method=fixed.method, size=fixed.size, modified=fixed.modified, extents=fixed.extents)
     order = _message(wire)
     if order["do"] == "stream":
-        _stream(wire, fixed)
+        stream(wire, fixed)
     else:
-        _bundle(wire, fixed, order)
+        bundle(wire, fixed, order)
     fixed.discard()
     wire.tell(ended=True)
 
 
-def _stream(wire: Wire, fixed: Fixed) -> None:
+def stream(wire: Wire, fixed: Fixed) -> None:
+    """Give the controller the image's data, and wait until it has all. Raises Trouble, Broken."""
     for block in ahead(fixed.blocks(), depth=4):
         wire.give(block)
     if _message(wire).get("do") != "end":
         raise Broken("the controller did not say that it has all")
 
 
-def _bundle(wire: Wire, fixed: Fixed, order: dict[str, Any]) -> None:
-    """Head and tail of the tar come from the controller, and are no secret; key and IV are."""
+def bundle(wire: Wire, fixed: Fixed, order: dict[str, Any]) -> None:
+    """Bundle the image and send its parts; return when the controller has sealed them. Raises Trouble.
+
+    Head and tail of the tar come from the controller, and are no secret; key and IV are.
+    """
     answers = Answers()
     ended = threading.Event()
     threading.Thread(target=_listen, args=(wire, answers, ended), daemon=True).start()
@@ -84,8 +89,7 @@ def _bundle(wire: Wire, fixed: Fixed, order: dict[str, Any]) -> None:
     meter = _Meter(wire, fixed.data_bytes)
 
     def tar() -> Iterator[bytes]:
-        pieces = (base64.b64decode(order["head"]), *[]), fixed.blocks(), (bytes(order["tail"]),)
-        for block in _even(piece for each in pieces for piece in each):
+        for block in _even(chain([base64.b64decode(order["head"])], fixed.blocks(), [bytes(order["tail"])])):
             digest.update(block)
             meter.count(len(block))
             yield block
