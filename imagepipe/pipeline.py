@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from imagepipe import render
+from imagepipe.bundle.manifest import Recipients
 from imagepipe.capture.ebs import CaptureEbs
+from imagepipe.capture.instance_store import BundleRoot, RegisterBundle
 from imagepipe.capture.scrub import Scrub
 from imagepipe.capture.stop import GiveBack, Stop
 from imagepipe.cloud.devices import DeviceWanted
@@ -39,6 +41,7 @@ from imagepipe.spec.models import (
     AmiBySsm,
     EbsOutput,
     FileStep,
+    InstanceStoreOutput,
     RebootStep,
     ShellStep,
     Spec,
@@ -59,6 +62,9 @@ class Tools:
     limits: CopyLimits
     run_folder: Path
     run_id: str
+    recipients: Callable[[LoadedSpec, str, str], Recipients]
+    """Who signs a spec's bundle for a region, and who may open it; given the spec, that region and the launch region."""
+    is_local: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +131,15 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     instance = graph.add(f"{prefix}launch", launch)
     machine = graph.add(f"{prefix}connect", _await(one, tools, ec2, instance, key))
     machine = _steps(graph, one, one.steps, tools, ec2, machine, source, f"{prefix}step-")
-    sealed = graph.add(f"{prefix}scrub", Scrub(ec2, tools.connections, machine))
 
     # The image, while the instance is given back.
-    stopped = graph.add(f"{prefix}stop", Stop(ec2, sealed))
-    captured = graph.add(f"{prefix}capture", _capture(spec, ec2, labels, stopped, source, names))
+    match spec.output:
+        case EbsOutput():
+            captured = _as_ebs(graph, spec, tools, ec2, labels, machine, source, names, prefix)
+        case InstanceStoreOutput():
+            captured = _as_bundle(graph, one, spec.output, tools, ec2, labels, machine, source, names, prefix)
+        case _:
+            assert_never(spec.output)
     given_back = [graph.add(f"{prefix}give-back", GiveBack(ec2, instance, captured))]
 
     # Booted and tested before anything is published.
@@ -220,6 +230,66 @@ def _await(one: LoadedSpec, tools: Tools, ec2: Ec2, instance: Ref[Instance], key
         via=via,
         key_on_console=ssh.host_key == "console",
     )
+
+
+def _as_ebs(
+    graph: Graph,
+    spec: Spec,
+    tools: Tools,
+    ec2: Ec2,
+    labels: Labels,
+    machine: Ref[Reachable],
+    source: Ref[SourceImage],
+    names: Ref[Mapping[str, str]],
+    prefix: str,
+) -> Ref[Image]:
+    """Scrubbed, stopped, and its volumes' snapshots registered."""
+    sealed = graph.add(f"{prefix}scrub", Scrub(ec2, tools.connections, machine))
+    stopped = graph.add(f"{prefix}stop", Stop(ec2, sealed))
+    return graph.add(f"{prefix}capture", _capture(spec, ec2, labels, stopped, source, names))
+
+
+def _as_bundle(
+    graph: Graph,
+    one: LoadedSpec,
+    output: InstanceStoreOutput,
+    tools: Tools,
+    ec2: Ec2,
+    labels: Labels,
+    machine: Ref[Reachable],
+    source: Ref[SourceImage],
+    names: Ref[Mapping[str, str]],
+    prefix: str,
+) -> Ref[Image]:
+    """Scrubbed and bundled while it runs, and the bundle registered."""
+    bundle = BundleRoot(
+        ec2=ec2,
+        connections=tools.connections,
+        recipients=tools.recipients(one, ec2.region, ec2.region),
+        machine=machine,
+        source=source,
+        name=one.checked().name,
+        account=output.account,
+        bucket=output.bucket,
+        prefix=output.prefix,
+        method=output.method,
+        bundle_on=output.bundle_on,
+        exclude=output.exclude,
+        size_gib=output.size_gib,
+        is_local=tools.is_local,
+    )
+    register = RegisterBundle(
+        ec2=ec2,
+        labels=labels,
+        bundle=graph.add(f"{prefix}bundle", bundle),
+        source=source,
+        names=names,
+        description=output.description,
+        tags=output.tags,
+        imds_v2=output.imds == "v2",
+        virtual_names={v.device: v.virtual_name for v in output.block_devices if v.virtual_name},
+    )
+    return graph.add(f"{prefix}register", register)
 
 
 def _capture(

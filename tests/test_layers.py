@@ -14,7 +14,19 @@ ROOT = Path(__file__).resolve().parent.parent / "imagepipe"
 FOUNDATION = {"errors", "values", "clock", "masking", "render"}
 LAYER_1 = {"spec", "engine", "cloud", "communicator", "bundle"}
 STAGES = {"launch", "provision", "capture", "publish"}
-ANYTHING = {"__init__", *FOUNDATION, *LAYER_1, *STAGES, "local", "report", "pipeline", "preflight", "holdings", "cli"}
+ANYTHING = {
+    "__init__",
+    *FOUNDATION,
+    *LAYER_1,
+    *STAGES,
+    "local",
+    "report",
+    "pipeline",
+    "preflight",
+    "bundling",
+    "holdings",
+    "cli",
+}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
@@ -29,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"__init__"} | FOUNDATION | {"engine"},
     "pipeline": FOUNDATION | LAYER_1 | STAGES,
     "preflight": FOUNDATION | LAYER_1 | STAGES | {"pipeline"},
+    "bundling": FOUNDATION | {"spec", "bundle"},
     "holdings": FOUNDATION | LAYER_1 | STAGES,
     "cli": ANYTHING,
 }

@@ -26,6 +26,8 @@ from typing import IO
 
 import click
 
+from imagepipe.bundle.manifest import Recipients
+from imagepipe.bundling import Seals, check_bundle_files
 from imagepipe.cli.cloud import Chosen, chosen_cloud, opened, region_of
 from imagepipe.cli.given import (
     check_region,
@@ -105,6 +107,7 @@ def build(
     files = found_specs(specs)
     _check_junit(junit)
     loaded = _loaded(files, given(variables, var_files), _build(run_id, files, clock))
+    _check_bundle_files(loaded, region, is_local=is_local)
     if region:
         check_region(region, loaded)
     cancel = Cancel(clock)
@@ -163,7 +166,9 @@ class _Run:
         with ExitStack() as stack:
             connections = Connections()
             stack.callback(connections.close)
-            tools = Tools(regions, connections, CopyLimits(), self.folder, self.id)
+            tools = Tools(
+                regions, connections, CopyLimits(), self.folder, self.id, self._recipients, self.chosen.local is not None
+            )
             graph, baked = plan(self.loaded, tools, region=region_of(region, regions))
             build_names = {key: str(value) for key, value in self.loaded[0].names["build"].items()}
             record = RunRecord(self.id, iso(self.clock.now()), names, build_names, self.chosen.record())
@@ -188,6 +193,13 @@ class _Run:
             return outcome, baked
 
 
+    def _recipients(self, one: LoadedSpec, region: str, home: str) -> Recipients:
+        from imagepipe.cli.local import open_store
+
+        local = open_store(Path(self.chosen.local)).ec2_certificate if self.chosen.local else None
+        return Seals(os.environ, self.folder.parents[1], local).recipients(one, region, home=home)
+
+
 def _loaded(files: Sequence[Path], chosen: Given, build: Build) -> list[LoadedSpec]:
     """Specs that can be built. Raises SpecError with all problems, and those of what cannot be built yet."""
     loaded = load(files, chosen, build=build)
@@ -200,6 +212,17 @@ def _loaded(files: Sequence[Path], chosen: Given, build: Build) -> list[LoadedSp
     if problems := [problem for one in loaded for problem in not_yet(one)]:
         raise SpecError(problems)
     return loaded
+
+
+def _check_bundle_files(loaded: Sequence[LoadedSpec], region: str | None, *, is_local: bool) -> None:
+    """Raise SpecError now where a bundle could not be signed, or not be made for EC2."""
+    problems = [
+        problem
+        for one in loaded
+        for problem in check_bundle_files(one, environment=os.environ, is_local=is_local, region=region)
+    ]
+    if problems:
+        raise SpecError(problems)
 
 
 def _suite(one: Baked, graph: Graph) -> Suite:

@@ -1,4 +1,6 @@
-"""`imagepipe validate`: every problem of every spec, with its place. Loads yaml, pydantic and jinja2 only."""
+"""`imagepipe validate`: every problem of every spec, with its place. Loads yaml, pydantic and jinja2 only; cryptography
+where there is an instance-store image.
+"""
 
 # ruff: noqa: E402
 from __future__ import annotations
@@ -10,7 +12,8 @@ import gc
 gc.disable()
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -19,6 +22,7 @@ from imagepipe.cli.given import check_region, cloud_options, found_specs, given,
 from imagepipe.errors import LocalCloudError, Problem, SpecError
 from imagepipe.report.sarif import sarif
 from imagepipe.spec.load import LoadedSpec, load
+from imagepipe.spec.models import InstanceStoreOutput
 from imagepipe.spec.not_yet import not_yet
 
 
@@ -74,6 +78,7 @@ def validate(
     else:
         found = (p for one in loaded for p in (*one.problems, *not_yet(one, severity="warning")))
         problems = list(dict.fromkeys(found))  # those of the project's file once, not once for each spec
+        problems += _bundle_files(loaded, region, is_local=is_local)
         if all(one.spec for one in loaded):
             unknown_variables([frozenset(one.checked().variables) for one in loaded], values)
     if region and loaded:
@@ -87,6 +92,18 @@ def validate(
     # The process ends here: without this, Python's last collection walks every class once more.
     gc.freeze()
     return 2 if any(p.severity == "error" for p in problems) else 0
+
+
+def _bundle_files(loaded: Sequence[LoadedSpec], region: str | None, *, is_local: bool) -> Iterator[Problem]:
+    """What is wrong with certificates and keys. What reads them is loaded for specs that have some."""
+    for one in loaded:
+        if one.spec is not None and isinstance(one.spec.output, InstanceStoreOutput):
+            from imagepipe.bundling import check_bundle_files
+
+            # Where only local builds are made, no certificate of EC2 is needed: its absence is no error of the spec.
+            yield from check_bundle_files(
+                one, environment=os.environ, is_local=is_local, region=region, if_absent="warning"
+            )
 
 
 def _online(loaded: Sequence[LoadedSpec], region: str | None, *, is_local: bool, **words: str | None) -> list[Problem]:

@@ -7,6 +7,7 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
 from imagepipe.errors import Problem
+from imagepipe.spec.bundle_rules import bundle_findings, bundle_warnings
 from imagepipe.spec.document import Document
 from imagepipe.spec.ec2_rules import Finding, region_finding, tag_findings, volume_findings
 from imagepipe.spec.explain import did_you_mean
@@ -24,12 +25,16 @@ def check_spec(spec: Spec, document: Document, file: FilePath, project: Project)
         *_source(spec),
         *_launch(spec, file.parent),
         *_ownership(spec),
-        *_output(spec, file.parent),
+        *_output(spec, document, file.parent),
         *_publish(spec),
     ]
     if not project.allow_unknown_region:
         findings += _regions(spec)
-    return [document.problem(path, message) for path, message in findings]
+    warnings = bundle_warnings(spec.output) if isinstance(spec.output, InstanceStoreOutput) else ()
+    return [
+        *(document.problem(path, message) for path, message in findings),
+        *(document.problem(path, message, severity="warning") for path, message in warnings),
+    ]
 
 
 def _source(spec: Spec) -> Iterator[Finding]:
@@ -82,7 +87,7 @@ def _has_sudo(step: StepOptions, spec: Spec) -> bool:
     return spec.launch.ssh.sudo if step.sudo is None else step.sudo
 
 
-def _output(spec: Spec, folder: FilePath) -> Iterator[Finding]:
+def _output(spec: Spec, document: Document, folder: FilePath) -> Iterator[Finding]:
     output = spec.output
     if isinstance(output.name, str) and (message := image_name_problem(output.name)):
         yield ("output", "name"), message
@@ -92,10 +97,7 @@ def _output(spec: Spec, folder: FilePath) -> Iterator[Finding]:
     yield from tag_findings(output.tags, ("output", "tags"))
     yield from volume_findings(output.block_devices, ("output", "block_devices"))
     if isinstance(output, InstanceStoreOutput):
-        for name in ("certificate", "private_key", "ec2_certificate"):
-            given = getattr(output, name)
-            if given and not (folder / given).expanduser().is_file():
-                yield ("output", name), f"there is no file {given}"
+        yield from bundle_findings(spec, output, document, folder)
     elif output.encrypt:
         yield from _keys(output.encrypt, spec)
 
@@ -124,8 +126,10 @@ def _publish(spec: Spec) -> Iterator[Finding]:
         if region in seen:
             yield ("publish", "regions", index), f"region {region} is there twice"
         seen.add(region)
-    encrypted = isinstance(output, EbsOutput) and output.encrypt is not None
-    encrypted = encrypted or any(v.encrypted for v in spec.launch.volumes)
+    # What is captured is encrypted as its volume was; a bundle is encrypted for EC2, whatever the volume was.
+    encrypted = isinstance(output, EbsOutput) and (
+        output.encrypt is not None or any(v.encrypted for v in spec.launch.volumes)
+    )
     if encrypted and share.public:
         yield ("publish", "share", "public"), "an encrypted image cannot be public"
     if encrypted and (share.accounts or share.organizations or share.ous):

@@ -135,7 +135,9 @@ def _explain_one(detail: dict[str, Any], path: Path, keys: frozenset[str], docum
 
 
 def _hint(kind: str, value: Any, path: Path) -> str | None:
-    """What a short form was probably meant to be."""
+    """What a short form was probably meant to be; whose limit it is."""
+    if kind == "less_than_equal" and path == ("output", "size_gib"):
+        return "EC2 takes no instance-store image with a larger root; other data goes on volumes of its own"
     if kind not in ("dict_type", "model_type", "model_attributes_type") or not isinstance(value, str | int | float):
         return None
     if len(path) == 2 and path[0] == "variables":

@@ -18,6 +18,7 @@ from imagepipe.spec.scalars import (
     DeviceName,
     Duration,
     EnvName,
+    ExcludedPath,
     FileMode,
     HostKey,
     ImageOwner,
@@ -405,15 +406,29 @@ class EbsOutput(OutputBase):
     )
 
 
+class BundleRegion(Model):
+    """What an instance-store image needs in another region."""
+
+    bucket: BucketName = Field(description="Bucket for the bundle, in that region.")
+    ec2_certificate: str | None = Field(
+        None, description="Path of EC2's certificate there; by region, where it is known, if absent."
+    )
+
+
 class InstanceStoreOutput(OutputBase):
     """An instance-store-backed image: a bundle in S3."""
 
     type: Literal["instance-store"] = Field(description="An image whose root device is an instance store volume.")
-    bucket: BucketName = Field(description="Bucket for the bundle.")
-    prefix: Text = Field("", description="Prefix of the bundle's keys.")
+    bucket: BucketName = Field(description="Bucket for the bundle, in the launch region.")
+    prefix: Text = Field("", description="Prefix of the bundle's keys, without a slash at either end.")
     account: AccountId = Field(description="Account that registers the image.")
-    certificate: str = Field(description="Path of the X.509 certificate of the user.")
-    private_key: str = Field(description="Path of its private key, which stays on this machine.")
+    certificate: str | None = Field(
+        None,
+        description="Path of your X.509 certificate, of an RSA key; a pair that imagepipe makes once if absent.",
+    )
+    private_key: str | None = Field(
+        None, description="Path of its private key, which signs, opens the bundle again, and stays on this machine."
+    )
     ec2_certificate: str | None = Field(
         None, description="Path of EC2's certificate; by region, where it is known, if absent."
     )
@@ -421,8 +436,11 @@ class InstanceStoreOutput(OutputBase):
         "auto", description="How the root is read: its device, or its tree."
     )
     bundle_on: Literal["instance", "controller"] = Field("instance", description="Where the bundle is made.")
-    exclude: tuple[AbsolutePath, ...] = Field((), description="Paths left out (`tree`).")
+    exclude: tuple[ExcludedPath, ...] = Field((), description="Paths left out, with all below them (`tree`).")
     size_gib: int | None = Field(None, description="Size of the root file system in GiB (`tree`).", ge=1, le=10)
+    per_region: dict[str, BundleRegion] = Field(
+        default_factory=dict, description="For each other region of `publish.regions`: its bucket."
+    )
 
 
 def _output_kind(value: Any) -> str | None:

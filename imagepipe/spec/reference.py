@@ -37,6 +37,7 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("output: an EBS-backed image", models.EbsOutput, ""),
     ("output.encrypt", models.Encrypt, ""),
     ("output: an instance-store-backed image", models.InstanceStoreOutput, ""),
+    ("output.per_region", models.BundleRegion, "By region: `per_region: {us-west-2: {bucket: my-images-west}}`."),
     ("publish", models.Publish, ""),
     ("publish.share", models.Share, ""),
     ("hygiene.allow", models.HygieneException, ""),

@@ -28,6 +28,7 @@ _HARMLESS_ITEMS: dict[str, Any] = {
     "volumes": {"device": "/dev/xvddz"},
     "block_devices": {"device": "/dev/xvddz"},
     "regions": "unknown",
+    "exclude": "/unknown",
 }
 """Stands for an item that was refused: were it taken out, what follows would be said of the wrong place."""
 _ROUNDS = 6

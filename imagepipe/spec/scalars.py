@@ -124,13 +124,46 @@ ProvisionerName = Annotated[
     str,
     _matching(r"[A-Za-z0-9][A-Za-z0-9._-]*", "the name of a folder under provisioners/, without slashes"),
 ]
-BucketName = Annotated[
-    str,
-    _matching(
-        r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
-        "a bucket's name has 3 to 63 lower case letters, digits, dots and dashes",
-    ),
-]
+
+
+def _bucket(name: str) -> str:
+    if problem := _bucket_problem(name):
+        raise PydanticCustomError("bucket", "{problem}", {"problem": problem})
+    return name
+
+
+def _bucket_problem(name: str) -> str | None:
+    """S3 user guide, "General purpose bucket naming rules"."""
+    if name.startswith("s3://"):
+        return f"a bucket's name alone, without s3://; what follows it is the prefix: {name[5:].partition('/')[0]}"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", name):
+        return "a bucket's name has 3 to 63 lower case letters, digits, dots and dashes, no dash or dot at its ends"
+    if ".." in name or re.fullmatch(r"\d+(\.\d+){3}", name):
+        return "a bucket's name has no two dots together, and is no IP address"
+    if found := [start for start in _BUCKET_STARTS if name.startswith(start)]:
+        return f"a bucket's name cannot start with {found[0]}, which S3 keeps for itself"
+    if found := [end for end in _BUCKET_ENDS if name.endswith(end)]:
+        return f"a bucket's name cannot end with {found[0]}: that is another kind of thing in S3"
+    return None
+
+
+_BUCKET_STARTS = ("xn--", "sthree-", "amzn-s3-demo-")
+_BUCKET_ENDS = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
+"""Aliases of access points, directory buckets, table buckets."""
+BucketName = Annotated[str, AfterValidator(_bucket)]
+
+
+def _excluded(path: str) -> str:
+    """The path as the tree's walk meets it, so that it is the same however it was written."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise PydanticCustomError("exclude", "a path that is left out is written without ..")
+    if any(c in path for c in "*?["):
+        raise PydanticCustomError("exclude", "a path that is left out is a path: *, ? and [ stand for nothing here")
+    return "/" + "/".join(parts)
+
+
+ExcludedPath = Annotated[AbsolutePath, AfterValidator(_excluded)]
 
 
 def _cidr(value: str) -> str:

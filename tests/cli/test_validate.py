@@ -223,6 +223,45 @@ def test_it_loads_none_of_the_heavy_libraries(project: Path) -> None:
     assert result.stdout == "2 specs, valid\n[]\n"
 
 
+STORE = """\
+imagepipe: 1
+name: store
+source: {ami: ami-0123456789abcdef0}
+launch: {region: us-east-1, instance_types: [m3.medium]}
+output: {type: instance-store, name: store-1, bucket: my-images, account: "123456789012"}
+"""
+
+
+def test_a_certificate_of_ec2_that_is_not_here_is_a_warning_and_one_that_nobody_knows_an_error(project: Path) -> None:
+    (project / "specs/store.yaml").write_text(STORE)
+    environment = {"EC2_AMITOOL_HOME": str(project)}
+    result = run(project, "store", **environment)
+    assert result.returncode == 0
+    assert "specs/store.yaml:5:9: warning: output: EC2's certificate for us-east-1 is in none of" in result.stdout
+    assert "hint: take it from ec2-ami-tools" in result.stdout
+    elsewhere = run(project, "store", "--region", "il-central-1", **environment)
+    assert elsewhere.returncode == 2
+    assert "output: EC2's certificate for il-central-1 is not known here" in elsewhere.stdout
+
+
+@pytest.mark.machine
+def test_the_local_cloud_needs_no_certificate_of_ec2(project: Path) -> None:
+    (project / "specs/store.yaml").write_text(STORE)
+    result = run(project, "store", "--local")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "1 spec, valid" in result.stdout
+    assert "EC2's certificate" not in result.stdout
+
+
+def test_a_private_key_that_is_none_is_found_by_validate(project: Path) -> None:
+    (project / "specs/store.yaml").write_text(STORE.replace('"}', '", certificate: a, private_key: a}'))
+    (project / "specs/a").write_text("garbage")
+    result = run(project, "store")
+    assert result.returncode == 2
+    assert "output.certificate: specs/a is not an X.509 certificate, in PEM or DER" in result.stdout
+    assert "output.private_key: specs/a is not a private key, in PEM or DER" in result.stdout
+
+
 def test_the_specs_of_this_project_are_valid() -> None:
     result = run(ROOT)
     assert (result.returncode, result.stderr) == (0, "")

@@ -16,6 +16,7 @@ STORE = """\
 imagepipe: 1
 name: web
 source: {ami: ami-0123456789abcdef0}
+launch: {instance_types: [m3.medium]}
 output: {type: instance-store, name: web-1, bucket: mine, account: "123456789012", certificate: c, private_key: k}
 """
 

@@ -1,0 +1,138 @@
+"""The user's pair of an instance-store image, and EC2's certificate of each region: looked at before a build."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagepipe.bundle.certificates import (
+    KNOWN_REGIONS,
+    certificate_folders,
+    find_ec2_certificate,
+    load_certificate,
+    load_owner,
+    load_private_key,
+    make_pair,
+)
+from imagepipe.bundle.manifest import Recipients
+from imagepipe.errors import BundleError, Problem
+from imagepipe.spec.bundle_rules import bundle_region, regions_without_bucket
+from imagepipe.spec.document import Path as At
+from imagepipe.spec.load import LoadedSpec
+from imagepipe.spec.models import InstanceStoreOutput
+
+PAIR = ("certificate", "private_key")
+OWN_CERTIFICATE, OWN_KEY = "bundle.pem", "bundle.key"
+
+
+@dataclass(frozen=True, slots=True)
+class Seals:
+    """Who signs the bundles of this machine's builds, and for whom they are encrypted."""
+
+    environment: Mapping[str, str]
+    folder: Path
+    """Where the pair is kept that signs what has no pair of its own; made with the first bundle."""
+    local_certificate: Path | None
+    """The local cloud's, for builds on it, whatever their specs say; None: for AWS."""
+
+    def recipients(self, one: LoadedSpec, region: str, *, home: str) -> Recipients:
+        """The owner of a spec's bundles, and EC2 in this region. Raises BundleError."""
+        output = one.checked().output
+        assert isinstance(output, InstanceStoreOutput)
+        if output.certificate is not None and output.private_key is not None:
+            own = [(one.file.parent / each).expanduser() for each in (output.certificate, output.private_key)]
+        else:
+            own = [self.folder / OWN_CERTIFICATE, self.folder / OWN_KEY]
+            if not own[0].exists():
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_pair(*own, name="imagepipe bundles")
+        owner = load_owner(*own)
+        if self.local_certificate is not None:
+            return Recipients(owner, load_certificate(self.local_certificate))
+        given = bundle_region(output, region, home=home).ec2_certificate
+        if given is not None:
+            return Recipients(owner, load_certificate((one.file.parent / given).expanduser()))
+        return Recipients(owner, find_ec2_certificate(region, certificate_folders(self.environment)))
+
+
+def check_bundle_files(
+    one: LoadedSpec,
+    *,
+    environment: Mapping[str, str],
+    is_local: bool,
+    region: str | None = None,
+    if_absent: str = "error",
+) -> list[Problem]:
+    """What is wrong with the files of an instance-store image, where the spec names them or should; else nothing.
+
+    `region` is that of `--region`; where neither it nor the spec says where the image is baked, that region's
+    certificate is not asked for. `if_absent` is the severity of a certificate that EC2 is known to have and this
+    machine has not: a build cannot go on, and a spec is no worse for it. The local cloud has a certificate of its own.
+    """
+    if one.spec is None or not isinstance(one.spec.output, InstanceStoreOutput):
+        return []
+    found = _Files(one, one.spec.output)
+    found.check_pair()
+    if not is_local:
+        found.check_ec2(region or one.spec.launch.region, certificate_folders(environment), if_absent=if_absent)
+    if region is not None and region != one.spec.launch.region:
+        without = regions_without_bucket(one.spec, one.document, home=region)
+        found.problems += [one.problem(path, message) for path, message in without]
+    return found.problems
+
+
+class _Files:
+    """What is read for one spec, and the problems with it."""
+
+    def __init__(self, one: LoadedSpec, output: InstanceStoreOutput) -> None:
+        self._one = one
+        self._output = output
+        self.problems: list[Problem] = []
+
+    def check_pair(self) -> None:
+        """The user's certificate and private key, each by itself and then together."""
+        certificate, private_key = (self._file(getattr(self._output, name)) for name in PAIR)
+        if certificate is not None:
+            with self._at("output", "certificate"):
+                load_certificate(certificate)
+        if private_key is not None:
+            with self._at("output", "private_key"):
+                load_private_key(private_key)
+        if certificate is not None and private_key is not None and not self.problems:
+            with self._at("output", "private_key"):
+                load_owner(certificate, private_key)
+
+    def check_ec2(self, home: str | None, folders: tuple[Path, ...], *, if_absent: str) -> None:
+        """EC2's certificate, of every region that the image will be in."""
+        wanted = dict.fromkeys((*([home] if home else []), *self._one.checked().publish.regions))
+        for region in wanted:
+            is_own = region in self._output.per_region
+            if region != home and not is_own:
+                continue  # it has no bucket either, and that is said
+            given = bundle_region(self._output, region, home=home or region).ec2_certificate
+            at: At = ("output", "per_region", region) if is_own else ("output",)
+            if given is None:
+                with self._at(*at, severity=if_absent if region in KNOWN_REGIONS else "error"):
+                    find_ec2_certificate(region, folders)
+            elif (file := self._file(given)) is not None:
+                with self._at(*at, "ec2_certificate"):
+                    load_certificate(file)
+
+    def _file(self, given: str | None) -> Path | None:
+        """A file of the spec. None where none is given, or its name is a variable's that has no value yet.
+
+        Names of files that are not there were refused before.
+        """
+        file = (self._one.file.parent / given).expanduser() if given else None
+        return file if file is not None and file.is_file() else None
+
+    @contextmanager
+    def _at(self, *path: str | int, severity: str = "error") -> Iterator[None]:
+        """A BundleError inside is a problem at this place of the spec."""
+        try:
+            yield
+        except BundleError as error:
+            problem = self._one.document.problem(path, error.message, hint=error.hint, severity=severity)
+            self.problems.append(problem)

@@ -1,0 +1,189 @@
+"""What EC2 and S3 would refuse of an instance-store image, found without asking them.
+
+Sources: EC2 user guide, "Create an Amazon S3-backed AMI" and "Device names for volumes on Amazon EC2 instances"; S3
+user guide, "General purpose bucket naming rules" and "Naming Amazon S3 objects"; November 2026.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path as FilePath
+
+from imagepipe.spec.document import Document, Path
+from imagepipe.spec.ec2_rules import Finding
+from imagepipe.spec.models import AmiByFilter, BundleRegion, InstanceStoreOutput, Spec, Volume
+
+FAMILIES = ("c1", "c3", "d2", "i2", "m1", "m2", "m3", "r3", "x1")
+"""All of whose types can have an instance store volume as root: the user guide, and `SupportedRootDeviceTypes` of
+DescribeInstanceTypes as moto 5.2.5 has it, November 2026. No other type can, and all of these are Xen, x86 and BIOS."""
+LARGEST_ROOT_GIB = 10
+ROOT_DEVICES = ("/dev/sda1", "/dev/xvda")
+"""EC2 reserves them for the root; which of the two it is, the source image says."""
+LONGEST_PREFIX_BYTES = 1024 - 144
+"""S3's limit for a key, without what follows the prefix: a slash, the run's token (64 at most), a slash, the spec's
+name (64 at most) and `.manifest.xml` (13)."""
+LEFT_OUT = ("dev", "media", "mnt", "proc", "run", "sys", "tmp")
+"""Folders of the root: what is in them is of the running machine, and never in an image."""
+NEEDED_TO_BOOT = frozenset(
+    {"/", "/bin", "/boot", "/etc", "/lib", "/lib64", "/sbin", "/usr", "/usr/bin", "/usr/lib", "/usr/sbin"}
+)
+_PREFIX = re.compile(r"[A-Za-z0-9/!_.*'()-]*")
+"""S3's safe characters; all others need an encoding somewhere, and not every reader of a manifest has the same."""
+
+
+def bundle_findings(spec: Spec, output: InstanceStoreOutput, document: Document, folder: FilePath) -> Iterator[Finding]:
+    """What is wrong with a spec of an instance-store image."""
+    yield from _machine(spec, document)
+    yield from _files(output, folder)
+    yield from _prefix(output)
+    yield from _buckets(spec, output)
+    yield from regions_without_bucket(spec, document, home=spec.launch.region)
+    yield from _method(output)
+    yield from _root_size(spec, output)
+    for index, device in enumerate(output.block_devices):
+        if message := _mapping_problem(device):
+            yield ("output", "block_devices", index), message
+
+
+def bundle_warnings(output: InstanceStoreOutput) -> Iterator[Finding]:
+    """What works, and is probably not what was meant."""
+    named: list[tuple[Path, str]] = [(("output", "bucket"), output.bucket)]
+    named += [(("output", "per_region", region, "bucket"), one.bucket) for region, one in output.per_region.items()]
+    for at, bucket in named:
+        if "." in bucket:
+            # It works: boto3 then puts the name into the path, which S3 takes as long as it takes such requests.
+            yield at, "S3's TLS certificates do not cover names with dots; a name with dashes alone is the safer one"
+    for index, path in enumerate(output.exclude):
+        if (top := path.split("/")[1]) in LEFT_OUT:
+            yield ("output", "exclude", index), f"what is in /{top} is left out of every image anyway"
+
+
+def regions_without_bucket(spec: Spec, document: Document, *, home: str | None) -> Iterator[Finding]:
+    """The regions for which a spec has no bucket where it is built in `home`: EC2 reads bundles of its own region."""
+    for index, region in enumerate(spec.publish.regions):
+        # The document's keys and not the model's: an entry with a mistake in it has been said to have one.
+        if region != home and ("output", "per_region", region) not in document.values:
+            message = (
+                "an instance-store image needs a bucket in each region: write output.per_region: "
+                f"{{{region}: {{bucket: …}}}}"
+            )
+            yield ("publish", "regions", index), message
+
+
+def _machine(spec: Spec, document: Document) -> Iterator[Finding]:
+    written = ("launch", "instance_types") in document.values
+    cannot = [(i, one) for i, one in enumerate(spec.launch.instance_types) if one.partition(".")[0] not in FAMILIES]
+    for index, one in cannot:
+        able = ", ".join(family.upper() for family in FAMILIES)
+        message = f"{one} cannot run an instance-store image: of EC2's types only {able} can"
+        if written:
+            yield ("launch", "instance_types", index), message
+        else:
+            yield ("output", "type"), f"{message}; name some in launch.instance_types: [m3.medium, c3.large]"
+    ami = spec.source.ami
+    if isinstance(ami, AmiByFilter) and ami.architecture == "arm64":
+        message = "an instance-store image is x86: no type with arm64 can have its root on instance store"
+        yield ("source", "ami", "architecture"), message
+    if spec.output.boot_mode == "uefi":
+        yield ("output", "boot_mode"), "the instance types that run instance-store images boot by BIOS alone"
+
+
+def _files(output: InstanceStoreOutput, folder: FilePath) -> Iterator[Finding]:
+    for given, missing in (("certificate", "private_key"), ("private_key", "certificate")):
+        if getattr(output, given) and not getattr(output, missing):
+            message = f"{given} goes with {missing}: give both, or neither for a pair that imagepipe makes"
+            yield ("output", given), message
+    for path, file in bundle_files(output).items():
+        if not (folder / file).expanduser().is_file():
+            yield path, f"there is no file {file}"
+
+
+def bundle_files(output: InstanceStoreOutput) -> dict[Path, str]:
+    """The certificates and keys that the spec names, by where it names them."""
+    named: dict[Path, str | None] = {
+        ("output", "certificate"): output.certificate,
+        ("output", "private_key"): output.private_key,
+        ("output", "ec2_certificate"): output.ec2_certificate,
+    }
+    for region, one in output.per_region.items():
+        named["output", "per_region", region, "ec2_certificate"] = one.ec2_certificate
+    return {path: file for path, file in named.items() if file}
+
+
+def _prefix(output: InstanceStoreOutput) -> Iterator[Finding]:
+    prefix = output.prefix
+    if isinstance(prefix, str) and (message := prefix_problem(prefix)):
+        yield ("output", "prefix"), message
+
+
+def prefix_problem(prefix: str) -> str | None:
+    """Why keys should not begin so; for a prefix that is known while the graph runs too."""
+    parts = prefix.split("/")
+    if "://" in prefix:
+        return "a prefix has no scheme and no bucket: write web/prod, not s3://my-images/web/prod"
+    if prefix and not (parts[0] and parts[-1]):
+        return "a prefix has no slash at its start or end: imagepipe puts those that are needed"
+    if prefix and "" in parts:
+        return "a prefix has no two slashes together: a key's empty part is lost by tools that treat keys as paths"
+    if any(part in (".", "..") for part in parts):
+        return "a prefix has no part that is . or ..: clients resolve them, and then ask for another key"
+    if not _PREFIX.fullmatch(prefix):
+        bad = " ".join(map(repr, sorted({c for c in prefix if not _PREFIX.fullmatch(c)})))
+        return f"a prefix has letters, digits and / ! - _ . * ' ( ), which S3 calls safe, and not {bad}"
+    if len(prefix) > LONGEST_PREFIX_BYTES:
+        return f"a prefix has at most {LONGEST_PREFIX_BYTES} bytes, and this has {len(prefix)}: keys have 1024"
+    return None
+
+
+def _buckets(spec: Spec, output: InstanceStoreOutput) -> Iterator[Finding]:
+    home = spec.launch.region
+    first = {output.bucket: home} if home else {}
+    for region, one in output.per_region.items():
+        if region not in spec.publish.regions:
+            yield ("output", "per_region", region), f"{region} is not among publish.regions"
+        elif (other := first.setdefault(one.bucket, region)) != region:
+            message = f"{one.bucket} is the bucket for {other} already, and a bucket is in one region"
+            yield ("output", "per_region", region, "bucket"), message
+
+
+def _method(output: InstanceStoreOutput) -> Iterator[Finding]:
+    if output.method == "block":
+        why = "is for method: tree; block takes the disk as it is"
+        if output.exclude:
+            yield ("output", "exclude"), f"exclude {why}"
+        if output.size_gib is not None:
+            yield ("output", "size_gib"), f"size_gib {why}"
+    for index, path in enumerate(output.exclude):
+        if path in NEEDED_TO_BOOT:
+            yield ("output", "exclude", index), f"an image without {path} does not boot"
+
+
+def _root_size(spec: Spec, output: InstanceStoreOutput) -> Iterator[Finding]:
+    if output.method == "tree" or output.size_gib is not None:
+        return
+    for index, volume in enumerate(spec.launch.volumes):
+        if volume.device in ROOT_DEVICES and (volume.size_gib or 0) > LARGEST_ROOT_GIB:
+            message = (
+                f"the root of an instance-store image has at most {LARGEST_ROOT_GIB} GiB, and {volume.device} is taken"
+                f" whole: make it smaller, or give output.size_gib for a file system of its own"
+            )
+            yield ("launch", "volumes", index, "size_gib"), message
+
+
+def _mapping_problem(device: Volume) -> str | None:
+    if device.device in ROOT_DEVICES:
+        return f"{device.device} is the root, which is the bundle itself and cannot be mapped"
+    if device.virtual_name is None:
+        return "an instance-store image maps instance store volumes alone: {device: /dev/sdb, virtual_name: ephemeral0}"
+    return None
+
+
+def bundle_region(output: InstanceStoreOutput, region: str, *, home: str) -> BundleRegion:
+    """Where a region's bundle goes, and for which EC2 it is encrypted; `home` is where the image is baked.
+
+    KeyError where the spec has nothing for the region: `regions_without_bucket` says so in the user's words.
+    """
+    if region == home and region not in output.per_region:
+        return BundleRegion(bucket=output.bucket, ec2_certificate=output.ec2_certificate)
+    return output.per_region[region]
