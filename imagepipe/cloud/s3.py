@@ -25,6 +25,11 @@ UNKNOWN = frozenset({"NotImplemented", "MethodNotAllowed", "405", "501"})
 """What S3's imitations say of the newer settings of buckets."""
 
 
+def folder_of(prefix: str, token: str) -> str:
+    """What all keys of a bundle begin with, without a slash at its end: no other claim's do."""
+    return f"{prefix}/{token}" if prefix else token
+
+
 @dataclass(frozen=True, slots=True)
 class Presigned:
     """A URL that puts one object, for whoever has it, and the headers that must go with it, exactly."""
