@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from imagepipe.errors import Problem
 from imagepipe.spec.document import Path
 from imagepipe.spec.load import LoadedSpec
-from imagepipe.spec.models import InstanceStoreOutput, Spec
+from imagepipe.spec.models import Spec
 
 
 def not_yet(one: LoadedSpec, *, severity: str = "error") -> list[Problem]:
@@ -23,11 +23,9 @@ def not_yet(one: LoadedSpec, *, severity: str = "error") -> list[Problem]:
 
 
 def _found(spec: Spec) -> Iterator[tuple[Path, str]]:
-    output, publish = spec.output, spec.publish
+    publish = spec.publish
     if spec.source.image is not None:
         yield ("source", "image"), "an image that another spec bakes"
-    if isinstance(output, InstanceStoreOutput):
-        yield ("output", "type"), "instance-store images"
     if publish.ssm_parameter is not None:
         yield ("publish", "ssm_parameter"), "writing an SSM parameter"
     if publish.deprecate_after is not None:
