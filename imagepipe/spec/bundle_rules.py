@@ -12,6 +12,7 @@ from pathlib import Path as FilePath
 
 from imagepipe.spec.document import Document, Path
 from imagepipe.spec.ec2_rules import Finding
+from imagepipe.spec.find import named_file
 from imagepipe.spec.models import AmiByFilter, BundleRegion, InstanceStoreOutput, Spec, Volume
 
 FAMILIES = ("c1", "c3", "d2", "i2", "m1", "m2", "m3", "r3", "x1")
@@ -95,7 +96,7 @@ def _files(output: InstanceStoreOutput, folder: FilePath) -> Iterator[Finding]:
             message = f"{given} goes with {missing}: give both, or neither for a pair that imagepipe makes"
             yield ("output", given), message
     for path, file in bundle_files(output).items():
-        if not (folder / file).expanduser().is_file():
+        if not named_file(folder, file).is_file():
             yield path, f"there is no file {file}"
 
 
