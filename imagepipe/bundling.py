@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from imagepipe.bundle.certificates import (
@@ -13,7 +14,9 @@ from imagepipe.bundle.certificates import (
     load_certificate,
     load_owner,
     load_private_key,
+    make_pair,
 )
+from imagepipe.bundle.manifest import Recipients
 from imagepipe.errors import BundleError, Problem
 from imagepipe.spec.bundle_rules import bundle_region, regions_without_bucket
 from imagepipe.spec.document import Path as At
@@ -22,6 +25,37 @@ from imagepipe.spec.load import LoadedSpec
 from imagepipe.spec.models import InstanceStoreOutput
 
 PAIR = ("certificate", "private_key")
+OWN_CERTIFICATE, OWN_KEY = "bundle.pem", "bundle.key"
+
+
+@dataclass(frozen=True, slots=True)
+class Seals:
+    """Who signs the bundles of this machine's builds, and for whom they are encrypted."""
+
+    environment: Mapping[str, str]
+    folder: Path
+    """Where the pair is kept that signs what has no pair of its own; made with the first bundle."""
+    local_certificate: Path | None
+    """The local cloud's, for builds on it, whatever their specs say; None: for AWS."""
+
+    def recipients(self, one: LoadedSpec, region: str, *, home: str) -> Recipients:
+        """The owner of a spec's bundles, and EC2 in this region. Raises BundleError."""
+        output = one.checked().output
+        assert isinstance(output, InstanceStoreOutput)
+        if output.certificate is not None and output.private_key is not None:
+            own = [(one.file.parent / each).expanduser() for each in (output.certificate, output.private_key)]
+        else:
+            own = [self.folder / OWN_CERTIFICATE, self.folder / OWN_KEY]
+            if not own[0].exists():
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_pair(*own, name="imagepipe bundles")
+        owner = load_owner(*own)
+        if self.local_certificate is not None:
+            return Recipients(owner, load_certificate(self.local_certificate))
+        given = bundle_region(output, region, home=home).ec2_certificate
+        if given is not None:
+            return Recipients(owner, load_certificate((one.file.parent / given).expanduser()))
+        return Recipients(owner, find_ec2_certificate(region, certificate_folders(self.environment)))
 
 
 def check_bundle_files(

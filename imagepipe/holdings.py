@@ -13,7 +13,9 @@ from typing import Any
 
 from imagepipe.clock import Clock, Deadline
 from imagepipe.cloud import tags
+from imagepipe.cloud.answers import gone_is_fine
 from imagepipe.cloud.ec2 import Ec2, Regions
+from imagepipe.cloud.s3 import folder_of
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.journal import Claim
 from imagepipe.engine.undo import Undoer
@@ -23,6 +25,7 @@ TERMINATE_SECONDS = 600
 IN_USE_SECONDS = 120
 """EC2 goes on calling a group or snapshot in use for a while after its last user is gone."""
 SHOWN_SECONDS = 10
+MANIFEST = ".manifest.xml"
 IN_USE = frozenset({"DependencyViolation", "InvalidSnapshot.InUse", "InvalidGroup.InUse", "ResourceInUse"})
 
 
@@ -41,6 +44,7 @@ class Holdings:
             "security-group": self.security_group,
             "image": self.image,
             "snapshots": self.snapshots,
+            "bundle": self.bundle,
         }
 
     def instance(self, claim: Claim) -> None:
@@ -87,10 +91,20 @@ class Holdings:
     def snapshots(self, claim: Claim) -> None:
         """By tag whether bound or not: CopyImage makes them without saying their ids."""
         ec2 = self.regions[claim.region]
-        found = ec2.images.describe_snapshots(_ids(claim, ec2.images.snapshots_of_token(claim.token)))
+        found = ec2.snapshots.describe_many(_ids(claim, ec2.snapshots.of_token(claim.token)))
         for id, snapshot in found.items():
             if tags.mapping(snapshot.get("Tags")).get(tags.STATE) != tags.KEPT:
-                self._once_free(lambda id=id: ec2.images.delete_snapshot(id))  # type: ignore[misc]
+                self._once_free(lambda id=id: ec2.snapshots.delete(id))  # type: ignore[misc]
+
+    def bundle(self, claim: Claim) -> None:
+        """Delete whatever is in the claim's folder, which has its token, bound or not; what a kept image is, stays."""
+        ec2 = self.regions[claim.region]
+        bucket, folder = claim.details["bucket"], folder_of(claim.details["prefix"], claim.token)
+        with gone_is_fine("NoSuchBucket"):
+            keys = ec2.s3.keys(bucket, f"{folder}/")
+            manifests = {claim.id, *(f"{bucket}/{key}" for key in keys if key.endswith(MANIFEST))}
+            if not any(_is_registered(ec2, location) for location in manifests if location):
+                ec2.s3.delete(bucket, keys)
 
     def _once_free(self, delete: Callable[[], None]) -> None:
         deadline = Deadline.after(IN_USE_SECONDS, self.clock)
@@ -114,6 +128,11 @@ def _ids(claim: Claim, found: list[str]) -> list[str]:
 def _by_name(claim: Claim, of_token: Callable[[str], list[str]]) -> list[str]:
     """What a claim stands for whose name is its token's, and EC2 gives a name once: bound, there is no other."""
     return [claim.id] if claim.id else of_token(claim.token)
+
+
+def _is_registered(ec2: Ec2, location: str) -> bool:
+    """Whether a kept image was registered from this manifest."""
+    return any(image.tags.get(tags.STATE) == tags.KEPT for image in ec2.images.own_registered_from(location))
 
 
 def _kept(ec2: Ec2, claim: Claim) -> set[str]:

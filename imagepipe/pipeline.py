@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from imagepipe import render
+from imagepipe.bundle.manifest import Recipients
 from imagepipe.capture.ebs import CaptureEbs
+from imagepipe.capture.instance_store import BundleRoot, RegisterBundle
 from imagepipe.capture.scrub import Scrub
 from imagepipe.capture.stop import GiveBack, Stop
 from imagepipe.cloud.devices import DeviceWanted
@@ -17,7 +19,7 @@ from imagepipe.cloud.images import Audience, ImageFilter, SourceImage
 from imagepipe.cloud.tags import Labels
 from imagepipe.communicator.ssh import Connections
 from imagepipe.engine.graph import Graph
-from imagepipe.engine.stage import Ref
+from imagepipe.engine.stage import Ref, Stage
 from imagepipe.errors import UsageError
 from imagepipe.launch.access import Key, MakeGroup, MakeKey, Network, UseGroups, UseKey
 from imagepipe.launch.connect import AwaitSsh
@@ -28,10 +30,12 @@ from imagepipe.provision.reboot import RebootMachine
 from imagepipe.provision.shell import RunShell
 from imagepipe.provision.step import Options
 from imagepipe.publish.copy import CopyLimits, CopyToRegion
+from imagepipe.publish.copy_bundle import CopyBundleToRegion
 from imagepipe.publish.keep import Keep
 from imagepipe.publish.replace import Renamed, TakeName
 from imagepipe.publish.share import CheckPublic, ShareImage
 from imagepipe.publish.test import NewImage, Tested
+from imagepipe.spec.bundle_rules import bundle_region
 from imagepipe.spec.load import LoadedSpec
 from imagepipe.spec.models import (
     AmiByFilter,
@@ -39,6 +43,7 @@ from imagepipe.spec.models import (
     AmiBySsm,
     EbsOutput,
     FileStep,
+    InstanceStoreOutput,
     RebootStep,
     ShellStep,
     Spec,
@@ -59,6 +64,9 @@ class Tools:
     limits: CopyLimits
     run_folder: Path
     run_id: str
+    recipients: Callable[[LoadedSpec, str, str], Recipients]
+    """Who signs a spec's bundle for a region, and who may open it; given the spec, that region and the launch region."""
+    is_local: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +118,7 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     labels = Labels(tools.run_id, spec.name)
 
     # What does not need one another begins together.
-    source = graph.add(f"{prefix}source", FindSource(ec2, source_wanted(spec)))
+    source = graph.add(f"{prefix}source", FindSource(ec2, source_wanted(spec), isinstance(spec.output, EbsOutput)))
     wanted = graph.add(f"{prefix}name", NameImages(tuple(everywhere), source, spec.output.name))
     replaces = spec.output.on_name_taken == "replace"
     names = graph.add(f"{prefix}names", CheckNames(everywhere, wanted, replaces))
@@ -125,11 +133,15 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     instance = graph.add(f"{prefix}launch", launch)
     machine = graph.add(f"{prefix}connect", _await(one, tools, ec2, instance, key))
     machine = _steps(graph, one, one.steps, tools, ec2, machine, source, f"{prefix}step-")
-    sealed = graph.add(f"{prefix}scrub", Scrub(ec2, tools.connections, machine))
 
     # The image, while the instance is given back.
-    stopped = graph.add(f"{prefix}stop", Stop(ec2, sealed))
-    captured = graph.add(f"{prefix}capture", _capture(spec, ec2, labels, stopped, source, names))
+    match spec.output:
+        case EbsOutput():
+            captured = _as_ebs(graph, spec, tools, ec2, labels, machine, source, names, prefix)
+        case InstanceStoreOutput():
+            captured = _as_bundle(graph, one, spec.output, tools, ec2, labels, machine, source, names, prefix)
+        case _:
+            assert_never(spec.output)
     given_back = [graph.add(f"{prefix}give-back", GiveBack(ec2, instance, captured))]
 
     # Booted and tested before anything is published.
@@ -143,7 +155,13 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     # Copies side by side; others may launch none before all are there.
     images = [image]
     for other in copies:
-        copy = _copy(spec, tools, other, labels, image, source, names)
+        match spec.output:
+            case EbsOutput() as output:
+                copy: Stage[Image] = _copy(output, tools, other, labels, image, source, names)
+            case InstanceStoreOutput() as output:
+                copy = _copy_bundle(one, output, tools, other, region, labels, image, source, names)
+            case _:
+                assert_never(spec.output)
         images.append(graph.add(f"{prefix}copy-{other}", copy))
     audience = _audience(spec)
     published = images
@@ -222,6 +240,66 @@ def _await(one: LoadedSpec, tools: Tools, ec2: Ec2, instance: Ref[Instance], key
     )
 
 
+def _as_ebs(
+    graph: Graph,
+    spec: Spec,
+    tools: Tools,
+    ec2: Ec2,
+    labels: Labels,
+    machine: Ref[Reachable],
+    source: Ref[SourceImage],
+    names: Ref[Mapping[str, str]],
+    prefix: str,
+) -> Ref[Image]:
+    """Scrubbed, stopped, and its volumes' snapshots registered."""
+    sealed = graph.add(f"{prefix}scrub", Scrub(ec2, tools.connections, machine))
+    stopped = graph.add(f"{prefix}stop", Stop(ec2, sealed))
+    return graph.add(f"{prefix}capture", _capture(spec, ec2, labels, stopped, source, names))
+
+
+def _as_bundle(
+    graph: Graph,
+    one: LoadedSpec,
+    output: InstanceStoreOutput,
+    tools: Tools,
+    ec2: Ec2,
+    labels: Labels,
+    machine: Ref[Reachable],
+    source: Ref[SourceImage],
+    names: Ref[Mapping[str, str]],
+    prefix: str,
+) -> Ref[Image]:
+    """Scrubbed and bundled while it runs, and the bundle registered."""
+    bundle = BundleRoot(
+        ec2=ec2,
+        connections=tools.connections,
+        recipients=tools.recipients(one, ec2.region, ec2.region),
+        machine=machine,
+        source=source,
+        name=one.checked().name,
+        account=output.account,
+        bucket=output.bucket,
+        prefix=output.prefix,
+        method=output.method,
+        bundle_on=output.bundle_on,
+        exclude=output.exclude,
+        size_gib=output.size_gib,
+        is_local=tools.is_local,
+    )
+    register = RegisterBundle(
+        ec2=ec2,
+        labels=labels,
+        bundle=graph.add(f"{prefix}bundle", bundle),
+        source=source,
+        names=names,
+        description=output.description,
+        tags=output.tags,
+        imds_v2=output.imds == "v2",
+        virtual_names={v.device: v.virtual_name for v in output.block_devices if v.virtual_name},
+    )
+    return graph.add(f"{prefix}register", register)
+
+
 def _capture(
     spec: Spec,
     ec2: Ec2,
@@ -250,7 +328,7 @@ def _capture(
 
 
 def _copy(
-    spec: Spec,
+    output: EbsOutput,
     tools: Tools,
     region: str,
     labels: Labels,
@@ -258,11 +336,35 @@ def _copy(
     source: Ref[SourceImage],
     names: Ref[Mapping[str, str]],
 ) -> CopyToRegion:
-    output = spec.output
-    encrypt = output.encrypt if isinstance(output, EbsOutput) else None
-    key = encrypt.per_region.get(region) if encrypt else None
+    key = output.encrypt.per_region.get(region) if output.encrypt else None
     return CopyToRegion(
         tools.regions[region], tools.limits, labels, image, source, names, output.description, output.tags, key
+    )
+
+
+def _copy_bundle(
+    one: LoadedSpec,
+    output: InstanceStoreOutput,
+    tools: Tools,
+    region: str,
+    home: str,
+    labels: Labels,
+    image: Ref[Image],
+    source: Ref[SourceImage],
+    names: Ref[Mapping[str, str]],
+) -> CopyBundleToRegion:
+    return CopyBundleToRegion(
+        ec2=tools.regions[region],
+        source_ec2=tools.regions[home],
+        labels=labels,
+        image=image,
+        source=source,
+        names=names,
+        description=output.description,
+        tags=output.tags,
+        bucket=bundle_region(output, region, home=home).bucket,
+        prefix=output.prefix,
+        recipients=tools.recipients(one, region, home),
     )
 
 

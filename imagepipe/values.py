@@ -98,6 +98,15 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class BundlePart:
+    """A part of a bundle as it was seen in S3."""
+
+    filename: str
+    size: int
+    md5: str
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
     """An instance-store bundle in S3, its manifest included."""
 
@@ -107,6 +116,7 @@ class Bundle:
     """What all its keys begin with, without a slash at its end. It has the token of the bundle's claim."""
     name: str
     architecture: str
+    parts: tuple[BundlePart, ...] = ()
 
     @property
     def manifest_key(self) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from imagepipe.clock import Deadline, SystemClock
 from imagepipe.cloud.ec2 import Ec2, Regions
+from imagepipe.cloud.s3 import S3
 from imagepipe.cloud.session import Access, Session
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.events import AnyEvent, Events
@@ -41,6 +42,10 @@ class Account:
     @property
     def ec2(self) -> Ec2:
         return self.regions["us-east-1"]
+
+    @property
+    def s3(self) -> S3:
+        return self.ec2.s3
 
     def context(self, **outputs: object) -> Context:
         """A stage's context, with these outputs of other stages."""

@@ -70,7 +70,7 @@ def _is_there(account: Account, kind: str, claim: Claim) -> bool:
         "instance": ec2.instances.of_token,
         "key-pair": ec2.keys.of_token,
         "security-group": ec2.groups.of_token,
-        "snapshots": ec2.images.snapshots_of_token,
+        "snapshots": ec2.snapshots.of_token,
         "image": ec2.images.own_of_token,
     }[kind](claim.token)
     return bool(found)

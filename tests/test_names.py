@@ -16,6 +16,7 @@ from imagepipe.pipeline import Tools, plan
 from imagepipe.publish.copy import CopyLimits
 from imagepipe.spec.load import load, refuse
 from imagepipe.spec.variables import Given
+from tests.bundle.samples import recipients
 
 
 def _plan(folder: Path, *specs: tuple[str, str, str]) -> Graph:
@@ -30,7 +31,8 @@ def _plan(folder: Path, *specs: tuple[str, str, str]) -> Graph:
     loaded = load(files, Given())
     refuse(loaded)
     access = Access(region="us-east-1", access_key_id="x", secret_access_key="y")
-    tools = Tools(Regions(Session(access), SystemClock()), Connections(), CopyLimits(), folder, "r1")
+    regions = Regions(Session(access), SystemClock())
+    tools = Tools(regions, Connections(), CopyLimits(), folder, "r1", lambda *_: recipients())
     return plan(loaded, tools, region=lambda spec: spec.launch.region or "")[0]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from imagepipe.capture.ebs import CaptureEbs
+from imagepipe.capture.instance_store import BundleRoot
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.session import Access, Session
@@ -21,6 +22,7 @@ from imagepipe.provision.step import Step
 from imagepipe.publish.copy import CopyLimits, CopyToRegion
 from imagepipe.spec.load import Build, LoadedSpec, load, refuse
 from imagepipe.spec.variables import Given
+from tests.bundle.samples import recipients
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = sorted((ROOT / "specs").glob("*.yaml"))
@@ -36,7 +38,7 @@ def _loaded(*files: Path, **variables: str) -> list[LoadedSpec]:
 def _graph(loaded: list[LoadedSpec], folder: Path) -> Graph:
     access = Access(region="us-east-1", access_key_id="x", secret_access_key="y")
     regions = Regions(Session(access), SystemClock())
-    tools = Tools(regions, Connections(), CopyLimits(), folder, "r1")
+    tools = Tools(regions, Connections(), CopyLimits(), folder, "r1", lambda *_: recipients())
     graph, _ = plan(loaded, tools, region=lambda spec: spec.launch.region or "us-east-1")
     return graph
 
@@ -59,7 +61,7 @@ def test_every_step_lies_between_launch_and_capture_in_its_order(sample: Path, t
     loaded = _loaded(sample)
     graph = _graph(loaded, tmp_path)
     assert isinstance(graph.stages["launch"], Launch)
-    [capture] = [n for n, s in graph.stages.items() if isinstance(s, CaptureEbs)]
+    [capture] = [n for n, s in graph.stages.items() if isinstance(s, CaptureEbs | BundleRoot)]
     steps = [n for n in graph.order() if isinstance(graph.stages[n], Step) and n.startswith("step-")]
     before = graph.before(capture)
     for earlier, later in pairwise(steps):
@@ -79,7 +81,8 @@ def test_nothing_is_launched_before_the_names_are_known_to_be_free(sample: Path,
 def test_nothing_is_kept_before_every_copy_is_there_and_the_instance_is_gone(sample: Path, tmp_path: Path) -> None:
     graph = _graph(_loaded(sample), tmp_path)
     copies = {n for n, s in graph.stages.items() if isinstance(s, CopyToRegion)}
-    assert copies | {"capture", "give-back", "scrub", "stop"} <= graph.before("keep")
+    captured = {"bundle", "register"} if "bundle" in graph.stages else {"scrub", "stop", "capture"}
+    assert copies | captured | {"give-back"} <= graph.before("keep")
 
 
 def test_copies_need_the_image_and_not_one_another(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ known to anybody.
 
 from __future__ import annotations
 
+import datetime
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +15,9 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from imagepipe.errors import BundleError
 
@@ -35,6 +39,8 @@ KNOWN_REGIONS = {
 }
 """The certificate of each region; those that have to be opted in to have one each, which is not pinned here."""
 LARGEST_FILE = 1 << 20
+YEARS = 100
+"""Of a pair that is made here; nobody checks dates, and EC2's own have long passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,36 @@ def load_private_key(path: Path) -> RSAPrivateKey:
     if not isinstance(key, RSAPrivateKey):
         raise BundleError(f"the private key {path} is not RSA", hint=_NEW_PAIR)
     return key
+
+
+def make_pair(certificate: Path, private_key: Path, *, name: str) -> None:
+    """Write a new RSA key and its self-signed certificate, readable by their owner alone.
+
+    The certificate last: where it is, its key is too. Raises BundleError.
+    """
+    key = generate_private_key(public_exponent=65537, key_size=2048)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=365 * YEARS))
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    for file, content in ((private_key, private), (certificate, made.public_bytes(Encoding.PEM))):
+        try:
+            half = file.with_name(f".{file.name}.{os.getpid()}")
+            fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(fd, "wb") as out:
+                out.write(content)
+            half.rename(file)
+        except OSError as error:
+            raise BundleError(f"writing {file}: {error.strerror}") from error
 
 
 def certificate_folders(environment: Mapping[str, str]) -> tuple[Path, ...]:

@@ -1,4 +1,7 @@
-"""Blocks that flow through threads: each step works ahead of the next by a few blocks, and never by more."""
+"""Blocks that flow through threads: each step works ahead of the next by a few blocks, and never by more.
+
+Also sent to instances (see `capture.agent`), whose Python may be 3.7: nothing newer here.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,10 @@ def ahead(items: Iterable[T], *, depth: int) -> Generator[T, None, None]:
     thread = threading.Thread(target=make, name="bundle", daemon=True)
     thread.start()
     try:
-        while (got := queue.get()) is not None:
+        while True:
+            got = queue.get()
+            if got is None:
+                return
             if isinstance(got, BaseException):
                 raise got
             yield got[0]
@@ -69,7 +75,9 @@ def in_order(function: Callable[[T], R], items: Iterable[T], *, threads: int, wa
         while begun:
             yield begun.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        for future in begun:
+            future.cancel()
+        pool.shutdown()
 
 
 def _drain(queue: Queue[tuple[T] | BaseException | None]) -> None:

@@ -25,17 +25,19 @@ def pack(
     *,
     label: Label,
     recipients: Recipients,
+    secret: Secret | None = None,
     limit_bytes: int | None = EC2_LIMIT_BYTES,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Manifest:
     """Pack the image into the sink, the manifest last; the manifest comes back too.
 
+    With a secret that was used before, the same image gives the same parts; without, it gets one of its own.
     `progress` gets the bytes of data that were packed since its last call; what it raises ends the packing.
     Raises BundleError.
     """
     check_label(label)
     check_size(image.size, label.name, limit_bytes)
-    secret = Secret.new()
+    secret = secret or Secret.new()
     parts: list[Part] = []
     bundled_size = 0
     tar = _Tar(image, label.name)

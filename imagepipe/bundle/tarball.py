@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from imagepipe.bundle.sparse import Extent
+from imagepipe.bundle.extents import Extent
 from imagepipe.errors import BundleError
 
 BLOCK = 512

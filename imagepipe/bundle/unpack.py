@@ -16,10 +16,10 @@ from pathlib import Path
 from imagepipe.bundle import tarball
 from imagepipe.bundle.cipher import Secret, decrypted
 from imagepipe.bundle.deflate import gunzipped
+from imagepipe.bundle.extents import nonzero_runs
 from imagepipe.bundle.flow import BLOCK_BYTES, ahead
 from imagepipe.bundle.manifest import Manifest
 from imagepipe.bundle.parts import PartSource, read_part
-from imagepipe.bundle.sparse import nonzero_runs
 from imagepipe.errors import BundleError
 
 MOST_PADDING_BYTES = 1 << 20

@@ -12,7 +12,8 @@ from typing import Any
 from imagepipe import render
 from imagepipe.cloud.devices import DeviceWanted, image_mappings
 from imagepipe.cloud.ec2 import Ec2
-from imagepipe.cloud.images import PLAIN_USAGE, Registration, Snapshot, SourceImage, late_names
+from imagepipe.cloud.images import PLAIN_USAGE, Registration, SourceImage, late_names
+from imagepipe.cloud.snapshots import Snapshot
 from imagepipe.cloud.tags import Labels
 from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
@@ -113,7 +114,7 @@ class CaptureEbs(Stage[Image]):
 
         # Snapshots first: undo goes backwards, and a snapshot in use by an image cannot be deleted.
         claim = ctx.intend("snapshots", self.ec2.region, lifetime=Lifetime.PRODUCT)
-        snapshots = self.ec2.images.create_snapshots(
+        snapshots = self.ec2.snapshots.create(
             instance.id,
             description=f"imagepipe: {name}",
             token=claim.token,

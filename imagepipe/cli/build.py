@@ -26,7 +26,8 @@ from typing import IO
 
 import click
 
-from imagepipe.bundling import check_bundle_files
+from imagepipe.bundle.manifest import Recipients
+from imagepipe.bundling import Seals, check_bundle_files
 from imagepipe.cli.cloud import Chosen, chosen_cloud, opened, region_of
 from imagepipe.cli.given import (
     check_region,
@@ -165,7 +166,15 @@ class _Run:
         with ExitStack() as stack:
             connections = Connections()
             stack.callback(connections.close)
-            tools = Tools(regions, connections, CopyLimits(), self.folder, self.id)
+            tools = Tools(
+                regions,
+                connections,
+                CopyLimits(),
+                self.folder,
+                self.id,
+                self._recipients,
+                self.chosen.local is not None,
+            )
             graph, baked = plan(self.loaded, tools, region=region_of(region, regions))
             build_names = {key: str(value) for key, value in self.loaded[0].names["build"].items()}
             record = RunRecord(self.id, iso(self.clock.now()), names, build_names, self.chosen.record())
@@ -188,6 +197,12 @@ class _Run:
                 keep_on_failure=keep_on_failure,
             )
             return outcome, baked
+
+    def _recipients(self, one: LoadedSpec, region: str, home: str) -> Recipients:
+        from imagepipe.cli.local import open_store
+
+        local = open_store(Path(self.chosen.local)).ec2_certificate if self.chosen.local else None
+        return Seals(os.environ, self.folder.parents[1], local).recipients(one, region, home=home)
 
 
 def _loaded(files: Sequence[Path], chosen: Given, build: Build) -> list[LoadedSpec]:

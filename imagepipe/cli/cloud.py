@@ -85,6 +85,7 @@ def opened(chosen: Chosen, *, region: str | None, clock: Clock) -> Iterator[Regi
     with connect(store, progress=lambda line: click.echo(line, err=True)) as cloud:
         access = Access(
             endpoint_url=cloud.endpoint_url,
+            instance_endpoint_url=cloud.instance_endpoint_url,
             region=region or cloud.region,
             access_key_id=cloud.access_key_id,
             secret_access_key=cloud.secret_access_key,

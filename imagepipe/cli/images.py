@@ -9,10 +9,9 @@ import click
 
 from imagepipe.cli.cloud import chosen_cloud, opened
 from imagepipe.clock import SystemClock
-from imagepipe.cloud.ec2 import Regions
-from imagepipe.cloud.images import Images
-from imagepipe.cloud.retire import Retired, find, retire
+from imagepipe.cloud.ec2 import Ec2, Regions
 from imagepipe.errors import CloudError, UsageError
+from imagepipe.publish.retire import Retired, find, retire
 
 
 @click.group()
@@ -29,7 +28,9 @@ Examples:
 """
 )
 @click.argument("words", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--delete-data", "deletes_data", is_flag=True, help="Delete its snapshots too, which cost until then.")
+@click.option(
+    "--delete-data", "deletes_data", is_flag=True, help="Delete its snapshots or bundle too, which cost until then."
+)
 @click.option("--region", help="Where it is.  [default: as the AWS CLI's]")
 @click.option("--every-region", is_flag=True, help="Its copies of the same name too, in all regions of the account.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
@@ -48,7 +49,8 @@ def deregister(
 ) -> int:
     """Deregister images of this account, by id or by name, and say what that freed.
 
-    Snapshots that another image is made of too stay. Instances that run from the image go on.
+    Snapshots that another image is made of too stay, and so does a bundle that another one is registered from: of a
+    bundle the parts that its manifest names are deleted, and the manifest. Instances that run from the image go on.
     """
     chosen = chosen_cloud(is_local=is_local, profile=profile, endpoint_url=endpoint_url)
     with opened(chosen, region=region, clock=SystemClock()) as regions:
@@ -57,12 +59,12 @@ def deregister(
             raise UsageError("there is no region", hint="give --region, or set AWS_DEFAULT_REGION")
         found = [each for word in words for each in _found(regions, word, home, every_region=every_region)]
         failed = False
-        for rooms, image in found:
+        for ec2, image in found:
             if dry_run:
-                click.echo(f"would deregister {image['ImageId']} '{image.get('Name', '')}' in {rooms.region}")
+                click.echo(f"would deregister {image['ImageId']} '{image.get('Name', '')}' in {ec2.region}")
                 continue
             try:
-                _say(retire(rooms, image, deletes_data=deletes_data))
+                _say(retire(ec2, image, deletes_data=deletes_data))
             except CloudError as error:  # the others are independent of it
                 click.echo(f"error: {error}", err=True)
                 if error.hint:
@@ -71,17 +73,15 @@ def deregister(
     return CloudError.exit_code if failed else 0
 
 
-def _found(
-    regions: Regions, word: str, home: str, *, every_region: bool
-) -> list[tuple[Images, Mapping[str, Any]]]:  # fmt: skip
+def _found(regions: Regions, word: str, home: str, *, every_region: bool) -> list[tuple[Ec2, Mapping[str, Any]]]:
     """The images that a word means, each with its region; all words are looked up before anything is done."""
-    here = regions[home].images
-    at_home = find(here, word)
+    here = regions[home]
+    at_home = find(here.images, word)
     found = [(here, image) for image in at_home]
     if every_region:
         name = str(at_home[0]["Name"]) if at_home else word
         others = [each for each in regions.enabled(home) if each != home and not name.startswith("ami-")]
-        found += [(regions[other].images, image) for other in others for image in find(regions[other].images, name)]
+        found += [(regions[other], image) for other in others for image in find(regions[other].images, name)]
     if not found:
         where = "any region" if every_region else home
         raise CloudError(
@@ -95,6 +95,6 @@ def _found(
 def _say(done: Retired) -> None:
     click.echo(f"{done.image} '{done.name}' in {done.region}: deregistered")
     if done.deleted:
-        click.echo(f"  deleted {', '.join(done.deleted)}: {done.freed_gib} GiB of volumes")
-    for snapshot, why in done.left.items():
-        click.echo(f"  left {snapshot}: {why}")
+        click.echo(f"  deleted {', '.join(done.deleted)}: {done.freed}")
+    for what, why in done.left.items():
+        click.echo(f"  left {what}: {why}")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from imagepipe.cloud.images import Snapshot
+from imagepipe.cloud.snapshots import Snapshot
 from imagepipe.values import Text
 
 

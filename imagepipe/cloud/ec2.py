@@ -1,4 +1,4 @@
-"""EC2 in one region: its rooms (images, instances, keys, groups), and the poller that they share."""
+"""EC2 in one region: its rooms (images, snapshots, instances, keys, groups), and the poller that they share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from imagepipe.cloud.images import Images
 from imagepipe.cloud.instances import Instances
 from imagepipe.cloud.network import Groups, Keys, Subnets
 from imagepipe.cloud.parameters import Parameters
+from imagepipe.cloud.s3 import S3
 from imagepipe.cloud.session import Session
+from imagepipe.cloud.snapshots import Snapshots
 from imagepipe.cloud.translate import doing
 from imagepipe.cloud.wait import Cancel, Poller
 from imagepipe.errors import CloudError
@@ -34,6 +36,7 @@ class Ec2:
         self._client: Any = session.client("ec2", region)
         once: Any = session.client("ec2", region, retries=False)
         self.images = Images(self._client, once, region, clock)
+        self.snapshots = Snapshots(self._client, once, region, clock)
         self.instances = Instances(self._client, once, region, clock)
         self.keys = Keys(self._client, once, region, clock)
         self.groups = Groups(self._client, once, region, clock)
@@ -43,10 +46,20 @@ class Ec2:
             {
                 "instance": self.instances.describe_many,
                 "image": self.images.describe_many,
-                "snapshot": self.images.describe_snapshots,
+                "snapshot": self.snapshots.describe_many,
             },
             clock,
         )
+        self._s3: S3 | None = None
+        self._lock = Lock()
+
+    @property
+    def s3(self) -> S3:
+        """S3 of the region; made when it is asked for, as most builds have no use of it, and it takes 50 ms."""
+        with self._lock:
+            if self._s3 is None:
+                self._s3 = S3(self._session, self.region, self.clock)
+            return self._s3
 
     def await_image(self, id: str, *, deadline: Deadline, cancel: Cancel) -> Mapping[str, Any]:
         """Wait until an image is available; what EC2 says of it.

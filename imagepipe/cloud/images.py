@@ -1,4 +1,4 @@
-"""Images and their snapshots: find, register, copy, tag, deregister."""
+"""Images: find, register, copy, share, tag, deregister."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from imagepipe.clock import Clock
 from imagepipe.cloud import tags as tagging
 from imagepipe.cloud.answers import chunks, gone_is_fine
 from imagepipe.cloud.create import create_once
+from imagepipe.cloud.registration import PLAIN_USAGE as PLAIN_USAGE
+from imagepipe.cloud.registration import Registration as Registration
+from imagepipe.cloud.registration import without_encryption
 from imagepipe.cloud.together import Together
 from imagepipe.cloud.translate import doing
 from imagepipe.errors import CloudError
-
-PLAIN_USAGE = "RunInstances"
-"""Linux without a licence (EC2 user guide, "AMI billing information fields")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,63 +46,6 @@ class SourceImage:
 def late_names(source: SourceImage, region: str) -> dict[str, object]:
     """What late templates may name: `source` and `region`."""
     return {"source": {"id": source.id, "name": source.name, "owner": source.owner}, "region": region}
-
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """What RegisterImage is told of the machine; None is left out."""
-
-    architecture: str
-    virtualization_type: str
-    root_device_name: str
-    ena_support: bool | None
-    sriov_net_support: str | None
-    boot_mode: str | None
-    tpm_support: str | None
-    uefi_data: str | None
-    imds_support: str | None
-
-    def request(self) -> dict[str, Any]:
-        """The parameters of RegisterImage."""
-        values = {
-            "Architecture": self.architecture,
-            "VirtualizationType": self.virtualization_type,
-            "RootDeviceName": self.root_device_name,
-            "EnaSupport": self.ena_support,
-            "SriovNetSupport": self.sriov_net_support,
-            "BootMode": self.boot_mode,
-            "TpmSupport": self.tpm_support,
-            "UefiData": self.uefi_data,
-            "ImdsSupport": self.imds_support,
-        }
-        return {key: value for key, value in values.items() if value is not None}
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A snapshot, and what its volume was."""
-
-    id: str
-    device: str
-    volume_type: str
-    iops: int | None = None
-    """None where the type has no choice of it."""
-    throughput: int | None = None
-
-    def mapping(self, *, delete_on_termination: bool = True) -> dict[str, Any]:
-        """The entry of BlockDeviceMappings that makes such a volume again.
-
-        With its type: RegisterImage does not look at the volume, and takes its own default. Encrypted must not stand
-        beside a snapshot.
-        """
-        values = {
-            "SnapshotId": self.id,
-            "VolumeType": self.volume_type,
-            "Iops": self.iops,
-            "Throughput": self.throughput,
-            "DeleteOnTermination": delete_on_termination,
-        }
-        return {"DeviceName": self.device, "Ebs": {key: value for key, value in values.items() if value is not None}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +96,8 @@ class Named:
     tags: Mapping[str, str] = field(default_factory=dict)
     is_protected: bool = False
     """Against deregistration."""
+    bundle: str | None = None
+    """The location of its manifest; None: EBS-backed."""
 
 
 class Images:
@@ -165,7 +110,6 @@ class Images:
         self.region = region
         self._matching = Together(self._all_matching)
         self._named = Together(self._all_named)
-        self._volumes = Together(self._all_volumes)
 
     def by_id(self, id: str) -> SourceImage:
         """The image with this id. Raises CloudError where there is none to be seen."""
@@ -220,6 +164,12 @@ class Images:
             [{"Name": "block-device-mapping.snapshot-id", "Values": [snapshot]}], f"images made of {snapshot}"
         )
 
+    def own_registered_from(self, location: str) -> list[Named]:
+        """Images of this account whose manifest is at this location."""
+        return self._own(
+            [{"Name": "manifest-location", "Values": [_literal(location)]}], f"images registered from {location}"
+        )
+
     def _own(self, filters: list[dict[str, Any]], what: str) -> list[Named]:
         with doing(f"looking for {what} in {self.region}"):
             found = self._client.describe_images(Owners=["self"], Filters=filters)["Images"]
@@ -231,6 +181,7 @@ class Images:
                 snapshots_of(i),
                 tagging.mapping(i.get("Tags")),
                 is_protected=i.get("DeregistrationProtection", "disabled") != "disabled",
+                bundle=bundle_of(i),
             )
             for i in found
         ]
@@ -246,26 +197,58 @@ class Images:
         tags: Mapping[str, str],
     ) -> str:
         """Make an image of snapshots; its id. Made once, though the answer is lost."""
+        return self._register(
+            name, description, token, tags, BlockDeviceMappings=list(mappings), **registration.request()
+        )
 
+    def register_bundle(
+        self,
+        name: str,
+        description: str,
+        registration: Registration,
+        location: str,
+        mappings: Sequence[Mapping[str, Any]],
+        *,
+        token: str,
+        tags: Mapping[str, str],
+    ) -> str:
+        """Make an instance-store image of a bundle; its id. Made once, though the answer is lost.
+
+        `location` is that of the manifest, `bucket/folder/NAME.manifest.xml`, in this region. Of the mappings those of
+        instance store volumes are taken: the root is the bundle.
+        """
+        wanted = [
+            {"DeviceName": mapping["DeviceName"], "VirtualName": mapping["VirtualName"]}
+            for mapping in mappings
+            if str(mapping.get("VirtualName", "")).startswith("ephemeral")
+        ]
+        more = {"BlockDeviceMappings": wanted} if wanted else {}
+        return self._register(
+            name, description, token, tags, ImageLocation=location, **more, **registration.of_bundle()
+        )
+
+    def _register(self, name: str, description: str, token: str, tags: Mapping[str, str], **more: Any) -> str:
         def call() -> str:
             with doing(f"registering image '{name}' in {self.region}"):
                 answer = self._once.register_image(
                     Name=name,
                     **({"Description": description} if description else {}),
-                    BlockDeviceMappings=list(mappings),
                     TagSpecifications=[tagging.specification("image", tags)],
-                    **registration.request(),
+                    **more,
                 )
             return str(answer["ImageId"])
 
         return create_once(call, lambda: _first(self.own_of_token(token)), self._clock)
 
     def register_again(self, image: Mapping[str, Any], name: str, *, token: str, tags: Mapping[str, str]) -> str:
-        """The same image under another name, of the same snapshots; the id. `image` is as DescribeImages has it.
+        """The same image under another name, of the same data; the id. `image` is as DescribeImages has it.
 
         A copy within the region where RegisterImage would lose product codes or billing.
         """
-        description = image.get("Description", "")
+        description, mappings = image.get("Description", ""), image.get("BlockDeviceMappings", ())
+        if (location := bundle_of(image)) is not None:
+            machine = Registration.of(image)
+            return self.register_bundle(name, description, machine, location, mappings, token=token, tags=tags)
         if image.get("ProductCodes") or image.get("UsageOperation", PLAIN_USAGE) != PLAIN_USAGE:
             return self.copy(
                 image["ImageId"],
@@ -276,65 +259,15 @@ class Images:
                 image_tags=tags,
                 snapshot_tags=tags,
             )
-        registration = Registration(
-            architecture=image["Architecture"],
-            virtualization_type=image["VirtualizationType"],
-            root_device_name=image["RootDeviceName"],
-            ena_support=image.get("EnaSupport"),
-            sriov_net_support=image.get("SriovNetSupport"),
-            boot_mode=image.get("BootMode"),
-            tpm_support=image.get("TpmSupport"),
-            uefi_data=self._uefi_data(image["ImageId"]) if image.get("BootMode", "").startswith("uefi") else None,
-            imds_support=image.get("ImdsSupport"),
-        )
-        mappings = [_without_encryption(mapping) for mapping in image["BlockDeviceMappings"]]
-        return self.register(name, description, registration, mappings, token=token, tags=tags)
+        uefi_data = self._uefi_data(image["ImageId"]) if image.get("BootMode", "").startswith("uefi") else None
+        registration = Registration.of(image, uefi_data=uefi_data)
+        plain = [without_encryption(mapping) for mapping in mappings]
+        return self.register(name, description, registration, plain, token=token, tags=tags)
 
     def _uefi_data(self, image: str) -> str | None:
         with doing(f"reading the UEFI data of {image} in {self.region}"):
             answer = self._client.describe_image_attribute(ImageId=image, Attribute="uefiData")
         return answer.get("UefiData", {}).get("Value") or None
-
-    def create_snapshots(
-        self,
-        instance: str,
-        *,
-        description: str,
-        token: str,
-        tags: Mapping[str, str],
-        leave_out: Sequence[str] = (),
-    ) -> list[Snapshot]:
-        """Snapshots of the volumes of an instance at one point in time. Made once, though the answer is lost.
-
-        `leave_out` names devices; never the root.
-        """
-        volumes = self._volumes_of(instance)
-        excluded = [id for id, volume in volumes.items() if _device(volume, instance) in leave_out]
-        volumes = {id: volume for id, volume in volumes.items() if id not in excluded}
-
-        def call() -> list[Mapping[str, Any]]:
-            with doing(f"making snapshots of {instance} in {self.region}"):
-                answer = self._once.create_snapshots(
-                    InstanceSpecification={
-                        "InstanceId": instance,
-                        **({"ExcludeDataVolumeIds": excluded} if excluded else {}),
-                    },
-                    Description=description,
-                    TagSpecifications=[tagging.specification("snapshot", tags)],
-                )
-            return list(answer["Snapshots"])
-
-        def find() -> list[Mapping[str, Any]] | None:
-            return list(self.describe_snapshots(self.snapshots_of_token(token)).values()) or None
-
-        made = {str(s["VolumeId"]): str(s["SnapshotId"]) for s in create_once(call, find, self._clock)}
-        if missing := sorted(volumes.keys() - made.keys()):
-            raise CloudError(
-                f"making snapshots of {instance} in {self.region}: none of {', '.join(missing)}",
-                hint="an image of a part of the disks is of no use; try again",
-            )
-        snapshots = [_snapshot(made[id], instance, volume) for id, volume in volumes.items()]
-        return sorted(snapshots, key=lambda snapshot: snapshot.device)
 
     def create_image(
         self,
@@ -392,24 +325,6 @@ class Images:
                     SnapshotId=snapshot, Attribute="createVolumePermission", CreateVolumePermission={"Add": users}
                 )
 
-    def _volumes_of(self, instance: str) -> dict[str, Mapping[str, Any]]:
-        """The volumes of an instance, by id."""
-        return self._volumes.look_up(instance) or {}
-
-    def _all_volumes(self, instances: Sequence[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
-        found: dict[str, dict[str, Mapping[str, Any]]] = {instance: {} for instance in instances}
-        for chunk in chunks(instances):
-            with doing(f"describing the volumes of {', '.join(chunk)} in {self.region}"):
-                pages = self._client.get_paginator("describe_volumes").paginate(
-                    Filters=[{"Name": "attachment.instance-id", "Values": chunk}]
-                )
-                volumes = [volume for page in pages for volume in page["Volumes"]]
-            for volume in volumes:
-                for attachment in volume["Attachments"]:
-                    if attachment["InstanceId"] in found:
-                        found[attachment["InstanceId"]][str(volume["VolumeId"])] = volume
-        return found
-
     def copy(
         self,
         source: str,
@@ -438,6 +353,13 @@ class Images:
             )
         return str(answer["ImageId"])
 
+    def described(self, id: str) -> Mapping[str, Any]:
+        """What EC2 says of an image. Raises CloudError where it does not know it."""
+        found = self.describe_many([id])
+        if id not in found:
+            raise CloudError(f"{id} in {self.region} is not known to EC2", code="InvalidAMIID.NotFound")
+        return found[id]
+
     def describe_many(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """What EC2 says of these images; those that it does not know are left out."""
         found: dict[str, Mapping[str, Any]] = {}
@@ -446,21 +368,6 @@ class Images:
                 answer = self._client.describe_images(Filters=[{"Name": "image-id", "Values": chunk}])
             found |= {image["ImageId"]: image for image in answer["Images"]}
         return found
-
-    def describe_snapshots(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        """What EC2 says of these snapshots; those that it does not know are left out."""
-        found: dict[str, Mapping[str, Any]] = {}
-        for chunk in chunks(ids):
-            with doing(f"describing snapshots in {self.region}"):
-                answer = self._client.describe_snapshots(Filters=[{"Name": "snapshot-id", "Values": chunk}])
-            found |= {snapshot["SnapshotId"]: snapshot for snapshot in answer["Snapshots"]}
-        return found
-
-    def snapshots_of_token(self, token: str) -> list[str]:
-        """Snapshots that carry a token of ours."""
-        with doing(f"looking for snapshots of token {token} in {self.region}"):
-            answer = self._client.describe_snapshots(OwnerIds=["self"], Filters=[tagging.by_token(token)])
-        return [str(snapshot["SnapshotId"]) for snapshot in answer["Snapshots"]]
 
     def tag(self, ids: Sequence[str], tags: Mapping[str, str]) -> None:
         """Write tags on images and snapshots, over those that are there."""
@@ -476,49 +383,25 @@ class Images:
         ):
             self._client.deregister_image(ImageId=id)
 
-    def delete_snapshot(self, id: str) -> None:
-        """Delete a snapshot; gone already is success."""
-        with gone_is_fine("InvalidSnapshot.NotFound"), doing(f"deleting {id} in {self.region}"):
-            self._client.delete_snapshot(SnapshotId=id)
-
 
 def _literal(name: str) -> str:
     """A name as a filter takes it, its wildcards and backslashes escaped."""
     return name.replace("\\", "\\\\").replace("*", "\\*").replace("?", "\\?")
 
 
-def _without_encryption(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping as RegisterImage takes it: encryption is the snapshot's own, and must not be said again."""
-    if not mapping.get("Ebs", {}).get("SnapshotId"):
-        return dict(mapping)
-    told = {key: value for key, value in mapping["Ebs"].items() if key not in ("Encrypted", "KmsKeyId")}
-    return {**mapping, "Ebs": told}
-
-
 def _first(images: Sequence[Named]) -> str | None:
     return images[0].id if images else None
+
+
+def bundle_of(image: Mapping[str, Any]) -> str | None:
+    """The manifest that an image was registered from, as DescribeImages has it; None if it is EBS-backed."""
+    return str(image["ImageLocation"]) if image.get("RootDeviceType") == "instance-store" else None
 
 
 def snapshots_of(image: Mapping[str, Any]) -> tuple[str, ...]:
     """The ids of the snapshots that an image maps, as DescribeImages has it."""
     mappings = image.get("BlockDeviceMappings", ())
     return tuple(m["Ebs"]["SnapshotId"] for m in mappings if m.get("Ebs", {}).get("SnapshotId"))
-
-
-def _snapshot(id: str, instance: str, volume: Mapping[str, Any]) -> Snapshot:
-    kind = str(volume["VolumeType"])
-    return Snapshot(
-        id,
-        _device(volume, instance),
-        kind,
-        # DescribeVolumes says what a gp2 volume reaches, too; RegisterImage refuses to be told.
-        iops=volume.get("Iops") if kind in ("gp3", "io1", "io2") else None,
-        throughput=volume.get("Throughput") if kind == "gp3" else None,
-    )
-
-
-def _device(volume: Mapping[str, Any], instance: str) -> str:
-    return str(next(a["Device"] for a in volume["Attachments"] if a["InstanceId"] == instance))
 
 
 def _source(image: Mapping[str, Any]) -> SourceImage:

@@ -37,6 +37,8 @@ class Access:
     """ARN of a role to assume with these credentials."""
     role_seconds: int = 3600
     """How long each set of the role's credentials is good for; new ones are asked for well before they end."""
+    instance_endpoint_url: str | None = None
+    """The endpoint as instances reach it, where that differs."""
 
     @property
     def is_local(self) -> bool:
@@ -61,8 +63,9 @@ class Session:
                 aws_secret_access_key=None if access.role else access.secret_access_key,
             )
         self.endpoint_url = access.endpoint_url
+        self.instance_endpoint_url = access.instance_endpoint_url or access.endpoint_url
         self._proxies: dict[str, str] | None = {} if access.is_local else None
-        self._clients: dict[tuple[str, str, bool], Any] = {}
+        self._clients: dict[tuple[str, str, int, str | None], Any] = {}
         self._lock = Lock()
 
     @property
@@ -89,13 +92,20 @@ class Session:
 
         Without retries for calls that EC2 has no client token for: a second try could do them twice.
         """
-        key = (service, region, retries)
+        return self._client(service, region, ATTEMPTS if retries else 1, self.endpoint_url)
+
+    def client_of_instances(self, service: str, region: str) -> Any:
+        """A client that only signs: its URLs are those that instances reach."""
+        return self._client(service, region, ATTEMPTS, self.instance_endpoint_url)
+
+    def _client(self, service: str, region: str, attempts: int, endpoint_url: str | None) -> Any:
+        key = (service, region, attempts, endpoint_url)
         with self._lock:
             if key not in self._clients:
-                self._clients[key] = self._make(service, region, ATTEMPTS if retries else 1)
+                self._clients[key] = self._make(*key)
             return self._clients[key]
 
-    def _make(self, service: str, region: str, attempts: int) -> Any:
+    def _make(self, service: str, region: str, attempts: int, endpoint_url: str | None) -> Any:
         config = Config(
             user_agent_extra=f"imagepipe/{__version__}",
             connect_timeout=CONNECT_SECONDS,
@@ -105,10 +115,13 @@ class Session:
             proxies=self._proxies,
             # boto3 signs URLs with version 2 in some regions otherwise, which binds neither ACL nor checksum.
             signature_version="s3v4" if service == "s3" else None,
+            # What has a Content-MD5 needs no CRC beside it, which other endpoints than AWS's may not know.
+            request_checksum_calculation="when_required" if service == "s3" else None,
+            response_checksum_validation="when_required" if service == "s3" else None,
         )
         with doing(f"connecting to {service} in {region}", service=service):
             try:
-                return self._session.client(service, region_name=region, endpoint_url=self.endpoint_url, config=config)
+                return self._session.client(service, region_name=region, endpoint_url=endpoint_url, config=config)
             except ValueError as error:
                 raise CloudError(f"connecting to {service} in {region}: {error}") from error
 

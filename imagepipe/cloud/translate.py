@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,10 +56,28 @@ HINTS = {
     "InsufficientVolumeCapacity": "the zone (or the local cloud's disk) is full",
     "ResourceLimitExceeded": "a limit of the account; see the Service Quotas console",
     "RequestLimitExceeded": "the account's API rate is used up; try again, with fewer builds at once",
+    "SlowDown": "S3 wants fewer requests for this part of the bucket; try again, with fewer builds at once",
+    "NoSuchBucket": "output.bucket names a bucket of this account, which must be there",
+    "AccessControlListNotSupported": "EC2 reads a bundle by ACLs: set the bucket's object ownership to"
+    " BucketOwnerPreferred",
+    "BucketAlreadyExists": "another account has it: bucket names are taken once on all of AWS",
 }
 
-DENIED = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "UnauthorizedAccess"})
-_SERVICES = {"s3": "s3", "ec2": "ec2", "sts": "sts", "ssm": "ssm"}
+DENIED = frozenset(
+    {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "UnauthorizedAccess", "403", "Forbidden"}
+)
+"""The last two are those of a HEAD, whose answer has no words."""
+S3_ACTIONS = {
+    "CopyObject": "s3:PutObject",
+    "DeleteObjects": "s3:DeleteObject",
+    "GetBucketEncryption": "s3:GetEncryptionConfiguration",
+    "HeadBucket": "s3:ListBucket",
+    "HeadObject": "s3:GetObject",
+    "ListObjectsV2": "s3:ListBucket",
+}
+"""What IAM calls S3's operations, where it calls them otherwise (service authorization reference, "Amazon S3")."""
+_WITH = {"s3:PutObject": ", and s3:PutObjectAcl, as EC2 reads what we put by its ACL"}
+REDIRECTS = frozenset({"301", "307", "PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed"})
 
 
 @contextmanager
@@ -103,16 +121,30 @@ def _from_answer(what: str, error: ClientError, service: str) -> CloudError:
     message = " ".join(str(answer.get("Error", {}).get("Message", "")).split())
     request = str(answer.get("ResponseMetadata", {}).get("RequestId", ""))
     if code in DENIED:
-        action = _denied_action(message) or f"{_SERVICES.get(service, service)}:{error.operation_name}"
+        action = _denied_action(message) or iam_action(service, error.operation_name)
         return CloudError(
             f"{what}: not authorised: {action} is missing ({code})",
             code=code,
             request_id=request,
             iam_action=action,
-            hint=f"the IAM policy of these credentials must allow {action}",
+            hint=f"the IAM policy of these credentials must allow {action}{_WITH.get(action, '')}",
         )
+    if code in REDIRECTS and (region := _region_of_bucket(answer)):
+        return CloudError(f"{what}: the bucket is in {region} ({code})", code=code, request_id=request)
     # The local cloud and EC2 end their sentences with a full stop; ours goes on.
     return CloudError(f"{what}: {message.rstrip('.')} ({code})", code=code, request_id=request, hint=HINTS.get(code))
+
+
+def iam_action(service: str, operation: str) -> str:
+    """What IAM calls an operation."""
+    return S3_ACTIONS.get(operation, f"s3:{operation}") if service == "s3" else f"{service}:{operation}"
+
+
+def _region_of_bucket(answer: Mapping[str, Any]) -> str | None:
+    """Where a bucket is, in an answer that says it is not here."""
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    region: str | None = headers.get("x-amz-bucket-region") or answer.get("Error", {}).get("Region")
+    return region
 
 
 def _denied_action(message: str) -> str | None:

@@ -128,18 +128,18 @@ class Connection:
         `send` goes to its standard input: bytes, or a function that is given the write.
         Raises Disconnected where the connection broke, and what the watch's cancel raises.
         """
-        channel = self._open()
+        channel = self.open_channel()
         sender = _Sender(channel, send)
         try:
-            with _closing(channel, watch) as timed_out:
-                self._start(channel, command)
+            with closing(channel, watch) as timed_out:
+                self.start(channel, command)
                 threads = [
-                    threading.Thread(target=_drain, args=(channel.recv_stderr, "err", watch.on_line), daemon=True),
+                    threading.Thread(target=drain, args=(channel.recv_stderr, "err", watch.on_line), daemon=True),
                     threading.Thread(target=sender.run, daemon=True),
                 ]
                 for thread in threads:
                     thread.start()
-                _drain(channel.recv, "out", watch.on_line)
+                drain(channel.recv, "out", watch.on_line)
                 for thread in threads:
                     thread.join()
                 # The streams may be closed long before the command ends.
@@ -156,9 +156,10 @@ class Connection:
                 raise sender.error
             return Result(code)
         finally:
-            _close(channel)
+            close(channel)
 
-    def _open(self) -> paramiko.Channel:
+    def open_channel(self) -> paramiko.Channel:
+        """A channel for one command. Raises Disconnected."""
         import paramiko
 
         try:
@@ -166,7 +167,8 @@ class Connection:
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise Disconnected(f"the connection to {self._where()} broke: {error}") from error
 
-    def _start(self, channel: paramiko.Channel, command: str) -> None:
+    def start(self, channel: paramiko.Channel, command: str) -> None:
+        """Run the command on the channel, which goes on by itself. Raises Disconnected."""
         import paramiko
 
         try:
@@ -201,16 +203,16 @@ class _Sender:
         except OSError as error:
             # Either the channel is closed, or a local file that was being sent could not be read.
             self.error = error if error.filename else None
-            _close(self._channel)
+            close(self._channel)
 
 
 @contextmanager
-def _closing(channel: paramiko.Channel, watch: Watch) -> Iterator[threading.Event]:
+def closing(channel: paramiko.Channel, watch: Watch) -> Iterator[threading.Event]:
     """Close the channel, and so end every read of it, on a cancel or at the deadline, which sets the event."""
     timed_out = threading.Event()
 
     def end() -> None:
-        _close(channel)
+        close(channel)
         channel.status_event.set()
 
     def expire() -> None:
@@ -227,7 +229,7 @@ def _closing(channel: paramiko.Channel, watch: Watch) -> Iterator[threading.Even
         timer.cancel()
 
 
-def _close(channel: paramiko.Channel) -> None:
+def close(channel: paramiko.Channel) -> None:
     """Close a channel; on a connection that broke it is closed already."""
 
     import paramiko
@@ -236,7 +238,9 @@ def _close(channel: paramiko.Channel) -> None:
         channel.close()
 
 
-def _drain(read: Callable[[int], bytes], stream: Literal["out", "err"], on_line: OnLine) -> None:
+def drain(read: Callable[[int], bytes], stream: Literal["out", "err"], on_line: OnLine) -> None:
+    """Hand on a stream of the channel line by line, until it ends."""
+
     import paramiko
 
     lines = Lines(lambda text: on_line(stream, text))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 
 from imagepipe.errors import LocalCloudError
 from imagepipe.local import serving
+from imagepipe.local.machines.network import HOST
 from imagepipe.local.serving import Serving, held, is_locked
 from imagepipe.local.store import Store
 
@@ -42,6 +44,11 @@ class LocalCloud:
     access_key_id: str
     secret_access_key: str
     region: str
+
+    @property
+    def instance_endpoint_url(self) -> str:
+        """The same endpoint, as the cloud's own instances reach it."""
+        return f"http://{HOST}:{urllib.parse.urlsplit(self.endpoint_url).port}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Ec2
-from imagepipe.engine.journal import Lifetime
+from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError, ImagepipeError
 from imagepipe.values import Image
@@ -38,9 +38,9 @@ class Keep(Stage[tuple[Image, ...]]):
                     self._tag(image, tags.UNFINISHED)
             raise
         # Of these images alone: other specs of the same run are not done yet.
-        ids = {id for image in images for id in (image.id, *image.snapshots)}
+        ids = {id for image in images for id in (image.id, *image.snapshots, image.bundle) if id}
         for claim in ctx.journal.claims():
-            if claim.lifetime is Lifetime.PRODUCT and claim.is_open() and ids & set((claim.id or "").split(",")):
+            if claim.lifetime is Lifetime.PRODUCT and claim.is_open() and ids & _bound(claim):
                 # Their tags are turned: where that cannot be written any more, `clean` leaves them by their tags.
                 with suppress(ImagepipeError):
                     ctx.journal.keep(claim)
@@ -54,3 +54,8 @@ class Keep(Stage[tuple[Image, ...]]):
 
     def summary(self, output: tuple[Image, ...]) -> str:
         return ", ".join(f"{image.id} in {image.region}" for image in output)
+
+
+def _bound(claim: Claim) -> set[str]:
+    """What a claim was bound to: ids, or the location of a bundle, which is whole though it has a comma."""
+    return {claim.id, *claim.id.split(",")} if claim.id else set()

@@ -2,8 +2,9 @@
 
 A name is taken once in an account and region, and an image's name cannot be changed (EC2 API reference,
 RegisterImage). So the new image is baked, tested, copied and kept under a name of its own, and only then, in each
-region: the old image is deregistered, the new one's snapshots are registered under the name, and what is left over
-goes. At no moment is there neither: whatever fails in between, the new image is there under the name it was baked with.
+region: the old image is deregistered, the new one's snapshots or bundle are registered under the name, and what is
+left over goes. At no moment is there neither: whatever fails in between, the new image is there under the name it was
+baked with.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import Any
 
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Ec2
-from imagepipe.cloud.images import Audience, Named, snapshots_of
+from imagepipe.cloud.images import Audience, Named, bundle_of, snapshots_of
 from imagepipe.cloud.tags import Labels
 from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
-from imagepipe.errors import CloudError
+from imagepipe.errors import BundleError, CloudError
+from imagepipe.publish import bundles
 from imagepipe.values import Image
 
 COPY_SECONDS = 12 * 3600
@@ -56,7 +58,7 @@ class TakeName(Stage[Image]):
         made = self._under(name, described, claim.token, label, baked)
         ctx.bind(claim, made)
         seen = self.ec2.await_image(made, deadline=ctx.deadline(COPY_SECONDS), cancel=ctx.cancel)
-        final = Image(made, self.ec2.region, name, snapshots_of(seen))
+        final = Image(made, self.ec2.region, name, snapshots_of(seen), bundle=bundle_of(seen))
         if self.audience:
             images.permit(made, final.snapshots, self.audience)
         ctx.journal.keep(claim)
@@ -81,7 +83,16 @@ class TakeName(Stage[Image]):
         _try(ctx, f"deregistering {baked.id}", lambda: self.ec2.images.deregister(baked.id))
         left = {s for one in old for s in one.snapshots} | set(baked.snapshots)
         for snapshot in sorted(left - set(final.snapshots)):
-            _try(ctx, f"deleting {snapshot}", lambda snapshot=snapshot: self.ec2.images.delete_snapshot(snapshot))  # type: ignore[misc]
+            _try(ctx, f"deleting {snapshot}", lambda snapshot=snapshot: self.ec2.snapshots.delete(snapshot))  # type: ignore[misc]
+        for one in old:
+            if one.bundle and one.bundle != final.bundle:
+                _try(ctx, f"deleting {one.bundle}", lambda one=one: self._delete_bundle(one.bundle, one.id))  # type: ignore[misc]
+
+    def _delete_bundle(self, location: str, image: str) -> None:
+        """What an old image was registered from. Raises CloudError where another image is too."""
+        if users := bundles.users(self.ec2, location, but=image):
+            raise CloudError(f"{', '.join(users)} is registered from it too", code="InUse")
+        bundles.delete(self.ec2.s3, bundles.look_up(self.ec2.s3, location))
 
     def title(self) -> str:
         return f"take over the name in {self.ec2.region}"
@@ -106,5 +117,5 @@ class Renamed(Stage[tuple[Image, ...]]):
 def _try(ctx: Context, what: str, action: Callable[[], None]) -> None:
     try:
         action()
-    except CloudError as error:
+    except (CloudError, BundleError) as error:
         ctx.say(f"{what}: left, as {error}")

@@ -13,10 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from imagepipe.bundle.certificates import load_certificate, load_owner, load_private_key
 from imagepipe.bundle.cipher import Secret, encrypted
 from imagepipe.bundle.deflate import gzipped
+from imagepipe.bundle.extents import Extent, merged, nonzero_runs
 from imagepipe.bundle.manifest import Label, Manifest, Recipients, assemble, find_secret, read_manifest, write_manifest
 from imagepipe.bundle.pack import pack
 from imagepipe.bundle.parts import Part, cut
-from imagepipe.bundle.sparse import Extent, Image, merged, nonzero_runs
+from imagepipe.bundle.sparse import Image
 from imagepipe.bundle.unpack import unpack
 from imagepipe.errors import BundleError
 

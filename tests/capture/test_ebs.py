@@ -69,7 +69,7 @@ def test_snapshots_are_claimed_before_their_image_so_that_undo_finds_them_free(a
     for claim in reversed(account.journal.claims()):
         account.holdings.undoers()[claim.kind](claim)
     assert account.ec2.images.own_named(image.name) == []
-    assert account.ec2.images.describe_snapshots(list(image.snapshots)) == {}
+    assert account.ec2.snapshots.describe_many(list(image.snapshots)) == {}
 
 
 def test_an_image_that_goes_to_failed_says_why(account: Account) -> None:
@@ -189,4 +189,4 @@ def test_create_image_is_taken_where_register_image_would_lose_the_billing_and_i
     assert kinds == [("snapshots", Lifetime.PRODUCT, True), ("image", Lifetime.PRODUCT, True)]
     for claim in reversed(account.journal.claims()):
         account.holdings.undoers()[claim.kind](claim)
-    assert account.ec2.images.describe_snapshots(list(image.snapshots)) == {}
+    assert account.ec2.snapshots.describe_many(list(image.snapshots)) == {}

@@ -48,9 +48,9 @@ def test_an_image_is_registered_once_though_the_answer_is_lost(account: Account,
 def test_snapshots_are_made_once_though_the_answer_is_lost(account: Account, effect: str) -> None:
     instance = harness.stopped(account.cloud.client())
     account.fault(effect, "CreateSnapshots")
-    made = account.ec2.images.create_snapshots(instance, description="d", token="t1", tags=TAGS)
+    made = account.ec2.snapshots.create(instance, description="d", token="t1", tags=TAGS)
     assert [snapshot.device for snapshot in made] == ["/dev/xvda"]
-    assert account.ec2.images.snapshots_of_token("t1") == [made[0].id]
+    assert account.ec2.snapshots.of_token("t1") == [made[0].id]
 
 
 def test_an_instance_is_launched_once_though_the_answer_is_lost(account: Account) -> None:

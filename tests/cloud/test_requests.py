@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imagepipe.cloud.images import Snapshot
+from imagepipe.cloud.snapshots import Snapshot
 from imagepipe.errors import CloudError
 from tests.account import Account
 from tests.local.gateway import harness
@@ -20,7 +20,7 @@ TYPES: dict[str, dict[str, Any]] = {
 
 
 def _snapshots(account: Account, instance: str) -> list[Snapshot]:
-    return account.ec2.images.create_snapshots(instance, description="x", token="t-1", tags={"imagepipe:token": "t-1"})
+    return account.ec2.snapshots.create(instance, description="x", token="t-1", tags={"imagepipe:token": "t-1"})
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -42,11 +42,11 @@ def test_snapshots_that_are_not_of_all_disks_are_an_error(account: Account, monk
     ec2 = account.cloud.client()
     instance = harness.stopped(ec2, BlockDeviceMappings=[{"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 1}}])
     account.fault("cut-after", "CreateSnapshots")  # its answer is lost, and what it made is seen late
-    seen = account.ec2.images.snapshots_of_token
-    monkeypatch.setattr(account.ec2.images, "snapshots_of_token", lambda token: seen(token)[:1])
+    seen = account.ec2.snapshots.of_token
+    monkeypatch.setattr(account.ec2.snapshots, "of_token", lambda token: seen(token)[:1])
     with pytest.raises(CloudError, match="none of vol-"):
         _snapshots(account, instance)
 
 
 def _completed(account: Account, snapshot: str) -> bool:
-    return bool(account.ec2.images.describe_snapshots([snapshot])[snapshot]["State"] == "completed")
+    return bool(account.ec2.snapshots.describe_many([snapshot])[snapshot]["State"] == "completed")

@@ -40,7 +40,8 @@ def registered(bakery: Bakery, disk: Path, bucket: str) -> str:
     assert packed.code == 0, packed.err
     s3, ec2 = bakery.client("s3"), bakery.client()
     for path in sorted(folder.iterdir()):
-        s3.put_object(Bucket=bucket, Key=f"{disk.stem}/{path.name}", Body=path.read_bytes())
+        key = f"{disk.stem}/{path.name}"
+        s3.put_object(Bucket=bucket, Key=key, Body=path.read_bytes(), ACL="aws-exec-read")
     made = ec2.register_image(
         Name=disk.stem, ImageLocation=f"{bucket}/{disk.stem}/image.manifest.xml", VirtualizationType="hvm"
     )["ImageId"]

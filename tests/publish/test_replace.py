@@ -34,7 +34,7 @@ def test_the_new_image_has_the_name_and_the_old_one_is_gone_with_its_snapshots(a
     found = account.cloud.client().describe_images(Owners=["self"])["Images"]
     assert [(image["ImageId"], image["Name"], image["Description"]) for image in found] == [(final.id, "web", "new")]
     assert final.snapshots == baked.snapshots
-    assert set(account.ec2.images.describe_snapshots([*old.snapshots, *baked.snapshots])) == set(baked.snapshots)
+    assert set(account.ec2.snapshots.describe_many([*old.snapshots, *baked.snapshots])) == set(baked.snapshots)
 
 
 def test_the_new_image_is_kept_from_its_create_call_and_shared_as_the_spec_says(account: Account) -> None:
@@ -66,5 +66,5 @@ def test_a_snapshot_that_another_image_uses_is_left_and_said(account: Account) -
     harness.available(ec2, harness.register(ec2, old.snapshots[0], "other"))
     final = _take(account, _image(account, "web-r1"))
     assert final.name == "web"
-    assert set(account.ec2.images.describe_snapshots(list(old.snapshots))) == set(old.snapshots)
+    assert set(account.ec2.snapshots.describe_many(list(old.snapshots))) == set(old.snapshots)
     assert any("left" in getattr(event, "text", "") and old.snapshots[0] in event.text for event in account.seen)  # type: ignore[union-attr]

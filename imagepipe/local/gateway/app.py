@@ -22,7 +22,7 @@ from typing import Any
 from imagepipe.clock import Clock
 from imagepipe.local.base import BaseImage
 from imagepipe.local.disks import Disks, StoreFull
-from imagepipe.local.gateway import admin, machinery, parameters, recovery, sessions, signature, wire
+from imagepipe.local.gateway import admin, machinery, objects, parameters, recovery, sessions, signature, wire
 from imagepipe.local.gateway.accounts import Accounts
 from imagepipe.local.gateway.actions import MOTO, OWN
 from imagepipe.local.gateway.bundles import Bundles
@@ -35,12 +35,13 @@ from imagepipe.local.gateway.signature import Identity, Request, Secret
 from imagepipe.local.gateway.wire import Answer, Call
 from imagepipe.local.gateway.world import World
 from imagepipe.local.machines.api import Driver
+from imagepipe.local.machines.network import HOST
 
 log = logging.getLogger(__name__)
 
 SEVER = "imagepipe.sever"
 """In the WSGI environment: a function that closes the connection without an answer. The server puts it there."""
-HOSTS = ("127.0.0.1", "localhost", "10.0.2.2")  # the last is this computer, as its instances see it
+HOSTS = ("127.0.0.1", "localhost", HOST)
 
 
 class Gateway:
@@ -133,9 +134,24 @@ class Gateway:
             raise Refused("AccessDenied", "moto's own interface is not open here", status=403)
         if identity.service == "ec2":
             return self._ec2(identity, request, environ, request_id)
+        if identity.service == "s3":
+            return self._s3(identity, request, environ)
         action = _action_elsewhere(request)
         self._world.calls.add(identity.service, action)
         return self._guarded(action, {}, lambda: self._other(identity, request, environ, action, request_id))
+
+    def _s3(self, identity: Identity, request: Request, environ: dict[str, Any]) -> Answer:
+        asked = objects.asked(request)
+        self._world.calls.add("s3", asked.operation)
+
+        def moto(environ: dict[str, Any]) -> Answer:
+            return self._moto(identity, request, environ, asked.operation)
+
+        def act() -> Answer:
+            with self._world.elsewhere.lock:
+                return objects.answer(identity, request, asked, environ, moto)
+
+        return self._guarded(f"s3:{asked.operation}", asked.params(), act)
 
     def _other(
         self, identity: Identity, request: Request, environ: dict[str, Any], action: str, request_id: str
@@ -271,7 +287,7 @@ def _refuse_browsers(request: Request) -> None:
 
 
 def _action_elsewhere(request: Request) -> str:
-    """The action of a request for another service; empty for S3, where method and path say it."""
+    """The action of a request for another service than EC2 and S3."""
     target = request.headers.get("x-amz-target", "")
     if target:
         return target.rpartition(".")[2]

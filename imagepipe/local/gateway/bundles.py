@@ -1,41 +1,35 @@
 """Instance-store images: registered from a manifest in S3, and at each launch made a disk again from its parts.
 
 The cloud has an EC2 key of its own: bundles for it are made with its certificate, `ec2-cert.pem` in the store's state.
-What is not held against EC2 here: the ACL of the objects (moto keeps no `aws-exec-read`), and who signed the manifest.
+As EC2 does, it reads what the objects' ACL lets it read. Who signed the manifest is not looked at.
 """
 
 from __future__ import annotations
 
-import datetime
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from moto.utilities.utils import get_partition
 
-from imagepipe.bundle.certificates import load_private_key
+from imagepipe.bundle.certificates import load_private_key, make_pair
 from imagepipe.bundle.manifest import Manifest, find_secret, read_manifest
 from imagepipe.bundle.unpack import unpack
 from imagepipe.errors import BundleError
+from imagepipe.local.gateway import objects
 from imagepipe.local.gateway.elsewhere import Elsewhere
 from imagepipe.local.gateway.refusal import Refused, invalid
 
 KEY, CERTIFICATE = "ec2-key.pem", "ec2-cert.pem"
 LARGEST_MANIFEST = 4 << 20
-YEARS = 100  # nobody checks EC2's dates, whose own have long passed
 
 
 def certificate_of(folder: Path) -> Path:
     """What a bundle for the cloud of this state is encrypted for; made at the first call, with its key."""
     path = folder / CERTIFICATE
     if not path.exists():
-        _make_pair(folder)
+        make_pair(path, folder / KEY, name="EC2 of imagepipe's local cloud")
     return path
 
 
@@ -81,7 +75,8 @@ class Bundles:
         return read_manifest(document)
 
     def _object(self, bucket: str, key: str, *, account: str, region: str) -> bytes:
-        """Its bytes. Raises BundleError where it is not there, or in another region than the registration's."""
+        """Its bytes. Raises BundleError where it is not there, in another region than the registration's, or not for
+        EC2 to read."""
         with self._elsewhere.lock:
             buckets: Any = self._elsewhere.backend("s3", account, get_partition(region)).buckets
             found = buckets.get(bucket)
@@ -95,31 +90,13 @@ class Bundles:
             kept = found.keys.get(key)
             if kept is None:
                 raise BundleError(f"{key.rpartition('/')[2]} is missing: there is no {key} in bucket {bucket}")
+            if not objects.is_readable_by_ec2(kept):
+                raise BundleError(
+                    f"HTTP 403 (Access Denied) for {bucket}/{key}: EC2 reads objects with the ACL aws-exec-read"
+                )
+            if str(kept.encryption).startswith("aws:kms"):
+                raise BundleError(f"HTTP 403 (Access Denied) for {bucket}/{key}: EC2 has no use of its KMS key")
             return bytes(kept.value)
 
     def _key(self) -> RSAPrivateKey:
         return load_private_key(self.certificate.with_name(KEY))
-
-
-def _make_pair(folder: Path) -> None:
-    """The certificate last: where it is, its key is too."""
-    key = generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "EC2 of imagepipe's local cloud")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=365 * YEARS))
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    for file, content in ((KEY, private), (CERTIFICATE, made.public_bytes(Encoding.PEM))):
-        half = folder / f".{file}.{os.getpid()}"
-        fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(fd, "wb") as out:
-            out.write(content)
-        half.rename(folder / file)

@@ -15,7 +15,7 @@ class Calls:
         self._counts: Counter[str] = Counter()
 
     def add(self, service: str, action: str) -> None:
-        """One more; S3 names no action."""
+        """One more."""
         with self._lock:
             self._counts[f"{service}:{action}" if action else service] += 1
 

@@ -21,9 +21,10 @@ class Fault:
     """`cut-*` closes the connection before or after the action's effect, `delay-after` holds back the answer; `fail`
     makes an image go to failed, `impair` an instance fail its status checks."""
     action: str = "*"
-    """The action, as EC2 names it; a shell pattern."""
+    """The action, as EC2 names it, or `s3:PutObject` for S3's; a shell pattern."""
     where: Mapping[str, str] = field(default_factory=dict)
-    """Parameters that must have these values, such as {"InstanceType": "t3.small"}; shell patterns.
+    """Parameters that must have these values, such as {"InstanceType": "t3.small"}; shell patterns. S3's actions have
+    Bucket and Key.
 
     A name with dots goes down: {"InstanceMarketOptions.MarketType": "spot"}.
     """
@@ -73,6 +74,18 @@ def throttled(action: str = "*", *, times: int) -> Fault:
     """So many calls are refused for being too many."""
     return Fault(
         effect="refuse", action=action, code="RequestLimitExceeded", message="Request limit exceeded.", times=times
+    )
+
+
+def slow_down(operation: str = "*", *, times: int, key: str = "*") -> Fault:
+    """So many of S3's calls, for these keys, are refused for being too many."""
+    return Fault(
+        effect="refuse",
+        action=f"s3:{operation}",
+        where={"Key": key},
+        code="SlowDown",
+        message="Please reduce your request rate.",
+        times=times,
     )
 
 

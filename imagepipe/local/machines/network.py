@@ -24,6 +24,8 @@ from imagepipe.local.machines.relay import is_taken
 from imagepipe.local.process import kill_group, start_time
 
 GUEST = "10.0.2.100"
+HOST = "10.0.2.2"
+"""This computer's loopback, as its machines reach it."""
 CALLER = ipaddress.ip_address("127.0.0.1")
 SOCKET = "slirp.sock"
 NARROW = 16  # ports; a wider rule forwards only those on which the machine listens

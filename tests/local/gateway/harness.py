@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 import urllib.request
@@ -215,8 +216,8 @@ def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
 
 
 @contextmanager
-def refused(code: str) -> Iterator[None]:
-    """What is inside is refused with this code."""
+def refused(code: str, *, match: str = "") -> Iterator[None]:
+    """What is inside is refused with this code, in words that the pattern finds."""
     caught: ClientError | None = None
     try:
         yield
@@ -224,6 +225,7 @@ def refused(code: str) -> Iterator[None]:
         caught = error
     assert caught is not None, f"was not refused; {code} was expected"
     assert caught.response["Error"]["Code"] == code, caught
+    assert re.search(match, caught.response["Error"]["Message"]), caught
 
 
 def base_image(ec2: Any) -> str:

@@ -13,7 +13,7 @@ from imagepipe.bundle.pack import pack
 from tests.bundle.samples import Memory, image_of, recipients
 from tests.local.gateway.harness import ACCOUNT, Cloud, available, image, instance, launch, refused, state, until
 
-BUCKET, PREFIX = "bundles", "web/7"
+BUCKET, PREFIX, ACL = "bundles", "web/7", "aws-exec-read"
 MANIFEST = f"{BUCKET}/{PREFIX}/image.manifest.xml"
 BYTES = b"a root".ljust(4096, b"\0") + bytes(1 << 20) + b"its end".ljust(4096, b"\0")
 
@@ -25,12 +25,12 @@ class Bundled:
     cloud: Cloud
     files: dict[str, bytes]
 
-    def put(self, *, region: str = "us-east-1", bucket: str = BUCKET) -> None:
+    def put(self, *, region: str = "us-east-1", bucket: str = BUCKET, acl: str = ACL) -> None:
         s3 = self.cloud.client("s3", region=region)
         where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
         s3.create_bucket(Bucket=bucket, **where)
         for name, content in self.files.items():
-            s3.put_object(Bucket=bucket, Key=f"{PREFIX}/{name}", Body=content)
+            s3.put_object(Bucket=bucket, Key=f"{PREFIX}/{name}", Body=content, ACL=acl)
 
     def register(self, location: str = MANIFEST, **params: Any) -> str:
         wanted = {"Name": "web", "ImageLocation": location, "VirtualizationType": "hvm", "EnaSupport": False, **params}
@@ -98,13 +98,20 @@ def test_deregistering_leaves_the_objects_which_cost_until_they_are_deleted(bund
     ("harm", "said"),
     [
         (lambda s3: s3.delete_object(Bucket=BUCKET, Key=f"{PREFIX}/image.part.00"), "image.part.00 is missing"),
-        (lambda s3: s3.put_object(Bucket=BUCKET, Key=f"{PREFIX}/image.part.00", Body=b"other"), "image.part.00"),
+        (
+            lambda s3: s3.put_object(Bucket=BUCKET, Key=f"{PREFIX}/image.part.00", Body=b"other", ACL=ACL),
+            "image.part.00",
+        ),
         (
             lambda s3: s3.delete_object(Bucket=BUCKET, Key=f"{PREFIX}/image.manifest.xml"),
             "image.manifest.xml is missing",
         ),
+        (
+            lambda s3: s3.put_object_acl(Bucket=BUCKET, Key=f"{PREFIX}/image.part.00", ACL="private"),
+            f"HTTP 403 (Access Denied) for {BUCKET}/{PREFIX}/image.part.00",
+        ),
     ],
-    ids=["a part is gone", "a part is another's", "the manifest is gone"],
+    ids=["a part is gone", "a part is another's", "the manifest is gone", "a part is private"],
 )
 def test_a_bundle_that_was_harmed_ends_the_launch_with_the_reason(bundled: Bundled, harm: Any, said: str) -> None:
     bundled.put()
@@ -139,6 +146,30 @@ def test_a_location_that_holds_no_manifest_is_refused(bundled: Bundled, location
 def test_a_bucket_of_another_region_is_refused(bundled: Bundled) -> None:
     bundled.put(region="us-west-2")
     with refused("InvalidManifest"):
+        bundled.register()
+
+
+@pytest.mark.parametrize("acl", ["private", "authenticated-read"])
+def test_a_manifest_that_ec2_may_not_read_is_refused(bundled: Bundled, acl: str) -> None:
+    bundled.put(acl=acl)
+    with refused("InvalidManifest", match=r"HTTP 403 \(Access Denied\)"):
+        bundled.register()
+
+
+@pytest.mark.parametrize("acl", ["aws-exec-read", "public-read"])
+def test_what_an_object_lets_ec2_read_outlives_a_restart(bundled: Bundled, acl: str) -> None:
+    bundled.put(acl=acl)
+    bundled.cloud.restart()
+    assert bundled.register()
+
+
+def test_a_bundle_under_a_kms_key_is_refused(bundled: Bundled) -> None:
+    bundled.put()
+    key = f"{PREFIX}/image.manifest.xml"
+    bundled.cloud.client("s3").put_object(
+        Bucket=BUCKET, Key=key, Body=bundled.files["image.manifest.xml"], ACL=ACL, ServerSideEncryption="aws:kms"
+    )
+    with refused("InvalidManifest", match="KMS"):
         bundled.register()
 
 

@@ -1,0 +1,51 @@
+"""AES-128-CBC by the libcrypto that Python's own ssl module is linked to; no key in any command's arguments."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+from collections.abc import Iterable, Iterator
+
+from imagepipe.capture.agent.trouble import Trouble
+
+BLOCK = 16
+NAMES = ("libcrypto.so.3", "libcrypto.so.1.1", "libcrypto.so.10", "libcrypto.so.1.0.0")
+
+
+def encrypted(blocks: Iterable[bytes], key: bytes, iv: bytes) -> Iterator[bytes]:
+    """The blocks, encrypted, with PKCS#7 padding at the end. Raises Trouble where there is no libcrypto."""
+    crypto = _library()
+    context = ctypes.c_void_p(crypto.EVP_CIPHER_CTX_new())
+    try:
+        _checked(crypto.EVP_EncryptInit_ex(context, ctypes.c_void_p(crypto.EVP_aes_128_cbc()), None, key, iv))
+        for block in blocks:
+            room = ctypes.create_string_buffer(len(block) + BLOCK)
+            made = ctypes.c_int()
+            _checked(crypto.EVP_EncryptUpdate(context, room, ctypes.byref(made), block, len(block)))
+            yield room.raw[: made.value]
+        last = ctypes.create_string_buffer(2 * BLOCK)
+        made = ctypes.c_int()
+        _checked(crypto.EVP_EncryptFinal_ex(context, last, ctypes.byref(made)))
+        yield last.raw[: made.value]
+    finally:
+        crypto.EVP_CIPHER_CTX_free(context)
+
+
+def _library() -> ctypes.CDLL:
+    for name in (*NAMES, ctypes.util.find_library("crypto")):
+        try:
+            found = ctypes.CDLL(name) if name else None
+        except OSError:
+            continue
+        if found is not None:
+            found.EVP_CIPHER_CTX_new.restype = found.EVP_aes_128_cbc.restype = ctypes.c_void_p
+            return found
+    raise Trouble(
+        "encrypting: the machine has no libcrypto ({})".format(", ".join(NAMES)),
+        "a provisioning step can install OpenSSL's library; or use bundle_on: controller",
+    )
+
+
+def _checked(result: int) -> None:
+    if result != 1:
+        raise Trouble("encrypting: libcrypto refused")

@@ -1,0 +1,223 @@
+"""The image, fixed: what will be read, and where it has data. Kept in memory, so that a second agent finds it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imagepipe.bundle.extents import Extent
+from imagepipe.bundle.flow import BLOCK_BYTES
+from imagepipe.capture.agent import disk, mounts, stillness, tree
+from imagepipe.capture.agent.trouble import Trouble
+
+MEMORY = "/run"
+FOLDER = "imagepipe-bundle"
+FILE = "fixed.json"
+TRIES = 3
+FULL = 0.995
+
+
+class Wanted(NamedTuple):
+    """What the controller asks for."""
+
+    method: str
+    """block, tree, or auto."""
+    user: str
+    """Who logs in."""
+    scrub: str
+    key: str
+    """Of the build, to be taken out of authorized_keys; base64, a public key."""
+    exclude: tuple[str, ...]
+    size: int | None
+    """Bytes of the image; None: as the source."""
+    may_be_bare: bool
+    """An image without partition table and boot loader is of use."""
+    limit: int
+
+
+class Fixed(NamedTuple):
+    """What is read, and where it has data."""
+
+    method: str
+    path: str
+    size: int
+    extents: list[Extent]
+    modified: int
+    scratch: str
+    """A folder on a disk that goes when all is done; empty: none."""
+
+    @property
+    def data_bytes(self) -> int:
+        return sum(extent.length for extent in self.extents)
+
+    def blocks(self) -> Iterator[bytes]:
+        """The data, in order, in blocks. Raises Trouble where the disk cannot be read."""
+        fd = os.open(self.path, os.O_RDONLY)
+        try:
+            for extent in self.extents:
+                at = extent.offset
+                while at < extent.end:
+                    block = os.pread(fd, min(BLOCK_BYTES, extent.end - at), at)
+                    if not block:
+                        raise Trouble(f"reading {self.path}: it ended at {at} of {self.size} bytes")
+                    yield block
+                    at += len(block)
+        except OSError as error:
+            raise Trouble(f"reading {self.path}: {error.strerror}") from error
+        finally:
+            os.close(fd)
+
+    def discard(self) -> None:
+        """Take away what it took of a disk."""
+        if self.scratch:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def memory_folder() -> Path:
+    """Ours in memory, made if need be: what is here is in no image."""
+    kinds = {each.point: each.kind for each in mounts.mounted()}
+    place = MEMORY if kinds.get(MEMORY) == "tmpfs" else "/dev/shm"  # noqa: S108 - root's own folder in it, by mkdir
+    folder = Path(place) / FOLDER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid() or not stat.S_ISDIR(folder.lstat().st_mode):
+        raise Trouble(f"keeping notes in {folder}: it is somebody else's")
+    return folder
+
+
+def known(folder: Path) -> Fixed | None:
+    """What an agent before this one fixed."""
+    with suppress(OSError, ValueError, KeyError):
+        found = json.loads((folder / FILE).read_text())
+        extents = [Extent(*each) for each in found.pop("extents")]
+        return Fixed(extents=extents, **found)
+    return None
+
+
+def fix(wanted: Wanted, folder: Path, say: Callable[[str], None]) -> Fixed:
+    """Make the machine stand still, scrub it, and say where the image's data is. Raises Trouble."""
+    method = _method(wanted)
+    root = _root_view(folder)
+    stillness.keep_way_in(wanted.user, folder)
+    stillness.end_writers(root, say)
+    source = disk.disk_of_root() if method == "block" else None
+    points = disk.points_on(source) if source else ["/"]
+    script = folder / "scrub.sh"
+    script.write_text(wanted.scrub)
+    stillness.scrub(script, wanted.key, root, [point for point in points if point != "/"])
+    made = _block(source, points, wanted, say) if source is not None else _tree(root, wanted, say)
+    _keep(made, folder)
+    return made
+
+
+def _method(wanted: Wanted) -> str:
+    contained = stillness.is_container()
+    if wanted.method == "block" and contained:
+        raise Trouble(
+            "reading the root's disk: the machine is a container, and has none of its own", "use method: tree, or auto"
+        )
+    if wanted.method != "auto":
+        return wanted.method
+    return "tree" if contained or wanted.exclude or wanted.size else "block"
+
+
+def _root_view(folder: Path) -> Path:
+    """The root's file system as it is on the disk, without what is mounted in it."""
+    view = folder / "root"
+    view.mkdir(exist_ok=True)
+    if not os.path.ismount(str(view)):
+        mounts.bind("/", str(view))
+    return view
+
+
+def _block(source: disk.Disk, points: list[str], wanted: Wanted, say: Callable[[str], None]) -> Fixed:
+    if source.size > wanted.limit:
+        raise Trouble(
+            f"reading {source.device}: it has {source.size / (1 << 30):.1f} GiB, and EC2 takes {wanted.limit >> 30}",
+            "launch with a smaller root volume, or use method: tree with size_gib",
+        )
+    if not source.has_table and not wanted.may_be_bare:
+        raise Trouble(
+            f"reading {source.device}: it has no partition table, so no boot loader that an HVM instance could start"
+        )
+    stillness.end_writers(Path("/"), say)
+    stillness.make_read_only(points, say)
+    say(f"{source.device} of {source.size >> 20} MiB is read as it is; no room on a disk is needed")
+    return Fixed("block", source.device, source.size, disk.data_extents(source), int(time.time()), "")
+
+
+def _tree(root: Path, wanted: Wanted, say: Callable[[str], None]) -> Fixed:
+    source, why_none = None, ""
+    try:
+        source = disk.disk_of_root()
+    except Trouble as trouble:
+        why_none = str(trouble)
+    has_table = source is not None and source.has_table
+    if not has_table and not wanted.may_be_bare:
+        why = why_none or f"the source disk {source.device if source else ''} has none"
+        raise Trouble(
+            f"taking over partition table and boot loader: {why}",
+            "an HVM instance needs them: launch from an image that has them",
+        )
+    if not has_table:
+        say("the image is a bare file system, without boot loader: the local cloud boots it, EC2 boots it as PV alone")
+    look = tree.look_of(source.root.device if source else None, root)
+    scratch = root / tree.STAGED
+    staged = tree.stage(root, scratch, wanted.exclude)
+    size = wanted.size or (source.size if source else _size_of(root))
+    if size > wanted.limit:
+        raise Trouble(f"making an image of {size / (1 << 30):.1f} GiB: EC2 takes {wanted.limit >> 30}")
+    place = tree.place_for(tree.needed_bytes(staged), root, say)
+    folder = scratch if place == root else place / tree.STAGED
+    folder.mkdir(mode=0o700, exist_ok=True)
+    image = folder / "image"
+    try:
+        for _ in range(TRIES):
+            _fill(staged, image, look, source if has_table else None, size)
+            files = tree.changed(staged)
+            if not files:
+                break
+            say("written to meanwhile, so once more: {}".format(", ".join(files[:5])))
+            image.unlink()
+            staged = tree.stage(root, scratch, wanted.exclude)
+            folder.mkdir(mode=0o700, exist_ok=True)
+        else:
+            raise Trouble(
+                "copying the root: {} changes all the time".format(", ".join(files[:5])), "stop what writes in a step"
+            )
+        shutil.rmtree(str(staged.folder if folder == scratch else scratch), ignore_errors=True)
+        return Fixed("tree", str(image), size, tree.file_extents(image), int(time.time()), str(folder))
+    except BaseException:
+        shutil.rmtree(str(scratch), ignore_errors=True)
+        shutil.rmtree(str(folder), ignore_errors=True)
+        raise
+
+
+def _fill(staged: tree.Staged, image: Path, look: tree.Look, source: disk.Disk | None, size: int) -> None:
+    fd = os.open(str(image), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    os.ftruncate(fd, size)
+    os.close(fd)
+    if source is None:
+        tree.fill(staged, image, look, offset=0, size=size)
+        return
+    room = tree.lay_out_disk(source, image, size)
+    tree.fill(staged, image, look, offset=room.offset, size=room.size)
+
+
+def _size_of(root: Path) -> int:
+    """Of a file system whose device cannot be seen: what it has, with what it takes for itself."""
+    stats = os.statvfs(str(root))
+    return -(-int(stats.f_blocks * stats.f_frsize / FULL * 1.03) // (1 << 20)) << 20
+
+
+def _keep(made: Fixed, folder: Path) -> None:
+    record: dict[str, Any] = dict(made._asdict())
+    half = folder / (FILE + ".new")
+    half.write_text(json.dumps(record))
+    half.rename(folder / FILE)

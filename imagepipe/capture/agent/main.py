@@ -1,0 +1,196 @@
+"""The agent's talk with the controller: it fixes the image, says what it is, and then bundles it or streams it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from imagepipe.bundle.flow import BLOCK_BYTES, ahead
+from imagepipe.capture.agent.aes import encrypted
+from imagepipe.capture.agent.fixed import Fixed, Wanted, fix, known, memory_folder
+from imagepipe.capture.agent.send import Answers, Part, Sender
+from imagepipe.capture.agent.squeeze import gzipped
+from imagepipe.capture.agent.trouble import Trouble
+from imagepipe.capture.agent.wire import Broken, Wire
+
+PROGRESS_SECONDS = 1.0
+GONE = 3
+"""Exit code when the controller is gone: what is fixed stays so, for the next agent."""
+
+
+def main() -> int:
+    """Talk over standard input and output until all is done."""
+    out = os.dup(1)
+    os.dup2(2, 1)  # whatever prints must not get between the frames
+    wire = Wire(lambda count: os.read(0, count), lambda block: _write_all(out, block))
+    try:
+        _run(wire)
+    except Trouble as trouble:
+        wire.tell(error=str(trouble), hint=trouble.hint)
+        return 1
+    except (Broken, BrokenPipeError):
+        return GONE
+    except Exception as error:  # noqa: BLE001 - the controller is told whatever it is, and the user sees no traceback
+        wire.tell(error=f"the agent on the machine failed: {type(error).__name__}: {error}", hint="")
+        return 1
+    return 0
+
+
+def _run(wire: Wire) -> None:
+    order = _message(wire)
+    folder = memory_folder()
+    _end_agent_before(folder)
+
+    def say(text: str) -> None:
+        wire.tell(say=text)
+
+    fixed = known(folder)
+    if fixed is None:
+        order["exclude"] = tuple(order["exclude"])
+        fixed = fix(Wanted(**order), folder, say)
+    wire.tell(method=fixed.method, size=fixed.size, modified=fixed.modified, extents=fixed.extents)
+    order = _message(wire)
+    if order["do"] == "stream":
+        stream(wire, fixed)
+    else:
+        bundle(wire, fixed, order)
+    fixed.discard()
+    wire.tell(ended=True)
+
+
+def stream(wire: Wire, fixed: Fixed) -> None:
+    """Give the controller the image's data, and wait until it has all. Raises Trouble, Broken."""
+    for block in ahead(fixed.blocks(), depth=4):
+        wire.give(block)
+    if _message(wire).get("do") != "end":
+        raise Broken("the controller did not say that it has all")
+
+
+def bundle(wire: Wire, fixed: Fixed, order: dict[str, Any]) -> None:
+    """Bundle the image and send its parts; return when the controller has sealed them. Raises Trouble.
+
+    Head and tail of the tar come from the controller, and are no secret; key and IV are.
+    """
+    answers = Answers()
+    ended = threading.Event()
+    threading.Thread(target=_listen, args=(wire, answers, ended), daemon=True).start()
+    sender = Sender(wire, answers)
+    digest = hashlib.sha1()  # noqa: S324 - the format's
+    meter = _Meter(wire, fixed.data_bytes)
+
+    def tar() -> Iterator[bytes]:
+        for block in _even(chain([base64.b64decode(order["head"])], fixed.blocks(), [bytes(order["tail"])])):
+            digest.update(block)
+            meter.count(len(block))
+            yield block
+
+    secret = bytes.fromhex(order["key"]), bytes.fromhex(order["iv"])
+    for part in _cut(encrypted(gzipped(ahead(tar(), depth=4)), *secret), order["part_bytes"]):
+        sender.put(part)
+    sender.finish()
+    wire.tell(sha1=digest.hexdigest())
+    ended.wait()
+
+
+def _listen(wire: Wire, answers: Answers, ended: threading.Event) -> None:
+    """Hand answers to who waits for them. A controller that is gone ends this process at once."""
+    with suppress(Broken, OSError):
+        while True:
+            message = wire.hear()
+            if not isinstance(message, dict):
+                break
+            if message.get("do") == "end":
+                ended.set()
+                return
+            answers.put(message["part"], message)
+    os._exit(GONE)
+
+
+def _even(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in blocks of one size: what is deflated must not depend on how the disk was read."""
+    rest = b""
+    for piece in pieces:
+        rest = rest + piece if rest else piece
+        while len(rest) >= BLOCK_BYTES:
+            yield rest[:BLOCK_BYTES]
+            rest = rest[BLOCK_BYTES:]
+    if rest:
+        yield rest
+
+
+def _cut(blocks: Iterable[bytes], part_bytes: int) -> Iterator[Part]:
+    index = have = 0
+    pieces: list[bytes] = []
+    for block in blocks:
+        rest = block
+        while have + len(rest) > part_bytes:
+            pieces.append(rest[: part_bytes - have])
+            rest = rest[part_bytes - have :]
+            yield _part(index, b"".join(pieces))
+            index, have, pieces = index + 1, 0, []
+        pieces.append(rest)
+        have += len(rest)
+    if have:
+        yield _part(index, b"".join(pieces))
+
+
+def _part(index: int, content: bytes) -> Part:
+    return Part(index, content, hashlib.sha1(content).hexdigest(), hashlib.md5(content).hexdigest())  # noqa: S324
+
+
+class _Meter:
+    """Tells now and then how much of the data has been read."""
+
+    def __init__(self, wire: Wire, total: int) -> None:
+        self._wire = wire
+        self._total = total
+        self._done = 0
+        self._told = time.monotonic()
+
+    def count(self, size: int) -> None:
+        self._done += size
+        now = time.monotonic()
+        if now - self._told > PROGRESS_SECONDS:
+            self._told = now
+            self._wire.tell(done=min(self._done, self._total), of=self._total)
+
+
+def _message(wire: Wire) -> dict[str, Any]:
+    message = wire.hear()
+    if not isinstance(message, dict):
+        raise Broken("the controller is gone")
+    return message
+
+
+def _end_agent_before(folder: Path) -> None:
+    """Of a connection that broke: it may not have noticed yet."""
+    file = folder / "agent"
+    with suppress(OSError, ValueError):
+        pid, started = file.read_text().split()
+        if _started(int(pid)) == started:
+            os.kill(int(pid), signal.SIGKILL)
+    file.write_text(f"{os.getpid()} {_started(os.getpid())}")
+
+
+def _started(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+
+
+def _write_all(fd: int, block: bytes) -> None:
+    view = memoryview(block)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

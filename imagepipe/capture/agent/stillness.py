@@ -1,0 +1,206 @@
+"""The machine made to stand still: nobody writes to its root any more, and the way in is kept, in memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from imagepipe.capture.agent import mounts
+from imagepipe.capture.agent.trouble import PATHS, Trouble, output_of
+
+KEPT_UNITS = ("ssh", "systemd-logind", "dbus", "systemd-networkd", "networking", "NetworkManager", "ifup@", "dhc",
+              "systemd-udevd", "systemd-resolved", "user@", "user-runtime-dir")  # fmt: skip
+"""Units without which nobody could come back; of these a process that writes is killed, the unit is not stopped."""
+ROUNDS = 5
+PAUSE_SECONDS = 0.3
+READ_ONLY_SECONDS = 20
+
+
+class Writer(NamedTuple):
+    """A process that keeps the root from being read-only."""
+
+    pid: int
+    name: str
+    unit: str
+    """Of systemd; empty where it is none's."""
+
+
+def is_container() -> bool:
+    """Whether the kernel is not the machine's own: what acts on all of it would act on its host."""
+    if Path("/run/systemd/container").exists():
+        return True
+    with suppress(OSError):
+        return b"container=" in Path("/proc/1/environ").read_bytes()
+    return False
+
+
+def keep_way_in(user: str, folder: Path) -> None:
+    """Show copies in memory of what an SSH login needs, over what is on the disk, which may then be scrubbed."""
+    places = ["/etc/ssh", "/etc/sudoers.d"]
+    with suppress(KeyError):
+        places.append(os.path.join(pwd.getpwnam(user).pw_dir, ".ssh"))  # noqa: PTH118 - the machine's own word
+    for number, place in enumerate(places):
+        if not Path(place).is_dir() or os.path.ismount(place):
+            continue
+        copy = folder / (f"way-in-{number}")
+        output_of(["cp", "-a", place, str(copy)], doing="keeping the way in")
+        mounts.bind(str(copy), place)
+
+
+def end_writers(root: Path, say: Callable[[str], None]) -> list[Writer]:
+    """Stop who writes to the file system of this folder; those that are left.
+
+    Services are stopped in order; what belongs to none gets SIGTERM, then SIGKILL.
+    """
+    device = root.stat().st_dev
+    if _has_systemd():
+        # Nothing new begins: what timers and paths would start is not wanted here any more.
+        _quietly(["systemctl", "stop", "*.timer", "*.path", "cron.service", "crond.service", "atd.service"])
+    for attempt in range(ROUNDS):
+        left = list(writers(device))
+        if not left:
+            break
+        units = sorted({each.unit for each in left if each.unit and not each.unit.startswith(KEPT_UNITS)})
+        if units and attempt < ROUNDS - 1:
+            say("stopping {}".format(", ".join(units)))
+            _stop(units)
+        for each in left:
+            if each.unit not in units:
+                with suppress(ProcessLookupError):
+                    os.kill(each.pid, signal.SIGTERM if attempt == 0 and not each.unit else signal.SIGKILL)
+        time.sleep(PAUSE_SECONDS)
+    return list(writers(device))
+
+
+def make_read_only(points: list[str], say: Callable[[str], None]) -> None:
+    """Make these file systems read-only, the root among them. Raises Trouble, naming who still writes."""
+    os.sync()
+    for point in sorted(points, key=len, reverse=True):
+        try:
+            mounts.remount_read_only(point)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise Trouble(f"making {point} read-only: {error.strerror}") from error
+    if _are_read_only(points):
+        return
+    if is_container() or not Path("/proc/sysrq-trigger").exists():
+        raise Trouble(
+            f"making the root read-only: {_busy('/') or 'it is in use'}",
+            "stop what writes in a provisioning step, or use method: tree",
+        )
+    # Deleted libraries that our own connection runs on are enough to make it busy; the kernel can be told all the same.
+    say("the root is in use: asking the kernel to make all file systems read-only")
+    Path("/proc/sysrq-trigger").write_text("u")
+    until = time.monotonic() + READ_ONLY_SECONDS
+    while not _are_read_only(points):
+        if time.monotonic() > until:
+            raise Trouble(f"making the root read-only: it is not after {READ_ONLY_SECONDS} s")
+        time.sleep(0.1)
+
+
+def scrub(script: Path, key: str, root: Path, others: list[str]) -> None:
+    """Take the build's traces off the disk, seen at `root`, with the live way in left alone. Raises Trouble.
+
+    In a mount namespace of its own: what the script needs of /dev and /proc is shown there and nowhere else.
+    """
+    setup = [
+        "set -e",
+        f"for folder in dev proc sys run; do mount --rbind /$folder {root}/$folder; done",
+        *(f"mount --bind {_quoted(point)} {root}{_quoted(point)}" for point in others),
+        f'exec chroot {root} sh {script} "$1"',
+    ]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", "\n".join(setup), "imagepipe-scrub", key],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PATH": PATHS},
+        check=False,
+    )
+    if done.returncode != 0:
+        said = "; ".join(done.stdout.decode(errors="replace").strip().splitlines()[-5:])
+        raise Trouble(f"scrubbing the root: {said or 'no reason given'} (exit {done.returncode})")
+
+
+def writers(device: int) -> Iterator[Writer]:
+    """Processes that have a file of this device open to write, or one that is deleted; but for our own ancestors."""
+    spared = set(_ancestors())
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) in spared:
+            continue
+        with suppress(OSError):
+            if _writes(entry, device):
+                yield Writer(int(entry.name), (entry / "comm").read_text().strip(), _unit(entry))
+
+
+def _writes(process: Path, device: int) -> bool:
+    for fd in (process / "fd").iterdir():
+        with suppress(OSError):
+            seen = fd.stat()
+            if seen.st_dev != device or not stat.S_ISREG(seen.st_mode):
+                continue
+            flags = (process / "fdinfo" / fd.name).read_text().split("flags:", 1)[1].split()[0]
+            if int(flags, 8) & os.O_ACCMODE or seen.st_nlink == 0:
+                return True
+    wanted = f"{os.major(device):02x}:{os.minor(device):02x}"
+    for line in (process / "maps").read_text(errors="replace").splitlines():
+        fields = line.split(None, 5)
+        if fields[3] == wanted and ("ws" in (fields[1][1] + fields[1][3]) or line.endswith("(deleted)")):
+            return True
+    return False
+
+
+def _unit(process: Path) -> str:
+    for line in (process / "cgroup").read_text().splitlines():
+        for part in reversed(line.split("/")):
+            if part.endswith(".service"):
+                return part
+    return ""
+
+
+def _ancestors() -> Iterator[int]:
+    pid = os.getpid()
+    while pid > 0:
+        yield pid
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        pid = int(fields[1])
+
+
+def _stop(units: list[str]) -> None:
+    """With the sockets that would start them again."""
+    triggers = []
+    with suppress(Trouble):
+        said = output_of(["systemctl", "show", "--property=TriggeredBy", *units], doing="asking for triggers")
+        triggers = [word for line in said.splitlines() for word in line.partition("=")[2].split()]
+    _quietly(["systemctl", "stop", *triggers, *units])
+
+
+def _quietly(command: list[str]) -> None:
+    with suppress(Trouble):  # who still writes is looked at afterwards
+        output_of(command, doing="stopping services", seconds=90)
+
+
+def _has_systemd() -> bool:
+    return Path("/run/systemd/system").is_dir()
+
+
+def _are_read_only(points: list[str]) -> bool:
+    return all(each.is_read_only for each in mounts.mounted() if each.point in points)
+
+
+def _busy(point: str) -> str:
+    left = writers(Path(point).stat().st_dev)
+    return ", ".join(sorted(f"{each.name} ({each.pid})" for each in left)) + " still write"
+
+
+def _quoted(text: str) -> str:
+    return "'{}'".format(text.replace("'", "'\\''"))

@@ -1,0 +1,344 @@
+"""A new file system filled from the root's tree: where there is no device to read, for another size, for exclusions.
+
+The tree is staged first, as hard links beside it: so what is left out costs nothing, and `mke2fs -d` can fill the file
+system without mounting anything.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from imagepipe.bundle.extents import Extent, merged
+from imagepipe.capture.agent.disk import Disk, Partition
+from imagepipe.capture.agent.trouble import PATHS, Trouble, output_of
+
+EMPTIED = ("dev", "proc", "sys", "run", "tmp", "mnt", "media")
+"""Folders of the root whose contents are never in an image (docs/explanation/image-kinds.md)."""
+LEFT_OUT = ("lost+found",)
+"""mke2fs makes its own."""
+STAGED = ".imagepipe-bundle"
+FEATURES = re.compile(r"^Filesystem features: *(.*)$", re.MULTILINE)
+NOT_KEPT = frozenset({"needs_recovery", "orphan_present", "has_snapshot", "shared_blocks", "verity", "casefold"})
+"""States rather than choices, or features that a new file system is not given from outside."""
+OVERHEAD = 1.08
+"""Of the data, for extents, folders and bitmaps; beside inodes and journal, which are reckoned by themselves."""
+JOURNAL_BYTES = 128 << 20
+INODE_BYTES = 256
+
+
+class Look(NamedTuple):
+    """What the new file system takes over from the root's."""
+
+    kind: str
+    features: tuple[str, ...] = ()
+    uuid: str = ""
+    label: str = ""
+    block_bytes: int = 4096
+    inode_bytes: int = INODE_BYTES
+    reserved_percent: float = 5.0
+
+
+class Staged(NamedTuple):
+    """The tree, ready to fill a file system."""
+
+    folder: Path
+    data_bytes: int
+    entries: int
+    seen: dict[str, tuple[int, int, int]]
+    """By path of a file, its inode, size and time of change: the same afterwards, or it was changed meanwhile."""
+
+
+def look_of(device: str | None, root: Path) -> Look:
+    """What the root's file system is, as far as can be seen from in here."""
+    kind = _kind(root)
+    if kind not in ("ext2", "ext3", "ext4"):
+        raise Trouble(
+            f"making a new file system: the root is {kind}, and a tree makes ext2, ext3 or ext4", "use method: block"
+        )
+    if device is not None and os.access(device, os.R_OK):
+        with suppress(Trouble):
+            said = output_of(["dumpe2fs", "-h", device], doing="looking at the root's file system")
+            return _look(kind, said)
+    uuid, label = _of_fstab(root)
+    return Look(kind, uuid=uuid, label=label)
+
+
+def stage(root: Path, folder: Path, exclude: tuple[str, ...]) -> Staged:
+    """The tree as hard links in `folder`, which is on the same file system, seen through the same mount."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    left_out = {*(path.strip("/") for path in exclude), *LEFT_OUT, folder.relative_to(root).parts[0]}
+    target = folder / "tree"
+    seen: dict[str, tuple[int, int, int]] = {}
+    bytes_of: dict[int, int] = {}
+    entries = 0
+    for path, is_folder in _walk(str(root), left_out):
+        entries += 1
+        source, made = os.path.join(str(root), path), os.path.join(str(target), path)  # noqa: PTH118 - by the ten thousand
+        if is_folder:
+            os.mkdir(made)  # noqa: PTH102
+        else:
+            _link(source, made)
+            found = os.lstat(made)
+            seen[made] = (found.st_ino, found.st_size, found.st_mtime_ns)
+            bytes_of[found.st_ino] = found.st_blocks * 512
+    for path, is_folder in _walk(str(root), left_out):
+        if is_folder:  # last: making what is in it changed its time
+            _dress(os.path.join(str(root), path), os.path.join(str(target), path))  # noqa: PTH118
+    return Staged(target, sum(bytes_of.values()), entries, seen)
+
+
+def needed_bytes(staged: Staged) -> int:
+    """What a file system for the tree takes at least."""
+    return int(staged.data_bytes * OVERHEAD) + staged.entries * (INODE_BYTES + 64) + (8 << 20)
+
+
+def place_for(size: int, root: Path, say: Callable[[str], None]) -> Path:
+    """A folder with room for an image that takes so many bytes: of the root, of another disk, or of memory."""
+    found = [(root, "the root"), *((Path(point), point) for point in _other_disks()), (Path("/dev/shm"), "memory")]  # noqa: S108
+    rooms: list[str] = []
+    for place, name in found:
+        with suppress(OSError):
+            stats = os.statvfs(str(place))
+            free = stats.f_bavail * stats.f_frsize
+            if name == "memory":
+                free = min(free, _spare_memory())
+            if free > size + (64 << 20):
+                say(f"the image needs {_mib(size)} of room for a while: in {name}, which has {_mib(free)}")
+                return place
+            rooms.append(f"{name} has {_mib(free)}")
+    raise Trouble(
+        "making room for the image: it needs {} for a while, and {}".format(_mib(size), ", ".join(rooms)),
+        "give the root a larger volume (launch.volumes), attach one, exclude what is not needed, or use method: block",
+    )
+
+
+def fill(staged: Staged, image: Path, look: Look, *, offset: int, size: int) -> None:
+    """Make the file system in the image file, at this offset, and fill it. Raises Trouble."""
+    if needed_bytes(staged) > size:
+        raise Trouble(
+            f"filling the file system: the root needs {_mib(needed_bytes(staged))}, and size_gib leaves {_mib(size)}",
+            "raise output.size_gib, or exclude what is not needed",
+        )
+    command = ["mke2fs", "-q", "-F", "-t", look.kind, "-b", str(look.block_bytes), "-I", str(look.inode_bytes)]
+    command += ["-m", f"{look.reserved_percent:g}"]
+    if look.features:
+        command += ["-O", ",".join(("none", *(each for each in look.features if each not in NOT_KEPT)))]
+    if look.uuid:
+        command += ["-U", look.uuid]
+    if look.label:
+        command += ["-L", look.label]
+    inodes = max(size // 16384, staged.entries + staged.entries // 4)
+    command += ["-N", str(inodes), "-E", f"offset={offset},lazy_itable_init=1,nodiscard,root_owner=0:0"]
+    command += ["-d", str(staged.folder), str(image), f"{size // 1024}k"]
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "LC_ALL": "C", "PATH": PATHS},
+        check=False,
+    )
+    said = " ".join(done.stdout.decode(errors="replace").split())
+    if done.returncode != 0:
+        raise Trouble(f"filling the file system: {said[-500:]} (exit {done.returncode})", _hint_of(said))
+
+
+def changed(staged: Staged) -> list[str]:
+    """Files that were written to, or replaced, since they were staged."""
+    found = []
+    for path, before in staged.seen.items():
+        now = os.lstat(path)
+        if (now.st_ino, now.st_size, now.st_mtime_ns) != before:
+            found.append("/" + os.path.relpath(path, str(staged.folder)))
+    return found
+
+
+def lay_out_disk(disk: Disk, image: Path, size: int) -> Partition:
+    """Partition table and boot loader of the source disk, in an image of another size; where its root goes.
+
+    All before the root is taken over as it is; the root must be the last, and gets what is left. Raises Trouble.
+    """
+    root = disk.root
+    if any(each.offset > root.offset for each in disk.partitions):
+        raise Trouble(
+            f"taking over the partition table: a partition of {disk.device} is behind the root's", "use method: block"
+        )
+    table = output_of(["sfdisk", "--dump", disk.device], doing="reading the partition table of " + disk.device)
+    end = size - (1 << 20)  # room for the second GPT
+    with image.open("r+b") as target, Path(disk.device).open("rb") as source:
+        target.truncate(size)
+        _copy(source.fileno(), target.fileno(), root.offset)
+        boot_code = os.pread(source.fileno(), 440, 0)
+    script = "\n".join(_resized(line, root, end - root.offset) for line in table.splitlines() if _is_kept(line))
+    done = subprocess.run(
+        ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--wipe=never", str(image)],
+        input=(script + "\n").encode(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "LC_ALL": "C", "PATH": PATHS},
+        check=False,
+    )
+    if done.returncode != 0:
+        raise Trouble("writing the partition table: {}".format(" ".join(done.stdout.decode(errors="replace").split())))
+    with image.open("r+b") as target:
+        target.write(boot_code)
+    return Partition("", root.offset, end - root.offset)
+
+
+def file_extents(image: Path) -> list[Extent]:
+    """Where a sparse file has data."""
+    with image.open("rb") as file:
+        fd, end = file.fileno(), os.fstat(file.fileno()).st_size
+        return list(merged(_data(fd, end)))
+
+
+def _data(fd: int, end: int) -> Iterator[Extent]:
+    at = 0
+    while at < end:
+        try:
+            begin = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        at = min(end, os.lseek(fd, begin, os.SEEK_HOLE))
+        yield Extent(begin, at - begin)
+
+
+def _walk(root: str, left_out: set[str]) -> Iterator[tuple[str, bool]]:
+    """Every path below the root, folders before what is in them; relative, and whether it is a folder."""
+    waiting = [""]
+    while waiting:
+        folder = waiting.pop()
+        yield folder, True
+        if folder in EMPTIED:
+            continue
+        with os.scandir(os.path.join(root, folder)) as entries:  # noqa: PTH118
+            for entry in sorted(entries, key=lambda each: each.name):
+                path = folder + "/" + entry.name if folder else entry.name
+                if path in left_out:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(path)
+                elif not stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
+                    yield path, False
+
+
+def _link(source: str, made: str) -> None:
+    try:
+        os.link(source, made, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EMLINK):  # immutable, or linked too often
+            raise Trouble(f"staging {source}: {error.strerror}") from error
+        output_of(["cp", "-a", "--sparse=always", source, made], doing="staging " + source)
+
+
+def _dress(source: str, made: str) -> None:
+    """A folder's owner, mode, attributes (ACLs among them) and times."""
+    found = os.stat(source)  # noqa: PTH116 - by the thousand
+    os.chown(made, found.st_uid, found.st_gid)
+    os.chmod(made, stat.S_IMODE(found.st_mode))  # noqa: PTH101
+    for name in os.listxattr(source):
+        with suppress(OSError):
+            os.setxattr(made, name, os.getxattr(source, name))
+    os.utime(made, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def _kind(root: Path) -> str:
+    device = root.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
+        before, _, after = line.partition(" - ")
+        if before.split()[2] == wanted:
+            return after.split()[0]
+    return "unknown"
+
+
+def _look(kind: str, said: str) -> Look:
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in said.splitlines())}
+    blocks, reserved = int(fields["Block count"]), int(fields["Reserved block count"])
+    label = fields.get("Filesystem volume name", "")
+    found = FEATURES.search(said)
+    return Look(
+        kind,
+        tuple(found.group(1).split()) if found else (),
+        fields["Filesystem UUID"],
+        "" if label == "<none>" else label,
+        int(fields["Block size"]),
+        int(fields["Inode size"]),
+        round(100.0 * reserved / blocks, 2),
+    )
+
+
+def _of_fstab(root: Path) -> tuple[str, str]:
+    """UUID and label that the machine will look for its root by."""
+    with suppress(OSError):
+        for line in (root / "etc/fstab").read_text(errors="replace").splitlines():
+            fields = line.split()
+            if len(fields) > 1 and fields[1] == "/" and not line.lstrip().startswith("#"):
+                name, _, value = fields[0].partition("=")
+                return (value.lower() if name == "UUID" else "", value if name == "LABEL" else "")
+    return "", ""
+
+
+def _other_disks() -> Iterator[str]:
+    from imagepipe.capture.agent import mounts
+
+    for each in mounts.mounted():
+        is_disk = each.kind in ("ext4", "xfs", "ext3", "btrfs") and each.root == "/" and each.point != "/"
+        if is_disk and not each.is_read_only and not each.point.startswith(("/boot", "/run")):
+            yield each.point
+
+
+def _spare_memory() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024 // 2
+    return 0
+
+
+def _is_kept(line: str) -> bool:
+    """`last-lba` and `sector-size` are of the old size, and of this version of sfdisk."""
+    return not line.startswith(("last-lba:", "sector-size:"))
+
+
+def _resized(line: str, root: Partition, size: int) -> str:
+    """A partition's line with the new size, if it is the root's; without its device's name in any case."""
+    match = re.match(r"^(\S+) : start= *(\d+), size= *(\d+)(.*)$", line)
+    if match is None:
+        return line
+    device, start, old, rest = match.groups()
+    if int(start) * 512 == root.offset:
+        old = str(size // 512)
+    return f"{device} : start={start}, size={old}{rest}"
+
+
+def _copy(source: int, target: int, count: int) -> None:
+    at = 0
+    while at < count:
+        block = os.pread(source, min(1 << 20, count - at), at)
+        if not block:
+            return
+        if block.strip(b"\0"):
+            os.pwrite(target, block, at)
+        at += len(block)
+
+
+def _hint_of(said: str) -> str:
+    if "ould not allocate" in said or "No space" in said:
+        return "raise output.size_gib, or exclude what is not needed"
+    return ""
+
+
+def _mib(size: int) -> str:
+    return f"{-(-size // (1 << 20))} MiB"

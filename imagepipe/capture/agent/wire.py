@@ -1,0 +1,69 @@
+"""Frames over a byte stream: JSON messages, and blocks of data. Both ends of the conversation use it."""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any
+
+HEAD = struct.Struct(">cI")
+"""Kind of the frame, and bytes that follow."""
+MESSAGE, DATA = b"J", b"D"
+LARGEST_FRAME = 64 << 20
+"""80,000 extents are 2 MB of JSON; more is a stream that lost its place."""
+
+
+class Broken(Exception):
+    """The other end is gone, or speaks something else."""
+
+
+class Wire:
+    """One end."""
+
+    def __init__(self, read: Callable[[int], bytes], write: Callable[[bytes], object]) -> None:
+        """`read(n)` gives up to n bytes, none at the end; `write` takes all it is given."""
+        self._read = read
+        self._write = write
+        self._lock = threading.Lock()
+
+    def tell(self, **message: Any) -> None:
+        """Send a message; from any thread."""
+        self._send(MESSAGE, json.dumps(message).encode())
+
+    def give(self, block: bytes) -> None:
+        """Send a block of data; from any thread."""
+        self._send(DATA, block)
+
+    def _send(self, kind: bytes, body: bytes) -> None:
+        with self._lock:
+            self._write(HEAD.pack(kind, len(body)))
+            self._write(body)
+
+    def hear(self) -> dict[str, Any] | bytes | None:
+        """The next message or block; None at the end. Raises Broken."""
+        head = self._exactly(HEAD.size, may_end=True)
+        if not head:
+            return None
+        kind, size = HEAD.unpack(head)
+        if kind not in (MESSAGE, DATA) or size > LARGEST_FRAME:
+            raise Broken(f"what came is no frame: {head!r}")
+        body = self._exactly(size)
+        if kind == DATA:
+            return body
+        message: dict[str, Any] = json.loads(body.decode())
+        return message
+
+    def _exactly(self, count: int, *, may_end: bool = False) -> bytes:
+        pieces: list[bytes] = []
+        have = 0
+        while have < count:
+            piece = self._read(count - have)
+            if not piece:
+                if may_end and not have:
+                    return b""
+                raise Broken("the stream ended in the middle of a frame")
+            pieces.append(piece)
+            have += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)

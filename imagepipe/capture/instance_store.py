@@ -1,0 +1,241 @@
+"""An image of the root as a bundle in S3: scrubbed, made to stand still, bundled, uploaded, and registered.
+
+The agent on the instance (`capture.agent`) does what has to be near the disk. All that is secret stays here but for
+the bundle's own key and IV, which it is given once the image is fixed, and so cannot be in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from imagepipe import render
+from imagepipe.bundle.cipher import Secret
+from imagepipe.bundle.manifest import Label, Manifest, Recipients
+from imagepipe.bundle.pack import EC2_LIMIT_BYTES, check_size
+from imagepipe.capture import sending
+from imagepipe.capture.agent.wire import Broken, Wire
+from imagepipe.capture.instance_bundler import FixedRoot, bundle_on_instance
+from imagepipe.capture.s3_parts import S3Parts
+from imagepipe.capture.scrub import script_text
+from imagepipe.capture.streaming import bundle_here
+from imagepipe.cloud.ec2 import Ec2
+from imagepipe.cloud.images import Registration, SourceImage, late_names
+from imagepipe.cloud.s3 import S3, folder_of
+from imagepipe.cloud.tags import Labels
+from imagepipe.communicator.dialogue import Dialogue, talking
+from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Watch, public_key
+from imagepipe.engine.journal import Lifetime
+from imagepipe.engine.stage import Context, Ref, Stage
+from imagepipe.errors import BundleError, CommandFailed
+from imagepipe.values import Bundle, Image, Reachable, Text
+
+BUNDLE_SECONDS = 4 * 3600
+RECONNECT_SECONDS = 300
+TRIES = 5
+"""A connection that breaks, or an agent that is killed, is followed by another one that goes on."""
+AVAILABLE_SECONDS = 3600
+OUT_OF_MEMORY = 137
+
+
+@dataclass(frozen=True)
+class BundleRoot(Stage[Bundle]):
+    """The bundle, complete in S3; nobody may log in to what it holds, and the instance is of no more use."""
+
+    ec2: Ec2 = field(repr=False, compare=False)
+    connections: Connections = field(repr=False, compare=False)
+    recipients: Recipients = field(repr=False, compare=False)
+    machine: Ref[Reachable]
+    source: Ref[SourceImage]
+    name: str
+    account: str
+    bucket: str
+    prefix: Text
+    method: Literal["auto", "block", "tree"] = "auto"
+    bundle_on: Literal["instance", "controller"] = "instance"
+    exclude: tuple[str, ...] = ()
+    size_gib: int | None = None
+    is_local: bool = False
+    """For the local cloud, which boots an image without a boot loader too."""
+
+    def run(self, ctx: Context) -> Bundle:
+        source = ctx[self.source]
+        region = self.ec2.region
+        prefix = render.finish(self.prefix, late_names(source, region))
+        details = {"bucket": self.bucket, "prefix": prefix}
+        claim = ctx.intend("bundle", region, lifetime=Lifetime.PRODUCT, details=details)
+        folder = folder_of(prefix, claim.token)
+        label = Label(self.name, self.account, source.architecture)
+        parts = S3Parts(self.ec2.s3, self.bucket, folder)
+        manifest = self._bundled(ctx, label, parts)
+        made = Bundle(region, self.bucket, folder, self.name, source.architecture, parts.described(manifest))
+        ctx.bind(claim, made.location)
+        return made
+
+    def _bundled(self, ctx: Context, label: Label, parts: S3Parts) -> Manifest:
+        """With a secret of this run of the stage: another agent's parts are the same as the one's before it."""
+        machine, secret = ctx[self.machine], Secret.new()
+        deadline = ctx.deadline(BUNDLE_SECONDS)
+        for attempt in range(1, TRIES + 1):
+            said: list[str] = []
+            connection = self._connection(ctx, machine)
+            watch = Watch(lambda _, text: said.append(text), deadline, ctx.cancel)  # noqa: B023 - heard in this round
+            try:
+                with talking(connection, sending.command(), watch) as dialogue, self._explained(dialogue, connection):
+                    return self._talk(ctx, dialogue, label, parts, secret)
+            except (Broken, Disconnected) as error:
+                ctx.cancel.check()
+                if attempt == TRIES or deadline.is_past():
+                    raise CommandFailed(
+                        f"bundling the root of {machine.instance.id}: {error}{_last(said)}",
+                        code=None,
+                        hint="look at the machine: --keep-on-failure",
+                    ) from error
+                ctx.say(f"{error}; going on with another agent, where this one was")
+        raise AssertionError("the last try returns or raises")
+
+    def _talk(self, ctx: Context, dialogue: Dialogue, label: Label, parts: S3Parts, secret: Secret) -> Manifest:
+        dialogue.write(sending.program())
+        wire = Wire(dialogue.read, dialogue.write)
+        wire.tell(**self._wanted(ctx))
+        with ctx.span("command"):
+            root = FixedRoot.heard(wire, ctx.say)
+        check_size(root.size, label.name)
+        ctx.say(root.words())
+        with ctx.span("bytes"):
+            bundle = bundle_on_instance if self.bundle_on == "instance" else bundle_here
+            return bundle(ctx, wire, root, parts, label=label, secret=secret, recipients=self.recipients)
+
+    def _wanted(self, ctx: Context) -> dict[str, Any]:
+        """What the agent is told first; nothing of it is secret."""
+        endpoint = ctx[self.machine].endpoint
+        return {
+            "method": self.method,
+            "user": endpoint.user,
+            "scrub": script_text(),
+            "key": public_key(endpoint),
+            "exclude": self.exclude,
+            "size": self.size_gib << 30 if self.size_gib else None,
+            "may_be_bare": self.is_local or ctx[self.source].virtualization_type == "paravirtual",
+            "limit": EC2_LIMIT_BYTES,
+        }
+
+    @contextmanager
+    def _explained(self, dialogue: Dialogue, connection: Connection) -> Iterator[None]:
+        """An agent that ended without a word said why by its exit code."""
+        try:
+            yield
+        except Broken as error:
+            code = dialogue.code()
+            if code == sending.NO_PYTHON:
+                raise CommandFailed(
+                    f"bundling the root of {connection.endpoint.host}: the machine has no Python 3",
+                    code=code,
+                    hint="the agent needs it: install python3 in a provisioning step",
+                ) from error
+            if code is not None and code != OUT_OF_MEMORY and "sudo" in " ".join(dialogue.errors):
+                raise CommandFailed(
+                    f"bundling the root of {connection.endpoint.host}: {'; '.join(dialogue.errors)}",
+                    code=code,
+                    hint="the user that logs in needs sudo without a password",
+                ) from error
+            if code is None and not connection.is_alive():
+                raise Disconnected(f"the connection to {connection.endpoint.host} broke") from error
+            raise Broken(f"the agent ended ({'killed' if code is None else f'exit {code}'})") from error
+
+    def _connection(self, ctx: Context, machine: Reachable) -> Connection:
+        return self.connections.back(
+            machine.endpoint,
+            ctx.deadline(RECONNECT_SECONDS),
+            ctx.cancel.sleep,
+            lambda: self.ec2.instances.check_runs(machine.instance.id),
+        )
+
+    def title(self) -> str:
+        return "scrub the machine, and bundle its root"
+
+    def summary(self, output: Bundle) -> str:
+        size = sum(part.size for part in output.parts)
+        return f"{len(output.parts)} parts, {size / (1 << 20):.0f} MiB, in {output.bucket}/{output.folder}"
+
+
+@dataclass(frozen=True)
+class RegisterBundle(Stage[Image]):
+    """The instance-store image, available in the launch region."""
+
+    ec2: Ec2 = field(repr=False, compare=False)
+    labels: Labels
+    bundle: Ref[Bundle]
+    source: Ref[SourceImage]
+    names: Ref[Mapping[str, str]]
+    description: Text
+    tags: Mapping[str, Text]
+    imds_v2: bool
+    virtual_names: Mapping[str, str] = field(default_factory=dict)
+    """By device, instance store volumes that instances of the image get beside their root."""
+
+    def run(self, ctx: Context) -> Image:
+        bundle, source, region = ctx[self.bundle], ctx[self.source], self.ec2.region
+        name, values = ctx[self.names][region], late_names(ctx[self.source], region)
+        tags = {key: render.finish(value, values) for key, value in self.tags.items()}
+        check_parts(self.ec2.s3, bundle, ctx.cancel.check)
+        claim = ctx.intend("image", region, lifetime=Lifetime.PRODUCT)
+        image = self.ec2.images.register_bundle(
+            name,
+            render.finish(self.description, values),
+            self._registration(source),
+            bundle.location,
+            [{"DeviceName": device, "VirtualName": virtual} for device, virtual in self._virtual(source).items()],
+            token=claim.token,
+            tags=self.labels.product(claim.token, name, tags),
+        )
+        ctx.bind(claim, image)
+        with ctx.span("wait"):
+            self.ec2.await_image(image, deadline=ctx.deadline(AVAILABLE_SECONDS), cancel=ctx.cancel)
+        return Image(image, region, name, (), bundle=bundle.location)
+
+    def _registration(self, source: SourceImage) -> Registration:
+        return Registration(
+            architecture=source.architecture,
+            virtualization_type=source.virtualization_type,
+            root_device_name=source.root_device_name,
+            ena_support=source.ena_support,
+            sriov_net_support=source.sriov_net_support,
+            boot_mode=None,
+            tpm_support=None,
+            uefi_data=None,
+            imds_support="v2.0" if self.imds_v2 else source.imds_support,
+        )
+
+    def _virtual(self, source: SourceImage) -> dict[str, str]:
+        """Of the source image, and over it what the spec says."""
+        own = {m["DeviceName"]: m["VirtualName"] for m in source.mappings if m.get("VirtualName")}
+        return own | dict(self.virtual_names)
+
+    def title(self) -> str:
+        return "register the bundle as an image"
+
+    def summary(self, output: Image) -> str:
+        return f"{output.id} in {output.region}"
+
+
+def check_parts(s3: S3, bundle: Bundle, check: Callable[[], None]) -> None:
+    """Raise BundleError where S3 has another part than the one that was sealed, or none, or no manifest."""
+    for part in bundle.parts:
+        check()
+        seen = s3.stored(bundle.bucket, f"{bundle.folder}/{part.filename}")
+        if seen is None or (seen.size, seen.md5) != (part.size, part.md5):
+            what = "is gone" if seen is None else f"has {seen.size} bytes and MD5 {seen.md5} now"
+            raise BundleError(
+                f"registering {bundle.location}: {part.filename} {what}; it was uploaded with {part.size} bytes and MD5"
+                f" {part.md5}",
+                hint="somebody wrote to the bucket meanwhile; nothing was registered",
+            )
+    if s3.stored(bundle.bucket, bundle.manifest_key) is None:
+        raise BundleError(f"registering {bundle.location}: the manifest is gone")
+
+
+def _last(said: list[str]) -> str:
+    return f": {'; '.join(said[-5:])}" if said else ""

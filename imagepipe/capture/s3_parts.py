@@ -1,0 +1,66 @@
+"""A bundle's parts in S3, each looked at once it is there; what is there already is not sent again."""
+
+from __future__ import annotations
+
+from threading import Lock
+
+from imagepipe.bundle.manifest import Manifest
+from imagepipe.cloud.s3 import S3, Presigned
+from imagepipe.errors import BundleError
+from imagepipe.values import BundlePart
+
+
+class S3Parts:
+    """The parts of one bundle. Safe from any thread."""
+
+    def __init__(self, s3: S3, bucket: str, folder: str) -> None:
+        self._s3 = s3
+        self._bucket = bucket
+        self._folder = folder
+        self._seen: dict[str, BundlePart] = {}
+        self._lock = Lock()
+
+    def has(self, part: BundlePart) -> bool:
+        """Whether this very part was confirmed before, and is still there."""
+        with self._lock:
+            known = self._seen.get(part.filename)
+        return known == part and self._is_there(part)
+
+    def leave_to_put(self, part: BundlePart) -> Presigned:
+        """A URL for these bytes alone."""
+        return self._s3.presigned_put(self._bucket, self._key(part.filename), md5=part.md5)
+
+    def put(self, part: BundlePart, content: bytes) -> None:
+        """Send a part from here, and see that it is there. Raises CloudError, BundleError."""
+        self._s3.put(self._bucket, self._key(part.filename), content)
+        self.confirm(part)
+
+    def confirm(self, part: BundlePart) -> None:
+        """Raise BundleError unless S3 has the part, with its size and digest."""
+        if not self._is_there(part):
+            raise BundleError(
+                f"{self._key(part.filename)} in bucket {self._bucket} is not what was uploaded ({part.size} bytes, MD5"
+                f" {part.md5})",
+                hint="somebody else writes to the bucket, or it encrypts with KMS, which EC2 cannot read",
+            )
+        with self._lock:
+            self._seen[part.filename] = part
+
+    def finish(self, filename: str, manifest: bytes) -> None:
+        """Put the manifest: from here on it is a bundle."""
+        self._s3.put(self._bucket, self._key(filename), manifest)
+
+    def described(self, manifest: Manifest) -> tuple[BundlePart, ...]:
+        """The manifest's parts, as they were seen in S3. Raises BundleError where one never was."""
+        with self._lock:
+            missing = [part.filename for part in manifest.parts if part.filename not in self._seen]
+            if missing:
+                raise BundleError(f"{missing[0]} of {manifest.name} was never seen in bucket {self._bucket}")
+            return tuple(self._seen[part.filename] for part in manifest.parts)
+
+    def _is_there(self, part: BundlePart) -> bool:
+        seen = self._s3.stored(self._bucket, self._key(part.filename))
+        return seen is not None and (seen.size, seen.md5) == (part.size, part.md5)
+
+    def _key(self, filename: str) -> str:
+        return f"{self._folder}/{filename}"

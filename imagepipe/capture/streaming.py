@@ -1,0 +1,117 @@
+"""`bundle_on: controller`: the image's data comes over SSH, and is bundled here with several times the speed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+from imagepipe.bundle.cipher import Secret
+from imagepipe.bundle.manifest import Label, Manifest, Recipients
+from imagepipe.bundle.pack import pack
+from imagepipe.bundle.parts import Part
+from imagepipe.bundle.sparse import Image
+from imagepipe.capture.agent.wire import Broken, Wire
+from imagepipe.capture.instance_bundler import FixedRoot, end, progress
+from imagepipe.capture.s3_parts import S3Parts
+from imagepipe.engine.stage import Context
+from imagepipe.errors import BundleError
+from imagepipe.values import BundlePart
+
+AT_ONCE = 4
+"""Parts on their way to S3, and so in memory: 40 MiB."""
+
+
+def bundle_here(
+    ctx: Context,
+    wire: Wire,
+    root: FixedRoot,
+    parts: S3Parts,
+    *,
+    label: Label,
+    secret: Secret,
+    recipients: Recipients,
+) -> Manifest:
+    """Bundle what the agent streams; the manifest, which is put last. Raises Broken, BundleError, CloudError."""
+    wire.tell(do="stream")
+    stream = _Stream(wire, ctx.say)
+    image = Image(root.size, root.extents, stream.read, root.modified)
+    done = 0
+
+    def count(news: int) -> None:
+        nonlocal done
+        done += news
+        ctx.cancel.check()
+        progress(ctx, done, root.data_bytes)
+
+    with _Sink(parts) as sink:
+        manifest = pack(image, sink, label=label, recipients=recipients, secret=secret, progress=count)
+    end(wire, ctx.say)
+    return manifest
+
+
+class _Stream:
+    """The image's data as it comes, read as if it were a file."""
+
+    def __init__(self, wire: Wire, say: Callable[[str], None]) -> None:
+        self._wire = wire
+        self._say = say
+        self._rest = b""
+
+    def read(self, offset: int, count: int) -> bytes:
+        """The next bytes, wherever they lie: the extents are in order on both sides."""
+        pieces, have = [self._rest], len(self._rest)
+        while have < count:
+            piece = self._block()
+            pieces.append(piece)
+            have += len(piece)
+        whole = b"".join(pieces) if len(pieces) > 1 else pieces[0]
+        self._rest = whole[count:]
+        return whole[:count] if have > count else whole
+
+    def _block(self) -> bytes:
+        while True:
+            heard = self._wire.hear()
+            if isinstance(heard, bytes):
+                return heard
+            if heard is None:
+                raise Broken("the agent ended in the middle of the image")
+            if "error" in heard:
+                raise BundleError(str(heard["error"]), hint=str(heard["hint"]) or None)
+            if "say" in heard:
+                self._say(str(heard["say"]))
+
+
+class _Sink:
+    """Parts to S3 while the next ones are made, a few at once."""
+
+    def __init__(self, parts: S3Parts) -> None:
+        self._parts = parts
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="upload")
+        self._going: deque[Future[None]] = deque()
+
+    def put(self, part: Part, content: bytes) -> None:
+        if len(self._going) >= AT_ONCE:
+            self._going.popleft().result()
+        self._going.append(self._pool.submit(self._send, part, content))
+
+    def finish(self, filename: str, manifest: bytes) -> None:
+        while self._going:
+            self._going.popleft().result()
+        self._parts.finish(filename, manifest)
+
+    def _send(self, part: Part, content: bytes) -> None:
+        described = BundlePart(part.filename, len(content), hashlib.md5(content, usedforsecurity=False).hexdigest())
+        if not self._parts.has(described):
+            self._parts.put(described, content)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)

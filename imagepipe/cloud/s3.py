@@ -1,0 +1,234 @@
+"""S3 in one region, as far as bundles need it: put, look, read, copy, list, delete; and whether a bucket will do."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from imagepipe.clock import Clock
+from imagepipe.cloud.answers import gone_is_fine
+from imagepipe.cloud.session import FIRST_REGION, Session
+from imagepipe.cloud.translate import DENIED, doing
+from imagepipe.errors import CloudError
+
+EXEC_READ = "aws-exec-read"
+"""The canned ACL that lets EC2 read an object, beside its owner (S3 user guide, "Canned ACL")."""
+DELETE_KEYS = 1000
+"""The most that DeleteObjects takes."""
+SHOWN_KEYS = 3
+PROBE = b"imagepipe: may a bundle be put here?\n"
+ABSENT = frozenset({"404", "NoSuchKey", "NotFound"})
+UNKNOWN = frozenset({"NotImplemented", "MethodNotAllowed", "405", "501"})
+"""What S3's imitations say of the newer settings of buckets."""
+
+
+def folder_of(prefix: str, token: str) -> str:
+    """What all keys of a bundle begin with, without a slash at its end: no other claim's do."""
+    return f"{prefix}/{token}" if prefix else token
+
+
+@dataclass(frozen=True, slots=True)
+class Presigned:
+    """A URL that puts one object, for whoever has it, and the headers that must go with it, exactly."""
+
+    url: str = field(repr=False)
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object as HeadObject has it."""
+
+    size: int
+    """Bytes."""
+    md5: str
+    """Lower-case hex: the ETag of an object that was put in one go, without KMS."""
+
+
+class S3:
+    """S3 in a region, in our words. Safe from any thread."""
+
+    def __init__(self, session: Session, region: str, clock: Clock) -> None:
+        self.region = region
+        self._client: Any = session.client("s3", region)
+        self._signer: Any = session.client_of_instances("s3", region)
+
+    def presigned_put(self, bucket: str, key: str, *, md5: str, seconds: int = 900) -> Presigned:
+        """Leave to put these bytes alone at this key, for EC2 to read; `md5` is lower-case hex. Asks no cloud.
+
+        It ends with the credentials that signed it, too, if they end earlier.
+        """
+        content_md5 = base64.b64encode(bytes.fromhex(md5)).decode()
+        with doing(f"signing a URL for {bucket}/{key}", service="s3"):
+            url = self._signer.generate_presigned_url(
+                "put_object",
+                Params={"Bucket": bucket, "Key": key, "ContentMD5": content_md5, "ACL": EXEC_READ},
+                ExpiresIn=seconds,
+            )
+        return Presigned(url, {"Content-MD5": content_md5, "x-amz-acl": EXEC_READ})
+
+    def put(self, bucket: str, key: str, content: bytes) -> None:
+        """Put an object that EC2 may read, whole or not at all."""
+        content_md5 = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
+        with doing(f"putting {bucket}/{key} in {self.region}", service="s3"):
+            self._client.put_object(Bucket=bucket, Key=key, Body=content, ContentMD5=content_md5, ACL=EXEC_READ)
+
+    def stored(self, bucket: str, key: str) -> Stored | None:
+        """What is at this key; None if nothing is."""
+        try:
+            with doing(f"looking at {bucket}/{key} in {self.region}", service="s3"):
+                found = self._client.head_object(Bucket=bucket, Key=key)
+        except CloudError as error:
+            if error.code in ABSENT:
+                return None
+            raise
+        return Stored(int(found["ContentLength"]), str(found["ETag"]).strip('"').lower())
+
+    def read(self, bucket: str, key: str, *, limit_bytes: int) -> bytes:
+        """An object's bytes. Raises CloudError, also where it is larger than the limit."""
+        where = f"reading {bucket}/{key} in {self.region}"
+        with doing(where, service="s3"):
+            answer = self._client.get_object(Bucket=bucket, Key=key)
+            with answer["Body"] as body:
+                if (size := int(answer["ContentLength"])) > limit_bytes:
+                    raise CloudError(f"{where}: it has {size} bytes, and at most {limit_bytes} were expected")
+                return bytes(body.read())
+
+    def copy(self, source_bucket: str, source_key: str, bucket: str, key: str) -> None:
+        """Copy an object, from whatever region, into this one, for EC2 to read. At most 5 GiB."""
+        with doing(f"copying {source_bucket}/{source_key} to {bucket}/{key} in {self.region}", service="s3"):
+            self._client.copy_object(
+                CopySource={"Bucket": source_bucket, "Key": source_key}, Bucket=bucket, Key=key, ACL=EXEC_READ
+            )
+
+    def keys(self, bucket: str, prefix: str) -> list[str]:
+        """All keys that begin with the prefix, in their order. Raises CloudError, `NoSuchBucket` among its codes."""
+        with doing(f"listing {bucket}/{prefix} in {self.region}", service="s3"):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+            return [str(each["Key"]) for page in pages for each in page.get("Contents", ())]
+
+    def delete(self, bucket: str, keys: Sequence[str]) -> None:
+        """Delete objects; gone already is success, of the whole bucket too.
+
+        Raises one CloudError for all that are left, once all were tried.
+        """
+        failed: list[Mapping[str, str]] = []
+        for start in range(0, len(keys), DELETE_KEYS):
+            objects = [{"Key": key} for key in keys[start : start + DELETE_KEYS]]
+            with (
+                gone_is_fine("NoSuchBucket"),
+                doing(f"deleting {len(objects)} objects of {bucket} in {self.region}", service="s3"),
+            ):
+                answer = self._client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+                failed += answer.get("Errors", ())
+        if left := [each for each in failed if each.get("Code") not in ABSENT]:
+            raise _left(bucket, self.region, left)
+
+    def has_bucket(self, bucket: str) -> bool:
+        """Whether there is such a bucket, in any region. Raises CloudError where it is not for us to know."""
+        return self._region_of(bucket) is not None
+
+    def make_bucket(self, bucket: str) -> None:
+        """Make a bucket in this region that takes ACLs, as new ones do not by themselves. Ours already is fine."""
+        where: dict[str, Any] = {"CreateBucketConfiguration": {"LocationConstraint": self.region}}
+        with (
+            gone_is_fine("BucketAlreadyOwnedByYou"),
+            doing(f"making bucket {bucket} in {self.region}", service="s3"),
+        ):
+            self._client.create_bucket(
+                Bucket=bucket,
+                ObjectOwnership="BucketOwnerPreferred",
+                **({} if self.region == FIRST_REGION else where),  # which has no name for itself there
+            )
+
+    def check_bucket(self, bucket: str, folder: str) -> None:
+        """Raise CloudError where bundles cannot be put into this folder of the bucket for EC2 of this region to read.
+
+        An object of a few bytes is put there and deleted, so that a permission that is missing is named.
+        """
+        home = self._region_of(bucket)
+        if home is None:
+            raise CloudError(
+                f"there is no bucket {bucket}",
+                code="NoSuchBucket",
+                hint=f"aws s3api create-bucket --bucket {bucket} --region {self.region}"
+                f" --object-ownership BucketOwnerPreferred{_constraint(self.region)}",
+            )
+        if home != self.region:
+            raise CloudError(
+                f"bucket {bucket} is in {home}, and the image will be in {self.region}",
+                code="PermanentRedirect",
+                hint=f"an image is registered from a bucket of its own region: name one in {self.region}",
+            )
+        self._check_ownership(bucket)
+        self._check_encryption(bucket)
+        probe = f"{folder}/probe"
+        self.put(bucket, probe, PROBE)
+        self.delete(bucket, [probe])
+
+    def _check_ownership(self, bucket: str) -> None:
+        where = f"reading who owns the objects of bucket {bucket}"
+        answer = self._setting(where, lambda: self._client.get_bucket_ownership_controls(Bucket=bucket))
+        rules = answer.get("OwnershipControls", {}).get("Rules", ())
+        if any(rule.get("ObjectOwnership") == "BucketOwnerEnforced" for rule in rules):
+            raise CloudError(
+                f"bucket {bucket} in {self.region} has ACLs disabled (BucketOwnerEnforced): EC2 reads a bundle by them",
+                code="AccessControlListNotSupported",
+                hint=f"aws s3api put-bucket-ownership-controls --bucket {bucket} --region {self.region}"
+                " --ownership-controls 'Rules=[{ObjectOwnership=BucketOwnerPreferred}]'",
+            )
+
+    def _check_encryption(self, bucket: str) -> None:
+        where = f"reading how bucket {bucket} encrypts"
+        answer = self._setting(where, lambda: self._client.get_bucket_encryption(Bucket=bucket))
+        rules = answer.get("ServerSideEncryptionConfiguration", {}).get("Rules", ())
+        used = [str(rule.get("ApplyServerSideEncryptionByDefault", {}).get("SSEAlgorithm", "")) for rule in rules]
+        if kms := [each for each in used if each.startswith("aws:kms")]:
+            raise CloudError(
+                f"bucket {bucket} in {self.region} encrypts its objects with {kms[0]}, and EC2 cannot read such parts",
+                hint="take another bucket, or SSE-S3 (AES256) for its default encryption: a bundle is encrypted itself",
+            )
+
+    def _setting(self, where: str, ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+        """A setting of a bucket; empty where it is not set, or not for us to see: the probe tells, then."""
+        try:
+            with doing(where, service="s3"):
+                return ask()
+        except CloudError as error:
+            if error.code not in DENIED | UNKNOWN and not error.code.endswith("NotFoundError"):
+                raise
+            return {}
+
+    def _region_of(self, bucket: str) -> str | None:
+        """Where a bucket is; None if there is none. An endpoint that does not say has one region, ours."""
+        try:
+            with doing(f"looking for bucket {bucket}", service="s3"):
+                found = self._client.head_bucket(Bucket=bucket)
+        except CloudError as error:
+            if error.code in ABSENT | {"NoSuchBucket"}:
+                return None
+            raise
+        return str(found.get("BucketRegion") or self.region)
+
+
+def _constraint(region: str) -> str:
+    """What the AWS CLI must be told beside --region."""
+    return "" if region == FIRST_REGION else f" --create-bucket-configuration LocationConstraint={region}"
+
+
+def _left(bucket: str, region: str, failed: Sequence[Mapping[str, str]]) -> CloudError:
+    """What DeleteObjects says of each of the keys that it did not delete."""
+    first = failed[0]
+    code = str(first.get("Code", ""))
+    shown = ", ".join(str(each.get("Key")) for each in failed[:SHOWN_KEYS])
+    more = f" and {len(failed) - SHOWN_KEYS} more" if len(failed) > SHOWN_KEYS else ""
+    action = "s3:DeleteObject" if code in DENIED else None
+    return CloudError(
+        f"deleting of {bucket} in {region}: left {shown}{more}: {first.get('Message') or code} ({code})",
+        code=code,
+        iam_action=action,
+        hint=f"the IAM policy of these credentials must allow {action}" if action else None,
+    )

@@ -1,0 +1,148 @@
+"""Snapshots of volumes: made of an instance's, found, deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from imagepipe.clock import Clock
+from imagepipe.cloud import tags as tagging
+from imagepipe.cloud.answers import chunks, gone_is_fine
+from imagepipe.cloud.create import create_once
+from imagepipe.cloud.together import Together
+from imagepipe.cloud.translate import doing
+from imagepipe.errors import CloudError
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot, and what its volume was."""
+
+    id: str
+    device: str
+    volume_type: str
+    iops: int | None = None
+    """None where the type has no choice of it."""
+    throughput: int | None = None
+
+    def mapping(self, *, delete_on_termination: bool = True) -> dict[str, Any]:
+        """The entry of BlockDeviceMappings that makes such a volume again.
+
+        With its type: RegisterImage does not look at the volume, and takes its own default. Encrypted must not stand
+        beside a snapshot.
+        """
+        values = {
+            "SnapshotId": self.id,
+            "VolumeType": self.volume_type,
+            "Iops": self.iops,
+            "Throughput": self.throughput,
+            "DeleteOnTermination": delete_on_termination,
+        }
+        return {"DeviceName": self.device, "Ebs": {key: value for key, value in values.items() if value is not None}}
+
+
+class Snapshots:
+    """Snapshots of one region."""
+
+    def __init__(self, client: Any, once: Any, region: str, clock: Clock) -> None:
+        self._client = client
+        self._once = once
+        self._clock = clock
+        self.region = region
+        self._volumes = Together(self._all_volumes)
+
+    def create(
+        self,
+        instance: str,
+        *,
+        description: str,
+        token: str,
+        tags: Mapping[str, str],
+        leave_out: Sequence[str] = (),
+    ) -> list[Snapshot]:
+        """Snapshots of the volumes of an instance at one point in time. Made once, though the answer is lost.
+
+        `leave_out` names devices; never the root.
+        """
+        volumes = self._volumes_of(instance)
+        excluded = [id for id, volume in volumes.items() if _device(volume, instance) in leave_out]
+        volumes = {id: volume for id, volume in volumes.items() if id not in excluded}
+
+        def call() -> list[Mapping[str, Any]]:
+            with doing(f"making snapshots of {instance} in {self.region}"):
+                answer = self._once.create_snapshots(
+                    InstanceSpecification={
+                        "InstanceId": instance,
+                        **({"ExcludeDataVolumeIds": excluded} if excluded else {}),
+                    },
+                    Description=description,
+                    TagSpecifications=[tagging.specification("snapshot", tags)],
+                )
+            return list(answer["Snapshots"])
+
+        def find() -> list[Mapping[str, Any]] | None:
+            return list(self.describe_many(self.of_token(token)).values()) or None
+
+        made = {str(s["VolumeId"]): str(s["SnapshotId"]) for s in create_once(call, find, self._clock)}
+        if missing := sorted(volumes.keys() - made.keys()):
+            raise CloudError(
+                f"making snapshots of {instance} in {self.region}: none of {', '.join(missing)}",
+                hint="an image of a part of the disks is of no use; try again",
+            )
+        snapshots = [_snapshot(made[id], instance, volume) for id, volume in volumes.items()]
+        return sorted(snapshots, key=lambda snapshot: snapshot.device)
+
+    def _volumes_of(self, instance: str) -> dict[str, Mapping[str, Any]]:
+        """The volumes of an instance, by id."""
+        return self._volumes.look_up(instance) or {}
+
+    def _all_volumes(self, instances: Sequence[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
+        found: dict[str, dict[str, Mapping[str, Any]]] = {instance: {} for instance in instances}
+        for chunk in chunks(instances):
+            with doing(f"describing the volumes of {', '.join(chunk)} in {self.region}"):
+                pages = self._client.get_paginator("describe_volumes").paginate(
+                    Filters=[{"Name": "attachment.instance-id", "Values": chunk}]
+                )
+                volumes = [volume for page in pages for volume in page["Volumes"]]
+            for volume in volumes:
+                for attachment in volume["Attachments"]:
+                    if attachment["InstanceId"] in found:
+                        found[attachment["InstanceId"]][str(volume["VolumeId"])] = volume
+        return found
+
+    def describe_many(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """What EC2 says of these snapshots; those that it does not know are left out."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for chunk in chunks(ids):
+            with doing(f"describing snapshots in {self.region}"):
+                answer = self._client.describe_snapshots(Filters=[{"Name": "snapshot-id", "Values": chunk}])
+            found |= {snapshot["SnapshotId"]: snapshot for snapshot in answer["Snapshots"]}
+        return found
+
+    def of_token(self, token: str) -> list[str]:
+        """Snapshots that carry a token of ours."""
+        with doing(f"looking for snapshots of token {token} in {self.region}"):
+            answer = self._client.describe_snapshots(OwnerIds=["self"], Filters=[tagging.by_token(token)])
+        return [str(snapshot["SnapshotId"]) for snapshot in answer["Snapshots"]]
+
+    def delete(self, id: str) -> None:
+        """Delete a snapshot; gone already is success."""
+        with gone_is_fine("InvalidSnapshot.NotFound"), doing(f"deleting {id} in {self.region}"):
+            self._client.delete_snapshot(SnapshotId=id)
+
+
+def _snapshot(id: str, instance: str, volume: Mapping[str, Any]) -> Snapshot:
+    kind = str(volume["VolumeType"])
+    return Snapshot(
+        id,
+        _device(volume, instance),
+        kind,
+        # DescribeVolumes says what a gp2 volume reaches, too; RegisterImage refuses to be told.
+        iops=volume.get("Iops") if kind in ("gp3", "io1", "io2") else None,
+        throughput=volume.get("Throughput") if kind == "gp3" else None,
+    )
+
+
+def _device(volume: Mapping[str, Any], instance: str) -> str:
+    return str(next(a["Device"] for a in volume["Attachments"] if a["InstanceId"] == instance))

@@ -1,0 +1,76 @@
+"""A command that is talked with: bytes both ways while it runs, beside what it says on its error stream."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from imagepipe.communicator.ssh import Connection, Disconnected, Watch, close, closing, drain
+
+if TYPE_CHECKING:
+    import paramiko
+
+LAST_LINES = 20
+
+
+class Dialogue:
+    """The two ends of a running command. Reading and writing may go on side by side."""
+
+    def __init__(self, connection: Connection, channel: paramiko.Channel, timed_out: threading.Event) -> None:
+        self._connection = connection
+        self._channel = channel
+        self._timed_out = timed_out
+        self.errors: deque[str] = deque(maxlen=LAST_LINES)
+        """The last lines of the error stream."""
+
+    def read(self, count: int) -> bytes:
+        """Up to so many bytes; none at the end."""
+        try:
+            return self._channel.recv(count)
+        except (OSError, EOFError):
+            return b""
+
+    def write(self, block: bytes) -> None:
+        """All of them. Raises Disconnected where nobody reads any more."""
+        import paramiko
+
+        try:
+            self._channel.sendall(block)
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise Disconnected(f"the command on {self._connection.endpoint.host} reads no more") from error
+
+    def code(self) -> int | None:
+        """Its exit code, once it has ended; None where the connection broke or a signal ended it.
+
+        Raises Disconnected at the deadline.
+        """
+        self._channel.status_event.wait()
+        if self._timed_out.is_set():
+            raise Disconnected(f"the command on {self._connection.endpoint.host} did not end in time")
+        return self._channel.exit_status if self._channel.exit_status >= 0 else None
+
+
+@contextmanager
+def talking(connection: Connection, command: str, watch: Watch) -> Iterator[Dialogue]:
+    """Run a command and talk with it. At the end of the block, at the deadline or on a cancel its channel is closed.
+
+    Raises Disconnected where the connection broke, and what the watch's cancel raises.
+    """
+    channel = connection.open_channel()
+    try:
+        with closing(channel, watch) as timed_out:
+            dialogue = Dialogue(connection, channel, timed_out)
+
+            def on_line(stream: object, text: str) -> None:
+                dialogue.errors.append(text)
+                watch.on_line("err", text)
+
+            connection.start(channel, command)
+            threading.Thread(target=drain, args=(channel.recv_stderr, "err", on_line), daemon=True).start()
+            yield dialogue
+    finally:
+        close(channel)
+        watch.cancel.check()

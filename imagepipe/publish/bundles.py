@@ -1,0 +1,72 @@
+"""A bundle that is in S3: read by its manifest, and deleted where no image is registered from it any more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imagepipe.bundle.document import LARGEST_BYTES
+from imagepipe.bundle.manifest import Manifest, read_manifest
+from imagepipe.cloud.ec2 import Ec2
+from imagepipe.cloud.s3 import S3
+from imagepipe.errors import BundleError
+
+
+@dataclass(frozen=True, slots=True)
+class InBucket:
+    """The objects of a bundle."""
+
+    bucket: str
+    manifest_key: str
+    manifest: Manifest
+    size: int
+    """Bytes of them all, as the manifest has it."""
+
+    @property
+    def location(self) -> str:
+        """As RegisterImage takes it."""
+        return f"{self.bucket}/{self.manifest_key}"
+
+    def key(self, filename: str) -> str:
+        """Of a part, which is beside its manifest."""
+        return f"{self.manifest_key[: self.manifest_key.rfind('/') + 1]}{filename}"
+
+    def keys(self) -> list[str]:
+        """Of the parts in their order, and of the manifest at the end."""
+        return [*(self.key(part.filename) for part in self.manifest.parts), self.manifest_key]
+
+    def words(self) -> str:
+        """How much it is."""
+        return f"{len(self.manifest.parts) + 1} objects, {in_words(self.size)}"
+
+
+def look_up(s3: S3, location: str) -> InBucket:
+    """The bundle whose manifest is at `bucket/folder/NAME.manifest.xml`.
+
+    Raises CloudError where that cannot be read, BundleError where it is no manifest.
+    """
+    bucket, _, key = location.partition("/")
+    if not key:
+        raise BundleError(f"{location} is no location of a manifest: it has no key")
+    document = s3.read(bucket, key, limit_bytes=LARGEST_BYTES)
+    manifest = read_manifest(document)
+    return InBucket(bucket, key, manifest, manifest.bundled_size + len(document))
+
+
+def users(ec2: Ec2, location: str, *, but: str) -> list[str]:
+    """The account's images that are registered from a manifest, another one left out.
+
+    EC2 may go on listing an image for a while after it was deregistered: that is the one to leave out.
+    """
+    return [image.id for image in ec2.images.own_registered_from(location) if image.id != but]
+
+
+def delete(s3: S3, bundle: InBucket) -> None:
+    """Delete the parts, and only then the manifest: while something is left, it says what. Raises CloudError."""
+    *parts, manifest = bundle.keys()
+    s3.delete(bundle.bucket, parts)
+    s3.delete(bundle.bucket, [manifest])
+
+
+def in_words(size: int) -> str:
+    """Bytes for people."""
+    return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.1f} MiB"

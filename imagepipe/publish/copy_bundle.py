@@ -1,0 +1,128 @@
+"""Copy an instance-store image to another region: the parts as they are, a manifest for EC2 there, and a registration.
+
+CopyImage would do it too, but into a bucket of Amazon's that nobody can see or clean up. The parts are encrypted with
+one key whatever the region; a manifest seals that key for EC2 of one region, so each region gets one of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+from imagepipe import render
+from imagepipe.bundle.manifest import Recipients, addressed, find_secret, write_manifest
+from imagepipe.cloud.ec2 import Ec2
+from imagepipe.cloud.images import SourceImage, late_names
+from imagepipe.cloud.registration import Registration
+from imagepipe.cloud.s3 import folder_of
+from imagepipe.cloud.tags import Labels
+from imagepipe.engine.journal import Lifetime
+from imagepipe.engine.stage import Context, Ref, Stage
+from imagepipe.errors import CloudError
+from imagepipe.publish import bundles
+from imagepipe.publish.bundles import InBucket
+from imagepipe.values import Bundle, Image, Text
+
+AT_ONCE = 16
+"""Parts that are copied at once: S3 copies by itself, we only wait; 1,025 parts take 65 rounds."""
+TICK_SECONDS = 0.5
+AVAILABLE_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class CopyBundleToRegion(Stage[Image]):
+    """The copy, registered from a bucket of its region, and available."""
+
+    ec2: Ec2 = field(repr=False, compare=False)
+    """Of the destination."""
+    source_ec2: Ec2 = field(repr=False, compare=False)
+    """Of the region that has the image."""
+    labels: Labels
+    image: Ref[Image]
+    source: Ref[SourceImage]
+    names: Ref[Mapping[str, str]]
+    description: Text
+    tags: Mapping[str, Text]
+    bucket: str
+    """Of the destination's region."""
+    prefix: Text
+    recipients: Recipients = field(repr=False, compare=False)
+    """The owner, who signs, and EC2 of the destination's region."""
+
+    def run(self, ctx: Context) -> Image:
+        image = ctx[self.image]
+        if image.bundle is None:
+            raise CloudError(f"{image.id} in {image.region} is EBS-backed, and has no bundle to be copied")
+        machine = self.source_ec2.images.described(image.id)
+        origin = bundles.look_up(self.source_ec2.s3, image.bundle)
+        bundle = self._copied(ctx, origin)
+        name, values = ctx[self.names][self.ec2.region], self._values(ctx)
+        tags = {key: render.finish(value, values) for key, value in self.tags.items()}
+        claim = ctx.intend("image", self.ec2.region, lifetime=Lifetime.PRODUCT)
+        id = self.ec2.images.register_bundle(
+            name,
+            render.finish(self.description, values),
+            Registration.of(machine),
+            bundle.location,
+            machine.get("BlockDeviceMappings", ()),
+            token=claim.token,
+            tags=self.labels.product(claim.token, name, tags),
+        )
+        ctx.bind(claim, id)
+        self.ec2.await_image(id, deadline=ctx.deadline(AVAILABLE_SECONDS), cancel=ctx.cancel)
+        return Image(id, self.ec2.region, name, (), bundle=bundle.location)
+
+    def _copied(self, ctx: Context, origin: InBucket) -> Bundle:
+        """The bundle in this region, its manifest last."""
+        owner, manifest = self.recipients.owner, origin.manifest
+        # First of all, as a key that does not open the bundle would be known only after hours of copying.
+        here = addressed(manifest, find_secret(manifest, owner.private_key), self.recipients)
+        document = write_manifest(here, owner.private_key)
+        details = {"bucket": self.bucket, "prefix": render.finish(self.prefix, self._values(ctx))}
+        claim = ctx.intend("bundle", self.ec2.region, lifetime=Lifetime.PRODUCT, details=details)
+        folder = folder_of(details["prefix"], claim.token)
+        bundle = Bundle(self.ec2.region, self.bucket, folder, manifest.name, manifest.architecture)
+        with ctx.span("bytes"):
+            self._copy_parts(ctx, origin, bundle)
+        self.ec2.s3.put(self.bucket, bundle.manifest_key, document)
+        ctx.bind(claim, bundle.location)
+        return bundle
+
+    def _copy_parts(self, ctx: Context, origin: InBucket, bundle: Bundle) -> None:
+        """All of them; the first that fails, or a cancel, ends it once those under way have ended."""
+        parts = origin.manifest.parts
+        pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="copy")
+        try:
+            begun = {pool.submit(self._copy_part, origin, part.filename, bundle) for part in parts}
+            left: set[Future[None]] = begun
+            while left:
+                done, left = wait(left, timeout=TICK_SECONDS, return_when=FIRST_EXCEPTION)
+                for each in done:
+                    each.result()
+                ctx.cancel.check()
+                count = len(begun) - len(left)
+                ctx.progress(f"{count} of {len(begun)} parts are in {self.ec2.region}", count / len(begun))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _copy_part(self, origin: InBucket, filename: str, bundle: Bundle) -> None:
+        """One part, known to have arrived as it was."""
+        source, key = origin.key(filename), f"{bundle.folder}/{filename}"
+        self.ec2.s3.copy(origin.bucket, source, bundle.bucket, key)
+        sent, arrived = self.source_ec2.s3.stored(origin.bucket, source), self.ec2.s3.stored(bundle.bucket, key)
+        if arrived is None or arrived != sent:
+            raise CloudError(
+                f"copying {origin.bucket}/{source} to {bundle.bucket}/{key} in {self.ec2.region}: it is"
+                f" {arrived or 'not there'}, and was {sent or 'nothing'}",
+                hint="does the bucket encrypt with KMS, or does somebody else write there?",
+            )
+
+    def _values(self, ctx: Context) -> Mapping[str, object]:
+        return late_names(ctx[self.source], self.ec2.region)
+
+    def title(self) -> str:
+        return f"copy the bundle to {self.ec2.region}"
+
+    def summary(self, output: Image) -> str:
+        return f"{output.id} in {output.region}"

@@ -1,0 +1,74 @@
+"""What goes to the instance: it must stand alone there, on a Python that may be old."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from imagepipe.capture import sending
+
+OLDEST = (3, 7)
+AGENT = Path(str(files("imagepipe.capture.agent")))
+
+
+def _tree(name: str) -> ast.Module:
+    return ast.parse(sending._source(name), feature_version=OLDEST)
+
+
+def _imported(name: str) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(_tree(name)):
+        if isinstance(node, ast.ImportFrom):
+            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def test_every_module_of_the_agent_is_sent() -> None:
+    own = {f"imagepipe.capture.agent.{path.stem}" for path in AGENT.glob("*.py") if path.stem != "__init__"}
+    assert own <= set(sending.MODULES)
+
+
+@pytest.mark.parametrize("name", sending.MODULES)
+def test_a_module_needs_the_standard_library_and_what_was_sent_before_it(name: str) -> None:
+    before = sending.MODULES[: sending.MODULES.index(name)]
+    for each in _imported(name):
+        if each.startswith("imagepipe"):
+            assert each.startswith(before) or any(one.startswith(f"{each}.") for one in before), each
+        else:
+            assert each.partition(".")[0] in sys.stdlib_module_names, each
+
+
+@pytest.mark.parametrize("name", sending.MODULES)
+def test_a_module_has_nothing_newer_than_the_oldest_python(name: str) -> None:
+    """Beside what the parser says: calls that came later, which we would be tempted to use."""
+    newer = {"removeprefix", "removesuffix", "is_relative_to", "hardlink_to", "readlink", "cancel_futures", "slots"}
+    tree = _tree(name)
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    keywords = {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword)}
+    assert not newer & (attributes | {word for word in keywords if word})
+
+
+def test_the_command_is_the_same_for_every_build() -> None:
+    assert sending.command() == sending.command()
+    assert "sudo -n" in sending.command()
+
+
+def test_the_loader_runs_what_is_sent_and_leaves_when_the_controller_does(tmp_path: Path) -> None:
+    """Without sudo, and with nobody who speaks after the program: the agent is loaded, asks, and goes."""
+    command = [sys.executable, "-I", "-c", sending._LOADER]
+    done = subprocess.run(command, input=sending.program(), capture_output=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (3, b"")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_there_is_no_python_the_exit_code_says_so() -> None:
+    command = ["/bin/sh", "-c", sending._FIND, "imagepipe-agent", sending._LOADER]
+    done = subprocess.run(command, input=b"", capture_output=True, check=False, env={"PATH": "/nonexistent"})
+    assert done.returncode == sending.NO_PYTHON

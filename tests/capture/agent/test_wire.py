@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from imagepipe.capture.agent.wire import HEAD, Broken, Wire
+
+
+def _heard(content: bytes) -> Wire:
+    return Wire(io.BytesIO(content).read, lambda _: None)
+
+
+def _sent(*messages: dict[str, object] | bytes) -> bytes:
+    out = io.BytesIO()
+    wire = Wire(lambda _: b"", out.write)
+    for message in messages:
+        wire.give(message) if isinstance(message, bytes) else wire.tell(**message)
+    return out.getvalue()
+
+
+def test_messages_and_blocks_arrive_as_they_were_sent_and_then_the_end() -> None:
+    wire = _heard(_sent({"say": "grüße"}, b"\0\xff" * 70000, {"part": 1}))
+    assert wire.hear() == {"say": "grüße"}
+    assert wire.hear() == b"\0\xff" * 70000
+    assert wire.hear() == {"part": 1}
+    assert wire.hear() is None
+
+
+def test_a_stream_that_comes_in_pieces_is_put_together() -> None:
+    content = io.BytesIO(_sent({"say": "a"}, b"block"))
+    wire = Wire(lambda count: content.read(min(count, 1)), lambda _: None)
+    assert [wire.hear(), wire.hear()] == [{"say": "a"}, b"block"]
+
+
+@pytest.mark.parametrize("cut", [1, 4, 6], ids=["in the head", "in the length", "in the body"])
+def test_a_frame_that_is_cut_off_is_no_end(cut: int) -> None:
+    with pytest.raises(Broken, match="in the middle of a frame"):
+        _heard(_sent(b"block")[:cut]).hear()
+
+
+@pytest.mark.parametrize("head", [b"x\0\0\0\1", HEAD.pack(b"D", 1 << 30)], ids=["of no kind", "too large"])
+def test_what_is_no_frame_is_not_waited_for(head: bytes) -> None:
+    with pytest.raises(Broken, match="no frame"):
+        _heard(head + b"y").hear()
