@@ -65,7 +65,7 @@ class Tools:
     run_folder: Path
     run_id: str
     recipients: Callable[[LoadedSpec, str, str], Recipients]
-    """Who signs a spec's bundle for a region, and who may open it; given the spec, that region and the launch region."""
+    """Who signs a spec's bundle for a region and who may open it, by the spec, that region and the launch region."""
     is_local: bool = False
 
 

@@ -166,15 +166,8 @@ class _Run:
         with ExitStack() as stack:
             connections = Connections()
             stack.callback(connections.close)
-            tools = Tools(
-                regions,
-                connections,
-                CopyLimits(),
-                self.folder,
-                self.id,
-                self._recipients,
-                self.chosen.local is not None,
-            )
+            is_local = self.chosen.local is not None
+            tools = Tools(regions, connections, CopyLimits(), self.folder, self.id, self._recipients, is_local=is_local)
             graph, baked = plan(self.loaded, tools, region=region_of(region, regions))
             build_names = {key: str(value) for key, value in self.loaded[0].names["build"].items()}
             record = RunRecord(self.id, iso(self.clock.now()), names, build_names, self.chosen.record())
