@@ -20,6 +20,7 @@ from imagepipe.bundle.manifest import Recipients
 from imagepipe.errors import BundleError, Problem
 from imagepipe.spec.bundle_rules import bundle_region, regions_without_bucket
 from imagepipe.spec.document import Path as At
+from imagepipe.spec.find import named_file
 from imagepipe.spec.load import LoadedSpec
 from imagepipe.spec.models import InstanceStoreOutput
 
@@ -125,7 +126,7 @@ class _Files:
 
         Names of files that are not there were refused before.
         """
-        file = (self._one.file.parent / given).expanduser() if given else None
+        file = named_file(self._one.file.parent, given) if given else None
         return file if file is not None and file.is_file() else None
 
     @contextmanager

@@ -138,6 +138,16 @@ def test_the_pair_is_looked_at_for_the_local_cloud_too(check: Check, tmp_path: P
     assert "openssl req" in str(problem.hint)
 
 
+def test_a_file_in_a_home_folder_is_found_from_wherever_the_spec_is(
+    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    shutil.copy(CASES / "ec2-key.pem", tmp_path / "home/user.key")
+    (problem,) = check("certificate: user.pem\nprivate_key: ~/user.key", is_local=True)
+    assert f"the private key {tmp_path}/home/user.key does not belong" in problem.message
+
+
 def test_both_files_of_a_pair_are_said_at_once(check: Check) -> None:
     problems = check("certificate: user.key\nprivate_key: user.pem", is_local=True)
     assert said(problems) == [("output.certificate", "error"), ("output.private_key", "error")]

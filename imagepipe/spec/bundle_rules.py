@@ -12,6 +12,7 @@ from pathlib import Path as FilePath
 
 from imagepipe.spec.document import Document, Path
 from imagepipe.spec.ec2_rules import Finding
+from imagepipe.spec.find import named_file
 from imagepipe.spec.models import AmiByFilter, BundleRegion, InstanceStoreOutput, Spec, Volume
 
 FAMILIES = ("c1", "c3", "d2", "i2", "m1", "m2", "m3", "r3", "x1")
@@ -24,7 +25,7 @@ LONGEST_PREFIX_BYTES = 1024 - 144
 """S3's limit for a key, without what follows the prefix: a slash, the run's token (64 at most), a slash, the spec's
 name (64 at most) and `.manifest.xml` (13)."""
 LEFT_OUT = ("dev", "media", "mnt", "proc", "run", "sys", "tmp")
-"""Folders of the root: what is in them is of the running machine, and never in an image."""
+"""Folders of the root: what is in them is of the running machine, and never in the image of a tree."""
 NEEDED_TO_BOOT = frozenset(
     {"/", "/bin", "/boot", "/etc", "/lib", "/lib64", "/sbin", "/usr", "/usr/bin", "/usr/lib", "/usr/sbin"}
 )
@@ -56,7 +57,7 @@ def bundle_warnings(output: InstanceStoreOutput) -> Iterator[Finding]:
             yield at, "S3's TLS certificates do not cover names with dots; a name with dashes alone is the safer one"
     for index, path in enumerate(output.exclude):
         if (top := path.split("/")[1]) in LEFT_OUT:
-            yield ("output", "exclude", index), f"what is in /{top} is left out of every image anyway"
+            yield ("output", "exclude", index), f"what is in /{top} is left out anyway: it is of the running machine"
 
 
 def regions_without_bucket(spec: Spec, document: Document, *, home: str | None) -> Iterator[Finding]:
@@ -95,7 +96,7 @@ def _files(output: InstanceStoreOutput, folder: FilePath) -> Iterator[Finding]:
             message = f"{given} goes with {missing}: give both, or neither for a pair that imagepipe makes"
             yield ("output", given), message
     for path, file in bundle_files(output).items():
-        if not (folder / file).expanduser().is_file():
+        if not named_file(folder, file).is_file():
             yield path, f"there is no file {file}"
 
 

@@ -84,6 +84,14 @@ def project_file(spec: Path) -> Path | None:
     return None
 
 
+def named_file(folder: Path, given: str) -> Path:
+    """A file of the user's that a spec in this folder names: beside it, or from `~`, a home folder."""
+    try:
+        return folder / Path(given).expanduser()
+    except RuntimeError:  # nobody has that name, and so there is no such file either
+        return folder / given
+
+
 def provisioner_folder(name: str, folder: Path) -> Path | None:
     """`provisioners/NAME`, looked up from a folder upwards, then among those shipped."""
     for root in [*(p / "provisioners" for p in (folder, *folder.parents)), folder.parent, SHIPPED, _CHECKOUT]:

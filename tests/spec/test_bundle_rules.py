@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from imagepipe.spec.bundle_rules import bundle_files, bundle_region, prefix_problem, regions_without_bucket
+from imagepipe.capture.agent.tree import EMPTIED
+from imagepipe.spec.bundle_rules import LEFT_OUT, bundle_files, bundle_region, prefix_problem, regions_without_bucket
 from imagepipe.spec.models import InstanceStoreOutput
 from imagepipe.values import Late
 
@@ -69,6 +70,10 @@ def test_instance_types_of_the_project_are_said_where_the_image_is_asked_for(loa
 def test_paths_that_are_left_out_are_written_in_one_way(loaded: Loader) -> None:
     found = output(loaded, MACHINE + with_words("exclude: [/var/cache/apt/, //srv//./data]"))
     assert found.exclude == ("/var/cache/apt", "/srv/data")
+
+
+def test_what_is_said_to_be_left_out_anyway_is_what_the_agent_leaves_out() -> None:
+    assert sorted(LEFT_OUT) == sorted(EMPTIED), "the agent runs alone on the instance, and cannot import the rules"
 
 
 def test_a_region_has_its_own_bucket_and_certificate_and_home_has_the_outputs(loaded: Loader) -> None:
