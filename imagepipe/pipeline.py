@@ -36,6 +36,7 @@ from imagepipe.publish.replace import Renamed, TakeName
 from imagepipe.publish.share import CheckPublic, ShareImage
 from imagepipe.publish.test import NewImage, Tested
 from imagepipe.spec.bundle_rules import bundle_region
+from imagepipe.spec.find import named_file
 from imagepipe.spec.load import LoadedSpec
 from imagepipe.spec.models import (
     AmiByFilter,
@@ -224,7 +225,7 @@ def _await(one: LoadedSpec, tools: Tools, ec2: Ec2, instance: Ref[Instance], key
     address = "private_ip" if ssh.bastion and "address" not in ssh.model_fields_set else ssh.address
     via = None
     if ssh.bastion:
-        path = str((one.file.parent / ssh.bastion.private_key).expanduser().resolve())
+        path = str(named_file(one.file.parent, ssh.bastion.private_key).resolve())
         via = Endpoint(ssh.bastion.host, ssh.bastion.port, ssh.bastion.user, ssh.bastion.host_key, path)
     return AwaitSsh(
         ec2,
@@ -278,7 +279,7 @@ def _as_bundle(
         source=source,
         name=one.checked().name,
         account=output.account,
-        bucket=output.bucket,
+        bucket=bundle_region(output, ec2.region, home=ec2.region).bucket,
         prefix=output.prefix,
         method=output.method,
         bundle_on=output.bundle_on,
@@ -395,7 +396,7 @@ def _key(
     ssh, ec2 = one.checked().launch.ssh, tools.regions[region]
     stage = f"{prefix}{purpose}-key" if purpose else f"{prefix}key"
     if ssh.key_pair and ssh.private_key:
-        path = (one.file.parent / ssh.private_key).expanduser().resolve()
+        path = named_file(one.file.parent, ssh.private_key).resolve()
         return graph.add(stage, UseKey(ec2, ssh.key_pair, path))
     name = ".".join(("id_ed25519", *filter(None, (prefix.strip("/"), purpose))))
     return graph.add(stage, MakeKey(ec2, labels, tools.run_folder / name))
