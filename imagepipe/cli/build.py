@@ -167,7 +167,13 @@ class _Run:
             connections = Connections()
             stack.callback(connections.close)
             tools = Tools(
-                regions, connections, CopyLimits(), self.folder, self.id, self._recipients, self.chosen.local is not None
+                regions,
+                connections,
+                CopyLimits(),
+                self.folder,
+                self.id,
+                self._recipients,
+                self.chosen.local is not None,
             )
             graph, baked = plan(self.loaded, tools, region=region_of(region, regions))
             build_names = {key: str(value) for key, value in self.loaded[0].names["build"].items()}
@@ -191,7 +197,6 @@ class _Run:
                 keep_on_failure=keep_on_failure,
             )
             return outcome, baked
-
 
     def _recipients(self, one: LoadedSpec, region: str, home: str) -> Recipients:
         from imagepipe.cli.local import open_store
