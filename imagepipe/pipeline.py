@@ -19,7 +19,7 @@ from imagepipe.cloud.images import Audience, ImageFilter, SourceImage
 from imagepipe.cloud.tags import Labels
 from imagepipe.communicator.ssh import Connections
 from imagepipe.engine.graph import Graph
-from imagepipe.engine.stage import Ref
+from imagepipe.engine.stage import Ref, Stage
 from imagepipe.errors import UsageError
 from imagepipe.launch.access import Key, MakeGroup, MakeKey, Network, UseGroups, UseKey
 from imagepipe.launch.connect import AwaitSsh
@@ -30,10 +30,12 @@ from imagepipe.provision.reboot import RebootMachine
 from imagepipe.provision.shell import RunShell
 from imagepipe.provision.step import Options
 from imagepipe.publish.copy import CopyLimits, CopyToRegion
+from imagepipe.publish.copy_bundle import CopyBundleToRegion
 from imagepipe.publish.keep import Keep
 from imagepipe.publish.replace import Renamed, TakeName
 from imagepipe.publish.share import CheckPublic, ShareImage
 from imagepipe.publish.test import NewImage, Tested
+from imagepipe.spec.bundle_rules import bundle_region
 from imagepipe.spec.load import LoadedSpec
 from imagepipe.spec.models import (
     AmiByFilter,
@@ -116,7 +118,7 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     labels = Labels(tools.run_id, spec.name)
 
     # What does not need one another begins together.
-    source = graph.add(f"{prefix}source", FindSource(ec2, source_wanted(spec)))
+    source = graph.add(f"{prefix}source", FindSource(ec2, source_wanted(spec), isinstance(spec.output, EbsOutput)))
     wanted = graph.add(f"{prefix}name", NameImages(tuple(everywhere), source, spec.output.name))
     replaces = spec.output.on_name_taken == "replace"
     names = graph.add(f"{prefix}names", CheckNames(everywhere, wanted, replaces))
@@ -153,7 +155,13 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     # Copies side by side; others may launch none before all are there.
     images = [image]
     for other in copies:
-        copy = _copy(spec, tools, other, labels, image, source, names)
+        match spec.output:
+            case EbsOutput() as output:
+                copy: Stage[Image] = _copy(output, tools, other, labels, image, source, names)
+            case InstanceStoreOutput() as output:
+                copy = _copy_bundle(one, output, tools, other, region, labels, image, source, names)
+            case _:
+                assert_never(spec.output)
         images.append(graph.add(f"{prefix}copy-{other}", copy))
     audience = _audience(spec)
     published = images
@@ -320,7 +328,7 @@ def _capture(
 
 
 def _copy(
-    spec: Spec,
+    output: EbsOutput,
     tools: Tools,
     region: str,
     labels: Labels,
@@ -328,11 +336,35 @@ def _copy(
     source: Ref[SourceImage],
     names: Ref[Mapping[str, str]],
 ) -> CopyToRegion:
-    output = spec.output
-    encrypt = output.encrypt if isinstance(output, EbsOutput) else None
-    key = encrypt.per_region.get(region) if encrypt else None
+    key = output.encrypt.per_region.get(region) if output.encrypt else None
     return CopyToRegion(
         tools.regions[region], tools.limits, labels, image, source, names, output.description, output.tags, key
+    )
+
+
+def _copy_bundle(
+    one: LoadedSpec,
+    output: InstanceStoreOutput,
+    tools: Tools,
+    region: str,
+    home: str,
+    labels: Labels,
+    image: Ref[Image],
+    source: Ref[SourceImage],
+    names: Ref[Mapping[str, str]],
+) -> CopyBundleToRegion:
+    return CopyBundleToRegion(
+        ec2=tools.regions[region],
+        source_ec2=tools.regions[home],
+        labels=labels,
+        image=image,
+        source=source,
+        names=names,
+        description=output.description,
+        tags=output.tags,
+        bucket=bundle_region(output, region, home=home).bucket,
+        prefix=output.prefix,
+        recipients=tools.recipients(one, region, home),
     )
 
 

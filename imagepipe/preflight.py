@@ -42,7 +42,9 @@ class Preflight:
         ssm = isinstance(spec.source.ami, AmiBySsm)
         if spec.source.ami is not None:  # what another spec bakes is not there yet
             with self._at("source", "ami", *(["ssm"] if ssm else [])):
-                source = FindSource(self._ec2, source_wanted(spec)).find(lambda _: None)
+                source = FindSource(self._ec2, source_wanted(spec), isinstance(spec.output, EbsOutput)).find(
+                    lambda _: None
+                )
         if source is not None:
             self._names(spec, source)
             self._volumes(spec, source)

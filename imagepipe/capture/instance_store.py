@@ -23,7 +23,7 @@ from imagepipe.capture.scrub import script_text
 from imagepipe.capture.streaming import bundle_here
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import Registration, SourceImage, late_names
-from imagepipe.cloud.s3 import S3
+from imagepipe.cloud.s3 import S3, folder_of
 from imagepipe.cloud.tags import Labels
 from imagepipe.communicator.dialogue import Dialogue, talking
 from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Watch, public_key
@@ -66,7 +66,7 @@ class BundleRoot(Stage[Bundle]):
         prefix = render.finish(self.prefix, late_names(source, region))
         details = {"bucket": self.bucket, "prefix": prefix}
         claim = ctx.intend("bundle", region, lifetime=Lifetime.PRODUCT, details=details)
-        folder = "/".join(filter(None, (prefix, claim.token)))
+        folder = folder_of(prefix, claim.token)
         label = Label(self.name, self.account, source.architecture)
         parts = S3Parts(self.ec2.s3, self.bucket, folder)
         manifest = self._bundled(ctx, label, parts)

@@ -32,6 +32,7 @@ class LaunchRequest:
     spot: bool = False
     max_price: str | None = None
     """Dollars an hour, for spot; the on-demand price if None."""
+    has_ebs_root: bool = True
 
     def request(self) -> dict[str, Any]:
         """The parameters of RunInstances that say what is launched."""
@@ -52,7 +53,8 @@ class LaunchRequest:
             "UserData": self.user_data,  # botocore encodes it
             "MinCount": 1,
             "MaxCount": 1,
-            "InstanceInitiatedShutdownBehavior": "stop",
+            # What has its root on instance store can only be terminated.
+            **({"InstanceInitiatedShutdownBehavior": "stop"} if self.has_ebs_root else {}),
             "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled", "HttpPutResponseHopLimit": 2},
             **network,
             **({"KeyName": self.key_pair} if self.key_pair else {}),

@@ -73,6 +73,7 @@ class Launch(Stage[Instance]):
             mappings=tuple(device.launched() for device in devices),
             instance_profile=self.instance_profile,
             public_address=self.public_address,
+            has_ebs_root=source.root_device_type == "ebs",
         )
         id, request = self._launch(ctx, base, ctx[self.network])
         self._tag_volumes(ctx, id, devices)

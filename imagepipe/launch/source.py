@@ -42,6 +42,8 @@ class FindSource(Stage[SourceImage]):
     ec2: Ec2 = field(repr=False, compare=False)
     wanted: str | BySsm | Newest
     """An image's id, or how to find it."""
+    needs_ebs: bool = True
+    """Its root is captured as a snapshot; a bundle can be made of an instance store root too."""
 
     def run(self, ctx: Context) -> SourceImage:
         return self.find(ctx.say)
@@ -57,10 +59,10 @@ class FindSource(Stage[SourceImage]):
                 found = self._newest(self.wanted)
             case _:
                 assert_never(self.wanted)
-        if found.root_device_type != "ebs":
+        if self.needs_ebs and found.root_device_type != "ebs":
             raise CloudError(
-                f"source image {found.id} has an instance store root; only EBS-backed images can be baked from yet",
-                hint="take an image whose root device type is ebs",
+                f"source image {found.id} has its root on instance store, which has no snapshots",
+                hint="take an image whose root device type is ebs, or bake one of output.type: instance-store",
             )
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 WORDS = {
+    "account_id": "output.account",
     "ami_block_device_mappings": "output.block_devices",
     "ami_description": "output.description",
     "ami_groups": "publish.share.public",
@@ -15,6 +16,10 @@ WORDS = {
     "associate_public_ip_address": "nothing: the subnet decides",
     "breakpoint": "`imagepipe build --keep-on-failure`",
     "builders": "source, launch and output",
+    "bundle_destination": "nothing: the bundle is never a file on the instance",
+    "bundle_prefix": "nothing: the bundle is called as the spec, and output.prefix is its folder",
+    "bundle_upload_command": "nothing: parts go to S3 as they are made",
+    "bundle_vol_command": "output.method and output.exclude",
     "communicator": "launch.ssh",
     "custom_endpoint_ec2": "`imagepipe build --endpoint-url`, or `--local`",
     "destination": "dest",
@@ -35,6 +40,7 @@ WORDS = {
     "provisioners": "provision",
     "region_kms_key_ids": "output.encrypt.per_region",
     "run_tags": "launch.tags",
+    "s3_bucket": "output.bucket",
     "scripts": "shell.script: one step for each",
     "security_group_id": "launch.security_groups, a list",
     "security_group_ids": "launch.security_groups",
@@ -55,6 +61,9 @@ WORDS = {
     "temporary_key_pair_type": "nothing: it is ed25519",
     "user_data_file": "launch.user_data",
     "valid_exit_codes": "exit_codes",
+    "x509_cert_path": "output.certificate",
+    "x509_key_path": "output.private_key",
+    "x509_upload_path": "nothing: no key goes to the instance",
 }
 """Where a word is also one of ours (`source`, `script`), the nearest key says more."""
 

@@ -12,16 +12,7 @@ from imagepipe.spec.variables import Given
 
 from .conftest import SOUND, Loader
 
-STORE = """\
-imagepipe: 1
-name: web
-source: {ami: ami-0123456789abcdef0}
-launch: {instance_types: [m3.medium]}
-output: {type: instance-store, name: web-1, bucket: mine, account: "123456789012", certificate: c, private_key: k}
-"""
-
 EACH = {
-    "output.type": STORE,
     "publish.ssm_parameter": SOUND + "publish: {ssm_parameter: /images/web}\n",
     "publish.deprecate_after": SOUND + "publish: {deprecate_after: 90d}\n",
     "publish.keep": SOUND + "publish: {keep: 5}\n",
@@ -31,7 +22,7 @@ EACH = {
 
 @pytest.mark.parametrize("path", EACH)
 def test_what_cannot_be_built_yet_is_said_where_it_stands(loaded: Loader, path: str) -> None:
-    one = loaded(EACH[path], whole=True, files={"c": "", "k": ""})
+    one = loaded(EACH[path], whole=True)
     assert one.problems == []
     (problem,) = not_yet(one)
     assert (problem.path, problem.severity) == (path, "error")
@@ -53,6 +44,16 @@ def test_a_spec_that_builds_has_nothing_to_say(loaded: Loader) -> None:
     one = loaded(
         "launch: {volumes: [{device: /dev/sdf, size_gib: 8, encrypted: true}], subnets: [subnet-01234567]}\n"
         "publish: {regions: [us-west-2]}\n"
+    )
+    assert one.problems == []
+    assert not_yet(one) == []
+
+
+def test_an_instance_store_image_can_be_built(loaded: Loader) -> None:
+    one = loaded(
+        "imagepipe: 1\nname: web\nsource: {ami: ami-0123456789abcdef0}\nlaunch: {instance_types: [m3.medium]}\n"
+        'output: {type: instance-store, name: web-1, bucket: my-images, account: "123456789012"}\n',
+        whole=True,
     )
     assert one.problems == []
     assert not_yet(one) == []
