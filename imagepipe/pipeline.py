@@ -22,6 +22,7 @@ from imagepipe.engine.graph import Graph
 from imagepipe.engine.stage import Ref, Stage
 from imagepipe.errors import UsageError
 from imagepipe.launch.access import Key, MakeGroup, MakeKey, Network, UseGroups, UseKey
+from imagepipe.launch.bucket import CheckBucket, CheckTypes
 from imagepipe.launch.connect import AwaitSsh
 from imagepipe.launch.machine import Launch, SpotWanted
 from imagepipe.launch.source import BySsm, CheckNames, FindSource, NameImages, Newest
@@ -124,6 +125,9 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     replaces = spec.output.on_name_taken == "replace"
     names = graph.add(f"{prefix}names", CheckNames(everywhere, wanted, replaces))
     before: tuple[Ref[Any], ...] = (names,)
+    if isinstance(spec.output, InstanceStoreOutput):
+        types = graph.add(f"{prefix}types", CheckTypes(ec2, spec.launch.instance_types))
+        before += (types, graph.add(f"{prefix}bucket", _check_bucket(spec.output, tools, everywhere, region, source)))
     if spec.publish.share.public:
         before += (graph.add(f"{prefix}public", CheckPublic(everywhere)),)
     key = _key(graph, one, tools, region, labels, prefix, "")
@@ -238,6 +242,15 @@ def _await(one: LoadedSpec, tools: Tools, ec2: Ec2, instance: Ref[Instance], key
         ssh.timeout,
         via=via,
         key_on_console=ssh.host_key == "console",
+    )
+
+
+def _check_bucket(
+    output: InstanceStoreOutput, tools: Tools, everywhere: Mapping[str, Ec2], home: str, source: Ref[SourceImage]
+) -> CheckBucket:
+    buckets = {region: bundle_region(output, region, home=home).bucket for region in everywhere}
+    return CheckBucket(
+        everywhere, tools.regions.session, source, buckets, output.prefix, output.account, is_local=tools.is_local
     )
 
 

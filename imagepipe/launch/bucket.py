@@ -13,6 +13,7 @@ from imagepipe.cloud.session import Session
 from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
+from imagepipe.spec.bundle_rules import prefix_problem
 from imagepipe.values import Text
 
 
@@ -45,6 +46,8 @@ class CheckBucket(Stage[None]):
             s3.make_bucket(bucket)
             ctx.say(f"made bucket {bucket} in {region}: the local cloud had none")
         prefix = render.finish(self.prefix, late_names(ctx[self.source], region))
+        if problem := prefix_problem(prefix):
+            raise CloudError(f"output.prefix is {prefix!r} in {region}: {problem}", code="InvalidPrefix")
         details = {"bucket": bucket, "prefix": prefix}
         claim = ctx.intend("bundle", region, lifetime=Lifetime.RUN, details=details)
         s3.check_bucket(bucket, folder_of(prefix, claim.token))
