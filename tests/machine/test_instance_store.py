@@ -290,8 +290,8 @@ def test_what_cannot_be_done_is_said_and_nothing_is_left(
     ("setting", "words"),
     [
         ("region", "bucket bundles-of-tests-bad is in eu-west-1"),
-        ("acl", "does not allow ACLs"),
-        ("kms", "KMS"),
+        ("acl", "has ACLs disabled"),
+        ("kms", "encrypts its objects with aws:kms"),
         ("denied", "s3:PutObject"),
     ],
 )
