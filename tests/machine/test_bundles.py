@@ -20,7 +20,7 @@ SECONDS = 240.0
 @pytest.fixture
 def bucket(bakery: Bakery) -> Iterator[str]:
     s3 = bakery.client("s3")
-    s3.create_bucket(Bucket=BUCKET)
+    s3.create_bucket(Bucket=BUCKET, ObjectOwnership="BucketOwnerPreferred")
     yield BUCKET
     listed = s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])
     for row in listed:
