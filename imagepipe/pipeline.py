@@ -54,7 +54,7 @@ from imagepipe.spec.models import (
 )
 from imagepipe.spec.rendering import names_late
 from imagepipe.spec.steps import StepAt
-from imagepipe.values import Endpoint, Image, Instance, Late, Reachable, Stopped
+from imagepipe.values import BundlePlace, Endpoint, Image, Instance, Late, Reachable, Stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,8 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     before: tuple[Ref[Any], ...] = (names,)
     if isinstance(spec.output, InstanceStoreOutput):
         types = graph.add(f"{prefix}types", CheckTypes(ec2, spec.launch.instance_types))
-        before += (types, graph.add(f"{prefix}bucket", _check_bucket(spec.output, tools, everywhere, region, source)))
+        place = graph.add(f"{prefix}bucket", _check_bucket(spec.output, tools, everywhere, region, source))
+        before += (types, place)
     if spec.publish.share.public:
         before += (graph.add(f"{prefix}public", CheckPublic(everywhere)),)
     key = _key(graph, one, tools, region, labels, prefix, "")
@@ -144,7 +145,7 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
         case EbsOutput():
             captured = _as_ebs(graph, spec, tools, ec2, labels, machine, source, names, prefix)
         case InstanceStoreOutput():
-            captured = _as_bundle(graph, one, spec.output, tools, ec2, labels, machine, source, names, prefix)
+            captured = _as_bundle(graph, one, spec.output, tools, ec2, labels, machine, source, place, names, prefix)
         case _:
             assert_never(spec.output)
     given_back = [graph.add(f"{prefix}give-back", GiveBack(ec2, instance, captured))]
@@ -280,6 +281,7 @@ def _as_bundle(
     labels: Labels,
     machine: Ref[Reachable],
     source: Ref[SourceImage],
+    place: Ref[BundlePlace],
     names: Ref[Mapping[str, str]],
     prefix: str,
 ) -> Ref[Image]:
@@ -290,10 +292,9 @@ def _as_bundle(
         recipients=tools.recipients(one, ec2.region, ec2.region),
         machine=machine,
         source=source,
+        place=place,
         name=one.checked().name,
         account=output.account,
-        bucket=bundle_region(output, ec2.region, home=ec2.region).bucket,
-        prefix=output.prefix,
         method=output.method,
         bundle_on=output.bundle_on,
         exclude=output.exclude,

@@ -23,14 +23,14 @@ from imagepipe.capture.scrub import script_text
 from imagepipe.capture.streaming import bundle_here
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import Registration, SourceImage, late_names
-from imagepipe.cloud.s3 import S3, folder_of
+from imagepipe.cloud.s3 import S3
 from imagepipe.cloud.tags import Labels
 from imagepipe.communicator.dialogue import Dialogue, talking
 from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Watch, public_key
 from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import BundleError, CommandFailed
-from imagepipe.values import Bundle, Image, Reachable, Text
+from imagepipe.values import Bundle, BundlePlace, Image, Reachable, Text
 
 BUNDLE_SECONDS = 4 * 3600
 RECONNECT_SECONDS = 300
@@ -49,10 +49,9 @@ class BundleRoot(Stage[Bundle]):
     recipients: Recipients = field(repr=False, compare=False)
     machine: Ref[Reachable]
     source: Ref[SourceImage]
+    place: Ref[BundlePlace]
     name: str
     account: str
-    bucket: str
-    prefix: Text
     method: Literal["auto", "block", "tree"] = "auto"
     bundle_on: Literal["instance", "controller"] = "instance"
     exclude: tuple[str, ...] = ()
@@ -61,17 +60,13 @@ class BundleRoot(Stage[Bundle]):
     """For the local cloud, which boots an image without a boot loader too."""
 
     def run(self, ctx: Context) -> Bundle:
-        source = ctx[self.source]
-        region = self.ec2.region
-        prefix = render.finish(self.prefix, late_names(source, region))
-        details = {"bucket": self.bucket, "prefix": prefix}
-        claim = ctx.intend("bundle", region, lifetime=Lifetime.PRODUCT, details=details)
-        folder = folder_of(prefix, claim.token)
-        label = Label(self.name, self.account, source.architecture)
-        parts = S3Parts(self.ec2.s3, self.bucket, folder)
+        place, label = ctx[self.place], Label(self.name, self.account, ctx[self.source].architecture)
+        parts = S3Parts(self.ec2.s3, place.bucket, place.folder)
         manifest = self._bundled(ctx, label, parts)
-        made = Bundle(region, self.bucket, folder, self.name, source.architecture, parts.described(manifest))
-        ctx.bind(claim, made.location)
+        made = Bundle(
+            self.ec2.region, place.bucket, place.folder, self.name, label.architecture, parts.described(manifest)
+        )
+        ctx.bind(ctx.journal.claim_of_token(place.token), made.location)
         return made
 
     def _bundled(self, ctx: Context, label: Label, parts: S3Parts) -> Manifest:

@@ -305,6 +305,7 @@ def _image(spec: str, image: Image) -> dict[str, object]:
         "image_id": image.id,
         "name": image.name,
         "snapshots": list(image.snapshots),
+        "bundle": image.bundle,
     }
 
 

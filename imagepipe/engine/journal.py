@@ -194,6 +194,10 @@ class Journal:
                 return claim
         raise KeyError(f"no claim on {kind} {id}")
 
+    def claim_of_token(self, token: str) -> Claim:
+        """The claim with this token, whoever made it."""
+        return next(claim for claim in self.claims() if claim.token == token)
+
     def close(self) -> None:
         self._file.close()
 

@@ -10,37 +10,45 @@ from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.cloud.s3 import folder_of
 from imagepipe.cloud.session import Session
-from imagepipe.engine.journal import Lifetime
+from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.spec.bundle_rules import prefix_problem
-from imagepipe.values import Text
+from imagepipe.values import BundlePlace, Text
 
 
 @dataclass(frozen=True)
-class CheckBucket(Stage[None]):
-    """That bundles can be put into the bucket of each region, for EC2 there to read and this account to register."""
+class CheckBucket(Stage[BundlePlace]):
+    """That bundles can be put into the bucket of each region, for EC2 there to read and this account to register.
+
+    The place of the launch region's own is claimed here, before the instance that will put it there: so undo, which
+    goes backwards, ends the instance first, and nobody puts anything there any more when it deletes.
+    """
 
     ec2: Mapping[str, Ec2] = field(repr=False, compare=False)
     """By region: every region that gets the image."""
     session: Session = field(repr=False, compare=False)
     source: Ref[SourceImage]
     buckets: Mapping[str, str]
-    """By region."""
+    """By region, the launch region first."""
     prefix: Text
     account: str
     """In the manifest: whose image it will be."""
     is_local: bool = False
     """On the local cloud a bucket that is not there is made, and accounts are its own."""
 
-    def run(self, ctx: Context) -> None:
+    def run(self, ctx: Context) -> BundlePlace:
         if not self.is_local:
             check_account(self.session, self.account)
-        for region, bucket in self.buckets.items():
+        home, *others = self.buckets.items()
+        place, _ = self._check(ctx, *home, Lifetime.PRODUCT)
+        for region, bucket in others:
             ctx.cancel.check()
-            self._check(ctx, region, bucket)
+            _, claim = self._check(ctx, region, bucket, Lifetime.RUN)
+            ctx.released(claim)
+        return place
 
-    def _check(self, ctx: Context, region: str, bucket: str) -> None:
+    def _check(self, ctx: Context, region: str, bucket: str, lifetime: Lifetime) -> tuple[BundlePlace, Claim]:
         s3 = self.ec2[region].s3
         if self.is_local and not s3.has_bucket(bucket):
             s3.make_bucket(bucket)
@@ -49,14 +57,15 @@ class CheckBucket(Stage[None]):
         if problem := prefix_problem(prefix):
             raise CloudError(f"output.prefix is {prefix!r} in {region}: {problem}", code="InvalidPrefix")
         details = {"bucket": bucket, "prefix": prefix}
-        claim = ctx.intend("bundle", region, lifetime=Lifetime.RUN, details=details)
-        s3.check_bucket(bucket, folder_of(prefix, claim.token))
-        ctx.released(claim)
+        claim = ctx.intend("bundle", region, lifetime=lifetime, details=details)
+        folder = folder_of(prefix, claim.token)
+        s3.check_bucket(bucket, folder)
+        return BundlePlace(bucket, folder, claim.token), claim
 
     def title(self) -> str:
         return "see that bundles can be put into S3"
 
-    def summary(self, output: None) -> str:
+    def summary(self, output: BundlePlace) -> str:
         return ", ".join(f"{bucket} in {region}" for region, bucket in self.buckets.items())
 
 

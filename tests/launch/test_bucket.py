@@ -10,7 +10,7 @@ from imagepipe.engine.journal import Lifetime, State
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
 from imagepipe.launch.bucket import CheckBucket, CheckTypes, check_account
-from imagepipe.values import Late
+from imagepipe.values import BundlePlace, Late
 from tests.account import Account
 from tests.local.gateway.harness import ACCOUNT, KEY_ID, SECRET
 
@@ -18,11 +18,11 @@ SOURCE = SourceImage("ami-0", "debian-12", "1", "x86_64", "hvm", "/dev/xvda", "e
 BUCKETS = {"us-east-1": "east", "us-west-2": "west"}
 
 
-def _check(account: Account, *, is_local: bool = True, owner: str = ACCOUNT) -> None:
+def _check(account: Account, *, is_local: bool = True, owner: str = ACCOUNT) -> BundlePlace:
     everywhere = {region: account.regions[region] for region in BUCKETS}
     session = account.regions.session
     stage = CheckBucket(everywhere, session, Ref("source"), BUCKETS, Late("{{ region }}/b"), owner, is_local=is_local)
-    stage.run(account.context(source=SOURCE))
+    return stage.run(account.context(source=SOURCE))
 
 
 def _said(account: Account) -> list[str]:
@@ -44,12 +44,14 @@ def test_a_bucket_that_there_is_not_is_made_nowhere_else(account: Account) -> No
     assert not account.s3.has_bucket("east")
 
 
-def test_what_is_put_to_try_is_claimed_for_the_run_and_given_back(account: Account) -> None:
-    _check(account)
+def test_the_place_is_claimed_and_what_is_put_elsewhere_to_try_is_given_back(account: Account) -> None:
+    place = _check(account)
     claims = account.journal.claims()
     assert [(c.kind, c.region, c.lifetime, c.state) for c in claims] == [
-        ("bundle", region, Lifetime.RUN, State.RELEASED) for region in BUCKETS
+        ("bundle", "us-east-1", Lifetime.PRODUCT, State.INTENDED),
+        ("bundle", "us-west-2", Lifetime.RUN, State.RELEASED),
     ]
+    assert place == BundlePlace("east", f"us-east-1/b/{claims[0].token}", claims[0].token)
     assert claims[1].details == {"bucket": "west", "prefix": "us-west-2/b"}
 
 

@@ -31,12 +31,12 @@ from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import Connections, Watch
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.events import AnyEvent, Events
-from imagepipe.engine.journal import Journal, RunRecord
+from imagepipe.engine.journal import Journal, Lifetime, RunRecord
 from imagepipe.engine.stage import Context, Ref
 from imagepipe.local.disks import Disks
 from imagepipe.local.machines.cgroup import MachineGroup
 from imagepipe.masking import Masker
-from imagepipe.values import Bundle, Endpoint, Instance, Reachable
+from imagepipe.values import Bundle, BundlePlace, Endpoint, Instance, Reachable
 from tests.bundle.samples import CASES
 from tests.machine.bakery import Bakery, _data
 
@@ -144,11 +144,13 @@ def test_no_secret_is_on_the_instance_in_its_processes_or_in_the_bundle(
         step = Script(f'{plant}\ntest -n "$SECRET"', env={"SECRET": STEP_SECRET})
         machine = Reachable(Instance(booted.id, "us-east-1", "t3.small", "/dev/xvda", None), endpoint)
         stage = BundleRoot(
-            ec2, connections, recipients, Ref("machine"), Ref("source"), "canary", ACCOUNT, BUCKET, "p", is_local=True
+            ec2, connections, recipients, Ref("machine"), Ref("source"), Ref("place"), "canary", ACCOUNT, is_local=True
         )
         journal = Journal.create(tmp_path / "run", RunRecord("r1", "2026-11-23T00:00:00Z", (), {}, {}), clock)
         events = Events("r1", clock, Masker(), [said.append])
-        outputs = {"machine": machine, "source": ec2.images.by_id(source["ImageId"])}
+        claim = journal.intend("bundle", "us-east-1", lifetime=Lifetime.PRODUCT, stage="bucket")
+        place = BundlePlace(BUCKET, f"p/{claim.token}", claim.token)
+        outputs = {"machine": machine, "source": ec2.images.by_id(source["ImageId"]), "place": place}
         sampler = Sampler(booted.id)
         with sampler.going():
             assert run_script(connections.to(endpoint), step, watch).code == 0

@@ -341,3 +341,23 @@ def test_the_block_method_takes_a_disk_with_its_boot_loader_and_qemu_boots_it(bu
     described = bundles.client().describe_images(ImageIds=[image])["Images"][0]
     assert described["RootDeviceType"] == "instance-store"
     deregister(bundles, image)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9 and clean"])
+def test_a_build_that_ends_while_parts_are_sent_leaves_nothing(bundles: Bakery, how: signal.Signals) -> None:
+    """The instance goes first: so nobody sends a part any more when the bucket is emptied."""
+    before = bundles.inventory()
+    process = bundles.start("build", str(spec(bundles, "ended", "- shell: 'true'")), "--local")
+    _agent(bundles, process)
+    os.kill(process.pid, how)
+    out, err = process.communicate(timeout=60)
+    if how == signal.SIGINT:
+        assert process.returncode == 130, out + err
+        given_back = [line.split()[3] for line in out.splitlines() if " given back " in line]
+        assert given_back.index("instance") < given_back.index("bundle")
+    else:
+        cleaned = bundles("clean", "--all", "--local")
+        assert cleaned.code == 0, cleaned.err
+        assert "bundle" in cleaned.out
+    assert kept(bundles) == []
+    assert bundles.inventory() == before
