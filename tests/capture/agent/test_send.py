@@ -155,8 +155,13 @@ def test_what_may_pass_is_tried_again_after_growing_pauses(mood: tuple[int, str]
         assert rig.urls == 1
 
 
-def test_a_url_that_died_is_asked_for_anew() -> None:
-    with _rig((403, _error("AccessDenied", "Request has expired"))) as rig:
+@pytest.mark.parametrize(
+    "mood",
+    [(403, _error("AccessDenied", "Request has expired")), (400, _error("ExpiredToken", "The token has expired"))],
+    ids=["URL", "session"],
+)
+def test_a_url_that_died_is_asked_for_anew(mood: tuple[int, str]) -> None:
+    with _rig(mood) as rig:
         rig.sender.put(_part(3))
         rig.sender.finish()
         assert (rig.told("sent"), rig.urls, rig.pauses) == ([3], 2, [])
