@@ -108,9 +108,12 @@ def fix(wanted: Wanted, folder: Path, say: Callable[[str], None]) -> Fixed:
     stillness.end_writers(root, say)
     source = disk.disk_of_root() if method == "block" else None
     points = disk.points_on(source) if source else ["/"]
-    script = folder / "scrub.sh"
+    script, scrubbed = folder / "scrub.sh", folder / "scrubbed"
     script.write_text(wanted.scrub)
-    stillness.scrub(script, wanted.key, root, [point for point in points if point != "/"])
+    # An agent before this one may have come so far that nobody can write any more, and been killed then.
+    if not (scrubbed.exists() and stillness.are_read_only(["/"])):
+        stillness.scrub(script, wanted.key, root, [point for point in points if point != "/"])
+        scrubbed.touch()
     made = _block(source, points, wanted, say) if source is not None else _tree(root, wanted, say)
     _keep(made, folder)
     return made
