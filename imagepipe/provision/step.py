@@ -133,6 +133,9 @@ class Step(Stage[Reachable]):
     def attempt(self, ctx: Context, at: Attempt) -> Result:
         """One try. Raises Disconnected where the connection broke."""
 
+    def is_repeatable(self) -> bool:
+        return self.options.rerun_safe
+
     def title(self) -> str:
         return self.options.title
 
