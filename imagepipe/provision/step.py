@@ -26,7 +26,7 @@ class Options:
     """What every step may have beside its kind, and where it was written."""
 
     title: str
-    where: str
+    where: str = field(compare=False)
     """`specs/web.yaml:31`, for messages."""
     timeout_seconds: float
     retries: int
