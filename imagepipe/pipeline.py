@@ -135,7 +135,8 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     network = _network(graph, spec, tools, region, labels, prefix)
 
     # A machine, reached; then the steps in their order; then nobody may log in again.
-    launch = _launch(spec, tools, region, labels, source, key, network, before)
+    host_key = _kept_key(tools, "host_ed25519", prefix, "")
+    launch = _launch(spec, tools, region, labels, source, key, network, before, host_key)
     instance = graph.add(f"{prefix}launch", launch)
     machine = graph.add(f"{prefix}connect", _await(one, tools, ec2, instance, key))
     machine = _steps(graph, one, one.steps, tools, ec2, machine, source, f"{prefix}step-")
@@ -211,8 +212,12 @@ def _test(
     spec, ec2 = one.checked(), tools.regions[region]
     new = graph.add(f"{prefix}test-image", NewImage(ec2, captured))
     key = _key(graph, one, tools, region, labels, prefix, "test")
+    host_key = _kept_key(tools, "host_ed25519", prefix, "test")
     launch = replace(
-        _launch(spec, tools, region, labels, new, key, network, ()), devices=(), user_data=None, encrypt_root=False
+        _launch(spec, tools, region, labels, new, key, network, (), host_key),
+        devices=(),
+        user_data=None,
+        encrypt_root=False,
     )
     instance = graph.add(f"{prefix}test-launch", launch)
     booted = f"{prefix}test-boot"
@@ -412,8 +417,12 @@ def _key(
     if ssh.key_pair and ssh.private_key:
         path = named_file(one.file.parent, ssh.private_key).resolve()
         return graph.add(stage, UseKey(ec2, ssh.key_pair, path))
-    name = ".".join(("id_ed25519", *filter(None, (prefix.strip("/"), purpose))))
-    return graph.add(stage, MakeKey(ec2, labels, tools.run_folder / name))
+    return graph.add(stage, MakeKey(ec2, labels, _kept_key(tools, "id_ed25519", prefix, purpose)))
+
+
+def _kept_key(tools: Tools, kind: str, prefix: str, purpose: str) -> Path:
+    """Where a key of one instance is kept as long as the run needs it."""
+    return tools.run_folder / ".".join((kind, *filter(None, (prefix.strip("/"), purpose))))
 
 
 def _network(graph: Graph, spec: Spec, tools: Tools, region: str, labels: Labels, prefix: str) -> Ref[Network]:
@@ -433,6 +442,7 @@ def _launch(
     key: Ref[Key],
     network: Ref[Network],
     after: tuple[Ref[Any], ...],
+    host_key: Path,
 ) -> Launch:
     launch = spec.launch
     encrypt = spec.output.encrypt if isinstance(spec.output, EbsOutput) else None
@@ -448,7 +458,7 @@ def _launch(
         encrypt_root=encrypt is not None,
         kms_key=encrypt.kms_key if encrypt else None,
         instance_profile=launch.iam_instance_profile,
-        has_host_key=launch.ssh.host_key == "user-data",
+        host_key=host_key if launch.ssh.host_key == "user-data" else None,
         user_data=launch.user_data,
         public_address=launch.ssh.bastion is None and launch.ssh.address in ("public_ip", "public_dns"),
         tags=launch.tags,
