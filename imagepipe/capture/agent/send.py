@@ -25,7 +25,7 @@ TIMEOUT_SECONDS = 60
 PIECE_BYTES = 256 << 10
 RENEWALS = 5
 EXPIRED = ("ExpiredToken", "TokenRefreshRequired")
-"""Of the session that signed a URL: a 400, where a URL that is too old is a 403 (S3 API reference, "Error responses")."""
+"""Of the session that signed a URL: a 400, and of a URL itself a 403 (S3 API reference, "Error responses")."""
 
 
 class Part(NamedTuple):
