@@ -114,9 +114,7 @@ class Session:
                 self._clients[key] = self._make(*key)
             return self._clients[key]
 
-    def _make(
-        self, service: str, region: str, attempts: int, endpoint_url: str | None, has_virtual_hosts: bool
-    ) -> Any:
+    def _make(self, service: str, region: str, attempts: int, endpoint_url: str | None, has_virtual_hosts: bool) -> Any:
         config = Config(
             user_agent_extra=f"imagepipe/{__version__}",
             connect_timeout=CONNECT_SECONDS,

@@ -106,6 +106,8 @@ def fix(wanted: Wanted, folder: Path, say: Callable[[str], None]) -> Fixed:
     root = _root_view(folder)
     stillness.keep_way_in(wanted.user, folder)
     stillness.end_writers(root, say)
+    if method == "tree":
+        stillness.close_root(say)
     source = disk.disk_of_root() if method == "block" else None
     points = disk.points_on(source) if source else ["/"]
     script, scrubbed = folder / "scrub.sh", folder / "scrubbed"
@@ -192,7 +194,8 @@ def _tree(root: Path, wanted: Wanted, say: Callable[[str], None]) -> Fixed:
             folder.mkdir(mode=0o700, exist_ok=True)
         else:
             raise Trouble(
-                "copying the root: {} changes all the time".format(", ".join(files[:5])), "stop what writes in a step"
+                "copying the root: written to all the time: {}".format(", ".join(files[:5])),
+                "stop what writes in a provisioning step",
             )
         shutil.rmtree(str(staged.folder if folder == scratch else scratch), ignore_errors=True)
         return Fixed("tree", str(image), size, tree.file_extents(image), int(time.time()), str(folder))
