@@ -172,6 +172,8 @@ def _tree(root: Path, wanted: Wanted, say: Callable[[str], None]) -> Fixed:
         )
     if not has_table:
         say("the image is a bare file system, without boot loader: the local cloud boots it, EC2 boots it as PV alone")
+    for point in tree.other_disks():
+        say(f"{point} is another file system, and is left out: its mount point stays")
     look = tree.look_of(source.root.device if source else None, root)
     scratch = root / tree.STAGED
     staged = tree.stage(root, scratch, wanted.exclude)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imagepipe.bundle.extents import Extent, merged
+from imagepipe.capture.agent import mounts
 from imagepipe.capture.agent.disk import Disk, Partition
 from imagepipe.capture.agent.trouble import Trouble, output_of
 
@@ -105,7 +106,7 @@ def needed_bytes(staged: Staged) -> int:
 
 def place_for(size: int, root: Path, say: Callable[[str], None]) -> Path:
     """A folder with room for an image that takes so many bytes: of the root, of another disk, or of memory."""
-    found = [(root, "the root"), *((Path(point), point) for point in _other_disks()), (Path("/dev/shm"), "memory")]  # noqa: S108
+    found = [(root, "the root"), *((Path(point), point) for point in other_disks()), (Path("/dev/shm"), "memory")]  # noqa: S108
     rooms: list[str] = []
     for place, name in found:
         if place != root:  # where the tree is staged
@@ -307,9 +308,8 @@ def _of_fstab(root: Path) -> tuple[str, str]:
     return "", ""
 
 
-def _other_disks() -> Iterator[str]:
-    from imagepipe.capture.agent import mounts
-
+def other_disks() -> Iterator[str]:
+    """Where other file systems than the root's are mounted to be written to, on disks."""
     for each in mounts.mounted():
         is_disk = each.kind in ("ext4", "xfs", "ext3", "btrfs") and each.root == "/" and each.point != "/"
         if is_disk and not each.is_read_only and not each.point.startswith(("/boot", "/run")):

@@ -124,7 +124,7 @@ def test_what_a_killed_agent_left_on_another_disk_makes_room(
     left = other / tree.STAGED / "image"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
-    monkeypatch.setattr(tree, "_other_disks", lambda: iter([str(other)]))
+    monkeypatch.setattr(tree, "other_disks", lambda: iter([str(other)]))
     full = os.statvfs_result((4096, 4096, 1, 0, 0, 1, 0, 0, 0, 255))
     statvfs = os.statvfs
     monkeypatch.setattr(os, "statvfs", lambda path: full if str(path) == str(root) else statvfs(path))
