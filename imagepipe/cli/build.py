@@ -28,6 +28,7 @@ import click
 
 from imagepipe.bundle.manifest import Recipients
 from imagepipe.bundling import Seals, check_bundle_files
+from imagepipe.capture.hygiene import Offline
 from imagepipe.cli.cloud import Chosen, chosen_cloud, opened, region_of
 from imagepipe.cli.given import (
     check_region,
@@ -167,7 +168,16 @@ class _Run:
             connections = Connections()
             stack.callback(connections.close)
             is_local = self.chosen.local is not None
-            tools = Tools(regions, connections, CopyLimits(), self.folder, self.id, self._recipients, is_local=is_local)
+            tools = Tools(
+                regions,
+                connections,
+                CopyLimits(),
+                self.folder,
+                self.id,
+                self._recipients,
+                is_local=is_local,
+                offline=self._offline(),
+            )
             graph, baked = plan(self.loaded, tools, region=region_of(region, regions))
             build_names = {key: str(value) for key, value in self.loaded[0].names["build"].items()}
             record = RunRecord(self.id, iso(self.clock.now()), names, build_names, self.chosen.record())
@@ -190,6 +200,16 @@ class _Run:
                 keep_on_failure=keep_on_failure,
             )
             return outcome, baked
+
+    def _offline(self) -> Offline | None:
+        """What reads the disks that the local cloud captures."""
+        if not self.chosen.local:
+            return None
+        from imagepipe.cli.local import open_store
+        from imagepipe.local.disks import Disks
+        from imagepipe.local.offline import look_at
+
+        return Offline(Disks(open_store(Path(self.chosen.local)).disks).snapshot_path, look_at)
 
     def _recipients(self, one: LoadedSpec, region: str, home: str) -> Recipients:
         from imagepipe.cli.local import open_store
