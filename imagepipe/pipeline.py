@@ -293,6 +293,7 @@ def _as_bundle(
         exclude=output.exclude,
         size_gib=output.size_gib,
         is_local=tools.is_local,
+        gate=_live_gate(one, tools),
     )
     register = RegisterBundle(
         ec2=ec2,

@@ -12,6 +12,14 @@ for unit in syslog.socket rsyslog.service syslog-ng.service auditd.service syste
     systemctl stop "$unit" >/dev/null 2>&1 || systemctl kill "$unit" >/dev/null 2>&1  # auditd refuses to be stopped
   fi
 done
+# dhclient writes its lease once more when the shutdown takes its interface down, as ifupdown remembers (in memory) that
+# it is up. The address stays for as long as the lease says.
+for state in /run/network/ifstate*; do
+  if [ -f "$state" ]; then : >"$state"; fi
+done
+for pid in $(cat /run/dhclient*.pid 2>/dev/null); do
+  if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = dhclient ]; then kill -9 "$pid"; fi
+done
 journalctl --relinquish-var >/dev/null 2>&1  # into memory from here on: a journal that is deleted is begun anew
 
 # The way in.
@@ -53,7 +61,7 @@ rm -f /etc/sudoers.d/90-cloud-init-users
 
 # Leases, and logs of this boot.
 rm -f /var/lib/dhcp/*.lease* /var/lib/dhclient/*.lease* /var/lib/dhcpcd/*.lease* /var/lib/wicked/lease-*
-rm -f /var/lib/NetworkManager/*.lease /var/lib/NetworkManager/timestamps
+rm -f /var/lib/NetworkManager/*.lease
 rm -rf /var/log/journal/* /run/log/journal/* /var/log/amazon/*
 for log in auth.log secure syslog messages daemon.log kern.log user.log debug cron cron.log mail.log maillog boot.log \
   sudo.log audit/audit.log lastlog faillog tallylog; do

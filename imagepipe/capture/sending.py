@@ -8,9 +8,19 @@ import struct
 from collections.abc import Sequence
 from importlib.resources import files
 
+HYGIENE = (
+    "imagepipe.hygiene.found",
+    "imagepipe.hygiene.rules",
+    "imagepipe.hygiene.content",
+    "imagepipe.hygiene.packages",
+    "imagepipe.hygiene.walk",
+    "imagepipe.hygiene.main",
+)
+"""Those of the look at a machine that runs."""
 MODULES = (
     "imagepipe.bundle.flow",
     "imagepipe.bundle.extents",
+    *HYGIENE[:-1],
     "imagepipe.capture.agent.wire",
     "imagepipe.capture.agent.trouble",
     "imagepipe.capture.agent.mounts",
@@ -24,15 +34,6 @@ MODULES = (
     "imagepipe.capture.agent.main",
 )
 """Each after those that it imports."""
-HYGIENE = (
-    "imagepipe.hygiene.found",
-    "imagepipe.hygiene.rules",
-    "imagepipe.hygiene.content",
-    "imagepipe.hygiene.packages",
-    "imagepipe.hygiene.walk",
-    "imagepipe.hygiene.main",
-)
-"""Those of the look at a machine that runs."""
 NO_PYTHON = 127
 
 # Python of the machine runs this; it reads the modules, and makes them importable as if they were installed.

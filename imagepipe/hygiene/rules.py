@@ -153,7 +153,7 @@ RULES = (
         LEFT_BY_SCRUB,
         _places(
             "/var/lib/dhcp/*.lease* /var/lib/dhclient/*.lease* /var/lib/dhcpcd/*.lease*"
-            " /var/lib/NetworkManager/*.lease /var/lib/NetworkManager/timestamps /var/lib/wicked/lease-*"
+            " /var/lib/NetworkManager/*.lease /var/lib/wicked/lease-*"
         ),
         is_made_by_boot=True,
     ),
