@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "masking": {"errors", "values"},
     "render": {"errors", "values", "clock"},
     **{room: {"__init__", *FOUNDATION} for room in LAYER_1},
+    "hygiene": set(),  # it goes to machines, alone
     **dict.fromkeys(STAGES, FOUNDATION | LAYER_1),
     "local": {"__init__", *FOUNDATION, "bundle", "hygiene"},
     "report": {"__init__"} | FOUNDATION | {"engine"},
