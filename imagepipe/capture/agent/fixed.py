@@ -18,7 +18,7 @@ from imagepipe.capture.agent import disk, mounts, stillness, tree
 from imagepipe.capture.agent.trouble import Trouble
 from imagepipe.hygiene.found import Report
 from imagepipe.hygiene.found import Wanted as Looked
-from imagepipe.hygiene.walk import Tree, look
+from imagepipe.hygiene.walk import Tree, disks_of_this_machine, look
 
 MEMORY = "/run"
 FOLDER = "imagepipe-bundle"
@@ -120,7 +120,8 @@ def fix(wanted: Wanted, folder: Path, say: Callable[[str], None]) -> Fixed:
     stillness.scrub(script, wanted.key, root, others)
     if wanted.look:
         say("looking for what must not be in the image")
-        trees = [Tree(str(root)), *(Tree(point, point) for point in others)]
+        # Our own view of the root is among the points, and no second disk.
+        trees = [Tree(str(root)), *(tree for tree in disks_of_this_machine()[1:] if tree.point in others)]
         report = without(look(trees, Looked.heard(wanted.look.encode())), wanted.exclude)
         (folder / REPORT).write_text(report.line())
     made = _block(source, points, wanted, say) if source is not None else _tree(root, wanted, say)
