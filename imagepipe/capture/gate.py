@@ -77,7 +77,7 @@ def _message(findings: Sequence[Finding], where: str) -> str:
     lines = [f"the image holds {len(findings)} thing{'s'[: len(findings) > 1]} that must not be in one ({where}):"]
     lines += [f"  {_line(each)}" for each in findings[:SHOWN]]
     if len(findings) > SHOWN:
-        lines.append(f"  and {len(findings) - SHOWN} more: imagepipe show, or the run's events.jsonl")
+        lines.append(f"  and {len(findings) - SHOWN} more, in the log")
     return "\n".join(lines)
 
 

@@ -6,8 +6,8 @@ fail=0
 
 # Who would write again what is deleted here. They are back at the next boot; nobody is left who needs them until then.
 # systemd-random-seed and systemd-update-utmp write when they are stopped, so they are stopped now and not by the shutdown.
-for unit in syslog.socket rsyslog.service syslog-ng.service auditd.service systemd-random-seed.service \
-  systemd-update-utmp.service; do
+for unit in syslog.socket rsyslog.service syslog-ng.service auditd.service amazon-ssm-agent.service \
+  systemd-random-seed.service systemd-update-utmp.service; do
   if systemctl is-active --quiet "$unit" 2>/dev/null; then
     systemctl stop "$unit" >/dev/null 2>&1 || systemctl kill "$unit" >/dev/null 2>&1  # auditd refuses to be stopped
   fi

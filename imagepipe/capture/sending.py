@@ -12,6 +12,7 @@ HYGIENE = (
     "imagepipe.hygiene.found",
     "imagepipe.hygiene.rules",
     "imagepipe.hygiene.content",
+    "imagepipe.hygiene.rpm",
     "imagepipe.hygiene.packages",
     "imagepipe.hygiene.walk",
     "imagepipe.hygiene.main",

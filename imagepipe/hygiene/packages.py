@@ -1,7 +1,8 @@
 """What a distribution's package brought, unchanged: anybody can download it, so no key in it is a secret.
 
-Libraries carry keys for their own tests (gnutls does), and manuals show some. dpkg knows the digest of every file that
-it installed; there a file is let pass by that alone. Where there is no dpkg, its shared libraries are let pass.
+Libraries carry keys for their own tests (gnutls does), and manuals show some. dpkg and rpm know the digest of every
+file that they installed; there a file is let pass by that alone. Where neither is, or rpm's database is of a kind that
+needs rpm, the system's shared libraries and its documentation are let pass.
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from imagepipe.hygiene import rpm
+
 ELF = b"\x7fELF"
+DOCUMENTATION = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/info/")
+ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
+"""By the digits of a digest: dpkg has MD5, rpm mostly SHA-256."""
 _LIBRARY = re.compile(r"/(usr/)?lib(64|exec)?/.*\.so(\.[0-9.]+)?")
 _CACHED = re.compile(r"(.*)/__pycache__/([^/]+?)\.cpython-[0-9]+(\.opt-[12])?\.pyc")
 
@@ -31,11 +37,11 @@ class Packages:
         source = "{}/{}.py".format(*cached.groups()[:2]) if cached else path
         known = self._known()
         if not known:
-            return self._is_library(path)
-        return self._digest(source) in known.get(_plain(source), ())
+            return self._is_of_system(path)
+        return any(self._digest(source, digest) == digest for digest in known.get(_plain(source), ()))
 
     def _known(self) -> dict[str, set[str]]:
-        """MD5 by path, as dpkg has it; read once, and only where there is a finding."""
+        """Digests by path, as dpkg or rpm has them; read once, and only where there is a finding."""
         if self._digests is None:
             self._digests = {}
             for digest, path in self._lines():
@@ -43,6 +49,7 @@ class Packages:
         return self._digests
 
     def _lines(self) -> Iterator[tuple[str, str]]:
+        yield from rpm.digests(self._root)
         folder = self._root / "var/lib/dpkg"
         for file in folder.glob("info/*.md5sums"):
             for line in file.read_text(errors="surrogateescape").splitlines():
@@ -54,15 +61,18 @@ class Packages:
             for path, digest in re.findall(r"^ (/\S+) ([0-9a-f]{32})\b", status, re.MULTILINE):
                 yield digest, path
 
-    def _digest(self, path: str) -> str:
-        digest = hashlib.md5()  # noqa: S324 - dpkg's
+    def _digest(self, path: str, like: str) -> str:
+        """Of a file, by the algorithm that such a digest is of."""
+        digest = hashlib.new(ALGORITHMS.get(len(like), "sha256"))
         with suppress(OSError), (self._root / path[1:]).open("rb") as file:
             for block in iter(lambda: file.read(1 << 20), b""):
                 digest.update(block)
             return digest.hexdigest()
         return ""
 
-    def _is_library(self, path: str) -> bool:
+    def _is_of_system(self, path: str) -> bool:
+        if path.startswith(DOCUMENTATION):
+            return True
         with suppress(OSError), (self._root / path[1:]).open("rb") as file:
             return _LIBRARY.fullmatch(path) is not None and file.read(4) == ELF
         return False

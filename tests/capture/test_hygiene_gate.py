@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def test_a_finding_fails_with_its_path_its_rule_and_how_to_allow_it() -> None:
 
 def test_of_many_findings_twenty_are_listed_and_the_rest_counted() -> None:
     many = [KEY._replace(path=f"/key-{number:02}") for number in range(SHOWN + 5)]
-    with pytest.raises(HygieneError, match=re.escape("and 5 more")) as raised:
+    with pytest.raises(HygieneError, match="and 5 more") as raised:
         _judged(Gate(), *many)
     assert f"/key-{SHOWN - 1:02}" in raised.value.message
     assert f"/key-{SHOWN:02}" not in raised.value.message

@@ -56,7 +56,16 @@ def test_a_module_needs_the_standard_library_and_what_was_sent_before_it(name: s
 @pytest.mark.parametrize("name", EVERY)
 def test_a_module_has_nothing_newer_than_the_oldest_python(name: str) -> None:
     """Beside what the parser says: calls that came later, which we would be tempted to use."""
-    newer = {"removeprefix", "removesuffix", "is_relative_to", "hardlink_to", "readlink", "cancel_futures", "slots"}
+    newer = {
+        "removeprefix",
+        "removesuffix",
+        "is_relative_to",
+        "hardlink_to",
+        "readlink",
+        "cancel_futures",
+        "slots",
+        "strict",
+    }
     tree = _tree(name)
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     keywords = {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword)}
