@@ -18,22 +18,24 @@ ENTRY = struct.Struct(">IIII")
 
 def digests(root: Path) -> Iterator[tuple[str, str]]:
     """Digest, in hex, and path of every file that rpm installed; nothing where there is no database of its kind."""
+    for name in DATABASES:
+        database = root / name
+        if database.is_file() and not database.is_symlink():
+            with suppress(struct.error, LookupError, ValueError):  # of a database that is damaged
+                for blob in _headers(database):
+                    yield from of_header(blob)
+
+
+def _headers(database: Path) -> Iterator[bytes]:
     try:
         import sqlite3
     except ImportError:  # Python's smallest packages are without
         return
-    for name in DATABASES:
-        database = root / name
-        if not database.is_file() or database.is_symlink():
-            continue
-        # A file of a disk that is mounted read-only: no lock can be taken, and nothing written beside it.
-        uri = f"{database.absolute().as_uri()}?immutable=1"
-        with (
-            suppress(sqlite3.Error, struct.error, LookupError, ValueError),
-            closing(sqlite3.connect(uri, uri=True)) as opened,
-        ):
-            for (blob,) in opened.execute("SELECT blob FROM Packages"):
-                yield from of_header(blob)
+    # Of a disk that is mounted read-only: no lock can be taken, and nothing written beside it.
+    uri = f"{database.absolute().as_uri()}?immutable=1"
+    with suppress(sqlite3.Error), closing(sqlite3.connect(uri, uri=True)) as opened:
+        for (blob,) in opened.execute("SELECT blob FROM Packages"):
+            yield blob
 
 
 def of_header(blob: bytes) -> Iterator[tuple[str, str]]:
