@@ -11,6 +11,9 @@ from imagepipe.hygiene.found import Report, Wanted, read_report
 
 LOOK_SECONDS = 1800
 END_OF_SHELL = "# no shell from here on"
+LOOK_FAILED = 125
+"""Exit code where the look itself broke: what goes before it in a script has other codes."""
+FAILED = (sending.NO_PYTHON, LOOK_FAILED)
 
 
 def shell_that_looks(wanted: Wanted, *, before: str = "", after: str = "") -> str:
@@ -20,7 +23,8 @@ def shell_that_looks(wanted: Wanted, *, before: str = "", after: str = "") -> st
     the machine's memory (`communicator.shell`): what is looked for by value touches no disk.
     """
     payload = base64.encodebytes(sending.program(sending.HYGIENE) + wanted.line()).decode()
-    look = f"sed '1,/^{END_OF_SHELL}$/d' \"$0\" | base64 -d | {shlex.join(sending.runner())} || exit $?\n"
+    look = f"sed '1,/^{END_OF_SHELL}$/d' \"$0\" | base64 -d | {shlex.join(sending.runner())}"
+    look += f' || {{ code=$?; [ "$code" = {sending.NO_PYTHON} ] || code={LOOK_FAILED}; exit "$code"; }}\n'
     return f"{before}\n{look}{after}\nexit 0\n{END_OF_SHELL}\n{payload}"
 
 
@@ -32,6 +36,6 @@ def heard(said: list[str], code: int | None, doing: str) -> Report:
             f"{doing}: {'; '.join(said[-5:]) or 'no reason given'} (exit {code})",
             hint="the gate needs python3 on the machine: install it in a provisioning step"
             if code == sending.NO_PYTHON
-            else "the user that logs in needs sudo without a password",
+            else "the gate needs Python 3.7 or newer on the machine, and sudo without a password",
         )
     return report

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 
 from imagepipe.capture.gate import Gate
-from imagepipe.capture.looking import LOOK_SECONDS, heard, shell_that_looks
-from imagepipe.capture.sending import NO_PYTHON
+from imagepipe.capture.looking import FAILED, LOOK_SECONDS, heard, shell_that_looks
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Watch, public_key
@@ -70,7 +69,7 @@ class Scrub(Stage[Sealed]):
         self.connections.drop(machine.endpoint)
         if self.gate is not None and (report := read_report(said)) is not None:
             self.gate.judge(ctx.say, report, where="looked at the running machine, before it stopped")
-        if self.gate is not None and code == NO_PYTHON:
+        if self.gate is not None and code in FAILED:
             heard(said, code, f"looking at {machine.instance.id}")
         if code != 0 and FROZEN not in said:
             raise CommandFailed(

@@ -9,7 +9,7 @@ import pytest
 
 from imagepipe.capture import sending
 from imagepipe.capture.gate import SHOWN, Allowed, Gate
-from imagepipe.capture.looking import heard, shell_that_looks
+from imagepipe.capture.looking import LOOK_FAILED, heard, shell_that_looks
 from imagepipe.errors import HygieneError
 from imagepipe.hygiene.found import Finding, Report
 from tests.hygiene.planted import PLANTED, SECRET, WANTED, put
@@ -119,6 +119,20 @@ def test_a_machine_without_python_is_a_failure_that_says_so(tmp_path: Path) -> N
     with pytest.raises(HygieneError, match="there is no python3") as raised:
         heard(said, code, "looking at i-1")
     assert "install it" in (raised.value.hint or "")
+
+
+def test_a_python_that_is_too_old_is_a_failure_of_the_look_and_not_of_what_went_before(tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "python3").write_text(
+        "#!/bin/sh\necho 'SyntaxError: future feature annotations is not defined' >&2; exit 1\n"
+    )
+    (tools / "python3").chmod(0o755)
+    said, code = _run(tmp_path, shell_that_looks(WANTED, after="echo never"), PATH=f"{tools}:/usr/bin:/bin")
+    assert code == LOOK_FAILED
+    with pytest.raises(HygieneError, match="future feature annotations") as raised:
+        heard(said, code, "looking at i-1")
+    assert "Python 3.7 or newer" in (raised.value.hint or "")
 
 
 def test_what_goes_before_and_fails_ends_the_script(tmp_path: Path) -> None:
