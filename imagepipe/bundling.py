@@ -43,7 +43,7 @@ class Seals:
         output = one.checked().output
         assert isinstance(output, InstanceStoreOutput)
         if output.certificate is not None and output.private_key is not None:
-            own = [(one.file.parent / each).expanduser() for each in (output.certificate, output.private_key)]
+            own = [named_file(one.file.parent, each) for each in (output.certificate, output.private_key)]
         else:
             own = [self.folder / OWN_CERTIFICATE, self.folder / OWN_KEY]
             if not own[0].exists():
@@ -54,7 +54,7 @@ class Seals:
             return Recipients(owner, load_certificate(self.local_certificate))
         given = bundle_region(output, region, home=home).ec2_certificate
         if given is not None:
-            return Recipients(owner, load_certificate((one.file.parent / given).expanduser()))
+            return Recipients(owner, load_certificate(named_file(one.file.parent, given)))
         return Recipients(owner, find_ec2_certificate(region, certificate_folders(self.environment)))
 
 

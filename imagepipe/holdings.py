@@ -56,6 +56,7 @@ class Holdings:
             ec2.instances.terminate(id)
             # A clean-up is not cancelled by what caused it.
             ec2.await_terminated(id, deadline=Deadline.after(TERMINATE_SECONDS, self.clock), cancel=Cancel(self.clock))
+        _forget_key(claim)
 
     def _until_shown(self, ec2: Ec2, id: str) -> None:
         """Wait until EC2 shows an instance that it gave us, or for so long that it must be gone.
@@ -72,8 +73,7 @@ class Holdings:
         ec2 = self.regions[claim.region]
         for id in _by_name(claim, ec2.keys.of_token):
             ec2.keys.delete(id)
-        if path := claim.details.get("private_key"):
-            Path(path).unlink(missing_ok=True)
+        _forget_key(claim)
 
     def security_group(self, claim: Claim) -> None:
         ec2 = self.regions[claim.region]
@@ -117,6 +117,12 @@ class Holdings:
                     raise
             self.clock.wait(Event(), pause)
             pause = min(pause * 2, 5.0)
+
+
+def _forget_key(claim: Claim) -> None:
+    """The private half that is kept here for what the claim stands for: how to log in, or the machine's own."""
+    if path := claim.details.get("private_key"):
+        Path(path).unlink(missing_ok=True)
 
 
 def _ids(claim: Claim, found: list[str]) -> list[str]:

@@ -24,6 +24,7 @@ from imagepipe.engine.graph import Graph
 from imagepipe.engine.stage import Ref, Stage
 from imagepipe.errors import UsageError
 from imagepipe.launch.access import Key, MakeGroup, MakeKey, Network, UseGroups, UseKey
+from imagepipe.launch.bucket import CheckBucket, CheckTypes
 from imagepipe.launch.connect import AwaitSsh
 from imagepipe.launch.machine import Launch, SpotWanted
 from imagepipe.launch.source import BySsm, CheckNames, FindSource, NameImages, Newest
@@ -38,6 +39,7 @@ from imagepipe.publish.replace import Renamed, TakeName
 from imagepipe.publish.share import CheckPublic, ShareImage
 from imagepipe.publish.test import NewImage, Tested
 from imagepipe.spec.bundle_rules import bundle_region
+from imagepipe.spec.find import named_file
 from imagepipe.spec.load import LoadedSpec
 from imagepipe.spec.models import (
     AmiByFilter,
@@ -54,7 +56,7 @@ from imagepipe.spec.models import (
 )
 from imagepipe.spec.rendering import names_late
 from imagepipe.spec.steps import StepAt
-from imagepipe.values import Endpoint, Image, Instance, Late, Reachable, Stopped
+from imagepipe.values import BundlePlace, Endpoint, Image, Instance, Late, Reachable, Stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +129,18 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     replaces = spec.output.on_name_taken == "replace"
     names = graph.add(f"{prefix}names", CheckNames(everywhere, wanted, replaces))
     before: tuple[Ref[Any], ...] = (names,)
+    if isinstance(spec.output, InstanceStoreOutput):
+        types = graph.add(f"{prefix}types", CheckTypes(ec2, spec.launch.instance_types))
+        place = graph.add(f"{prefix}bucket", _check_bucket(spec.output, tools, everywhere, region, source))
+        before += (types, place)
     if spec.publish.share.public:
         before += (graph.add(f"{prefix}public", CheckPublic(everywhere)),)
     key = _key(graph, one, tools, region, labels, prefix, "")
     network = _network(graph, spec, tools, region, labels, prefix)
 
     # A machine, reached; then the steps in their order; then nobody may log in again.
-    launch = _launch(spec, tools, region, labels, source, key, network, before)
+    host_key = _kept_key(tools, "host_ed25519", prefix, "")
+    launch = _launch(spec, tools, region, labels, source, key, network, before, host_key)
     instance = graph.add(f"{prefix}launch", launch)
     machine = graph.add(f"{prefix}connect", _await(one, tools, ec2, instance, key))
     machine = _steps(graph, one, one.steps, tools, ec2, machine, source, f"{prefix}step-")
@@ -143,7 +150,7 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
         case EbsOutput():
             captured = _as_ebs(graph, one, tools, ec2, labels, machine, source, names, prefix)
         case InstanceStoreOutput():
-            captured = _as_bundle(graph, one, spec.output, tools, ec2, labels, machine, source, names, prefix)
+            captured = _as_bundle(graph, one, spec.output, tools, ec2, labels, machine, source, place, names, prefix)
         case _:
             assert_never(spec.output)
     given_back = [graph.add(f"{prefix}give-back", GiveBack(ec2, instance, captured))]
@@ -211,8 +218,12 @@ def _test(
     spec, ec2 = one.checked(), tools.regions[region]
     new = graph.add(f"{prefix}test-image", NewImage(ec2, captured))
     key = _key(graph, one, tools, region, labels, prefix, "test")
+    host_key = _kept_key(tools, "host_ed25519", prefix, "test")
     launch = replace(
-        _launch(spec, tools, region, labels, new, key, network, ()), devices=(), user_data=None, encrypt_root=False
+        _launch(spec, tools, region, labels, new, key, network, (), host_key),
+        devices=(),
+        user_data=None,
+        encrypt_root=False,
     )
     instance = graph.add(f"{prefix}test-launch", launch)
     booted = f"{prefix}test-boot"
@@ -232,7 +243,7 @@ def _await(one: LoadedSpec, tools: Tools, ec2: Ec2, instance: Ref[Instance], key
     address = "private_ip" if ssh.bastion and "address" not in ssh.model_fields_set else ssh.address
     via = None
     if ssh.bastion:
-        path = str((one.file.parent / ssh.bastion.private_key).expanduser().resolve())
+        path = str(named_file(one.file.parent, ssh.bastion.private_key).resolve())
         via = Endpoint(ssh.bastion.host, ssh.bastion.port, ssh.bastion.user, ssh.bastion.host_key, path)
     return AwaitSsh(
         ec2,
@@ -245,6 +256,15 @@ def _await(one: LoadedSpec, tools: Tools, ec2: Ec2, instance: Ref[Instance], key
         ssh.timeout,
         via=via,
         key_on_console=ssh.host_key == "console",
+    )
+
+
+def _check_bucket(
+    output: InstanceStoreOutput, tools: Tools, everywhere: Mapping[str, Ec2], home: str, source: Ref[SourceImage]
+) -> CheckBucket:
+    buckets = {region: bundle_region(output, region, home=home).bucket for region in everywhere}
+    return CheckBucket(
+        everywhere, tools.regions.session, source, buckets, output.prefix, output.account, is_local=tools.is_local
     )
 
 
@@ -274,6 +294,7 @@ def _as_bundle(
     labels: Labels,
     machine: Ref[Reachable],
     source: Ref[SourceImage],
+    place: Ref[BundlePlace],
     names: Ref[Mapping[str, str]],
     prefix: str,
 ) -> Ref[Image]:
@@ -284,10 +305,9 @@ def _as_bundle(
         recipients=tools.recipients(one, ec2.region, ec2.region),
         machine=machine,
         source=source,
+        place=place,
         name=one.checked().name,
         account=output.account,
-        bucket=output.bucket,
-        prefix=output.prefix,
         method=output.method,
         bundle_on=output.bundle_on,
         exclude=output.exclude,
@@ -430,10 +450,14 @@ def _key(
     ssh, ec2 = one.checked().launch.ssh, tools.regions[region]
     stage = f"{prefix}{purpose}-key" if purpose else f"{prefix}key"
     if ssh.key_pair and ssh.private_key:
-        path = (one.file.parent / ssh.private_key).expanduser().resolve()
+        path = named_file(one.file.parent, ssh.private_key).resolve()
         return graph.add(stage, UseKey(ec2, ssh.key_pair, path))
-    name = ".".join(("id_ed25519", *filter(None, (prefix.strip("/"), purpose))))
-    return graph.add(stage, MakeKey(ec2, labels, tools.run_folder / name))
+    return graph.add(stage, MakeKey(ec2, labels, _kept_key(tools, "id_ed25519", prefix, purpose)))
+
+
+def _kept_key(tools: Tools, kind: str, prefix: str, purpose: str) -> Path:
+    """Where a key of one instance is kept as long as the run needs it."""
+    return tools.run_folder / ".".join((kind, *filter(None, (prefix.strip("/"), purpose))))
 
 
 def _network(graph: Graph, spec: Spec, tools: Tools, region: str, labels: Labels, prefix: str) -> Ref[Network]:
@@ -453,6 +477,7 @@ def _launch(
     key: Ref[Key],
     network: Ref[Network],
     after: tuple[Ref[Any], ...],
+    host_key: Path,
 ) -> Launch:
     launch = spec.launch
     encrypt = spec.output.encrypt if isinstance(spec.output, EbsOutput) else None
@@ -468,7 +493,7 @@ def _launch(
         encrypt_root=encrypt is not None,
         kms_key=encrypt.kms_key if encrypt else None,
         instance_profile=launch.iam_instance_profile,
-        has_host_key=launch.ssh.host_key == "user-data",
+        host_key=host_key if launch.ssh.host_key == "user-data" else None,
         user_data=launch.user_data,
         public_address=launch.ssh.bastion is None and launch.ssh.address in ("public_ip", "public_dns"),
         tags=launch.tags,

@@ -12,13 +12,15 @@ from imagepipe.cloud.instances import LaunchRequest
 from imagepipe.cloud.translate import NO_CAPACITY
 from imagepipe.errors import CloudError, Problem, UsageError
 from imagepipe.launch.access import subnets_of
+from imagepipe.launch.bucket import check_account, type_errors
 from imagepipe.launch.machine import check_root, devices_of
 from imagepipe.launch.source import FindSource, names_of
 from imagepipe.launch.user_data import user_data
 from imagepipe.pipeline import devices_wanted, source_wanted
+from imagepipe.spec.bundle_rules import LARGEST_ROOT_GIB, bundle_region
 from imagepipe.spec.document import Path
 from imagepipe.spec.load import LoadedSpec
-from imagepipe.spec.models import AmiBySsm, EbsOutput, Spec
+from imagepipe.spec.models import AmiBySsm, EbsOutput, InstanceStoreOutput, Spec
 
 SPENT = frozenset({"NoCredentials", "NoAnswer", "AuthFailure", "InvalidClientTokenId", "ExpiredToken"})
 """With these there is no use in asking on."""
@@ -50,6 +52,8 @@ class Preflight:
             self._volumes(spec, source)
         subnets, vpc = self._subnets(spec)
         self._own_access(spec)
+        if isinstance(spec.output, InstanceStoreOutput):
+            self._bundle(spec, spec.output, source)
         self._keys(spec)
         if source is not None:
             self._launches(spec, source, subnets)
@@ -86,6 +90,42 @@ class Preflight:
             for region, name in names_of(spec.output.name, source, self._everywhere(spec)).items():
                 if taken := self._regions[region].images.own_named(name):
                     raise CloudError(f"name '{name}' is taken by {taken[0].id} in {region}")
+
+    def _bundle(self, spec: Spec, output: InstanceStoreOutput, source: SourceImage | None) -> None:
+        """What an instance-store image needs beside. Whether we may put into a bucket only a build finds out."""
+        is_local = self._regions.session.is_local
+        if not is_local:
+            with self._at("output", "account"):
+                check_account(self._regions.session, output.account)
+        for region in self._everywhere(spec):
+            is_own = region in output.per_region
+            if region != self._region and not is_own:
+                continue  # the spec's own check says so
+            with self._at("output", *(["per_region", region] if is_own else []), "bucket"):
+                s3, bucket = self._regions[region].s3, bundle_region(output, region, home=self._region).bucket
+                if s3.has_bucket(bucket) or not is_local:  # there a build makes it
+                    s3.check_settings(bucket)
+        with self._at("launch", "instance_types"):
+            types = spec.launch.instance_types
+            for one, error in type_errors(self._ec2, types).items():
+                self._add(("launch", "instance_types", types.index(one)), error)
+        if source is not None:
+            self._root_size(spec, output, source)
+
+    def _root_size(self, spec: Spec, output: InstanceStoreOutput, source: SourceImage) -> None:
+        """The source's own root, taken as it is; of a size that the spec names, the spec's own check says so."""
+        named = any(volume.device == source.root_device_name and volume.size_gib for volume in spec.launch.volumes)
+        is_whole = output.method == "block" or (output.method == "auto" and not output.exclude)
+        if named or not is_whole or output.size_gib is not None:
+            return
+        sizes = {mapping["DeviceName"]: mapping.get("Ebs", {}).get("VolumeSize", 0) for mapping in source.mappings}
+        with self._at("output"):
+            if (size := sizes.get(source.root_device_name, 0)) > LARGEST_ROOT_GIB:
+                raise CloudError(
+                    f"the root of {source.id} has {size} GiB, and that of an instance-store image at most"
+                    f" {LARGEST_ROOT_GIB}",
+                    hint="a file system of its own fits: output.size_gib; or take a source with a smaller root",
+                )
 
     def _volumes(self, spec: Spec, source: SourceImage) -> None:
         with self._at("launch", "volumes"):
@@ -180,6 +220,7 @@ class Preflight:
                 shares=bool(share.accounts or share.organizations or share.ous or share.public),
                 copies=region != self._region,
                 source_region=self._region,
+                bundles=isinstance(spec.output, InstanceStoreOutput),
             )
             at: Path = ("publish", "regions") if asked.copies else ("launch",)
             with self._at(*at):

@@ -98,6 +98,17 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class BundlePlace:
+    """Where a bundle will be, claimed before there is any of it."""
+
+    bucket: str
+    folder: str
+    """What all its keys will begin with, without a slash at its end."""
+    token: str
+    """Of its claim."""
+
+
+@dataclass(frozen=True, slots=True)
 class BundlePart:
     """A part of a bundle as it was seen in S3."""
 

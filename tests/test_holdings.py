@@ -11,11 +11,14 @@ import pytest
 from imagepipe.cloud import tags
 from imagepipe.cloud.tags import Labels
 from imagepipe.engine.journal import Claim, Lifetime
+from tests import bundled
 from tests.account import Account
 from tests.local.gateway import harness
 
 
 def _claim(account: Account, kind: str, **details: str) -> Claim:
+    if kind == "bundle":
+        details = {"bucket": bundled.BUCKET, "prefix": PREFIX}
     return account.journal.intend(kind, "us-east-1", lifetime=Lifetime.RUN, stage="s", details=details)
 
 
@@ -55,17 +58,25 @@ def _image(account: Account, claim: Claim) -> str:
     return harness.register(ec2, snapshot, f"n-{claim.key}", TagSpecifications=_tagged("image", claim))
 
 
+def _bundle(account: Account, claim: Claim) -> str:
+    return bundled.put(account, f"{PREFIX}/{claim.token}")
+
+
+PREFIX = "web"
 MAKE: dict[str, Callable[[Account, Claim], str]] = {
     "instance": _instance,
     "key-pair": _key,
     "security-group": _group,
     "snapshots": _snapshots,
     "image": _image,
+    "bundle": _bundle,
 }
 
 
 def _is_there(account: Account, kind: str, claim: Claim) -> bool:
     ec2 = account.ec2
+    if kind == "bundle":
+        return ec2.s3.has_bucket(bundled.BUCKET) and bool(ec2.s3.keys(bundled.BUCKET, f"{PREFIX}/{claim.token}/"))
     found = {
         "instance": ec2.instances.of_token,
         "key-pair": ec2.keys.of_token,
@@ -113,6 +124,29 @@ def test_what_is_kept_stays_whatever_the_journal_says(account: Account, kind: st
         claim = account.journal.bind(claim, id)
     account.holdings.undoers()[kind](claim)
     assert _is_there(account, kind, claim)
+
+
+@pytest.mark.parametrize("bound", [True, False], ids=["by id", "by token alone"])
+def test_a_bundle_stays_while_a_kept_image_is_registered_from_it(account: Account, bound: bool) -> None:
+    claim = _claim(account, "bundle")
+    location = _bundle(account, claim)
+    claim = account.journal.bind(claim, location) if bound else claim
+    image = bundled.registered(account, location, state=tags.KEPT)
+    account.holdings.bundle(claim)
+    assert len(bundled.keys(account)) == len(bundled.FILES)
+    account.ec2.images.tag([image.id], {tags.STATE: tags.UNFINISHED})
+    account.holdings.bundle(claim)
+    assert bundled.keys(account) == []
+
+
+def test_parts_of_a_bundle_go_though_it_has_no_manifest_yet_and_nobody_elses(account: Account) -> None:
+    claim, other = _claim(account, "bundle"), _claim(account, "bundle")
+    assert (claim.token, other.token) == ("r1-c1", "r1-c2")
+    account.s3.make_bucket(bundled.BUCKET)
+    for key in (f"web/{claim.token}/image.part.00", f"web/{claim.token}0/image.part.00", f"web/{other.token}/probe"):
+        account.s3.put(bundled.BUCKET, key, b"x")
+    account.holdings.bundle(claim)
+    assert bundled.keys(account) == ["web/r1-c10/image.part.00", "web/r1-c2/probe"]
 
 
 def test_all_that_carry_the_token_go_though_one_was_bound(account: Account) -> None:

@@ -23,6 +23,7 @@ ANYTHING = {
     "report",
     "pipeline",
     "preflight",
+    "recovery",
     "bundling",
     "holdings",
     "cli",
@@ -43,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": FOUNDATION | LAYER_1 | STAGES,
     "preflight": FOUNDATION | LAYER_1 | STAGES | {"pipeline"},
     "bundling": FOUNDATION | {"spec", "bundle"},
+    "recovery": FOUNDATION | LAYER_1 | STAGES,
     "holdings": FOUNDATION | LAYER_1 | STAGES,
     "cli": ANYTHING,
 }

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from imagepipe.cloud.ec2 import Regions
+from imagepipe.cloud.session import Access, Session
 from imagepipe.errors import CloudError, Problem
 from imagepipe.preflight import check_online
 from imagepipe.spec.load import load
 from imagepipe.spec.variables import Given
 from tests.account import Account
 from tests.local.gateway import harness
+from tests.local.gateway.harness import KEY_ID, SECRET
 
 SOURCE = 'source: {ami: {name: "debian-12-amd64-*", owners: ["136693071363"]}}\n'
 
@@ -139,6 +142,86 @@ def test_an_action_that_these_credentials_may_not_do(account: Account, tmp_path:
     more = 'publish: {regions: [us-west-2], share: {accounts: ["210987654321"]}}\n'
     message = _told(_problems(account, tmp_path, more), ACTIONS[action])
     assert f"ec2:{action} is missing" in message
+
+
+BUNDLE = ", type: instance-store, bucket: bundles, account: '000000000000'"
+M3 = "launch: {instance_types: [m3.medium]}\n"
+
+
+def test_a_bundle_that_can_be_made_has_no_problem_and_nothing_is_put(account: Account, tmp_path: Path) -> None:
+    assert _problems(account, tmp_path, M3, output=BUNDLE) == []
+    assert not account.s3.has_bucket("bundles"), "the local cloud's is made by a build"
+    account.s3.make_bucket("bundles")
+    account.cloud.admin("DELETE", "calls")
+    assert _problems(account, tmp_path, M3, output=BUNDLE) == []
+    calls = account.cloud.admin("GET", "calls")
+    assert {name for name in calls if name.startswith("s3:")} == {
+        "s3:HeadBucket",
+        "s3:GetBucketOwnershipControls",
+        "s3:GetBucketEncryption",
+    }
+    assert not {"ec2:CreateSnapshots", "ec2:StopInstances", "ec2:DeleteSnapshot"} & set(calls), "it needs no such leave"
+
+
+def test_a_bucket_that_is_in_another_region_than_its_image(account: Account, tmp_path: Path) -> None:
+    account.s3.make_bucket("bundles")
+    account.s3.make_bucket("other")
+    more = f"{M3}publish: {{regions: [us-west-2]}}\n"
+    output = f"{BUNDLE}, per_region: {{us-west-2: {{bucket: other}}}}"
+    message = _told(_problems(account, tmp_path, more, output=output), "output.per_region.us-west-2.bucket")
+    assert message == "bucket other is in us-east-1, and the image will be in us-west-2"
+
+
+def test_a_bucket_of_the_launch_region_that_ec2_could_not_read_from(account: Account, tmp_path: Path) -> None:
+    account.cloud.client("s3").create_bucket(Bucket="bundles", ObjectOwnership="BucketOwnerEnforced")
+    assert "ACLs disabled" in _told(_problems(account, tmp_path, M3, output=BUNDLE), "output.bucket")
+
+
+def test_an_image_of_another_account_than_that_of_the_credentials(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    account.s3.make_bucket("bundles")
+    account.regions = Regions(Session(Access(endpoint_url=account.cloud.endpoint, region="us-east-1")), account.clock)
+    problems = _problems(account, tmp_path, M3, output=BUNDLE.replace("000000000000", "123456789012"))
+    assert _told(problems, "output.account").startswith("output.account is 123456789012, and these credentials are of")
+    assert len(problems) == 1
+
+
+def test_a_bucket_that_is_nowhere_where_no_build_would_make_it(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    account.regions = Regions(Session(Access(endpoint_url=account.cloud.endpoint, region="us-east-1")), account.clock)
+    assert _told(_problems(account, tmp_path, M3, output=BUNDLE), "output.bucket") == "there is no bucket bundles"
+
+
+def test_a_bundle_whose_registration_is_not_allowed_in_a_region_of_its_copies(account: Account, tmp_path: Path) -> None:
+    account.fault("refuse", "RegisterImage", code="UnauthorizedOperation", status=403, times=2)
+    more = f"{M3}publish: {{regions: [us-west-2]}}\n"
+    output = f"{BUNDLE}, per_region: {{us-west-2: {{bucket: other}}}}"
+    problems = _problems(account, tmp_path, more, output=output)
+    for path in ("launch", "publish.regions"):
+        assert "ec2:RegisterImage is missing" in _told(problems, path)
+
+
+@pytest.mark.parametrize(
+    ("more", "is_told"),
+    [("", True), (", method: block", True), (", method: tree", False), (", size_gib: 8", False)],
+    ids=["auto", "block", "tree", "a size of its own"],
+)
+def test_a_source_with_a_root_that_no_bundle_can_be(account: Account, tmp_path: Path, more: str, is_told: bool) -> None:
+    ec2 = account.cloud.client()
+    snapshot = harness.snapshot_of(ec2, harness.stopped(ec2))
+    large = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot, "VolumeSize": 11}}]
+    image = harness.available(ec2, harness.register(ec2, snapshot, "large", BlockDeviceMappings=large))
+    problems = _problems(account, tmp_path, M3, source=f"source: {{ami: {image}}}\n", output=BUNDLE + more)
+    if is_told:
+        assert _told(problems, "output").startswith(f"the root of {image} has 11 GiB, and that of an instance-store")
+    else:
+        assert problems == []
 
 
 def test_credentials_that_are_none_end_it_at_once(account: Account, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import PLAIN_USAGE, Registration, SourceImage, late_names
 from imagepipe.cloud.snapshots import Snapshot
 from imagepipe.cloud.tags import Labels
-from imagepipe.engine.journal import Lifetime
+from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.values import Image, Instance, Stopped, Text
@@ -75,7 +75,8 @@ class CaptureEbs(Stage[Image]):
         # Two claims: the image's snapshots are made by the same call, and outlive a deregistered image.
         of_snapshots = ctx.intend("snapshots", self.ec2.region, lifetime=Lifetime.PRODUCT)
         of_image = ctx.intend("image", self.ec2.region, lifetime=Lifetime.PRODUCT)
-        id = self.ec2.images.create_image(
+        id = of_image.id or ctx.found_again(of_image, self.ec2.images.first_of_token)
+        id = id or self.ec2.images.create_image(
             instance.id,
             name,
             render.finish(self.description, values),
@@ -120,6 +121,7 @@ class CaptureEbs(Stage[Image]):
             token=claim.token,
             tags=self.labels.product(claim.token, name, tags),
             leave_out=[device.device for device in self.devices if device.is_left_out],
+            may_be_there=ctx.journal.is_adopted(claim),
         )
         ctx.bind(claim, ",".join(snapshot.id for snapshot in snapshots))
         self._tag_snapshots(ctx, {snapshot.device: snapshot.id for snapshot in snapshots})
@@ -127,16 +129,17 @@ class CaptureEbs(Stage[Image]):
             for snapshot in snapshots:
                 self._until_completed(ctx, snapshot)
 
-        claim = ctx.intend("image", self.ec2.region, lifetime=Lifetime.PRODUCT)
-        image = self.ec2.images.register(
-            name,
-            render.finish(self.description, values),
-            self._registration(ctx[self.source], instance, described),
-            self._mappings(ctx[self.source], described, snapshots),
-            token=claim.token,
-            tags=self.labels.product(claim.token, name, tags),
-        )
-        ctx.bind(claim, image)
+        def register(claim: Claim) -> str:
+            return self.ec2.images.register(
+                name,
+                render.finish(self.description, values),
+                self._registration(ctx[self.source], instance, described),
+                self._mappings(ctx[self.source], described, snapshots),
+                token=claim.token,
+                tags=self.labels.product(claim.token, name, tags),
+            )
+
+        image = ctx.make_image(self.ec2.region, register, self.ec2.images.first_of_token)
         with ctx.span("wait"):
             self.ec2.await_image(image, deadline=ctx.deadline(AVAILABLE_SECONDS), cancel=ctx.cancel)
         return Image(image, self.ec2.region, name, tuple(snapshot.id for snapshot in snapshots))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from imagepipe.bundle.document import LARGEST_BYTES
 from imagepipe.bundle.manifest import Recipients, find_secret, read_manifest
@@ -66,6 +66,9 @@ class CheckHygiene(Stage[Image]):
     """Whose key is looked for."""
     gate: Gate
 
+    def stands_on(self) -> tuple[Ref[Any], ...]:
+        return (self.image,)
+
     def run(self, ctx: Context) -> Image:
         image = ctx[self.image]
         source = self.ec2.images.by_id(image.id)
@@ -96,6 +99,9 @@ class CheckBundle(Stage[Image]):
     image: Ref[Image]
     machine: Ref[Reachable]
     gate: Gate
+
+    def stands_on(self) -> tuple[Ref[Any], ...]:
+        return (self.image,)
 
     def run(self, ctx: Context) -> Image:
         image = ctx[self.image]

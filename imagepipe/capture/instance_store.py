@@ -6,13 +6,15 @@ the bundle's own key and IV, which it is given once the image is fixed, and so c
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from imagepipe import render
-from imagepipe.bundle.cipher import Secret
+from imagepipe.bundle.cipher import Envelope, Secret, seal, unseal
 from imagepipe.bundle.manifest import Label, Manifest, Recipients
 from imagepipe.bundle.pack import EC2_LIMIT_BYTES, check_size
 from imagepipe.capture import sending
@@ -24,14 +26,14 @@ from imagepipe.capture.scrub import script_text
 from imagepipe.capture.streaming import bundle_here
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import Registration, SourceImage, late_names
-from imagepipe.cloud.s3 import S3, folder_of
+from imagepipe.cloud.s3 import S3
 from imagepipe.cloud.tags import Labels
 from imagepipe.communicator.dialogue import Dialogue, talking
 from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Watch, public_key
-from imagepipe.engine.journal import Lifetime
+from imagepipe.engine.journal import Claim
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import BundleError, CommandFailed, HygieneError
-from imagepipe.values import Bundle, Image, Reachable, Text
+from imagepipe.values import Bundle, BundlePlace, Image, Reachable, Text
 
 BUNDLE_SECONDS = 4 * 3600
 RECONNECT_SECONDS = 300
@@ -50,10 +52,9 @@ class BundleRoot(Stage[Bundle]):
     recipients: Recipients = field(repr=False, compare=False)
     machine: Ref[Reachable]
     source: Ref[SourceImage]
+    place: Ref[BundlePlace]
     name: str
     account: str
-    bucket: str
-    prefix: Text
     method: Literal["auto", "block", "tree"] = "auto"
     bundle_on: Literal["instance", "controller"] = "instance"
     exclude: tuple[str, ...] = ()
@@ -64,22 +65,36 @@ class BundleRoot(Stage[Bundle]):
     """Given: the root is looked at on the machine, as its bundle is not taken back here."""
 
     def run(self, ctx: Context) -> Bundle:
-        source = ctx[self.source]
-        region = self.ec2.region
-        prefix = render.finish(self.prefix, late_names(source, region))
-        details = {"bucket": self.bucket, "prefix": prefix}
-        claim = ctx.intend("bundle", region, lifetime=Lifetime.PRODUCT, details=details)
-        folder = folder_of(prefix, claim.token)
-        label = Label(self.name, self.account, source.architecture)
-        parts = S3Parts(self.ec2.s3, self.bucket, folder)
-        manifest = self._bundled(ctx, label, parts)
-        made = Bundle(region, self.bucket, folder, self.name, source.architecture, parts.described(manifest))
-        ctx.bind(claim, made.location)
-        return made
+        place, label = ctx[self.place], Label(self.name, self.account, ctx[self.source].architecture)
+        made = Bundle(self.ec2.region, place.bucket, place.folder, self.name, label.architecture)
+        claim = ctx.journal.claim_of_token(place.token)
+        secret, is_known = self._secret(ctx.journal.folder / f"bundle-{place.token}.json")
+        parts = S3Parts(self.ec2.s3, place.bucket, place.folder, may_be_there=is_known)
+        if claim.id is not None:  # an earlier process of the run has put the manifest
+            manifest = parts.finished(f"{self.name}.manifest.xml")
+        else:
+            manifest = self._bundled(ctx, label, parts, secret)
+            ctx.bind(claim, made.location)
+        return replace(made, parts=parts.described(manifest))
 
-    def _bundled(self, ctx: Context, label: Label, parts: S3Parts) -> Manifest:
-        """With a secret of this run of the stage: another agent's parts are the same as the one's before it."""
-        machine, secret = ctx[self.machine], Secret.new()
+    def _secret(self, file: Path) -> tuple[Secret, bool]:
+        """The bundle's key and IV, and whether an earlier process of the run had them already.
+
+        They are kept as the manifest will have them, sealed for the owner, whose private key is needed to go on. So
+        parts that were sent need not be sent again: the same image with the same key gives the same parts.
+        """
+        owner = self.recipients.owner
+        if file.exists():
+            known = unseal(Envelope(**json.loads(file.read_text(encoding="ascii"))), owner.private_key)
+            if known is not None:
+                return known, True
+        secret = Secret.new()
+        file.write_text(json.dumps(asdict(seal(secret, owner.certificate.public_key))), encoding="ascii")
+        return secret, False
+
+    def _bundled(self, ctx: Context, label: Label, parts: S3Parts, secret: Secret) -> Manifest:
+        """Another agent's parts are the same as the one's before it."""
+        machine = ctx[self.machine]
         deadline = ctx.deadline(BUNDLE_SECONDS)
         for attempt in range(1, TRIES + 1):
             said: list[str] = []
@@ -162,6 +177,10 @@ class BundleRoot(Stage[Bundle]):
             lambda: self.ec2.instances.check_runs(machine.instance.id),
         )
 
+    def is_repeatable(self) -> bool:
+        """The way in is kept in memory while the disk is scrubbed: the next agent goes on where this one was."""
+        return True
+
     def title(self) -> str:
         return "scrub the machine, and bundle its root"
 
@@ -190,17 +209,19 @@ class RegisterBundle(Stage[Image]):
         name, values = ctx[self.names][region], late_names(ctx[self.source], region)
         tags = {key: render.finish(value, values) for key, value in self.tags.items()}
         check_parts(self.ec2.s3, bundle, ctx.cancel.check)
-        claim = ctx.intend("image", region, lifetime=Lifetime.PRODUCT)
-        image = self.ec2.images.register_bundle(
-            name,
-            render.finish(self.description, values),
-            self._registration(source),
-            bundle.location,
-            [{"DeviceName": device, "VirtualName": virtual} for device, virtual in self._virtual(source).items()],
-            token=claim.token,
-            tags=self.labels.product(claim.token, name, tags),
-        )
-        ctx.bind(claim, image)
+
+        def register(claim: Claim) -> str:
+            return self.ec2.images.register_bundle(
+                name,
+                render.finish(self.description, values),
+                self._registration(source),
+                bundle.location,
+                [{"DeviceName": device, "VirtualName": virtual} for device, virtual in self._virtual(source).items()],
+                token=claim.token,
+                tags=self.labels.product(claim.token, name, tags),
+            )
+
+        image = ctx.make_image(region, register, self.ec2.images.first_of_token)
         with ctx.span("wait"):
             self.ec2.await_image(image, deadline=ctx.deadline(AVAILABLE_SECONDS), cancel=ctx.cancel)
         return Image(image, region, name, (), bundle=bundle.location)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from threading import Lock
 
-from imagepipe.bundle.manifest import Manifest
+from imagepipe.bundle.document import LARGEST_BYTES
+from imagepipe.bundle.manifest import Manifest, read_manifest
 from imagepipe.cloud.s3 import S3, Presigned
 from imagepipe.errors import BundleError
 from imagepipe.values import BundlePart
@@ -13,18 +14,24 @@ from imagepipe.values import BundlePart
 class S3Parts:
     """The parts of one bundle. Safe from any thread."""
 
-    def __init__(self, s3: S3, bucket: str, folder: str) -> None:
+    def __init__(self, s3: S3, bucket: str, folder: str, *, may_be_there: bool = False) -> None:
+        """With `may_be_there` an earlier process may have put some of them."""
         self._s3 = s3
         self._bucket = bucket
         self._folder = folder
+        self._may_be_there = may_be_there
         self._seen: dict[str, BundlePart] = {}
         self._lock = Lock()
 
     def has(self, part: BundlePart) -> bool:
-        """Whether this very part was confirmed before, and is still there."""
+        """Whether this very part was put before, and is still there."""
         with self._lock:
             known = self._seen.get(part.filename)
-        return known == part and self._is_there(part)
+        if (known != part and not self._may_be_there) or not self._is_there(part):
+            return False
+        with self._lock:
+            self._seen[part.filename] = part
+        return True
 
     def leave_to_put(self, part: BundlePart) -> Presigned:
         """A URL for these bytes alone."""
@@ -47,8 +54,21 @@ class S3Parts:
             self._seen[part.filename] = part
 
     def finish(self, filename: str, manifest: bytes) -> None:
-        """Put the manifest: from here on it is a bundle."""
+        """Put the manifest: from here on it is a bundle. What is left of an earlier try goes before."""
+        with self._lock:
+            known = {self._key(name) for name in self._seen}
+        self._s3.delete(self._bucket, [key for key in self._s3.keys(self._bucket, self._key("")) if key not in known])
         self._s3.put(self._bucket, self._key(filename), manifest)
+
+    def finished(self, filename: str) -> Manifest:
+        """The manifest that an earlier process has put, its parts seen to be there. Raises CloudError, BundleError."""
+        manifest = read_manifest(self._s3.read(self._bucket, self._key(filename), limit_bytes=LARGEST_BYTES))
+        for part in manifest.parts:
+            seen = self._s3.stored(self._bucket, self._key(part.filename))
+            if seen is None:
+                raise BundleError(f"{self._key(part.filename)} is gone from bucket {self._bucket}")
+            self._seen[part.filename] = BundlePart(part.filename, seen.size, seen.md5)
+        return manifest
 
     def described(self, manifest: Manifest) -> tuple[BundlePart, ...]:
         """The manifest's parts, as they were seen in S3. Raises BundleError where one never was."""

@@ -89,6 +89,10 @@ class Scrub(Stage[Sealed]):
             lambda: self.ec2.instances.check_runs(machine.instance.id),
         )
 
+    def is_repeatable(self) -> bool:
+        """Once it has begun there may be no way in any more."""
+        return False
+
     def title(self) -> str:
         return (
             "scrub the machine" if self.gate is None else "scrub the machine, and look for what must not be in an image"

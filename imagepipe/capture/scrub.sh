@@ -4,6 +4,12 @@ set -u
 key=$1
 fail=0
 
+# cloud-init may still be at work, after a reboot too, and writes to the end what it did.
+i=0
+while [ $i -lt 600 ] && systemctl list-jobs --no-legend 2>/dev/null | grep -qE 'cloud-(init|config|final)'; do
+  sleep 0.2
+  i=$((i + 1))
+done
 # Who would write again what is deleted here. They are back at the next boot; nobody is left who needs them until then.
 # systemd-random-seed and systemd-update-utmp write when they are stopped, so they are stopped now and not by the shutdown.
 for unit in syslog.socket rsyslog.service syslog-ng.service auditd.service amazon-ssm-agent.service \

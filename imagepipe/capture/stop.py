@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from imagepipe.cloud.ec2 import Ec2
@@ -55,6 +56,8 @@ class GiveBack(Stage[None]):
     def run(self, ctx: Context) -> None:
         instance = ctx[self.instance]
         claim = ctx.journal.claim_of("instance", instance.id)
+        if not claim.is_open():  # given back by an earlier process of the run
+            return
         try:
             self.ec2.instances.terminate(instance.id)
             self.ec2.await_terminated(instance.id, deadline=ctx.deadline(TERMINATE_SECONDS), cancel=ctx.cancel)
@@ -63,6 +66,11 @@ class GiveBack(Stage[None]):
             ctx.say(f"not given back yet: {error}")
             return
         ctx.released(claim)
+        if path := claim.details.get("private_key"):
+            Path(path).unlink(missing_ok=True)
+
+    def stands_on(self) -> tuple[Ref[Any], ...]:
+        return (self.image,)
 
     def title(self) -> str:
         return "terminate the instance"

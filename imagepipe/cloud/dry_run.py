@@ -33,6 +33,8 @@ class Asked:
     copies: bool
     """Whether this region gets a copy, instead of the instance."""
     source_region: str
+    bundles: bool = False
+    """An instance-store image: there are no snapshots, and a copy is registered as the first one is."""
 
 
 class DryRun:
@@ -95,11 +97,18 @@ def _calls(asked: Asked) -> Iterator[tuple[str, dict[str, Any]]]:
     tagging = {"TagSpecifications": [{"ResourceType": "image", "Tags": [{"Key": "imagepipe:run", "Value": "dry-run"}]}]}
     yield "create_tags", {"Resources": [_IMAGE], "Tags": [{"Key": "imagepipe:state", "Value": "kept"}]}
     yield "deregister_image", {"ImageId": _IMAGE}
-    yield "delete_snapshot", {"SnapshotId": _SNAPSHOT}
+    if not asked.bundles:
+        yield "delete_snapshot", {"SnapshotId": _SNAPSHOT}
     if asked.shares:
         add = {"Add": [{"UserId": "123456789012"}]}
         yield "modify_image_attribute", {"ImageId": _IMAGE, "LaunchPermission": add}
-        yield "modify_snapshot_attribute", {"SnapshotId": _SNAPSHOT, "CreateVolumePermission": add}
+        if not asked.bundles:
+            yield "modify_snapshot_attribute", {"SnapshotId": _SNAPSHOT, "CreateVolumePermission": add}
+    machine = {"Name": "imagepipe-dry-run", "VirtualizationType": "hvm", "Architecture": "x86_64", **tagging}
+    if asked.bundles:
+        yield "register_image", {"ImageLocation": "imagepipe-dry-run/image.manifest.xml", **machine}
+    if asked.copies and asked.bundles:
+        return
     if asked.copies:
         copied = {"SourceImageId": _IMAGE, "SourceRegion": asked.source_region, "Name": "imagepipe-dry-run"}
         yield "copy_image", {**copied, **tagging}
@@ -114,9 +123,10 @@ def _calls(asked: Asked) -> Iterator[tuple[str, dict[str, Any]]]:
         group = "sg-00000000000000000"
         yield "authorize_security_group_ingress", {"GroupId": group, "IpPermissions": [permission]}
         yield "delete_security_group", {"GroupId": group}
-    yield "stop_instances", {"InstanceIds": [_INSTANCE]}
     yield "terminate_instances", {"InstanceIds": [_INSTANCE]}
+    if asked.bundles:
+        return
+    yield "stop_instances", {"InstanceIds": [_INSTANCE]}
     yield "create_snapshots", {"InstanceSpecification": {"InstanceId": _INSTANCE}}
     mapping = {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": _SNAPSHOT}}
-    root = {"RootDeviceName": "/dev/xvda", "VirtualizationType": "hvm", "Architecture": "x86_64"}
-    yield "register_image", {"Name": "imagepipe-dry-run", "BlockDeviceMappings": [mapping], **root, **tagging}
+    yield "register_image", {"RootDeviceName": "/dev/xvda", "BlockDeviceMappings": [mapping], **machine}

@@ -158,6 +158,10 @@ class Images:
         """Images that carry a token of ours."""
         return self._own([tagging.by_token(token)], f"images of token {token}")
 
+    def first_of_token(self, token: str) -> str | None:
+        """The id of an image that carries a token of ours, if there is one."""
+        return _first(self.own_of_token(token))
+
     def own_made_of(self, snapshot: str) -> list[Named]:
         """Images of this account that map a snapshot."""
         return self._own(

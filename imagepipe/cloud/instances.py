@@ -120,6 +120,21 @@ class Instances:
         states = ["pending", "running", "shutting-down", "stopping", "stopped"]
         return list(self._described([tagging.by_token(token), {"Name": "instance-state-name", "Values": states}]))
 
+    def root_device_types(self, instance_types: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """By type, what its instances may have for a root: `ebs`, `instance-store`. Unknown types are left out."""
+        found: dict[str, tuple[str, ...]] = {}
+        for chunk in chunks(instance_types):
+            with doing(f"describing {', '.join(chunk)} in {self.region}"):
+                pages = self._client.get_paginator("describe_instance_types").paginate(
+                    Filters=[{"Name": "instance-type", "Values": chunk}]
+                )
+                found |= {
+                    str(one["InstanceType"]): tuple(one.get("SupportedRootDeviceTypes", ()))
+                    for page in pages
+                    for one in page["InstanceTypes"]
+                }
+        return found
+
     def ended(self, id: str) -> str | None:
         """The state of an instance that no longer runs; None if it runs, or EC2 does not say."""
         try:

@@ -149,6 +149,16 @@ class S3:
 
         An object of a few bytes is put there and deleted, so that a permission that is missing is named.
         """
+        self.check_settings(bucket)
+        probe = f"{folder}/probe"
+        self.put(bucket, probe, PROBE)
+        self.delete(bucket, [probe])
+
+    def check_settings(self, bucket: str) -> None:
+        """Raise CloudError where a bucket is not there, not here, or set up so that EC2 could not read bundles.
+
+        Puts nothing, and so does not know whether we may.
+        """
         home = self._region_of(bucket)
         if home is None:
             raise CloudError(
@@ -165,9 +175,6 @@ class S3:
             )
         self._check_ownership(bucket)
         self._check_encryption(bucket)
-        probe = f"{folder}/probe"
-        self.put(bucket, probe, PROBE)
-        self.delete(bucket, [probe])
 
     def _check_ownership(self, bucket: str) -> None:
         where = f"reading who owns the objects of bucket {bucket}"

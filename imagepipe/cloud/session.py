@@ -64,6 +64,7 @@ class Session:
             )
         self.endpoint_url = access.endpoint_url
         self.instance_endpoint_url = access.instance_endpoint_url or access.endpoint_url
+        self.is_local = access.is_local
         self._proxies: dict[str, str] | None = {} if access.is_local else None
         self._clients: dict[tuple[str, str, int, str | None], Any] = {}
         self._lock = Lock()

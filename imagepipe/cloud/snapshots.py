@@ -60,10 +60,11 @@ class Snapshots:
         token: str,
         tags: Mapping[str, str],
         leave_out: Sequence[str] = (),
+        may_be_there: bool = False,
     ) -> list[Snapshot]:
         """Snapshots of the volumes of an instance at one point in time. Made once, though the answer is lost.
 
-        `leave_out` names devices; never the root.
+        `leave_out` names devices; never the root. With `may_be_there` those of the token are looked for first.
         """
         volumes = self._volumes_of(instance)
         excluded = [id for id, volume in volumes.items() if _device(volume, instance) in leave_out]
@@ -84,7 +85,8 @@ class Snapshots:
         def find() -> list[Mapping[str, Any]] | None:
             return list(self.describe_many(self.of_token(token)).values()) or None
 
-        made = {str(s["VolumeId"]): str(s["SnapshotId"]) for s in create_once(call, find, self._clock)}
+        found = (find() if may_be_there else None) or create_once(call, find, self._clock)
+        made = {str(s["VolumeId"]): str(s["SnapshotId"]) for s in found}
         if missing := sorted(volumes.keys() - made.keys()):
             raise CloudError(
                 f"making snapshots of {instance} in {self.region}: none of {', '.join(missing)}",

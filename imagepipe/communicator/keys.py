@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_private_key,
+)
+
+from imagepipe.errors import ImagepipeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +30,38 @@ class KeyPair:
 
 def generate(comment: str) -> KeyPair:
     """A new key pair."""
-    key = Ed25519PrivateKey.generate()
+    return _pair(Ed25519PrivateKey.generate(), comment)
+
+
+def kept(path: Path, comment: str) -> KeyPair:
+    """The key pair whose private half is in this file; made and written there if there is none. Raises ImagepipeError.
+
+    So that a run that goes on in another process has the keys that its machines were given.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        made = generate(comment)
+        write_private(path, made)
+        return made
+    try:
+        key = load_ssh_private_key(content, password=None)
+    except ValueError as error:
+        raise ImagepipeError(f"reading the run's key {path}: {error}") from error
+    assert isinstance(key, Ed25519PrivateKey)
+    return _pair(key, comment)
+
+
+def _pair(key: Ed25519PrivateKey, comment: str) -> KeyPair:
     private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode("ascii")
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode("ascii")
     return KeyPair(private, f"{public} {comment}")
 
 
 def write_private(path: Path, key: KeyPair) -> None:
-    """Write the private key where only we can read it, never readable by others in between."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    """Write the private key where only we can read it, whole or not at all."""
+    half = path.with_name(f".{path.name}.half")
+    descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(key.private)
+    half.rename(path)

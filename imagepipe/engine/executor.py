@@ -12,7 +12,9 @@ from typing import Any, Literal, TypeVar, cast
 from imagepipe.clock import Clock
 from imagepipe.engine import events as ev
 from imagepipe.engine.cancel import Cancel
+from imagepipe.engine.encoding import encode
 from imagepipe.engine.events import Events
+from imagepipe.engine.fingerprint import fingerprints
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import Claim, Journal, Lifetime
 from imagepipe.engine.stage import Context, Ref
@@ -60,13 +62,16 @@ def execute(
     clock: Clock,
     undoers: Mapping[str, Undoer],
     keep_on_failure: bool = False,
+    finished: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Run every stage, then give back what should not stay: after a failure all, after a success what is temporary.
+
+    `finished` has the outputs of stages that an earlier process of the run has done.
 
     With `keep_on_failure` a failed run gives back nothing; `clean` does it later. A cancelled one gives back all.
     """
     began = clock.monotonic()
-    outputs, failures = _run_stages(graph, journal, events, cancel, clock)
+    outputs, failures = _run_stages(graph, journal, events, cancel, clock, dict(finished or {}))
     was_cancelled = bool(not failures and cancel.is_set())
     ok = not failures and not was_cancelled
     held: tuple[StillHeld, ...] = ()
@@ -89,17 +94,17 @@ def _is_temporary(claim: Claim) -> bool:
 
 
 def _run_stages(
-    graph: Graph, journal: Journal, events: Events, cancel: Cancel, clock: Clock
+    graph: Graph, journal: Journal, events: Events, cancel: Cancel, clock: Clock, outputs: dict[str, Any]
 ) -> tuple[dict[str, Any], list[Failure]]:
-    outputs: dict[str, Any] = {}
     failures: list[Failure] = []
-    waiting = {name: set(graph.needs(name)) for name in graph.order()}
+    waiting = {name: graph.needs(name) - outputs.keys() for name in graph.order() if name not in outputs}
+    marks = fingerprints(graph)
     done: SimpleQueue[tuple[str, Any, Exception | None]] = SimpleQueue()
     running: set[str] = set()
 
     def work(name: str) -> None:
         ctx = Context(name, outputs, journal, events, cancel, clock)
-        result, error = _run_one(graph, name, ctx, events)
+        result, error = _run_one(graph, name, ctx, events, marks[name])
         done.put((name, result, error))
 
     with ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="stage") as pool:
@@ -117,19 +122,22 @@ def _run_stages(
                 outputs[name] = result
                 for follower in graph.feeds(name):
                     if follower in waiting:
-                        waiting[follower].discard(name)
+                        waiting[follower] -= {name}
             elif not isinstance(error, Cancelled):
                 failures.append(Failure(name, error))
                 cancel.set(f"{name} failed")
 
 
-def _run_one(graph: Graph, name: str, ctx: Context, events: Events) -> tuple[Any, Exception | None]:
+def _run_one(graph: Graph, name: str, ctx: Context, events: Events, fingerprint: str) -> tuple[Any, Exception | None]:
     stage = graph.stages[name]
     began = ctx.clock.monotonic()
     try:
         ctx.cancel.check()
         events.emit(ev.StageStarted(*events.stamp(), name, stage.title()))
+        if not stage.is_repeatable():
+            ctx.journal.note("begun", stage=name)
         result = stage.run(ctx)
+        ctx.journal.note("output", stage=name, fingerprint=fingerprint, value=encode(result))
     except Exception as error:  # noqa: BLE001 - a stage's failure is the executor's to report
         hint = error.hint if isinstance(error, ImagepipeError) else None
         if not isinstance(error, Cancelled):

@@ -84,6 +84,8 @@ class RunRecord:
     """`build.*` of the language."""
     cloud: Mapping[str, str]
     """How the cloud is reached again: `local` (the store), `endpoint_url`, `profile`; never a credential."""
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """What the command line gave, for `resume`: files, variables that are not sensitive, region."""
 
 
 class Journal:
@@ -94,6 +96,9 @@ class Journal:
         self.run = run
         self._clock = clock
         self._claims = dict(claims)
+        # What a process before this one claimed and did not come to the end of, for its stages to take up again.
+        self._adoptable = [claim for claim in claims.values() if claim.is_open()]
+        self._adopted: set[str] = set()
         self._file = file
         self._end = os.fstat(file.fileno()).st_size
         self._is_torn = False
@@ -117,6 +122,7 @@ class Journal:
                 "specs": list(run.specs),
                 "build": dict(run.build),
                 "cloud": dict(run.cloud),
+                "given": dict(run.given),
             },
             sync=True,
         )
@@ -128,13 +134,13 @@ class Journal:
         """Go on with the journal of a run whose process is gone. Raises UsageError while that process lives."""
         file = _locked(folder)
         try:
-            run, claims, _, end = _replay(folder / FILE_NAME)
+            replayed = _replay(folder / FILE_NAME)
             # A line that the dead process left unfinished must not run into the next one.
-            file.truncate(end)
+            file.truncate(replayed.end)
         except BaseException:
             file.close()
             raise
-        return cls(folder, run, clock, claims, file)
+        return cls(folder, replayed.run, clock, replayed.claims, file)
 
     def intend(
         self,
@@ -145,8 +151,16 @@ class Journal:
         stage: str,
         details: Mapping[str, str] | None = None,
     ) -> Claim:
-        """Write down that the next call may make such a thing. On disk when this returns."""
+        """Write down that the next call may make such a thing. On disk when this returns.
+
+        Where an earlier process wrote that for the same stage, and did not come to its end, it is that claim.
+        """
         with self._lock:
+            for claim in self._adoptable:
+                if (claim.stage, claim.kind, claim.region) == (stage, kind, region):
+                    self._adoptable.remove(claim)
+                    self._adopted.add(claim.key)
+                    return self._claims[claim.key]
             key = f"c{len(self._claims) + 1}"
             claim = Claim(key, kind, region, f"{self.run.id}-{key}", lifetime, stage, details=dict(details or {}))
             self._write(
@@ -177,6 +191,10 @@ class Journal:
         """The thing is the run's product, and stays."""
         return self._change(claim, State.KEPT, id=claim.id)
 
+    def is_adopted(self, claim: Claim) -> bool:
+        """Whether an earlier process wrote it: there may be what it stands for already."""
+        return claim.key in self._adopted
+
     def note(self, type: str, **values: Any) -> None:
         """Write a record that is no claim: a stage's output, the end of the run."""
         with self._lock:
@@ -188,11 +206,15 @@ class Journal:
             return tuple(self._claims.values())
 
     def claim_of(self, kind: str, id: str) -> Claim:
-        """The open claim on the thing with this id."""
-        for claim in self.claims():
-            if claim.kind == kind and claim.id == id and claim.is_open():
+        """The claim on the thing with this id, the newest."""
+        for claim in reversed(self.claims()):
+            if claim.kind == kind and claim.id == id:
                 return claim
         raise KeyError(f"no claim on {kind} {id}")
+
+    def claim_of_token(self, token: str) -> Claim:
+        """The claim with this token, whoever made it."""
+        return next(claim for claim in self.claims() if claim.token == token)
 
     def close(self) -> None:
         self._file.close()
@@ -234,6 +256,15 @@ class Journal:
 
 
 @dataclass(frozen=True, slots=True)
+class Finished:
+    """A stage that came to its end, as the journal has it."""
+
+    fingerprint: str
+    value: Any
+    """Its output, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
 class Past:
     """What a journal on disk says."""
 
@@ -242,6 +273,10 @@ class Past:
     outcome: str | None
     """`succeeded`, `failed`, `cancelled`; None where the run never came to its end."""
     is_alive: bool
+    outputs: Mapping[str, Finished] = field(default_factory=dict)
+    """Of the stages that came to their end."""
+    begun: frozenset[str] = frozenset()
+    """Stages that cannot simply be run again, and were begun."""
 
     def open_claims(self) -> list[Claim]:
         return [claim for claim in self.claims if claim.is_open()]
@@ -249,8 +284,15 @@ class Past:
 
 def read(folder: Path) -> Past:
     """What the journal in this folder says. Raises ImagepipeError where it is none."""
-    run, claims, outcome, _ = _replay(folder / FILE_NAME)
-    return Past(run, tuple(claims.values()), outcome, is_alive=_is_held(folder))
+    found = _replay(folder / FILE_NAME)
+    return Past(
+        found.run,
+        tuple(found.claims.values()),
+        found.outcome,
+        is_alive=_is_held(folder),
+        outputs=found.outputs,
+        begun=frozenset(found.begun),
+    )
 
 
 def _unwritable(path: Path, error: OSError) -> ImagepipeError:
@@ -296,8 +338,21 @@ def _fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _replay(path: Path) -> tuple[RunRecord, dict[str, Claim], str | None, int]:
-    """The run, its claims, its outcome, and where the last whole line ends (in bytes)."""
+@dataclass
+class _Replayed:
+    """What the lines of a journal come to."""
+
+    run: RunRecord
+    claims: dict[str, Claim]
+    outputs: dict[str, Finished]
+    begun: set[str]
+    outcome: str | None
+    end: int
+    """Where the last whole line ends, in bytes."""
+
+
+def _replay(path: Path) -> _Replayed:
+    """The run, and how far it came."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -305,6 +360,8 @@ def _replay(path: Path) -> tuple[RunRecord, dict[str, Claim], str | None, int]:
     end = content.rfind(b"\n") + 1
     run: RunRecord | None = None
     claims: dict[str, Claim] = {}
+    outputs: dict[str, Finished] = {}
+    begun: set[str] = set()
     outcome: str | None = None
     for number, line in enumerate(content[:end].splitlines(), start=1):
         try:
@@ -317,8 +374,9 @@ def _replay(path: Path) -> tuple[RunRecord, dict[str, Claim], str | None, int]:
                             hint=f"it has version {record['version']}, and this reads {VERSION}",
                         )
                     run = RunRecord(
-                        record["id"], record["started"], tuple(record["specs"]), record["build"], record["cloud"]
-                    )
+                        record["id"], record["started"], tuple(record["specs"]), record["build"], record["cloud"],
+                        record.get("given", {}),
+                    )  # fmt: skip
                 case "intended":
                     claims[record["claim"]] = Claim(
                         key=record["claim"],
@@ -333,8 +391,18 @@ def _replay(path: Path) -> tuple[RunRecord, dict[str, Claim], str | None, int]:
                     claim = claims[record["claim"]]
                     state = State(record["type"])
                     claims[claim.key] = replace(claim, state=state, id=record.get("id", claim.id))
+                case "output":
+                    outputs[record["stage"]] = Finished(record["fingerprint"], record["value"])
+                case "begun":
+                    begun.add(record["stage"])
+                case "dropped":
+                    for stage in record["stages"]:
+                        outputs.pop(stage, None)
+                        begun.discard(stage)
                 case "finished":
                     outcome = record["outcome"]
+                case "resumed":
+                    outcome = None
                 case _:
                     pass
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -344,4 +412,4 @@ def _replay(path: Path) -> tuple[RunRecord, dict[str, Claim], str | None, int]:
             ) from error
     if run is None:
         raise ImagepipeError(f"journal {path} is empty: the run ended before it held anything")
-    return run, claims, outcome, end
+    return _Replayed(run, claims, outputs, begun, outcome, end)

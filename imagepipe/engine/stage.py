@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from imagepipe.clock import Clock, Deadline
@@ -16,6 +17,9 @@ from imagepipe.engine.journal import Claim, Journal, Lifetime
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+SHOWN_PAUSES = (0.25, 0.75)
+"""Seconds after which a cloud is asked again for what a dead process may have made just before it died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,18 @@ class Stage(ABC, Generic[T_co]):
     def summary(self, output: Any) -> str:
         """What a log says when it is done; empty for nothing."""
         return ""
+
+    def files(self) -> tuple[Path, ...]:
+        """Files and folders of ours that it reads: when they change, it is another stage."""
+        return ()
+
+    def is_repeatable(self) -> bool:
+        """Whether it may simply run again where it was cut short: what it makes, it finds again by its claims."""
+        return True
+
+    def stands_on(self) -> tuple[Ref[Any], ...]:
+        """The inputs that must still be there in the cloud when it runs; others only had to be there before it."""
+        return self.inputs()
 
     def inputs(self) -> tuple[Ref[Any], ...]:
         """The edges into this stage: every Ref among its fields, also in tuples and mappings."""
@@ -89,6 +105,40 @@ class Context:
         """Claim what the next call may make; on disk when this returns. Raises Cancelled rather than begin late."""
         self.cancel.check()
         return self.journal.intend(kind, region, lifetime=lifetime, stage=self.stage, details=details)
+
+    def make(
+        self,
+        kind: str,
+        region: str,
+        *,
+        lifetime: Lifetime,
+        create: Callable[[Claim], str],
+        find: Callable[[str], str | None],
+        details: Mapping[str, str] | None = None,
+    ) -> Claim:
+        """The claimed thing, bound: made by `create`, unless an earlier process of the run has made it already.
+
+        `find` looks for it by its token, where that process did not live to hear the id.
+        """
+        claim = self.intend(kind, region, lifetime=lifetime, details=details)
+        if claim.id is not None:
+            return claim
+        id = self.found_again(claim, find)
+        return self.bind(claim, create(claim) if id is None else id)
+
+    def make_image(self, region: str, create: Callable[[Claim], str], find: Callable[[str], str | None]) -> str:
+        """An image, made or found again; its id."""
+        return str(self.make("image", region, lifetime=Lifetime.PRODUCT, create=create, find=find).id)
+
+    def found_again(self, claim: Claim, find: Callable[[str], str | None]) -> str | None:
+        """What an earlier process has made for this claim. A cloud may show it a moment after it was made."""
+        if not self.journal.is_adopted(claim):
+            return None
+        for pause in (*SHOWN_PAUSES, None):
+            if (id := find(claim.token)) is not None or pause is None:
+                return id
+            self.cancel.sleep(pause)
+        return None
 
     def bind(self, claim: Claim, id: str) -> Claim:
         """The cloud gave the claimed thing this id."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.tags import Labels
 from imagepipe.communicator import keys
-from imagepipe.engine.journal import Lifetime
+from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Stage
 from imagepipe.errors import CloudError
 
@@ -33,18 +33,22 @@ class MakeKey(Stage[Key]):
     """Where the private half is written, 0600."""
 
     def run(self, ctx: Context) -> Key:
-        claim = ctx.intend(
-            "key-pair", self.ec2.region, lifetime=Lifetime.RUN, details={"private_key": str(self.private_key)}
+        def create(claim: Claim) -> str:
+            # The comment tells in any authorized_keys whose key it is.
+            pair = keys.kept(self.private_key, f"imagepipe-{ctx.run_id}")
+            name = _name(claim)
+            labels = self.labels.temporary(claim.token, name)
+            return self.ec2.keys.import_public(name, pair.public, token=claim.token, tags=labels)
+
+        claim = ctx.make(
+            "key-pair",
+            self.ec2.region,
+            lifetime=Lifetime.RUN,
+            details={"private_key": str(self.private_key)},
+            create=create,
+            find=lambda token: next(iter(self.ec2.keys.of_token(token)), None),
         )
-        # The comment tells in any authorized_keys whose key it is.
-        pair = keys.generate(f"imagepipe-{ctx.run_id}")
-        keys.write_private(self.private_key, pair)
-        name = f"imagepipe-{claim.token}"
-        id = self.ec2.keys.import_public(
-            name, pair.public, token=claim.token, tags=self.labels.temporary(claim.token, name)
-        )
-        ctx.bind(claim, id)
-        return Key(name, str(self.private_key))
+        return Key(_name(claim), str(self.private_key))
 
     def title(self) -> str:
         return "make a temporary key pair"
@@ -110,16 +114,24 @@ class MakeGroup(Stage[Network]):
                 code="VPCIdNotSpecified",
                 hint="name a subnet in launch.subnets",
             )
-        claim = ctx.intend("security-group", self.ec2.region, lifetime=Lifetime.RUN)
-        name = f"imagepipe-{claim.token}"
-        id = self.ec2.groups.create(
-            name,
-            vpc=vpc,
-            description=f"imagepipe run {ctx.run_id}, temporary",
-            token=claim.token,
-            tags=self.labels.temporary(claim.token, name),
+
+        def create(claim: Claim) -> str:
+            return self.ec2.groups.create(
+                _name(claim),
+                vpc=vpc,
+                description=f"imagepipe run {ctx.run_id}, temporary",
+                token=claim.token,
+                tags=self.labels.temporary(claim.token, _name(claim)),
+            )
+
+        claim = ctx.make(
+            "security-group",
+            self.ec2.region,
+            lifetime=Lifetime.RUN,
+            create=create,
+            find=lambda token: next(iter(self.ec2.groups.of_token(token)), None),
         )
-        ctx.bind(claim, id)
+        id = str(claim.id)
         self.ec2.groups.admit(id, port=self.port, cidrs=cidrs)
         ctx.say(f"port {self.port} is open to {', '.join(cidrs)}")
         return Network((id,), subnets or (None,))
@@ -142,6 +154,11 @@ class MakeGroup(Stage[Network]):
 
     def summary(self, output: Network) -> str:
         return ", ".join(output.security_groups)
+
+
+def _name(claim: Claim) -> str:
+    """What key pairs and groups are called in EC2, which gives a name once."""
+    return f"imagepipe-{claim.token}"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from imagepipe import render
@@ -16,7 +17,7 @@ from imagepipe.cloud.instances import LaunchRequest
 from imagepipe.cloud.tags import Labels
 from imagepipe.cloud.translate import NO_CAPACITY
 from imagepipe.communicator import keys
-from imagepipe.engine.journal import Lifetime
+from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.launch.access import Key, Network
@@ -51,8 +52,8 @@ class Launch(Stage[Instance]):
     encrypt_root: bool
     kms_key: str | None
     instance_profile: str | None
-    has_host_key: bool
-    """Give the instance a host key by user data."""
+    host_key: Path | None
+    """Where the private half of the host key is kept that user data gives the instance; None: it gives none."""
     user_data: str | None
     public_address: bool
     tags: Mapping[str, Text] = field(default_factory=dict)
@@ -62,7 +63,7 @@ class Launch(Stage[Instance]):
         source = ctx[self.source]
         check_root(self.devices, source)
         devices = devices_of(self.devices, source, encrypt=self.encrypt_root, kms_key=self.kms_key)
-        host_key = keys.generate("imagepipe") if self.has_host_key else None
+        host_key = keys.kept(self.host_key, "imagepipe") if self.host_key else None
         base = LaunchRequest(
             image=source.id,
             instance_type=self.instance_types[0],
@@ -108,7 +109,10 @@ class Launch(Stage[Instance]):
         source = ctx[self.source]
         names = late_names(source, self.ec2.region)
         extra = {key: render.finish(value, names) for key, value in self.tags.items()}
-        claim = ctx.intend("instance", self.ec2.region, lifetime=Lifetime.RUN)
+        details = {"private_key": str(self.host_key)} if self.host_key else None
+        claim = ctx.intend("instance", self.ec2.region, lifetime=Lifetime.RUN, details=details)
+        if before := self._launched_before(ctx, claim):
+            return before, self._request_of(before, base)
         tags = {**extra, **self.labels.temporary(claim.token, f"imagepipe {self.labels.spec}")}
         refused: list[str] = []
         for request in self._requests(base, network):
@@ -131,6 +135,21 @@ class Launch(Stage[Instance]):
             code="InsufficientInstanceCapacity",
             hint="name more instance types in launch.instance_types, more subnets, or another region",
         )
+
+    def _launched_before(self, ctx: Context, claim: Claim) -> str | None:
+        """The instance that an earlier process of the run launched, whether or not it lived to hear its id."""
+        if claim.id is not None:
+            return claim.id
+        id = ctx.found_again(claim, lambda token: next(iter(self.ec2.instances.of_token(token)), None))
+        if id is not None:
+            ctx.bind(claim, id)
+        return id
+
+    def _request_of(self, id: str, base: LaunchRequest) -> LaunchRequest:
+        """Which of the requests it was that launched it, as far as anybody asks."""
+        seen = self.ec2.instances.describe(id)
+        is_spot = seen.get("InstanceLifecycle") == "spot"
+        return replace(base, instance_type=str(seen["InstanceType"]), spot=is_spot)
 
     def _requests(self, base: LaunchRequest, network: Network) -> Iterator[LaunchRequest]:
         """Every try, in order: spot in every subnet with every type, and only then on demand."""

@@ -26,6 +26,9 @@ class UploadFile(Step):
     mode: str | None = None
     owner: str | None = None
 
+    def files(self) -> tuple[Path, ...]:
+        return (self.folder / self.src,)
+
     def attempt(self, ctx: Context, at: Attempt) -> Result:
         placement = Placement(self.dest, sudo=self.options.sudo, mode=self.mode, owner=self.owner)
         try:
@@ -46,6 +49,9 @@ class RenderTemplate(Step):
     """`var` or `param`, `spec`, `build`."""
     mode: str | None = None
     owner: str | None = None
+
+    def files(self) -> tuple[Path, ...]:
+        return (self.src,)
 
     def attempt(self, ctx: Context, at: Attempt) -> Result:
         try:

@@ -24,6 +24,9 @@ class RunShell(Step):
     args: tuple[Text, ...] = ()
     interpreter: str | None = None
 
+    def files(self) -> tuple[Path, ...]:
+        return (self.script,) if isinstance(self.script, Path) else ()
+
     def attempt(self, ctx: Context, at: Attempt) -> Result:
         script = Script(
             text=self._text(at.names),

@@ -26,7 +26,7 @@ class Options:
     """What every step may have beside its kind, and where it was written."""
 
     title: str
-    where: str
+    where: str = field(compare=False)
     """`specs/web.yaml:31`, for messages."""
     timeout_seconds: float
     retries: int
@@ -132,6 +132,9 @@ class Step(Stage[Reachable]):
     @abstractmethod
     def attempt(self, ctx: Context, at: Attempt) -> Result:
         """One try. Raises Disconnected where the connection broke."""
+
+    def is_repeatable(self) -> bool:
+        return self.options.rerun_safe
 
     def title(self) -> str:
         return self.options.title

@@ -66,7 +66,8 @@ class CopyToRegion(Stage[Image]):
         # Two claims: the image's snapshots are made by the same call, and outlive a deregistered image.
         of_snapshots = ctx.intend("snapshots", region, lifetime=Lifetime.PRODUCT)
         of_image = ctx.intend("image", region, lifetime=Lifetime.PRODUCT)
-        id = self.ec2.images.copy(
+        id = of_image.id or ctx.found_again(of_image, self.ec2.images.first_of_token)
+        id = id or self.ec2.images.copy(
             image.id,
             image.region,
             name,

@@ -17,7 +17,7 @@ from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.cloud.registration import Registration
 from imagepipe.cloud.s3 import folder_of
 from imagepipe.cloud.tags import Labels
-from imagepipe.engine.journal import Lifetime
+from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.publish import bundles
@@ -59,17 +59,19 @@ class CopyBundleToRegion(Stage[Image]):
         bundle = self._copied(ctx, origin)
         name, values = ctx[self.names][self.ec2.region], self._values(ctx)
         tags = {key: render.finish(value, values) for key, value in self.tags.items()}
-        claim = ctx.intend("image", self.ec2.region, lifetime=Lifetime.PRODUCT)
-        id = self.ec2.images.register_bundle(
-            name,
-            render.finish(self.description, values),
-            Registration.of(machine),
-            bundle.location,
-            machine.get("BlockDeviceMappings", ()),
-            token=claim.token,
-            tags=self.labels.product(claim.token, name, tags),
-        )
-        ctx.bind(claim, id)
+
+        def register(claim: Claim) -> str:
+            return self.ec2.images.register_bundle(
+                name,
+                render.finish(self.description, values),
+                Registration.of(machine),
+                bundle.location,
+                machine.get("BlockDeviceMappings", ()),
+                token=claim.token,
+                tags=self.labels.product(claim.token, name, tags),
+            )
+
+        id = ctx.make_image(self.ec2.region, register, self.ec2.images.first_of_token)
         self.ec2.await_image(id, deadline=ctx.deadline(AVAILABLE_SECONDS), cancel=ctx.cancel)
         return Image(id, self.ec2.region, name, (), bundle=bundle.location)
 
@@ -83,6 +85,8 @@ class CopyBundleToRegion(Stage[Image]):
         claim = ctx.intend("bundle", self.ec2.region, lifetime=Lifetime.PRODUCT, details=details)
         folder = folder_of(details["prefix"], claim.token)
         bundle = Bundle(self.ec2.region, self.bucket, folder, manifest.name, manifest.architecture)
+        if claim.id is not None:  # an earlier process of the run has put the manifest, the last of all
+            return bundle
         with ctx.span("bytes"):
             self._copy_parts(ctx, origin, bundle)
         self.ec2.s3.put(self.bucket, bundle.manifest_key, document)
@@ -107,10 +111,12 @@ class CopyBundleToRegion(Stage[Image]):
             pool.shutdown(cancel_futures=True)
 
     def _copy_part(self, origin: InBucket, filename: str, bundle: Bundle) -> None:
-        """One part, known to have arrived as it was."""
+        """One part, known to have arrived as it was; one that is there already is not copied again."""
         source, key = origin.key(filename), f"{bundle.folder}/{filename}"
-        self.ec2.s3.copy(origin.bucket, source, bundle.bucket, key)
         sent, arrived = self.source_ec2.s3.stored(origin.bucket, source), self.ec2.s3.stored(bundle.bucket, key)
+        if arrived is None or arrived != sent:
+            self.ec2.s3.copy(origin.bucket, source, bundle.bucket, key)
+            arrived = self.ec2.s3.stored(bundle.bucket, key)
         if arrived is None or arrived != sent:
             raise CloudError(
                 f"copying {origin.bucket}/{source} to {bundle.bucket}/{key} in {self.ec2.region}: it is"

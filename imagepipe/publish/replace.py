@@ -45,8 +45,12 @@ class TakeName(Stage[Image]):
         if baked.name == name:  # it was free here
             return baked
         described = images.describe_many([baked.id])[baked.id]
-        old = images.own_named(name)
-        claim = ctx.intend("image", self.ec2.region, lifetime=Lifetime.PRODUCT)
+        # What an image leaves when it is deregistered is found by nobody who does not know of it.
+        left = {s for one in images.own_named(name) for s in one.snapshots} | set(baked.snapshots)
+        details = {"left": ",".join(sorted(left))}
+        claim = ctx.intend("image", self.ec2.region, lifetime=Lifetime.PRODUCT, details=details)
+        made = claim.id or ctx.found_again(claim, images.first_of_token)
+        old = [one for one in images.own_named(name) if one.id != made]
         # Kept from its create call on: it is made of the snapshots of an image that is kept.
         own = {k: v for k, v in tags.mapping(described.get("Tags")).items() if not k.startswith("imagepipe:")}
         label = {**self.labels.product(claim.token, name, own), tags.STATE: tags.KEPT}
@@ -55,14 +59,14 @@ class TakeName(Stage[Image]):
         for one in old:
             ctx.say(f"{one.id} gives up the name '{name}'")
             images.deregister(one.id)
-        made = self._under(name, described, claim.token, label, baked)
+        made = made or self._under(name, described, claim.token, label, baked)
         ctx.bind(claim, made)
         seen = self.ec2.await_image(made, deadline=ctx.deadline(COPY_SECONDS), cancel=ctx.cancel)
         final = Image(made, self.ec2.region, name, snapshots_of(seen), bundle=bundle_of(seen))
         if self.audience:
             images.permit(made, final.snapshots, self.audience)
         ctx.journal.keep(claim)
-        self._retire(ctx, baked, final, old)
+        self._retire(ctx, baked, final, old, {one for one in claim.details["left"].split(",") if one})
         return final
 
     def _under(
@@ -78,10 +82,9 @@ class TakeName(Stage[Image]):
                 hint=f"register it under '{name}' by hand, or build again",
             ) from error
 
-    def _retire(self, ctx: Context, baked: Image, final: Image, old: list[Named]) -> None:
+    def _retire(self, ctx: Context, baked: Image, final: Image, old: list[Named], left: set[str]) -> None:
         """What could not be retired is said, and costs: the new image is good all the same."""
         _try(ctx, f"deregistering {baked.id}", lambda: self.ec2.images.deregister(baked.id))
-        left = {s for one in old for s in one.snapshots} | set(baked.snapshots)
         for snapshot in sorted(left - set(final.snapshots)):
             _try(ctx, f"deleting {snapshot}", lambda snapshot=snapshot: self.ec2.snapshots.delete(snapshot))  # type: ignore[misc]
         for one in old:

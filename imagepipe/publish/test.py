@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage
@@ -37,6 +38,9 @@ class Tested(Stage[Image]):
 
     def run(self, ctx: Context) -> Image:
         return ctx[self.image]
+
+    def stands_on(self) -> tuple[Ref[Any], ...]:
+        return (self.image,)
 
     def title(self) -> str:
         return "the tests passed"

@@ -11,6 +11,7 @@ from imagepipe.spec.bundle_rules import bundle_findings, bundle_warnings
 from imagepipe.spec.document import Document
 from imagepipe.spec.ec2_rules import Finding, region_finding, tag_findings, volume_findings
 from imagepipe.spec.explain import did_you_mean
+from imagepipe.spec.find import named_file
 from imagepipe.spec.models import EbsOutput, Encrypt, InstanceStoreOutput, Project, Spec, StepOptions
 from imagepipe.spec.scalars import image_name_problem
 from imagepipe.spec.user_data import user_data_problem
@@ -55,9 +56,9 @@ def _launch(spec: Spec, folder: FilePath) -> Iterator[Finding]:
         yield ("launch", "ssh", "key_pair"), "a key pair of your own needs private_key: PATH too"
     if ssh.private_key and not ssh.key_pair:
         yield ("launch", "ssh", "private_key"), "private_key goes with key_pair: its name in EC2"
-    if ssh.private_key and not (folder / ssh.private_key).expanduser().is_file():
+    if ssh.private_key and not named_file(folder, ssh.private_key).is_file():
         yield ("launch", "ssh", "private_key"), f"there is no file {ssh.private_key}"
-    if ssh.bastion and not (folder / ssh.bastion.private_key).expanduser().is_file():
+    if ssh.bastion and not named_file(folder, ssh.bastion.private_key).is_file():
         yield ("launch", "ssh", "bastion", "private_key"), f"there is no file {ssh.bastion.private_key}"
     if ssh.bastion and not launch.security_groups and "allow_from" not in ssh.model_fields_set:
         message = "with a bastion the instance sees its address, not ours: name it in allow_from, or security_groups"

@@ -59,6 +59,12 @@ def resolve(declared: Mapping[str, Variable], given: Given) -> Resolved:
     return Resolved(values, missing, refused, sensitive)
 
 
+def given_value(name: str, variable: Variable, given: Given) -> Scalar | None:
+    """What was given from outside for a variable; None where its default stands."""
+    value = _raw(name, variable, given)
+    return None if value == variable.default else value
+
+
 def _raw(name: str, variable: Variable, given: Given) -> Scalar | None:
     if name in given.command_line:
         return given.command_line[name]

@@ -7,6 +7,7 @@ from click.testing import CliRunner, Result
 
 from imagepipe.cli.images import images
 from imagepipe.errors import CloudError
+from tests import bundled
 from tests.account import Account
 from tests.local.gateway import harness
 from tests.local.gateway.harness import KEY_ID, SECRET
@@ -118,3 +119,84 @@ def test_a_snapshot_that_cannot_be_deleted_is_named_with_the_reason(account: Acc
     result = _deregister(account, image, "--delete-data")
     assert f"left {snapshot}: deleting {snapshot} in us-east-1" in result.output
     assert _left(account) == ([], [snapshot])
+
+
+def test_a_bundle_goes_with_its_image_and_what_that_freed_is_said(account: Account) -> None:
+    location = bundled.put(account, "web/t1")
+    account.s3.put(bundled.BUCKET, "web/t1/notes", b"not named by the manifest")
+    image = bundled.registered(account, location)
+    size = sum(_size(account, f"web/t1/{name}") for name in bundled.FILES)
+    result = _deregister(account, image.id, "--delete-data")
+    assert result.return_value == 0, result.output
+    assert result.output.splitlines() == [
+        f"{image.id} 'web' in us-east-1: deregistered",
+        f"  deleted {location}: 4 objects, {size / (1 << 20):.1f} MiB",
+    ]
+    assert bundled.keys(account) == ["web/t1/notes"]
+    assert _left(account) == ([], [])
+
+
+def _size(account: Account, key: str) -> int:
+    stored = account.s3.stored(bundled.BUCKET, key)
+    assert stored is not None
+    return stored.size
+
+
+def test_a_bundle_stays_where_nobody_asked_to_delete_it(account: Account) -> None:
+    location = bundled.put(account)
+    image = bundled.registered(account, location)
+    result = _deregister(account, image.id)
+    assert f"left {location}: not asked to delete it (--delete-data)" in result.output
+    assert len(bundled.keys(account)) == len(bundled.FILES)
+    assert _left(account) == ([], [])
+
+
+def test_a_bundle_that_another_image_is_registered_from_stays_until_that_one_goes(account: Account) -> None:
+    location = bundled.put(account)
+    first, second = bundled.registered(account, location), bundled.registered(account, location, "again")
+    result = _deregister(account, first.id, "--delete-data")
+    assert f"left {location}: {second.id} is registered from it too" in result.output
+    assert len(bundled.keys(account)) == len(bundled.FILES)
+    assert "deleted" in _deregister(account, second.id, "--delete-data").output
+    assert bundled.keys(account) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(None, "NoSuchKey"), (b"<html/>", "this is no manifest of a bundle")], ids=["gone", "other"]
+)
+def test_an_image_goes_though_its_manifest_cannot_be_read_and_its_parts_are_said_to_be_left(
+    account: Account, content: bytes | None, why: str
+) -> None:
+    location = bundled.put(account)
+    image = bundled.registered(account, location)
+    key = location.partition("/")[2]
+    account.s3.delete(bundled.BUCKET, [key])
+    if content is not None:
+        account.s3.put(bundled.BUCKET, key, content)
+    result = _deregister(account, image.id, "--delete-data")
+    assert result.return_value == 0
+    assert f"left {location}: its manifest cannot be read, so its parts are not known: " in result.output
+    assert why in result.output
+    assert _left(account) == ([], [])
+    assert len([each for each in bundled.keys(account) if ".part." in each]) == 3
+
+
+def test_parts_that_cannot_be_deleted_leave_the_manifest_that_names_them(account: Account) -> None:
+    location = bundled.put(account)
+    image = bundled.registered(account, location)
+    account.fault("refuse", "s3:DeleteObjects", code="AccessDenied", status=403)
+    result = _deregister(account, image.id, "--delete-data")
+    assert (
+        f"left {location}: deleting 3 objects of bundles in us-east-1: not authorised: s3:DeleteObject" in result.output
+    )
+    assert len(bundled.keys(account)) == len(bundled.FILES)
+
+
+def test_bundles_of_every_region_go_with_their_images(account: Account) -> None:
+    for region, bucket in (("us-east-1", bundled.BUCKET), ("us-west-2", "bundles-west")):
+        bundled.registered(account, bundled.put(account, region=region, bucket=bucket), region=region)
+    result = _deregister(account, "web", "--every-region", "--delete-data")
+    assert result.return_value == 0, result.output
+    assert result.output.count("4 objects") == 2
+    assert bundled.keys(account) == []
+    assert bundled.keys(account, region="us-west-2", bucket="bundles-west") == []

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
+import pytest
+from botocore.stub import Stubber
+
+from imagepipe.cloud import tags
 from imagepipe.cloud.images import Registration
 from imagepipe.cloud.instances import LaunchRequest
 from imagepipe.communicator import keys
 from imagepipe.errors import CloudError
+from tests import bundled
 from tests.account import Account
 from tests.local.gateway import harness
 
@@ -89,3 +94,52 @@ def test_register_image_is_told_all_that_the_machine_has(account: Account) -> No
     assert source.ena_support is True
     assert source.sriov_net_support == "simple"
     assert source.imds_support == "v2.0"
+
+
+@pytest.mark.parametrize("effect", ["cut-before", "cut-after"])
+def test_a_bundle_is_registered_once_though_the_answer_is_lost(account: Account, effect: str) -> None:
+    location = bundled.put(account)
+    account.fault(effect, "RegisterImage")
+    id = account.ec2.images.register_bundle("web", "d", REGISTRATION, location, [], token="t1", tags=TAGS)
+    assert [image.id for image in account.ec2.images.own_registered_from(location)] == [id]
+
+
+def test_a_bundle_is_registered_with_its_virtualization_and_nothing_of_an_ebs_root(account: Account) -> None:
+    mappings: list[dict[str, Any]] = [
+        {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": "snap-1"}},
+        {"DeviceName": "/dev/sda1", "VirtualName": "ami"},
+        {"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"},
+    ]
+    uefi = Registration("x86_64", "hvm", "/dev/xvda", True, "simple", "uefi", "v2.0", "blob", "v2.0")
+    wanted = {
+        "Name": "web",
+        "TagSpecifications": [{"ResourceType": "image", "Tags": tags.pairs(TAGS)}],
+        "ImageLocation": "bundles/web/image.manifest.xml",
+        "Architecture": "x86_64",
+        "VirtualizationType": "hvm",
+        "EnaSupport": True,
+        "SriovNetSupport": "simple",
+        "ImdsSupport": "v2.0",
+        "BlockDeviceMappings": [{"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"}],
+    }
+    plain = Registration("i386", "paravirtual", "", None, None, None, None, None, None)
+    least = {key: wanted[key] for key in ("Name", "TagSpecifications", "ImageLocation")}
+    with Stubber(account.ec2.images._once) as stub:  # its model checks what is sent
+        stub.add_response("register_image", {"ImageId": "ami-1"}, wanted)
+        stub.add_response(
+            "register_image",
+            {"ImageId": "ami-2"},
+            {**least, "Description": "d", "Architecture": "i386", "VirtualizationType": "paravirtual"},
+        )
+        for description, registration, some in (("", uefi, mappings), ("d", plain, [])):
+            account.ec2.images.register_bundle(
+                "web", description, registration, "bundles/web/image.manifest.xml", some, token="t1", tags=TAGS
+            )
+        stub.assert_no_pending_responses()
+
+
+def test_images_are_found_by_a_manifest_whose_name_has_what_filters_give_a_meaning(account: Account) -> None:
+    one, other = (bundled.put(account, folder) for folder in ("web*/t1", "webX/t1"))
+    first, second = bundled.registered(account, one, "one"), bundled.registered(account, other, "other")
+    assert [image.id for image in account.ec2.images.own_registered_from(one)] == [first.id]
+    assert [image.bundle for image in account.ec2.images.own_named("other")] == [second.bundle]

@@ -30,7 +30,7 @@ def _launch(account: Account, **changes: Any) -> Launch:
         "encrypt_root": False,
         "kms_key": None,
         "instance_profile": None,
-        "has_host_key": True,
+        "host_key": account.folder / "host_ed25519",
         "user_data": None,
         "public_address": True,
         **changes,

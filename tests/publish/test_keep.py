@@ -8,6 +8,7 @@ from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
 from imagepipe.publish.keep import Keep
 from imagepipe.values import Image
+from tests import bundled
 from tests.account import Account
 from tests.local.gateway import harness
 
@@ -50,6 +51,18 @@ def test_every_image_and_snapshot_is_kept_in_the_cloud_and_in_the_journal(accoun
     assert kept == tuple(images.values())
     assert _states(account, images) == {tags.KEPT}
     assert {claim.state for claim in account.journal.claims()} == {State.KEPT}
+
+
+def test_a_bundle_is_kept_in_the_journal_with_the_image_that_was_registered_from_it(account: Account) -> None:
+    location = bundled.put(account, "a,b/t1")  # a key may have commas, by which ids are told apart
+    image = bundled.registered(account, location, state=tags.UNFINISHED)
+    for kind, id in (("bundle", location), ("image", image.id)):
+        account.journal.bind(account.journal.intend(kind, "us-east-1", lifetime=Lifetime.PRODUCT, stage="s"), id)
+    Keep({"us-east-1": account.ec2}, (Ref("register"),)).run(account.context(register=image))
+    assert {claim.kind: claim.state for claim in account.journal.claims()} == {
+        "bundle": State.KEPT,
+        "image": State.KEPT,
+    }
 
 
 def test_where_one_region_fails_none_is_kept(account: Account) -> None:

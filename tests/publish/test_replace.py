@@ -9,6 +9,7 @@ from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
 from imagepipe.publish.replace import TakeName
 from imagepipe.values import Image
+from tests import bundled
 from tests.account import Account
 from tests.local.gateway import harness
 
@@ -68,3 +69,41 @@ def test_a_snapshot_that_another_image_uses_is_left_and_said(account: Account) -
     assert final.name == "web"
     assert set(account.ec2.snapshots.describe_many(list(old.snapshots))) == set(old.snapshots)
     assert any("left" in getattr(event, "text", "") and old.snapshots[0] in event.text for event in account.seen)  # type: ignore[union-attr]
+
+
+def _bundled(account: Account, name: str, folder: str) -> Image:
+    return bundled.registered(account, bundled.put(account, folder), name, state=tags.KEPT)
+
+
+def test_an_instance_store_image_takes_the_name_with_its_bundle_and_the_old_ones_is_deleted(account: Account) -> None:
+    old, baked = _bundled(account, "web", "web/old"), _bundled(account, "web-r1", "web/new")
+    before = harness.image(account.cloud.client(), baked.id)
+    final = _take(account, baked)
+    assert (final.name, final.bundle) == ("web", baked.bundle)
+    assert bundled.keys(account) == [f"web/new/{name}" for name in bundled.FILES]
+    [found] = account.cloud.client().describe_images(Owners=["self"])["Images"]
+    same = ("ImageLocation", "Architecture", "VirtualizationType", "EnaSupport", "SriovNetSupport", "ImdsSupport")
+    assert {key: found[key] for key in same} == {key: before[key] for key in same}
+    assert found["BlockDeviceMappings"] == before["BlockDeviceMappings"]
+    assert found["ImageId"] not in (old.id, baked.id)
+
+
+def test_an_old_bundle_that_another_image_is_registered_from_is_left_and_said(account: Account) -> None:
+    old = _bundled(account, "web", "web/old")
+    other = bundled.registered(account, old.bundle or "", "other")
+    _take(account, _bundled(account, "web-r1", "web/new"))
+    assert len(bundled.keys(account)) == 2 * len(bundled.FILES)
+    assert [text for text in _said(account) if "left" in text] == [
+        f"deleting {old.bundle}: left, as {other.id} is registered from it too"
+    ]
+
+
+def test_an_old_bundle_whose_manifest_is_gone_is_said(account: Account) -> None:
+    old = _bundled(account, "web", "web/old")
+    account.s3.delete(bundled.BUCKET, ["web/old/image.manifest.xml"])
+    assert _take(account, _bundled(account, "web-r1", "web/new")).name == "web"
+    assert any(text.startswith(f"deleting {old.bundle}: left, as reading ") for text in _said(account))
+
+
+def _said(account: Account) -> list[str]:
+    return [text for event in account.seen if (text := getattr(event, "text", ""))]

@@ -35,12 +35,15 @@ class Writer(NamedTuple):
 
 
 def is_container() -> bool:
-    """Whether the kernel is not the machine's own: what acts on all of it would act on its host."""
-    if Path("/run/systemd/container").exists():
-        return True
+    """Whether the kernel is not the machine's own: what acts on all of it would act on its host.
+
+    A machine's own kernel shows its threads, below kthreadd, which is process 2; and the first process has our root.
+    Whatever cannot be seen counts as no.
+    """
     with suppress(OSError):
-        return b"container=" in Path("/proc/1/environ").read_bytes()
-    return False
+        is_kernel_ours = Path("/proc/2/comm").read_text().strip() == "kthreadd"
+        return not (is_kernel_ours and Path("/proc/1/root").stat().st_dev == Path("/").stat().st_dev)
+    return True
 
 
 def keep_way_in(user: str, folder: Path) -> None:

@@ -80,20 +80,21 @@ def stage(root: Path, folder: Path, exclude: tuple[str, ...]) -> Staged:
     target = folder / "tree"
     seen: dict[str, tuple[int, int, int]] = {}
     bytes_of: dict[int, int] = {}
+    folders: list[tuple[str, str]] = []
     entries = 0
     for path, is_folder in _walk(str(root), left_out):
         entries += 1
         source, made = os.path.join(str(root), path), os.path.join(str(target), path)  # noqa: PTH118 - by the ten thousand
         if is_folder:
             os.mkdir(made)  # noqa: PTH102
-        else:
-            _link(source, made)
+            folders.append((source, made))
+        elif _link(source, made):
             found = os.lstat(made)
             seen[made] = (found.st_ino, found.st_size, found.st_mtime_ns)
             bytes_of[found.st_ino] = found.st_blocks * 512
-    for path, is_folder in _walk(str(root), left_out):
-        if is_folder:  # last: making what is in it changed its time
-            _dress(os.path.join(str(root), path), os.path.join(str(target), path))  # noqa: PTH118
+    for source, made in reversed(folders):  # last, and from within: making what is in it changed its time
+        with suppress(FileNotFoundError):
+            _dress(source, made)
     return Staged(target, sum(bytes_of.values()), entries, seen)
 
 
@@ -223,24 +224,40 @@ def _walk(root: str, left_out: set[str]) -> Iterator[tuple[str, bool]]:
         yield folder, True
         if folder in EMPTIED:
             continue
-        with os.scandir(os.path.join(root, folder)) as entries:  # noqa: PTH118
-            for entry in sorted(entries, key=lambda each: each.name):
-                path = folder + "/" + entry.name if folder else entry.name
-                if path in left_out:
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(path)
-                elif not stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
-                    yield path, False
+        for entry in _entries(os.path.join(root, folder)):  # noqa: PTH118
+            path = folder + "/" + entry.name if folder else entry.name
+            if path in left_out:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(path)
+            elif not _is_socket(entry):
+                yield path, False
 
 
-def _link(source: str, made: str) -> None:
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """What is in a folder, by name; nothing where it is gone by now, as a temporary one may be."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        return sorted(entries, key=lambda each: each.name)
+    return []
+
+
+def _is_socket(entry: os.DirEntry[str]) -> bool:
+    with suppress(FileNotFoundError):
+        return stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode)
+    return False
+
+
+def _link(source: str, made: str) -> bool:
+    """The same file under another name; False where it is gone by now."""
     try:
         os.link(source, made, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EMLINK):  # immutable, or linked too often
             raise Trouble(f"staging {source}: {error.strerror}") from error
         output_of(["cp", "-a", "--sparse=always", source, made], doing="staging " + source)
+    return True
 
 
 def _dress(source: str, made: str) -> None:

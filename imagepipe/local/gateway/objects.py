@@ -26,6 +26,8 @@ from imagepipe.local.gateway.wire import XML, Answer
 EXEC_READ = "aws-exec-read"
 EC2_READER = "6aa5a366c34c1cbe25dc49211496e913e0351eb0e8c37aa3477e40942ec6b97c"
 """The canonical user, `za-team`, to whom GetObjectAcl shows an object with aws-exec-read granted."""
+ENFORCED = "BucketOwnerEnforced"
+"""ACLs are disabled: of new buckets since April 2023, where their creator says nothing (S3 user guide)."""
 EVERYWHERE = frozenset({"CreateBucket", "ListBuckets", "GetBucketLocation"})
 """What any region answers."""
 
@@ -91,10 +93,12 @@ def answer(
         return _elsewhere(wanted.bucket, bucket.region_name)
     _check_md5(request)
     _check_signed(request)
+    if wanted.operation == "CreateBucket":
+        return moto({"HTTP_X_AMZ_OBJECT_OWNERSHIP": ENFORCED, **environ})
     acl = request.headers.get("x-amz-acl") or request.query_value("x-amz-acl")
     if acl is None:
         return moto(environ)
-    is_enforced = bucket is not None and wanted.key and bucket.ownership_rule == "BucketOwnerEnforced"
+    is_enforced = bucket is not None and wanted.key and bucket.ownership_rule == ENFORCED
     if is_enforced and acl != "bucket-owner-full-control":  # which changes nothing there
         raise Refused("AccessControlListNotSupported", "The bucket does not allow ACLs")
     if acl != EXEC_READ:

@@ -28,7 +28,7 @@ class Bundled:
     def put(self, *, region: str = "us-east-1", bucket: str = BUCKET, acl: str = ACL) -> None:
         s3 = self.cloud.client("s3", region=region)
         where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        s3.create_bucket(Bucket=bucket, **where)
+        s3.create_bucket(Bucket=bucket, ObjectOwnership="BucketOwnerPreferred", **where)
         for name, content in self.files.items():
             s3.put_object(Bucket=bucket, Key=f"{PREFIX}/{name}", Body=content, ACL=acl)
 

@@ -20,7 +20,7 @@ BUCKET = "bucket"
 @pytest.fixture
 def s3(cloud: Cloud) -> Any:
     s3 = cloud.client("s3")
-    s3.create_bucket(Bucket=BUCKET)
+    s3.create_bucket(Bucket=BUCKET, ObjectOwnership="ObjectWriter")
     return s3
 
 
@@ -73,12 +73,15 @@ def test_bytes_that_are_not_those_of_their_digest_are_refused(s3: Any, stated: s
     s3.put_object(Bucket=BUCKET, Key="k", Body=b"foo", ContentMD5="rL0Y20zC+Fzt72VPzMSk2A==")
 
 
-def test_acls_are_refused_where_the_bucket_has_them_disabled(s3: Any) -> None:
-    rules = {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
-    s3.put_bucket_ownership_controls(Bucket=BUCKET, OwnershipControls=rules)
+def test_acls_are_refused_by_new_buckets_until_they_are_enabled(s3: Any) -> None:
+    s3.create_bucket(Bucket="new")
     with refused("AccessControlListNotSupported"):
-        s3.put_object(Bucket=BUCKET, Key="k", ACL="aws-exec-read")
-    s3.put_object(Bucket=BUCKET, Key="k", ACL="bucket-owner-full-control")
+        s3.put_object(Bucket="new", Key="k", ACL="aws-exec-read")
+    s3.put_object(Bucket="new", Key="k", ACL="bucket-owner-full-control")
+    s3.put_object(Bucket="new", Key="k")
+    rules = {"Rules": [{"ObjectOwnership": "BucketOwnerPreferred"}]}
+    s3.put_bucket_ownership_controls(Bucket="new", OwnershipControls=rules)
+    s3.put_object(Bucket="new", Key="k", ACL="aws-exec-read")
 
 
 def test_a_bucket_of_another_region_redirects_and_clients_follow(s3: Any, cloud: Cloud) -> None:

@@ -1,0 +1,107 @@
+"""`imagepipe resume`: a run whose process died goes on where it was, in this one."""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import gc
+
+gc.disable()  # as `build` does, and for the same reason
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from imagepipe.cli.build import check_files_of_bundles, load_buildable
+from imagepipe.cli.cloud import Chosen, opened
+from imagepipe.cli.given import given, variable_options
+from imagepipe.cli.past import folder_of
+from imagepipe.cli.running import Run, ended, handled_signals
+from imagepipe.clock import SystemClock
+from imagepipe.engine.cancel import Cancel
+from imagepipe.engine.journal import Past, read
+from imagepipe.errors import UsageError
+from imagepipe.spec.load import Build
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  imagepipe resume 7f3a91c2
+  imagepipe resume 7f3a91c2 --dry-run
+  DEPLOY_TOKEN=… imagepipe resume 7f3a91c2
+"""
+)
+@click.argument("run", metavar="RUN")
+@variable_options
+@click.option("--dry-run", is_flag=True, help="Say where it would go on, and change nothing.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on standard output; the log goes to standard error."
+)
+@click.option("--keep-on-failure", is_flag=True, help="After a failure, keep everything and say how to get in.")
+def resume(
+    run: str,
+    variables: Sequence[str],
+    var_files: Sequence[Path],
+    dry_run: bool,
+    as_json: bool,
+    keep_on_failure: bool,
+) -> int:
+    """Go on with a run whose process died: by its id, or how that begins.
+
+    What is done is not done again. What is needed and no longer there, an instance say, is made anew, and so is a
+    machine on which a step was cut short, unless the step says `rerun: safe`. Variables are those of the first process;
+    sensitive ones were not written down, and are read from the environment, --var or --var-file again.
+    """
+    folder = folder_of(run)
+    past = read(folder)
+    _check(past)
+    clock = SystemClock()
+    stored = past.run.given
+    values = given(variables, var_files)
+    values = replace(values, command_line={**_texts(stored["variables"]), **values.command_line})
+    build = Build(past.run.build["id"], past.run.build["timestamp"], past.run.build["git_sha"])
+    loaded = load_buildable([Path(file) for file in stored["files"]], values, build)
+    chosen = Chosen.of(past.run.cloud)
+    region = stored["region"]
+    check_files_of_bundles(loaded, region, is_local=chosen.local is not None)
+    cancel = Cancel(clock)
+    with ExitStack() as stack:
+        signals = stack.enter_context(handled_signals(cancel))
+        regions = stack.enter_context(opened(chosen, region=region, clock=clock))
+        chosen.check_account(regions)
+        signals.has_begun = True
+        cancel.check()
+        going_on = Run(
+            past.run.id, clock, cancel, chosen, loaded, log=sys.stderr if as_json else sys.stdout, junit=None
+        )
+        result = going_on.resume(regions, region, past, dry_run=dry_run, keep_on_failure=keep_on_failure)
+        if result is None:
+            return 0
+        outcome, baked = result
+        return ended(going_on, outcome, baked, as_json=as_json, keep_on_failure=keep_on_failure)
+
+
+def _check(past: Past) -> None:
+    """Raise UsageError where there is nothing to go on with."""
+    id = past.run.id
+    if past.is_alive:
+        raise UsageError(f"run {id} is going on in another process", hint="wait for it, or end that process first")
+    if past.outcome == "succeeded" and not past.open_claims():
+        raise UsageError(f"run {id} has succeeded: there is nothing left to do")
+    if past.outcome in ("failed", "cancelled") and not past.open_claims():
+        raise UsageError(f"run {id} {past.outcome}, and everything was given back", hint="build again")
+    if not past.run.given:
+        raise UsageError(
+            f"run {id} is of a version of imagepipe that could not resume",
+            hint=f"imagepipe clean {id} gives back what it holds",
+        )
+
+
+def _texts(variables: object) -> dict[str, str]:
+    """Values as --var has them."""
+    assert isinstance(variables, dict)
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in variables.items()}

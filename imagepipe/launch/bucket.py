@@ -1,0 +1,115 @@
+"""What an instance-store image needs of S3 and of EC2 beside the launch: seen before anything is launched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from imagepipe import render
+from imagepipe.cloud.ec2 import Ec2
+from imagepipe.cloud.images import SourceImage, late_names
+from imagepipe.cloud.s3 import folder_of
+from imagepipe.cloud.session import Session
+from imagepipe.engine.journal import Claim, Lifetime
+from imagepipe.engine.stage import Context, Ref, Stage
+from imagepipe.errors import CloudError
+from imagepipe.spec.bundle_rules import prefix_problem
+from imagepipe.values import BundlePlace, Text
+
+
+@dataclass(frozen=True)
+class CheckBucket(Stage[BundlePlace]):
+    """That bundles can be put into the bucket of each region, for EC2 there to read and this account to register.
+
+    The place of the launch region's own is claimed here, before the instance that will put it there: so undo, which
+    goes backwards, ends the instance first, and nobody puts anything there any more when it deletes.
+    """
+
+    ec2: Mapping[str, Ec2] = field(repr=False, compare=False)
+    """By region: every region that gets the image."""
+    session: Session = field(repr=False, compare=False)
+    source: Ref[SourceImage]
+    buckets: Mapping[str, str]
+    """By region, the launch region first."""
+    prefix: Text
+    account: str
+    """In the manifest: whose image it will be."""
+    is_local: bool = False
+    """On the local cloud a bucket that is not there is made, and accounts are its own."""
+
+    def run(self, ctx: Context) -> BundlePlace:
+        if not self.is_local:
+            check_account(self.session, self.account)
+        home, *others = self.buckets.items()
+        place, _ = self._check(ctx, *home, Lifetime.PRODUCT)
+        for region, bucket in others:
+            ctx.cancel.check()
+            _, claim = self._check(ctx, region, bucket, Lifetime.RUN)
+            ctx.released(claim)
+        return place
+
+    def _check(self, ctx: Context, region: str, bucket: str, lifetime: Lifetime) -> tuple[BundlePlace, Claim]:
+        s3 = self.ec2[region].s3
+        if self.is_local and not s3.has_bucket(bucket):
+            s3.make_bucket(bucket)
+            ctx.say(f"made bucket {bucket} in {region}: the local cloud had none")
+        prefix = render.finish(self.prefix, late_names(ctx[self.source], region))
+        if problem := prefix_problem(prefix):
+            raise CloudError(f"output.prefix is {prefix!r} in {region}: {problem}", code="InvalidPrefix")
+        details = {"bucket": bucket, "prefix": prefix}
+        claim = ctx.intend("bundle", region, lifetime=lifetime, details=details)
+        folder = folder_of(prefix, claim.token)
+        s3.check_bucket(bucket, folder)
+        return BundlePlace(bucket, folder, claim.token), claim
+
+    def title(self) -> str:
+        return "see that bundles can be put into S3"
+
+    def summary(self, output: BundlePlace) -> str:
+        return ", ".join(f"{bucket} in {region}" for region, bucket in self.buckets.items())
+
+
+@dataclass(frozen=True)
+class CheckTypes(Stage[None]):
+    """That instances of all types can have their root on instance store, as instances of the image will."""
+
+    ec2: Ec2 = field(repr=False, compare=False)
+    instance_types: tuple[str, ...]
+
+    def run(self, ctx: Context) -> None:
+        for error in type_errors(self.ec2, self.instance_types).values():
+            raise error
+
+    def title(self) -> str:
+        return "see that the instance types can run the image"
+
+
+def check_account(session: Session, account: str) -> None:
+    """Raise CloudError where the credentials are of another account; an endpoint of one's own may have no STS."""
+    try:
+        ours = session.account()
+    except CloudError:
+        return
+    if ours != account:
+        raise CloudError(
+            f"output.account is {account}, and these credentials are of account {ours}",
+            hint="EC2 registers a bundle only for the account that its manifest names: write that of the credentials",
+        )
+
+
+def type_errors(ec2: Ec2, instance_types: Sequence[str]) -> Mapping[str, CloudError]:
+    """By type, what is wrong with it as the type of an instance-store image. Raises CloudError."""
+    roots = ec2.instances.root_device_types(instance_types)
+    return {
+        one: _no_root(one, ec2.region, roots) for one in instance_types if "instance-store" not in roots.get(one, ())
+    }
+
+
+def _no_root(instance_type: str, region: str, roots: Mapping[str, Sequence[str]]) -> CloudError:
+    if instance_type not in roots:
+        return CloudError(f"there is no instance type {instance_type} in {region}", code="InvalidInstanceType")
+    return CloudError(
+        f"{instance_type} in {region} cannot have its root on instance store",
+        code="InvalidParameterCombination",
+        hint="C1, C3, D2, I2, M1, M2, M3, R3 and X1 can, where a region has them: launch.instance_types: [m3.medium]",
+    )

@@ -1,0 +1,125 @@
+"""How far a dead run came, and where it can go on: its journal, held against what is in the cloud now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imagepipe.cloud.ec2 import Regions
+from imagepipe.engine.encoding import decode, output_type
+from imagepipe.engine.fingerprint import fingerprints
+from imagepipe.engine.graph import Graph
+from imagepipe.engine.journal import Past
+from imagepipe.errors import UsageError
+from imagepipe.launch.access import Key
+from imagepipe.values import Image, Instance, Reachable, Sealed, Stopped
+
+STANDING = {Instance: ("pending", "running"), Reachable: ("running",), Sealed: ("running", "stopping", "stopped")}
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a run has done that still stands."""
+
+    finished: Mapping[str, Any]
+    """Outputs by stage."""
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    """Stages to be done anew, whether they were finished, begun or neither; what they hold is given back first."""
+
+    def words(self, graph: Graph) -> list[str]:
+        """What will be done, for people."""
+        waiting = [name for name in graph.order() if name not in self.finished]
+        first = [name for name in waiting if graph.needs(name) <= self.finished.keys()]
+        lines = [f"{len(self.finished)} of {len(graph.stages)} stages are done"]
+        lines += [f"{stage}: anew, as {why}" for stage, why in self.dropped.items() if not why.startswith("after ")]
+        lines.append(f"goes on with {', '.join(first)}" if first else "all is done but giving back what is temporary")
+        return lines
+
+
+def recover(graph: Graph, past: Past, regions: Regions) -> Recovered:
+    """What of a run's journal still stands. Raises UsageError where spec or files have changed since."""
+    marks = fingerprints(graph)
+    known = {name: done for name, done in past.outputs.items() if name in graph.stages}
+    changed = sorted(name for name, done in known.items() if done.fingerprint != marks[name])
+    strange = sorted(past.outputs.keys() - graph.stages.keys())
+    if changed or strange:
+        raise UsageError(
+            f"run {past.run.id} cannot go on: the spec, or a file that it names, has changed since:"
+            f" {', '.join(_first_of(graph, changed) or strange)}",
+            hint=f"put it back as it was, or build anew; `imagepipe clean {past.run.id}` gives back what the run holds",
+        )
+    outputs = {name: decode(output_type(graph.stages[name]), done.value) for name, done in known.items()}
+    dropped: dict[str, str] = {}
+    for name in past.begun - outputs.keys():
+        if name in graph.stages:
+            machine = _machine_of(graph, name)
+            _drop(graph, machine, f"{name} was cut short, and may not simply be run again", outputs, dropped)
+    standing: dict[str, str | None] = {}
+    while True:
+        needed = {
+            ref.stage
+            for name, stage in graph.stages.items()
+            if name not in outputs
+            for ref in stage.stands_on()
+            if ref.stage in outputs
+        }
+        for name in sorted(needed - standing.keys()):
+            standing[name] = _what_is_wrong(outputs[name], regions)
+        fallen = [name for name in graph.order() if name in needed and standing.get(name)]
+        if not fallen:
+            return Recovered(outputs, dropped)
+        for name in fallen:
+            _drop(graph, _origin(graph, name, outputs), str(standing[name]), outputs, dropped)
+
+
+def _first_of(graph: Graph, names: list[str]) -> list[str]:
+    """Those that did not merely change because what they take did."""
+    return [name for name in names if not graph.before(name) & set(names)]
+
+
+def _drop(graph: Graph, name: str, why: str, outputs: dict[str, Any], dropped: dict[str, str]) -> None:
+    """Forget a stage and all that came of it, or was begun of it."""
+    outputs.pop(name, None)
+    dropped.setdefault(name, why)
+    for other in graph.order():
+        if name in graph.before(other):
+            outputs.pop(other, None)
+            dropped.setdefault(other, f"after {name}")
+
+
+def _origin(graph: Graph, name: str, outputs: Mapping[str, Any]) -> str:
+    """The stage to begin with again: of a machine its launch, of all else the stage itself."""
+    return _machine_of(graph, name) if isinstance(outputs.get(name), Instance | Reachable | Sealed | Stopped) else name
+
+
+def _machine_of(graph: Graph, name: str) -> str:
+    """The launch of the machine that a stage works on: the nearest stage before it that gives an instance."""
+    before = [each for each in graph.order() if each in graph.before(name) or each == name]
+    return [each for each in before if output_type(graph.stages[each]) is Instance][-1]
+
+
+def _what_is_wrong(value: Any, regions: Regions) -> str | None:
+    """Why something that is needed cannot be used any more; None where it can."""
+    match value:
+        case Key(private_key=path):
+            return None if Path(path).exists() else f"the private key {path} is gone"
+        case Image(id=id, region=region):
+            seen = regions[region].images.describe_many([id]).get(id)
+            state = str(seen["State"]) if seen else "gone"
+            return None if state == "available" else f"{id} in {region} is {state}"
+        case Instance() | Reachable() | Sealed() | Stopped():
+            instance = value if isinstance(value, Instance) else value.instance
+            state = _state(instance, regions)
+            wanted = STANDING.get(type(value), ("stopped",))
+            if isinstance(value, Stopped) and instance.spot:
+                wanted = ("running",)
+            return None if state in wanted else f"{instance.id} in {instance.region} is {state}"
+        case _:
+            return None
+
+
+def _state(instance: Instance, regions: Regions) -> str:
+    seen = regions[instance.region].instances.describe_many([instance.id]).get(instance.id)
+    return str(seen["State"]["Name"]) if seen else "gone"
