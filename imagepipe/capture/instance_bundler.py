@@ -25,6 +25,7 @@ from imagepipe.capture.agent.wire import Broken, Wire
 from imagepipe.capture.s3_parts import S3Parts
 from imagepipe.engine.stage import Context
 from imagepipe.errors import BundleError
+from imagepipe.hygiene.found import Report, read_report
 from imagepipe.values import BundlePart
 
 MIB = 1 << 20
@@ -38,6 +39,8 @@ class FixedRoot:
     size: int
     modified: int
     extents: tuple[Extent, ...]
+    report: Report | None = None
+    """What the look at it found, where it was to be looked at."""
 
     @classmethod
     def heard(cls, wire: Wire, say: Callable[[str], None]) -> FixedRoot:
@@ -46,7 +49,8 @@ class FixedRoot:
             message = next_message(wire, say)
             if "extents" in message:
                 extents = tuple(Extent(int(at), int(length)) for at, length in message["extents"])
-                return cls(str(message["method"]), int(message["size"]), int(message["modified"]), extents)
+                report = read_report([str(message.get("hygiene", ""))])
+                return cls(str(message["method"]), int(message["size"]), int(message["modified"]), extents, report)
 
     @property
     def data_bytes(self) -> int:

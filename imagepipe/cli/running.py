@@ -19,6 +19,7 @@ import click
 
 from imagepipe.bundle.manifest import Recipients
 from imagepipe.bundling import Seals
+from imagepipe.capture.hygiene import Offline
 from imagepipe.cli.cloud import Chosen, region_of
 from imagepipe.cli.given import state_folder
 from imagepipe.clock import Clock, iso
@@ -126,9 +127,27 @@ class Run:
     def _planned(self, stack: ExitStack, regions: Regions, region: str | None) -> tuple[Graph, list[Baked]]:
         connections = Connections()
         stack.callback(connections.close)
-        is_local = self.chosen.local is not None
-        tools = Tools(regions, connections, CopyLimits(), self.folder, self.id, self._recipients, is_local=is_local)
+        tools = Tools(
+            regions,
+            connections,
+            CopyLimits(),
+            self.folder,
+            self.id,
+            self._recipients,
+            is_local=self.chosen.local is not None,
+            offline=self._offline(),
+        )
         return plan(self.loaded, tools, region=region_of(region, regions))
+
+    def _offline(self) -> Offline | None:
+        """What reads the disks that the local cloud captures."""
+        if not self.chosen.local:
+            return None
+        from imagepipe.cli.local import open_store
+        from imagepipe.local.disks import Disks
+        from imagepipe.local.offline import look_at
+
+        return Offline(Disks(open_store(Path(self.chosen.local)).disks).snapshot_path, look_at)
 
     def _run(
         self,
