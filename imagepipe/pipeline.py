@@ -121,7 +121,7 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     ec2 = tools.regions[region]
     copies = [other for other in spec.publish.regions if other != region]
     everywhere = {name: tools.regions[name] for name in (region, *copies)}
-    labels = Labels(tools.run_id, spec.name)
+    labels = Labels(tools.run_id, spec.name, str(one.names["build"]["timestamp"]))
 
     # What does not need one another begins together.
     source = graph.add(f"{prefix}source", FindSource(ec2, source_wanted(spec), isinstance(spec.output, EbsOutput)))

@@ -24,6 +24,7 @@ ANYTHING = {
     "pipeline",
     "preflight",
     "recovery",
+    "sweep",
     "bundling",
     "holdings",
     "cli",
@@ -45,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preflight": FOUNDATION | LAYER_1 | STAGES | {"pipeline"},
     "bundling": FOUNDATION | {"spec", "bundle"},
     "recovery": FOUNDATION | LAYER_1 | STAGES,
+    "sweep": FOUNDATION | LAYER_1 | {"holdings"},
     "holdings": FOUNDATION | LAYER_1 | STAGES,
     "cli": ANYTHING,
 }
