@@ -155,3 +155,31 @@ def test_a_sweep_by_tags_takes_what_a_dead_run_left_and_no_image_of_one_that_suc
     assert bakery.inventory() == before
     with bakery.instance(kept.images["us-west-2"], "us-west-2") as booted:
         assert booted.sh("cat /etc/kept") == "kept"
+
+
+def test_a_killed_build_goes_on_with_its_machine_where_it_was(fresh_bakery: Bakery) -> None:
+    """In the middle of a step that may be run again: on the same instance, with the steps before it done once."""
+    bakery = fresh_bakery
+    steps = f"""
+- shell: echo once | sudo tee -a /etc/steps
+{STEP}
+  rerun: safe
+- shell: echo last | sudo tee -a /etc/steps
+"""
+    process = bakery.start("build", str(bakery.spec("killed", steps)), "--local")
+    until(lambda: any("sleeping" in e.get("text", "") for e in bakery.events()) or None, "it is provisioned")
+    [instance] = bakery.inventory()["us-east-1 instances"]
+    kill(process)
+    run = bakery.journal()[0]["id"]
+
+    shown = bakery("resume", run, "--dry-run")
+    assert shown.code == 0, shown.err
+    assert shown.out.splitlines()[-1] == "goes on with step-2"
+    assert bakery.inventory()["us-east-1 instances"] == [instance]
+    resumed = bakery("resume", run, "--json")
+    assert resumed.code == 0, resumed.err
+    assert "anew" not in resumed.err
+    assert f"given back      instance {instance}" in resumed.err
+    with bakery.instance(resumed.images["us-west-2"], "us-west-2") as booted:
+        assert booted.sh("cat /etc/steps") == "once\nlast"
+    assert bakery("resume", run).code == 2, "there is nothing left to do"
