@@ -2,6 +2,7 @@
 #   make demo    bakes specs/web-server.yaml on the local cloud, and boots the image
 #   make check   the default suite, linters, types, layers: under three minutes
 #   make test    check, and the tests that boot real instances (root)
+#   make reliability   the crash matrix: builds killed at every line of their journals (root)
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -11,7 +12,7 @@ SYSTEM := systemd-container slirp4netns mmdebstrap debian-archive-keyring iprout
           openssh-client curl ca-certificates git
 SYSTEM_TEST := openssh-server awscli packer qemu-system-x86 qemu-utils xfsprogs
 
-.PHONY: setup demo check test lint types bench docs constraints clean
+.PHONY: setup demo check test lint types bench reliability docs constraints clean
 .DELETE_ON_ERROR:
 
 setup: .setup/system .setup/python
@@ -69,6 +70,11 @@ bench: setup .setup/system-test
 	$(BIN)/python benchmarks/waits.py
 	$(BIN)/python benchmarks/build.py
 	$(BIN)/python benchmarks/bake.py
+
+# Kills a build at every line of its journal, and goes on with it: an hour. What was tried is kept in .setup/, and not
+# tried again.
+reliability: setup .setup/system-test
+	$(BIN)/python -m tests.reliability.matrix --state .setup/crash-matrix.json
 
 docs: setup
 	$(BIN)/python -m imagepipe.spec.reference docs/reference/spec.md

@@ -143,6 +143,12 @@ class LocalCloudError(ImagepipeError):
     exit_code = 9
 
 
+class HygieneError(ImagepipeError):
+    """An image holds what must not be in one."""
+
+    exit_code = 10
+
+
 class Cancelled(ImagepipeError):
     """The run was asked to stop."""
 

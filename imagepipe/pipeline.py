@@ -10,6 +10,8 @@ from typing import Any, assert_never
 from imagepipe import render
 from imagepipe.bundle.manifest import Recipients
 from imagepipe.capture.ebs import CaptureEbs
+from imagepipe.capture.gate import Allowed, Gate
+from imagepipe.capture.hygiene import CheckBundle, CheckHygiene, CheckNewInstance, Offline
 from imagepipe.capture.instance_store import BundleRoot, RegisterBundle
 from imagepipe.capture.scrub import Scrub
 from imagepipe.capture.stop import GiveBack, Stop
@@ -69,6 +71,8 @@ class Tools:
     recipients: Callable[[LoadedSpec, str, str], Recipients]
     """Who signs a spec's bundle for a region and who may open it, by the spec, that region and the launch region."""
     is_local: bool = False
+    offline: Offline | None = None
+    """What reads captured disks: the local cloud's. None: the machines themselves are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,7 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     ec2 = tools.regions[region]
     copies = [other for other in spec.publish.regions if other != region]
     everywhere = {name: tools.regions[name] for name in (region, *copies)}
-    labels = Labels(tools.run_id, spec.name)
+    labels = Labels(tools.run_id, spec.name, str(one.names["build"]["timestamp"]))
 
     # What does not need one another begins together.
     source = graph.add(f"{prefix}source", FindSource(ec2, source_wanted(spec), isinstance(spec.output, EbsOutput)))
@@ -144,18 +148,20 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     # The image, while the instance is given back.
     match spec.output:
         case EbsOutput():
-            captured = _as_ebs(graph, spec, tools, ec2, labels, machine, source, names, prefix)
+            captured = _as_ebs(graph, one, tools, ec2, labels, machine, source, names, prefix)
         case InstanceStoreOutput():
             captured = _as_bundle(graph, one, spec.output, tools, ec2, labels, machine, source, place, names, prefix)
         case _:
             assert_never(spec.output)
     given_back = [graph.add(f"{prefix}give-back", GiveBack(ec2, instance, captured))]
 
-    # Booted and tested before anything is published.
+    # Looked through, booted and tested before anything is published.
     image: Ref[Image] = captured
+    if check := _check(one, tools, ec2, captured, machine):
+        image = graph.add(f"{prefix}hygiene", check)
     cases: tuple[str, ...] = ()
     if one.tests:
-        tests = _test(graph, one, tools, region, labels, network, captured, source, prefix)
+        tests = _test(graph, one, tools, region, labels, network, image, source, prefix)
         image, cases = tests.passed, tests.cases
         given_back.append(graph.add(f"{prefix}test-give-back", GiveBack(ec2, tests.instance, image)))
 
@@ -222,6 +228,8 @@ def _test(
     instance = graph.add(f"{prefix}test-launch", launch)
     booted = f"{prefix}test-boot"
     machine = graph.add(booted, replace(_await(one, tools, ec2, instance, key), of_new_image=True))
+    if gate := _live_gate(one, tools):
+        machine = graph.add(f"{prefix}test-hygiene", CheckNewInstance(tools.connections, machine, gate))
     before = set(graph.stages)
     machine = _steps(graph, one, one.tests, tools, ec2, machine, source, f"{prefix}test-")
     steps = tuple(name for name in graph.stages if name not in before)
@@ -262,7 +270,7 @@ def _check_bucket(
 
 def _as_ebs(
     graph: Graph,
-    spec: Spec,
+    one: LoadedSpec,
     tools: Tools,
     ec2: Ec2,
     labels: Labels,
@@ -272,9 +280,9 @@ def _as_ebs(
     prefix: str,
 ) -> Ref[Image]:
     """Scrubbed, stopped, and its volumes' snapshots registered."""
-    sealed = graph.add(f"{prefix}scrub", Scrub(ec2, tools.connections, machine))
+    sealed = graph.add(f"{prefix}scrub", Scrub(ec2, tools.connections, machine, _live_gate(one, tools)))
     stopped = graph.add(f"{prefix}stop", Stop(ec2, sealed))
-    return graph.add(f"{prefix}capture", _capture(spec, ec2, labels, stopped, source, names))
+    return graph.add(f"{prefix}capture", _capture(one.checked(), ec2, labels, stopped, source, names))
 
 
 def _as_bundle(
@@ -305,6 +313,7 @@ def _as_bundle(
         exclude=output.exclude,
         size_gib=output.size_gib,
         is_local=tools.is_local,
+        gate=_live_gate(one, tools),
     )
     register = RegisterBundle(
         ec2=ec2,
@@ -386,6 +395,32 @@ def _copy_bundle(
         prefix=output.prefix,
         recipients=tools.recipients(one, region, home),
     )
+
+
+def _gate(one: LoadedSpec) -> Gate:
+    allow = one.checked().hygiene.allow
+    return Gate(tuple(Allowed(each.path, each.rule, each.reason) for each in allow), tuple(sorted(one.secrets)))
+
+
+def _live_gate(one: LoadedSpec, tools: Tools) -> Gate | None:
+    """For machines that are looked at while they run; None where their captured disks are."""
+    return None if tools.offline else _gate(one)
+
+
+def _check(
+    one: LoadedSpec, tools: Tools, ec2: Ec2, captured: Ref[Image], machine: Ref[Reachable]
+) -> CheckHygiene | CheckBundle | None:
+    """The look at what was captured; None where that cannot be read, and the machine itself was looked at."""
+    if tools.offline is None:
+        return None
+    match one.checked().output:
+        case EbsOutput():
+            return CheckHygiene(ec2, tools.offline, captured, machine, _gate(one))
+        case InstanceStoreOutput():
+            recipients = tools.recipients(one, ec2.region, ec2.region)
+            return CheckBundle(ec2, tools.offline, recipients, tools.run_folder, captured, machine, _gate(one))
+        case output:
+            assert_never(output)
 
 
 def _audience(spec: Spec) -> Audience:

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "imagepipe"
 
 FOUNDATION = {"errors", "values", "clock", "masking", "render"}
-LAYER_1 = {"spec", "engine", "cloud", "communicator", "bundle"}
+LAYER_1 = {"spec", "engine", "cloud", "communicator", "bundle", "hygiene"}
 STAGES = {"launch", "provision", "capture", "publish"}
 ANYTHING = {
     "__init__",
@@ -24,6 +24,7 @@ ANYTHING = {
     "pipeline",
     "preflight",
     "recovery",
+    "sweep",
     "bundling",
     "holdings",
     "cli",
@@ -37,13 +38,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "masking": {"errors", "values"},
     "render": {"errors", "values", "clock"},
     **{room: {"__init__", *FOUNDATION} for room in LAYER_1},
+    "hygiene": set(),  # it goes to machines, alone
     **dict.fromkeys(STAGES, FOUNDATION | LAYER_1),
-    "local": {"__init__", *FOUNDATION, "bundle"},
+    "local": {"__init__", *FOUNDATION, "bundle", "hygiene"},
     "report": {"__init__"} | FOUNDATION | {"engine"},
     "pipeline": FOUNDATION | LAYER_1 | STAGES,
     "preflight": FOUNDATION | LAYER_1 | STAGES | {"pipeline"},
     "bundling": FOUNDATION | {"spec", "bundle"},
     "recovery": FOUNDATION | LAYER_1 | STAGES,
+    "sweep": FOUNDATION | LAYER_1 | {"holdings"},
     "holdings": FOUNDATION | LAYER_1 | STAGES,
     "cli": ANYTHING,
 }

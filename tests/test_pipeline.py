@@ -8,18 +8,24 @@ from pathlib import Path
 import pytest
 
 from imagepipe.capture.ebs import CaptureEbs
+from imagepipe.capture.gate import Allowed, Gate
+from imagepipe.capture.hygiene import CheckBundle, CheckHygiene, CheckNewInstance, Offline
 from imagepipe.capture.instance_store import BundleRoot
+from imagepipe.capture.scrub import Scrub
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.session import Access, Session
 from imagepipe.communicator.ssh import Connections
 from imagepipe.engine.graph import Graph
 from imagepipe.launch.machine import Launch
+from imagepipe.local.offline import look_at
 from imagepipe.pipeline import Tools, plan
 from imagepipe.provision.reboot import RebootMachine
 from imagepipe.provision.shell import RunShell
 from imagepipe.provision.step import Step
 from imagepipe.publish.copy import CopyLimits, CopyToRegion
+from imagepipe.publish.keep import Keep
+from imagepipe.publish.test import NewImage
 from imagepipe.spec.load import Build, LoadedSpec, load, refuse
 from imagepipe.spec.variables import Given
 from tests.bundle.samples import recipients
@@ -35,10 +41,11 @@ def _loaded(*files: Path, **variables: str) -> list[LoadedSpec]:
     return loaded
 
 
-def _graph(loaded: list[LoadedSpec], folder: Path) -> Graph:
+def _graph(loaded: list[LoadedSpec], folder: Path, *, offline: bool = False) -> Graph:
     access = Access(region="us-east-1", access_key_id="x", secret_access_key="y")
     regions = Regions(Session(access), SystemClock())
-    tools = Tools(regions, Connections(), CopyLimits(), folder, "r1", lambda *_: recipients())
+    reads = Offline(Path, look_at) if offline else None
+    tools = Tools(regions, Connections(), CopyLimits(), folder, "r1", lambda *_: recipients(), offline=reads)
     graph, _ = plan(loaded, tools, region=lambda spec: spec.launch.region or "us-east-1")
     return graph
 
@@ -83,6 +90,42 @@ def test_nothing_is_kept_before_every_copy_is_there_and_the_instance_is_gone(sam
     copies = {n for n, s in graph.stages.items() if isinstance(s, CopyToRegion)}
     captured = {"bundle", "register"} if "bundle" in graph.stages else {"scrub", "stop", "capture"}
     assert copies | captured | {"give-back"} <= graph.before("keep")
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
+def test_nothing_is_tested_or_copied_before_the_captured_disk_was_looked_at(sample: Path, tmp_path: Path) -> None:
+    graph = _graph(_loaded(sample), tmp_path, offline=True)
+    assert isinstance(graph.stages["hygiene"], CheckHygiene | CheckBundle)
+    later = [n for n, s in graph.stages.items() if isinstance(s, CopyToRegion | NewImage | Keep)]
+    assert later
+    assert all("hygiene" in graph.before(one) for one in later)
+    assert not [s for s in graph.stages.values() if isinstance(s, Scrub | BundleRoot) and s.gate is not None]
+    assert not [s for s in graph.stages.values() if isinstance(s, CheckNewInstance)]
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
+def test_where_no_disk_can_be_read_the_machine_and_the_test_instance_are_looked_at(
+    sample: Path, tmp_path: Path
+) -> None:
+    loaded = _loaded(sample)
+    graph = _graph(loaded, tmp_path)
+    assert "hygiene" not in graph.stages
+    assert [s for s in graph.stages.values() if isinstance(s, Scrub | BundleRoot) and s.gate is not None]
+    tests = [n for n, s in graph.stages.items() if isinstance(s, Step) and n.startswith("test-")]
+    assert bool(tests) == bool(loaded[0].tests)
+    assert all("test-hygiene" in graph.before(one) for one in tests)
+
+
+def test_the_gate_knows_the_exceptions_and_the_secrets_and_shows_neither_secret(tmp_path: Path) -> None:
+    more = "hygiene: {allow: [{path: /a/*, rule: private-key, reason: keys of tests}]}\n"
+    path = _spec(tmp_path, "- {shell: a, env: {T: '{{ var.flag }}'}}", more)
+    path.write_text(path.read_text().replace("{default: yes it is}", "{sensitive: true}"))
+    stage = _graph(_loaded(path, flag="hunter2hunter2"), tmp_path).stages["scrub"]
+    assert isinstance(stage, Scrub)
+    assert stage.gate == Gate((Allowed("/a/*", "private-key", "keys of tests"),))
+    assert stage.gate is not None
+    assert stage.gate.secrets == ("hunter2hunter2",)
+    assert "hunter2" not in repr(stage)
 
 
 def test_copies_need_the_image_and_not_one_another(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from imagepipe.bundle.parts import PART_BYTES
 from imagepipe.bundle.tarball import MAX_EXTENTS
 from imagepipe.capture.agent.wire import Broken, Wire
 from imagepipe.errors import BundleError
+from imagepipe.hygiene.found import Finding, Report, read_report
+from imagepipe.hygiene.rules import BY_NAME
 
 MIB = 1 << 20
 LARGEST_IMAGE_BYTES = 1 << 40
@@ -35,6 +37,8 @@ class FixedRoot:
     modified: int
     extents: tuple[Extent, ...]
     """In order, apart, and within the size."""
+    report: Report | None = None
+    """What the look at it found, where it was to be looked at."""
 
     @classmethod
     def heard(cls, wire: Wire, say: Say) -> FixedRoot:
@@ -43,7 +47,8 @@ class FixedRoot:
             pass
         size = _whole(message, "size", most=LARGEST_IMAGE_BYTES)
         modified = _whole(message, "modified", most=LATEST - 1)
-        return cls(_text(message, "method"), size, modified, _extents(message["extents"], size))
+        extents = _extents(message["extents"], size)
+        return cls(_text(message, "method"), size, modified, extents, _report(message.get("hygiene", "")))
 
     @property
     def data_bytes(self) -> int:
@@ -131,6 +136,19 @@ def _extents(said: object, size: int) -> tuple[Extent, ...]:
         found.append(extent)
         at = extent.end
     return tuple(found)
+
+
+def _report(said: object) -> Report | None:
+    try:
+        report = read_report([str(said)])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _nonsense("hygiene", said) from error
+    if report is None:
+        return None
+    findings = tuple(Finding(*map(plain, each)) for each in report.findings)
+    if not all(each.rule in BY_NAME for each in findings):
+        raise _nonsense("hygiene", said)
+    return Report(findings, report.files, report.size, tuple(map(plain, report.notes)))
 
 
 def _whole(message: dict[str, Any], name: str, *, least: int = 0, most: int) -> int:

@@ -19,6 +19,7 @@ from imagepipe.bundle.manifest import Label, Manifest, Recipients
 from imagepipe.bundle.pack import EC2_LIMIT_BYTES, check_size
 from imagepipe.capture import sending
 from imagepipe.capture.agent.wire import Broken, Wire
+from imagepipe.capture.gate import Gate
 from imagepipe.capture.heard import FixedRoot, plain
 from imagepipe.capture.instance_bundler import bundle_on_instance
 from imagepipe.capture.s3_parts import S3Parts
@@ -32,7 +33,7 @@ from imagepipe.communicator.dialogue import Dialogue, talking
 from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Watch, public_key
 from imagepipe.engine.journal import Claim
 from imagepipe.engine.stage import Context, Ref, Stage
-from imagepipe.errors import BundleError, CommandFailed
+from imagepipe.errors import BundleError, CommandFailed, HygieneError
 from imagepipe.values import Bundle, BundlePlace, Image, Reachable, Text
 
 BUNDLE_SECONDS = 4 * 3600
@@ -61,6 +62,8 @@ class BundleRoot(Stage[Bundle]):
     size_gib: int | None = None
     is_local: bool = False
     """For the local cloud, which boots an image without a boot loader too."""
+    gate: Gate | None = None
+    """Given: the root is looked at on the machine, as its bundle is not taken back here."""
 
     def run(self, ctx: Context) -> Bundle:
         place, label = ctx[self.place], Label(self.name, self.account, ctx[self.source].architecture)
@@ -120,6 +123,10 @@ class BundleRoot(Stage[Bundle]):
         wire.tell(**self._wanted(ctx))
         with ctx.span("command"):
             root = FixedRoot.heard(wire, ctx.say)
+        if self.gate is not None:
+            if root.report is None:
+                raise HygieneError(f"looking at {ctx[self.machine].instance.id}: the agent made no report")
+            self.gate.judge(ctx.say, root.report, where="looked at the machine's root, as it is bundled")
         check_size(root.size, label.name)
         ctx.say(root.words())
         with ctx.span("bytes"):
@@ -127,8 +134,9 @@ class BundleRoot(Stage[Bundle]):
             return bundle(ctx, wire, root, parts, label=label, secret=secret, recipients=self.recipients)
 
     def _wanted(self, ctx: Context) -> dict[str, Any]:
-        """What the agent is told first; nothing of it is secret."""
+        """What the agent is told first; secret is what it looks for, which it keeps in its memory alone."""
         endpoint = ctx[self.machine].endpoint
+        look = self.gate.wanted(builder_key=public_key(endpoint)).line().decode() if self.gate else ""
         return {
             "method": self.method,
             "user": endpoint.user,
@@ -138,6 +146,7 @@ class BundleRoot(Stage[Bundle]):
             "size": self.size_gib << 30 if self.size_gib else None,
             "may_be_bare": self.is_local or ctx[self.source].virtualization_type == "paravirtual",
             "limit": EC2_LIMIT_BYTES,
+            "look": look,
         }
 
     @contextmanager

@@ -6,11 +6,14 @@ import threading
 from dataclasses import dataclass, field
 from importlib.resources import files
 
+from imagepipe.capture.gate import Gate
+from imagepipe.capture.looking import FAILED, LOOK_SECONDS, heard, shell_that_looks
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Watch, public_key
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CommandFailed
+from imagepipe.hygiene.found import read_report
 from imagepipe.values import Reachable, Sealed
 
 SCRUB_SECONDS = 300
@@ -28,6 +31,8 @@ class Scrub(Stage[Sealed]):
     ec2: Ec2 = field(repr=False, compare=False)
     connections: Connections = field(repr=False, compare=False)
     machine: Ref[Reachable]
+    gate: Gate | None = None
+    """Given: the machine itself is looked at once it is scrubbed, as its disks cannot be read after the capture."""
 
     def run(self, ctx: Context) -> Sealed:
         machine = ctx[self.machine]
@@ -46,17 +51,26 @@ class Scrub(Stage[Sealed]):
                 timer.start()
 
         # One script: after the scrub nobody may use sudo any more.
-        text = script_text() + (_text(FREEZE) if freezes else "")
+        freeze = _text(FREEZE) if freezes else ""
+        text = script_text() + freeze
+        if self.gate is not None:
+            wanted = self.gate.wanted(builder_key=public_key(machine.endpoint))
+            text = shell_that_looks(wanted, before=script_text(), after=freeze)
         script = Script(text, args=(public_key(machine.endpoint),), sudo=True, interpreter="sh")
         code: int | None = None
         with ctx.span("command"):
-            watch = Watch(on_line, ctx.deadline(SCRUB_SECONDS), ctx.cancel)
+            seconds = SCRUB_SECONDS + (LOOK_SECONDS if self.gate is not None else 0)
+            watch = Watch(on_line, ctx.deadline(seconds), ctx.cancel)
             try:
                 code = run_script(connection, script, watch).code
             except Disconnected:
                 if FROZEN not in said:
                     raise
         self.connections.drop(machine.endpoint)
+        if self.gate is not None and (report := read_report(said)) is not None:
+            self.gate.judge(ctx.say, report, where="looked at the running machine, before it stopped")
+        if self.gate is not None and code in FAILED:
+            heard(said, code, f"looking at {machine.instance.id}")
         if code != 0 and FROZEN not in said:
             raise CommandFailed(
                 f"scrubbing {machine.instance.id}: {'; '.join(said) or 'no reason given'} (exit {code})",
@@ -80,7 +94,9 @@ class Scrub(Stage[Sealed]):
         return False
 
     def title(self) -> str:
-        return "scrub the machine"
+        return (
+            "scrub the machine" if self.gate is None else "scrub the machine, and look for what must not be in an image"
+        )
 
 
 def script_text() -> str:

@@ -4,15 +4,42 @@ set -u
 key=$1
 fail=0
 
+# cloud-init may still be at work, after a reboot too, and writes to the end what it did.
+i=0
+while [ $i -lt 600 ] && systemctl list-jobs --no-legend 2>/dev/null | grep -qE 'cloud-(init|config|final)'; do
+  sleep 0.2
+  i=$((i + 1))
+done
+# Who would write again what is deleted here. They are back at the next boot; nobody is left who needs them until then.
+# systemd-random-seed and systemd-update-utmp write when they are stopped, so they are stopped now and not by the shutdown.
+for unit in syslog.socket rsyslog.service syslog-ng.service auditd.service amazon-ssm-agent.service \
+  systemd-random-seed.service systemd-update-utmp.service; do
+  if systemctl is-active --quiet "$unit" 2>/dev/null; then
+    systemctl stop "$unit" >/dev/null 2>&1 || systemctl kill "$unit" >/dev/null 2>&1  # auditd refuses to be stopped
+  fi
+done
+# dhclient writes its lease once more when the shutdown takes its interface down, as ifupdown remembers (in memory) that
+# it is up. The address stays for as long as the lease says.
+for state in /run/network/ifstate*; do
+  if [ -f "$state" ]; then : >"$state"; fi
+done
+for pid in $(cat /run/dhclient*.pid 2>/dev/null); do
+  if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = dhclient ]; then kill -9 "$pid"; fi
+done
+journalctl --relinquish-var >/dev/null 2>&1  # into memory from here on: a journal that is deleted is begun anew
+
 # The way in.
-for home in /root /home/*; do
+homes=$(cut -d: -f6 /etc/passwd 2>/dev/null | grep -E '^/[^/]' | grep -vE '^/(bin|dev|proc|sbin|usr/s?bin)(/|$)' | sort -u)
+for home in /root /home/* $homes; do
   file=$home/.ssh/authorized_keys
   if [ -f "$file" ] && grep -qF "$key" "$file"; then
     rest=$(grep -vF "$key" "$file" || true)
     if [ -n "$rest" ]; then printf '%s\n' "$rest" >"$file"; else rm -f "$file"; fi
   fi
   # Histories of shells and editors.
-  rm -f "$home"/.*_history "$home"/.lesshst "$home"/.viminfo "$home"/.wget-hsts
+  rm -f "$home"/.*_history "$home"/.lesshst "$home"/.local/state/lesshst "$home"/.viminfo "$home"/.wget-hsts
+  rm -f "$home"/.local/share/fish/fish_history "$home"/.local/share/nano/search_history "$home"/.vim/.netrwhist
+  rm -f "$home"/.local/share/nvim/shada/* "$home"/.local/state/nvim/shada/*
   rm -rf "$home"/.cache/motd.legal-displayed
 done
 
@@ -20,7 +47,8 @@ done
 rm -f /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub
 if [ -e /etc/machine-id ]; then : >/etc/machine-id; fi
 if [ -f /var/lib/dbus/machine-id ] && [ ! -L /var/lib/dbus/machine-id ]; then rm -f /var/lib/dbus/machine-id; fi
-rm -f /var/lib/systemd/random-seed
+rm -f /var/lib/systemd/random-seed /var/lib/urandom/random-seed /var/lib/random-seed
+rm -f /boot/loader/random-seed /boot/efi/loader/random-seed /efi/loader/random-seed
 
 # cloud-init keeps user data, which has the machine's private host key. Its `clean` deletes its logs and all of its
 # folder but the seed, and runs hooks. Python takes some 0.3 s for that, so it is asked where there are hooks, or logs
@@ -38,10 +66,19 @@ rm -f /var/log/cloud-init.log* /var/log/cloud-init-output.log*
 rm -f /etc/sudoers.d/90-cloud-init-users
 
 # Leases, and logs of this boot.
-rm -f /var/lib/dhcp/*.leases /var/lib/dhclient/*.lease* /var/lib/NetworkManager/*.lease
-rm -rf /var/log/journal/* /run/log/journal/*
-for log in /var/log/auth.log /var/log/syslog /var/log/daemon.log /var/log/wtmp /var/log/btmp /var/log/lastlog; do
-  if [ -f "$log" ]; then : >"$log"; fi
+rm -f /var/lib/dhcp/*.lease* /var/lib/dhclient/*.lease* /var/lib/dhcpcd/*.lease* /var/lib/wicked/lease-*
+rm -f /var/lib/NetworkManager/*.lease
+rm -rf /var/log/journal/* /run/log/journal/* /var/log/amazon/*
+for log in auth.log secure syslog messages daemon.log kern.log user.log debug cron cron.log mail.log maillog boot.log \
+  sudo.log audit/audit.log lastlog faillog tallylog; do
+  if [ -f "/var/log/$log" ]; then : >"/var/log/$log"; fi
+  rm -f /var/log/"$log"[-.][0-9]*  # rotated
+done
+# The end of this session, and the shutdown, are recorded where there is a record. Where boots make it, it is deleted.
+rm -f /var/log/wtmp[-.][0-9]* /var/log/btmp[-.][0-9]* /var/lib/wtmpdb/wtmp.db /var/lib/lastlog/lastlog2.db
+for record in /var/log/wtmp /var/log/btmp; do
+  if grep -qsF "$record" /usr/lib/tmpfiles.d/*.conf /etc/tmpfiles.d/*.conf; then rm -f "$record"
+  elif [ -f "$record" ]; then : >"$record"; fi
 done
 find /tmp /var/tmp -mindepth 1 -maxdepth 1 ! -name 'systemd-private-*' -exec rm -rf {} + 2>/dev/null
 

@@ -5,11 +5,23 @@ from __future__ import annotations
 import json
 import shlex
 import struct
+from collections.abc import Sequence
 from importlib.resources import files
 
+HYGIENE = (
+    "imagepipe.hygiene.found",
+    "imagepipe.hygiene.rules",
+    "imagepipe.hygiene.content",
+    "imagepipe.hygiene.rpm",
+    "imagepipe.hygiene.packages",
+    "imagepipe.hygiene.walk",
+    "imagepipe.hygiene.main",
+)
+"""Those of the look at a machine that runs."""
 MODULES = (
     "imagepipe.bundle.flow",
     "imagepipe.bundle.extents",
+    *HYGIENE[:-1],
     "imagepipe.capture.agent.wire",
     "imagepipe.capture.agent.trouble",
     "imagepipe.capture.agent.mounts",
@@ -63,12 +75,17 @@ exit {NO_PYTHON}
 
 def command() -> str:
     """What is run on the machine, as root. Its words are the same for every build: no secret is among them."""
-    return shlex.join(["sh", "-c", _AS_ROOT, "imagepipe", "sh", "-c", _FIND, "imagepipe-agent", _LOADER])
+    return shlex.join(["sh", "-c", _AS_ROOT, "imagepipe", *runner()])
 
 
-def program() -> bytes:
-    """What the command reads first."""
-    modules = json.dumps([(name, _source(name)) for name in MODULES]).encode()
+def runner() -> list[str]:
+    """The command as it is run by root, who needs no sudo."""
+    return ["sh", "-c", _FIND, "imagepipe-agent", _LOADER]
+
+
+def program(names: Sequence[str] = MODULES) -> bytes:
+    """What the command reads first; the last of these modules has the `main` that is run."""
+    modules = json.dumps([(name, _source(name)) for name in names]).encode()
     return struct.pack(">I", len(modules)) + modules
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from imagepipe.cli.given import (
     cloud_options,
     found_specs,
     given,
+    keep_option,
     unknown_variables,
     variable_options,
 )
@@ -61,7 +63,7 @@ Examples:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the tests' results as JUnit XML, also after a failure.",
 )
-@click.option("--keep-on-failure", is_flag=True, help="After a failure, keep everything and say how to get in.")
+@keep_option
 def build(
     specs: Sequence[str],
     is_local: bool,
@@ -73,7 +75,7 @@ def build(
     role: str | None,
     as_json: bool,
     junit: Path | None,
-    keep_on_failure: bool,
+    keep_on_failure: timedelta | None,
 ) -> int:
     """Bake the images of specs: by path, by folder, or by the name of a file in specs/.
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import click
 
-from imagepipe.cli.cloud import Chosen, opened
+from imagepipe.cli.cloud import Chosen, chosen_cloud, opened
+from imagepipe.cli.given import DurationType
 from imagepipe.cli.past import folder_of, past_runs
 from imagepipe.clock import SystemClock
+from imagepipe.cloud.session import FIRST_REGION
 from imagepipe.engine.events import EventFile, Events
 from imagepipe.engine.journal import Claim, Journal, read
 from imagepipe.engine.undo import StillHeld, undo
 from imagepipe.errors import ImagepipeError, UndoFailed, UsageError
 from imagepipe.holdings import Holdings
 from imagepipe.masking import Masker
+from imagepipe.sweep import YOUNGEST, Swept, left_over, sweep
 
 
 @click.command(
@@ -24,20 +28,49 @@ Examples:
   imagepipe clean 7f3a91c2
   imagepipe clean --all
   imagepipe clean --all --dry-run
+  imagepipe clean --older-than 3h --region us-east-1
+  imagepipe clean --older-than 1d --local --dry-run
 """
 )
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
 @click.option("--all", "is_all", is_flag=True, help="Every run of this machine that is not going on.")
+@click.option(
+    "--older-than",
+    type=DurationType(),
+    metavar="DURATION",
+    help="By tags alone, without a journal: of runs that began so long ago (1h at least), and that nobody answers for.",
+)
+@click.option(
+    "--region", "in_regions", multiple=True, help="With --older-than, in this one; may be given often.  [default: all]"
+)
 @click.option("--local", "is_local", is_flag=True, help="Only runs on the local cloud.")
+@click.option("--profile", help="With --older-than: take this profile of the AWS configuration.")
+@click.option("--endpoint-url", metavar="URL", help="With --older-than: talk to this endpoint instead of AWS.")
 @click.option("--dry-run", is_flag=True, help="Say what would be given back, and change nothing.")
-def clean(runs: Sequence[str], is_all: bool, is_local: bool, dry_run: bool) -> int:
+def clean(
+    runs: Sequence[str],
+    is_all: bool,
+    older_than: timedelta | None,
+    in_regions: Sequence[str],
+    is_local: bool,
+    profile: str | None,
+    endpoint_url: str | None,
+    dry_run: bool,
+) -> int:
     """Give back what runs still hold: instances, keys, groups, unfinished images.
 
     Never touches a run that is going on, nor an image of a run that succeeded. Exit code 5 where something could
     not be given back; the same command again tries again.
     """
+    if older_than is not None:
+        if runs or is_all:
+            raise UsageError("--older-than goes by tags: it takes neither runs nor --all")
+        chosen = chosen_cloud(is_local=is_local, profile=profile, endpoint_url=endpoint_url)
+        return _sweep(chosen, older_than, in_regions, dry_run=dry_run)
+    if in_regions or profile or endpoint_url:
+        raise UsageError("--region, --profile and --endpoint-url go with --older-than: a journal knows its own cloud")
     if bool(runs) == is_all:
-        raise UsageError("name a run, or give --all", hint="imagepipe runs lists them")
+        raise UsageError("name a run, or give --all or --older-than", hint="imagepipe runs lists them")
     folders = _every(is_local=is_local) if is_all else _named(runs, is_local=is_local)
     held: list[StillHeld] = []
     failed: list[ImagepipeError] = []
@@ -63,6 +96,40 @@ def clean(runs: Sequence[str], is_all: bool, is_local: bool, dry_run: bool) -> i
     if held:
         click.echo("Later: the same command again", err=True)
     return UndoFailed.exit_code if held or failed else 0
+
+
+def _sweep(chosen: Chosen, older_than: timedelta, in_regions: Sequence[str], *, dry_run: bool) -> int:
+    """What dead runs left, of whatever machine; the exit code."""
+    if older_than < YOUNGEST:
+        raise UsageError("--older-than: at least 1h, as a younger run may not have said yet that it lives")
+    clock = SystemClock()
+    alive = {past.run.id for _, past in past_runs() if not isinstance(past, ImagepipeError) and past.is_alive}
+    failed = found = 0
+    with opened(chosen, region=in_regions[0] if in_regions else None, clock=clock) as regions:
+        home = regions.session.region or FIRST_REGION
+        for region in in_regions or regions.enabled(home):
+            things = left_over(regions, region, older_than=older_than, now=clock.now(), is_alive=alive.__contains__)
+            found += len(things)
+            if dry_run:
+                for thing in things:
+                    click.echo(f"{thing.run}: would give back {thing.kind} {thing.id} in {region}")
+                continue
+            for swept in sweep(things, regions, clock):
+                failed += _say_swept(swept)
+    if not found:
+        click.echo("nothing to give back")
+    return UndoFailed.exit_code if failed else 0
+
+
+def _say_swept(swept: Swept) -> bool:
+    """Whether it is still held."""
+    thing = swept.thing
+    what = f"{thing.kind} {thing.id} in {thing.region}"
+    if swept.error is None:
+        click.echo(f"{thing.run}: given back: {what}")
+        return False
+    click.echo(f"still held: {what} ({swept.error}). Later: the same command again", err=True)
+    return True
 
 
 def _every(*, is_local: bool) -> list[Path]:

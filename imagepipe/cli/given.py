@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,6 +55,31 @@ def cloud_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
+    """A duration of the language: `90m`, `3h`, `2d`."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        found = re.fullmatch(r"(\d{1,6})([smhd])", str(value))
+        if found is None or not int(found.group(1)):
+            self.fail(f"{value!r} is no duration: write 90m, 3h or 2d", param, ctx)
+        return timedelta(seconds=int(found.group(1)) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found.group(2)])
+
+
+def keep_option(command: F) -> F:
+    """`--keep-on-failure[=2h]`."""
+    return click.option(
+        "--keep-on-failure",
+        is_flag=False,
+        flag_value="24h",
+        type=DurationType(),
+        metavar="[DURATION]",
+        help="After a failure, keep everything and say how to get in; `clean --older-than` leaves it alone so long."
+        "  [24h if no duration is given]",
+    )(command)
 
 
 def given(variables: Sequence[str], var_files: Sequence[Path]) -> Given:

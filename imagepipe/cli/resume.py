@@ -11,13 +11,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import click
 
 from imagepipe.cli.build import check_files_of_bundles, load_buildable
 from imagepipe.cli.cloud import Chosen, opened
-from imagepipe.cli.given import given, variable_options
+from imagepipe.cli.given import given, keep_option, variable_options
 from imagepipe.cli.past import folder_of
 from imagepipe.cli.running import Run, ended, handled_signals
 from imagepipe.clock import SystemClock
@@ -41,14 +42,14 @@ Examples:
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output; the log goes to standard error."
 )
-@click.option("--keep-on-failure", is_flag=True, help="After a failure, keep everything and say how to get in.")
+@keep_option
 def resume(
     run: str,
     variables: Sequence[str],
     var_files: Sequence[Path],
     dry_run: bool,
     as_json: bool,
-    keep_on_failure: bool,
+    keep_on_failure: timedelta | None,
 ) -> int:
     """Go on with a run whose process died: by its id, or how that begins.
 

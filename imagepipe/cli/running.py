@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -19,6 +20,7 @@ import click
 
 from imagepipe.bundle.manifest import Recipients
 from imagepipe.bundling import Seals
+from imagepipe.capture.hygiene import Offline
 from imagepipe.cli.cloud import Chosen, region_of
 from imagepipe.cli.given import state_folder
 from imagepipe.clock import Clock, iso
@@ -40,6 +42,7 @@ from imagepipe.recovery import Recovered, recover
 from imagepipe.report.console import ConsoleReport
 from imagepipe.report.junit import JUnitReport, Suite
 from imagepipe.spec.load import LoadedSpec
+from imagepipe.sweep import Heartbeat
 from imagepipe.values import Endpoint, Image
 
 
@@ -68,7 +71,7 @@ class Run:
         self._junit = junit
 
     def execute(
-        self, regions: Regions, region: str | None, given: Mapping[str, Any], *, keep_on_failure: bool
+        self, regions: Regions, region: str | None, given: Mapping[str, Any], *, keep_on_failure: timedelta | None
     ) -> tuple[Outcome, list[Baked]]:
         """Build the graph and run it. `given` is what `resume` needs to build it again."""
         with ExitStack() as stack:
@@ -83,7 +86,7 @@ class Run:
             return outcome, baked
 
     def resume(
-        self, regions: Regions, region: str | None, past: Past, *, dry_run: bool, keep_on_failure: bool
+        self, regions: Regions, region: str | None, past: Past, *, dry_run: bool, keep_on_failure: timedelta | None
     ) -> tuple[Outcome, list[Baked]] | None:
         """Go on where a dead process of the run was; None where it is only to be said what would be done.
 
@@ -126,9 +129,27 @@ class Run:
     def _planned(self, stack: ExitStack, regions: Regions, region: str | None) -> tuple[Graph, list[Baked]]:
         connections = Connections()
         stack.callback(connections.close)
-        is_local = self.chosen.local is not None
-        tools = Tools(regions, connections, CopyLimits(), self.folder, self.id, self._recipients, is_local=is_local)
+        tools = Tools(
+            regions,
+            connections,
+            CopyLimits(),
+            self.folder,
+            self.id,
+            self._recipients,
+            is_local=self.chosen.local is not None,
+            offline=self._offline(),
+        )
         return plan(self.loaded, tools, region=region_of(region, regions))
+
+    def _offline(self) -> Offline | None:
+        """What reads the disks that the local cloud captures."""
+        if not self.chosen.local:
+            return None
+        from imagepipe.cli.local import open_store
+        from imagepipe.local.disks import Disks
+        from imagepipe.local.offline import look_at
+
+        return Offline(Disks(open_store(Path(self.chosen.local)).disks).snapshot_path, look_at)
 
     def _run(
         self,
@@ -138,7 +159,7 @@ class Run:
         journal: Journal,
         regions: Regions,
         *,
-        keep_on_failure: bool,
+        keep_on_failure: timedelta | None,
         finished: Mapping[str, Any] | None = None,
     ) -> Outcome:
         sinks: list[Sink] = [stack.enter_context(EventFile(self.folder / "events.jsonl")), ConsoleReport(self._log)]
@@ -148,16 +169,20 @@ class Run:
         events.emit(ev.RunStarted(*events.stamp(), self._names()))
         gc.freeze()
         gc.enable()
-        return execute(
-            graph,
-            journal=journal,
-            events=events,
-            cancel=self.cancel,
-            clock=self.clock,
-            undoers=Holdings(regions, self.clock).undoers(),
-            keep_on_failure=keep_on_failure,
-            finished=finished,
-        )
+        with Heartbeat(journal, regions, self.clock) as heart:
+            outcome = execute(
+                graph,
+                journal=journal,
+                events=events,
+                cancel=self.cancel,
+                clock=self.clock,
+                undoers=Holdings(regions, self.clock).undoers(),
+                keep_on_failure=keep_on_failure is not None,
+                finished=finished,
+            )
+        if keep_on_failure is not None and not outcome.ok:
+            heart.beat(self.clock.now() + keep_on_failure)
+        return outcome
 
     def _recipients(self, one: LoadedSpec, region: str, home: str) -> Recipients:
         from imagepipe.cli.local import open_store
@@ -208,7 +233,9 @@ def handled_signals(cancel: Cancel) -> Iterator[Signals]:
             signal.signal(number, handler)
 
 
-def ended(run: Run, outcome: Outcome, baked: Sequence[Baked], *, as_json: bool, keep_on_failure: bool) -> int:
+def ended(
+    run: Run, outcome: Outcome, baked: Sequence[Baked], *, as_json: bool, keep_on_failure: timedelta | None
+) -> int:
     """Say how it ended; the exit code."""
     gc.freeze()  # the process is about to end
     if not outcome.ok:
@@ -241,7 +268,7 @@ def _image(spec: str, image: Image) -> dict[str, object]:
     }
 
 
-def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], *, keep_on_failure: bool) -> int:
+def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], *, keep_on_failure: timedelta | None) -> int:
     """Say why it failed and what is left; the exit code of the cause."""
     for failure in outcome.failures:
         error = failure.error
@@ -255,7 +282,7 @@ def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], *, keep_on_fail
         _say_held(outcome, run.id)
     if outcome.cancelled:
         return 130
-    if keep_on_failure:
+    if keep_on_failure is not None:
         _say_how_to_get_in(outcome, run)
     cause = outcome.failures[0].error
     return cause.exit_code if isinstance(cause, ImagepipeError) and cause.exit_code != 1 else StageFailed.exit_code

@@ -10,6 +10,10 @@ RUN = "imagepipe:run"
 TOKEN = "imagepipe:token"  # noqa: S105 - a tag's key
 SPEC = "imagepipe:spec"
 STATE = "imagepipe:state"
+STARTED = "imagepipe:started"
+"""When the run began, as `build.timestamp` has it: YYYYMMDDTHHMMSSZ."""
+EXPIRES = "imagepipe:expires"
+"""Until when somebody answers for it, on what lives longer than a while: a process that goes on, or who keeps it."""
 
 TEMPORARY = "temporary"
 UNFINISHED = "unfinished"
@@ -24,6 +28,7 @@ class Labels:
 
     run: str
     spec: str
+    started: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
 
     def temporary(self, token: str, name: str) -> dict[str, str]:
@@ -35,7 +40,8 @@ class Labels:
         return {"Name": name, **tags, **self._own(token, UNFINISHED)}
 
     def _own(self, token: str, state: str) -> dict[str, str]:
-        return {RUN: self.run, SPEC: self.spec, TOKEN: token, STATE: state}
+        own = {RUN: self.run, SPEC: self.spec, TOKEN: token, STATE: state}
+        return {**own, STARTED: self.started} if self.started else own
 
 
 def specification(kind: str, tags: Mapping[str, str]) -> dict[str, Any]:

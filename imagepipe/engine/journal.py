@@ -157,7 +157,8 @@ class Journal:
         """
         with self._lock:
             for claim in self._adoptable:
-                if (claim.stage, claim.kind, claim.region) == (stage, kind, region):
+                is_it = (claim.stage, claim.kind, claim.region) == (stage, kind, region)
+                if is_it and self._claims[claim.key].is_open():  # and not given back meanwhile
                     self._adoptable.remove(claim)
                     self._adopted.add(claim.key)
                     return self._claims[claim.key]

@@ -473,11 +473,36 @@ class Publish(Model):
     keep: int | None = Field(None, description="Keep the newest so many of this name; never retires one in use.", ge=1)
 
 
+HygieneRule = Literal[
+    "builder-key",
+    "host-key",
+    "authorized-keys",
+    "shell-history",
+    "editor-history",
+    "user-data",
+    "cloud-init-data",
+    "machine-id",
+    "random-seed",
+    "dhcp-lease",
+    "log",
+    "journal",
+    "login-record",
+    "core-dump",
+    "aws-credentials",
+    "credentials",
+    "private-key",
+    "aws-key",
+    "build-secret",
+    "unreadable",
+]
+"""Those of `imagepipe.hygiene.rules`, which `validate` need not load; a test holds the two together."""
+
+
 class HygieneException(Model):
     """Something that the hygiene gate may find, and why."""
 
     path: AbsolutePath = Field(description="Path in the image; `*` and `?` stand for any characters.")
-    rule: str = Field(description="Name of the rule.", min_length=1)
+    rule: HygieneRule = Field(description="Name of the rule, as a finding has it.")
     reason: str = Field(description="Why it may be there.", min_length=3)
 
 

@@ -32,5 +32,3 @@ def _found(spec: Spec) -> Iterator[tuple[Path, str]]:
         yield ("publish", "deprecate_after"), "deprecation"
     if publish.keep is not None:
         yield ("publish", "keep"), "retiring old images"
-    if spec.hygiene.allow:
-        yield ("hygiene", "allow"), "exceptions from the hygiene gate, which is not there yet"

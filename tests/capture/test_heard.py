@@ -68,10 +68,17 @@ def _bundle(account: Account, parts: S3Parts, wire: Wire, bundler: Any = bundle_
         ({"size": True}, "says of size: True"),
         ({"modified": -1}, "says of modified: -1"),
         ({"method": None}, "says of method: None"),
+        ({"hygiene": 'imagepipe-hygiene: {"findings": 1}'}, "says of hygiene"),
+        ({"hygiene": "imagepipe-hygiene: ["}, "says of hygiene"),
+        (
+            {"hygiene": 'imagepipe-hygiene: {"findings": [["no-such", "/", ""]], "files": 0, "size": 0, "notes": []}'},
+            "says of hygiene",
+        ),
     ],
     ids=[
         "beyond the end", "overlapping", "before the start", "backwards", "half an extent", "no whole number",
         "no list", "endless", "text for a number", "too large", "a boolean", "before 1970", "no method",
+        "no findings", "no report", "no rule of ours",
     ],
 )  # fmt: skip
 def test_an_image_that_cannot_be_is_refused(change: dict[str, Any], words: str) -> None:
@@ -159,7 +166,22 @@ _VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-_WORDS = ("part", "size", "sha1", "md5", "sent", "done", "of", "say", "error", "hint", "extents", "method", "modified")
+_WORDS = (
+    "part",
+    "size",
+    "sha1",
+    "md5",
+    "sent",
+    "done",
+    "of",
+    "say",
+    "error",
+    "hint",
+    "extents",
+    "method",
+    "modified",
+    "hygiene",
+)
 _MESSAGES = st.dictionaries(st.sampled_from(_WORDS), _VALUES, max_size=6) | _VALUES | st.binary(max_size=5000)
 
 

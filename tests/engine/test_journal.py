@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from imagepipe.clock import SystemClock
-from imagepipe.engine.journal import FILE_NAME, Journal, Lifetime, RunRecord, State, read
+from imagepipe.engine.journal import FILE_NAME, Finished, Journal, Lifetime, RunRecord, State, read
 from imagepipe.errors import ImagepipeError, UsageError
 
 RUN = RunRecord("7f3a", "2026-11-23T03:00:00Z", ("web",), {"id": "7f3a", "timestamp": "x"}, {"local": "/store"})
@@ -123,3 +123,52 @@ def test_the_lock_ends_with_the_process(folder: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", program, str(folder)], check=True)
     assert not read(folder).is_alive
+
+
+def test_what_a_dead_process_claimed_is_taken_up_by_the_same_stage_once(folder: Path) -> None:
+    dead = Journal.create(folder, RUN, SystemClock())
+    open_claim = dead.bind(dead.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch"), "i-1")
+    gone = dead.intend("key-pair", "us-east-1", lifetime=Lifetime.RUN, stage="key")
+    dead.release(gone)
+    dead.close()
+    journal = Journal.reopen(folder, SystemClock())
+    try:
+        other = journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="test-launch")
+        again = journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch")
+        new = journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch")
+        key = journal.intend("key-pair", "us-east-1", lifetime=Lifetime.RUN, stage="key")
+        assert again == open_claim
+        assert [journal.is_adopted(each) for each in (other, again, new, key)] == [False, True, False, False]
+        assert len({other.token, again.token, new.token, key.token, gone.token}) == 5
+    finally:
+        journal.close()
+
+
+def test_what_was_given_back_before_its_stage_runs_again_is_not_taken_up(folder: Path) -> None:
+    dead = Journal.create(folder, RUN, SystemClock())
+    dead.bind(dead.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch"), "i-1")
+    dead.close()
+    journal = Journal.reopen(folder, SystemClock())
+    try:
+        [claim] = journal.claims()
+        journal.release(claim)
+        assert journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch").id is None
+    finally:
+        journal.close()
+
+
+def test_outputs_are_of_the_stages_that_finished_and_were_not_dropped_since(journal: Journal, folder: Path) -> None:
+    journal.note("begun", stage="step-1")
+    journal.note("output", stage="launch", fingerprint="f1", value={"id": "i-1"})
+    journal.note("output", stage="step-1", fingerprint="f2", value=None)
+    journal.note("begun", stage="step-2")
+    past = read(folder)
+    assert past.outputs == {"launch": Finished("f1", {"id": "i-1"}), "step-1": Finished("f2", None)}
+    assert past.begun == {"step-1", "step-2"}
+    journal.note("finished", outcome="failed", held=[])
+    journal.note("resumed", dropped=["step-1", "step-2"])
+    journal.note("dropped", stages=["step-1", "step-2"])
+    past = read(folder)
+    assert list(past.outputs) == ["launch"]
+    assert past.begun == frozenset()
+    assert past.outcome is None, "it goes on"

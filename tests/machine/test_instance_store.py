@@ -154,10 +154,13 @@ def test_a_tree_keeps_what_files_have_leaves_out_what_it_is_told_and_boots_in_an
 test:
   - {shell: python3 /root/list.py | diff /root/before -, sudo: true}
   - shell: test "$(df --output=size -BM / | tail -1 | tr -dc 0-9)" -lt 4000
-publish: {regions: [us-west-2]}
+publish: {regions: [us-west-2], share: {accounts: ["111122223333"]}}
 """
     files = {"make.py": FIDELITY, "list.py": LISTING}
     baked = bundles.build(spec(bundles, "tree", steps, more, **files))
+    for region, image in baked.images.items():
+        attribute = bundles.client(region=region).describe_image_attribute(ImageId=image, Attribute="launchPermission")
+        assert attribute["LaunchPermissions"] == [{"UserId": "111122223333"}]
     west = baked.images["us-west-2"]
     with bundles.instance(west, "us-west-2", kind="m3.medium") as booted:
         assert booted.sh(

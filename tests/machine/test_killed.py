@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from imagepipe.cloud import tags
 from imagepipe.local import control
-from tests.machine.bakery import Bakery, kill, until
+from tests.machine.bakery import REGIONS, Bakery, kill, until
 from tests.machine.guests import leftovers
 
 pytestmark = pytest.mark.machine
@@ -116,3 +118,68 @@ def test_a_run_that_goes_on_is_not_cleaned(bakery: Bakery) -> None:
     assert bakery("clean", "--all").code == 0
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
+
+
+def _age(bakery: Bakery) -> None:
+    """Everything of ours says that it began a day ago."""
+    for region in REGIONS:
+        ec2 = bakery.client(region=region)
+        ours = [{"Name": "tag-key", "Values": [tags.RUN]}]
+        found = [
+            row["ResourceId"] for row in ec2.describe_tags(Filters=[{"Name": "key", "Values": [tags.RUN]}])["Tags"]
+        ]
+        found += [row["ImageId"] for row in ec2.describe_images(Owners=["self"], Filters=ours)["Images"]]
+        if found:
+            ec2.create_tags(Resources=sorted(set(found)), Tags=[{"Key": tags.STARTED, "Value": "20200101T000000Z"}])
+
+
+def test_a_sweep_by_tags_takes_what_a_dead_run_left_and_no_image_of_one_that_succeeded(fresh_bakery: Bakery) -> None:
+    """With no journal: the disk of the CI runner that had it is gone."""
+    bakery = fresh_bakery
+    kept = bakery.build(bakery.spec("kept", "- shell: echo kept | sudo tee /etc/kept"))
+    before = bakery.inventory()
+    process = bakery.start("build", str(bakery.spec("dead", STEP)), "--local")
+    until(lambda: bool(bakery.inventory()["us-east-1 instances"]) or None, "an instance runs")
+    until(lambda: any("sleeping" in e.get("text", "") for e in bakery.events()) or None, "it is provisioned")
+    kill(process)
+    shutil.rmtree(bakery.runs)
+
+    young = bakery("clean", "--older-than", "3h", "--local")
+    assert (young.code, young.out) == (0, "nothing to give back\n"), young.err
+    _age(bakery)
+    shown = bakery("clean", "--older-than", "3h", "--local", "--dry-run")
+    swept = bakery("clean", "--older-than", "3h", "--local")
+    assert shown.code == swept.code == 0, swept.err
+    assert shown.out.replace("would give back", "given back:") == swept.out
+    assert {line.split()[3] for line in swept.out.splitlines()} == {"instance", "security-group", "key-pair"}
+    assert bakery.inventory() == before
+    with bakery.instance(kept.images["us-west-2"], "us-west-2") as booted:
+        assert booted.sh("cat /etc/kept") == "kept"
+
+
+def test_a_killed_build_goes_on_with_its_machine_where_it_was(fresh_bakery: Bakery) -> None:
+    """In the middle of a step that may be run again: on the same instance, with the steps before it done once."""
+    bakery = fresh_bakery
+    steps = f"""
+- shell: echo once | sudo tee -a /etc/steps
+{STEP}
+  rerun: safe
+- shell: echo last | sudo tee -a /etc/steps
+"""
+    process = bakery.start("build", str(bakery.spec("killed", steps)), "--local")
+    until(lambda: any("sleeping" in e.get("text", "") for e in bakery.events()) or None, "it is provisioned")
+    [instance] = bakery.inventory()["us-east-1 instances"]
+    kill(process)
+    run = bakery.journal()[0]["id"]
+
+    shown = bakery("resume", run, "--dry-run")
+    assert shown.code == 0, shown.err
+    assert shown.out.splitlines()[-1] == "goes on with step-2"
+    assert bakery.inventory()["us-east-1 instances"] == [instance]
+    resumed = bakery("resume", run, "--json")
+    assert resumed.code == 0, resumed.err
+    assert "anew" not in resumed.err
+    assert f"given back      instance {instance}" in resumed.err
+    with bakery.instance(resumed.images["us-west-2"], "us-west-2") as booted:
+        assert booted.sh("cat /etc/steps") == "once\nlast"
+    assert bakery("resume", run).code == 2, "there is nothing left to do"

@@ -26,7 +26,7 @@ def test_specs_of_one_call_are_baked_side_by_side(bakery: Bakery) -> None:
 def test_of_several_specs_what_was_finished_is_kept_and_the_rest_given_back(bakery: Bakery) -> None:
     before = bakery.inventory()
     good = bakery.spec("good", "- shell: 'true'")
-    bad = bakery.spec("bad", "- shell: sleep 12; exit 1")
+    bad = bakery.spec("bad", "- shell: sleep 25; exit 1")
     failed = bakery("build", str(good), str(bad), "--local")
     assert failed.code == 7, failed.err
     assert failed.err.count("finished before that, and kept: ami-") == 2

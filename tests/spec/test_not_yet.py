@@ -16,7 +16,6 @@ EACH = {
     "publish.ssm_parameter": SOUND + "publish: {ssm_parameter: /images/web}\n",
     "publish.deprecate_after": SOUND + "publish: {deprecate_after: 90d}\n",
     "publish.keep": SOUND + "publish: {keep: 5}\n",
-    "hygiene.allow": SOUND + "hygiene: {allow: [{path: /a, rule: key, reason: a test key}]}\n",
 }
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +16,14 @@ from imagepipe.bundle.extents import Extent
 from imagepipe.bundle.flow import BLOCK_BYTES
 from imagepipe.capture.agent import disk, mounts, stillness, tree
 from imagepipe.capture.agent.trouble import Trouble
+from imagepipe.hygiene.found import Report
+from imagepipe.hygiene.found import Wanted as Looked
+from imagepipe.hygiene.walk import Tree, disks_of_this_machine, look
 
 MEMORY = "/run"
 FOLDER = "imagepipe-bundle"
 FILE = "fixed.json"
+REPORT = "hygiene"
 TRIES = 3
 FULL = 0.995
 
@@ -40,6 +44,8 @@ class Wanted(NamedTuple):
     may_be_bare: bool
     """An image without partition table and boot loader is of use."""
     limit: int
+    look: str = ""
+    """What must not be in the image (`hygiene.found.Wanted`, as a line); empty: it is looked at elsewhere."""
 
 
 class Fixed(NamedTuple):
@@ -112,13 +118,37 @@ def fix(wanted: Wanted, folder: Path, say: Callable[[str], None]) -> Fixed:
     points = disk.points_on(source) if source else ["/"]
     script, scrubbed = folder / "scrub.sh", folder / "scrubbed"
     script.write_text(wanted.scrub)
+    others = [point for point in points if point != "/"]
     # An agent before this one may have come so far that nobody can write any more, and been killed then.
     if not (scrubbed.exists() and stillness.are_read_only(["/"])):
-        stillness.scrub(script, wanted.key, root, [point for point in points if point != "/"])
+        stillness.scrub(script, wanted.key, root, others)
         scrubbed.touch()
+    if wanted.look:
+        say("looking for what must not be in the image")
+        # Our own view of the root is among the points, and no second disk.
+        trees = [Tree(str(root)), *(tree for tree in disks_of_this_machine()[1:] if tree.point in others)]
+        report = without(look(trees, Looked.heard(wanted.look.encode())), wanted.exclude)
+        (folder / REPORT).write_text(report.line())
     made = _block(source, points, wanted, say) if source is not None else _tree(root, wanted, say)
     _keep(made, folder)
     return made
+
+
+def without(report: Report, exclude: Sequence[str]) -> Report:
+    """A report without what the image does not get: of a tree, what is excluded."""
+    left = tuple(
+        each
+        for each in report.findings
+        if not any(each.path == path or each.path.startswith(path + "/") for path in exclude)
+    )
+    return report._replace(findings=left)
+
+
+def reported(folder: Path) -> str:
+    """What the look at the image found, as a line; empty where there was none."""
+    with suppress(FileNotFoundError):
+        return (folder / REPORT).read_text()
+    return ""
 
 
 def _method(wanted: Wanted) -> str:

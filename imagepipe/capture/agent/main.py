@@ -17,7 +17,7 @@ from typing import Any
 
 from imagepipe.bundle.flow import BLOCK_BYTES, ahead
 from imagepipe.capture.agent.aes import encrypted
-from imagepipe.capture.agent.fixed import Fixed, Wanted, fix, known, memory_folder
+from imagepipe.capture.agent.fixed import Fixed, Wanted, fix, known, memory_folder, reported
 from imagepipe.capture.agent.send import Answers, Part, Sender
 from imagepipe.capture.agent.squeeze import gzipped
 from imagepipe.capture.agent.trouble import Trouble
@@ -59,7 +59,13 @@ def _run(wire: Wire) -> None:
     if fixed is None:
         order["exclude"] = tuple(order["exclude"])
         fixed = fix(Wanted(**order), folder, say)
-    wire.tell(method=fixed.method, size=fixed.size, modified=fixed.modified, extents=fixed.extents)
+    wire.tell(
+        method=fixed.method,
+        size=fixed.size,
+        modified=fixed.modified,
+        extents=fixed.extents,
+        hygiene=reported(folder),
+    )
     order = _message(wire)
     if order["do"] == "stream":
         stream(wire, fixed)

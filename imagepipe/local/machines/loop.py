@@ -21,9 +21,9 @@ CONTROL = Path("/dev/loop-control")
 CTL_GET_FREE = 0x4C82
 CONFIGURE = 0x4C0A
 CLEAR = 0x4C01
-AUTOCLEAR = 4
+READ_ONLY, AUTOCLEAR = 1, 4
 MAJOR = 7
-# struct loop_config: fd, block size, loop_info64 (offset, limit, ..., flags, names), reserved
+# struct loop_config: fd, block size, loop_info64 (three of the kernel's, offset, limit, ..., flags, names), reserved
 CONFIG = struct.Struct("=II 5Q IIII 64s64s32s 2Q 8Q")
 ATTEMPTS = 50  # others take the free one that we were told of; each failed attempt means that somebody got one
 
@@ -44,12 +44,13 @@ class Loop:
         os.close(self.fd)
 
 
-def attach(path: Path) -> Loop:
-    """A loop device over this file. Raises OSError."""
-    backing = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+def attach(path: Path, *, is_read_only: bool = False, offset: int = 0, size: int = 0) -> Loop:
+    """A loop device over this file, or over `size` bytes of it from an offset; 0: to its end. Raises OSError."""
+    backing = os.open(path, (os.O_RDONLY if is_read_only else os.O_RDWR) | os.O_CLOEXEC)
+    flags = AUTOCLEAR | (READ_ONLY if is_read_only else 0)
     try:
         for _ in range(ATTEMPTS):
-            if loop := _try(_free_number(), backing, path):
+            if loop := _try(_free_number(), backing, path, (offset, size), flags):
                 return loop
         raise OSError(errno.EBUSY, "every free loop device was taken by somebody else", str(CONTROL))
     finally:
@@ -109,13 +110,13 @@ def _free_number() -> int:
         os.close(control)
 
 
-def _try(number: int, backing: int, path: Path) -> Loop | None:
+def _try(number: int, backing: int, path: Path, part: tuple[int, int], flags: int) -> Loop | None:
     device = f"/dev/loop{number}"
     if not Path(device).exists():  # no udev and no devtmpfs, as in a container
         os.mknod(device, stat.S_IFBLK | 0o660, os.makedev(MAJOR, number))
     fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     name = os.fsencode(path)[:63]
-    config = CONFIG.pack(backing, 0, *[0] * 5, 0, 0, 0, AUTOCLEAR, name, b"", b"", *[0] * 10)
+    config = CONFIG.pack(backing, 0, 0, 0, 0, *part, 0, 0, 0, flags, name, b"", b"", *[0] * 10)
     try:
         fcntl.ioctl(fd, CONFIGURE, config)
     except OSError as problem:

@@ -16,6 +16,8 @@ from imagepipe.capture.agent.wire import GREETING
 
 OLDEST = (3, 7)
 AGENT = Path(str(files("imagepipe.capture.agent")))
+HYGIENE = Path(str(files("imagepipe.hygiene")))
+EVERY = tuple(dict.fromkeys((*sending.MODULES, *sending.HYGIENE)))
 
 
 def _tree(name: str) -> ast.Module:
@@ -37,9 +39,15 @@ def test_every_module_of_the_agent_is_sent() -> None:
     assert own <= set(sending.MODULES)
 
 
-@pytest.mark.parametrize("name", sending.MODULES)
+def test_every_module_of_the_look_is_sent() -> None:
+    own = {f"imagepipe.hygiene.{path.stem}" for path in HYGIENE.glob("*.py") if path.stem != "__init__"}
+    assert own == set(sending.HYGIENE)
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_a_module_needs_the_standard_library_and_what_was_sent_before_it(name: str) -> None:
-    before = sending.MODULES[: sending.MODULES.index(name)]
+    together = sending.MODULES if name in sending.MODULES else sending.HYGIENE
+    before = together[: together.index(name)]
     for each in _imported(name):
         if each.startswith("imagepipe"):
             assert each.startswith(before) or any(one.startswith(f"{each}.") for one in before), each
@@ -47,10 +55,19 @@ def test_a_module_needs_the_standard_library_and_what_was_sent_before_it(name: s
             assert each.partition(".")[0] in sys.stdlib_module_names, each
 
 
-@pytest.mark.parametrize("name", sending.MODULES)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_module_has_nothing_newer_than_the_oldest_python(name: str) -> None:
     """Beside what the parser says: calls that came later, which we would be tempted to use."""
-    newer = {"removeprefix", "removesuffix", "is_relative_to", "hardlink_to", "readlink", "cancel_futures", "slots"}
+    newer = {
+        "removeprefix",
+        "removesuffix",
+        "is_relative_to",
+        "hardlink_to",
+        "readlink",
+        "cancel_futures",
+        "slots",
+        "strict",
+    }
     tree = _tree(name)
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     keywords = {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword)}

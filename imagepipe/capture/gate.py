@@ -1,0 +1,89 @@
+"""What a build's hygiene gate looks for, what it lets pass, and how it says what it does not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from imagepipe.errors import HygieneError
+from imagepipe.hygiene.content import LEAST_SECRET
+from imagepipe.hygiene.found import Finding, Report, Wanted
+from imagepipe.hygiene.rules import BY_NAME
+
+SHOWN = 20
+"""Findings that an error lists; all are in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """An exception from the gate."""
+
+    path: str
+    """`*` and `?` stand for any characters."""
+    rule: str
+    reason: str
+
+    def covers(self, finding: Finding) -> bool:
+        words = {"*": ".*", "?": "."}
+        pattern = "".join(words.get(each) or re.escape(each) for each in self.path)
+        return finding.rule == self.rule and re.fullmatch(pattern, finding.path, re.DOTALL) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What one build's gate looks for, and what it lets pass."""
+
+    allow: tuple[Allowed, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """Values of the build's sensitive variables. No error and no event has them."""
+
+    def wanted(self, rules: Sequence[str] = tuple(BY_NAME), *, builder_key: str = "") -> Wanted:
+        """What a look is told."""
+        return Wanted(tuple(rules), self.secrets, builder_key)
+
+    def judge(self, say: Callable[[str], None], report: Report, *, where: str, is_whole: bool = True) -> None:
+        """Say what was looked at and what is allowed. Raises HygieneError with what is not.
+
+        `is_whole`: no other look follows or went before, so an exception that nothing needed is of no use.
+        """
+        say(f"{where}: {report.files} files, {report.size >> 20} MiB")
+        for note in report.notes:
+            say(note)
+        if short := sum(1 for secret in self.secrets if len(secret.strip()) < LEAST_SECRET):
+            say(f"{short} sensitive values are shorter than {LEAST_SECRET} characters, and are not looked for")
+        used = set()
+        left = []
+        for finding in report.findings:
+            allowed = next((each for each in self.allow if each.covers(finding)), None)
+            if allowed is None:
+                left.append(finding)
+                say(f"found: {_line(finding)}")
+            else:
+                used.add(allowed)
+                say(f"allowed: {finding.path}: {finding.rule} ({allowed.reason})")
+        for each in self.allow:
+            if is_whole and each not in used:
+                say(f"warning: hygiene.allow has {each.path} ({each.rule}), and nothing of the kind was found")
+        if left:
+            raise HygieneError(_message(left, where), hint=_hint(left))
+
+
+def _line(finding: Finding) -> str:
+    return f"{finding.path}: {finding.rule} ({finding.what})"
+
+
+def _message(findings: Sequence[Finding], where: str) -> str:
+    lines = [f"the image holds {len(findings)} thing{'s'[: len(findings) > 1]} that must not be in one ({where}):"]
+    lines += [f"  {_line(each)}" for each in findings[:SHOWN]]
+    if len(findings) > SHOWN:
+        lines.append(f"  and {len(findings) - SHOWN} more, in the log")
+    return "\n".join(lines)
+
+
+def _hint(findings: Sequence[Finding]) -> str:
+    first = findings[0]
+    advice = {each.rule: BY_NAME[each.rule].advice for each in findings}
+    example = f"hygiene: {{allow: [{{path: {first.path}, rule: {first.rule}, reason: …}}]}}"
+    said = "; ".join(f"{rule}: {text}" for rule, text in advice.items())
+    return f"{said}. What is meant to be there is allowed by {example}"

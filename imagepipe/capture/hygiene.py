@@ -1,0 +1,166 @@
+"""The hygiene gate: an image that holds what must not be in one is neither tested nor published.
+
+What is looked at is the captured disk, where that is a file of this computer: the local cloud's. EC2 lends nobody its
+snapshots' files, so there the machine itself is looked at, as the last thing before it stops, and then the instance
+that tests its image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from imagepipe.bundle.document import LARGEST_BYTES
+from imagepipe.bundle.manifest import Recipients, find_secret, read_manifest
+from imagepipe.bundle.parts import LARGEST_PART_BYTES
+from imagepipe.bundle.unpack import unpack
+from imagepipe.capture.gate import Gate
+from imagepipe.capture.looking import LOOK_SECONDS, heard, shell_that_looks
+from imagepipe.cloud.ec2 import Ec2
+from imagepipe.communicator.shell import Script, run_script
+from imagepipe.communicator.ssh import Connections, Watch, public_key
+from imagepipe.engine.stage import Context, Ref, Stage
+from imagepipe.hygiene.found import Report, Wanted
+from imagepipe.hygiene.rules import ON_NEW_INSTANCE
+from imagepipe.values import Image, Reachable
+
+TITLE = "look for what must not be in the image"
+
+
+class Look(Protocol):
+    """A look at a disk that is a file."""
+
+    def __call__(
+        self, disk: Path, wanted: Wanted, *, calling: Callable[[Callable[[], None]], AbstractContextManager[None]]
+    ) -> Report: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """Captured disks as files of this computer, and what looks at them."""
+
+    snapshot: Callable[[str], Path]
+    """The file of a snapshot, by its id."""
+    look: Look
+
+    def look_at(self, ctx: Context, disk: Path, wanted: Wanted) -> Report:
+        """What is on a disk. Raises Cancelled soon after a cancel."""
+        with ctx.span("bytes"):
+            try:
+                return self.look(disk, wanted, calling=ctx.cancel.calling)
+            finally:
+                ctx.cancel.check()
+
+
+@dataclass(frozen=True)
+class CheckHygiene(Stage[Image]):
+    """The image, once nothing was found on its captured disks that must not be in one."""
+
+    ec2: Ec2 = field(repr=False, compare=False)
+    offline: Offline = field(repr=False, compare=False)
+    image: Ref[Image]
+    machine: Ref[Reachable]
+    """Whose key is looked for."""
+    gate: Gate
+
+    def stands_on(self) -> tuple[Ref[Any], ...]:
+        return (self.image,)
+
+    def run(self, ctx: Context) -> Image:
+        image = ctx[self.image]
+        source = self.ec2.images.by_id(image.id)
+        devices = {m["Ebs"]["SnapshotId"]: m["DeviceName"] for m in source.mappings if "SnapshotId" in m.get("Ebs", {})}
+        wanted = self.gate.wanted(builder_key=public_key(ctx[self.machine].endpoint))
+        reports = []
+        for snapshot in image.snapshots:
+            report = self.offline.look_at(ctx, self.offline.snapshot(snapshot), wanted)
+            device = devices.get(snapshot, snapshot)
+            reports.append(report if device == source.root_device_name else _on(report, device))
+        where = f"read {'the snapshot' if len(reports) == 1 else f'{len(reports)} snapshots'} offline"
+        self.gate.judge(ctx.say, Report.of_all(reports), where=where)
+        return image
+
+    def title(self) -> str:
+        return TITLE
+
+
+@dataclass(frozen=True)
+class CheckBundle(Stage[Image]):
+    """The instance-store image, once nothing was found in its bundle, laid out again as EC2 does it."""
+
+    ec2: Ec2 = field(repr=False, compare=False)
+    offline: Offline = field(repr=False, compare=False)
+    recipients: Recipients = field(repr=False, compare=False)
+    scratch: Path = field(repr=False, compare=False)
+    """A folder that may have the disk for a while."""
+    image: Ref[Image]
+    machine: Ref[Reachable]
+    gate: Gate
+
+    def stands_on(self) -> tuple[Ref[Any], ...]:
+        return (self.image,)
+
+    def run(self, ctx: Context) -> Image:
+        image = ctx[self.image]
+        wanted = self.gate.wanted(builder_key=public_key(ctx[self.machine].endpoint))
+        with self._laid_out(ctx, image) as disk:
+            report = self.offline.look_at(ctx, disk, wanted)
+        self.gate.judge(ctx.say, report, where="unpacked the bundle and read its disk offline")
+        return image
+
+    @contextmanager
+    def _laid_out(self, ctx: Context, image: Image) -> Iterator[Path]:
+        bucket, _, key = (image.bundle or "").partition("/")
+        folder = key.rpartition("/")[0]
+        manifest = read_manifest(self.ec2.s3.read(bucket, key, limit_bytes=LARGEST_BYTES))
+
+        def part(filename: str) -> Iterator[bytes]:
+            ctx.cancel.check()
+            yield self.ec2.s3.read(bucket, f"{folder}/{filename}", limit_bytes=LARGEST_PART_BYTES)
+
+        disk = self.scratch / f"{image.id}.raw"
+        try:
+            with ctx.span("bytes"):
+                unpack(manifest, part, find_secret(manifest, self.recipients.owner.private_key), disk)
+            yield disk
+        finally:
+            disk.unlink(missing_ok=True)
+
+    def title(self) -> str:
+        return TITLE
+
+
+@dataclass(frozen=True)
+class CheckNewInstance(Stage[Reachable]):
+    """The test instance, once nothing was found on it that its image must have brought.
+
+    What any boot makes is left out: host keys, the machine's id, cloud-init's data, logs, the key of the test itself.
+    """
+
+    connections: Connections = field(repr=False, compare=False)
+    machine: Ref[Reachable]
+    gate: Gate
+
+    def run(self, ctx: Context) -> Reachable:
+        machine = ctx[self.machine]
+        script = Script(shell_that_looks(self.gate.wanted(ON_NEW_INSTANCE)), sudo=True, interpreter="sh")
+        said: list[str] = []
+        watch = Watch(lambda _, text: said.append(text), ctx.deadline(LOOK_SECONDS), ctx.cancel)
+        with ctx.span("command"):
+            code = run_script(self.connections.to(machine.endpoint), script, watch).code
+        report = heard(said, code, f"looking at the test instance {machine.instance.id}")
+        self.gate.judge(ctx.say, report, where="looked at the test instance, after its boot", is_whole=False)
+        return machine
+
+    def title(self) -> str:
+        return TITLE
+
+
+def _on(report: Report, device: str) -> Report:
+    """What was found on another disk than the root's, where paths begin at its own top."""
+    return report._replace(
+        findings=tuple(each._replace(what=f"{each.what}; on {device}") for each in report.findings),
+    )

@@ -1,0 +1,41 @@
+"""A look at a machine that runs: the program goes to it over SSH, is run from memory, and prints what it found."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+
+from imagepipe.capture import sending
+from imagepipe.errors import HygieneError
+from imagepipe.hygiene.found import Report, Wanted, read_report
+
+LOOK_SECONDS = 1800
+END_OF_SHELL = "# no shell from here on"
+LOOK_FAILED = 125
+"""Exit code where the look itself broke: what goes before it in a script has other codes."""
+FAILED = (sending.NO_PYTHON, LOOK_FAILED)
+
+
+def shell_that_looks(wanted: Wanted, *, before: str = "", after: str = "") -> str:
+    """A script for root's sh that looks between what goes before and after, and prints a line for `heard`.
+
+    The program stands behind the shell, as after a scrub nobody may use sudo a second time. The script's file is in
+    the machine's memory (`communicator.shell`): what is looked for by value touches no disk.
+    """
+    payload = base64.encodebytes(sending.program(sending.HYGIENE) + wanted.line()).decode()
+    look = f"sed '1,/^{END_OF_SHELL}$/d' \"$0\" | base64 -d | {shlex.join(sending.runner())}"
+    look += f' || {{ code=$?; [ "$code" = {sending.NO_PYTHON} ] || code={LOOK_FAILED}; exit "$code"; }}\n'
+    return f"{before}\n{look}{after}\nexit 0\n{END_OF_SHELL}\n{payload}"
+
+
+def heard(said: list[str], code: int | None, doing: str) -> Report:
+    """The report of a script that looks. Raises HygieneError where there is none."""
+    report = read_report(said)
+    if report is None:
+        raise HygieneError(
+            f"{doing}: {'; '.join(said[-5:]) or 'no reason given'} (exit {code})",
+            hint="the gate needs python3 on the machine: install it in a provisioning step"
+            if code == sending.NO_PYTHON
+            else "the gate needs Python 3.7 or newer on the machine, and sudo without a password",
+        )
+    return report

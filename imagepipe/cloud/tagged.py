@@ -1,0 +1,59 @@
+"""Everything of ours in a region, by its tags alone: for whoever has no journal of the run that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from imagepipe.cloud import tags as tagging
+from imagepipe.cloud.session import Session
+from imagepipe.cloud.translate import doing
+
+OURS = [{"Name": "tag-key", "Values": [tagging.RUN]}]
+GONE = frozenset({"terminated", "shutting-down"})
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """A thing that a run made, and what it says of itself."""
+
+    kind: str
+    """As a claim has it: `instance`, `image`, `snapshots`, `security-group`, `key-pair`."""
+    id: str
+    region: str
+    tags: Mapping[str, str]
+
+    @property
+    def run(self) -> str:
+        return self.tags[tagging.RUN]
+
+    @property
+    def token(self) -> str:
+        return self.tags.get(tagging.TOKEN, "")
+
+
+def everything_of_ours(session: Session, region: str) -> Iterator[Tagged]:
+    """What carries a run's tag, in the order in which it can be given back. Raises CloudError."""
+    client: Any = session.client("ec2", region)
+    with doing(f"looking for what imagepipe made in {region}"):
+        for page in client.get_paginator("describe_instances").paginate(Filters=OURS):
+            for reservation in page["Reservations"]:
+                for each in reservation["Instances"]:
+                    if each["State"]["Name"] not in GONE:
+                        yield _of("instance", each["InstanceId"], region, each)
+        for page in client.get_paginator("describe_images").paginate(Owners=["self"], Filters=OURS):
+            for each in page["Images"]:
+                yield _of("image", each["ImageId"], region, each)
+        for page in client.get_paginator("describe_snapshots").paginate(OwnerIds=["self"], Filters=OURS):
+            for each in page["Snapshots"]:
+                yield _of("snapshots", each["SnapshotId"], region, each)
+        for page in client.get_paginator("describe_security_groups").paginate(Filters=OURS):
+            for each in page["SecurityGroups"]:
+                yield _of("security-group", each["GroupId"], region, each)
+        for each in client.describe_key_pairs(Filters=OURS)["KeyPairs"]:
+            yield _of("key-pair", each["KeyPairId"], region, each)
+
+
+def _of(kind: str, id: str, region: str, described: Mapping[str, Any]) -> Tagged:
+    return Tagged(kind, str(id), region, tagging.mapping(described.get("Tags")))

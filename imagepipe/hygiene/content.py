@@ -1,0 +1,131 @@
+"""What is a secret whatever its file is called: private keys, keys of AWS, and the build's own by value.
+
+A block is searched for a few exact texts, which Python does at a gigabyte a second; only around one of them a pattern
+is tried. So a mere word about a private key, as libraries and manuals have it, costs nothing and is no finding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from re import Pattern
+from typing import NamedTuple
+
+BLOCK_BYTES = 1 << 20
+OVERLAP_BYTES = 8 << 10
+"""Of each block, what the next one begins with: nothing that is looked for by pattern is longer."""
+LEAST_BODY = 60
+"""Characters of base64; an Ed25519 key, the shortest there is, has 64."""
+NEAR_BYTES = 1024
+"""Between an access key id and its secret."""
+LEAST_SECRET = 8
+"""Characters of a value that is looked for: a shorter one is in every program by chance."""
+LEAST_LINE = 20
+
+
+def _of_itself(block: bytes, at: int) -> bool:
+    return True
+
+
+class Anchor(NamedTuple):
+    """A text that is quickly found, and what around it makes a finding of a rule."""
+
+    rule: str
+    text: bytes
+    """Exact; where it is not, what it begins with."""
+    holds: Callable[[bytes, int], bool] = _of_itself
+    """Given the block and where in it the text is."""
+    pattern: Pattern[bytes] | None = None
+    """Instead of the text. Only one that begins with a lone letter is as fast as that."""
+
+    def places(self, block: bytes) -> Iterator[int]:
+        """Where it is in a block."""
+        if self.pattern is not None:
+            yield from (found.start() for found in self.pattern.finditer(block))
+            return
+        at = block.find(self.text)
+        while at >= 0:
+            yield at
+            at = block.find(self.text, at + 1)
+
+
+def is_private_key(block: bytes, at: int) -> bool:
+    """Whether a key follows its header: real line ends or escaped ones, indented or not, encrypted or not."""
+    header = _HEADER.match(block, max(block.rfind(b"-----BEGIN ", max(0, at - 64), at), 0))
+    if header is None or header.start() > at:
+        return False
+    body, _, _ = block[header.end() : header.end() + OVERLAP_BYTES // 2].partition(b"-----")
+    return _BODY.match(_BETWEEN.sub(b"", _FIELDS.sub(b"", body))) is not None
+
+
+def is_aws_id(block: bytes, at: int) -> bool:
+    """Whether this is an access key id that has its secret near it. An id alone is no secret."""
+    found = _ID.match(block, at)
+    if found is None or (at and block[at - 1 : at].isalnum()) or b"EXAMPLE" in found.group():
+        return False
+    near = block[max(0, at - NEAR_BYTES) : found.end() + NEAR_BYTES]
+    return any(_is_random(each.group()) for each in _SECRET.finditer(near))
+
+
+def is_aws_secret(block: bytes, at: int) -> bool:
+    """Whether a value that can be a secret access key follows its name."""
+    found = _VALUE.match(block, at)
+    return found is not None and _is_random(found.group(1))
+
+
+_HEADER = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----")
+_FIELDS = re.compile(rb"[A-Za-z-]+: ?(?:[^\n\\]|\\[^n])*(?:\\n|\n)")  # Proc-Type, DEK-Info; Version and Comment of PGP
+_BETWEEN = re.compile(rb"(?:\\[nrt]|[\s\"',\\])+")
+_BODY = re.compile(rb"[A-Za-z0-9+/=]{%d}" % LEAST_BODY)
+_ID = re.compile(rb"A[KS]IA[A-Z2-7]{16}(?![A-Za-z0-9])")
+_SECRET = re.compile(rb"(?<![A-Za-z0-9/+])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])")
+_VALUE = re.compile(rb"[A-Za-z_]+[\"']?\s*[:=]\s*[\"']?([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])")
+
+
+def _is_random(secret: bytes) -> bool:
+    """Whether forty characters are a secret and no digest, path, or word of a manual."""
+    kinds = (rb"[a-z]", rb"[A-Z]", rb"[0-9]")
+    return all(re.search(kind, secret) for kind in kinds) and b"EXAMPLE" not in secret and len(set(secret)) > 16
+
+
+KNOWN = (
+    Anchor("private-key", b"PRIVATE KEY", is_private_key),
+    Anchor("aws-key", b"A", is_aws_id, _ID),
+    Anchor("aws-key", b"aws_secret_access_key", is_aws_secret),
+    Anchor("aws-key", b"AWS_SECRET_ACCESS_KEY", is_aws_secret),
+    Anchor("aws-key", b"ecretAccessKey", is_aws_secret),  # with a large S or a small one
+)
+
+
+def by_value(rule: str, values: Iterable[str]) -> list[Anchor]:
+    """Anchors for these values; of one of several lines its longest line too, as it may be indented elsewhere."""
+    texts = set()
+    for value in values:
+        whole = value.strip()
+        longest = max(whole.splitlines(), key=len, default="").strip()
+        if len(whole) >= LEAST_SECRET:
+            texts.add(whole)
+        if len(longest) >= LEAST_LINE:
+            texts.add(longest)
+    return [Anchor(rule, text.encode("utf-8", "surrogateescape")) for text in sorted(texts)]
+
+
+def search(blocks: Iterable[bytes], anchors: Iterable[Anchor]) -> set[str]:
+    """The rules that a file's content falls under, given its blocks in order."""
+    found: set[str] = set()
+    left = list(anchors)
+    overlap = max([OVERLAP_BYTES, *(len(each.text) for each in left)])
+    for block in _overlapping(blocks, overlap):
+        left = [each for each in left if each.rule not in found]
+        for anchor in left:
+            if anchor.rule not in found and any(anchor.holds(block, at) for at in anchor.places(block)):
+                found.add(anchor.rule)
+    return found
+
+
+def _overlapping(blocks: Iterable[bytes], overlap: int) -> Iterator[bytes]:
+    rest = b""
+    for block in blocks:
+        whole = rest + block if rest else block
+        yield whole
+        rest = whole[-overlap:]

@@ -1,0 +1,305 @@
+"""The rules as a table: each its name, what a finding of it is called, what to do, and where it looks.
+
+Sources: the manual pages of the programs; for cloud-init its "Boot stages" and "Instance metadata" pages; for systemd
+machine-id(5), systemd-random-seed.service(8) and "Building Images Safely" (systemd.io); November 2026.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+HEAD_BYTES = 1 << 20
+"""Of a file, what `holds` is given."""
+
+
+def _is_not_blank(head: bytes) -> bool:
+    return bool(head.strip())
+
+
+def _has(pattern: bytes) -> Callable[[bytes], bool]:
+    compiled = re.compile(pattern, re.MULTILINE)
+    return lambda head: compiled.search(head) is not None
+
+
+_has_key = _has(rb"^[ \t]*[^#\s]")
+
+
+def _is_machine_id(head: bytes) -> bool:
+    return head.strip() not in (b"", b"uninitialized")
+
+
+class Place(NamedTuple):
+    """Files that are something wherever they hold something."""
+
+    pattern: str
+    """From the root where it begins with a slash, else in any folder; `*` stands for anything but a slash, `**` for
+    anything."""
+    holds: Callable[[bytes], bool] = _is_not_blank
+    """Whether the head of a file is more than an empty form."""
+
+
+class Rule(NamedTuple):
+    """One kind of thing that must not be in an image."""
+
+    name: str
+    what: str
+    advice: str
+    """What to do about it, as a hint says it."""
+    places: tuple[Place, ...] = ()
+    """None: it is known by content, whatever the file is called."""
+    covers: tuple[str, ...] = ()
+    """Rules by content that would say the same of the same file again."""
+    is_made_by_boot: bool = False
+    """Every boot makes it anew: on an instance of the image it says nothing of the image."""
+
+
+def _places(text: str) -> tuple[Place, ...]:
+    return tuple(Place(word) for word in text.split())
+
+
+LEFT_BY_SCRUB = "the scrub deletes it; something wrote it again later, or keeps it under another name"
+
+RULES = (
+    Rule(
+        "builder-key",
+        "the public key that the build logged in with",
+        "delete it: a provisioning step copied it to where the scrub does not look",
+        is_made_by_boot=True,
+    ),
+    Rule(
+        "host-key",
+        "a private SSH host key: every instance would have the same",
+        LEFT_BY_SCRUB,
+        _places("/etc/ssh/ssh_host_*_key /etc/dropbear/dropbear_*_host_key"),
+        covers=("private-key",),
+        is_made_by_boot=True,
+    ),
+    Rule(
+        "authorized-keys",
+        "a key that may log in to every instance",
+        "give keys at launch (key pair, user data); a key that is meant to be there is allowed with a reason",
+        (
+            Place(".ssh/authorized_keys", _has_key),
+            Place(".ssh/authorized_keys2", _has_key),
+            Place("/etc/ssh/authorized_keys", _has_key),
+            Place("/etc/ssh/authorized_keys/**", _has_key),
+            Place("/etc/ssh/authorized_keys.d/**", _has_key),
+            Place("/etc/dropbear/authorized_keys", _has_key),
+        ),
+        is_made_by_boot=True,
+    ),
+    Rule(
+        "shell-history",
+        "the history of a shell or another prompt",
+        "delete it in the last provisioning step",
+        _places(
+            ".bash_history .zsh_history .zhistory .sh_history .ash_history .ksh_history .history .python_history"
+            " .node_repl_history .mysql_history .mariadb_history .psql_history .sqlite_history .rediscli_history"
+            " .mongo_history .dbshell .irb_history .php_history .local/share/fish/fish_history"
+            " .local/share/powershell/PSReadLine/*.txt .ipython/**/history.sqlite"
+        ),
+    ),
+    Rule(
+        "editor-history",
+        "what an editor, a pager or wget remembers",
+        "delete it in the last provisioning step",
+        _places(
+            ".viminfo .lesshst .local/state/lesshst .wget-hsts .nano_history .local/share/nano/search_history"
+            " .local/state/nano/search_history .vim/.netrwhist .vim/undo/** .local/share/nvim/shada/*"
+            " .local/state/nvim/shada/* .emacs.d/auto-save-list/* .recently-used .swp .*.swp"
+        ),
+    ),
+    Rule(
+        "user-data",
+        "user data of the instance that was captured",
+        LEFT_BY_SCRUB,
+        _places(
+            "/var/lib/cloud/instances/*/user-data* /var/lib/cloud/instances/*/vendor-data*"
+            " /var/lib/cloud/instances/*/vendor-data2* /var/lib/cloud/instances/*/cloud-config*"
+            " /var/lib/cloud/instances/*/scripts/** /var/lib/cloud/instance/user-data*"
+        ),
+        covers=("private-key",),
+        is_made_by_boot=True,
+    ),
+    Rule(
+        "cloud-init-data",
+        "what cloud-init keeps of the instance that was captured",
+        LEFT_BY_SCRUB,
+        _places("/var/lib/cloud/instance/** /var/lib/cloud/instances/** /var/lib/cloud/data/** /var/lib/cloud/sem/**"),
+        is_made_by_boot=True,
+    ),
+    Rule(
+        "machine-id",
+        "the machine's id: every instance would have the same",
+        "empty /etc/machine-id; the next boot makes a new one",
+        (Place("/etc/machine-id", _is_machine_id), Place("/var/lib/dbus/machine-id", _is_machine_id)),
+        is_made_by_boot=True,
+    ),
+    Rule(
+        "random-seed",
+        "the seed of the random numbers of every instance",
+        LEFT_BY_SCRUB,
+        _places(
+            "/var/lib/systemd/random-seed /var/lib/urandom/random-seed /var/lib/random-seed /var/lib/seedrng/seed.*"
+            " /boot/loader/random-seed /boot/efi/loader/random-seed /efi/loader/random-seed"
+        ),
+        is_made_by_boot=True,
+    ),
+    Rule(
+        "dhcp-lease",
+        "a DHCP lease of the network it was built in",
+        LEFT_BY_SCRUB,
+        _places(
+            "/var/lib/dhcp/*.lease* /var/lib/dhclient/*.lease* /var/lib/dhcpcd/*.lease*"
+            " /var/lib/NetworkManager/*.lease /var/lib/wicked/lease-*"
+        ),
+        is_made_by_boot=True,
+    ),
+    Rule(
+        "log",
+        "a log of the build",
+        "empty it in the last provisioning step, and stop what writes it",
+        _places(
+            "/var/log/auth.log* /var/log/secure* /var/log/syslog* /var/log/messages* /var/log/daemon.log*"
+            " /var/log/kern.log* /var/log/user.log* /var/log/debug* /var/log/cron* /var/log/maillog* /var/log/mail.log*"
+            " /var/log/boot.log* /var/log/sudo.log* /var/log/audit/audit.log* /var/log/cloud-init*.log*"
+            " /var/log/amazon/**"
+        ),
+        is_made_by_boot=True,
+    ),
+    Rule(
+        "journal",
+        "the journal of the build",
+        LEFT_BY_SCRUB,
+        _places("/var/log/journal/**"),
+        is_made_by_boot=True,
+    ),
+    Rule(
+        "login-record",
+        "who logged in while it was built",
+        LEFT_BY_SCRUB,
+        (
+            *_places(
+                "/var/log/wtmp* /var/log/btmp* /var/log/utmp /var/lib/wtmpdb/wtmp.db /var/lib/lastlog/lastlog2.db"
+            ),
+            Place("/var/log/lastlog", lambda head: bool(head.strip(b"\0"))),  # sparse, a record for each user id
+            Place("/var/log/faillog", lambda head: bool(head.strip(b"\0"))),
+            Place("/var/log/tallylog", lambda head: bool(head.strip(b"\0"))),
+        ),
+        is_made_by_boot=True,
+    ),
+    Rule(
+        "core-dump",
+        "a dump of a process's memory, with whatever it held",
+        "delete it; find out what crashed",
+        _places("/var/lib/systemd/coredump/** /var/crash/** /var/spool/abrt/**"),
+    ),
+    Rule(
+        "aws-credentials",
+        "credentials of AWS",
+        "delete it: an instance profile gives the step what it needs, and leaves nothing",
+        _places(".aws/credentials .aws/sso/cache/* .aws/cli/cache/* .aws/login/cache/* .boto .s3cfg .passwd-s3fs"),
+    ),
+    Rule(
+        "credentials",
+        "a file with credentials",
+        "delete it in the step that needed it, or give them by env, which is never on a disk",
+        (
+            Place(".docker/config.json", _has(rb'"(auth|identitytoken|registrytoken|password)"\s*:\s*"[^"]')),
+            Place(".config/containers/auth.json", _has(rb'"auth"\s*:\s*"[^"]')),
+            Place(".dockercfg", _has(rb'"auth"\s*:\s*"[^"]')),
+            Place(".netrc", _has(rb"\bpassword\s+\S")),
+            Place("_netrc", _has(rb"\bpassword\s+\S")),
+            Place("/etc/apt/auth.conf", _has(rb"\bpassword\s+\S")),
+            Place("/etc/apt/auth.conf.d/*", _has(rb"\bpassword\s+\S")),
+            Place(".git-credentials", _has(rb"://[^/\s:@]*:[^/\s@]+@")),
+            Place(".config/git/credentials", _has(rb"://[^/\s:@]*:[^/\s@]+@")),
+            Place(".pgpass", _has_key),
+            Place(".my.cnf", _has(rb"^\s*password\s*=\s*\S")),
+            Place(".mylogin.cnf"),
+            Place(".npmrc", _has(rb"_(authToken|auth|password)\s*=\s*\S")),
+            Place(".yarnrc.yml", _has(rb"npmAuth(Token|Ident)\s*:\s*\S")),
+            Place(".pypirc", _has(rb"^\s*password\s*[=:]\s*\S")),
+            Place(".config/pip/pip.conf", _has(rb"://[^/\s:@]*:[^/\s@]+@")),
+            Place(".pip/pip.conf", _has(rb"://[^/\s:@]*:[^/\s@]+@")),
+            Place("/etc/pip.conf", _has(rb"://[^/\s:@]*:[^/\s@]+@")),
+            Place(".gem/credentials"),
+            Place(".cargo/credentials", _has(rb"^\s*token\s*=\s*\S")),
+            Place(".cargo/credentials.toml", _has(rb"^\s*token\s*=\s*\S")),
+            Place(".composer/auth.json", _has(rb'"[^"]*(token|password|oauth)[^"]*"\s*:\s*[{"][^}"]')),
+            Place(".m2/settings.xml", _has(rb"<(password|passphrase)>[^<$]")),
+            Place(".kube/config", _has(rb"^[\s-]*(token|password|client-key-data)\s*:\s*\S")),
+            *_places(
+                ".config/gcloud/credentials.db .config/gcloud/access_tokens.db .config/gcloud/legacy_credentials/**"
+            ),
+            Place(".config/gcloud/application_default_credentials.json"),
+            *_places(".azure/accessTokens.json .azure/msal_token_cache* .azure/service_principal_entries*"),
+            Place(".config/gh/hosts.yml", _has(rb"oauth_token\s*:\s*\S")),
+            Place(".config/hub", _has(rb"oauth_token\s*:\s*\S")),
+            Place(".config/glab-cli/config.yml", _has(rb"^\s*token\s*:\s*\S")),
+            Place(".vault-token"),
+            Place(".terraformrc", _has(rb"^\s*token\s*=\s*\S")),
+            Place(".terraform.d/credentials.tfrc.json"),
+            Place(".config/rclone/rclone.conf", _has(rb"^\s*(pass|token|secret_access_key)\s*=\s*\S")),
+            Place(".smbcredentials"),
+        ),
+    ),
+    Rule(
+        "private-key",
+        "a private key, in PEM",
+        "delete it; where every instance needs one, make it at the first boot",
+    ),
+    Rule(
+        "aws-key",
+        "a secret access key of AWS",
+        "delete it, and revoke it: it was on a disk; an instance profile gives the step what it needs",
+    ),
+    Rule(
+        "build-secret",
+        "the value of a sensitive variable of the build",
+        "the step that had it wrote it down: give it by env, and leave it out of what is installed",
+    ),
+    Rule(
+        "unreadable",
+        "a file that could not be read, so nobody knows what it holds",
+        "look at the file system: it may be damaged",
+    ),
+)
+BY_NAME = {rule.name: rule for rule in RULES}
+ON_NEW_INSTANCE = tuple(rule.name for rule in RULES if not rule.is_made_by_boot)
+"""What an instance of the image can still be asked for."""
+
+
+class Match(NamedTuple):
+    """The rule that a path falls under."""
+
+    rule: Rule
+    place: Place
+
+
+def match(path: str) -> Match | None:
+    """The first rule for files at this absolute path; None for most."""
+    found = _FROM_ROOT.fullmatch(path) or _ANYWHERE.search(path)
+    return _MATCHES[int(found.lastgroup[1:])] if found and found.lastgroup else None
+
+
+def _regex(pattern: str) -> str:
+    words = {"**": ".*", "*": "[^/]*"}
+    return "".join(words.get(part) or re.escape(part) for part in re.split(r"(\*\*|\*)", pattern))
+
+
+_MATCHES = [Match(rule, place) for rule in RULES for place in rule.places]
+
+
+def _all(*, rooted: bool) -> str:
+    return "|".join(
+        f"(?P<p{number}>{_regex(one.place.pattern)})"
+        for number, one in enumerate(_MATCHES)
+        if one.place.pattern.startswith("/") is rooted
+    )
+
+
+_FROM_ROOT = re.compile(_all(rooted=True), re.DOTALL)
+_ANYWHERE = re.compile(rf"/(?:{_all(rooted=False)})\Z", re.DOTALL)

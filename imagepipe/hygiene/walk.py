@@ -1,0 +1,189 @@
+"""A walk over the files of a tree: what each is by its path, and what it holds.
+
+Links are not followed, and other file systems not entered: what is looked at is in the tree, and everything in it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from imagepipe.hygiene.content import BLOCK_BYTES, KNOWN, Anchor, by_value, search
+from imagepipe.hygiene.found import Finding, Report, Wanted
+from imagepipe.hygiene.packages import Packages
+from imagepipe.hygiene.rules import BY_NAME, HEAD_BYTES, match
+
+MOST_BYTES = 1 << 30
+"""Of one file; what is beyond is left out, and a note says so."""
+PUBLIC_IF_BROUGHT = ("private-key", "aws-key")
+"""What is no secret in a file that a distribution's package brought."""
+
+
+class Tree(NamedTuple):
+    """A file system to walk."""
+
+    root: str
+    """Where it is now."""
+    point: str = "/"
+    """Where instances of the image have it."""
+
+    def shown(self, path: str) -> str:
+        """A path under `root` as instances of the image have it, in letters that can be printed."""
+        inner = path[len(self.root.rstrip("/")) :]
+        return self.point.rstrip("/") + inner
+
+
+def look(trees: Sequence[Tree], wanted: Wanted) -> Report:
+    """What is in these trees, the root's first, that must not be in an image, sorted by path."""
+    packages = Packages(trees[0].root)
+    looks = [_Look(tree, wanted, packages) for tree in trees]
+    findings: set[Finding] = set()
+    for each in looks:
+        findings.update(each.findings())
+    return Report(
+        tuple(sorted(findings, key=lambda each: (each.path, each.rule))),
+        sum(each.files for each in looks),
+        sum(each.size for each in looks),
+        tuple(note for each in looks for note in each.notes),
+    )
+
+
+def look_into(blocks: Iterable[bytes], path: str, wanted: Wanted) -> Report:
+    """What is in bytes that are no file system: by content alone, as if they were a file at this path."""
+    size = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal size
+        for block in blocks:
+            size += len(block)
+            yield block
+
+    found = sorted(search(counted(), _anchors(wanted)))
+    return Report(tuple(Finding(rule, path, BY_NAME[rule].what) for rule in found), 1, size)
+
+
+def _anchors(wanted: Wanted) -> list[Anchor]:
+    keys = [wanted.builder_key] if wanted.builder_key else []
+    every = [*KNOWN, *by_value("builder-key", keys), *by_value("build-secret", wanted.secrets)]
+    return [each for each in every if each.rule in wanted.rules]
+
+
+class _Look:
+    """The walk over one tree, and what it counts."""
+
+    def __init__(self, tree: Tree, wanted: Wanted, packages: Packages) -> None:
+        self.files = 0
+        self.size = 0
+        self.notes: list[str] = []
+        self._tree = tree
+        self._rules = frozenset(wanted.rules)
+        self._packages = packages
+        self._seen: set[int] = set()
+        self._anchors = _anchors(wanted)
+
+    def findings(self) -> Iterator[Finding]:
+        """Everything in the tree, folder by folder."""
+        device = os.lstat(self._tree.root).st_dev
+        folders = [self._tree.root]
+        while folders:
+            folder = folders.pop()
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            if entry.stat(follow_symlinks=False).st_dev == device:
+                                folders.append(entry.path)
+                        elif entry.is_file(follow_symlinks=False):
+                            yield from self._file(entry.path)
+            except FileNotFoundError:
+                continue  # a machine that runs has files that come and go
+            except OSError as error:
+                yield from self._found("unreadable", folder, error.strerror)
+
+    def _file(self, path: str) -> Iterator[Finding]:
+        shown = self._tree.shown(path)
+        matched = match(shown)
+        if matched is not None and matched.rule.name not in self._rules:
+            return  # a boot made it; whatever it holds says nothing of the image
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            yield from self._found("unreadable", path, error.strerror)
+            return
+        try:
+            found = set()
+            if matched is not None and matched.place.holds(os.pread(fd, HEAD_BYTES, 0)):
+                found.add(matched.rule.name)
+            if self._is_new(fd):
+                self.files += 1
+                found |= search(self._blocks(fd, shown), self._anchors)
+            if matched is not None:
+                found -= set(matched.rule.covers)
+            for rule in found:
+                if rule not in PUBLIC_IF_BROUGHT or not self._packages.brought(shown):
+                    yield from self._found(rule, path)
+        except OSError as error:
+            yield from self._found("unreadable", path, error.strerror)
+        finally:
+            os.close(fd)
+
+    def _found(self, rule: str, path: str, why: str | None = None) -> Iterator[Finding]:
+        if rule in self._rules:
+            what = BY_NAME[rule].what
+            yield Finding(rule, printable(self._tree.shown(path)), f"{what}: {why}" if why else what)
+
+    def _is_new(self, fd: int) -> bool:
+        """Whether this file was not yet read under another of its names."""
+        seen = os.fstat(fd)
+        if not stat.S_ISREG(seen.st_mode) or seen.st_size == 0 or seen.st_ino in self._seen:
+            return False
+        if seen.st_nlink > 1:
+            self._seen.add(seen.st_ino)
+        return True
+
+    def _blocks(self, fd: int, shown: str) -> Iterator[bytes]:
+        done = 0
+        while True:
+            block = os.read(fd, BLOCK_BYTES)
+            if not block:
+                return
+            if done >= MOST_BYTES:
+                self.notes.append(f"of {printable(shown)} the first GiB was searched, and no more")
+                return
+            done += len(block)
+            self.size += len(block)
+            yield block
+
+
+def printable(path: str) -> str:
+    """A path as a log can show it: file names are any bytes."""
+    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def disks_of_this_machine() -> list[Tree]:
+    """The file systems on this machine's own disks, each once, the root first. Images of packages are left out."""
+    trees = {os.lstat("/").st_dev: Tree("/")}
+    for _, point in sorted(_mounted()):  # where a whole file system is shown, before a folder of it
+        with suppress(OSError):
+            trees.setdefault(os.lstat(point).st_dev, Tree(point, point))
+    return list(trees.values())
+
+
+def _mounted() -> Iterator[tuple[str, str]]:
+    """What is shown of a disk's file system, and where (proc(5), mountinfo)."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:  # noqa: PTH123
+        for line in table:
+            place, _, source = line.partition(" - ")
+            inside, point = place.split(" ")[3:5]
+            kind, device = source.split(" ")[:2]
+            point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code.group(1), 8)), point)
+            is_of_machine = point.startswith(("/run/", "/proc/", "/sys/", "/dev/"))
+            if device.startswith("/dev/") and kind not in ("squashfs", "iso9660", "erofs") and not is_of_machine:
+                yield inside, point

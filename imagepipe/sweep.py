@@ -1,0 +1,114 @@
+"""What dead runs left, found by tags alone: a CI runner's disk is gone, and its journals with it.
+
+A run says on all that it makes when it began; and of what lives longer, while it lives, until when it answers for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from threading import Event, Thread
+
+from imagepipe.clock import Clock, iso, parse_iso
+from imagepipe.cloud import tags
+from imagepipe.cloud.ec2 import Regions
+from imagepipe.cloud.tagged import Tagged, everything_of_ours
+from imagepipe.engine.journal import Claim, Journal, Lifetime, State
+from imagepipe.errors import CloudError
+from imagepipe.holdings import Holdings
+
+BEAT_SECONDS = 1200
+ANSWERS_FOR = timedelta(hours=1)
+"""Three beats: two may be lost before anybody takes a living run for a dead one."""
+YOUNGEST = timedelta(hours=1)
+"""What is younger may be of a run that has had no time yet to say that it lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What became of a thing that a dead run left."""
+
+    thing: Tagged
+    error: Exception | None = None
+    """Why it could not be given back."""
+
+
+def left_over(
+    regions: Regions, region: str, *, older_than: timedelta, now: datetime, is_alive: Callable[[str], bool]
+) -> list[Tagged]:
+    """What dead runs left in a region: begun so long ago, no product that is kept, and nobody answers for it.
+
+    `is_alive` knows the runs of this machine. Raises CloudError.
+    """
+    return [
+        thing
+        for thing in everything_of_ours(regions.session, region)
+        if thing.tags.get(tags.STATE) in (tags.TEMPORARY, tags.UNFINISHED)
+        and _began(thing, now) <= now - older_than
+        and _answered_until(thing, now) <= now
+        and not is_alive(thing.run)
+    ]
+
+
+def sweep(things: list[Tagged], regions: Regions, clock: Clock) -> Iterator[Swept]:
+    """Give them back, each for itself: what fails does not keep the next from it."""
+    undoers = Holdings(regions, clock).undoers()
+    for number, thing in enumerate(things, start=1):
+        claim = Claim(f"s{number}", thing.kind, thing.region, thing.token, Lifetime.RUN, "sweep", State.BOUND, thing.id)
+        try:
+            undoers[thing.kind](claim)
+        except Exception as error:  # noqa: BLE001 - as undo does: the next thing must be given back all the same
+            yield Swept(thing, error)
+        else:
+            yield Swept(thing)
+
+
+class Heartbeat:
+    """While a run goes on, says on all that it holds until when it answers for it."""
+
+    def __init__(self, journal: Journal, regions: Regions, clock: Clock, *, seconds: float = BEAT_SECONDS) -> None:
+        self._journal = journal
+        self._regions = regions
+        self._clock = clock
+        self._seconds = seconds
+        self._is_over = Event()
+        self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        while not self._is_over.wait(self._seconds):
+            self.beat(self._clock.now() + ANSWERS_FOR)
+
+    def beat(self, until: datetime) -> None:
+        """Write it on everything that is bound. Best effort: the next beat tries again."""
+        for claim in self._journal.claims():
+            if claim.is_open() and claim.id and claim.kind != "bundle":
+                try:
+                    self._regions[claim.region].images.tag(claim.id.split(","), {tags.EXPIRES: iso(until)})
+                except CloudError:
+                    continue
+
+
+def _began(thing: Tagged, now: datetime) -> datetime:
+    """When its run began; a thing that does not say it is as young as can be."""
+    try:
+        return datetime.strptime(thing.tags.get(tags.STARTED, ""), "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return now
+
+
+def _answered_until(thing: Tagged, now: datetime) -> datetime:
+    """Until when somebody answers for it; long past where nobody ever said."""
+    said = thing.tags.get(tags.EXPIRES)
+    try:
+        return parse_iso(said) if said else datetime.min.replace(tzinfo=UTC)
+    except ValueError:
+        return now + ANSWERS_FOR

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imagepipe.engine.fingerprint import fingerprints
+from imagepipe.engine.graph import Graph
+from imagepipe.engine.stage import Context, Ref, Stage
+
+
+@dataclass(frozen=True)
+class Cook(Stage[str]):
+    """A stage with all kinds of fields."""
+
+    recipe: str
+    paths: tuple[Path, ...] = ()
+    needs: tuple[Ref[Any], ...] = ()
+    spices: dict[str, int] = field(default_factory=dict)
+    tool: object = field(default=None, repr=False, compare=False)
+    secret: str = field(default="", repr=False)
+
+    def run(self, ctx: Context) -> str:
+        return self.recipe
+
+    def files(self) -> tuple[Path, ...]:
+        return self.paths
+
+
+def _mark(*stages: Cook) -> str:
+    """Of the last of a chain, in which each takes the one before it."""
+    graph, before = Graph(), None
+    for number, stage in enumerate(stages):
+        needs = (before,) if before else ()
+        before = graph.add(f"s{number}", Cook(**{**vars(stage), "needs": needs}))
+    return fingerprints(graph)[f"s{len(stages) - 1}"]
+
+
+def test_the_same_stage_with_the_same_inputs_has_the_same_mark_whatever_it_works_with() -> None:
+    assert _mark(Cook("soup", tool=object())) == _mark(Cook("soup", tool=object()))
+
+
+def test_another_field_another_input_and_another_nested_value_are_another_stage() -> None:
+    marks = {
+        _mark(Cook("soup")),
+        _mark(Cook("stew")),
+        _mark(Cook("soup", spices={"salt": 1})),
+        _mark(Cook("soup", spices={"salt": 2})),
+        _mark(Cook("stock"), Cook("soup")),
+        _mark(Cook("water"), Cook("soup")),
+    }
+    assert len(marks) == 6
+
+
+def test_files_count_by_their_bytes_and_modes_and_those_below_a_folder_too(tmp_path: Path) -> None:
+    file = tmp_path / "folder/sub/file"
+    file.parent.mkdir(parents=True)
+    marks = [_mark(Cook("x", (tmp_path / "folder",)))]
+    for change in (lambda: file.write_text("a"), lambda: file.write_text("b"), lambda: file.chmod(0o755)):
+        change()
+        marks.append(_mark(Cook("x", (tmp_path / "folder",))))
+    assert len(set(marks)) == 4
+    assert _mark(Cook("x", (tmp_path / "none",))) != marks[0]
+
+
+def test_a_secret_is_in_no_digest_where_it_could_be_guessed_at() -> None:
+    assert _mark(Cook("soup", secret="one")) == _mark(Cook("soup", secret="two"))

@@ -1,0 +1,31 @@
+"""Some points of the crash matrix, drawn by a seed that is printed; `make reliability` tries them all."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.reliability.matrix import OUTPUTS, Kind, Lab, chosen, lab, table
+
+pytestmark = pytest.mark.machine
+
+SAMPLE = 3
+SEED = int(os.environ.get("IMAGEPIPE_CRASH_SEED", "2"))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with lab(tmp_path_factory.mktemp("matrix")) as bench:
+        yield bench
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_a_build_that_is_killed_leaves_nothing_after_clean_and_ends_well_after_resume(bench: Lab, kind: Kind) -> None:
+    points = chosen(bench, [kind], SAMPLE, SEED)
+    sys.stdout.write(f"IMAGEPIPE_CRASH_SEED={SEED}: {', '.join(map(str, points))}\n")
+    findings = [bench.try_out(point) for point in points]
+    assert not [each for each in findings if each.leaks or each.wrong], findings
+    assert table(findings).count("| 0 | 0 |") == len(OUTPUTS)

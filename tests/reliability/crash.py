@@ -1,0 +1,38 @@
+"""`imagepipe` that dies by SIGKILL at a line of its journal: `python crash.py LINE before|after COMMAND...`.
+
+*after* a line that says what is intended is right before the cloud is asked; *before* one that says what came of it is
+right after, with the answer lost. Counted are the lines that this process writes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+from typing import Any
+
+from imagepipe.cli.main import run
+from imagepipe.engine.journal import Journal
+
+_write = Journal._write
+_numbers = itertools.count(1)
+
+
+def _dying(line: int, when: str) -> Any:
+    def write(self: Journal, record: dict[str, Any], *, sync: bool = False) -> None:
+        is_it = next(_numbers) == line
+        if is_it and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        _write(self, record, sync=sync)
+        if is_it:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return write
+
+
+if __name__ == "__main__":
+    number, moment, *words = sys.argv[1:]
+    Journal._write = _dying(int(number), moment)  # type: ignore[method-assign]
+    sys.argv = ["imagepipe", *words]
+    run()

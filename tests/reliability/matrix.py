@@ -1,0 +1,303 @@
+"""The crash matrix: a build is killed at every line of its journal, and then cleaned up after, and gone on with.
+
+    .venv/bin/python -m tests.reliability.matrix                 all points, of both kinds of image
+    .venv/bin/python -m tests.reliability.matrix --sample 6      six points of each, from a seed that is printed
+
+Of each point: `clean` leaves the account as it was; and `resume`, from the same point, ends in images like those of a
+build that nobody disturbed, with no call made twice that makes something. On the local cloud's `sshd` driver, whose
+machines are a real sshd on the instance's own tree. What was tried is kept in --state, and not tried again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from imagepipe.cli.local import terminate_everything
+from imagepipe.local import control
+from imagepipe.local.store import Store, default_base_cache, default_root
+from tests.machine.bakery import Bakery
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 180
+MAKING = ("ImportKeyPair", "CreateSecurityGroup", "RunInstances", "CreateSnapshots", "RegisterImage", "CopyImage")
+"""Calls that make something each time: none of them is made again."""
+Kind = Literal["ebs", "instance-store"]
+When = Literal["before", "after"]
+COMMON = """\
+imagepipe: 1
+name: {kind}
+source: {{ami: {{name: "debian-12-amd64-*", owners: ["136693071363"]}}}}
+launch: {{region: us-east-1, instance_types: [m3.medium]}}
+provision:
+  - shell: sudo sh -c 'echo baked >/etc/baked'
+  - {{shell: "true", rerun: safe}}
+test:
+  - {{shell: grep baked /etc/baked, rerun: safe}}
+publish: {{regions: [us-west-2]}}
+"""
+OUTPUTS: dict[Kind, str] = {
+    "ebs": 'output: {name: "ebs-{{ build.id }}"}\n',
+    # Its machines have no network but SSH, and do not boot: so all that only a boot needs can be left out.
+    "instance-store": """\
+output:
+  type: instance-store
+  name: "instance-store-{{ build.id }}"
+  bucket: crash-east
+  prefix: p
+  account: "000000000000"
+  bundle_on: controller
+  exclude: [/usr/share, /usr/lib/modules, /usr/lib/firmware, /usr/lib/python3, /var/lib/apt, /var/cache]
+  size_gib: 1
+  per_region: {us-west-2: {bucket: crash-west}}
+""",
+}
+BUCKETS = {"crash-east": "us-east-1", "crash-west": "us-west-2"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a build is killed."""
+
+    kind: Kind
+    line: int
+    when: When
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.when} line {self.line}"
+
+
+@dataclass
+class Finding:
+    """What came of one point."""
+
+    point: str
+    leaks: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    """Of the run that was resumed."""
+
+
+@dataclass
+class Undisturbed:
+    """What a build is that nobody kills."""
+
+    lines: int
+    images: list[dict[str, Any]]
+    calls: Mapping[str, int]
+
+
+class Lab:
+    """Builds on a cloud of its own."""
+
+    def __init__(self, bakery: Bakery) -> None:
+        self._bakery = bakery
+        self._specs = {
+            kind: bakery.write(f"{kind}.yaml", COMMON.format(kind=kind) + output) for kind, output in OUTPUTS.items()
+        }
+        self._known: dict[Kind, Undisturbed] = {}
+
+    def undisturbed(self, kind: Kind) -> Undisturbed:
+        """A build of this kind, once."""
+        if kind not in self._known:
+            self._bakery("build", str(self._specs[kind]), "--local", "--json")  # makes what the cloud lacks: buckets
+            self._retire(kind)
+            self._bakery.admin("DELETE", "calls")
+            self._bakery.build(self._specs[kind])
+            calls = self._calls()
+            self._known[kind] = Undisturbed(len(self._bakery.journal()), self._images(kind), calls)
+            self._retire(kind)
+        return self._known[kind]
+
+    def points(self, kind: Kind) -> list[Point]:
+        lines = self.undisturbed(kind).lines
+        return [Point(kind, line, when) for line in range(1, lines + 1) for when in ("before", "after")]
+
+    def try_out(self, point: Point) -> Finding:
+        """Kill a build there, and clean up after it; kill another, and go on with it."""
+        finding = Finding(str(point))
+        wanted = self.undisturbed(point.kind)
+        before = self._inventory()
+        if run := self._killed(point):
+            cleaned = self._bakery("clean", run)
+            if cleaned.code != 0:
+                finding.leaks.append(f"clean: exit {cleaned.code}: {cleaned.err[-500:]}")
+            # What was kept, in every region, is no leak: the run had succeeded, and lacked but its last words.
+            if self._images(point.kind) == wanted.images:
+                self._retire(point.kind)
+        finding.leaks += _differences(before, self._inventory())
+        self._bakery.admin("DELETE", "calls")
+        if run := self._killed(point):
+            self._go_on(point, run, wanted, finding)
+            self._retire(point.kind)
+        finding.leaks += [f"after resume: {each}" for each in _differences(before, self._inventory())]
+        return finding
+
+    def _go_on(self, point: Point, run: str, wanted: Undisturbed, finding: Finding) -> None:
+        resumed = self._bakery("resume", run, "--json")
+        if resumed.code == 2 and ("nothing left to do" in resumed.err or "is empty" in resumed.err):
+            return  # it had come to its end
+        if resumed.code != 0:
+            finding.wrong.append(f"resume: exit {resumed.code}: {resumed.err[-800:]}")
+            return
+        if (images := self._images(point.kind)) != wanted.images:
+            finding.wrong.append(f"{len(images)} images, and not the {len(wanted.images)} wanted: {images}")
+        anew = " anew, as " in resumed.err
+        for call, count in self._calls().items():
+            most = wanted.calls.get(call, 0) + (1 if anew and call == "RunInstances" else 0)
+            if count > most:
+                finding.wrong.append(f"{call} was made {count} times, and {most} are enough")
+
+    def _killed(self, point: Point) -> str | None:
+        """The id of a run that was killed there; None where it died before it was one."""
+        known = set(self._bakery.runs.iterdir()) if self._bakery.runs.is_dir() else set()
+        words = [str(point.line), point.when, "build", str(self._specs[point.kind]), "--local"]
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.reliability.crash", *words],
+            cwd=ROOT,
+            env={**self._bakery.env, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        if done.returncode not in (-9, 0):
+            raise SystemExit(f"{point}: exit {done.returncode}: {done.stderr.decode()[-2000:]}")
+        found = [path.name for path in set(self._bakery.runs.iterdir()) - known if (path / "journal.jsonl").exists()]
+        return found[0] if found and (self._bakery.runs / found[0] / "journal.jsonl").stat().st_size else None
+
+    def _calls(self) -> dict[str, int]:
+        counted = Counter[str]()
+        for name, count in self._bakery.admin("GET", "calls").items():
+            action = name.partition(":")[2]
+            if action in MAKING:
+                counted[action] += count
+        return dict(counted)
+
+    def _images(self, kind: Kind) -> list[dict[str, Any]]:
+        """What there is of a kind, but for what is another each time."""
+        return [_alike(region, image) for region, image in self._own(kind)]
+
+    def _own(self, kind: Kind) -> list[tuple[str, dict[str, Any]]]:
+        return [
+            (region, image)
+            for region in BUCKETS.values()
+            for image in self._bakery.client(region=region).describe_images(Owners=["self"])["Images"]
+            if image["Name"].startswith(f"{kind}-")
+        ]
+
+    def _retire(self, kind: Kind) -> None:
+        for region, image in self._own(kind):
+            words = ["images", "deregister", image["ImageId"], "--local", "--region", region, "--delete-data"]
+            done = self._bakery(*words)
+            assert done.code == 0, done.err
+
+    def _inventory(self) -> dict[str, list[str]]:
+        found = dict(self._bakery.inventory())
+        for bucket, region in BUCKETS.items():
+            s3 = self._bakery.client("s3", region)
+            if any(each["Name"] == bucket for each in s3.list_buckets()["Buckets"]):
+                found[bucket] = [row["Key"] for row in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
+        keys = self._bakery.runs.glob("*/*ed25519*") if self._bakery.runs.is_dir() else ()
+        return {**found, "private keys": sorted(str(path) for path in keys)}
+
+
+def _alike(region: str, image: Mapping[str, Any]) -> dict[str, Any]:
+    tags = {tag["Key"]: tag["Value"] for tag in image.get("Tags", ())}
+    kept = ("State", "Architecture", "VirtualizationType", "RootDeviceType", "EnaSupport", "ImdsSupport", "BootMode")
+    mappings = [
+        {key: value for key, value in mapping.get("Ebs", {}).items() if key != "SnapshotId"}
+        for mapping in image["BlockDeviceMappings"]
+    ]
+    own = {key: value for key, value in tags.items() if key in ("imagepipe:state", "imagepipe:spec")}
+    return {"region": region, **{key: image.get(key) for key in kept}, "mappings": mappings, **own}
+
+
+def _differences(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> list[str]:
+    return [
+        f"{what}: {sorted(set(after.get(what, ())) ^ set(before.get(what, ())))}"
+        for what in sorted({*before, *after})
+        if after.get(what, []) != before.get(what, [])
+    ]
+
+
+@contextmanager
+def lab(folder: Path) -> Iterator[Lab]:
+    """A cloud of machines without a boot, ended with all that is on it."""
+    cache = default_base_cache(os.environ) or default_root(os.environ) / "base"
+    store = Store.open(folder / "store", base_cache=cache, driver="sshd")
+    with control.connect(store) as cloud:
+        yield Lab(Bakery(folder, store, cloud, env={"IMAGEPIPE_LOCAL_DRIVER": "sshd"}))
+        control.stop(store, terminate=terminate_everything)
+
+
+def chosen(lab: Lab, kinds: Sequence[Kind], sample: int | None, seed: int) -> list[Point]:
+    """All points, or some of each kind."""
+    draw = random.Random(seed)
+    points: list[Point] = []
+    for kind in kinds:
+        every = lab.points(kind)
+        points += sorted(draw.sample(every, min(sample, len(every))), key=str) if sample else every
+    return points
+
+
+def table(findings: Sequence[Finding]) -> str:
+    """Kill points tried, leaks, wrong resumes, by kind of image."""
+    rows = [("path", "kill points", "leaks", "wrong resumes")]
+    for kind in OUTPUTS:
+        of = [each for each in findings if each.point.startswith(f"{kind} ")]
+        leaks, wrong = sum(bool(each.leaks) for each in of), sum(bool(each.wrong) for each in of)
+        rows.append((kind, str(len(of)), str(leaks), str(wrong)))
+    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], tuple("---" for _ in rows[0]), *rows[1:]))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="kills builds at every line of their journals")
+    parser.add_argument("--sample", type=int, help="so many points of each kind")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the sample (now)")
+    parser.add_argument("--kind", choices=list(OUTPUTS), action="append", help="of image (both)")
+    parser.add_argument("--state", type=Path, help="where to keep what was tried, to go on another time")
+    words = parser.parse_args()
+    tried = _read(words.state)
+    with tempfile.TemporaryDirectory(prefix="imagepipe-matrix-") as name, lab(Path(name)) as bench:
+        points = chosen(bench, words.kind or list(OUTPUTS), words.sample, words.seed)
+        if words.sample:
+            print(f"seed {words.seed}: --sample {words.sample} --seed {words.seed} tries these again")
+        for number, point in enumerate(points, start=1):
+            if str(point) in tried:
+                continue
+            began = time.monotonic()
+            found = bench.try_out(point)
+            tried[str(point)] = found
+            _keep(words.state, tried)
+            said = "; ".join([*found.leaks, *found.wrong]) or "nothing left, images alike"
+            print(f"{number} of {len(points)}, {point}: {said} ({time.monotonic() - began:.0f} s)", flush=True)
+    findings = [tried[str(point)] for point in points]
+    print(table(findings))
+    return 1 if any(each.leaks or each.wrong for each in findings) else 0
+
+
+def _read(path: Path | None) -> dict[str, Finding]:
+    if path is None or not path.exists():
+        return {}
+    return {row["point"]: Finding(**row) for row in json.loads(path.read_text())}
+
+
+def _keep(path: Path | None, tried: Mapping[str, Finding]) -> None:
+    if path is not None:
+        path.write_text(json.dumps([vars(each) for each in tried.values()], indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
