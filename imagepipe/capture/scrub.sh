@@ -87,7 +87,8 @@ sync
 fstrim / >/dev/null 2>&1 || true
 
 # See that it is so.
-if grep -rqsF "$key" /root/.ssh /home/*/.ssh; then echo "the build's key is still in an authorized_keys" >&2; fail=1; fi
+left=$(for home in /root /home/* $homes; do grep -rlsF "$key" "$home/.ssh"; done)
+if [ -n "$left" ]; then echo "the build's key is still in an authorized_keys" >&2; fail=1; fi
 for host_key in /etc/ssh/ssh_host_*_key; do
   if [ -e "$host_key" ]; then echo "a host key is still there: $host_key" >&2; fail=1; fi
 done
