@@ -42,7 +42,8 @@ from imagepipe.bundle.extents import Extent  # noqa: E402
 from imagepipe.bundle.manifest import Label, Manifest, Recipients  # noqa: E402
 from imagepipe.capture import sending  # noqa: E402
 from imagepipe.capture.agent.wire import Wire  # noqa: E402
-from imagepipe.capture.instance_bundler import FixedRoot, bundle_on_instance  # noqa: E402
+from imagepipe.capture.heard import FixedRoot  # noqa: E402
+from imagepipe.capture.instance_bundler import bundle_on_instance  # noqa: E402
 from imagepipe.capture.s3_parts import S3Parts  # noqa: E402
 from imagepipe.capture.streaming import bundle_here  # noqa: E402
 from imagepipe.clock import Deadline, SystemClock  # noqa: E402

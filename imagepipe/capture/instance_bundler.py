@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 from imagepipe.bundle import tarball
 from imagepipe.bundle.cipher import Secret
-from imagepipe.bundle.extents import Extent
 from imagepipe.bundle.manifest import (
     Label,
     Manifest,
@@ -22,59 +19,13 @@ from imagepipe.bundle.manifest import (
 )
 from imagepipe.bundle.parts import PART_BYTES, part_name, width_for
 from imagepipe.capture.agent.wire import Broken, Wire
+from imagepipe.capture.heard import FixedRoot, MadePart, digest_of_all, next_message, number_sent, progress_of
 from imagepipe.capture.s3_parts import S3Parts
 from imagepipe.engine.stage import Context
 from imagepipe.errors import BundleError
-from imagepipe.hygiene.found import Report, read_report
 from imagepipe.values import BundlePart
 
 MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class FixedRoot:
-    """The image as the agent fixed it: nobody changes it any more."""
-
-    method: str
-    size: int
-    modified: int
-    extents: tuple[Extent, ...]
-    report: Report | None = None
-    """What the look at it found, where it was to be looked at."""
-
-    @classmethod
-    def heard(cls, wire: Wire, say: Callable[[str], None]) -> FixedRoot:
-        """What the agent says once it has fixed the image. Raises Broken, BundleError."""
-        while True:
-            message = next_message(wire, say)
-            if "extents" in message:
-                extents = tuple(Extent(int(at), int(length)) for at, length in message["extents"])
-                report = read_report([str(message.get("hygiene", ""))])
-                return cls(str(message["method"]), int(message["size"]), int(message["modified"]), extents, report)
-
-    @property
-    def data_bytes(self) -> int:
-        return sum(extent.length for extent in self.extents)
-
-    def words(self) -> str:
-        """For the log."""
-        return f"by method {self.method}: {self.size // MIB} MiB, {self.data_bytes // MIB} MiB of them data"
-
-
-def next_message(wire: Wire, say: Callable[[str], None]) -> dict[str, Any]:
-    """The agent's next message that is more than a line for the log.
-
-    Raises Broken at the end of the stream, BundleError with what the agent could not do.
-    """
-    while True:
-        message = wire.hear()
-        if not isinstance(message, dict):
-            raise Broken("the agent ended in the middle of its work")
-        if "error" in message:
-            raise BundleError(str(message["error"]), hint=str(message["hint"]) or None)
-        if "say" not in message:
-            return message
-        say(str(message["say"]))
 
 
 def bundle_on_instance(
@@ -95,7 +46,12 @@ def bundle_on_instance(
     member = tarball.Member(root.size, root.extents)
     head = tarball.head(label.name, member, modified=root.modified)
     tail = tarball.tail(len(head) + member.data_bytes)
-    width = width_for(worst_case(len(head) + member.data_bytes + len(tail)))
+    most = worst_case(len(head) + member.data_bytes + len(tail))
+    width, count = width_for(most), -(-most // PART_BYTES)
+
+    def described(made: MadePart) -> BundlePart:
+        return BundlePart(part_name(label.name, made.number, width=width), made.size, made.md5)
+
     wire.tell(
         do="bundle",
         head=base64.b64encode(head).decode(),
@@ -104,27 +60,31 @@ def bundle_on_instance(
         iv=secret.iv.hex(),
         part_bytes=PART_BYTES,
     )
-    reports: dict[int, PartReport] = {}
-    made: dict[int, BundlePart] = {}
+    made: dict[int, MadePart] = {}
     sha1 = None
     while sha1 is None:
         message = next_message(wire, ctx.say)
         if "part" in message:
-            number = int(message["part"])
-            part = BundlePart(part_name(label.name, number, width=width), int(message["size"]), str(message["md5"]))
-            reports[number], made[number] = PartReport(number, part.size, str(message["sha1"])), part
+            new = MadePart.heard(message, count=count)
+            if made.setdefault(new.number, new) != new:
+                raise BundleError(f"part {new.number} of {label.name} was made twice, and not the same")
+            part = described(new)
             if parts.has(part):
-                wire.tell(part=number, have=True)
+                wire.tell(part=new.number, have=True)
             else:
                 leave = parts.leave_to_put(part)
-                wire.tell(part=number, url=leave.url, headers=dict(leave.headers))
+                wire.tell(part=new.number, url=leave.url, headers=dict(leave.headers))
         elif "sent" in message:
-            parts.confirm(made[int(message["sent"])])
+            if (number := number_sent(message, count=count)) not in made:
+                raise BundleError(f"part {number} of {label.name} was sent, and never made")
+            parts.confirm(described(made[number]))
         elif "done" in message:
-            progress(ctx, int(message["done"]), int(message["of"]))
+            progress(ctx, *progress_of(message))
         else:
-            sha1 = str(message["sha1"])
-    named, bundled_size = named_parts(reports.values(), label.name, width=width)
+            sha1 = digest_of_all(message)
+    parts.check_seen(described(each) for each in made.values())
+    reports = (PartReport(each.number, each.size, each.sha1) for each in made.values())
+    named, bundled_size = named_parts(reports, label.name, width=width)
     manifest = assemble(
         label,
         size=root.size,
@@ -134,7 +94,6 @@ def bundle_on_instance(
         secret=secret,
         recipients=recipients,
     )
-    parts.described(manifest)  # all were seen, or it raises
     parts.finish(manifest.filename, write_manifest(manifest, recipients.owner.private_key))
     end(wire, ctx.say)
     return manifest

@@ -20,7 +20,8 @@ from imagepipe.bundle.pack import EC2_LIMIT_BYTES, check_size
 from imagepipe.capture import sending
 from imagepipe.capture.agent.wire import Broken, Wire
 from imagepipe.capture.gate import Gate
-from imagepipe.capture.instance_bundler import FixedRoot, bundle_on_instance
+from imagepipe.capture.heard import FixedRoot, plain
+from imagepipe.capture.instance_bundler import bundle_on_instance
 from imagepipe.capture.s3_parts import S3Parts
 from imagepipe.capture.scrub import script_text
 from imagepipe.capture.streaming import bundle_here
@@ -117,6 +118,8 @@ class BundleRoot(Stage[Bundle]):
     def _talk(self, ctx: Context, dialogue: Dialogue, label: Label, parts: S3Parts, secret: Secret) -> Manifest:
         dialogue.write(sending.program())
         wire = Wire(dialogue.read, dialogue.write)
+        if printed := wire.await_greeting().strip():
+            ctx.say(f"the machine's shell prints at each start: {plain(printed.decode(errors='replace'))}")
         wire.tell(**self._wanted(ctx))
         with ctx.span("command"):
             root = FixedRoot.heard(wire, ctx.say)
@@ -149,25 +152,26 @@ class BundleRoot(Stage[Bundle]):
     @contextmanager
     def _explained(self, dialogue: Dialogue, connection: Connection) -> Iterator[None]:
         """An agent that ended without a word said why by its exit code."""
+        doing = f"bundling the root of {connection.endpoint.host}"
         try:
             yield
-        except Broken as error:
+        except (Broken, Disconnected) as error:
             code = dialogue.code()
+            said = plain("; ".join(dialogue.errors))
             if code == sending.NO_PYTHON:
                 raise CommandFailed(
-                    f"bundling the root of {connection.endpoint.host}: the machine has no Python 3",
+                    f"{doing}: the machine has no Python 3",
                     code=code,
                     hint="the agent needs it: install python3 in a provisioning step",
                 ) from error
-            if code is not None and code != OUT_OF_MEMORY and "sudo" in " ".join(dialogue.errors):
+            if code is not None and code != OUT_OF_MEMORY and "sudo" in said:
                 raise CommandFailed(
-                    f"bundling the root of {connection.endpoint.host}: {'; '.join(dialogue.errors)}",
-                    code=code,
-                    hint="the user that logs in needs sudo without a password",
+                    f"{doing}: {said}", code=code, hint="the user that logs in needs sudo without a password"
                 ) from error
             if code is None and not connection.is_alive():
                 raise Disconnected(f"the connection to {connection.endpoint.host} broke") from error
-            raise Broken(f"the agent ended ({'killed' if code is None else f'exit {code}'})") from error
+            ended = "killed, or stuck" if code is None else f"exit {code}"
+            raise Broken(f"the agent ended ({ended}): {error}") from error
 
     def _connection(self, ctx: Context, machine: Reachable) -> Connection:
         return self.connections.back(

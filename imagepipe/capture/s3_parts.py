@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from threading import Lock
 
 from imagepipe.bundle.document import LARGEST_BYTES
@@ -77,6 +78,13 @@ class S3Parts:
             if missing:
                 raise BundleError(f"{missing[0]} of {manifest.name} was never seen in bucket {self._bucket}")
             return tuple(self._seen[part.filename] for part in manifest.parts)
+
+    def check_seen(self, parts: Iterable[BundlePart]) -> None:
+        """Raise BundleError unless each of these very parts was confirmed."""
+        with self._lock:
+            for part in parts:
+                if self._seen.get(part.filename) != part:
+                    raise BundleError(f"{part.filename} was never seen in bucket {self._bucket} as it was made")
 
     def _is_there(self, part: BundlePart) -> bool:
         seen = self._s3.stored(self._bucket, self._key(part.filename))

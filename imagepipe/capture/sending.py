@@ -35,7 +35,8 @@ MODULES = (
     "imagepipe.capture.agent.main",
 )
 """Each after those that it imports."""
-NO_PYTHON = 127
+NO_PYTHON = 86
+"""And not 127, which a shell says of a sudo that is not there too."""
 
 # Python of the machine runs this; it reads the modules, and makes them importable as if they were installed.
 _LOADER = """
@@ -60,19 +61,21 @@ for name, source in json.loads(take(struct.unpack(">I", take(4))[0]).decode()):
     setattr(sys.modules[".".join(words[:-1])], words[-1], module)
 sys.exit(sys.modules[name].main())
 """
+# Whoever logs in as root needs no sudo, and such an image may have none.
+_AS_ROOT = 'if [ "$(id -u)" = 0 ]; then exec "$@"; fi; exec sudo -n -H -- "$@"'
 # Red Hat's images have a Python for the system's own use, under another name.
-_FIND = """
+_FIND = f"""
 for python in python3 /usr/libexec/platform-python; do
   if command -v $python >/dev/null 2>&1; then exec $python -I -c "$1"; fi
 done
 echo "there is no python3" >&2
-exit 127
+exit {NO_PYTHON}
 """
 
 
 def command() -> str:
     """What is run on the machine, as root. Its words are the same for every build: no secret is among them."""
-    return "sudo -n -H -- " + shlex.join(runner())
+    return shlex.join(["sh", "-c", _AS_ROOT, "imagepipe", *runner()])
 
 
 def runner() -> list[str]:

@@ -15,7 +15,8 @@ from imagepipe.bundle.pack import pack
 from imagepipe.bundle.parts import Part
 from imagepipe.bundle.sparse import Image
 from imagepipe.capture.agent.wire import Broken, Wire
-from imagepipe.capture.instance_bundler import FixedRoot, end, progress
+from imagepipe.capture.heard import FixedRoot, is_said
+from imagepipe.capture.instance_bundler import end, progress
 from imagepipe.capture.s3_parts import S3Parts
 from imagepipe.engine.stage import Context
 from imagepipe.errors import BundleError
@@ -75,14 +76,14 @@ class _Stream:
     def _block(self) -> bytes:
         while True:
             heard = self._wire.hear()
-            if isinstance(heard, bytes):
-                return heard
             if heard is None:
                 raise Broken("the agent ended in the middle of the image")
-            if "error" in heard:
-                raise BundleError(str(heard["error"]), hint=str(heard["hint"]) or None)
-            if "say" in heard:
-                self._say(str(heard["say"]))
+            if isinstance(heard, bytes):
+                if not heard:  # or it could go on for ever
+                    raise BundleError("the agent on the machine sends blocks of the image without a byte in them")
+                return heard
+            if not is_said(heard, self._say):
+                raise BundleError("the agent on the machine says something else in the middle of the image")
 
 
 class _Sink:

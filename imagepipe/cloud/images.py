@@ -174,6 +174,14 @@ class Images:
             [{"Name": "manifest-location", "Values": [_literal(location)]}], f"images registered from {location}"
         )
 
+    def own_registered_beside(self, location: str) -> list[Named]:
+        """Images of this account whose manifest is in the same folder, that at this location among them."""
+        folder = location[: location.rfind("/") + 1]
+        found = self._own(
+            [{"Name": "manifest-location", "Values": [f"{_literal(folder)}*"]}], f"images registered from {folder}"
+        )
+        return [image for image in found if image.bundle and image.bundle.rfind("/") + 1 == len(folder)]
+
     def _own(self, filters: list[dict[str, Any]], what: str) -> list[Named]:
         with doing(f"looking for {what} in {self.region}"):
             found = self._client.describe_images(Owners=["self"], Filters=filters)["Images"]

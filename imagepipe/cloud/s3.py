@@ -54,7 +54,8 @@ class S3:
     def __init__(self, session: Session, region: str, clock: Clock) -> None:
         self.region = region
         self._client: Any = session.client("s3", region)
-        self._signer: Any = session.client_of_instances("s3", region)
+        self._signer: Any = session.client_of_instances("s3", region, has_virtual_hosts=True)
+        self._path_signer: Any = session.client_of_instances("s3", region)
 
     def presigned_put(self, bucket: str, key: str, *, md5: str, seconds: int = 900) -> Presigned:
         """Leave to put these bytes alone at this key, for EC2 to read; `md5` is lower-case hex. Asks no cloud.
@@ -62,8 +63,10 @@ class S3:
         It ends with the credentials that signed it, too, if they end earlier.
         """
         content_md5 = base64.b64encode(bytes.fromhex(md5)).decode()
+        # S3's TLS certificates cover no host with a bucket's dots.
+        signer = self._path_signer if "." in bucket else self._signer
         with doing(f"signing a URL for {bucket}/{key}", service="s3"):
-            url = self._signer.generate_presigned_url(
+            url = signer.generate_presigned_url(
                 "put_object",
                 Params={"Bucket": bucket, "Key": key, "ContentMD5": content_md5, "ACL": EXEC_READ},
                 ExpiresIn=seconds,

@@ -66,7 +66,7 @@ class Session:
         self.instance_endpoint_url = access.instance_endpoint_url or access.endpoint_url
         self.is_local = access.is_local
         self._proxies: dict[str, str] | None = {} if access.is_local else None
-        self._clients: dict[tuple[str, str, int, str | None], Any] = {}
+        self._clients: dict[tuple[str, str, int, str | None, bool], Any] = {}
         self._lock = Lock()
 
     @property
@@ -95,18 +95,26 @@ class Session:
         """
         return self._client(service, region, ATTEMPTS if retries else 1, self.endpoint_url)
 
-    def client_of_instances(self, service: str, region: str) -> Any:
-        """A client that only signs: its URLs are those that instances reach."""
-        return self._client(service, region, ATTEMPTS, self.instance_endpoint_url)
+    def client_of_instances(self, service: str, region: str, *, has_virtual_hosts: bool = False) -> Any:
+        """A client that only signs: its URLs are those that instances reach.
 
-    def _client(self, service: str, region: str, attempts: int, endpoint_url: str | None) -> Any:
-        key = (service, region, attempts, endpoint_url)
+        With virtual hosts, S3's URLs have the bucket in their host, and the region: boto3 signs for the endpoint of no
+        region otherwise, which redirects for hours after a bucket was made, and knows no region that is opted in to
+        (S3 user guide, "Virtual hosting of buckets"). An endpoint of one's own goes without.
+        """
+        endpoint = self.instance_endpoint_url
+        return self._client(service, region, ATTEMPTS, endpoint, has_virtual_hosts and endpoint is None)
+
+    def _client(
+        self, service: str, region: str, attempts: int, endpoint_url: str | None, has_virtual_hosts: bool = False
+    ) -> Any:
+        key = (service, region, attempts, endpoint_url, has_virtual_hosts)
         with self._lock:
             if key not in self._clients:
                 self._clients[key] = self._make(*key)
             return self._clients[key]
 
-    def _make(self, service: str, region: str, attempts: int, endpoint_url: str | None) -> Any:
+    def _make(self, service: str, region: str, attempts: int, endpoint_url: str | None, has_virtual_hosts: bool) -> Any:
         config = Config(
             user_agent_extra=f"imagepipe/{__version__}",
             connect_timeout=CONNECT_SECONDS,
@@ -119,6 +127,7 @@ class Session:
             # What has a Content-MD5 needs no CRC beside it, which other endpoints than AWS's may not know.
             request_checksum_calculation="when_required" if service == "s3" else None,
             response_checksum_validation="when_required" if service == "s3" else None,
+            s3={"addressing_style": "virtual"} if has_virtual_hosts else None,
         )
         with doing(f"connecting to {service} in {region}", service=service):
             try:

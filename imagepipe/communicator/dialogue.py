@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from imagepipe.communicator.ssh import Connection, Disconnected, Watch, close, closing, drain
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import paramiko
 
 LAST_LINES = 20
+END_SECONDS = 10.0
+"""For a command to end by itself once nothing more comes; one that is stuck would be waited for until the deadline."""
 
 
 class Dialogue:
@@ -43,11 +45,15 @@ class Dialogue:
             raise Disconnected(f"the command on {self._connection.endpoint.host} reads no more") from error
 
     def code(self) -> int | None:
-        """Its exit code, once it has ended; None where the connection broke or a signal ended it.
+        """Its exit code, once it has ended: it is told that nothing more comes, and given a while.
 
-        Raises Disconnected at the deadline.
+        None where the connection broke, a signal ended it, or it goes on. Raises Disconnected at the deadline.
         """
-        self._channel.status_event.wait()
+        import paramiko
+
+        with suppress(paramiko.SSHException, EOFError, OSError):
+            self._channel.shutdown_write()
+        self._channel.status_event.wait(END_SECONDS)
         if self._timed_out.is_set():
             raise Disconnected(f"the command on {self._connection.endpoint.host} did not end in time")
         return self._channel.exit_status if self._channel.exit_status >= 0 else None

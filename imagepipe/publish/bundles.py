@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from imagepipe.bundle.document import LARGEST_BYTES
 from imagepipe.bundle.manifest import Manifest, read_manifest
 from imagepipe.cloud.ec2 import Ec2
-from imagepipe.cloud.s3 import S3
-from imagepipe.errors import BundleError
+from imagepipe.cloud.s3 import ABSENT, S3
+from imagepipe.errors import BundleError, CloudError
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,26 @@ def look_up(s3: S3, location: str) -> InBucket:
     return InBucket(bucket, key, manifest, manifest.bundled_size + len(document))
 
 
-def users(ec2: Ec2, location: str, *, but: str) -> list[str]:
-    """The account's images that are registered from a manifest, another one left out.
+def users(ec2: Ec2, bundle: InBucket, *, but: str) -> list[str]:
+    """The account's images that are made of the bundle's manifest or of one of its parts, another one left out.
 
-    EC2 may go on listing an image for a while after it was deregistered: that is the one to leave out.
+    Manifests are made for one another: of another region, with another kernel, beside the first and of the same parts.
+    One that cannot be read may be such; one that is gone is of use to nobody. EC2 may go on listing an image for a
+    while after it was deregistered: that is the one to leave out. Raises CloudError.
     """
-    return [image.id for image in ec2.images.own_registered_from(location) if image.id != but]
+    objects = set(bundle.keys())
+    others = [image for image in ec2.images.own_registered_beside(bundle.location) if image.id != but]
+    return [image.id for image in others if image.bundle and objects & _objects(ec2.s3, image.bundle, objects)]
+
+
+def _objects(s3: S3, location: str, if_unknown: set[str]) -> set[str]:
+    """The keys of the bundle that is registered from there."""
+    try:
+        return set(look_up(s3, location).keys())
+    except CloudError as error:
+        return set() if error.code in ABSENT else if_unknown
+    except BundleError:
+        return if_unknown
 
 
 def delete(s3: S3, bundle: InBucket) -> None:

@@ -92,10 +92,11 @@ class TakeName(Stage[Image]):
                 _try(ctx, f"deleting {one.bundle}", lambda one=one: self._delete_bundle(one.bundle, one.id))  # type: ignore[misc]
 
     def _delete_bundle(self, location: str, image: str) -> None:
-        """What an old image was registered from. Raises CloudError where another image is too."""
-        if users := bundles.users(self.ec2, location, but=image):
-            raise CloudError(f"{', '.join(users)} is registered from it too", code="InUse")
-        bundles.delete(self.ec2.s3, bundles.look_up(self.ec2.s3, location))
+        """What an old image was made of. Raises CloudError where another image is too, BundleError."""
+        bundle = bundles.look_up(self.ec2.s3, location)
+        if users := bundles.users(self.ec2, bundle, but=image):
+            raise CloudError(f"{', '.join(users)} is made of it too", code="InUse")
+        bundles.delete(self.ec2.s3, bundle)
 
     def title(self) -> str:
         return f"take over the name in {self.ec2.region}"

@@ -85,8 +85,8 @@ def _of_bundle(ec2: Ec2, image: Mapping[str, Any], location: str, *, deletes_dat
     if bundle is None:
         return Retired(id, name, region, left={location: why})
     try:
-        if users := bundles.users(ec2, location, but=id):
-            return Retired(id, name, region, left={location: f"{', '.join(users)} is registered from it too"})
+        if users := bundles.users(ec2, bundle, but=id):
+            return Retired(id, name, region, left={location: f"{', '.join(users)} is made of it too"})
         bundles.delete(ec2.s3, bundle)
     except CloudError as error:
         return Retired(id, name, region, left={location: str(error)})

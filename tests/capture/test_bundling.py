@@ -20,7 +20,8 @@ from imagepipe.bundle.unpack import unpack
 from imagepipe.capture.agent import main as agent
 from imagepipe.capture.agent.fixed import Fixed
 from imagepipe.capture.agent.wire import Broken, Wire
-from imagepipe.capture.instance_bundler import FixedRoot, bundle_on_instance
+from imagepipe.capture.heard import FixedRoot
+from imagepipe.capture.instance_bundler import bundle_on_instance
 from imagepipe.capture.s3_parts import S3Parts
 from imagepipe.capture.streaming import bundle_here
 from imagepipe.errors import BundleError

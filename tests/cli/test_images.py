@@ -155,10 +155,43 @@ def test_a_bundle_that_another_image_is_registered_from_stays_until_that_one_goe
     location = bundled.put(account)
     first, second = bundled.registered(account, location), bundled.registered(account, location, "again")
     result = _deregister(account, first.id, "--delete-data")
-    assert f"left {location}: {second.id} is registered from it too" in result.output
+    assert f"left {location}: {second.id} is made of it too" in result.output
     assert len(bundled.keys(account)) == len(bundled.FILES)
     assert "deleted" in _deregister(account, second.id, "--delete-data").output
     assert bundled.keys(account) == []
+
+
+def test_parts_that_the_manifest_beside_theirs_names_too_stay_until_that_ones_image_goes(account: Account) -> None:
+    """As ec2-migrate-manifest makes one: the same parts, with another kernel, or for another region."""
+    location = bundled.put(account)
+    beside, deeper = "web/t1/other.manifest.xml", "web/t1/deeper/image.manifest.xml"
+    for key in (beside, deeper):
+        account.s3.copy(bundled.BUCKET, "web/t1/image.manifest.xml", bundled.BUCKET, key)
+    first = bundled.registered(account, location)
+    second = bundled.registered(account, f"{bundled.BUCKET}/{beside}", "beside")
+    bundled.registered(account, f"{bundled.BUCKET}/{deeper}", "deeper")  # its parts would be beside it
+    result = _deregister(account, first.id, "--delete-data")
+    assert f"left {location}: {second.id} is made of it too" in result.output
+    assert len(bundled.keys(account)) == len(bundled.FILES) + 2
+    assert "deleted" in _deregister(account, second.id, "--delete-data").output
+    assert bundled.keys(account) == [deeper, "web/t1/image.manifest.xml"]
+
+
+@pytest.mark.parametrize(("content", "is_left"), [(None, False), (b"<html/>", True)], ids=["gone", "other"])
+def test_a_manifest_beside_that_cannot_be_read_may_name_the_same_parts_and_one_that_is_gone_does_not(
+    account: Account, content: bytes | None, is_left: bool
+) -> None:
+    location = bundled.put(account)
+    beside = "web/t1/other.manifest.xml"
+    account.s3.copy(bundled.BUCKET, "web/t1/image.manifest.xml", bundled.BUCKET, beside)
+    bundled.registered(account, f"{bundled.BUCKET}/{beside}", "beside")
+    if content is None:
+        account.s3.delete(bundled.BUCKET, [beside])
+    else:
+        account.s3.put(bundled.BUCKET, beside, content)
+    result = _deregister(account, bundled.registered(account, location).id, "--delete-data")
+    assert result.return_value == 0, result.output
+    assert (f"left {location}: " in result.output) == is_left
 
 
 @pytest.mark.parametrize(

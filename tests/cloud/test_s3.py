@@ -112,6 +112,26 @@ def test_a_presigned_url_ends(s3: S3) -> None:
     assert _send(signed.url, CONTENT, signed.headers) == 403
 
 
+@pytest.mark.parametrize(
+    ("region", "bucket", "start"),
+    [
+        ("us-east-1", "web", "https://web.s3.amazonaws.com/k?"),
+        ("eu-west-1", "web", "https://web.s3.eu-west-1.amazonaws.com/k?"),
+        ("af-south-1", "web", "https://web.s3.af-south-1.amazonaws.com/k?"),
+        ("eu-west-1", "my.web", "https://s3.eu-west-1.amazonaws.com/my.web/k?"),
+        ("cn-north-1", "web", "https://web.s3.cn-north-1.amazonaws.com.cn/k?"),
+    ],
+)
+def test_a_url_of_aws_names_the_buckets_own_region(
+    region: str, bucket: str, start: str, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The endpoint of no region redirects for hours after a bucket was made; an agent would not follow."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    s3 = S3(Session(Access(region=region)), region, account.clock)
+    assert s3.presigned_put(bucket, "k", md5=MD5).url.startswith(start)
+
+
 def test_a_url_names_the_endpoint_that_instances_reach(s3: S3, account: Account) -> None:
     here = account.cloud.endpoint
     there = here.replace("127.0.0.1", "10.0.2.2")

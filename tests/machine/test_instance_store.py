@@ -259,7 +259,7 @@ def test_an_upload_that_is_cut_at_part_3_and_throttled_at_5_goes_on(bundles: Bak
         ),
         (
             "no-room",
-            "- {shell: mount -o remount,size=8M /dev/shm && fallocate -l 6900M /large, sudo: true}",
+            "- {shell: 'mount -o remount,size=8M /dev/shm && fallocate -l 6900M /large', sudo: true}",
             "  exclude: [/large]",
             8,
             "making room for the image: it needs ",

@@ -94,7 +94,7 @@ def test_an_old_bundle_that_another_image_is_registered_from_is_left_and_said(ac
     _take(account, _bundled(account, "web-r1", "web/new"))
     assert len(bundled.keys(account)) == 2 * len(bundled.FILES)
     assert [text for text in _said(account) if "left" in text] == [
-        f"deleting {old.bundle}: left, as {other.id} is registered from it too"
+        f"deleting {old.bundle}: left, as {other.id} is made of it too"
     ]
 
 

@@ -112,12 +112,17 @@ def fix(wanted: Wanted, folder: Path, say: Callable[[str], None]) -> Fixed:
     root = _root_view(folder)
     stillness.keep_way_in(wanted.user, folder)
     stillness.end_writers(root, say)
+    if method == "tree":
+        stillness.close_root(say)
     source = disk.disk_of_root() if method == "block" else None
     points = disk.points_on(source) if source else ["/"]
-    script = folder / "scrub.sh"
+    script, scrubbed = folder / "scrub.sh", folder / "scrubbed"
     script.write_text(wanted.scrub)
     others = [point for point in points if point != "/"]
-    stillness.scrub(script, wanted.key, root, others)
+    # An agent before this one may have come so far that nobody can write any more, and been killed then.
+    if not (scrubbed.exists() and stillness.are_read_only(["/"])):
+        stillness.scrub(script, wanted.key, root, others)
+        scrubbed.touch()
     if wanted.look:
         say("looking for what must not be in the image")
         # Our own view of the root is among the points, and no second disk.
@@ -197,6 +202,8 @@ def _tree(root: Path, wanted: Wanted, say: Callable[[str], None]) -> Fixed:
         )
     if not has_table:
         say("the image is a bare file system, without boot loader: the local cloud boots it, EC2 boots it as PV alone")
+    for point in tree.other_disks():
+        say(f"{point} is another file system, and is left out: its mount point stays")
     look = tree.look_of(source.root.device if source else None, root)
     scratch = root / tree.STAGED
     staged = tree.stage(root, scratch, wanted.exclude)
@@ -219,7 +226,8 @@ def _tree(root: Path, wanted: Wanted, say: Callable[[str], None]) -> Fixed:
             folder.mkdir(mode=0o700, exist_ok=True)
         else:
             raise Trouble(
-                "copying the root: {} changes all the time".format(", ".join(files[:5])), "stop what writes in a step"
+                "copying the root: written to all the time: {}".format(", ".join(files[:5])),
+                "stop what writes in a provisioning step",
             )
         shutil.rmtree(str(staged.folder if folder == scratch else scratch), ignore_errors=True)
         return Fixed("tree", str(image), size, tree.file_extents(image), int(time.time()), str(folder))

@@ -34,6 +34,7 @@ def main() -> int:
     os.dup2(2, 1)  # whatever prints must not get between the frames
     wire = Wire(lambda count: os.read(0, count), lambda block: _write_all(out, block))
     try:
+        wire.greet()
         _run(wire)
     except Trouble as trouble:
         wire.tell(error=str(trouble), hint=trouble.hint)

@@ -8,8 +8,10 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-READ_ONLY, REMOUNT, BIND, PRIVATE = 0x1, 0x20, 0x1000, 0x40000
+READ_ONLY, REMOUNT, BIND, PRIVATE, RELATIVE_TIME = 0x1, 0x20, 0x1000, 0x40000, 0x200000
 """linux/mount.h"""
+SAME_IN_STATVFS = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME
+"""Flags of a mount that statvfs shows by the same numbers; not to repeat one would take it away."""
 
 
 class Mount(NamedTuple):
@@ -44,6 +46,16 @@ def bind(source: str, target: str) -> None:
 def remount_read_only(point: str) -> None:
     """Make the file system there read-only. Raises OSError: EBUSY while somebody writes."""
     _call(None, point, REMOUNT | READ_ONLY)
+
+
+def remount_view_read_only(point: str) -> None:
+    """Let nobody write by way of this mount, whatever other mounts of the file system allow.
+
+    Raises OSError: EBUSY while somebody writes.
+    """
+    flags = os.statvfs(point).f_flag
+    kept = flags & SAME_IN_STATVFS | (RELATIVE_TIME if flags & os.ST_RELATIME else 0)
+    _call(None, point, REMOUNT | BIND | READ_ONLY | kept)
 
 
 def unmount(point: str) -> None:

@@ -24,6 +24,8 @@ LONGEST_PAUSE = 64.0
 TIMEOUT_SECONDS = 60
 PIECE_BYTES = 256 << 10
 RENEWALS = 5
+EXPIRED = ("ExpiredToken", "TokenRefreshRequired")
+"""Of the session that signed a URL: a 400, and of a URL itself a 403 (S3 API reference, "Error responses")."""
 
 
 class Part(NamedTuple):
@@ -145,10 +147,11 @@ def put_object(url: str, headers: Mapping[str, str], content: bytes) -> None:
     if answer.status // 100 == 2:
         return
     code, message = _between(body, "Code"), _between(body, "Message")
+    is_dead = answer.status == 403 or code in EXPIRED
     raise Refused(
         f"{where.hostname} answered {answer.status} {code} {message}",
-        renew=answer.status == 403,
-        again=answer.status >= 500 or answer.status in (403, 408, 429) or code in ("BadDigest", "RequestTimeout"),
+        renew=is_dead,
+        again=is_dead or answer.status >= 500 or answer.status in (408, 429) or code in ("BadDigest", "RequestTimeout"),
     )
 
 

@@ -7,7 +7,6 @@ import os
 import pwd
 import signal
 import stat
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,13 +14,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imagepipe.capture.agent import mounts
-from imagepipe.capture.agent.trouble import PATHS, Trouble, output_of
+from imagepipe.capture.agent.trouble import Trouble, output_of
 
 KEPT_UNITS = ("ssh", "systemd-logind", "dbus", "systemd-networkd", "networking", "NetworkManager", "ifup@", "dhc",
-              "systemd-udevd", "systemd-resolved", "user@", "user-runtime-dir")  # fmt: skip
+              "systemd-udevd", "systemd-resolved", "user-runtime-dir")  # fmt: skip
 """Units without which nobody could come back; of these a process that writes is killed, the unit is not stopped."""
 ROUNDS = 5
 PAUSE_SECONDS = 0.3
+CLOSE_TRIES = 40
 READ_ONLY_SECONDS = 20
 
 
@@ -73,15 +73,34 @@ def end_writers(root: Path, say: Callable[[str], None]) -> list[Writer]:
         if not left:
             break
         units = sorted({each.unit for each in left if each.unit and not each.unit.startswith(KEPT_UNITS)})
-        if units and attempt < ROUNDS - 1:
+        may_stop = attempt < ROUNDS - 2  # in the end, a unit that does not is killed like all others
+        if units and may_stop:
             say("stopping {}".format(", ".join(units)))
             _stop(units)
         for each in left:
-            if each.unit not in units:
+            if each.unit not in units or not may_stop:
                 with suppress(ProcessLookupError):
                     os.kill(each.pid, signal.SIGTERM if attempt == 0 and not each.unit else signal.SIGKILL)
         time.sleep(PAUSE_SECONDS)
     return list(writers(device))
+
+
+def close_root(say: Callable[[str], None]) -> None:
+    """Let nobody open a file of the root to write any more; our own view of it stays open.
+
+    Who opens a file for a moment now and then, and is started again where it ends, is found among no writers. Where
+    that cannot be done, what was written to is noticed afterwards.
+    """
+    problem: OSError | None = None
+    for _ in range(CLOSE_TRIES):
+        try:
+            mounts.remount_view_read_only("/")
+        except OSError as error:
+            problem = error
+            time.sleep(0.05)
+        else:
+            return
+    say(f"the root stays open to writers: {problem}")
 
 
 def make_read_only(points: list[str], say: Callable[[str], None]) -> None:
@@ -93,7 +112,7 @@ def make_read_only(points: list[str], say: Callable[[str], None]) -> None:
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise Trouble(f"making {point} read-only: {error.strerror}") from error
-    if _are_read_only(points):
+    if are_read_only(points):
         return
     if is_container() or not Path("/proc/sysrq-trigger").exists():
         raise Trouble(
@@ -104,7 +123,7 @@ def make_read_only(points: list[str], say: Callable[[str], None]) -> None:
     say("the root is in use: asking the kernel to make all file systems read-only")
     Path("/proc/sysrq-trigger").write_text("u")
     until = time.monotonic() + READ_ONLY_SECONDS
-    while not _are_read_only(points):
+    while not are_read_only(points):
         if time.monotonic() > until:
             raise Trouble(f"making the root read-only: it is not after {READ_ONLY_SECONDS} s")
         time.sleep(0.1)
@@ -121,17 +140,8 @@ def scrub(script: Path, key: str, root: Path, others: list[str]) -> None:
         *(f"mount --bind {_quoted(point)} {root}{_quoted(point)}" for point in others),
         f'exec chroot {root} sh {script} "$1"',
     ]
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", "\n".join(setup), "imagepipe-scrub", key],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "PATH": PATHS},
-        check=False,
-    )
-    if done.returncode != 0:
-        said = "; ".join(done.stdout.decode(errors="replace").strip().splitlines()[-5:])
-        raise Trouble(f"scrubbing the root: {said or 'no reason given'} (exit {done.returncode})")
+    command = ["unshare", "--mount", "sh", "-c", "\n".join(setup), "imagepipe-scrub", key]
+    output_of(command, doing="scrubbing the root")
 
 
 def writers(device: int) -> Iterator[Writer]:
@@ -163,10 +173,16 @@ def _writes(process: Path, device: int) -> bool:
 
 
 def _unit(process: Path) -> str:
-    for line in (process / "cgroup").read_text().splitlines():
-        for part in reversed(line.split("/")):
-            if part.endswith(".service"):
-                return part
+    return unit_of((process / "cgroup").read_text())
+
+
+def unit_of(cgroups: str) -> str:
+    """The service that a process is in, by /proc/PID/cgroup; a user's own services are the system's `user@UID`."""
+    for line in cgroups.splitlines():
+        services = [part for part in line.split("/") if part.endswith(".service")]
+        managers = [part for part in services if part.startswith("user@")]
+        if services:
+            return (managers or services)[-1]
     return ""
 
 
@@ -196,7 +212,8 @@ def _has_systemd() -> bool:
     return Path("/run/systemd/system").is_dir()
 
 
-def _are_read_only(points: list[str]) -> bool:
+def are_read_only(points: list[str]) -> bool:
+    """Whether nobody can write to these file systems any more."""
     return all(each.is_read_only for each in mounts.mounted() if each.point in points)
 
 

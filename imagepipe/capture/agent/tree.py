@@ -11,15 +11,15 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from imagepipe.bundle.extents import Extent, merged
+from imagepipe.capture.agent import mounts
 from imagepipe.capture.agent.disk import Disk, Partition
-from imagepipe.capture.agent.trouble import PATHS, Trouble, output_of
+from imagepipe.capture.agent.trouble import Trouble, output_of
 
 EMPTIED = ("dev", "proc", "sys", "run", "tmp", "mnt", "media")
 """Folders of the root whose contents are never in an image (docs/explanation/image-kinds.md)."""
@@ -80,6 +80,7 @@ def stage(root: Path, folder: Path, exclude: tuple[str, ...]) -> Staged:
     target = folder / "tree"
     seen: dict[str, tuple[int, int, int]] = {}
     bytes_of: dict[int, int] = {}
+    copies: dict[int, str] = {}
     folders: list[tuple[str, str]] = []
     entries = 0
     for path, is_folder in _walk(str(root), left_out):
@@ -88,7 +89,7 @@ def stage(root: Path, folder: Path, exclude: tuple[str, ...]) -> Staged:
         if is_folder:
             os.mkdir(made)  # noqa: PTH102
             folders.append((source, made))
-        elif _link(source, made):
+        elif _link(source, made, copies):
             found = os.lstat(made)
             seen[made] = (found.st_ino, found.st_size, found.st_mtime_ns)
             bytes_of[found.st_ino] = found.st_blocks * 512
@@ -105,9 +106,11 @@ def needed_bytes(staged: Staged) -> int:
 
 def place_for(size: int, root: Path, say: Callable[[str], None]) -> Path:
     """A folder with room for an image that takes so many bytes: of the root, of another disk, or of memory."""
-    found = [(root, "the root"), *((Path(point), point) for point in _other_disks()), (Path("/dev/shm"), "memory")]  # noqa: S108
+    found = [(root, "the root"), *((Path(point), point) for point in other_disks()), (Path("/dev/shm"), "memory")]  # noqa: S108
     rooms: list[str] = []
     for place, name in found:
+        if place != root:  # where the tree is staged
+            shutil.rmtree(str(place / STAGED), ignore_errors=True)  # of an agent that was killed
         with suppress(OSError):
             stats = os.statvfs(str(place))
             free = stats.f_bavail * stats.f_frsize
@@ -141,17 +144,10 @@ def fill(staged: Staged, image: Path, look: Look, *, offset: int, size: int) -> 
     inodes = max(size // 16384, staged.entries + staged.entries // 4)
     command += ["-N", str(inodes), "-E", f"offset={offset},lazy_itable_init=1,nodiscard,root_owner=0:0"]
     command += ["-d", str(staged.folder), str(image), f"{size // 1024}k"]
-    done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "LC_ALL": "C", "PATH": PATHS},
-        check=False,
-    )
-    said = " ".join(done.stdout.decode(errors="replace").split())
-    if done.returncode != 0:
-        raise Trouble(f"filling the file system: {said[-500:]} (exit {done.returncode})", _hint_of(said))
+    try:
+        output_of(command, doing="filling the file system", seconds=None)
+    except Trouble as trouble:
+        raise Trouble(str(trouble), trouble.hint or _hint_of(str(trouble))) from trouble
 
 
 def changed(staged: Staged) -> list[str]:
@@ -181,16 +177,11 @@ def lay_out_disk(disk: Disk, image: Path, size: int) -> Partition:
         _copy(source.fileno(), target.fileno(), root.offset)
         boot_code = os.pread(source.fileno(), 440, 0)
     script = "\n".join(_resized(line, root, end - root.offset) for line in table.splitlines() if _is_kept(line))
-    done = subprocess.run(
+    output_of(
         ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--wipe=never", str(image)],
-        input=(script + "\n").encode(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "LC_ALL": "C", "PATH": PATHS},
-        check=False,
+        doing="writing the partition table",
+        told=(script + "\n").encode(),
     )
-    if done.returncode != 0:
-        raise Trouble("writing the partition table: {}".format(" ".join(done.stdout.decode(errors="replace").split())))
     with image.open("r+b") as target:
         target.write(boot_code)
     return Partition("", root.offset, end - root.offset)
@@ -247,16 +238,25 @@ def _is_socket(entry: os.DirEntry[str]) -> bool:
     return False
 
 
-def _link(source: str, made: str) -> bool:
-    """The same file under another name; False where it is gone by now."""
+def _link(source: str, made: str, copies: dict[int, str]) -> bool:
+    """The same file under another name; False where it is gone by now.
+
+    What is immutable, or has as many names as may be, is copied once: `copies` has the copy, by the file's inode.
+    """
     try:
         os.link(source, made, follow_symlinks=False)
     except FileNotFoundError:
         return False
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EMLINK):  # immutable, or linked too often
+        if error.errno not in (errno.EPERM, errno.EMLINK):
             raise Trouble(f"staging {source}: {error.strerror}") from error
+        inode = os.lstat(source).st_ino
+        if inode in copies:
+            with suppress(OSError):  # that one may have its fill of names, too
+                os.link(copies[inode], made, follow_symlinks=False)
+                return True
         output_of(["cp", "-a", "--sparse=always", source, made], doing="staging " + source)
+        copies[inode] = made
     return True
 
 
@@ -308,9 +308,8 @@ def _of_fstab(root: Path) -> tuple[str, str]:
     return "", ""
 
 
-def _other_disks() -> Iterator[str]:
-    from imagepipe.capture.agent import mounts
-
+def other_disks() -> Iterator[str]:
+    """Where other file systems than the root's are mounted to be written to, on disks."""
     for each in mounts.mounted():
         is_disk = each.kind in ("ext4", "xfs", "ext3", "btrfs") and each.root == "/" and each.point != "/"
         if is_disk and not each.is_read_only and not each.point.startswith(("/boot", "/run")):

@@ -18,15 +18,20 @@ class Trouble(Exception):
         self.hint = hint
 
 
-def output_of(command: Sequence[str], *, doing: str, seconds: float = COMMAND_SECONDS) -> str:
-    """What a command prints. Raises Trouble where it fails or is not there."""
-    environment = {**os.environ, "LC_ALL": "C", "PATH": PATHS}
+def output_of(
+    command: Sequence[str], *, doing: str, seconds: float | None = COMMAND_SECONDS, told: bytes | None = None
+) -> str:
+    """What a command prints, which is `told` that much on its standard input.
+
+    Raises Trouble where it fails, is not there, or goes on for longer.
+    """
     try:
         done = subprocess.run(
             list(command),
-            stdin=subprocess.DEVNULL,
+            input=told,
+            stdin=subprocess.DEVNULL if told is None else None,
             capture_output=True,
-            env=environment,
+            env={**os.environ, "LC_ALL": "C", "PATH": PATHS},
             timeout=seconds,
             check=False,
         )
@@ -35,6 +40,6 @@ def output_of(command: Sequence[str], *, doing: str, seconds: float = COMMAND_SE
     except subprocess.TimeoutExpired as error:
         raise Trouble(f"{doing}: {command[0]} did not end in {seconds} s") from error
     if done.returncode != 0:
-        said = " ".join(done.stderr.decode(errors="replace").split())[-500:]
+        said = " ".join((done.stdout + b" " + done.stderr).decode(errors="replace").split())[-500:]
         raise Trouble(f"{doing}: {said or command[0] + ' failed'} (exit {done.returncode})")
     return done.stdout.decode(errors="replace")

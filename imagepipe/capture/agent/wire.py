@@ -11,8 +11,12 @@ from typing import Any
 HEAD = struct.Struct(">cI")
 """Kind of the frame, and bytes that follow."""
 MESSAGE, DATA = b"J", b"D"
-LARGEST_FRAME = 64 << 20
-"""80,000 extents are 2 MB of JSON; more is a stream that lost its place."""
+LARGEST = {MESSAGE: 8 << 20, DATA: 2 << 20}
+"""80,000 extents are 2 MB of JSON, a block of the image is 1 MiB; more is a stream that lost its place."""
+
+GREETING = b"\nimagepipe-agent speaks\n"
+"""What the agent says before its first frame: a shell's start-up files may have printed something before it."""
+LONGEST_PREFACE = 64 << 10
 
 
 class Broken(Exception):
@@ -41,18 +45,37 @@ class Wire:
             self._write(HEAD.pack(kind, len(body)))
             self._write(body)
 
+    def greet(self) -> None:
+        """Say that frames begin."""
+        self._write(GREETING)
+
+    def await_greeting(self) -> bytes:
+        """Wait until the other end's frames begin; what came before. Raises Broken."""
+        seen = bytearray()
+        while not seen.endswith(GREETING):
+            piece = self._read(1)
+            if not piece or len(seen) > LONGEST_PREFACE:
+                raise Broken("no agent began" + (f": what came instead is {bytes(seen[:100])!r}" if seen else ""))
+            seen += piece
+        return bytes(seen[: -len(GREETING)])
+
     def hear(self) -> dict[str, Any] | bytes | None:
         """The next message or block; None at the end. Raises Broken."""
         head = self._exactly(HEAD.size, may_end=True)
         if not head:
             return None
         kind, size = HEAD.unpack(head)
-        if kind not in (MESSAGE, DATA) or size > LARGEST_FRAME:
+        if size > LARGEST.get(kind, -1):
             raise Broken(f"what came is no frame: {head!r}")
         body = self._exactly(size)
         if kind == DATA:
             return body
-        message: dict[str, Any] = json.loads(body.decode())
+        try:
+            message = json.loads(body.decode())
+        except (ValueError, RecursionError) as error:
+            raise Broken("what came is no message") from error
+        if not isinstance(message, dict):
+            raise Broken("what came is no message")
         return message
 
     def _exactly(self, count: int, *, may_end: bool = False) -> bytes:

@@ -145,7 +145,7 @@ class Gateway:
         self._world.calls.add("s3", asked.operation)
 
         def moto(environ: dict[str, Any]) -> Answer:
-            return self._moto(identity, request, environ, asked.operation)
+            return self._moto(identity, request, environ, asked.operation, asked.key)
 
         def act() -> Answer:
             with self._world.elsewhere.lock:
@@ -215,8 +215,10 @@ class Gateway:
                 raise Refused("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
         return wire.result(call.action, answer, call.request_id)
 
-    def _moto(self, identity: Identity, request: Request, environ: dict[str, Any], action: str) -> Answer:
-        answer = self._elsewhere.answer(identity, request, environ, action)
+    def _moto(
+        self, identity: Identity, request: Request, environ: dict[str, Any], action: str, key: str = ""
+    ) -> Answer:
+        answer = self._elsewhere.answer(identity, request, environ, action, key)
         if answer.status >= 500 or (answer.status >= 400 and HTML.match(answer.body)):
             log.error("moto answered %s with %s: %r", action or request.path, answer.status, answer.body[:500])
             raise Refused(

@@ -30,7 +30,7 @@ from imagepipe.local.gateway.records import (
     Volume,
 )
 
-FORMAT = 2
+FORMAT = 3
 """Raised when an older program could no longer read what this one writes."""
 
 KINDS: tuple[type[Record], ...] = (
@@ -84,7 +84,7 @@ class Ledger:
         self.lock = threading.RLock()
         self._depth = 0
         self._before: dict[tuple[type[Record], str], Record | None] = {}
-        self._blobs: dict[str, bytes] = {}
+        self._blobs: dict[str, bytes | None] = {}
         self._later: list[Callable[[], object]] = []
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._prepare(path)
@@ -180,6 +180,11 @@ class Ledger:
         assert self._depth, "outside a change"
         self._blobs[name] = body
 
+    def drop_blob(self, name: str) -> None:
+        """Forget the bytes of this name, with the change that is being made."""
+        assert self._depth, "outside a change"
+        self._blobs[name] = None
+
     def blobs(self) -> list[tuple[str, bytes]]:
         """All named bytes."""
         with self.lock:
@@ -216,8 +221,11 @@ class Ledger:
                         "ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body",
                         (kind.__name__, identifier, codec.dumps(record)),
                     )
-            for name, body in blobs.items():
-                self._db.execute("INSERT OR REPLACE INTO blob (name, body) VALUES (?, ?)", (name, body))
+            for name, blob in blobs.items():
+                if blob is None:
+                    self._db.execute("DELETE FROM blob WHERE name = ?", (name,))
+                else:
+                    self._db.execute("INSERT OR REPLACE INTO blob (name, body) VALUES (?, ?)", (name, blob))
             self._db.execute("COMMIT")
         except BaseException:
             self._before = before

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from imagepipe.capture.agent.fixed import REPORT, reported, without
 from imagepipe.capture.agent.wire import Wire
-from imagepipe.capture.instance_bundler import FixedRoot
+from imagepipe.capture.heard import FixedRoot
 from imagepipe.hygiene.found import Finding, Report
 
 REPORTED = Report(tuple(Finding("log", path, "a log") for path in ("/var/log/secure", "/var/login", "/srv/x")), 3, 9)

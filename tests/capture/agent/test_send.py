@@ -41,24 +41,21 @@ def _serving(server: Server) -> Iterator[Server]:
                 server.at_once += 1
                 server.most_at_once = max(server.most_at_once, server.at_once)
                 mood = server.moods.pop(0) if server.moods else (200, "")
-            try:
-                if isinstance(mood, str):  # the connection is cut in the middle
-                    self.rfile.read(10)
-                    return
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                time.sleep(server.delay)
-                status, said = mood
-                if status == 200:
-                    server.stored[self.path.partition("?")[0]] = body
-                    server.headers.update(self.headers.items())
-                self.send_response(status)
-                answer = said.encode()
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-            finally:
-                with server.lock:
-                    server.at_once -= 1
+            body = self.rfile.read(10 if isinstance(mood, str) else int(self.headers["Content-Length"]))
+            time.sleep(server.delay)
+            with server.lock:  # before the answer, after which the next one may come
+                server.at_once -= 1
+            if isinstance(mood, str):  # the connection is cut in the middle
+                return
+            status, said = mood
+            if status == 200:
+                server.stored[self.path.partition("?")[0]] = body
+                server.headers.update(self.headers.items())
+            self.send_response(status)
+            answer = said.encode()
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -155,8 +152,13 @@ def test_what_may_pass_is_tried_again_after_growing_pauses(mood: tuple[int, str]
         assert rig.urls == 1
 
 
-def test_a_url_that_died_is_asked_for_anew() -> None:
-    with _rig((403, _error("AccessDenied", "Request has expired"))) as rig:
+@pytest.mark.parametrize(
+    "mood",
+    [(403, _error("AccessDenied", "Request has expired")), (400, _error("ExpiredToken", "The token has expired"))],
+    ids=["URL", "session"],
+)
+def test_a_url_that_died_is_asked_for_anew(mood: tuple[int, str]) -> None:
+    with _rig(mood) as rig:
         rig.sender.put(_part(3))
         rig.sender.finish()
         assert (rig.told("sent"), rig.urls, rig.pauses) == ([3], 2, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from importlib.resources import files
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from imagepipe.capture import sending
+from imagepipe.capture.agent.wire import GREETING
 
 OLDEST = (3, 7)
 AGENT = Path(str(files("imagepipe.capture.agent")))
@@ -83,6 +85,19 @@ def test_the_loader_runs_what_is_sent_and_leaves_when_the_controller_does(tmp_pa
     done = subprocess.run(command, input=sending.program(), capture_output=True, check=False, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (3, b"")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="as root alone")
+def test_root_needs_no_sudo(tmp_path: Path) -> None:
+    """There are images with a root login and no sudo."""
+    for name in ("sh", "id"):
+        (tmp_path / name).symlink_to(f"/bin/{name}")
+    (tmp_path / "python3").symlink_to(sys.executable)
+    command = ["/bin/sh", "-c", sending.command()]
+    done = subprocess.run(
+        command, input=sending.program(), capture_output=True, check=False, env={"PATH": str(tmp_path)}
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, GREETING, b"")
 
 
 def test_where_there_is_no_python_the_exit_code_says_so() -> None:

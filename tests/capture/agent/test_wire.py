@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from imagepipe.capture.agent.wire import HEAD, Broken, Wire
+from imagepipe.capture.agent.wire import GREETING, HEAD, Broken, Wire
 
 
 def _heard(content: bytes) -> Wire:
@@ -43,3 +43,16 @@ def test_a_frame_that_is_cut_off_is_no_end(cut: int) -> None:
 def test_what_is_no_frame_is_not_waited_for(head: bytes) -> None:
     with pytest.raises(Broken, match="no frame"):
         _heard(head + b"y").hear()
+
+
+def test_what_a_shell_prints_before_the_agent_begins_is_told_apart_from_it() -> None:
+    wire = _heard(b"Welcome!\nJ\0\0\0\1x" + GREETING + _sent({"say": "a"}))
+    assert wire.await_greeting() == b"Welcome!\nJ\0\0\0\1x"
+    assert wire.hear() == {"say": "a"}
+
+
+@pytest.mark.parametrize("came", [b"", b"Your password is old.\n", b"y\n" * 70_000], ids=["none", "text", "ever"])
+def test_where_no_agent_begins_what_came_instead_is_said(came: bytes) -> None:
+    with pytest.raises(Broken, match="no agent began") as caught:
+        _heard(came).await_greeting()
+    assert repr(came[:20])[2:-1] in str(caught.value)

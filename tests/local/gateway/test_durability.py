@@ -287,7 +287,7 @@ def test_records_of_a_newer_imagepipe_are_not_touched(cloud: Cloud, tmp_path: Pa
     with sqlite3.connect(tmp_path / "state" / "gateway.sqlite") as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(LocalCloudError, match="format 99, this imagepipe knows 2"):
+    with pytest.raises(LocalCloudError, match="format 99, this imagepipe knows 3"):
         cloud.start()
     with sqlite3.connect(tmp_path / "state" / "gateway.sqlite") as db:
         db.execute("PRAGMA user_version = 1")
@@ -307,3 +307,78 @@ def test_the_account_is_the_one_of_the_access_key(cloud: Cloud, ec2: Any) -> Non
     assert cloud.client("sts", other=True).get_caller_identity()["Account"] != ACCOUNT
     assert instance(ec2, made)["NetworkInterfaces"][0]["OwnerId"] == ACCOUNT
     assert cloud.client(other=True).describe_instances()["Reservations"] == []
+
+
+def _objects(cloud: Cloud) -> set[str]:
+    """What the ledger and the folder have of S3's objects; both must have the same."""
+    elsewhere = cloud.gateway._elsewhere
+    blobs = {name.removeprefix("object/") for name, _ in elsewhere._ledger.blobs() if name.startswith("object/")}
+    assert blobs == {path.name for path in elsewhere._objects.iterdir()}
+    return blobs
+
+
+def test_what_becomes_of_objects_is_written_for_those_alone_and_is_there_after_a_restart(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3 = cloud.client("s3")
+    s3.create_bucket(Bucket="bundles", ObjectOwnership="BucketOwnerPreferred")
+    for number in range(4):
+        s3.put_object(Bucket="bundles", Key=f"part.{number}", Body=b"old", ACL="aws-exec-read")
+    ledger = cloud.gateway._elsewhere._ledger
+    written: list[str] = []
+    put = ledger.put_blob
+
+    def noted(name: str, body: bytes) -> None:
+        written.append(name)
+        put(name, body)
+
+    monkeypatch.setattr(ledger, "put_blob", noted)
+    s3.put_object(Bucket="bundles", Key="part.1", Body=b"new")
+    assert len([name for name in written if name.startswith("object/")]) == 1, "none of the other three"
+    s3.put_object_tagging(Bucket="bundles", Key="part.2", Tagging={"TagSet": [{"Key": "team", "Value": "web"}]})
+    s3.put_object_acl(Bucket="bundles", Key="part.3", ACL="public-read")
+    s3.delete_objects(Bucket="bundles", Delete={"Objects": [{"Key": "part.0"}]})
+    assert len(_objects(cloud)) == 3
+    monkeypatch.undo()
+    before = _told(s3)
+    cloud.restart()
+    assert _told(cloud.client("s3")) == before
+    assert before["part.1"][0] == b"new"
+    assert before["part.2"][1] == [{"Key": "team", "Value": "web"}]
+    assert len(before["part.3"][2]) == 2
+    assert len(_objects(cloud)) == 3
+
+
+def _told(s3: Any) -> dict[str, tuple[bytes, Any, Any]]:
+    """Bytes, tags and grants of each object."""
+    return {
+        key: (
+            s3.get_object(Bucket="bundles", Key=key)["Body"].read(),
+            s3.get_object_tagging(Bucket="bundles", Key=key)["TagSet"],
+            s3.get_object_acl(Bucket="bundles", Key=key)["Grants"],
+        )
+        for key in (each["Key"] for each in s3.list_objects_v2(Bucket="bundles")["Contents"])
+    }
+
+
+def test_versions_of_an_object_and_the_parts_of_an_upload_survive_writes_beside_them(cloud: Cloud) -> None:
+    s3 = cloud.client("s3")
+    s3.create_bucket(Bucket="bundles")
+    s3.put_bucket_versioning(Bucket="bundles", VersioningConfiguration={"Status": "Enabled"})
+    first = s3.put_object(Bucket="bundles", Key="a", Body=b"1")["VersionId"]
+    s3.put_object(Bucket="bundles", Key="a", Body=b"2")
+    upload = s3.create_multipart_upload(Bucket="bundles", Key="large")["UploadId"]
+    tag = s3.upload_part(Bucket="bundles", Key="large", UploadId=upload, PartNumber=1, Body=b"part")["ETag"]
+    s3.complete_multipart_upload(
+        Bucket="bundles", Key="large", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": tag}]}
+    )
+    s3.put_object(Bucket="bundles", Key="b", Body=b"beside")
+    s3.delete_object(Bucket="bundles", Key="a")
+    cloud.restart()
+    s3 = cloud.client("s3")
+    s3.put_object(Bucket="bundles", Key="c", Body=b"after")
+    cloud.restart()
+    s3 = cloud.client("s3")
+    assert s3.get_object(Bucket="bundles", Key="a", VersionId=first)["Body"].read() == b"1"
+    assert s3.get_object(Bucket="bundles", Key="large")["Body"].read() == b"part"
+    assert [each["Key"] for each in s3.list_objects_v2(Bucket="bundles")["Contents"]] == ["b", "c", "large"]
