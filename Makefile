@@ -58,8 +58,9 @@ types: setup
 check: setup .setup/system-test lint types
 	$(BIN)/pytest -q -n 2
 
+# Machines wait more than they work: two files of tests at once, each with clouds of its own.
 test: check
-	$(BIN)/pytest -q -m machine
+	$(BIN)/pytest -q -m machine -n 2 --dist loadfile
 
 bench: setup .setup/system-test
 	$(BIN)/python benchmarks/validate.py

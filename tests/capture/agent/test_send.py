@@ -41,24 +41,21 @@ def _serving(server: Server) -> Iterator[Server]:
                 server.at_once += 1
                 server.most_at_once = max(server.most_at_once, server.at_once)
                 mood = server.moods.pop(0) if server.moods else (200, "")
-            try:
-                if isinstance(mood, str):  # the connection is cut in the middle
-                    self.rfile.read(10)
-                    return
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                time.sleep(server.delay)
-                status, said = mood
-                if status == 200:
-                    server.stored[self.path.partition("?")[0]] = body
-                    server.headers.update(self.headers.items())
-                self.send_response(status)
-                answer = said.encode()
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-            finally:
-                with server.lock:
-                    server.at_once -= 1
+            body = self.rfile.read(10 if isinstance(mood, str) else int(self.headers["Content-Length"]))
+            time.sleep(server.delay)
+            with server.lock:  # before the answer, after which the next one may come
+                server.at_once -= 1
+            if isinstance(mood, str):  # the connection is cut in the middle
+                return
+            status, said = mood
+            if status == 200:
+                server.stored[self.path.partition("?")[0]] = body
+                server.headers.update(self.headers.items())
+            self.send_response(status)
+            answer = said.encode()
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
