@@ -6,9 +6,9 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from imagepipe.communicator.ssh import Connection, Disconnected, Watch, close, closing, drain
+from imagepipe.communicator.ssh import Connection, Disconnected, OnLine, Watch, close, closing, drain
 
 if TYPE_CHECKING:
     import paramiko
@@ -26,7 +26,18 @@ class Dialogue:
         self._channel = channel
         self._timed_out = timed_out
         self.errors: deque[str] = deque(maxlen=LAST_LINES)
-        """The last lines of the error stream."""
+        """The last lines of the error stream; all of them once the code is known."""
+        self._aside: threading.Thread | None = None
+
+    def listen_aside(self, on_line: OnLine) -> None:
+        """Take what comes on the error stream, line by line, beside the talk."""
+
+        def note(stream: Literal["out", "err"], text: str) -> None:
+            self.errors.append(text)
+            on_line(stream, text)
+
+        self._aside = threading.Thread(target=drain, args=(self._channel.recv_stderr, "err", note), daemon=True)
+        self._aside.start()
 
     def read(self, count: int) -> bytes:
         """Up to so many bytes; none at the end."""
@@ -56,6 +67,8 @@ class Dialogue:
         self._channel.status_event.wait(END_SECONDS)
         if self._timed_out.is_set():
             raise Disconnected(f"the command on {self._connection.endpoint.host} did not end in time")
+        if self._aside is not None and self._channel.status_event.is_set():
+            self._aside.join(END_SECONDS)
         return self._channel.exit_status if self._channel.exit_status >= 0 else None
 
 
@@ -69,13 +82,8 @@ def talking(connection: Connection, command: str, watch: Watch) -> Iterator[Dial
     try:
         with closing(channel, watch) as timed_out:
             dialogue = Dialogue(connection, channel, timed_out)
-
-            def on_line(stream: object, text: str) -> None:
-                dialogue.errors.append(text)
-                watch.on_line("err", text)
-
             connection.start(channel, command)
-            threading.Thread(target=drain, args=(channel.recv_stderr, "err", on_line), daemon=True).start()
+            dialogue.listen_aside(watch.on_line)
             yield dialogue
     finally:
         close(channel)
