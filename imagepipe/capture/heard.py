@@ -108,13 +108,15 @@ def next_message(wire: Wire, say: Say) -> dict[str, Any]:
 
 
 def is_said(message: dict[str, Any], say: Say) -> bool:
-    """Whether it was a line for the log, which now has it. Raises BundleError with what the agent could not do."""
+    """Whether it was a line for the log, which now has it, or a sign of life.
+
+    Raises BundleError with what the agent could not do.
+    """
     if "error" in message:
         raise BundleError(plain(message["error"]), hint=plain(message.get("hint", "")) or None)
     if "say" in message:
         say(plain(message["say"]))
-        return True
-    return False
+    return "say" in message or "beat" in message
 
 
 def plain(said: object) -> str:

@@ -42,6 +42,8 @@ TRIES = 5
 """A connection that breaks, or an agent that is killed, is followed by another one that goes on."""
 AVAILABLE_SECONDS = 3600
 OUT_OF_MEMORY = 137
+SILENT_SECONDS = 120.0
+"""The agent gives a sign of life each 15 s, whatever it does."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ class BundleRoot(Stage[Bundle]):
             connection = self._connection(ctx, machine)
             watch = Watch(lambda _, text: said.append(text), deadline, ctx.cancel)  # noqa: B023 - heard in this round
             try:
-                with talking(connection, sending.command(), watch) as dialogue, self._explained(dialogue, connection):
+                agent = talking(connection, sending.command(), watch, silent_seconds=SILENT_SECONDS)
+                with agent as dialogue, self._explained(dialogue, connection):
                     return self._talk(ctx, dialogue, label, parts, secret)
             except (Broken, Disconnected) as error:
                 ctx.cancel.check()
@@ -156,6 +159,8 @@ class BundleRoot(Stage[Bundle]):
         try:
             yield
         except (Broken, Disconnected) as error:
+            if dialogue.is_silent:
+                raise Broken(f"the agent has said nothing for {SILENT_SECONDS:g} s") from error
             code = dialogue.code()
             said = plain("; ".join(dialogue.errors))
             if code == sending.NO_PYTHON:

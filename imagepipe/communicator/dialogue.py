@@ -27,6 +27,8 @@ class Dialogue:
         self._timed_out = timed_out
         self.errors: deque[str] = deque(maxlen=LAST_LINES)
         """The last lines of the error stream; all of them once the code is known."""
+        self.is_silent = False
+        """Nothing came for longer than it may."""
         self._aside: threading.Thread | None = None
 
     def listen_aside(self, on_line: OnLine) -> None:
@@ -40,9 +42,12 @@ class Dialogue:
         self._aside.start()
 
     def read(self, count: int) -> bytes:
-        """Up to so many bytes; none at the end."""
+        """Up to so many bytes; none at the end, or where nothing came for too long: then `is_silent` is set."""
         try:
             return self._channel.recv(count)
+        except TimeoutError:
+            self.is_silent = True
+            return b""
         except (OSError, EOFError):
             return b""
 
@@ -73,8 +78,12 @@ class Dialogue:
 
 
 @contextmanager
-def talking(connection: Connection, command: str, watch: Watch) -> Iterator[Dialogue]:
+def talking(
+    connection: Connection, command: str, watch: Watch, *, silent_seconds: float | None = None
+) -> Iterator[Dialogue]:
     """Run a command and talk with it. At the end of the block, at the deadline or on a cancel its channel is closed.
+
+    `silent_seconds` is how long it may say nothing while somebody reads; None: for ever.
 
     Raises Disconnected where the connection broke, and what the watch's cancel raises.
     """
@@ -83,6 +92,7 @@ def talking(connection: Connection, command: str, watch: Watch) -> Iterator[Dial
         with closing(channel, watch) as timed_out:
             dialogue = Dialogue(connection, channel, timed_out)
             connection.start(channel, command)
+            channel.settimeout(silent_seconds)
             dialogue.listen_aside(watch.on_line)
             yield dialogue
     finally:

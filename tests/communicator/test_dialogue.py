@@ -38,3 +38,16 @@ def test_at_the_deadline_the_talk_is_over(connection: Connection) -> None:
         assert talk.read(1) == b""
         with pytest.raises(Disconnected, match="did not end in time"):
             talk.code()
+
+
+def test_who_says_nothing_for_too_long_is_no_longer_waited_for(connection: Connection) -> None:
+    """With signs of life in between it may take as long as it takes."""
+    command = "for i in 1 2 3 4 5; do echo alive; sleep 0.15; done; exec sleep 30"
+    heard = b""
+    with talking(connection, command, Shell(connection).watch(), silent_seconds=0.6) as talk:
+        while block := talk.read(100):
+            heard += block
+            assert not talk.is_silent
+        assert talk.is_silent
+    assert heard == b"alive\n" * 5
+    assert connection.is_alive()

@@ -24,6 +24,7 @@ from imagepipe.capture.agent.trouble import Trouble
 from imagepipe.capture.agent.wire import Broken, Wire
 
 PROGRESS_SECONDS = 1.0
+BEAT_SECONDS = 15.0
 GONE = 3
 """Exit code when the controller is gone: what is fixed stays so, for the next agent."""
 
@@ -35,6 +36,7 @@ def main() -> int:
     wire = Wire(lambda count: os.read(0, count), lambda block: _write_all(out, block))
     try:
         wire.greet()
+        threading.Thread(target=_beat, args=(wire,), daemon=True).start()
         _run(wire)
     except Trouble as trouble:
         wire.tell(error=str(trouble), hint=trouble.hint)
@@ -170,6 +172,14 @@ class _Meter:
         if now - self._told > PROGRESS_SECONDS:
             self._told = now
             self._wire.tell(done=min(self._done, self._total), of=self._total)
+
+
+def _beat(wire: Wire) -> None:
+    """Say now and then that we live, however long something takes: who says nothing is taken for stuck."""
+    with suppress(OSError):
+        while True:
+            time.sleep(BEAT_SECONDS)
+            wire.tell(beat=True)
 
 
 def _message(wire: Wire) -> dict[str, Any]:
