@@ -126,6 +126,11 @@ def _serve(port: int, bytes_per_second: float | None, ready: Event) -> None:
                 kept[self.path.partition("?")[0]] = (size, digest.hexdigest())
             self._answer(200 if is_right else 400, {"ETag": f'"{digest.hexdigest()}"'})
 
+        def do_GET(self) -> None:  # a listing: nobody has left anything
+            body = b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
+            self._answer(200, {"Content-Type": "application/xml"}, len(body))
+            self.wfile.write(body)
+
         def do_HEAD(self) -> None:
             found = kept.get(self.path)
             self._answer(200 if found else 404, {"ETag": f'"{found[1]}"'} if found else {}, found[0] if found else 0)
