@@ -24,6 +24,7 @@ import click
 from imagepipe.bundling import check_bundle_files
 from imagepipe.cli.cloud import chosen_cloud, opened
 from imagepipe.cli.given import (
+    KeepingCommand,
     check_region,
     cloud_options,
     found_specs,
@@ -42,13 +43,14 @@ from imagepipe.spec.variables import Given, given_value
 
 
 @click.command(
+    cls=KeepingCommand,
     epilog="""\b
 Examples:
   imagepipe build web-server.yaml --local
   imagepipe build specs/web-server.yaml --var greeting=hi --region eu-west-1
   imagepipe build specs/ --json >images.json
   imagepipe build web-server.yaml --junit tests.xml
-"""
+""",
 )
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @click.option("--local", "is_local", is_flag=True, help="Bake on the local cloud: no account is needed.")

@@ -18,6 +18,7 @@ from imagepipe.spec.load import LoadedSpec, load_var_file
 from imagepipe.spec.variables import Given
 
 F = TypeVar("F", bound=Callable[..., Any])
+KEEP, KEPT_FOR = "--keep-on-failure", "24h"
 
 
 def variable_options(command: F) -> F:
@@ -69,16 +70,21 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic in its
         return timedelta(seconds=int(found.group(1)) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found.group(2)])
 
 
+class KeepingCommand(click.Command):
+    """A command whose `--keep-on-failure` has a duration after an equals sign only, and never takes the next word."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [f"{KEEP}={KEPT_FOR}" if word == KEEP else word for word in args])
+
+
 def keep_option(command: F) -> F:
-    """`--keep-on-failure[=2h]`."""
+    """`--keep-on-failure[=2h]`, of a KeepingCommand."""
     return click.option(
-        "--keep-on-failure",
-        is_flag=False,
-        flag_value="24h",
+        KEEP,
         type=DurationType(),
-        metavar="[DURATION]",
+        metavar="[=DURATION]",
         help="After a failure, keep everything and say how to get in; `clean --older-than` leaves it alone so long."
-        "  [24h if no duration is given]",
+        f"  [{KEPT_FOR} if no duration is given]",
     )(command)
 
 

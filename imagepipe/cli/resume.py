@@ -18,7 +18,7 @@ import click
 
 from imagepipe.cli.build import check_files_of_bundles, load_buildable
 from imagepipe.cli.cloud import Chosen, opened
-from imagepipe.cli.given import given, keep_option, variable_options
+from imagepipe.cli.given import KeepingCommand, given, keep_option, variable_options
 from imagepipe.cli.past import folder_of
 from imagepipe.cli.running import Run, ended, handled_signals
 from imagepipe.clock import SystemClock
@@ -29,12 +29,13 @@ from imagepipe.spec.load import Build
 
 
 @click.command(
+    cls=KeepingCommand,
     epilog="""\b
 Examples:
   imagepipe resume 7f3a91c2
   imagepipe resume 7f3a91c2 --dry-run
   DEPLOY_TOKEN=… imagepipe resume 7f3a91c2
-"""
+""",
 )
 @click.argument("run", metavar="RUN")
 @variable_options
@@ -79,7 +80,7 @@ def resume(
         going_on = Run(
             past.run.id, clock, cancel, chosen, loaded, log=sys.stderr if as_json else sys.stdout, junit=None
         )
-        result = going_on.resume(regions, region, past, dry_run=dry_run, keep_on_failure=keep_on_failure)
+        result = going_on.resume(regions, region, dry_run=dry_run, keep_on_failure=keep_on_failure)
         if result is None:
             return 0
         outcome, baked = result

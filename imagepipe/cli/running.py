@@ -31,7 +31,7 @@ from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.events import EventFile, Events, Sink
 from imagepipe.engine.executor import Outcome, execute
 from imagepipe.engine.graph import Graph
-from imagepipe.engine.journal import Journal, Past, RunRecord, read
+from imagepipe.engine.journal import Journal, RunRecord, read
 from imagepipe.engine.undo import StillHeld, undo
 from imagepipe.errors import ImagepipeError, StageFailed, UndoFailed
 from imagepipe.holdings import Holdings
@@ -86,7 +86,7 @@ class Run:
             return outcome, baked
 
     def resume(
-        self, regions: Regions, region: str | None, past: Past, *, dry_run: bool, keep_on_failure: timedelta | None
+        self, regions: Regions, region: str | None, *, dry_run: bool, keep_on_failure: timedelta | None
     ) -> tuple[Outcome, list[Baked]] | None:
         """Go on where a dead process of the run was; None where it is only to be said what would be done.
 
@@ -96,7 +96,7 @@ class Run:
             graph, baked = self._planned(stack, regions, region)
             journal = Journal.reopen(self.folder, self.clock)
             stack.callback(journal.close)
-            found = recover(graph, past, regions)
+            found = recover(graph, read(self.folder), regions)  # now that no other process can go on with it
             for line in found.words(graph):
                 click.echo(line, file=self._log)
             if dry_run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+import shutil
 import signal
 import stat
 import time
@@ -54,7 +55,8 @@ def keep_way_in(user: str, folder: Path) -> None:
     for number, place in enumerate(places):
         if not Path(place).is_dir() or os.path.ismount(place):
             continue
-        copy = folder / (f"way-in-{number}")
+        copy = folder / f"way-in-{number}"
+        shutil.rmtree(str(copy), ignore_errors=True)  # of an agent that was killed here: `cp` would copy into it
         output_of(["cp", "-a", place, str(copy)], doing="keeping the way in")
         mounts.bind(str(copy), place)
 

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import click
+import pytest
+
+from imagepipe.cli.build import build
+from imagepipe.cli.resume import resume
+
+DAY = timedelta(hours=24)
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["--keep-on-failure", "web.yaml"], DAY),
+        (["web.yaml", "--keep-on-failure"], DAY),
+        (["--keep-on-failure=90m", "web.yaml"], timedelta(minutes=90)),
+        (["web.yaml"], None),
+    ],
+    ids=["before the spec", "after it", "with a duration", "not at all"],
+)
+@pytest.mark.parametrize("command", [build, resume], ids=["build", "resume"])
+def test_keep_on_failure_may_have_a_duration_and_takes_no_other_word(
+    command: click.Command, words: list[str], kept: timedelta | None
+) -> None:
+    params = command.make_context(command.name, words).params
+    assert params["keep_on_failure"] == kept
+    assert "web.yaml" in (params.get("specs") or (params["run"],))
+
+
+@pytest.mark.parametrize("word", ["soon", "0h", "1w", "2"])
+def test_what_is_no_duration_is_refused(word: str) -> None:
+    with pytest.raises(click.UsageError, match="is no duration: write 90m, 3h or 2d"):
+        build.make_context("build", [f"--keep-on-failure={word}", "web.yaml"])
