@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -16,6 +15,7 @@ from imagepipe.cloud import tags
 from imagepipe.cloud.answers import gone_is_fine
 from imagepipe.cloud.ec2 import Ec2, Regions
 from imagepipe.cloud.s3 import folder_of
+from imagepipe.communicator import keys
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.journal import Claim
 from imagepipe.engine.undo import Undoer
@@ -56,7 +56,7 @@ class Holdings:
             ec2.instances.terminate(id)
             # A clean-up is not cancelled by what caused it.
             ec2.await_terminated(id, deadline=Deadline.after(TERMINATE_SECONDS, self.clock), cancel=Cancel(self.clock))
-        _forget_key(claim)
+        keys.forget(claim.details)
 
     def _until_shown(self, ec2: Ec2, id: str) -> None:
         """Wait until EC2 shows an instance that it gave us, or for so long that it must be gone.
@@ -73,7 +73,7 @@ class Holdings:
         ec2 = self.regions[claim.region]
         for id in _by_name(claim, ec2.keys.of_token):
             ec2.keys.delete(id)
-        _forget_key(claim)
+        keys.forget(claim.details)
 
     def security_group(self, claim: Claim) -> None:
         ec2 = self.regions[claim.region]
@@ -117,12 +117,6 @@ class Holdings:
                     raise
             self.clock.wait(Event(), pause)
             pause = min(pause * 2, 5.0)
-
-
-def _forget_key(claim: Claim) -> None:
-    """The private half that is kept here for what the claim stands for: how to log in, or the machine's own."""
-    if path := claim.details.get("private_key"):
-        Path(path).unlink(missing_ok=True)
 
 
 def _ids(claim: Claim, found: list[str]) -> list[str]:

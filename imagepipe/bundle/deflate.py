@@ -1,16 +1,13 @@
-"""gzip with several cores: blocks deflated side by side, each knowing the last 32 KiB before it, as one member.
-
-As pigz does it. Readers differ in what they make of several members, so there is one.
-"""
+"""gzip by isal: written with several cores as one member (see `member`), read whatever members there are."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Generator, Iterable, Iterator
 
 from isal import igzip_lib, isal_zlib
 
-from imagepipe.bundle.flow import BLOCK_BYTES, in_order, workers
+from imagepipe.bundle.flow import BLOCK_BYTES
+from imagepipe.bundle.member import one_member
 from imagepipe.errors import BundleError
 
 LEVEL = 3
@@ -18,11 +15,6 @@ LEVEL = 3
 nearly twice as fast."""
 MEMORY_LEVEL = 3
 """isal then writes new Huffman tables more often: 1 % less than with its default, as fast."""
-WINDOW_BYTES = 32 << 10
-HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
-"""No name, no time: the same image gives the same bytes."""
-END = b"\x03\x00"
-"""An empty last block: no block before it has to know that it is the last."""
 IsalError: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub takes the class for an instance
 
 
@@ -33,20 +25,7 @@ def worst_case(size: int) -> int:
 
 def gzipped(blocks: Iterable[bytes]) -> Generator[bytes, None, None]:
     """One gzip member with the blocks' bytes."""
-    crc = size = 0
-
-    def with_windows() -> Iterator[tuple[bytes, bytes]]:
-        nonlocal crc, size
-        window = b""
-        for block in blocks:
-            crc, size = isal_zlib.crc32(block, crc), size + len(block)
-            yield block, window
-            window = block[-WINDOW_BYTES:]
-
-    threads = workers()
-    yield HEADER
-    yield from in_order(_deflate, with_windows(), threads=threads, waiting=2 * threads + 2)
-    yield END + struct.pack("<II", crc, size & 0xFFFFFFFF)
+    yield from one_member(blocks, deflate=_deflate, crc32=isal_zlib.crc32)
 
 
 def gunzipped(blocks: Iterable[bytes]) -> Generator[bytes, None, None]:
@@ -81,8 +60,7 @@ def _inflated(inflater: igzip_lib.IgzipDecompressor, feed: bytes) -> Iterator[by
         raise BundleError(f"what the bundle holds is not gzip: {error}") from error
 
 
-def _deflate(work: tuple[bytes, bytes]) -> bytes:
-    block, window = work
+def _deflate(block: bytes, window: bytes) -> bytes:
     options = (LEVEL, isal_zlib.DEFLATED, -isal_zlib.MAX_WBITS, MEMORY_LEVEL)
     deflater = isal_zlib.compressobj(*options, zdict=window) if window else isal_zlib.compressobj(*options)
     made: bytes = deflater.compress(block) + deflater.flush(isal_zlib.Z_SYNC_FLUSH)

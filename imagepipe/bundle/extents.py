@@ -5,6 +5,8 @@ Also sent to instances (see `capture.agent`), whose Python may be 3.7: nothing n
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -54,3 +56,20 @@ def merged(extents: Iterable[Extent], *, least_hole: int = LEAST_HOLE_BYTES) -> 
             last = extent
     if last is not None:
         yield last
+
+
+def not_holes(fd: int, size: int) -> Iterator[Extent]:
+    """What the file system does not know to be a hole."""
+    at = 0
+    while at < size:
+        try:
+            begin = os.lseek(fd, at, os.SEEK_DATA)
+            end = min(size, os.lseek(fd, begin, os.SEEK_HOLE))
+        except OSError as problem:
+            if problem.errno == errno.ENXIO:  # only a hole is left
+                return
+            if problem.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+            begin, end = at, size  # a block device does not tell
+        yield Extent(begin, end - begin)
+        at = end

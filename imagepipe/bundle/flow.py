@@ -80,6 +80,24 @@ def in_order(function: Callable[[T], R], items: Iterable[T], *, threads: int, wa
         pool.shutdown()
 
 
+def in_sizes(pieces: Iterable[bytes], size: int) -> Generator[bytes, None, None]:
+    """The same bytes in blocks of exactly this size, however they come; the last may be shorter, and is never empty."""
+    kept: list[bytes] = []
+    have = 0
+    for piece in pieces:
+        rest = piece
+        while have + len(rest) >= size:
+            kept.append(rest[: size - have])
+            rest = rest[size - have :]
+            yield kept[0] if len(kept) == 1 else b"".join(kept)
+            kept, have = [], 0
+        if rest:
+            kept.append(rest)
+            have += len(rest)
+    if kept:
+        yield b"".join(kept)
+
+
 def _drain(queue: Queue[tuple[T] | BaseException | None]) -> None:
     try:
         while True:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from imagepipe.bundle.flow import in_sizes
 from imagepipe.errors import BundleError
 
 PART_BYTES = 10 << 20
@@ -66,25 +67,9 @@ def part_name(name: str, index: int, *, width: int) -> str:
 
 def cut(blocks: Iterable[bytes], name: str, *, width: int) -> Generator[tuple[Part, bytes], None, None]:
     """The stream's parts, with their bytes; the last one is never empty."""
-    index = have = 0
-    pieces: list[bytes] = []
-
-    def made() -> tuple[Part, bytes]:
-        content = b"".join(pieces)
+    for index, content in enumerate(in_sizes(blocks, PART_BYTES)):
         digest = hashlib.sha1(content, usedforsecurity=False).hexdigest()
-        return Part(index, part_name(name, index, width=width), digest), content
-
-    for block in blocks:
-        rest = block
-        while have + len(rest) > PART_BYTES:
-            pieces.append(rest[: PART_BYTES - have])
-            rest = rest[PART_BYTES - have :]
-            yield made()
-            index, have, pieces = index + 1, 0, []
-        pieces.append(rest)
-        have += len(rest)
-    if have:
-        yield made()
+        yield Part(index, part_name(name, index, width=width), digest), content
 
 
 def read_part(source: PartSource, part: Part, others: Iterable[Part] = ()) -> bytes:

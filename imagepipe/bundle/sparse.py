@@ -5,7 +5,6 @@ An image of 9 GiB with 130 MiB of data is packed as fast as these 130 MiB.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from imagepipe.bundle.extents import ZERO_BLOCK, Extent, merged, nonzero_runs
+from imagepipe.bundle.extents import ZERO_BLOCK, Extent, merged, nonzero_runs, not_holes
 from imagepipe.bundle.flow import BLOCK_BYTES, in_order, workers
 from imagepipe.errors import BundleError
 
@@ -80,26 +79,9 @@ def data_extents(fd: int, size: int) -> Iterator[Extent]:
         return [Extent(chunk.offset + run.offset, run.length) for run in nonzero_runs(content)]
 
     threads = workers()
-    chunks = _chunks(_not_holes(fd, size), size)
+    chunks = _chunks(not_holes(fd, size), size)
     found = in_order(look, chunks, threads=threads, waiting=2 * threads)
     return merged(run for runs in found for run in runs)
-
-
-def _not_holes(fd: int, size: int) -> Iterator[Extent]:
-    """What the file system does not know to be a hole."""
-    at = 0
-    while at < size:
-        try:
-            begin = os.lseek(fd, at, os.SEEK_DATA)
-            end = min(size, os.lseek(fd, begin, os.SEEK_HOLE))
-        except OSError as problem:
-            if problem.errno == errno.ENXIO:  # only a hole is left
-                return
-            if problem.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                raise
-            begin, end = at, size  # a block device does not tell
-        yield Extent(begin, end - begin)
-        at = end
 
 
 def _chunks(extents: Iterable[Extent], size: int) -> Generator[Extent, None, None]:

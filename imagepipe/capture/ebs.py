@@ -139,7 +139,9 @@ class CaptureEbs(Stage[Image]):
                 tags=self.labels.product(claim.token, name, tags),
             )
 
-        image = ctx.make_image(self.ec2.region, register, self.ec2.images.first_of_token)
+        find = self.ec2.images.first_of_token
+        claim = ctx.make("image", self.ec2.region, lifetime=Lifetime.PRODUCT, create=register, find=find)
+        image = str(claim.id)
         with ctx.span("wait"):
             self.ec2.await_image(image, deadline=ctx.deadline(AVAILABLE_SECONDS), cancel=ctx.cancel)
         return Image(image, self.ec2.region, name, tuple(snapshot.id for snapshot in snapshots))

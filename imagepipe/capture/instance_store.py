@@ -31,7 +31,7 @@ from imagepipe.cloud.s3 import S3
 from imagepipe.cloud.tags import Labels
 from imagepipe.communicator.dialogue import Dialogue, talking
 from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Watch, public_key
-from imagepipe.engine.journal import Claim
+from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import BundleError, CommandFailed, HygieneError
 from imagepipe.values import Bundle, BundlePlace, Image, Reachable, Text
@@ -230,7 +230,9 @@ class RegisterBundle(Stage[Image]):
                 tags=self.labels.product(claim.token, name, tags),
             )
 
-        image = ctx.make_image(region, register, self.ec2.images.first_of_token)
+        find = self.ec2.images.first_of_token
+        claim = ctx.make("image", region, lifetime=Lifetime.PRODUCT, create=register, find=find)
+        image = str(claim.id)
         with ctx.span("wait"):
             self.ec2.await_image(image, deadline=ctx.deadline(AVAILABLE_SECONDS), cancel=ctx.cancel)
         return Image(image, region, name, (), bundle=bundle.location)

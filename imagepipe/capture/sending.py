@@ -21,6 +21,7 @@ HYGIENE = (
 MODULES = (
     "imagepipe.bundle.flow",
     "imagepipe.bundle.extents",
+    "imagepipe.bundle.member",
     *HYGIENE[:-1],
     "imagepipe.capture.agent.wire",
     "imagepipe.capture.agent.trouble",

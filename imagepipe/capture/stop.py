@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from imagepipe.cloud.ec2 import Ec2
+from imagepipe.communicator import keys
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.values import Image, Instance, Sealed, Stopped
@@ -66,8 +66,7 @@ class GiveBack(Stage[None]):
             ctx.say(f"not given back yet: {error}")
             return
         ctx.released(claim)
-        if path := claim.details.get("private_key"):
-            Path(path).unlink(missing_ok=True)
+        keys.forget(claim.details)
 
     def stands_on(self) -> tuple[Ref[Any], ...]:
         return (self.image,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +51,12 @@ def kept(path: Path, comment: str) -> KeyPair:
         raise ImagepipeError(f"reading the run's key {path}: {error}") from error
     assert isinstance(key, Ed25519PrivateKey)
     return _pair(key, comment)
+
+
+def forget(details: Mapping[str, str]) -> None:
+    """Delete the private half that a claim's details name: how to log in to a machine, or the machine's own."""
+    if path := details.get("private_key"):
+        Path(path).unlink(missing_ok=True)
 
 
 def _pair(key: Ed25519PrivateKey, comment: str) -> KeyPair:

@@ -126,10 +126,6 @@ class Context:
         id = self.found_again(claim, find)
         return self.bind(claim, create(claim) if id is None else id)
 
-    def make_image(self, region: str, create: Callable[[Claim], str], find: Callable[[str], str | None]) -> str:
-        """An image, made or found again; its id."""
-        return str(self.make("image", region, lifetime=Lifetime.PRODUCT, create=create, find=find).id)
-
     def found_again(self, claim: Claim, find: Callable[[str], str | None]) -> str | None:
         """What an earlier process has made for this claim. A cloud may show it a moment after it was made."""
         if not self.journal.is_adopted(claim):

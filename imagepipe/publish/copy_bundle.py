@@ -71,7 +71,9 @@ class CopyBundleToRegion(Stage[Image]):
                 tags=self.labels.product(claim.token, name, tags),
             )
 
-        id = ctx.make_image(self.ec2.region, register, self.ec2.images.first_of_token)
+        find = self.ec2.images.first_of_token
+        claim = ctx.make("image", self.ec2.region, lifetime=Lifetime.PRODUCT, create=register, find=find)
+        id = str(claim.id)
         self.ec2.await_image(id, deadline=ctx.deadline(AVAILABLE_SECONDS), cancel=ctx.cancel)
         return Image(id, self.ec2.region, name, (), bundle=bundle.location)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from imagepipe.bundle.flow import ahead, in_order
+from imagepipe.bundle.flow import ahead, in_order, in_sizes
 
 
 def _threads() -> int:
@@ -70,3 +70,19 @@ def test_closing_ends_the_thread_and_closes_the_items() -> None:
     flow.close()
     assert closed.is_set()
     assert _threads() == 0
+
+
+@pytest.mark.parametrize(
+    ("pieces", "blocks"),
+    [
+        ([], []),
+        ([b""], []),
+        ([b"abc"], [b"abc"]),
+        ([b"abcd"], [b"abcd"]),
+        ([b"a", b"", b"bcde", b"f"], [b"abcd", b"ef"]),
+        ([b"abcdefghij"], [b"abcd", b"efgh", b"ij"]),
+        ([b"ab", b"cd", b"efgh"], [b"abcd", b"efgh"]),
+    ],
+)
+def test_a_stream_is_cut_into_blocks_of_one_size_the_last_never_empty(pieces: list[bytes], blocks: list[bytes]) -> None:
+    assert list(in_sizes(pieces, 4)) == blocks

@@ -9,13 +9,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from imagepipe.bundle.flow import BLOCK_BYTES, ahead
+from imagepipe.bundle.flow import BLOCK_BYTES, ahead, in_sizes
 from imagepipe.capture.agent.aes import encrypted
 from imagepipe.capture.agent.fixed import Fixed, Wanted, fix, known, memory_folder, reported
 from imagepipe.capture.agent.send import Answers, Part, Sender
@@ -98,14 +98,16 @@ def bundle(wire: Wire, fixed: Fixed, order: dict[str, Any]) -> None:
     meter = _Meter(wire, fixed.data_bytes)
 
     def tar() -> Iterator[bytes]:
-        for block in _even(chain([base64.b64decode(order["head"])], fixed.blocks(), [bytes(order["tail"])])):
+        pieces = chain([base64.b64decode(order["head"])], fixed.blocks(), [bytes(order["tail"])])
+        for block in in_sizes(pieces, BLOCK_BYTES):  # what is deflated must not depend on how the disk was read
             digest.update(block)
             meter.count(len(block))
             yield block
 
     secret = bytes.fromhex(order["key"]), bytes.fromhex(order["iv"])
-    for part in _cut(encrypted(gzipped(ahead(tar(), depth=4)), *secret), order["part_bytes"]):
-        sender.put(part)
+    stream = encrypted(gzipped(ahead(tar(), depth=4)), *secret)
+    for number, content in enumerate(in_sizes(stream, order["part_bytes"])):
+        sender.put(_part(number, content))
     sender.finish()
     wire.tell(sha1=digest.hexdigest())
     ended.wait()
@@ -123,34 +125,6 @@ def _listen(wire: Wire, answers: Answers, ended: threading.Event) -> None:
                 return
             answers.put(message["part"], message)
     os._exit(GONE)
-
-
-def _even(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in blocks of one size: what is deflated must not depend on how the disk was read."""
-    rest = b""
-    for piece in pieces:
-        rest = rest + piece if rest else piece
-        while len(rest) >= BLOCK_BYTES:
-            yield rest[:BLOCK_BYTES]
-            rest = rest[BLOCK_BYTES:]
-    if rest:
-        yield rest
-
-
-def _cut(blocks: Iterable[bytes], part_bytes: int) -> Iterator[Part]:
-    index = have = 0
-    pieces: list[bytes] = []
-    for block in blocks:
-        rest = block
-        while have + len(rest) > part_bytes:
-            pieces.append(rest[: part_bytes - have])
-            rest = rest[part_bytes - have :]
-            yield _part(index, b"".join(pieces))
-            index, have, pieces = index + 1, 0, []
-        pieces.append(rest)
-        have += len(rest)
-    if have:
-        yield _part(index, b"".join(pieces))
 
 
 def _part(index: int, content: bytes) -> Part:

@@ -1,47 +1,23 @@
-"""gzip with zlib alone, by several threads: blocks deflated side by side, each knowing what was before, as one member.
-
-As `bundle.deflate` does it with a faster library, which no stock image has.
-"""
+"""gzip with zlib alone, which is all that a stock image has; `bundle.deflate` does it with a faster library."""
 
 from __future__ import annotations
 
-import struct
 import zlib
 from collections.abc import Iterable, Iterator
 
-from imagepipe.bundle.flow import in_order, workers
+from imagepipe.bundle.member import one_member
 
 LEVEL = 2
-"""Of a mix of /usr, 1.05 times what gzip -6 makes; level 1 makes 1.064 times as much and is a fifth faster."""
-WINDOW_BYTES = 32 << 10
-HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
-"""No name, no time: the same image gives the same bytes, so that what was sent need not be sent again."""
-END = b"\x03\x00"
+"""Of a mix of /usr, 1.06 times what gzip -6 makes; level 1 makes 1.08 times as much, no faster; level 3 makes 1.05
+at three quarters of the speed (docs/explanation/benchmarks.md)."""
 
 
 def gzipped(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """One gzip member with the blocks' bytes. The same blocks give the same bytes."""
-    crc = size = 0
-
-    def with_windows() -> Iterator[tuple[bytes, bytes]]:
-        nonlocal crc, size
-        window = b""
-        for block in blocks:
-            crc, size = zlib.crc32(block, crc), size + len(block)
-            yield block, window
-            window = block[-WINDOW_BYTES:]
-
-    threads = workers()
-    yield HEADER
-    yield from in_order(_deflate, with_windows(), threads=threads, waiting=2 * threads + 2)
-    yield END + struct.pack("<II", crc, size & 0xFFFFFFFF)
+    yield from one_member(blocks, deflate=_deflate, crc32=zlib.crc32)
 
 
-def _deflate(work: tuple[bytes, bytes]) -> bytes:
-    block, window = work
-    deflater = (
-        zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zdict=window)
-        if window
-        else zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-    )
+def _deflate(block: bytes, window: bytes) -> bytes:
+    options = (LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+    deflater = zlib.compressobj(*options, zdict=window) if window else zlib.compressobj(*options)
     return deflater.compress(block) + deflater.flush(zlib.Z_SYNC_FLUSH)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from imagepipe.bundle.extents import Extent, merged
+from imagepipe.bundle.extents import Extent, merged, not_holes
 from imagepipe.capture.agent import mounts
 from imagepipe.capture.agent.disk import Disk, Partition
 from imagepipe.capture.agent.trouble import Trouble, output_of
@@ -30,8 +30,7 @@ FEATURES = re.compile(r"^Filesystem features: *(.*)$", re.MULTILINE)
 NOT_KEPT = frozenset({"needs_recovery", "orphan_present", "has_snapshot", "shared_blocks", "verity", "casefold"})
 """States rather than choices, or features that a new file system is not given from outside."""
 OVERHEAD = 1.08
-"""Of the data, for extents, folders and bitmaps; beside inodes and journal, which are reckoned by themselves."""
-JOURNAL_BYTES = 128 << 20
+"""Of the data, for extents, folders and bitmaps; inodes are reckoned beside it. What it leaves out, mke2fs finds."""
 INODE_BYTES = 256
 
 
@@ -190,21 +189,7 @@ def lay_out_disk(disk: Disk, image: Path, size: int) -> Partition:
 def file_extents(image: Path) -> list[Extent]:
     """Where a sparse file has data."""
     with image.open("rb") as file:
-        fd, end = file.fileno(), os.fstat(file.fileno()).st_size
-        return list(merged(_data(fd, end)))
-
-
-def _data(fd: int, end: int) -> Iterator[Extent]:
-    at = 0
-    while at < end:
-        try:
-            begin = os.lseek(fd, at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            raise
-        at = min(end, os.lseek(fd, begin, os.SEEK_HOLE))
-        yield Extent(begin, at - begin)
+        return list(merged(not_holes(file.fileno(), image.stat().st_size)))
 
 
 def _walk(root: str, left_out: set[str]) -> Iterator[tuple[str, bool]]:
@@ -274,11 +259,7 @@ def _dress(source: str, made: str) -> None:
 def _kind(root: Path) -> str:
     device = root.stat().st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
-        before, _, after = line.partition(" - ")
-        if before.split()[2] == wanted:
-            return after.split()[0]
-    return "unknown"
+    return next((each.kind for each in mounts.mounted() if each.device == wanted), "unknown")
 
 
 def _look(kind: str, said: str) -> Look:
