@@ -72,7 +72,7 @@ bench: setup .setup/system-test
 	$(BIN)/python benchmarks/build.py
 	$(BIN)/python benchmarks/bake.py
 
-# Kills a build at every line of its journal, and goes on with it: an hour. What was tried is kept in .setup/, and not
+# Kills a build at every line of its journal, and goes on with it: an hour or more. What was tried is kept in .setup/, and not
 # tried again.
 reliability: setup .setup/system-test
 	$(BIN)/python -m tests.reliability.matrix --state .setup/crash-matrix.json

@@ -73,26 +73,12 @@ def register_image(world: World, call: Call) -> Mapping[str, Any]:
     disks = devices.parsed(mappings, (), partial(_completed, world, call), default_type="standard")
     if not any(disk.device == root and disk.snapshot_id for disk in disks):
         raise Refused("InvalidBlockDeviceMapping", f"The root device '{root}' must be mapped to a snapshot; it is not")
-    image = Image(
-        id=new_id("ami"),
-        account=call.account,
-        region=call.region,
-        tags=tagging.specified(params, "image")["image"],
-        name=name,
-        description=str(params.get("Description", "")),
-        state="pending",
-        doom=_doom(world, call),
-        created=world.clock.now(),
-        root_device=root,
-        mappings=disks,
-        architecture=_one_of(params, "Architecture", "i386", "x86_64", "arm64") or "i386",
+    image = replace(
+        _pending(world, call, name, root=root, mappings=disks, architecture="i386"),
         virtualization=virtualization,
-        ena_support=bool(params.get("EnaSupport")),
-        sriov=_one_of(params, "SriovNetSupport", "simple"),
         boot_mode=_one_of(params, "BootMode", "legacy-bios", "uefi", "uefi-preferred"),
         tpm_support=_one_of(params, "TpmSupport", "v2.0"),
         uefi_data=params.get("UefiData"),
-        imds_support=_one_of(params, "ImdsSupport", "v2.0"),
         product_codes=_codes_of(world, disks),
     )
     if image.tpm_support and image.boot_mode != "uefi":
@@ -104,14 +90,22 @@ def _register_bundle(world: World, call: Call, name: str) -> str:
     """An instance-store image; its root device is not mapped, as it is the bundle."""
     params, location = call.params, str(call.params["ImageLocation"])
     manifest = world.bundles.manifest(location, account=call.account, region=call.region)
-    architecture = _one_of(params, "Architecture", "i386", "x86_64", "arm64") or manifest.architecture
     root = str(params.get("RootDeviceName") or BUNDLE_ROOT)
     disks = devices.parsed(
         params.get("BlockDeviceMappings", []), (), partial(_completed, world, call), default_type="standard"
     )
     if any(disk.device == root for disk in disks):
         raise Refused("InvalidBlockDeviceMapping", f"The root device '{root}' is the bundle, and cannot be mapped")
-    image = Image(
+    image = _pending(world, call, name, root=root, mappings=disks, architecture=manifest.architecture)
+    return _publish_later(world, replace(image, bundle=location), machinery.publish)
+
+
+def _pending(
+    world: World, call: Call, name: str, *, root: str, mappings: tuple[DiskSpec, ...], architecture: str
+) -> Image:
+    """What both kinds of image have of RegisterImage; `architecture` is that of a call that names none."""
+    params = call.params
+    return Image(
         id=new_id("ami"),
         account=call.account,
         region=call.region,
@@ -122,15 +116,13 @@ def _register_bundle(world: World, call: Call, name: str) -> str:
         doom=_doom(world, call),
         created=world.clock.now(),
         root_device=root,
-        bundle=location,
-        mappings=disks,
-        architecture=architecture,
+        mappings=mappings,
+        architecture=_one_of(params, "Architecture", "i386", "x86_64", "arm64") or architecture,
         virtualization="hvm",
         ena_support=bool(params.get("EnaSupport")),
         sriov=_one_of(params, "SriovNetSupport", "simple"),
         imds_support=_one_of(params, "ImdsSupport", "v2.0"),
     )
-    return _publish_later(world, image, machinery.publish)
 
 
 def _codes_of(world: World, disks: Iterable[DiskSpec]) -> tuple[str, ...]:
