@@ -13,6 +13,7 @@ import click
 
 from imagepipe.clock import Clock
 from imagepipe.cloud.ec2 import Regions
+from imagepipe.cloud.pace import Pace
 from imagepipe.cloud.session import Access, Session
 from imagepipe.errors import CloudError, UsageError
 from imagepipe.spec.models import Spec
@@ -72,7 +73,7 @@ def endpoint_of_environment() -> str | None:
 def opened(chosen: Chosen, *, region: str | None, clock: Clock) -> Iterator[Regions]:
     """The cloud, while inside; the local one is started where it does not run. Raises CloudError, LocalCloudError."""
     if chosen.local is None:
-        session = Session(Access(chosen.profile, chosen.endpoint_url, region, role=chosen.role))
+        session = Session(Access(chosen.profile, chosen.endpoint_url, region, role=chosen.role), Pace(clock))
         session.check_credentials()
         _check_role(chosen, session)
         yield Regions(session, clock)

@@ -7,10 +7,12 @@ answer. So botocore must not try them again by itself: before any second try we 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from threading import Event
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from imagepipe.clock import Clock
+from imagepipe.cloud.pace import RetryBudget
 from imagepipe.cloud.translate import THROTTLING
 from imagepipe.errors import CloudError
 
@@ -23,22 +25,36 @@ _UNCERTAIN = frozenset(
 )
 
 
-def create_once(create: Callable[[], T], find: Callable[[], T | None], clock: Clock) -> T:
-    """What `create` makes, or what an earlier try of it made: `find` looks for it by the token in its tag.
+@dataclass(frozen=True)
+class Creates:
+    """Makes such creates, in one region."""
 
-    A name that is taken (`*.Duplicate`) by what has our token is our own, made by a try whose answer was lost.
-    """
-    for pause in (*PAUSES, None):
-        try:
-            return create()
-        except CloudError as error:
-            if error.code.endswith(".Duplicate"):
-                if (ours := find()) is not None:
+    client: Any
+    """It must not try again by itself."""
+    clock: Clock
+    budget: RetryBudget
+
+    def once(self, create: Callable[[], T], find: Callable[[], T | None]) -> T:
+        """What `create` makes, or what an earlier try of it made: `find` looks for it by the token in its tag.
+
+        A name that is taken (`*.Duplicate`) by what has our token is our own, made by a try whose answer was lost.
+        """
+        for pause in (*PAUSES, None):
+            try:
+                made = create()
+            except CloudError as error:
+                if error.code.endswith(".Duplicate"):
+                    if (ours := find()) is not None:
+                        return ours
+                    raise
+                if error.code not in _UNCERTAIN | THROTTLING:
+                    raise
+                if pause is None or not self.budget.spend():
+                    raise
+                self.clock.wait(Event(), pause)
+                if error.code in _UNCERTAIN and (ours := find()) is not None:
                     return ours
-                raise
-            if pause is None or error.code not in _UNCERTAIN | THROTTLING:
-                raise
-            clock.wait(Event(), pause)
-            if error.code in _UNCERTAIN and (ours := find()) is not None:
-                return ours
-    raise AssertionError("the last try returns or raises")
+            else:
+                self.budget.earn()
+                return made
+        raise AssertionError("the last try returns or raises")

@@ -10,9 +10,11 @@ from threading import Lock
 from typing import Any
 
 from imagepipe.clock import Clock, Deadline
+from imagepipe.cloud.create import Creates
 from imagepipe.cloud.images import Images
 from imagepipe.cloud.instances import Instances
 from imagepipe.cloud.network import Groups, Keys, Subnets
+from imagepipe.cloud.pace import RetryBudget
 from imagepipe.cloud.parameters import Parameters
 from imagepipe.cloud.s3 import S3
 from imagepipe.cloud.session import Session
@@ -34,12 +36,12 @@ class Ec2:
         self.clock = clock
         self._session = session
         self._client: Any = session.client("ec2", region)
-        once: Any = session.client("ec2", region, retries=False)
-        self.images = Images(self._client, once, region, clock)
-        self.snapshots = Snapshots(self._client, once, region, clock)
-        self.instances = Instances(self._client, once, region, clock)
-        self.keys = Keys(self._client, once, region, clock)
-        self.groups = Groups(self._client, once, region, clock)
+        creates = Creates(session.client("ec2", region, retries=False), clock, RetryBudget())
+        self.images = Images(self._client, creates, region)
+        self.snapshots = Snapshots(self._client, creates, region)
+        self.instances = Instances(self._client, region)
+        self.keys = Keys(self._client, creates, region)
+        self.groups = Groups(self._client, creates, region)
         self.subnets = Subnets(self._client, region)
         self.parameters = Parameters(session, region)
         self.poller = Poller(

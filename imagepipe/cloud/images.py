@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from imagepipe.clock import Clock
 from imagepipe.cloud import tags as tagging
 from imagepipe.cloud.answers import chunks, gone_is_fine
-from imagepipe.cloud.create import create_once
+from imagepipe.cloud.create import Creates
 from imagepipe.cloud.registration import PLAIN_USAGE as PLAIN_USAGE
 from imagepipe.cloud.registration import Registration as Registration
 from imagepipe.cloud.registration import without_encryption
@@ -103,10 +102,9 @@ class Named:
 class Images:
     """Images of one region."""
 
-    def __init__(self, client: Any, once: Any, region: str, clock: Clock) -> None:
+    def __init__(self, client: Any, creates: Creates, region: str) -> None:
         self._client = client
-        self._once = once
-        self._clock = clock
+        self._creates = creates
         self.region = region
         self._matching = Together(self._all_matching)
         self._named = Together(self._all_named)
@@ -242,7 +240,7 @@ class Images:
     def _register(self, name: str, description: str, token: str, tags: Mapping[str, str], **more: Any) -> str:
         def call() -> str:
             with doing(f"registering image '{name}' in {self.region}"):
-                answer = self._once.register_image(
+                answer = self._creates.client.register_image(
                     Name=name,
                     **({"Description": description} if description else {}),
                     TagSpecifications=[tagging.specification("image", tags)],
@@ -250,7 +248,7 @@ class Images:
                 )
             return str(answer["ImageId"])
 
-        return create_once(call, lambda: _first(self.own_of_token(token)), self._clock)
+        return self._creates.once(call, lambda: _first(self.own_of_token(token)))
 
     def register_again(self, image: Mapping[str, Any], name: str, *, token: str, tags: Mapping[str, str]) -> str:
         """The same image under another name, of the same data; the id. `image` is as DescribeImages has it.
@@ -299,7 +297,7 @@ class Images:
 
         def call() -> str:
             with doing(f"creating image '{name}' of {instance} in {self.region}"):
-                answer = self._once.create_image(
+                answer = self._creates.client.create_image(
                     InstanceId=instance,
                     Name=name,
                     NoReboot=True,
@@ -312,7 +310,7 @@ class Images:
                 )
             return str(answer["ImageId"])
 
-        return create_once(call, lambda: _first(self.own_of_token(token)), self._clock)
+        return self._creates.once(call, lambda: _first(self.own_of_token(token)))
 
     def require_imds_v2(self, image: str) -> None:
         """Instances of the image need IMDSv2; for images that CreateImage made."""

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from imagepipe.clock import Clock
 from imagepipe.cloud import tags as tagging
 from imagepipe.cloud.answers import chunks, gone_is_fine
 from imagepipe.cloud.together import Together
@@ -72,7 +71,7 @@ class LaunchRequest:
 class Instances:
     """Instances of one region."""
 
-    def __init__(self, client: Any, once: Any, region: str, clock: Clock) -> None:
+    def __init__(self, client: Any, region: str) -> None:
         self._client = client
         self.region = region
         self._described_together = Together(self.describe_many)

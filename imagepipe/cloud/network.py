@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from imagepipe.clock import Clock
 from imagepipe.cloud import tags as tagging
 from imagepipe.cloud.answers import gone_is_fine
-from imagepipe.cloud.create import create_once
+from imagepipe.cloud.create import Creates
 from imagepipe.cloud.together import Together
 from imagepipe.cloud.translate import doing
 from imagepipe.errors import CloudError
@@ -17,8 +16,8 @@ from imagepipe.errors import CloudError
 class Keys:
     """Key pairs of one region."""
 
-    def __init__(self, client: Any, once: Any, region: str, clock: Clock) -> None:
-        self._client, self._once, self._clock = client, once, clock
+    def __init__(self, client: Any, creates: Creates, region: str) -> None:
+        self._client, self._creates = client, creates
         self.region = region
 
     def import_public(self, name: str, public_key: str, *, token: str, tags: Mapping[str, str]) -> str:
@@ -26,14 +25,14 @@ class Keys:
 
         def call() -> str:
             with doing(f"importing key pair {name} in {self.region}"):
-                answer = self._once.import_key_pair(
+                answer = self._creates.client.import_key_pair(
                     KeyName=name,
                     PublicKeyMaterial=public_key.encode(),
                     TagSpecifications=[tagging.specification("key-pair", tags)],
                 )
             return str(answer["KeyPairId"])
 
-        return create_once(call, lambda: next(iter(self.of_token(token)), None), self._clock)
+        return self._creates.once(call, lambda: next(iter(self.of_token(token)), None))
 
     def of_token(self, token: str) -> list[str]:
         """Ids of key pairs that carry a token of ours."""
@@ -50,8 +49,8 @@ class Keys:
 class Groups:
     """Security groups of one region."""
 
-    def __init__(self, client: Any, once: Any, region: str, clock: Clock) -> None:
-        self._client, self._once, self._clock = client, once, clock
+    def __init__(self, client: Any, creates: Creates, region: str) -> None:
+        self._client, self._creates = client, creates
         self.region = region
 
     def create(self, name: str, *, vpc: str, description: str, token: str, tags: Mapping[str, str]) -> str:
@@ -59,7 +58,7 @@ class Groups:
 
         def call() -> str:
             with doing(f"creating security group {name} in {self.region}"):
-                answer = self._once.create_security_group(
+                answer = self._creates.client.create_security_group(
                     GroupName=name,
                     Description=description,
                     VpcId=vpc,
@@ -67,7 +66,7 @@ class Groups:
                 )
             return str(answer["GroupId"])
 
-        return create_once(call, lambda: next(iter(self.of_token(token)), None), self._clock)
+        return self._creates.once(call, lambda: next(iter(self.of_token(token)), None))
 
     def admit(self, id: str, *, port: int, cidrs: Sequence[str]) -> None:
         """Let these addresses in on a port; a rule that is there already is success."""

@@ -12,6 +12,7 @@ from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, CredentialProvider, DeferredRefreshableCredentials
 
 from imagepipe import __version__
+from imagepipe.cloud.pace import Pace
 from imagepipe.cloud.translate import doing, no_credentials
 from imagepipe.errors import CloudError
 
@@ -49,7 +50,9 @@ class Access:
 class Session:
     """Makes clients. Safe from any thread; clients are shared."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, pace: Pace | None = None) -> None:
+        """`pace` holds back EC2's calls, of all clients together; without one they go as they come."""
+        self._pace = pace
         with doing("opening an AWS session"):
             core = botocore.session.Session(session_vars=_NO_PROFILE if access.is_local else None)
             if access.role:
@@ -131,9 +134,12 @@ class Session:
         )
         with doing(f"connecting to {service} in {region}", service=service):
             try:
-                return self._session.client(service, region_name=region, endpoint_url=endpoint_url, config=config)
+                made = self._session.client(service, region_name=region, endpoint_url=endpoint_url, config=config)
             except ValueError as error:
                 raise CloudError(f"connecting to {service} in {region}: {error}") from error
+        if self._pace is not None and service == "ec2":
+            self._pace.hold(made)
+        return made
 
 
 class _OfRole(CredentialProvider):  # type: ignore[misc]  # botocore has no types

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from imagepipe.clock import Clock
 from imagepipe.cloud import tags as tagging
 from imagepipe.cloud.answers import chunks, gone_is_fine
-from imagepipe.cloud.create import create_once
+from imagepipe.cloud.create import Creates
 from imagepipe.cloud.together import Together
 from imagepipe.cloud.translate import doing
 from imagepipe.errors import CloudError
@@ -45,10 +44,9 @@ class Snapshot:
 class Snapshots:
     """Snapshots of one region."""
 
-    def __init__(self, client: Any, once: Any, region: str, clock: Clock) -> None:
+    def __init__(self, client: Any, creates: Creates, region: str) -> None:
         self._client = client
-        self._once = once
-        self._clock = clock
+        self._creates = creates
         self.region = region
         self._volumes = Together(self._all_volumes)
 
@@ -72,7 +70,7 @@ class Snapshots:
 
         def call() -> list[Mapping[str, Any]]:
             with doing(f"making snapshots of {instance} in {self.region}"):
-                answer = self._once.create_snapshots(
+                answer = self._creates.client.create_snapshots(
                     InstanceSpecification={
                         "InstanceId": instance,
                         **({"ExcludeDataVolumeIds": excluded} if excluded else {}),
@@ -85,7 +83,7 @@ class Snapshots:
         def find() -> list[Mapping[str, Any]] | None:
             return list(self.describe_many(self.of_token(token)).values()) or None
 
-        found = (find() if may_be_there else None) or create_once(call, find, self._clock)
+        found = (find() if may_be_there else None) or self._creates.once(call, find)
         made = {str(s["VolumeId"]): str(s["SnapshotId"]) for s in found}
         if missing := sorted(volumes.keys() - made.keys()):
             raise CloudError(

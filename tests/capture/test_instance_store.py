@@ -71,7 +71,7 @@ def test_what_was_changed_after_it_was_sealed_is_not_registered(
 
 def test_what_registerimage_is_told_is_of_the_source_and_of_the_spec(account: Account, bundle: Bundle) -> None:
     told: list[dict[str, Any]] = []
-    client = account.ec2.images._once
+    client = account.ec2.images._creates.client
     client.meta.events.register("provide-client-params.ec2.RegisterImage", lambda params, **_: told.append(params))
     with pytest.raises(Exception, match="InvalidManifest"):  # the sample is for another EC2's key
         _register(account, bundle, virtual_names={"/dev/sdc": "ephemeral1"})

@@ -124,7 +124,7 @@ def test_a_bundle_is_registered_with_its_virtualization_and_nothing_of_an_ebs_ro
     }
     plain = Registration("i386", "paravirtual", "", None, None, None, None, None, None)
     least = {key: wanted[key] for key in ("Name", "TagSpecifications", "ImageLocation")}
-    with Stubber(account.ec2.images._once) as stub:  # its model checks what is sent
+    with Stubber(account.ec2.images._creates.client) as stub:  # its model checks what is sent
         stub.add_response("register_image", {"ImageId": "ami-1"}, wanted)
         stub.add_response(
             "register_image",
