@@ -30,6 +30,7 @@ from imagepipe.cli.given import (
     found_specs,
     given,
     keep_option,
+    timeout_option,
     unknown_variables,
     variable_options,
 )
@@ -65,6 +66,7 @@ Examples:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the tests' results as JUnit XML, also after a failure.",
 )
+@timeout_option
 @keep_option
 def build(
     specs: Sequence[str],
@@ -77,6 +79,7 @@ def build(
     role: str | None,
     as_json: bool,
     junit: Path | None,
+    timeout: timedelta | None,
     keep_on_failure: timedelta | None,
 ) -> int:
     """Bake the images of specs: by path, by folder, or by the name of a file in specs/.
@@ -108,6 +111,7 @@ def build(
             loaded,
             log=sys.stderr if as_json else sys.stdout,
             junit=junit,
+            timeout=timeout,
         )
         record = _record(files, values, loaded, region)
         outcome, baked = run.execute(regions, region, record, keep_on_failure=keep_on_failure)

@@ -88,6 +88,16 @@ def keep_option(command: F) -> F:
     )(command)
 
 
+def timeout_option(command: F) -> F:
+    """`--timeout 2h`."""
+    return click.option(
+        "--timeout",
+        type=DurationType(),
+        metavar="DURATION",
+        help="Stop as at Ctrl-C when it is not done by then, and give everything back.  [never]",
+    )(command)
+
+
 def given(variables: Sequence[str], var_files: Sequence[Path]) -> Given:
     """The variables that were given from outside. Raises UsageError and SpecError."""
     command_line: dict[str, str] = {}

@@ -18,7 +18,7 @@ import click
 
 from imagepipe.cli.build import check_files_of_bundles, load_buildable
 from imagepipe.cli.cloud import Chosen, opened
-from imagepipe.cli.given import KeepingCommand, given, keep_option, variable_options
+from imagepipe.cli.given import KeepingCommand, given, keep_option, timeout_option, variable_options
 from imagepipe.cli.past import folder_of
 from imagepipe.cli.running import Run, ended, handled_signals
 from imagepipe.clock import SystemClock
@@ -43,6 +43,7 @@ Examples:
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output; the log goes to standard error."
 )
+@timeout_option
 @keep_option
 def resume(
     run: str,
@@ -50,6 +51,7 @@ def resume(
     var_files: Sequence[Path],
     dry_run: bool,
     as_json: bool,
+    timeout: timedelta | None,
     keep_on_failure: timedelta | None,
 ) -> int:
     """Go on with a run whose process died: by its id, or how that begins.
@@ -78,7 +80,14 @@ def resume(
         signals.has_begun = True
         cancel.check()
         going_on = Run(
-            past.run.id, clock, cancel, chosen, loaded, log=sys.stderr if as_json else sys.stdout, junit=None
+            past.run.id,
+            clock,
+            cancel,
+            chosen,
+            loaded,
+            log=sys.stderr if as_json else sys.stdout,
+            junit=None,
+            timeout=timeout,
         )
         result = going_on.resume(regions, region, dry_run=dry_run, keep_on_failure=keep_on_failure)
         if result is None:

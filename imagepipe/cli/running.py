@@ -59,6 +59,7 @@ class Run:
         *,
         log: IO[str],
         junit: Path | None,
+        timeout: timedelta | None,
     ) -> None:
         self.id = run_id
         self.clock = clock
@@ -69,6 +70,7 @@ class Run:
         self.masker = Masker(secret for one in loaded for secret in one.secrets)
         self._log = log
         self._junit = junit
+        self._timeout = timeout
 
     def execute(
         self, regions: Regions, region: str | None, given: Mapping[str, Any], *, keep_on_failure: timedelta | None
@@ -169,7 +171,7 @@ class Run:
         events.emit(ev.RunStarted(*events.stamp(), self._names()))
         gc.freeze()
         gc.enable()
-        with Heartbeat(journal, regions, self.clock) as heart:
+        with Heartbeat(journal, regions, self.clock) as heart, _limit(self.cancel, self._timeout):
             outcome = execute(
                 graph,
                 journal=journal,
@@ -189,6 +191,23 @@ class Run:
 
         local = open_store(Path(self.chosen.local)).ec2_certificate if self.chosen.local else None
         return Seals(os.environ, self.folder.parents[1], local).recipients(one, region, home=home)
+
+
+@contextmanager
+def _limit(cancel: Cancel, timeout: timedelta | None) -> Iterator[None]:
+    """Ask the run to stop, if it goes on for so long."""
+    if timeout is None:
+        yield
+        return
+    timer = threading.Timer(
+        timeout.total_seconds(), cancel.set, [f"not done within {timeout.total_seconds():g} s (--timeout)"]
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _suite(one: Baked, graph: Graph) -> Suite:
@@ -281,6 +300,8 @@ def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], *, keep_on_fail
     if outcome.held:
         _say_held(outcome, run.id)
     if outcome.cancelled:
+        at_work = f"; at work: {', '.join(outcome.interrupted)}" if outcome.interrupted else ""
+        click.echo(f"error: {run.cancel.reason}{at_work}", err=True)
         return 130
     if keep_on_failure is not None:
         _say_how_to_get_in(outcome, run)

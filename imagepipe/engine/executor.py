@@ -44,6 +44,8 @@ class Outcome:
     """In the order of time; the first is the cause. Stages that merely obeyed a cancel are not among them."""
     held: tuple[StillHeld, ...]
     cancelled: bool
+    interrupted: tuple[str, ...] = ()
+    """Stages that were at work when the run was asked to stop."""
 
     def __getitem__(self, ref: Ref[T]) -> T:
         return cast(T, self.outputs[ref.stage])
@@ -71,7 +73,7 @@ def execute(
     With `keep_on_failure` a failed run gives back nothing; `clean` does it later. A cancelled one gives back all.
     """
     began = clock.monotonic()
-    outputs, failures = _run_stages(graph, journal, events, cancel, clock, dict(finished or {}))
+    outputs, failures, interrupted = _run_stages(graph, journal, events, cancel, clock, dict(finished or {}))
     was_cancelled = bool(not failures and cancel.is_set())
     ok = not failures and not was_cancelled
     held: tuple[StillHeld, ...] = ()
@@ -86,7 +88,7 @@ def execute(
     with suppress(ImagepipeError):  # a full disk was said already, and must not hide how the run ended
         journal.note("finished", outcome=result, held=kept)
     events.emit(ev.RunFinished(*events.stamp(), result, clock.monotonic() - began, tuple(map(str, held))))
-    return Outcome(outputs, tuple(failures), held, was_cancelled)
+    return Outcome(outputs, tuple(failures), held, was_cancelled, tuple(interrupted))
 
 
 def _is_temporary(claim: Claim) -> bool:
@@ -95,8 +97,9 @@ def _is_temporary(claim: Claim) -> bool:
 
 def _run_stages(
     graph: Graph, journal: Journal, events: Events, cancel: Cancel, clock: Clock, outputs: dict[str, Any]
-) -> tuple[dict[str, Any], list[Failure]]:
+) -> tuple[dict[str, Any], list[Failure], list[str]]:
     failures: list[Failure] = []
+    interrupted: list[str] = []
     waiting = {name: graph.needs(name) - outputs.keys() for name in graph.order() if name not in outputs}
     marks = fingerprints(graph)
     done: SimpleQueue[tuple[str, Any, Exception | None]] = SimpleQueue()
@@ -115,7 +118,7 @@ def _run_stages(
                     running.add(name)
                     pool.submit(work, name)
             if not running:
-                return outputs, failures
+                return outputs, failures, interrupted
             name, result, error = done.get()
             running.discard(name)
             if error is None:
@@ -123,7 +126,9 @@ def _run_stages(
                 for follower in graph.feeds(name):
                     if follower in waiting:
                         waiting[follower] -= {name}
-            elif not isinstance(error, Cancelled):
+            elif isinstance(error, Cancelled):
+                interrupted.append(name)
+            else:
                 failures.append(Failure(name, error))
                 cancel.set(f"{name} failed")
 

@@ -96,6 +96,15 @@ def test_after_a_second_ctrl_c_clean_gives_back_the_rest(bakery: Bakery) -> None
     assert bakery.inventory() == before
 
 
+def test_a_build_that_takes_longer_than_it_may_gives_everything_back(bakery: Bakery) -> None:
+    before = bakery.inventory()
+    spec = bakery.spec("long", "- shell: echo sleeping; sleep 60")
+    stopped = bakery("build", str(spec), "--local", "--timeout", "6s")
+    assert stopped.code == 130
+    assert "error: not done within 6 s (--timeout); at work: " in stopped.err
+    assert bakery.inventory() == before
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_build_is_interrupted_while_the_base_image_is_made(bakery: Bakery, number: signal.Signals) -> None:
     store, cache = bakery.folder / "other-store", bakery.folder / "cache"
