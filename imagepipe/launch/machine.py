@@ -63,6 +63,9 @@ class Launch(Stage[Instance]):
         source = ctx[self.source]
         check_root(self.devices, source)
         devices = devices_of(self.devices, source, encrypt=self.encrypt_root, kms_key=self.kms_key)
+        # Before the host key: it is on the disk from its first moment, and goes with this claim.
+        details = {"private_key": str(self.host_key)} if self.host_key else None
+        claim = ctx.intend("instance", self.ec2.region, lifetime=Lifetime.RUN, details=details)
         host_key = keys.kept(self.host_key, "imagepipe") if self.host_key else None
         base = LaunchRequest(
             image=source.id,
@@ -76,7 +79,7 @@ class Launch(Stage[Instance]):
             public_address=self.public_address,
             has_ebs_root=source.root_device_type == "ebs",
         )
-        id, request = self._launch(ctx, base, ctx[self.network])
+        id, request = self._launch(ctx, claim, base, ctx[self.network])
         self._tag_volumes(ctx, id, devices)
         public = " ".join(host_key.public.split()[:2]) if host_key else None
         return Instance(id, self.ec2.region, request.instance_type, source.root_device_name, public, spot=request.spot)
@@ -105,12 +108,10 @@ class Launch(Stage[Instance]):
         for device, tags in wanted.items():
             self.ec2.images.tag([volumes[device]], {key: render.finish(value, names) for key, value in tags.items()})
 
-    def _launch(self, ctx: Context, base: LaunchRequest, network: Network) -> tuple[str, LaunchRequest]:
+    def _launch(self, ctx: Context, claim: Claim, base: LaunchRequest, network: Network) -> tuple[str, LaunchRequest]:
         source = ctx[self.source]
         names = late_names(source, self.ec2.region)
         extra = {key: render.finish(value, names) for key, value in self.tags.items()}
-        details = {"private_key": str(self.host_key)} if self.host_key else None
-        claim = ctx.intend("instance", self.ec2.region, lifetime=Lifetime.RUN, details=details)
         if before := self._launched_before(ctx, claim):
             return before, self._request_of(before, base)
         tags = {**extra, **self.labels.temporary(claim.token, f"imagepipe {self.labels.spec}")}
@@ -129,6 +130,7 @@ class Launch(Stage[Instance]):
                 continue
             ctx.bind(claim, str(launched["InstanceId"]))
             return str(launched["InstanceId"]), request
+        keys.forget(claim.details)
         ctx.released(claim)
         raise CloudError(
             f"launching {base.image} in {self.ec2.region}: no capacity: {'; '.join(refused)}",

@@ -79,6 +79,15 @@ def test_every_type_that_was_tried_is_named_when_none_has_capacity(account: Acco
         _run(account, instance_types=("t3.small", "t3a.small"))
     assert failed.value.code == "InsufficientInstanceCapacity"
     assert [claim.state for claim in account.journal.claims()] == [State.RELEASED]
+    assert not (account.folder / "host_ed25519").exists()
+
+
+def test_the_host_key_is_claimed_before_it_is_written(account: Account) -> None:
+    path = account.folder / "no-such-folder" / "host_ed25519"
+    with pytest.raises(OSError, match="no-such-folder"):
+        _run(account, host_key=path)
+    [claim] = account.journal.claims()
+    assert (claim.state, claim.details["private_key"]) == (State.INTENDED, str(path))
 
 
 def test_the_private_host_key_goes_by_user_data_and_into_no_value(account: Account) -> None:
