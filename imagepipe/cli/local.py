@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import sys
 import threading
@@ -13,14 +14,19 @@ import click
 
 from imagepipe.cli.local_accounts import account, accounts
 from imagepipe.cli.local_images import images
-from imagepipe.errors import LocalCloudError
+from imagepipe.errors import LocalCloudError, UsageError
 
 if TYPE_CHECKING:
     from imagepipe.cloud.session import Session
     from imagepipe.local.control import LocalCloud
     from imagepipe.local.gateway.remote import Account
+    from imagepipe.local.serve import Beyond
     from imagepipe.local.serving import Serving
     from imagepipe.local.store import Store
+
+
+TOKEN_VARIABLE = "IMAGEPIPE_LOCAL_TOKEN"  # noqa: S105 the variable's name
+TOKEN_LETTERS = 16
 
 
 @click.group()
@@ -54,27 +60,74 @@ def open_store(root: Path | None) -> Store:
     )
 
 
-@local.command()
+@local.command(
+    epilog=f"""\b
+Examples:
+  imagepipe local serve
+  imagepipe local serve --env >env.sh &
+  {TOKEN_VARIABLE}=$(openssl rand -hex 16) imagepipe local serve --address 192.0.2.7
+"""
+)
 @click.option("--port", type=click.IntRange(1, 65535), help="Listen on this port of 127.0.0.1.  [default: a free one]")
+@click.option(
+    "--address",
+    metavar="ADDRESS",
+    help=f"Listen there too, for other machines; only with a token in ${TOKEN_VARIABLE}, which they send along.",
+)
 @click.option("--env", "env_only", is_flag=True, help="Print nothing but export lines for a shell.")
 @click.pass_obj
-def serve(root: Path | None, port: int | None, env_only: bool) -> None:
+def serve(root: Path | None, port: int | None, address: str | None, env_only: bool) -> None:
     """Keep the cloud up in the foreground, for the AWS CLI, Packer and others."""
     from imagepipe.local import control
     from imagepipe.local import serve as server
 
+    beyond = _beyond(address)
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]  # moto would heed them: a profile that there is not, another endpoint
     store = open_store(root)
     stop = threading.Event()
     if found := control.find(store):
         control.check_driver(store, found)
+        if beyond:
+            raise LocalCloudError(
+                f"serving {store.root} at {beyond.address}: its cloud runs already, on loopback (process {found.pid})",
+                hint="end that one with `imagepipe local stop`",
+            )
         server.set_on_signals(stop)
         _stay_with(store, found, port, env_only, stop)
         return
     server.prepare(store, lambda line: click.echo(line, err=True))
     server.set_on_signals(stop)  # not before: Ctrl-C is to interrupt the building of the base image
-    server.serve(store, port=port, ready=lambda it: _say_how(store, it, env_only), stop=stop, idle_seconds=None)
+    server.serve(
+        store,
+        port=port,
+        ready=lambda it: _say_how(store, it, env_only, beyond),
+        stop=stop,
+        idle_seconds=None,
+        beyond=beyond,
+    )
+
+
+def _beyond(address: str | None) -> Beyond | None:
+    """What --address asks for. Raises UsageError for what would leave the cloud open to other machines."""
+    from imagepipe.local.serve import Beyond
+
+    if address is None:
+        return None
+    try:
+        is_loopback = ipaddress.ip_address(address).is_loopback
+    except ValueError as error:
+        raise UsageError(f"--address {address}: not an IP address of this computer") from error
+    if is_loopback:
+        raise UsageError(f"--address {address}: loopback is served always", hint="leave --address out")
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if len(token) < TOKEN_LETTERS:
+        lacks = f"has fewer than {TOKEN_LETTERS} letters" if token else "is not set"
+        raise UsageError(
+            f"--address {address}: the cloud would be open to other machines, and {TOKEN_VARIABLE} {lacks}",
+            hint=f"{TOKEN_VARIABLE}=$(openssl rand -hex 16), and there the same as AWS_SESSION_TOKEN",
+        )
+    return Beyond(address, token)
 
 
 @local.command()
@@ -162,7 +215,7 @@ def _stay_with(store: Store, found: Serving, port: int | None, env_only: bool, s
                 )
 
 
-def _say_how(store: Store, serving: Serving, env_only: bool) -> None:
+def _say_how(store: Store, serving: Serving, env_only: bool, beyond: Beyond | None = None) -> None:
     from imagepipe.local.control import REGION
 
     keys = store.credentials()
@@ -177,6 +230,11 @@ def _say_how(store: Store, serving: Serving, env_only: bool) -> None:
         exports = [f"  {line}" for line in exports]
     click.echo("\n".join(exports))
     if not env_only:
+        if beyond:
+            click.echo(
+                f"\nFrom other machines: AWS_ENDPOINT_URL=http://{beyond.address}:{serving.port}, and beside the keys"
+                f"\nAWS_SESSION_TOKEN=${TOKEN_VARIABLE}. What they send is not encrypted; instances stay on loopback."
+            )
         click.echo("\nInstances answer on their private addresses, 127.42.x.y. Ctrl-C ends the cloud; its store stays.")
     sys.stdout.flush()
 

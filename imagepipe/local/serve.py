@@ -20,9 +20,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
+from urllib.parse import parse_qs
 
 from imagepipe.errors import ImagepipeError, LocalCloudError
 from imagepipe.local import serving
@@ -62,8 +63,8 @@ class Cloud:
     """What a process serves, and how it is ended."""
 
     application: Application
-    server: Callable[[Any, int], Any]
-    """A cheroot server for a WSGI application and a port of 127.0.0.1, not bound yet."""
+    server: Callable[[Any, str, int], Any]
+    """A cheroot server for a WSGI application, an address and a port, not bound yet."""
     driver_name: str
     used_bytes: Callable[[], int]
     power_off: Callable[[], None]
@@ -72,6 +73,14 @@ class Cloud:
 
 
 Build = Callable[[Store], Cloud]
+
+
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """An address that is not loopback, and what everybody must have who comes from there."""
+
+    address: str
+    token: str = field(repr=False)
 
 
 def prepare(store: Store, progress: Callable[[str], None]) -> None:
@@ -122,7 +131,7 @@ def build(store: Store) -> Cloud:
 
     return Cloud(
         application=gateway,
-        server=lambda application, port: server(application, port=port),
+        server=lambda application, address, port: server(application, host=address, port=port),
         driver_name=driver.name,
         used_bytes=disks.used_bytes,
         power_off=power_off,
@@ -138,10 +147,12 @@ def serve(
     stop: threading.Event,
     build: Build = build,
     idle_seconds: float | None = IDLE_SECONDS,
+    beyond: Beyond | None = None,
 ) -> None:
     """Serve the store until `stop` is set, or nobody has used it for so long and it has no instances.
 
-    Without a port, the one of the last time is taken if it is free, else any. Raises LocalCloudError.
+    Without a port, the one of the last time is taken if it is free, else any. Loopback is served always, and what is
+    `beyond` it on the same port. Raises LocalCloudError.
     """
     with ExitStack() as stack:
         _take_lock(store, stack)
@@ -161,8 +172,11 @@ def serve(
         server = _listen(cloud, _Doors(cloud, store), port, store)
         stack.callback(server.stop)
         here = Serving.here(server.bind_addr[1])
-        thread = threading.Thread(target=server.serve, name="endpoint", daemon=True)
-        thread.start()
+        threads = [_started(server)]
+        if beyond is not None:
+            outer = _listen(cloud, _TokenDoor(cloud.application, beyond.token), here.port, store, beyond.address)
+            stack.callback(outer.stop)
+            threads.append(_started(outer))
         stack.callback(serving.withdraw, store)
         serving.announce(store, here)
         ready(here)
@@ -171,8 +185,17 @@ def serve(
         log.info("ending: %s", "nobody uses it and no instance is left" if is_idle else "asked to")
         serving.withdraw(store)
         server.stop()
-        thread.join()
+        if beyond is not None:
+            outer.stop()
+        for thread in threads:
+            thread.join()
         cloud.power_off()
+
+
+def _started(server: Any) -> threading.Thread:
+    thread = threading.Thread(target=server.serve, name="endpoint", daemon=True)
+    thread.start()
+    return thread
 
 
 def _take_lock(store: Store, stack: ExitStack) -> None:
@@ -211,9 +234,9 @@ def _choose_port(port: int | None, last_port: int, store: Store) -> int:
     return 0
 
 
-def _listen(cloud: Cloud, door: Door, port: int, store: Store) -> Any:
-    """A server bound to 127.0.0.1; nobody is answered yet."""
-    server: Any = cloud.server(door, port)
+def _listen(cloud: Cloud, door: Door, port: int, store: Store, address: str = serving.ADDRESS) -> Any:
+    """A server bound to this address; nobody is answered yet."""
+    server: Any = cloud.server(door, address, port)
     server.numthreads = THREADS
     server.request_queue_size = 256
     server.timeout = 300  # longer than any client waits between two polls on one connection
@@ -223,7 +246,8 @@ def _listen(cloud: Cloud, door: Door, port: int, store: Store) -> Any:
     try:
         server.prepare()
     except OSError as problem:
-        raise LocalCloudError(f"starting the local cloud of {store.root}: port {port}: {problem}") from problem
+        where = f"{address}, port {port}"
+        raise LocalCloudError(f"starting the local cloud of {store.root}: {where}: {problem}") from problem
     return server
 
 
@@ -231,7 +255,7 @@ def _check_free(port: int) -> None:
     """Raise OSError if somebody listens there: said early, before the long work of a start."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", port))
+        probe.bind((serving.ADDRESS, port))
 
 
 def _cheroot_log(msg: str = "", level: int = 20, traceback: bool = False) -> None:
@@ -290,6 +314,25 @@ class _Doors:
             "driver": self._cloud.driver_name,
             "used_bytes": self._cloud.used_bytes(),
         }
+
+
+class _TokenDoor:
+    """The gateway's door to other machines: only with the token, as the session token that AWS's clients send.
+
+    The signature is asked for as everywhere, and covers the token. What is the process's or the gateway's own stays in.
+    """
+
+    def __init__(self, application: Door, token: str) -> None:
+        self._application = application
+        self._token = token.encode()
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        query = parse_qs(environ.get("QUERY_STRING", ""))
+        said = environ.get("HTTP_X_AMZ_SECURITY_TOKEN") or (query.get("X-Amz-Security-Token") or [""])[0]
+        if environ.get("PATH_INFO", "").startswith(serving.OWN_PATHS):
+            return _answer(start_response, "403 Forbidden", {"error": "not from other machines"})
+        has_token = hmac.compare_digest(str(said).encode(), self._token)
+        return self._application({**environ, serving.HAS_TOKEN: has_token}, start_response)
 
 
 def _answer(start_response: StartResponse, status: str, said: Mapping[str, Any]) -> Iterable[bytes]:

@@ -17,8 +17,12 @@ from pathlib import Path
 from imagepipe.local.process import is_alive, start_time
 from imagepipe.local.store import Store
 
-PREFIX = "/_imagepipe/process/"
+ADDRESS = "127.0.0.1"
+OWN_PATHS = "/_imagepipe/"
+"""What paths of the endpoint begin with that are no cloud's."""
+PREFIX = f"{OWN_PATHS}process/"
 """Paths of the endpoint that are the process's own, and not the gateway's."""
+HAS_TOKEN = "imagepipe.has-token"  # noqa: S105 in the WSGI environment, of requests from beyond loopback alone
 SECRET_HEADER = "X-Imagepipe-Secret"  # noqa: S105 the header's name
 
 
@@ -36,7 +40,7 @@ class Serving:
 
     @property
     def endpoint_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{ADDRESS}:{self.port}"
 
     def is_alive(self) -> bool:
         return is_alive(self.pid, self.started)

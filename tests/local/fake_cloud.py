@@ -48,7 +48,7 @@ def main() -> int:
         application = FakeApplication(store, int(instances))
         return serve.Cloud(
             application=application,
-            server=lambda door, port: wsgi.Server(("127.0.0.1", port), door),
+            server=lambda door, address, port: wsgi.Server((address, port), door),
             driver_name="fake",
             used_bytes=lambda: 42,
             power_off=lambda: (store.root / "powered-off").touch(),

@@ -18,9 +18,9 @@ from imagepipe.local.gateway.refusal import Refused
 from imagepipe.local.gateway.signature import Identity, Request
 from imagepipe.local.gateway.wire import Answer
 from imagepipe.local.gateway.world import World
+from imagepipe.local.serving import OWN_PATHS
 
-PREFIX = "/_imagepipe/"
-HEALTH = "/_imagepipe/healthz"
+HEALTH = f"{OWN_PATHS}healthz"
 
 
 def health() -> Answer:
@@ -38,7 +38,7 @@ def answer(world: World, identity: Identity, request: Request) -> Answer:
     makes or changes one. licences: POST {"image": id, "product_codes": […], "platform_details": …,
     "usage_operation": …}. images: POST registers a disk that is in the store (`imports.take`).
     """
-    name = request.path.removeprefix(PREFIX)
+    name = request.path.removeprefix(OWN_PATHS)
     if name == "accounts":
         refuse_strangers(world.accounts, identity.access_key_id)
     match (request.method, name):

@@ -36,6 +36,7 @@ from imagepipe.local.gateway.wire import Answer, Call
 from imagepipe.local.gateway.world import World
 from imagepipe.local.machines.api import Driver
 from imagepipe.local.machines.network import HOST
+from imagepipe.local.serving import HAS_TOKEN, OWN_PATHS
 
 log = logging.getLogger(__name__)
 
@@ -124,11 +125,11 @@ class Gateway:
         return [] if request.method == "HEAD" else [answer.body]
 
     def _answer(self, request: Request, environ: dict[str, Any], request_id: str) -> Answer:
-        _refuse_browsers(request)
+        _refuse_strangers(request, has_token=environ.get(HAS_TOKEN))
         if request.path == admin.HEALTH:
             return admin.health()
         identity = signature.identify(request, self._world.accounts.secret, self._clock.now(), self._world.clock.now())
-        if request.path.startswith(admin.PREFIX):
+        if request.path.startswith(OWN_PATHS):
             return admin.answer(self._world, identity, request)
         if request.path.startswith("/moto-api"):
             raise Refused("AccessDenied", "moto's own interface is not open here", status=403)
@@ -279,12 +280,18 @@ def _no_room(problem: Exception) -> Refused | None:
     return Refused("InsufficientVolumeCapacity", f"The local cloud's store is full: {problem}", status=400)
 
 
-def _refuse_browsers(request: Request) -> None:
-    """A web page must not drive the cloud: browsers say Origin, and a rebound name is in Host."""
+def _refuse_strangers(request: Request, *, has_token: bool | None) -> None:
+    """A web page must not drive the cloud: browsers say Origin, and a rebound name is in Host.
+
+    Nor another machine without the token: None is for what comes over loopback.
+    """
+    if has_token is False:
+        said = "Other machines are answered with the cloud's token alone: it goes into AWS_SESSION_TOKEN"
+        raise Refused("AccessDenied", said, status=403)
     host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
     if "origin" in request.headers:
         raise Refused("AccessDenied", "Requests from web pages are not answered (Origin header)", status=403)
-    if host not in HOSTS and not host.endswith(".localhost"):
+    if not has_token and host not in HOSTS and not host.endswith(".localhost"):
         raise Refused("AccessDenied", f"Requests for host {host!r} are not answered", status=403)
 
 

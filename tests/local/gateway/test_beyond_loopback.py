@@ -1,0 +1,124 @@
+"""The local cloud for other machines: only by an address that is asked for, and only with the token."""
+
+from __future__ import annotations
+
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from click.testing import CliRunner
+
+from imagepipe.cli.local import local
+from imagepipe.errors import UsageError
+from imagepipe.local import serve
+from imagepipe.local.serving import Serving
+from imagepipe.local.store import Store
+from tests.local.gateway.harness import KEY_ID, SECRET, Cloud
+
+TOKEN = "0123456789abcdef-token"
+OTHER_ADDRESS = "127.42.255.7"
+"""Loopback too, and no address that the gateway knows itself by."""
+
+
+@contextmanager
+def _served(cloud: Cloud, folder: Path) -> Iterator[Serving]:
+    from imagepipe.local.gateway.server import server
+
+    def build(store: Store) -> serve.Cloud:
+        return serve.Cloud(
+            application=cloud.gateway,
+            server=lambda door, address, port: server(door, host=address, port=port),
+            driver_name="fake",
+            used_bytes=lambda: 0,
+            power_off=lambda: None,
+            close=lambda: None,
+        )
+
+    stop, ready = threading.Event(), threading.Event()
+    found: list[Serving] = []
+
+    def tell(here: Serving) -> None:
+        found.append(here)
+        ready.set()
+
+    def run() -> None:
+        store = Store.open(folder / "store", base_cache=None, driver=None)
+        beyond = serve.Beyond(OTHER_ADDRESS, TOKEN)
+        serve.serve(store, port=None, ready=tell, stop=stop, build=build, idle_seconds=None, beyond=beyond)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert ready.wait(20)
+        yield found[0]
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _client(service: str, address: str, port: int, token: str | None) -> Any:
+    return boto3.client(
+        service,
+        region_name="us-east-1",
+        endpoint_url=f"http://{address}:{port}",
+        aws_access_key_id=KEY_ID,
+        aws_secret_access_key=SECRET,
+        aws_session_token=token,
+        config=Config(retries={"total_max_attempts": 1}, signature_version="v4" if service == "ec2" else "s3v4"),
+    )
+
+
+def test_another_address_answers_to_the_token_alone_and_loopback_as_ever(cloud: Cloud, tmp_path: Path) -> None:
+    with _served(cloud, tmp_path) as here:
+        assert _client("ec2", "127.0.0.1", here.port, None).describe_regions()["Regions"]
+        assert _client("ec2", OTHER_ADDRESS, here.port, TOKEN).describe_regions()["Regions"]
+        s3 = _client("s3", OTHER_ADDRESS, here.port, TOKEN)
+        s3.create_bucket(Bucket="ours")
+        url = s3.generate_presigned_url("list_objects_v2", Params={"Bucket": "ours"})
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            assert b"<Name>ours</Name>" in answer.read()
+        for token in (None, "0123456789abcdef-other"):
+            with pytest.raises(ClientError) as refused:
+                _client("ec2", OTHER_ADDRESS, here.port, token).describe_regions()
+            assert refused.value.response["Error"]["Code"] == "AccessDenied"
+            assert "AWS_SESSION_TOKEN" in str(refused.value)
+
+
+@pytest.mark.parametrize("path", ["/_imagepipe/process/status", "/_imagepipe/faults", "/%5Fimagepipe/accounts"])
+def test_what_is_not_the_clouds_does_not_answer_beyond_loopback(cloud: Cloud, tmp_path: Path, path: str) -> None:
+    with _served(cloud, tmp_path) as here:
+        url = f"http://{OTHER_ADDRESS}:{here.port}{path}"
+        request = urllib.request.Request(url, headers={"X-Amz-Security-Token": TOKEN})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=10)
+        with refused.value as answer:
+            assert answer.code == 403
+
+
+@pytest.mark.parametrize(
+    ("address", "token", "says"),
+    [
+        ("0.0.0.0", None, "open to other machines, and IMAGEPIPE_LOCAL_TOKEN is not set"),
+        ("::", "short", "IMAGEPIPE_LOCAL_TOKEN has fewer than 16 letters"),
+        ("example.org", TOKEN, "not an IP address"),
+        ("127.0.0.1", TOKEN, "loopback is served always"),
+    ],
+)
+def test_serve_refuses_an_address_that_would_open_it_to_everybody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str, token: str | None, says: str
+) -> None:
+    monkeypatch.delenv("IMAGEPIPE_LOCAL_TOKEN", raising=False)
+    if token:
+        monkeypatch.setenv("IMAGEPIPE_LOCAL_TOKEN", token)
+    result = CliRunner().invoke(local, ["--store", str(tmp_path), "serve", "--address", address])
+    assert isinstance(result.exception, UsageError)
+    assert says in result.exception.message
+    assert token is None or token not in result.output + str(result.exception)
