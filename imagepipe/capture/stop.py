@@ -65,8 +65,8 @@ class GiveBack(Stage[None]):
             # A good image is not given up for this: the end of the run tries again, and says what it still holds.
             ctx.say(f"not given back yet: {error}")
             return
+        keys.forget(claim.details)  # first: of a claim that is released nobody takes care again
         ctx.released(claim)
-        keys.forget(claim.details)
 
     def stands_on(self) -> tuple[Ref[Any], ...]:
         return (self.image,)
