@@ -15,6 +15,7 @@ from imagepipe.cli.local import terminate_everything
 from imagepipe.local import control, serving
 from imagepipe.local.base import BaseImage, ensure_base
 from imagepipe.local.disks import Disks
+from imagepipe.local.machines import choice
 from imagepipe.local.machines.api import Disk, Machine, Seed
 from imagepipe.local.machines.choice import open_driver
 from imagepipe.local.machines.container import ContainerDriver
@@ -95,12 +96,12 @@ def driver(store: Store) -> Iterator[ContainerDriver]:
         driver.close()
 
 
-def _bakery(folder: Path, base_cache: Path) -> Iterator[Bakery]:
+def _bakery(folder: Path, base_cache: Path, driver: str | None = None) -> Iterator[Bakery]:
     """A local cloud of its own, as a process; ended with all its instances, whatever the tests did."""
-    store = Store.open(folder / "store", base_cache=base_cache)
+    store = Store.open(folder / "store", base_cache=base_cache, driver=driver)
     ensure_base(store, lambda line: None)
     with control.connect(store) as cloud:
-        bakery = Bakery(folder, store, cloud)
+        bakery = Bakery(folder, store, cloud, env={choice.VARIABLE: driver} if driver else {})
         yield bakery
         bakery.end()
         _end_cloud(store)
@@ -139,3 +140,11 @@ def bakery(shared_cloud: Bakery, tmp_path: Path) -> Iterator[Bakery]:
 def fresh_bakery(tmp_path: Path, base_cache: Path) -> Iterator[Bakery]:
     """imagepipe on a cloud of the test's own, which it may break."""
     yield from _bakery(tmp_path, base_cache)
+
+
+@pytest.fixture
+def quick_bakery(tmp_path: Path, base_cache: Path) -> Iterator[Bakery]:
+    """imagepipe on a cloud of the test's own, whose machines are an sshd and no boot."""
+    folder = tmp_path / "quick"
+    folder.mkdir()
+    yield from _bakery(folder, base_cache, driver="sshd")
