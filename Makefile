@@ -3,6 +3,7 @@
 #   make check   the default suite, linters, types, layers: under three minutes
 #   make test    check, and the tests that boot real instances (root)
 #   make reliability   the crash matrix: builds killed at every line of their journals (root)
+#   make fuzz    readers with examples by the ten thousand (EXAMPLES=20000)
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -12,7 +13,7 @@ SYSTEM := systemd-container slirp4netns mmdebstrap debian-archive-keyring iprout
           openssh-client curl ca-certificates git
 SYSTEM_TEST := openssh-server awscli packer qemu-system-x86 qemu-utils xfsprogs
 
-.PHONY: setup demo check test lint types bench reliability docs constraints clean
+.PHONY: setup demo check test lint types bench reliability fuzz docs constraints clean
 .DELETE_ON_ERROR:
 
 setup: .setup/system .setup/python
@@ -76,6 +77,10 @@ bench: setup .setup/system-test
 # tried again.
 reliability: setup .setup/system-test
 	$(BIN)/python -m tests.reliability.matrix --state .setup/crash-matrix.json
+
+# The readers of specs, manifests, journals and events, with other examples each time, and far more of them than in `make check`.
+fuzz: setup
+	IMAGEPIPE_FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/pytest -q -n 2 tests/spec/test_fuzz.py tests/engine/test_fuzz.py tests/bundle/test_fuzz.py
 
 docs: setup
 	$(BIN)/python -m imagepipe.spec.reference docs/reference/spec.md

@@ -13,6 +13,7 @@ from imagepipe.cli.given import DurationType
 from imagepipe.cli.past import folder_of, past_runs
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.session import FIRST_REGION
+from imagepipe.engine.events import FILE_NAME as EVENTS_FILE
 from imagepipe.engine.events import EventFile, Events
 from imagepipe.engine.journal import Claim, Journal, read
 from imagepipe.engine.undo import StillHeld, undo
@@ -170,7 +171,7 @@ def _clean_one(folder: Path, *, dry_run: bool) -> tuple[int, tuple[StillHeld, ..
     journal = Journal.reopen(folder, clock)
     chosen = Chosen.of(past.run.cloud)
     try:
-        with opened(chosen, region=None, clock=clock) as regions, EventFile(folder / "events.jsonl") as file:
+        with opened(chosen, region=None, clock=clock) as regions, EventFile(folder / EVENTS_FILE) as file:
             chosen.check_account(regions)
             events = Events(past.run.id, clock, Masker(), [file])
             held = undo(journal, Holdings(regions, clock).undoers(), events)

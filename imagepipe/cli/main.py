@@ -19,6 +19,7 @@ COMMANDS = {
     "resume": ("imagepipe.cli.resume:resume", "Go on with a run whose process died."),
     "clean": ("imagepipe.cli.clean:clean", "Give back what dead or failed runs still hold."),
     "runs": ("imagepipe.cli.runs:runs", "List runs, and what they still hold."),
+    "show": ("imagepipe.cli.show:show", "Print what a run said, again."),
     "images": ("imagepipe.cli.images:images", "Deregister images, and delete what they are made of."),
     "demo": ("imagepipe.cli.demo:demo", "Bake a sample on the local cloud, boot its image, fetch its page."),
     "bundle": ("imagepipe.cli.bundle:bundle", "Instance-store bundles: pack, unpack, verify, inspect."),

@@ -117,7 +117,7 @@ class Run:
         """What the stages held that are done anew: from then on they hold nothing."""
         if not found.dropped:
             return ()
-        with EventFile(self.folder / "events.jsonl") as file:
+        with EventFile(self.folder / ev.FILE_NAME) as file:
             events = Events(self.id, self.clock, self.masker, [file, ConsoleReport(self._log)])
             undoers = Holdings(regions, self.clock).undoers()
             held = undo(journal, undoers, events, which=lambda claim: claim.stage in found.dropped)
@@ -164,7 +164,7 @@ class Run:
         keep_on_failure: timedelta | None,
         finished: Mapping[str, Any] | None = None,
     ) -> Outcome:
-        sinks: list[Sink] = [stack.enter_context(EventFile(self.folder / "events.jsonl")), ConsoleReport(self._log)]
+        sinks: list[Sink] = [stack.enter_context(EventFile(self.folder / ev.FILE_NAME)), ConsoleReport(self._log)]
         if self._junit:
             sinks.append(JUnitReport(self._junit, [_suite(one, graph) for one in baked]))
         events = Events(self.id, self.clock, self.masker, sinks)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
-from typing import Any, Literal, cast
+from types import TracebackType, UnionType
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from imagepipe.clock import Clock, iso, parse_iso
+from imagepipe.errors import ImagepipeError
 from imagepipe.masking import Masker
 
 log = logging.getLogger(__name__)
@@ -129,6 +130,9 @@ KINDS: dict[str, type[AnyEvent]] = {
 }
 
 Sink = Callable[[AnyEvent], None]
+FILE_NAME = "events.jsonl"
+LONGEST_BYTES = 16 << 20
+"""Of a line of the file; what a step says in one is cut far below this."""
 
 
 def to_json(event: AnyEvent) -> dict[str, Any]:
@@ -146,9 +150,52 @@ def from_json(data: dict[str, Any]) -> AnyEvent:
         del values["event"]
         values["time"] = parse_iso(values["time"])
         event: AnyEvent = kind(**values)
+        hints = get_type_hints(kind)
+        if wrong := [name for name in values if not _fits(getattr(event, name), hints[name])]:
+            raise ValueError(f"not an event: {', '.join(wrong)}")
         return event
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"not an event: {error}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value that was read is of the type of its field."""
+    if get_origin(hint) is UnionType:
+        return any(_fits(value, each) for each in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(each, str) for each in value)
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is str:  # half a surrogate pair is none: it could not be written anywhere
+        return isinstance(value, str) and value.encode("utf-8", "ignore").decode() == value
+    if hint is datetime:
+        return isinstance(value, datetime) and value.tzinfo is not None
+    return isinstance(value, hint)
+
+
+def read_events(path: Path) -> Iterator[AnyEvent]:
+    """The events of a run, in their order, one at a time. Raises ImagepipeError at what is none.
+
+    A last line that a dead process cut short is left out.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST_BYTES), b""), start=1):
+                if not line.endswith(b"\n"):
+                    if len(line) < LONGEST_BYTES:
+                        return
+                    raise ImagepipeError(f"{path}, line {number}: longer than {LONGEST_BYTES} bytes: no event is")
+                try:
+                    event = from_json(json.loads(line))
+                except (ValueError, RecursionError) as error:
+                    raise ImagepipeError(
+                        f"{path}, line {number}, cannot be read: {error}", hint="the file was changed"
+                    ) from error
+                yield event
+    except OSError as error:
+        raise ImagepipeError(f"reading {path}: {error.strerror}") from error
 
 
 class Events:

@@ -25,6 +25,8 @@ from imagepipe.errors import ImagepipeError, UsageError
 
 VERSION = 1
 FILE_NAME = "journal.jsonl"
+LARGEST_BYTES = 64 << 20
+"""A build of twenty specs writes some 200 KB."""
 LOCK_SECONDS = 0.3  # whoever lists the runs probes each lock for a moment
 
 
@@ -343,74 +345,106 @@ def _fsync_folder(folder: Path) -> None:
 class _Replayed:
     """What the lines of a journal come to."""
 
-    run: RunRecord
-    claims: dict[str, Claim]
-    outputs: dict[str, Finished]
-    begun: set[str]
-    outcome: str | None
     end: int
     """Where the last whole line ends, in bytes."""
+    first: RunRecord | None = None
+    claims: dict[str, Claim] = field(default_factory=dict)
+    outputs: dict[str, Finished] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
+    outcome: str | None = None
+
+    @property
+    def run(self) -> RunRecord:
+        assert self.first is not None, "without one, it is no journal"
+        return self.first
 
 
 def _replay(path: Path) -> _Replayed:
-    """The run, and how far it came."""
+    """The run, and how far it came. Raises ImagepipeError for what is no journal, whatever it is."""
     try:
+        if (size := path.stat().st_size) > LARGEST_BYTES:
+            raise ImagepipeError(f"journal {path} has {size} bytes: no run writes more than {LARGEST_BYTES}")
         content = path.read_bytes()
     except OSError as error:
         raise ImagepipeError(f"reading the journal {path}: {error.strerror}") from error
     end = content.rfind(b"\n") + 1
-    run: RunRecord | None = None
-    claims: dict[str, Claim] = {}
-    outputs: dict[str, Finished] = {}
-    begun: set[str] = set()
-    outcome: str | None = None
+    found = _Replayed(end)
     for number, line in enumerate(content[:end].splitlines(), start=1):
         try:
-            record = json.loads(line)
-            match record["type"]:
-                case "run":
-                    if record["version"] != VERSION:
-                        raise ImagepipeError(
-                            f"journal {path} was written by another version of imagepipe",
-                            hint=f"it has version {record['version']}, and this reads {VERSION}",
-                        )
-                    run = RunRecord(
-                        record["id"], record["started"], tuple(record["specs"]), record["build"], record["cloud"],
-                        record.get("given", {}),
-                    )  # fmt: skip
-                case "intended":
-                    claims[record["claim"]] = Claim(
-                        key=record["claim"],
-                        kind=record["kind"],
-                        region=record["region"],
-                        token=record["token"],
-                        lifetime=Lifetime(record["lifetime"]),
-                        stage=record["stage"],
-                        details=record["details"],
-                    )
-                case "bound" | "released" | "kept":
-                    claim = claims[record["claim"]]
-                    state = State(record["type"])
-                    claims[claim.key] = replace(claim, state=state, id=record.get("id", claim.id))
-                case "output":
-                    outputs[record["stage"]] = Finished(record["fingerprint"], record["value"])
-                case "begun":
-                    begun.add(record["stage"])
-                case "dropped":
-                    for stage in record["stages"]:
-                        outputs.pop(stage, None)
-                        begun.discard(stage)
-                case "finished":
-                    outcome = record["outcome"]
-                case "resumed":
-                    outcome = None
-                case _:
-                    pass
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            _take(found, json.loads(line), path)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ImagepipeError(
                 f"journal {path}, line {number}, cannot be read: {error!r}",
                 hint="the file was changed; what the run made still has the tag imagepipe:run",
             ) from error
-    if run is None:
+    if found.first is None:
         raise ImagepipeError(f"journal {path} is empty: the run ended before it held anything")
-    return _Replayed(run, claims, outputs, begun, outcome, end)
+    return found
+
+
+def _take(found: _Replayed, record: dict[str, Any], path: Path) -> None:
+    """Go on by one record. Raises ValueError, KeyError or TypeError for what is none."""
+    match record["type"]:
+        case "run":
+            if record["version"] != VERSION:
+                raise ImagepipeError(
+                    f"journal {path} was written by another version of imagepipe",
+                    hint=f"it has version {record['version']}, and this reads {VERSION}",
+                )
+            found.first = RunRecord(
+                _text(record, "id"),
+                _text(record, "started"),
+                _texts(record, "specs"),
+                _mapping(record, "build"),
+                _mapping(record, "cloud"),
+                dict(record.get("given", {})),
+            )
+        case "intended":
+            found.claims[_text(record, "claim")] = Claim(
+                key=_text(record, "claim"),
+                kind=_text(record, "kind"),
+                region=_text(record, "region"),
+                token=_text(record, "token"),
+                lifetime=Lifetime(record["lifetime"]),
+                stage=_text(record, "stage"),
+                details=_mapping(record, "details"),
+            )
+        case "bound" | "released" | "kept":
+            claim = found.claims[_text(record, "claim")]
+            id = _text(record, "id") if "id" in record else claim.id
+            found.claims[claim.key] = replace(claim, state=State(record["type"]), id=id)
+        case "output":
+            found.outputs[_text(record, "stage")] = Finished(_text(record, "fingerprint"), record["value"])
+        case "begun":
+            found.begun.add(_text(record, "stage"))
+        case "dropped":
+            for stage in _texts(record, "stages"):
+                found.outputs.pop(stage, None)
+                found.begun.discard(stage)
+        case "finished":
+            found.outcome = _text(record, "outcome")
+        case "resumed":
+            found.outcome = None
+        case _:
+            pass
+
+
+def _text(record: Mapping[str, Any], name: str) -> str:
+    value = record[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is no text")
+    return value
+
+
+def _texts(record: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    values = record[name]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"{name} is no list of texts")
+    return tuple(values)
+
+
+def _mapping(record: Mapping[str, Any], name: str) -> dict[str, str]:
+    values = record[name]
+    if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
+        raise TypeError(f"{name} is no mapping of texts")
+    return values

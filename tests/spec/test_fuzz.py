@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from imagepipe.errors import Problem, SpecError
@@ -18,6 +17,7 @@ from imagepipe.spec.document import _BREAK, parse
 from imagepipe.spec.load import load, load_var_file
 from imagepipe.spec.not_yet import not_yet
 from imagepipe.spec.variables import Given
+from tests.fuzzing import BOUNDED, within_bounds
 
 from .conftest import BUILD
 
@@ -132,15 +132,6 @@ VALUES = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(KEYS, inner, max_size=5)),
     max_leaves=20,
 )
-EXAMPLES = int(os.environ.get("IMAGEPIPE_FUZZ_EXAMPLES", "150"))
-"""Given, the examples are others each time; else always the same, so that a red run is red for everybody."""
-BOUNDED = settings(
-    max_examples=EXAMPLES,
-    deadline=None,  # other work on the machine must not fail a test; pytest's own time limit is the runner's
-    derandomize="IMAGEPIPE_FUZZ_EXAMPLES" not in os.environ,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 
 def check(problem: Problem, text: str, file: str) -> None:
@@ -160,7 +151,9 @@ def check_all(folder: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8", newline="")
     text = text.removeprefix("\ufeff")
     for build in (None, BUILD):
-        for one in load([file], Given(), build=build):
+        with within_bounds():
+            loaded = load([file], Given(), build=build)
+        for one in loaded:
             for problem in [*one.problems, *not_yet(one)]:
                 check(problem, text, str(file))
 

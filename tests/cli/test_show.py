@@ -1,0 +1,55 @@
+"""`imagepipe show`: what a run said, from its files alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from imagepipe.cli.show import show
+from imagepipe.clock import SystemClock
+from imagepipe.engine.events import FILE_NAME, EventFile
+from imagepipe.engine.journal import Journal, Lifetime, RunRecord
+from imagepipe.errors import ImagepipeError
+from tests.engine.test_events import SAMPLES
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of a run that failed, and could not give an instance back."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    folder = tmp_path / "imagepipe" / "runs" / "7f3a91c2"
+    journal = Journal.create(folder, RunRecord("7f3a91c2", "2026-11-23T03:05:07Z", ("web",), {}, {}), SystemClock())
+    journal.bind(journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch"), "i-1")
+    journal.note("finished", outcome="failed", held=[])
+    journal.close()
+    with EventFile(folder / FILE_NAME) as file:
+        for event in SAMPLES:
+            file(event)
+    return folder
+
+
+def test_a_run_is_shown_as_it_was_with_what_it_still_holds(folder: Path) -> None:
+    result = CliRunner().invoke(show, ["7f3a"])
+    assert "web, base" in result.output
+    assert "| ünïcode" in result.output
+    assert "failed in 2.0 s" in result.output
+    assert result.output.endswith("7f3a91c2: failed\nstill held: instance i-1 in us-east-1\n")
+
+
+def test_what_a_dead_process_had_not_written_whole_is_left_out(folder: Path) -> None:
+    path = folder / FILE_NAME
+    path.write_bytes(path.read_bytes()[:-10])
+    result = CliRunner().invoke(show, ["7f3a91c2"])
+    assert result.exit_code == 0
+    assert "failed in 2.0 s" not in result.output
+    assert "broken" in result.output
+
+
+def test_a_file_that_was_changed_says_where(folder: Path) -> None:
+    with (folder / FILE_NAME).open("a") as file:
+        file.write('{"event": "Line"}\n')
+    result = CliRunner().invoke(show, ["7f3a91c2"])
+    assert isinstance(result.exception, ImagepipeError)
+    assert f"line {len(SAMPLES) + 1}, cannot be read: not an event" in str(result.exception)

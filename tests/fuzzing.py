@@ -1,0 +1,60 @@
+"""Readers and whatever a file may hold: how many examples are tried, and what none of them may take.
+
+`make fuzz` tries far more of them, others each time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
+
+from hypothesis import HealthCheck, settings
+
+T = TypeVar("T")
+EXAMPLES = int(os.environ.get("IMAGEPIPE_FUZZ_EXAMPLES", "150"))
+"""Given, the examples are others each time; else always the same, so that a red run is red for everybody."""
+BOUNDED = settings(
+    max_examples=EXAMPLES,
+    deadline=None,  # other work on the machine must not fail a test; what hangs is ended by `within_bounds`
+    derandomize="IMAGEPIPE_FUZZ_EXAMPLES" not in os.environ,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+HANGS_SECONDS = 60
+LARGEST_BYTES = 64 << 20
+
+
+@contextmanager
+def within_bounds() -> Iterator[None]:
+    """Fails what hangs, or takes memory by far more than the examples have."""
+
+    def hang(number: int, frame: FrameType | None) -> None:
+        raise AssertionError(f"it goes on after {HANGS_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, hang)
+    signal.alarm(HANGS_SECONDS)
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < LARGEST_BYTES
+    finally:
+        tracemalloc.stop()
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def read_or_refused(read: Callable[[], T], error: type[Exception], says: str) -> T | None:
+    """What was read, within bounds; None where it was refused by this error, which says this."""
+    try:
+        with within_bounds():
+            return read()
+    except error as refused:
+        said = str(refused)
+    assert said
+    assert says in said
+    return None
