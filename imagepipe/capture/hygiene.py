@@ -122,6 +122,7 @@ class CheckBundle(Stage[Image]):
             yield self.ec2.s3.read(bucket, f"{folder}/{filename}", limit_bytes=LARGEST_PART_BYTES)
 
         disk = self.scratch / f"{image.id}.raw"
+        disk.unlink(missing_ok=True)  # of an earlier process of the run
         try:
             with ctx.span("bytes"):
                 unpack(manifest, part, find_secret(manifest, self.recipients.owner.private_key), disk)

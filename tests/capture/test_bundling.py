@@ -51,7 +51,7 @@ def fixed(tmp_path_factory: pytest.TempPathFactory) -> Fixed:
         for number, extent in enumerate(extents):
             file.seek(extent.offset)
             file.write(random.Random(number).randbytes(extent.length))
-    return Fixed("block", str(path), 80 * MIB, extents, 1_700_000_000, "")
+    return Fixed("block", str(path), 80 * MIB, extents, 1_700_000_000)
 
 
 class Talk:

@@ -57,8 +57,6 @@ class Fixed(NamedTuple):
     size: int
     extents: list[Extent]
     modified: int
-    scratch: str
-    """A folder on a disk that goes when all is done; empty: none."""
 
     @property
     def data_bytes(self) -> int:
@@ -80,11 +78,6 @@ class Fixed(NamedTuple):
             raise Trouble(f"reading {self.path}: {error.strerror}") from error
         finally:
             os.close(fd)
-
-    def discard(self) -> None:
-        """Take away what it took of a disk."""
-        if self.scratch:
-            shutil.rmtree(self.scratch, ignore_errors=True)
 
 
 def memory_folder() -> Path:
@@ -185,7 +178,7 @@ def _block(source: disk.Disk, points: list[str], wanted: Wanted, say: Callable[[
     stillness.end_writers(Path("/"), say)
     stillness.make_read_only(points, say)
     say(f"{source.device} of {source.size >> 20} MiB is read as it is; no room on a disk is needed")
-    return Fixed("block", source.device, source.size, disk.data_extents(source), int(time.time()), "")
+    return Fixed("block", source.device, source.size, disk.data_extents(source), int(time.time()))
 
 
 def _tree(root: Path, wanted: Wanted, say: Callable[[str], None]) -> Fixed:
@@ -231,7 +224,7 @@ def _tree(root: Path, wanted: Wanted, say: Callable[[str], None]) -> Fixed:
                 "stop what writes in a provisioning step",
             )
         shutil.rmtree(str(staged.folder if folder == scratch else scratch), ignore_errors=True)
-        return Fixed("tree", str(image), size, tree.file_extents(image), int(time.time()), str(folder))
+        return Fixed("tree", str(image), size, tree.file_extents(image), int(time.time()))
     except BaseException:
         shutil.rmtree(str(scratch), ignore_errors=True)
         shutil.rmtree(str(folder), ignore_errors=True)

@@ -73,7 +73,7 @@ def _run(wire: Wire) -> None:
         stream(wire, fixed)
     else:
         bundle(wire, fixed, order)
-    fixed.discard()
+    # The image stays until the machine ends: a controller that dies before it has noted the end comes again.
     wire.tell(ended=True)
 
 
