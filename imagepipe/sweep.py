@@ -5,10 +5,12 @@ A run says on all that it makes when it began; and of what lives longer, while i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
+from typing import TypedDict, Unpack
 
 from imagepipe.clock import Clock, iso, parse_iso
 from imagepipe.cloud import tags
@@ -16,13 +18,16 @@ from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.tagged import Tagged, everything_of_ours
 from imagepipe.engine.journal import Claim, Journal, Lifetime, State
 from imagepipe.errors import CloudError
-from imagepipe.holdings import Holdings
+from imagepipe.holdings import MANIFEST, Holdings
 
 BEAT_SECONDS = 1200
 ANSWERS_FOR = timedelta(hours=1)
 """Three beats: two may be lost before anybody takes a living run for a dead one."""
 YOUNGEST = timedelta(hours=1)
 """What is younger may be of a run that has had no time yet to say that it lives."""
+TOKEN = re.compile(r"([0-9a-f]{8})-c\d+")
+"""A claim's token, with the run's id."""
+BUNDLED = re.compile(r".+\.part\.\d+|.+\.manifest\.xml|probe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +39,68 @@ class Swept:
     """Why it could not be given back."""
 
 
-def left_over(
-    regions: Regions, region: str, *, older_than: timedelta, now: datetime, is_alive: Callable[[str], bool]
-) -> list[Tagged]:
+class Which(TypedDict):
+    """Whose things are looked for."""
+
+    older_than: timedelta
+    now: datetime
+    is_alive: Callable[[str], bool]
+    """Of the runs of this machine."""
+
+
+def left_over(regions: Regions, region: str, **which: Unpack[Which]) -> list[Tagged]:
     """What dead runs left in a region: begun so long ago, no product that is kept, and nobody answers for it.
 
-    `is_alive` knows the runs of this machine. Raises CloudError.
+    Raises CloudError.
     """
     return [
         thing
         for thing in everything_of_ours(regions.session, region)
         if thing.tags.get(tags.STATE) in (tags.TEMPORARY, tags.UNFINISHED)
-        and _began(thing, now) <= now - older_than
-        and _answered_until(thing, now) <= now
-        and not is_alive(thing.run)
+        and _began(thing, which["now"]) <= which["now"] - which["older_than"]
+        and _answered_until(thing, which["now"]) <= which["now"]
+        and not which["is_alive"](thing.run)
     ]
+
+
+def bundles_left_over(regions: Regions, region: str, bucket: str, **which: Unpack[Which]) -> list[Tagged]:
+    """Folders of a bucket of this region that are bundles of ours, unwritten for so long, and no image's.
+
+    Objects have no tags of ours: a folder is known by its name, which is a claim's token, and by nothing else being in
+    it than a bundle has. Raises CloudError.
+    """
+    folders: dict[str, list[tuple[str, datetime]]] = {}
+    ec2, now = regions[region], which["now"]
+    for key, written in ec2.s3.listed(bucket, ""):
+        folder, _, name = key.rpartition("/")
+        folders.setdefault(folder, []).append((name, written))
+    answered = {thing.run for thing in everything_of_ours(regions.session, region) if _answered_until(thing, now) > now}
+    found = []
+    for folder, objects in folders.items():
+        prefix, _, token = folder.rpartition("/")
+        ours = TOKEN.fullmatch(token)
+        if ours is None or not all(BUNDLED.fullmatch(name) for name, _ in objects):
+            continue
+        run = ours.group(1)
+        if (
+            max(written for _, written in objects) > now - which["older_than"]
+            or run in answered
+            or which["is_alive"](run)
+        ):
+            continue
+        manifests = [f"{bucket}/{folder}/{name}" for name, _ in objects if name.endswith(MANIFEST)]
+        if not any(ec2.images.own_registered_from(location) for location in manifests):
+            tagged = {tags.RUN: run, tags.TOKEN: token}
+            found.append(Tagged("bundle", f"{bucket}/{folder}", region, tagged, {"bucket": bucket, "prefix": prefix}))
+    return found
 
 
 def sweep(things: list[Tagged], regions: Regions, clock: Clock) -> Iterator[Swept]:
     """Give them back, each for itself: what fails does not keep the next from it."""
     undoers = Holdings(regions, clock).undoers()
     for number, thing in enumerate(things, start=1):
-        claim = Claim(f"s{number}", thing.kind, thing.region, thing.token, Lifetime.RUN, "sweep", State.BOUND, thing.id)
+        key, state = f"s{number}", State.BOUND
+        claim = Claim(key, thing.kind, thing.region, thing.token, Lifetime.RUN, "sweep", state, thing.id, thing.details)
         try:
             undoers[thing.kind](claim)
         except Exception as error:  # noqa: BLE001 - as undo does: the next thing must be given back all the same

@@ -11,7 +11,8 @@ from imagepipe.clock import iso
 from imagepipe.cloud import tags
 from imagepipe.cloud.tags import Labels
 from imagepipe.engine.journal import Claim, Lifetime
-from imagepipe.sweep import Heartbeat, left_over, sweep
+from imagepipe.sweep import Heartbeat, bundles_left_over, left_over, sweep
+from tests import bundled
 from tests.account import Account
 from tests.local.gateway import harness
 
@@ -129,3 +130,56 @@ def test_the_heart_beats_by_itself_and_stops_with_the_run(account: Account) -> N
 
 def _bound(account: Account, claim: Claim, id: str) -> None:
     account.journal.bind(claim, id)
+
+
+MANIFEST = "web/0a1b2c3d-c4/web.manifest.xml"
+BUNDLE = {MANIFEST: b"<manifest/>", "web/0a1b2c3d-c4/web.part.00": b"x", "web/0a1b2c3d-c4/web.part.01": b"y"}
+
+
+def _bundles(account: Account, objects: dict[str, bytes], **changes: Any) -> list[str]:
+    """Which of these are left over, in four hours."""
+    account.s3.make_bucket("bundles")
+    for key, content in objects.items():
+        account.s3.put("bundles", key, content)
+    later = account.clock.now() + timedelta(hours=4)
+    which: Any = {"older_than": HOURS, "now": later, "is_alive": lambda run: False, **changes}
+    found = bundles_left_over(account.regions, "us-east-1", "bundles", **which)
+    assert [swept.error for swept in sweep(found, account.regions, account.clock)] == [None] * len(found)
+    assert account.s3.keys("bundles", "") == sorted(
+        set(objects) - {k for k in objects if k.startswith("web/") and found}
+    )
+    return [thing.id for thing in found]
+
+
+def test_a_bundle_that_no_image_was_registered_from_is_given_back_and_nothing_beside_it(account: Account) -> None:
+    others = {"0a1b2c3d-c4": b"", "elsewhere/0a1b2c3d/web.part.00": b"", "other/notes.txt": b"", "photo.png": b""}
+    assert _bundles(account, {**BUNDLE, **others}) == ["bundles/web/0a1b2c3d-c4"]
+
+
+@pytest.mark.parametrize(
+    ("more", "changes"),
+    [
+        ({}, {"older_than": timedelta(hours=5)}),
+        ({}, {"is_alive": {"0a1b2c3d"}.__contains__}),
+        ({"web/0a1b2c3d-c4/notes.txt": b""}, {}),
+    ],
+    ids=["young", "of a run that lives", "with something else in it"],
+)
+def test_a_folder_that_may_be_somebodys_is_left_alone(
+    account: Account, more: dict[str, bytes], changes: dict[str, Any]
+) -> None:
+    assert _bundles(account, {**BUNDLE, **more}, **changes) == []
+
+
+def test_a_bundle_of_an_image_or_of_a_run_that_says_it_lives_is_left_alone(account: Account) -> None:
+    location = bundled.put(account, "web/0a1b2c3d-c4")
+    bundled.registered(account, location, "web")
+    later = account.clock.now() + timedelta(hours=4)
+    which: Any = {"older_than": HOURS, "now": later, "is_alive": lambda run: False}
+    bucket = location.partition("/")[0]
+    assert bundles_left_over(account.regions, "us-east-1", bucket, **which) == []
+    ec2 = account.cloud.client()
+    ec2.deregister_image(ImageId=ec2.describe_images(Owners=["self"])["Images"][0]["ImageId"])
+    assert [thing.id for thing in bundles_left_over(account.regions, "us-east-1", bucket, **which)]
+    _tagged(ec2, _key(ec2, "k"), run="0a1b2c3d", **{tags.EXPIRES: iso(later + timedelta(minutes=5))})
+    assert bundles_left_over(account.regions, "us-east-1", bucket, **which) == []

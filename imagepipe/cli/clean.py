@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import click
@@ -12,15 +13,16 @@ from imagepipe.cli.cloud import Chosen, chosen_cloud, opened
 from imagepipe.cli.given import DurationType
 from imagepipe.cli.past import folder_of, past_runs
 from imagepipe.clock import SystemClock
+from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.session import FIRST_REGION
 from imagepipe.engine.events import FILE_NAME as EVENTS_FILE
 from imagepipe.engine.events import EventFile, Events
 from imagepipe.engine.journal import Claim, Journal, read
 from imagepipe.engine.undo import StillHeld, undo
-from imagepipe.errors import ImagepipeError, UndoFailed, UsageError
+from imagepipe.errors import CloudError, ImagepipeError, UndoFailed, UsageError
 from imagepipe.holdings import Holdings
 from imagepipe.masking import Masker
-from imagepipe.sweep import YOUNGEST, Swept, left_over, sweep
+from imagepipe.sweep import YOUNGEST, Swept, Which, bundles_left_over, left_over, sweep
 
 
 @click.command(
@@ -44,6 +46,13 @@ Examples:
 @click.option(
     "--region", "in_regions", multiple=True, help="With --older-than, in this one; may be given often.  [default: all]"
 )
+@click.option(
+    "--bucket",
+    "buckets",
+    multiple=True,
+    metavar="NAME",
+    help="With --older-than, bundles in this bucket too that no image was registered from; may be given often.",
+)
 @click.option("--local", "is_local", is_flag=True, help="Only runs on the local cloud.")
 @click.option("--profile", help="With --older-than: take this profile of the AWS configuration.")
 @click.option("--endpoint-url", metavar="URL", help="With --older-than: talk to this endpoint instead of AWS.")
@@ -53,6 +62,7 @@ def clean(
     is_all: bool,
     older_than: timedelta | None,
     in_regions: Sequence[str],
+    buckets: Sequence[str],
     is_local: bool,
     profile: str | None,
     endpoint_url: str | None,
@@ -67,9 +77,10 @@ def clean(
         if runs or is_all:
             raise UsageError("--older-than goes by tags: it takes neither runs nor --all")
         chosen = chosen_cloud(is_local=is_local, profile=profile, endpoint_url=endpoint_url)
-        return _sweep(chosen, older_than, in_regions, dry_run=dry_run)
-    if in_regions or profile or endpoint_url:
-        raise UsageError("--region, --profile and --endpoint-url go with --older-than: a journal knows its own cloud")
+        return _sweep(chosen, older_than, in_regions, buckets, dry_run=dry_run)
+    if in_regions or buckets or profile or endpoint_url:
+        given = "--region, --bucket, --profile and --endpoint-url"
+        raise UsageError(f"{given} go with --older-than: a journal knows its own cloud")
     if bool(runs) == is_all:
         raise UsageError("name a run, or give --all or --older-than", hint="imagepipe runs lists them")
     folders = _every(is_local=is_local) if is_all else _named(runs, is_local=is_local)
@@ -99,7 +110,9 @@ def clean(
     return UndoFailed.exit_code if held or failed else 0
 
 
-def _sweep(chosen: Chosen, older_than: timedelta, in_regions: Sequence[str], *, dry_run: bool) -> int:
+def _sweep(
+    chosen: Chosen, older_than: timedelta, in_regions: Sequence[str], buckets: Sequence[str], *, dry_run: bool
+) -> int:
     """What dead runs left, of whatever machine; the exit code."""
     if older_than < YOUNGEST:
         raise UsageError("--older-than: at least 1h, as a younger run may not have said yet that it lives")
@@ -108,18 +121,30 @@ def _sweep(chosen: Chosen, older_than: timedelta, in_regions: Sequence[str], *, 
     failed = found = 0
     with opened(chosen, region=in_regions[0] if in_regions else None, clock=clock) as regions:
         home = regions.session.region or FIRST_REGION
-        for region in in_regions or regions.enabled(home):
-            things = left_over(regions, region, older_than=older_than, now=clock.now(), is_alive=alive.__contains__)
+        places = _places(regions, home, buckets)
+        which: Which = {"older_than": older_than, "now": clock.now(), "is_alive": alive.__contains__}
+        looks = [partial(left_over, regions, region, **which) for region in in_regions or regions.enabled(home)]
+        looks += [partial(bundles_left_over, regions, region, bucket, **which) for bucket, region in places.items()]
+        for look in looks:  # bundles last: what is left of their images is given back by then
+            things = look()
             found += len(things)
             if dry_run:
                 for thing in things:
-                    click.echo(f"{thing.run}: would give back {thing.kind} {thing.id} in {region}")
+                    click.echo(f"{thing.run}: would give back {thing.kind} {thing.id} in {thing.region}")
                 continue
             for swept in sweep(things, regions, clock):
                 failed += _say_swept(swept)
     if not found:
         click.echo("nothing to give back")
     return UndoFailed.exit_code if failed else 0
+
+
+def _places(regions: Regions, home: str, buckets: Sequence[str]) -> dict[str, str]:
+    """Where each bucket is. Raises CloudError."""
+    found = {bucket: regions[home].s3.region_of(bucket) for bucket in buckets}
+    if missing := [bucket for bucket, region in found.items() if region is None]:
+        raise CloudError(f"there is no bucket {', '.join(missing)}", code="NoSuchBucket")
+    return {bucket: region for bucket, region in found.items() if region is not None}
 
 
 def _say_swept(swept: Swept) -> bool:

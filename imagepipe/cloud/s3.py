@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from imagepipe.clock import Clock
@@ -109,9 +110,14 @@ class S3:
 
     def keys(self, bucket: str, prefix: str) -> list[str]:
         """All keys that begin with the prefix, in their order. Raises CloudError, `NoSuchBucket` among its codes."""
+        return [key for key, _ in self.listed(bucket, prefix)]
+
+    def listed(self, bucket: str, prefix: str) -> Iterator[tuple[str, datetime]]:
+        """All keys that begin with the prefix, in their order, and when each was last written. Raises CloudError."""
         with doing(f"listing {bucket}/{prefix} in {self.region}", service="s3"):
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-            return [str(each["Key"]) for page in pages for each in page.get("Contents", ())]
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+                for each in page.get("Contents", ()):
+                    yield str(each["Key"]), each["LastModified"]
 
     def delete(self, bucket: str, keys: Sequence[str]) -> None:
         """Delete objects; gone already is success, of the whole bucket too.
@@ -132,7 +138,7 @@ class S3:
 
     def has_bucket(self, bucket: str) -> bool:
         """Whether there is such a bucket, in any region. Raises CloudError where it is not for us to know."""
-        return self._region_of(bucket) is not None
+        return self.region_of(bucket) is not None
 
     def make_bucket(self, bucket: str) -> None:
         """Make a bucket in this region that takes ACLs, as new ones do not by themselves. Ours already is fine."""
@@ -162,7 +168,7 @@ class S3:
 
         Puts nothing, and so does not know whether we may.
         """
-        home = self._region_of(bucket)
+        home = self.region_of(bucket)
         if home is None:
             raise CloudError(
                 f"there is no bucket {bucket}",
@@ -212,7 +218,7 @@ class S3:
                 raise
             return {}
 
-    def _region_of(self, bucket: str) -> str | None:
+    def region_of(self, bucket: str) -> str | None:
         """Where a bucket is; None if there is none. An endpoint that does not say has one region, ours."""
         try:
             with doing(f"looking for bucket {bucket}", service="s3"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from imagepipe.cloud import tags as tagging
@@ -19,10 +19,12 @@ class Tagged:
     """A thing that a run made, and what it says of itself."""
 
     kind: str
-    """As a claim has it: `instance`, `image`, `snapshots`, `security-group`, `key-pair`."""
+    """As a claim has it: `instance`, `image`, `snapshots`, `security-group`, `key-pair`; of a bundle, by its folder."""
     id: str
     region: str
     tags: Mapping[str, str]
+    details: Mapping[str, str] = field(default_factory=dict)
+    """As the claim's."""
 
     @property
     def run(self) -> str:
