@@ -88,6 +88,8 @@ class Need:
         yield Statement("TagOnCreate", ("ec2:CreateTags",), resources, condition)
 
     def makes(self, sid: str, action: str, *resources: str) -> Iterator[Statement]:
-        """A call that makes things with our tags."""
+        """A call that makes things with our tags; none where there are no regions to make them in."""
+        if not resources:
+            return
         yield Statement(sid, (f"ec2:{action}",), resources, self.new())
         yield from self.tagged_on_create(action, *resources)

@@ -186,12 +186,11 @@ def take_name(need: Need) -> Iterator[Statement]:
     """The old image retired, and the new one registered once more under its name."""
     yield from need.reads("DescribeImages")
     yield Statement("EndOurs", ("ec2:DeregisterImage",), need.all("image"), need.endable())
+    yield from need.makes("RegisterInRegions", "RegisterImage", *need.in_copies("image"))
     if need.bundles:
-        yield from need.makes("RegisterInRegions", "RegisterImage", *need.all("image"))
         yield from storage.gets(need)
         yield from storage.deletes(need)
         return
-    yield from need.makes("RegisterInRegions", "RegisterImage", *need.all("image"))
     yield Statement("RegisterOurs", ("ec2:RegisterImage",), need.all("snapshot"), need.ours())
     yield Statement("EndOurs", ("ec2:DeleteSnapshot",), need.all("snapshot"), need.endable())
     yield Statement("ChangeOurImages", ("ec2:DescribeImageAttribute",), need.all("image"), need.ours())

@@ -35,9 +35,10 @@ def answer(world: World, identity: Identity, request: Request) -> Answer:
     a list, DELETE. delays: POST {"snapshot": seconds}. calls: GET counts AWS's actions since the process began, or
     since DELETE. evaluations: GET lists what was asked under policies, since DELETE. instances: GET counts them by
     state. places: GET lists the accounts and regions that have any. keys: POST {"account": id, "policy": JSON} makes
-    an access key that is good for what the policy allows. accounts: GET lists them with their keys, POST {"account": id, "memberships": [ARN of an organization or unit]}
-    makes or changes one. licences: POST {"image": id, "product_codes": […], "platform_details": …,
-    "usage_operation": …}. images: POST registers a disk that is in the store (`imports.take`).
+    an access key that is good for what the policy allows. accounts: GET lists them with their keys, POST
+    {"account": id, "memberships": [ARN of an organization or unit]} makes or changes one. licences: POST
+    {"image": id, "product_codes": […], "platform_details": …, "usage_operation": …}. images: POST registers a disk
+    that is in the store (`imports.take`).
     """
     name = request.path.removeprefix(PREFIX)
     if name == "accounts":
