@@ -48,7 +48,8 @@ def _policies(world: World, identity: Identity) -> Iterator[str]:
     role = next((each for each in roles if each.arn == session.role_arn), None)
     if role is not None:
         yield from (_text(document) for document in role.policies.values())
-        yield from (_text(attached.document) for attached in role.managed_policies.values())
+        for attached in role.managed_policies.values():
+            yield from (_text(each.document) for each in attached.versions if each.is_default)
 
 
 def _text(document: Any) -> str:
