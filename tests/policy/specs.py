@@ -32,7 +32,7 @@ output:
   name: full
   on_name_taken: replace
   encrypt: {kms_key: 11111111-2222-3333-4444-555555555555, per_region: {us-west-2: alias/images}}
-  block_devices: [{device: /dev/sdf, tags: {use: data}}]
+  block_devices: [{device: /dev/sdf, tags: {use: data}}, {device: /dev/sdg, snapshot: snap-87654321}]
 publish: {regions: [us-west-2], share: {accounts: ["123456789012"]}}
 """
 OWN_ACCESS = """\
