@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "imagepipe"
 
 FOUNDATION = {"errors", "values", "clock", "masking", "render"}
-LAYER_1 = {"spec", "engine", "cloud", "communicator", "bundle", "hygiene"}
+LAYER_1 = {"spec", "engine", "cloud", "communicator", "bundle", "hygiene", "iam"}
 STAGES = {"launch", "provision", "capture", "publish"}
 ANYTHING = {
     "__init__",
@@ -27,6 +27,7 @@ ANYTHING = {
     "sweep",
     "bundling",
     "holdings",
+    "policy",
     "cli",
 }
 
@@ -40,10 +41,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     **{room: {"__init__", *FOUNDATION} for room in LAYER_1},
     "hygiene": set(),  # it goes to machines, alone
     **dict.fromkeys(STAGES, FOUNDATION | LAYER_1),
-    "local": {"__init__", *FOUNDATION, "bundle", "hygiene"},
+    "local": {"__init__", *FOUNDATION, "bundle", "hygiene", "iam"},
     "report": {"__init__"} | FOUNDATION | {"engine"},
     "pipeline": FOUNDATION | LAYER_1 | STAGES,
     "preflight": FOUNDATION | LAYER_1 | STAGES | {"pipeline"},
+    "policy": FOUNDATION | {"spec", "iam"},
     "bundling": FOUNDATION | {"spec", "bundle"},
     "recovery": FOUNDATION | LAYER_1 | STAGES,
     "sweep": FOUNDATION | LAYER_1 | {"holdings"},

@@ -1,4 +1,6 @@
-"""`imagepipe local accounts` and `account`: other accounts of the same store, to share with and to look from."""
+"""`imagepipe local accounts` and `account`: other accounts of the same store, to share with and to look from; and keys
+that may do what a policy allows.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from imagepipe.errors import LocalCloudError
 
 if TYPE_CHECKING:
     from imagepipe.local.control import LocalCloud
+    from imagepipe.local.gateway.remote import Account
 
 
 @click.command()
@@ -57,9 +60,37 @@ def env(root: Path | None, account_id: str) -> None:
                 f"the local cloud has no account {account_id}",
                 hint="imagepipe local accounts lists them; imagepipe local account add makes one",
             )
+    _print_exports(cloud, found)
+
+
+@account.command()
+@click.option(
+    "--policy",
+    "file",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="An IAM policy, as `imagepipe policy` prints it.",
+)
+@click.option("--id", "account_id", metavar="ID", help="Of this account.  [default: the store's own]")
+@click.pass_obj
+def key(root: Path | None, file: Path, account_id: str | None) -> None:
+    """Make an access key that may do what a policy allows, and print export lines for a shell that has it.
+
+    What the policy does not allow is refused as AWS would refuse it. A policy with what this cloud does not know of
+    IAM's language is refused as a whole.
+    """
+    from imagepipe.local.gateway import remote
+
+    with _connected(root) as cloud:
+        more = {"account_id": account_id} if account_id else {}
+        _print_exports(cloud, remote.add_key(cloud, file.read_text(encoding="utf-8"), **more))
+
+
+def _print_exports(cloud: LocalCloud, caller: Account) -> None:
     click.echo(f"export AWS_ENDPOINT_URL={cloud.endpoint_url}")
-    click.echo(f"export AWS_ACCESS_KEY_ID={found.access_key_id}")
-    click.echo(f"export AWS_SECRET_ACCESS_KEY={found.secret_access_key}")
+    click.echo(f"export AWS_ACCESS_KEY_ID={caller.access_key_id}")
+    click.echo(f"export AWS_SECRET_ACCESS_KEY={caller.secret_access_key}")
     click.echo(f"export AWS_DEFAULT_REGION={cloud.region}")
 
 

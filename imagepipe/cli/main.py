@@ -16,6 +16,7 @@ from imagepipe.errors import ImagepipeError, SpecError, UndoFailed
 COMMANDS = {
     "build": ("imagepipe.cli.build:build", "Bake the images of specs."),
     "validate": ("imagepipe.cli.validate:validate", "Check specs, with every problem at once; talks to no cloud."),
+    "policy": ("imagepipe.cli.policy:policy", "Print the IAM policy that specs need; talks to no cloud."),
     "resume": ("imagepipe.cli.resume:resume", "Go on with a run whose process died."),
     "clean": ("imagepipe.cli.clean:clean", "Give back what dead or failed runs still hold."),
     "runs": ("imagepipe.cli.runs:runs", "List runs, and what they still hold."),

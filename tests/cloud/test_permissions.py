@@ -1,24 +1,64 @@
+"""The calls in the code, the policies of specs and the page of the documentation name the same actions."""
+
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
+import pytest
+
 from imagepipe.cloud.translate import iam_action
+from imagepipe.iam.facts import FREE
+from imagepipe.policy.made import statements
+from tests.policy.specs import SPECS, need
 
 ROOT = Path(__file__).resolve().parents[2]
+LOCAL_ONLY = {"s3:CreateBucket"}
+WITHOUT_CALLS = {
+    "iam:PassRole",
+    "kms:CreateGrant",
+    "kms:Decrypt",
+    "kms:DescribeKey",
+    "kms:GenerateDataKeyWithoutPlaintext",
+    "kms:ReEncryptFrom",
+    "kms:ReEncryptTo",
+    "s3:GetObject",
+    "s3:PutObjectAcl",
+}
+"""What AWS does in the caller's name; the source of a copy in S3, and the ACL that an object is put with."""
 
 
-def test_the_documented_policy_names_every_call_in_the_code_and_no_other() -> None:
-    page = (ROOT / "docs/reference/iam-permissions.md").read_text(encoding="utf-8")
-    policy = json.loads(page.partition("```json\n")[2].partition("```")[0])
-    # The ACL that an object is put with, and the source of a copy, have no calls of their own.
-    actions = {"sts:GetCallerIdentity", "s3:PutObjectAcl", "s3:GetObject"}
+@pytest.fixture
+def allowed(tmp_path: Path) -> set[str]:
+    """Every action of the policies of specs of all kinds."""
+    needs = [need(tmp_path, text) for text in SPECS.values()]
+    return {action for wanted in ("build", "clean") for one in statements(needs, wanted) for action in one.actions}
+
+
+def _called() -> set[str]:
+    """What the code calls, as IAM names it."""
+    actions = set()
     for path in (ROOT / "imagepipe/cloud").glob("*.py"):
         code = path.read_text(encoding="utf-8")
-        service = {"parameters": "ssm", "s3": "s3"}.get(path.stem, "ec2")
-        calls = set(re.findall(r"self\._(?:client|creates\.client)\.(\w+)\(", code)) - {"get_paginator"}
+        service = {"parameters": "ssm", "s3": "s3", "session": "sts"}.get(path.stem, "ec2")
+        calls = set(re.findall(r"\b(?:client|self\._client)\.([a-z0-9_]+)\(", code)) - {"get_paginator"}
         calls |= set(re.findall(r'get_paginator\("(\w+)"\)', code))
         actions |= {iam_action(service, "".join(map(str.capitalize, call.split("_")))) for call in calls}
-    documented = [action for statement in policy["Statement"] for action in statement["Action"]]
-    assert sorted(documented) == sorted(actions)
+    return actions
+
+
+def test_policies_allow_every_call_in_the_code_and_no_other(allowed: set[str]) -> None:
+    assert allowed - WITHOUT_CALLS == _called() - FREE - LOCAL_ONLY - WITHOUT_CALLS
+
+
+def test_the_page_has_every_statement_and_action_of_policies_and_no_other(allowed: set[str], tmp_path: Path) -> None:
+    page = (ROOT / "docs/reference/iam-permissions.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| ")
+    ]
+    sids = {sid for row in rows[1:] for sid in row[0].split(", ")}
+    actions = {action for row in rows[1:] for action in re.findall(r"`([a-z0-9]+:[A-Za-z]+)`", row[1])}
+    assert actions == allowed
+    needs = [need(tmp_path, text) for text in SPECS.values()]
+    made = {one.sid.rstrip("0123456789") for wanted in ("build", "clean") for one in statements(needs, wanted)}
+    assert sids == made

@@ -20,11 +20,13 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from imagepipe.cli.local import terminate_everything
 from imagepipe.communicator import keys
 from imagepipe.communicator.ssh import Connection, NotConnected, Watch, connect
+from imagepipe.local import control
 from imagepipe.local.control import LocalCloud
 from imagepipe.local.disks import Disks
-from imagepipe.local.store import Store
+from imagepipe.local.store import Store, default_base_cache, default_root
 from imagepipe.values import Endpoint
 from tests.machine.guests import host_key_user_data
 
@@ -258,6 +260,20 @@ class Booted:
         result = self.connection.run(command, watch)
         assert result.code == 0, f"{command}: {result} {said}"
         return "\n".join(said)
+
+
+@contextmanager
+def without_boot(folder: Path) -> Iterator[Bakery]:
+    """imagepipe on a cloud whose machines are an sshd on the instance's own tree; ended with all that is on it."""
+    cache = default_base_cache(os.environ) or default_root(os.environ) / "base"
+    store = Store.open(folder / "store", base_cache=cache, driver="sshd")
+    with control.connect(store) as cloud:
+        bakery = Bakery(folder, store, cloud, env={"IMAGEPIPE_LOCAL_DRIVER": "sshd"})
+        try:
+            yield bakery
+        finally:
+            bakery.end()
+            control.stop(store, terminate=terminate_everything)
 
 
 def until(found: Callable[[], Any], what: str, *, seconds: float = 60) -> Any:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -25,10 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from imagepipe.cli.local import terminate_everything
-from imagepipe.local import control
-from imagepipe.local.store import Store, default_base_cache, default_root
-from tests.machine.bakery import Bakery
+from tests.machine.bakery import Bakery, without_boot
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 180
@@ -235,11 +231,8 @@ def _differences(before: Mapping[str, list[str]], after: Mapping[str, list[str]]
 @contextmanager
 def lab(folder: Path) -> Iterator[Lab]:
     """A cloud of machines without a boot, ended with all that is on it."""
-    cache = default_base_cache(os.environ) or default_root(os.environ) / "base"
-    store = Store.open(folder / "store", base_cache=cache, driver="sshd")
-    with control.connect(store) as cloud:
-        yield Lab(Bakery(folder, store, cloud, env={"IMAGEPIPE_LOCAL_DRIVER": "sshd"}))
-        control.stop(store, terminate=terminate_everything)
+    with without_boot(folder) as bakery:
+        yield Lab(bakery)
 
 
 def chosen(lab: Lab, kinds: Sequence[Kind], sample: int | None, seed: int) -> list[Point]:

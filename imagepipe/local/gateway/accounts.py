@@ -6,9 +6,11 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from imagepipe.iam.conditions import NotUnderstood
+from imagepipe.iam.evaluate import rules_of
 from imagepipe.local.gateway.ledger import Ledger
 from imagepipe.local.gateway.permissions import ACCOUNT, ORGANIZATION
-from imagepipe.local.gateway.records import Account
+from imagepipe.local.gateway.records import AccessKey, Account
 from imagepipe.local.gateway.refusal import Refused, invalid
 from imagepipe.local.gateway.signature import Secret
 
@@ -26,6 +28,9 @@ class Accounts:
         """What an access key id stands for: an account's own key, or a role that was assumed."""
         if access_key_id in self._first:
             return self._first[access_key_id]
+        key = self._ledger.access_keys.get(access_key_id)
+        if key is not None:
+            return Secret(key.secret_access_key, key.account)
         session = self._ledger.sessions.get(access_key_id)
         if session is not None:
             return Secret(session.secret_access_key, session.account, session.session_token, session.expires)
@@ -65,6 +70,28 @@ class Accounts:
             account = self._made(account_id or self._free_id(), names)
             self._ledger.put(account)
         return described(account)
+
+    def add_key(self, account_id: str, policy: str) -> dict[str, Any]:
+        """Make a further access key of an account, good for what a policy allows.
+
+        Raises Refused where there is no such account, or the policy is not understood.
+        """
+        if account_id not in {row["account"] for row in self.listed()}:
+            raise invalid(f"there is no account {account_id!r}")
+        try:
+            rules_of(policy)
+        except NotUnderstood as error:
+            raise Refused("MalformedPolicyDocument", str(error)) from error
+        key = AccessKey(
+            id=_new_key_id(),
+            account=account_id,
+            region=ANYWHERE,
+            secret_access_key=secrets.token_urlsafe(30),
+            policy=policy,
+        )
+        with self._ledger.change():
+            self._ledger.put(key)
+        return {"account": account_id, "access_key_id": key.id, "secret_access_key": key.secret_access_key}
 
     def _made(self, account_id: str, memberships: tuple[str, ...]) -> Account:
         old = self._ledger.accounts.get(account_id)

@@ -33,10 +33,12 @@ def answer(world: World, identity: Identity, request: Request) -> Answer:
 
     clock: GET tells the cloud's time, POST {"advance": seconds} sets it forward. faults: GET, POST one fault or
     a list, DELETE. delays: POST {"snapshot": seconds}. calls: GET counts AWS's actions since the process began, or
-    since DELETE. instances: GET counts them by state. places: GET lists the accounts and regions that have any.
-    accounts: GET lists them with their keys, POST {"account": id, "memberships": [ARN of an organization or unit]}
-    makes or changes one. licences: POST {"image": id, "product_codes": […], "platform_details": …,
-    "usage_operation": …}. images: POST registers a disk that is in the store (`imports.take`).
+    since DELETE. evaluations: GET lists what was asked under policies, since DELETE. instances: GET counts them by
+    state. places: GET lists the accounts and regions that have any. keys: POST {"account": id, "policy": JSON} makes
+    an access key that is good for what the policy allows. accounts: GET lists them with their keys, POST
+    {"account": id, "memberships": [ARN of an organization or unit]} makes or changes one. licences: POST
+    {"image": id, "product_codes": […], "platform_details": …, "usage_operation": …}. images: POST registers a disk
+    that is in the store (`imports.take`).
     """
     name = request.path.removeprefix(OWN_PATHS)
     if name == "accounts":
@@ -65,6 +67,15 @@ def answer(world: World, identity: Identity, request: Request) -> Answer:
         case ("DELETE", "calls"):
             world.calls.clear()
             return _json({})
+        case ("GET", "evaluations"):
+            return _json(world.evaluations.listed())
+        case ("DELETE", "evaluations"):
+            world.evaluations.clear()
+            return _json({})
+        case ("POST", "keys"):
+            refuse_strangers(world.accounts, identity.access_key_id)
+            body = _body(request)
+            return _json(world.accounts.add_key(str(body.get("account", "")), str(body.get("policy", ""))))
         case ("GET", "accounts"):
             return _json(world.accounts.listed())
         case ("POST", "accounts"):

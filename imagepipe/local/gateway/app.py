@@ -22,9 +22,21 @@ from typing import Any
 from imagepipe.clock import Clock
 from imagepipe.local.base import BaseImage
 from imagepipe.local.disks import Disks, StoreFull
-from imagepipe.local.gateway import admin, machinery, objects, parameters, recovery, sessions, signature, wire
+from imagepipe.local.gateway import (
+    admin,
+    authority,
+    machinery,
+    objects,
+    parameters,
+    recovery,
+    sessions,
+    signature,
+    wire,
+)
 from imagepipe.local.gateway.accounts import Accounts
 from imagepipe.local.gateway.actions import MOTO, OWN
+from imagepipe.local.gateway.asking import of_ec2
+from imagepipe.local.gateway.asking_elsewhere import of_others, of_s3
 from imagepipe.local.gateway.bundles import Bundles
 from imagepipe.local.gateway.elsewhere import Elsewhere
 from imagepipe.local.gateway.faults import Fault, Faults
@@ -130,6 +142,7 @@ class Gateway:
             return admin.health()
         identity = signature.identify(request, self._world.accounts.secret, self._clock.now(), self._world.clock.now())
         if request.path.startswith(OWN_PATHS):
+            authority.refuse_admin(self._world, identity)
             return admin.answer(self._world, identity, request)
         if request.path.startswith("/moto-api"):
             raise Refused("AccessDenied", "moto's own interface is not open here", status=403)
@@ -139,11 +152,13 @@ class Gateway:
             return self._s3(identity, request, environ)
         action = _action_elsewhere(request)
         self._world.calls.add(identity.service, action)
+        authority.check(self._world, identity, of_others(self._world, identity, action, request))
         return self._guarded(action, {}, lambda: self._other(identity, request, environ, action, request_id))
 
     def _s3(self, identity: Identity, request: Request, environ: dict[str, Any]) -> Answer:
         asked = objects.asked(request)
         self._world.calls.add("s3", asked.operation)
+        authority.check(self._world, identity, of_s3(identity, request, asked))
 
         def moto(environ: dict[str, Any]) -> Answer:
             return self._moto(identity, request, environ, asked.operation, asked.key)
@@ -180,9 +195,12 @@ class Gateway:
         if action in OWN:
             params = wire.params(action, values)
             call = Call(action, identity.account, identity.region, params, request_id)
+            authority.check(self._world, identity, of_ec2(self._world, call))
             return self._guarded(action, params, lambda: self._own(call))
         if action not in MOTO:
             raise Refused("UnsupportedOperation", f"The local cloud does not have the action {action}")
+        call = Call(action, identity.account, identity.region, {}, request_id)
+        authority.check(self._world, identity, of_ec2(self._world, call))
 
         def pass_on() -> Answer:
             with self._ledger.lock:

@@ -1,10 +1,14 @@
-"""How often each action was called, by whoever counts what a client costs."""
+"""What was called and how often, for who counts what a client costs; and what was asked under policies."""
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
+
+from imagepipe.iam.evaluate import Asked
 
 
 class Calls:
@@ -27,3 +31,26 @@ class Calls:
     def clear(self) -> None:
         with self._lock:
             self._counts.clear()
+
+
+class Evaluations:
+    """The different questions that were asked under policies, since the cloud's process began or they were cleared."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked: dict[str, bool] = {}
+
+    def add(self, asked: Asked, *, is_allowed: bool) -> None:
+        """One more."""
+        described = {"action": asked.action, "resource": asked.resource, "context": asked.context}
+        with self._lock:
+            self._asked[json.dumps(described, sort_keys=True)] = is_allowed
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Each with `action`, `resource`, `context`, and whether it was `allowed`."""
+        with self._lock:
+            return [{**json.loads(text), "allowed": allowed} for text, allowed in self._asked.items()]
+
+    def clear(self) -> None:
+        with self._lock:
+            self._asked.clear()

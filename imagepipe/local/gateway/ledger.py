@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 from imagepipe.errors import LocalCloudError
 from imagepipe.local.gateway import codec
 from imagepipe.local.gateway.records import (
+    AccessKey,
     Account,
     Image,
     Instance,
@@ -30,7 +31,7 @@ from imagepipe.local.gateway.records import (
     Volume,
 )
 
-FORMAT = 3
+FORMAT = 4
 """Raised when an older program could no longer read what this one writes."""
 
 KINDS: tuple[type[Record], ...] = (
@@ -43,6 +44,7 @@ KINDS: tuple[type[Record], ...] = (
     Token,
     Setting,
     Account,
+    AccessKey,
     Session,
 )
 
@@ -97,6 +99,7 @@ class Ledger:
         self.tokens: Table[Token] = Table(Token)
         self.settings: Table[Setting] = Table(Setting)
         self.accounts: Table[Account] = Table(Account)
+        self.access_keys: Table[AccessKey] = Table(AccessKey)
         self.sessions: Table[Session] = Table(Session)
         self._tables: dict[type[Record], Table[Record]] = {
             table.kind: table  # type: ignore[misc]  # a table only ever holds its own kind
@@ -110,6 +113,7 @@ class Ledger:
                 self.tokens,
                 self.settings,
                 self.accounts,
+                self.access_keys,
                 self.sessions,
             )
         }

@@ -277,6 +277,15 @@ class Account(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccessKey(Record):
+    """A further access key of an account, whose id is the record's: good for what its policy allows."""
+
+    secret_access_key: str
+    policy: str
+    """JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Session(Record):
     """A role that somebody assumed; its id is the temporary access key's, its account the role's."""
 

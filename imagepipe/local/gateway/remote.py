@@ -41,6 +41,12 @@ def add_account(cloud: LocalCloud, *memberships: str, account_id: str | None = N
     return _account(cloud, ask(cloud, "POST", "accounts", {"account": account_id, "memberships": memberships}))
 
 
+def add_key(cloud: LocalCloud, policy: str, *, account_id: str = ACCOUNT_ID) -> Account:
+    """A further access key of an account, good for what a policy (JSON) allows. Raises LocalCloudError."""
+    row = ask(cloud, "POST", "keys", {"account": account_id, "policy": policy})
+    return Account(row["account"], row["access_key_id"], row["secret_access_key"], ())
+
+
 def add_image(cloud: LocalCloud, *, file: str, name: str, description: str, region: str, size_gib: int) -> str:
     """The id of the image that a disk in the store's folder of imports has become. Raises LocalCloudError."""
     wanted = {"file": file, "name": name, "description": description, "region": region, "size_gib": size_gib}

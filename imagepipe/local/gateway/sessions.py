@@ -42,9 +42,13 @@ def _arn(session: Session) -> str:
     return f"arn:aws:sts::{session.account}:assumed-role/{role}/{session.name}"
 
 
-def _caller(world: World, identity: Identity) -> str:
+def caller(world: World, identity: Identity) -> str:
+    """The ARN of who asks: a role's session, a user for a key with a policy, or the account itself."""
     session = world.ledger.sessions.get(identity.access_key_id)
-    return _arn(session) if session else f"arn:aws:iam::{identity.account}:root"
+    if session is not None:
+        return _arn(session)
+    is_user = world.ledger.access_keys.get(identity.access_key_id) is not None
+    return f"arn:aws:iam::{identity.account}:{f'user/{identity.access_key_id}' if is_user else 'root'}"
 
 
 def _assume_role(world: World, identity: Identity, values: Mapping[str, str]) -> Mapping[str, Any]:
@@ -55,11 +59,11 @@ def _assume_role(world: World, identity: Identity, values: Mapping[str, str]) ->
     if found is None:
         raise Refused("ValidationError", f"{arn} is invalid")
     account, role = found[1], _role(world, arn)
-    caller = _caller(world, identity)
-    if role is None or not _trusts(role.assume_role_policy_document, identity, caller, values.get("ExternalId")):
+    who = caller(world, identity)
+    if role is None or not _trusts(role.assume_role_policy_document, identity, who, values.get("ExternalId")):
         raise Refused(
             "AccessDenied",
-            f"User: {caller} is not authorized to perform: sts:AssumeRole on resource: {arn}",
+            f"User: {who} is not authorized to perform: sts:AssumeRole on resource: {arn}",
             status=403,
         )
     seconds = _seconds(world, identity, values, role)

@@ -11,7 +11,7 @@ from imagepipe.local.base import BaseImage
 from imagepipe.local.disks import Disks
 from imagepipe.local.gateway.accounts import ANYWHERE, Accounts
 from imagepipe.local.gateway.bundles import Bundles
-from imagepipe.local.gateway.calls import Calls
+from imagepipe.local.gateway.calls import Calls, Evaluations
 from imagepipe.local.gateway.course import Course
 from imagepipe.local.gateway.elsewhere import Elsewhere
 from imagepipe.local.gateway.faults import Faults
@@ -83,6 +83,7 @@ class World:
         self.faults = faults
         self.bundles = bundles
         self.calls = Calls()
+        self.evaluations = Evaluations()
         self.course = Course(clock, delays)
 
     def settle(self, account: str, region: str) -> None:

@@ -287,7 +287,7 @@ def test_records_of_a_newer_imagepipe_are_not_touched(cloud: Cloud, tmp_path: Pa
     with sqlite3.connect(tmp_path / "state" / "gateway.sqlite") as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(LocalCloudError, match="format 99, this imagepipe knows 3"):
+    with pytest.raises(LocalCloudError, match="format 99, this imagepipe knows 4"):
         cloud.start()
     with sqlite3.connect(tmp_path / "state" / "gateway.sqlite") as db:
         db.execute("PRAGMA user_version = 1")

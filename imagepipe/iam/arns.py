@@ -1,0 +1,24 @@
+"""Wildcards of IAM's language (IAM user guide, "IAM JSON policy elements: Resource")."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+
+def text_fits(pattern: str, text: str) -> bool:
+    """Whether `*` (any characters) and `?` (one) of the pattern can stand for what the text has."""
+    return _compiled(pattern).fullmatch(text) is not None
+
+
+def arn_fits(pattern: str, arn: str) -> bool:
+    """The same, of ARNs: a wildcard reaches no further than its part between colons, but for the last part."""
+    if pattern == "*":
+        return True
+    wanted, found = pattern.split(":", 5), arn.split(":", 5)
+    return len(wanted) == len(found) and all(map(text_fits, wanted, found))
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile("".join({"*": ".*", "?": "."}.get(each, re.escape(each)) for each in pattern), re.DOTALL)

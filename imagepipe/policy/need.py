@@ -1,0 +1,95 @@
+"""A spec as its policy needs it: where it is built, and the conditions that tell what is its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from imagepipe.iam.document import Conditions, Statement
+from imagepipe.iam.facts import arn, partition
+from imagepipe.spec.models import EbsOutput, InstanceStoreOutput, Spec
+
+RUN, SPEC, STATE, EXPIRES = "imagepipe:run", "imagepipe:spec", "imagepipe:state", "imagepipe:expires"
+"""As `cloud.tags` has them, which loads boto3; a test holds the two together."""
+UNFINISHED = "unfinished"
+OWN_ACCOUNT = "${aws:PrincipalAccount}"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One spec, in the regions that it is built for."""
+
+    spec: Spec
+    home: str
+    """The launch region."""
+    role: str | None = None
+    """The role in the instance profile, where its name is another than the profile's."""
+
+    @property
+    def copies(self) -> tuple[str, ...]:
+        return tuple(region for region in dict.fromkeys(self.spec.publish.regions) if region != self.home)
+
+    @property
+    def everywhere(self) -> tuple[str, ...]:
+        return (self.home, *self.copies)
+
+    @property
+    def ebs(self) -> EbsOutput | None:
+        return self.spec.output if isinstance(self.spec.output, EbsOutput) else None
+
+    @property
+    def bundles(self) -> InstanceStoreOutput | None:
+        return self.spec.output if isinstance(self.spec.output, InstanceStoreOutput) else None
+
+    @property
+    def replaces(self) -> bool:
+        return self.spec.output.on_name_taken == "replace"
+
+    @property
+    def partition(self) -> str:
+        return partition(self.home)
+
+    def here(self, *kinds: str) -> tuple[str, ...]:
+        """All things of these types in the launch region."""
+        return tuple(arn(self.home, kind) for kind in kinds)
+
+    def all(self, *kinds: str) -> tuple[str, ...]:
+        """All things of these types in every region."""
+        return tuple(arn(region, kind) for region in self.everywhere for kind in kinds)
+
+    def in_copies(self, *kinds: str) -> tuple[str, ...]:
+        """All things of these types in the regions of the copies."""
+        return tuple(arn(region, kind) for region in self.copies for kind in kinds)
+
+    def ours(self, **tags: str) -> Conditions:
+        """It is there, and this spec made it."""
+        wanted = {f"aws:ResourceTag/{SPEC}": self.spec.name, **{f"aws:ResourceTag/{k}": v for k, v in tags.items()}}
+        return {"StringEquals": {key: (value,) for key, value in wanted.items()}}
+
+    def endable(self) -> Conditions:
+        """What may be deleted of images and snapshots: nothing that was kept, but where the spec replaces that."""
+        return self.ours() if self.replaces else self.ours(**{STATE: UNFINISHED})
+
+    def new(self, more: Mapping[str, tuple[str, ...]] | None = None) -> Conditions:
+        """It is being made, and tagged as this spec's from the same call."""
+        return {
+            "StringEquals": {f"aws:RequestTag/{SPEC}": (self.spec.name,), **(more or {})},
+            "Null": {f"aws:RequestTag/{RUN}": ("false",)},
+        }
+
+    def reads(self, *actions: str) -> Iterator[Statement]:
+        """Calls that list, which EC2 allows for everything or nothing: so for these regions alone."""
+        regions = {"StringEquals": {"aws:RequestedRegion": self.everywhere}}
+        yield Statement("ReadOnly", tuple(f"ec2:{action}" for action in actions), ("*",), regions)
+
+    def tagged_on_create(self, action: str, *resources: str) -> Iterator[Statement]:
+        """Tags in a call that makes something are a permission of their own."""
+        condition = {"StringEquals": {"ec2:CreateAction": (action,)}}
+        yield Statement("TagOnCreate", ("ec2:CreateTags",), resources, condition)
+
+    def makes(self, sid: str, action: str, *resources: str) -> Iterator[Statement]:
+        """A call that makes things with our tags; none where there are no regions to make them in."""
+        if not resources:
+            return
+        yield Statement(sid, (f"ec2:{action}",), resources, self.new())
+        yield from self.tagged_on_create(action, *resources)

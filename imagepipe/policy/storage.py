@@ -1,0 +1,94 @@
+"""Buckets and KMS keys: what a spec's policy allows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from imagepipe import render
+from imagepipe.iam.document import Conditions, Statement
+from imagepipe.iam.facts import partition
+from imagepipe.policy.need import Need
+from imagepipe.spec.bundle_rules import bundle_region
+from imagepipe.spec.load import SAMPLE_BUILD
+from imagepipe.spec.models import InstanceStoreOutput
+
+EXEC_READ = "aws-exec-read"
+_VIA_EBS = ("GenerateDataKeyWithoutPlaintext", "Decrypt", "ReEncryptFrom", "ReEncryptTo")
+"""With CreateGrant and DescribeKey, what EBS does for the caller (EBS user guide, "Permissions for IAM users")."""
+
+
+def _folder(output: InstanceStoreOutput, region: str) -> str:
+    """The pattern of all keys of the spec's bundles in a region; what only a run knows of the prefix is `*`."""
+    late = {"source": dict.fromkeys(("id", "name", "owner"), "*"), "region": region}
+    prefix = render.finish(output.prefix, late)
+    for sample in SAMPLE_BUILD.names().values():
+        prefix = prefix.replace(sample, "*")
+    return f"{prefix}/*" if prefix else "*"
+
+
+def _buckets(need: Need, output: InstanceStoreOutput) -> dict[str, str]:
+    """ARNs, by region."""
+    return {
+        region: f"arn:{partition(region)}:s3:::{bundle_region(output, region, home=need.home).bucket}"
+        for region in need.everywhere
+    }
+
+
+def _objects(need: Need, output: InstanceStoreOutput) -> tuple[str, ...]:
+    return tuple(f"{arn}/{_folder(output, region)}" for region, arn in _buckets(need, output).items())
+
+
+def settings(need: Need) -> Iterator[Statement]:
+    """Whether EC2 could read bundles in the buckets."""
+    if output := need.bundles:
+        actions = ("s3:GetBucketOwnershipControls", "s3:GetEncryptionConfiguration")
+        yield Statement("ReadBucketSettings", actions, tuple(_buckets(need, output).values()))
+
+
+def lists(need: Need) -> Iterator[Statement]:
+    """Also what tells a key that is not there from one that is not ours to see, and whether there is a bucket."""
+    if output := need.bundles:
+        for region, bucket in _buckets(need, output).items():
+            condition = {"StringLikeIfExists": {"s3:prefix": (_folder(output, region),)}}
+            yield Statement("ListBundles", ("s3:ListBucket",), (bucket,), condition)
+
+
+def puts(need: Need) -> Iterator[Statement]:
+    """With the ACL that lets EC2 read, and no other."""
+    if output := need.bundles:
+        condition = {"StringEquals": {"s3:x-amz-acl": (EXEC_READ,)}}
+        objects = _objects(need, output)
+        yield Statement("PutBundles", ("s3:PutObject", "s3:PutObjectAcl"), objects, condition)
+
+
+def gets(need: Need) -> Iterator[Statement]:
+    if output := need.bundles:
+        yield Statement("UseBundles", ("s3:GetObject",), _objects(need, output))
+
+
+def deletes(need: Need) -> Iterator[Statement]:
+    if output := need.bundles:
+        yield Statement("UseBundles", ("s3:DeleteObject",), _objects(need, output))
+
+
+def _key(region: str, key: str) -> tuple[str, Conditions]:
+    """The ARN of a key, and what tells it by its alias, which is no part of the ARN that IAM compares."""
+    alias = key.split(":", 5)[5] if key.startswith("arn:") else key
+    if alias.startswith("alias/"):
+        condition = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": (alias,)}}
+        return f"arn:{partition(region)}:kms:{region}:*:key/*", condition
+    if key.startswith("arn:"):
+        return key, {}
+    return f"arn:{partition(region)}:kms:{region}:*:key/{key}", {}
+
+
+def encrypts(need: Need, keys: dict[str, set[str]]) -> Iterator[Statement]:
+    """What EBS does with keys of one's own, by region; it needs nothing for its own key."""
+    for region, names in sorted(keys.items()):
+        for name in sorted(names):
+            key, condition = _key(region, name)
+            via = {**condition, "StringLike": {"kms:ViaService": ("ec2.*.amazonaws.com*",)}}
+            grants = {**condition, "Bool": {"kms:GrantIsForAWSResource": ("true",)}}
+            yield Statement("EncryptThroughEbs", tuple(f"kms:{each}" for each in _VIA_EBS), (key,), via)
+            yield Statement("LetEbsUseKey", ("kms:CreateGrant",), (key,), grants)
+            yield Statement("ReadKey", ("kms:DescribeKey",), (key,), condition)

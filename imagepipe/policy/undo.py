@@ -1,0 +1,67 @@
+"""What giving back asks of AWS, by kind of claim, as `holdings` does it; and finding by tags what nobody gave back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from imagepipe.iam.document import Statement
+from imagepipe.policy import storage
+from imagepipe.policy.need import Need
+from imagepipe.policy.stages import Asks, give_back
+
+
+def instance(need: Need) -> Iterator[Statement]:
+    yield from give_back(need)
+
+
+def key_pair(need: Need) -> Iterator[Statement]:
+    yield from need.reads("DescribeKeyPairs")
+    yield Statement("WorkOnOurs", ("ec2:DeleteKeyPair",), need.here("key-pair"), need.ours())
+
+
+def security_group(need: Need) -> Iterator[Statement]:
+    yield from need.reads("DescribeSecurityGroups")
+    yield Statement("WorkOnOurs", ("ec2:DeleteSecurityGroup",), need.here("security-group"), need.ours())
+
+
+def image(need: Need) -> Iterator[Statement]:
+    yield from need.reads("DescribeImages")
+    yield Statement("EndOurs", ("ec2:DeregisterImage",), need.all("image"), need.endable())
+
+
+def snapshots(need: Need) -> Iterator[Statement]:
+    yield from need.reads("DescribeSnapshots")
+    yield Statement("EndOurs", ("ec2:DeleteSnapshot",), need.all("snapshot"), need.endable())
+
+
+def bundle(need: Need) -> Iterator[Statement]:
+    yield from need.reads("DescribeImages")
+    yield from storage.lists(need)
+    yield from storage.deletes(need)
+
+
+UNDO: Mapping[str, Asks] = {
+    "instance": instance,
+    "key-pair": key_pair,
+    "security-group": security_group,
+    "image": image,
+    "snapshots": snapshots,
+    "bundle": bundle,
+}
+
+
+def kinds_of(need: Need) -> Iterator[str]:
+    """The kinds of claims that a run of the spec makes."""
+    yield "instance"
+    if not need.spec.launch.ssh.key_pair:
+        yield "key-pair"
+    if not need.spec.launch.security_groups:
+        yield "security-group"
+    yield "image"
+    yield "bundle" if need.bundles else "snapshots"
+
+
+def sweep(need: Need) -> Iterator[Statement]:
+    """`clean --older-than`: everything of ours is looked for, in regions that are listed where none is named."""
+    looks = ("Instances", "Images", "Snapshots", "SecurityGroups", "KeyPairs", "Regions")
+    yield from need.reads(*(f"Describe{each}" for each in looks))
