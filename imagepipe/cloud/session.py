@@ -12,6 +12,7 @@ from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, CredentialProvider, DeferredRefreshableCredentials
 
 from imagepipe import __version__
+from imagepipe.cloud.renewal import Forgetful, renew_when_expired
 from imagepipe.cloud.translate import doing, no_credentials
 from imagepipe.errors import CloudError
 
@@ -131,9 +132,11 @@ class Session:
         )
         with doing(f"connecting to {service} in {region}", service=service):
             try:
-                return self._session.client(service, region_name=region, endpoint_url=endpoint_url, config=config)
+                made = self._session.client(service, region_name=region, endpoint_url=endpoint_url, config=config)
             except ValueError as error:
                 raise CloudError(f"connecting to {service} in {region}: {error}") from error
+            renew_when_expired(made, self._session.get_credentials())
+            return made
 
 
 class _OfRole(CredentialProvider):  # type: ignore[misc]  # botocore has no types
@@ -168,5 +171,6 @@ def _assume(core: botocore.session.Session, access: Access) -> None:
         found,
         access.role,
         extra_args={"RoleSessionName": "imagepipe", "DurationSeconds": access.role_seconds},
+        cache=Forgetful(),
     )
     core.get_component("credential_provider").insert_before("env", _OfRole(fetcher))

@@ -22,13 +22,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from imagepipe.errors import ImagepipeError, LocalCloudError
 from imagepipe.local import serving
 from imagepipe.local.disks import StoreFull
 from imagepipe.local.serving import Serving
 from imagepipe.local.store import ROOT_VARIABLE, Store
+
+if TYPE_CHECKING:
+    from imagepipe.local.gateway.faults import Fault
 
 IDLE_SECONDS = 10.0
 LOCK_SECONDS = 5.0  # others probe the lock for a moment, and our predecessor may be on its way out
@@ -90,8 +93,8 @@ def prepare(store: Store, progress: Callable[[str], None]) -> None:
     ensure_base(store, progress)
 
 
-def build(store: Store) -> Cloud:
-    """The real thing: the gateway over machines that boot."""
+def build(store: Store, *, faults: Iterable[Fault] = (), seed: int = 0) -> Cloud:
+    """The real thing: the gateway over machines that boot. `faults`, with their dice's seed, are set from the start."""
     from imagepipe.clock import SystemClock
     from imagepipe.local.base import ensure_base
     from imagepipe.local.disks import Disks
@@ -110,6 +113,8 @@ def build(store: Store) -> Cloud:
         driver=driver,
         base=base,
         clock=SystemClock(),
+        faults=faults,
+        seed=seed,
         credentials={keys.access_key_id: (keys.secret_access_key, keys.account_id)},
     )
 

@@ -9,7 +9,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import Field, dataclass, field, fields
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -105,6 +105,19 @@ class Fault:
         said += [f"{self.times} times"] if self.times is not None else []
         said += [f"probability {self.probability:g}"] if self.probability < 1 else []
         return ", ".join(said)
+
+
+def described(fault: Fault) -> dict[str, Any]:
+    """A fault as JSON has it: what it says, and nothing that is so anyway."""
+    return {
+        each.name: getattr(fault, each.name)
+        for each in fields(Fault)
+        if each.name == "effect" or getattr(fault, each.name) != _default(each)
+    }
+
+
+def _default(each: Field[Any]) -> object:
+    return {} if each.name == "where" else each.default
 
 
 def _value(params: Mapping[str, Any], name: str) -> str:
