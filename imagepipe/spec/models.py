@@ -307,7 +307,9 @@ class StepOptions(Model):
         "fail",
         description="`expected`: a connection that breaks is success, and the next step waits for SSH.",
     )
-    rerun: Literal["safe"] | None = Field(None, description="`safe`: may be run again by resume.")
+    rerun: Literal["safe"] | None = Field(
+        None, description="`safe`: may be run again, by resume and where its connection broke."
+    )
 
 
 class ShellStep(StepOptions):
