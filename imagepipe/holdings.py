@@ -38,6 +38,8 @@ class Holdings:
 
     regions: Regions
     clock: Clock
+    shown_seconds: float = SHOWN_SECONDS
+    """How long what EC2 gave us may be unknown to it before it is taken for gone."""
 
     def undoers(self) -> Mapping[str, Undoer]:
         """By kind of claim."""
@@ -67,7 +69,7 @@ class Holdings:
         Seconds after RunInstances a call may still answer NotFound (EC2 API guide, "Eventual consistency"): an undo
         that took this for gone would leak the instance.
         """
-        deadline = Deadline.after(SHOWN_SECONDS, self.clock)
+        deadline = Deadline.after(self.shown_seconds, self.clock)
         while id not in ec2.instances.describe_many([id]) and not deadline.is_past():
             self.clock.wait(Event(), 0.5)
 
@@ -112,7 +114,7 @@ class Holdings:
     def _shown_snapshots(self, ec2: Ec2, claim: Claim) -> Mapping[str, Mapping[str, Any]]:
         """What there is of a claim's snapshots; those that EC2 gave us are waited for, as in `_until_shown`."""
         bound = set(claim.id.split(",")) if claim.id else set()
-        deadline = Deadline.after(SHOWN_SECONDS, self.clock)
+        deadline = Deadline.after(self.shown_seconds, self.clock)
         while True:
             found = ec2.snapshots.describe_many(_ids(claim, ec2.snapshots.of_token(claim.token)))
             if bound <= found.keys() or deadline.is_past():
@@ -121,7 +123,7 @@ class Holdings:
 
     def _given_back(self, claim: Claim, id: str, delete: Callable[[str], bool]) -> None:
         """Delete it. What EC2 gave us and does not know is not taken for gone at once, as in `_until_shown`."""
-        deadline = Deadline.after(SHOWN_SECONDS, self.clock)
+        deadline = Deadline.after(self.shown_seconds, self.clock)
         while not delete(id) and id == claim.id and not deadline.is_past():
             self.clock.wait(Event(), 0.5)
 
