@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
-from typing import Any
+from typing import Any, TypeVar
 
 from imagepipe.clock import Clock, Deadline
 from imagepipe.cloud import tags
@@ -20,6 +21,8 @@ from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.journal import Claim
 from imagepipe.engine.undo import Undoer
 from imagepipe.errors import CloudError
+
+T = TypeVar("T")
 
 TERMINATE_SECONDS = 600
 IN_USE_SECONDS = 120
@@ -35,6 +38,8 @@ class Holdings:
 
     regions: Regions
     clock: Clock
+    shown_seconds: float = SHOWN_SECONDS
+    """How long what EC2 gave us may be unknown to it before it is taken for gone."""
 
     def undoers(self) -> Mapping[str, Undoer]:
         """By kind of claim."""
@@ -64,7 +69,7 @@ class Holdings:
         Seconds after RunInstances a call may still answer NotFound (EC2 API guide, "Eventual consistency"): an undo
         that took this for gone would leak the instance.
         """
-        deadline = Deadline.after(SHOWN_SECONDS, self.clock)
+        deadline = Deadline.after(self.shown_seconds, self.clock)
         while id not in ec2.instances.describe_many([id]) and not deadline.is_past():
             self.clock.wait(Event(), 0.5)
 
@@ -72,13 +77,13 @@ class Holdings:
         """Delete both halves."""
         ec2 = self.regions[claim.region]
         for id in _by_name(claim, ec2.keys.of_token):
-            ec2.keys.delete(id)
+            self._given_back(claim, id, ec2.keys.delete)
         keys.forget(claim.details)
 
     def security_group(self, claim: Claim) -> None:
         ec2 = self.regions[claim.region]
         for id in _by_name(claim, ec2.groups.of_token):
-            self._once_free(lambda id=id: ec2.groups.delete(id))  # type: ignore[misc]
+            self._given_back(claim, id, partial(self._once_free, ec2.groups.delete))
 
     def image(self, claim: Claim) -> None:
         """Deregister what is unfinished; an image that was kept stays, whatever a journal says."""
@@ -86,15 +91,15 @@ class Holdings:
         kept = _kept(ec2, claim)
         for id in _ids(claim, [image.id for image in ec2.images.own_of_token(claim.token)]):
             if id not in kept:
-                ec2.images.deregister(id)
+                self._given_back(claim, id, ec2.images.deregister)
 
     def snapshots(self, claim: Claim) -> None:
         """By tag whether bound or not: CopyImage makes them without saying their ids."""
         ec2 = self.regions[claim.region]
-        found = ec2.snapshots.describe_many(_ids(claim, ec2.snapshots.of_token(claim.token)))
+        found = self._shown_snapshots(ec2, claim)
         for id, snapshot in found.items():
             if tags.mapping(snapshot.get("Tags")).get(tags.STATE) != tags.KEPT:
-                self._once_free(lambda id=id: ec2.snapshots.delete(id))  # type: ignore[misc]
+                self._once_free(ec2.snapshots.delete, id)
 
     def bundle(self, claim: Claim) -> None:
         """Delete whatever is in the claim's folder, which has its token, bound or not; what a kept image is, stays."""
@@ -106,12 +111,28 @@ class Holdings:
             if not any(_is_registered(ec2, location) for location in manifests if location):
                 ec2.s3.delete(bucket, keys)
 
-    def _once_free(self, delete: Callable[[], None]) -> None:
+    def _shown_snapshots(self, ec2: Ec2, claim: Claim) -> Mapping[str, Mapping[str, Any]]:
+        """What there is of a claim's snapshots; those that EC2 gave us are waited for, as in `_until_shown`."""
+        bound = set(claim.id.split(",")) if claim.id else set()
+        deadline = Deadline.after(self.shown_seconds, self.clock)
+        while True:
+            found = ec2.snapshots.describe_many(_ids(claim, ec2.snapshots.of_token(claim.token)))
+            if bound <= found.keys() or deadline.is_past():
+                return found
+            self.clock.wait(Event(), 0.5)
+
+    def _given_back(self, claim: Claim, id: str, delete: Callable[[str], bool]) -> None:
+        """Delete it. What EC2 gave us and does not know is not taken for gone at once, as in `_until_shown`."""
+        deadline = Deadline.after(self.shown_seconds, self.clock)
+        while not delete(id) and id == claim.id and not deadline.is_past():
+            self.clock.wait(Event(), 0.5)
+
+    def _once_free(self, delete: Callable[[str], T], id: str) -> T:
         deadline = Deadline.after(IN_USE_SECONDS, self.clock)
         pause = 0.1
         while True:
             try:
-                return delete()
+                return delete(id)
             except CloudError as error:
                 if error.code not in IN_USE or deadline.is_past():
                     raise

@@ -48,6 +48,7 @@ from imagepipe.spec.models import (
     EbsOutput,
     FileStep,
     InstanceStoreOutput,
+    Publish,
     RebootStep,
     ShellStep,
     Spec,
@@ -170,7 +171,7 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     for other in copies:
         match spec.output:
             case EbsOutput() as output:
-                copy: Stage[Image] = _copy(output, tools, other, labels, image, source, names)
+                copy: Stage[Image] = _copy(spec.publish, output, tools, other, labels, image, source, names)
             case InstanceStoreOutput() as output:
                 copy = _copy_bundle(one, output, tools, other, region, labels, image, source, names)
             case _:
@@ -338,6 +339,7 @@ def _capture(
     names: Ref[Mapping[str, str]],
 ) -> CaptureEbs:
     output, volumes = spec.output, spec.launch.volumes
+    assert isinstance(output, EbsOutput)
     return CaptureEbs(
         ec2=ec2,
         labels=labels,
@@ -353,10 +355,12 @@ def _capture(
         },
         devices=devices_wanted(output.block_devices),
         virtual_names={v.device: v.virtual_name for v in volumes if v.virtual_name or v.no_device},
+        timeout_seconds=output.timeout,
     )
 
 
 def _copy(
+    publish: Publish,
     output: EbsOutput,
     tools: Tools,
     region: str,
@@ -367,7 +371,16 @@ def _copy(
 ) -> CopyToRegion:
     key = output.encrypt.per_region.get(region) if output.encrypt else None
     return CopyToRegion(
-        tools.regions[region], tools.limits, labels, image, source, names, output.description, output.tags, key
+        ec2=tools.regions[region],
+        limits=tools.limits,
+        labels=labels,
+        image=image,
+        source=source,
+        names=names,
+        description=output.description,
+        tags=output.tags,
+        kms_key=key,
+        timeout_seconds=publish.copy_timeout,
     )
 
 

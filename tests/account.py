@@ -37,7 +37,7 @@ class Account:
         self.journal = Journal.create(self.folder / "r1", record, self.clock)
         self.seen: list[AnyEvent] = []
         self.events = Events("r1", self.clock, Masker(), [self.seen.append])
-        self.holdings = Holdings(self.regions, self.clock)
+        self.holdings = Holdings(self.regions, self.clock, shown_seconds=2)
 
     @property
     def ec2(self) -> Ec2:

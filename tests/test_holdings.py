@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,18 @@ def test_it_is_found_and_given_back(account: Account, kind: str, bound: bool) ->
     assert _is_there(account, kind, claim)
     account.holdings.undoers()[kind](claim)
     assert not _is_there(account, kind, claim)
+
+
+@pytest.mark.parametrize("kind", ["instance", "key-pair", "security-group", "snapshots", "image"])
+def test_what_ec2_gave_us_and_does_not_show_yet_is_not_taken_for_gone(account: Account, kind: str) -> None:
+    claim = _claim(account, kind)
+    claim = account.journal.bind(claim, MAKE[kind](account, claim))
+    account.cloud.gateway._world.faults.fresh.hide({"InstanceId": claim.id}, seconds=1.0, calls=None)
+    assert not _is_there(account, kind, claim)
+    account.holdings.undoers()[kind](claim)
+    harness.until(lambda: not _is_there(account, kind, claim))
+    time.sleep(1.1)
+    assert not _is_there(account, kind, claim), "it is gone, and not merely hidden"
 
 
 @pytest.mark.parametrize("bound", [True, False], ids=["by id", "by token alone"])

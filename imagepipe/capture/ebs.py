@@ -20,8 +20,6 @@ from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.values import Image, Instance, Stopped, Text
 
-SNAPSHOT_SECONDS = 6 * 3600
-"""The first snapshot of a large volume copies all of it to S3; terabytes take hours."""
 AVAILABLE_SECONDS = 3600
 
 
@@ -44,6 +42,8 @@ class CaptureEbs(Stage[Image]):
     """`output.block_devices`: the spec's word over what was captured."""
     virtual_names: Mapping[str, str | None] = field(default_factory=dict)
     """By device, what the launch mapped to instance store volumes; None: the source's is left out."""
+    timeout_seconds: float = field(default=6 * 3600, compare=False)
+    """For the snapshots: the first one of a large volume copies all of it to S3; terabytes take hours."""
 
     def run(self, ctx: Context) -> Image:
         instance = ctx[self.machine].instance
@@ -87,7 +87,7 @@ class CaptureEbs(Stage[Image]):
         )
         ctx.bind(of_image, id)
         with ctx.span("bytes"):
-            found = self.ec2.await_image(id, deadline=ctx.deadline(SNAPSHOT_SECONDS), cancel=ctx.cancel)
+            found = self.ec2.await_image(id, deadline=ctx.deadline(self.timeout_seconds), cancel=ctx.cancel)
         made = {m["DeviceName"]: m["Ebs"]["SnapshotId"] for m in found["BlockDeviceMappings"] if "Ebs" in m}
         snapshots = tuple(made.values())
         ctx.bind(of_snapshots, ",".join(snapshots))
@@ -143,7 +143,8 @@ class CaptureEbs(Stage[Image]):
         claim = ctx.make("image", self.ec2.region, lifetime=Lifetime.PRODUCT, create=register, find=find)
         image = str(claim.id)
         with ctx.span("wait"):
-            self.ec2.await_image(image, deadline=ctx.deadline(AVAILABLE_SECONDS), cancel=ctx.cancel)
+            seconds = min(AVAILABLE_SECONDS, self.timeout_seconds)
+            self.ec2.await_image(image, deadline=ctx.deadline(seconds), cancel=ctx.cancel)
         return Image(image, self.ec2.region, name, tuple(snapshot.id for snapshot in snapshots))
 
     def _until_completed(self, ctx: Context, snapshot: Snapshot) -> None:
@@ -161,7 +162,7 @@ class CaptureEbs(Stage[Image]):
             snapshot.id,
             settled,
             what=f"waiting for {snapshot.id} in {self.ec2.region} to complete",
-            deadline=ctx.deadline(SNAPSHOT_SECONDS),
+            deadline=ctx.deadline(self.timeout_seconds),
             cancel=ctx.cancel,
             state=lambda seen: f"{seen['State']} {seen.get('Progress', '')}".strip(),
         )

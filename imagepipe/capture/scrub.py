@@ -63,9 +63,13 @@ class Scrub(Stage[Sealed]):
             watch = Watch(on_line, ctx.deadline(seconds), ctx.cancel)
             try:
                 code = run_script(connection, script, watch).code
-            except Disconnected:
+            except Disconnected as error:
                 if FROZEN not in said:
-                    raise
+                    # It may be through with it or not, and there may be no way in any more.
+                    raise Disconnected(
+                        f"scrubbing {machine.instance.id} in {machine.instance.region}: {error}",
+                        hint="nobody can say what was scrubbed: build again",
+                    ) from error
         self.connections.drop(machine.endpoint)
         if self.gate is not None and (report := read_report(said)) is not None:
             self.gate.judge(ctx.say, report, where="looked at the running machine, before it stopped")

@@ -7,12 +7,14 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from imagepipe.cli.local_accounts import account, accounts
+from imagepipe.cli.local_faults import FaultsFile, faults, read_faults
 from imagepipe.cli.local_images import images
 from imagepipe.errors import LocalCloudError, UsageError
 
@@ -45,6 +47,7 @@ def local(context: click.Context, root: Path | None) -> None:
 
 local.add_command(accounts)
 local.add_command(account)
+local.add_command(faults)
 
 
 def open_store(root: Path | None) -> Store:
@@ -63,8 +66,8 @@ def open_store(root: Path | None) -> Store:
 @local.command(
     epilog=f"""\b
 Examples:
-  imagepipe local serve
-  imagepipe local serve --env >env.sh &
+  eval "$(imagepipe local serve --env)"
+  imagepipe local serve --faults throttled.yaml
   {TOKEN_VARIABLE}=$(openssl rand -hex 16) imagepipe local serve --address 192.0.2.7
 """
 )
@@ -75,13 +78,21 @@ Examples:
     help=f"Listen there too, for other machines; only with a token in ${TOKEN_VARIABLE}, which they send along.",
 )
 @click.option("--env", "env_only", is_flag=True, help="Print nothing but export lines for a shell.")
+@click.option(
+    "--faults",
+    "faults_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Make the cloud fail as this file says (docs/how-to/faults.md).",
+)
 @click.pass_obj
-def serve(root: Path | None, port: int | None, address: str | None, env_only: bool) -> None:
+def serve(root: Path | None, port: int | None, address: str | None, env_only: bool, faults_file: Path | None) -> None:
     """Keep the cloud up in the foreground, for the AWS CLI, Packer and others."""
     from imagepipe.local import control
     from imagepipe.local import serve as server
 
     beyond = _beyond(address)
+    wanted = read_faults(faults_file) if faults_file else None
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]  # moto would heed them: a profile that there is not, another endpoint
     store = open_store(root)
@@ -94,18 +105,18 @@ def serve(root: Path | None, port: int | None, address: str | None, env_only: bo
                 hint="end that one with `imagepipe local stop`",
             )
         server.set_on_signals(stop)
+        _set_faults(store, wanted)
         _stay_with(store, found, port, env_only, stop)
         return
     server.prepare(store, lambda line: click.echo(line, err=True))
     server.set_on_signals(stop)  # not before: Ctrl-C is to interrupt the building of the base image
-    server.serve(
-        store,
-        port=port,
-        ready=lambda it: _say_how(store, it, env_only, beyond),
-        stop=stop,
-        idle_seconds=None,
-        beyond=beyond,
-    )
+    build = partial(server.build, faults=wanted.faults, seed=wanted.seed) if wanted else server.build
+
+    def ready(it: Serving) -> None:
+        _say_how(store, it, env_only, beyond)
+        _say_faults(wanted)
+
+    server.serve(store, port=port, ready=ready, stop=stop, build=build, idle_seconds=None, beyond=beyond)
 
 
 def _beyond(address: str | None) -> Beyond | None:
@@ -128,6 +139,23 @@ def _beyond(address: str | None) -> Beyond | None:
             hint=f"{TOKEN_VARIABLE}=$(openssl rand -hex 16), and there the same as AWS_SESSION_TOKEN",
         )
     return Beyond(address, token)
+
+
+def _set_faults(store: Store, wanted: FaultsFile | None) -> None:
+    """On a cloud that runs already."""
+    from imagepipe.local import control
+    from imagepipe.local.gateway import remote
+
+    cloud = control.running(store)
+    if wanted and cloud:
+        remote.set_faults(cloud, wanted.faults, wanted.seed)
+        _say_faults(wanted)
+
+
+def _say_faults(wanted: FaultsFile | None) -> None:
+    """On standard error: what is on standard output may be for a shell."""
+    if wanted:
+        click.echo(wanted.words(), err=True)
 
 
 @local.command()

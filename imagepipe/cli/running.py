@@ -25,6 +25,7 @@ from imagepipe.cli.cloud import Chosen, region_of
 from imagepipe.cli.given import state_folder
 from imagepipe.clock import Clock, iso
 from imagepipe.cloud.ec2 import Regions
+from imagepipe.cloud.translate import EXPIRED
 from imagepipe.communicator.ssh import Connections
 from imagepipe.engine import events as ev
 from imagepipe.engine.cancel import Cancel
@@ -33,7 +34,7 @@ from imagepipe.engine.executor import Outcome, execute
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import Journal, RunRecord, read
 from imagepipe.engine.undo import StillHeld, undo
-from imagepipe.errors import ImagepipeError, StageFailed, UndoFailed
+from imagepipe.errors import CloudError, ImagepipeError, StageFailed, UndoFailed
 from imagepipe.holdings import Holdings
 from imagepipe.masking import Masker
 from imagepipe.pipeline import Baked, Tools, plan
@@ -312,6 +313,8 @@ def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], *, keep_on_fail
 def _say_held(outcome: Outcome, run_id: str) -> None:
     for held in outcome.held:
         click.echo(f"still held: {held}", err=True)
+    if any(isinstance(each.error, CloudError) and each.error.code in EXPIRED for each in outcome.failures):
+        click.echo(f"With credentials that are good: imagepipe resume {run_id} goes on", err=True)
     click.echo(f"Later: imagepipe clean {run_id}", err=True)
 
 

@@ -39,7 +39,7 @@ class Ec2:
         creates = Creates(session.client("ec2", region, retries=False), clock, RetryBudget())
         self.images = Images(self._client, creates, region)
         self.snapshots = Snapshots(self._client, creates, region)
-        self.instances = Instances(self._client, region)
+        self.instances = Instances(self._client, region, clock)
         self.keys = Keys(self._client, creates, region)
         self.groups = Groups(self._client, creates, region)
         self.subnets = Subnets(self._client, region)

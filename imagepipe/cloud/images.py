@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from imagepipe.cloud import tags as tagging
-from imagepipe.cloud.answers import chunks, gone_is_fine
+from imagepipe.cloud.answers import chunks, gone_is_fine, once_known, was_known
 from imagepipe.cloud.create import Creates
 from imagepipe.cloud.registration import PLAIN_USAGE as PLAIN_USAGE
 from imagepipe.cloud.registration import Registration as Registration
@@ -97,6 +98,14 @@ class Named:
     """Against deregistration."""
     bundle: str | None = None
     """The location of its manifest; None: EBS-backed."""
+
+
+_NOT_KNOWN = (
+    "InvalidAMIID.NotFound",
+    "InvalidSnapshot.NotFound",
+    "InvalidVolume.NotFound",
+    "InvalidInstanceID.NotFound",
+)
 
 
 class Images:
@@ -248,7 +257,8 @@ class Images:
                 )
             return str(answer["ImageId"])
 
-        return self._creates.once(call, lambda: _first(self.own_of_token(token)))
+        known = partial(once_known, call, self._creates.clock, "InvalidSnapshot.NotFound")
+        return self._creates.once(known, lambda: _first(self.own_of_token(token)))
 
     def register_again(self, image: Mapping[str, Any], name: str, *, token: str, tags: Mapping[str, str]) -> str:
         """The same image under another name, of the same data; the id. `image` is as DescribeImages has it.
@@ -382,16 +392,20 @@ class Images:
     def tag(self, ids: Sequence[str], tags: Mapping[str, str]) -> None:
         """Write tags on images and snapshots, over those that are there."""
         for chunk in chunks(ids):
-            with doing(f"tagging {', '.join(chunk)} in {self.region}"):
-                self._client.create_tags(Resources=chunk, Tags=tagging.pairs(tags))
+            once_known(partial(self._tag, chunk, tags), self._creates.clock, *_NOT_KNOWN)
 
-    def deregister(self, id: str) -> None:
-        """Deregister an image; gone already is success. Its snapshots stay."""
-        with (
-            gone_is_fine("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"),
-            doing(f"deregistering {id} in {self.region}"),
-        ):
-            self._client.deregister_image(ImageId=id)
+    def _tag(self, ids: Sequence[str], tags: Mapping[str, str]) -> None:
+        with doing(f"tagging {', '.join(ids)} in {self.region}"):
+            self._client.create_tags(Resources=list(ids), Tags=tagging.pairs(tags))
+
+    def deregister(self, id: str) -> bool:
+        """Deregister an image; whether EC2 knew it: gone already is success. Its snapshots stay."""
+
+        def call() -> None:
+            with gone_is_fine("InvalidAMIID.Unavailable"), doing(f"deregistering {id} in {self.region}"):
+                self._client.deregister_image(ImageId=id)
+
+        return was_known(call, "InvalidAMIID.NotFound")
 
 
 def _literal(name: str) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from imagepipe.clock import Clock
 from imagepipe.cloud import tags as tagging
-from imagepipe.cloud.answers import chunks, gone_is_fine
+from imagepipe.cloud.answers import chunks, gone_is_fine, once_known
 from imagepipe.cloud.together import Together
 from imagepipe.cloud.translate import doing
 from imagepipe.errors import CloudError
@@ -71,8 +72,9 @@ class LaunchRequest:
 class Instances:
     """Instances of one region."""
 
-    def __init__(self, client: Any, region: str) -> None:
+    def __init__(self, client: Any, region: str, clock: Clock) -> None:
         self._client = client
+        self._clock = clock
         self.region = region
         self._described_together = Together(self.describe_many)
 
@@ -89,16 +91,20 @@ class Instances:
         Raises CloudError with a code of `translate.NO_CAPACITY` where another type or subnet may do.
         """
         where = f"{self.region}, {request.subnet}" if request.subnet else self.region
-        with doing(f"launching {request.image} as {request.instance_type} in {where}"):
-            answer = self._client.run_instances(
-                ClientToken=client_token,
-                TagSpecifications=[
-                    tagging.specification("instance", instance_tags),
-                    tagging.specification("volume", volume_tags),
-                ],
-                **request.request(),
-            )
-        return dict(answer["Instances"][0])
+
+        def call() -> Mapping[str, Any]:
+            with doing(f"launching {request.image} as {request.instance_type} in {where}"):
+                answer = self._client.run_instances(
+                    ClientToken=client_token,
+                    TagSpecifications=[
+                        tagging.specification("instance", instance_tags),
+                        tagging.specification("volume", volume_tags),
+                    ],
+                    **request.request(),
+                )
+            return dict(answer["Instances"][0])
+
+        return once_known(call, self._clock, "InvalidGroup.NotFound", "InvalidKeyPair.NotFound")
 
     def describe_many(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """What EC2 says of these instances; those that it does not know are left out."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imagepipe.cloud import tags as tagging
-from imagepipe.cloud.answers import gone_is_fine
+from imagepipe.cloud.answers import gone_is_fine, once_known, was_known
 from imagepipe.cloud.create import Creates
 from imagepipe.cloud.together import Together
 from imagepipe.cloud.translate import doing
@@ -40,10 +40,14 @@ class Keys:
             answer = self._client.describe_key_pairs(Filters=[tagging.by_token(token)])
         return [str(pair["KeyPairId"]) for pair in answer["KeyPairs"]]
 
-    def delete(self, id: str) -> None:
-        """Delete a key pair; gone already is success."""
-        with gone_is_fine("InvalidKeyPair.NotFound"), doing(f"deleting key pair {id} in {self.region}"):
-            self._client.delete_key_pair(KeyPairId=id)
+    def delete(self, id: str) -> bool:
+        """Delete a key pair; whether EC2 knew it: gone already is success."""
+
+        def call() -> None:
+            with doing(f"deleting key pair {id} in {self.region}"):
+                self._client.delete_key_pair(KeyPairId=id)
+
+        return was_known(call, "InvalidKeyPair.NotFound")
 
 
 class Groups:
@@ -77,8 +81,12 @@ class Groups:
             permission["IpRanges"] = v4
         if v6:
             permission["Ipv6Ranges"] = v6
-        with gone_is_fine("InvalidPermission.Duplicate"), doing(f"opening port {port} of {id} in {self.region}"):
-            self._client.authorize_security_group_ingress(GroupId=id, IpPermissions=[permission])
+
+        def call() -> None:
+            with gone_is_fine("InvalidPermission.Duplicate"), doing(f"opening port {port} of {id} in {self.region}"):
+                self._client.authorize_security_group_ingress(GroupId=id, IpPermissions=[permission])
+
+        once_known(call, self._creates.clock, "InvalidGroup.NotFound")
 
     def of_token(self, token: str) -> list[str]:
         """Ids of security groups that carry a token of ours."""
@@ -86,10 +94,14 @@ class Groups:
             answer = self._client.describe_security_groups(Filters=[tagging.by_token(token)])
         return [str(group["GroupId"]) for group in answer["SecurityGroups"]]
 
-    def delete(self, id: str) -> None:
-        """Delete a security group; gone already is success. Raises CloudError while it is in use."""
-        with gone_is_fine("InvalidGroup.NotFound"), doing(f"deleting security group {id} in {self.region}"):
-            self._client.delete_security_group(GroupId=id)
+    def delete(self, id: str) -> bool:
+        """Delete a security group; whether EC2 knew it: gone is success. Raises CloudError while it is in use."""
+
+        def call() -> None:
+            with doing(f"deleting security group {id} in {self.region}"):
+                self._client.delete_security_group(GroupId=id)
+
+        return was_known(call, "InvalidGroup.NotFound")
 
 
 class Subnets:

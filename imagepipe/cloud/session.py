@@ -13,6 +13,7 @@ from botocore.credentials import AssumeRoleCredentialFetcher, CredentialProvider
 
 from imagepipe import __version__
 from imagepipe.cloud.pace import Pace
+from imagepipe.cloud.renewal import Forgetful, renew_when_expired
 from imagepipe.cloud.translate import doing, no_credentials
 from imagepipe.errors import CloudError
 
@@ -137,6 +138,7 @@ class Session:
                 made = self._session.client(service, region_name=region, endpoint_url=endpoint_url, config=config)
             except ValueError as error:
                 raise CloudError(f"connecting to {service} in {region}: {error}") from error
+        renew_when_expired(made, self._session.get_credentials())
         if self._pace is not None and service == "ec2":
             self._pace.hold(made)
         return made
@@ -174,5 +176,6 @@ def _assume(core: botocore.session.Session, access: Access) -> None:
         found,
         access.role,
         extra_args={"RoleSessionName": "imagepipe", "DurationSeconds": access.role_seconds},
+        cache=Forgetful(),
     )
     core.get_component("credential_provider").insert_before("env", _OfRole(fetcher))

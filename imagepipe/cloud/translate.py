@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from botocore.exceptions import (
@@ -19,6 +20,7 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
+from imagepipe.clock import SystemClock
 from imagepipe.errors import CloudError
 
 THROTTLING = frozenset(
@@ -39,12 +41,17 @@ NO_CAPACITY = frozenset(
 )
 """What another instance type or subnet may not have. `Unsupported`: the type is not offered in that zone."""
 
+EXPIRED = frozenset({"RequestExpired", "ExpiredToken", "ExpiredTokenException"})
+"""The credentials' time is over. EC2 says `RequestExpired` of a clock that is off, too."""
+SKEWED = EXPIRED | {"RequestTimeTooSkewed", "RequestInTheFuture", "SignatureDoesNotMatch", "InvalidSignatureException"}
+"""What a clock that is off may be answered with."""
+SKEW_SECONDS = 240
+"""AWS allows five minutes to some services and fifteen to others: a clock that is off by less is not to blame."""
+
 HINTS = {
     "AuthFailure": "the credentials are not valid for this endpoint; see `aws sts get-caller-identity`",
     "InvalidClientTokenId": "the access key is not known; see `aws sts get-caller-identity`",
     "SignatureDoesNotMatch": "the secret access key does not belong to the access key, or the clock is wrong",
-    "RequestExpired": "the clock of this machine is wrong, or the session's credentials have expired",
-    "ExpiredToken": "the session's credentials have expired; log in again",
     "OptInRequired": "the region is not enabled for this account",
     "InvalidAMIName.Duplicate": "put {{ build.timestamp }} into output.name, or set on_name_taken: replace",
     "InvalidAMIID.NotFound": "image ids differ by region; is launch.region the right one?",
@@ -132,7 +139,23 @@ def _from_answer(what: str, error: ClientError, service: str) -> CloudError:
     if code in REDIRECTS and (region := _region_of_bucket(answer)):
         return CloudError(f"{what}: the bucket is in {region} ({code})", code=code, request_id=request)
     # The local cloud and EC2 end their sentences with a full stop; ours goes on.
-    return CloudError(f"{what}: {message.rstrip('.')} ({code})", code=code, request_id=request, hint=HINTS.get(code))
+    hint = (_clock_hint(answer) if code in SKEWED else None) or HINTS.get(code)
+    if hint is None and code in EXPIRED:
+        hint = "the session's credentials have expired: log in again (`aws sso login`)"
+    return CloudError(f"{what}: {message.rstrip('.')} ({code})", code=code, request_id=request, hint=hint)
+
+
+def _clock_hint(answer: Mapping[str, Any]) -> str | None:
+    """What is wrong with our clock, by the date of the answer itself; None if nothing is."""
+    try:
+        theirs = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+    except (KeyError, ValueError):
+        return None
+    seconds = (SystemClock().now() - theirs).total_seconds()
+    if abs(seconds) < SKEW_SECONDS:
+        return None
+    how = f"{abs(seconds) / 60:.0f} minutes {'ahead of' if seconds > 0 else 'behind'} the cloud's"
+    return f"this machine's clock is {how}: set it (`timedatectl set-ntp true`)"
 
 
 def iam_action(service: str, operation: str) -> str:

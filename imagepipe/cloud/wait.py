@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
 from imagepipe.clock import Clock, Deadline
+from imagepipe.cloud.translate import EXPIRED
 from imagepipe.errors import CloudError
 
 T = TypeVar("T")
@@ -147,6 +148,6 @@ class Poller:
             if error is None:
                 waiter.seen = seen.get(waiter.id)
                 waiter.news.set()
-            elif waiter.errors >= ERRORS_IN_A_ROW or error.code in ("UnauthorizedOperation", "AuthFailure"):
+            elif waiter.errors >= ERRORS_IN_A_ROW or error.code in EXPIRED | {"UnauthorizedOperation", "AuthFailure"}:
                 waiter.error = error
                 waiter.news.set()

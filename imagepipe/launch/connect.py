@@ -9,7 +9,7 @@ from typing import Any
 
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.communicator.shell import Script, run_script
-from imagepipe.communicator.ssh import Connection, Connections, NotConnected, Watch
+from imagepipe.communicator.ssh import Connection, Connections, Disconnected, NotConnected, Watch
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError, CommandFailed, ConnectError
 from imagepipe.launch.access import Key
@@ -98,7 +98,7 @@ class AwaitSsh(Stage[Reachable]):
             ctx.progress(f"{instance.id} is running; connecting to {endpoint.user}@{endpoint.host}")
             connection = self._until_connected(ctx, instance, endpoint)
         with ctx.span("boot"):
-            self._await_cloud_init(ctx, connection)
+            self._await_cloud_init(ctx, instance, endpoint, connection)
         return Reachable(instance, endpoint)
 
     def _until_running(self, ctx: Context, instance: Instance) -> Mapping[str, Any]:
@@ -225,11 +225,24 @@ class AwaitSsh(Stage[Reachable]):
             yield f"route to the internet from {subnet}: {route or 'none'}"
         yield f"status checks: {self.ec2.instances.status_checks(str(seen['InstanceId']))}"
 
-    def _await_cloud_init(self, ctx: Context, connection: Connection) -> None:
-        """The first boot goes on after the first login; packages installed in the middle of it would collide."""
+    def _await_cloud_init(self, ctx: Context, instance: Instance, endpoint: Endpoint, connection: Connection) -> None:
+        """The first boot goes on after the first login; packages installed in the middle of it would collide.
+
+        It may start sshd anew, or the network: so a connection that breaks is made again.
+        """
         lines: list[str] = []
-        watch = Watch(lambda _, line: lines.append(line), ctx.deadline(CLOUD_INIT_SECONDS), ctx.cancel)
-        result = run_script(connection, Script(CLOUD_INIT), watch)
+        deadline = ctx.deadline(CLOUD_INIT_SECONDS)
+        watch = Watch(lambda _, line: lines.append(line), deadline, ctx.cancel)
+        while True:
+            try:
+                result = run_script(connection, Script(CLOUD_INIT), watch)
+                break
+            except Disconnected as error:
+                if deadline.is_past():
+                    raise
+                ctx.progress(f"connecting again: {error}")
+                self.connections.drop(endpoint)
+                connection = self._until_connected(ctx, instance, endpoint)
         # 2 is "done, with warnings that were recovered from" (cloud-init's exit codes, since 23.4).
         if result.code not in (0, 2):
             said = " ".join(line for line in lines if line.strip(". "))

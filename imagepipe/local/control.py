@@ -81,6 +81,12 @@ def connect(
         yield _cloud(store, found)
 
 
+def running(store: Store) -> LocalCloud | None:
+    """The store's cloud; None if it does not run."""
+    found = find(store)
+    return None if found is None else _cloud(store, found)
+
+
 def status(store: Store) -> Status | None:
     """What the store's cloud says of itself; None if it does not run."""
     found = find(store)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qs
 
 from imagepipe.errors import ImagepipeError, LocalCloudError
@@ -30,6 +30,9 @@ from imagepipe.local import serving
 from imagepipe.local.disks import StoreFull
 from imagepipe.local.serving import Serving
 from imagepipe.local.store import ROOT_VARIABLE, Store
+
+if TYPE_CHECKING:
+    from imagepipe.local.gateway.faults import Fault
 
 IDLE_SECONDS = 10.0
 LOCK_SECONDS = 5.0  # others probe the lock for a moment, and our predecessor may be on its way out
@@ -99,8 +102,8 @@ def prepare(store: Store, progress: Callable[[str], None]) -> None:
     ensure_base(store, progress)
 
 
-def build(store: Store) -> Cloud:
-    """The real thing: the gateway over machines that boot."""
+def build(store: Store, *, faults: Iterable[Fault] = (), seed: int = 0) -> Cloud:
+    """The real thing: the gateway over machines that boot. `faults`, with their dice's seed, are set from the start."""
     from imagepipe.clock import SystemClock
     from imagepipe.local.base import ensure_base
     from imagepipe.local.disks import Disks
@@ -119,6 +122,8 @@ def build(store: Store) -> Cloud:
         driver=driver,
         base=base,
         clock=SystemClock(),
+        faults=faults,
+        seed=seed,
         credentials={keys.access_key_id: (keys.secret_access_key, keys.account_id)},
     )
 

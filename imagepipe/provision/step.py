@@ -16,6 +16,8 @@ from imagepipe.errors import CommandFailed, ConnectError
 from imagepipe.values import Late, Reachable, Text
 
 RETRY_SECONDS = 5.0
+DROPS = 2
+"""Connections that may break in the middle of a step that can be run again, beside its retries."""
 RECONNECT_SECONDS = 300.0
 ENDING_SECONDS = 5.0
 TAIL_LINES = 20
@@ -49,6 +51,13 @@ class Attempt:
     watch: Watch
 
 
+class _Dropped(CommandFailed):
+    """The connection broke in the middle of a step, and the machine goes on."""
+
+    def __init__(self, failed: CommandFailed) -> None:
+        super().__init__(failed.message, code=failed.code, tail=failed.tail, hint=failed.hint)
+
+
 @dataclass(frozen=True)
 class Step(Stage[Reachable]):
     """Runs tries until one succeeds. A subclass says what one try is."""
@@ -65,16 +74,22 @@ class Step(Stage[Reachable]):
         if not all(render.holds(late.text, render.names_of(late, names)) for late in self.options.when):
             ctx.say("left out: its `when` is false")
             return machine
-        for left in range(self.options.retries, -1, -1):
+        left, drops = self.options.retries, DROPS if self.options.rerun_safe else 0
+        while True:
             try:
                 self._one_try(ctx, machine, names)
                 return machine
+            except _Dropped as error:
+                if drops == 0:
+                    raise
+                drops -= 1
+                ctx.say(f"run again, as it says `rerun: safe`: {error}")
             except (CommandFailed, ConnectError) as error:
                 if left == 0:
                     raise
                 ctx.say(f"failed, {left} more {'try' if left == 1 else 'tries'}: {error}")
+                left -= 1
                 ctx.cancel.sleep(RETRY_SECONDS)
-        raise AssertionError("the last try returns or raises")
 
     def _one_try(self, ctx: Context, machine: Reachable, names: Mapping[str, object]) -> None:
         tail: list[str] = []
@@ -103,8 +118,8 @@ class Step(Stage[Reachable]):
             if state := self._ended(ctx, machine):
                 hint = "did the step power it off, or somebody else? imagepipe itself stops it after the last step"
                 raise self._failed(f"{machine.instance.id} is {state}: {error}", None, tail, hint) from error
-            hint = "on_disconnect: expected, where the step ends the connection"
-            raise self._failed(f"{error}", None, tail, hint) from error
+            hint = "on_disconnect: expected, where the step ends it; rerun: safe, where it may be run again"
+            raise _Dropped(self._failed(f"{error}", None, tail, hint)) from error
         if result.timed_out:
             limit = f"not done within {self.options.timeout_seconds:g} s"
             raise self._failed(limit, None, tail, "give the step a longer timeout")

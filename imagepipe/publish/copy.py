@@ -16,7 +16,6 @@ from imagepipe.values import Image, Text
 
 COPIES_AT_ONCE = 20
 """Snapshot copies to one destination region that EBS lets run at once (EBS user guide, quotas: 20 by default)."""
-COPY_SECONDS = 12 * 3600
 
 
 class CopyLimits:
@@ -47,6 +46,7 @@ class CopyToRegion(Stage[Image]):
     description: Text
     tags: Mapping[str, Text]
     kms_key: str | None = None
+    timeout_seconds: float = field(default=12 * 3600, compare=False)
 
     def run(self, ctx: Context) -> Image:
         image = ctx[self.image]
@@ -79,7 +79,7 @@ class CopyToRegion(Stage[Image]):
         )
         ctx.bind(of_image, id)
         with ctx.span("bytes"):
-            found = self.ec2.await_image(id, deadline=ctx.deadline(COPY_SECONDS), cancel=ctx.cancel)
+            found = self.ec2.await_image(id, deadline=ctx.deadline(self.timeout_seconds), cancel=ctx.cancel)
         snapshots = tuple(
             mapping["Ebs"]["SnapshotId"]
             for mapping in found.get("BlockDeviceMappings", ())

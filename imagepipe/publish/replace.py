@@ -118,7 +118,7 @@ class Renamed(Stage[tuple[Image, ...]]):
         return "the names are taken over"
 
 
-def _try(ctx: Context, what: str, action: Callable[[], None]) -> None:
+def _try(ctx: Context, what: str, action: Callable[[], object]) -> None:
     try:
         action()
     except (CloudError, BundleError) as error:

@@ -307,7 +307,9 @@ class StepOptions(Model):
         "fail",
         description="`expected`: a connection that breaks is success, and the next step waits for SSH.",
     )
-    rerun: Literal["safe"] | None = Field(None, description="`safe`: may be run again by resume.")
+    rerun: Literal["safe"] | None = Field(
+        None, description="`safe`: may be run again, by resume and where its connection broke."
+    )
 
 
 class ShellStep(StepOptions):
@@ -404,6 +406,7 @@ class EbsOutput(OutputBase):
     encrypt: Annotated[Encrypt | None, BeforeValidator(_encrypt, json_schema_input_type=bool | Encrypt)] = Field(
         None, description="Encrypt at launch: `true`, or keys of your own, which sharing needs."
     )
+    timeout: Duration = Field(21600.0, description="How long to wait for the snapshots of the disks.")
 
 
 class BundleRegion(Model):
@@ -467,6 +470,7 @@ class Publish(Model):
     """What happens with the image once it is there."""
 
     regions: tuple[str, ...] = Field((), description="Regions to copy the image to; the launch region keeps its own.")
+    copy_timeout: Duration = Field(43200.0, description="How long to wait for the copy in each region (EBS-backed).")
     share: Share = Field(default_factory=Share, description="Who else may launch it.")
     ssm_parameter: Text | None = Field(None, description="SSM parameter that gets the image's id, in each region.")
     deprecate_after: Duration | None = Field(None, description="Deprecate the image so long after it was made.")

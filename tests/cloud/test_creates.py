@@ -143,3 +143,55 @@ def test_images_are_found_by_a_manifest_whose_name_has_what_filters_give_a_meani
     first, second = bundled.registered(account, one, "one"), bundled.registered(account, other, "other")
     assert [image.id for image in account.ec2.images.own_registered_from(one)] == [first.id]
     assert [image.bundle for image in account.ec2.images.own_named("other")] == [second.bundle]
+
+
+def _hide(account: Account, action: str) -> None:
+    account.fault("hide", action, seconds=1.0)
+
+
+def test_what_was_made_and_is_not_shown_yet_is_looked_for_again_where_the_answer_is_lost(account: Account) -> None:
+    """Or it would be made twice, and one of them leak."""
+    account.fault("cut-after", "CreateSnapshots")
+    _hide(account, "CreateSnapshots")
+    ec2 = account.cloud.client()
+    instance = harness.stopped(ec2)
+    [made] = account.ec2.snapshots.create(instance, description="d", token="t1", tags=TAGS)
+    assert account.ec2.snapshots.of_token("t1") == [made.id]
+
+
+def test_a_name_that_our_own_image_took_is_ours_though_it_is_not_shown_yet(account: Account) -> None:
+    mappings = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": _snapshot(account)}}]
+    account.fault("cut-after", "RegisterImage")
+    _hide(account, "RegisterImage")
+    id = account.ec2.images.register("web", "d", REGISTRATION, mappings, token="t1", tags=TAGS)
+    assert [image.id for image in account.ec2.images.own_named("web")] == [id]
+
+
+def test_a_group_that_is_not_known_yet_is_opened_and_launched_into_once_it_is(account: Account) -> None:
+    _hide(account, "CreateSecurityGroup")
+    vpc = account.ec2.subnets.default_vpc() or ""
+    group = account.ec2.groups.create("g", vpc=vpc, description="d", token="t1", tags=TAGS)
+    account.ec2.groups.admit(group, port=22, cidrs=["127.0.0.1/32"])
+    _hide(account, "ImportKeyPair")
+    account.ec2.keys.import_public("k", keys.generate("x").public, token="t2", tags=TAGS)
+    request = LaunchRequest(
+        image=harness.base_image(account.cloud.client()),
+        instance_type="t3.small",
+        subnet=None,
+        security_groups=(group,),
+        key_pair="k",
+        user_data=b"",
+        mappings=(),
+    )
+    assert account.ec2.instances.launch(request, client_token="c1", instance_tags=TAGS, volume_tags=TAGS)["InstanceId"]
+
+
+def test_an_image_of_a_snapshot_that_is_not_known_yet_is_registered_and_tagged_once_it_is(account: Account) -> None:
+    snapshot = _snapshot(account)
+    account.cloud.gateway._world.faults.fresh.hide({"SnapshotId": snapshot}, seconds=1.0, calls=None)
+    mappings = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}]
+    _hide(account, "RegisterImage")
+    id = account.ec2.images.register("web", "d", REGISTRATION, mappings, token="t1", tags=TAGS)
+    account.ec2.images.tag([id], {"colour": "red"})
+    [image] = account.ec2.images.own_named("web")
+    assert image.tags["colour"] == "red"

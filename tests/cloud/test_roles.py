@@ -58,3 +58,29 @@ def test_a_role_that_does_not_trust_us_is_told_as_what_is_missing(account: Accou
     session = _session(account, _role(account, trusts="210987654321"))
     with pytest.raises(CloudError, match="sts:AssumeRole is missing"):
         session.account()
+
+
+def test_a_session_of_a_role_that_ended_before_its_time_is_renewed_and_the_call_made(account: Account) -> None:
+    """Somebody revoked it, say."""
+    client = _session(account, _trusting(account)).client("ec2", "us-east-1", retries=False)
+    client.describe_volumes()
+    account.fault("expire", "DescribeVolumes")
+    assert client.describe_volumes()["Volumes"] == []
+    assert client.describe_volumes()["Volumes"] == []
+    assert account.cloud.gateway._world.faults.injected() == {"expire DescribeVolumes": 1}
+
+
+def test_credentials_that_nobody_can_renew_are_refused_with_what_to_do(account: Account) -> None:
+    account.fault("expire", "DescribeSnapshots")
+    with pytest.raises(CloudError, match="expired") as caught:
+        account.ec2.snapshots.of_token("t1")
+    assert caught.value.code == "RequestExpired"
+    assert caught.value.hint == "the session's credentials have expired: log in again (`aws sso login`)"
+
+
+@pytest.mark.parametrize(("seconds", "how"), [(1200, "20 minutes behind"), (-1200, "20 minutes ahead of")])
+def test_a_clock_that_is_off_is_named_with_how_far(account: Account, seconds: int, how: str) -> None:
+    account.fault("skew", "*", seconds=seconds, times=None)
+    with pytest.raises(CloudError) as caught:
+        account.ec2.snapshots.of_token("t1")
+    assert caught.value.hint == f"this machine's clock is {how} the cloud's: set it (`timedatectl set-ntp true`)"

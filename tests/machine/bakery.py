@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -274,6 +275,7 @@ def without_boot(folder: Path) -> Iterator[Bakery]:
         finally:
             bakery.end()
             control.stop(store, terminate=terminate_everything)
+            shutil.rmtree(store.disks, ignore_errors=True)
 
 
 def until(found: Callable[[], Any], what: str, *, seconds: float = 60) -> Any:

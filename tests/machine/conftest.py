@@ -15,12 +15,11 @@ from imagepipe.cli.local import terminate_everything
 from imagepipe.local import control, serving
 from imagepipe.local.base import BaseImage, ensure_base
 from imagepipe.local.disks import Disks
-from imagepipe.local.machines import choice
 from imagepipe.local.machines.api import Disk, Machine, Seed
 from imagepipe.local.machines.choice import open_driver
 from imagepipe.local.machines.container import ContainerDriver
 from imagepipe.local.store import Store, default_base_cache, default_root
-from tests.machine.bakery import Bakery
+from tests.machine.bakery import Bakery, without_boot
 from tests.machine.guests import GIB, Guest, KeyPair, NewGuest, host_key_user_data, leftovers
 
 
@@ -96,12 +95,12 @@ def driver(store: Store) -> Iterator[ContainerDriver]:
         driver.close()
 
 
-def _bakery(folder: Path, base_cache: Path, driver: str | None = None) -> Iterator[Bakery]:
+def _bakery(folder: Path, base_cache: Path) -> Iterator[Bakery]:
     """A local cloud of its own, as a process; ended with all its instances, whatever the tests did."""
-    store = Store.open(folder / "store", base_cache=base_cache, driver=driver)
+    store = Store.open(folder / "store", base_cache=base_cache)
     ensure_base(store, lambda line: None)
     with control.connect(store) as cloud:
-        bakery = Bakery(folder, store, cloud, env={choice.VARIABLE: driver} if driver else {})
+        bakery = Bakery(folder, store, cloud)
         yield bakery
         bakery.end()
         _end_cloud(store)
@@ -143,8 +142,9 @@ def fresh_bakery(tmp_path: Path, base_cache: Path) -> Iterator[Bakery]:
 
 
 @pytest.fixture
-def quick_bakery(tmp_path: Path, base_cache: Path) -> Iterator[Bakery]:
-    """imagepipe on a cloud of the test's own, whose machines are an sshd and no boot."""
+def quick_bakery(tmp_path: Path) -> Iterator[Bakery]:
+    """imagepipe on a cloud of the test's own, whose machines do not boot."""
     folder = tmp_path / "quick"
     folder.mkdir()
-    yield from _bakery(folder, base_cache, driver="sshd")
+    with without_boot(folder) as bakery:
+        yield bakery

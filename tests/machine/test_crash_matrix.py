@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.reliability.matrix import OUTPUTS, Kind, Lab, chosen, lab, table
+from tests.reliability.bench import OUTPUTS, Kind
+from tests.reliability.matrix import Lab, chosen, lab, table
 
 pytestmark = pytest.mark.machine
 

@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tests.machine.bakery import Bakery, without_boot
+from tests.reliability.bench import OUTPUTS, Kind, alike, differences, inventory, own_images, retire
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 180
 MAKING = ("ImportKeyPair", "CreateSecurityGroup", "RunInstances", "CreateSnapshots", "RegisterImage", "CopyImage")
 """Calls that make something each time: none of them is made again."""
-Kind = Literal["ebs", "instance-store"]
 When = Literal["before", "after"]
 COMMON = """\
 imagepipe: 1
@@ -44,23 +44,6 @@ test:
   - {{shell: grep baked /etc/baked, rerun: safe}}
 publish: {{regions: [us-west-2]}}
 """
-OUTPUTS: dict[Kind, str] = {
-    "ebs": 'output: {name: "ebs-{{ build.id }}"}\n',
-    # Its machines have no network but SSH, and do not boot: so all that only a boot needs can be left out.
-    "instance-store": """\
-output:
-  type: instance-store
-  name: "instance-store-{{ build.id }}"
-  bucket: crash-east
-  prefix: p
-  account: "000000000000"
-  bundle_on: controller
-  exclude: [/usr/share, /usr/lib/modules, /usr/lib/firmware, /usr/lib/python3, /var/lib/apt, /var/cache]
-  size_gib: 1
-  per_region: {us-west-2: {bucket: crash-west}}
-""",
-}
-BUCKETS = {"crash-east": "us-east-1", "crash-west": "us-west-2"}
 
 
 @dataclass(frozen=True)
@@ -124,7 +107,7 @@ class Lab:
         """Kill a build there, and clean up after it; kill another, and go on with it."""
         finding = Finding(str(point))
         wanted = self.undisturbed(point.kind)
-        before = self._inventory()
+        before = inventory(self._bakery)
         if run := self._killed(point):
             cleaned = self._bakery("clean", run)
             if cleaned.code != 0:
@@ -132,12 +115,12 @@ class Lab:
             # What was kept, in every region, is no leak: the run had succeeded, and lacked but its last words.
             if self._images(point.kind) == wanted.images:
                 self._retire(point.kind)
-        finding.leaks += _differences(before, self._inventory())
+        finding.leaks += differences(before, inventory(self._bakery))
         self._bakery.admin("DELETE", "calls")
         if run := self._killed(point):
             self._go_on(point, run, wanted, finding)
             self._retire(point.kind)
-        finding.leaks += [f"after resume: {each}" for each in _differences(before, self._inventory())]
+        finding.leaks += [f"after resume: {each}" for each in differences(before, inventory(self._bakery))]
         return finding
 
     def _go_on(self, point: Point, run: str, wanted: Undisturbed, finding: Finding) -> None:
@@ -183,49 +166,11 @@ class Lab:
 
     def _images(self, kind: Kind) -> list[dict[str, Any]]:
         """What there is of a kind, but for what is another each time."""
-        return [_alike(region, image) for region, image in self._own(kind)]
-
-    def _own(self, kind: Kind) -> list[tuple[str, dict[str, Any]]]:
-        return [
-            (region, image)
-            for region in BUCKETS.values()
-            for image in self._bakery.client(region=region).describe_images(Owners=["self"])["Images"]
-            if image["Name"].startswith(f"{kind}-")
-        ]
+        return [alike(region, image) for region, image in own_images(self._bakery, f"{kind}-")]
 
     def _retire(self, kind: Kind) -> None:
-        for region, image in self._own(kind):
-            words = ["images", "deregister", image["ImageId"], "--local", "--region", region, "--delete-data"]
-            done = self._bakery(*words)
-            assert done.code == 0, done.err
-
-    def _inventory(self) -> dict[str, list[str]]:
-        found = dict(self._bakery.inventory())
-        for bucket, region in BUCKETS.items():
-            s3 = self._bakery.client("s3", region)
-            if any(each["Name"] == bucket for each in s3.list_buckets()["Buckets"]):
-                found[bucket] = [row["Key"] for row in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
-        keys = self._bakery.runs.glob("*/*ed25519*") if self._bakery.runs.is_dir() else ()
-        return {**found, "private keys": sorted(str(path) for path in keys)}
-
-
-def _alike(region: str, image: Mapping[str, Any]) -> dict[str, Any]:
-    tags = {tag["Key"]: tag["Value"] for tag in image.get("Tags", ())}
-    kept = ("State", "Architecture", "VirtualizationType", "RootDeviceType", "EnaSupport", "ImdsSupport", "BootMode")
-    mappings = [
-        {key: value for key, value in mapping.get("Ebs", {}).items() if key != "SnapshotId"}
-        for mapping in image["BlockDeviceMappings"]
-    ]
-    own = {key: value for key, value in tags.items() if key in ("imagepipe:state", "imagepipe:spec")}
-    return {"region": region, **{key: image.get(key) for key in kept}, "mappings": mappings, **own}
-
-
-def _differences(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> list[str]:
-    return [
-        f"{what}: {sorted(set(after.get(what, ())) ^ set(before.get(what, ())))}"
-        for what in sorted({*before, *after})
-        if after.get(what, []) != before.get(what, [])
-    ]
+        for region, image in own_images(self._bakery, f"{kind}-"):
+            retire(self._bakery, region, image)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 from imagepipe.clock import iso
 from imagepipe.local.gateway import imports, licences
 from imagepipe.local.gateway.accounts import refuse_strangers
-from imagepipe.local.gateway.faults import fault_of
+from imagepipe.local.gateway.fault_kinds import fault_of
 from imagepipe.local.gateway.refusal import Refused
 from imagepipe.local.gateway.signature import Identity, Request
 from imagepipe.local.gateway.wire import Answer
@@ -31,11 +31,12 @@ def health() -> Answer:
 def answer(world: World, identity: Identity, request: Request) -> Answer:
     """What `/_imagepipe/…` does.
 
-    clock: GET tells the cloud's time, POST {"advance": seconds} sets it forward. faults: GET, POST one fault or
-    a list, DELETE. delays: POST {"snapshot": seconds}. calls: GET counts AWS's actions since the process began, or
-    since DELETE. evaluations: GET lists what was asked under policies, since DELETE. instances: GET counts them by
-    state. places: GET lists the accounts and regions that have any. keys: POST {"account": id, "policy": JSON} makes
-    an access key that is good for what the policy allows. accounts: GET lists them with their keys, POST
+    clock: GET tells the cloud's time, POST {"advance": seconds} sets it forward. faults: GET, POST one fault or a
+    list more, PUT {"faults": list, "seed": number} in place of those there are, DELETE. injected: GET counts the faults
+    that came, by effect and action. delays: POST {"snapshot": seconds}. calls: GET counts AWS's actions since the
+    process began, or since DELETE. evaluations: GET lists what was asked under policies, since DELETE. instances: GET
+    counts them by state. places: GET lists the accounts and regions that have any. keys: POST {"account": id, "policy":
+    JSON} makes an access key that is good for what the policy allows. accounts: GET lists them with their keys, POST
     {"account": id, "memberships": [ARN of an organization or unit]} makes or changes one. licences: POST
     {"image": id, "product_codes": […], "platform_details": …, "usage_operation": …}. images: POST registers a disk
     that is in the store (`imports.take`).
@@ -49,12 +50,21 @@ def answer(world: World, identity: Identity, request: Request) -> Answer:
         case ("POST", "clock"):
             return _json({"now": world.clock.advance(_seconds(_body(request).get("advance")))})
         case ("GET", "faults"):
-            return _json([asdict(fault) for fault in world.faults.listed()])
+            return _faults(world)
         case ("POST", "faults"):
             described = _parsed(request)
-            for each in described if isinstance(described, list) else [described]:
-                world.faults.add(fault_of(each))
-            return _json([asdict(fault) for fault in world.faults.listed()])
+            for fault in [fault_of(each) for each in (described if isinstance(described, list) else [described])]:
+                world.faults.add(fault)
+            return _faults(world)
+        case ("PUT", "faults"):
+            body = _body(request)
+            seed = body.get("seed", 0)
+            if not isinstance(seed, int):
+                raise Refused("InvalidParameterValue", f"{seed!r} is not a seed: a whole number")
+            world.faults.put([fault_of(each) for each in body.get("faults", ())], seed=seed)
+            return _faults(world)
+        case ("GET", "injected"):
+            return _json(world.faults.injected())
         case ("DELETE", "faults"):
             world.faults.clear()
             return _json([])
@@ -97,6 +107,11 @@ def answer(world: World, identity: Identity, request: Request) -> Answer:
             return _json(counts)
         case (method, name):
             raise Refused("InvalidAction", f"There is no {method} of {name!r} here", status=404)
+
+
+def _faults(world: World) -> Answer:
+    """Those that may still come, with how often each came and its one line of words."""
+    return _json([{**asdict(fault), "hits": hits, "words": fault.words()} for fault, hits in world.faults.listed()])
 
 
 def _parsed(request: Request) -> Any:

@@ -14,6 +14,8 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from email.utils import format_datetime
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -70,12 +72,13 @@ class Gateway:
         clock: Clock,
         credentials: Mapping[str, tuple[str, str] | Secret],
         faults: Iterable[Fault] = (),
+        seed: int = 0,
         delays: Mapping[str, float] | None = None,
     ) -> None:
         """`credentials` gives the secret key and the account of each access key id, as a `Secret` does.
 
         `delays`, in seconds, for tests: how long a `run`, `stop`, `terminate`, `volume`, `snapshot`, `image`
-        or `copy` takes at least.
+        or `copy` takes at least. `seed` is that of the faults' dice.
         """
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._clock = clock
@@ -90,7 +93,7 @@ class Gateway:
             accounts=Accounts(self._ledger, {key: Secret(*secret) for key, secret in credentials.items()}),
             base=base,
             clock=clock,
-            faults=Faults(faults),
+            faults=Faults(faults, seed=seed),
             bundles=Bundles(self._elsewhere, state),
             delays=delays or {},
         )
@@ -117,8 +120,9 @@ class Gateway:
         request = _request(environ)
         scope = signature.scope(request)
         dialect = "json" if "x-amz-target" in request.headers else scope.service if scope else "s3"
+        skew = self._skew(request)
         try:
-            answer = self._answer(request, environ, request_id)
+            answer = self._answer(request, environ, request_id, skew)
         except Refused as refused:
             answer = wire.refusal(refused, request_id, dialect)
         except _Cut:
@@ -133,14 +137,24 @@ class Gateway:
         if request.method != "HEAD":
             headers.append(("Content-Length", str(len(answer.body))))
         headers.append(("x-amzn-RequestId", request_id))
+        if skew:
+            headers.append(("Date", format_datetime(self._clock.now() + skew, usegmt=True)))
         start_response(f"{answer.status} {_phrase(answer.status)}", headers)
         return [] if request.method == "HEAD" else [answer.body]
 
-    def _answer(self, request: Request, environ: dict[str, Any], request_id: str) -> Answer:
+    def _skew(self, request: Request) -> timedelta:
+        """How far the cloud's clock is off for this request."""
+        if request.path.startswith(OWN_PATHS):
+            return timedelta()
+        fault = self._world.faults.take("skew", "*", {})
+        return timedelta(seconds=fault.seconds if fault else 0)
+
+    def _answer(self, request: Request, environ: dict[str, Any], request_id: str, skew: timedelta) -> Answer:
         _refuse_strangers(request, has_token=environ.get(HAS_TOKEN))
         if request.path == admin.HEALTH:
             return admin.health()
-        identity = signature.identify(request, self._world.accounts.secret, self._clock.now(), self._world.clock.now())
+        now = self._clock.now() + skew
+        identity = signature.identify(request, self._world.accounts.secret, now, self._world.clock.now())
         if request.path.startswith(OWN_PATHS):
             authority.refuse_admin(self._world, identity)
             return admin.answer(self._world, identity, request)
@@ -153,7 +167,7 @@ class Gateway:
         action = _action_elsewhere(request)
         self._world.calls.add(identity.service, action)
         authority.check(self._world, identity, of_others(self._world, identity, action, request))
-        return self._guarded(action, {}, lambda: self._other(identity, request, environ, action, request_id))
+        return self._guarded(identity, action, {}, lambda: self._other(identity, request, environ, action, request_id))
 
     def _s3(self, identity: Identity, request: Request, environ: dict[str, Any]) -> Answer:
         asked = objects.asked(request)
@@ -167,7 +181,7 @@ class Gateway:
             with self._world.elsewhere.lock:
                 return objects.answer(identity, request, asked, environ, moto)
 
-        return self._guarded(f"s3:{asked.operation}", asked.params(), act)
+        return self._guarded(identity, f"s3:{asked.operation}", asked.params(), act)
 
     def _other(
         self, identity: Identity, request: Request, environ: dict[str, Any], action: str, request_id: str
@@ -196,7 +210,7 @@ class Gateway:
             params = wire.params(action, values)
             call = Call(action, identity.account, identity.region, params, request_id)
             authority.check(self._world, identity, of_ec2(self._world, call))
-            return self._guarded(action, params, lambda: self._own(call))
+            return self._guarded(identity, action, params, lambda: self._own(call))
         if action not in MOTO:
             raise Refused("UnsupportedOperation", f"The local cloud does not have the action {action}")
         call = Call(action, identity.account, identity.region, {}, request_id)
@@ -207,14 +221,16 @@ class Gateway:
                 _check_network_unused(self._world, identity, action, values)
             return self._moto(identity, request, environ, action)
 
-        return self._guarded(action, values, pass_on)
+        return self._guarded(identity, action, values, pass_on)
 
-    def _guarded(self, action: str, params: Mapping[str, Any], act: Callable[[], Answer]) -> Answer:
+    def _guarded(self, identity: Identity, action: str, params: Mapping[str, Any], act: Callable[[], Answer]) -> Answer:
         """Do it, with the faults that are set around it."""
         faults = self._world.faults
         slow = faults.take("delay", action, params)
         if slow is not None:
             time.sleep(slow.seconds)
+        if faults.expire(identity.access_key_id, action, params):
+            raise signature.expired(identity.service)
         faults.refuse(action, params)
         if faults.take("cut-before", action, params):
             raise _Cut
@@ -228,10 +244,16 @@ class Gateway:
         return answer
 
     def _own(self, call: Call) -> Answer:
+        faults = self._world.faults
         with self._ledger.change():
+            faults.fresh.refuse(call)
             answer = OWN[call.action](self._world, call)
             if call.params.get("DryRun"):
                 raise Refused("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
+        if call.action.startswith("Describe"):
+            answer = faults.fresh.without(answer)
+        elif hidden := faults.take("hide", call.action, call.params):
+            faults.fresh.hide(answer, seconds=hidden.seconds, calls=hidden.calls)
         return wire.result(call.action, answer, call.request_id)
 
     def _moto(

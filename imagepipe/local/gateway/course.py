@@ -58,6 +58,21 @@ class Course:
         if seconds and self._clock.wait(self._closing, seconds):
             raise Closing
 
+    def after(self, seconds: float, work: Callable[[], None], *, at_close: bool = False) -> None:
+        """Do this in so many seconds, beside all queues; if the process ends before, not at all, or then."""
+
+        def wait() -> None:
+            is_closing = self._clock.wait(self._closing, seconds)
+            if at_close or not is_closing:
+                work()
+            with self._lock:
+                self._threads.discard(threading.current_thread())
+
+        thread = threading.Thread(target=wait, name="course later", daemon=True)
+        with self._lock:
+            self._threads.add(thread)
+        thread.start()
+
     def set_delay(self, kind: str, seconds: float) -> None:
         self._delays[kind] = seconds
 

@@ -42,7 +42,7 @@ def check_free_name(world: World, account: str, region: str, name: str) -> None:
 
 def _doom(world: World, call: Call) -> str:
     fault = world.faults.take("fail", call.action, call.params)
-    return fault.message if fault else ""
+    return fault.reason if fault else ""
 
 
 def register_image(world: World, call: Call) -> Mapping[str, Any]:
@@ -83,7 +83,7 @@ def register_image(world: World, call: Call) -> Mapping[str, Any]:
     )
     if image.tpm_support and image.boot_mode != "uefi":
         raise invalid("TpmSupport v2.0 requires the boot mode uefi")
-    return {"ImageId": _publish_later(world, image, machinery.publish)}
+    return {"ImageId": _publish_later(world, call, image, machinery.publish)}
 
 
 def _register_bundle(world: World, call: Call, name: str) -> str:
@@ -97,7 +97,7 @@ def _register_bundle(world: World, call: Call, name: str) -> str:
     if any(disk.device == root for disk in disks):
         raise Refused("InvalidBlockDeviceMapping", f"The root device '{root}' is the bundle, and cannot be mapped")
     image = _pending(world, call, name, root=root, mappings=disks, architecture=manifest.architecture)
-    return _publish_later(world, replace(image, bundle=location), machinery.publish)
+    return _publish_later(world, call, replace(image, bundle=location), machinery.publish)
 
 
 def _pending(
@@ -145,7 +145,8 @@ def _completed(world: World, call: Call, snapshot_id: str) -> Snapshot:
     return snapshot
 
 
-def _publish_later(world: World, image: Image, work: Any, *, queue: str = "") -> str:
+def _publish_later(world: World, call: Call, image: Image, work: Any, *, queue: str = "") -> str:
+    world.faults.put_before(image.id, call.action, call.params, "hang")
     world.ledger.put(image)
     world.ledger.later(partial(world.course.submit, queue or image.id, partial(work, world, image.id)))
     return image.id
@@ -203,7 +204,7 @@ def create_image(world: World, call: Call) -> Mapping[str, Any]:
         source_instance_id=instance.id,
         capture=Capture(instance_id=instance.id, reboots=not params.get("NoReboot")),
     )
-    return {"ImageId": _publish_later(world, image, machinery.capture, queue=instance.id)}
+    return {"ImageId": _publish_later(world, call, image, machinery.capture, queue=instance.id)}
 
 
 def _volumes_of(
@@ -285,7 +286,7 @@ def copy_image(world: World, call: Call) -> Mapping[str, Any]:
     )
     tokens.remember(world, call, [image_id])
     world.ledger.later(partial(machinery.link, world, copies))
-    return {"ImageId": _publish_later(world, image, partial(machinery.publish, delay="copy"))}
+    return {"ImageId": _publish_later(world, call, image, partial(machinery.publish, delay="copy"))}
 
 
 def _copied_tags(params: Mapping[str, Any], source: Image, account: str, tags: Mapping[str, str]) -> Mapping[str, str]:

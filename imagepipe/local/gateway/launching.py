@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from imagepipe.local.gateway import devices, encryption, lookup, machinery, placing, spot, tagging, tokens
+from imagepipe.local.gateway import devices, disturbing, encryption, lookup, machinery, placing, spot, tagging, tokens
 from imagepipe.local.gateway.instances import reservation
 from imagepipe.local.gateway.naming import new_id
 from imagepipe.local.gateway.network import instance_type
@@ -65,6 +65,7 @@ def run_instances(world: World, call: Call) -> Mapping[str, Any]:
     if image.account == call.account:
         world.ledger.put(replace(image, last_launched=world.clock.now()))
     for instance in made:
+        world.faults.put_before(instance.id, call.action, call.params, *disturbing.EFFECTS)
         world.ledger.later(partial(world.course.submit, instance.id, partial(machinery.boot, world, instance.id)))
     return reservation(world, made)
 

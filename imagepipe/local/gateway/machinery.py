@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 from imagepipe.errors import BundleError
 from imagepipe.local.disks import DiskError, StoreFull
+from imagepipe.local.gateway import disturbing
+from imagepipe.local.gateway.faults import Fault
 from imagepipe.local.gateway.metadata import metadata_of
 from imagepipe.local.gateway.records import Instance, Rule, Snapshot, Volume
 from imagepipe.local.gateway.refusal import Refused
@@ -25,6 +28,15 @@ log = logging.getLogger(__name__)
 GIB = 1 << 30
 Broken = (MachineError, StoreFull, DiskError, BundleError, Refused, OSError)
 """What a driver and the disks fail with. The gateway tells it by the thing's state and reason, as EC2 does."""
+
+
+class Doomed(MachineError):
+    """A fault that was asked for comes over an instance before it runs."""
+
+    def __init__(self, text: str, code: str) -> None:
+        super().__init__(text)
+        self.code = code
+        """Of its StateReason; EC2's own if empty."""
 
 
 class KeyUnusable(DiskError):
@@ -79,12 +91,15 @@ def boot(world: World, instance_id: str) -> None:
         return
     world.course.delay("run")
     try:
+        if fault := world.faults.before(instance_id, "fail"):
+            raise Doomed(fault.reason, fault.code)
         if instance_id in world.driver.running():  # started by a process that was killed before it said so
             world.driver.stop(instance_id, force=True)
         for attached in instance.volumes:
             make_volume(world, attached.volume_id, state="in-use")
         _lay_out(world, instance)
         world.driver.start(machine_of(world, instance), ingress_of(world, instance))
+        disturbing.hold(world, instance)
     except Broken as error:
         log.exception("starting instance %s failed", instance_id)
         _boot_failed(world, instance_id, error, goes_back=instance.has_run)
@@ -93,6 +108,14 @@ def boot(world: World, instance_id: str) -> None:
         instance = world.ledger.instances[instance_id]
         if instance.state == "pending":
             world.ledger.put(replace(instance, state="running", has_run=True, reason_code="", reason=""))
+    disturbing.drop_later(world, instance)
+    if fault := world.faults.before(instance_id, "die"):
+        dying = partial(die, world, instance_id, fault)
+        world.course.after(fault.seconds, partial(_submit, world, instance_id, dying))
+
+
+def _submit(world: World, key: str, work: Callable[[], None]) -> None:
+    world.course.submit(key, work)
 
 
 def _lay_out(world: World, instance: Instance) -> None:
@@ -108,6 +131,8 @@ def _lay_out(world: World, instance: Instance) -> None:
 def _boot_failed(world: World, instance_id: str, error: Exception, *, goes_back: bool) -> None:
     """A first start that fails terminates the instance, a later one leaves it stopped, as on EC2."""
     code = "Client.VolumeLimitExceeded" if isinstance(error, StoreFull) else "Server.InternalError"
+    if isinstance(error, Doomed):
+        code = error.code or code
     if isinstance(error, KeyUnusable):  # what EC2 says then (EC2 user guide, "Troubleshoot launch issues")
         code, error = "Client.InternalError", KeyUnusable("Client error on launch")
     with world.ledger.change():
@@ -173,6 +198,18 @@ def terminate(world: World, instance_id: str) -> None:
             else:
                 world.ledger.put(replace(volume, state="available", instance_id=None))
         world.ledger.put(replace(instance, state="terminated", ended_at=world.clock.now(), volumes=()))
+
+
+def die(world: World, instance_id: str, fault: Fault) -> None:
+    """running -> terminated by nobody's wish, as where a host of EC2's fails; nothing if the fault was cleared."""
+    code = fault.code or "Server.InternalError"
+    with world.ledger.change():
+        instance = world.ledger.instances.get(instance_id)
+        if instance is None or instance.state != "running" or world.faults.before(instance_id, "die") is not fault:
+            return
+        reason = f"{code}: {fault.reason}"
+        world.ledger.put(replace(instance, state="shutting-down", reason_code=code, reason=reason))
+    terminate(world, instance_id)
 
 
 def exited(world: World, instance_id: str) -> None:
@@ -299,10 +336,14 @@ def end_snapshots(world: World, snapshots: Iterable[Snapshot], *, error: str = "
     with world.ledger.change():
         for snapshot in snapshots:
             present = world.ledger.snapshots.get(snapshot.id)
+            fault = world.faults.before(snapshot.id, "fail")
+            doom = error or snapshot.doom or (fault.reason if fault else "")
             if present is None:
                 world.disks.delete_snapshot(snapshot.id)
-            elif error or snapshot.doom:
-                world.ledger.put(replace(present, state="error", message=error or snapshot.doom))
+            elif doom:
+                world.ledger.put(replace(present, state="error", message=doom))
+            elif world.faults.before(snapshot.id, "hang"):
+                log.info("%s hangs", snapshot.id)
             else:
                 world.ledger.put(replace(present, state="completed", progress=100, completion_time=world.clock.now()))
 
@@ -345,6 +386,9 @@ def publish(world: World, image_id: str, *, delay: str = "image") -> None:
     failure = link(world, copies)
     if not failure:
         world.course.delay(delay)
+    if world.faults.before(image_id, "hang"):
+        log.info("%s hangs", image_id)
+        return
     end_snapshots(world, copies, error=failure)
     end_image(world, image_id)
 
@@ -353,7 +397,7 @@ def end_image(world: World, image_id: str) -> None:
     """The image is available if all that it maps is there."""
     with world.ledger.change():
         image = world.ledger.images.get(image_id)
-        if image is None or image.state != "pending":
+        if image is None or image.state != "pending" or world.faults.before(image_id, "hang"):
             return
         found = [world.ledger.snapshots.get(disk.snapshot_id) for disk in image.mappings if disk.snapshot_id]
         lost = [snapshot.message or snapshot.state for snapshot in found if snapshot and snapshot.state != "completed"]

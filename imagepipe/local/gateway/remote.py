@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from botocore.credentials import Credentials
 
 from imagepipe.errors import LocalCloudError
 from imagepipe.local.control import LocalCloud
+from imagepipe.local.gateway.faults import Fault, described
 from imagepipe.local.store import ACCOUNT_ID
 
 SECONDS = 20.0
@@ -56,6 +57,28 @@ def add_image(cloud: LocalCloud, *, file: str, name: str, description: str, regi
 def places(cloud: LocalCloud) -> list[tuple[str, str]]:
     """Account and region of all instances that have not ended. Raises LocalCloudError."""
     return [(account, region) for account, region in ask(cloud, "GET", "places")]
+
+
+def faults(cloud: LocalCloud) -> list[dict[str, Any]]:
+    """The faults that may still come, each with its `words` and its `hits`. Raises LocalCloudError."""
+    rows: list[dict[str, Any]] = ask(cloud, "GET", "faults")
+    return rows
+
+
+def set_faults(cloud: LocalCloud, wanted: Sequence[Fault], seed: int) -> None:
+    """These in place of those that are set. Raises LocalCloudError."""
+    ask(cloud, "PUT", "faults", {"faults": [described(fault) for fault in wanted], "seed": seed})
+
+
+def clear_faults(cloud: LocalCloud) -> None:
+    """None any more. Raises LocalCloudError."""
+    ask(cloud, "DELETE", "faults")
+
+
+def injected(cloud: LocalCloud) -> dict[str, int]:
+    """How often faults came since the cloud's process began, by effect and action. Raises LocalCloudError."""
+    counts: dict[str, int] = ask(cloud, "GET", "injected")
+    return counts
 
 
 def _account(cloud: LocalCloud, row: Mapping[str, Any]) -> Account:

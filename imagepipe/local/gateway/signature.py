@@ -129,11 +129,16 @@ def _check_session(request: Request, scope: Scope, secret: Secret, now: datetime
     if not hmac.compare_digest(token.encode(), secret.session_token.encode()):
         raise _unknown_key(scope)
     if secret.expires is not None and now >= secret.expires:
-        # EC2's own word; botocore and Packer know all three (EC2 API reference, "Common client error codes").
-        code = {"ec2": "RequestExpired", "ssm": "ExpiredTokenException", "kms": "ExpiredTokenException"}
-        raise Refused(
-            code.get(scope.service, "ExpiredToken"), "The security token included in the request is expired", status=403
-        )
+        raise expired(scope.service)
+
+
+def expired(service: str) -> Refused:
+    """What a service says to credentials whose time is over."""
+    # EC2's own word; botocore and Packer know all three (EC2 API reference, "Common client error codes").
+    code = {"ec2": "RequestExpired", "ssm": "ExpiredTokenException", "kms": "ExpiredTokenException"}
+    return Refused(
+        code.get(service, "ExpiredToken"), "The security token included in the request is expired", status=403
+    )
 
 
 def _claim(request: Request) -> _Claim:

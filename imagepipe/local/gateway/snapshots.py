@@ -38,8 +38,7 @@ def create_snapshot(world: World, call: Call) -> Mapping[str, Any]:
         raise Refused("IncorrectState", f"Volume {volume.id} is {volume.state}")
     tags = tagging.specified(call.params, "snapshot")["snapshot"]
     snapshot = pending(world, volume, str(call.params.get("Description", "")), tags)
-    world.ledger.put(snapshot)
-    _take_later(world, machinery.queue_of(volume), [snapshot])
+    _take_later(world, call, machinery.queue_of(volume), [snapshot])
     return described(snapshot)
 
 
@@ -61,9 +60,7 @@ def create_snapshots(world: World, call: Call) -> Mapping[str, Any]:
         made.append(pending(world, volume, str(call.params.get("Description", "")), own))
     if not made:
         raise conflicting(f"Every volume of {instance.id} is excluded")
-    for snapshot in made:
-        world.ledger.put(snapshot)
-    _take_later(world, instance.id, made)
+    _take_later(world, call, instance.id, made)
     return {"Snapshots": [_brief(snapshot) for snapshot in made]}
 
 
@@ -96,7 +93,14 @@ def pending(world: World, volume: Volume, description: str, tags: Mapping[str, s
     )
 
 
-def _take_later(world: World, queue: str, snapshots: Iterable[Snapshot]) -> None:
+def _put(world: World, call: Call, snapshot: Snapshot) -> None:
+    world.faults.put_before(snapshot.id, call.action, call.params, "fail", "hang")
+    world.ledger.put(snapshot)
+
+
+def _take_later(world: World, call: Call, queue: str, snapshots: Iterable[Snapshot]) -> None:
+    for snapshot in snapshots:
+        _put(world, call, snapshot)
     ids = tuple(snapshot.id for snapshot in snapshots)
     world.ledger.later(partial(world.course.submit, queue, partial(machinery.take_snapshots, world, ids)))
 
@@ -116,7 +120,7 @@ def copy_snapshot(world: World, call: Call) -> Mapping[str, Any]:
         description=str(call.params.get("Description", "")),
         tags=tagging.specified(call.params, "snapshot")["snapshot"],
     )
-    world.ledger.put(snapshot)
+    _put(world, call, snapshot)
     world.ledger.later(partial(machinery.link, world, [snapshot]))
     world.ledger.later(partial(world.course.submit, snapshot.id, partial(machinery.finish_copy, world, snapshot.id)))
     return {"SnapshotId": snapshot.id, "Tags": tagging.listed(snapshot.tags)}

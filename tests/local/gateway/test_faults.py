@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ConnectionClosedError
 
-from imagepipe.local.gateway.faults import Fault, Faults, fault_of, no_capacity, throttled
+from imagepipe.local.gateway.fault_kinds import fault_of
+from imagepipe.local.gateway.faults import Fault, Faults, no_capacity, throttled
 from imagepipe.local.gateway.refusal import Refused
 from tests.local.gateway.harness import Cloud, base_image, image, launch, refused, register, snapshot_of, stopped, until
 
@@ -82,7 +83,7 @@ def test_an_image_goes_to_failed_with_the_reason(ec2: Any, faults: Faults) -> No
 
 
 def test_a_fault_that_cannot_be_is_refused() -> None:
-    with pytest.raises(Refused, match="unexpected keyword"):
-        fault_of({"effect": "delay", "colour": "red"})
+    with pytest.raises(Refused, match="unknown field 'colour'"):
+        fault_of({"effect": "delay", "seconds": 1, "colour": "red"})
     with pytest.raises(Refused, match="explode"):
         fault_of({"effect": "explode"})

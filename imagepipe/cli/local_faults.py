@@ -1,0 +1,134 @@
+"""`imagepipe local faults`, and the files that it and `local serve --faults` read."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from imagepipe.errors import LocalCloudError, Problem, SpecError, UsageError
+from imagepipe.spec.document import Document, parse
+from imagepipe.spec.explain import did_you_mean
+from imagepipe.spec.load import read_text
+
+if TYPE_CHECKING:
+    from imagepipe.local.gateway.faults import Fault
+
+KEYS = ("seed", "faults")
+SHAPE = "a file of faults is a mapping: faults: [{effect: refuse, action: RunInstances}, …], and seed: 7 if wanted"
+HINT = "docs/how-to/faults.md has an example of each"
+
+
+@dataclass(frozen=True, slots=True)
+class FaultsFile:
+    """What a file of faults says."""
+
+    faults: tuple[Fault, ...]
+    seed: int
+    """Of the dice; drawn where the file has none."""
+
+    def words(self) -> str:
+        """What is set, for people, and the seed to have it again."""
+        if not self.faults:
+            return "no faults are set"
+        lines = [f"faults that are set (seed: {self.seed}):", *(f"  {fault.words()}" for fault in self.faults)]
+        return "\n".join(lines)
+
+
+def read_faults(file: Path) -> FaultsFile:
+    """The faults of a file. Raises SpecError with everything that is wrong with it, each with its place."""
+    from imagepipe.local.gateway.fault_kinds import check, fault_of
+
+    document = _document(file)
+    rows = document.value["faults"]
+    problems = list(document.problems)
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            problems.append(document.problem(("faults", number), "a fault is a mapping: {effect: …}", hint=HINT))
+            continue
+        for wrong in check(row):
+            path: tuple[str | int, ...] = ("faults", number, *wrong.path)
+            problems.append(document.problem(path, wrong.message, key=wrong.is_key, hint=HINT))
+    if problems:
+        raise SpecError(problems)
+    seed = document.value.get("seed")
+    return FaultsFile(tuple(map(fault_of, rows)), secrets.randbelow(10**6) if seed is None else seed)
+
+
+def _document(file: Path) -> Document:
+    """The file, with `faults` a list and `seed` a number. Raises SpecError."""
+    documents = parse(read_text(file), str(file))
+    if broken := [problem for each in documents for problem in each.problems]:
+        raise SpecError(broken)
+    if len(documents) != 1 or not isinstance(documents[0].value, dict):
+        raise SpecError([Problem(str(file), 1, 1, SHAPE)])
+    document = documents[0]
+    problems = [
+        document.problem((key,), f"unknown key {key!r}{did_you_mean(str(key), KEYS)}", key=True)
+        for key in document.value
+        if key not in KEYS
+    ]
+    if not isinstance(document.value.get("faults"), list):
+        problems.append(document.problem(("faults",), SHAPE, hint=HINT))
+    seed = document.value.get("seed")
+    if seed is not None and type(seed) is not int:
+        problems.append(document.problem(("seed",), f"seed is a whole number, and not {seed!r}"))
+    if problems:
+        raise SpecError(problems)
+    return document
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  imagepipe local faults                   those that are set, and how often each came
+  imagepipe local faults throttled.yaml    these, in place of those
+  imagepipe local faults --clear
+"""
+)
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--clear", is_flag=True, help="Set none any more.")
+@click.pass_obj
+def faults(root: Path | None, file: Path | None, clear: bool) -> None:
+    """Make the cloud that runs fail: set the faults of FILE in place of its own, or list those that it has.
+
+    The file is described in docs/how-to/faults.md.
+    """
+    from imagepipe.cli.local import open_store
+    from imagepipe.local import control
+    from imagepipe.local.gateway import remote
+
+    if file and clear:
+        raise UsageError("give a file, which replaces the faults that are set, or --clear")
+    wanted = read_faults(file) if file else None
+    store = open_store(root)
+    cloud = control.running(store)
+    if cloud is None:
+        raise LocalCloudError(
+            f"the local cloud of {store.root} does not run, and faults are those of its process",
+            hint="imagepipe local serve --faults FILE starts it with them",
+        )
+    if clear:
+        remote.clear_faults(cloud)
+        click.echo("no faults are set")
+    elif wanted:
+        remote.set_faults(cloud, wanted.faults, wanted.seed)
+        click.echo(wanted.words())
+    else:
+        click.echo(_listed(remote.faults(cloud), remote.injected(cloud)))
+
+
+def _listed(rows: Sequence[dict[str, Any]], injected: dict[str, int]) -> str:
+    lines = [f"{row['words']}: came {_often(row['hits'])}" for row in rows] or ["no faults are set"]
+    if injected:
+        lines.append("since the cloud's process began:")
+        lines += [f"  {name}: {_often(count)}" for name, count in injected.items()]
+    return "\n".join(lines)
+
+
+def _often(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

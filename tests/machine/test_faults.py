@@ -1,0 +1,107 @@
+"""Faults that only machines with an SSH can meet, on each driver's own way in; and what builds make of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.machine.bakery import Bakery, without_boot
+from tests.reliability.bench import differences, inventory
+
+pytestmark = pytest.mark.machine
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bakery]:
+    """A cloud whose machines are an sshd without a boot."""
+    with without_boot(tmp_path_factory.mktemp("faults")) as bakery:
+        yield bakery
+
+
+def _spec(bakery: Bakery, name: str, step: str, more: str = "") -> Path:
+    path = bakery.spec(name, step)
+    path.write_text(path.read_text().replace("publish: {regions: [us-west-2]}\n", more))
+    return path
+
+
+def test_a_connection_that_is_reset_fails_the_step_and_the_machine_goes_on(quick: Bakery) -> None:
+    before = inventory(quick)
+    spec = _spec(quick, "dropped", "- shell: echo begun; sleep 8")
+    with quick.fault(effect="drop-ssh", action="RunInstances", seconds=2.5, times=1):
+        baked = quick("build", str(spec), "--local")
+    assert baked.code == 7, baked.err
+    assert "broke" in baked.err
+    assert "rerun: safe" in baked.err
+    assert "is terminated" not in baked.err
+    assert not differences(before, inventory(quick))
+
+
+def test_a_step_that_may_be_run_again_is_where_its_connection_is_reset(quick: Bakery) -> None:
+    spec = _spec(quick, "again", "- {shell: echo x | sudo tee -a /etc/begun; sleep 4, rerun: safe}")
+    with quick.fault(effect="drop-ssh", action="RunInstances", seconds=2.5, times=1):
+        baked = quick.build(spec)
+    assert "run again, as it says `rerun: safe`" in baked.err
+    with quick.instance(baked.images["us-east-1"], "us-east-1") as booted:
+        assert booted.sh("cat /etc/begun") == "x\nx"
+
+
+@pytest.mark.parametrize("cloud", ["quick", "bakery"])
+def test_a_machine_whose_ports_answer_late_is_waited_for(cloud: str, request: pytest.FixtureRequest) -> None:
+    bakery: Bakery = request.getfixturevalue(cloud)
+    spec = _spec(bakery, "late", "- shell: 'true'")
+    began = time.monotonic()
+    with bakery.fault(effect="late-ssh", action="RunInstances", seconds=6, times=1):
+        baked = bakery.build(spec)
+    assert time.monotonic() - began > 6
+    assert list(baked.images) == ["us-east-1"]
+
+
+def test_connections_to_a_container_that_boots_are_reset_too(bakery: Bakery) -> None:
+    spec = _spec(bakery, "dropped", "- {shell: echo begun; sleep 60, timeout: 90s}")
+    with bakery.fault(effect="drop-ssh", action="RunInstances", seconds=25, times=1):
+        baked = bakery("build", str(spec), "--local")
+    assert baked.code == 7, baked.err
+    assert "broke" in baked.err
+
+
+def test_an_instance_that_dies_in_the_middle_of_a_step_is_named_with_its_state(quick: Bakery) -> None:
+    before = inventory(quick)
+    spec = _spec(quick, "dies", "- shell: echo begun; sleep 20")
+    with quick.fault(effect="die", action="RunInstances", seconds=2.5, times=1):
+        baked = quick("build", str(spec), "--local")
+    assert baked.code == 7, baked.err
+    assert "terminated" in baked.err or "shutting-down" in baked.err
+    assert not differences(before, inventory(quick))
+
+
+def test_a_copy_that_hangs_is_given_up_in_time_and_taken_back(quick: Bakery) -> None:
+    before = inventory(quick)
+    spec = _spec(quick, "hangs", "- shell: 'true'", "publish: {regions: [us-west-2], copy_timeout: 3s}\n")
+    with quick.fault(effect="hang", action="CopyImage", times=1):
+        baked = quick("build", str(spec), "--local")
+    assert baked.code == 3, baked.err
+    assert "us-west-2 to be available: not within 3 s; last seen: pending" in baked.err
+    assert not differences(before, inventory(quick))
+
+
+def test_credentials_that_end_in_the_middle_leave_a_run_that_goes_on_once_they_are_good(quick: Bakery) -> None:
+    before = inventory(quick)
+    spec = _spec(quick, "expires", "- {shell: echo once | sudo tee -a /etc/begun, rerun: safe}")
+    with quick.fault(effect="expire", action="CreateSnapshots", times=1):
+        baked = quick("build", str(spec), "--local")
+        run = quick.journal()[0]["id"]
+    assert baked.code == 3, baked.err
+    assert "(RequestExpired)" in baked.err
+    assert "log in again" in baked.err
+    assert "still held: instance i-" in baked.err
+    assert f"imagepipe resume {run} goes on" in baked.err
+    assert f"Later: imagepipe clean {run}" in baked.err
+    resumed = quick("resume", run, "--json")
+    assert resumed.code == 0, resumed.err
+    assert list(resumed.images) == ["us-east-1"]
+    words = ["images", "deregister", resumed.images["us-east-1"], "--local", "--region", "us-east-1", "--delete-data"]
+    assert quick(*words).code == 0
+    assert not differences(before, inventory(quick))

@@ -1,0 +1,79 @@
+"""What the crash matrix and the storm build, and how they look at the account."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from tests.machine.bakery import Bakery
+
+Kind = Literal["ebs", "instance-store"]
+OUTPUTS: dict[Kind, str] = {
+    "ebs": 'output: {name: "ebs-{{ build.id }}"}\n',
+    # Its machines have no network but SSH, and do not boot: so all that only a boot needs can be left out.
+    "instance-store": """\
+output:
+  type: instance-store
+  name: "instance-store-{{ build.id }}"
+  bucket: crash-east
+  prefix: p
+  account: "000000000000"
+  bundle_on: controller
+  exclude: [/usr/share, /usr/lib/modules, /usr/lib/firmware, /usr/lib/python3, /var/lib/apt, /var/cache]
+  size_gib: 1
+  per_region: {us-west-2: {bucket: crash-west}}
+""",
+}
+BUCKETS = {"crash-east": "us-east-1", "crash-west": "us-west-2"}
+
+
+def own_images(bakery: Bakery, prefix: str = "") -> list[tuple[str, dict[str, Any]]]:
+    """The account's images whose name begins so, each with its region, as DescribeImages has them."""
+    return [
+        (region, image)
+        for region in BUCKETS.values()
+        for image in bakery.client(region=region).describe_images(Owners=["self"])["Images"]
+        if image["Name"].startswith(prefix)
+    ]
+
+
+def tags_of(image: Mapping[str, Any]) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in image.get("Tags", ())}
+
+
+def alike(region: str, image: Mapping[str, Any]) -> dict[str, Any]:
+    """An image, but for what is another each time."""
+    kept = ("State", "Architecture", "VirtualizationType", "RootDeviceType", "EnaSupport", "ImdsSupport", "BootMode")
+    mappings = [
+        {key: value for key, value in mapping.get("Ebs", {}).items() if key != "SnapshotId"}
+        for mapping in image["BlockDeviceMappings"]
+    ]
+    own = {key: value for key, value in tags_of(image).items() if key in ("imagepipe:state", "imagepipe:spec")}
+    return {"region": region, **{key: image.get(key) for key in kept}, "mappings": mappings, **own}
+
+
+def retire(bakery: Bakery, region: str, image: Mapping[str, Any]) -> None:
+    """Deregister an image, and delete what it is made of, as a user does."""
+    words = ["images", "deregister", image["ImageId"], "--local", "--region", region, "--delete-data"]
+    done = bakery(*words)
+    assert done.code == 0, done.err
+
+
+def inventory(bakery: Bakery) -> dict[str, list[str]]:
+    """Everything in the account, objects of both buckets and private keys on this disk among it."""
+    found = dict(bakery.inventory())
+    for bucket, region in BUCKETS.items():
+        s3 = bakery.client("s3", region)
+        if any(each["Name"] == bucket for each in s3.list_buckets()["Buckets"]):
+            found[bucket] = [row["Key"] for row in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
+    keys = bakery.folder.glob("state*/imagepipe/runs/*/*ed25519*")
+    return {**found, "private keys": sorted(str(path) for path in keys)}
+
+
+def differences(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> list[str]:
+    """What came or went, in words; nothing if the account is as it was."""
+    return [
+        f"{what}: {sorted(set(after.get(what, ())) ^ set(before.get(what, ())))}"
+        for what in sorted({*before, *after})
+        if after.get(what, []) != before.get(what, [])
+    ]
