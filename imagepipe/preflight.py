@@ -9,7 +9,7 @@ from imagepipe.cloud.dry_run import Asked, DryRun
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.images import SourceImage
 from imagepipe.cloud.instances import LaunchRequest
-from imagepipe.cloud.translate import NO_CAPACITY
+from imagepipe.cloud.translate import DENIED, NO_CAPACITY
 from imagepipe.errors import CloudError, Problem, UsageError
 from imagepipe.launch.access import subnets_of
 from imagepipe.launch.bucket import check_account, type_errors
@@ -73,7 +73,13 @@ class Preflight:
             self._add(path, error)
 
     def _add(self, path: Path, error: CloudError | UsageError) -> None:
-        self.problems.append(self._one.problem(path, str(error), hint=error.hint))
+        hint = error.hint
+        if isinstance(error, CloudError) and error.code in DENIED:
+            # A dry run names things that are not there, and so have no tags.
+            hint = (
+                f"{hint}; where it is allowed only for what has the spec's tags (`imagepipe policy`), nothing is wrong"
+            )
+        self.problems.append(self._one.problem(path, str(error), hint=hint))
 
     def _add_once(self, path: Path, error: CloudError) -> None:
         """What is wrong whatever the instance type is said of the first."""

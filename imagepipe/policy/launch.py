@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import assert_never
 
 from imagepipe.iam.document import Conditions, Statement
 from imagepipe.iam.facts import arn
 from imagepipe.policy.need import OWN_ACCOUNT, Need
-from imagepipe.spec.models import AmiByFilter, AmiById, SubnetsByTags
+from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, SubnetsByTags
 
 RUN = ("ec2:RunInstances",)
 
@@ -17,11 +18,11 @@ def launches(need: Need) -> Iterator[Statement]:
     yield from _source(need)
     yield _instance(need)
     # A source image without EBS has no volume: then this allows what is never asked.
-    yield (
-        Statement("MakeOurs", RUN, need.here("volume"), need.new())
-        if not _encrypts(need)
-        else Statement("MakeEncrypted", RUN, need.here("volume"), {**need.new(), "Bool": {"ec2:Encrypted": ("true",)}})
-    )
+    if _encrypts(need):
+        condition = {**need.new(), "Bool": {"ec2:Encrypted": ("true",)}}
+        yield Statement("MakeEncrypted", RUN, need.here("volume"), condition)
+    else:
+        yield Statement("MakeOurs", RUN, need.here("volume"), need.new())
     yield from need.tagged_on_create("RunInstances", *need.here("instance", "volume"))
     yield Statement("InNetwork", RUN, (*need.here("network-interface"), *_named_subnets(need)))
     yield from _tagged_subnets(need)
@@ -44,6 +45,10 @@ def _source(need: Need) -> Iterator[Statement]:
             condition = {
                 "StringEquals": {"ec2:Owner": tuple(sorted({name for each in owners for name in _owner(each)}))}
             }
+        case AmiBySsm() | None:
+            pass  # whose image the parameter names, only the run will know
+        case _:
+            assert_never(need.spec.source.ami)
     yield Statement("LaunchFromSource", RUN, (image,), condition)
     volumes = need.spec.launch.volumes
     if named := tuple(arn(need.home, "snapshot", volume.snapshot) for volume in volumes if volume.snapshot):

@@ -53,6 +53,12 @@ def lists(need: Need) -> Iterator[Statement]:
             yield Statement("ListBundles", ("s3:ListBucket",), (bucket,), condition)
 
 
+def lists_all(need: Need) -> Iterator[Statement]:
+    """Whole buckets: a sweep knows of no run, and so of no prefix that only a run knew."""
+    if output := need.bundles:
+        yield Statement("ListBuckets", ("s3:ListBucket",), tuple(_buckets(need, output).values()))
+
+
 def puts(need: Need) -> Iterator[Statement]:
     """With the ACL that lets EC2 read, and no other."""
     if output := need.bundles:

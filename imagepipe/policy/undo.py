@@ -62,6 +62,10 @@ def kinds_of(need: Need) -> Iterator[str]:
 
 
 def sweep(need: Need) -> Iterator[Statement]:
-    """`clean --older-than`: everything of ours is looked for, in regions that are listed where none is named."""
+    """`clean --older-than`: everything of ours is looked for, in every region where none is named.
+
+    In buckets too, as a whole.
+    """
     looks = ("Instances", "Images", "Snapshots", "SecurityGroups", "KeyPairs", "Regions")
     yield from need.reads(*(f"Describe{each}" for each in looks))
+    yield from storage.lists_all(need)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 
 from imagepipe.cli.local import local, terminate_everything
@@ -94,3 +95,27 @@ def test_images_of_all_accounts_that_are_shared_are_listed_as_what_they_are(clou
     [line] = [line for line in lines if shared in line]
     assert line.split()[-1] == "theirs"
     assert sum("in every region" in line for line in lines) == 1
+
+
+def test_a_key_with_a_policy_is_printed_for_a_shell_and_good_for_that_alone(cloud: Cloud) -> None:
+    file = cloud.root / "policy.json"
+    statement = '{"Effect": "Allow", "Action": "ec2:DescribeImages", "Resource": "*"}'
+    file.write_text(f'{{"Version": "2012-10-17", "Statement": [{statement}]}}')
+    lines = run(cloud, "account", "key", "--policy", str(file)).output.splitlines()
+    exported = dict(line.removeprefix("export ").split("=", 1) for line in lines)
+    keys = {"AccessKeyId": exported["AWS_ACCESS_KEY_ID"], "SecretAccessKey": exported["AWS_SECRET_ACCESS_KEY"]}
+    ec2 = cloud.client(keys=keys)
+    assert ec2.describe_images()["Images"]
+    with pytest.raises(ClientError, match="UnauthorizedOperation"):
+        ec2.describe_vpcs()
+
+
+def test_a_policy_that_is_not_understood_makes_no_key(cloud: Cloud) -> None:
+    file = cloud.root / "policy.json"
+    file.write_text('{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "NotAction": "*", "Resource": "*"}}')
+    with pytest.raises(LocalCloudError, match="NotAction is not known here"):
+        CliRunner().invoke(
+            local,
+            ["--store", str(cloud.root / "store"), "account", "key", "--policy", str(file)],
+            catch_exceptions=False,
+        )

@@ -14,7 +14,7 @@ from typing import Any
 from imagepipe.iam.conditions import NotUnderstood
 from imagepipe.iam.evaluate import Asked, Rule, decide, rules_of
 from imagepipe.local.gateway.refusal import Refused
-from imagepipe.local.gateway.sessions import caller
+from imagepipe.local.gateway.sessions import caller, role_of
 from imagepipe.local.gateway.signature import Identity
 from imagepipe.local.gateway.world import World
 
@@ -44,8 +44,7 @@ def _policies(world: World, identity: Identity) -> Iterator[str]:
     session = world.ledger.sessions.get(identity.access_key_id)
     if session is None:
         return
-    roles = world.elsewhere.backend("iam", session.account, "aws").roles.values()
-    role = next((each for each in roles if each.arn == session.role_arn), None)
+    role = role_of(world, session.role_arn)
     if role is not None:
         yield from (_text(document) for document in role.policies.values())
         for attached in role.managed_policies.values():

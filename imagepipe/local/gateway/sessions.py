@@ -58,7 +58,7 @@ def _assume_role(world: World, identity: Identity, values: Mapping[str, str]) ->
     found = ROLE.fullmatch(arn)
     if found is None:
         raise Refused("ValidationError", f"{arn} is invalid")
-    account, role = found[1], _role(world, arn)
+    account, role = found[1], role_of(world, arn)
     who = caller(world, identity)
     if role is None or not _trusts(role.assume_role_policy_document, identity, who, values.get("ExternalId")):
         raise Refused(
@@ -95,7 +95,7 @@ def _assume_role(world: World, identity: Identity, values: Mapping[str, str]) ->
     }
 
 
-def _role(world: World, arn: str) -> Any:
+def role_of(world: World, arn: str) -> Any:
     """moto's role of this ARN, or None."""
     roles = world.elsewhere.backend("iam", arn.split(":")[4], "aws").roles.values()
     return next((role for role in roles if role.arn == arn), None)
