@@ -60,8 +60,8 @@ def open_store(root: Path | None) -> Store:
 @local.command(
     epilog="""\b
 Examples:
-  eval "$(imagepipe local serve --env)"
-  imagepipe local serve --faults throttled.yaml
+  imagepipe local serve
+  imagepipe local serve --port 4566 --faults throttled.yaml
 """
 )
 @click.option("--port", type=click.IntRange(1, 65535), help="Listen on this port of 127.0.0.1.  [default: a free one]")
