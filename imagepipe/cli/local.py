@@ -66,8 +66,8 @@ def open_store(root: Path | None) -> Store:
 @local.command(
     epilog=f"""\b
 Examples:
-  eval "$(imagepipe local serve --env)"
-  imagepipe local serve --faults throttled.yaml
+  imagepipe local serve
+  imagepipe local serve --port 4566 --faults throttled.yaml
   {TOKEN_VARIABLE}=$(openssl rand -hex 16) imagepipe local serve --address 192.0.2.7
 """
 )

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imagepipe.errors import LocalCloudError, Problem, SpecError, UsageError
-from imagepipe.spec.document import Document, parse
-from imagepipe.spec.explain import did_you_mean
-from imagepipe.spec.load import read_text
+from imagepipe.local.gateway.fault_kinds import KINDS, check, fault_of
 
 if TYPE_CHECKING:
     from imagepipe.local.gateway.faults import Fault
+    from imagepipe.spec.document import Document
 
 KEYS = ("seed", "faults")
 SHAPE = "a file of faults is a mapping: faults: [{effect: refuse, action: RunInstances}, …], and seed: 7 if wanted"
@@ -41,8 +40,6 @@ class FaultsFile:
 
 def read_faults(file: Path) -> FaultsFile:
     """The faults of a file. Raises SpecError with everything that is wrong with it, each with its place."""
-    from imagepipe.local.gateway.fault_kinds import check, fault_of
-
     document = _document(file)
     rows = document.value["faults"]
     problems = list(document.problems)
@@ -61,6 +58,10 @@ def read_faults(file: Path) -> FaultsFile:
 
 def _document(file: Path) -> Document:
     """The file, with `faults` a list and `seed` a number. Raises SpecError."""
+    from imagepipe.spec.document import parse
+    from imagepipe.spec.explain import did_you_mean
+    from imagepipe.spec.load import read_text
+
     documents = parse(read_text(file), str(file))
     if broken := [problem for each in documents for problem in each.problems]:
         raise SpecError(broken)
@@ -82,8 +83,17 @@ def _document(file: Path) -> Document:
     return document
 
 
+def _effects() -> str:
+    """What the effects of a file do, a line each."""
+    return "\n".join(f"  {name:<12} {kind.what}" for name, kind in KINDS.items())
+
+
 @click.command(
-    epilog="""\b
+    epilog=f"""\b
+Effects:
+{_effects()}
+
+\b
 Examples:
   imagepipe local faults                   those that are set, and how often each came
   imagepipe local faults throttled.yaml    these, in place of those

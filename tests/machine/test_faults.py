@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.machine.bakery import Bakery, without_boot
+from tests.machine.bakery import Bakery, until, without_boot
 from tests.reliability.bench import differences, inventory
 
 pytestmark = pytest.mark.machine
@@ -105,3 +107,37 @@ def test_credentials_that_end_in_the_middle_leave_a_run_that_goes_on_once_they_a
     words = ["images", "deregister", resumed.images["us-east-1"], "--local", "--region", "us-east-1", "--delete-data"]
     assert quick(*words).code == 0
     assert not differences(before, inventory(quick))
+
+
+def test_a_cloud_that_runs_gets_a_files_faults_shows_them_and_loses_them(quick: Bakery) -> None:
+    file = quick.write("faults.yaml", "seed: 7\nfaults: [{effect: refuse, action: DescribeVolumes, times: 2}]\n")
+    put = quick("local", "faults", str(file))
+    assert put.code == 0, put.err
+    assert put.out == "faults that are set (seed: 7):\n  refuse DescribeVolumes, 2 times\n"
+    quick.client().describe_volumes()
+    shown = quick("local", "faults")
+    assert "refuse DescribeVolumes: 2 times" in shown.out
+    assert quick("local", "faults", "--clear").out == "no faults are set\n"
+    assert quick("local", "faults", str(file), "--clear").code == 2
+
+
+@pytest.mark.parametrize("runs_already", [True, False], ids=["that runs", "that it starts"])
+def test_serve_sets_the_faults_of_a_file_on_a_cloud(quick: Bakery, tmp_path: Path, runs_already: bool) -> None:
+    file = quick.write("faults.yaml", "faults: [{effect: refuse, action: DescribeVolumes, times: 1}]\n")
+    store = quick.store.root if runs_already else tmp_path / "store"
+    words = ("local", "--store", str(store), "serve", "--faults", str(file))
+    process = quick.start(*words)
+    try:
+        shown = until(lambda: _listed(quick, store), "the faults are set")
+        assert "refuse DescribeVolumes, 1 times: came 0 times" in shown
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        quick("local", "faults", "--clear")
+    assert process.returncode == 0, err
+    assert re.search(r"faults that are set \(seed: \d+\):\n  refuse DescribeVolumes, 1 times", err)
+
+
+def _listed(bakery: Bakery, store: Path) -> str | None:
+    done = bakery("local", "--store", str(store), "faults")
+    return done.out if done.code == 0 and ": came " in done.out else None
