@@ -8,6 +8,18 @@ from typing import Any, Literal
 from tests.machine.bakery import Bakery
 
 Kind = Literal["ebs", "instance-store"]
+COMMON = """\
+imagepipe: 1
+name: {kind}
+source: {{ami: {{name: "debian-12-amd64-*", owners: ["136693071363"]}}}}
+launch: {{region: us-east-1, instance_types: [m3.medium]}}
+provision:
+  - shell: sudo sh -c 'echo baked >/etc/baked'
+  - {{shell: "true", rerun: safe}}
+test:
+  - {{shell: grep baked /etc/baked, rerun: safe}}
+publish: {{regions: [us-west-2]}}
+"""
 OUTPUTS: dict[Kind, str] = {
     "ebs": 'output: {name: "ebs-{{ build.id }}"}\n',
     # Its machines have no network but SSH, and do not boot: so all that only a boot needs can be left out.

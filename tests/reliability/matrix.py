@@ -25,25 +25,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tests.machine.bakery import Bakery, without_boot
-from tests.reliability.bench import OUTPUTS, Kind, alike, differences, inventory, own_images, retire
+from tests.reliability.bench import COMMON, OUTPUTS, Kind, alike, differences, inventory, own_images, retire
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 180
 MAKING = ("ImportKeyPair", "CreateSecurityGroup", "RunInstances", "CreateSnapshots", "RegisterImage", "CopyImage")
 """Calls that make something each time: none of them is made again."""
 When = Literal["before", "after"]
-COMMON = """\
-imagepipe: 1
-name: {kind}
-source: {{ami: {{name: "debian-12-amd64-*", owners: ["136693071363"]}}}}
-launch: {{region: us-east-1, instance_types: [m3.medium]}}
-provision:
-  - shell: sudo sh -c 'echo baked >/etc/baked'
-  - {{shell: "true", rerun: safe}}
-test:
-  - {{shell: grep baked /etc/baked, rerun: safe}}
-publish: {{regions: [us-west-2]}}
-"""
 
 
 @dataclass(frozen=True)
