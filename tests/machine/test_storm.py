@@ -12,7 +12,7 @@ from tests.reliability.storm import run_storm
 
 pytestmark = pytest.mark.machine
 
-BUILDS = 8
+BUILDS = 6
 SEED = int(os.environ.get("IMAGEPIPE_STORM_SEED", "2"))
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from imagepipe.local.gateway import devices, licences, lookup, machinery, snapshots, tagging, tokens
+from imagepipe.local.gateway import devices, imaging, licences, lookup, snapshots, tagging, tokens
 from imagepipe.local.gateway.naming import new_id
 from imagepipe.local.gateway.network import regions
 from imagepipe.local.gateway.records import Capture, DiskSpec, Image, Instance, Snapshot
@@ -83,7 +83,7 @@ def register_image(world: World, call: Call) -> Mapping[str, Any]:
     )
     if image.tpm_support and image.boot_mode != "uefi":
         raise invalid("TpmSupport v2.0 requires the boot mode uefi")
-    return {"ImageId": _publish_later(world, call, image, machinery.publish)}
+    return {"ImageId": _publish_later(world, call, image, imaging.publish)}
 
 
 def _register_bundle(world: World, call: Call, name: str) -> str:
@@ -97,7 +97,7 @@ def _register_bundle(world: World, call: Call, name: str) -> str:
     if any(disk.device == root for disk in disks):
         raise Refused("InvalidBlockDeviceMapping", f"The root device '{root}' is the bundle, and cannot be mapped")
     image = _pending(world, call, name, root=root, mappings=disks, architecture=manifest.architecture)
-    return _publish_later(world, call, replace(image, bundle=location), machinery.publish)
+    return _publish_later(world, call, replace(image, bundle=location), imaging.publish)
 
 
 def _pending(
@@ -204,7 +204,7 @@ def create_image(world: World, call: Call) -> Mapping[str, Any]:
         source_instance_id=instance.id,
         capture=Capture(instance_id=instance.id, reboots=not params.get("NoReboot")),
     )
-    return {"ImageId": _publish_later(world, call, image, machinery.capture, queue=instance.id)}
+    return {"ImageId": _publish_later(world, call, image, imaging.capture, queue=instance.id)}
 
 
 def _volumes_of(
@@ -285,8 +285,8 @@ def copy_image(world: World, call: Call) -> Mapping[str, Any]:
         last_launched=None,
     )
     tokens.remember(world, call, [image_id])
-    world.ledger.later(partial(machinery.link, world, copies))
-    return {"ImageId": _publish_later(world, call, image, partial(machinery.publish, delay="copy"))}
+    world.ledger.later(partial(imaging.link, world, copies))
+    return {"ImageId": _publish_later(world, call, image, partial(imaging.publish, delay="copy"))}
 
 
 def _copied_tags(params: Mapping[str, Any], source: Image, account: str, tags: Mapping[str, str]) -> Mapping[str, str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from imagepipe.local.gateway import machinery, tokens
+from imagepipe.local.gateway import imaging, machinery, tokens
 from imagepipe.local.gateway.instances import REMEMBERED
 from imagepipe.local.gateway.records import Instance
 from imagepipe.local.gateway.world import World
@@ -122,12 +122,12 @@ def _resume_snapshots(world: World) -> None:
         if snapshot.state != "pending" or snapshot.id in captured:
             continue
         if snapshot.copied_from:
-            world.course.submit(snapshot.id, partial(machinery.finish_copy, world, snapshot.id))
+            world.course.submit(snapshot.id, partial(imaging.finish_copy, world, snapshot.id))
             continue
         volume = world.ledger.volumes.get(snapshot.volume_id)
         taken.setdefault(machinery.queue_of(volume) if volume else snapshot.volume_id, []).append(snapshot.id)
     for queue, ids in taken.items():
-        world.course.submit(queue, partial(machinery.take_snapshots, world, tuple(ids)))
+        world.course.submit(queue, partial(imaging.take_snapshots, world, tuple(ids)))
 
 
 def _resume_images(world: World) -> None:
@@ -135,10 +135,10 @@ def _resume_images(world: World) -> None:
         if image.state != "pending":
             continue
         if image.capture is not None:
-            work = partial(machinery.capture, world, image.id)
+            work = partial(imaging.capture, world, image.id)
             world.course.submit(image.capture.instance_id, work)
         else:
-            world.course.submit(image.id, partial(machinery.publish, world, image.id))
+            world.course.submit(image.id, partial(imaging.publish, world, image.id))
 
 
 def _resume_volumes(world: World) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from imagepipe.local.gateway import encryption, filters, licences, lookup, machinery, tagging
+from imagepipe.local.gateway import encryption, filters, imaging, licences, lookup, machinery, tagging
 from imagepipe.local.gateway.account_settings import UNBLOCKED, public_snapshots
 from imagepipe.local.gateway.filters import Getter
 from imagepipe.local.gateway.naming import new_id
@@ -102,7 +102,7 @@ def _take_later(world: World, call: Call, queue: str, snapshots: Iterable[Snapsh
     for snapshot in snapshots:
         _put(world, call, snapshot)
     ids = tuple(snapshot.id for snapshot in snapshots)
-    world.ledger.later(partial(world.course.submit, queue, partial(machinery.take_snapshots, world, ids)))
+    world.ledger.later(partial(world.course.submit, queue, partial(imaging.take_snapshots, world, ids)))
 
 
 def copy_snapshot(world: World, call: Call) -> Mapping[str, Any]:
@@ -121,8 +121,8 @@ def copy_snapshot(world: World, call: Call) -> Mapping[str, Any]:
         tags=tagging.specified(call.params, "snapshot")["snapshot"],
     )
     _put(world, call, snapshot)
-    world.ledger.later(partial(machinery.link, world, [snapshot]))
-    world.ledger.later(partial(world.course.submit, snapshot.id, partial(machinery.finish_copy, world, snapshot.id)))
+    world.ledger.later(partial(imaging.link, world, [snapshot]))
+    world.ledger.later(partial(world.course.submit, snapshot.id, partial(imaging.finish_copy, world, snapshot.id)))
     return {"SnapshotId": snapshot.id, "Tags": tagging.listed(snapshot.tags)}
 
 
