@@ -2,7 +2,7 @@
 #   make demo    bakes specs/web-server.yaml on the local cloud, and boots the image
 #   make check   the default suite, linters, types, layers: under three minutes
 #   make test    check, and the tests that boot real instances (root)
-#   make reliability   the crash matrix: builds killed at every line of their journals (root)
+#   make reliability   kills, stops, faults, planted secrets, bad input: a table that fails where it is short (root)
 #   make fuzz    readers with examples by the ten thousand (EXAMPLES=20000)
 PYTHON ?= python3
 BIN := .venv/bin
@@ -73,10 +73,10 @@ bench: setup .setup/system-test
 	$(BIN)/python benchmarks/build.py
 	$(BIN)/python benchmarks/bake.py
 
-# Kills a build at every line of its journal, and goes on with it: an hour or more. What was tried is kept in .setup/, and not
-# tried again.
+# All that is said of reliability, tried: kills at every line of journals, stops in every stage, a storm of faults, planted
+# secrets, bad input; under an hour. What was tried is kept in .setup/, and not tried again as long as the code is the same.
 reliability: setup .setup/system-test
-	$(BIN)/python -m tests.reliability.matrix --state .setup/crash-matrix.json
+	$(BIN)/python -m tests.reliability --state .setup/reliability
 
 # The readers of specs, manifests, journals and events, with other examples each time, and far more of them than in `make check`.
 fuzz: setup

@@ -203,7 +203,10 @@ def _read(path: Path) -> tuple[Manifest, bytes]:
             document = file.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise BundleError(f"reading the manifest {path}: {error.strerror}") from error
-    return read_manifest(document), document
+    try:
+        return read_manifest(document), document
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}", hint=error.hint) from error
 
 
 def _ec2_certificate(path: Path | None, region: str | None) -> Certificate:

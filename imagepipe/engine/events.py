@@ -13,7 +13,7 @@ from types import TracebackType, UnionType
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from imagepipe.clock import Clock, iso, parse_iso
-from imagepipe.errors import ImagepipeError
+from imagepipe.errors import ImagepipeError, UsageError
 from imagepipe.masking import Masker
 
 log = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def read_events(path: Path) -> Iterator[AnyEvent]:
-    """The events of a run, in their order, one at a time. Raises ImagepipeError at what is none.
+    """The events of a run, in their order, one at a time. Raises UsageError at what is none, ImagepipeError.
 
     A last line that a dead process cut short is left out.
     """
@@ -186,11 +186,11 @@ def read_events(path: Path) -> Iterator[AnyEvent]:
                 if not line.endswith(b"\n"):
                     if len(line) < LONGEST_BYTES:
                         return
-                    raise ImagepipeError(f"{path}, line {number}: longer than {LONGEST_BYTES} bytes: no event is")
+                    raise UsageError(f"{path}, line {number}: longer than {LONGEST_BYTES} bytes: no event is")
                 try:
                     event = from_json(json.loads(line))
                 except (ValueError, RecursionError) as error:
-                    raise ImagepipeError(
+                    raise UsageError(
                         f"{path}, line {number}, cannot be read: {error}", hint="the file was changed"
                     ) from error
                 yield event

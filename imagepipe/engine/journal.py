@@ -360,10 +360,10 @@ class _Replayed:
 
 
 def _replay(path: Path) -> _Replayed:
-    """The run, and how far it came. Raises ImagepipeError for what is no journal, whatever it is."""
+    """The run, and how far it came. Raises UsageError for what is no journal, whatever it is."""
     try:
         if (size := path.stat().st_size) > LARGEST_BYTES:
-            raise ImagepipeError(f"journal {path} has {size} bytes: no run writes more than {LARGEST_BYTES}")
+            raise UsageError(f"journal {path} has {size} bytes: no run writes more than {LARGEST_BYTES}")
         content = path.read_bytes()
     except OSError as error:
         raise ImagepipeError(f"reading the journal {path}: {error.strerror}") from error
@@ -373,12 +373,13 @@ def _replay(path: Path) -> _Replayed:
         try:
             _take(found, json.loads(line), path)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ImagepipeError(
-                f"journal {path}, line {number}, cannot be read: {error!r}",
+            said = f"no {error}" if isinstance(error, KeyError) else error
+            raise UsageError(
+                f"journal {path}, line {number}, cannot be read: {said}",
                 hint="the file was changed; what the run made still has the tag imagepipe:run",
             ) from error
     if found.first is None:
-        raise ImagepipeError(f"journal {path} is empty: the run ended before it held anything")
+        raise UsageError(f"journal {path} is empty: the run ended before it held anything")
     return found
 
 
@@ -387,7 +388,7 @@ def _take(found: _Replayed, record: dict[str, Any], path: Path) -> None:
     match record["type"]:
         case "run":
             if record["version"] != VERSION:
-                raise ImagepipeError(
+                raise UsageError(
                     f"journal {path} was written by another version of imagepipe",
                     hint=f"it has version {record['version']}, and this reads {VERSION}",
                 )

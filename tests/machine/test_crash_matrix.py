@@ -14,6 +14,8 @@ from tests.reliability.matrix import Lab, chosen, lab, table
 pytestmark = pytest.mark.machine
 
 SAMPLE = 3
+ALWAYS: dict[Kind, tuple[str, ...]] = {"ebs": ("launch",), "instance-store": ("bundle", "hygiene")}
+"""Stages right before whose notes a kill once was the end of a run."""
 SEED = int(os.environ.get("IMAGEPIPE_CRASH_SEED", "2"))
 
 
@@ -25,7 +27,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.mark.parametrize("kind", OUTPUTS)
 def test_a_build_that_is_killed_leaves_nothing_after_clean_and_ends_well_after_resume(bench: Lab, kind: Kind) -> None:
-    points = chosen(bench, [kind], SAMPLE, SEED)
+    points = [*chosen(bench, [kind], SAMPLE, SEED), *(bench.before_output(kind, stage) for stage in ALWAYS[kind])]
     sys.stdout.write(f"IMAGEPIPE_CRASH_SEED={SEED}: {', '.join(map(str, points))}\n")
     findings = [bench.try_out(point) for point in points]
     assert not [each for each in findings if each.leaks or each.wrong], findings

@@ -11,6 +11,7 @@ machines are a real sshd on the instance's own tree. What was tried is kept in -
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 import subprocess
@@ -21,6 +22,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,7 +62,8 @@ class Finding:
 class Undisturbed:
     """What a build is that nobody kills."""
 
-    lines: int
+    records: list[dict[str, Any]]
+    """Its journal."""
     images: list[dict[str, Any]]
     calls: Mapping[str, int]
 
@@ -83,13 +86,19 @@ class Lab:
             self._bakery.admin("DELETE", "calls")
             self._bakery.build(self._specs[kind])
             calls = self._calls()
-            self._known[kind] = Undisturbed(len(self._bakery.journal()), self._images(kind), calls)
+            self._known[kind] = Undisturbed(self._bakery.journal(), self._images(kind), calls)
             self._retire(kind)
         return self._known[kind]
 
     def points(self, kind: Kind) -> list[Point]:
-        lines = self.undisturbed(kind).lines
+        lines = len(self.undisturbed(kind).records)
         return [Point(kind, line, when) for line in range(1, lines + 1) for when in ("before", "after")]
+
+    def before_output(self, kind: Kind, stage: str) -> Point:
+        """Where all of a stage is done, and not noted yet. Two that run side by side may change places."""
+        records = self.undisturbed(kind).records
+        line = next(n for n, each in enumerate(records, 1) if (each["type"], each.get("stage")) == ("output", stage))
+        return Point(kind, line, "before")
 
     def try_out(self, point: Point) -> Finding:
         """Kill a build there, and clean up after it; kill another, and go on with it."""
@@ -180,12 +189,15 @@ def chosen(lab: Lab, kinds: Sequence[Kind], sample: int | None, seed: int) -> li
 
 def table(findings: Sequence[Finding]) -> str:
     """Kill points tried, leaks, wrong resumes, by kind of image."""
-    rows = [("path", "kill points", "leaks", "wrong resumes")]
-    for kind in OUTPUTS:
-        of = [each for each in findings if each.point.startswith(f"{kind} ")]
-        leaks, wrong = sum(bool(each.leaks) for each in of), sum(bool(each.wrong) for each in of)
-        rows.append((kind, str(len(of)), str(leaks), str(wrong)))
-    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], tuple("---" for _ in rows[0]), *rows[1:]))
+    rows: list[tuple[str, ...]] = [("path", "kill points", "leaks", "wrong resumes"), ("---",) * 4]
+    rows += [(kind, *map(str, counted(findings, kind))) for kind in OUTPUTS]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def counted(findings: Sequence[Finding], kind: Kind) -> tuple[int, int, int]:
+    """Kill points tried, those with leaks, and those that were resumed wrongly, of a kind of image."""
+    of = [each for each in findings if each.point.startswith(f"{kind} ")]
+    return len(of), sum(bool(each.leaks) for each in of), sum(bool(each.wrong) for each in of)
 
 
 def main() -> int:
@@ -195,7 +207,7 @@ def main() -> int:
     parser.add_argument("--kind", choices=list(OUTPUTS), action="append", help="of image (both)")
     parser.add_argument("--state", type=Path, help="where to keep what was tried, to go on another time")
     words = parser.parse_args()
-    tried = _read(words.state)
+    tried = read_tried(words.state)
     with tempfile.TemporaryDirectory(prefix="imagepipe-matrix-") as name, lab(Path(name)) as bench:
         points = chosen(bench, words.kind or list(OUTPUTS), words.sample, words.seed)
         if words.sample:
@@ -214,15 +226,29 @@ def main() -> int:
     return 1 if any(each.leaks or each.wrong for each in findings) else 0
 
 
-def _read(path: Path | None) -> dict[str, Finding]:
+def read_tried(path: Path | None) -> dict[str, Finding]:
+    """What was tried, of this code: of another it says nothing."""
     if path is None or not path.exists():
         return {}
-    return {row["point"]: Finding(**row) for row in json.loads(path.read_text())}
+    kept = json.loads(path.read_text())
+    return {row["point"]: Finding(**row) for row in kept["findings"]} if kept["code"] == code_digest() else {}
 
 
 def _keep(path: Path | None, tried: Mapping[str, Finding]) -> None:
     if path is not None:
-        path.write_text(json.dumps([vars(each) for each in tried.values()], indent=1))
+        half = path.with_suffix(".half")
+        half.write_text(json.dumps({"code": code_digest(), "findings": [vars(each) for each in tried.values()]}))
+        half.rename(path)
+
+
+@cache
+def code_digest() -> str:
+    """Of all that the program is."""
+    sum = hashlib.sha256()
+    for file in sorted((ROOT / "imagepipe").rglob("*.*")):
+        if file.suffix in (".py", ".sh"):
+            sum.update(file.read_bytes())
+    return sum.hexdigest()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import random
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from imagepipe.spec.load import load, load_var_file
 from imagepipe.spec.not_yet import not_yet
 from imagepipe.spec.variables import Given
 from tests.fuzzing import BOUNDED, within_bounds
+from tests.reliability.slips import slipped
 
 from .conftest import BUILD
 
@@ -199,32 +199,9 @@ def test_any_values_make_a_spec_or_problems(tmp_path: Path, part: Any, source: A
 
 
 @BOUNDED
-@given(seed=st.sampled_from(SEEDS), data=st.data())
-def test_a_spec_with_a_slip_of_the_hand_is_explained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: str, data: st.DataObject
-) -> None:
-    """A character lost, doubled or put in somewhere; a line lost or moved."""
-    lines = seed.split("\n")
-    at = data.draw(st.integers(0, len(lines) - 1))
-    line = lines[at]
-    match data.draw(st.sampled_from(["drop", "double", "insert", "lose a line", "indent", "cut"])):
-        case "drop" if line:
-            column = data.draw(st.integers(0, len(line) - 1))
-            lines[at] = line[:column] + line[column + 1 :]
-        case "double":
-            lines.insert(at, line)
-        case "insert":
-            column = data.draw(st.integers(0, len(line)))
-            lines[at] = (
-                line[:column] + data.draw(st.sampled_from(list("{}[]:,'\"&*!|>%@` \t-?#0\u2028"))) + line[column:]
-            )
-        case "lose a line":
-            del lines[at]
-        case "indent":
-            lines[at] = " " + line
-        case "cut":
-            del lines[at + 1 :]
-    check_all(tmp_path, "\n".join(lines))
+@given(seed=st.sampled_from(SEEDS), draw=st.randoms(use_true_random=False))
+def test_a_spec_with_a_slip_of_the_hand_is_explained(tmp_path: Path, seed: str, draw: random.Random) -> None:
+    check_all(tmp_path, slipped(seed, draw))
 
 
 @BOUNDED
