@@ -2,8 +2,8 @@
 
     .venv/bin/python -m tests.reliability --state .setup/reliability
 
-Two clouds work side by side: one has the crash matrix of EBS images and the storm, the other that of instance-store
-images and the stops. What was tried is kept in the state folder, and is not tried again as long as the code is the
+Two clouds work side by side: one has the crash matrix of EBS images, the stops and the storm, the other the crash matrix
+of instance-store images. What was tried is kept in the state folder, and is not tried again as long as the code is the
 same.
 """
 
@@ -179,10 +179,10 @@ def main() -> int:
 
     def first() -> None:
         matrix("ebs", tried["ebs"], words.state / "matrix-ebs.log")
+        state.once("stops", lambda: stops(words.seed))
         state.once("storm", lambda: storm(words.seed))
 
     def second() -> None:
-        state.once("stops", lambda: stops(words.seed))
         matrix("instance-store", tried["instance-store"], words.state / "matrix-instance-store.log")
 
     threads = [Thread(target=first), Thread(target=second)]
