@@ -135,6 +135,11 @@ LONGEST_BYTES = 16 << 20
 """Of a line of the file; what a step says in one is cut far below this."""
 
 
+def first_line(text: str) -> str:
+    """Of an error, for where one line has room; something, whatever the text is."""
+    return next(iter(text.splitlines()), "without a word")
+
+
 def to_json(event: AnyEvent) -> dict[str, Any]:
     """The event as `events.jsonl` has it."""
     values = {f.name: getattr(event, f.name) for f in fields(event)}

@@ -54,7 +54,7 @@ class JUnitReport:
                 if case := self._cases.get(event.stage):
                     case.ran, case.seconds = True, event.seconds
             case ev.StageFailed():
-                self._cause = self._cause or f"{event.stage}: {event.error.splitlines()[0]}"
+                self._cause = self._cause or f"{event.stage}: {ev.first_line(event.error)}"
                 if case := self._cases.get(event.stage):
                     hint = f"\nhint: {event.hint}" if event.hint else ""
                     case.ran, case.seconds, case.error = True, event.seconds, event.error + hint
@@ -88,7 +88,7 @@ class JUnitReport:
             suite, "testcase", name=_xml(case.name), classname=case.suite, time=f"{case.seconds:.3f}"
         )
         if case.error is not None:
-            failure = ET.SubElement(element, "failure", message=_xml(case.error.splitlines()[0]))
+            failure = ET.SubElement(element, "failure", message=_xml(ev.first_line(case.error)))
             failure.text = _xml(case.error)
         elif not case.ran:
             ET.SubElement(element, "skipped", message=_xml(f"not run: {self._cause}"))

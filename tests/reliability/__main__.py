@@ -2,9 +2,9 @@
 
     .venv/bin/python -m tests.reliability --state .setup/reliability
 
-Two clouds work side by side: one has the crash matrix of EBS images, the stops and the storm, the other the crash matrix
-of instance-store images. What was tried is kept in the state folder, and is not tried again as long as the code is the
-same.
+Two clouds work side by side: one has the crash matrix of EBS images, the stops and the storm, the other the crash
+matrix of instance-store images. What was tried is kept in the state folder, and is not tried again as long as the code
+is the same.
 """
 
 from __future__ import annotations
