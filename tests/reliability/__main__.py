@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from imagepipe.local.base import ensure_base
@@ -55,16 +56,19 @@ class State:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
 
-    def once(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The result of that name, made where there is none yet."""
-        path = self.folder / f"{name}.json"
-        if path.exists():
-            kept = json.loads(path.read_text())
-            if kept["code"] == code_digest():
-                return dict(kept["result"])
-        result = make()
-        path.write_text(json.dumps({"code": code_digest(), "result": result}))
-        return result
+    def once(self, name: str, make: Callable[[], dict[str, Any]]) -> None:
+        """Make the result of that name, where there is none yet."""
+        if not self.kept(name):
+            self._path(name).write_text(json.dumps({"code": code_digest(), "result": make()}))
+
+    def kept(self, name: str) -> dict[str, Any]:
+        """The result of that name; empty where there is none, of this code."""
+        path = self._path(name)
+        found = json.loads(path.read_text()) if path.exists() else {}
+        return dict(found["result"]) if found.get("code") == code_digest() else {}
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
 
 
 def storm(seed: int) -> dict[str, Any]:
@@ -88,7 +92,7 @@ def _is_wrong(stop: Any) -> bool:
     return bool(stop.wrong)
 
 
-def hygiene() -> dict[str, Any]:
+def hygiene(_: int) -> dict[str, Any]:
     """What of all that is planted on a disk is found, by kind; and what is found on clean base images."""
     with TemporaryDirectory(prefix="imagepipe-hygiene-") as name:
         tree, disk = Path(name) / "tree", Path(name) / "disk.raw"
@@ -115,18 +119,41 @@ def bad_inputs(seed: int) -> dict[str, Any]:
     return {"tried": found.tried, "unclear": len(found.unclear)}
 
 
-def matrix(kind: Kind, state: Path, log: Path) -> None:
-    """All points of a kind that were not tried yet, in a process of its own; its log is printed as it comes."""
-    command = [sys.executable, "-m", "tests.reliability.matrix", "--kind", kind, "--state", str(state)]
-    with (
-        log.open("a") as file,
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
-    ):
-        assert process.stdout is not None
-        for line in process.stdout:
-            file.write(line)
-            if not line.startswith("|"):
-                _say(f"crash matrix: {line.rstrip()}")
+class Work:
+    """Processes of ours, in rows of which each goes on by itself; an interrupt ends them all in order."""
+
+    def __init__(self) -> None:
+        self._ends = Event()
+        self._running: set[subprocess.Popen[str]] = set()
+
+    def row(self, *commands: Sequence[str]) -> Thread:
+        """One after the other; what they print is printed."""
+
+        def run() -> None:
+            for command in commands:
+                if self._ends.is_set():
+                    return
+                self._run(command)
+
+        thread = Thread(target=run)
+        thread.start()
+        return thread
+
+    def _run(self, command: Sequence[str]) -> None:
+        with subprocess.Popen(
+            [sys.executable, "-m", *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            assert process.stdout is not None
+            self._running.add(process)
+            for line in process.stdout:
+                if not line.startswith("|"):
+                    _say(f"{command[0].rpartition('.')[2]}: {line.rstrip()}")
+            self._running.discard(process)
+
+    def end(self) -> None:
+        self._ends.set()
+        for process in list(self._running):
+            process.send_signal(signal.SIGINT)
 
 
 def figures(state: State, tried: Mapping[Kind, Path]) -> list[Figure]:
@@ -137,22 +164,34 @@ def figures(state: State, tried: Mapping[Kind, Path]) -> list[Figure]:
         is_met = points >= LEAST_POINTS and not leaks and not wrong
         seen = f"{points} points, {leaks} leaks, {wrong} wrong resumes"
         rows.append(Figure(f"crash matrix, {kind}", seen, f"{LEAST_POINTS} points or more, 0, 0", is_met))
-    of = {name: json.loads((state.folder / f"{name}.json").read_text())["result"] for name in NAMES}
-    blown, stopped, looked, asked = (of[name] for name in NAMES)
-    said = "{builds} builds, {faults} faults, {leaks} leaks, {unclear} unclear, {published} published though failed"
-    is_met = blown["builds"] >= STORM_BUILDS and not (blown["leaks"] + blown["unclear"] + blown["published"])
-    rows.append(Figure("storm", said.format(**blown), f"{STORM_BUILDS} builds, 0, 0, 0", is_met))
-    said = "{stops} stops, one in each stage, {late} too late, {wrong} wrong"
-    rows.append(Figure("Ctrl-C, SIGTERM, SIGHUP", said.format(**stopped), "0 wrong", not stopped["wrong"]))
-    said = "{found} of {kinds} planted kinds found, {alarms} false alarms on {images} clean base images"
-    is_met = looked["found"] == looked["kinds"] >= LEAST_KINDS and not looked["alarms"]
-    rows.append(Figure("hygiene gate", said.format(**looked), f"all of at least {LEAST_KINDS}, 0", is_met))
-    said = "{tried} tried, {unclear} unclear answers"
-    rows.append(Figure("bad inputs", said.format(**asked), "0 unclear", not asked["unclear"]))
+    rows += [
+        _figure(state, "storm", SAID_OF_STORM, f"{STORM_BUILDS} builds, 0, 0, 0", _storm_is_met),
+        _figure(state, "stops", SAID_OF_STOPS, "0 wrong", lambda it: not it["wrong"]),
+        _figure(state, "hygiene", SAID_OF_HYGIENE, f"all of at least {LEAST_KINDS}, 0", _hygiene_is_met),
+        _figure(state, "bad-inputs", "{tried} tried, {unclear} unclear answers", "0", lambda it: not it["unclear"]),
+    ]
     return rows
 
 
-NAMES = ("storm", "stops", "hygiene", "bad-inputs")
+SAID_OF_STORM = (
+    "{builds} builds, {faults} faults, {leaks} leaks, {unclear} unclear, {published} published though failed"
+)
+SAID_OF_STOPS = "{stops} by Ctrl-C, SIGTERM, SIGHUP, one in each stage, {late} of them too late, {wrong} wrong"
+SAID_OF_HYGIENE = "{found} of {kinds} planted kinds found, {alarms} false alarms on {images} clean base images"
+
+
+def _storm_is_met(it: Mapping[str, Any]) -> bool:
+    return it["builds"] >= STORM_BUILDS and not (it["leaks"] + it["unclear"] + it["published"])
+
+
+def _hygiene_is_met(it: Mapping[str, Any]) -> bool:
+    return it["found"] == it["kinds"] >= LEAST_KINDS and not it["alarms"]
+
+
+def _figure(state: State, part: str, said: str, wanted: str, is_met: Callable[[dict[str, Any]], bool]) -> Figure:
+    if found := state.kept(part):
+        return Figure(part, said.format(**found), wanted, is_met(found))
+    return Figure(part, "did not come to its end", wanted, is_met=False)
 
 
 def table(rows: Sequence[Figure]) -> str:
@@ -169,31 +208,46 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="all that is said of reliability, tried")
     parser.add_argument("--state", type=Path, default=ROOT / ".setup/reliability", help="where to keep what was tried")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of storm, stops and slips (now)")
+    parser.add_argument("--only", choices=sorted(PARTS), help="this part alone, and no table")
     words = parser.parse_args()
     state = State(words.state)
-    tried: dict[Kind, Path] = {kind: words.state / f"matrix-{kind}.json" for kind in OUTPUTS}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if words.only:
+        state.once(words.only, lambda: PARTS[words.only](words.seed))
+        return 0
     _say(f"seed {words.seed}; what was tried is kept in {words.state}")
     began = time.monotonic()
-    state.once("bad-inputs", lambda: bad_inputs(words.seed))  # in this folder and environment: before the others begin
-    state.once("hygiene", hygiene)
+    tried: dict[Kind, Path] = {kind: words.state / f"matrix-{kind}.json" for kind in OUTPUTS}
+    parts = {
+        name: ["tests.reliability", "--only", name, "--seed", str(words.seed), "--state", str(words.state)]
+        for name in PARTS
+    }
+    kills = {kind: ["tests.reliability.matrix", "--kind", kind, "--state", str(path)] for kind, path in tried.items()}
+    work = Work()
+    rows = [
+        work.row(parts["bad-inputs"], parts["hygiene"], kills["ebs"], parts["stops"], parts["storm"]),
+        work.row(kills["instance-store"]),
+    ]
+    try:
+        for row in rows:
+            row.join()
+    except KeyboardInterrupt:
+        work.end()
+        for row in rows:
+            row.join()
+        _say(f"interrupted; the same command goes on: {words.state}")
+        return 130
+    found = figures(state, tried)
+    _say(f"\n{table(found)}\n\n{(time.monotonic() - began) / 60:.0f} minutes")
+    return 0 if all(row.is_met for row in found) else 1
 
-    def first() -> None:
-        matrix("ebs", tried["ebs"], words.state / "matrix-ebs.log")
-        state.once("stops", lambda: stops(words.seed))
-        state.once("storm", lambda: storm(words.seed))
 
-    def second() -> None:
-        matrix("instance-store", tried["instance-store"], words.state / "matrix-instance-store.log")
-
-    threads = [Thread(target=first), Thread(target=second)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    rows = figures(state, tried)
-    _say(f"\n{table(rows)}\n\n{(time.monotonic() - began) / 60:.0f} minutes")
-    return 0 if all(row.is_met for row in rows) else 1
-
+PARTS: Mapping[str, Callable[[int], dict[str, Any]]] = {
+    "bad-inputs": bad_inputs,
+    "hygiene": hygiene,
+    "stops": stops,
+    "storm": storm,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

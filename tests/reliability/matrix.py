@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -207,6 +208,7 @@ def main() -> int:
     parser.add_argument("--kind", choices=list(OUTPUTS), action="append", help="of image (both)")
     parser.add_argument("--state", type=Path, help="where to keep what was tried, to go on another time")
     words = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the cloud is ended then, too
     tried = read_tried(words.state)
     with tempfile.TemporaryDirectory(prefix="imagepipe-matrix-") as name, lab(Path(name)) as bench:
         points = chosen(bench, words.kind or list(OUTPUTS), words.sample, words.seed)
