@@ -56,12 +56,16 @@ class Condition:
             raise NotUnderstood(f"condition operator {self.operator!r} is not known here")
         if family(self.key) not in KEYS:
             raise NotUnderstood(f"condition key {self.key!r} is not known here")
+        if name in ("Null", "Bool") and not {value.lower() for value in self.values} <= {"true", "false"}:
+            raise NotUnderstood(f"condition operator {self.operator!r} takes true or false")
+        if name == "Null" and len(self.values) > 1:
+            raise NotUnderstood("condition operator 'Null' takes one value")
         for value in self.values:
             if unknown := set(_VARIABLE.findall(value)) - VARIABLES:
                 raise NotUnderstood(f"policy variable {min(unknown)!r} is not known here")
 
     def holds(self, context: Context) -> bool:
-        """Whether a request meets it."""
+        """Whether a request meets it. Raises NotUnderstood for several values where it says nothing of several."""
         quantifier, name, if_exists = _parsed(self.operator)
         present = context.get(self.key)
         if name == "Null":
@@ -74,7 +78,9 @@ class Condition:
         held = [_held(value, wanted, fits) != (name in NEGATIVE) for value in present]
         if quantifier == "ForAnyValue":
             return any(held)
-        return all(held) if quantifier or len(held) == 1 else False
+        if quantifier is None and len(held) > 1:
+            raise NotUnderstood(f"{self.operator} of {self.key!r}, of which the request has {len(held)} values")
+        return all(held)
 
 
 def _held(value: str, wanted: Sequence[str], fits: Fits) -> bool:

@@ -7,6 +7,7 @@ The rules are the IAM user guide's, "Policy evaluation logic": a Deny wins, an A
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from imagepipe.iam.arns import arn_fits, text_fits
 from imagepipe.iam.conditions import Condition, Context, NotUnderstood
 
 STATEMENT = frozenset({"Sid", "Effect", "Action", "Resource", "Condition"})
+_ACTION = re.compile(r"\*|[a-z0-9-]+:[A-Za-z0-9*?]+", re.IGNORECASE)
+_RESOURCE = re.compile(r"\*|arn(:[^:$]*){4}:[^$]+")
+"""All six parts, and no policy variable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class Decision:
 
 
 def decide(rules: Sequence[Rule], asked: Asked) -> Decision:
-    """May it be done?"""
+    """May it be done? Raises NotUnderstood where a condition cannot tell."""
     applying = [rule for rule in rules if rule.applies(asked)]
     if denying := [rule.sid for rule in applying if not rule.allows]:
         return Decision(False, tuple(denying), is_denied=True)
@@ -69,8 +73,10 @@ def decide(rules: Sequence[Rule], asked: Asked) -> Decision:
 def rules_of(policy: str | Mapping[str, Any]) -> tuple[Rule, ...]:
     """The rules of a document. Raises NotUnderstood for what is no policy, or has what is not known here."""
     try:
-        found = json.loads(policy) if isinstance(policy, str) else policy
-    except ValueError as error:
+        found = json.loads(policy, object_pairs_hook=_keys_once) if isinstance(policy, str) else policy
+    except NotUnderstood:
+        raise
+    except (ValueError, RecursionError) as error:
         raise NotUnderstood(f"the policy is not JSON: {error}") from error
     if not isinstance(found, dict) or not found.keys() <= {"Version", "Id", "Statement"}:
         raise NotUnderstood("a policy has Version and Statement, and nothing else")
@@ -79,6 +85,14 @@ def rules_of(policy: str | Mapping[str, Any]) -> tuple[Rule, ...]:
     statements = found.get("Statement", [])
     listed = statements if isinstance(statements, list) else [statements]
     return tuple(_rule(number, each) for number, each in enumerate(listed, start=1))
+
+
+def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Of two that have one key `json` would drop the first: a condition, say."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise NotUnderstood("the policy has a key twice in one object")
+    return found
 
 
 def _rule(number: int, statement: Any) -> Rule:
@@ -92,8 +106,8 @@ def _rule(number: int, statement: Any) -> Rule:
     return Rule(
         sid,
         statement["Effect"] == "Allow",
-        _texts(sid, "Action", statement.get("Action")),
-        _texts(sid, "Resource", statement.get("Resource")),
+        _patterns(sid, "Action", statement.get("Action"), _ACTION),
+        _patterns(sid, "Resource", statement.get("Resource"), _RESOURCE),
         tuple(_conditions(sid, statement.get("Condition", {}))),
     )
 
@@ -107,6 +121,15 @@ def _conditions(sid: str, conditions: Any) -> Iterable[Condition]:
                 yield Condition(operator, key, _texts(sid, key, values))
             except NotUnderstood as error:
                 raise NotUnderstood(f"statement {sid}: {error}") from None
+
+
+def _patterns(sid: str, name: str, value: Any, known: re.Pattern[str]) -> tuple[str, ...]:
+    """What would never fit is refused: a Deny of it would deny nothing."""
+    found = _texts(sid, name, value)
+    for each in found:
+        if known.fullmatch(each) is None:
+            raise NotUnderstood(f"statement {sid}: {name} {each!r} is not understood here")
+    return found
 
 
 def _texts(sid: str, name: str, value: Any) -> tuple[str, ...]:

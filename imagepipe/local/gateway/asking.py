@@ -38,9 +38,13 @@ def of_ec2(world: World, call: Call) -> Iterator[Asked]:
 
 
 def asked(call: Call, action: str, kind: str, id: str, values: Values, *, region: str | None = None) -> Asked:
-    """One question; of the values those that the action has keys for."""
+    """One question; of the values those that the action has keys for. Raises Refused where IAM has no such question."""
     name = f"ec2:{action}"
-    known = keys_of(name, kind)
+    try:
+        known = keys_of(name, kind)
+    except KeyError:
+        said = f"The local cloud does not know what {name} asks of IAM about a thing like {id}"
+        raise Refused("UnauthorizedOperation", said, status=403) from None
     context = everywhere(call.account, call.region) | {
         key: (value,) if isinstance(value, str) else value for key, value in values.items() if family(key) in known
     }

@@ -97,7 +97,7 @@ def of_others(world: World, identity: Identity, action: str, request: Request) -
         return
     if name in ("ssm:GetParameter", "ssm:GetParameters"):
         body = _json(request)
-        for parameter in [body["Name"]] if "Name" in body else body.get("Names", []):
+        for parameter in body.get("Names", []) if name.endswith("s") else [body.get("Name", "")]:
             yield Asked(name, _parameter(identity, str(parameter)), known)
     elif name == "sts:AssumeRole":
         yield Asked(name, form(request.query, request.body).get("RoleArn", ANY), known)

@@ -28,7 +28,7 @@ def rules(world: World, identity: Identity) -> tuple[Rule, ...] | None:
     try:
         return tuple(rule for text in found for rule in _read(text)) if found else None
     except NotUnderstood as error:
-        raise _refused(identity.service, f"A policy of the caller is not understood: {error}") from error
+        raise _not_understood(identity, error) from error
 
 
 @lru_cache(maxsize=64)
@@ -61,7 +61,10 @@ def check(world: World, identity: Identity, asked: Iterable[Asked]) -> None:
     if found is None:
         return
     for each in asked:
-        decision = decide(found, each)
+        try:
+            decision = decide(found, each)
+        except NotUnderstood as error:
+            raise _not_understood(identity, error) from error
         world.evaluations.add(each, is_allowed=decision.is_allowed)
         if not decision.is_allowed:
             why = (
@@ -80,6 +83,10 @@ def refuse_admin(world: World, identity: Identity) -> None:
     """Raise Refused where a caller under a policy wants the cloud's own interface, which no policy speaks of."""
     if rules(world, identity) is not None:
         raise Refused("AccessDenied", "A caller with a policy may not do that", status=403)
+
+
+def _not_understood(identity: Identity, error: NotUnderstood) -> Refused:
+    return _refused(identity.service, f"A policy of the caller is not understood: {error}")
 
 
 def _refused(service: str, message: str) -> Refused:

@@ -99,6 +99,31 @@ def test_an_action_of_which_it_is_not_known_what_it_asks_is_refused_even_where_e
         assert "does not know what" in _refusal(call, **values)[1]
 
 
+def test_a_thing_of_a_kind_that_an_action_never_touches_is_refused_and_no_error_of_the_cloud(cloud: Cloud) -> None:
+    ec2 = cloud.client(keys=_key(cloud, EVERYTHING))
+    assert _refusal(ec2.terminate_instances, InstanceIds=["ami-1"])[0] == "UnauthorizedOperation"
+
+
+def test_a_request_with_a_parameter_of_another_action_is_judged_by_its_own(cloud: Cloud) -> None:
+    open_one = "arn:aws:ssm:us-east-1:*:parameter/open"
+    keys = _key(cloud, {**EVERYTHING, "Action": "ssm:*", "Resource": open_one})
+    ssm = cloud.client("ssm", keys=keys)
+
+    def name_an_open_one(params: dict[str, Any], **_: Any) -> None:
+        params["body"] = json.dumps({"Name": "open", "Names": ["secret"]}).encode()
+
+    ssm.meta.events.register("before-call.ssm.GetParameters", name_an_open_one)
+    assert _refusal(ssm.get_parameters, Names=["secret"])[0] == "AccessDeniedException"
+
+
+def test_a_policy_that_cannot_tell_is_refused(cloud: Cloud) -> None:
+    deny = {**EVERYTHING, "Effect": "Deny", "Condition": {"StringEquals": {"aws:TagKeys": "secret"}}}
+    ec2 = cloud.client(keys=_key(cloud, EVERYTHING, deny))
+    tags = [{"Key": "team", "Value": "web"}, {"Key": "secret", "Value": "x"}]
+    image = ec2.describe_images()["Images"][0]["ImageId"]
+    assert "not understood" in _refusal(ec2.create_tags, Resources=[image], Tags=tags)[1]
+
+
 def test_what_each_of_ec2s_actions_asks_is_known_for_all_that_a_policy_speaks_of() -> None:
     from imagepipe.iam.facts import ACTIONS, ANY
 
