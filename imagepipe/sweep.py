@@ -67,7 +67,7 @@ def bundles_left_over(regions: Regions, region: str, bucket: str, **which: Unpac
     """Folders of a bucket of this region that are bundles of ours, unwritten for so long, and no image's.
 
     Objects have no tags of ours: a folder is known by its name, which is a claim's token, and by nothing else being in
-    it than a bundle has. Raises CloudError.
+    it, or in folders of it, than a bundle has. Raises CloudError.
     """
     folders: dict[str, list[tuple[str, datetime]]] = {}
     ec2, now = regions[region], which["now"]
@@ -75,11 +75,12 @@ def bundles_left_over(regions: Regions, region: str, bucket: str, **which: Unpac
         folder, _, name = key.rpartition("/")
         folders.setdefault(folder, []).append((name, written))
     answered = {thing.run for thing in everything_of_ours(regions.session, region) if _answered_until(thing, now) > now}
+    with_folders = {above for folder in folders for above in _above(folder)}
     found = []
     for folder, objects in folders.items():
         prefix, _, token = folder.rpartition("/")
         ours = TOKEN.fullmatch(token)
-        if ours is None or not all(BUNDLED.fullmatch(name) for name, _ in objects):
+        if ours is None or folder in with_folders or not all(BUNDLED.fullmatch(name) for name, _ in objects):
             continue
         run = ours.group(1)
         if (
@@ -93,6 +94,13 @@ def bundles_left_over(regions: Regions, region: str, bucket: str, **which: Unpac
             tagged = {tags.RUN: run, tags.TOKEN: token}
             found.append(Tagged("bundle", f"{bucket}/{folder}", region, tagged, {"bucket": bucket, "prefix": prefix}))
     return found
+
+
+def _above(folder: str) -> Iterator[str]:
+    """The folders that a folder is in."""
+    while "/" in folder:
+        folder = folder.rpartition("/")[0]
+        yield folder
 
 
 def sweep(things: list[Tagged], regions: Regions, clock: Clock) -> Iterator[Swept]:

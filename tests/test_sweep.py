@@ -162,8 +162,10 @@ def test_a_bundle_that_no_image_was_registered_from_is_given_back_and_nothing_be
         ({}, {"older_than": timedelta(hours=5)}),
         ({}, {"is_alive": {"0a1b2c3d"}.__contains__}),
         ({"web/0a1b2c3d-c4/notes.txt": b""}, {}),
+        ({"web/0a1b2c3d-c4/notes/1.txt": b""}, {}),
+        ({"web/0a1b2c3d-c4/a/b/web.part.00": b""}, {}),
     ],
-    ids=["young", "of a run that lives", "with something else in it"],
+    ids=["young", "of a run that lives", "with something else in it", "with a folder in it", "with folders in it"],
 )
 def test_a_folder_that_may_be_somebodys_is_left_alone(
     account: Account, more: dict[str, bytes], changes: dict[str, Any]
