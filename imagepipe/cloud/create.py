@@ -22,9 +22,8 @@ PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each further try: 15.5 s in all, about botocore's own five attempts."""
 LOOKS = (0.5, 1.0, 2.0)
 """Seconds between two looks for what may have been made: 4 s with the first pause, longer than lags usually are."""
-_UNCERTAIN = frozenset(
-    {"NoAnswer", "InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable", "500", "503"}
-)
+_MAYBE_MADE = frozenset({"NoAnswer", "InternalError", "InternalFailure", "500"})
+_UNCERTAIN = _MAYBE_MADE | {"ServiceUnavailable", "Unavailable", "503"}
 
 
 @dataclass(frozen=True)
@@ -41,14 +40,14 @@ class Creates:
 
         A name that is taken (`*.Duplicate`) by what has our token is our own, made by a try whose answer was lost.
         """
-        was_lost = False
+        may_be_made = False
         for pause in (*PAUSES, None):
             try:
                 made = create()
             except CloudError as error:
-                was_lost = was_lost or error.code == "NoAnswer"
+                may_be_made = may_be_made or error.code in _MAYBE_MADE
                 if error.code.endswith(".Duplicate"):
-                    if (ours := self._looked_for(find, again=was_lost)) is not None:
+                    if (ours := self._looked_for(find, again=may_be_made)) is not None:
                         return ours
                     raise
                 if error.code not in _UNCERTAIN | THROTTLING:
@@ -56,7 +55,7 @@ class Creates:
                 if pause is None or not self.budget.spend():
                     raise
                 self.clock.wait(Event(), pause)
-                if error.code in _UNCERTAIN and (ours := self._looked_for(find, again=was_lost)) is not None:
+                if error.code in _UNCERTAIN and (ours := self._looked_for(find, again=may_be_made)) is not None:
                     return ours
             else:
                 self.budget.earn()
@@ -64,7 +63,7 @@ class Creates:
         raise AssertionError("the last try returns or raises")
 
     def _looked_for(self, find: Callable[[], T | None], *, again: bool) -> T | None:
-        """What there is; what an answer that was lost told of may be shown a while later, and is looked for again."""
+        """What there is; what was made and not told of may be shown a while later, and is looked for again."""
         for pause in LOOKS if again else ():
             if (ours := find()) is not None:
                 return ours

@@ -190,8 +190,9 @@ class Images:
         return [image for image in found if image.bundle and image.bundle.rfind("/") + 1 == len(folder)]
 
     def _own(self, filters: list[dict[str, Any]], what: str) -> list[Named]:
+        # One that is disabled has its name, its snapshots and its bundle still, and can be enabled again.
         with doing(f"looking for {what} in {self.region}"):
-            found = self._client.describe_images(Owners=["self"], Filters=filters)["Images"]
+            found = self._client.describe_images(Owners=["self"], Filters=filters, IncludeDisabled=True)["Images"]
         return [
             Named(
                 i["ImageId"],

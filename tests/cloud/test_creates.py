@@ -8,8 +8,10 @@ import pytest
 from botocore.stub import Stubber
 
 from imagepipe.cloud import tags
-from imagepipe.cloud.images import Registration
+from imagepipe.cloud.create import Creates
+from imagepipe.cloud.images import Images, Registration
 from imagepipe.cloud.instances import LaunchRequest
+from imagepipe.cloud.pace import RetryBudget
 from imagepipe.communicator import keys
 from imagepipe.errors import CloudError
 from tests import bundled
@@ -195,3 +197,30 @@ def test_an_image_of_a_snapshot_that_is_not_known_yet_is_registered_and_tagged_o
     account.ec2.images.tag([id], {"colour": "red"})
     [image] = account.ec2.images.own_named("web")
     assert image.tags["colour"] == "red"
+
+
+def test_what_is_hidden_after_an_error_of_the_service_is_not_made_twice(account: Account) -> None:
+    """EC2 may have made it all the same."""
+    made: list[str] = []
+    looks = iter([None, None, "i-1"])
+
+    def create() -> str:
+        made.append("i-1")
+        raise CloudError("making it: An internal error has occurred", code="InternalError")
+
+    creates = Creates(None, account.clock, RetryBudget())
+    assert creates.once(create, lambda: next(looks)) == "i-1"
+    assert made == ["i-1"]
+
+
+class _Disabled:
+    """An EC2 with an image that was disabled: it is shown to who asks for such alone (API reference, DisableImage)."""
+
+    def describe_images(self, *, IncludeDisabled: bool = False, **_: Any) -> dict[str, Any]:  # noqa: N803
+        image = {"ImageId": "ami-1", "Name": "web", "State": "disabled", "ImageLocation": "b/f/web.manifest.xml"}
+        return {"Images": [image] if IncludeDisabled else []}
+
+
+def test_an_image_that_is_disabled_has_its_bundle_still(account: Account) -> None:
+    images = Images(_Disabled(), account.ec2.images._creates, "us-east-1")
+    assert [image.id for image in images.own_registered_from("b/f/web.manifest.xml")] == ["ami-1"]
