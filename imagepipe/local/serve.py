@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hmac
+import io
 import json
 import logging
 import os
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from imagepipe.local.gateway.faults import Fault
 
 IDLE_SECONDS = 10.0
+CHUNK_BYTES = 1 << 16
 LOCK_SECONDS = 5.0  # others probe the lock for a moment, and our predecessor may be on its way out
 THREADS = 48  # 50 builds poll once in 0.2 s to 2 s; an answer takes milliseconds
 LOG_LIMIT = 8 << 20
@@ -337,7 +339,16 @@ class _TokenDoor:
         if environ.get("PATH_INFO", "").startswith(serving.OWN_PATHS):
             return _answer(start_response, "403 Forbidden", {"error": "not from other machines"})
         has_token = hmac.compare_digest(str(said).encode(), self._token)
+        if not has_token:
+            environ = _without_body(environ)
         return self._application({**environ, serving.HAS_TOKEN: has_token}, start_response)
+
+
+def _without_body(environ: Environ) -> Environ:
+    """A request of which nobody keeps the body, however long it is: it is read away, as the answer must wait for it."""
+    while environ["wsgi.input"].read(CHUNK_BYTES):
+        pass
+    return {**environ, "wsgi.input": io.BytesIO(), "CONTENT_LENGTH": ""}
 
 
 def _answer(start_response: StartResponse, status: str, said: Mapping[str, Any]) -> Iterable[bytes]:

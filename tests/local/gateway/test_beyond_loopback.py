@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import urllib.error
 import urllib.request
@@ -87,9 +88,40 @@ def test_another_address_answers_to_the_token_alone_and_loopback_as_ever(cloud: 
             assert b"<Name>ours</Name>" in answer.read()
         for token in (None, "0123456789abcdef-other"):
             with pytest.raises(ClientError) as refused:
+                _client("s3", OTHER_ADDRESS, here.port, token).put_object(Bucket="ours", Key="k", Body=bytes(1 << 20))
+            assert refused.value.response["Error"]["Code"] == "AccessDenied"
+            with pytest.raises(ClientError) as refused:
                 _client("ec2", OTHER_ADDRESS, here.port, token).describe_regions()
             assert refused.value.response["Error"]["Code"] == "AccessDenied"
             assert "AWS_SESSION_TOKEN" in str(refused.value)
+
+
+class _Body(io.RawIOBase):
+    """One that does not end for long, and says how much of it somebody wanted at once."""
+
+    def __init__(self, size: int) -> None:
+        self.left, self.most = size, 0
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self.left if size < 0 else min(size, self.left)
+        self.most = max(self.most, wanted)
+        self.left -= wanted
+        return bytes(min(wanted, 1 << 20))
+
+
+@pytest.mark.parametrize(("token", "is_kept"), [("x" * 20, False), ("", False), (TOKEN, True)])
+def test_the_body_of_a_request_without_the_token_is_never_in_memory(token: str, is_kept: bool) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        content.append(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"] or 0)))
+        return []
+
+    content: list[bytes] = []
+    body = _Body(8 << 20)
+    environ = {"wsgi.input": body, "CONTENT_LENGTH": str(body.left), "HTTP_X_AMZ_SECURITY_TOKEN": token}
+    list(serve._TokenDoor(application, TOKEN)(environ, lambda *_: None))
+    assert bool(content[0]) is is_kept
+    assert (body.most > 1 << 20) is is_kept
+    assert body.left == 0
 
 
 @pytest.mark.parametrize("path", ["/_imagepipe/process/status", "/_imagepipe/faults", "/%5Fimagepipe/accounts"])
