@@ -26,6 +26,7 @@ cloud-init status --wait --long
 RETRY_SECONDS = 0.25
 """Between tries to connect, at first; it grows to one second."""
 LOOK_SECONDS = 5.0
+DROPPED_SECONDS = 1.0
 """Between two looks whether the instance that we try to reach is still there."""
 CONSOLE_LINES = 10
 HOST_KEY_TRIES = 3
@@ -242,6 +243,7 @@ class AwaitSsh(Stage[Reachable]):
                     raise
                 ctx.progress(f"connecting again: {error}")
                 self.connections.drop(endpoint)
+                ctx.cancel.sleep(DROPPED_SECONDS)  # an sshd that takes logins and ends each would be asked all the time
                 connection = self._until_connected(ctx, instance, endpoint)
         # 2 is "done, with warnings that were recovered from" (cloud-init's exit codes, since 23.4).
         if result.code not in (0, 2):

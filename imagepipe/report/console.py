@@ -46,9 +46,7 @@ class ConsoleReport:
                 summary = f": {event.summary}" if event.summary else ""
                 self._line(event, event.stage, f"done in {event.seconds:.1f} s{summary}", "green")
             case ev.StageFailed():
-                self._line(
-                    event, event.stage, f"failed: {next(iter(event.error.splitlines()), 'without a word')}", "bold red"
-                )
+                self._line(event, event.stage, f"failed: {ev.first_line(event.error)}", "bold red")
             case ev.RunFinished():
                 self._line(event, "run", f"{event.outcome} in {event.seconds:.1f} s", "bold")
             case ev.Held() | ev.Span():
