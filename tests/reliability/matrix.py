@@ -220,7 +220,7 @@ def main() -> int:
             began = time.monotonic()
             found = bench.try_out(point)
             tried[str(point)] = found
-            _keep(words.state, tried)
+            _keep(words.state, tried, len(points))
             said = "; ".join([*found.leaks, *found.wrong]) or "nothing left, images alike"
             print(f"{number} of {len(points)}, {point}: {said} ({time.monotonic() - began:.0f} s)", flush=True)
     findings = [tried[str(point)] for point in points]
@@ -230,26 +230,35 @@ def main() -> int:
 
 def read_tried(path: Path | None) -> dict[str, Finding]:
     """What was tried, of this code: of another it says nothing."""
-    if path is None or not path.exists():
-        return {}
-    kept = json.loads(path.read_text())
-    return {row["point"]: Finding(**row) for row in kept["findings"]} if kept["code"] == code_digest() else {}
+    return {row["point"]: Finding(**row) for row in _kept(path).get("findings", ())}
 
 
-def _keep(path: Path | None, tried: Mapping[str, Finding]) -> None:
+def points_of(path: Path) -> int:
+    """How many points there are to try; 0 where none was tried, of this code."""
+    return int(_kept(path).get("points", 0))
+
+
+def _kept(path: Path | None) -> dict[str, Any]:
+    kept: dict[str, Any] = json.loads(path.read_text()) if path is not None and path.exists() else {}
+    return kept if kept.get("code") == code_digest() else {}
+
+
+def _keep(path: Path | None, tried: Mapping[str, Finding], points: int) -> None:
     if path is not None:
         half = path.with_suffix(".half")
-        half.write_text(json.dumps({"code": code_digest(), "findings": [vars(each) for each in tried.values()]}))
+        found = [vars(each) for each in tried.values()]
+        half.write_text(json.dumps({"code": code_digest(), "points": points, "findings": found}))
         half.rename(path)
 
 
 @cache
 def code_digest() -> str:
-    """Of all that the program is."""
+    """Of all that the program is, and of what tries it: a figure of other judges is no figure of these."""
     sum = hashlib.sha256()
-    for file in sorted((ROOT / "imagepipe").rglob("*.*")):
-        if file.suffix in (".py", ".sh"):
-            sum.update(file.read_bytes())
+    for folder in ("imagepipe", "tests/reliability", "tests/machine"):
+        for file in sorted((ROOT / folder).rglob("*.*")):
+            if file.suffix in (".py", ".sh"):
+                sum.update(file.read_bytes())
     return sum.hexdigest()
 
 
