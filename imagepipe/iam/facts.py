@@ -32,7 +32,11 @@ ACTIONS: Mapping[str, Types] = {
     "ec2:CopyImage": {"image": _NEW | {"ec2:ImageID", "ec2:Owner"}, "snapshot": _NEW},
     "ec2:CreateImage": {"image": _NEW | {"ec2:ImageID", "ec2:Owner"}, "instance": _INSTANCE, "snapshot": _NEW},
     "ec2:CreateSecurityGroup": {"security-group": _NEW, "vpc": _OLD},
-    "ec2:CreateSnapshots": {"instance": _INSTANCE, "snapshot": _NEW, "volume": _OLD | {"ec2:Encrypted"}},
+    "ec2:CreateSnapshots": {
+        "instance": _INSTANCE - {"ec2:MetadataHttpTokens"},
+        "snapshot": _NEW,
+        "volume": _OLD | {"ec2:Encrypted"},
+    },
     "ec2:CreateTags": {
         "image": _CREATED | {"ec2:ImageID", "ec2:Owner", "ec2:Public"},
         "instance": _CREATED | _INSTANCE,
