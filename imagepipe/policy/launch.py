@@ -80,10 +80,11 @@ def _named_subnets(need: Need) -> tuple[str, ...]:
 
 
 def _tagged_subnets(need: Need) -> Iterator[Statement]:
+    """`*` and `?` in a value stand for the same here as in the filter that the subnets are found by."""
     for subnet in need.spec.launch.subnets:
         if isinstance(subnet, SubnetsByTags):
             tags = {f"aws:ResourceTag/{key}": (value,) for key, value in subnet.tags.items()}
-            yield Statement("InSubnets", RUN, need.here("subnet"), {"StringEquals": tags})
+            yield Statement("InSubnets", RUN, need.here("subnet"), {"StringLike": tags})
 
 
 def _access(need: Need) -> Iterator[Statement]:

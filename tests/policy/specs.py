@@ -23,7 +23,7 @@ source: {ami: {name: "x*", owners: [self, amazon, "136693071363"]}}
 launch:
   region: us-east-1
   instance_types: [t3.small, t3a.small]
-  subnets: [subnet-12345678, {tags: {tier: build}}]
+  subnets: [subnet-12345678, {tags: {tier: "build-*"}}]
   iam_instance_profile: reader
   volumes: [{device: /dev/sdf, size_gib: 1, snapshot: snap-12345678, kms_key: alias/data, tags: {use: data}}]
 provision: [{shell: "true"}]

@@ -168,7 +168,9 @@ def test_a_full_spec_has_conditions_for_all_that_it_says(tmp_path: Path) -> None
     owners = ["${aws:PrincipalAccount}", "136693071363", "amazon"]
     assert condition("LaunchFromSource") == {"StringEquals": {"ec2:Owner": owners}}
     assert found["LaunchFromSnapshots"]["Resource"] == "arn:aws:ec2:us-east-1::snapshot/snap-12345678"
-    assert condition("InSubnets") == {"StringEquals": {"aws:ResourceTag/tier": "build"}}
+    assert condition("InSubnets") == {"StringLike": {"aws:ResourceTag/tier": "build-*"}}, (
+        "as in the filter of the subnets"
+    )
     assert condition("PassRole") == {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
     assert found["PassRole"]["Resource"] == "arn:aws:iam::*:role/reader"
     assert condition("MakeEncrypted")["Bool"] == {"ec2:Encrypted": "true"}  # type: ignore[index]
