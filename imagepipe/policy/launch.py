@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import assert_never
 
 from imagepipe.iam.document import Conditions, Statement
 from imagepipe.iam.facts import arn
 from imagepipe.policy.need import OWN_ACCOUNT, Need
-from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, SubnetsByTags
+from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, SubnetsByTags, Volume
 
 RUN = ("ec2:RunInstances",)
 
@@ -30,9 +30,24 @@ def launches(need: Need) -> Iterator[Statement]:
 
 
 def _encrypts(need: Need) -> bool:
-    """Whether every volume of the launch is encrypted."""
+    """Whether every volume of the launch is encrypted, and of the launch of the test."""
     volumes = need.spec.launch.volumes
-    return bool(need.ebs and need.ebs.encrypt) and all(volume.encrypted is not False for volume in volumes)
+    launched = {volume.device for volume in volumes}
+    tested = need.spec.output.block_devices if need.spec.test else ()
+    return (
+        bool(need.ebs and need.ebs.encrypt)
+        and all(volume.encrypted is not False for volume in volumes)
+        and not any(_may_be_plain(volume, launched) for volume in tested)
+    )
+
+
+def _may_be_plain(volume: Volume, launched: Collection[str]) -> bool:
+    """Whether the image gets a volume, beside those that were captured, that nobody said to encrypt."""
+    if volume.virtual_name or volume.no_device:
+        return False
+    if volume.snapshot:  # it is encrypted or not, whatever the spec says
+        return True
+    return bool(volume.size_gib) and volume.device not in launched and not (volume.encrypted or volume.kms_key)
 
 
 def _source(need: Need) -> Iterator[Statement]:

@@ -43,7 +43,7 @@ launch:
   region: us-east-1
   security_groups: [sg-12345678]
   ssh: {key_pair: ours, private_key: key}
-output: {name: own, imds: v1, boot_mode: legacy-bios}
+output: {name: own, imds: v1, boot_mode: legacy-bios, encrypt: true}
 """
 BUNDLE = """\
 imagepipe: 1

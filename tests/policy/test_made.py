@@ -173,7 +173,6 @@ def test_a_full_spec_has_conditions_for_all_that_it_says(tmp_path: Path) -> None
     )
     assert condition("PassRole") == {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
     assert found["PassRole"]["Resource"] == "arn:aws:iam::*:role/reader"
-    assert condition("MakeEncrypted")["Bool"] == {"ec2:Encrypted": "true"}  # type: ignore[index]
     assert condition("ShareSnapshots") == {
         "ForAllValues:StringEquals": {"ec2:Add/userId": "123456789012"},
         "Null": {"ec2:Add/userId": "false"},
@@ -186,6 +185,29 @@ def test_a_full_spec_has_conditions_for_all_that_it_says(tmp_path: Path) -> None
         "ForAnyValue:StringEquals": {"kms:ResourceAliases": ["alias/data", "alias/images"]},
     }
     assert condition("TagVolumes")["ForAllValues:StringEquals"] == {"aws:TagKeys": "use"}  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("device", "test", "sid"),
+    [
+        ("{device: /dev/sdf, tags: {use: data}}", "", "MakeEncrypted"),
+        ("{device: /dev/sdg, size_gib: 1, encrypted: true}", "", "MakeEncrypted"),
+        ("{device: /dev/sdg, size_gib: 1}", "", "MakeOurs"),
+        ("{device: /dev/sdg, snapshot: snap-87654321, encrypted: true}", "", "MakeOurs"),
+        ("{device: /dev/sdg, size_gib: 1}", "no ", "MakeEncrypted"),
+    ],
+)
+def test_only_encrypted_volumes_may_be_made_where_the_test_instance_has_no_others(
+    tmp_path: Path, device: str, test: str, sid: str
+) -> None:
+    text = FULL.replace("{device: /dev/sdg, snapshot: snap-87654321}", "").replace(
+        "{device: /dev/sdf, tags: {use: data}}, ", device
+    )
+    if test:
+        text = text.replace('test: [{shell: "true"}]\n', "")
+    found = _sids(need(tmp_path, text))
+    makes = [name for name, each in found.items() if "arn:aws:ec2:us-east-1:*:volume/*" in each["Resource"]]  # type: ignore[operator]
+    assert [name for name in makes if name in ("MakeEncrypted", "MakeOurs")] == [sid]
 
 
 def test_a_bundle_is_put_under_its_prefix_with_the_acl_that_ec2_reads_by(tmp_path: Path) -> None:
