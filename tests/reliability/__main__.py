@@ -174,7 +174,7 @@ def figures(state: State, tried: Mapping[Kind, Path]) -> list[Figure]:
 
 
 SAID_OF_STORM = (
-    "{builds} builds, {faults} faults, {leaks} leaks, {unclear} unclear, {published} published though failed"
+    "{builds} builds, {faults} faults, {leaks} leaks, {unclear} unclear, {published} published by failed ones"
 )
 SAID_OF_STOPS = "{stops} by Ctrl-C, SIGTERM, SIGHUP, one in each stage, {late} of them too late, {wrong} wrong"
 SAID_OF_HYGIENE = "{found} of {kinds} planted kinds found, {alarms} false alarms on {images} clean base images"
