@@ -153,7 +153,7 @@ class Work:
     def end(self) -> None:
         self._ends.set()
         for process in list(self._running):
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # which they take as Ctrl-C, also where that is ignored
 
 
 def figures(state: State, tried: Mapping[Kind, Path]) -> list[Figure]:
