@@ -1,4 +1,4 @@
-"""Builds are asked to stop in some of their stages, drawn by a seed that is printed; `make reliability` has them all."""
+"""Builds are asked to stop in some stages, drawn by a seed that is printed; `make reliability` has them all."""
 
 from __future__ import annotations
 
