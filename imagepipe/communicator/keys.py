@@ -54,9 +54,14 @@ def kept(path: Path, comment: str) -> KeyPair:
 
 
 def forget(details: Mapping[str, str]) -> None:
-    """Delete the private half that a claim's details name: how to log in to a machine, or the machine's own."""
-    if path := details.get("private_key"):
-        Path(path).unlink(missing_ok=True)
+    """Delete the private half that a claim's details name: how to log in to a machine, or the machine's own.
+
+    What a process that was killed had not written whole goes, too.
+    """
+    if name := details.get("private_key"):
+        path = Path(name)
+        path.unlink(missing_ok=True)
+        _half(path).unlink(missing_ok=True)
 
 
 def _pair(key: Ed25519PrivateKey, comment: str) -> KeyPair:
@@ -67,8 +72,12 @@ def _pair(key: Ed25519PrivateKey, comment: str) -> KeyPair:
 
 def write_private(path: Path, key: KeyPair) -> None:
     """Write the private key where only we can read it, whole or not at all."""
-    half = path.with_name(f".{path.name}.half")
+    half = _half(path)
     descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(key.private)
     half.rename(path)
+
+
+def _half(path: Path) -> Path:
+    return path.with_name(f".{path.name}.half")

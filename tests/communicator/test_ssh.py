@@ -174,6 +174,15 @@ def test_a_private_key_file_is_the_users_alone(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_private_key_is_forgotten_with_what_was_not_written_whole_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    keys.write_private(path, keys.generate("x"))
+    path.with_name(".key.half").touch()
+    for _ in range(2):
+        keys.forget({"private_key": str(path)})
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_a_server_that_greets_and_then_says_nothing_is_one_failed_attempt(
     server: Sshd, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,7 +153,7 @@ class Work:
     def end(self) -> None:
         self._ends.set()
         for process in list(self._running):
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # which they take as Ctrl-C, also where that is ignored
 
 
 def figures(state: State, tried: Mapping[Kind, Path]) -> list[Figure]:
@@ -175,7 +175,7 @@ def figures(state: State, tried: Mapping[Kind, Path]) -> list[Figure]:
 
 
 SAID_OF_STORM = (
-    "{builds} builds, {faults} faults, {leaks} leaks, {unclear} unclear, {published} published though failed"
+    "{builds} builds, {faults} faults, {leaks} leaks, {unclear} unclear, {published} published by failed ones"
 )
 SAID_OF_STOPS = "{stops} by Ctrl-C, SIGTERM, SIGHUP, one in each stage, {late} of them too late, {wrong} wrong"
 SAID_OF_HYGIENE = "{found} of {kinds} planted kinds found, {alarms} false alarms on {images} clean base images"

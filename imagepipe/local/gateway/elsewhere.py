@@ -50,6 +50,9 @@ class Elsewhere:
     """moto behind one call at a time, with its state in the ledger and S3's bytes in a folder."""
 
     def __init__(self, ledger: Ledger, objects: Path) -> None:
+        # Images are the gateway's own: moto would make 1,300 for each region, and we would keep them.
+        os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
+        os.environ.pop("MOTO_AMIS_PATH", None)
         self._ledger = ledger
         self._objects = objects
         self._objects.mkdir(mode=0o700, parents=True, exist_ok=True)

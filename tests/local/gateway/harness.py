@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import boto3
@@ -25,6 +27,7 @@ from imagepipe.clock import SystemClock
 from imagepipe.local.base import BaseImage
 from imagepipe.local.disks import Disks
 from imagepipe.local.gateway.app import Gateway
+from imagepipe.local.gateway.bundles import certificate_of
 from imagepipe.local.gateway.server import server
 from imagepipe.local.gateway.signature import Secret
 from imagepipe.local.machines.api import Ingress, Machine, MachineError
@@ -107,6 +110,21 @@ class FakeDriver:
         self._on_exit(machine_id)
 
 
+@cache
+def _key_of_clouds() -> tuple[tuple[str, bytes], ...]:
+    """EC2's certificate and key, the same for every cloud of a run: to make them takes longer than most tests."""
+    with TemporaryDirectory() as folder:
+        certificate_of(Path(folder))
+        return tuple((path.name, path.read_bytes()) for path in Path(folder).iterdir())
+
+
+def _give_key(state: Path) -> None:
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, content in _key_of_clouds():
+        if not (state / name).exists():
+            (state / name).write_bytes(content)
+
+
 @dataclass
 class Cloud:
     """A local cloud in this process, that can be killed and started again over the same store."""
@@ -123,6 +141,7 @@ class Cloud:
         base = self.root / "base.raw"
         if not base.exists():
             base.write_bytes(BASE_BYTES)
+        _give_key(self.root / "state")
         self.gateway = Gateway(
             state=self.root / "state",
             disks=Disks(self.root / "disks", reserve_bytes=0),
