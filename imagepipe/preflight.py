@@ -16,11 +16,11 @@ from imagepipe.launch.bucket import check_account, type_errors
 from imagepipe.launch.machine import check_root, devices_of
 from imagepipe.launch.source import FindSource, names_of
 from imagepipe.launch.user_data import user_data
-from imagepipe.pipeline import devices_wanted, source_wanted
 from imagepipe.spec.bundle_rules import LARGEST_ROOT_GIB, bundle_region
 from imagepipe.spec.document import Path
 from imagepipe.spec.load import LoadedSpec
 from imagepipe.spec.models import AmiBySsm, EbsOutput, InstanceStoreOutput, Spec
+from imagepipe.wiring.machine import devices_wanted, source_wanted
 
 SPENT = frozenset({"NoCredentials", "NoAnswer", "AuthFailure", "InvalidClientTokenId", "ExpiredToken"})
 """With these there is no use in asking on."""

@@ -12,10 +12,11 @@ from imagepipe.cloud.session import Access, Session
 from imagepipe.communicator.ssh import Connections
 from imagepipe.engine.graph import Graph
 from imagepipe.errors import UsageError
-from imagepipe.pipeline import Tools, plan
+from imagepipe.pipeline import plan
 from imagepipe.publish.copy import CopyLimits
 from imagepipe.spec.load import load, refuse
 from imagepipe.spec.variables import Given
+from imagepipe.wiring.tools import Tools
 from tests.bundle.samples import recipients
 
 

@@ -19,7 +19,7 @@ from imagepipe.communicator.ssh import Connections
 from imagepipe.engine.graph import Graph
 from imagepipe.launch.machine import Launch
 from imagepipe.local.offline import look_at
-from imagepipe.pipeline import Tools, plan
+from imagepipe.pipeline import plan
 from imagepipe.provision.reboot import RebootMachine
 from imagepipe.provision.shell import RunShell
 from imagepipe.provision.step import Step
@@ -28,6 +28,7 @@ from imagepipe.publish.keep import Keep
 from imagepipe.publish.test import NewImage
 from imagepipe.spec.load import Build, LoadedSpec, load, refuse
 from imagepipe.spec.variables import Given
+from imagepipe.wiring.tools import Tools
 from tests.bundle.samples import recipients
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -37,7 +37,7 @@ from imagepipe.engine.undo import StillHeld, undo
 from imagepipe.errors import CloudError, ImagepipeError, StageFailed, UndoFailed
 from imagepipe.holdings import Holdings
 from imagepipe.masking import Masker
-from imagepipe.pipeline import Baked, Tools, plan
+from imagepipe.pipeline import Baked, plan
 from imagepipe.publish.copy import CopyLimits
 from imagepipe.recovery import Recovered, recover
 from imagepipe.report.console import ConsoleReport
@@ -45,6 +45,7 @@ from imagepipe.report.junit import JUnitReport, Suite
 from imagepipe.spec.load import LoadedSpec
 from imagepipe.sweep import Heartbeat
 from imagepipe.values import Endpoint, Image
+from imagepipe.wiring.tools import Tools
 
 
 class Run:

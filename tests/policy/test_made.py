@@ -16,13 +16,14 @@ from imagepipe.communicator.ssh import Connections
 from imagepipe.holdings import Holdings
 from imagepipe.iam.document import Statement, document
 from imagepipe.iam.facts import ACTIONS, family, keys_of, kind_of
-from imagepipe.pipeline import Tools, plan
+from imagepipe.pipeline import plan
 from imagepipe.policy import storage
 from imagepipe.policy.made import For, reasons, statements
 from imagepipe.policy.need import EXPIRES, RUN, SPEC, STATE, UNFINISHED, Need
 from imagepipe.policy.stages import STAGES, STEPS, stages_of
 from imagepipe.policy.undo import UNDO
 from imagepipe.publish.copy import CopyLimits
+from imagepipe.wiring.tools import Tools
 from tests.bundle.samples import recipients
 from tests.policy.specs import BUNDLE, FULL, OWN_ACCESS, PLAIN, SPECS, loaded, need
 
