@@ -21,12 +21,7 @@ from imagepipe.publish.copy import CopyToRegion
 from imagepipe.publish.copy_bundle import CopyBundleToRegion
 from imagepipe.spec.bundle_rules import bundle_region
 from imagepipe.spec.load import LoadedSpec
-from imagepipe.spec.models import (
-    EbsOutput,
-    InstanceStoreOutput,
-    Publish,
-    Spec,
-)
+from imagepipe.spec.models import EbsOutput, InstanceStoreOutput, Publish, Spec
 from imagepipe.values import BundlePlace, Image, Reachable, Stopped
 from imagepipe.wiring.machine import devices_wanted
 from imagepipe.wiring.tools import Tools

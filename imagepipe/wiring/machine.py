@@ -18,14 +18,7 @@ from imagepipe.launch.machine import Launch, SpotWanted
 from imagepipe.launch.source import BySsm, Newest
 from imagepipe.spec.find import named_file
 from imagepipe.spec.load import LoadedSpec
-from imagepipe.spec.models import (
-    AmiByFilter,
-    AmiById,
-    AmiBySsm,
-    EbsOutput,
-    Spec,
-    Volume,
-)
+from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, EbsOutput, Spec, Volume
 from imagepipe.values import Endpoint, Instance
 from imagepipe.wiring.tools import Tools
 
