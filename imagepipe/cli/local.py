@@ -259,8 +259,9 @@ def _say_how(store: Store, serving: Serving, env_only: bool, beyond: Beyond | No
     click.echo("\n".join(exports))
     if not env_only:
         if beyond:
+            host = f"[{beyond.address}]" if ":" in beyond.address else beyond.address
             click.echo(
-                f"\nFrom other machines: AWS_ENDPOINT_URL=http://{beyond.address}:{serving.port}, and beside the keys"
+                f"\nFrom other machines: AWS_ENDPOINT_URL=http://{host}:{serving.port}, and beside the keys"
                 f"\nAWS_SESSION_TOKEN=${TOKEN_VARIABLE}. What they send is not encrypted; instances stay on loopback."
             )
         click.echo("\nInstances answer on their private addresses, 127.42.x.y. Ctrl-C ends the cloud; its store stays.")

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 10.0
 CHUNK_BYTES = 1 << 16
+HEADER_BYTES = 1 << 16
 LOCK_SECONDS = 5.0  # others probe the lock for a moment, and our predecessor may be on its way out
 THREADS = 48  # 50 builds poll once in 0.2 s to 2 s; an answer takes milliseconds
 LOG_LIMIT = 8 << 20
@@ -245,6 +246,7 @@ def _listen(cloud: Cloud, door: Door, port: int, store: Store, address: str = se
     """A server bound to this address; nobody is answered yet."""
     server: Any = cloud.server(door, address, port)
     server.numthreads = THREADS
+    server.max_request_header_size = HEADER_BYTES
     server.request_queue_size = 256
     server.timeout = 300  # longer than any client waits between two polls on one connection
     server.shutdown_timeout = 5
@@ -336,19 +338,23 @@ class _TokenDoor:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         query = parse_qs(environ.get("QUERY_STRING", ""))
         said = environ.get("HTTP_X_AMZ_SECURITY_TOKEN") or (query.get("X-Amz-Security-Token") or [""])[0]
-        if environ.get("PATH_INFO", "").startswith(serving.OWN_PATHS):
-            return _answer(start_response, "403 Forbidden", {"error": "not from other machines"})
         has_token = hmac.compare_digest(str(said).encode(), self._token)
-        if not has_token:
+        is_own = environ.get("PATH_INFO", "").startswith(serving.OWN_PATHS)
+        if is_own or not has_token:
             environ = _without_body(environ)
+        if is_own:
+            return _answer(start_response, "403 Forbidden", {"error": "not from other machines"})
         return self._application({**environ, serving.HAS_TOKEN: has_token}, start_response)
 
 
 def _without_body(environ: Environ) -> Environ:
-    """A request of which nobody keeps the body, however long it is: it is read away, as the answer must wait for it."""
-    while environ["wsgi.input"].read(CHUNK_BYTES):
+    """A request of which nobody keeps the body, however long it is: it is read away, as the answer must wait for it.
+
+    But not one in chunks, of which cheroot would read each whole: what follows the answer then is no request.
+    """
+    while not environ.get("wsgi.input_terminated") and environ["wsgi.input"].read(CHUNK_BYTES):
         pass
-    return {**environ, "wsgi.input": io.BytesIO(), "CONTENT_LENGTH": ""}
+    return {**environ, "wsgi.input": io.BytesIO(), "wsgi.input_terminated": False, "CONTENT_LENGTH": ""}
 
 
 def _answer(start_response: StartResponse, status: str, said: Mapping[str, Any]) -> Iterable[bytes]:

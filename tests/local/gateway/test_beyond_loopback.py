@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -109,19 +110,44 @@ class _Body(io.RawIOBase):
         return bytes(min(wanted, 1 << 20))
 
 
-@pytest.mark.parametrize(("token", "is_kept"), [("x" * 20, False), ("", False), (TOKEN, True)])
-def test_the_body_of_a_request_without_the_token_is_never_in_memory(token: str, is_kept: bool) -> None:
+@pytest.mark.parametrize(
+    ("token", "path", "is_kept"),
+    [("x" * 20, "/b/k", False), ("", "/b/k", False), (TOKEN, "/_imagepipe/faults", False), (TOKEN, "/b/k", True)],
+)
+def test_the_body_of_a_request_that_is_refused_at_the_door_is_never_in_memory(
+    token: str, path: str, is_kept: bool
+) -> None:
     def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         content.append(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"] or 0)))
         return []
 
     content: list[bytes] = []
     body = _Body(8 << 20)
-    environ = {"wsgi.input": body, "CONTENT_LENGTH": str(body.left), "HTTP_X_AMZ_SECURITY_TOKEN": token}
+    length = {"wsgi.input": body, "CONTENT_LENGTH": str(body.left)}
+    environ = {**length, "PATH_INFO": path, "HTTP_X_AMZ_SECURITY_TOKEN": token}
     list(serve._TokenDoor(application, TOKEN)(environ, lambda *_: None))
-    assert bool(content[0]) is is_kept
+    assert any(content) is is_kept
     assert (body.most > 1 << 20) is is_kept
     assert body.left == 0
+
+
+def test_chunks_of_a_request_without_the_token_are_not_read(cloud: Cloud, tmp_path: Path) -> None:
+    with (
+        _served(cloud, tmp_path) as here,
+        socket.create_connection((OTHER_ADDRESS, here.port), timeout=10) as connection,
+    ):
+        head = b"PUT /b/k HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head + b"fffffffff\r\n")  # 64 GiB would follow
+        assert b" 403 " in connection.recv(4096).partition(b"\r\n")[0]
+
+
+def test_headers_without_end_are_refused(cloud: Cloud, tmp_path: Path) -> None:
+    with (
+        _served(cloud, tmp_path) as here,
+        socket.create_connection((OTHER_ADDRESS, here.port), timeout=10) as connection,
+    ):
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * (1 << 17))
+        assert b" 413 " in connection.recv(4096).partition(b"\r\n")[0]
 
 
 @pytest.mark.parametrize("path", ["/_imagepipe/process/status", "/_imagepipe/faults", "/%5Fimagepipe/accounts"])
