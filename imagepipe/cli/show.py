@@ -25,8 +25,8 @@ def show(run: str) -> int:
     """Print what a run said, and what it still holds: by its id, or how that begins."""
     folder = folder_of(run)
     past = read(folder)
-    report = ConsoleReport(sys.stdout)
-    for event in read_events(folder / FILE_NAME):
+    report, events = ConsoleReport(sys.stdout), folder / FILE_NAME
+    for event in read_events(events) if events.exists() else ():  # it may have died before it said anything
         report(event)
     click.echo(f"{past.run.id}: {state(past)}")
     for claim in past.open_claims():

@@ -185,6 +185,8 @@ def read_events(path: Path) -> Iterator[AnyEvent]:
 
     A last line that a dead process cut short is left out.
     """
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no file")  # a pipe would be waited for
     try:
         with path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(LONGEST_BYTES), b""), start=1):

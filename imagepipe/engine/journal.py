@@ -361,6 +361,8 @@ class _Replayed:
 
 def _replay(path: Path) -> _Replayed:
     """The run, and how far it came. Raises UsageError for what is no journal, whatever it is."""
+    if path.exists() and not path.is_file():
+        raise UsageError(f"journal {path} is no file")  # a pipe would be waited for
     try:
         if (size := path.stat().st_size) > LARGEST_BYTES:
             raise UsageError(f"journal {path} has {size} bytes: no run writes more than {LARGEST_BYTES}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,9 @@ from click.testing import CliRunner
 from imagepipe.cli.show import show
 from imagepipe.clock import SystemClock
 from imagepipe.engine.events import FILE_NAME, EventFile
+from imagepipe.engine.journal import FILE_NAME as JOURNAL
 from imagepipe.engine.journal import Journal, Lifetime, RunRecord
-from imagepipe.errors import ImagepipeError
+from imagepipe.errors import ImagepipeError, UsageError
 from tests.engine.test_events import SAMPLES
 
 
@@ -53,3 +56,19 @@ def test_a_file_that_was_changed_says_where(folder: Path) -> None:
     result = CliRunner().invoke(show, ["7f3a91c2"])
     assert isinstance(result.exception, ImagepipeError)
     assert f"line {len(SAMPLES) + 1}, cannot be read: not an event" in str(result.exception)
+
+
+def test_a_run_that_died_before_it_said_anything_is_shown_with_what_it_holds(folder: Path) -> None:
+    (folder / FILE_NAME).unlink()
+    result = CliRunner().invoke(show, ["7f3a91c2"])
+    assert result.output == "7f3a91c2: failed\nstill held: instance i-1 in us-east-1\n"
+
+
+@pytest.mark.parametrize("name", [FILE_NAME, JOURNAL])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_refused_and_not_waited_for(folder: Path, name: str, make: Callable[[Path], None]) -> None:
+    (folder / name).unlink()
+    make(folder / name)
+    result = CliRunner().invoke(show, ["7f3a91c2"])
+    assert isinstance(result.exception, UsageError)
+    assert f"{folder / name} is no file" in str(result.exception)
