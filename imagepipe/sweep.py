@@ -6,7 +6,7 @@ A run says on all that it makes when it began; and of what lives longer, while i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
@@ -63,8 +63,12 @@ def left_over(regions: Regions, region: str, **which: Unpack[Which]) -> list[Tag
     ]
 
 
-def bundles_left_over(regions: Regions, region: str, bucket: str, **which: Unpack[Which]) -> list[Tagged]:
+def bundles_left_over(
+    regions: Regions, region: str, bucket: str, *, beside: Iterable[str] = (), **which: Unpack[Which]
+) -> list[Tagged]:
     """Folders of a bucket of this region that are bundles of ours, unwritten for so long, and no image's.
+
+    A run that says that it lives says so where it has its instance: looked for `beside` this region in those, too.
 
     Objects have no tags of ours: a folder is known by its name, which is a claim's token, and by nothing else being in
     it, or in folders of it, than a bundle has. Raises CloudError.
@@ -74,7 +78,12 @@ def bundles_left_over(regions: Regions, region: str, bucket: str, **which: Unpac
     for key, written in ec2.s3.listed(bucket, ""):
         folder, _, name = key.rpartition("/")
         folders.setdefault(folder, []).append((name, written))
-    answered = {thing.run for thing in everything_of_ours(regions.session, region) if _answered_until(thing, now) > now}
+    answered = {
+        thing.run
+        for where in {region, *beside}
+        for thing in everything_of_ours(regions.session, where)
+        if _answered_until(thing, now) > now
+    }
     with_folders = {above for folder in folders for above in _above(folder)}
     found = []
     for folder, objects in folders.items():

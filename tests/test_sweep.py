@@ -185,3 +185,14 @@ def test_a_bundle_of_an_image_or_of_a_run_that_says_it_lives_is_left_alone(accou
     assert [thing.id for thing in bundles_left_over(account.regions, "us-east-1", bucket, **which)]
     _tagged(ec2, _key(ec2, "k"), run="0a1b2c3d", **{tags.EXPIRES: iso(later + timedelta(minutes=5))})
     assert bundles_left_over(account.regions, "us-east-1", bucket, **which) == []
+
+
+def test_a_bundle_of_a_run_that_says_in_another_region_that_it_lives_is_left_alone(account: Account) -> None:
+    bundled.put(account, "web/0a1b2c3d-c4")
+    later = account.clock.now() + timedelta(hours=4)
+    ec2 = account.cloud.client(region="us-west-2")
+    _tagged(ec2, _key(ec2, "k"), run="0a1b2c3d", **{tags.EXPIRES: iso(later + timedelta(minutes=5))})
+    which: Any = {"older_than": HOURS, "now": later, "is_alive": lambda run: False}
+    for beside, left in (((), 1), (("us-west-2",), 0)):
+        found = bundles_left_over(account.regions, "us-east-1", "bundles", beside=beside, **which)
+        assert len(found) == left

@@ -123,8 +123,12 @@ def _sweep(
         home = regions.session.region or FIRST_REGION
         places = _places(regions, home, buckets)
         which: Which = {"older_than": older_than, "now": clock.now(), "is_alive": alive.__contains__}
-        looks = [partial(left_over, regions, region, **which) for region in in_regions or regions.enabled(home)]
-        looks += [partial(bundles_left_over, regions, region, bucket, **which) for bucket, region in places.items()]
+        looked_at = in_regions or regions.enabled(home)
+        looks = [partial(left_over, regions, region, **which) for region in looked_at]
+        looks += [
+            partial(bundles_left_over, regions, region, bucket, beside=looked_at, **which)
+            for bucket, region in places.items()
+        ]
         for look in looks:  # bundles last: what is left of their images is given back by then
             things = look()
             found += len(things)
