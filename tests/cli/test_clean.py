@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from imagepipe.cli.clean import clean
 from imagepipe.cli.runs import runs
 from imagepipe.clock import SystemClock
 from imagepipe.engine.journal import Journal, Lifetime, RunRecord, read
-from imagepipe.errors import UsageError
+from imagepipe.errors import CloudError, UsageError
 from tests.account import Account
 from tests.local.gateway.harness import KEY_ID, SECRET
 
@@ -96,3 +97,35 @@ def test_a_run_of_another_account_is_not_taken_for_gone(
     assert isinstance(refused, UsageError)
     assert "in account 999999999999, and these credentials are of account" in refused.message
     assert [claim.id for claim in read(state / "aaaa1111").open_claims()] == ["i-0123456789abcdef0"]
+
+
+class _FourHoursLater(SystemClock):
+    def now(self) -> datetime:
+        return super().now() + timedelta(hours=4)
+
+
+def test_a_bucket_that_is_named_is_swept_too_and_one_that_there_is_not_is_an_error(
+    account: Account, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setattr("imagepipe.cli.clean.SystemClock", _FourHoursLater)
+    account.s3.make_bucket("bundles")
+    keys = ["other/notes.txt", "web/0a1b2c3d-c4/web.part.00"]
+    for key in keys:
+        account.s3.put("bundles", key, b"x")
+    endpoint = ["--endpoint-url", account.cloud.endpoint, "--region", "us-east-1"]
+
+    def cleaned(*words: str) -> Result:
+        return CliRunner().invoke(clean, ["--older-than", "3h", *endpoint, *words], standalone_mode=False)
+
+    assert cleaned().output == "nothing to give back\n"
+    shown = cleaned("--bucket", "bundles", "--dry-run")
+    assert "0a1b2c3d: would give back bundle bundles/web/0a1b2c3d-c4 in us-east-1" in shown.output
+    assert account.s3.keys("bundles", "") == keys
+    assert cleaned("--bucket", "bundles").return_value == 0
+    assert account.s3.keys("bundles", "") == ["other/notes.txt"]
+    missing = cleaned("--bucket", "no-such-bucket")
+    assert isinstance(missing.exception, CloudError)
+    assert "there is no bucket no-such-bucket" in str(missing.exception)
