@@ -58,6 +58,8 @@ class Session:
         self._pace = pace
         with doing("opening an AWS session"):
             core = botocore.session.Session(session_vars=_NO_PROFILE if access.is_local else None)
+            if access.profile:
+                core.set_config_variable("profile", access.profile)  # first: what is asked of it next finds it, or none
             core.register_component("data_loader", _loader(core.get_config_variable("data_path")))
             if access.role:
                 _assume(core, access)
