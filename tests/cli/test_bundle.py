@@ -123,7 +123,7 @@ REFUSALS: dict[str, tuple[list[str], int, str]] = {
         "error: packing image: the image has 11.0 GiB, and EC2 takes 10\n  hint: make the disk smaller",
     ),
     "no manifest": (["inspect", "none.xml"], 8, "error: reading the manifest none.xml: No such file or directory"),
-    "a manifest that is none": (["inspect", "disk.raw"], 8, "error: the manifest is "),
+    "a manifest that is none": (["inspect", "disk.raw"], 8, "error: disk.raw: the manifest is "),
 }
 
 
