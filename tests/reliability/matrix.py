@@ -211,7 +211,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the cloud is ended then, too
     tried = read_tried(words.state)
     with tempfile.TemporaryDirectory(prefix="imagepipe-matrix-") as name, lab(Path(name)) as bench:
-        points = chosen(bench, words.kind or list(OUTPUTS), words.sample, words.seed)
+        kinds = words.kind or list(OUTPUTS)
+        points = chosen(bench, kinds, words.sample, words.seed)
+        every = sum(len(bench.points(kind)) for kind in kinds)
+        _keep(words.state, tried, every)
         if words.sample:
             print(f"seed {words.seed}: --sample {words.sample} --seed {words.seed} tries these again")
         for number, point in enumerate(points, start=1):
@@ -220,7 +223,7 @@ def main() -> int:
             began = time.monotonic()
             found = bench.try_out(point)
             tried[str(point)] = found
-            _keep(words.state, tried, len(points))
+            _keep(words.state, tried, every)
             said = "; ".join([*found.leaks, *found.wrong]) or "nothing left, images alike"
             print(f"{number} of {len(points)}, {point}: {said} ({time.monotonic() - began:.0f} s)", flush=True)
     findings = [tried[str(point)] for point in points]
