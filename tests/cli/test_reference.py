@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from imagepipe.cli.reference import reference
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_reference_of_commands_is_not_stale() -> None:
-    assert (ROOT / "docs/reference/commands.md").read_text(encoding="utf-8") == reference(), "run: make docs"
+def test_the_reference_of_commands_is_not_stale(tmp_path: Path) -> None:
+    # In a process of its own: click keeps a command's help option as its first caller wanted it.
+    made = tmp_path / "commands.md"
+    subprocess.run([sys.executable, "-m", "imagepipe.cli.reference", str(made)], check=True)
+    page = (ROOT / "docs/reference/commands.md").read_text(encoding="utf-8")
+    assert page == made.read_text(encoding="utf-8"), "run: make docs"
 
 
 def _pages() -> list[Path]:
