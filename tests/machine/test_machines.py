@@ -264,16 +264,17 @@ def test_a_port_that_a_service_has_of_every_address_is_opened_beside_it(
     guest = new_guest()
     with closing(socket.socket()) as service:
         service.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        service.bind(("0.0.0.0", 8080))
+        service.bind(("0.0.0.0", 0))  # a port that nobody has, of any address
+        port = service.getsockname()[1]
         service.listen()
-        rules = [SSH, Ingress("tcp", 8080, 8080, "0.0.0.0/0")]
+        rules = [SSH, Ingress("tcp", port, port, "0.0.0.0/0")]
         driver.start(guest.machine, rules)
-        guest.run("sudo systemd-run --unit=web python3 -m http.server 8080 --directory /")
-        until(lambda: serves(guest, 8080))
+        guest.run(f"sudo systemd-run --unit=web python3 -m http.server {port} --directory /")
+        until(lambda: serves(guest, port))
         driver.set_ingress(guest.id, [SSH])
-        assert not serves(guest, 8080)
+        assert not serves(guest, port)
         driver.set_ingress(guest.id, rules)
-        until(lambda: serves(guest, 8080))
+        until(lambda: serves(guest, port))
         driver.stop(guest.id)
     assert leftovers(tmp_path) == []
 

@@ -229,13 +229,14 @@ def test_a_port_that_a_service_has_of_every_address_is_opened_beside_it(sshd: Ss
     guest = new_guest()
     with closing(socket.socket()) as service:
         service.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        service.bind(("0.0.0.0", 8080))
+        service.bind(("0.0.0.0", 0))  # a port that nobody has, of any address
+        port = service.getsockname()[1]
         service.listen()
-        sshd.start(guest.machine, [SSH, OPEN])
-        guest.run(SERVER)
-        until(lambda: serves(guest, 8080))
+        sshd.start(guest.machine, [SSH, Ingress("tcp", port, port, "0.0.0.0/0")])
+        guest.run(SERVER.replace("8080", str(port)))
+        until(lambda: serves(guest, port))
         sshd.set_ingress(guest.id, [SSH])
-        assert not serves(guest, 8080)
+        assert not serves(guest, port)
 
 
 def test_a_port_that_somebody_has_is_named_and_nothing_is_left(

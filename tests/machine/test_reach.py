@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
+import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -106,17 +107,30 @@ def test_who_stands_in_the_middle_is_found_out_before_we_log_in(quick_bakery: Ba
 
 
 def _listening() -> set[str]:
-    """TCP sockets of this computer that listen for others than itself."""
+    """TCP sockets of this computer that listen for others than itself; not those of other tests, at work beside us."""
     found: set[str] = set()
+    of_tests = _sockets_of_tests()
     for name in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
-            _, local, _, state, *_ = line.split()
+            _, local, _, state, _, _, _, _, _, inode, *_ = line.split()
             words, _, port = local.partition(":")
             packed = b"".join(bytes.fromhex(words[at : at + 8])[::-1] for at in range(0, len(words), 8))
             address = ipaddress.ip_address(packed)
             is_ours = (getattr(address, "ipv4_mapped", None) or address).is_loopback
-            if state == "0A" and not is_ours:
+            if state == "0A" and not is_ours and inode not in of_tests:
                 found.add(f"{address} port {int(port, 16)}")
+    return found
+
+
+def _sockets_of_tests() -> set[str]:
+    """Inodes of what pytest's own processes have open: tests bind every address themselves."""
+    found: set[str] = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) == os.getppid() or int(folder.name) == os.getpid():
+                links = [str(path.readlink()) for path in (folder / "fd").iterdir()]
+                found |= {link[8:-1] for link in links if link.startswith("socket:[")}
     return found
 
 
