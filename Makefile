@@ -1,6 +1,6 @@
 # Each target does all the set-up that it needs; a second run repeats none of it.
 #   make demo    bakes specs/web-server.yaml on the local cloud, and boots the image
-#   make check   the default suite, linters, types, layers: under three minutes
+#   make check   the default suite, linters, types, layers: some three minutes
 #   make test    check, and the tests that boot real instances (root)
 #   make reliability   kills, stops, faults, planted secrets, bad input: a table that fails where it is short (root)
 #   make fuzz    readers with examples by the ten thousand (EXAMPLES=20000)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from types import TracebackType, UnionType
@@ -155,12 +156,18 @@ def from_json(data: dict[str, Any]) -> AnyEvent:
         del values["event"]
         values["time"] = parse_iso(values["time"])
         event: AnyEvent = kind(**values)
-        hints = get_type_hints(kind)
+        hints = _hints(kind)
         if wrong := [name for name in values if not _fits(getattr(event, name), hints[name])]:
             raise ValueError(f"not an event: {', '.join(wrong)}")
         return event
     except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"not an event: {error}") from error
+
+
+@cache
+def _hints(kind: type[AnyEvent]) -> Mapping[str, Any]:
+    """The types of a kind's fields: once, and not for each of a hundred thousand lines."""
+    return get_type_hints(kind)
 
 
 def _fits(value: Any, hint: Any) -> bool:
