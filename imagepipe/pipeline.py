@@ -48,6 +48,8 @@ class Baked:
     """Where they are already once they are kept, though what comes after should fail; often the same."""
     tests: tuple[str, ...] = ()
     """The stages that test the image, the boot of the test instance first."""
+    stages: frozenset[str] = frozenset()
+    """All stages of the spec."""
 
 
 def plan(specs: Sequence[LoadedSpec], tools: Tools, *, region: Callable[[Spec], str]) -> tuple[Graph, list[Baked]]:
@@ -58,7 +60,9 @@ def plan(specs: Sequence[LoadedSpec], tools: Tools, *, region: Callable[[Spec], 
     baked = []
     for one in specs:
         spec = one.checked()
-        baked.append(bake(graph, one, tools, region=region(spec), prefix=prefixes[spec.name]))
+        before = frozenset(graph.stages)
+        made = bake(graph, one, tools, region=region(spec), prefix=prefixes[spec.name])
+        baked.append(replace(made, stages=frozenset(graph.stages) - before))
     return graph, baked
 
 

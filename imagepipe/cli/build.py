@@ -13,8 +13,8 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import click
 
 from imagepipe.bundling import check_bundle_files
-from imagepipe.cli.cloud import chosen_cloud, opened
+from imagepipe.cli.cloud import Chosen, chosen_cloud, opened
 from imagepipe.cli.given import (
     KeepingCommand,
     check_region,
@@ -34,10 +34,11 @@ from imagepipe.cli.given import (
     unknown_variables,
     variable_options,
 )
-from imagepipe.cli.running import Run, ended, handled_signals
+from imagepipe.cli.running import Run, RunOptions, ended, handled_signals
 from imagepipe.clock import Clock, SystemClock
 from imagepipe.engine.cancel import Cancel
-from imagepipe.errors import SpecError, UsageError
+from imagepipe.errors import ImagepipeError, SpecError, UsageError
+from imagepipe.report.junit import write_error
 from imagepipe.spec.load import Build, LoadedSpec, load, refuse
 from imagepipe.spec.not_yet import not_yet
 from imagepipe.spec.variables import Given, given_value
@@ -64,7 +65,13 @@ Examples:
     "--junit",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the tests' results as JUnit XML, also after a failure.",
+    help="Write a case for the build of each spec and one for each test as JUnit XML, whatever happens.",
+)
+@click.option(
+    "--keep-going",
+    is_flag=True,
+    help="With several specs: let the failure of one stop and undo that one alone. Without it, the first failure stops "
+    "the whole run and withdraws every image that is not finished.",
 )
 @timeout_option
 @keep_option
@@ -79,22 +86,29 @@ def build(
     role: str | None,
     as_json: bool,
     junit: Path | None,
+    keep_going: bool,
     timeout: timedelta | None,
     keep_on_failure: timedelta | None,
 ) -> int:
     """Bake the images of specs: by path, by folder, or by the name of a file in specs/.
 
     Exit code 0 when every image is there, in every region. After a failure, Ctrl-C or SIGTERM everything that was
-    made is given back; a second Ctrl-C leaves at once, and `imagepipe clean` gives back what is left.
+    made is deleted; a second Ctrl-C leaves at once, and `imagepipe clean` deletes the rest.
     """
-    chosen = chosen_cloud(is_local=is_local, profile=profile, endpoint_url=endpoint_url, role=role)
+    log = sys.stderr if as_json else sys.stdout
+    options = RunOptions(log, as_json, junit, timeout, keep_on_failure, keep_going)
+    with _reported(junit):
+        chosen = chosen_cloud(is_local=is_local, profile=profile, endpoint_url=endpoint_url, role=role)
+        return _build_images(specs, given(variables, var_files), chosen, region, options)
+
+
+def _build_images(specs: Sequence[str], values: Given, chosen: Chosen, region: str | None, options: RunOptions) -> int:
+    """Load the specs, open the cloud, run the graph and print how it ended; return the exit code."""
     clock = SystemClock()
     run_id = secrets.token_hex(4)
     files = found_specs(specs)
-    _check_junit(junit)
-    values = given(variables, var_files)
     loaded = load_buildable(files, values, _build(run_id, files, clock))
-    check_files_of_bundles(loaded, region, is_local=is_local)
+    check_files_of_bundles(loaded, region, is_local=chosen.local is not None)
     if region:
         check_region(region, loaded)
     cancel = Cancel(clock)
@@ -103,19 +117,9 @@ def build(
         regions = stack.enter_context(opened(chosen, region=region, clock=clock))
         signals.has_begun = True
         cancel.check()
-        run = Run(
-            run_id,
-            clock,
-            cancel,
-            chosen.with_account(regions),
-            loaded,
-            log=sys.stderr if as_json else sys.stdout,
-            junit=junit,
-            timeout=timeout,
-        )
-        record = _record(files, values, loaded, region)
-        outcome, baked = run.execute(regions, region, record, keep_on_failure=keep_on_failure)
-        return ended(run, outcome, baked, as_json=as_json, keep_on_failure=keep_on_failure)
+        run = Run(run_id, clock, cancel, chosen.with_account(regions), loaded, options)
+        outcome, baked = run.execute(regions, region, _record(files, values, loaded, region))
+        return ended(run, outcome, baked)
 
 
 def _record(files: Sequence[Path], values: Given, loaded: Sequence[LoadedSpec], region: str | None) -> dict[str, Any]:
@@ -157,14 +161,35 @@ def check_files_of_bundles(loaded: Sequence[LoadedSpec], region: str | None, *, 
         raise SpecError(problems)
 
 
-def _check_junit(path: Path | None) -> None:
-    """Raise UsageError now where the report could not be written after an hour's build."""
-    if path is None:
+@contextmanager
+def _reported(junit: Path | None) -> Iterator[None]:
+    """Keep the JUnit file true: an error from the start, and the cause of whatever ends the build before its run.
+
+    Raises UsageError where the file could not be written after an hour's build.
+    """
+    if junit is None:
+        yield
         return
-    folder = path.absolute().parent
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        hint = None if folder.is_dir() else f"there is no folder {folder}"
-        raise UsageError(f"--junit {path}: cannot be written", hint=hint)
+    _begin_report(junit)
+    try:
+        yield
+    except BaseException as error:
+        words = str(error) if isinstance(error, ImagepipeError) else f"{type(error).__name__}: {error}"
+        with suppress(OSError):  # the error itself is what the user must see
+            write_error(junit, "cancelled" if isinstance(error, KeyboardInterrupt) else words)
+        raise
+
+
+def _begin_report(path: Path) -> None:
+    if path.is_fifo():
+        raise UsageError(f"--junit {path}: is a named pipe, which would be waited for", hint="name a file")
+    try:
+        if path.is_file() or not path.exists():
+            write_error(path, "the build did not finish: its process was killed, or is still running")
+    except OSError as error:
+        folder = path.absolute().parent
+        hint = None if folder.is_dir() else f"the folder {folder} does not exist"
+        raise UsageError(f"--junit {path}: cannot be written: {error.strerror}", hint=hint) from error
 
 
 def _build(run_id: str, files: Sequence[Path], clock: Clock) -> Build:

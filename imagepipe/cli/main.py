@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import threading
 import traceback
 from typing import NoReturn
 
 import click
 
 from imagepipe import __version__
+from imagepipe.cli import streams
 from imagepipe.errors import ImagepipeError, SpecError, UndoFailed
 
 COMMANDS = {
@@ -27,6 +29,10 @@ COMMANDS = {
     "local": ("imagepipe.cli.local:local", "The local cloud: serve, stop, status, images, doctor."),
 }
 """Where each command is, and its line in the help: a command's libraries are loaded when it is called, not before."""
+
+
+STAGE_THREAD = "stage "
+"""How the names of the executor's threads begin (engine/executor.py, which this module does not load)."""
 
 
 class LazyGroup(click.Group):
@@ -72,8 +78,12 @@ def main() -> None:
 
 
 def run() -> NoReturn:
-    """The entry point: runs the command and ends the process with its exit code."""
-    sys.exit(_exit_code())
+    """Run the command, and end the process with its exit code."""
+    standard = streams.guard()
+    code = standard.exit_code(_exit_code())
+    if any(thread.name.startswith(STAGE_THREAD) for thread in threading.enumerate()):
+        os._exit(code)  # a stage that did not end in time; Python would wait for the threads that it has started
+    sys.exit(code)
 
 
 def _exit_code() -> int:
@@ -95,10 +105,6 @@ def _exit_code() -> int:
         for one in error.exceptions:
             click.echo(f"error: {one}", err=True)
         return error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has gone (`imagepipe runs | head`); Python would complain again at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:
         if os.environ.get("IMAGEPIPE_DEBUG"):
             traceback.print_exc()

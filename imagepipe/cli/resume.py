@@ -20,7 +20,7 @@ from imagepipe.cli.build import check_files_of_bundles, load_buildable
 from imagepipe.cli.cloud import Chosen, opened
 from imagepipe.cli.given import KeepingCommand, given, keep_option, timeout_option, variable_options
 from imagepipe.cli.past import folder_of
-from imagepipe.cli.running import Run, ended, handled_signals
+from imagepipe.cli.running import Run, RunOptions, ended, handled_signals
 from imagepipe.clock import SystemClock
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.journal import Past, read
@@ -79,21 +79,11 @@ def resume(
         chosen.check_account(regions)
         signals.has_begun = True
         cancel.check()
-        going_on = Run(
-            past.run.id,
-            clock,
-            cancel,
-            chosen,
-            loaded,
-            log=sys.stderr if as_json else sys.stdout,
-            junit=None,
-            timeout=timeout,
-        )
-        result = going_on.resume(regions, region, dry_run=dry_run, keep_on_failure=keep_on_failure)
-        if result is None:
-            return 0
-        outcome, baked = result
-        return ended(going_on, outcome, baked, as_json=as_json, keep_on_failure=keep_on_failure)
+        log = sys.stderr if as_json else sys.stdout
+        options = RunOptions(log, as_json=as_json, timeout=timeout, keep_on_failure=keep_on_failure)
+        going_on = Run(past.run.id, clock, cancel, chosen, loaded, options)
+        result = going_on.resume(regions, region, dry_run=dry_run)
+        return 0 if result is None else ended(going_on, *result)
 
 
 def _check(past: Past) -> None:

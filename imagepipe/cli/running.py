@@ -9,7 +9,7 @@ import shlex
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ import click
 from imagepipe.bundle.manifest import Recipients
 from imagepipe.bundling import Seals
 from imagepipe.capture.hygiene import Offline
+from imagepipe.cli import streams
 from imagepipe.cli.cloud import Chosen, region_of
 from imagepipe.cli.given import state_folder
 from imagepipe.clock import Clock, iso
@@ -48,6 +49,21 @@ from imagepipe.values import Endpoint, Image
 from imagepipe.wiring.tools import Tools
 
 
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The options of `build` and `resume` that the run itself obeys."""
+
+    log: IO[str]
+    """Where the lines of the run are printed."""
+    as_json: bool = False
+    junit: Path | None = None
+    timeout: timedelta | None = None
+    keep_on_failure: timedelta | None = None
+    """How long a failed run's resources stay; None where they are deleted at once."""
+    keep_going: bool = False
+    """The failure of one spec leaves the others alone."""
+
+
 class Run:
     """One run: its folder, journal, events and tools."""
 
@@ -58,25 +74,19 @@ class Run:
         cancel: Cancel,
         chosen: Chosen,
         loaded: Sequence[LoadedSpec],
-        *,
-        log: IO[str],
-        junit: Path | None,
-        timeout: timedelta | None,
+        options: RunOptions,
     ) -> None:
         self.id = run_id
         self.clock = clock
         self.cancel = cancel
         self.chosen = chosen
         self.loaded = loaded
+        self.options = options
         self.folder = state_folder() / run_id
         self.masker = Masker(secret for one in loaded for secret in one.secrets)
-        self._log = log
-        self._junit = junit
-        self._timeout = timeout
+        self.junit: JUnitReport | None = None
 
-    def execute(
-        self, regions: Regions, region: str | None, given: Mapping[str, Any], *, keep_on_failure: timedelta | None
-    ) -> tuple[Outcome, list[Baked]]:
+    def execute(self, regions: Regions, region: str | None, given: Mapping[str, Any]) -> tuple[Outcome, list[Baked]]:
         """Build the graph and run it. `given` is what `resume` needs to build it again."""
         with ExitStack() as stack:
             graph, baked = self._planned(stack, regions, region)
@@ -86,12 +96,10 @@ class Run:
             )
             journal = Journal.create(self.folder, record, self.clock)
             stack.callback(journal.close)
-            outcome = self._run(stack, graph, baked, journal, regions, keep_on_failure=keep_on_failure)
+            outcome = self._run(stack, graph, baked, journal, regions)
             return outcome, baked
 
-    def resume(
-        self, regions: Regions, region: str | None, *, dry_run: bool, keep_on_failure: timedelta | None
-    ) -> tuple[Outcome, list[Baked]] | None:
+    def resume(self, regions: Regions, region: str | None, *, dry_run: bool) -> tuple[Outcome, list[Baked]] | None:
         """Go on where a dead process of the run was; None where it is only to be said what would be done.
 
         Raises UsageError where the spec or its files have changed, or the run is going on in another process.
@@ -102,7 +110,7 @@ class Run:
             stack.callback(journal.close)
             found = recover(graph, read(self.folder), regions)  # now that no other process can go on with it
             for line in found.words(graph):
-                click.echo(line, file=self._log)
+                click.echo(line, file=self.options.log)
             if dry_run:
                 return None
             journal.note("resumed", dropped=list(found.dropped))
@@ -110,9 +118,7 @@ class Run:
             if held:
                 what = f"run {self.id} cannot go on while it holds what must be made anew"
                 raise UndoFailed(f"{what}: {', '.join(map(str, held))}", [each.error for each in held])
-            outcome = self._run(
-                stack, graph, baked, journal, regions, keep_on_failure=keep_on_failure, finished=found.finished
-            )
+            outcome = self._run(stack, graph, baked, journal, regions, finished=found.finished)
             return outcome, baked
 
     def _give_back(self, journal: Journal, found: Recovered, regions: Regions) -> Sequence[StillHeld]:
@@ -120,7 +126,7 @@ class Run:
         if not found.dropped:
             return ()
         with EventFile(self.folder / ev.FILE_NAME) as file:
-            events = Events(self.id, self.clock, self.masker, [file, ConsoleReport(self._log)])
+            events = Events(self.id, self.clock, self.masker, [file, ConsoleReport(self.options.log)])
             undoers = Holdings(regions, self.clock).undoers()
             held = undo(journal, undoers, events, which=lambda claim: claim.stage in found.dropped)
         if not held:
@@ -163,17 +169,22 @@ class Run:
         journal: Journal,
         regions: Regions,
         *,
-        keep_on_failure: timedelta | None,
         finished: Mapping[str, Any] | None = None,
     ) -> Outcome:
-        sinks: list[Sink] = [stack.enter_context(EventFile(self.folder / ev.FILE_NAME)), ConsoleReport(self._log)]
-        if self._junit:
-            sinks.append(JUnitReport(self._junit, [_suite(one, graph) for one in baked]))
+        sinks: list[Sink] = [
+            stack.enter_context(EventFile(self.folder / ev.FILE_NAME)),
+            ConsoleReport(self.options.log),
+        ]
+        if self.options.junit:
+            self.junit = JUnitReport(self.options.junit, [_suite(one, graph) for one in baked])
+            sinks.append(self.junit)
         events = Events(self.id, self.clock, self.masker, sinks)
         events.emit(ev.RunStarted(*events.stamp(), self._names()))
         gc.freeze()
         gc.enable()
-        with Heartbeat(journal, regions, self.clock) as heart, _limit(self.cancel, self._timeout):
+        self.cancel.also(streams.hurry)
+        keep_on_failure = self.options.keep_on_failure
+        with Heartbeat(journal, regions, self.clock) as heart, _limit(self.cancel, self.options.timeout):
             outcome = execute(
                 graph,
                 journal=journal,
@@ -183,6 +194,7 @@ class Run:
                 undoers=Holdings(regions, self.clock).undoers(),
                 keep_on_failure=keep_on_failure is not None,
                 finished=finished,
+                groups=[one.stages for one in baked] if self.options.keep_going else (),
             )
         if keep_on_failure is not None and not outcome.ok:
             heart.beat(self.clock.now() + keep_on_failure)
@@ -213,7 +225,7 @@ def _limit(cancel: Cancel, timeout: timedelta | None) -> Iterator[None]:
 
 
 def _suite(one: Baked, graph: Graph) -> Suite:
-    return Suite(one.spec, tuple((stage, graph.stages[stage].title()) for stage in one.tests))
+    return Suite(one.spec, tuple((stage, graph.stages[stage].title()) for stage in one.tests), one.stages)
 
 
 @dataclass
@@ -225,6 +237,11 @@ class Signals:
     came: bool = False
 
 
+def _write_to_terminal(words: str) -> None:
+    with suppress(OSError):
+        os.write(2, words.encode())
+
+
 @contextmanager
 def handled_signals(cancel: Cancel) -> Iterator[Signals]:
     """While inside, a first Ctrl-C, SIGTERM or closed terminal stops the run in order, a second leaves at once."""
@@ -233,15 +250,20 @@ def handled_signals(cancel: Cancel) -> Iterator[Signals]:
     def stop(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if signals.came:
-            # The journal is true at every moment: what is held is found by `clean`.
-            os.write(2, b"\nleaving at once; `imagepipe clean --all` gives back what is left\n")
+            # The journal is true at every moment: `clean` finds whatever is held.
+            words = "\nleaving at once; `imagepipe clean --all` cleans up the rest\n"
+            told = threading.Thread(target=_write_to_terminal, args=(words,), daemon=True)
+            told.start()
+            told.join(0.5)
             os._exit(130)
         signals.came = True
         if not signals.has_begun:
             raise KeyboardInterrupt
-        os.write(2, f"\n{name}: stopping and giving everything back; again to leave at once\n".encode())
-        # In a thread: a handler runs in the middle of anything, perhaps inside the very locks that this takes.
+        # In threads: a handler runs in the middle of anything, perhaps inside the very locks that these take. In two:
+        # the terminal may be gone, or held by Ctrl-S, and then the write fails or waits, and the cancel must not.
         threading.Thread(target=cancel.set, args=(f"got {name}",), daemon=True).start()
+        words = f"\n{name}: stopping and cleaning up everything; again to leave at once\n"
+        threading.Thread(target=_write_to_terminal, args=(words,), daemon=True).start()
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: a terminal that closes is to change nothing
@@ -254,24 +276,37 @@ def handled_signals(cancel: Cancel) -> Iterator[Signals]:
             signal.signal(number, handler)
 
 
-def ended(
-    run: Run, outcome: Outcome, baked: Sequence[Baked], *, as_json: bool, keep_on_failure: timedelta | None
-) -> int:
-    """Say how it ended; the exit code."""
+def ended(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> int:
+    """Print how the run ended; return the exit code."""
     gc.freeze()  # the process is about to end
-    if not outcome.ok:
-        return _explain(outcome, run, baked, keep_on_failure=keep_on_failure)
-    _print(run.id, outcome, baked, as_json=as_json)
-    if outcome.held:
-        _say_held(outcome, run.id)
-        return UndoFailed.exit_code
-    return 0
+    if outcome.ok:
+        _print(run, outcome, baked)
+        code = 0
+        if outcome.held:
+            _say_held(outcome, run.id)
+            code = UndoFailed.exit_code
+    else:
+        if run.options.keep_going and not outcome.cancelled:
+            _print(run, outcome, baked)
+        code = _explain(outcome, run, baked)
+    for stage in outcome.stuck:
+        click.echo(f"{stage} did not end; this process leaves it behind", err=True)
+    if run.junit and run.junit.problem:
+        click.echo(f"error: writing {run.options.junit}: {run.junit.problem.strerror}", err=True)
+        code = code or ImagepipeError.exit_code
+    if streams.result_is_lost():
+        click.echo(f"standard output did not take the result: imagepipe show {run.id} prints it", err=True)
+    return code
 
 
-def _print(run_id: str, outcome: Outcome, baked: Sequence[Baked], *, as_json: bool) -> None:
-    rows = [(one.spec, image) for one in baked for image in outcome[one.images]]
-    if as_json:
-        click.echo(json.dumps({"run": run_id, "images": [_image(spec, image) for spec, image in rows]}))
+def _print(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> None:
+    """Print the images of the specs that succeeded."""
+    rows = [(one.spec, image) for one in baked for image in outcome.outputs.get(one.images.stage, ())]
+    if run.options.as_json:
+        result: dict[str, object] = {"run": run.id, "images": [_image(spec, image) for spec, image in rows]}
+        if not outcome.ok:
+            result["failed"] = [one.spec for one in baked if one.images.stage not in outcome.outputs]
+        click.echo(json.dumps(result))
         return
     click.echo("")
     for spec, image in rows:
@@ -289,14 +324,14 @@ def _image(spec: str, image: Image) -> dict[str, object]:
     }
 
 
-def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], *, keep_on_failure: timedelta | None) -> int:
-    """Say why it failed and what is left; the exit code of the cause."""
+def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked]) -> int:
+    """Print why it failed and what is left; return the exit code of the cause."""
     for failure in outcome.failures:
         error = failure.error
         click.echo(f"error: {run.masker.mask(f'{failure.stage}: {error}')}", err=True)
         if isinstance(error, ImagepipeError) and error.hint:
             click.echo(f"  hint: {run.masker.mask(error.hint)}", err=True)
-    for one in baked:
+    for one in [] if run.options.keep_going and not outcome.cancelled else baked:
         for image in outcome.outputs.get(one.images.stage, outcome.outputs.get(one.kept.stage, ())):
             click.echo(f"finished before that, and kept: {image.id} in {image.region} ({one.spec})", err=True)
     if outcome.held:
@@ -305,7 +340,7 @@ def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], *, keep_on_fail
         at_work = f"; at work: {', '.join(outcome.interrupted)}" if outcome.interrupted else ""
         click.echo(f"error: {run.cancel.reason}{at_work}", err=True)
         return 130
-    if keep_on_failure is not None:
+    if run.options.keep_on_failure is not None:
         _say_how_to_get_in(outcome, run)
     cause = outcome.failures[0].error
     return cause.exit_code if isinstance(cause, ImagepipeError) and cause.exit_code != 1 else StageFailed.exit_code

@@ -32,6 +32,20 @@ class Cancel:
         for callback in callbacks:
             callback()
 
+    def child(self) -> Cancel:
+        """A flag that is set whenever this one is, and can be set by itself."""
+        other = Cancel(self._clock)
+        self.also(lambda: other.set(self.reason))
+        return other
+
+    def also(self, callback: Callable[[], None]) -> None:
+        """Call this when the flag is set, at once if it is; from any thread."""
+        with self._lock:
+            key = self._next = self._next + 1
+            self._callbacks[key] = callback
+        if self.event.is_set():
+            callback()
+
     def is_set(self) -> bool:
         return self.event.is_set()
 

@@ -238,7 +238,7 @@ class Events:
             for sink in list(self._sinks):
                 try:
                     sink(masked)
-                except Exception as error:  # noqa: BLE001 - whatever a report does wrong, the build goes on
+                except (Exception, SystemExit) as error:  # noqa: BLE001 - rich wants to end the process at a closed pipe
                     self._sinks.remove(sink)
                     log.warning("report %r failed and is left out from here on: %s", sink, error)
 

@@ -1,12 +1,16 @@
-"""Runs a graph on threads: a stage starts the moment its inputs are there; the first failure stops the rest."""
+"""Runs a graph on threads: a stage starts the moment its inputs are there; the first failure stops the rest.
+
+Each stage has a daemon thread of its own, and a cancelled run waits for its stages only so long: a stage that is stuck,
+in a read from a dead file server say, keeps neither the clean-up nor the process from ending.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from queue import SimpleQueue
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any, Literal, TypeVar, cast
 
 from imagepipe.clock import Clock
@@ -19,12 +23,18 @@ from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import Claim, Journal, Lifetime
 from imagepipe.engine.stage import Context, Ref
 from imagepipe.engine.undo import StillHeld, Undoer, undo
-from imagepipe.errors import Cancelled, ImagepipeError
+from imagepipe.errors import Cancelled, ImagepipeError, StageFailed
 
 T = TypeVar("T")
 
 MAX_THREADS = 256
 """Stages wait far more than they work; a thread that waits costs its stack, some 100 KiB in use."""
+STOP_SECONDS = 60.0
+"""How long a cancelled run waits for its stages: longer than any call to a cloud with all its attempts (35 s)."""
+TELL_SECONDS = 5.0
+"""When a cancelled run names the stages that it waits for."""
+LOOK_SECONDS = 1.0
+"""How often the executor looks at the cancel, which comes from other threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,8 @@ class Outcome:
     cancelled: bool
     interrupted: tuple[str, ...] = ()
     """Stages that were at work when the run was asked to stop."""
+    stuck: tuple[str, ...] = ()
+    """Stages that did not end although they were asked to; their threads go on until the process ends."""
 
     def __getitem__(self, ref: Ref[T]) -> T:
         return cast(T, self.outputs[ref.stage])
@@ -65,75 +77,138 @@ def execute(
     undoers: Mapping[str, Undoer],
     keep_on_failure: bool = False,
     finished: Mapping[str, Any] | None = None,
+    groups: Sequence[frozenset[str]] = (),
+    stop_seconds: float = STOP_SECONDS,
 ) -> Outcome:
-    """Run every stage, then give back what should not stay: after a failure all, after a success what is temporary.
+    """Run every stage, then clean up: everything after a failure, temporary things alone after a success.
 
     `finished` has the outputs of stages that an earlier process of the run has done.
 
-    With `keep_on_failure` a failed run gives back nothing; `clean` does it later. A cancelled one gives back all.
+    `groups` are sets of stages that succeed or fail by themselves: the failure of one stops and undoes its own group
+    alone. Without groups all stages are one.
+
+    With `keep_on_failure` a failed run keeps everything; `clean` deletes it later. A cancelled run keeps nothing.
     """
     began = clock.monotonic()
-    outputs, failures, interrupted = _run_stages(graph, journal, events, cancel, clock, dict(finished or {}))
-    was_cancelled = bool(not failures and cancel.is_set())
-    ok = not failures and not was_cancelled
-    held: tuple[StillHeld, ...] = ()
-    if ok:
-        held = undo(journal, undoers, events, which=_is_temporary)
-    elif not (keep_on_failure and failures):
-        held = undo(journal, undoers, events)
+    run = _Running(graph, journal, events, cancel, clock, dict(finished or {}), _group_of(graph, groups))
+    run.run(stop_seconds)
+    was_cancelled = bool(not run.failures and cancel.is_set())
+    ok = not run.failures and not was_cancelled
+    succeeded = set(run.group_of.values()) - {run.group_of[failure.stage] for failure in run.failures}
+
+    def is_undone(claim: Claim) -> bool:
+        is_of_failed = run.group_of.get(claim.stage) not in succeeded
+        if keep_on_failure and run.failures:
+            return not is_of_failed and claim.lifetime is Lifetime.RUN
+        return claim.lifetime is Lifetime.RUN or (not ok and (is_of_failed or cancel.is_set()))
+
+    held = undo(journal, undoers, events, which=is_undone, unsettled=frozenset(run.running))
     result: Literal["succeeded", "failed", "cancelled"] = (
         "succeeded" if ok else "cancelled" if was_cancelled else "failed"
     )
     kept = [str(c) for c in journal.claims() if c.is_open()]
-    with suppress(ImagepipeError):  # a full disk was said already, and must not hide how the run ended
+    with suppress(ImagepipeError):  # a full disk was reported already, and must not hide how the run ended
         journal.note("finished", outcome=result, held=kept)
     events.emit(ev.RunFinished(*events.stamp(), result, clock.monotonic() - began, tuple(map(str, held))))
-    return Outcome(outputs, tuple(failures), held, was_cancelled, tuple(interrupted))
+    return Outcome(
+        run.outputs, tuple(run.failures), held, was_cancelled, tuple(run.interrupted), tuple(sorted(run.running))
+    )
 
 
-def _is_temporary(claim: Claim) -> bool:
-    return claim.lifetime is Lifetime.RUN
+def _group_of(graph: Graph, groups: Sequence[frozenset[str]]) -> dict[str, int]:
+    """The number of each stage's group."""
+    if not groups:
+        return dict.fromkeys(graph.stages, 0)
+    return {name: number for number, group in enumerate(groups) for name in group}
 
 
-def _run_stages(
-    graph: Graph, journal: Journal, events: Events, cancel: Cancel, clock: Clock, outputs: dict[str, Any]
-) -> tuple[dict[str, Any], list[Failure], list[str]]:
-    failures: list[Failure] = []
-    interrupted: list[str] = []
-    waiting = {name: graph.needs(name) - outputs.keys() for name in graph.order() if name not in outputs}
-    marks = fingerprints(graph)
-    done: SimpleQueue[tuple[str, Any, Exception | None]] = SimpleQueue()
-    running: set[str] = set()
+@dataclass
+class _Running:
+    """The stages of a graph while they run, and what became of them."""
 
-    def work(name: str) -> None:
-        ctx = Context(name, outputs, journal, events, cancel, clock)
-        result, error = _run_one(graph, name, ctx, events, marks[name])
-        done.put((name, result, error))
+    graph: Graph
+    journal: Journal
+    events: Events
+    cancel: Cancel
+    clock: Clock
+    outputs: dict[str, Any]
+    group_of: Mapping[str, int]
+    failures: list[Failure] = field(default_factory=list)
+    interrupted: list[str] = field(default_factory=list)
+    running: set[str] = field(default_factory=set)
 
-    with ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="stage") as pool:
+    def __post_init__(self) -> None:
+        count = max(self.group_of.values(), default=0) + 1
+        self.cancels = [self.cancel.child() for _ in range(count)]
+        self._marks = fingerprints(self.graph)
+        self._done: SimpleQueue[tuple[str, Any, Exception | None]] = SimpleQueue()
+        self._waiting = {
+            name: self.graph.needs(name) - self.outputs.keys()
+            for name in self.graph.order()
+            if name not in self.outputs
+        }
+
+    def run(self, stop_seconds: float) -> None:
+        """Run all stages to their end, or until `stop_seconds` after those that still run were asked to stop."""
+        asked: float | None = None
+        is_told = False
         while True:
-            if not failures and not cancel.is_set():
-                for name in [name for name, needs in waiting.items() if not needs]:
-                    del waiting[name]
-                    running.add(name)
-                    pool.submit(work, name)
-            if not running:
-                return outputs, failures, interrupted
-            name, result, error = done.get()
-            running.discard(name)
-            if error is None:
-                outputs[name] = result
-                for follower in graph.feeds(name):
-                    if follower in waiting:
-                        waiting[follower] -= {name}
-            elif isinstance(error, Cancelled):
-                interrupted.append(name)
-            else:
-                failures.append(Failure(name, error))
-                cancel.set(f"{name} failed")
+            self._start_what_is_ready()
+            if not self.running:
+                return
+            now = self.clock.monotonic()
+            if not all(self._is_cancelled(name) for name in self.running):
+                asked = None
+            elif asked is None:
+                asked = now
+            elif now - asked >= stop_seconds:
+                return
+            elif now - asked >= TELL_SECONDS and not is_told:
+                is_told = True
+                self._tell_who_is_waited_for(stop_seconds)
+            with suppress(Empty):
+                self._take(*self._done.get(timeout=LOOK_SECONDS))
+
+    def _is_cancelled(self, name: str) -> bool:
+        return self.cancels[self.group_of[name]].is_set()
+
+    def _tell_who_is_waited_for(self, stop_seconds: float) -> None:
+        for name in sorted(self.running):
+            text = f"still at work after {TELL_SECONDS:g} s; the clean-up begins after {stop_seconds:g} s at the latest"
+            self.events.emit(ev.Line(*self.events.stamp(), name, "say", text))
+
+    def _start_what_is_ready(self) -> None:
+        for name in [name for name, needs in self._waiting.items() if not needs]:
+            if self._is_cancelled(name) or len(self.running) >= MAX_THREADS:
+                continue
+            del self._waiting[name]
+            self.running.add(name)
+            Thread(target=self._work, args=(name,), name=f"stage {name}", daemon=True).start()
+
+    def _work(self, name: str) -> None:
+        ctx = Context(name, self.outputs, self.journal, self.events, self.cancels[self.group_of[name]], self.clock)
+        try:
+            self._done.put((name, _run_one(self.graph, name, ctx, self.events, self._marks[name]), None))
+        except Exception as error:  # noqa: BLE001 - a stage's failure is the executor's to report
+            self._done.put((name, None, error))
+        except BaseException as error:  # noqa: BLE001 - a library that wants to end the process ends its stage
+            self._done.put((name, None, StageFailed(f"{type(error).__name__}: {error}")))
+
+    def _take(self, name: str, result: Any, error: Exception | None) -> None:
+        self.running.discard(name)
+        if error is None:
+            self.outputs[name] = result
+            for follower in self.graph.feeds(name):
+                if follower in self._waiting:
+                    self._waiting[follower] -= {name}
+        elif isinstance(error, Cancelled):
+            self.interrupted.append(name)
+        else:
+            self.failures.append(Failure(name, error))
+            self.cancels[self.group_of[name]].set(f"{name} failed")
 
 
-def _run_one(graph: Graph, name: str, ctx: Context, events: Events, fingerprint: str) -> tuple[Any, Exception | None]:
+def _run_one(graph: Graph, name: str, ctx: Context, events: Events, fingerprint: str) -> Any:
     stage = graph.stages[name]
     began = ctx.clock.monotonic()
     try:
@@ -142,17 +217,18 @@ def _run_one(graph: Graph, name: str, ctx: Context, events: Events, fingerprint:
         if not stage.is_repeatable():
             ctx.journal.note("begun", stage=name)
         result = stage.run(ctx)
+        summary = stage.summary(result)
         ctx.journal.note("output", stage=name, fingerprint=fingerprint, value=encode(result))
-    except Exception as error:  # noqa: BLE001 - a stage's failure is the executor's to report
+    except Cancelled:
+        raise
+    except BaseException as error:
         hint = error.hint if isinstance(error, ImagepipeError) else None
-        if not isinstance(error, Cancelled):
-            seconds = ctx.clock.monotonic() - began
-            events.emit(ev.StageFailed(*events.stamp(), name, seconds, _words(error), hint))
-        return None, error
-    seconds = ctx.clock.monotonic() - began
-    events.emit(ev.StageFinished(*events.stamp(), name, seconds, stage.summary(result)))
-    return result, None
+        seconds = ctx.clock.monotonic() - began
+        events.emit(ev.StageFailed(*events.stamp(), name, seconds, _words(error), hint))
+        raise
+    events.emit(ev.StageFinished(*events.stamp(), name, ctx.clock.monotonic() - began, summary))
+    return result
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     return str(error) if isinstance(error, ImagepipeError) else f"{type(error).__name__}: {error}"

@@ -35,8 +35,12 @@ def undo(
     events: Events,
     *,
     which: Callable[[Claim], bool] = lambda claim: True,
+    unsettled: frozenset[str] = frozenset(),
 ) -> tuple[StillHeld, ...]:
-    """Give back every open claim that `which` names, newest first; returns those that could not be."""
+    """Delete everything behind the open claims that `which` selects, newest first; return those still held.
+
+    `unsettled` names stages that may still be inside a create call: a claim of theirs without an id stays open.
+    """
     held: list[StillHeld] = []
     for claim in reversed(journal.claims()):
         if not claim.is_open() or not which(claim):
@@ -46,6 +50,8 @@ def undo(
             if undoer is None:
                 raise ImagepipeError(f"this version does not know how a {claim.kind} is given back")
             undoer(claim)
+            if claim.stage in unsettled and claim.id is None:
+                raise ImagepipeError("its stage has not ended, so it may still be created")
         except Exception as error:  # noqa: BLE001 - the next thing must be given back whatever happened to this one
             held.append(StillHeld(claim, error))
             continue

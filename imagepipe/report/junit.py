@@ -1,6 +1,10 @@
-"""The tests of new images as JUnit's XML, which CI systems show: a suite for each spec, a case for each test.
+"""A build as JUnit's XML, which CI systems show: a suite for each spec, a case for its build and one for each test.
 
 Format: the `junit-10.xsd` of Jenkins' xUnit plugin, which GitLab, GitHub's actions and others read as well.
+
+A build that fails outside its tests is an `error` of the case `build`, so no CI system ever shows it as passed. For the
+same reason the file is written before the run, with an error that says the build did not finish: a process that is
+killed leaves that, and not the passed tests of the run before.
 """
 
 from __future__ import annotations
@@ -13,16 +17,19 @@ from pathlib import Path
 from imagepipe.engine import events as ev
 
 OUTPUT_LINES = 200
-"""The last lines of what a test wrote."""
+"""The last lines of a test's output that the file keeps."""
+BUILD = "build"
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """The tests of one spec."""
+    """A spec: its tests, and all its other stages."""
 
     spec: str
     cases: tuple[tuple[str, str], ...]
-    """Stage and name of each, in order."""
+    """Stage and name of each test, in order."""
+    stages: frozenset[str] = frozenset()
+    """All stages of the spec."""
 
 
 @dataclass(slots=True)
@@ -31,7 +38,10 @@ class _Case:
     name: str
     seconds: float = 0.0
     ran: bool = False
+    failure: str | None = None
+    """The words of a test that did not pass."""
     error: str | None = None
+    """The words of anything else that kept the case from passing."""
     lines: list[str] = field(default_factory=list)
 
 
@@ -40,9 +50,14 @@ class JUnitReport:
 
     def __init__(self, path: Path, suites: Sequence[Suite]) -> None:
         self._path = path
-        self._suites = [suite.spec for suite in suites if suite.cases]
+        self._suites = suites
+        self._builds = {suite.spec: _Case(suite.spec, BUILD) for suite in suites}
         self._cases = {stage: _Case(suite.spec, name) for suite in suites for stage, name in suite.cases}
+        self._spec_of = {stage: suite.spec for suite in suites for stage in suite.stages}
+        self._finished: set[str] = set()
         self._cause = ""
+        self.problem: OSError | None = None
+        """The reason why the file could not be written."""
 
     def __call__(self, event: ev.AnyEvent) -> None:
         match event:
@@ -51,53 +66,93 @@ class JUnitReport:
                     case.lines.append(event.text)
                     del case.lines[:-OUTPUT_LINES]
             case ev.StageFinished():
+                self._finished.add(event.stage)
                 if case := self._cases.get(event.stage):
                     case.ran, case.seconds = True, event.seconds
+                elif build := self._builds.get(self._spec_of.get(event.stage, "")):
+                    build.seconds += event.seconds
             case ev.StageFailed():
-                self._cause = self._cause or f"{event.stage}: {ev.first_line(event.error)}"
-                if case := self._cases.get(event.stage):
-                    hint = f"\nhint: {event.hint}" if event.hint else ""
-                    case.ran, case.seconds, case.error = True, event.seconds, event.error + hint
+                self._fail(event)
             case ev.RunFinished():
                 self._cause = self._cause or f"the run was {event.outcome}"
+                self._end_builds(event)
                 self._write()
             case _:
                 pass
 
+    def _fail(self, event: ev.StageFailed) -> None:
+        words = event.error + (f"\nhint: {event.hint}" if event.hint else "")
+        self._cause = self._cause or f"{event.stage}: {ev.first_line(event.error)}"
+        if case := self._cases.get(event.stage):
+            case.ran, case.seconds, case.failure = True, event.seconds, words
+        elif build := self._builds.get(self._spec_of.get(event.stage, "")):
+            build.error = build.error or f"{event.stage}: {words}"
+
+    def _end_builds(self, event: ev.RunFinished) -> None:
+        """Mark the builds that did not come to their end; those stopped by a failed test of their own are no errors."""
+        for suite in self._suites:
+            build = self._builds[suite.spec]
+            build.ran = True
+            has_failed_test = any(self._cases[stage].failure is not None for stage, _ in suite.cases)
+            if event.outcome == "succeeded" or suite.stages <= self._finished:
+                continue
+            if build.error is None and not has_failed_test:
+                build.error = f"not built: {self._cause}"
+
     def _write(self) -> None:
         root = ET.Element("testsuites")
-        for spec in self._suites:
-            cases = [case for case in self._cases.values() if case.suite == spec]
-            suite = ET.SubElement(
-                root,
-                "testsuite",
-                name=spec,
-                tests=str(len(cases)),
-                failures=str(sum(case.error is not None for case in cases)),
-                errors="0",
-                skipped=str(sum(not case.ran for case in cases)),
-                time=f"{sum(case.seconds for case in cases):.3f}",
-            )
-            for case in cases:
-                self._add(suite, case)
-        ET.indent(root)
-        self._path.write_bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
+        for suite in self._suites:
+            tests = [self._cases[stage] for stage, _ in suite.cases]
+            _add_suite(root, suite.spec, [self._builds[suite.spec], *tests], self._cause)
+        try:
+            self._path.write_bytes(_xml_file(root))
+        except OSError as problem:
+            self.problem = problem
+            raise
 
-    def _add(self, suite: ET.Element, case: _Case) -> None:
-        element = ET.SubElement(
-            suite, "testcase", name=_xml(case.name), classname=case.suite, time=f"{case.seconds:.3f}"
-        )
-        if case.error is not None:
-            failure = ET.SubElement(element, "failure", message=_xml(ev.first_line(case.error)))
-            failure.text = _xml(case.error)
-        elif not case.ran:
-            ET.SubElement(element, "skipped", message=_xml(f"not run: {self._cause}"))
-        if case.lines:
-            ET.SubElement(element, "system-out").text = _xml("\n".join(case.lines) + "\n")
+
+def write_error(path: Path, error: str, *, suites: Sequence[str] = ("imagepipe",)) -> None:
+    """Write a report in which each suite has one case, `build`, with this error. Raises OSError."""
+    root = ET.Element("testsuites")
+    for name in suites:
+        _add_suite(root, name, [_Case(name, BUILD, ran=True, error=error)], error)
+    path.write_bytes(_xml_file(root))
+
+
+def _xml_file(root: ET.Element) -> bytes:
+    ET.indent(root)
+    content: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return content + b"\n"
+
+
+def _add_suite(root: ET.Element, spec: str, cases: Sequence[_Case], cause: str) -> None:
+    suite = ET.SubElement(
+        root,
+        "testsuite",
+        name=spec,
+        tests=str(len(cases)),
+        failures=str(sum(case.failure is not None for case in cases)),
+        errors=str(sum(case.error is not None for case in cases)),
+        skipped=str(sum(not case.ran for case in cases)),
+        time=f"{sum(case.seconds for case in cases):.3f}",
+    )
+    for case in cases:
+        _add_case(suite, case, cause)
+
+
+def _add_case(suite: ET.Element, case: _Case, cause: str) -> None:
+    element = ET.SubElement(suite, "testcase", name=_xml(case.name), classname=case.suite, time=f"{case.seconds:.3f}")
+    for kind, words in (("failure", case.failure), ("error", case.error)):
+        if words is not None:
+            ET.SubElement(element, kind, message=_xml(ev.first_line(words))).text = _xml(words)
+    if not case.ran:
+        ET.SubElement(element, "skipped", message=_xml(f"not run: {cause}"))
+    if case.lines:
+        ET.SubElement(element, "system-out").text = _xml("\n".join(case.lines) + "\n")
 
 
 def _xml(text: str) -> str:
-    """What XML 1.0 may hold: a machine's output has escape characters in it."""
+    """The text without the characters that XML 1.0 forbids: a machine's output has escape characters in it."""
     return "".join(
         c if c in "\t\n" or (c >= " " and c not in "\ufffe\uffff") else "\N{REPLACEMENT CHARACTER}" for c in text
     )
