@@ -240,7 +240,7 @@ class Events:
                     sink(masked)
                 except (Exception, SystemExit) as error:  # noqa: BLE001 - rich wants to end the process at a closed pipe
                     self._sinks.remove(sink)
-                    log.warning("report %r failed and is left out from here on: %s", sink, error)
+                    log.warning("the run goes on without its %s: %s", type(sink).__name__, error)
 
     def _masked(self, value: Any) -> Any:
         if isinstance(value, str):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 STORE = """\
@@ -53,3 +56,36 @@ def test_an_instance_store_image_is_not_begun_with_a_key_that_is_none(tmp_path: 
     assert "output.certificate: a is not an X.509 certificate" in result.stderr
     assert "output.private_key: a is not a private key" in result.stderr
     assert "EC2's certificate" not in result.stderr, "the local cloud has its own"
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("missing.yaml",), "missing.yaml"),
+        (("broken.yaml",), "unknown key"),
+        (("store.yaml",), "EC2's certificate for us-east-1 is in none of"),
+        (("good.yaml", "--var", "nothing=1"), "no spec has a variable 'nothing'"),
+        (("good.yaml",), "Could not connect to the endpoint URL"),
+        (("good.yaml", "--local", "--profile", "mine"), "--local is a cloud of its own"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_build_that_is_refused_before_its_run_leaves_a_report_with_an_error(
+    tmp_path: Path, words: tuple[str, ...], error: str
+) -> None:
+    (tmp_path / "store.yaml").write_text(STORE)
+    (tmp_path / "broken.yaml").write_text(STORE + "nme: web\n")
+    (tmp_path / "good.yaml").write_text(STORE.split("output")[0] + "output: {name: good}\n")
+    (tmp_path / "tests.xml").write_text("<testsuites/>")  # of the run before, which passed
+    result = build(tmp_path, *words, "--junit", "tests.xml")
+    assert result.returncode in (2, 3), result.stderr
+    [found] = ET.parse(tmp_path / "tests.xml").getroot().iter("error")
+    assert error in (found.text or "")
+
+
+@pytest.mark.parametrize("name", ["missing/tests.xml", "pipe", "."])
+def test_a_report_that_could_not_be_written_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    result = build(tmp_path, "store.yaml", "--junit", name)
+    assert result.returncode == 2
+    assert "--junit" in result.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from imagepipe.clock import SystemClock
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.events import AnyEvent, Events
-from imagepipe.engine.executor import Outcome, execute
+from imagepipe.engine.executor import STOP_SECONDS, Outcome, execute
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import Claim, Journal, Lifetime, RunRecord
 from imagepipe.engine.stage import Context, Ref, Stage
@@ -57,7 +57,13 @@ class Rig:
             raise RuntimeError(f"no way to give back a {claim.kind}")
         self.released.append(claim.kind)
 
-    def execute(self, *, keep_on_failure: bool = False) -> Outcome:
+    def execute(
+        self,
+        *,
+        keep_on_failure: bool = False,
+        groups: Sequence[frozenset[str]] = (),
+        stop_seconds: float = STOP_SECONDS,
+    ) -> Outcome:
         kinds = ("image", "instance", "key", "group", "snapshots")
         return execute(
             self.graph,
@@ -67,6 +73,8 @@ class Rig:
             clock=self.clock,
             undoers=dict.fromkeys(kinds, self.undo_one),
             keep_on_failure=keep_on_failure,
+            groups=groups,
+            stop_seconds=stop_seconds,
         )
 
 

@@ -3,13 +3,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from imagepipe.engine import events as ev
 from imagepipe.engine.journal import Lifetime, State, read
-from imagepipe.engine.stage import Context
+from imagepipe.engine.stage import Context, Stage
 from imagepipe.errors import Cancelled
 from tests.engine.rig import RUN, Rig, failing, holding, meeting
 
@@ -177,3 +178,127 @@ def test_calling_raises_at_once_in_a_run_that_is_to_stop(rig: Rig) -> None:
     rig.cancel.set("got SIGINT")
     with pytest.raises(Cancelled), rig.cancel.calling(lambda: None):
         pytest.fail("must not get here")
+
+
+def test_a_stage_that_does_not_end_keeps_a_cancelled_run_from_nothing(rig: Rig) -> None:
+    ends = threading.Event()
+    instance = rig.add("instance", holding("instance"))
+
+    def ignores_the_cancel(ctx: Context) -> None:
+        rig.cancel.set("got SIGINT")
+        ends.wait(60)
+
+    rig.add("deaf", ignores_the_cancel, instance)
+    outcome = rig.execute(stop_seconds=0.2)
+    ends.set()
+    assert outcome.cancelled
+    assert outcome.stuck == ("deaf",)
+    assert rig.released == ["instance"]
+    assert read(rig.folder / RUN.id).outcome == "cancelled"
+
+
+def test_what_a_stuck_stage_may_still_create_stays_claimed(rig: Rig) -> None:
+    ends = threading.Event()
+
+    def hangs_in_the_call(ctx: Context) -> None:
+        ctx.intend("instance", "us-east-1", lifetime=Lifetime.RUN)
+        rig.cancel.set("got SIGTERM")
+        ends.wait(60)
+
+    rig.add("launch", hangs_in_the_call)
+    outcome = rig.execute(stop_seconds=0.2)
+    ends.set()
+    assert [str(held.error) for held in outcome.held] == ["its stage has not ended, so it may still be created"]
+    assert [claim.state for claim in rig.journal.claims()] == [State.INTENDED], "clean looks for it later"
+
+
+def test_a_failed_run_does_not_wait_for_ever_for_its_other_stages_either(rig: Rig) -> None:
+    ends = threading.Event()
+    rig.add("deaf", lambda ctx: ends.wait(60))
+    rig.add("broken", failing)
+    outcome = rig.execute(stop_seconds=0.2)
+    ends.set()
+    assert [failure.stage for failure in outcome.failures] == ["broken"]
+    assert outcome.stuck == ("deaf",)
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()], ids=repr)
+def test_a_library_that_wants_to_end_the_process_fails_its_stage(rig: Rig, error: BaseException) -> None:
+    def leaves(ctx: Context) -> None:
+        raise error
+
+    instance = rig.add("instance", holding("instance"))
+    rig.add("leaves", leaves, instance)
+    outcome = rig.execute()
+    assert [failure.stage for failure in outcome.failures] == ["leaves"]
+    assert rig.released == ["instance"]
+
+
+def test_a_stage_whose_summary_fails_is_a_failed_stage(rig: Rig) -> None:
+    @dataclass(frozen=True)
+    class Unspeakable(Stage[int]):
+        def run(self, ctx: Context) -> int:
+            return 1
+
+        def summary(self, output: int) -> str:
+            raise RuntimeError("no words")
+
+    rig.graph.add("unspeakable", Unspeakable())
+    assert [str(failure.error) for failure in rig.execute().failures] == ["no words"]
+
+
+def two_specs(rig: Rig) -> list[frozenset[str]]:
+    """Two groups of stages: `bad` fails once `good` has an image, and `good` goes on after that."""
+    has_image, has_failed = threading.Event(), threading.Event()
+
+    def image(ctx: Context) -> None:
+        holding("image", Lifetime.PRODUCT)(ctx)
+        has_image.set()
+        while not ctx.cancel.is_set() and not has_failed.wait(0.01):
+            pass
+        ctx.cancel.check()
+
+    def fails(ctx: Context) -> None:
+        holding("snapshots", Lifetime.PRODUCT)(ctx)
+        has_image.wait(60)
+        has_failed.set()
+        raise RuntimeError("as told")
+
+    rig.add("good/last", lambda ctx: None, rig.add("good/image", image, rig.add("good/instance", holding("instance"))))
+    rig.add("bad/last", lambda ctx: None, rig.add("bad/fails", fails))
+    return [frozenset({"good/instance", "good/image", "good/last"}), frozenset({"bad/fails", "bad/last"})]
+
+
+def test_a_failed_group_stops_and_undoes_itself_alone(rig: Rig) -> None:
+    outcome = rig.execute(groups=two_specs(rig))
+    assert [failure.stage for failure in outcome.failures] == ["bad/fails"]
+    assert "good/last" in outcome.outputs
+    assert "bad/last" not in outcome.outputs
+    assert sorted(rig.released) == ["instance", "snapshots"], "the image stays"
+    assert not outcome.ok
+
+
+def test_without_groups_the_first_failure_withdraws_everything(rig: Rig) -> None:
+    two_specs(rig)
+    outcome = rig.execute()
+    assert "good/last" not in outcome.outputs
+    assert sorted(rig.released) == ["image", "instance", "snapshots"]
+
+
+def test_what_failed_groups_hold_can_be_kept_while_the_others_clean_up(rig: Rig) -> None:
+    rig.execute(groups=two_specs(rig), keep_on_failure=True)
+    assert rig.released == ["instance"]
+
+
+def test_a_cancel_stops_all_groups_and_undoes_them(rig: Rig) -> None:
+    rig.add("a/image", holding("image", Lifetime.PRODUCT))
+
+    def cancels(ctx: Context) -> None:
+        holding("instance")(ctx)
+        rig.cancel.set("got SIGHUP")
+        ctx.cancel.check()
+
+    rig.add("b/stops", cancels)
+    outcome = rig.execute(groups=[frozenset({"a/image"}), frozenset({"b/stops"})])
+    assert outcome.cancelled
+    assert sorted(rig.released) == ["image", "instance"]

@@ -72,7 +72,7 @@ def test_ctrl_c_gives_everything_back(bakery: Bakery, moment: str) -> None:
     until(lambda: came(bakery), moment)
     code, err = _interrupt(process)
     assert code == 130, err
-    assert "giving everything back" in err
+    assert "cleaning up everything" in err
     assert "Traceback" not in err
     assert bakery.inventory() == before
     assert bakery("clean", "--all").out == "nothing to give back\n"

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from imagepipe.engine import events as ev
-from imagepipe.report.junit import JUnitReport, Suite
+from imagepipe.report.junit import JUnitReport, Suite, write_error
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 CASES = (("test-boot", "boot the new image"), ("test-1", "the page"), ("test-2", "the port"))
@@ -31,12 +31,12 @@ def test_each_test_is_a_case_with_its_time_and_what_it_wrote(tmp_path: Path) -> 
     )
     assert (suite.get("name"), suite.get("tests"), suite.get("failures"), suite.get("time")) == (
         "web",
-        "3",
+        "4",
         "0",
         "3.000",
     )
-    assert [case.get("name") for case in suite] == ["boot the new image", "the page", "the port"]
-    assert suite[1].findtext("system-out") == "hello \N{REPLACEMENT CHARACTER}[1m & <b>\n"
+    assert [case.get("name") for case in suite] == ["build", "boot the new image", "the page", "the port"]
+    assert suite[2].findtext("system-out") == "hello \N{REPLACEMENT CHARACTER}[1m & <b>\n"
 
 
 def test_a_failed_test_says_why_and_those_after_it_say_that_they_were_not_run(tmp_path: Path) -> None:
@@ -46,22 +46,70 @@ def test_a_failed_test_says_why_and_those_after_it_say_that_they_were_not_run(tm
         ev.StageFailed(START, "r", "test-1", 0.25, "step 'the page': exit code 1\n  it said: no", "look"),
     )
     assert (suite.get("failures"), suite.get("skipped")) == ("1", "1")
-    failure = suite[1].find("failure")
+    failure = suite[2].find("failure")
     assert failure is not None
     assert failure.get("message") == "step 'the page': exit code 1"
     assert "it said: no\nhint: look" in (failure.text or "")
-    skipped = suite[2].find("skipped")
+    skipped = suite[3].find("skipped")
     assert skipped is not None
     assert skipped.get("message") == "not run: test-1: step 'the page': exit code 1"
 
 
-def test_a_build_that_fails_before_its_tests_skips_them_and_says_why(tmp_path: Path) -> None:
-    [suite] = _written(tmp_path, ev.StageFailed(START, "r", "step-3", 1.0, "exit code 1"))
-    assert suite.get("skipped") == "3"
-    assert suite.get("failures") == "0"
+def test_a_failed_test_is_no_error_of_the_build_too(tmp_path: Path) -> None:
+    stages = frozenset({"capture", *(stage for stage, _ in CASES)})
+    [suite] = _written(
+        tmp_path, ev.StageFailed(START, "r", "test-1", 1.0, "exit code 1"), suites=(Suite("web", CASES, stages),)
+    )
+    assert (suite.get("failures"), suite.get("errors")) == ("1", "0")
+
+
+def test_a_build_that_fails_before_its_tests_is_an_error_and_skips_them(tmp_path: Path) -> None:
+    failed = ev.StageFailed(START, "r", "step-3", 1.0, "exit code 1\nlast line", "look")
+    [suite] = _written(tmp_path, failed, suites=(Suite("web", CASES, frozenset({"step-3", "capture"})),))
+    assert (suite.get("errors"), suite.get("failures"), suite.get("skipped")) == ("1", "0", "3")
+    error = suite[0].find("error")
+    assert error is not None
+    assert error.get("message") == "step-3: exit code 1"
+    assert error.text == "step-3: exit code 1\nlast line\nhint: look"
     assert {skipped.get("message") for skipped in suite.iter("skipped")} == {"not run: step-3: exit code 1"}
 
 
-def test_a_spec_without_tests_has_no_suite(tmp_path: Path) -> None:
-    root = _written(tmp_path, suites=(Suite("web", ()), Suite("app", (("app/test-boot", "boot"),))))
-    assert [suite.get("name") for suite in root] == ["app"]
+def test_a_cancelled_build_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "tests.xml"
+    JUnitReport(path, [Suite("web", (), frozenset({"launch"}))])(ev.RunFinished(START, "r", "cancelled", 1.0))
+    [error] = ET.parse(path).getroot().iter("error")
+    assert error.get("message") == "not built: the run was cancelled"
+
+
+def test_a_spec_that_is_stopped_by_the_failure_of_another_is_an_error_too(tmp_path: Path) -> None:
+    suites = (
+        Suite("web", (), frozenset({"web/launch", "web/keep"})),
+        Suite("app", (("app/test-1", "the page"),), frozenset({"app/launch", "app/test-1"})),
+        Suite("db", (), frozenset({"db/launch"})),
+    )
+    root = _written(
+        tmp_path,
+        ev.StageFinished(START, "r", "db/launch", 1.0),
+        ev.StageFailed(START, "r", "web/launch", 1.0, "no capacity"),
+        suites=suites,
+    )
+    assert [(suite.get("name"), suite.get("errors")) for suite in root] == [("web", "1"), ("app", "1"), ("db", "0")]
+    assert [error.get("message") for error in root.iter("error")] == [
+        "web/launch: no capacity",
+        "not built: web/launch: no capacity",
+    ]
+
+
+def test_a_spec_without_tests_has_a_case_for_its_build(tmp_path: Path) -> None:
+    path = tmp_path / "tests.xml"
+    report = JUnitReport(path, [Suite("web", (), frozenset({"launch"}))])
+    report(ev.StageFinished(START, "r", "launch", 1.5))
+    report(ev.RunFinished(START, "r", "succeeded", 1.5))
+    [suite] = ET.parse(path).getroot()
+    assert [(case.get("name"), case.get("time"), len(case)) for case in suite] == [("build", "1.500", 0)]
+
+
+def test_an_error_from_before_the_run_is_a_suite_of_its_own(tmp_path: Path) -> None:
+    write_error(tmp_path / "tests.xml", "web.yaml:3:1: unknown key\n  3 | nme: web")
+    [suite] = ET.parse(tmp_path / "tests.xml").getroot()
+    assert (suite.get("name"), suite.get("tests"), suite.get("errors")) == ("imagepipe", "1", "1")
