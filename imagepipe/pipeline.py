@@ -31,6 +31,7 @@ from imagepipe.wiring.images import (
     check_of,
     copy_of,
     copy_of_bundle,
+    known_files,
     live_gate,
 )
 from imagepipe.wiring.machine import await_ssh, kept_key, key_for, launch_of, network_for, source_wanted
@@ -124,7 +125,7 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
 
     # Looked through, booted and tested before anything is published.
     image: Ref[Image] = captured
-    if check := check_of(one, tools, ec2, captured, machine):
+    if check := check_of(one, tools, ec2, captured, machine, source):
         image = graph.add(f"{prefix}hygiene", check)
     cases: tuple[str, ...] = ()
     if one.tests:
@@ -196,7 +197,10 @@ def _test(
     booted = f"{prefix}test-boot"
     machine = graph.add(booted, replace(await_ssh(one, tools, ec2, instance, key), of_new_image=True))
     if gate := live_gate(one, tools):
-        machine = graph.add(f"{prefix}test-hygiene", CheckNewInstance(tools.connections, machine, gate))
+        machine = graph.add(
+            f"{prefix}test-hygiene",
+            CheckNewInstance(tools.connections, machine, source, new, gate, known_files(one, tools)),
+        )
     before = set(graph.stages)
     machine = add_steps(graph, one, one.tests, tools, ec2, machine, source, f"{prefix}test-")
     steps = tuple(name for name in graph.stages if name not in before)

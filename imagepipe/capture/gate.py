@@ -47,7 +47,7 @@ class Gate:
 
         `is_whole`: no other look follows or went before, so an exception that nothing needed is of no use.
         """
-        say(f"{where}: {report.files} files, {report.size >> 20} MiB")
+        say(f"{where}: {_extent(report)}")
         for note in report.notes:
             say(note)
         if short := sum(1 for secret in self.secrets if len(secret.strip()) < LEAST_SECRET):
@@ -67,6 +67,13 @@ class Gate:
                 say(f"warning: hygiene.allow has {each.path} ({each.rule}), and nothing of the kind was found")
         if left:
             raise HygieneError(_message(left, where), hint=_hint(left))
+
+
+def _extent(report: Report) -> str:
+    size = f"{report.size >> 20} MiB"
+    if report.read == report.files:
+        return f"{report.files} files, {size}"
+    return f"{report.files} files; {report.read} of them, {size}, are not as an earlier scan found them clean"
 
 
 def _line(finding: Finding) -> str:

@@ -150,7 +150,7 @@ def _report(said: object) -> Report | None:
     findings = tuple(Finding(*map(plain, each)) for each in report.findings)
     if not all(each.rule in BY_NAME for each in findings):
         raise _nonsense("hygiene", said)
-    return Report(findings, report.files, report.size, tuple(map(plain, report.notes)))
+    return Report(findings, report.files, report.size, tuple(map(plain, report.notes)), report.read)
 
 
 def _whole(message: dict[str, Any], name: str, *, least: int = 0, most: int) -> int:

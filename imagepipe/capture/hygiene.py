@@ -18,8 +18,10 @@ from imagepipe.bundle.manifest import Recipients, find_secret, read_manifest
 from imagepipe.bundle.parts import LARGEST_PART_BYTES
 from imagepipe.bundle.unpack import unpack
 from imagepipe.capture.gate import Gate
+from imagepipe.capture.known_files import KnownFiles
 from imagepipe.capture.looking import LOOK_SECONDS, heard, shell_that_looks
 from imagepipe.cloud.ec2 import Ec2
+from imagepipe.cloud.images import SourceImage
 from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import Connections, Watch, public_key
 from imagepipe.engine.stage import Context, Ref, Stage
@@ -64,23 +66,27 @@ class CheckHygiene(Stage[Image]):
     image: Ref[Image]
     machine: Ref[Reachable]
     """Whose key is looked for."""
+    source: Ref[SourceImage]
     gate: Gate
+    known: KnownFiles = field(repr=False, compare=False)
 
     def stands_on(self) -> tuple[Ref[Any], ...]:
         return (self.image,)
 
     def run(self, ctx: Context) -> Image:
-        image = ctx[self.image]
-        source = self.ec2.images.by_id(image.id)
-        devices = {m["Ebs"]["SnapshotId"]: m["DeviceName"] for m in source.mappings if "SnapshotId" in m.get("Ebs", {})}
-        wanted = self.gate.wanted(builder_key=public_key(ctx[self.machine].endpoint))
+        image, source = ctx[self.image], ctx[self.source].id
+        new = self.ec2.images.by_id(image.id)
+        devices = {m["Ebs"]["SnapshotId"]: m["DeviceName"] for m in new.mappings if "SnapshotId" in m.get("Ebs", {})}
+        wanted = self.known.add_to(self.gate.wanted(builder_key=public_key(ctx[self.machine].endpoint)), source)
         reports = []
         for snapshot in image.snapshots:
             report = self.offline.look_at(ctx, self.offline.snapshot(snapshot), wanted)
             device = devices.get(snapshot, snapshot)
-            reports.append(report if device == source.root_device_name else _on(report, device))
+            reports.append(report if device == new.root_device_name else _on(report, device))
         where = f"read {'the snapshot' if len(reports) == 1 else f'{len(reports)} snapshots'} offline"
-        self.gate.judge(ctx.say, Report.of_all(reports), where=where)
+        report = Report.of_all(reports)
+        self.known.keep(wanted, report, source, image.id)
+        self.gate.judge(ctx.say, report, where=where)
         return image
 
     def title(self) -> str:
@@ -143,16 +149,27 @@ class CheckNewInstance(Stage[Reachable]):
 
     connections: Connections = field(repr=False, compare=False)
     machine: Ref[Reachable]
+    source: Ref[SourceImage]
+    """The image that the build began with: the scan of its machine has just read what is on this one, too."""
+    image: Ref[SourceImage]
+    """The image of this instance."""
     gate: Gate
+    known: KnownFiles = field(repr=False, compare=False)
+
+    def stands_on(self) -> tuple[Ref[Any], ...]:
+        return (self.machine,)
 
     def run(self, ctx: Context) -> Reachable:
         machine = ctx[self.machine]
-        script = Script(shell_that_looks(self.gate.wanted(ON_NEW_INSTANCE)), sudo=True, interpreter="sh")
+        source, image = ctx[self.source].id, ctx[self.image].id
+        wanted = self.known.add_to(self.gate.wanted(ON_NEW_INSTANCE), source)
+        script = Script(shell_that_looks(wanted), sudo=True, interpreter="sh")
         said: list[str] = []
         watch = Watch(lambda _, text: said.append(text), ctx.deadline(LOOK_SECONDS), ctx.cancel)
         with ctx.span("command"):
             code = run_script(self.connections.to(machine.endpoint), script, watch).code
         report = heard(said, code, f"looking at the test instance {machine.instance.id}")
+        self.known.keep(wanted, report, source, image)
         self.gate.judge(ctx.say, report, where="looked at the test instance, after its boot", is_whole=False)
         return machine
 

@@ -30,7 +30,10 @@ def shell_that_looks(wanted: Wanted, *, before: str = "", after: str = "") -> st
 
 def heard(said: list[str], code: int | None, doing: str) -> Report:
     """The report of a script that looks. Raises HygieneError where there is none."""
-    report = read_report(said)
+    try:
+        report = read_report(said)
+    except ValueError as error:
+        raise HygieneError(f"{doing}: its report cannot be read: {error}", hint="build again") from error
     if report is None:
         raise HygieneError(
             f"{doing}: {'; '.join(said[-5:]) or 'no reason given'} (exit {code})",

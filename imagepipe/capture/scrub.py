@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from importlib.resources import files
+from typing import Any
 
 from imagepipe.capture.gate import Gate
+from imagepipe.capture.known_files import KnownFiles
 from imagepipe.capture.looking import FAILED, LOOK_SECONDS, heard, shell_that_looks
 from imagepipe.cloud.ec2 import Ec2
+from imagepipe.cloud.images import SourceImage
 from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Watch, public_key
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CommandFailed
-from imagepipe.hygiene.found import read_report
+from imagepipe.hygiene.found import MARK, Wanted
 from imagepipe.values import Reachable, Sealed
 
 SCRUB_SECONDS = 300
@@ -31,8 +34,13 @@ class Scrub(Stage[Sealed]):
     ec2: Ec2 = field(repr=False, compare=False)
     connections: Connections = field(repr=False, compare=False)
     machine: Ref[Reachable]
+    source: Ref[SourceImage]
     gate: Gate | None = None
     """Given: the machine itself is looked at once it is scrubbed, as its disks cannot be read after the capture."""
+    known: KnownFiles = field(default_factory=KnownFiles, repr=False, compare=False)
+
+    def stands_on(self) -> tuple[Ref[Any], ...]:
+        return (self.machine,)
 
     def run(self, ctx: Context) -> Sealed:
         machine = ctx[self.machine]
@@ -52,9 +60,9 @@ class Scrub(Stage[Sealed]):
 
         # One script: after the scrub nobody may use sudo any more.
         freeze = _text(FREEZE) if freezes else ""
-        text = script_text() + freeze
+        text, wanted = script_text() + freeze, Wanted(())
         if self.gate is not None:
-            wanted = self.gate.wanted(builder_key=public_key(machine.endpoint))
+            wanted = self.known.add_to(self.gate.wanted(builder_key=public_key(machine.endpoint)), ctx[self.source].id)
             text = shell_that_looks(wanted, before=script_text(), after=freeze)
         script = Script(text, args=(public_key(machine.endpoint),), sudo=True, interpreter="sh")
         code: int | None = None
@@ -71,7 +79,9 @@ class Scrub(Stage[Sealed]):
                         hint="nobody can say what was scrubbed: build again",
                     ) from error
         self.connections.drop(machine.endpoint)
-        if self.gate is not None and (report := read_report(said)) is not None:
+        if self.gate is not None and any(MARK in line for line in said):
+            report = heard(said, code, f"scanning {machine.instance.id}")
+            self.known.keep(wanted, report, ctx[self.source].id)
             self.gate.judge(ctx.say, report, where="looked at the running machine, before it stopped")
         if self.gate is not None and code in FAILED:
             heard(said, code, f"looking at {machine.instance.id}")

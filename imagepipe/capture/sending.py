@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 HYGIENE = (
+    "imagepipe.hygiene.known",
     "imagepipe.hygiene.found",
     "imagepipe.hygiene.rules",
     "imagepipe.hygiene.content",

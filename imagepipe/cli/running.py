@@ -148,6 +148,7 @@ class Run:
             self._recipients,
             is_local=self.chosen.local is not None,
             offline=self._offline(),
+            scans=self.folder.parents[1] / "scans",
         )
         return plan(self.loaded, tools, region=region_of(region, regions))
 

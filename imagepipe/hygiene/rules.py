@@ -281,7 +281,9 @@ class Match(NamedTuple):
 
 def match(path: str) -> Match | None:
     """The first rule for files at this absolute path; None for most."""
-    found = _FROM_ROOT.fullmatch(path) or _ANYWHERE.search(path)
+    found = _FROM_ROOT.fullmatch(path)
+    if found is None and any(text in path for text in _BEGINNINGS):
+        found = _ANYWHERE.search(path)
     return _MATCHES[int(found.lastgroup[1:])] if found and found.lastgroup else None
 
 
@@ -303,3 +305,9 @@ def _all(*, rooted: bool) -> str:
 
 _FROM_ROOT = re.compile(_all(rooted=True), re.DOTALL)
 _ANYWHERE = re.compile(rf"/(?:{_all(rooted=False)})\Z", re.DOTALL)
+_BEGINNINGS = frozenset(
+    "/." if one.place.pattern.startswith(".") else "/" + one.place.pattern.partition("*")[0]
+    for one in _MATCHES
+    if not one.place.pattern.startswith("/")
+)
+"""Texts of which every path that `_ANYWHERE` matches has one: most paths have none, and are spared the search."""

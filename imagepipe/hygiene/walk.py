@@ -8,18 +8,20 @@ from __future__ import annotations
 import os
 import re
 import stat
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from imagepipe.hygiene.content import BLOCK_BYTES, KNOWN, Anchor, by_value, search
 from imagepipe.hygiene.found import Finding, Report, Wanted
+from imagepipe.hygiene.known import SETTLED_SECONDS, pack, stamp, unpack
 from imagepipe.hygiene.packages import Packages
 from imagepipe.hygiene.rules import BY_NAME, HEAD_BYTES, match
 
 MOST_BYTES = 1 << 30
 """Of one file; what is beyond is left out, and a note says so."""
-PUBLIC_IF_BROUGHT = ("private-key", "aws-key")
+PUBLIC_IF_BROUGHT = frozenset(("private-key", "aws-key"))
 """What is no secret in a file that a distribution's package brought."""
 
 
@@ -49,6 +51,8 @@ def look(trees: Sequence[Tree], wanted: Wanted) -> Report:
         sum(each.files for each in looks),
         sum(each.size for each in looks),
         tuple(note for each in looks for note in each.notes),
+        sum(each.read for each in looks),
+        pack(stamp for each in looks for stamp in each.clean),
     )
 
 
@@ -63,7 +67,7 @@ def look_into(blocks: Iterable[bytes], path: str, wanted: Wanted) -> Report:
             yield block
 
     found = sorted(search(counted(), _anchors(wanted)))
-    return Report(tuple(Finding(rule, path, BY_NAME[rule].what) for rule in found), 1, size)
+    return Report(tuple(Finding(rule, path, BY_NAME[rule].what) for rule in found), 1, size, read=1)
 
 
 def _anchors(wanted: Wanted) -> list[Anchor]:
@@ -77,13 +81,17 @@ class _Look:
 
     def __init__(self, tree: Tree, wanted: Wanted, packages: Packages) -> None:
         self.files = 0
+        self.read = 0
         self.size = 0
+        self.clean: list[bytes] = []
         self.notes: list[str] = []
         self._tree = tree
         self._rules = frozenset(wanted.rules)
         self._packages = packages
         self._seen: set[int] = set()
         self._anchors = _anchors(wanted)
+        self._known = unpack(wanted.known)
+        self._now = time.time()
 
     def findings(self) -> Iterator[Finding]:
         """Everything in the tree, folder by folder."""
@@ -98,18 +106,21 @@ class _Look:
                             if entry.stat(follow_symlinks=False).st_dev == device:
                                 folders.append(entry.path)
                         elif entry.is_file(follow_symlinks=False):
-                            yield from self._file(entry.path)
+                            yield from self._file(entry)
             except FileNotFoundError:
                 continue  # a machine that runs has files that come and go
             except OSError as error:
                 yield from self._found("unreadable", folder, error.strerror)
 
-    def _file(self, path: str) -> Iterator[Finding]:
+    def _file(self, entry: os.DirEntry[str]) -> Iterator[Finding]:
+        path = entry.path
         shown = self._tree.shown(path)
         matched = match(shown)
         if matched is not None and matched.rule.name not in self._rules:
             return  # a boot made it; whatever it holds says nothing of the image
         try:
+            if matched is None and self._is_known(entry.stat(follow_symlinks=False)):
+                return
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC)
         except FileNotFoundError:
             return
@@ -120,27 +131,47 @@ class _Look:
             found = set()
             if matched is not None and matched.place.holds(os.pread(fd, HEAD_BYTES, 0)):
                 found.add(matched.rule.name)
-            if self._is_new(fd):
-                self.files += 1
-                found |= search(self._blocks(fd, shown), self._anchors)
+            found |= self._content(fd, shown)
             if matched is not None:
                 found -= set(matched.rule.covers)
             for rule in found:
-                if rule not in PUBLIC_IF_BROUGHT or not self._packages.brought(shown):
-                    yield from self._found(rule, path)
+                yield from self._found(rule, path)
         except OSError as error:
             yield from self._found("unreadable", path, error.strerror)
         finally:
             os.close(fd)
+
+    def _is_known(self, status: os.stat_result) -> bool:
+        """Whether a file is empty, or as an earlier scan found it clean."""
+        if status.st_size == 0:
+            return True
+        if stamp(status) not in self._known:
+            return False
+        self.files += 1
+        return True
+
+    def _content(self, fd: int, shown: str) -> set[str]:
+        """The rules that the content of an open file falls under; its stamp is kept where these are none."""
+        before = os.fstat(fd)
+        if not self._is_new(before) or self._is_known(before):
+            return set()
+        self.files += 1
+        self.read += 1
+        found = search(self._blocks(fd, shown), self._anchors)
+        if found & PUBLIC_IF_BROUGHT and self._packages.brought(shown):
+            found -= PUBLIC_IF_BROUGHT
+        is_settled = before.st_ctime < self._now - SETTLED_SECONDS
+        if not found and is_settled and before.st_size <= MOST_BYTES and stamp(os.fstat(fd)) == stamp(before):
+            self.clean.append(stamp(before))
+        return found
 
     def _found(self, rule: str, path: str, why: str | None = None) -> Iterator[Finding]:
         if rule in self._rules:
             what = BY_NAME[rule].what
             yield Finding(rule, printable(self._tree.shown(path)), f"{what}: {why}" if why else what)
 
-    def _is_new(self, fd: int) -> bool:
-        """Whether this file was not yet read under another of its names."""
-        seen = os.fstat(fd)
+    def _is_new(self, seen: os.stat_result) -> bool:
+        """Whether this file has content, and was not yet read under another of its names."""
         if not stat.S_ISREG(seen.st_mode) or seen.st_size == 0 or seen.st_ino in self._seen:
             return False
         if seen.st_nlink > 1:

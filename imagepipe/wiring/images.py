@@ -9,6 +9,7 @@ from imagepipe.capture.ebs import CaptureEbs
 from imagepipe.capture.gate import Allowed, Gate
 from imagepipe.capture.hygiene import CheckBundle, CheckHygiene
 from imagepipe.capture.instance_store import BundleRoot, RegisterBundle
+from imagepipe.capture.known_files import KnownFiles
 from imagepipe.capture.scrub import Scrub
 from imagepipe.capture.stop import Stop
 from imagepipe.cloud.ec2 import Ec2
@@ -48,7 +49,7 @@ def as_ebs(
     prefix: str,
 ) -> Ref[Image]:
     """Scrubbed, stopped, and its volumes' snapshots registered."""
-    sealed = graph.add(f"{prefix}scrub", Scrub(ec2, tools.connections, machine, live_gate(one, tools)))
+    sealed = graph.add(f"{prefix}scrub", scrub_of(one, tools, ec2, machine, source))
     stopped = graph.add(f"{prefix}stop", Stop(ec2, sealed))
     return graph.add(f"{prefix}capture", _capture(one.checked(), ec2, labels, stopped, source, names))
 
@@ -177,6 +178,16 @@ def copy_of_bundle(
     )
 
 
+def scrub_of(one: LoadedSpec, tools: Tools, ec2: Ec2, machine: Ref[Reachable], source: Ref[SourceImage]) -> Scrub:
+    return Scrub(ec2, tools.connections, machine, source, live_gate(one, tools), known_files(one, tools))
+
+
+def known_files(one: LoadedSpec, tools: Tools) -> KnownFiles:
+    """Files that scans of earlier builds found clean."""
+    ssh = one.checked().launch.ssh
+    return KnownFiles(tools.scans, own_key=bool(ssh.key_pair and ssh.private_key))
+
+
 def _gate(one: LoadedSpec) -> Gate:
     allow = one.checked().hygiene.allow
     return Gate(tuple(Allowed(each.path, each.rule, each.reason) for each in allow), tuple(sorted(one.secrets)))
@@ -188,14 +199,19 @@ def live_gate(one: LoadedSpec, tools: Tools) -> Gate | None:
 
 
 def check_of(
-    one: LoadedSpec, tools: Tools, ec2: Ec2, captured: Ref[Image], machine: Ref[Reachable]
+    one: LoadedSpec,
+    tools: Tools,
+    ec2: Ec2,
+    captured: Ref[Image],
+    machine: Ref[Reachable],
+    source: Ref[SourceImage],
 ) -> CheckHygiene | CheckBundle | None:
     """The look at what was captured; None where that cannot be read, and the machine itself was looked at."""
     if tools.offline is None:
         return None
     match one.checked().output:
         case EbsOutput():
-            return CheckHygiene(ec2, tools.offline, captured, machine, _gate(one))
+            return CheckHygiene(ec2, tools.offline, captured, machine, source, _gate(one), known_files(one, tools))
         case InstanceStoreOutput():
             recipients = tools.recipients(one, ec2.region, ec2.region)
             return CheckBundle(ec2, tools.offline, recipients, tools.run_folder, captured, machine, _gate(one))

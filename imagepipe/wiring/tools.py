@@ -28,3 +28,5 @@ class Tools:
     is_local: bool = False
     offline: Offline | None = None
     """What reads captured disks: the local cloud's. None: the machines themselves are looked at."""
+    scans: Path | None = None
+    """Where stamps of files that scans found clean are kept; None keeps none."""

@@ -20,12 +20,22 @@ HISTORY = Finding("shell-history", "/root/.bash_history", "the history of a shel
 
 def _judged(gate: Gate, *findings: Finding, is_whole: bool = True) -> list[str]:
     said: list[str] = []
-    gate.judge(said.append, Report(findings, 12, 3 << 20), where="read the snapshot offline", is_whole=is_whole)
+    gate.judge(
+        said.append, Report(findings, 12, 3 << 20, read=12), where="read the snapshot offline", is_whole=is_whole
+    )
     return said
 
 
 def test_nothing_found_says_what_was_looked_at() -> None:
     assert _judged(Gate()) == ["read the snapshot offline: 12 files, 3 MiB"]
+
+
+def test_files_that_an_earlier_scan_found_clean_are_counted_apart() -> None:
+    said: list[str] = []
+    Gate().judge(said.append, Report((), 15000, 3 << 20, read=12), where="read the snapshot offline")
+    assert said == [
+        "read the snapshot offline: 15000 files; 12 of them, 3 MiB, are not as an earlier scan found them clean"
+    ]
 
 
 def test_a_finding_fails_with_its_path_its_rule_and_how_to_allow_it() -> None:

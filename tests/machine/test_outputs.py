@@ -70,7 +70,7 @@ def test_a_reader_who_has_stopped_reading_does_not_keep_a_cancelled_build_from_e
         [*BUILD, str(spec), "--local"], cwd=bench.folder, env=bench.env, stdout=write, stderr=write
     )
     os.close(write)
-    until(lambda: _has_started(bench, "step-1"), "the step runs")
+    until(lambda: _has_started(bench, "stalled", "step-1"), "the step runs")
     process.terminate()
     assert process.wait(timeout=120) == 130
     os.close(read)
@@ -80,7 +80,7 @@ def test_a_reader_who_has_stopped_reading_does_not_keep_a_cancelled_build_from_e
 def test_a_report_that_cannot_be_written_after_the_build_is_an_error(bench: Bakery) -> None:
     junit = bench.folder / "report.xml"
     process = bench.start("build", str(bench.spec("unreported", "- shell: sleep 3")), "--local", "--junit", str(junit))
-    until(lambda: _has_started(bench, "step-1"), "the step runs")
+    until(lambda: _has_started(bench, "unreported", "step-1"), "the step runs")
     [begun] = ET.parse(junit).getroot().iter("error")
     assert "did not finish" in str(begun.get("message"))
     junit.unlink()
@@ -91,5 +91,8 @@ def test_a_report_that_cannot_be_written_after_the_build_is_an_error(bench: Bake
     assert bench.journal()[-1]["outcome"] == "succeeded"
 
 
-def _has_started(bakery: Bakery, stage: str) -> bool | None:
+def _has_started(bakery: Bakery, spec: str, stage: str) -> bool | None:
+    """Whether the newest run is of this spec and has come to this stage."""
+    if not bakery.journal() or bakery.journal()[0]["specs"] != [spec]:
+        return None
     return any(each["event"] == "StageStarted" and each["stage"] == stage for each in bakery.events()) or None

@@ -1,0 +1,108 @@
+"""Files that an earlier scan found clean, kept on this computer by the image that they came from.
+
+Every build from one source image scans the same 15,000 files of it. Their stamps (`hygiene.known`) are kept, so the
+next scan reads only those that have changed: 0.4 s instead of 4 s. A stamp counts for one version of the scan and one
+set of values that are looked for; a build with other secrets reads everything once more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from imagepipe.capture import sending
+from imagepipe.hygiene.found import Report, Wanted
+from imagepipe.hygiene.known import pack, split, unpack
+
+KEPT_IMAGES = 32
+"""The newest; each takes some 120 KB."""
+SALT = "salt"
+SALT_BYTES = 16
+MOST_STAMPS = 4
+"""Stamps kept for each file of the image: each build adds those of the files that it made."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFiles:
+    """The stamps in a folder that only its owner can read; None keeps nothing. Whatever fails costs time alone."""
+
+    folder: Path | None = None
+    own_key: bool = False
+    """Builds log in with a key of the account's own, which the source image may hold already."""
+
+    def add_to(self, wanted: Wanted, image: str) -> Wanted:
+        """The same request, without reading what is known of this image."""
+        path = self._path(wanted, image)
+        with suppress(OSError, ValueError):
+            if path is not None:
+                return wanted._replace(known=pack(split(path.read_bytes())))
+        return wanted
+
+    def keep(self, wanted: Wanted, report: Report, *images: str) -> None:
+        """Keep the stamps of a scan for later scans of these images."""
+        stamps = unpack(wanted.known) | unpack(report.clean)
+        if len(stamps) > MOST_STAMPS * max(report.files, 1):
+            stamps = unpack(report.clean)
+        for image in images:
+            with suppress(OSError):
+                if (path := self._path(wanted, image)) is not None:
+                    _write(path, b"".join(sorted(stamps)))
+                    self._prune()
+
+    def _path(self, wanted: Wanted, image: str) -> Path | None:
+        if self.folder is None:
+            return None
+        with suppress(OSError):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            values = (*wanted.secrets, *([wanted.builder_key] if self.own_key else []))
+            digest = hashlib.sha256(scan_version() + self._digest(values)).hexdigest()[:16]
+            return self.folder / f"{image}-{digest}"
+        return None
+
+    def _digest(self, values: tuple[str, ...]) -> bytes:
+        """A digest of values that are looked for, from which nobody can guess them."""
+        if not values:
+            return b""
+        text = "\0".join(sorted(values)).encode("utf-8", "surrogateescape")
+        return hashlib.scrypt(text, salt=self._salt(), n=1 << 14, r=8, p=1)
+
+    def _salt(self) -> bytes:
+        assert self.folder is not None
+        path = self.folder / SALT
+        with suppress(FileNotFoundError):
+            if len(salt := path.read_bytes()) == SALT_BYTES:
+                return salt
+        _write(path, secrets.token_bytes(SALT_BYTES))
+        return path.read_bytes()
+
+    def _prune(self) -> None:
+        assert self.folder is not None
+        kept = sorted(self._files(), key=lambda each: each.stat().st_mtime, reverse=True)
+        for old in kept[KEPT_IMAGES:]:
+            old.unlink(missing_ok=True)
+
+    def _files(self) -> Iterator[Path]:
+        assert self.folder is not None
+        return (each for each in self.folder.iterdir() if each.name.startswith("ami-"))
+
+
+@cache
+def scan_version() -> bytes:
+    """A digest of the scan's own code: what one version found clean, the next may not."""
+    return hashlib.sha256(sending.program(sending.HYGIENE)).digest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    half = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        half.touch(mode=0o600)
+        half.write_bytes(content)
+        half.rename(path)
+    finally:
+        half.unlink(missing_ok=True)
