@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from imagepipe.bundle.flow import in_sizes
+from imagepipe.deletion import delete_tree
 from imagepipe.errors import BundleError
 
 PART_BYTES = 10 << 20
@@ -131,7 +132,8 @@ class FolderSink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self._half, ignore_errors=True)
+        with suppress(OSError):
+            delete_tree(self._half)
 
     def put(self, part: Part, content: bytes) -> None:
         path = self._half / check_name(part.filename)

@@ -164,8 +164,11 @@ def _say_faults(wanted: FaultsFile | None) -> None:
 def stop(root: Path | None, force: bool) -> None:
     """End the cloud; refused while a build uses it, or instances are there. What it keeps stays in its store."""
     from imagepipe.local import control
+    from imagepipe.local.base import repair
 
-    ended = control.stop(open_store(root), terminate=terminate_everything if force else None)
+    store = open_store(root)
+    ended = control.stop(store, terminate=terminate_everything if force else None)
+    repair(store, lambda line: click.echo(line, err=True))
     click.echo("the local cloud has ended" if ended else "the local cloud does not run")
 
 
@@ -210,9 +213,12 @@ def show_images(root: Path | None) -> None:
 @click.pass_obj
 def doctor(root: Path | None) -> None:
     """Say what this computer lacks for the local cloud, and what installs it."""
+    from imagepipe.local.base import repair
     from imagepipe.local.doctor import Verdict, examine, install_command
 
-    findings = examine(open_store(root))
+    store = open_store(root)
+    repair(store, lambda line: click.echo(line, err=True))
+    findings = examine(store)
     for finding in findings:
         click.echo(f"{finding.verdict:<8} {finding.what}: {finding.detail}")
     missing = [finding.what for finding in findings if finding.verdict is Verdict.MISSING]

@@ -6,6 +6,7 @@ makes the tree a disk without mounting anything. About 40 s on two cores, once; 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -13,6 +14,8 @@ import os
 import platform
 import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -20,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from imagepipe.deletion import delete_tree, mount_points
 from imagepipe.errors import LocalCloudError
 from imagepipe.local import boot_loader
 from imagepipe.local.process import kill_group, start_time
@@ -91,6 +95,11 @@ REMOVED = (
     "var/cache/apt/*.bin",
     "var/lib/dbus/machine-id",
 )
+# A mount namespace of its own, so nothing that mmdebstrap mounts (this computer's /dev/shm among it) is ever seen here;
+# and a process namespace, so whatever it started ends with it, and the mounts with that (unshare(1), --kill-child).
+NAMESPACES = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc")
+STEP_SECONDS = 10.0
+REAP_SECONDS = 10.0  # a killed builder's processes are gone a moment later
 # Runs a command that is killed, with all its process group, when standard input ends: when we close it or are killed.
 TETHER = 'exec 3<&0 </dev/null; ( exec >/dev/null 2>&1; read -r _ <&3; kill -9 0 ) & "$@" 3<&-'
 
@@ -151,6 +160,7 @@ def ensure_base(store: Store, progress: Progress) -> BaseImage:
 
     Raises LocalCloudError. Interrupted, it leaves no image and nothing running.
     """
+    repair(store, progress)
     if base := built_base(store):
         return base
     with _only_builder(store.base_cache, progress):
@@ -170,6 +180,26 @@ def _only_builder(cache: Path, progress: Progress) -> Iterator[None]:
         for left in cache.glob(".build-*"):  # by a builder that was killed
             _reap(left)
         yield
+
+
+def left_by_builders(store: Store) -> list[Path]:
+    """Folders of builders that were killed, and mount points that earlier versions left in them."""
+    left = sorted(store.base_cache.glob(".build-*"))
+    return [*left, *(point for folder in left for point in mount_points(folder))]
+
+
+def repair(store: Store, progress: Progress = lambda line: None) -> None:
+    """Unmount and delete what killed builders left, unless one is at work. Raises LocalCloudError."""
+    if not left_by_builders(store):
+        return
+    with (store.base_cache / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        for folder in store.base_cache.glob(".build-*"):
+            progress(f"base image: deleting {folder}, which a killed build left")
+            _reap(folder)
 
 
 def _build(cache: Path, progress: Progress) -> BaseImage:
@@ -215,7 +245,7 @@ def _check(cache: Path) -> None:
     doing = "building the local cloud's base image"
     if platform.machine() != "x86_64":
         raise LocalCloudError(f"{doing}: only x86_64 is built yet; this computer is {platform.machine()}")
-    missing = [tool for tool in ("mmdebstrap", "mkfs.ext4", "sfdisk") if shutil.which(tool) is None]
+    missing = [tool for tool in ("mmdebstrap", "unshare", "mkfs.ext4", "sfdisk") if shutil.which(tool) is None]
     if missing:
         raise LocalCloudError(
             f"{doing}: {' and '.join(missing)} not found", hint="imagepipe local doctor says what to install"
@@ -233,7 +263,7 @@ def _check(cache: Path) -> None:
 def _bootstrap(work: Path, progress: Progress) -> None:
     """Debian's packages in `work/tree`, from the mirrors that mmdebstrap uses by itself."""
     command = [
-        "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory",
+        *NAMESPACES, "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory",
         f"--include={','.join(PACKAGES)}", SUITE, str(work / "tree"),
     ]  # fmt: skip
     # A session of its own: Ctrl-C reaches us only, and we end the whole of it in order.
@@ -248,6 +278,8 @@ def _bootstrap(work: Path, progress: Progress) -> None:
             last = _relay(process.stderr, progress)
         except BaseException:
             kill_group(process.pid, started)
+            if process.stderr is not None:
+                process.stderr.read()  # to its end: then none of its processes is left
             raise
     if process.returncode != 0:
         raise LocalCloudError(
@@ -262,15 +294,44 @@ def _plain_environment(work: Path) -> dict[str, str]:
 
 
 def _relay(stream: IO[bytes] | None, progress: Progress) -> str:
-    """Report the steps that mmdebstrap names; give back its last lines."""
+    """Report the steps that mmdebstrap names, and how long each takes; return its last lines."""
     assert stream is not None
     last: list[str] = []
-    for raw in stream:
-        line = raw.decode(errors="replace").rstrip()
-        last = [*last[-14:], line]
-        if line.startswith("I: ") and line.endswith("..."):
-            progress(f"base image: {line.removeprefix('I: ')}")
+    with _Steps(progress) as steps:
+        for raw in stream:
+            line = raw.decode(errors="replace").rstrip()
+            last = [*last[-14:], line]
+            if line.startswith("I: ") and line.endswith("..."):
+                steps.begin(line.removeprefix("I: ").removesuffix("..."))
     return "\n".join(last)
+
+
+class _Steps:
+    """Reports a step when it begins, and every few seconds while it goes on: some take a minute on a slow mirror."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._step, self._began = "", 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._tell, daemon=True)
+
+    def begin(self, step: str) -> None:
+        self._step, self._began = step, time.monotonic()
+        self._progress(f"base image: {step}...")
+
+    def _tell(self) -> None:
+        while not self._ended.wait(STEP_SECONDS):
+            seconds = time.monotonic() - self._began
+            if self._step and seconds >= STEP_SECONDS:
+                self._progress(f"base image: {self._step}, {seconds:.0f} s so far")
+
+    def __enter__(self) -> _Steps:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
 
 
 def _make_a_cloud_image_of(tree: Path) -> None:
@@ -331,8 +392,22 @@ def _make_file_system(tree: Path, disk: Path, *, offset: int) -> None:
 
 
 def _reap(work: Path) -> None:
-    """End what still builds in this folder, and delete it."""
+    """End what still builds in this folder, unmount what it mounted there, and delete it. Raises LocalCloudError."""
     with suppress(FileNotFoundError, ValueError):
         pid, started = (work / "builder").read_text().split()
-        kill_group(int(pid), started)  # its mounts are in a namespace of its own, which goes with it
-    shutil.rmtree(work, ignore_errors=True)
+        kill_group(int(pid), started)
+    for point in mount_points(work):  # by earlier versions, which mounted where all of the computer sees it
+        subprocess.run(["umount", str(point)], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    deadline = time.monotonic() + REAP_SECONDS
+    while True:
+        try:
+            delete_tree(work)
+        except OSError as problem:
+            if time.monotonic() < deadline and problem.errno in (errno.ENOTEMPTY, errno.ENOENT):
+                time.sleep(0.1)  # a process that is about to end has just made a file
+                continue
+            raise LocalCloudError(
+                f"deleting {work}: {problem.strerror}",
+                hint=f"nothing behind a mount point was deleted; end what uses it, and run: umount {work}/tree/dev/shm",
+            ) from problem
+        return

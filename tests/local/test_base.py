@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -10,14 +11,15 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from imagepipe.deletion import mount_points
 from imagepipe.errors import LocalCloudError
 from imagepipe.local import base as room
-from imagepipe.local.base import built_base, ensure_base, recipe_key
-from imagepipe.local.process import start_time
+from imagepipe.local.base import built_base, ensure_base, recipe_key, repair
 from imagepipe.local.store import Store
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="builds as root")
@@ -58,6 +60,15 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: str = "") -
 def contents(disk: Path, name: str) -> str:
     done = subprocess.run(["debugfs", "-R", f"cat {name}", str(disk)], capture_output=True, text=True, check=True)
     return done.stdout
+
+
+def processes(words: str) -> list[str]:
+    """The commands of this computer's processes that have these words in them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found.append(path.read_bytes().decode(errors="replace").replace("\0", " "))
+    return [command for command in found if words in command]
 
 
 def test_the_image_has_nothing_of_the_computer_that_built_it(
@@ -149,7 +160,7 @@ def test_a_failed_build_says_what_mmdebstrap_said_and_leaves_nothing(
 def test_an_interrupted_build_leaves_no_image_and_nothing_running(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in(tmp_path, monkeypatch, f'echo $$ >{tmp_path}/pid; echo "I: going on..." >&2; sleep 60')
+    stand_in(tmp_path, monkeypatch, f'echo "I: going on..." >&2; tail -f {tmp_path}/tools/mmdebstrap')
 
     def interrupt(line: str) -> None:
         if "going on" in line:
@@ -157,27 +168,26 @@ def test_an_interrupted_build_leaves_no_image_and_nothing_running(
 
     with pytest.raises(KeyboardInterrupt):
         ensure_base(store, interrupt)
-    assert start_time(int((tmp_path / "pid").read_text())) == ""
+    assert not processes(f"{tmp_path}/tools/mmdebstrap")
     assert [path.name for path in store.base_cache.iterdir()] == ["lock"]
 
 
 def test_what_a_killed_builder_left_is_cleared_away(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in(tmp_path, monkeypatch, f"echo $$ >{tmp_path}/pid; sleep 60")
+    stand_in(tmp_path, monkeypatch, f"tail -f {tmp_path}/tools/mmdebstrap")
     code = (
         "from pathlib import Path\nfrom imagepipe.local.base import ensure_base\n"
         f"from imagepipe.local.store import Store\nensure_base(Store.open(Path({str(store.root)!r})), print)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL) as builder:
-        end = time.monotonic() + 10
-        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        end = time.monotonic() + 60
+        while not processes(f"tail -f {tmp_path}/tools/mmdebstrap"):
             assert time.monotonic() < end
             time.sleep(0.02)
         builder.kill()
-    orphan = int((tmp_path / "pid").read_text())
-    while start_time(orphan) != "":
-        assert time.monotonic() < end, "mmdebstrap outlives who started it"
+    while processes(f"{tmp_path}/tools/mmdebstrap"):
+        assert time.monotonic() < end, "mmdebstrap outlives the process that started it"
         time.sleep(0.02)
     assert list(store.base_cache.glob(".build-*"))
     stand_in(tmp_path, monkeypatch)
@@ -193,3 +203,73 @@ def test_a_full_disk_is_said_before_anything_is_built(
     with pytest.raises(LocalCloudError, match="1 MiB free"):
         ensure_base(store, lambda line: None)
     assert not (tmp_path / "asked").exists()
+
+
+def test_nothing_that_is_mounted_in_the_tree_is_seen_outside_of_the_build(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = tmp_path / "shared"
+    canary.mkdir()
+    (canary / "canary").touch()
+    mount = f'mkdir -p $tree/dev/shm; mount --bind {canary} $tree/dev/shm; echo "I: going on..." >&2; sleep 60'
+    stand_in(tmp_path, monkeypatch, mount)
+
+    def interrupt(line: str) -> None:
+        if "going on" in line:
+            assert not mount_points(store.base_cache)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ensure_base(store, interrupt)
+    assert (canary / "canary").exists()
+    assert [path.name for path in store.base_cache.iterdir()] == ["lock"]
+
+
+IN_NAMESPACE = ("unshare", "--mount", "--propagation", "private")
+LEFT = """
+mkdir -p "$1/.build-1/tree/dev/shm" "$1/.build-1/tree/proc" shared && touch shared/canary
+mount --bind shared "$1/.build-1/tree/dev/shm"
+mount -t proc proc "$1/.build-1/tree/proc"
+"$2" -c "$3" "$1" && ls shared
+"""
+REPAIR = (
+    "import sys; from pathlib import Path; from imagepipe.local.base import repair, left_by_builders;"
+    " from imagepipe.local.store import Store; store = Store.open(Path(sys.argv[1]).parent);"
+    " assert len(left_by_builders(store)) == 3; repair(store, print); assert not left_by_builders(store)"
+)
+
+
+def test_what_an_earlier_version_left_mounted_is_unmounted_and_nothing_behind_it_is_deleted(
+    store: Store, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [*IN_NAMESPACE, "sh", "-ec", LEFT, "sh", str(store.base_cache), sys.executable, REPAIR],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("canary\n")
+    assert "which a killed build left" in done.stdout
+    assert not list(store.base_cache.glob(".build-*"))
+
+
+def test_a_builder_that_is_at_work_is_left_alone(store: Store) -> None:
+    (store.base_cache / ".build-1").mkdir()
+    with (store.base_cache / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        repair(store)
+        assert (store.base_cache / ".build-1").exists()
+    repair(store)
+    assert not (store.base_cache / ".build-1").exists()
+
+
+def test_a_long_step_is_reported_again_and_again(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "STEP_SECONDS", 0.2)
+    stand_in(tmp_path, monkeypatch, "sleep 1")
+    lines: list[str] = []
+    ensure_base(store, lines.append)
+    assert len([line for line in lines if line.startswith("base image: running apt-get update, ")]) >= 2

@@ -29,14 +29,17 @@ from imagepipe.local.offline import look_at
 from imagepipe.local.store import Store, default_base_cache, default_root
 from tests.hygiene.planted import PLANTED, WANTED, put
 from tests.reliability.badinputs import run_bad_inputs
+from tests.reliability.base_kills import run_kills
 from tests.reliability.bench import OUTPUTS, Kind
 from tests.reliability.cancels import run_cancels
 from tests.reliability.matrix import ROOT, code_digest, counted, points_of, read_tried
+from tests.reliability.outputs import run_losses
 from tests.reliability.storm import run_storm
 
 STORM_BUILDS = 50
 LEAST_POINTS = 40
 LEAST_KINDS = 14
+LEAST_MOMENTS = 20
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,16 @@ def storm(seed: int) -> dict[str, Any]:
 def stops(seed: int) -> dict[str, Any]:
     found = run_cancels(seed)
     return {"stops": len(found), "late": sum(each.was_late for each in found), "wrong": sum(map(_is_wrong, found))}
+
+
+def outputs(seed: int) -> dict[str, Any]:
+    found = run_losses(seed)
+    return {"moments": len(found), "late": sum(each.was_late for each in found), "wrong": sum(map(_is_wrong, found))}
+
+
+def base_image(seed: int) -> dict[str, Any]:
+    found = run_kills(seed)
+    return {"moments": len(found), "wrong": sum(map(_is_wrong, found))}
 
 
 def _is_wrong(stop: Any) -> bool:
@@ -168,6 +181,8 @@ def figures(state: State, tried: Mapping[Kind, Path]) -> list[Figure]:
     rows += [
         _figure(state, "storm", SAID_OF_STORM, f"{STORM_BUILDS} builds, 0, 0, 0", _storm_is_met),
         _figure(state, "stops", SAID_OF_STOPS, "0 wrong", lambda it: not it["wrong"]),
+        _figure(state, "outputs", SAID_OF_OUTPUTS, f"{LEAST_MOMENTS} moments, 0 wrong", _moments_are_met),
+        _figure(state, "base-image", SAID_OF_BASE, f"{LEAST_MOMENTS} moments, 0 wrong", _moments_are_met),
         _figure(state, "hygiene", SAID_OF_HYGIENE, f"all of at least {LEAST_KINDS}, 0", _hygiene_is_met),
         _figure(state, "bad-inputs", "{tried} tried, {unclear} unclear answers", "0", lambda it: not it["unclear"]),
     ]
@@ -178,11 +193,19 @@ SAID_OF_STORM = (
     "{builds} builds, {faults} faults, {leaks} leaks, {unclear} unclear, {published} published by failed ones"
 )
 SAID_OF_STOPS = "{stops} by Ctrl-C, SIGTERM, SIGHUP, one in each stage, {late} of them too late, {wrong} wrong"
+SAID_OF_OUTPUTS = (
+    "{moments} moments of closed pipes and terminals and full disks, {late} of them too late, {wrong} wrong"
+)
+SAID_OF_BASE = "{moments} moments at which its build was killed, {wrong} with a file lost or something left"
 SAID_OF_HYGIENE = "{found} of {kinds} planted kinds found, {alarms} false alarms on {images} clean base images"
 
 
 def _storm_is_met(it: Mapping[str, Any]) -> bool:
     return it["builds"] >= STORM_BUILDS and not (it["leaks"] + it["unclear"] + it["published"])
+
+
+def _moments_are_met(it: Mapping[str, Any]) -> bool:
+    return it["moments"] >= LEAST_MOMENTS and not it["wrong"]
 
 
 def _hygiene_is_met(it: Mapping[str, Any]) -> bool:
@@ -227,7 +250,7 @@ def main() -> int:
     work = Work()
     rows = [
         work.row(parts["bad-inputs"], parts["hygiene"], kills["ebs"], parts["stops"], parts["storm"]),
-        work.row(kills["instance-store"]),
+        work.row(parts["base-image"], parts["outputs"], kills["instance-store"]),
     ]
     try:
         for row in rows:
@@ -245,7 +268,9 @@ def main() -> int:
 
 PARTS: Mapping[str, Callable[[int], dict[str, Any]]] = {
     "bad-inputs": bad_inputs,
+    "base-image": base_image,
     "hygiene": hygiene,
+    "outputs": outputs,
     "stops": stops,
     "storm": storm,
 }

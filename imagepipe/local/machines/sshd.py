@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from imagepipe.deletion import delete_tree
 from imagepipe.local.machines import firstboot, freeze, keeper, loop, network, record, relay, supervisor
 from imagepipe.local.machines.api import Ingress, Machine, MachineError
 from imagepipe.local.machines.cgroup import MachineGroup
@@ -163,7 +163,8 @@ class SshdDriver:
     def forget(self, machine_id: str) -> None:
         if machine_id in self.running():
             raise MachineError(f"forgetting {machine_id}: it still runs")
-        shutil.rmtree(self._folder / machine_id, ignore_errors=True)
+        with suppress(OSError):
+            delete_tree(self._folder / machine_id)
 
     def close(self) -> None:
         """Stop watching; the machines live on, for the next process of this store."""

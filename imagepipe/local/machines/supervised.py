@@ -8,7 +8,6 @@ delete the empty groups.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import threading
 import time
@@ -18,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from imagepipe.deletion import delete_tree
 from imagepipe.local.machines import imds, loop, network, record, supervisor
 from imagepipe.local.machines.api import Ingress, Machine, MachineError
 from imagepipe.local.machines.cgroup import MachineGroup
@@ -163,7 +163,8 @@ class SupervisedDriver(ABC):
     def forget(self, machine_id: str) -> None:
         if machine_id in self.running():
             raise MachineError(f"forgetting {machine_id}: it still runs")
-        shutil.rmtree(self._folder / machine_id, ignore_errors=True)
+        with suppress(OSError):
+            delete_tree(self._folder / machine_id)
 
     def close(self) -> None:
         """Stop watching; the machines live on, for the next process of this store."""
@@ -240,7 +241,8 @@ class SupervisedDriver(ABC):
         group.wait_empty(GONE_SECONDS)
         self._wait_for_loops(kept)
         group.remove()
-        shutil.rmtree(folder / "seed", ignore_errors=True)
+        with suppress(OSError):
+            delete_tree(folder / "seed")
         with suppress(OSError):
             (folder / "root").rmdir()
         for name in self.scratch:
