@@ -5,7 +5,7 @@ The same code undoes at the end of a run and cleans up after a dead one. Gone al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
@@ -52,16 +52,18 @@ class Holdings:
             "bundle": self.bundle,
         }
 
-    def instance(self, claim: Claim) -> None:
+    def instance(self, claim: Claim) -> bool:
         """Terminate, and wait for it: group and volumes are in use until then."""
         ec2 = self.regions[claim.region]
-        for id in _ids(claim, ec2.instances.of_token(claim.token)):
+        ids = _ids(claim, ec2.instances.of_token(claim.token))
+        for id in ids:
             if id == claim.id:
                 self._until_shown(ec2, id)
             ec2.instances.terminate(id)
             # A clean-up is not cancelled by what caused it.
             ec2.await_terminated(id, deadline=Deadline.after(TERMINATE_SECONDS, self.clock), cancel=Cancel(self.clock))
         keys.forget(claim.details)
+        return bool(ids)
 
     def _until_shown(self, ec2: Ec2, id: str) -> None:
         """Wait until EC2 shows an instance that it gave us, or for so long that it must be gone.
@@ -73,43 +75,51 @@ class Holdings:
         while id not in ec2.instances.describe_many([id]) and not deadline.is_past():
             self.clock.wait(Event(), 0.5)
 
-    def key_pair(self, claim: Claim) -> None:
+    def key_pair(self, claim: Claim) -> bool:
         """Delete both halves."""
         ec2 = self.regions[claim.region]
-        for id in _by_name(claim, ec2.keys.of_token):
+        ids = _by_name(claim, ec2.keys.of_token)
+        for id in ids:
             self._given_back(claim, id, ec2.keys.delete)
         keys.forget(claim.details)
+        return bool(ids)
 
-    def security_group(self, claim: Claim) -> None:
+    def security_group(self, claim: Claim) -> bool:
         ec2 = self.regions[claim.region]
-        for id in _by_name(claim, ec2.groups.of_token):
+        ids = _by_name(claim, ec2.groups.of_token)
+        for id in ids:
             self._given_back(claim, id, partial(self._once_free, ec2.groups.delete))
+        return bool(ids)
 
-    def image(self, claim: Claim) -> None:
+    def image(self, claim: Claim) -> bool:
         """Deregister what is unfinished; an image that was kept stays, whatever a journal says."""
         ec2 = self.regions[claim.region]
         kept = _kept(ec2, claim)
-        for id in _ids(claim, [image.id for image in ec2.images.own_of_token(claim.token)]):
-            if id not in kept:
-                self._given_back(claim, id, ec2.images.deregister)
+        ids = [id for id in _ids(claim, [i.id for i in ec2.images.own_of_token(claim.token)]) if id not in kept]
+        for id in ids:
+            self._given_back(claim, id, ec2.images.deregister)
+        return bool(ids)
 
-    def snapshots(self, claim: Claim) -> None:
+    def snapshots(self, claim: Claim) -> bool:
         """By tag whether bound or not: CopyImage makes them without saying their ids."""
         ec2 = self.regions[claim.region]
         found = self._shown_snapshots(ec2, claim)
         for id, snapshot in found.items():
             if tags.mapping(snapshot.get("Tags")).get(tags.STATE) != tags.KEPT:
                 self._once_free(ec2.snapshots.delete, id)
+        return bool(found or claim.id)
 
-    def bundle(self, claim: Claim) -> None:
+    def bundle(self, claim: Claim) -> bool:
         """Delete whatever is in the claim's folder, which has its token, bound or not; what a kept image is, stays."""
         ec2 = self.regions[claim.region]
         bucket, folder = claim.details["bucket"], folder_of(claim.details["prefix"], claim.token)
+        keys: Sequence[str] = ()
         with gone_is_fine("NoSuchBucket"):
             keys = ec2.s3.keys(bucket, f"{folder}/")
             manifests = {claim.id, *(f"{bucket}/{key}" for key in keys if key.endswith(MANIFEST))}
             if not any(_is_registered(ec2, location) for location in manifests if location):
                 ec2.s3.delete(bucket, keys)
+        return bool(keys or claim.id)
 
     def _shown_snapshots(self, ec2: Ec2, claim: Claim) -> Mapping[str, Mapping[str, Any]]:
         """What there is of a claim's snapshots; those that EC2 gave us are waited for, as in `_until_shown`."""

@@ -103,8 +103,8 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
         before += (types, place)
     if spec.publish.share.public:
         before += (graph.add(f"{prefix}public", CheckPublic(everywhere)),)
-    key = key_for(graph, one, tools, region, labels, prefix, "")
-    network = network_for(graph, spec, tools, region, labels, prefix)
+    key = key_for(graph, one, tools, region, labels, source, prefix, "")
+    network = network_for(graph, spec, tools, region, labels, source, prefix)
 
     # A machine, reached; then the steps in their order; then nobody may log in again.
     host_key = kept_key(tools, "host_ed25519", prefix, "")
@@ -185,7 +185,7 @@ def _test(
     """A second instance, of the new image, with a key of its own; the image is what it was only if all steps pass."""
     spec, ec2 = one.checked(), tools.regions[region]
     new = graph.add(f"{prefix}test-image", NewImage(ec2, captured))
-    key = key_for(graph, one, tools, region, labels, prefix, "test")
+    key = key_for(graph, one, tools, region, labels, source, prefix, "test")
     host_key = kept_key(tools, "host_ed25519", prefix, "test")
     launch = replace(
         launch_of(spec, tools, region, labels, new, key, network, (), host_key),

@@ -55,7 +55,8 @@ def recover(graph: Graph, past: Past, regions: Regions) -> Recovered:
     for name in past.begun - outputs.keys():
         if name in graph.stages:
             machine = _machine_of(graph, name)
-            _drop(graph, machine, f"{name} was cut short, and may not simply be run again", outputs, dropped)
+            how = "failed" if name in past.failed else "was cut short"
+            _drop(graph, machine, f"{name} {how}, and may not simply be run again", outputs, dropped)
     standing: dict[str, str | None] = {}
     while True:
         needed = {

@@ -22,6 +22,7 @@ from typing import Any
 import click
 
 from imagepipe.bundling import check_bundle_files
+from imagepipe.cli.closing import ended
 from imagepipe.cli.cloud import Chosen, chosen_cloud, opened
 from imagepipe.cli.given import (
     KeepingCommand,
@@ -34,7 +35,7 @@ from imagepipe.cli.given import (
     unknown_variables,
     variable_options,
 )
-from imagepipe.cli.running import Run, RunOptions, ended, handled_signals
+from imagepipe.cli.running import Run, RunOptions, handled_signals
 from imagepipe.clock import Clock, SystemClock
 from imagepipe.engine.cancel import Cancel
 from imagepipe.errors import ImagepipeError, SpecError, UsageError

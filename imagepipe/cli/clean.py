@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.session import FIRST_REGION
 from imagepipe.engine.events import FILE_NAME as EVENTS_FILE
-from imagepipe.engine.events import EventFile, Events
+from imagepipe.engine.events import AnyEvent, EventFile, Events, Released
 from imagepipe.engine.journal import Claim, Journal, read
 from imagepipe.engine.undo import StillHeld, undo
 from imagepipe.errors import CloudError, ImagepipeError, UndoFailed, UsageError
@@ -192,7 +192,7 @@ def _clean_one(folder: Path, *, dry_run: bool) -> tuple[int, tuple[StillHeld, ..
     claims = past.open_claims()
     if dry_run:
         for claim in reversed(claims):
-            click.echo(f"{past.run.id}: would give back {claim}")
+            click.echo(f"{past.run.id}: would {'give back' if claim.id else 'look for'} {claim}")
         return len(claims), ()
     if not claims:
         return 0, ()
@@ -202,16 +202,22 @@ def _clean_one(folder: Path, *, dry_run: bool) -> tuple[int, tuple[StillHeld, ..
     try:
         with opened(chosen, region=None, clock=clock) as regions, EventFile(folder / EVENTS_FILE) as file:
             chosen.check_account(regions)
-            events = Events(past.run.id, clock, Masker(), [file])
+            seen: list[AnyEvent] = []
+            events = Events(past.run.id, clock, Masker(), [file, seen.append])
             held = undo(journal, Holdings(regions, clock).undoers(), events)
     finally:
         journal.close()
-    _say(past.run.id, claims, held)
-    return len(claims) - len(held), held
+    deleted = {(event.kind, event.region, event.id) for event in seen if isinstance(event, Released)}
+    _say(past.run.id, claims, held, deleted)
+    return len(deleted), held
 
 
-def _say(run: str, claims: Sequence[Claim], held: Sequence[StillHeld]) -> None:
+def _say(
+    run: str, claims: Sequence[Claim], held: Sequence[StillHeld], deleted: Container[tuple[str, str, str]]
+) -> None:
     still = {one.claim.key for one in held}
     for claim in reversed(claims):
-        if claim.key not in still:
+        if (claim.kind, claim.region, claim.id or claim.token) in deleted:
             click.echo(f"{run}: given back: {claim}")
+        elif claim.key not in still:
+            click.echo(f"{run}: was never created: {claim}")

@@ -9,6 +9,9 @@ from imagepipe.cli.given import state_folder
 from imagepipe.engine.journal import FILE_NAME, Past, read
 from imagepipe.errors import ImagepipeError, UsageError
 
+CLOSING = "closing.txt"
+"""The last lines that a run printed, in its folder."""
+
 
 def run_folders() -> list[Path]:
     """Every run's folder, oldest first."""

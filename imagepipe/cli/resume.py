@@ -17,10 +17,11 @@ from pathlib import Path
 import click
 
 from imagepipe.cli.build import check_files_of_bundles, load_buildable
+from imagepipe.cli.closing import ended
 from imagepipe.cli.cloud import Chosen, opened
 from imagepipe.cli.given import KeepingCommand, given, keep_option, timeout_option, variable_options
 from imagepipe.cli.past import folder_of
-from imagepipe.cli.running import Run, RunOptions, ended, handled_signals
+from imagepipe.cli.running import Run, RunOptions, handled_signals
 from imagepipe.clock import SystemClock
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.journal import Past, read

@@ -1,11 +1,9 @@
-"""A run of a graph in this process: its folder, journal, events, signals; and what is said when it has ended."""
+"""A run of a graph in this process: its folder, journal, events and signals."""
 
 from __future__ import annotations
 
 import gc
-import json
 import os
-import shlex
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +24,6 @@ from imagepipe.cli.cloud import Chosen, region_of
 from imagepipe.cli.given import state_folder
 from imagepipe.clock import Clock, iso
 from imagepipe.cloud.ec2 import Regions
-from imagepipe.cloud.translate import EXPIRED
 from imagepipe.communicator.ssh import Connections
 from imagepipe.engine import events as ev
 from imagepipe.engine.cancel import Cancel
@@ -35,7 +32,7 @@ from imagepipe.engine.executor import Outcome, execute
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import Journal, RunRecord, read
 from imagepipe.engine.undo import StillHeld, undo
-from imagepipe.errors import CloudError, ImagepipeError, StageFailed, UndoFailed
+from imagepipe.errors import UndoFailed
 from imagepipe.holdings import Holdings
 from imagepipe.masking import Masker
 from imagepipe.pipeline import Baked, plan
@@ -45,7 +42,6 @@ from imagepipe.report.console import ConsoleReport
 from imagepipe.report.junit import JUnitReport, Suite
 from imagepipe.spec.load import LoadedSpec
 from imagepipe.sweep import Heartbeat
-from imagepipe.values import Endpoint, Image
 from imagepipe.wiring.tools import Tools
 
 
@@ -275,112 +271,3 @@ def handled_signals(cancel: Cancel) -> Iterator[Signals]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def ended(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> int:
-    """Print how the run ended; return the exit code."""
-    gc.freeze()  # the process is about to end
-    if outcome.ok:
-        _print(run, outcome, baked)
-        code = 0
-        if outcome.held:
-            _say_held(outcome, run.id)
-            code = UndoFailed.exit_code
-    else:
-        if run.options.keep_going and not outcome.cancelled:
-            _print(run, outcome, baked)
-        code = _explain(outcome, run, baked)
-    for stage in outcome.stuck:
-        click.echo(f"{stage} did not end; this process leaves it behind", err=True)
-    if run.junit and run.junit.problem:
-        click.echo(f"error: writing {run.options.junit}: {run.junit.problem.strerror}", err=True)
-        code = code or ImagepipeError.exit_code
-    if streams.result_is_lost():
-        click.echo(f"standard output did not take the result: imagepipe show {run.id} prints it", err=True)
-    return code
-
-
-def _print(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> None:
-    """Print the images of the specs that succeeded."""
-    rows = [(one.spec, image) for one in baked for image in outcome.outputs.get(one.images.stage, ())]
-    if run.options.as_json:
-        result: dict[str, object] = {"run": run.id, "images": [_image(spec, image) for spec, image in rows]}
-        if not outcome.ok:
-            result["failed"] = [one.spec for one in baked if one.images.stage not in outcome.outputs]
-        click.echo(json.dumps(result))
-        return
-    click.echo("")
-    for spec, image in rows:
-        click.echo(f"{image.id}  {image.region:<14}  {image.name}  ({spec})")
-
-
-def _image(spec: str, image: Image) -> dict[str, object]:
-    return {
-        "spec": spec,
-        "region": image.region,
-        "image_id": image.id,
-        "name": image.name,
-        "snapshots": list(image.snapshots),
-        "bundle": image.bundle,
-    }
-
-
-def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked]) -> int:
-    """Print why it failed and what is left; return the exit code of the cause."""
-    for failure in outcome.failures:
-        error = failure.error
-        click.echo(f"error: {run.masker.mask(f'{failure.stage}: {error}')}", err=True)
-        if isinstance(error, ImagepipeError) and error.hint:
-            click.echo(f"  hint: {run.masker.mask(error.hint)}", err=True)
-    for one in [] if run.options.keep_going and not outcome.cancelled else baked:
-        for image in outcome.outputs.get(one.images.stage, outcome.outputs.get(one.kept.stage, ())):
-            click.echo(f"finished before that, and kept: {image.id} in {image.region} ({one.spec})", err=True)
-    if outcome.held:
-        _say_held(outcome, run.id)
-    if outcome.cancelled:
-        at_work = f"; at work: {', '.join(outcome.interrupted)}" if outcome.interrupted else ""
-        click.echo(f"error: {run.cancel.reason}{at_work}", err=True)
-        return 130
-    if run.options.keep_on_failure is not None:
-        _say_how_to_get_in(outcome, run)
-    cause = outcome.failures[0].error
-    return cause.exit_code if isinstance(cause, ImagepipeError) and cause.exit_code != 1 else StageFailed.exit_code
-
-
-def _say_held(outcome: Outcome, run_id: str) -> None:
-    for held in outcome.held:
-        click.echo(f"still held: {held}", err=True)
-    if any(isinstance(each.error, CloudError) and each.error.code in EXPIRED for each in outcome.failures):
-        click.echo(f"With credentials that are good: imagepipe resume {run_id} goes on", err=True)
-    click.echo(f"Later: imagepipe clean {run_id}", err=True)
-
-
-def _say_how_to_get_in(outcome: Outcome, run: Run) -> None:
-    from imagepipe.values import Reachable
-
-    held = {claim.id for claim in read(run.folder).open_claims()}
-    machines = {o.endpoint: o for o in outcome.outputs.values() if isinstance(o, Reachable) and o.instance.id in held}
-    known_hosts = run.folder / "known_hosts"
-    known_hosts.write_text("".join(dict.fromkeys(_known(end) for end in machines)), encoding="ascii")
-    for endpoint, machine in machines.items():
-        command = shlex.join(_ssh(endpoint, known_hosts))
-        click.echo(f"kept: {machine.instance.id} in {machine.instance.region}: {command}", err=True)
-    click.echo(f"everything of this run is kept, and costs; when you are done: imagepipe clean {run.id}", err=True)
-
-
-def _known(endpoint: Endpoint) -> str:
-    """Lines of known_hosts: the machine's, and those of what is in between."""
-    before = _known(endpoint.via) if endpoint.via else ""
-    if endpoint.host_key is None:
-        return before
-    host = endpoint.host if endpoint.port == 22 else f"[{endpoint.host}]:{endpoint.port}"
-    return f"{before}{host} {endpoint.host_key}\n"
-
-
-def _ssh(endpoint: Endpoint, known_hosts: Path) -> list[str]:
-    words = ["ssh", "-i", endpoint.private_key, "-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={known_hosts}"]
-    if endpoint.via:
-        # -J would log in to the bastion with the keys of the command line, which are the machine's.
-        words += ["-o", f"ProxyCommand={shlex.join([*_ssh(endpoint.via, known_hosts), '-W', '%h:%p'])}"]
-    words += ["-p", str(endpoint.port)] if endpoint.port != 22 else []
-    return [*words, f"{endpoint.user}@{endpoint.host}"]

@@ -225,6 +225,8 @@ def _run_one(graph: Graph, name: str, ctx: Context, events: Events, fingerprint:
         hint = error.hint if isinstance(error, ImagepipeError) else None
         seconds = ctx.clock.monotonic() - began
         events.emit(ev.StageFailed(*events.stamp(), name, seconds, _words(error), hint))
+        with suppress(ImagepipeError):
+            ctx.journal.note("failed", stage=name)
         raise
     events.emit(ev.StageFinished(*events.stamp(), name, ctx.clock.monotonic() - began, summary))
     return result

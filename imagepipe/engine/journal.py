@@ -280,6 +280,8 @@ class Past:
     """Of the stages that came to their end."""
     begun: frozenset[str] = frozenset()
     """Stages that cannot simply be run again, and were begun."""
+    failed: frozenset[str] = frozenset()
+    """Stages that failed, the last time that they ran."""
 
     def open_claims(self) -> list[Claim]:
         return [claim for claim in self.claims if claim.is_open()]
@@ -295,6 +297,7 @@ def read(folder: Path) -> Past:
         is_alive=_is_held(folder),
         outputs=found.outputs,
         begun=frozenset(found.begun),
+        failed=frozenset(found.failed),
     )
 
 
@@ -351,6 +354,7 @@ class _Replayed:
     claims: dict[str, Claim] = field(default_factory=dict)
     outputs: dict[str, Finished] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
     outcome: str | None = None
 
     @property
@@ -418,12 +422,16 @@ def _take(found: _Replayed, record: dict[str, Any], path: Path) -> None:
             found.claims[claim.key] = replace(claim, state=State(record["type"]), id=id)
         case "output":
             found.outputs[_text(record, "stage")] = Finished(_text(record, "fingerprint"), record["value"])
+            found.failed.discard(_text(record, "stage"))
+        case "failed":
+            found.failed.add(_text(record, "stage"))
         case "begun":
             found.begun.add(_text(record, "stage"))
         case "dropped":
             for stage in _texts(record, "stages"):
                 found.outputs.pop(stage, None)
                 found.begun.discard(stage)
+                found.failed.discard(stage)
         case "finished":
             found.outcome = _text(record, "outcome")
         case "resumed":

@@ -13,9 +13,10 @@ from imagepipe.errors import ImagepipeError
 
 
 class Undoer(Protocol):
-    """Finds what a claim stands for, by id or token, and gives all of it back. Already gone is success."""
+    """Deletes everything behind a claim, found by id or by token. Already gone is success."""
 
-    def __call__(self, claim: Claim) -> None: ...
+    def __call__(self, claim: Claim) -> bool:
+        """Return whether there was anything: a claim may have been written for a call that created nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ def undo(
 ) -> tuple[StillHeld, ...]:
     """Delete everything behind the open claims that `which` selects, newest first; return those still held.
 
-    `unsettled` names stages that may still be inside a create call: a claim of theirs without an id stays open.
+    An event is emitted for each claim behind which there was anything. `unsettled` names stages that may still be
+    inside a create call: a claim of theirs without an id stays open.
     """
     held: list[StillHeld] = []
     for claim in reversed(journal.claims()):
@@ -49,7 +51,7 @@ def undo(
             undoer = undoers.get(claim.kind)
             if undoer is None:
                 raise ImagepipeError(f"this version does not know how a {claim.kind} is given back")
-            undoer(claim)
+            existed = undoer(claim)
             if claim.stage in unsettled and claim.id is None:
                 raise ImagepipeError("its stage has not ended, so it may still be created")
         except Exception as error:  # noqa: BLE001 - the next thing must be given back whatever happened to this one
@@ -58,5 +60,6 @@ def undo(
         # It is given back, even where that cannot be written: then `clean` looks for it again, and finds it gone.
         with suppress(ImagepipeError):
             journal.release(claim)
-        events.emit(Released(*events.stamp(), claim.kind, claim.region, claim.id or claim.token))
+        if existed:
+            events.emit(Released(*events.stamp(), claim.kind, claim.region, claim.id or claim.token))
     return tuple(held)

@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from imagepipe import render
 from imagepipe.cloud.ec2 import Ec2
+from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.cloud.tags import Labels
 from imagepipe.communicator import keys
 from imagepipe.engine.journal import Claim, Lifetime
-from imagepipe.engine.stage import Context, Stage
+from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
+from imagepipe.values import Late
+
+TagTemplates = Mapping[str, str | Late]
+"""Values by key; a late template is rendered once the source image is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +37,17 @@ class MakeKey(Stage[Key]):
     labels: Labels
     private_key: Path
     """Where the private half is written, 0600."""
+    tags: TagTemplates = field(default_factory=dict)
+    source: Ref[SourceImage] | None = None
+    """The source image, where tags name it."""
 
     def run(self, ctx: Context) -> Key:
         def create(claim: Claim) -> str:
             # The comment tells in any authorized_keys whose key it is.
             pair = keys.kept(self.private_key, f"imagepipe-{ctx.run_id}")
             name = _name(claim)
-            labels = self.labels.temporary(claim.token, name)
-            return self.ec2.keys.import_public(name, pair.public, token=claim.token, tags=labels)
+            tags = temporary_tags(ctx, self.labels, claim, name, self.tags, self.source, self.ec2.region)
+            return self.ec2.keys.import_public(name, pair.public, token=claim.token, tags=tags)
 
         claim = ctx.make(
             "key-pair",
@@ -103,6 +112,9 @@ class MakeGroup(Stage[Network]):
     port: int
     allow_from: tuple[str, ...]
     """CIDRs, and `caller`."""
+    tags: TagTemplates = field(default_factory=dict)
+    source: Ref[SourceImage] | None = None
+    """The source image, where tags name it."""
 
     def run(self, ctx: Context) -> Network:
         cidrs = sorted({self.ec2.caller_cidr() if c == "caller" else c for c in self.allow_from})
@@ -121,7 +133,7 @@ class MakeGroup(Stage[Network]):
                 vpc=vpc,
                 description=f"imagepipe run {ctx.run_id}, temporary",
                 token=claim.token,
-                tags=self.labels.temporary(claim.token, _name(claim)),
+                tags=temporary_tags(ctx, self.labels, claim, _name(claim), self.tags, self.source, self.ec2.region),
             )
 
         claim = ctx.make(
@@ -154,6 +166,21 @@ class MakeGroup(Stage[Network]):
 
     def summary(self, output: Network) -> str:
         return ", ".join(output.security_groups)
+
+
+def temporary_tags(
+    ctx: Context,
+    labels: Labels,
+    claim: Claim,
+    name: str,
+    tags: TagTemplates,
+    source: Ref[SourceImage] | None,
+    region: str,
+) -> dict[str, str]:
+    """The tags of a temporary resource: those of the spec and of the run, from its create call."""
+    names = late_names(ctx[source], region) if source else {}
+    extra = {key: render.finish(value, names) for key, value in tags.items()}
+    return {**extra, **labels.temporary(claim.token, name)}
 
 
 def _name(claim: Claim) -> str:

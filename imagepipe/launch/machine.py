@@ -20,7 +20,7 @@ from imagepipe.communicator import keys
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
-from imagepipe.launch.access import Key, Network
+from imagepipe.launch.access import Key, Network, temporary_tags
 from imagepipe.launch.user_data import user_data
 from imagepipe.values import Instance, Text
 
@@ -109,12 +109,10 @@ class Launch(Stage[Instance]):
             self.ec2.images.tag([volumes[device]], {key: render.finish(value, names) for key, value in tags.items()})
 
     def _launch(self, ctx: Context, claim: Claim, base: LaunchRequest, network: Network) -> tuple[str, LaunchRequest]:
-        source = ctx[self.source]
-        names = late_names(source, self.ec2.region)
-        extra = {key: render.finish(value, names) for key, value in self.tags.items()}
         if before := self._launched_before(ctx, claim):
             return before, self._request_of(before, base)
-        tags = {**extra, **self.labels.temporary(claim.token, f"imagepipe {self.labels.spec}")}
+        name = f"imagepipe {self.labels.spec}"
+        tags = temporary_tags(ctx, self.labels, claim, name, self.tags, self.source, self.ec2.region)
         refused: list[str] = []
         for request in self._requests(base, network):
             try:

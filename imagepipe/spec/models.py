@@ -232,7 +232,10 @@ class Launch(Model):
     user_data: str | None = Field(None, description="User data for the instance, merged with ours.", max_length=16000)
     iam_instance_profile: str | None = Field(None, description="Instance profile, by name or ARN.", min_length=1)
     volumes: tuple[Volume, ...] = Field((), description="Block devices, over those of the source image.")
-    tags: dict[str, Text] = Field(default_factory=dict, description="Tags of what is temporary.")
+    tags: dict[str, Text] = Field(
+        default_factory=dict,
+        description="Tags of all that is temporary: key pairs, security groups, instances and their volumes.",
+    )
     ssh: Ssh = Field(default_factory=Ssh, description="How the instance is reached.")
 
 

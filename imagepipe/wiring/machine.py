@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -19,7 +19,7 @@ from imagepipe.launch.source import BySsm, Newest
 from imagepipe.spec.find import named_file
 from imagepipe.spec.load import LoadedSpec
 from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, EbsOutput, Spec, Volume
-from imagepipe.values import Endpoint, Instance
+from imagepipe.values import Endpoint, Instance, Late
 from imagepipe.wiring.tools import Tools
 
 
@@ -39,7 +39,14 @@ def source_wanted(spec: Spec) -> str | BySsm | Newest:
 
 
 def key_for(
-    graph: Graph, one: LoadedSpec, tools: Tools, region: str, labels: Labels, prefix: str, purpose: str
+    graph: Graph,
+    one: LoadedSpec,
+    tools: Tools,
+    region: str,
+    labels: Labels,
+    source: Ref[SourceImage],
+    prefix: str,
+    purpose: str,
 ) -> Ref[Key]:
     """The account's own key pair where the spec names one; else a temporary one for this very instance."""
     ssh, ec2 = one.checked().launch.ssh, tools.regions[region]
@@ -47,7 +54,9 @@ def key_for(
     if ssh.key_pair and ssh.private_key:
         path = named_file(one.file.parent, ssh.private_key).resolve()
         return graph.add(stage, UseKey(ec2, ssh.key_pair, path))
-    return graph.add(stage, MakeKey(ec2, labels, kept_key(tools, "id_ed25519", prefix, purpose)))
+    return graph.add(
+        stage, MakeKey(ec2, labels, kept_key(tools, "id_ed25519", prefix, purpose), *_tagged(one.checked(), source))
+    )
 
 
 def kept_key(tools: Tools, kind: str, prefix: str, purpose: str) -> Path:
@@ -55,12 +64,21 @@ def kept_key(tools: Tools, kind: str, prefix: str, purpose: str) -> Path:
     return tools.run_folder / ".".join((kind, *filter(None, (prefix.strip("/"), purpose))))
 
 
-def network_for(graph: Graph, spec: Spec, tools: Tools, region: str, labels: Labels, prefix: str) -> Ref[Network]:
+def _tagged(spec: Spec, source: Ref[SourceImage]) -> tuple[Mapping[str, str | Late], Ref[SourceImage] | None]:
+    """The tags of temporary resources; the source image only where a tag names it, as others need not wait for it."""
+    tags = spec.launch.tags
+    return tags, source if any(isinstance(value, Late) for value in tags.values()) else None
+
+
+def network_for(
+    graph: Graph, spec: Spec, tools: Tools, region: str, labels: Labels, source: Ref[SourceImage], prefix: str
+) -> Ref[Network]:
     launch, ec2 = spec.launch, tools.regions[region]
     subnets = tuple(subnet if isinstance(subnet, str) else subnet.tags for subnet in launch.subnets)
     if launch.security_groups:
         return graph.add(f"{prefix}network", UseGroups(ec2, launch.security_groups, subnets))
-    return graph.add(f"{prefix}network", MakeGroup(ec2, labels, subnets, launch.ssh.port, launch.ssh.allow_from))
+    group = MakeGroup(ec2, labels, subnets, launch.ssh.port, launch.ssh.allow_from, *_tagged(spec, source))
+    return graph.add(f"{prefix}network", group)
 
 
 def launch_of(

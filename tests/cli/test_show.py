@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from imagepipe.cli.past import CLOSING
 from imagepipe.cli.show import show
 from imagepipe.clock import SystemClock
-from imagepipe.engine.events import FILE_NAME, EventFile
+from imagepipe.engine.events import FILE_NAME, EventFile, StageFailed
 from imagepipe.engine.journal import FILE_NAME as JOURNAL
 from imagepipe.engine.journal import Journal, Lifetime, RunRecord
 from imagepipe.errors import ImagepipeError, UsageError
 from tests.engine.test_events import SAMPLES
+
+ENDS = """\
+7f3a91c2: failed
+still held: instance i-1 in us-east-1
+delete what it holds: imagepipe clean 7f3a91c2
+"""
 
 
 @pytest.fixture
@@ -38,7 +46,7 @@ def test_a_run_is_shown_as_it_was_with_what_it_still_holds(folder: Path) -> None
     assert "web, base" in result.output
     assert "| ünïcode" in result.output
     assert "failed in 2.0 s" in result.output
-    assert result.output.endswith("7f3a91c2: failed\nstill held: instance i-1 in us-east-1\n")
+    assert result.output.endswith(ENDS)
 
 
 def test_what_a_dead_process_had_not_written_whole_is_left_out(folder: Path) -> None:
@@ -61,7 +69,7 @@ def test_a_file_that_was_changed_says_where(folder: Path) -> None:
 def test_a_run_that_died_before_it_said_anything_is_shown_with_what_it_holds(folder: Path) -> None:
     (folder / FILE_NAME).unlink()
     result = CliRunner().invoke(show, ["7f3a91c2"])
-    assert result.output == "7f3a91c2: failed\nstill held: instance i-1 in us-east-1\n"
+    assert result.output == ENDS
 
 
 @pytest.mark.parametrize("name", [FILE_NAME, JOURNAL])
@@ -72,3 +80,24 @@ def test_what_is_no_file_is_refused_and_not_waited_for(folder: Path, name: str, 
     result = CliRunner().invoke(show, ["7f3a91c2"])
     assert isinstance(result.exception, UsageError)
     assert f"{folder / name} is no file" in str(result.exception)
+
+
+def test_what_the_run_printed_last_is_printed_again(folder: Path) -> None:
+    lines = ["error: step-1: exit 1", "  hint: look", "kept: i-1 in us-east-1: ssh -i key admin@127.0.0.1"]
+    (folder / CLOSING).write_text("".join(f"{line}\n" for line in lines))
+    result = CliRunner().invoke(show, ["7f3a91c2"])
+    assert result.output.endswith("\n".join(["", *lines, ENDS]))
+
+
+def test_the_errors_of_a_run_that_died_before_its_last_lines_are_printed_whole(folder: Path) -> None:
+    with EventFile(folder / FILE_NAME) as file:
+        file(StageFailed(datetime.now(UTC), "r", "step-2", 1.0, "exit code 1\n  the last line", "look"))
+    result = CliRunner().invoke(show, ["7f3a91c2"])
+    assert result.output.endswith(f"error: step-2: exit code 1\n  the last line\n  hint: look\n{ENDS}")
+
+
+def test_a_run_whose_process_died_can_be_resumed(folder: Path) -> None:
+    journal = folder / JOURNAL
+    journal.write_text("".join(line for line in journal.read_text().splitlines(True) if '"finished"' not in line))
+    result = CliRunner().invoke(show, ["7f3a91c2"])
+    assert "`imagepipe resume 7f3a91c2` goes on with it" in result.output

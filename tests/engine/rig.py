@@ -52,10 +52,11 @@ class Rig:
     def add(self, name: str, what: Callable[[Context], Any] = lambda ctx: None, *needs: Ref[Any]) -> Ref[Any]:
         return self.graph.add(name, Do(what, needs))
 
-    def undo_one(self, claim: Claim) -> None:
+    def undo_one(self, claim: Claim) -> bool:
         if claim.kind in self.fails:
             raise RuntimeError(f"no way to give back a {claim.kind}")
         self.released.append(claim.kind)
+        return True
 
     def execute(
         self,
