@@ -41,12 +41,18 @@ endef
 	$(call install,$(SYSTEM_TEST))
 	@touch $@
 
-.setup/python: .setup/system pyproject.toml constraints.txt
+# imagepipe and its local cloud alone: all that `make demo` needs.
+.setup/local: .setup/system pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[local]'
+	@$(BIN)/python -m compileall -q imagepipe
+	@touch $@
+
+.setup/python: .setup/local
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[local,dev]'
 	@touch $@
 
-demo: setup
+demo: .setup/local
 	$(BIN)/imagepipe demo
 
 lint: setup

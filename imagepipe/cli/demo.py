@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,30 +23,47 @@ from imagepipe.cloud.instances import LaunchRequest
 from imagepipe.communicator import keys
 from imagepipe.engine.cancel import Cancel
 from imagepipe.errors import ImagepipeError
+from imagepipe.spec.find import demo_spec
 
 PAGE_SECONDS = 60
 
 
 @click.command()
-@click.argument("spec", default="web-server.yaml", metavar="[SPEC]")
-def demo(spec: str) -> int:
-    """Bake SPEC (web-server.yaml) on the local cloud; then launch an instance from the image in the last region that
-    it was copied to, and fetch its front page."""
+@click.argument("spec", required=False, metavar="[SPEC]")
+def demo(spec: str | None) -> int:
+    """Bake SPEC on the local cloud, launch an instance from the image, and fetch its front page.
+
+    Without SPEC, the sample web-server.yaml that comes with imagepipe is baked. The instance is launched in the last
+    region that the image was copied to, and terminated afterwards; the images stay.
+    """
     began = time.monotonic()
     clock = SystemClock()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # gives back as Ctrl-C does
     with opened(Chosen(local=local_store()), region=None, clock=clock) as regions:
-        code, said = _build(spec)
+        code, said = _build(spec or str(demo_spec()))
         if code:
             return code
-        image = json.loads(said)["images"][-1]
+        result = json.loads(said)
+        images = result["images"]
+        image = images[-1]
         ec2 = regions[image["region"]]
         click.echo(f"\nlaunching an instance from {image['image_id']} in {image['region']}")
         with _instance(ec2, image["image_id"], clock) as address:
             page = _fetch(f"http://{address}/")
     for line in page.strip().splitlines():
         click.echo(f"  | {line}")
-    click.echo(f"\n{image['name']} serves its page. {time.monotonic() - began:.0f} s in all.")
+    click.echo(f"\n{image['name']} serves its page. {time.monotonic() - began:.0f} s in all.\n")
+    for each in images:
+        click.echo(f"{each['image_id']}  {each['region']:<14}  {each['name']}")
+    command = shlex.quote(sys.argv[0])
+    click.echo(
+        f"""
+Next:
+  {command} local images                 the images of the local cloud
+  {command} show {result["run"]}                all that the build printed
+  {command} build SPEC --local           bake a spec of your own: docs/tutorial.md
+  {command} local serve                  the same cloud for the AWS CLI, Packer or Terraform"""
+    )
     return 0
 
 

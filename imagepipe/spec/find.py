@@ -13,6 +13,13 @@ PROJECT_FILE = "imagepipe.yaml"
 SHIPPED = Path(__file__).resolve().parent.parent / "provisioners"
 """Where a wheel has the provisioners; a checkout has them beside the package."""
 _CHECKOUT = Path(__file__).resolve().parent.parent.parent / "provisioners"
+DEMO = "web-server.yaml"
+
+
+def demo_spec() -> Path:
+    """The spec that `imagepipe demo` bakes: in a wheel beside the provisioners, in a checkout under `specs/`."""
+    shipped = SHIPPED.parent / "specs" / DEMO
+    return shipped if shipped.is_file() else _CHECKOUT.parent / "specs" / DEMO
 
 
 def spec_files(words: Sequence[str], *, folder: Path) -> list[Path]:
