@@ -13,7 +13,7 @@ SYSTEM := systemd-container slirp4netns mmdebstrap debian-archive-keyring iprout
           openssh-client curl ca-certificates git
 SYSTEM_TEST := openssh-server awscli packer qemu-system-x86 qemu-utils xfsprogs
 
-.PHONY: setup demo check test lint types bench reliability fuzz docs constraints clean
+.PHONY: setup model demo check test lint types bench reliability fuzz docs constraints clean
 .DELETE_ON_ERROR:
 
 setup: .setup/system .setup/python
@@ -87,6 +87,10 @@ reliability: setup .setup/system-test
 # The readers of specs, manifests, journals and events, with other examples each time, and far more of them than in `make check`.
 fuzz: setup
 	IMAGEPIPE_FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/pytest -q -n 2 tests/spec/test_fuzz.py tests/engine/test_fuzz.py tests/bundle/test_fuzz.py
+
+# EC2's API model without all that we do not call: again after an upgrade of botocore, or a new call.
+model: setup
+	$(BIN)/python -m imagepipe.cloud.trimmed_model
 
 docs: setup
 	$(BIN)/python -m imagepipe.spec.reference docs/reference/spec.md

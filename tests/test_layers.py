@@ -60,7 +60,6 @@ LIBRARIES: dict[str, set[str]] = {
     "boto3": {"cloud"},
     "botocore": {"cloud", "local"},
     "paramiko": {"communicator"},
-    "networkx": {"engine"},
     "moto": {"local"},
     "cheroot": {"local"},
     "werkzeug": {"local"},

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -11,7 +13,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, CredentialProvider, DeferredRefreshableCredentials
-from botocore.loaders import Loader, create_loader
+from botocore.loaders import Loader
 
 from imagepipe import __version__
 from imagepipe.cloud.pace import Pace
@@ -24,6 +26,8 @@ READ_SECONDS = 60
 ATTEMPTS = 5
 """Standard mode: 4 more tries after the first, 20 s between them at most."""
 FIRST_REGION = "us-east-1"
+MODELS = Path(__file__).resolve().parent / "models"
+"""EC2's model with the operations that we call alone (`trimmed_model`)."""
 _NO_PROFILE = {"profile": (None, None, None, None)}
 """In place of botocore's own entry, which reads AWS_PROFILE: a profile that there is not would be an error."""
 
@@ -151,8 +155,9 @@ class Session:
 
 @cache
 def _loader(data_path: str | None) -> Loader:
-    """What reads AWS's models, for all sessions of the process: EC2's takes 0.1 s to read."""
-    return create_loader(data_path)
+    """The reader of AWS's models, for all sessions of the process. EC2's is our short one, unless the user has another."""
+    own = [Path(os.path.expandvars(path)).expanduser() for path in (data_path or "").split(os.pathsep) if path]
+    return Loader(extra_search_paths=[*map(str, own), str(MODELS)])
 
 
 class _OfRole(CredentialProvider):  # type: ignore[misc]  # botocore has no types
