@@ -155,7 +155,7 @@ class Session:
 
 @cache
 def _loader(data_path: str | None) -> Loader:
-    """The reader of AWS's models, for all sessions of the process. EC2's is our short one, unless the user has another."""
+    """The reader of AWS models, for all sessions of the process; for EC2 our short one, unless the user has another."""
     own = [Path(os.path.expandvars(path)).expanduser() for path in (data_path or "").split(os.pathsep) if path]
     return Loader(extra_search_paths=[*map(str, own), str(MODELS)])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import struct
 from collections.abc import Iterable, Iterator
 
 STAMP_BYTES = 8
@@ -17,11 +18,13 @@ STAMP_BYTES = 8
 SETTLED_SECONDS = 2
 """A file that changed this recently may change again within one tick of the clock that its change time is read from."""
 
+_FIELDS = struct.Struct("<QQqq")
+
 
 def stamp(status: os.stat_result) -> bytes:
     """The stamp of a file."""
-    text = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-    return hashlib.blake2b(text.encode(), digest_size=STAMP_BYTES).digest()
+    fields = _FIELDS.pack(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return hashlib.blake2b(fields, digest_size=STAMP_BYTES).digest()
 
 
 def pack(stamps: Iterable[bytes]) -> str:

@@ -279,6 +279,16 @@ class Match(NamedTuple):
     place: Place
 
 
+def may_match(folder: str) -> bool:
+    """Whether a file directly in this folder can fall under a rule, whatever its name; for others, see `is_telling`."""
+    return folder.partition("/")[2].partition("/")[0] in _ROOTS or any(text in f"{folder}/" for text in _BEGINNINGS)
+
+
+def is_telling(name: str) -> bool:
+    """Whether a file of this name can fall under a rule in any folder."""
+    return name.startswith(_FIRST)
+
+
 def match(path: str) -> Match | None:
     """The first rule for files at this absolute path; None for most."""
     found = _FROM_ROOT.fullmatch(path)
@@ -311,3 +321,5 @@ _BEGINNINGS = frozenset(
     if not one.place.pattern.startswith("/")
 )
 """Texts of which every path that `_ANYWHERE` matches has one: most paths have none, and are spared the search."""
+_FIRST = tuple(text[1:] for text in _BEGINNINGS)
+_ROOTS = frozenset({"", *(one.place.pattern.split("/")[1] for one in _MATCHES if one.place.pattern.startswith("/"))})

@@ -17,7 +17,7 @@ from imagepipe.hygiene.content import BLOCK_BYTES, KNOWN, Anchor, by_value, sear
 from imagepipe.hygiene.found import Finding, Report, Wanted
 from imagepipe.hygiene.known import SETTLED_SECONDS, pack, stamp, unpack
 from imagepipe.hygiene.packages import Packages
-from imagepipe.hygiene.rules import BY_NAME, HEAD_BYTES, match
+from imagepipe.hygiene.rules import BY_NAME, HEAD_BYTES, Match, is_telling, match, may_match
 
 MOST_BYTES = 1 << 30
 """Of one file; what is beyond is left out, and a note says so."""
@@ -99,6 +99,7 @@ class _Look:
         folders = [self._tree.root]
         while folders:
             folder = folders.pop()
+            is_ruled = may_match(self._tree.shown(folder))
             try:
                 with os.scandir(folder) as entries:
                     for entry in entries:
@@ -106,21 +107,29 @@ class _Look:
                             if entry.stat(follow_symlinks=False).st_dev == device:
                                 folders.append(entry.path)
                         elif entry.is_file(follow_symlinks=False):
-                            yield from self._file(entry)
+                            has_rule = is_ruled or is_telling(entry.name)
+                            matched = match(self._tree.shown(entry.path)) if has_rule else None
+                            if matched is not None or not self._is_unchanged(entry):
+                                yield from self._file(entry.path, matched)
             except FileNotFoundError:
                 continue  # a machine that runs has files that come and go
             except OSError as error:
                 yield from self._found("unreadable", folder, error.strerror)
 
-    def _file(self, entry: os.DirEntry[str]) -> Iterator[Finding]:
-        path = entry.path
+    def _is_unchanged(self, entry: os.DirEntry[str]) -> bool:
+        """Whether a file need not be read; one that is gone by now need not."""
+        try:
+            return self._is_known(entry.stat(follow_symlinks=False))
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+
+    def _file(self, path: str, matched: Match | None) -> Iterator[Finding]:
         shown = self._tree.shown(path)
-        matched = match(shown)
         if matched is not None and matched.rule.name not in self._rules:
             return  # a boot made it; whatever it holds says nothing of the image
         try:
-            if matched is None and self._is_known(entry.stat(follow_symlinks=False)):
-                return
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC)
         except FileNotFoundError:
             return

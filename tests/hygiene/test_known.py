@@ -10,6 +10,7 @@ import pytest
 
 from imagepipe.hygiene.found import Report, Wanted, read_report
 from imagepipe.hygiene.known import pack, stamp, unpack
+from imagepipe.hygiene.rules import RULES, is_telling, match, may_match
 from imagepipe.hygiene.walk import Tree, look
 from tests.hygiene.planted import EVERY_RULE, OPENSSH, PLANTED, WANTED, Planted, put
 
@@ -114,3 +115,15 @@ def test_a_report_with_other_stamps_is_refused() -> None:
     line = Report((), 1, 2, clean="AAAA").line()
     with pytest.raises(ValueError, match="stamps"):
         read_report([line])
+
+
+def test_no_folder_or_name_that_a_rule_may_match_is_passed_over() -> None:
+    for planted in PLANTED:
+        if any(place.pattern for rule in RULES if rule.name in planted.rules for place in rule.places):
+            folder, _, name = planted.path.rpartition("/")
+            assert match(planted.path) is None or may_match(folder) or is_telling(name), planted.path
+    for path in ("/x", "/etc/a", "/home/u/.ssh/authorized_keys", "/srv/_netrc", "/srv/.netrc", "/opt/.vim/undo/a/b"):
+        folder, _, name = path.rpartition("/")
+        assert match(path) is None or may_match(folder) or is_telling(name), path
+    assert not may_match("/usr/lib/python3")
+    assert not is_telling("__init__.py")
