@@ -1,13 +1,6 @@
 """`imagepipe build`: from specs to images, or to an error and nothing left behind."""
 
-# ruff: noqa: E402
 from __future__ import annotations
-
-import gc
-
-# Libraries, and botocore's model of EC2, are objects by the hundred thousand that live until the end; the collector
-# would walk them again and again. It is on again, without them, before the first stage runs.
-gc.disable()
 
 import os
 import secrets

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import shlex
 from collections.abc import Sequence
@@ -25,7 +24,6 @@ from imagepipe.values import Endpoint, Image, Reachable
 
 def ended(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> int:
     """Print how the run ended, and keep it for `show`; return the exit code."""
-    gc.freeze()  # the process is about to end
     closing = Closing(run.folder / CLOSING, run.masker)
     if outcome.ok:
         _print(run, outcome, baked, closing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -31,6 +32,9 @@ COMMANDS = {
 """Where each command is, and its line in the help: a command's libraries are loaded when it is called, not before."""
 
 
+SHORT_LIVED = frozenset({"build", "resume", "validate"})
+"""Commands that load their libraries without the collector: these, and botocore's models, are objects by the hundred
+thousand that live until the end, and it would walk them again and again. A run turns it on before its first stage."""
 STAGE_THREAD = "stage "
 """How the names of the executor's threads begin (engine/executor.py, which this module does not load)."""
 
@@ -80,7 +84,10 @@ def main() -> None:
 def run() -> NoReturn:
     """Run the command, and end the process with its exit code."""
     standard = streams.guard()
+    if next((word for word in sys.argv[1:] if not word.startswith("-")), "") in SHORT_LIVED:
+        gc.disable()
     code = standard.exit_code(_exit_code())
+    gc.freeze()  # Python walks all objects once more at its end, and nothing is left to find
     if any(thread.name.startswith(STAGE_THREAD) for thread in threading.enumerate()):
         os._exit(code)  # a stage that did not end in time; Python would wait for the threads that it has started
     sys.exit(code)

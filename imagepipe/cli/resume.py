@@ -1,11 +1,6 @@
 """`imagepipe resume`: a run whose process died goes on where it was, in this one."""
 
-# ruff: noqa: E402
 from __future__ import annotations
-
-import gc
-
-gc.disable()  # as `build` does, and for the same reason
 
 import sys
 from collections.abc import Sequence

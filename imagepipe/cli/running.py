@@ -177,8 +177,9 @@ class Run:
             sinks.append(self.junit)
         events = Events(self.id, self.clock, self.masker, sinks)
         events.emit(ev.RunStarted(*events.stamp(), self._names()))
-        gc.freeze()
-        gc.enable()
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
         self.cancel.also(streams.hurry)
         keep_on_failure = self.options.keep_on_failure
         with Heartbeat(journal, regions, self.clock) as heart, _limit(self.cancel, self.options.timeout):

@@ -73,17 +73,17 @@ def test_a_command_that_does_not_read_its_input_is_no_error(shell: Shell) -> Non
 
 def test_a_deadline_ends_the_wait(shell: Shell) -> None:
     began = time.monotonic()
-    result = shell.run("sleep 30", seconds=0.3)
+    result = shell.run("sleep 60", seconds=0.3)
     assert (result.code, result.timed_out) == (None, True)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 50
 
 
 def test_a_cancel_ends_the_wait(shell: Shell) -> None:
     threading.Timer(0.2, lambda: shell.cancel.set("got SIGINT")).start()
     began = time.monotonic()
     with pytest.raises(Cancelled):
-        shell.run("sleep 30")
-    assert time.monotonic() - began < 5
+        shell.run("sleep 60")
+    assert time.monotonic() - began < 50
 
 
 def test_a_command_that_a_signal_ends_has_no_code(shell: Shell) -> None:
@@ -99,7 +99,7 @@ def test_a_connection_that_breaks_in_the_middle_is_told_apart(server: Sshd, shel
 
     threading.Timer(0.3, cut).start()
     with pytest.raises(Disconnected, match="broke"):
-        shell.run("sleep 30")
+        shell.run("sleep 60")
 
 
 def test_the_wrong_host_key_is_refused_before_anything_is_sent(server: Sshd, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_warm_connection_is_used_again_and_a_dead_one_made_anew(tmp_path: Path
         assert pool.to(server.endpoint) is first
         for pid in server.connections():
             os.kill(pid, signal.SIGKILL)
-        until = time.monotonic() + 5
+        until = time.monotonic() + 60
         while first.is_alive() and time.monotonic() < until:
             time.sleep(0.02)
         assert pool.to(server.endpoint) is not first

@@ -98,6 +98,6 @@ def meeting(barrier: threading.Barrier) -> Callable[[Context], None]:
     """A stage's work that ends only if others run at the same time."""
 
     def what(ctx: Context) -> None:
-        barrier.wait(5)
+        barrier.wait(60)
 
     return what

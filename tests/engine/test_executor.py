@@ -41,7 +41,7 @@ def test_stages_that_do_not_need_one_another_run_at_the_same_time(rig: Rig) -> N
 def test_a_stage_starts_the_moment_its_own_inputs_are_there_whatever_else_runs(rig: Rig) -> None:
     follower_ran = threading.Event()
     first = rig.add("first")
-    rig.add("slow", lambda ctx: follower_ran.wait(5) or pytest.fail("the follower waited for the slow one"))
+    rig.add("slow", lambda ctx: follower_ran.wait(60) or pytest.fail("the follower waited for the slow one"))
     rig.add("follower", lambda ctx: follower_ran.set(), first)
     assert rig.execute().ok
 
@@ -58,7 +58,7 @@ def test_after_the_first_failure_nothing_new_starts_and_waits_end(rig: Rig) -> N
     rig.add("after the failure", lambda ctx: started.append("after the failure"), broken)
     began = time.monotonic()
     outcome = rig.execute()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50
     assert [failure.stage for failure in outcome.failures] == ["broken"]
     assert started == []
     assert not outcome.cancelled, "what merely obeyed is no cancelled run"
@@ -167,7 +167,7 @@ def test_what_blocks_is_told_of_a_cancel(rig: Rig) -> None:
     def blocks(ctx: Context) -> None:
         with ctx.cancel.calling(closed.set):
             threading.Timer(0.05, lambda: rig.cancel.set("got SIGINT")).start()
-            assert closed.wait(5)
+            assert closed.wait(60)
         ctx.cancel.check()
 
     rig.add("blocks", blocks)

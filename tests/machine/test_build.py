@@ -165,7 +165,7 @@ def test_ssh_that_never_comes_up_says_what_was_checked(bakery: Bakery) -> None:
     before = bakery.inventory()
     spec = bakery.spec("nobody", "- shell: 'true'")
     spec.write_text(
-        spec.read_text().replace("region: us-east-1", "region: us-east-1, ssh: {user: nobody-here, timeout: 4s}")
+        spec.read_text().replace("region: us-east-1", "region: us-east-1, ssh: {user: nobody-here, timeout: 30s}")
     )
     failed = bakery("build", str(spec), "--local")
     assert failed.code == 6
@@ -181,7 +181,7 @@ def test_a_signal_undoes_everything_and_exits_130(bakery: Bakery, number: signal
     process = bakery.start("build", str(spec), "--local")
     until(lambda: any("sleeping" in e.get("text", "") for e in bakery.events()) or None, "the step runs")
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert bakery.inventory() == before

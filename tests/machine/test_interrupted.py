@@ -83,13 +83,13 @@ def test_after_a_second_ctrl_c_clean_gives_back_the_rest(bakery: Bakery) -> None
     before = bakery.inventory()
     process = bakery.start("build", str(bakery.spec("twice", "- shell: echo sleeping; sleep 60")), "--local")
     until(lambda: MOMENTS["step"][1](bakery), "the step runs")
-    bakery.admin("POST", "faults", _delay("TerminateInstances", 5))
+    bakery.admin("POST", "faults", _delay("TerminateInstances", 40))
     process.send_signal(signal.SIGINT)
     time.sleep(1)
     began = time.monotonic()
     code, err = _interrupt(process)
     assert code == 130
-    assert time.monotonic() - began < 3, "at once"
+    assert time.monotonic() - began < 30, "at once, and not after the call that hangs"
     assert "imagepipe clean --all" in err
     cleaned = bakery("clean", "--all")
     assert cleaned.code == 0, cleaned.err
