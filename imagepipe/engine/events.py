@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from functools import cache
@@ -261,7 +262,8 @@ class EventFile:
         self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # of a full disk, which was reported when the line was lost
+            self._file.close()
 
     def __enter__(self) -> EventFile:
         return self

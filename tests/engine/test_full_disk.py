@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from imagepipe.clock import SystemClock
+from imagepipe.engine.events import EventFile, Events, RunFinished
 from imagepipe.engine.journal import FILE_NAME, Journal, Lifetime, read
 from imagepipe.engine.stage import Context
 from imagepipe.errors import ImagepipeError
+from imagepipe.masking import Masker
 from tests.engine.rig import RUN, Rig, holding
 
 
@@ -71,3 +73,19 @@ def test_a_state_folder_that_cannot_be_written_is_an_error_of_its_own(tmp_path: 
     (tmp_path / "file").touch()
     with pytest.raises(ImagepipeError, match=r"writing the journal .*/file/r1/journal.jsonl: Not a directory"):
         Journal.create(tmp_path / "file" / "r1", RUN, SystemClock())
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_full_disk_under_the_events_costs_the_events_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig(tmp_path)
+    with EventFile(Path("/dev/full")) as file:
+        rig.events = Events(RUN.id, rig.clock, Masker(), [file, rig.seen.append])
+        rig.add("first", holding("instance"))
+        outcome = rig.execute()
+    rig.journal.close()
+    assert outcome.ok
+    assert rig.released == ["instance"]
+    assert isinstance(rig.seen[-1], RunFinished), "the others go on"
+    assert [record.getMessage() for record in caplog.records] == [
+        "the run goes on without its EventFile: [Errno 28] No space left on device"
+    ]
