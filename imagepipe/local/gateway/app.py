@@ -158,8 +158,6 @@ class Gateway:
         if request.path.startswith(OWN_PATHS):
             authority.refuse_admin(self._world, identity)
             return admin.answer(self._world, identity, request)
-        if request.path.startswith("/moto-api"):
-            raise Refused("AccessDenied", "moto's own interface is not open here", status=403)
         if identity.service == "ec2":
             return self._ec2(identity, request, environ, request_id)
         if identity.service == "s3":
@@ -172,6 +170,9 @@ class Gateway:
     def _s3(self, identity: Identity, request: Request, environ: dict[str, Any]) -> Answer:
         asked = objects.asked(request)
         self._world.calls.add("s3", asked.operation)
+        if not asked.operation:
+            text = "The specified method is not allowed against this resource."
+            raise Refused("MethodNotAllowed", text, status=405)
         authority.check(self._world, identity, of_s3(identity, request, asked))
 
         def moto(environ: dict[str, Any]) -> Answer:

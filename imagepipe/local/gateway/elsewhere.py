@@ -18,13 +18,13 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
 from moto.backends import get_backend
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import create_backend_app
 from moto.s3.models import FakeKey
 from moto.s3.utils import _VersionedKeyStore
 from moto.utilities.utils import get_partition
@@ -56,7 +56,9 @@ class Elsewhere:
         self._ledger = ledger
         self._objects = objects
         self._objects.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._app = DomainDispatcherApplication(create_backend_app)
+        self._apps: dict[str, Any] = {}
+        """moto's application of each service. Its dispatcher is left out: it chooses by path and host name, and some
+        paths lead to moto's own interface, which resets everything."""
         self._saved: set[str] = set()
         self._named: dict[str, set[str]] = {}
         """The objects that each saved state of S3 names."""
@@ -78,8 +80,10 @@ class Elsewhere:
                 "UnsupportedOperation",
                 f"The local cloud has no service '{identity.service}'; it has {', '.join(SERVICES)}",
             )
+        if service != "s3" and request.path not in ("", "/"):
+            raise Refused("InvalidAction", f"The service '{identity.service}' has nothing at {request.path}", status=404)
         with self.lock:
-            answer = _call(self._app, _environ(identity, request, environ))
+            answer = _call(self._app(service), _environ(identity, request, environ))
             region = get_partition(identity.region) if service in GLOBAL_SERVICES else identity.region
             reads = action.startswith(READS) if action else request.method in ("GET", "HEAD")
             if not reads or _name(service, identity.account, region) not in self._saved:
@@ -89,6 +93,11 @@ class Elsewhere:
                     for account in set(get_backend("s3")) - {identity.account}:
                         self.save(service, account, region, only_key=only)
         return answer
+
+    def _app(self, service: str) -> Any:
+        if service not in self._apps:
+            self._apps[service] = create_backend_app(cast(Any, service))
+        return self._apps[service]
 
     def backend(self, service: str, account: str, region: str) -> Any:
         """moto's own model of a service in a region."""
