@@ -81,7 +81,9 @@ class Elsewhere:
                 f"The local cloud has no service '{identity.service}'; it has {', '.join(SERVICES)}",
             )
         if service != "s3" and request.path not in ("", "/"):
-            raise Refused("InvalidAction", f"The service '{identity.service}' has nothing at {request.path}", status=404)
+            raise Refused(
+                "InvalidAction", f"The service '{identity.service}' has nothing at {request.path}", status=404
+            )
         with self.lock:
             answer = _call(self._app(service), _environ(identity, request, environ))
             region = get_partition(identity.region) if service in GLOBAL_SERVICES else identity.region

@@ -103,7 +103,7 @@ def test_no_path_leads_to_motos_own_interface(cloud: Cloud, service: str, path: 
     assert [user["UserName"] for user in cloud.client("iam").list_users()["Users"]] == ["builder"]
 
 
-@pytest.mark.parametrize("bucket, key", [("moto-api", "reset"), ("latest", "meta-data/x"), ("v20180820", "a/b")])
+@pytest.mark.parametrize(("bucket", "key"), [("moto-api", "reset"), ("latest", "meta-data/x"), ("v20180820", "a/b")])
 def test_a_bucket_may_have_the_name_of_a_path_of_motos(cloud: Cloud, bucket: str, key: str) -> None:
     s3 = cloud.client("s3")
     s3.create_bucket(Bucket=bucket)
