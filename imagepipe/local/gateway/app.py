@@ -8,12 +8,14 @@ is not on disk, and nothing that goes wrong leaves as HTML.
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import re
 import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from email.utils import format_datetime
 from functools import partial
@@ -27,12 +29,14 @@ from imagepipe.local.disks import Disks, StoreFull
 from imagepipe.local.gateway import (
     admin,
     authority,
+    bodies,
     machinery,
     objects,
     parameters,
     recovery,
     sessions,
     signature,
+    transfers,
     wire,
 )
 from imagepipe.local.gateway.accounts import Accounts
@@ -56,6 +60,8 @@ log = logging.getLogger(__name__)
 
 SEVER = "imagepipe.sever"
 """In the WSGI environment: a function that closes the connection without an answer. The server puts it there."""
+CLOSE = "imagepipe.close"
+"""In the WSGI environment: a function that has the connection closed once the answer is sent."""
 HOSTS = ("127.0.0.1", "localhost", HOST)
 
 
@@ -84,6 +90,7 @@ class Gateway:
         self._clock = clock
         self._ledger = Ledger(state / "gateway.sqlite")
         self._elsewhere = Elsewhere(self._ledger, state / "objects")
+        self._transfers = transfers.Transfers(self._elsewhere)
         self._world = World(
             ledger=self._ledger,
             disks=disks,
@@ -131,16 +138,20 @@ class Gateway:
             answer = Answer(502, (), b"")
         except Exception as problem:  # noqa: BLE001 - unhandled it would be an HTML page, which clients cannot read
             answer = wire.refusal(_no_room(problem) or _unknown(request, request_id), request_id, dialect)
+        is_read = "transfer-encoding" not in request.headers and bodies.read_away(environ["wsgi.input"])
+        if not is_read and CLOSE in environ:
+            environ[CLOSE]()
+        length = answer.content.length if answer.content else len(answer.body)
         headers = [
             (name, value) for name, value in answer.headers if name.lower() not in DROPPED[request.method == "HEAD"]
         ]
         if request.method != "HEAD":
-            headers.append(("Content-Length", str(len(answer.body))))
+            headers.append(("Content-Length", str(length)))
         headers.append(("x-amzn-RequestId", request_id))
         if skew:
             headers.append(("Date", format_datetime(self._clock.now() + skew, usegmt=True)))
         start_response(f"{answer.status} {_phrase(answer.status)}", headers)
-        return [] if request.method == "HEAD" else [answer.body]
+        return answer.content or ([] if request.method == "HEAD" else [answer.body])
 
     def _skew(self, request: Request) -> timedelta:
         """How far the cloud's clock is off for this request."""
@@ -153,34 +164,50 @@ class Gateway:
         _refuse_strangers(request, has_token=environ.get(HAS_TOKEN))
         if request.path == admin.HEALTH:
             return admin.health()
-        now = self._clock.now() + skew
-        identity = signature.identify(request, self._world.accounts.secret, now, self._world.clock.now())
+        now, secret = self._clock.now() + skew, self._world.accounts.secret
+        if not signature.check_caller(request, secret, now):
+            request = _with_body(request, environ)
+        identity = signature.identify(request, secret, now, self._world.clock.now())
+        asked = objects.asked(request) if identity.service == "s3" else None
+        if asked is not None and asked.operation in transfers.UPLOADS:
+            return self._s3(identity, request, environ, asked)
+        request = _with_body(request, environ)
+        signature.check_payload(request)
         if request.path.startswith(OWN_PATHS):
             authority.refuse_admin(self._world, identity)
             return admin.answer(self._world, identity, request)
         if identity.service == "ec2":
             return self._ec2(identity, request, environ, request_id)
-        if identity.service == "s3":
-            return self._s3(identity, request, environ)
+        if asked is not None:
+            return self._s3(identity, request, environ, asked)
         action = _action_elsewhere(request)
         self._world.calls.add(identity.service, action)
         authority.check(self._world, identity, of_others(self._world, identity, action, request))
         return self._guarded(identity, action, {}, lambda: self._other(identity, request, environ, action, request_id))
 
-    def _s3(self, identity: Identity, request: Request, environ: dict[str, Any]) -> Answer:
-        asked = objects.asked(request)
+    def _s3(self, identity: Identity, request: Request, environ: dict[str, Any], asked: objects.Asked) -> Answer:
         self._world.calls.add("s3", asked.operation)
         if not asked.operation:
             text = "The specified method is not allowed against this resource."
             raise Refused("MethodNotAllowed", text, status=405)
         authority.check(self._world, identity, of_s3(identity, request, asked))
 
-        def moto(environ: dict[str, Any]) -> Answer:
-            return self._moto(identity, request, environ, asked.operation, asked.key)
-
         def act() -> Answer:
-            with self._world.elsewhere.lock:
-                return objects.answer(identity, request, asked, environ, moto)
+            received = None
+            if asked.operation in transfers.UPLOADS:
+                received = self._transfers.receive(request, environ["wsgi.input"], _length(request))
+            md5 = received.md5 if received else hashlib.md5(request.body, usedforsecurity=False).digest()
+
+            def moto(environ: dict[str, Any]) -> Answer:
+                answer = self._transfers.answer(identity, request, environ, asked, received)
+                return _sound(answer, asked.operation, request)
+
+            try:
+                with self._elsewhere.lock("s3"):
+                    return objects.answer(identity, request, asked, environ, md5, moto)
+            finally:
+                if received is not None:
+                    self._transfers.release(received)
 
         return self._guarded(identity, f"s3:{asked.operation}", asked.params(), act)
 
@@ -257,22 +284,22 @@ class Gateway:
             faults.fresh.hide(answer, seconds=hidden.seconds, calls=hidden.calls)
         return wire.result(call.action, answer, call.request_id)
 
-    def _moto(
-        self, identity: Identity, request: Request, environ: dict[str, Any], action: str, key: str = ""
-    ) -> Answer:
-        answer = self._elsewhere.answer(identity, request, environ, action, key)
-        if answer.status >= 500 or (answer.status >= 400 and HTML.match(answer.body)):
-            log.error("moto answered %s with %s: %r", action or request.path, answer.status, answer.body[:500])
-            raise Refused(
-                "InternalError", f"The local cloud cannot do {action or request.method} like this", status=500
-            )
-        return answer
+    def _moto(self, identity: Identity, request: Request, environ: dict[str, Any], action: str) -> Answer:
+        return _sound(self._elsewhere.answer(identity, request, environ, action), action, request)
 
     def _machine_exited(self, machine_id: str) -> None:
         self._world.course.submit(machine_id, partial(machinery.exited, self._world, machine_id))
 
 
 HTML = re.compile(rb"\s*<(!doctype )?html", re.IGNORECASE)
+
+
+def _sound(answer: Answer, action: str, request: Request) -> Answer:
+    """moto's answer, where it is one that clients can read. Raises Refused."""
+    if answer.status >= 500 or (answer.status >= 400 and HTML.match(answer.body)):
+        log.error("moto answered %s with %s: %r", action or request.path, answer.status, answer.body[:500])
+        raise Refused("InternalError", f"The local cloud cannot do {action or request.method} like this", status=500)
+    return answer
 
 
 class _Cut(Exception):
@@ -292,14 +319,26 @@ def _request(environ: Mapping[str, Any]) -> Request:
     }
     if environ.get("CONTENT_TYPE"):
         headers["content-type"] = str(environ["CONTENT_TYPE"])
-    length = environ.get("CONTENT_LENGTH")
-    if length:
-        headers["content-length"] = str(length)
-        body = environ["wsgi.input"].read(int(length))
-    else:
-        body = environ["wsgi.input"].read() if environ.get("wsgi.input_terminated") else b""
+    if environ.get("CONTENT_LENGTH"):
+        headers["content-length"] = str(environ["CONTENT_LENGTH"])
     path, _, query = str(environ["REQUEST_URI"]).partition("?")
-    return Request(str(environ["REQUEST_METHOD"]), path, query, headers, body)
+    return Request(str(environ["REQUEST_METHOD"]), path, query, headers, b"")
+
+
+def _length(request: Request) -> int:
+    """How many bytes the body has. Raises Refused for one that is sent in chunks of HTTP's, as S3 does."""
+    if "transfer-encoding" in request.headers:
+        text = "A header you provided implies functionality that is not implemented: Transfer-Encoding"
+        raise Refused("NotImplemented", text, status=501)
+    stated = request.headers.get("content-length", "0")
+    return int(stated) if stated.isdecimal() else 0
+
+
+def _with_body(request: Request, environ: Mapping[str, Any]) -> Request:
+    """The request with its body, if that is not there yet. Raises Refused for one that is too long to be read."""
+    if request.body:
+        return request
+    return replace(request, body=bodies.read(environ["wsgi.input"], _length(request)))
 
 
 def _unknown(request: Request, request_id: str) -> Refused:

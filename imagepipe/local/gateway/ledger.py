@@ -33,7 +33,7 @@ from imagepipe.local.gateway.records import (
     Volume,
 )
 
-FORMAT = 4
+FORMAT = 5
 """Raised when an older program could no longer read what this one writes."""
 
 KINDS: tuple[type[Record], ...] = (
@@ -126,7 +126,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.lock = threading.RLock()
         self._change = _Change()
-        self._blobs: dict[str, bytes | None] = {}
+        self._writing = threading.Lock()
         self._later: list[Callable[[], object]] = []
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._prepare(path)
@@ -216,19 +216,24 @@ class Ledger:
         """Forget this record."""
         self._drafts_of(type(record))[record.id] = None
 
-    def put_blob(self, name: str, body: bytes) -> None:
-        """Keep these bytes under this name, with the change that is being made."""
-        assert self._change.depth, "outside a change"
-        self._blobs[name] = body
+    def write_blobs(self, blobs: Mapping[str, bytes | None]) -> None:
+        """Keep these bytes under these names, all or none, at once; None for bytes to forget.
 
-    def drop_blob(self, name: str) -> None:
-        """Forget the bytes of this name, with the change that is being made."""
-        assert self._change.depth, "outside a change"
-        self._blobs[name] = None
+        Waits for no change of records that is being made, and is no part of it: whoever holds a lock of another
+        service's may call it.
+        """
+        if not blobs:
+            return
+        with self._transaction():
+            for name, blob in blobs.items():
+                if blob is None:
+                    self._db.execute("DELETE FROM blob WHERE name = ?", (name,))
+                else:
+                    self._db.execute("INSERT OR REPLACE INTO blob (name, body) VALUES (?, ?)", (name, blob))
 
     def blobs(self) -> list[tuple[str, bytes]]:
         """All named bytes."""
-        with self.lock:
+        with self._writing:
             return self._db.execute("SELECT name, body FROM blob ORDER BY name").fetchall()
 
     def later(self, follow: Callable[[], object]) -> None:
@@ -238,7 +243,7 @@ class Ledger:
 
     def close(self) -> None:
         """Let go of the file. Nothing is lost without it."""
-        with self.lock:
+        with self.lock, self._writing:
             self._db.close()
 
     def _drafts_of(self, kind: type[Record]) -> dict[str, Record | None]:
@@ -247,26 +252,27 @@ class Ledger:
         return self._change.drafts[kind]
 
     def _commit(self) -> None:
-        if not self._blobs and not any(self._change.drafts.values()):
+        if not any(self._change.drafts.values()):
             return
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._transaction():
             for kind, drafts in self._change.drafts.items():
                 for identifier, record in drafts.items():
                     self._write(kind, identifier, record)
-            for name, blob in self._blobs.items():
-                if blob is None:
-                    self._db.execute("DELETE FROM blob WHERE name = ?", (name,))
-                else:
-                    self._db.execute("INSERT OR REPLACE INTO blob (name, body) VALUES (?, ?)", (name, blob))
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-        self._blobs = {}
         for table in self._tables.values():
             table._accept()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """On disk when it ends, or not at all. The innermost of all locks: nothing else is waited for inside."""
+        with self._writing:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
 
     def _write(self, kind: type[Record], identifier: str, record: Record | None) -> None:
         if record is None:
@@ -281,7 +287,7 @@ class Ledger:
     def _discard(self) -> None:
         for drafts in self._change.drafts.values():
             drafts.clear()
-        self._blobs, self._later = {}, []
+        self._later = []
 
 
 def _follow(later: Sequence[Callable[[], object]]) -> None:

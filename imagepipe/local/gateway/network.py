@@ -48,7 +48,9 @@ class Network:
         """Give the region its default VPC if it has none yet. Raises Refused for what is no region."""
         if region not in regions():
             raise Refused("AuthFailure", f"Credential should be scoped to a valid region, not '{region}'.", status=401)
-        with self._elsewhere.lock:
+        if getattr(self._ec2(account, region), "imagepipe_settled", 0) >= 2:  # nobody waits for moto then
+            return
+        with self._elsewhere.lock("ec2"):
             backends = self._elsewhere.backend("ec2", account, region)
             done = int(getattr(backends, "imagepipe_settled", 0))
             if done < 1:
@@ -106,7 +108,7 @@ class Network:
 
     def change_tags(self, account: str, region: str, identifier: str, tags: dict[str, str | None]) -> None:
         """Set tags of what moto keeps; a tag of None is taken away."""
-        with self._elsewhere.lock:
+        with self._elsewhere.lock("ec2"):
             ec2 = self._ec2(account, region)
             for key, value in tags.items():
                 if value is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -106,14 +107,12 @@ def test_a_change_that_raises_changes_nothing_and_nothing_follows(ledger: Ledger
         with ledger.change():
             ledger.put(setting("kept", "2"))
             ledger.put(setting("new", "2"))
-            ledger.put_blob("blob", b"new")
             ledger.later(lambda: followed.append("followed"))
             raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
         refuse()
     assert {row.id: row.value for row in ledger.settings} == reopened(tmp_path) == {"kept": "1"}
-    assert ledger.blobs() == []
     with ledger.change():
         ledger.put(setting("next"))
     assert followed == []
@@ -213,3 +212,15 @@ def test_what_follows_is_done_even_where_something_before_it_fails(ledger: Ledge
         change()
     assert followed == ["second"]
     assert list(reopened(tmp_path)) == ["made"]
+
+
+def test_blobs_are_written_beside_a_change_and_not_with_it(ledger: Ledger) -> None:
+    ledger.write_blobs({"old": b"1", "gone": b"1"})
+    with ledger.change():
+        ledger.put(setting("a"))
+        with ThreadPoolExecutor(1) as other:  # who holds another lock, and would wait here for ever
+            other.submit(ledger.write_blobs, {"new": b"2", "gone": None}).result(10)
+    assert ledger.blobs() == [("new", b"2"), ("old", b"1")]
+    with pytest.raises(sqlite3.Error):
+        ledger.write_blobs({"another": b"3", "bad": object()})  # type: ignore[dict-item]
+    assert ledger.blobs() == [("new", b"2"), ("old", b"1")]
