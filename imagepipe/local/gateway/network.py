@@ -11,7 +11,7 @@ import random
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
@@ -162,7 +162,7 @@ def _is_silent(address: str) -> bool:
     return True
 
 
-@cache
+@lru_cache(maxsize=256)  # a caller may ask of any region
 def zones(region: str) -> tuple[str, ...]:
     """The availability zones of a region."""
     return tuple(

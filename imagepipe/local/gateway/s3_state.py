@@ -213,8 +213,6 @@ class S3State:
 def _account_of(account: str, partition: str) -> dict[str, Any]:
     """An account's buckets without what is in them, and without the tags of objects, which are with their keys."""
     backend: Any = cast(Any, get_backend("s3"))[account][partition]
-    while len(backend._pagination_tokens) > MOST_PAGE_TOKENS:
-        backend._pagination_tokens.pop(next(iter(backend._pagination_tokens)))
     tagger = copy.copy(backend.tagger)
     tagger.tags = {arn: tags for arn, tags in tagger.tags.items() if not _is_of_object(arn)}
     return {
@@ -222,6 +220,13 @@ def _account_of(account: str, partition: str) -> dict[str, Any]:
         "buckets": {name: _empty(each) for name, each in backend.buckets.items()},
         "tagger": tagger,
     }
+
+
+def forget_page_tokens(backend: Any) -> None:
+    """moto keeps the token of every page that it ever gave."""
+    tokens = backend._pagination_tokens
+    while len(tokens) > MOST_PAGE_TOKENS:
+        tokens.pop(next(iter(tokens)))
 
 
 def _empty(bucket: Any) -> Any:

@@ -22,7 +22,7 @@ from imagepipe.local.gateway.elsewhere import READS, Elsewhere
 from imagepipe.local.gateway.objects import Asked
 from imagepipe.local.gateway.pickles import adopt
 from imagepipe.local.gateway.refusal import Refused
-from imagepipe.local.gateway.s3_state import Touched
+from imagepipe.local.gateway.s3_state import Touched, forget_page_tokens
 from imagepipe.local.gateway.signature import Identity, Request
 from imagepipe.local.gateway.wire import Answer
 
@@ -95,6 +95,8 @@ class Transfers:
                 version = request.query_value("versionId")
                 key = self._backend(identity).get_object(asked.bucket, asked.key, version_id=version)
                 return _sent(request, answer, key)
+            case "ListObjects" | "ListObjectsV2" | "ListObjectVersions":
+                forget_page_tokens(self._backend(identity))
             case "PutObject" if received:
                 return _given(self._newest(identity, asked), received.path, received.md5, answer)
             case "UploadPart" if received:
@@ -228,7 +230,9 @@ def _sent(request: Request, answer: Answer, key: Any) -> Answer:
     stated, size = request.headers.get("range", ""), int(key.size)
     if answer.status == 200 and re.fullmatch(r"bytes=(\d+-\d*|-\d+)", stated):
         start, end = _range(stated, size)
-        if start >= size or start >= end:
+        if start < size and start >= end and not stated.startswith("bytes=-"):  # backwards, which S3 takes for none
+            return replace(answer, content=Content.of(_path(key), 0, size))
+        if start >= end:
             text = "The requested range is not satisfiable"
             return wire.refusal(Refused("InvalidRange", text, status=416), "", "s3")
         if (start, end) != (0, size):
