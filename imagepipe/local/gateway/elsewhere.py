@@ -120,8 +120,18 @@ class Elsewhere:
             buffer = io.BytesIO()
             Pickler(buffer, self.objects, lambda file: False).dump(dict(vars(accounts[account][region])))
             name = _name(service, account, region)
+            self._check_readable(name, buffer.getvalue())
             self._ledger.write_blobs({name: buffer.getvalue()})
             self._saved.add(name)
+
+    def _check_readable(self, name: str, body: bytes) -> None:
+        """Raise Refused for what the next process could not read: the store would not start any more."""
+        try:
+            Unpickler(body, self.objects).load()
+        except Exception as problem:
+            log.exception("%s cannot be kept", name)
+            text = f"The local cloud cannot keep this, and what is kept of {name} stays as it was: {problem}"
+            raise Refused("InternalError", text, status=500) from problem
 
     def save_s3(self, account: str, region: str, touched: Touched) -> None:
         """Put on disk what a request to S3 changed; where that cannot be right, take back what is on disk."""

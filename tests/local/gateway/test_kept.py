@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import io
 import json
 import os
+import pathlib
 import pickle
 import sqlite3
 from collections.abc import Callable
@@ -16,9 +18,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from moto.backends import get_backend
+from moto.s3.models import FakeKey
 
 from imagepipe.errors import LocalCloudError
-from imagepipe.local.gateway.pickles import Unpickler
+from imagepipe.local.gateway.pickles import Pickler, Unpickler
 from tests.local.gateway.harness import ACCOUNT, Cloud, refused
 
 TRUST = {
@@ -292,3 +295,58 @@ def test_a_write_that_would_lose_a_bucket_is_refused_and_the_next_one_is_done(cl
         s3.create_bucket(Bucket="another")
     s3.create_bucket(Bucket="another")
     assert s3.get_object(Bucket="bundles", Key="part")["Body"].read() == b"old"
+
+
+class OlderPickler(Pickler):
+    """As format 4 had it: an object is a name in its bucket's pickle, with a blob and a file of its own."""
+
+    def __init__(self, file: io.BytesIO, objects: Path) -> None:
+        super().__init__(file, objects, lambda name: False)
+        self.states: dict[str, bytes] = {}
+
+    def persistent_id(self, value: Any) -> Any:
+        if not isinstance(value, FakeKey):
+            return None
+        state = {k: v for k, v in vars(value).items() if k not in ("_value_buffer", "lock")}
+        buffer = io.BytesIO()
+        pickle.Pickler(buffer).dump({**state, "multipart": None, "_etag": None})
+        self.states[state["imagepipe_file"]] = buffer.getvalue()
+        return state["imagepipe_file"]
+
+
+def test_objects_of_an_older_store_are_read_and_written_as_new_ones(cloud: Cloud, tmp_path: Path) -> None:
+    s3 = cloud.client("s3")
+    s3.create_bucket(Bucket="bundles")
+    for key in ("a", "b"):
+        s3.put_object(Bucket="bundles", Key=key, Body=key.encode() * 1000, Metadata={"key": key})
+    buffer, backends = io.BytesIO(), get_backend("s3")
+    pickler = OlderPickler(buffer, tmp_path / "state" / "objects")
+    pickler.dump(dict(vars(backends[ACCOUNT]["aws"])))
+    cloud.stop()
+    for name in ("s3-key/000000000000/aws/bundles/a", "s3-key/000000000000/aws/bundles/b", "moto"):
+        change_blob(tmp_path, name, None)
+    change_blob(tmp_path, "s3/000000000000/aws", buffer.getvalue())
+    for name, state in pickler.states.items():
+        change_blob(tmp_path, f"object/{name}", state)
+    for _ in range(2):
+        cloud.start()
+        s3 = cloud.client("s3")
+        for key in ("a", "b"):
+            found = s3.get_object(Bucket="bundles", Key=key)
+            assert (found["Body"].read(), found["Metadata"]) == (key.encode() * 1000, {"key": key})
+            assert found["ETag"] == f'"{hashlib.md5(key.encode() * 1000).hexdigest()}"'
+        names = {name.partition("/")[0] for name, _ in cloud.gateway._ledger.blobs()}
+        assert names == {"s3", "s3-key", "moto"}
+        cloud.stop()
+    cloud.start()
+
+
+def test_state_that_the_next_process_could_not_read_is_not_written(cloud: Cloud) -> None:
+    iam = cloud.client("iam")
+    iam.create_user(UserName="kept")
+    backends: Any = get_backend("iam")
+    backends[ACCOUNT]["aws"].users["odd"] = pathlib.PurePosixPath("/")  # no class of moto's, nor of those it uses
+    with refused("InternalError", match="cannot keep this"):
+        iam.create_user(UserName="another")
+    cloud.restart()
+    assert [user["UserName"] for user in cloud.client("iam").list_users()["Users"]] == ["kept"]
