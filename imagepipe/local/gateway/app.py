@@ -7,15 +7,13 @@ is not on disk, and nothing that goes wrong leaves as HTML.
 
 from __future__ import annotations
 
-import errno
 import hashlib
+import io
 import logging
 import re
-import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from datetime import timedelta
 from email.utils import format_datetime
 from functools import partial
@@ -25,11 +23,12 @@ from typing import Any
 
 from imagepipe.clock import Clock
 from imagepipe.local.base import BaseImage
-from imagepipe.local.disks import Disks, StoreFull
+from imagepipe.local.disks import Disks
 from imagepipe.local.gateway import (
     admin,
     authority,
     bodies,
+    incoming,
     machinery,
     objects,
     parameters,
@@ -53,7 +52,6 @@ from imagepipe.local.gateway.signature import Identity, Request, Secret
 from imagepipe.local.gateway.wire import Answer, Call
 from imagepipe.local.gateway.world import World
 from imagepipe.local.machines.api import Driver
-from imagepipe.local.machines.network import HOST
 from imagepipe.local.serving import HAS_TOKEN, OWN_PATHS
 
 log = logging.getLogger(__name__)
@@ -62,7 +60,6 @@ SEVER = "imagepipe.sever"
 """In the WSGI environment: a function that closes the connection without an answer. The server puts it there."""
 CLOSE = "imagepipe.close"
 """In the WSGI environment: a function that has the connection closed once the answer is sent."""
-HOSTS = ("127.0.0.1", "localhost", HOST)
 
 
 class Gateway:
@@ -124,7 +121,7 @@ class Gateway:
         self, environ: dict[str, Any], start_response: Callable[[str, list[tuple[str, str]]], Any]
     ) -> Iterable[bytes]:
         request_id = str(uuid.uuid4())
-        request = _request(environ)
+        request = incoming.request(environ)
         scope = signature.scope(request)
         dialect = "json" if "x-amz-target" in request.headers else scope.service if scope else "s3"
         skew = self._skew(request)
@@ -137,7 +134,7 @@ class Gateway:
                 environ[SEVER]()
             answer = Answer(502, (), b"")
         except Exception as problem:  # noqa: BLE001 - unhandled it would be an HTML page, which clients cannot read
-            answer = wire.refusal(_no_room(problem) or _unknown(request, request_id), request_id, dialect)
+            answer = wire.refusal(incoming.no_room(problem) or _unknown(request, request_id), request_id, dialect)
         is_read = "transfer-encoding" not in request.headers and bodies.read_away(environ["wsgi.input"])
         if not is_read and CLOSE in environ:
             environ[CLOSE]()
@@ -161,17 +158,17 @@ class Gateway:
         return timedelta(seconds=fault.seconds if fault else 0)
 
     def _answer(self, request: Request, environ: dict[str, Any], request_id: str, skew: timedelta) -> Answer:
-        _refuse_strangers(request, has_token=environ.get(HAS_TOKEN))
+        incoming.refuse_strangers(request, has_token=environ.get(HAS_TOKEN))
         if request.path == admin.HEALTH:
             return admin.health()
         now, secret = self._clock.now() + skew, self._world.accounts.secret
         if not signature.check_caller(request, secret, now):
-            request = _with_body(request, environ)
+            request = incoming.with_body(request, environ)
         identity = signature.identify(request, secret, now, self._world.clock.now())
         asked = objects.asked(request) if identity.service == "s3" else None
         if asked is not None and asked.operation in transfers.UPLOADS:
             return self._s3(identity, request, environ, asked)
-        request = _with_body(request, environ)
+        request = incoming.with_body(request, environ)
         signature.check_payload(request)
         if request.path.startswith(OWN_PATHS):
             authority.refuse_admin(self._world, identity)
@@ -195,7 +192,9 @@ class Gateway:
         def act() -> Answer:
             received = None
             if asked.operation in transfers.UPLOADS:
-                received = self._transfers.receive(request, environ["wsgi.input"], _length(request))
+                # Read already where the request did not state its digest: its signature could not be checked before.
+                source = io.BytesIO(request.body) if request.body else environ["wsgi.input"]
+                received = self._transfers.receive(request, source, incoming.length(request))
             md5 = received.md5 if received else hashlib.md5(request.body, usedforsecurity=False).digest()
 
             def moto(environ: dict[str, Any]) -> Answer:
@@ -313,66 +312,10 @@ DROPPED = {
 """By whether it is a HEAD: its Content-Length is that of the body that a GET would have."""
 
 
-def _request(environ: Mapping[str, Any]) -> Request:
-    headers = {
-        name[5:].replace("_", "-").lower(): str(value) for name, value in environ.items() if name.startswith("HTTP_")
-    }
-    if environ.get("CONTENT_TYPE"):
-        headers["content-type"] = str(environ["CONTENT_TYPE"])
-    if environ.get("CONTENT_LENGTH"):
-        headers["content-length"] = str(environ["CONTENT_LENGTH"])
-    path, _, query = str(environ["REQUEST_URI"]).partition("?")
-    return Request(str(environ["REQUEST_METHOD"]), path, query, headers, b"")
-
-
-def _length(request: Request) -> int:
-    """How many bytes the body has. Raises Refused for one that is sent in chunks of HTTP's, as S3 does."""
-    if "transfer-encoding" in request.headers:
-        text = "A header you provided implies functionality that is not implemented: Transfer-Encoding"
-        raise Refused("NotImplemented", text, status=501)
-    stated = request.headers.get("content-length", "0")
-    return int(stated) if stated.isdecimal() else 0
-
-
-def _with_body(request: Request, environ: Mapping[str, Any]) -> Request:
-    """The request with its body, if that is not there yet. Raises Refused for one that is too long to be read."""
-    if request.body:
-        return request
-    return replace(request, body=bodies.read(environ["wsgi.input"], _length(request)))
-
-
 def _unknown(request: Request, request_id: str) -> Refused:
     """The answer to what went wrong here; called where the error is being handled."""
     log.exception("request %s failed: %s %s", request_id, request.method, request.path)
     return Refused("InternalError", f"An internal error has occurred (request {request_id})", status=500)
-
-
-def _no_room(problem: Exception) -> Refused | None:
-    """The refusal where the store is full: of disks, which says how much is missing, or of anything else."""
-    is_full = (
-        isinstance(problem, StoreFull)
-        or (isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT))
-        or (isinstance(problem, sqlite3.OperationalError) and "full" in str(problem))
-    )
-    if not is_full:
-        return None
-    # 400, as botocore tries a 500 again and again.
-    return Refused("InsufficientVolumeCapacity", f"The local cloud's store is full: {problem}", status=400)
-
-
-def _refuse_strangers(request: Request, *, has_token: bool | None) -> None:
-    """A web page must not drive the cloud: browsers say Origin, and a rebound name is in Host.
-
-    Nor another machine without the token: None is for what comes over loopback.
-    """
-    if has_token is False:
-        said = "Other machines are answered with the cloud's token alone: it goes into AWS_SESSION_TOKEN"
-        raise Refused("AccessDenied", said, status=403)
-    host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
-    if "origin" in request.headers:
-        raise Refused("AccessDenied", "Requests from web pages are not answered (Origin header)", status=403)
-    if not has_token and host not in HOSTS and not host.endswith(".localhost"):
-        raise Refused("AccessDenied", f"Requests for host {host!r} are not answered", status=403)
 
 
 def _action_elsewhere(request: Request) -> str:

@@ -120,8 +120,13 @@ class Elsewhere:
             buffer = io.BytesIO()
             Pickler(buffer, self.objects, lambda file: False).dump(dict(vars(accounts[account][region])))
             name = _name(service, account, region)
-            self._check_readable(name, buffer.getvalue())
-            self._ledger.write_blobs({name: buffer.getvalue()})
+            try:
+                self._check_readable(name, buffer.getvalue())
+                self._ledger.write_blobs({name: buffer.getvalue()})
+            except BaseException:
+                if name in self._saved:  # nobody may see what is not on disk
+                    self._load_backend(name, dict(self._ledger.blobs())[name])
+                raise
             self._saved.add(name)
 
     def _check_readable(self, name: str, body: bytes) -> None:
@@ -134,12 +139,14 @@ class Elsewhere:
             raise Refused("InternalError", text, status=500) from problem
 
     def save_s3(self, account: str, region: str, touched: Touched) -> None:
-        """Put on disk what a request to S3 changed; where that cannot be right, take back what is on disk."""
+        """Put on disk what a request to S3 changed; where that fails, or cannot be right, S3 is as on disk again."""
         try:
             self._s3.save(account, get_partition(region), touched)
-        except WouldLose as problem:
+        except Exception as problem:
             log.critical("S3's state is read from the disk again: %s", problem)
             self._s3.load(dict(self._ledger.blobs()))
+            if not isinstance(problem, WouldLose):  # the disk is full, for one: nobody may see what is not on it
+                raise
             text = f"The local cloud did not save this, as it would have lost data: {problem}. Try again"
             raise Refused("InternalError", text, status=500) from problem
 
@@ -162,6 +169,7 @@ class Elsewhere:
             for name, body in blobs.items():
                 if not name.startswith((f"{ACCOUNT}/", f"{KEY}/", f"{UPLOAD}/", OLDER_OBJECT)):
                     self._load_backend(name, body)
+            self._s3.sweep()
         except Exception as problem:
             raise _unreadable(self.objects.parent, here, there, problem) from problem
         if here != there:

@@ -78,7 +78,10 @@ class S3State:
             log.info("the objects of an older format are written as this one has them")
             self._named, self._owners = {}, {}
             self._save_all(drops=[OLDER_OBJECT + each for each in older])
-        for path in self._objects.iterdir():  # a process may have ended before it came to delete them
+
+    def sweep(self) -> None:
+        """Delete the files of no object: a process may have ended before it came to that. Before anything is served."""
+        for path in self._objects.iterdir():
             if path.name not in self._owners:
                 path.unlink(missing_ok=True)
 

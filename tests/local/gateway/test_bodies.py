@@ -330,3 +330,13 @@ def test_the_process_stays_small_whatever_goes_through_it(served: tuple[Cloud, i
     assert sum(len(block) for block in iter(lambda: read.read(1 << 20), b"")) == 150_000_000
     assert resident(pid, "VmHWM") < 250
     assert resident(pid, "VmHWM") < before + 50, "less than half of the largest object"
+
+
+def test_an_upload_that_does_not_state_its_digest_is_kept_too(cloud: Cloud, s3: Any) -> None:
+    request = AWSRequest(method="PUT", url=f"{cloud.endpoint}/{BUCKET}/k", data=BODY)
+    SigV4Auth(Credentials(KEY_ID, SECRET), "s3", "us-east-1").add_auth(request)
+    assert "x-amz-content-sha256" not in {name.lower() for name in request.headers}
+    sent = urllib.request.Request(request.url, data=BODY, headers=dict(request.headers), method="PUT")
+    with urllib.request.urlopen(sent, timeout=20) as answer:
+        assert answer.status == 200
+    assert s3.get_object(Bucket=BUCKET, Key="k")["Body"].read() == BODY

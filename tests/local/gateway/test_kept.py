@@ -348,5 +348,32 @@ def test_state_that_the_next_process_could_not_read_is_not_written(cloud: Cloud)
     backends[ACCOUNT]["aws"].users["odd"] = pathlib.PurePosixPath("/")  # no class of moto's, nor of those it uses
     with refused("InternalError", match="cannot keep this"):
         iam.create_user(UserName="another")
-    cloud.restart()
-    assert [user["UserName"] for user in cloud.client("iam").list_users()["Users"]] == ["kept"]
+    for _ in range(2):
+        assert [user["UserName"] for user in cloud.client("iam").list_users()["Users"]] == ["kept"]
+        cloud.restart()
+
+
+def test_a_write_to_s3_that_does_not_fit_on_the_disk_is_not_seen(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3 = cloud.client("s3")
+    s3.create_bucket(Bucket="bundles")
+    s3.put_object(Bucket="bundles", Key="k", Body=b"old")
+
+    def full(_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(cloud.gateway._ledger, "write_blobs", full)
+    writes: tuple[Callable[[], object], ...] = (
+        lambda: s3.put_object(Bucket="bundles", Key="k", Body=b"new"),
+        lambda: s3.delete_object(Bucket="bundles", Key="k"),
+        lambda: s3.create_bucket(Bucket="another"),
+    )
+    for write in writes:
+        with refused("InsufficientVolumeCapacity"):
+            write()
+    monkeypatch.undo()
+    for _ in range(2):
+        assert [each["Name"] for each in s3.list_buckets()["Buckets"]] == ["bundles"]
+        assert s3.get_object(Bucket="bundles", Key="k")["Body"].read() == b"old"
+        assert len(list((cloud.root / "state" / "objects").iterdir())) == 1
+        cloud.restart()
+        s3 = cloud.client("s3")
