@@ -74,6 +74,7 @@ bench: setup .setup/system-test
 	$(BIN)/python benchmarks/transfer.py
 	$(BIN)/python benchmarks/bundle.py
 	$(BIN)/python benchmarks/agent.py
+	$(BIN)/python benchmarks/gateway.py
 	$(BIN)/python benchmarks/instant.py
 	$(BIN)/python benchmarks/waits.py
 	$(BIN)/python benchmarks/build.py

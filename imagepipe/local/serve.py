@@ -27,7 +27,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qs
 
 from imagepipe.errors import ImagepipeError, LocalCloudError
-from imagepipe.local import serving
+from imagepipe.local import process, serving
 from imagepipe.local.disks import StoreFull
 from imagepipe.local.serving import Serving
 from imagepipe.local.store import ROOT_VARIABLE, Store
@@ -162,6 +162,7 @@ def serve(
     Without a port, the one of the last time is taken if it is free, else any. Loopback is served always, and what is
     `beyond` it on the same port. Raises LocalCloudError.
     """
+    process.return_memory()
     with ExitStack() as stack:
         _take_lock(store, stack)
         serving.withdraw(store)

@@ -7,10 +7,10 @@ is not on disk, and nothing that goes wrong leaves as HTML.
 
 from __future__ import annotations
 
-import errno
+import hashlib
+import io
 import logging
 import re
-import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -23,16 +23,19 @@ from typing import Any
 
 from imagepipe.clock import Clock
 from imagepipe.local.base import BaseImage
-from imagepipe.local.disks import Disks, StoreFull
+from imagepipe.local.disks import Disks
 from imagepipe.local.gateway import (
     admin,
     authority,
+    bodies,
+    incoming,
     machinery,
     objects,
     parameters,
     recovery,
     sessions,
     signature,
+    transfers,
     wire,
 )
 from imagepipe.local.gateway.accounts import Accounts
@@ -49,14 +52,14 @@ from imagepipe.local.gateway.signature import Identity, Request, Secret
 from imagepipe.local.gateway.wire import Answer, Call
 from imagepipe.local.gateway.world import World
 from imagepipe.local.machines.api import Driver
-from imagepipe.local.machines.network import HOST
 from imagepipe.local.serving import HAS_TOKEN, OWN_PATHS
 
 log = logging.getLogger(__name__)
 
 SEVER = "imagepipe.sever"
 """In the WSGI environment: a function that closes the connection without an answer. The server puts it there."""
-HOSTS = ("127.0.0.1", "localhost", HOST)
+CLOSE = "imagepipe.close"
+"""In the WSGI environment: a function that has the connection closed once the answer is sent."""
 
 
 class Gateway:
@@ -84,6 +87,7 @@ class Gateway:
         self._clock = clock
         self._ledger = Ledger(state / "gateway.sqlite")
         self._elsewhere = Elsewhere(self._ledger, state / "objects")
+        self._transfers = transfers.Transfers(self._elsewhere)
         self._world = World(
             ledger=self._ledger,
             disks=disks,
@@ -117,7 +121,7 @@ class Gateway:
         self, environ: dict[str, Any], start_response: Callable[[str, list[tuple[str, str]]], Any]
     ) -> Iterable[bytes]:
         request_id = str(uuid.uuid4())
-        request = _request(environ)
+        request = incoming.request(environ)
         scope = signature.scope(request)
         dialect = "json" if "x-amz-target" in request.headers else scope.service if scope else "s3"
         skew = self._skew(request)
@@ -130,17 +134,21 @@ class Gateway:
                 environ[SEVER]()
             answer = Answer(502, (), b"")
         except Exception as problem:  # noqa: BLE001 - unhandled it would be an HTML page, which clients cannot read
-            answer = wire.refusal(_no_room(problem) or _unknown(request, request_id), request_id, dialect)
+            answer = wire.refusal(incoming.no_room(problem) or _unknown(request, request_id), request_id, dialect)
+        is_read = "transfer-encoding" not in request.headers and bodies.read_away(environ["wsgi.input"])
+        if not is_read and CLOSE in environ:
+            environ[CLOSE]()
+        length = answer.content.length if answer.content else len(answer.body)
         headers = [
             (name, value) for name, value in answer.headers if name.lower() not in DROPPED[request.method == "HEAD"]
         ]
         if request.method != "HEAD":
-            headers.append(("Content-Length", str(len(answer.body))))
+            headers.append(("Content-Length", str(length)))
         headers.append(("x-amzn-RequestId", request_id))
         if skew:
             headers.append(("Date", format_datetime(self._clock.now() + skew, usegmt=True)))
         start_response(f"{answer.status} {_phrase(answer.status)}", headers)
-        return [] if request.method == "HEAD" else [answer.body]
+        return answer.content or ([] if request.method == "HEAD" else [answer.body])
 
     def _skew(self, request: Request) -> timedelta:
         """How far the cloud's clock is off for this request."""
@@ -150,36 +158,55 @@ class Gateway:
         return timedelta(seconds=fault.seconds if fault else 0)
 
     def _answer(self, request: Request, environ: dict[str, Any], request_id: str, skew: timedelta) -> Answer:
-        _refuse_strangers(request, has_token=environ.get(HAS_TOKEN))
+        incoming.refuse_strangers(request, has_token=environ.get(HAS_TOKEN))
         if request.path == admin.HEALTH:
             return admin.health()
-        now = self._clock.now() + skew
-        identity = signature.identify(request, self._world.accounts.secret, now, self._world.clock.now())
+        now, secret = self._clock.now() + skew, self._world.accounts.secret
+        if not signature.check_caller(request, secret, now):
+            request = incoming.with_body(request, environ)
+        identity = signature.identify(request, secret, now, self._world.clock.now())
+        asked = objects.asked(request) if identity.service == "s3" else None
+        if asked is not None and asked.operation in transfers.UPLOADS:
+            return self._s3(identity, request, environ, asked)
+        request = incoming.with_body(request, environ)
+        signature.check_payload(request)
         if request.path.startswith(OWN_PATHS):
             authority.refuse_admin(self._world, identity)
             return admin.answer(self._world, identity, request)
-        if request.path.startswith("/moto-api"):
-            raise Refused("AccessDenied", "moto's own interface is not open here", status=403)
         if identity.service == "ec2":
             return self._ec2(identity, request, environ, request_id)
-        if identity.service == "s3":
-            return self._s3(identity, request, environ)
+        if asked is not None:
+            return self._s3(identity, request, environ, asked)
         action = _action_elsewhere(request)
         self._world.calls.add(identity.service, action)
         authority.check(self._world, identity, of_others(self._world, identity, action, request))
         return self._guarded(identity, action, {}, lambda: self._other(identity, request, environ, action, request_id))
 
-    def _s3(self, identity: Identity, request: Request, environ: dict[str, Any]) -> Answer:
-        asked = objects.asked(request)
+    def _s3(self, identity: Identity, request: Request, environ: dict[str, Any], asked: objects.Asked) -> Answer:
         self._world.calls.add("s3", asked.operation)
+        if not asked.operation:
+            text = "The specified method is not allowed against this resource."
+            raise Refused("MethodNotAllowed", text, status=405)
         authority.check(self._world, identity, of_s3(identity, request, asked))
 
-        def moto(environ: dict[str, Any]) -> Answer:
-            return self._moto(identity, request, environ, asked.operation, asked.key)
-
         def act() -> Answer:
-            with self._world.elsewhere.lock:
-                return objects.answer(identity, request, asked, environ, moto)
+            received = None
+            if asked.operation in transfers.UPLOADS:
+                # Read already where the request did not state its digest: its signature could not be checked before.
+                source = io.BytesIO(request.body) if request.body else environ["wsgi.input"]
+                received = self._transfers.receive(request, source, incoming.length(request))
+            md5 = received.md5 if received else hashlib.md5(request.body, usedforsecurity=False).digest()
+
+            def moto(environ: dict[str, Any]) -> Answer:
+                answer = self._transfers.answer(identity, request, environ, asked, received)
+                return _sound(answer, asked.operation, request)
+
+            try:
+                with self._elsewhere.lock("s3"):
+                    return objects.answer(identity, request, asked, environ, md5, moto)
+            finally:
+                if received is not None:
+                    self._transfers.release(received)
 
         return self._guarded(identity, f"s3:{asked.operation}", asked.params(), act)
 
@@ -256,22 +283,22 @@ class Gateway:
             faults.fresh.hide(answer, seconds=hidden.seconds, calls=hidden.calls)
         return wire.result(call.action, answer, call.request_id)
 
-    def _moto(
-        self, identity: Identity, request: Request, environ: dict[str, Any], action: str, key: str = ""
-    ) -> Answer:
-        answer = self._elsewhere.answer(identity, request, environ, action, key)
-        if answer.status >= 500 or (answer.status >= 400 and HTML.match(answer.body)):
-            log.error("moto answered %s with %s: %r", action or request.path, answer.status, answer.body[:500])
-            raise Refused(
-                "InternalError", f"The local cloud cannot do {action or request.method} like this", status=500
-            )
-        return answer
+    def _moto(self, identity: Identity, request: Request, environ: dict[str, Any], action: str) -> Answer:
+        return _sound(self._elsewhere.answer(identity, request, environ, action), action, request)
 
     def _machine_exited(self, machine_id: str) -> None:
         self._world.course.submit(machine_id, partial(machinery.exited, self._world, machine_id))
 
 
 HTML = re.compile(rb"\s*<(!doctype )?html", re.IGNORECASE)
+
+
+def _sound(answer: Answer, action: str, request: Request) -> Answer:
+    """moto's answer, where it is one that clients can read. Raises Refused."""
+    if answer.status >= 500 or (answer.status >= 400 and HTML.match(answer.body)):
+        log.error("moto answered %s with %s: %r", action or request.path, answer.status, answer.body[:500])
+        raise Refused("InternalError", f"The local cloud cannot do {action or request.method} like this", status=500)
+    return answer
 
 
 class _Cut(Exception):
@@ -285,54 +312,10 @@ DROPPED = {
 """By whether it is a HEAD: its Content-Length is that of the body that a GET would have."""
 
 
-def _request(environ: Mapping[str, Any]) -> Request:
-    headers = {
-        name[5:].replace("_", "-").lower(): str(value) for name, value in environ.items() if name.startswith("HTTP_")
-    }
-    if environ.get("CONTENT_TYPE"):
-        headers["content-type"] = str(environ["CONTENT_TYPE"])
-    length = environ.get("CONTENT_LENGTH")
-    if length:
-        headers["content-length"] = str(length)
-        body = environ["wsgi.input"].read(int(length))
-    else:
-        body = environ["wsgi.input"].read() if environ.get("wsgi.input_terminated") else b""
-    path, _, query = str(environ["REQUEST_URI"]).partition("?")
-    return Request(str(environ["REQUEST_METHOD"]), path, query, headers, body)
-
-
 def _unknown(request: Request, request_id: str) -> Refused:
     """The answer to what went wrong here; called where the error is being handled."""
     log.exception("request %s failed: %s %s", request_id, request.method, request.path)
     return Refused("InternalError", f"An internal error has occurred (request {request_id})", status=500)
-
-
-def _no_room(problem: Exception) -> Refused | None:
-    """The refusal where the store is full: of disks, which says how much is missing, or of anything else."""
-    is_full = (
-        isinstance(problem, StoreFull)
-        or (isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT))
-        or (isinstance(problem, sqlite3.OperationalError) and "full" in str(problem))
-    )
-    if not is_full:
-        return None
-    # 400, as botocore tries a 500 again and again.
-    return Refused("InsufficientVolumeCapacity", f"The local cloud's store is full: {problem}", status=400)
-
-
-def _refuse_strangers(request: Request, *, has_token: bool | None) -> None:
-    """A web page must not drive the cloud: browsers say Origin, and a rebound name is in Host.
-
-    Nor another machine without the token: None is for what comes over loopback.
-    """
-    if has_token is False:
-        said = "Other machines are answered with the cloud's token alone: it goes into AWS_SESSION_TOKEN"
-        raise Refused("AccessDenied", said, status=403)
-    host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
-    if "origin" in request.headers:
-        raise Refused("AccessDenied", "Requests from web pages are not answered (Origin header)", status=403)
-    if not has_token and host not in HOSTS and not host.endswith(".localhost"):
-        raise Refused("AccessDenied", f"Requests for host {host!r} are not answered", status=403)
 
 
 def _action_elsewhere(request: Request) -> str:

@@ -77,7 +77,7 @@ class Bundles:
     def _object(self, bucket: str, key: str, *, account: str, region: str) -> bytes:
         """Its bytes. Raises BundleError where it is not there, in another region than the registration's, or not for
         EC2 to read."""
-        with self._elsewhere.lock:
+        with self._elsewhere.lock("s3"):
             buckets: Any = self._elsewhere.backend("s3", account, get_partition(region)).buckets
             found = buckets.get(bucket)
             if found is None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from imagepipe.iam.evaluate import Asked
+from imagepipe.local.gateway.bounded import Counts, Newest
+
+MOST_ACTIONS = 2000  # EC2, S3 and the others have some 1,500; what a client makes up counts too
+MOST_QUESTIONS = 10_000
 
 
 class Calls:
@@ -16,12 +19,12 @@ class Calls:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
+        self._counts = Counts(MOST_ACTIONS)
 
     def add(self, service: str, action: str) -> None:
         """One more."""
         with self._lock:
-            self._counts[f"{service}:{action}" if action else service] += 1
+            self._counts.add(f"{service}:{action}" if action else service)
 
     def counted(self) -> Mapping[str, int]:
         """By `ec2:DescribeInstances`."""
@@ -34,11 +37,14 @@ class Calls:
 
 
 class Evaluations:
-    """The different questions that were asked under policies, since the cloud's process began or they were cleared."""
+    """The different questions that were asked under policies, since the cloud's process began or they were cleared.
+
+    The newest 10,000 of them.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._asked: dict[str, bool] = {}
+        self._asked: Newest[str, bool] = Newest(MOST_QUESTIONS)
 
     def add(self, asked: Asked, *, is_allowed: bool) -> None:
         """One more."""

@@ -133,7 +133,7 @@ def _aws_managed_id(account: str, region: str) -> str:
 
 
 def _make_aws_managed_key(world: World, account: str, region: str) -> None:
-    with world.elsewhere.lock:
+    with world.elsewhere.lock("kms"):
         kms = world.elsewhere.backend("kms", account, region)
         if any(ALIAS in key.aliases for key in kms.keys.values()):
             return

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from imagepipe.local.gateway.bounded import Counts, Newest
 from imagepipe.local.gateway.fresh import Fresh
 from imagepipe.local.gateway.refusal import Refused
 
@@ -34,6 +34,8 @@ Effect = Literal[
 ]
 
 ASKED_FOR = "A fault that was asked for"
+MOST_THINGS = 10_000
+"""What faults are still to come over, and keys that have expired: the newest of them."""
 CODES: Mapping[str, tuple[int, str]] = {
     "RequestLimitExceeded": (503, "Request limit exceeded."),
     "Throttling": (400, "Rate exceeded"),
@@ -192,9 +194,9 @@ class Faults:
         self._seed = seed
         self._number = 0
         self._set: list[_Set] = []
-        self._before: dict[str, list[Fault]] = {}
-        self._expired: set[str] = set()
-        self._injected: Counter[str] = Counter()
+        self._before: Newest[str, list[Fault]] = Newest(MOST_THINGS)
+        self._expired: Newest[str, None] = Newest(MOST_THINGS)
+        self._injected = Counts(MOST_THINGS)
         for fault in faults:
             self.add(fault)
 
@@ -233,7 +235,9 @@ class Faults:
         with self._lock:
             for each in self._set:
                 if each.fault.effect == effect and each.fault.meets(action, params) and each.comes():
-                    self._injected[f"{effect} {action}"] += 1
+                    self._injected.add(f"{effect} {action}")
+                    if each.is_spent:
+                        self._set.remove(each)
                     return each.fault
         return None
 
@@ -264,5 +268,5 @@ class Faults:
         if self.take("expire", action, params) is None:
             return False
         with self._lock:
-            self._expired.add(access_key_id)
+            self._expired[access_key_id] = None
         return True

@@ -7,7 +7,7 @@ import binascii
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import cache
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 from imagepipe.local.gateway.refusal import Refused, conflicting, invalid
@@ -81,7 +81,7 @@ def _text(value: Value) -> str:
     return str(value)
 
 
-@cache
+@lru_cache(maxsize=1024)  # the values are the callers'
 def _pattern(value: str) -> re.Pattern[str]:
     """`*` is any text, `?` any one character, and a backslash takes that away from them."""
     parts = []

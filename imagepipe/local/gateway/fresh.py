@@ -8,12 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from imagepipe.local.gateway.bounded import Newest
 from imagepipe.local.gateway.naming import MALFORMED, not_found
 from imagepipe.local.gateway.refusal import Refused
 
 if TYPE_CHECKING:
     from imagepipe.local.gateway.wire import Call
 
+MOST_HIDDEN = 10_000
 ROWS = {
     "Instances": "InstanceId",
     "Images": "ImageId",
@@ -44,12 +46,14 @@ class Fresh:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._hidden: dict[str, _Hidden] = {}
+        self._hidden: Newest[str, _Hidden] = Newest(MOST_HIDDEN)
 
     def hide(self, answer: Mapping[str, Any], *, seconds: float, calls: int | None) -> None:
         """What this answer of a call that makes something names is not shown for a while."""
         until = time.monotonic() + seconds if calls is None else None
         with self._lock:
+            for name in [name for name, hidden in self._hidden.items() if hidden.is_over()]:
+                del self._hidden[name]
             for name in _made(answer):
                 self._hidden[name] = _Hidden(until, calls or 0)
 

@@ -80,14 +80,17 @@ GETTERS: Mapping[str, Getter] = {
 
 def visible(world: World, call: Call) -> list[Instance]:
     """The caller's instances here; those that ended an hour ago are forgotten."""
+    gone = forget_ended(world)
+    return [row for row in world.ledger.instances.owned(call.account, call.region) if row.id not in gone]
+
+
+def forget_ended(world: World) -> set[str]:
+    """Have all instances forgotten that ended an hour ago, whosever they are; gives their ids."""
     horizon = world.clock.now() - REMEMBERED
-    rows = []
-    for instance in world.ledger.instances.owned(call.account, call.region):
-        if instance.ended_at is not None and instance.ended_at < horizon:
-            world.course.submit(instance.id, partial(machinery.forget, world, instance.id))
-        else:
-            rows.append(instance)
-    return rows
+    gone = {row.id for row in world.ledger.instances if row.ended_at is not None and row.ended_at < horizon}
+    for each in gone:
+        world.course.submit(each, partial(machinery.forget, world, each))
+    return gone
 
 
 def chosen(world: World, call: Call) -> list[Instance]:

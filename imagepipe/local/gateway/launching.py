@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from imagepipe.local.gateway import devices, disturbing, encryption, lookup, machinery, placing, spot, tagging, tokens
-from imagepipe.local.gateway.instances import reservation
+from imagepipe.local.gateway.instances import forget_ended, reservation
 from imagepipe.local.gateway.naming import new_id
 from imagepipe.local.gateway.network import instance_type
 from imagepipe.local.gateway.placing import Place
@@ -45,6 +45,7 @@ def run_instances(world: World, call: Call) -> Mapping[str, Any]:
         again = [found for found in map(world.ledger.instances.get, before) if found is not None]
         return reservation(world, again) if again else {}
     _refuse_unknown(call)
+    forget_ended(world)
     count = _count(call)
     image = _image(world, call)
     kind = _instance_type(call, image)

@@ -1,16 +1,18 @@
 """The gateway's memory: records by kind, in memory to read, and on disk before any answer leaves.
 
-One writer at a time, under `lock`. A change that raises leaves neither memory nor disk changed, which is also
-how a DryRun is done. What must follow a change (a machine to start, bytes to copy) is handed in with it and runs
+One writer at a time, under `lock`. Others see a change once it is on disk, and one that raises is never seen, which is
+also how a DryRun is done. What must follow a change (a machine to start, bytes to copy) is handed in with it and runs
 only once the change is on disk.
 """
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -31,7 +33,7 @@ from imagepipe.local.gateway.records import (
     Volume,
 )
 
-FORMAT = 4
+FORMAT = 5
 """Raised when an older program could no longer read what this one writes."""
 
 KINDS: tuple[type[Record], ...] = (
@@ -49,26 +51,37 @@ KINDS: tuple[type[Record], ...] = (
 )
 
 R = TypeVar("R", bound=Record)
+log = logging.getLogger(__name__)
 
 
 class Table(Generic[R]):
-    """All records of one kind, in the order in which they were first put."""
+    """All records of one kind, in the order in which they were first put.
 
-    def __init__(self, kind: type[R]) -> None:
+    A change that is not on disk yet is seen by the thread that makes it, and by no other.
+    """
+
+    def __init__(self, kind: type[R], change: _Change) -> None:
         self.kind = kind
         self._rows: dict[str, R] = {}
+        self._change = change
+        self._drafts: dict[str, R | None] = change.drafts.setdefault(kind, {})  # type: ignore[assignment]
 
     def get(self, identifier: str) -> R | None:
+        if self._drafts and self._change.is_ours() and identifier in self._drafts:
+            return self._drafts[identifier]
         return self._rows.get(identifier)
 
     def __getitem__(self, identifier: str) -> R:
-        return self._rows[identifier]
+        found = self.get(identifier)
+        if found is None:
+            raise KeyError(identifier)
+        return found
 
     def __iter__(self) -> Iterator[R]:
-        return iter(tuple(self._rows.values()))
+        return iter(tuple(self._seen().values()))
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._seen())
 
     def owned(self, account: str, region: str) -> list[R]:
         """What this account has in this region."""
@@ -78,29 +91,56 @@ class Table(Generic[R]):
         """What anybody has in this region."""
         return [row for row in self if row.region == region]
 
+    def _seen(self) -> Mapping[str, R]:
+        if not self._drafts or not self._change.is_ours():
+            return self._rows
+        both: dict[str, R | None] = {**self._rows, **self._drafts}
+        return {identifier: row for identifier, row in both.items() if row is not None}
+
+    def _accept(self) -> None:
+        """Let everybody see the drafts."""
+        for identifier, row in self._drafts.items():
+            if row is None:
+                self._rows.pop(identifier, None)
+            else:
+                self._rows[identifier] = row
+        self._drafts.clear()
+
+
+@dataclass(slots=True)
+class _Change:
+    """The change that is being made, by one thread at a time."""
+
+    depth: int = 0
+    thread: int = 0
+    drafts: dict[type[Record], dict[str, Record | None]] = field(default_factory=dict)
+    """By kind and id; None for what is removed."""
+
+    def is_ours(self) -> bool:
+        return self.thread == threading.get_ident()
+
 
 class Ledger:
     """Records of all kinds, durable. Reading needs `lock` only where several records must fit together."""
 
     def __init__(self, path: Path) -> None:
         self.lock = threading.RLock()
-        self._depth = 0
-        self._before: dict[tuple[type[Record], str], Record | None] = {}
-        self._blobs: dict[str, bytes | None] = {}
+        self._change = _Change()
+        self._writing = threading.Lock()
         self._later: list[Callable[[], object]] = []
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._prepare(path)
-        self.instances: Table[Instance] = Table(Instance)
-        self.volumes: Table[Volume] = Table(Volume)
-        self.snapshots: Table[Snapshot] = Table(Snapshot)
-        self.images: Table[Image] = Table(Image)
-        self.key_pairs: Table[KeyPair] = Table(KeyPair)
-        self.groups: Table[SecurityGroup] = Table(SecurityGroup)
-        self.tokens: Table[Token] = Table(Token)
-        self.settings: Table[Setting] = Table(Setting)
-        self.accounts: Table[Account] = Table(Account)
-        self.access_keys: Table[AccessKey] = Table(AccessKey)
-        self.sessions: Table[Session] = Table(Session)
+        self.instances: Table[Instance] = Table(Instance, self._change)
+        self.volumes: Table[Volume] = Table(Volume, self._change)
+        self.snapshots: Table[Snapshot] = Table(Snapshot, self._change)
+        self.images: Table[Image] = Table(Image, self._change)
+        self.key_pairs: Table[KeyPair] = Table(KeyPair, self._change)
+        self.groups: Table[SecurityGroup] = Table(SecurityGroup, self._change)
+        self.tokens: Table[Token] = Table(Token, self._change)
+        self.settings: Table[Setting] = Table(Setting, self._change)
+        self.accounts: Table[Account] = Table(Account, self._change)
+        self.access_keys: Table[AccessKey] = Table(AccessKey, self._change)
+        self.sessions: Table[Session] = Table(Session, self._change)
         self._tables: dict[type[Record], Table[Record]] = {
             table.kind: table  # type: ignore[misc]  # a table only ever holds its own kind
             for table in (
@@ -148,100 +188,119 @@ class Ledger:
     def change(self) -> Iterator[None]:
         """All puts and removals inside are made, on disk, when this ends; none of them if it raises.
 
-        May be nested: the outermost decides.
+        May be nested: the outermost decides. Other threads see the records as they were before, until the end.
         """
         with self.lock:
-            self._depth += 1
+            self._change.thread = threading.get_ident()
+            self._change.depth += 1
             try:
                 yield
-                if self._depth == 1:
+                if self._change.depth == 1:
                     self._commit()
             except BaseException:
-                if self._depth == 1:
-                    self._restore()
+                if self._change.depth == 1:
+                    self._discard()
                 raise
             finally:
-                self._depth -= 1
-            if self._depth:
+                self._change.depth -= 1
+            if self._change.depth:
                 return
             later, self._later = self._later, []
-        for follow in later:
-            follow()
+        _follow(later)
 
     def put(self, record: Record) -> None:
         """Keep this record, in place of an older one of its kind and id."""
-        rows = self._tables[type(record)]._rows
-        self._note(type(record), record.id)
-        rows[record.id] = record
+        self._drafts_of(type(record))[record.id] = record
 
     def remove(self, record: Record) -> None:
         """Forget this record."""
-        self._note(type(record), record.id)
-        self._tables[type(record)]._rows.pop(record.id, None)
+        self._drafts_of(type(record))[record.id] = None
 
-    def put_blob(self, name: str, body: bytes) -> None:
-        """Keep these bytes under this name, with the change that is being made."""
-        assert self._depth, "outside a change"
-        self._blobs[name] = body
+    def write_blobs(self, blobs: Mapping[str, bytes | None]) -> None:
+        """Keep these bytes under these names, all or none, at once; None for bytes to forget.
 
-    def drop_blob(self, name: str) -> None:
-        """Forget the bytes of this name, with the change that is being made."""
-        assert self._depth, "outside a change"
-        self._blobs[name] = None
-
-    def blobs(self) -> list[tuple[str, bytes]]:
-        """All named bytes."""
-        with self.lock:
-            return self._db.execute("SELECT name, body FROM blob ORDER BY name").fetchall()
-
-    def later(self, follow: Callable[[], object]) -> None:
-        """Call this once the change is on disk; never, if it is not made."""
-        assert self._depth, "outside a change"
-        self._later.append(follow)
-
-    def close(self) -> None:
-        """Let go of the file. Nothing is lost without it."""
-        with self.lock:
-            self._db.close()
-
-    def _note(self, kind: type[Record], identifier: str) -> None:
-        assert self._depth, "outside a change"
-        self._before.setdefault((kind, identifier), self._tables[kind]._rows.get(identifier))
-
-    def _commit(self) -> None:
-        before, self._before = self._before, {}
-        blobs, self._blobs = self._blobs, {}
-        if not before and not blobs:
+        Waits for no change of records that is being made, and is no part of it: whoever holds a lock of another
+        service's may call it.
+        """
+        if not blobs:
             return
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            for kind, identifier in before:
-                record = self._tables[kind]._rows.get(identifier)
-                if record is None:
-                    self._db.execute("DELETE FROM record WHERE kind = ? AND id = ?", (kind.__name__, identifier))
-                else:
-                    self._db.execute(
-                        "INSERT INTO record (kind, id, body) VALUES (?, ?, ?) "
-                        "ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body",
-                        (kind.__name__, identifier, codec.dumps(record)),
-                    )
+        with self._transaction():
             for name, blob in blobs.items():
                 if blob is None:
                     self._db.execute("DELETE FROM blob WHERE name = ?", (name,))
                 else:
                     self._db.execute("INSERT OR REPLACE INTO blob (name, body) VALUES (?, ?)", (name, blob))
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._before = before
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
 
-    def _restore(self) -> None:
-        for (kind, identifier), old in self._before.items():
-            rows = self._tables[kind]._rows
-            if old is None:
-                rows.pop(identifier, None)
-            else:
-                rows[identifier] = old
-        self._before, self._blobs, self._later = {}, {}, []
+    def blobs(self) -> list[tuple[str, bytes]]:
+        """All named bytes."""
+        with self._writing:
+            return self._db.execute("SELECT name, body FROM blob ORDER BY name").fetchall()
+
+    def later(self, follow: Callable[[], object]) -> None:
+        """Call this once the change is on disk; never, if it is not made."""
+        assert self._change.depth, "outside a change"
+        self._later.append(follow)
+
+    def close(self) -> None:
+        """Let go of the file. Nothing is lost without it."""
+        with self.lock, self._writing:
+            self._db.close()
+
+    def _drafts_of(self, kind: type[Record]) -> dict[str, Record | None]:
+        assert self._change.depth, "outside a change"
+        assert self._change.is_ours(), "in a change of another thread"
+        return self._change.drafts[kind]
+
+    def _commit(self) -> None:
+        if not any(self._change.drafts.values()):
+            return
+        with self._transaction():
+            for kind, drafts in self._change.drafts.items():
+                for identifier, record in drafts.items():
+                    self._write(kind, identifier, record)
+        for table in self._tables.values():
+            table._accept()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """On disk when it ends, or not at all. The innermost of all locks: nothing else is waited for inside."""
+        with self._writing:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _write(self, kind: type[Record], identifier: str, record: Record | None) -> None:
+        if record is None:
+            self._db.execute("DELETE FROM record WHERE kind = ? AND id = ?", (kind.__name__, identifier))
+        else:
+            self._db.execute(
+                "INSERT INTO record (kind, id, body) VALUES (?, ?, ?) "
+                "ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body",
+                (kind.__name__, identifier, codec.dumps(record)),
+            )
+
+    def _discard(self) -> None:
+        for drafts in self._change.drafts.values():
+            drafts.clear()
+        self._later = []
+
+
+def _follow(later: Sequence[Callable[[], object]]) -> None:
+    """Do all that follows a change, as the change is made: one that fails keeps none of the others from it.
+
+    Raises the first failure, at the end.
+    """
+    failed: Exception | None = None
+    for follow in later:
+        try:
+            follow()
+        except Exception as error:
+            log.exception("work that follows a change failed")
+            failed = failed or error
+    if failed is not None:
+        raise failed

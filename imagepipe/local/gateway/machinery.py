@@ -313,4 +313,6 @@ def resume(world: World, instance_id: str) -> None:
         log.exception("starting instance %s again failed", instance_id)
         with world.ledger.change():
             code = "Server.InternalError"
-            world.ledger.put(replace(instance, state="stopped", reason_code=code, reason=f"{code}: {error}"))
+            instance = world.ledger.instances[instance_id]
+            if instance.state == "running":
+                world.ledger.put(replace(instance, state="stopped", reason_code=code, reason=f"{code}: {error}"))

@@ -11,7 +11,7 @@ import random
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
@@ -48,7 +48,9 @@ class Network:
         """Give the region its default VPC if it has none yet. Raises Refused for what is no region."""
         if region not in regions():
             raise Refused("AuthFailure", f"Credential should be scoped to a valid region, not '{region}'.", status=401)
-        with self._elsewhere.lock:
+        if getattr(self._ec2(account, region), "imagepipe_settled", 0) >= 2:  # nobody waits for moto then
+            return
+        with self._elsewhere.lock("ec2"):
             backends = self._elsewhere.backend("ec2", account, region)
             done = int(getattr(backends, "imagepipe_settled", 0))
             if done < 1:
@@ -106,7 +108,7 @@ class Network:
 
     def change_tags(self, account: str, region: str, identifier: str, tags: dict[str, str | None]) -> None:
         """Set tags of what moto keeps; a tag of None is taken away."""
-        with self._elsewhere.lock:
+        with self._elsewhere.lock("ec2"):
             ec2 = self._ec2(account, region)
             for key, value in tags.items():
                 if value is None:
@@ -160,7 +162,7 @@ def _is_silent(address: str) -> bool:
     return True
 
 
-@cache
+@lru_cache(maxsize=256)  # a caller may ask of any region
 def zones(region: str) -> tuple[str, ...]:
     """The availability zones of a region."""
     return tuple(

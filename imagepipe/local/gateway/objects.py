@@ -85,13 +85,21 @@ def _operations() -> tuple[tuple[str, str, int, frozenset[str]], ...]:
 
 
 def answer(
-    identity: Identity, request: Request, wanted: Asked, environ: dict[str, Any], moto: Callable[[Any], Answer]
+    identity: Identity,
+    request: Request,
+    wanted: Asked,
+    environ: dict[str, Any],
+    md5: bytes,
+    moto: Callable[[Any], Answer],
 ) -> Answer:
-    """moto's answer, where S3 would not have another; `moto` takes the WSGI environment. Raises Refused."""
+    """moto's answer, where S3 would not have another; `moto` takes the WSGI environment, `md5` is the body's.
+
+    Raises Refused.
+    """
     bucket = _bucket(identity, wanted.bucket)
     if bucket is not None and bucket.region_name != identity.region and wanted.operation not in EVERYWHERE:
         return _elsewhere(wanted.bucket, bucket.region_name)
-    _check_md5(request)
+    _check_md5(request, md5)
     _check_signed(request)
     if wanted.operation == "CreateBucket":
         return moto({"HTTP_X_AMZ_OBJECT_OWNERSHIP": ENFORCED, **environ})
@@ -135,7 +143,7 @@ def _elsewhere(bucket: str, region: str) -> Answer:
     return Answer(301, (("Content-Type", XML), ("x-amz-bucket-region", region)), body.encode())
 
 
-def _check_md5(request: Request) -> None:
+def _check_md5(request: Request, found: bytes) -> None:
     stated = request.headers.get("content-md5")
     if stated is None or "aws-chunked" in request.headers.get("content-encoding", ""):
         return  # of the latter, S3 means the bytes within the chunks
@@ -145,7 +153,7 @@ def _check_md5(request: Request) -> None:
         wanted = b""
     if len(wanted) != hashlib.md5(usedforsecurity=False).digest_size:
         raise Refused("InvalidDigest", "The Content-MD5 you specified was invalid.")
-    if hashlib.md5(request.body, usedforsecurity=False).digest() != wanted:
+    if found != wanted:
         raise Refused("BadDigest", "The Content-MD5 you specified did not match what we received.")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from cheroot import wsgi
 
-from imagepipe.local.gateway.app import SEVER, Gateway
+from imagepipe.local.gateway.app import CLOSE, SEVER, Gateway
 
 THREADS = 24  # twenty builds side by side, each with a call under way, and something over
 
@@ -19,7 +19,11 @@ class _WsgiGateway(wsgi.Gateway_10):
     def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # cheroot's hints are of its base class
         environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
         environ[SEVER] = self._sever
+        environ[CLOSE] = self._close
         return environ
+
+    def _close(self) -> None:
+        self.req.close_connection = True
 
     def _sever(self) -> None:
         self.req.close_connection = True

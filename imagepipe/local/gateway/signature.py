@@ -96,19 +96,31 @@ def scope(request: Request) -> Scope | None:
         return None
 
 
+def check_caller(request: Request, secret_of: Callable[[str], Secret | None], now: datetime) -> bool:
+    """Look at all that is there before the body: the caller is known, and the time is right. Raises Refused.
+
+    Gives true where the whole signature can be checked without the body, as the request states its digest.
+    """
+    claim = _claim(request)
+    if secret_of(claim.scope.access_key_id) is None:
+        raise _unknown_key(claim.scope)
+    _check_time(claim, now)
+    is_presigned_s3 = claim.expires_seconds is not None and claim.scope.service == "s3"
+    return "x-amz-content-sha256" in request.headers or is_presigned_s3
+
+
 def identify(
     request: Request, secret_of: Callable[[str], Secret | None], now: datetime, cloud_now: datetime | None = None
 ) -> Identity:
     """Who asks. Temporary keys expire by the cloud's time, if that is another than `now`.
 
-    Raises Refused for anything but a good and timely signature.
+    Raises Refused for anything but a good and timely signature. `check_payload` is for when the body is there.
     """
     claim = _claim(request)
     secret = secret_of(claim.scope.access_key_id)
     if secret is None:
         raise _unknown_key(claim.scope)
     _check_time(claim, now)
-    _check_payload(request, claim)
     expected = _signature(request, claim, secret.secret_access_key)
     if not hmac.compare_digest(expected, claim.signature):
         raise Refused(
@@ -202,10 +214,10 @@ def _check_time(claim: _Claim, now: datetime) -> None:
         raise Refused("AccessDenied", "Request has expired", status=403)
 
 
-def _check_payload(request: Request, claim: _Claim) -> None:
-    """The body must be the one that was signed, where the client signed one."""
+def check_payload(request: Request) -> None:
+    """Raise Refused where the body is not the one that was signed; in a presigned URL none is."""
     stated = request.headers.get("x-amz-content-sha256")
-    if stated is None or claim.expires_seconds is not None or not re.fullmatch("[0-9a-f]{64}", stated):
+    if stated is None or request.query_value("X-Amz-Algorithm") or not re.fullmatch("[0-9a-f]{64}", stated):
         return
     if stated != hashlib.sha256(request.body).hexdigest():
         raise Refused("XAmzContentSHA256Mismatch", "The body is not the one that was signed")

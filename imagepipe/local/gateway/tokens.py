@@ -13,6 +13,7 @@ from imagepipe.local.gateway.wire import Call
 from imagepipe.local.gateway.world import World
 
 LONGEST = 64
+MOST = 10_000
 REMEMBERED = timedelta(hours=24)  # the same guide: "at least 24 hours" after the instance terminated
 
 
@@ -41,6 +42,7 @@ def remember(world: World, call: Call, made: Sequence[str]) -> None:
     """Keep what the request made, in the change that makes it."""
     token = str(call.params.get("ClientToken") or "")
     if token:
+        _forget(world)
         world.ledger.put(
             Token(
                 id=_key(call, token),
@@ -51,6 +53,16 @@ def remember(world: World, call: Call, made: Sequence[str]) -> None:
                 used=world.clock.now(),
             )
         )
+
+
+def _forget(world: World) -> None:
+    """Those that are over, and the oldest of too many."""
+    kept = list(world.ledger.tokens)  # in the order in which they were used
+    horizon = world.clock.now() - REMEMBERED
+    for number, token in enumerate(kept):
+        if token.used >= horizon and len(kept) - number < MOST:
+            break
+        world.ledger.remove(token)
 
 
 def _key(call: Call, token: str) -> str:

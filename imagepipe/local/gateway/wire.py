@@ -18,6 +18,7 @@ from moto.core.parse import EC2QueryParser
 from moto.core.serialize import EC2Serializer, QuerySerializer, SerializationContext
 from moto.core.utils import get_service_model
 
+from imagepipe.local.gateway.bodies import Content
 from imagepipe.local.gateway.refusal import Refused, invalid, missing
 
 XML = "text/xml;charset=UTF-8"
@@ -30,6 +31,8 @@ class Answer:
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    content: Content | None = None
+    """In place of the body, bytes that are sent as they are read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,9 +67,48 @@ def test_no_answer_invites_web_pages(cloud: Cloud) -> None:
     assert not [name for name in headers if name.startswith("access-control")]
 
 
-def test_motos_own_interface_is_closed_even_with_a_good_signature(cloud: Cloud) -> None:
-    headers = signed(cloud, "s3", "POST", "/moto-api/reset")
-    assert ask(cloud, "POST", "/moto-api/reset", b"", **headers)[0] == 403
+OWN_OF_MOTO = (
+    "/moto-api/reset",
+    "/%6Doto-api/reset",
+    "/moto%2Dapi/reset",
+    "//moto-api/reset",
+    "/moto-api/../moto-api/reset",
+    "/./moto-api/reset",
+    "/moto-api%2Freset",
+    "/latest/meta-data/iam/security-credentials/x",
+    "/latest/api/token",
+    "/v20180820/accesspoint/x",
+    "/favicon.ico",
+)
+"""Paths that moto's dispatcher takes away from the service that was asked, and ways to write the worst of them."""
+
+
+@pytest.mark.parametrize("path", OWN_OF_MOTO)
+@pytest.mark.parametrize("service", ["s3", "iam", "ec2"])
+def test_no_path_leads_to_motos_own_interface(cloud: Cloud, service: str, path: str) -> None:
+    s3 = cloud.client("s3")
+    s3.create_bucket(Bucket="bundles")
+    s3.put_object(Bucket="bundles", Key="part", Body=b"bytes")
+    cloud.client("iam").create_user(UserName="builder")
+    body = b"Action=ListUsers&Version=2010-05-08" if service == "iam" else b""
+    kind = {"Content-Type": "application/x-www-form-urlencoded"} if body else {}
+    for host in ({}, {"Host": f"s3-control.localhost:{cloud.port}"}):
+        status, _, answer = ask(cloud, "POST", path, body, **signed(cloud, service, "POST", path, body, **kind, **host))
+        assert status != 500, answer
+        assert b"status" not in answer, "that is what moto answers after a reset"
+    s3.put_object(Bucket="bundles", Key="another", Body=b"more")
+    cloud.restart()
+    s3 = cloud.client("s3")
+    assert s3.get_object(Bucket="bundles", Key="part")["Body"].read() == b"bytes"
+    assert [user["UserName"] for user in cloud.client("iam").list_users()["Users"]] == ["builder"]
+
+
+@pytest.mark.parametrize(("bucket", "key"), [("moto-api", "reset"), ("latest", "meta-data/x"), ("v20180820", "a/b")])
+def test_a_bucket_may_have_the_name_of_a_path_of_motos(cloud: Cloud, bucket: str, key: str) -> None:
+    s3 = cloud.client("s3")
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key=key, Body=b"bytes")
+    assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == b"bytes"
 
 
 def test_the_account_in_a_header_of_motos_is_not_believed(cloud: Cloud) -> None:

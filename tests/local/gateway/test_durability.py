@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -287,7 +288,7 @@ def test_records_of_a_newer_imagepipe_are_not_touched(cloud: Cloud, tmp_path: Pa
     with sqlite3.connect(tmp_path / "state" / "gateway.sqlite") as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(LocalCloudError, match="format 99, this imagepipe knows 4"):
+    with pytest.raises(LocalCloudError, match="format 99, this imagepipe knows 5"):
         cloud.start()
     with sqlite3.connect(tmp_path / "state" / "gateway.sqlite") as db:
         db.execute("PRAGMA user_version = 1")
@@ -310,11 +311,13 @@ def test_the_account_is_the_one_of_the_access_key(cloud: Cloud, ec2: Any) -> Non
 
 
 def _objects(cloud: Cloud) -> set[str]:
-    """What the ledger and the folder have of S3's objects; both must have the same."""
+    """The files of S3's objects; the ledger and the folder must have the same, and one blob for each key."""
     elsewhere = cloud.gateway._elsewhere
-    blobs = {name.removeprefix("object/") for name, _ in elsewhere._ledger.blobs() if name.startswith("object/")}
-    assert blobs == {path.name for path in elsewhere._objects.iterdir()}
-    return blobs
+    named = set(elsewhere._s3._owners)
+    assert named == {path.name for path in elsewhere.objects.iterdir()}
+    keys = {name for name, _ in cloud.gateway._ledger.blobs() if name.startswith("s3-key/")}
+    assert keys == {name for name in elsewhere._s3._digests if name.startswith("s3-key/")}
+    return named
 
 
 def test_what_becomes_of_objects_is_written_for_those_alone_and_is_there_after_a_restart(
@@ -326,15 +329,15 @@ def test_what_becomes_of_objects_is_written_for_those_alone_and_is_there_after_a
         s3.put_object(Bucket="bundles", Key=f"part.{number}", Body=b"old", ACL="aws-exec-read")
     ledger = cloud.gateway._elsewhere._ledger
     written: list[str] = []
-    put = ledger.put_blob
+    write = ledger.write_blobs
 
-    def noted(name: str, body: bytes) -> None:
-        written.append(name)
-        put(name, body)
+    def noted(blobs: Mapping[str, bytes | None]) -> None:
+        written.extend(blobs)
+        write(blobs)
 
-    monkeypatch.setattr(ledger, "put_blob", noted)
+    monkeypatch.setattr(ledger, "write_blobs", noted)
     s3.put_object(Bucket="bundles", Key="part.1", Body=b"new")
-    assert len([name for name in written if name.startswith("object/")]) == 1, "none of the other three"
+    assert written == ["s3-key/000000000000/aws/bundles/part.1"], "none of the other three, nor the bucket"
     s3.put_object_tagging(Bucket="bundles", Key="part.2", Tagging={"TagSet": [{"Key": "team", "Value": "web"}]})
     s3.put_object_acl(Bucket="bundles", Key="part.3", ACL="public-read")
     s3.delete_objects(Bucket="bundles", Delete={"Objects": [{"Key": "part.0"}]})

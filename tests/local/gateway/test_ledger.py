@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -105,14 +107,12 @@ def test_a_change_that_raises_changes_nothing_and_nothing_follows(ledger: Ledger
         with ledger.change():
             ledger.put(setting("kept", "2"))
             ledger.put(setting("new", "2"))
-            ledger.put_blob("blob", b"new")
             ledger.later(lambda: followed.append("followed"))
             raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
         refuse()
     assert {row.id: row.value for row in ledger.settings} == reopened(tmp_path) == {"kept": "1"}
-    assert ledger.blobs() == []
     with ledger.change():
         ledger.put(setting("next"))
     assert followed == []
@@ -147,3 +147,80 @@ def test_every_kind_of_record_has_a_table(ledger: Ledger) -> None:
         name for name, kind in vars(records_module).items() if isinstance(kind, type) and Record in kind.__bases__
     }
     assert described == {kind.__name__ for kind in KINDS}
+
+
+def seen_elsewhere(look: Callable[[], object]) -> object:
+    """The same as another thread sees it."""
+    with ThreadPoolExecutor(1) as other:
+        return other.submit(look).result(10)
+
+
+def test_another_thread_sees_a_change_once_it_is_made_and_not_before(ledger: Ledger) -> None:
+    def looks() -> tuple[object, ...]:
+        rows = ledger.settings
+        by_id = {name: rows[name].value if rows.get(name) else None for name in ("kept", "gone", "new")}
+        return by_id, [row.id for row in rows], len(rows), [row.id for row in rows.owned("", "")]
+
+    with ledger.change():
+        for name in ("kept", "gone"):
+            ledger.put(setting(name, "1"))
+    before = looks()
+    with ledger.change():
+        with ledger.change():
+            ledger.put(setting("kept", "2"))
+        ledger.remove(ledger.settings["gone"])
+        ledger.put(setting("new", "2"))
+        assert looks() == ({"kept": "2", "gone": None, "new": "2"}, ["kept", "new"], 2, ["kept", "new"])
+        assert seen_elsewhere(looks) == before
+    assert (
+        seen_elsewhere(looks)
+        == looks()
+        == ({"kept": "2", "gone": None, "new": "2"}, ["kept", "new"], 2, ["kept", "new"])
+    )
+
+
+def test_a_change_that_cannot_be_written_is_never_seen(ledger: Ledger, tmp_path: Path) -> None:
+    with ledger.change():
+        ledger.put(setting("kept", "1"))
+
+    class Unwritable:
+        """A value that JSON does not have."""
+
+    def change() -> None:
+        with ledger.change():
+            ledger.put(setting("kept", "2"))
+            ledger.put(Setting(id="bad", account="", region="", value=Unwritable()))  # type: ignore[arg-type]
+
+    with pytest.raises(TypeError):
+        change()
+    assert {row.id: row.value for row in ledger.settings} == reopened(tmp_path) == {"kept": "1"}
+
+
+def test_what_follows_is_done_even_where_something_before_it_fails(ledger: Ledger, tmp_path: Path) -> None:
+    followed: list[str] = []
+
+    def fails() -> None:
+        raise RuntimeError("cannot start")
+
+    def change() -> None:
+        with ledger.change():
+            ledger.put(setting("made"))
+            ledger.later(fails)
+            ledger.later(lambda: followed.append("second"))
+
+    with pytest.raises(RuntimeError, match="cannot start"):
+        change()
+    assert followed == ["second"]
+    assert list(reopened(tmp_path)) == ["made"]
+
+
+def test_blobs_are_written_beside_a_change_and_not_with_it(ledger: Ledger) -> None:
+    ledger.write_blobs({"old": b"1", "gone": b"1"})
+    with ledger.change():
+        ledger.put(setting("a"))
+        with ThreadPoolExecutor(1) as other:  # who holds another lock, and would wait here for ever
+            other.submit(ledger.write_blobs, {"new": b"2", "gone": None}).result(10)
+    assert ledger.blobs() == [("new", b"2"), ("old", b"1")]
+    with pytest.raises(sqlite3.Error):
+        ledger.write_blobs({"another": b"3", "bad": object()})  # type: ignore[dict-item]
+    assert ledger.blobs() == [("new", b"2"), ("old", b"1")]

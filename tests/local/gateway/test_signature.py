@@ -13,7 +13,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from imagepipe.local.gateway.refusal import Refused
-from imagepipe.local.gateway.signature import Request, Secret, identify
+from imagepipe.local.gateway.signature import Request, Secret, check_payload, identify
 
 KEY, SECRET, ACCOUNT = "AKIAEXAMPLE", "wJalr/XUtnFEMI+K7MDENG", "000000000000"
 SECRETS = {KEY: Secret(SECRET, ACCOUNT)}
@@ -119,8 +119,9 @@ def test_what_was_signed_cannot_be_altered(changes: dict[str, Any]) -> None:
 def test_a_signed_body_of_s3_cannot_be_altered() -> None:
     request = signed(S3SigV4Auth, "http://127.0.0.1:9/bucket/key", service="s3", method="PUT", body=b"mine")
     assert request.headers["x-amz-content-sha256"] == hashlib.sha256(b"mine").hexdigest()
+    check_payload(request)
     with pytest.raises(Refused, match="XAmzContentSHA256Mismatch"):
-        who(altered(request, body=b"theirs"))
+        check_payload(altered(request, body=b"theirs"))
 
 
 def test_a_presigned_url_is_good_until_it_expires() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from imagepipe.local.gateway.refusal import Refused
 from tests.local.gateway.harness import (
     Cloud,
     available,
@@ -203,3 +205,34 @@ def test_instances_counts_those_that_have_a_machine(cloud: Cloud, ec2: Any) -> N
     ec2.stop_instances(InstanceIds=[first])
     ec2.terminate_instances(InstanceIds=[second])
     until(lambda: cloud.gateway.instances() == 0)
+
+
+@pytest.mark.parametrize("other", ["shutting-down", "stopped", None], ids=["ended", "stopped", "gone"])
+def test_work_on_an_instance_does_not_see_a_change_that_is_not_made_in_the_end(
+    cloud: Cloud, ec2: Any, other: str | None
+) -> None:
+    """As a DryRun of TerminateInstances is done beside the start of a machine, which must go on."""
+    made = stopped(ec2)
+    ledger, held = cloud.gateway._ledger, threading.Event()
+
+    def hold() -> None:
+        held.wait(30)
+
+    cloud.gateway._world.course.submit(made, hold)
+    ec2.start_instances(InstanceIds=[made])
+    cloud.driver.calls.clear()
+
+    def refused_in_the_end() -> None:
+        with ledger.change():
+            before = ledger.instances[made]
+            if other is None:
+                ledger.remove(before)
+            else:
+                ledger.put(replace(before, state=other))
+            held.set()
+            until(lambda: ("start", made) in cloud.driver.calls, 30)
+            raise Refused("DryRunOperation", "Request would have succeeded")
+
+    with pytest.raises(Refused):
+        refused_in_the_end()
+    until(lambda: state(ec2, made) == "running", 30)
