@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from contextlib import suppress
 from typing import Any
@@ -35,4 +36,6 @@ def server(gateway: Gateway, *, host: str = "127.0.0.1", port: int = 0) -> wsgi.
     """A server that is ready to `prepare()` and `serve()`; port 0 is any free one, told by `bind_addr` then."""
     made = wsgi.Server((host, port), gateway, numthreads=THREADS, request_queue_size=128, timeout=60)
     made.gateway = _WsgiGateway
+    # cheroot keeps every server for ever in a table of statistics, with the gateway behind it.
+    getattr(logging, "statistics", {}).pop(f"Cheroot HTTPServer {id(made)}", None)
     return made
