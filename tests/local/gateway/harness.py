@@ -226,7 +226,7 @@ class Cloud:
         return self.root / "disks"
 
 
-def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
     """Wait until it holds; a test that waits in vain says for what."""
     end = time.monotonic() + seconds
     while not condition():
