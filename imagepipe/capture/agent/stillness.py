@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pwd
-import shutil
 import signal
 import stat
 import time
@@ -56,7 +55,7 @@ def keep_way_in(user: str, folder: Path) -> None:
         if not Path(place).is_dir() or os.path.ismount(place):
             continue
         copy = folder / f"way-in-{number}"
-        shutil.rmtree(str(copy), ignore_errors=True)  # of an agent that was killed here: `cp` would copy into it
+        mounts.delete_tree(copy)  # of an agent that was killed here: `cp` would copy into it
         output_of(["cp", "-a", place, str(copy)], doing="keeping the way in")
         mounts.bind(str(copy), place)
 
