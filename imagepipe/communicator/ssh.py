@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from imagepipe.clock import Deadline
+from imagepipe.communicator.ended import EndMark, UntilMark
 from imagepipe.communicator.lines import Lines
 from imagepipe.errors import ConnectError
 from imagepipe.values import Endpoint
@@ -34,6 +36,10 @@ DEAD_SECONDS = 60
 FIRST_PAUSE_SECONDS = 0.2
 KEEPALIVE_SECONDS = 15
 """NAT gateways forget a quiet connection after 350 s (VPC user guide)."""
+QUIET_SECONDS = 3.0
+"""How long a command's streams may be silent after its exit status before what holds them open is not waited for."""
+HELD_SECONDS = 0.5
+"""For the end of a stream to come after the mark of a command whose streams nobody else holds."""
 WINDOW_BYTES = 8 * 1024 * 1024
 """What the other side may send before we say go on; paramiko's 2 MiB waits for us at each turn."""
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
@@ -84,6 +90,10 @@ class Result:
     code: int | None
     """Its exit code; None where the deadline came first or a signal ended it."""
     timed_out: bool = False
+    pipes: tuple[str, ...] = ()
+    """Of a command with a mark: the pipes of its output, where other processes hold them open after its end."""
+    holders: tuple[str, ...] = ()
+    """Processes that hold the output of a script that has ended: `sleep (1234)`."""
 
 
 class Connection:
@@ -122,10 +132,12 @@ class Connection:
         watch: Watch,
         *,
         send: Callable[[Callable[[bytes], None]], None] | bytes = b"",
+        mark: EndMark | None = None,
     ) -> Result:
         """Run a command; its output comes line by line while it runs, both streams drained at once.
 
-        `send` goes to its standard input: bytes, or a function that is given the write.
+        `send` goes to its standard input: bytes, or a function that is given the write. With a mark, the output ends
+        where the command writes it; else with the streams, or when they have been quiet for a while after its end.
         Raises Disconnected where the connection broke, and what the watch's cancel raises.
         """
         channel = self.open_channel()
@@ -133,17 +145,9 @@ class Connection:
         try:
             with closing(channel, watch) as timed_out:
                 self.start(channel, command)
-                threads = [
-                    threading.Thread(target=drain, args=(channel.recv_stderr, "err", watch.on_line), daemon=True),
-                    threading.Thread(target=sender.run, daemon=True),
-                ]
-                for thread in threads:
-                    thread.start()
-                drain(channel.recv, "out", watch.on_line)
-                for thread in threads:
-                    thread.join()
-                # The streams may be closed long before the command ends.
-                channel.status_event.wait()
+                output = _Output(channel, watch.on_line, mark)
+                threading.Thread(target=sender.run, daemon=True).start()
+                output.wait()
                 code = channel.exit_status
             watch.cancel.check()
             if timed_out.is_set():
@@ -152,9 +156,12 @@ class Connection:
                 raise Disconnected(f"the connection to {self._where()} broke")
             if code < 0:
                 return Result(None)
-            if sender.error is not None and code == 0:
-                raise sender.error
-            return Result(code)
+            if code == 0:
+                close(channel)  # which ends a write that nobody reads
+                sender.is_done.wait()
+                if sender.error is not None:
+                    raise sender.error
+            return Result(code, pipes=output.held_pipes())
         finally:
             close(channel)
 
@@ -187,8 +194,15 @@ class _Sender:
         self._channel = channel
         self._send = send
         self.error: Exception | None = None
+        self.is_done = threading.Event()
 
     def run(self) -> None:
+        try:
+            self._write()
+        finally:
+            self.is_done.set()
+
+    def _write(self) -> None:
         import paramiko
 
         try:
@@ -204,6 +218,80 @@ class _Sender:
             # Either the channel is closed, or a local file that was being sent could not be read.
             self.error = error if error.filename else None
             close(self._channel)
+
+
+class _Output:
+    """The two streams of a command, drained side by side, up to its end."""
+
+    def __init__(self, channel: paramiko.Channel, on_line: OnLine, mark: EndMark | None) -> None:
+        self._channel = channel
+        self._on_line = on_line
+        self._mark = mark
+        self._changed = threading.Condition()
+        self._open = 2
+        """Streams that have not ended."""
+        self._unmarked = 2
+        """Streams that may still bring something of the command's own."""
+        self._last = time.monotonic()
+        """When something came last, or the command ended."""
+        self._is_over = False
+        self._notes: list[str] = []
+        for read, stream in ((channel.recv, "out"), (channel.recv_stderr, "err")):
+            threading.Thread(target=self._drain, args=(read, stream), daemon=True).start()
+
+    def wait(self) -> None:
+        """Return when the command has ended and its output is here."""
+        self._channel.status_event.wait()  # a stream may be closed long before the command ends
+        with self._changed:
+            self._last = time.monotonic()
+            while self._unmarked > 0:
+                quiet = time.monotonic() - self._last
+                if quiet > QUIET_SECONDS:
+                    break
+                self._changed.wait(QUIET_SECONDS - quiet + 0.01)
+            if self._open > 0 and self._mark is not None:
+                self._changed.wait_for(lambda: self._open == 0, HELD_SECONDS)
+            self._is_over = True
+
+    def held_pipes(self) -> tuple[str, ...]:
+        """The pipes that the mark names, where one of the streams goes on after it."""
+        with self._changed:
+            return tuple(sorted({pipe for note in self._notes for pipe in note.split()})) if self._open else ()
+
+    def _drain(self, read: Callable[[int], bytes], stream: Literal["out", "err"]) -> None:
+        import paramiko
+
+        lines = Lines(lambda text: self._on_line(stream, text))
+        until = UntilMark(self._mark, lines.feed) if self._mark is not None else None
+        is_marked = False
+        while True:
+            try:
+                block = read(65536)
+            except (OSError, EOFError, paramiko.SSHException):
+                block = b""
+            with self._changed:
+                if not self._is_over and not is_marked:
+                    is_marked = self._take(block, lines, until)
+                    self._unmarked -= is_marked
+                self._open -= not block
+                self._last = time.monotonic()
+                self._changed.notify_all()
+            if not block:
+                break
+
+    def _take(self, block: bytes, lines: Lines, until: UntilMark | None) -> bool:
+        """Hand on a block; True if it was the last one of the command's own."""
+        if until is None:
+            lines.feed(block)
+        elif until.feed(block):
+            self._notes.append(until.note or "")
+            lines.end()
+            return True
+        elif not block:
+            until.end()
+        if not block:
+            lines.end()
+        return not block
 
 
 @contextmanager

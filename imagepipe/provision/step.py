@@ -110,6 +110,7 @@ class Step(Stage[Reachable]):
             with ctx.span("command"):
                 watch = Watch(on_line, deadline, ctx.cancel)
                 result = self.attempt(ctx, Attempt(connection, names, watch))
+            _say_holders(ctx, result)
         except Disconnected as error:
             self.connections.drop(machine.endpoint)
             if self.options.disconnect_expected:
@@ -157,6 +158,14 @@ class Step(Stage[Reachable]):
     def env(self, names: Mapping[str, object]) -> dict[str, str]:
         """The step's environment, rendered."""
         return {name: render.finish(value, names) for name, value in self.options.env.items()}
+
+
+def _say_holders(ctx: Context, result: Result) -> None:
+    if result.holders:
+        ctx.say(
+            f"the script has ended, and its output is still held by {', '.join(result.holders)}: "
+            "nobody reads what comes there now; start it with its output in a file, or as a service"
+        )
 
 
 def _hint(code: int, tail: list[str]) -> str | None:

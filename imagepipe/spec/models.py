@@ -39,6 +39,7 @@ from imagepipe.spec.scalars import (
     VariableName,
     VirtualName,
 )
+from imagepipe.spec.script_texts import ScriptText, StepEnvName
 from imagepipe.values import Late
 
 
@@ -248,10 +249,10 @@ class ShellScript(Model):
     """A script to run; exactly one of `inline` and `script`."""
 
     inline: Annotated[
-        tuple[Text, ...] | None, BeforeValidator(_inline, json_schema_input_type=str | tuple[str, ...])
+        tuple[ScriptText, ...] | None, BeforeValidator(_inline, json_schema_input_type=str | tuple[str, ...])
     ] = Field(None, description="The text of the script, or its lines.")
     script: str | None = Field(None, description="Path of the script.")
-    args: tuple[Text, ...] = Field((), description="Arguments of the script.")
+    args: tuple[ScriptText, ...] = Field((), description="Arguments of the script.")
     interpreter: str | None = Field(
         None,
         description="What runs it: `/usr/bin/python3`; if absent, bash (else sh) with `-euo pipefail`.",
@@ -298,7 +299,7 @@ class StepOptions(Model):
     when: str | None = Field(None, description="A Jinja expression, without braces; the step runs where it is true.")
     timeout: Duration = Field(1800.0, description="How long one try may take.")
     retries: int = Field(0, description="More tries after a failure, 5 s apart.", ge=0, le=100)
-    env: dict[EnvName, Text] = Field(default_factory=dict, description="Environment of the step.")
+    env: dict[StepEnvName, ScriptText] = Field(default_factory=dict, description="Environment of the step.")
     sudo: bool | None = Field(None, description="Run as root; `launch.ssh.sudo` if absent.")
     exit_codes: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(
         (0,), description="Exit codes that count as success; replaces `[0]`.", min_length=1
