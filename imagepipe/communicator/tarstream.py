@@ -7,6 +7,8 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+END = "end"
+"""Name of the last member, an empty file."""
 BLOCK_BYTES = 256 * 1024
 """What one write carries: 8 SSH packets; larger blocks measured no faster."""
 
@@ -32,6 +34,7 @@ def send_path(source: Path, name: str, write: Callable[[bytes], None]) -> None:
     seen: dict[tuple[int, int], str] = {}
     with tarfile.open(fileobj=_Sink(write), mode="w|", format=tarfile.PAX_FORMAT, bufsize=BLOCK_BYTES) as tar:
         _add(tar, source, name, seen)
+        _add_end(tar)
 
 
 def send_bytes(content: bytes, name: str, mode: int, write: Callable[[bytes], None]) -> None:
@@ -40,6 +43,12 @@ def send_bytes(content: bytes, name: str, mode: int, write: Callable[[bytes], No
         member = tarfile.TarInfo(name)
         member.size, member.mode = len(content), mode
         tar.addfile(_as_root(member), io.BytesIO(content))
+        _add_end(tar)
+
+
+def _add_end(tar: tarfile.TarFile) -> None:
+    """Add the last member: a stream that was cut between two members looks whole to tar."""
+    tar.addfile(_as_root(tarfile.TarInfo(END)))
 
 
 def _add(tar: tarfile.TarFile, path: Path, name: str, seen: dict[tuple[int, int], str]) -> None:

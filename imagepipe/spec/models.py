@@ -267,9 +267,11 @@ class FileCopy(Model):
         description="Path of the file or folder; with a slash at its end, the contents of the folder.",
         min_length=1,
     )
-    dest: AbsolutePath = Field(description="Where it goes; with a slash at its end, into that folder.")
+    dest: AbsolutePath = Field(
+        description="Where it goes; with a slash at its end, into that folder. Folders that exist keep mode and owner."
+    )
     mode: FileMode | None = Field(None, description='Mode of the file, in quotes: `"0644"`; that of `src` if absent.')
-    owner: Owner | None = Field(None, description="`user:group`; root:root with `sudo` if absent.")
+    owner: Owner | None = Field(None, description="`user:group` of what is new; root:root with `sudo` if absent.")
 
 
 class TemplateFile(Model):
@@ -299,7 +301,9 @@ class StepOptions(Model):
     when: str | None = Field(None, description="A Jinja expression, without braces; the step runs where it is true.")
     timeout: Duration = Field(1800.0, description="How long one try may take.")
     retries: int = Field(0, description="More tries after a failure, 5 s apart.", ge=0, le=100)
-    env: dict[StepEnvName, ScriptText] = Field(default_factory=dict, description="Environment of the step.")
+    env: dict[StepEnvName, ScriptText] = Field(
+        default_factory=dict, description="Environment of the script; any name but those that shells set themselves."
+    )
     sudo: bool | None = Field(None, description="Run as root; `launch.ssh.sudo` if absent.")
     exit_codes: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(
         (0,), description="Exit codes that count as success; replaces `[0]`.", min_length=1

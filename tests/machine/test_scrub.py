@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from imagepipe.capture.scrub import script_text
@@ -11,7 +9,7 @@ from imagepipe.clock import Deadline, SystemClock
 from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import Watch, public_key
 from imagepipe.engine.cancel import Cancel
-from tests.machine.bakery import Booted, without_boot
+from tests.machine.bakery import Booted
 
 pytestmark = pytest.mark.machine
 
@@ -45,20 +43,6 @@ for folder in EMPTIED; do
   mountpoint -q "$folder/m" && mountpoint -q "$folder/m/inner" || echo "unmounted: $folder/m"
 done
 """
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
-    """An instance whose machine does not boot."""
-    with without_boot(tmp_path_factory.mktemp("quick")) as bakery:
-        image = bakery.client().describe_images(Filters=[{"Name": "name", "Values": ["debian-12-amd64-*"]}])
-        with bakery.instance(image["Images"][0]["ImageId"], "us-east-1") as booted:
-            yield booted
-
-
-@pytest.fixture
-def booted(quick: Booted) -> Booted:
-    return quick
 
 
 def _scrub(booted: Booted, before: str, after: str) -> tuple[int | None, list[str]]:
