@@ -152,6 +152,8 @@ class Connection:
             watch.cancel.check()
             if timed_out.is_set():
                 return Result(None, timed_out=True)
+            if sender.error is not None:
+                raise sender.error
             if code < 0 and not self.is_alive():
                 raise Disconnected(f"the connection to {self._where()} broke")
             if code < 0:

@@ -13,6 +13,7 @@ from imagepipe.communicator.upload import Placement, upload_bytes, upload_path
 from imagepipe.engine.stage import Context
 from imagepipe.errors import ImagepipeError
 from imagepipe.provision.step import Attempt, Step
+from imagepipe.regular_files import read_regular
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class RenderTemplate(Step):
 
     def attempt(self, ctx: Context, at: Attempt) -> Result:
         try:
-            template = self.src.read_text(encoding="utf-8")
+            template = read_regular(self.src).decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ImagepipeError(f"reading the template {self.src}: {error}") from error
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import signal
 import threading
 import time
@@ -172,22 +173,20 @@ def test_each_signal_ends_what_a_script_starts(shell: Shell, name: str, interpre
     ],
 )
 def test_a_script_ends_though_a_process_holds_its_output_which_is_named(shell: Shell, start: str) -> None:
-    script = Script(f"{start}\necho pid $!\necho started\necho complained >&2\nprintf 'no line end'\nexit 7")
+    text = f"{start}\necho pid $!\necho started\necho complained >&2\nprintf 'no line end'\nexit 7"
+    mark = f"held-{secrets.token_hex(8)}"
+    script = Script(text, env={"OURS": mark})
     try:
         result = shell.script(script, seconds=120)
         assert (result.code, result.timed_out) == (7, False)
-        own = [text for line in shell.out if (text := line.replace("noise", ""))]
-        assert own == [shell.out[0], "started", "no line end"]
+        first, *own = [text for line in shell.out if (text := line.replace("noise", ""))]
+        assert own == ["started", "no line end"]
         assert shell.err[-1] == "complained"
-        pid = shell.out[0].split()[1]
-        assert f"sleep ({pid})" in result.holders
+        assert f"sleep ({first.split()[1]})" in result.holders
     finally:
-        for line in shell.out[:1]:
+        for process in Path("/proc").glob("[0-9]*/environ"):
             with suppress(OSError):
-                os.kill(int(line.split()[1]), signal.SIGKILL)
-        for process in Path("/proc").glob("[0-9]*/cmdline"):
-            with suppress(OSError):
-                if process.read_bytes() == b"sleep\x00600\x00":
+                if mark.encode() in process.read_bytes():
                     os.kill(int(process.parent.name), signal.SIGKILL)
 
 

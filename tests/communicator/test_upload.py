@@ -6,6 +6,7 @@ import io
 import os
 import pwd
 import shlex
+import socket
 import stat
 import tarfile
 from collections.abc import Callable
@@ -232,3 +233,34 @@ def test_an_upload_that_is_cut_between_two_files_changes_nothing(shell: Shell, t
 def test_the_folders_that_a_failed_upload_made_are_gone(shell: Shell, tree: Path, folder: Path) -> None:
     assert _upload(shell, "tree/", tree, f"{folder}/new/deeper/place", owner="nobody:nogroup-of-this-name").code != 0
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "shorter", "gone"])
+def test_a_file_that_changed_its_kind_since_it_was_checked_ends_the_upload_with_its_path(
+    shell: Shell, tmp_path: Path, folder: Path, kind: str
+) -> None:
+    ours = tmp_path / "ours"
+    ours.mkdir()
+    (folder / "a").write_text("old")
+    if kind == "fifo":
+        os.mkfifo(ours / "b")
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(os.path.relpath(ours / "b"))
+    elif kind == "shorter":
+        (ours / "b").write_bytes(bytes(50_000_000))
+
+    def changed(write: Callable[[bytes], None]) -> None:
+        def shorten(block: bytes) -> None:
+            os.truncate(ours / "b", 10)  # some 256 KiB of it are read
+            write(block)
+
+        send_path(source, "it", shorten if kind == "shorter" else write)
+
+    words = shlex.join([str(folder), ".imagepipe-x", "", "", "into"])
+    command = f"sh -c {shlex.quote(RECEIVER)} imagepipe {words}"
+    source = ours if kind != "gone" else tmp_path / "nowhere"
+    with pytest.raises(OSError, match=r"only regular|became shorter|No such file") as caught:
+        shell.run(command, send=changed)
+    assert caught.value.filename in (str(ours / "b"), str(tmp_path / "nowhere"))
+    assert (folder / "a").read_text() == "old"
