@@ -39,6 +39,16 @@ def read_regular(path: Path) -> bytes:
         return file.read()
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file, as it is; but where every line ends in CR LF, as on Windows, in LF.
+
+    Raises OSError as `open_regular` does, and UnicodeDecodeError.
+    """
+    text = read_regular(path).decode("utf-8")
+    ends = text.count("\r\n")
+    return text.replace("\r\n", "\n") if ends and ends == text.count("\n") == text.count("\r") else text
+
+
 def special_files(root: Path) -> Iterator[tuple[Path, str]]:
     """Yield what is neither a regular file, a folder nor a link, with its kind: at a path, or in the folder there."""
     mode = root.stat().st_mode

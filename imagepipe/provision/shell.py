@@ -12,7 +12,7 @@ from imagepipe.communicator.ssh import Result
 from imagepipe.engine.stage import Context
 from imagepipe.errors import ImagepipeError
 from imagepipe.provision.step import Attempt, Step
-from imagepipe.regular_files import read_regular
+from imagepipe.regular_files import read_text
 from imagepipe.values import Text
 
 
@@ -41,7 +41,7 @@ class RunShell(Step):
     def _text(self, names: Mapping[str, object]) -> str:
         if isinstance(self.script, Path):
             try:
-                return read_regular(self.script).decode("utf-8")
+                return read_text(self.script)
             except (OSError, UnicodeDecodeError) as error:
                 raise ImagepipeError(f"reading the script {self.script}: {error}") from error
         text = "\n".join(render.finish(line, names) for line in self.script)

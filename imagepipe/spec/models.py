@@ -277,7 +277,7 @@ class FileCopy(Model):
 class TemplateFile(Model):
     """A Jinja template to render and upload."""
 
-    src: str = Field(description="Path of the template.", min_length=1)
+    src: str = Field(description="Path of the template; only such a file has comments, `{# … #}`.", min_length=1)
     dest: AbsolutePath = Field(description="Where it goes.")
     mode: FileMode | None = Field(None, description="Mode of the file, in quotes.")
     owner: Owner | None = Field(None, description="`user:group`; root:root with `sudo` if absent.")

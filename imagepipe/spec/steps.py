@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from imagepipe import render
 from imagepipe.errors import Problem
-from imagepipe.regular_files import special_files
+from imagepipe.regular_files import read_text, special_files
 from imagepipe.spec import document as yaml_document
 from imagepipe.spec.document import Document, Mark, Path
 from imagepipe.spec.explain import LATE_HERE, did_you_mean, explain, nearest, value_at
@@ -166,8 +166,8 @@ def _check_template(step: TemplateStep, document: Document, at: Path, folder: Fi
         missing, meant = _missing(step.template.src, folder)
         return [document.problem((*at, "template", "src"), missing, hint=meant)]
     try:
-        text = source.read_text(encoding="utf-8")
-        names = render.names_used(text)
+        text = read_text(source)
+        names = render.names_used_in_file(text)
     except UnicodeDecodeError:
         return [document.problem((*at, "template", "src"), f"{step.template.src} is not UTF-8; upload it with file:")]
     except OSError as error:
