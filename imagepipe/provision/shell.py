@@ -28,6 +28,9 @@ class RunShell(Step):
     def files(self) -> tuple[Path, ...]:
         return (self.script,) if isinstance(self.script, Path) else ()
 
+    def awaits_disconnect(self) -> bool:
+        return self.options.disconnect_expected
+
     def attempt(self, ctx: Context, at: Attempt) -> Result:
         script = Script(
             text=self._text(at.names),

@@ -310,7 +310,8 @@ class StepOptions(Model):
     )
     on_disconnect: Literal["fail", "expected"] = Field(
         "fail",
-        description="`expected`: a connection that breaks is success, and the next step waits for SSH.",
+        description="`expected`: the step is over when the connection has ended and SSH is back, after a reboot on the "
+        "new boot. A script that ends before is waited for, until the step's timeout.",
     )
     rerun: Literal["safe"] | None = Field(
         None, description="`safe`: may be run again, by resume and where its connection broke."

@@ -37,6 +37,15 @@ MAX_DEPTH = 10
 
 PlainStep = ShellStep | FileStep | TemplateStep | RebootStep
 
+_NO_UPLOAD_ENDS = "an upload does not end the connection: one that breaks has failed"
+_DISCONNECTS_NOT: dict[type[StepOptions], str] = {
+    FileStep: _NO_UPLOAD_ENDS,
+    TemplateStep: _NO_UPLOAD_ENDS,
+    RebootStep: "a reboot waits for the machine by itself",
+    UseStep: "the steps of a provisioner say for themselves where they end the connection",
+}
+"""Why a step of this kind cannot have `on_disconnect: expected`."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepAt:
@@ -71,6 +80,8 @@ def expand(
     problems: list[Problem] = []
     for index, step in enumerate(steps, start=offset):
         at = (*path, index)
+        if step.on_disconnect == "expected" and not isinstance(step, ShellStep):
+            problems.append(document.problem((*at, "on_disconnect"), _DISCONNECTS_NOT[type(step)]))
         match step:
             case UseStep():
                 inner, more = _expand_use(step, document, at, file, scope, unknown, outer)
