@@ -230,7 +230,12 @@ class Launch(Model):
     spot: Annotated[Spot | None, BeforeValidator(_spot, json_schema_input_type=bool | Spot)] = Field(
         None, description="Use a spot instance: `true`, or its options."
     )
-    user_data: str | None = Field(None, description="User data for the instance, merged with ours.", max_length=16000)
+    user_data: str | None = Field(
+        None,
+        description="What cloud-init does at the first boot, beside what the build needs: a text, a MIME message, or "
+        "base64 of one of them or of gzip.",
+        max_length=32000,
+    )
     iam_instance_profile: str | None = Field(None, description="Instance profile, by name or ARN.", min_length=1)
     volumes: tuple[Volume, ...] = Field((), description="Block devices, over those of the source image.")
     tags: dict[str, Text] = Field(default_factory=dict, description="Tags of what is temporary.")
