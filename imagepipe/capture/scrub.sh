@@ -8,7 +8,7 @@ fail=0
 # `is_own` knows a file system by its kind: a share of other machines is none of ours, wherever it is mounted.
 is_own() {
   case $(stat -f -c %T -- "$1" 2>/dev/null) in
-    ext* | xfs | btrfs | f2fs | zfs | jfs | reiserfs | msdos | vfat | exfat | tmpfs | ramfs | overlay*) return 0 ;;
+    ext* | xfs | btrfs | bcachefs | f2fs | nilfs | zfs | jfs | reiserfs | msdos | vfat | exfat | tmpfs | ramfs | overlay*) return 0 ;;
   esac
   echo "left alone: $1 is in a file system that is not the machine's own"
   return 1

@@ -80,7 +80,12 @@ mkdir -p "$parent"
 mkdir "$stage" "$stage/at"
 tar -xpf - -C "$stage"
 if [ ! -e "$stage/end" ]; then refuse "the upload was cut off"; fi
-if [ -n "$owner" ]; then chown -Rh "$owner" "$stage/it"; fi
+if [ -n "$owner" ]; then
+  # The kernel takes these bits away when a file changes hands.
+  find "$stage/it" ! \( -type f \( -perm -4000 -o -perm -2000 \) \) -exec chown -h "$owner" {} +
+  find "$stage/it" -type f \( -perm -4000 -o -perm -2000 \) -exec sh -c '
+    for file; do bits=$(stat -c %a -- "$file"); chown "$0" "$file" && chmod "$bits" "$file" || exit 1; done' "$owner" {} +
+fi
 if [ -n "$mode" ]; then chmod "$mode" "$stage/it"; fi
 sync -f "$stage" 2>/dev/null || sync
 if [ $kind = file ]; then

@@ -36,7 +36,7 @@ DEAD_SECONDS = 60
 FIRST_PAUSE_SECONDS = 0.2
 KEEPALIVE_SECONDS = 15
 """NAT gateways forget a quiet connection after 350 s (VPC user guide)."""
-QUIET_SECONDS = 3.0
+QUIET_SECONDS = 10.0
 """How long a command's streams may be silent after its exit status before what holds them open is not waited for."""
 HELD_SECONDS = 0.5
 """For the end of a stream to come after the mark of a command whose streams nobody else holds."""
@@ -238,11 +238,12 @@ class _Output:
         """When something came last, or the command ended."""
         self._is_over = False
         self._notes: list[str] = []
+        self._error: BaseException | None = None
         for read, stream in ((channel.recv, "out"), (channel.recv_stderr, "err")):
             threading.Thread(target=self._drain, args=(read, stream), daemon=True).start()
 
     def wait(self) -> None:
-        """Return when the command has ended and its output is here."""
+        """Return when the command has ended and its output is here. Raises what the callback raised."""
         self._channel.status_event.wait()  # a stream may be closed long before the command ends
         with self._changed:
             self._last = time.monotonic()
@@ -254,6 +255,8 @@ class _Output:
             if self._open > 0 and self._mark is not None:
                 self._changed.wait_for(lambda: self._open == 0, HELD_SECONDS)
             self._is_over = True
+        if self._error is not None:
+            raise self._error
 
     def held_pipes(self) -> tuple[str, ...]:
         """The pipes that the mark names, where one of the streams goes on after it."""
@@ -273,7 +276,11 @@ class _Output:
                 block = b""
             with self._changed:
                 if not self._is_over and not is_marked:
-                    is_marked = self._take(block, lines, until)
+                    try:
+                        is_marked = self._take(block, lines, until)
+                    except BaseException as error:  # noqa: BLE001 - raised where the command is waited for
+                        self._error, is_marked = error, True
+                        close(self._channel)
                     self._unmarked -= is_marked
                 self._open -= not block
                 self._last = time.monotonic()

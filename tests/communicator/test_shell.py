@@ -9,13 +9,14 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imagepipe.communicator.shell import Script
+from imagepipe.communicator.shell import Script, run_script
 from imagepipe.errors import Cancelled
 from imagepipe.spec.script_texts import SET_BY_SHELLS
 from tests.communicator.conftest import Shell
@@ -204,3 +205,12 @@ def test_no_output_is_lost_at_the_end_of_a_script(shell: Shell) -> None:
     assert result.code == 0
     assert shell.out == [*(f"line {i}" for i in range(20000)), "end"]
     assert shell.err[:-1] == [f"error {i}" for i in range(20000)]
+
+
+def test_what_the_callback_of_a_line_raises_ends_the_command(shell: Shell) -> None:
+    def refuse(stream: str, text: str) -> None:
+        raise ValueError(text)
+
+    watch = replace(shell.watch(300), on_line=refuse)
+    with pytest.raises(ValueError, match="first"):
+        run_script(shell.connection, Script("echo first; sleep 600"), watch)

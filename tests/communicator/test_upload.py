@@ -264,3 +264,16 @@ def test_a_file_that_changed_its_kind_since_it_was_checked_ends_the_upload_with_
         shell.run(command, send=changed)
     assert caught.value.filename in (str(ours / "b"), str(tmp_path / "nowhere"))
     assert (folder / "a").read_text() == "old"
+
+
+@pytest.mark.parametrize("source", ["ours/", "ours/set-id"])
+def test_set_id_bits_stay_with_a_new_owner(shell: Shell, tmp_path: Path, folder: Path, source: str) -> None:
+    ours = tmp_path / "ours"
+    (ours / "folder").mkdir(parents=True)
+    for name, mode in (("set-id", 0o6755), ("folder", 0o2770), ("plain", 0o640)):
+        (ours / name).touch()
+        (ours / name).chmod(mode)
+    assert _upload(shell, source, tmp_path, f"{folder}/", owner="daemon").code == 0, shell.lines
+    modes = {path.name: (oct(path.stat().st_mode & 0o7777), path.owner()) for path in folder.iterdir()}
+    expected = {"set-id": ("0o6755", "daemon"), "folder": ("0o2770", "daemon"), "plain": ("0o640", "daemon")}
+    assert modes == (expected if source == "ours/" else {"set-id": expected["set-id"]})

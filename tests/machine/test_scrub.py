@@ -109,3 +109,23 @@ def test_files_in_a_file_system_of_other_machines_are_left_alone(booted: Booted)
     ]
     rest = [line for line in lines if not line.startswith("left alone")]
     assert rest == ["/home/own:", "", "/home/share:", ".bash_history", "", "/var/log/amazon:", "canary"]
+
+
+HOOK = r"""
+mkdir -p /etc/cloud/clean.d /srv/bound /var/lib/cloud/data/m; echo gold >/srv/bound/canary; rm -f /run/hook-ran
+printf '#!/bin/sh\ntouch /run/hook-ran\n' >/etc/cloud/clean.d/hook; chmod +x /etc/cloud/clean.d/hook
+"""
+AFTER = "cat /srv/bound/canary; ls /run/hook-ran; rm /etc/cloud/clean.d/hook; ls -A /var/lib/cloud /var/lib/cloud/data"
+
+
+def test_cloud_init_clean_runs_its_hooks(booted: Booted) -> None:
+    code, lines = _scrub(booted, HOOK, AFTER)
+    assert code == 0, lines
+    assert lines[:2] == ["gold", "/run/hook-ran"]
+
+
+def test_cloud_init_clean_sees_nothing_that_is_mounted_below_its_folder(booted: Booted) -> None:
+    code, lines = _scrub(booted, HOOK + "mount --bind /srv/bound /var/lib/cloud/data/m\n", AFTER)
+    assert code == 0, lines
+    assert "gold" in lines
+    assert "cloud-init clean failed" in lines, "it cannot delete the mount point, and says so"

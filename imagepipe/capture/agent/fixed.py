@@ -114,7 +114,7 @@ def fix(wanted: Wanted, folder: Path, say: Callable[[str], None]) -> Fixed:
     others = [point for point in points if point != "/"]
     # An agent before this one may have come so far that nobody can write any more, and been killed then.
     if not (scrubbed.exists() and stillness.are_read_only(["/"])):
-        stillness.scrub(script, wanted.key, root, others)
+        stillness.scrub(script, wanted.key, root, others, say)
         scrubbed.touch()
     if wanted.look:
         say("looking for what must not be in the image")

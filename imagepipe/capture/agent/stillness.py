@@ -130,7 +130,7 @@ def make_read_only(points: list[str], say: Callable[[str], None]) -> None:
         time.sleep(0.1)
 
 
-def scrub(script: Path, key: str, root: Path, others: list[str]) -> None:
+def scrub(script: Path, key: str, root: Path, others: list[str], say: Callable[[str], None]) -> None:
     """Take the build's traces off the disk, seen at `root`, with the live way in left alone. Raises Trouble.
 
     In a mount namespace of its own: what the script needs of /dev and /proc is shown there and nowhere else.
@@ -142,7 +142,8 @@ def scrub(script: Path, key: str, root: Path, others: list[str]) -> None:
         f'exec chroot {root} sh {script} "$1"',
     ]
     command = ["unshare", "--mount", "sh", "-c", "\n".join(setup), "imagepipe-scrub", key]
-    output_of(command, doing="scrubbing the root")
+    for line in output_of(command, doing="scrubbing the root").splitlines():
+        say(line)  # what was left alone
 
 
 def writers(device: int) -> Iterator[Writer]:
