@@ -1,20 +1,19 @@
-"""A shell and a byte channel on a machine whose host key was known before we came. The one place with paramiko."""
+"""A shell and a byte channel on a machine whose host key was known before we came; with `streams`, all of paramiko."""
 
 from __future__ import annotations
 
 import logging
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from imagepipe.clock import Deadline
-from imagepipe.communicator.ended import EndMark, UntilMark
-from imagepipe.communicator.lines import Lines
+from imagepipe.communicator.ended import EndMark
+from imagepipe.communicator.streams import OnLine, Output, Sender, close
 from imagepipe.errors import ConnectError
 from imagepipe.values import Endpoint
 
@@ -36,10 +35,6 @@ DEAD_SECONDS = 60
 FIRST_PAUSE_SECONDS = 0.2
 KEEPALIVE_SECONDS = 15
 """NAT gateways forget a quiet connection after 350 s (VPC user guide)."""
-QUIET_SECONDS = 10.0
-"""How long a command's streams may be silent after its exit status before what holds them open is not waited for."""
-HELD_SECONDS = 0.5
-"""For the end of a stream to come after the mark of a command whose streams nobody else holds."""
 WINDOW_BYTES = 8 * 1024 * 1024
 """What the other side may send before we say go on; paramiko's 2 MiB waits for us at each turn."""
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
@@ -48,7 +43,6 @@ CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "ae
 SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 """By kind of key, how it may sign where that is not its own name (RFC 8332)."""
 
-OnLine = Callable[[Literal["out", "err"], str], None]
 Why = Literal["unreachable", "refused", "timeout", "host-key", "auth", "protocol"]
 
 
@@ -141,11 +135,11 @@ class Connection:
         Raises Disconnected where the connection broke, and what the watch's cancel raises.
         """
         channel = self.open_channel()
-        sender = _Sender(channel, send)
+        sender = Sender(channel, send)
         try:
             with closing(channel, watch) as timed_out:
                 self.start(channel, command)
-                output = _Output(channel, watch.on_line, mark)
+                output = Output(channel, watch.on_line, mark)
                 threading.Thread(target=sender.run, daemon=True).start()
                 output.wait()
                 code = channel.exit_status
@@ -189,120 +183,6 @@ class Connection:
         return f"{self.endpoint.user}@{self.endpoint.host}:{self.endpoint.port}"
 
 
-class _Sender:
-    """Writes a command's standard input; a command that reads no further is no error."""
-
-    def __init__(self, channel: paramiko.Channel, send: Callable[[Callable[[bytes], None]], None] | bytes) -> None:
-        self._channel = channel
-        self._send = send
-        self.error: Exception | None = None
-        self.is_done = threading.Event()
-
-    def run(self) -> None:
-        try:
-            self._write()
-        finally:
-            self.is_done.set()
-
-    def _write(self) -> None:
-        import paramiko
-
-        try:
-            if isinstance(self._send, bytes):
-                if self._send:
-                    self._channel.sendall(self._send)
-            else:
-                self._send(self._channel.sendall)
-            self._channel.shutdown_write()
-        except (paramiko.SSHException, EOFError, TimeoutError):
-            pass  # its end is said by the exit code
-        except OSError as error:
-            # Either the channel is closed, or a local file that was being sent could not be read.
-            self.error = error if error.filename else None
-            close(self._channel)
-
-
-class _Output:
-    """The two streams of a command, drained side by side, up to its end."""
-
-    def __init__(self, channel: paramiko.Channel, on_line: OnLine, mark: EndMark | None) -> None:
-        self._channel = channel
-        self._on_line = on_line
-        self._mark = mark
-        self._changed = threading.Condition()
-        self._open = 2
-        """Streams that have not ended."""
-        self._unmarked = 2
-        """Streams that may still bring something of the command's own."""
-        self._last = time.monotonic()
-        """When something came last, or the command ended."""
-        self._is_over = False
-        self._notes: list[str] = []
-        self._error: BaseException | None = None
-        for read, stream in ((channel.recv, "out"), (channel.recv_stderr, "err")):
-            threading.Thread(target=self._drain, args=(read, stream), daemon=True).start()
-
-    def wait(self) -> None:
-        """Return when the command has ended and its output is here. Raises what the callback raised."""
-        self._channel.status_event.wait()  # a stream may be closed long before the command ends
-        with self._changed:
-            self._last = time.monotonic()
-            while self._unmarked > 0:
-                quiet = time.monotonic() - self._last
-                if quiet > QUIET_SECONDS:
-                    break
-                self._changed.wait(QUIET_SECONDS - quiet + 0.01)
-            if self._open > 0 and self._mark is not None:
-                self._changed.wait_for(lambda: self._open == 0, HELD_SECONDS)
-            self._is_over = True
-        if self._error is not None:
-            raise self._error
-
-    def held_pipes(self) -> tuple[str, ...]:
-        """The pipes that the mark names, where one of the streams goes on after it."""
-        with self._changed:
-            return tuple(sorted({pipe for note in self._notes for pipe in note.split()})) if self._open else ()
-
-    def _drain(self, read: Callable[[int], bytes], stream: Literal["out", "err"]) -> None:
-        import paramiko
-
-        lines = Lines(lambda text: self._on_line(stream, text))
-        until = UntilMark(self._mark, lines.feed) if self._mark is not None else None
-        is_marked = False
-        while True:
-            try:
-                block = read(65536)
-            except (OSError, EOFError, paramiko.SSHException):
-                block = b""
-            with self._changed:
-                if not self._is_over and not is_marked:
-                    try:
-                        is_marked = self._take(block, lines, until)
-                    except BaseException as error:  # noqa: BLE001 - raised where the command is waited for
-                        self._error, is_marked = error, True
-                        close(self._channel)
-                    self._unmarked -= is_marked
-                self._open -= not block
-                self._last = time.monotonic()
-                self._changed.notify_all()
-            if not block:
-                break
-
-    def _take(self, block: bytes, lines: Lines, until: UntilMark | None) -> bool:
-        """Hand on a block; True if it was the last one of the command's own."""
-        if until is None:
-            lines.feed(block)
-        elif until.feed(block):
-            self._notes.append(until.note or "")
-            lines.end()
-            return True
-        elif not block:
-            until.end()
-        if not block:
-            lines.end()
-        return not block
-
-
 @contextmanager
 def closing(channel: paramiko.Channel, watch: Watch) -> Iterator[threading.Event]:
     """Close the channel, and so end every read of it, on a cancel or at the deadline, which sets the event."""
@@ -324,32 +204,6 @@ def closing(channel: paramiko.Channel, watch: Watch) -> Iterator[threading.Event
             yield timed_out
     finally:
         timer.cancel()
-
-
-def close(channel: paramiko.Channel) -> None:
-    """Close a channel; on a connection that broke it is closed already."""
-
-    import paramiko
-
-    with suppress(paramiko.SSHException, EOFError, OSError):
-        channel.close()
-
-
-def drain(read: Callable[[int], bytes], stream: Literal["out", "err"], on_line: OnLine) -> None:
-    """Hand on a stream of the channel line by line, until it ends."""
-
-    import paramiko
-
-    lines = Lines(lambda text: on_line(stream, text))
-    while True:
-        try:
-            block = read(65536)
-        except (OSError, EOFError, paramiko.SSHException):
-            block = b""
-        if not block:
-            break
-        lines.feed(block)
-    lines.end()
 
 
 def public_key(endpoint: Endpoint) -> str:
