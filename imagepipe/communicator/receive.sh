@@ -11,7 +11,7 @@ case $kind in into) parent=$dest ;; *) parent=$(dirname "$dest") ;; esac
 missing=; above=$parent
 while [ ! -e "$above" ] && [ ! -L "$above" ]; do missing=$above; above=$(dirname "$above"); done
 stage=${parent%/}/$name.stage
-count=0; renaming=no
+count=0; renaming=no; export name
 
 each() { # runs a script with the entries of folder $1 as its arguments, and $2 as its $0; $3: the script; $4: a test
   find "$1" -mindepth 1 -maxdepth 1 $4 -exec sh -c "$3" "$2" {} +
@@ -48,14 +48,12 @@ prepare() { # the same; moves what is new, or replaces something, onto the file 
   ln -s -- "$2" "$at"
   mkdir -m 700 "$at/$name" "$at/$name.old"
   each "$1" "$at/$name/" 'exec mv -- "$@" "$0"' '! -type d'
-  # Copies, by hard links where they can be: the file itself stays at its place until it is replaced.
-  each "$at/$name" "$at" '
-    name=$(basename "$(dirname "$1")")
-    for file; do
-      shift; old=$0/${file##*/}
-      if [ -e "$old" ] || [ -L "$old" ]; then set -- "$@" "$old"; fi
-    done
-    [ $# = 0 ] || ln -- "$@" "$0/$name.old/" 2>/dev/null || cp -pP -- "$@" "$0/$name.old/" 2>/dev/null || :' ''
+  # Hard links where they can be: the file itself stays at its place until it is replaced. Names come without folders,
+  # so they are those of the old files too; ln and cp pass over the ones that have none.
+  (cd "$at/$name" && each . "$at" '
+    cd "$0" || exit 1
+    ln -- "$@" "./$name.old/" 2>/dev/null
+    [ -n "$(ls -A "./$name.old")" ] || cp -pP -- "$@" "./$name.old/" 2>/dev/null || :' '')
   for child in "$1"/* "$1"/.[!.]* "$1"/..?*; do
     if [ -d "$child" ] && [ ! -L "$child" ] && [ ! -d "${2%/}/${child##*/}" ]; then mv -- "$child" "$at/$name/"; fi
   done
@@ -66,10 +64,7 @@ prepare() { # the same; moves what is new, or replaces something, onto the file 
 rename() {
   renaming=yes
   for at in "$stage"/at/*; do
-    each "$at/$name.old" "$at" '
-      name=$(basename "$(dirname "$1")"); name=${name%.old}
-      for file; do shift; set -- "$@" "$0/$name/${file##*/}"; done
-      exec mv -f -- "$@" "$0/"' ''
+    (cd "$at/$name.old" && each . "$at/$name" 'cd "$0" && exec mv -f -- "$@" ../' '')
   done
   for at in "$stage"/at/*; do each "$at/$name" "$at" 'exec mv -f -- "$@" "$0/"' ''; done
 }

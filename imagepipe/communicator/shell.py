@@ -31,27 +31,32 @@ class Script:
     line) bash where there is one, else sh, which then stops at the first error."""
 
 
-# $1 is the folder, $2 the length of the environment in bytes, $3 the interpreter; the rest are arguments.
-# `cat` takes all of standard input first: a script must not be read in part by what it starts. The environment is set
-# in a subshell, by a text that was expanded before, and after it only positional parameters are read: no name in it
-# changes the runner, and no name of the runner reaches the script. The script runs in the foreground, as a shell makes
-# what it runs in the background ignore SIGINT and SIGQUIT. Files are deleted by name: what else is there is not ours.
+# $1 is the folder, $2 the lines of the environment, $3 the interpreter; the rest are arguments.
+# `read` takes the environment and `cat` all the rest of standard input first: a script must not be read in part by what
+# it starts. The environment is set in a subshell, by a text that was expanded before, and after it only positional
+# parameters are read: no name in it changes the runner, and no name of the runner reaches the script. The script runs in
+# the foreground, as a shell makes what it runs in the background ignore SIGINT and SIGQUIT. Files are deleted by name:
+# what else is in the folder is not ours.
 _RUNNER = r"""
 _imagepipe_umask=$(umask)
 umask 077
-_imagepipe_folder=$1; _imagepipe_length=$2; _imagepipe_runs=$3; shift 3
+_imagepipe_folder=$1; _imagepipe_lines=$2; _imagepipe_runs=$3; shift 3
 mkdir "$_imagepipe_folder" || exit 126
 _imagepipe_clean() {
-  rm -f "$_imagepipe_folder/all" "$_imagepipe_folder/script" "$_imagepipe_folder/pid"
+  rm -f "$_imagepipe_folder/script" "$_imagepipe_folder/pid"
   rmdir "$_imagepipe_folder" 2>/dev/null
 }
 trap _imagepipe_clean EXIT
 trap 'exit 143' TERM HUP
 echo $$ >"$_imagepipe_folder/pid"
-cat >"$_imagepipe_folder/all"
-_imagepipe_env=$(head -c "$_imagepipe_length" "$_imagepipe_folder/all")
-tail -c "+$((_imagepipe_length + 1))" "$_imagepipe_folder/all" >"$_imagepipe_folder/script"
-rm -f "$_imagepipe_folder/all"
+_imagepipe_env=
+while [ "$_imagepipe_lines" -gt 0 ]; do
+  IFS= read -r _imagepipe_line
+  _imagepipe_env="$_imagepipe_env$_imagepipe_line
+"
+  _imagepipe_lines=$((_imagepipe_lines - 1))
+done
+cat >"$_imagepipe_folder/script"
 if [ -z "$_imagepipe_runs" ]; then
   if command -v bash >/dev/null 2>&1; then _imagepipe_runs="bash -euo pipefail"; else _imagepipe_runs="sh -eu"; fi
 fi
@@ -60,15 +65,19 @@ fi
   set -f
   set -- $_imagepipe_runs "$_imagepipe_folder/script" "$@"
   set +f
-  case $(command -v -- "$1") in /*) _imagepipe_runs=$(command -v -- "$1"); shift; set -- "$_imagepipe_runs" "$@" ;; esac
-  eval "unset _imagepipe_umask _imagepipe_folder _imagepipe_length _imagepipe_runs _imagepipe_env
+  _imagepipe_path=$(command -v -- "$1")
+  case $_imagepipe_path in /*) shift; set -- "$_imagepipe_path" "$@" ;; esac
+  _imagepipe_unset="unset _imagepipe_umask _imagepipe_folder _imagepipe_lines _imagepipe_line _imagepipe_runs"
+  eval "$_imagepipe_unset _imagepipe_env _imagepipe_path _imagepipe_unset
 $_imagepipe_env" 2>/dev/null
   exec "$@"
 ) </dev/null
 _imagepipe_code=$?
-_imagepipe_pipes=$(stat -L -c %i "/proc/$$/fd/1" "/proc/$$/fd/2" 2>/dev/null | tr '\n' ' ')
+_imagepipe_pipes=$(stat -L -c %i "/proc/$$/fd/1" "/proc/$$/fd/2" 2>/dev/null)
 _imagepipe_clean
-printf '\036%s %s\n' "${_imagepipe_folder##*/}" "$_imagepipe_pipes"
+trap - EXIT
+set -- $_imagepipe_pipes
+printf '\036%s %s\n' "${_imagepipe_folder##*/}" "$*"
 printf '\036%s \n' "${_imagepipe_folder##*/}" >&2
 exit "$_imagepipe_code"
 """
@@ -83,7 +92,7 @@ def run_script(connection: Connection, script: Script, watch: Watch) -> Result:
     mark = EndMark()
     folder = f"/dev/shm/{mark.name}"  # noqa: S108 - a name nobody can guess, made by mkdir
     environment = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in script.env.items()).encode()
-    words = [folder, str(len(environment)), _interpreter(script), *script.args]
+    words = [folder, str(environment.count(b"\n")), _interpreter(script), *script.args]
     command = _as_user(f"sh -c {shlex.quote(_RUNNER)} imagepipe {shlex.join(words)}", sudo=script.sudo)
     ended = False
     try:
@@ -164,7 +173,7 @@ if p=$(cat "$1/pid" 2>/dev/null); then
   sleep 0.3
   kill -KILL $all 2>/dev/null
 fi
-rm -f "$1/all" "$1/script" "$1/pid"
+rm -f "$1/script" "$1/pid"
 rmdir "$1" 2>/dev/null
 """
 
