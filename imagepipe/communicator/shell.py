@@ -34,8 +34,8 @@ class Script:
 # $1 is the folder, $2 the lines of the environment, $3 the interpreter; the rest are arguments.
 # `read` takes the environment and `cat` all the rest of standard input first: a script must not be read in part by what
 # it starts. The environment is set in a subshell, by a text that was expanded before, and after it only positional
-# parameters are read: no name in it changes the runner, and no name of the runner reaches the script. The script runs in
-# the foreground, as a shell makes what it runs in the background ignore SIGINT and SIGQUIT. Files are deleted by name:
+# parameters are read: no name in it changes the runner, and no name of the runner reaches the script. It runs in the
+# foreground, as a shell makes what it runs in the background ignore SIGINT and SIGQUIT. Files are deleted by name:
 # what else is in the folder is not ours.
 _RUNNER = r"""
 _imagepipe_umask=$(umask)
