@@ -187,9 +187,15 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return _measured(super().call(context, callee, *args, **kwargs))
 
 
-def _environment() -> _Sandbox:
+def _environment(*, comments: tuple[str, str]) -> _Sandbox:
     environment = _Sandbox(
-        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=_measured, cache_size=0
+        undefined=StrictUndefined,
+        autoescape=False,
+        keep_trailing_newline=True,
+        finalize=_measured,
+        cache_size=0,
+        comment_start_string=comments[0],
+        comment_end_string=comments[1],
     )
     for name in ("random", "pprint", "urlize", "xmlattr"):  # not the same twice, or of no use here
         del environment.filters[name]
@@ -205,26 +211,43 @@ def _environment() -> _Sandbox:
     return environment
 
 
-_ENVIRONMENT = _environment()
+_ENVIRONMENT = _environment(comments=("\ufdd0no comment\ufdd0", "\ufdd0no comment ends\ufdd0"))
+"""For the texts of a spec, which have no comments: `${#NAME}` is the length of a value, and `${URL%#}` ends nothing."""
 _RAW_HINT = "text that must keep its double braces stands between {% raw %} and {% endraw %}"
-_COMMENT_HINT = "{# begins a comment of the template, also in ${#x}: write {{ '{#' }}, or put {% raw %} around it"
+_COMMENT_HINT = "{# begins a comment of a template file, also in ${#x}: write {{ '{#' }}, or put {% raw %} around it"
+
+
+@functools.cache
+def _file_environment() -> _Sandbox:
+    """Return the environment of template files, which have Jinja's comments."""
+    return _environment(comments=("{#", "#}"))
 
 
 def is_template(text: str) -> bool:
-    """Whether rendering could change the text."""
-    return "{{" in text or "{%" in text or "{#" in text
+    """Whether rendering could change the text of a spec."""
+    return "{{" in text or "{%" in text
 
 
 @lru_cache(maxsize=4096)
 def names_used(text: str) -> frozenset[str]:
-    """The names that a template reads, dotted as written: `var.greeting`, `region`.
+    """The names that a text of a spec reads, dotted as written: `var.greeting`, `region`.
 
     Raises RenderError where the text is not a template.
     """
+    return _names_used(text, _ENVIRONMENT)
+
+
+@lru_cache(maxsize=1024)
+def names_used_in_file(text: str) -> frozenset[str]:
+    """The names that a template file reads. Raises RenderError as `names_used` does."""
+    return _names_used(text, _file_environment())
+
+
+def _names_used(text: str, environment: _Sandbox) -> frozenset[str]:
     if len(text) > MAX_TEMPLATE:
         raise RenderError(f"a template has at most {MAX_TEMPLATE // 1024} KiB", hint="upload it with file:")
     try:
-        return _dotted_names(_checked(_ENVIRONMENT.parse(text)))
+        return _dotted_names(_checked(environment.parse(text)))
     except TemplateSyntaxError as error:
         raise _syntax_error(error) from error
     except RecursionError as error:
@@ -253,12 +276,23 @@ def names_in_expression(expression: str) -> frozenset[str]:
 
 
 def render(text: str, names: Mapping[str, Any]) -> str:
-    """The text with every template in it replaced. Raises RenderError on a name that is not there."""
-    if not is_template(text):
-        return text
+    """The text of a spec with every template in it replaced. Raises RenderError on a name that is not there."""
+    return _render(text, names, _ENVIRONMENT) if is_template(text) else text
+
+
+def render_file(text: str, names: Mapping[str, Any]) -> str:
+    """The text of a template file, rendered; its comments are left out. Raises RenderError as `render` does."""
+    return _render(text, names, _file_environment())
+
+
+def _render(text: str, names: Mapping[str, Any], environment: _Sandbox) -> str:
+    carriage_return = _unused_character(text) if "\r" in text else ""
+    if carriage_return:  # Jinja makes a line feed of each one
+        text = text.replace("\r", carriage_return)
     token = _left.set([WORK])
     try:
-        return _ENVIRONMENT.from_string(text).render(names)
+        rendered = environment.from_string(text).render(names)
+        return rendered.replace(carriage_return, "\r") if carriage_return else rendered
     except TemplateSyntaxError as error:
         raise _syntax_error(error) from error
     except UndefinedError as error:
@@ -274,6 +308,11 @@ def render(text: str, names: Mapping[str, Any]) -> str:
         raise RenderError(f"template failed: {error}") from error
     finally:
         _left.reset(token)
+
+
+def _unused_character(text: str) -> str:
+    """A noncharacter of Unicode, which a text should not have, and which this one has not."""
+    return next(chr(number) for number in range(0xFDD1, 0xFDF0) if chr(number) not in text)
 
 
 def _checked(tree: nodes.Template) -> nodes.Template:

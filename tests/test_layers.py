@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "imagepipe"
 
-FOUNDATION = {"errors", "values", "clock", "masking", "render", "deletion"}
+FOUNDATION = {"errors", "values", "clock", "masking", "regular_files", "render", "deletion"}
 LAYER_1 = {"spec", "engine", "cloud", "communicator", "bundle", "hygiene", "iam"}
 STAGES = {"launch", "provision", "capture", "publish"}
 ANYTHING = {
@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "values": set(),
     "clock": {"errors", "values"},
     "masking": {"errors", "values"},
+    "regular_files": set(),
     "render": {"errors", "values", "clock"},
     "deletion": set(),
     **{room: {"__init__", *FOUNDATION} for room in LAYER_1},

@@ -6,8 +6,19 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from imagepipe.render import RenderError, finish, holds, is_template, names_in_expression, names_used, render
+from imagepipe.render import (
+    RenderError,
+    finish,
+    holds,
+    is_template,
+    names_in_expression,
+    names_used,
+    render,
+    render_file,
+)
 from imagepipe.values import Late
 
 NAMES: dict[str, Any] = {
@@ -42,7 +53,8 @@ NAMES: dict[str, Any] = {
         ("{% set x %}{{ var.n }}{% endset %}{{ x }}", "3"),
         ("{% filter upper %}{{ var.x }}{% endfilter %}", "A B"),
         ("{{ var.list | map('upper') | join('') }}", "ABCDEFGHIJ"),
-        ("{# a comment #}x", "x"),
+        ("{# no comment #}{{ var.n }}", "{# no comment #}3"),
+        ("${#list[@]} {{ var.n }}", "${#list[@]} 3"),
     ],
     ids=lambda text: (text or "")[:30],
 )
@@ -62,7 +74,6 @@ def test_a_template_becomes_its_text(text: str, rendered: str | None) -> None:
         ("{{ var.x", "bad template: unexpected end of template"),
         ("{{ var.x | nothing }}", "bad template: No filter named 'nothing'"),
         ("{{ var.x is nothing }}", "bad template: No test named 'nothing'"),
-        ("${#list[@]}", "bad template: Missing end of comment tag"),
     ],
 )
 def test_a_template_that_fails_says_why(text: str, message: str) -> None:
@@ -247,7 +258,29 @@ def test_a_late_template_is_finished_with_what_became_known() -> None:
     assert finish("plain {{ text }}", {}) == "plain {{ text }}"
 
 
-@pytest.mark.parametrize("text", ["{{ x }}", "{% if x %}", "{# x #}"])
+@pytest.mark.parametrize("text", ["{{ x }}", "{% if x %}"])
 def test_what_rendering_could_change_is_a_template(text: str) -> None:
     assert is_template(text)
     assert not is_template(text.replace("{", "["))
+
+
+NO_TEMPLATE = st.text(st.sampled_from("{}#%$ -+a'\"\r\n\t\ufdd1é"), max_size=40).filter(
+    lambda text: not any(begin in text + " " for begin in ("{{", "{%"))
+)
+
+
+@given(NO_TEMPLATE, NO_TEMPLATE)
+def test_no_text_beside_a_template_vanishes(before: str, after: str) -> None:
+    assert render(before, NAMES) == before
+    assert render(f"{before} {{{{ var.n }}}} {after}", NAMES) == f"{before} 3 {after}"
+    assert finish(Late(f"{before} {{{{ region }}}} {after}", ()), {"region": "r"}) == f"{before} r {after}"
+
+
+def test_only_a_template_file_has_comments() -> None:
+    text = "LEN=${#NAME}\nFRAG=${URL%#}\r\n{{ var.n }}"
+    assert render(text, NAMES) == "LEN=${#NAME}\nFRAG=${URL%#}\r\n3"
+    assert render_file("{# a comment #}x{{ var.n }}\r\n", NAMES) == "x3\r\n"
+    assert names_used("${#var.x} #}") == frozenset()
+    with pytest.raises(RenderError, match="Missing end of comment tag") as caught:
+        render_file("${#list[@]}", NAMES)
+    assert "template file" in str(caught.value.hint)

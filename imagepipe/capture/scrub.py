@@ -24,6 +24,7 @@ RECONNECT_SECONDS = 300
 SCRIPT = "scrub.sh"
 FREEZE = "freeze.sh"
 FROZEN = "frozen"
+LEFT_ALONE = "left alone: "
 FROZEN_SECONDS = 5.0
 
 
@@ -52,6 +53,8 @@ class Scrub(Stage[Sealed]):
 
         def on_line(_: object, text: str) -> None:
             said.append(text)
+            if text.startswith(LEFT_ALONE):
+                ctx.say(text)
             if freezes and text == FROZEN:
                 # From here on anything may hang that wants to write, the end of the command among it.
                 timer = threading.Timer(FROZEN_SECONDS, connection.close)

@@ -4,6 +4,65 @@ set -u
 key=$1
 fail=0
 
+# Nothing here deletes what is in another file system than the machine's own (docs/how-to/hygiene.md lists all that goes).
+# `is_own` knows a file system by its kind: a share of other machines is none of ours, wherever it is mounted.
+is_own() {
+  case $(stat -f -c %T -- "$1" 2>/dev/null) in
+    ext* | xfs | btrfs | bcachefs | f2fs | nilfs | zfs | jfs | reiserfs | msdos | vfat | exfat | tmpfs | ramfs | overlay*) return 0 ;;
+  esac
+  echo "left alone: $1 is in a file system that is not the machine's own"
+  return 1
+}
+drop() {
+  for file; do
+    if [ -e "$file" ] || [ -L "$file" ]; then
+      if is_own "${file%/*}/"; then rm -f -- "$file"; fi
+    fi
+  done
+}
+blank() {
+  for file; do
+    if [ -f "$file" ] && is_own "$file"; then : >"$file"; fi
+  done
+}
+# $1: a name in the folders that is kept, with what is in it; the rest are folders. Each is emptied through a bind mount,
+# which does not show what is mounted in the folder, and the kernel keeps every mount point. A folder that is a bind
+# mount of another one is left alone. The mount namespace of its own hides the view from everybody else.
+empty() {
+  keep=$1 folders=
+  shift
+  for folder; do
+    if [ -d "$folder" ] && [ ! -L "$folder" ] && is_own "$folder"; then folders="$folders $folder"; fi
+  done
+  # shellcheck disable=SC2086 - no name here has a blank
+  unshare -m sh -c '
+    keep=$1; shift
+    mount --make-rprivate / || exit 1
+    view=$(mktemp -d /run/imagepipe-view-XXXXXX) || exit 1
+    code=0
+    for folder; do
+      place=$(cd -P "$folder" 2>/dev/null && pwd -P) || continue
+      at= shows=
+      while read -r _ _ _ root point rest; do
+        case $place/ in
+          "${point%/}"/*) if [ ${#point} -ge ${#at} ]; then at=$point shows=$root kind=${rest#* - }; fi ;;
+        esac
+      done </proc/self/mountinfo
+      case $kind in btrfs*) shows=/ ;; esac  # subvolumes
+      if [ "$at" != / ] && [ "$shows" != / ]; then
+        echo "left alone: $folder is a bind mount, of $shows"
+      elif ! mount --bind "$place" "$view"; then
+        code=1
+      else
+        find "$view" -mindepth 1 -maxdepth 1 ! -name "$keep" \
+          -exec sh -c "exec find \"\$@\" -xdev -depth -delete" sh {} + 2>/dev/null
+        umount "$view" || exit 1
+      fi
+    done
+    rmdir "$view"
+    exit $code' sh "$keep" $folders || { echo "emptying folders failed: the script needs unshare and mount" >&2; fail=1; }
+}
+
 # cloud-init may still be at work, after a reboot too, and writes to the end what it did.
 i=0
 while [ $i -lt 600 ] && systemctl list-jobs --no-legend 2>/dev/null | grep -qE 'cloud-(init|config|final)'; do
@@ -31,56 +90,57 @@ journalctl --relinquish-var >/dev/null 2>&1  # into memory from here on: a journ
 # The way in.
 homes=$(cut -d: -f6 /etc/passwd 2>/dev/null | grep -E '^/[^/]' | grep -vE '^/(bin|dev|proc|sbin|usr/s?bin)(/|$)' | sort -u)
 for home in /root /home/* $homes; do
+  if [ ! -d "$home" ] || ! is_own "$home"; then continue; fi
   file=$home/.ssh/authorized_keys
-  if [ -f "$file" ] && grep -qF "$key" "$file"; then
+  if [ -f "$file" ] && grep -qF "$key" "$file" && is_own "$file"; then
     rest=$(grep -vF "$key" "$file" || true)
     if [ -n "$rest" ]; then printf '%s\n' "$rest" >"$file"; else rm -f "$file"; fi
   fi
   # Histories of shells and editors.
-  rm -f "$home"/.*_history "$home"/.lesshst "$home"/.local/state/lesshst "$home"/.viminfo "$home"/.wget-hsts
-  rm -f "$home"/.local/share/fish/fish_history "$home"/.local/share/nano/search_history "$home"/.vim/.netrwhist
-  rm -f "$home"/.local/share/nvim/shada/* "$home"/.local/state/nvim/shada/*
-  rm -rf "$home"/.cache/motd.legal-displayed
+  drop "$home"/.*_history "$home"/.lesshst "$home"/.local/state/lesshst "$home"/.viminfo "$home"/.wget-hsts \
+    "$home"/.local/share/fish/fish_history "$home"/.local/share/nano/search_history "$home"/.vim/.netrwhist \
+    "$home"/.local/share/nvim/shada/* "$home"/.local/state/nvim/shada/* "$home"/.cache/motd.legal-displayed
 done
 
 # What proves this machine: a copy that kept it could pass for this one.
-rm -f /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub
-if [ -e /etc/machine-id ]; then : >/etc/machine-id; fi
-if [ -f /var/lib/dbus/machine-id ] && [ ! -L /var/lib/dbus/machine-id ]; then rm -f /var/lib/dbus/machine-id; fi
-rm -f /var/lib/systemd/random-seed /var/lib/urandom/random-seed /var/lib/random-seed
-rm -f /boot/loader/random-seed /boot/efi/loader/random-seed /efi/loader/random-seed
+drop /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub
+blank /etc/machine-id
+if [ ! -L /var/lib/dbus/machine-id ]; then drop /var/lib/dbus/machine-id; fi
+drop /var/lib/systemd/random-seed /var/lib/urandom/random-seed /var/lib/random-seed \
+  /boot/loader/random-seed /boot/efi/loader/random-seed /efi/loader/random-seed
 
 # cloud-init keeps user data, which has the machine's private host key. Its `clean` deletes its logs and all of its
 # folder but the seed, and runs hooks. Python takes some 0.3 s for that, so it is asked where there are hooks, or logs
-# or a folder elsewhere, and only there.
+# or a folder elsewhere, and only there. It sees its folder without what is mounted there, as `empty` does.
 cloud_config=$(cat /etc/cloud/cloud.cfg /etc/cloud/cloud.cfg.d/*.cfg /var/lib/cloud/instance/*cloud-config.txt 2>/dev/null |
   grep -E '^[^#]*(cloud_dir:|def_log_file:|tee -a|>)' |
   grep -vE "cloud_dir: */var/lib/cloud/?\$|def_log_file: */var/log/cloud-init.log\$|/var/log/cloud-init-output.log['\"]?}?\$")
 cloud_hooks=$(find /etc/cloud/clean.d -type f -perm /111 2>/dev/null)
+cloud_dir=$(printf '%s\n' "$cloud_config" | sed -n "s/^[^#]*cloud_dir: *[\"']\{0,1\}\([^\"' ]*\).*/\1/p" | tail -n 1)
 if command -v cloud-init >/dev/null 2>&1 && [ -n "$cloud_config$cloud_hooks" ]; then
-  cloud-init clean --logs >/dev/null 2>&1 || fail=1
+  cloud_dir=${cloud_dir:-/var/lib/cloud}
+  if [ ! -d "$cloud_dir" ] || is_own "$cloud_dir"; then
+    unshare -m sh -c 'mount --make-rprivate / && { [ ! -d "$1" ] || mount --bind "$1" "$1"; } && cloud-init clean --logs' \
+      sh "$cloud_dir" >/dev/null 2>&1 || { echo "cloud-init clean failed" >&2; fail=1; }
+  fi
 fi
-find /var/lib/cloud -mindepth 1 -maxdepth 1 ! -name seed -exec rm -rf {} + 2>/dev/null
-rm -rf /var/lib/cloud/instance /var/lib/cloud/instances /var/lib/cloud/data /var/lib/cloud/sem /run/cloud-init
-rm -f /var/log/cloud-init.log* /var/log/cloud-init-output.log*
-rm -f /etc/sudoers.d/90-cloud-init-users
+empty seed /var/lib/cloud
+drop /var/log/cloud-init.log* /var/log/cloud-init-output.log* /etc/sudoers.d/90-cloud-init-users
 
 # Leases, and logs of this boot.
-rm -f /var/lib/dhcp/*.lease* /var/lib/dhclient/*.lease* /var/lib/dhcpcd/*.lease* /var/lib/wicked/lease-*
-rm -f /var/lib/NetworkManager/*.lease
-rm -rf /var/log/journal/* /run/log/journal/* /var/log/amazon/*
+drop /var/lib/dhcp/*.lease* /var/lib/dhclient/*.lease* /var/lib/dhcpcd/*.lease* /var/lib/wicked/lease-* \
+  /var/lib/NetworkManager/*.lease
 for log in auth.log secure syslog messages daemon.log kern.log user.log debug cron cron.log mail.log maillog boot.log \
   sudo.log audit/audit.log lastlog faillog tallylog; do
-  if [ -f "/var/log/$log" ]; then : >"/var/log/$log"; fi
-  rm -f /var/log/"$log"[-.][0-9]*  # rotated
+  blank "/var/log/$log"
+  drop /var/log/"$log"[-.][0-9]*  # rotated
 done
 # The end of this session, and the shutdown, are recorded where there is a record. Where boots make it, it is deleted.
-rm -f /var/log/wtmp[-.][0-9]* /var/log/btmp[-.][0-9]* /var/lib/wtmpdb/wtmp.db /var/lib/lastlog/lastlog2.db
+drop /var/log/wtmp[-.][0-9]* /var/log/btmp[-.][0-9]* /var/lib/wtmpdb/wtmp.db /var/lib/lastlog/lastlog2.db
 for record in /var/log/wtmp /var/log/btmp; do
-  if grep -qsF "$record" /usr/lib/tmpfiles.d/*.conf /etc/tmpfiles.d/*.conf; then rm -f "$record"
-  elif [ -f "$record" ]; then : >"$record"; fi
+  if grep -qsF "$record" /usr/lib/tmpfiles.d/*.conf /etc/tmpfiles.d/*.conf; then drop "$record"; else blank "$record"; fi
 done
-find /tmp /var/tmp -mindepth 1 -maxdepth 1 ! -name 'systemd-private-*' -exec rm -rf {} + 2>/dev/null
+empty 'systemd-private-*' /var/log/journal /run/log/journal /var/log/amazon /run/cloud-init /tmp /var/tmp
 
 # What was deleted must not stay in blocks that are free: hand them back to the disk.
 sync

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal
 
-from imagepipe.communicator.ssh import Connection, Disconnected, OnLine, Watch, close, closing, drain
+from imagepipe.communicator.ssh import Connection, Disconnected, Watch, closing
+from imagepipe.communicator.streams import OnLine, close, drain
 
 if TYPE_CHECKING:
     import paramiko

@@ -6,13 +6,13 @@ the script ends. So neither a process list nor the captured disk has them.
 
 from __future__ import annotations
 
-import secrets
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from imagepipe.clock import Clock, Deadline
+from imagepipe.communicator.ended import EndMark
 from imagepipe.communicator.ssh import Connection, Disconnected, NotConnected, Result, Watch
 
 SHELLS = ("sh", "bash", "dash", "ash")
@@ -31,48 +31,104 @@ class Script:
     line) bash where there is one, else sh, which then stops at the first error."""
 
 
-# $1 is the folder, $2 the length of the environment in bytes, $3 the interpreter; the rest are arguments.
-# `cat` takes all of standard input first: a script must not be read in part by what it starts.
+# $1 is the folder, $2 the lines of the environment, $3 the interpreter; the rest are arguments.
+# `read` takes the environment and `cat` all the rest of standard input first: a script must not be read in part by what
+# it starts. The environment is set in a subshell, by a text that was expanded before, and after it only positional
+# parameters are read: no name in it changes the runner, and no name of the runner reaches the script. It runs in the
+# foreground, as a shell makes what it runs in the background ignore SIGINT and SIGQUIT. Files are deleted by name:
+# what else is in the folder is not ours.
 _RUNNER = r"""
-u=$(umask)
+_imagepipe_umask=$(umask)
 umask 077
-d=$1; n=$2; i=$3; shift 3
-mkdir "$d" || exit 126
-trap 'rm -rf "$d"' EXIT
+_imagepipe_folder=$1; _imagepipe_lines=$2; _imagepipe_runs=$3; shift 3
+mkdir "$_imagepipe_folder" || exit 126
+_imagepipe_clean() {
+  rm -f "$_imagepipe_folder/script" "$_imagepipe_folder/pid"
+  rmdir "$_imagepipe_folder" 2>/dev/null
+}
+trap _imagepipe_clean EXIT
 trap 'exit 143' TERM HUP
-echo $$ >"$d/pid"
-cat >"$d/all"
-head -c "$n" "$d/all" >"$d/env"
-tail -c "+$((n + 1))" "$d/all" >"$d/script"
-rm -f "$d/all"
-. "$d/env"
-rm -f "$d/env"
-if [ -z "$i" ]; then
-  if command -v bash >/dev/null 2>&1; then i="bash -euo pipefail"; else i="sh -eu"; fi
+echo $$ >"$_imagepipe_folder/pid"
+_imagepipe_env=
+while [ "$_imagepipe_lines" -gt 0 ]; do
+  IFS= read -r _imagepipe_line
+  _imagepipe_env="$_imagepipe_env$_imagepipe_line
+"
+  _imagepipe_lines=$((_imagepipe_lines - 1))
+done
+cat >"$_imagepipe_folder/script"
+if [ -z "$_imagepipe_runs" ]; then
+  if command -v bash >/dev/null 2>&1; then _imagepipe_runs="bash -euo pipefail"; else _imagepipe_runs="sh -eu"; fi
 fi
-umask "$u"
-$i "$d/script" "$@" </dev/null &
-wait $!
+(
+  umask "$_imagepipe_umask"
+  set -f
+  set -- $_imagepipe_runs "$_imagepipe_folder/script" "$@"
+  set +f
+  _imagepipe_path=$(command -v -- "$1")
+  case $_imagepipe_path in /*) shift; set -- "$_imagepipe_path" "$@" ;; esac
+  _imagepipe_unset="unset _imagepipe_umask _imagepipe_folder _imagepipe_lines _imagepipe_line _imagepipe_runs"
+  eval "$_imagepipe_unset _imagepipe_env _imagepipe_path _imagepipe_unset
+$_imagepipe_env" 2>/dev/null
+  exec "$@"
+) </dev/null
+_imagepipe_code=$?
+_imagepipe_pipes=$(stat -L -c %i "/proc/$$/fd/1" "/proc/$$/fd/2" 2>/dev/null)
+_imagepipe_clean
+trap - EXIT
+set -- $_imagepipe_pipes
+printf '\036%s %s\n' "${_imagepipe_folder##*/}" "$*"
+printf '\036%s \n' "${_imagepipe_folder##*/}" >&2
+exit "$_imagepipe_code"
 """
 
 
 def run_script(connection: Connection, script: Script, watch: Watch) -> Result:
     """Run a script; its exit code. At the deadline, or on a cancel, it is ended on the machine too.
 
-    Raises Disconnected where the connection broke.
+    It ends with its script, whatever that has left in the background; the result names the processes that still hold
+    its output, which nobody reads from then on. Raises Disconnected where the connection broke.
     """
-    folder = f"/dev/shm/imagepipe-{secrets.token_hex(8)}"  # noqa: S108 - a name nobody can guess, made by mkdir
+    mark = EndMark()
+    folder = f"/dev/shm/{mark.name}"  # noqa: S108 - a name nobody can guess, made by mkdir
     environment = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in script.env.items()).encode()
-    words = [folder, str(len(environment)), _interpreter(script), *script.args]
+    words = [folder, str(environment.count(b"\n")), _interpreter(script), *script.args]
     command = _as_user(f"sh -c {shlex.quote(_RUNNER)} imagepipe {shlex.join(words)}", sudo=script.sudo)
     ended = False
     try:
-        result = connection.run(command, watch, send=environment + script.text.encode())
+        result = connection.run(command, watch, send=environment + script.text.encode(), mark=mark)
         ended = not result.timed_out
+        if result.pipes:
+            result = replace(result, holders=_holders(connection, result.pipes, script, watch))
         return result
     finally:
         if not ended and connection.is_alive():
             _end(connection, folder, script, watch.deadline.clock)
+
+
+# The pipes' ends that can be written, by the processes that have them.
+_HOLDERS = r"""
+ls -l /proc/[0-9]*/fd 2>/dev/null | while read -r line; do
+  case $line in /proc/*:) pid=${line#/proc/}; pid=${pid%%/*} ;; esac
+  for pipe; do
+    case $line in
+      l?w*" -> pipe:[$pipe]") printf '%s (%s)\n' "$(cat "/proc/$pid/comm" 2>/dev/null)" "$pid" ;;
+    esac
+  done
+done | sort -u
+"""
+
+
+def _holders(connection: Connection, pipes: Sequence[str], script: Script, watch: Watch) -> tuple[str, ...]:
+    """The processes that can write to these pipes; nothing where that is not known."""
+    found: list[str] = []
+    command = _as_user(f"sh -c {shlex.quote(_HOLDERS)} imagepipe {shlex.join(pipes)}", sudo=script.sudo)
+    deadline = Deadline.after(10, watch.deadline.clock)
+    try:
+        connection.run(command, Watch(lambda _, line: found.append(line), deadline, watch.cancel))
+    except (Disconnected, NotConnected):
+        return ()
+    return tuple(found)
 
 
 def run_command(connection: Connection, words: Sequence[str], watch: Watch, *, sudo: bool) -> Result:
@@ -117,7 +173,8 @@ if p=$(cat "$1/pid" 2>/dev/null); then
   sleep 0.3
   kill -KILL $all 2>/dev/null
 fi
-rm -rf "$1"
+rm -f "$1/script" "$1/pid"
+rmdir "$1" 2>/dev/null
 """
 
 

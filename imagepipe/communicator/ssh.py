@@ -1,4 +1,4 @@
-"""A shell and a byte channel on a machine whose host key was known before we came. The one place with paramiko."""
+"""A shell and a byte channel on a machine whose host key was known before we came; with `streams`, all of paramiko."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from imagepipe.clock import Deadline
-from imagepipe.communicator.lines import Lines
+from imagepipe.communicator.ended import EndMark
+from imagepipe.communicator.streams import OnLine, Output, Sender, close
 from imagepipe.errors import ConnectError
 from imagepipe.values import Endpoint
 
@@ -42,7 +43,6 @@ CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "ae
 SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 """By kind of key, how it may sign where that is not its own name (RFC 8332)."""
 
-OnLine = Callable[[Literal["out", "err"], str], None]
 Why = Literal["unreachable", "refused", "timeout", "host-key", "auth", "protocol"]
 
 
@@ -84,6 +84,10 @@ class Result:
     code: int | None
     """Its exit code; None where the deadline came first or a signal ended it."""
     timed_out: bool = False
+    pipes: tuple[str, ...] = ()
+    """Of a command with a mark: the pipes of its output, where other processes hold them open after its end."""
+    holders: tuple[str, ...] = ()
+    """Processes that hold the output of a script that has ended: `sleep (1234)`."""
 
 
 class Connection:
@@ -122,39 +126,38 @@ class Connection:
         watch: Watch,
         *,
         send: Callable[[Callable[[bytes], None]], None] | bytes = b"",
+        mark: EndMark | None = None,
     ) -> Result:
         """Run a command; its output comes line by line while it runs, both streams drained at once.
 
-        `send` goes to its standard input: bytes, or a function that is given the write.
+        `send` goes to its standard input: bytes, or a function that is given the write. With a mark, the output ends
+        where the command writes it; else with the streams, or when they have been quiet for a while after its end.
         Raises Disconnected where the connection broke, and what the watch's cancel raises.
         """
         channel = self.open_channel()
-        sender = _Sender(channel, send)
+        sender = Sender(channel, send)
         try:
             with closing(channel, watch) as timed_out:
                 self.start(channel, command)
-                threads = [
-                    threading.Thread(target=drain, args=(channel.recv_stderr, "err", watch.on_line), daemon=True),
-                    threading.Thread(target=sender.run, daemon=True),
-                ]
-                for thread in threads:
-                    thread.start()
-                drain(channel.recv, "out", watch.on_line)
-                for thread in threads:
-                    thread.join()
-                # The streams may be closed long before the command ends.
-                channel.status_event.wait()
+                output = Output(channel, watch.on_line, mark)
+                threading.Thread(target=sender.run, daemon=True).start()
+                output.wait()
                 code = channel.exit_status
             watch.cancel.check()
             if timed_out.is_set():
                 return Result(None, timed_out=True)
+            if sender.error is not None:
+                raise sender.error
             if code < 0 and not self.is_alive():
                 raise Disconnected(f"the connection to {self._where()} broke")
             if code < 0:
                 return Result(None)
-            if sender.error is not None and code == 0:
-                raise sender.error
-            return Result(code)
+            if code == 0:
+                close(channel)  # which ends a write that nobody reads
+                sender.is_done.wait()
+                if sender.error is not None:
+                    raise sender.error
+            return Result(code, pipes=output.held_pipes())
         finally:
             close(channel)
 
@@ -180,32 +183,6 @@ class Connection:
         return f"{self.endpoint.user}@{self.endpoint.host}:{self.endpoint.port}"
 
 
-class _Sender:
-    """Writes a command's standard input; a command that reads no further is no error."""
-
-    def __init__(self, channel: paramiko.Channel, send: Callable[[Callable[[bytes], None]], None] | bytes) -> None:
-        self._channel = channel
-        self._send = send
-        self.error: Exception | None = None
-
-    def run(self) -> None:
-        import paramiko
-
-        try:
-            if isinstance(self._send, bytes):
-                if self._send:
-                    self._channel.sendall(self._send)
-            else:
-                self._send(self._channel.sendall)
-            self._channel.shutdown_write()
-        except (paramiko.SSHException, EOFError, TimeoutError):
-            pass  # its end is said by the exit code
-        except OSError as error:
-            # Either the channel is closed, or a local file that was being sent could not be read.
-            self.error = error if error.filename else None
-            close(self._channel)
-
-
 @contextmanager
 def closing(channel: paramiko.Channel, watch: Watch) -> Iterator[threading.Event]:
     """Close the channel, and so end every read of it, on a cancel or at the deadline, which sets the event."""
@@ -227,32 +204,6 @@ def closing(channel: paramiko.Channel, watch: Watch) -> Iterator[threading.Event
             yield timed_out
     finally:
         timer.cancel()
-
-
-def close(channel: paramiko.Channel) -> None:
-    """Close a channel; on a connection that broke it is closed already."""
-
-    import paramiko
-
-    with suppress(paramiko.SSHException, EOFError, OSError):
-        channel.close()
-
-
-def drain(read: Callable[[int], bytes], stream: Literal["out", "err"], on_line: OnLine) -> None:
-    """Hand on a stream of the channel line by line, until it ends."""
-
-    import paramiko
-
-    lines = Lines(lambda text: on_line(stream, text))
-    while True:
-        try:
-            block = read(65536)
-        except (OSError, EOFError, paramiko.SSHException):
-            block = b""
-        if not block:
-            break
-        lines.feed(block)
-    lines.end()
 
 
 def public_key(endpoint: Endpoint) -> str:

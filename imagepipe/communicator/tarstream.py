@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import stat
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
+from imagepipe.regular_files import open_regular
+
+END = "end"
+"""Name of the last member, an empty file."""
 BLOCK_BYTES = 256 * 1024
 """What one write carries: 8 SSH packets; larger blocks measured no faster."""
 
@@ -32,6 +40,7 @@ def send_path(source: Path, name: str, write: Callable[[bytes], None]) -> None:
     seen: dict[tuple[int, int], str] = {}
     with tarfile.open(fileobj=_Sink(write), mode="w|", format=tarfile.PAX_FORMAT, bufsize=BLOCK_BYTES) as tar:
         _add(tar, source, name, seen)
+        _add_end(tar)
 
 
 def send_bytes(content: bytes, name: str, mode: int, write: Callable[[bytes], None]) -> None:
@@ -40,30 +49,55 @@ def send_bytes(content: bytes, name: str, mode: int, write: Callable[[bytes], No
         member = tarfile.TarInfo(name)
         member.size, member.mode = len(content), mode
         tar.addfile(_as_root(member), io.BytesIO(content))
+        _add_end(tar)
+
+
+def _add_end(tar: tarfile.TarFile) -> None:
+    """Add the last member: a stream that was cut between two members looks whole to tar."""
+    tar.addfile(_as_root(tarfile.TarInfo(END)))
 
 
 def _add(tar: tarfile.TarFile, path: Path, name: str, seen: dict[tuple[int, int], str]) -> None:
-    member: tarfile.TarInfo | None = tar.gettarinfo(path, arcname=name)
-    if member is None:  # a socket, whatever typeshed says
-        return
-    _as_root(member)
     status = path.lstat()
-    identity = (status.st_dev, status.st_ino)
-    if member.isreg():
+    if stat.S_ISREG(status.st_mode):
+        _add_file(tar, path, name, seen)
+        return
+    if not (stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)):
+        raise OSError(errno.EINVAL, "only regular files, folders and links can be uploaded", str(path))
+    member = _as_root(tar.gettarinfo(path, arcname=name))
+    tar.addfile(member)
+    if member.isdir():
+        for child in sorted(path.iterdir()):
+            _add(tar, child, f"{name}/{child.name}", seen)
+
+
+def _add_file(tar: tarfile.TarFile, path: Path, name: str, seen: dict[tuple[int, int], str]) -> None:
+    with open_regular(path) as content:
+        member = _as_root(tar.gettarinfo(arcname=name, fileobj=content))
+        status = os.fstat(content.fileno())
+        identity = (status.st_dev, status.st_ino)
         if status.st_nlink > 1 and identity in seen:
             member.type, member.linkname, member.size = tarfile.LNKTYPE, seen[identity], 0
             tar.addfile(member)
             return
         seen[identity] = name
-        member.type = tarfile.REGTYPE
-        member.size = status.st_size
-        with path.open("rb") as content:
-            tar.addfile(member, content)
-        return
-    tar.addfile(member)
-    if member.isdir():
-        for child in sorted(path.iterdir()):
-            _add(tar, child, f"{name}/{child.name}", seen)
+        member.type, member.linkname, member.size = tarfile.REGTYPE, "", status.st_size
+        tar.addfile(member, _Whole(content, path))
+
+
+class _Whole(io.RawIOBase):
+    """A file that must have as many bytes as it had when it was opened."""
+
+    def __init__(self, content: BinaryIO, path: Path) -> None:
+        super().__init__()
+        self._content = content
+        self._path = path
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._content.read(size)
+        if len(block) < size:
+            raise OSError(errno.EIO, "became shorter while it was read", str(self._path))
+        return block
 
 
 def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -1,4 +1,8 @@
-"""Files and folders onto a machine as one tar stream: staged beside their place, on disk, then renamed."""
+"""Files and folders onto a machine as one tar stream: staged beside their place, on disk, then renamed.
+
+Folders that exist keep mode and owner, links to folders and mounts are followed, and an upload that fails leaves what
+was there (`receive.sh`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import secrets
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
 from imagepipe.communicator.ssh import Connection, Result, Watch
@@ -26,46 +31,14 @@ class Placement:
     """None: root's with sudo, else the SSH user's."""
 
 
-# $1 the place, $2 a name for the stage, $3 mode or nothing, $4 owner or nothing, $5 `file`, `into` (the contents of
-# a folder) or `folder`. tar as root would take owners from the stream: they are root's, as wanted.
-_RECEIVER = r"""
-set -eu
-dest=$1; stage=$2; mode=$3; owner=$4; kind=$5
-case $kind in into) parent=$dest ;; *) parent=$(dirname "$dest") ;; esac
-mkdir -p "$parent"
-cd "$parent"
-trap 'rm -rf "$stage"' EXIT
-trap 'exit 143' TERM HUP
-mkdir "$stage"
-tar -xpf - -C "$stage"
-if [ -n "$owner" ]; then chown -Rh "$owner" "$stage/it"; fi
-if [ -n "$mode" ]; then chmod "$mode" "$stage/it"; fi
-sync -f "$stage" 2>/dev/null || sync
-case $kind in
-file)
-  if [ -d "$dest" ]; then echo "$dest is a folder; end dest with a slash to copy into it" >&2; exit 1; fi
-  mv -f "$stage/it" "$dest"
-  ;;
-folder)
-  if [ -e "$dest" ]; then
-    mkdir -p "$dest"
-    find "$stage/it" -mindepth 1 -maxdepth 1 -exec cp -afl --remove-destination -t "$dest" {} +
-  else
-    mv "$stage/it" "$dest"
-  fi
-  ;;
-into)
-  find "$stage/it" -mindepth 1 -maxdepth 1 -exec cp -afl --remove-destination -t "$dest" {} +
-  ;;
-esac
-sync -f "$parent" 2>/dev/null || sync
-"""
+RECEIVER = files("imagepipe.communicator").joinpath("receive.sh").read_text(encoding="utf-8")
 
 
 def upload_path(connection: Connection, source: str, base: Path, placement: Placement, watch: Watch) -> Result:
     """Upload a file or folder of ours. `src/` copies the contents of a folder; `dest/` means into that folder.
 
-    A folder that is there already keeps its other files. Links, modes and exec bits are kept.
+    A folder that exists keeps its other files, its mode and its owner; so do those in it. Links, modes and exec bits
+    are kept.
     """
     path = (base / source).resolve()
     dest = placement.dest
@@ -93,7 +66,7 @@ def _receive(connection: Connection, placement: Placement, kind: str, send: Send
     stage = f".imagepipe-{secrets.token_hex(6)}"
     dest = str(PurePosixPath(placement.dest))
     words = [dest, stage, placement.mode or "", placement.owner or "", kind]
-    command = f"sh -c {shlex.quote(_RECEIVER)} imagepipe {shlex.join(words)}"
+    command = f"sh -c {shlex.quote(RECEIVER)} imagepipe {shlex.join(words)}"
     if placement.sudo:
         command = f"sudo -n -H -- {command}"
     return connection.run(command, watch, send=send)

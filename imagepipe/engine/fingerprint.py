@@ -15,6 +15,7 @@ from typing import Any
 
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.stage import Ref
+from imagepipe.regular_files import read_regular
 
 DIGITS = 16
 
@@ -44,14 +45,16 @@ def _words(value: Any, found: Mapping[str, str]) -> Any:
 
 
 def _below(root: Path) -> list[Path]:
-    return sorted(path for path in root.rglob("*") if not path.is_dir()) if root.is_dir() else [root]
+    if root.is_dir():
+        return sorted(path for path in root.rglob("*") if path.is_symlink() or not path.is_dir())
+    return [root.resolve()]  # a file that is named by a link is what the link leads to
 
 
 def _file(path: Path) -> list[str]:
-    """What there is of a file; one that is not there has its own word, and is the stage's to complain about."""
+    """What a file is; one that does not exist, or cannot be read, has its own word: its stage has the error."""
     try:
         if path.is_symlink():
             return [path.name, "link", str(path.readlink())]
-        return [path.name, oct(path.stat().st_mode), hashlib.sha256(path.read_bytes()).hexdigest()]
+        return [path.name, oct(path.stat().st_mode), hashlib.sha256(read_regular(path)).hexdigest()]
     except OSError:
         return [path.name, "absent"]

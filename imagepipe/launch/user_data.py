@@ -1,24 +1,31 @@
-"""What cloud-init is told at the first boot: our host key, merged with the user data of the spec.
+"""User data as EC2 takes it: our host key, merged with the user data of the spec.
 
 cloud-init takes several parts as MIME multipart/mixed, and knows a part by its Content-Type (cloud-init's
 documentation, "User data formats"). Of two cloud-configs with the same key the first one wins (its merge of
 dictionaries does not replace), so ours comes first: a host key that the user's part changed could not be verified.
+
+cloud-init decodes a part that has 8-bit characters by Python's `raw-unicode-escape`, and then ignores what is no
+UTF-8 any more. So such parts are sent as base64 or quoted-printable, whichever is shorter.
 """
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
-from email.message import Message
+import quopri
+from collections.abc import Sequence
 from email.mime.base import MIMEBase
 from email.mime.multipart import MIMEMultipart
-from email.parser import Parser
 
 from imagepipe.communicator.keys import KeyPair
 from imagepipe.errors import UsageError
-from imagepipe.spec.user_data import is_mime, kind_of, user_data_problem
+from imagepipe.spec.user_data import NotApplied, Part, is_ignition, kind_of, read_parts
 
 MAX_BYTES = 16384
 """EC2's limit for user data before it is encoded (EC2 user guide, "Run commands when you launch an instance")."""
+MAX_LINE = 998
+"""Characters of a line of a message (RFC 5322, 2.1.1)."""
 
 
 def host_key_config(key: KeyPair) -> bytes:
@@ -32,39 +39,65 @@ def host_key_config(key: KeyPair) -> bytes:
 
 
 def user_data(key: KeyPair | None, own: str | None) -> bytes:
-    """The user data of an instance. Raises UsageError where both together are too long, or cloud-init knows no part."""
-    if key is None:
-        return (own or "").encode()
-    ours = host_key_config(key)
-    merged = _merged(ours, own) if own else ours
-    if len(merged) > MAX_BYTES:
+    """The user data of an instance, compressed where EC2 would not take it otherwise.
+
+    Raises UsageError where it is too long all the same, or cloud-init does not know it.
+    """
+    ours = [Part("cloud-config", host_key_config(key), (_named("imagepipe.cfg"),))] if key else []
+    if own and not ours and is_ignition(own):
+        return own.encode()
+    try:
+        parts = [*ours, *(read_parts(own) if own else ())]
+    except NotApplied as error:
+        raise UsageError(f"launch.user_data: {error}") from error
+    whole = _joined(parts)
+    if len(whole) > MAX_BYTES:
+        whole = gzip.compress(whole, mtime=0)
+    if len(whole) > MAX_BYTES:
         raise UsageError(
-            f"launch.user_data with our host key has {len(merged)} bytes, and EC2 takes {MAX_BYTES}",
-            hint="make it shorter (#include a URL), or set launch.ssh.host_key: console",
+            f"launch.user_data{' with our host key' if ours else ''} has {len(whole)} bytes compressed, and EC2 takes "
+            f"{MAX_BYTES}",
+            hint="make it shorter: #include a URL, or upload files in steps",
         )
-    return merged
+    return whole
 
 
-def _merged(ours: bytes, own: str) -> bytes:
-    whole = MIMEMultipart("mixed", boundary="==imagepipe==")
-    whole.attach(_part("cloud-config", ours.decode("ascii"), "imagepipe.cfg"))
-    text = own.lstrip()
-    if is_mime(text):
-        inner = Parser().parsestr(text)
-        for part in inner.get_payload() if inner.is_multipart() else [inner]:
-            assert isinstance(part, Message)
-            whole.attach(part)
-    else:
-        kind = kind_of(text)
-        if kind is None:
-            raise UsageError(f"launch.user_data: {user_data_problem(own)}", hint="or set launch.ssh.host_key: console")
-        whole.attach(_part(kind, text, "user-data"))
+def _joined(parts: Sequence[Part]) -> bytes:
+    # cloud-init takes for a MIME message what has this anywhere near its beginning.
+    if not parts or (len(parts) == 1 and not _is_of_mime(parts[0]) and b"mime-version:" not in parts[0].body.lower()):
+        return parts[0].body if parts else b""
+    boundary = "==imagepipe=="
+    while any(f"--{boundary}".encode() in part.body for part in parts):
+        boundary += "="
+    whole = MIMEMultipart("mixed", boundary=boundary)
+    for part in parts:
+        whole.attach(_mime(part))
     return whole.as_bytes()
 
 
-def _part(kind: str, text: str, name: str) -> MIMEBase:
-    part = MIMEBase("text", kind, charset="utf-8")
-    part.set_payload(text.encode("utf-8"))
-    part["Content-Transfer-Encoding"] = "8bit"
-    part.add_header("Content-Disposition", "attachment", filename=name)
-    return part
+def _is_of_mime(part: Part) -> bool:
+    """Whether something of the part is not in its body."""
+    return kind_of(part.body) != part.kind or any(name.lower() != "content-disposition" for name, _ in part.headers)
+
+
+def _mime(part: Part) -> MIMEBase:
+    made = MIMEBase("text", part.kind, charset="utf-8")
+    encoding, text = _encoded(part.body)
+    made.set_payload(text)
+    made["Content-Transfer-Encoding"] = encoding
+    for name, value in part.headers or (_named("user-data"),):
+        made[name] = value
+    return made
+
+
+def _encoded(body: bytes) -> tuple[str, str]:
+    if body.isascii() and b"\r" not in body and b"\0" not in body and max(map(len, body.split(b"\n"))) < MAX_LINE:
+        return "7bit", body.decode("ascii")
+    quoted, based = quopri.encodestring(body), base64.encodebytes(body)
+    must = b"\r" in body  # quopri leaves it as it is, and a parser of messages makes a line feed of it
+    name, shorter = ("base64", based) if must or len(based) <= len(quoted) else ("quoted-printable", quoted)
+    return name, shorter.decode("ascii")
+
+
+def _named(name: str) -> tuple[str, str]:
+    return ("Content-Disposition", f'attachment; filename="{name}"')

@@ -13,6 +13,7 @@ from imagepipe.communicator.upload import Placement, upload_bytes, upload_path
 from imagepipe.engine.stage import Context
 from imagepipe.errors import ImagepipeError
 from imagepipe.provision.step import Attempt, Step
+from imagepipe.regular_files import read_text
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,12 @@ class RenderTemplate(Step):
 
     def attempt(self, ctx: Context, at: Attempt) -> Result:
         try:
-            template = self.src.read_text(encoding="utf-8")
+            template = read_text(self.src)
         except (OSError, UnicodeDecodeError) as error:
             raise ImagepipeError(f"reading the template {self.src}: {error}") from error
         try:
             known = render.finish_all({**self.known, **self.vars}, at.names)
-            text = render.render(template, {**at.names, **known})
+            text = render.render_file(template, {**at.names, **known})
         except render.RenderError as error:
             line = f":{error.line}" if error.line else ""
             raise ImagepipeError(f"rendering {self.src}{line}: {error}", hint=error.hint) from error

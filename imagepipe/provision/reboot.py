@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from imagepipe.communicator.shell import run_command
-from imagepipe.communicator.ssh import Connection, Disconnected, NotConnected, Result, Watch
+from imagepipe.communicator.ssh import Disconnected, NotConnected, Result
 from imagepipe.engine.stage import Context
-from imagepipe.errors import CommandFailed, ConnectError
+from imagepipe.errors import ConnectError
+from imagepipe.provision.absence import PAUSE_SECONDS, boot_of
 from imagepipe.provision.step import Attempt, Step
-
-PAUSE_SECONDS = 0.3
-_BOOT_ID = ("cat", "/proc/sys/kernel/random/boot_id")
-_BOOT_TIME = ("cut", "-d ", "-f22", "/proc/1/stat")
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,7 @@ class RebootMachine(Step):
 
     def attempt(self, ctx: Context, at: Attempt) -> Result:
         connection = at.connection
-        before = _boot(connection, at.watch)
+        before = boot_of(connection, at.watch)
         until = ctx.deadline(self.timeout_seconds)
         try:
             command = ("sh", "-c", "sync; (sleep 0.2; systemctl reboot || reboot) >/dev/null 2>&1 &")
@@ -38,7 +35,7 @@ class RebootMachine(Step):
             try:
                 self.connections.drop(connection.endpoint)
                 connection = self.connections.to(connection.endpoint)
-                if _boot(connection, replace(at.watch, deadline=until)) != before:
+                if boot_of(connection, replace(at.watch, deadline=until)) != before:
                     return Result(0)
                 last = "the boot before"
             except (NotConnected, Disconnected) as error:
@@ -47,13 +44,3 @@ class RebootMachine(Step):
             f"SSH did not come back from the reboot within {self.timeout_seconds:g} s; last: {last}",
             hint="does the image boot? see its console; or give the reboot a longer timeout",
         )
-
-
-def _boot(connection: Connection, watch: Watch) -> tuple[str, ...]:
-    """What tells one boot from another: the kernel's boot id, and for a container, where that is the host's, PID 1."""
-    lines: list[str] = []
-    watch = replace(watch, on_line=lambda _, text: lines.append(text))
-    for words in (_BOOT_ID, _BOOT_TIME):
-        if run_command(connection, words, watch, sudo=False).timed_out:
-            raise CommandFailed("the machine does not say which boot it is in", code=None)
-    return tuple(lines)

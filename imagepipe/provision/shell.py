@@ -12,6 +12,7 @@ from imagepipe.communicator.ssh import Result
 from imagepipe.engine.stage import Context
 from imagepipe.errors import ImagepipeError
 from imagepipe.provision.step import Attempt, Step
+from imagepipe.regular_files import read_text
 from imagepipe.values import Text
 
 
@@ -27,6 +28,9 @@ class RunShell(Step):
     def files(self) -> tuple[Path, ...]:
         return (self.script,) if isinstance(self.script, Path) else ()
 
+    def awaits_disconnect(self) -> bool:
+        return self.options.disconnect_expected
+
     def attempt(self, ctx: Context, at: Attempt) -> Result:
         script = Script(
             text=self._text(at.names),
@@ -40,7 +44,7 @@ class RunShell(Step):
     def _text(self, names: Mapping[str, object]) -> str:
         if isinstance(self.script, Path):
             try:
-                return self.script.read_text(encoding="utf-8")
+                return read_text(self.script)
             except (OSError, UnicodeDecodeError) as error:
                 raise ImagepipeError(f"reading the script {self.script}: {error}") from error
         text = "\n".join(render.finish(line, names) for line in self.script)

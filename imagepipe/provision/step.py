@@ -13,6 +13,7 @@ from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Result, Watch
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CommandFailed, ConnectError
+from imagepipe.provision.absence import Boot, boot_of, is_going_down, wait_for_end, wait_for_return
 from imagepipe.values import Late, Reachable, Text
 
 RETRY_SECONDS = 5.0
@@ -99,7 +100,8 @@ class Step(Stage[Reachable]):
             del tail[:-TAIL_LINES]
             ctx.line(stream, text)
 
-        deadline = ctx.deadline(self.options.timeout_seconds)
+        watch = Watch(on_line, ctx.deadline(self.options.timeout_seconds), ctx.cancel)
+        before: Boot | None = None
         try:
             connection = self.connections.back(
                 machine.endpoint,
@@ -108,18 +110,36 @@ class Step(Stage[Reachable]):
                 lambda: self.ec2.instances.check_runs(machine.instance.id),
             )
             with ctx.span("command"):
-                watch = Watch(on_line, deadline, ctx.cancel)
+                if self.awaits_disconnect():
+                    before = boot_of(connection, watch)
                 result = self.attempt(ctx, Attempt(connection, names, watch))
+            _say_holders(ctx, result)
         except Disconnected as error:
             self.connections.drop(machine.endpoint)
             if self.options.disconnect_expected:
-                ctx.say("the connection ended, as expected")
+                self._come_back(ctx, machine, before, watch)
                 return
             if state := self._ended(ctx, machine):
                 hint = "did the step power it off, or somebody else? imagepipe itself stops it after the last step"
                 raise self._failed(f"{machine.instance.id} is {state}: {error}", None, tail, hint) from error
             hint = "on_disconnect: expected, where the step ends it; rerun: safe, where it may be run again"
             raise _Dropped(self._failed(f"{error}", None, tail, hint)) from error
+        if self.awaits_disconnect() and (
+            result.code in self.options.exit_codes or (not result.timed_out and is_going_down(connection, watch))
+        ):
+            ctx.say("waiting for the connection to end, as on_disconnect: expected says")
+            if not wait_for_end(connection, watch, ctx.cancel.sleep):
+                why = f"the connection did not end within {self.options.timeout_seconds:g} s"
+                hint = (
+                    "on_disconnect: expected is for a step that reboots the machine, or cuts its network; else omit it"
+                )
+                raise self._failed(why, result.code, tail, hint)
+            self._come_back(ctx, machine, before, watch)
+            return
+        self._check(result, tail)
+
+    def _check(self, result: Result, tail: list[str]) -> None:
+        """Raise CommandFailed unless the result is a success."""
         if result.timed_out:
             limit = f"not done within {self.options.timeout_seconds:g} s"
             raise self._failed(limit, None, tail, "give the step a longer timeout")
@@ -127,6 +147,26 @@ class Step(Stage[Reachable]):
             raise self._failed("ended by a signal", None, tail, None)
         if result.code not in self.options.exit_codes:
             raise self._failed(f"exit code {result.code}", result.code, tail, _hint(result.code, tail))
+
+    def _come_back(self, ctx: Context, machine: Reachable, before: Boot | None, watch: Watch) -> None:
+        """The connection ended, as expected: wait for the machine, where the step's kind can make it go away."""
+        if before is None:
+            ctx.say("the connection ended, as expected")
+            return
+        ctx.say("the connection ended, as expected: waiting for the machine")
+        has_rebooted = wait_for_return(
+            self.connections,
+            machine.endpoint,
+            before,
+            watch,
+            ctx.cancel.sleep,
+            lambda: self.ec2.instances.check_runs(machine.instance.id),
+        )
+        ctx.say("the machine is back, in a new boot" if has_rebooted else "SSH is back, in the same boot")
+
+    def awaits_disconnect(self) -> bool:
+        """Whether the step is over only when the connection has ended."""
+        return False
 
     def _ended(self, ctx: Context, machine: Reachable) -> str | None:
         """The instance's state, if it no longer runs; a machine breaks connections before EC2 knows that it ends."""
@@ -157,6 +197,14 @@ class Step(Stage[Reachable]):
     def env(self, names: Mapping[str, object]) -> dict[str, str]:
         """The step's environment, rendered."""
         return {name: render.finish(value, names) for name, value in self.options.env.items()}
+
+
+def _say_holders(ctx: Context, result: Result) -> None:
+    if result.holders:
+        ctx.say(
+            f"the script has ended, and its output is still held by {', '.join(result.holders)}: "
+            "nobody reads what comes there now; start it with its output in a file, or as a service"
+        )
 
 
 def _hint(code: int, tail: list[str]) -> str | None:

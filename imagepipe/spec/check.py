@@ -63,7 +63,8 @@ def _launch(spec: Spec, folder: FilePath) -> Iterator[Finding]:
     if ssh.bastion and not launch.security_groups and "allow_from" not in ssh.model_fields_set:
         message = "with a bastion the instance sees its address, not ours: name it in allow_from, or security_groups"
         yield ("launch", "ssh", "bastion"), message
-    if launch.user_data and ssh.host_key == "user-data" and (problem := user_data_problem(launch.user_data)):
+    gives_host_key = ssh.host_key == "user-data"
+    if launch.user_data and (problem := user_data_problem(launch.user_data, gives_host_key=gives_host_key)):
         yield ("launch", "user_data"), problem
     if launch.security_groups and "allow_from" in ssh.model_fields_set:
         message = "allow_from is for the temporary group, and security_groups says that none is made"

@@ -39,6 +39,7 @@ from imagepipe.spec.scalars import (
     VariableName,
     VirtualName,
 )
+from imagepipe.spec.script_texts import ScriptText, StepEnvName
 from imagepipe.values import Late
 
 
@@ -229,7 +230,12 @@ class Launch(Model):
     spot: Annotated[Spot | None, BeforeValidator(_spot, json_schema_input_type=bool | Spot)] = Field(
         None, description="Use a spot instance: `true`, or its options."
     )
-    user_data: str | None = Field(None, description="User data for the instance, merged with ours.", max_length=16000)
+    user_data: str | None = Field(
+        None,
+        description="What cloud-init does at the first boot, beside what the build needs: a text, a MIME message, or "
+        "base64 of one of them or of gzip.",
+        max_length=32000,
+    )
     iam_instance_profile: str | None = Field(None, description="Instance profile, by name or ARN.", min_length=1)
     volumes: tuple[Volume, ...] = Field((), description="Block devices, over those of the source image.")
     tags: dict[str, Text] = Field(
@@ -251,10 +257,10 @@ class ShellScript(Model):
     """A script to run; exactly one of `inline` and `script`."""
 
     inline: Annotated[
-        tuple[Text, ...] | None, BeforeValidator(_inline, json_schema_input_type=str | tuple[str, ...])
+        tuple[ScriptText, ...] | None, BeforeValidator(_inline, json_schema_input_type=str | tuple[str, ...])
     ] = Field(None, description="The text of the script, or its lines.")
     script: str | None = Field(None, description="Path of the script.")
-    args: tuple[Text, ...] = Field((), description="Arguments of the script.")
+    args: tuple[ScriptText, ...] = Field((), description="Arguments of the script.")
     interpreter: str | None = Field(
         None,
         description="What runs it: `/usr/bin/python3`; if absent, bash (else sh) with `-euo pipefail`.",
@@ -269,15 +275,17 @@ class FileCopy(Model):
         description="Path of the file or folder; with a slash at its end, the contents of the folder.",
         min_length=1,
     )
-    dest: AbsolutePath = Field(description="Where it goes; with a slash at its end, into that folder.")
+    dest: AbsolutePath = Field(
+        description="Where it goes; with a slash at its end, into that folder. Folders that exist keep mode and owner."
+    )
     mode: FileMode | None = Field(None, description='Mode of the file, in quotes: `"0644"`; that of `src` if absent.')
-    owner: Owner | None = Field(None, description="`user:group`; root:root with `sudo` if absent.")
+    owner: Owner | None = Field(None, description="`user:group` of what is new; root:root with `sudo` if absent.")
 
 
 class TemplateFile(Model):
     """A Jinja template to render and upload."""
 
-    src: str = Field(description="Path of the template.", min_length=1)
+    src: str = Field(description="Path of the template; only such a file has comments, `{# … #}`.", min_length=1)
     dest: AbsolutePath = Field(description="Where it goes.")
     mode: FileMode | None = Field(None, description="Mode of the file, in quotes.")
     owner: Owner | None = Field(None, description="`user:group`; root:root with `sudo` if absent.")
@@ -301,14 +309,17 @@ class StepOptions(Model):
     when: str | None = Field(None, description="A Jinja expression, without braces; the step runs where it is true.")
     timeout: Duration = Field(1800.0, description="How long one try may take.")
     retries: int = Field(0, description="More tries after a failure, 5 s apart.", ge=0, le=100)
-    env: dict[EnvName, Text] = Field(default_factory=dict, description="Environment of the step.")
+    env: dict[StepEnvName, ScriptText] = Field(
+        default_factory=dict, description="Environment of the script; any name but those that shells set themselves."
+    )
     sudo: bool | None = Field(None, description="Run as root; `launch.ssh.sudo` if absent.")
     exit_codes: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(
         (0,), description="Exit codes that count as success; replaces `[0]`.", min_length=1
     )
     on_disconnect: Literal["fail", "expected"] = Field(
         "fail",
-        description="`expected`: a connection that breaks is success, and the next step waits for SSH.",
+        description="`expected`: the step is over when the connection has ended and SSH is back, after a reboot on the "
+        "new boot. A script that ends before is waited for, until the step's timeout.",
     )
     rerun: Literal["safe"] | None = Field(
         None, description="`safe`: may be run again, by resume and where its connection broke."

@@ -96,6 +96,7 @@ EnvName = Annotated[
     str,
     _matching(r"[A-Za-z_][A-Za-z0-9_]*", "an environment variable's name has letters, digits and underscores"),
 ]
+
 DeviceName = Annotated[
     str,
     _matching(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -11,11 +12,13 @@ from pydantic import ValidationError
 
 from imagepipe import render
 from imagepipe.errors import Problem
+from imagepipe.regular_files import read_text, special_files
 from imagepipe.spec import document as yaml_document
 from imagepipe.spec.document import Document, Mark, Path
 from imagepipe.spec.explain import LATE_HERE, did_you_mean, explain, nearest, value_at
 from imagepipe.spec.find import provisioner_folder, provisioner_names
 from imagepipe.spec.models import (
+    FileCopy,
     FileStep,
     Parameter,
     Provisioner,
@@ -33,6 +36,15 @@ MAX_DEPTH = 10
 """Provisioners that use provisioners."""
 
 PlainStep = ShellStep | FileStep | TemplateStep | RebootStep
+
+_NO_UPLOAD_ENDS = "an upload does not end the connection: one that breaks has failed"
+_DISCONNECTS_NOT: dict[type[StepOptions], str] = {
+    FileStep: _NO_UPLOAD_ENDS,
+    TemplateStep: _NO_UPLOAD_ENDS,
+    RebootStep: "a reboot waits for the machine by itself",
+    UseStep: "the steps of a provisioner say for themselves where they end the connection",
+}
+"""Why a step of this kind cannot have `on_disconnect: expected`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,8 @@ def expand(
     problems: list[Problem] = []
     for index, step in enumerate(steps, start=offset):
         at = (*path, index)
+        if step.on_disconnect == "expected" and not isinstance(step, ShellStep):
+            problems.append(document.problem((*at, "on_disconnect"), _DISCONNECTS_NOT[type(step)]))
         match step:
             case UseStep():
                 inner, more = _expand_use(step, document, at, file, scope, unknown, outer)
@@ -96,13 +110,7 @@ def _check_step(
         case ShellStep():
             _check_shell(step.shell, folder, say)
         case FileStep():
-            source = folder / step.file.src
-            if not source.exists():
-                say(("file", "src"), *_missing(step.file.src, folder))
-            elif step.file.src.endswith("/") and not source.is_dir():
-                say(("file", "src"), f"{step.file.src} is a file; without the slash it is copied as it is")
-            elif source.is_dir() and step.file.mode:
-                say(("file", "mode"), "a folder keeps the modes of its files; mode is for one file")
+            _check_file(step.file, folder, say)
         case TemplateStep():
             if (*at, "template", "src") not in unknown:
                 problems += _check_template(step, document, at, folder, scope)
@@ -113,6 +121,30 @@ def _check_step(
         case _:
             assert_never(step)
     return problems
+
+
+def _check_file(file: FileCopy, folder: FilePath, say: Any) -> None:
+    source = folder / file.src
+    if not source.exists():
+        say(("file", "src"), *_missing(file.src, folder))
+    elif file.src.endswith("/") and not source.is_dir():
+        say(("file", "src"), f"{file.src} is a file; without the slash it is copied as it is")
+    elif special := _special_file(source, folder):
+        say(("file", "src"), special)
+    elif source.is_dir() and file.mode:
+        say(("file", "mode"), "a folder keeps the modes of its files; mode is for one file")
+
+
+def _special_file(source: FilePath, folder: FilePath) -> str | None:
+    """The problem with a source that has something else than regular files, folders and links; None without one."""
+    try:
+        found = next(special_files(source), None)
+    except OSError as error:
+        return f"{error.filename or source} cannot be read: {error.strerror}"
+    if found is None:
+        return None
+    path, kind = found
+    return f"{os.path.relpath(path, folder)} is {kind}: only regular files, folders and links can be uploaded"
 
 
 def _check_shell(shell: ShellScript, folder: FilePath, say: Any) -> None:
@@ -126,6 +158,8 @@ def _check_shell(shell: ShellScript, folder: FilePath, say: Any) -> None:
 
 def _missing(name: str, folder: FilePath) -> tuple[str, str | None]:
     place = folder / name
+    if place.exists():
+        return f"{name} is not a regular file", None
     there = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
     meant = nearest(place.name, there)
     hint = (
@@ -143,8 +177,8 @@ def _check_template(step: TemplateStep, document: Document, at: Path, folder: Fi
         missing, meant = _missing(step.template.src, folder)
         return [document.problem((*at, "template", "src"), missing, hint=meant)]
     try:
-        text = source.read_text(encoding="utf-8")
-        names = render.names_used(text)
+        text = read_text(source)
+        names = render.names_used_in_file(text)
     except UnicodeDecodeError:
         return [document.problem((*at, "template", "src"), f"{step.template.src} is not UTF-8; upload it with file:")]
     except OSError as error:

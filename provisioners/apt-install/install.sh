@@ -21,4 +21,5 @@ fi
 # shellcheck disable=SC2086
 apt-get $lock -q -y --no-install-recommends -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold install "$@"
 apt-get clean
-rm -rf /var/lib/apt/lists/*
+# A cache that is mounted there is not the image's.
+mountpoint -q /var/lib/apt/lists || find /var/lib/apt/lists -xdev -type f -delete

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
+import secrets
+import signal
 import threading
 import time
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from imagepipe.communicator.shell import Script
+from imagepipe.communicator.shell import Script, run_script
 from imagepipe.errors import Cancelled
+from imagepipe.spec.script_texts import SET_BY_SHELLS
 from tests.communicator.conftest import Shell
 
 
@@ -53,9 +62,10 @@ def test_neither_script_nor_environment_stands_in_any_argument(shell: Shell) -> 
 
 
 def test_nothing_of_a_script_stays_on_the_machine(shell: Shell) -> None:
-    shell.script(Script("echo here", env={"A": "b"}))
-    shell.script(Script("exit 1"))
-    assert not list(Path("/dev/shm").glob("imagepipe-*"))
+    shell.script(Script('dirname "$0"', env={"A": "b"}))
+    shell.script(Script('dirname "$0"; exit 1'))
+    assert [path for path in shell.out if path.startswith("/dev/shm/imagepipe-")] == shell.out
+    assert not [path for path in shell.out if Path(path).exists()]
 
 
 def test_a_script_has_the_machines_own_umask(shell: Shell) -> None:
@@ -68,7 +78,7 @@ def test_a_script_that_we_stop_listening_to_is_ended_with_what_it_started(
     shell: Shell, how: str, tmp_path: Path
 ) -> None:
     mark = tmp_path / "ticks"
-    script = Script('while :; do echo tick >>"$1"; sleep 0.1; done & wait', args=(str(mark),))
+    script = Script('dirname "$0"; while :; do echo tick >>"$1"; sleep 0.1; done & wait', args=(str(mark),))
     if how == "deadline":
         assert shell.script(script, seconds=0.5).timed_out
     else:
@@ -79,4 +89,128 @@ def test_a_script_that_we_stop_listening_to_is_ended_with_what_it_started(
     size = mark.stat().st_size
     time.sleep(0.5)
     assert mark.stat().st_size == size, "nothing writes any more"
-    assert not list(Path("/dev/shm").glob("imagepipe-*"))
+    assert not Path(shell.out[0]).exists()
+
+
+RUNNERS_NAMES = ("d", "n", "i", "u", "p", "e", "t", "folder", "script", "environment", "imagepipe_folder")
+
+
+@pytest.mark.parametrize("name", [*RUNNERS_NAMES, "PATH", "HOME", "TMPDIR", "LC_ALL", "POSIXLY_CORRECT", "CDPATH"])
+def test_a_name_in_the_environment_changes_nothing_but_the_script(shell: Shell, tmp_path: Path, name: str) -> None:
+    """`d` was the runner's own name for its folder, which it deleted."""
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "canary").touch()
+    result = shell.script(Script(f'/usr/bin/printf "%s|" "${{{name}}}" "$1"', args=("one",), env={name: str(app)}))
+    assert (result.code, shell.out) == (0, [f"{app}|one|"]), shell.lines
+    assert (app / "canary").exists()
+
+
+PRINT_ENVIRONMENT = "import os, sys\nsys.stdout.write(os.environb[sys.argv[1].encode()].hex() + '\\n')\n"
+NAMES = st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_]{0,12}\Z").filter(lambda name: name not in SET_BY_SHELLS)
+VALUES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(NAMES, VALUES)
+def test_every_value_arrives_byte_for_byte(shell: Shell, name: str, value: str) -> None:
+    shell.lines.clear()
+    script = Script(PRINT_ENVIRONMENT, args=(name,), env={name: value}, interpreter="/usr/bin/python3")
+    assert shell.script(script).code == 0, shell.lines
+    assert bytes.fromhex(shell.out[-1]) == value.encode()
+
+
+@pytest.mark.parametrize("interpreter", ["/bin/dash", "/bin/bash"])
+def test_names_that_a_shell_sets_itself_are_known(shell: Shell, interpreter: str) -> None:
+    """A value for any other name that the shell knows arrives in its script."""
+    shell.script(Script("set", interpreter=f"{interpreter} --" if "bash" in interpreter else interpreter))
+    known = {found[1] for line in shell.out if (found := re.match(r"([A-Za-z_][A-Za-z0-9_]*)=", line))}
+    names = sorted(known - SET_BY_SHELLS)
+    text = "".join(f'printf "%s\\n" "{name}=${{{name}-unset}}"\n' for name in names)
+    shell.lines.clear()
+    shell.script(Script(text, env=dict.fromkeys(names, "/mine"), interpreter=interpreter))
+    assert shell.out == [f"{name}=/mine" for name in names]
+
+
+AS_A_LOGIN_HAS_IT = r"""
+grep -E '^(Sig(Blk|Ign)|NoNewPrivs|Cap...|Groups|Uid)' /proc/self/status; cat /proc/self/limits; umask; pwd; nice
+cat /proc/self/oom_score_adj; for fd in 3 4 5 6 7 8 9; do [ -e /dev/fd/$fd ] && echo "fd $fd"; done; env | sort
+"""
+
+
+def test_a_script_has_what_a_command_of_the_user_has(shell: Shell) -> None:
+    """Signals, limits, umask, folder, open files, environment: `ssh USER@HOST COMMAND` is the measure."""
+    assert shell.run(f"/bin/dash -c '{AS_A_LOGIN_HAS_IT.replace(chr(39), chr(34))}'").code == 0
+    expected = [line for line in shell.out if not line.startswith(("_=", "SHLVL=", "OLDPWD="))]
+    assert {"SigIgn:\t0000000000000000", "SigBlk:\t0000000000000000"} <= set(expected), (
+        "the server's own are the default"
+    )
+    shell.lines.clear()
+    assert shell.script(Script(AS_A_LOGIN_HAS_IT.replace(chr(39), chr(34)), interpreter="/bin/dash")).code == 0
+    assert [line for line in shell.out if not line.startswith(("_=", "SHLVL=", "OLDPWD="))] == expected
+
+
+@pytest.mark.parametrize("name", ["INT", "QUIT", "TERM", "HUP", "PIPE", "XFSZ"])
+@pytest.mark.parametrize("interpreter", [None, "/bin/dash", "/usr/bin/python3"])
+def test_each_signal_ends_what_a_script_starts(shell: Shell, name: str, interpreter: str | None) -> None:
+    """A process that began with the signal ignored, as all did, would go on."""
+    command = f"kill -{name} $$; echo survived"
+    text = f"sh -c '{command}' || echo $?\n"
+    if interpreter == "/usr/bin/python3":
+        text = f"import subprocess\nprint(128 - subprocess.run(['sh', '-c', '{command}']).returncode)\n"
+    assert shell.script(Script(text, interpreter=interpreter)).code == 0
+    assert shell.out == [str(128 + getattr(signal, f"SIG{name}"))]
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "nohup sleep 600 &",
+        "sleep 600 &",
+        "setsid sleep 600 >/dev/null &",
+        "setsid sleep 600 2>/dev/null &",
+        "(while :; do echo noise; sleep 0.01; done) & sleep 600 &",
+        "exec sleep 600 & ",
+    ],
+)
+def test_a_script_ends_though_a_process_holds_its_output_which_is_named(shell: Shell, start: str) -> None:
+    text = f"{start}\necho pid $!\necho started\necho complained >&2\nprintf 'no line end'\nexit 7"
+    mark = f"held-{secrets.token_hex(8)}"
+    script = Script(text, env={"OURS": mark})
+    try:
+        result = shell.script(script, seconds=120)
+        assert (result.code, result.timed_out) == (7, False)
+        first, *own = [text for line in shell.out if (text := line.replace("noise", ""))]
+        assert own == ["started", "no line end"]
+        assert shell.err[-1] == "complained"
+        assert f"sleep ({first.split()[1]})" in result.holders
+    finally:
+        for process in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if mark.encode() in process.read_bytes():
+                    os.kill(int(process.parent.name), signal.SIGKILL)
+
+
+def test_a_script_whose_background_process_has_files_of_its_own_holds_nothing(shell: Shell) -> None:
+    result = shell.script(Script("sleep 30 >/dev/null 2>&1 & echo $!"))
+    os.kill(int(shell.out[0]), signal.SIGKILL)
+    assert (result.code, result.holders) == (0, ())
+
+
+def test_no_output_is_lost_at_the_end_of_a_script(shell: Shell) -> None:
+    text = "i=0; while [ $i -lt 20000 ]; do echo line $i; echo error $i >&2; i=$((i+1)); done; printf end\n"
+    text += "sleep 600 & echo $! >&2"
+    result = shell.script(Script(text))
+    os.kill(int(shell.err[-1]), signal.SIGKILL)
+    assert result.code == 0
+    assert shell.out == [*(f"line {i}" for i in range(20000)), "end"]
+    assert shell.err[:-1] == [f"error {i}" for i in range(20000)]
+
+
+def test_what_the_callback_of_a_line_raises_ends_the_command(shell: Shell) -> None:
+    def refuse(stream: str, text: str) -> None:
+        raise ValueError(text)
+
+    watch = replace(shell.watch(300), on_line=refuse)
+    with pytest.raises(ValueError, match="first"):
+        run_script(shell.connection, Script("echo first; sleep 600"), watch)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,3 +66,20 @@ def test_files_count_by_their_bytes_and_modes_and_those_below_a_folder_too(tmp_p
 
 def test_a_secret_is_in_no_digest_where_it_could_be_guessed_at() -> None:
     assert _mark(Cook("soup", secret="one")) == _mark(Cook("soup", secret="two"))
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path: Path) -> None:
+    """A read of a FIFO waits for a writer, in the thread that handles signals."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    os.mkfifo(folder / "fifo")
+    (folder / "to").symlink_to("fifo")
+    assert _mark(Cook("soup", paths=(folder, folder / "fifo", folder / "to", Path("/dev/zero"))))
+
+
+def test_a_file_that_is_named_by_a_link_is_what_the_link_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a")
+    (tmp_path / "link").symlink_to("file")
+    before = _mark(Cook("soup", paths=(tmp_path / "link",)))
+    (tmp_path / "file").write_text("b")
+    assert _mark(Cook("soup", paths=(tmp_path / "link",))) != before

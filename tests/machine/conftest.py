@@ -19,7 +19,7 @@ from imagepipe.local.machines.api import Disk, Machine, Seed
 from imagepipe.local.machines.choice import open_driver
 from imagepipe.local.machines.container import ContainerDriver
 from imagepipe.local.store import Store, default_base_cache, default_root
-from tests.machine.bakery import Bakery, without_boot
+from tests.machine.bakery import Bakery, Booted, without_boot
 from tests.machine.guests import GIB, Guest, KeyPair, NewGuest, host_key_user_data, leftovers
 
 
@@ -148,3 +148,12 @@ def quick_bakery(tmp_path: Path) -> Iterator[Bakery]:
     folder.mkdir()
     with without_boot(folder) as bakery:
         yield bakery
+
+
+@pytest.fixture(scope="module")
+def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
+    """An instance of the base image whose machine does not boot, for the tests of one file."""
+    with without_boot(tmp_path_factory.mktemp("quick")) as bakery:
+        found = bakery.client().describe_images(Filters=[{"Name": "name", "Values": ["debian-12-amd64-*"]}])
+        with bakery.instance(found["Images"][0]["ImageId"], "us-east-1") as booted:
+            yield booted

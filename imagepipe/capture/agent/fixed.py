@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -115,7 +114,7 @@ def fix(wanted: Wanted, folder: Path, say: Callable[[str], None]) -> Fixed:
     others = [point for point in points if point != "/"]
     # An agent before this one may have come so far that nobody can write any more, and been killed then.
     if not (scrubbed.exists() and stillness.are_read_only(["/"])):
-        stillness.scrub(script, wanted.key, root, others)
+        stillness.scrub(script, wanted.key, root, others, say)
         scrubbed.touch()
     if wanted.look:
         say("looking for what must not be in the image")
@@ -223,11 +222,12 @@ def _tree(root: Path, wanted: Wanted, say: Callable[[str], None]) -> Fixed:
                 "copying the root: written to all the time: {}".format(", ".join(files[:5])),
                 "stop what writes in a provisioning step",
             )
-        shutil.rmtree(str(staged.folder if folder == scratch else scratch), ignore_errors=True)
+        mounts.delete_tree(staged.folder if folder == scratch else scratch)
         return Fixed("tree", str(image), size, tree.file_extents(image), int(time.time()))
     except BaseException:
-        shutil.rmtree(str(scratch), ignore_errors=True)
-        shutil.rmtree(str(folder), ignore_errors=True)
+        for left in (scratch, folder):
+            with suppress(Trouble):
+                mounts.delete_tree(left)
         raise
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import NamedTuple
+
+from imagepipe.capture.agent.trouble import Trouble
 
 READ_ONLY, REMOUNT, BIND, PRIVATE, RELATIVE_TIME = 0x1, 0x20, 0x1000, 0x40000, 0x200000
 """linux/mount.h"""
@@ -64,6 +67,19 @@ def unmount(point: str) -> None:
     if libc.umount2(os.fsencode(point), 2) != 0:  # MNT_DETACH
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), point)
+
+
+def delete_tree(folder: str | Path) -> None:
+    """Delete a folder of the agent's own, if it exists.
+
+    Raises Trouble, before anything is deleted, where something is mounted at it or in it.
+    """
+    path = Path(folder)
+    place = os.path.join(os.path.realpath(str(path.parent)), path.name)  # noqa: PTH118 - a link stays one
+    within = [each.point for each in mounted() if each.point == place or each.point.startswith(place + "/")]
+    if within:
+        raise Trouble(f"deleting {folder}: {within[0]} is a mount point", "unmount it in a provisioning step")
+    shutil.rmtree(place, ignore_errors=True)  # never by way of a link
 
 
 def _call(source: str | None, target: str, flags: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pwd
-import shutil
 import signal
 import stat
 import time
@@ -56,7 +55,7 @@ def keep_way_in(user: str, folder: Path) -> None:
         if not Path(place).is_dir() or os.path.ismount(place):
             continue
         copy = folder / f"way-in-{number}"
-        shutil.rmtree(str(copy), ignore_errors=True)  # of an agent that was killed here: `cp` would copy into it
+        mounts.delete_tree(copy)  # of an agent that was killed here: `cp` would copy into it
         output_of(["cp", "-a", place, str(copy)], doing="keeping the way in")
         mounts.bind(str(copy), place)
 
@@ -131,7 +130,7 @@ def make_read_only(points: list[str], say: Callable[[str], None]) -> None:
         time.sleep(0.1)
 
 
-def scrub(script: Path, key: str, root: Path, others: list[str]) -> None:
+def scrub(script: Path, key: str, root: Path, others: list[str], say: Callable[[str], None]) -> None:
     """Take the build's traces off the disk, seen at `root`, with the live way in left alone. Raises Trouble.
 
     In a mount namespace of its own: what the script needs of /dev and /proc is shown there and nowhere else.
@@ -143,7 +142,8 @@ def scrub(script: Path, key: str, root: Path, others: list[str]) -> None:
         f'exec chroot {root} sh {script} "$1"',
     ]
     command = ["unshare", "--mount", "sh", "-c", "\n".join(setup), "imagepipe-scrub", key]
-    output_of(command, doing="scrubbing the root")
+    for line in output_of(command, doing="scrubbing the root").splitlines():
+        say(line)  # what was left alone
 
 
 def writers(device: int) -> Iterator[Writer]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -73,7 +72,7 @@ def look_of(device: str | None, root: Path) -> Look:
 
 def stage(root: Path, folder: Path, exclude: tuple[str, ...]) -> Staged:
     """The tree as hard links in `folder`, which is on the same file system, seen through the same mount."""
-    shutil.rmtree(folder, ignore_errors=True)
+    mounts.delete_tree(folder)
     folder.mkdir(parents=True, mode=0o700)
     left_out = {*(path.strip("/") for path in exclude), *LEFT_OUT, folder.relative_to(root).parts[0]}
     target = folder / "tree"
@@ -109,7 +108,7 @@ def place_for(size: int, root: Path, say: Callable[[str], None]) -> Path:
     rooms: list[str] = []
     for place, name in found:
         if place != root:  # where the tree is staged
-            shutil.rmtree(str(place / STAGED), ignore_errors=True)  # of an agent that was killed
+            mounts.delete_tree(place / STAGED)  # of an agent that was killed
         with suppress(OSError):
             stats = os.statvfs(str(place))
             free = stats.f_bavail * stats.f_frsize

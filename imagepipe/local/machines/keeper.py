@@ -222,9 +222,11 @@ class Boot:
         """Say, where cloud-init says it, that the first boot is done, and start the user's scripts."""
         id, now = self._plan["instance_id"], time.time()
         if first:
-            shutil.rmtree("/var/lib/cloud/data", ignore_errors=True)
             os.makedirs(f"/var/lib/cloud/instances/{id}", exist_ok=True)
             os.makedirs("/var/lib/cloud/data", exist_ok=True)
+            for name in os.listdir("/var/lib/cloud/data"):
+                with suppress(OSError):  # a folder, or a mount: neither is cloud-init's
+                    os.unlink(f"/var/lib/cloud/data/{name}")
             with suppress(FileNotFoundError):
                 os.unlink("/var/lib/cloud/instance")
             os.symlink(f"/var/lib/cloud/instances/{id}", "/var/lib/cloud/instance")

@@ -41,3 +41,39 @@ def test_a_view_that_is_closed_to_writers_leaves_the_other_open(tmp_path: Path) 
     command = ["unshare", "--mount", sys.executable, "-c", SCRIPT, *map(str, places)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == ["True", "True", "['by the other way', 'held']", "True"], done.stderr
+
+
+DELETES = """
+import os, subprocess, sys
+from imagepipe.capture.agent import mounts
+from imagepipe.capture.agent.trouble import Trouble
+place, other = sys.argv[1:]
+os.makedirs(place + "/in")
+mounts.bind(other, place + "/in")
+try:
+    mounts.delete_tree(place)
+except Trouble as trouble:
+    print(trouble)
+print(os.listdir(other))
+mounts.unmount(place + "/in")
+os.symlink(other, place + "/link")
+mounts.delete_tree(place + "/link")
+mounts.delete_tree(place)
+mounts.delete_tree(place)
+print(os.path.exists(place), os.listdir(other))
+"""
+
+
+def test_a_folder_of_the_agent_is_deleted_and_nothing_that_is_mounted_or_linked_in_it(tmp_path: Path) -> None:
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("as root alone")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "canary").touch()
+    places = [str(tmp_path / "a place"), str(tmp_path / "other")]
+    command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", DELETES, *places]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [
+        f"deleting {places[0]}: {places[0]}/in is a mount point",
+        "['canary']",
+        "False ['canary']",
+    ], done.stderr

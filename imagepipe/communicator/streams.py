@@ -1,0 +1,162 @@
+"""The streams of a command that runs on a machine: its input, and its output line by line, up to its end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal
+
+from imagepipe.communicator.ended import EndMark, UntilMark
+from imagepipe.communicator.lines import Lines
+
+if TYPE_CHECKING:
+    import paramiko
+
+QUIET_SECONDS = 10.0
+"""How long a command's streams may be silent after its exit status before what holds them open is not waited for."""
+HELD_SECONDS = 0.5
+"""For the end of a stream to come after the mark of a command whose streams nobody else holds."""
+
+OnLine = Callable[[Literal["out", "err"], str], None]
+
+
+class Sender:
+    """Writes a command's standard input; a command that reads no further is no error."""
+
+    def __init__(self, channel: paramiko.Channel, send: Callable[[Callable[[bytes], None]], None] | bytes) -> None:
+        self._channel = channel
+        self._send = send
+        self.error: Exception | None = None
+        self.is_done = threading.Event()
+
+    def run(self) -> None:
+        try:
+            self._write()
+        finally:
+            self.is_done.set()
+
+    def _write(self) -> None:
+        import paramiko
+
+        try:
+            if isinstance(self._send, bytes):
+                if self._send:
+                    self._channel.sendall(self._send)
+            else:
+                self._send(self._channel.sendall)
+            self._channel.shutdown_write()
+        except (paramiko.SSHException, EOFError, TimeoutError):
+            pass  # its end is said by the exit code
+        except OSError as error:
+            # Either the channel is closed, or a local file that was being sent could not be read.
+            self.error = error if error.filename else None
+            close(self._channel)
+
+
+class Output:
+    """The two streams of a command, drained side by side, up to its end."""
+
+    def __init__(self, channel: paramiko.Channel, on_line: OnLine, mark: EndMark | None) -> None:
+        self._channel = channel
+        self._on_line = on_line
+        self._mark = mark
+        self._changed = threading.Condition()
+        self._open = 2
+        """Streams that have not ended."""
+        self._unmarked = 2
+        """Streams that may still bring something of the command's own."""
+        self._last = time.monotonic()
+        """When something came last, or the command ended."""
+        self._is_over = False
+        self._notes: list[str] = []
+        self._error: BaseException | None = None
+        for read, stream in ((channel.recv, "out"), (channel.recv_stderr, "err")):
+            threading.Thread(target=self._drain, args=(read, stream), daemon=True).start()
+
+    def wait(self) -> None:
+        """Return when the command has ended and its output is here. Raises what the callback raised."""
+        self._channel.status_event.wait()  # a stream may be closed long before the command ends
+        with self._changed:
+            self._last = time.monotonic()
+            while self._unmarked > 0:
+                quiet = time.monotonic() - self._last
+                if quiet > QUIET_SECONDS:
+                    break
+                self._changed.wait(QUIET_SECONDS - quiet + 0.01)
+            if self._open > 0 and self._mark is not None:
+                self._changed.wait_for(lambda: self._open == 0, HELD_SECONDS)
+            self._is_over = True
+        if self._error is not None:
+            raise self._error
+
+    def held_pipes(self) -> tuple[str, ...]:
+        """The pipes that the mark names, where one of the streams goes on after it."""
+        with self._changed:
+            return tuple(sorted({pipe for note in self._notes for pipe in note.split()})) if self._open else ()
+
+    def _drain(self, read: Callable[[int], bytes], stream: Literal["out", "err"]) -> None:
+        import paramiko
+
+        lines = Lines(lambda text: self._on_line(stream, text))
+        until = UntilMark(self._mark, lines.feed) if self._mark is not None else None
+        is_marked = False
+        while True:
+            try:
+                block = read(65536)
+            except (OSError, EOFError, paramiko.SSHException):
+                block = b""
+            with self._changed:
+                if not self._is_over and not is_marked:
+                    try:
+                        is_marked = self._take(block, lines, until)
+                    except BaseException as error:  # noqa: BLE001 - raised where the command is waited for
+                        self._error, is_marked = error, True
+                        close(self._channel)
+                    self._unmarked -= is_marked
+                self._open -= not block
+                self._last = time.monotonic()
+                self._changed.notify_all()
+            if not block:
+                break
+
+    def _take(self, block: bytes, lines: Lines, until: UntilMark | None) -> bool:
+        """Hand on a block; True if it was the last one of the command's own."""
+        if until is None:
+            lines.feed(block)
+        elif until.feed(block):
+            self._notes.append(until.note or "")
+            lines.end()
+            return True
+        elif not block:
+            until.end()
+        if not block:
+            lines.end()
+        return not block
+
+
+def close(channel: paramiko.Channel) -> None:
+    """Close a channel; on a connection that broke it is closed already."""
+
+    import paramiko
+
+    with suppress(paramiko.SSHException, EOFError, OSError):
+        channel.close()
+
+
+def drain(read: Callable[[int], bytes], stream: Literal["out", "err"], on_line: OnLine) -> None:
+    """Hand on a stream of the channel line by line, until it ends."""
+
+    import paramiko
+
+    lines = Lines(lambda text: on_line(stream, text))
+    while True:
+        try:
+            block = read(65536)
+        except (OSError, EOFError, paramiko.SSHException):
+            block = b""
+        if not block:
+            break
+        lines.feed(block)
+    lines.end()

@@ -1,0 +1,68 @@
+"""Files of the user's machine, read only where they are regular ones: a read of anything else may never end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read it. Raises OSError, with the path, also where it is not a regular file."""
+    # Without O_NONBLOCK the open of a FIFO waits for its other end.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | getattr(os, "O_NOCTTY", 0))
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, f"is {_kind(mode)} and not a regular file", str(path))
+        os.set_blocking(descriptor, True)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: Path) -> bytes:
+    """Return the content of a file. Raises OSError as `open_regular` does."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file, as it is; but where every line ends in CR LF, as on Windows, in LF.
+
+    Raises OSError as `open_regular` does, and UnicodeDecodeError.
+    """
+    text = read_regular(path).decode("utf-8")
+    ends = text.count("\r\n")
+    return text.replace("\r\n", "\n") if ends and ends == text.count("\n") == text.count("\r") else text
+
+
+def special_files(root: Path) -> Iterator[tuple[Path, str]]:
+    """Yield what is neither a regular file, a folder nor a link, with its kind: at a path, or in the folder there."""
+    mode = root.stat().st_mode
+    if not stat.S_ISDIR(mode):
+        if not stat.S_ISREG(mode):
+            yield root, _kind(mode)
+        return
+    for folder, _, names in os.walk(root):
+        for name in sorted(names):
+            path = Path(folder, name)
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+                yield path, _kind(mode)
+
+
+def _kind(mode: int) -> str:
+    return _KINDS.get(stat.S_IFMT(mode), "a special file")
