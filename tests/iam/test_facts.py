@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import botocore.session
 import pytest
 
@@ -15,11 +17,15 @@ S3_NAMES = {
 }
 
 
+@cache
+def operations_of(service: str) -> frozenset[str]:
+    return frozenset(botocore.session.get_session().get_service_model(service).operation_names)
+
+
 @pytest.mark.parametrize("action", sorted(facts.ACTIONS.keys() - NO_CALLS))
 def test_every_action_is_an_operation_of_its_service(action: str) -> None:
     service, _, name = action.partition(":")
-    model = botocore.session.get_session().get_service_model(service)
-    assert S3_NAMES.get(action, name) in model.operation_names
+    assert S3_NAMES.get(action, name) in operations_of(service)
 
 
 @pytest.mark.parametrize(
