@@ -59,13 +59,19 @@ def good(folder: Path) -> Path:
     return raw
 
 
+def begins_with(disk: Path, content: bytes) -> bool:
+    """Whether a disk, which is far larger than what is on it, begins with these bytes."""
+    with disk.open("rb") as file:
+        return file.read(len(content)) == content
+
+
 @pytest.mark.parametrize("options", [(), ("-c",), ("-o", "compat=0.10")], ids=["plain", "compressed", "version 2"])
 def test_a_qcow2_becomes_the_same_disk_of_whole_gib_and_stays_sparse(tmp_path: Path, options: tuple[str, ...]) -> None:
     raw = good(tmp_path)
     said: list[str] = []
     found = read_image(qcow2(raw, *options), tmp_path / "imports", said.append)
     assert (found.size_gib, found.path.stat().st_size) == (1, 1 << 30)
-    assert found.path.read_bytes()[: raw.stat().st_size] == raw.read_bytes()
+    assert begins_with(found.path, raw.read_bytes())
     assert found.path.stat().st_blocks * 512 < 16 * MIB
     assert found.boots == "by its own boot loader, in QEMU"
     assert said[0] == "checking good.qcow2"
@@ -74,7 +80,7 @@ def test_a_qcow2_becomes_the_same_disk_of_whole_gib_and_stays_sparse(tmp_path: P
 def test_a_raw_disk_is_taken_as_it_is(tmp_path: Path) -> None:
     raw = good(tmp_path)
     found = read_image(raw, tmp_path / "imports", lambda line: None)
-    assert found.path.read_bytes()[: raw.stat().st_size] == raw.read_bytes()
+    assert begins_with(found.path, raw.read_bytes())
 
 
 def test_a_bare_file_system_is_taken_too(tmp_path: Path) -> None:

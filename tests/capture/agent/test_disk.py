@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import subprocess
@@ -69,7 +70,8 @@ def test_an_xfs_file_system_without_its_free_blocks_is_the_same(tmp_path: Path) 
     _run("mkfs.xfs", "-q", "-f", "-p", proto, "-d", f"file,name={image},size=320m")
     kept, size = _kept(image, tmp_path)
     _run("xfs_repair", "-n", "-f", kept)
-    assert content.read_bytes() in kept.read_bytes()
+    with kept.open("rb") as disk, mmap.mmap(disk.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        assert mapped.find(content.read_bytes()) >= 0
     assert size < 100 * MIB
 
 

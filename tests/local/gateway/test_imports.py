@@ -37,7 +37,8 @@ def test_it_is_an_image_of_the_stores_account_and_launches(cloud: Cloud, disk: P
     cloud.restart()
     instance = launch(cloud.client(region="us-west-2"), ImageId=made["image"])
     until(lambda: state(cloud.client(region="us-west-2"), instance) == "running")
-    assert cloud.driver.machines[instance].disks[0].path.read_bytes()[:6] == b"a disk"
+    with cloud.driver.machines[instance].disks[0].path.open("rb") as volume:
+        assert volume.read(6) == b"a disk"
 
 
 @pytest.mark.parametrize("file", ["../../../etc/passwd", "/etc/passwd", "8.raw", "."])
