@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import secrets
 import shlex
@@ -9,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,7 +127,7 @@ def _fetch(url: str) -> str:
             with direct.open(url, timeout=5) as answer:
                 body: bytes = answer.read(100_000)
                 return body.decode("utf-8", "replace")
-        except (urllib.error.URLError, OSError) as error:
+        except (http.client.HTTPException, OSError) as error:
             last = str(error)
         time.sleep(0.3)
     raise ImagepipeError(f"fetching {url}: not within {PAGE_SECONDS} s: {last}")

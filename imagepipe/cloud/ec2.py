@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import urllib.parse
 import urllib.request
@@ -107,7 +108,7 @@ class Ec2:
             with urllib.request.urlopen(CALLER_URL, timeout=CALLER_SECONDS) as answer:
                 # Whatever else answers there, a portal's login page say, is no address.
                 address = ipaddress.ip_address(answer.read(64).decode("ascii").strip())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise CloudError(
                 f"asking {CALLER_URL} for our own address: {error}",
                 hint="name the addresses that may connect: launch.ssh.allow_from: [203.0.113.7/32]",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import http.client
 import json
 import os
 import select
@@ -277,7 +278,7 @@ def _ask(store: Store, found: Serving, what: str, *, within: float = ASK_SECONDS
         with direct.open(request, timeout=within) as response:
             said: dict[str, Any] = json.load(response)
             return said
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, http.client.HTTPException) as problem:
         said_why = problem.read().decode(errors="replace")[:500] if isinstance(problem, urllib.error.HTTPError) else ""
         raise LocalCloudError(
             f"asking the local cloud at {found.endpoint_url} for {what}: {problem} {said_why}".rstrip(),

@@ -24,7 +24,7 @@ from imagepipe.local.control import LocalCloud
 from imagepipe.local.store import Store
 from tests.local import fake_cloud
 
-SECONDS = 10.0
+SECONDS = 120.0
 
 
 @pytest.fixture
@@ -275,3 +275,24 @@ def test_who_waits_for_the_cloud_to_start_is_told_so_once(store: Store) -> None:
         ):
             pass
     assert said == ["starting the local cloud"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n"],
+    ids=["nothing", "half a head", "a head without its body", "another protocol"],
+)
+def test_an_answer_that_is_cut_short_is_an_error_of_the_local_cloud(store: Store, answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve_once() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.recv(65536)
+                client.sendall(answer)
+
+        thread = threading.Thread(target=serve_once)
+        thread.start()
+        with pytest.raises(LocalCloudError, match="asking the local cloud"):
+            control._ask(store, serving.Serving.here(listener.getsockname()[1]), "alive")
+        thread.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -103,7 +104,7 @@ def ask(cloud: LocalCloud, method: str, name: str, body: object = None) -> Any:
     try:
         with direct.open(prepared, timeout=SECONDS) as answer:
             return json.loads(answer.read())
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, http.client.HTTPException) as problem:
         said = problem.read().decode(errors="replace")[:500] if isinstance(problem, urllib.error.HTTPError) else ""
         raise LocalCloudError(
             f"asking the local cloud at {cloud.endpoint_url} for {name}: {problem} {said}".rstrip()
