@@ -68,6 +68,7 @@ class ContainerDriver(SupervisedDriver):
 
     def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         machine = kept.machine
+        loop.refuse_foreign(machine)
         group = MachineGroup(machine.id)
         group.make()
         join = supervisor.join_command(group.doors())

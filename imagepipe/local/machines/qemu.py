@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from imagepipe.local import foreign
 from imagepipe.local.machines import kvm, network, qmp, record, supervisor, vm
 from imagepipe.local.machines.api import MachineError
 from imagepipe.local.machines.cgroup import MachineGroup
@@ -54,6 +55,9 @@ class QemuDriver(SupervisedDriver):
 
     def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         machine = kept.machine
+        if any(foreign.is_foreign(disk.path) for disk in machine.disks):
+            for disk in machine.disks:  # its system can write any file system on them
+                foreign.mark(disk.path)
         accelerator = "tcg" if (why_not := kvm.why_not()) else "kvm"
         if why_not:
             log.info("machine %s is emulated in software: %s", machine.id, why_not)

@@ -174,6 +174,7 @@ class SshdDriver:
 
     def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         machine = kept.machine
+        loop.refuse_foreign(machine)
         group = MachineGroup(machine.id)
         group.make()
         loops: list[loop.Loop] = []
