@@ -74,15 +74,15 @@ class ContainerDriver(SupervisedDriver):
         join = supervisor.join_command(group.doors())
         write_seed(folder / "seed", machine.seed)
         fstab.write_generator(folder, machine)
-        if machine.metadata.is_enabled:
-            imds.write(folder, machine)
         loops: list[loop.Loop] = []
+        outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        imds.write(folder, machine, namespace=outside)
         is_held, is_held_end = os.pipe()  # slirp4netns reads it, the supervisor holds its other end
         try:
             loops += [loop.attach(disk.path) for disk in machine.disks]
             devices = tuple(each.device for each in loops)
             nspawn = supervisor.nspawn_arguments(machine, devices, folder / "seed")
-            held = [*(each.fd for each in loops), is_held_end]
+            held = [*(each.fd for each in loops), is_held_end, outside]
             shell = supervisor.launch(machine, devices, join=join, folder=folder, nspawn=nspawn, held=held)
             children.append(shell)
             self._check_fstab(machine.id, replace(kept, supervisor=Process.of(shell.pid)))
@@ -90,8 +90,8 @@ class ContainerDriver(SupervisedDriver):
         finally:
             for each in loops:
                 each.close()
-            os.close(is_held)
-            os.close(is_held_end)
+            for fd in (is_held, is_held_end, outside):
+                os.close(fd)
         kept = replace(kept, devices=devices, supervisor=Process.of(shell.pid))
         self._let_in(kept)
         record.write(folder, kept)

@@ -40,7 +40,8 @@ class QemuDriver(SupervisedDriver):
     name = "qemu"
     stop_seconds = 120.0
     scratch = (
-        *SupervisedDriver.scratch, vm.FILE, vm.FORWARDS, vm.REBOOT, vm.RESOLV, qmp.SOCKET, "kernel", "initrd",
+        *SupervisedDriver.scratch, vm.FILE, vm.FORWARDS, vm.REBOOT, vm.RESOLV, vm.KVM_NODE, qmp.SOCKET,
+        "kernel", "initrd",
     )  # fmt: skip
 
     def problems(self) -> Sequence[str]:
@@ -64,19 +65,22 @@ class QemuDriver(SupervisedDriver):
         group = MachineGroup(machine.id)
         group.make()
         join = supervisor.join_command(group.doors())
-        vm.write(folder, machine, accelerator=accelerator)
+        outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        vm.write(folder, machine, accelerator=accelerator, namespace=outside)
         is_held, is_held_end = os.pipe()  # slirp4netns reads it, the supervisor holds its other end
         try:
             command = [
                 *join, "unshare", "--mount", "--net", "--propagation", "slave",
                 sys.executable, "-m", "imagepipe.local.machines.vm", str(folder),
             ]  # fmt: skip
-            process = supervisor.start(command, folder=folder, held=[is_held_end], doing="preparing its network")
+            process = supervisor.start(
+                command, folder=folder, held=[is_held_end, outside], doing="preparing its network"
+            )
             children.append(process)
             children.append(network.open_network(namespace_pid=process.pid, folder=folder, join=join, exit_fd=is_held))
         finally:
-            os.close(is_held)
-            os.close(is_held_end)
+            for fd in (is_held, is_held_end, outside):
+                os.close(fd)
         kept = replace(kept, supervisor=Process.of(process.pid))
         self._let_in(kept)
         record.write(folder, kept)
