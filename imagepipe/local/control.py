@@ -21,7 +21,7 @@ from typing import Any
 
 from imagepipe.errors import LocalCloudError
 from imagepipe.local import serving
-from imagepipe.local.machines.network import HOST
+from imagepipe.local.machines import imds
 from imagepipe.local.serving import Serving, held, is_locked
 from imagepipe.local.store import Store
 
@@ -49,7 +49,7 @@ class LocalCloud:
     @property
     def instance_endpoint_url(self) -> str:
         """The same endpoint, as the cloud's own instances reach it."""
-        return f"http://{HOST}:{urllib.parse.urlsplit(self.endpoint_url).port}"
+        return f"http://{imds.ADDRESS}:{urllib.parse.urlsplit(self.endpoint_url).port}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from imagepipe.local import foreign
+
 FICLONE = 0x40049409  # linux/fs.h
 RESERVE_BYTES = 512 << 20  # left free: logs, journals and running machines must not meet a full disk
 CHUNK_BYTES = 64 << 20
@@ -80,10 +82,11 @@ class Disks:
             raise DiskError(f"volume {volume_id} of {size_bytes} bytes is smaller than {snapshot_id} ({source_size})")
         with _in_place_of(target) as half:
             self._clone(source, half)
-            half.chmod(0o600)
+            foreign.set_mode(half, 0o600, like=source)
             if size_bytes > source_size:
                 os.truncate(half, size_bytes)
-                _grow_file_system(half)
+                if not foreign.is_foreign(source):  # such a disk is not ours to read; its own system grows it
+                    _grow_file_system(half)
         return target
 
     def delete_volume(self, volume_id: str) -> None:
@@ -94,7 +97,7 @@ class Disks:
         """Keep the volume's bytes as they are now, on stable storage. The volume must be quiet meanwhile."""
         with _in_place_of(self.snapshot_path(snapshot_id)) as half:
             self._clone(self.volume_path(volume_id), half)
-            half.chmod(0o400)
+            foreign.set_mode(half, 0o400, like=self.volume_path(volume_id))
             _fsync(half)
 
     def copy_snapshot(self, source_id: str, snapshot_id: str) -> None:
@@ -111,7 +114,7 @@ class Disks:
                 if problem.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
                     raise
                 self._clone(source, half)
-                half.chmod(0o400)
+                foreign.set_mode(half, 0o400, like=source)
                 _fsync(half)
 
     def delete_snapshot(self, snapshot_id: str) -> None:

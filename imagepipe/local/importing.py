@@ -194,7 +194,7 @@ def _how_it_boots(disk: Path, doing: str) -> str:
         architecture = _of_bare(disk)
         if architecture not in ("", "x86_64"):
             raise LocalCloudError(f"{doing}: it is for {architecture}, and the local cloud is x86_64")
-        return "a bare file system: in a container, or in QEMU by its kernel"
+        return "a bare file system: by its own kernel, in QEMU"
     with disk.open("rb") as file:
         first = file.read(SECTOR)
     if first[510:512] != b"\x55\xaa":

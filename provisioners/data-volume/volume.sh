@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes and mounts a file system on a volume. A second run changes nothing; data that is there is never formatted.
 set -eu
-device=$1 mount=$2 type=$3 owner=$4
+device=$1 mount=$2 type=$3 owner=$4 needed_by=$5
 letter=${device#/dev/sd}
 letter=${letter#/dev/xvd}
 
@@ -9,7 +9,7 @@ letter=${letter#/dev/xvd}
 nvme() {
   for disk in /dev/nvme[0-9]*n1; do
     [ -b "$disk" ] || continue
-    name=$(ebsnvme-id -u "$disk" 2>/dev/null || nvme id-ctrl -v "$disk" 2>/dev/null | sed -n 's/.*"\(\/*[a-z/]*sd[a-z]\).*/\1/p' || true)
+    name=$(ebsnvme-id -u "$disk" 2>/dev/null || command nvme id-ctrl -v "$disk" 2>/dev/null | sed -n 's/.*"\(\/*[a-z/]*sd[a-z]\).*/\1/p' || true)
     case $name in "$device" | "${device#/dev/}") echo "$disk"; return ;; esac
   done
 }
@@ -40,8 +40,16 @@ elif [ "$there" != "$type" ]; then
 fi
 uuid=$(blkid -p -o value -s UUID "$found")
 mkdir -p "$mount"
-# nofail: an instance without the volume is to boot all the same.
-line="UUID=$uuid $mount $type defaults,nofail,x-systemd.device-timeout=30s 0 2"
+# nofail: an instance without the volume is to boot all the same. It would also let services start before the mount,
+# so local-fs.target, which they start after, waits for it.
+line="UUID=$uuid $mount $type defaults,nofail,x-systemd.before=local-fs.target,x-systemd.device-timeout=30s 0 2"
 grep -qF "UUID=$uuid " /etc/fstab || echo "$line" >>/etc/fstab
+# And where the mount fails, these do not start: they would write to the root disk.
+for unit in $needed_by; do
+  folder=/etc/systemd/system/$unit.d
+  mkdir -p "$folder"
+  printf '[Unit]\nRequiresMountsFor="%s"\n' "$mount" >"$folder/data-volume.conf"
+done
+if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 mountpoint -q "$mount" || mount "$found" "$mount"
 chown "$owner" "$mount"

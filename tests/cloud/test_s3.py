@@ -134,7 +134,7 @@ def test_a_url_of_aws_names_the_buckets_own_region(
 
 def test_a_url_names_the_endpoint_that_instances_reach(s3: S3, account: Account) -> None:
     here = account.cloud.endpoint
-    there = here.replace("127.0.0.1", "10.0.2.2")
+    there = here.replace("127.0.0.1", "169.254.169.254")
     access = Access(
         endpoint_url=here,
         region="us-east-1",

@@ -70,7 +70,7 @@ def test_the_first_client_starts_a_cloud_that_answers_on_loopback_alone(store: S
         keys = store.credentials()
         assert (cloud.access_key_id, cloud.secret_access_key) == (keys.access_key_id, keys.secret_access_key)
         port = int(cloud.endpoint_url.rpartition(":")[2])
-        assert cloud.instance_endpoint_url == f"http://10.0.2.2:{port}", "the host's loopback, by slirp4netns"
+        assert cloud.instance_endpoint_url == f"http://169.254.169.254:{port}", "where machines reach it"
         with socket.socket() as elsewhere:
             elsewhere.bind(("127.0.0.2", port))  # taken, had it bound every address
 

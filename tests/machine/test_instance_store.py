@@ -234,7 +234,7 @@ def test_an_upload_that_is_cut_at_part_3_and_throttled_at_5_goes_on(bundles: Bak
     with bundles.fault(**cut):
         baked = bundles.build(spec(bundles, "cut", "- shell: 'true'"))
     assert "part 3: " in baked.err
-    assert "part 5: 10.0.2.2 answered 503 SlowDown" in baked.err
+    assert "part 5: 169.254.169.254 answered 503 SlowDown" in baked.err
     deregister(bundles, *baked.images.values())
 
 

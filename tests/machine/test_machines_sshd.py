@@ -425,3 +425,34 @@ def test_a_build_goes_on_though_its_cloud_is_killed_and_nothing_is_left(sshd_bak
         _, err = build.communicate(timeout=120)
     assert build.returncode == 0, err
     assert not [line for line in leftovers(tmp_path) if "serve" not in line]
+
+
+def test_a_machines_root_finds_nothing_of_the_kernels_that_it_can_open_for_writing(
+    sshd: SshdDriver, new_guest: NewGuest
+) -> None:
+    guest = new_guest()
+    sshd.start(guest.machine, [SSH])
+    find = r"""sudo find /proc /sys \( -path '/proc/[0-9]*' -o -path '/proc/sys/net' \) -prune -o \
+        -type f -perm /222 -writable -exec test -f {} \; -print"""
+    assert guest.run(find) == ""
+    for path in ("/proc/sys/kernel/core_pattern", "/proc/sys/vm/drop_caches", "/proc/sysrq-trigger"):
+        said = guest.run(f"sudo sh -c ': >>{path}' 2>&1 || true")  # opened, and not a byte written
+        assert "Read-only file system" in said or "Directory nonexistent" in said, path
+    assert guest.run("sudo cat /proc/kcore /proc/keys /proc/kallsyms 2>/dev/null | head -c1") == ""
+    # Its network is its own, and so are its processes and its name.
+    guest.run("sudo sh -c ': >>/proc/sys/net/ipv4/ip_forward && : >>/proc/self/oom_score_adj && hostname other'")
+
+
+def test_the_disks_of_fstab_are_mounted_at_every_boot_and_one_that_is_missing_is_named(
+    sshd: SshdDriver, new_guest: NewGuest
+) -> None:
+    guest = new_guest(further=("/dev/sdf", "/dev/sdg", "/dev/sdh"))
+    sshd.start(guest.machine, [SSH])
+    guest.run("sudo mkfs.ext4 -q -L one /dev/xvdf; sudo mkfs.ext4 -q /dev/nvme2n1; sudo mkfs.ext4 -q -L three /dev/sdh")
+    lines = ["LABEL=one /srv/one ext4 nofail", "/dev/xvdg /srv/my\\040two ext4 defaults 0 2"]
+    lines += ["LABEL=three /srv/three ext4 noauto", "LABEL=four /srv/four ext4 defaults"]
+    guest.run("sudo tee -a /etc/fstab <<'end'\n" + "\n".join(lines) + "\nend")
+    sshd.reboot(guest.id)
+    until(lambda: b"LABEL=four is not mounted at /srv/four" in sshd.console(guest.id))
+    mounted = guest.run("findmnt -rno TARGET -t ext4").split()
+    assert sorted(mounted) == ["/", "/srv/my\\x20two", "/srv/one"]

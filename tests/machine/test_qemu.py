@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,18 +20,29 @@ import pytest
 
 from imagepipe.local.base import BaseImage
 from imagepipe.local.disks import Disks
-from imagepipe.local.machines.api import Ingress, Metadata
+from imagepipe.local.foreign import is_foreign, mark
+from imagepipe.local.machines import loop, vm
+from imagepipe.local.machines.api import Ingress, MachineError, Metadata
 from imagepipe.local.machines.cgroup import MachineGroup
+from imagepipe.local.machines.container import ContainerDriver
 from imagepipe.local.machines.mixed import MixedDriver, qemu_folder
 from imagepipe.local.machines.qemu import QemuDriver
+from imagepipe.local.machines.sshd import SshdDriver
 from imagepipe.local.store import Store
 from tests.machine.bakery import Bakery
 from tests.machine.guests import SSH, Guest, NewGuest, leftovers, until
+from tests.machine.test_loopback import service
 
 pytestmark = pytest.mark.machine
 
 BOOT_SECONDS = 240.0  # measured 34 s on an idle machine, 85 s on a busy one
 TOKEN = "curl -sX PUT http://169.254.169.254/latest/api/token -H 'X-aws-ec2-metadata-token-ttl-seconds: 60'"
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
 
 
 @pytest.fixture
@@ -70,11 +82,22 @@ def fetched(guest: Guest, *, tries: int) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
+def users_of_qemu(guest: Guest) -> list[set[str]]:
+    """The users, groups and capabilities of the guest's QEMU, as /proc has them."""
+    [pid] = [
+        pid for pid in MachineGroup(guest.id).processes() if "qemu-system" in Path(f"/proc/{pid}/comm").read_text()
+    ]
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return [set(status[name].split()) for name in ("Uid", "Gid", "Groups", "CapEff", "CapPrm", "NoNewPrivs")]
+
+
 def test_a_bare_file_system_boots_its_own_kernel_and_a_reboot_takes_the_newest(
-    store: Store, new_guest: NewGuest, tmp_path: Path
+    store: Store, new_guest: NewGuest, tmp_path: Path, stack: ExitStack
 ) -> None:
     guest: Guest = new_guest(further=("/dev/sdf",), size_gib=10)
     guest.machine = replace(guest.machine, metadata=Metadata({"instance-id": guest.id}))
+    opened, closed = stack.enter_context(service()), stack.enter_context(service())
+    (store.root / "port").write_text(f"{opened}\n")
 
     # The process that started it is killed; the next one of the store takes the guest over.
     start_and_kill(store, guest)
@@ -92,6 +115,16 @@ def test_a_bare_file_system_boots_its_own_kernel_and_a_reboot_takes_the_newest(
         assert guest.run(listing) == "instance-id"
         assert int(guest.run("df --output=size -BG / | tail -1").strip().rstrip("G")) >= 9
         assert guest.run("lsblk -bno SIZE $(readlink -f /dev/sdf)").strip() == str(1 << 30)
+
+        # QEMU is not root, and no other guest's user either.
+        user = str(vm.user_of(guest.machine.address))
+        none = {"0000000000000000"}
+        assert users_of_qemu(guest) == [{user}, {user}, set(), none, none, {"1"}]
+
+        # Of this computer's loopback, it reaches the endpoint alone.
+        assert guest.run(f"curl -s -m 20 http://169.254.169.254:{opened}/") == "secret"
+        for address in ("10.0.2.2", "10.0.3.2", "10.0.2.100", "169.254.169.254"):
+            assert guest.run(f"curl -s -m 5 http://{address}:{closed}/ || echo no") == "no\n", address
 
         # Its ports are those that the group opens.
         guest.run("sudo systemd-run --quiet --working-directory=/etc python3 -m http.server 8080")
@@ -133,6 +166,30 @@ def test_a_bare_file_system_boots_its_own_kernel_and_a_reboot_takes_the_newest(
         for machine_id in driver.running():
             driver.stop(machine_id, force=True)
         driver.close()
+
+
+def test_a_bare_file_system_that_was_imported_goes_to_qemu_and_is_never_mounted_here(
+    store: Store, new_guest: NewGuest, tmp_path: Path
+) -> None:
+    imported, beside = new_guest(), new_guest(further=("/dev/sdf",))
+    mark(imported.root)
+    mark(beside.machine.disks[1].path)
+    driver = MixedDriver(store.machines)
+    try:
+        for guest in (imported, beside):
+            driver.start(guest.machine, [SSH])
+            assert users_of_qemu(guest)[0] == {str(vm.user_of(guest.machine.address))}
+            assert not loop.devices_of(frozenset(disk.path for disk in guest.machine.disks))
+            driver.stop(guest.id, force=True)
+        assert is_foreign(beside.root), "its system could have written any file system there"
+    finally:
+        for machine_id in driver.running():
+            driver.stop(machine_id, force=True)
+        driver.close()
+    for other in (ContainerDriver(store.machines), SshdDriver(store.machines)):
+        with closing(other), pytest.raises(MachineError, match="was imported"):
+            other.start(imported.machine, [SSH])
+    assert leftovers(tmp_path) == []
 
 
 def copy_of(disk: Path) -> Path:

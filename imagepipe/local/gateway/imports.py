@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from imagepipe.local import foreign
 from imagepipe.local.gateway.image_making import check_free_name
 from imagepipe.local.gateway.naming import new_id
 from imagepipe.local.gateway.records import DiskSpec, Image, Snapshot
@@ -27,7 +28,7 @@ def take(world: World, identity: Identity, wanted: Mapping[str, Any]) -> Mapping
     world.settle(identity.account, region)
     check_free_name(world, identity.account, region, name)
     snapshot_id, image_id = new_id("snap"), new_id("ami")
-    path.chmod(0o400)
+    foreign.set_mode(path, 0o400, is_foreign_itself=True)
     world.disks.adopt_snapshot(path, snapshot_id)
     with world.ledger.change():
         check_free_name(world, identity.account, region, name)

@@ -12,9 +12,9 @@ from imagepipe.local.disks import StoreFull
 from imagepipe.local.gateway import bodies
 from imagepipe.local.gateway.refusal import Refused
 from imagepipe.local.gateway.signature import Request
-from imagepipe.local.machines.network import HOST
+from imagepipe.local.machines.imds import ADDRESS
 
-HOSTS = ("127.0.0.1", "localhost", HOST)
+HOSTS = ("127.0.0.1", "localhost", ADDRESS)
 
 
 def request(environ: Mapping[str, Any]) -> Request:

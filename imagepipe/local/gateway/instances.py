@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from imagepipe.local.gateway import filters, licences, lookup, machinery
+from imagepipe.local.gateway.addressing import mac_address, private_dns_name, public_dns_name
 from imagepipe.local.gateway.filters import Getter
 from imagepipe.local.gateway.records import AttachedVolume, Instance
 from imagepipe.local.gateway.refusal import invalid
@@ -31,10 +32,6 @@ def public_ip(instance: Instance) -> str | None:
     return instance.address if instance.has_public_ip and not gone else None
 
 
-def dns_name(address: str | None, region: str) -> str:
-    return f"ec2-{address.replace('.', '-')}.{region}.compute.amazonaws.com" if address else ""
-
-
 GETTERS: Mapping[str, Getter] = {
     "affinity": lambda row: None,
     "architecture": lambda row: row.architecture,
@@ -42,7 +39,7 @@ GETTERS: Mapping[str, Getter] = {
     "block-device-mapping.device-name": lambda row: [volume.device for volume in row.volumes],
     "block-device-mapping.volume-id": lambda row: [volume.volume_id for volume in row.volumes],
     "client-token": lambda row: row.client_token,
-    "dns-name": lambda row: dns_name(public_ip(row), row.region),
+    "dns-name": lambda row: public_dns_name(public_ip(row), row.region),
     "hypervisor": lambda row: "xen",
     "iam-instance-profile.name": lambda row: row.iam_profile,
     "image-id": lambda row: row.image_id,
@@ -62,6 +59,9 @@ GETTERS: Mapping[str, Getter] = {
     "network-interface.vpc-id": lambda row: row.vpc_id,
     "network-interface.group-id": lambda row: row.group_ids,
     "owner-id": lambda row: row.account,
+    "network-interface.mac-address": lambda row: mac_address(row.interface_id),
+    "network-interface.private-dns-name": lambda row: private_dns_name(row.private_ip, row.region),
+    "private-dns-name": lambda row: private_dns_name(row.private_ip, row.region),
     "private-ip-address": lambda row: row.private_ip,
     "reason": lambda row: row.reason,
     "product-code": lambda row: row.product_codes,
@@ -168,10 +168,10 @@ def described(world: World, instance: Instance) -> dict[str, Any]:
         "NetworkInterfaces": [] if ended else [_interface(world, instance, address)],
         "Placement": {"AvailabilityZone": instance.zone, "GroupName": "", "Tenancy": "default"},
         "PlatformDetails": instance.platform_details,
-        "PrivateDnsName": "" if ended else f"ip-{instance.private_ip.replace('.', '-')}.ec2.internal",
+        "PrivateDnsName": "" if ended else private_dns_name(instance.private_ip, instance.region),
         "PrivateIpAddress": None if ended else instance.private_ip,
         "ProductCodes": licences.described(instance.product_codes),
-        "PublicDnsName": dns_name(address, instance.region),
+        "PublicDnsName": public_dns_name(address, instance.region),
         "PublicIpAddress": address,
         "RootDeviceName": instance.root_device,
         "RootDeviceType": instance.root_type,
@@ -211,7 +211,12 @@ def _attached(volume: AttachedVolume) -> dict[str, Any]:
 
 
 def _interface(world: World, instance: Instance, address: str | None) -> dict[str, Any]:
-    association = {"IpOwnerId": "amazon", "PublicIp": address, "PublicDnsName": dns_name(address, instance.region)}
+    private_dns = private_dns_name(instance.private_ip, instance.region)
+    association = {
+        "IpOwnerId": "amazon",
+        "PublicIp": address,
+        "PublicDnsName": public_dns_name(address, instance.region),
+    }
     return {
         "NetworkInterfaceId": instance.interface_id,
         "Status": "in-use",
@@ -219,10 +224,12 @@ def _interface(world: World, instance: Instance, address: str | None) -> dict[st
         "OwnerId": instance.account,
         "SubnetId": instance.subnet_id,
         "VpcId": instance.vpc_id,
+        "PrivateDnsName": private_dns,
         "PrivateIpAddress": instance.private_ip,
         "PrivateIpAddresses": [
             {
                 "Primary": True,
+                "PrivateDnsName": private_dns,
                 "PrivateIpAddress": instance.private_ip,
                 "Association": association if address else None,
             }
@@ -238,7 +245,7 @@ def _interface(world: World, instance: Instance, address: str | None) -> dict[st
         },
         "Groups": _groups(world, instance),
         "SourceDestCheck": instance.checks_source_dest,
-        "MacAddress": "02:" + ":".join(instance.interface_id[-10:][i : i + 2] for i in range(0, 10, 2)),
+        "MacAddress": mac_address(instance.interface_id),
         "Description": "",
         "Ipv6Addresses": [],
     }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Sequence
 
+from imagepipe.local.gateway.addressing import mac_address, private_dns_name, public_dns_name
 from imagepipe.local.gateway.records import Instance
 from imagepipe.local.gateway.world import World
 from imagepipe.local.machines.api import Metadata
@@ -13,7 +14,8 @@ from imagepipe.local.machines.api import Metadata
 def metadata_of(world: World, instance: Instance) -> Metadata:
     """The metadata of an instance, as its launch and the changes since want it."""
     groups = [group for group in map(world.ledger.groups.get, instance.group_ids) if group is not None]
-    host = f"ip-{instance.private_ip.replace('.', '-')}.{instance.region}.compute.internal"
+    group_names = [group.name for group in groups]
+    host, mac = private_dns_name(instance.private_ip, instance.region), mac_address(instance.interface_id)
     values = {
         "ami-id": instance.image_id,
         "ami-launch-index": str(instance.launch_index),
@@ -24,11 +26,11 @@ def metadata_of(world: World, instance: Instance) -> Metadata:
         "instance-type": instance.instance_type,
         "local-hostname": host,
         "local-ipv4": instance.private_ip,
-        "mac": _mac(instance),
+        "mac": mac,
         "placement/availability-zone": instance.zone,
         "placement/region": instance.region,
         "reservation-id": instance.reservation_id,
-        "security-groups": "\n".join(group.name for group in groups),
+        "security-groups": "\n".join(group_names),
         "services/domain": "amazonaws.com",
         "services/partition": "aws",
         "block-device-mapping/ami": instance.root_device,
@@ -38,7 +40,9 @@ def metadata_of(world: World, instance: Instance) -> Metadata:
     values |= {f"block-device-mapping/ebs{at}": device for at, device in enumerate(others, start=1)}
     values |= {f"public-keys/{at}/openssh-key": key for at, key in enumerate(instance.public_keys)}
     if instance.has_public_ip:
+        values["public-hostname"] = public_dns_name(instance.address, instance.region)
         values["public-ipv4"] = instance.address
+    values |= _interface(instance, mac, group_names)
     options = instance.metadata_options
     return Metadata(
         values=values,
@@ -48,10 +52,25 @@ def metadata_of(world: World, instance: Instance) -> Metadata:
     )
 
 
-def _mac(instance: Instance) -> str:
-    """Made of the interface's id, so that it is the same at every start; locally administered."""
-    digest = hashlib.sha256(instance.interface_id.encode()).digest()
-    return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
+def _interface(instance: Instance, mac: str, group_names: Sequence[str]) -> dict[str, str]:
+    """Describe the one network interface, by path below its MAC address."""
+    values = {
+        "device-number": "0",
+        "interface-id": instance.interface_id,
+        "local-hostname": private_dns_name(instance.private_ip, instance.region),
+        "local-ipv4s": instance.private_ip,
+        "mac": mac,
+        "owner-id": instance.account,
+        "security-group-ids": "\n".join(instance.group_ids),
+        "security-groups": "\n".join(group_names),
+        "subnet-id": instance.subnet_id,
+        "vpc-id": instance.vpc_id,
+    }
+    if instance.has_public_ip:
+        values["public-hostname"] = public_dns_name(instance.address, instance.region)
+        values["public-ipv4s"] = instance.address
+        values[f"ipv4-associations/{instance.address}"] = instance.private_ip
+    return {f"network/interfaces/macs/{mac}/{path}": value for path, value in values.items()}
 
 
 def _identity(instance: Instance) -> str:

@@ -5,6 +5,7 @@ The supervisor is a shell (see `supervisor`), with nspawn and the container's ow
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -14,12 +15,14 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from imagepipe.local.machines import freeze, imds, loop, network, record, supervisor
+from imagepipe.local.machines import freeze, fstab, imds, loop, network, record, supervisor
 from imagepipe.local.machines.api import MachineError
 from imagepipe.local.machines.cgroup import MachineGroup
 from imagepipe.local.machines.record import Process, Record
 from imagepipe.local.machines.supervised import SupervisedDriver
 from imagepipe.local.seed import write_seed
+
+log = logging.getLogger(__name__)
 
 POWEROFF = signal.SIGRTMIN + 4  # systemd(1), SIGNALS
 REBOOT = signal.SIGRTMIN + 5
@@ -30,6 +33,7 @@ class ContainerDriver(SupervisedDriver):
     """Containers that boot."""
 
     name = "container"
+    scratch = (*SupervisedDriver.scratch, fstab.FILE)
 
     def problems(self) -> Sequence[str]:
         from imagepipe.local.doctor import container_problems
@@ -64,32 +68,48 @@ class ContainerDriver(SupervisedDriver):
 
     def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         machine = kept.machine
+        loop.refuse_foreign(machine)
         group = MachineGroup(machine.id)
         group.make()
         join = supervisor.join_command(group.doors())
         write_seed(folder / "seed", machine.seed)
-        if machine.metadata.is_enabled:
-            imds.write(folder, machine)
+        fstab.write_generator(folder, machine)
         loops: list[loop.Loop] = []
+        outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        imds.write(folder, machine, namespace=outside)
         is_held, is_held_end = os.pipe()  # slirp4netns reads it, the supervisor holds its other end
         try:
             loops += [loop.attach(disk.path) for disk in machine.disks]
             devices = tuple(each.device for each in loops)
             nspawn = supervisor.nspawn_arguments(machine, devices, folder / "seed")
-            held = [*(each.fd for each in loops), is_held_end]
+            held = [*(each.fd for each in loops), is_held_end, outside]
             shell = supervisor.launch(machine, devices, join=join, folder=folder, nspawn=nspawn, held=held)
             children.append(shell)
+            self._check_fstab(machine.id, replace(kept, supervisor=Process.of(shell.pid)))
             children.append(network.open_network(namespace_pid=shell.pid, folder=folder, join=join, exit_fd=is_held))
         finally:
             for each in loops:
                 each.close()
-            os.close(is_held)
-            os.close(is_held_end)
+            for fd in (is_held, is_held_end, outside):
+                os.close(fd)
         kept = replace(kept, devices=devices, supervisor=Process.of(shell.pid))
         self._let_in(kept)
         record.write(folder, kept)
         supervisor.boot(shell)
         return kept
+
+    def _check_fstab(self, machine_id: str, kept: Record) -> None:
+        """Name what an instance would mount at boot and a container cannot. Raises MachineError where it must."""
+        for entry, why in fstab.beyond_a_container(fstab.entries(self._root_seen_from_host(kept))):
+            text = f"/etc/fstab mounts {entry.what} at {entry.where}: {why}"
+            if not entry.is_optional and entry.kind != "swap":
+                raise MachineError(
+                    f"{text}. Its data would go to the root disk. Add nofail to the line, or boot the image in QEMU:"
+                    f" IMAGEPIPE_LOCAL_DRIVER=qemu imagepipe local serve"
+                )
+            log.warning("machine %s: %s", machine_id, text)
+            with (self._folder / machine_id / "console.log").open("a", encoding="utf-8") as console:
+                console.write(f"imagepipe: {text}\r\n")
 
     def _wait_until_up(self, kept: Record, shell: subprocess.Popen[bytes]) -> None:
         group, end = MachineGroup(kept.machine.id), time.monotonic() + INIT_SECONDS

@@ -21,6 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from imagepipe.local.machines import endpoint
 from imagepipe.local.machines.api import Machine
 from imagepipe.local.process import is_alive
 
@@ -48,11 +49,15 @@ def document(machine: Machine) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, machine: Machine) -> None:
-    """The document, for the service's process; readable by root alone, as user data holds keys."""
+def write(folder: Path, machine: Machine, *, namespace: int) -> None:
+    """The document, for the service's process; readable by root alone, as user data holds keys.
+
+    `namespace` is the file descriptor of this computer's network that the process inherits.
+    """
+    way = {"endpoint-port": endpoint.port_of(folder.parent), "namespace": namespace}
     fd = os.open(folder / FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(fd, "w", encoding="utf-8") as file:
-        json.dump(document(machine), file)
+        json.dump(document(machine) | way, file)
 
 
 class Answers:
@@ -195,6 +200,7 @@ def main(arguments: Sequence[str]) -> int:
     subprocess.run(["ip", "link", "set", INTERFACE, "up"], check=True)
     service = server(answers, (ADDRESS, 80))
     threading.Thread(target=service.serve_forever, daemon=True).start()
+    endpoint.serve(answers, ADDRESS)
     select.select([until], [], [])
     return 0
 

@@ -43,12 +43,17 @@ FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
 # linux/sched.h, linux/mount.h, linux/prctl.h, linux/capability.h, asm/unistd_64.h
 CLONE_NEWNS, CLONE_NEWPID = 0x20000, 0x20000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 1024, 16384, 1 << 18
+MS_REMOUNT, MS_BIND = 32, 4096
 MNT_DETACH = 2
 PR_CAPBSET_DROP = 24
 SYS_PIVOT_ROOT = 155
 # Without MKNOD the machine's root cannot open the computer's own disks; the others are the kernel's own matters:
 # SYS_MODULE, SYS_RAWIO, SYS_PACCT, SYS_TIME, MKNOD, MAC_OVERRIDE, MAC_ADMIN, SYSLOG, WAKE_ALARM, PERFMON, BPF.
 DROPPED = (16, 17, 20, 25, 27, 32, 33, 34, 35, 38, 39)
+# All files of /proc but those of processes are read-only, except these: the network is the machine's own. The second
+# list is systemd-nspawn's, of files that nobody reads in a machine.
+OPEN_IN_PROC = ("/proc/sys/net",)
+HIDDEN_IN_PROC = ("/proc/kcore", "/proc/keys", "/proc/kallsyms", "/proc/timer_list")
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 # A request to sysvinit (its initreq.h), which `reboot` and `poweroff` fall back on where systemd does not run.
 INITCTL = "/run/initctl"
@@ -119,6 +124,7 @@ class Boot:
             pivot_into(f"{self._plan['folder']}/root")
             self._mount_all(devices)
             drop_capabilities()
+            _mount_disks()
             first = self._is_first()
             self._name()
             if first:
@@ -136,6 +142,7 @@ class Boot:
         for folder in ("proc", "sys", "dev", "run"):
             os.makedirs(f"/{folder}", exist_ok=True)
         mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        _protect_proc()
         mount("sysfs", "/sys", "sysfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
         mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=256m")
         mount("tmpfs", "/dev", "tmpfs", MS_NOSUID, "mode=0755,size=4m")
@@ -146,6 +153,8 @@ class Boot:
         for name, number in devices.items():
             os.mknod(name, stat.S_IFBLK | 0o660, number)
         os.umask(0o022)
+        for path in filter(os.path.exists, HIDDEN_IN_PROC):
+            mount("/dev/null", path, "none", MS_BIND)
         for folder in ("/dev/pts", "/dev/shm", "/run/lock", "/run/sshd", "/run/cloud-init"):  # noqa: S108
             os.mkdir(folder)
         mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5")
@@ -519,6 +528,38 @@ class Keeper:
         if listening := self._open.pop(port, None):
             self._poll.unregister(listening)
             listening.close()
+
+
+def _mount_disks() -> None:
+    """Mount what /etc/fstab names, as a boot does. What fails is named on the console, and the boot goes on."""
+    for line in _lines("/etc/fstab"):
+        words = line.split()
+        if len(words) < 3 or words[0].startswith("#") or words[1] == "/" or words[2] == "swap":
+            continue
+        options = words[3].split(",") if len(words) > 3 else []
+        if "noauto" in options and "x-systemd.automount" not in options:
+            continue
+        where = words[1].replace("\\040", " ")
+        try:
+            os.makedirs(where, exist_ok=True)
+            _run(["/bin/mount", where])
+        except OSError as problem:
+            say(f"imagepipe: /etc/fstab: {words[0]} is not mounted at {where}: {problem}")
+
+
+def _protect_proc() -> None:
+    """Make /proc read-only but for the processes and the network.
+
+    It protects from accidents alone: a root with SYS_ADMIN can undo it.
+    """
+    for path in OPEN_IN_PROC:
+        mount(path, path, "none", MS_BIND)
+    for name in sorted(os.listdir("/proc")):
+        path = f"/proc/{name}"
+        if name.isdigit() or os.path.islink(path) or (not os.stat(path).st_mode & 0o222 and not os.path.isdir(path)):
+            continue
+        mount(path, path, "none", MS_BIND | MS_REC)
+        mount("none", path, "none", MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 
 def _mount_root(device: str, target: str) -> None:

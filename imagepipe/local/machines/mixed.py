@@ -1,6 +1,7 @@
 """The default: containers for bare file systems, which boot in seconds, and QEMU for disks that have a boot loader.
 
-A container would leave such a disk's boot loader and kernel untried, and those are why somebody has one.
+A container would leave such a disk's boot loader and kernel untried, and those are why somebody has one. A machine with
+a disk that was imported goes to QEMU whatever is on it, as this computer's kernel would mount it for a container.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from imagepipe.local import foreign
 from imagepipe.local.machines import kernel
 from imagepipe.local.machines.api import Driver, Ingress, Machine, MachineError
 from imagepipe.local.machines.container import ContainerDriver
@@ -28,11 +30,13 @@ class MixedDriver:
         return self._containers.problems()
 
     def start(self, machine: Machine, ingress: Sequence[Ingress]) -> None:
-        if kernel.is_bare(machine.disks[0].path):
+        is_foreign = any(foreign.is_foreign(disk.path) for disk in machine.disks)
+        if kernel.is_bare(machine.disks[0].path) and not is_foreign:
             self._containers.start(machine, ingress)
             return
         if problems := self._qemu.problems():
-            why = "its disk boots by a boot loader of its own, which takes QEMU"
+            why = "a disk of it was imported" if is_foreign else "its disk boots by a boot loader of its own"
+            why += ", which takes QEMU"
             raise MachineError(f"starting {machine.id}: {why}: {'; '.join(problems)}")
         self._qemu.start(machine, ingress)
 

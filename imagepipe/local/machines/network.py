@@ -1,7 +1,8 @@
 """A machine's network: slirp4netns beside its namespace, and the ports that it lets in.
 
-slirp4netns gives the machine 10.0.2.100, a resolver at 10.0.2.3 and the host's loopback at 10.0.2.2. It ends when
-the other end of its exit pipe is closed, that is with the supervisor, however that ended.
+slirp4netns gives the machine 10.0.2.100 and a resolver at 10.0.2.3. It does not carry it to this computer's loopback:
+the way to the cloud's endpoint is `endpoint`. It ends when the other end of its exit pipe is closed, that is with the
+supervisor, however that ended.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ from imagepipe.local.machines.relay import is_taken
 from imagepipe.local.process import kill_group, start_time
 
 GUEST = "10.0.2.100"
-HOST = "10.0.2.2"
-"""This computer's loopback, as its machines reach it."""
 CALLER = ipaddress.ip_address("127.0.0.1")
 SOCKET = "slirp.sock"
 NARROW = 16  # ports; a wider rule forwards only those on which the machine listens
@@ -96,8 +95,9 @@ def open_network(*, namespace_pid: int, folder: Path, join: Sequence[str], exit_
     # A name relative to its folder: the path of a Unix socket is at most 107 bytes long.
     (folder / SOCKET).unlink(missing_ok=True)
     command = [
-        *join, "slirp4netns", "--netns-type=path", "--configure", "--mtu=65520", f"--ready-fd={ready_end}",
-        f"--exit-fd={exit_fd}", "--api-socket", SOCKET, f"/proc/{namespace_pid}/ns/net", "tap0",
+        *join, "slirp4netns", "--netns-type=path", "--configure", "--mtu=65520", "--disable-host-loopback",
+        f"--ready-fd={ready_end}", f"--exit-fd={exit_fd}", "--api-socket", SOCKET,
+        f"/proc/{namespace_pid}/ns/net", "tap0",
     ]  # fmt: skip
     try:
         with (folder / "slirp.log").open("wb") as log:

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from imagepipe.local import foreign
 from imagepipe.local.machines import kvm, network, qmp, record, supervisor, vm
 from imagepipe.local.machines.api import MachineError
 from imagepipe.local.machines.cgroup import MachineGroup
@@ -39,7 +40,8 @@ class QemuDriver(SupervisedDriver):
     name = "qemu"
     stop_seconds = 120.0
     scratch = (
-        *SupervisedDriver.scratch, vm.FILE, vm.FORWARDS, vm.REBOOT, vm.RESOLV, qmp.SOCKET, "kernel", "initrd",
+        *SupervisedDriver.scratch, vm.FILE, vm.FORWARDS, vm.REBOOT, vm.RESOLV, vm.KVM_NODE, qmp.SOCKET,
+        "kernel", "initrd",
     )  # fmt: skip
 
     def problems(self) -> Sequence[str]:
@@ -54,25 +56,31 @@ class QemuDriver(SupervisedDriver):
 
     def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         machine = kept.machine
+        if any(foreign.is_foreign(disk.path) for disk in machine.disks):
+            for disk in machine.disks:  # its system can write any file system on them
+                foreign.mark(disk.path)
         accelerator = "tcg" if (why_not := kvm.why_not()) else "kvm"
         if why_not:
             log.info("machine %s is emulated in software: %s", machine.id, why_not)
         group = MachineGroup(machine.id)
         group.make()
         join = supervisor.join_command(group.doors())
-        vm.write(folder, machine, accelerator=accelerator)
+        outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        vm.write(folder, machine, accelerator=accelerator, namespace=outside)
         is_held, is_held_end = os.pipe()  # slirp4netns reads it, the supervisor holds its other end
         try:
             command = [
                 *join, "unshare", "--mount", "--net", "--propagation", "slave",
                 sys.executable, "-m", "imagepipe.local.machines.vm", str(folder),
             ]  # fmt: skip
-            process = supervisor.start(command, folder=folder, held=[is_held_end], doing="preparing its network")
+            process = supervisor.start(
+                command, folder=folder, held=[is_held_end, outside], doing="preparing its network"
+            )
             children.append(process)
             children.append(network.open_network(namespace_pid=process.pid, folder=folder, join=join, exit_fd=is_held))
         finally:
-            os.close(is_held)
-            os.close(is_held_end)
+            for fd in (is_held, is_held_end, outside):
+                os.close(fd)
         kept = replace(kept, supervisor=Process.of(process.pid))
         self._let_in(kept)
         record.write(folder, kept)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from imagepipe.deletion import delete_tree
-from imagepipe.local.machines import firstboot, freeze, keeper, loop, network, record, relay, supervisor
+from imagepipe.local.machines import firstboot, freeze, fstab, keeper, loop, network, record, relay, supervisor
 from imagepipe.local.machines.api import Ingress, Machine, MachineError
 from imagepipe.local.machines.cgroup import MachineGroup
 from imagepipe.local.machines.record import Process, Record
@@ -174,6 +174,7 @@ class SshdDriver:
 
     def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         machine = kept.machine
+        loop.refuse_foreign(machine)
         group = MachineGroup(machine.id)
         group.make()
         loops: list[loop.Loop] = []
@@ -183,7 +184,7 @@ class SshdDriver:
             plan = firstboot.plan(machine.seed).values() | {
                 "folder": str(folder),
                 "root": devices[0],
-                "devices": {disk.device: device for disk, device in zip(machine.disks, devices, strict=True)},
+                "devices": _nodes(machine, devices),
                 "held": [each.fd for each in loops],
             }
             child = _start_keeper(machine.id, folder, held=plan["held"])
@@ -327,6 +328,14 @@ def _check_unused(machine: Machine) -> None:
         raise MachineError(
             f"starting {machine.id}: its disks are in use ({', '.join(devices)}): is it another driver's?"
         )
+
+
+def _nodes(machine: Machine, devices: Sequence[str]) -> dict[str, str]:
+    """Name the nodes of /dev, each with its device: an instance's names, and the kernel's, by which blkid finds it."""
+    nodes = {device: device for device in devices[1:]}
+    for at, (disk, device) in enumerate(zip(machine.disks, devices, strict=True)):
+        nodes |= dict.fromkeys(fstab.names(disk.device, at), device)
+    return nodes
 
 
 def _start_keeper(machine_id: str, folder: Path, *, held: Sequence[int]) -> subprocess.Popen[bytes]:

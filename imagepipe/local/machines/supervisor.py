@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from imagepipe.local.machines import imds
+from imagepipe.local.machines import fstab, imds
 from imagepipe.local.machines.api import Machine, MachineError
 
 READY_SECONDS = 20
@@ -77,7 +77,7 @@ def join_command(procs: Sequence[Path]) -> list[str]:
 
 
 def nspawn_arguments(machine: Machine, devices: Sequence[str], seed: Path) -> list[str]:
-    """Options and PID 1's arguments. Devices are shown under their own name and under EC2's.
+    """Options and PID 1's arguments. Devices are shown under their own name and under an instance's.
 
     The seed is shown under /run, which is memory: nothing of it touches the disk. It is not served by the cloud's
     process, for a machine boots to its end when that is killed.
@@ -85,14 +85,18 @@ def nspawn_arguments(machine: Machine, devices: Sequence[str], seed: Path) -> li
     binds = []
     for at, (disk, device) in enumerate(zip(machine.disks, devices, strict=True)):
         bind = "--bind-ro" if at == 0 else "--bind"
-        binds += [f"{bind}={device}", f"{bind}={device}:{disk.device}"]
-    shown_seed = str(seed).replace("\\", "\\\\").replace(":", "\\:")  # as nspawn wants a path that has colons
+        binds += [f"{bind}={device}", *(f"{bind}={device}:{name}" for name in fstab.names(disk.device, at))]
+    shown_seed, generator = (
+        str(path).replace("\\", "\\\\").replace(":", "\\:")  # as nspawn wants a path that has colons
+        for path in (seed, seed.with_name(fstab.FILE))
+    )
     return [
         "--quiet", "--register=no", "--keep-unit", "--settings=no", "--boot", f"--machine={machine.id}",
         "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=read-only",
         # The namespace is the machine's own, so it may rule it as a machine does.
         "--capability=CAP_NET_ADMIN,CAP_NET_RAW",
         f"--bind-ro={shown_seed}:{SEED_INSIDE}",
+        f"--bind-ro={generator}:{fstab.INSIDE}",
         # There is no user namespace: with this, the machine's root could open the computer's own disks.
         "--drop-capability=CAP_MKNOD",
         *binds,

@@ -1,0 +1,28 @@
+"""A mark on disk files whose bytes come from elsewhere: no driver has this computer's kernel mount them.
+
+A file system that somebody made can be made to attack the kernel that mounts it. The mark is the sticky bit of the
+file, which Linux gives no meaning on a file. Hard links share it, and who copies a disk copies it.
+"""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+MARK = stat.S_ISVTX
+
+
+def is_foreign(disk: Path) -> bool:
+    """Tell if bytes of this disk come from elsewhere."""
+    return bool(disk.stat().st_mode & MARK)
+
+
+def set_mode(disk: Path, mode: int, *, like: Path | None = None, is_foreign_itself: bool = False) -> None:
+    """Set the permissions of a disk, with the mark where it or the disk that it is a copy of has one."""
+    has_mark = is_foreign_itself or (like is not None and is_foreign(like))
+    disk.chmod(mode | MARK if has_mark else mode)
+
+
+def mark(disk: Path) -> None:
+    """Mark a disk."""
+    disk.chmod(stat.S_IMODE(disk.stat().st_mode) | MARK)

@@ -1,0 +1,71 @@
+"""The way from a machine to its cloud's endpoint, and to nothing else on this computer's loopback.
+
+slirp4netns would carry a machine to every service that listens on this computer's loopback, so it is told not to. The
+process that answers 169.254.169.254 also listens there on the endpoint's port. It accepts in the machine's network and
+connects in this computer's, whose namespace it was handed as a file descriptor.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+CLONE_NEWNET = 0x40000000  # linux/sched.h
+CHUNK_BYTES = 256 << 10
+PORT_FILE = "port"
+"""Where a store keeps its endpoint's port."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def port_of(machines: Path) -> int:
+    """Read the port of the store that has this folder of machines; 0 where no cloud has served it."""
+    try:
+        return int((machines.parent / PORT_FILE).read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def serve(document: Mapping[str, Any], address: str) -> None:
+    """Listen, where the document of the machine has an endpoint, in a thread of its own."""
+    port = int(document.get("endpoint-port", 0))
+    if not port:
+        return
+    listening = socket.create_server((address, port), backlog=128)
+    namespace = int(document["namespace"])
+    threading.Thread(target=_accept, args=(listening, namespace, port), daemon=True).start()
+
+
+def _accept(listening: socket.socket, namespace: int, port: int) -> None:
+    while True:
+        with suppress(OSError):  # the caller is gone again
+            accepted, _ = listening.accept()
+            threading.Thread(target=_pass_on, args=(accepted, namespace, port), daemon=True).start()
+
+
+def _pass_on(accepted: socket.socket, namespace: int, port: int) -> None:
+    with accepted, suppress(OSError):
+        if _libc.setns(namespace, CLONE_NEWNET) < 0:  # of this thread alone
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        with socket.create_connection(("127.0.0.1", port)) as onward:
+            for each in (accepted, onward):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            back = threading.Thread(target=_pump, args=(onward, accepted), daemon=True)
+            back.start()
+            _pump(accepted, onward)
+            back.join()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    chunk = memoryview(bytearray(CHUNK_BYTES))
+    with suppress(OSError):
+        while count := source.recv_into(chunk):
+            sink.sendall(chunk[:count])
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
