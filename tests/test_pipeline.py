@@ -100,7 +100,7 @@ def test_nothing_is_tested_or_copied_before_the_captured_disk_was_looked_at(samp
     later = [n for n, s in graph.stages.items() if isinstance(s, CopyToRegion | NewImage | Keep)]
     assert later
     assert all("hygiene" in graph.before(one) for one in later)
-    assert not [s for s in graph.stages.values() if isinstance(s, Scrub | BundleRoot) and s.gate is not None]
+    assert not [s for s in graph.stages.values() if isinstance(s, Scrub | BundleRoot) and s.offline is None]
     assert not [s for s in graph.stages.values() if isinstance(s, CheckNewInstance)]
 
 
@@ -111,7 +111,7 @@ def test_where_no_disk_can_be_read_the_machine_and_the_test_instance_are_looked_
     loaded = _loaded(sample)
     graph = _graph(loaded, tmp_path)
     assert "hygiene" not in graph.stages
-    assert [s for s in graph.stages.values() if isinstance(s, Scrub | BundleRoot) and s.gate is not None]
+    assert [s for s in graph.stages.values() if isinstance(s, Scrub | BundleRoot) and s.offline is None]
     tests = [n for n, s in graph.stages.items() if isinstance(s, Step) and n.startswith("test-")]
     assert bool(tests) == bool(loaded[0].tests)
     assert all("test-hygiene" in graph.before(one) for one in tests)

@@ -7,7 +7,7 @@ that tests its image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from imagepipe.cloud.images import SourceImage
 from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import Connections, Watch, public_key
 from imagepipe.engine.stage import Context, Ref, Stage
+from imagepipe.errors import HygieneError
 from imagepipe.hygiene.found import Report, Wanted
 from imagepipe.hygiene.rules import ON_NEW_INSTANCE
 from imagepipe.values import Image, Reachable
@@ -47,6 +48,12 @@ class Offline:
     snapshot: Callable[[str], Path]
     """The file of a snapshot, by its id."""
     look: Look
+    may_mount: Callable[[Path], bool] = lambda disk: True
+    """Whether this computer's kernel may mount a disk: not one whose bytes come from elsewhere."""
+
+    def reads(self, snapshots: Iterable[str]) -> bool:
+        """Whether all of these disks may be read here."""
+        return all(self.may_mount(path) for path in map(self.snapshot, snapshots) if path.exists())
 
     def look_at(self, ctx: Context, disk: Path, wanted: Wanted) -> Report:
         """What is on a disk. Raises Cancelled soon after a cancel."""
@@ -55,6 +62,16 @@ class Offline:
                 return self.look(disk, wanted, calling=ctx.cancel.calling)
             finally:
                 ctx.cancel.check()
+
+
+def gate_on_machine(gate: Gate, offline: Offline | None, source: SourceImage) -> Gate | None:
+    """The gate for the machine itself; None where its disks are read here once they are captured."""
+    return None if offline is not None and offline.reads(snapshots_of(source)) else gate
+
+
+def snapshots_of(source: SourceImage) -> list[str]:
+    """The snapshots that an image's volumes are made of."""
+    return [m["Ebs"]["SnapshotId"] for m in source.mappings if "SnapshotId" in m.get("Ebs", {})]
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,14 @@ class CheckHygiene(Stage[Image]):
 
     def run(self, ctx: Context) -> Image:
         image, source = ctx[self.image], ctx[self.source].id
+        if gate_on_machine(self.gate, self.offline, ctx[self.source]) is not None:
+            ctx.say("the disks come from elsewhere, so they are not mounted here: the machine itself was scanned")
+            return image
+        if not self.offline.reads(image.snapshots):
+            raise HygieneError(
+                f"scanning {image.id}: a disk that comes from elsewhere was attached, and may not be mounted here",
+                hint="build on an image that has this disk: then the machine itself is scanned",
+            )
         new = self.ec2.images.by_id(image.id)
         devices = {m["Ebs"]["SnapshotId"]: m["DeviceName"] for m in new.mappings if "SnapshotId" in m.get("Ebs", {})}
         wanted = self.known.add_to(self.gate.wanted(builder_key=public_key(ctx[self.machine].endpoint)), source)
@@ -104,6 +129,7 @@ class CheckBundle(Stage[Image]):
     """A folder that may have the disk for a while."""
     image: Ref[Image]
     machine: Ref[Reachable]
+    source: Ref[SourceImage]
     gate: Gate
 
     def stands_on(self) -> tuple[Ref[Any], ...]:
@@ -111,6 +137,9 @@ class CheckBundle(Stage[Image]):
 
     def run(self, ctx: Context) -> Image:
         image = ctx[self.image]
+        if gate_on_machine(self.gate, self.offline, ctx[self.source]) is not None:
+            ctx.say("the disk comes from elsewhere, so it is not mounted here: the machine itself was scanned")
+            return image
         wanted = self.gate.wanted(builder_key=public_key(ctx[self.machine].endpoint))
         with self._laid_out(ctx, image) as disk:
             report = self.offline.look_at(ctx, disk, wanted)

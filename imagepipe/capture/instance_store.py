@@ -21,6 +21,7 @@ from imagepipe.capture import sending
 from imagepipe.capture.agent.wire import Broken, Wire
 from imagepipe.capture.gate import Gate
 from imagepipe.capture.heard import FixedRoot, plain
+from imagepipe.capture.hygiene import Offline, gate_on_machine
 from imagepipe.capture.instance_bundler import bundle_on_instance
 from imagepipe.capture.s3_parts import S3Parts
 from imagepipe.capture.scrub import script_text
@@ -64,8 +65,9 @@ class BundleRoot(Stage[Bundle]):
     size_gib: int | None = None
     is_local: bool = False
     """For the local cloud, which boots an image without a boot loader too."""
-    gate: Gate | None = None
-    """Given: the root is looked at on the machine, as its bundle is not taken back here."""
+    gate: Gate = field(default_factory=Gate)
+    offline: Offline | None = field(default=None, repr=False, compare=False)
+    """Reads the unpacked bundle; where it may not, the root is scanned on the machine."""
 
     def run(self, ctx: Context) -> Bundle:
         place, label = ctx[self.place], Label(self.name, self.account, ctx[self.source].architecture)
@@ -126,7 +128,7 @@ class BundleRoot(Stage[Bundle]):
         wire.tell(**self._wanted(ctx))
         with ctx.span("command"):
             root = FixedRoot.heard(wire, ctx.say)
-        if self.gate is not None:
+        if self._gate(ctx) is not None:
             if root.report is None:
                 raise HygieneError(f"looking at {ctx[self.machine].instance.id}: the agent made no report")
             self.gate.judge(ctx.say, root.report, where="looked at the machine's root, as it is bundled")
@@ -136,10 +138,14 @@ class BundleRoot(Stage[Bundle]):
             bundle = bundle_on_instance if self.bundle_on == "instance" else bundle_here
             return bundle(ctx, wire, root, parts, label=label, secret=secret, recipients=self.recipients)
 
+    def _gate(self, ctx: Context) -> Gate | None:
+        return gate_on_machine(self.gate, self.offline, ctx[self.source])
+
     def _wanted(self, ctx: Context) -> dict[str, Any]:
         """What the agent is told first; secret is what it looks for, which it keeps in its memory alone."""
         endpoint = ctx[self.machine].endpoint
-        look = self.gate.wanted(builder_key=public_key(endpoint)).line().decode() if self.gate else ""
+        gate = self._gate(ctx)
+        look = gate.wanted(builder_key=public_key(endpoint)).line().decode() if gate else ""
         return {
             "method": self.method,
             "user": endpoint.user,

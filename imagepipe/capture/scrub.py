@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from imagepipe.capture.gate import Gate
+from imagepipe.capture.hygiene import Offline, gate_on_machine
 from imagepipe.capture.known_files import KnownFiles
 from imagepipe.capture.looking import FAILED, LOOK_SECONDS, heard, shell_that_looks
 from imagepipe.cloud.ec2 import Ec2
@@ -36,15 +37,17 @@ class Scrub(Stage[Sealed]):
     connections: Connections = field(repr=False, compare=False)
     machine: Ref[Reachable]
     source: Ref[SourceImage]
-    gate: Gate | None = None
-    """Given: the machine itself is looked at once it is scrubbed, as its disks cannot be read after the capture."""
-    known: KnownFiles = field(default_factory=KnownFiles, repr=False, compare=False)
+    gate: Gate
+    known: KnownFiles = field(repr=False, compare=False)
+    offline: Offline | None = field(default=None, repr=False, compare=False)
+    """Reads the captured disks; where it may not, the machine itself is scanned once it is scrubbed."""
 
     def stands_on(self) -> tuple[Ref[Any], ...]:
         return (self.machine,)
 
     def run(self, ctx: Context) -> Sealed:
         machine = ctx[self.machine]
+        gate = gate_on_machine(self.gate, self.offline, ctx[self.source])
         said: list[str] = []
         freezes = machine.instance.spot
         if freezes:
@@ -64,13 +67,13 @@ class Scrub(Stage[Sealed]):
         # One script: after the scrub nobody may use sudo any more.
         freeze = _text(FREEZE) if freezes else ""
         text, wanted = script_text() + freeze, Wanted(())
-        if self.gate is not None:
-            wanted = self.known.add_to(self.gate.wanted(builder_key=public_key(machine.endpoint)), ctx[self.source].id)
+        if gate is not None:
+            wanted = self.known.add_to(gate.wanted(builder_key=public_key(machine.endpoint)), ctx[self.source].id)
             text = shell_that_looks(wanted, before=script_text(), after=freeze)
         script = Script(text, args=(public_key(machine.endpoint),), sudo=True, interpreter="sh")
         code: int | None = None
         with ctx.span("command"):
-            seconds = SCRUB_SECONDS + (LOOK_SECONDS if self.gate is not None else 0)
+            seconds = SCRUB_SECONDS + (LOOK_SECONDS if gate is not None else 0)
             watch = Watch(on_line, ctx.deadline(seconds), ctx.cancel)
             try:
                 code = run_script(connection, script, watch).code
@@ -82,11 +85,11 @@ class Scrub(Stage[Sealed]):
                         hint="nobody can say what was scrubbed: build again",
                     ) from error
         self.connections.drop(machine.endpoint)
-        if self.gate is not None and any(MARK in line for line in said):
+        if gate is not None and any(MARK in line for line in said):
             report = heard(said, code, f"scanning {machine.instance.id}")
             self.known.keep(wanted, report, ctx[self.source].id)
-            self.gate.judge(ctx.say, report, where="looked at the running machine, before it stopped")
-        if self.gate is not None and code in FAILED:
+            gate.judge(ctx.say, report, where="looked at the running machine, before it stopped")
+        if gate is not None and code in FAILED:
             heard(said, code, f"looking at {machine.instance.id}")
         if code != 0 and FROZEN not in said:
             raise CommandFailed(
@@ -111,9 +114,8 @@ class Scrub(Stage[Sealed]):
         return False
 
     def title(self) -> str:
-        return (
-            "scrub the machine" if self.gate is None else "scrub the machine, and look for what must not be in an image"
-        )
+        scrub = "scrub the machine"
+        return scrub if self.offline is not None else f"{scrub}, and look for what must not be in an image"
 
 
 def script_text() -> str:

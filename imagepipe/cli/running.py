@@ -154,9 +154,11 @@ class Run:
             return None
         from imagepipe.cli.local import open_store
         from imagepipe.local.disks import Disks
+        from imagepipe.local.foreign import is_foreign
         from imagepipe.local.offline import look_at
 
-        return Offline(Disks(open_store(Path(self.chosen.local)).disks).snapshot_path, look_at)
+        snapshots = Disks(open_store(Path(self.chosen.local)).disks).snapshot_path
+        return Offline(snapshots, look_at, lambda disk: not is_foreign(disk))
 
     def _run(
         self,

@@ -82,7 +82,8 @@ def as_bundle(
         exclude=output.exclude,
         size_gib=output.size_gib,
         is_local=tools.is_local,
-        gate=live_gate(one, tools),
+        gate=_gate(one),
+        offline=tools.offline,
     )
     register = RegisterBundle(
         ec2=ec2,
@@ -179,7 +180,7 @@ def copy_of_bundle(
 
 
 def scrub_of(one: LoadedSpec, tools: Tools, ec2: Ec2, machine: Ref[Reachable], source: Ref[SourceImage]) -> Scrub:
-    return Scrub(ec2, tools.connections, machine, source, live_gate(one, tools), known_files(one, tools))
+    return Scrub(ec2, tools.connections, machine, source, _gate(one), known_files(one, tools), tools.offline)
 
 
 def known_files(one: LoadedSpec, tools: Tools) -> KnownFiles:
@@ -214,7 +215,7 @@ def check_of(
             return CheckHygiene(ec2, tools.offline, captured, machine, source, _gate(one), known_files(one, tools))
         case InstanceStoreOutput():
             recipients = tools.recipients(one, ec2.region, ec2.region)
-            return CheckBundle(ec2, tools.offline, recipients, tools.run_folder, captured, machine, _gate(one))
+            return CheckBundle(ec2, tools.offline, recipients, tools.run_folder, captured, machine, source, _gate(one))
         case output:
             assert_never(output)
 

@@ -9,9 +9,12 @@ import pytest
 
 from imagepipe.capture import sending
 from imagepipe.capture.gate import SHOWN, Allowed, Gate
+from imagepipe.capture.hygiene import Offline, gate_on_machine
 from imagepipe.capture.looking import LOOK_FAILED, heard, shell_that_looks
+from imagepipe.cloud.images import SourceImage
 from imagepipe.errors import HygieneError
 from imagepipe.hygiene.found import Finding, Report
+from imagepipe.local.foreign import is_foreign, set_mode
 from tests.hygiene.planted import PLANTED, SECRET, WANTED, put
 
 KEY = Finding("private-key", "/srv/app/tls/server.key", "a private key, in PEM")
@@ -148,3 +151,23 @@ def test_a_python_that_is_too_old_is_a_failure_of_the_look_and_not_of_what_went_
 def test_what_goes_before_and_fails_ends_the_script(tmp_path: Path) -> None:
     said, code = _run(tmp_path, shell_that_looks(WANTED, before="echo no; exit 5"))
     assert (said, code) == (["no"], 5)
+
+
+def _never(*args: object, **keys: object) -> Report:
+    pytest.fail("a disk that comes from elsewhere was mounted")
+
+
+def _image(snapshot: str) -> SourceImage:
+    mapping = {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}
+    return SourceImage("ami-1", "an image", "self", "x86_64", "hvm", "/dev/xvda", "ebs", (mapping,))
+
+
+def test_the_machine_itself_is_scanned_where_its_disks_come_from_elsewhere(tmp_path: Path) -> None:
+    for name, is_foreign_itself in (("own", False), ("foreign", True)):
+        (tmp_path / name).touch()
+        set_mode(tmp_path / name, 0o400, is_foreign_itself=is_foreign_itself)
+    offline, gate = Offline(tmp_path.joinpath, _never, lambda disk: not is_foreign(disk)), Gate()
+    assert gate_on_machine(gate, offline, _image("own")) is None
+    assert gate_on_machine(gate, offline, _image("foreign")) is gate
+    assert gate_on_machine(gate, None, _image("own")) is gate, "EC2 lends nobody its disks"
+    assert not offline.reads(["own", "foreign"])

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from imagepipe.bundle.certificates import load_certificate, load_owner
 from imagepipe.bundle.cipher import Secret
 from imagepipe.bundle.manifest import Recipients, find_secret, read_manifest
+from imagepipe.capture.hygiene import Offline
 from imagepipe.capture.instance_store import BundleRoot
 from imagepipe.clock import Deadline, SystemClock
 from imagepipe.cloud.ec2 import Regions
@@ -35,6 +36,7 @@ from imagepipe.engine.journal import Journal, Lifetime, RunRecord
 from imagepipe.engine.stage import Context, Ref
 from imagepipe.local.disks import Disks
 from imagepipe.local.machines.cgroup import MachineGroup
+from imagepipe.local.offline import look_at
 from imagepipe.masking import Masker
 from imagepipe.values import Bundle, BundlePlace, Endpoint, Instance, Reachable
 from tests.bundle.samples import CASES
@@ -144,8 +146,9 @@ def test_no_secret_is_on_the_instance_in_its_processes_or_in_the_bundle(
         step = Script(f'{plant}\ntest -n "$SECRET"', env={"SECRET": STEP_SECRET})
         machine = Reachable(Instance(booted.id, "us-east-1", "t3.small", "/dev/xvda", None), endpoint)
         stage = BundleRoot(
-            ec2, connections, recipients, Ref("machine"), Ref("source"), Ref("place"), "canary", ACCOUNT, is_local=True
-        )
+            ec2, connections, recipients, Ref("machine"), Ref("source"), Ref("place"), "canary", ACCOUNT, is_local=True,
+            offline=Offline(Disks(bakery.store.disks).snapshot_path, look_at),
+        )  # fmt: skip
         journal = Journal.create(tmp_path / "run", RunRecord("r1", "2026-11-23T00:00:00Z", (), {}, {}), clock)
         events = Events("r1", clock, Masker(), [said.append])
         claim = journal.intend("bundle", "us-east-1", lifetime=Lifetime.PRODUCT, stage="bucket")
