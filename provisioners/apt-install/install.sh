@@ -22,4 +22,4 @@ fi
 apt-get $lock -q -y --no-install-recommends -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold install "$@"
 apt-get clean
 # A cache that is mounted there is not the image's.
-mountpoint -q /var/lib/apt/lists || find /var/lib/apt/lists -xdev -type f -delete
+mountpoint -q /var/lib/apt/lists || find /var/lib/apt/lists -xdev -mindepth 1 -delete

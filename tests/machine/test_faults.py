@@ -99,7 +99,7 @@ def test_credentials_that_end_in_the_middle_leave_a_run_that_goes_on_once_they_a
     assert "(RequestExpired)" in baked.err
     assert "log in again" in baked.err
     assert "still held: instance i-" in baked.err
-    assert f"imagepipe resume {run} goes on" in baked.err
+    assert f"Once your credentials are valid again, run: imagepipe resume {run}\n" in baked.err
     assert f"Later: imagepipe clean {run}" in baked.err
     resumed = quick("resume", run, "--json")
     assert resumed.code == 0, resumed.err

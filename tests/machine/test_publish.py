@@ -60,7 +60,12 @@ def test_a_second_instance_of_the_new_image_runs_the_tests_and_is_given_back(bak
     kinds = [r["kind"] for r in bakery.journal() if r["type"] == "intended"]
     assert kinds.count("key-pair") == 2, "a fresh key for the test instance"
     suite = ET.parse(bakery.folder / "tests.xml").getroot()[0]
-    assert [case.get("name") for case in suite] == ["boot the new image", "the stamp", "test ! -e /run/imagepipe"]
+    assert [case.get("name") for case in suite] == [
+        "build",
+        "boot the new image",
+        "the stamp",
+        "test ! -e /run/imagepipe",
+    ]
     assert (suite.get("failures"), suite.get("skipped")) == ("0", "0")
 
 
@@ -115,7 +120,8 @@ def test_an_image_that_does_not_boot_shows_the_last_lines_of_its_console(bakery:
     assert "status checks: system" in failed.err
     assert bakery.inventory() == before
     suite = ET.parse(bakery.folder / "tests.xml").getroot()[0]
-    assert suite[0].find("failure") is not None, "the boot is the first case"
+    assert suite[1].find("failure") is not None, "the boot is the first case after the build"
+    assert suite[0].find("error") is None
 
 
 def _as(bakery: Bakery, other: Any, region: str) -> Any:
