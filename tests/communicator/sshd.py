@@ -63,7 +63,9 @@ def sshd(folder: Path, *options: str) -> Iterator[Sshd]:
     ]
     words = [word for setting in settings for word in ("-o", setting)]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([program, "-D", "-e", "-f", "/dev/null", *words], stderr=log)
+        process = subprocess.Popen(
+            ["env", "--default-signal", program, "-D", "-e", "-f", "/dev/null", *words], stderr=log
+        )
     try:
         _wait_for(port, process, folder)
         public = " ".join(host.public.split()[:2])
