@@ -66,7 +66,8 @@ class Closing:
     def keep(self) -> None:
         """Write the lines; a full disk costs these alone."""
         with suppress(OSError):
-            self._path.write_text("".join(f"{line}\n" for line in self._lines), encoding="utf-8")
+            text = "".join(f"{line}\n" for line in self._lines)
+            self._path.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files are any bytes
 
 
 def _print(run: Run, outcome: Outcome, baked: Sequence[Baked], closing: Closing) -> None:

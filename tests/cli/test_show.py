@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from imagepipe.cli.closing import Closing
 from imagepipe.cli.past import CLOSING
 from imagepipe.cli.show import show
 from imagepipe.clock import SystemClock
@@ -17,6 +18,7 @@ from imagepipe.engine.events import FILE_NAME, EventFile, StageFailed
 from imagepipe.engine.journal import FILE_NAME as JOURNAL
 from imagepipe.engine.journal import Journal, Lifetime, RunRecord
 from imagepipe.errors import ImagepipeError, UsageError
+from imagepipe.masking import Masker
 from tests.engine.test_events import SAMPLES
 
 ENDS = """\
@@ -101,3 +103,13 @@ def test_a_run_whose_process_died_can_be_resumed(folder: Path) -> None:
     journal.write_text("".join(line for line in journal.read_text().splitlines(True) if '"finished"' not in line))
     result = CliRunner().invoke(show, ["7f3a91c2"])
     assert "`imagepipe resume 7f3a91c2` goes on with it" in result.output
+
+
+def test_a_name_of_any_bytes_in_the_last_lines_is_kept(folder: Path) -> None:
+    closing = Closing(folder / CLOSING, Masker(["hunter2"]))
+    odd = os.fsdecode(b"odd-\xff")
+    closing.say(f"error: step-1: {odd} hunter2")
+    closing.keep()
+    kept = (folder / CLOSING).read_text(encoding="utf-8")
+    assert "odd-" in kept
+    assert "hunter2" not in kept
