@@ -101,11 +101,10 @@ def drop_capabilities() -> None:
 
 def execute(path: str, arguments: Sequence[str]) -> NoReturn:
     """Become a program of the machine's, as PID 1 of an ordinary system would start it."""
-    # INT, QUIT and HUP are ignored where a shell started the cloud in the background, or by nohup.
-    for number in (
-        signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP,
-    ):  # fmt: skip
+    # Whoever started the cloud may have had any of them ignored: a shell in the background, nohup, a CI runner.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
     environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
     os.execve(path, list(arguments), environment)  # noqa: S606
