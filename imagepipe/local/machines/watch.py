@@ -57,9 +57,10 @@ class Watcher:
                 if fd == self._wake:
                     os.read(fd, 4096)
                     continue
+                name = self._names.pop(fd)  # before it is closed: then `watch` may be given the same number
                 self._poll.unregister(fd)
                 os.close(fd)
-                self._report(self._names.pop(fd))
+                self._report(name)
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + TICK_SECONDS
                 self._guarded(self._on_tick)
