@@ -3,10 +3,24 @@
 set -u
 key=$1
 fail=0
+newline='
+'
 
 # Nothing here deletes what is in another file system than the machine's own (docs/how-to/hygiene.md lists all that goes).
-# `is_own` knows a file system by its kind: a share of other machines is none of ours, wherever it is mounted.
+# `is_own` knows a file system by its kind: a share of other machines is none of ours, wherever it is mounted. Each path
+# is asked for only where something of another kind is mounted at all: a process for each takes half of the scrub's time.
+only_own=1
+while read -r _ _ _ _ point rest; do
+  kind=${rest#* - }
+  case $point/:${kind%% *} in
+    /proc/* | /sys/* | /dev/* | /snap/*) ;;
+    *:ext[234] | *:xfs | *:btrfs | *:bcachefs | *:f2fs | *:nilfs2 | *:zfs | *:jfs | *:reiserfs | *:vfat | *:msdos) ;;
+    *:exfat | *:tmpfs | *:ramfs | *:overlay) ;;
+    *) only_own= ;;
+  esac
+done </proc/self/mountinfo || only_own=
 is_own() {
+  if [ -n "$only_own" ]; then return 0; fi
   case $(stat -f -c %T -- "$1" 2>/dev/null) in
     ext* | xfs | btrfs | bcachefs | f2fs | nilfs | zfs | jfs | reiserfs | msdos | vfat | exfat | tmpfs | ramfs | overlay*) return 0 ;;
   esac
@@ -71,9 +85,13 @@ while [ $i -lt 600 ] && systemctl list-jobs --no-legend 2>/dev/null | grep -qE '
 done
 # Who would write again what is deleted here. They are back at the next boot; nobody is left who needs them until then.
 # systemd-random-seed and systemd-update-utmp write when they are stopped, so they are stopped now and not by the shutdown.
-for unit in syslog.socket rsyslog.service syslog-ng.service auditd.service amazon-ssm-agent.service \
-  systemd-random-seed.service systemd-update-utmp.service; do
-  if systemctl is-active --quiet "$unit" 2>/dev/null; then
+units="syslog.socket rsyslog.service syslog-ng.service auditd.service amazon-ssm-agent.service
+  systemd-random-seed.service systemd-update-utmp.service"
+# shellcheck disable=SC2086 - no unit's name has a blank
+states=$(systemctl is-active $units 2>/dev/null)  # a line for each
+for unit in $units; do
+  state=${states%%"$newline"*} states=${states#*"$newline"}
+  if [ "$state" = active ]; then
     systemctl stop "$unit" >/dev/null 2>&1 || systemctl kill "$unit" >/dev/null 2>&1  # auditd refuses to be stopped
   fi
 done

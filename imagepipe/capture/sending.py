@@ -15,6 +15,7 @@ HYGIENE = (
     "imagepipe.hygiene.content",
     "imagepipe.hygiene.rpm",
     "imagepipe.hygiene.packages",
+    "imagepipe.hygiene.listing",
     "imagepipe.hygiene.walk",
     "imagepipe.hygiene.main",
 )

@@ -17,11 +17,11 @@ Kind = Literal["instance", "image", "snapshot"]
 Describe = Callable[[Sequence[str]], Mapping[str, Mapping[str, Any]]]
 """What EC2 says of these ids; an id that it does not know is left out."""
 
-FIRST_SECONDS = 0.1
+FIRST_SECONDS = 0.05
 """After the first look, which is after half of it: nothing that is waited for is there at once."""
 LONGEST_SECONDS = 2.0
-GROWTH = 2.0
-GAP_SECONDS = 0.1
+GROWTH = 1.5
+GAP_SECONDS = 0.05
 """Between two Describes of a kind: whoever begins to wait in between is served by the next one."""
 ERRORS_IN_A_ROW = 8
 """Describe failures before a wait gives up; with botocore's own tries this is some minutes."""

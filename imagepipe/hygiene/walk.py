@@ -16,6 +16,7 @@ from typing import NamedTuple
 from imagepipe.hygiene.content import BLOCK_BYTES, KNOWN, Anchor, by_value, search
 from imagepipe.hygiene.found import Finding, Report, Wanted
 from imagepipe.hygiene.known import SETTLED_SECONDS, pack, stamp, unpack
+from imagepipe.hygiene.listing import listed
 from imagepipe.hygiene.packages import Packages
 from imagepipe.hygiene.rules import BY_NAME, HEAD_BYTES, Match, is_telling, match, may_match
 
@@ -95,35 +96,26 @@ class _Look:
 
     def findings(self) -> Iterator[Finding]:
         """Everything in the tree, folder by folder."""
-        device = os.lstat(self._tree.root).st_dev
-        folders = [self._tree.root]
-        while folders:
-            folder = folders.pop()
-            is_ruled = may_match(self._tree.shown(folder))
-            try:
-                with os.scandir(folder) as entries:
-                    for entry in entries:
-                        if entry.is_dir(follow_symlinks=False):
-                            if entry.stat(follow_symlinks=False).st_dev == device:
-                                folders.append(entry.path)
-                        elif entry.is_file(follow_symlinks=False):
-                            has_rule = is_ruled or is_telling(entry.name)
-                            matched = match(self._tree.shown(entry.path)) if has_rule else None
-                            if matched is not None or not self._is_unchanged(entry):
-                                yield from self._file(entry.path, matched)
-            except FileNotFoundError:
-                continue  # a machine that runs has files that come and go
-            except OSError as error:
-                yield from self._found("unreadable", folder, error.strerror)
+        for part in listed(self._tree.root, self._sort):
+            self.files += part.others
+            for path in part.files:
+                yield from self._file(path, match(self._tree.shown(path)))
+            for path, why in part.troubles:
+                yield from self._found("unreadable", path, why)
 
-    def _is_unchanged(self, entry: os.DirEntry[str]) -> bool:
-        """Whether a file need not be read; one that is gone by now need not."""
-        try:
-            return self._is_known(entry.stat(follow_symlinks=False))
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
+    def _sort(self, folder: str, files: Sequence[os.DirEntry[str]]) -> tuple[list[str], int]:
+        """Paths of the files that a rule names or that nobody has read yet, and how many were found clean earlier."""
+        chosen, known = [], 0
+        is_ruled = may_match(self._tree.shown(folder))
+        for entry in files:
+            status = entry.stat(follow_symlinks=False)
+            if (is_ruled or is_telling(entry.name)) and match(self._tree.shown(entry.path)) is not None:
+                chosen.append(entry.path)
+            elif status.st_size and stamp(status) in self._known:
+                known += 1
+            elif status.st_size:
+                chosen.append(entry.path)
+        return chosen, known
 
     def _file(self, path: str, matched: Match | None) -> Iterator[Finding]:
         shown = self._tree.shown(path)
