@@ -164,7 +164,8 @@ def arguments(description: str, runs: int) -> argparse.Namespace:
 
 @contextmanager
 def cloud(*, driver: str) -> Iterator[Endpoint]:
-    """A cloud whose machines are made by this driver, while inside."""
+    """A cloud whose machines are made by this driver, while inside; SIGTERM ends it as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     packer = shutil.which("packer")
     assert packer
     version = subprocess.run([packer, "version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]
