@@ -245,7 +245,8 @@ class Events:
 
     def _masked(self, value: Any) -> Any:
         if isinstance(value, str):
-            return self.masker.mask(value)
+            # A file's name may be bytes that are no text: no sink could write them.
+            return self.masker.mask(value).encode("utf-8", "backslashreplace").decode()
         if isinstance(value, tuple):
             return tuple(self._masked(item) for item in value)
         return value

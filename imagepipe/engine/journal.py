@@ -237,7 +237,8 @@ class Journal:
 
         Raises ImagepipeError: then it is not there at all.
         """
-        line = (json.dumps({"time": iso(self._clock.now()), **record}, ensure_ascii=False) + "\n").encode()
+        text = json.dumps({"time": iso(self._clock.now()), **record}, ensure_ascii=False) + "\n"
+        line = text.encode("utf-8", "backslashreplace")  # of a path that is no text, JSON has the escape
         file = self._file.fileno()
         try:
             if self._is_torn:

@@ -61,6 +61,17 @@ def test_a_secret_is_masked_in_every_text_of_every_event(event: ev.AnyEvent) -> 
     assert not texts or MASK in repr(seen)
 
 
+@pytest.mark.parametrize("text", ["caf\udce9.txt", "half \ud83d"])
+def test_text_that_is_none_reaches_every_sink_in_letters(tmp_path: Path, text: str) -> None:
+    """The name of a file may be any bytes: its event used to end the record of the run."""
+    with ev.EventFile(tmp_path / "events.jsonl") as file:
+        events = _events(file)
+        events.emit(ev.Line(*events.stamp(), "s", "out", text))
+        events.emit(ev.Line(*events.stamp(), "s", "out", "the next"))
+    said = [event.text for event in ev.read_events(tmp_path / "events.jsonl") if isinstance(event, ev.Line)]
+    assert said == [text.encode("utf-8", "backslashreplace").decode(), "the next"]
+
+
 def test_a_sink_that_raises_is_left_out_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
     seen: list[ev.AnyEvent] = []
     calls: list[int] = []

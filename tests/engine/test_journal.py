@@ -47,6 +47,12 @@ def test_a_journal_says_what_was_written_into_it(journal: Journal, folder: Path)
     assert past.outcome == "succeeded"
 
 
+def test_a_name_of_any_bytes_is_kept_as_it_is(journal: Journal, folder: Path) -> None:
+    name = "caf\udce9.txt"
+    journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch", details={"file": name})
+    assert read(folder).claims[0].details == {"file": name}
+
+
 def test_a_claim_is_on_disk_before_the_cloud_is_asked(
     journal: Journal, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
