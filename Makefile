@@ -63,11 +63,11 @@ types: setup
 	$(BIN)/mypy
 
 check: setup .setup/system-test lint types
-	$(BIN)/pytest -q -n 2
+	$(BIN)/pytest -q -n 4
 
-# Machines wait more than they work: two files of tests at once, each with clouds of its own.
+# Machines wait more than they work: three files of tests at once, each with clouds of its own.
 test: check
-	$(BIN)/pytest -q -m machine -n 2 --dist loadfile
+	$(BIN)/pytest -q -m machine -n 3 --dist loadfile
 
 bench: setup .setup/system-test
 	$(BIN)/python benchmarks/validate.py

@@ -22,7 +22,9 @@ FIRST_SECONDS = 0.05
 LONGEST_SECONDS = 2.0
 GROWTH = 1.5
 GAP_SECONDS = 0.05
-"""Between two Describes of a kind: whoever begins to wait in between is served by the next one."""
+LONGEST_GAP_SECONDS = 1.0
+"""Between two Describes of a kind, while one waits; longer the more of them wait. Whoever begins to wait in between is
+served by the next one, so many builds cost hardly more calls than one."""
 ERRORS_IN_A_ROW = 8
 """Describe failures before a wait gives up; with botocore's own tries this is some minutes."""
 
@@ -128,7 +130,9 @@ class Poller:
                 self._ask(kind, waiters)
 
     def _due(self, waiter: _Waiter) -> float:
-        return max(waiter.due, self._asked.get(waiter.kind, float("-inf")) + GAP_SECONDS)
+        count = sum(each.kind == waiter.kind for each in self._waiters)
+        gap = min(GAP_SECONDS * (2 * count - 1), LONGEST_GAP_SECONDS)
+        return max(waiter.due, self._asked.get(waiter.kind, float("-inf")) + gap)
 
     def _ask(self, kind: Kind, waiters: list[_Waiter]) -> None:
         error: CloudError | None = None
