@@ -40,12 +40,12 @@ from imagepipe.bundle.certificates import load_certificate, load_owner  # noqa: 
 from imagepipe.bundle.cipher import Secret  # noqa: E402
 from imagepipe.bundle.extents import Extent  # noqa: E402
 from imagepipe.bundle.manifest import Label, Manifest, Recipients  # noqa: E402
-from imagepipe.capture import sending  # noqa: E402
-from imagepipe.capture.agent.wire import Wire  # noqa: E402
-from imagepipe.capture.heard import FixedRoot  # noqa: E402
-from imagepipe.capture.instance_bundler import bundle_on_instance  # noqa: E402
-from imagepipe.capture.s3_parts import S3Parts  # noqa: E402
-from imagepipe.capture.streaming import bundle_here  # noqa: E402
+from imagepipe.capture import agent_loader  # noqa: E402
+from imagepipe.capture.agent.frames import Wire  # noqa: E402
+from imagepipe.capture.instance_store.agent_messages import FixedRoot  # noqa: E402
+from imagepipe.capture.instance_store.on_controller import bundle_here  # noqa: E402
+from imagepipe.capture.instance_store.on_instance import bundle_on_instance  # noqa: E402
+from imagepipe.capture.instance_store.s3_parts import S3Parts  # noqa: E402
 from imagepipe.clock import Deadline, SystemClock  # noqa: E402
 from imagepipe.cloud.s3 import S3  # noqa: E402
 from imagepipe.cloud.session import Access, Session  # noqa: E402
@@ -69,8 +69,8 @@ _MAIN = """
 import os, resource, sys
 from imagepipe.bundle.extents import Extent
 from imagepipe.capture.agent import main as agent
-from imagepipe.capture.agent.fixed import Fixed
-from imagepipe.capture.agent.wire import Wire
+from imagepipe.capture.agent.root_image import Fixed
+from imagepipe.capture.agent.frames import Wire
 def main():
     out = os.dup(1)
     os.dup2(2, 1)
@@ -235,11 +235,11 @@ class _Noted(Wire):
 
 def _command() -> str:
     """Without sudo: the server's user is who runs this."""
-    return shlex.join(["sh", "-c", sending._FIND, "imagepipe-agent", sending._LOADER])
+    return shlex.join(["sh", "-c", agent_loader._FIND, "imagepipe-agent", agent_loader._LOADER])
 
 
 def _program() -> bytes:
-    modules = [(name, sending._source(name)) for name in sending.MODULES]
+    modules = [(name, agent_loader._source(name)) for name in agent_loader.MODULES]
     content = json.dumps([*modules, ("imagepipe.bench", _MAIN)]).encode()
     return struct.pack(">I", len(content)) + content
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
-from imagepipe.capture.hygiene import CheckNewInstance
+from imagepipe.capture.instance_store.preconditions import CheckTypes
+from imagepipe.capture.scan.stages import CheckNewInstance
 from imagepipe.capture.stop import GiveBack
 from imagepipe.cloud.images import SourceImage
 from imagepipe.cloud.tags import Labels
@@ -14,7 +15,6 @@ from imagepipe.engine.graph import Graph
 from imagepipe.engine.stage import Ref, Stage
 from imagepipe.errors import UsageError
 from imagepipe.launch.access import Network
-from imagepipe.launch.bucket import CheckTypes
 from imagepipe.launch.source import CheckNames, FindSource, NameImages
 from imagepipe.publish.keep import Keep
 from imagepipe.publish.replace import Renamed, TakeName
@@ -35,7 +35,7 @@ from imagepipe.wiring.images import (
     live_gate,
 )
 from imagepipe.wiring.machine import await_ssh, kept_key, key_for, launch_of, network_for, source_wanted
-from imagepipe.wiring.steps import add_steps
+from imagepipe.wiring.provision import add_steps
 from imagepipe.wiring.tools import Tools
 
 

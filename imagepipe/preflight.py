@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from imagepipe.capture.instance_store.preconditions import check_account, type_errors
 from imagepipe.cloud.dry_run import Asked, DryRun
 from imagepipe.cloud.ec2 import Regions
+from imagepipe.cloud.errors import DENIED, NO_CAPACITY
 from imagepipe.cloud.images import SourceImage
 from imagepipe.cloud.instances import LaunchRequest
-from imagepipe.cloud.translate import DENIED, NO_CAPACITY
 from imagepipe.errors import CloudError, Problem, UsageError
 from imagepipe.launch.access import subnets_of
-from imagepipe.launch.bucket import check_account, type_errors
 from imagepipe.launch.machine import check_root, devices_of
 from imagepipe.launch.source import FindSource, names_of
 from imagepipe.launch.user_data import user_data

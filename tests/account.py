@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from imagepipe.cleanup.undoers import Holdings
 from imagepipe.clock import Deadline, SystemClock
 from imagepipe.cloud.ec2 import Ec2, Regions
 from imagepipe.cloud.s3 import S3
@@ -13,7 +14,6 @@ from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.events import AnyEvent, Events
 from imagepipe.engine.journal import Journal, RunRecord
 from imagepipe.engine.stage import Context
-from imagepipe.holdings import Holdings
 from imagepipe.local.gateway.faults import Fault
 from imagepipe.masking import Masker
 from tests.local.gateway.harness import KEY_ID, SECRET, Cloud

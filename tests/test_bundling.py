@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives import serialization
 
 from imagepipe.bundle import certificates
 from imagepipe.bundle.certificates import load_certificate, load_private_key
-from imagepipe.bundling import check_bundle_files
 from imagepipe.errors import Problem
 from imagepipe.spec.load import load
 from imagepipe.spec.variables import Given
+from imagepipe.wiring.certificates import check_bundle_files
 from tests.bundle.samples import CASES
 
 EC2 = CASES / "ec2-cert.pem"

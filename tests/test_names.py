@@ -13,7 +13,7 @@ from imagepipe.communicator.ssh import Connections
 from imagepipe.engine.graph import Graph
 from imagepipe.errors import UsageError
 from imagepipe.pipeline import plan
-from imagepipe.publish.copy import CopyLimits
+from imagepipe.publish.copy_ebs import CopyLimits
 from imagepipe.spec.load import load, refuse
 from imagepipe.spec.variables import Given
 from imagepipe.wiring.tools import Tools

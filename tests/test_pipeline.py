@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from imagepipe.capture.ebs import CaptureEbs
-from imagepipe.capture.gate import Allowed, Gate
-from imagepipe.capture.hygiene import CheckBundle, CheckHygiene, CheckNewInstance, Offline
-from imagepipe.capture.instance_store import BundleRoot
+from imagepipe.capture.instance_store.stages import BundleRoot
+from imagepipe.capture.scan.gate import Allowed, Gate
+from imagepipe.capture.scan.stages import CheckBundle, CheckHygiene, CheckNewInstance, Offline
 from imagepipe.capture.scrub import Scrub
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions
@@ -23,7 +23,7 @@ from imagepipe.pipeline import plan
 from imagepipe.provision.reboot import RebootMachine
 from imagepipe.provision.shell import RunShell
 from imagepipe.provision.step import Step
-from imagepipe.publish.copy import CopyLimits, CopyToRegion
+from imagepipe.publish.copy_ebs import CopyLimits, CopyToRegion
 from imagepipe.publish.keep import Keep
 from imagepipe.publish.test import NewImage
 from imagepipe.spec.load import Build, LoadedSpec, load, refuse

@@ -18,7 +18,7 @@ from imagepipe.engine.journal import Finished, Past
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import UsageError
 from imagepipe.launch.access import Key
-from imagepipe.recovery import Recovered, recover
+from imagepipe.resume import Recovered, recover
 from imagepipe.values import Endpoint, Image, Instance, Reachable, Sealed
 from tests.account import Account
 from tests.local.gateway import harness

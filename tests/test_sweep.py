@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from imagepipe.cleanup.sweep import Heartbeat, bundles_left_over, left_over, sweep
 from imagepipe.clock import iso
 from imagepipe.cloud import tags
 from imagepipe.cloud.tags import Labels
 from imagepipe.engine.journal import Claim, Lifetime
-from imagepipe.sweep import Heartbeat, bundles_left_over, left_over, sweep
 from tests import bundled
 from tests.account import Account
 from tests.local.gateway import harness

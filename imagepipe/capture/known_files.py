@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from imagepipe.capture import sending
-from imagepipe.hygiene.found import Report, Wanted
+from imagepipe.capture import agent_loader
 from imagepipe.hygiene.known import pack, split, unpack
+from imagepipe.hygiene.report import Report, Wanted
 
 KEPT_IMAGES = 32
 """The newest; each takes some 120 KB."""
@@ -95,7 +95,7 @@ class KnownFiles:
 @cache
 def scan_version() -> bytes:
     """A digest of the scan's own code: what one version found clean, the next may not."""
-    return hashlib.sha256(sending.program(sending.HYGIENE)).digest()
+    return hashlib.sha256(agent_loader.program(agent_loader.HYGIENE)).digest()
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
-from imagepipe.capture.gate import Gate
-from imagepipe.capture.hygiene import Offline, gate_on_machine
 from imagepipe.capture.known_files import KnownFiles
-from imagepipe.capture.looking import FAILED, LOOK_SECONDS, heard, shell_that_looks
+from imagepipe.capture.scan.gate import Gate
+from imagepipe.capture.scan.over_ssh import FAILED, LOOK_SECONDS, heard, shell_that_looks
+from imagepipe.capture.scan.stages import Offline, gate_on_machine
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage
 from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Watch, public_key
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CommandFailed
-from imagepipe.hygiene.found import MARK, Wanted
+from imagepipe.hygiene.report import MARK, Wanted
 from imagepipe.values import Reachable, Sealed
 
 SCRUB_SECONDS = 300

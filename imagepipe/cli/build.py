@@ -14,10 +14,9 @@ from typing import Any
 
 import click
 
-from imagepipe.bundling import check_bundle_files
 from imagepipe.cli.closing import ended
 from imagepipe.cli.cloud import Chosen, chosen_cloud, opened
-from imagepipe.cli.given import (
+from imagepipe.cli.options import (
     KeepingCommand,
     check_region,
     cloud_options,
@@ -28,7 +27,7 @@ from imagepipe.cli.given import (
     unknown_variables,
     variable_options,
 )
-from imagepipe.cli.running import Run, RunOptions, handled_signals
+from imagepipe.cli.run import Run, RunOptions, handled_signals
 from imagepipe.clock import Clock, SystemClock
 from imagepipe.engine.cancel import Cancel
 from imagepipe.errors import ImagepipeError, SpecError, UsageError
@@ -36,6 +35,7 @@ from imagepipe.report.junit import write_error
 from imagepipe.spec.load import Build, LoadedSpec, load, refuse
 from imagepipe.spec.not_yet import not_yet
 from imagepipe.spec.variables import Given, given_value
+from imagepipe.wiring.certificates import check_bundle_files
 
 
 @click.command(

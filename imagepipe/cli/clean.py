@@ -9,9 +9,11 @@ from pathlib import Path
 
 import click
 
+from imagepipe.cleanup.sweep import YOUNGEST, Swept, Which, bundles_left_over, left_over, sweep
+from imagepipe.cleanup.undoers import Holdings
 from imagepipe.cli.cloud import Chosen, chosen_cloud, opened
-from imagepipe.cli.given import DurationType
-from imagepipe.cli.past import folder_of, past_runs
+from imagepipe.cli.options import DurationType
+from imagepipe.cli.run_store import folder_of, past_runs
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.session import FIRST_REGION
@@ -20,9 +22,7 @@ from imagepipe.engine.events import AnyEvent, EventFile, Events, Released
 from imagepipe.engine.journal import Claim, Journal, read
 from imagepipe.engine.undo import StillHeld, undo
 from imagepipe.errors import CloudError, ImagepipeError, UndoFailed, UsageError
-from imagepipe.holdings import Holdings
 from imagepipe.masking import Masker
-from imagepipe.sweep import YOUNGEST, Swept, Which, bundles_left_over, left_over, sweep
 
 
 @click.command(

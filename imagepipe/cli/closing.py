@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 
 from imagepipe.cli import streams
-from imagepipe.cli.past import CLOSING
-from imagepipe.cli.running import Run
-from imagepipe.cloud.translate import EXPIRED
+from imagepipe.cli.run import Run
+from imagepipe.cli.run_store import CLOSING
+from imagepipe.cloud.errors import EXPIRED
 from imagepipe.engine.executor import Outcome
 from imagepipe.engine.journal import read
 from imagepipe.errors import CloudError, ImagepipeError, StageFailed, UndoFailed

@@ -13,7 +13,7 @@ import click
 
 from imagepipe.clock import Clock
 from imagepipe.cloud.ec2 import Regions
-from imagepipe.cloud.pace import Pace
+from imagepipe.cloud.rate_limit import Pace
 from imagepipe.cloud.session import Access, Session
 from imagepipe.errors import CloudError, UsageError
 from imagepipe.spec.models import Spec

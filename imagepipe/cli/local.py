@@ -297,7 +297,7 @@ def _clients(cloud: LocalCloud) -> Iterator[tuple[str, Any]]:
 
 
 def _image_rows(cloud: LocalCloud) -> Iterator[tuple[str, ...]]:
-    from imagepipe.cloud.translate import doing
+    from imagepipe.cloud.errors import doing
     from imagepipe.local.gateway import remote
 
     ours = {account.id for account in remote.accounts(cloud)}
@@ -314,7 +314,7 @@ def _image_rows(cloud: LocalCloud) -> Iterator[tuple[str, ...]]:
 
 def terminate_everything(cloud: LocalCloud) -> None:
     """Terminate the instances of all accounts, in every region. Raises CloudError."""
-    from imagepipe.cloud.translate import doing
+    from imagepipe.cloud.errors import doing
     from imagepipe.local.gateway import remote
 
     callers = {each.id: each for each in remote.accounts(cloud)}

@@ -10,11 +10,11 @@ from typing import get_args
 
 import click
 
-from imagepipe.cli.given import check_region, found_specs, given, unknown_variables, variable_options
+from imagepipe.cli.options import check_region, found_specs, given, unknown_variables, variable_options
 from imagepipe.errors import SpecError, UsageError
 from imagepipe.iam.document import LIMIT, Statement, document, parts, size
-from imagepipe.policy.made import For, explained, statements
-from imagepipe.policy.need import Need
+from imagepipe.policy.context import Need
+from imagepipe.policy.generate import For, explained, statements
 from imagepipe.spec.load import SAMPLE_BUILD, LoadedSpec, load, refuse
 from imagepipe.spec.models import Spec
 from imagepipe.spec.not_yet import not_yet

@@ -14,9 +14,9 @@ import click
 from imagepipe.cli.build import check_files_of_bundles, load_buildable
 from imagepipe.cli.closing import ended
 from imagepipe.cli.cloud import Chosen, opened
-from imagepipe.cli.given import KeepingCommand, given, keep_option, timeout_option, variable_options
-from imagepipe.cli.past import folder_of
-from imagepipe.cli.running import Run, RunOptions, handled_signals
+from imagepipe.cli.options import KeepingCommand, given, keep_option, timeout_option, variable_options
+from imagepipe.cli.run import Run, RunOptions, handled_signals
+from imagepipe.cli.run_store import folder_of
 from imagepipe.clock import SystemClock
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.journal import Past, read

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from imagepipe.cli.past import past_runs
+from imagepipe.cli.run_store import past_runs
 from imagepipe.engine.journal import Past
 from imagepipe.errors import ImagepipeError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from imagepipe.cli.past import CLOSING, folder_of
+from imagepipe.cli.run_store import CLOSING, folder_of
 from imagepipe.cli.runs import state
 from imagepipe.engine.events import FILE_NAME, StageFailed, read_events
 from imagepipe.engine.journal import Past, read

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from imagepipe.cli.given import check_region, cloud_options, found_specs, given, unknown_variables, variable_options
+from imagepipe.cli.options import check_region, cloud_options, found_specs, given, unknown_variables, variable_options
 from imagepipe.errors import LocalCloudError, Problem, SpecError
 from imagepipe.report.sarif import sarif
 from imagepipe.spec.load import LoadedSpec, load
@@ -89,7 +89,7 @@ def _bundle_files(loaded: Sequence[LoadedSpec], region: str | None, *, is_local:
     """What is wrong with certificates and keys. What reads them is loaded for specs that have some."""
     for one in loaded:
         if one.spec is not None and isinstance(one.spec.output, InstanceStoreOutput):
-            from imagepipe.bundling import check_bundle_files
+            from imagepipe.wiring.certificates import check_bundle_files
 
             # Where only local builds are made, no certificate of EC2 is needed: its absence is no error of the spec.
             yield from check_bundle_files(

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from imagepipe.cloud.errors import DENIED, doing
 from imagepipe.cloud.instances import LaunchRequest
 from imagepipe.cloud.session import Session
-from imagepipe.cloud.translate import DENIED, doing
 from imagepipe.errors import CloudError
 
 WOULD_SUCCEED = "DryRunOperation"

@@ -11,17 +11,17 @@ from threading import Lock
 from typing import Any
 
 from imagepipe.clock import Clock, Deadline
-from imagepipe.cloud.create import Creates
+from imagepipe.cloud.errors import doing
+from imagepipe.cloud.idempotency import Creates
 from imagepipe.cloud.images import Images
 from imagepipe.cloud.instances import Instances
 from imagepipe.cloud.network import Groups, Keys, Subnets
-from imagepipe.cloud.pace import RetryBudget
 from imagepipe.cloud.parameters import Parameters
+from imagepipe.cloud.poller import Cancel, Poller
+from imagepipe.cloud.rate_limit import RetryBudget
 from imagepipe.cloud.s3 import S3
 from imagepipe.cloud.session import Session
 from imagepipe.cloud.snapshots import Snapshots
-from imagepipe.cloud.translate import doing
-from imagepipe.cloud.wait import Cancel, Poller
 from imagepipe.errors import CloudError
 
 CALLER_URL = "https://checkip.amazonaws.com"

@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any
 
 from imagepipe.cloud import tags as tagging
-from imagepipe.cloud.answers import chunks, gone_is_fine, once_known, was_known
-from imagepipe.cloud.create import Creates
+from imagepipe.cloud.batching import Together
+from imagepipe.cloud.consistency import chunks, gone_is_fine, once_known, was_known
+from imagepipe.cloud.errors import doing
+from imagepipe.cloud.idempotency import Creates
 from imagepipe.cloud.registration import PLAIN_USAGE as PLAIN_USAGE
 from imagepipe.cloud.registration import Registration as Registration
 from imagepipe.cloud.registration import without_encryption
-from imagepipe.cloud.together import Together
-from imagepipe.cloud.translate import doing
 from imagepipe.errors import CloudError
 
 

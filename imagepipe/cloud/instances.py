@@ -8,9 +8,9 @@ from typing import Any
 
 from imagepipe.clock import Clock
 from imagepipe.cloud import tags as tagging
-from imagepipe.cloud.answers import chunks, gone_is_fine, once_known
-from imagepipe.cloud.together import Together
-from imagepipe.cloud.translate import doing
+from imagepipe.cloud.batching import Together
+from imagepipe.cloud.consistency import chunks, gone_is_fine, once_known
+from imagepipe.cloud.errors import doing
 from imagepipe.errors import CloudError
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imagepipe.cloud import tags as tagging
-from imagepipe.cloud.answers import gone_is_fine, once_known, was_known
-from imagepipe.cloud.create import Creates
-from imagepipe.cloud.together import Together
-from imagepipe.cloud.translate import doing
+from imagepipe.cloud.batching import Together
+from imagepipe.cloud.consistency import gone_is_fine, once_known, was_known
+from imagepipe.cloud.errors import doing
+from imagepipe.cloud.idempotency import Creates
 from imagepipe.errors import CloudError
 
 

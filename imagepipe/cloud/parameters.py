@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from imagepipe.cloud.errors import doing
 from imagepipe.cloud.session import Session
-from imagepipe.cloud.translate import doing
 from imagepipe.errors import CloudError
 
 

@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from imagepipe.clock import Clock
-from imagepipe.cloud.answers import gone_is_fine
+from imagepipe.cloud.consistency import gone_is_fine
+from imagepipe.cloud.errors import DENIED, doing
 from imagepipe.cloud.session import FIRST_REGION, Session
-from imagepipe.cloud.translate import DENIED, doing
 from imagepipe.errors import CloudError
 
 EXEC_READ = "aws-exec-read"

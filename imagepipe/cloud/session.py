@@ -16,9 +16,9 @@ from botocore.credentials import AssumeRoleCredentialFetcher, CredentialProvider
 from botocore.loaders import Loader
 
 from imagepipe import __version__
-from imagepipe.cloud.pace import Pace
-from imagepipe.cloud.renewal import Forgetful, renew_when_expired
-from imagepipe.cloud.translate import doing, no_credentials
+from imagepipe.cloud.credentials import Forgetful, renew_when_expired
+from imagepipe.cloud.errors import doing, no_credentials
+from imagepipe.cloud.rate_limit import Pace
 from imagepipe.errors import CloudError
 
 CONNECT_SECONDS = 10

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from imagepipe.cloud import tags as tagging
-from imagepipe.cloud.answers import chunks, gone_is_fine
-from imagepipe.cloud.create import Creates
-from imagepipe.cloud.together import Together
-from imagepipe.cloud.translate import doing
+from imagepipe.cloud.batching import Together
+from imagepipe.cloud.consistency import chunks, gone_is_fine
+from imagepipe.cloud.errors import doing
+from imagepipe.cloud.idempotency import Creates
 from imagepipe.errors import CloudError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from imagepipe.hygiene.found import Wanted
+from imagepipe.hygiene.report import Wanted
 from imagepipe.hygiene.walk import Tree, disks_of_this_machine, look
 
 

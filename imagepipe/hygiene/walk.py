@@ -14,10 +14,10 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from imagepipe.hygiene.content import BLOCK_BYTES, KNOWN, Anchor, by_value, search
-from imagepipe.hygiene.found import Finding, Report, Wanted
 from imagepipe.hygiene.known import SETTLED_SECONDS, pack, stamp, unpack
 from imagepipe.hygiene.listing import listed
 from imagepipe.hygiene.packages import Packages
+from imagepipe.hygiene.report import Finding, Report, Wanted
 from imagepipe.hygiene.rules import BY_NAME, HEAD_BYTES, Match, is_telling, match, may_match
 
 MOST_BYTES = 1 << 30

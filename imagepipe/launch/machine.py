@@ -12,10 +12,10 @@ from typing import Any
 from imagepipe import render
 from imagepipe.cloud.devices import DeviceWanted
 from imagepipe.cloud.ec2 import Ec2
+from imagepipe.cloud.errors import NO_CAPACITY
 from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.cloud.instances import LaunchRequest
 from imagepipe.cloud.tags import Labels
-from imagepipe.cloud.translate import NO_CAPACITY
 from imagepipe.communicator import keys
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage

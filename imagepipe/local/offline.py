@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from imagepipe.errors import LocalCloudError
-from imagepipe.hygiene.found import Report, Wanted, read_report
+from imagepipe.hygiene.report import Report, Wanted, read_report
 from imagepipe.hygiene.walk import Tree, look, look_into
 from imagepipe.local.machines import loop
 

@@ -7,7 +7,7 @@ from typing import assert_never
 
 from imagepipe.iam.document import Conditions, Statement
 from imagepipe.iam.facts import arn
-from imagepipe.policy.need import OWN_ACCOUNT, Need
+from imagepipe.policy.context import OWN_ACCOUNT, Need
 from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, SubnetsByTags, Volume
 
 RUN = ("ec2:RunInstances",)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from imagepipe.iam.document import Statement
 from imagepipe.iam.facts import arn
 from imagepipe.policy import storage
+from imagepipe.policy.context import EXPIRES, OWN_ACCOUNT, SPEC, STATE, Need
 from imagepipe.policy.launch import launches, passes_role
-from imagepipe.policy.need import EXPIRES, OWN_ACCOUNT, SPEC, STATE, Need
 from imagepipe.spec.models import AmiBySsm, SubnetsByTags
 
 Asks = Callable[[Need], Iterator[Statement]]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from imagepipe import render
 from imagepipe.iam.document import Conditions, Statement
 from imagepipe.iam.facts import partition
-from imagepipe.policy.need import Need
+from imagepipe.policy.context import Need
 from imagepipe.spec.bundle_rules import bundle_region
 from imagepipe.spec.load import SAMPLE_BUILD
 from imagepipe.spec.models import InstanceStoreOutput

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from imagepipe.iam.document import Statement
 from imagepipe.policy import storage
-from imagepipe.policy.need import Need
+from imagepipe.policy.context import Need
 from imagepipe.policy.stages import Asks, give_back
 
 

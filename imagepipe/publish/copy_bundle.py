@@ -20,8 +20,8 @@ from imagepipe.cloud.tags import Labels
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
-from imagepipe.publish import bundles
-from imagepipe.publish.bundles import InBucket
+from imagepipe.publish import stored_bundle
+from imagepipe.publish.stored_bundle import InBucket
 from imagepipe.values import Bundle, Image, Text
 
 AT_ONCE = 16
@@ -55,7 +55,7 @@ class CopyBundleToRegion(Stage[Image]):
         if image.bundle is None:
             raise CloudError(f"{image.id} in {image.region} is EBS-backed, and has no bundle to be copied")
         machine = self.source_ec2.images.described(image.id)
-        origin = bundles.look_up(self.source_ec2.s3, image.bundle)
+        origin = stored_bundle.look_up(self.source_ec2.s3, image.bundle)
         bundle = self._copied(ctx, origin)
         name, values = ctx[self.names][self.ec2.region], self._values(ctx)
         tags = {key: render.finish(value, values) for key, value in self.tags.items()}

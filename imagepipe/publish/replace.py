@@ -20,7 +20,7 @@ from imagepipe.cloud.tags import Labels
 from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import BundleError, CloudError
-from imagepipe.publish import bundles
+from imagepipe.publish import stored_bundle
 from imagepipe.values import Image
 
 COPY_SECONDS = 12 * 3600
@@ -93,10 +93,10 @@ class TakeName(Stage[Image]):
 
     def _delete_bundle(self, location: str, image: str) -> None:
         """What an old image was made of. Raises CloudError where another image is too, BundleError."""
-        bundle = bundles.look_up(self.ec2.s3, location)
-        if users := bundles.users(self.ec2, bundle, but=image):
+        bundle = stored_bundle.look_up(self.ec2.s3, location)
+        if users := stored_bundle.users(self.ec2, bundle, but=image):
             raise CloudError(f"{', '.join(users)} is made of it too", code="InUse")
-        bundles.delete(self.ec2.s3, bundle)
+        stored_bundle.delete(self.ec2.s3, bundle)
 
     def title(self) -> str:
         return f"take over the name in {self.ec2.region}"

@@ -9,7 +9,7 @@ from typing import Any
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import Images, bundle_of, snapshots_of
 from imagepipe.errors import BundleError, CloudError
-from imagepipe.publish import bundles
+from imagepipe.publish import stored_bundle
 
 NOT_ASKED = "not asked to delete it (--delete-data)"
 
@@ -85,17 +85,17 @@ def _of_bundle(ec2: Ec2, image: Mapping[str, Any], location: str, *, deletes_dat
     if bundle is None:
         return Retired(id, name, region, left={location: why})
     try:
-        if users := bundles.users(ec2, bundle, but=id):
+        if users := stored_bundle.users(ec2, bundle, but=id):
             return Retired(id, name, region, left={location: f"{', '.join(users)} is made of it too"})
-        bundles.delete(ec2.s3, bundle)
+        stored_bundle.delete(ec2.s3, bundle)
     except CloudError as error:
         return Retired(id, name, region, left={location: str(error)})
     return Retired(id, name, region, (location,), freed=bundle.words())
 
 
-def _looked_up(ec2: Ec2, location: str) -> tuple[bundles.InBucket | None, str]:
+def _looked_up(ec2: Ec2, location: str) -> tuple[stored_bundle.InBucket | None, str]:
     """The bundle, or why it cannot be told which objects it has."""
     try:
-        return bundles.look_up(ec2.s3, location), ""
+        return stored_bundle.look_up(ec2.s3, location), ""
     except (CloudError, BundleError) as error:
         return None, f"its manifest cannot be read, so its parts are not known: {error}"

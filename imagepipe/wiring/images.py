@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import assert_never
 
 from imagepipe.capture.ebs import CaptureEbs
-from imagepipe.capture.gate import Allowed, Gate
-from imagepipe.capture.hygiene import CheckBundle, CheckHygiene
-from imagepipe.capture.instance_store import BundleRoot, RegisterBundle
+from imagepipe.capture.instance_store.preconditions import CheckBucket
+from imagepipe.capture.instance_store.stages import BundleRoot, RegisterBundle
 from imagepipe.capture.known_files import KnownFiles
+from imagepipe.capture.scan.gate import Allowed, Gate
+from imagepipe.capture.scan.stages import CheckBundle, CheckHygiene
 from imagepipe.capture.scrub import Scrub
 from imagepipe.capture.stop import Stop
 from imagepipe.cloud.ec2 import Ec2
@@ -17,9 +18,8 @@ from imagepipe.cloud.images import Audience, SourceImage
 from imagepipe.cloud.tags import Labels
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.stage import Ref
-from imagepipe.launch.bucket import CheckBucket
-from imagepipe.publish.copy import CopyToRegion
 from imagepipe.publish.copy_bundle import CopyBundleToRegion
+from imagepipe.publish.copy_ebs import CopyToRegion
 from imagepipe.spec.bundle_rules import bundle_region
 from imagepipe.spec.load import LoadedSpec
 from imagepipe.spec.models import EbsOutput, InstanceStoreOutput, Publish, Spec

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagepipe.bundle.manifest import Recipients
-from imagepipe.capture.hygiene import Offline
+from imagepipe.capture.scan.stages import Offline
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.communicator.ssh import Connections
-from imagepipe.publish.copy import CopyLimits
+from imagepipe.publish.copy_ebs import CopyLimits
 from imagepipe.spec.load import LoadedSpec
 
 

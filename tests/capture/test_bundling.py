@@ -18,12 +18,12 @@ from imagepipe.bundle.extents import Extent
 from imagepipe.bundle.manifest import Label, Manifest, find_secret, read_manifest
 from imagepipe.bundle.unpack import unpack
 from imagepipe.capture.agent import main as agent
-from imagepipe.capture.agent.fixed import Fixed
-from imagepipe.capture.agent.wire import Broken, Wire
-from imagepipe.capture.heard import FixedRoot
-from imagepipe.capture.instance_bundler import bundle_on_instance
-from imagepipe.capture.s3_parts import S3Parts
-from imagepipe.capture.streaming import bundle_here
+from imagepipe.capture.agent.frames import Broken, Wire
+from imagepipe.capture.agent.root_image import Fixed
+from imagepipe.capture.instance_store.agent_messages import FixedRoot
+from imagepipe.capture.instance_store.on_controller import bundle_here
+from imagepipe.capture.instance_store.on_instance import bundle_on_instance
+from imagepipe.capture.instance_store.s3_parts import S3Parts
 from imagepipe.errors import BundleError
 from tests.account import Account
 from tests.bundle.samples import ACCOUNT, ec2_key, recipients

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from imagepipe.bundle.cipher import Secret
 from imagepipe.bundle.extents import Extent
 from imagepipe.bundle.manifest import Label
-from imagepipe.capture.agent.wire import HEAD, LARGEST, MESSAGE, Broken, Wire
-from imagepipe.capture.heard import FixedRoot, next_message
-from imagepipe.capture.instance_bundler import bundle_on_instance
-from imagepipe.capture.s3_parts import S3Parts
-from imagepipe.capture.streaming import bundle_here
+from imagepipe.capture.agent.frames import HEAD, LARGEST, MESSAGE, Broken, Wire
+from imagepipe.capture.instance_store.agent_messages import FixedRoot, next_message
+from imagepipe.capture.instance_store.on_controller import bundle_here
+from imagepipe.capture.instance_store.on_instance import bundle_on_instance
+from imagepipe.capture.instance_store.s3_parts import S3Parts
 from imagepipe.errors import BundleError, CloudError
 from tests.account import Account
 from tests.bundle.samples import ACCOUNT, recipients

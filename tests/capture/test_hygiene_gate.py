@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.capture import sending
-from imagepipe.capture.gate import SHOWN, Allowed, Gate
-from imagepipe.capture.hygiene import Offline, gate_on_machine
-from imagepipe.capture.looking import LOOK_FAILED, heard, shell_that_looks
+from imagepipe.capture import agent_loader
+from imagepipe.capture.scan.gate import SHOWN, Allowed, Gate
+from imagepipe.capture.scan.over_ssh import LOOK_FAILED, heard, shell_that_looks
+from imagepipe.capture.scan.stages import Offline, gate_on_machine
 from imagepipe.cloud.images import SourceImage
 from imagepipe.errors import HygieneError
-from imagepipe.hygiene.found import Finding, Report
+from imagepipe.hygiene.report import Finding, Report
 from imagepipe.local.foreign import is_foreign, set_mode
 from tests.hygiene.planted import PLANTED, SECRET, WANTED, put
 
@@ -128,7 +128,7 @@ def test_a_machine_without_python_is_a_failure_that_says_so(tmp_path: Path) -> N
     for tool in ("sh", "sed", "base64"):
         (tools / tool).symlink_to(f"/bin/{tool}")
     said, code = _run(tmp_path, shell_that_looks(WANTED, after="echo never"), PATH=str(tools))
-    assert code == sending.NO_PYTHON
+    assert code == agent_loader.NO_PYTHON
     with pytest.raises(HygieneError, match="there is no python3") as raised:
         heard(said, code, "looking at i-1")
     assert "install it" in (raised.value.hint or "")

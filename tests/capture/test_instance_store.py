@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from imagepipe.bundle.manifest import read_manifest
-from imagepipe.capture.instance_store import RegisterBundle
+from imagepipe.capture.instance_store.stages import RegisterBundle
 from imagepipe.cloud.tags import Labels
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import BundleError

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from imagepipe.capture.known_files import KEPT_IMAGES, KnownFiles
-from imagepipe.hygiene.found import Report, Wanted
 from imagepipe.hygiene.known import pack, unpack
+from imagepipe.hygiene.report import Report, Wanted
 
 IMAGE = "ami-0123456789abcdef0"
 STAMPS = [bytes([number] * 8) for number in range(10)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from imagepipe.cli.cloud import Chosen, opened
-from imagepipe.cloud.pace import READING
+from imagepipe.cloud.rate_limit import READING
 from tests.account import Account
 from tests.clocks import Stopped
 from tests.local.gateway.harness import KEY_ID, SECRET

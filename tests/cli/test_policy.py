@@ -46,7 +46,7 @@ def test_a_policy_is_printed_and_nothing_else(project: Path) -> None:
 def test_no_cloud_is_asked_and_what_asks_it_is_not_loaded(project: Path) -> None:
     said = "import atexit; atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr))"
     loaded = run(project, "plain.yaml", before=said).stderr.split()
-    assert "imagepipe.policy.made" in loaded
+    assert "imagepipe.policy.generate" in loaded
     assert not {"boto3", "botocore", "paramiko", "networkx", "moto", "rich"} & set(loaded)
 
 

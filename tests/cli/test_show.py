@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from imagepipe.cli.closing import Closing
-from imagepipe.cli.past import CLOSING
+from imagepipe.cli.run_store import CLOSING
 from imagepipe.cli.show import show
 from imagepipe.clock import SystemClock
 from imagepipe.engine.events import FILE_NAME, EventFile, StageFailed

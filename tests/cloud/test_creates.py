@@ -8,10 +8,10 @@ import pytest
 from botocore.stub import Stubber
 
 from imagepipe.cloud import tags
-from imagepipe.cloud.create import Creates
+from imagepipe.cloud.idempotency import Creates
 from imagepipe.cloud.images import Images, Registration
 from imagepipe.cloud.instances import LaunchRequest
-from imagepipe.cloud.pace import RetryBudget
+from imagepipe.cloud.rate_limit import RetryBudget
 from imagepipe.communicator import keys
 from imagepipe.errors import CloudError
 from tests import bundled

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from imagepipe.cloud.create import PAUSES, Creates
-from imagepipe.cloud.pace import CHANGING, LEAST, READING, Pace, RetryBudget, rate_of
+from imagepipe.cloud.idempotency import PAUSES, Creates
+from imagepipe.cloud.rate_limit import CHANGING, LEAST, READING, Pace, RetryBudget, rate_of
 from imagepipe.cloud.session import Access, Session
 from imagepipe.errors import CloudError
 from tests.account import Account

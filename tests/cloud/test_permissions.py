@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.cloud.translate import iam_action
+from imagepipe.cloud.errors import iam_action
 from imagepipe.iam.facts import FREE
-from imagepipe.policy.made import statements
+from imagepipe.policy.generate import statements
 from tests.policy.specs import SPECS, need
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from imagepipe.cloud.together import Together
+from imagepipe.cloud.batching import Together
 from imagepipe.errors import CloudError
 
 

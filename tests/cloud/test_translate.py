@@ -7,8 +7,8 @@ import pytest
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 from botocore.stub import Stubber
 
+from imagepipe.cloud.errors import doing
 from imagepipe.cloud.session import Access, Session
-from imagepipe.cloud.translate import doing
 from imagepipe.errors import CloudError
 
 

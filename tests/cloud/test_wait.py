@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from imagepipe.clock import Deadline, SystemClock
-from imagepipe.cloud.wait import LONGEST_SECONDS, Poller
+from imagepipe.cloud.poller import LONGEST_SECONDS, Poller
 from imagepipe.engine.cancel import Cancel
 from imagepipe.errors import Cancelled, CloudError
 

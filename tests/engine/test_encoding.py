@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from imagepipe.capture.instance_store import BundleRoot
+from imagepipe.capture.instance_store.stages import BundleRoot
 from imagepipe.cloud.images import SourceImage
 from imagepipe.engine.encoding import decode, encode, output_type
 from imagepipe.engine.stage import Context, Ref, Stage

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from imagepipe.hygiene.found import Wanted
+from imagepipe.hygiene.report import Wanted
 from imagepipe.hygiene.rules import RULES
 
 SECRET = "correct horse battery staple"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.hygiene.found import Report, Wanted, read_report
 from imagepipe.hygiene.known import pack, stamp, unpack
+from imagepipe.hygiene.report import Report, Wanted, read_report
 from imagepipe.hygiene.rules import RULES, is_telling, match, may_match
 from imagepipe.hygiene.walk import Tree, look
 from tests.hygiene.planted import EVERY_RULE, OPENSSH, PLANTED, WANTED, Planted, put

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from imagepipe.hygiene.found import Finding, Report, Wanted, read_report
+from imagepipe.hygiene.report import Finding, Report, Wanted, read_report
 from imagepipe.hygiene.rules import RULES, match
 from imagepipe.spec.models import HygieneRule
 

@@ -12,7 +12,7 @@ import pytest
 
 from imagepipe.hygiene import walk
 from imagepipe.hygiene.content import BLOCK_BYTES
-from imagepipe.hygiene.found import Report, Wanted
+from imagepipe.hygiene.report import Report, Wanted
 from imagepipe.hygiene.rules import ON_NEW_INSTANCE, RULES
 from imagepipe.hygiene.walk import Tree, look, look_into, printable
 from tests.hygiene.planted import (

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from imagepipe.capture.instance_store.preconditions import CheckBucket, CheckTypes, check_account
 from imagepipe.cloud.images import SourceImage
 from imagepipe.cloud.session import Access, Session
 from imagepipe.engine.journal import Lifetime, State
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
-from imagepipe.launch.bucket import CheckBucket, CheckTypes, check_account
 from imagepipe.values import BundlePlace, Late
 from tests.account import Account
 from tests.local.gateway.harness import ACCOUNT, KEY_ID, SECRET

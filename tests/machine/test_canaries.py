@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from imagepipe.bundle.certificates import load_certificate, load_owner
 from imagepipe.bundle.cipher import Secret
 from imagepipe.bundle.manifest import Recipients, find_secret, read_manifest
-from imagepipe.capture.hygiene import Offline
-from imagepipe.capture.instance_store import BundleRoot
+from imagepipe.capture.instance_store.stages import BundleRoot
+from imagepipe.capture.scan.stages import Offline
 from imagepipe.clock import Deadline, SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.s3 import Presigned

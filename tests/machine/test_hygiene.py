@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from imagepipe.errors import LocalCloudError
-from imagepipe.hygiene.found import Report
+from imagepipe.hygiene.report import Report
 from imagepipe.local.base import BaseImage
 from imagepipe.local.machines import loop
 from imagepipe.local.offline import look_at

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from imagepipe.policy.need import Need
+from imagepipe.policy.context import Need
 from imagepipe.spec.load import SAMPLE_BUILD, LoadedSpec, load, refuse
 from imagepipe.spec.variables import Given
 

@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from imagepipe.cleanup.undoers import Holdings
 from imagepipe.clock import SystemClock
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.s3 import EXEC_READ
 from imagepipe.cloud.session import Access, Session
 from imagepipe.communicator.ssh import Connections
-from imagepipe.holdings import Holdings
 from imagepipe.iam.document import Statement, document
 from imagepipe.iam.facts import ACTIONS, family, keys_of, kind_of
 from imagepipe.pipeline import plan
 from imagepipe.policy import storage
-from imagepipe.policy.made import For, reasons, statements
-from imagepipe.policy.need import EXPIRES, RUN, SPEC, STATE, UNFINISHED, Need
+from imagepipe.policy.context import EXPIRES, RUN, SPEC, STATE, UNFINISHED, Need
+from imagepipe.policy.generate import For, reasons, statements
 from imagepipe.policy.stages import STAGES, STEPS, stages_of
 from imagepipe.policy.undo import UNDO
-from imagepipe.publish.copy import CopyLimits
+from imagepipe.publish.copy_ebs import CopyLimits
 from imagepipe.wiring.tools import Tools
 from tests.bundle.samples import recipients
 from tests.policy.specs import BUNDLE, FULL, OWN_ACCESS, PLAIN, SPECS, loaded, need

@@ -6,7 +6,7 @@ import ctypes
 import ctypes.util
 from collections.abc import Iterable, Iterator
 
-from imagepipe.capture.agent.trouble import Trouble
+from imagepipe.capture.agent.errors import Trouble
 
 BLOCK = 16
 NAMES = ("libcrypto.so.3", "libcrypto.so.1.1", "libcrypto.so.10", "libcrypto.so.1.0.0")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from imagepipe.bundle.extents import Extent, merged, nonzero_runs
 from imagepipe.bundle.flow import BLOCK_BYTES
 from imagepipe.capture.agent import mounts
-from imagepipe.capture.agent.trouble import Trouble, output_of
+from imagepipe.capture.agent.errors import Trouble, output_of
 
 SECTOR = 512
 """Of sysfs, whatever the disk's own are."""

@@ -17,11 +17,11 @@ from typing import Any
 
 from imagepipe.bundle.flow import BLOCK_BYTES, ahead, in_sizes
 from imagepipe.capture.agent.aes import encrypted
-from imagepipe.capture.agent.fixed import Fixed, Wanted, fix, known, memory_folder, reported
+from imagepipe.capture.agent.errors import Trouble
+from imagepipe.capture.agent.frames import Broken, Wire
+from imagepipe.capture.agent.gzip import gzipped
+from imagepipe.capture.agent.root_image import Fixed, Wanted, fix, known, memory_folder, reported
 from imagepipe.capture.agent.send import Answers, Part, Sender
-from imagepipe.capture.agent.squeeze import gzipped
-from imagepipe.capture.agent.trouble import Trouble
-from imagepipe.capture.agent.wire import Broken, Wire
 
 PROGRESS_SECONDS = 1.0
 BEAT_SECONDS = 15.0

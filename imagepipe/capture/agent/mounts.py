@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from imagepipe.capture.agent.trouble import Trouble
+from imagepipe.capture.agent.errors import Trouble
 
 READ_ONLY, REMOUNT, BIND, PRIVATE, RELATIVE_TIME = 0x1, 0x20, 0x1000, 0x40000, 0x200000
 """linux/mount.h"""

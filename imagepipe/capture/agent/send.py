@@ -13,8 +13,8 @@ from queue import Queue
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from imagepipe.capture.agent.trouble import Trouble
-from imagepipe.capture.agent.wire import Wire
+from imagepipe.capture.agent.errors import Trouble
+from imagepipe.capture.agent.frames import Wire
 
 AT_ONCE = 4
 """Parts on their way, and so in memory: 40 MiB."""

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from imagepipe.bundle.extents import Extent, merged, not_holes
 from imagepipe.capture.agent import mounts
 from imagepipe.capture.agent.disk import Disk, Partition
-from imagepipe.capture.agent.trouble import Trouble, output_of
+from imagepipe.capture.agent.errors import Trouble, output_of
 
 EMPTIED = ("dev", "proc", "sys", "run", "tmp", "mnt", "media")
 """Folders of the root whose contents are never in an image (docs/explanation/image-kinds.md)."""

@@ -13,7 +13,7 @@ import pytest
 
 from imagepipe.bundle.cipher import Secret, decrypted
 from imagepipe.capture.agent.aes import encrypted
-from imagepipe.capture.agent.squeeze import gzipped
+from imagepipe.capture.agent.gzip import gzipped
 
 
 def _blocks(content: bytes, size: int) -> list[bytes]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imagepipe.capture.agent.fixed import REPORT, reported, without
-from imagepipe.capture.agent.wire import Wire
-from imagepipe.capture.heard import FixedRoot
-from imagepipe.hygiene.found import Finding, Report
+from imagepipe.capture.agent.frames import Wire
+from imagepipe.capture.agent.root_image import REPORT, reported, without
+from imagepipe.capture.instance_store.agent_messages import FixedRoot
+from imagepipe.hygiene.report import Finding, Report
 
 REPORTED = Report(tuple(Finding("log", path, "a log") for path in ("/var/log/secure", "/var/login", "/srv/x")), 3, 9)
 

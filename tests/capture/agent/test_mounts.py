@@ -46,7 +46,7 @@ def test_a_view_that_is_closed_to_writers_leaves_the_other_open(tmp_path: Path) 
 DELETES = """
 import os, subprocess, sys
 from imagepipe.capture.agent import mounts
-from imagepipe.capture.agent.trouble import Trouble
+from imagepipe.capture.agent.errors import Trouble
 place, other = sys.argv[1:]
 os.makedirs(place + "/in")
 mounts.bind(other, place + "/in")

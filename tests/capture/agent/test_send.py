@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from imagepipe.capture.agent.errors import Trouble
+from imagepipe.capture.agent.frames import Wire
 from imagepipe.capture.agent.send import AT_ONCE, Answers, Part, Sender
-from imagepipe.capture.agent.trouble import Trouble
-from imagepipe.capture.agent.wire import Wire
 
 SIGNATURE = "X-Amz-Signature=f00dfeed"
 

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.capture import sending
-from imagepipe.capture.agent.wire import GREETING
+from imagepipe.capture import agent_loader
+from imagepipe.capture.agent.frames import GREETING
 
 OLDEST = (3, 7)
 AGENT = Path(str(files("imagepipe.capture.agent")))
 HYGIENE = Path(str(files("imagepipe.hygiene")))
-EVERY = tuple(dict.fromkeys((*sending.MODULES, *sending.HYGIENE)))
+EVERY = tuple(dict.fromkeys((*agent_loader.MODULES, *agent_loader.HYGIENE)))
 
 
 def _tree(name: str) -> ast.Module:
-    return ast.parse(sending._source(name), feature_version=OLDEST)
+    return ast.parse(agent_loader._source(name), feature_version=OLDEST)
 
 
 def _imported(name: str) -> set[str]:
@@ -36,17 +36,17 @@ def _imported(name: str) -> set[str]:
 
 def test_every_module_of_the_agent_is_sent() -> None:
     own = {f"imagepipe.capture.agent.{path.stem}" for path in AGENT.glob("*.py") if path.stem != "__init__"}
-    assert own <= set(sending.MODULES)
+    assert own <= set(agent_loader.MODULES)
 
 
 def test_every_module_of_the_look_is_sent() -> None:
     own = {f"imagepipe.hygiene.{path.stem}" for path in HYGIENE.glob("*.py") if path.stem != "__init__"}
-    assert own == set(sending.HYGIENE)
+    assert own == set(agent_loader.HYGIENE)
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_module_needs_the_standard_library_and_what_was_sent_before_it(name: str) -> None:
-    together = sending.MODULES if name in sending.MODULES else sending.HYGIENE
+    together = agent_loader.MODULES if name in agent_loader.MODULES else agent_loader.HYGIENE
     before = together[: together.index(name)]
     for each in _imported(name):
         if each.startswith("imagepipe"):
@@ -75,14 +75,14 @@ def test_a_module_has_nothing_newer_than_the_oldest_python(name: str) -> None:
 
 
 def test_the_command_is_the_same_for_every_build() -> None:
-    assert sending.command() == sending.command()
-    assert "sudo -n" in sending.command()
+    assert agent_loader.command() == agent_loader.command()
+    assert "sudo -n" in agent_loader.command()
 
 
 def test_the_loader_runs_what_is_sent_and_leaves_when_the_controller_does(tmp_path: Path) -> None:
     """Without sudo, and with nobody who speaks after the program: the agent is loaded, asks, and goes."""
-    command = [sys.executable, "-I", "-c", sending._LOADER]
-    done = subprocess.run(command, input=sending.program(), capture_output=True, check=False, cwd=tmp_path)
+    command = [sys.executable, "-I", "-c", agent_loader._LOADER]
+    done = subprocess.run(command, input=agent_loader.program(), capture_output=True, check=False, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (3, b"")
     assert list(tmp_path.iterdir()) == []
 
@@ -93,14 +93,14 @@ def test_root_needs_no_sudo(tmp_path: Path) -> None:
     for name in ("sh", "id"):
         (tmp_path / name).symlink_to(f"/bin/{name}")
     (tmp_path / "python3").symlink_to(sys.executable)
-    command = ["/bin/sh", "-c", sending.command()]
+    command = ["/bin/sh", "-c", agent_loader.command()]
     done = subprocess.run(
-        command, input=sending.program(), capture_output=True, check=False, env={"PATH": str(tmp_path)}
+        command, input=agent_loader.program(), capture_output=True, check=False, env={"PATH": str(tmp_path)}
     )
     assert (done.returncode, done.stdout, done.stderr) == (3, GREETING, b"")
 
 
 def test_where_there_is_no_python_the_exit_code_says_so() -> None:
-    command = ["/bin/sh", "-c", sending._FIND, "imagepipe-agent", sending._LOADER]
+    command = ["/bin/sh", "-c", agent_loader._FIND, "imagepipe-agent", agent_loader._LOADER]
     done = subprocess.run(command, input=b"", capture_output=True, check=False, env={"PATH": "/nonexistent"})
-    assert done.returncode == sending.NO_PYTHON
+    assert done.returncode == agent_loader.NO_PYTHON

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from imagepipe.capture.agent.stillness import unit_of
+from imagepipe.capture.agent.quiesce import unit_of
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.capture.agent import tree, trouble
-from imagepipe.capture.agent.trouble import Trouble
+from imagepipe.capture.agent import errors, tree
+from imagepipe.capture.agent.errors import Trouble
 
 LOOK = tree.Look("ext4")
 
@@ -135,7 +135,7 @@ def test_what_a_killed_agent_left_on_another_disk_makes_room(
 def test_a_tool_that_the_machine_has_not_is_named(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     staged = tree.stage(root, root / tree.STAGED, ())
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(trouble, "PATHS", str(tmp_path))
+    monkeypatch.setattr(errors, "PATHS", str(tmp_path))
     with pytest.raises(Trouble, match="filling the file system: the machine has no mke2fs") as caught:
         tree.fill(staged, tmp_path / "image", LOOK, offset=0, size=64 << 20)
     assert caught.value.hint == "a provisioning step can install it"

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from imagepipe.capture.agent.wire import GREETING, HEAD, Broken, Wire
+from imagepipe.capture.agent.frames import GREETING, HEAD, Broken, Wire
 
 
 def _heard(content: bytes) -> Wire:

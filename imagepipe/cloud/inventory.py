@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imagepipe.cloud import tags as tagging
+from imagepipe.cloud.errors import doing
 from imagepipe.cloud.session import Session
-from imagepipe.cloud.translate import doing
 
 OURS = [{"Name": "tag-key", "Values": [tagging.RUN]}]
 GONE = frozenset({"terminated", "shutting-down"})

@@ -18,9 +18,16 @@ from imagepipe.bundle.manifest import (
     write_manifest,
 )
 from imagepipe.bundle.parts import PART_BYTES, part_name, width_for
-from imagepipe.capture.agent.wire import Broken, Wire
-from imagepipe.capture.heard import FixedRoot, MadePart, digest_of_all, next_message, number_sent, progress_of
-from imagepipe.capture.s3_parts import S3Parts
+from imagepipe.capture.agent.frames import Broken, Wire
+from imagepipe.capture.instance_store.agent_messages import (
+    FixedRoot,
+    MadePart,
+    digest_of_all,
+    next_message,
+    number_sent,
+    progress_of,
+)
+from imagepipe.capture.instance_store.s3_parts import S3Parts
 from imagepipe.engine.stage import Context
 from imagepipe.errors import BundleError
 from imagepipe.values import BundlePart

@@ -14,10 +14,10 @@ from imagepipe.bundle.manifest import Label, Manifest, Recipients
 from imagepipe.bundle.pack import pack
 from imagepipe.bundle.parts import Part
 from imagepipe.bundle.sparse import Image
-from imagepipe.capture.agent.wire import Broken, Wire
-from imagepipe.capture.heard import FixedRoot, is_said
-from imagepipe.capture.instance_bundler import end, progress
-from imagepipe.capture.s3_parts import S3Parts
+from imagepipe.capture.agent.frames import Broken, Wire
+from imagepipe.capture.instance_store.agent_messages import FixedRoot, is_said
+from imagepipe.capture.instance_store.on_instance import end, progress
+from imagepipe.capture.instance_store.s3_parts import S3Parts
 from imagepipe.engine.stage import Context
 from imagepipe.errors import BundleError
 from imagepipe.values import BundlePart

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from imagepipe.clock import Clock, Deadline
 from imagepipe.cloud import tags
-from imagepipe.cloud.answers import gone_is_fine
+from imagepipe.cloud.consistency import gone_is_fine
 from imagepipe.cloud.ec2 import Ec2, Regions
 from imagepipe.cloud.s3 import folder_of
 from imagepipe.communicator import keys

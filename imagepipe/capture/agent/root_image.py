@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from imagepipe.bundle.extents import Extent
 from imagepipe.bundle.flow import BLOCK_BYTES
-from imagepipe.capture.agent import disk, mounts, stillness, tree
-from imagepipe.capture.agent.trouble import Trouble
-from imagepipe.hygiene.found import Report
-from imagepipe.hygiene.found import Wanted as Looked
+from imagepipe.capture.agent import disk, mounts, quiesce, tree
+from imagepipe.capture.agent.errors import Trouble
+from imagepipe.hygiene.report import Report
+from imagepipe.hygiene.report import Wanted as Looked
 from imagepipe.hygiene.walk import Tree, disks_of_this_machine, look
 
 MEMORY = "/run"
@@ -103,18 +103,18 @@ def fix(wanted: Wanted, folder: Path, say: Callable[[str], None]) -> Fixed:
     """Make the machine stand still, scrub it, and say where the image's data is. Raises Trouble."""
     method = _method(wanted)
     root = _root_view(folder)
-    stillness.keep_way_in(wanted.user, folder)
-    stillness.end_writers(root, say)
+    quiesce.keep_way_in(wanted.user, folder)
+    quiesce.end_writers(root, say)
     if method == "tree":
-        stillness.close_root(say)
+        quiesce.close_root(say)
     source = disk.disk_of_root() if method == "block" else None
     points = disk.points_on(source) if source else ["/"]
     script, scrubbed = folder / "scrub.sh", folder / "scrubbed"
     script.write_text(wanted.scrub)
     others = [point for point in points if point != "/"]
     # An agent before this one may have come so far that nobody can write any more, and been killed then.
-    if not (scrubbed.exists() and stillness.are_read_only(["/"])):
-        stillness.scrub(script, wanted.key, root, others, say)
+    if not (scrubbed.exists() and quiesce.are_read_only(["/"])):
+        quiesce.scrub(script, wanted.key, root, others, say)
         scrubbed.touch()
     if wanted.look:
         say("looking for what must not be in the image")
@@ -145,7 +145,7 @@ def reported(folder: Path) -> str:
 
 
 def _method(wanted: Wanted) -> str:
-    contained = stillness.is_container()
+    contained = quiesce.is_container()
     if wanted.method == "block" and contained:
         raise Trouble(
             "reading the root's disk: the machine is a container, and has none of its own", "use method: tree, or auto"
@@ -174,8 +174,8 @@ def _block(source: disk.Disk, points: list[str], wanted: Wanted, say: Callable[[
         raise Trouble(
             f"reading {source.device}: it has no partition table, so no boot loader that an HVM instance could start"
         )
-    stillness.end_writers(Path("/"), say)
-    stillness.make_read_only(points, say)
+    quiesce.end_writers(Path("/"), say)
+    quiesce.make_read_only(points, say)
     say(f"{source.device} of {source.size >> 20} MiB is read as it is; no room on a disk is needed")
     return Fixed("block", source.device, source.size, disk.data_extents(source), int(time.time()))
 

@@ -12,8 +12,8 @@ from threading import Event
 from typing import Any, TypeVar
 
 from imagepipe.clock import Clock
-from imagepipe.cloud.pace import RetryBudget
-from imagepipe.cloud.translate import THROTTLING
+from imagepipe.cloud.errors import THROTTLING
+from imagepipe.cloud.rate_limit import RetryBudget
 from imagepipe.errors import CloudError
 
 T = TypeVar("T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from imagepipe.cli.given import state_folder
+from imagepipe.cli.options import state_folder
 from imagepipe.engine.journal import FILE_NAME, Past, read
 from imagepipe.errors import ImagepipeError, UsageError
 

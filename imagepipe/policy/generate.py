@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from imagepipe.iam.document import Statement, merged
-from imagepipe.policy.need import Need
+from imagepipe.policy.context import Need
 from imagepipe.policy.stages import STAGES, STEPS, answers_for, stages_of
 from imagepipe.policy.undo import UNDO, kinds_of, sweep
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import base64
 import shlex
 
-from imagepipe.capture import sending
+from imagepipe.capture import agent_loader
 from imagepipe.errors import HygieneError
-from imagepipe.hygiene.found import Report, Wanted, read_report
+from imagepipe.hygiene.report import Report, Wanted, read_report
 
 LOOK_SECONDS = 1800
 END_OF_SHELL = "# no shell from here on"
 LOOK_FAILED = 125
 """Exit code where the look itself broke: what goes before it in a script has other codes."""
-FAILED = (sending.NO_PYTHON, LOOK_FAILED)
+FAILED = (agent_loader.NO_PYTHON, LOOK_FAILED)
 
 
 def shell_that_looks(wanted: Wanted, *, before: str = "", after: str = "") -> str:
@@ -22,9 +22,9 @@ def shell_that_looks(wanted: Wanted, *, before: str = "", after: str = "") -> st
     The program stands behind the shell, as after a scrub nobody may use sudo a second time. The script's file is in
     the machine's memory (`communicator.shell`): what is looked for by value touches no disk.
     """
-    payload = base64.encodebytes(sending.program(sending.HYGIENE) + wanted.line()).decode()
-    look = f"sed '1,/^{END_OF_SHELL}$/d' \"$0\" | base64 -d | {shlex.join(sending.runner())}"
-    look += f' || {{ code=$?; [ "$code" = {sending.NO_PYTHON} ] || code={LOOK_FAILED}; exit "$code"; }}\n'
+    payload = base64.encodebytes(agent_loader.program(agent_loader.HYGIENE) + wanted.line()).decode()
+    look = f"sed '1,/^{END_OF_SHELL}$/d' \"$0\" | base64 -d | {shlex.join(agent_loader.runner())}"
+    look += f' || {{ code=$?; [ "$code" = {agent_loader.NO_PYTHON} ] || code={LOOK_FAILED}; exit "$code"; }}\n'
     return f"{before}\n{look}{after}\nexit 0\n{END_OF_SHELL}\n{payload}"
 
 
@@ -38,7 +38,7 @@ def heard(said: list[str], code: int | None, doing: str) -> Report:
         raise HygieneError(
             f"{doing}: {'; '.join(said[-5:]) or 'no reason given'} (exit {code})",
             hint="the gate needs python3 on the machine: install it in a provisioning step"
-            if code == sending.NO_PYTHON
+            if code == agent_loader.NO_PYTHON
             else "the gate needs Python 3.7 or newer on the machine, and sudo without a password",
         )
     return report

@@ -12,13 +12,13 @@ from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 from typing import TypedDict, Unpack
 
+from imagepipe.cleanup.undoers import MANIFEST, Holdings
 from imagepipe.clock import Clock, iso, parse_iso
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Regions
-from imagepipe.cloud.tagged import Tagged, everything_of_ours
+from imagepipe.cloud.inventory import Tagged, everything_of_ours
 from imagepipe.engine.journal import Claim, Journal, Lifetime, State
 from imagepipe.errors import CloudError
-from imagepipe.holdings import MANIFEST, Holdings
 
 BEAT_SECONDS = 1200
 ANSWERS_FOR = timedelta(hours=1)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imagepipe.capture.agent import mounts
-from imagepipe.capture.agent.trouble import Trouble, output_of
+from imagepipe.capture.agent.errors import Trouble, output_of
 
 KEPT_UNITS = ("ssh", "systemd-logind", "dbus", "systemd-networkd", "networking", "NetworkManager", "ifup@", "dhc",
               "systemd-udevd", "systemd-resolved", "user-runtime-dir")  # fmt: skip

@@ -17,15 +17,15 @@ from imagepipe import render
 from imagepipe.bundle.cipher import Envelope, Secret, seal, unseal
 from imagepipe.bundle.manifest import Label, Manifest, Recipients
 from imagepipe.bundle.pack import EC2_LIMIT_BYTES, check_size
-from imagepipe.capture import sending
-from imagepipe.capture.agent.wire import Broken, Wire
-from imagepipe.capture.gate import Gate
-from imagepipe.capture.heard import FixedRoot, plain
-from imagepipe.capture.hygiene import Offline, gate_on_machine
-from imagepipe.capture.instance_bundler import bundle_on_instance
-from imagepipe.capture.s3_parts import S3Parts
+from imagepipe.capture import agent_loader
+from imagepipe.capture.agent.frames import Broken, Wire
+from imagepipe.capture.instance_store.agent_messages import FixedRoot, plain
+from imagepipe.capture.instance_store.on_controller import bundle_here
+from imagepipe.capture.instance_store.on_instance import bundle_on_instance
+from imagepipe.capture.instance_store.s3_parts import S3Parts
+from imagepipe.capture.scan.gate import Gate
+from imagepipe.capture.scan.stages import Offline, gate_on_machine
 from imagepipe.capture.scrub import script_text
-from imagepipe.capture.streaming import bundle_here
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import Registration, SourceImage, late_names
 from imagepipe.cloud.s3 import S3
@@ -106,7 +106,7 @@ class BundleRoot(Stage[Bundle]):
             connection = self._connection(ctx, machine)
             watch = Watch(lambda _, text: said.append(text), deadline, ctx.cancel)  # noqa: B023 - heard in this round
             try:
-                agent = talking(connection, sending.command(), watch, silent_seconds=SILENT_SECONDS)
+                agent = talking(connection, agent_loader.command(), watch, silent_seconds=SILENT_SECONDS)
                 with agent as dialogue, self._explained(dialogue, connection):
                     return self._talk(ctx, dialogue, label, parts, secret)
             except (Broken, Disconnected) as error:
@@ -121,7 +121,7 @@ class BundleRoot(Stage[Bundle]):
         raise AssertionError("the last try returns or raises")
 
     def _talk(self, ctx: Context, dialogue: Dialogue, label: Label, parts: S3Parts, secret: Secret) -> Manifest:
-        dialogue.write(sending.program())
+        dialogue.write(agent_loader.program())
         wire = Wire(dialogue.read, dialogue.write)
         if printed := wire.await_greeting().strip():
             ctx.say(f"the machine's shell prints at each start: {plain(printed.decode(errors='replace'))}")
@@ -169,7 +169,7 @@ class BundleRoot(Stage[Bundle]):
                 raise Broken(f"the agent has said nothing for {SILENT_SECONDS:g} s") from error
             code = dialogue.code()
             said = plain("; ".join(dialogue.errors))
-            if code == sending.NO_PYTHON:
+            if code == agent_loader.NO_PYTHON:
                 raise CommandFailed(
                     f"{doing}: the machine has no Python 3",
                     code=code,

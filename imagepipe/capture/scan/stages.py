@@ -17,16 +17,16 @@ from imagepipe.bundle.document import LARGEST_BYTES
 from imagepipe.bundle.manifest import Recipients, find_secret, read_manifest
 from imagepipe.bundle.parts import LARGEST_PART_BYTES
 from imagepipe.bundle.unpack import unpack
-from imagepipe.capture.gate import Gate
 from imagepipe.capture.known_files import KnownFiles
-from imagepipe.capture.looking import LOOK_SECONDS, heard, shell_that_looks
+from imagepipe.capture.scan.gate import Gate
+from imagepipe.capture.scan.over_ssh import LOOK_SECONDS, heard, shell_that_looks
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage
 from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import Connections, Watch, public_key
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import HygieneError
-from imagepipe.hygiene.found import Report, Wanted
+from imagepipe.hygiene.report import Report, Wanted
 from imagepipe.hygiene.rules import ON_NEW_INSTANCE
 from imagepipe.values import Image, Reachable
 

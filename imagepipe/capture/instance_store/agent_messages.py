@@ -13,9 +13,9 @@ from typing import Any
 from imagepipe.bundle.extents import Extent
 from imagepipe.bundle.parts import PART_BYTES
 from imagepipe.bundle.tarball import MAX_EXTENTS
-from imagepipe.capture.agent.wire import Broken, Wire
+from imagepipe.capture.agent.frames import Broken, Wire
 from imagepipe.errors import BundleError
-from imagepipe.hygiene.found import Finding, Report, read_report
+from imagepipe.hygiene.report import Finding, Report, read_report
 from imagepipe.hygiene.rules import BY_NAME
 
 MIB = 1 << 20

@@ -17,11 +17,12 @@ from typing import IO, Any
 import click
 
 from imagepipe.bundle.manifest import Recipients
-from imagepipe.bundling import Seals
-from imagepipe.capture.hygiene import Offline
+from imagepipe.capture.scan.stages import Offline
+from imagepipe.cleanup.sweep import Heartbeat
+from imagepipe.cleanup.undoers import Holdings
 from imagepipe.cli import streams
 from imagepipe.cli.cloud import Chosen, region_of
-from imagepipe.cli.given import state_folder
+from imagepipe.cli.options import state_folder
 from imagepipe.clock import Clock, iso
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.communicator.ssh import Connections
@@ -33,15 +34,14 @@ from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import Journal, RunRecord, read
 from imagepipe.engine.undo import StillHeld, undo
 from imagepipe.errors import UndoFailed
-from imagepipe.holdings import Holdings
 from imagepipe.masking import Masker
 from imagepipe.pipeline import Baked, plan
-from imagepipe.publish.copy import CopyLimits
-from imagepipe.recovery import Recovered, recover
+from imagepipe.publish.copy_ebs import CopyLimits
 from imagepipe.report.console import ConsoleReport
 from imagepipe.report.junit import JUnitReport, Suite
+from imagepipe.resume import Recovered, recover
 from imagepipe.spec.load import LoadedSpec
-from imagepipe.sweep import Heartbeat
+from imagepipe.wiring.certificates import Seals
 from imagepipe.wiring.tools import Tools
 
 

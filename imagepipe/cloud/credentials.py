@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.credentials import RefreshableCredentials
 
-from imagepipe.cloud.translate import EXPIRED
+from imagepipe.cloud.errors import EXPIRED
 
 _RENEWED = "imagepipe-renewed"
 

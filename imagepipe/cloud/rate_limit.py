@@ -13,7 +13,7 @@ from threading import Event, Lock
 from typing import Any
 
 from imagepipe.clock import Clock
-from imagepipe.cloud.translate import THROTTLING
+from imagepipe.cloud.errors import THROTTLING
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from imagepipe.errors import HygieneError
 from imagepipe.hygiene.content import LEAST_SECRET
-from imagepipe.hygiene.found import Finding, Report, Wanted
+from imagepipe.hygiene.report import Finding, Report, Wanted
 from imagepipe.hygiene.rules import BY_NAME
 
 SHOWN = 20

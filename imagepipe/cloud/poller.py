@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
 from imagepipe.clock import Clock, Deadline
-from imagepipe.cloud.translate import EXPIRED
+from imagepipe.cloud.errors import EXPIRED
 from imagepipe.errors import CloudError
 
 T = TypeVar("T")
