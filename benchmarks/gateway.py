@@ -64,7 +64,7 @@ def main() -> int:
 
 def serve(folder: Path) -> int:
     """Be the endpoint, until standard input ends."""
-    from imagepipe.local.process import return_memory
+    from imagepipe.local.host.processes import return_memory
 
     return_memory()
     cloud = Cloud(root=folder)

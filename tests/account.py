@@ -14,7 +14,7 @@ from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.events import AnyEvent, Events
 from imagepipe.engine.journal import Journal, RunRecord
 from imagepipe.engine.stage import Context
-from imagepipe.local.gateway.faults import Fault
+from imagepipe.local.aws.faults.faults import Fault
 from imagepipe.masking import Masker
 from tests.local.gateway.harness import KEY_ID, SECRET, Cloud
 

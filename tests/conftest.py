@@ -16,7 +16,7 @@ _counts = {"passed": 0, "failed": 0, "skipped": 0}
 
 def pytest_configure() -> None:
     """Give the memory of one test back before the next: hundreds of them make and drop megabytes in threads."""
-    from imagepipe.local.process import return_memory
+    from imagepipe.local.host.processes import return_memory
 
     return_memory()
 

@@ -24,10 +24,8 @@ ANYTHING = {
     "wiring",
     "pipeline",
     "preflight",
-    "recovery",
-    "sweep",
-    "bundling",
-    "holdings",
+    "resume",
+    "cleanup",
     "policy",
     "cli",
 }
@@ -50,10 +48,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": FOUNDATION | LAYER_1 | STAGES | {"wiring"},
     "preflight": FOUNDATION | LAYER_1 | STAGES | {"wiring"},
     "policy": FOUNDATION | {"spec", "iam"},
-    "bundling": FOUNDATION | {"spec", "bundle"},
-    "recovery": FOUNDATION | LAYER_1 | STAGES,
-    "sweep": FOUNDATION | LAYER_1 | {"holdings"},
-    "holdings": FOUNDATION | LAYER_1 | STAGES,
+    "resume": FOUNDATION | LAYER_1 | STAGES,
+    "cleanup": FOUNDATION | LAYER_1 | STAGES,
     "cli": ANYTHING,
 }
 

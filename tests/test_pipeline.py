@@ -18,7 +18,7 @@ from imagepipe.cloud.session import Access, Session
 from imagepipe.communicator.ssh import Connections
 from imagepipe.engine.graph import Graph
 from imagepipe.launch.machine import Launch
-from imagepipe.local.offline import look_at
+from imagepipe.local.disks.search import look_at
 from imagepipe.pipeline import plan
 from imagepipe.provision.reboot import RebootMachine
 from imagepipe.provision.shell import RunShell

@@ -80,7 +80,7 @@ def opened(chosen: Chosen, *, region: str | None, clock: Clock) -> Iterator[Regi
         return
     # The local cloud's libraries take their time to load; whoever builds on AWS need not have them.
     from imagepipe.cli.local import open_store
-    from imagepipe.local.control import connect
+    from imagepipe.local.client.connect import connect
 
     store = open_store(Path(chosen.local) if chosen.local else None)
     with connect(store, progress=lambda line: click.echo(line, err=True)) as cloud:

@@ -20,10 +20,10 @@ from imagepipe.errors import LocalCloudError, UsageError
 
 if TYPE_CHECKING:
     from imagepipe.cloud.session import Session
-    from imagepipe.local.control import LocalCloud
-    from imagepipe.local.gateway.remote import Account
-    from imagepipe.local.serve import Beyond
-    from imagepipe.local.serving import Serving
+    from imagepipe.local.client.admin import Account
+    from imagepipe.local.client.connect import LocalCloud
+    from imagepipe.local.daemon.main import Beyond
+    from imagepipe.local.daemon.rendezvous import Serving
     from imagepipe.local.store import Store
 
 
@@ -52,14 +52,14 @@ local.add_command(faults)
 
 def open_store(root: Path | None) -> Store:
     """The store that the command line or the environment names. Raises LocalCloudError."""
-    from imagepipe.local.machines import choice
+    from imagepipe.local.machines import registry
     from imagepipe.local.store import Store, default_base_cache, default_root
 
-    driver = os.environ.get(choice.VARIABLE)
+    driver = os.environ.get(registry.VARIABLE)
     return Store.open(
         root or default_root(os.environ),
         base_cache=default_base_cache(os.environ),
-        driver=choice.named(driver) if driver else None,
+        driver=registry.named(driver) if driver else None,
     )
 
 
@@ -88,8 +88,8 @@ Examples:
 @click.pass_obj
 def serve(root: Path | None, port: int | None, address: str | None, env_only: bool, faults_file: Path | None) -> None:
     """Keep the cloud up in the foreground, for the AWS CLI, Packer and others."""
-    from imagepipe.local import control
-    from imagepipe.local import serve as server
+    from imagepipe.local.client import connect
+    from imagepipe.local.daemon import main as server
 
     beyond = _beyond(address)
     wanted = read_faults(faults_file) if faults_file else None
@@ -97,8 +97,8 @@ def serve(root: Path | None, port: int | None, address: str | None, env_only: bo
         del os.environ[name]  # moto would heed them: a profile that there is not, another endpoint
     store = open_store(root)
     stop = threading.Event()
-    if found := control.find(store):
-        control.check_driver(store, found)
+    if found := connect.find(store):
+        connect.check_driver(store, found)
         if beyond:
             raise LocalCloudError(
                 f"serving {store.root} at {beyond.address}: its cloud runs already, on loopback (process {found.pid})",
@@ -121,7 +121,7 @@ def serve(root: Path | None, port: int | None, address: str | None, env_only: bo
 
 def _beyond(address: str | None) -> Beyond | None:
     """What --address asks for. Raises UsageError for what would leave the cloud open to other machines."""
-    from imagepipe.local.serve import Beyond
+    from imagepipe.local.daemon.main import Beyond
 
     if address is None:
         return None
@@ -143,12 +143,11 @@ def _beyond(address: str | None) -> Beyond | None:
 
 def _set_faults(store: Store, wanted: FaultsFile | None) -> None:
     """On a cloud that runs already."""
-    from imagepipe.local import control
-    from imagepipe.local.gateway import remote
+    from imagepipe.local.client import admin, connect
 
-    cloud = control.running(store)
+    cloud = connect.running(store)
     if wanted and cloud:
-        remote.set_faults(cloud, wanted.faults, wanted.seed)
+        admin.set_faults(cloud, wanted.faults, wanted.seed)
         _say_faults(wanted)
 
 
@@ -163,11 +162,11 @@ def _say_faults(wanted: FaultsFile | None) -> None:
 @click.pass_obj
 def stop(root: Path | None, force: bool) -> None:
     """End the cloud; refused while a build uses it, or instances are there. What it keeps stays in its store."""
-    from imagepipe.local import control
-    from imagepipe.local.base import repair
+    from imagepipe.local.client import connect
+    from imagepipe.local.disks.base_image import repair
 
     store = open_store(root)
-    ended = control.stop(store, terminate=terminate_everything if force else None)
+    ended = connect.stop(store, terminate=terminate_everything if force else None)
     repair(store, lambda line: click.echo(line, err=True))
     click.echo("the local cloud has ended" if ended else "the local cloud does not run")
 
@@ -176,11 +175,11 @@ def stop(root: Path | None, force: bool) -> None:
 @click.pass_obj
 def status(root: Path | None) -> None:
     """Say whether the cloud runs, where, and what it holds."""
-    from imagepipe.local import control
-    from imagepipe.local.disks import Disks
+    from imagepipe.local.client import connect
+    from imagepipe.local.disks.files import Disks
 
     store = open_store(root)
-    said = control.status(store)
+    said = connect.status(store)
     click.echo(f"store      {store.root}")
     if said is None:
         click.echo("process    none")
@@ -199,10 +198,10 @@ local.add_command(images)
 
 def show_images(root: Path | None) -> None:
     """Print the images of all regions; the base images, which are in every one, once."""
-    from imagepipe.local import control
+    from imagepipe.local.client import connect
 
     store = open_store(root)
-    with control.connect(store, progress=lambda line: click.echo(line, err=True)) as cloud:
+    with connect.connect(store, progress=lambda line: click.echo(line, err=True)) as cloud:
         rows = list(_image_rows(cloud))
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     for row in rows:
@@ -213,8 +212,8 @@ def show_images(root: Path | None) -> None:
 @click.pass_obj
 def doctor(root: Path | None) -> None:
     """Say what this computer lacks for the local cloud, and what installs it."""
-    from imagepipe.local.base import repair
-    from imagepipe.local.doctor import Verdict, examine, install_command
+    from imagepipe.local.disks.base_image import repair
+    from imagepipe.local.machines.requirements import Verdict, examine, install_command
 
     store = open_store(root)
     repair(store, lambda line: click.echo(line, err=True))
@@ -233,14 +232,14 @@ def _stay_with(store: Store, found: Serving, port: int | None, env_only: bool, s
     """A cloud that runs already is as good: keep it up as long as we are there."""
     import fcntl
 
-    from imagepipe.local import serving
+    from imagepipe.local.daemon import rendezvous
 
     if port not in (None, found.port):
         raise LocalCloudError(
             f"serving {store.root} on port {port}: its cloud runs already, on port {found.port} (process {found.pid})",
             hint="leave --port out, or end that one with `imagepipe local stop`",
         )
-    with serving.held(store.clients, fcntl.LOCK_SH):
+    with rendezvous.held(store.clients, fcntl.LOCK_SH):
         _say_how(store, found, env_only)
         while not stop.wait(1.0):
             if not found.is_alive():
@@ -250,7 +249,7 @@ def _stay_with(store: Store, found: Serving, port: int | None, env_only: bool, s
 
 
 def _say_how(store: Store, serving: Serving, env_only: bool, beyond: Beyond | None = None) -> None:
-    from imagepipe.local.control import REGION
+    from imagepipe.local.client.connect import REGION
 
     keys = store.credentials()
     exports = [
@@ -298,9 +297,9 @@ def _clients(cloud: LocalCloud) -> Iterator[tuple[str, Any]]:
 
 def _image_rows(cloud: LocalCloud) -> Iterator[tuple[str, ...]]:
     from imagepipe.cloud.errors import doing
-    from imagepipe.local.gateway import remote
+    from imagepipe.local.client import admin
 
-    ours = {account.id for account in remote.accounts(cloud)}
+    ours = {account.id for account in admin.accounts(cloud)}
     yield ("REGION", "IMAGE", "STATE", "CREATED", "NAME")
     with doing("listing the local cloud's images"):
         for region, client in _clients(cloud):
@@ -315,11 +314,11 @@ def _image_rows(cloud: LocalCloud) -> Iterator[tuple[str, ...]]:
 def terminate_everything(cloud: LocalCloud) -> None:
     """Terminate the instances of all accounts, in every region. Raises CloudError."""
     from imagepipe.cloud.errors import doing
-    from imagepipe.local.gateway import remote
+    from imagepipe.local.client import admin
 
-    callers = {each.id: each for each in remote.accounts(cloud)}
+    callers = {each.id: each for each in admin.accounts(cloud)}
     with doing("terminating the local cloud's instances"):
-        for account_id, region in remote.places(cloud):
+        for account_id, region in admin.places(cloud):
             client = _session(cloud, callers[account_id]).client("ec2", region)
             found = [
                 instance["InstanceId"]

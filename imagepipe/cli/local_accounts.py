@@ -14,18 +14,18 @@ import click
 from imagepipe.errors import LocalCloudError
 
 if TYPE_CHECKING:
-    from imagepipe.local.control import LocalCloud
-    from imagepipe.local.gateway.remote import Account
+    from imagepipe.local.client.admin import Account
+    from imagepipe.local.client.connect import LocalCloud
 
 
 @click.command()
 @click.pass_obj
 def accounts(root: Path | None) -> None:
     """List the accounts of the local cloud, and the organizations they are in."""
-    from imagepipe.local.gateway import remote
+    from imagepipe.local.client import admin
 
     with _connected(root) as cloud:
-        for each in remote.accounts(cloud):
+        for each in admin.accounts(cloud):
             click.echo("  ".join((each.id, *each.memberships)))
 
 
@@ -40,10 +40,10 @@ def account() -> None:
 @click.pass_obj
 def add(root: Path | None, account_id: str | None, memberships: Sequence[str]) -> None:
     """Make an account and print its id; one that is there is put into these organizations and units."""
-    from imagepipe.local.gateway import remote
+    from imagepipe.local.client import admin
 
     with _connected(root) as cloud:
-        click.echo(remote.add_account(cloud, *memberships, account_id=account_id).id)
+        click.echo(admin.add_account(cloud, *memberships, account_id=account_id).id)
 
 
 @account.command()
@@ -51,10 +51,10 @@ def add(root: Path | None, account_id: str | None, memberships: Sequence[str]) -
 @click.pass_obj
 def env(root: Path | None, account_id: str) -> None:
     """Print export lines for a shell that acts as this account."""
-    from imagepipe.local.gateway import remote
+    from imagepipe.local.client import admin
 
     with _connected(root) as cloud:
-        found = next((each for each in remote.accounts(cloud) if each.id == account_id), None)
+        found = next((each for each in admin.accounts(cloud) if each.id == account_id), None)
         if found is None:
             raise LocalCloudError(
                 f"the local cloud has no account {account_id}",
@@ -80,11 +80,11 @@ def key(root: Path | None, file: Path, account_id: str | None) -> None:
     What the policy does not allow is refused as AWS would refuse it. A policy with what this cloud does not know of
     IAM's language is refused as a whole.
     """
-    from imagepipe.local.gateway import remote
+    from imagepipe.local.client import admin
 
     with _connected(root) as cloud:
         more = {"account_id": account_id} if account_id else {}
-        _print_exports(cloud, remote.add_key(cloud, file.read_text(encoding="utf-8"), **more))
+        _print_exports(cloud, admin.add_key(cloud, file.read_text(encoding="utf-8"), **more))
 
 
 def _print_exports(cloud: LocalCloud, caller: Account) -> None:
@@ -96,6 +96,6 @@ def _print_exports(cloud: LocalCloud, caller: Account) -> None:
 
 def _connected(root: Path | None) -> AbstractContextManager[LocalCloud]:
     from imagepipe.cli.local import open_store
-    from imagepipe.local import control
+    from imagepipe.local.client import connect
 
-    return control.connect(open_store(root), progress=lambda line: click.echo(line, err=True))
+    return connect.connect(open_store(root), progress=lambda line: click.echo(line, err=True))

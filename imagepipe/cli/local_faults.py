@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imagepipe.errors import LocalCloudError, Problem, SpecError, UsageError
-from imagepipe.local.gateway.fault_kinds import KINDS, check, fault_of
+from imagepipe.local.aws.faults.catalogue import KINDS, check, fault_of
 
 if TYPE_CHECKING:
-    from imagepipe.local.gateway.faults import Fault
+    from imagepipe.local.aws.faults.faults import Fault
     from imagepipe.spec.document import Document
 
 KEYS = ("seed", "faults")
@@ -109,27 +109,26 @@ def faults(root: Path | None, file: Path | None, clear: bool) -> None:
     The file is described in docs/how-to/faults.md.
     """
     from imagepipe.cli.local import open_store
-    from imagepipe.local import control
-    from imagepipe.local.gateway import remote
+    from imagepipe.local.client import admin, connect
 
     if file and clear:
         raise UsageError("give a file, which replaces the faults that are set, or --clear")
     wanted = read_faults(file) if file else None
     store = open_store(root)
-    cloud = control.running(store)
+    cloud = connect.running(store)
     if cloud is None:
         raise LocalCloudError(
             f"the local cloud of {store.root} does not run, and faults are those of its process",
             hint="imagepipe local serve --faults FILE starts it with them",
         )
     if clear:
-        remote.clear_faults(cloud)
+        admin.clear_faults(cloud)
         click.echo("no faults are set")
     elif wanted:
-        remote.set_faults(cloud, wanted.faults, wanted.seed)
+        admin.set_faults(cloud, wanted.faults, wanted.seed)
         click.echo(wanted.words())
     else:
-        click.echo(_listed(remote.faults(cloud), remote.injected(cloud)))
+        click.echo(_listed(admin.faults(cloud), admin.injected(cloud)))
 
 
 def _listed(rows: Sequence[dict[str, Any]], injected: dict[str, int]) -> str:

@@ -39,26 +39,27 @@ def import_(root: Path | None, file: Path, name: str | None, region: str) -> Non
     launch: {ssh: {user: ubuntu}}
     """
     from imagepipe.cli.local import open_store
-    from imagepipe.local import control, importing
-    from imagepipe.local.gateway import imports, remote
-    from imagepipe.local.machines import kvm
+    from imagepipe.local.aws.ec2.images import from_disk
+    from imagepipe.local.client import admin, connect
+    from imagepipe.local.disks import import_image
+    from imagepipe.local.machines.qemu import kvm
     from imagepipe.spec.regions import REGIONS
 
     def progress(line: str) -> None:
         click.echo(line, err=True)
 
     name = name or file.name.partition(".qcow2")[0].removesuffix(".img").removesuffix(".raw")
-    importing.check_name(name)
+    import_image.check_name(name)
     if region not in REGIONS:
         meant = get_close_matches(region, REGIONS, n=1)
         raise UsageError(
             f"--region {region}: AWS has no such region", hint=f"did you mean {meant[0]}?" if meant else None
         )
     store = open_store(root)
-    disk = importing.read_image(file, store.disks / imports.FOLDER, progress)
+    disk = import_image.read_image(file, store.disks / from_disk.FOLDER, progress)
     try:
-        with control.connect(store, progress=progress) as cloud:
-            image = remote.add_image(
+        with connect.connect(store, progress=progress) as cloud:
+            image = admin.add_image(
                 cloud,
                 file=disk.path.name,
                 name=name,

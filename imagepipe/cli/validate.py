@@ -169,7 +169,7 @@ def _escaped(text: str, more: str = "") -> str:
 
 def _check_machine() -> None:
     """Raise LocalCloudError, with what installs it, where this machine lacks something."""
-    from imagepipe.local.doctor import container_problems
+    from imagepipe.local.machines.requirements import container_problems
 
     if lacks := container_problems():
         raise LocalCloudError(f"the local cloud cannot run here: {'; '.join(lacks)}", hint="imagepipe local doctor")

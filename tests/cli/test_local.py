@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 
 from imagepipe.cli.local import local
 from imagepipe.errors import LocalCloudError
-from imagepipe.local import doctor
-from imagepipe.local.doctor import Finding, Verdict
+from imagepipe.local.machines import requirements
+from imagepipe.local.machines.requirements import Finding, Verdict
 
 
 def run(store: Path, *words: str) -> Result:
@@ -45,7 +45,7 @@ def test_doctor_prints_the_one_command_that_installs_what_is_missing(
         Finding("slirp4netns", Verdict.MISSING, "not found", "slirp4netns"),
         Finding("mmdebstrap", Verdict.MISSING, "not found", "mmdebstrap"),
     ]
-    monkeypatch.setattr(doctor, "examine", lambda store: lacks)
+    monkeypatch.setattr(requirements, "examine", lambda store: lacks)
     result = run(tmp_path, "doctor")
     assert "apt-get install --yes --no-install-recommends mmdebstrap slirp4netns" in result.output
     assert isinstance(result.exception, LocalCloudError)

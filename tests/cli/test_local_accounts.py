@@ -13,8 +13,7 @@ from click.testing import CliRunner, Result
 
 from imagepipe.cli.local import local, terminate_everything
 from imagepipe.errors import LocalCloudError
-from imagepipe.local import control
-from imagepipe.local.control import LocalCloud
+from imagepipe.local.client.connect import LocalCloud
 from tests.local.gateway.harness import (
     ACCOUNT,
     KEY_ID,
@@ -42,7 +41,7 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     def connect(*_: Any, **__: Any) -> Iterator[LocalCloud]:
         yield LocalCloud(cloud.endpoint, KEY_ID, SECRET, "us-east-1")
 
-    monkeypatch.setattr(control, "connect", connect)
+    monkeypatch.setattr(connect, "connect", connect)
     yield cloud
     cloud.stop()
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from imagepipe.cli.local_faults import read_faults
 from imagepipe.cli.main import main
 from imagepipe.errors import LocalCloudError, SpecError
-from imagepipe.local.gateway.faults import Fault, described
+from imagepipe.local.aws.faults.faults import Fault, described
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "faults.md"
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)

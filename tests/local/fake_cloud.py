@@ -9,7 +9,7 @@ from pathlib import Path
 from cheroot import wsgi
 
 from imagepipe.errors import LocalCloudError
-from imagepipe.local import serve
+from imagepipe.local.daemon import main as daemon
 from imagepipe.local.store import Store
 
 IDLE_SECONDS = 0.4
@@ -32,7 +32,7 @@ class FakeApplication:
     def close(self) -> None:
         (self._store.root / "closed").touch()
 
-    def __call__(self, environ: serve.Environ, start_response: serve.StartResponse) -> Iterable[bytes]:
+    def __call__(self, environ: daemon.Environ, start_response: daemon.StartResponse) -> Iterable[bytes]:
         start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "5")])
         return [b"hello"]
 
@@ -40,13 +40,13 @@ class FakeApplication:
 def main() -> int:
     instances, arguments = sys.argv[2], sys.argv[3:]
 
-    def build(store: Store) -> serve.Cloud:
+    def build(store: Store) -> daemon.Cloud:
         if instances == "fail":
             raise LocalCloudError("starting: it cannot be", hint="try another")
         if instances == "crash":
             raise RuntimeError("a bug")
         application = FakeApplication(store, int(instances))
-        return serve.Cloud(
+        return daemon.Cloud(
             application=application,
             server=lambda door, address, port: wsgi.Server((address, port), door),
             driver_name="fake",
@@ -55,7 +55,7 @@ def main() -> int:
             close=lambda: None,
         )
 
-    return serve.main(arguments, build=build, idle_seconds=IDLE_SECONDS)
+    return daemon.main(arguments, build=build, idle_seconds=IDLE_SECONDS)
 
 
 def command(instances: int | str) -> list[str]:

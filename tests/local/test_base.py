@@ -18,8 +18,8 @@ import pytest
 
 from imagepipe.deletion import mount_points
 from imagepipe.errors import LocalCloudError
-from imagepipe.local import base as room
-from imagepipe.local.base import built_base, ensure_base, recipe_key, repair
+from imagepipe.local.disks import base_image as room
+from imagepipe.local.disks.base_image import built_base, ensure_base, recipe_key, repair
 from imagepipe.local.store import Store
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="builds as root")
@@ -177,7 +177,7 @@ def test_what_a_killed_builder_left_is_cleared_away(
 ) -> None:
     stand_in(tmp_path, monkeypatch, f"tail -f {tmp_path}/tools/mmdebstrap")
     code = (
-        "from pathlib import Path\nfrom imagepipe.local.base import ensure_base\n"
+        "from pathlib import Path\nfrom imagepipe.local.disks.base_image import ensure_base\n"
         f"from imagepipe.local.store import Store\nensure_base(Store.open(Path({str(store.root)!r})), print)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL) as builder:
@@ -233,7 +233,7 @@ mount -t proc proc "$1/.build-1/tree/proc"
 "$2" -c "$3" "$1" && ls shared
 """
 REPAIR = (
-    "import sys; from pathlib import Path; from imagepipe.local.base import repair, left_by_builders;"
+    "import sys; from pathlib import Path; from imagepipe.local.disks.base_image import repair, left_by_builders;"
     " from imagepipe.local.store import Store; store = Store.open(Path(sys.argv[1]).parent);"
     " assert len(left_by_builders(store)) == 3; repair(store, print); assert not left_by_builders(store)"
 )

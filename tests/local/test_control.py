@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 from imagepipe.errors import LocalCloudError
-from imagepipe.local import control, serve, serving
-from imagepipe.local.control import LocalCloud
+from imagepipe.local.client import connect as client
+from imagepipe.local.client.connect import LocalCloud
+from imagepipe.local.daemon import main, rendezvous
 from imagepipe.local.store import Store
 from tests.local import fake_cloud
 
@@ -31,13 +32,13 @@ SECONDS = 120.0
 def store(tmp_path: Path) -> Iterator[Store]:
     store = Store.open(tmp_path / "store")
     yield store
-    if found := serving.current(store):
+    if found := rendezvous.current(store):
         os.kill(found.pid, signal.SIGKILL)
         until(lambda: not found.is_alive())
 
 
 def connect(store: Store, instances: int | str = 0) -> AbstractContextManager[LocalCloud]:
-    return control.connect(store, prepare=lambda store, progress: None, command=fake_cloud.command(instances))
+    return client.connect(store, prepare=lambda store, progress: None, command=fake_cloud.command(instances))
 
 
 def until(is_so: Callable[[], bool]) -> None:
@@ -58,7 +59,7 @@ def starts(store: Store) -> int:
 
 
 def serving_pid(store: Store) -> int:
-    found = serving.current(store)
+    found = rendezvous.current(store)
     assert found is not None
     return found.pid
 
@@ -91,12 +92,12 @@ def test_clients_that_start_at_once_share_one_cloud(store: Store) -> None:
             leave.wait(SECONDS)
 
     clients = [threading.Thread(target=use) for _ in range(6)]
-    for client in clients:
-        client.start()
+    for each in clients:
+        each.start()
     until(lambda: len(found) == 6)
     leave.set()
-    for client in clients:
-        client.join()
+    for each in clients:
+        each.join()
     assert len(set(found)) == 1
     assert starts(store) == 1
 
@@ -106,8 +107,8 @@ def test_it_ends_after_its_last_client(store: Store) -> None:
         pid = serving_pid(store)
         time.sleep(fake_cloud.IDLE_SECONDS * 3)
         assert serving_pid(store) == pid
-    until(lambda: not serving.is_locked(store.lock))
-    assert serving.current(store) is None
+    until(lambda: not rendezvous.is_locked(store.lock))
+    assert rendezvous.current(store) is None
     assert (store.root / "closed").exists()
 
 
@@ -120,25 +121,25 @@ def test_it_stays_while_there_are_instances(store: Store) -> None:
 
 def test_a_killed_client_no_longer_keeps_it(store: Store) -> None:
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom imagepipe.local import control\n"
+        "import sys, time\nfrom pathlib import Path\nfrom imagepipe.local.client import connect\n"
         "from imagepipe.local.store import Store\n"
         f"store = Store.open(Path({str(store.root)!r}))\n"
         f"command = {fake_cloud.command(0)!r}\n"
-        "with control.connect(store, prepare=lambda *_: None, command=command):\n"
+        "with connect.connect(store, prepare=lambda *_: None, command=command):\n"
         "    print('connected', flush=True)\n    time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as client:
         assert client.stdout is not None
         assert client.stdout.readline() == b"connected\n"
         client.kill()
-    until(lambda: not serving.is_locked(store.lock))
+    until(lambda: not rendezvous.is_locked(store.lock))
 
 
 def test_after_a_kill_the_next_client_starts_another_on_the_same_port(store: Store) -> None:
     with connect(store) as cloud:
         pid = serving_pid(store)
         os.kill(pid, signal.SIGKILL)
-        until(lambda: not serving.is_locked(store.lock))
+        until(lambda: not rendezvous.is_locked(store.lock))
         with connect(store) as again:
             assert again.endpoint_url == cloud.endpoint_url
             assert serving_pid(store) != pid
@@ -160,7 +161,7 @@ def test_a_process_that_no_longer_answers_is_not_handed_out(store: Store) -> Non
 
 def test_it_comes_back_on_the_same_port_after_an_orderly_end(store: Store) -> None:
     with connect(store) as cloud:
-        control.stop(store, terminate=lambda cloud: None)
+        client.stop(store, terminate=lambda cloud: None)
         with connect(store) as again:
             assert again.endpoint_url == cloud.endpoint_url
 
@@ -168,7 +169,7 @@ def test_it_comes_back_on_the_same_port_after_an_orderly_end(store: Store) -> No
 def test_where_its_port_was_taken_meanwhile_it_takes_another(store: Store) -> None:
     with connect(store) as cloud:
         os.kill(serving_pid(store), signal.SIGKILL)
-        until(lambda: not serving.is_locked(store.lock))
+        until(lambda: not rendezvous.is_locked(store.lock))
         with socket.socket() as other:
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             other.bind(("127.0.0.1", int(cloud.endpoint_url.rpartition(":")[2])))
@@ -193,7 +194,7 @@ def test_a_bug_at_its_start_is_told_and_logged(store: Store) -> None:
 def test_a_process_that_ends_without_a_word_is_an_error(store: Store) -> None:
     with (
         pytest.raises(LocalCloudError, match="ended without a word"),
-        control.connect(store, prepare=lambda *_: None, command=[sys.executable, "-c", "0", "--"]),
+        client.connect(store, prepare=lambda *_: None, command=[sys.executable, "-c", "0", "--"]),
     ):
         pass
 
@@ -204,19 +205,19 @@ def test_a_port_that_is_asked_for_and_taken_is_an_error(store: Store) -> None:
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(LocalCloudError, match=f"port {port} of 127.0.0.1"):
-            serve.serve(store, port=port, ready=lambda _: None, stop=threading.Event())
+            main.serve(store, port=port, ready=lambda _: None, stop=threading.Event())
 
 
 def test_a_second_process_for_one_store_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(main, "LOCK_SECONDS", 0.2)
     with connect(store), pytest.raises(LocalCloudError, match="one runs already at http:"):
-        serve.serve(store, port=None, ready=lambda _: None, stop=threading.Event())
+        main.serve(store, port=None, ready=lambda _: None, stop=threading.Event())
 
 
 def test_status_says_where_and_how_much(store: Store) -> None:
-    assert control.status(store) is None
+    assert client.status(store) is None
     with connect(store, instances=3) as cloud:
-        said = control.status(store)
+        said = client.status(store)
         assert said is not None
         assert said.endpoint_url == cloud.endpoint_url
         assert (said.instances, said.used_bytes, said.driver) == (3, 42, "fake")
@@ -225,7 +226,7 @@ def test_status_says_where_and_how_much(store: Store) -> None:
 def test_a_cloud_that_runs_with_another_driver_than_is_asked_for_is_not_taken(store: Store) -> None:
     with connect(store):
         same, other = replace(store, driver="fake"), replace(store, driver="container")
-        with control.connect(same):
+        with client.connect(same):
             pass
         with (
             pytest.raises(LocalCloudError, match="runs already, with the driver fake and not container"),
@@ -236,7 +237,7 @@ def test_a_cloud_that_runs_with_another_driver_than_is_asked_for_is_not_taken(st
 
 def test_its_own_door_is_closed_to_who_has_no_secret(store: Store) -> None:
     with connect(store) as cloud, pytest.raises(urllib.error.HTTPError) as refused:
-        fetch(cloud.endpoint_url + serving.PREFIX + "status")
+        fetch(cloud.endpoint_url + rendezvous.PREFIX + "status")
     with refused.value:
         assert refused.value.code == 403
 
@@ -244,33 +245,33 @@ def test_its_own_door_is_closed_to_who_has_no_secret(store: Store) -> None:
 def test_stop_ends_it_in_order(store: Store) -> None:
     with connect(store):
         pass
-    assert control.stop(store)
-    assert not serving.is_locked(store.lock)
+    assert client.stop(store)
+    assert not rendezvous.is_locked(store.lock)
     assert (store.root / "closed").exists()
-    assert not control.stop(store)
+    assert not client.stop(store)
 
 
 def test_stop_refuses_while_somebody_uses_it_unless_by_force(store: Store) -> None:
     with connect(store) as cloud:
         with pytest.raises(LocalCloudError, match="a build, or another command, uses it"):
-            control.stop(store)
+            client.stop(store)
         assert fetch(cloud.endpoint_url) == b"hello"
-        assert control.stop(store, terminate=lambda cloud: None)
+        assert client.stop(store, terminate=lambda cloud: None)
 
 
 def test_stop_refuses_while_there_are_instances_unless_it_may_terminate_them(store: Store) -> None:
     with connect(store, instances=2):
         with pytest.raises(LocalCloudError, match="2 instances still there"):
-            control.stop(store)
-        assert serving.current(store) is not None
-        assert control.stop(store, terminate=lambda cloud: (store.root / "terminated").touch())
-        assert serving.current(store) is None
+            client.stop(store)
+        assert rendezvous.current(store) is not None
+        assert client.stop(store, terminate=lambda cloud: (store.root / "terminated").touch())
+        assert rendezvous.current(store) is None
 
 
 def test_who_waits_for_the_cloud_to_start_is_told_so_once(store: Store) -> None:
     said: list[str] = []
     for _ in range(2):
-        with control.connect(
+        with client.connect(
             store, progress=said.append, prepare=lambda store, progress: None, command=fake_cloud.command(1)
         ):
             pass
@@ -294,5 +295,5 @@ def test_an_answer_that_is_cut_short_is_an_error_of_the_local_cloud(store: Store
         thread = threading.Thread(target=serve_once)
         thread.start()
         with pytest.raises(LocalCloudError, match="asking the local cloud"):
-            control._ask(store, serving.Serving.here(listener.getsockname()[1]), "alive")
+            client._ask(store, rendezvous.Serving.here(listener.getsockname()[1]), "alive")
         thread.join()

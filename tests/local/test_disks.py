@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.local.disks import DiskError, Disks, StoreFull
+from imagepipe.local.disks.files import DiskError, Disks, StoreFull
 
 MIB = 1 << 20
 

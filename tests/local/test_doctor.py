@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.local.doctor import (
+from imagepipe.local.machines.requirements import (
     Computer,
     Verdict,
     container_problems,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.local.disks import Disks
-from imagepipe.local.foreign import is_foreign, mark, set_mode
-from imagepipe.local.machines import loop
-from imagepipe.local.machines.api import Disk, Machine, MachineError, Seed
+from imagepipe.local.disks.files import Disks
+from imagepipe.local.disks.foreign import is_foreign, mark, set_mode
+from imagepipe.local.host import loop
+from imagepipe.local.machines.driver import Disk, Machine, MachineError, Seed
 
 MIB = 1 << 20
 

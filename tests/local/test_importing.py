@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from imagepipe.errors import LocalCloudError
-from imagepipe.local.importing import ARM_ROOT, BIOS_BOOT, ESP, check_name, read_image
+from imagepipe.local.disks.import_image import ARM_ROOT, BIOS_BOOT, ESP, check_name, read_image
 
 MIB = 1 << 20
 LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"

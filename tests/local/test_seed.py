@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.local.machines.api import Seed
-from imagepipe.local.seed import seed_documents, write_seed
+from imagepipe.local.machines.driver import Seed
+from imagepipe.local.machines.guest.seed import seed_documents, write_seed
 
 
 @pytest.mark.parametrize("user_data", [b"", b"#cloud-config\n{}", b"#!/bin/sh\nexit 0\n", b"\x1f\x8b\x08\x00gzip"])

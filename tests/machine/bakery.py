@@ -24,9 +24,9 @@ from botocore.credentials import Credentials
 from imagepipe.cli.local import terminate_everything
 from imagepipe.communicator import keys
 from imagepipe.communicator.ssh import Connection, NotConnected, Watch, connect
-from imagepipe.local import control
-from imagepipe.local.control import LocalCloud
-from imagepipe.local.disks import Disks
+from imagepipe.local.client import connect as local_cloud
+from imagepipe.local.client.connect import LocalCloud
+from imagepipe.local.disks.files import Disks
 from imagepipe.local.store import Store, default_base_cache, default_root
 from imagepipe.values import Endpoint
 from tests.machine.guests import host_key_user_data
@@ -268,13 +268,13 @@ def without_boot(folder: Path) -> Iterator[Bakery]:
     """imagepipe on a cloud whose machines are an sshd on the instance's own tree; ended with all that is on it."""
     cache = default_base_cache(os.environ) or default_root(os.environ) / "base"
     store = Store.open(folder / "store", base_cache=cache, driver="sshd")
-    with control.connect(store) as cloud:
+    with local_cloud.connect(store) as cloud:
         bakery = Bakery(folder, store, cloud, env={"IMAGEPIPE_LOCAL_DRIVER": "sshd"})
         try:
             yield bakery
         finally:
             bakery.end()
-            control.stop(store, terminate=terminate_everything)
+            local_cloud.stop(store, terminate=terminate_everything)
             shutil.rmtree(store.disks, ignore_errors=True)
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from imagepipe.cli.local import terminate_everything
-from imagepipe.local import control, serving
-from imagepipe.local.base import BaseImage, ensure_base
-from imagepipe.local.disks import Disks
-from imagepipe.local.machines.api import Disk, Machine, Seed
-from imagepipe.local.machines.choice import open_driver
-from imagepipe.local.machines.container import ContainerDriver
+from imagepipe.local.client import connect
+from imagepipe.local.daemon import rendezvous
+from imagepipe.local.disks.base_image import BaseImage, ensure_base
+from imagepipe.local.disks.files import Disks
+from imagepipe.local.machines.driver import Disk, Machine, Seed
+from imagepipe.local.machines.nspawn.driver import ContainerDriver
+from imagepipe.local.machines.registry import open_driver
 from imagepipe.local.store import Store, default_base_cache, default_root
 from tests.machine.bakery import Bakery, Booted, without_boot
 from tests.machine.guests import GIB, Guest, KeyPair, NewGuest, host_key_user_data, leftovers
@@ -99,7 +100,7 @@ def _bakery(folder: Path, base_cache: Path) -> Iterator[Bakery]:
     """A local cloud of its own, as a process; ended with all its instances, whatever the tests did."""
     store = Store.open(folder / "store", base_cache=base_cache)
     ensure_base(store, lambda line: None)
-    with control.connect(store) as cloud:
+    with connect.connect(store) as cloud:
         bakery = Bakery(folder, store, cloud)
         yield bakery
         bakery.end()
@@ -110,10 +111,10 @@ def _bakery(folder: Path, base_cache: Path) -> Iterator[Bakery]:
 def _end_cloud(store: Store) -> None:
     """End a cloud and its machines, though a test has killed it; by force where it does not do it itself."""
     try:
-        with control.connect(store):  # one that was killed adopts its machines, and can then terminate them
-            control.stop(store, terminate=terminate_everything)
+        with connect.connect(store):  # one that was killed adopts its machines, and can then terminate them
+            connect.stop(store, terminate=terminate_everything)
     finally:
-        if left := serving.current(store):
+        if left := rendezvous.current(store):
             os.kill(left.pid, signal.SIGKILL)
         machines = open_driver("auto", store.machines)
         for machine_id in machines.running():

@@ -10,10 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-from imagepipe.local.machines import choice
+from imagepipe.local.machines import registry
 
 if __name__ == "__main__":
-    driver = choice.open_driver(choice.named(sys.argv[3] if len(sys.argv) > 3 else None), Path(sys.argv[1]))
+    driver = registry.open_driver(registry.named(sys.argv[3] if len(sys.argv) > 3 else None), Path(sys.argv[1]))
     machine, ingress = pickle.loads(Path(sys.argv[2]).read_bytes())
     sys.stdout.write("starting\n")
     sys.stdout.flush()

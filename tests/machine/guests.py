@@ -17,9 +17,9 @@ import paramiko
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from imagepipe.local.machines import loop
-from imagepipe.local.machines.api import Ingress, Machine
-from imagepipe.local.machines.cgroup import PREFIX, hierarchies
+from imagepipe.local.host import loop
+from imagepipe.local.host.cgroup import PREFIX, hierarchies
+from imagepipe.local.machines.driver import Ingress, Machine
 
 SSH = Ingress("tcp", 22, 22, "127.0.0.1/32")
 SECONDS = 30.0

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from imagepipe.local import control, serving
+from imagepipe.local.client import connect
+from imagepipe.local.daemon import rendezvous
 from tests.machine.bakery import Baked, Bakery, until
 
 pytestmark = pytest.mark.machine
@@ -230,7 +231,7 @@ def test_an_endpoint_that_dies_ends_the_build_and_clean_gives_back_what_it_left(
     before = bakery.inventory()
     process = bakery.start("build", str(bakery.spec("dies", "- shell: echo sleeping; sleep 3; exit 1")), "--local")
     until(lambda: _is_sleeping(bakery), "the step runs")
-    serves = control.find(bakery.store)
+    serves = connect.find(bakery.store)
     assert serves is not None
     os.kill(serves.pid, signal.SIGKILL)
     out, err = process.communicate(timeout=110)
@@ -249,4 +250,4 @@ def test_two_first_builds_at_once_share_one_cloud(bakery: Bakery) -> None:
         _, err = process.communicate(timeout=110)
         assert process.returncode == 0, err
     assert bakery("local", "stop", **own).code == 0
-    assert not serving.is_locked(store / "lock")
+    assert not rendezvous.is_locked(store / "lock")

@@ -12,7 +12,7 @@ import pytest
 
 from imagepipe.capture.agent import tree
 from imagepipe.capture.agent.disk import Disk, Partition
-from imagepipe.local.base import BaseImage
+from imagepipe.local.disks.base_image import BaseImage
 from tests.bundle.samples import ACCOUNT, CASES
 from tests.machine.bakery import Bakery, until
 from tests.machine.guests import GIB

@@ -34,9 +34,9 @@ from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.events import AnyEvent, Events
 from imagepipe.engine.journal import Journal, Lifetime, RunRecord
 from imagepipe.engine.stage import Context, Ref
-from imagepipe.local.disks import Disks
-from imagepipe.local.machines.cgroup import MachineGroup
-from imagepipe.local.offline import look_at
+from imagepipe.local.disks.files import Disks
+from imagepipe.local.disks.search import look_at
+from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.masking import Masker
 from imagepipe.values import Bundle, BundlePlace, Endpoint, Instance, Reachable
 from tests.bundle.samples import CASES

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.local.machines.api import MachineError
-from imagepipe.local.machines.cgroup import MachineGroup
-from imagepipe.local.machines.container import ContainerDriver
+from imagepipe.local.host.cgroup import MachineGroup
+from imagepipe.local.machines.driver import MachineError
+from imagepipe.local.machines.nspawn.driver import ContainerDriver
 from tests.machine.guests import SSH, Guest, NewGuest, leftovers, until
 
 pytestmark = pytest.mark.machine

@@ -13,9 +13,9 @@ import pytest
 
 from imagepipe.errors import LocalCloudError
 from imagepipe.hygiene.report import Report
-from imagepipe.local.base import BaseImage
-from imagepipe.local.machines import loop
-from imagepipe.local.offline import look_at
+from imagepipe.local.disks.base_image import BaseImage
+from imagepipe.local.disks.search import look_at
+from imagepipe.local.host import loop
 from tests.hygiene.planted import PLANTED, RSA, SECRET, WANTED, put
 from tests.machine.bakery import Bakery
 
@@ -103,7 +103,7 @@ def test_a_file_system_that_is_damaged_is_an_error_and_no_clean_disk(tmp_path: P
 
 
 def test_a_look_that_is_killed_leaves_nothing_mounted_and_no_device(base: BaseImage) -> None:
-    command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-m", "imagepipe.local.offline"]
+    command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-m", "imagepipe.local.disks.search"]
     with subprocess.Popen([*command, str(base.path)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         assert process.stdin is not None
         process.stdin.write(WANTED.line())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.local.machines.cgroup import MachineGroup
+from imagepipe.local.host.cgroup import MachineGroup
 from tests.machine.bakery import Baked, Bakery, until
 
 pytestmark = pytest.mark.machine

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from imagepipe.local import serving
+from imagepipe.local.daemon import rendezvous
 from tests.machine.bakery import Bakery, until
 
 pytestmark = pytest.mark.machine
@@ -123,7 +123,7 @@ def test_a_build_is_interrupted_while_the_base_image_is_made(bakery: Bakery, num
     assert time.monotonic() - began < 10, "not after the base image is done"
     assert "Traceback" not in err
     assert not list(cache.glob(".build-*")), "nothing half made"
-    assert not serving.is_locked(store / "lock"), "no cloud was started"
+    assert not rendezvous.is_locked(store / "lock"), "no cloud was started"
 
 
 def test_a_demo_that_is_interrupted_waits_for_its_build_to_give_everything_back(bakery: Bakery) -> None:

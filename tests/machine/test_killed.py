@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from imagepipe.cloud import tags
-from imagepipe.local import control
+from imagepipe.local.client import connect
 from tests.machine.bakery import REGIONS, Bakery, kill, until
 from tests.machine.guests import leftovers
 
@@ -85,10 +85,10 @@ def test_kill_9_of_the_cloud_while_a_build_waits_loses_nothing(fresh_bakery: Bak
     process = bakery.start("build", str(spec), "--local", "--json")
     until(lambda: any("sleeping" in e.get("text", "") for e in bakery.events()) or None, "the step runs")
     before = bakery.inventory()
-    serving = control.status(bakery.store)
+    serving = connect.status(bakery.store)
     assert serving is not None
     os.kill(serving.pid, signal.SIGKILL)
-    with control.connect(bakery.store) as again:
+    with connect.connect(bakery.store) as again:
         assert again.endpoint_url == bakery.cloud.endpoint_url, "on its old port, where the build looks for it"
         assert bakery.inventory() == before
         out, err = process.communicate(timeout=60)

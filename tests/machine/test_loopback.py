@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from imagepipe.local.machines.container import ContainerDriver
+from imagepipe.local.machines.nspawn.driver import ContainerDriver
 from imagepipe.local.store import Store
 from tests.machine.bakery import Bakery
 from tests.machine.guests import SSH, NewGuest

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.local.disks import Disks
-from imagepipe.local.machines.api import Ingress, MachineError
-from imagepipe.local.machines.cgroup import MachineGroup
-from imagepipe.local.machines.container import ContainerDriver
+from imagepipe.local.disks.files import Disks
+from imagepipe.local.host.cgroup import MachineGroup
+from imagepipe.local.machines.driver import Ingress, MachineError
+from imagepipe.local.machines.nspawn.driver import ContainerDriver
 from imagepipe.local.store import Store
 from tests.machine.guests import SSH, Guest, NewGuest, leftovers, until
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.local.disks import Disks
+from imagepipe.local.disks.files import Disks
+from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.machines import record
-from imagepipe.local.machines.api import Ingress
-from imagepipe.local.machines.cgroup import MachineGroup
-from imagepipe.local.machines.container import ContainerDriver
+from imagepipe.local.machines.driver import Ingress
+from imagepipe.local.machines.nspawn.driver import ContainerDriver
 from imagepipe.local.store import Store
 from tests.machine.guests import SSH, Guest, NewGuest, leftovers, until
 
@@ -167,7 +167,7 @@ def test_a_machine_that_was_frozen_by_a_killed_process_goes_on(
     guest.run("true")
     code = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from imagepipe.local.machines.container import ContainerDriver\n"
+        "from imagepipe.local.machines.nspawn.driver import ContainerDriver\n"
         "driver = ContainerDriver(Path(sys.argv[1]))\n"
         "with driver.quiesced(sys.argv[2]):\n    print('frozen', flush=True)\n    time.sleep(60)\n"
     )

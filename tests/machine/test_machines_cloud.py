@@ -13,11 +13,12 @@ from typing import Any
 import boto3
 import pytest
 
-from imagepipe.local import control, serving
-from imagepipe.local.base import BaseImage
-from imagepipe.local.control import LocalCloud
-from imagepipe.local.machines.api import Machine, Seed
-from imagepipe.local.machines.cgroup import MachineGroup
+from imagepipe.local.client import connect
+from imagepipe.local.client.connect import LocalCloud
+from imagepipe.local.daemon import rendezvous
+from imagepipe.local.disks.base_image import BaseImage
+from imagepipe.local.host.cgroup import MachineGroup
+from imagepipe.local.machines.driver import Machine, Seed
 from imagepipe.local.store import Store
 from tests.machine.guests import SECONDS, Guest, KeyPair, host_key_user_data, leftovers, until
 
@@ -28,8 +29,8 @@ pytestmark = pytest.mark.machine
 def cloud_store(store: Store, base: BaseImage) -> Iterator[Store]:
     """A store whose cloud, if a test leaves it up, is ended with all its instances."""
     yield store
-    if serving.is_locked(store.lock):
-        control.stop(store, terminate=terminate_all)
+    if rendezvous.is_locked(store.lock):
+        connect.stop(store, terminate=terminate_all)
 
 
 def ec2(cloud: LocalCloud, region: str = "us-east-1") -> Any:
@@ -75,15 +76,15 @@ def run_instance(client: Any, *, image_id: str | None = None, **more: Any) -> Gu
 
 
 def test_an_instance_outlives_its_killed_cloud_and_the_next_client_finds_it(cloud_store: Store, tmp_path: Path) -> None:
-    with control.connect(cloud_store) as cloud:
+    with connect.connect(cloud_store) as cloud:
         guest = run_instance(ec2(cloud))
         guest.run("echo here > here")
         init = MachineGroup(guest.id).init()
-        killed = serving.current(cloud_store)
+        killed = rendezvous.current(cloud_store)
         assert killed is not None
         os.kill(killed.pid, signal.SIGKILL)
-        until(lambda: not serving.is_locked(cloud_store.lock))
-        with control.connect(cloud_store) as again:
+        until(lambda: not rendezvous.is_locked(cloud_store.lock))
+        with connect.connect(cloud_store) as again:
             assert again.endpoint_url == cloud.endpoint_url
             client = ec2(again)
             assert state(client, guest.id) == "running"
@@ -91,26 +92,26 @@ def test_an_instance_outlives_its_killed_cloud_and_the_next_client_finds_it(clou
             assert guest.run("cat here") == "here\n"
             client.terminate_instances(InstanceIds=[guest.id])
             until(lambda: state(client, guest.id) == "terminated")
-    control.stop(cloud_store)
+    connect.stop(cloud_store)
     assert leftovers(tmp_path) == []
 
 
 def test_a_cloud_killed_between_launch_and_boot_boots_the_instance_the_next_time(
     cloud_store: Store, tmp_path: Path
 ) -> None:
-    with control.connect(cloud_store) as cloud:
+    with connect.connect(cloud_store) as cloud:
         guest = run_instance(ec2(cloud))
-        killed = serving.current(cloud_store)
+        killed = rendezvous.current(cloud_store)
         assert killed is not None
         os.kill(killed.pid, signal.SIGKILL)
-        until(lambda: not serving.is_locked(cloud_store.lock))
-        with control.connect(cloud_store) as again:
+        until(lambda: not rendezvous.is_locked(cloud_store.lock))
+        with connect.connect(cloud_store) as again:
             assert guest.run("cloud-init status --wait").strip().endswith("status: done")
             assert state(ec2(again), guest.id) == "running"
 
 
 def test_an_image_of_an_instance_boots_with_its_changes_in_another_region(cloud_store: Store) -> None:
-    with control.connect(cloud_store) as cloud:
+    with connect.connect(cloud_store) as cloud:
         east, west = ec2(cloud), ec2(cloud, "us-west-2")
         guest = run_instance(east)
         guest.run("echo changed | sudo tee /srv/changed; cloud-init status --wait; sync")
@@ -124,7 +125,7 @@ def test_an_image_of_an_instance_boots_with_its_changes_in_another_region(cloud_
 
 
 def test_an_instance_that_powers_itself_off_is_stopped_and_starts_again(cloud_store: Store) -> None:
-    with control.connect(cloud_store) as cloud:
+    with connect.connect(cloud_store) as cloud:
         client = ec2(cloud)
         guest = run_instance(client)
         guest.run("echo kept > kept; sudo nohup sh -c 'sleep 0.2; systemctl poweroff' >/dev/null 2>&1 &")
@@ -136,15 +137,15 @@ def test_an_instance_that_powers_itself_off_is_stopped_and_starts_again(cloud_st
 def test_a_cloud_that_is_asked_to_end_powers_its_instances_off_and_keeps_them(
     cloud_store: Store, tmp_path: Path
 ) -> None:
-    with control.connect(cloud_store) as cloud:
+    with connect.connect(cloud_store) as cloud:
         guest = run_instance(ec2(cloud))
         guest.run("echo kept > kept; sync")
-        serves = serving.current(cloud_store)
+        serves = rendezvous.current(cloud_store)
         assert serves is not None
         os.kill(serves.pid, signal.SIGTERM)
         until(lambda: not serves.is_alive())
         assert leftovers(tmp_path) == []
-        with control.connect(cloud_store) as again:
+        with connect.connect(cloud_store) as again:
             client = ec2(again)
             until(lambda: state(client, guest.id) == "stopped")
             client.start_instances(InstanceIds=[guest.id])
@@ -172,7 +173,7 @@ def test_the_command_serves_says_how_and_ends_in_order_at_ctrl_c(
 
 
 def test_stop_by_force_terminates_what_is_there(cloud_store: Store, tmp_path: Path) -> None:
-    with control.connect(cloud_store) as cloud:
+    with connect.connect(cloud_store) as cloud:
         run_instance(ec2(cloud))
         run_instance(ec2(cloud, "us-west-2"))
     command = [str(Path(sys.executable).with_name("imagepipe")), "local", "--store", str(cloud_store.root), "stop"]
@@ -181,15 +182,15 @@ def test_stop_by_force_terminates_what_is_there(cloud_store: Store, tmp_path: Pa
     assert "2 instances still there" in refused.stderr
     assert "Traceback" not in refused.stderr
     subprocess.run([*command, "--force"], check=True, capture_output=True)
-    assert not serving.is_locked(cloud_store.lock)
+    assert not rendezvous.is_locked(cloud_store.lock)
     assert leftovers(tmp_path) == []
 
 
 def test_the_cloud_ends_by_itself_when_its_last_client_and_instance_have_gone(cloud_store: Store) -> None:
-    with control.connect(cloud_store) as cloud:
+    with connect.connect(cloud_store) as cloud:
         client = ec2(cloud)
         guest = run_instance(client)
         client.terminate_instances(InstanceIds=[guest.id])
-        serves = serving.current(cloud_store)
+        serves = rendezvous.current(cloud_store)
         assert serves is not None
     until(lambda: not serves.is_alive(), within=60)

@@ -22,14 +22,15 @@ from pathlib import Path
 import pytest
 
 from imagepipe.cli.local import terminate_everything
-from imagepipe.local import control, serving
-from imagepipe.local.base import ensure_base
-from imagepipe.local.disks import Disks
+from imagepipe.local.client import connect
+from imagepipe.local.daemon import rendezvous
+from imagepipe.local.disks.base_image import ensure_base
+from imagepipe.local.disks.files import Disks
+from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.machines import record
-from imagepipe.local.machines.api import Ingress, MachineError
-from imagepipe.local.machines.cgroup import MachineGroup
-from imagepipe.local.machines.container import ContainerDriver
-from imagepipe.local.machines.sshd import SshdDriver
+from imagepipe.local.machines.driver import Ingress, MachineError
+from imagepipe.local.machines.nspawn.driver import ContainerDriver
+from imagepipe.local.machines.sshd.driver import SshdDriver
 from imagepipe.local.store import Store
 from tests.machine.bakery import Bakery
 from tests.machine.guests import SSH, Guest, NewGuest, host_key_user_data, leftovers, until
@@ -392,12 +393,12 @@ def sshd_bakery(tmp_path: Path, base_cache: Path) -> Iterator[Bakery]:
     """imagepipe on a cloud of the test's own, whose machines are an sshd alone."""
     store = Store.open(tmp_path / "store", base_cache=base_cache, driver="sshd")
     ensure_base(store, lambda line: None)
-    with control.connect(store) as cloud:
+    with connect.connect(store) as cloud:
         bakery = Bakery(tmp_path, store, cloud, env={"IMAGEPIPE_LOCAL_DRIVER": "sshd"})
         yield bakery
         bakery.end()
-    with control.connect(store):
-        control.stop(store, terminate=terminate_everything)
+    with connect.connect(store):
+        connect.stop(store, terminate=terminate_everything)
     with opened(store):
         pass
 
@@ -418,10 +419,10 @@ def test_a_build_goes_on_though_its_cloud_is_killed_and_nothing_is_left(sshd_bak
     until(
         lambda: any(event["event"] == "StageStarted" and event["stage"] == "step-1" for event in sshd_bakery.events())
     )
-    serving_now = serving.current(sshd_bakery.store)
+    serving_now = rendezvous.current(sshd_bakery.store)
     assert serving_now
     subprocess.run(["kill", f"-{signal.SIGKILL}", str(serving_now.pid)], check=True)
-    with control.connect(sshd_bakery.store):
+    with connect.connect(sshd_bakery.store):
         _, err = build.communicate(timeout=120)
     assert build.returncode == 0, err
     assert not [line for line in leftovers(tmp_path) if "serve" not in line]

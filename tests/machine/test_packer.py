@@ -14,7 +14,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from imagepipe.local.gateway import remote
+from imagepipe.local.client import admin
 from tests.machine.bakery import Bakery
 
 pytestmark = pytest.mark.machine
@@ -55,7 +55,7 @@ def _template(bakery: Bakery, account: str) -> dict[str, object]:
 
 def test_packer_builds_to_the_end_and_the_image_that_it_made_boots_with_its_changes(bakery: Bakery) -> None:
     assert PACKER.exists(), "packer is not installed: make setup"
-    other = remote.add_account(bakery.cloud)
+    other = admin.add_account(bakery.cloud)
     before = bakery.inventory()
     bakery.write("motd", "baked by packer\n")
     bakery.write("script.sh", "set -eu\nid -un >/etc/by\n")

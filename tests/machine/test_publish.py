@@ -11,7 +11,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from imagepipe.local.gateway import remote
+from imagepipe.local.client import admin
 from tests.machine.bakery import Bakery, until
 
 pytestmark = pytest.mark.machine
@@ -135,7 +135,7 @@ def _as(bakery: Bakery, other: Any, region: str) -> Any:
 
 
 def test_a_second_account_can_describe_and_launch_what_is_shared_with_it_and_nothing_else(bakery: Bakery) -> None:
-    other = remote.add_account(bakery.cloud)
+    other = admin.add_account(bakery.cloud)
     shared = bakery.build(_spec(bakery, "shared", "  - shell: 'true'", share=f'"{other.id}"')).images
     unshared = bakery.build(_spec(bakery, "unshared", "  - shell: 'true'")).images
     for region in ("us-east-1", "us-west-2"):

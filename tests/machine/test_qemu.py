@@ -18,16 +18,17 @@ from pathlib import Path
 import paramiko
 import pytest
 
-from imagepipe.local.base import BaseImage
-from imagepipe.local.disks import Disks
-from imagepipe.local.foreign import is_foreign, mark
-from imagepipe.local.machines import loop, vm
-from imagepipe.local.machines.api import Ingress, MachineError, Metadata
-from imagepipe.local.machines.cgroup import MachineGroup
-from imagepipe.local.machines.container import ContainerDriver
-from imagepipe.local.machines.mixed import MixedDriver, qemu_folder
-from imagepipe.local.machines.qemu import QemuDriver
-from imagepipe.local.machines.sshd import SshdDriver
+from imagepipe.local.disks.base_image import BaseImage
+from imagepipe.local.disks.files import Disks
+from imagepipe.local.disks.foreign import is_foreign, mark
+from imagepipe.local.host import loop
+from imagepipe.local.host.cgroup import MachineGroup
+from imagepipe.local.machines.auto import MixedDriver, qemu_folder
+from imagepipe.local.machines.driver import Ingress, MachineError, Metadata
+from imagepipe.local.machines.nspawn.driver import ContainerDriver
+from imagepipe.local.machines.qemu import supervisor
+from imagepipe.local.machines.qemu.driver import QemuDriver
+from imagepipe.local.machines.sshd.driver import SshdDriver
 from imagepipe.local.store import Store
 from tests.machine.bakery import Bakery
 from tests.machine.guests import SSH, Guest, NewGuest, leftovers, until
@@ -117,7 +118,7 @@ def test_a_bare_file_system_boots_its_own_kernel_and_a_reboot_takes_the_newest(
         assert guest.run("lsblk -bno SIZE $(readlink -f /dev/sdf)").strip() == str(1 << 30)
 
         # QEMU is not root, and no other guest's user either.
-        user = str(vm.user_of(guest.machine.address))
+        user = str(supervisor.user_of(guest.machine.address))
         none = {"0000000000000000"}
         assert users_of_qemu(guest) == [{user}, {user}, set(), none, none, {"1"}]
 
@@ -178,7 +179,7 @@ def test_a_bare_file_system_that_was_imported_goes_to_qemu_and_is_never_mounted_
     try:
         for guest in (imported, beside):
             driver.start(guest.machine, [SSH])
-            assert users_of_qemu(guest)[0] == {str(vm.user_of(guest.machine.address))}
+            assert users_of_qemu(guest)[0] == {str(supervisor.user_of(guest.machine.address))}
             assert not loop.devices_of(frozenset(disk.path for disk in guest.machine.disks))
             driver.stop(guest.id, force=True)
         assert is_foreign(beside.root), "its system could have written any file system there"
@@ -214,12 +215,12 @@ def test_a_supervisor_that_is_killed_takes_its_guest_with_it(
     qemu.on_exit(ended.append)
     guest = new_guest()
     qemu.start(guest.machine, [SSH])
-    supervisor = next(
+    process = next(
         pid
         for pid in MachineGroup(guest.id).processes()
-        if b"imagepipe.local.machines.vm" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"imagepipe.local.machines.qemu.supervisor" in Path(f"/proc/{pid}/cmdline").read_bytes()
     )
-    os.kill(supervisor, signal.SIGKILL)
+    os.kill(process, signal.SIGKILL)
     until(lambda: ended == [guest.id])
     assert leftovers(tmp_path) == []
 

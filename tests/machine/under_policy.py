@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 
 from imagepipe.iam.evaluate import Asked, decide, rules_of
-from imagepipe.local.gateway import remote
+from imagepipe.local.client import admin
 from tests.machine.bakery import Baked, Bakery, kill, until
 
 Policy = dict[str, Any]
@@ -81,7 +81,7 @@ class Baker:
 
     def client(self, service: str = "ec2", region: str = "us-east-1") -> Any:
         """boto3 with a key that has the policy."""
-        key = remote.add_key(self.bakery.cloud, json.dumps(self.policy))
+        key = admin.add_key(self.bakery.cloud, json.dumps(self.policy))
         return boto3.client(
             service,
             region_name=region,

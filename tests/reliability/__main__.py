@@ -24,8 +24,8 @@ from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from typing import Any
 
-from imagepipe.local.base import ensure_base
-from imagepipe.local.offline import look_at
+from imagepipe.local.disks.base_image import ensure_base
+from imagepipe.local.disks.search import look_at
 from imagepipe.local.store import Store, default_base_cache, default_root
 from tests.hygiene.planted import PLANTED, WANTED, put
 from tests.reliability.badinputs import run_bad_inputs

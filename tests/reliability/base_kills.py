@@ -23,7 +23,7 @@ from pathlib import Path
 
 from imagepipe.deletion import mount_points
 from imagepipe.errors import LocalCloudError
-from imagepipe.local.base import repair
+from imagepipe.local.disks.base_image import repair
 from imagepipe.local.store import Store
 
 MOMENTS = 20
@@ -33,7 +33,7 @@ GONE_SECONDS = 60.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 SOURCES = ("/dev/shm",)
 BUILD = (
-    "import signal, sys; from pathlib import Path; from imagepipe.local.base import ensure_base;"
+    "import signal, sys; from pathlib import Path; from imagepipe.local.disks.base_image import ensure_base;"
     " from imagepipe.local.store import Store;"
     " signal.signal(signal.SIGTERM, signal.default_int_handler);"
     " ensure_base(Store.open(Path(sys.argv[1])), lambda line: None)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from imagepipe.local.gateway.faults import Effect, Fault, described
+from imagepipe.local.aws.faults.faults import Effect, Fault, described
 
 Draw = Callable[[random.Random], Fault]
 MADE = ("CreateSnapshots", "RegisterImage", "CopyImage")

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagepipe.local.machines.api import Machine
+from imagepipe.local.machines.driver import Machine
 
 FILE = "fstab-generator"
 INSIDE = "/run/systemd/system-generators/imagepipe-fstab"

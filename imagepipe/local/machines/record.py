@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from imagepipe.local.machines.api import Disk, Ingress, Machine, Metadata, Seed
-from imagepipe.local.process import start_time
+from imagepipe.local.host.processes import start_time
+from imagepipe.local.machines.driver import Disk, Ingress, Machine, Metadata, Seed
 
 NAME = "machine.json"
 

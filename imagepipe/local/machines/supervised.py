@@ -18,12 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imagepipe.deletion import delete_tree
-from imagepipe.local.machines import imds, loop, network, record, supervisor
-from imagepipe.local.machines.api import Ingress, Machine, MachineError
-from imagepipe.local.machines.cgroup import MachineGroup
+from imagepipe.local.host import loop
+from imagepipe.local.host.cgroup import MachineGroup
+from imagepipe.local.host.processes import is_alive
+from imagepipe.local.machines import launch, record
+from imagepipe.local.machines.driver import Ingress, Machine, MachineError
+from imagepipe.local.machines.guest import imds, slirp
 from imagepipe.local.machines.record import Record
-from imagepipe.local.machines.watch import Watcher
-from imagepipe.local.process import is_alive
+from imagepipe.local.machines.watcher import Watcher
 
 GONE_SECONDS = 15  # killed processes leave within milliseconds, unless their disk is slow
 CONSOLE_BYTES = 64 << 10
@@ -50,7 +52,7 @@ class SupervisedDriver(ABC):
     name: str
     stop_seconds = 60.0
     """Then a machine is stopped by force, as EC2 does in the end."""
-    scratch: tuple[str, ...] = (network.SOCKET, imds.FILE, "slirp.log", "supervisor.log")
+    scratch: tuple[str, ...] = (slirp.SOCKET, imds.FILE, "slirp.log", "supervisor.log")
     """Files in a machine's folder that are deleted when it is given back."""
 
     def __init__(self, folder: Path) -> None:
@@ -91,10 +93,10 @@ class SupervisedDriver(ABC):
     def _let_go(self, kept: Record) -> None:
         """Undo a standing still that was cut off: what is frozen cannot even be killed."""
 
-    def _listening(self, kept: Record) -> frozenset[network.Port]:
+    def _listening(self, kept: Record) -> frozenset[slirp.Port]:
         """Ports that a widely opened machine has to be forwarded."""
         assert kept.supervisor is not None
-        return network.listening(kept.supervisor.pid)
+        return slirp.listening(kept.supervisor.pid)
 
     def start(self, machine: Machine, ingress: Sequence[Ingress]) -> None:
         with self._lock:
@@ -172,16 +174,16 @@ class SupervisedDriver(ABC):
 
     def _let_in(self, kept: Record) -> None:
         assert kept.supervisor is not None
-        heard = self._listening(kept) if network.has_wide(kept.ingress) else frozenset()
-        door = network.Door(
+        heard = self._listening(kept) if slirp.has_wide(kept.ingress) else frozenset()
+        door = slirp.Door(
             folder=self._folder / kept.machine.id,
             address=kept.machine.address,
             supervisor=kept.supervisor,
-            join=supervisor.join_command(MachineGroup(kept.machine.id).doors()),
+            join=launch.join_command(MachineGroup(kept.machine.id).doors()),
         )
-        self._open(door, kept, network.wanted(kept.ingress, heard))
+        self._open(door, kept, slirp.wanted(kept.ingress, heard))
 
-    def _open(self, door: network.Door, kept: Record, ports: frozenset[network.Port]) -> None:
+    def _open(self, door: slirp.Door, kept: Record, ports: frozenset[slirp.Port]) -> None:
         door.let_in(ports)
 
     # While they run.
@@ -208,7 +210,7 @@ class SupervisedDriver(ABC):
                 console = self._folder / running.record.machine.id / "console.log"
                 if console.stat().st_size > CONSOLE_LIMIT:
                     os.truncate(console, 0)
-            if network.has_wide(running.record.ingress) and not running.is_stopping:
+            if slirp.has_wide(running.record.ingress) and not running.is_stopping:
                 with running.ports, suppress(MachineError, OSError):  # it may be ending now
                     self._let_in(running.record)
 

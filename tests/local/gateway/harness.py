@@ -24,13 +24,13 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from imagepipe.clock import SystemClock
-from imagepipe.local.base import BaseImage
-from imagepipe.local.disks import Disks
-from imagepipe.local.gateway.app import Gateway
-from imagepipe.local.gateway.bundles import certificate_of
-from imagepipe.local.gateway.server import server
-from imagepipe.local.gateway.signature import Secret
-from imagepipe.local.machines.api import Ingress, Machine, MachineError
+from imagepipe.local.aws.app import Gateway
+from imagepipe.local.aws.authentication.signature import Secret
+from imagepipe.local.aws.http_server import server
+from imagepipe.local.aws.moto.bundles import certificate_of
+from imagepipe.local.disks.base_image import BaseImage
+from imagepipe.local.disks.files import Disks
+from imagepipe.local.machines.driver import Ingress, Machine, MachineError
 
 ACCOUNT = "000000000000"
 KEY_ID = "AKIATESTTESTTESTTEST"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from imagepipe.local.gateway.faults import Fault
+from imagepipe.local.aws.faults.faults import Fault
 from tests.local.gateway.harness import Cloud, instance, launch, refused, running
 
 

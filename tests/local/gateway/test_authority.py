@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from imagepipe.local.gateway.actions import OWN
-from imagepipe.local.gateway.asking import ASKS
+from imagepipe.local.aws.authorization.ec2 import ASKS
+from imagepipe.local.aws.ec2.actions import OWN
 from tests.local.gateway.harness import ACCOUNT, Cloud, running
 
 EVERYTHING = {"Sid": "All", "Effect": "Allow", "Action": "*", "Resource": "*"}
@@ -139,13 +139,13 @@ def test_who_one_is_may_always_be_asked(cloud: Cloud) -> None:
 
 def test_the_clouds_own_interface_is_not_for_callers_with_a_policy(cloud: Cloud) -> None:
     from imagepipe.errors import LocalCloudError
-    from imagepipe.local.control import LocalCloud
-    from imagepipe.local.gateway import remote
+    from imagepipe.local.client import admin
+    from imagepipe.local.client.connect import LocalCloud
 
     keys = _key(cloud, EVERYTHING)
     as_caller = LocalCloud(cloud.endpoint, keys["AccessKeyId"], keys["SecretAccessKey"], "us-east-1")
     with pytest.raises(LocalCloudError, match="403"):
-        remote.places(as_caller)
+        admin.places(as_caller)
 
 
 def test_a_role_is_held_to_its_inline_and_its_attached_policies(cloud: Cloud) -> None:

@@ -20,8 +20,8 @@ from click.testing import CliRunner
 
 from imagepipe.cli.local import local
 from imagepipe.errors import UsageError
-from imagepipe.local import serve
-from imagepipe.local.serving import Serving
+from imagepipe.local.daemon import main
+from imagepipe.local.daemon.rendezvous import Serving
 from imagepipe.local.store import Store
 from tests.local.gateway.harness import KEY_ID, SECRET, Cloud
 
@@ -32,10 +32,10 @@ OTHER_ADDRESS = "127.42.255.7"
 
 @contextmanager
 def _served(cloud: Cloud, folder: Path) -> Iterator[Serving]:
-    from imagepipe.local.gateway.server import server
+    from imagepipe.local.aws.http_server import server
 
-    def build(store: Store) -> serve.Cloud:
-        return serve.Cloud(
+    def build(store: Store) -> main.Cloud:
+        return main.Cloud(
             application=cloud.gateway,
             server=lambda door, address, port: server(door, host=address, port=port),
             driver_name="fake",
@@ -53,8 +53,8 @@ def _served(cloud: Cloud, folder: Path) -> Iterator[Serving]:
 
     def run() -> None:
         store = Store.open(folder / "store", base_cache=None, driver=None)
-        beyond = serve.Beyond(OTHER_ADDRESS, TOKEN)
-        serve.serve(store, port=None, ready=tell, stop=stop, build=build, idle_seconds=None, beyond=beyond)
+        beyond = main.Beyond(OTHER_ADDRESS, TOKEN)
+        main.serve(store, port=None, ready=tell, stop=stop, build=build, idle_seconds=None, beyond=beyond)
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -125,7 +125,7 @@ def test_the_body_of_a_request_that_is_refused_at_the_door_is_never_in_memory(
     body = _Body(8 << 20)
     length = {"wsgi.input": body, "CONTENT_LENGTH": str(body.left)}
     environ = {**length, "PATH_INFO": path, "HTTP_X_AMZ_SECURITY_TOKEN": token}
-    list(serve._TokenDoor(application, TOKEN)(environ, lambda *_: None))
+    list(main._TokenDoor(application, TOKEN)(environ, lambda *_: None))
     assert any(content) is is_kept
     assert (body.most > 1 << 20) is is_kept
     assert body.left == 0

@@ -20,8 +20,8 @@ from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from imagepipe.local.gateway import bodies
-from imagepipe.local.gateway.refusal import Refused
+from imagepipe.local.aws.protocol import bodies
+from imagepipe.local.aws.protocol.errors import Refused
 from tests.local.gateway.harness import KEY_ID, SECRET, Cloud, refused
 
 BUCKET = "bundles"
@@ -282,7 +282,7 @@ def test_lines_of_chunks_are_not_kept_without_end() -> None:
 SERVE = """
 import sys, threading
 from pathlib import Path
-from imagepipe.local.process import return_memory
+from imagepipe.local.host.processes import return_memory
 from tests.local.gateway.harness import Cloud
 return_memory()
 cloud = Cloud(root=Path(sys.argv[1]))

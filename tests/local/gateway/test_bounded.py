@@ -8,11 +8,15 @@ import pytest
 from moto.core.model_instances import model_data
 
 from imagepipe.iam.evaluate import Asked
-from imagepipe.local.gateway import calls, faults, filters, fresh, s3_state, tokens
-from imagepipe.local.gateway.bounded import OTHERS, Counts, Newest
-from imagepipe.local.gateway.calls import Calls, Evaluations
-from imagepipe.local.gateway.faults import Fault, Faults
-from imagepipe.local.gateway.fresh import Fresh
+from imagepipe.local.aws.ec2 import idempotency
+from imagepipe.local.aws.faults import eventual_consistency, faults
+from imagepipe.local.aws.faults.eventual_consistency import Fresh
+from imagepipe.local.aws.faults.faults import Fault, Faults
+from imagepipe.local.aws.moto import s3_state
+from imagepipe.local.aws.protocol import filters
+from imagepipe.local.aws.state import call_log
+from imagepipe.local.aws.state.bounded import OTHERS, Counts, Newest
+from imagepipe.local.aws.state.call_log import Calls, Evaluations
 from tests.local.gateway.harness import Cloud, launch, running, until
 
 
@@ -31,7 +35,7 @@ def test_names_after_so_many_are_counted_together() -> None:
 
 
 def test_calls_that_a_client_makes_up_are_counted_within_bounds(monkeypatch: pytest.MonkeyPatch, cloud: Cloud) -> None:
-    monkeypatch.setattr(calls, "MOST_ACTIONS", 3)
+    monkeypatch.setattr(call_log, "MOST_ACTIONS", 3)
     counted = Calls()
     for number in range(50):
         counted.add("sqs", f"Action{number}")
@@ -39,7 +43,7 @@ def test_calls_that_a_client_makes_up_are_counted_within_bounds(monkeypatch: pyt
 
 
 def test_questions_under_policies_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "MOST_QUESTIONS", 3)
+    monkeypatch.setattr(call_log, "MOST_QUESTIONS", 3)
     asked = Evaluations()
     for number in range(50):
         asked.add(Asked("ec2:RunInstances", f"arn:{number}", {}), is_allowed=True)
@@ -70,7 +74,7 @@ def test_a_spent_fault_is_gone(cloud: Cloud) -> None:
 
 def test_things_with_faults_before_them_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faults, "MOST_THINGS", 3)
-    monkeypatch.setattr(fresh, "MOST_HIDDEN", 3)
+    monkeypatch.setattr(eventual_consistency, "MOST_HIDDEN", 3)
     kept = Faults([Fault("die", "*"), Fault("expire", "*")])
     for number in range(50):
         kept.put_before(f"i-{number}", "RunInstances", {}, "die")
@@ -100,7 +104,7 @@ def test_client_tokens_are_forgotten_after_a_day_and_the_oldest_of_too_many(
     cloud.admin("POST", "clock", {"advance": 2 * 3600})
     launch(ec2, ClientToken="second")
     assert [token.id.rpartition("/")[2] for token in kept] == ["second"]
-    monkeypatch.setattr(tokens, "MOST", 3)
+    monkeypatch.setattr(idempotency, "MOST", 3)
     for number in range(6):
         launch(ec2, ClientToken=f"token-{number}")
     assert [token.id.rpartition("/")[2] for token in kept] == ["token-3", "token-4", "token-5"]

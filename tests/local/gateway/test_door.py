@@ -250,9 +250,9 @@ def test_every_action_that_is_left_to_moto_is_one_that_moto_has() -> None:
     from moto.core.utils import camelcase_to_underscores
     from moto.ec2.responses import EC2Response
 
-    from imagepipe.local.gateway import wire
-    from imagepipe.local.gateway.actions import MOTO, OWN
+    from imagepipe.local.aws.ec2.actions import MOTO, OWN
+    from imagepipe.local.aws.protocol import query
 
     assert not [action for action in MOTO if not hasattr(EC2Response, camelcase_to_underscores(action))]
-    assert not [action for action in {*MOTO, *OWN} if not wire.is_action(action)]
+    assert not [action for action in {*MOTO, *OWN} if not query.is_action(action)]
     assert not MOTO & OWN.keys()

@@ -11,8 +11,8 @@ import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 
 from imagepipe.cli.local_faults import read_faults
-from imagepipe.local.control import LocalCloud
-from imagepipe.local.gateway import remote
+from imagepipe.local.client import admin
+from imagepipe.local.client.connect import LocalCloud
 from tests.cli.test_local_faults import EXAMPLES, written
 from tests.local.gateway.harness import (
     KEY_ID,
@@ -41,7 +41,7 @@ def put(cloud: Cloud, tmp_path: Path) -> Put:
 
     def put(example: str) -> None:
         found = read_faults(written(tmp_path, example))
-        remote.set_faults(LocalCloud(cloud.endpoint, KEY_ID, SECRET, "us-east-1"), found.faults, found.seed)
+        admin.set_faults(LocalCloud(cloud.endpoint, KEY_ID, SECRET, "us-east-1"), found.faults, found.seed)
 
     return put
 

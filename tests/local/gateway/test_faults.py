@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ConnectionClosedError
 
-from imagepipe.local.gateway.fault_kinds import fault_of
-from imagepipe.local.gateway.faults import Fault, Faults, no_capacity, throttled
-from imagepipe.local.gateway.refusal import Refused
+from imagepipe.local.aws.faults.catalogue import fault_of
+from imagepipe.local.aws.faults.faults import Fault, Faults, no_capacity, throttled
+from imagepipe.local.aws.protocol.errors import Refused
 from tests.local.gateway.harness import Cloud, base_image, image, launch, refused, register, snapshot_of, stopped, until
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.local.gateway.imports import FOLDER
+from imagepipe.local.aws.ec2.images.from_disk import FOLDER
 from tests.local.gateway.harness import Cloud, image, launch, state, until
 
 WANTED = {

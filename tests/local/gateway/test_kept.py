@@ -21,7 +21,7 @@ from moto.backends import get_backend
 from moto.s3.models import FakeKey
 
 from imagepipe.errors import LocalCloudError
-from imagepipe.local.gateway.pickles import Pickler, Unpickler
+from imagepipe.local.aws.moto.pickling import Pickler, Unpickler
 from tests.local.gateway.harness import ACCOUNT, Cloud, refused
 
 TRUST = {

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagepipe.local.gateway import codec
-from imagepipe.local.gateway import records as records_module
-from imagepipe.local.gateway.ledger import KINDS, Ledger
-from imagepipe.local.gateway.records import (
+from imagepipe.local.aws.state import codec
+from imagepipe.local.aws.state import records as records_module
+from imagepipe.local.aws.state.database import KINDS, Ledger
+from imagepipe.local.aws.state.records import (
     Capture,
     DiskSpec,
     Image,

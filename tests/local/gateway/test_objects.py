@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ConnectionClosedError
 
-from imagepipe.local.gateway.faults import Fault, Faults, slow_down
-from imagepipe.local.gateway.objects import asked
-from imagepipe.local.gateway.signature import Request
+from imagepipe.local.aws.authentication.signature import Request
+from imagepipe.local.aws.faults.faults import Fault, Faults, slow_down
+from imagepipe.local.aws.moto.s3 import asked
 from tests.local.gateway.harness import Cloud, refused
 
 BUCKET = "bucket"

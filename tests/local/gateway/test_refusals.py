@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from imagepipe.local.gateway.actions import OWN
-from imagepipe.local.gateway.faults import Fault
+from imagepipe.local.aws.ec2.actions import OWN
+from imagepipe.local.aws.faults.faults import Fault
 from tests.local.gateway.harness import (
     Cloud,
     available,

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from imagepipe.local.machines.api import Ingress
+from imagepipe.local.machines.driver import Ingress
 from tests.local.gateway.harness import (
     Cloud,
     instance,

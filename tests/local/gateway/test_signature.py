@@ -12,8 +12,8 @@ from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth, SigV4QueryAu
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from imagepipe.local.gateway.refusal import Refused
-from imagepipe.local.gateway.signature import Request, Secret, check_payload, identify
+from imagepipe.local.aws.authentication.signature import Request, Secret, check_payload, identify
+from imagepipe.local.aws.protocol.errors import Refused
 
 KEY, SECRET, ACCOUNT = "AKIAEXAMPLE", "wJalr/XUtnFEMI+K7MDENG", "000000000000"
 SECRETS = {KEY: Secret(SECRET, ACCOUNT)}

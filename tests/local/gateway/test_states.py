@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imagepipe.local.gateway.refusal import Refused
+from imagepipe.local.aws.protocol.errors import Refused
 from tests.local.gateway.harness import (
     Cloud,
     available,

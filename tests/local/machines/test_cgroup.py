@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.local.machines import cgroup
-from imagepipe.local.machines.cgroup import MachineGroup
+from imagepipe.local.host import cgroup
+from imagepipe.local.host.cgroup import MachineGroup
 
 
 def test_groups_that_come_and_go_do_not_hide_the_processes_of_those_that_stay(

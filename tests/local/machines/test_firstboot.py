@@ -10,8 +10,8 @@ import pytest
 
 from imagepipe.communicator import keys
 from imagepipe.launch.user_data import user_data
-from imagepipe.local.machines.api import Seed
-from imagepipe.local.machines.firstboot import Plan, plan
+from imagepipe.local.machines.driver import Seed
+from imagepipe.local.machines.sshd.first_boot import Plan, plan
 
 LOGIN = "ssh-ed25519 AAAAlogin me"
 

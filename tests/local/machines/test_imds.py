@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from imagepipe.local.machines.imds import TOKEN, TTL, server
+from imagepipe.local.machines.guest.imds import TOKEN, TTL, server
 
 Ask = Callable[..., tuple[int, str]]
 

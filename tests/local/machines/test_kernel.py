@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.local.machines import kernel
-from imagepipe.local.machines.api import MachineError
+from imagepipe.local.machines.driver import MachineError
+from imagepipe.local.machines.qemu import kernel
 
 
 def disk_of(folder: Path, links: dict[str, str], files: dict[str, bytes]) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imagepipe.local.machines import kvm
+from imagepipe.local.machines.qemu import kvm
 
 
 @pytest.fixture(autouse=True)

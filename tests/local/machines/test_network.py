@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from imagepipe.local.machines.api import Ingress
-from imagepipe.local.machines.network import Port, has_wide, listening, wanted
+from imagepipe.local.machines.driver import Ingress
+from imagepipe.local.machines.guest.slirp import Port, has_wide, listening, wanted
 
 WEB, SSH, DNS = Port("tcp", 80), Port("tcp", 22), Port("udp", 53)
 

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from imagepipe.local.machines import record
-from imagepipe.local.machines.api import Disk, Ingress, Machine, Seed
+from imagepipe.local.machines.driver import Disk, Ingress, Machine, Seed
 from imagepipe.local.machines.record import Process, Record
 
 MACHINE = Machine(

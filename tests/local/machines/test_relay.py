@@ -13,8 +13,8 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from imagepipe.local.machines import relay
-from imagepipe.local.process import start_time
+from imagepipe.local.host import port_relay
+from imagepipe.local.host.processes import start_time
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="repair mode is root's, on Linux")
 
@@ -50,7 +50,10 @@ def relayed(port: int, target: int) -> Iterator[None]:
     with subprocess.Popen(["sleep", "60"]) as supervisor:
         words = [ADDRESS, str(port), str(target), str(supervisor.pid), start_time(supervisor.pid)]
         done = subprocess.run(
-            [sys.executable, "-m", "imagepipe.local.machines.relay", *words], capture_output=True, text=True, check=True
+            [sys.executable, "-m", "imagepipe.local.host.port_relay", *words],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         until = os.pidfd_open(int(done.stdout))
         try:
@@ -93,11 +96,11 @@ def test_many_bytes_pass_both_ways_and_the_end_of_sending_too() -> None:
 
 def test_somebody_who_listens_on_the_address_itself_is_not_pushed_aside() -> None:
     with service(ADDRESS) as port:
-        assert relay.is_taken(ADDRESS, port)
+        assert port_relay.is_taken(ADDRESS, port)
         with pytest.raises(OSError, match="somebody listens"):
-            relay.listener(ADDRESS, port)
+            port_relay.listener(ADDRESS, port)
 
 
 def test_who_listens_on_every_address_is_not_in_the_way() -> None:
     with service("0.0.0.0") as port:
-        assert not relay.is_taken(ADDRESS, port)
+        assert not port_relay.is_taken(ADDRESS, port)

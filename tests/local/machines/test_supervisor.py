@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imagepipe.local.machines.api import Disk, Machine, Seed
-from imagepipe.local.machines.supervisor import nspawn_arguments
+from imagepipe.local.machines.driver import Disk, Machine, Seed
+from imagepipe.local.machines.nspawn.supervisor import nspawn_arguments
 
 MACHINE = Machine(
     id="i-1",

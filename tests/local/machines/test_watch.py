@@ -10,7 +10,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from imagepipe.local.machines.watch import Watcher
+from imagepipe.local.machines.watcher import Watcher
 
 SECONDS = 30
 

@@ -1,0 +1,139 @@
+"""The cloud's own interface, beside AWS's: is it there, set its clock forward, make it fail.
+
+All but the health check is signed like any other request.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from imagepipe.clock import iso
+from imagepipe.local.aws.authentication.accounts import refuse_strangers
+from imagepipe.local.aws.authentication.signature import Identity, Request
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.ec2 import product_codes
+from imagepipe.local.aws.ec2.images import from_disk
+from imagepipe.local.aws.faults.catalogue import fault_of
+from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.query import Answer
+from imagepipe.local.daemon.rendezvous import OWN_PATHS
+
+HEALTH = f"{OWN_PATHS}healthz"
+
+
+def health() -> Answer:
+    """The gateway serves. Needs no signature, and says nothing else."""
+    return Answer(200, (("Content-Type", "text/plain"),), b"ok\n")
+
+
+def answer(world: World, identity: Identity, request: Request) -> Answer:
+    """What `/_imagepipe/…` does.
+
+    clock: GET tells the cloud's time, POST {"advance": seconds} sets it forward. faults: GET, POST one fault or a
+    list more, PUT {"faults": list, "seed": number} in place of those there are, DELETE. injected: GET counts the faults
+    that came, by effect and action. delays: POST {"snapshot": seconds}. calls: GET counts AWS's actions since the
+    process began, or since DELETE. evaluations: GET lists what was asked under policies, since DELETE. instances: GET
+    counts them by state. places: GET lists the accounts and regions that have any. keys: POST {"account": id, "policy":
+    JSON} makes an access key that is good for what the policy allows. accounts: GET lists them with their keys, POST
+    {"account": id, "memberships": [ARN of an organization or unit]} makes or changes one. licences: POST
+    {"image": id, "product_codes": […], "platform_details": …, "usage_operation": …}. images: POST registers a disk
+    that is in the store (`imports.take`).
+    """
+    name = request.path.removeprefix(OWN_PATHS)
+    if name == "accounts":
+        refuse_strangers(world.accounts, identity.access_key_id)
+    match (request.method, name):
+        case ("GET", "clock"):
+            return _json({"now": iso(world.clock.now())})
+        case ("POST", "clock"):
+            return _json({"now": world.clock.advance(_seconds(_body(request).get("advance")))})
+        case ("GET", "faults"):
+            return _faults(world)
+        case ("POST", "faults"):
+            described = _parsed(request)
+            for fault in [fault_of(each) for each in (described if isinstance(described, list) else [described])]:
+                world.faults.add(fault)
+            return _faults(world)
+        case ("PUT", "faults"):
+            body = _body(request)
+            seed = body.get("seed", 0)
+            if not isinstance(seed, int):
+                raise Refused("InvalidParameterValue", f"{seed!r} is not a seed: a whole number")
+            world.faults.put([fault_of(each) for each in body.get("faults", ())], seed=seed)
+            return _faults(world)
+        case ("GET", "injected"):
+            return _json(world.faults.injected())
+        case ("DELETE", "faults"):
+            world.faults.clear()
+            return _json([])
+        case ("POST", "delays"):
+            for kind, seconds in _body(request).items():
+                world.course.set_delay(kind, _seconds(seconds))
+            return _json({})
+        case ("GET", "calls"):
+            return _json(world.calls.counted())
+        case ("DELETE", "calls"):
+            world.calls.clear()
+            return _json({})
+        case ("GET", "evaluations"):
+            return _json(world.evaluations.listed())
+        case ("DELETE", "evaluations"):
+            world.evaluations.clear()
+            return _json({})
+        case ("POST", "keys"):
+            refuse_strangers(world.accounts, identity.access_key_id)
+            body = _body(request)
+            return _json(world.accounts.add_key(str(body.get("account", "")), str(body.get("policy", ""))))
+        case ("GET", "accounts"):
+            return _json(world.accounts.listed())
+        case ("POST", "accounts"):
+            body = _body(request)
+            return _json(world.accounts.add(body.get("account"), body.get("memberships", ())))
+        case ("POST", "licences"):
+            product_codes.give(world, _body(request))
+            return _json({})
+        case ("POST", "images"):
+            refuse_strangers(world.accounts, identity.access_key_id)
+            return _json(from_disk.take(world, identity, _body(request)))
+        case ("GET", "places"):
+            living = [row for row in world.ledger.instances if row.state not in ("shutting-down", "terminated")]
+            return _json(sorted({(row.account, row.region) for row in living}))
+        case ("GET", "instances"):
+            counts: dict[str, int] = {}
+            for row in world.ledger.instances:
+                counts[row.state] = counts.get(row.state, 0) + 1
+            return _json(counts)
+        case (method, name):
+            raise Refused("InvalidAction", f"There is no {method} of {name!r} here", status=404)
+
+
+def _faults(world: World) -> Answer:
+    """Those that may still come, with how often each came and its one line of words."""
+    return _json([{**asdict(fault), "hits": hits, "words": fault.words()} for fault, hits in world.faults.listed()])
+
+
+def _parsed(request: Request) -> Any:
+    try:
+        return json.loads(request.body or b"{}")
+    except ValueError as error:
+        raise Refused("MalformedInput", f"The body is not JSON: {error}") from error
+
+
+def _body(request: Request) -> Mapping[str, Any]:
+    parsed = _parsed(request)
+    if not isinstance(parsed, dict):
+        raise Refused("MalformedInput", "The body is not a JSON object")
+    return parsed
+
+
+def _seconds(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+        raise Refused("InvalidParameterValue", f"{value!r} is not a number of seconds")
+    return float(value)
+
+
+def _json(value: object) -> Answer:
+    return Answer(200, (("Content-Type", "application/json"),), json.dumps(value).encode())

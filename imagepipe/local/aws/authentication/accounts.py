@@ -1,0 +1,138 @@
+"""The accounts of one store: who may call, what for, and which organization each is in."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from imagepipe.iam.conditions import NotUnderstood
+from imagepipe.iam.evaluate import rules_of
+from imagepipe.local.aws.authentication.signature import Secret
+from imagepipe.local.aws.ec2.sharing import ACCOUNT, ORGANIZATION
+from imagepipe.local.aws.protocol.errors import Refused, invalid
+from imagepipe.local.aws.state.database import Ledger
+from imagepipe.local.aws.state.records import AccessKey, Account
+
+ANYWHERE = "all-regions"
+
+
+class Accounts:
+    """The store's first accounts, whose keys stand outside the ledger, and those that were added."""
+
+    def __init__(self, ledger: Ledger, first: Mapping[str, Secret]) -> None:
+        self._ledger = ledger
+        self._first = first
+
+    def secret(self, access_key_id: str) -> Secret | None:
+        """What an access key id stands for: an account's own key, or a role that was assumed."""
+        if access_key_id in self._first:
+            return self._first[access_key_id]
+        key = self._ledger.access_keys.get(access_key_id)
+        if key is not None:
+            return Secret(key.secret_access_key, key.account)
+        session = self._ledger.sessions.get(access_key_id)
+        if session is not None:
+            return Secret(session.secret_access_key, session.account, session.session_token, session.expires)
+        for account in self._ledger.accounts:
+            if account.access_key_id == access_key_id:
+                return Secret(account.secret_access_key, account.id)
+        return None
+
+    def is_first(self, access_key_id: str) -> bool:
+        """Whether the key is one that the store began with: only those may see the keys of others."""
+        return access_key_id in self._first
+
+    def names_of(self, account: str) -> set[str]:
+        """What a permission may call the account: its id, its organization and units, and everybody."""
+        known = self._ledger.accounts.get(account)
+        return {"all", account, *(known.memberships if known else ())}
+
+    def listed(self) -> list[dict[str, Any]]:
+        """All accounts with their keys, the first ones without."""
+        firsts = dict.fromkeys(secret.account_id for secret in self._first.values())
+        rows = {account: Account(id=account, account=account, region=ANYWHERE) for account in firsts}
+        rows |= {account.id: account for account in self._ledger.accounts}
+        return [described(account) for account in rows.values()]
+
+    def add(self, account_id: str | None, memberships: Iterable[str]) -> dict[str, Any]:
+        """Make an account with keys of its own, or put one that is there into other organizations.
+
+        Raises Refused for what is no account id or no ARN of an organization or unit.
+        """
+        names = tuple(dict.fromkeys(memberships))
+        for name in names:
+            if not ORGANIZATION.fullmatch(name):
+                raise invalid(f"{name!r} is not the ARN of an organization or of an organizational unit")
+        if account_id is not None and not ACCOUNT.fullmatch(account_id):
+            raise invalid(f"{account_id!r} is not an account id: twelve digits")
+        with self._ledger.change():
+            account = self._made(account_id or self._free_id(), names)
+            self._ledger.put(account)
+        return described(account)
+
+    def add_key(self, account_id: str, policy: str) -> dict[str, Any]:
+        """Make a further access key of an account, good for what a policy allows.
+
+        Raises Refused where there is no such account, or the policy is not understood.
+        """
+        if account_id not in {row["account"] for row in self.listed()}:
+            raise invalid(f"there is no account {account_id!r}")
+        try:
+            rules_of(policy)
+        except NotUnderstood as error:
+            raise Refused("MalformedPolicyDocument", str(error)) from error
+        key = AccessKey(
+            id=_new_key_id(),
+            account=account_id,
+            region=ANYWHERE,
+            secret_access_key=secrets.token_urlsafe(30),
+            policy=policy,
+        )
+        with self._ledger.change():
+            self._ledger.put(key)
+        return {"account": account_id, "access_key_id": key.id, "secret_access_key": key.secret_access_key}
+
+    def _made(self, account_id: str, memberships: tuple[str, ...]) -> Account:
+        old = self._ledger.accounts.get(account_id)
+        has_keys = old is not None or any(secret.account_id == account_id for secret in self._first.values())
+        if old is not None:
+            key_id, key = old.access_key_id, old.secret_access_key
+        elif has_keys:
+            key_id, key = "", ""
+        else:
+            key_id, key = _new_key_id(), secrets.token_urlsafe(30)
+        return Account(
+            id=account_id,
+            account=account_id,
+            region=ANYWHERE,
+            access_key_id=key_id,
+            secret_access_key=key,
+            memberships=memberships,
+        )
+
+    def _free_id(self) -> str:
+        taken = {row["account"] for row in self.listed()}
+        while (made := f"{secrets.randbelow(9 * 10**11) + 10**11}") in taken:
+            pass
+        return made
+
+
+def described(account: Account) -> dict[str, Any]:
+    """An account as the cloud's own interface answers it."""
+    return {
+        "account": account.id,
+        "access_key_id": account.access_key_id,
+        "secret_access_key": account.secret_access_key,
+        "memberships": list(account.memberships),
+    }
+
+
+def refuse_strangers(accounts: Accounts, access_key_id: str) -> None:
+    """Raise Refused for a caller that may not see the keys of others."""
+    if not accounts.is_first(access_key_id):
+        raise Refused("AccessDenied", "Only the store's first account may ask for that", status=403)
+
+
+def _new_key_id() -> str:
+    return "AKIA" + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16))

@@ -1,0 +1,261 @@
+"""What a call to EC2 asks of IAM: one question for each thing that it touches, with what IAM knows of that thing.
+
+Which types of things an action touches, and which condition keys it has for each, is `iam.facts`; here is what their
+values are. What EC2 makes has no id yet, and is `*`; tags in a call that makes something are questions of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from imagepipe.iam.evaluate import Asked
+from imagepipe.iam.facts import ACTIONS, ANY, arn, family, keys_of
+from imagepipe.local.aws.authorization.other_services import everywhere, of_key, of_role
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.ec2.tags import KINDS
+from imagepipe.local.aws.ec2.volumes import encryption
+from imagepipe.local.aws.protocol import tags as tagging
+from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.state.records import Image, Record
+
+Values = Mapping[str, str | tuple[str, ...]]
+
+
+def of_ec2(world: World, call: Call) -> Iterator[Asked]:
+    """Every question of a call. Raises Refused for an action that IAM is not known to have, or not known how."""
+    action = f"ec2:{call.action}"
+    if call.action in ASKS:
+        yield from ASKS[call.action](world, call)
+    elif call.action.startswith("Describe") or ANY in ACTIONS.get(action, {}):
+        yield Asked(action, ANY, everywhere(call.account, call.region))
+    else:
+        raise Refused(
+            "UnauthorizedOperation",
+            f"The local cloud does not know what {action} asks of IAM, so no caller with a policy may do it",
+            status=403,
+        )
+
+
+def asked(call: Call, action: str, kind: str, id: str, values: Values, *, region: str | None = None) -> Asked:
+    """One question; of the values those that the action has keys for. Raises Refused where IAM has no such question."""
+    name = f"ec2:{action}"
+    try:
+        known = keys_of(name, kind)
+    except KeyError:
+        said = f"The local cloud does not know what {name} asks of IAM about a thing like {id}"
+        raise Refused("UnauthorizedOperation", said, status=403) from None
+    context = everywhere(call.account, call.region) | {
+        key: (value,) if isinstance(value, str) else value for key, value in values.items() if family(key) in known
+    }
+    return Asked(name, arn(region or call.region, kind, id, account=call.account), context)
+
+
+def _tags(tags: Mapping[str, str], *prefixes: str) -> dict[str, str]:
+    return {f"{prefix}/{key}": value for prefix in prefixes for key, value in tags.items()}
+
+
+def _requested(tags: Mapping[str, str]) -> dict[str, str | tuple[str, ...]]:
+    return {**_tags(tags, "aws:RequestTag"), **({"aws:TagKeys": tuple(tags)} if tags else {})}
+
+
+def _makes(call: Call, kind: str, id: str = "*", more: Values | None = None) -> Iterator[Asked]:
+    """Something that is to be made, and its tags if it gets some with that."""
+    specified = {str(each.get("ResourceType")): each for each in call.params.get("TagSpecifications", [])}
+    tags = tagging.checked(specified.get(kind, {}).get("Tags", []))
+    yield asked(call, call.action, kind, id, {**_requested(tags), **(more or {})})
+    if tags:
+        yield asked(call, "CreateTags", kind, id, {**_requested(tags), "ec2:CreateAction": call.action})
+
+
+def _uses(world: World, call: Call, id: str, more: Values | None = None) -> Asked:
+    """Something that is there; of what is not, or not the caller's to see, IAM knows no more than the id."""
+    kind = KINDS.get(id.partition("-")[0], "instance")
+    record = _record(world, call, kind, id)
+    values = dict(more or {})
+    if record is not None:
+        values |= {**_tags(record.tags, "aws:ResourceTag", "ec2:ResourceTag"), "ec2:Owner": record.account}
+    else:
+        values |= _tags(world.network.tags(call.account, call.region).get(id, {}), "aws:ResourceTag", "ec2:ResourceTag")
+    if isinstance(record, Image):
+        values |= {"ec2:ImageID": id, "ec2:Public": str("all" in record.users).lower()}
+    name = record.name if record is not None and kind == "key-pair" else id  # type: ignore[attr-defined]
+    return asked(call, call.action, kind, name, values)
+
+
+def _record(world: World, call: Call, kind: str, id: str) -> Record | None:
+    ledger = world.ledger
+    tables: Mapping[str, Any] = {
+        "instance": ledger.instances,
+        "volume": ledger.volumes,
+        "snapshot": ledger.snapshots,
+        "image": ledger.images,
+        "key-pair": ledger.key_pairs,
+        "security-group": ledger.groups,
+    }
+    found: Record | None = tables[kind].get(id) if kind in tables else None
+    return found if found is not None and found.region == call.region else None
+
+
+def _named(name: str) -> Callable[[World, Call], Iterator[Asked]]:
+    """Of an action that touches what one of its parameters names, by id, and nothing else."""
+
+    def asks(world: World, call: Call) -> Iterator[Asked]:
+        found = call.params.get(name) or []
+        for id in [found] if isinstance(found, str) else found:
+            yield _uses(world, call, id)
+
+    return asks
+
+
+def _run_instances(world: World, call: Call) -> Iterator[Asked]:
+    params = call.params
+    image = world.ledger.images.get(str(params.get("ImageId")))
+    profile = params.get("IamInstanceProfile", {})
+    more: dict[str, str] = {
+        "ec2:InstanceType": str(params.get("InstanceType") or "m1.small"),
+        "ec2:MetadataHttpTokens": str(params.get("MetadataOptions", {}).get("HttpTokens", "optional")),
+    }
+    if named := profile.get("Arn") or profile.get("Name"):
+        more["ec2:InstanceProfile"] = (
+            named if named.startswith("arn:") else f"arn:aws:iam::{call.account}:instance-profile/{named}"
+        )
+        yield of_role(world, call, named)
+    yield _uses(world, call, str(params.get("ImageId")))
+    yield from _makes(call, "instance", more=more)
+    yield from _volumes(world, call, image)
+    yield from _network(world, call)
+    if key := params.get("KeyName"):
+        pairs = [pair for pair in world.ledger.key_pairs.owned(call.account, call.region) if pair.name == key]
+        yield _uses(world, call, pairs[0].id) if pairs else asked(call, "RunInstances", "key-pair", str(key), {})
+
+
+def _volumes(world: World, call: Call, image: Image | None) -> Iterator[Asked]:
+    """Each volume by whether it will be encrypted, the snapshots that the request names, and the keys."""
+    wanted = {str(each.get("DeviceName")): each for each in call.params.get("BlockDeviceMappings", [])}
+    own = {disk.device: disk for disk in (image.mappings if image else ()) if not disk.virtual_name}
+    for device in own:
+        wanted.setdefault(device, {"Ebs": {}})
+    by_default = encryption.encrypts_by_default(world, call)
+    for device, mapping in wanted.items():
+        ebs = mapping.get("Ebs")
+        if ebs is None:
+            continue
+        key = ebs.get("KmsKeyId")
+        encrypted = bool(ebs.get("Encrypted") or key or by_default or (device in own and own[device].encrypted))
+        yield from _makes(call, "volume", more={"ec2:Encrypted": str(encrypted).lower()})
+        if snapshot := ebs.get("SnapshotId"):
+            yield _uses(world, call, str(snapshot))
+        yield from of_key(world, call, str(key)) if key else ()
+
+
+def _network(world: World, call: Call) -> Iterator[Asked]:
+    """Where it goes. What the request leaves to EC2 is told as `*`, which no rule about one group or subnet allows."""
+    interface: Mapping[str, Any] = next(iter(call.params.get("NetworkInterfaces", [])), {})
+    subnet = interface.get("SubnetId") or call.params.get("SubnetId")
+    groups = interface.get("Groups") or call.params.get("SecurityGroupIds") or ()
+    yield from _makes(call, "network-interface")
+    yield _uses(world, call, str(subnet)) if subnet else asked(call, call.action, "subnet", "*", {})
+    for group in groups:
+        yield _uses(world, call, str(group))
+    if not groups:
+        yield asked(call, call.action, "security-group", "*", {})
+
+
+def _create_image(world: World, call: Call) -> Iterator[Asked]:
+    yield _uses(world, call, str(call.params.get("InstanceId")))
+    yield from _makes(call, "image")
+    yield from _makes(call, "snapshot")
+
+
+def _create_snapshots(world: World, call: Call) -> Iterator[Asked]:
+    specification = call.params.get("InstanceSpecification", {})
+    instance = world.ledger.instances.get(str(specification.get("InstanceId")))
+    yield _uses(world, call, str(specification.get("InstanceId")))
+    left_out = specification.get("ExcludeDataVolumeIds", [])
+    for volume in instance.volumes if instance else ():
+        if volume.volume_id not in left_out:
+            yield _uses(world, call, volume.volume_id)
+    yield from _makes(call, "snapshot")
+
+
+def _register_image(world: World, call: Call) -> Iterator[Asked]:
+    yield from _makes(call, "image")
+    for mapping in call.params.get("BlockDeviceMappings", []):
+        if snapshot := mapping.get("Ebs", {}).get("SnapshotId"):
+            yield _uses(world, call, str(snapshot))
+
+
+def _copy_image(world: World, call: Call) -> Iterator[Asked]:
+    """The image that is copied, in its own region, and what is made here."""
+    id, region = str(call.params.get("SourceImageId")), str(call.params.get("SourceRegion"))
+    source = world.ledger.images.get(id)
+    values = {"ec2:ImageID": id, **({"ec2:Owner": source.account} if source else {})}
+    yield asked(call, call.action, "image", id, values, region=region)
+    yield from _makes(call, "image")
+    yield from _makes(call, "snapshot") if source is None or source.root_type == "ebs" else ()
+    if key := call.params.get("KmsKeyId"):
+        yield from of_key(world, call, str(key))
+
+
+def _create_security_group(world: World, call: Call) -> Iterator[Asked]:
+    yield from _makes(call, "security-group")
+    if vpc := call.params.get("VpcId"):
+        yield _uses(world, call, str(vpc))
+
+
+def _import_key_pair(world: World, call: Call) -> Iterator[Asked]:
+    yield from _makes(call, "key-pair", str(call.params.get("KeyName")))
+
+
+def _delete_key_pair(world: World, call: Call) -> Iterator[Asked]:
+    name, id = call.params.get("KeyName"), call.params.get("KeyPairId")
+    for pair in world.ledger.key_pairs.owned(call.account, call.region):
+        if pair.name == name or pair.id == id:
+            yield _uses(world, call, pair.id)
+            return
+    yield asked(call, call.action, "key-pair", str(name or id), {})
+
+
+def _modify_snapshot(world: World, call: Call) -> Iterator[Asked]:
+    added = call.params.get("CreateVolumePermission", {}).get("Add", [])
+    users = [str(each["UserId"]) for each in added if "UserId" in each]
+    groups = [str(each["Group"]) for each in added if "Group" in each]
+    if call.params.get("OperationType") == "add":
+        users += call.params.get("UserIds", [])
+        groups += call.params.get("GroupNames", [])
+    named: Values = {
+        **({"ec2:Add/userId": tuple(users)} if users else {}),
+        **({"ec2:Add/group": tuple(groups)} if groups else {}),
+    }
+    yield _uses(world, call, str(call.params.get("SnapshotId")), named)
+
+
+def _create_tags(world: World, call: Call) -> Iterator[Asked]:
+    tags = tagging.checked(call.params.get("Tags", []))
+    for id in call.params.get("Resources", []):
+        yield _uses(world, call, str(id), _requested(tags))
+
+
+ASKS: Mapping[str, Callable[[World, Call], Iterator[Asked]]] = {
+    "AuthorizeSecurityGroupIngress": _named("GroupId"),
+    "CopyImage": _copy_image,
+    "CreateImage": _create_image,
+    "CreateSecurityGroup": _create_security_group,
+    "CreateSnapshots": _create_snapshots,
+    "CreateTags": _create_tags,
+    "DeleteKeyPair": _delete_key_pair,
+    "DeleteSecurityGroup": _named("GroupId"),
+    "DeleteSnapshot": _named("SnapshotId"),
+    "DeregisterImage": _named("ImageId"),
+    "DescribeImageAttribute": _named("ImageId"),
+    "GetConsoleOutput": _named("InstanceId"),
+    "ImportKeyPair": _import_key_pair,
+    "ModifyImageAttribute": _named("ImageId"),
+    "ModifySnapshotAttribute": _modify_snapshot,
+    "RegisterImage": _register_image,
+    "RunInstances": _run_instances,
+    "StopInstances": _named("InstanceIds"),
+    "TerminateInstances": _named("InstanceIds"),
+}

@@ -1,0 +1,93 @@
+"""Whether a caller may do what it asks: by the policy of its access key, or those of the role that it is.
+
+A key without a policy may do anything, as may a role that has none: policies are for who wants to try one. What was
+asked under a policy is kept, so that a test can hold a policy against it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Any
+
+from imagepipe.iam.conditions import NotUnderstood
+from imagepipe.iam.evaluate import Asked, Rule, decide, rules_of
+from imagepipe.local.aws.authentication.signature import Identity
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.services.sts import caller, role_of
+
+CODES = {"ec2": "UnauthorizedOperation", "s3": "AccessDenied", "sts": "AccessDenied", "iam": "AccessDenied"}
+"""By service; all others say AccessDeniedException."""
+
+
+def rules(world: World, identity: Identity) -> tuple[Rule, ...] | None:
+    """The rules that a caller is under; None for one without a policy. Raises Refused for a policy not understood."""
+    found = list(_policies(world, identity))
+    try:
+        return tuple(rule for text in found for rule in _read(text)) if found else None
+    except NotUnderstood as error:
+        raise _not_understood(identity, error) from error
+
+
+@lru_cache(maxsize=64)
+def _read(text: str) -> tuple[Rule, ...]:
+    return rules_of(text)
+
+
+def _policies(world: World, identity: Identity) -> Iterator[str]:
+    """The documents, of a key of its own or of a role: inline ones and those attached."""
+    key = world.ledger.access_keys.get(identity.access_key_id)
+    if key is not None:
+        yield key.policy
+    session = world.ledger.sessions.get(identity.access_key_id)
+    if session is None:
+        return
+    role = role_of(world, session.role_arn)
+    if role is not None:
+        yield from (_text(document) for document in role.policies.values())
+        for attached in role.managed_policies.values():
+            yield from (_text(each.document) for each in attached.versions if each.is_default)
+
+
+def _text(document: Any) -> str:
+    return document if isinstance(document, str) else json.dumps(document)
+
+
+def check(world: World, identity: Identity, asked: Iterable[Asked]) -> None:
+    """Raise Refused for the first question that the caller's policies do not answer with yes; none without a policy."""
+    found = rules(world, identity)
+    if found is None:
+        return
+    for each in asked:
+        try:
+            decision = decide(found, each)
+        except NotUnderstood as error:
+            raise _not_understood(identity, error) from error
+        world.evaluations.add(each, is_allowed=decision.is_allowed)
+        if not decision.is_allowed:
+            why = (
+                "with an explicit deny in an identity-based policy"
+                if decision.is_denied
+                else f"because no identity-based policy allows the {each.action} action"
+            )
+            raise _refused(
+                identity.service,
+                f"You are not authorized to perform this operation. User: {caller(world, identity)} is not authorized"
+                f" to perform: {each.action} on resource: {each.resource} {why}",
+            )
+
+
+def refuse_admin(world: World, identity: Identity) -> None:
+    """Raise Refused where a caller under a policy wants the cloud's own interface, which no policy speaks of."""
+    if rules(world, identity) is not None:
+        raise Refused("AccessDenied", "A caller with a policy may not do that", status=403)
+
+
+def _not_understood(identity: Identity, error: NotUnderstood) -> Refused:
+    return _refused(identity.service, f"A policy of the caller is not understood: {error}")
+
+
+def _refused(service: str, message: str) -> Refused:
+    return Refused(CODES.get(service, "AccessDeniedException"), message, status=403)

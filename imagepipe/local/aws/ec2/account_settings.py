@@ -1,0 +1,42 @@
+"""What an account has set for a region: whether it shares publicly, whether it encrypts, and with which key."""
+
+from __future__ import annotations
+
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.state.records import Setting
+
+IMAGES_PUBLIC = "image-block-public-access"
+SNAPSHOTS_PUBLIC = "snapshot-block-public-access"
+ENCRYPTS = "ebs-encryption-by-default"
+DEFAULT_KEY = "ebs-default-kms-key"
+
+UNBLOCKED = "unblocked"
+NEW_SHARING = "block-new-sharing"
+ALL_SHARING = "block-all-sharing"
+IMAGES_AT_FIRST = NEW_SHARING
+"""EC2 user guide, "Block public access to your AMIs": on for accounts made since October 2023."""
+SNAPSHOTS_AT_FIRST = UNBLOCKED  # EBS user guide, "Block public access for snapshots": off until somebody turns it on
+
+
+def setting(world: World, account: str, region: str, name: str, at_first: str) -> str:
+    """What was set, or what holds at first."""
+    found = world.ledger.settings.get(_key(account, region, name))
+    return found.value if found else at_first
+
+
+def change_setting(world: World, account: str, region: str, name: str, value: str) -> None:
+    """Set it, in the change that is being made."""
+    world.ledger.put(Setting(id=_key(account, region, name), account=account, region=region, value=value))
+
+
+def blocks_public_images(world: World, account: str, region: str) -> bool:
+    return setting(world, account, region, IMAGES_PUBLIC, IMAGES_AT_FIRST) != UNBLOCKED
+
+
+def public_snapshots(world: World, account: str, region: str) -> str:
+    """The state of block public access for snapshots."""
+    return setting(world, account, region, SNAPSHOTS_PUBLIC, SNAPSHOTS_AT_FIRST)
+
+
+def _key(account: str, region: str, name: str) -> str:
+    return f"{account}/{region}/{name}"

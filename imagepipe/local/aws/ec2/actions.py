@@ -1,0 +1,104 @@
+"""Which of EC2's actions are whose: the gateway's own, by function, and those that moto answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.ec2 import account_attributes, key_pairs, tags
+from imagepipe.local.aws.ec2.images import attributes, create
+from imagepipe.local.aws.ec2.images import describe as images
+from imagepipe.local.aws.ec2.instances import change, run, spot, status
+from imagepipe.local.aws.ec2.instances import describe as instances
+from imagepipe.local.aws.ec2.network import security_group_rules, security_groups
+from imagepipe.local.aws.ec2.volumes import snapshots, volumes
+from imagepipe.local.aws.protocol.query import Call
+
+Action = Callable[[World, Call], Mapping[str, Any]]
+
+
+OWN: Mapping[str, Action] = {
+    "RunInstances": run.run_instances,
+    "DescribeInstances": instances.describe_instances,
+    "DescribeInstanceStatus": status.describe_instance_status,
+    "DescribeInstanceAttribute": instances.describe_instance_attribute,
+    "GetConsoleOutput": status.get_console_output,
+    "ModifyInstanceAttribute": change.modify_instance_attribute,
+    "DescribeSpotInstanceRequests": spot.describe_spot_instance_requests,
+    "CancelSpotInstanceRequests": spot.cancel_spot_instance_requests,
+    "StartInstances": change.start_instances,
+    "StopInstances": change.stop_instances,
+    "RebootInstances": change.reboot_instances,
+    "TerminateInstances": change.terminate_instances,
+    "CreateVolume": volumes.create_volume,
+    "DescribeVolumes": volumes.describe_volumes,
+    "DeleteVolume": volumes.delete_volume,
+    "AttachVolume": volumes.attach_volume,
+    "DetachVolume": volumes.detach_volume,
+    "CreateSnapshot": snapshots.create_snapshot,
+    "CreateSnapshots": snapshots.create_snapshots,
+    "CopySnapshot": snapshots.copy_snapshot,
+    "DescribeSnapshots": snapshots.describe_snapshots,
+    "DeleteSnapshot": snapshots.delete_snapshot,
+    "DescribeSnapshotAttribute": snapshots.describe_snapshot_attribute,
+    "ModifySnapshotAttribute": snapshots.modify_snapshot_attribute,
+    "ResetSnapshotAttribute": snapshots.reset_snapshot_attribute,
+    "RegisterImage": create.register_image,
+    "CreateImage": create.create_image,
+    "CopyImage": create.copy_image,
+    "DescribeImages": images.describe_images,
+    "DeregisterImage": images.deregister_image,
+    "DescribeImageAttribute": attributes.describe_image_attribute,
+    "ModifyImageAttribute": attributes.modify_image_attribute,
+    "ResetImageAttribute": attributes.reset_image_attribute,
+    "EnableImageDeprecation": attributes.enable_image_deprecation,
+    "DisableImageDeprecation": attributes.disable_image_deprecation,
+    "EnableImageDeregistrationProtection": attributes.enable_image_deregistration_protection,
+    "DisableImageDeregistrationProtection": attributes.disable_image_deregistration_protection,
+    "GetImageBlockPublicAccessState": account_attributes.get_image_block_public_access,
+    "EnableImageBlockPublicAccess": account_attributes.enable_image_block_public_access,
+    "DisableImageBlockPublicAccess": account_attributes.disable_image_block_public_access,
+    "GetSnapshotBlockPublicAccessState": account_attributes.get_snapshot_block_public_access,
+    "EnableSnapshotBlockPublicAccess": account_attributes.enable_snapshot_block_public_access,
+    "DisableSnapshotBlockPublicAccess": account_attributes.disable_snapshot_block_public_access,
+    "GetEbsEncryptionByDefault": account_attributes.get_ebs_encryption_by_default,
+    "EnableEbsEncryptionByDefault": account_attributes.enable_ebs_encryption_by_default,
+    "DisableEbsEncryptionByDefault": account_attributes.disable_ebs_encryption_by_default,
+    "GetEbsDefaultKmsKeyId": account_attributes.get_ebs_default_kms_key,
+    "ModifyEbsDefaultKmsKeyId": account_attributes.modify_ebs_default_kms_key,
+    "ResetEbsDefaultKmsKeyId": account_attributes.reset_ebs_default_kms_key,
+    "CreateKeyPair": key_pairs.create_key_pair,
+    "ImportKeyPair": key_pairs.import_key_pair,
+    "DescribeKeyPairs": key_pairs.describe_key_pairs,
+    "DeleteKeyPair": key_pairs.delete_key_pair,
+    "CreateSecurityGroup": security_groups.create_security_group,
+    "DescribeSecurityGroups": security_groups.describe_security_groups,
+    "DeleteSecurityGroup": security_groups.delete_security_group,
+    "DescribeSecurityGroupRules": security_group_rules.describe_security_group_rules,
+    "AuthorizeSecurityGroupIngress": security_group_rules.authorize_ingress,
+    "AuthorizeSecurityGroupEgress": security_group_rules.authorize_egress,
+    "RevokeSecurityGroupIngress": security_group_rules.revoke_ingress,
+    "RevokeSecurityGroupEgress": security_group_rules.revoke_egress,
+    "CreateTags": tags.create_tags,
+    "DeleteTags": tags.delete_tags,
+    "DescribeTags": tags.describe_tags,
+}
+
+_MOTO_NAMES = """
+    DescribeAccountAttributes DescribeAvailabilityZones DescribeRegions
+    DescribeInstanceTypes DescribeInstanceTypeOfferings DescribeInstanceCreditSpecifications
+    CreateVpc DeleteVpc DescribeVpcs DescribeVpcAttribute ModifyVpcAttribute
+    AssociateVpcCidrBlock DisassociateVpcCidrBlock DescribeVpcClassicLink DescribeVpcClassicLinkDnsSupport
+    CreateSubnet DeleteSubnet DescribeSubnets ModifySubnetAttribute
+    CreateInternetGateway DeleteInternetGateway DescribeInternetGateways AttachInternetGateway
+    DetachInternetGateway
+    CreateRouteTable DeleteRouteTable DescribeRouteTables AssociateRouteTable DisassociateRouteTable
+    ReplaceRouteTableAssociation CreateRoute DeleteRoute ReplaceRoute
+    CreateNetworkAcl DeleteNetworkAcl DescribeNetworkAcls CreateNetworkAclEntry DeleteNetworkAclEntry
+    ReplaceNetworkAclAssociation
+    CreateDhcpOptions DeleteDhcpOptions DescribeDhcpOptions AssociateDhcpOptions
+    DescribeNetworkInterfaces DescribeVpcEndpoints DescribePrefixLists DescribeManagedPrefixLists
+    """
+MOTO = frozenset(_MOTO_NAMES.split())
+"""Networks and catalogues. What else moto has of EC2 would know nothing of the gateway's instances and images."""

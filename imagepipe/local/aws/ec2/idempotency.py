@@ -1,0 +1,75 @@
+"""Client tokens: the same request twice makes things once (EC2 user guide, "Ensuring idempotency")."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.protocol.errors import Refused, invalid
+from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.state.records import Token
+
+LONGEST = 64
+MOST = 10_000
+REMEMBERED = timedelta(hours=24)  # the same guide: "at least 24 hours" after the instance terminated
+
+
+def made_before(world: World, call: Call) -> Sequence[str] | None:
+    """Ids of what the same request made, if it came before.
+
+    Raises Refused if the token came with another request: a parameter, or a tag, that differs.
+    """
+    token = str(call.params.get("ClientToken") or "")
+    if not token:
+        return None
+    if len(token) > LONGEST or not token.isascii():
+        raise invalid(f"Client token must be at most {LONGEST} ASCII characters")
+    kept = world.ledger.tokens.get(_key(call, token))
+    if kept is None:
+        return None
+    if kept.digest != _digest(call):
+        raise Refused(
+            "IdempotentParameterMismatch",
+            "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).",
+        )
+    return kept.made
+
+
+def remember(world: World, call: Call, made: Sequence[str]) -> None:
+    """Keep what the request made, in the change that makes it."""
+    token = str(call.params.get("ClientToken") or "")
+    if token:
+        _forget(world)
+        world.ledger.put(
+            Token(
+                id=_key(call, token),
+                account=call.account,
+                region=call.region,
+                digest=_digest(call),
+                made=tuple(made),
+                used=world.clock.now(),
+            )
+        )
+
+
+def _forget(world: World) -> None:
+    """Those that are over, and the oldest of too many."""
+    kept = list(world.ledger.tokens)  # in the order in which they were used
+    horizon = world.clock.now() - REMEMBERED
+    for number, token in enumerate(kept):
+        if token.used >= horizon and len(kept) - number < MOST:
+            break
+        world.ledger.remove(token)
+
+
+def _key(call: Call, token: str) -> str:
+    return f"{call.account}/{call.region}/{call.action}/{token}"
+
+
+def _digest(call: Call) -> str:
+    """Of the request, as a hash: user data may hold keys, and need not be kept twice."""
+    meant = {key: value for key, value in call.params.items() if key not in ("ClientToken", "DryRun")}
+    return hashlib.sha256(json.dumps(meant, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Images: create, name, describe, share."""

@@ -1,0 +1,129 @@
+"""What can be changed of an image once it is there: permissions, description, deprecation, protection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, timedelta
+from typing import Any
+
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.ec2 import lookup, product_codes, sharing
+from imagepipe.local.aws.ec2.account_settings import blocks_public_images
+from imagepipe.local.aws.ec2.volumes import block_devices, encryption
+from imagepipe.local.aws.protocol.errors import Refused, conflicting, invalid
+from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.state.records import Image
+
+LONGEST_DEPRECATION = timedelta(days=3653)  # EC2 user guide, "Deprecate an AMI": ten years, for a private one
+
+
+def describe_image_attribute(world: World, call: Call) -> Mapping[str, Any]:
+    image = lookup.own_image(world, call, call.text("ImageId"))
+    attribute = call.text("Attribute")
+    answers: dict[str, tuple[str, Any]] = {
+        "description": ("Description", {"Value": image.description}),
+        "launchPermission": ("LaunchPermissions", sharing.described(image.users)),
+        "blockDeviceMapping": ("BlockDeviceMappings", [block_devices.described(disk) for disk in image.mappings]),
+        "bootMode": ("BootMode", {"Value": image.boot_mode}),
+        "tpmSupport": ("TpmSupport", {"Value": image.tpm_support}),
+        "uefiData": ("UefiData", {"Value": image.uefi_data}),
+        "sriovNetSupport": ("SriovNetSupport", {"Value": image.sriov}),
+        "imdsSupport": ("ImdsSupport", {"Value": image.imds_support}),
+        "deregistrationProtection": ("DeregistrationProtection", {"Value": image.protection}),
+        "productCodes": ("ProductCodes", product_codes.described(image.product_codes)),
+        "kernel": ("KernelId", {}),
+        "ramdisk": ("RamdiskId", {}),
+        "lastLaunchedTime": (
+            "LastLaunchedTime",
+            {"Value": f"{image.last_launched:%Y-%m-%dT%H:%M:%SZ}" if image.last_launched else None},
+        ),
+    }
+    if attribute not in answers:
+        raise invalid(f"Value ({attribute}) for parameter attribute is invalid. Unknown attribute.")
+    name, value = answers[attribute]
+    return {"ImageId": image.id, name: value}
+
+
+def modify_image_attribute(world: World, call: Call) -> Mapping[str, Any]:
+    image = lookup.own_image(world, call, call.text("ImageId"))
+    params = call.params
+    attribute = params.get("Attribute")
+    if "Description" in params:
+        text = str(params["Description"].get("Value", ""))
+        changed = replace(image, description=text)
+    elif attribute == "description":
+        changed = replace(image, description=str(params.get("Value", "")))
+    elif "ImdsSupport" in params or attribute == "imdsSupport":
+        value = params.get("ImdsSupport", {}).get("Value") or params.get("Value")
+        if value != "v2.0":
+            raise invalid(f"Value ({value}) for parameter imdsSupport is invalid.")
+        changed = replace(image, imds_support=value)
+    elif attribute in (None, "launchPermission"):
+        changed = _shared(world, image, params)
+    else:
+        raise conflicting(f"The attribute {attribute} cannot be modified")
+    world.ledger.put(changed)
+    return {}
+
+
+def _shared(world: World, image: Image, params: Mapping[str, Any]) -> Image:
+    users = sharing.changed_users(image.users, params, "LaunchPermission")
+    added = sharing.added(params, "LaunchPermission")
+    snapshots = [world.ledger.snapshots.get(disk.snapshot_id or "") for disk in image.mappings]
+    encrypted = [snapshot for snapshot in snapshots if snapshot is not None and snapshot.encrypted]
+    if "all" in added and encrypted:
+        raise Refused("UnsupportedOperation", "Encrypted snapshots can't be shared publicly. Specify another snapshot.")
+    if "all" in added and blocks_public_images(world, image.account, image.region):
+        raise Refused(
+            "OperationNotPermitted",
+            "You can't publicly share this image because block public access for AMIs is enabled for this account. "
+            "To publicly share the image, you must call the DisableImageBlockPublicAccess API.",
+        )
+    if added and any(encryption.is_aws_managed(world, snapshot) for snapshot in encrypted):
+        raise Refused(
+            "InvalidParameter",
+            "Snapshots encrypted with the AWS Managed CMK can't be shared. Specify another snapshot.",
+        )
+    return replace(image, users=users)
+
+
+def reset_image_attribute(world: World, call: Call) -> Mapping[str, Any]:
+    image = lookup.own_image(world, call, call.text("ImageId"))
+    if call.text("Attribute") != "launchPermission":
+        raise invalid("Only launchPermission can be reset")
+    world.ledger.put(replace(image, users=()))
+    return {}
+
+
+def enable_image_deprecation(world: World, call: Call) -> Mapping[str, Any]:
+    image = lookup.own_image(world, call, call.text("ImageId"))
+    moment = call.params["DeprecateAt"].replace(tzinfo=UTC)
+    now = world.clock.now()
+    if moment < now.replace(second=0, microsecond=0):
+        raise invalid("The deprecation date must be in the future")
+    if moment > now + LONGEST_DEPRECATION:
+        raise invalid("The deprecation date must be within ten years")
+    # "If you specify a value for seconds, Amazon EC2 rounds the seconds to the nearest minute" (API reference).
+    rounded = (moment + timedelta(seconds=30)).replace(second=0, microsecond=0)
+    world.ledger.put(replace(image, deprecation_time=rounded))
+    return {"Return": True}
+
+
+def disable_image_deprecation(world: World, call: Call) -> Mapping[str, Any]:
+    image = lookup.own_image(world, call, call.text("ImageId"))
+    world.ledger.put(replace(image, deprecation_time=None))
+    return {"Return": True}
+
+
+def enable_image_deregistration_protection(world: World, call: Call) -> Mapping[str, Any]:
+    image = lookup.own_image(world, call, call.text("ImageId"))
+    word = "enabled-with-cooldown" if call.params.get("WithCooldown") else "enabled-without-cooldown"
+    world.ledger.put(replace(image, protection=word))
+    return {"Return": word}
+
+
+def disable_image_deregistration_protection(world: World, call: Call) -> Mapping[str, Any]:
+    image = lookup.own_image(world, call, call.text("ImageId"))
+    world.ledger.put(replace(image, protection="disabled"))
+    return {"Return": "disabled"}

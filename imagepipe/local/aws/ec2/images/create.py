@@ -1,0 +1,299 @@
+"""Images made: registered from snapshots, created from instances, copied."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.ec2 import idempotency, lookup, product_codes
+from imagepipe.local.aws.ec2.images import jobs
+from imagepipe.local.aws.ec2.volumes import block_devices, snapshots
+from imagepipe.local.aws.moto.vpcs import regions
+from imagepipe.local.aws.protocol import tags as tagging
+from imagepipe.local.aws.protocol.errors import Refused, invalid, missing, unsupported
+from imagepipe.local.aws.protocol.ids import new_id
+from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.state.records import Capture, DiskSpec, Image, Instance, Snapshot
+
+BUNDLE_ROOT = "/dev/sda1"  # of EC2's own instance-store images
+NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
+
+
+def _free_name(world: World, call: Call) -> str:
+    """The name that the request wants. Raises Refused for one that is malformed or taken."""
+    name = call.text("Name")
+    if not NAME.fullmatch(name):
+        raise Refused(
+            "InvalidAMIName.Malformed",
+            "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, "
+            "'(', ')', '[', ']', ' ', '.', '/', '-', ''', '@' and '_'",
+        )
+    check_free_name(world, call.account, call.region, name)
+    return name
+
+
+def check_free_name(world: World, account: str, region: str, name: str) -> None:
+    """Raise Refused where an image of the account's has the name."""
+    for image in world.ledger.images.owned(account, region):
+        if image.name == name and image.state in ("pending", "available"):
+            raise Refused("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {image.id}")
+
+
+def _doom(world: World, call: Call) -> str:
+    fault = world.faults.take("fail", call.action, call.params)
+    return fault.reason if fault else ""
+
+
+def register_image(world: World, call: Call) -> Mapping[str, Any]:
+    params = call.params
+    name = _free_name(world, call)
+    if params.get("BillingProducts"):
+        # For accounts that AWS authorized (API reference, RegisterImage); what code others get is not documented.
+        raise Refused("AuthFailure", "This account is not authorized to specify billing product codes", status=403)
+    virtualization = params.get("VirtualizationType") or "paravirtual"
+    if virtualization != "hvm":
+        raise unsupported(
+            "The local cloud boots VirtualizationType hvm only; EC2's default, paravirtual, is of another age"
+        )
+    if params.get("ImageLocation"):
+        return {"ImageId": _register_bundle(world, call, name)}
+    root = params.get("RootDeviceName")
+    if not root:
+        raise missing("rootDeviceName")
+    mappings = params.get("BlockDeviceMappings", [])
+    for mapping in mappings:
+        ebs = mapping.get("Ebs", {})
+        if ebs.get("SnapshotId") and "Encrypted" in ebs:
+            raise Refused(
+                "InvalidBlockDeviceMapping",
+                f"the encrypted flag cannot be specified since device {mapping.get('DeviceName')} "
+                "has a snapshot specified.",
+            )
+    disks = block_devices.parsed(mappings, (), partial(_completed, world, call), default_type="standard")
+    if not any(disk.device == root and disk.snapshot_id for disk in disks):
+        raise Refused("InvalidBlockDeviceMapping", f"The root device '{root}' must be mapped to a snapshot; it is not")
+    image = replace(
+        _pending(world, call, name, root=root, mappings=disks, architecture="i386"),
+        virtualization=virtualization,
+        boot_mode=_one_of(params, "BootMode", "legacy-bios", "uefi", "uefi-preferred"),
+        tpm_support=_one_of(params, "TpmSupport", "v2.0"),
+        uefi_data=params.get("UefiData"),
+        product_codes=_codes_of(world, disks),
+    )
+    if image.tpm_support and image.boot_mode != "uefi":
+        raise invalid("TpmSupport v2.0 requires the boot mode uefi")
+    return {"ImageId": _publish_later(world, call, image, jobs.publish)}
+
+
+def _register_bundle(world: World, call: Call, name: str) -> str:
+    """An instance-store image; its root device is not mapped, as it is the bundle."""
+    params, location = call.params, str(call.params["ImageLocation"])
+    manifest = world.bundles.manifest(location, account=call.account, region=call.region)
+    root = str(params.get("RootDeviceName") or BUNDLE_ROOT)
+    disks = block_devices.parsed(
+        params.get("BlockDeviceMappings", []), (), partial(_completed, world, call), default_type="standard"
+    )
+    if any(disk.device == root for disk in disks):
+        raise Refused("InvalidBlockDeviceMapping", f"The root device '{root}' is the bundle, and cannot be mapped")
+    image = _pending(world, call, name, root=root, mappings=disks, architecture=manifest.architecture)
+    return _publish_later(world, call, replace(image, bundle=location), jobs.publish)
+
+
+def _pending(
+    world: World, call: Call, name: str, *, root: str, mappings: tuple[DiskSpec, ...], architecture: str
+) -> Image:
+    """What both kinds of image have of RegisterImage; `architecture` is that of a call that names none."""
+    params = call.params
+    return Image(
+        id=new_id("ami"),
+        account=call.account,
+        region=call.region,
+        tags=tagging.specified(params, "image")["image"],
+        name=name,
+        description=str(params.get("Description", "")),
+        state="pending",
+        doom=_doom(world, call),
+        created=world.clock.now(),
+        root_device=root,
+        mappings=mappings,
+        architecture=_one_of(params, "Architecture", "i386", "x86_64", "arm64") or architecture,
+        virtualization="hvm",
+        ena_support=bool(params.get("EnaSupport")),
+        sriov=_one_of(params, "SriovNetSupport", "simple"),
+        imds_support=_one_of(params, "ImdsSupport", "v2.0"),
+    )
+
+
+def _codes_of(world: World, disks: Iterable[DiskSpec]) -> tuple[str, ...]:
+    """Product codes come along with the snapshots (API reference, RegisterImage)."""
+    found = (world.ledger.snapshots.get(disk.snapshot_id or "") for disk in disks)
+    return tuple(dict.fromkeys(code for snapshot in found if snapshot for code in snapshot.product_codes))
+
+
+def _one_of(params: Mapping[str, Any], name: str, *allowed: str) -> str | None:
+    value = params.get(name)
+    if value is not None and value not in allowed:
+        raise invalid(f"Value ({value}) for parameter {name[0].lower()}{name[1:]} is invalid.")
+    return value
+
+
+def _completed(world: World, call: Call, snapshot_id: str) -> Snapshot:
+    snapshot = lookup.own_snapshot(world, call, snapshot_id)
+    if snapshot.state != "completed":
+        raise Refused("IncorrectState", f"Snapshot {snapshot_id} is in invalid state - {snapshot.state}")
+    return snapshot
+
+
+def _publish_later(world: World, call: Call, image: Image, work: Any, *, queue: str = "") -> str:
+    world.faults.put_before(image.id, call.action, call.params, "hang")
+    world.ledger.put(image)
+    world.ledger.later(partial(world.course.submit, queue or image.id, partial(work, world, image.id)))
+    return image.id
+
+
+def create_image(world: World, call: Call) -> Mapping[str, Any]:
+    """An image of an instance; a running one is stopped for it and started again, unless NoReboot."""
+    params = call.params
+    instance = lookup.instance(world, call, call.text("InstanceId"))
+    if instance.bundle:
+        raise unsupported(
+            f"The instance '{instance.id}' does not have an 'ebs' root device type: it is bundled, and not imaged"
+        )
+    name = _free_name(world, call)
+    if instance.state not in ("running", "stopped"):
+        raise Refused(
+            "IncorrectInstanceState", f"The instance {instance.id} is {instance.state}, not running or stopped"
+        )
+    tags = tagging.specified(params, "image", "snapshot")
+    description = str(params.get("Description", ""))
+    image_id = new_id("ami")
+    taken, base = _volumes_of(world, instance, image_id, tags["snapshot"])
+
+    def find(snapshot_id: str) -> Snapshot:
+        return taken.get(snapshot_id) or lookup.own_snapshot(world, call, snapshot_id)
+
+    disks = block_devices.parsed(params.get("BlockDeviceMappings", []), base, find, root=instance.root_device)
+    for disk in disks:
+        if disk.snapshot_id in taken:
+            world.ledger.put(taken[disk.snapshot_id])
+    source = world.ledger.images.get(instance.image_id)
+    image = Image(
+        id=image_id,
+        account=call.account,
+        region=call.region,
+        tags=tags["image"],
+        name=name,
+        description=description,
+        state="pending",
+        doom=_doom(world, call),
+        created=world.clock.now(),
+        root_device=instance.root_device,
+        mappings=disks,
+        architecture=instance.architecture,
+        ena_support=instance.ena_support,
+        sriov=instance.sriov,
+        boot_mode=instance.boot_mode,
+        tpm_support=instance.tpm_support,
+        imds_support=source.imds_support if source else None,
+        product_codes=instance.product_codes,
+        platform_details=instance.platform_details,
+        usage_operation=instance.usage_operation,
+        source_image_id=instance.image_id,
+        source_image_region=instance.region,
+        source_instance_id=instance.id,
+        capture=Capture(instance_id=instance.id, reboots=not params.get("NoReboot")),
+    )
+    return {"ImageId": _publish_later(world, call, image, jobs.capture, queue=instance.id)}
+
+
+def _volumes_of(
+    world: World, instance: Instance, image_id: str, tags: Mapping[str, str]
+) -> tuple[dict[str, Snapshot], list[DiskSpec]]:
+    """Snapshots that are to be taken of the instance's volumes, by id, and how the image is to map them."""
+    taken, disks = {}, []
+    for attached in instance.volumes:
+        volume = world.ledger.volumes[attached.volume_id]
+        text = f"Created by CreateImage({instance.id}) for {image_id}"
+        snapshot = snapshots.pending(world, volume, text, tags)
+        taken[snapshot.id] = snapshot
+        disks.append(
+            DiskSpec(
+                device=attached.device,
+                snapshot_id=snapshot.id,
+                size_gib=volume.size_gib,
+                type=volume.type,
+                iops=volume.iops if volume.type != "gp2" else None,
+                throughput=volume.throughput,
+                encrypted=volume.encrypted,
+                delete_on_termination=attached.delete_on_termination,
+            )
+        )
+    return taken, disks
+
+
+def copy_image(world: World, call: Call) -> Mapping[str, Any]:
+    """Asked of the region where the copy is to be."""
+    before = idempotency.made_before(world, call)
+    if before is not None:
+        return {"ImageId": before[0]}
+    params = call.params
+    source_region = call.text("SourceRegion")
+    if source_region not in regions():
+        raise invalid(f"Value ({source_region}) for parameter sourceRegion is invalid.")
+    source = lookup.image(world, replace(call, region=source_region), call.text("SourceImageId"))
+    if source.state != "available":
+        raise Refused("InvalidAMIID.Unavailable", f"The image ID '{source.id}' is not available: it is {source.state}")
+    product_codes.check_copy(source, call.account)
+    if source.bundle:
+        raise unsupported("The local cloud does not copy instance-store images: copy the bundle, and register it there")
+    name = _free_name(world, call)
+    tags = tagging.specified(params, "image", "snapshot")
+    image_id = new_id("ami")
+    copies, disks = [], []
+    for disk in source.mappings:
+        if disk.snapshot_id is None:
+            disks.append(disk)
+            continue
+        text = f"Copied for DestinationAmi {image_id} from SourceAmi {source.id} for SourceSnapshot {disk.snapshot_id}."
+        origin = world.ledger.snapshots[disk.snapshot_id]
+        if not lookup.may_use_snapshot(world, call, origin):
+            raise Refused("InvalidRequest", "You do not have permission to access the storage of this ami")
+        copy = snapshots.copied(world, call, origin, description=text, tags=tags["snapshot"])
+        world.ledger.put(copy)
+        copies.append(copy)
+        disks.append(replace(disk, snapshot_id=copy.id, encrypted=copy.encrypted, kms_key_id=None))
+    image = replace(
+        source,
+        id=image_id,
+        account=call.account,
+        region=call.region,
+        tags=_copied_tags(params, source, call.account, tags["image"]),
+        name=name,
+        description=str(params.get("Description", source.description)),
+        state="pending",
+        doom=_doom(world, call),
+        created=world.clock.now(),
+        mappings=tuple(disks),
+        users=(),
+        deprecation_time=None,
+        protection="disabled",
+        source_image_id=source.id,
+        source_image_region=source_region,
+        source_instance_id=None,
+        capture=None,
+        last_launched=None,
+    )
+    idempotency.remember(world, call, [image_id])
+    world.ledger.later(partial(jobs.link, world, copies))
+    return {"ImageId": _publish_later(world, call, image, partial(jobs.publish, delay="copy"))}
+
+
+def _copied_tags(params: Mapping[str, Any], source: Image, account: str, tags: Mapping[str, str]) -> Mapping[str, str]:
+    """Tags of the source come along if asked for, and only one's own."""
+    if not params.get("CopyImageTags") or source.account != account:
+        return tags
+    return tagging.merged(source.tags, tags)

@@ -1,0 +1,156 @@
+"""Images: described and deregistered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from imagepipe.clock import iso
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.ec2 import lookup, product_codes, sharing
+from imagepipe.local.aws.ec2.volumes import block_devices, snapshots
+from imagepipe.local.aws.protocol import filters
+from imagepipe.local.aws.protocol import tags as tagging
+from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.filters import Getter
+from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.state.records import Image
+
+GETTERS: Mapping[str, Getter] = {
+    "architecture": lambda row: row.architecture,
+    "block-device-mapping.delete-on-termination": lambda row: [d.delete_on_termination for d in row.mappings],
+    "block-device-mapping.device-name": lambda row: [d.device for d in row.mappings],
+    "block-device-mapping.encrypted": lambda row: [d.encrypted for d in row.mappings],
+    "block-device-mapping.snapshot-id": lambda row: [d.snapshot_id for d in row.mappings],
+    "block-device-mapping.volume-size": lambda row: [d.size_gib for d in row.mappings],
+    "block-device-mapping.volume-type": lambda row: [d.type for d in row.mappings],
+    "boot-mode": lambda row: row.boot_mode,
+    "creation-date": lambda row: creation_date(row),
+    "description": lambda row: row.description,
+    "ena-support": lambda row: row.ena_support,
+    "hypervisor": lambda row: "xen",
+    "image-id": lambda row: row.id,
+    "image-type": lambda row: "machine",
+    "is-public": lambda row: "all" in row.users,
+    "kernel-id": lambda row: None,
+    "manifest-location": lambda row: location(row),
+    "name": lambda row: row.name,
+    "owner-alias": lambda row: None,
+    "owner-id": lambda row: row.account,
+    "platform": lambda row: None,
+    "platform-details": lambda row: row.platform_details,
+    "product-code": lambda row: row.product_codes,
+    "product-code.type": lambda row: "marketplace" if row.product_codes else None,
+    "root-device-name": lambda row: row.root_device,
+    "root-device-type": lambda row: row.root_type,
+    "source-image-id": lambda row: row.source_image_id,
+    "source-image-region": lambda row: row.source_image_region,
+    "source-instance-id": lambda row: row.source_instance_id,
+    "state": lambda row: row.state,
+    "usage-operation": lambda row: row.usage_operation,
+    "state-reason-code": lambda row: "Client.InvalidSnapshot" if row.reason else None,
+    "sriov-net-support": lambda row: row.sriov,
+    "virtualization-type": lambda row: row.virtualization,
+}
+
+
+def creation_date(image: Image) -> str:
+    """Text in EC2's model, with milliseconds."""
+    return iso(image.created)[:-4] + "Z"
+
+
+def location(image: Image) -> str:
+    return image.bundle or f"{image.account}/{image.name}"
+
+
+def describe_images(world: World, call: Call) -> Mapping[str, Any]:
+    params = call.params
+    if params.get("ImageIds"):
+        rows = lookup.images(world, call, params["ImageIds"])
+    else:
+        rows = [row for row in world.ledger.images.in_region(call.region) if lookup.may_launch(world, call, row)]
+        if not params.get("IncludeDeprecated"):
+            rows = [row for row in rows if row.account == call.account or not _is_deprecated(world, row)]
+    if params.get("Owners"):
+        owners = {call.account if owner == "self" else owner for owner in params["Owners"]}
+        rows = [row for row in rows if row.account in owners]
+    if params.get("ExecutableUsers"):
+        own_names = world.accounts.names_of(call.account)
+        users = sharing.executable(call, params["ExecutableUsers"], own_names)
+        rows = [row for row in rows if users & set(row.users)]
+    rows = filters.select(rows, call.filters(), GETTERS)
+    shown, token = filters.page(rows, params, least=1, ids="ImageIds")
+    return {"Images": [described(row) for row in shown], "NextToken": token}
+
+
+def _is_deprecated(world: World, image: Image) -> bool:
+    return image.deprecation_time is not None and image.deprecation_time <= world.clock.now()
+
+
+def described(image: Image) -> dict[str, Any]:
+    """An image as DescribeImages answers it."""
+    failed = image.state == "failed"
+    return {
+        "ImageId": image.id,
+        "Name": image.name,
+        "Description": image.description or None,
+        "State": image.state,
+        "StateReason": {"Code": "Client.InvalidSnapshot", "Message": image.reason} if failed else None,
+        "Architecture": image.architecture,
+        "BlockDeviceMappings": [block_devices.described(disk) for disk in image.mappings],
+        "BootMode": image.boot_mode,
+        "CreationDate": creation_date(image),
+        "DeprecationTime": iso(image.deprecation_time)[:-4] + "Z" if image.deprecation_time else None,
+        "DeregistrationProtection": image.protection,
+        "EnaSupport": image.ena_support,
+        "Hypervisor": "xen",
+        "ImageLocation": location(image),
+        "ImageType": "machine",
+        "ImdsSupport": image.imds_support,
+        "LastLaunchedTime": iso(image.last_launched) if image.last_launched else None,
+        "OwnerId": image.account,
+        "PlatformDetails": image.platform_details,
+        "ProductCodes": product_codes.described(image.product_codes),
+        "Public": "all" in image.users,
+        "RootDeviceName": image.root_device,
+        "RootDeviceType": image.root_type,
+        "SourceImageId": image.source_image_id,
+        "SourceImageRegion": image.source_image_region,
+        "SourceInstanceId": image.source_instance_id,
+        "SriovNetSupport": image.sriov,
+        "Tags": tagging.listed(image.tags),
+        "TpmSupport": image.tpm_support,
+        "UsageOperation": image.usage_operation,
+        "VirtualizationType": image.virtualization,
+    }
+
+
+def deregister_image(world: World, call: Call) -> Mapping[str, Any]:
+    image = lookup.own_image(world, call, call.text("ImageId"))
+    if image.protection.startswith("enabled"):
+        raise Refused("OperationNotPermitted", f"The image {image.id} has deregistration protection enabled.")
+    world.ledger.remove(image)
+    results = []
+    if call.params.get("DeleteAssociatedSnapshots"):
+        results = [
+            {"SnapshotId": snapshot_id, "ReturnCode": _delete_snapshot(world, call, snapshot_id)}
+            for snapshot_id in _snapshot_ids([image])
+        ]
+    return {"Return": True, "DeleteSnapshotResults": results}
+
+
+def _delete_snapshot(world: World, call: Call, snapshot_id: str) -> str:
+    """What became of it, in EC2's words."""
+    snapshot = world.ledger.snapshots.get(snapshot_id)
+    if snapshot is None:
+        return "warn-not-found"
+    if snapshot_id in _snapshot_ids(world.ledger.images.in_region(call.region)):
+        return "skipped"
+    if snapshot.account != call.account:
+        return "missing-permissions"
+    snapshots.remove(world, snapshot)
+    return "success"
+
+
+def _snapshot_ids(images: Iterable[Image]) -> Sequence[str]:
+    return [disk.snapshot_id for image in images for disk in image.mappings if disk.snapshot_id]

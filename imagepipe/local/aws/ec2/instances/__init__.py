@@ -1,0 +1,1 @@
+"""Instances: run, place, change, describe."""

@@ -1,0 +1,282 @@
+"""Instances as they are described."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.ec2 import lookup, product_codes
+from imagepipe.local.aws.ec2.instances import jobs
+from imagepipe.local.aws.ec2.network.interfaces import mac_address, private_dns_name, public_dns_name
+from imagepipe.local.aws.protocol import filters
+from imagepipe.local.aws.protocol.errors import invalid
+from imagepipe.local.aws.protocol.filters import Getter
+from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.protocol.tags import listed
+from imagepipe.local.aws.state.records import AttachedVolume, Instance
+
+CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+REMEMBERED = timedelta(hours=1)  # EC2 user guide: terminated instances "remain visible for a short time"
+USER_INITIATED = "Client.UserInitiatedShutdown"
+
+
+def state_of(state: str) -> dict[str, Any]:
+    """A state as EC2 tells it, with its number."""
+    return {"Code": CODES[state], "Name": state}
+
+
+def public_ip(instance: Instance) -> str | None:
+    """The address is the machine's own; EC2 takes a public one away while the instance is stopped."""
+    gone = instance.state in ("stopped", "terminated")
+    return instance.address if instance.has_public_ip and not gone else None
+
+
+GETTERS: Mapping[str, Getter] = {
+    "affinity": lambda row: None,
+    "architecture": lambda row: row.architecture,
+    "availability-zone": lambda row: row.zone,
+    "block-device-mapping.device-name": lambda row: [volume.device for volume in row.volumes],
+    "block-device-mapping.volume-id": lambda row: [volume.volume_id for volume in row.volumes],
+    "client-token": lambda row: row.client_token,
+    "dns-name": lambda row: public_dns_name(public_ip(row), row.region),
+    "hypervisor": lambda row: "xen",
+    "iam-instance-profile.name": lambda row: row.iam_profile,
+    "image-id": lambda row: row.image_id,
+    "instance-id": lambda row: row.id,
+    "instance-lifecycle": lambda row: "spot" if row.is_spot else None,
+    "instance-state-code": lambda row: CODES[row.state],
+    "instance-state-name": lambda row: row.state,
+    "instance-type": lambda row: row.instance_type,
+    "instance.group-id": lambda row: row.group_ids,
+    "ip-address": public_ip,
+    "key-name": lambda row: row.key_name,
+    "launch-index": lambda row: row.launch_index,
+    "launch-time": lambda row: row.launch_time,
+    "metadata-options.http-tokens": lambda row: row.metadata_options.get("HttpTokens"),
+    "network-interface.network-interface-id": lambda row: row.interface_id,
+    "network-interface.subnet-id": lambda row: row.subnet_id,
+    "network-interface.vpc-id": lambda row: row.vpc_id,
+    "network-interface.group-id": lambda row: row.group_ids,
+    "owner-id": lambda row: row.account,
+    "network-interface.mac-address": lambda row: mac_address(row.interface_id),
+    "network-interface.private-dns-name": lambda row: private_dns_name(row.private_ip, row.region),
+    "private-dns-name": lambda row: private_dns_name(row.private_ip, row.region),
+    "private-ip-address": lambda row: row.private_ip,
+    "reason": lambda row: row.reason,
+    "product-code": lambda row: row.product_codes,
+    "spot-instance-request-id": lambda row: row.spot_request_id,
+    "reservation-id": lambda row: row.reservation_id,
+    "root-device-name": lambda row: row.root_device,
+    "root-device-type": lambda row: row.root_type,
+    "source-dest-check": lambda row: row.checks_source_dest,
+    "state-reason-code": lambda row: row.reason_code,
+    "subnet-id": lambda row: row.subnet_id,
+    "tenancy": lambda row: "default",
+    "virtualization-type": lambda row: "hvm",
+    "vpc-id": lambda row: row.vpc_id,
+}
+
+
+def visible(world: World, call: Call) -> list[Instance]:
+    """The caller's instances here; those that ended an hour ago are forgotten."""
+    gone = forget_ended(world)
+    return [row for row in world.ledger.instances.owned(call.account, call.region) if row.id not in gone]
+
+
+def forget_ended(world: World) -> set[str]:
+    """Have all instances forgotten that ended an hour ago, whosever they are; gives their ids."""
+    horizon = world.clock.now() - REMEMBERED
+    gone = {row.id for row in world.ledger.instances if row.ended_at is not None and row.ended_at < horizon}
+    for each in gone:
+        world.course.submit(each, partial(jobs.forget, world, each))
+    return gone
+
+
+def chosen(world: World, call: Call) -> list[Instance]:
+    """The caller's instances that the request names, or all."""
+    rows = visible(world, call)
+    if call.params.get("InstanceIds"):
+        wanted = {found.id for found in lookup.instances(world, call, call.params["InstanceIds"])}
+        rows = [row for row in rows if row.id in wanted]
+    return rows
+
+
+def describe_instances(world: World, call: Call) -> Mapping[str, Any]:
+    getters = dict(GETTERS)
+    getters["instance.group-name"] = lambda row: [group["GroupName"] for group in _groups(world, row)]
+    rows = filters.select(chosen(world, call), call.filters(), getters)
+    shown, token = filters.page(rows, call.params, ids="InstanceIds")
+    by_reservation: dict[str, list[Instance]] = {}
+    for row in shown:
+        by_reservation.setdefault(row.reservation_id, []).append(row)
+    return {
+        "Reservations": [reservation(world, members) for members in by_reservation.values()],
+        "NextToken": token,
+    }
+
+
+def reservation(world: World, instances: Sequence[Instance]) -> dict[str, Any]:
+    """What one launch made."""
+    return {
+        "ReservationId": instances[0].reservation_id,
+        "OwnerId": instances[0].account,
+        "Groups": [],
+        "Instances": [described(world, instance) for instance in instances],
+    }
+
+
+def _groups(world: World, instance: Instance) -> list[dict[str, str]]:
+    found = (world.ledger.groups.get(group_id) for group_id in instance.group_ids)
+    return [{"GroupId": group.id, "GroupName": group.name} for group in found if group]
+
+
+def described(world: World, instance: Instance) -> dict[str, Any]:
+    """An instance as DescribeInstances answers it."""
+    ended = instance.state == "terminated"
+    address = public_ip(instance)
+    options = instance.metadata_options
+    return {
+        "AmiLaunchIndex": instance.launch_index,
+        "Architecture": instance.architecture,
+        "BlockDeviceMappings": [_attached(volume) for volume in instance.volumes],
+        "BootMode": instance.boot_mode,
+        "CapacityReservationSpecification": {"CapacityReservationPreference": "open"},
+        "ClientToken": instance.client_token,
+        "CpuOptions": {"CoreCount": 1, "ThreadsPerCore": 2},
+        "EbsOptimized": instance.ebs_optimized,
+        "EnaSupport": instance.ena_support,
+        "EnclaveOptions": {"Enabled": False},
+        "HibernationOptions": {"Configured": False},
+        "Hypervisor": "xen",
+        "IamInstanceProfile": _profile(instance),
+        "ImageId": instance.image_id,
+        "InstanceId": instance.id,
+        "InstanceLifecycle": "spot" if instance.is_spot else None,
+        "InstanceType": instance.instance_type,
+        "KeyName": instance.key_name,
+        "LaunchTime": instance.launch_time,
+        "MetadataOptions": {
+            "State": "applied",
+            "HttpTokens": options.get("HttpTokens"),
+            "HttpPutResponseHopLimit": int(options.get("HttpPutResponseHopLimit", "1")),
+            "HttpEndpoint": options.get("HttpEndpoint"),
+            "HttpProtocolIpv6": options.get("HttpProtocolIpv6"),
+            "InstanceMetadataTags": options.get("InstanceMetadataTags"),
+        },
+        "Monitoring": {"State": "enabled" if instance.monitoring else "disabled"},
+        "NetworkInterfaces": [] if ended else [_interface(world, instance, address)],
+        "Placement": {"AvailabilityZone": instance.zone, "GroupName": "", "Tenancy": "default"},
+        "PlatformDetails": instance.platform_details,
+        "PrivateDnsName": "" if ended else private_dns_name(instance.private_ip, instance.region),
+        "PrivateIpAddress": None if ended else instance.private_ip,
+        "ProductCodes": product_codes.described(instance.product_codes),
+        "PublicDnsName": public_dns_name(address, instance.region),
+        "PublicIpAddress": address,
+        "RootDeviceName": instance.root_device,
+        "RootDeviceType": instance.root_type,
+        "SecurityGroups": [] if ended else _groups(world, instance),
+        "SourceDestCheck": instance.checks_source_dest,
+        "SriovNetSupport": instance.sriov,
+        "State": state_of(instance.state),
+        "StateReason": {"Code": instance.reason_code, "Message": instance.reason} if instance.reason_code else None,
+        "StateTransitionReason": "User initiated" if instance.reason_code == USER_INITIATED else "",
+        "SubnetId": None if ended else instance.subnet_id,
+        "Tags": listed(instance.tags),
+        "TpmSupport": instance.tpm_support,
+        "SpotInstanceRequestId": instance.spot_request_id,
+        "UsageOperation": instance.usage_operation,
+        "VirtualizationType": "hvm",
+        "VpcId": None if ended else instance.vpc_id,
+    }
+
+
+def _profile(instance: Instance) -> dict[str, str] | None:
+    if not instance.iam_profile:
+        return None
+    name = instance.iam_profile.rpartition("/")[2]
+    return {"Arn": f"arn:aws:iam::{instance.account}:instance-profile/{name}", "Id": f"AIPA{instance.id[2:].upper()}"}
+
+
+def _attached(volume: AttachedVolume) -> dict[str, Any]:
+    return {
+        "DeviceName": volume.device,
+        "Ebs": {
+            "VolumeId": volume.volume_id,
+            "Status": "attached",
+            "AttachTime": volume.attach_time,
+            "DeleteOnTermination": volume.delete_on_termination,
+        },
+    }
+
+
+def _interface(world: World, instance: Instance, address: str | None) -> dict[str, Any]:
+    private_dns = private_dns_name(instance.private_ip, instance.region)
+    association = {
+        "IpOwnerId": "amazon",
+        "PublicIp": address,
+        "PublicDnsName": public_dns_name(address, instance.region),
+    }
+    return {
+        "NetworkInterfaceId": instance.interface_id,
+        "Status": "in-use",
+        "InterfaceType": "interface",
+        "OwnerId": instance.account,
+        "SubnetId": instance.subnet_id,
+        "VpcId": instance.vpc_id,
+        "PrivateDnsName": private_dns,
+        "PrivateIpAddress": instance.private_ip,
+        "PrivateIpAddresses": [
+            {
+                "Primary": True,
+                "PrivateDnsName": private_dns,
+                "PrivateIpAddress": instance.private_ip,
+                "Association": association if address else None,
+            }
+        ],
+        "Association": association if address else None,
+        "Attachment": {
+            "AttachmentId": f"eni-attach-{instance.interface_id[4:]}",
+            "AttachTime": instance.launch_time,
+            "DeleteOnTermination": True,
+            "DeviceIndex": 0,
+            "NetworkCardIndex": 0,
+            "Status": "attached",
+        },
+        "Groups": _groups(world, instance),
+        "SourceDestCheck": instance.checks_source_dest,
+        "MacAddress": mac_address(instance.interface_id),
+        "Description": "",
+        "Ipv6Addresses": [],
+    }
+
+
+def describe_instance_attribute(world: World, call: Call) -> Mapping[str, Any]:
+    instance = lookup.instance(world, call, call.text("InstanceId"))
+    attribute = call.text("Attribute")
+    answers: dict[str, tuple[str, Any]] = {
+        "instanceType": ("InstanceType", {"Value": instance.instance_type}),
+        "userData": ("UserData", {"Value": instance.user_data or None}),
+        "disableApiTermination": ("DisableApiTermination", {"Value": instance.protects_termination}),
+        "disableApiStop": ("DisableApiStop", {"Value": instance.protects_stop}),
+        "instanceInitiatedShutdownBehavior": (
+            "InstanceInitiatedShutdownBehavior",
+            {"Value": instance.shutdown_behavior},
+        ),
+        "rootDeviceName": ("RootDeviceName", {"Value": instance.root_device}),
+        "blockDeviceMapping": ("BlockDeviceMappings", [_attached(volume) for volume in instance.volumes]),
+        "sourceDestCheck": ("SourceDestCheck", {"Value": instance.checks_source_dest}),
+        "groupSet": ("Groups", _groups(world, instance)),
+        "ebsOptimized": ("EbsOptimized", {"Value": instance.ebs_optimized}),
+        "sriovNetSupport": ("SriovNetSupport", {"Value": instance.sriov}),
+        "enaSupport": ("EnaSupport", {"Value": instance.ena_support}),
+        "productCodes": ("ProductCodes", product_codes.described(instance.product_codes)),
+        "kernel": ("KernelId", {}),
+        "ramdisk": ("RamdiskId", {}),
+    }
+    if attribute not in answers:
+        raise invalid(f"Value ({attribute}) for parameter attribute is invalid. Unknown attribute.")
+    name, value = answers[attribute]
+    return {"InstanceId": instance.id, name: value}

@@ -1,0 +1,40 @@
+"""Faults that come over a running instance at a time of their own: it dies, its SSH drops or answers late."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.faults.faults import Effect, Fault
+from imagepipe.local.aws.state.records import Instance
+from imagepipe.local.host import tcp_faults
+
+log = logging.getLogger(__name__)
+
+EFFECTS: tuple[Effect, ...] = ("fail", "die", "drop-ssh", "late-ssh")
+"""What an instance may have before it, from its launch on."""
+
+
+def hold(world: World, instance: Instance) -> None:
+    """Where its ports shall answer late, hold them now; call before anybody hears that it runs."""
+    late = world.faults.before(instance.id, "late-ssh")
+    if late is None:
+        return
+    stopped = tcp_faults.hold_ports(instance.id, instance.address)
+    log.info("the ports of %s answer in %g s", instance.id, late.seconds)
+    release = partial(tcp_faults.release_ports, instance.id, stopped)
+    world.course.after(late.seconds, release, at_close=True)
+
+
+def drop_later(world: World, instance: Instance) -> None:
+    """Where its connections shall be reset, do so in time."""
+    drop = world.faults.before(instance.id, "drop-ssh")
+    if drop is not None:
+        world.course.after(drop.seconds, partial(_drop, world, instance, drop))
+
+
+def _drop(world: World, instance: Instance, fault: Fault) -> None:
+    if world.faults.before(instance.id, "drop-ssh") is fault:
+        count = tcp_faults.reset_connections(instance.id, instance.address)
+        log.info("%d connections to %s reset", count, instance.id)

@@ -1,0 +1,95 @@
+"""Where in the network a launch puts its instances: subnet, groups, addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.ec2 import lookup
+from imagepipe.local.aws.moto.vpcs import POOL, Subnet, free_address, free_private_ip
+from imagepipe.local.aws.protocol.errors import Refused, conflicting, unsupported
+from imagepipe.local.aws.protocol.query import Call
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the network an instance goes."""
+
+    subnet: Subnet
+    group_ids: tuple[str, ...]
+    has_public_ip: bool
+    private_ip: str | None
+
+
+def chosen(world: World, call: Call) -> Place:
+    """Where the request wants its instances. Raises Refused."""
+    interfaces = call.params.get("NetworkInterfaces", [])
+    if len(interfaces) > 1:
+        raise unsupported("The local cloud gives an instance one network interface")
+    interface: Mapping[str, Any] = interfaces[0] if interfaces else {}
+    if interface.get("NetworkInterfaceId"):
+        raise unsupported("The local cloud makes the network interface itself; name a subnet instead")
+    if interface and (
+        call.params.get("SubnetId") or call.params.get("SecurityGroupIds") or call.params.get("SecurityGroups")
+    ):
+        raise conflicting(
+            "Network interfaces and an instance-level subnet ID or security groups may not be specified on the "
+            "same request"
+        )
+    subnet_id = interface.get("SubnetId") or call.params.get("SubnetId")
+    zone = call.params.get("Placement", {}).get("AvailabilityZone") or None  # Packer sends an empty one
+    if subnet_id:
+        subnet = world.network.subnet(call.account, call.region, str(subnet_id))
+    else:
+        if world.network.default_vpc_id(call.account, call.region) is None:
+            raise Refused("VPCIdNotSpecified", "No default VPC for this user")
+        subnet = world.network.default_subnet(call.account, call.region, zone)
+    if zone and zone != subnet.zone:
+        raise conflicting(f"The subnet {subnet.id} is in {subnet.zone}, not in {zone}")
+    names = call.params.get("SecurityGroups", [])
+    identifiers = interface.get("Groups") or call.params.get("SecurityGroupIds") or []
+    return Place(
+        subnet=subnet,
+        group_ids=_groups(world, call, subnet, identifiers, names),
+        has_public_ip=bool(interface.get("AssociatePublicIpAddress", subnet.maps_public_ip)),
+        private_ip=interface.get("PrivateIpAddress") or call.params.get("PrivateIpAddress"),
+    )
+
+
+def _groups(
+    world: World, call: Call, subnet: Subnet, identifiers: Sequence[str], names: Sequence[str]
+) -> tuple[str, ...]:
+    here = {
+        group.name: group
+        for group in world.ledger.groups.owned(call.account, call.region)
+        if group.vpc_id == subnet.vpc_id
+    }
+    groups = [lookup.group(world, call, identifier) for identifier in identifiers]
+    for name in names:
+        if name not in here:
+            raise Refused(
+                "InvalidGroup.NotFound", f"The security group '{name}' does not exist in VPC '{subnet.vpc_id}'"
+            )
+        groups.append(here[name])
+    for group in groups:
+        if group.vpc_id != subnet.vpc_id:
+            raise Refused(
+                "InvalidParameter", f"Security group {group.id} and subnet {subnet.id} belong to different networks."
+            )
+    return tuple(dict.fromkeys(group.id for group in groups)) or (here["default"].id,)
+
+
+def addresses(world: World, place: Place) -> tuple[str, str]:
+    """The loopback address of the instance, and the private one that the API tells: in our pool, the same."""
+    living = [instance for instance in world.ledger.instances if instance.state != "terminated"]
+    taken = [instance.address for instance in living]
+    private = [instance.private_ip for instance in living if instance.subnet_id == place.subnet.id]
+    wanted = place.private_ip
+    if wanted and (wanted in private or (place.subnet.cidr.subnet_of(POOL) and wanted in taken)):
+        raise Refused("InvalidIPAddress.InUse", f"Address {wanted} is in use.")
+    if place.subnet.cidr.subnet_of(POOL):
+        address = wanted or free_address(place.subnet.cidr, taken)
+        return address, address
+    return free_address(POOL, taken), wanted or free_private_ip(place.subnet.cidr, private)

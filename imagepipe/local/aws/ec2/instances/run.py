@@ -1,0 +1,304 @@
+"""RunInstances."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.ec2 import idempotency, lookup
+from imagepipe.local.aws.ec2.instances import faults, jobs, placement, spot
+from imagepipe.local.aws.ec2.instances.describe import forget_ended, reservation
+from imagepipe.local.aws.ec2.instances.placement import Place
+from imagepipe.local.aws.ec2.volumes import block_devices, encryption
+from imagepipe.local.aws.moto.vpcs import instance_type
+from imagepipe.local.aws.protocol import tags as tagging
+from imagepipe.local.aws.protocol.errors import Refused, conflicting, invalid, unsupported
+from imagepipe.local.aws.protocol.ids import new_id
+from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.state.records import AttachedVolume, DiskSpec, Image, Instance, KeyPair, Snapshot, Volume
+
+LONGEST_USER_DATA = 16384  # bytes, before base64
+LONGEST_HOPS = 64
+METADATA_CHOICES = {
+    "HttpTokens": ("optional", "required"),
+    "HttpEndpoint": ("enabled", "disabled"),
+    "HttpProtocolIpv6": ("enabled", "disabled"),
+    "InstanceMetadataTags": ("enabled", "disabled"),
+}
+NOT_HERE = (
+    "LaunchTemplate",
+    "ElasticGpuSpecification",
+    "ElasticInferenceAccelerators",
+    "Ipv6Addresses",
+    "LicenseSpecifications",
+    "HibernationOptions",
+    "EnclaveOptions",
+)
+
+
+def run_instances(world: World, call: Call) -> Mapping[str, Any]:
+    """Launch: everything is checked and written down here; machines start afterwards."""
+    before = idempotency.made_before(world, call)
+    if before is not None:
+        again = [found for found in map(world.ledger.instances.get, before) if found is not None]
+        return reservation(world, again) if again else {}
+    _refuse_unknown(call)
+    forget_ended(world)
+    count = _count(call)
+    image = _image(world, call)
+    kind = _instance_type(call, image)
+    place = placement.chosen(world, call)
+    tags = tagging.specified(
+        call.params, "instance", "volume", "network-interface", "spot-instances-request", "elastic-gpu"
+    )
+    disks = block_devices.parsed(
+        call.params.get("BlockDeviceMappings", []),
+        image.mappings,
+        partial(_snapshot, world, call, image),
+        root=image.root_device,
+    )
+    pattern = _pattern(world, call, image, kind)
+    volumes = [_volume(world, call, disk, place, tags["volume"]) for disk in disks if not disk.virtual_name]
+    made = [_launch(world, replace(pattern, launch_index=index), place, volumes, tags) for index in range(count)]
+    idempotency.remember(world, call, [instance.id for instance in made])
+    if image.account == call.account:
+        world.ledger.put(replace(image, last_launched=world.clock.now()))
+    for instance in made:
+        world.faults.put_before(instance.id, call.action, call.params, *faults.EFFECTS)
+        world.ledger.later(partial(world.course.submit, instance.id, partial(jobs.boot, world, instance.id)))
+    return reservation(world, made)
+
+
+def _refuse_unknown(call: Call) -> None:
+    for name in NOT_HERE:
+        if call.params.get(name):
+            raise unsupported(f"The local cloud does not know the parameter {name} of RunInstances")
+
+
+def _count(call: Call) -> int:
+    """As many as EC2 would launch: there is always room for the most."""
+    least, most = int(call.params["MinCount"]), int(call.params["MaxCount"])
+    if least < 1 or most < least:
+        raise invalid(f"Value ({least}, {most}) for parameters minCount and maxCount is invalid.")
+    if most > 20:
+        raise Refused(
+            "InstanceLimitExceeded", f"You have requested {most} instances; the local cloud starts 20 at once"
+        )
+    return most
+
+
+def _image(world: World, call: Call) -> Image:
+    image = lookup.image(world, call, call.text("ImageId"))
+    if image.state != "available":
+        raise Refused("InvalidAMIID.Unavailable", f"The image ID '{image.id}' is not available: it is {image.state}")
+    return image
+
+
+def _instance_type(call: Call, image: Image) -> str:
+    name = str(call.params.get("InstanceType") or "m1.small")  # EC2's own default, of 2006
+    kind = instance_type(name)
+    if kind is None:
+        raise invalid(f"Invalid value '{name}' for InstanceType.")
+    architectures = kind.get("ProcessorInfo", {}).get("SupportedArchitectures", [])
+    if architectures and image.architecture not in architectures:
+        raise invalid(
+            f"The architecture '{','.join(architectures)}' of the specified instance type does not match the "
+            f"architecture '{image.architecture}' of the specified AMI. Specify an instance type and an AMI that "
+            "have matching architectures, and try again."
+        )
+    if kind.get("NetworkInfo", {}).get("EnaSupport") == "required" and not image.ena_support:
+        raise conflicting(
+            f"Enhanced networking with the Elastic Network Adapter (ENA) is required for the '{name}' instance "
+            "type. Ensure that you are using an AMI that is enabled for ENA."
+        )
+    roots = kind.get("SupportedRootDeviceTypes", ["ebs"])
+    if image.root_type not in roots:  # EC2's code for it is not documented: this is a guess
+        raise conflicting(
+            f"The instance type '{name}' supports root devices of type {', '.join(roots)}, and the AMI's is"
+            f" {image.root_type}. C1, C3, D2, I2, M1, M2, M3, R3 and X1 run instance-store AMIs."
+        )
+    modes = kind.get("SupportedBootModes", [])
+    if image.boot_mode in ("uefi", "legacy-bios") and modes and image.boot_mode not in modes:
+        raise conflicting(f"The instance type '{name}' does not support the boot mode '{image.boot_mode}' of the AMI.")
+    return name
+
+
+def _snapshot(world: World, call: Call, image: Image, snapshot_id: str) -> Snapshot:
+    """Whoever may launch an image may use its snapshots, through it."""
+    if any(disk.snapshot_id == snapshot_id for disk in image.mappings):
+        found = world.ledger.snapshots.get(snapshot_id)
+        if found is not None:
+            return found
+    snapshot = lookup.snapshot(world, call, snapshot_id)
+    if snapshot.state != "completed":
+        raise Refused("IncorrectState", f"Snapshot {snapshot_id} is in invalid state - {snapshot.state}")
+    return snapshot
+
+
+def _pattern(world: World, call: Call, image: Image, kind: str) -> Instance:
+    """The instance with all that does not depend on where it goes."""
+    params = call.params
+    market = spot.market(params)
+    behavior = params.get("InstanceInitiatedShutdownBehavior") or ("terminate" if image.bundle else "stop")
+    if behavior not in ("stop", "terminate") or (image.bundle and behavior == "stop"):
+        raise invalid(f"Value ({behavior}) for parameter instanceInitiatedShutdownBehavior is invalid.")
+    key = _key_pair(world, call)
+    return Instance(
+        id="",
+        account=call.account,
+        region=call.region,
+        reservation_id=new_id("r"),
+        client_token=str(params.get("ClientToken") or ""),
+        image_id=image.id,
+        instance_type=kind,
+        state="pending",
+        launch_time=world.clock.now(),
+        zone="",
+        vpc_id="",
+        subnet_id="",
+        address="",
+        private_ip="",
+        interface_id="",
+        group_ids=(),
+        key_name=key.name if key else None,
+        public_keys=(key.public_key,) if key else (),
+        user_data=_user_data(str(params.get("UserData") or "")),
+        shutdown_behavior=behavior,
+        protects_termination=bool(params.get("DisableApiTermination")),
+        protects_stop=bool(params.get("DisableApiStop")),
+        monitoring=bool(params.get("Monitoring", {}).get("Enabled")),
+        ebs_optimized=bool(params.get("EbsOptimized")),
+        is_spot=market is not None,
+        spot_type=market or "",
+        product_codes=image.product_codes,
+        platform_details=image.platform_details,
+        usage_operation=image.usage_operation,
+        is_impaired=world.faults.take("impair", call.action, params) is not None,
+        iam_profile=_profile(world, call),
+        metadata_options=_metadata_options(params.get("MetadataOptions", {}), image),
+        architecture=image.architecture,
+        boot_mode=image.boot_mode,
+        ena_support=image.ena_support,
+        sriov=image.sriov,
+        tpm_support=image.tpm_support,
+        root_device=image.root_device,
+        bundle=image.bundle,
+    )
+
+
+def _key_pair(world: World, call: Call) -> KeyPair | None:
+    name = call.params.get("KeyName")
+    if not name:
+        return None
+    for pair in world.ledger.key_pairs.owned(call.account, call.region):
+        if pair.name == name:
+            return pair
+    raise Refused("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
+
+
+def _user_data(text: str) -> str:
+    try:
+        plain = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise invalid("Invalid BASE64 encoding of user data.") from None
+    if len(plain) > LONGEST_USER_DATA:
+        raise invalid(f"User data is limited to {LONGEST_USER_DATA} bytes")
+    return text
+
+
+def _profile(world: World, call: Call) -> str | None:
+    """An empty name is none: Packer sends it."""
+    given = call.params.get("IamInstanceProfile", {})
+    name = given.get("Arn") or given.get("Name")
+    if not name:
+        return None
+    if not world.network.has_instance_profile(call.account, name):
+        raise invalid(
+            f"Value ({name}) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name"
+        )
+    return str(name)
+
+
+def _metadata_options(given: Mapping[str, Any], image: Image) -> dict[str, str]:
+    tokens_default = "required" if image.imds_support == "v2.0" else "optional"
+    options = {
+        "HttpTokens": str(given.get("HttpTokens", tokens_default)),
+        "HttpPutResponseHopLimit": str(given.get("HttpPutResponseHopLimit", 2 if image.imds_support else 1)),
+        "HttpEndpoint": str(given.get("HttpEndpoint", "enabled")),
+        "HttpProtocolIpv6": str(given.get("HttpProtocolIpv6", "disabled")),
+        "InstanceMetadataTags": str(given.get("InstanceMetadataTags", "disabled")),
+    }
+    for name, value in options.items():
+        allowed = METADATA_CHOICES.get(name)
+        if value not in allowed if allowed else not 1 <= int(value) <= LONGEST_HOPS:
+            raise invalid(f"Value ({value}) for parameter {name} is invalid.")
+    return options
+
+
+def _volume(world: World, call: Call, disk: DiskSpec, place: Place, tags: Mapping[str, str]) -> tuple[DiskSpec, Volume]:
+    """A device, and the pattern of the volume that each instance of the launch gets there."""
+    snapshot = world.ledger.snapshots.get(disk.snapshot_id or "")
+    encrypted = encryption.of_volume(world, call, is_asked=disk.encrypted, key=disk.kms_key_id, snapshot=snapshot)
+    return disk, Volume(
+        id="",
+        account=call.account,
+        region=call.region,
+        tags=tags,
+        zone=place.subnet.zone,
+        size_gib=disk.size_gib,
+        type=disk.type,
+        iops=disk.iops or (max(100, min(16000, 3 * disk.size_gib)) if disk.type == "gp2" else None),
+        throughput=disk.throughput,
+        snapshot_id=disk.snapshot_id,
+        encrypted=encrypted.is_on,
+        kms_key_id=encrypted.kms_key_id,
+        product_codes=snapshot.product_codes if snapshot else (),
+        doom=encrypted.problem,
+        state="creating",
+        create_time=world.clock.now(),
+    )
+
+
+def _launch(
+    world: World,
+    pattern: Instance,
+    place: Place,
+    volumes: Sequence[tuple[DiskSpec, Volume]],
+    tags: Mapping[str, Mapping[str, str]],
+) -> Instance:
+    identifier = new_id("i")
+    address, private_ip = placement.addresses(world, place)
+    attached = []
+    for disk, volume in volumes:
+        made = replace(volume, id=new_id("vol"), instance_id=identifier)
+        world.ledger.put(made)
+        attached.append(
+            AttachedVolume(
+                device=disk.device,
+                volume_id=made.id,
+                delete_on_termination=disk.delete_on_termination,
+                attach_time=pattern.launch_time,
+            )
+        )
+    instance = replace(
+        pattern,
+        id=identifier,
+        tags=tags["instance"],
+        zone=place.subnet.zone,
+        vpc_id=place.subnet.vpc_id,
+        subnet_id=place.subnet.id,
+        address=address,
+        private_ip=private_ip,
+        has_public_ip=place.has_public_ip,
+        interface_id=new_id("eni"),
+        group_ids=place.group_ids,
+        spot_request_id=spot.new_request_id() if pattern.is_spot else None,
+        volumes=tuple(attached),
+    )
+    world.ledger.put(instance)
+    return instance

@@ -1,0 +1,136 @@
+"""Spot: what a launch may ask of that market, and what cannot be done with what it gives."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.protocol import filters
+from imagepipe.local.aws.protocol.errors import Refused, conflicting, invalid
+from imagepipe.local.aws.protocol.filters import Getter
+from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.protocol.tags import listed
+from imagepipe.local.aws.state.records import Instance
+
+PRICE = Decimal("0.0038")
+"""What an hour costs here, in dollars, of every type: who offers less gets nothing."""
+CANCELLED = "cancelled"
+
+
+def market(params: Mapping[str, Any]) -> str | None:
+    """`one-time` or `persistent` for a launch on the spot market, None for one on demand. Raises Refused."""
+    options = params.get("InstanceMarketOptions", {})
+    kind = options.get("MarketType")
+    if kind is None:
+        if options.get("SpotOptions"):
+            raise conflicting("SpotOptions need the MarketType spot")
+        return None
+    if kind != "spot":
+        raise invalid(f"Value ({kind}) for parameter marketType is invalid.")
+    wanted = options.get("SpotOptions", {})
+    request = str(wanted.get("SpotInstanceType", "one-time"))
+    behavior = wanted.get("InstanceInterruptionBehavior", "terminate")
+    if request not in ("one-time", "persistent"):
+        raise invalid(f"Value ({request}) for parameter spotInstanceType is invalid.")
+    if behavior not in ("terminate", "stop", "hibernate"):
+        raise invalid(f"Value ({behavior}) for parameter instanceInterruptionBehavior is invalid.")
+    if behavior != "terminate" and request == "one-time":
+        raise conflicting(f"The interruption behavior {behavior} needs a persistent Spot Instance request")
+    _check_price(wanted.get("MaxPrice"))
+    return request
+
+
+def _check_price(text: object) -> None:
+    if text is None:
+        return
+    try:
+        price = Decimal(str(text))
+    except InvalidOperation:
+        price = Decimal(0)
+    if price <= 0:
+        raise invalid(f"Value ({text}) for parameter price is invalid. It is a price in dollars")
+    if price < PRICE:
+        raise Refused(
+            "SpotMaxPriceTooLow",
+            f"Your Spot request price of {price} is lower than the minimum required Spot request fulfillment "
+            f"price of {PRICE}.",
+        )
+
+
+def new_request_id() -> str:
+    return f"sir-{secrets.token_hex(4)}"
+
+
+def check_stop(instance: Instance) -> None:
+    """Only what a persistent request gave can be stopped (EC2 user guide, "Manage your Spot Instances")."""
+    if instance.is_spot and instance.spot_type != "persistent":
+        raise Refused(
+            "UnsupportedOperation",
+            f"You can't stop the Spot Instance '{instance.id}' because it is associated with a one-time Spot "
+            "Instance request. You can only stop Spot Instances associated with persistent Spot Instance requests.",
+        )
+
+
+def request_state(instance: Instance) -> str:
+    """The state of the request that gave the instance."""
+    if instance.spot_type == CANCELLED:
+        return "cancelled"
+    if instance.state == "stopped":
+        return "disabled"
+    return "closed" if instance.state in ("shutting-down", "terminated") else "active"
+
+
+GETTERS: Mapping[str, Getter] = {
+    "instance-id": lambda row: row.id,
+    "spot-instance-request-id": lambda row: row.spot_request_id,
+    "state": request_state,
+}
+
+
+def describe_spot_instance_requests(world: World, call: Call) -> Mapping[str, Any]:
+    """The requests behind this account's spot instances, by RunInstances."""
+    rows = _requests(world, call)
+    return {"SpotInstanceRequests": [_described(row) for row in filters.select(rows, call.filters(), GETTERS)]}
+
+
+def _requests(world: World, call: Call) -> list[Instance]:
+    rows = [row for row in world.ledger.instances.owned(call.account, call.region) if row.spot_request_id]
+    wanted = call.params.get("SpotInstanceRequestIds", [])
+    unknown = set(wanted) - {row.spot_request_id for row in rows}
+    if unknown:
+        raise Refused(
+            "InvalidSpotInstanceRequestID.NotFound",
+            f"The spot instance request ID '{sorted(unknown)[0]}' does not exist",
+        )
+    return [row for row in rows if row.spot_request_id in wanted] if wanted else rows
+
+
+def _described(row: Instance) -> dict[str, Any]:
+    return {
+        "SpotInstanceRequestId": row.spot_request_id,
+        "InstanceId": row.id,
+        "State": request_state(row),
+        "Status": {"Code": "fulfilled", "Message": "Your Spot request is fulfilled."},
+        "Type": row.spot_type if row.spot_type != CANCELLED else "one-time",
+        "CreateTime": row.launch_time,
+        "LaunchedAvailabilityZone": row.zone,
+        "ProductDescription": row.platform_details,
+        "SpotPrice": f"{PRICE}",
+        "Tags": listed({}),
+    }
+
+
+def cancel_spot_instance_requests(world: World, call: Call) -> Mapping[str, Any]:
+    """The instances go on, as on EC2."""
+    rows = _requests(world, call)
+    for row in rows:
+        world.ledger.put(replace(row, spot_type=CANCELLED))
+    return {
+        "CancelledSpotInstanceRequests": [
+            {"SpotInstanceRequestId": row.spot_request_id, "State": "cancelled"} for row in rows
+        ]
+    }

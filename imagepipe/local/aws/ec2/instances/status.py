@@ -1,0 +1,48 @@
+"""How an instance is, seen from outside: its status checks and its console."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.ec2 import lookup
+from imagepipe.local.aws.ec2.instances.describe import GETTERS, chosen, state_of
+from imagepipe.local.aws.protocol import filters
+from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.state.records import Instance
+
+
+def describe_instance_status(world: World, call: Call) -> Mapping[str, Any]:
+    rows = chosen(world, call)
+    if not call.params.get("IncludeAllInstances"):
+        rows = [row for row in rows if row.state == "running"]
+    rows = filters.select(rows, call.filters(), GETTERS)
+    shown, token = filters.page(rows, call.params, ids="InstanceIds")
+    return {"InstanceStatuses": [_status(world, row) for row in shown], "NextToken": token}
+
+
+def _status(world: World, row: Instance) -> dict[str, Any]:
+    """Both checks say the same: whether there is a machine."""
+    word, details = "not-applicable", []
+    if row.state == "running":
+        is_well = not row.is_impaired and row.id in world.driver.running()
+        word = "ok" if is_well else "impaired"
+        details = [{"Name": "reachability", "Status": "passed" if is_well else "failed"}]
+    return {
+        "InstanceId": row.id,
+        "AvailabilityZone": row.zone,
+        "InstanceState": state_of(row.state),
+        "InstanceStatus": {"Status": word, "Details": details},
+        "SystemStatus": {"Status": word, "Details": details},
+    }
+
+
+def get_console_output(world: World, call: Call) -> Mapping[str, Any]:
+    instance = lookup.instance(world, call, call.text("InstanceId"))
+    return {
+        "InstanceId": instance.id,
+        "Output": base64.b64encode(world.driver.console(instance.id)).decode(),
+        "Timestamp": world.clock.now(),
+    }

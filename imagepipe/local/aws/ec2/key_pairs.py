@@ -1,0 +1,171 @@
+"""Key pairs: made here, or imported."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey, generate_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_public_key,
+    load_ssh_public_key,
+)
+
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.protocol import filters
+from imagepipe.local.aws.protocol import tags as tagging
+from imagepipe.local.aws.protocol.errors import Refused, invalid, unsupported
+from imagepipe.local.aws.protocol.filters import Getter
+from imagepipe.local.aws.protocol.ids import new_id
+from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.state.records import KeyPair
+
+GETTERS: Mapping[str, Getter] = {
+    "fingerprint": lambda row: row.fingerprint,
+    "key-name": lambda row: row.name,
+    "key-pair-id": lambda row: row.id,
+}
+LONGEST_NAME = 255
+
+
+def create_key_pair(world: World, call: Call) -> Mapping[str, Any]:
+    """Makes a pair and gives the private half away, once."""
+    name = _free_name(world, call)
+    if call.params.get("KeyFormat", "pem") != "pem":
+        raise unsupported("The local cloud gives private keys as PEM only")
+    kind = call.params.get("KeyType", "rsa")
+    private: RSAPrivateKey | Ed25519PrivateKey
+    if kind == "rsa":
+        private = generate_private_key(public_exponent=65537, key_size=2048)
+        material = private.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+        der = private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        # EC2's own way for the keys that it makes (EC2 user guide, "Verify the fingerprint of your key pair").
+        fingerprint = _colons(hashlib.sha1(der, usedforsecurity=False).hexdigest())
+    elif kind == "ed25519":
+        private = Ed25519PrivateKey.generate()
+        material = private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+        fingerprint = _fingerprint(private.public_key())
+    else:
+        raise invalid(f"Value ({kind}) for parameter keyType is invalid.")
+    pair = _kept(world, call, name, str(kind), private.public_key(), fingerprint)
+    return {**_brief(pair), "KeyMaterial": material.decode()}
+
+
+def import_key_pair(world: World, call: Call) -> Mapping[str, Any]:
+    name = _free_name(world, call)
+    public = _public_key(call.params["PublicKeyMaterial"])
+    kind = "rsa" if isinstance(public, RSAPublicKey) else "ed25519"
+    return _brief(_kept(world, call, name, kind, public, _fingerprint(public)))
+
+
+def _free_name(world: World, call: Call) -> str:
+    name = call.text("KeyName")
+    if len(name) > LONGEST_NAME or not name.isascii():
+        raise invalid(f"Value ({name}) for parameter keyName is invalid.")
+    if any(pair.name == name for pair in world.ledger.key_pairs.owned(call.account, call.region)):
+        raise Refused("InvalidKeyPair.Duplicate", f"The keypair '{name}' already exists.")
+    return name
+
+
+def _public_key(material: bytes) -> RSAPublicKey | Ed25519PublicKey:
+    """OpenSSH lines and PEM are taken, of the two kinds that EC2 knows."""
+    try:
+        key = load_ssh_public_key(material) if material.startswith(b"ssh-") else _pem(material)
+    except (ValueError, UnsupportedAlgorithm, binascii.Error):
+        key = None
+    if isinstance(key, RSAPublicKey | Ed25519PublicKey):
+        return key
+    raise Refused("InvalidKey.Format", "Key is not in valid OpenSSH public key format")
+
+
+def _pem(material: bytes) -> Any:
+    if not material.lstrip().startswith(b"-----"):
+        material = b"-----BEGIN PUBLIC KEY-----\n" + material.strip() + b"\n-----END PUBLIC KEY-----\n"
+    return load_pem_public_key(material)
+
+
+def _kept(
+    world: World, call: Call, name: str, kind: str, public: RSAPublicKey | Ed25519PublicKey, fingerprint: str
+) -> KeyPair:
+    line = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    pair = KeyPair(
+        id=new_id("key"),
+        account=call.account,
+        region=call.region,
+        tags=tagging.specified(call.params, "key-pair")["key-pair"],
+        name=name,
+        type=kind,
+        public_key=f"{line} {name}",
+        fingerprint=fingerprint,
+        created=world.clock.now(),
+    )
+    world.ledger.put(pair)
+    return pair
+
+
+def _fingerprint(public: RSAPublicKey | Ed25519PublicKey) -> str:
+    """MD5 of the DER for an imported RSA key, OpenSSH's SHA-256 for ed25519."""
+    if isinstance(public, RSAPublicKey):
+        der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return _colons(hashlib.md5(der, usedforsecurity=False).hexdigest())
+    blob = base64.b64decode(public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1])
+    return base64.b64encode(hashlib.sha256(blob).digest()).decode()
+
+
+def _colons(digest: str) -> str:
+    return ":".join(digest[place : place + 2] for place in range(0, len(digest), 2))
+
+
+def _brief(pair: KeyPair) -> dict[str, Any]:
+    return {
+        "KeyPairId": pair.id,
+        "KeyName": pair.name,
+        "KeyFingerprint": pair.fingerprint,
+        "Tags": tagging.listed(pair.tags),
+    }
+
+
+def describe_key_pairs(world: World, call: Call) -> Mapping[str, Any]:
+    rows = world.ledger.key_pairs.owned(call.account, call.region)
+    names, ids = call.params.get("KeyNames", []), call.params.get("KeyPairIds", [])
+    for name in names:
+        if not any(row.name == name for row in rows):
+            raise Refused("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
+    for identifier in ids:
+        if not any(row.id == identifier for row in rows):
+            raise Refused("InvalidKeyPair.NotFound", f"The key pair ID '{identifier}' does not exist")
+    if names or ids:
+        rows = [row for row in rows if row.name in names or row.id in ids]
+    shows_key = call.params.get("IncludePublicKey")
+    return {
+        "KeyPairs": [
+            {
+                **_brief(row),
+                "KeyType": row.type,
+                "CreateTime": row.created,
+                "PublicKey": row.public_key if shows_key else None,
+            }
+            for row in filters.select(rows, call.filters(), GETTERS)
+        ]
+    }
+
+
+def delete_key_pair(world: World, call: Call) -> Mapping[str, Any]:
+    """By name or by id; what is not there is success, as on EC2."""
+    name, identifier = call.params.get("KeyName"), call.params.get("KeyPairId")
+    if not name and not identifier:
+        raise Refused("MissingParameter", "The request must contain the parameter KeyName or KeyPairId")
+    for pair in world.ledger.key_pairs.owned(call.account, call.region):
+        if pair.name == name or pair.id == identifier:
+            world.ledger.remove(pair)
+            return {"Return": True, "KeyPairId": pair.id}
+    return {"Return": True}

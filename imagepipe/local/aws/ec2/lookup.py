@@ -1,0 +1,112 @@
+"""Finding what a request names: malformed ids, unknown ids and other people's things are refused as on EC2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.ec2.account_settings import ALL_SHARING, public_snapshots
+from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.ids import check_id, not_found
+from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.state.database import Table
+from imagepipe.local.aws.state.records import Image, Instance, Record, SecurityGroup, Snapshot, Volume
+
+R = TypeVar("R", bound=Record)
+
+
+def _all(
+    table: Table[R], prefix: str, call: Call, identifiers: Sequence[str], is_visible: Callable[[R], bool]
+) -> list[R]:
+    for identifier in identifiers:
+        check_id(prefix, identifier)
+    found, unknown = [], []
+    for identifier in dict.fromkeys(identifiers):
+        record = table.get(identifier)
+        if record is None or record.region != call.region or not is_visible(record):
+            unknown.append(identifier)
+        else:
+            found.append(record)
+    if unknown:
+        raise not_found(prefix, unknown)
+    return found
+
+
+def instances(world: World, call: Call, identifiers: Sequence[str]) -> list[Instance]:
+    """The caller's instances of these ids."""
+    return _all(world.ledger.instances, "i", call, identifiers, lambda row: row.account == call.account)
+
+
+def instance(world: World, call: Call, identifier: str) -> Instance:
+    """The caller's instance of this id."""
+    [found] = instances(world, call, [identifier])
+    return found
+
+
+def volumes(world: World, call: Call, identifiers: Sequence[str]) -> list[Volume]:
+    """The caller's volumes of these ids."""
+    return _all(world.ledger.volumes, "vol", call, identifiers, lambda row: row.account == call.account)
+
+
+def volume(world: World, call: Call, identifier: str) -> Volume:
+    """The caller's volume of this id."""
+    [found] = volumes(world, call, [identifier])
+    return found
+
+
+def may_use_snapshot(world: World, call: Call, snapshot: Snapshot) -> bool:
+    """The caller may make volumes of it."""
+    if snapshot.account == call.account or call.account in snapshot.users:
+        return True
+    hidden = public_snapshots(world, snapshot.account, snapshot.region) == ALL_SHARING
+    return "all" in snapshot.users and not hidden
+
+
+def snapshots(world: World, call: Call, identifiers: Sequence[str]) -> list[Snapshot]:
+    """Snapshots of these ids that the caller may use."""
+    return _all(world.ledger.snapshots, "snap", call, identifiers, lambda row: may_use_snapshot(world, call, row))
+
+
+def snapshot(world: World, call: Call, identifier: str) -> Snapshot:
+    """The snapshot of this id, if the caller may use it."""
+    [found] = snapshots(world, call, [identifier])
+    return found
+
+
+def own_snapshot(world: World, call: Call, identifier: str) -> Snapshot:
+    """The caller's own snapshot of this id."""
+    found = snapshot(world, call, identifier)
+    if found.account != call.account:
+        raise Refused("AuthFailure", f"Not authorized for snapshot:{identifier}", status=403)
+    return found
+
+
+def may_launch(world: World, call: Call, image: Image) -> bool:
+    """The caller may launch it: its own, or shared with it, its organization or unit, or everybody."""
+    return image.account == call.account or not world.accounts.names_of(call.account).isdisjoint(image.users)
+
+
+def images(world: World, call: Call, identifiers: Sequence[str]) -> list[Image]:
+    """Images of these ids that the caller may launch."""
+    return _all(world.ledger.images, "ami", call, identifiers, lambda row: may_launch(world, call, row))
+
+
+def image(world: World, call: Call, identifier: str) -> Image:
+    """The image of this id, if the caller may launch it."""
+    [found] = images(world, call, [identifier])
+    return found
+
+
+def own_image(world: World, call: Call, identifier: str) -> Image:
+    """The caller's own image of this id."""
+    found = image(world, call, identifier)
+    if found.account != call.account:
+        raise Refused("AuthFailure", f"Not authorized for image:{identifier}", status=403)
+    return found
+
+
+def group(world: World, call: Call, identifier: str) -> SecurityGroup:
+    """The caller's security group of this id."""
+    [found] = _all(world.ledger.groups, "sg", call, [identifier], lambda row: row.account == call.account)
+    return found

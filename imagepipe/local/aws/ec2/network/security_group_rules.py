@@ -1,0 +1,255 @@
+"""The rules of security groups. What they open and close, running machines open and close at once."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import wait
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.ec2.instances import jobs
+from imagepipe.local.aws.ec2.network.security_groups import named
+from imagepipe.local.aws.protocol import filters
+from imagepipe.local.aws.protocol import tags as tagging
+from imagepipe.local.aws.protocol.errors import Refused, invalid, missing
+from imagepipe.local.aws.protocol.filters import Getter
+from imagepipe.local.aws.protocol.ids import new_id
+from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.state.records import Rule, SecurityGroup
+
+NUMBERS = {"6": "tcp", "17": "udp", "1": "icmp", "58": "icmpv6", "all": "-1"}
+PATIENCE = 2.0  # seconds: how long an answer waits for machines to open their ports; a start under way takes longer
+
+
+def authorize_ingress(world: World, call: Call) -> Mapping[str, Any]:
+    return _authorize(world, call, "ingress")
+
+
+def authorize_egress(world: World, call: Call) -> Mapping[str, Any]:
+    return _authorize(world, call, "egress")
+
+
+def revoke_ingress(world: World, call: Call) -> Mapping[str, Any]:
+    return _revoke(world, call, "ingress")
+
+
+def revoke_egress(world: World, call: Call) -> Mapping[str, Any]:
+    return _revoke(world, call, "egress")
+
+
+def _authorize(world: World, call: Call, side: str) -> Mapping[str, Any]:
+    group = named(world, call)
+    present: tuple[Rule, ...] = getattr(group, side)
+    tags = tagging.specified(call.params, "security-group-rule")["security-group-rule"]
+    added = [replace(rule, id=new_id("sgr"), tags=tags) for rule in _rules(world, call)]
+    if not added:
+        raise missing("ipPermissions")
+    for place, rule in enumerate(added):
+        if any(_same(rule, other) for other in (*present, *added[:place])):
+            raise Refused(
+                "InvalidPermission.Duplicate",
+                f'the specified rule "peer: {_peer(rule)}, {rule.protocol}, from port: {rule.from_port}, '
+                f'to port: {rule.to_port}, ALLOW" already exists',
+            )
+    changed = _with(group, side, (*present, *added))
+    world.ledger.put(changed)
+    _tell_machines(world, changed)
+    return {"Return": True, "SecurityGroupRules": [_described(_Row(changed, rule, side)) for rule in added]}
+
+
+def _revoke(world: World, call: Call, side: str) -> Mapping[str, Any]:
+    group = named(world, call)
+    present: tuple[Rule, ...] = getattr(group, side)
+    ids = call.params.get("SecurityGroupRuleIds", [])
+    for identifier in ids:
+        if all(rule.id != identifier for rule in present):
+            raise Refused(
+                "InvalidSecurityGroupRuleId.NotFound", f"The security group rule ID '{identifier}' does not exist"
+            )
+    wanted = [rule for rule in present if rule.id in ids]
+    for rule in _rules(world, call):
+        found = [other for other in present if _same(rule, other)]
+        if not found:
+            raise Refused("InvalidPermission.NotFound", "The specified rule does not exist in this security group.")
+        wanted += found
+    if not wanted:
+        raise missing("ipPermissions")
+    changed = _with(group, side, tuple(rule for rule in present if rule not in wanted))
+    world.ledger.put(changed)
+    _tell_machines(world, changed)
+    return {"Return": True}
+
+
+def _with(group: SecurityGroup, side: str, rules: tuple[Rule, ...]) -> SecurityGroup:
+    return replace(group, ingress=rules) if side == "ingress" else replace(group, egress=rules)
+
+
+def _tell_machines(world: World, group: SecurityGroup) -> None:
+    def tell() -> None:
+        told = [
+            world.course.submit(row.id, partial(jobs.open_ports, world, row.id))
+            for row in world.ledger.instances
+            if group.id in row.group_ids and row.state == "running"
+        ]
+        wait(told, PATIENCE)
+
+    world.ledger.later(tell)
+
+
+def _same(one: Rule, other: Rule) -> bool:
+    return _key(one) == _key(other)
+
+
+def _key(rule: Rule) -> tuple[object, ...]:
+    return (
+        rule.protocol, rule.from_port, rule.to_port, rule.cidr, rule.cidr_v6, rule.prefix_list, rule.group_id
+    )  # fmt: skip
+
+
+def _peer(rule: Rule) -> str:
+    return str(rule.cidr or rule.cidr_v6 or rule.prefix_list or rule.group_id)
+
+
+def _rules(world: World, call: Call) -> Iterator[Rule]:
+    """The rules that a request means, in its older, flat form or in IpPermissions."""
+    params = call.params
+    for permission in params.get("IpPermissions", []):
+        yield from _of_permission(world, call, permission)
+    if params.get("CidrIp") or params.get("SourceSecurityGroupName"):
+        flat: dict[str, Any] = {key: params.get(key) for key in ("IpProtocol", "FromPort", "ToPort")}
+        if params.get("CidrIp"):
+            flat["IpRanges"] = [{"CidrIp": params["CidrIp"]}]
+        else:
+            flat["UserIdGroupPairs"] = [{"GroupName": params["SourceSecurityGroupName"]}]
+            flat["IpProtocol"] = flat["IpProtocol"] or "-1"
+        yield from _of_permission(world, call, flat)
+
+
+def _of_permission(world: World, call: Call, permission: Mapping[str, Any]) -> Iterable[Rule]:
+    if not permission.get("IpProtocol"):
+        raise missing("ipProtocol")
+    protocol = NUMBERS.get(str(permission["IpProtocol"]).lower(), str(permission["IpProtocol"]).lower())
+    first, last = _ports(protocol, permission.get("FromPort"), permission.get("ToPort"))
+    blank = Rule(id="", protocol=protocol, from_port=first, to_port=last)
+    rules = [
+        replace(blank, cidr=_cidr(entry.get("CidrIp", "")), description=entry.get("Description"))
+        for entry in permission.get("IpRanges", [])
+    ]
+    rules += [
+        replace(blank, cidr_v6=_cidr_v6(entry.get("CidrIpv6", "")), description=entry.get("Description"))
+        for entry in permission.get("Ipv6Ranges", [])
+    ]
+    rules += [
+        replace(blank, prefix_list=entry.get("PrefixListId"), description=entry.get("Description"))
+        for entry in permission.get("PrefixListIds", [])
+    ]
+    for pair in permission.get("UserIdGroupPairs", []):
+        source = named(world, replace(call, params=pair))
+        rules.append(
+            replace(blank, group_id=source.id, group_account=source.account, description=pair.get("Description"))
+        )
+    if not rules:
+        raise missing("ipRanges, ipv6Ranges, prefixListIds or groups")
+    return rules
+
+
+def _ports(protocol: str, first: int | None, last: int | None) -> tuple[int, int]:
+    if protocol == "-1":
+        return -1, -1
+    if protocol not in ("tcp", "udp", "icmp", "icmpv6"):
+        if protocol.isdigit() and int(protocol) < 256:
+            return -1, -1
+        raise invalid(f"Invalid value '{protocol}' for IP protocol. Unknown protocol.")
+    if protocol in ("icmp", "icmpv6"):
+        return (-1 if first is None else first), (-1 if last is None else last)
+    if first is None or last is None:
+        raise Refused(
+            "InvalidParameterValue",
+            f"Invalid value 'Must specify both from and to ports with {protocol.upper()}/UDP.' for portRange.",
+        )
+    if not 0 <= first <= last <= 65535:
+        raise invalid(f"Invalid TCP/UDP port range ({first}:{last})")
+    return first, last
+
+
+def _cidr(text: str) -> str:
+    try:
+        return str(ipaddress.IPv4Network(text, strict=False)) if "/" in text else _malformed(text)
+    except ValueError:
+        return _malformed(text)
+
+
+def _cidr_v6(text: str) -> str:
+    try:
+        return str(ipaddress.IPv6Network(text, strict=False)) if "/" in text else _malformed(text)
+    except ValueError:
+        return _malformed(text)
+
+
+def _malformed(text: str) -> str:
+    raise invalid(f"CIDR block {text} is malformed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A rule with the group that it is of."""
+
+    group: SecurityGroup
+    rule: Rule
+    side: str
+
+    @property
+    def id(self) -> str:
+        return self.rule.id
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        return self.rule.tags
+
+
+GETTERS: Mapping[str, Getter] = {
+    "group-id": lambda row: row.group.id,
+    "security-group-rule-id": lambda row: row.rule.id,
+}
+
+
+def describe_security_group_rules(world: World, call: Call) -> Mapping[str, Any]:
+    rows = [
+        _Row(group, rule, side)
+        for group in world.ledger.groups.owned(call.account, call.region)
+        for side in ("ingress", "egress")
+        for rule in getattr(group, side)
+    ]
+    ids: Sequence[str] = call.params.get("SecurityGroupRuleIds", [])
+    for identifier in ids:
+        if all(row.rule.id != identifier for row in rows):
+            raise Refused(
+                "InvalidSecurityGroupRuleId.NotFound", f"The security group rule ID '{identifier}' does not exist"
+            )
+    if ids:
+        rows = [row for row in rows if row.rule.id in ids]
+    rows = filters.select(rows, call.filters(), GETTERS)
+    shown, token = filters.page(rows, call.params, ids="SecurityGroupRuleIds")
+    return {"SecurityGroupRules": [_described(row) for row in shown], "NextToken": token}
+
+
+def _described(row: _Row) -> dict[str, Any]:
+    rule = row.rule
+    return {
+        "SecurityGroupRuleId": rule.id,
+        "GroupId": row.group.id,
+        "GroupOwnerId": row.group.account,
+        "IsEgress": row.side == "egress",
+        "IpProtocol": rule.protocol,
+        "FromPort": rule.from_port,
+        "ToPort": rule.to_port,
+        "CidrIpv4": rule.cidr,
+        "CidrIpv6": rule.cidr_v6,
+        "PrefixListId": rule.prefix_list,
+        "ReferencedGroupInfo": {"GroupId": rule.group_id, "UserId": rule.group_account} if rule.group_id else None,
+        "Description": rule.description,
+        "Tags": tagging.listed(rule.tags),
+    }

@@ -1,0 +1,156 @@
+"""Security groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from imagepipe.local.aws.backend import World, open_egress
+from imagepipe.local.aws.ec2 import lookup
+from imagepipe.local.aws.protocol import filters
+from imagepipe.local.aws.protocol import tags as tagging
+from imagepipe.local.aws.protocol.errors import Refused, invalid, missing
+from imagepipe.local.aws.protocol.filters import Getter
+from imagepipe.local.aws.protocol.ids import new_id
+from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.state.records import Rule, SecurityGroup
+
+LONGEST = 255
+
+GETTERS: Mapping[str, Getter] = {
+    "description": lambda row: row.description,
+    "egress.ip-permission.cidr": lambda row: [rule.cidr for rule in row.egress],
+    "egress.ip-permission.protocol": lambda row: [rule.protocol for rule in row.egress],
+    "group-id": lambda row: row.id,
+    "group-name": lambda row: row.name,
+    "ip-permission.cidr": lambda row: [rule.cidr for rule in row.ingress],
+    "ip-permission.from-port": lambda row: [rule.from_port for rule in row.ingress],
+    "ip-permission.group-id": lambda row: [rule.group_id for rule in row.ingress],
+    "ip-permission.protocol": lambda row: [rule.protocol for rule in row.ingress],
+    "ip-permission.to-port": lambda row: [rule.to_port for rule in row.ingress],
+    "owner-id": lambda row: row.account,
+    "vpc-id": lambda row: row.vpc_id,
+}
+
+
+def create_security_group(world: World, call: Call) -> Mapping[str, Any]:
+    name, description = call.text("GroupName"), call.params.get("Description")
+    if not description:
+        raise Refused("MissingParameter", "The request must contain the parameter GroupDescription")
+    if len(name) > LONGEST or len(description) > LONGEST:
+        raise invalid(f"Names and descriptions of security groups have at most {LONGEST} characters")
+    if name.startswith("sg-"):
+        raise invalid(f"Value ({name}) for parameter groupName is invalid. It must not start with 'sg-'")
+    vpc_id = call.params.get("VpcId") or world.network.default_vpc_id(call.account, call.region)
+    if vpc_id is None:
+        raise Refused("VPCIdNotSpecified", "No default VPC for this user")
+    if vpc_id not in world.network.vpc_ids(call.account, call.region):
+        raise Refused("InvalidVpcID.NotFound", f"The vpc ID '{vpc_id}' does not exist")
+    for group in world.ledger.groups.owned(call.account, call.region):
+        if group.name == name and group.vpc_id == vpc_id:
+            raise Refused("InvalidGroup.Duplicate", f"The security group '{name}' already exists for VPC '{vpc_id}'")
+    group = SecurityGroup(
+        id=new_id("sg"),
+        account=call.account,
+        region=call.region,
+        tags=tagging.specified(call.params, "security-group")["security-group"],
+        name=name,
+        description=description,
+        vpc_id=vpc_id,
+        egress=(open_egress(),),
+    )
+    world.ledger.put(group)
+    return {"GroupId": group.id, "Tags": tagging.listed(group.tags), "SecurityGroupArn": _arn(group)}
+
+
+def _arn(group: SecurityGroup) -> str:
+    return f"arn:aws:ec2:{group.region}:{group.account}:security-group/{group.id}"
+
+
+def named(world: World, call: Call) -> SecurityGroup:
+    """The group that a request names, by id, or by name in the default VPC."""
+    if call.params.get("GroupId"):
+        return lookup.group(world, call, call.params["GroupId"])
+    name = call.params.get("GroupName")
+    if not name:
+        raise missing("groupName or groupId")
+    vpc_id = world.network.default_vpc_id(call.account, call.region)
+    for group in world.ledger.groups.owned(call.account, call.region):
+        if group.name == name and group.vpc_id == vpc_id:
+            return group
+    raise Refused("InvalidGroup.NotFound", f"The security group '{name}' does not exist in default VPC '{vpc_id}'")
+
+
+def delete_security_group(world: World, call: Call) -> Mapping[str, Any]:
+    group = named(world, call)
+    if group.name == "default":
+        raise Refused("CannotDelete", f'the specified group: "{group.id}" name: "default" cannot be deleted by a user')
+    used = [row.id for row in world.ledger.instances if group.id in row.group_ids and row.state != "terminated"]
+    used += [
+        row.id
+        for row in world.ledger.groups
+        if row.id != group.id and any(rule.group_id == group.id for rule in (*row.ingress, *row.egress))
+    ]
+    if used:
+        raise Refused("DependencyViolation", f"resource {group.id} has a dependent object")
+    world.ledger.remove(group)
+    return {"Return": True, "GroupId": group.id}
+
+
+def describe_security_groups(world: World, call: Call) -> Mapping[str, Any]:
+    rows = world.ledger.groups.owned(call.account, call.region)
+    ids, names = call.params.get("GroupIds", []), call.params.get("GroupNames", [])
+    wanted = {lookup.group(world, call, identifier).id for identifier in ids}
+    for name in names:
+        found = [row.id for row in rows if row.name == name]
+        if not found:
+            raise Refused("InvalidGroup.NotFound", f"The security group '{name}' does not exist")
+        wanted.update(found)
+    if ids or names:
+        rows = [row for row in rows if row.id in wanted]
+    rows = filters.select(rows, call.filters(), GETTERS)
+    shown, token = filters.page(rows, call.params, ids="GroupIds")
+    return {"SecurityGroups": [described(row) for row in shown], "NextToken": token}
+
+
+def described(group: SecurityGroup) -> dict[str, Any]:
+    """A group as DescribeSecurityGroups answers it."""
+    return {
+        "GroupId": group.id,
+        "GroupName": group.name,
+        "Description": group.description,
+        "OwnerId": group.account,
+        "VpcId": group.vpc_id,
+        "SecurityGroupArn": _arn(group),
+        "IpPermissions": _permissions(group.ingress),
+        "IpPermissionsEgress": _permissions(group.egress),
+        "Tags": tagging.listed(group.tags),
+    }
+
+
+def _permissions(rules: tuple[Rule, ...]) -> list[dict[str, Any]]:
+    """Rules of the same ports, together."""
+    by_ports: dict[tuple[str, int, int], dict[str, Any]] = {}
+    for rule in rules:
+        entry = by_ports.setdefault(
+            (rule.protocol, rule.from_port, rule.to_port),
+            {
+                "IpProtocol": rule.protocol,
+                "FromPort": None if rule.protocol == "-1" else rule.from_port,
+                "ToPort": None if rule.protocol == "-1" else rule.to_port,
+                "IpRanges": [],
+                "Ipv6Ranges": [],
+                "PrefixListIds": [],
+                "UserIdGroupPairs": [],
+            },
+        )
+        note = {"Description": rule.description} if rule.description else {}
+        if rule.cidr:
+            entry["IpRanges"].append({"CidrIp": rule.cidr, **note})
+        elif rule.cidr_v6:
+            entry["Ipv6Ranges"].append({"CidrIpv6": rule.cidr_v6, **note})
+        elif rule.prefix_list:
+            entry["PrefixListIds"].append({"PrefixListId": rule.prefix_list, **note})
+        else:
+            entry["UserIdGroupPairs"].append({"GroupId": rule.group_id, "UserId": rule.group_account, **note})
+    return list(by_ports.values())

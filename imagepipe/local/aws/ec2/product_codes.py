@@ -1,0 +1,52 @@
+"""Product codes and billing: what an image is sold with, and how its instances are billed.
+
+Images get them on EC2 from AWS Marketplace and from AWS itself; here from the cloud's own interface. An image of an
+instance keeps both. A registered one has the product codes of its snapshots and no billing (API reference,
+RegisterImage: the billing is derived from metadata that a snapshot may lack).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.protocol.errors import Refused, invalid
+from imagepipe.local.aws.state.records import ORDINARY, Image
+
+
+def give(world: World, asked: Mapping[str, Any]) -> None:
+    """Make an image one that is sold or billed. Raises Refused for one that is not there."""
+    with world.ledger.change():
+        image = world.ledger.images.get(str(asked.get("image")))
+        if image is None:
+            raise invalid(f"There is no image {asked.get('image')}")
+        codes = tuple(map(str, asked.get("product_codes", image.product_codes)))
+        world.ledger.put(
+            replace(
+                image,
+                product_codes=codes,
+                platform_details=str(asked.get("platform_details", image.platform_details)),
+                usage_operation=str(asked.get("usage_operation", image.usage_operation)),
+            )
+        )
+        for disk in image.mappings:
+            snapshot = world.ledger.snapshots.get(disk.snapshot_id or "")
+            if snapshot is not None:
+                world.ledger.put(replace(snapshot, product_codes=codes))
+
+
+def check_copy(image: Image, account: str) -> None:
+    """Raise what EC2 says to a copy of somebody else's image that is sold or billed (EC2 user guide, "Copy an AMI")."""
+    if image.account == account:
+        return
+    if image.product_codes:
+        raise Refused("InvalidRequest", "Images from AWS Marketplace cannot be copied to another AWS account")
+    if image.usage_operation != ORDINARY:
+        raise Refused("InvalidRequest", "Images with EC2 BillingProduct codes cannot be copied to another AWS account")
+
+
+def described(codes: Iterable[str]) -> list[dict[str, str]]:
+    """Product codes as EC2 answers them."""
+    return [{"ProductCodeId": code, "ProductCodeType": "marketplace"} for code in codes]

@@ -1,0 +1,135 @@
+"""CreateTags, DeleteTags, DescribeTags: over all that the gateway keeps, and what moto keeps for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.protocol import filters
+from imagepipe.local.aws.protocol import tags as tagging
+from imagepipe.local.aws.protocol.errors import Refused, missing
+from imagepipe.local.aws.protocol.filters import Getter
+from imagepipe.local.aws.protocol.ids import MALFORMED, check_id, not_found
+from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.state.records import Record
+
+KINDS = {
+    "i": "instance",
+    "vol": "volume",
+    "snap": "snapshot",
+    "ami": "image",
+    "key": "key-pair",
+    "sg": "security-group",
+    "vpc": "vpc",
+    "subnet": "subnet",
+}
+
+
+def create_tags(world: World, call: Call) -> Mapping[str, Any]:
+    tags = tagging.checked(call.params.get("Tags", []))
+    if not tags:
+        raise missing("Tag")
+    for record, identifier in _named(world, call):
+        if record is None:
+            _tell_moto(world, call, identifier, dict(tags))
+        else:
+            world.ledger.put(replace(record, tags=tagging.merged(record.tags, tags)))
+    return {}
+
+
+def delete_tags(world: World, call: Call) -> Mapping[str, Any]:
+    """A tag given with a value goes only if it has that value; no tags at all means all of them."""
+    given = call.params.get("Tags")
+    for record, identifier in _named(world, call):
+        present = record.tags if record else world.network.tags(call.account, call.region).get(identifier, {})
+        gone = {
+            key
+            for key, value in present.items()
+            if given is None or any(tag.get("Key") == key and tag.get("Value", value) == value for tag in given)
+        }
+        if record is None:
+            _tell_moto(world, call, identifier, dict.fromkeys(gone))
+        else:
+            world.ledger.put(replace(record, tags={k: v for k, v in present.items() if k not in gone}))
+    return {}
+
+
+def _tell_moto(world: World, call: Call, identifier: str, tags: Mapping[str, str | None]) -> None:
+    world.ledger.later(partial(world.network.change_tags, call.account, call.region, identifier, dict(tags)))
+
+
+def _named(world: World, call: Call) -> Iterator[tuple[Record | None, str]]:
+    """The records that a request names; None for what moto keeps. All are looked up before any is changed."""
+    found: list[tuple[Record | None, str]] = []
+    for identifier in call.params.get("Resources", []):
+        prefix = identifier.partition("-")[0]
+        record = next((row for row in _rows(world, call) if row.id == identifier), None)
+        if record is not None and record.account != call.account:
+            raise Refused("AuthFailure", f"Not authorized for {identifier}", status=403)
+        if record is None and not world.network.has(call.account, call.region, identifier):
+            if prefix in MALFORMED:
+                check_id(prefix, identifier)
+                raise not_found(prefix, [identifier])
+            raise Refused("InvalidID", f"The ID '{identifier}' is not valid")
+        found.append((record, identifier))
+    if not found:
+        raise missing("ResourceId")
+    yield from found
+
+
+def _rows(world: World, call: Call) -> Iterator[Record]:
+    ledger = world.ledger
+    yield from ledger.instances.in_region(call.region)
+    yield from ledger.volumes.in_region(call.region)
+    yield from ledger.snapshots.in_region(call.region)
+    yield from ledger.images.in_region(call.region)
+    yield from ledger.key_pairs.in_region(call.region)
+    yield from ledger.groups.in_region(call.region)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tag:
+    id: str
+    """Of the thing and the tag together, for paging."""
+    resource: str
+    key: str
+    value: str
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        return {self.key: self.value}
+
+
+GETTERS: Mapping[str, Getter] = {
+    "key": lambda row: row.key,
+    "resource-id": lambda row: row.resource,
+    "resource-type": lambda row: KINDS.get(row.resource.partition("-")[0]),
+    "value": lambda row: row.value,
+}
+
+
+def describe_tags(world: World, call: Call) -> Mapping[str, Any]:
+    owned = {row.id: row.tags for row in _rows(world, call) if row.account == call.account}
+    everything = {**world.network.tags(call.account, call.region), **owned}
+    rows = [
+        _Tag(f"{resource} {key}", resource, key, value)
+        for resource, tags in everything.items()
+        for key, value in tags.items()
+    ]
+    rows = filters.select(rows, call.filters(), GETTERS)
+    shown, token = filters.page(rows, call.params)
+    return {
+        "Tags": [
+            {
+                "ResourceId": row.resource,
+                "ResourceType": KINDS.get(row.resource.partition("-")[0], "other"),
+                "Key": row.key,
+                "Value": row.value,
+            }
+            for row in shown
+        ],
+        "NextToken": token,
+    }

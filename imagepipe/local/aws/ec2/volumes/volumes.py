@@ -1,0 +1,215 @@
+"""Volumes: made, described, attached to stopped instances, deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.ec2 import idempotency, lookup
+from imagepipe.local.aws.ec2.instances import jobs
+from imagepipe.local.aws.ec2.volumes import block_devices, encryption
+from imagepipe.local.aws.moto.vpcs import zones
+from imagepipe.local.aws.protocol import filters
+from imagepipe.local.aws.protocol import tags as tagging
+from imagepipe.local.aws.protocol.errors import Refused, invalid, missing, unsupported
+from imagepipe.local.aws.protocol.filters import Getter
+from imagepipe.local.aws.protocol.ids import new_id
+from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.state.records import AttachedVolume, DiskSpec, Instance, Volume
+
+GETTERS: Mapping[str, Getter] = {
+    "availability-zone": lambda row: row.zone,
+    "create-time": lambda row: row.create_time,
+    "encrypted": lambda row: row.encrypted,
+    "size": lambda row: row.size_gib,
+    "snapshot-id": lambda row: row.snapshot_id,
+    "status": lambda row: row.state,
+    "volume-id": lambda row: row.id,
+    "volume-type": lambda row: row.type,
+    "attachment.instance-id": lambda row: row.instance_id,
+    "attachment.status": lambda row: "attached" if row.instance_id else None,
+}
+
+
+def create_volume(world: World, call: Call) -> Mapping[str, Any]:
+    before = idempotency.made_before(world, call)
+    if before is not None:
+        return described(world, world.ledger.volumes[before[0]])
+    params = call.params
+    zone = params.get("AvailabilityZone")
+    if not zone:
+        raise missing("availabilityZone")
+    if zone not in zones(call.region):
+        raise Refused("InvalidZone.NotFound", f"The zone '{zone}' does not exist.")
+    snapshot = lookup.snapshot(world, call, params["SnapshotId"]) if params.get("SnapshotId") else None
+    if snapshot is not None and snapshot.state != "completed":
+        raise Refused("IncorrectState", f"Snapshot {snapshot.id} is in invalid state - {snapshot.state}")
+    if snapshot is None and not params.get("Size"):
+        raise missing("size or snapshotId")
+    if params.get("KmsKeyId") and not params.get("Encrypted"):
+        raise encryption.without_encryption()
+    size = params.get("Size") or (snapshot.size_gib if snapshot else 0)
+    if snapshot is not None and size < snapshot.size_gib:
+        raise invalid(f"The specified volume size {size} is smaller than the size of snapshot '{snapshot.id}'.")
+    disk = block_devices.checked(
+        DiskSpec(
+            device="",
+            snapshot_id=snapshot.id if snapshot else None,
+            size_gib=size,
+            type=params.get("VolumeType") or "gp2",
+            iops=params.get("Iops"),
+            throughput=params.get("Throughput"),
+        ),
+        snapshot,
+    )
+    encrypted = encryption.of_volume(
+        world, call, is_asked=bool(params.get("Encrypted")), key=params.get("KmsKeyId"), snapshot=snapshot
+    )
+    volume = Volume(
+        id=new_id("vol"),
+        account=call.account,
+        region=call.region,
+        tags=tagging.specified(params, "volume")["volume"],
+        zone=zone,
+        size_gib=disk.size_gib,
+        type=disk.type,
+        iops=disk.iops,
+        throughput=disk.throughput,
+        snapshot_id=disk.snapshot_id,
+        encrypted=encrypted.is_on,
+        kms_key_id=encrypted.kms_key_id,
+        product_codes=snapshot.product_codes if snapshot else (),
+        doom=encrypted.problem,
+        state="creating",
+        create_time=world.clock.now(),
+    )
+    world.ledger.put(volume)
+    idempotency.remember(world, call, [volume.id])
+    world.ledger.later(partial(world.course.submit, volume.id, partial(jobs.create_volume, world, volume.id)))
+    return described(world, volume)
+
+
+def described(world: World, volume: Volume) -> dict[str, Any]:
+    """A volume as DescribeVolumes answers it."""
+    return {
+        "VolumeId": volume.id,
+        "AvailabilityZone": volume.zone,
+        "CreateTime": volume.create_time,
+        "Encrypted": volume.encrypted,
+        "KmsKeyId": volume.kms_key_id,
+        "Size": volume.size_gib,
+        "SnapshotId": volume.snapshot_id or "",
+        "State": volume.state,
+        "VolumeType": volume.type,
+        "Iops": volume.iops,
+        "Throughput": volume.throughput,
+        "MultiAttachEnabled": False,
+        "Attachments": attachments(world, volume),
+        "Tags": tagging.listed(volume.tags),
+    }
+
+
+def attachments(world: World, volume: Volume) -> list[dict[str, Any]]:
+    instance = world.ledger.instances.get(volume.instance_id or "")
+    return [
+        _attachment(instance, attached, "attached")
+        for attached in (instance.volumes if instance else ())
+        if instance and attached.volume_id == volume.id
+    ]
+
+
+def _attachment(instance: Instance, attached: AttachedVolume, state: str) -> dict[str, Any]:
+    return {
+        "VolumeId": attached.volume_id,
+        "InstanceId": instance.id,
+        "Device": attached.device,
+        "State": state,
+        "AttachTime": attached.attach_time,
+        "DeleteOnTermination": attached.delete_on_termination,
+    }
+
+
+def describe_volumes(world: World, call: Call) -> Mapping[str, Any]:
+    rows = world.ledger.volumes.owned(call.account, call.region)
+    if call.params.get("VolumeIds"):
+        wanted = {found.id for found in lookup.volumes(world, call, call.params["VolumeIds"])}
+        rows = [row for row in rows if row.id in wanted]
+    getters = dict(GETTERS)
+    getters["attachment.device"] = lambda row: [item["Device"] for item in attachments(world, row)]
+    getters["attachment.delete-on-termination"] = lambda row: [
+        item["DeleteOnTermination"] for item in attachments(world, row)
+    ]
+    rows = filters.select(rows, call.filters(), getters)
+    shown, token = filters.page(rows, call.params, ids="VolumeIds")
+    return {"Volumes": [described(world, row) for row in shown], "NextToken": token}
+
+
+def delete_volume(world: World, call: Call) -> Mapping[str, Any]:
+    volume = lookup.volume(world, call, call.text("VolumeId"))
+    if volume.instance_id:
+        raise Refused("VolumeInUse", f"Volume {volume.id} is currently attached to {volume.instance_id}")
+    if volume.state not in ("available", "error"):
+        raise Refused("IncorrectState", f"Volume {volume.id} is {volume.state}, not available")
+    world.ledger.put(replace(volume, state="deleting"))
+    world.ledger.later(partial(world.course.submit, volume.id, partial(jobs.delete_volume, world, volume.id)))
+    return {}
+
+
+def attach_volume(world: World, call: Call) -> Mapping[str, Any]:
+    volume = lookup.volume(world, call, call.text("VolumeId"))
+    instance = lookup.instance(world, call, call.text("InstanceId"))
+    device = call.text("Device")
+    if volume.state != "available":
+        raise Refused("IncorrectState" if not volume.instance_id else "VolumeInUse", f"{volume.id} is {volume.state}")
+    if volume.zone != instance.zone:
+        raise Refused(
+            "InvalidVolume.ZoneMismatch",
+            f"The volume '{volume.id}' is not in the same availability zone as instance '{instance.id}'",
+        )
+    if not block_devices.DEVICE.fullmatch(device):
+        raise invalid(f"Value ({device}) for parameter device is invalid. {device} is not a valid EBS device name.")
+    if any(attached.device == device for attached in instance.volumes):
+        raise invalid(f"Invalid value '{device}' for unixDevice. Attachment point {device} is already in use")
+    _check_stopped(instance)
+    if any(row.volume_id == volume.id and row.state == "pending" for row in world.ledger.snapshots):
+        # Its bytes are still being read in the volume's own queue; a start would be in the instance's.
+        raise Refused("IncorrectState", f"{volume.id} has a pending snapshot; attach it once that is completed")
+    attached = AttachedVolume(
+        device=device, volume_id=volume.id, delete_on_termination=False, attach_time=world.clock.now()
+    )
+    changed = replace(instance, volumes=(*instance.volumes, attached))
+    world.ledger.put(changed)
+    world.ledger.put(replace(volume, state="in-use", instance_id=instance.id))
+    return _attachment(changed, attached, "attached")
+
+
+def detach_volume(world: World, call: Call) -> Mapping[str, Any]:
+    volume = lookup.volume(world, call, call.text("VolumeId"))
+    instance = world.ledger.instances.get(volume.instance_id or "")
+    if instance is None or call.params.get("InstanceId", instance.id) != instance.id:
+        raise Refused("IncorrectState", f"Volume '{volume.id}' is in the '{volume.state}' state.")
+    _check_stopped(instance)
+    [attached] = [item for item in instance.volumes if item.volume_id == volume.id]
+    if call.params.get("Device", attached.device) != attached.device:
+        raise Refused("InvalidAttachment.NotFound", f"{volume.id} is attached at {attached.device}")
+    rest = tuple(item for item in instance.volumes if item.volume_id != volume.id)
+    world.ledger.put(replace(instance, volumes=rest))
+    world.ledger.put(replace(volume, state="available", instance_id=None))
+    return _attachment(instance, attached, "detached")
+
+
+def _check_stopped(instance: Instance) -> None:
+    if instance.state != "stopped":
+        raise unsupported(
+            f"The local cloud attaches and detaches volumes of stopped instances only; "
+            f"{instance.id} is {instance.state}"
+        )
+
+
+def settled(world: World, volume: Volume) -> Future[None]:
+    """Done when all work on the volume that was asked for so far is."""
+    return world.course.drain(jobs.queue_of(volume))

@@ -1,0 +1,200 @@
+"""Which faults there are, and what each may say: one table, by which files and the admin door are checked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import Any, NamedTuple
+
+from imagepipe.local.aws.faults.faults import Fault
+from imagepipe.local.aws.protocol.errors import Refused
+
+MADE = ("RegisterImage", "CreateImage", "CopyImage", "CreateSnapshot", "CreateSnapshots", "CopySnapshot")
+CREATED = (*MADE, "RunInstances", "CreateVolume", "CreateSecurityGroup", "CreateKeyPair", "ImportKeyPair")
+SERVICES = ("ec2", "s3", "sts", "ssm", "kms")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """An effect, and what a fault of it may say."""
+
+    what: str
+    """For people: what it does."""
+    actions: tuple[str, ...] = ()
+    """The actions that it can come at; any if there are none."""
+    fields: frozenset[str] = frozenset()
+    """Beside those that all have."""
+    needs: frozenset[str] = frozenset()
+    """One of these must be there."""
+
+
+def _kind(what: str, fields: str = "", *, actions: tuple[str, ...] = (), needs: str = "") -> Kind:
+    return Kind(what, actions, frozenset(fields.split()) | frozenset(needs.split()), frozenset(needs.split()))
+
+
+COMMON = frozenset({"effect", "action", "where", "after", "times", "probability"})
+KINDS: Mapping[str, Kind] = {
+    "refuse": _kind("the call is refused with `code`, before its effect", "code message status"),
+    "delay": _kind("the call is held back for `seconds` before its effect", needs="seconds"),
+    "delay-after": _kind("the answer is held back for `seconds` after the effect", needs="seconds"),
+    "cut-before": _kind("the connection is cut, and nothing was done"),
+    "cut-after": _kind("the connection is cut after the effect: the answer is lost"),
+    "fail": _kind(
+        "what the call makes goes to `failed` or `error`; an instance is terminated before it runs",
+        "code message",
+        actions=(*MADE, "RunInstances"),
+    ),
+    "hang": _kind("what the call makes stays pending for ever", actions=MADE),
+    "hide": _kind(
+        "what the call makes is not shown, and NotFound where it is named, for `seconds` or for so many `calls`",
+        actions=CREATED,
+        needs="seconds calls",
+    ),
+    "impair": _kind("the instance fails its status checks", actions=("RunInstances",)),
+    "die": _kind(
+        "the instance ends by itself, `seconds` after it ran", "seconds code message", actions=("RunInstances",)
+    ),
+    "drop-ssh": _kind(
+        "connections to the instance's SSH are reset, `seconds` after it ran; the machine goes on",
+        "seconds",
+        actions=("RunInstances",),
+    ),
+    "late-ssh": _kind(
+        "the instance's ports take connections, and do not answer for the first `seconds`",
+        actions=("RunInstances",),
+        needs="seconds",
+    ),
+    "skew": _kind(
+        "the cloud's clock is `seconds` ahead of the caller's, or behind it where they are negative", needs="seconds"
+    ),
+    "expire": _kind("the credentials that make the call have expired, from this call on"),
+}
+
+
+class Wrong(NamedTuple):
+    """What is wrong with a described fault, and where in it."""
+
+    path: tuple[str, ...]
+    is_key: bool
+    message: str
+
+
+def check(described: Mapping[str, Any]) -> list[Wrong]:
+    """Everything that is wrong with a fault as files and the admin door describe it; empty if it is good."""
+    effect = described.get("effect")
+    if effect is None:
+        return [Wrong((), False, f"a fault has an effect: {', '.join(KINDS)}")]
+    kind = KINDS.get(effect) if isinstance(effect, str) else None
+    if kind is None:
+        return [Wrong(("effect",), False, f"unknown effect {effect!r}{_meant(str(effect), KINDS)}")]
+    return [*_wrong_fields(described, effect, kind), *_wrong_action(described, effect, kind)]
+
+
+def _wrong_fields(described: Mapping[str, Any], effect: str, kind: Kind) -> Iterator[Wrong]:
+    allowed = (COMMON - {"action", "where"} if effect == "skew" else COMMON) | kind.fields
+    for name, value in described.items():
+        if name not in TYPES:
+            yield Wrong((name,), True, f"unknown field {name!r}{_meant(name, allowed)}")
+        elif name not in allowed:
+            yield Wrong((name,), True, f"{effect!r} has no {name!r}; it has {', '.join(sorted(allowed))}")
+        elif wrong := TYPES[name](value):
+            yield Wrong((name,), False, f"{name} is {wrong}, and not {value!r}")
+    if kind.needs and not kind.needs & described.keys():
+        yield Wrong((), False, f"{effect!r} needs {' or '.join(sorted(kind.needs, reverse=True))}")
+    seconds = described.get("seconds")
+    if effect != "skew" and isinstance(seconds, int | float) and seconds < 0:
+        yield Wrong(("seconds",), False, f"seconds cannot be negative in {effect!r}")
+
+
+def _wrong_action(described: Mapping[str, Any], effect: str, kind: Kind) -> Iterator[Wrong]:
+    pattern = described.get("action", "*")
+    if not isinstance(pattern, str):
+        return  # said already
+    if kind.actions and not any(fnmatchcase(action, pattern) for action in kind.actions):
+        known = f": {effect!r} comes at {', '.join(kind.actions)}"
+        yield Wrong(("action",), False, f"{pattern!r} is not an action for this{known}{_meant(pattern, kind.actions)}")
+    elif not any(fnmatchcase(action, pattern) for action in actions()):
+        yield Wrong(("action",), False, f"neither EC2 nor S3 has an action {pattern!r}{_meant(pattern, actions())}")
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+@cache
+def actions() -> tuple[str, ...]:
+    """Every action of the services that are here, S3's as `s3:PutObject`, by botocore's models."""
+    import botocore.session
+
+    session = botocore.session.Session()
+    return tuple(
+        f"s3:{name}" if service == "s3" else str(name)
+        for service in SERVICES
+        for name in session.get_service_model(service).operation_names
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: object, *, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _text(value: object) -> str:
+    return "" if isinstance(value, str) else "a text"
+
+
+def _count(value: object) -> str:
+    return "" if _is_count(value, least=1) else "a whole number, 1 or more"
+
+
+def _skipped(value: object) -> str:
+    return "" if _is_count(value, least=0) else "a whole number, 0 or more"
+
+
+def _seconds(value: object) -> str:
+    return "" if _is_number(value) else "a number of seconds"
+
+
+def _status(value: object) -> str:
+    return "" if _is_count(value, least=400) and value < 600 else "an HTTP status from 400 to 599"  # type: ignore[operator]
+
+
+def _share(value: object) -> str:
+    return "" if _is_number(value) and 0 <= value <= 1 else "a number from 0 to 1"  # type: ignore[operator]
+
+
+def _patterns(value: object) -> str:
+    is_good = isinstance(value, Mapping) and all(isinstance(each, str) for each in (*value, *value.values()))
+    return "" if is_good else "a mapping of parameters to patterns, both texts"
+
+
+TYPES = {
+    "effect": _text,
+    "action": _text,
+    "where": _patterns,
+    "code": _text,
+    "message": _text,
+    "status": _status,
+    "seconds": _seconds,
+    "calls": _count,
+    "after": _skipped,
+    "times": _count,
+    "probability": _share,
+}
+"""By field, what it must be; nothing where the value is good."""
+
+
+def fault_of(described: Any) -> Fault:
+    """A fault from its JSON. Raises Refused for one that cannot be, with everything that is wrong."""
+    if not isinstance(described, Mapping):
+        raise Refused("InvalidParameterValue", f"no such fault: {described!r} is not a mapping")
+    if wrong := check(described):
+        raise Refused("InvalidParameterValue", f"no such fault: {'; '.join(each.message for each in wrong)}")
+    return Fault(**described)

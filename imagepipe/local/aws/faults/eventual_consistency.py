@@ -1,0 +1,118 @@
+"""What was just made and is not shown yet: EC2 tells the truth a while late (EC2 API guide, "Eventual consistency")."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.ids import MALFORMED, not_found
+from imagepipe.local.aws.state.bounded import Newest
+
+if TYPE_CHECKING:
+    from imagepipe.local.aws.protocol.query import Call
+
+MOST_HIDDEN = 10_000
+ROWS = {
+    "Instances": "InstanceId",
+    "Images": "ImageId",
+    "Snapshots": "SnapshotId",
+    "Volumes": "VolumeId",
+    "SecurityGroups": "GroupId",
+    "KeyPairs": "KeyPairId",
+    "Tags": "ResourceId",
+}
+"""By the list of an answer, what names a row of it."""
+NAMES = ("InstanceId", "ImageId", "SnapshotId", "VolumeId", "GroupId", "KeyPairId", "KeyName")
+NO_NAMES = frozenset({"Filters", "TagSpecifications", "Tags", "ClientToken", "Description", "Name"})
+"""Parameters whose values name no thing that must be there."""
+
+
+@dataclass(slots=True)
+class _Hidden:
+    until: float | None
+    """By the monotonic clock; None: for so many calls."""
+    calls: int
+
+    def is_over(self) -> bool:
+        return time.monotonic() >= self.until if self.until is not None else self.calls <= 0
+
+
+class Fresh:
+    """The things that are not shown."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._hidden: Newest[str, _Hidden] = Newest(MOST_HIDDEN)
+
+    def hide(self, answer: Mapping[str, Any], *, seconds: float, calls: int | None) -> None:
+        """What this answer of a call that makes something names is not shown for a while."""
+        until = time.monotonic() + seconds if calls is None else None
+        with self._lock:
+            for name in [name for name, hidden in self._hidden.items() if hidden.is_over()]:
+                del self._hidden[name]
+            for name in _made(answer):
+                self._hidden[name] = _Hidden(until, calls or 0)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._hidden.clear()
+
+    def refuse(self, call: Call) -> None:
+        """Raise Refused for a call that names what is not shown yet."""
+        if not self._hidden:
+            return
+        for name in _texts({key: value for key, value in call.params.items() if key not in NO_NAMES}):
+            if self._hides(name):
+                prefix = name.partition("-")[0]
+                if prefix in MALFORMED:
+                    raise not_found(prefix, [name])
+                raise Refused("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
+
+    def without(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+        """An answer of a Describe, less what is not shown yet."""
+        if not self._hidden:
+            return answer
+        shown: dict[str, Any] = {}
+        for key, value in answer.items():
+            if key == "Reservations":
+                parts = [{**one, **self.without({"Instances": one["Instances"]})} for one in value]
+                shown[key] = [one for one in parts if one["Instances"]]
+            elif key in ROWS and isinstance(value, Sequence):
+                shown[key] = [row for row in value if not self._hides(str(row.get(ROWS[key], "")))]
+            else:
+                shown[key] = value
+        return shown
+
+    def _hides(self, name: str) -> bool:
+        """Whether it is not shown; that counts as a call."""
+        with self._lock:
+            hidden = self._hidden.get(name)
+            if hidden is None:
+                return False
+            if hidden.is_over():
+                del self._hidden[name]
+                return False
+            hidden.calls -= 1
+            return True
+
+
+def _made(answer: Mapping[str, Any]) -> Iterator[str]:
+    yield from (str(answer[name]) for name in NAMES if answer.get(name))
+    for rows, name in ROWS.items():
+        if rows != "Tags":
+            yield from (str(row[name]) for row in answer.get(rows, ()) if name in row)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _texts(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each)

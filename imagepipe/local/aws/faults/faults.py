@@ -1,0 +1,272 @@
+"""Faults on demand: what goes wrong on EC2 now and then, and here when somebody says so.
+
+Which effects there are, and what each may say, is in `fault_kinds`.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from imagepipe.local.aws.faults.eventual_consistency import Fresh
+from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.state.bounded import Counts, Newest
+
+Effect = Literal[
+    "refuse",
+    "delay",
+    "delay-after",
+    "cut-before",
+    "cut-after",
+    "fail",
+    "hang",
+    "hide",
+    "impair",
+    "die",
+    "drop-ssh",
+    "late-ssh",
+    "skew",
+    "expire",
+]
+
+ASKED_FOR = "A fault that was asked for"
+MOST_THINGS = 10_000
+"""What faults are still to come over, and keys that have expired: the newest of them."""
+CODES: Mapping[str, tuple[int, str]] = {
+    "RequestLimitExceeded": (503, "Request limit exceeded."),
+    "Throttling": (400, "Rate exceeded"),
+    "SlowDown": (503, "Please reduce your request rate."),
+    "InternalError": (500, "An internal error has occurred"),
+    "InternalFailure": (500, "An internal error has occurred"),
+    "Unavailable": (503, "The server is overloaded and can't handle the request."),
+    "ServiceUnavailable": (503, "Reduce your request rate."),
+    "InsufficientInstanceCapacity": (
+        500,
+        "We currently do not have sufficient capacity of this type in the Availability Zone you requested.",
+    ),
+    "UnauthorizedOperation": (403, "You are not authorized to perform this operation."),
+    "AccessDenied": (403, "Access Denied"),
+}
+"""HTTP status and message of codes that are often wanted (EC2 API reference, "Error codes"; S3's "Error responses")."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that shall go wrong, and when."""
+
+    effect: Effect
+    action: str = "*"
+    """The action, as EC2 names it, or `s3:PutObject` for S3's; a shell pattern."""
+    where: Mapping[str, str] = field(default_factory=dict)
+    """Parameters that must have these values, such as {"InstanceType": "t3.small"}; shell patterns. S3's actions have
+    Bucket and Key.
+
+    A name with dots goes down: {"InstanceMarketOptions.MarketType": "spot"}.
+    """
+    code: str = ""
+    message: str = ""
+    status: int | None = None
+    seconds: float = 0.0
+    calls: int | None = None
+    """Of `hide`: for so many calls, and not for so many seconds."""
+    after: int = 0
+    """So many calls that it would meet are let through first."""
+    times: int | None = None
+    """How often; for ever if None."""
+    probability: float = 1.0
+    """Of each call that it would meet after those, by a die of its own."""
+
+    def meets(self, action: str, params: Mapping[str, Any]) -> bool:
+        return fnmatchcase(action, self.action) and all(
+            fnmatchcase(_value(params, name), pattern) for name, pattern in self.where.items()
+        )
+
+    def refusal(self) -> Refused:
+        """What a call is refused with."""
+        code = self.code or "RequestLimitExceeded"
+        status, message = CODES.get(code, (503, ASKED_FOR))
+        return Refused(code, self.message or message, status=self.status or status)
+
+    @property
+    def reason(self) -> str:
+        """What a thing says of why it failed."""
+        return self.message or ASKED_FOR
+
+    def words(self) -> str:
+        """One line for people."""
+        said = [f"{self.effect} {self.action}"]
+        said += [f"where {name} is {pattern}" for name, pattern in self.where.items()]
+        said += [self.code] if self.code else []
+        said += [f"{self.seconds:g} s"] if self.seconds else []
+        said += [f"for {self.calls} calls"] if self.calls else []
+        said += [f"after {self.after}"] if self.after else []
+        said += [f"{self.times} times"] if self.times is not None else []
+        said += [f"probability {self.probability:g}"] if self.probability < 1 else []
+        return ", ".join(said)
+
+
+def described(fault: Fault) -> dict[str, Any]:
+    """A fault as JSON has it: what it says, and nothing that is so anyway."""
+    return {
+        each.name: getattr(fault, each.name)
+        for each in fields(Fault)
+        if each.name == "effect" or getattr(fault, each.name) != _default(each)
+    }
+
+
+def _default(each: Field[Any]) -> object:
+    return {} if each.name == "where" else each.default
+
+
+def _value(params: Mapping[str, Any], name: str) -> str:
+    """A parameter's value, empty if it is not there. The subnet is the interface's, where that names one."""
+    found: Any = params
+    for part in name.split("."):
+        if isinstance(found, list) and part.isdigit():
+            found = found[int(part)] if int(part) < len(found) else ""
+        else:
+            found = found.get(part, "") if isinstance(found, Mapping) else ""
+    if name == "SubnetId" and not found:
+        return _value(params, "NetworkInterfaces.0.SubnetId") if "NetworkInterfaces" in params else ""
+    return str(found)
+
+
+def no_capacity(*instance_types: str, times: int | None = None, subnet: str = "*", market: str = "*") -> list[Fault]:
+    """EC2 has none of these instance types left; in one subnet, or on the market `spot`, if that is said."""
+    return [
+        Fault(
+            effect="refuse",
+            action="RunInstances",
+            where={"InstanceType": kind, "SubnetId": subnet, "InstanceMarketOptions.MarketType": market},
+            code="InsufficientInstanceCapacity",
+            message=f"We currently do not have sufficient {kind} capacity in the Availability Zone you requested.",
+            times=times,
+        )
+        for kind in instance_types
+    ]
+
+
+def throttled(action: str = "*", *, times: int) -> Fault:
+    """So many calls are refused for being too many."""
+    return Fault(effect="refuse", action=action, code="RequestLimitExceeded", times=times)
+
+
+def slow_down(operation: str = "*", *, times: int, key: str = "*") -> Fault:
+    """So many of S3's calls, for these keys, are refused for being too many."""
+    return Fault(effect="refuse", action=f"s3:{operation}", where={"Key": key}, code="SlowDown", times=times)
+
+
+@dataclass(slots=True)
+class _Set:
+    """A fault as it stands: how often it was let by, and how often it came."""
+
+    fault: Fault
+    die: random.Random
+    """Its own: what it decides for its tenth call depends on nothing else than the seed."""
+    met: int = 0
+    hits: int = 0
+
+    @property
+    def is_spent(self) -> bool:
+        return self.fault.times is not None and self.hits >= self.fault.times
+
+    def comes(self) -> bool:
+        """Whether it comes at a call that it meets."""
+        self.met += 1
+        if self.met <= self.fault.after or self.is_spent:
+            return False
+        if self.fault.probability < 1 and self.die.random() >= self.fault.probability:
+            return False
+        self.hits += 1
+        return True
+
+
+class Faults:
+    """The faults that are set now, and what is before things that they have met."""
+
+    def __init__(self, faults: Iterable[Fault] = (), *, seed: int = 0) -> None:
+        self.fresh = Fresh()
+        self._lock = threading.Lock()
+        self._seed = seed
+        self._number = 0
+        self._set: list[_Set] = []
+        self._before: Newest[str, list[Fault]] = Newest(MOST_THINGS)
+        self._expired: Newest[str, None] = Newest(MOST_THINGS)
+        self._injected = Counts(MOST_THINGS)
+        for fault in faults:
+            self.add(fault)
+
+    def add(self, fault: Fault) -> None:
+        with self._lock:
+            self._number += 1
+            self._set.append(_Set(fault, random.Random(f"{self._seed}/{self._number}")))  # noqa: S311
+
+    def put(self, faults: Iterable[Fault], *, seed: int) -> None:
+        """These in place of those that are set, with dice of this seed."""
+        self.clear()
+        self._seed, self._number = seed, 0
+        for fault in faults:
+            self.add(fault)
+
+    def clear(self) -> None:
+        """None any more; what was to come over things that are there does not come, and credentials are good again."""
+        with self._lock:
+            self._set.clear()
+            self._before.clear()
+            self._expired.clear()
+        self.fresh.clear()
+
+    def listed(self) -> list[tuple[Fault, int]]:
+        """Those that may still come, and how often each came."""
+        with self._lock:
+            return [(each.fault, each.hits) for each in self._set if not each.is_spent]
+
+    def injected(self) -> dict[str, int]:
+        """How often faults came since the process began, by effect and action: `refuse RunInstances`."""
+        with self._lock:
+            return dict(sorted(self._injected.items()))
+
+    def take(self, effect: Effect, action: str, params: Mapping[str, Any]) -> Fault | None:
+        """The first fault with this effect that comes at the call; None if none does."""
+        with self._lock:
+            for each in self._set:
+                if each.fault.effect == effect and each.fault.meets(action, params) and each.comes():
+                    self._injected.add(f"{effect} {action}")
+                    if each.is_spent:
+                        self._set.remove(each)
+                    return each.fault
+        return None
+
+    def refuse(self, action: str, params: Mapping[str, Any]) -> None:
+        """Raise what the call shall be refused with, if anything."""
+        fault = self.take("refuse", action, params)
+        if fault is not None:
+            raise fault.refusal()
+
+    def put_before(self, thing: str, action: str, params: Mapping[str, Any], *effects: Effect) -> None:
+        """What a call makes is to meet those of the effects that come at the call, at its own time."""
+        for effect in effects:
+            fault = self.take(effect, action, params)
+            if fault is not None:
+                with self._lock:
+                    self._before.setdefault(thing, []).append(fault)
+
+    def before(self, thing: str, effect: Effect) -> Fault | None:
+        """What a thing still has before it."""
+        with self._lock:
+            return next((fault for fault in self._before.get(thing, ()) if fault.effect == effect), None)
+
+    def expire(self, access_key_id: str, action: str, params: Mapping[str, Any]) -> bool:
+        """Whether the key that makes the call has expired; from the call on where a fault says so."""
+        with self._lock:
+            if access_key_id in self._expired:
+                return True
+        if self.take("expire", action, params) is None:
+            return False
+        with self._lock:
+            self._expired[access_key_id] = None
+        return True

@@ -1,0 +1,1 @@
+"""All that knows moto's internals."""

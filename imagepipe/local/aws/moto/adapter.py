@@ -1,0 +1,266 @@
+"""What moto keeps for us: networks, IAM, STS, KMS, parameters and S3, made durable from outside.
+
+moto is used as it is: its own applications answer, in this process, one call of a service at a time, and after each
+call that may have changed something the backend concerned is pickled into the ledger before the answer leaves.
+S3's objects are many and large: how they are kept is in `s3_state`, and how their bytes go in and out in `transfers`.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+from moto.backends import get_backend
+from moto.core.model_instances import model_data
+from moto.moto_server.werkzeug_app import create_backend_app
+from moto.utilities.utils import get_partition
+
+from imagepipe.errors import LocalCloudError
+from imagepipe.local.aws.authentication.signature import Identity, Request
+from imagepipe.local.aws.moto.pickling import Pickler, Unpickler
+from imagepipe.local.aws.moto.s3_state import ACCOUNT, KEY, OLDER_OBJECT, UPLOAD, S3State, Touched, WouldLose
+from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.query import Answer
+from imagepipe.local.aws.state.database import Ledger
+
+TAGGING = "resource-groups-tagging-api"
+SERVICES = ("ec2", "s3", "sts", "iam", "kms", "ssm", "secretsmanager", TAGGING)
+"""moto knows some two hundred; these are what images are made with. The rest is refused by name."""
+SIGNING_NAMES = {"tagging": TAGGING}
+GLOBAL_SERVICES = frozenset({"s3", "sts", "iam"})
+READS = ("Describe", "Get", "List", "Head", "Lookup", "Search", "Simulate")
+MOTO = "moto"
+"""The blob that says which version of moto wrote the others."""
+log = logging.getLogger(__name__)
+
+
+class Elsewhere:
+    """moto behind one call of a service at a time, with its state in the ledger and S3's bytes in a folder."""
+
+    def __init__(self, ledger: Ledger, objects: Path) -> None:
+        # Images are the gateway's own: moto would make 1,300 for each region, and we would keep them.
+        os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
+        os.environ.pop("MOTO_AMIS_PATH", None)
+        self._ledger = ledger
+        self.objects = objects
+        """The folder of the bytes of S3's objects."""
+        self.objects.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._apps: dict[str, Any] = {}
+        """moto's application of each service. Its dispatcher is left out: it chooses by path and host name, and some
+        paths lead to moto's own interface, which resets everything."""
+        self._saved: set[str] = set()
+        self._s3 = S3State(ledger, objects)
+        self._locks = {service: threading.RLock() for service in SERVICES}
+        self._locks["sts"] = self._locks["iam"]  # whose roles it reads
+        self._load()
+
+    @contextmanager
+    def lock(self, service: str) -> Iterator[None]:
+        """No other call of the service is answered inside. Where several are held, they are taken in one order."""
+        wanted = SERVICES if service == TAGGING else (service,)
+        with ExitStack() as stack:
+            for each in wanted:
+                stack.enter_context(self._locks[each])
+            yield
+
+    def answer(self, identity: Identity, request: Request, environ: dict[str, Any], action: str) -> Answer:
+        """moto's answer, once what it changed is on disk. `action` is empty where the method says it all.
+
+        For all services but S3.
+        """
+        service = SIGNING_NAMES.get(identity.service, identity.service)
+        if service not in SERVICES:
+            raise Refused(
+                "UnsupportedOperation",
+                f"The local cloud has no service '{identity.service}'; it has {', '.join(SERVICES)}",
+            )
+        if request.path not in ("", "/"):
+            text = f"The service '{identity.service}' has nothing at {request.path}"
+            raise Refused("InvalidAction", text, status=404)
+        with self.lock(service):
+            answer = self.call(service, identity, request, environ)
+            region = get_partition(identity.region) if service in GLOBAL_SERVICES else identity.region
+            reads = action.startswith(READS) if action else request.method in ("GET", "HEAD")
+            if service == TAGGING and not reads:  # it tags what the others keep
+                for each in SERVICES:
+                    of = get_partition(identity.region) if each in GLOBAL_SERVICES else identity.region
+                    self.save(each, identity.account, of)
+            elif not reads or _name(service, identity.account, region) not in self._saved:
+                self.save(service, identity.account, region)
+        return answer
+
+    def call(self, service: str, identity: Identity, request: Request, environ: Mapping[str, Any]) -> Answer:
+        """moto's answer, of which nothing is saved yet. Under the service's lock."""
+        if service not in self._apps:
+            self._apps[service] = create_backend_app(cast(Any, service))
+            _forget_instances()
+        return _call(self._apps[service], _environ(identity, request, environ))
+
+    def backend(self, service: str, account: str, region: str) -> Any:
+        """moto's own model of a service in a region."""
+        return get_backend(cast(Any, service))[account][region]
+
+    def save(self, service: str, account: str, region: str) -> None:
+        """Put the backend's present state on disk; of S3, the settings of buckets."""
+        with self.lock(service):
+            accounts: Any = get_backend(cast(Any, service))
+            if account not in accounts or region not in accounts[account]:
+                return
+            if service == "s3":
+                self.save_s3(account, region, Touched(""))
+                return
+            buffer = io.BytesIO()
+            Pickler(buffer, self.objects, lambda file: False).dump(dict(vars(accounts[account][region])))
+            name = _name(service, account, region)
+            try:
+                self._check_readable(name, buffer.getvalue())
+                self._ledger.write_blobs({name: buffer.getvalue()})
+            except BaseException:
+                if name in self._saved:  # nobody may see what is not on disk
+                    self._load_backend(name, dict(self._ledger.blobs())[name])
+                raise
+            self._saved.add(name)
+
+    def _check_readable(self, name: str, body: bytes) -> None:
+        """Raise Refused for what the next process could not read: the store would not start any more."""
+        try:
+            Unpickler(body, self.objects).load()
+        except Exception as problem:
+            log.exception("%s cannot be kept", name)
+            text = f"The local cloud cannot keep this, and what is kept of {name} stays as it was: {problem}"
+            raise Refused("InternalError", text, status=500) from problem
+
+    def save_s3(self, account: str, region: str, touched: Touched) -> None:
+        """Put on disk what a request to S3 changed; where that fails, or cannot be right, S3 is as on disk again."""
+        try:
+            self._s3.save(account, get_partition(region), touched)
+        except Exception as problem:
+            log.critical("S3's state is read from the disk again: %s", problem)
+            self._s3.load(dict(self._ledger.blobs()))
+            if not isinstance(problem, WouldLose):  # the disk is full, for one: nobody may see what is not on it
+                raise
+            text = f"The local cloud did not save this, as it would have lost data: {problem}. Try again"
+            raise Refused("InternalError", text, status=500) from problem
+
+    def has_file(self, name: str) -> bool:
+        """Whether some object's bytes are in this file."""
+        return self._s3.has_file(name)
+
+    def _load(self) -> None:
+        """Give moto what an earlier process saved, and nothing else: moto's state is the process's own.
+
+        Raises LocalCloudError for what this version of moto cannot read.
+        """
+        for service in SERVICES:
+            get_backend(cast(Any, service)).clear()
+        _forget_instances()
+        blobs = dict(self._ledger.blobs())
+        here, there = version("moto"), blobs.pop(MOTO, b"").decode()
+        try:
+            self._s3.load(blobs)
+            for name, body in blobs.items():
+                if not name.startswith((f"{ACCOUNT}/", f"{KEY}/", f"{UPLOAD}/", OLDER_OBJECT)):
+                    self._load_backend(name, body)
+            self._s3.sweep()
+        except Exception as problem:
+            raise _unreadable(self.objects.parent, here, there, problem) from problem
+        if here != there:
+            self._ledger.write_blobs({MOTO: here.encode()})
+
+    def _load_backend(self, name: str, body: bytes) -> None:
+        service, account, region = name.split("/")
+        backend = self.backend(service, account, region)
+        for key, value in Unpickler(body, self.objects).load().items():
+            _adopt(backend, key, value)
+        self._saved.add(name)
+
+
+def _unreadable(state: Path, here: str, there: str, problem: Exception) -> LocalCloudError:
+    """What to say of state that cannot be read, and how to go on."""
+    if there and there != here:
+        text = f"it was written with moto {there}, and this is moto {here}"
+        hint = f"to keep everything, install that version: pip install 'moto[ec2,s3,server]=={there}'; or"
+    else:
+        text = f"it is damaged, or written with another version of moto than this one, {here}"
+        hint = "restore it from a backup; or"
+    return LocalCloudError(
+        f"reading the local cloud's networks, keys, parameters and S3 objects in {state}: {text}"
+        f" ({type(problem).__name__}: {problem})",
+        hint=f"{hint} begin with an empty store: --store NEW_FOLDER, or `mv {state.parent} {state.parent}.old`",
+    )
+
+
+class _Forgetful(list[Any]):
+    """Keeps nothing."""
+
+    def append(self, _: Any, /) -> None:
+        pass
+
+
+def _forget_instances() -> None:
+    """moto keeps every instance of its models for its own interface, which is not open here: they were never freed."""
+    for models in model_data.values():
+        for model in models.values():
+            if not isinstance(model.instances_tracked, _Forgetful):
+                cast(Any, model).instances_tracked = _Forgetful()
+
+
+def _adopt(backend: Any, key: str, value: object) -> None:
+    """Set an attribute; a map with defaults stays one."""
+    present = getattr(backend, key, None)
+    if type(present) is defaultdict and isinstance(value, dict):
+        present.clear()
+        for name, item in value.items():
+            inner = present[name]
+            if type(inner) is defaultdict and isinstance(item, dict):
+                inner.update(item)
+            else:
+                present[name] = item
+        return
+    setattr(backend, key, value)
+
+
+def _name(service: str, account: str, region: str) -> str:
+    return f"{service}/{account}/{region}"
+
+
+def _environ(identity: Identity, request: Request, environ: Mapping[str, Any]) -> dict[str, Any]:
+    """The request as moto should see it: body not read yet, signed in the header, of the account we verified."""
+    scope = f"{identity.access_key_id}/20000101/{identity.region}/{identity.service}/aws4_request"
+    passed = {
+        **environ,
+        "wsgi.input": io.BytesIO(request.body),
+        "CONTENT_LENGTH": str(len(request.body)),
+        "HTTP_X_MOTO_ACCOUNT_ID": identity.account,
+        "HTTP_AUTHORIZATION": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0",
+    }
+    passed.pop("HTTP_TRANSFER_ENCODING", None)
+    if request.method == "PUT" and passed.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
+        # Python's urllib sends that type by itself; moto then takes the object's bytes for a form, and keeps none.
+        passed["CONTENT_TYPE"] = "binary/octet-stream"
+    return passed
+
+
+def _call(app: Any, environ: dict[str, Any]) -> Answer:
+    status, headers = "500 Internal Server Error", []
+
+    def start(given: str, given_headers: Iterable[tuple[str, str]], exc_info: object = None) -> None:
+        nonlocal status, headers
+        status, headers = given, list(given_headers)
+
+    chunks = app(environ, start)
+    try:
+        body = b"".join(chunks)
+    finally:
+        if hasattr(chunks, "close"):
+            chunks.close()
+    kept = tuple((name, value) for name, value in headers if not name.lower().startswith("access-control-"))
+    return Answer(int(status.split(" ", 1)[0]), kept, body)

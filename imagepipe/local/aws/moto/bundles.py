@@ -1,0 +1,102 @@
+"""Instance-store images: registered from a manifest in S3, and at each launch made a disk again from its parts.
+
+The cloud has an EC2 key of its own: bundles for it are made with its certificate, `ec2-cert.pem` in the store's state.
+As EC2 does, it reads what the objects' ACL lets it read. Who signed the manifest is not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from moto.utilities.utils import get_partition
+
+from imagepipe.bundle.certificates import load_private_key, make_pair
+from imagepipe.bundle.manifest import Manifest, find_secret, read_manifest
+from imagepipe.bundle.unpack import unpack
+from imagepipe.errors import BundleError
+from imagepipe.local.aws.moto import s3
+from imagepipe.local.aws.moto.adapter import Elsewhere
+from imagepipe.local.aws.protocol.errors import Refused, invalid
+
+KEY, CERTIFICATE = "ec2-key.pem", "ec2-cert.pem"
+LARGEST_MANIFEST = 4 << 20
+
+
+def certificate_of(folder: Path) -> Path:
+    """What a bundle for the cloud of this state is encrypted for; made at the first call, with its key."""
+    path = folder / CERTIFICATE
+    if not path.exists():
+        make_pair(path, folder / KEY, name="EC2 of imagepipe's local cloud")
+    return path
+
+
+class Bundles:
+    """Bundles in this cloud's S3, and the key that opens them."""
+
+    def __init__(self, elsewhere: Elsewhere, folder: Path) -> None:
+        self._elsewhere = elsewhere
+        self._folder = folder
+
+    @property
+    def certificate(self) -> Path:
+        """What a bundle for this cloud is encrypted for."""
+        return certificate_of(self._folder)
+
+    def manifest(self, location: str, *, account: str, region: str) -> Manifest:
+        """What is registered from there, once it is certain that it can be opened. Raises Refused."""
+        try:
+            manifest = self._read(location, account=account, region=region)
+            find_secret(manifest, self._key())
+        except BundleError as problem:
+            raise Refused("InvalidManifest", f"{location}: {problem}") from problem
+        return manifest
+
+    def lay_out(self, location: str, target: Path, *, account: str, region: str) -> None:
+        """Make the disk of an instance from the bundle, all digests checked. Raises BundleError."""
+        manifest = self._read(location, account=account, region=region)
+        bucket, _, key = location.partition("/")
+        folder = f"{key.rpartition('/')[0]}/" if "/" in key else ""
+
+        def part(filename: str) -> Iterator[bytes]:
+            yield self._object(bucket, f"{folder}{filename}", account=account, region=region)
+
+        unpack(manifest, part, find_secret(manifest, self._key()), target, is_forced=True)
+
+    def _read(self, location: str, *, account: str, region: str) -> Manifest:
+        bucket, _, key = location.partition("/")
+        if not bucket or not key or location.startswith("/") or "://" in location:
+            raise invalid(f"Value ({location}) for parameter imageLocation is invalid: it is BUCKET/PATH.manifest.xml")
+        document = self._object(bucket, key, account=account, region=region)
+        if len(document) > LARGEST_MANIFEST:
+            raise BundleError(f"{location} has {len(document)} bytes: that is no manifest")
+        return read_manifest(document)
+
+    def _object(self, bucket: str, key: str, *, account: str, region: str) -> bytes:
+        """Its bytes. Raises BundleError where it is not there, in another region than the registration's, or not for
+        EC2 to read."""
+        with self._elsewhere.lock("s3"):
+            buckets: Any = self._elsewhere.backend("s3", account, get_partition(region)).buckets
+            found = buckets.get(bucket)
+            if found is None:
+                raise BundleError(f"there is no bucket {bucket} of this account")
+            if found.region_name != region:
+                raise BundleError(
+                    f"bucket {bucket} is in {found.region_name}, and the image is registered in {region}: check that"
+                    " the manifest path is correct and in the correct region"
+                )
+            kept = found.keys.get(key)
+            if kept is None:
+                raise BundleError(f"{key.rpartition('/')[2]} is missing: there is no {key} in bucket {bucket}")
+            if not s3.is_readable_by_ec2(kept):
+                raise BundleError(
+                    f"HTTP 403 (Access Denied) for {bucket}/{key}: EC2 reads objects with the ACL aws-exec-read"
+                )
+            if str(kept.encryption).startswith("aws:kms"):
+                raise BundleError(f"HTTP 403 (Access Denied) for {bucket}/{key}: EC2 has no use of its KMS key")
+            return bytes(kept.value)
+
+    def _key(self) -> RSAPrivateKey:
+        return load_private_key(self.certificate.with_name(KEY))

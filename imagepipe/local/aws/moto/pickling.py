@@ -1,0 +1,209 @@
+"""moto's state as pickles, and back: what moto's classes cannot pickle by themselves, and what may be in a pickle.
+
+A pickle can name any function of any module. Only moto's own classes are looked up here, and the few others that its
+state is made of: a file that somebody else wrote cannot run anything.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import pickle
+import threading
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
+from moto.s3.models import FakeKey
+from moto.s3.utils import _VersionedKeyStore
+
+from imagepipe.local.aws.protocol.bodies import Kept, sync_folder
+
+PRIVATE_KEYS = (RSAPrivateKey, EllipticCurvePrivateKey)
+FILE = "imagepipe_file"
+"""The attribute of an S3 object that names the file with its bytes; empty where it has none left."""
+NOT_PICKLED = frozenset({"lock"})
+
+
+class Pickler(pickle.Pickler):
+    """Writes state; the bytes of S3's objects stay in their files, whose names are then in `named`."""
+
+    def __init__(self, file: io.BytesIO, objects: Path, taken: Callable[[str], bool]) -> None:
+        """`taken` says that a file is another one's: moto's copy of an object gets a file of its own."""
+        super().__init__(file)
+        self._objects = objects
+        self._taken = taken
+        self.named: set[str] = set()
+
+    def persistent_id(self, value: Any) -> Any:
+        return ("bytes", value.path.name if value.path else "") if isinstance(value, Kept) else None
+
+    def reducer_override(self, value: Any) -> Any:
+        """Maps with defaults: those whose default is a lambda go as plain maps, moto's own subclasses whole.
+
+        Private keys, of KMS, go as what they are written as.
+        """
+        if isinstance(value, FakeKey):
+            self._keep(value)
+            return _blank_key, (), {k: v for k, v in vars(value).items() if k not in NOT_PICKLED}, None, None, _set_key
+        if isinstance(value, PRIVATE_KEYS):
+            plain = value.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+            return _private_key, (plain,)
+        if isinstance(value, _VersionedKeyStore):  # iterating over it gives the newest versions alone
+            return _key_store, (dict(dict.items(value)),)
+        if not isinstance(value, defaultdict):
+            return NotImplemented
+        if type(value) is not defaultdict:
+            return _blank, (type(value), value.default_factory), vars(value), None, iter(dict.items(value))
+        if "<" in getattr(value.default_factory, "__qualname__", ""):
+            return dict, (), None, None, iter(value.items())
+        return NotImplemented
+
+    def _keep(self, key: FakeKey) -> None:
+        """Give an object a file of its own for its bytes."""
+        kept = key._value_buffer
+        name = str(getattr(key, FILE, ""))
+        if not isinstance(kept, Kept) or (name and (name in self.named or self._taken(name))):
+            keep(key, self._objects)
+            name = str(getattr(key, FILE))
+        if name:
+            self.named.add(name)
+
+
+def keep(key: Any, objects: Path) -> None:
+    """Write the bytes that moto has of an object to a new file, and have moto read that."""
+    key._etag = key.etag.strip('"')
+    path = objects / uuid.uuid4().hex
+    with path.open("xb") as file:
+        file.write(key.value)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(objects)
+    adopt(key, path)
+
+
+def adopt(key: Any, path: Path | None) -> None:
+    """Have moto read the object's bytes from this file."""
+    key._value_buffer.close()
+    key._value_buffer = Kept(path)
+    key.contentsize = path.stat().st_size if path else key.contentsize
+    setattr(key, FILE, path.name if path else "")
+    key.disposed = True  # there is nothing to close; moto warns of what is collected before it is disposed of
+
+
+def _blank_key() -> Any:
+    key: Any = FakeKey.__new__(FakeKey)
+    key.disposed = True  # its destructor looks at it
+    return key
+
+
+def _set_key(key: Any, state: Mapping[str, Any]) -> None:
+
+    vars(key).update(state)
+    key.lock = threading.Lock()
+    key.disposed = True
+
+
+def _private_key(plain: bytes) -> Any:
+    """Named in the pickle by this module: that of the function it calls cannot be imported by its name."""
+    return load_der_private_key(plain, None)
+
+
+def _key_store(versions: dict[str, Any]) -> _VersionedKeyStore:
+    """A bucket's objects, from all versions by key."""
+    made = _VersionedKeyStore()
+    dict.update(made, versions)
+    return made
+
+
+def _blank(kind: type[defaultdict[Any, Any]], factory: Any) -> Any:
+    """One of moto's maps before its contents; its constructor wants what only its backend knows."""
+    if not issubclass(kind, defaultdict):
+        raise pickle.UnpicklingError(f"{kind} is not a map with defaults")
+    made = kind.__new__(kind)
+    made.default_factory = factory
+    return made
+
+
+def _method(of: Any, name: str) -> Any:
+    """A method of an object of moto's, which is how pickle has it: `getattr` itself would give anything of anything."""
+    found = getattr(of, name) if is_of_moto(type(of)) else None
+    if getattr(found, "__self__", None) is not of or name.startswith("_"):
+        raise pickle.UnpicklingError(f"{name} is no method of an object of moto's")
+    return found
+
+
+def is_of_moto(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == "moto"
+
+
+OWN = {each.__name__: each for each in (_blank_key, _set_key, _private_key, _key_store, _blank)}
+OWN_MODULES = (__name__, "imagepipe.local.gateway.pickles", "imagepipe.local.gateway.elsewhere")
+"""The others are their modules in stores that an earlier version wrote."""
+_PLAIN_NAMES = """
+    builtins: bool bytearray bytes complex dict float frozenset int list object range set slice str tuple
+    collections: Counter OrderedDict defaultdict deque
+    copyreg: _reconstructor
+    datetime: date datetime time timedelta timezone
+    decimal: Decimal
+    ipaddress: IPv4Address IPv4Network IPv6Address IPv6Network
+    re: _compile
+    requests.structures: CaseInsensitiveDict
+    uuid: SafeUUID UUID
+    _codecs: encode
+    """
+PLAIN = frozenset(
+    (module.strip(), name)
+    for module, _, names in (line.partition(":") for line in _PLAIN_NAMES.strip().splitlines())
+    for name in names.split()
+)
+"""What moto's state is made of beside moto's own classes; none of them does anything but hold values."""
+
+
+class Unpickler(pickle.Unpickler):
+    """Reads what `Pickler` wrote. Raises UnpicklingError for what names anything else."""
+
+    def __init__(self, body: bytes, objects: Path, older: Mapping[str, bytes] | None = None) -> None:
+        """`older` has the states of objects, by name, as formats before 5 kept them."""
+        super().__init__(io.BytesIO(body))
+        self._objects = objects
+        self._older = older or {}
+        self.named: set[str] = set()
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        if module in OWN_MODULES and name in OWN:
+            return OWN[name]
+        if (module, name) == ("builtins", "getattr"):
+            return _method
+        if (module, name) in PLAIN:
+            return getattr(importlib.import_module(module), name)
+        if module.partition(".")[0] == "moto":
+            found = super().find_class(module, name)
+            # Not what a module of moto's happens to import: a dotted name reaches that too.
+            if isinstance(found, type) and is_of_moto(found):
+                return found
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of the state of a cloud")
+
+    def persistent_load(self, named: Any) -> Any:
+        if isinstance(named, tuple):
+            _, name = named
+            if name:
+                self.named.add(name)
+            return Kept(self._objects / Path(name).name if name else None)
+        return self._older_key(named)
+
+    def _older_key(self, named: Any) -> Any:
+        """By name; format 2 had all there is to say of an object in its place."""
+        nested = Unpickler(named if isinstance(named, bytes) else self._older[named], self._objects, self._older)
+        state = nested.load()
+        self.named |= {state[FILE], *nested.named}
+        key = _blank_key()
+        _set_key(key, {**state, "_value_buffer": Kept(self._objects / Path(state[FILE]).name)})
+        _ = key.etag  # moto keeps it once it has worked it out
+        return key

@@ -1,0 +1,166 @@
+"""What S3 does and moto leaves out: which operation a request is, where its bucket is, whether its bytes arrived
+whole, and who beside the owner may read an object.
+
+moto keeps grants, but nothing of the canned ACL `aws-exec-read`: it is passed on as the grant that it stands for.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from urllib.parse import unquote
+
+from moto.core.utils import get_service_model
+from moto.s3.models import ALL_USERS_GRANTEE, OWNER, s3_backends
+from moto.utilities.utils import get_partition
+
+from imagepipe.local.aws.authentication.signature import Identity, Request
+from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.query import XML, Answer
+
+EXEC_READ = "aws-exec-read"
+EC2_READER = "6aa5a366c34c1cbe25dc49211496e913e0351eb0e8c37aa3477e40942ec6b97c"
+"""The canonical user, `za-team`, to whom GetObjectAcl shows an object with aws-exec-read granted."""
+ENFORCED = "BucketOwnerEnforced"
+"""ACLs are disabled: of new buckets since April 2023, where their creator says nothing (S3 user guide)."""
+EVERYWHERE = frozenset({"CreateBucket", "ListBuckets", "GetBucketLocation"})
+"""What any region answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request wants of S3."""
+
+    operation: str
+    """As the API reference names it; empty for what S3 does not have."""
+    bucket: str
+    key: str
+
+    def params(self) -> Mapping[str, str]:
+        """For faults."""
+        return {"Bucket": self.bucket, "Key": self.key}
+
+
+def asked(request: Request) -> Asked:
+    """The operation of a request, by method, path, query and headers as the service model has them."""
+    bucket, key = _place(request)
+    given = {name for name, _ in request.query_pairs()} | set(request.headers)
+    depth = 2 if key else 1 if bucket else 0
+    fits = [each for each in _operations() if each[1:3] == (request.method, depth) and each[3] <= given]
+    return Asked(max(fits, key=lambda each: len(each[3]))[0] if fits else "", bucket, key)
+
+
+def _place(request: Request) -> tuple[str, str]:
+    """Bucket and key, either of them empty where the request names none."""
+    path = unquote(request.path).removeprefix("/")
+    host = request.headers.get("host", "").partition(":")[0]
+    if host.endswith(".localhost"):
+        return host.removesuffix(".localhost"), path
+    bucket, _, key = path.partition("/")
+    return bucket, key
+
+
+@cache
+def _operations() -> tuple[tuple[str, str, int, frozenset[str]], ...]:
+    """Name, method, depth of the path, and what the query and headers must have, of every operation."""
+    model, found = get_service_model("s3"), []
+    for name in model.operation_names:
+        operation = model.operation_model(name)
+        path, _, query = operation.http["requestUri"].partition("?")
+        shape = operation.input_shape
+        wanted = {word.partition("=")[0] for word in query.split("&") if word}
+        for member in shape.required_members if shape else ():
+            said = shape.members[member].serialization
+            if said.get("location") in ("querystring", "header"):
+                wanted.add(said["name"].lower() if said["location"] == "header" else said["name"])
+        members = shape.members if shape else {}
+        depth = 2 if "{Key+}" in path else 1 if "Bucket" in members else 0
+        found.append((name, operation.http["method"], depth, frozenset(wanted)))
+    return tuple(found)
+
+
+def answer(
+    identity: Identity,
+    request: Request,
+    wanted: Asked,
+    environ: dict[str, Any],
+    md5: bytes,
+    moto: Callable[[Any], Answer],
+) -> Answer:
+    """moto's answer, where S3 would not have another; `moto` takes the WSGI environment, `md5` is the body's.
+
+    Raises Refused.
+    """
+    bucket = _bucket(identity, wanted.bucket)
+    if bucket is not None and bucket.region_name != identity.region and wanted.operation not in EVERYWHERE:
+        return _elsewhere(wanted.bucket, bucket.region_name)
+    _check_md5(request, md5)
+    _check_signed(request)
+    if wanted.operation == "CreateBucket":
+        return moto({"HTTP_X_AMZ_OBJECT_OWNERSHIP": ENFORCED, **environ})
+    acl = request.headers.get("x-amz-acl") or request.query_value("x-amz-acl")
+    if acl is None:
+        return moto(environ)
+    is_enforced = bucket is not None and wanted.key and bucket.ownership_rule == ENFORCED
+    if is_enforced and acl != "bucket-owner-full-control":  # which changes nothing there
+        raise Refused("AccessControlListNotSupported", "The bucket does not allow ACLs")
+    if acl != EXEC_READ:
+        return moto({**environ, "HTTP_X_AMZ_ACL": acl})
+    granted = {name: value for name, value in environ.items() if name != "HTTP_X_AMZ_ACL"}
+    granted |= {"HTTP_X_AMZ_GRANT_READ": f'id="{EC2_READER}"', "HTTP_X_AMZ_GRANT_FULL_CONTROL": f'id="{OWNER}"'}
+    return moto(granted)
+
+
+def is_readable_by_ec2(key: Any) -> bool:
+    """Whether an object of moto's lets EC2 read it: by aws-exec-read, or as it lets everybody."""
+    readers = [
+        grantee
+        for grant in (key.acl.grants if key.acl else ())
+        if {"READ", "FULL_CONTROL"} & set(grant.permissions)
+        for grantee in grant.grantees
+    ]
+    return any(reader.id == EC2_READER or reader == ALL_USERS_GRANTEE for reader in readers)
+
+
+def _bucket(identity: Identity, name: str) -> Any:
+    """moto's bucket of this name, whosever it is; None if there is none."""
+    partition, account = s3_backends.bucket_accounts.get(name, (get_partition(identity.region), identity.account))
+    return s3_backends[account][partition].buckets.get(name)
+
+
+def _elsewhere(bucket: str, region: str) -> Answer:
+    """What S3 says where a bucket is in another region (S3 user guide, "Request redirection and the REST API")."""
+    text = "The bucket you are attempting to access must be addressed using the specified endpoint."
+    body = (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>PermanentRedirect</Code>'
+        f"<Message>{text}</Message><Bucket>{bucket}</Bucket><Endpoint>s3.{region}.amazonaws.com</Endpoint></Error>"
+    )
+    return Answer(301, (("Content-Type", XML), ("x-amz-bucket-region", region)), body.encode())
+
+
+def _check_md5(request: Request, found: bytes) -> None:
+    stated = request.headers.get("content-md5")
+    if stated is None or "aws-chunked" in request.headers.get("content-encoding", ""):
+        return  # of the latter, S3 means the bytes within the chunks
+    try:
+        wanted = base64.b64decode(stated, validate=True)
+    except binascii.Error:
+        wanted = b""
+    if len(wanted) != hashlib.md5(usedforsecurity=False).digest_size:
+        raise Refused("InvalidDigest", "The Content-MD5 you specified was invalid.")
+    if found != wanted:
+        raise Refused("BadDigest", "The Content-MD5 you specified did not match what we received.")
+
+
+def _check_signed(request: Request) -> None:
+    """A presigned URL goes with the x-amz headers that it was signed for, and with no other."""
+    signed = (request.query_value("X-Amz-SignedHeaders") or "").lower().split(";")
+    more = sorted(name for name in request.headers if name.startswith("x-amz-") and name not in signed)
+    if request.query_value("X-Amz-Signature") and more:
+        text = f"There were headers present in the request which were not signed: {', '.join(more)}"
+        raise Refused("AccessDenied", text, status=403)

@@ -1,0 +1,264 @@
+"""S3's state on disk: each key, each upload and each account's buckets are a blob of their own.
+
+A request changes the blobs of what it names, and nothing else is looked at: a write costs the same however many objects
+there are. An object's bytes are a file, named in its key's blob.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from moto.backends import get_backend
+from moto.s3.models import MultipartDict
+from moto.s3.utils import _VersionedKeyStore
+
+from imagepipe.local.aws.moto.pickling import Pickler, Unpickler
+from imagepipe.local.aws.state.database import Ledger
+
+ACCOUNT, KEY, UPLOAD = "s3", "s3-key", "s3-upload"
+"""What the names of the three kinds of blobs begin with."""
+OLDER_OBJECT = "object/"
+MOST_PAGE_TOKENS = 1000
+log = logging.getLogger(__name__)
+
+
+class WouldLose(Exception):
+    """A save would drop what the request does not name: moto's state is no longer what it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What a request may have changed; without keys, the settings of the bucket."""
+
+    bucket: str
+    keys: frozenset[str] = frozenset()
+    uploads: bool = False
+    """Uploads in parts, too."""
+    upload_id: str = ""
+    """The only one of them; empty for a new one."""
+    deletes: bool = False
+    """It may leave less than there was."""
+
+
+class S3State:
+    """What is saved of S3, and how. All under S3's lock."""
+
+    def __init__(self, ledger: Ledger, objects: Path) -> None:
+        self._ledger = ledger
+        self._objects = objects
+        self._digests: dict[str, bytes] = {}
+        """By blob, of what is saved."""
+        self._named: dict[str, frozenset[str]] = {}
+        """By blob, the files that it names."""
+        self._owners: dict[str, str] = {}
+        """By file, the blob that names it."""
+        self._within: dict[str, set[str]] = {}
+        """Blobs by what is theirs: `s3-key/ACCOUNT/PARTITION/BUCKET`."""
+        self._arns: dict[str, frozenset[str]] = {}
+        """By blob, the names of its objects' versions."""
+
+    def load(self, blobs: Mapping[str, bytes]) -> None:
+        """Give moto what is saved. Saves at once what is in an older format."""
+        accounts: Any = get_backend("s3")
+        accounts.clear()
+        accounts.bucket_accounts.clear()
+        self._digests, self._named, self._owners, self._within, self._arns = {}, {}, {}, {}, {}
+        older = {name.removeprefix(OLDER_OBJECT): body for name, body in blobs.items() if name.startswith(OLDER_OBJECT)}
+        ours = {name: body for name, body in blobs.items() if name.partition("/")[0] in (ACCOUNT, KEY, UPLOAD)}
+        for name in sorted(ours, key=lambda name: (not name.startswith(f"{ACCOUNT}/"), name)):
+            self._load(name, ours[name], older)
+        if any(files and name.startswith(f"{ACCOUNT}/") for name, files in self._named.items()):
+            log.info("the objects of an older format are written as this one has them")
+            self._named, self._owners = {}, {}
+            self._save_all(drops=[OLDER_OBJECT + each for each in older])
+
+    def sweep(self) -> None:
+        """Delete the files of no object: a process may have ended before it came to that. Before anything is served."""
+        for path in self._objects.iterdir():
+            if path.name not in self._owners:
+                path.unlink(missing_ok=True)
+
+    def _load(self, name: str, body: bytes, older: Mapping[str, bytes]) -> None:
+        accounts: Any = get_backend("s3")
+        unpickler = Unpickler(body, self._objects, older)
+        value = unpickler.load()
+        kind, account, partition, *rest = name.split("/", 4)
+        backend = accounts[account][partition]
+        if kind == ACCOUNT:
+            vars(backend).update(value)
+            for bucket in backend.buckets:
+                accounts.bucket_accounts[bucket] = (partition, account)
+        elif kind == KEY:
+            versions, tags = value
+            dict.__setitem__(backend.buckets[rest[0]].keys, rest[1], versions)
+            for of, arns in tags.items():
+                accounts[of][partition].tagger.tags.update(arns)
+            self._arns[name] = _arns(versions)
+        else:
+            backend.buckets[rest[0]].multiparts[rest[1]] = value
+        self._note(name, _digest(body), frozenset(unpickler.named))
+
+    def has_file(self, name: str) -> bool:
+        """Whether some object's bytes are in this file."""
+        return name in self._owners
+
+    def save(self, account: str, partition: str, touched: Touched) -> None:
+        """Put on disk what a request of this account may have changed. Raises WouldLose."""
+        accounts: Any = get_backend("s3")
+        partition, owner = accounts.bucket_accounts.get(touched.bucket, (partition, account))
+        bucket = accounts[owner][partition].buckets.get(touched.bucket)
+        place = f"{owner}/{partition}/{touched.bucket}"
+        values: dict[str, Any] = {f"{KEY}/{place}/{key}": _key_of(bucket, key, partition) for key in touched.keys}
+        if touched.uploads:
+            present, prefix = (bucket.multiparts if bucket else {}), f"{UPLOAD}/{place}"
+            new = {each for each in present if f"{prefix}/{each}" not in self._digests}
+            values |= {f"{prefix}/{each}": present.get(each) for each in new | {touched.upload_id} - {""}}
+        if not touched.keys:
+            for each in {account, owner}:
+                self._check_buckets(each, partition, touched)
+                values[f"{ACCOUNT}/{each}/{partition}"] = _account_of(each, partition)
+            if bucket is None:  # it was deleted; uploads may go with it, and objects not
+                if self._within.get(f"{KEY}/{place}"):
+                    raise WouldLose(f"bucket {touched.bucket} is gone, and there are objects in it")
+                values |= dict.fromkeys(self._within.get(f"{UPLOAD}/{place}", ()))
+        gone = [name for name, value in values.items() if value is None and name in self._digests]
+        if gone and not touched.deletes:
+            raise WouldLose(f"{len(gone)} of S3's objects are gone and no request deleted them, such as {gone[0]}")
+        self._write(values)
+
+    def _check_buckets(self, account: str, partition: str, touched: Touched) -> None:
+        """Raise WouldLose where objects are saved of a bucket that is gone, and that the request did not delete."""
+        present = cast(Any, get_backend("s3"))[account][partition].buckets
+        place = f"{account}/{partition}/"
+        for within in self._within:
+            bucket = within.partition("/")[2].removeprefix(place) if f"/{place}" in within else ""
+            is_meant = touched.deletes and bucket == touched.bucket
+            if bucket and bucket not in present and not is_meant and self._within[within]:
+                raise WouldLose(f"bucket {bucket} is gone, with all that was in it, and no request deleted it")
+
+    def _save_all(self, drops: list[str]) -> None:
+        """Put all there is on disk, and forget these blobs."""
+        values: dict[str, Any] = {}
+        for account, partition, backend in cast(Any, get_backend("s3")).iter_backends():
+            values[f"{ACCOUNT}/{account}/{partition}"] = _account_of(account, partition)
+            for name, bucket in backend.buckets.items():
+                place = f"{account}/{partition}/{name}"
+                values |= {f"{KEY}/{place}/{key}": _key_of(bucket, key, partition) for key in dict.keys(bucket.keys)}
+                values |= {f"{UPLOAD}/{place}/{each}": upload for each, upload in bucket.multiparts.items()}
+        self._write(values, drops)
+
+    def _write(self, values: Mapping[str, Any], drops: Sequence[str] = ()) -> None:
+        """Write these blobs where they differ from what is saved; None for one that is to go."""
+        changes: dict[str, bytes | None] = dict.fromkeys(drops)
+        files: dict[str, frozenset[str]] = {}
+        for name, value in values.items():
+            if value is None:
+                if name in self._digests:
+                    changes[name] = None
+                continue
+            body, named = self._pickled(name, value)
+            if self._digests.get(name) != _digest(body):
+                changes[name], files[name] = body, named
+        self._ledger.write_blobs(changes)
+        self._forget_tags({name: values[name] for name in changes if name.startswith(f"{KEY}/")})
+        for name, written in changes.items():
+            before = self._named.get(name, frozenset())
+            if written is None:
+                self._forget(name)
+            else:
+                self._note(name, _digest(written), files[name])
+            for file in before - files.get(name, frozenset()):
+                self._owners.pop(file, None)
+                (self._objects / file).unlink(missing_ok=True)
+
+    def _forget_tags(self, values: Mapping[str, Any]) -> None:
+        """moto keeps the tags of objects that are gone, and no tags of each that never had any."""
+        for name, value in values.items():
+            present = _arns(value[0]) if value else frozenset()
+            for arn in self._arns.pop(name, frozenset()) - present:
+                for regions in cast(Any, get_backend("s3")).values():
+                    regions[name.split("/", 3)[2]].tagger.tags.pop(arn, None)
+            if present:
+                self._arns[name] = present
+
+    def _pickled(self, name: str, value: Any) -> tuple[bytes, frozenset[str]]:
+        buffer = io.BytesIO()
+        pickler = Pickler(buffer, self._objects, lambda file: self._owners.get(file, name) != name)
+        pickler.dump(value)
+        return buffer.getvalue(), frozenset(pickler.named)
+
+    def _note(self, name: str, digest: bytes, files: frozenset[str]) -> None:
+        self._digests[name] = digest
+        self._named[name] = files
+        self._owners.update(dict.fromkeys(files, name))
+        kind, account, partition, *rest = name.split("/", 4)
+        if rest:
+            self._within.setdefault(f"{kind}/{account}/{partition}/{rest[0]}", set()).add(name)
+
+    def _forget(self, name: str) -> None:
+        self._digests.pop(name, None)
+        self._named.pop(name, None)
+        kind, account, partition, *rest = name.split("/", 4) if name.count("/") >= 3 else (name, "", "")
+        if rest:
+            within = f"{kind}/{account}/{partition}/{rest[0]}"
+            self._within.get(within, set()).discard(name)
+            if not self._within.get(within):
+                self._within.pop(within, None)
+
+
+def _account_of(account: str, partition: str) -> dict[str, Any]:
+    """An account's buckets without what is in them, and without the tags of objects, which are with their keys."""
+    backend: Any = cast(Any, get_backend("s3"))[account][partition]
+    tagger = copy.copy(backend.tagger)
+    tagger.tags = {arn: tags for arn, tags in tagger.tags.items() if not _is_of_object(arn)}
+    return {
+        **vars(backend),
+        "buckets": {name: _empty(each) for name, each in backend.buckets.items()},
+        "tagger": tagger,
+    }
+
+
+def forget_page_tokens(backend: Any) -> None:
+    """moto keeps the token of every page that it ever gave."""
+    tokens = backend._pagination_tokens
+    while len(tokens) > MOST_PAGE_TOKENS:
+        tokens.pop(next(iter(tokens)))
+
+
+def _empty(bucket: Any) -> Any:
+    shell = copy.copy(bucket)
+    shell.keys, shell.multiparts = _VersionedKeyStore(), MultipartDict()
+    return shell
+
+
+def _is_of_object(arn: str) -> bool:
+    return "/" in arn
+
+
+def _key_of(bucket: Any, key: str, partition: str) -> tuple[list[Any], dict[str, dict[str, Any]]] | None:
+    """All versions of a key, and their tags, which moto keeps with the account that set them. None for no such key."""
+    versions = dict.get(bucket.keys, key) if bucket is not None else None
+    if not versions:
+        return None
+    tags: dict[str, dict[str, Any]] = {}
+    for account, regions in cast(Any, get_backend("s3")).items():
+        of = regions[partition].tagger.tags
+        if found := {arn: of[arn] for arn in _arns(versions) if of.get(arn)}:
+            tags[account] = found
+    return versions, tags
+
+
+def _arns(versions: Sequence[Any]) -> frozenset[str]:
+    """moto's names of the versions, by which it keeps their tags; a delete marker has none."""
+    return frozenset(version.arn for version in versions if hasattr(version, "arn"))
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=16).digest()

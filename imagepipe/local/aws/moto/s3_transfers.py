@@ -1,0 +1,253 @@
+"""S3's operations as moto answers them, and the bytes of objects, which go past moto from disk and to disk."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import uuid
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlparse
+from xml.etree import ElementTree
+
+from moto.utilities.utils import get_partition
+
+from imagepipe.local.aws.authentication.signature import Identity, Request
+from imagepipe.local.aws.moto.adapter import READS, Elsewhere
+from imagepipe.local.aws.moto.pickling import adopt
+from imagepipe.local.aws.moto.s3 import Asked
+from imagepipe.local.aws.moto.s3_state import Touched, forget_page_tokens
+from imagepipe.local.aws.protocol import bodies, query
+from imagepipe.local.aws.protocol.bodies import Content, Kept, Received
+from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.query import Answer
+
+UPLOADS = frozenset({"PutObject", "UploadPart"})
+"""Whose bodies are written to disk as they come."""
+PARTS = frozenset({"CreateMultipartUpload", "UploadPart", "UploadPartCopy", "CompleteMultipartUpload"})
+PARTS_END = frozenset({"CompleteMultipartUpload", "AbortMultipartUpload"})
+WITHOUT_BYTES = frozenset({"GetObject", "CompleteMultipartUpload", "CopyObject", "UploadPartCopy"})
+EMPTY = hashlib.md5(usedforsecurity=False).hexdigest()
+"""What moto takes for the ETag of an object whose bytes it does not see."""
+
+
+class Transfers:
+    """S3 behind moto."""
+
+    def __init__(self, elsewhere: Elsewhere) -> None:
+        self._elsewhere = elsewhere
+
+    def receive(self, request: Request, source: bodies.Source, length: int) -> Received:
+        """Write an object's bytes to disk. Raises Refused where they are not those that the client stated."""
+        stated = request.headers.get("x-amz-content-sha256", "")
+        is_chunked = stated.startswith("STREAMING-")
+        received = bodies.receive(source, length, self._elsewhere.objects, is_chunked=is_chunked)
+        try:
+            if re.fullmatch("[0-9a-f]{64}", stated) and stated != received.sha256:
+                raise Refused("XAmzContentSHA256Mismatch", "The body is not the one that was signed")
+            decoded = request.headers.get("x-amz-decoded-content-length", "")
+            if is_chunked and decoded.isdigit() and int(decoded) != received.size:
+                raise Refused("IncompleteBody", f"The body has {received.size} bytes; {decoded} were stated")
+            _check_sums(request, received)
+        except BaseException:
+            received.discard()
+            raise
+        return received
+
+    def release(self, received: Received) -> None:
+        """Delete what was received, unless it has become an object's."""
+        if not self._elsewhere.has_file(received.name):
+            received.discard()
+
+    def answer(
+        self, identity: Identity, request: Request, environ: Mapping[str, Any], asked: Asked, received: Received | None
+    ) -> Answer:
+        """moto's answer, once what it changed is on disk. Under S3's lock; takes what was received."""
+        given = {**environ, **(_instead_of(request, received) if received else {})}
+        if asked.operation == "GetObject":
+            given.pop("HTTP_RANGE", None)  # which moto would cut out of no bytes
+        source = self._source(identity, request) if asked.operation in ("CopyObject", "UploadPartCopy") else None
+        if source is not None:
+            given.pop("HTTP_X_AMZ_CHECKSUM_ALGORITHM", None)  # which moto would work out of no bytes
+        with bodies.without_bytes() if asked.operation in WITHOUT_BYTES else nullcontext():
+            answer = self._elsewhere.call("s3", identity, request, given)
+        if answer.status < 300:
+            answer = self._with_bytes(identity, request, asked, received, source, answer)
+            if not asked.operation.startswith(READS):
+                self._elsewhere.save_s3(identity.account, identity.region, _touched(asked, request))
+        return answer
+
+    def _with_bytes(
+        self,
+        identity: Identity,
+        request: Request,
+        asked: Asked,
+        received: Received | None,
+        source: Any,
+        answer: Answer,
+    ) -> Answer:
+        match asked.operation:
+            case "GetObject":
+                version = request.query_value("versionId")
+                key = self._backend(identity).get_object(asked.bucket, asked.key, version_id=version)
+                return _sent(request, answer, key)
+            case "ListObjects" | "ListObjectsV2" | "ListObjectVersions":
+                forget_page_tokens(self._backend(identity))
+            case "PutObject" if received:
+                return _given(self._newest(identity, asked), received.path, received.md5, answer)
+            case "UploadPart" if received:
+                return _given(self._part(identity, request, asked), received.path, received.md5, answer)
+            case "CompleteMultipartUpload":
+                self._put_together(request, self._newest(identity, asked))
+            case "CopyObject" if source is not None:
+                return self._copied(self._newest(identity, asked), source, answer, 0, source.size)
+            case "UploadPartCopy" if source is not None:
+                start, end = _range(request.headers.get("x-amz-copy-source-range", ""), source.size)
+                return self._copied(self._part(identity, request, asked), source, answer, start, end)
+        return answer
+
+    def _backend(self, identity: Identity) -> Any:
+        return self._elsewhere.backend("s3", identity.account, get_partition(identity.region))
+
+    def _newest(self, identity: Identity, asked: Asked) -> Any:
+        return self._backend(identity).get_bucket(asked.bucket).keys[asked.key]
+
+    def _part(self, identity: Identity, request: Request, asked: Asked) -> Any:
+        upload = self._backend(identity).get_bucket(asked.bucket).multiparts[request.query_value("uploadId")]
+        return upload.parts[int(request.query_value("partNumber") or "0")]
+
+    def _source(self, identity: Identity, request: Request) -> Any:
+        """The object that is copied; None where there is none, which moto says."""
+        parsed = urlparse(request.headers.get("x-amz-copy-source", ""))
+        bucket, _, key = unquote(parsed.path).lstrip("/").partition("/")
+        version = parse_qs(parsed.query).get("versionId", [None])[0]
+        try:
+            return self._backend(identity).get_object(bucket, key, version_id=version)
+        except Exception:  # noqa: BLE001 - moto's own answer to the same names the problem
+            return None
+
+    def _copied(self, key: Any, source: Any, answer: Answer, start: int, end: int) -> Answer:
+        path = self._new_path()
+        md5 = bodies.joined([(_path(source), start, end - start)] if end > start else [], path)
+        return _given(key, path, md5, answer)
+
+    def _put_together(self, request: Request, key: Any) -> None:
+        """Make an object's file of its parts' files. Does nothing where an earlier request did so already."""
+        numbers = [
+            int(str(each.text))
+            for each in ElementTree.fromstring(request.body).iterfind(  # noqa: S314
+                "{*}Part/{*}PartNumber"
+            )
+        ]
+        parts = [key.multipart.parts[number] for number in numbers]
+        if not isinstance(key._value_buffer, Kept):
+            path = self._new_path()
+            bodies.joined([(_path(part), 0, part.size) for part in parts], path)
+            adopt(key, path)
+            _sum_up(key, parts)
+            for part in key.multipart.parts.values():
+                adopt(part, None)
+
+    def _new_path(self) -> Path:
+        return self._elsewhere.objects / uuid.uuid4().hex
+
+
+def _touched(asked: Asked, request: Request) -> Touched:
+    """What a request may have changed."""
+    keys = frozenset({asked.key}) if asked.key else frozenset()
+    if asked.operation == "DeleteObjects":
+        body = ElementTree.fromstring(request.body)  # noqa: S314 - of a caller of this store's own
+        keys = frozenset(str(key.text) for key in body.iterfind("{*}Object/{*}Key"))
+    return Touched(
+        asked.bucket,
+        keys,
+        uploads=asked.operation in PARTS | PARTS_END,
+        upload_id=request.query_value("uploadId") or "",
+        deletes=asked.operation.startswith("Delete") or asked.operation in PARTS_END,
+    )
+
+
+def _check_sums(request: Request, received: Received) -> None:
+    """Raise Refused where the bytes are not those of the checksum that came with them."""
+    for name, found in received.checksums.items():
+        header = f"x-amz-checksum-{name.lower()}"
+        stated = received.trailers.get(header) or request.headers.get(header) or request.query_value(header)
+        if stated and stated != found:
+            raise Refused("BadDigest", f"The {name} you specified did not match the calculated checksum.")
+
+
+def _instead_of(request: Request, received: Received) -> dict[str, str]:
+    """The headers with which moto takes an empty body for what was received."""
+    given = {"HTTP_X_AMZ_CONTENT_SHA256": "UNSIGNED-PAYLOAD"}
+    for name, value in received.trailers.items():
+        if name.startswith("x-amz-checksum-"):
+            given["HTTP_" + name.upper().replace("-", "_")] = value
+            given["HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM"] = name.removeprefix("x-amz-checksum-").upper()
+    asked = request.headers.get("x-amz-sdk-checksum-algorithm", "").upper()
+    header = f"HTTP_X_AMZ_CHECKSUM_{asked}"
+    if asked and f"x-amz-checksum-{asked.lower()}" not in request.headers and header not in given:
+        # Without a value moto would work one out, of no bytes.
+        given |= {header: received.checksums[asked]} if asked in received.checksums else {}
+        given |= {} if asked in received.checksums else {"HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM": ""}
+    return given
+
+
+def _given(key: Any, path: Path, md5: bytes, answer: Answer) -> Answer:
+    """Have moto's object read its bytes from there; gives the answer with the ETag that is right."""
+    adopt(key, path)
+    key._etag = md5.hex()
+    headers = tuple((name, value.replace(EMPTY, key._etag)) for name, value in answer.headers)
+    return replace(answer, headers=headers, body=answer.body.replace(EMPTY.encode(), key._etag.encode()))
+
+
+def _sum_up(key: Any, parts: list[Any]) -> None:
+    """The checksum of an object from parts, which moto worked out of no bytes."""
+    algorithm = key.checksum_algorithm or ""
+    paths = [_path(part) for part in parts]
+    if key.checksum_type == "COMPOSITE":
+        sums = [bodies.checksum(algorithm, [path]) for path in paths]
+        made = bodies.CHECKSUMS[algorithm]() if algorithm in bodies.CHECKSUMS else None
+        for each in sums:
+            if made is not None and each is not None:
+                made.update(each)
+        found = made.digest() if made is not None else None
+    else:
+        found = bodies.checksum(algorithm, paths)
+    key.checksum_value = base64.b64encode(found).decode() if found is not None else None
+    key.checksum_algorithm = algorithm if found is not None else None
+
+
+def _path(key: Any) -> Path:
+    return Path(key._value_buffer.path)
+
+
+def _sent(request: Request, answer: Answer, key: Any) -> Answer:
+    """The answer with an object's bytes, or with the range of them that was asked for."""
+    stated, size = request.headers.get("range", ""), int(key.size)
+    if answer.status == 200 and re.fullmatch(r"bytes=(\d+-\d*|-\d+)", stated):
+        start, end = _range(stated, size)
+        if start < size and start >= end and not stated.startswith("bytes=-"):  # backwards, which S3 takes for none
+            return replace(answer, content=Content.of(_path(key), 0, size))
+        if start >= end:
+            text = "The requested range is not satisfiable"
+            return query.refusal(Refused("InvalidRange", text, status=416), "", "s3")
+        if (start, end) != (0, size):
+            kept = [(name, value) for name, value in answer.headers if not name.lower().startswith("x-amz-checksum-")]
+            headers = (*kept, ("Content-Range", f"bytes {start}-{end - 1}/{size}"))
+            return replace(answer, status=206, headers=headers, content=Content.of(_path(key), start, end - start))
+        answer = replace(answer, status=206, headers=(*answer.headers, ("Content-Range", f"bytes 0-{size - 1}/{size}")))
+    return replace(answer, content=Content.of(_path(key), 0, size))
+
+
+def _range(stated: str, size: int) -> tuple[int, int]:
+    """Where a range of `bytes=` begins, and where it has ended; all there is where none is stated."""
+    first, _, last = stated.removeprefix("bytes=").partition("-")
+    if not first.isdigit() and not last.isdigit():
+        return 0, size
+    if not first.isdigit():
+        return max(0, size - int(last)), size if int(last) else 0
+    return int(first), min(size, int(last) + 1) if last.isdigit() else size

@@ -1,0 +1,212 @@
+"""The network side of a region: moto's VPCs and subnets, laid out over loopback addresses.
+
+moto's default VPC is 172.31.0.0/16. Ours is 127.42.0.0/16 in every region, so that an instance's own address is
+one that this computer can reach without any routing. One pool serves all regions.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any
+
+from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
+from moto.ec2.models.instance_types import INSTANCE_TYPES
+
+from imagepipe.local.aws.moto.adapter import Elsewhere
+from imagepipe.local.aws.protocol.errors import Refused, invalid
+from imagepipe.local.aws.protocol.ids import check_id, not_found
+
+POOL = ipaddress.IPv4Network("127.42.0.0/16")
+RESERVED = 4  # the first addresses of a subnet are EC2's own; the last is broadcast
+SSH_PORT = 22
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """Where an instance goes."""
+
+    id: str
+    vpc_id: str
+    zone: str
+    cidr: ipaddress.IPv4Network
+    maps_public_ip: bool
+    is_default: bool
+
+
+class Network:
+    """Regions, VPCs and subnets of the local cloud."""
+
+    def __init__(self, elsewhere: Elsewhere) -> None:
+        self._elsewhere = elsewhere
+
+    def settle(self, account: str, region: str) -> None:
+        """Give the region its default VPC if it has none yet. Raises Refused for what is no region."""
+        if region not in regions():
+            raise Refused("AuthFailure", f"Credential should be scoped to a valid region, not '{region}'.", status=401)
+        if getattr(self._ec2(account, region), "imagepipe_settled", 0) >= 2:  # nobody waits for moto then
+            return
+        with self._elsewhere.lock("ec2"):
+            backends = self._elsewhere.backend("ec2", account, region)
+            done = int(getattr(backends, "imagepipe_settled", 0))
+            if done < 1:
+                _lay_out(backends)
+            if done < 2:  # stores of imagepipe 0.1.0's beginnings have no way out
+                _give_way_out(backends)
+                backends.imagepipe_settled = 2
+                self._elsewhere.save("ec2", account, region)
+
+    def vpc_ids(self, account: str, region: str) -> list[str]:
+        return list(self._ec2(account, region).vpcs)
+
+    def default_vpc_id(self, account: str, region: str) -> str | None:
+        vpc = self._ec2(account, region).get_default_vpc()
+        return str(vpc.id) if vpc else None
+
+    def subnets(self, account: str, region: str) -> list[Subnet]:
+        return [
+            Subnet(
+                id=subnet.id,
+                vpc_id=subnet.vpc_id,
+                zone=subnet.availability_zone,
+                cidr=ipaddress.IPv4Network(subnet.cidr_block),
+                maps_public_ip=_true(subnet.map_public_ip_on_launch),
+                is_default=_true(subnet.default_for_az),
+            )
+            for subnet in self._ec2(account, region).describe_subnets()
+        ]
+
+    def subnet(self, account: str, region: str, subnet_id: str) -> Subnet:
+        """Raises Refused if there is none of this id."""
+        check_id("subnet", subnet_id)
+        for subnet in self.subnets(account, region):
+            if subnet.id == subnet_id:
+                return subnet
+        raise not_found("subnet", [subnet_id])
+
+    def default_subnet(self, account: str, region: str, zone: str | None) -> Subnet:
+        """The default subnet of the zone, or of any zone. Raises Refused."""
+        if zone is not None and zone not in zones(region):
+            raise invalid(f"Invalid availability zone: [{zone}]")
+        for subnet in self.subnets(account, region):
+            if subnet.is_default and zone in (None, subnet.zone):
+                return subnet
+        raise Refused("MissingInput", f"No default subnet for availability zone: '{zone or region}'.")
+
+    def tags(self, account: str, region: str) -> dict[str, dict[str, str]]:
+        """Tags of what moto keeps, by id."""
+        return {key: dict(value) for key, value in self._ec2(account, region).tags.items()}
+
+    def has(self, account: str, region: str, identifier: str) -> bool:
+        """moto keeps a VPC or a subnet of this id."""
+        ec2 = self._ec2(account, region)
+        return identifier in ec2.vpcs or any(identifier in zone for zone in ec2.subnets.values())
+
+    def change_tags(self, account: str, region: str, identifier: str, tags: dict[str, str | None]) -> None:
+        """Set tags of what moto keeps; a tag of None is taken away."""
+        with self._elsewhere.lock("ec2"):
+            ec2 = self._ec2(account, region)
+            for key, value in tags.items():
+                if value is None:
+                    ec2.tags[identifier].pop(key, None)
+                else:
+                    ec2.tags[identifier][key] = value
+            self._elsewhere.save("ec2", account, region)
+
+    def has_instance_profile(self, account: str, name_or_arn: str) -> bool:
+        profiles = self._elsewhere.backend("iam", account, "aws").instance_profiles.values()
+        return any(name_or_arn in (profile.name, profile.arn) for profile in profiles)
+
+    def _ec2(self, account: str, region: str) -> Any:
+        return self._elsewhere.backend("ec2", account, region)
+
+
+def free_address(within: ipaddress.IPv4Network, taken: Iterable[str]) -> str:
+    """An address of the pool that no instance of this store has and nobody's SSH listens on.
+
+    Starts at a random one: two stores on one computer do not know of each other. Raises Refused.
+    """
+    used = set(taken)
+    hosts = within if within.subnet_of(POOL) else POOL
+    first, size = int(hosts.network_address) + RESERVED, hosts.num_addresses - RESERVED - 1
+    start = random.randrange(size)  # noqa: S311  # not a secret
+    for step in range(size):
+        address = str(ipaddress.IPv4Address(first + (start + step) % size))
+        if address not in used and _is_silent(address):
+            return address
+    raise Refused("InsufficientFreeAddressesInSubnet", f"No free address is left in {within}")
+
+
+def free_private_ip(within: ipaddress.IPv4Network, taken: Iterable[str]) -> str:
+    """The first free address of a subnet that is not part of the pool: it is a name only."""
+    used = set(taken)
+    for address in list(within)[RESERVED:-1]:
+        if str(address) not in used:
+            return str(address)
+    raise Refused("InsufficientFreeAddressesInSubnet", f"No free address is left in {within}")
+
+
+def _is_silent(address: str) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, SSH_PORT))
+        except PermissionError:  # not root: ports below 1024 cannot be tried
+            return True
+        except OSError:
+            return False
+    return True
+
+
+@lru_cache(maxsize=256)  # a caller may ask of any region
+def zones(region: str) -> tuple[str, ...]:
+    """The availability zones of a region."""
+    return tuple(
+        zone.name
+        for zone in RegionsAndZonesBackend.zones.get(region, ())
+        if getattr(zone, "zone_type", "availability-zone") == "availability-zone"
+    )
+
+
+@cache
+def regions() -> frozenset[str]:
+    """The regions that have availability zones."""
+    return frozenset(name for name in RegionsAndZonesBackend.zones if zones(name))
+
+
+def instance_type(name: str) -> dict[str, Any] | None:
+    """EC2's own description of an instance type, as of moto's data."""
+    found: dict[str, Any] | None = INSTANCE_TYPES.get(name)
+    return found
+
+
+def _lay_out(ec2: Any) -> None:
+    for subnet in ec2.describe_subnets():
+        ec2.delete_subnet(subnet.id)
+    old = ec2.get_default_vpc()
+    if old is not None:
+        ec2.delete_vpc(old.id)
+    vpc = ec2.create_vpc(str(POOL), is_default=True)
+    ec2.default_vpc = vpc
+    for zone in ec2.describe_availability_zones():
+        ec2.create_default_subnet(zone.name)
+
+
+def _give_way_out(ec2: Any) -> None:
+    """The default VPC's main route table leads to an internet gateway (VPC user guide, "Default VPC components")."""
+    vpc = ec2.get_default_vpc()
+    if vpc is None:
+        return
+    [main] = ec2.describe_route_tables(filters={"vpc-id": [vpc.id], "association.main": ["true"]})
+    gateway = ec2.create_internet_gateway()
+    ec2.attach_internet_gateway(gateway.id, vpc.id)
+    ec2.create_route(main.id, "0.0.0.0/0", gateway_id=gateway.id)
+
+
+def _true(value: object) -> bool:
+    """moto keeps what it was given: a boolean, or the word."""
+    return str(value).lower() == "true"

@@ -1,0 +1,1 @@
+"""HTTP, EC2's query protocol, errors, ids, filters and tags."""

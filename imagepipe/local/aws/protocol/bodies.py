@@ -1,0 +1,301 @@
+"""Bytes of S3's objects, which are in files and never whole in memory.
+
+An upload is written to a file as it comes in, with its digests worked out on the way; moto sees an empty body, and its
+object is given the file afterwards. A download is read from the file while it is sent.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import threading
+import uuid
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from imagepipe.local.aws.protocol.errors import Refused
+
+CHUNK_BYTES = 1 << 18
+LARGEST_OBJECT = 5 << 30  # of one PUT, as S3 has it (S3 user guide, "Uploading objects")
+LARGEST_BODY = 4 << 20  # of any other request: a DeleteObjects of 1,000 keys of 1 KiB has some 2 MiB
+LONGEST_LINE = 8192
+LEFT_BYTES = 16 << 20
+"""Of a body that nobody wants, so much is read away: a client that still sends does not see its answer otherwise."""
+
+
+class Source(Protocol):
+    """A request's body, as the server has it."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Digest(Protocol):
+    """A hash of hashlib, or a checksum that is worked out alike."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+class _Crc32:
+    def __init__(self) -> None:
+        self._sum = 0
+
+    def update(self, data: bytes, /) -> None:
+        self._sum = zlib.crc32(data, self._sum)
+
+    def digest(self) -> bytes:
+        return self._sum.to_bytes(4, "big")
+
+
+CHECKSUMS: Mapping[str, Callable[[], Digest]] = {
+    "CRC32": _Crc32,
+    "SHA1": lambda: hashlib.sha1(usedforsecurity=False),
+    "SHA256": hashlib.sha256,
+}
+"""Those of S3's that Python has; CRC32C and CRC64NVME are taken as the client states them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A body that is on disk."""
+
+    path: Path
+    size: int
+    md5: bytes
+    sha256: str
+    checksums: Mapping[str, str]
+    """Base64, by algorithm."""
+    trailers: Mapping[str, str]
+    """Headers that came after the body, by lower-case name."""
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def receive(source: Source, length: int, folder: Path, *, is_chunked: bool) -> Received:
+    """Write a body of so many bytes to a new file in the folder. Raises Refused for one that ends early or is too long.
+
+    `is_chunked` says that the body is in `aws-chunked` encoding (S3 API reference, "Signature calculations").
+    """
+    if length > LARGEST_OBJECT:
+        raise Refused("EntityTooLarge", f"Your proposed upload exceeds the maximum allowed size, {LARGEST_OBJECT}")
+    path = folder / uuid.uuid4().hex
+    trailers: dict[str, str] = {}
+    whole = hashlib.sha256()
+    blocks = _blocks(source, length, whole)
+    content = _unchunked(_Lines(blocks), trailers) if is_chunked else blocks
+    md5, sums = hashlib.md5(usedforsecurity=False), {name: make() for name, make in CHECKSUMS.items()}
+    size = 0
+    try:
+        with path.open("xb") as file:
+            for block in content:
+                size += len(block)
+                md5.update(block)
+                for checksum in sums.values():
+                    checksum.update(block)
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(folder)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    checksums = {name: base64.b64encode(checksum.digest()).decode() for name, checksum in sums.items()}
+    return Received(path, size, md5.digest(), whole.hexdigest(), checksums, trailers)
+
+
+def _blocks(source: Source, length: int, whole: Digest) -> Iterator[bytes]:
+    left = length
+    while left:
+        block = source.read(min(CHUNK_BYTES, left))
+        if not block:
+            raise Refused("IncompleteBody", "You did not provide the number of bytes specified by Content-Length")
+        left -= len(block)
+        whole.update(block)
+        yield block
+
+
+class _Lines:
+    """Blocks as a stream of lines and counted bytes."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._kept = b""
+
+    def line(self) -> bytes:
+        while b"\n" not in self._kept:
+            block = next(self._blocks, b"")
+            if not block:
+                line, self._kept = self._kept, b""
+                return line
+            self._kept += block
+            if len(self._kept) > LONGEST_LINE + CHUNK_BYTES:
+                raise _not_chunked()
+        line, _, self._kept = self._kept.partition(b"\n")
+        return line.rstrip(b"\r")
+
+    def exactly(self, size: int) -> Iterator[bytes]:
+        left = size
+        while left:
+            block = self._kept or next(self._blocks, b"")
+            if not block:
+                raise _not_chunked()
+            yield block[:left]
+            self._kept, left = block[left:], max(0, left - len(block))
+
+
+def _unchunked(lines: _Lines, trailers: dict[str, str]) -> Iterator[bytes]:
+    """The bytes within the chunks. Their signatures are not looked at: the request's own is good."""
+    while size := _chunk_size(lines.line()):
+        yield from lines.exactly(size)
+        if lines.line():
+            raise _not_chunked()
+    while line := lines.line():
+        name, _, value = line.decode("latin-1").partition(":")
+        trailers[name.strip().lower()] = value.strip()
+
+
+def _chunk_size(line: bytes) -> int:
+    try:
+        return int(line.partition(b";")[0], 16)
+    except ValueError:
+        raise _not_chunked() from None
+
+
+def _not_chunked() -> Refused:
+    return Refused("InvalidRequest", "The body is not in the aws-chunked encoding that its headers state")
+
+
+def read(source: Source, length: int) -> bytes:
+    """A short body, whole. Raises Refused for one that is longer than any but an object's may be; it is not read."""
+    if length > LARGEST_BODY:
+        text = f"The request has {length} bytes; the local cloud reads {LARGEST_BODY}, but for an object's bytes"
+        raise Refused("RequestEntityTooLarge", text, status=413)
+    return b"".join(_blocks(source, length, hashlib.sha256()))
+
+
+def read_away(source: Any) -> bool:
+    """Read the rest of a body that nobody wants; false where so much is left that the connection is to be closed."""
+    left = int(getattr(source, "remaining", 0))
+    if left > LEFT_BYTES:
+        return False
+    while left > 0:
+        block = source.read(min(CHUNK_BYTES, left))
+        if not block:
+            return False
+        left -= len(block)
+    return True
+
+
+_seeing = threading.local()
+
+
+@contextmanager
+def without_bytes() -> Iterator[None]:
+    """Inside, and on this thread, every object's bytes read as none: for moto, which would have them all in memory."""
+    _seeing.none = True
+    try:
+        yield
+    finally:
+        _seeing.none = False
+
+
+class Kept:
+    """A file with an object's bytes, as moto reads them; without a path there are none. Takes no room in memory."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._position = 0
+
+    def seek(self, position: int) -> None:
+        self._position = position
+
+    def read(self, size: int = -1) -> bytes:
+        if self.path is None or getattr(_seeing, "none", False):
+            return b""
+        with self.path.open("rb") as file:
+            file.seek(self._position)
+            found = file.read(size)
+        self._position += len(found)
+        return found
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass(slots=True)
+class Content:
+    """Part of a file, as an answer's body: open from the start, as the file may be deleted meanwhile."""
+
+    descriptor: int
+    start: int
+    length: int
+
+    @classmethod
+    def of(cls, path: Path, start: int, length: int) -> Content:
+        return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), start, length)
+
+    def __iter__(self) -> Iterator[bytes]:
+        position, end = self.start, self.start + self.length
+        while position < end:
+            block = os.pread(self.descriptor, min(CHUNK_BYTES, end - position), position)
+            if not block:
+                raise OSError("the file of an object is shorter than the object")
+            position += len(block)
+            yield block
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()  # of an answer that is never sent
+
+
+def joined(paths: list[tuple[Path, int, int]], target: Path) -> bytes:
+    """Write these parts of files, as path, start and length, one after the other; gives the MD5 of all."""
+    md5 = hashlib.md5(usedforsecurity=False)
+    with target.open("xb") as file:
+        for path, start, length in paths:
+            content = Content.of(path, start, length)
+            try:
+                for block in content:
+                    md5.update(block)
+                    file.write(block)
+            finally:
+                content.close()
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(target.parent)
+    return md5.digest()
+
+
+def checksum(algorithm: str, paths: list[Path]) -> bytes | None:
+    """The checksum of these files, one after the other; None for an algorithm that is not known here."""
+    if algorithm not in CHECKSUMS:
+        return None
+    made = CHECKSUMS[algorithm]()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(CHUNK_BYTES):
+                made.update(block)
+    return made.digest()
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

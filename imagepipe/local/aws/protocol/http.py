@@ -1,0 +1,74 @@
+"""Requests as they come in over HTTP, and those that nobody answers."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from imagepipe.local.aws.authentication.signature import Request
+from imagepipe.local.aws.protocol import bodies
+from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.disks.files import StoreFull
+from imagepipe.local.machines.guest.imds import ADDRESS
+
+HOSTS = ("127.0.0.1", "localhost", ADDRESS)
+
+
+def request(environ: Mapping[str, Any]) -> Request:
+    """The request without its body, which is still to be read."""
+    headers = {
+        name[5:].replace("_", "-").lower(): str(value) for name, value in environ.items() if name.startswith("HTTP_")
+    }
+    if environ.get("CONTENT_TYPE"):
+        headers["content-type"] = str(environ["CONTENT_TYPE"])
+    if environ.get("CONTENT_LENGTH"):
+        headers["content-length"] = str(environ["CONTENT_LENGTH"])
+    path, _, query = str(environ["REQUEST_URI"]).partition("?")
+    return Request(str(environ["REQUEST_METHOD"]), path, query, headers, b"")
+
+
+def length(request: Request) -> int:
+    """How many bytes the body has. Raises Refused for one that is sent in chunks of HTTP's, as S3 does."""
+    if "transfer-encoding" in request.headers:
+        text = "A header you provided implies functionality that is not implemented: Transfer-Encoding"
+        raise Refused("NotImplemented", text, status=501)
+    stated = request.headers.get("content-length", "0")
+    return int(stated) if stated.isdecimal() else 0
+
+
+def with_body(request: Request, environ: Mapping[str, Any]) -> Request:
+    """The request with its body, if that is not there yet. Raises Refused for one that is too long to be read."""
+    if request.body:
+        return request
+    return replace(request, body=bodies.read(environ["wsgi.input"], length(request)))
+
+
+def no_room(problem: Exception) -> Refused | None:
+    """The refusal where the store is full: of disks, which says how much is missing, or of anything else."""
+    is_full = (
+        isinstance(problem, StoreFull)
+        or (isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT))
+        or (isinstance(problem, sqlite3.OperationalError) and "full" in str(problem))
+    )
+    if not is_full:
+        return None
+    # 400, as botocore tries a 500 again and again.
+    return Refused("InsufficientVolumeCapacity", f"The local cloud's store is full: {problem}", status=400)
+
+
+def refuse_strangers(request: Request, *, has_token: bool | None) -> None:
+    """A web page must not drive the cloud: browsers say Origin, and a rebound name is in Host.
+
+    Nor another machine without the token: None is for what comes over loopback.
+    """
+    if has_token is False:
+        said = "Other machines are answered with the cloud's token alone: it goes into AWS_SESSION_TOKEN"
+        raise Refused("AccessDenied", said, status=403)
+    host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
+    if "origin" in request.headers:
+        raise Refused("AccessDenied", "Requests from web pages are not answered (Origin header)", status=403)
+    if not has_token and host not in HOSTS and not host.endswith(".localhost"):
+        raise Refused("AccessDenied", f"Requests for host {host!r} are not answered", status=403)

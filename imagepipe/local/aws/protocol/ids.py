@@ -1,0 +1,53 @@
+"""Ids as EC2 makes them: a prefix and seventeen hexadecimal digits."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+
+from imagepipe.local.aws.protocol.errors import Refused
+
+_SHAPE = re.compile(r"[a-z]+-([0-9a-f]{17}|[0-9a-f]{8})")
+
+MALFORMED = {
+    "i": ("InvalidInstanceID", "instance ID"),
+    "ami": ("InvalidAMIID", "image id"),
+    "snap": ("InvalidSnapshotID", "snapshot ID"),
+    "vol": ("InvalidVolumeID", "volume ID"),
+    "sg": ("InvalidGroupId", "security group ID"),
+    "subnet": ("InvalidSubnetID", "subnet ID"),
+}
+"""By prefix, the stem of EC2's code and what its message calls the thing."""
+
+
+def new_id(prefix: str) -> str:
+    """An id that was never used before."""
+    return f"{prefix}-0{secrets.token_hex(8)}"
+
+
+def stable_id(prefix: str, *names: str) -> str:
+    """The same id for the same names, on every machine."""
+    return f"{prefix}-0{hashlib.sha256('/'.join(names).encode()).hexdigest()[:16]}"
+
+
+def check_id(prefix: str, identifier: str) -> None:
+    """Raise EC2's `.Malformed` for what cannot be an id of this kind."""
+    if not identifier.startswith(f"{prefix}-") or not _SHAPE.fullmatch(identifier):
+        stem, thing = MALFORMED[prefix]
+        raise Refused(f"{stem}.Malformed", f'Invalid {thing}: "{identifier}"')
+
+
+def not_found(prefix: str, identifiers: list[str]) -> Refused:
+    """EC2's `.NotFound` for ids that are nobody's, or not this caller's."""
+    stem, thing = MALFORMED[prefix]
+    if prefix == "sg":
+        return Refused("InvalidGroup.NotFound", f"The security group '{', '.join(identifiers)}' does not exist")
+    if prefix == "ami":
+        return Refused(f"{stem}.NotFound", f"The image id '[{', '.join(identifiers)}]' does not exist")
+    if prefix == "snap":
+        return Refused("InvalidSnapshot.NotFound", f"The snapshot '{', '.join(identifiers)}' does not exist.")
+    if prefix == "vol":
+        return Refused("InvalidVolume.NotFound", f"The volume '{', '.join(identifiers)}' does not exist.")
+    plural = f"{thing} '{identifiers[0]}' does" if len(identifiers) == 1 else f"{thing}s '{', '.join(identifiers)}' do"
+    return Refused(f"{stem}.NotFound", f"The {plural} not exist")

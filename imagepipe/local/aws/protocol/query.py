@@ -1,0 +1,147 @@
+"""EC2's query protocol, by botocore's own service model as moto carries it.
+
+The model is moto's `get_service_model`, not botocore's: moto's serializer needs its own shape classes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from urllib.parse import parse_qsl
+from xml.sax.saxutils import escape
+
+from moto.core.parse import EC2QueryParser
+from moto.core.serialize import EC2Serializer, QuerySerializer, SerializationContext
+from moto.core.utils import get_service_model
+
+from imagepipe.local.aws.protocol.bodies import Content
+from imagepipe.local.aws.protocol.errors import Refused, invalid, missing
+
+XML = "text/xml;charset=UTF-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer, whole."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    content: Content | None = None
+    """In place of the body, bytes that are sent as they are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request for one of EC2's actions, parsed by the model."""
+
+    action: str
+    account: str
+    region: str
+    params: Mapping[str, Any]
+    """By the model's member names: what botocore's client was given."""
+    request_id: str
+
+    def text(self, name: str) -> str:
+        """A string that must be there."""
+        value = self.params.get(name)
+        if not value:
+            raise missing(name)
+        return str(value)
+
+    def filters(self) -> list[Mapping[str, Any]]:
+        return list(self.params.get("Filters", []))
+
+
+def form(query: str, body: bytes) -> dict[str, str]:
+    """The parameters as they came: in the body, or in the query string of a GET."""
+    return dict(parse_qsl(query, keep_blank_values=True)) | dict(
+        parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
+    )
+
+
+def is_action(name: str) -> bool:
+    """EC2 has an action of this name."""
+    return name in _service().operation_names
+
+
+def params(action: str, values: Mapping[str, str]) -> Mapping[str, Any]:
+    """The request's parameters as the model types them. Raises Refused for what EC2 would not parse."""
+    operation = _service().operation_model(action)
+    known = _wire_names(action)
+    for name in values:
+        top = name.partition(".")[0]
+        if top not in known and not top.startswith("X-Amz-"):  # those are a presigned URL's
+            raise Refused("UnknownParameter", f"The parameter {top} is not recognized")
+    try:
+        parsed: Mapping[str, Any] = EC2QueryParser(operation_model=operation).parse({"values": dict(values)})
+    except (ValueError, TypeError) as error:
+        raise invalid(f"A parameter of {action} has a value of the wrong type: {error}") from error
+    for name in operation.input_shape.required_members if operation.input_shape else ():
+        if name not in parsed:
+            raise missing(name)
+    return parsed
+
+
+def result(action: str, answer: Mapping[str, Any], request_id: str) -> Answer:
+    """The XML of an action's result."""
+    operation = _service().operation_model(action)
+    serializer = EC2Serializer(operation_model=operation, context=SerializationContext(request_id=request_id))
+    body = serializer.serialize(answer)["body"]
+    return Answer(200, (("Content-Type", XML),), body.encode())
+
+
+def query_result(service: str, action: str, answer: Mapping[str, Any], request_id: str) -> Answer:
+    """The XML of an action's result, of another of the query services."""
+    operation = get_service_model(service).operation_model(action)
+    serializer = QuerySerializer(operation_model=operation, context=SerializationContext(request_id=request_id))
+    return Answer(200, (("Content-Type", "text/xml"),), serializer.serialize(answer)["body"].encode())
+
+
+def refusal(refused: Refused, request_id: str, dialect: str = "ec2") -> Answer:
+    """The error in the words of the service that was asked: `ec2`, `s3`, `json`, or the query services'."""
+    if dialect == "json":
+        text = json.dumps({"__type": refused.code, "message": refused.message})
+        return Answer(refused.status, (("Content-Type", "application/x-amz-json-1.1"),), text.encode())
+    code, message = escape(refused.code), escape(_printable(refused.message))
+    if dialect == "ec2":
+        body = (
+            f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>"
+            f"<RequestID>{request_id}</RequestID></Response>"
+        )
+    elif dialect == "s3":
+        body = f"<Error><Code>{code}</Code><Message>{message}</Message><RequestId>{request_id}</RequestId></Error>"
+    else:
+        kind = "Sender" if refused.status < 500 else "Receiver"
+        body = (
+            f"<ErrorResponse><Error><Type>{kind}</Type><Code>{code}</Code><Message>{message}</Message></Error>"
+            f"<RequestId>{request_id}</RequestId></ErrorResponse>"
+        )
+    text = f'<?xml version="1.0" encoding="UTF-8"?>\n{body}'
+    return Answer(refused.status, (("Content-Type", XML),), text.encode())
+
+
+def _printable(text: str) -> str:
+    """Without what XML 1.0 cannot hold."""
+    return re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "?", text)
+
+
+@cache
+def _service() -> Any:
+    return get_service_model("ec2")
+
+
+@cache
+def _wire_names(action: str) -> frozenset[str]:
+    """How the action's parameters are called on the wire: `Filter`, where the model says `Filters`."""
+    shape = _service().operation_model(action).input_shape
+    names = {"Action", "Version"}
+    for member, member_shape in shape.members.items() if shape else ():
+        serialization = member_shape.serialization
+        name = serialization.get("queryName") or serialization.get("name") or member
+        names.add(name[0].upper() + name[1:])
+    return frozenset(names)

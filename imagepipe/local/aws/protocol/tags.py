@@ -1,0 +1,65 @@
+"""Tags: what EC2 takes of them, and how they go in at creation and come out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from imagepipe.local.aws.protocol.errors import Refused, invalid
+
+MOST_TAGS = 50
+LONGEST_KEY = 128
+LONGEST_VALUE = 256
+
+
+def checked(pairs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The tags of a request as a map. Raises Refused for what EC2 does not take."""
+    tags: dict[str, str] = {}
+    for pair in pairs:
+        key, value = str(pair.get("Key", "")), str(pair.get("Value", ""))
+        if not key or len(key) > LONGEST_KEY:
+            raise invalid(f"Tag key '{key}' must have between 1 and {LONGEST_KEY} characters")
+        if len(value) > LONGEST_VALUE:
+            raise invalid(f"Tag value exceeds the maximum length of {LONGEST_VALUE} characters: '{value}'")
+        if key.lower().startswith("aws:"):
+            raise invalid("Tag keys starting with 'aws:' are reserved for internal use")
+        if key in tags:
+            raise invalid(f"Duplicate tag key '{key}' specified.")
+        tags[key] = value
+    _check_count(tags)
+    return tags
+
+
+def merged(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
+    """Old and new tags. Raises Refused if they are too many together."""
+    tags = {**old, **new}
+    _check_count(tags)
+    return tags
+
+
+def _check_count(tags: Mapping[str, str]) -> None:
+    if len(tags) > MOST_TAGS:
+        raise Refused("TagLimitExceeded", f"The maximum number of Tags for a resource is {MOST_TAGS}")
+
+
+def specified(params: Mapping[str, Any], *kinds: str) -> dict[str, dict[str, str]]:
+    """TagSpecifications by resource type, an empty map for each kind that is not named.
+
+    Raises Refused for a resource type that the action does not make.
+    """
+    tags: dict[str, dict[str, str]] = {kind: {} for kind in kinds}
+    seen: set[str] = set()
+    for specification in params.get("TagSpecifications", []):
+        kind = str(specification.get("ResourceType", ""))
+        if kind not in tags:
+            raise invalid(f"'{kind}' is not a valid taggable resource type for this operation.")
+        if kind in seen:
+            raise invalid(f"Duplicate resource type '{kind}' in TagSpecifications")
+        seen.add(kind)
+        tags[kind] = checked(specification.get("Tags", []))
+    return tags
+
+
+def listed(tags: Mapping[str, str]) -> Sequence[dict[str, str]]:
+    """Tags as Describe answers them."""
+    return [{"Key": key, "Value": value} for key, value in tags.items()]

@@ -1,0 +1,67 @@
+"""Public parameters of Systems Manager: the newest image of Debian's, by the name under which Debian publishes it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from imagepipe.local.aws.authentication.signature import Identity, Request
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.protocol.query import Answer
+
+BASE_NAME = re.compile(r"debian-(\d+)-([a-z0-9]+)-")
+JSON = "application/x-amz-json-1.1"
+
+
+def name_of_base(world: World) -> str | None:
+    """wiki.debian.org/Cloud/AmazonEC2Image: /aws/service/debian/release/VERSION/latest/ARCHITECTURE."""
+    found = BASE_NAME.match(world.base.name)
+    return f"/aws/service/debian/release/{found[1]}/latest/{found[2]}" if found else None
+
+
+def answer(
+    world: World, identity: Identity, action: str, request: Request, moto: Callable[[Request], Answer]
+) -> Answer | None:
+    """The answer where a public parameter is asked for, with moto's for the others; None if none is."""
+    if action not in ("GetParameter", "GetParameters"):
+        return None
+    try:
+        asked = json.loads(request.body)
+    except ValueError:
+        return None
+    base = name_of_base(world)
+    if action == "GetParameter":
+        if base is None or asked.get("Name") != base:
+            return None
+        return _json({"Parameter": _parameter(world, identity.region, base)})
+    names = asked.get("Names", [])
+    if base is None or base not in names:
+        return None
+    others = [name for name in names if name != base]
+    said: dict[str, Any] = {"Parameters": [], "InvalidParameters": []}
+    if others:
+        answered = moto(replace(request, body=json.dumps({**asked, "Names": others}).encode()))
+        if answered.status != 200:
+            return answered
+        said = json.loads(answered.body)
+    return _json({**said, "Parameters": [_parameter(world, identity.region, base), *said["Parameters"]]})
+
+
+def _parameter(world: World, region: str, name: str) -> dict[str, Any]:
+    world.settle_base(region)
+    return {
+        "Name": name,
+        "Type": "String",
+        "Value": world.base_image_id(region),
+        "Version": 1,
+        "LastModifiedDate": world.base.created.timestamp(),
+        "ARN": f"arn:aws:ssm:{region}::parameter{name}",
+        "DataType": "text",
+    }
+
+
+def _json(body: object) -> Answer:
+    return Answer(200, (("Content-Type", JSON),), json.dumps(body).encode())

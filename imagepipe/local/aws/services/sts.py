@@ -1,0 +1,142 @@
+"""STS's part in signing: a role is assumed, and the keys that come of it are good for a while, on the cloud's clock.
+
+moto would give such keys too, but for roles that do not exist, to anybody, and by the computer's clock.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from imagepipe.clock import iso
+from imagepipe.local.aws.authentication.signature import Identity
+from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.query import Answer, query_result
+from imagepipe.local.aws.state.records import Session
+
+ROLE = re.compile(r"arn:aws:iam::(\d{12}):role/(?:[\w+=,.@-]+/)*([\w+=,.@-]+)")
+NAME = re.compile(r"[\w+=,.@-]{2,64}")
+SHORTEST_SECONDS = 900
+CHAINED_SECONDS = 3600
+"""The longest for a role that a role assumes (IAM user guide, "Role chaining")."""
+
+
+def answer(world: World, identity: Identity, action: str, values: Mapping[str, str], request_id: str) -> Answer | None:
+    """The answer to what concerns roles; None for what moto may answer."""
+    if action == "AssumeRole":
+        return query_result("sts", action, _assume_role(world, identity, values), request_id)
+    session = world.ledger.sessions.get(identity.access_key_id)
+    if action == "GetCallerIdentity" and session is not None:
+        who = {"UserId": f"{session.role_id}:{session.name}", "Account": session.account, "Arn": _arn(session)}
+        return query_result("sts", action, who, request_id)
+    return None
+
+
+def _arn(session: Session) -> str:
+    role = session.role_arn.rpartition("/")[2]
+    return f"arn:aws:sts::{session.account}:assumed-role/{role}/{session.name}"
+
+
+def caller(world: World, identity: Identity) -> str:
+    """The ARN of who asks: a role's session, a user for a key with a policy, or the account itself."""
+    session = world.ledger.sessions.get(identity.access_key_id)
+    if session is not None:
+        return _arn(session)
+    is_user = world.ledger.access_keys.get(identity.access_key_id) is not None
+    return f"arn:aws:iam::{identity.account}:{f'user/{identity.access_key_id}' if is_user else 'root'}"
+
+
+def _assume_role(world: World, identity: Identity, values: Mapping[str, str]) -> Mapping[str, Any]:
+    arn, name = values.get("RoleArn", ""), values.get("RoleSessionName", "")
+    if not NAME.fullmatch(name):
+        raise Refused("ValidationError", f"The role session name {name!r} has 2 to 64 letters, digits or _+=,.@-")
+    found = ROLE.fullmatch(arn)
+    if found is None:
+        raise Refused("ValidationError", f"{arn} is invalid")
+    account, role = found[1], role_of(world, arn)
+    who = caller(world, identity)
+    if role is None or not _trusts(role.assume_role_policy_document, identity, who, values.get("ExternalId")):
+        raise Refused(
+            "AccessDenied",
+            f"User: {who} is not authorized to perform: sts:AssumeRole on resource: {arn}",
+            status=403,
+        )
+    seconds = _seconds(world, identity, values, role)
+    session = Session(
+        id="ASIA" + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16)),
+        account=account,
+        region=identity.region,
+        secret_access_key=secrets.token_urlsafe(30),
+        session_token=secrets.token_urlsafe(120),
+        role_arn=arn,
+        role_id=str(role.id),
+        name=name,
+        expires=world.clock.now() + timedelta(seconds=seconds),
+    )
+    with world.ledger.change():
+        for old in world.ledger.sessions:
+            if old.expires < world.clock.now() - timedelta(hours=1):  # till then it is told that it expired
+                world.ledger.remove(old)
+        world.ledger.put(session)
+    return {
+        "Credentials": {
+            "AccessKeyId": session.id,
+            "SecretAccessKey": session.secret_access_key,
+            "SessionToken": session.session_token,
+            "Expiration": iso(session.expires),
+        },
+        "AssumedRoleUser": {"AssumedRoleId": f"{session.role_id}:{name}", "Arn": _arn(session)},
+        "PackedPolicySize": 0,
+    }
+
+
+def role_of(world: World, arn: str) -> Any:
+    """moto's role of this ARN, or None."""
+    roles = world.elsewhere.backend("iam", arn.split(":")[4], "aws").roles.values()
+    return next((role for role in roles if role.arn == arn), None)
+
+
+def _seconds(world: World, identity: Identity, values: Mapping[str, str], role: Any) -> int:
+    given = values.get("DurationSeconds", "3600")
+    seconds = int(given) if given.isdigit() else 0
+    if not SHORTEST_SECONDS <= seconds <= 43200:
+        raise Refused(
+            "ValidationError", f"Value '{given}' at 'durationSeconds' is not from {SHORTEST_SECONDS} to 43200"
+        )
+    if world.ledger.sessions.get(identity.access_key_id) and seconds > CHAINED_SECONDS:
+        raise Refused(
+            "ValidationError",
+            "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining",
+        )
+    if seconds > int(role.max_session_duration or 3600):
+        raise Refused(
+            "ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."
+        )
+    return seconds
+
+
+def _trusts(policy: str, identity: Identity, caller: str, external_id: str | None) -> bool:
+    """Whether the role's trust policy lets the caller in: by AWS principals, and an external id where it wants one."""
+    statements = json.loads(policy).get("Statement", [])
+    for statement in statements if isinstance(statements, list) else [statements]:
+        named = statement.get("Principal", {})
+        principals = ["*"] if named == "*" else _list(named.get("AWS", []))
+        wanted = statement.get("Condition", {}).get("StringEquals", {}).get("sts:ExternalId")
+        knows = wanted is None or external_id in _list(wanted)
+        if statement.get("Effect") == "Allow" and knows and _is_named(principals, identity, caller):
+            return True
+    return False
+
+
+def _is_named(principals: list[str], identity: Identity, caller: str) -> bool:
+    everybody_there = {"*", identity.account, f"arn:aws:iam::{identity.account}:root"}
+    return bool({caller, *everybody_there} & set(principals))
+
+
+def _list(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)

@@ -1,0 +1,1 @@
+"""Records, the database that keeps them, and background jobs."""

@@ -1,0 +1,62 @@
+"""What was called and how often, for who counts what a client costs; and what was asked under policies."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from imagepipe.iam.evaluate import Asked
+from imagepipe.local.aws.state.bounded import Counts, Newest
+
+MOST_ACTIONS = 2000  # EC2, S3 and the others have some 1,500; what a client makes up counts too
+MOST_QUESTIONS = 10_000
+
+
+class Calls:
+    """Counts since the cloud's process began, or since they were last cleared; refused calls are calls too."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts = Counts(MOST_ACTIONS)
+
+    def add(self, service: str, action: str) -> None:
+        """One more."""
+        with self._lock:
+            self._counts.add(f"{service}:{action}" if action else service)
+
+    def counted(self) -> Mapping[str, int]:
+        """By `ec2:DescribeInstances`."""
+        with self._lock:
+            return dict(sorted(self._counts.items()))
+
+    def clear(self) -> None:
+        with self._lock:
+            self._counts.clear()
+
+
+class Evaluations:
+    """The different questions that were asked under policies, since the cloud's process began or they were cleared.
+
+    The newest 10,000 of them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked: Newest[str, bool] = Newest(MOST_QUESTIONS)
+
+    def add(self, asked: Asked, *, is_allowed: bool) -> None:
+        """One more."""
+        described = {"action": asked.action, "resource": asked.resource, "context": asked.context}
+        with self._lock:
+            self._asked[json.dumps(described, sort_keys=True)] = is_allowed
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Each with `action`, `resource`, `context`, and whether it was `allowed`."""
+        with self._lock:
+            return [{**json.loads(text), "allowed": allowed} for text, allowed in self._asked.items()]
+
+    def clear(self) -> None:
+        with self._lock:
+            self._asked.clear()

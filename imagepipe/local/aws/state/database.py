@@ -1,0 +1,306 @@
+"""The gateway's memory: records by kind, in memory to read, and on disk before any answer leaves.
+
+One writer at a time, under `lock`. Others see a change once it is on disk, and one that raises is never seen, which is
+also how a DryRun is done. What must follow a change (a machine to start, bytes to copy) is handed in with it and runs
+only once the change is on disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from imagepipe.errors import LocalCloudError
+from imagepipe.local.aws.state import codec
+from imagepipe.local.aws.state.records import (
+    AccessKey,
+    Account,
+    Image,
+    Instance,
+    KeyPair,
+    Record,
+    SecurityGroup,
+    Session,
+    Setting,
+    Snapshot,
+    Token,
+    Volume,
+)
+
+FORMAT = 5
+"""Raised when an older program could no longer read what this one writes."""
+
+KINDS: tuple[type[Record], ...] = (
+    Instance,
+    Volume,
+    Snapshot,
+    Image,
+    KeyPair,
+    SecurityGroup,
+    Token,
+    Setting,
+    Account,
+    AccessKey,
+    Session,
+)
+
+R = TypeVar("R", bound=Record)
+log = logging.getLogger(__name__)
+
+
+class Table(Generic[R]):
+    """All records of one kind, in the order in which they were first put.
+
+    A change that is not on disk yet is seen by the thread that makes it, and by no other.
+    """
+
+    def __init__(self, kind: type[R], change: _Change) -> None:
+        self.kind = kind
+        self._rows: dict[str, R] = {}
+        self._change = change
+        self._drafts: dict[str, R | None] = change.drafts.setdefault(kind, {})  # type: ignore[assignment]
+
+    def get(self, identifier: str) -> R | None:
+        if self._drafts and self._change.is_ours() and identifier in self._drafts:
+            return self._drafts[identifier]
+        return self._rows.get(identifier)
+
+    def __getitem__(self, identifier: str) -> R:
+        found = self.get(identifier)
+        if found is None:
+            raise KeyError(identifier)
+        return found
+
+    def __iter__(self) -> Iterator[R]:
+        return iter(tuple(self._seen().values()))
+
+    def __len__(self) -> int:
+        return len(self._seen())
+
+    def owned(self, account: str, region: str) -> list[R]:
+        """What this account has in this region."""
+        return [row for row in self if row.account == account and row.region == region]
+
+    def in_region(self, region: str) -> list[R]:
+        """What anybody has in this region."""
+        return [row for row in self if row.region == region]
+
+    def _seen(self) -> Mapping[str, R]:
+        if not self._drafts or not self._change.is_ours():
+            return self._rows
+        both: dict[str, R | None] = {**self._rows, **self._drafts}
+        return {identifier: row for identifier, row in both.items() if row is not None}
+
+    def _accept(self) -> None:
+        """Let everybody see the drafts."""
+        for identifier, row in self._drafts.items():
+            if row is None:
+                self._rows.pop(identifier, None)
+            else:
+                self._rows[identifier] = row
+        self._drafts.clear()
+
+
+@dataclass(slots=True)
+class _Change:
+    """The change that is being made, by one thread at a time."""
+
+    depth: int = 0
+    thread: int = 0
+    drafts: dict[type[Record], dict[str, Record | None]] = field(default_factory=dict)
+    """By kind and id; None for what is removed."""
+
+    def is_ours(self) -> bool:
+        return self.thread == threading.get_ident()
+
+
+class Ledger:
+    """Records of all kinds, durable. Reading needs `lock` only where several records must fit together."""
+
+    def __init__(self, path: Path) -> None:
+        self.lock = threading.RLock()
+        self._change = _Change()
+        self._writing = threading.Lock()
+        self._later: list[Callable[[], object]] = []
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._prepare(path)
+        self.instances: Table[Instance] = Table(Instance, self._change)
+        self.volumes: Table[Volume] = Table(Volume, self._change)
+        self.snapshots: Table[Snapshot] = Table(Snapshot, self._change)
+        self.images: Table[Image] = Table(Image, self._change)
+        self.key_pairs: Table[KeyPair] = Table(KeyPair, self._change)
+        self.groups: Table[SecurityGroup] = Table(SecurityGroup, self._change)
+        self.tokens: Table[Token] = Table(Token, self._change)
+        self.settings: Table[Setting] = Table(Setting, self._change)
+        self.accounts: Table[Account] = Table(Account, self._change)
+        self.access_keys: Table[AccessKey] = Table(AccessKey, self._change)
+        self.sessions: Table[Session] = Table(Session, self._change)
+        self._tables: dict[type[Record], Table[Record]] = {
+            table.kind: table  # type: ignore[misc]  # a table only ever holds its own kind
+            for table in (
+                self.instances,
+                self.volumes,
+                self.snapshots,
+                self.images,
+                self.key_pairs,
+                self.groups,
+                self.tokens,
+                self.settings,
+                self.accounts,
+                self.access_keys,
+                self.sessions,
+            )
+        }
+        self._load()
+
+    def _prepare(self, path: Path) -> None:
+        path.chmod(0o600)  # user data may hold keys
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")  # WAL's default syncs at checkpoints only
+        [found] = self._db.execute("PRAGMA user_version").fetchone()
+        if found > FORMAT:
+            self._db.close()
+            raise LocalCloudError(
+                f"opening the local cloud's records {path}: written in format {found}, this imagepipe knows {FORMAT}",
+                hint="use the newer imagepipe that made this store, or another store",
+            )
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS record "
+            "(place INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL, "
+            "UNIQUE (kind, id))"
+        )
+        self._db.execute("CREATE TABLE IF NOT EXISTS blob (name TEXT PRIMARY KEY, body BLOB NOT NULL)")
+        self._db.execute(f"PRAGMA user_version = {FORMAT}")
+
+    def _load(self) -> None:
+        by_name = {kind.__name__: kind for kind in KINDS}
+        for name, body in self._db.execute("SELECT kind, body FROM record ORDER BY place"):
+            record = codec.loads(by_name[name], body)
+            self._tables[type(record)]._rows[record.id] = record
+
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """All puts and removals inside are made, on disk, when this ends; none of them if it raises.
+
+        May be nested: the outermost decides. Other threads see the records as they were before, until the end.
+        """
+        with self.lock:
+            self._change.thread = threading.get_ident()
+            self._change.depth += 1
+            try:
+                yield
+                if self._change.depth == 1:
+                    self._commit()
+            except BaseException:
+                if self._change.depth == 1:
+                    self._discard()
+                raise
+            finally:
+                self._change.depth -= 1
+            if self._change.depth:
+                return
+            later, self._later = self._later, []
+        _follow(later)
+
+    def put(self, record: Record) -> None:
+        """Keep this record, in place of an older one of its kind and id."""
+        self._drafts_of(type(record))[record.id] = record
+
+    def remove(self, record: Record) -> None:
+        """Forget this record."""
+        self._drafts_of(type(record))[record.id] = None
+
+    def write_blobs(self, blobs: Mapping[str, bytes | None]) -> None:
+        """Keep these bytes under these names, all or none, at once; None for bytes to forget.
+
+        Waits for no change of records that is being made, and is no part of it: whoever holds a lock of another
+        service's may call it.
+        """
+        if not blobs:
+            return
+        with self._transaction():
+            for name, blob in blobs.items():
+                if blob is None:
+                    self._db.execute("DELETE FROM blob WHERE name = ?", (name,))
+                else:
+                    self._db.execute("INSERT OR REPLACE INTO blob (name, body) VALUES (?, ?)", (name, blob))
+
+    def blobs(self) -> list[tuple[str, bytes]]:
+        """All named bytes."""
+        with self._writing:
+            return self._db.execute("SELECT name, body FROM blob ORDER BY name").fetchall()
+
+    def later(self, follow: Callable[[], object]) -> None:
+        """Call this once the change is on disk; never, if it is not made."""
+        assert self._change.depth, "outside a change"
+        self._later.append(follow)
+
+    def close(self) -> None:
+        """Let go of the file. Nothing is lost without it."""
+        with self.lock, self._writing:
+            self._db.close()
+
+    def _drafts_of(self, kind: type[Record]) -> dict[str, Record | None]:
+        assert self._change.depth, "outside a change"
+        assert self._change.is_ours(), "in a change of another thread"
+        return self._change.drafts[kind]
+
+    def _commit(self) -> None:
+        if not any(self._change.drafts.values()):
+            return
+        with self._transaction():
+            for kind, drafts in self._change.drafts.items():
+                for identifier, record in drafts.items():
+                    self._write(kind, identifier, record)
+        for table in self._tables.values():
+            table._accept()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """On disk when it ends, or not at all. The innermost of all locks: nothing else is waited for inside."""
+        with self._writing:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _write(self, kind: type[Record], identifier: str, record: Record | None) -> None:
+        if record is None:
+            self._db.execute("DELETE FROM record WHERE kind = ? AND id = ?", (kind.__name__, identifier))
+        else:
+            self._db.execute(
+                "INSERT INTO record (kind, id, body) VALUES (?, ?, ?) "
+                "ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body",
+                (kind.__name__, identifier, codec.dumps(record)),
+            )
+
+    def _discard(self) -> None:
+        for drafts in self._change.drafts.values():
+            drafts.clear()
+        self._later = []
+
+
+def _follow(later: Sequence[Callable[[], object]]) -> None:
+    """Do all that follows a change, as the change is made: one that fails keeps none of the others from it.
+
+    Raises the first failure, at the end.
+    """
+    failed: Exception | None = None
+    for follow in later:
+        try:
+            follow()
+        except Exception as error:
+            log.exception("work that follows a change failed")
+            failed = failed or error
+    if failed is not None:
+        raise failed

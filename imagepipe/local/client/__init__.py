@@ -1,0 +1,1 @@
+"""Find, start and ask the cloud's process."""

@@ -1,0 +1,111 @@
+"""The cloud's own interface, asked from another process: accounts, clock, faults (`admin` answers)."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from imagepipe.errors import LocalCloudError
+from imagepipe.local.aws.faults.faults import Fault, described
+from imagepipe.local.client.connect import LocalCloud
+from imagepipe.local.store import ACCOUNT_ID
+
+SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account of the local cloud, with what calls as it."""
+
+    id: str
+    access_key_id: str
+    secret_access_key: str
+    memberships: tuple[str, ...]
+    """ARNs of the organization and of the units that it is in."""
+
+
+def accounts(cloud: LocalCloud) -> list[Account]:
+    """The cloud's accounts, the store's own first. Raises LocalCloudError."""
+    return [_account(cloud, row) for row in ask(cloud, "GET", "accounts")]
+
+
+def add_account(cloud: LocalCloud, *memberships: str, account_id: str | None = None) -> Account:
+    """A new account, in these organizations and units; or one that is there, put into them. Raises LocalCloudError."""
+    return _account(cloud, ask(cloud, "POST", "accounts", {"account": account_id, "memberships": memberships}))
+
+
+def add_key(cloud: LocalCloud, policy: str, *, account_id: str = ACCOUNT_ID) -> Account:
+    """A further access key of an account, good for what a policy (JSON) allows. Raises LocalCloudError."""
+    row = ask(cloud, "POST", "keys", {"account": account_id, "policy": policy})
+    return Account(row["account"], row["access_key_id"], row["secret_access_key"], ())
+
+
+def add_image(cloud: LocalCloud, *, file: str, name: str, description: str, region: str, size_gib: int) -> str:
+    """The id of the image that a disk in the store's folder of imports has become. Raises LocalCloudError."""
+    wanted = {"file": file, "name": name, "description": description, "region": region, "size_gib": size_gib}
+    return str(ask(cloud, "POST", "images", wanted)["image"])
+
+
+def places(cloud: LocalCloud) -> list[tuple[str, str]]:
+    """Account and region of all instances that have not ended. Raises LocalCloudError."""
+    return [(account, region) for account, region in ask(cloud, "GET", "places")]
+
+
+def faults(cloud: LocalCloud) -> list[dict[str, Any]]:
+    """The faults that may still come, each with its `words` and its `hits`. Raises LocalCloudError."""
+    rows: list[dict[str, Any]] = ask(cloud, "GET", "faults")
+    return rows
+
+
+def set_faults(cloud: LocalCloud, wanted: Sequence[Fault], seed: int) -> None:
+    """These in place of those that are set. Raises LocalCloudError."""
+    ask(cloud, "PUT", "faults", {"faults": [described(fault) for fault in wanted], "seed": seed})
+
+
+def clear_faults(cloud: LocalCloud) -> None:
+    """None any more. Raises LocalCloudError."""
+    ask(cloud, "DELETE", "faults")
+
+
+def injected(cloud: LocalCloud) -> dict[str, int]:
+    """How often faults came since the cloud's process began, by effect and action. Raises LocalCloudError."""
+    counts: dict[str, int] = ask(cloud, "GET", "injected")
+    return counts
+
+
+def _account(cloud: LocalCloud, row: Mapping[str, Any]) -> Account:
+    is_first = row["account"] == ACCOUNT_ID
+    return Account(
+        id=row["account"],
+        access_key_id=cloud.access_key_id if is_first else row["access_key_id"],
+        secret_access_key=cloud.secret_access_key if is_first else row["secret_access_key"],
+        memberships=tuple(row["memberships"]),
+    )
+
+
+def ask(cloud: LocalCloud, method: str, name: str, body: object = None) -> Any:
+    """What `/_imagepipe/NAME` answers to the store's first account. Raises LocalCloudError."""
+    data = b"" if body is None else json.dumps(body).encode()
+    request = AWSRequest(method=method, url=f"{cloud.endpoint_url}/_imagepipe/{name}", data=data)
+    SigV4Auth(Credentials(cloud.access_key_id, cloud.secret_access_key), "ec2", cloud.region).add_auth(request)
+    prepared = urllib.request.Request(  # noqa: S310 a literal http URL
+        request.url, data=data, headers=dict(request.headers), method=method
+    )
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # as in control: no proxy before loopback
+    try:
+        with direct.open(prepared, timeout=SECONDS) as answer:
+            return json.loads(answer.read())
+    except (OSError, ValueError, http.client.HTTPException) as problem:
+        said = problem.read().decode(errors="replace")[:500] if isinstance(problem, urllib.error.HTTPError) else ""
+        raise LocalCloudError(
+            f"asking the local cloud at {cloud.endpoint_url} for {name}: {problem} {said}".rstrip()
+        ) from problem

@@ -1,0 +1,292 @@
+"""The way to a store's local cloud: find its process, or start it, and hold on to it."""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from imagepipe.errors import LocalCloudError
+from imagepipe.local.daemon import rendezvous
+from imagepipe.local.daemon.rendezvous import Serving, held, is_locked
+from imagepipe.local.machines.guest import imds
+from imagepipe.local.store import Store
+
+SERVER = (sys.executable, "-m", "imagepipe.local.daemon.main")
+REGION = "us-east-1"
+START_SECONDS = 60.0  # measured 2 s; machines to adopt and a loaded computer take more
+ASK_SECONDS = 20.0
+PROBE_SECONDS = 5.0  # an answer takes milliseconds; a process that was just killed gives none
+USED_SECONDS = 0.3
+STOP_SECONDS = 120.0  # machines power off in order
+
+Progress = Callable[[str], None]
+Prepare = Callable[[Store, Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCloud:
+    """Where a local cloud is, and who may call it."""
+
+    endpoint_url: str
+    access_key_id: str
+    secret_access_key: str
+    region: str
+
+    @property
+    def instance_endpoint_url(self) -> str:
+        """The same endpoint, as the cloud's own instances reach it."""
+        return f"http://{imds.ADDRESS}:{urllib.parse.urlsplit(self.endpoint_url).port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a serving process says of itself."""
+
+    pid: int
+    endpoint_url: str
+    instances: int
+    driver: str
+    used_bytes: int
+
+
+@contextmanager
+def connect(
+    store: Store,
+    *,
+    progress: Progress = lambda line: None,
+    prepare: Prepare | None = None,
+    command: Sequence[str] = SERVER,
+) -> Iterator[LocalCloud]:
+    """The store's cloud, started if it does not run; it stays at least as long as the block.
+
+    `prepare` does the long work of a first start (by default: check this computer, build the base image) in this
+    process, where it can be seen and interrupted. Raises LocalCloudError.
+    """
+    with held(store.clients, fcntl.LOCK_SH):
+        found = find(store) or _start(store, progress, prepare or _prepare, command)
+        check_driver(store, found)
+        yield _cloud(store, found)
+
+
+def running(store: Store) -> LocalCloud | None:
+    """The store's cloud; None if it does not run."""
+    found = find(store)
+    return None if found is None else _cloud(store, found)
+
+
+def status(store: Store) -> Status | None:
+    """What the store's cloud says of itself; None if it does not run."""
+    found = find(store)
+    return None if found is None else _status(store, found)
+
+
+def stop(store: Store, *, terminate: Callable[[LocalCloud], None] | None = None) -> bool:
+    """End the store's cloud in order; false if it did not run.
+
+    With instances, or while somebody uses it, it refuses, unless it is told how to terminate them.
+    Raises LocalCloudError.
+    """
+    found = find(store)
+    if found is None:
+        return False
+    instances = _status(store, found).instances
+    if instances and terminate is None:
+        raise LocalCloudError(
+            f"stopping the local cloud of {store.root}: {instances} instance{'s' if instances > 1 else ''} still there",
+            hint="terminate them first, or let `imagepipe local stop --force` do it",
+        )
+    if terminate is None and _is_used(store):
+        raise LocalCloudError(
+            f"stopping the local cloud of {store.root}: a build, or another command, uses it",
+            hint="wait for it: the cloud ends by itself then; or `imagepipe local stop --force`",
+        )
+    if instances and terminate is not None:
+        terminate(_cloud(store, found))
+        _wait_without_instances(store, found)
+    os.kill(found.pid, signal.SIGTERM)
+    end = time.monotonic() + STOP_SECONDS
+    while found.is_alive():
+        if time.monotonic() > end:
+            raise LocalCloudError(
+                f"stopping the local cloud of {store.root}: process {found.pid} does not end",
+                hint=f"its log is {store.log}",
+            )
+        time.sleep(0.02)
+    return True
+
+
+def _is_used(store: Store) -> bool:
+    """Whether there is a client. The cloud itself looks for some, and holds the lock for a moment."""
+    end = time.monotonic() + USED_SECONDS
+    while time.monotonic() < end:
+        try:
+            with held(store.clients, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                return False
+        except BlockingIOError:
+            time.sleep(0.02)
+    return True
+
+
+def check_driver(store: Store, found: Serving) -> None:
+    """Raise LocalCloudError where the cloud runs already, with another driver than it is asked for."""
+    if store.driver and (driver := _status(store, found).driver) != store.driver:
+        raise LocalCloudError(
+            f"the local cloud of {store.root} runs already, with the driver {driver} and not {store.driver}",
+            hint="end it with `imagepipe local stop`, or name another store with IMAGEPIPE_LOCAL_STORE",
+        )
+
+
+def _status(store: Store, found: Serving) -> Status:
+    return Status(endpoint_url=found.endpoint_url, **_ask(store, found, "status"))
+
+
+def _wait_without_instances(store: Store, found: Serving) -> None:
+    end = time.monotonic() + STOP_SECONDS
+    while left := _status(store, found).instances:
+        if time.monotonic() > end:
+            raise LocalCloudError(
+                f"stopping the local cloud of {store.root}: {left} of its instances do not end",
+                hint=f"its log is {store.log}",
+            )
+        time.sleep(0.1)
+
+
+def _cloud(store: Store, found: Serving) -> LocalCloud:
+    keys = store.credentials()
+    return LocalCloud(found.endpoint_url, keys.access_key_id, keys.secret_access_key, REGION)
+
+
+def find(store: Store) -> Serving | None:
+    """The process that serves, and answers; one that is about to is waited for. Raises LocalCloudError."""
+    end = time.monotonic() + START_SECONDS
+    while is_locked(store.lock):
+        if found := _answering(store):
+            return found
+        if is_locked(store.starting):
+            # Its starter hears at once what becomes of it, and we after it.
+            return None
+        if time.monotonic() > end:
+            raise LocalCloudError(
+                f"waiting for the local cloud of {store.root}: it runs, but does not answer",
+                hint=f"its log is {store.log}",
+            )
+        time.sleep(0.02)
+    return None
+
+
+def _answering(store: Store) -> Serving | None:
+    """The process that serves, if it answers: one that was just killed is there, and keeps its lock, for a moment."""
+    found = rendezvous.current(store)
+    if found is None:
+        return None
+    try:
+        _ask(store, found, "alive", within=PROBE_SECONDS)
+    except LocalCloudError:
+        return None
+    return found
+
+
+def _start(store: Store, progress: Progress, prepare: Prepare, command: Sequence[str]) -> Serving:
+    try:
+        with held(store.starting, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            return _start_alone(store, progress, prepare, command)
+    except BlockingIOError:
+        progress("waiting for another process that starts the local cloud")
+    with held(store.starting, fcntl.LOCK_EX):
+        return _start_alone(store, progress, prepare, command)
+
+
+def _start_alone(store: Store, progress: Progress, prepare: Prepare, command: Sequence[str]) -> Serving:
+    end = time.monotonic() + START_SECONDS
+    while is_locked(store.lock):  # somebody was faster, or his starter died: either way it will listen, or end
+        if found := _answering(store):
+            return found
+        if time.monotonic() > end:
+            break
+        time.sleep(0.02)
+    prepare(store, progress)
+    progress("starting the local cloud")  # some seconds of loading, in which nothing else is said
+    answer, answer_end = os.pipe()
+    try:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        arguments = [f"--store={store.root}", f"--base-cache={store.base_cache}", f"--ready-fd={answer_end}"]
+        arguments += [f"--driver={store.driver}"] if store.driver else []
+        # The command detaches itself: its first process ends at once.
+        detaching = subprocess.Popen(
+            [*command, *arguments],
+            stdin=subprocess.DEVNULL,
+            pass_fds=(answer_end,),
+            env=environment,
+            cwd="/",
+            start_new_session=True,  # or a Ctrl-C while it loads would reach it too
+        )
+        os.close(answer_end)
+        answer_end = -1
+        detaching.wait()
+        said = _read_answer(answer, store)
+    finally:
+        os.close(answer)
+        if answer_end >= 0:
+            os.close(answer_end)
+    if "error" in said:
+        raise LocalCloudError(said["error"], hint=said.get("hint"))
+    found = rendezvous.current(store)
+    if found is None:
+        raise LocalCloudError(
+            f"starting the local cloud of {store.root}: it ended at once", hint=f"its log is {store.log}"
+        )
+    return found
+
+
+def _read_answer(answer: int, store: Store) -> dict[str, Any]:
+    """The one line that a starting process writes when it listens or gives up."""
+    text, end = b"", time.monotonic() + START_SECONDS
+    while not text.endswith(b"\n"):
+        ready, _, _ = select.select([answer], [], [], max(0.0, end - time.monotonic()))
+        chunk = os.read(answer, 65536) if ready else b""
+        if not chunk:
+            why = "it ended without a word" if ready else f"no answer within {START_SECONDS:.0f} s"
+            return {"error": f"starting the local cloud of {store.root}: {why}", "hint": f"its log is {store.log}"}
+        text += chunk
+    said: dict[str, Any] = json.loads(text)
+    return said
+
+
+def _ask(store: Store, found: Serving, what: str, *, within: float = ASK_SECONDS) -> dict[str, Any]:
+    request = urllib.request.Request(  # noqa: S310 a literal http URL
+        f"{found.endpoint_url}{rendezvous.PREFIX}{what}",
+        method="POST",
+        headers={rendezvous.SECRET_HEADER: store.credentials().secret_access_key},
+    )
+    # No proxy stands between us and our own loopback.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(request, timeout=within) as response:
+            said: dict[str, Any] = json.load(response)
+            return said
+    except (OSError, ValueError, http.client.HTTPException) as problem:
+        said_why = problem.read().decode(errors="replace")[:500] if isinstance(problem, urllib.error.HTTPError) else ""
+        raise LocalCloudError(
+            f"asking the local cloud at {found.endpoint_url} for {what}: {problem} {said_why}".rstrip(),
+            hint=f"its log is {store.log}",
+        ) from problem
+
+
+def _prepare(store: Store, progress: Progress) -> None:
+    from imagepipe.local.daemon.main import prepare
+
+    prepare(store, progress)

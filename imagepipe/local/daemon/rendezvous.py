@@ -1,0 +1,93 @@
+"""How a store's serving process and its clients know of one another: three locks and a file.
+
+The process holds `lock` as long as it lives; clients hold `clients` shared; who starts a process holds `starting`.
+The kernel lets go of a lock when its holder dies, however it dies, so there is nothing stale to clean up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from imagepipe.local.host.processes import is_alive, start_time
+from imagepipe.local.store import Store
+
+ADDRESS = "127.0.0.1"
+OWN_PATHS = "/_imagepipe/"
+"""What paths of the endpoint begin with that are no cloud's."""
+PREFIX = f"{OWN_PATHS}process/"
+"""Paths of the endpoint that are the process's own, and not the gateway's."""
+HAS_TOKEN = "imagepipe.has-token"  # noqa: S105 in the WSGI environment, of requests from beyond loopback alone
+SECRET_HEADER = "X-Imagepipe-Secret"  # noqa: S105 the header's name
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A process that serves a store."""
+
+    pid: int
+    started: str
+    port: int
+
+    @classmethod
+    def here(cls, port: int) -> Serving:
+        return cls(os.getpid(), start_time(os.getpid()), port)
+
+    @property
+    def endpoint_url(self) -> str:
+        return f"http://{ADDRESS}:{self.port}"
+
+    def is_alive(self) -> bool:
+        return is_alive(self.pid, self.started)
+
+
+def announce(store: Store, serving: Serving) -> None:
+    """Tell clients where; whole or not at all."""
+    half = store.serving.with_suffix(".half")
+    half.write_text(json.dumps(asdict(serving)))
+    half.rename(store.serving)
+    (store.root / "port").write_text(f"{serving.port}\n")
+
+
+def last_port(store: Store) -> int:
+    """The port of the process before, however that ended; 0 if there was none."""
+    try:
+        return int((store.root / "port").read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def withdraw(store: Store) -> None:
+    store.serving.unlink(missing_ok=True)
+
+
+def current(store: Store) -> Serving | None:
+    """The process that serves now; None if there is none, or it does not listen yet."""
+    try:
+        serving = Serving(**json.loads(store.serving.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+    return serving if serving.is_alive() else None
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds this lock exclusively."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+@contextmanager
+def held(path: Path, how: int) -> Iterator[None]:
+    """Hold this lock (fcntl.LOCK_SH or LOCK_EX, with LOCK_NB to raise BlockingIOError) while inside."""
+    with path.open("a") as file:
+        fcntl.flock(file, how)
+        yield

@@ -1,0 +1,1 @@
+"""Disk images: snapshots and volumes as files, the base image, imports."""

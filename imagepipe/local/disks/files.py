@@ -1,0 +1,244 @@
+"""Raw disk files of volumes and snapshots, sharing bytes wherever the file system can.
+
+Snapshots are immutable sparse files; a copy of a snapshot is a hard link; a volume is a reflink, else a
+sparse copy. The file system of a volume larger than its snapshot is grown when the volume is made.
+
+A file is made under a name that begins with a dot and only then given its own: what has a name is whole.
+`sweep` deletes what a killed process left half made.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import subprocess
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from imagepipe.local.disks import foreign
+
+FICLONE = 0x40049409  # linux/fs.h
+RESERVE_BYTES = 512 << 20  # left free: logs, journals and running machines must not meet a full disk
+CHUNK_BYTES = 64 << 20
+# Where copy_file_range cannot, and read and write can.
+NOT_IN_KERNEL = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+EXT_MAGIC_AT, EXT_MAGIC = 1024 + 56, 0xEF53  # ext2/3/4 superblock, s_magic
+
+
+class StoreFull(Exception):
+    """There is no room for a disk. Raised before anything is written."""
+
+    def __init__(self, needed: int, free: int, reserve: int, where: Path) -> None:
+        self.needed = needed
+        self.free = free
+        super().__init__(
+            f"{where} has {free >> 20} MiB free; {needed >> 20} MiB are needed, and {reserve >> 20} MiB stay in reserve"
+        )
+
+
+class DiskError(Exception):
+    """A disk file could not be made. The text says what was tried and what came back."""
+
+
+class Disks:
+    """The disk files of one store, in `volumes/` and `snapshots/` under its root."""
+
+    def __init__(self, root: Path, *, reserve_bytes: int = RESERVE_BYTES) -> None:
+        self.root = root
+        self._volumes = root / "volumes"
+        self._snapshots = root / "snapshots"
+        self._reserve = reserve_bytes
+        self._lock = threading.Lock()
+        self._promised = 0  # bytes that copies under way will still write, at most
+        for folder in (self._volumes, self._snapshots):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def volume_path(self, volume_id: str) -> Path:
+        return self._volumes / f"{volume_id}.raw"
+
+    def store_path(self, instance_id: str) -> Path:
+        """The instance store that is an instance's root; it goes with the instance."""
+        return self._volumes / f"store-{instance_id}.raw"
+
+    def snapshot_path(self, snapshot_id: str) -> Path:
+        return self._snapshots / f"{snapshot_id}.raw"
+
+    def create_volume(self, volume_id: str, *, size_bytes: int, snapshot_id: str | None) -> Path:
+        """A writable disk with the snapshot's bytes, or an empty one. Raises StoreFull, DiskError."""
+        target = self.volume_path(volume_id)
+        if snapshot_id is None:
+            with _in_place_of(target) as half:
+                half.touch(mode=0o600)
+                os.truncate(half, size_bytes)
+            return target
+        source = self.snapshot_path(snapshot_id)
+        source_size = source.stat().st_size
+        if size_bytes < source_size:
+            raise DiskError(f"volume {volume_id} of {size_bytes} bytes is smaller than {snapshot_id} ({source_size})")
+        with _in_place_of(target) as half:
+            self._clone(source, half)
+            foreign.set_mode(half, 0o600, like=source)
+            if size_bytes > source_size:
+                os.truncate(half, size_bytes)
+                if not foreign.is_foreign(source):  # such a disk is not ours to read; its own system grows it
+                    _grow_file_system(half)
+        return target
+
+    def delete_volume(self, volume_id: str) -> None:
+        """Gone already is success."""
+        self.volume_path(volume_id).unlink(missing_ok=True)
+
+    def snapshot(self, volume_id: str, snapshot_id: str) -> None:
+        """Keep the volume's bytes as they are now, on stable storage. The volume must be quiet meanwhile."""
+        with _in_place_of(self.snapshot_path(snapshot_id)) as half:
+            self._clone(self.volume_path(volume_id), half)
+            foreign.set_mode(half, 0o400, like=self.volume_path(volume_id))
+            _fsync(half)
+
+    def copy_snapshot(self, source_id: str, snapshot_id: str) -> None:
+        """A snapshot with the same bytes, which costs no room: a second name of the same file."""
+        with _in_place_of(self.snapshot_path(snapshot_id)) as half:
+            half.hardlink_to(self.snapshot_path(source_id))
+
+    def adopt_snapshot(self, source: Path, snapshot_id: str) -> None:
+        """A snapshot of a file that never changes, such as the base image, sharing its bytes if it can."""
+        with _in_place_of(self.snapshot_path(snapshot_id)) as half:
+            try:
+                half.hardlink_to(source)
+            except OSError as problem:
+                if problem.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
+                    raise
+                self._clone(source, half)
+                foreign.set_mode(half, 0o400, like=source)
+                _fsync(half)
+
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        """Gone already is success. Copies of it keep the bytes."""
+        self.snapshot_path(snapshot_id).unlink(missing_ok=True)
+
+    def used_bytes(self) -> int:
+        """Blocks allocated by volumes and snapshots; bytes shared by hard links are counted once."""
+        seen = {(s.st_dev, s.st_ino): s.st_blocks * 512 for s in self._stats()}
+        return sum(seen.values())
+
+    def sweep(self) -> None:
+        """Delete what a killed process left half made. Only while nobody else uses these disks."""
+        for folder in (self._volumes, self._snapshots):
+            for half in folder.glob(".*.half"):
+                half.unlink(missing_ok=True)
+
+    def _stats(self) -> Iterator[os.stat_result]:
+        for folder in (self._volumes, self._snapshots):
+            for entry in os.scandir(folder):
+                with suppress(FileNotFoundError):
+                    yield entry.stat()
+
+    def _clone(self, source: Path, target: Path) -> None:
+        with source.open("rb") as reader, target.open("xb") as writer:
+            try:
+                fcntl.ioctl(writer.fileno(), FICLONE, reader.fileno())
+            except OSError:
+                # EOPNOTSUPP on ext4, EXDEV between file systems, EINVAL or ENOTTY on others: all mean "copy".
+                with self._room_for(os.fstat(reader.fileno()).st_blocks * 512):
+                    _copy_sparse(reader.fileno(), writer.fileno())
+
+    @contextmanager
+    def _room_for(self, needed: int) -> Iterator[None]:
+        """Promise so many bytes to the caller while inside, or raise StoreFull."""
+        with self._lock:
+            room = os.statvfs(self._volumes)
+            free = room.f_bavail * room.f_frsize
+            # What others were promised counts in full, though some of it is written: too strict by that.
+            if free - self._promised - needed < self._reserve:
+                raise StoreFull(needed + self._promised, free, self._reserve, self._volumes.parent)
+            self._promised += needed
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._promised -= needed
+
+
+@contextmanager
+def _in_place_of(target: Path) -> Iterator[Path]:
+    """A path to make a file at; it becomes the target if the block succeeds, and is deleted if not."""
+    half = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.half")
+    try:
+        yield half
+        half.rename(target)
+        _fsync(target.parent)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _copy_sparse(reader: int, writer: int) -> None:
+    size = os.fstat(reader).st_size
+    os.truncate(writer, size)
+    copy: Callable[[int, int, int], int] = _copy_in_kernel
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(reader, at, os.SEEK_DATA)
+        except OSError as problem:
+            if problem.errno == errno.ENXIO:  # only a hole is left
+                return
+            raise
+        end = os.lseek(reader, at, os.SEEK_HOLE)
+        while at < end:
+            os.lseek(reader, at, os.SEEK_SET)
+            os.lseek(writer, at, os.SEEK_SET)
+            try:
+                at += copy(reader, writer, min(CHUNK_BYTES, end - at))
+            except OSError as problem:
+                if copy is _copy_by_hand or problem.errno not in NOT_IN_KERNEL:
+                    raise
+                copy = _copy_by_hand
+
+
+def _copy_in_kernel(reader: int, writer: int, count: int) -> int:
+    done = os.copy_file_range(reader, writer, count)
+    if done == 0:
+        raise OSError(errno.EIO, "the file became shorter while it was copied")
+    return done
+
+
+def _copy_by_hand(reader: int, writer: int, count: int) -> int:
+    data = os.read(reader, min(count, 1 << 20))
+    if not data:
+        raise OSError(errno.EIO, "the file became shorter while it was copied")
+    os.write(writer, data)
+    return len(data)
+
+
+def _grow_file_system(disk: Path) -> None:
+    """Make an ext file system fill a disk that was enlarged; other contents stay as they are."""
+    with disk.open("rb") as file:
+        file.seek(EXT_MAGIC_AT)
+        magic = file.read(2)
+    if len(magic) < 2 or struct.unpack("<H", magic)[0] != EXT_MAGIC:
+        return
+    # resize2fs wants a check since the last mount; e2fsck exits 1 when it has mended something.
+    _run(["e2fsck", "-fp", str(disk)], accept=(0, 1))
+    _run(["resize2fs", str(disk)], accept=(0,))
+
+
+def _run(command: list[str], *, accept: tuple[int, ...]) -> None:
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except FileNotFoundError as missing:
+        raise DiskError(f"growing a file system: {command[0]} is not installed (package e2fsprogs)") from missing
+    if done.returncode not in accept:
+        raise DiskError(f"{' '.join(command)}: exit {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}")

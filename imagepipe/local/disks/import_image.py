@@ -1,0 +1,246 @@
+"""A disk image from elsewhere, made a disk of the local cloud: a distribution's cloud image, or any other.
+
+The file is not trusted. What could make qemu-img read other files of this computer (a backing file, an external data
+file) is refused by the file's own header, before qemu-img sees it; nothing of it is mounted.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import re
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagepipe.errors import LocalCloudError
+from imagepipe.local.disks.files import RESERVE_BYTES
+from imagepipe.local.host.processes import kill_group, start_time
+from imagepipe.local.machines.qemu import kernel
+from imagepipe.local.machines.qemu.kvm import DISK_BYTES
+
+Progress = Callable[[str], None]
+
+QCOW2_MAGIC = b"QFI\xfb"
+# QEMU's docs/interop/qcow2.txt: magic, version, backing file offset and size, cluster bits, size, encryption
+QCOW2_HEADER = struct.Struct(">4s I Q I I Q I")
+FEATURES_AT = 72
+CORRUPT, EXTERNAL_DATA = 1 << 1, 1 << 2
+SECTOR = 512
+GIB = 1 << 30
+MAX_GIB = 16384  # of a gp3 volume
+BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
+ARM_ROOT = "B921B045-1DF0-41C3-AF44-4C6F280D3FAE"
+ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+ESP_BYTES = 512 << 20
+LOADERS = {b"BOOTX64 EFI": "x86_64", b"BOOTAA64EFI": "arm64", b"BOOTIA32EFI": "i386"}
+"""By the name as a FAT directory has it (UEFI specification, "Boot mechanisms", removable media)."""
+ELF_MACHINES = {62: "x86_64", 183: "arm64", 3: "i386"}
+NAME = re.compile(r"[A-Za-z0-9()\[\]./\-'@_ ]{3,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class DiskImage:
+    """A raw disk, ready to be a snapshot."""
+
+    path: Path
+    size_gib: int
+    boots: str
+    """How, in words."""
+
+
+def read_image(source: Path, folder: Path, progress: Progress) -> DiskImage:
+    """The file as a raw disk in this folder. Raises LocalCloudError, and leaves nothing then.
+
+    qcow2, and raw disks. Sparse stays sparse; the size is rounded up to whole GiB, as volumes have them.
+    """
+    doing = f"importing {source}"
+    _check_tool(doing)
+    form = _format(source, doing)
+    target = folder / f"{os.getpid()}.raw"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for left in folder.glob("*.raw"):  # by an import that was killed
+        if not Path(f"/proc/{left.stem}").exists():
+            left.unlink(missing_ok=True)
+    try:
+        if form == "qcow2":
+            progress(f"checking {source.name}")
+            _check_qcow2(source, doing)
+        _check_room(source, form, folder, doing)
+        progress(f"reading {source.name}")
+        _convert(source, form, target, doing, progress)
+        target.chmod(0o600)
+        size_gib = max(1, -(-target.stat().st_size // GIB))
+        boots = _how_it_boots(target, doing)
+        os.truncate(target, size_gib * GIB)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    return DiskImage(target, size_gib, boots)
+
+
+def check_name(name: str) -> None:
+    """Raise LocalCloudError where an image cannot be called so."""
+    if not NAME.fullmatch(name):
+        raise LocalCloudError(
+            f"an image cannot be named {name!r}",
+            hint="3 to 128 characters: letters, digits, spaces and ( ) [ ] . / - ' @ _ ; name it with --name",
+        )
+
+
+def _check_tool(doing: str) -> None:
+    if shutil.which("qemu-img") is None:
+        raise LocalCloudError(f"{doing}: qemu-img is not installed", hint="apt-get install qemu-utils qemu-system-x86")
+
+
+def _format(source: Path, doing: str) -> str:
+    try:
+        size = source.stat().st_size
+        with source.open("rb") as file:
+            header = file.read(FEATURES_AT + 8)
+    except OSError as problem:
+        raise LocalCloudError(f"{doing}: {problem.strerror}") from problem
+    if header[:4] != QCOW2_MAGIC:
+        if size < DISK_BYTES or size % SECTOR:
+            raise LocalCloudError(
+                f"{doing}: neither a qcow2 image nor a raw disk ({size} bytes)",
+                hint="unpack it first where it is compressed (.xz, .gz); other formats: qemu-img convert -O qcow2",
+            )
+        return "raw"
+    if len(header) < QCOW2_HEADER.size:
+        raise LocalCloudError(f"{doing}: the file ends in its own header")
+    _, version, backing, _, _, virtual, encryption = QCOW2_HEADER.unpack_from(header)
+    features = (
+        struct.unpack_from(">Q", header, FEATURES_AT)[0] if version >= 3 and len(header) >= FEATURES_AT + 8 else 0
+    )
+    if version not in (2, 3):
+        raise LocalCloudError(f"{doing}: version {version} of qcow2 is not known")
+    for is_so, what in (
+        (backing, "it needs a backing file"),
+        (features & EXTERNAL_DATA, "its data is in another file"),
+        (encryption, "it is encrypted"),
+    ):
+        if is_so:
+            raise LocalCloudError(f"{doing}: {what}", hint="make it whole: qemu-img convert -O qcow2 FILE WHOLE.qcow2")
+    if features & CORRUPT:
+        raise LocalCloudError(f"{doing}: it is marked as corrupt", hint="fetch it again, and compare its checksum")
+    if not 0 < virtual <= MAX_GIB * GIB:
+        raise LocalCloudError(f"{doing}: a disk of {virtual} bytes; a volume has at most {MAX_GIB} GiB")
+    return "qcow2"
+
+
+def _check_qcow2(source: Path, doing: str) -> None:
+    done = subprocess.run(
+        ["qemu-img", "check", "-f", "qcow2", "--output=json", str(source)],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    said: dict[str, object] = {}
+    if done.stdout.strip().startswith("{"):
+        said = json.loads(done.stdout)
+    if done.returncode == 0 or (done.returncode == 3 and not said.get("corruptions")):  # 3: leaks, which harm nobody
+        return
+    last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    why = f"{said['corruptions']} corruptions" if said.get("corruptions") else last
+    raise LocalCloudError(f"{doing}: it is damaged: {why}", hint="fetch it again, and compare its checksum")
+
+
+def _check_room(source: Path, form: str, folder: Path, doing: str) -> None:
+    done = subprocess.run(
+        ["qemu-img", "measure", "-f", form, "-O", "qcow2", "--output=json", str(source)],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    needed = int(json.loads(done.stdout)["required"]) if done.returncode == 0 else source.stat().st_size
+    free = shutil.disk_usage(folder).free
+    if free - needed < RESERVE_BYTES:
+        raise LocalCloudError(
+            f"{doing}: {needed >> 20} MiB are needed, and {folder} has {free >> 20} MiB free,"
+            f" of which {RESERVE_BYTES >> 20} MiB stay in reserve"
+        )
+
+
+def _convert(source: Path, form: str, target: Path, doing: str, progress: Progress) -> None:
+    command = ["qemu-img", "convert", "-p", "-f", form, "-O", "raw", "-S", "4k", str(source), str(target)]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        started = start_time(process.pid)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            shown, text = 0, b""
+            while chunk := os.read(process.stdout.fileno(), 4096):
+                text = (text + chunk)[-64:]
+                if found := re.findall(rb"\(([0-9]+)\.", text):
+                    percent = int(found[-1])
+                    if percent >= shown + 20:
+                        shown = percent
+                        progress(f"reading {source.name}: {percent} %")
+            said = process.stderr.read().decode(errors="replace").strip()
+        except BaseException:
+            kill_group(process.pid, started)
+            raise
+    if process.returncode != 0:
+        last = (said.splitlines() or [f"exit {process.returncode}"])[-1]
+        raise LocalCloudError(f"{doing}: {last}", hint="fetch it again, and compare its checksum")
+
+
+def _how_it_boots(disk: Path, doing: str) -> str:
+    """In words. Raises LocalCloudError where it does not, here: another processor's, UEFI alone, nothing at all."""
+    if kernel.is_bare(disk):
+        architecture = _of_bare(disk)
+        if architecture not in ("", "x86_64"):
+            raise LocalCloudError(f"{doing}: it is for {architecture}, and the local cloud is x86_64")
+        return "a bare file system: by its own kernel, in QEMU"
+    with disk.open("rb") as file:
+        first = file.read(SECTOR)
+    if first[510:512] != b"\x55\xaa":
+        raise LocalCloudError(
+            f"{doing}: no partition table and no file system that is known: nothing to boot",
+            hint="is it a whole disk, and of an operating system? ext4 alone is known as a bare file system",
+        )
+    kinds, loaders = _partitions(disk)
+    has_bios = any(first[:440]) or BIOS_BOOT in kinds
+    if ARM_ROOT in kinds or (loaders and "x86_64" not in loaders):
+        found = ", ".join(sorted(loaders)) or "arm64"
+        raise LocalCloudError(
+            f"{doing}: it is for {found}, and the local cloud is x86_64", hint="take the amd64 (x86_64) image"
+        )
+    if not has_bios:
+        raise LocalCloudError(
+            f"{doing}: it boots by UEFI alone, and the local cloud's firmware is a BIOS",
+            hint="the cloud images of Debian, Ubuntu and Amazon boot by both",
+        )
+    return "by its own boot loader, in QEMU"
+
+
+def _of_bare(disk: Path) -> str:
+    """The architecture of a bare ext file system's programs; empty where there are none."""
+    for program in ("/usr/bin/env", "/bin/ls", "/bin/busybox"):
+        done = subprocess.run(
+            ["debugfs", "-R", f"cat {program}", str(disk)], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+        if done.stdout[:4] == b"\x7fELF":
+            return ELF_MACHINES.get(struct.unpack_from("<H", done.stdout, 18)[0], "another processor")
+    return ""
+
+
+def _partitions(disk: Path) -> tuple[set[str], set[str]]:
+    """The types of the disk's partitions, and the processors that its UEFI loaders are for."""
+    done = subprocess.run(
+        ["sfdisk", "--json", str(disk)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        return set(), set()
+    rows = json.loads(done.stdout)["partitiontable"].get("partitions", [])
+    loaders: set[str] = set()
+    with disk.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        for row in rows:
+            if row["type"].upper() in (ESP, "EF"):
+                start = row["start"] * SECTOR
+                end = min(start + min(row["size"] * SECTOR, ESP_BYTES), len(view))
+                loaders |= {name for mark, name in LOADERS.items() if view.find(mark, start, end) >= 0}
+    return {str(row["type"]).upper() for row in rows}, loaders

@@ -1,0 +1,156 @@
+"""The files of a disk looked at without a machine: mounted read-only where nobody else sees it, searched, gone.
+
+The look is a process of its own, in a mount namespace of its own, over loop devices that the kernel clears: whatever
+is killed, nothing stays mounted, and nothing of the disk is written. What has no file system that is known here is
+searched as if it were one file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from imagepipe.errors import LocalCloudError
+from imagepipe.hygiene.report import Report, Wanted, read_report
+from imagepipe.hygiene.walk import Tree, look, look_into
+from imagepipe.local.host import loop
+
+SECTOR = 512
+MOUNT_POINT = "/mnt"
+"""Of the private namespace: it is there on every Linux (FHS 3.0), and what it has elsewhere is not touched."""
+TYPES = (
+    ("ext4", 1024 + 56, b"\x53\xef", "ro,noload"),  # ext2 and ext3 too; not even the journal is replayed
+    ("xfs", 0, b"XFSB", "ro,norecovery,nouuid"),
+    ("btrfs", 0x10040, b"_BHRfS_M", "ro"),
+    ("vfat", 82, b"FAT32   ", "ro"),
+    ("vfat", 54, b"FAT16   ", "ro"),
+    ("vfat", 54, b"FAT12   ", "ro"),
+)
+"""File systems, and what is where in their first bytes (blkid's tables)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a disk that may have a file system."""
+
+    offset: int
+    size: int
+
+
+def look_at(
+    disk: Path, wanted: Wanted, *, calling: Callable[[Callable[[], None]], AbstractContextManager[None]]
+) -> Report:
+    """What is on a raw disk that must not be in an image.
+
+    `calling` lends the caller's cancel: what it is given ends the look. Raises LocalCloudError.
+    """
+    command = [
+        "unshare", "--mount", "--propagation", "private",
+        sys.executable, "-m", "imagepipe.local.disks.search", str(disk),
+    ]  # fmt: skip
+    with TemporaryFile() as said:
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
+        except FileNotFoundError as missing:
+            raise LocalCloudError(f"looking at {disk}: unshare is not installed (package util-linux)") from missing
+        with process, calling(process.kill):
+            out, _ = process.communicate(wanted.line())
+        report = read_report(out.decode().splitlines())
+        if process.returncode != 0 or report is None:
+            said.seek(0)
+            last = said.read().decode(errors="replace").strip().splitlines()[-1:]
+            raise LocalCloudError(
+                f"looking at {disk}: {last[0] if last else f'exit {process.returncode}'}",
+                hint="it needs root; see imagepipe local doctor",
+            )
+        return report
+
+
+def main() -> int:
+    """In the namespace: look at every part of the disk, and print one report."""
+    disk, wanted = Path(sys.argv[1]), Wanted.heard(sys.stdin.buffer.readline())
+    try:
+        report = Report.of_all([_look(disk, part, wanted) for part in parts(disk)])
+    except (LocalCloudError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    print(report.line())  # noqa: T201 - to the parent
+    return 0
+
+
+def parts(disk: Path) -> list[Part]:
+    """The partitions of a disk; one without a table is one itself. Raises LocalCloudError."""
+    whole = Part(0, disk.stat().st_size)
+    if _type(disk, whole) is not None:
+        return [whole]
+    done = subprocess.run(
+        ["sfdisk", "--json", str(disk)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        return [whole]
+    rows = json.loads(done.stdout)["partitiontable"].get("partitions", [])
+    return [Part(row["start"] * SECTOR, row["size"] * SECTOR) for row in rows]
+
+
+def _look(disk: Path, part: Part, wanted: Wanted) -> Report:
+    known = _type(disk, part)
+    if known is None:
+        return _as_file(disk, part, wanted)
+    kind, options = known
+    with closing(loop.attach(disk, is_read_only=True, offset=part.offset, size=part.size)) as device:
+        _run(["mount", "--types", kind, "--options", options, device.device, MOUNT_POINT])
+        try:
+            return look([Tree(MOUNT_POINT)], wanted)
+        finally:
+            _run(["umount", MOUNT_POINT])
+
+
+def _as_file(disk: Path, part: Part, wanted: Wanted) -> Report:
+    """What a part without a file system holds, by content alone."""
+    return look_into(_data(disk, part), f"/(the disk from byte {part.offset})", wanted)
+
+
+def _data(disk: Path, part: Part) -> Iterator[bytes]:
+    """The bytes of a part without its holes."""
+    fd = os.open(disk, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        at, end = part.offset, part.offset + part.size
+        while at < end:
+            try:
+                at = os.lseek(fd, at, os.SEEK_DATA)
+            except OSError:  # only a hole is left
+                return
+            until = min(end, os.lseek(fd, at, os.SEEK_HOLE))
+            while at < until:
+                block = os.pread(fd, min(1 << 20, until - at), at)
+                yield block
+                at += len(block)
+    finally:
+        os.close(fd)
+
+
+def _type(disk: Path, part: Part) -> tuple[str, str] | None:
+    """The file system of a part and how it is mounted; None where it has none that is known."""
+    with disk.open("rb") as file:
+        for kind, at, magic, options in TYPES:
+            file.seek(part.offset + at)
+            if at + len(magic) <= part.size and file.read(len(magic)) == magic:
+                return kind, options
+    return None
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise LocalCloudError(f"{' '.join(command)}: {done.stderr.strip() or f'exit {done.returncode}'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

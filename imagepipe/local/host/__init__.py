@@ -1,0 +1,1 @@
+"""This computer: processes, control groups, loop devices, ports."""

@@ -1,0 +1,77 @@
+"""Trouble on the way to a machine, whatever drives it: its connections are reset, or its ports answer late.
+
+All drivers' machines have their ports on an address of this computer's own, held by a process of the machine's control
+group. Its sockets are found there, and a duplicate of one (pidfd_getfd(2), Linux 5.6) is disconnected, at which the
+kernel sends the peer a reset.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from imagepipe.local.host.cgroup import MachineGroup
+
+PIDFD_GETFD = 438  # the same on all architectures
+ESTABLISHED, LISTENING = "01", "0A"  # net/tcp_states.h
+NO_ADDRESS = bytes(16)
+"""A sockaddr of AF_UNSPEC: to connect there is to disconnect (connect(2))."""
+
+
+def reset_connections(machine_id: str, address: str) -> int:
+    """Reset every TCP connection to the machine's address; how many there were. The machine itself goes on."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    count = 0
+    for pid, fd in _holders(machine_id, address, ESTABLISHED):
+        with suppress(OSError):
+            process = os.pidfd_open(pid)
+            try:
+                duplicate = libc.syscall(PIDFD_GETFD, process, fd, 0)
+            finally:
+                os.close(process)
+            if duplicate >= 0:
+                count += libc.connect(duplicate, NO_ADDRESS, len(NO_ADDRESS)) == 0
+                os.close(duplicate)
+    return count
+
+
+def hold_ports(machine_id: str, address: str) -> list[int]:
+    """Stop the processes that listen for the machine: the kernel takes connections, and nobody answers. Their ids."""
+    stopped = sorted({pid for pid, _ in _holders(machine_id, address, LISTENING)})
+    for pid in stopped:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+    return stopped
+
+
+def release_ports(machine_id: str, stopped: list[int]) -> None:
+    """Let those go on that are still the machine's."""
+    for pid in set(stopped) & set(MachineGroup(machine_id).processes()):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def _holders(machine_id: str, address: str, state: str) -> Iterator[tuple[int, int]]:
+    """Process and descriptor of the machine's sockets in this state."""
+    wanted = {f"socket:[{inode}]" for inode in _inodes(address, state)}
+    for pid in MachineGroup(machine_id).processes() if wanted else ():
+        with suppress(OSError):  # it ended meanwhile
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(OSError):
+                    if str(link.readlink()) in wanted:
+                        yield pid, int(link.name)
+
+
+def _inodes(address: str, state: str) -> Iterator[str]:
+    """Of TCP sockets at the address (proc(5), /proc/net/tcp)."""
+    ours = f"{int.from_bytes(socket.inet_aton(address), sys.byteorder):08X}:"
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1].startswith(ours) and fields[3] == state:
+            yield fields[9]

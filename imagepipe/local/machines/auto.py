@@ -1,0 +1,79 @@
+"""The default: containers for bare file systems, which boot in seconds, and QEMU for disks that have a boot loader.
+
+A container would leave such a disk's boot loader and kernel untried, and those are why somebody has one. A machine with
+a disk that was imported goes to QEMU whatever is on it, as this computer's kernel would mount it for a container.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from imagepipe.local.disks import foreign
+from imagepipe.local.machines.driver import Driver, Ingress, Machine, MachineError
+from imagepipe.local.machines.nspawn.driver import ContainerDriver
+from imagepipe.local.machines.qemu import kernel
+from imagepipe.local.machines.qemu.driver import QemuDriver
+
+
+class MixedDriver:
+    """Two drivers, and of a machine the one that its root disk asks for."""
+
+    name = "auto"
+
+    def __init__(self, folder: Path) -> None:
+        self._containers: Driver = ContainerDriver(folder)
+        self._qemu: Driver = QemuDriver(qemu_folder(folder))
+
+    def problems(self) -> Sequence[str]:
+        return self._containers.problems()
+
+    def start(self, machine: Machine, ingress: Sequence[Ingress]) -> None:
+        is_foreign = any(foreign.is_foreign(disk.path) for disk in machine.disks)
+        if kernel.is_bare(machine.disks[0].path) and not is_foreign:
+            self._containers.start(machine, ingress)
+            return
+        if problems := self._qemu.problems():
+            why = "a disk of it was imported" if is_foreign else "its disk boots by a boot loader of its own"
+            why += ", which takes QEMU"
+            raise MachineError(f"starting {machine.id}: {why}: {'; '.join(problems)}")
+        self._qemu.start(machine, ingress)
+
+    def stop(self, machine_id: str, *, force: bool = False) -> None:
+        self._of(machine_id).stop(machine_id, force=force)
+
+    def reboot(self, machine_id: str) -> None:
+        self._of(machine_id).reboot(machine_id)
+
+    def set_ingress(self, machine_id: str, ingress: Sequence[Ingress]) -> None:
+        self._of(machine_id).set_ingress(machine_id, ingress)
+
+    def quiesced(self, machine_id: str) -> AbstractContextManager[None]:
+        return self._of(machine_id).quiesced(machine_id)
+
+    def console(self, machine_id: str) -> bytes:
+        return self._qemu.console(machine_id) or self._containers.console(machine_id)
+
+    def running(self) -> frozenset[str]:
+        return self._containers.running() | self._qemu.running()
+
+    def on_exit(self, callback: Callable[[str], None]) -> None:
+        for driver in (self._containers, self._qemu):
+            driver.on_exit(callback)
+
+    def forget(self, machine_id: str) -> None:
+        for driver in (self._containers, self._qemu):
+            driver.forget(machine_id)
+
+    def close(self) -> None:
+        for driver in (self._containers, self._qemu):
+            driver.close()
+
+    def _of(self, machine_id: str) -> Driver:
+        return self._qemu if machine_id in self._qemu.running() else self._containers
+
+
+def qemu_folder(folder: Path) -> Path:
+    """Where QEMU's machines are kept, beside the folder of containers."""
+    return folder.with_name(f"{folder.name}-qemu")

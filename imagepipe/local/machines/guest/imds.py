@@ -1,0 +1,209 @@
+"""The instance metadata service of one machine, at 169.254.169.254 in a network namespace of its own.
+
+Of its own because a listener inside the machine's namespace would take port 80 from the machine's own servers. A veth
+pair joins the two. Answers follow the EC2 user guide, "Use the Instance Metadata Service": tokens (version 2), and
+version 1 only where the instance does not require them.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from imagepipe.local.host.processes import is_alive
+from imagepipe.local.machines import endpoint
+from imagepipe.local.machines.driver import Machine
+
+ADDRESS = "169.254.169.254"
+GUEST_SIDE = "169.254.169.253/30"
+OWN_SIDE = f"{ADDRESS}/30"
+INTERFACE = "imds0"
+FILE = "imds.json"
+LINK_SECONDS = 20
+SEED_PATH = "imagepipe-seed"
+TOKEN = "X-aws-ec2-metadata-token"  # noqa: S105 - a header's name
+TTL = "X-aws-ec2-metadata-token-ttl-seconds"
+LONGEST_TTL = 21600
+VERSIONS = ("1.0", "2009-04-04", "2016-09-02", "2021-03-23", "latest")
+
+
+def document(machine: Machine) -> dict[str, Any]:
+    """What the service of a machine answers; where it is not enabled, nothing but a seed that is added."""
+    return {
+        "meta-data": dict(machine.metadata.values),
+        "identity": machine.metadata.identity,
+        "user-data": base64.b64encode(machine.seed.user_data).decode("ascii"),
+        "tokens-required": machine.metadata.tokens_required,
+        "is-enabled": machine.metadata.is_enabled,
+    }
+
+
+def write(folder: Path, machine: Machine, *, namespace: int) -> None:
+    """The document, for the service's process; readable by root alone, as user data holds keys.
+
+    `namespace` is the file descriptor of this computer's network that the process inherits.
+    """
+    way = {"endpoint-port": endpoint.port_of(folder.parent), "namespace": namespace}
+    fd = os.open(folder / FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        json.dump(document(machine) | way, file)
+
+
+class Answers:
+    """What is at each path, and who may ask."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._tree = _tree(document)
+        self._user_data = base64.b64decode(document["user-data"])
+        self._tokens_required = bool(document["tokens-required"])
+        self.is_enabled = bool(document.get("is-enabled", True))
+        self._seed = {name: base64.b64decode(body) for name, body in document.get("seed", {}).items()}
+        self._tokens: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def token(self, seconds: str | None) -> str | None:
+        """A new token; None where its life is none."""
+        if seconds is None or not seconds.isdecimal() or not 1 <= int(seconds) <= LONGEST_TTL:
+            return None
+        token, now = secrets.token_urlsafe(42), time.monotonic()
+        with self._lock:
+            self._tokens = {known: end for known, end in self._tokens.items() if end > now}
+            self._tokens[token] = now + int(seconds)
+        return token
+
+    def seed(self, path: str) -> bytes | None:
+        """One of cloud-init's documents, for a machine that has no other way to them; its firmware names the path."""
+        folder, _, name = path.strip("/").partition("/")
+        return self._seed.get(name) if folder == SEED_PATH else None
+
+    def may_ask(self, token: str | None) -> bool:
+        """With a token it must be a good one; without, only version 1 answers."""
+        if token is None:
+            return not self._tokens_required
+        with self._lock:
+            return self._tokens.get(token, 0.0) > time.monotonic()
+
+    def at(self, path: str) -> bytes | None:
+        """What is there: a value, a listing, or nothing."""
+        version, _, rest = path.strip("/").partition("/")
+        if not version:
+            return "\n".join(VERSIONS).encode()
+        if version not in VERSIONS:
+            return None
+        if rest == "user-data":
+            return self._user_data or None
+        node: Any = self._tree if self._user_data else {k: v for k, v in self._tree.items() if k != "user-data"}
+        for part in rest.split("/") if rest else ():
+            node = node.get(part.partition("=")[0]) if isinstance(node, dict) else None
+        if node is None or isinstance(node, str):
+            return None if node is None else node.encode()
+        return "\n".join(_listed(name, node[name]) for name in sorted(node)).encode()
+
+
+def _tree(document: Mapping[str, Any]) -> dict[str, Any]:
+    root: dict[str, Any] = {"user-data": ""}
+    paths = {f"meta-data/{path}": value for path, value in document["meta-data"].items()}
+    if document["identity"]:
+        paths["dynamic/instance-identity/document"] = document["identity"]
+    for path, value in paths.items():
+        *folders, leaf = path.split("/")
+        node = root
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[leaf] = value
+    return root
+
+
+def _listed(name: str, node: Any) -> str:
+    """A name in a listing: folders end with a slash, and a public key is listed as `0=its-name`."""
+    if isinstance(node, dict) and "openssh-key" in node:
+        return f"{name}={node['openssh-key'].rpartition(' ')[2]}"
+    return f"{name}/" if isinstance(node, dict) else name
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server_version = "EC2ws"
+    sys_version = ""
+    protocol_version = "HTTP/1.1"
+    answers: Answers
+
+    def do_PUT(self) -> None:
+        if self.path != "/latest/api/token" or not self.answers.is_enabled:
+            return self._send(404)
+        # A token must not come through a proxy that somebody talked into asking (EC2 user guide, IMDSv2).
+        if self.headers.get("X-Forwarded-For"):
+            return self._send(403)
+        ttl = self.headers.get(TTL)
+        token = self.answers.token(ttl)
+        return self._send(400) if token is None else self._send(200, token.encode(), {TTL: str(ttl)})
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if (seed := self.answers.seed(path)) is not None:
+            return self._send(200, seed)
+        if not self.answers.is_enabled:
+            return self._send(403)
+        if not self.answers.may_ask(self.headers.get(TOKEN)):
+            return self._send(401)
+        found = self.answers.at(path)
+        return self._send(404) if found is None else self._send(200, found)
+
+    do_HEAD = do_GET  # noqa: N815 - the name that http.server looks for
+
+    def do_POST(self) -> None:
+        self._send(405)
+
+    do_DELETE = do_POST  # noqa: N815
+
+    def _send(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def server(document: Mapping[str, Any], address: tuple[str, int]) -> ThreadingHTTPServer:
+    """The service, listening."""
+    handler = type("Handler", (_Handler,), {"answers": Answers(document)})
+    return ThreadingHTTPServer(address, handler)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """FILE PID STARTED: serve until that process, which made this namespace's peer, has ended."""
+    file, pid, started = arguments
+    until = os.pidfd_open(int(pid))
+    answers = json.loads(Path(file).read_text(encoding="utf-8"))
+    end = time.monotonic() + LINK_SECONDS
+    while not Path("/proc/self/net/dev").read_text().count(f"{INTERFACE}:"):
+        if time.monotonic() > end or not is_alive(int(pid), started):
+            return 1
+        time.sleep(0.005)
+    subprocess.run(["ip", "address", "add", OWN_SIDE, "dev", INTERFACE], check=True)
+    subprocess.run(["ip", "link", "set", INTERFACE, "up"], check=True)
+    service = server(answers, (ADDRESS, 80))
+    threading.Thread(target=service.serve_forever, daemon=True).start()
+    endpoint.serve(answers, ADDRESS)
+    select.select([until], [], [])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

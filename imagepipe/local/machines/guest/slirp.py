@@ -1,0 +1,239 @@
+"""A machine's network: slirp4netns beside its namespace, and the ports that it lets in.
+
+slirp4netns gives the machine 10.0.2.100 and a resolver at 10.0.2.3. It does not carry it to this computer's loopback:
+the way to the cloud's endpoint is `endpoint`. It ends when the other end of its exit pipe is closed, that is with the
+supervisor, however that ended.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imagepipe.local.host.port_relay import is_taken
+from imagepipe.local.host.processes import kill_group, start_time
+from imagepipe.local.machines.driver import Ingress, MachineError
+from imagepipe.local.machines.record import Process
+
+GUEST = "10.0.2.100"
+CALLER = ipaddress.ip_address("127.0.0.1")
+SOCKET = "slirp.sock"
+NARROW = 16  # ports; a wider rule forwards only those on which the machine listens
+READY_SECONDS = 10
+LISTENING = {"tcp": "0A", "udp": "07"}  # include/net/tcp_states.h; an unconnected UDP socket is "close"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Port:
+    """A port of a machine that is open to callers on this computer."""
+
+    protocol: str
+    number: int
+
+
+def wanted(ingress: Iterable[Ingress], listening: frozenset[Port]) -> frozenset[Port]:
+    """The ports that these rules open to a caller on this computer.
+
+    All of a narrow rule; of a wide one those on which somebody listens.
+    """
+    ports: set[Port] = set()
+    for rule in ingress:
+        if not _lets_us_in(rule.cidr):
+            continue
+        for protocol in ("tcp", "udp"):
+            if rule.protocol not in (protocol, "-1"):
+                continue
+            low, high = (0, 65535) if rule.protocol == "-1" else (rule.from_port, rule.to_port)
+            if high - low < NARROW:
+                ports.update(Port(protocol, number) for number in range(max(low, 1), high + 1))
+            else:
+                ports.update(p for p in listening if p.protocol == protocol and low <= p.number <= high)
+    return frozenset(ports)
+
+
+def has_wide(ingress: Iterable[Ingress]) -> bool:
+    """Whether what is open depends on what the machine listens on."""
+    return any(
+        _lets_us_in(rule.cidr)
+        and (rule.protocol == "-1" or (rule.protocol in LISTENING and rule.to_port - rule.from_port >= NARROW))
+        for rule in ingress
+    )
+
+
+def listening(pid: int) -> frozenset[Port]:
+    """Ports on which somebody listens in the network namespace of this process, loopback alone left out."""
+    ports: set[Port] = set()
+    for protocol, state in LISTENING.items():
+        for suffix in ("", "6"):
+            try:
+                lines = Path(f"/proc/{pid}/net/{protocol}{suffix}").read_text().splitlines()[1:]
+            except OSError:
+                continue
+            for line in lines:
+                _, local, _, found, *_ = line.split()
+                address, number = local.split(":")
+                if found == state and not _is_loopback(address):
+                    ports.add(Port(protocol, int(number, 16)))
+    return frozenset(ports)
+
+
+def open_network(*, namespace_pid: int, folder: Path, join: Sequence[str], exit_fd: int) -> subprocess.Popen[bytes]:
+    """Start slirp4netns for the network namespace of that process; returns once it carries packets.
+
+    `join` is the command that puts what follows it into the machine's control group.
+    """
+    ready, ready_end = os.pipe()
+    # A name relative to its folder: the path of a Unix socket is at most 107 bytes long.
+    (folder / SOCKET).unlink(missing_ok=True)
+    command = [
+        *join, "slirp4netns", "--netns-type=path", "--configure", "--mtu=65520", "--disable-host-loopback",
+        f"--ready-fd={ready_end}", f"--exit-fd={exit_fd}", "--api-socket", SOCKET,
+        f"/proc/{namespace_pid}/ns/net", "tap0",
+    ]  # fmt: skip
+    try:
+        with (folder / "slirp.log").open("wb") as log:
+            process = subprocess.Popen(
+                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                pass_fds=(ready_end, exit_fd), start_new_session=True,
+            )  # fmt: skip
+        os.close(ready_end)
+        ready_end = -1
+        answered, _, _ = select.select([ready], [], [], READY_SECONDS)
+        if not answered or os.read(ready, 1) != b"1":
+            process.kill()
+            process.wait()
+            said = (folder / "slirp.log").read_text(errors="replace").strip()[-500:]
+            raise MachineError(f"slirp4netns gave no network within {READY_SECONDS} s: {said or 'it said nothing'}")
+        return process
+    finally:
+        os.close(ready)
+        if ready_end >= 0:
+            os.close(ready_end)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where a machine's ports are opened, and which processes they live and die with."""
+
+    folder: Path
+    address: str
+    supervisor: Process
+    join: Sequence[str]
+    """The command that puts what follows it into the machine's control group."""
+
+    def let_in(self, ports: frozenset[Port]) -> None:
+        """Forward these ports of the address to the machine, and no others. Raises MachineError.
+
+        What can be opened is, though another port cannot.
+        """
+        entries = _ask(self.folder, "list_hostfwd")["entries"]
+        forwarded = {Port(entry["proto"], entry["guest_port"]): entry["id"] for entry in entries}
+        for port in sorted(forwarded.keys() - ports):
+            self._end_relay(port)
+            _ask(self.folder, "remove_hostfwd", id=forwarded[port])
+        problems = []
+        for port in sorted(ports - forwarded.keys()):
+            try:
+                self._open(port)
+            except MachineError as problem:
+                problems.append(str(problem))
+        if problems:
+            raise MachineError("; ".join(problems))
+
+    def _open(self, port: Port) -> None:
+        try:
+            self._forward(port, port.number)
+            return
+        except MachineError:
+            if port.protocol != "tcp" or is_taken(self.address, port.number):
+                raise
+        # A service has the port of every address.
+        with socket.socket() as probe:
+            probe.bind((self.address, 0))
+            via = int(probe.getsockname()[1])
+        entry = self._forward(port, via)
+        try:
+            self._start_relay(port, via)
+        except MachineError:
+            _ask(self.folder, "remove_hostfwd", id=entry)
+            raise
+
+    def _forward(self, port: Port, host_port: int) -> int:
+        answer = _ask(
+            self.folder, "add_hostfwd", proto=port.protocol, host_addr=self.address, host_port=host_port,
+            guest_addr=GUEST, guest_port=port.number,
+        )  # fmt: skip
+        return int(answer["id"])
+
+    def _start_relay(self, port: Port, via: int) -> None:
+        words = [self.address, str(port.number), str(via), str(self.supervisor.pid), self.supervisor.started]
+        done = subprocess.run(
+            [*self.join, sys.executable, "-m", "imagepipe.local.host.port_relay", *words],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, start_new_session=True,
+        )  # fmt: skip
+        if done.returncode != 0:
+            said = done.stdout.removeprefix("error ").strip() or done.stderr.strip()[-300:]
+            raise MachineError(f"listening on port {port.number} of {self.address}: {said}")
+        pid = int(done.stdout)
+        self._relay_file(port).write_text(f"{pid} {start_time(pid)}")
+
+    def _end_relay(self, port: Port) -> None:
+        try:
+            pid, started = self._relay_file(port).read_text().split()
+        except FileNotFoundError:
+            return
+        kill_group(int(pid), started)
+        self._relay_file(port).unlink()
+
+    def _relay_file(self, port: Port) -> Path:
+        return self.folder / f"relay-{port.number}"
+
+
+def _ask(folder: Path, what: str, **arguments: Any) -> dict[str, Any]:
+    """One request to slirp4netns's API socket (slirp4netns(1), API SOCKET)."""
+    at = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+            line.settimeout(READY_SECONDS)
+            line.connect(f"/proc/self/fd/{at}/{SOCKET}")
+            line.sendall(json.dumps({"execute": what, "arguments": arguments}).encode())
+            line.shutdown(socket.SHUT_WR)
+            answer = b"".join(iter(lambda: line.recv(65536), b""))
+    except OSError as problem:
+        raise MachineError(f"slirp4netns does not answer {what}: {problem}") from problem
+    finally:
+        os.close(at)
+    said: dict[str, Any] = json.loads(answer)
+    if "error" in said:
+        raise MachineError(_explain(what, arguments, said["error"].get("desc", "")))
+    result: dict[str, Any] = said.get("return", said)  # list_hostfwd of 1.2.0 answers without it
+    return result
+
+
+def _explain(what: str, arguments: dict[str, Any], said: str) -> str:
+    if what != "add_hostfwd":
+        return f"slirp4netns refused {what} {arguments}: {said}"
+    address, port = arguments["host_addr"], arguments["host_port"]
+    return (
+        f"forwarding {arguments['proto']} port {port} of {address}: {said}; something on this computer has the port"
+        f" (see `ss -lnptu 'sport = :{port}'`)"
+    )
+
+
+def _lets_us_in(cidr: str) -> bool:
+    return CALLER in ipaddress.ip_network(cidr, strict=False)
+
+
+def _is_loopback(address: str) -> bool:
+    """Of an address as /proc/net has it: words in the computer's byte order, in hexadecimal."""
+    words = [int(address[at : at + 8], 16).to_bytes(4, "little") for at in range(0, len(address), 8)]
+    return ipaddress.ip_address(b"".join(words)).is_loopback

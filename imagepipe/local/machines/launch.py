@@ -1,0 +1,51 @@
+"""Start a machine's supervisor in its control groups, and tell it to boot."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from imagepipe.local.machines.driver import MachineError
+
+READY_SECONDS = 20
+
+# Arguments: control group files, then --, then a command.
+JOIN = 'while [ "$1" != -- ]; do echo $$ >"$1" || exit 125; shift; done; shift; exec "$@"'
+
+
+def join_command(procs: Sequence[Path]) -> list[str]:
+    """What goes before a command to run it in these control groups."""
+    return ["sh", "-c", JOIN, "imagepipe-machine", *map(str, procs), "--"]
+
+
+def start(command: Sequence[str], *, folder: Path, held: Sequence[int], doing: str) -> subprocess.Popen[bytes]:
+    """Start a supervisor; returns when it says that it is ready and waits for its word.
+
+    Raises MachineError, which says what it was `doing`.
+    """
+    with (folder / "supervisor.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, pass_fds=tuple(held),
+            start_new_session=True,
+        )  # fmt: skip
+    assert process.stdout is not None
+    with process.stdout as answer:
+        answered, _, _ = select.select([answer], [], [], READY_SECONDS)
+        if answered and os.read(answer.fileno(), 16) == b"ready\n":
+            return process
+    process.kill()
+    process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+    said = (folder / "supervisor.log").read_text(errors="replace").strip()[-500:]
+    raise MachineError(f"{doing}: {said or 'no answer'}")
+
+
+def boot(process: subprocess.Popen[bytes]) -> None:
+    """Give the word."""
+    assert process.stdin is not None
+    with process.stdin as word:
+        word.write(b"boot\n")

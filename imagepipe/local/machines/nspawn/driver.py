@@ -1,0 +1,130 @@
+"""Machines as systemd-nspawn containers on raw disks: Linux as root, seconds to boot, no virtualisation needed.
+
+The supervisor is a shell (see `supervisor`), with nspawn and the container's own processes below it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from imagepipe.local.host import freeze, loop
+from imagepipe.local.host.cgroup import MachineGroup
+from imagepipe.local.machines import fstab, launch, record
+from imagepipe.local.machines.driver import MachineError
+from imagepipe.local.machines.guest import imds, slirp
+from imagepipe.local.machines.guest.seed import write_seed
+from imagepipe.local.machines.nspawn import supervisor
+from imagepipe.local.machines.record import Process, Record
+from imagepipe.local.machines.supervised import SupervisedDriver
+
+log = logging.getLogger(__name__)
+
+POWEROFF = signal.SIGRTMIN + 4  # systemd(1), SIGNALS
+REBOOT = signal.SIGRTMIN + 5
+INIT_SECONDS = 20
+
+
+class ContainerDriver(SupervisedDriver):
+    """Containers that boot."""
+
+    name = "container"
+    scratch = (*SupervisedDriver.scratch, fstab.FILE)
+
+    def problems(self) -> Sequence[str]:
+        from imagepipe.local.machines.requirements import container_problems
+
+        return container_problems()
+
+    def reboot(self, machine_id: str) -> None:
+        self._get(machine_id)
+        init = MachineGroup(machine_id).init()
+        if init is None:  # between two boots
+            return
+        with suppress(ProcessLookupError):
+            os.kill(init, REBOOT)
+
+    def _ask_to_power_off(self, kept: Record) -> bool:
+        init = MachineGroup(kept.machine.id).init()
+        if init is None:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(init, POWEROFF)
+        return True
+
+    def _standing_still(self, kept: Record) -> AbstractContextManager[None]:
+        places = [self._root_seen_from_host(kept)]
+        init = MachineGroup(kept.machine.id).init()
+        if init is not None and len(kept.devices) > 1:
+            places += freeze.mounted(init, kept.devices[1:])
+        return freeze.frozen(places)
+
+    def _let_go(self, kept: Record) -> None:
+        freeze.thaw([self._root_seen_from_host(kept)])
+
+    def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
+        machine = kept.machine
+        loop.refuse_foreign(machine)
+        group = MachineGroup(machine.id)
+        group.make()
+        join = launch.join_command(group.doors())
+        write_seed(folder / "seed", machine.seed)
+        fstab.write_generator(folder, machine)
+        loops: list[loop.Loop] = []
+        outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        imds.write(folder, machine, namespace=outside)
+        is_held, is_held_end = os.pipe()  # slirp4netns reads it, the supervisor holds its other end
+        try:
+            loops += [loop.attach(disk.path) for disk in machine.disks]
+            devices = tuple(each.device for each in loops)
+            nspawn = supervisor.nspawn_arguments(machine, devices, folder / "seed")
+            held = [*(each.fd for each in loops), is_held_end, outside]
+            shell = supervisor.launch(machine, devices, join=join, folder=folder, nspawn=nspawn, held=held)
+            children.append(shell)
+            self._check_fstab(machine.id, replace(kept, supervisor=Process.of(shell.pid)))
+            children.append(slirp.open_network(namespace_pid=shell.pid, folder=folder, join=join, exit_fd=is_held))
+        finally:
+            for each in loops:
+                each.close()
+            for fd in (is_held, is_held_end, outside):
+                os.close(fd)
+        kept = replace(kept, devices=devices, supervisor=Process.of(shell.pid))
+        self._let_in(kept)
+        record.write(folder, kept)
+        launch.boot(shell)
+        return kept
+
+    def _check_fstab(self, machine_id: str, kept: Record) -> None:
+        """Name what an instance would mount at boot and a container cannot. Raises MachineError where it must."""
+        for entry, why in fstab.beyond_a_container(fstab.entries(self._root_seen_from_host(kept))):
+            text = f"/etc/fstab mounts {entry.what} at {entry.where}: {why}"
+            if not entry.is_optional and entry.kind != "swap":
+                raise MachineError(
+                    f"{text}. Its data would go to the root disk. Add nofail to the line, or boot the image in QEMU:"
+                    f" IMAGEPIPE_LOCAL_DRIVER=qemu imagepipe local serve"
+                )
+            log.warning("machine %s: %s", machine_id, text)
+            with (self._folder / machine_id / "console.log").open("a", encoding="utf-8") as console:
+                console.write(f"imagepipe: {text}\r\n")
+
+    def _wait_until_up(self, kept: Record, shell: subprocess.Popen[bytes]) -> None:
+        group, end = MachineGroup(kept.machine.id), time.monotonic() + INIT_SECONDS
+        while group.init() is None:
+            if shell.poll() is not None:
+                said = self.console(kept.machine.id).decode(errors="replace").strip()[-1000:]
+                raise MachineError(f"systemd-nspawn exited with {shell.returncode}: {said}")
+            if time.monotonic() > end:
+                raise MachineError(f"no init within {INIT_SECONDS} s")
+            time.sleep(0.01)
+
+    def _root_seen_from_host(self, kept: Record) -> Path:
+        assert kept.supervisor is not None
+        mount = self._folder / kept.machine.id / "root"
+        return Path(f"/proc/{kept.supervisor.pid}/root{mount}")

@@ -1,0 +1,114 @@
+"""The shell that a container lives in: it holds the mount, the loop devices and the network namespace.
+
+They are in namespaces of its own and end with it, so that a machine whose processes are gone has left nothing,
+whoever was killed and when. It outlives the cloud's process, and boots the machine again when that reboots.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from imagepipe.local.machines import fstab
+from imagepipe.local.machines.driver import Machine
+from imagepipe.local.machines.guest import imds
+from imagepipe.local.machines.launch import start
+
+SEED_INSIDE = "/run/imagepipe-seed"
+REBOOT = 133  # systemd-nspawn(1), EXIT STATUS, with --keep-unit: the container asked for a reboot
+
+# The metadata service has a namespace of its own, joined to the machine's by a pair of interfaces. Where this kernel
+# has no such pairs, or the service does not come up, the machine boots without.
+METADATA = f"""
+metadata() {{
+  [ -e "$1" ] || return 0
+  unshare --net "$2" -m imagepipe.local.machines.guest.imds "$1" $$ "$3" </dev/null >/dev/null 2>&1 &
+  own=$!
+  for attempt in 1 2 3 4 5 6 7 8 9 10; do
+    [ "$(readlink /proc/$own/ns/net)" = "$(readlink /proc/$$/ns/net)" ] || break
+    sleep 0.01
+  done
+  ip link add {imds.INTERFACE} type veth peer name {imds.INTERFACE} netns $own || {{ kill $own; return 0; }}
+  ip address add {imds.GUEST_SIDE} dev {imds.INTERFACE} && ip link set {imds.INTERFACE} up
+}}
+"""
+
+# Arguments: the root's device, where to mount it, the console's file, the metadata service's file and Python, then
+# nspawn's.
+# Standard output says that all is ready; standard input brings the word to boot, or ends if who started us is gone.
+# The tmpfs hides what nspawn leaves under /run. `$$` is also nspawn's: exec is not used, for the loop's sake.
+HOLD = f"""{METADATA}
+mount -o noatime "$1" "$2" && ip link set lo up || exit 125
+mkdir -p /run/systemd/nspawn && mount -t tmpfs tmpfs /run/systemd/nspawn || exit 125
+metadata "$4" "$5" "$(cut -d' ' -f22 /proc/$$/stat)"
+echo ready
+read -r word || {{ umount "$2"; exit 124; }}
+root=$2 console=$3; shift 5
+exec </dev/null >>"$console" 2>&1
+while :; do
+  systemd-nspawn --directory="$root" --network-namespace-path=/proc/$$/ns/net "$@"
+  code=$?
+  [ $code = {REBOOT} ] || break
+done
+umount "$root"
+exit $code
+"""
+
+# systemd and cloud-init in a container take PID 1's arguments for the kernel's command line: what is said here
+# leaves nothing on the disk.
+MASKED = (
+    "systemd-remount-fs.service",  # fails: no udev, so no LABEL=rootfs
+    "console-getty.service",  # nobody can type
+    # Work of their own accord would hold apt's lock, and the disk, while a build wants them.
+    "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
+    "e2scrub_reap.service", "fstrim.timer",
+)  # fmt: skip
+
+
+def nspawn_arguments(machine: Machine, devices: Sequence[str], seed: Path) -> list[str]:
+    """Options and PID 1's arguments. Devices are shown under their own name and under an instance's.
+
+    The seed is shown under /run, which is memory: nothing of it touches the disk. It is not served by the cloud's
+    process, for a machine boots to its end when that is killed.
+    """
+    binds = []
+    for at, (disk, device) in enumerate(zip(machine.disks, devices, strict=True)):
+        bind = "--bind-ro" if at == 0 else "--bind"
+        binds += [f"{bind}={device}", *(f"{bind}={device}:{name}" for name in fstab.names(disk.device, at))]
+    shown_seed, generator = (
+        str(path).replace("\\", "\\\\").replace(":", "\\:")  # as nspawn wants a path that has colons
+        for path in (seed, seed.with_name(fstab.FILE))
+    )
+    return [
+        "--quiet", "--register=no", "--keep-unit", "--settings=no", "--boot", f"--machine={machine.id}",
+        "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=read-only",
+        # The namespace is the machine's own, so it may rule it as a machine does.
+        "--capability=CAP_NET_ADMIN,CAP_NET_RAW",
+        f"--bind-ro={shown_seed}:{SEED_INSIDE}",
+        f"--bind-ro={generator}:{fstab.INSIDE}",
+        # There is no user namespace: with this, the machine's root could open the computer's own disks.
+        "--drop-capability=CAP_MKNOD",
+        *binds,
+        "network-config=disabled",
+        # With the id here cloud-init knows at a reboot, without the seed, that it is the same instance.
+        f"ds=nocloud;i={machine.id};s={SEED_INSIDE}/",
+        *(f"systemd.mask={unit}" for unit in MASKED),
+    ]  # fmt: skip
+
+
+def launch(
+    machine: Machine, devices: Sequence[str], *, join: Sequence[str], folder: Path, nspawn: Sequence[str],
+    held: Sequence[int],
+) -> subprocess.Popen[bytes]:  # fmt: skip
+    """Start the shell; returns when it has mounted the root and waits for its word. Raises MachineError.
+
+    `held` are file descriptors that it keeps open as long as it lives.
+    """
+    command = [
+        *join, "unshare", "--mount", "--net", "--propagation", "slave",
+        "sh", "-c", HOLD, f"imagepipe-{machine.id}", devices[0], str(folder / "root"), str(folder / "console.log"),
+        str(folder / imds.FILE), sys.executable, *nspawn,
+    ]  # fmt: skip
+    return start(command, folder=folder, held=held, doing=f"mounting {machine.disks[0].path} for {machine.id}")

@@ -1,0 +1,175 @@
+"""Machines as QEMU guests on raw disks: their own kernel, and boot loader where they have one.
+
+With KVM where it truly works, else emulated in software, which is slow: half a minute to a login. The supervisor is
+`supervisor`; the network namespace, slirp4netns and the ports are those of a container.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from imagepipe.local.disks import foreign
+from imagepipe.local.host.cgroup import MachineGroup
+from imagepipe.local.machines import launch, record
+from imagepipe.local.machines.driver import MachineError
+from imagepipe.local.machines.guest import slirp
+from imagepipe.local.machines.guest.slirp import Port
+from imagepipe.local.machines.qemu import kvm, qmp, supervisor
+from imagepipe.local.machines.record import Process, Record
+from imagepipe.local.machines.supervised import SupervisedDriver
+
+log = logging.getLogger(__name__)
+
+UP_SECONDS = 30.0
+PRESS_SECONDS = 5.0  # a guest that still boots does not feel its power button
+RESET_SECONDS = 120.0  # a guest that does not reboot in order is reset, as on EC2 after some minutes
+WELL_KNOWN = (22, 25, 53, 80, 443, 3000, 3306, 5000, 5432, 6379, 8000, 8080, 8443, 9000, 9090, 9100, 9200)
+"""What is open of a wide rule: the guest's own kernel alone knows what is listened on."""
+
+
+class QemuDriver(SupervisedDriver):
+    """Guests that boot by themselves."""
+
+    name = "qemu"
+    stop_seconds = 120.0
+    scratch = (
+        *SupervisedDriver.scratch, supervisor.FILE, supervisor.FORWARDS, supervisor.REBOOT, supervisor.RESOLV,
+        supervisor.KVM_NODE, qmp.SOCKET,
+        "kernel", "initrd",
+    )  # fmt: skip
+
+    def problems(self) -> Sequence[str]:
+        from imagepipe.local.machines.requirements import qemu_problems
+
+        return qemu_problems()
+
+    def reboot(self, machine_id: str) -> None:
+        kept = self._get(machine_id).record
+        (self._folder / machine_id / supervisor.REBOOT).touch()
+        self._press(kept, until=RESET_SECONDS, at_last="system_reset")
+
+    def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
+        machine = kept.machine
+        if any(foreign.is_foreign(disk.path) for disk in machine.disks):
+            for disk in machine.disks:  # its system can write any file system on them
+                foreign.mark(disk.path)
+        accelerator = "tcg" if (why_not := kvm.why_not()) else "kvm"
+        if why_not:
+            log.info("machine %s is emulated in software: %s", machine.id, why_not)
+        group = MachineGroup(machine.id)
+        group.make()
+        join = launch.join_command(group.doors())
+        outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        supervisor.write(folder, machine, accelerator=accelerator, namespace=outside)
+        is_held, is_held_end = os.pipe()  # slirp4netns reads it, the supervisor holds its other end
+        try:
+            command = [
+                *join, "unshare", "--mount", "--net", "--propagation", "slave",
+                sys.executable, "-m", "imagepipe.local.machines.qemu.supervisor", str(folder),
+            ]  # fmt: skip
+            process = launch.start(command, folder=folder, held=[is_held_end, outside], doing="preparing its network")
+            children.append(process)
+            children.append(slirp.open_network(namespace_pid=process.pid, folder=folder, join=join, exit_fd=is_held))
+        finally:
+            for fd in (is_held, is_held_end, outside):
+                os.close(fd)
+        kept = replace(kept, supervisor=Process.of(process.pid))
+        self._let_in(kept)
+        record.write(folder, kept)
+        launch.boot(process)
+        return kept
+
+    def _wait_until_up(self, kept: Record, shell: subprocess.Popen[bytes]) -> None:
+        folder, end = self._folder / kept.machine.id, time.monotonic() + UP_SECONDS
+        while True:
+            if shell.poll() is not None:
+                said = (folder / "supervisor.log").read_text(errors="replace").strip()[-1000:]
+                raise MachineError(f"QEMU ended: {said or 'it said nothing'}")
+            with suppress(MachineError):
+                if qmp.ask(folder, "query-status")["running"]:
+                    return
+            if time.monotonic() > end:
+                raise MachineError(f"QEMU did not start within {UP_SECONDS:.0f} s")
+            time.sleep(0.05)
+
+    def _ask_to_power_off(self, kept: Record) -> bool:
+        with suppress(FileNotFoundError):
+            (self._folder / kept.machine.id / supervisor.REBOOT).unlink()
+        return self._press(kept, until=self.stop_seconds)
+
+    def _press(self, kept: Record, *, until: float, at_last: str = "") -> bool:
+        """Press the power button, and again until the guest has felt it; false where it cannot be pressed."""
+        folder = self._folder / kept.machine.id
+        try:
+            qemu_pid = qmp.ask(folder, "query-name") and self._qemu(kept)
+            qmp.ask(folder, "system_powerdown")
+        except MachineError:
+            return False
+
+        def again() -> None:
+            end = time.monotonic() + until
+            while time.monotonic() < end:
+                time.sleep(PRESS_SECONDS)
+                if self._qemu(kept) != qemu_pid:
+                    return
+                with suppress(MachineError):
+                    qmp.ask(folder, "system_powerdown")
+            if at_last:
+                with suppress(MachineError):
+                    qmp.ask(folder, at_last)
+
+        threading.Thread(target=again, name=f"power button of {kept.machine.id}", daemon=True).start()
+        return True
+
+    def _qemu(self, kept: Record) -> int:
+        """The process of the machine's present boot; 0 between two."""
+        for pid in MachineGroup(kept.machine.id).processes():
+            with suppress(OSError):
+                if Path(f"/proc/{pid}/comm").read_text().startswith("qemu-system"):
+                    return pid
+        return 0
+
+    def _standing_still(self, kept: Record) -> AbstractContextManager[None]:
+        return self._paused(kept)
+
+    @contextmanager
+    def _paused(self, kept: Record) -> Iterator[None]:
+        """Its processors stand; what it had written is in the files, as after a power cut, which journals survive.
+
+        So does EC2's snapshot of a running instance.
+        """
+        folder = self._folder / kept.machine.id
+        qmp.ask(folder, "stop")
+        try:
+            yield
+        finally:
+            qmp.ask(folder, "cont")
+
+    def _let_go(self, kept: Record) -> None:
+        with suppress(MachineError):
+            qmp.ask(self._folder / kept.machine.id, "cont")
+
+    def _listening(self, kept: Record) -> frozenset[Port]:
+        return frozenset(Port("tcp", number) for number in WELL_KNOWN)
+
+    def _open(self, door: slirp.Door, kept: Record, ports: frozenset[Port]) -> None:
+        """First from the namespace to the guest, then into the namespace."""
+        file = door.folder / supervisor.FORWARDS
+        present = set(file.read_text().split()) if file.exists() else set()
+        wanted = {supervisor.forwarding(port): port for port in ports}
+        file.write_text("\n".join(sorted(wanted)))  # for the next boot
+        if (door.folder / qmp.SOCKET).exists():
+            for each in sorted(present - wanted.keys()):
+                qmp.monitor(door.folder, f"hostfwd_remove net {each.rpartition('-')[0]}", answer="removed")
+            for each in sorted(wanted.keys() - present):
+                qmp.monitor(door.folder, f"hostfwd_add net {each}")
+        door.let_in(ports)

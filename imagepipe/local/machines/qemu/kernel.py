@@ -1,0 +1,72 @@
+"""The kernel of a disk that is a bare file system: QEMU boots it directly, as there is no boot loader."""
+
+from __future__ import annotations
+
+import re
+import struct
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagepipe.local.machines.driver import MachineError
+
+EXT_MAGIC_AT, EXT_MAGIC = 1024 + 56, 0xEF53  # ext2/3/4 superblock, s_magic
+NAMES = (("/vmlinuz", "/initrd.img"), ("/boot/vmlinuz", "/boot/initrd.img"))
+"""Debian's and Ubuntu's links to the newest kernel."""
+PLAIN = re.compile(r"[A-Za-z0-9._+/-]+")
+"""What a link may point to: it becomes a word of a debugfs command."""
+LINK = re.compile(r'Fast link dest: "(.*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What a machine is booted with, as files of the host."""
+
+    kernel: Path
+    initrd: Path
+
+
+def is_bare(disk: Path) -> bool:
+    """Whether the disk is an ext file system from its first byte; one with partitions is not."""
+    with disk.open("rb") as file:
+        file.seek(EXT_MAGIC_AT)
+        magic = file.read(2)
+    return len(magic) == 2 and struct.unpack("<H", magic)[0] == EXT_MAGIC
+
+
+def take_out(disk: Path, folder: Path) -> Kernel:
+    """Copy the disk's newest kernel and its initrd into the folder. Raises MachineError. Mounts nothing."""
+    for names in NAMES:
+        targets = [_target(disk, name) for name in names]
+        if all(targets):
+            found = Kernel(folder / "kernel", folder / "initrd")
+            for target, path in zip(targets, (found.kernel, found.initrd), strict=True):
+                path.unlink(missing_ok=True)
+                _debugfs(disk, f"dump {target} {path.name}", folder)
+                if not path.exists() or not path.stat().st_size:
+                    raise MachineError(f"taking {target} out of {disk}: there is no such file, or it is empty")
+            return found
+    where = " or ".join(kernel for kernel, _ in NAMES)
+    raise MachineError(f"{disk} is a bare file system without a kernel of its own: no link {where}")
+
+
+def _target(disk: Path, name: str) -> str:
+    """Where a link of the file system points, as an absolute path; empty where there is none."""
+    found = LINK.search(_debugfs(disk, f"stat {name}", None))
+    if found is None:
+        return ""
+    target = found[1]
+    if not PLAIN.fullmatch(target):
+        raise MachineError(f"{disk}: {name} points to {target!r}")
+    return target if target.startswith("/") else f"{name.rpartition('/')[0]}/{target}"
+
+
+def _debugfs(disk: Path, request: str, folder: Path | None) -> str:
+    try:
+        done = subprocess.run(
+            ["debugfs", "-R", request, str(disk)],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False, cwd=folder,
+        )  # fmt: skip
+    except FileNotFoundError as missing:
+        raise MachineError("debugfs is not installed (package e2fsprogs)") from missing
+    return done.stdout

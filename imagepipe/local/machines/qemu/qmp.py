@@ -1,0 +1,82 @@
+"""QEMU's machine protocol, as much of it as a driver needs (QEMU documentation, "QEMU Machine Protocol Reference")."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from imagepipe.local.machines.driver import MachineError
+
+SOCKET = "control.sock"
+ANSWER_SECONDS = 10.0
+
+
+class Refused(MachineError):
+    """QEMU answered with an error."""
+
+
+class Line:
+    """A connection to one QEMU; made for a request or two, or held to hear events."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._file = line.makefile("rwb", buffering=0)
+        line.close()  # the file has it now
+        self._reader = self._messages()
+        next(self._reader)  # the greeting
+        self.ask("qmp_capabilities")
+
+    def ask(self, command: str, **arguments: Any) -> Any:
+        """What it returns. Raises Refused. Events that come meanwhile are dropped."""
+        self._file.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+        for message in self._reader:
+            if "error" in message:
+                raise Refused(f"QEMU refused {command}: {message['error'].get('desc')}")
+            if "return" in message:
+                return message["return"]
+        raise MachineError(f"QEMU ended before it answered {command}")
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Each event, until QEMU ends."""
+        return (message for message in self._reader if "event" in message)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _messages(self) -> Iterator[dict[str, Any]]:
+        try:
+            for line in self._file:
+                yield json.loads(line)
+        except ConnectionResetError:  # it was killed
+            return
+
+
+def ask(folder: Path, command: str, **arguments: Any) -> Any:
+    """One request to the QEMU of the machine of this folder. Raises MachineError."""
+    at = os.open(folder, os.O_PATH | os.O_DIRECTORY)  # the path of a Unix socket is at most 107 bytes long
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+            line.settimeout(ANSWER_SECONDS)
+            line.connect(f"/proc/self/fd/{at}/{SOCKET}")
+            connection = Line(line.dup())
+            try:
+                return connection.ask(command, **arguments)
+            finally:
+                connection.close()
+    except (OSError, StopIteration) as problem:
+        raise MachineError(f"QEMU does not answer {command}: {problem}") from problem
+    finally:
+        os.close(at)
+
+
+def monitor(folder: Path, text: str, *, answer: str = "") -> None:
+    """One line to the human monitor, for what QMP has no command.
+
+    Raises MachineError where its answer does not end with this, or is anything where none is expected.
+    """
+    said = str(ask(folder, "human-monitor-command", **{"command-line": text})).strip()
+    if not said.endswith(answer) or (said and not answer):
+        raise MachineError(f"QEMU refused {text}: {said}")

@@ -1,0 +1,242 @@
+"""The process that holds a QEMU machine, in its own namespaces.
+
+It is started as `python -m imagepipe.local.machines.qemu.supervisor FOLDER`.
+
+It is to QEMU what the shell of `supervisor` is to a container. It outlives the cloud's process and boots the machine
+again when that reboots: a new QEMU, as a bare file system may have got a new kernel meanwhile. QEMU's own user network
+is inside the machine's network namespace, so all that the guest reaches goes through slirp4netns. 169.254.169.254 is an
+address of that namespace: a service here answers it, and nothing of the guest's can be in its way.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from imagepipe.local.machines import endpoint
+from imagepipe.local.machines.driver import Machine, MachineError
+from imagepipe.local.machines.guest import imds, slirp
+from imagepipe.local.machines.guest.seed import seed_documents
+from imagepipe.local.machines.nspawn.supervisor import MASKED
+from imagepipe.local.machines.qemu import kernel, qmp
+
+FILE = "vm.json"
+FORWARDS = "forwards"
+REBOOT = "reboot"
+CONSOLE = "console.log"
+RESOLV = "resolv.conf"
+KVM_NODE = "kvm"
+FIRST_USER = 1_900_000_000
+"""Beyond the users of passwd files, of subuid files and of systemd (its UIDS-GIDS)."""
+GUEST = "10.0.3.15"  # QEMU's DHCP server gives it; not slirp4netns's net, which is one step further out
+NET = "10.0.3.0/24"
+SERIAL_CHARACTERS = 20  # of a virtio disk; an EBS volume's id without its dash has as many
+# A guest whose processor is software spends its first minute on these; nothing of it is on the disk.
+TRIMMED = (
+    *MASKED, "getty-static.service", "getty.target", "serial-getty@ttyS0.service", "systemd-binfmt.service",
+    "cloud-init-hotplugd.socket",
+)  # fmt: skip
+UNTRIMMED = ("systemd-remount-fs.service", "console-getty.service")  # of the masks: what a container alone wants
+KERNEL_WORDS = (
+    "root=/dev/vda rootfstype=ext4 rw console=ttyS0 net.ifnames=0 quiet loglevel=1 systemd.show_status=false"
+    " mitigations=off audit=0 apparmor=0 no_timer_check tsc=reliable fsck.mode=skip"
+)
+
+
+def write(folder: Path, machine: Machine, *, accelerator: str, namespace: int) -> None:
+    """What the process needs to know; readable by root alone, as user data holds keys.
+
+    `namespace` is the file descriptor of this computer's network that the process inherits.
+    """
+    seed = seed_documents(machine.seed, links=links(machine))
+    document = {
+        "id": machine.id,
+        "disks": [{"path": str(disk.path), "serial": serial(disk.path)} for disk in machine.disks],
+        "accelerator": accelerator,
+        "user": user_of(machine.address),
+        "endpoint-port": endpoint.port_of(folder.parent),
+        "namespace": namespace,
+        "imds": imds.document(machine)
+        | {"seed": {name: base64.b64encode(body).decode() for name, body in seed.items()}},
+    }
+    fd = os.open(folder / FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        json.dump(document, file)
+
+
+def user_of(address: str) -> int:
+    """Give each machine's QEMU a user of its own: a number that nobody has, made of the machine's address."""
+    return FIRST_USER + int.from_bytes(socket.inet_aton(address)[2:], "big")
+
+
+class Handed:
+    """Files that QEMU is handed open, as its user may open none of them."""
+
+    def __init__(self) -> None:
+        self.fds: list[int] = []
+        self.arguments: list[str] = []
+
+    def take(self, fd: int) -> int:
+        """Hand on a file descriptor, which is closed with the others."""
+        self.fds.append(fd)
+        return fd
+
+    def name(self, path: str | Path, *modes: int) -> str:
+        """Open a file in each of the modes that QEMU may ask for; give its name for block and character devices."""
+        number = len(self.fds) + 1
+        for mode in modes:
+            fd = self.take(os.open(path, mode | os.O_CLOEXEC, 0o600))
+            self.arguments += ["-add-fd", f"fd={fd},set={number}"]
+        return f"/dev/fdset/{number}"
+
+    def plain(self, path: Path) -> str:
+        """Open a file that everybody may read if it is reached; give its name for fopen(3)."""
+        fd = self.take(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        os.fchmod(fd, 0o444)
+        return f"/proc/self/fd/{fd}"
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+
+
+def serial(disk: Path) -> str:
+    """How the guest knows a disk: `/dev/disk/by-id/virtio-vol0123456789abcdef0`, as EBS volumes show their ids."""
+    return disk.stem.replace("-", "")[:SERIAL_CHARACTERS]
+
+
+def links(machine: Machine) -> dict[str, str]:
+    """EC2's name of each disk, and where the guest's udev shows it."""
+    return {disk.device: f"/dev/disk/by-id/virtio-{serial(disk.path)}" for disk in machine.disks}
+
+
+def forwarding(port: slirp.Port) -> str:
+    """QEMU's word for a port that is passed on from the namespace to the guest."""
+    return f"{port.protocol}:{slirp.GUEST}:{port.number}-{GUEST}:{port.number}"
+
+
+def qemu_command(
+    document: Mapping[str, Any], folder: Path, forwards: Sequence[str], handed: Handed, *, events: int, control: int
+) -> list[str]:
+    """QEMU for one boot, run in the machine's folder. Raises MachineError where there is nothing to boot."""
+    console = handed.name(CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    accelerator = str(document["accelerator"])
+    root = Path(document["disks"][0]["path"])
+    net = f"user,id=net,net={NET}" + "".join(f",hostfwd={each}" for each in forwards)
+    command = [
+        "qemu-system-x86_64", "-name", str(document["id"]), "-nodefaults", "-display", "none", "-no-reboot",
+        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        "-machine", "q35", "-smp", str(min(2, os.cpu_count() or 1)), "-m", "1024",
+        *(["-accel", "kvm", "-cpu", "host"] if accelerator == "kvm"
+          else ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"]),
+        "-chardev", f"file,id=console,path={console},append=on", "-serial", "chardev:console",
+        "-chardev", f"socket,id=events,fd={events}", "-mon", "chardev=events,mode=control",
+        "-chardev", f"socket,id=control,fd={control},server=on,wait=off", "-mon", "chardev=control,mode=control",
+        "-netdev", net, "-device", "virtio-net-pci,netdev=net,romfile=",
+        "-device", "virtio-rng-pci",
+        # Where cloud-init of any image looks for its datasource (its documentation, "NoCloud").
+        "-smbios", f"type=1,serial=ds=nocloud-net;s=http://{imds.ADDRESS}/{imds.SEED_PATH}/",
+    ]  # fmt: skip
+    for at, disk in enumerate(document["disks"]):
+        path = handed.name(disk["path"], os.O_RDWR, os.O_RDONLY)
+        command += [
+            "-drive", f"id=disk{at},file={path},format=raw,if=none,cache=unsafe,discard=unmap,detect-zeroes=unmap",
+            "-device", f"virtio-blk-pci,drive=disk{at},serial={disk['serial']}" + (",bootindex=1" if at == 0 else ""),
+        ]  # fmt: skip
+    if kernel.is_bare(root):
+        found = kernel.take_out(root, folder)
+        masked = " ".join(f"systemd.mask={unit}" for unit in TRIMMED if unit not in UNTRIMMED)
+        command += ["-kernel", handed.plain(found.kernel), "-initrd", handed.plain(found.initrd)]
+        command += ["-append", f"{KERNEL_WORDS} {masked}"]
+    else:
+        command += ["-vga", "std"]  # GRUB's own menu wants one
+    return [*command, *handed.arguments]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """FOLDER: make the network's inner side, say `ready`, wait for the word, and run the machine to its end."""
+    folder = Path(arguments[0])
+    os.chdir(folder)
+    document = json.loads(Path(FILE).read_text(encoding="utf-8"))
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    subprocess.run(["ip", "address", "add", f"{imds.ADDRESS}/32", "dev", "lo"], check=True)
+    # The names that QEMU looks up for the guest: slirp4netns's resolver, not the computer's, which is out of reach.
+    Path(RESOLV).write_text("nameserver 10.0.2.3\n", encoding="utf-8")
+    Path(RESOLV).chmod(0o644)
+    subprocess.run(["mount", "--bind", RESOLV, "/etc/resolv.conf"], check=False)
+    # QEMU is not root, and listens on port 22 of this namespace.
+    Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0", encoding="ascii")
+    Path(KVM_NODE).unlink(missing_ok=True)
+    if document["accelerator"] == "kvm":
+        _lend_kvm(int(document["user"]))
+    service = imds.server(document["imds"], (imds.ADDRESS, 80))
+    threading.Thread(target=service.serve_forever, daemon=True).start()
+    endpoint.serve(document, imds.ADDRESS)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    if not sys.stdin.readline():  # who started us is gone
+        return 124
+    Path(REBOOT).unlink(missing_ok=True)
+    while _boot(document, folder):
+        pass
+    return 0
+
+
+def _boot(document: Mapping[str, Any], folder: Path) -> bool:
+    """One QEMU, to its end; whether the machine is to boot again."""
+    own, qemus = socket.socketpair()
+    with suppress(FileNotFoundError):
+        Path(qmp.SOCKET).unlink()
+    forwards = Path(FORWARDS).read_text(encoding="utf-8").split() if Path(FORWARDS).exists() else []
+    handed, user = Handed(), int(document["user"])
+    try:
+        events, control = handed.take(qemus.detach()), handed.take(_control_socket())
+        process = subprocess.Popen(
+            qemu_command(document, folder, forwards, handed, events=events, control=control),
+            stdin=subprocess.DEVNULL, stdout=sys.stderr, pass_fds=handed.fds, user=user, group=user, extra_groups=(),
+        )  # fmt: skip
+    finally:
+        handed.close()
+    reason = ""
+    try:
+        line = qmp.Line(own)
+        for event in line.events():
+            if event["event"] == "SHUTDOWN":
+                reason = str(event["data"].get("reason", ""))
+        line.close()
+    except (StopIteration, MachineError):  # it did not even start; what it said is in the log
+        pass
+    process.wait()
+    Path(qmp.SOCKET).unlink(missing_ok=True)  # its user cannot
+    was_asked = Path(REBOOT).exists()
+    Path(REBOOT).unlink(missing_ok=True)
+    return reason == "guest-reset" or (was_asked and reason in ("guest-shutdown", "host-qmp-system-reset"))
+
+
+def _control_socket() -> int:
+    """Listen for the driver, as QEMU's user may make no file here."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(qmp.SOCKET)  # relative to the machine's folder: a path has at most 107 bytes
+    listening.listen(8)
+    return listening.detach()
+
+
+def _lend_kvm(user: int) -> None:
+    """Show /dev/kvm as a node that QEMU's user may open, in this process's own mount namespace."""
+    os.mknod(KVM_NODE, stat.S_IFCHR | 0o600, Path("/dev/kvm").stat().st_rdev)
+    os.chown(KVM_NODE, user, user)
+    subprocess.run(["mount", "--bind", KVM_NODE, "/dev/kvm"], check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
