@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from endpoint import table  # noqa: E402
 
-from tests.local.gateway.harness import Cloud  # noqa: E402
+from tests.local.aws.harness import Cloud  # noqa: E402
 
 SIZES = (10, 1_000, 10_000)
 CALLS = 100

@@ -16,7 +16,7 @@ from imagepipe.engine.journal import Journal, RunRecord
 from imagepipe.engine.stage import Context
 from imagepipe.local.aws.faults.faults import Fault
 from imagepipe.masking import Masker
-from tests.local.gateway.harness import KEY_ID, SECRET, Cloud
+from tests.local.aws.harness import KEY_ID, SECRET, Cloud
 
 
 @dataclass

@@ -13,7 +13,7 @@ from imagepipe.cloud import tags
 from imagepipe.values import Image
 from tests.account import Account
 from tests.bundle.samples import Memory, image_of, recipients
-from tests.local.gateway import harness
+from tests.local.aws import harness
 
 BUCKET = "bundles"
 BYTES = b"a root".ljust(4096, b"\0") + bytes(1 << 20) + b"its end".ljust(4096, b"\0")

@@ -47,7 +47,7 @@ def account(tmp_path: Path) -> Iterator[Account]:
     """The product's own way into a local cloud in this process, whose machines do not boot."""
     # The local cloud takes a while to load, and most tests do not need it.
     from tests.account import Account
-    from tests.local.gateway.harness import Cloud
+    from tests.local.aws.harness import Cloud
 
     (tmp_path / "cloud").mkdir()
     cloud = Cloud(root=tmp_path / "cloud")

@@ -13,8 +13,8 @@ from imagepipe.preflight import check_online
 from imagepipe.spec.load import load
 from imagepipe.spec.variables import Given
 from tests.account import Account
-from tests.local.gateway import harness
-from tests.local.gateway.harness import KEY_ID, SECRET
+from tests.local.aws import harness
+from tests.local.aws.harness import KEY_ID, SECRET
 
 SOURCE = 'source: {ami: {name: "debian-12-amd64-*", owners: ["136693071363"]}}\n'
 

@@ -14,7 +14,7 @@ from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
 from imagepipe.values import Image, Instance, Late, Sealed, Stopped
 from tests.account import Account
-from tests.local.gateway import harness
+from tests.local.aws import harness
 
 
 def _instance(id: str) -> Instance:

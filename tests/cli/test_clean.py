@@ -14,7 +14,7 @@ from imagepipe.clock import SystemClock
 from imagepipe.engine.journal import Journal, Lifetime, RunRecord, read
 from imagepipe.errors import CloudError, UsageError
 from tests.account import Account
-from tests.local.gateway.harness import KEY_ID, SECRET
+from tests.local.aws.harness import KEY_ID, SECRET
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from imagepipe.cli.cloud import Chosen, opened
 from imagepipe.cloud.rate_limit import READING
 from tests.account import Account
 from tests.clocks import Stopped
-from tests.local.gateway.harness import KEY_ID, SECRET
+from tests.local.aws.harness import KEY_ID, SECRET
 
 
 def test_a_cloud_that_is_not_this_machines_is_asked_no_faster_than_ec2_allows(

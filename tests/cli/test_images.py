@@ -9,8 +9,8 @@ from imagepipe.cli.images import images
 from imagepipe.errors import CloudError
 from tests import bundled
 from tests.account import Account
-from tests.local.gateway import harness
-from tests.local.gateway.harness import KEY_ID, SECRET
+from tests.local.aws import harness
+from tests.local.aws.harness import KEY_ID, SECRET
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from imagepipe.cli.local import local, terminate_everything
 from imagepipe.errors import LocalCloudError
 from imagepipe.local.client.connect import LocalCloud
-from tests.local.gateway.harness import (
+from tests.local.aws.harness import (
     ACCOUNT,
     KEY_ID,
     OTHER_ACCOUNT,

@@ -9,7 +9,7 @@ import pytest
 from imagepipe.cloud.snapshots import Snapshot
 from imagepipe.errors import CloudError
 from tests.account import Account
-from tests.local.gateway import harness
+from tests.local.aws import harness
 
 TYPES: dict[str, dict[str, Any]] = {
     "gp3": {"VolumeType": "gp3", "Iops": 4000, "Throughput": 250},

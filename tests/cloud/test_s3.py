@@ -18,7 +18,7 @@ from imagepipe.cloud.s3 import S3, Stored
 from imagepipe.cloud.session import Access, Session
 from imagepipe.errors import CloudError
 from tests.account import Account
-from tests.local.gateway.harness import KEY_ID, SECRET
+from tests.local.aws.harness import KEY_ID, SECRET
 
 BUCKET = "bundles"
 CONTENT = b"a part of a bundle"

@@ -7,7 +7,7 @@ import pytest
 from imagepipe.cloud.session import Access, Session
 from imagepipe.errors import CloudError
 from tests.account import Account
-from tests.local.gateway.harness import KEY_ID, SECRET
+from tests.local.aws.harness import KEY_ID, SECRET
 
 
 def _make_hostile(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from imagepipe.errors import CloudError
 from imagepipe.launch.access import Key, MakeGroup, MakeKey, Network
 from imagepipe.launch.machine import Launch
 from tests.account import Account
-from tests.local.gateway import harness
+from tests.local.aws import harness
 
 LABELS = Labels("r1", "web")
 

@@ -8,7 +8,7 @@ from imagepipe.errors import CloudError
 from imagepipe.launch.source import BySsm, CheckNames, FindSource, NameImages, Newest
 from imagepipe.values import Late
 from tests.account import Account
-from tests.local.gateway import harness
+from tests.local.aws import harness
 
 DEBIAN = ImageFilter("debian-12-amd64-*", ("136693071363",), "x86_64")
 

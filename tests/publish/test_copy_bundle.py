@@ -19,7 +19,7 @@ from imagepipe.values import Image, Late
 from tests import bundled
 from tests.account import Account
 from tests.bundle.samples import ec2_key, recipients
-from tests.local.gateway import harness
+from tests.local.aws import harness
 
 THERE, WEST = "us-west-2", "bundles-west"
 SOURCE = SourceImage("ami-0", "debian-12", "1", "x86_64", "hvm", "/dev/xvda", "ebs", ())

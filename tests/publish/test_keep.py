@@ -10,7 +10,7 @@ from imagepipe.publish.keep import Keep
 from imagepipe.values import Image
 from tests import bundled
 from tests.account import Account
-from tests.local.gateway import harness
+from tests.local.aws import harness
 
 REGIONS = ("us-east-1", "us-west-2")
 

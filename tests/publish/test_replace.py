@@ -11,7 +11,7 @@ from imagepipe.publish.replace import TakeName
 from imagepipe.values import Image
 from tests import bundled
 from tests.account import Account
-from tests.local.gateway import harness
+from tests.local.aws import harness
 
 OTHER = "210987654321"
 

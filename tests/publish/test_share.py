@@ -8,7 +8,7 @@ from imagepipe.errors import CloudError
 from imagepipe.publish.share import CheckPublic, ShareImage
 from imagepipe.values import Image
 from tests.account import Account
-from tests.local.gateway import harness
+from tests.local.aws import harness
 
 OTHER = "210987654321"
 ORGANIZATION = "arn:aws:organizations::123456789012:organization/o-abcdefghij"

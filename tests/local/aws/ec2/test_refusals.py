@@ -1,0 +1,791 @@
+"""It refuses what EC2 refuses, with EC2's codes: one row a case."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pytest
+
+from imagepipe.local.aws.ec2.actions import OWN
+from imagepipe.local.aws.faults.faults import Fault
+from tests.local.aws.harness import (
+    Cloud,
+    available,
+    base_image,
+    launch,
+    refused,
+    register,
+    root_volume,
+    running,
+    snapshot_of,
+    state,
+    stopped,
+    until,
+)
+
+
+@dataclass
+class Scene:
+    """Things that the cases need, made when they are first asked for."""
+
+    cloud: Cloud
+
+    @cached_property
+    def ec2(self) -> Any:
+        return self.cloud.client()
+
+    @cached_property
+    def west(self) -> Any:
+        return self.cloud.client(region="us-west-2")
+
+    @cached_property
+    def base(self) -> str:
+        return base_image(self.ec2)
+
+    @cached_property
+    def base_snapshot(self) -> str:
+        [found] = self.ec2.describe_images(ImageIds=[self.base])["Images"]
+        return str(found["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"])
+
+    @cached_property
+    def running(self) -> str:
+        return running(self.ec2)
+
+    @cached_property
+    def stopped(self) -> str:
+        return stopped(self.ec2)
+
+    @cached_property
+    def terminated(self) -> str:
+        made = running(self.ec2)
+        self.ec2.terminate_instances(InstanceIds=[made])
+        until(lambda: state(self.ec2, made) == "terminated")
+        return made
+
+    @cached_property
+    def snapshot(self) -> str:
+        return snapshot_of(self.ec2, self.stopped)
+
+    @cached_property
+    def encrypted_snapshot(self) -> str:
+        mapping = {"DeviceName": "/dev/xvda", "Ebs": {"Encrypted": True}}
+        return snapshot_of(self.ec2, stopped(self.ec2, BlockDeviceMappings=[mapping]))
+
+    @cached_property
+    def pending_snapshot(self) -> str:
+        volume = root_volume(self.ec2, self.stopped)
+        self.cloud.gateway._world.course.set_delay("snapshot", 60)
+        return str(self.ec2.create_snapshot(VolumeId=volume)["SnapshotId"])
+
+    @cached_property
+    def spot_request(self) -> str:
+        made = running(self.ec2, InstanceMarketOptions={"MarketType": "spot"})
+        found = self.ec2.describe_instances(InstanceIds=[made])["Reservations"][0]["Instances"][0]
+        return str(found["SpotInstanceRequestId"])
+
+    @cached_property
+    def kms_key(self) -> str:
+        return str(self.cloud.client("kms").create_key()["KeyMetadata"]["Arn"])
+
+    @cached_property
+    def image(self) -> str:
+        return available(self.ec2, register(self.ec2, self.snapshot, "web-1"))
+
+    @cached_property
+    def pending_image(self) -> str:
+        snapshot = self.snapshot
+        self.cloud.gateway._world.course.set_delay("image", 60)
+        return register(self.ec2, snapshot, "pending-1")
+
+    @cached_property
+    def group(self) -> str:
+        return str(self.ec2.create_security_group(GroupName="web", Description="web")["GroupId"])
+
+    @cached_property
+    def elsewhere_group(self) -> str:
+        vpc = self.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+        return str(self.ec2.create_security_group(GroupName="far", Description="far", VpcId=vpc)["GroupId"])
+
+    @cached_property
+    def volume(self) -> str:
+        made = self.ec2.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
+        until(lambda: self.ec2.describe_volumes(VolumeIds=[made])["Volumes"][0]["State"] == "available")
+        return str(made)
+
+    @cached_property
+    def spare_volume(self) -> str:
+        return volume_beside(self.ec2, self.stopped)
+
+    @cached_property
+    def opened_group(self) -> str:
+        self.opened(**tcp(22))
+        return self.group
+
+    def mapped(self, **ebs: Any) -> str:
+        return launch(self.ec2, BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": ebs}])
+
+    def device(self, **mapping: Any) -> str:
+        return launch(self.ec2, BlockDeviceMappings=[mapping])
+
+    def opened(self, **permission: Any) -> Any:
+        return self.ec2.authorize_security_group_ingress(GroupId=self.group, IpPermissions=[permission])
+
+
+def tcp(port: int, cidr: str = "127.0.0.1/32") -> dict[str, Any]:
+    return {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, "IpRanges": [{"CidrIp": cidr}]}
+
+
+def blank_image(ec2: Any, snapshot: str) -> str:
+    """An image that says nothing of ENA."""
+    return available(ec2, register(ec2, snapshot, "no-ena", EnaSupport=False))
+
+
+UNKNOWN = "0123456789abcdef0"
+Case = Callable[[Scene], object]
+
+CASES: dict[str, tuple[str, Case]] = {
+    # images
+    "name taken": ("InvalidAMIName.Duplicate", lambda s: (s.image, register(s.ec2, s.snapshot, "web-1"))),
+    "name taken by a copy": (
+        "InvalidAMIName.Duplicate",
+        lambda s: (s.image, s.ec2.copy_image(SourceRegion="us-east-1", SourceImageId=s.image, Name="web-1")),
+    ),
+    "name taken, of an instance": (
+        "InvalidAMIName.Duplicate",
+        lambda s: (s.image, s.ec2.create_image(InstanceId=s.stopped, Name="web-1")),
+    ),
+    "name with a colon": ("InvalidAMIName.Malformed", lambda s: register(s.ec2, s.snapshot, "web:1")),
+    "name with an umlaut": ("InvalidAMIName.Malformed", lambda s: register(s.ec2, s.snapshot, "wéb-1")),
+    "name too long": ("InvalidAMIName.Malformed", lambda s: register(s.ec2, s.snapshot, "a" * 129)),
+    "pending snapshot registered": ("IncorrectState", lambda s: register(s.ec2, s.pending_snapshot, "early")),
+    "unknown snapshot registered": (
+        "InvalidSnapshot.NotFound",
+        lambda s: register(s.ec2, f"snap-{UNKNOWN}", "web-1"),
+    ),
+    "snapshot of another region registered": (
+        "InvalidSnapshot.NotFound",
+        lambda s: register(s.west, s.snapshot, "web-1"),
+    ),
+    "snapshot of another owner registered": ("AuthFailure", lambda s: register(s.ec2, s.base_snapshot, "web-1")),
+    "Encrypted beside SnapshotId registered": (
+        "InvalidBlockDeviceMapping",
+        lambda s: register(
+            s.ec2,
+            s.snapshot,
+            "web-1",
+            BlockDeviceMappings=[
+                {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": s.snapshot, "Encrypted": True}},
+            ],
+        ),
+    ),
+    "root device that is not mapped": (
+        "InvalidBlockDeviceMapping",
+        lambda s: register(s.ec2, s.snapshot, "web-1", RootDeviceName="/dev/sda1"),
+    ),
+    "volume smaller than its snapshot registered": (
+        "InvalidBlockDeviceMapping",
+        lambda s: register(
+            s.ec2,
+            snapshot_of(s.ec2, stopped_with(s.ec2, size=4)),
+            "small",
+            BlockDeviceMappings=[
+                {
+                    "DeviceName": "/dev/xvda",
+                    "Ebs": {"SnapshotId": latest_snapshot(s.ec2), "VolumeSize": 1},
+                }
+            ],
+        ),
+    ),
+    "architecture that is none": (
+        "InvalidParameterValue",
+        lambda s: register(s.ec2, s.snapshot, "web-1", Architecture="sparc"),
+    ),
+    "bundle registered": (
+        "UnsupportedOperation",
+        lambda s: s.ec2.register_image(Name="bundle", ImageLocation="bucket/image.manifest.xml"),
+    ),
+    "image of an unknown instance": (
+        "InvalidInstanceID.NotFound",
+        lambda s: s.ec2.create_image(InstanceId=f"i-{UNKNOWN}", Name="web-1"),
+    ),
+    "image of a terminated instance": (
+        "IncorrectInstanceState",
+        lambda s: s.ec2.create_image(InstanceId=s.terminated, Name="web-1"),
+    ),
+    "copy of an unknown image": (
+        "InvalidAMIID.NotFound",
+        lambda s: s.ec2.copy_image(SourceRegion="us-west-2", SourceImageId=s.base, Name="web-1"),
+    ),
+    "copy of a pending image": (
+        "InvalidAMIID.Unavailable",
+        lambda s: s.west.copy_image(SourceRegion="us-east-1", SourceImageId=s.pending_image, Name="web-1"),
+    ),
+    "copy from no region": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.copy_image(SourceRegion="us-middle-1", SourceImageId=s.base, Name="web-1"),
+    ),
+    "copy with a key and no encryption": (
+        "InvalidParameterDependency",
+        lambda s: s.ec2.copy_image(SourceRegion="us-east-1", SourceImageId=s.base, Name="x-1", KmsKeyId="alias/x"),
+    ),
+    "copy with another request's token": (
+        "IdempotentParameterMismatch",
+        lambda s: [
+            s.ec2.copy_image(SourceRegion="us-east-1", SourceImageId=s.base, Name=name, ClientToken="once")
+            for name in ("first", "second")
+        ],
+    ),
+    "unknown image deregistered": (
+        "InvalidAMIID.NotFound",
+        lambda s: s.ec2.deregister_image(ImageId=f"ami-{UNKNOWN}"),
+    ),
+    "image of another owner deregistered": ("AuthFailure", lambda s: s.ec2.deregister_image(ImageId=s.base)),
+    "protected image deregistered": (
+        "OperationNotPermitted",
+        lambda s: (
+            s.ec2.enable_image_deregistration_protection(ImageId=s.image),
+            s.ec2.deregister_image(ImageId=s.image),
+        ),
+    ),
+    "image of another owner shared": (
+        "AuthFailure",
+        lambda s: s.ec2.modify_image_attribute(ImageId=s.base, LaunchPermission={"Add": [{"Group": "all"}]}),
+    ),
+    "image shared with no account": (
+        "InvalidAMIAttributeItemValue",
+        lambda s: s.ec2.modify_image_attribute(ImageId=s.image, LaunchPermission={"Add": [{"UserId": "123"}]}),
+    ),
+    "malformed image id": ("InvalidAMIID.Malformed", lambda s: s.ec2.describe_images(ImageIds=["ami-xyz"])),
+    "unknown image id": ("InvalidAMIID.NotFound", lambda s: s.ec2.describe_images(ImageIds=[f"ami-{UNKNOWN}"])),
+    "one unknown image id among good ones": (
+        "InvalidAMIID.NotFound",
+        lambda s: s.ec2.describe_images(ImageIds=[s.base, f"ami-{UNKNOWN}"]),
+    ),
+    "unknown image filter": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.describe_images(Filters=[{"Name": "colour", "Values": ["red"]}]),
+    ),
+    "filter with 201 values": (
+        "FilterLimitExceeded",
+        lambda s: s.ec2.describe_images(
+            Filters=[{"Name": "image-id", "Values": [f"ami-{i:017x}" for i in range(201)]}]
+        ),
+    ),
+    # launches
+    "launch of an unknown image": ("InvalidAMIID.NotFound", lambda s: launch(s.ec2, ImageId=f"ami-{UNKNOWN}")),
+    "launch of a malformed image": ("InvalidAMIID.Malformed", lambda s: launch(s.ec2, ImageId="debian")),
+    "launch of another region's image": ("InvalidAMIID.NotFound", lambda s: launch(s.west, ImageId=s.base)),
+    "launch of a pending image": ("InvalidAMIID.Unavailable", lambda s: launch(s.ec2, ImageId=s.pending_image)),
+    "launch of an image without ENA as t3": (
+        "InvalidParameterCombination",
+        lambda s: launch(s.ec2, ImageId=blank_image(s.ec2, s.snapshot), InstanceType="t3.small"),
+    ),
+    "launch as a type that is none": ("InvalidParameterValue", lambda s: launch(s.ec2, InstanceType="t9.small")),
+    "launch as a type of another architecture": (
+        "InvalidParameterValue",
+        lambda s: launch(s.ec2, InstanceType="t4g.small"),
+    ),
+    "launch with an unknown key": ("InvalidKeyPair.NotFound", lambda s: launch(s.ec2, KeyName="nobody's")),
+    "launch with an unknown group": (
+        "InvalidGroup.NotFound",
+        lambda s: launch(s.ec2, SecurityGroupIds=[f"sg-{UNKNOWN}"]),
+    ),
+    "launch with a group of another network": (
+        "InvalidParameter",
+        lambda s: launch(s.ec2, SecurityGroupIds=[s.elsewhere_group]),
+    ),
+    "launch in an unknown subnet": (
+        "InvalidSubnetID.NotFound",
+        lambda s: launch(s.ec2, SubnetId=f"subnet-{UNKNOWN}"),
+    ),
+    "launch in a zone that is none": (
+        "InvalidParameterValue",
+        lambda s: launch(s.ec2, Placement={"AvailabilityZone": "us-east-1z"}),
+    ),
+    "launch of none": ("InvalidParameterValue", lambda s: launch(s.ec2, MinCount=0, MaxCount=0)),
+    "launch of fewer than at least": ("InvalidParameterValue", lambda s: launch(s.ec2, MinCount=2, MaxCount=1)),
+    "launch with too much user data": ("InvalidParameterValue", lambda s: launch(s.ec2, UserData="x" * 16385)),
+    "launch with an unknown profile": (
+        "InvalidParameterValue",
+        lambda s: launch(s.ec2, IamInstanceProfile={"Name": "nobody's"}),
+    ),
+    "launch with another launch's token": (
+        "IdempotentParameterMismatch",
+        lambda s: [launch(s.ec2, ClientToken="once", InstanceType=kind) for kind in ("t3.small", "t3.micro")],
+    ),
+    "launch with a subnet in two places": (
+        "InvalidParameterCombination",
+        lambda s: launch(s.ec2, SubnetId="subnet-1", NetworkInterfaces=[{"DeviceIndex": 0, "SubnetId": "subnet-1"}]),
+    ),
+    "launch with a taken address": (
+        "InvalidIPAddress.InUse",
+        lambda s: launch(
+            s.ec2,
+            SubnetId=subnet_of(s.ec2, s.running),
+            PrivateIpAddress=address_of(s.ec2, s.running),
+        ),
+    ),
+    "launch with a tag of AWS's": (
+        "InvalidParameterValue",
+        lambda s: launch(
+            s.ec2,
+            TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "aws:x", "Value": "y"}]}],
+        ),
+    ),
+    "launch with tags for an image": (
+        "InvalidParameterValue",
+        lambda s: launch(s.ec2, TagSpecifications=[{"ResourceType": "image", "Tags": [{"Key": "x", "Value": "y"}]}]),
+    ),
+    # volumes of a launch
+    "device name that is none": (
+        "InvalidBlockDeviceMapping",
+        lambda s: s.device(DeviceName="/dev/disk0", Ebs={"VolumeSize": 1}),
+    ),
+    "leaving out a device that is not there": (
+        "InvalidBlockDeviceMapping",
+        lambda s: s.device(DeviceName="/dev/sdf", NoDevice=""),
+    ),
+    "leaving out the root": ("InvalidBlockDeviceMapping", lambda s: s.device(DeviceName="/dev/xvda", NoDevice="")),
+    "volume without a size": ("MissingParameter", lambda s: s.device(DeviceName="/dev/sdf", Ebs={"VolumeType": "gp3"})),
+    "volume smaller than its snapshot": (
+        "InvalidBlockDeviceMapping",
+        lambda s: launch(
+            s.ec2,
+            ImageId=available(s.ec2, register(s.ec2, snapshot_of(s.ec2, stopped_with(s.ec2, size=4)), "large")),
+            BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 1}}],
+        ),
+    ),
+    "another snapshot for the root": (
+        "InvalidBlockDeviceMapping",
+        lambda s: s.mapped(SnapshotId=s.snapshot),
+    ),
+    "volume type that is none": ("InvalidParameterValue", lambda s: s.mapped(VolumeType="gp9")),
+    "iops of a gp2": ("InvalidParameterCombination", lambda s: s.mapped(VolumeType="gp2", Iops=300)),
+    "io1 without iops": ("InvalidParameterCombination", lambda s: s.mapped(VolumeType="io1", VolumeSize=8)),
+    "io1 with too many iops for its size": (
+        "InvalidParameterValue",
+        lambda s: s.mapped(VolumeType="io1", VolumeSize=8, Iops=5000),
+    ),
+    "gp3 with too few iops": ("InvalidParameterValue", lambda s: s.mapped(VolumeType="gp3", Iops=100)),
+    "throughput of a gp2": ("InvalidParameterCombination", lambda s: s.mapped(VolumeType="gp2", Throughput=125)),
+    "too much throughput": ("InvalidParameterValue", lambda s: s.mapped(VolumeType="gp3", Throughput=9999)),
+    "volume too large": ("InvalidParameterValue", lambda s: s.mapped(VolumeType="gp2", VolumeSize=20000)),
+    "one device twice": (
+        "InvalidBlockDeviceMapping",
+        lambda s: launch(s.ec2, BlockDeviceMappings=[{"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 1}}] * 2),
+    ),
+    "instance store volume that is none": (
+        "InvalidParameterValue",
+        lambda s: s.device(DeviceName="/dev/sdf", VirtualName="ephemeral24"),
+    ),
+    "an encrypted snapshot's volume unencrypted": (
+        "InvalidBlockDeviceMapping",
+        lambda s: launch(
+            s.ec2,
+            ImageId=available(s.ec2, register(s.ec2, s.encrypted_snapshot, "secret")),
+            BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"Encrypted": False}}],
+        ),
+    ),
+    "key without encryption": ("InvalidParameterDependency", lambda s: s.mapped(KmsKeyId="alias/x")),
+    # what an account has set
+    "image made public while that is blocked": (
+        "OperationNotPermitted",
+        lambda s: s.ec2.modify_image_attribute(ImageId=s.image, LaunchPermission={"Add": [{"Group": "all"}]}),
+    ),
+    "block public access of a kind that is none": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.enable_image_block_public_access(ImageBlockPublicAccessState="unblocked"),
+    ),
+    "snapshot block public access of a kind that is none": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.enable_snapshot_block_public_access(State="unblocked"),
+    ),
+    "default key that is none": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.modify_ebs_default_kms_key_id(KmsKeyId="alias/nobodys"),
+    ),
+    "snapshot of the default key shared": (
+        "OperationNotPermitted",
+        lambda s: s.ec2.modify_snapshot_attribute(
+            SnapshotId=s.encrypted_snapshot, CreateVolumePermission={"Add": [{"UserId": "111122223333"}]}
+        ),
+    ),
+    "image of the default key shared": (
+        "InvalidParameter",
+        lambda s: s.ec2.modify_image_attribute(
+            ImageId=available(s.ec2, register(s.ec2, s.encrypted_snapshot, "secret")),
+            LaunchPermission={"Add": [{"UserId": "111122223333"}]},
+        ),
+    ),
+    "image shared with half an account": (
+        "InvalidAMIAttributeItemValue",
+        lambda s: s.ec2.modify_image_attribute(ImageId=s.image, LaunchPermission={"Add": [{"UserId": "1111"}]}),
+    ),
+    "image shared with an organization that is none": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.modify_image_attribute(
+            ImageId=s.image, LaunchPermission={"Add": [{"OrganizationArn": "o-a1b2c3d4e5"}]}
+        ),
+    ),
+    "billing registered": (
+        "AuthFailure",
+        lambda s: register(s.ec2, s.snapshot, "web-1", BillingProducts=["bp-6ba54002"]),
+    ),
+    # instances
+    "stopping a one-time spot instance": (
+        "UnsupportedOperation",
+        lambda s: s.ec2.stop_instances(InstanceIds=[running(s.ec2, InstanceMarketOptions={"MarketType": "spot"})]),
+    ),
+    "a market that is none": (
+        "InvalidParameterValue",
+        lambda s: launch(s.ec2, InstanceMarketOptions={"MarketType": "flea"}),
+    ),
+    "a spot price too low": (
+        "SpotMaxPriceTooLow",
+        lambda s: launch(s.ec2, InstanceMarketOptions={"MarketType": "spot", "SpotOptions": {"MaxPrice": "0.0001"}}),
+    ),
+    "unknown instance id": (
+        "InvalidInstanceID.NotFound",
+        lambda s: s.ec2.describe_instances(InstanceIds=[f"i-{UNKNOWN}"]),
+    ),
+    "malformed instance id": ("InvalidInstanceID.Malformed", lambda s: s.ec2.describe_instances(InstanceIds=["i-1"])),
+    "instance of another region": (
+        "InvalidInstanceID.NotFound",
+        lambda s: s.west.describe_instances(InstanceIds=[s.running]),
+    ),
+    "stopping a terminated instance": (
+        "IncorrectInstanceState",
+        lambda s: s.ec2.stop_instances(InstanceIds=[s.terminated]),
+    ),
+    "starting a terminated instance": (
+        "IncorrectInstanceState",
+        lambda s: s.ec2.start_instances(InstanceIds=[s.terminated]),
+    ),
+    "rebooting a stopped instance": (
+        "IncorrectInstanceState",
+        lambda s: s.ec2.reboot_instances(InstanceIds=[s.stopped]),
+    ),
+    "terminating a protected instance": (
+        "OperationNotPermitted",
+        lambda s: s.ec2.terminate_instances(InstanceIds=[running(s.ec2, DisableApiTermination=True)]),
+    ),
+    "pages beside ids": (
+        "InvalidParameterCombination",
+        lambda s: s.ec2.describe_instances(InstanceIds=[s.running], MaxResults=5),
+    ),
+    "pages too small": ("InvalidParameterValue", lambda s: s.ec2.describe_instances(MaxResults=4)),
+    "page that is none": ("InvalidParameterValue", lambda s: s.ec2.describe_instances(NextToken="????")),
+    "unknown instance filter": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.describe_instances(Filters=[{"Name": "colour", "Values": ["red"]}]),
+    ),
+    # snapshots and volumes
+    "snapshot in use": ("InvalidSnapshot.InUse", lambda s: (s.image, s.ec2.delete_snapshot(SnapshotId=s.snapshot))),
+    "unknown snapshot": (
+        "InvalidSnapshot.NotFound",
+        lambda s: s.ec2.delete_snapshot(SnapshotId=f"snap-{UNKNOWN}"),
+    ),
+    "snapshot of another owner": ("AuthFailure", lambda s: s.ec2.delete_snapshot(SnapshotId=s.base_snapshot)),
+    "malformed snapshot id": (
+        "InvalidSnapshotID.Malformed",
+        lambda s: s.ec2.describe_snapshots(SnapshotIds=["snap-1"]),
+    ),
+    "snapshot of an unknown volume": (
+        "InvalidVolume.NotFound",
+        lambda s: s.ec2.create_snapshot(VolumeId=f"vol-{UNKNOWN}"),
+    ),
+    "volume in use": ("VolumeInUse", lambda s: s.ec2.delete_volume(VolumeId=root_volume(s.ec2, s.running))),
+    "volume of a pending snapshot": (
+        "IncorrectState",
+        lambda s: s.ec2.create_volume(AvailabilityZone="us-east-1a", SnapshotId=s.pending_snapshot),
+    ),
+    "volume in no zone": (
+        "InvalidZone.NotFound",
+        lambda s: s.ec2.create_volume(AvailabilityZone="us-west-2a", Size=1),
+    ),
+    "volume of no size": ("MissingParameter", lambda s: s.ec2.create_volume(AvailabilityZone="us-east-1a")),
+    "volume attached to a running instance": (
+        "UnsupportedOperation",
+        lambda s: s.ec2.attach_volume(
+            VolumeId=volume_beside(s.ec2, s.running), InstanceId=s.running, Device="/dev/sdf"
+        ),
+    ),
+    "volume attached from another zone": (
+        "InvalidVolume.ZoneMismatch",
+        lambda s: s.ec2.attach_volume(
+            VolumeId=s.volume,
+            InstanceId=stopped(s.ec2, Placement={"AvailabilityZone": "us-east-1b"}),
+            Device="/dev/sdf",
+        ),
+    ),
+    "volume attached where another is": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.attach_volume(
+            VolumeId=volume_beside(s.ec2, s.stopped), InstanceId=s.stopped, Device="/dev/xvda"
+        ),
+    ),
+    "volume detached that is not attached": ("IncorrectState", lambda s: s.ec2.detach_volume(VolumeId=s.volume)),
+    # keys and groups
+    "key pair twice": (
+        "InvalidKeyPair.Duplicate",
+        lambda s: [s.ec2.create_key_pair(KeyName="key", KeyType="ed25519") for _ in range(2)],
+    ),
+    "key that is none": (
+        "InvalidKey.Format",
+        lambda s: s.ec2.import_key_pair(KeyName="key", PublicKeyMaterial=b"ssh-rsa nonsense"),
+    ),
+    "unknown key pair": ("InvalidKeyPair.NotFound", lambda s: s.ec2.describe_key_pairs(KeyNames=["nobody's"])),
+    "group twice": (
+        "InvalidGroup.Duplicate",
+        lambda s: (s.group, s.ec2.create_security_group(GroupName="web", Description="again")),
+    ),
+    "group in an unknown network": (
+        "InvalidVpcID.NotFound",
+        lambda s: s.ec2.create_security_group(GroupName="x", Description="x", VpcId=f"vpc-{UNKNOWN}"),
+    ),
+    "group in use": (
+        "DependencyViolation",
+        lambda s: (launch(s.ec2, SecurityGroupIds=[s.group]), s.ec2.delete_security_group(GroupId=s.group)),
+    ),
+    "group that another one names": (
+        "DependencyViolation",
+        lambda s: (
+            s.ec2.authorize_security_group_ingress(
+                GroupId=s.ec2.create_security_group(GroupName="inner", Description="x")["GroupId"],
+                IpPermissions=[{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": s.group}]}],
+            ),
+            s.ec2.delete_security_group(GroupId=s.group),
+        ),
+    ),
+    "unknown group": ("InvalidGroup.NotFound", lambda s: s.ec2.delete_security_group(GroupId=f"sg-{UNKNOWN}")),
+    "malformed group": ("InvalidGroupId.Malformed", lambda s: s.ec2.delete_security_group(GroupId="web")),
+    "default group deleted": ("CannotDelete", lambda s: s.ec2.delete_security_group(GroupName="default")),
+    "rule twice": ("InvalidPermission.Duplicate", lambda s: [s.opened(**tcp(22)) for _ in range(2)]),
+    "rule that is not there": (
+        "InvalidPermission.NotFound",
+        lambda s: s.ec2.revoke_security_group_ingress(GroupId=s.group, IpPermissions=[tcp(22)]),
+    ),
+    "rule for no addresses": ("InvalidParameterValue", lambda s: s.opened(**tcp(22, "127.0.0.1"))),
+    "rule for half an address": ("InvalidParameterValue", lambda s: s.opened(**tcp(22, "127.0.0/8"))),
+    "rule for a port that is none": ("InvalidParameterValue", lambda s: s.opened(**tcp(70000))),
+    "rule for a protocol that is none": (
+        "InvalidParameterValue",
+        lambda s: s.opened(**{**tcp(22), "IpProtocol": "carrier-pigeon"}),
+    ),
+    "rule for nobody": ("MissingParameter", lambda s: s.opened(IpProtocol="tcp", FromPort=22, ToPort=22)),
+    # networks and tags
+    "network in use deleted": (
+        "DependencyViolation",
+        lambda s: (s.running, s.ec2.delete_vpc(VpcId=s.ec2.describe_vpcs()["Vpcs"][0]["VpcId"])),
+    ),
+    "subnet in use deleted": (
+        "DependencyViolation",
+        lambda s: s.ec2.delete_subnet(SubnetId=subnet_of(s.ec2, s.running)),
+    ),
+    "tags of an unknown thing": (
+        "InvalidAMIID.NotFound",
+        lambda s: s.ec2.create_tags(Resources=[f"ami-{UNKNOWN}"], Tags=[{"Key": "x", "Value": "y"}]),
+    ),
+    "too many tags": (
+        "TagLimitExceeded",
+        lambda s: s.ec2.create_tags(Resources=[s.group], Tags=[{"Key": f"k{i}", "Value": ""} for i in range(51)]),
+    ),
+    "tag with a long value": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.create_tags(Resources=[s.group], Tags=[{"Key": "x", "Value": "y" * 257}]),
+    ),
+}
+
+
+def stopped_with(ec2: Any, *, size: int) -> str:
+    return stopped(ec2, BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": size}}])
+
+
+def latest_snapshot(ec2: Any) -> str:
+    return str(ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"][-1]["SnapshotId"])
+
+
+def subnet_of(ec2: Any, instance_id: str) -> str:
+    return str(ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]["SubnetId"])
+
+
+def address_of(ec2: Any, instance_id: str) -> str:
+    found = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    return str(found["PrivateIpAddress"])
+
+
+def volume_beside(ec2: Any, instance_id: str) -> str:
+    """A volume in the instance's zone."""
+    found = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    made = ec2.create_volume(AvailabilityZone=found["Placement"]["AvailabilityZone"], Size=1)["VolumeId"]
+    until(lambda: ec2.describe_volumes(VolumeIds=[made])["Volumes"][0]["State"] == "available")
+    return str(made)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ec2_refuses(case: str, cloud: Cloud) -> None:
+    code, act = CASES[case]
+    with refused(code):
+        act(Scene(cloud))
+
+
+def test_what_is_missing_is_said(cloud: Cloud) -> None:
+    """botocore checks this itself; other clients do not."""
+    from tests.local.daemon.test_doors import ask, signed
+
+    for body, missing in (
+        (b"Action=RunInstances&Version=2016-11-15", b"parameter MaxCount"),
+        (b"Action=RunInstances&Version=2016-11-15&MinCount=1&MaxCount=1", b"parameter ImageId"),
+        (b"Action=CopyImage&Version=2016-11-15", b"parameter Name"),
+        (b"Action=DeleteSnapshot&Version=2016-11-15", b"parameter SnapshotId"),
+    ):
+        status, _, answer = ask(cloud, "POST", "/", body, **signed(cloud, "ec2", "POST", "/", body))
+        assert (status, b"<Code>MissingParameter</Code>" in answer, missing in answer) == (400, True, True), answer
+
+
+def test_a_dry_run_says_that_it_would_succeed_and_changes_nothing(cloud: Cloud, ec2: Any) -> None:
+    with refused("DryRunOperation"):
+        launch(ec2, DryRun=True)
+    with refused("InvalidParameterValue"):
+        launch(ec2, DryRun=True, InstanceType="t9.small")
+    with refused("DryRunOperation"):
+        ec2.create_security_group(GroupName="web", Description="web", DryRun=True)
+    assert ec2.describe_instances()["Reservations"] == []
+    assert len(ec2.describe_security_groups()["SecurityGroups"]) == 1
+    assert not cloud.driver.calls
+
+
+def test_a_refused_request_changes_nothing(cloud: Cloud, ec2: Any) -> None:
+    with refused("IdempotentParameterMismatch"):
+        for kind in ("t3.small", "t3.micro"):
+            launch(ec2, ClientToken="once", InstanceType=kind)
+    until(lambda: len(cloud.driver.machines) == 1)
+    assert len(ec2.describe_volumes()["Volumes"]) == 1
+
+
+DRY: dict[str, Case] = {
+    "RunInstances": lambda s: s.ec2.run_instances(
+        ImageId=s.base, MinCount=1, MaxCount=1, InstanceType="t3.small", DryRun=True
+    ),
+    "StartInstances": lambda s: s.ec2.start_instances(InstanceIds=[s.stopped], DryRun=True),
+    "StopInstances": lambda s: s.ec2.stop_instances(InstanceIds=[s.running], DryRun=True),
+    "RebootInstances": lambda s: s.ec2.reboot_instances(InstanceIds=[s.running], DryRun=True),
+    "TerminateInstances": lambda s: s.ec2.terminate_instances(InstanceIds=[s.running], DryRun=True),
+    "ModifyInstanceAttribute": lambda s: s.ec2.modify_instance_attribute(
+        InstanceId=s.running, DisableApiTermination={"Value": True}, DryRun=True
+    ),
+    "CancelSpotInstanceRequests": lambda s: s.ec2.cancel_spot_instance_requests(
+        SpotInstanceRequestIds=[s.spot_request], DryRun=True
+    ),
+    "CreateVolume": lambda s: s.ec2.create_volume(AvailabilityZone="us-east-1a", Size=1, DryRun=True),
+    "DeleteVolume": lambda s: s.ec2.delete_volume(VolumeId=s.volume, DryRun=True),
+    "AttachVolume": lambda s: s.ec2.attach_volume(
+        VolumeId=s.spare_volume, InstanceId=s.stopped, Device="/dev/sdf", DryRun=True
+    ),
+    "DetachVolume": lambda s: s.ec2.detach_volume(VolumeId=root_volume(s.ec2, s.stopped), DryRun=True),
+    "CreateSnapshot": lambda s: s.ec2.create_snapshot(VolumeId=s.volume, DryRun=True),
+    "CreateSnapshots": lambda s: s.ec2.create_snapshots(InstanceSpecification={"InstanceId": s.running}, DryRun=True),
+    "CopySnapshot": lambda s: s.ec2.copy_snapshot(SourceRegion="us-east-1", SourceSnapshotId=s.snapshot, DryRun=True),
+    "DeleteSnapshot": lambda s: s.ec2.delete_snapshot(SnapshotId=s.snapshot, DryRun=True),
+    "ModifySnapshotAttribute": lambda s: s.ec2.modify_snapshot_attribute(
+        SnapshotId=s.snapshot, CreateVolumePermission={"Add": [{"UserId": "111122223333"}]}, DryRun=True
+    ),
+    "ResetSnapshotAttribute": lambda s: s.ec2.reset_snapshot_attribute(
+        SnapshotId=s.snapshot, Attribute="createVolumePermission", DryRun=True
+    ),
+    "RegisterImage": lambda s: register(s.ec2, s.snapshot, "web-1", DryRun=True),
+    "CreateImage": lambda s: s.ec2.create_image(InstanceId=s.running, Name="web-1", DryRun=True),
+    "CopyImage": lambda s: s.ec2.copy_image(
+        SourceRegion="us-east-1", SourceImageId=s.image, Name="web-2", Encrypted=True, DryRun=True
+    ),
+    "DeregisterImage": lambda s: s.ec2.deregister_image(ImageId=s.image, DryRun=True),
+    "ModifyImageAttribute": lambda s: s.ec2.modify_image_attribute(
+        ImageId=s.image, LaunchPermission={"Add": [{"UserId": "111122223333"}]}, DryRun=True
+    ),
+    "ResetImageAttribute": lambda s: s.ec2.reset_image_attribute(
+        ImageId=s.image, Attribute="launchPermission", DryRun=True
+    ),
+    "EnableImageDeprecation": lambda s: s.ec2.enable_image_deprecation(
+        ImageId=s.image, DeprecateAt="2035-01-01T00:00:00Z", DryRun=True
+    ),
+    "DisableImageDeprecation": lambda s: s.ec2.disable_image_deprecation(ImageId=s.image, DryRun=True),
+    "EnableImageDeregistrationProtection": lambda s: s.ec2.enable_image_deregistration_protection(
+        ImageId=s.image, DryRun=True
+    ),
+    "DisableImageDeregistrationProtection": lambda s: s.ec2.disable_image_deregistration_protection(
+        ImageId=s.image, DryRun=True
+    ),
+    "EnableImageBlockPublicAccess": lambda s: s.ec2.enable_image_block_public_access(
+        ImageBlockPublicAccessState="block-new-sharing", DryRun=True
+    ),
+    "DisableImageBlockPublicAccess": lambda s: s.ec2.disable_image_block_public_access(DryRun=True),
+    "EnableSnapshotBlockPublicAccess": lambda s: s.ec2.enable_snapshot_block_public_access(
+        State="block-all-sharing", DryRun=True
+    ),
+    "DisableSnapshotBlockPublicAccess": lambda s: s.ec2.disable_snapshot_block_public_access(DryRun=True),
+    "EnableEbsEncryptionByDefault": lambda s: s.ec2.enable_ebs_encryption_by_default(DryRun=True),
+    "DisableEbsEncryptionByDefault": lambda s: s.ec2.disable_ebs_encryption_by_default(DryRun=True),
+    "ModifyEbsDefaultKmsKeyId": lambda s: s.ec2.modify_ebs_default_kms_key_id(KmsKeyId=s.kms_key, DryRun=True),
+    "ResetEbsDefaultKmsKeyId": lambda s: s.ec2.reset_ebs_default_kms_key_id(DryRun=True),
+    "CreateKeyPair": lambda s: s.ec2.create_key_pair(KeyName="key", KeyType="ed25519", DryRun=True),
+    "ImportKeyPair": lambda s: s.ec2.import_key_pair(
+        KeyName="key",
+        PublicKeyMaterial=b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f x",
+        DryRun=True,
+    ),
+    "DeleteKeyPair": lambda s: s.ec2.delete_key_pair(KeyName="key", DryRun=True),
+    "CreateSecurityGroup": lambda s: s.ec2.create_security_group(GroupName="x", Description="x", DryRun=True),
+    "DeleteSecurityGroup": lambda s: s.ec2.delete_security_group(GroupId=s.group, DryRun=True),
+    "AuthorizeSecurityGroupIngress": lambda s: s.ec2.authorize_security_group_ingress(
+        GroupId=s.group, IpPermissions=[tcp(22)], DryRun=True
+    ),
+    "AuthorizeSecurityGroupEgress": lambda s: s.ec2.authorize_security_group_egress(
+        GroupId=s.group, IpPermissions=[tcp(22)], DryRun=True
+    ),
+    "RevokeSecurityGroupIngress": lambda s: s.ec2.revoke_security_group_ingress(
+        GroupId=s.opened_group, IpPermissions=[tcp(22)], DryRun=True
+    ),
+    "RevokeSecurityGroupEgress": lambda s: s.ec2.revoke_security_group_egress(
+        GroupId=s.group,
+        IpPermissions=[{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}],
+        DryRun=True,
+    ),
+    "CreateTags": lambda s: s.ec2.create_tags(Resources=[s.image], Tags=[{"Key": "x", "Value": "y"}], DryRun=True),
+    "DeleteTags": lambda s: s.ec2.delete_tags(Resources=[s.image], Tags=[{"Key": "x"}], DryRun=True),
+}
+
+
+def test_every_action_that_changes_something_has_a_dry_run_here() -> None:
+    assert set(DRY) == {name for name in OWN if not name.startswith(("Describe", "Get"))}
+
+
+@pytest.mark.parametrize("action", DRY)
+def test_a_dry_run_says_what_it_would_do_and_leaves_all_as_it_was(action: str, cloud: Cloud) -> None:
+    scene = Scene(cloud)
+    ledger = cloud.gateway._world.ledger
+    before: dict[str, int] = {}
+
+    def rows() -> dict[str, int]:
+        return {type(row).__name__ + row.id: hash(repr(row)) for table in ledger._tables.values() for row in table}
+
+    def act_twice() -> None:
+        with refused("DryRunOperation"):  # once to make what the case needs, once to look
+            DRY[action](scene)
+        before.update(rows())
+        DRY[action](scene)
+
+    with refused("DryRunOperation"):
+        act_twice()
+    assert rows() == before
+
+
+def test_a_dry_run_is_denied_to_who_may_not_do_it(cloud: Cloud) -> None:
+    scene = Scene(cloud)
+    cloud.gateway._world.faults.add(
+        Fault(effect="refuse", action="CreateSecurityGroup", code="UnauthorizedOperation", status=403)
+    )
+    with refused("UnauthorizedOperation"):
+        DRY["CreateSecurityGroup"](scene)

@@ -1,0 +1,212 @@
+"""Where a dead run goes on: its journal held against a cloud in which things may have gone meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imagepipe.capture.stop import GiveBack
+from imagepipe.cloud.ec2 import Ec2
+from imagepipe.engine.encoding import encode
+from imagepipe.engine.fingerprint import fingerprints
+from imagepipe.engine.graph import Graph
+from imagepipe.engine.journal import Finished, Past
+from imagepipe.engine.stage import Context, Ref, Stage
+from imagepipe.errors import UsageError
+from imagepipe.launch.access import Key
+from imagepipe.resume import Recovered, recover
+from imagepipe.values import Endpoint, Image, Instance, Reachable, Sealed
+from tests.account import Account
+from tests.local.aws import harness
+
+
+@dataclass(frozen=True)
+class Find(Stage[Mapping[str, str]]):
+    """The source."""
+
+    word: str = "debian"
+
+    def run(self, ctx: Context) -> Mapping[str, str]:
+        return {}
+
+
+@dataclass(frozen=True)
+class Make(Stage[Key]):
+    """A key."""
+
+    def run(self, ctx: Context) -> Key:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Start(Stage[Instance]):
+    """An instance."""
+
+    source: Ref[Mapping[str, str]]
+    key: Ref[Key]
+
+    def run(self, ctx: Context) -> Instance:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Reach(Stage[Reachable]):
+    """The same, reached."""
+
+    instance: Ref[Instance]
+
+    def run(self, ctx: Context) -> Reachable:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Work(Stage[Sealed]):
+    """A step that must not simply be run again."""
+
+    machine: Ref[Reachable]
+
+    def run(self, ctx: Context) -> Sealed:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Take(Stage[Image]):
+    """The image."""
+
+    machine: Ref[Sealed]
+
+    def run(self, ctx: Context) -> Image:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Spread(Stage[Image]):
+    """A copy."""
+
+    image: Ref[Image]
+
+    def run(self, ctx: Context) -> Image:
+        raise NotImplementedError
+
+
+@dataclass
+class Dead:
+    """A run of these stages that died, and what it had in an account."""
+
+    account: Account
+    graph: Graph = field(default_factory=Graph)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        ec2: Ec2 = self.account.ec2
+        client = self.account.cloud.client()
+        graph = self.graph
+        source = graph.add("source", Find())
+        key = graph.add("key", Make())
+        launch = graph.add("launch", Start(source, key))
+        reach = graph.add("connect", Reach(launch))
+        work = graph.add("work", Work(reach))
+        image = graph.add("capture", Take(work))
+        graph.add("give-back", GiveBack(ec2, launch, image))
+        graph.add("copy", Spread(image))
+        self.instance = Instance(harness.running(client), "us-east-1", "t3.small", "/dev/xvda", None)
+        self.key = self.account.folder / "id_ed25519"
+        self.key.write_text("a key")
+        self.image = harness.base_image(client)
+
+    def came_to(self, *stages: str) -> None:
+        """These are finished."""
+        reachable = Reachable(self.instance, _endpoint(self.key))
+        known = {
+            "source": {},
+            "key": Key("k", str(self.key)),
+            "launch": self.instance,
+            "connect": reachable,
+            "work": Sealed(self.instance),
+            "capture": Image(self.image, "us-east-1", "web", ()),
+        }
+        self.outputs = {name: known[name] for name in stages}
+
+    def recover(self) -> Recovered:
+        marks = fingerprints(self.graph)
+        outputs = {name: Finished(marks[name], encode(value)) for name, value in self.outputs.items()}
+        record = self.account.journal.run
+        past = Past(record, (), None, is_alive=False, outputs=outputs, begun=frozenset(self.begun))
+        return recover(self.graph, past, self.account.regions)
+
+
+def _endpoint(key: Path) -> Endpoint:
+    return Endpoint("127.0.0.1", 22, "admin", None, str(key))
+
+
+@pytest.fixture
+def dead(account: Account) -> Dead:
+    return Dead(account)
+
+
+def test_what_is_done_and_still_there_is_not_done_again(dead: Dead) -> None:
+    dead.came_to("source", "key", "launch", "connect")
+    found = dead.recover()
+    assert found.finished == dead.outputs
+    assert found.dropped == {}
+    assert found.words(dead.graph) == ["4 of 8 stages are done", "goes on with work"]
+
+
+def test_a_machine_that_is_gone_is_launched_anew_and_all_that_came_of_it(dead: Dead) -> None:
+    dead.came_to("source", "key", "launch", "connect", "work")
+    dead.account.ec2.instances.terminate(dead.instance.id)
+    harness.until(lambda: harness.state(dead.account.cloud.client(), dead.instance.id) == "terminated")
+    found = dead.recover()
+    assert list(found.finished) == ["source", "key"]
+    assert found.dropped["launch"] == f"{dead.instance.id} in us-east-1 is terminated"
+    assert {"connect", "work", "capture", "give-back", "copy"} <= found.dropped.keys()
+    assert "launch: anew, as" in "\n".join(found.words(dead.graph))
+
+
+def test_a_machine_on_which_a_step_was_cut_short_is_launched_anew(dead: Dead) -> None:
+    dead.came_to("source", "key", "launch", "connect")
+    dead.begun = {"work"}
+    found = dead.recover()
+    assert list(found.finished) == ["source", "key"]
+    assert found.dropped["launch"] == "work was cut short, and may not simply be run again"
+
+
+def test_a_machine_that_nobody_needs_any_more_may_be_gone(dead: Dead) -> None:
+    dead.came_to("source", "key", "launch", "connect", "work", "capture")
+    dead.begun = {"work"}
+    dead.account.ec2.instances.terminate(dead.instance.id)
+    found = dead.recover()
+    assert found.dropped == {}
+    assert found.words(dead.graph)[-1] == "goes on with copy, give-back"
+
+
+def test_an_image_that_is_gone_is_taken_anew_of_the_machine_that_is_there(dead: Dead) -> None:
+    dead.came_to("source", "key", "launch", "connect", "work", "capture")
+    dead.image = "ami-00000000000000000"
+    dead.came_to("source", "key", "launch", "connect", "work", "capture")
+    found = dead.recover()
+    assert found.dropped["capture"] == "ami-00000000000000000 in us-east-1 is gone"
+    assert "work" in found.finished
+
+
+def test_a_key_that_is_gone_opens_nothing(dead: Dead) -> None:
+    dead.came_to("source", "key")
+    dead.key.unlink()
+    assert list(dead.recover().finished) == ["source"]
+
+
+def test_a_spec_that_has_changed_is_refused_and_the_stage_named_that_changed_first(dead: Dead) -> None:
+    dead.came_to("source", "key", "launch")
+    changed = Graph()
+    source = changed.add("source", Find("ubuntu"))
+    changed.add("launch", Start(source, changed.add("key", Make())))
+    marks = fingerprints(dead.graph)
+    outputs = {name: Finished(marks[name], encode(value)) for name, value in dead.outputs.items()}
+    past = Past(dead.account.journal.run, (), None, is_alive=False, outputs=outputs)
+    with pytest.raises(UsageError, match=r"has changed since: source$"):
+        recover(changed, past, dead.account.regions)
