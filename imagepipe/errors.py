@@ -101,7 +101,7 @@ class CloudError(ImagepipeError):
         """`ec2:RunInstances`, where the call was refused for lack of a permission."""
 
 
-class StageFailed(ImagepipeError):
+class StageError(ImagepipeError):
     """A stage failed for a cause that has no class of its own."""
 
     exit_code = 4

@@ -8,18 +8,18 @@ from typing import Any, assert_never
 
 from imagepipe.capture.instance_store.preconditions import CheckTypes
 from imagepipe.capture.scan.stages import CheckNewInstance
-from imagepipe.capture.stop import GiveBack
+from imagepipe.capture.stop import TerminateInstance
 from imagepipe.cloud.images import SourceImage
-from imagepipe.cloud.tags import Labels
+from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.stage import Ref, Stage
 from imagepipe.errors import UsageError
 from imagepipe.launch.access import Network
 from imagepipe.launch.source import CheckNames, FindSource, NameImages
 from imagepipe.publish.keep import Keep
-from imagepipe.publish.replace import Renamed, TakeName
+from imagepipe.publish.replace import CollectImages, ReplaceImage
 from imagepipe.publish.share import CheckPublic, ShareImage
-from imagepipe.publish.test import NewImage, Tested
+from imagepipe.publish.test import PublishGate, UseImage
 from imagepipe.spec.load import LoadedSpec
 from imagepipe.spec.models import EbsOutput, InstanceStoreOutput, Spec
 from imagepipe.values import Image, Instance
@@ -89,7 +89,7 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     ec2 = tools.regions[region]
     copies = [other for other in spec.publish.regions if other != region]
     everywhere = {name: tools.regions[name] for name in (region, *copies)}
-    labels = Labels(tools.run_id, spec.name, str(one.names["build"]["timestamp"]))
+    labels = RunTags(tools.run_id, spec.name, str(one.names["build"]["timestamp"]))
 
     # What does not need one another begins together.
     source = graph.add(f"{prefix}source", FindSource(ec2, source_wanted(spec), isinstance(spec.output, EbsOutput)))
@@ -121,7 +121,7 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
             captured = as_bundle(graph, one, spec.output, tools, ec2, labels, machine, source, place, names, prefix)
         case _:
             assert_never(spec.output)
-    given_back = [graph.add(f"{prefix}give-back", GiveBack(ec2, instance, captured))]
+    given_back = [graph.add(f"{prefix}give-back", TerminateInstance(ec2, instance, captured))]
 
     # Looked through, booted and tested before anything is published.
     image: Ref[Image] = captured
@@ -131,7 +131,7 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     if one.tests:
         tests = _test(graph, one, tools, region, labels, network, image, source, prefix)
         image, cases = tests.passed, tests.cases
-        given_back.append(graph.add(f"{prefix}test-give-back", GiveBack(ec2, tests.instance, image)))
+        given_back.append(graph.add(f"{prefix}test-give-back", TerminateInstance(ec2, tests.instance, image)))
 
     # Copies side by side; others may launch none before all are there.
     images = [image]
@@ -155,10 +155,10 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     final = kept
     if replaces:
         taken = [
-            graph.add(f"{prefix}replace-{where}", TakeName(tools.regions[where], labels, kept, wanted, audience))
+            graph.add(f"{prefix}replace-{where}", ReplaceImage(tools.regions[where], labels, kept, wanted, audience))
             for where in everywhere
         ]
-        final = graph.add(f"{prefix}replaced", Renamed(tuple(taken)))
+        final = graph.add(f"{prefix}replaced", CollectImages(tuple(taken)))
     return Baked(spec.name, final, kept, cases)
 
 
@@ -176,7 +176,7 @@ def _test(
     one: LoadedSpec,
     tools: Tools,
     region: str,
-    labels: Labels,
+    labels: RunTags,
     network: Ref[Network],
     captured: Ref[Image],
     source: Ref[SourceImage],
@@ -184,7 +184,7 @@ def _test(
 ) -> _Tests:
     """A second instance, of the new image, with a key of its own; the image is what it was only if all steps pass."""
     spec, ec2 = one.checked(), tools.regions[region]
-    new = graph.add(f"{prefix}test-image", NewImage(ec2, captured))
+    new = graph.add(f"{prefix}test-image", UseImage(ec2, captured))
     key = key_for(graph, one, tools, region, labels, source, prefix, "test")
     host_key = kept_key(tools, "host_ed25519", prefix, "test")
     launch = replace(
@@ -204,5 +204,5 @@ def _test(
     before = set(graph.stages)
     machine = add_steps(graph, one, one.tests, tools, ec2, machine, source, f"{prefix}test-")
     steps = tuple(name for name in graph.stages if name not in before)
-    passed = graph.add(f"{prefix}tested", Tested(captured, machine, len(steps)))
+    passed = graph.add(f"{prefix}tested", PublishGate(captured, machine, len(steps)))
     return _Tests(passed, instance, (booted, *steps))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from imagepipe.capture.instance_store.preconditions import check_account, type_errors
-from imagepipe.cloud.dry_run import Asked, DryRun
+from imagepipe.cloud.dry_run import DryRun, PermissionProbe
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.errors import DENIED, NO_CAPACITY
 from imagepipe.cloud.images import SourceImage
@@ -219,7 +219,7 @@ class Preflight:
         """IAM actions, at the part of the spec that needs them."""
         share = spec.publish.share
         for region in self._everywhere(spec):
-            asked = Asked(
+            asked = PermissionProbe(
                 makes_key=spec.launch.ssh.key_pair is None,
                 makes_group=not spec.launch.security_groups,
                 vpc=vpc,

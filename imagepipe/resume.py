@@ -11,7 +11,7 @@ from imagepipe.cloud.ec2 import Regions
 from imagepipe.engine.encoding import decode, output_type
 from imagepipe.engine.fingerprint import fingerprints
 from imagepipe.engine.graph import Graph
-from imagepipe.engine.journal import Past
+from imagepipe.engine.journal import JournalState
 from imagepipe.errors import UsageError
 from imagepipe.launch.access import Key
 from imagepipe.values import Image, Instance, Reachable, Sealed, Stopped
@@ -38,7 +38,7 @@ class Recovered:
         return lines
 
 
-def recover(graph: Graph, past: Past, regions: Regions) -> Recovered:
+def recover(graph: Graph, past: JournalState, regions: Regions) -> Recovered:
     """What of a run's journal still stands. Raises UsageError where spec or files have changed since."""
     marks = fingerprints(graph)
     known = {name: done for name, done in past.outputs.items() if name in graph.stages}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagepipe.cleanup.undoers import Holdings
+from imagepipe.cleanup.undoers import Undoers
 from imagepipe.clock import Deadline, SystemClock
 from imagepipe.cloud.ec2 import Ec2, Regions
 from imagepipe.cloud.s3 import S3
@@ -37,7 +37,7 @@ class Account:
         self.journal = Journal.create(self.folder / "r1", record, self.clock)
         self.seen: list[AnyEvent] = []
         self.events = Events("r1", self.clock, Masker(), [self.seen.append])
-        self.holdings = Holdings(self.regions, self.clock, shown_seconds=2)
+        self.holdings = Undoers(self.regions, self.clock, shown_seconds=2)
 
     @property
     def ec2(self) -> Ec2:

@@ -25,7 +25,7 @@ from imagepipe.provision.shell import RunShell
 from imagepipe.provision.step import Step
 from imagepipe.publish.copy_ebs import CopyLimits, CopyToRegion
 from imagepipe.publish.keep import Keep
-from imagepipe.publish.test import NewImage
+from imagepipe.publish.test import UseImage
 from imagepipe.spec.load import Build, LoadedSpec, load, refuse
 from imagepipe.spec.variables import Given
 from imagepipe.wiring.tools import Tools
@@ -97,7 +97,7 @@ def test_nothing_is_kept_before_every_copy_is_there_and_the_instance_is_gone(sam
 def test_nothing_is_tested_or_copied_before_the_captured_disk_was_looked_at(sample: Path, tmp_path: Path) -> None:
     graph = _graph(_loaded(sample), tmp_path, offline=True)
     assert isinstance(graph.stages["hygiene"], CheckHygiene | CheckBundle)
-    later = [n for n, s in graph.stages.items() if isinstance(s, CopyToRegion | NewImage | Keep)]
+    later = [n for n, s in graph.stages.items() if isinstance(s, CopyToRegion | UseImage | Keep)]
     assert later
     assert all("hygiene" in graph.before(one) for one in later)
     assert not [s for s in graph.stages.values() if isinstance(s, Scrub | BundleRoot) and s.offline is None]

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from imagepipe.capture.stop import GiveBack
+from imagepipe.capture.stop import TerminateInstance
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.engine.encoding import encode
 from imagepipe.engine.fingerprint import fingerprints
 from imagepipe.engine.graph import Graph
-from imagepipe.engine.journal import Finished, Past
+from imagepipe.engine.journal import Finished, JournalState
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import UsageError
 from imagepipe.launch.access import Key
@@ -112,7 +112,7 @@ class Dead:
         reach = graph.add("connect", Reach(launch))
         work = graph.add("work", Work(reach))
         image = graph.add("capture", Take(work))
-        graph.add("give-back", GiveBack(ec2, launch, image))
+        graph.add("give-back", TerminateInstance(ec2, launch, image))
         graph.add("copy", Spread(image))
         self.instance = Instance(harness.running(client), "us-east-1", "t3.small", "/dev/xvda", None)
         self.key = self.account.folder / "id_ed25519"
@@ -136,7 +136,7 @@ class Dead:
         marks = fingerprints(self.graph)
         outputs = {name: Finished(marks[name], encode(value)) for name, value in self.outputs.items()}
         record = self.account.journal.run
-        past = Past(record, (), None, is_alive=False, outputs=outputs, begun=frozenset(self.begun))
+        past = JournalState(record, (), None, is_alive=False, outputs=outputs, begun=frozenset(self.begun))
         return recover(self.graph, past, self.account.regions)
 
 
@@ -207,6 +207,6 @@ def test_a_spec_that_has_changed_is_refused_and_the_stage_named_that_changed_fir
     changed.add("launch", Start(source, changed.add("key", Make())))
     marks = fingerprints(dead.graph)
     outputs = {name: Finished(marks[name], encode(value)) for name, value in dead.outputs.items()}
-    past = Past(dead.account.journal.run, (), None, is_alive=False, outputs=outputs)
+    past = JournalState(dead.account.journal.run, (), None, is_alive=False, outputs=outputs)
     with pytest.raises(UsageError, match=r"has changed since: source$"):
         recover(changed, past, dead.account.regions)

@@ -14,7 +14,7 @@ from imagepipe.cloud.devices import DeviceWanted, image_mappings
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import PLAIN_USAGE, Registration, SourceImage, late_names
 from imagepipe.cloud.snapshots import Snapshot
-from imagepipe.cloud.tags import Labels
+from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
@@ -28,7 +28,7 @@ class CaptureEbs(Stage[Image]):
     """The image, available in the launch region."""
 
     ec2: Ec2 = field(repr=False, compare=False)
-    labels: Labels
+    labels: RunTags
     machine: Ref[Stopped]
     source: Ref[SourceImage]
     names: Ref[Mapping[str, str]]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from imagepipe.capture import agent_loader
 from imagepipe.hygiene.known import pack, split, unpack
-from imagepipe.hygiene.report import Report, Wanted
+from imagepipe.hygiene.report import Report, ScanRequest
 
 KEPT_IMAGES = 32
 """The newest; each takes some 120 KB."""
@@ -36,7 +36,7 @@ class KnownFiles:
     own_key: bool = False
     """Builds log in with a key of the account's own, which the source image may hold already."""
 
-    def add_to(self, wanted: Wanted, image: str) -> Wanted:
+    def add_to(self, wanted: ScanRequest, image: str) -> ScanRequest:
         """The same request, without reading what is known of this image."""
         path = self._path(wanted, image)
         with suppress(OSError, ValueError):
@@ -44,7 +44,7 @@ class KnownFiles:
                 return wanted._replace(known=pack(split(path.read_bytes())))
         return wanted
 
-    def keep(self, wanted: Wanted, report: Report, *images: str) -> None:
+    def keep(self, wanted: ScanRequest, report: Report, *images: str) -> None:
         """Keep the stamps of a scan for later scans of these images."""
         stamps = unpack(wanted.known) | unpack(report.clean)
         if len(stamps) > MOST_STAMPS * max(report.files, 1):
@@ -55,7 +55,7 @@ class KnownFiles:
                     _write(path, b"".join(sorted(stamps)))
                     self._prune()
 
-    def _path(self, wanted: Wanted, image: str) -> Path | None:
+    def _path(self, wanted: ScanRequest, image: str) -> Path | None:
         if self.folder is None:
             return None
         with suppress(OSError):

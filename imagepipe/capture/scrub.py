@@ -17,7 +17,7 @@ from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Watch, public_key
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CommandFailed
-from imagepipe.hygiene.report import MARK, Wanted
+from imagepipe.hygiene.report import MARK, ScanRequest
 from imagepipe.values import Reachable, Sealed
 
 SCRUB_SECONDS = 300
@@ -66,7 +66,7 @@ class Scrub(Stage[Sealed]):
 
         # One script: after the scrub nobody may use sudo any more.
         freeze = _text(FREEZE) if freezes else ""
-        text, wanted = script_text() + freeze, Wanted(())
+        text, wanted = script_text() + freeze, ScanRequest(())
         if gate is not None:
             wanted = self.known.add_to(gate.wanted(builder_key=public_key(machine.endpoint)), ctx[self.source].id)
             text = shell_that_looks(wanted, before=script_text(), after=freeze)

@@ -45,7 +45,7 @@ class Stop(Stage[Stopped]):
 
 
 @dataclass(frozen=True)
-class GiveBack(Stage[None]):
+class TerminateInstance(Stage[None]):
     """The instance, given back as soon as nothing needs it, while copies go on."""
 
     ec2: Ec2 = field(repr=False, compare=False)

@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 from typing import TypedDict, Unpack
 
-from imagepipe.cleanup.undoers import MANIFEST, Holdings
+from imagepipe.cleanup.undoers import MANIFEST, Undoers
 from imagepipe.clock import Clock, iso, parse_iso
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Regions
-from imagepipe.cloud.inventory import Tagged, everything_of_ours
+from imagepipe.cloud.inventory import TaggedResource, everything_of_ours
 from imagepipe.engine.journal import Claim, Journal, Lifetime, State
 from imagepipe.errors import CloudError
 
@@ -34,12 +34,12 @@ BUNDLED = re.compile(r".+\.part\.\d+|.+\.manifest\.xml|probe")
 class Swept:
     """What became of a thing that a dead run left."""
 
-    thing: Tagged
+    thing: TaggedResource
     error: Exception | None = None
     """Why it could not be given back."""
 
 
-class Which(TypedDict):
+class SweepFilter(TypedDict):
     """Whose things are looked for."""
 
     older_than: timedelta
@@ -48,7 +48,7 @@ class Which(TypedDict):
     """Of the runs of this machine."""
 
 
-def left_over(regions: Regions, region: str, **which: Unpack[Which]) -> list[Tagged]:
+def left_over(regions: Regions, region: str, **which: Unpack[SweepFilter]) -> list[TaggedResource]:
     """What dead runs left in a region: begun so long ago, no product that is kept, and nobody answers for it.
 
     Raises CloudError.
@@ -64,8 +64,8 @@ def left_over(regions: Regions, region: str, **which: Unpack[Which]) -> list[Tag
 
 
 def bundles_left_over(
-    regions: Regions, region: str, bucket: str, *, beside: Iterable[str] = (), **which: Unpack[Which]
-) -> list[Tagged]:
+    regions: Regions, region: str, bucket: str, *, beside: Iterable[str] = (), **which: Unpack[SweepFilter]
+) -> list[TaggedResource]:
     """Folders of a bucket of this region that are bundles of ours, unwritten for so long, and no image's.
 
     A run that says that it lives says so where it has its instance: looked for `beside` this region in those, too.
@@ -101,7 +101,9 @@ def bundles_left_over(
         manifests = [f"{bucket}/{folder}/{name}" for name, _ in objects if name.endswith(MANIFEST)]
         if not any(ec2.images.own_registered_from(location) for location in manifests):
             tagged = {tags.RUN: run, tags.TOKEN: token}
-            found.append(Tagged("bundle", f"{bucket}/{folder}", region, tagged, {"bucket": bucket, "prefix": prefix}))
+            found.append(
+                TaggedResource("bundle", f"{bucket}/{folder}", region, tagged, {"bucket": bucket, "prefix": prefix})
+            )
     return found
 
 
@@ -112,9 +114,9 @@ def _above(folder: str) -> Iterator[str]:
         yield folder
 
 
-def sweep(things: list[Tagged], regions: Regions, clock: Clock) -> Iterator[Swept]:
+def sweep(things: list[TaggedResource], regions: Regions, clock: Clock) -> Iterator[Swept]:
     """Give them back, each for itself: what fails does not keep the next from it."""
-    undoers = Holdings(regions, clock).undoers()
+    undoers = Undoers(regions, clock).undoers()
     for number, thing in enumerate(things, start=1):
         key, state = f"s{number}", State.BOUND
         claim = Claim(key, thing.kind, thing.region, thing.token, Lifetime.RUN, "sweep", state, thing.id, thing.details)
@@ -159,7 +161,7 @@ class Heartbeat:
                     continue
 
 
-def _began(thing: Tagged, now: datetime) -> datetime:
+def _began(thing: TaggedResource, now: datetime) -> datetime:
     """When its run began; a thing that does not say it is as young as can be."""
     try:
         return datetime.strptime(thing.tags.get(tags.STARTED, ""), "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
@@ -167,7 +169,7 @@ def _began(thing: Tagged, now: datetime) -> datetime:
         return now
 
 
-def _answered_until(thing: Tagged, now: datetime) -> datetime:
+def _answered_until(thing: TaggedResource, now: datetime) -> datetime:
     """Until when somebody answers for it; long past where nobody ever said."""
     said = thing.tags.get(tags.EXPIRES)
     try:

@@ -33,7 +33,7 @@ IN_USE = frozenset({"DependencyViolation", "InvalidSnapshot.InUse", "InvalidGrou
 
 
 @dataclass(frozen=True, slots=True)
-class Holdings:
+class Undoers:
     """Gives back the things of one account."""
 
     regions: Regions

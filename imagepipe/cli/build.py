@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from imagepipe.cli.closing import ended
-from imagepipe.cli.cloud import Chosen, chosen_cloud, opened
+from imagepipe.cli.cloud import CloudTarget, chosen_cloud, opened
 from imagepipe.cli.options import (
     KeepingCommand,
     check_region,
@@ -96,7 +96,9 @@ def build(
         return _build_images(specs, given(variables, var_files), chosen, region, options)
 
 
-def _build_images(specs: Sequence[str], values: Given, chosen: Chosen, region: str | None, options: RunOptions) -> int:
+def _build_images(
+    specs: Sequence[str], values: Given, chosen: CloudTarget, region: str | None, options: RunOptions
+) -> int:
     """Load the specs, open the cloud, run the graph and print how it ended; return the exit code."""
     clock = SystemClock()
     run_id = secrets.token_hex(4)

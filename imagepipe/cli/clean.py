@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from imagepipe.cleanup.sweep import YOUNGEST, Swept, Which, bundles_left_over, left_over, sweep
-from imagepipe.cleanup.undoers import Holdings
-from imagepipe.cli.cloud import Chosen, chosen_cloud, opened
+from imagepipe.cleanup.sweep import YOUNGEST, SweepFilter, Swept, bundles_left_over, left_over, sweep
+from imagepipe.cleanup.undoers import Undoers
+from imagepipe.cli.cloud import CloudTarget, chosen_cloud, opened
 from imagepipe.cli.options import DurationType
 from imagepipe.cli.run_store import folder_of, past_runs
 from imagepipe.clock import SystemClock
@@ -111,7 +111,7 @@ def clean(
 
 
 def _sweep(
-    chosen: Chosen, older_than: timedelta, in_regions: Sequence[str], buckets: Sequence[str], *, dry_run: bool
+    chosen: CloudTarget, older_than: timedelta, in_regions: Sequence[str], buckets: Sequence[str], *, dry_run: bool
 ) -> int:
     """What dead runs left, of whatever machine; the exit code."""
     if older_than < YOUNGEST:
@@ -122,7 +122,7 @@ def _sweep(
     with opened(chosen, region=in_regions[0] if in_regions else None, clock=clock) as regions:
         home = regions.session.region or FIRST_REGION
         places = _places(regions, home, buckets)
-        which: Which = {"older_than": older_than, "now": clock.now(), "is_alive": alive.__contains__}
+        which: SweepFilter = {"older_than": older_than, "now": clock.now(), "is_alive": alive.__contains__}
         looked_at = in_regions or regions.enabled(home)
         looks = [partial(left_over, regions, region, **which) for region in looked_at]
         looks += [
@@ -198,13 +198,13 @@ def _clean_one(folder: Path, *, dry_run: bool) -> tuple[int, tuple[StillHeld, ..
         return 0, ()
     clock = SystemClock()
     journal = Journal.reopen(folder, clock)
-    chosen = Chosen.of(past.run.cloud)
+    chosen = CloudTarget.of(past.run.cloud)
     try:
         with opened(chosen, region=None, clock=clock) as regions, EventFile(folder / EVENTS_FILE) as file:
             chosen.check_account(regions)
             seen: list[AnyEvent] = []
             events = Events(past.run.id, clock, Masker(), [file, seen.append])
-            held = undo(journal, Holdings(regions, clock).undoers(), events)
+            held = undo(journal, Undoers(regions, clock).undoers(), events)
     finally:
         journal.close()
     deleted = {(event.kind, event.region, event.id) for event in seen if isinstance(event, Released)}

@@ -16,7 +16,7 @@ from imagepipe.cli.run_store import CLOSING
 from imagepipe.cloud.errors import EXPIRED
 from imagepipe.engine.executor import Outcome
 from imagepipe.engine.journal import read
-from imagepipe.errors import CloudError, ImagepipeError, StageFailed, UndoFailed
+from imagepipe.errors import CloudError, ImagepipeError, StageError, UndoFailed
 from imagepipe.masking import Masker
 from imagepipe.pipeline import Baked
 from imagepipe.values import Endpoint, Image, Reachable
@@ -115,7 +115,7 @@ def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], closing: Closin
     if run.options.keep_on_failure is not None:
         _say_how_to_get_in(outcome, run, closing)
     cause = outcome.failures[0].error
-    return cause.exit_code if isinstance(cause, ImagepipeError) and cause.exit_code != 1 else StageFailed.exit_code
+    return cause.exit_code if isinstance(cause, ImagepipeError) and cause.exit_code != 1 else StageError.exit_code
 
 
 def _say_held(outcome: Outcome, run_id: str, closing: Closing) -> None:

@@ -20,7 +20,7 @@ from imagepipe.spec.models import Spec
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class CloudTarget:
     """How the cloud is reached, as a journal keeps it; never a credential."""
 
     local: str | None = None
@@ -43,10 +43,10 @@ class Chosen:
         return {key: value for key, value in values.items() if value is not None}
 
     @classmethod
-    def of(cls, record: Mapping[str, str]) -> Chosen:
+    def of(cls, record: Mapping[str, str]) -> CloudTarget:
         return cls(**{key: record.get(key) for key in ("local", "profile", "endpoint_url", "role", "account")})
 
-    def with_account(self, regions: Regions) -> Chosen:
+    def with_account(self, regions: Regions) -> CloudTarget:
         """The same, with the account where it can be learned; an endpoint of somebody's own may have no STS."""
         if self.local is not None:
             return self
@@ -70,7 +70,7 @@ def endpoint_of_environment() -> str | None:
 
 
 @contextmanager
-def opened(chosen: Chosen, *, region: str | None, clock: Clock) -> Iterator[Regions]:
+def opened(chosen: CloudTarget, *, region: str | None, clock: Clock) -> Iterator[Regions]:
     """The cloud, while inside; the local one is started where it does not run. Raises CloudError, LocalCloudError."""
     if chosen.local is None:
         session = Session(Access(chosen.profile, chosen.endpoint_url, region, role=chosen.role), Pace(clock))
@@ -97,7 +97,7 @@ def opened(chosen: Chosen, *, region: str | None, clock: Clock) -> Iterator[Regi
         yield Regions(session, clock)
 
 
-def _check_role(chosen: Chosen, session: Session) -> None:
+def _check_role(chosen: CloudTarget, session: Session) -> None:
     """Raise CloudError now where a role cannot be assumed, and not from the first stages of a run."""
     if chosen.role is None:
         return
@@ -116,15 +116,15 @@ ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[A-Za-z0-9+=,.@_/-]+")
 
 def chosen_cloud(
     *, is_local: bool, profile: str | None = None, endpoint_url: str | None = None, role: str | None = None
-) -> Chosen:
+) -> CloudTarget:
     """What the options of a command mean. Raises UsageError where they exclude one another, or a role is none."""
     if is_local and (profile or endpoint_url):
         raise UsageError("--local is a cloud of its own: it takes neither --profile nor --endpoint-url")
     if role and not ROLE.fullmatch(role):
         raise UsageError(f"--assume-role {role}: not a role's ARN", hint="arn:aws:iam::123456789012:role/NAME")
     if is_local:
-        return Chosen(local_store(), role=role)
-    return Chosen(None, profile, endpoint_url or endpoint_of_environment(), role)
+        return CloudTarget(local_store(), role=role)
+    return CloudTarget(None, profile, endpoint_url or endpoint_of_environment(), role)
 
 
 def local_store() -> str:

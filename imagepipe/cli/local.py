@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from imagepipe.cloud.session import Session
     from imagepipe.local.client.admin import Account
     from imagepipe.local.client.connect import LocalCloud
-    from imagepipe.local.daemon.main import Beyond
+    from imagepipe.local.daemon.main import ExternalAddress
     from imagepipe.local.daemon.rendezvous import Serving
     from imagepipe.local.store import Store
 
@@ -119,9 +119,9 @@ def serve(root: Path | None, port: int | None, address: str | None, env_only: bo
     server.serve(store, port=port, ready=ready, stop=stop, build=build, idle_seconds=None, beyond=beyond)
 
 
-def _beyond(address: str | None) -> Beyond | None:
+def _beyond(address: str | None) -> ExternalAddress | None:
     """What --address asks for. Raises UsageError for what would leave the cloud open to other machines."""
-    from imagepipe.local.daemon.main import Beyond
+    from imagepipe.local.daemon.main import ExternalAddress
 
     if address is None:
         return None
@@ -138,7 +138,7 @@ def _beyond(address: str | None) -> Beyond | None:
             f"--address {address}: the cloud would be open to other machines, and {TOKEN_VARIABLE} {lacks}",
             hint=f"{TOKEN_VARIABLE}=$(openssl rand -hex 16), and there the same as AWS_SESSION_TOKEN",
         )
-    return Beyond(address, token)
+    return ExternalAddress(address, token)
 
 
 def _set_faults(store: Store, wanted: FaultsFile | None) -> None:
@@ -248,7 +248,7 @@ def _stay_with(store: Store, found: Serving, port: int | None, env_only: bool, s
                 )
 
 
-def _say_how(store: Store, serving: Serving, env_only: bool, beyond: Beyond | None = None) -> None:
+def _say_how(store: Store, serving: Serving, env_only: bool, beyond: ExternalAddress | None = None) -> None:
     from imagepipe.local.client.connect import REGION
 
     keys = store.credentials()
@@ -296,12 +296,12 @@ def _clients(cloud: LocalCloud) -> Iterator[tuple[str, Any]]:
 
 
 def _image_rows(cloud: LocalCloud) -> Iterator[tuple[str, ...]]:
-    from imagepipe.cloud.errors import doing
+    from imagepipe.cloud.errors import translating
     from imagepipe.local.client import admin
 
     ours = {account.id for account in admin.accounts(cloud)}
     yield ("REGION", "IMAGE", "STATE", "CREATED", "NAME")
-    with doing("listing the local cloud's images"):
+    with translating("listing the local cloud's images"):
         for region, client in _clients(cloud):
             for image in client.describe_images()["Images"]:
                 row = (image["ImageId"], image["State"], image["CreationDate"], image["Name"])
@@ -313,11 +313,11 @@ def _image_rows(cloud: LocalCloud) -> Iterator[tuple[str, ...]]:
 
 def terminate_everything(cloud: LocalCloud) -> None:
     """Terminate the instances of all accounts, in every region. Raises CloudError."""
-    from imagepipe.cloud.errors import doing
+    from imagepipe.cloud.errors import translating
     from imagepipe.local.client import admin
 
     callers = {each.id: each for each in admin.accounts(cloud)}
-    with doing("terminating the local cloud's instances"):
+    with translating("terminating the local cloud's instances"):
         for account_id, region in admin.places(cloud):
             client = _session(cloud, callers[account_id]).client("ec2", region)
             found = [

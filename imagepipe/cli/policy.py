@@ -13,7 +13,7 @@ import click
 from imagepipe.cli.options import check_region, found_specs, given, unknown_variables, variable_options
 from imagepipe.errors import SpecError, UsageError
 from imagepipe.iam.document import LIMIT, Statement, document, parts, size
-from imagepipe.policy.context import Need
+from imagepipe.policy.context import PolicyContext
 from imagepipe.policy.generate import For, explained, statements
 from imagepipe.spec.load import SAMPLE_BUILD, LoadedSpec, load, refuse
 from imagepipe.spec.models import Spec
@@ -67,7 +67,7 @@ def policy(
     unknown_variables([frozenset(one.checked().variables) for one in loaded], values)
     if region:
         check_region(region, loaded)
-    needs = [Need(one.checked(), _region(one, region), role) for one in loaded]
+    needs = [PolicyContext(one.checked(), _region(one, region), role) for one in loaded]
     if explain:
         _table(explained(needs, wanted))
         return
@@ -83,7 +83,7 @@ def _region(one: LoadedSpec, region: str | None) -> str:
     return found
 
 
-def _say_role(needs: Sequence[Need]) -> None:
+def _say_role(needs: Sequence[PolicyContext]) -> None:
     """Which role a profile has only IAM knows."""
     for need in needs:
         if (profile := need.spec.launch.iam_instance_profile) and need.role is None:

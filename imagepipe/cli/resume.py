@@ -13,13 +13,13 @@ import click
 
 from imagepipe.cli.build import check_files_of_bundles, load_buildable
 from imagepipe.cli.closing import ended
-from imagepipe.cli.cloud import Chosen, opened
+from imagepipe.cli.cloud import CloudTarget, opened
 from imagepipe.cli.options import KeepingCommand, given, keep_option, timeout_option, variable_options
 from imagepipe.cli.run import Run, RunOptions, handled_signals
 from imagepipe.cli.run_store import folder_of
 from imagepipe.clock import SystemClock
 from imagepipe.engine.cancel import Cancel
-from imagepipe.engine.journal import Past, read
+from imagepipe.engine.journal import JournalState, read
 from imagepipe.errors import UsageError
 from imagepipe.spec.load import Build
 
@@ -65,7 +65,7 @@ def resume(
     values = replace(values, command_line={**_texts(stored["variables"]), **values.command_line})
     build = Build(past.run.build["id"], past.run.build["timestamp"], past.run.build["git_sha"])
     loaded = load_buildable([Path(file) for file in stored["files"]], values, build)
-    chosen = Chosen.of(past.run.cloud)
+    chosen = CloudTarget.of(past.run.cloud)
     region = stored["region"]
     check_files_of_bundles(loaded, region, is_local=chosen.local is not None)
     cancel = Cancel(clock)
@@ -82,7 +82,7 @@ def resume(
         return 0 if result is None else ended(going_on, *result)
 
 
-def _check(past: Past) -> None:
+def _check(past: JournalState) -> None:
     """Raise UsageError where there is nothing to go on with."""
     id = past.run.id
     if past.is_alive:

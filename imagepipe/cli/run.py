@@ -19,9 +19,9 @@ import click
 from imagepipe.bundle.manifest import Recipients
 from imagepipe.capture.scan.stages import Offline
 from imagepipe.cleanup.sweep import Heartbeat
-from imagepipe.cleanup.undoers import Holdings
+from imagepipe.cleanup.undoers import Undoers
 from imagepipe.cli import streams
-from imagepipe.cli.cloud import Chosen, region_of
+from imagepipe.cli.cloud import CloudTarget, region_of
 from imagepipe.cli.options import state_folder
 from imagepipe.clock import Clock, iso
 from imagepipe.cloud.ec2 import Regions
@@ -41,7 +41,7 @@ from imagepipe.report.console import ConsoleReport
 from imagepipe.report.junit import JUnitReport, Suite
 from imagepipe.resume import Recovered, recover
 from imagepipe.spec.load import LoadedSpec
-from imagepipe.wiring.certificates import Seals
+from imagepipe.wiring.certificates import BundleSigning
 from imagepipe.wiring.tools import Tools
 
 
@@ -68,7 +68,7 @@ class Run:
         run_id: str,
         clock: Clock,
         cancel: Cancel,
-        chosen: Chosen,
+        chosen: CloudTarget,
         loaded: Sequence[LoadedSpec],
         options: RunOptions,
     ) -> None:
@@ -123,7 +123,7 @@ class Run:
             return ()
         with EventFile(self.folder / ev.FILE_NAME) as file:
             events = Events(self.id, self.clock, self.masker, [file, ConsoleReport(self.options.log)])
-            undoers = Holdings(regions, self.clock).undoers()
+            undoers = Undoers(regions, self.clock).undoers()
             held = undo(journal, undoers, events, which=lambda claim: claim.stage in found.dropped)
         if not held:
             journal.note("dropped", stages=list(found.dropped))
@@ -191,7 +191,7 @@ class Run:
                 events=events,
                 cancel=self.cancel,
                 clock=self.clock,
-                undoers=Holdings(regions, self.clock).undoers(),
+                undoers=Undoers(regions, self.clock).undoers(),
                 keep_on_failure=keep_on_failure is not None,
                 finished=finished,
                 groups=[one.stages for one in baked] if self.options.keep_going else (),
@@ -204,7 +204,7 @@ class Run:
         from imagepipe.cli.local import open_store
 
         local = open_store(Path(self.chosen.local)).ec2_certificate if self.chosen.local else None
-        return Seals(os.environ, self.folder.parents[1], local).recipients(one, region, home=home)
+        return BundleSigning(os.environ, self.folder.parents[1], local).recipients(one, region, home=home)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from imagepipe.cli.options import state_folder
-from imagepipe.engine.journal import FILE_NAME, Past, read
+from imagepipe.engine.journal import FILE_NAME, JournalState, read
 from imagepipe.errors import ImagepipeError, UsageError
 
 CLOSING = "closing.txt"
@@ -20,7 +20,7 @@ def run_folders() -> list[Path]:
     return sorted(found, key=lambda folder: (folder / FILE_NAME).stat().st_ctime)
 
 
-def past_runs() -> Iterator[tuple[Path, Past | ImagepipeError]]:
+def past_runs() -> Iterator[tuple[Path, JournalState | ImagepipeError]]:
     """Every run, or why its journal cannot be read."""
     for folder in run_folders():
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from imagepipe.cli.run_store import past_runs
-from imagepipe.engine.journal import Past
+from imagepipe.engine.journal import JournalState
 from imagepipe.errors import ImagepipeError
 
 
@@ -33,7 +33,7 @@ def runs() -> int:
     return 0
 
 
-def state(past: Past) -> str:
+def state(past: JournalState) -> str:
     """How a run ended, in one word."""
     if past.is_alive:
         return "running"

@@ -12,7 +12,7 @@ import click
 from imagepipe.cli.run_store import CLOSING, folder_of
 from imagepipe.cli.runs import state
 from imagepipe.engine.events import FILE_NAME, StageFailed, read_events
-from imagepipe.engine.journal import Past, read
+from imagepipe.engine.journal import JournalState, read
 from imagepipe.report.console import ConsoleReport
 
 
@@ -55,7 +55,7 @@ def _closing(folder: Path, failures: Sequence[StageFailed]) -> list[str]:
     return lines
 
 
-def _next(past: Past) -> str | None:
+def _next(past: JournalState) -> str | None:
     """The command to go on with; None where nothing is left to do."""
     if past.is_alive or (past.outcome == "succeeded" and not past.open_claims()):
         return None

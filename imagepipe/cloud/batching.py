@@ -11,7 +11,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Together(Generic[K, V]):
+class BatchedLookup(Generic[K, V]):
     """One kind of look-up. Nothing is remembered: every answer was asked for after its question came."""
 
     def __init__(self, ask: Callable[[Sequence[K]], Mapping[K, V]]) -> None:

@@ -33,7 +33,7 @@ def renew_when_expired(client: Any, credentials: Any) -> None:
     client.meta.events.register_first(f"needs-retry.{client.meta.service_model.service_id.hyphenize()}", handle)
 
 
-class Forgetful(dict[str, Any]):
+class NoCache(dict[str, Any]):
     """A cache of botocore's that keeps nothing: what it is asked for a second time has expired."""
 
     def __contains__(self, key: object) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from imagepipe.cloud.errors import DENIED, doing
+from imagepipe.cloud.errors import DENIED, translating
 from imagepipe.cloud.instances import LaunchRequest
 from imagepipe.cloud.session import Session
 from imagepipe.errors import CloudError
@@ -23,7 +23,7 @@ _KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZ
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PermissionProbe:
     """What a build does, as far as that decides which permissions it needs."""
 
     makes_key: bool
@@ -47,15 +47,15 @@ class DryRun:
 
     def launch(self, request: LaunchRequest) -> None:
         """Raise CloudError where EC2 would not launch this."""
-        with doing(f"asking whether {request.instance_type} of {request.image} may be launched in {self.region}"):
+        with translating(f"asking whether {request.instance_type} of {request.image} may be launched in {self.region}"):
             _dry(self._client.run_instances, request.request())
 
-    def denied(self, asked: Asked) -> Iterator[CloudError]:
+    def denied(self, asked: PermissionProbe) -> Iterator[CloudError]:
         """Every action of a build that these credentials may not do here."""
         for call, values in _calls(asked):
             action = "ec2:" + "".join(word.capitalize() for word in call.split("_"))
             try:
-                with doing(f"asking whether {action} is allowed in {self.region}"):
+                with translating(f"asking whether {action} is allowed in {self.region}"):
                     _dry(getattr(self._client, call), values)
             except CloudError as error:
                 if error.code in DENIED:
@@ -66,17 +66,17 @@ class DryRun:
 
     def key_pair(self, name: str) -> None:
         """Raise CloudError where the region has no such key pair."""
-        with doing(f"looking up key pair {name} in {self.region}"):
+        with translating(f"looking up key pair {name} in {self.region}"):
             self._client.describe_key_pairs(KeyNames=[name])
 
     def groups(self, ids: tuple[str, ...]) -> None:
         """Raise CloudError where the region has not all of these security groups."""
-        with doing(f"looking up {', '.join(ids)} in {self.region}"):
+        with translating(f"looking up {', '.join(ids)} in {self.region}"):
             self._client.describe_security_groups(GroupIds=list(ids))
 
     def kms_key(self, key: str) -> None:
         """Raise CloudError where a KMS key is not there, or cannot be used."""
-        with doing(f"looking up KMS key {key} in {self.region}", service="kms"):
+        with translating(f"looking up KMS key {key} in {self.region}", service="kms"):
             found = self._session.client("kms", self.region).describe_key(KeyId=key)["KeyMetadata"]
         if not found.get("Enabled", True):
             raise CloudError(f"KMS key {key} in {self.region} is {found.get('KeyState', 'disabled')}")
@@ -92,7 +92,7 @@ def _dry(call: Any, values: Mapping[str, Any]) -> None:
             raise
 
 
-def _calls(asked: Asked) -> Iterator[tuple[str, dict[str, Any]]]:
+def _calls(asked: PermissionProbe) -> Iterator[tuple[str, dict[str, Any]]]:
     """The mutating calls of a build in a region, with values that EC2 would take."""
     tagging = {"TagSpecifications": [{"ResourceType": "image", "Tags": [{"Key": "imagepipe:run", "Value": "dry-run"}]}]}
     yield "create_tags", {"Resources": [_IMAGE], "Tags": [{"Key": "imagepipe:state", "Value": "kept"}]}

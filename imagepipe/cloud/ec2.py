@@ -11,8 +11,8 @@ from threading import Lock
 from typing import Any
 
 from imagepipe.clock import Clock, Deadline
-from imagepipe.cloud.errors import doing
-from imagepipe.cloud.idempotency import Creates
+from imagepipe.cloud.errors import translating
+from imagepipe.cloud.idempotency import IdempotentCreate
 from imagepipe.cloud.images import Images
 from imagepipe.cloud.instances import Instances
 from imagepipe.cloud.network import Groups, Keys, Subnets
@@ -37,7 +37,7 @@ class Ec2:
         self.clock = clock
         self._session = session
         self._client: Any = session.client("ec2", region)
-        creates = Creates(session.client("ec2", region, retries=False), clock, RetryBudget())
+        creates = IdempotentCreate(session.client("ec2", region, retries=False), clock, RetryBudget())
         self.images = Images(self._client, creates, region)
         self.snapshots = Snapshots(self._client, creates, region)
         self.instances = Instances(self._client, region, clock)
@@ -133,6 +133,6 @@ class Regions:
 
     def enabled(self, region: str) -> list[str]:
         """The regions that the account may use, as this one of them says. Raises CloudError."""
-        with doing("listing the account's regions"):
+        with translating("listing the account's regions"):
             client: Any = self.session.client("ec2", region)
             return sorted(str(each["RegionName"]) for each in client.describe_regions()["Regions"])

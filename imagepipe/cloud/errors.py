@@ -88,7 +88,7 @@ REDIRECTS = frozenset({"301", "307", "PermanentRedirect", "TemporaryRedirect", "
 
 
 @contextmanager
-def doing(what: str, *, service: str = "ec2") -> Iterator[None]:
+def translating(what: str, *, service: str = "ec2") -> Iterator[None]:
     """Translate what botocore raises inside; `what` says what we were doing, to what: `importing key pair x in y`."""
     try:
         yield

@@ -27,7 +27,7 @@ _UNCERTAIN = _MAYBE_MADE | {"ServiceUnavailable", "Unavailable", "503"}
 
 
 @dataclass(frozen=True)
-class Creates:
+class IdempotentCreate:
     """Makes such creates, in one region."""
 
     client: Any

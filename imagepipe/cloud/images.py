@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 from imagepipe.cloud import tags as tagging
-from imagepipe.cloud.batching import Together
+from imagepipe.cloud.batching import BatchedLookup
 from imagepipe.cloud.consistency import chunks, gone_is_fine, once_known, was_known
-from imagepipe.cloud.errors import doing
-from imagepipe.cloud.idempotency import Creates
+from imagepipe.cloud.errors import translating
+from imagepipe.cloud.idempotency import IdempotentCreate
 from imagepipe.cloud.registration import PLAIN_USAGE as PLAIN_USAGE
 from imagepipe.cloud.registration import Registration as Registration
 from imagepipe.cloud.registration import without_encryption
@@ -86,7 +86,7 @@ class ImageFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class OwnImage:
     """An image of ours by its name, and what it is made of."""
 
     id: str
@@ -111,16 +111,16 @@ _NOT_KNOWN = (
 class Images:
     """Images of one region."""
 
-    def __init__(self, client: Any, creates: Creates, region: str) -> None:
+    def __init__(self, client: Any, creates: IdempotentCreate, region: str) -> None:
         self._client = client
         self._creates = creates
         self.region = region
-        self._matching = Together(self._all_matching)
-        self._named = Together(self._all_named)
+        self._matching = BatchedLookup(self._all_matching)
+        self._named = BatchedLookup(self._all_named)
 
     def by_id(self, id: str) -> SourceImage:
         """The image with this id. Raises CloudError where there is none to be seen."""
-        with doing(f"looking up {id} in {self.region}"):
+        with translating(f"looking up {id} in {self.region}"):
             found = self._client.describe_images(ImageIds=[id])["Images"]
         if not found:
             raise CloudError(
@@ -141,7 +141,7 @@ class Images:
         filters = [{"Name": "name", "Values": [wanted.name]}, {"Name": "state", "Values": ["available"]}]
         if wanted.architecture:
             filters.append({"Name": "architecture", "Values": [wanted.architecture]})
-        with doing(f"looking for images named {wanted.name} in {self.region}"):
+        with translating(f"looking for images named {wanted.name} in {self.region}"):
             pages = self._client.get_paginator("describe_images").paginate(
                 Owners=list(wanted.owners), Filters=filters, PaginationConfig={"PageSize": 500}
             )
@@ -149,19 +149,19 @@ class Images:
         found.sort(key=lambda image: (image.get("CreationDate", ""), image["ImageId"]), reverse=True)
         return [_source(image) for image in found]
 
-    def own_named(self, name: str) -> list[Named]:
+    def own_named(self, name: str) -> list[OwnImage]:
         """Images of this account with exactly this name, in any state."""
         return self._named.look_up(name) or []
 
-    def _all_named(self, names: Sequence[str]) -> dict[str, list[Named]]:
-        found: dict[str, list[Named]] = {}
+    def _all_named(self, names: Sequence[str]) -> dict[str, list[OwnImage]]:
+        found: dict[str, list[OwnImage]] = {}
         for chunk in chunks(names):
             filters = [{"Name": "name", "Values": [_literal(name) for name in chunk]}]
             for image in self._own(filters, f"images named {', '.join(chunk)}"):
                 found.setdefault(image.name, []).append(image)
         return found
 
-    def own_of_token(self, token: str) -> list[Named]:
+    def own_of_token(self, token: str) -> list[OwnImage]:
         """Images that carry a token of ours."""
         return self._own([tagging.by_token(token)], f"images of token {token}")
 
@@ -169,19 +169,19 @@ class Images:
         """The id of an image that carries a token of ours, if there is one."""
         return _first(self.own_of_token(token))
 
-    def own_made_of(self, snapshot: str) -> list[Named]:
+    def own_made_of(self, snapshot: str) -> list[OwnImage]:
         """Images of this account that map a snapshot."""
         return self._own(
             [{"Name": "block-device-mapping.snapshot-id", "Values": [snapshot]}], f"images made of {snapshot}"
         )
 
-    def own_registered_from(self, location: str) -> list[Named]:
+    def own_registered_from(self, location: str) -> list[OwnImage]:
         """Images of this account whose manifest is at this location."""
         return self._own(
             [{"Name": "manifest-location", "Values": [_literal(location)]}], f"images registered from {location}"
         )
 
-    def own_registered_beside(self, location: str) -> list[Named]:
+    def own_registered_beside(self, location: str) -> list[OwnImage]:
         """Images of this account whose manifest is in the same folder, that at this location among them."""
         folder = location[: location.rfind("/") + 1]
         found = self._own(
@@ -189,12 +189,12 @@ class Images:
         )
         return [image for image in found if image.bundle and image.bundle.rfind("/") + 1 == len(folder)]
 
-    def _own(self, filters: list[dict[str, Any]], what: str) -> list[Named]:
+    def _own(self, filters: list[dict[str, Any]], what: str) -> list[OwnImage]:
         # One that is disabled has its name, its snapshots and its bundle still, and can be enabled again.
-        with doing(f"looking for {what} in {self.region}"):
+        with translating(f"looking for {what} in {self.region}"):
             found = self._client.describe_images(Owners=["self"], Filters=filters, IncludeDisabled=True)["Images"]
         return [
-            Named(
+            OwnImage(
                 i["ImageId"],
                 i.get("Name", ""),
                 i["State"],
@@ -249,7 +249,7 @@ class Images:
 
     def _register(self, name: str, description: str, token: str, tags: Mapping[str, str], **more: Any) -> str:
         def call() -> str:
-            with doing(f"registering image '{name}' in {self.region}"):
+            with translating(f"registering image '{name}' in {self.region}"):
                 answer = self._creates.client.register_image(
                     Name=name,
                     **({"Description": description} if description else {}),
@@ -286,7 +286,7 @@ class Images:
         return self.register(name, description, registration, plain, token=token, tags=tags)
 
     def _uefi_data(self, image: str) -> str | None:
-        with doing(f"reading the UEFI data of {image} in {self.region}"):
+        with translating(f"reading the UEFI data of {image} in {self.region}"):
             answer = self._client.describe_image_attribute(ImageId=image, Attribute="uefiData")
         return answer.get("UefiData", {}).get("Value") or None
 
@@ -307,7 +307,7 @@ class Images:
         """
 
         def call() -> str:
-            with doing(f"creating image '{name}' of {instance} in {self.region}"):
+            with translating(f"creating image '{name}' of {instance} in {self.region}"):
                 answer = self._creates.client.create_image(
                     InstanceId=instance,
                     Name=name,
@@ -325,23 +325,23 @@ class Images:
 
     def require_imds_v2(self, image: str) -> None:
         """Instances of the image need IMDSv2; for images that CreateImage made."""
-        with doing(f"requiring IMDSv2 of instances of {image} in {self.region}"):
+        with translating(f"requiring IMDSv2 of instances of {image} in {self.region}"):
             self._client.modify_image_attribute(ImageId=image, ImdsSupport={"Value": "v2.0"})
 
     def block_public_access(self) -> str:
         """`unblocked`, or how the account keeps its images in this region from being public."""
-        with doing(f"asking whether images may be public in {self.region}"):
+        with translating(f"asking whether images may be public in {self.region}"):
             return str(self._client.get_image_block_public_access_state()["ImageBlockPublicAccessState"])
 
     def permit(self, image: str, snapshots: Sequence[str], audience: Audience) -> None:
         """Let others launch an image, and accounts among them copy it. What was permitted already stays."""
-        with doing(f"sharing {image} in {self.region} with {audience.words()}"):
+        with translating(f"sharing {image} in {self.region} with {audience.words()}"):
             self._client.modify_image_attribute(ImageId=image, LaunchPermission={"Add": audience.permissions()})
         if not audience.accounts:
             return
         users = [{"UserId": account} for account in audience.accounts]
         for snapshot in snapshots:
-            with doing(f"sharing {snapshot} in {self.region} with {', '.join(audience.accounts)}"):
+            with translating(f"sharing {snapshot} in {self.region} with {', '.join(audience.accounts)}"):
                 self._client.modify_snapshot_attribute(
                     SnapshotId=snapshot, Attribute="createVolumePermission", CreateVolumePermission={"Add": users}
                 )
@@ -359,7 +359,7 @@ class Images:
         kms_key: str | None = None,
     ) -> str:
         """Copy an image into this region; the id of the copy, which is pending. The client token makes it once."""
-        with doing(f"copying {source} from {source_region} to {self.region}"):
+        with translating(f"copying {source} from {source_region} to {self.region}"):
             answer = self._client.copy_image(
                 SourceImageId=source,
                 SourceRegion=source_region,
@@ -385,7 +385,7 @@ class Images:
         """What EC2 says of these images; those that it does not know are left out."""
         found: dict[str, Mapping[str, Any]] = {}
         for chunk in chunks(ids):
-            with doing(f"describing images in {self.region}"):
+            with translating(f"describing images in {self.region}"):
                 answer = self._client.describe_images(Filters=[{"Name": "image-id", "Values": chunk}])
             found |= {image["ImageId"]: image for image in answer["Images"]}
         return found
@@ -396,14 +396,14 @@ class Images:
             once_known(partial(self._tag, chunk, tags), self._creates.clock, *_NOT_KNOWN)
 
     def _tag(self, ids: Sequence[str], tags: Mapping[str, str]) -> None:
-        with doing(f"tagging {', '.join(ids)} in {self.region}"):
+        with translating(f"tagging {', '.join(ids)} in {self.region}"):
             self._client.create_tags(Resources=list(ids), Tags=tagging.pairs(tags))
 
     def deregister(self, id: str) -> bool:
         """Deregister an image; whether EC2 knew it: gone already is success. Its snapshots stay."""
 
         def call() -> None:
-            with gone_is_fine("InvalidAMIID.Unavailable"), doing(f"deregistering {id} in {self.region}"):
+            with gone_is_fine("InvalidAMIID.Unavailable"), translating(f"deregistering {id} in {self.region}"):
                 self._client.deregister_image(ImageId=id)
 
         return was_known(call, "InvalidAMIID.NotFound")
@@ -414,7 +414,7 @@ def _literal(name: str) -> str:
     return name.replace("\\", "\\\\").replace("*", "\\*").replace("?", "\\?")
 
 
-def _first(images: Sequence[Named]) -> str | None:
+def _first(images: Sequence[OwnImage]) -> str | None:
     return images[0].id if images else None
 
 

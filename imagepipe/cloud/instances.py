@@ -8,9 +8,9 @@ from typing import Any
 
 from imagepipe.clock import Clock
 from imagepipe.cloud import tags as tagging
-from imagepipe.cloud.batching import Together
+from imagepipe.cloud.batching import BatchedLookup
 from imagepipe.cloud.consistency import chunks, gone_is_fine, once_known
-from imagepipe.cloud.errors import doing
+from imagepipe.cloud.errors import translating
 from imagepipe.errors import CloudError
 
 
@@ -76,7 +76,7 @@ class Instances:
         self._client = client
         self._clock = clock
         self.region = region
-        self._described_together = Together(self.describe_many)
+        self._described_together = BatchedLookup(self.describe_many)
 
     def launch(
         self,
@@ -93,7 +93,7 @@ class Instances:
         where = f"{self.region}, {request.subnet}" if request.subnet else self.region
 
         def call() -> Mapping[str, Any]:
-            with doing(f"launching {request.image} as {request.instance_type} in {where}"):
+            with translating(f"launching {request.image} as {request.instance_type} in {where}"):
                 answer = self._client.run_instances(
                     ClientToken=client_token,
                     TagSpecifications=[
@@ -129,7 +129,7 @@ class Instances:
         """By type, what its instances may have for a root: `ebs`, `instance-store`. Unknown types are left out."""
         found: dict[str, tuple[str, ...]] = {}
         for chunk in chunks(instance_types):
-            with doing(f"describing {', '.join(chunk)} in {self.region}"):
+            with translating(f"describing {', '.join(chunk)} in {self.region}"):
                 pages = self._client.get_paginator("describe_instance_types").paginate(
                     Filters=[{"Name": "instance-type", "Values": chunk}]
                 )
@@ -160,30 +160,30 @@ class Instances:
 
     def status_checks(self, id: str) -> str:
         """EC2's two checks of an instance, in words."""
-        with doing(f"reading the status checks of {id} in {self.region}"):
+        with translating(f"reading the status checks of {id} in {self.region}"):
             found = self._client.describe_instance_status(InstanceIds=[id], IncludeAllInstances=True)
         for status in found["InstanceStatuses"]:
             return f"system {status['SystemStatus']['Status']}, instance {status['InstanceStatus']['Status']}"
         return "not known"
 
     def _described(self, filters: list[dict[str, Any]]) -> dict[str, Mapping[str, Any]]:
-        with doing(f"describing instances in {self.region}"):
+        with translating(f"describing instances in {self.region}"):
             pages = self._client.get_paginator("describe_instances").paginate(Filters=filters)
             return {instance["InstanceId"]: instance for instance in _instances(pages)}
 
     def stop(self, id: str) -> None:
         """Ask EC2 to stop an instance."""
-        with doing(f"stopping {id} in {self.region}"):
+        with translating(f"stopping {id} in {self.region}"):
             self._client.stop_instances(InstanceIds=[id])
 
     def terminate(self, id: str) -> None:
         """Ask EC2 to terminate an instance; gone already is success."""
-        with gone_is_fine("InvalidInstanceID.NotFound"), doing(f"terminating {id} in {self.region}"):
+        with gone_is_fine("InvalidInstanceID.NotFound"), translating(f"terminating {id} in {self.region}"):
             self._client.terminate_instances(InstanceIds=[id])
 
     def uefi_data(self, id: str) -> str | None:
         """The UEFI variables of an instance, as RegisterImage takes them."""
-        with doing(f"reading the UEFI data of {id} in {self.region}"):
+        with translating(f"reading the UEFI data of {id} in {self.region}"):
             return self._client.get_instance_uefi_data(InstanceId=id).get("UefiData") or None
 
     def console(self, id: str) -> str:
@@ -197,7 +197,7 @@ class Instances:
             return self._console(id)
 
     def _console(self, id: str, **more: bool) -> str:
-        with doing(f"reading the console of {id} in {self.region}"):
+        with translating(f"reading the console of {id} in {self.region}"):
             answer = self._client.get_console_output(InstanceId=id, **more)
         return str(answer.get("Output") or "")  # botocore has undone the base64
 

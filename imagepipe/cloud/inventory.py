@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imagepipe.cloud import tags as tagging
-from imagepipe.cloud.errors import doing
+from imagepipe.cloud.errors import translating
 from imagepipe.cloud.session import Session
 
 OURS = [{"Name": "tag-key", "Values": [tagging.RUN]}]
@@ -15,7 +15,7 @@ GONE = frozenset({"terminated", "shutting-down"})
 
 
 @dataclass(frozen=True, slots=True)
-class Tagged:
+class TaggedResource:
     """A thing that a run made, and what it says of itself."""
 
     kind: str
@@ -35,10 +35,10 @@ class Tagged:
         return self.tags.get(tagging.TOKEN, "")
 
 
-def everything_of_ours(session: Session, region: str) -> Iterator[Tagged]:
+def everything_of_ours(session: Session, region: str) -> Iterator[TaggedResource]:
     """What carries a run's tag, in the order in which it can be given back. Raises CloudError."""
     client: Any = session.client("ec2", region)
-    with doing(f"looking for what imagepipe made in {region}"):
+    with translating(f"looking for what imagepipe made in {region}"):
         for page in client.get_paginator("describe_instances").paginate(Filters=OURS):
             for reservation in page["Reservations"]:
                 for each in reservation["Instances"]:
@@ -57,5 +57,5 @@ def everything_of_ours(session: Session, region: str) -> Iterator[Tagged]:
             yield _of("key-pair", each["KeyPairId"], region, each)
 
 
-def _of(kind: str, id: str, region: str, described: Mapping[str, Any]) -> Tagged:
-    return Tagged(kind, str(id), region, tagging.mapping(described.get("Tags")))
+def _of(kind: str, id: str, region: str, described: Mapping[str, Any]) -> TaggedResource:
+    return TaggedResource(kind, str(id), region, tagging.mapping(described.get("Tags")))

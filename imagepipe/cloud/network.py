@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imagepipe.cloud import tags as tagging
-from imagepipe.cloud.batching import Together
+from imagepipe.cloud.batching import BatchedLookup
 from imagepipe.cloud.consistency import gone_is_fine, once_known, was_known
-from imagepipe.cloud.errors import doing
-from imagepipe.cloud.idempotency import Creates
+from imagepipe.cloud.errors import translating
+from imagepipe.cloud.idempotency import IdempotentCreate
 from imagepipe.errors import CloudError
 
 
 class Keys:
     """Key pairs of one region."""
 
-    def __init__(self, client: Any, creates: Creates, region: str) -> None:
+    def __init__(self, client: Any, creates: IdempotentCreate, region: str) -> None:
         self._client, self._creates = client, creates
         self.region = region
 
@@ -24,7 +24,7 @@ class Keys:
         """Give EC2 a public key; the key pair's id. Made once, though the answer is lost."""
 
         def call() -> str:
-            with doing(f"importing key pair {name} in {self.region}"):
+            with translating(f"importing key pair {name} in {self.region}"):
                 answer = self._creates.client.import_key_pair(
                     KeyName=name,
                     PublicKeyMaterial=public_key.encode(),
@@ -36,7 +36,7 @@ class Keys:
 
     def of_token(self, token: str) -> list[str]:
         """Ids of key pairs that carry a token of ours."""
-        with doing(f"looking for key pairs of token {token} in {self.region}"):
+        with translating(f"looking for key pairs of token {token} in {self.region}"):
             answer = self._client.describe_key_pairs(Filters=[tagging.by_token(token)])
         return [str(pair["KeyPairId"]) for pair in answer["KeyPairs"]]
 
@@ -44,7 +44,7 @@ class Keys:
         """Delete a key pair; whether EC2 knew it: gone already is success."""
 
         def call() -> None:
-            with doing(f"deleting key pair {id} in {self.region}"):
+            with translating(f"deleting key pair {id} in {self.region}"):
                 self._client.delete_key_pair(KeyPairId=id)
 
         return was_known(call, "InvalidKeyPair.NotFound")
@@ -53,7 +53,7 @@ class Keys:
 class Groups:
     """Security groups of one region."""
 
-    def __init__(self, client: Any, creates: Creates, region: str) -> None:
+    def __init__(self, client: Any, creates: IdempotentCreate, region: str) -> None:
         self._client, self._creates = client, creates
         self.region = region
 
@@ -61,7 +61,7 @@ class Groups:
         """Make a security group; its id. Made once, though the answer is lost."""
 
         def call() -> str:
-            with doing(f"creating security group {name} in {self.region}"):
+            with translating(f"creating security group {name} in {self.region}"):
                 answer = self._creates.client.create_security_group(
                     GroupName=name,
                     Description=description,
@@ -83,14 +83,17 @@ class Groups:
             permission["Ipv6Ranges"] = v6
 
         def call() -> None:
-            with gone_is_fine("InvalidPermission.Duplicate"), doing(f"opening port {port} of {id} in {self.region}"):
+            with (
+                gone_is_fine("InvalidPermission.Duplicate"),
+                translating(f"opening port {port} of {id} in {self.region}"),
+            ):
                 self._client.authorize_security_group_ingress(GroupId=id, IpPermissions=[permission])
 
         once_known(call, self._creates.clock, "InvalidGroup.NotFound")
 
     def of_token(self, token: str) -> list[str]:
         """Ids of security groups that carry a token of ours."""
-        with doing(f"looking for security groups of token {token} in {self.region}"):
+        with translating(f"looking for security groups of token {token} in {self.region}"):
             answer = self._client.describe_security_groups(Filters=[tagging.by_token(token)])
         return [str(group["GroupId"]) for group in answer["SecurityGroups"]]
 
@@ -98,7 +101,7 @@ class Groups:
         """Delete a security group; whether EC2 knew it: gone is success. Raises CloudError while it is in use."""
 
         def call() -> None:
-            with doing(f"deleting security group {id} in {self.region}"):
+            with translating(f"deleting security group {id} in {self.region}"):
                 self._client.delete_security_group(GroupId=id)
 
         return was_known(call, "InvalidGroup.NotFound")
@@ -110,21 +113,21 @@ class Subnets:
     def __init__(self, client: Any, region: str) -> None:
         self._client = client
         self.region = region
-        self._default = Together(self._default_vpc)
+        self._default = BatchedLookup(self._default_vpc)
 
     def default_vpc(self) -> str | None:
         """The id of the default VPC, if the region has one."""
         return self._default.look_up("vpc")
 
     def _default_vpc(self, _: Sequence[str]) -> dict[str, str]:
-        with doing(f"looking for the default VPC in {self.region}"):
+        with translating(f"looking for the default VPC in {self.region}"):
             answer = self._client.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])
         return {"vpc": str(answer["Vpcs"][0]["VpcId"])} if answer["Vpcs"] else {}
 
     def by_tags(self, tags: Mapping[str, str]) -> list[str]:
         """Ids of the subnets that carry all these tags, those with the most free addresses first."""
         filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
-        with doing(f"looking for subnets tagged {_words(tags)} in {self.region}"):
+        with translating(f"looking for subnets tagged {_words(tags)} in {self.region}"):
             answer = self._client.describe_subnets(Filters=filters)
         if not answer["Subnets"]:
             raise CloudError(
@@ -137,7 +140,7 @@ class Subnets:
 
     def default_route(self, subnet: str, vpc: str) -> str | None:
         """What a subnet's route table sends 0.0.0.0/0 to: the id of a gateway; None where there is no such route."""
-        with doing(f"looking up the route table of {subnet} in {self.region}"):
+        with translating(f"looking up the route table of {subnet} in {self.region}"):
             own = self._client.describe_route_tables(Filters=[{"Name": "association.subnet-id", "Values": [subnet]}])
             tables = own["RouteTables"]
             if not tables:  # a subnet without a table of its own takes the VPC's main one
@@ -151,7 +154,7 @@ class Subnets:
 
     def vpcs_of(self, subnets: Sequence[str]) -> dict[str, str]:
         """The id of the VPC that each subnet is in. Raises CloudError for a subnet that there is not."""
-        with doing(f"looking up {', '.join(subnets)} in {self.region}"):
+        with translating(f"looking up {', '.join(subnets)} in {self.region}"):
             answer = self._client.describe_subnets(SubnetIds=list(subnets))
         return {str(subnet["SubnetId"]): str(subnet["VpcId"]) for subnet in answer["Subnets"]}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from imagepipe.cloud.errors import doing
+from imagepipe.cloud.errors import translating
 from imagepipe.cloud.session import Session
 from imagepipe.errors import CloudError
 
@@ -23,7 +23,7 @@ class Parameters:
     def value(self, name: str) -> str | None:
         """The value of a parameter; None where there is none of this name."""
         try:
-            with doing(f"reading SSM parameter {name} in {self.region}", service="ssm"):
+            with translating(f"reading SSM parameter {name} in {self.region}", service="ssm"):
                 return str(self._client.get_parameter(Name=name)["Parameter"]["Value"])
         except CloudError as error:
             if error.code == "ParameterNotFound":

@@ -11,7 +11,7 @@ from typing import Any
 
 from imagepipe.clock import Clock
 from imagepipe.cloud.consistency import gone_is_fine
-from imagepipe.cloud.errors import DENIED, doing
+from imagepipe.cloud.errors import DENIED, translating
 from imagepipe.cloud.session import FIRST_REGION, Session
 from imagepipe.errors import CloudError
 
@@ -66,7 +66,7 @@ class S3:
         content_md5 = base64.b64encode(bytes.fromhex(md5)).decode()
         # S3's TLS certificates cover no host with a bucket's dots.
         signer = self._path_signer if "." in bucket else self._signer
-        with doing(f"signing a URL for {bucket}/{key}", service="s3"):
+        with translating(f"signing a URL for {bucket}/{key}", service="s3"):
             url = signer.generate_presigned_url(
                 "put_object",
                 Params={"Bucket": bucket, "Key": key, "ContentMD5": content_md5, "ACL": EXEC_READ},
@@ -77,13 +77,13 @@ class S3:
     def put(self, bucket: str, key: str, content: bytes) -> None:
         """Put an object that EC2 may read, whole or not at all."""
         content_md5 = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
-        with doing(f"putting {bucket}/{key} in {self.region}", service="s3"):
+        with translating(f"putting {bucket}/{key} in {self.region}", service="s3"):
             self._client.put_object(Bucket=bucket, Key=key, Body=content, ContentMD5=content_md5, ACL=EXEC_READ)
 
     def stored(self, bucket: str, key: str) -> Stored | None:
         """What is at this key; None if nothing is."""
         try:
-            with doing(f"looking at {bucket}/{key} in {self.region}", service="s3"):
+            with translating(f"looking at {bucket}/{key} in {self.region}", service="s3"):
                 found = self._client.head_object(Bucket=bucket, Key=key)
         except CloudError as error:
             if error.code in ABSENT:
@@ -94,7 +94,7 @@ class S3:
     def read(self, bucket: str, key: str, *, limit_bytes: int) -> bytes:
         """An object's bytes. Raises CloudError, also where it is larger than the limit."""
         where = f"reading {bucket}/{key} in {self.region}"
-        with doing(where, service="s3"):
+        with translating(where, service="s3"):
             answer = self._client.get_object(Bucket=bucket, Key=key)
             with answer["Body"] as body:
                 if (size := int(answer["ContentLength"])) > limit_bytes:
@@ -103,7 +103,7 @@ class S3:
 
     def copy(self, source_bucket: str, source_key: str, bucket: str, key: str) -> None:
         """Copy an object, from whatever region, into this one, for EC2 to read. At most 5 GiB."""
-        with doing(f"copying {source_bucket}/{source_key} to {bucket}/{key} in {self.region}", service="s3"):
+        with translating(f"copying {source_bucket}/{source_key} to {bucket}/{key} in {self.region}", service="s3"):
             self._client.copy_object(
                 CopySource={"Bucket": source_bucket, "Key": source_key}, Bucket=bucket, Key=key, ACL=EXEC_READ
             )
@@ -114,7 +114,7 @@ class S3:
 
     def listed(self, bucket: str, prefix: str) -> Iterator[tuple[str, datetime]]:
         """All keys that begin with the prefix, in their order, and when each was last written. Raises CloudError."""
-        with doing(f"listing {bucket}/{prefix} in {self.region}", service="s3"):
+        with translating(f"listing {bucket}/{prefix} in {self.region}", service="s3"):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
                 for each in page.get("Contents", ()):
                     yield str(each["Key"]), each["LastModified"]
@@ -129,7 +129,7 @@ class S3:
             objects = [{"Key": key} for key in keys[start : start + DELETE_KEYS]]
             with (
                 gone_is_fine("NoSuchBucket"),
-                doing(f"deleting {len(objects)} objects of {bucket} in {self.region}", service="s3"),
+                translating(f"deleting {len(objects)} objects of {bucket} in {self.region}", service="s3"),
             ):
                 answer = self._client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
                 failed += answer.get("Errors", ())
@@ -145,7 +145,7 @@ class S3:
         where: dict[str, Any] = {"CreateBucketConfiguration": {"LocationConstraint": self.region}}
         with (
             gone_is_fine("BucketAlreadyOwnedByYou"),
-            doing(f"making bucket {bucket} in {self.region}", service="s3"),
+            translating(f"making bucket {bucket} in {self.region}", service="s3"),
         ):
             self._client.create_bucket(
                 Bucket=bucket,
@@ -211,7 +211,7 @@ class S3:
     def _setting(self, where: str, ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         """A setting of a bucket; empty where it is not set, or not for us to see: the probe tells, then."""
         try:
-            with doing(where, service="s3"):
+            with translating(where, service="s3"):
                 return ask()
         except CloudError as error:
             if error.code not in DENIED | UNKNOWN and not error.code.endswith("NotFoundError"):
@@ -221,7 +221,7 @@ class S3:
     def region_of(self, bucket: str) -> str | None:
         """Where a bucket is; None if there is none. An endpoint that does not say has one region, ours."""
         try:
-            with doing(f"looking for bucket {bucket}", service="s3"):
+            with translating(f"looking for bucket {bucket}", service="s3"):
                 found = self._client.head_bucket(Bucket=bucket)
         except CloudError as error:
             if error.code in ABSENT | {"NoSuchBucket"}:

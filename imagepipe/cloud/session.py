@@ -16,8 +16,8 @@ from botocore.credentials import AssumeRoleCredentialFetcher, CredentialProvider
 from botocore.loaders import Loader
 
 from imagepipe import __version__
-from imagepipe.cloud.credentials import Forgetful, renew_when_expired
-from imagepipe.cloud.errors import doing, no_credentials
+from imagepipe.cloud.credentials import NoCache, renew_when_expired
+from imagepipe.cloud.errors import no_credentials, translating
 from imagepipe.cloud.rate_limit import Pace
 from imagepipe.errors import CloudError
 
@@ -60,7 +60,7 @@ class Session:
     def __init__(self, access: Access, pace: Pace | None = None) -> None:
         """`pace` holds back EC2's calls, of all clients together; without one they go as they come."""
         self._pace = pace
-        with doing("opening an AWS session"):
+        with translating("opening an AWS session"):
             core = botocore.session.Session(session_vars=_NO_PROFILE if access.is_local else None)
             if access.profile:
                 core.set_config_variable("profile", access.profile)  # first: what is asked of it next finds it, or none
@@ -90,7 +90,7 @@ class Session:
 
     def check_credentials(self) -> None:
         """Raise CloudError, naming --local, where there are no credentials. Asks no cloud."""
-        with doing("looking for credentials"):
+        with translating("looking for credentials"):
             found = self._session.get_credentials()
         if found is None:
             raise no_credentials("looking for credentials")
@@ -98,7 +98,7 @@ class Session:
     def account(self) -> str:
         """The id of the account that we are. Raises CloudError, also where an endpoint has no STS."""
         client = self.client("sts", self.region or FIRST_REGION, retries=False)
-        with doing("asking whose the credentials are", service="sts"):
+        with translating("asking whose the credentials are", service="sts"):
             return str(client.get_caller_identity()["Account"])
 
     def client(self, service: str, region: str, *, retries: bool = True) -> Any:
@@ -142,7 +142,7 @@ class Session:
             response_checksum_validation="when_required" if service == "s3" else None,
             s3={"addressing_style": "virtual"} if has_virtual_hosts else None,
         )
-        with doing(f"connecting to {service} in {region}", service=service):
+        with translating(f"connecting to {service} in {region}", service=service):
             try:
                 made = self._session.client(service, region_name=region, endpoint_url=endpoint_url, config=config)
             except ValueError as error:
@@ -192,6 +192,6 @@ def _assume(core: botocore.session.Session, access: Access) -> None:
         found,
         access.role,
         extra_args={"RoleSessionName": "imagepipe", "DurationSeconds": access.role_seconds},
-        cache=Forgetful(),
+        cache=NoCache(),
     )
     core.get_component("credential_provider").insert_before("env", _OfRole(fetcher))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from imagepipe.cloud import tags as tagging
-from imagepipe.cloud.batching import Together
+from imagepipe.cloud.batching import BatchedLookup
 from imagepipe.cloud.consistency import chunks, gone_is_fine
-from imagepipe.cloud.errors import doing
-from imagepipe.cloud.idempotency import Creates
+from imagepipe.cloud.errors import translating
+from imagepipe.cloud.idempotency import IdempotentCreate
 from imagepipe.errors import CloudError
 
 
@@ -44,11 +44,11 @@ class Snapshot:
 class Snapshots:
     """Snapshots of one region."""
 
-    def __init__(self, client: Any, creates: Creates, region: str) -> None:
+    def __init__(self, client: Any, creates: IdempotentCreate, region: str) -> None:
         self._client = client
         self._creates = creates
         self.region = region
-        self._volumes = Together(self._all_volumes)
+        self._volumes = BatchedLookup(self._all_volumes)
 
     def create(
         self,
@@ -69,7 +69,7 @@ class Snapshots:
         volumes = {id: volume for id, volume in volumes.items() if id not in excluded}
 
         def call() -> list[Mapping[str, Any]]:
-            with doing(f"making snapshots of {instance} in {self.region}"):
+            with translating(f"making snapshots of {instance} in {self.region}"):
                 answer = self._creates.client.create_snapshots(
                     InstanceSpecification={
                         "InstanceId": instance,
@@ -100,7 +100,7 @@ class Snapshots:
     def _all_volumes(self, instances: Sequence[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
         found: dict[str, dict[str, Mapping[str, Any]]] = {instance: {} for instance in instances}
         for chunk in chunks(instances):
-            with doing(f"describing the volumes of {', '.join(chunk)} in {self.region}"):
+            with translating(f"describing the volumes of {', '.join(chunk)} in {self.region}"):
                 pages = self._client.get_paginator("describe_volumes").paginate(
                     Filters=[{"Name": "attachment.instance-id", "Values": chunk}]
                 )
@@ -115,20 +115,20 @@ class Snapshots:
         """What EC2 says of these snapshots; those that it does not know are left out."""
         found: dict[str, Mapping[str, Any]] = {}
         for chunk in chunks(ids):
-            with doing(f"describing snapshots in {self.region}"):
+            with translating(f"describing snapshots in {self.region}"):
                 answer = self._client.describe_snapshots(Filters=[{"Name": "snapshot-id", "Values": chunk}])
             found |= {snapshot["SnapshotId"]: snapshot for snapshot in answer["Snapshots"]}
         return found
 
     def of_token(self, token: str) -> list[str]:
         """Snapshots that carry a token of ours."""
-        with doing(f"looking for snapshots of token {token} in {self.region}"):
+        with translating(f"looking for snapshots of token {token} in {self.region}"):
             answer = self._client.describe_snapshots(OwnerIds=["self"], Filters=[tagging.by_token(token)])
         return [str(snapshot["SnapshotId"]) for snapshot in answer["Snapshots"]]
 
     def delete(self, id: str) -> None:
         """Delete a snapshot; gone already is success."""
-        with gone_is_fine("InvalidSnapshot.NotFound"), doing(f"deleting {id} in {self.region}"):
+        with gone_is_fine("InvalidSnapshot.NotFound"), translating(f"deleting {id} in {self.region}"):
             self._client.delete_snapshot(SnapshotId=id)
 
 

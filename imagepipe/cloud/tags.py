@@ -23,7 +23,7 @@ KEPT = "kept"
 
 
 @dataclass(frozen=True, slots=True)
-class Labels:
+class RunTags:
     """What a run writes on what it makes."""
 
     run: str

@@ -23,7 +23,7 @@ from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import Claim, Journal, Lifetime
 from imagepipe.engine.stage import Context, Ref
 from imagepipe.engine.undo import StillHeld, Undoer, undo
-from imagepipe.errors import Cancelled, ImagepipeError, StageFailed
+from imagepipe.errors import Cancelled, ImagepipeError, StageError
 
 T = TypeVar("T")
 
@@ -192,7 +192,7 @@ class _Running:
         except Exception as error:  # noqa: BLE001 - a stage's failure is the executor's to report
             self._done.put((name, None, error))
         except BaseException as error:  # noqa: BLE001 - a library that wants to end the process ends its stage
-            self._done.put((name, None, StageFailed(f"{type(error).__name__}: {error}")))
+            self._done.put((name, None, StageError(f"{type(error).__name__}: {error}")))
 
     def _take(self, name: str, result: Any, error: Exception | None) -> None:
         self.running.discard(name)

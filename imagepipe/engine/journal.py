@@ -269,7 +269,7 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class JournalState:
     """What a journal on disk says."""
 
     run: RunRecord
@@ -288,10 +288,10 @@ class Past:
         return [claim for claim in self.claims if claim.is_open()]
 
 
-def read(folder: Path) -> Past:
+def read(folder: Path) -> JournalState:
     """What the journal in this folder says. Raises ImagepipeError where it is none."""
     found = _replay(folder / FILE_NAME)
-    return Past(
+    return JournalState(
         found.run,
         tuple(found.claims.values()),
         found.outcome,

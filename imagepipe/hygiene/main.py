@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from imagepipe.hygiene.report import Wanted
+from imagepipe.hygiene.report import ScanRequest
 from imagepipe.hygiene.walk import Tree, disks_of_this_machine, look
 
 
 def main() -> int:
     """Look, and print one line."""
-    wanted = Wanted.heard(sys.stdin.buffer.readline())
+    wanted = ScanRequest.heard(sys.stdin.buffer.readline())
     trees = [Tree(root) for root in wanted.roots] or disks_of_this_machine()
     print(look(trees, wanted).line(), flush=True)  # noqa: T201 - this is a program's output
     return 0

@@ -54,7 +54,7 @@ class Report(NamedTuple):
         return f"{MARK} {json.dumps(self._asdict())}"
 
 
-class Wanted(NamedTuple):
+class ScanRequest(NamedTuple):
     """What to look for."""
 
     rules: tuple[str, ...]
@@ -73,7 +73,7 @@ class Wanted(NamedTuple):
         return json.dumps(self._asdict()).encode() + b"\n"
 
     @classmethod
-    def heard(cls, line: bytes) -> Wanted:
+    def heard(cls, line: bytes) -> ScanRequest:
         """What the other end wrote."""
         told = json.loads(line.decode())
         return cls(

@@ -17,7 +17,7 @@ from imagepipe.hygiene.content import BLOCK_BYTES, KNOWN, Anchor, by_value, sear
 from imagepipe.hygiene.known import SETTLED_SECONDS, pack, stamp, unpack
 from imagepipe.hygiene.listing import listed
 from imagepipe.hygiene.packages import Packages
-from imagepipe.hygiene.report import Finding, Report, Wanted
+from imagepipe.hygiene.report import Finding, Report, ScanRequest
 from imagepipe.hygiene.rules import BY_NAME, HEAD_BYTES, Match, is_telling, match, may_match
 
 MOST_BYTES = 1 << 30
@@ -40,7 +40,7 @@ class Tree(NamedTuple):
         return self.point.rstrip("/") + inner
 
 
-def look(trees: Sequence[Tree], wanted: Wanted) -> Report:
+def look(trees: Sequence[Tree], wanted: ScanRequest) -> Report:
     """What is in these trees, the root's first, that must not be in an image, sorted by path."""
     packages = Packages(trees[0].root)
     looks = [_Look(tree, wanted, packages) for tree in trees]
@@ -57,7 +57,7 @@ def look(trees: Sequence[Tree], wanted: Wanted) -> Report:
     )
 
 
-def look_into(blocks: Iterable[bytes], path: str, wanted: Wanted) -> Report:
+def look_into(blocks: Iterable[bytes], path: str, wanted: ScanRequest) -> Report:
     """What is in bytes that are no file system: by content alone, as if they were a file at this path."""
     size = 0
 
@@ -71,7 +71,7 @@ def look_into(blocks: Iterable[bytes], path: str, wanted: Wanted) -> Report:
     return Report(tuple(Finding(rule, path, BY_NAME[rule].what) for rule in found), 1, size, read=1)
 
 
-def _anchors(wanted: Wanted) -> list[Anchor]:
+def _anchors(wanted: ScanRequest) -> list[Anchor]:
     keys = [wanted.builder_key] if wanted.builder_key else []
     every = [*KNOWN, *by_value("builder-key", keys), *by_value("build-secret", wanted.secrets)]
     return [each for each in every if each.rule in wanted.rules]
@@ -80,7 +80,7 @@ def _anchors(wanted: Wanted) -> list[Anchor]:
 class _Look:
     """The walk over one tree, and what it counts."""
 
-    def __init__(self, tree: Tree, wanted: Wanted, packages: Packages) -> None:
+    def __init__(self, tree: Tree, wanted: ScanRequest, packages: Packages) -> None:
         self.files = 0
         self.read = 0
         self.size = 0

@@ -22,7 +22,7 @@ _RESOURCE = re.compile(r"\*|arn(:[^:$]*){4}:[^$]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AuthorizationRequest:
     """One question of a request: may this be done with that? A request asks as many as it has things to touch."""
 
     action: str
@@ -41,7 +41,7 @@ class Rule:
     resources: tuple[str, ...]
     conditions: tuple[Condition, ...] = ()
 
-    def applies(self, asked: Asked) -> bool:
+    def applies(self, asked: AuthorizationRequest) -> bool:
         """Whether it speaks of this. Of an action without resources, only a rule about all of them does."""
         return (
             any(text_fits(action.lower(), asked.action.lower()) for action in self.actions)
@@ -61,7 +61,7 @@ class Decision:
     """A Deny speaks of it, and not merely no Allow."""
 
 
-def decide(rules: Sequence[Rule], asked: Asked) -> Decision:
+def decide(rules: Sequence[Rule], asked: AuthorizationRequest) -> Decision:
     """May it be done? Raises NotUnderstood where a condition cannot tell."""
     applying = [rule for rule in rules if rule.applies(asked)]
     if denying := [rule.sid for rule in applying if not rule.allows]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from imagepipe import render
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage, late_names
-from imagepipe.cloud.tags import Labels
+from imagepipe.cloud.tags import RunTags
 from imagepipe.communicator import keys
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
@@ -34,7 +34,7 @@ class MakeKey(Stage[Key]):
     """A key pair made here; EC2 gets the public half only."""
 
     ec2: Ec2 = field(repr=False, compare=False)
-    labels: Labels
+    labels: RunTags
     private_key: Path
     """Where the private half is written, 0600."""
     tags: TagTemplates = field(default_factory=dict)
@@ -107,7 +107,7 @@ class MakeGroup(Stage[Network]):
     """A security group in the VPC of the first subnet (or the default VPC) that lets only some addresses in, to SSH."""
 
     ec2: Ec2 = field(repr=False, compare=False)
-    labels: Labels
+    labels: RunTags
     subnets: SubnetsWanted
     port: int
     allow_from: tuple[str, ...]
@@ -170,7 +170,7 @@ class MakeGroup(Stage[Network]):
 
 def temporary_tags(
     ctx: Context,
-    labels: Labels,
+    labels: RunTags,
     claim: Claim,
     name: str,
     tags: TagTemplates,

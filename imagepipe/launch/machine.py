@@ -15,7 +15,7 @@ from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.errors import NO_CAPACITY
 from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.cloud.instances import LaunchRequest
-from imagepipe.cloud.tags import Labels
+from imagepipe.cloud.tags import RunTags
 from imagepipe.communicator import keys
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
@@ -41,7 +41,7 @@ class Launch(Stage[Instance]):
     """An instance of the source image. It is launched when EC2 takes the request, not when it runs."""
 
     ec2: Ec2 = field(repr=False, compare=False)
-    labels: Labels
+    labels: RunTags
     source: Ref[SourceImage]
     key: Ref[Key]
     network: Ref[Network]

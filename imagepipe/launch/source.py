@@ -9,7 +9,7 @@ from typing import assert_never
 
 from imagepipe import render
 from imagepipe.cloud.ec2 import Ec2
-from imagepipe.cloud.images import ImageFilter, Named, SourceImage, late_names
+from imagepipe.cloud.images import ImageFilter, OwnImage, SourceImage, late_names
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.spec.scalars import image_name_problem
@@ -164,7 +164,7 @@ class CheckNames(Stage[Mapping[str, str]]):
                 )
         return names
 
-    def _check_replaceable(self, taken: Sequence[Named], region: str) -> None:
+    def _check_replaceable(self, taken: Sequence[OwnImage], region: str) -> None:
         """Raise CloudError now for an old image that could not be deregistered in the end."""
         for image in taken:
             if image.is_protected:

@@ -16,7 +16,7 @@ OWN_ACCOUNT = "${aws:PrincipalAccount}"
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class PolicyContext:
     """One spec, in the regions that it is built for."""
 
     spec: Spec

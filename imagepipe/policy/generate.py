@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from imagepipe.iam.document import Statement, merged
-from imagepipe.policy.context import Need
+from imagepipe.policy.context import PolicyContext
 from imagepipe.policy.stages import STAGES, STEPS, answers_for, stages_of
 from imagepipe.policy.undo import UNDO, kinds_of, sweep
 
@@ -23,7 +23,7 @@ class Reason:
     statement: Statement
 
 
-def reasons(need: Need, wanted: For) -> Iterator[Reason]:
+def reasons(need: PolicyContext, wanted: For) -> Iterator[Reason]:
     """Everything that a build of the spec and its undo ask for; or what `clean` asks, alone."""
     if wanted == "build":
         for name in stages_of(need):
@@ -37,12 +37,12 @@ def reasons(need: Need, wanted: For) -> Iterator[Reason]:
         yield from (Reason(f"undo of {kind}", one) for one in UNDO[kind](need))
 
 
-def statements(needs: Sequence[Need], wanted: For = "build") -> list[Statement]:
+def statements(needs: Sequence[PolicyContext], wanted: For = "build") -> list[Statement]:
     """What all these specs need together, for who builds them all."""
     return merged(reason.statement for need in needs for reason in reasons(need, wanted))
 
 
-def explained(needs: Sequence[Need], wanted: For = "build") -> list[tuple[str, str, str]]:
+def explained(needs: Sequence[PolicyContext], wanted: For = "build") -> list[tuple[str, str, str]]:
     """Each action, the statements that allow it, and who asks it; sorted by action."""
     sids: dict[str, dict[str, None]] = {}
     who: dict[str, dict[str, None]] = {}

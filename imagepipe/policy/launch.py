@@ -7,13 +7,13 @@ from typing import assert_never
 
 from imagepipe.iam.document import Conditions, Statement
 from imagepipe.iam.facts import arn
-from imagepipe.policy.context import OWN_ACCOUNT, Need
+from imagepipe.policy.context import OWN_ACCOUNT, PolicyContext
 from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, SubnetsByTags, Volume
 
 RUN = ("ec2:RunInstances",)
 
 
-def launches(need: Need) -> Iterator[Statement]:
+def launches(need: PolicyContext) -> Iterator[Statement]:
     """The instance, what it is launched from, where, and what it is reached with."""
     yield from _source(need)
     yield _instance(need)
@@ -29,7 +29,7 @@ def launches(need: Need) -> Iterator[Statement]:
     yield from _access(need)
 
 
-def _encrypts(need: Need) -> bool:
+def _encrypts(need: PolicyContext) -> bool:
     """Whether every volume of the launch is encrypted, and of the launch of the test."""
     volumes = need.spec.launch.volumes
     launched = {volume.device for volume in volumes}
@@ -50,7 +50,7 @@ def _may_be_plain(volume: Volume, launched: Collection[str]) -> bool:
     return bool(volume.size_gib) and volume.device not in launched and not (volume.encrypted or volume.kms_key)
 
 
-def _source(need: Need) -> Iterator[Statement]:
+def _source(need: PolicyContext) -> Iterator[Statement]:
     condition: Conditions = {}
     image = arn(need.home, "image")
     match need.spec.source.ami:
@@ -77,7 +77,7 @@ def _owner(word: str) -> tuple[str, ...]:
     return (word, "amazon") if word.isdigit() else (word,)
 
 
-def _instance(need: Need) -> Statement:
+def _instance(need: PolicyContext) -> Statement:
     launch = need.spec.launch
     wanted = {"ec2:InstanceType": launch.instance_types, "ec2:MetadataHttpTokens": ("required",)}
     condition = need.new(wanted)
@@ -87,14 +87,14 @@ def _instance(need: Need) -> Statement:
     return Statement("LaunchInstances", RUN, need.here("instance"), condition)
 
 
-def _named_subnets(need: Need) -> tuple[str, ...]:
+def _named_subnets(need: PolicyContext) -> tuple[str, ...]:
     """Those that the spec names by id; any, where it leaves it to the default VPC."""
     subnets = need.spec.launch.subnets
     named = tuple(arn(need.home, "subnet", subnet) for subnet in subnets if isinstance(subnet, str))
     return named if subnets else need.here("subnet")
 
 
-def _tagged_subnets(need: Need) -> Iterator[Statement]:
+def _tagged_subnets(need: PolicyContext) -> Iterator[Statement]:
     """`*` and `?` in a value stand for the same here as in the filter that the subnets are found by."""
     for subnet in need.spec.launch.subnets:
         if isinstance(subnet, SubnetsByTags):
@@ -102,7 +102,7 @@ def _tagged_subnets(need: Need) -> Iterator[Statement]:
             yield Statement("InSubnets", RUN, need.here("subnet"), {"StringLike": tags})
 
 
-def _access(need: Need) -> Iterator[Statement]:
+def _access(need: PolicyContext) -> Iterator[Statement]:
     """The account's own key pair and groups by name; else those that the run makes."""
     launch = need.spec.launch
     if launch.ssh.key_pair:
@@ -115,7 +115,7 @@ def _access(need: Need) -> Iterator[Statement]:
         yield Statement("WorkOnOurs", RUN, need.here(*kinds), need.ours())
 
 
-def passes_role(need: Need) -> Iterator[Statement]:
+def passes_role(need: PolicyContext) -> Iterator[Statement]:
     """The role of the instance profile, to EC2 alone. The console gives both one name."""
     profile = need.spec.launch.iam_instance_profile
     if profile is None:

@@ -11,62 +11,62 @@ from collections.abc import Callable, Iterator, Mapping
 from imagepipe.iam.document import Statement
 from imagepipe.iam.facts import arn
 from imagepipe.policy import storage
-from imagepipe.policy.context import EXPIRES, OWN_ACCOUNT, SPEC, STATE, Need
+from imagepipe.policy.context import EXPIRES, OWN_ACCOUNT, SPEC, STATE, PolicyContext
 from imagepipe.policy.launch import launches, passes_role
 from imagepipe.spec.models import AmiBySsm, SubnetsByTags
 
-Asks = Callable[[Need], Iterator[Statement]]
+Asks = Callable[[PolicyContext], Iterator[Statement]]
 
 
-def nothing(need: Need) -> Iterator[Statement]:
+def nothing(need: PolicyContext) -> Iterator[Statement]:
     """Of AWS, that is."""
     yield from ()
 
 
-def find_source(need: Need) -> Iterator[Statement]:
+def find_source(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("DescribeImages")
     if isinstance(ami := need.spec.source.ami, AmiBySsm):
         parameter = f"arn:{need.partition}:ssm:{need.home}:*:parameter/{ami.ssm.removeprefix('/')}"
         yield Statement("ReadParameter", ("ssm:GetParameter",), (parameter,))
 
 
-def check_names(need: Need) -> Iterator[Statement]:
+def check_names(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("DescribeImages")
 
 
-def check_types(need: Need) -> Iterator[Statement]:
+def check_types(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("DescribeInstanceTypes")
 
 
-def check_bucket(need: Need) -> Iterator[Statement]:
+def check_bucket(need: PolicyContext) -> Iterator[Statement]:
     yield from storage.lists(need)
     yield from storage.settings(need)
     yield from storage.puts(need)
     yield from storage.deletes(need)
 
 
-def check_public(need: Need) -> Iterator[Statement]:
+def check_public(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("GetImageBlockPublicAccessState")
 
 
-def make_key(need: Need) -> Iterator[Statement]:
+def make_key(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("DescribeKeyPairs")
     yield from need.makes("MakeOurs", "ImportKeyPair", *need.here("key-pair"))
 
 
-def make_group(need: Need) -> Iterator[Statement]:
+def make_group(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("DescribeSecurityGroups", "DescribeSubnets" if need.spec.launch.subnets else "DescribeVpcs")
     yield from need.makes("MakeOurs", "CreateSecurityGroup", *need.here("security-group"))
     yield Statement("InNetwork", ("ec2:CreateSecurityGroup",), need.here("vpc"))
     yield _on_ours(need, "AuthorizeSecurityGroupIngress", "security-group")
 
 
-def use_groups(need: Need) -> Iterator[Statement]:
+def use_groups(need: PolicyContext) -> Iterator[Statement]:
     if any(isinstance(subnet, SubnetsByTags) for subnet in need.spec.launch.subnets):
         yield from need.reads("DescribeSubnets")
 
 
-def launch(need: Need) -> Iterator[Statement]:
+def launch(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("DescribeInstances")
     yield from launches(need)
     yield from passes_role(need)
@@ -75,29 +75,29 @@ def launch(need: Need) -> Iterator[Statement]:
         yield _tags_ours(need, "TagVolumes", need.here("volume"), *volumes)
 
 
-def _keys_at_launch(need: Need) -> dict[str, set[str]]:
+def _keys_at_launch(need: PolicyContext) -> dict[str, set[str]]:
     own = {volume.kms_key for volume in need.spec.launch.volumes if volume.kms_key}
     if need.ebs and need.ebs.encrypt and need.ebs.encrypt.kms_key:
         own.add(need.ebs.encrypt.kms_key)
     return {need.home: own}
 
 
-def await_ssh(need: Need) -> Iterator[Statement]:
+def await_ssh(need: PolicyContext) -> Iterator[Statement]:
     """What EC2 knows of an instance that SSH does not reach, too."""
     yield from need.reads("DescribeInstances", "DescribeInstanceStatus", "DescribeRouteTables")
     yield _on_ours(need, "GetConsoleOutput", "instance")
 
 
-def look_at_machine(need: Need) -> Iterator[Statement]:
+def look_at_machine(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("DescribeInstances")
 
 
-def stop(need: Need) -> Iterator[Statement]:
+def stop(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("DescribeInstances")
     yield _on_ours(need, "StopInstances", "instance")
 
 
-def capture_ebs(need: Need) -> Iterator[Statement]:
+def capture_ebs(need: PolicyContext) -> Iterator[Statement]:
     """Also by CreateImage, which only the source image decides: where it is sold, or billed as more than Linux."""
     yield from need.reads("DescribeInstances", "DescribeVolumes", "DescribeSnapshots", "DescribeImages")
     yield _on_ours(need, "CreateSnapshots", "instance", "volume")
@@ -116,17 +116,17 @@ def capture_ebs(need: Need) -> Iterator[Statement]:
         yield _tags_ours(need, "TagSnapshots", need.here("snapshot"), *tags)
 
 
-def _named_snapshots(need: Need) -> tuple[str, ...]:
+def _named_snapshots(need: PolicyContext) -> tuple[str, ...]:
     devices = need.spec.output.block_devices
     return tuple(arn(need.home, "snapshot", device.snapshot) for device in devices if device.snapshot)
 
 
-def give_back(need: Need) -> Iterator[Statement]:
+def give_back(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("DescribeInstances")
     yield _on_ours(need, "TerminateInstances", "instance")
 
 
-def bundle_root(need: Need) -> Iterator[Statement]:
+def bundle_root(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("DescribeInstances")
     yield from storage.puts(need)
     yield from storage.gets(need)
@@ -134,19 +134,19 @@ def bundle_root(need: Need) -> Iterator[Statement]:
     yield from storage.deletes(need)
 
 
-def register_bundle(need: Need) -> Iterator[Statement]:
+def register_bundle(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("DescribeImages")
     yield from need.makes("MakeOurs", "RegisterImage", *need.here("image"))
 
 
-def new_image(need: Need) -> Iterator[Statement]:
+def new_image(need: PolicyContext) -> Iterator[Statement]:
     """Looked up, and launched for its test; whoever may launch all public images may launch this one too."""
     yield from need.reads("DescribeImages")
     if not isinstance(need.spec.source.ami, AmiBySsm):
         yield Statement("TestOurs", ("ec2:RunInstances",), need.here("image"), need.ours())
 
 
-def copy_to_region(need: Need) -> Iterator[Statement]:
+def copy_to_region(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("DescribeImages")
     yield from need.makes("CopyToRegions", "CopyImage", *need.in_copies("image", "snapshot"))
     yield _copies_from(need.here("image"))
@@ -160,14 +160,14 @@ def _copies_from(images: tuple[str, ...]) -> Statement:
     return Statement("CopyFrom", ("ec2:CopyImage",), images, {"StringEquals": {"ec2:Owner": (OWN_ACCOUNT,)}})
 
 
-def copy_bundle_to_region(need: Need) -> Iterator[Statement]:
+def copy_bundle_to_region(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("DescribeImages")
     yield from storage.gets(need)
     yield from storage.puts(need)
     yield from need.makes("RegisterInRegions", "RegisterImage", *need.in_copies("image"))
 
 
-def share_image(need: Need) -> Iterator[Statement]:
+def share_image(need: PolicyContext) -> Iterator[Statement]:
     yield Statement("ChangeOurImages", ("ec2:ModifyImageAttribute",), need.all("image"), need.ours())
     if need.ebs and (accounts := need.spec.publish.share.accounts):
         condition = {
@@ -178,11 +178,11 @@ def share_image(need: Need) -> Iterator[Statement]:
         yield Statement("ShareSnapshots", ("ec2:ModifySnapshotAttribute",), need.all("snapshot"), condition)
 
 
-def keep(need: Need) -> Iterator[Statement]:
+def keep(need: PolicyContext) -> Iterator[Statement]:
     yield _tags_ours(need, "TagOurs", need.all("image", *(["snapshot"] if need.ebs else [])), STATE)
 
 
-def take_name(need: Need) -> Iterator[Statement]:
+def take_name(need: PolicyContext) -> Iterator[Statement]:
     """The old image retired, and the new one registered once more under its name."""
     yield from need.reads("DescribeImages")
     yield Statement("EndOurs", ("ec2:DeregisterImage",), need.all("image"), need.endable())
@@ -199,7 +199,7 @@ def take_name(need: Need) -> Iterator[Statement]:
     yield _copies_from(need.all("image"))
 
 
-def answers_for(need: Need) -> Iterator[Statement]:
+def answers_for(need: PolicyContext) -> Iterator[Statement]:
     """A run that goes on for long says on what it holds that it lives."""
     kinds = ["instance"]
     kinds += [] if need.spec.launch.ssh.key_pair else ["key-pair"]
@@ -208,11 +208,11 @@ def answers_for(need: Need) -> Iterator[Statement]:
     yield _tags_ours(need, "TagOurs", need.all("image", *(["snapshot"] if need.ebs else [])), EXPIRES)
 
 
-def _on_ours(need: Need, action: str, *kinds: str) -> Statement:
+def _on_ours(need: PolicyContext, action: str, *kinds: str) -> Statement:
     return Statement("WorkOnOurs", (f"ec2:{action}",), need.here(*kinds), need.ours())
 
 
-def _tags_ours(need: Need, sid: str, resources: tuple[str, ...], *keys: str) -> Statement:
+def _tags_ours(need: PolicyContext, sid: str, resources: tuple[str, ...], *keys: str) -> Statement:
     """Tags of these keys alone, or anything could be made ours, and ours anybody's."""
     condition = {**need.ours(), "ForAllValues:StringEquals": {"aws:TagKeys": tuple(sorted(keys))}}
     assert SPEC not in keys
@@ -235,25 +235,25 @@ STAGES: Mapping[str, Asks] = {
     "Scrub": look_at_machine,
     "Stop": stop,
     "CaptureEbs": capture_ebs,
-    "GiveBack": give_back,
+    "TerminateInstance": give_back,
     "BundleRoot": bundle_root,
     "RegisterBundle": register_bundle,
-    "NewImage": new_image,
+    "UseImage": new_image,
     "CheckNewInstance": look_at_machine,
-    "Tested": nothing,
+    "PublishGate": nothing,
     "CopyToRegion": copy_to_region,
     "CopyBundleToRegion": copy_bundle_to_region,
     "ShareImage": share_image,
     "Keep": keep,
-    "TakeName": take_name,
-    "Renamed": nothing,
+    "ReplaceImage": take_name,
+    "CollectImages": nothing,
 }
 STEPS: Mapping[str, Asks] = dict.fromkeys(
     ("RunShell", "UploadFile", "RenderTemplate", "RebootMachine"), look_at_machine
 )
 
 
-def stages_of(need: Need) -> Iterator[str]:
+def stages_of(need: PolicyContext) -> Iterator[str]:
     """The classes of the stages of the spec's graph, but for its steps, each once; in the order of the recipe."""
     spec = need.spec
     share = spec.publish.share
@@ -266,13 +266,13 @@ def stages_of(need: Need) -> Iterator[str]:
     yield "UseGroups" if spec.launch.security_groups else "MakeGroup"
     yield from ("Launch", "AwaitSsh")
     yield from ("BundleRoot", "RegisterBundle") if need.bundles else ("Scrub", "Stop", "CaptureEbs")
-    yield "GiveBack"
+    yield "TerminateInstance"
     if spec.test:
-        yield from ("NewImage", "CheckNewInstance", "Tested")
+        yield from ("UseImage", "CheckNewInstance", "PublishGate")
     if need.copies:
         yield "CopyBundleToRegion" if need.bundles else "CopyToRegion"
     if share.accounts or share.organizations or share.ous or share.public:
         yield "ShareImage"
     yield "Keep"
     if need.replaces:
-        yield from ("TakeName", "Renamed")
+        yield from ("ReplaceImage", "CollectImages")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from imagepipe import render
 from imagepipe.iam.document import Conditions, Statement
 from imagepipe.iam.facts import partition
-from imagepipe.policy.context import Need
+from imagepipe.policy.context import PolicyContext
 from imagepipe.spec.bundle_rules import bundle_region
 from imagepipe.spec.load import SAMPLE_BUILD
 from imagepipe.spec.models import InstanceStoreOutput
@@ -26,7 +26,7 @@ def _folder(output: InstanceStoreOutput, region: str) -> str:
     return f"{prefix}/*" if prefix else "*"
 
 
-def _buckets(need: Need, output: InstanceStoreOutput) -> dict[str, str]:
+def _buckets(need: PolicyContext, output: InstanceStoreOutput) -> dict[str, str]:
     """ARNs, by region."""
     return {
         region: f"arn:{partition(region)}:s3:::{bundle_region(output, region, home=need.home).bucket}"
@@ -34,18 +34,18 @@ def _buckets(need: Need, output: InstanceStoreOutput) -> dict[str, str]:
     }
 
 
-def _objects(need: Need, output: InstanceStoreOutput) -> tuple[str, ...]:
+def _objects(need: PolicyContext, output: InstanceStoreOutput) -> tuple[str, ...]:
     return tuple(f"{arn}/{_folder(output, region)}" for region, arn in _buckets(need, output).items())
 
 
-def settings(need: Need) -> Iterator[Statement]:
+def settings(need: PolicyContext) -> Iterator[Statement]:
     """Whether EC2 could read bundles in the buckets."""
     if output := need.bundles:
         actions = ("s3:GetBucketOwnershipControls", "s3:GetEncryptionConfiguration")
         yield Statement("ReadBucketSettings", actions, tuple(_buckets(need, output).values()))
 
 
-def lists(need: Need) -> Iterator[Statement]:
+def lists(need: PolicyContext) -> Iterator[Statement]:
     """Also what tells a key that is not there from one that is not ours to see, and whether there is a bucket."""
     if output := need.bundles:
         for region, bucket in _buckets(need, output).items():
@@ -53,13 +53,13 @@ def lists(need: Need) -> Iterator[Statement]:
             yield Statement("ListBundles", ("s3:ListBucket",), (bucket,), condition)
 
 
-def lists_all(need: Need) -> Iterator[Statement]:
+def lists_all(need: PolicyContext) -> Iterator[Statement]:
     """Whole buckets: a sweep knows of no run, and so of no prefix that only a run knew."""
     if output := need.bundles:
         yield Statement("ListBuckets", ("s3:ListBucket",), tuple(_buckets(need, output).values()))
 
 
-def puts(need: Need) -> Iterator[Statement]:
+def puts(need: PolicyContext) -> Iterator[Statement]:
     """With the ACL that lets EC2 read, and no other."""
     if output := need.bundles:
         condition = {"StringEquals": {"s3:x-amz-acl": (EXEC_READ,)}}
@@ -67,12 +67,12 @@ def puts(need: Need) -> Iterator[Statement]:
         yield Statement("PutBundles", ("s3:PutObject", "s3:PutObjectAcl"), objects, condition)
 
 
-def gets(need: Need) -> Iterator[Statement]:
+def gets(need: PolicyContext) -> Iterator[Statement]:
     if output := need.bundles:
         yield Statement("UseBundles", ("s3:GetObject",), _objects(need, output))
 
 
-def deletes(need: Need) -> Iterator[Statement]:
+def deletes(need: PolicyContext) -> Iterator[Statement]:
     if output := need.bundles:
         yield Statement("UseBundles", ("s3:DeleteObject",), _objects(need, output))
 
@@ -88,7 +88,7 @@ def _key(region: str, key: str) -> tuple[str, Conditions]:
     return f"arn:{partition(region)}:kms:{region}:*:key/{key}", {}
 
 
-def encrypts(need: Need, keys: dict[str, set[str]]) -> Iterator[Statement]:
+def encrypts(need: PolicyContext, keys: dict[str, set[str]]) -> Iterator[Statement]:
     """What EBS does with keys of one's own, by region; it needs nothing for its own key."""
     for region, names in sorted(keys.items()):
         for name in sorted(names):

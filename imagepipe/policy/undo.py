@@ -6,35 +6,35 @@ from collections.abc import Iterator, Mapping
 
 from imagepipe.iam.document import Statement
 from imagepipe.policy import storage
-from imagepipe.policy.context import Need
+from imagepipe.policy.context import PolicyContext
 from imagepipe.policy.stages import Asks, give_back
 
 
-def instance(need: Need) -> Iterator[Statement]:
+def instance(need: PolicyContext) -> Iterator[Statement]:
     yield from give_back(need)
 
 
-def key_pair(need: Need) -> Iterator[Statement]:
+def key_pair(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("DescribeKeyPairs")
     yield Statement("WorkOnOurs", ("ec2:DeleteKeyPair",), need.here("key-pair"), need.ours())
 
 
-def security_group(need: Need) -> Iterator[Statement]:
+def security_group(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("DescribeSecurityGroups")
     yield Statement("WorkOnOurs", ("ec2:DeleteSecurityGroup",), need.here("security-group"), need.ours())
 
 
-def image(need: Need) -> Iterator[Statement]:
+def image(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("DescribeImages")
     yield Statement("EndOurs", ("ec2:DeregisterImage",), need.all("image"), need.endable())
 
 
-def snapshots(need: Need) -> Iterator[Statement]:
+def snapshots(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("DescribeSnapshots")
     yield Statement("EndOurs", ("ec2:DeleteSnapshot",), need.all("snapshot"), need.endable())
 
 
-def bundle(need: Need) -> Iterator[Statement]:
+def bundle(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("DescribeImages")
     yield from storage.lists(need)
     yield from storage.deletes(need)
@@ -50,7 +50,7 @@ UNDO: Mapping[str, Asks] = {
 }
 
 
-def kinds_of(need: Need) -> Iterator[str]:
+def kinds_of(need: PolicyContext) -> Iterator[str]:
     """The kinds of claims that a run of the spec makes."""
     yield "instance"
     if not need.spec.launch.ssh.key_pair:
@@ -61,7 +61,7 @@ def kinds_of(need: Need) -> Iterator[str]:
     yield "bundle" if need.bundles else "snapshots"
 
 
-def sweep(need: Need) -> Iterator[Statement]:
+def sweep(need: PolicyContext) -> Iterator[Statement]:
     """`clean --older-than`: everything of ours is looked for, in every region where none is named.
 
     In buckets too, as a whole.

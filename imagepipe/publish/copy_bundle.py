@@ -16,7 +16,7 @@ from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.cloud.registration import Registration
 from imagepipe.cloud.s3 import folder_of
-from imagepipe.cloud.tags import Labels
+from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
@@ -38,7 +38,7 @@ class CopyBundleToRegion(Stage[Image]):
     """Of the destination."""
     source_ec2: Ec2 = field(repr=False, compare=False)
     """Of the region that has the image."""
-    labels: Labels
+    labels: RunTags
     image: Ref[Image]
     source: Ref[SourceImage]
     names: Ref[Mapping[str, str]]

@@ -9,7 +9,7 @@ from threading import BoundedSemaphore, Lock
 from imagepipe import render
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage, late_names
-from imagepipe.cloud.tags import Labels
+from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.values import Image, Text
@@ -39,7 +39,7 @@ class CopyToRegion(Stage[Image]):
     ec2: Ec2 = field(repr=False, compare=False)
     """Of the destination."""
     limits: CopyLimits = field(repr=False, compare=False)
-    labels: Labels
+    labels: RunTags
     image: Ref[Image]
     source: Ref[SourceImage]
     names: Ref[Mapping[str, str]]

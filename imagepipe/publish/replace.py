@@ -15,8 +15,8 @@ from typing import Any
 
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Ec2
-from imagepipe.cloud.images import Audience, Named, bundle_of, snapshots_of
-from imagepipe.cloud.tags import Labels
+from imagepipe.cloud.images import Audience, OwnImage, bundle_of, snapshots_of
+from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import BundleError, CloudError
@@ -27,11 +27,11 @@ COPY_SECONDS = 12 * 3600
 
 
 @dataclass(frozen=True)
-class TakeName(Stage[Image]):
+class ReplaceImage(Stage[Image]):
     """The new image under the name that was taken; the old one retired with its snapshots."""
 
     ec2: Ec2 = field(repr=False, compare=False)
-    labels: Labels
+    labels: RunTags
     images: Ref[tuple[Image, ...]]
     """Kept already: what becomes of the old image, these stay."""
     name: Ref[Mapping[str, str]]
@@ -82,7 +82,7 @@ class TakeName(Stage[Image]):
                 hint=f"register it under '{name}' by hand, or build again",
             ) from error
 
-    def _retire(self, ctx: Context, baked: Image, final: Image, old: list[Named], left: set[str]) -> None:
+    def _retire(self, ctx: Context, baked: Image, final: Image, old: list[OwnImage], left: set[str]) -> None:
         """What could not be retired is said, and costs: the new image is good all the same."""
         _try(ctx, f"deregistering {baked.id}", lambda: self.ec2.images.deregister(baked.id))
         for snapshot in sorted(left - set(final.snapshots)):
@@ -106,7 +106,7 @@ class TakeName(Stage[Image]):
 
 
 @dataclass(frozen=True)
-class Renamed(Stage[tuple[Image, ...]]):
+class CollectImages(Stage[tuple[Image, ...]]):
     """The images of the run under the names that the spec has."""
 
     images: tuple[Ref[Image], ...]

@@ -12,7 +12,7 @@ from imagepipe.values import Image, Reachable
 
 
 @dataclass(frozen=True)
-class NewImage(Stage[SourceImage]):
+class UseImage(Stage[SourceImage]):
     """The image that was captured, as a machine is launched from it."""
 
     ec2: Ec2 = field(repr=False, compare=False)
@@ -29,7 +29,7 @@ class NewImage(Stage[SourceImage]):
 
 
 @dataclass(frozen=True)
-class Tested(Stage[Image]):
+class PublishGate(Stage[Image]):
     """The image, once the machine that was launched from it has passed every test: what is published takes this."""
 
     image: Ref[Image]

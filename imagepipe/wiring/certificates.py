@@ -29,7 +29,7 @@ OWN_CERTIFICATE, OWN_KEY = "bundle.pem", "bundle.key"
 
 
 @dataclass(frozen=True, slots=True)
-class Seals:
+class BundleSigning:
     """Who signs the bundles of this machine's builds, and for whom they are encrypted."""
 
     environment: Mapping[str, str]

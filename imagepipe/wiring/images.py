@@ -15,7 +15,7 @@ from imagepipe.capture.scrub import Scrub
 from imagepipe.capture.stop import Stop
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import Audience, SourceImage
-from imagepipe.cloud.tags import Labels
+from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.stage import Ref
 from imagepipe.publish.copy_bundle import CopyBundleToRegion
@@ -42,7 +42,7 @@ def as_ebs(
     one: LoadedSpec,
     tools: Tools,
     ec2: Ec2,
-    labels: Labels,
+    labels: RunTags,
     machine: Ref[Reachable],
     source: Ref[SourceImage],
     names: Ref[Mapping[str, str]],
@@ -60,7 +60,7 @@ def as_bundle(
     output: InstanceStoreOutput,
     tools: Tools,
     ec2: Ec2,
-    labels: Labels,
+    labels: RunTags,
     machine: Ref[Reachable],
     source: Ref[SourceImage],
     place: Ref[BundlePlace],
@@ -102,7 +102,7 @@ def as_bundle(
 def _capture(
     spec: Spec,
     ec2: Ec2,
-    labels: Labels,
+    labels: RunTags,
     stopped: Ref[Stopped],
     source: Ref[SourceImage],
     names: Ref[Mapping[str, str]],
@@ -133,7 +133,7 @@ def copy_of(
     output: EbsOutput,
     tools: Tools,
     region: str,
-    labels: Labels,
+    labels: RunTags,
     image: Ref[Image],
     source: Ref[SourceImage],
     names: Ref[Mapping[str, str]],
@@ -159,7 +159,7 @@ def copy_of_bundle(
     tools: Tools,
     region: str,
     home: str,
-    labels: Labels,
+    labels: RunTags,
     image: Ref[Image],
     source: Ref[SourceImage],
     names: Ref[Mapping[str, str]],

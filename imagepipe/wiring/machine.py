@@ -9,7 +9,7 @@ from typing import Any, assert_never
 from imagepipe.cloud.devices import DeviceWanted
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import ImageFilter, SourceImage
-from imagepipe.cloud.tags import Labels
+from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.stage import Ref
 from imagepipe.launch.access import Key, MakeGroup, MakeKey, Network, UseGroups, UseKey
@@ -43,7 +43,7 @@ def key_for(
     one: LoadedSpec,
     tools: Tools,
     region: str,
-    labels: Labels,
+    labels: RunTags,
     source: Ref[SourceImage],
     prefix: str,
     purpose: str,
@@ -71,7 +71,7 @@ def _tagged(spec: Spec, source: Ref[SourceImage]) -> tuple[Mapping[str, str | La
 
 
 def network_for(
-    graph: Graph, spec: Spec, tools: Tools, region: str, labels: Labels, source: Ref[SourceImage], prefix: str
+    graph: Graph, spec: Spec, tools: Tools, region: str, labels: RunTags, source: Ref[SourceImage], prefix: str
 ) -> Ref[Network]:
     launch, ec2 = spec.launch, tools.regions[region]
     subnets = tuple(subnet if isinstance(subnet, str) else subnet.tags for subnet in launch.subnets)
@@ -85,7 +85,7 @@ def launch_of(
     spec: Spec,
     tools: Tools,
     region: str,
-    labels: Labels,
+    labels: RunTags,
     source: Ref[SourceImage],
     key: Ref[Key],
     network: Ref[Network],

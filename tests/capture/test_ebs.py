@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from imagepipe.capture.ebs import CaptureEbs
-from imagepipe.capture.stop import GiveBack, Stop
+from imagepipe.capture.stop import Stop, TerminateInstance
 from imagepipe.cloud.devices import DeviceWanted
-from imagepipe.cloud.tags import Labels
+from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
@@ -31,7 +31,7 @@ def _capture(account: Account, instance: str, **changes: Any) -> Image:
         "imds_v2": True,
         **changes,
     }
-    stage = CaptureEbs(account.ec2, Labels("r1", "web"), Ref("machine"), Ref("source"), Ref("names"), **values)
+    stage = CaptureEbs(account.ec2, RunTags("r1", "web"), Ref("machine"), Ref("source"), Ref("names"), **values)
     outputs = {"machine": Stopped(_instance(instance)), "source": source, "names": {"us-east-1": "web-1"}}
     return stage.run(account.context(**outputs))
 
@@ -92,7 +92,7 @@ def test_the_instance_is_given_back_and_its_claim_released(account: Account) -> 
     claim = account.journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch")
     account.journal.bind(claim, instance)
     outputs = {"instance": _instance(instance), "image": Image("ami-1", "us-east-1", "x", ())}
-    GiveBack(account.ec2, Ref("instance"), Ref("image")).run(account.context(**outputs))
+    TerminateInstance(account.ec2, Ref("instance"), Ref("image")).run(account.context(**outputs))
     assert harness.state(account.cloud.client(), instance) == "terminated"
     assert not any(claim.is_open() for claim in account.journal.claims())
 
@@ -112,7 +112,7 @@ def test_an_instance_that_cannot_be_given_back_yet_does_not_cost_the_image(accou
     account.journal.bind(claim, instance)
     account.fault("refuse", "TerminateInstances", code="UnauthorizedOperation", status=403, times=1)
     outputs = {"instance": _instance(instance), "image": Image("ami-1", "us-east-1", "x", ())}
-    GiveBack(account.ec2, Ref("instance"), Ref("image")).run(account.context(**outputs))
+    TerminateInstance(account.ec2, Ref("instance"), Ref("image")).run(account.context(**outputs))
     assert any(claim.is_open() for claim in account.journal.claims()), "the end of the run tries again"
     account.holdings.instance(account.journal.claims()[0])
     assert harness.state(account.cloud.client(), instance) == "terminated"
@@ -168,7 +168,7 @@ def test_create_image_is_taken_where_register_image_would_lose_the_billing_and_i
     sold = replace(source, product_codes=("abc123",))
     stage = CaptureEbs(
         account.ec2,
-        Labels("r1", "web"),
+        RunTags("r1", "web"),
         Ref("machine"),
         Ref("source"),
         Ref("names"),

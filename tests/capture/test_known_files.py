@@ -9,16 +9,16 @@ import pytest
 
 from imagepipe.capture.known_files import KEPT_IMAGES, KnownFiles
 from imagepipe.hygiene.known import pack, unpack
-from imagepipe.hygiene.report import Report, Wanted
+from imagepipe.hygiene.report import Report, ScanRequest
 
 IMAGE = "ami-0123456789abcdef0"
 STAMPS = [bytes([number] * 8) for number in range(10)]
 REPORT = Report((), 10, 100, read=10, clean=pack(STAMPS))
-WANTED = Wanted(("private-key",), (), "the builder's key")
+WANTED = ScanRequest(("private-key",), (), "the builder's key")
 SECRET = "correct horse battery staple"
 
 
-def kept(folder: Path, wanted: Wanted = WANTED) -> KnownFiles:
+def kept(folder: Path, wanted: ScanRequest = WANTED) -> KnownFiles:
     known = KnownFiles(folder)
     known.keep(wanted, REPORT, IMAGE)
     return known
@@ -40,7 +40,7 @@ def test_a_key_of_the_account_s_own_may_be_in_the_source_image(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("wanted", [WANTED._replace(secrets=(SECRET,)), WANTED._replace(secrets=(SECRET, "other"))])
-def test_other_secrets_are_looked_for_everywhere(tmp_path: Path, wanted: Wanted) -> None:
+def test_other_secrets_are_looked_for_everywhere(tmp_path: Path, wanted: ScanRequest) -> None:
     assert not kept(tmp_path).add_to(wanted, IMAGE).known
 
 

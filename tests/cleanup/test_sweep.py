@@ -10,7 +10,7 @@ import pytest
 from imagepipe.cleanup.sweep import Heartbeat, bundles_left_over, left_over, sweep
 from imagepipe.clock import iso
 from imagepipe.cloud import tags
-from imagepipe.cloud.tags import Labels
+from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.journal import Claim, Lifetime
 from tests import bundled
 from tests.account import Account
@@ -24,7 +24,7 @@ HOURS = timedelta(hours=3)
 def _tagged(
     ec2: Any, id: str, *, started: str = OLD, state: str = tags.TEMPORARY, run: str = "dead1", **more: str
 ) -> str:
-    labels = Labels(run, "web", started).temporary(f"{run}-c1", "n") | {tags.STATE: state} | more
+    labels = RunTags(run, "web", started).temporary(f"{run}-c1", "n") | {tags.STATE: state} | more
     ec2.create_tags(Resources=[id], Tags=tags.pairs(labels))
     return id
 

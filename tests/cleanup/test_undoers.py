@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from imagepipe.cloud import tags
-from imagepipe.cloud.tags import Labels
+from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.journal import Claim, Lifetime
 from tests import bundled
 from tests.account import Account
@@ -24,7 +24,7 @@ def _claim(account: Account, kind: str, **details: str) -> Claim:
 
 
 def _tagged(kind: str, claim: Claim, state: str = tags.UNFINISHED) -> list[dict[str, Any]]:
-    labels = {**Labels("r1", "web").product(claim.token, "n", {}), tags.STATE: state}
+    labels = {**RunTags("r1", "web").product(claim.token, "n", {}), tags.STATE: state}
     return [tags.specification(kind, labels)]
 
 

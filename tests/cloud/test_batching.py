@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from imagepipe.cloud.batching import Together
+from imagepipe.cloud.batching import BatchedLookup
 from imagepipe.errors import CloudError
 
 
@@ -27,7 +27,7 @@ class Names:
         return {name: name.upper() for name in names if name != "none"}
 
 
-def _ask_all(names: Names, together: Together[str, str], first: str, *others: str) -> list[str | None]:
+def _ask_all(names: Names, together: BatchedLookup[str, str], first: str, *others: str) -> list[str | None]:
     """Ask for the others while the call for the first one is under way."""
     with ThreadPoolExecutor(20) as pool:
         answers = [pool.submit(together.look_up, first)]
@@ -41,7 +41,7 @@ def _ask_all(names: Names, together: Together[str, str], first: str, *others: st
 
 def test_who_asks_while_a_call_is_under_way_shares_the_next() -> None:
     names = Names()
-    answers = _ask_all(names, Together(names.ask), "a", "b", "c", "b", "none")
+    answers = _ask_all(names, BatchedLookup(names.ask), "a", "b", "c", "b", "none")
     assert answers == ["A", "B", "C", "B", None]
     assert names.calls == [["a"], ["b", "c", "none"]]
 
@@ -49,14 +49,14 @@ def test_who_asks_while_a_call_is_under_way_shares_the_next() -> None:
 def test_nothing_is_remembered() -> None:
     names = Names()
     names.goes_on.set()
-    together = Together(names.ask)
+    together = BatchedLookup(names.ask)
     assert [together.look_up("a"), together.look_up("a")] == ["A", "A"]
     assert names.calls == [["a"], ["a"]]
 
 
 def test_an_error_is_raised_to_all_who_asked_together_and_to_nobody_else() -> None:
     names = Names()
-    together = Together(names.ask)
+    together = BatchedLookup(names.ask)
     with pytest.raises(CloudError, match="throttled"):
         _ask_all(names, together, "a", "bad", "b")
     assert together.look_up("c") == "C"

@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 from botocore.stub import Stubber
 
-from imagepipe.cloud.errors import doing
+from imagepipe.cloud.errors import translating
 from imagepipe.cloud.session import Access, Session
 from imagepipe.errors import CloudError
 
@@ -16,7 +16,7 @@ def _failed(code: str, message: str = "as told") -> CloudError:
     client = boto3.client("ec2", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="y")
     with Stubber(client) as stub:
         stub.add_client_error("terminate_instances", code, message)
-        with pytest.raises(CloudError) as failed, doing("terminating i-0ab in us-east-1"):
+        with pytest.raises(CloudError) as failed, translating("terminating i-0ab in us-east-1"):
             client.terminate_instances(InstanceIds=["i-0ab"])
     return failed.value
 
@@ -51,21 +51,21 @@ def test_codes_that_people_meet_have_a_hint(code: str) -> None:
 
 
 def test_no_credentials_names_the_local_cloud() -> None:
-    with pytest.raises(CloudError) as failed, doing("x"):
+    with pytest.raises(CloudError) as failed, translating("x"):
         raise NoCredentialsError
     assert failed.value.hint is not None
     assert "--local" in failed.value.hint
 
 
 def test_no_answer_says_so() -> None:
-    with pytest.raises(CloudError, match="no answer") as failed, doing("looking for images"):
+    with pytest.raises(CloudError, match="no answer") as failed, translating("looking for images"):
         raise EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
     assert failed.value.code == "NoAnswer"
 
 
 def test_parameters_that_the_model_refuses_never_leave() -> None:
     client = boto3.client("ec2", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="y")
-    with pytest.raises(CloudError) as failed, doing("terminating"):
+    with pytest.raises(CloudError) as failed, translating("terminating"):
         client.terminate_instances(InstanceIds="i-0ab")
     assert failed.value.code == "ParamValidation"
 

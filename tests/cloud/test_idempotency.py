@@ -8,7 +8,7 @@ import pytest
 from botocore.stub import Stubber
 
 from imagepipe.cloud import tags
-from imagepipe.cloud.idempotency import Creates
+from imagepipe.cloud.idempotency import IdempotentCreate
 from imagepipe.cloud.images import Images, Registration
 from imagepipe.cloud.instances import LaunchRequest
 from imagepipe.cloud.rate_limit import RetryBudget
@@ -208,7 +208,7 @@ def test_what_is_hidden_after_an_error_of_the_service_is_not_made_twice(account:
         made.append("i-1")
         raise CloudError("making it: An internal error has occurred", code="InternalError")
 
-    creates = Creates(None, account.clock, RetryBudget())
+    creates = IdempotentCreate(None, account.clock, RetryBudget())
     assert creates.once(create, lambda: next(looks)) == "i-1"
     assert made == ["i-1"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imagepipe.cloud.idempotency import PAUSES, Creates
+from imagepipe.cloud.idempotency import PAUSES, IdempotentCreate
 from imagepipe.cloud.rate_limit import CHANGING, LEAST, READING, Pace, RetryBudget, rate_of
 from imagepipe.cloud.session import Access, Session
 from imagepipe.errors import CloudError
@@ -83,7 +83,7 @@ def test_all_clients_of_a_session_and_botocores_own_tries_share_one_pace(account
 
 
 def test_tries_end_when_the_budget_of_all_builds_is_spent(clock: Stopped) -> None:
-    creates = Creates(None, clock, RetryBudget(reserve=7))
+    creates = IdempotentCreate(None, clock, RetryBudget(reserve=7))
     for _ in range(3):
         with pytest.raises(CloudError, match="no room for it"):
             creates.once(_fail, lambda: None)
@@ -92,7 +92,7 @@ def test_tries_end_when_the_budget_of_all_builds_is_spent(clock: Stopped) -> Non
 
 def test_what_works_gives_tries_back_and_never_more_than_there_were(clock: Stopped) -> None:
     budget = RetryBudget(reserve=1, earned=0.5)
-    creates = Creates(None, clock, budget)
+    creates = IdempotentCreate(None, clock, budget)
     assert budget.spend()
     assert not budget.spend()
     for _ in range(10):

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from imagepipe.hygiene.report import Wanted
+from imagepipe.hygiene.report import ScanRequest
 from imagepipe.hygiene.rules import RULES
 
 SECRET = "correct horse battery staple"
@@ -24,7 +24,7 @@ BUILDER_KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIPlantedPlantedPlantedPlantedPlantedPlant
 AWS_ID = "AKIA" + "QWERTYUIOPASDFGH"
 AWS_SECRET = "uJ4x/Gd0Zk3Pq9Ls+Vb7Yw2Tn6Hc8Rm1Ea5Fi0Ko"
 EVERY_RULE = tuple(rule.name for rule in RULES)
-WANTED = Wanted(EVERY_RULE, (SECRET,), BUILDER_KEY)
+WANTED = ScanRequest(EVERY_RULE, (SECRET,), BUILDER_KEY)
 
 
 def pem(kind: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from imagepipe.hygiene.known import pack, stamp, unpack
-from imagepipe.hygiene.report import Report, Wanted, read_report
+from imagepipe.hygiene.report import Report, ScanRequest, read_report
 from imagepipe.hygiene.rules import RULES, is_telling, match, may_match
 from imagepipe.hygiene.walk import Tree, look
 from tests.hygiene.planted import EVERY_RULE, OPENSSH, PLANTED, WANTED, Planted, put
@@ -17,7 +17,7 @@ from tests.hygiene.planted import EVERY_RULE, OPENSSH, PLANTED, WANTED, Planted,
 AGO = 3600
 
 
-def scan(root: Path, wanted: Wanted = WANTED) -> Report:
+def scan(root: Path, wanted: ScanRequest = WANTED) -> Report:
     return look([Tree(str(root))], wanted)
 
 

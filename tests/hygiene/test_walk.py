@@ -12,7 +12,7 @@ import pytest
 
 from imagepipe.hygiene import walk
 from imagepipe.hygiene.content import BLOCK_BYTES
-from imagepipe.hygiene.report import Report, Wanted
+from imagepipe.hygiene.report import Report, ScanRequest
 from imagepipe.hygiene.rules import ON_NEW_INSTANCE, RULES
 from imagepipe.hygiene.walk import Tree, look, look_into, printable
 from tests.hygiene.planted import (
@@ -31,7 +31,7 @@ from tests.hygiene.planted import (
 )
 
 
-def _look(root: Path, wanted: Wanted = WANTED) -> Report:
+def _look(root: Path, wanted: ScanRequest = WANTED) -> Report:
     return look([Tree(str(root))], wanted)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from imagepipe.iam.conditions import Condition, NotUnderstood
-from imagepipe.iam.evaluate import Asked, Decision, decide, rules_of
+from imagepipe.iam.evaluate import AuthorizationRequest, Decision, decide, rules_of
 
 IMAGE = "arn:aws:ec2:us-east-1::image/ami-1"
 
@@ -21,8 +21,8 @@ def _allow(**more: Any) -> dict[str, Any]:
     return {"Sid": "A", "Effect": "Allow", "Action": "ec2:DeregisterImage", "Resource": IMAGE, **more}
 
 
-def _asked(**context: str) -> Asked:
-    return Asked("ec2:DeregisterImage", IMAGE, {key: (value,) for key, value in context.items()})
+def _asked(**context: str) -> AuthorizationRequest:
+    return AuthorizationRequest("ec2:DeregisterImage", IMAGE, {key: (value,) for key, value in context.items()})
 
 
 def test_nothing_is_allowed_that_no_statement_allows() -> None:
@@ -69,7 +69,7 @@ def test_a_wildcard_of_a_resource_stays_between_its_colons(resource: str, fits: 
 
 
 def test_an_action_about_no_resource_wants_a_statement_about_all() -> None:
-    asked = Asked("ec2:DescribeImages", "*", {})
+    asked = AuthorizationRequest("ec2:DescribeImages", "*", {})
     for resource, allowed in (("*", True), (IMAGE, False), ("arn:aws:ec2:*:*:*", False)):
         rules = rules_of(_policy(_allow(Action="ec2:DescribeImages", Resource=resource)))
         assert decide(rules, asked).is_allowed is allowed
@@ -154,6 +154,6 @@ def test_what_is_not_understood_is_refused_and_does_not_pass(policy: str, messag
 def test_a_condition_on_several_values_without_a_quantifier_is_refused_and_not_passed_over() -> None:
     deny = {"Sid": "D", "Effect": "Deny", "Action": "*", "Resource": "*"}
     rules = rules_of(_policy(_allow(), {**deny, "Condition": {"StringEquals": {"aws:TagKeys": "secret"}}}))
-    asked = Asked("ec2:DeregisterImage", IMAGE, {"aws:TagKeys": ("team", "secret")})
+    asked = AuthorizationRequest("ec2:DeregisterImage", IMAGE, {"aws:TagKeys": ("team", "secret")})
     with pytest.raises(NotUnderstood, match="2 values"):
         decide(rules, asked)

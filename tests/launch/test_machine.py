@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from imagepipe.cloud.devices import DeviceWanted
-from imagepipe.cloud.tags import Labels
+from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.journal import State
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
@@ -14,7 +14,7 @@ from imagepipe.launch.machine import Launch
 from tests.account import Account
 from tests.local.aws import harness
 
-LABELS = Labels("r1", "web")
+LABELS = RunTags("r1", "web")
 
 
 def _launch(account: Account, **changes: Any) -> Launch:

@@ -12,7 +12,7 @@ from typing import Any
 
 import boto3
 
-from imagepipe.iam.evaluate import Asked, decide, rules_of
+from imagepipe.iam.evaluate import AuthorizationRequest, decide, rules_of
 from imagepipe.local.client import admin
 from tests.machine.bakery import Baked, Bakery, kill, until
 
@@ -90,12 +90,12 @@ class Baker:
             aws_secret_access_key=key.secret_access_key,
         )
 
-    def asked(self) -> list[Asked]:
+    def asked(self) -> list[AuthorizationRequest]:
         """What was asked under policies, and allowed."""
         rows = self.bakery.admin("GET", "evaluations")
         return [_asked(row) for row in rows if row["allowed"]]
 
-    def refused(self) -> list[Asked]:
+    def refused(self) -> list[AuthorizationRequest]:
         """What was asked, and was not."""
         return [_asked(row) for row in self.bakery.admin("GET", "evaluations") if not row["allowed"]]
 
@@ -104,8 +104,10 @@ def _is_claim(row: Mapping[str, Any], kind: str, region: str) -> bool:
     return row.get("type") == "intended" and row.get("kind") == kind and row.get("region") == region
 
 
-def _asked(row: Mapping[str, Any]) -> Asked:
-    return Asked(row["action"], row["resource"], {key: tuple(value) for key, value in row["context"].items()})
+def _asked(row: Mapping[str, Any]) -> AuthorizationRequest:
+    return AuthorizationRequest(
+        row["action"], row["resource"], {key: tuple(value) for key, value in row["context"].items()}
+    )
 
 
 def without(policy: Policy, sid: str, name: str, value: str) -> Policy:
@@ -125,7 +127,7 @@ def parts(policy: Policy) -> Iterator[tuple[str, str, str]]:
             yield from ((statement["Sid"], name, value) for value in _listed(statement[name]))
 
 
-def needless(policy: Policy, asked: Sequence[Asked]) -> list[str]:
+def needless(policy: Policy, asked: Sequence[AuthorizationRequest]) -> list[str]:
     """Each action and resource of a statement without which all that was asked would be allowed just as well."""
     found = []
     for sid, name, value in parts(policy):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from imagepipe.policy.context import Need
+from imagepipe.policy.context import PolicyContext
 from imagepipe.spec.load import SAMPLE_BUILD, LoadedSpec, load, refuse
 from imagepipe.spec.variables import Given
 
@@ -73,5 +73,5 @@ def loaded(folder: Path, text: str) -> LoadedSpec:
     return one
 
 
-def need(folder: Path, text: str) -> Need:
-    return Need(loaded(folder, text).checked(), "us-east-1")
+def need(folder: Path, text: str) -> PolicyContext:
+    return PolicyContext(loaded(folder, text).checked(), "us-east-1")

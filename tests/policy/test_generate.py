@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.cleanup.undoers import Holdings
+from imagepipe.cleanup.undoers import Undoers
 from imagepipe.clock import SystemClock
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Regions
@@ -18,7 +18,7 @@ from imagepipe.iam.document import Statement, document
 from imagepipe.iam.facts import ACTIONS, family, keys_of, kind_of
 from imagepipe.pipeline import plan
 from imagepipe.policy import storage
-from imagepipe.policy.context import EXPIRES, RUN, SPEC, STATE, UNFINISHED, Need
+from imagepipe.policy.context import EXPIRES, RUN, SPEC, STATE, UNFINISHED, PolicyContext
 from imagepipe.policy.generate import For, reasons, statements
 from imagepipe.policy.stages import STAGES, STEPS, stages_of
 from imagepipe.policy.undo import UNDO
@@ -35,7 +35,7 @@ def test_every_stage_of_a_graph_has_its_place_in_the_policy_and_no_other_has(nam
     tools = Tools(regions, Connections(), CopyLimits(), tmp_path, "r1", lambda *_: recipients())
     graph, _ = plan([one], tools, region=lambda spec: "us-east-1")
     classes = {type(stage).__name__ for stage in graph.stages.values()}
-    assert classes - STEPS.keys() == set(stages_of(Need(one.checked(), "us-east-1")))
+    assert classes - STEPS.keys() == set(stages_of(PolicyContext(one.checked(), "us-east-1")))
 
 
 def test_all_stages_are_in_some_graph(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_all_stages_are_in_some_graph(tmp_path: Path) -> None:
 
 def test_every_kind_of_claim_is_given_back() -> None:
     regions = Regions(Session(Access(region="us-east-1", access_key_id="x", secret_access_key="y")), SystemClock())
-    assert Holdings(regions, SystemClock()).undoers().keys() == UNDO.keys()
+    assert Undoers(regions, SystemClock()).undoers().keys() == UNDO.keys()
 
 
 def test_words_of_the_cloud_are_the_same_here() -> None:
@@ -92,7 +92,7 @@ def test_statements_put_together_allow_no_more_than_each_for_itself(name: str, w
         assert _reach(made) <= asked[made.sid.rstrip("0123456789")], made.sid
 
 
-def _sids(one: Need, wanted: For = "build") -> dict[str, dict[str, object]]:
+def _sids(one: PolicyContext, wanted: For = "build") -> dict[str, dict[str, object]]:
     return {each["Sid"]: each for each in document(statements([one], wanted))["Statement"]}
 
 
@@ -240,7 +240,7 @@ def test_who_builds_several_specs_may_do_what_each_needs(tmp_path: Path) -> None
 
 
 def test_regions_of_china_have_their_own_partition_and_service(tmp_path: Path) -> None:
-    one = Need(need(tmp_path, FULL).spec, "cn-north-1")
+    one = PolicyContext(need(tmp_path, FULL).spec, "cn-north-1")
     found = _sids(one)
     assert str(found["LaunchInstances"]["Resource"]).startswith("arn:aws-cn:ec2:cn-north-1:")
     assert found["PassRole"]["Condition"] == {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com.cn"}}

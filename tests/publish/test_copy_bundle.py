@@ -10,7 +10,7 @@ import pytest
 from imagepipe.bundle.manifest import Recipients, find_secret, read_manifest
 from imagepipe.cloud import tags
 from imagepipe.cloud.images import SourceImage
-from imagepipe.cloud.tags import Labels
+from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.journal import State
 from imagepipe.engine.stage import Context, Ref
 from imagepipe.errors import BundleError, Cancelled, CloudError
@@ -31,7 +31,7 @@ def _stage(account: Account, both: Recipients | None = None) -> CopyBundleToRegi
     return CopyBundleToRegion(
         ec2=account.regions[THERE],
         source_ec2=account.ec2,
-        labels=Labels("r1", "web"),
+        labels=RunTags("r1", "web"),
         image=Ref("image"),
         source=Ref("source"),
         names=Ref("names"),

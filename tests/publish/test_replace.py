@@ -4,10 +4,10 @@ import pytest
 
 from imagepipe.cloud import tags
 from imagepipe.cloud.images import Audience
-from imagepipe.cloud.tags import Labels
+from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
-from imagepipe.publish.replace import TakeName
+from imagepipe.publish.replace import ReplaceImage
 from imagepipe.values import Image
 from tests import bundled
 from tests.account import Account
@@ -25,7 +25,7 @@ def _image(account: Account, name: str, **more: object) -> Image:
 
 
 def _take(account: Account, baked: Image, audience: Audience | None = None) -> Image:
-    stage = TakeName(account.ec2, Labels("r1", "web"), Ref("kept"), Ref("wanted"), audience or Audience())
+    stage = ReplaceImage(account.ec2, RunTags("r1", "web"), Ref("kept"), Ref("wanted"), audience or Audience())
     return stage.run(account.context(kept=(baked,), wanted={"us-east-1": "web"}))
 
 

@@ -6,7 +6,7 @@ import ctypes
 import ctypes.util
 from collections.abc import Iterable, Iterator
 
-from imagepipe.capture.agent.errors import Trouble
+from imagepipe.capture.agent.errors import AgentError
 
 BLOCK = 16
 NAMES = ("libcrypto.so.3", "libcrypto.so.1.1", "libcrypto.so.10", "libcrypto.so.1.0.0")
@@ -40,7 +40,7 @@ def _library() -> ctypes.CDLL:
         if found is not None:
             found.EVP_CIPHER_CTX_new.restype = found.EVP_aes_128_cbc.restype = ctypes.c_void_p
             return found
-    raise Trouble(
+    raise AgentError(
         "encrypting: the machine has no libcrypto ({})".format(", ".join(NAMES)),
         "a provisioning step can install OpenSSL's library; or use bundle_on: controller",
     )
@@ -48,4 +48,4 @@ def _library() -> ctypes.CDLL:
 
 def _checked(result: int) -> None:
     if result != 1:
-        raise Trouble("encrypting: libcrypto refused")
+        raise AgentError("encrypting: libcrypto refused")

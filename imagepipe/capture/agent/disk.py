@@ -15,7 +15,7 @@ from typing import NamedTuple
 from imagepipe.bundle.extents import Extent, merged, nonzero_runs
 from imagepipe.bundle.flow import BLOCK_BYTES
 from imagepipe.capture.agent import mounts
-from imagepipe.capture.agent.errors import Trouble, output_of
+from imagepipe.capture.agent.errors import AgentError, output_of
 
 SECTOR = 512
 """Of sysfs, whatever the disk's own are."""
@@ -52,13 +52,13 @@ def disk_of_root() -> Disk:
     device = mounts.root_mount().device
     here = Path("/sys/dev/block") / device
     if not here.exists():
-        raise Trouble(
+        raise AgentError(
             f"finding the root's disk: the root ({mounts.root_mount().kind}) is on no block device",
             "use method: tree",
         )
     here = here.resolve()
     if (here / "dm").exists() or (here / "md").exists():
-        raise Trouble(
+        raise AgentError(
             f"finding the root's disk: it is on {here.name}, a device mapper or RAID, and no plain partition",
             "use method: tree",
         )
@@ -155,7 +155,7 @@ def ext_free(lines: Iterable[str]) -> list[Extent] | None:
             if length:
                 free.append(Extent(table_end - length, length))
     if not block:
-        raise Trouble("reading what is free: dumpe2fs printed no block size")
+        raise AgentError("reading what is free: dumpe2fs printed no block size")
     return free
 
 

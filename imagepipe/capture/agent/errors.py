@@ -10,7 +10,7 @@ COMMAND_SECONDS = 600
 PATHS = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class Trouble(Exception):
+class AgentError(Exception):
     """Something that the user can act on; the message goes to the controller."""
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -36,10 +36,10 @@ def output_of(
             check=False,
         )
     except FileNotFoundError as error:
-        raise Trouble(f"{doing}: the machine has no {command[0]}", "a provisioning step can install it") from error
+        raise AgentError(f"{doing}: the machine has no {command[0]}", "a provisioning step can install it") from error
     except subprocess.TimeoutExpired as error:
-        raise Trouble(f"{doing}: {command[0]} did not end in {seconds} s") from error
+        raise AgentError(f"{doing}: {command[0]} did not end in {seconds} s") from error
     if done.returncode != 0:
         said = " ".join((done.stdout + b" " + done.stderr).decode(errors="replace").split())[-500:]
-        raise Trouble(f"{doing}: {said or command[0] + ' failed'} (exit {done.returncode})")
+        raise AgentError(f"{doing}: {said or command[0] + ' failed'} (exit {done.returncode})")
     return done.stdout.decode(errors="replace")

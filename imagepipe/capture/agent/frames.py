@@ -19,7 +19,7 @@ GREETING = b"\nimagepipe-agent speaks\n"
 LONGEST_PREFACE = 64 << 10
 
 
-class Broken(Exception):
+class ProtocolError(Exception):
     """The other end is gone, or speaks something else."""
 
 
@@ -55,7 +55,9 @@ class Wire:
         while not seen.endswith(GREETING):
             piece = self._read(1)
             if not piece or len(seen) > LONGEST_PREFACE:
-                raise Broken("no agent began" + (f": what came instead is {bytes(seen[:100])!r}" if seen else ""))
+                raise ProtocolError(
+                    "no agent began" + (f": what came instead is {bytes(seen[:100])!r}" if seen else "")
+                )
             seen += piece
         return bytes(seen[: -len(GREETING)])
 
@@ -66,16 +68,16 @@ class Wire:
             return None
         kind, size = HEAD.unpack(head)
         if size > LARGEST.get(kind, -1):
-            raise Broken(f"what came is no frame: {head!r}")
+            raise ProtocolError(f"what came is no frame: {head!r}")
         body = self._exactly(size)
         if kind == DATA:
             return body
         try:
             message = json.loads(body.decode())
         except (ValueError, RecursionError) as error:
-            raise Broken("what came is no message") from error
+            raise ProtocolError("what came is no message") from error
         if not isinstance(message, dict):
-            raise Broken("what came is no message")
+            raise ProtocolError("what came is no message")
         return message
 
     def _exactly(self, count: int, *, may_end: bool = False) -> bytes:
@@ -86,7 +88,7 @@ class Wire:
             if not piece:
                 if may_end and not have:
                     return b""
-                raise Broken("the stream ended in the middle of a frame")
+                raise ProtocolError("the stream ended in the middle of a frame")
             pieces.append(piece)
             have += len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -17,10 +17,10 @@ from typing import Any
 
 from imagepipe.bundle.flow import BLOCK_BYTES, ahead, in_sizes
 from imagepipe.capture.agent.aes import encrypted
-from imagepipe.capture.agent.errors import Trouble
-from imagepipe.capture.agent.frames import Broken, Wire
+from imagepipe.capture.agent.errors import AgentError
+from imagepipe.capture.agent.frames import ProtocolError, Wire
 from imagepipe.capture.agent.gzip import gzipped
-from imagepipe.capture.agent.root_image import Fixed, Wanted, fix, known, memory_folder, reported
+from imagepipe.capture.agent.root_image import BundleRequest, Fixed, fix, known, memory_folder, reported
 from imagepipe.capture.agent.send import Answers, Part, Sender
 
 PROGRESS_SECONDS = 1.0
@@ -38,10 +38,10 @@ def main() -> int:
         wire.greet()
         threading.Thread(target=_beat, args=(wire,), daemon=True).start()
         _run(wire)
-    except Trouble as trouble:
+    except AgentError as trouble:
         wire.tell(error=str(trouble), hint=trouble.hint)
         return 1
-    except (Broken, BrokenPipeError):
+    except (ProtocolError, BrokenPipeError):
         return GONE
     except Exception as error:  # noqa: BLE001 - the controller is told whatever it is, and the user sees no traceback
         wire.tell(error=f"the agent on the machine failed: {type(error).__name__}: {error}", hint="")
@@ -60,7 +60,7 @@ def _run(wire: Wire) -> None:
     fixed = known(folder)
     if fixed is None:
         order["exclude"] = tuple(order["exclude"])
-        fixed = fix(Wanted(**order), folder, say)
+        fixed = fix(BundleRequest(**order), folder, say)
     wire.tell(
         method=fixed.method,
         size=fixed.size,
@@ -82,7 +82,7 @@ def stream(wire: Wire, fixed: Fixed) -> None:
     for block in ahead(fixed.blocks(), depth=4):
         wire.give(block)
     if _message(wire).get("do") != "end":
-        raise Broken("the controller did not say that it has all")
+        raise ProtocolError("the controller did not say that it has all")
 
 
 def bundle(wire: Wire, fixed: Fixed, order: dict[str, Any]) -> None:
@@ -115,7 +115,7 @@ def bundle(wire: Wire, fixed: Fixed, order: dict[str, Any]) -> None:
 
 def _listen(wire: Wire, answers: Answers, ended: threading.Event) -> None:
     """Hand answers to who waits for them. A controller that is gone ends this process at once."""
-    with suppress(Broken, OSError):
+    with suppress(ProtocolError, OSError):
         while True:
             message = wire.hear()
             if not isinstance(message, dict):
@@ -159,7 +159,7 @@ def _beat(wire: Wire) -> None:
 def _message(wire: Wire) -> dict[str, Any]:
     message = wire.hear()
     if not isinstance(message, dict):
-        raise Broken("the controller is gone")
+        raise ProtocolError("the controller is gone")
     return message
 
 

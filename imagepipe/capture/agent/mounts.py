@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from imagepipe.capture.agent.errors import Trouble
+from imagepipe.capture.agent.errors import AgentError
 
 READ_ONLY, REMOUNT, BIND, PRIVATE, RELATIVE_TIME = 0x1, 0x20, 0x1000, 0x40000, 0x200000
 """linux/mount.h"""
@@ -78,7 +78,7 @@ def delete_tree(folder: str | Path) -> None:
     place = os.path.join(os.path.realpath(str(path.parent)), path.name)  # noqa: PTH118 - a link stays one
     within = [each.point for each in mounted() if each.point == place or each.point.startswith(place + "/")]
     if within:
-        raise Trouble(f"deleting {folder}: {within[0]} is a mount point", "unmount it in a provisioning step")
+        raise AgentError(f"deleting {folder}: {within[0]} is a mount point", "unmount it in a provisioning step")
     shutil.rmtree(place, ignore_errors=True)  # never by way of a link
 
 

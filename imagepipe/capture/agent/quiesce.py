@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imagepipe.capture.agent import mounts
-from imagepipe.capture.agent.errors import Trouble, output_of
+from imagepipe.capture.agent.errors import AgentError, output_of
 
 KEPT_UNITS = ("ssh", "systemd-logind", "dbus", "systemd-networkd", "networking", "NetworkManager", "ifup@", "dhc",
               "systemd-udevd", "systemd-resolved", "user-runtime-dir")  # fmt: skip
@@ -112,11 +112,11 @@ def make_read_only(points: list[str], say: Callable[[str], None]) -> None:
             mounts.remount_read_only(point)
         except OSError as error:
             if error.errno != errno.EBUSY:
-                raise Trouble(f"making {point} read-only: {error.strerror}") from error
+                raise AgentError(f"making {point} read-only: {error.strerror}") from error
     if are_read_only(points):
         return
     if is_container() or not Path("/proc/sysrq-trigger").exists():
-        raise Trouble(
+        raise AgentError(
             f"making the root read-only: {_busy('/') or 'it is in use'}",
             "stop what writes in a provisioning step, or use method: tree",
         )
@@ -126,7 +126,7 @@ def make_read_only(points: list[str], say: Callable[[str], None]) -> None:
     until = time.monotonic() + READ_ONLY_SECONDS
     while not are_read_only(points):
         if time.monotonic() > until:
-            raise Trouble(f"making the root read-only: it is not after {READ_ONLY_SECONDS} s")
+            raise AgentError(f"making the root read-only: it is not after {READ_ONLY_SECONDS} s")
         time.sleep(0.1)
 
 
@@ -199,14 +199,14 @@ def _ancestors() -> Iterator[int]:
 def _stop(units: list[str]) -> None:
     """With the sockets that would start them again."""
     triggers = []
-    with suppress(Trouble):
+    with suppress(AgentError):
         said = output_of(["systemctl", "show", "--property=TriggeredBy", *units], doing="asking for triggers")
         triggers = [word for line in said.splitlines() for word in line.partition("=")[2].split()]
     _quietly(["systemctl", "stop", *triggers, *units])
 
 
 def _quietly(command: list[str]) -> None:
-    with suppress(Trouble):  # who still writes is looked at afterwards
+    with suppress(AgentError):  # who still writes is looked at afterwards
         output_of(command, doing="stopping services", seconds=90)
 
 

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 from imagepipe.bundle.extents import Extent
 from imagepipe.bundle.flow import BLOCK_BYTES
 from imagepipe.capture.agent import disk, mounts, quiesce, tree
-from imagepipe.capture.agent.errors import Trouble
-from imagepipe.hygiene.report import Report
-from imagepipe.hygiene.report import Wanted as Looked
+from imagepipe.capture.agent.errors import AgentError
+from imagepipe.hygiene.report import Report, ScanRequest
 from imagepipe.hygiene.walk import Tree, disks_of_this_machine, look
 
 MEMORY = "/run"
@@ -28,7 +27,7 @@ OWN_SHARE = 1.035
 """What an ext4 takes for itself beside what statvfs shows: inode tables 1.6 %, a journal, descriptors."""
 
 
-class Wanted(NamedTuple):
+class BundleRequest(NamedTuple):
     """What the controller asks for."""
 
     method: str
@@ -70,11 +69,11 @@ class Fixed(NamedTuple):
                 while at < extent.end:
                     block = os.pread(fd, min(BLOCK_BYTES, extent.end - at), at)
                     if not block:
-                        raise Trouble(f"reading {self.path}: it ended at {at} of {self.size} bytes")
+                        raise AgentError(f"reading {self.path}: it ended at {at} of {self.size} bytes")
                     yield block
                     at += len(block)
         except OSError as error:
-            raise Trouble(f"reading {self.path}: {error.strerror}") from error
+            raise AgentError(f"reading {self.path}: {error.strerror}") from error
         finally:
             os.close(fd)
 
@@ -86,7 +85,7 @@ def memory_folder() -> Path:
     folder = Path(place) / FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid() or not stat.S_ISDIR(folder.lstat().st_mode):
-        raise Trouble(f"keeping notes in {folder}: it is somebody else's")
+        raise AgentError(f"keeping notes in {folder}: it is somebody else's")
     return folder
 
 
@@ -99,7 +98,7 @@ def known(folder: Path) -> Fixed | None:
     return None
 
 
-def fix(wanted: Wanted, folder: Path, say: Callable[[str], None]) -> Fixed:
+def fix(wanted: BundleRequest, folder: Path, say: Callable[[str], None]) -> Fixed:
     """Make the machine stand still, scrub it, and say where the image's data is. Raises Trouble."""
     method = _method(wanted)
     root = _root_view(folder)
@@ -120,7 +119,7 @@ def fix(wanted: Wanted, folder: Path, say: Callable[[str], None]) -> Fixed:
         say("looking for what must not be in the image")
         # Our own view of the root is among the points, and no second disk.
         trees = [Tree(str(root)), *(tree for tree in disks_of_this_machine()[1:] if tree.point in others)]
-        report = without(look(trees, Looked.heard(wanted.look.encode())), wanted.exclude)
+        report = without(look(trees, ScanRequest.heard(wanted.look.encode())), wanted.exclude)
         (folder / REPORT).write_text(report.line())
     made = _block(source, points, wanted, say) if source is not None else _tree(root, wanted, say)
     _keep(made, folder)
@@ -144,10 +143,10 @@ def reported(folder: Path) -> str:
     return ""
 
 
-def _method(wanted: Wanted) -> str:
+def _method(wanted: BundleRequest) -> str:
     contained = quiesce.is_container()
     if wanted.method == "block" and contained:
-        raise Trouble(
+        raise AgentError(
             "reading the root's disk: the machine is a container, and has none of its own", "use method: tree, or auto"
         )
     if wanted.method != "auto":
@@ -164,14 +163,14 @@ def _root_view(folder: Path) -> Path:
     return view
 
 
-def _block(source: disk.Disk, points: list[str], wanted: Wanted, say: Callable[[str], None]) -> Fixed:
+def _block(source: disk.Disk, points: list[str], wanted: BundleRequest, say: Callable[[str], None]) -> Fixed:
     if source.size > wanted.limit:
-        raise Trouble(
+        raise AgentError(
             f"reading {source.device}: it has {source.size / (1 << 30):.1f} GiB, and EC2 takes {wanted.limit >> 30}",
             "launch with a smaller root volume, or use method: tree with size_gib",
         )
     if not source.has_table and not wanted.may_be_bare:
-        raise Trouble(
+        raise AgentError(
             f"reading {source.device}: it has no partition table, so no boot loader that an HVM instance could start"
         )
     quiesce.end_writers(Path("/"), say)
@@ -180,16 +179,16 @@ def _block(source: disk.Disk, points: list[str], wanted: Wanted, say: Callable[[
     return Fixed("block", source.device, source.size, disk.data_extents(source), int(time.time()))
 
 
-def _tree(root: Path, wanted: Wanted, say: Callable[[str], None]) -> Fixed:
+def _tree(root: Path, wanted: BundleRequest, say: Callable[[str], None]) -> Fixed:
     source, why_none = None, ""
     try:
         source = disk.disk_of_root()
-    except Trouble as trouble:
+    except AgentError as trouble:
         why_none = str(trouble)
     has_table = source is not None and source.has_table
     if not has_table and not wanted.may_be_bare:
         why = why_none or f"the source disk {source.device if source else ''} has none"
-        raise Trouble(
+        raise AgentError(
             f"taking over partition table and boot loader: {why}",
             "an HVM instance needs them: launch from an image that has them",
         )
@@ -202,7 +201,7 @@ def _tree(root: Path, wanted: Wanted, say: Callable[[str], None]) -> Fixed:
     staged = tree.stage(root, scratch, wanted.exclude)
     size = wanted.size or (source.size if source else _size_of(root))
     if size > wanted.limit:
-        raise Trouble(f"making an image of {size / (1 << 30):.1f} GiB: EC2 takes {wanted.limit >> 30}")
+        raise AgentError(f"making an image of {size / (1 << 30):.1f} GiB: EC2 takes {wanted.limit >> 30}")
     place = tree.place_for(tree.needed_bytes(staged), root, say)
     folder = scratch if place == root else place / tree.STAGED
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -218,7 +217,7 @@ def _tree(root: Path, wanted: Wanted, say: Callable[[str], None]) -> Fixed:
             staged = tree.stage(root, scratch, wanted.exclude)
             folder.mkdir(mode=0o700, exist_ok=True)
         else:
-            raise Trouble(
+            raise AgentError(
                 "copying the root: written to all the time: {}".format(", ".join(files[:5])),
                 "stop what writes in a provisioning step",
             )
@@ -226,12 +225,12 @@ def _tree(root: Path, wanted: Wanted, say: Callable[[str], None]) -> Fixed:
         return Fixed("tree", str(image), size, tree.file_extents(image), int(time.time()))
     except BaseException:
         for left in (scratch, folder):
-            with suppress(Trouble):
+            with suppress(AgentError):
                 mounts.delete_tree(left)
         raise
 
 
-def _fill(staged: tree.Staged, image: Path, look: tree.Look, source: disk.Disk | None, size: int) -> None:
+def _fill(staged: tree.Staged, image: Path, look: tree.FilesystemLayout, source: disk.Disk | None, size: int) -> None:
     fd = os.open(str(image), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     os.ftruncate(fd, size)
     os.close(fd)

@@ -13,7 +13,7 @@ from queue import Queue
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from imagepipe.capture.agent.errors import Trouble
+from imagepipe.capture.agent.errors import AgentError
 from imagepipe.capture.agent.frames import Wire
 
 AT_ONCE = 4
@@ -113,7 +113,7 @@ class Sender:
             except Refused as refused:
                 renewals += refused.renew
                 if not refused.again or renewals > RENEWALS or attempt == TRIES - 1:
-                    raise Trouble(f"uploading part {part.number}: {refused}") from refused
+                    raise AgentError(f"uploading part {part.number}: {refused}") from refused
                 self._wire.tell(say=f"part {part.number}: {refused}; trying again")
                 if refused.renew:
                     order = self._ask(part)

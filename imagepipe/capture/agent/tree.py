@@ -18,7 +18,7 @@ from typing import NamedTuple
 from imagepipe.bundle.extents import Extent, merged, not_holes
 from imagepipe.capture.agent import mounts
 from imagepipe.capture.agent.disk import Disk, Partition
-from imagepipe.capture.agent.errors import Trouble, output_of
+from imagepipe.capture.agent.errors import AgentError, output_of
 
 EMPTIED = ("dev", "proc", "sys", "run", "tmp", "mnt", "media")
 """Folders of the root whose contents are never in an image (docs/explanation/image-kinds.md)."""
@@ -33,7 +33,7 @@ OVERHEAD = 1.08
 INODE_BYTES = 256
 
 
-class Look(NamedTuple):
+class FilesystemLayout(NamedTuple):
     """What the new file system takes over from the root's."""
 
     kind: str
@@ -55,19 +55,19 @@ class Staged(NamedTuple):
     """By path of a file, its inode, size and time of change: the same afterwards, or it was changed meanwhile."""
 
 
-def look_of(device: str | None, root: Path) -> Look:
+def look_of(device: str | None, root: Path) -> FilesystemLayout:
     """What the root's file system is, as far as can be seen from in here."""
     kind = _kind(root)
     if kind not in ("ext2", "ext3", "ext4"):
-        raise Trouble(
+        raise AgentError(
             f"making a new file system: the root is {kind}, and a tree makes ext2, ext3 or ext4", "use method: block"
         )
     if device is not None and os.access(device, os.R_OK):
-        with suppress(Trouble):
+        with suppress(AgentError):
             said = output_of(["dumpe2fs", "-h", device], doing="looking at the root's file system")
             return _look(kind, said)
     uuid, label = _of_fstab(root)
-    return Look(kind, uuid=uuid, label=label)
+    return FilesystemLayout(kind, uuid=uuid, label=label)
 
 
 def stage(root: Path, folder: Path, exclude: tuple[str, ...]) -> Staged:
@@ -118,16 +118,16 @@ def place_for(size: int, root: Path, say: Callable[[str], None]) -> Path:
                 say(f"the image needs {_mib(size)} of room for a while: in {name}, which has {_mib(free)}")
                 return place
             rooms.append(f"{name} has {_mib(free)}")
-    raise Trouble(
+    raise AgentError(
         "making room for the image: it needs {} for a while, and {}".format(_mib(size), ", ".join(rooms)),
         "give the root a larger volume (launch.volumes), attach one, exclude what is not needed, or use method: block",
     )
 
 
-def fill(staged: Staged, image: Path, look: Look, *, offset: int, size: int) -> None:
+def fill(staged: Staged, image: Path, look: FilesystemLayout, *, offset: int, size: int) -> None:
     """Make the file system in the image file, at this offset, and fill it. Raises Trouble."""
     if needed_bytes(staged) > size:
-        raise Trouble(
+        raise AgentError(
             f"filling the file system: the root needs {_mib(needed_bytes(staged))}, and size_gib leaves {_mib(size)}",
             "raise output.size_gib, or exclude what is not needed",
         )
@@ -144,8 +144,8 @@ def fill(staged: Staged, image: Path, look: Look, *, offset: int, size: int) -> 
     command += ["-d", str(staged.folder), str(image), f"{size // 1024}k"]
     try:
         output_of(command, doing="filling the file system", seconds=None)
-    except Trouble as trouble:
-        raise Trouble(str(trouble), trouble.hint or _hint_of(str(trouble))) from trouble
+    except AgentError as trouble:
+        raise AgentError(str(trouble), trouble.hint or _hint_of(str(trouble))) from trouble
 
 
 def changed(staged: Staged) -> list[str]:
@@ -165,7 +165,7 @@ def lay_out_disk(disk: Disk, image: Path, size: int) -> Partition:
     """
     root = disk.root
     if any(each.offset > root.offset for each in disk.partitions):
-        raise Trouble(
+        raise AgentError(
             f"taking over the partition table: a partition of {disk.device} is behind the root's", "use method: block"
         )
     table = output_of(["sfdisk", "--dump", disk.device], doing="reading the partition table of " + disk.device)
@@ -233,7 +233,7 @@ def _link(source: str, made: str, copies: dict[int, str]) -> bool:
         return False
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EMLINK):
-            raise Trouble(f"staging {source}: {error.strerror}") from error
+            raise AgentError(f"staging {source}: {error.strerror}") from error
         inode = os.lstat(source).st_ino
         if inode in copies:
             with suppress(OSError):  # that one may have its fill of names, too
@@ -261,12 +261,12 @@ def _kind(root: Path) -> str:
     return next((each.kind for each in mounts.mounted() if each.device == wanted), "unknown")
 
 
-def _look(kind: str, said: str) -> Look:
+def _look(kind: str, said: str) -> FilesystemLayout:
     fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in said.splitlines())}
     blocks, reserved = int(fields["Block count"]), int(fields["Reserved block count"])
     label = fields.get("Filesystem volume name", "")
     found = FEATURES.search(said)
-    return Look(
+    return FilesystemLayout(
         kind,
         tuple(found.group(1).split()) if found else (),
         fields["Filesystem UUID"],

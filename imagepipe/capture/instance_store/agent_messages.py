@@ -13,7 +13,7 @@ from typing import Any
 from imagepipe.bundle.extents import Extent
 from imagepipe.bundle.parts import PART_BYTES
 from imagepipe.bundle.tarball import MAX_EXTENTS
-from imagepipe.capture.agent.frames import Broken, Wire
+from imagepipe.capture.agent.frames import ProtocolError, Wire
 from imagepipe.errors import BundleError
 from imagepipe.hygiene.report import Finding, Report, read_report
 from imagepipe.hygiene.rules import BY_NAME
@@ -102,7 +102,7 @@ def next_message(wire: Wire, say: Say) -> dict[str, Any]:
     while True:
         heard = wire.hear()
         if not isinstance(heard, dict):
-            raise Broken("the agent ended in the middle of its work")
+            raise ProtocolError("the agent ended in the middle of its work")
         if not is_said(heard, say):
             return heard
 

@@ -14,7 +14,7 @@ from imagepipe.bundle.manifest import Label, Manifest, Recipients
 from imagepipe.bundle.pack import pack
 from imagepipe.bundle.parts import Part
 from imagepipe.bundle.sparse import Image
-from imagepipe.capture.agent.frames import Broken, Wire
+from imagepipe.capture.agent.frames import ProtocolError, Wire
 from imagepipe.capture.instance_store.agent_messages import FixedRoot, is_said
 from imagepipe.capture.instance_store.on_instance import end, progress
 from imagepipe.capture.instance_store.s3_parts import S3Parts
@@ -77,7 +77,7 @@ class _Stream:
         while True:
             heard = self._wire.hear()
             if heard is None:
-                raise Broken("the agent ended in the middle of the image")
+                raise ProtocolError("the agent ended in the middle of the image")
             if isinstance(heard, bytes):
                 if not heard:  # or it could go on for ever
                     raise BundleError("the agent on the machine sends blocks of the image without a byte in them")

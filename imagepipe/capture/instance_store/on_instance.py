@@ -18,7 +18,7 @@ from imagepipe.bundle.manifest import (
     write_manifest,
 )
 from imagepipe.bundle.parts import PART_BYTES, part_name, width_for
-from imagepipe.capture.agent.frames import Broken, Wire
+from imagepipe.capture.agent.frames import ProtocolError, Wire
 from imagepipe.capture.instance_store.agent_messages import (
     FixedRoot,
     MadePart,
@@ -112,7 +112,7 @@ def end(wire: Wire, say: Callable[[str], None]) -> None:
         wire.tell(do="end")
         while "ended" not in next_message(wire, say):
             pass
-    except (Broken, OSError):
+    except (ProtocolError, OSError):
         return
 
 

@@ -18,7 +18,7 @@ from imagepipe.bundle.cipher import Envelope, Secret, seal, unseal
 from imagepipe.bundle.manifest import Label, Manifest, Recipients
 from imagepipe.bundle.pack import EC2_LIMIT_BYTES, check_size
 from imagepipe.capture import agent_loader
-from imagepipe.capture.agent.frames import Broken, Wire
+from imagepipe.capture.agent.frames import ProtocolError, Wire
 from imagepipe.capture.instance_store.agent_messages import FixedRoot, plain
 from imagepipe.capture.instance_store.on_controller import bundle_here
 from imagepipe.capture.instance_store.on_instance import bundle_on_instance
@@ -29,7 +29,7 @@ from imagepipe.capture.scrub import script_text
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import Registration, SourceImage, late_names
 from imagepipe.cloud.s3 import S3
-from imagepipe.cloud.tags import Labels
+from imagepipe.cloud.tags import RunTags
 from imagepipe.communicator.dialogue import Dialogue, talking
 from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Watch, public_key
 from imagepipe.engine.journal import Claim, Lifetime
@@ -109,7 +109,7 @@ class BundleRoot(Stage[Bundle]):
                 agent = talking(connection, agent_loader.command(), watch, silent_seconds=SILENT_SECONDS)
                 with agent as dialogue, self._explained(dialogue, connection):
                     return self._talk(ctx, dialogue, label, parts, secret)
-            except (Broken, Disconnected) as error:
+            except (ProtocolError, Disconnected) as error:
                 ctx.cancel.check()
                 if attempt == TRIES or deadline.is_past():
                     raise CommandFailed(
@@ -164,9 +164,9 @@ class BundleRoot(Stage[Bundle]):
         doing = f"bundling the root of {connection.endpoint.host}"
         try:
             yield
-        except (Broken, Disconnected) as error:
+        except (ProtocolError, Disconnected) as error:
             if dialogue.is_silent:
-                raise Broken(f"the agent has said nothing for {SILENT_SECONDS:g} s") from error
+                raise ProtocolError(f"the agent has said nothing for {SILENT_SECONDS:g} s") from error
             code = dialogue.code()
             said = plain("; ".join(dialogue.errors))
             if code == agent_loader.NO_PYTHON:
@@ -182,7 +182,7 @@ class BundleRoot(Stage[Bundle]):
             if code is None and not connection.is_alive():
                 raise Disconnected(f"the connection to {connection.endpoint.host} broke") from error
             ended = "killed, or stuck" if code is None else f"exit {code}"
-            raise Broken(f"the agent ended ({ended}): {error}") from error
+            raise ProtocolError(f"the agent ended ({ended}): {error}") from error
 
     def _connection(self, ctx: Context, machine: Reachable) -> Connection:
         return self.connections.back(
@@ -209,7 +209,7 @@ class RegisterBundle(Stage[Image]):
     """The instance-store image, available in the launch region."""
 
     ec2: Ec2 = field(repr=False, compare=False)
-    labels: Labels
+    labels: RunTags
     bundle: Ref[Bundle]
     source: Ref[SourceImage]
     names: Ref[Mapping[str, str]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from imagepipe.errors import HygieneError
 from imagepipe.hygiene.content import LEAST_SECRET
-from imagepipe.hygiene.report import Finding, Report, Wanted
+from imagepipe.hygiene.report import Finding, Report, ScanRequest
 from imagepipe.hygiene.rules import BY_NAME
 
 SHOWN = 20
@@ -38,9 +38,9 @@ class Gate:
     secrets: tuple[str, ...] = field(default=(), repr=False, compare=False)
     """Values of the build's sensitive variables. No error and no event has them."""
 
-    def wanted(self, rules: Sequence[str] = tuple(BY_NAME), *, builder_key: str = "") -> Wanted:
+    def wanted(self, rules: Sequence[str] = tuple(BY_NAME), *, builder_key: str = "") -> ScanRequest:
         """What a look is told."""
-        return Wanted(tuple(rules), self.secrets, builder_key)
+        return ScanRequest(tuple(rules), self.secrets, builder_key)
 
     def judge(self, say: Callable[[str], None], report: Report, *, where: str, is_whole: bool = True) -> None:
         """Say what was looked at and what is allowed. Raises HygieneError with what is not.

@@ -7,7 +7,7 @@ import shlex
 
 from imagepipe.capture import agent_loader
 from imagepipe.errors import HygieneError
-from imagepipe.hygiene.report import Report, Wanted, read_report
+from imagepipe.hygiene.report import Report, ScanRequest, read_report
 
 LOOK_SECONDS = 1800
 END_OF_SHELL = "# no shell from here on"
@@ -16,7 +16,7 @@ LOOK_FAILED = 125
 FAILED = (agent_loader.NO_PYTHON, LOOK_FAILED)
 
 
-def shell_that_looks(wanted: Wanted, *, before: str = "", after: str = "") -> str:
+def shell_that_looks(wanted: ScanRequest, *, before: str = "", after: str = "") -> str:
     """A script for root's sh that looks between what goes before and after, and prints a line for `heard`.
 
     The program stands behind the shell, as after a scrub nobody may use sudo a second time. The script's file is in

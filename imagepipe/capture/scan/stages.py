@@ -26,18 +26,18 @@ from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import Connections, Watch, public_key
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import HygieneError
-from imagepipe.hygiene.report import Report, Wanted
+from imagepipe.hygiene.report import Report, ScanRequest
 from imagepipe.hygiene.rules import ON_NEW_INSTANCE
 from imagepipe.values import Image, Reachable
 
 TITLE = "look for what must not be in the image"
 
 
-class Look(Protocol):
+class Scanner(Protocol):
     """A look at a disk that is a file."""
 
     def __call__(
-        self, disk: Path, wanted: Wanted, *, calling: Callable[[Callable[[], None]], AbstractContextManager[None]]
+        self, disk: Path, wanted: ScanRequest, *, calling: Callable[[Callable[[], None]], AbstractContextManager[None]]
     ) -> Report: ...
 
 
@@ -47,7 +47,7 @@ class Offline:
 
     snapshot: Callable[[str], Path]
     """The file of a snapshot, by its id."""
-    look: Look
+    look: Scanner
     may_mount: Callable[[Path], bool] = lambda disk: True
     """Whether this computer's kernel may mount a disk: not one whose bytes come from elsewhere."""
 
@@ -55,7 +55,7 @@ class Offline:
         """Whether all of these disks may be read here."""
         return all(self.may_mount(path) for path in map(self.snapshot, snapshots) if path.exists())
 
-    def look_at(self, ctx: Context, disk: Path, wanted: Wanted) -> Report:
+    def look_at(self, ctx: Context, disk: Path, wanted: ScanRequest) -> Report:
         """What is on a disk. Raises Cancelled soon after a cancel."""
         with ctx.span("bytes"):
             try:

@@ -13,11 +13,11 @@ from typing import Any
 from imagepipe.clock import iso
 from imagepipe.local.aws.authentication.accounts import refuse_strangers
 from imagepipe.local.aws.authentication.signature import Identity, Request
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import product_codes
 from imagepipe.local.aws.ec2.images import from_disk
 from imagepipe.local.aws.faults.catalogue import fault_of
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Answer
 from imagepipe.local.daemon.rendezvous import OWN_PATHS
 
@@ -29,7 +29,7 @@ def health() -> Answer:
     return Answer(200, (("Content-Type", "text/plain"),), b"ok\n")
 
 
-def answer(world: World, identity: Identity, request: Request) -> Answer:
+def answer(world: Backend, identity: Identity, request: Request) -> Answer:
     """What `/_imagepipe/…` does.
 
     clock: GET tells the cloud's time, POST {"advance": seconds} sets it forward. faults: GET, POST one fault or a
@@ -61,7 +61,7 @@ def answer(world: World, identity: Identity, request: Request) -> Answer:
             body = _body(request)
             seed = body.get("seed", 0)
             if not isinstance(seed, int):
-                raise Refused("InvalidParameterValue", f"{seed!r} is not a seed: a whole number")
+                raise AwsError("InvalidParameterValue", f"{seed!r} is not a seed: a whole number")
             world.faults.put([fault_of(each) for each in body.get("faults", ())], seed=seed)
             return _faults(world)
         case ("GET", "injected"):
@@ -107,10 +107,10 @@ def answer(world: World, identity: Identity, request: Request) -> Answer:
                 counts[row.state] = counts.get(row.state, 0) + 1
             return _json(counts)
         case (method, name):
-            raise Refused("InvalidAction", f"There is no {method} of {name!r} here", status=404)
+            raise AwsError("InvalidAction", f"There is no {method} of {name!r} here", status=404)
 
 
-def _faults(world: World) -> Answer:
+def _faults(world: Backend) -> Answer:
     """Those that may still come, with how often each came and its one line of words."""
     return _json([{**asdict(fault), "hits": hits, "words": fault.words()} for fault, hits in world.faults.listed()])
 
@@ -119,19 +119,19 @@ def _parsed(request: Request) -> Any:
     try:
         return json.loads(request.body or b"{}")
     except ValueError as error:
-        raise Refused("MalformedInput", f"The body is not JSON: {error}") from error
+        raise AwsError("MalformedInput", f"The body is not JSON: {error}") from error
 
 
 def _body(request: Request) -> Mapping[str, Any]:
     parsed = _parsed(request)
     if not isinstance(parsed, dict):
-        raise Refused("MalformedInput", "The body is not a JSON object")
+        raise AwsError("MalformedInput", "The body is not a JSON object")
     return parsed
 
 
 def _seconds(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
-        raise Refused("InvalidParameterValue", f"{value!r} is not a number of seconds")
+        raise AwsError("InvalidParameterValue", f"{value!r} is not a number of seconds")
     return float(value)
 
 

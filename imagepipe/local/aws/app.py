@@ -29,20 +29,20 @@ from imagepipe.local.aws.authentication.signature import Identity, Request, Secr
 from imagepipe.local.aws.authorization import policies
 from imagepipe.local.aws.authorization.ec2 import of_ec2
 from imagepipe.local.aws.authorization.other_services import of_others, of_s3
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import recovery
 from imagepipe.local.aws.ec2.actions import MOTO, OWN
 from imagepipe.local.aws.ec2.instances import jobs
 from imagepipe.local.aws.faults.faults import Fault, Faults
 from imagepipe.local.aws.moto import s3, s3_transfers
-from imagepipe.local.aws.moto.adapter import Elsewhere
+from imagepipe.local.aws.moto.adapter import Moto
 from imagepipe.local.aws.moto.bundles import Bundles
 from imagepipe.local.aws.moto.vpcs import Network
 from imagepipe.local.aws.protocol import bodies, http, query
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Answer, Call
 from imagepipe.local.aws.services import ssm, sts
-from imagepipe.local.aws.state.database import Ledger
+from imagepipe.local.aws.state.database import Database
 from imagepipe.local.daemon.rendezvous import HAS_TOKEN, OWN_PATHS
 from imagepipe.local.disks.base_image import BaseImage
 from imagepipe.local.disks.files import Disks
@@ -79,10 +79,10 @@ class Gateway:
         """
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._clock = clock
-        self._ledger = Ledger(state / "gateway.sqlite")
-        self._elsewhere = Elsewhere(self._ledger, state / "objects")
+        self._ledger = Database(state / "gateway.sqlite")
+        self._elsewhere = Moto(self._ledger, state / "objects")
         self._transfers = s3_transfers.Transfers(self._elsewhere)
-        self._world = World(
+        self._world = Backend(
             ledger=self._ledger,
             disks=disks,
             driver=driver,
@@ -121,7 +121,7 @@ class Gateway:
         skew = self._skew(request)
         try:
             answer = self._answer(request, environ, request_id, skew)
-        except Refused as refused:
+        except AwsError as refused:
             answer = query.refusal(refused, request_id, dialect)
         except _Cut:
             if SEVER in environ:
@@ -180,7 +180,7 @@ class Gateway:
         self._world.calls.add("s3", asked.operation)
         if not asked.operation:
             text = "The specified method is not allowed against this resource."
-            raise Refused("MethodNotAllowed", text, status=405)
+            raise AwsError("MethodNotAllowed", text, status=405)
         policies.check(self._world, identity, of_s3(identity, request, asked))
 
         def act() -> Answer:
@@ -224,7 +224,7 @@ class Gateway:
         values = query.form(request.query, request.body)
         action = values.get("Action", "")
         if not query.is_action(action):
-            raise Refused("InvalidAction", f"The action {action or '(none)'} is not valid for this web service.")
+            raise AwsError("InvalidAction", f"The action {action or '(none)'} is not valid for this web service.")
         self._world.calls.add("ec2", action)
         self._world.settle(identity.account, identity.region)
         if action in OWN:
@@ -233,7 +233,7 @@ class Gateway:
             policies.check(self._world, identity, of_ec2(self._world, call))
             return self._guarded(identity, action, params, lambda: self._own(call))
         if action not in MOTO:
-            raise Refused("UnsupportedOperation", f"The local cloud does not have the action {action}")
+            raise AwsError("UnsupportedOperation", f"The local cloud does not have the action {action}")
         call = Call(action, identity.account, identity.region, {}, request_id)
         policies.check(self._world, identity, of_ec2(self._world, call))
 
@@ -270,7 +270,7 @@ class Gateway:
             faults.fresh.refuse(call)
             answer = OWN[call.action](self._world, call)
             if call.params.get("DryRun"):
-                raise Refused("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
+                raise AwsError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
         if call.action.startswith("Describe"):
             answer = faults.fresh.without(answer)
         elif hidden := faults.take("hide", call.action, call.params):
@@ -291,7 +291,7 @@ def _sound(answer: Answer, action: str, request: Request) -> Answer:
     """moto's answer, where it is one that clients can read. Raises Refused."""
     if answer.status >= 500 or (answer.status >= 400 and HTML.match(answer.body)):
         log.error("moto answered %s with %s: %r", action or request.path, answer.status, answer.body[:500])
-        raise Refused("InternalError", f"The local cloud cannot do {action or request.method} like this", status=500)
+        raise AwsError("InternalError", f"The local cloud cannot do {action or request.method} like this", status=500)
     return answer
 
 
@@ -306,10 +306,10 @@ DROPPED = {
 """By whether it is a HEAD: its Content-Length is that of the body that a GET would have."""
 
 
-def _unknown(request: Request, request_id: str) -> Refused:
+def _unknown(request: Request, request_id: str) -> AwsError:
     """The answer to what went wrong here; called where the error is being handled."""
     log.exception("request %s failed: %s %s", request_id, request.method, request.path)
-    return Refused("InternalError", f"An internal error has occurred (request {request_id})", status=500)
+    return AwsError("InternalError", f"An internal error has occurred (request {request_id})", status=500)
 
 
 def _action_elsewhere(request: Request) -> str:
@@ -322,7 +322,7 @@ def _action_elsewhere(request: Request) -> str:
     return ""
 
 
-def _check_network_unused(world: World, identity: Identity, action: str, values: Mapping[str, str]) -> None:
+def _check_network_unused(world: Backend, identity: Identity, action: str, values: Mapping[str, str]) -> None:
     """moto knows nothing of our instances and groups: what they are in is not deleted."""
     ledger = world.ledger
     living = [row for row in ledger.instances.owned(identity.account, identity.region) if row.state != "terminated"]
@@ -336,7 +336,7 @@ def _check_network_unused(world: World, identity: Identity, action: str, values:
     else:
         return
     if used:
-        raise Refused("DependencyViolation", f"The {name} has dependencies and cannot be deleted.")
+        raise AwsError("DependencyViolation", f"The {name} has dependencies and cannot be deleted.")
 
 
 def _phrase(status: int) -> str:

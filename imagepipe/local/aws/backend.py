@@ -9,13 +9,13 @@ from threading import Event
 from imagepipe.clock import Clock, iso
 from imagepipe.local.aws.authentication.accounts import ANYWHERE, Accounts
 from imagepipe.local.aws.faults.faults import Faults
-from imagepipe.local.aws.moto.adapter import Elsewhere
+from imagepipe.local.aws.moto.adapter import Moto
 from imagepipe.local.aws.moto.bundles import Bundles
 from imagepipe.local.aws.moto.vpcs import Network
 from imagepipe.local.aws.protocol.ids import new_id, stable_id
 from imagepipe.local.aws.state.call_log import Calls, Evaluations
-from imagepipe.local.aws.state.database import Ledger
-from imagepipe.local.aws.state.job_queues import Course
+from imagepipe.local.aws.state.database import Database
+from imagepipe.local.aws.state.job_queues import JobQueues
 from imagepipe.local.aws.state.records import DiskSpec, Image, Rule, SecurityGroup, Setting, Snapshot
 from imagepipe.local.disks.base_image import BaseImage
 from imagepipe.local.disks.files import Disks
@@ -27,7 +27,7 @@ DEBIAN = "136693071363"  # wiki.debian.org/Cloud/AmazonEC2Image: the account of 
 class CloudClock:
     """The time of the cloud: another clock's, set forward as far as somebody asked; it stays so on disk."""
 
-    def __init__(self, clock: Clock, ledger: Ledger) -> None:
+    def __init__(self, clock: Clock, ledger: Database) -> None:
         self._clock = clock
         self._ledger = ledger
 
@@ -54,17 +54,17 @@ class CloudClock:
         return timedelta(seconds=float(setting.value)) if setting else timedelta()
 
 
-class World:
+class Backend:
     """One local cloud, as actions see it."""
 
     def __init__(
         self,
         *,
-        ledger: Ledger,
+        ledger: Database,
         disks: Disks,
         driver: Driver,
         network: Network,
-        elsewhere: Elsewhere,
+        elsewhere: Moto,
         accounts: Accounts,
         base: BaseImage,
         clock: Clock,
@@ -84,7 +84,7 @@ class World:
         self.bundles = bundles
         self.calls = Calls()
         self.evaluations = Evaluations()
-        self.course = Course(clock, delays)
+        self.course = JobQueues(clock, delays)
 
     def settle(self, account: str, region: str) -> None:
         """Make the region as a new account finds it: default VPC, default groups, Debian's image."""

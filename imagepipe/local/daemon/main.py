@@ -83,7 +83,7 @@ Build = Callable[[Store], Cloud]
 
 
 @dataclass(frozen=True, slots=True)
-class Beyond:
+class ExternalAddress:
     """An address that is not loopback, and what everybody must have who comes from there."""
 
     address: str
@@ -157,7 +157,7 @@ def serve(
     stop: threading.Event,
     build: Build = build,
     idle_seconds: float | None = IDLE_SECONDS,
-    beyond: Beyond | None = None,
+    beyond: ExternalAddress | None = None,
 ) -> None:
     """Serve the store until `stop` is set, or nobody has used it for so long and it has no instances.
 

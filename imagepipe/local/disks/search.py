@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from imagepipe.errors import LocalCloudError
-from imagepipe.hygiene.report import Report, Wanted, read_report
+from imagepipe.hygiene.report import Report, ScanRequest, read_report
 from imagepipe.hygiene.walk import Tree, look, look_into
 from imagepipe.local.host import loop
 
@@ -45,7 +45,7 @@ class Part:
 
 
 def look_at(
-    disk: Path, wanted: Wanted, *, calling: Callable[[Callable[[], None]], AbstractContextManager[None]]
+    disk: Path, wanted: ScanRequest, *, calling: Callable[[Callable[[], None]], AbstractContextManager[None]]
 ) -> Report:
     """What is on a raw disk that must not be in an image.
 
@@ -75,7 +75,7 @@ def look_at(
 
 def main() -> int:
     """In the namespace: look at every part of the disk, and print one report."""
-    disk, wanted = Path(sys.argv[1]), Wanted.heard(sys.stdin.buffer.readline())
+    disk, wanted = Path(sys.argv[1]), ScanRequest.heard(sys.stdin.buffer.readline())
     try:
         report = Report.of_all([_look(disk, part, wanted) for part in parts(disk)])
     except (LocalCloudError, OSError) as error:
@@ -99,7 +99,7 @@ def parts(disk: Path) -> list[Part]:
     return [Part(row["start"] * SECTOR, row["size"] * SECTOR) for row in rows]
 
 
-def _look(disk: Path, part: Part, wanted: Wanted) -> Report:
+def _look(disk: Path, part: Part, wanted: ScanRequest) -> Report:
     known = _type(disk, part)
     if known is None:
         return _as_file(disk, part, wanted)
@@ -112,7 +112,7 @@ def _look(disk: Path, part: Part, wanted: Wanted) -> Report:
             _run(["umount", MOUNT_POINT])
 
 
-def _as_file(disk: Path, part: Part, wanted: Wanted) -> Report:
+def _as_file(disk: Path, part: Part, wanted: ScanRequest) -> Report:
     """What a part without a file system holds, by content alone."""
     return look_into(_data(disk, part), f"/(the disk from byte {part.offset})", wanted)
 

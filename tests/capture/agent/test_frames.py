@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from imagepipe.capture.agent.frames import GREETING, HEAD, Broken, Wire
+from imagepipe.capture.agent.frames import GREETING, HEAD, ProtocolError, Wire
 
 
 def _heard(content: bytes) -> Wire:
@@ -35,13 +35,13 @@ def test_a_stream_that_comes_in_pieces_is_put_together() -> None:
 
 @pytest.mark.parametrize("cut", [1, 4, 6], ids=["in the head", "in the length", "in the body"])
 def test_a_frame_that_is_cut_off_is_no_end(cut: int) -> None:
-    with pytest.raises(Broken, match="in the middle of a frame"):
+    with pytest.raises(ProtocolError, match="in the middle of a frame"):
         _heard(_sent(b"block")[:cut]).hear()
 
 
 @pytest.mark.parametrize("head", [b"x\0\0\0\1", HEAD.pack(b"D", 1 << 30)], ids=["of no kind", "too large"])
 def test_what_is_no_frame_is_not_waited_for(head: bytes) -> None:
-    with pytest.raises(Broken, match="no frame"):
+    with pytest.raises(ProtocolError, match="no frame"):
         _heard(head + b"y").hear()
 
 
@@ -53,6 +53,6 @@ def test_what_a_shell_prints_before_the_agent_begins_is_told_apart_from_it() -> 
 
 @pytest.mark.parametrize("came", [b"", b"Your password is old.\n", b"y\n" * 70_000], ids=["none", "text", "ever"])
 def test_where_no_agent_begins_what_came_instead_is_said(came: bytes) -> None:
-    with pytest.raises(Broken, match="no agent began") as caught:
+    with pytest.raises(ProtocolError, match="no agent began") as caught:
         _heard(came).await_greeting()
     assert repr(came[:20])[2:-1] in str(caught.value)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from imagepipe.capture.agent.errors import Trouble
+from imagepipe.capture.agent.errors import AgentError
 from imagepipe.capture.agent.frames import Wire
 from imagepipe.capture.agent.send import AT_ONCE, Answers, Part, Sender
 
@@ -183,16 +183,16 @@ def test_a_part_that_is_there_already_is_not_sent() -> None:
 def test_what_will_not_pass_ends_the_upload_at_once_and_names_the_part(mood: tuple[int, str], words: str) -> None:
     with _rig(mood) as rig:
         rig.sender.put(_part(5))
-        with pytest.raises(Trouble, match=f"uploading part 5: .*{words}"):
+        with pytest.raises(AgentError, match=f"uploading part 5: .*{words}"):
             rig.sender.finish()
-        with pytest.raises(Trouble):
+        with pytest.raises(AgentError):
             rig.sender.put(_part(6))
 
 
 def test_denied_again_and_again_it_gives_up_without_a_word_of_the_signature() -> None:
     with _rig(*[(403, _error("AccessDenied"))] * 20) as rig:
         rig.sender.put(_part(5))
-        with pytest.raises(Trouble, match="AccessDenied") as caught:
+        with pytest.raises(AgentError, match="AccessDenied") as caught:
             rig.sender.finish()
         assert "f00dfeed" not in str(caught.value) + str(rig.told("say"))
         assert rig.urls <= 7

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from imagepipe.capture.agent import errors, tree
-from imagepipe.capture.agent.errors import Trouble
+from imagepipe.capture.agent.errors import AgentError
 
-LOOK = tree.Look("ext4")
+LOOK = tree.FilesystemLayout("ext4")
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_a_tool_that_the_machine_has_not_is_named(root: Path, tmp_path: Path, mo
     staged = tree.stage(root, root / tree.STAGED, ())
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(errors, "PATHS", str(tmp_path))
-    with pytest.raises(Trouble, match="filling the file system: the machine has no mke2fs") as caught:
+    with pytest.raises(AgentError, match="filling the file system: the machine has no mke2fs") as caught:
         tree.fill(staged, tmp_path / "image", LOOK, offset=0, size=64 << 20)
     assert caught.value.hint == "a provisioning step can install it"
 
@@ -144,6 +144,6 @@ def test_a_tool_that_the_machine_has_not_is_named(root: Path, tmp_path: Path, mo
 def test_a_file_system_that_is_too_small_says_what_to_do(root: Path, tmp_path: Path) -> None:
     (root / "etc/large").write_bytes(os.urandom(20 << 20))
     staged = tree.stage(root, root / tree.STAGED, ())
-    with pytest.raises(Trouble, match="and size_gib leaves 16 MiB") as caught:
+    with pytest.raises(AgentError, match="and size_gib leaves 16 MiB") as caught:
         tree.fill(staged, tmp_path / "image", LOOK, offset=0, size=16 << 20)
     assert "raise output.size_gib" in caught.value.hint

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from imagepipe.bundle.cipher import Secret
 from imagepipe.bundle.extents import Extent
 from imagepipe.bundle.manifest import Label
-from imagepipe.capture.agent.frames import HEAD, LARGEST, MESSAGE, Broken, Wire
+from imagepipe.capture.agent.frames import HEAD, LARGEST, MESSAGE, ProtocolError, Wire
 from imagepipe.capture.instance_store.agent_messages import FixedRoot, next_message
 from imagepipe.capture.instance_store.on_controller import bundle_here
 from imagepipe.capture.instance_store.on_instance import bundle_on_instance
@@ -122,8 +122,8 @@ def test_parts_that_cannot_be_are_refused_and_nothing_is_sealed(
     [
         ([b""], BundleError),
         ([{"part": 0}], BundleError),
-        ([b"short"], Broken),
-        ([{"say": "on the way"}, [1, 2]], Broken),
+        ([b"short"], ProtocolError),
+        ([{"say": "on the way"}, [1, 2]], ProtocolError),
         ([{"error": "the disk cannot be read", "hint": ""}], BundleError),
     ],
     ids=["nothing in it", "a message", "the end", "no object", "an error"],
@@ -142,12 +142,12 @@ def test_a_stream_that_is_not_the_image_is_refused(
     ids=["deep", "long number", "no UTF-8", "cut", "a list"],
 )
 def test_what_is_no_message_is_a_broken_stream(body: bytes) -> None:
-    with pytest.raises(Broken, match="no message"):
+    with pytest.raises(ProtocolError, match="no message"):
         Wire(io.BytesIO(HEAD.pack(MESSAGE, len(body)) + body).read, lambda _: None).hear()
 
 
 def test_no_more_is_read_of_a_frame_than_an_image_can_need() -> None:
-    with pytest.raises(Broken, match="no frame"):
+    with pytest.raises(ProtocolError, match="no frame"):
         Wire(io.BytesIO(HEAD.pack(MESSAGE, LARGEST[MESSAGE] + 1)).read, lambda _: None).hear()
 
 
@@ -194,7 +194,7 @@ def test_whatever_an_agent_says_our_own_errors_come_of_it(account: Account, said
         lambda: _bundle(account, parts, _wire(*said)),
         lambda: _bundle(account, parts, _wire(*said), bundle_here),
     ):
-        with suppress(BundleError, Broken, CloudError):
+        with suppress(BundleError, ProtocolError, CloudError):
             talk()
 
 
@@ -202,7 +202,7 @@ def test_whatever_an_agent_says_our_own_errors_come_of_it(account: Account, said
 @given(st.binary(max_size=300))
 def test_whatever_bytes_come_they_are_a_broken_stream_or_a_message(content: bytes) -> None:
     wire = Wire(io.BytesIO(content).read, lambda _: None)
-    with suppress(Broken):
+    with suppress(ProtocolError):
         while (heard := wire.hear()) is not None:
             assert isinstance(heard, dict | bytes)
 
@@ -215,7 +215,7 @@ def test_leave_is_given_for_what_is_asked_within_the_bundles_own_folder(account:
             told.append(json.loads(block))
 
     wire = _wire(PART)
-    with pytest.raises(Broken):
+    with pytest.raises(ProtocolError):
         _bundle(account, parts, Wire(wire._read, write))
     leave = told[-1]
     assert f"/{FOLDER}/image.part.00?" in leave["url"] or f"/{BUCKET}/{FOLDER}/image.part.00?" in leave["url"]

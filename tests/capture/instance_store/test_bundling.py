@@ -18,7 +18,7 @@ from imagepipe.bundle.extents import Extent
 from imagepipe.bundle.manifest import Label, Manifest, find_secret, read_manifest
 from imagepipe.bundle.unpack import unpack
 from imagepipe.capture.agent import main as agent
-from imagepipe.capture.agent.frames import Broken, Wire
+from imagepipe.capture.agent.frames import ProtocolError, Wire
 from imagepipe.capture.agent.root_image import Fixed
 from imagepipe.capture.instance_store.agent_messages import FixedRoot
 from imagepipe.capture.instance_store.on_controller import bundle_here
@@ -90,7 +90,7 @@ class Talk:
     def cut(self) -> None:
         with suppress(OSError):
             os.close(self._ours_end)
-        raise Broken("cut")
+        raise ProtocolError("cut")
 
     @contextmanager
     def going(self) -> Iterator[Wire]:

@@ -10,7 +10,7 @@ import pytest
 
 from imagepipe.bundle.manifest import read_manifest
 from imagepipe.capture.instance_store.stages import RegisterBundle
-from imagepipe.cloud.tags import Labels
+from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import BundleError
 from imagepipe.values import Bundle, BundlePart, Image
@@ -40,7 +40,7 @@ def _register(account: Account, bundle: Bundle, **changes: Any) -> Image:
     source = account.ec2.images.by_id(harness.base_image(account.cloud.client()))
     mappings = ({"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"},)
     stage = RegisterBundle(
-        account.ec2, Labels("r1", "web"), Ref("bundle"), Ref("source"), Ref("names"), "a web server", {"team": "web"},
+        account.ec2, RunTags("r1", "web"), Ref("bundle"), Ref("source"), Ref("names"), "a web server", {"team": "web"},
         imds_v2=True, **changes,
     )  # fmt: skip
     outputs = {"bundle": bundle, "source": replace(source, mappings=mappings), "names": {"us-east-1": "web-1"}}

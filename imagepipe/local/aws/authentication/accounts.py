@@ -10,8 +10,8 @@ from imagepipe.iam.conditions import NotUnderstood
 from imagepipe.iam.evaluate import rules_of
 from imagepipe.local.aws.authentication.signature import Secret
 from imagepipe.local.aws.ec2.sharing import ACCOUNT, ORGANIZATION
-from imagepipe.local.aws.protocol.errors import Refused, invalid
-from imagepipe.local.aws.state.database import Ledger
+from imagepipe.local.aws.protocol.errors import AwsError, invalid
+from imagepipe.local.aws.state.database import Database
 from imagepipe.local.aws.state.records import AccessKey, Account
 
 ANYWHERE = "all-regions"
@@ -20,7 +20,7 @@ ANYWHERE = "all-regions"
 class Accounts:
     """The store's first accounts, whose keys stand outside the ledger, and those that were added."""
 
-    def __init__(self, ledger: Ledger, first: Mapping[str, Secret]) -> None:
+    def __init__(self, ledger: Database, first: Mapping[str, Secret]) -> None:
         self._ledger = ledger
         self._first = first
 
@@ -81,7 +81,7 @@ class Accounts:
         try:
             rules_of(policy)
         except NotUnderstood as error:
-            raise Refused("MalformedPolicyDocument", str(error)) from error
+            raise AwsError("MalformedPolicyDocument", str(error)) from error
         key = AccessKey(
             id=_new_key_id(),
             account=account_id,
@@ -131,7 +131,7 @@ def described(account: Account) -> dict[str, Any]:
 def refuse_strangers(accounts: Accounts, access_key_id: str) -> None:
     """Raise Refused for a caller that may not see the keys of others."""
     if not accounts.is_first(access_key_id):
-        raise Refused("AccessDenied", "Only the store's first account may ask for that", status=403)
+        raise AwsError("AccessDenied", "Only the store's first account may ask for that", status=403)
 
 
 def _new_key_id() -> str:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 TOLERANCE = timedelta(minutes=15)  # what AWS allows between the client's clock and its own
@@ -92,7 +92,7 @@ def scope(request: Request) -> Scope | None:
     """The region and service that a request is for, unverified; None if it is not signed with version 4."""
     try:
         return _claim(request).scope
-    except Refused:
+    except AwsError:
         return None
 
 
@@ -123,7 +123,7 @@ def identify(
     _check_time(claim, now)
     expected = _signature(request, claim, secret.secret_access_key)
     if not hmac.compare_digest(expected, claim.signature):
-        raise Refused(
+        raise AwsError(
             "SignatureDoesNotMatch",
             "The request signature we calculated does not match the signature you provided. "
             "Check your AWS Secret Access Key and signing method.",
@@ -144,11 +144,11 @@ def _check_session(request: Request, scope: Scope, secret: Secret, now: datetime
         raise expired(scope.service)
 
 
-def expired(service: str) -> Refused:
+def expired(service: str) -> AwsError:
     """What a service says to credentials whose time is over."""
     # EC2's own word; botocore and Packer know all three (EC2 API reference, "Common client error codes").
     code = {"ec2": "RequestExpired", "ssm": "ExpiredTokenException", "kms": "ExpiredTokenException"}
-    return Refused(
+    return AwsError(
         code.get(service, "ExpiredToken"), "The security token included in the request is expired", status=403
     )
 
@@ -165,15 +165,15 @@ def _claim(request: Request) -> _Claim:
         timestamp = request.query_value("X-Amz-Date") or ""
         expires = _number(request.query_value("X-Amz-Expires"))
     elif header or request.query_value("AWSAccessKeyId"):
-        raise Refused(
+        raise AwsError(
             "InvalidRequest",
             "Only AWS Signature Version 4 is understood here (boto3: Config(signature_version='s3v4'))",
         )
     else:
-        raise Refused("MissingAuthenticationToken", "Request is missing Authentication Token", status=403)
+        raise AwsError("MissingAuthenticationToken", "Request is missing Authentication Token", status=403)
     parts = fields.get("Credential", "").rsplit("/", 4)
     if len(parts) != 5 or parts[4] != "aws4_request" or not fields.get("Signature"):
-        raise Refused("IncompleteSignature", "The request signature does not conform to AWS standards")
+        raise AwsError("IncompleteSignature", "The request signature does not conform to AWS standards")
     return _Claim(
         scope=Scope(parts[0], parts[1], parts[2], parts[3]),
         signed_headers=tuple(fields.get("SignedHeaders", "").lower().split(";")),
@@ -185,33 +185,33 @@ def _claim(request: Request) -> _Claim:
 
 def _number(text: str | None) -> int:
     if text is None or not text.isdigit():
-        raise Refused("AuthorizationQueryParametersError", "X-Amz-Expires must be a number of seconds")
+        raise AwsError("AuthorizationQueryParametersError", "X-Amz-Expires must be a number of seconds")
     return int(text)
 
 
-def _unknown_key(scope: Scope) -> Refused:
+def _unknown_key(scope: Scope) -> AwsError:
     if scope.service == "ec2":
-        return Refused("AuthFailure", "AWS was not able to validate the provided access credentials", status=401)
+        return AwsError("AuthFailure", "AWS was not able to validate the provided access credentials", status=401)
     if scope.service == "s3":
-        return Refused(
+        return AwsError(
             "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records.", status=403
         )
-    return Refused("InvalidClientTokenId", "The security token included in the request is invalid.", status=403)
+    return AwsError("InvalidClientTokenId", "The security token included in the request is invalid.", status=403)
 
 
 def _check_time(claim: _Claim, now: datetime) -> None:
     try:
         signed_at = datetime.strptime(claim.timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
-        raise Refused("IncompleteSignature", "Date must be in ISO-8601 'basic format'") from None
+        raise AwsError("IncompleteSignature", "Date must be in ISO-8601 'basic format'") from None
     if claim.timestamp[:8] != claim.scope.date:
-        raise Refused("SignatureDoesNotMatch", "The credential's date is not the request's", status=403)
+        raise AwsError("SignatureDoesNotMatch", "The credential's date is not the request's", status=403)
     if claim.expires_seconds is None:
         if abs(now - signed_at) > TOLERANCE:
             code = "RequestTimeTooSkewed" if claim.scope.service == "s3" else "RequestExpired"
-            raise Refused(code, f"The request was signed at {claim.timestamp}, it is {now:%Y%m%dT%H%M%SZ}", status=403)
+            raise AwsError(code, f"The request was signed at {claim.timestamp}, it is {now:%Y%m%dT%H%M%SZ}", status=403)
     elif now > signed_at + timedelta(seconds=claim.expires_seconds) or signed_at > now + TOLERANCE:
-        raise Refused("AccessDenied", "Request has expired", status=403)
+        raise AwsError("AccessDenied", "Request has expired", status=403)
 
 
 def check_payload(request: Request) -> None:
@@ -220,7 +220,7 @@ def check_payload(request: Request) -> None:
     if stated is None or request.query_value("X-Amz-Algorithm") or not re.fullmatch("[0-9a-f]{64}", stated):
         return
     if stated != hashlib.sha256(request.body).hexdigest():
-        raise Refused("XAmzContentSHA256Mismatch", "The body is not the one that was signed")
+        raise AwsError("XAmzContentSHA256Mismatch", "The body is not the one that was signed")
 
 
 def _signature(request: Request, claim: _Claim, secret: str) -> str:

@@ -9,47 +9,49 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from imagepipe.iam.evaluate import Asked
+from imagepipe.iam.evaluate import AuthorizationRequest
 from imagepipe.iam.facts import ACTIONS, ANY, arn, family, keys_of
 from imagepipe.local.aws.authorization.other_services import everywhere, of_key, of_role
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.tags import KINDS
 from imagepipe.local.aws.ec2.volumes import encryption
 from imagepipe.local.aws.protocol import tags as tagging
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Image, Record
 
 Values = Mapping[str, str | tuple[str, ...]]
 
 
-def of_ec2(world: World, call: Call) -> Iterator[Asked]:
+def of_ec2(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     """Every question of a call. Raises Refused for an action that IAM is not known to have, or not known how."""
     action = f"ec2:{call.action}"
     if call.action in ASKS:
         yield from ASKS[call.action](world, call)
     elif call.action.startswith("Describe") or ANY in ACTIONS.get(action, {}):
-        yield Asked(action, ANY, everywhere(call.account, call.region))
+        yield AuthorizationRequest(action, ANY, everywhere(call.account, call.region))
     else:
-        raise Refused(
+        raise AwsError(
             "UnauthorizedOperation",
             f"The local cloud does not know what {action} asks of IAM, so no caller with a policy may do it",
             status=403,
         )
 
 
-def asked(call: Call, action: str, kind: str, id: str, values: Values, *, region: str | None = None) -> Asked:
+def asked(
+    call: Call, action: str, kind: str, id: str, values: Values, *, region: str | None = None
+) -> AuthorizationRequest:
     """One question; of the values those that the action has keys for. Raises Refused where IAM has no such question."""
     name = f"ec2:{action}"
     try:
         known = keys_of(name, kind)
     except KeyError:
         said = f"The local cloud does not know what {name} asks of IAM about a thing like {id}"
-        raise Refused("UnauthorizedOperation", said, status=403) from None
+        raise AwsError("UnauthorizedOperation", said, status=403) from None
     context = everywhere(call.account, call.region) | {
         key: (value,) if isinstance(value, str) else value for key, value in values.items() if family(key) in known
     }
-    return Asked(name, arn(region or call.region, kind, id, account=call.account), context)
+    return AuthorizationRequest(name, arn(region or call.region, kind, id, account=call.account), context)
 
 
 def _tags(tags: Mapping[str, str], *prefixes: str) -> dict[str, str]:
@@ -60,7 +62,7 @@ def _requested(tags: Mapping[str, str]) -> dict[str, str | tuple[str, ...]]:
     return {**_tags(tags, "aws:RequestTag"), **({"aws:TagKeys": tuple(tags)} if tags else {})}
 
 
-def _makes(call: Call, kind: str, id: str = "*", more: Values | None = None) -> Iterator[Asked]:
+def _makes(call: Call, kind: str, id: str = "*", more: Values | None = None) -> Iterator[AuthorizationRequest]:
     """Something that is to be made, and its tags if it gets some with that."""
     specified = {str(each.get("ResourceType")): each for each in call.params.get("TagSpecifications", [])}
     tags = tagging.checked(specified.get(kind, {}).get("Tags", []))
@@ -69,7 +71,7 @@ def _makes(call: Call, kind: str, id: str = "*", more: Values | None = None) -> 
         yield asked(call, "CreateTags", kind, id, {**_requested(tags), "ec2:CreateAction": call.action})
 
 
-def _uses(world: World, call: Call, id: str, more: Values | None = None) -> Asked:
+def _uses(world: Backend, call: Call, id: str, more: Values | None = None) -> AuthorizationRequest:
     """Something that is there; of what is not, or not the caller's to see, IAM knows no more than the id."""
     kind = KINDS.get(id.partition("-")[0], "instance")
     record = _record(world, call, kind, id)
@@ -84,7 +86,7 @@ def _uses(world: World, call: Call, id: str, more: Values | None = None) -> Aske
     return asked(call, call.action, kind, name, values)
 
 
-def _record(world: World, call: Call, kind: str, id: str) -> Record | None:
+def _record(world: Backend, call: Call, kind: str, id: str) -> Record | None:
     ledger = world.ledger
     tables: Mapping[str, Any] = {
         "instance": ledger.instances,
@@ -98,10 +100,10 @@ def _record(world: World, call: Call, kind: str, id: str) -> Record | None:
     return found if found is not None and found.region == call.region else None
 
 
-def _named(name: str) -> Callable[[World, Call], Iterator[Asked]]:
+def _named(name: str) -> Callable[[Backend, Call], Iterator[AuthorizationRequest]]:
     """Of an action that touches what one of its parameters names, by id, and nothing else."""
 
-    def asks(world: World, call: Call) -> Iterator[Asked]:
+    def asks(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
         found = call.params.get(name) or []
         for id in [found] if isinstance(found, str) else found:
             yield _uses(world, call, id)
@@ -109,7 +111,7 @@ def _named(name: str) -> Callable[[World, Call], Iterator[Asked]]:
     return asks
 
 
-def _run_instances(world: World, call: Call) -> Iterator[Asked]:
+def _run_instances(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     params = call.params
     image = world.ledger.images.get(str(params.get("ImageId")))
     profile = params.get("IamInstanceProfile", {})
@@ -131,7 +133,7 @@ def _run_instances(world: World, call: Call) -> Iterator[Asked]:
         yield _uses(world, call, pairs[0].id) if pairs else asked(call, "RunInstances", "key-pair", str(key), {})
 
 
-def _volumes(world: World, call: Call, image: Image | None) -> Iterator[Asked]:
+def _volumes(world: Backend, call: Call, image: Image | None) -> Iterator[AuthorizationRequest]:
     """Each volume by whether it will be encrypted, the snapshots that the request names, and the keys."""
     wanted = {str(each.get("DeviceName")): each for each in call.params.get("BlockDeviceMappings", [])}
     own = {disk.device: disk for disk in (image.mappings if image else ()) if not disk.virtual_name}
@@ -150,7 +152,7 @@ def _volumes(world: World, call: Call, image: Image | None) -> Iterator[Asked]:
         yield from of_key(world, call, str(key)) if key else ()
 
 
-def _network(world: World, call: Call) -> Iterator[Asked]:
+def _network(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     """Where it goes. What the request leaves to EC2 is told as `*`, which no rule about one group or subnet allows."""
     interface: Mapping[str, Any] = next(iter(call.params.get("NetworkInterfaces", [])), {})
     subnet = interface.get("SubnetId") or call.params.get("SubnetId")
@@ -163,13 +165,13 @@ def _network(world: World, call: Call) -> Iterator[Asked]:
         yield asked(call, call.action, "security-group", "*", {})
 
 
-def _create_image(world: World, call: Call) -> Iterator[Asked]:
+def _create_image(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     yield _uses(world, call, str(call.params.get("InstanceId")))
     yield from _makes(call, "image")
     yield from _makes(call, "snapshot")
 
 
-def _create_snapshots(world: World, call: Call) -> Iterator[Asked]:
+def _create_snapshots(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     specification = call.params.get("InstanceSpecification", {})
     instance = world.ledger.instances.get(str(specification.get("InstanceId")))
     yield _uses(world, call, str(specification.get("InstanceId")))
@@ -180,14 +182,14 @@ def _create_snapshots(world: World, call: Call) -> Iterator[Asked]:
     yield from _makes(call, "snapshot")
 
 
-def _register_image(world: World, call: Call) -> Iterator[Asked]:
+def _register_image(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     yield from _makes(call, "image")
     for mapping in call.params.get("BlockDeviceMappings", []):
         if snapshot := mapping.get("Ebs", {}).get("SnapshotId"):
             yield _uses(world, call, str(snapshot))
 
 
-def _copy_image(world: World, call: Call) -> Iterator[Asked]:
+def _copy_image(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     """The image that is copied, in its own region, and what is made here."""
     id, region = str(call.params.get("SourceImageId")), str(call.params.get("SourceRegion"))
     source = world.ledger.images.get(id)
@@ -199,17 +201,17 @@ def _copy_image(world: World, call: Call) -> Iterator[Asked]:
         yield from of_key(world, call, str(key))
 
 
-def _create_security_group(world: World, call: Call) -> Iterator[Asked]:
+def _create_security_group(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     yield from _makes(call, "security-group")
     if vpc := call.params.get("VpcId"):
         yield _uses(world, call, str(vpc))
 
 
-def _import_key_pair(world: World, call: Call) -> Iterator[Asked]:
+def _import_key_pair(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     yield from _makes(call, "key-pair", str(call.params.get("KeyName")))
 
 
-def _delete_key_pair(world: World, call: Call) -> Iterator[Asked]:
+def _delete_key_pair(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     name, id = call.params.get("KeyName"), call.params.get("KeyPairId")
     for pair in world.ledger.key_pairs.owned(call.account, call.region):
         if pair.name == name or pair.id == id:
@@ -218,7 +220,7 @@ def _delete_key_pair(world: World, call: Call) -> Iterator[Asked]:
     yield asked(call, call.action, "key-pair", str(name or id), {})
 
 
-def _modify_snapshot(world: World, call: Call) -> Iterator[Asked]:
+def _modify_snapshot(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     added = call.params.get("CreateVolumePermission", {}).get("Add", [])
     users = [str(each["UserId"]) for each in added if "UserId" in each]
     groups = [str(each["Group"]) for each in added if "Group" in each]
@@ -232,13 +234,13 @@ def _modify_snapshot(world: World, call: Call) -> Iterator[Asked]:
     yield _uses(world, call, str(call.params.get("SnapshotId")), named)
 
 
-def _create_tags(world: World, call: Call) -> Iterator[Asked]:
+def _create_tags(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     tags = tagging.checked(call.params.get("Tags", []))
     for id in call.params.get("Resources", []):
         yield _uses(world, call, str(id), _requested(tags))
 
 
-ASKS: Mapping[str, Callable[[World, Call], Iterator[Asked]]] = {
+ASKS: Mapping[str, Callable[[Backend, Call], Iterator[AuthorizationRequest]]] = {
     "AuthorizeSecurityGroupIngress": _named("GroupId"),
     "CopyImage": _copy_image,
     "CreateImage": _create_image,

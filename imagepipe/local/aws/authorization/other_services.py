@@ -9,13 +9,13 @@ from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from imagepipe.iam.evaluate import Asked
+from imagepipe.iam.evaluate import AuthorizationRequest
 from imagepipe.iam.facts import ANY, FREE
 from imagepipe.local.aws.authentication.signature import Identity, Request
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.volumes import encryption
 from imagepipe.local.aws.moto.s3 import Asked as Operation
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Call, form
 
 OBJECTS = {"GetObject": "GetObject", "HeadObject": "GetObject", "DeleteObject": "DeleteObject"}
@@ -46,27 +46,27 @@ def everywhere(account: str, region: str) -> dict[str, tuple[str, ...]]:
     return {"aws:PrincipalAccount": (account,), "aws:RequestedRegion": (region,)}
 
 
-def of_s3(identity: Identity, request: Request, wanted: Operation) -> Iterator[Asked]:
+def of_s3(identity: Identity, request: Request, wanted: Operation) -> Iterator[AuthorizationRequest]:
     """Every question of a request to S3. Raises Refused for an operation that is not known here."""
     bucket = f"arn:aws:s3:::{wanted.bucket}"
     known = everywhere(identity.account, identity.region)
     name = wanted.operation
     if name in OBJECTS:
-        yield Asked(f"s3:{OBJECTS[name]}", f"{bucket}/{wanted.key}", known)
+        yield AuthorizationRequest(f"s3:{OBJECTS[name]}", f"{bucket}/{wanted.key}", known)
     elif name in PUTS:
         yield from _puts(request, f"{bucket}/{wanted.key}", known)
     elif name == "DeleteObjects":
         for key in _deleted(request):
-            yield Asked("s3:DeleteObject", f"{bucket}/{key}", known)
+            yield AuthorizationRequest("s3:DeleteObject", f"{bucket}/{key}", known)
     elif name in BUCKETS:
         prefix = request.query_value("prefix")
         more = {} if prefix is None else {"s3:prefix": (prefix,)}
-        yield Asked(f"s3:{BUCKETS[name]}", bucket, {**known, **more})
+        yield AuthorizationRequest(f"s3:{BUCKETS[name]}", bucket, {**known, **more})
     elif name == "ListBuckets":
-        yield Asked("s3:ListAllMyBuckets", ANY, known)
+        yield AuthorizationRequest("s3:ListAllMyBuckets", ANY, known)
     else:
         text = f"The local cloud does not know what {name or 'this'} asks of IAM, so no caller with a policy may do it"
-        raise Refused("AccessDenied", text, status=403)
+        raise AwsError("AccessDenied", text, status=403)
 
 
 def _deleted(request: Request) -> Iterator[str]:
@@ -75,22 +75,24 @@ def _deleted(request: Request) -> Iterator[str]:
         # A caller of this store's own, whose signature is good.
         body = ElementTree.fromstring(request.body)  # noqa: S314
     except ElementTree.ParseError as error:
-        raise Refused("MalformedXML", f"The XML you provided was not well-formed: {error}") from error
+        raise AwsError("MalformedXML", f"The XML you provided was not well-formed: {error}") from error
     yield from (str(key.text) for key in body.iterfind("{*}Object/{*}Key"))
 
 
-def _puts(request: Request, resource: str, known: Mapping[str, tuple[str, ...]]) -> Iterator[Asked]:
+def _puts(request: Request, resource: str, known: Mapping[str, tuple[str, ...]]) -> Iterator[AuthorizationRequest]:
     """With an ACL it is two permissions, and a copy must be allowed to read too."""
     acl = request.headers.get("x-amz-acl") or request.query_value("x-amz-acl")
     more = {} if acl is None else {"s3:x-amz-acl": (acl,)}
-    yield Asked("s3:PutObject", resource, {**known, **more})
+    yield AuthorizationRequest("s3:PutObject", resource, {**known, **more})
     if acl is not None:
-        yield Asked("s3:PutObjectAcl", resource, {**known, **more})
+        yield AuthorizationRequest("s3:PutObjectAcl", resource, {**known, **more})
     if source := request.headers.get("x-amz-copy-source"):
-        yield Asked("s3:GetObject", f"arn:aws:s3:::{unquote(source).partition('?')[0].lstrip('/')}", known)
+        yield AuthorizationRequest(
+            "s3:GetObject", f"arn:aws:s3:::{unquote(source).partition('?')[0].lstrip('/')}", known
+        )
 
 
-def of_others(world: World, identity: Identity, action: str, request: Request) -> Iterator[Asked]:
+def of_others(world: Backend, identity: Identity, action: str, request: Request) -> Iterator[AuthorizationRequest]:
     """Every question of a request to another service. Raises Refused for what is not known here."""
     name, known = f"{identity.service}:{action}", everywhere(identity.account, identity.region)
     if name in FREE:
@@ -98,15 +100,15 @@ def of_others(world: World, identity: Identity, action: str, request: Request) -
     if name in ("ssm:GetParameter", "ssm:GetParameters"):
         body = _json(request)
         for parameter in body.get("Names", []) if name.endswith("s") else [body.get("Name", "")]:
-            yield Asked(name, _parameter(identity, str(parameter)), known)
+            yield AuthorizationRequest(name, _parameter(identity, str(parameter)), known)
     elif name == "sts:AssumeRole":
-        yield Asked(name, form(request.query, request.body).get("RoleArn", ANY), known)
+        yield AuthorizationRequest(name, form(request.query, request.body).get("RoleArn", ANY), known)
     elif name == "kms:DescribeKey":
         call = Call(action, identity.account, identity.region, {}, "")
         yield _of_key(world, call, str(_json(request).get("KeyId", "")), name, {})
     else:
         text = f"The local cloud does not know what {name} asks of IAM, so no caller with a policy may do it"
-        raise Refused("AccessDeniedException", text, status=403)
+        raise AwsError("AccessDeniedException", text, status=403)
 
 
 def _json(request: Request) -> dict[str, Any]:
@@ -123,17 +125,17 @@ def _parameter(identity: Identity, name: str) -> str:
     return f"arn:aws:ssm:{identity.region}:{owner}:parameter/{name.removeprefix('/')}"
 
 
-def of_role(world: World, call: Call, profile: str) -> Asked:
+def of_role(world: Backend, call: Call, profile: str) -> AuthorizationRequest:
     """That the role of an instance profile is given to EC2; of a profile that has none, a role of its name."""
     name = profile.rpartition("/")[2]
     found = world.elsewhere.backend("iam", call.account, "aws").instance_profiles.values()
     roles = [role for each in found if each.name == name for role in each.roles]
     role = roles[0].arn if roles else f"arn:aws:iam::{call.account}:role/{name}"
     known = everywhere(call.account, call.region)
-    return Asked("iam:PassRole", role, {**known, "iam:PassedToService": ("ec2.amazonaws.com",)})
+    return AuthorizationRequest("iam:PassRole", role, {**known, "iam:PassedToService": ("ec2.amazonaws.com",)})
 
 
-def of_key(world: World, call: Call, key: str) -> Iterator[Asked]:
+def of_key(world: Backend, call: Call, key: str) -> Iterator[AuthorizationRequest]:
     """What EBS does with a key, in the caller's name."""
     if re.search(r"alias/aws/ebs$", key):
         return
@@ -143,8 +145,10 @@ def of_key(world: World, call: Call, key: str) -> Iterator[Asked]:
         yield _of_key(world, call, key, action, more)
 
 
-def _of_key(world: World, call: Call, key: str, action: str, more: Mapping[str, tuple[str, ...]]) -> Asked:
+def _of_key(
+    world: Backend, call: Call, key: str, action: str, more: Mapping[str, tuple[str, ...]]
+) -> AuthorizationRequest:
     found = encryption.find_key(world, call, key)
     resource = str(found.arn) if found else f"arn:aws:kms:{call.region}:{call.account}:key/{key}"
     aliases = {"kms:ResourceAliases": tuple(found.aliases)} if found and found.aliases else {}
-    return Asked(action, resource, {**everywhere(call.account, call.region), **aliases, **more})
+    return AuthorizationRequest(action, resource, {**everywhere(call.account, call.region), **aliases, **more})

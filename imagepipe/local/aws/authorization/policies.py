@@ -12,17 +12,17 @@ from functools import lru_cache
 from typing import Any
 
 from imagepipe.iam.conditions import NotUnderstood
-from imagepipe.iam.evaluate import Asked, Rule, decide, rules_of
+from imagepipe.iam.evaluate import AuthorizationRequest, Rule, decide, rules_of
 from imagepipe.local.aws.authentication.signature import Identity
-from imagepipe.local.aws.backend import World
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.backend import Backend
+from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.services.sts import caller, role_of
 
 CODES = {"ec2": "UnauthorizedOperation", "s3": "AccessDenied", "sts": "AccessDenied", "iam": "AccessDenied"}
 """By service; all others say AccessDeniedException."""
 
 
-def rules(world: World, identity: Identity) -> tuple[Rule, ...] | None:
+def rules(world: Backend, identity: Identity) -> tuple[Rule, ...] | None:
     """The rules that a caller is under; None for one without a policy. Raises Refused for a policy not understood."""
     found = list(_policies(world, identity))
     try:
@@ -36,7 +36,7 @@ def _read(text: str) -> tuple[Rule, ...]:
     return rules_of(text)
 
 
-def _policies(world: World, identity: Identity) -> Iterator[str]:
+def _policies(world: Backend, identity: Identity) -> Iterator[str]:
     """The documents, of a key of its own or of a role: inline ones and those attached."""
     key = world.ledger.access_keys.get(identity.access_key_id)
     if key is not None:
@@ -55,7 +55,7 @@ def _text(document: Any) -> str:
     return document if isinstance(document, str) else json.dumps(document)
 
 
-def check(world: World, identity: Identity, asked: Iterable[Asked]) -> None:
+def check(world: Backend, identity: Identity, asked: Iterable[AuthorizationRequest]) -> None:
     """Raise Refused for the first question that the caller's policies do not answer with yes; none without a policy."""
     found = rules(world, identity)
     if found is None:
@@ -79,15 +79,15 @@ def check(world: World, identity: Identity, asked: Iterable[Asked]) -> None:
             )
 
 
-def refuse_admin(world: World, identity: Identity) -> None:
+def refuse_admin(world: Backend, identity: Identity) -> None:
     """Raise Refused where a caller under a policy wants the cloud's own interface, which no policy speaks of."""
     if rules(world, identity) is not None:
-        raise Refused("AccessDenied", "A caller with a policy may not do that", status=403)
+        raise AwsError("AccessDenied", "A caller with a policy may not do that", status=403)
 
 
-def _not_understood(identity: Identity, error: NotUnderstood) -> Refused:
+def _not_understood(identity: Identity, error: NotUnderstood) -> AwsError:
     return _refused(identity.service, f"A policy of the caller is not understood: {error}")
 
 
-def _refused(service: str, message: str) -> Refused:
-    return Refused(CODES.get(service, "AccessDeniedException"), message, status=403)
+def _refused(service: str, message: str) -> AwsError:
+    return AwsError(CODES.get(service, "AccessDeniedException"), message, status=403)

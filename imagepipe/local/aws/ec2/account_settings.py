@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.state.records import Setting
 
 IMAGES_PUBLIC = "image-block-public-access"
@@ -18,22 +18,22 @@ IMAGES_AT_FIRST = NEW_SHARING
 SNAPSHOTS_AT_FIRST = UNBLOCKED  # EBS user guide, "Block public access for snapshots": off until somebody turns it on
 
 
-def setting(world: World, account: str, region: str, name: str, at_first: str) -> str:
+def setting(world: Backend, account: str, region: str, name: str, at_first: str) -> str:
     """What was set, or what holds at first."""
     found = world.ledger.settings.get(_key(account, region, name))
     return found.value if found else at_first
 
 
-def change_setting(world: World, account: str, region: str, name: str, value: str) -> None:
+def change_setting(world: Backend, account: str, region: str, name: str, value: str) -> None:
     """Set it, in the change that is being made."""
     world.ledger.put(Setting(id=_key(account, region, name), account=account, region=region, value=value))
 
 
-def blocks_public_images(world: World, account: str, region: str) -> bool:
+def blocks_public_images(world: Backend, account: str, region: str) -> bool:
     return setting(world, account, region, IMAGES_PUBLIC, IMAGES_AT_FIRST) != UNBLOCKED
 
 
-def public_snapshots(world: World, account: str, region: str) -> str:
+def public_snapshots(world: Backend, account: str, region: str) -> str:
     """The state of block public access for snapshots."""
     return setting(world, account, region, SNAPSHOTS_PUBLIC, SNAPSHOTS_AT_FIRST)
 

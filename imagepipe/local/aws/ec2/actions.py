@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import account_attributes, key_pairs, tags
 from imagepipe.local.aws.ec2.images import attributes, create
 from imagepipe.local.aws.ec2.images import describe as images
@@ -15,7 +15,7 @@ from imagepipe.local.aws.ec2.network import security_group_rules, security_group
 from imagepipe.local.aws.ec2.volumes import snapshots, volumes
 from imagepipe.local.aws.protocol.query import Call
 
-Action = Callable[[World, Call], Mapping[str, Any]]
+Action = Callable[[Backend, Call], Mapping[str, Any]]
 
 
 OWN: Mapping[str, Action] = {

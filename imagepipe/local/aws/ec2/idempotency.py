@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from datetime import timedelta
 
-from imagepipe.local.aws.backend import World
-from imagepipe.local.aws.protocol.errors import Refused, invalid
+from imagepipe.local.aws.backend import Backend
+from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Token
 
@@ -17,7 +17,7 @@ MOST = 10_000
 REMEMBERED = timedelta(hours=24)  # the same guide: "at least 24 hours" after the instance terminated
 
 
-def made_before(world: World, call: Call) -> Sequence[str] | None:
+def made_before(world: Backend, call: Call) -> Sequence[str] | None:
     """Ids of what the same request made, if it came before.
 
     Raises Refused if the token came with another request: a parameter, or a tag, that differs.
@@ -31,14 +31,14 @@ def made_before(world: World, call: Call) -> Sequence[str] | None:
     if kept is None:
         return None
     if kept.digest != _digest(call):
-        raise Refused(
+        raise AwsError(
             "IdempotentParameterMismatch",
             "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).",
         )
     return kept.made
 
 
-def remember(world: World, call: Call, made: Sequence[str]) -> None:
+def remember(world: Backend, call: Call, made: Sequence[str]) -> None:
     """Keep what the request made, in the change that makes it."""
     token = str(call.params.get("ClientToken") or "")
     if token:
@@ -55,7 +55,7 @@ def remember(world: World, call: Call, made: Sequence[str]) -> None:
         )
 
 
-def _forget(world: World) -> None:
+def _forget(world: Backend) -> None:
     """Those that are over, and the oldest of too many."""
     kept = list(world.ledger.tokens)  # in the order in which they were used
     horizon = world.clock.now() - REMEMBERED

@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
-from imagepipe.local.aws.protocol.errors import Refused, invalid, unsupported
+from imagepipe.local.aws.protocol.errors import AwsError, invalid, unsupported
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
@@ -37,7 +37,7 @@ GETTERS: Mapping[str, Getter] = {
 LONGEST_NAME = 255
 
 
-def create_key_pair(world: World, call: Call) -> Mapping[str, Any]:
+def create_key_pair(world: Backend, call: Call) -> Mapping[str, Any]:
     """Makes a pair and gives the private half away, once."""
     name = _free_name(world, call)
     if call.params.get("KeyFormat", "pem") != "pem":
@@ -60,19 +60,19 @@ def create_key_pair(world: World, call: Call) -> Mapping[str, Any]:
     return {**_brief(pair), "KeyMaterial": material.decode()}
 
 
-def import_key_pair(world: World, call: Call) -> Mapping[str, Any]:
+def import_key_pair(world: Backend, call: Call) -> Mapping[str, Any]:
     name = _free_name(world, call)
     public = _public_key(call.params["PublicKeyMaterial"])
     kind = "rsa" if isinstance(public, RSAPublicKey) else "ed25519"
     return _brief(_kept(world, call, name, kind, public, _fingerprint(public)))
 
 
-def _free_name(world: World, call: Call) -> str:
+def _free_name(world: Backend, call: Call) -> str:
     name = call.text("KeyName")
     if len(name) > LONGEST_NAME or not name.isascii():
         raise invalid(f"Value ({name}) for parameter keyName is invalid.")
     if any(pair.name == name for pair in world.ledger.key_pairs.owned(call.account, call.region)):
-        raise Refused("InvalidKeyPair.Duplicate", f"The keypair '{name}' already exists.")
+        raise AwsError("InvalidKeyPair.Duplicate", f"The keypair '{name}' already exists.")
     return name
 
 
@@ -84,7 +84,7 @@ def _public_key(material: bytes) -> RSAPublicKey | Ed25519PublicKey:
         key = None
     if isinstance(key, RSAPublicKey | Ed25519PublicKey):
         return key
-    raise Refused("InvalidKey.Format", "Key is not in valid OpenSSH public key format")
+    raise AwsError("InvalidKey.Format", "Key is not in valid OpenSSH public key format")
 
 
 def _pem(material: bytes) -> Any:
@@ -94,7 +94,7 @@ def _pem(material: bytes) -> Any:
 
 
 def _kept(
-    world: World, call: Call, name: str, kind: str, public: RSAPublicKey | Ed25519PublicKey, fingerprint: str
+    world: Backend, call: Call, name: str, kind: str, public: RSAPublicKey | Ed25519PublicKey, fingerprint: str
 ) -> KeyPair:
     line = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     pair = KeyPair(
@@ -134,15 +134,15 @@ def _brief(pair: KeyPair) -> dict[str, Any]:
     }
 
 
-def describe_key_pairs(world: World, call: Call) -> Mapping[str, Any]:
+def describe_key_pairs(world: Backend, call: Call) -> Mapping[str, Any]:
     rows = world.ledger.key_pairs.owned(call.account, call.region)
     names, ids = call.params.get("KeyNames", []), call.params.get("KeyPairIds", [])
     for name in names:
         if not any(row.name == name for row in rows):
-            raise Refused("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
+            raise AwsError("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
     for identifier in ids:
         if not any(row.id == identifier for row in rows):
-            raise Refused("InvalidKeyPair.NotFound", f"The key pair ID '{identifier}' does not exist")
+            raise AwsError("InvalidKeyPair.NotFound", f"The key pair ID '{identifier}' does not exist")
     if names or ids:
         rows = [row for row in rows if row.name in names or row.id in ids]
     shows_key = call.params.get("IncludePublicKey")
@@ -159,11 +159,11 @@ def describe_key_pairs(world: World, call: Call) -> Mapping[str, Any]:
     }
 
 
-def delete_key_pair(world: World, call: Call) -> Mapping[str, Any]:
+def delete_key_pair(world: Backend, call: Call) -> Mapping[str, Any]:
     """By name or by id; what is not there is success, as on EC2."""
     name, identifier = call.params.get("KeyName"), call.params.get("KeyPairId")
     if not name and not identifier:
-        raise Refused("MissingParameter", "The request must contain the parameter KeyName or KeyPairId")
+        raise AwsError("MissingParameter", "The request must contain the parameter KeyName or KeyPairId")
     for pair in world.ledger.key_pairs.owned(call.account, call.region):
         if pair.name == name or pair.id == identifier:
             world.ledger.remove(pair)

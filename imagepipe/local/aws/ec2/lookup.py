@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.account_settings import ALL_SHARING, public_snapshots
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.ids import check_id, not_found
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.database import Table
@@ -33,29 +33,29 @@ def _all(
     return found
 
 
-def instances(world: World, call: Call, identifiers: Sequence[str]) -> list[Instance]:
+def instances(world: Backend, call: Call, identifiers: Sequence[str]) -> list[Instance]:
     """The caller's instances of these ids."""
     return _all(world.ledger.instances, "i", call, identifiers, lambda row: row.account == call.account)
 
 
-def instance(world: World, call: Call, identifier: str) -> Instance:
+def instance(world: Backend, call: Call, identifier: str) -> Instance:
     """The caller's instance of this id."""
     [found] = instances(world, call, [identifier])
     return found
 
 
-def volumes(world: World, call: Call, identifiers: Sequence[str]) -> list[Volume]:
+def volumes(world: Backend, call: Call, identifiers: Sequence[str]) -> list[Volume]:
     """The caller's volumes of these ids."""
     return _all(world.ledger.volumes, "vol", call, identifiers, lambda row: row.account == call.account)
 
 
-def volume(world: World, call: Call, identifier: str) -> Volume:
+def volume(world: Backend, call: Call, identifier: str) -> Volume:
     """The caller's volume of this id."""
     [found] = volumes(world, call, [identifier])
     return found
 
 
-def may_use_snapshot(world: World, call: Call, snapshot: Snapshot) -> bool:
+def may_use_snapshot(world: Backend, call: Call, snapshot: Snapshot) -> bool:
     """The caller may make volumes of it."""
     if snapshot.account == call.account or call.account in snapshot.users:
         return True
@@ -63,50 +63,50 @@ def may_use_snapshot(world: World, call: Call, snapshot: Snapshot) -> bool:
     return "all" in snapshot.users and not hidden
 
 
-def snapshots(world: World, call: Call, identifiers: Sequence[str]) -> list[Snapshot]:
+def snapshots(world: Backend, call: Call, identifiers: Sequence[str]) -> list[Snapshot]:
     """Snapshots of these ids that the caller may use."""
     return _all(world.ledger.snapshots, "snap", call, identifiers, lambda row: may_use_snapshot(world, call, row))
 
 
-def snapshot(world: World, call: Call, identifier: str) -> Snapshot:
+def snapshot(world: Backend, call: Call, identifier: str) -> Snapshot:
     """The snapshot of this id, if the caller may use it."""
     [found] = snapshots(world, call, [identifier])
     return found
 
 
-def own_snapshot(world: World, call: Call, identifier: str) -> Snapshot:
+def own_snapshot(world: Backend, call: Call, identifier: str) -> Snapshot:
     """The caller's own snapshot of this id."""
     found = snapshot(world, call, identifier)
     if found.account != call.account:
-        raise Refused("AuthFailure", f"Not authorized for snapshot:{identifier}", status=403)
+        raise AwsError("AuthFailure", f"Not authorized for snapshot:{identifier}", status=403)
     return found
 
 
-def may_launch(world: World, call: Call, image: Image) -> bool:
+def may_launch(world: Backend, call: Call, image: Image) -> bool:
     """The caller may launch it: its own, or shared with it, its organization or unit, or everybody."""
     return image.account == call.account or not world.accounts.names_of(call.account).isdisjoint(image.users)
 
 
-def images(world: World, call: Call, identifiers: Sequence[str]) -> list[Image]:
+def images(world: Backend, call: Call, identifiers: Sequence[str]) -> list[Image]:
     """Images of these ids that the caller may launch."""
     return _all(world.ledger.images, "ami", call, identifiers, lambda row: may_launch(world, call, row))
 
 
-def image(world: World, call: Call, identifier: str) -> Image:
+def image(world: Backend, call: Call, identifier: str) -> Image:
     """The image of this id, if the caller may launch it."""
     [found] = images(world, call, [identifier])
     return found
 
 
-def own_image(world: World, call: Call, identifier: str) -> Image:
+def own_image(world: Backend, call: Call, identifier: str) -> Image:
     """The caller's own image of this id."""
     found = image(world, call, identifier)
     if found.account != call.account:
-        raise Refused("AuthFailure", f"Not authorized for image:{identifier}", status=403)
+        raise AwsError("AuthFailure", f"Not authorized for image:{identifier}", status=403)
     return found
 
 
-def group(world: World, call: Call, identifier: str) -> SecurityGroup:
+def group(world: Backend, call: Call, identifier: str) -> SecurityGroup:
     """The caller's security group of this id."""
     [found] = _all(world.ledger.groups, "sg", call, [identifier], lambda row: row.account == call.account)
     return found

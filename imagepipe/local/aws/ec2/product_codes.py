@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from imagepipe.local.aws.backend import World
-from imagepipe.local.aws.protocol.errors import Refused, invalid
+from imagepipe.local.aws.backend import Backend
+from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.state.records import ORDINARY, Image
 
 
-def give(world: World, asked: Mapping[str, Any]) -> None:
+def give(world: Backend, asked: Mapping[str, Any]) -> None:
     """Make an image one that is sold or billed. Raises Refused for one that is not there."""
     with world.ledger.change():
         image = world.ledger.images.get(str(asked.get("image")))
@@ -42,9 +42,9 @@ def check_copy(image: Image, account: str) -> None:
     if image.account == account:
         return
     if image.product_codes:
-        raise Refused("InvalidRequest", "Images from AWS Marketplace cannot be copied to another AWS account")
+        raise AwsError("InvalidRequest", "Images from AWS Marketplace cannot be copied to another AWS account")
     if image.usage_operation != ORDINARY:
-        raise Refused("InvalidRequest", "Images with EC2 BillingProduct codes cannot be copied to another AWS account")
+        raise AwsError("InvalidRequest", "Images with EC2 BillingProduct codes cannot be copied to another AWS account")
 
 
 def described(codes: Iterable[str]) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency
 from imagepipe.local.aws.ec2.images import jobs as image_jobs
 from imagepipe.local.aws.ec2.instances import jobs as instance_jobs
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 FIRST_REGION = "us-east-1"
 
 
-def recover(world: World) -> None:
+def recover(world: Backend) -> None:
     """Submit all work that is outstanding. Order matters within a queue alone: snapshots before what follows."""
     world.disks.sweep()
     _sweep_disks(world)
@@ -39,7 +39,7 @@ def recover(world: World) -> None:
     _forget_the_past(world)
 
 
-def _forget_the_past(world: World) -> None:
+def _forget_the_past(world: Backend) -> None:
     """What nobody is told of any more need not be kept."""
     now = world.clock.now()
     for instance in world.ledger.instances:
@@ -51,7 +51,7 @@ def _forget_the_past(world: World) -> None:
                 world.ledger.remove(token)
 
 
-def _sweep_disks(world: World) -> None:
+def _sweep_disks(world: Backend) -> None:
     """Delete files that no record names: a record goes before its file does."""
     for path, known in (
         (world.disks.volume_path("vol"), {row.id for row in world.ledger.volumes}),
@@ -68,7 +68,7 @@ def _sweep_disks(world: World) -> None:
             file.unlink(missing_ok=True)
 
 
-def _reap(world: World, running: frozenset[str]) -> None:
+def _reap(world: Backend, running: frozenset[str]) -> None:
     """Stop machines that should not be running: nobody's, or those of instances that had ended."""
     for machine_id in running:
         instance = world.ledger.instances.get(machine_id)
@@ -77,8 +77,8 @@ def _reap(world: World, running: frozenset[str]) -> None:
             world.course.submit(machine_id, partial(world.driver.stop, machine_id, force=True))
 
 
-def _resume_instance(world: World, instance: Instance, is_running: bool) -> None:
-    work: Callable[[World, str], None] | None
+def _resume_instance(world: Backend, instance: Instance, is_running: bool) -> None:
+    work: Callable[[Backend, str], None] | None
     match instance.state:
         case "pending":
             if not instance.has_run:
@@ -98,7 +98,7 @@ def _resume_instance(world: World, instance: Instance, is_running: bool) -> None
     world.course.submit(instance.id, partial(work, world, instance.id))
 
 
-def _start_afresh(world: World, instance: Instance) -> None:
+def _start_afresh(world: Backend, instance: Instance) -> None:
     """A first boot may have been cut off anywhere: give it disks on which nothing has run yet."""
     with world.ledger.change():
         for attached in instance.volumes:
@@ -107,7 +107,7 @@ def _start_afresh(world: World, instance: Instance) -> None:
                 world.ledger.put(replace(volume, state="creating"))
 
 
-def _is_being_imaged(world: World, instance: Instance) -> bool:
+def _is_being_imaged(world: Backend, instance: Instance) -> bool:
     return any(
         image.capture is not None and image.capture.instance_id == instance.id and image.capture.reboots
         for image in world.ledger.images
@@ -115,7 +115,7 @@ def _is_being_imaged(world: World, instance: Instance) -> bool:
     )
 
 
-def _resume_snapshots(world: World) -> None:
+def _resume_snapshots(world: Backend) -> None:
     captured = {
         disk.snapshot_id for image in world.ledger.images if image.state == "pending" for disk in image.mappings
     }
@@ -132,7 +132,7 @@ def _resume_snapshots(world: World) -> None:
         world.course.submit(queue, partial(image_jobs.take_snapshots, world, tuple(ids)))
 
 
-def _resume_images(world: World) -> None:
+def _resume_images(world: Backend) -> None:
     for image in world.ledger.images:
         if image.state != "pending":
             continue
@@ -143,7 +143,7 @@ def _resume_images(world: World) -> None:
             world.course.submit(image.id, partial(image_jobs.publish, world, image.id))
 
 
-def _resume_volumes(world: World) -> None:
+def _resume_volumes(world: Backend) -> None:
     for volume in world.ledger.volumes:
         if volume.state == "deleting":
             world.course.submit(volume.id, partial(instance_jobs.delete_volume, world, volume.id))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from imagepipe.local.aws.protocol.errors import Refused, conflicting, invalid
+from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid
 from imagepipe.local.aws.protocol.query import Call
 
 ACCOUNT = re.compile(r"\d{12}")
@@ -55,13 +55,13 @@ def _names(entries: Iterable[Mapping[str, Any]]) -> Iterable[str]:
 
 def _user(name: str) -> str:
     if not ACCOUNT.fullmatch(name):
-        raise Refused("InvalidAMIAttributeItemValue", f'Invalid attribute item value "{name}" for userId item type.')
+        raise AwsError("InvalidAMIAttributeItemValue", f'Invalid attribute item value "{name}" for userId item type.')
     return name
 
 
 def _group(name: str) -> str:
     if name != "all":
-        raise Refused("InvalidAMIAttributeItemValue", f'Invalid attribute item value "{name}" for group item type.')
+        raise AwsError("InvalidAMIAttributeItemValue", f'Invalid attribute item value "{name}" for group item type.')
     return name
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
-from imagepipe.local.aws.protocol.errors import Refused, missing
+from imagepipe.local.aws.protocol.errors import AwsError, missing
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.ids import MALFORMED, check_id, not_found
 from imagepipe.local.aws.protocol.query import Call
@@ -28,7 +28,7 @@ KINDS = {
 }
 
 
-def create_tags(world: World, call: Call) -> Mapping[str, Any]:
+def create_tags(world: Backend, call: Call) -> Mapping[str, Any]:
     tags = tagging.checked(call.params.get("Tags", []))
     if not tags:
         raise missing("Tag")
@@ -40,7 +40,7 @@ def create_tags(world: World, call: Call) -> Mapping[str, Any]:
     return {}
 
 
-def delete_tags(world: World, call: Call) -> Mapping[str, Any]:
+def delete_tags(world: Backend, call: Call) -> Mapping[str, Any]:
     """A tag given with a value goes only if it has that value; no tags at all means all of them."""
     given = call.params.get("Tags")
     for record, identifier in _named(world, call):
@@ -57,30 +57,30 @@ def delete_tags(world: World, call: Call) -> Mapping[str, Any]:
     return {}
 
 
-def _tell_moto(world: World, call: Call, identifier: str, tags: Mapping[str, str | None]) -> None:
+def _tell_moto(world: Backend, call: Call, identifier: str, tags: Mapping[str, str | None]) -> None:
     world.ledger.later(partial(world.network.change_tags, call.account, call.region, identifier, dict(tags)))
 
 
-def _named(world: World, call: Call) -> Iterator[tuple[Record | None, str]]:
+def _named(world: Backend, call: Call) -> Iterator[tuple[Record | None, str]]:
     """The records that a request names; None for what moto keeps. All are looked up before any is changed."""
     found: list[tuple[Record | None, str]] = []
     for identifier in call.params.get("Resources", []):
         prefix = identifier.partition("-")[0]
         record = next((row for row in _rows(world, call) if row.id == identifier), None)
         if record is not None and record.account != call.account:
-            raise Refused("AuthFailure", f"Not authorized for {identifier}", status=403)
+            raise AwsError("AuthFailure", f"Not authorized for {identifier}", status=403)
         if record is None and not world.network.has(call.account, call.region, identifier):
             if prefix in MALFORMED:
                 check_id(prefix, identifier)
                 raise not_found(prefix, [identifier])
-            raise Refused("InvalidID", f"The ID '{identifier}' is not valid")
+            raise AwsError("InvalidID", f"The ID '{identifier}' is not valid")
         found.append((record, identifier))
     if not found:
         raise missing("ResourceId")
     yield from found
 
 
-def _rows(world: World, call: Call) -> Iterator[Record]:
+def _rows(world: Backend, call: Call) -> Iterator[Record]:
     ledger = world.ledger
     yield from ledger.instances.in_region(call.region)
     yield from ledger.volumes.in_region(call.region)
@@ -111,7 +111,7 @@ GETTERS: Mapping[str, Getter] = {
 }
 
 
-def describe_tags(world: World, call: Call) -> Mapping[str, Any]:
+def describe_tags(world: Backend, call: Call) -> Mapping[str, Any]:
     owned = {row.id: row.tags for row in _rows(world, call) if row.account == call.account}
     everything = {**world.network.tags(call.account, call.region), **owned}
     rows = [

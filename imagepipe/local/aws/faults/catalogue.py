@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from imagepipe.local.aws.faults.faults import Fault
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 
 MADE = ("RegisterImage", "CreateImage", "CopyImage", "CreateSnapshot", "CreateSnapshots", "CopySnapshot")
 CREATED = (*MADE, "RunInstances", "CreateVolume", "CreateSecurityGroup", "CreateKeyPair", "ImportKeyPair")
@@ -194,7 +194,7 @@ TYPES = {
 def fault_of(described: Any) -> Fault:
     """A fault from its JSON. Raises Refused for one that cannot be, with everything that is wrong."""
     if not isinstance(described, Mapping):
-        raise Refused("InvalidParameterValue", f"no such fault: {described!r} is not a mapping")
+        raise AwsError("InvalidParameterValue", f"no such fault: {described!r} is not a mapping")
     if wrong := check(described):
-        raise Refused("InvalidParameterValue", f"no such fault: {'; '.join(each.message for each in wrong)}")
+        raise AwsError("InvalidParameterValue", f"no such fault: {'; '.join(each.message for each in wrong)}")
     return Fault(**described)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.ids import MALFORMED, not_found
 from imagepipe.local.aws.state.bounded import Newest
 
@@ -70,7 +70,7 @@ class Fresh:
                 prefix = name.partition("-")[0]
                 if prefix in MALFORMED:
                     raise not_found(prefix, [name])
-                raise Refused("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
+                raise AwsError("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
 
     def without(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:
         """An answer of a Describe, less what is not shown yet."""

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from imagepipe.local.aws.faults.eventual_consistency import Fresh
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.state.bounded import Counts, Newest
 
 Effect = Literal[
@@ -85,11 +85,11 @@ class Fault:
             fnmatchcase(_value(params, name), pattern) for name, pattern in self.where.items()
         )
 
-    def refusal(self) -> Refused:
+    def refusal(self) -> AwsError:
         """What a call is refused with."""
         code = self.code or "RequestLimitExceeded"
         status, message = CODES.get(code, (503, ASKED_FOR))
-        return Refused(code, self.message or message, status=self.status or status)
+        return AwsError(code, self.message or message, status=self.status or status)
 
     @property
     def reason(self) -> str:

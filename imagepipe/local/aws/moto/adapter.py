@@ -27,9 +27,9 @@ from imagepipe.errors import LocalCloudError
 from imagepipe.local.aws.authentication.signature import Identity, Request
 from imagepipe.local.aws.moto.pickling import Pickler, Unpickler
 from imagepipe.local.aws.moto.s3_state import ACCOUNT, KEY, OLDER_OBJECT, UPLOAD, S3State, Touched, WouldLose
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Answer
-from imagepipe.local.aws.state.database import Ledger
+from imagepipe.local.aws.state.database import Database
 
 TAGGING = "resource-groups-tagging-api"
 SERVICES = ("ec2", "s3", "sts", "iam", "kms", "ssm", "secretsmanager", TAGGING)
@@ -42,10 +42,10 @@ MOTO = "moto"
 log = logging.getLogger(__name__)
 
 
-class Elsewhere:
+class Moto:
     """moto behind one call of a service at a time, with its state in the ledger and S3's bytes in a folder."""
 
-    def __init__(self, ledger: Ledger, objects: Path) -> None:
+    def __init__(self, ledger: Database, objects: Path) -> None:
         # Images are the gateway's own: moto would make 1,300 for each region, and we would keep them.
         os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
         os.environ.pop("MOTO_AMIS_PATH", None)
@@ -78,13 +78,13 @@ class Elsewhere:
         """
         service = SIGNING_NAMES.get(identity.service, identity.service)
         if service not in SERVICES:
-            raise Refused(
+            raise AwsError(
                 "UnsupportedOperation",
                 f"The local cloud has no service '{identity.service}'; it has {', '.join(SERVICES)}",
             )
         if request.path not in ("", "/"):
             text = f"The service '{identity.service}' has nothing at {request.path}"
-            raise Refused("InvalidAction", text, status=404)
+            raise AwsError("InvalidAction", text, status=404)
         with self.lock(service):
             answer = self.call(service, identity, request, environ)
             region = get_partition(identity.region) if service in GLOBAL_SERVICES else identity.region
@@ -136,7 +136,7 @@ class Elsewhere:
         except Exception as problem:
             log.exception("%s cannot be kept", name)
             text = f"The local cloud cannot keep this, and what is kept of {name} stays as it was: {problem}"
-            raise Refused("InternalError", text, status=500) from problem
+            raise AwsError("InternalError", text, status=500) from problem
 
     def save_s3(self, account: str, region: str, touched: Touched) -> None:
         """Put on disk what a request to S3 changed; where that fails, or cannot be right, S3 is as on disk again."""
@@ -148,7 +148,7 @@ class Elsewhere:
             if not isinstance(problem, WouldLose):  # the disk is full, for one: nobody may see what is not on it
                 raise
             text = f"The local cloud did not save this, as it would have lost data: {problem}. Try again"
-            raise Refused("InternalError", text, status=500) from problem
+            raise AwsError("InternalError", text, status=500) from problem
 
     def has_file(self, name: str) -> bool:
         """Whether some object's bytes are in this file."""

@@ -18,8 +18,8 @@ from imagepipe.bundle.manifest import Manifest, find_secret, read_manifest
 from imagepipe.bundle.unpack import unpack
 from imagepipe.errors import BundleError
 from imagepipe.local.aws.moto import s3
-from imagepipe.local.aws.moto.adapter import Elsewhere
-from imagepipe.local.aws.protocol.errors import Refused, invalid
+from imagepipe.local.aws.moto.adapter import Moto
+from imagepipe.local.aws.protocol.errors import AwsError, invalid
 
 KEY, CERTIFICATE = "ec2-key.pem", "ec2-cert.pem"
 LARGEST_MANIFEST = 4 << 20
@@ -36,7 +36,7 @@ def certificate_of(folder: Path) -> Path:
 class Bundles:
     """Bundles in this cloud's S3, and the key that opens them."""
 
-    def __init__(self, elsewhere: Elsewhere, folder: Path) -> None:
+    def __init__(self, elsewhere: Moto, folder: Path) -> None:
         self._elsewhere = elsewhere
         self._folder = folder
 
@@ -51,7 +51,7 @@ class Bundles:
             manifest = self._read(location, account=account, region=region)
             find_secret(manifest, self._key())
         except BundleError as problem:
-            raise Refused("InvalidManifest", f"{location}: {problem}") from problem
+            raise AwsError("InvalidManifest", f"{location}: {problem}") from problem
         return manifest
 
     def lay_out(self, location: str, target: Path, *, account: str, region: str) -> None:

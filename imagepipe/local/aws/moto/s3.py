@@ -20,7 +20,7 @@ from moto.s3.models import ALL_USERS_GRANTEE, OWNER, s3_backends
 from moto.utilities.utils import get_partition
 
 from imagepipe.local.aws.authentication.signature import Identity, Request
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import XML, Answer
 
 EXEC_READ = "aws-exec-read"
@@ -108,7 +108,7 @@ def answer(
         return moto(environ)
     is_enforced = bucket is not None and wanted.key and bucket.ownership_rule == ENFORCED
     if is_enforced and acl != "bucket-owner-full-control":  # which changes nothing there
-        raise Refused("AccessControlListNotSupported", "The bucket does not allow ACLs")
+        raise AwsError("AccessControlListNotSupported", "The bucket does not allow ACLs")
     if acl != EXEC_READ:
         return moto({**environ, "HTTP_X_AMZ_ACL": acl})
     granted = {name: value for name, value in environ.items() if name != "HTTP_X_AMZ_ACL"}
@@ -152,9 +152,9 @@ def _check_md5(request: Request, found: bytes) -> None:
     except binascii.Error:
         wanted = b""
     if len(wanted) != hashlib.md5(usedforsecurity=False).digest_size:
-        raise Refused("InvalidDigest", "The Content-MD5 you specified was invalid.")
+        raise AwsError("InvalidDigest", "The Content-MD5 you specified was invalid.")
     if found != wanted:
-        raise Refused("BadDigest", "The Content-MD5 you specified did not match what we received.")
+        raise AwsError("BadDigest", "The Content-MD5 you specified did not match what we received.")
 
 
 def _check_signed(request: Request) -> None:
@@ -163,4 +163,4 @@ def _check_signed(request: Request) -> None:
     more = sorted(name for name in request.headers if name.startswith("x-amz-") and name not in signed)
     if request.query_value("X-Amz-Signature") and more:
         text = f"There were headers present in the request which were not signed: {', '.join(more)}"
-        raise Refused("AccessDenied", text, status=403)
+        raise AwsError("AccessDenied", text, status=403)

@@ -20,7 +20,7 @@ from moto.s3.models import MultipartDict
 from moto.s3.utils import _VersionedKeyStore
 
 from imagepipe.local.aws.moto.pickling import Pickler, Unpickler
-from imagepipe.local.aws.state.database import Ledger
+from imagepipe.local.aws.state.database import Database
 
 ACCOUNT, KEY, UPLOAD = "s3", "s3-key", "s3-upload"
 """What the names of the three kinds of blobs begin with."""
@@ -50,7 +50,7 @@ class Touched:
 class S3State:
     """What is saved of S3, and how. All under S3's lock."""
 
-    def __init__(self, ledger: Ledger, objects: Path) -> None:
+    def __init__(self, ledger: Database, objects: Path) -> None:
         self._ledger = ledger
         self._objects = objects
         self._digests: dict[str, bytes] = {}

@@ -17,13 +17,13 @@ from xml.etree import ElementTree
 from moto.utilities.utils import get_partition
 
 from imagepipe.local.aws.authentication.signature import Identity, Request
-from imagepipe.local.aws.moto.adapter import READS, Elsewhere
+from imagepipe.local.aws.moto.adapter import READS, Moto
 from imagepipe.local.aws.moto.pickling import adopt
 from imagepipe.local.aws.moto.s3 import Asked
 from imagepipe.local.aws.moto.s3_state import Touched, forget_page_tokens
 from imagepipe.local.aws.protocol import bodies, query
 from imagepipe.local.aws.protocol.bodies import Content, Kept, Received
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Answer
 
 UPLOADS = frozenset({"PutObject", "UploadPart"})
@@ -38,7 +38,7 @@ EMPTY = hashlib.md5(usedforsecurity=False).hexdigest()
 class Transfers:
     """S3 behind moto."""
 
-    def __init__(self, elsewhere: Elsewhere) -> None:
+    def __init__(self, elsewhere: Moto) -> None:
         self._elsewhere = elsewhere
 
     def receive(self, request: Request, source: bodies.Source, length: int) -> Received:
@@ -48,10 +48,10 @@ class Transfers:
         received = bodies.receive(source, length, self._elsewhere.objects, is_chunked=is_chunked)
         try:
             if re.fullmatch("[0-9a-f]{64}", stated) and stated != received.sha256:
-                raise Refused("XAmzContentSHA256Mismatch", "The body is not the one that was signed")
+                raise AwsError("XAmzContentSHA256Mismatch", "The body is not the one that was signed")
             decoded = request.headers.get("x-amz-decoded-content-length", "")
             if is_chunked and decoded.isdigit() and int(decoded) != received.size:
-                raise Refused("IncompleteBody", f"The body has {received.size} bytes; {decoded} were stated")
+                raise AwsError("IncompleteBody", f"The body has {received.size} bytes; {decoded} were stated")
             _check_sums(request, received)
         except BaseException:
             received.discard()
@@ -177,7 +177,7 @@ def _check_sums(request: Request, received: Received) -> None:
         header = f"x-amz-checksum-{name.lower()}"
         stated = received.trailers.get(header) or request.headers.get(header) or request.query_value(header)
         if stated and stated != found:
-            raise Refused("BadDigest", f"The {name} you specified did not match the calculated checksum.")
+            raise AwsError("BadDigest", f"The {name} you specified did not match the calculated checksum.")
 
 
 def _instead_of(request: Request, received: Received) -> dict[str, str]:
@@ -234,7 +234,7 @@ def _sent(request: Request, answer: Answer, key: Any) -> Answer:
             return replace(answer, content=Content.of(_path(key), 0, size))
         if start >= end:
             text = "The requested range is not satisfiable"
-            return query.refusal(Refused("InvalidRange", text, status=416), "", "s3")
+            return query.refusal(AwsError("InvalidRange", text, status=416), "", "s3")
         if (start, end) != (0, size):
             kept = [(name, value) for name, value in answer.headers if not name.lower().startswith("x-amz-checksum-")]
             headers = (*kept, ("Content-Range", f"bytes {start}-{end - 1}/{size}"))

@@ -17,8 +17,8 @@ from typing import Any
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
-from imagepipe.local.aws.moto.adapter import Elsewhere
-from imagepipe.local.aws.protocol.errors import Refused, invalid
+from imagepipe.local.aws.moto.adapter import Moto
+from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.protocol.ids import check_id, not_found
 
 POOL = ipaddress.IPv4Network("127.42.0.0/16")
@@ -41,13 +41,13 @@ class Subnet:
 class Network:
     """Regions, VPCs and subnets of the local cloud."""
 
-    def __init__(self, elsewhere: Elsewhere) -> None:
+    def __init__(self, elsewhere: Moto) -> None:
         self._elsewhere = elsewhere
 
     def settle(self, account: str, region: str) -> None:
         """Give the region its default VPC if it has none yet. Raises Refused for what is no region."""
         if region not in regions():
-            raise Refused("AuthFailure", f"Credential should be scoped to a valid region, not '{region}'.", status=401)
+            raise AwsError("AuthFailure", f"Credential should be scoped to a valid region, not '{region}'.", status=401)
         if getattr(self._ec2(account, region), "imagepipe_settled", 0) >= 2:  # nobody waits for moto then
             return
         with self._elsewhere.lock("ec2"):
@@ -95,7 +95,7 @@ class Network:
         for subnet in self.subnets(account, region):
             if subnet.is_default and zone in (None, subnet.zone):
                 return subnet
-        raise Refused("MissingInput", f"No default subnet for availability zone: '{zone or region}'.")
+        raise AwsError("MissingInput", f"No default subnet for availability zone: '{zone or region}'.")
 
     def tags(self, account: str, region: str) -> dict[str, dict[str, str]]:
         """Tags of what moto keeps, by id."""
@@ -138,7 +138,7 @@ def free_address(within: ipaddress.IPv4Network, taken: Iterable[str]) -> str:
         address = str(ipaddress.IPv4Address(first + (start + step) % size))
         if address not in used and _is_silent(address):
             return address
-    raise Refused("InsufficientFreeAddressesInSubnet", f"No free address is left in {within}")
+    raise AwsError("InsufficientFreeAddressesInSubnet", f"No free address is left in {within}")
 
 
 def free_private_ip(within: ipaddress.IPv4Network, taken: Iterable[str]) -> str:
@@ -147,7 +147,7 @@ def free_private_ip(within: ipaddress.IPv4Network, taken: Iterable[str]) -> str:
     for address in list(within)[RESERVED:-1]:
         if str(address) not in used:
             return str(address)
-    raise Refused("InsufficientFreeAddressesInSubnet", f"No free address is left in {within}")
+    raise AwsError("InsufficientFreeAddressesInSubnet", f"No free address is left in {within}")
 
 
 def _is_silent(address: str) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 
 CHUNK_BYTES = 1 << 18
 LARGEST_OBJECT = 5 << 30  # of one PUT, as S3 has it (S3 user guide, "Uploading objects")
@@ -88,7 +88,7 @@ def receive(source: Source, length: int, folder: Path, *, is_chunked: bool) -> R
     `is_chunked` says that the body is in `aws-chunked` encoding (S3 API reference, "Signature calculations").
     """
     if length > LARGEST_OBJECT:
-        raise Refused("EntityTooLarge", f"Your proposed upload exceeds the maximum allowed size, {LARGEST_OBJECT}")
+        raise AwsError("EntityTooLarge", f"Your proposed upload exceeds the maximum allowed size, {LARGEST_OBJECT}")
     path = folder / uuid.uuid4().hex
     trailers: dict[str, str] = {}
     whole = hashlib.sha256()
@@ -119,7 +119,7 @@ def _blocks(source: Source, length: int, whole: Digest) -> Iterator[bytes]:
     while left:
         block = source.read(min(CHUNK_BYTES, left))
         if not block:
-            raise Refused("IncompleteBody", "You did not provide the number of bytes specified by Content-Length")
+            raise AwsError("IncompleteBody", "You did not provide the number of bytes specified by Content-Length")
         left -= len(block)
         whole.update(block)
         yield block
@@ -172,15 +172,15 @@ def _chunk_size(line: bytes) -> int:
         raise _not_chunked() from None
 
 
-def _not_chunked() -> Refused:
-    return Refused("InvalidRequest", "The body is not in the aws-chunked encoding that its headers state")
+def _not_chunked() -> AwsError:
+    return AwsError("InvalidRequest", "The body is not in the aws-chunked encoding that its headers state")
 
 
 def read(source: Source, length: int) -> bytes:
     """A short body, whole. Raises Refused for one that is longer than any but an object's may be; it is not read."""
     if length > LARGEST_BODY:
         text = f"The request has {length} bytes; the local cloud reads {LARGEST_BODY}, but for an object's bytes"
-        raise Refused("RequestEntityTooLarge", text, status=413)
+        raise AwsError("RequestEntityTooLarge", text, status=413)
     return b"".join(_blocks(source, length, hashlib.sha256()))
 
 

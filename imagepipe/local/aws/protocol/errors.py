@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Refused(Exception):
+class AwsError(Exception):
     """A request that EC2 would refuse, with EC2's code (EC2 API reference, "Error codes")."""
 
     def __init__(self, code: str, message: str, *, status: int = 400) -> None:
@@ -14,21 +14,21 @@ class Refused(Exception):
         """HTTP status: 400 for the caller's faults, 5xx for ours."""
 
 
-def missing(parameter: str) -> Refused:
+def missing(parameter: str) -> AwsError:
     """The request lacks a parameter."""
-    return Refused("MissingParameter", f"The request must contain the parameter {parameter}")
+    return AwsError("MissingParameter", f"The request must contain the parameter {parameter}")
 
 
-def invalid(message: str) -> Refused:
+def invalid(message: str) -> AwsError:
     """A value that can never be right."""
-    return Refused("InvalidParameterValue", message)
+    return AwsError("InvalidParameterValue", message)
 
 
-def conflicting(message: str) -> Refused:
+def conflicting(message: str) -> AwsError:
     """Parameters that do not go together."""
-    return Refused("InvalidParameterCombination", message)
+    return AwsError("InvalidParameterCombination", message)
 
 
-def unsupported(message: str) -> Refused:
+def unsupported(message: str) -> AwsError:
     """What EC2 can do and the local cloud cannot."""
-    return Refused("UnsupportedOperation", message)
+    return AwsError("UnsupportedOperation", message)

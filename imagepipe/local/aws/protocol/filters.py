@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
-from imagepipe.local.aws.protocol.errors import Refused, conflicting, invalid
+from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid
 
 MOST_VALUES = 200  # EC2 user guide: "up to 50 filters and up to 200 values per filter in a single request"
 MOST_FILTERS = 50
@@ -35,14 +35,14 @@ def select(rows: Iterable[T], filters: Sequence[Mapping[str, Any]], getters: Map
     Raises Refused for a name that the kind does not have, and for more values than EC2 takes.
     """
     if len(filters) > MOST_FILTERS:
-        raise Refused("FilterLimitExceeded", f"The maximum number of filters is {MOST_FILTERS}")
+        raise AwsError("FilterLimitExceeded", f"The maximum number of filters is {MOST_FILTERS}")
     tests: list[Callable[[T], bool]] = []
     for item in filters:
         name, values = str(item.get("Name", "")), [str(value) for value in item.get("Values", [])]
         if not values:
             raise invalid(f"The filter '{name}' must have at least one value")
         if len(values) > MOST_VALUES:
-            raise Refused(
+            raise AwsError(
                 "FilterLimitExceeded",
                 f"The maximum number of filter values specified on a single call is {MOST_VALUES}",
             )

@@ -10,7 +10,7 @@ from typing import Any
 
 from imagepipe.local.aws.authentication.signature import Request
 from imagepipe.local.aws.protocol import bodies
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.disks.files import StoreFull
 from imagepipe.local.machines.guest.imds import ADDRESS
 
@@ -34,7 +34,7 @@ def length(request: Request) -> int:
     """How many bytes the body has. Raises Refused for one that is sent in chunks of HTTP's, as S3 does."""
     if "transfer-encoding" in request.headers:
         text = "A header you provided implies functionality that is not implemented: Transfer-Encoding"
-        raise Refused("NotImplemented", text, status=501)
+        raise AwsError("NotImplemented", text, status=501)
     stated = request.headers.get("content-length", "0")
     return int(stated) if stated.isdecimal() else 0
 
@@ -46,7 +46,7 @@ def with_body(request: Request, environ: Mapping[str, Any]) -> Request:
     return replace(request, body=bodies.read(environ["wsgi.input"], length(request)))
 
 
-def no_room(problem: Exception) -> Refused | None:
+def no_room(problem: Exception) -> AwsError | None:
     """The refusal where the store is full: of disks, which says how much is missing, or of anything else."""
     is_full = (
         isinstance(problem, StoreFull)
@@ -56,7 +56,7 @@ def no_room(problem: Exception) -> Refused | None:
     if not is_full:
         return None
     # 400, as botocore tries a 500 again and again.
-    return Refused("InsufficientVolumeCapacity", f"The local cloud's store is full: {problem}", status=400)
+    return AwsError("InsufficientVolumeCapacity", f"The local cloud's store is full: {problem}", status=400)
 
 
 def refuse_strangers(request: Request, *, has_token: bool | None) -> None:
@@ -66,9 +66,9 @@ def refuse_strangers(request: Request, *, has_token: bool | None) -> None:
     """
     if has_token is False:
         said = "Other machines are answered with the cloud's token alone: it goes into AWS_SESSION_TOKEN"
-        raise Refused("AccessDenied", said, status=403)
+        raise AwsError("AccessDenied", said, status=403)
     host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
     if "origin" in request.headers:
-        raise Refused("AccessDenied", "Requests from web pages are not answered (Origin header)", status=403)
+        raise AwsError("AccessDenied", "Requests from web pages are not answered (Origin header)", status=403)
     if not has_token and host not in HOSTS and not host.endswith(".localhost"):
-        raise Refused("AccessDenied", f"Requests for host {host!r} are not answered", status=403)
+        raise AwsError("AccessDenied", f"Requests for host {host!r} are not answered", status=403)

@@ -6,7 +6,7 @@ import hashlib
 import re
 import secrets
 
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 
 _SHAPE = re.compile(r"[a-z]+-([0-9a-f]{17}|[0-9a-f]{8})")
 
@@ -35,19 +35,19 @@ def check_id(prefix: str, identifier: str) -> None:
     """Raise EC2's `.Malformed` for what cannot be an id of this kind."""
     if not identifier.startswith(f"{prefix}-") or not _SHAPE.fullmatch(identifier):
         stem, thing = MALFORMED[prefix]
-        raise Refused(f"{stem}.Malformed", f'Invalid {thing}: "{identifier}"')
+        raise AwsError(f"{stem}.Malformed", f'Invalid {thing}: "{identifier}"')
 
 
-def not_found(prefix: str, identifiers: list[str]) -> Refused:
+def not_found(prefix: str, identifiers: list[str]) -> AwsError:
     """EC2's `.NotFound` for ids that are nobody's, or not this caller's."""
     stem, thing = MALFORMED[prefix]
     if prefix == "sg":
-        return Refused("InvalidGroup.NotFound", f"The security group '{', '.join(identifiers)}' does not exist")
+        return AwsError("InvalidGroup.NotFound", f"The security group '{', '.join(identifiers)}' does not exist")
     if prefix == "ami":
-        return Refused(f"{stem}.NotFound", f"The image id '[{', '.join(identifiers)}]' does not exist")
+        return AwsError(f"{stem}.NotFound", f"The image id '[{', '.join(identifiers)}]' does not exist")
     if prefix == "snap":
-        return Refused("InvalidSnapshot.NotFound", f"The snapshot '{', '.join(identifiers)}' does not exist.")
+        return AwsError("InvalidSnapshot.NotFound", f"The snapshot '{', '.join(identifiers)}' does not exist.")
     if prefix == "vol":
-        return Refused("InvalidVolume.NotFound", f"The volume '{', '.join(identifiers)}' does not exist.")
+        return AwsError("InvalidVolume.NotFound", f"The volume '{', '.join(identifiers)}' does not exist.")
     plural = f"{thing} '{identifiers[0]}' does" if len(identifiers) == 1 else f"{thing}s '{', '.join(identifiers)}' do"
-    return Refused(f"{stem}.NotFound", f"The {plural} not exist")
+    return AwsError(f"{stem}.NotFound", f"The {plural} not exist")

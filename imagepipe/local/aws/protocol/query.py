@@ -19,7 +19,7 @@ from moto.core.serialize import EC2Serializer, QuerySerializer, SerializationCon
 from moto.core.utils import get_service_model
 
 from imagepipe.local.aws.protocol.bodies import Content
-from imagepipe.local.aws.protocol.errors import Refused, invalid, missing
+from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing
 
 XML = "text/xml;charset=UTF-8"
 
@@ -76,7 +76,7 @@ def params(action: str, values: Mapping[str, str]) -> Mapping[str, Any]:
     for name in values:
         top = name.partition(".")[0]
         if top not in known and not top.startswith("X-Amz-"):  # those are a presigned URL's
-            raise Refused("UnknownParameter", f"The parameter {top} is not recognized")
+            raise AwsError("UnknownParameter", f"The parameter {top} is not recognized")
     try:
         parsed: Mapping[str, Any] = EC2QueryParser(operation_model=operation).parse({"values": dict(values)})
     except (ValueError, TypeError) as error:
@@ -102,7 +102,7 @@ def query_result(service: str, action: str, answer: Mapping[str, Any], request_i
     return Answer(200, (("Content-Type", "text/xml"),), serializer.serialize(answer)["body"].encode())
 
 
-def refusal(refused: Refused, request_id: str, dialect: str = "ec2") -> Answer:
+def refusal(refused: AwsError, request_id: str, dialect: str = "ec2") -> Answer:
     """The error in the words of the service that was asked: `ec2`, `s3`, `json`, or the query services'."""
     if dialect == "json":
         text = json.dumps({"__type": refused.code, "message": refused.message})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from imagepipe.local.aws.protocol.errors import Refused, invalid
+from imagepipe.local.aws.protocol.errors import AwsError, invalid
 
 MOST_TAGS = 50
 LONGEST_KEY = 128
@@ -39,7 +39,7 @@ def merged(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
 
 def _check_count(tags: Mapping[str, str]) -> None:
     if len(tags) > MOST_TAGS:
-        raise Refused("TagLimitExceeded", f"The maximum number of Tags for a resource is {MOST_TAGS}")
+        raise AwsError("TagLimitExceeded", f"The maximum number of Tags for a resource is {MOST_TAGS}")
 
 
 def specified(params: Mapping[str, Any], *kinds: str) -> dict[str, dict[str, str]]:

@@ -9,21 +9,21 @@ from dataclasses import replace
 from typing import Any
 
 from imagepipe.local.aws.authentication.signature import Identity, Request
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.protocol.query import Answer
 
 BASE_NAME = re.compile(r"debian-(\d+)-([a-z0-9]+)-")
 JSON = "application/x-amz-json-1.1"
 
 
-def name_of_base(world: World) -> str | None:
+def name_of_base(world: Backend) -> str | None:
     """wiki.debian.org/Cloud/AmazonEC2Image: /aws/service/debian/release/VERSION/latest/ARCHITECTURE."""
     found = BASE_NAME.match(world.base.name)
     return f"/aws/service/debian/release/{found[1]}/latest/{found[2]}" if found else None
 
 
 def answer(
-    world: World, identity: Identity, action: str, request: Request, moto: Callable[[Request], Answer]
+    world: Backend, identity: Identity, action: str, request: Request, moto: Callable[[Request], Answer]
 ) -> Answer | None:
     """The answer where a public parameter is asked for, with moto's for the others; None if none is."""
     if action not in ("GetParameter", "GetParameters"):
@@ -50,7 +50,7 @@ def answer(
     return _json({**said, "Parameters": [_parameter(world, identity.region, base), *said["Parameters"]]})
 
 
-def _parameter(world: World, region: str, name: str) -> dict[str, Any]:
+def _parameter(world: Backend, region: str, name: str) -> dict[str, Any]:
     world.settle_base(region)
     return {
         "Name": name,

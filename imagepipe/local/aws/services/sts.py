@@ -14,8 +14,8 @@ from typing import Any
 
 from imagepipe.clock import iso
 from imagepipe.local.aws.authentication.signature import Identity
-from imagepipe.local.aws.backend import World
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.backend import Backend
+from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Answer, query_result
 from imagepipe.local.aws.state.records import Session
 
@@ -26,7 +26,9 @@ CHAINED_SECONDS = 3600
 """The longest for a role that a role assumes (IAM user guide, "Role chaining")."""
 
 
-def answer(world: World, identity: Identity, action: str, values: Mapping[str, str], request_id: str) -> Answer | None:
+def answer(
+    world: Backend, identity: Identity, action: str, values: Mapping[str, str], request_id: str
+) -> Answer | None:
     """The answer to what concerns roles; None for what moto may answer."""
     if action == "AssumeRole":
         return query_result("sts", action, _assume_role(world, identity, values), request_id)
@@ -42,7 +44,7 @@ def _arn(session: Session) -> str:
     return f"arn:aws:sts::{session.account}:assumed-role/{role}/{session.name}"
 
 
-def caller(world: World, identity: Identity) -> str:
+def caller(world: Backend, identity: Identity) -> str:
     """The ARN of who asks: a role's session, a user for a key with a policy, or the account itself."""
     session = world.ledger.sessions.get(identity.access_key_id)
     if session is not None:
@@ -51,17 +53,17 @@ def caller(world: World, identity: Identity) -> str:
     return f"arn:aws:iam::{identity.account}:{f'user/{identity.access_key_id}' if is_user else 'root'}"
 
 
-def _assume_role(world: World, identity: Identity, values: Mapping[str, str]) -> Mapping[str, Any]:
+def _assume_role(world: Backend, identity: Identity, values: Mapping[str, str]) -> Mapping[str, Any]:
     arn, name = values.get("RoleArn", ""), values.get("RoleSessionName", "")
     if not NAME.fullmatch(name):
-        raise Refused("ValidationError", f"The role session name {name!r} has 2 to 64 letters, digits or _+=,.@-")
+        raise AwsError("ValidationError", f"The role session name {name!r} has 2 to 64 letters, digits or _+=,.@-")
     found = ROLE.fullmatch(arn)
     if found is None:
-        raise Refused("ValidationError", f"{arn} is invalid")
+        raise AwsError("ValidationError", f"{arn} is invalid")
     account, role = found[1], role_of(world, arn)
     who = caller(world, identity)
     if role is None or not _trusts(role.assume_role_policy_document, identity, who, values.get("ExternalId")):
-        raise Refused(
+        raise AwsError(
             "AccessDenied",
             f"User: {who} is not authorized to perform: sts:AssumeRole on resource: {arn}",
             status=403,
@@ -95,26 +97,26 @@ def _assume_role(world: World, identity: Identity, values: Mapping[str, str]) ->
     }
 
 
-def role_of(world: World, arn: str) -> Any:
+def role_of(world: Backend, arn: str) -> Any:
     """moto's role of this ARN, or None."""
     roles = world.elsewhere.backend("iam", arn.split(":")[4], "aws").roles.values()
     return next((role for role in roles if role.arn == arn), None)
 
 
-def _seconds(world: World, identity: Identity, values: Mapping[str, str], role: Any) -> int:
+def _seconds(world: Backend, identity: Identity, values: Mapping[str, str], role: Any) -> int:
     given = values.get("DurationSeconds", "3600")
     seconds = int(given) if given.isdigit() else 0
     if not SHORTEST_SECONDS <= seconds <= 43200:
-        raise Refused(
+        raise AwsError(
             "ValidationError", f"Value '{given}' at 'durationSeconds' is not from {SHORTEST_SECONDS} to 43200"
         )
     if world.ledger.sessions.get(identity.access_key_id) and seconds > CHAINED_SECONDS:
-        raise Refused(
+        raise AwsError(
             "ValidationError",
             "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining",
         )
     if seconds > int(role.max_session_duration or 3600):
-        raise Refused(
+        raise AwsError(
             "ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."
         )
     return seconds

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from imagepipe.iam.evaluate import Asked
+from imagepipe.iam.evaluate import AuthorizationRequest
 from imagepipe.local.aws.state.bounded import Counts, Newest
 
 MOST_ACTIONS = 2000  # EC2, S3 and the others have some 1,500; what a client makes up counts too
@@ -46,7 +46,7 @@ class Evaluations:
         self._lock = threading.Lock()
         self._asked: Newest[str, bool] = Newest(MOST_QUESTIONS)
 
-    def add(self, asked: Asked, *, is_allowed: bool) -> None:
+    def add(self, asked: AuthorizationRequest, *, is_allowed: bool) -> None:
         """One more."""
         described = {"action": asked.action, "resource": asked.resource, "context": asked.context}
         with self._lock:

@@ -120,7 +120,7 @@ class _Change:
         return self.thread == threading.get_ident()
 
 
-class Ledger:
+class Database:
     """Records of all kinds, durable. Reading needs `lock` only where several records must fit together."""
 
     def __init__(self, path: Path) -> None:

@@ -21,7 +21,7 @@ class Closing(Exception):
     """The cloud's process is ending; the work is taken up again by the next one."""
 
 
-class Course:
+class JobQueues:
     """Queues by key. A queue's thread lives only while it has work."""
 
     def __init__(self, clock: Clock, delays: Mapping[str, float]) -> None:

@@ -13,7 +13,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from imagepipe.local.aws.authentication.signature import Request, Secret, check_payload, identify
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 
 KEY, SECRET, ACCOUNT = "AKIAEXAMPLE", "wJalr/XUtnFEMI+K7MDENG", "000000000000"
 SECRETS = {KEY: Secret(SECRET, ACCOUNT)}
@@ -89,7 +89,7 @@ def test_more_headers_may_be_signed() -> None:
 )
 def test_a_stranger_is_refused(change: dict[str, Any], code: str) -> None:
     signer = change.pop("signer", SigV4Auth)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(AwsError) as caught:
         who(signed(signer, "http://127.0.0.1:9/", **change))
     assert caught.value.code == code
 
@@ -112,7 +112,7 @@ def altered(request: Request, **changes: Any) -> Request:
 def test_what_was_signed_cannot_be_altered(changes: dict[str, Any]) -> None:
     request = signed(SigV4Auth, "http://127.0.0.1:9/")
     assert who(request) == ACCOUNT
-    with pytest.raises(Refused, match="SignatureDoesNotMatch"):
+    with pytest.raises(AwsError, match="SignatureDoesNotMatch"):
         who(altered(request, **changes))
 
 
@@ -120,7 +120,7 @@ def test_a_signed_body_of_s3_cannot_be_altered() -> None:
     request = signed(S3SigV4Auth, "http://127.0.0.1:9/bucket/key", service="s3", method="PUT", body=b"mine")
     assert request.headers["x-amz-content-sha256"] == hashlib.sha256(b"mine").hexdigest()
     check_payload(request)
-    with pytest.raises(Refused, match="XAmzContentSHA256Mismatch"):
+    with pytest.raises(AwsError, match="XAmzContentSHA256Mismatch"):
         check_payload(altered(request, body=b"theirs"))
 
 
@@ -129,7 +129,7 @@ def test_a_presigned_url_is_good_until_it_expires() -> None:
     request = signed(S3SigV4QueryAuth, url, service="s3", method="GET", body=b"", expires=60)
     now = datetime.now(UTC)
     assert who(request, now + timedelta(seconds=50)) == ACCOUNT
-    with pytest.raises(Refused, match="Request has expired"):
+    with pytest.raises(AwsError, match="Request has expired"):
         who(request, now + timedelta(seconds=70))
 
 
@@ -140,7 +140,7 @@ def test_clocks_may_differ_by_some_minutes(minutes: int) -> None:
 
 @pytest.mark.parametrize("minutes", [-16, 16])
 def test_clocks_may_not_differ_by_more(minutes: int) -> None:
-    with pytest.raises(Refused, match="RequestExpired"):
+    with pytest.raises(AwsError, match="RequestExpired"):
         who(signed(SigV4Auth, "http://127.0.0.1:9/"), datetime.now(UTC) + timedelta(minutes=minutes))
 
 
@@ -161,6 +161,6 @@ def test_clocks_may_not_differ_by_more(minutes: int) -> None:
     ],
 )
 def test_what_is_no_good_signature_is_refused_by_name(headers: dict[str, str], query: str, code: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(AwsError) as caught:
         identify(Request("POST", "/", query, headers, b""), SECRETS.get, datetime.now(UTC))
     assert caught.value.code == code

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 from tests.local.aws.harness import (
     Cloud,
     available,
@@ -233,8 +233,8 @@ def test_work_on_an_instance_does_not_see_a_change_that_is_not_made_in_the_end(
                 ledger.put(replace(before, state=other))
             held.set()
             until(lambda: ("start", made) in cloud.driver.calls, 30)
-            raise Refused("DryRunOperation", "Request would have succeeded")
+            raise AwsError("DryRunOperation", "Request would have succeeded")
 
-    with pytest.raises(Refused):
+    with pytest.raises(AwsError):
         refused_in_the_end()
     until(lambda: state(ec2, made) == "running", 30)

@@ -11,7 +11,7 @@ from botocore.exceptions import ConnectionClosedError
 
 from imagepipe.local.aws.faults.catalogue import fault_of
 from imagepipe.local.aws.faults.faults import Fault, Faults, no_capacity, throttled
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 from tests.local.aws.harness import Cloud, base_image, image, launch, refused, register, snapshot_of, stopped, until
 
 
@@ -83,7 +83,7 @@ def test_an_image_goes_to_failed_with_the_reason(ec2: Any, faults: Faults) -> No
 
 
 def test_a_fault_that_cannot_be_is_refused() -> None:
-    with pytest.raises(Refused, match="unknown field 'colour'"):
+    with pytest.raises(AwsError, match="unknown field 'colour'"):
         fault_of({"effect": "delay", "seconds": 1, "colour": "red"})
-    with pytest.raises(Refused, match="explode"):
+    with pytest.raises(AwsError, match="explode"):
         fault_of({"effect": "explode"})

@@ -21,7 +21,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from imagepipe.local.aws.protocol import bodies
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 from tests.local.aws.harness import KEY_ID, SECRET, Cloud, refused
 
 BUCKET = "bundles"
@@ -275,7 +275,7 @@ def test_lines_of_chunks_are_not_kept_without_end() -> None:
         def read(self, size: int = -1) -> bytes:
             return b"0" * size
 
-    with pytest.raises(Refused, match="aws-chunked"):
+    with pytest.raises(AwsError, match="aws-chunked"):
         bodies.receive(Endless(), 64 << 20, Path("/tmp"), is_chunked=True)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from moto.core.model_instances import model_data
 
-from imagepipe.iam.evaluate import Asked
+from imagepipe.iam.evaluate import AuthorizationRequest
 from imagepipe.local.aws.ec2 import idempotency
 from imagepipe.local.aws.faults import eventual_consistency, faults
 from imagepipe.local.aws.faults.eventual_consistency import Fresh
@@ -46,7 +46,7 @@ def test_questions_under_policies_are_kept_within_bounds(monkeypatch: pytest.Mon
     monkeypatch.setattr(call_log, "MOST_QUESTIONS", 3)
     asked = Evaluations()
     for number in range(50):
-        asked.add(Asked("ec2:RunInstances", f"arn:{number}", {}), is_allowed=True)
+        asked.add(AuthorizationRequest("ec2:RunInstances", f"arn:{number}", {}), is_allowed=True)
     assert [each["resource"] for each in asked.listed()] == ["arn:47", "arn:48", "arn:49"]
 
 

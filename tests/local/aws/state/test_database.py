@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from imagepipe.local.aws.state import codec
 from imagepipe.local.aws.state import records as records_module
-from imagepipe.local.aws.state.database import KINDS, Ledger
+from imagepipe.local.aws.state.database import KINDS, Database
 from imagepipe.local.aws.state.records import (
     Capture,
     DiskSpec,
@@ -67,8 +67,8 @@ def test_a_record_of_an_older_version_takes_the_defaults_of_what_it_lacks() -> N
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger(tmp_path / "ledger.sqlite")
+def ledger(tmp_path: Path) -> Iterator[Database]:
+    ledger = Database(tmp_path / "ledger.sqlite")
     yield ledger
     ledger.close()
 
@@ -79,14 +79,14 @@ def setting(name: str, value: str = "") -> Setting:
 
 def reopened(tmp_path: Path) -> dict[str, str]:
     """What another process would read."""
-    other = Ledger(tmp_path / "ledger.sqlite")
+    other = Database(tmp_path / "ledger.sqlite")
     try:
         return {row.id: row.value for row in other.settings}
     finally:
         other.close()
 
 
-def test_a_change_is_on_disk_when_it_ends(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_change_is_on_disk_when_it_ends(ledger: Database, tmp_path: Path) -> None:
     with ledger.change():
         ledger.put(setting("a", "1"))
         ledger.put(setting("b", "1"))
@@ -98,7 +98,7 @@ def test_a_change_is_on_disk_when_it_ends(ledger: Ledger, tmp_path: Path) -> Non
     assert reopened(tmp_path) == {"a": "2"}
 
 
-def test_a_change_that_raises_changes_nothing_and_nothing_follows(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_change_that_raises_changes_nothing_and_nothing_follows(ledger: Database, tmp_path: Path) -> None:
     followed: list[str] = []
     with ledger.change():
         ledger.put(setting("kept", "1"))
@@ -118,7 +118,7 @@ def test_a_change_that_raises_changes_nothing_and_nothing_follows(ledger: Ledger
     assert followed == []
 
 
-def test_what_follows_a_change_runs_once_it_is_on_disk(ledger: Ledger, tmp_path: Path) -> None:
+def test_what_follows_a_change_runs_once_it_is_on_disk(ledger: Database, tmp_path: Path) -> None:
     seen: list[dict[str, str]] = []
     with ledger.change():
         ledger.put(setting("outer"))
@@ -129,7 +129,7 @@ def test_what_follows_a_change_runs_once_it_is_on_disk(ledger: Ledger, tmp_path:
     assert seen == [{"outer": "", "inner": ""}]
 
 
-def test_every_kind_of_record_has_a_table(ledger: Ledger) -> None:
+def test_every_kind_of_record_has_a_table(ledger: Database) -> None:
     key = KeyPair(
         id="key-1",
         account="1",
@@ -155,7 +155,7 @@ def seen_elsewhere(look: Callable[[], object]) -> object:
         return other.submit(look).result(10)
 
 
-def test_another_thread_sees_a_change_once_it_is_made_and_not_before(ledger: Ledger) -> None:
+def test_another_thread_sees_a_change_once_it_is_made_and_not_before(ledger: Database) -> None:
     def looks() -> tuple[object, ...]:
         rows = ledger.settings
         by_id = {name: rows[name].value if rows.get(name) else None for name in ("kept", "gone", "new")}
@@ -179,7 +179,7 @@ def test_another_thread_sees_a_change_once_it_is_made_and_not_before(ledger: Led
     )
 
 
-def test_a_change_that_cannot_be_written_is_never_seen(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_change_that_cannot_be_written_is_never_seen(ledger: Database, tmp_path: Path) -> None:
     with ledger.change():
         ledger.put(setting("kept", "1"))
 
@@ -196,7 +196,7 @@ def test_a_change_that_cannot_be_written_is_never_seen(ledger: Ledger, tmp_path:
     assert {row.id: row.value for row in ledger.settings} == reopened(tmp_path) == {"kept": "1"}
 
 
-def test_what_follows_is_done_even_where_something_before_it_fails(ledger: Ledger, tmp_path: Path) -> None:
+def test_what_follows_is_done_even_where_something_before_it_fails(ledger: Database, tmp_path: Path) -> None:
     followed: list[str] = []
 
     def fails() -> None:
@@ -214,7 +214,7 @@ def test_what_follows_is_done_even_where_something_before_it_fails(ledger: Ledge
     assert list(reopened(tmp_path)) == ["made"]
 
 
-def test_blobs_are_written_beside_a_change_and_not_with_it(ledger: Ledger) -> None:
+def test_blobs_are_written_beside_a_change_and_not_with_it(ledger: Database) -> None:
     ledger.write_blobs({"old": b"1", "gone": b"1"})
     with ledger.change():
         ledger.put(setting("a"))

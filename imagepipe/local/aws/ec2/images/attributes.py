@@ -7,18 +7,18 @@ from dataclasses import replace
 from datetime import UTC, timedelta
 from typing import Any
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup, product_codes, sharing
 from imagepipe.local.aws.ec2.account_settings import blocks_public_images
 from imagepipe.local.aws.ec2.volumes import block_devices, encryption
-from imagepipe.local.aws.protocol.errors import Refused, conflicting, invalid
+from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Image
 
 LONGEST_DEPRECATION = timedelta(days=3653)  # EC2 user guide, "Deprecate an AMI": ten years, for a private one
 
 
-def describe_image_attribute(world: World, call: Call) -> Mapping[str, Any]:
+def describe_image_attribute(world: Backend, call: Call) -> Mapping[str, Any]:
     image = lookup.own_image(world, call, call.text("ImageId"))
     attribute = call.text("Attribute")
     answers: dict[str, tuple[str, Any]] = {
@@ -45,7 +45,7 @@ def describe_image_attribute(world: World, call: Call) -> Mapping[str, Any]:
     return {"ImageId": image.id, name: value}
 
 
-def modify_image_attribute(world: World, call: Call) -> Mapping[str, Any]:
+def modify_image_attribute(world: Backend, call: Call) -> Mapping[str, Any]:
     image = lookup.own_image(world, call, call.text("ImageId"))
     params = call.params
     attribute = params.get("Attribute")
@@ -67,28 +67,30 @@ def modify_image_attribute(world: World, call: Call) -> Mapping[str, Any]:
     return {}
 
 
-def _shared(world: World, image: Image, params: Mapping[str, Any]) -> Image:
+def _shared(world: Backend, image: Image, params: Mapping[str, Any]) -> Image:
     users = sharing.changed_users(image.users, params, "LaunchPermission")
     added = sharing.added(params, "LaunchPermission")
     snapshots = [world.ledger.snapshots.get(disk.snapshot_id or "") for disk in image.mappings]
     encrypted = [snapshot for snapshot in snapshots if snapshot is not None and snapshot.encrypted]
     if "all" in added and encrypted:
-        raise Refused("UnsupportedOperation", "Encrypted snapshots can't be shared publicly. Specify another snapshot.")
+        raise AwsError(
+            "UnsupportedOperation", "Encrypted snapshots can't be shared publicly. Specify another snapshot."
+        )
     if "all" in added and blocks_public_images(world, image.account, image.region):
-        raise Refused(
+        raise AwsError(
             "OperationNotPermitted",
             "You can't publicly share this image because block public access for AMIs is enabled for this account. "
             "To publicly share the image, you must call the DisableImageBlockPublicAccess API.",
         )
     if added and any(encryption.is_aws_managed(world, snapshot) for snapshot in encrypted):
-        raise Refused(
+        raise AwsError(
             "InvalidParameter",
             "Snapshots encrypted with the AWS Managed CMK can't be shared. Specify another snapshot.",
         )
     return replace(image, users=users)
 
 
-def reset_image_attribute(world: World, call: Call) -> Mapping[str, Any]:
+def reset_image_attribute(world: Backend, call: Call) -> Mapping[str, Any]:
     image = lookup.own_image(world, call, call.text("ImageId"))
     if call.text("Attribute") != "launchPermission":
         raise invalid("Only launchPermission can be reset")
@@ -96,7 +98,7 @@ def reset_image_attribute(world: World, call: Call) -> Mapping[str, Any]:
     return {}
 
 
-def enable_image_deprecation(world: World, call: Call) -> Mapping[str, Any]:
+def enable_image_deprecation(world: Backend, call: Call) -> Mapping[str, Any]:
     image = lookup.own_image(world, call, call.text("ImageId"))
     moment = call.params["DeprecateAt"].replace(tzinfo=UTC)
     now = world.clock.now()
@@ -110,20 +112,20 @@ def enable_image_deprecation(world: World, call: Call) -> Mapping[str, Any]:
     return {"Return": True}
 
 
-def disable_image_deprecation(world: World, call: Call) -> Mapping[str, Any]:
+def disable_image_deprecation(world: Backend, call: Call) -> Mapping[str, Any]:
     image = lookup.own_image(world, call, call.text("ImageId"))
     world.ledger.put(replace(image, deprecation_time=None))
     return {"Return": True}
 
 
-def enable_image_deregistration_protection(world: World, call: Call) -> Mapping[str, Any]:
+def enable_image_deregistration_protection(world: Backend, call: Call) -> Mapping[str, Any]:
     image = lookup.own_image(world, call, call.text("ImageId"))
     word = "enabled-with-cooldown" if call.params.get("WithCooldown") else "enabled-without-cooldown"
     world.ledger.put(replace(image, protection=word))
     return {"Return": word}
 
 
-def disable_image_deregistration_protection(world: World, call: Call) -> Mapping[str, Any]:
+def disable_image_deregistration_protection(world: Backend, call: Call) -> Mapping[str, Any]:
     image = lookup.own_image(world, call, call.text("ImageId"))
     world.ledger.put(replace(image, protection="disabled"))
     return {"Return": "disabled"}

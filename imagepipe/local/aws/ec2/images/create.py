@@ -8,13 +8,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency, lookup, product_codes
 from imagepipe.local.aws.ec2.images import jobs
 from imagepipe.local.aws.ec2.volumes import block_devices, snapshots
 from imagepipe.local.aws.moto.vpcs import regions
 from imagepipe.local.aws.protocol import tags as tagging
-from imagepipe.local.aws.protocol.errors import Refused, invalid, missing, unsupported
+from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing, unsupported
 from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Capture, DiskSpec, Image, Instance, Snapshot
@@ -23,11 +23,11 @@ BUNDLE_ROOT = "/dev/sda1"  # of EC2's own instance-store images
 NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
 
 
-def _free_name(world: World, call: Call) -> str:
+def _free_name(world: Backend, call: Call) -> str:
     """The name that the request wants. Raises Refused for one that is malformed or taken."""
     name = call.text("Name")
     if not NAME.fullmatch(name):
-        raise Refused(
+        raise AwsError(
             "InvalidAMIName.Malformed",
             "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, "
             "'(', ')', '[', ']', ' ', '.', '/', '-', ''', '@' and '_'",
@@ -36,24 +36,24 @@ def _free_name(world: World, call: Call) -> str:
     return name
 
 
-def check_free_name(world: World, account: str, region: str, name: str) -> None:
+def check_free_name(world: Backend, account: str, region: str, name: str) -> None:
     """Raise Refused where an image of the account's has the name."""
     for image in world.ledger.images.owned(account, region):
         if image.name == name and image.state in ("pending", "available"):
-            raise Refused("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {image.id}")
+            raise AwsError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {image.id}")
 
 
-def _doom(world: World, call: Call) -> str:
+def _doom(world: Backend, call: Call) -> str:
     fault = world.faults.take("fail", call.action, call.params)
     return fault.reason if fault else ""
 
 
-def register_image(world: World, call: Call) -> Mapping[str, Any]:
+def register_image(world: Backend, call: Call) -> Mapping[str, Any]:
     params = call.params
     name = _free_name(world, call)
     if params.get("BillingProducts"):
         # For accounts that AWS authorized (API reference, RegisterImage); what code others get is not documented.
-        raise Refused("AuthFailure", "This account is not authorized to specify billing product codes", status=403)
+        raise AwsError("AuthFailure", "This account is not authorized to specify billing product codes", status=403)
     virtualization = params.get("VirtualizationType") or "paravirtual"
     if virtualization != "hvm":
         raise unsupported(
@@ -68,14 +68,14 @@ def register_image(world: World, call: Call) -> Mapping[str, Any]:
     for mapping in mappings:
         ebs = mapping.get("Ebs", {})
         if ebs.get("SnapshotId") and "Encrypted" in ebs:
-            raise Refused(
+            raise AwsError(
                 "InvalidBlockDeviceMapping",
                 f"the encrypted flag cannot be specified since device {mapping.get('DeviceName')} "
                 "has a snapshot specified.",
             )
     disks = block_devices.parsed(mappings, (), partial(_completed, world, call), default_type="standard")
     if not any(disk.device == root and disk.snapshot_id for disk in disks):
-        raise Refused("InvalidBlockDeviceMapping", f"The root device '{root}' must be mapped to a snapshot; it is not")
+        raise AwsError("InvalidBlockDeviceMapping", f"The root device '{root}' must be mapped to a snapshot; it is not")
     image = replace(
         _pending(world, call, name, root=root, mappings=disks, architecture="i386"),
         virtualization=virtualization,
@@ -89,7 +89,7 @@ def register_image(world: World, call: Call) -> Mapping[str, Any]:
     return {"ImageId": _publish_later(world, call, image, jobs.publish)}
 
 
-def _register_bundle(world: World, call: Call, name: str) -> str:
+def _register_bundle(world: Backend, call: Call, name: str) -> str:
     """An instance-store image; its root device is not mapped, as it is the bundle."""
     params, location = call.params, str(call.params["ImageLocation"])
     manifest = world.bundles.manifest(location, account=call.account, region=call.region)
@@ -98,13 +98,13 @@ def _register_bundle(world: World, call: Call, name: str) -> str:
         params.get("BlockDeviceMappings", []), (), partial(_completed, world, call), default_type="standard"
     )
     if any(disk.device == root for disk in disks):
-        raise Refused("InvalidBlockDeviceMapping", f"The root device '{root}' is the bundle, and cannot be mapped")
+        raise AwsError("InvalidBlockDeviceMapping", f"The root device '{root}' is the bundle, and cannot be mapped")
     image = _pending(world, call, name, root=root, mappings=disks, architecture=manifest.architecture)
     return _publish_later(world, call, replace(image, bundle=location), jobs.publish)
 
 
 def _pending(
-    world: World, call: Call, name: str, *, root: str, mappings: tuple[DiskSpec, ...], architecture: str
+    world: Backend, call: Call, name: str, *, root: str, mappings: tuple[DiskSpec, ...], architecture: str
 ) -> Image:
     """What both kinds of image have of RegisterImage; `architecture` is that of a call that names none."""
     params = call.params
@@ -128,7 +128,7 @@ def _pending(
     )
 
 
-def _codes_of(world: World, disks: Iterable[DiskSpec]) -> tuple[str, ...]:
+def _codes_of(world: Backend, disks: Iterable[DiskSpec]) -> tuple[str, ...]:
     """Product codes come along with the snapshots (API reference, RegisterImage)."""
     found = (world.ledger.snapshots.get(disk.snapshot_id or "") for disk in disks)
     return tuple(dict.fromkeys(code for snapshot in found if snapshot for code in snapshot.product_codes))
@@ -141,21 +141,21 @@ def _one_of(params: Mapping[str, Any], name: str, *allowed: str) -> str | None:
     return value
 
 
-def _completed(world: World, call: Call, snapshot_id: str) -> Snapshot:
+def _completed(world: Backend, call: Call, snapshot_id: str) -> Snapshot:
     snapshot = lookup.own_snapshot(world, call, snapshot_id)
     if snapshot.state != "completed":
-        raise Refused("IncorrectState", f"Snapshot {snapshot_id} is in invalid state - {snapshot.state}")
+        raise AwsError("IncorrectState", f"Snapshot {snapshot_id} is in invalid state - {snapshot.state}")
     return snapshot
 
 
-def _publish_later(world: World, call: Call, image: Image, work: Any, *, queue: str = "") -> str:
+def _publish_later(world: Backend, call: Call, image: Image, work: Any, *, queue: str = "") -> str:
     world.faults.put_before(image.id, call.action, call.params, "hang")
     world.ledger.put(image)
     world.ledger.later(partial(world.course.submit, queue or image.id, partial(work, world, image.id)))
     return image.id
 
 
-def create_image(world: World, call: Call) -> Mapping[str, Any]:
+def create_image(world: Backend, call: Call) -> Mapping[str, Any]:
     """An image of an instance; a running one is stopped for it and started again, unless NoReboot."""
     params = call.params
     instance = lookup.instance(world, call, call.text("InstanceId"))
@@ -165,7 +165,7 @@ def create_image(world: World, call: Call) -> Mapping[str, Any]:
         )
     name = _free_name(world, call)
     if instance.state not in ("running", "stopped"):
-        raise Refused(
+        raise AwsError(
             "IncorrectInstanceState", f"The instance {instance.id} is {instance.state}, not running or stopped"
         )
     tags = tagging.specified(params, "image", "snapshot")
@@ -211,7 +211,7 @@ def create_image(world: World, call: Call) -> Mapping[str, Any]:
 
 
 def _volumes_of(
-    world: World, instance: Instance, image_id: str, tags: Mapping[str, str]
+    world: Backend, instance: Instance, image_id: str, tags: Mapping[str, str]
 ) -> tuple[dict[str, Snapshot], list[DiskSpec]]:
     """Snapshots that are to be taken of the instance's volumes, by id, and how the image is to map them."""
     taken, disks = {}, []
@@ -235,7 +235,7 @@ def _volumes_of(
     return taken, disks
 
 
-def copy_image(world: World, call: Call) -> Mapping[str, Any]:
+def copy_image(world: Backend, call: Call) -> Mapping[str, Any]:
     """Asked of the region where the copy is to be."""
     before = idempotency.made_before(world, call)
     if before is not None:
@@ -246,7 +246,7 @@ def copy_image(world: World, call: Call) -> Mapping[str, Any]:
         raise invalid(f"Value ({source_region}) for parameter sourceRegion is invalid.")
     source = lookup.image(world, replace(call, region=source_region), call.text("SourceImageId"))
     if source.state != "available":
-        raise Refused("InvalidAMIID.Unavailable", f"The image ID '{source.id}' is not available: it is {source.state}")
+        raise AwsError("InvalidAMIID.Unavailable", f"The image ID '{source.id}' is not available: it is {source.state}")
     product_codes.check_copy(source, call.account)
     if source.bundle:
         raise unsupported("The local cloud does not copy instance-store images: copy the bundle, and register it there")
@@ -261,7 +261,7 @@ def copy_image(world: World, call: Call) -> Mapping[str, Any]:
         text = f"Copied for DestinationAmi {image_id} from SourceAmi {source.id} for SourceSnapshot {disk.snapshot_id}."
         origin = world.ledger.snapshots[disk.snapshot_id]
         if not lookup.may_use_snapshot(world, call, origin):
-            raise Refused("InvalidRequest", "You do not have permission to access the storage of this ami")
+            raise AwsError("InvalidRequest", "You do not have permission to access the storage of this ami")
         copy = snapshots.copied(world, call, origin, description=text, tags=tags["snapshot"])
         world.ledger.put(copy)
         copies.append(copy)

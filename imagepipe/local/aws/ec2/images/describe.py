@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from imagepipe.clock import iso
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup, product_codes, sharing
 from imagepipe.local.aws.ec2.volumes import block_devices, snapshots
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Image
@@ -63,7 +63,7 @@ def location(image: Image) -> str:
     return image.bundle or f"{image.account}/{image.name}"
 
 
-def describe_images(world: World, call: Call) -> Mapping[str, Any]:
+def describe_images(world: Backend, call: Call) -> Mapping[str, Any]:
     params = call.params
     if params.get("ImageIds"):
         rows = lookup.images(world, call, params["ImageIds"])
@@ -83,7 +83,7 @@ def describe_images(world: World, call: Call) -> Mapping[str, Any]:
     return {"Images": [described(row) for row in shown], "NextToken": token}
 
 
-def _is_deprecated(world: World, image: Image) -> bool:
+def _is_deprecated(world: Backend, image: Image) -> bool:
     return image.deprecation_time is not None and image.deprecation_time <= world.clock.now()
 
 
@@ -125,10 +125,10 @@ def described(image: Image) -> dict[str, Any]:
     }
 
 
-def deregister_image(world: World, call: Call) -> Mapping[str, Any]:
+def deregister_image(world: Backend, call: Call) -> Mapping[str, Any]:
     image = lookup.own_image(world, call, call.text("ImageId"))
     if image.protection.startswith("enabled"):
-        raise Refused("OperationNotPermitted", f"The image {image.id} has deregistration protection enabled.")
+        raise AwsError("OperationNotPermitted", f"The image {image.id} has deregistration protection enabled.")
     world.ledger.remove(image)
     results = []
     if call.params.get("DeleteAssociatedSnapshots"):
@@ -139,7 +139,7 @@ def deregister_image(world: World, call: Call) -> Mapping[str, Any]:
     return {"Return": True, "DeleteSnapshotResults": results}
 
 
-def _delete_snapshot(world: World, call: Call, snapshot_id: str) -> str:
+def _delete_snapshot(world: Backend, call: Call, snapshot_id: str) -> str:
     """What became of it, in EC2's words."""
     snapshot = world.ledger.snapshots.get(snapshot_id)
     if snapshot is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from imagepipe.local.aws.authentication.signature import Identity
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.images.create import check_free_name
 from imagepipe.local.aws.protocol.errors import invalid
 from imagepipe.local.aws.protocol.ids import new_id
@@ -18,7 +18,7 @@ FOLDER = "imports"
 ROOT_DEVICE = "/dev/xvda"
 
 
-def take(world: World, identity: Identity, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+def take(world: Backend, identity: Identity, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
     """Register the disk `file` of the folder as image `name` in `region`; raises Refused, StoreFull."""
     path = world.disks.root / FOLDER / str(wanted["file"])
     if path.name != wanted["file"] or not path.is_file():

@@ -10,14 +10,14 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.instances import jobs
 from imagepipe.local.aws.state.records import Snapshot
 
 log = logging.getLogger(__name__)
 
 
-def standing_still(world: World, volumes: Iterable[str]) -> AbstractContextManager[None]:
+def standing_still(world: Backend, volumes: Iterable[str]) -> AbstractContextManager[None]:
     """While inside, nothing is written to these volumes of one instance."""
     for volume_id in volumes:
         volume = world.ledger.volumes.get(volume_id)
@@ -26,7 +26,7 @@ def standing_still(world: World, volumes: Iterable[str]) -> AbstractContextManag
     return nullcontext()
 
 
-def take_snapshots(world: World, snapshot_ids: Iterable[str]) -> None:
+def take_snapshots(world: Backend, snapshot_ids: Iterable[str]) -> None:
     """pending -> completed, all of one moment; or error, with the reason."""
     pending = [
         snapshot
@@ -45,7 +45,7 @@ def take_snapshots(world: World, snapshot_ids: Iterable[str]) -> None:
     end_snapshots(world, pending)
 
 
-def end_snapshots(world: World, snapshots: Iterable[Snapshot], *, error: str = "") -> None:
+def end_snapshots(world: Backend, snapshots: Iterable[Snapshot], *, error: str = "") -> None:
     """Say that they are there, or why they are not. One that was deleted meanwhile leaves no bytes."""
     with world.ledger.change():
         for snapshot in snapshots:
@@ -62,7 +62,7 @@ def end_snapshots(world: World, snapshots: Iterable[Snapshot], *, error: str = "
                 world.ledger.put(replace(present, state="completed", progress=100, completion_time=world.clock.now()))
 
 
-def finish_copy(world: World, snapshot_id: str) -> None:
+def finish_copy(world: Backend, snapshot_id: str) -> None:
     """pending -> completed for a copy; its bytes were linked when it was asked for."""
     snapshot = world.ledger.snapshots.get(snapshot_id)
     if snapshot is None or snapshot.state != "pending":
@@ -73,7 +73,7 @@ def finish_copy(world: World, snapshot_id: str) -> None:
     end_snapshots(world, [snapshot], error=failure)
 
 
-def link(world: World, snapshots: Iterable[Snapshot]) -> str:
+def link(world: Backend, snapshots: Iterable[Snapshot]) -> str:
     """Give copies the bytes of what they copy; what went wrong, or nothing."""
     for snapshot in snapshots:
         assert snapshot.copied_from
@@ -87,7 +87,7 @@ def link(world: World, snapshots: Iterable[Snapshot]) -> str:
     return ""
 
 
-def publish(world: World, image_id: str, *, delay: str = "image") -> None:
+def publish(world: Backend, image_id: str, *, delay: str = "image") -> None:
     """pending -> available, once the snapshots are completed; or failed, with the reason."""
     image = world.ledger.images.get(image_id)
     if image is None or image.state != "pending":
@@ -107,7 +107,7 @@ def publish(world: World, image_id: str, *, delay: str = "image") -> None:
     end_image(world, image_id)
 
 
-def end_image(world: World, image_id: str) -> None:
+def end_image(world: Backend, image_id: str) -> None:
     """The image is available if all that it maps is there."""
     with world.ledger.change():
         image = world.ledger.images.get(image_id)
@@ -121,7 +121,7 @@ def end_image(world: World, image_id: str) -> None:
         world.ledger.put(replace(image, state="failed" if reason else "available", reason=reason, capture=None))
 
 
-def capture(world: World, image_id: str) -> None:
+def capture(world: Backend, image_id: str) -> None:
     """CreateImage's work: the instance stopped if it was agreed, its volumes snapshotted, and started again."""
     image = world.ledger.images.get(image_id)
     if image is None or image.state != "pending" or image.capture is None:

@@ -8,17 +8,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup
 from imagepipe.local.aws.ec2.instances import jobs, spot
 from imagepipe.local.aws.ec2.instances.describe import USER_INITIATED, state_of
 from imagepipe.local.aws.moto.vpcs import instance_type
-from imagepipe.local.aws.protocol.errors import Refused, conflicting, invalid, missing, unsupported
+from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, missing, unsupported
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Instance
 
 
-def start_instances(world: World, call: Call) -> Mapping[str, Any]:
+def start_instances(world: Backend, call: Call) -> Mapping[str, Any]:
     changes = []
     for instance in _named(world, call):
         old = instance.state
@@ -35,13 +35,13 @@ def start_instances(world: World, call: Call) -> Mapping[str, Any]:
 
 def _check_root(instance: Instance) -> None:
     if not any(volume.device == instance.root_device for volume in instance.volumes):
-        raise Refused(
+        raise AwsError(
             "IncorrectInstanceState",
             f"The instance '{instance.id}' has no volume attached at root {instance.root_device}",
         )
 
 
-def stop_instances(world: World, call: Call) -> Mapping[str, Any]:
+def stop_instances(world: Backend, call: Call) -> Mapping[str, Any]:
     changes = []
     force = bool(call.params.get("Force"))
     for instance in _named(world, call):
@@ -65,7 +65,7 @@ def stop_instances(world: World, call: Call) -> Mapping[str, Any]:
     return {"StoppingInstances": changes}
 
 
-def terminate_instances(world: World, call: Call) -> Mapping[str, Any]:
+def terminate_instances(world: Backend, call: Call) -> Mapping[str, Any]:
     named = _named(world, call)
     for instance in named:
         if instance.protects_termination:
@@ -81,7 +81,7 @@ def terminate_instances(world: World, call: Call) -> Mapping[str, Any]:
     return {"TerminatingInstances": changes}
 
 
-def reboot_instances(world: World, call: Call) -> Mapping[str, Any]:
+def reboot_instances(world: Backend, call: Call) -> Mapping[str, Any]:
     for instance in _named(world, call):
         if instance.state != "running":
             raise _wrong_state(instance, "rebooted")
@@ -89,13 +89,13 @@ def reboot_instances(world: World, call: Call) -> Mapping[str, Any]:
     return {}
 
 
-def _named(world: World, call: Call) -> list[Instance]:
+def _named(world: Backend, call: Call) -> list[Instance]:
     if not call.params.get("InstanceIds"):
         raise missing("InstanceIds")
     return lookup.instances(world, call, call.params["InstanceIds"])
 
 
-def _follow(world: World, instance: Instance, work: Callable[[World, str], None]) -> None:
+def _follow(world: Backend, instance: Instance, work: Callable[[Backend, str], None]) -> None:
     world.ledger.later(partial(world.course.submit, instance.id, partial(work, world, instance.id)))
 
 
@@ -113,21 +113,21 @@ def _change(instance: Instance, old: str) -> dict[str, Any]:
     }
 
 
-def _wrong_state(instance: Instance, done: str) -> Refused:
-    return Refused(
+def _wrong_state(instance: Instance, done: str) -> AwsError:
+    return AwsError(
         "IncorrectInstanceState",
         f"The instance '{instance.id}' is not in a state from which it can be {done}: it is {instance.state}.",
     )
 
 
-def _protected(instance: Instance, done: str, attribute: str) -> Refused:
-    return Refused(
+def _protected(instance: Instance, done: str, attribute: str) -> AwsError:
+    return AwsError(
         "OperationNotPermitted",
         f"The instance '{instance.id}' may not be {done}. Modify its '{attribute}' instance attribute and try again.",
     )
 
 
-def modify_instance_attribute(world: World, call: Call) -> Mapping[str, Any]:
+def modify_instance_attribute(world: Backend, call: Call) -> Mapping[str, Any]:
     """The attributes that tools set; EC2 takes one of them a call."""
     instance = lookup.instance(world, call, call.text("InstanceId"))
     given = dict(call.params)
@@ -186,7 +186,7 @@ def _flagged(instance: Instance, mappings: Iterable[Mapping[str, Any]]) -> Insta
     flags = {mapping.get("DeviceName"): mapping.get("Ebs", {}).get("DeleteOnTermination") for mapping in mappings}
     unknown = set(flags) - {volume.device for volume in instance.volumes}
     if unknown:
-        raise Refused(
+        raise AwsError(
             "InvalidInstanceAttributeValue", f"No device is currently mapped at {sorted(map(str, unknown))[0]}"
         )
     volumes = tuple(

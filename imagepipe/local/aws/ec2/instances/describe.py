@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup, product_codes
 from imagepipe.local.aws.ec2.instances import jobs
 from imagepipe.local.aws.ec2.network.interfaces import mac_address, private_dns_name, public_dns_name
@@ -80,13 +80,13 @@ GETTERS: Mapping[str, Getter] = {
 }
 
 
-def visible(world: World, call: Call) -> list[Instance]:
+def visible(world: Backend, call: Call) -> list[Instance]:
     """The caller's instances here; those that ended an hour ago are forgotten."""
     gone = forget_ended(world)
     return [row for row in world.ledger.instances.owned(call.account, call.region) if row.id not in gone]
 
 
-def forget_ended(world: World) -> set[str]:
+def forget_ended(world: Backend) -> set[str]:
     """Have all instances forgotten that ended an hour ago, whosever they are; gives their ids."""
     horizon = world.clock.now() - REMEMBERED
     gone = {row.id for row in world.ledger.instances if row.ended_at is not None and row.ended_at < horizon}
@@ -95,7 +95,7 @@ def forget_ended(world: World) -> set[str]:
     return gone
 
 
-def chosen(world: World, call: Call) -> list[Instance]:
+def chosen(world: Backend, call: Call) -> list[Instance]:
     """The caller's instances that the request names, or all."""
     rows = visible(world, call)
     if call.params.get("InstanceIds"):
@@ -104,7 +104,7 @@ def chosen(world: World, call: Call) -> list[Instance]:
     return rows
 
 
-def describe_instances(world: World, call: Call) -> Mapping[str, Any]:
+def describe_instances(world: Backend, call: Call) -> Mapping[str, Any]:
     getters = dict(GETTERS)
     getters["instance.group-name"] = lambda row: [group["GroupName"] for group in _groups(world, row)]
     rows = filters.select(chosen(world, call), call.filters(), getters)
@@ -118,7 +118,7 @@ def describe_instances(world: World, call: Call) -> Mapping[str, Any]:
     }
 
 
-def reservation(world: World, instances: Sequence[Instance]) -> dict[str, Any]:
+def reservation(world: Backend, instances: Sequence[Instance]) -> dict[str, Any]:
     """What one launch made."""
     return {
         "ReservationId": instances[0].reservation_id,
@@ -128,12 +128,12 @@ def reservation(world: World, instances: Sequence[Instance]) -> dict[str, Any]:
     }
 
 
-def _groups(world: World, instance: Instance) -> list[dict[str, str]]:
+def _groups(world: Backend, instance: Instance) -> list[dict[str, str]]:
     found = (world.ledger.groups.get(group_id) for group_id in instance.group_ids)
     return [{"GroupId": group.id, "GroupName": group.name} for group in found if group]
 
 
-def described(world: World, instance: Instance) -> dict[str, Any]:
+def described(world: Backend, instance: Instance) -> dict[str, Any]:
     """An instance as DescribeInstances answers it."""
     ended = instance.state == "terminated"
     address = public_ip(instance)
@@ -212,7 +212,7 @@ def _attached(volume: AttachedVolume) -> dict[str, Any]:
     }
 
 
-def _interface(world: World, instance: Instance, address: str | None) -> dict[str, Any]:
+def _interface(world: Backend, instance: Instance, address: str | None) -> dict[str, Any]:
     private_dns = private_dns_name(instance.private_ip, instance.region)
     association = {
         "IpOwnerId": "amazon",
@@ -253,7 +253,7 @@ def _interface(world: World, instance: Instance, address: str | None) -> dict[st
     }
 
 
-def describe_instance_attribute(world: World, call: Call) -> Mapping[str, Any]:
+def describe_instance_attribute(world: Backend, call: Call) -> Mapping[str, Any]:
     instance = lookup.instance(world, call, call.text("InstanceId"))
     attribute = call.text("Attribute")
     answers: dict[str, tuple[str, Any]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.faults.faults import Effect, Fault
 from imagepipe.local.aws.state.records import Instance
 from imagepipe.local.host import tcp_faults
@@ -16,7 +16,7 @@ EFFECTS: tuple[Effect, ...] = ("fail", "die", "drop-ssh", "late-ssh")
 """What an instance may have before it, from its launch on."""
 
 
-def hold(world: World, instance: Instance) -> None:
+def hold(world: Backend, instance: Instance) -> None:
     """Where its ports shall answer late, hold them now; call before anybody hears that it runs."""
     late = world.faults.before(instance.id, "late-ssh")
     if late is None:
@@ -27,14 +27,14 @@ def hold(world: World, instance: Instance) -> None:
     world.course.after(late.seconds, release, at_close=True)
 
 
-def drop_later(world: World, instance: Instance) -> None:
+def drop_later(world: Backend, instance: Instance) -> None:
     """Where its connections shall be reset, do so in time."""
     drop = world.faults.before(instance.id, "drop-ssh")
     if drop is not None:
         world.course.after(drop.seconds, partial(_drop, world, instance, drop))
 
 
-def _drop(world: World, instance: Instance, fault: Fault) -> None:
+def _drop(world: Backend, instance: Instance, fault: Fault) -> None:
     if world.faults.before(instance.id, "drop-ssh") is fault:
         count = tcp_faults.reset_connections(instance.id, instance.address)
         log.info("%d connections to %s reset", count, instance.id)

@@ -13,11 +13,11 @@ from dataclasses import replace
 from functools import partial
 
 from imagepipe.errors import BundleError
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.instances import faults
 from imagepipe.local.aws.ec2.instances.metadata import metadata_of
 from imagepipe.local.aws.faults.faults import Fault
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.state.records import Instance, Rule, Volume
 from imagepipe.local.disks.files import DiskError, StoreFull
 from imagepipe.local.machines.driver import Disk, Ingress, Machine, MachineError, Seed
@@ -25,7 +25,7 @@ from imagepipe.local.machines.driver import Disk, Ingress, Machine, MachineError
 log = logging.getLogger(__name__)
 
 GIB = 1 << 30
-Broken = (MachineError, StoreFull, DiskError, BundleError, Refused, OSError)
+Broken = (MachineError, StoreFull, DiskError, BundleError, AwsError, OSError)
 """What a driver and the disks fail with. The gateway tells it by the thing's state and reason, as EC2 does."""
 
 
@@ -42,7 +42,7 @@ class KeyUnusable(DiskError):
     """A volume cannot be made with the KMS key that it was asked with."""
 
 
-def machine_of(world: World, instance: Instance) -> Machine:
+def machine_of(world: Backend, instance: Instance) -> Machine:
     """The instance as its driver needs it, root device first."""
     attached = sorted(instance.volumes, key=lambda volume: volume.device != instance.root_device)
     disks = [Disk(volume.device, world.disks.volume_path(volume.volume_id)) for volume in attached]
@@ -63,7 +63,7 @@ def machine_of(world: World, instance: Instance) -> Machine:
     )
 
 
-def ingress_of(world: World, instance: Instance) -> list[Ingress]:
+def ingress_of(world: Backend, instance: Instance) -> list[Ingress]:
     """What the instance's groups let in. A rule that names a group means the addresses of its members."""
     opened: dict[Ingress, None] = {}
     for group_id in instance.group_ids:
@@ -74,7 +74,7 @@ def ingress_of(world: World, instance: Instance) -> list[Ingress]:
     return list(opened)
 
 
-def _sources(world: World, rule: Rule) -> Iterable[str]:
+def _sources(world: Backend, rule: Rule) -> Iterable[str]:
     if rule.cidr:
         yield rule.cidr
     elif rule.group_id:
@@ -83,7 +83,7 @@ def _sources(world: World, rule: Rule) -> Iterable[str]:
                 yield f"{member.address}/32"
 
 
-def boot(world: World, instance_id: str) -> None:
+def boot(world: Backend, instance_id: str) -> None:
     """pending -> running: make the volumes that are still to be made, and start the machine."""
     instance = world.ledger.instances.get(instance_id)
     if instance is None or instance.state != "pending":
@@ -113,11 +113,11 @@ def boot(world: World, instance_id: str) -> None:
         world.course.after(fault.seconds, partial(_submit, world, instance_id, dying))
 
 
-def _submit(world: World, key: str, work: Callable[[], None]) -> None:
+def _submit(world: Backend, key: str, work: Callable[[], None]) -> None:
     world.course.submit(key, work)
 
 
-def _lay_out(world: World, instance: Instance) -> None:
+def _lay_out(world: Backend, instance: Instance) -> None:
     """The root of an instance-store instance, from its bundle as it is in S3 now. Raises BundleError."""
     if instance.bundle is None:
         return
@@ -127,7 +127,7 @@ def _lay_out(world: World, instance: Instance) -> None:
     world.bundles.lay_out(instance.bundle, target, account=owner, region=instance.region)
 
 
-def _boot_failed(world: World, instance_id: str, error: Exception, *, goes_back: bool) -> None:
+def _boot_failed(world: Backend, instance_id: str, error: Exception, *, goes_back: bool) -> None:
     """A first start that fails terminates the instance, a later one leaves it stopped, as on EC2."""
     code = "Client.VolumeLimitExceeded" if isinstance(error, StoreFull) else "Server.InternalError"
     if isinstance(error, Doomed):
@@ -144,7 +144,7 @@ def _boot_failed(world: World, instance_id: str, error: Exception, *, goes_back:
         terminate(world, instance_id)
 
 
-def stop(world: World, instance_id: str, *, force: bool = False) -> None:
+def stop(world: Backend, instance_id: str, *, force: bool = False) -> None:
     """stopping -> stopped: when this is done the disks hold all that the machine wrote."""
     instance = world.ledger.instances.get(instance_id)
     if instance is None or instance.state != "stopping":
@@ -158,7 +158,7 @@ def stop(world: World, instance_id: str, *, force: bool = False) -> None:
             world.ledger.put(replace(instance, state="stopped"))
 
 
-def power_off(world: World, instance_id: str, *, force: bool) -> bool:
+def power_off(world: Backend, instance_id: str, *, force: bool) -> bool:
     """A machine that will not be stopped in order is stopped at once; one that will not be stopped stays."""
     for hard in (force, True):
         try:
@@ -174,7 +174,7 @@ def power_off(world: World, instance_id: str, *, force: bool) -> bool:
     return False
 
 
-def terminate(world: World, instance_id: str) -> None:
+def terminate(world: Backend, instance_id: str) -> None:
     """shutting-down -> terminated: the machine is gone, and those volumes that go with it."""
     instance = world.ledger.instances.get(instance_id)
     if instance is None or instance.state != "shutting-down":
@@ -199,7 +199,7 @@ def terminate(world: World, instance_id: str) -> None:
         world.ledger.put(replace(instance, state="terminated", ended_at=world.clock.now(), volumes=()))
 
 
-def die(world: World, instance_id: str, fault: Fault) -> None:
+def die(world: Backend, instance_id: str, fault: Fault) -> None:
     """running -> terminated by nobody's wish, as where a host of EC2's fails; nothing if the fault was cleared."""
     code = fault.code or "Server.InternalError"
     with world.ledger.change():
@@ -211,7 +211,7 @@ def die(world: World, instance_id: str, fault: Fault) -> None:
     terminate(world, instance_id)
 
 
-def exited(world: World, instance_id: str) -> None:
+def exited(world: Backend, instance_id: str) -> None:
     """The machine powered itself off: the instance is stopped or terminated, as it was launched to be."""
     code = "Client.InstanceInitiatedShutdown"
     with world.ledger.change():
@@ -231,7 +231,7 @@ def exited(world: World, instance_id: str) -> None:
         terminate(world, instance_id)
 
 
-def reboot(world: World, instance_id: str) -> None:
+def reboot(world: Backend, instance_id: str) -> None:
     """Ask the machine to boot again; the instance stays running."""
     instance = world.ledger.instances.get(instance_id)
     if instance is None or instance.state != "running":
@@ -242,7 +242,7 @@ def reboot(world: World, instance_id: str) -> None:
         log.exception("rebooting instance %s failed", instance_id)
 
 
-def open_ports(world: World, instance_id: str) -> None:
+def open_ports(world: Backend, instance_id: str) -> None:
     """Tell the driver what the instance's groups let in now."""
     instance = world.ledger.instances.get(instance_id)
     if instance is None or instance.state != "running":
@@ -253,7 +253,7 @@ def open_ports(world: World, instance_id: str) -> None:
         log.exception("opening the ports of instance %s failed", instance_id)
 
 
-def forget(world: World, instance_id: str) -> None:
+def forget(world: Backend, instance_id: str) -> None:
     """The instance is no longer described by anybody."""
     with world.ledger.change():
         instance = world.ledger.instances.get(instance_id)
@@ -262,7 +262,7 @@ def forget(world: World, instance_id: str) -> None:
     world.driver.forget(instance_id)
 
 
-def make_volume(world: World, volume_id: str, *, state: str = "available") -> None:
+def make_volume(world: Backend, volume_id: str, *, state: str = "available") -> None:
     """creating -> available or in-use. Raises what went wrong."""
     volume = world.ledger.volumes.get(volume_id)
     if volume is None or volume.state != "creating":
@@ -276,7 +276,7 @@ def make_volume(world: World, volume_id: str, *, state: str = "available") -> No
         world.ledger.put(replace(world.ledger.volumes[volume_id], state=state))
 
 
-def create_volume(world: World, volume_id: str) -> None:
+def create_volume(world: Backend, volume_id: str) -> None:
     """The same for a volume that nothing waits for: it tells of failure by its state."""
     try:
         make_volume(world, volume_id)
@@ -288,7 +288,7 @@ def create_volume(world: World, volume_id: str) -> None:
                 world.ledger.put(replace(volume, state="error"))
 
 
-def delete_volume(world: World, volume_id: str) -> None:
+def delete_volume(world: Backend, volume_id: str) -> None:
     """deleting -> gone."""
     world.disks.delete_volume(volume_id)
     with world.ledger.change():
@@ -302,7 +302,7 @@ def queue_of(volume: Volume) -> str:
     return volume.instance_id or volume.id
 
 
-def resume(world: World, instance_id: str) -> None:
+def resume(world: Backend, instance_id: str) -> None:
     """Start the machine of an instance that has been running all along, as far as anybody was told."""
     instance = world.ledger.instances.get(instance_id)
     if instance is None or instance.state != "running" or instance_id in world.driver.running():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.network.interfaces import mac_address, private_dns_name, public_dns_name
 from imagepipe.local.aws.state.records import Instance
 from imagepipe.local.machines.driver import Metadata
 
 
-def metadata_of(world: World, instance: Instance) -> Metadata:
+def metadata_of(world: Backend, instance: Instance) -> Metadata:
     """The metadata of an instance, as its launch and the changes since want it."""
     groups = [group for group in map(world.ledger.groups.get, instance.group_ids) if group is not None]
     group_names = [group.name for group in groups]

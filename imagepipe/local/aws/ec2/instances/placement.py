@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup
 from imagepipe.local.aws.moto.vpcs import POOL, Subnet, free_address, free_private_ip
-from imagepipe.local.aws.protocol.errors import Refused, conflicting, unsupported
+from imagepipe.local.aws.protocol.errors import AwsError, conflicting, unsupported
 from imagepipe.local.aws.protocol.query import Call
 
 
@@ -23,7 +23,7 @@ class Place:
     private_ip: str | None
 
 
-def chosen(world: World, call: Call) -> Place:
+def chosen(world: Backend, call: Call) -> Place:
     """Where the request wants its instances. Raises Refused."""
     interfaces = call.params.get("NetworkInterfaces", [])
     if len(interfaces) > 1:
@@ -44,7 +44,7 @@ def chosen(world: World, call: Call) -> Place:
         subnet = world.network.subnet(call.account, call.region, str(subnet_id))
     else:
         if world.network.default_vpc_id(call.account, call.region) is None:
-            raise Refused("VPCIdNotSpecified", "No default VPC for this user")
+            raise AwsError("VPCIdNotSpecified", "No default VPC for this user")
         subnet = world.network.default_subnet(call.account, call.region, zone)
     if zone and zone != subnet.zone:
         raise conflicting(f"The subnet {subnet.id} is in {subnet.zone}, not in {zone}")
@@ -59,7 +59,7 @@ def chosen(world: World, call: Call) -> Place:
 
 
 def _groups(
-    world: World, call: Call, subnet: Subnet, identifiers: Sequence[str], names: Sequence[str]
+    world: Backend, call: Call, subnet: Subnet, identifiers: Sequence[str], names: Sequence[str]
 ) -> tuple[str, ...]:
     here = {
         group.name: group
@@ -69,26 +69,26 @@ def _groups(
     groups = [lookup.group(world, call, identifier) for identifier in identifiers]
     for name in names:
         if name not in here:
-            raise Refused(
+            raise AwsError(
                 "InvalidGroup.NotFound", f"The security group '{name}' does not exist in VPC '{subnet.vpc_id}'"
             )
         groups.append(here[name])
     for group in groups:
         if group.vpc_id != subnet.vpc_id:
-            raise Refused(
+            raise AwsError(
                 "InvalidParameter", f"Security group {group.id} and subnet {subnet.id} belong to different networks."
             )
     return tuple(dict.fromkeys(group.id for group in groups)) or (here["default"].id,)
 
 
-def addresses(world: World, place: Place) -> tuple[str, str]:
+def addresses(world: Backend, place: Place) -> tuple[str, str]:
     """The loopback address of the instance, and the private one that the API tells: in our pool, the same."""
     living = [instance for instance in world.ledger.instances if instance.state != "terminated"]
     taken = [instance.address for instance in living]
     private = [instance.private_ip for instance in living if instance.subnet_id == place.subnet.id]
     wanted = place.private_ip
     if wanted and (wanted in private or (place.subnet.cidr.subnet_of(POOL) and wanted in taken)):
-        raise Refused("InvalidIPAddress.InUse", f"Address {wanted} is in use.")
+        raise AwsError("InvalidIPAddress.InUse", f"Address {wanted} is in use.")
     if place.subnet.cidr.subnet_of(POOL):
         address = wanted or free_address(place.subnet.cidr, taken)
         return address, address

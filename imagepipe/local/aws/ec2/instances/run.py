@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency, lookup
 from imagepipe.local.aws.ec2.instances import faults, jobs, placement, spot
 from imagepipe.local.aws.ec2.instances.describe import forget_ended, reservation
@@ -17,7 +17,7 @@ from imagepipe.local.aws.ec2.instances.placement import Place
 from imagepipe.local.aws.ec2.volumes import block_devices, encryption
 from imagepipe.local.aws.moto.vpcs import instance_type
 from imagepipe.local.aws.protocol import tags as tagging
-from imagepipe.local.aws.protocol.errors import Refused, conflicting, invalid, unsupported
+from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, unsupported
 from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import AttachedVolume, DiskSpec, Image, Instance, KeyPair, Snapshot, Volume
@@ -41,7 +41,7 @@ NOT_HERE = (
 )
 
 
-def run_instances(world: World, call: Call) -> Mapping[str, Any]:
+def run_instances(world: Backend, call: Call) -> Mapping[str, Any]:
     """Launch: everything is checked and written down here; machines start afterwards."""
     before = idempotency.made_before(world, call)
     if before is not None:
@@ -86,16 +86,16 @@ def _count(call: Call) -> int:
     if least < 1 or most < least:
         raise invalid(f"Value ({least}, {most}) for parameters minCount and maxCount is invalid.")
     if most > 20:
-        raise Refused(
+        raise AwsError(
             "InstanceLimitExceeded", f"You have requested {most} instances; the local cloud starts 20 at once"
         )
     return most
 
 
-def _image(world: World, call: Call) -> Image:
+def _image(world: Backend, call: Call) -> Image:
     image = lookup.image(world, call, call.text("ImageId"))
     if image.state != "available":
-        raise Refused("InvalidAMIID.Unavailable", f"The image ID '{image.id}' is not available: it is {image.state}")
+        raise AwsError("InvalidAMIID.Unavailable", f"The image ID '{image.id}' is not available: it is {image.state}")
     return image
 
 
@@ -128,7 +128,7 @@ def _instance_type(call: Call, image: Image) -> str:
     return name
 
 
-def _snapshot(world: World, call: Call, image: Image, snapshot_id: str) -> Snapshot:
+def _snapshot(world: Backend, call: Call, image: Image, snapshot_id: str) -> Snapshot:
     """Whoever may launch an image may use its snapshots, through it."""
     if any(disk.snapshot_id == snapshot_id for disk in image.mappings):
         found = world.ledger.snapshots.get(snapshot_id)
@@ -136,11 +136,11 @@ def _snapshot(world: World, call: Call, image: Image, snapshot_id: str) -> Snaps
             return found
     snapshot = lookup.snapshot(world, call, snapshot_id)
     if snapshot.state != "completed":
-        raise Refused("IncorrectState", f"Snapshot {snapshot_id} is in invalid state - {snapshot.state}")
+        raise AwsError("IncorrectState", f"Snapshot {snapshot_id} is in invalid state - {snapshot.state}")
     return snapshot
 
 
-def _pattern(world: World, call: Call, image: Image, kind: str) -> Instance:
+def _pattern(world: Backend, call: Call, image: Image, kind: str) -> Instance:
     """The instance with all that does not depend on where it goes."""
     params = call.params
     market = spot.market(params)
@@ -191,14 +191,14 @@ def _pattern(world: World, call: Call, image: Image, kind: str) -> Instance:
     )
 
 
-def _key_pair(world: World, call: Call) -> KeyPair | None:
+def _key_pair(world: Backend, call: Call) -> KeyPair | None:
     name = call.params.get("KeyName")
     if not name:
         return None
     for pair in world.ledger.key_pairs.owned(call.account, call.region):
         if pair.name == name:
             return pair
-    raise Refused("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
+    raise AwsError("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
 
 
 def _user_data(text: str) -> str:
@@ -211,7 +211,7 @@ def _user_data(text: str) -> str:
     return text
 
 
-def _profile(world: World, call: Call) -> str | None:
+def _profile(world: Backend, call: Call) -> str | None:
     """An empty name is none: Packer sends it."""
     given = call.params.get("IamInstanceProfile", {})
     name = given.get("Arn") or given.get("Name")
@@ -240,7 +240,9 @@ def _metadata_options(given: Mapping[str, Any], image: Image) -> dict[str, str]:
     return options
 
 
-def _volume(world: World, call: Call, disk: DiskSpec, place: Place, tags: Mapping[str, str]) -> tuple[DiskSpec, Volume]:
+def _volume(
+    world: Backend, call: Call, disk: DiskSpec, place: Place, tags: Mapping[str, str]
+) -> tuple[DiskSpec, Volume]:
     """A device, and the pattern of the volume that each instance of the launch gets there."""
     snapshot = world.ledger.snapshots.get(disk.snapshot_id or "")
     encrypted = encryption.of_volume(world, call, is_asked=disk.encrypted, key=disk.kms_key_id, snapshot=snapshot)
@@ -265,7 +267,7 @@ def _volume(world: World, call: Call, disk: DiskSpec, place: Place, tags: Mappin
 
 
 def _launch(
-    world: World,
+    world: Backend,
     pattern: Instance,
     place: Place,
     volumes: Sequence[tuple[DiskSpec, Volume]],

@@ -8,9 +8,9 @@ from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.protocol import filters
-from imagepipe.local.aws.protocol.errors import Refused, conflicting, invalid
+from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.protocol.tags import listed
@@ -54,7 +54,7 @@ def _check_price(text: object) -> None:
     if price <= 0:
         raise invalid(f"Value ({text}) for parameter price is invalid. It is a price in dollars")
     if price < PRICE:
-        raise Refused(
+        raise AwsError(
             "SpotMaxPriceTooLow",
             f"Your Spot request price of {price} is lower than the minimum required Spot request fulfillment "
             f"price of {PRICE}.",
@@ -68,7 +68,7 @@ def new_request_id() -> str:
 def check_stop(instance: Instance) -> None:
     """Only what a persistent request gave can be stopped (EC2 user guide, "Manage your Spot Instances")."""
     if instance.is_spot and instance.spot_type != "persistent":
-        raise Refused(
+        raise AwsError(
             "UnsupportedOperation",
             f"You can't stop the Spot Instance '{instance.id}' because it is associated with a one-time Spot "
             "Instance request. You can only stop Spot Instances associated with persistent Spot Instance requests.",
@@ -91,18 +91,18 @@ GETTERS: Mapping[str, Getter] = {
 }
 
 
-def describe_spot_instance_requests(world: World, call: Call) -> Mapping[str, Any]:
+def describe_spot_instance_requests(world: Backend, call: Call) -> Mapping[str, Any]:
     """The requests behind this account's spot instances, by RunInstances."""
     rows = _requests(world, call)
     return {"SpotInstanceRequests": [_described(row) for row in filters.select(rows, call.filters(), GETTERS)]}
 
 
-def _requests(world: World, call: Call) -> list[Instance]:
+def _requests(world: Backend, call: Call) -> list[Instance]:
     rows = [row for row in world.ledger.instances.owned(call.account, call.region) if row.spot_request_id]
     wanted = call.params.get("SpotInstanceRequestIds", [])
     unknown = set(wanted) - {row.spot_request_id for row in rows}
     if unknown:
-        raise Refused(
+        raise AwsError(
             "InvalidSpotInstanceRequestID.NotFound",
             f"The spot instance request ID '{sorted(unknown)[0]}' does not exist",
         )
@@ -124,7 +124,7 @@ def _described(row: Instance) -> dict[str, Any]:
     }
 
 
-def cancel_spot_instance_requests(world: World, call: Call) -> Mapping[str, Any]:
+def cancel_spot_instance_requests(world: Backend, call: Call) -> Mapping[str, Any]:
     """The instances go on, as on EC2."""
     rows = _requests(world, call)
     for row in rows:

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup
 from imagepipe.local.aws.ec2.instances.describe import GETTERS, chosen, state_of
 from imagepipe.local.aws.protocol import filters
@@ -14,7 +14,7 @@ from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Instance
 
 
-def describe_instance_status(world: World, call: Call) -> Mapping[str, Any]:
+def describe_instance_status(world: Backend, call: Call) -> Mapping[str, Any]:
     rows = chosen(world, call)
     if not call.params.get("IncludeAllInstances"):
         rows = [row for row in rows if row.state == "running"]
@@ -23,7 +23,7 @@ def describe_instance_status(world: World, call: Call) -> Mapping[str, Any]:
     return {"InstanceStatuses": [_status(world, row) for row in shown], "NextToken": token}
 
 
-def _status(world: World, row: Instance) -> dict[str, Any]:
+def _status(world: Backend, row: Instance) -> dict[str, Any]:
     """Both checks say the same: whether there is a machine."""
     word, details = "not-applicable", []
     if row.state == "running":
@@ -39,7 +39,7 @@ def _status(world: World, row: Instance) -> dict[str, Any]:
     }
 
 
-def get_console_output(world: World, call: Call) -> Mapping[str, Any]:
+def get_console_output(world: Backend, call: Call) -> Mapping[str, Any]:
     instance = lookup.instance(world, call, call.text("InstanceId"))
     return {
         "InstanceId": instance.id,

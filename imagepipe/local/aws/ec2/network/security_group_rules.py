@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.instances import jobs
 from imagepipe.local.aws.ec2.network.security_groups import named
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
-from imagepipe.local.aws.protocol.errors import Refused, invalid, missing
+from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
@@ -24,23 +24,23 @@ NUMBERS = {"6": "tcp", "17": "udp", "1": "icmp", "58": "icmpv6", "all": "-1"}
 PATIENCE = 2.0  # seconds: how long an answer waits for machines to open their ports; a start under way takes longer
 
 
-def authorize_ingress(world: World, call: Call) -> Mapping[str, Any]:
+def authorize_ingress(world: Backend, call: Call) -> Mapping[str, Any]:
     return _authorize(world, call, "ingress")
 
 
-def authorize_egress(world: World, call: Call) -> Mapping[str, Any]:
+def authorize_egress(world: Backend, call: Call) -> Mapping[str, Any]:
     return _authorize(world, call, "egress")
 
 
-def revoke_ingress(world: World, call: Call) -> Mapping[str, Any]:
+def revoke_ingress(world: Backend, call: Call) -> Mapping[str, Any]:
     return _revoke(world, call, "ingress")
 
 
-def revoke_egress(world: World, call: Call) -> Mapping[str, Any]:
+def revoke_egress(world: Backend, call: Call) -> Mapping[str, Any]:
     return _revoke(world, call, "egress")
 
 
-def _authorize(world: World, call: Call, side: str) -> Mapping[str, Any]:
+def _authorize(world: Backend, call: Call, side: str) -> Mapping[str, Any]:
     group = named(world, call)
     present: tuple[Rule, ...] = getattr(group, side)
     tags = tagging.specified(call.params, "security-group-rule")["security-group-rule"]
@@ -49,7 +49,7 @@ def _authorize(world: World, call: Call, side: str) -> Mapping[str, Any]:
         raise missing("ipPermissions")
     for place, rule in enumerate(added):
         if any(_same(rule, other) for other in (*present, *added[:place])):
-            raise Refused(
+            raise AwsError(
                 "InvalidPermission.Duplicate",
                 f'the specified rule "peer: {_peer(rule)}, {rule.protocol}, from port: {rule.from_port}, '
                 f'to port: {rule.to_port}, ALLOW" already exists',
@@ -60,20 +60,20 @@ def _authorize(world: World, call: Call, side: str) -> Mapping[str, Any]:
     return {"Return": True, "SecurityGroupRules": [_described(_Row(changed, rule, side)) for rule in added]}
 
 
-def _revoke(world: World, call: Call, side: str) -> Mapping[str, Any]:
+def _revoke(world: Backend, call: Call, side: str) -> Mapping[str, Any]:
     group = named(world, call)
     present: tuple[Rule, ...] = getattr(group, side)
     ids = call.params.get("SecurityGroupRuleIds", [])
     for identifier in ids:
         if all(rule.id != identifier for rule in present):
-            raise Refused(
+            raise AwsError(
                 "InvalidSecurityGroupRuleId.NotFound", f"The security group rule ID '{identifier}' does not exist"
             )
     wanted = [rule for rule in present if rule.id in ids]
     for rule in _rules(world, call):
         found = [other for other in present if _same(rule, other)]
         if not found:
-            raise Refused("InvalidPermission.NotFound", "The specified rule does not exist in this security group.")
+            raise AwsError("InvalidPermission.NotFound", "The specified rule does not exist in this security group.")
         wanted += found
     if not wanted:
         raise missing("ipPermissions")
@@ -87,7 +87,7 @@ def _with(group: SecurityGroup, side: str, rules: tuple[Rule, ...]) -> SecurityG
     return replace(group, ingress=rules) if side == "ingress" else replace(group, egress=rules)
 
 
-def _tell_machines(world: World, group: SecurityGroup) -> None:
+def _tell_machines(world: Backend, group: SecurityGroup) -> None:
     def tell() -> None:
         told = [
             world.course.submit(row.id, partial(jobs.open_ports, world, row.id))
@@ -113,7 +113,7 @@ def _peer(rule: Rule) -> str:
     return str(rule.cidr or rule.cidr_v6 or rule.prefix_list or rule.group_id)
 
 
-def _rules(world: World, call: Call) -> Iterator[Rule]:
+def _rules(world: Backend, call: Call) -> Iterator[Rule]:
     """The rules that a request means, in its older, flat form or in IpPermissions."""
     params = call.params
     for permission in params.get("IpPermissions", []):
@@ -128,7 +128,7 @@ def _rules(world: World, call: Call) -> Iterator[Rule]:
         yield from _of_permission(world, call, flat)
 
 
-def _of_permission(world: World, call: Call, permission: Mapping[str, Any]) -> Iterable[Rule]:
+def _of_permission(world: Backend, call: Call, permission: Mapping[str, Any]) -> Iterable[Rule]:
     if not permission.get("IpProtocol"):
         raise missing("ipProtocol")
     protocol = NUMBERS.get(str(permission["IpProtocol"]).lower(), str(permission["IpProtocol"]).lower())
@@ -166,7 +166,7 @@ def _ports(protocol: str, first: int | None, last: int | None) -> tuple[int, int
     if protocol in ("icmp", "icmpv6"):
         return (-1 if first is None else first), (-1 if last is None else last)
     if first is None or last is None:
-        raise Refused(
+        raise AwsError(
             "InvalidParameterValue",
             f"Invalid value 'Must specify both from and to ports with {protocol.upper()}/UDP.' for portRange.",
         )
@@ -216,7 +216,7 @@ GETTERS: Mapping[str, Getter] = {
 }
 
 
-def describe_security_group_rules(world: World, call: Call) -> Mapping[str, Any]:
+def describe_security_group_rules(world: Backend, call: Call) -> Mapping[str, Any]:
     rows = [
         _Row(group, rule, side)
         for group in world.ledger.groups.owned(call.account, call.region)
@@ -226,7 +226,7 @@ def describe_security_group_rules(world: World, call: Call) -> Mapping[str, Any]
     ids: Sequence[str] = call.params.get("SecurityGroupRuleIds", [])
     for identifier in ids:
         if all(row.rule.id != identifier for row in rows):
-            raise Refused(
+            raise AwsError(
                 "InvalidSecurityGroupRuleId.NotFound", f"The security group rule ID '{identifier}' does not exist"
             )
     if ids:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from imagepipe.local.aws.backend import World, open_egress
+from imagepipe.local.aws.backend import Backend, open_egress
 from imagepipe.local.aws.ec2 import lookup
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
-from imagepipe.local.aws.protocol.errors import Refused, invalid, missing
+from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
@@ -33,22 +33,22 @@ GETTERS: Mapping[str, Getter] = {
 }
 
 
-def create_security_group(world: World, call: Call) -> Mapping[str, Any]:
+def create_security_group(world: Backend, call: Call) -> Mapping[str, Any]:
     name, description = call.text("GroupName"), call.params.get("Description")
     if not description:
-        raise Refused("MissingParameter", "The request must contain the parameter GroupDescription")
+        raise AwsError("MissingParameter", "The request must contain the parameter GroupDescription")
     if len(name) > LONGEST or len(description) > LONGEST:
         raise invalid(f"Names and descriptions of security groups have at most {LONGEST} characters")
     if name.startswith("sg-"):
         raise invalid(f"Value ({name}) for parameter groupName is invalid. It must not start with 'sg-'")
     vpc_id = call.params.get("VpcId") or world.network.default_vpc_id(call.account, call.region)
     if vpc_id is None:
-        raise Refused("VPCIdNotSpecified", "No default VPC for this user")
+        raise AwsError("VPCIdNotSpecified", "No default VPC for this user")
     if vpc_id not in world.network.vpc_ids(call.account, call.region):
-        raise Refused("InvalidVpcID.NotFound", f"The vpc ID '{vpc_id}' does not exist")
+        raise AwsError("InvalidVpcID.NotFound", f"The vpc ID '{vpc_id}' does not exist")
     for group in world.ledger.groups.owned(call.account, call.region):
         if group.name == name and group.vpc_id == vpc_id:
-            raise Refused("InvalidGroup.Duplicate", f"The security group '{name}' already exists for VPC '{vpc_id}'")
+            raise AwsError("InvalidGroup.Duplicate", f"The security group '{name}' already exists for VPC '{vpc_id}'")
     group = SecurityGroup(
         id=new_id("sg"),
         account=call.account,
@@ -67,7 +67,7 @@ def _arn(group: SecurityGroup) -> str:
     return f"arn:aws:ec2:{group.region}:{group.account}:security-group/{group.id}"
 
 
-def named(world: World, call: Call) -> SecurityGroup:
+def named(world: Backend, call: Call) -> SecurityGroup:
     """The group that a request names, by id, or by name in the default VPC."""
     if call.params.get("GroupId"):
         return lookup.group(world, call, call.params["GroupId"])
@@ -78,13 +78,13 @@ def named(world: World, call: Call) -> SecurityGroup:
     for group in world.ledger.groups.owned(call.account, call.region):
         if group.name == name and group.vpc_id == vpc_id:
             return group
-    raise Refused("InvalidGroup.NotFound", f"The security group '{name}' does not exist in default VPC '{vpc_id}'")
+    raise AwsError("InvalidGroup.NotFound", f"The security group '{name}' does not exist in default VPC '{vpc_id}'")
 
 
-def delete_security_group(world: World, call: Call) -> Mapping[str, Any]:
+def delete_security_group(world: Backend, call: Call) -> Mapping[str, Any]:
     group = named(world, call)
     if group.name == "default":
-        raise Refused("CannotDelete", f'the specified group: "{group.id}" name: "default" cannot be deleted by a user')
+        raise AwsError("CannotDelete", f'the specified group: "{group.id}" name: "default" cannot be deleted by a user')
     used = [row.id for row in world.ledger.instances if group.id in row.group_ids and row.state != "terminated"]
     used += [
         row.id
@@ -92,19 +92,19 @@ def delete_security_group(world: World, call: Call) -> Mapping[str, Any]:
         if row.id != group.id and any(rule.group_id == group.id for rule in (*row.ingress, *row.egress))
     ]
     if used:
-        raise Refused("DependencyViolation", f"resource {group.id} has a dependent object")
+        raise AwsError("DependencyViolation", f"resource {group.id} has a dependent object")
     world.ledger.remove(group)
     return {"Return": True, "GroupId": group.id}
 
 
-def describe_security_groups(world: World, call: Call) -> Mapping[str, Any]:
+def describe_security_groups(world: Backend, call: Call) -> Mapping[str, Any]:
     rows = world.ledger.groups.owned(call.account, call.region)
     ids, names = call.params.get("GroupIds", []), call.params.get("GroupNames", [])
     wanted = {lookup.group(world, call, identifier).id for identifier in ids}
     for name in names:
         found = [row.id for row in rows if row.name == name]
         if not found:
-            raise Refused("InvalidGroup.NotFound", f"The security group '{name}' does not exist")
+            raise AwsError("InvalidGroup.NotFound", f"The security group '{name}' does not exist")
         wanted.update(found)
     if ids or names:
         rows = [row for row in rows if row.id in wanted]

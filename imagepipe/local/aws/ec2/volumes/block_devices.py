@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from imagepipe.local.aws.protocol.errors import Refused, conflicting, invalid, missing
+from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, missing
 from imagepipe.local.aws.state.records import DiskSpec, Snapshot
 
 # EC2 user guide, "Device names for volumes": what is recommended or reserved for roots, in both spellings.
@@ -59,17 +59,17 @@ def parsed(
         if not device:
             raise missing("deviceName")
         if not DEVICE.fullmatch(device):
-            raise Refused("InvalidBlockDeviceMapping", f"Invalid device name {device}")
+            raise AwsError("InvalidBlockDeviceMapping", f"Invalid device name {device}")
         if device in seen:
-            raise Refused(
+            raise AwsError(
                 "InvalidBlockDeviceMapping", f"The device '{device}' is used in more than one block-device mapping"
             )
         seen.add(device)
         if "NoDevice" in mapping:
             if device == root:
-                raise Refused("InvalidBlockDeviceMapping", f"The root device '{device}' cannot be left out")
+                raise AwsError("InvalidBlockDeviceMapping", f"The root device '{device}' cannot be left out")
             if device not in disks:
-                raise Refused(
+                raise AwsError(
                     "InvalidBlockDeviceMapping", f"The device '{device}' to leave out is not mapped by the image"
                 )
             del disks[device]
@@ -94,18 +94,18 @@ def _disk(
         old = None
     snapshot_id = ebs.get("SnapshotId") or (old.snapshot_id if old else None)
     if old is not None and device == root and snapshot_id != old.snapshot_id:
-        raise Refused("InvalidBlockDeviceMapping", "snapshotId cannot be modified on root device")
+        raise AwsError("InvalidBlockDeviceMapping", "snapshotId cannot be modified on root device")
     snapshot = find(snapshot_id) if snapshot_id else None
     kind = ebs.get("VolumeType") or (old.type if old else default_type)
     size = ebs.get("VolumeSize") or (old.size_gib if old else 0) or (snapshot.size_gib if snapshot else 0)
     if not size:
         raise missing("size or snapshotId")
     if ebs.get("KmsKeyId") and not ebs.get("Encrypted", old.encrypted if old else False):
-        raise Refused(
+        raise AwsError(
             "InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set."
         )
     if "Encrypted" in ebs and not ebs["Encrypted"] and snapshot is not None and snapshot.encrypted:
-        raise Refused(
+        raise AwsError(
             "InvalidBlockDeviceMapping", f"The volume of encrypted snapshot '{snapshot.id}' cannot be unencrypted"
         )
     same_type = old is not None and kind == old.type
@@ -130,7 +130,7 @@ def checked(disk: DiskSpec, snapshot: Snapshot | None) -> DiskSpec:
         raise invalid(f"Value ({disk.type}) for parameter volumeType is invalid.")
     least, most = kind.size_gib
     if snapshot is not None and disk.size_gib < snapshot.size_gib:
-        raise Refused(
+        raise AwsError(
             "InvalidBlockDeviceMapping",
             f"Volume of size {disk.size_gib}GB is smaller than snapshot '{snapshot.id}', "
             f"expect size>= {snapshot.size_gib}GB",

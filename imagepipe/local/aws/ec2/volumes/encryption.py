@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.account_settings import DEFAULT_KEY, ENCRYPTS, setting
-from imagepipe.local.aws.protocol.errors import Refused
+from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Snapshot
 
@@ -34,7 +34,7 @@ class Encryption:
     """Why it cannot be; EC2 looks at the key only after it has answered (API reference, RunInstances, CopyImage)."""
 
 
-def of_volume(world: World, call: Call, *, is_asked: bool, key: str | None, snapshot: Snapshot | None) -> Encryption:
+def of_volume(world: Backend, call: Call, *, is_asked: bool, key: str | None, snapshot: Snapshot | None) -> Encryption:
     """Of a volume, by what was asked, what it is made of, and the account's settings.
 
     EBS user guide, "Encryption outcomes": one's own encrypted snapshot hands on its key, somebody else's does not.
@@ -50,7 +50,7 @@ def of_volume(world: World, call: Call, *, is_asked: bool, key: str | None, snap
     return Encryption(False)
 
 
-def of_copy(world: World, call: Call, source: Snapshot) -> Encryption:
+def of_copy(world: Backend, call: Call, source: Snapshot) -> Encryption:
     """Of a copy: with the key that is named, else with the default key of the region where the copy will be."""
     key = call.params.get("KmsKeyId")
     if not (call.params.get("Encrypted") or source.encrypted or encrypts_by_default(world, call)):
@@ -60,21 +60,21 @@ def of_copy(world: World, call: Call, source: Snapshot) -> Encryption:
     return _with_key(world, call, str(key)) if key else _with_default(world, call)
 
 
-def without_encryption() -> Refused:
-    return Refused("InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set.")
+def without_encryption() -> AwsError:
+    return AwsError("InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set.")
 
 
-def encrypts_by_default(world: World, call: Call) -> bool:
+def encrypts_by_default(world: Backend, call: Call) -> bool:
     """The account encrypts all new volumes and copies in this region."""
     return setting(world, call.account, call.region, ENCRYPTS, "false") == "true"
 
 
-def default_key(world: World, call: Call) -> str:
+def default_key(world: Backend, call: Call) -> str:
     """ARN of the key that is used where none is named."""
     return setting(world, call.account, call.region, DEFAULT_KEY, "") or aws_managed_key(world, call)
 
 
-def aws_managed_key(world: World, call: Call) -> str:
+def aws_managed_key(world: Backend, call: Call) -> str:
     """ARN of AWS's own key for EBS, which moto gets once the change that needs it is made."""
     keys = _keys(world, call.account, call.region)
     for key in keys:
@@ -84,7 +84,7 @@ def aws_managed_key(world: World, call: Call) -> str:
     return f"arn:aws:kms:{call.region}:{call.account}:key/{_aws_managed_id(call.account, call.region)}"
 
 
-def is_aws_managed(world: World, snapshot: Snapshot) -> bool:
+def is_aws_managed(world: Backend, snapshot: Snapshot) -> bool:
     """Encrypted with AWS's own key for EBS, which nobody else can be given."""
     if not snapshot.encrypted:
         return False
@@ -97,11 +97,11 @@ def is_aws_managed(world: World, snapshot: Snapshot) -> bool:
     )
 
 
-def _with_default(world: World, call: Call) -> Encryption:
+def _with_default(world: Backend, call: Call) -> Encryption:
     return Encryption(True, default_key(world, call))
 
 
-def _with_key(world: World, call: Call, name: str) -> Encryption:
+def _with_key(world: Backend, call: Call, name: str) -> Encryption:
     if name in (ALIAS, aws_managed_key(world, call)):
         return Encryption(True, aws_managed_key(world, call))
     key = find_key(world, call, name)
@@ -110,7 +110,7 @@ def _with_key(world: World, call: Call, name: str) -> Encryption:
     return Encryption(True, str(key.arn), "" if key.enabled else f"{key.arn} is disabled")
 
 
-def find_key(world: World, call: Call, name: str) -> Any:
+def find_key(world: Backend, call: Call, name: str) -> Any:
     """moto's key of this id, ARN, alias or alias's ARN, in this region; None if there is none."""
     account, rest = call.account, name
     if name.startswith("arn:"):
@@ -124,7 +124,7 @@ def find_key(world: World, call: Call, name: str) -> Any:
     return None
 
 
-def _keys(world: World, account: str, region: str) -> list[Any]:
+def _keys(world: Backend, account: str, region: str) -> list[Any]:
     return list(world.elsewhere.backend("kms", account, region).keys.values())
 
 
@@ -132,7 +132,7 @@ def _aws_managed_id(account: str, region: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{account}/{region}/{ALIAS}"))
 
 
-def _make_aws_managed_key(world: World, account: str, region: str) -> None:
+def _make_aws_managed_key(world: Backend, account: str, region: str) -> None:
     with world.elsewhere.lock("kms"):
         kms = world.elsewhere.backend("kms", account, region)
         if any(ALIAS in key.aliases for key in kms.keys.values()):

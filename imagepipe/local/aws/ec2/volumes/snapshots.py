@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup, product_codes
 from imagepipe.local.aws.ec2.account_settings import UNBLOCKED, public_snapshots
 from imagepipe.local.aws.ec2.images import jobs as image_jobs
@@ -17,7 +17,7 @@ from imagepipe.local.aws.ec2.volumes import encryption
 from imagepipe.local.aws.moto.vpcs import regions
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
-from imagepipe.local.aws.protocol.errors import Refused, conflicting, invalid, missing
+from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, missing
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
@@ -37,24 +37,24 @@ GETTERS: Mapping[str, Getter] = {
 }
 
 
-def create_snapshot(world: World, call: Call) -> Mapping[str, Any]:
+def create_snapshot(world: Backend, call: Call) -> Mapping[str, Any]:
     volume = lookup.volume(world, call, call.text("VolumeId"))
     if volume.state not in ("available", "in-use"):
-        raise Refused("IncorrectState", f"Volume {volume.id} is {volume.state}")
+        raise AwsError("IncorrectState", f"Volume {volume.id} is {volume.state}")
     tags = tagging.specified(call.params, "snapshot")["snapshot"]
     snapshot = pending(world, volume, str(call.params.get("Description", "")), tags)
     _take_later(world, call, instance_jobs.queue_of(volume), [snapshot])
     return described(snapshot)
 
 
-def create_snapshots(world: World, call: Call) -> Mapping[str, Any]:
+def create_snapshots(world: Backend, call: Call) -> Mapping[str, Any]:
     """All volumes of an instance, at one moment."""
     chosen = call.params["InstanceSpecification"]
     if not chosen.get("InstanceId"):
         raise missing("InstanceSpecification.InstanceId")
     instance = lookup.instance(world, call, chosen["InstanceId"])
     if instance.state not in ("running", "stopped", "stopping"):
-        raise Refused("IncorrectInstanceState", f"The instance {instance.id} is {instance.state}")
+        raise AwsError("IncorrectInstanceState", f"The instance {instance.id} is {instance.state}")
     tags = tagging.specified(call.params, "snapshot")["snapshot"]
     copied = call.params.get("CopyTagsFromSource")
     if copied not in (None, "volume"):
@@ -69,7 +69,7 @@ def create_snapshots(world: World, call: Call) -> Mapping[str, Any]:
     return {"Snapshots": [_brief(snapshot) for snapshot in made]}
 
 
-def _chosen_volumes(world: World, instance: Instance, chosen: Mapping[str, Any]) -> Iterable[Volume]:
+def _chosen_volumes(world: Backend, instance: Instance, chosen: Mapping[str, Any]) -> Iterable[Volume]:
     excluded = set(chosen.get("ExcludeDataVolumeIds", []))
     unknown = excluded - {attached.volume_id for attached in instance.volumes}
     if unknown:
@@ -80,7 +80,7 @@ def _chosen_volumes(world: World, instance: Instance, chosen: Mapping[str, Any])
             yield world.ledger.volumes[attached.volume_id]
 
 
-def pending(world: World, volume: Volume, description: str, tags: Mapping[str, str]) -> Snapshot:
+def pending(world: Backend, volume: Volume, description: str, tags: Mapping[str, str]) -> Snapshot:
     """A snapshot of the volume that is still to be taken."""
     return Snapshot(
         id=new_id("snap"),
@@ -98,26 +98,26 @@ def pending(world: World, volume: Volume, description: str, tags: Mapping[str, s
     )
 
 
-def _put(world: World, call: Call, snapshot: Snapshot) -> None:
+def _put(world: Backend, call: Call, snapshot: Snapshot) -> None:
     world.faults.put_before(snapshot.id, call.action, call.params, "fail", "hang")
     world.ledger.put(snapshot)
 
 
-def _take_later(world: World, call: Call, queue: str, snapshots: Iterable[Snapshot]) -> None:
+def _take_later(world: Backend, call: Call, queue: str, snapshots: Iterable[Snapshot]) -> None:
     for snapshot in snapshots:
         _put(world, call, snapshot)
     ids = tuple(snapshot.id for snapshot in snapshots)
     world.ledger.later(partial(world.course.submit, queue, partial(image_jobs.take_snapshots, world, ids)))
 
 
-def copy_snapshot(world: World, call: Call) -> Mapping[str, Any]:
+def copy_snapshot(world: Backend, call: Call) -> Mapping[str, Any]:
     source_region = call.text("SourceRegion")
     if source_region not in regions():
         raise invalid(f"Value ({source_region}) for parameter sourceRegion is invalid.")
     there = replace(call, region=source_region)
     source = lookup.snapshot(world, there, call.text("SourceSnapshotId"))
     if source.state != "completed":
-        raise Refused("IncorrectState", f"Snapshot {source.id} is in invalid state - {source.state}")
+        raise AwsError("IncorrectState", f"Snapshot {source.id} is in invalid state - {source.state}")
     snapshot = copied(
         world,
         call,
@@ -131,7 +131,7 @@ def copy_snapshot(world: World, call: Call) -> Mapping[str, Any]:
     return {"SnapshotId": snapshot.id, "Tags": tagging.listed(snapshot.tags)}
 
 
-def copied(world: World, call: Call, source: Snapshot, *, description: str, tags: Mapping[str, str]) -> Snapshot:
+def copied(world: Backend, call: Call, source: Snapshot, *, description: str, tags: Mapping[str, str]) -> Snapshot:
     """A snapshot of this call's region that will have the source's bytes. Raises Refused."""
     encrypted = encryption.of_copy(world, call, source)
     return Snapshot(
@@ -178,7 +178,7 @@ def _brief(snapshot: Snapshot) -> dict[str, Any]:
     return {**described(snapshot), "StateMessage": None}
 
 
-def describe_snapshots(world: World, call: Call) -> Mapping[str, Any]:
+def describe_snapshots(world: Backend, call: Call) -> Mapping[str, Any]:
     params = call.params
     rows = [row for row in world.ledger.snapshots.in_region(call.region) if lookup.may_use_snapshot(world, call, row)]
     if params.get("SnapshotIds"):
@@ -200,22 +200,22 @@ def _owners(call: Call, given: Iterable[str]) -> set[str]:
     return {call.account if owner == "self" else owner for owner in given}
 
 
-def delete_snapshot(world: World, call: Call) -> Mapping[str, Any]:
+def delete_snapshot(world: Backend, call: Call) -> Mapping[str, Any]:
     snapshot = lookup.own_snapshot(world, call, call.text("SnapshotId"))
     for image in world.ledger.images.in_region(call.region):
         if any(disk.snapshot_id == snapshot.id for disk in image.mappings):
-            raise Refused("InvalidSnapshot.InUse", f"The snapshot {snapshot.id} is currently in use by {image.id}")
+            raise AwsError("InvalidSnapshot.InUse", f"The snapshot {snapshot.id} is currently in use by {image.id}")
     remove(world, snapshot)
     return {}
 
 
-def remove(world: World, snapshot: Snapshot) -> None:
+def remove(world: Backend, snapshot: Snapshot) -> None:
     """Forget the snapshot, and then its bytes. One that is being taken leaves none when it ends."""
     world.ledger.remove(snapshot)
     world.ledger.later(partial(world.disks.delete_snapshot, snapshot.id))
 
 
-def describe_snapshot_attribute(world: World, call: Call) -> Mapping[str, Any]:
+def describe_snapshot_attribute(world: Backend, call: Call) -> Mapping[str, Any]:
     snapshot = lookup.own_snapshot(world, call, call.text("SnapshotId"))
     attribute = call.text("Attribute")
     if attribute == "productCodes":
@@ -226,17 +226,17 @@ def describe_snapshot_attribute(world: World, call: Call) -> Mapping[str, Any]:
     return {"SnapshotId": snapshot.id, "CreateVolumePermissions": permissions}
 
 
-def modify_snapshot_attribute(world: World, call: Call) -> Mapping[str, Any]:
+def modify_snapshot_attribute(world: Backend, call: Call) -> Mapping[str, Any]:
     snapshot = lookup.own_snapshot(world, call, call.text("SnapshotId"))
     users = changed_users(snapshot.users, call.params, "CreateVolumePermission", groups="GroupNames")
     newly = added(call.params, "CreateVolumePermission", groups="GroupNames")
     if newly and encryption.is_aws_managed(world, snapshot):
-        raise Refused("OperationNotPermitted", "Encrypted snapshots with EBS default key cannot be shared")
+        raise AwsError("OperationNotPermitted", "Encrypted snapshots with EBS default key cannot be shared")
     if "all" in newly and snapshot.encrypted:
-        raise Refused("OperationNotPermitted", "Encrypted snapshots cannot be shared publicly")
+        raise AwsError("OperationNotPermitted", "Encrypted snapshots cannot be shared publicly")
     if "all" in newly and public_snapshots(world, snapshot.account, snapshot.region) != UNBLOCKED:
         # That it is this code is by analogy with images: no report of it was found.
-        raise Refused(
+        raise AwsError(
             "OperationNotPermitted",
             "You can't publicly share this snapshot because block public access for snapshots is enabled for this "
             "account in this Region.",
@@ -245,7 +245,7 @@ def modify_snapshot_attribute(world: World, call: Call) -> Mapping[str, Any]:
     return {}
 
 
-def reset_snapshot_attribute(world: World, call: Call) -> Mapping[str, Any]:
+def reset_snapshot_attribute(world: Backend, call: Call) -> Mapping[str, Any]:
     snapshot = lookup.own_snapshot(world, call, call.text("SnapshotId"))
     if call.text("Attribute") != "createVolumePermission":
         raise invalid("Only createVolumePermission can be reset")

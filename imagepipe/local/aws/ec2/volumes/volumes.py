@@ -8,14 +8,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from imagepipe.local.aws.backend import World
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency, lookup
 from imagepipe.local.aws.ec2.instances import jobs
 from imagepipe.local.aws.ec2.volumes import block_devices, encryption
 from imagepipe.local.aws.moto.vpcs import zones
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
-from imagepipe.local.aws.protocol.errors import Refused, invalid, missing, unsupported
+from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing, unsupported
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
@@ -35,7 +35,7 @@ GETTERS: Mapping[str, Getter] = {
 }
 
 
-def create_volume(world: World, call: Call) -> Mapping[str, Any]:
+def create_volume(world: Backend, call: Call) -> Mapping[str, Any]:
     before = idempotency.made_before(world, call)
     if before is not None:
         return described(world, world.ledger.volumes[before[0]])
@@ -44,10 +44,10 @@ def create_volume(world: World, call: Call) -> Mapping[str, Any]:
     if not zone:
         raise missing("availabilityZone")
     if zone not in zones(call.region):
-        raise Refused("InvalidZone.NotFound", f"The zone '{zone}' does not exist.")
+        raise AwsError("InvalidZone.NotFound", f"The zone '{zone}' does not exist.")
     snapshot = lookup.snapshot(world, call, params["SnapshotId"]) if params.get("SnapshotId") else None
     if snapshot is not None and snapshot.state != "completed":
-        raise Refused("IncorrectState", f"Snapshot {snapshot.id} is in invalid state - {snapshot.state}")
+        raise AwsError("IncorrectState", f"Snapshot {snapshot.id} is in invalid state - {snapshot.state}")
     if snapshot is None and not params.get("Size"):
         raise missing("size or snapshotId")
     if params.get("KmsKeyId") and not params.get("Encrypted"):
@@ -93,7 +93,7 @@ def create_volume(world: World, call: Call) -> Mapping[str, Any]:
     return described(world, volume)
 
 
-def described(world: World, volume: Volume) -> dict[str, Any]:
+def described(world: Backend, volume: Volume) -> dict[str, Any]:
     """A volume as DescribeVolumes answers it."""
     return {
         "VolumeId": volume.id,
@@ -113,7 +113,7 @@ def described(world: World, volume: Volume) -> dict[str, Any]:
     }
 
 
-def attachments(world: World, volume: Volume) -> list[dict[str, Any]]:
+def attachments(world: Backend, volume: Volume) -> list[dict[str, Any]]:
     instance = world.ledger.instances.get(volume.instance_id or "")
     return [
         _attachment(instance, attached, "attached")
@@ -133,7 +133,7 @@ def _attachment(instance: Instance, attached: AttachedVolume, state: str) -> dic
     }
 
 
-def describe_volumes(world: World, call: Call) -> Mapping[str, Any]:
+def describe_volumes(world: Backend, call: Call) -> Mapping[str, Any]:
     rows = world.ledger.volumes.owned(call.account, call.region)
     if call.params.get("VolumeIds"):
         wanted = {found.id for found in lookup.volumes(world, call, call.params["VolumeIds"])}
@@ -148,25 +148,25 @@ def describe_volumes(world: World, call: Call) -> Mapping[str, Any]:
     return {"Volumes": [described(world, row) for row in shown], "NextToken": token}
 
 
-def delete_volume(world: World, call: Call) -> Mapping[str, Any]:
+def delete_volume(world: Backend, call: Call) -> Mapping[str, Any]:
     volume = lookup.volume(world, call, call.text("VolumeId"))
     if volume.instance_id:
-        raise Refused("VolumeInUse", f"Volume {volume.id} is currently attached to {volume.instance_id}")
+        raise AwsError("VolumeInUse", f"Volume {volume.id} is currently attached to {volume.instance_id}")
     if volume.state not in ("available", "error"):
-        raise Refused("IncorrectState", f"Volume {volume.id} is {volume.state}, not available")
+        raise AwsError("IncorrectState", f"Volume {volume.id} is {volume.state}, not available")
     world.ledger.put(replace(volume, state="deleting"))
     world.ledger.later(partial(world.course.submit, volume.id, partial(jobs.delete_volume, world, volume.id)))
     return {}
 
 
-def attach_volume(world: World, call: Call) -> Mapping[str, Any]:
+def attach_volume(world: Backend, call: Call) -> Mapping[str, Any]:
     volume = lookup.volume(world, call, call.text("VolumeId"))
     instance = lookup.instance(world, call, call.text("InstanceId"))
     device = call.text("Device")
     if volume.state != "available":
-        raise Refused("IncorrectState" if not volume.instance_id else "VolumeInUse", f"{volume.id} is {volume.state}")
+        raise AwsError("IncorrectState" if not volume.instance_id else "VolumeInUse", f"{volume.id} is {volume.state}")
     if volume.zone != instance.zone:
-        raise Refused(
+        raise AwsError(
             "InvalidVolume.ZoneMismatch",
             f"The volume '{volume.id}' is not in the same availability zone as instance '{instance.id}'",
         )
@@ -177,7 +177,7 @@ def attach_volume(world: World, call: Call) -> Mapping[str, Any]:
     _check_stopped(instance)
     if any(row.volume_id == volume.id and row.state == "pending" for row in world.ledger.snapshots):
         # Its bytes are still being read in the volume's own queue; a start would be in the instance's.
-        raise Refused("IncorrectState", f"{volume.id} has a pending snapshot; attach it once that is completed")
+        raise AwsError("IncorrectState", f"{volume.id} has a pending snapshot; attach it once that is completed")
     attached = AttachedVolume(
         device=device, volume_id=volume.id, delete_on_termination=False, attach_time=world.clock.now()
     )
@@ -187,15 +187,15 @@ def attach_volume(world: World, call: Call) -> Mapping[str, Any]:
     return _attachment(changed, attached, "attached")
 
 
-def detach_volume(world: World, call: Call) -> Mapping[str, Any]:
+def detach_volume(world: Backend, call: Call) -> Mapping[str, Any]:
     volume = lookup.volume(world, call, call.text("VolumeId"))
     instance = world.ledger.instances.get(volume.instance_id or "")
     if instance is None or call.params.get("InstanceId", instance.id) != instance.id:
-        raise Refused("IncorrectState", f"Volume '{volume.id}' is in the '{volume.state}' state.")
+        raise AwsError("IncorrectState", f"Volume '{volume.id}' is in the '{volume.state}' state.")
     _check_stopped(instance)
     [attached] = [item for item in instance.volumes if item.volume_id == volume.id]
     if call.params.get("Device", attached.device) != attached.device:
-        raise Refused("InvalidAttachment.NotFound", f"{volume.id} is attached at {attached.device}")
+        raise AwsError("InvalidAttachment.NotFound", f"{volume.id} is attached at {attached.device}")
     rest = tuple(item for item in instance.volumes if item.volume_id != volume.id)
     world.ledger.put(replace(instance, volumes=rest))
     world.ledger.put(replace(volume, state="available", instance_id=None))
@@ -210,6 +210,6 @@ def _check_stopped(instance: Instance) -> None:
         )
 
 
-def settled(world: World, volume: Volume) -> Future[None]:
+def settled(world: Backend, volume: Volume) -> Future[None]:
     """Done when all work on the volume that was asked for so far is."""
     return world.course.drain(jobs.queue_of(volume))
