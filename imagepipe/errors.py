@@ -108,7 +108,7 @@ class StageError(ImagepipeError):
 
 
 class UndoFailed(ExceptionGroup[Exception]):
-    """Some things that a run held could not be given back."""
+    """Some things that a run held could not be deleted."""
 
     exit_code = 5
 

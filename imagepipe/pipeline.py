@@ -113,7 +113,7 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     machine = graph.add(f"{prefix}connect", await_ssh(one, tools, ec2, instance, key))
     machine = add_steps(graph, one, one.steps, tools, ec2, machine, source, f"{prefix}step-")
 
-    # The image, while the instance is given back.
+    # The image, while the instance is terminated.
     match spec.output:
         case EbsOutput():
             captured = as_ebs(graph, one, tools, ec2, labels, machine, source, names, prefix)
@@ -121,7 +121,7 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
             captured = as_bundle(graph, one, spec.output, tools, ec2, labels, machine, source, place, names, prefix)
         case _:
             assert_never(spec.output)
-    given_back = [graph.add(f"{prefix}give-back", TerminateInstance(ec2, instance, captured))]
+    terminated = [graph.add(f"{prefix}terminate", TerminateInstance(ec2, instance, captured))]
 
     # Looked through, booted and tested before anything is published.
     image: Ref[Image] = captured
@@ -131,7 +131,7 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
     if one.tests:
         tests = _test(graph, one, tools, region, labels, network, image, source, prefix)
         image, cases = tests.passed, tests.cases
-        given_back.append(graph.add(f"{prefix}test-give-back", TerminateInstance(ec2, tests.instance, image)))
+        terminated.append(graph.add(f"{prefix}test-terminate", TerminateInstance(ec2, tests.instance, image)))
 
     # Copies side by side; others may launch none before all are there.
     images = [image]
@@ -151,7 +151,7 @@ def bake(graph: Graph, one: LoadedSpec, tools: Tools, *, region: str, prefix: st
             graph.add(f"{prefix}share-{where}", ShareImage(tools.regions[where], ref, audience, tuple(images)))
             for where, ref in zip(everywhere, images, strict=True)
         ]
-    kept = graph.add(f"{prefix}keep", Keep(everywhere, tuple(published), tuple(given_back)))
+    kept = graph.add(f"{prefix}keep", Keep(everywhere, tuple(published), tuple(terminated)))
     final = kept
     if replaces:
         taken = [

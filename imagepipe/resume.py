@@ -26,7 +26,7 @@ class Recovered:
     finished: Mapping[str, Any]
     """Outputs by stage."""
     dropped: Mapping[str, str] = field(default_factory=dict)
-    """Stages to be done anew, whether they were finished, begun or neither; what they hold is given back first."""
+    """Stages to be done anew, whether they were finished, begun or neither; what they hold is cleaned up first."""
 
     def words(self, graph: Graph) -> list[str]:
         """What will be done, for people."""
@@ -34,7 +34,7 @@ class Recovered:
         first = [name for name in waiting if graph.needs(name) <= self.finished.keys()]
         lines = [f"{len(self.finished)} of {len(graph.stages)} stages are done"]
         lines += [f"{stage}: anew, as {why}" for stage, why in self.dropped.items() if not why.startswith("after ")]
-        lines.append(f"goes on with {', '.join(first)}" if first else "all is done but giving back what is temporary")
+        lines.append(f"goes on with {', '.join(first)}" if first else "all is done but deleting what is temporary")
         return lines
 
 
@@ -48,7 +48,7 @@ def recover(graph: Graph, past: JournalState, regions: Regions) -> Recovered:
         raise UsageError(
             f"run {past.run.id} cannot go on: the spec, or a file that it names, has changed since:"
             f" {', '.join(_first_of(graph, changed) or strange)}",
-            hint=f"put it back as it was, or build anew; `imagepipe clean {past.run.id}` gives back what the run holds",
+            hint=f"put it back as it was, or build anew; `imagepipe clean {past.run.id}` deletes what the run holds",
         )
     outputs = {name: decode(output_type(graph.stages[name]), done.value) for name, done in known.items()}
     dropped: dict[str, str] = {}

@@ -90,7 +90,7 @@ def test_nothing_is_kept_before_every_copy_is_there_and_the_instance_is_gone(sam
     graph = _graph(_loaded(sample), tmp_path)
     copies = {n for n, s in graph.stages.items() if isinstance(s, CopyToRegion)}
     captured = {"bundle", "register"} if "bundle" in graph.stages else {"scrub", "stop", "capture"}
-    assert copies | captured | {"give-back"} <= graph.before("keep")
+    assert copies | captured | {"terminate"} <= graph.before("keep")
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
@@ -217,7 +217,7 @@ def test_nothing_is_published_before_the_new_image_has_booted_and_passed_every_t
     graph = _graph(_loaded(_spec(tmp_path, "- shell: a", more)), tmp_path)
     for stage in ("copy-us-west-2", "share-us-east-1", "share-us-west-2", "keep"):
         assert {"test-boot", "test-1", "test-2", "tested"} <= graph.before(stage)
-    assert "test-give-back" in graph.before("keep")
+    assert "test-terminate" in graph.before("keep")
 
 
 def test_the_test_instance_is_of_the_new_image_and_has_a_key_of_its_own(tmp_path: Path) -> None:

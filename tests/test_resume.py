@@ -112,7 +112,7 @@ class Dead:
         reach = graph.add("connect", Reach(launch))
         work = graph.add("work", Work(reach))
         image = graph.add("capture", Take(work))
-        graph.add("give-back", TerminateInstance(ec2, launch, image))
+        graph.add("terminate", TerminateInstance(ec2, launch, image))
         graph.add("copy", Spread(image))
         self.instance = Instance(harness.running(client), "us-east-1", "t3.small", "/dev/xvda", None)
         self.key = self.account.folder / "id_ed25519"
@@ -164,7 +164,7 @@ def test_a_machine_that_is_gone_is_launched_anew_and_all_that_came_of_it(dead: D
     found = dead.recover()
     assert list(found.finished) == ["source", "key"]
     assert found.dropped["launch"] == f"{dead.instance.id} in us-east-1 is terminated"
-    assert {"connect", "work", "capture", "give-back", "copy"} <= found.dropped.keys()
+    assert {"connect", "work", "capture", "terminate", "copy"} <= found.dropped.keys()
     assert "launch: anew, as" in "\n".join(found.words(dead.graph))
 
 
@@ -182,7 +182,7 @@ def test_a_machine_that_nobody_needs_any_more_may_be_gone(dead: Dead) -> None:
     dead.account.ec2.instances.terminate(dead.instance.id)
     found = dead.recover()
     assert found.dropped == {}
-    assert found.words(dead.graph)[-1] == "goes on with copy, give-back"
+    assert found.words(dead.graph)[-1] == "goes on with copy, terminate"
 
 
 def test_an_image_that_is_gone_is_taken_anew_of_the_machine_that_is_there(dead: Dead) -> None:

@@ -46,7 +46,7 @@ class Stop(Stage[Stopped]):
 
 @dataclass(frozen=True)
 class TerminateInstance(Stage[None]):
-    """The instance, given back as soon as nothing needs it, while copies go on."""
+    """The instance, terminated as soon as nothing needs it, while copies go on."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     instance: Ref[Instance]
@@ -56,14 +56,14 @@ class TerminateInstance(Stage[None]):
     def run(self, ctx: Context) -> None:
         instance = ctx[self.instance]
         claim = ctx.journal.claim_of("instance", instance.id)
-        if not claim.is_open():  # given back by an earlier process of the run
+        if not claim.is_open():  # cleaned up by an earlier process of the run
             return
         try:
             self.ec2.instances.terminate(instance.id)
             self.ec2.await_terminated(instance.id, deadline=ctx.deadline(TERMINATE_SECONDS), cancel=ctx.cancel)
         except CloudError as error:
             # A good image is not given up for this: the end of the run tries again, and says what it still holds.
-            ctx.say(f"not given back yet: {error}")
+            ctx.say(f"not terminated yet: {error}")
             return
         keys.forget(claim.details)  # first: of a claim that is released nobody takes care again
         ctx.released(claim)

@@ -36,7 +36,7 @@ class Swept:
 
     thing: TaggedResource
     error: Exception | None = None
-    """Why it could not be given back."""
+    """Why it could not be deleted."""
 
 
 class SweepFilter(TypedDict):
@@ -122,7 +122,7 @@ def sweep(things: list[TaggedResource], regions: Regions, clock: Clock) -> Itera
         claim = Claim(key, thing.kind, thing.region, thing.token, Lifetime.RUN, "sweep", state, thing.id, thing.details)
         try:
             undoers[thing.kind](claim)
-        except Exception as error:  # noqa: BLE001 - as undo does: the next thing must be given back all the same
+        except Exception as error:  # noqa: BLE001 - as undo does: the next thing must be cleaned up all the same
             yield Swept(thing, error)
         else:
             yield Swept(thing)

@@ -1,4 +1,4 @@
-"""The reverse recipe: how each kind of thing that a run holds is found, by id or by token, and given back.
+"""The reverse recipe: how each kind of thing that a run holds is found, by id or by token, and cleaned up.
 
 The same code undoes at the end of a run and cleans up after a dead one. Gone already is success everywhere.
 """
@@ -34,7 +34,7 @@ IN_USE = frozenset({"DependencyViolation", "InvalidSnapshot.InUse", "InvalidGrou
 
 @dataclass(frozen=True, slots=True)
 class Undoers:
-    """Gives back the things of one account."""
+    """Deletes the things of one account."""
 
     regions: Regions
     clock: Clock
@@ -80,7 +80,7 @@ class Undoers:
         ec2 = self.regions[claim.region]
         ids = _by_name(claim, ec2.keys.of_token)
         for id in ids:
-            self._given_back(claim, id, ec2.keys.delete)
+            self._delete_claimed(claim, id, ec2.keys.delete)
         keys.forget(claim.details)
         return bool(ids)
 
@@ -88,7 +88,7 @@ class Undoers:
         ec2 = self.regions[claim.region]
         ids = _by_name(claim, ec2.groups.of_token)
         for id in ids:
-            self._given_back(claim, id, partial(self._once_free, ec2.groups.delete))
+            self._delete_claimed(claim, id, partial(self._once_free, ec2.groups.delete))
         return bool(ids)
 
     def image(self, claim: Claim) -> bool:
@@ -97,7 +97,7 @@ class Undoers:
         kept = _kept(ec2, claim)
         ids = [id for id in _ids(claim, [i.id for i in ec2.images.own_of_token(claim.token)]) if id not in kept]
         for id in ids:
-            self._given_back(claim, id, ec2.images.deregister)
+            self._delete_claimed(claim, id, ec2.images.deregister)
         return bool(ids)
 
     def snapshots(self, claim: Claim) -> bool:
@@ -131,7 +131,7 @@ class Undoers:
                 return found
             self.clock.wait(Event(), 0.5)
 
-    def _given_back(self, claim: Claim, id: str, delete: Callable[[str], bool]) -> None:
+    def _delete_claimed(self, claim: Claim, id: str, delete: Callable[[str], bool]) -> None:
         """Delete it. What EC2 gave us and does not know is not taken for gone at once, as in `_until_shown`."""
         deadline = Deadline.after(self.shown_seconds, self.clock)
         while not delete(id) and id == claim.id and not deadline.is_past():

@@ -49,7 +49,7 @@ Examples:
 """,
 )
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
-@click.option("--local", "is_local", is_flag=True, help="Bake on the local cloud: no account is needed.")
+@click.option("--local", "is_local", is_flag=True, help="Bake on the local cloud; no account is needed.")
 @variable_options
 @cloud_options
 @click.option(
@@ -59,13 +59,13 @@ Examples:
     "--junit",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write a case for the build of each spec and one for each test as JUnit XML, whatever happens.",
+    help="Write JUnit XML with a case for each build and each test, whether or not they succeed.",
 )
 @click.option(
     "--keep-going",
     is_flag=True,
-    help="With several specs: let the failure of one stop and undo that one alone. Without it, the first failure stops "
-    "the whole run and withdraws every image that is not finished.",
+    help="With several specs: a failure stops and cleans up only its own spec. Without this option, the first failure "
+    "stops the whole run and deletes every image that is not finished.",
 )
 @timeout_option
 @keep_option
@@ -84,10 +84,10 @@ def build(
     timeout: timedelta | None,
     keep_on_failure: timedelta | None,
 ) -> int:
-    """Bake the images of specs: by path, by folder, or by the name of a file in specs/.
+    """Bake the images of specs, given by path, by folder, or by the name of a file in specs/.
 
-    Exit code 0 when every image is there, in every region. After a failure, Ctrl-C or SIGTERM everything that was
-    made is deleted; a second Ctrl-C leaves at once, and `imagepipe clean` deletes the rest.
+    Exit code 0 when every image is available in every region. After a failure, Ctrl-C or SIGTERM, everything that the
+    build created is deleted. A second Ctrl-C exits at once; `imagepipe clean` then deletes the rest.
     """
     log = sys.stderr if as_json else sys.stdout
     options = RunOptions(log, as_json, junit, timeout, keep_on_failure, keep_going)

@@ -26,13 +26,13 @@ _folder_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(),
     metavar="DIR",
-    help="Into this folder, which is made if there is none.  [default: here]",
+    help="Write into this folder; it is created if it does not exist.  [default: here]",
 )
 
 
 @click.group()
 def bundle() -> None:
-    """Instance-store bundles: pack a disk image, unpack, verify, inspect. Talks to no cloud."""
+    """Pack a disk image into an instance-store bundle; unpack, verify and inspect bundles. Contacts no cloud."""
 
 
 @bundle.command(
@@ -45,18 +45,32 @@ Examples:
 """
 )
 @click.argument("image", type=_FILE)
-@click.option("--certificate", type=_FILE, required=True, metavar="PEM", help="Your X.509 certificate, of an RSA key.")
-@click.option("--private-key", type=_FILE, required=True, metavar="KEY", help="Its private key, which signs.")
-@click.option("--account", required=True, metavar="ID", help="Twelve digits: who will register the image.")
-@click.option("--ec2-certificate", type=_FILE, metavar="PEM", help="EC2's certificate of the region.")
-@click.option("--region", metavar="REGION", help="Find EC2's certificate of this region on this machine.")
 @click.option(
-    "--arch", type=click.Choice(["x86_64", "i386"]), default="x86_64", show_default=True, help="What the image runs on."
+    "--certificate", type=_FILE, required=True, metavar="PEM", help="Your X.509 certificate, with an RSA key."
 )
-@click.option("--name", default="image", show_default=True, help="What the bundle's files are called.")
+@click.option(
+    "--private-key",
+    type=_FILE,
+    required=True,
+    metavar="KEY",
+    help="The certificate's private key, which signs the bundle.",
+)
+@click.option(
+    "--account", required=True, metavar="ID", help="The account that will register the image (twelve digits)."
+)
+@click.option("--ec2-certificate", type=_FILE, metavar="PEM", help="EC2's certificate for the region.")
+@click.option("--region", metavar="REGION", help="Find EC2's certificate for this region on this machine.")
+@click.option(
+    "--arch",
+    type=click.Choice(["x86_64", "i386"]),
+    default="x86_64",
+    show_default=True,
+    help="Architecture of the image.",
+)
+@click.option("--name", default="image", show_default=True, help="Name of the bundle's files.")
 @_folder_option
-@click.option("--any-size", is_flag=True, help="Also more than 10 GiB, which EC2 does not take.")
-@click.option("--force", is_flag=True, help="Replace a bundle of this name.")
+@click.option("--any-size", is_flag=True, help="Allow more than 10 GiB, which EC2 does not accept.")
+@click.option("--force", is_flag=True, help="Replace an existing bundle of this name.")
 def pack(
     image: Path,
     certificate: Path,
@@ -70,10 +84,10 @@ def pack(
     any_size: bool,
     force: bool,
 ) -> None:
-    """Pack the raw disk image IMAGE: NAME.manifest.xml, and NAME.part.NN of 10 MiB.
+    """Pack the raw disk image IMAGE into NAME.manifest.xml and parts of 10 MiB, NAME.part.NN.
 
-    Holes and blocks of zeros cost nothing. All files appear at the end, the manifest last; after a failure or Ctrl-C
-    there are none.
+    Holes and blocks of zeros take no space. The files appear at the end, the manifest last; after a failure or Ctrl-C
+    nothing is left.
     """
     from imagepipe.bundle.certificates import load_owner
     from imagepipe.bundle.describe import parts_text, size_text
@@ -107,13 +121,19 @@ Examples:
 """
 )
 @_manifest_argument
-@click.option("--private-key", type=_FILE, required=True, metavar="KEY", help="Of the certificate it was packed with.")
+@click.option(
+    "--private-key",
+    type=_FILE,
+    required=True,
+    metavar="KEY",
+    help="Private key of the certificate that the bundle was packed with.",
+)
 @_folder_option
-@click.option("--force", is_flag=True, help="Replace a file of the image's name.")
+@click.option("--force", is_flag=True, help="Replace an existing file of the image's name.")
 def unpack(manifest: Path, private_key: Path, output: Path, force: bool) -> None:
-    """Unpack the bundle whose parts are beside MANIFEST: a raw, sparse disk image, called as the bundle is.
+    """Unpack the bundle whose parts are next to MANIFEST into a raw, sparse disk image with the bundle's name.
 
-    Each part is checked before it is used; the image appears when all was right, readable by you alone.
+    Each part is checked before it is used. The image appears once everything is correct, readable only by you.
     """
     from imagepipe.bundle.certificates import load_private_key
     from imagepipe.bundle.describe import size_text
@@ -138,12 +158,14 @@ Examples:
 """
 )
 @_manifest_argument
-@click.option("--private-key", type=_FILE, metavar="KEY", help="Also read the image, and check its digest and size.")
-@click.option("--certificate", type=_FILE, metavar="PEM", help="Also check that this certificate's key signed it.")
+@click.option("--private-key", type=_FILE, metavar="KEY", help="Also decrypt the image and check its digest and size.")
+@click.option(
+    "--certificate", type=_FILE, metavar="PEM", help="Also check that this certificate's key signed the bundle."
+)
 def verify(manifest: Path, private_key: Path | None, certificate: Path | None) -> None:
-    """Check the bundle whose parts are beside MANIFEST; every damage is named. Writes nothing.
+    """Check the bundle whose parts are next to MANIFEST, and report all damage. Writes nothing.
 
-    Exit code 0, or 8 where anything is wrong. A signature says who made a bundle: EC2 does not look at it.
+    Exit code 8 if anything is wrong. The signature tells who made a bundle; EC2 does not check it.
     """
     from imagepipe.bundle.certificates import load_certificate, load_private_key
     from imagepipe.bundle.describe import parts_text, size_text
@@ -182,7 +204,7 @@ Examples:
 @_manifest_argument
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 def inspect(manifest: Path, is_json: bool) -> None:
-    """Show what MANIFEST says; needs no key and no parts."""
+    """Print the contents of MANIFEST; needs neither key nor parts."""
     from imagepipe.bundle.describe import as_json, as_lines
 
     said, _ = _read(manifest)

@@ -1,4 +1,4 @@
-"""`imagepipe clean`: gives back what a dead or failed run holds, by its journal; with the code of a build's undo."""
+"""`imagepipe clean`: deletes what a dead or failed run holds, by its journal; with the code of a build's undo."""
 
 from __future__ import annotations
 
@@ -36,27 +36,28 @@ Examples:
 """
 )
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
-@click.option("--all", "is_all", is_flag=True, help="Every run of this machine that is not going on.")
+@click.option("--all", "is_all", is_flag=True, help="Clean every run of this machine that is not in progress.")
 @click.option(
     "--older-than",
     type=DurationType(),
     metavar="DURATION",
-    help="By tags alone, without a journal: of runs that began so long ago (1h at least), and that nobody answers for.",
+    help="Delete by tags alone, without a journal: resources of runs that began this long ago (at least 1h) and are no "
+    "longer in progress.",
 )
 @click.option(
-    "--region", "in_regions", multiple=True, help="With --older-than, in this one; may be given often.  [default: all]"
+    "--region", "in_regions", multiple=True, help="With --older-than: search this region; repeatable.  [default: all]"
 )
 @click.option(
     "--bucket",
     "buckets",
     multiple=True,
     metavar="NAME",
-    help="With --older-than, bundles in this bucket too that no image was registered from; may be given often.",
+    help="With --older-than: also delete bundles in this bucket that no image is registered from; repeatable.",
 )
-@click.option("--local", "is_local", is_flag=True, help="Only runs on the local cloud.")
-@click.option("--profile", help="With --older-than: take this profile of the AWS configuration.")
-@click.option("--endpoint-url", metavar="URL", help="With --older-than: talk to this endpoint instead of AWS.")
-@click.option("--dry-run", is_flag=True, help="Say what would be given back, and change nothing.")
+@click.option("--local", "is_local", is_flag=True, help="Clean only runs on the local cloud.")
+@click.option("--profile", help="With --older-than: use this AWS profile.")
+@click.option("--endpoint-url", metavar="URL", help="With --older-than: use this endpoint instead of AWS.")
+@click.option("--dry-run", is_flag=True, help="Print what would be deleted, and change nothing.")
 def clean(
     runs: Sequence[str],
     is_all: bool,
@@ -68,10 +69,10 @@ def clean(
     endpoint_url: str | None,
     dry_run: bool,
 ) -> int:
-    """Give back what runs still hold: instances, keys, groups, unfinished images.
+    """Delete the resources that runs still hold: instances, keys, groups, unfinished images.
 
-    Never touches a run that is going on, nor an image of a run that succeeded. Exit code 5 where something could
-    not be given back; the same command again tries again.
+    Never touches a run in progress, nor an image of a run that succeeded. Exit code 5 if something could not be
+    deleted; run the command again to retry.
     """
     if older_than is not None:
         if runs or is_all:
@@ -86,7 +87,7 @@ def clean(
     folders = _every(is_local=is_local) if is_all else _named(runs, is_local=is_local)
     held: list[StillHeld] = []
     failed: list[ImagepipeError] = []
-    given_back = 0
+    deleted = 0
     for folder in folders:
         try:
             released, still = _clean_one(folder, dry_run=dry_run)
@@ -99,10 +100,10 @@ def clean(
                 click.echo(f"  hint: {error.hint}", err=True)
             failed.append(error)
             continue
-        given_back += released
+        deleted += released
         held += still
-    if not given_back and not held and not failed:
-        click.echo("nothing to give back")
+    if not deleted and not held and not failed:
+        click.echo("nothing to delete")
     for one in held:
         click.echo(f"still held: {one}", err=True)
     if held:
@@ -129,17 +130,17 @@ def _sweep(
             partial(bundles_left_over, regions, region, bucket, beside=looked_at, **which)
             for bucket, region in places.items()
         ]
-        for look in looks:  # bundles last: what is left of their images is given back by then
+        for look in looks:  # bundles last: what is left of their images is cleaned up by then
             things = look()
             found += len(things)
             if dry_run:
                 for thing in things:
-                    click.echo(f"{thing.run}: would give back {thing.kind} {thing.id} in {thing.region}")
+                    click.echo(f"{thing.run}: would delete {thing.kind} {thing.id} in {thing.region}")
                 continue
             for swept in sweep(things, regions, clock):
                 failed += _say_swept(swept)
     if not found:
-        click.echo("nothing to give back")
+        click.echo("nothing to delete")
     return UndoFailed.exit_code if failed else 0
 
 
@@ -156,7 +157,7 @@ def _say_swept(swept: Swept) -> bool:
     thing = swept.thing
     what = f"{thing.kind} {thing.id} in {thing.region}"
     if swept.error is None:
-        click.echo(f"{thing.run}: given back: {what}")
+        click.echo(f"{thing.run}: deleted: {what}")
         return False
     click.echo(f"still held: {what} ({swept.error}). Later: the same command again", err=True)
     return True
@@ -185,14 +186,14 @@ def _named(words: Sequence[str], *, is_local: bool) -> list[Path]:
 
 
 def _clean_one(folder: Path, *, dry_run: bool) -> tuple[int, tuple[StillHeld, ...]]:
-    """How many claims were given back, and what is still held."""
+    """Return how many claims were deleted, and those that are still held."""
     past = read(folder)
     if past.is_alive:
-        raise UsageError(f"run {past.run.id} is going on", hint="end it first: Ctrl-C gives everything back by itself")
+        raise UsageError(f"run {past.run.id} is going on", hint="end it first: Ctrl-C cleans everything up by itself")
     claims = past.open_claims()
     if dry_run:
         for claim in reversed(claims):
-            click.echo(f"{past.run.id}: would {'give back' if claim.id else 'look for'} {claim}")
+            click.echo(f"{past.run.id}: would {'delete' if claim.id else 'look for'} {claim}")
         return len(claims), ()
     if not claims:
         return 0, ()
@@ -218,6 +219,6 @@ def _say(
     still = {one.claim.key for one in held}
     for claim in reversed(claims):
         if (claim.kind, claim.region, claim.id or claim.token) in deleted:
-            click.echo(f"{run}: given back: {claim}")
+            click.echo(f"{run}: deleted: {claim}")
         elif claim.key not in still:
             click.echo(f"{run}: was never created: {claim}")

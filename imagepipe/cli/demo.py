@@ -31,14 +31,14 @@ PAGE_SECONDS = 60
 @click.command()
 @click.argument("spec", required=False, metavar="[SPEC]")
 def demo(spec: str | None) -> int:
-    """Bake SPEC on the local cloud, launch an instance from the image, and fetch its front page.
+    """Bake SPEC on the local cloud, launch an instance from the image and fetch its front page.
 
     Without SPEC, the sample web-server.yaml that comes with imagepipe is baked. The instance is launched in the last
     region that the image was copied to, and terminated afterwards; the images stay.
     """
     began = time.monotonic()
     clock = SystemClock()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # gives back as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # deletes as Ctrl-C does
     with opened(CloudTarget(local=local_store()), region=None, clock=clock) as regions:
         code, said = _build(spec or str(demo_spec()))
         if code:

@@ -16,7 +16,7 @@ from imagepipe.publish.retire import Retired, find, retire
 
 @click.group()
 def images() -> None:
-    """Images that were made: deregister them, with what they are made of."""
+    """Deregister images, with their snapshots or bundles."""
 
 
 @images.command(
@@ -29,14 +29,19 @@ Examples:
 )
 @click.argument("words", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
-    "--delete-data", "deletes_data", is_flag=True, help="Delete its snapshots or bundle too, which cost until then."
+    "--delete-data",
+    "deletes_data",
+    is_flag=True,
+    help="Also delete the image's snapshots or bundle, which cost money until then.",
 )
-@click.option("--region", help="Where it is.  [default: as the AWS CLI's]")
-@click.option("--every-region", is_flag=True, help="Its copies of the same name too, in all regions of the account.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
-@click.option("--local", "is_local", is_flag=True, help="On the local cloud.")
-@click.option("--profile", help="Take this profile of the AWS configuration.")
-@click.option("--endpoint-url", metavar="URL", help="Talk to this endpoint instead of AWS.")
+@click.option("--region", help="Region of the image.  [default: the AWS CLI's]")
+@click.option(
+    "--every-region", is_flag=True, help="Also deregister copies of the same name, in all regions of the account."
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
+@click.option("--local", "is_local", is_flag=True, help="Use the local cloud.")
+@click.option("--profile", help="Use this AWS profile.")
+@click.option("--endpoint-url", metavar="URL", help="Use this endpoint instead of AWS.")
 def deregister(
     words: Sequence[str],
     deletes_data: bool,
@@ -47,10 +52,10 @@ def deregister(
     profile: str | None,
     endpoint_url: str | None,
 ) -> int:
-    """Deregister images of this account, by id or by name, and say what that freed.
+    """Deregister images of this account, by id or by name, and print what was deleted.
 
-    Snapshots that another image is made of too stay, and so does a bundle that another one is registered from: of a
-    bundle the parts that its manifest names are deleted, and the manifest. Instances that run from the image go on.
+    Keeps snapshots and bundles that another image uses. Of a bundle, deletes the parts in its manifest and then the
+    manifest. Running instances of the image keep running.
     """
     chosen = chosen_cloud(is_local=is_local, profile=profile, endpoint_url=endpoint_url)
     with opened(chosen, region=region, clock=SystemClock()) as regions:

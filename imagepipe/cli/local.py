@@ -37,11 +37,11 @@ TOKEN_LETTERS = 16
     "root",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Where the local cloud keeps everything. [default: $IMAGEPIPE_LOCAL_STORE or ~/.local/share/imagepipe/local]",
+    help="Folder of the local cloud's data. [default: $IMAGEPIPE_LOCAL_STORE or ~/.local/share/imagepipe/local]",
 )
 @click.pass_context
 def local(context: click.Context, root: Path | None) -> None:
-    """The cloud on this computer: EC2 and S3 on 127.0.0.1, with instances that boot."""
+    """Manage the cloud on this computer: EC2 and S3 on 127.0.0.1, with instances that boot."""
     context.obj = root
 
 
@@ -75,19 +75,19 @@ Examples:
 @click.option(
     "--address",
     metavar="ADDRESS",
-    help=f"Listen there too, for other machines; only with a token in ${TOKEN_VARIABLE}, which they send along.",
+    help=f"Also listen on this address, for other machines. Needs a token in ${TOKEN_VARIABLE}, which they must send.",
 )
-@click.option("--env", "env_only", is_flag=True, help="Print nothing but export lines for a shell.")
+@click.option("--env", "env_only", is_flag=True, help="Print only export lines for a shell.")
 @click.option(
     "--faults",
     "faults_file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Make the cloud fail as this file says (docs/how-to/faults.md).",
+    help="Inject the faults in this file (docs/how-to/faults.md).",
 )
 @click.pass_obj
 def serve(root: Path | None, port: int | None, address: str | None, env_only: bool, faults_file: Path | None) -> None:
-    """Keep the cloud up in the foreground, for the AWS CLI, Packer and others."""
+    """Run the local cloud in the foreground, for the AWS CLI, Packer and other tools."""
     from imagepipe.local.client import connect
     from imagepipe.local.daemon import main as server
 
@@ -158,10 +158,12 @@ def _say_faults(wanted: FaultsFile | None) -> None:
 
 
 @local.command()
-@click.option("--force", is_flag=True, help="Though it is in use; first terminate the instances, in every region.")
+@click.option(
+    "--force", is_flag=True, help="Stop it even if it is in use; terminates the instances of every region first."
+)
 @click.pass_obj
 def stop(root: Path | None, force: bool) -> None:
-    """End the cloud; refused while a build uses it, or instances are there. What it keeps stays in its store."""
+    """Stop the cloud; refused while a build uses it or instances exist. Its data stays in the store."""
     from imagepipe.local.client import connect
     from imagepipe.local.disks.base_image import repair
 
@@ -174,7 +176,7 @@ def stop(root: Path | None, force: bool) -> None:
 @local.command()
 @click.pass_obj
 def status(root: Path | None) -> None:
-    """Say whether the cloud runs, where, and what it holds."""
+    """Print whether the cloud runs, its address, and its instances and images."""
     from imagepipe.local.client import connect
     from imagepipe.local.disks.files import Disks
 
@@ -197,7 +199,7 @@ local.add_command(images)
 
 
 def show_images(root: Path | None) -> None:
-    """Print the images of all regions; the base images, which are in every one, once."""
+    """Print the images of all regions; base images, which are in every region, once."""
     from imagepipe.local.client import connect
 
     store = open_store(root)
@@ -211,7 +213,7 @@ def show_images(root: Path | None) -> None:
 @local.command()
 @click.pass_obj
 def doctor(root: Path | None) -> None:
-    """Say what this computer lacks for the local cloud, and what installs it."""
+    """List what is missing on this computer for the local cloud, with the command that installs it."""
     from imagepipe.local.disks.base_image import repair
     from imagepipe.local.machines.requirements import Verdict, examine, install_command
 

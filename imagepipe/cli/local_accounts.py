@@ -31,15 +31,21 @@ def accounts(root: Path | None) -> None:
 
 @click.group()
 def account() -> None:
-    """Make other accounts on the local cloud, and act as one: what is shared with it can be seen from there."""
+    """Create accounts on the local cloud and act as one of them, for example to see what is shared with it."""
 
 
 @account.command()
-@click.option("--id", "account_id", metavar="ID", help="Twelve digits.  [default: any that are free]")
-@click.option("--member", "memberships", multiple=True, metavar="ARN", help="An organization or unit that it is in.")
+@click.option("--id", "account_id", metavar="ID", help="Account id (twelve digits).  [default: a free one]")
+@click.option(
+    "--member",
+    "memberships",
+    multiple=True,
+    metavar="ARN",
+    help="ARN of an organization or organizational unit of the account; repeatable.",
+)
 @click.pass_obj
 def add(root: Path | None, account_id: str | None, memberships: Sequence[str]) -> None:
-    """Make an account and print its id; one that is there is put into these organizations and units."""
+    """Create an account and print its id. An existing account is moved into these organizations and units."""
     from imagepipe.local.client import admin
 
     with _connected(root) as cloud:
@@ -70,15 +76,15 @@ def env(root: Path | None, account_id: str) -> None:
     required=True,
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="An IAM policy, as `imagepipe policy` prints it.",
+    help="IAM policy, as printed by `imagepipe policy`.",
 )
-@click.option("--id", "account_id", metavar="ID", help="Of this account.  [default: the store's own]")
+@click.option("--id", "account_id", metavar="ID", help="Create the key for this account.  [default: the store's own]")
 @click.pass_obj
 def key(root: Path | None, file: Path, account_id: str | None) -> None:
-    """Make an access key that may do what a policy allows, and print export lines for a shell that has it.
+    """Create an access key limited by a policy, and print export lines for a shell that uses it.
 
-    What the policy does not allow is refused as AWS would refuse it. A policy with what this cloud does not know of
-    IAM's language is refused as a whole.
+    Calls that the policy does not allow are refused as AWS would refuse them. A policy with elements that this cloud
+    does not support is refused as a whole.
     """
     from imagepipe.local.client import admin
 

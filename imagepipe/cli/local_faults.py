@@ -101,10 +101,10 @@ Examples:
 """
 )
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--clear", is_flag=True, help="Set none any more.")
+@click.option("--clear", is_flag=True, help="Clear all faults.")
 @click.pass_obj
 def faults(root: Path | None, file: Path | None, clear: bool) -> None:
-    """Make the cloud that runs fail: set the faults of FILE in place of its own, or list those that it has.
+    """Replace the faults of the running cloud with those in FILE, or list its faults.
 
     The file is described in docs/how-to/faults.md.
     """

@@ -13,7 +13,7 @@ from imagepipe.errors import UsageError
 @click.group(invoke_without_command=True)
 @click.pass_context
 def images(context: click.Context) -> None:
-    """List the images of all regions; the base images, which are in every one, once."""
+    """List the images of all regions. Base images, which are in every region, are listed once."""
     if context.invoked_subcommand is None:
         from imagepipe.cli.local import show_images
 
@@ -22,11 +22,11 @@ def images(context: click.Context) -> None:
 
 @images.command(name="import")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--name", help="What the image is called.  [default: the file's name]")
-@click.option("--region", default="us-east-1", show_default=True, help="Where it is.")
+@click.option("--name", help="Name of the image.  [default: the file's name]")
+@click.option("--region", default="us-east-1", show_default=True, help="Region of the image.")
 @click.pass_obj
 def import_(root: Path | None, file: Path, name: str | None, region: str) -> None:
-    """Make a cloud image an image of the local cloud: Debian's, Ubuntu's and Amazon's for qcow2 or KVM, or a raw disk.
+    """Import a cloud image into the local cloud: Debian's, Ubuntu's or Amazon's (qcow2, KVM), or a raw disk.
 
     \b
     imagepipe local images import debian-12-genericcloud-amd64.qcow2

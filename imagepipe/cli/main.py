@@ -18,16 +18,16 @@ from imagepipe.errors import ImagepipeError, SpecError, UndoFailed
 
 COMMANDS = {
     "build": ("imagepipe.cli.build:build", "Bake the images of specs."),
-    "validate": ("imagepipe.cli.validate:validate", "Check specs, with every problem at once; talks to no cloud."),
-    "policy": ("imagepipe.cli.policy:policy", "Print the IAM policy that specs need; talks to no cloud."),
-    "resume": ("imagepipe.cli.resume:resume", "Go on with a run whose process died."),
-    "clean": ("imagepipe.cli.clean:clean", "Give back what dead or failed runs still hold."),
-    "runs": ("imagepipe.cli.runs:runs", "List runs, and what they still hold."),
-    "show": ("imagepipe.cli.show:show", "Print what a run said, again."),
-    "images": ("imagepipe.cli.images:images", "Deregister images, and delete what they are made of."),
-    "demo": ("imagepipe.cli.demo:demo", "Bake a sample on the local cloud, boot its image, fetch its page."),
-    "bundle": ("imagepipe.cli.bundle:bundle", "Instance-store bundles: pack, unpack, verify, inspect."),
-    "local": ("imagepipe.cli.local:local", "The local cloud: serve, stop, status, images, doctor."),
+    "validate": ("imagepipe.cli.validate:validate", "List every problem of specs at once; contacts no cloud."),
+    "policy": ("imagepipe.cli.policy:policy", "Print the IAM policy that specs need; contacts no cloud."),
+    "resume": ("imagepipe.cli.resume:resume", "Resume a run whose process died."),
+    "clean": ("imagepipe.cli.clean:clean", "Delete the resources of dead or failed runs."),
+    "runs": ("imagepipe.cli.runs:runs", "List runs and the resources they still hold."),
+    "show": ("imagepipe.cli.show:show", "Print the output of a run again."),
+    "images": ("imagepipe.cli.images:images", "Deregister images and delete their snapshots or bundles."),
+    "demo": ("imagepipe.cli.demo:demo", "Bake a sample on the local cloud, boot its image and fetch its page."),
+    "bundle": ("imagepipe.cli.bundle:bundle", "Pack, unpack, verify and inspect instance-store bundles."),
+    "local": ("imagepipe.cli.local:local", "Manage the local cloud: serve, stop, status, images, doctor."),
 }
 """Where each command is, and its line in the help: a command's libraries are loaded when it is called, not before."""
 
@@ -71,13 +71,13 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="imagepipe")
 def main() -> None:
-    """Bake Amazon Machine Images from YAML, and copy them to regions: on AWS, or with --local on this machine.
+    """Bake Amazon Machine Images from YAML and copy them to regions, on AWS or (with --local) on this machine.
 
     \b
     imagepipe validate                          check every spec under specs/
     imagepipe build web-server.yaml --local     bake it here, without an account
     imagepipe build web-server.yaml             bake it on AWS
-    imagepipe clean --all                       give back what dead runs hold
+    imagepipe clean --all                       delete the resources of dead runs
     """
 
 

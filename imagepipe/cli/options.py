@@ -29,11 +29,11 @@ def variable_options(command: F) -> F:
         multiple=True,
         metavar="FILE",
         type=click.Path(path_type=Path),
-        help="Variables from a YAML file; the last one wins.",
+        help="Read variables from a YAML file; repeatable, the last one wins.",
     )(command)
-    return click.option(
-        "--var", "variables", multiple=True, metavar="NAME=VALUE", help="A variable's value; may be given often."
-    )(command)
+    return click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="Set a variable; repeatable.")(
+        command
+    )
 
 
 def cloud_options(command: F) -> F:
@@ -41,16 +41,18 @@ def cloud_options(command: F) -> F:
     for option in reversed(
         (
             click.option(
-                "--region", metavar="REGION", help="Build here instead of launch.region; publish.regions stay."
+                "--region",
+                metavar="REGION",
+                help="Build in this region instead of launch.region; publish.regions stay.",
             ),
-            click.option("--profile", metavar="NAME", help="AWS profile."),
-            click.option("--endpoint-url", metavar="URL", help="An EC2 endpoint of your own."),
+            click.option("--profile", metavar="NAME", help="Use this AWS profile."),
+            click.option("--endpoint-url", metavar="URL", help="Use this EC2 endpoint instead of AWS."),
             click.option(
                 "--assume-role",
                 "role",
                 metavar="ARN",
                 envvar="IMAGEPIPE_ASSUME_ROLE",
-                help="Be this role; its credentials are renewed for as long as it takes.",
+                help="Assume this role; credentials are refreshed during the build.",
             ),
         )
     ):
@@ -83,7 +85,7 @@ def keep_option(command: F) -> F:
         KEEP,
         type=DurationType(),
         metavar="[=DURATION]",
-        help="After a failure, keep everything and say how to get in; `clean --older-than` leaves it alone so long."
+        help="After a failure, keep everything and print how to log in; `clean --older-than` spares it for this long."
         f"  [{KEPT_FOR} if no duration is given]",
     )(command)
 
@@ -94,7 +96,7 @@ def timeout_option(command: F) -> F:
         "--timeout",
         type=DurationType(),
         metavar="DURATION",
-        help="Stop as at Ctrl-C when it is not done by then, and give everything back.  [never]",
+        help="Stop the build after this time and clean up, as at Ctrl-C.  [never]",
     )(command)
 
 

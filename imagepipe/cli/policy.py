@@ -31,19 +31,27 @@ Examples:
 )
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @variable_options
-@click.option("--region", metavar="REGION", help="Build here instead of launch.region; publish.regions stay.")
+@click.option("--region", metavar="REGION", help="Build in this region instead of launch.region; publish.regions stay.")
 @click.option(
     "--for",
     "wanted",
     type=click.Choice(get_args(For)),
     default="build",
-    help="A build, its undo, `clean RUN` and `resume`; or `clean` alone, --older-than too.  [default: build]",
+    help="`build`: a build with its cleanup, `clean RUN` and `resume`; `clean`: only `clean`, including --older-than.  "
+    "[default: build]",
 )
 @click.option(
-    "--role", metavar="NAME", help="The role in launch.iam_instance_profile, where it is called otherwise than that."
+    "--role", metavar="NAME", help="The role in launch.iam_instance_profile, if its name differs from the profile's."
 )
-@click.option("--part", type=click.IntRange(min=1), metavar="N", help="The Nth of as many policies as are needed.")
-@click.option("--explain", is_flag=True, help="Print each action, the statements that allow it, and who asks it.")
+@click.option(
+    "--part",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Print the Nth policy, if one policy is too small for all statements.",
+)
+@click.option(
+    "--explain", is_flag=True, help="Print each action, the statements that allow it, and the stages that call it."
+)
 def policy(
     specs: Sequence[str],
     variables: Sequence[str],
@@ -54,10 +62,10 @@ def policy(
     part: int | None,
     explain: bool,
 ) -> None:
-    """Print the IAM policy that specs need: by path, by folder, or by the name of a file in specs/.
+    """Print the IAM policy that specs need, given by path, by folder, or by the name of a file in specs/.
 
-    Of several specs, what they need together. It allows to make things with the spec's tag, to work on what has that
-    tag and to end it, in the spec's regions. No cloud is asked, and no credentials are needed.
+    For several specs, the policy allows what all of them need. It allows creating resources with the spec's tag, and
+    using and deleting resources that have it, in the spec's regions. Needs no credentials and contacts no cloud.
     """
     values = given(variables, var_files)
     loaded = load(found_specs(specs), values, build=SAMPLE_BUILD)

@@ -35,7 +35,7 @@ Examples:
 )
 @click.argument("run", metavar="RUN")
 @variable_options
-@click.option("--dry-run", is_flag=True, help="Say where it would go on, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print where the run would resume, and change nothing.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output; the log goes to standard error."
 )
@@ -50,11 +50,11 @@ def resume(
     timeout: timedelta | None,
     keep_on_failure: timedelta | None,
 ) -> int:
-    """Go on with a run whose process died: by its id, or how that begins.
+    """Resume a run whose process died. RUN is its id, or the start of it.
 
-    What is done is not done again. What is needed and no longer there, an instance say, is made anew, and so is a
-    machine on which a step was cut short, unless the step says `rerun: safe`. Variables are those of the first process;
-    sensitive ones were not written down, and are read from the environment, --var or --var-file again.
+    Finished stages are not repeated. An instance that no longer exists is launched again, and so is the machine of a
+    step that was interrupted, unless the step says `rerun: safe`. Variables keep the values of the first process;
+    sensitive ones were not stored, so pass them again by environment, --var or --var-file.
     """
     folder = folder_of(run)
     past = read(folder)
@@ -90,11 +90,11 @@ def _check(past: JournalState) -> None:
     if past.outcome == "succeeded" and not past.open_claims():
         raise UsageError(f"run {id} has succeeded: there is nothing left to do")
     if past.outcome in ("failed", "cancelled") and not past.open_claims():
-        raise UsageError(f"run {id} {past.outcome}, and everything was given back", hint="build again")
+        raise UsageError(f"run {id} {past.outcome}, and everything was cleaned up", hint="build again")
     if not past.run.given:
         raise UsageError(
             f"run {id} is of a version of imagepipe that could not resume",
-            hint=f"imagepipe clean {id} gives back what it holds",
+            hint=f"imagepipe clean {id} deletes what it holds",
         )
 
 

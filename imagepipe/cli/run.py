@@ -110,14 +110,14 @@ class Run:
             if dry_run:
                 return None
             journal.note("resumed", dropped=list(found.dropped))
-            held = self._give_back(journal, found, regions)
+            held = self._clean_up(journal, found, regions)
             if held:
                 what = f"run {self.id} cannot go on while it holds what must be made anew"
                 raise UndoFailed(f"{what}: {', '.join(map(str, held))}", [each.error for each in held])
             outcome = self._run(stack, graph, baked, journal, regions, finished=found.finished)
             return outcome, baked
 
-    def _give_back(self, journal: Journal, found: Recovered, regions: Regions) -> Sequence[StillHeld]:
+    def _clean_up(self, journal: Journal, found: Recovered, regions: Regions) -> Sequence[StillHeld]:
         """What the stages held that are done anew: from then on they hold nothing."""
         if not found.dropped:
             return ()

@@ -13,11 +13,11 @@ from imagepipe.errors import ImagepipeError
     epilog="""\b
 Examples:
   imagepipe runs
-  imagepipe clean RUN       give back what a dead run holds
+  imagepipe clean RUN       delete the resources of a dead run
 """
 )
 def runs() -> int:
-    """List the runs of this machine, oldest first, and what each still holds."""
+    """List the runs of this machine, oldest first, and the resources that each still holds."""
     rows = list(past_runs())
     if not rows:
         click.echo("no runs yet")

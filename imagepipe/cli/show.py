@@ -25,7 +25,7 @@ Examples:
 )
 @click.argument("run", metavar="RUN")
 def show(run: str) -> int:
-    """Print what a run said, and what it still holds: by its id, or how that begins."""
+    """Print the output of a run and the resources it still holds. RUN is an id, or the start of one."""
     folder = folder_of(run)
     past = read(folder)
     report, events = ConsoleReport(sys.stdout), folder / FILE_NAME

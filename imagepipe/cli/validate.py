@@ -36,7 +36,7 @@ Examples:
     "output",
     type=click.Choice(["text", "json", "github", "sarif"]),
     default="text",
-    help="How problems are printed.",
+    help="Print problems in this format.",
 )
 @click.option("--local", "is_local", is_flag=True, help="Also check that this machine can run the local cloud.")
 @click.option(
@@ -57,10 +57,9 @@ def validate(
     endpoint_url: str | None,
     role: str | None,
 ) -> int:
-    """Check specs: by path, by folder, or by the name of a file in specs/; all of specs/ where none is named.
+    """Check specs, given by path, by folder, or by the name of a file in specs/; by default all of specs/.
 
-    Talks to no cloud unless --online asks for it. Variables need no value here. Exit code 0, or 2 where a spec has
-    an error.
+    Contacts no cloud without --online. Required variables need no value here. Exit code 2 if a spec has an error.
     """
     values = given(variables, var_files)
     loaded: list[LoadedSpec] = []

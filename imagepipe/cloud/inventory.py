@@ -36,7 +36,7 @@ class TaggedResource:
 
 
 def everything_of_ours(session: Session, region: str) -> Iterator[TaggedResource]:
-    """What carries a run's tag, in the order in which it can be given back. Raises CloudError."""
+    """What carries a run's tag, in the order in which it can be cleaned up. Raises CloudError."""
     client: Any = session.client("ec2", region)
     with translating(f"looking for what imagepipe made in {region}"):
         for page in client.get_paginator("describe_instances").paginate(Filters=OURS):

@@ -32,7 +32,7 @@ class RunTags:
     extra: Mapping[str, str] = field(default_factory=dict)
 
     def temporary(self, token: str, name: str) -> dict[str, str]:
-        """Tags of what is given back in any case."""
+        """Tags of what is cleaned up in any case."""
         return {**self.extra, "Name": name, **self._own(token, TEMPORARY)}
 
     def product(self, token: str, name: str, tags: Mapping[str, str]) -> dict[str, str]:

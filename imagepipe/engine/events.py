@@ -109,7 +109,7 @@ class RunFinished(Event):
     outcome: Literal["succeeded", "failed", "cancelled"]
     seconds: float
     held: tuple[str, ...] = ()
-    """What could not be given back."""
+    """What could not be deleted."""
 
 
 AnyEvent = (

@@ -34,7 +34,7 @@ class Lifetime(StrEnum):
     """How long a thing should live."""
 
     RUN = "run"
-    """Always given back: instance, key pair, security group."""
+    """Always deleted: instance, key pair, security group."""
     PRODUCT = "product"
     """Kept when the run succeeds: image, snapshots."""
 
@@ -55,7 +55,7 @@ class Claim:
     key: str
     """Unique in the journal: `c3`."""
     kind: str
-    """`instance`, `image`, `snapshots`: the reverse recipe knows how each is found and given back."""
+    """`instance`, `image`, `snapshots`: the reverse recipe knows how each is found and cleaned up."""
     region: str
     token: str
     """In a tag of what is created, so that it is found though its id never came."""
@@ -160,7 +160,7 @@ class Journal:
         with self._lock:
             for claim in self._adoptable:
                 is_it = (claim.stage, claim.kind, claim.region) == (stage, kind, region)
-                if is_it and self._claims[claim.key].is_open():  # and not given back meanwhile
+                if is_it and self._claims[claim.key].is_open():  # and not cleaned up meanwhile
                     self._adoptable.remove(claim)
                     self._adopted.add(claim.key)
                     return self._claims[claim.key]

@@ -1,4 +1,4 @@
-"""Giving back what a run holds, newest first, past failures. Undo is data: a journal's claims, of a dead run too."""
+"""Deleting what a run holds, newest first, past failures. Undo is data: a journal's claims, of a dead run too."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Undoer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StillHeld:
-    """A claim that could not be given back."""
+    """A claim that could not be deleted."""
 
     claim: Claim
     error: Exception
@@ -50,14 +50,14 @@ def undo(
         try:
             undoer = undoers.get(claim.kind)
             if undoer is None:
-                raise ImagepipeError(f"this version does not know how a {claim.kind} is given back")
+                raise ImagepipeError(f"this version does not know how a {claim.kind} is cleaned up")
             existed = undoer(claim)
             if claim.stage in unsettled and claim.id is None:
                 raise ImagepipeError("its stage has not ended, so it may still be created")
-        except Exception as error:  # noqa: BLE001 - the next thing must be given back whatever happened to this one
+        except Exception as error:  # noqa: BLE001 - the next thing must be cleaned up whatever happened to this one
             held.append(StillHeld(claim, error))
             continue
-        # It is given back, even where that cannot be written: then `clean` looks for it again, and finds it gone.
+        # It is cleaned up, even where that cannot be written: then `clean` looks for it again, and finds it gone.
         with suppress(ImagepipeError):
             journal.release(claim)
         if existed:

@@ -121,7 +121,7 @@ def _named_snapshots(need: PolicyContext) -> tuple[str, ...]:
     return tuple(arn(need.home, "snapshot", device.snapshot) for device in devices if device.snapshot)
 
 
-def give_back(need: PolicyContext) -> Iterator[Statement]:
+def clean_up(need: PolicyContext) -> Iterator[Statement]:
     yield from need.reads("DescribeInstances")
     yield _on_ours(need, "TerminateInstances", "instance")
 
@@ -235,7 +235,7 @@ STAGES: Mapping[str, Asks] = {
     "Scrub": look_at_machine,
     "Stop": stop,
     "CaptureEbs": capture_ebs,
-    "TerminateInstance": give_back,
+    "TerminateInstance": clean_up,
     "BundleRoot": bundle_root,
     "RegisterBundle": register_bundle,
     "UseImage": new_image,

@@ -1,4 +1,4 @@
-"""What giving back asks of AWS, by kind of claim, as `holdings` does it; and finding by tags what nobody gave back."""
+"""What deleting asks of AWS, by kind of claim, as `holdings` does it; and finding by tags what nobody gave back."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from imagepipe.iam.document import Statement
 from imagepipe.policy import storage
 from imagepipe.policy.context import PolicyContext
-from imagepipe.policy.stages import Asks, give_back
+from imagepipe.policy.stages import Asks, clean_up
 
 
 def instance(need: PolicyContext) -> Iterator[Statement]:
-    yield from give_back(need)
+    yield from clean_up(need)
 
 
 def key_pair(need: PolicyContext) -> Iterator[Statement]:

@@ -41,7 +41,7 @@ class ConsoleReport:
                     self._progress[event.stage] = event.text
                     self._line(event, event.stage, event.text, "dim")
             case ev.Released():
-                self._line(event, "given back", f"{event.kind} {event.id} in {event.region}", "dim")
+                self._line(event, "deleted", f"{event.kind} {event.id} in {event.region}", "dim")
             case ev.StageFinished():
                 summary = f": {event.summary}" if event.summary else ""
                 self._line(event, event.stage, f"done in {event.seconds:.1f} s{summary}", "green")

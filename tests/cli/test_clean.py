@@ -55,7 +55,7 @@ def test_a_run_that_cannot_be_cleaned_does_not_keep_the_others_from_it(state: Pa
     for run in ("aaaa1111", "bbbb2222"):
         assert f"{run}: left as it is: opening the local cloud's store" in result.output
     assert "hint: upgrade imagepipe" in result.output
-    assert "nothing to give back" not in result.output
+    assert "nothing to delete" not in result.output
 
 
 def test_a_run_that_goes_on_is_left_alone(state: Path, newer_store: str) -> None:
@@ -71,7 +71,7 @@ def test_a_dry_run_says_what_would_be_given_back_and_opens_no_cloud(state: Path,
     _dead(state, "aaaa1111", newer_store)
     result = _run("aaaa", "--dry-run")
     assert result.return_value == 0
-    assert result.output == "aaaa1111: would give back instance i-1 in us-east-1\n"
+    assert result.output == "aaaa1111: would delete instance i-1 in us-east-1\n"
 
 
 def test_a_journal_that_was_damaged_does_not_keep_others_from_being_listed(state: Path, newer_store: str) -> None:
@@ -120,9 +120,9 @@ def test_a_bucket_that_is_named_is_swept_too_and_one_that_there_is_not_is_an_err
     def cleaned(*words: str) -> Result:
         return CliRunner().invoke(clean, ["--older-than", "3h", *endpoint, *words], standalone_mode=False)
 
-    assert cleaned().output == "nothing to give back\n"
+    assert cleaned().output == "nothing to delete\n"
     shown = cleaned("--bucket", "bundles", "--dry-run")
-    assert "0a1b2c3d: would give back bundle bundles/web/0a1b2c3d-c4 in us-east-1" in shown.output
+    assert "0a1b2c3d: would delete bundle bundles/web/0a1b2c3d-c4 in us-east-1" in shown.output
     assert account.s3.keys("bundles", "") == keys
     assert cleaned("--bucket", "bundles").return_value == 0
     assert account.s3.keys("bundles", "") == ["other/notes.txt"]

@@ -54,7 +54,7 @@ class Rig:
 
     def undo_one(self, claim: Claim) -> bool:
         if claim.kind in self.fails:
-            raise RuntimeError(f"no way to give back a {claim.kind}")
+            raise RuntimeError(f"no way to delete a {claim.kind}")
         self.released.append(claim.kind)
         return True
 

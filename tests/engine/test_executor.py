@@ -88,7 +88,7 @@ def test_undo_goes_on_past_what_cannot_be_given_back_and_names_it(rig: Rig) -> N
     rig.add("broken", failing, instance)
     outcome = rig.execute()
     assert rig.released == ["key"]
-    assert [str(held) for held in outcome.held] == ["instance instance-1 in us-east-1 (no way to give back a instance)"]
+    assert [str(held) for held in outcome.held] == ["instance instance-1 in us-east-1 (no way to delete a instance)"]
     assert [str(failure.error) for failure in outcome.failures] == ["as told"], "the cause is not hidden"
 
 

@@ -1,4 +1,4 @@
-"""A disk that fills up while a run writes: nothing is made that is not written down, and all is given back."""
+"""A disk that fills up while a run writes: nothing is made that is not written down, and all is cleaned up."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def test_a_store_that_is_full_at_launch_says_so_and_nothing_is_held(
     failed = bakery("build", str(bakery.spec("full", "[]")), "--local", IMAGEPIPE_LOCAL_STORE=str(store))
     _fails(failed, 3, "MiB free", "MiB are needed")
     assert failed.err.count("error: ") == 1
-    assert bakery("clean", "--all").out == "nothing to give back\n"
+    assert bakery("clean", "--all").out == "nothing to delete\n"
 
 
 def test_a_machine_that_powers_itself_off_in_a_step_is_said_to_be_stopped(bakery: Bakery) -> None:

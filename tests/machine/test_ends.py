@@ -103,7 +103,7 @@ def test_a_failed_test_of_one_spec_leaves_the_image_of_another_if_the_run_keeps_
         assert after[f"us-east-1 {kind}"] == before[f"us-east-1 {kind}"]
     shown = bench("show", result["run"]).out
     assert image["image_id"] in shown
-    assert bench("clean", "--all").out == "nothing to give back\n"
+    assert bench("clean", "--all").out == "nothing to delete\n"
 
 
 def test_a_failed_test_of_one_spec_withdraws_the_others_otherwise(bench: Bakery) -> None:
@@ -141,4 +141,4 @@ def test_what_was_never_created_is_not_reported_as_deleted(bench: Bakery) -> Non
     assert failed.code == 3, failed.err
     released = [event["kind"] for event in bench.events() if event["event"] == "Released"]
     assert sorted(released) == ["key-pair", "security-group"]
-    assert "given back      instance" not in failed.out
+    assert "deleted         instance" not in failed.out

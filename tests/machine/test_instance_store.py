@@ -356,8 +356,8 @@ def test_a_build_that_ends_while_parts_are_sent_leaves_nothing(bundles: Bakery, 
     out, err = process.communicate(timeout=60)
     if how == signal.SIGINT:
         assert process.returncode == 130, out + err
-        given_back = [line.split()[3] for line in out.splitlines() if " given back " in line]
-        assert given_back.index("instance") < given_back.index("bundle")
+        terminated = [line.split()[3] for line in out.splitlines() if " deleted " in line]
+        assert terminated.index("instance") < terminated.index("bundle")
     else:
         cleaned = bundles("clean", "--all", "--local")
         assert cleaned.code == 0, cleaned.err

@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment: exit code 130 and the account as it was; twice, and `clean` gives back the rest."""
+"""Ctrl-C at any moment: exit code 130 and the account as it was; twice, and `clean` deletes the rest."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_ctrl_c_gives_everything_back(bakery: Bakery, moment: str) -> None:
     assert "cleaning up everything" in err
     assert "Traceback" not in err
     assert bakery.inventory() == before
-    assert bakery("clean", "--all").out == "nothing to give back\n"
+    assert bakery("clean", "--all").out == "nothing to delete\n"
     assert not list(bakery.runs.glob("*/id_ed25519*"))
 
 

@@ -1,4 +1,4 @@
-"""`kill -9`, of a build and of the local cloud: nothing that was answered is lost, and `clean` gives back the rest."""
+"""`kill -9`, of a build and of the local cloud: nothing that was answered is lost, and `clean` deletes the rest."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_after_kill_9_clean_leaves_the_account_as_it_was(fresh_bakery: Bakery, m
     during = bakery.inventory()
     assert during != before, "the killed build left something to clean"
     if moment == "in the middle of a copy":
-        assert during["us-west-2 images"], "the copy is there; the instance is given back while it runs"
+        assert during["us-west-2 images"], "the copy is there; the instance is terminated while it runs"
     else:
         assert during["us-east-1 instances"], "the instance lives on"
     run = bakery.journal()[0]["id"]
@@ -76,7 +76,7 @@ def test_after_kill_9_clean_leaves_the_account_as_it_was(fresh_bakery: Bakery, m
     assert leftovers(bakery.folder) == machines_before, "no process, mount, loop device or group more than before"
     assert not list(bakery.runs.glob("*/id_ed25519*")), "the run's private key is gone"
     again = bakery("clean", run, "--local")
-    assert (again.code, again.out) == (0, "nothing to give back\n")
+    assert (again.code, again.out) == (0, "nothing to delete\n")
 
 
 def test_kill_9_of_the_cloud_while_a_build_waits_loses_nothing(fresh_bakery: Bakery) -> None:
@@ -145,12 +145,12 @@ def test_a_sweep_by_tags_takes_what_a_dead_run_left_and_no_image_of_one_that_suc
     shutil.rmtree(bakery.runs)
 
     young = bakery("clean", "--older-than", "3h", "--local")
-    assert (young.code, young.out) == (0, "nothing to give back\n"), young.err
+    assert (young.code, young.out) == (0, "nothing to delete\n"), young.err
     _age(bakery)
     shown = bakery("clean", "--older-than", "3h", "--local", "--dry-run")
     swept = bakery("clean", "--older-than", "3h", "--local")
     assert shown.code == swept.code == 0, swept.err
-    assert shown.out.replace("would give back", "given back:") == swept.out
+    assert shown.out.replace("would delete", "deleted:") == swept.out
     assert {line.split()[3] for line in swept.out.splitlines()} == {"instance", "security-group", "key-pair"}
     assert bakery.inventory() == before
     with bakery.instance(kept.images["us-west-2"], "us-west-2") as booted:
@@ -179,7 +179,7 @@ def test_a_killed_build_goes_on_with_its_machine_where_it_was(fresh_bakery: Bake
     resumed = bakery("resume", run, "--json")
     assert resumed.code == 0, resumed.err
     assert "anew" not in resumed.err
-    assert f"given back      instance {instance}" in resumed.err
+    assert f"deleted         instance {instance}" in resumed.err
     with bakery.instance(resumed.images["us-west-2"], "us-west-2") as booted:
         assert booted.sh("cat /etc/steps") == "once\nlast"
     assert bakery("resume", run).code == 2, "there is nothing left to do"

@@ -84,7 +84,7 @@ class Driver(Protocol):
         """Boot; returns once the machine's init runs. Raises MachineError, and then leaves nothing behind."""
 
     def stop(self, machine_id: str, *, force: bool = False) -> None:
-        """Power off in order (or at once), and give back mounts, loops, namespaces and processes.
+        """Power off in order (or at once), and delete mounts, loops, namespaces and processes.
 
         When it returns, the raw files hold all that the machine wrote. A machine that is not running is success.
         """
@@ -108,7 +108,7 @@ class Driver(Protocol):
         """The ids of machines that run now, those adopted from an earlier process of this store among them."""
 
     def on_exit(self, callback: Callable[[str], None]) -> None:
-        """Call this, with the id, when a machine powered itself off and everything of it was given back."""
+        """Call this, with the id, when a machine powered itself off and everything of it was cleaned up."""
 
     def forget(self, machine_id: str) -> None:
         """Delete what is kept about a machine that is stopped for good: console and scratch files."""

@@ -34,7 +34,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A machine that was started and not given back yet."""
+    """A machine that was started and not terminated yet."""
 
     machine: Machine
     devices: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Machines that live under a supervisor of their own: what the drivers of such machines have in common.
 
 A machine is one control group with a supervisor, what runs the machine below it, and slirp4netns beside it. All that
-it holds of the computer ends with those processes, so giving back is: end them, wait until the loop devices are free,
+it holds of the computer ends with those processes, so deleting is: end them, wait until the loop devices are free,
 delete the empty groups.
 """
 
@@ -43,17 +43,17 @@ class Running:
     ports: threading.Lock = field(default_factory=threading.Lock)
     """Held while its ports are opened and closed."""
     ended: threading.Event = field(default_factory=threading.Event)
-    """Set when everything was given back."""
+    """Set when everything was cleaned up."""
 
 
 class SupervisedDriver(ABC):
-    """Machines under one folder. Adopts those that run there already, and gives back what is half made."""
+    """Machines under one folder. Adopts those that run there already, and deletes what is half made."""
 
     name: str
     stop_seconds = 60.0
     """Then a machine is stopped by force, as EC2 does in the end."""
     scratch: tuple[str, ...] = (slirp.SOCKET, imds.FILE, "slirp.log", "supervisor.log")
-    """Files in a machine's folder that are deleted when it is given back."""
+    """Files in a machine's folder that are deleted when it is cleaned up."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -111,10 +111,10 @@ class SupervisedDriver(ABC):
             kept = self._launch(folder, kept, children)
             self._wait_until_up(kept, children[0])
         except (MachineError, OSError) as problem:
-            self._give_back(kept, children)
+            self._clean_up(kept, children)
             raise MachineError(f"starting {machine.id}: {problem}") from problem
         except BaseException:
-            self._give_back(kept, children)
+            self._clean_up(kept, children)
             raise
         self._take_on(Running(kept, children))
 
@@ -220,7 +220,7 @@ class SupervisedDriver(ABC):
         with self._lock:
             running = self._machines[machine_id]
         try:
-            self._give_back(running.record, running.children)
+            self._clean_up(running.record, running.children)
         finally:
             with self._lock:
                 del self._machines[machine_id]
@@ -230,7 +230,7 @@ class SupervisedDriver(ABC):
             for callback in self._callbacks:
                 callback(machine_id)
 
-    def _give_back(self, kept: Record, children: Sequence[subprocess.Popen[bytes]]) -> None:
+    def _clean_up(self, kept: Record, children: Sequence[subprocess.Popen[bytes]]) -> None:
         """End what is left of a machine and leave nothing of it but its disks and its console."""
         machine = kept.machine
         group, folder = MachineGroup(machine.id), self._folder / machine.id
@@ -269,7 +269,7 @@ class SupervisedDriver(ABC):
             return
         shell = kept.supervisor
         if shell is None or not is_alive(shell.pid, shell.started):
-            self._give_back(kept, [])
+            self._clean_up(kept, [])
             return
         self._let_go(kept)
         self._take_on(Running(kept))

@@ -56,11 +56,11 @@ class _Running:
     ports: threading.Lock = field(default_factory=threading.Lock)
     """Held while its ports are opened and closed."""
     ended: threading.Event = field(default_factory=threading.Event)
-    """Set when everything was given back."""
+    """Set when everything was cleaned up."""
 
 
 class SshdDriver:
-    """Machines under one folder. Adopts those that run there already, and gives back what is half made."""
+    """Machines under one folder. Adopts those that run there already, and deletes what is half made."""
 
     name = "sshd"
 
@@ -83,7 +83,7 @@ class SshdDriver:
         with self._lock:
             if machine.id in self._machines:
                 raise MachineError(f"starting {machine.id}: it runs already")
-        _check_unused(machine)  # first of all: to give back is to end all that has the machine's name
+        _check_unused(machine)  # first of all: to delete is to end all that has the machine's name
         folder = self._folder / machine.id
         (folder / "root").mkdir(mode=0o700, parents=True, exist_ok=True)
         kept = Record(machine=machine, ingress=tuple(ingress))
@@ -93,10 +93,10 @@ class SshdDriver:
             kept = self._launch(folder, kept, children)
             self._let_in(kept)
         except (MachineError, OSError) as problem:
-            self._give_back(kept, children)
+            self._clean_up(kept, children)
             raise MachineError(f"starting {machine.id}: {problem}") from problem
         except BaseException:
-            self._give_back(kept, children)
+            self._clean_up(kept, children)
             raise
         self._take_on(_Running(kept, children[0]))
 
@@ -280,7 +280,7 @@ class SshdDriver:
         with self._lock:
             running = self._machines[machine_id]
         try:
-            self._give_back(running.record, [running.child] if running.child else [])
+            self._clean_up(running.record, [running.child] if running.child else [])
         finally:
             with self._lock:
                 del self._machines[machine_id]
@@ -290,7 +290,7 @@ class SshdDriver:
             for callback in self._callbacks:
                 callback(machine_id)
 
-    def _give_back(self, kept: Record, children: Sequence[subprocess.Popen[bytes]]) -> None:
+    def _clean_up(self, kept: Record, children: Sequence[subprocess.Popen[bytes]]) -> None:
         """End what is left of a machine and leave nothing of it but its disks and its console."""
         group, folder = MachineGroup(kept.machine.id), self._folder / kept.machine.id
         group.kill()
@@ -315,7 +315,7 @@ class SshdDriver:
         if kept is None:
             return
         if kept.supervisor is None or not is_alive(kept.supervisor.pid, kept.supervisor.started):
-            self._give_back(kept, [])
+            self._clean_up(kept, [])
             return
         if self._may_be_frozen(folder.name):
             freeze.thaw([self._root_seen_from_host(kept)])

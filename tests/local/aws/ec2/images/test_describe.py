@@ -1,4 +1,4 @@
-"""Images: how they are found, shared, deprecated, copied and given back."""
+"""Images: how they are found, shared, deprecated, copied and cleaned up."""
 
 from __future__ import annotations
 
