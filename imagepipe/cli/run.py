@@ -154,8 +154,8 @@ class Run:
             return None
         from imagepipe.cli.local import open_store
         from imagepipe.local.disks.files import Disks
-        from imagepipe.local.disks.foreign import is_foreign
         from imagepipe.local.disks.search import look_at
+        from imagepipe.local.host.foreign import is_foreign
 
         snapshots = Disks(open_store(Path(self.chosen.local)).disks).snapshot_path
         return Offline(snapshots, look_at, lambda disk: not is_foreign(disk))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from imagepipe.local.host.cgroup import MachineGroup
-from imagepipe.local.machines.driver import MachineError
+from imagepipe.local.host.errors import MachineError
 from imagepipe.local.machines.nspawn.driver import ContainerDriver
 from tests.machine.guests import SSH, Guest, NewGuest, leftovers, until
 

@@ -14,7 +14,8 @@ import pytest
 
 from imagepipe.local.disks.files import Disks
 from imagepipe.local.host.cgroup import MachineGroup
-from imagepipe.local.machines.driver import Ingress, MachineError
+from imagepipe.local.host.errors import MachineError
+from imagepipe.local.machines.driver import Ingress
 from imagepipe.local.machines.nspawn.driver import ContainerDriver
 from imagepipe.local.store import Store
 from tests.machine.guests import SSH, Guest, NewGuest, leftovers, until

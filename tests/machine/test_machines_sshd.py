@@ -27,8 +27,9 @@ from imagepipe.local.daemon import rendezvous
 from imagepipe.local.disks.base_image import ensure_base
 from imagepipe.local.disks.files import Disks
 from imagepipe.local.host.cgroup import MachineGroup
+from imagepipe.local.host.errors import MachineError
 from imagepipe.local.machines import record
-from imagepipe.local.machines.driver import Ingress, MachineError
+from imagepipe.local.machines.driver import Ingress
 from imagepipe.local.machines.nspawn.driver import ContainerDriver
 from imagepipe.local.machines.sshd.driver import SshdDriver
 from imagepipe.local.store import Store

@@ -20,11 +20,12 @@ import pytest
 
 from imagepipe.local.disks.base_image import BaseImage
 from imagepipe.local.disks.files import Disks
-from imagepipe.local.disks.foreign import is_foreign, mark
 from imagepipe.local.host import loop
 from imagepipe.local.host.cgroup import MachineGroup
+from imagepipe.local.host.errors import MachineError
+from imagepipe.local.host.foreign import is_foreign, mark
 from imagepipe.local.machines.auto import MixedDriver, qemu_folder
-from imagepipe.local.machines.driver import Ingress, MachineError, Metadata
+from imagepipe.local.machines.driver import Ingress, Metadata
 from imagepipe.local.machines.nspawn.driver import ContainerDriver
 from imagepipe.local.machines.qemu import supervisor
 from imagepipe.local.machines.qemu.driver import QemuDriver

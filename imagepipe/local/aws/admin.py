@@ -18,8 +18,8 @@ from imagepipe.local.aws.ec2 import product_codes
 from imagepipe.local.aws.ec2.images import from_disk
 from imagepipe.local.aws.faults.catalogue import fault_of
 from imagepipe.local.aws.protocol.errors import AwsError
+from imagepipe.local.aws.protocol.paths import OWN_PATHS
 from imagepipe.local.aws.protocol.query import Answer
-from imagepipe.local.daemon.rendezvous import OWN_PATHS
 
 HEALTH = f"{OWN_PATHS}healthz"
 

@@ -40,10 +40,10 @@ from imagepipe.local.aws.moto.bundles import Bundles
 from imagepipe.local.aws.moto.vpcs import Network
 from imagepipe.local.aws.protocol import bodies, http, query
 from imagepipe.local.aws.protocol.errors import AwsError
+from imagepipe.local.aws.protocol.paths import HAS_TOKEN, OWN_PATHS
 from imagepipe.local.aws.protocol.query import Answer, Call
 from imagepipe.local.aws.services import ssm, sts
 from imagepipe.local.aws.state.database import Database
-from imagepipe.local.daemon.rendezvous import HAS_TOKEN, OWN_PATHS
 from imagepipe.local.disks.base_image import BaseImage
 from imagepipe.local.disks.files import Disks
 from imagepipe.local.machines.driver import Driver

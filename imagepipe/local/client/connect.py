@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from imagepipe.errors import LocalCloudError
+from imagepipe.local.aws.protocol import paths
 from imagepipe.local.daemon import rendezvous
 from imagepipe.local.daemon.rendezvous import Serving, held, is_locked
 from imagepipe.local.machines.guest import imds
@@ -268,9 +269,9 @@ def _read_answer(answer: int, store: Store) -> dict[str, Any]:
 
 def _ask(store: Store, found: Serving, what: str, *, within: float = ASK_SECONDS) -> dict[str, Any]:
     request = urllib.request.Request(  # noqa: S310 a literal http URL
-        f"{found.endpoint_url}{rendezvous.PREFIX}{what}",
+        f"{found.endpoint_url}{paths.PREFIX}{what}",
         method="POST",
-        headers={rendezvous.SECRET_HEADER: store.credentials().secret_access_key},
+        headers={paths.SECRET_HEADER: store.credentials().secret_access_key},
     )
     # No proxy stands between us and our own loopback.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -27,6 +27,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qs
 
 from imagepipe.errors import ImagepipeError, LocalCloudError
+from imagepipe.local.aws.protocol import paths
 from imagepipe.local.daemon import rendezvous
 from imagepipe.local.daemon.rendezvous import Serving
 from imagepipe.local.disks.files import StoreFull
@@ -306,13 +307,13 @@ class _Doors:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         path: str = environ.get("PATH_INFO", "")
-        if not path.startswith(rendezvous.PREFIX):
+        if not path.startswith(paths.PREFIX):
             return self._cloud.application(environ, start_response)
-        said = environ.get("HTTP_" + rendezvous.SECRET_HEADER.upper().replace("-", "_"), "")
+        said = environ.get("HTTP_" + paths.SECRET_HEADER.upper().replace("-", "_"), "")
         if not hmac.compare_digest(said.encode(), self._secret.encode()):
             return _answer(start_response, "403 Forbidden", {"error": "not for you"})
         try:
-            return _answer(start_response, "200 OK", self._do(path.removeprefix(rendezvous.PREFIX)))
+            return _answer(start_response, "200 OK", self._do(path.removeprefix(paths.PREFIX)))
         except KeyError as unknown:
             return _answer(start_response, "404 Not Found", {"error": f"no {unknown}"})
 
@@ -342,12 +343,12 @@ class _TokenDoor:
         query = parse_qs(environ.get("QUERY_STRING", ""))
         said = environ.get("HTTP_X_AMZ_SECURITY_TOKEN") or (query.get("X-Amz-Security-Token") or [""])[0]
         has_token = hmac.compare_digest(str(said).encode(), self._token)
-        is_own = environ.get("PATH_INFO", "").startswith(rendezvous.OWN_PATHS)
+        is_own = environ.get("PATH_INFO", "").startswith(paths.OWN_PATHS)
         if is_own or not has_token:
             environ = _without_body(environ)
         if is_own:
             return _answer(start_response, "403 Forbidden", {"error": "not from other machines"})
-        return self._application({**environ, rendezvous.HAS_TOKEN: has_token}, start_response)
+        return self._application({**environ, paths.HAS_TOKEN: has_token}, start_response)
 
 
 def _without_body(environ: Environ) -> Environ:

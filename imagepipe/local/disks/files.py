@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from imagepipe.local.disks import foreign
+from imagepipe.local.host import foreign
 
 FICLONE = 0x40049409  # linux/fs.h
 RESERVE_BYTES = 512 << 20  # left free: logs, journals and running machines must not meet a full disk

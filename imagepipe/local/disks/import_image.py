@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagepipe.errors import LocalCloudError
+from imagepipe.local.disks.contents import LEAST_BYTES, is_bare
 from imagepipe.local.disks.files import RESERVE_BYTES
 from imagepipe.local.host.processes import kill_group, start_time
-from imagepipe.local.machines.qemu import kernel
-from imagepipe.local.machines.qemu.kvm import DISK_BYTES
 
 Progress = Callable[[str], None]
 
@@ -105,7 +104,7 @@ def _format(source: Path, doing: str) -> str:
     except OSError as problem:
         raise LocalCloudError(f"{doing}: {problem.strerror}") from problem
     if header[:4] != QCOW2_MAGIC:
-        if size < DISK_BYTES or size % SECTOR:
+        if size < LEAST_BYTES or size % SECTOR:
             raise LocalCloudError(
                 f"{doing}: neither a qcow2 image nor a raw disk ({size} bytes)",
                 hint="unpack it first where it is compressed (.xz, .gz); other formats: qemu-img convert -O qcow2",
@@ -190,7 +189,7 @@ def _convert(source: Path, form: str, target: Path, doing: str, progress: Progre
 
 def _how_it_boots(disk: Path, doing: str) -> str:
     """In words. Raises LocalCloudError where it does not, here: another processor's, UEFI alone, nothing at all."""
-    if kernel.is_bare(disk):
+    if is_bare(disk):
         architecture = _of_bare(disk)
         if architecture not in ("", "x86_64"):
             raise LocalCloudError(f"{doing}: it is for {architecture}, and the local cloud is x86_64")

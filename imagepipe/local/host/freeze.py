@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from imagepipe.local.machines.driver import MachineError
+from imagepipe.local.host.errors import MachineError
 
 FREEZE_SECONDS = 30
 HOLD = """

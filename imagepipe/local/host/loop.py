@@ -16,9 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagepipe.local.disks import foreign
-from imagepipe.local.machines.driver import Machine, MachineError
-
 CONTROL = Path("/dev/loop-control")
 # linux/loop.h
 CTL_GET_FREE = 0x4C82
@@ -58,16 +55,6 @@ def attach(path: Path, *, is_read_only: bool = False, offset: int = 0, size: int
         raise OSError(errno.EBUSY, "every free loop device was taken by somebody else", str(CONTROL))
     finally:
         os.close(backing)
-
-
-def refuse_foreign(machine: Machine) -> None:
-    """Raise MachineError where this computer's kernel would mount a disk that was imported."""
-    for disk in machine.disks:
-        if foreign.is_foreign(disk.path):
-            raise MachineError(
-                f"{disk.device} was imported, or was attached beside a disk that was: this computer's kernel does not"
-                f" mount it. Boot it in QEMU: start the local cloud with IMAGEPIPE_LOCAL_DRIVER=auto or qemu"
-            )
 
 
 def attached(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from imagepipe.local.disks import foreign
-from imagepipe.local.machines.driver import Driver, Ingress, Machine, MachineError
+from imagepipe.local.disks.contents import is_bare
+from imagepipe.local.host import foreign
+from imagepipe.local.host.errors import MachineError
+from imagepipe.local.machines.driver import Driver, Ingress, Machine
 from imagepipe.local.machines.nspawn.driver import ContainerDriver
-from imagepipe.local.machines.qemu import kernel
 from imagepipe.local.machines.qemu.driver import QemuDriver
 
 
@@ -31,7 +32,7 @@ class MixedDriver:
 
     def start(self, machine: Machine, ingress: Sequence[Ingress]) -> None:
         is_foreign = any(foreign.is_foreign(disk.path) for disk in machine.disks)
-        if kernel.is_bare(machine.disks[0].path) and not is_foreign:
+        if is_bare(machine.disks[0].path) and not is_foreign:
             self._containers.start(machine, ingress)
             return
         if problems := self._qemu.problems():

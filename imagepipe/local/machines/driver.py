@@ -9,10 +9,6 @@ from pathlib import Path
 from typing import Protocol
 
 
-class MachineError(Exception):
-    """A machine could not be started, stopped or read. The text says what was tried and what came back."""
-
-
 @dataclass(frozen=True, slots=True)
 class Disk:
     """A block device of a machine and the raw file behind it."""

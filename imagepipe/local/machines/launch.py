@@ -8,7 +8,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from imagepipe.local.machines.driver import MachineError
+from imagepipe.local.host import foreign
+from imagepipe.local.host.errors import MachineError
+from imagepipe.local.machines.driver import Machine
 
 READY_SECONDS = 20
 
@@ -49,3 +51,13 @@ def boot(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     with process.stdin as word:
         word.write(b"boot\n")
+
+
+def refuse_foreign(machine: Machine) -> None:
+    """Raise MachineError where this computer's kernel would mount a disk that was imported."""
+    for disk in machine.disks:
+        if foreign.is_foreign(disk.path):
+            raise MachineError(
+                f"{disk.device} was imported, or was attached beside a disk that was: this computer's kernel does not"
+                f" mount it. Boot it in QEMU: start the local cloud with IMAGEPIPE_LOCAL_DRIVER=auto or qemu"
+            )

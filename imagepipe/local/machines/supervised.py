@@ -20,9 +20,10 @@ from pathlib import Path
 from imagepipe.deletion import delete_tree
 from imagepipe.local.host import loop
 from imagepipe.local.host.cgroup import MachineGroup
+from imagepipe.local.host.errors import MachineError
 from imagepipe.local.host.processes import is_alive
 from imagepipe.local.machines import launch, record
-from imagepipe.local.machines.driver import Ingress, Machine, MachineError
+from imagepipe.local.machines.driver import Ingress, Machine
 from imagepipe.local.machines.guest import imds, slirp
 from imagepipe.local.machines.record import Record
 from imagepipe.local.machines.watcher import Watcher

@@ -14,7 +14,7 @@ from imagepipe.capture.scan.stages import Offline, gate_on_machine
 from imagepipe.cloud.images import SourceImage
 from imagepipe.errors import HygieneError
 from imagepipe.hygiene.report import Finding, Report
-from imagepipe.local.disks.foreign import is_foreign, set_mode
+from imagepipe.local.host.foreign import is_foreign, set_mode
 from tests.hygiene.planted import PLANTED, SECRET, WANTED, put
 
 KEY = Finding("private-key", "/srv/app/tls/server.key", "a private key, in PEM")

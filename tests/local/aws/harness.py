@@ -30,7 +30,8 @@ from imagepipe.local.aws.http_server import server
 from imagepipe.local.aws.moto.bundles import certificate_of
 from imagepipe.local.disks.base_image import BaseImage
 from imagepipe.local.disks.files import Disks
-from imagepipe.local.machines.driver import Ingress, Machine, MachineError
+from imagepipe.local.host.errors import MachineError
+from imagepipe.local.machines.driver import Ingress, Machine
 
 ACCOUNT = "000000000000"
 KEY_ID = "AKIATESTTESTTESTTEST"

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from imagepipe.errors import LocalCloudError
+from imagepipe.local.aws.protocol import paths
 from imagepipe.local.client import connect as client
 from imagepipe.local.client.connect import LocalCloud
 from imagepipe.local.daemon import main, rendezvous
@@ -237,7 +238,7 @@ def test_a_cloud_that_runs_with_another_driver_than_is_asked_for_is_not_taken(st
 
 def test_its_own_door_is_closed_to_who_has_no_secret(store: Store) -> None:
     with connect(store) as cloud, pytest.raises(urllib.error.HTTPError) as refused:
-        fetch(cloud.endpoint_url + rendezvous.PREFIX + "status")
+        fetch(cloud.endpoint_url + paths.PREFIX + "status")
     with refused.value:
         assert refused.value.code == 403
 

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imagepipe.local.host.errors import MachineError
 from imagepipe.local.host.port_relay import is_taken
 from imagepipe.local.host.processes import kill_group, start_time
-from imagepipe.local.machines.driver import Ingress, MachineError
+from imagepipe.local.machines.driver import Ingress
 from imagepipe.local.machines.record import Process
 
 GUEST = "10.0.2.100"

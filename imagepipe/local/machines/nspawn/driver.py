@@ -17,8 +17,8 @@ from pathlib import Path
 
 from imagepipe.local.host import freeze, loop
 from imagepipe.local.host.cgroup import MachineGroup
+from imagepipe.local.host.errors import MachineError
 from imagepipe.local.machines import fstab, launch, record
-from imagepipe.local.machines.driver import MachineError
 from imagepipe.local.machines.guest import imds, slirp
 from imagepipe.local.machines.guest.seed import write_seed
 from imagepipe.local.machines.nspawn import supervisor
@@ -71,7 +71,7 @@ class ContainerDriver(SupervisedDriver):
 
     def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         machine = kept.machine
-        loop.refuse_foreign(machine)
+        launch.refuse_foreign(machine)
         group = MachineGroup(machine.id)
         group.make()
         join = launch.join_command(group.doors())

@@ -17,10 +17,10 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from imagepipe.local.disks import foreign
+from imagepipe.local.host import foreign
 from imagepipe.local.host.cgroup import MachineGroup
+from imagepipe.local.host.errors import MachineError
 from imagepipe.local.machines import launch, record
-from imagepipe.local.machines.driver import MachineError
 from imagepipe.local.machines.guest import slirp
 from imagepipe.local.machines.guest.slirp import Port
 from imagepipe.local.machines.qemu import kvm, qmp, supervisor

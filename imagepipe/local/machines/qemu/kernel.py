@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import struct
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagepipe.local.machines.driver import MachineError
+from imagepipe.local.host.errors import MachineError
 
-EXT_MAGIC_AT, EXT_MAGIC = 1024 + 56, 0xEF53  # ext2/3/4 superblock, s_magic
 NAMES = (("/vmlinuz", "/initrd.img"), ("/boot/vmlinuz", "/boot/initrd.img"))
 """Debian's and Ubuntu's links to the newest kernel."""
 PLAIN = re.compile(r"[A-Za-z0-9._+/-]+")
@@ -24,14 +22,6 @@ class Kernel:
 
     kernel: Path
     initrd: Path
-
-
-def is_bare(disk: Path) -> bool:
-    """Whether the disk is an ext file system from its first byte; one with partitions is not."""
-    with disk.open("rb") as file:
-        file.seek(EXT_MAGIC_AT)
-        magic = file.read(2)
-    return len(magic) == 2 and struct.unpack("<H", magic)[0] == EXT_MAGIC
 
 
 def take_out(disk: Path, folder: Path) -> Kernel:

@@ -9,12 +9,13 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from imagepipe.local.disks.contents import LEAST_BYTES
+
 DEVICE = Path("/dev/kvm")
 CPUINFO = Path("/proc/cpuinfo")
 SECONDS = 5.0  # an answer takes half a second, the firmware included
 # A boot sector: mov al, 0x15; out 0xf4, al; hlt. The debug device ends QEMU with (value << 1) | 1.
 SECTOR = b"\xb0\x15\xe6\xf4\xf4".ljust(510, b"\0") + b"\x55\xaa"
-DISK_BYTES = 1 << 20  # the firmware does not boot from a disk of one sector
 ANSWER = 0x15 << 1 | 1
 
 
@@ -33,7 +34,7 @@ def why_not() -> str:
 def answers(accelerator: str) -> bool:
     """Whether a guest of one instruction, after the firmware's, answers with this accelerator."""
     with tempfile.NamedTemporaryFile(prefix="imagepipe-probe-") as disk:
-        disk.write(SECTOR.ljust(DISK_BYTES, b"\0"))
+        disk.write(SECTOR.ljust(LEAST_BYTES, b"\0"))
         disk.flush()
         command = [
             "qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "q35", "-m", "64",

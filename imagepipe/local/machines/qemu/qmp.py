@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from imagepipe.local.machines.driver import MachineError
+from imagepipe.local.host.errors import MachineError
 
 SOCKET = "control.sock"
 ANSWER_SECONDS = 10.0

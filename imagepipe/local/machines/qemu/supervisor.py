@@ -23,8 +23,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from imagepipe.local.disks.contents import is_bare
+from imagepipe.local.host.errors import MachineError
 from imagepipe.local.machines import endpoint
-from imagepipe.local.machines.driver import Machine, MachineError
+from imagepipe.local.machines.driver import Machine
 from imagepipe.local.machines.guest import imds, slirp
 from imagepipe.local.machines.guest.seed import seed_documents
 from imagepipe.local.machines.nspawn.supervisor import MASKED
@@ -153,7 +155,7 @@ def qemu_command(
             "-drive", f"id=disk{at},file={path},format=raw,if=none,cache=unsafe,discard=unmap,detect-zeroes=unmap",
             "-device", f"virtio-blk-pci,drive=disk{at},serial={disk['serial']}" + (",bootindex=1" if at == 0 else ""),
         ]  # fmt: skip
-    if kernel.is_bare(root):
+    if is_bare(root):
         found = kernel.take_out(root, folder)
         masked = " ".join(f"systemd.mask={unit}" for unit in TRIMMED if unit not in UNTRIMMED)
         command += ["-kernel", handed.plain(found.kernel), "-initrd", handed.plain(found.initrd)]

@@ -23,9 +23,10 @@ from typing import Any
 from imagepipe.deletion import delete_tree
 from imagepipe.local.host import freeze, loop, port_relay
 from imagepipe.local.host.cgroup import MachineGroup
+from imagepipe.local.host.errors import MachineError
 from imagepipe.local.host.processes import is_alive
 from imagepipe.local.machines import fstab, launch, record
-from imagepipe.local.machines.driver import Ingress, Machine, MachineError
+from imagepipe.local.machines.driver import Ingress, Machine
 from imagepipe.local.machines.guest import slirp
 from imagepipe.local.machines.record import Process, Record
 from imagepipe.local.machines.sshd import first_boot, supervisor
@@ -177,7 +178,7 @@ class SshdDriver:
 
     def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         machine = kept.machine
-        loop.refuse_foreign(machine)
+        launch.refuse_foreign(machine)
         group = MachineGroup(machine.id)
         group.make()
         loops: list[loop.Loop] = []

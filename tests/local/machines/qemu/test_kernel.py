@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.local.machines.driver import MachineError
+from imagepipe.local.disks.contents import is_bare
+from imagepipe.local.host.errors import MachineError
 from imagepipe.local.machines.qemu import kernel
 
 
@@ -63,10 +64,10 @@ def test_a_link_that_would_be_more_than_a_word_of_a_command_is_refused(tmp_path:
 
 def test_a_bare_file_system_is_told_from_a_disk_with_partitions(tmp_path: Path) -> None:
     disk = disk_of(tmp_path, {}, FILES)
-    assert kernel.is_bare(disk)
+    assert is_bare(disk)
     other = tmp_path / "other.raw"
     other.write_bytes(bytes(1 << 20))
-    assert not kernel.is_bare(other)
+    assert not is_bare(other)
     short = tmp_path / "short.raw"
     short.write_bytes(b"")
-    assert not kernel.is_bare(short)
+    assert not is_bare(short)

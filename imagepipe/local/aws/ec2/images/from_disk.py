@@ -11,7 +11,7 @@ from imagepipe.local.aws.ec2.images.create import check_free_name
 from imagepipe.local.aws.protocol.errors import invalid
 from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.state.records import DiskSpec, Image, Snapshot
-from imagepipe.local.disks import foreign
+from imagepipe.local.host import foreign
 
 FOLDER = "imports"
 """Beside the disks' own folders: what is taken must be there already."""

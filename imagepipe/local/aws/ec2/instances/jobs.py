@@ -20,7 +20,8 @@ from imagepipe.local.aws.faults.faults import Fault
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.state.records import Instance, Rule, Volume
 from imagepipe.local.disks.files import DiskError, StoreFull
-from imagepipe.local.machines.driver import Disk, Ingress, Machine, MachineError, Seed
+from imagepipe.local.host.errors import MachineError
+from imagepipe.local.machines.driver import Disk, Ingress, Machine, Seed
 
 log = logging.getLogger(__name__)
 

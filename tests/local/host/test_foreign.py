@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from imagepipe.local.disks.files import Disks
-from imagepipe.local.disks.foreign import is_foreign, mark, set_mode
-from imagepipe.local.host import loop
-from imagepipe.local.machines.driver import Disk, Machine, MachineError, Seed
+from imagepipe.local.host.errors import MachineError
+from imagepipe.local.host.foreign import is_foreign, mark, set_mode
+from imagepipe.local.machines import launch
+from imagepipe.local.machines.driver import Disk, Machine, Seed
 
 MIB = 1 << 20
 
@@ -58,7 +59,7 @@ def test_a_root_or_a_further_disk_that_was_imported_is_refused_where_the_kernel_
     root, further = (disks.create_volume(name, size_bytes=MIB, snapshot_id=None) for name in ("vol-1", "vol-2"))
     both = (Disk("/dev/xvda", root), Disk("/dev/sdf", further))
     machine = Machine("i-1", "127.42.0.4", both, Seed("i-1", "a", "us-east-1", b"", ()))
-    loop.refuse_foreign(machine)
+    launch.refuse_foreign(machine)
     mark(further)
     with pytest.raises(MachineError, match=r"/dev/sdf was imported.*IMAGEPIPE_LOCAL_DRIVER=auto or qemu"):
-        loop.refuse_foreign(machine)
+        launch.refuse_foreign(machine)

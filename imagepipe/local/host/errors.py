@@ -1,0 +1,7 @@
+"""Errors of this computer's machines."""
+
+from __future__ import annotations
+
+
+class MachineError(Exception):
+    """A machine could not be started, stopped or read. The text says what was tried and what came back."""
