@@ -20,7 +20,7 @@ from imagepipe.publish.keep import Keep
 from imagepipe.publish.replace import CollectImages, ReplaceImage
 from imagepipe.publish.share import CheckPublic, ShareImage
 from imagepipe.publish.test import PublishGate, UseImage
-from imagepipe.spec.load import LoadedSpec
+from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import EbsOutput, InstanceStoreOutput, Spec
 from imagepipe.values import Image, Instance
 from imagepipe.wiring.images import (

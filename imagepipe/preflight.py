@@ -18,7 +18,7 @@ from imagepipe.launch.source import FindSource, names_of
 from imagepipe.launch.user_data import user_data
 from imagepipe.spec.bundle_rules import LARGEST_ROOT_GIB, bundle_region
 from imagepipe.spec.document import Path
-from imagepipe.spec.load import LoadedSpec
+from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import AmiBySsm, EbsOutput, InstanceStoreOutput, Spec
 from imagepipe.wiring.machine import devices_wanted, source_wanted
 

@@ -112,3 +112,38 @@ def test_every_library_has_a_room(path: Path) -> None:
 def test_the_table_names_every_room_that_is_there() -> None:
     rooms = {path.stem for path in ROOT.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert rooms <= set(MAY_IMPORT)
+
+
+LOCAL_FOLDERS = ("client", "daemon", "aws", "machines", "disks", "host", "store")
+"""The rooms of `local`, from the top down: each may import those after it, and none before."""
+
+
+def _of_package(path: Path) -> Iterator[str]:
+    """Modules of the package that a module imports, wherever in it."""
+    for name in _imports(path):
+        parts = name.split(".")
+        while parts and parts[0] == "imagepipe":
+            file = ROOT.parent.joinpath(*parts)
+            if file.with_suffix(".py").is_file() or (file / "__init__.py").is_file():
+                yield ".".join(parts)
+                break
+            parts.pop()
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_arrow_between_the_rooms_of_the_local_cloud_runs_back_up(path: Path) -> None:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts[0] != "local" or parts[1] == "__init__":
+        return
+    for name in _of_package(path):
+        if name.startswith("imagepipe.local.") and (other := name.split(".")[2]) != parts[1]:
+            assert LOCAL_FOLDERS.index(parts[1]) < LOCAL_FOLDERS.index(other), f"{parts[1]} may not import {name}"
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    names = {path: ".".join(path.relative_to(ROOT.parent).with_suffix("").parts) for path in _modules()}
+    left = {name.removesuffix(".__init__"): set(_of_package(path)) - {name} for path, name in names.items()}
+    while leaves := [name for name, others in left.items() if not others & left.keys()]:
+        for name in leaves:
+            del left[name]
+    assert not left, f"in a circle, or above one: {sorted(left)}"

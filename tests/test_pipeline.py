@@ -26,7 +26,8 @@ from imagepipe.provision.step import Step
 from imagepipe.publish.copy_ebs import CopyLimits, CopyToRegion
 from imagepipe.publish.keep import Keep
 from imagepipe.publish.test import UseImage
-from imagepipe.spec.load import Build, LoadedSpec, load, refuse
+from imagepipe.spec.load import Build, load, refuse
+from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.variables import Given
 from imagepipe.wiring.tools import Tools
 from tests.bundle.samples import recipients

@@ -32,7 +32,8 @@ from imagepipe.clock import Clock, SystemClock
 from imagepipe.engine.cancel import Cancel
 from imagepipe.errors import ImagepipeError, SpecError, UsageError
 from imagepipe.report.junit import write_error
-from imagepipe.spec.load import Build, LoadedSpec, load, refuse
+from imagepipe.spec.load import Build, load, refuse
+from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.not_yet import not_yet
 from imagepipe.spec.variables import Given, given_value
 from imagepipe.wiring.certificates import check_bundle_files

@@ -79,7 +79,7 @@ def opened(chosen: CloudTarget, *, region: str | None, clock: Clock) -> Iterator
         yield Regions(session, clock)
         return
     # The local cloud's libraries take their time to load; whoever builds on AWS need not have them.
-    from imagepipe.cli.local import open_store
+    from imagepipe.cli.local_store import open_store
     from imagepipe.local.client.connect import connect
 
     store = open_store(Path(chosen.local) if chosen.local else None)
@@ -129,7 +129,7 @@ def chosen_cloud(
 
 def local_store() -> str:
     """The path of the store that --local means."""
-    from imagepipe.cli.local import open_store
+    from imagepipe.cli.local_store import open_store
 
     return str(open_store(None).root)
 

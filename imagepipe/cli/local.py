@@ -6,21 +6,19 @@ import ipaddress
 import os
 import sys
 import threading
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from imagepipe.cli.local_accounts import account, accounts
 from imagepipe.cli.local_faults import FaultsFile, faults, read_faults
 from imagepipe.cli.local_images import images
+from imagepipe.cli.local_store import open_store, session_of
 from imagepipe.errors import LocalCloudError, UsageError
 
 if TYPE_CHECKING:
-    from imagepipe.cloud.session import Session
-    from imagepipe.local.client.admin import Account
     from imagepipe.local.client.connect import LocalCloud
     from imagepipe.local.daemon.main import ExternalAddress
     from imagepipe.local.daemon.rendezvous import Serving
@@ -48,19 +46,6 @@ def local(context: click.Context, root: Path | None) -> None:
 local.add_command(accounts)
 local.add_command(account)
 local.add_command(faults)
-
-
-def open_store(root: Path | None) -> Store:
-    """The store that the command line or the environment names. Raises LocalCloudError."""
-    from imagepipe.local.machines import registry
-    from imagepipe.local.store import Store, default_base_cache, default_root
-
-    driver = os.environ.get(registry.VARIABLE)
-    return Store.open(
-        root or default_root(os.environ),
-        base_cache=default_base_cache(os.environ),
-        driver=registry.named(driver) if driver else None,
-    )
 
 
 @local.command(
@@ -198,18 +183,6 @@ def status(root: Path | None) -> None:
 local.add_command(images)
 
 
-def show_images(root: Path | None) -> None:
-    """Print the images of all regions; base images, which are in every region, once."""
-    from imagepipe.local.client import connect
-
-    store = open_store(root)
-    with connect.connect(store, progress=lambda line: click.echo(line, err=True)) as cloud:
-        rows = list(_image_rows(cloud))
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
 @local.command()
 @click.pass_obj
 def doctor(root: Path | None) -> None:
@@ -275,44 +248,6 @@ def _say_how(store: Store, serving: Serving, env_only: bool, beyond: ExternalAdd
     sys.stdout.flush()
 
 
-def _session(cloud: LocalCloud, caller: LocalCloud | Account) -> Session:
-    """boto3's way to the cloud, as one of its accounts."""
-    from imagepipe.cloud.session import Access, Session
-
-    return Session(
-        Access(
-            endpoint_url=cloud.endpoint_url,
-            region=cloud.region,
-            access_key_id=caller.access_key_id,
-            secret_access_key=caller.secret_access_key,
-        )
-    )
-
-
-def _clients(cloud: LocalCloud) -> Iterator[tuple[str, Any]]:
-    """A client of EC2 for every region."""
-    session = _session(cloud, cloud)
-    regions = session.client("ec2", cloud.region).describe_regions()["Regions"]
-    for region in sorted(each["RegionName"] for each in regions):
-        yield region, session.client("ec2", region)
-
-
-def _image_rows(cloud: LocalCloud) -> Iterator[tuple[str, ...]]:
-    from imagepipe.cloud.errors import translating
-    from imagepipe.local.client import admin
-
-    ours = {account.id for account in admin.accounts(cloud)}
-    yield ("REGION", "IMAGE", "STATE", "CREATED", "NAME")
-    with translating("listing the local cloud's images"):
-        for region, client in _clients(cloud):
-            for image in client.describe_images()["Images"]:
-                row = (image["ImageId"], image["State"], image["CreationDate"], image["Name"])
-                if image["OwnerId"] in ours:
-                    yield (region, *row)
-                elif region == cloud.region:
-                    yield (region, *row[:-1], f"{row[-1]} (in every region, under an id of its own)")
-
-
 def terminate_everything(cloud: LocalCloud) -> None:
     """Terminate the instances of all accounts, in every region. Raises CloudError."""
     from imagepipe.cloud.errors import translating
@@ -321,7 +256,7 @@ def terminate_everything(cloud: LocalCloud) -> None:
     callers = {each.id: each for each in admin.accounts(cloud)}
     with translating("terminating the local cloud's instances"):
         for account_id, region in admin.places(cloud):
-            client = _session(cloud, callers[account_id]).client("ec2", region)
+            client = session_of(cloud, callers[account_id]).client("ec2", region)
             found = [
                 instance["InstanceId"]
                 for reservation in client.describe_instances()["Reservations"]

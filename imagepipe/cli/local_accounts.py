@@ -101,7 +101,7 @@ def _print_exports(cloud: LocalCloud, caller: Account) -> None:
 
 
 def _connected(root: Path | None) -> AbstractContextManager[LocalCloud]:
-    from imagepipe.cli.local import open_store
+    from imagepipe.cli.local_store import open_store
     from imagepipe.local.client import connect
 
     return connect.connect(open_store(root), progress=lambda line: click.echo(line, err=True))

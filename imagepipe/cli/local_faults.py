@@ -108,7 +108,7 @@ def faults(root: Path | None, file: Path | None, clear: bool) -> None:
 
     The file is described in docs/how-to/faults.md.
     """
-    from imagepipe.cli.local import open_store
+    from imagepipe.cli.local_store import open_store
     from imagepipe.local.client import admin, connect
 
     if file and clear:

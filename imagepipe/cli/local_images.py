@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from imagepipe.cli.local_store import open_store, session_of
 from imagepipe.errors import UsageError
+
+if TYPE_CHECKING:
+    from imagepipe.local.client.connect import LocalCloud
 
 
 @click.group(invoke_without_command=True)
@@ -15,8 +21,6 @@ from imagepipe.errors import UsageError
 def images(context: click.Context) -> None:
     """List the images of all regions. Base images, which are in every region, are listed once."""
     if context.invoked_subcommand is None:
-        from imagepipe.cli.local import show_images
-
         show_images(context.obj)
 
 
@@ -38,7 +42,6 @@ def import_(root: Path | None, file: Path, name: str | None, region: str) -> Non
     source: {ami: {name: ubuntu-24.04, owners: [self]}}
     launch: {ssh: {user: ubuntu}}
     """
-    from imagepipe.cli.local import open_store
     from imagepipe.local.aws.ec2.images import from_disk
     from imagepipe.local.client import admin, connect
     from imagepipe.local.disks import import_image
@@ -73,3 +76,39 @@ def import_(root: Path | None, file: Path, name: str | None, region: str) -> Non
     if why_not := kvm.why_not():
         progress(f"QEMU emulates its processor in software, which is slow: {why_not}")
     click.echo(image)
+
+
+def show_images(root: Path | None) -> None:
+    """Print the images of all regions; base images, which are in every region, once."""
+    from imagepipe.local.client import connect
+
+    store = open_store(root)
+    with connect.connect(store, progress=lambda line: click.echo(line, err=True)) as cloud:
+        rows = list(_image_rows(cloud))
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _clients(cloud: LocalCloud) -> Iterator[tuple[str, Any]]:
+    """Yield an EC2 client for every region."""
+    session = session_of(cloud, cloud)
+    regions = session.client("ec2", cloud.region).describe_regions()["Regions"]
+    for region in sorted(each["RegionName"] for each in regions):
+        yield region, session.client("ec2", region)
+
+
+def _image_rows(cloud: LocalCloud) -> Iterator[tuple[str, ...]]:
+    from imagepipe.cloud.errors import translating
+    from imagepipe.local.client import admin
+
+    ours = {account.id for account in admin.accounts(cloud)}
+    yield ("REGION", "IMAGE", "STATE", "CREATED", "NAME")
+    with translating("listing the local cloud's images"):
+        for region, client in _clients(cloud):
+            for image in client.describe_images()["Images"]:
+                row = (image["ImageId"], image["State"], image["CreationDate"], image["Name"])
+                if image["OwnerId"] in ours:
+                    yield (region, *row)
+                elif region == cloud.region:
+                    yield (region, *row[:-1], f"{row[-1]} (in every region, under an id of its own)")

@@ -14,7 +14,8 @@ import click
 from imagepipe.errors import UsageError
 from imagepipe.spec.explain import nearest
 from imagepipe.spec.find import spec_files
-from imagepipe.spec.load import LoadedSpec, load_var_file
+from imagepipe.spec.load import load_var_file
+from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.variables import Given
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -15,7 +15,8 @@ from imagepipe.errors import SpecError, UsageError
 from imagepipe.iam.document import LIMIT, Statement, document, parts, size
 from imagepipe.policy.context import PolicyContext
 from imagepipe.policy.generate import For, explained, statements
-from imagepipe.spec.load import SAMPLE_BUILD, LoadedSpec, load, refuse
+from imagepipe.spec.load import SAMPLE_BUILD, load, refuse
+from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import Spec
 from imagepipe.spec.not_yet import not_yet
 

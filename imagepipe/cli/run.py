@@ -40,7 +40,7 @@ from imagepipe.publish.copy_ebs import CopyLimits
 from imagepipe.report.console import ConsoleReport
 from imagepipe.report.junit import JUnitReport, Suite
 from imagepipe.resume import Recovered, recover
-from imagepipe.spec.load import LoadedSpec
+from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.wiring.certificates import BundleSigning
 from imagepipe.wiring.tools import Tools
 
@@ -152,7 +152,7 @@ class Run:
         """What reads the disks that the local cloud captures."""
         if not self.chosen.local:
             return None
-        from imagepipe.cli.local import open_store
+        from imagepipe.cli.local_store import open_store
         from imagepipe.local.disks.files import Disks
         from imagepipe.local.disks.search import look_at
         from imagepipe.local.host.foreign import is_foreign
@@ -201,7 +201,7 @@ class Run:
         return outcome
 
     def _recipients(self, one: LoadedSpec, region: str, home: str) -> Recipients:
-        from imagepipe.cli.local import open_store
+        from imagepipe.cli.local_store import open_store
 
         local = open_store(Path(self.chosen.local)).ec2_certificate if self.chosen.local else None
         return BundleSigning(os.environ, self.folder.parents[1], local).recipients(one, region, home=home)

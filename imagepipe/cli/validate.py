@@ -14,7 +14,8 @@ import click
 from imagepipe.cli.options import check_region, cloud_options, found_specs, given, unknown_variables, variable_options
 from imagepipe.errors import LocalCloudError, Problem, SpecError
 from imagepipe.report.sarif import sarif
-from imagepipe.spec.load import LoadedSpec, load
+from imagepipe.spec.load import load
+from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import InstanceStoreOutput
 from imagepipe.spec.not_yet import not_yet
 

@@ -17,7 +17,7 @@ from imagepipe.spec.scalars import image_name_problem
 from imagepipe.spec.user_data import user_data_problem
 
 if TYPE_CHECKING:
-    from imagepipe.spec.load import LoadedSpec
+    from imagepipe.spec.loaded import LoadedSpec
 
 
 def check_spec(spec: Spec, document: Document, file: FilePath, project: Project) -> list[Problem]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from imagepipe.spec.document import Document
 from imagepipe.spec.ec2_rules import region_finding
 from imagepipe.spec.explain import explain, loses, nearest, trap_text, value_at
 from imagepipe.spec.find import project_file
+from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import Project, Scalar, Spec, Variable
 from imagepipe.spec.rendering import Rendered, Scope, render_document
 from imagepipe.spec.salvage import covers, salvage
-from imagepipe.spec.steps import StepAt, expand
+from imagepipe.spec.steps import expand
 from imagepipe.spec.variables import Given, Resolved, resolve
 
 
@@ -37,34 +38,6 @@ class Build:
 
 SAMPLE_BUILD = Build(id="0123456789ab", timestamp="20060102T150405Z", git_sha="0" * 40)
 """Stands for the build where nothing is built."""
-
-
-@dataclass(slots=True)
-class LoadedSpec:
-    """One spec, with all that a build needs to know of where it came from."""
-
-    file: Path
-    document: Document
-    spec: Spec | None = None
-    """None where it has problems."""
-    project: Project = field(default_factory=Project)
-    names: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    """`var`, `spec`, `build`."""
-    steps: tuple[StepAt, ...] = ()
-    """The steps of `provision`, provisioners put in."""
-    tests: tuple[StepAt, ...] = ()
-    problems: list[Problem] = field(default_factory=list)
-    secrets: frozenset[str] = frozenset()
-    """Values that must be masked wherever anything is written."""
-
-    def problem(self, path: tuple[str | int, ...], message: str, *, hint: str | None = None) -> Problem:
-        """A problem at a path of this spec."""
-        return self.document.problem(path, message, hint=hint)
-
-    def checked(self) -> Spec:
-        """The model; a spec without one must not get so far."""
-        assert self.spec is not None, f"{self.file} has problems"
-        return self.spec
 
 
 def load(files: Sequence[Path], given: Given, *, build: Build | None = None) -> list[LoadedSpec]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from imagepipe.errors import Problem
 from imagepipe.spec.document import Path
-from imagepipe.spec.load import LoadedSpec
+from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import Spec
 
 

@@ -21,7 +21,7 @@ from imagepipe.errors import BundleError, Problem
 from imagepipe.spec.bundle_rules import bundle_region, regions_without_bucket
 from imagepipe.spec.document import Path as At
 from imagepipe.spec.find import named_file
-from imagepipe.spec.load import LoadedSpec
+from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import InstanceStoreOutput
 
 PAIR = ("certificate", "private_key")

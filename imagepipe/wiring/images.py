@@ -21,7 +21,7 @@ from imagepipe.engine.stage import Ref
 from imagepipe.publish.copy_bundle import CopyBundleToRegion
 from imagepipe.publish.copy_ebs import CopyToRegion
 from imagepipe.spec.bundle_rules import bundle_region
-from imagepipe.spec.load import LoadedSpec
+from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import EbsOutput, InstanceStoreOutput, Publish, Spec
 from imagepipe.values import BundlePlace, Image, Reachable, Stopped
 from imagepipe.wiring.machine import devices_wanted

@@ -17,7 +17,7 @@ from imagepipe.launch.connect import AwaitSsh
 from imagepipe.launch.machine import Launch, SpotWanted
 from imagepipe.launch.source import BySsm, Newest
 from imagepipe.spec.find import named_file
-from imagepipe.spec.load import LoadedSpec
+from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, EbsOutput, Spec, Volume
 from imagepipe.values import Endpoint, Instance, Late
 from imagepipe.wiring.tools import Tools

@@ -15,7 +15,7 @@ from imagepipe.provision.files import RenderTemplate, UploadFile
 from imagepipe.provision.reboot import RebootMachine
 from imagepipe.provision.shell import RunShell
 from imagepipe.provision.step import Options
-from imagepipe.spec.load import LoadedSpec
+from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import FileStep, RebootStep, ShellStep, TemplateStep
 from imagepipe.spec.rendering import names_late
 from imagepipe.spec.steps import StepAt

@@ -11,7 +11,7 @@ from imagepipe.capture.scan.stages import Offline
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.communicator.ssh import Connections
 from imagepipe.publish.copy_ebs import CopyLimits
-from imagepipe.spec.load import LoadedSpec
+from imagepipe.spec.loaded import LoadedSpec
 
 
 @dataclass(frozen=True, slots=True)

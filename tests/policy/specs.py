@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from imagepipe.policy.context import PolicyContext
-from imagepipe.spec.load import SAMPLE_BUILD, LoadedSpec, load, refuse
+from imagepipe.spec.load import SAMPLE_BUILD, load, refuse
+from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.variables import Given
 
 PLAIN = """\

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.spec.load import Build, LoadedSpec, load
+from imagepipe.spec.load import Build, load
+from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.variables import Given
 
 SOUND = """\

@@ -1,0 +1,40 @@
+"""The store of the local cloud, and AWS sessions with its accounts, for the commands of `imagepipe local`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imagepipe.cloud.session import Session
+    from imagepipe.local.client.admin import Account
+    from imagepipe.local.client.connect import LocalCloud
+    from imagepipe.local.store import Store
+
+
+def open_store(root: Path | None) -> Store:
+    """Open the store named by the command line or the environment. Raises LocalCloudError."""
+    from imagepipe.local.machines import registry
+    from imagepipe.local.store import Store, default_base_cache, default_root
+
+    driver = os.environ.get(registry.VARIABLE)
+    return Store.open(
+        root or default_root(os.environ),
+        base_cache=default_base_cache(os.environ),
+        driver=registry.named(driver) if driver else None,
+    )
+
+
+def session_of(cloud: LocalCloud, caller: LocalCloud | Account) -> Session:
+    """Open an AWS session with the local cloud, as one of its accounts."""
+    from imagepipe.cloud.session import Access, Session
+
+    return Session(
+        Access(
+            endpoint_url=cloud.endpoint_url,
+            region=cloud.region,
+            access_key_id=caller.access_key_id,
+            secret_access_key=caller.secret_access_key,
+        )
+    )

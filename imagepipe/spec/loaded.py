@@ -1,0 +1,41 @@
+"""A spec as it was loaded: the model, its steps, and its problems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imagepipe.errors import Problem
+from imagepipe.spec.document import Document
+from imagepipe.spec.models import Project, Spec
+from imagepipe.spec.steps import StepAt
+
+
+@dataclass(slots=True)
+class LoadedSpec:
+    """One spec, with all that a build needs to know of where it came from."""
+
+    file: Path
+    document: Document
+    spec: Spec | None = None
+    """None where it has problems."""
+    project: Project = field(default_factory=Project)
+    names: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """`var`, `spec`, `build`."""
+    steps: tuple[StepAt, ...] = ()
+    """The steps of `provision`, provisioners put in."""
+    tests: tuple[StepAt, ...] = ()
+    problems: list[Problem] = field(default_factory=list)
+    secrets: frozenset[str] = frozenset()
+    """Values that must be masked wherever anything is written."""
+
+    def problem(self, path: tuple[str | int, ...], message: str, *, hint: str | None = None) -> Problem:
+        """A problem at a path of this spec."""
+        return self.document.problem(path, message, hint=hint)
+
+    def checked(self) -> Spec:
+        """The model; a spec without one must not get so far."""
+        assert self.spec is not None, f"{self.file} has problems"
+        return self.spec
