@@ -20,9 +20,12 @@ CLOUD_INIT_SECONDS = 600
 CLOUD_INIT = """\
 command -v cloud-init >/dev/null 2>&1 || exit 0
 grep -qs '"errors": \\[\\]' /run/cloud-init/result.json && exit 0
+echo waiting
 cloud-init status --wait --long
 """
 """cloud-init writes result.json when it is done (its documentation, "Status"); its command takes 0.3 s to say so."""
+WAITING = "waiting"
+"""A line of that script, if cloud-init was not done."""
 RETRY_SECONDS = 0.25
 """Between tries to connect, at first; it grows to one second."""
 LOOK_SECONDS = 5.0
@@ -247,12 +250,16 @@ class AwaitSsh(Stage[Reachable]):
                 connection = self._until_connected(ctx, instance, endpoint)
         # 2 is "done, with warnings that were recovered from" (cloud-init's exit codes, since 23.4).
         if result.code not in (0, 2):
-            said = " ".join(line for line in lines if line.strip(". "))
+            said = " ".join(line for line in lines if line.strip(". ") and line != WAITING)
             raise CommandFailed(
                 f"cloud-init on the instance did not finish well (exit {result.code}): {said}",
                 code=result.code,
                 hint="see /var/log/cloud-init.log there; --keep-on-failure keeps the instance",
             )
+        if WAITING in lines:
+            # A connection keeps the locale, groups and environment of its login; cloud-init may have set them since.
+            self.connections.drop(endpoint)
+            self._until_connected(ctx, instance, endpoint)
 
     def title(self) -> str:
         return "boot the new image" if self.of_new_image else "wait for SSH"

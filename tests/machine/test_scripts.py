@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from imagepipe.clock import Deadline, SystemClock
 from imagepipe.communicator.shell import Script, run_script
-from imagepipe.communicator.ssh import Result, Watch
+from imagepipe.communicator.ssh import Result, Watch, connect
 from imagepipe.engine.cancel import Cancel
 from tests.machine.bakery import Bakery, Booted
 from tests.signals import not_default
@@ -61,6 +62,8 @@ def test_a_script_has_what_a_command_of_the_user_has(booted: Booted, *, sudo: bo
 def test_so_it_has_on_a_machine_that_boots(bakery: Bakery) -> None:
     found = bakery.client().describe_images(Filters=[{"Name": "name", "Values": ["debian-12-amd64-*"]}])
     with bakery.instance(found["Images"][0]["ImageId"], "us-east-1") as booted:
+        booted.sh("cloud-init status --wait || true")  # it sets the locale, which a connection has from its login
+        booted = replace(booted, connection=connect(booted.connection.endpoint))
         _check(booted, sudo=False)
         _check(booted, sudo=True)
         lang = booted.sh("sh -c 'echo $LANG'")
