@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from imagepipe.cli.local import local, terminate_everything
 from imagepipe.errors import LocalCloudError
+from imagepipe.local.client import connect
 from imagepipe.local.client.connect import LocalCloud
 from tests.local.aws.harness import (
     ACCOUNT,
@@ -38,10 +39,10 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     cloud.start()
 
     @contextmanager
-    def connect(*_: Any, **__: Any) -> Iterator[LocalCloud]:
+    def connected(*_: Any, **__: Any) -> Iterator[LocalCloud]:
         yield LocalCloud(cloud.endpoint, KEY_ID, SECRET, "us-east-1")
 
-    monkeypatch.setattr(connect, "connect", connect)
+    monkeypatch.setattr(connect, "connect", connected)
     yield cloud
     cloud.stop()
 

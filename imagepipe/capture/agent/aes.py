@@ -13,7 +13,7 @@ NAMES = ("libcrypto.so.3", "libcrypto.so.1.1", "libcrypto.so.10", "libcrypto.so.
 
 
 def encrypted(blocks: Iterable[bytes], key: bytes, iv: bytes) -> Iterator[bytes]:
-    """The blocks, encrypted, with PKCS#7 padding at the end. Raises Trouble where there is no libcrypto."""
+    """The blocks, encrypted, with PKCS#7 padding at the end. Raises AgentError where there is no libcrypto."""
     crypto = _library()
     context = ctypes.c_void_p(crypto.EVP_CIPHER_CTX_new())
     try:

@@ -48,7 +48,7 @@ class Disk(NamedTuple):
 
 
 def disk_of_root() -> Disk:
-    """The disk that `/` is on. Raises Trouble where it is on none, or on more than plain partitions."""
+    """The disk that `/` is on. Raises AgentError where it is on none, or on more than plain partitions."""
     device = mounts.root_mount().device
     here = Path("/sys/dev/block") / device
     if not here.exists():
@@ -84,7 +84,7 @@ def points_on(disk: Disk) -> list[str]:
 
 
 def data_extents(disk: Disk) -> list[Extent]:
-    """Where the disk has data that anybody misses. Everything on it must be read-only. Raises Trouble."""
+    """Where the disk has data that anybody misses. Everything on it must be read-only. Raises AgentError."""
     fd = os.open(disk.device, os.O_RDONLY)
     try:
         fcntl.ioctl(fd, FLUSH, 0)

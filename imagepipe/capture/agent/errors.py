@@ -23,7 +23,7 @@ def output_of(
 ) -> str:
     """What a command prints, which is `told` that much on its standard input.
 
-    Raises Trouble where it fails, is not there, or goes on for longer.
+    Raises AgentError where it fails, is not there, or goes on for longer.
     """
     try:
         done = subprocess.run(

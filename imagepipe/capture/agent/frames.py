@@ -50,7 +50,7 @@ class Wire:
         self._write(GREETING)
 
     def await_greeting(self) -> bytes:
-        """Wait until the other end's frames begin; what came before. Raises Broken."""
+        """Wait until the other end's frames begin; what came before. Raises ProtocolError."""
         seen = bytearray()
         while not seen.endswith(GREETING):
             piece = self._read(1)
@@ -62,7 +62,7 @@ class Wire:
         return bytes(seen[: -len(GREETING)])
 
     def hear(self) -> dict[str, Any] | bytes | None:
-        """The next message or block; None at the end. Raises Broken."""
+        """The next message or block; None at the end. Raises ProtocolError."""
         head = self._exactly(HEAD.size, may_end=True)
         if not head:
             return None

@@ -78,7 +78,7 @@ def _run(wire: Wire) -> None:
 
 
 def stream(wire: Wire, fixed: Fixed) -> None:
-    """Give the controller the image's data, and wait until it has all. Raises Trouble, Broken."""
+    """Give the controller the image's data, and wait until it has all. Raises AgentError, ProtocolError."""
     for block in ahead(fixed.blocks(), depth=4):
         wire.give(block)
     if _message(wire).get("do") != "end":
@@ -86,7 +86,7 @@ def stream(wire: Wire, fixed: Fixed) -> None:
 
 
 def bundle(wire: Wire, fixed: Fixed, order: dict[str, Any]) -> None:
-    """Bundle the image and send its parts; return when the controller has sealed them. Raises Trouble.
+    """Bundle the image and send its parts; return when the controller has sealed them. Raises AgentError.
 
     Head and tail of the tar come from the controller, and are no secret; key and IV are.
     """

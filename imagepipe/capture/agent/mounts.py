@@ -72,7 +72,7 @@ def unmount(point: str) -> None:
 def delete_tree(folder: str | Path) -> None:
     """Delete a folder of the agent's own, if it exists.
 
-    Raises Trouble, before anything is deleted, where something is mounted at it or in it.
+    Raises AgentError, before anything is deleted, where something is mounted at it or in it.
     """
     path = Path(folder)
     place = os.path.join(os.path.realpath(str(path.parent)), path.name)  # noqa: PTH118 - a link stays one

@@ -105,7 +105,7 @@ def close_root(say: Callable[[str], None]) -> None:
 
 
 def make_read_only(points: list[str], say: Callable[[str], None]) -> None:
-    """Make these file systems read-only, the root among them. Raises Trouble, naming who still writes."""
+    """Make these file systems read-only, the root among them. Raises AgentError, naming who still writes."""
     os.sync()
     for point in sorted(points, key=len, reverse=True):
         try:
@@ -131,7 +131,7 @@ def make_read_only(points: list[str], say: Callable[[str], None]) -> None:
 
 
 def scrub(script: Path, key: str, root: Path, others: list[str], say: Callable[[str], None]) -> None:
-    """Take the build's traces off the disk, seen at `root`, with the live way in left alone. Raises Trouble.
+    """Take the build's traces off the disk, seen at `root`, with the live way in left alone. Raises AgentError.
 
     In a mount namespace of its own: what the script needs of /dev and /proc is shown there and nowhere else.
     """

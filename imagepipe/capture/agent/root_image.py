@@ -61,7 +61,7 @@ class Fixed(NamedTuple):
         return sum(extent.length for extent in self.extents)
 
     def blocks(self) -> Iterator[bytes]:
-        """The data, in order, in blocks. Raises Trouble where the disk cannot be read."""
+        """The data, in order, in blocks. Raises AgentError where the disk cannot be read."""
         fd = os.open(self.path, os.O_RDONLY)
         try:
             for extent in self.extents:
@@ -99,7 +99,7 @@ def known(folder: Path) -> Fixed | None:
 
 
 def fix(wanted: BundleRequest, folder: Path, say: Callable[[str], None]) -> Fixed:
-    """Make the machine stand still, scrub it, and say where the image's data is. Raises Trouble."""
+    """Make the machine stand still, scrub it, and say where the image's data is. Raises AgentError."""
     method = _method(wanted)
     root = _root_view(folder)
     quiesce.keep_way_in(wanted.user, folder)

@@ -125,7 +125,7 @@ def place_for(size: int, root: Path, say: Callable[[str], None]) -> Path:
 
 
 def fill(staged: Staged, image: Path, look: FilesystemLayout, *, offset: int, size: int) -> None:
-    """Make the file system in the image file, at this offset, and fill it. Raises Trouble."""
+    """Make the file system in the image file, at this offset, and fill it. Raises AgentError."""
     if needed_bytes(staged) > size:
         raise AgentError(
             f"filling the file system: the root needs {_mib(needed_bytes(staged))}, and size_gib leaves {_mib(size)}",
@@ -161,7 +161,7 @@ def changed(staged: Staged) -> list[str]:
 def lay_out_disk(disk: Disk, image: Path, size: int) -> Partition:
     """Partition table and boot loader of the source disk, in an image of another size; where its root goes.
 
-    All before the root is taken over as it is; the root must be the last, and gets what is left. Raises Trouble.
+    All before the root is taken over as it is; the root must be the last, and gets what is left. Raises AgentError.
     """
     root = disk.root
     if any(each.offset > root.offset for each in disk.partitions):

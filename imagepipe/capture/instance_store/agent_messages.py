@@ -1,6 +1,6 @@
 """What the agent says, checked before it is believed: the instance runs what somebody else wrote, and is not trusted.
 
-Whatever comes, BundleError or Broken is what it can raise here; and no more is kept than an image can need.
+Whatever comes, BundleError or ProtocolError is what it can raise here; and no more is kept than an image can need.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class FixedRoot:
 
     @classmethod
     def heard(cls, wire: Wire, say: Say) -> FixedRoot:
-        """What the agent says once it has fixed the image. Raises Broken, BundleError."""
+        """What the agent says once it has fixed the image. Raises ProtocolError, BundleError."""
         while "extents" not in (message := next_message(wire, say)):
             pass
         size = _whole(message, "size", most=LARGEST_IMAGE_BYTES)
@@ -97,7 +97,7 @@ def digest_of_all(message: dict[str, Any]) -> str:
 def next_message(wire: Wire, say: Say) -> dict[str, Any]:
     """The agent's next message that is more than a line for the log.
 
-    Raises Broken at the end of the stream, BundleError with what the agent could not do.
+    Raises ProtocolError at the end of the stream, BundleError with what the agent could not do.
     """
     while True:
         heard = wire.hear()

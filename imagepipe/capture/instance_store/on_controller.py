@@ -36,7 +36,7 @@ def bundle_here(
     secret: Secret,
     recipients: Recipients,
 ) -> Manifest:
-    """Bundle what the agent streams; the manifest, which is put last. Raises Broken, BundleError, CloudError."""
+    """Bundle what the agent streams; the manifest, which is put last. Raises ProtocolError, BundleError, CloudError."""
     wire.tell(do="stream")
     stream = _Stream(wire, ctx.say)
     image = Image(root.size, root.extents, stream.read, root.modified)

@@ -45,7 +45,7 @@ def bundle_on_instance(
     secret: Secret,
     recipients: Recipients,
 ) -> Manifest:
-    """Have the agent bundle the image; the manifest, which is put last. Raises Broken, BundleError, CloudError.
+    """Have the agent bundle the image; the manifest, which is put last. Raises ProtocolError, BundleError, CloudError.
 
     A URL is given for one part's bytes and no others, and every part is looked at here before the bundle is sealed.
     """

@@ -46,13 +46,13 @@ def test_a_view_that_is_closed_to_writers_leaves_the_other_open(tmp_path: Path) 
 DELETES = """
 import os, subprocess, sys
 from imagepipe.capture.agent import mounts
-from imagepipe.capture.agent.errors import Trouble
+from imagepipe.capture.agent.errors import AgentError
 place, other = sys.argv[1:]
 os.makedirs(place + "/in")
 mounts.bind(other, place + "/in")
 try:
     mounts.delete_tree(place)
-except Trouble as trouble:
+except AgentError as trouble:
     print(trouble)
 print(os.listdir(other))
 mounts.unmount(place + "/in")
