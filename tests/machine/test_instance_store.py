@@ -356,7 +356,7 @@ def test_a_build_that_ends_while_parts_are_sent_leaves_nothing(bundles: Bakery, 
     out, err = process.communicate(timeout=60)
     if how == signal.SIGINT:
         assert process.returncode == 130, out + err
-        terminated = [line.split()[3] for line in out.splitlines() if " deleted " in line]
+        terminated = [line.split()[2] for line in out.splitlines() if " deleted " in line]
         assert terminated.index("instance") < terminated.index("bundle")
     else:
         cleaned = bundles("clean", "--all", "--local")

@@ -151,7 +151,7 @@ def test_a_sweep_by_tags_takes_what_a_dead_run_left_and_no_image_of_one_that_suc
     swept = bakery("clean", "--older-than", "3h", "--local")
     assert shown.code == swept.code == 0, swept.err
     assert shown.out.replace("would delete", "deleted:") == swept.out
-    assert {line.split()[3] for line in swept.out.splitlines()} == {"instance", "security-group", "key-pair"}
+    assert {line.split()[2] for line in swept.out.splitlines()} == {"instance", "security-group", "key-pair"}
     assert bakery.inventory() == before
     with bakery.instance(kept.images["us-west-2"], "us-west-2") as booted:
         assert booted.sh("cat /etc/kept") == "kept"

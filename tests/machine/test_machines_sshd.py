@@ -411,7 +411,7 @@ def test_an_image_that_is_built_copied_and_launched_again_has_its_change(sshd_ba
     with sshd_bakery.instance(baked.images["us-west-2"], "us-west-2") as booted:
         assert booted.sh("cat /etc/motd") == "baked"
         assert booted.sh("sudo ls /home/admin/.ssh/authorized_keys | wc -l") == "1"
-    assert not [line for line in leftovers(tmp_path) if "serve" not in line]
+    assert not [line for line in leftovers(tmp_path) if "daemon.main" not in line]
 
 
 def test_a_build_goes_on_though_its_cloud_is_killed_and_nothing_is_left(sshd_bakery: Bakery, tmp_path: Path) -> None:
@@ -426,7 +426,7 @@ def test_a_build_goes_on_though_its_cloud_is_killed_and_nothing_is_left(sshd_bak
     with connect.connect(sshd_bakery.store):
         _, err = build.communicate(timeout=120)
     assert build.returncode == 0, err
-    assert not [line for line in leftovers(tmp_path) if "serve" not in line]
+    assert not [line for line in leftovers(tmp_path) if "daemon.main" not in line]
 
 
 def test_a_machines_root_finds_nothing_of_the_kernels_that_it_can_open_for_writing(
