@@ -92,7 +92,9 @@ def execute(
     began = clock.monotonic()
     run = _Running(graph, journal, events, cancel, clock, dict(finished or {}), _group_of(graph, groups))
     run.run(stop_seconds)
-    was_cancelled = bool(not run.failures and cancel.is_set())
+    # A cancel that comes while the last stage ends is too late: its images are kept, and no undo takes them.
+    is_done = run.outputs.keys() >= graph.stages.keys()
+    was_cancelled = not run.failures and cancel.is_set() and not is_done
     ok = not run.failures and not was_cancelled
     succeeded = set(run.group_of.values()) - {run.group_of[failure.stage] for failure in run.failures}
 

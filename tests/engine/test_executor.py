@@ -125,6 +125,19 @@ def test_kept_on_failure_means_that_nothing_is_given_back(rig: Rig) -> None:
     assert [claim.state for claim in rig.journal.claims()] == [State.BOUND]
 
 
+def test_a_cancel_that_comes_while_the_last_stage_ends_is_too_late(rig: Rig) -> None:
+    """Its images are kept by then: a run that ended as cancelled, with images left, would be neither."""
+
+    def keep(ctx: Context) -> None:
+        rig.cancel.set("got SIGTERM")
+        for claim in ctx.journal.claims():
+            ctx.journal.keep(claim)
+
+    rig.add("keep", keep, rig.add("image", holding("image", Lifetime.PRODUCT)))
+    outcome = rig.execute()
+    assert (outcome.ok, outcome.cancelled, rig.released) == (True, False, [])
+
+
 def test_a_cancelled_run_is_given_back_even_if_failures_are_to_be_kept(rig: Rig) -> None:
     instance = rig.add("instance", holding("instance"))
     rig.add("cancel", lambda ctx: rig.cancel.set("got SIGTERM"), instance)
