@@ -58,7 +58,8 @@ class Poller:
         self._lock = threading.Condition()
         self._waiters: list[_Waiter] = []
         self._thread: threading.Thread | None = None
-        self._asked: dict[Kind, float] = {}
+        self._not_before: dict[Kind, float] = {}
+        """The earliest time of the next Describe of a kind."""
 
     def until(
         self,
@@ -125,14 +126,12 @@ class Poller:
                 # Whoever waits for the same kind gets the answer too; that is what keeps the calls few.
                 kinds = {w.kind for w in self._waiters if self._due(w) <= now}
                 asked = {kind: [w for w in self._waiters if w.kind == kind] for kind in kinds}
-                self._asked |= dict.fromkeys(kinds, now)
+                self._not_before |= {kind: now + _gap(len(waiters)) for kind, waiters in asked.items()}
             for kind, waiters in asked.items():
                 self._ask(kind, waiters)
 
     def _due(self, waiter: _Waiter) -> float:
-        count = sum(each.kind == waiter.kind for each in self._waiters)
-        gap = min(GAP_SECONDS * (2 * count - 1), LONGEST_GAP_SECONDS)
-        return max(waiter.due, self._asked.get(waiter.kind, float("-inf")) + gap)
+        return max(waiter.due, self._not_before.get(waiter.kind, waiter.due))
 
     def _ask(self, kind: Kind, waiters: list[_Waiter]) -> None:
         error: CloudError | None = None
@@ -155,3 +154,8 @@ class Poller:
             elif waiter.errors >= ERRORS_IN_A_ROW or error.code in EXPIRED | {"UnauthorizedOperation", "AuthFailure"}:
                 waiter.error = error
                 waiter.news.set()
+
+
+def _gap(count: int) -> float:
+    """The pause between two Describes that so many wait for, in seconds."""
+    return min(GAP_SECONDS * (2 * count - 1), LONGEST_GAP_SECONDS)

@@ -1,4 +1,4 @@
-"""What deleting asks of AWS, by kind of claim, as `holdings` does it; and finding by tags what nobody gave back."""
+"""The permissions of a clean-up: deleting each kind of claim (`cleanup.undoers`), and finding leftovers by tags."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class BundleRequest(NamedTuple):
     """An image without partition table and boot loader is of use."""
     limit: int
     look: str = ""
-    """What must not be in the image (`hygiene.found.Wanted`, as a line); empty: it is looked at elsewhere."""
+    """What must not be in the image (`hygiene.report.ScanRequest`, as a line); empty: it is looked at elsewhere."""
 
 
 class Fixed(NamedTuple):

@@ -288,7 +288,7 @@ HTML = re.compile(rb"\s*<(!doctype )?html", re.IGNORECASE)
 
 
 def _sound(answer: Answer, action: str, request: Request) -> Answer:
-    """moto's answer, where it is one that clients can read. Raises Refused."""
+    """moto's answer, where it is one that clients can read. Raises AwsError."""
     if answer.status >= 500 or (answer.status >= 400 and HTML.match(answer.body)):
         log.error("moto answered %s with %s: %r", action or request.path, answer.status, answer.body[:500])
         raise AwsError("InternalError", f"The local cloud cannot do {action or request.method} like this", status=500)

@@ -65,12 +65,17 @@ def _pass_on(accepted: socket.socket, target: tuple[str, int]) -> None:
     with accepted, suppress(OSError):
         accepted.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, OFF)
         with socket.create_connection(target) as onward:
-            for each in (accepted, onward):
-                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            back = threading.Thread(target=_pump, args=(onward, accepted), daemon=True)
-            back.start()
-            _pump(accepted, onward)
-            back.join()
+            carry(accepted, onward)
+
+
+def carry(one: socket.socket, other: socket.socket) -> None:
+    """Carry the bytes of two connections to one another, both ways, until both have ended."""
+    for each in (one, other):
+        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    back = threading.Thread(target=_pump, args=(other, one), daemon=True)
+    back.start()
+    _pump(one, other)
+    back.join()
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:

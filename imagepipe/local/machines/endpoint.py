@@ -16,8 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from imagepipe.local.host.port_relay import carry
+
 CLONE_NEWNET = 0x40000000  # linux/sched.h
-CHUNK_BYTES = 256 << 10
 PORT_FILE = "port"
 """Where a store keeps its endpoint's port."""
 
@@ -54,18 +55,4 @@ def _pass_on(accepted: socket.socket, namespace: int, port: int) -> None:
         if _libc.setns(namespace, CLONE_NEWNET) < 0:  # of this thread alone
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         with socket.create_connection(("127.0.0.1", port)) as onward:
-            for each in (accepted, onward):
-                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            back = threading.Thread(target=_pump, args=(onward, accepted), daemon=True)
-            back.start()
-            _pump(accepted, onward)
-            back.join()
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    chunk = memoryview(bytearray(CHUNK_BYTES))
-    with suppress(OSError):
-        while count := source.recv_into(chunk):
-            sink.sendall(chunk[:count])
-    with suppress(OSError):
-        sink.shutdown(socket.SHUT_WR)
+            carry(accepted, onward)

@@ -58,7 +58,7 @@ class Accounts:
     def add(self, account_id: str | None, memberships: Iterable[str]) -> dict[str, Any]:
         """Make an account with keys of its own, or put one that is there into other organizations.
 
-        Raises Refused for what is no account id or no ARN of an organization or unit.
+        Raises AwsError for what is no account id or no ARN of an organization or unit.
         """
         names = tuple(dict.fromkeys(memberships))
         for name in names:
@@ -74,7 +74,7 @@ class Accounts:
     def add_key(self, account_id: str, policy: str) -> dict[str, Any]:
         """Make a further access key of an account, good for what a policy allows.
 
-        Raises Refused where there is no such account, or the policy is not understood.
+        Raises AwsError where there is no such account, or the policy is not understood.
         """
         if account_id not in {row["account"] for row in self.listed()}:
             raise invalid(f"there is no account {account_id!r}")
@@ -129,7 +129,7 @@ def described(account: Account) -> dict[str, Any]:
 
 
 def refuse_strangers(accounts: Accounts, access_key_id: str) -> None:
-    """Raise Refused for a caller that may not see the keys of others."""
+    """Raise AwsError for a caller that may not see the keys of others."""
     if not accounts.is_first(access_key_id):
         raise AwsError("AccessDenied", "Only the store's first account may ask for that", status=403)
 

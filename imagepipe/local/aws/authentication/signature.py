@@ -97,7 +97,7 @@ def scope(request: Request) -> Scope | None:
 
 
 def check_caller(request: Request, secret_of: Callable[[str], Secret | None], now: datetime) -> bool:
-    """Look at all that is there before the body: the caller is known, and the time is right. Raises Refused.
+    """Look at all that is there before the body: the caller is known, and the time is right. Raises AwsError.
 
     Gives true where the whole signature can be checked without the body, as the request states its digest.
     """
@@ -114,7 +114,7 @@ def identify(
 ) -> Identity:
     """Who asks. Temporary keys expire by the cloud's time, if that is another than `now`.
 
-    Raises Refused for anything but a good and timely signature. `check_payload` is for when the body is there.
+    Raises AwsError for anything but a good and timely signature. `check_payload` is for when the body is there.
     """
     claim = _claim(request)
     secret = secret_of(claim.scope.access_key_id)
@@ -215,7 +215,7 @@ def _check_time(claim: _Claim, now: datetime) -> None:
 
 
 def check_payload(request: Request) -> None:
-    """Raise Refused where the body is not the one that was signed; in a presigned URL none is."""
+    """Raise AwsError where the body is not the one that was signed; in a presigned URL none is."""
     stated = request.headers.get("x-amz-content-sha256")
     if stated is None or request.query_value("X-Amz-Algorithm") or not re.fullmatch("[0-9a-f]{64}", stated):
         return

@@ -24,7 +24,7 @@ Values = Mapping[str, str | tuple[str, ...]]
 
 
 def of_ec2(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
-    """Every question of a call. Raises Refused for an action that IAM is not known to have, or not known how."""
+    """Every question of a call. Raises AwsError for an action that IAM is not known to have, or not known how."""
     action = f"ec2:{call.action}"
     if call.action in ASKS:
         yield from ASKS[call.action](world, call)
@@ -41,7 +41,7 @@ def of_ec2(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
 def asked(
     call: Call, action: str, kind: str, id: str, values: Values, *, region: str | None = None
 ) -> AuthorizationRequest:
-    """One question; of the values those that the action has keys for. Raises Refused where IAM has no such question."""
+    """Make one question, with the condition keys that the action has. Raises AwsError if IAM has no such question."""
     name = f"ec2:{action}"
     try:
         known = keys_of(name, kind)

@@ -47,7 +47,7 @@ def everywhere(account: str, region: str) -> dict[str, tuple[str, ...]]:
 
 
 def of_s3(identity: Identity, request: Request, wanted: Operation) -> Iterator[AuthorizationRequest]:
-    """Every question of a request to S3. Raises Refused for an operation that is not known here."""
+    """Every question of a request to S3. Raises AwsError for an operation that is not known here."""
     bucket = f"arn:aws:s3:::{wanted.bucket}"
     known = everywhere(identity.account, identity.region)
     name = wanted.operation
@@ -93,7 +93,7 @@ def _puts(request: Request, resource: str, known: Mapping[str, tuple[str, ...]])
 
 
 def of_others(world: Backend, identity: Identity, action: str, request: Request) -> Iterator[AuthorizationRequest]:
-    """Every question of a request to another service. Raises Refused for what is not known here."""
+    """Every question of a request to another service. Raises AwsError for what is not known here."""
     name, known = f"{identity.service}:{action}", everywhere(identity.account, identity.region)
     if name in FREE:
         return

@@ -23,7 +23,7 @@ CODES = {"ec2": "UnauthorizedOperation", "s3": "AccessDenied", "sts": "AccessDen
 
 
 def rules(world: Backend, identity: Identity) -> tuple[Rule, ...] | None:
-    """The rules that a caller is under; None for one without a policy. Raises Refused for a policy not understood."""
+    """The rules that a caller is under; None for one without a policy. Raises AwsError for a policy not understood."""
     found = list(_policies(world, identity))
     try:
         return tuple(rule for text in found for rule in _read(text)) if found else None
@@ -56,7 +56,7 @@ def _text(document: Any) -> str:
 
 
 def check(world: Backend, identity: Identity, asked: Iterable[AuthorizationRequest]) -> None:
-    """Raise Refused for the first question that the caller's policies do not answer with yes; none without a policy."""
+    """Raise AwsError for the first request that the caller's policies do not allow; a caller without one may do all."""
     found = rules(world, identity)
     if found is None:
         return
@@ -80,7 +80,7 @@ def check(world: Backend, identity: Identity, asked: Iterable[AuthorizationReque
 
 
 def refuse_admin(world: Backend, identity: Identity) -> None:
-    """Raise Refused where a caller under a policy wants the cloud's own interface, which no policy speaks of."""
+    """Raise AwsError where a caller under a policy wants the cloud's own interface, which no policy speaks of."""
     if rules(world, identity) is not None:
         raise AwsError("AccessDenied", "A caller with a policy may not do that", status=403)
 

@@ -20,7 +20,7 @@ REMEMBERED = timedelta(hours=24)  # the same guide: "at least 24 hours" after th
 def made_before(world: Backend, call: Call) -> Sequence[str] | None:
     """Ids of what the same request made, if it came before.
 
-    Raises Refused if the token came with another request: a parameter, or a tag, that differs.
+    Raises AwsError if the token came with another request: a parameter, or a tag, that differs.
     """
     token = str(call.params.get("ClientToken") or "")
     if not token:

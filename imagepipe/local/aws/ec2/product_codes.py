@@ -17,7 +17,7 @@ from imagepipe.local.aws.state.records import ORDINARY, Image
 
 
 def give(world: Backend, asked: Mapping[str, Any]) -> None:
-    """Make an image one that is sold or billed. Raises Refused for one that is not there."""
+    """Make an image one that is sold or billed. Raises AwsError for one that is not there."""
     with world.ledger.change():
         image = world.ledger.images.get(str(asked.get("image")))
         if image is None:

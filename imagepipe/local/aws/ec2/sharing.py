@@ -16,7 +16,7 @@ ORGANIZATION = re.compile(r"arn:aws[a-z-]*:organizations::\d{12}:(organization|o
 def changed_users(
     users: tuple[str, ...], params: Mapping[str, Any], structure: str, *, groups: str = "UserGroups"
 ) -> tuple[str, ...]:
-    """The users after a Modify…Attribute. Raises Refused for what cannot be a user.
+    """The users after a Modify…Attribute. Raises AwsError for what cannot be a user.
 
     Both forms: a structure with Add and Remove, and OperationType with lists of users and groups.
     """

@@ -192,7 +192,7 @@ TYPES = {
 
 
 def fault_of(described: Any) -> Fault:
-    """A fault from its JSON. Raises Refused for one that cannot be, with everything that is wrong."""
+    """A fault from its JSON. Raises AwsError for one that cannot be, with everything that is wrong."""
     if not isinstance(described, Mapping):
         raise AwsError("InvalidParameterValue", f"no such fault: {described!r} is not a mapping")
     if wrong := check(described):

@@ -62,7 +62,7 @@ class Fresh:
             self._hidden.clear()
 
     def refuse(self, call: Call) -> None:
-        """Raise Refused for a call that names what is not shown yet."""
+        """Raise AwsError for a call that names what is not shown yet."""
         if not self._hidden:
             return
         for name in _texts({key: value for key, value in call.params.items() if key not in NO_NAMES}):

@@ -130,7 +130,7 @@ class Moto:
             self._saved.add(name)
 
     def _check_readable(self, name: str, body: bytes) -> None:
-        """Raise Refused for what the next process could not read: the store would not start any more."""
+        """Raise AwsError for what the next process could not read: the store would not start any more."""
         try:
             Unpickler(body, self.objects).load()
         except Exception as problem:

@@ -46,7 +46,7 @@ class Bundles:
         return certificate_of(self._folder)
 
     def manifest(self, location: str, *, account: str, region: str) -> Manifest:
-        """What is registered from there, once it is certain that it can be opened. Raises Refused."""
+        """What is registered from there, once it is certain that it can be opened. Raises AwsError."""
         try:
             manifest = self._read(location, account=account, region=region)
             find_secret(manifest, self._key())

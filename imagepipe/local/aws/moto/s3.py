@@ -94,7 +94,7 @@ def answer(
 ) -> Answer:
     """moto's answer, where S3 would not have another; `moto` takes the WSGI environment, `md5` is the body's.
 
-    Raises Refused.
+    Raises AwsError.
     """
     bucket = _bucket(identity, wanted.bucket)
     if bucket is not None and bucket.region_name != identity.region and wanted.operation not in EVERYWHERE:

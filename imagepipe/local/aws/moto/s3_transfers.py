@@ -42,7 +42,7 @@ class Transfers:
         self._elsewhere = elsewhere
 
     def receive(self, request: Request, source: bodies.Source, length: int) -> Received:
-        """Write an object's bytes to disk. Raises Refused where they are not those that the client stated."""
+        """Write an object's bytes to disk. Raises AwsError where they are not those that the client stated."""
         stated = request.headers.get("x-amz-content-sha256", "")
         is_chunked = stated.startswith("STREAMING-")
         received = bodies.receive(source, length, self._elsewhere.objects, is_chunked=is_chunked)
@@ -172,7 +172,7 @@ def _touched(asked: Asked, request: Request) -> Touched:
 
 
 def _check_sums(request: Request, received: Received) -> None:
-    """Raise Refused where the bytes are not those of the checksum that came with them."""
+    """Raise AwsError where the bytes are not those of the checksum that came with them."""
     for name, found in received.checksums.items():
         header = f"x-amz-checksum-{name.lower()}"
         stated = received.trailers.get(header) or request.headers.get(header) or request.query_value(header)

@@ -45,7 +45,7 @@ class Network:
         self._elsewhere = elsewhere
 
     def settle(self, account: str, region: str) -> None:
-        """Give the region its default VPC if it has none yet. Raises Refused for what is no region."""
+        """Give the region its default VPC if it has none yet. Raises AwsError for what is no region."""
         if region not in regions():
             raise AwsError("AuthFailure", f"Credential should be scoped to a valid region, not '{region}'.", status=401)
         if getattr(self._ec2(account, region), "imagepipe_settled", 0) >= 2:  # nobody waits for moto then
@@ -81,7 +81,7 @@ class Network:
         ]
 
     def subnet(self, account: str, region: str, subnet_id: str) -> Subnet:
-        """Raises Refused if there is none of this id."""
+        """Raises AwsError if there is none of this id."""
         check_id("subnet", subnet_id)
         for subnet in self.subnets(account, region):
             if subnet.id == subnet_id:
@@ -89,7 +89,7 @@ class Network:
         raise not_found("subnet", [subnet_id])
 
     def default_subnet(self, account: str, region: str, zone: str | None) -> Subnet:
-        """The default subnet of the zone, or of any zone. Raises Refused."""
+        """The default subnet of the zone, or of any zone. Raises AwsError."""
         if zone is not None and zone not in zones(region):
             raise invalid(f"Invalid availability zone: [{zone}]")
         for subnet in self.subnets(account, region):
@@ -128,7 +128,7 @@ class Network:
 def free_address(within: ipaddress.IPv4Network, taken: Iterable[str]) -> str:
     """An address of the pool that no instance of this store has and nobody's SSH listens on.
 
-    Starts at a random one: two stores on one computer do not know of each other. Raises Refused.
+    Starts at a random one: two stores on one computer do not know of each other. Raises AwsError.
     """
     used = set(taken)
     hosts = within if within.subnet_of(POOL) else POOL

@@ -83,7 +83,7 @@ class Received:
 
 
 def receive(source: Source, length: int, folder: Path, *, is_chunked: bool) -> Received:
-    """Write a body of so many bytes to a new file in the folder. Raises Refused for one that ends early or is too long.
+    """Write a body of `length` bytes to a new file in the folder. Raises AwsError if it ends early or is too long.
 
     `is_chunked` says that the body is in `aws-chunked` encoding (S3 API reference, "Signature calculations").
     """
@@ -177,7 +177,7 @@ def _not_chunked() -> AwsError:
 
 
 def read(source: Source, length: int) -> bytes:
-    """A short body, whole. Raises Refused for one that is longer than any but an object's may be; it is not read."""
+    """A short body, whole. Raises AwsError for one that is longer than any but an object's may be; it is not read."""
     if length > LARGEST_BODY:
         text = f"The request has {length} bytes; the local cloud reads {LARGEST_BODY}, but for an object's bytes"
         raise AwsError("RequestEntityTooLarge", text, status=413)

@@ -32,7 +32,7 @@ T = TypeVar("T", bound=Tagged)
 def select(rows: Iterable[T], filters: Sequence[Mapping[str, Any]], getters: Mapping[str, Getter]) -> list[T]:
     """The rows that every filter lets through; a filter lets through what one of its values matches.
 
-    Raises Refused for a name that the kind does not have, and for more values than EC2 takes.
+    Raises AwsError for a name that the kind does not have, and for more values than EC2 takes.
     """
     if len(filters) > MOST_FILTERS:
         raise AwsError("FilterLimitExceeded", f"The maximum number of filters is {MOST_FILTERS}")

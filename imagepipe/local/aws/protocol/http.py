@@ -31,7 +31,7 @@ def request(environ: Mapping[str, Any]) -> Request:
 
 
 def length(request: Request) -> int:
-    """How many bytes the body has. Raises Refused for one that is sent in chunks of HTTP's, as S3 does."""
+    """How many bytes the body has. Raises AwsError for one that is sent in chunks of HTTP's, as S3 does."""
     if "transfer-encoding" in request.headers:
         text = "A header you provided implies functionality that is not implemented: Transfer-Encoding"
         raise AwsError("NotImplemented", text, status=501)
@@ -40,7 +40,7 @@ def length(request: Request) -> int:
 
 
 def with_body(request: Request, environ: Mapping[str, Any]) -> Request:
-    """The request with its body, if that is not there yet. Raises Refused for one that is too long to be read."""
+    """The request with its body, if that is not there yet. Raises AwsError for one that is too long to be read."""
     if request.body:
         return request
     return replace(request, body=bodies.read(environ["wsgi.input"], length(request)))

@@ -70,7 +70,7 @@ def is_action(name: str) -> bool:
 
 
 def params(action: str, values: Mapping[str, str]) -> Mapping[str, Any]:
-    """The request's parameters as the model types them. Raises Refused for what EC2 would not parse."""
+    """The request's parameters as the model types them. Raises AwsError for what EC2 would not parse."""
     operation = _service().operation_model(action)
     known = _wire_names(action)
     for name in values:

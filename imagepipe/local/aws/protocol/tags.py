@@ -13,7 +13,7 @@ LONGEST_VALUE = 256
 
 
 def checked(pairs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The tags of a request as a map. Raises Refused for what EC2 does not take."""
+    """The tags of a request as a map. Raises AwsError for what EC2 does not take."""
     tags: dict[str, str] = {}
     for pair in pairs:
         key, value = str(pair.get("Key", "")), str(pair.get("Value", ""))
@@ -31,7 +31,7 @@ def checked(pairs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def merged(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
-    """Old and new tags. Raises Refused if they are too many together."""
+    """Old and new tags. Raises AwsError if they are too many together."""
     tags = {**old, **new}
     _check_count(tags)
     return tags
@@ -45,7 +45,7 @@ def _check_count(tags: Mapping[str, str]) -> None:
 def specified(params: Mapping[str, Any], *kinds: str) -> dict[str, dict[str, str]]:
     """TagSpecifications by resource type, an empty map for each kind that is not named.
 
-    Raises Refused for a resource type that the action does not make.
+    Raises AwsError for a resource type that the action does not make.
     """
     tags: dict[str, dict[str, str]] = {kind: {} for kind in kinds}
     seen: set[str] = set()

@@ -21,6 +21,7 @@ from moto.backends import get_backend
 from moto.s3.models import FakeKey
 
 from imagepipe.errors import LocalCloudError
+from imagepipe.local.aws.moto import pickling
 from imagepipe.local.aws.moto.pickling import Pickler, Unpickler
 from tests.local.aws.harness import ACCOUNT, Cloud, refused
 
@@ -187,6 +188,14 @@ def test_a_pickle_of_somebody_else_runs_nothing(tmp_path: Path, name: str) -> No
     with pytest.raises((pickle.UnpicklingError, AttributeError)):
         Unpickler(body, tmp_path).load()
     assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    "module", [pickling.__name__, "imagepipe.local.gateway.pickles", "imagepipe.local.gateway.elsewhere"]
+)
+def test_our_own_functions_are_found_where_older_stores_have_them(tmp_path: Path, module: str) -> None:
+    body = f"c{module}\n_set_key\n.".encode()
+    assert Unpickler(body, tmp_path).load() is pickling.OWN["_set_key"]
 
 
 def test_the_pickles_of_the_test_do_harm_where_nobody_looks(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
 
 
 def _free_name(world: Backend, call: Call) -> str:
-    """The name that the request wants. Raises Refused for one that is malformed or taken."""
+    """The name that the request wants. Raises AwsError for one that is malformed or taken."""
     name = call.text("Name")
     if not NAME.fullmatch(name):
         raise AwsError(
@@ -37,7 +37,7 @@ def _free_name(world: Backend, call: Call) -> str:
 
 
 def check_free_name(world: Backend, account: str, region: str, name: str) -> None:
-    """Raise Refused where an image of the account's has the name."""
+    """Raise AwsError where an image of the account's has the name."""
     for image in world.ledger.images.owned(account, region):
         if image.name == name and image.state in ("pending", "available"):
             raise AwsError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {image.id}")

@@ -19,7 +19,7 @@ ROOT_DEVICE = "/dev/xvda"
 
 
 def take(world: Backend, identity: Identity, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Register the disk `file` of the folder as image `name` in `region`; raises Refused, StoreFull."""
+    """Register the disk `file` of the folder as image `name` in `region`; raises AwsError, StoreFull."""
     path = world.disks.root / FOLDER / str(wanted["file"])
     if path.name != wanted["file"] or not path.is_file():
         raise invalid(f"{wanted['file']} is not in {path.parent}")

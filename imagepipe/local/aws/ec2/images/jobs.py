@@ -1,6 +1,6 @@
 """What becomes of snapshots and images after an answer: disks are read, copies get their bytes, states are told.
 
-As in `machinery`: each function is work for a queue of the course, and may be done again after a restart.
+As in `instances.jobs`: each function is a job of a queue (`JobQueues`), and may be done again after a restart.
 """
 
 from __future__ import annotations

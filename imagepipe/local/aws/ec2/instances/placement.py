@@ -24,7 +24,7 @@ class Place:
 
 
 def chosen(world: Backend, call: Call) -> Place:
-    """Where the request wants its instances. Raises Refused."""
+    """Where the request wants its instances. Raises AwsError."""
     interfaces = call.params.get("NetworkInterfaces", [])
     if len(interfaces) > 1:
         raise unsupported("The local cloud gives an instance one network interface")

@@ -22,7 +22,7 @@ CANCELLED = "cancelled"
 
 
 def market(params: Mapping[str, Any]) -> str | None:
-    """`one-time` or `persistent` for a launch on the spot market, None for one on demand. Raises Refused."""
+    """`one-time` or `persistent` for a launch on the spot market, None for one on demand. Raises AwsError."""
     options = params.get("InstanceMarketOptions", {})
     kind = options.get("MarketType")
     if kind is None:

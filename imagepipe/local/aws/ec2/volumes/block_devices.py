@@ -50,7 +50,7 @@ def parsed(
     """The base's mappings with the request's laid over them, by device.
 
     `find` gives the snapshot of an id or raises; `root` is the device whose snapshot a launch cannot change.
-    Raises Refused.
+    Raises AwsError.
     """
     disks = {disk.device: disk for disk in base}
     seen: set[str] = set()
@@ -124,7 +124,7 @@ def _disk(
 
 
 def checked(disk: DiskSpec, snapshot: Snapshot | None) -> DiskSpec:
-    """The disk with what its type gives by default. Raises Refused for what its type cannot be."""
+    """The disk with what its type gives by default. Raises AwsError for what its type cannot be."""
     kind = TYPES.get(disk.type)
     if kind is None:
         raise invalid(f"Value ({disk.type}) for parameter volumeType is invalid.")

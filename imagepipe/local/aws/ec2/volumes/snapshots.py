@@ -132,7 +132,7 @@ def copy_snapshot(world: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def copied(world: Backend, call: Call, source: Snapshot, *, description: str, tags: Mapping[str, str]) -> Snapshot:
-    """A snapshot of this call's region that will have the source's bytes. Raises Refused."""
+    """A snapshot of this call's region that will have the source's bytes. Raises AwsError."""
     encrypted = encryption.of_copy(world, call, source)
     return Snapshot(
         id=new_id("snap"),
