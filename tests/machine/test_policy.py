@@ -265,7 +265,9 @@ def test_what_is_not_ours_is_not_touched(bakery: Bakery, ebs: Baker) -> None:
     )
     assert "ec2:DeregisterImage" in _denied(caller.deregister_image, ImageId=kept), "it is kept"
     assert "ec2:DeleteSnapshot" in _denied(caller.delete_snapshot, SnapshotId=snapshot)
-    foreign = admin.create_snapshot(VolumeId=admin.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"])
+    volume = admin.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
+    admin.get_waiter("volume_available").wait(VolumeIds=[volume], WaiterConfig={"Delay": 1})
+    foreign = admin.create_snapshot(VolumeId=volume)
     assert "ec2:DeleteSnapshot" in _denied(caller.delete_snapshot, SnapshotId=foreign["SnapshotId"])
     taking = {"Resources": [foreign["SnapshotId"]], "Tags": [{"Key": "imagepipe:spec", "Value": "guarded"}]}
     assert "ec2:CreateTags" in _denied(caller.create_tags, **taking), "or anything could be made ours"
@@ -287,8 +289,7 @@ def test_what_is_not_ours_is_not_touched(bakery: Bakery, ebs: Baker) -> None:
     )
     assert "does not know what ec2:CreateVpc" in _denied(caller.create_vpc, CidrBlock="10.0.0.0/16")
     admin.delete_snapshot(SnapshotId=foreign["SnapshotId"])
-    for volume in admin.describe_volumes(Filters=[{"Name": "status", "Values": ["available"]}])["Volumes"]:
-        admin.delete_volume(VolumeId=volume["VolumeId"])
+    admin.delete_volume(VolumeId=volume)
 
 
 def _of(ec2: Any, image: str, *, but: int) -> set[str]:
