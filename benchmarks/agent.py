@@ -76,7 +76,7 @@ def main():
     os.dup2(2, 1)
     wire = Wire(lambda count: os.read(0, count), lambda block: agent._write_all(out, block))
     order = wire.hear()
-    fixed = Fixed("block", order["path"], order["size"], [Extent(0, order["size"])], 0, "")
+    fixed = Fixed("block", order["path"], order["size"], [Extent(0, order["size"])], 0)
     order = wire.hear()
     agent.stream(wire, fixed) if order["do"] == "stream" else agent.bundle(wire, fixed, order)
     wire.tell(say="peak %d" % resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -46,7 +46,7 @@ def registered(
 ) -> Image:
     """The available image of a bundle."""
     ec2 = account.cloud.client(region=region)
-    labels = {tags.STATE: state, tags.TOKEN: token} if state else {"of": "nobody"}
+    run_tags = {tags.STATE: state, tags.TOKEN: token} if state else {"of": "nobody"}
     made = ec2.register_image(
         Name=name,
         ImageLocation=location,
@@ -56,7 +56,7 @@ def registered(
         SriovNetSupport="simple",
         ImdsSupport="v2.0",
         BlockDeviceMappings=[{"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"}],
-        TagSpecifications=[tags.specification("image", labels)],
+        TagSpecifications=[tags.specification("image", run_tags)],
     )["ImageId"]
     return Image(harness.available(ec2, made), region, name, (), bundle=location)
 

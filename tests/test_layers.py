@@ -147,3 +147,7 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
         for name in leaves:
             del left[name]
     assert not left, f"in a circle, or above one: {sorted(left)}"
+
+
+def test_the_recipe_fits_on_two_screens() -> None:
+    assert len((ROOT / "pipeline.py").read_text().splitlines()) <= 120

@@ -48,8 +48,7 @@ def _graph(loaded: list[LoadedSpec], folder: Path, *, offline: bool = False) -> 
     regions = Regions(Session(access), SystemClock())
     reads = Offline(Path, look_at) if offline else None
     tools = Tools(regions, Connections(), CopyLimits(), folder, "r1", lambda *_: recipients(), offline=reads)
-    graph, _ = plan(loaded, tools, region=lambda spec: spec.launch.region or "us-east-1")
-    return graph
+    return plan(loaded, tools, region=lambda spec: spec.launch.region or "us-east-1").graph
 
 
 def _spec(folder: Path, steps: str, more: str = "") -> Path:
@@ -76,7 +75,7 @@ def test_every_step_lies_between_launch_and_capture_in_its_order(sample: Path, t
     for earlier, later in pairwise(steps):
         assert earlier in graph.before(later)
     assert all("launch" in graph.before(step) and step in before for step in steps)
-    decided = [at for at in loaded[0].steps if at.whens == ()]
+    decided = [at for at in loaded[0].steps if at.conditions == ()]
     assert len(steps) >= len(decided) - 1
 
 

@@ -137,7 +137,7 @@ class Dead:
         outputs = {name: Finished(marks[name], encode(value)) for name, value in self.outputs.items()}
         record = self.account.journal.run
         past = JournalState(record, (), None, is_alive=False, outputs=outputs, begun=frozenset(self.begun))
-        return recover(self.graph, past, self.account.regions)
+        return recover(self.graph, marks, past, self.account.regions)
 
 
 def _endpoint(key: Path) -> Endpoint:
@@ -209,4 +209,4 @@ def test_a_spec_that_has_changed_is_refused_and_the_stage_named_that_changed_fir
     outputs = {name: Finished(marks[name], encode(value)) for name, value in dead.outputs.items()}
     past = JournalState(dead.account.journal.run, (), None, is_alive=False, outputs=outputs)
     with pytest.raises(UsageError, match=r"has changed since: source$"):
-        recover(changed, past, dead.account.regions)
+        recover(changed, fingerprints(changed), past, dead.account.regions)

@@ -29,18 +29,19 @@ from imagepipe.communicator.ssh import Connections
 from imagepipe.engine import events as ev
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.events import EventFile, Events, Sink
-from imagepipe.engine.executor import Outcome, execute
+from imagepipe.engine.executor import Outcome, RunServices, execute
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import Journal, RunRecord, read
 from imagepipe.engine.undo import StillHeld, undo
 from imagepipe.errors import UndoFailed
 from imagepipe.masking import Masker
-from imagepipe.pipeline import Baked, plan
+from imagepipe.pipeline import Plan, plan
 from imagepipe.publish.copy_ebs import CopyLimits
 from imagepipe.report.console import ConsoleReport
 from imagepipe.report.junit import JUnitReport, Suite
 from imagepipe.resume import Recovered, recover
 from imagepipe.spec.loaded import LoadedSpec
+from imagepipe.wiring.build import Baked
 from imagepipe.wiring.certificates import BundleSigning
 from imagepipe.wiring.tools import Tools
 
@@ -85,15 +86,14 @@ class Run:
     def execute(self, regions: Regions, region: str | None, given: Mapping[str, Any]) -> tuple[Outcome, list[Baked]]:
         """Build the graph and run it. `given` is what `resume` needs to build it again."""
         with ExitStack() as stack:
-            graph, baked = self._planned(stack, regions, region)
+            plan = self._plan(stack, regions, region)
             build_names = {key: str(value) for key, value in self.loaded[0].names["build"].items()}
             record = RunRecord(
                 self.id, iso(self.clock.now()), self._names(), build_names, self.chosen.record(), {**given}
             )
             journal = Journal.create(self.folder, record, self.clock)
             stack.callback(journal.close)
-            outcome = self._run(stack, graph, baked, journal, regions)
-            return outcome, baked
+            return self._run(stack, plan, journal, regions), plan.baked
 
     def resume(self, regions: Regions, region: str | None, *, dry_run: bool) -> tuple[Outcome, list[Baked]] | None:
         """Go on where a dead process of the run was; None where it is only to be said what would be done.
@@ -101,11 +101,12 @@ class Run:
         Raises UsageError where the spec or its files have changed, or the run is going on in another process.
         """
         with ExitStack() as stack:
-            graph, baked = self._planned(stack, regions, region)
+            plan = self._plan(stack, regions, region)
             journal = Journal.reopen(self.folder, self.clock)
             stack.callback(journal.close)
-            found = recover(graph, read(self.folder), regions)  # now that no other process can go on with it
-            for line in found.words(graph):
+            # Only now: no other process can go on with the run.
+            found = recover(plan.graph, plan.fingerprints, read(self.folder), regions)
+            for line in found.words(plan.graph):
                 click.echo(line, file=self.options.log)
             if dry_run:
                 return None
@@ -114,8 +115,7 @@ class Run:
             if held:
                 what = f"run {self.id} cannot go on while it holds what must be made anew"
                 raise UndoFailed(f"{what}: {', '.join(map(str, held))}", [each.error for each in held])
-            outcome = self._run(stack, graph, baked, journal, regions, finished=found.finished)
-            return outcome, baked
+            return self._run(stack, plan, journal, regions, finished=found.finished), plan.baked
 
     def _clean_up(self, journal: Journal, found: Recovered, regions: Regions) -> Sequence[StillHeld]:
         """What the stages held that are done anew: from then on they hold nothing."""
@@ -132,7 +132,7 @@ class Run:
     def _names(self) -> tuple[str, ...]:
         return tuple(one.checked().name for one in self.loaded)
 
-    def _planned(self, stack: ExitStack, regions: Regions, region: str | None) -> tuple[Graph, list[Baked]]:
+    def _plan(self, stack: ExitStack, regions: Regions, region: str | None) -> Plan:
         connections = Connections()
         stack.callback(connections.close)
         tools = Tools(
@@ -163,8 +163,7 @@ class Run:
     def _run(
         self,
         stack: ExitStack,
-        graph: Graph,
-        baked: Sequence[Baked],
+        plan: Plan,
         journal: Journal,
         regions: Regions,
         *,
@@ -175,7 +174,7 @@ class Run:
             ConsoleReport(self.options.log),
         ]
         if self.options.junit:
-            self.junit = JUnitReport(self.options.junit, [_suite(one, graph) for one in baked])
+            self.junit = JUnitReport(self.options.junit, [_suite(baked, plan.graph) for baked in plan.baked])
             sinks.append(self.junit)
         events = Events(self.id, self.clock, self.masker, sinks)
         events.emit(ev.RunStarted(*events.stamp(), self._names()))
@@ -185,16 +184,14 @@ class Run:
         self.cancel.also(streams.hurry)
         keep_on_failure = self.options.keep_on_failure
         with Heartbeat(journal, regions, self.clock) as heart, _limit(self.cancel, self.options.timeout):
+            undoers = Undoers(regions, self.clock).undoers()
             outcome = execute(
-                graph,
-                journal=journal,
-                events=events,
-                cancel=self.cancel,
-                clock=self.clock,
-                undoers=Undoers(regions, self.clock).undoers(),
-                keep_on_failure=keep_on_failure is not None,
+                plan.graph,
+                RunServices(journal, events, self.cancel, self.clock, undoers),
+                fingerprints=plan.fingerprints,
                 finished=finished,
-                groups=[one.stages for one in baked] if self.options.keep_going else (),
+                groups=[baked.stages for baked in plan.baked] if self.options.keep_going else (),
+                keep_on_failure=keep_on_failure is not None,
             )
         if keep_on_failure is not None and not outcome.ok:
             heart.beat(self.clock.now() + keep_on_failure)
@@ -224,8 +221,8 @@ def _limit(cancel: Cancel, timeout: timedelta | None) -> Iterator[None]:
         timer.cancel()
 
 
-def _suite(one: Baked, graph: Graph) -> Suite:
-    return Suite(one.spec, tuple((stage, graph.stages[stage].title()) for stage in one.tests), one.stages)
+def _suite(baked: Baked, graph: Graph) -> Suite:
+    return Suite(baked.spec, tuple((stage, graph.stages[stage].title()) for stage in baked.tests), baked.stages)
 
 
 @dataclass

@@ -277,8 +277,7 @@ class Images:
                 name,
                 description,
                 client_token=token,
-                image_tags=tags,
-                snapshot_tags=tags,
+                tags=tagging.ProductTags(tags, tags),
             )
         uefi_data = self._uefi_data(image["ImageId"]) if image.get("BootMode", "").startswith("uefi") else None
         registration = Registration.of(image, uefi_data=uefi_data)
@@ -298,8 +297,7 @@ class Images:
         mappings: Sequence[Mapping[str, Any]],
         *,
         token: str,
-        image_tags: Mapping[str, str],
-        snapshot_tags: Mapping[str, str],
+        tags: tagging.ProductTags,
     ) -> str:
         """An image of a stopped instance by EC2's own hand; its id. Made once, though the answer is lost.
 
@@ -314,10 +312,7 @@ class Images:
                     NoReboot=True,
                     **({"Description": description} if description else {}),
                     **({"BlockDeviceMappings": list(mappings)} if mappings else {}),
-                    TagSpecifications=[
-                        tagging.specification("image", image_tags),
-                        tagging.specification("snapshot", snapshot_tags),
-                    ],
+                    TagSpecifications=tags.specifications(),
                 )
             return str(answer["ImageId"])
 
@@ -354,8 +349,7 @@ class Images:
         description: str,
         *,
         client_token: str,
-        image_tags: Mapping[str, str],
-        snapshot_tags: Mapping[str, str],
+        tags: tagging.ProductTags,
         kms_key: str | None = None,
     ) -> str:
         """Copy an image into this region; the id of the copy, which is pending. The client token makes it once."""
@@ -366,10 +360,7 @@ class Images:
                 Name=name,
                 **({"Description": description} if description else {}),
                 ClientToken=client_token,
-                TagSpecifications=[
-                    tagging.specification("image", image_tags),
-                    tagging.specification("snapshot", snapshot_tags),
-                ],
+                TagSpecifications=tags.specifications(),
                 **({"Encrypted": True, "KmsKeyId": kms_key} if kms_key else {}),
             )
         return str(answer["ImageId"])

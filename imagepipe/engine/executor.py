@@ -18,7 +18,7 @@ from imagepipe.engine import events as ev
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.encoding import encode
 from imagepipe.engine.events import Events
-from imagepipe.engine.fingerprint import fingerprints
+from imagepipe.engine.fingerprint import fingerprints as fingerprints_of
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import Claim, Journal, Lifetime
 from imagepipe.engine.stage import Context, Ref
@@ -67,30 +67,43 @@ class Outcome:
         return not self.failures and not self.cancelled
 
 
+@dataclass(frozen=True, slots=True)
+class RunServices:
+    """What every run of a graph needs beside the graph."""
+
+    journal: Journal
+    events: Events
+    cancel: Cancel
+    clock: Clock
+    undoers: Mapping[str, Undoer]
+    """Deletes claimed resources, by the kind of claim."""
+
+
 def execute(
     graph: Graph,
+    services: RunServices,
     *,
-    journal: Journal,
-    events: Events,
-    cancel: Cancel,
-    clock: Clock,
-    undoers: Mapping[str, Undoer],
-    keep_on_failure: bool = False,
+    fingerprints: Mapping[str, str] | None = None,
     finished: Mapping[str, Any] | None = None,
     groups: Sequence[frozenset[str]] = (),
+    keep_on_failure: bool = False,
     stop_seconds: float = STOP_SECONDS,
 ) -> Outcome:
-    """Run every stage, then clean up: everything after a failure, temporary things alone after a success.
+    """Run every stage, then clean up: everything after a failure, only temporary resources after a success.
 
-    `finished` has the outputs of stages that an earlier process of the run has done.
+    `fingerprints` are written to the journal with each output; without them, those of the graph itself.
 
-    `groups` are sets of stages that succeed or fail by themselves: the failure of one stops and undoes its own group
-    alone. Without groups all stages are one.
+    `finished` has the outputs of the stages that an earlier process of the run completed.
 
-    With `keep_on_failure` a failed run keeps everything; `clean` deletes it later. A cancelled run keeps nothing.
+    `groups` are sets of stages that succeed or fail independently: when one fails, only its own group is stopped and
+    undone. Without groups, all stages are one group.
+
+    With `keep_on_failure` a failed run keeps everything until `clean` deletes it. A cancelled run keeps nothing.
     """
+    journal, events, cancel, clock = services.journal, services.events, services.cancel, services.clock
     began = clock.monotonic()
-    run = _Running(graph, journal, events, cancel, clock, dict(finished or {}), _group_of(graph, groups))
+    marks = fingerprints_of(graph) if fingerprints is None else fingerprints
+    run = _Running(graph, services, marks, dict(finished or {}), _group_of(graph, groups))
     run.run(stop_seconds)
     # A cancel that comes while the last stage ends is too late: its images are kept, and no undo takes them.
     is_done = run.outputs.keys() >= graph.stages.keys()
@@ -104,7 +117,7 @@ def execute(
             return not is_of_failed and claim.lifetime is Lifetime.RUN
         return claim.lifetime is Lifetime.RUN or (not ok and (is_of_failed or cancel.is_set()))
 
-    held = undo(journal, undoers, events, which=is_undone, unsettled=frozenset(run.running))
+    held = undo(journal, services.undoers, events, which=is_undone, unsettled=frozenset(run.running))
     result: Literal["succeeded", "failed", "cancelled"] = (
         "succeeded" if ok else "cancelled" if was_cancelled else "failed"
     )
@@ -129,10 +142,8 @@ class _Running:
     """The stages of a graph while they run, and what became of them."""
 
     graph: Graph
-    journal: Journal
-    events: Events
-    cancel: Cancel
-    clock: Clock
+    services: RunServices
+    fingerprints: Mapping[str, str]
     outputs: dict[str, Any]
     group_of: Mapping[str, int]
     failures: list[Failure] = field(default_factory=list)
@@ -141,8 +152,8 @@ class _Running:
 
     def __post_init__(self) -> None:
         count = max(self.group_of.values(), default=0) + 1
-        self.cancels = [self.cancel.child() for _ in range(count)]
-        self._marks = fingerprints(self.graph)
+        self.clock, self.events = self.services.clock, self.services.events
+        self.cancels = [self.services.cancel.child() for _ in range(count)]
         self._done: SimpleQueue[tuple[str, Any, Exception | None]] = SimpleQueue()
         self._waiting = {
             name: self.graph.needs(name) - self.outputs.keys()
@@ -188,9 +199,10 @@ class _Running:
             Thread(target=self._work, args=(name,), name=f"stage {name}", daemon=True).start()
 
     def _work(self, name: str) -> None:
-        ctx = Context(name, self.outputs, self.journal, self.events, self.cancels[self.group_of[name]], self.clock)
+        cancel = self.cancels[self.group_of[name]]
+        ctx = Context(name, self.outputs, self.services.journal, self.events, cancel, self.clock)
         try:
-            self._done.put((name, _run_one(self.graph, name, ctx, self.events, self._marks[name]), None))
+            self._done.put((name, _run_one(self.graph, name, ctx, self.events, self.fingerprints[name]), None))
         except Exception as error:  # noqa: BLE001 - a stage's failure is the executor's to report
             self._done.put((name, None, error))
         except BaseException as error:  # noqa: BLE001 - a library that wants to end the process ends its stage

@@ -147,6 +147,10 @@ class Context:
         self.journal.release(claim)
         self._emit(events.Released(*self._stamp(), claim.kind, claim.region, claim.id or claim.token))
 
+    def own_file(self, kind: str) -> Path:
+        """Return the path of a file that this stage alone keeps in the run's folder."""
+        return self.journal.folder / f"{kind}.{self.stage.replace('/', '.')}"
+
     def say(self, text: str) -> None:
         """A line of imagepipe's own for the log."""
         self._emit(events.Line(*self._stamp(), self.stage, "say", text))

@@ -47,7 +47,7 @@ class RenderTemplate(Step):
     vars: Mapping[str, Any]
     """Names for the template; a `Late` in it is rendered first."""
     known: Mapping[str, Any] = field(repr=False)
-    """`var` or `param`, `spec`, `build`."""
+    """The values of `var` or `param`, `spec` and `build` that the template's file reads."""
     mode: str | None = None
     owner: str | None = None
 

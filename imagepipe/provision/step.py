@@ -28,7 +28,7 @@ TAIL_LINES = 20
 class Options:
     """What every step may have beside its kind, and where it was written."""
 
-    title: str
+    title: str = field(compare=False)
     where: str = field(compare=False)
     """`specs/web.yaml:31`, for messages."""
     timeout_seconds: float

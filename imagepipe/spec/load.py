@@ -107,6 +107,9 @@ def _load_file(file: Path, given: Given, build: Build | None) -> Iterator[Loaded
         one = LoadedSpec(file, document, project=project, problems=[*document.problems, *project_problems])
         if document.value is not None:
             _load_document(one, given, build)
+        if build is not None and one.spec is not None:
+            one.placeholder = LoadedSpec(file, document, project=project)
+            _load_document(one.placeholder, given, None, hides=True)
         yield one
 
 
@@ -132,7 +135,8 @@ def _project(file: Path) -> tuple[Project, list[Problem]]:
     return (Project(), wrong) if wrong else (project, [])
 
 
-def _load_document(one: LoadedSpec, given: Given, build: Build | None) -> None:
+def _load_document(one: LoadedSpec, given: Given, build: Build | None, *, hides: bool = False) -> None:
+    """Fill in a loaded spec from its document; with `hides`, with placeholders for sensitive values."""
     document = one.document
     if not isinstance(document.value, dict):
         one.problems.append(document.problem((), "a spec is a mapping: imagepipe: 1, name: …, source: …"))
@@ -140,6 +144,9 @@ def _load_document(one: LoadedSpec, given: Given, build: Build | None) -> None:
     if not _is_version_1(one):
         return
     resolved, declared = _variables(one, given, must=build is not None)
+    if hides:
+        hidden = resolved.sensitive & resolved.values.keys()
+        resolved.values.update({name: _placeholder(resolved.values[name]) for name in hidden})
     variables = document.value.get("variables")
     name = document.value.get("name")
     spec_names = {"name": name if isinstance(name, str) else "spec"}
@@ -169,6 +176,13 @@ def _load_document(one: LoadedSpec, given: Given, build: Build | None) -> None:
     one.problems = list(dict.fromkeys(one.problems))  # a provisioner that is used twice has its problems once
     if any(p.severity == "error" for p in one.problems):
         one.spec = None
+
+
+def _placeholder(value: Scalar) -> Scalar:
+    """Return a value of the same type that says nothing of a secret but whether it is empty."""
+    if isinstance(value, str):
+        return "secret" if value else ""
+    return type(value)(0)
 
 
 def _is_version_1(one: LoadedSpec) -> bool:

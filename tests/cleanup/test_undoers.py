@@ -12,6 +12,7 @@ import pytest
 from imagepipe.cloud import tags
 from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.journal import Claim, Lifetime
+from imagepipe.values import ImageText
 from tests import bundled
 from tests.account import Account
 from tests.local.aws import harness
@@ -24,7 +25,7 @@ def _claim(account: Account, kind: str, **details: str) -> Claim:
 
 
 def _tagged(kind: str, claim: Claim, state: str = tags.UNFINISHED) -> list[dict[str, Any]]:
-    labels = {**RunTags("r1", "web").product(claim.token, "n", {}), tags.STATE: state}
+    labels = {**RunTags("r1", "web").product(claim.token, ImageText("n", "", {})), tags.STATE: state}
     return [tags.specification(kind, labels)]
 
 

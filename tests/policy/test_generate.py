@@ -33,7 +33,7 @@ def test_every_stage_of_a_graph_has_its_place_in_the_policy_and_no_other_has(nam
     one = loaded(tmp_path, SPECS[name])
     regions = Regions(Session(Access(region="us-east-1", access_key_id="x", secret_access_key="y")), SystemClock())
     tools = Tools(regions, Connections(), CopyLimits(), tmp_path, "r1", lambda *_: recipients())
-    graph, _ = plan([one], tools, region=lambda spec: "us-east-1")
+    graph = plan([one], tools, region=lambda spec: "us-east-1").graph
     classes = {type(stage).__name__ for stage in graph.stages.values()}
     assert classes - STEPS.keys() == set(stages_of(PolicyContext(one.checked(), "us-east-1")))
 

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from imagepipe import render
 from imagepipe.bundle.cipher import Envelope, Secret, seal, unseal
 from imagepipe.bundle.manifest import Label, Manifest, Recipients
 from imagepipe.bundle.pack import EC2_LIMIT_BYTES, check_size
@@ -27,7 +26,7 @@ from imagepipe.capture.scan.gate import Gate
 from imagepipe.capture.scan.stages import Offline, gate_on_machine
 from imagepipe.capture.scrub import script_text
 from imagepipe.cloud.ec2 import Ec2
-from imagepipe.cloud.images import Registration, SourceImage, late_names
+from imagepipe.cloud.images import Registration, SourceImage
 from imagepipe.cloud.s3 import S3
 from imagepipe.cloud.tags import RunTags
 from imagepipe.communicator.dialogue import Dialogue, talking
@@ -35,7 +34,7 @@ from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Wa
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import BundleError, CommandFailed, HygieneError
-from imagepipe.values import Bundle, BundlePlace, Image, Reachable, Text
+from imagepipe.values import Bundle, BundlePlace, Image, ImageText, Reachable
 
 BUNDLE_SECONDS = 4 * 3600
 RECONNECT_SECONDS = 300
@@ -209,31 +208,28 @@ class RegisterBundle(Stage[Image]):
     """The instance-store image, available in the launch region."""
 
     ec2: Ec2 = field(repr=False, compare=False)
-    labels: RunTags
+    run_tags: RunTags = field(repr=False, compare=False)
     bundle: Ref[Bundle]
     source: Ref[SourceImage]
-    names: Ref[Mapping[str, str]]
-    description: Text
-    tags: Mapping[str, Text]
+    text: Ref[Mapping[str, ImageText]]
     imds_v2: bool
     virtual_names: Mapping[str, str] = field(default_factory=dict)
     """By device, instance store volumes that instances of the image get beside their root."""
 
     def run(self, ctx: Context) -> Image:
         bundle, source, region = ctx[self.bundle], ctx[self.source], self.ec2.region
-        name, values = ctx[self.names][region], late_names(ctx[self.source], region)
-        tags = {key: render.finish(value, values) for key, value in self.tags.items()}
+        text = ctx[self.text][region]
         check_parts(self.ec2.s3, bundle, ctx.cancel.check)
 
         def register(claim: Claim) -> str:
             return self.ec2.images.register_bundle(
-                name,
-                render.finish(self.description, values),
+                text.name,
+                text.description,
                 self._registration(source),
                 bundle.location,
                 [{"DeviceName": device, "VirtualName": virtual} for device, virtual in self._virtual(source).items()],
                 token=claim.token,
-                tags=self.labels.product(claim.token, name, tags),
+                tags=self.run_tags.product(claim.token, text),
             )
 
         find = self.ec2.images.first_of_token
@@ -241,7 +237,7 @@ class RegisterBundle(Stage[Image]):
         image = str(claim.id)
         with ctx.span("wait"):
             self.ec2.await_image(image, deadline=ctx.deadline(AVAILABLE_SECONDS), cancel=ctx.cancel)
-        return Image(image, region, name, (), bundle=bundle.location)
+        return Image(image, region, text.name, (), bundle=bundle.location)
 
     def _registration(self, source: SourceImage) -> Registration:
         return Registration(
