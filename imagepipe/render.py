@@ -387,24 +387,24 @@ def holds(expression: str, names: Mapping[str, Any]) -> bool:
     return render("{{ 'yes' if (" + expression + "\n) else 'no' }}", names) == "yes"
 
 
-def finish(text: Text, names: Mapping[str, Any]) -> str:
+def render_late(text: Text, names: Mapping[str, Any]) -> str:
     """What a text is, now that `source` and `region` are known."""
     return render(text.text, names_of(text, names)) if isinstance(text, Late) else text
 
 
 def names_of(late: Late, names: Mapping[str, Any]) -> dict[str, Any]:
     """All that a late template may name, now that the run knows the rest."""
-    return {**finish_all(dict(late.known), names), **names}
+    return {**render_all_late(dict(late.known), names), **names}
 
 
-def finish_all(value: Any, names: Mapping[str, Any]) -> Any:
+def render_all_late(value: Any, names: Mapping[str, Any]) -> Any:
     """A value with every late text in it rendered: those of parameters, which may be late themselves, too."""
     if isinstance(value, Late):
-        return finish(value, names)
+        return render_late(value, names)
     if isinstance(value, Mapping):
-        return {key: finish_all(item, names) for key, item in value.items()}
+        return {key: render_all_late(item, names) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finish_all(item, names) for item in value]
+        return [render_all_late(item, names) for item in value]
     return value
 
 

@@ -27,7 +27,7 @@ class Recovered:
     dropped: Mapping[str, str] = field(default_factory=dict)
     """Stages to be done anew, whether they were finished, begun or neither; what they hold is cleaned up first."""
 
-    def words(self, graph: Graph) -> list[str]:
+    def describe(self, graph: Graph) -> list[str]:
         """What will be done, for people."""
         waiting = [name for name in graph.order() if name not in self.finished]
         first = [name for name in waiting if graph.needs(name) <= self.finished.keys()]

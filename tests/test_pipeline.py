@@ -18,7 +18,7 @@ from imagepipe.cloud.session import Access, Session
 from imagepipe.communicator.ssh import Connections
 from imagepipe.engine.graph import Graph
 from imagepipe.launch.machine import Launch
-from imagepipe.local.disks.search import look_at
+from imagepipe.local.disks.search import scan_disk
 from imagepipe.pipeline import plan
 from imagepipe.provision.reboot import RebootMachine
 from imagepipe.provision.shell import RunShell
@@ -46,7 +46,7 @@ def _loaded(*files: Path, **variables: str) -> list[LoadedSpec]:
 def _graph(loaded: list[LoadedSpec], folder: Path, *, offline: bool = False) -> Graph:
     access = Access(region="us-east-1", access_key_id="x", secret_access_key="y")
     regions = Regions(Session(access), SystemClock())
-    reads = Offline(Path, look_at) if offline else None
+    reads = Offline(Path, scan_disk) if offline else None
     tools = Tools(regions, Connections(), CopyLimits(), folder, "r1", lambda *_: recipients(), offline=reads)
     return plan(loaded, tools, region=lambda spec: spec.launch.region or "us-east-1").graph
 

@@ -106,7 +106,7 @@ class Run:
             stack.callback(journal.close)
             # Only now: no other process can go on with the run.
             found = recover(plan.graph, plan.fingerprints, read(self.folder), regions)
-            for line in found.words(plan.graph):
+            for line in found.describe(plan.graph):
                 click.echo(line, file=self.options.log)
             if dry_run:
                 return None
@@ -154,11 +154,11 @@ class Run:
             return None
         from imagepipe.cli.local_store import open_store
         from imagepipe.local.disks.files import Disks
-        from imagepipe.local.disks.search import look_at
+        from imagepipe.local.disks.search import scan_disk
         from imagepipe.local.host.foreign import is_foreign
 
         snapshots = Disks(open_store(Path(self.chosen.local)).disks).snapshot_path
-        return Offline(snapshots, look_at, lambda disk: not is_foreign(disk))
+        return Offline(snapshots, scan_disk, lambda disk: not is_foreign(disk))
 
     def _run(
         self,

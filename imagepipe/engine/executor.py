@@ -238,7 +238,7 @@ def _run_one(graph: Graph, name: str, ctx: Context, events: Events, fingerprint:
     except BaseException as error:
         hint = error.hint if isinstance(error, ImagepipeError) else None
         seconds = ctx.clock.monotonic() - began
-        events.emit(ev.StageFailed(*events.stamp(), name, seconds, _words(error), hint))
+        events.emit(ev.StageFailed(*events.stamp(), name, seconds, _message_of(error), hint))
         with suppress(ImagepipeError):
             ctx.journal.note("failed", stage=name)
         raise
@@ -246,5 +246,5 @@ def _run_one(graph: Graph, name: str, ctx: Context, events: Events, fingerprint:
     return result
 
 
-def _words(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     return str(error) if isinstance(error, ImagepipeError) else f"{type(error).__name__}: {error}"

@@ -44,7 +44,7 @@ class MakeKey(Stage[Key]):
 
         def create(claim: Claim) -> str:
             # The comment tells in any authorized_keys whose key it is.
-            pair = keys.kept(private_key, f"imagepipe-{ctx.run_id}")
+            pair = keys.load_or_generate(private_key, f"imagepipe-{ctx.run_id}")
             name = _name(claim)
             tags = temporary_tags(ctx, self.run_tags, claim, name, self.tags, self.source, self.ec2.region)
             return self.ec2.keys.import_public(name, pair.public, token=claim.token, tags=tags)
@@ -144,7 +144,7 @@ class MakeGroup(Stage[Network]):
             find=lambda token: next(iter(self.ec2.groups.of_token(token)), None),
         )
         id = str(claim.id)
-        self.ec2.groups.admit(id, port=self.port, cidrs=cidrs)
+        self.ec2.groups.allow_ssh_from(id, port=self.port, cidrs=cidrs)
         ctx.say(f"port {self.port} is open to {', '.join(cidrs)}")
         return Network((id,), subnets or (None,))
 
@@ -179,7 +179,7 @@ def temporary_tags(
 ) -> dict[str, str]:
     """The tags of a temporary resource: those of the spec and of the run, from its create call."""
     names = late_names(ctx[source], region) if source else {}
-    extra = {key: render.finish(value, names) for key, value in tags.items()}
+    extra = {key: render.render_late(value, names) for key, value in tags.items()}
     return {**extra, **run_tags.temporary(claim.token, name)}
 
 

@@ -66,7 +66,7 @@ class Launch(Stage[Instance]):
         # The claim comes before the file: whoever deletes the claim's instance deletes the private key, too.
         details = {"private_key": str(key_file)} if key_file else None
         claim = ctx.intend("instance", self.ec2.region, lifetime=Lifetime.RUN, details=details)
-        host_key = keys.kept(key_file, "imagepipe") if key_file else None
+        host_key = keys.load_or_generate(key_file, "imagepipe") if key_file else None
         base = LaunchRequest(
             image=source.id,
             instance_type=self.instance_types[0],
@@ -106,7 +106,9 @@ class Launch(Stage[Instance]):
         )
         names = late_names(ctx[self.source], self.ec2.region)
         for device, tags in wanted.items():
-            self.ec2.images.tag([volumes[device]], {key: render.finish(value, names) for key, value in tags.items()})
+            self.ec2.images.tag(
+                [volumes[device]], {key: render.render_late(value, names) for key, value in tags.items()}
+            )
 
     def _launch(self, ctx: Context, claim: Claim, base: LaunchRequest, network: Network) -> tuple[str, LaunchRequest]:
         if before := self._launched_before(ctx, claim):
@@ -122,13 +124,13 @@ class Launch(Stage[Instance]):
             except CloudError as error:
                 if error.code not in NO_CAPACITY:
                     raise
-                refused.append(f"{_words(request)}: {error.code}")
+                refused.append(f"{_describe(request)}: {error.code}")
                 ctx.say(f"{error}")
                 ctx.cancel.check()
                 continue
             ctx.bind(claim, str(launched["InstanceId"]))
             return str(launched["InstanceId"]), request
-        keys.forget(claim.details)
+        keys.delete_private_key(claim.details)
         ctx.released(claim)
         raise CloudError(
             f"launching {base.image} in {self.ec2.region}: no capacity: {'; '.join(refused)}",
@@ -199,7 +201,7 @@ def check_root(wanted: Sequence[DeviceWanted], source: SourceImage) -> None:
             )
 
 
-def _words(request: LaunchRequest) -> str:
+def _describe(request: LaunchRequest) -> str:
     return (
         request.instance_type
         + (f" in {request.subnet}" if request.subnet else "")

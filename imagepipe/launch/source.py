@@ -111,7 +111,7 @@ class FindSource(Stage[SourceImage]):
 
 def image_names(name: Text, source: SourceImage, regions: Sequence[str]) -> dict[str, str]:
     """Render the image's name for each region. Raises CloudError for a name that EC2 would refuse."""
-    names = {region: render.finish(name, late_names(source, region)) for region in regions}
+    names = {region: render.render_late(name, late_names(source, region)) for region in regions}
     for region, text in names.items():
         if problem := image_name_problem(text):
             raise CloudError(f"output.name is {text!r} in {region}: {problem}", code="InvalidAMIName.Malformed")
@@ -137,8 +137,8 @@ class NameImages(Stage[Mapping[str, ImageText]]):
         return {region: self._text(names[region], late_names(source, region)) for region in self.regions}
 
     def _text(self, name: str, values: Mapping[str, object]) -> ImageText:
-        tags = {key: render.finish(value, values) for key, value in self.tags.items()}
-        return ImageText(name, render.finish(self.description, values), tags)
+        tags = {key: render.render_late(value, values) for key, value in self.tags.items()}
+        return ImageText(name, render.render_late(self.description, values), tags)
 
     def title(self) -> str:
         return "name the image"

@@ -60,7 +60,7 @@ class RenderTemplate(Step):
         except (OSError, UnicodeDecodeError) as error:
             raise ImagepipeError(f"reading the template {self.src}: {error}") from error
         try:
-            known = render.finish_all({**self.known, **self.vars}, at.names)
+            known = render.render_all_late({**self.known, **self.vars}, at.names)
             text = render.render_file(template, {**at.names, **known})
         except render.RenderError as error:
             line = f":{error.line}" if error.line else ""

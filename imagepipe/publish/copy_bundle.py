@@ -52,7 +52,7 @@ class CopyBundleToRegion(Stage[Image]):
         image = ctx[self.image]
         if image.bundle is None:
             raise CloudError(f"{image.id} in {image.region} is EBS-backed, and has no bundle to be copied")
-        machine = self.source_ec2.images.described(image.id)
+        machine = self.source_ec2.images.describe(image.id)
         origin = stored_bundle.look_up(self.source_ec2.s3, image.bundle)
         bundle = self._copied(ctx, origin)
         text = ctx[self.text][self.ec2.region]
@@ -80,7 +80,7 @@ class CopyBundleToRegion(Stage[Image]):
         # First of all, as a key that does not open the bundle would be known only after hours of copying.
         here = addressed(manifest, find_secret(manifest, owner.private_key), self.recipients)
         document = write_manifest(here, owner.private_key)
-        prefix = render.finish(self.prefix, late_names(ctx[self.source], self.ec2.region))
+        prefix = render.render_late(self.prefix, late_names(ctx[self.source], self.ec2.region))
         details = {"bucket": self.bucket, "prefix": prefix}
         claim = ctx.intend("bundle", self.ec2.region, lifetime=Lifetime.PRODUCT, details=details)
         folder = folder_of(prefix, claim.token)

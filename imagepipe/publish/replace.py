@@ -64,7 +64,7 @@ class ReplaceImage(Stage[Image]):
         seen = self.ec2.await_image(made, deadline=ctx.deadline(COPY_SECONDS), cancel=ctx.cancel)
         final = Image(made, self.ec2.region, name, snapshots_of(seen), bundle=bundle_of(seen))
         if self.audience:
-            images.permit(made, final.snapshots, self.audience)
+            images.share(made, final.snapshots, self.audience)
         ctx.journal.keep(claim)
         self._retire(ctx, baked, final, old, {one for one in claim.details["left"].split(",") if one})
         return final

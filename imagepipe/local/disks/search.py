@@ -19,7 +19,7 @@ from tempfile import TemporaryFile
 
 from imagepipe.errors import LocalCloudError
 from imagepipe.hygiene.report import Report, ScanRequest, read_report
-from imagepipe.hygiene.walk import Tree, look, look_into
+from imagepipe.hygiene.walk import Tree, scan, scan_bytes
 from imagepipe.local.host import loop
 
 SECTOR = 512
@@ -44,8 +44,8 @@ class Part:
     size: int
 
 
-def look_at(
-    disk: Path, wanted: ScanRequest, *, calling: Callable[[Callable[[], None]], AbstractContextManager[None]]
+def scan_disk(
+    disk: Path, request: ScanRequest, *, calling: Callable[[Callable[[], None]], AbstractContextManager[None]]
 ) -> Report:
     """What is on a raw disk that must not be in an image.
 
@@ -61,7 +61,7 @@ def look_at(
         except FileNotFoundError as missing:
             raise LocalCloudError(f"looking at {disk}: unshare is not installed (package util-linux)") from missing
         with process, calling(process.kill):
-            out, _ = process.communicate(wanted.line())
+            out, _ = process.communicate(request.line())
         report = read_report(out.decode().splitlines())
         if process.returncode != 0 or report is None:
             said.seek(0)
@@ -75,9 +75,9 @@ def look_at(
 
 def main() -> int:
     """In the namespace: look at every part of the disk, and print one report."""
-    disk, wanted = Path(sys.argv[1]), ScanRequest.heard(sys.stdin.buffer.readline())
+    disk, request = Path(sys.argv[1]), ScanRequest.parse(sys.stdin.buffer.readline())
     try:
-        report = Report.of_all([_look(disk, part, wanted) for part in parts(disk)])
+        report = Report.of_all([_look(disk, part, request) for part in parts(disk)])
     except (LocalCloudError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -99,22 +99,22 @@ def parts(disk: Path) -> list[Part]:
     return [Part(row["start"] * SECTOR, row["size"] * SECTOR) for row in rows]
 
 
-def _look(disk: Path, part: Part, wanted: ScanRequest) -> Report:
+def _look(disk: Path, part: Part, request: ScanRequest) -> Report:
     known = _type(disk, part)
     if known is None:
-        return _as_file(disk, part, wanted)
+        return _as_file(disk, part, request)
     kind, options = known
     with closing(loop.attach(disk, is_read_only=True, offset=part.offset, size=part.size)) as device:
         _run(["mount", "--types", kind, "--options", options, device.device, MOUNT_POINT])
         try:
-            return look([Tree(MOUNT_POINT)], wanted)
+            return scan([Tree(MOUNT_POINT)], request)
         finally:
             _run(["umount", MOUNT_POINT])
 
 
-def _as_file(disk: Path, part: Part, wanted: ScanRequest) -> Report:
+def _as_file(disk: Path, part: Part, request: ScanRequest) -> Report:
     """What a part without a file system holds, by content alone."""
-    return look_into(_data(disk, part), f"/(the disk from byte {part.offset})", wanted)
+    return scan_bytes(_data(disk, part), f"/(the disk from byte {part.offset})", request)
 
 
 def _data(disk: Path, part: Part) -> Iterator[bytes]:
