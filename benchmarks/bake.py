@@ -28,7 +28,7 @@ FOUR_REGIONS = """\
 imagepipe: 1
 name: regions
 source: {{ami: {{name: "debian-12-amd64-*", owners: ["136693071363"]}}}}
-launch: {{region: us-east-1}}
+launch: {{region: us-east-1, ssh: {{user: admin}}}}
 provision: [{{shell: "head -c 50M /dev/urandom >/var/tmp-data", sudo: true}}]
 output: {{name: "regions-{{{{ build.id }}}}"}}
 publish: {{regions: [{regions}]}}

@@ -120,7 +120,9 @@ class Preflight:
 
     def _root_size(self, spec: Spec, output: InstanceStoreOutput, source: SourceImage) -> None:
         """The source's own root, taken as it is; of a size that the spec names, the spec's own check says so."""
-        named = any(volume.device == source.root_device_name and volume.size_gib for volume in spec.launch.volumes)
+        named = any(
+            volume.device == source.root_device_name and volume.size_gib for volume in spec.launch.block_devices
+        )
         is_whole = output.method == "block" or (output.method == "auto" and not output.exclude)
         if named or not is_whole or output.size_gib is not None:
             return
@@ -134,8 +136,8 @@ class Preflight:
                 )
 
     def _volumes(self, spec: Spec, source: SourceImage) -> None:
-        with self._at("launch", "volumes"):
-            check_root(devices_wanted(spec.launch.volumes), source)
+        with self._at("launch", "block_devices"):
+            check_root(devices_wanted(spec.launch.block_devices), source)
 
     def _subnets(self, spec: Spec) -> tuple[tuple[str, ...], str | None]:
         """The ids of the subnets, and their VPC; what is wrong with one is said where it stands."""
@@ -169,16 +171,16 @@ class Preflight:
         if encrypt and encrypt.kms_key:
             with self._at("output", "encrypt", "kms_key"):
                 self._dry.kms_key(encrypt.kms_key)
-        for region, key in encrypt.per_region.items() if encrypt else ():
-            with self._at("output", "encrypt", "per_region", region):
-                DryRun(self._regions.session, region).kms_key(key)
+        for region, wanted in encrypt.per_region.items() if encrypt else ():
+            with self._at("output", "encrypt", "per_region", region, "kms_key"):
+                DryRun(self._regions.session, region).kms_key(wanted.kms_key)
 
     def _launches(self, spec: Spec, source: SourceImage, subnets: tuple[str, ...]) -> None:
         """Each instance type by itself: a later one is tried only on the day that the first has no capacity."""
         launch = spec.launch
         for index, instance_type in enumerate(launch.instance_types):
             encrypted = isinstance(spec.output, EbsOutput) and spec.output.encrypt is not None
-            devices = devices_of(devices_wanted(launch.volumes), source, encrypt=encrypted, kms_key=None)
+            devices = devices_of(devices_wanted(launch.block_devices), source, encrypt=encrypted, kms_key=None)
             with self._at("launch", "instance_types", index):
                 request = LaunchRequest(
                     image=source.id,
@@ -200,7 +202,7 @@ class Preflight:
             self._dry.launch(request)
         except CloudError as error:
             if error.code == "InvalidBlockDeviceMapping":
-                self._add_once(("launch", "volumes"), error)
+                self._add_once(("launch", "block_devices"), error)
             elif "iamInstanceProfile" in str(error):
                 self._add_once(("launch", "iam_instance_profile"), error)
             elif error.code not in NO_CAPACITY - {"Unsupported"}:

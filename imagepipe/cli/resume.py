@@ -53,7 +53,7 @@ def resume(
     """Resume a run whose process died. RUN is its id, or the start of it.
 
     Finished stages are not repeated. An instance that no longer exists is launched again, and so is the machine of a
-    step that was interrupted, unless the step says `rerun: safe`. Variables keep the values of the first process;
+    step that was interrupted, unless the step has `idempotent: true`. Variables keep the values of the first process;
     sensitive ones were not stored, so pass them again by environment, --var or --var-file.
     """
     folder = folder_of(run)

@@ -71,12 +71,12 @@ def launch(need: PolicyContext) -> Iterator[Statement]:
     yield from launches(need)
     yield from passes_role(need)
     yield from storage.encrypts(need, _keys_at_launch(need))
-    if volumes := {key for volume in need.spec.launch.volumes for key in volume.tags}:
+    if volumes := {key for volume in need.spec.launch.block_devices for key in volume.tags}:
         yield _tags_ours(need, "TagVolumes", need.here("volume"), *volumes)
 
 
 def _keys_at_launch(need: PolicyContext) -> dict[str, set[str]]:
-    own = {volume.kms_key for volume in need.spec.launch.volumes if volume.kms_key}
+    own = {volume.kms_key for volume in need.spec.launch.block_devices if volume.kms_key}
     if need.ebs and need.ebs.encrypt and need.ebs.encrypt.kms_key:
         own.add(need.ebs.encrypt.kms_key)
     return {need.home: own}
@@ -108,7 +108,7 @@ def capture_ebs(need: PolicyContext) -> Iterator[Statement]:
         yield Statement("RegisterNamed", ("ec2:RegisterImage",), named)
     yield from need.makes("MakeOurs", "CreateImage", *need.here("image", "snapshot"))
     yield _on_ours(need, "CreateImage", "instance")
-    if need.spec.output.imds == "v2":
+    if need.spec.output.imds_support == "v2.0":
         yield Statement("ChangeOurImages", ("ec2:ModifyImageAttribute",), need.here("image"), need.ours())
     if need.spec.output.boot_mode != "legacy-bios":
         yield _on_ours(need, "GetInstanceUefiData", "instance")
@@ -151,7 +151,7 @@ def copy_to_region(need: PolicyContext) -> Iterator[Statement]:
     yield from need.makes("CopyToRegions", "CopyImage", *need.in_copies("image", "snapshot"))
     yield _copies_from(need.here("image"))
     encrypt = need.ebs.encrypt if need.ebs else None
-    if encrypt and (keys := {region: {key} for region, key in encrypt.per_region.items()}):
+    if encrypt and (keys := {region: {each.kms_key} for region, each in encrypt.per_region.items()}):
         yield from storage.encrypts(need, {region: keys[region] for region in need.copies if region in keys})
 
 

@@ -13,7 +13,7 @@ from pathlib import Path as FilePath
 from imagepipe.spec.document import Document, Path
 from imagepipe.spec.ec2_rules import Finding
 from imagepipe.spec.find import named_file
-from imagepipe.spec.models import AmiByFilter, BundleRegion, InstanceStoreOutput, Spec, Volume
+from imagepipe.spec.models import AmiByFilter, BlockDevice, BundleRegion, InstanceStoreOutput, Spec
 
 FAMILIES = ("c1", "c3", "d2", "i2", "m1", "m2", "m3", "r3", "x1")
 """All of whose types can have an instance store volume as root: the user guide, and `SupportedRootDeviceTypes` of
@@ -163,16 +163,16 @@ def _method(output: InstanceStoreOutput) -> Iterator[Finding]:
 def _root_size(spec: Spec, output: InstanceStoreOutput) -> Iterator[Finding]:
     if output.method == "tree" or output.size_gib is not None:
         return
-    for index, volume in enumerate(spec.launch.volumes):
+    for index, volume in enumerate(spec.launch.block_devices):
         if volume.device in ROOT_DEVICES and (volume.size_gib or 0) > LARGEST_ROOT_GIB:
             message = (
                 f"the root of an instance-store image has at most {LARGEST_ROOT_GIB} GiB, and {volume.device} is taken"
                 f" whole: make it smaller, or give output.size_gib for a file system of its own"
             )
-            yield ("launch", "volumes", index, "size_gib"), message
+            yield ("launch", "block_devices", index, "size_gib"), message
 
 
-def _mapping_problem(device: Volume) -> str | None:
+def _mapping_problem(device: BlockDevice) -> str | None:
     if device.device in ROOT_DEVICES:
         return f"{device.device} is the root, which is the bundle itself and cannot be mapped"
     if device.virtual_name is None:

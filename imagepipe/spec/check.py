@@ -9,15 +9,21 @@ from typing import TYPE_CHECKING
 from imagepipe.errors import Problem
 from imagepipe.spec.bundle_rules import bundle_findings, bundle_warnings
 from imagepipe.spec.document import Document
-from imagepipe.spec.ec2_rules import Finding, region_finding, tag_findings, volume_findings
-from imagepipe.spec.explain import did_you_mean
+from imagepipe.spec.ec2_rules import Finding, block_device_findings, region_finding, tag_findings
+from imagepipe.spec.explain import did_you_mean, nearest, value_at
 from imagepipe.spec.find import named_file
-from imagepipe.spec.models import EbsOutput, Encrypt, InstanceStoreOutput, Project, Spec, StepOptions
+from imagepipe.spec.models import EbsOutput, Encrypt, InstanceStoreOutput, Project, Spec, Ssh, StepOptions
 from imagepipe.spec.scalars import image_name_problem
 from imagepipe.spec.user_data import user_data_problem
 
 if TYPE_CHECKING:
     from imagepipe.spec.loaded import LoadedSpec
+
+USUAL_USERS = (
+    "admin (Debian), ec2-user (Amazon Linux, RHEL, SUSE), ubuntu (Ubuntu), rocky (Rocky Linux), fedora (Fedora)"
+)
+"""EC2 user guide, "Connect to your Linux instance using SSH", section on default user names."""
+DEFAULT_USER = "defaults: {ssh_user: …} in imagepipe.yaml sets it for every spec"
 
 
 def check_spec(spec: Spec, document: Document, file: FilePath, project: Project) -> list[Problem]:
@@ -31,11 +37,24 @@ def check_spec(spec: Spec, document: Document, file: FilePath, project: Project)
     ]
     if not project.allow_unknown_region:
         findings += _regions(spec)
+    missing = () if spec.launch.ssh.user or _misspells_user(document) else (_missing_user(document),)
     warnings = bundle_warnings(spec.output) if isinstance(spec.output, InstanceStoreOutput) else ()
     return [
+        *missing,
         *(document.problem(path, message) for path, message in findings),
         *(document.problem(path, message, severity="warning") for path, message in warnings),
     ]
+
+
+def _missing_user(document: Document) -> Problem:
+    message = "key 'user' is required: the user to log in as, which depends on the source image"
+    return document.problem(("launch", "ssh", "user"), message, hint=f"usual users: {USUAL_USERS}; {DEFAULT_USER}")
+
+
+def _misspells_user(document: Document) -> bool:
+    """Whether a key of `launch.ssh` was probably meant to be `user`; it has an error of its own."""
+    ssh = value_at(document.value, ("launch", "ssh"))
+    return isinstance(ssh, dict) and any(key not in Ssh.model_fields and nearest(key, ["user"]) for key in ssh)
 
 
 def _source(spec: Spec) -> Iterator[Finding]:
@@ -45,13 +64,13 @@ def _source(spec: Spec) -> Iterator[Finding]:
 
 def _launch(spec: Spec, folder: FilePath) -> Iterator[Finding]:
     launch, ssh = spec.launch, spec.launch.ssh
-    yield from volume_findings(launch.volumes, ("launch", "volumes"))
+    yield from block_device_findings(launch.block_devices, ("launch", "block_devices"))
     yield from tag_findings(launch.tags, ("launch", "tags"))
-    for index, volume in enumerate(launch.volumes):
+    for index, volume in enumerate(launch.block_devices):
         where = _region_of_key(volume.kms_key) if volume.kms_key else None
         if launch.region and where not in (None, launch.region):
             message = f"the key is in {where}, and launch.region is {launch.region}"
-            yield ("launch", "volumes", index, "kms_key"), message
+            yield ("launch", "block_devices", index, "kms_key"), message
     if ssh.key_pair and not ssh.private_key:
         yield ("launch", "ssh", "key_pair"), "a key pair of your own needs private_key: PATH too"
     if ssh.private_key and not ssh.key_pair:
@@ -81,7 +100,7 @@ def _ownership(spec: Spec) -> Iterator[Finding]:
                 kind = "file" if hasattr(step, "file") else "template"
                 yield (
                     (key, index, kind, "owner"),
-                    f"{spec.launch.ssh.user} cannot give a file away; set sudo: true",
+                    f"{spec.launch.ssh.user or 'the user'} cannot change the owner of a file; set sudo: true",
                 )
 
 
@@ -97,7 +116,7 @@ def _output(spec: Spec, document: Document, folder: FilePath) -> Iterator[Findin
         message = f"a description has at most 255 characters, and this has {len(output.description)}"
         yield ("output", "description"), message
     yield from tag_findings(output.tags, ("output", "tags"))
-    yield from volume_findings(output.block_devices, ("output", "block_devices"))
+    yield from block_device_findings(output.block_devices, ("output", "block_devices"))
     if isinstance(output, InstanceStoreOutput):
         yield from bundle_findings(spec, output, document, folder)
     elif output.encrypt:
@@ -109,12 +128,12 @@ def _keys(encrypt: Encrypt, spec: Spec) -> Iterator[Finding]:
     home = spec.launch.region
     if encrypt.kms_key and home and (where := _region_of_key(encrypt.kms_key)) not in (None, home):
         yield ("output", "encrypt", "kms_key"), f"the key is in {where}, and launch.region is {home}"
-    for region, key in encrypt.per_region.items():
+    for region, wanted in encrypt.per_region.items():
         at = ("output", "encrypt", "per_region", region)
         if region not in spec.publish.regions:
             yield at, f"{region} is not among publish.regions"
-        elif (where := _region_of_key(key)) not in (None, region):
-            yield at, f"the key is in {where}, and the copy in {region} needs one of its own region"
+        elif (where := _region_of_key(wanted.kms_key)) not in (None, region):
+            yield (*at, "kms_key"), f"the key is in {where}, and the copy in {region} needs one of its own region"
 
 
 def _region_of_key(key: str) -> str | None:
@@ -130,7 +149,7 @@ def _publish(spec: Spec) -> Iterator[Finding]:
         seen.add(region)
     # What is captured is encrypted as its volume was; a bundle is encrypted for EC2, whatever the volume was.
     encrypted = isinstance(output, EbsOutput) and (
-        output.encrypt is not None or any(v.encrypted for v in spec.launch.volumes)
+        output.encrypt is not None or any(v.encrypted for v in spec.launch.block_devices)
     )
     if encrypted and share.public:
         yield ("publish", "share", "public"), "an encrypted image cannot be public"
@@ -141,7 +160,7 @@ def _publish(spec: Spec) -> Iterator[Finding]:
 def _keys_for_sharing(spec: Spec) -> Iterator[Finding]:
     output = spec.output
     keys = output.encrypt if isinstance(output, EbsOutput) else None
-    own = {v.kms_key for v in spec.launch.volumes if v.encrypted}
+    own = {v.kms_key for v in spec.launch.block_devices if v.encrypted}
     if (keys is None or not keys.kms_key) and None in (own or {None}):
         message = "sharing an encrypted image needs output.encrypt.kms_key: the account's default key cannot be shared"
         yield ("publish", "share"), message

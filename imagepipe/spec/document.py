@@ -7,10 +7,10 @@ positions, keeps the last of two equal keys, and expands an alias as often as it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -22,6 +22,7 @@ except ImportError:  # a PyYAML that was built without libyaml: slower, the same
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
 Path = tuple[str | int, ...]
+T = TypeVar("T")
 
 MAX_NODES = 100_000
 """Values in one document, aliases expanded; the largest real spec that we know has under 2,000."""
@@ -67,6 +68,19 @@ class Document:
             path = path[:-1]
         return self.values.get(path) or Mark(self.start, 1, 1)
 
+    def rename(self, path: Path, key: str) -> None:
+        """Move the positions at and below a path to another key of the same mapping."""
+        new = (*path[:-1], key)
+        _move(self.values, path, new)
+        _move(self.keys, path, new)
+        _move(self.plain, path, new)
+
+    def forget(self, path: Path) -> None:
+        """Drop the positions at and below a path."""
+        for positions in (self.values, self.keys, self.plain):
+            for found in _below(positions, path):
+                del positions[found]
+
     def problem(
         self,
         path: Path,
@@ -96,6 +110,15 @@ class Document:
             hint=hint,
             severity=severity,
         )
+
+
+def _below(positions: Mapping[Path, object], path: Path) -> list[Path]:
+    return [found for found in positions if found[: len(path)] == path]
+
+
+def _move(positions: dict[Path, T], old: Path, new: Path) -> None:
+    for found in _below(positions, old):
+        positions[(*new, *found[len(old) :])] = positions.pop(found)
 
 
 def read(file: FilePath, shown: str) -> str | Problem:

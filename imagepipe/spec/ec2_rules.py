@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from imagepipe.spec.document import Path
 from imagepipe.spec.explain import nearest
-from imagepipe.spec.models import Volume
+from imagepipe.spec.models import BlockDevice
 from imagepipe.spec.regions import DATED, REGIONS
 from imagepipe.spec.scalars import MAX_TAGS, tag_problem
 
@@ -30,10 +30,10 @@ THROUGHPUT = (125, 2000)
 """MiB/s, gp3."""
 
 
-def volume_findings(volumes: Sequence[Volume], path: Path) -> Iterator[Finding]:
+def block_device_findings(devices: Sequence[BlockDevice], path: Path) -> Iterator[Finding]:
     """What is wrong with block devices, each by itself and together."""
     first: dict[str, int] = {}
-    for index, volume in enumerate(volumes):
+    for index, volume in enumerate(devices):
         at = (*path, index)
         if volume.device in first:
             yield (
@@ -44,7 +44,7 @@ def volume_findings(volumes: Sequence[Volume], path: Path) -> Iterator[Finding]:
         yield from _one_volume(volume, at)
 
 
-def _one_volume(volume: Volume, at: Path) -> Iterator[Finding]:
+def _one_volume(volume: BlockDevice, at: Path) -> Iterator[Finding]:
     given = volume.model_fields_set - {"device", "no_device"}
     if volume.no_device and given:
         yield (*at, "no_device"), f"a device that is left out has no {', '.join(sorted(given))}"
@@ -65,7 +65,7 @@ def _one_volume(volume: Volume, at: Path) -> Iterator[Finding]:
     yield from _performance(volume, at)
 
 
-def _performance(volume: Volume, at: Path) -> Iterator[Finding]:
+def _performance(volume: BlockDevice, at: Path) -> Iterator[Finding]:
     kind, iops = volume.type, volume.iops
     if kind in ("io1", "io2") and iops is None:
         yield (*at, "type"), f"{kind} volumes need iops"

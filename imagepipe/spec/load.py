@@ -17,11 +17,15 @@ from imagepipe.spec.ec2_rules import region_finding
 from imagepipe.spec.explain import explain, loses, nearest, trap_text, value_at
 from imagepipe.spec.find import project_file
 from imagepipe.spec.loaded import LoadedSpec
-from imagepipe.spec.models import Project, Scalar, Spec, Variable
+from imagepipe.spec.models import Defaults, Project, Scalar, Spec, Variable
+from imagepipe.spec.old_spellings import old_spellings
 from imagepipe.spec.rendering import Rendered, Scope, render_document
 from imagepipe.spec.salvage import covers, salvage
 from imagepipe.spec.steps import expand
 from imagepipe.spec.variables import Given, Resolved, resolve
+
+_BROKEN_PROJECT = Project(defaults=Defaults(ssh_user="unknown"))
+"""Used in place of a project file with errors. The file may set the user, so its absence is not an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +121,19 @@ def _project(file: Path) -> tuple[Project, list[Problem]]:
     try:
         documents = yaml_document.parse(read_text(path), str(path))
     except SpecError as error:
-        return Project(), list(error.problems)
+        return _BROKEN_PROJECT, list(error.problems)
     problems = [p for d in documents for p in d.problems]
     if problems or not documents or documents[0].value is None:
-        return Project(), problems
+        return _BROKEN_PROJECT if problems else Project(), problems
     try:
         project = Project.model_validate(documents[0].value)
     except ValidationError as error:
-        return Project(), explain(error, documents[0], Project)
+        return _BROKEN_PROJECT, explain(error, documents[0], Project)
     region = project.defaults.region
     if region is None or project.allow_unknown_region:
         return project, []
     wrong = [documents[0].problem(at, message) for at, message in region_finding(region, ("defaults", "region"))]
-    return (Project(), wrong) if wrong else (project, [])
+    return (_BROKEN_PROJECT, wrong) if wrong else (project, [])
 
 
 def _load_document(one: LoadedSpec, given: Given, build: Build | None) -> None:
@@ -139,6 +143,7 @@ def _load_document(one: LoadedSpec, given: Given, build: Build | None) -> None:
         return
     if not _is_version_1(one):
         return
+    one.problems += old_spellings(document)
     resolved, declared = _variables(one, given, must=build is not None)
     variables = document.value.get("variables")
     name = document.value.get("name")
@@ -224,7 +229,7 @@ def _variables(one: LoadedSpec, given: Given, *, must: bool) -> tuple[Resolved, 
             declared[name] = Variable.model_validate(value)
         except ValidationError:
             # The model of the whole spec says what is wrong; the name is declared all the same.
-            declared[name] = Variable(required=False)
+            declared[name] = Variable(default="")
     resolved = resolve(declared, given)
     for name, reason in resolved.refused.items():
         one.problems.append(one.document.problem(("variables", name), f"variable '{name}': {reason}", key=True))
@@ -259,6 +264,8 @@ def _with_defaults(spec: Spec, project: Project) -> Spec:
         launch["region"] = defaults.region
     if "instance_types" not in spec.launch.model_fields_set and defaults.instance_types:
         launch["instance_types"] = defaults.instance_types
+    if spec.launch.ssh.user is None and defaults.ssh_user:
+        launch["ssh"] = spec.launch.ssh.model_copy(update={"user": defaults.ssh_user})
     changed: dict[str, Any] = {}
     if launch:
         changed["launch"] = spec.launch.model_copy(update=launch)

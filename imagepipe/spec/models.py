@@ -62,7 +62,9 @@ class Model(BaseModel):
 class Variable(Model):
     """A value that can be given from outside."""
 
-    default: Scalar | None = Field(None, description="Its value where nothing else gives one.")
+    default: Scalar | None = Field(
+        None, description='Its value where nothing else gives one; required if absent. `""` makes it optional.'
+    )
     description: str = Field("", description="What it is for.")
     allowed: tuple[Scalar, ...] | None = Field(None, description="The only values that it may have.")
     env: EnvName | None = Field(None, description="Environment variable that it is read from.")
@@ -70,7 +72,6 @@ class Variable(Model):
         False,
         description="Masked wherever anything is written; may not be in `args`, names, tags or descriptions.",
     )
-    required: bool = Field(True, description="`false`: the empty string where nothing gives a value.")
 
 
 class AmiById(Model):
@@ -94,7 +95,9 @@ class AmiByFilter(Model):
         min_length=1,
     )
     architecture: Literal["x86_64", "arm64", "i386"] | None = Field(None, description="Architecture of the image.")
-    newest: bool = Field(True, description="More than one match: take the newest; `false` makes it an error.")
+    most_recent: bool = Field(
+        True, description="Take the most recent of several matches; `false` makes several matches an error."
+    )
 
 
 def _one_of(value: Any, kinds: dict[str, str]) -> str | None:
@@ -147,13 +150,13 @@ class Spot(Model):
     max_price: Price | None = Field(
         None, description="Highest price in dollars per hour; the on-demand price if absent."
     )
-    fall_back: bool = Field(True, description="Launch on demand where there is no spot capacity.")
+    fallback: bool = Field(True, description="Launch on demand where there is no spot capacity.")
 
 
 VolumeType = Literal["gp3", "gp2", "io1", "io2", "st1", "sc1", "standard"]
 
 
-class Volume(Model):
+class BlockDevice(Model):
     """A block device of the instance, or of the image."""
 
     device: DeviceName = Field(description="Its name for EC2.")
@@ -183,7 +186,11 @@ class Bastion(Model):
 class Ssh(Model):
     """How the instance is reached."""
 
-    user: UserName = Field("admin", description="User to log in as; Debian's images have `admin`.")
+    user: UserName | None = Field(
+        None,
+        description="User to log in as. Required, unless `defaults.ssh_user` in `imagepipe.yaml` sets it: `admin` for "
+        "Debian, `ec2-user` for Amazon Linux, `ubuntu` for Ubuntu.",
+    )
     port: int = Field(22, description="Port of SSH on the instance.", ge=1, le=65535)
     address: Literal["public_ip", "private_ip", "public_dns", "private_dns", "ipv6"] = Field(
         "public_ip", description="Which address to connect to."
@@ -206,6 +213,12 @@ class Ssh(Model):
     sudo: bool = Field(False, description="`true`: every step runs as root unless it says otherwise.")
     bastion: Bastion | None = Field(None, description="A host to go through.")
     timeout: Duration = Field(300.0, description="How long to wait for the first login.")
+
+    @property
+    def login(self) -> str:
+        """The user to log in as. A spec without errors has one."""
+        assert self.user is not None, "a spec without launch.ssh.user is refused"
+        return self.user
 
 
 def _spot(value: Any) -> Any:
@@ -237,7 +250,7 @@ class Launch(Model):
         max_length=32000,
     )
     iam_instance_profile: str | None = Field(None, description="Instance profile, by name or ARN.", min_length=1)
-    volumes: tuple[Volume, ...] = Field((), description="Block devices, over those of the source image.")
+    block_devices: tuple[BlockDevice, ...] = Field((), description="Block devices, over those of the source image.")
     tags: dict[str, Text] = Field(
         default_factory=dict,
         description="Tags of all that is temporary: key pairs, security groups, instances and their volumes.",
@@ -316,13 +329,13 @@ class StepOptions(Model):
     exit_codes: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(
         (0,), description="Exit codes that count as success; replaces `[0]`.", min_length=1
     )
-    on_disconnect: Literal["fail", "expected"] = Field(
-        "fail",
-        description="`expected`: the step is over when the connection has ended and SSH is back, after a reboot on the "
-        "new boot. A script that ends before is waited for, until the step's timeout.",
+    expect_disconnect: bool = Field(
+        False,
+        description="`true`: the step ends the connection, and is over when SSH is back; after a reboot, on the new "
+        "boot. A script that ends earlier is waited for until the step's timeout.",
     )
-    rerun: Literal["safe"] | None = Field(
-        None, description="`safe`: may be run again, by resume and where its connection broke."
+    idempotent: bool = Field(
+        False, description="`true`: the step may run again, in `resume` and after its connection broke."
     )
 
 
@@ -384,11 +397,19 @@ Step = Annotated[
 ]
 
 
+class EncryptRegion(Model):
+    """Encryption of the copy in one region."""
+
+    kms_key: KmsKey = Field(description="KMS key in that region: id, ARN or alias.")
+
+
 class Encrypt(Model):
     """Encryption with keys of your own."""
 
     kms_key: KmsKey | None = Field(None, description="KMS key in the launch region: id, ARN or alias.")
-    per_region: dict[str, KmsKey] = Field(default_factory=dict, description="KMS key for each region's copy.")
+    per_region: dict[str, EncryptRegion] = Field(
+        default_factory=dict, description="For each region of `publish.regions`: the KMS key of its copy."
+    )
 
 
 def _encrypt(value: Any) -> Any:
@@ -403,8 +424,11 @@ class OutputBase(Model):
     name: Text = Field(description="Name of the image; 3 to 128 characters.")
     description: Text = Field("", description="Its description; at most 255 characters.")
     tags: dict[str, Text] = Field(default_factory=dict, description="Tags of the image and its snapshots.")
-    block_devices: tuple[Volume, ...] = Field((), description="What the image maps; what was captured if absent.")
-    imds: Literal["v2", "v1"] | None = Field("v2", description="`v2`: instances of the image need IMDSv2.")
+    block_devices: tuple[BlockDevice, ...] = Field((), description="What the image maps; what was captured if absent.")
+    imds_support: Literal["v2.0", "source"] = Field(
+        "v2.0",
+        description="`v2.0`: instances of the image require IMDSv2. `source`: the setting of the source image is kept.",
+    )
     boot_mode: Literal["legacy-bios", "uefi", "uefi-preferred"] | None = Field(
         None, description="Boot mode; that of the source image if absent."
     )
@@ -484,7 +508,7 @@ class Publish(Model):
     """What happens with the image once it is there."""
 
     regions: tuple[str, ...] = Field((), description="Regions to copy the image to; the launch region keeps its own.")
-    copy_timeout: Duration = Field(43200.0, description="How long to wait for the copy in each region (EBS-backed).")
+    timeout: Duration = Field(43200.0, description="How long to wait for the copy in each region (EBS-backed).")
     share: Share = Field(default_factory=Share, description="Who else may launch it.")
     ssm_parameter: Text | None = Field(None, description="SSM parameter that gets the image's id, in each region.")
     deprecate_after: Duration | None = Field(None, description="Deprecate the image so long after it was made.")
@@ -578,7 +602,8 @@ class Defaults(Model):
 
     region: str | None = Field(None, description="`launch.region`.")
     instance_types: tuple[InstanceType, ...] | None = Field(None, description="`launch.instance_types`.", min_length=1)
-    tags: dict[str, Text] = Field(default_factory=dict, description="Added to `output.tags`; a spec's own word wins.")
+    ssh_user: UserName | None = Field(None, description="`launch.ssh.user`.")
+    tags: dict[str, Text] = Field(default_factory=dict, description="Added to `output.tags`; a spec's own tag wins.")
 
 
 class Project(Model):

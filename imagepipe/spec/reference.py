@@ -25,7 +25,7 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("source.ami: an SSM parameter", models.AmiBySsm, ""),
     ("launch", models.Launch, ""),
     ("launch.spot", models.Spot, ""),
-    ("launch.volumes", models.Volume, "Also `output.block_devices`."),
+    ("launch.block_devices", models.BlockDevice, "Also `output.block_devices`."),
     ("launch.ssh", models.Ssh, ""),
     ("launch.ssh.bastion", models.Bastion, ""),
     ("Every step", models.StepOptions, "Beside exactly one of `shell`, `file`, `template`, `reboot`, `use`."),
@@ -36,6 +36,11 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("use", models.UseStep, "Its options go to the steps of the provisioner, where those say nothing themselves."),
     ("output: an EBS-backed image", models.EbsOutput, ""),
     ("output.encrypt", models.Encrypt, ""),
+    (
+        "output.encrypt.per_region",
+        models.EncryptRegion,
+        "By region: `per_region: {us-west-2: {kms_key: alias/images}}`.",
+    ),
     ("output: an instance-store-backed image", models.InstanceStoreOutput, ""),
     ("output.per_region", models.BundleRegion, "By region: `per_region: {us-west-2: {bucket: my-images-west}}`."),
     ("publish", models.Publish, ""),
@@ -59,10 +64,11 @@ the latter. `{{ x | quote }}` quotes for a shell. A `when` is an expression with
 
 Paths are relative to the file that names them, not to where the command runs.
 
-A variable has the first of these that is there: `--var NAME=VALUE`; the last `--var-file` with it (a YAML mapping
-`NAME: VALUE`, or the same in JSON; keep it out of `specs/`); `IMAGEPIPE_VAR_NAME` in the environment; the variable
-that its `env` names; its `default`. `build` wants one for every variable that is `required`. A `sensitive` one goes
-to a step by the step's `env` alone, and is masked in all output; write it into no file that stays in the image.
+A variable takes its value from the first of these that is set: `--var NAME=VALUE`; the last `--var-file` with it (a
+YAML mapping `NAME: VALUE`, or the same in JSON; keep it out of `specs/`); `IMAGEPIPE_VAR_NAME` in the environment; the
+environment variable named by its `env`; its `default`. A variable without `default` is required: a build needs a value
+for it. A `sensitive` variable reaches a step through the step's `env` only, and is masked in all output; do not write
+it into a file that stays in the image.
 """
 
 

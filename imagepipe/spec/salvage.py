@@ -25,7 +25,6 @@ _HARMLESS: dict[str, Any] = {
 _HARMLESS_ITEMS: dict[str, Any] = {
     "provision": {"reboot": {}},
     "test": {"reboot": {}},
-    "volumes": {"device": "/dev/xvddz"},
     "block_devices": {"device": "/dev/xvddz"},
     "regions": "unknown",
     "exclude": "/unknown",

@@ -29,6 +29,7 @@ from imagepipe.spec.models import (
     TemplateStep,
     UseStep,
 )
+from imagepipe.spec.old_spellings import old_spellings
 from imagepipe.spec.rendering import Scope, find_name, render_document
 from imagepipe.values import Late
 
@@ -42,9 +43,9 @@ _DISCONNECTS_NOT: dict[type[StepOptions], str] = {
     FileStep: _NO_UPLOAD_ENDS,
     TemplateStep: _NO_UPLOAD_ENDS,
     RebootStep: "a reboot waits for the machine by itself",
-    UseStep: "the steps of a provisioner say for themselves where they end the connection",
+    UseStep: "write it at the step of the provisioner that ends the connection",
 }
-"""Why a step of this kind cannot have `on_disconnect: expected`."""
+"""Why a step of this kind cannot have `expect_disconnect: true`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,8 @@ def expand(
     problems: list[Problem] = []
     for index, step in enumerate(steps, start=offset):
         at = (*path, index)
-        if step.on_disconnect == "expected" and not isinstance(step, ShellStep):
-            problems.append(document.problem((*at, "on_disconnect"), _DISCONNECTS_NOT[type(step)]))
+        if step.expect_disconnect and not isinstance(step, ShellStep):
+            problems.append(document.problem((*at, "expect_disconnect"), _DISCONNECTS_NOT[type(step)]))
         match step:
             case UseStep():
                 inner, more = _expand_use(step, document, at, file, scope, unknown, outer)
@@ -232,6 +233,7 @@ def _expand_use(
     if inner.problems or not isinstance(inner.value, dict):
         return [], inner.problems or [inner.problem((), "a provisioner is a mapping with description and steps")]
     parameters, problems = _parameters(inner)
+    problems += old_spellings(inner)
     values, more = _values(step, parameters, document, at, unknown)
     problems += more
     secrets = frozenset(name for name in values if _holds_secret(document, (*at, "with", name), scope))
@@ -402,7 +404,7 @@ def _inherit(inner: Any, outer: UseStep) -> Any:
     update: dict[str, Any] = {}
     if inner.sudo is None and outer.sudo is not None:
         update["sudo"] = outer.sudo
-    for name in ("timeout", "retries", "rerun"):
+    for name in ("timeout", "retries", "idempotent"):
         if name in outer.model_fields_set and name not in inner.model_fields_set:
             update[name] = getattr(outer, name)
     if outer.env:

@@ -42,10 +42,8 @@ def resolve(declared: Mapping[str, Variable], given: Given) -> Resolved:
     for name, variable in declared.items():
         raw = _raw(name, variable, given)
         if raw is None:
-            if variable.required:
-                missing[name] = _sources(name, variable)
-                continue
-            raw = ""
+            missing[name] = _sources(name, variable)
+            continue
         value = _like_default(raw, variable.default)
         if value is None:
             shown = "the value" if variable.sensitive else repr(raw)

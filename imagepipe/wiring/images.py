@@ -93,7 +93,7 @@ def as_bundle(
         names=names,
         description=output.description,
         tags=output.tags,
-        imds_v2=output.imds == "v2",
+        imds_v2=output.imds_support == "v2.0",
         virtual_names={v.device: v.virtual_name for v in output.block_devices if v.virtual_name},
     )
     return graph.add(f"{prefix}register", register)
@@ -107,7 +107,7 @@ def _capture(
     source: Ref[SourceImage],
     names: Ref[Mapping[str, str]],
 ) -> CaptureEbs:
-    output, volumes = spec.output, spec.launch.volumes
+    output, volumes = spec.output, spec.launch.block_devices
     assert isinstance(output, EbsOutput)
     return CaptureEbs(
         ec2=ec2,
@@ -118,7 +118,7 @@ def _capture(
         description=output.description,
         tags=output.tags,
         boot_mode=output.boot_mode,
-        imds_v2=output.imds == "v2",
+        imds_v2=output.imds_support == "v2.0",
         delete_on_termination={
             v.device: v.delete_on_termination for v in volumes if v.delete_on_termination is not None
         },
@@ -138,7 +138,7 @@ def copy_of(
     source: Ref[SourceImage],
     names: Ref[Mapping[str, str]],
 ) -> CopyToRegion:
-    key = output.encrypt.per_region.get(region) if output.encrypt else None
+    encrypt = output.encrypt.per_region.get(region) if output.encrypt else None
     return CopyToRegion(
         ec2=tools.regions[region],
         limits=tools.limits,
@@ -148,8 +148,8 @@ def copy_of(
         names=names,
         description=output.description,
         tags=output.tags,
-        kms_key=key,
-        timeout_seconds=publish.copy_timeout,
+        kms_key=encrypt.kms_key if encrypt else None,
+        timeout_seconds=publish.timeout,
     )
 
 

@@ -18,7 +18,7 @@ from imagepipe.launch.machine import Launch, SpotWanted
 from imagepipe.launch.source import BySsm, Newest
 from imagepipe.spec.find import named_file
 from imagepipe.spec.loaded import LoadedSpec
-from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, EbsOutput, Spec, Volume
+from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, BlockDevice, EbsOutput, Spec
 from imagepipe.values import Endpoint, Instance, Late
 from imagepipe.wiring.tools import Tools
 
@@ -29,7 +29,7 @@ def source_wanted(spec: Spec) -> str | BySsm | Newest:
         case AmiById(id=id):
             return id
         case AmiByFilter() as wanted:
-            return Newest(ImageFilter(wanted.name, wanted.owners, wanted.architecture), only=not wanted.newest)
+            return Newest(ImageFilter(wanted.name, wanted.owners, wanted.architecture), only=not wanted.most_recent)
         case AmiBySsm(ssm=name):
             return BySsm(name)
         case None:
@@ -102,7 +102,7 @@ def launch_of(
         network=network,
         after=after,
         instance_types=launch.instance_types,
-        devices=devices_wanted(launch.volumes),
+        devices=devices_wanted(launch.block_devices),
         encrypt_root=encrypt is not None,
         kms_key=encrypt.kms_key if encrypt else None,
         instance_profile=launch.iam_instance_profile,
@@ -110,13 +110,13 @@ def launch_of(
         user_data=launch.user_data,
         public_address=launch.ssh.bastion is None and launch.ssh.address in ("public_ip", "public_dns"),
         tags=launch.tags,
-        spot=SpotWanted(launch.spot.max_price, launch.spot.fall_back) if launch.spot else None,
+        spot=SpotWanted(launch.spot.max_price, launch.spot.fallback) if launch.spot else None,
     )
 
 
-def devices_wanted(volumes: Sequence[Volume]) -> tuple[DeviceWanted, ...]:
+def devices_wanted(devices: Sequence[BlockDevice]) -> tuple[DeviceWanted, ...]:
     """Block devices of a spec."""
-    return tuple(DeviceWanted(**{**v.model_dump(exclude={"tags"}), "tags": v.tags}) for v in volumes)
+    return tuple(DeviceWanted(**{**each.model_dump(exclude={"tags"}), "tags": each.tags}) for each in devices)
 
 
 def await_ssh(one: LoadedSpec, tools: Tools, ec2: Ec2, instance: Ref[Instance], key: Ref[Key]) -> AwaitSsh:
@@ -132,7 +132,7 @@ def await_ssh(one: LoadedSpec, tools: Tools, ec2: Ec2, instance: Ref[Instance], 
         tools.connections,
         instance,
         key,
-        ssh.user,
+        ssh.login,
         ssh.port,
         address,
         ssh.timeout,

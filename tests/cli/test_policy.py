@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def project(tmp_path: Path) -> Path:
     (tmp_path / "plain.yaml").write_text(PLAIN)
     (tmp_path / "full.yaml").write_text(FULL)
-    (tmp_path / "homeless.yaml").write_text(PLAIN.replace("launch: {region: us-east-1}\n", ""))
+    (tmp_path / "homeless.yaml").write_text(PLAIN.replace("region: us-east-1, ", ""))
     return tmp_path
 
 

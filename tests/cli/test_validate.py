@@ -17,6 +17,7 @@ SOUND = "imagepipe: 1\nname: NAME\nsource: {ami: ami-0123456789abcdef0}\noutput:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "specs").mkdir()
+    (tmp_path / "imagepipe.yaml").write_text("defaults: {ssh_user: admin}\n")
     for name in ("web-server", "db"):
         (tmp_path / f"specs/{name}.yaml").write_text(SOUND.replace("NAME", name))
     return tmp_path

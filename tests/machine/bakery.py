@@ -75,6 +75,7 @@ class Bakery:
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        (self.folder / "imagepipe.yaml").write_text("defaults: {ssh_user: admin}\n", encoding="utf-8")
         kept = ("PATH", "HOME", "LANG", "SSL_CERT_FILE")
         self.env = {
             **{name: os.environ[name] for name in kept if name in os.environ},

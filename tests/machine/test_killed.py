@@ -163,7 +163,7 @@ def test_a_killed_build_goes_on_with_its_machine_where_it_was(fresh_bakery: Bake
     steps = f"""
 - shell: echo once | sudo tee -a /etc/steps
 {STEP}
-  rerun: safe
+  idempotent: true
 - shell: echo last | sudo tee -a /etc/steps
 """
     process = bakery.start("build", str(bakery.spec("killed", steps)), "--local")

@@ -25,7 +25,7 @@ launch:
   region: us-east-1
   ssh: {user: "{{ var.user }}", timeout: 20s}
   iam_instance_profile: reader
-  volumes: [{device: /dev/sdf, size_gib: 1, tags: {use: data}}]
+  block_devices: [{device: /dev/sdf, size_gib: 1, tags: {use: data}}]
 provision:
   - shell: sudo sh -c 'echo baked >/etc/baked'
 test:
@@ -48,7 +48,7 @@ provision:
 output:
   name: "sealed"
   on_name_taken: replace
-  encrypt: {kms_key: KEY-EAST, per_region: {us-west-2: alias/images}}
+  encrypt: {kms_key: KEY-EAST, per_region: {us-west-2: {kms_key: alias/images}}}
 publish: {regions: [us-west-2]}
 """
 BUNDLE = """\

@@ -268,7 +268,7 @@ name: whole
 source: {ami: {name: "debian-disk-12-amd64-*", owners: ["136693071363"]}}
 launch:
   region: us-east-1
-  volumes: [{device: /dev/xvda, size_gib: 9}]
+  block_devices: [{device: /dev/xvda, size_gib: 9}]
   ssh: {timeout: 8m}
 provision:
   - shell: |

@@ -29,17 +29,19 @@ SOUND: Mapping[str, str] = {
     "EC2's certificate": MACHINE + with_words("ec2_certificate: west.pem"),
     "another region": MACHINE + with_words(WEST) + "publish: {regions: [us-east-1, us-west-2]}\n",
     "shared with all, from an encrypted volume": MACHINE.replace("[m3", "[m1.small, r3.large, x1.16xlarge, m3").replace(
-        "}\n", ", volumes: [{device: /dev/xvda, size_gib: 10, encrypted: true}]}\n"
+        "}\n", ", block_devices: [{device: /dev/xvda, size_gib: 10, encrypted: true}]}\n"
     )
     + OUTPUT
     + "publish: {share: {public: true}}\n",
-    "a tree, smaller than its root": MACHINE.replace("}\n", ", volumes: [{device: /dev/sda1, size_gib: 40}]}\n")
+    "a tree, smaller than its root": MACHINE.replace("}\n", ", block_devices: [{device: /dev/sda1, size_gib: 40}]}\n")
     + with_words("method: tree, size_gib: 10, exclude: [/var/cache/apt/archives, /usr/share/doc]"),
     "a size of its own says how the root is read": MACHINE.replace(
-        "}\n", ", volumes: [{device: /dev/sda1, size_gib: 40}]}\n"
+        "}\n", ", block_devices: [{device: /dev/sda1, size_gib: 40}]}\n"
     )
     + with_words("size_gib: 1"),
-    "a large volume that is not the root": MACHINE.replace("}\n", ", volumes: [{device: /dev/sdf, size_gib: 40}]}\n")
+    "a large volume that is not the root": MACHINE.replace(
+        "}\n", ", block_devices: [{device: /dev/sdf, size_gib: 40}]}\n"
+    )
     + with_words("method: block"),
     "a BIOS, or both": MACHINE + with_words("boot_mode: uefi-preferred"),
     "instance store volumes": MACHINE + with_words("block_devices: [{device: /dev/sdb, virtual_name: ephemeral0}]"),
@@ -61,7 +63,7 @@ def output(loaded: Loader, text: str) -> InstanceStoreOutput:
 
 
 def test_instance_types_of_the_project_are_said_where_the_image_is_asked_for(loaded: Loader) -> None:
-    project = "imagepipe: 1\ndefaults: {region: us-east-1, instance_types: [m3.medium, t3a.small]}\n"
+    project = "imagepipe: 1\ndefaults: {region: us-east-1, instance_types: [m3.medium, t3a.small], ssh_user: admin}\n"
     (problem,) = loaded(HEAD + OUTPUT, whole=True, files={"imagepipe.yaml": project}).problems
     assert (problem.path, problem.line) == ("output.type", 4)
     assert problem.message.startswith("t3a.small cannot run an instance-store image")
@@ -109,6 +111,6 @@ def test_the_files_of_a_spec_are_known_by_where_they_stand(loaded: Loader) -> No
 
 def test_an_encrypted_volume_still_makes_an_ebs_image_that_cannot_be_public(loaded: Loader) -> None:
     one = loaded(
-        "launch: {volumes: [{device: /dev/xvda, encrypted: true}]}\npublish: {share: {public: true}}\n",
+        "launch: {block_devices: [{device: /dev/xvda, encrypted: true}]}\npublish: {share: {public: true}}\n",
     )
     assert messages(one) == ["an encrypted image cannot be public"]

@@ -12,7 +12,7 @@ from imagepipe.spec.models import ShellStep, TemplateStep
 from imagepipe.spec.variables import Given
 from imagepipe.values import Late
 
-from .conftest import BUILD, SOUND, Loader, messages
+from .conftest import BUILD, SOUND, SSH_USER, Loader, messages
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_default_of_another_kind_than_its_parameter_is_an_error(loaded: Loader
 
 PROJECT = """\
 imagepipe: 1
-defaults: {region: eu-west-1, instance_types: [m5.large], tags: {team: infra, cost: "1"}}
+defaults: {region: eu-west-1, instance_types: [m5.large], ssh_user: debian, tags: {team: infra, cost: "1"}}
 """
 
 
@@ -191,14 +191,16 @@ def test_a_projects_defaults_fill_what_the_spec_leaves_out(loaded: Loader) -> No
     spec = loaded("", files={"imagepipe.yaml": PROJECT}).checked()
     assert spec.launch.region == "eu-west-1"
     assert spec.launch.instance_types == ("m5.large",)
+    assert spec.launch.ssh.user == "debian"
     assert spec.output.tags == {"team": "infra", "cost": "1"}
 
 
 def test_a_specs_own_word_wins_over_the_projects(loaded: Loader) -> None:
     text = SOUND.replace("{name: web-1}", "{name: web-1, tags: {team: web}}")
-    text += "launch: {region: us-east-1, instance_types: [t3.small]}\n"
+    text += "launch: {region: us-east-1, instance_types: [t3.small], ssh: {user: admin}}\n"
     spec = loaded(text, whole=True, files={"imagepipe.yaml": PROJECT}).checked()
     assert (spec.launch.region, spec.launch.instance_types) == ("us-east-1", ("t3.small",))
+    assert spec.launch.ssh.user == "admin"
     assert spec.output.tags == {"team": "web", "cost": "1"}
 
 
@@ -208,6 +210,24 @@ def test_a_mistake_in_the_project_file_is_shown_there(loaded: Loader) -> None:
     assert Path(problem.file).name == "imagepipe.yaml"
     assert (problem.line, problem.column) == (2, 12)
     assert "did you mean 'region'" in problem.message
+
+
+def test_a_spec_without_a_user_is_an_error_that_names_the_usual_users(loaded: Loader) -> None:
+    (problem,) = loaded("launch:\n  region: us-east-1\n", files={"imagepipe.yaml": "imagepipe: 1\n"}).problems
+    assert problem.message == "key 'user' is required: the user to log in as, which depends on the source image"
+    assert (problem.path, problem.location()) == ("launch.ssh.user", "web.yaml:6:3")
+    for user in ("admin (Debian)", "ec2-user (Amazon Linux", "ubuntu (Ubuntu)", "ssh_user: …} in imagepipe.yaml"):
+        assert user in str(problem.hint)
+
+
+def test_the_missing_user_is_said_beside_other_problems_of_ssh(loaded: Loader) -> None:
+    one = loaded("launch: {ssh: {port: 70000}}\n", files={"imagepipe.yaml": "imagepipe: 1\n"})
+    assert [problem.path for problem in one.problems] == ["launch.ssh.user", "launch.ssh.port"]
+
+
+def test_a_project_file_that_cannot_be_read_is_the_only_error_for_a_spec_without_a_user(loaded: Loader) -> None:
+    one = loaded("", files={"imagepipe.yaml": "imagepipe: 1\ndefaults: {ssh_user: a b}\n"})
+    assert messages(one) == ["a user's name has lower case letters, digits and . _ -, a letter first"]
 
 
 def test_a_default_region_is_checked_too(loaded: Loader) -> None:
@@ -220,7 +240,7 @@ def test_a_default_region_is_checked_too(loaded: Loader) -> None:
 def test_an_unknown_region_is_accepted_where_the_project_says_so(loaded: Loader) -> None:
     text = "launch: {region: mars-north-1}\n"
     assert messages(loaded(text)) != []
-    assert messages(loaded(text, files={"imagepipe.yaml": "allow_unknown_region: true\n"})) == []
+    assert messages(loaded(text, files={"imagepipe.yaml": f"allow_unknown_region: true\n{SSH_USER}"})) == []
 
 
 def test_variables_are_rendered_in_the_order_of_who_has_the_last_word(loaded: Loader) -> None:
@@ -248,7 +268,7 @@ def test_a_variable_without_a_value_is_an_error_in_a_build_only(loaded: Loader) 
 
 
 def test_values_of_sensitive_variables_are_known_to_be_secret(loaded: Loader) -> None:
-    text = "variables: {t: {sensitive: true, env: T}, u: {sensitive: true, required: false}}\n"
+    text = 'variables: {t: {sensitive: true, env: T}, u: {sensitive: true, default: ""}}\n'
     text += "provision: [{shell: 'true', env: {T: '{{ var.t }}{{ var.u }}'}}]\n"
     assert loaded(text, given=Given(environment={"T": "hunter2"})).secrets == {"hunter2"}
 
@@ -296,6 +316,7 @@ def test_a_variable_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_specs_in_several_files_know_one_another(tmp_path: Path) -> None:
+    (tmp_path / "imagepipe.yaml").write_text(SSH_USER)
     base, web = tmp_path / "base.yaml", tmp_path / "web.yaml"
     base.write_text("imagepipe: 1\nname: base\nsource: {image: web}\noutput: {name: image-a}\n")
     web.write_text("imagepipe: 1\nname: web\nsource: {image: base}\noutput: {name: image-b}\n")

@@ -10,7 +10,7 @@ from imagepipe.spec.load import load
 from imagepipe.spec.not_yet import not_yet
 from imagepipe.spec.variables import Given
 
-from .conftest import SOUND, Loader
+from .conftest import SOUND, SSH_USER, Loader
 
 EACH = {
     "publish.ssm_parameter": SOUND + "publish: {ssm_parameter: /images/web}\n",
@@ -30,6 +30,7 @@ def test_what_cannot_be_built_yet_is_said_where_it_stands(loaded: Loader, path: 
 
 
 def test_an_image_built_on_another_specs_cannot_be_built_yet(tmp_path: Path) -> None:
+    (tmp_path / "imagepipe.yaml").write_text(SSH_USER)
     (tmp_path / "both.yaml").write_text(
         SOUND + "---\nimagepipe: 1\nname: app\nsource: {image: web}\noutput: {name: app-1}\n"
     )
@@ -41,7 +42,7 @@ def test_an_image_built_on_another_specs_cannot_be_built_yet(tmp_path: Path) -> 
 
 def test_a_spec_that_builds_has_nothing_to_say(loaded: Loader) -> None:
     one = loaded(
-        "launch: {volumes: [{device: /dev/sdf, size_gib: 8, encrypted: true}], subnets: [subnet-01234567]}\n"
+        "launch: {block_devices: [{device: /dev/sdf, size_gib: 8, encrypted: true}], subnets: [subnet-01234567]}\n"
         "publish: {regions: [us-west-2]}\n"
     )
     assert one.problems == []

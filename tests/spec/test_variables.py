@@ -56,8 +56,8 @@ def test_a_refused_secret_is_not_shown() -> None:
     assert "hunter2" not in str(refused)
 
 
-def test_a_variable_that_is_not_required_is_the_empty_string() -> None:
-    resolved = resolve({"x": Variable(required=False)}, Given())
+def test_a_variable_whose_default_is_the_empty_string_is_optional() -> None:
+    resolved = resolve({"x": Variable(default="")}, Given())
     assert (resolved.values, resolved.missing) == ({"x": ""}, {})
 
 
