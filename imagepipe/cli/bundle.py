@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
+from imagepipe.cli.output_format import Format, format_option, print_json
+from imagepipe.cli.pass_options import pass_options
 from imagepipe.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +30,23 @@ _folder_option = click.option(
     metavar="DIR",
     help="Write into this folder; it is created if it does not exist.  [default: here]",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class PackOptions:
+    """Arguments and options of `imagepipe bundle pack`."""
+
+    image: Path
+    certificate: Path
+    private_key: Path
+    account: str
+    ec2_certificate: Path | None
+    region: str | None
+    arch: Literal["x86_64", "i386"]
+    name: str
+    output: Path
+    any_size: bool
+    force: bool
 
 
 @click.group()
@@ -71,19 +90,8 @@ Examples:
 @_folder_option
 @click.option("--any-size", is_flag=True, help="Allow more than 10 GiB, which EC2 does not accept.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle of this name.")
-def pack(
-    image: Path,
-    certificate: Path,
-    private_key: Path,
-    account: str,
-    ec2_certificate: Path | None,
-    region: str | None,
-    arch: str,
-    name: str,
-    output: Path,
-    any_size: bool,
-    force: bool,
-) -> None:
+@pass_options(PackOptions)
+def pack(options: PackOptions) -> None:
     """Pack the raw disk image IMAGE into NAME.manifest.xml and parts of 10 MiB, NAME.part.NN.
 
     Holes and blocks of zeros take no space. The files appear at the end, the manifest last; after a failure or Ctrl-C
@@ -98,19 +106,24 @@ def pack(
     from imagepipe.bundle.sparse import opened_image
 
     _end_in_order()
-    recipients = Recipients(load_owner(certificate, private_key), _ec2_certificate(ec2_certificate, region))
-    with FolderSink(output, name, is_forced=force) as sink, opened_image(image) as opened:
+    owner = load_owner(options.certificate, options.private_key)
+    recipients = Recipients(owner, _ec2_certificate(options.ec2_certificate, options.region))
+    with (
+        FolderSink(options.output, options.name, is_forced=options.force) as sink,
+        opened_image(options.image) as opened,
+    ):
         with _progress("packing", opened.data_bytes) as progress:
             made = pack_image(
                 opened,
                 sink,
-                label=Label(name, account, arch),
+                label=Label(options.name, options.account, options.arch),
                 recipients=recipients,
-                limit_bytes=None if any_size else EC2_LIMIT_BYTES,
+                limit_bytes=None if options.any_size else EC2_LIMIT_BYTES,
                 progress=progress,
             )
         data = size_text(opened.data_bytes)
-    click.echo(f"{output / made.filename}: {parts_text(made)}, {size_text(made.bundled_size)} of {data} of data")
+    manifest = options.output / made.filename
+    click.echo(f"{manifest}: {parts_text(made)}, {size_text(made.bundled_size)} of {data} of data")
 
 
 @bundle.command(
@@ -198,18 +211,18 @@ def verify(manifest: Path, private_key: Path | None, certificate: Path | None) -
     epilog="""\b
 Examples:
   imagepipe bundle inspect image.manifest.xml
-  imagepipe bundle inspect image.manifest.xml --json
+  imagepipe bundle inspect image.manifest.xml --format json
 """
 )
 @_manifest_argument
-@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
-def inspect(manifest: Path, is_json: bool) -> None:
+@format_option(description="Print the contents in this format.")
+def inspect(manifest: Path, output: Format) -> None:
     """Print the contents of MANIFEST; needs neither key nor parts."""
     from imagepipe.bundle.describe import as_json, as_lines
 
     said, _ = _read(manifest)
-    if is_json:
-        click.echo(json.dumps(as_json(said), indent=2))
+    if output == "json":
+        print_json(as_json(said))
         return
     for line in as_lines(said):
         click.echo(line)

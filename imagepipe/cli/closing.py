@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 import click
 
 from imagepipe.cli import streams
+from imagepipe.cli.output_format import print_json
 from imagepipe.cli.run import Run
 from imagepipe.cli.run_store import CLOSING
 from imagepipe.cloud.errors import EXPIRED
@@ -74,11 +74,11 @@ def _print(run: Run, outcome: Outcome, baked: Sequence[Baked], closing: Closing)
     """Print the images of the specs that succeeded."""
     rows = [(one.spec, image) for one in baked for image in outcome.outputs.get(one.images.stage, ())]
     lines = [closing.note(f"{image.id}  {image.region:<14}  {image.name}  ({spec})") for spec, image in rows]
-    if run.options.as_json:
+    if run.options.output == "json":
         result: dict[str, object] = {"run": run.id, "images": [_image(spec, image) for spec, image in rows]}
         if not outcome.ok:
             result["failed"] = [one.spec for one in baked if one.images.stage not in outcome.outputs]
-        click.echo(json.dumps(result))
+        print_json(result)
         return
     click.echo("")
     for line in lines:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from imagepipe.cli.options import CloudOptions
 from imagepipe.clock import Clock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.rate_limit import Pace
@@ -114,17 +115,16 @@ def _check_role(chosen: CloudTarget, session: Session) -> None:
 ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[A-Za-z0-9+=,.@_/-]+")
 
 
-def chosen_cloud(
-    *, is_local: bool, profile: str | None = None, endpoint_url: str | None = None, role: str | None = None
-) -> CloudTarget:
-    """What the options of a command mean. Raises UsageError where they exclude one another, or a role is none."""
-    if is_local and (profile or endpoint_url):
+def chosen_cloud(options: CloudOptions) -> CloudTarget:
+    """The cloud that a command's options name. Raises UsageError for options that exclude one another."""
+    if options.is_local and (options.profile or options.endpoint_url):
         raise UsageError("--local is a cloud of its own: it takes neither --profile nor --endpoint-url")
+    role = options.role
     if role and not ROLE.fullmatch(role):
         raise UsageError(f"--assume-role {role}: not a role's ARN", hint="arn:aws:iam::123456789012:role/NAME")
-    if is_local:
+    if options.is_local:
         return CloudTarget(local_store(), role=role)
-    return CloudTarget(None, profile, endpoint_url or endpoint_of_environment(), role)
+    return CloudTarget(None, options.profile, options.endpoint_url or endpoint_of_environment(), role)
 
 
 def local_store() -> str:

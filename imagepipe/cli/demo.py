@@ -70,7 +70,7 @@ Next:
 def _build(spec: str) -> tuple[int, str]:
     """The exit code and standard output of a build, as a user calls it."""
     with subprocess.Popen(
-        [sys.executable, "-m", "imagepipe.cli.main", "build", spec, "--local", "--json"],
+        [sys.executable, "-m", "imagepipe.cli.main", "build", spec, "--local", "--format", "json"],
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,  # a terminal's Ctrl-C reaches us alone, and the build through us, once

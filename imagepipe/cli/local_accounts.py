@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.errors import LocalCloudError
 
 if TYPE_CHECKING:
@@ -19,14 +20,19 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@format_option()
 @click.pass_obj
-def accounts(root: Path | None) -> None:
+def accounts(root: Path | None, output: Format) -> None:
     """List the accounts of the local cloud, and the organizations they are in."""
     from imagepipe.local.client import admin
 
     with _connected(root) as cloud:
-        for each in admin.accounts(cloud):
-            click.echo("  ".join((each.id, *each.memberships)))
+        found = admin.accounts(cloud)
+    if output == "json":
+        print_json([{"account": each.id, "memberships": list(each.memberships)} for each in found])
+        return
+    for each in found:
+        click.echo("  ".join((each.id, *each.memberships)))
 
 
 @click.group()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.errors import LocalCloudError, Problem, SpecError, UsageError
 from imagepipe.local.aws.faults.catalogue import KINDS, check, fault_of
 
@@ -102,8 +103,9 @@ Examples:
 )
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--clear", is_flag=True, help="Clear all faults.")
+@format_option(description="Print the faults of the cloud in this format.")
 @click.pass_obj
-def faults(root: Path | None, file: Path | None, clear: bool) -> None:
+def faults(root: Path | None, file: Path | None, clear: bool, output: Format) -> None:
     """Replace the faults of the running cloud with those in FILE, or list its faults.
 
     The file is described in docs/how-to/faults.md.
@@ -123,9 +125,13 @@ def faults(root: Path | None, file: Path | None, clear: bool) -> None:
         )
     if clear:
         admin.clear_faults(cloud)
-        click.echo("no faults are set")
     elif wanted:
         admin.set_faults(cloud, wanted.faults, wanted.seed)
+    if output == "json":
+        print_json({"faults": admin.faults(cloud), "injected": admin.injected(cloud)})
+    elif clear:
+        click.echo("no faults are set")
+    elif wanted:
         click.echo(wanted.words())
     else:
         click.echo(_listed(admin.faults(cloud), admin.injected(cloud)))

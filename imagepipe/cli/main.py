@@ -35,6 +35,8 @@ COMMANDS = {
 SHORT_LIVED = frozenset({"build", "resume", "validate"})
 """Commands that load their libraries without the collector: these, and botocore's models, are objects by the hundred
 thousand that live until the end, and it would walk them again and again. A run turns it on before its first stage."""
+FORMER_OPTIONS = {"--json": "--format json"}
+"""Options that have another spelling now; click's error for the old one names the new one."""
 STAGE_THREAD = "stage "
 """How the names of the executor's threads begin (engine/executor.py, which this module does not load)."""
 
@@ -100,6 +102,8 @@ def _exit_code() -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and (now := FORMER_OPTIONS.get(error.option_name)):
+            error = click.NoSuchOption(error.option_name, possibilities=[now], ctx=error.ctx)
         error.show()
         return 2
     except (click.Abort, KeyboardInterrupt):

@@ -1,10 +1,11 @@
-"""What several commands take from the command line and the environment."""
+"""Options that several commands share, and their values from the command line and the environment."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,25 @@ F = TypeVar("F", bound=Callable[..., Any])
 KEEP, KEPT_FOR = "--keep-on-failure", "24h"
 
 
+@dataclass(frozen=True, slots=True)
+class VariableOptions:
+    """Values of `variable_options`."""
+
+    variables: tuple[str, ...]
+    var_files: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CloudOptions:
+    """Values of `cloud_options`."""
+
+    is_local: bool = False
+    region: str | None = None
+    profile: str | None = None
+    endpoint_url: str | None = None
+    role: str | None = None
+
+
 def variable_options(command: F) -> F:
     """`--var` and `--var-file`."""
     command = click.option(
@@ -37,28 +57,40 @@ def variable_options(command: F) -> F:
     )
 
 
-def cloud_options(command: F) -> F:
-    """`--local`, `--region`, `--profile`, `--endpoint-url` and `--assume-role`."""
+def region_option(command: F) -> F:
+    """`--region`, in place of the spec's."""
+    return click.option(
+        "--region",
+        metavar="REGION",
+        help="Build in this region instead of launch.region; publish.regions stay.",
+    )(command)
+
+
+def target_options(command: F) -> F:
+    """`--local`, `--profile` and `--endpoint-url`."""
     for option in reversed(
         (
             click.option(
-                "--region",
-                metavar="REGION",
-                help="Build in this region instead of launch.region; publish.regions stay.",
+                "--local", "is_local", is_flag=True, help="Use the local cloud on this computer instead of AWS."
             ),
             click.option("--profile", metavar="NAME", help="Use this AWS profile."),
             click.option("--endpoint-url", metavar="URL", help="Use this EC2 endpoint instead of AWS."),
-            click.option(
-                "--assume-role",
-                "role",
-                metavar="ARN",
-                envvar="IMAGEPIPE_ASSUME_ROLE",
-                help="Assume this role; credentials are refreshed during the build.",
-            ),
         )
     ):
         command = option(command)
     return command
+
+
+def cloud_options(command: F) -> F:
+    """`--local`, `--profile`, `--endpoint-url`, `--assume-role` and `--region`."""
+    command = click.option(
+        "--assume-role",
+        "role",
+        metavar="ARN",
+        envvar="IMAGEPIPE_ASSUME_ROLE",
+        help="Assume this role; credentials are refreshed during the build.",
+    )(command)
+    return target_options(region_option(command))
 
 
 class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
@@ -101,16 +133,16 @@ def timeout_option(command: F) -> F:
     )(command)
 
 
-def given(variables: Sequence[str], var_files: Sequence[Path]) -> Given:
-    """The variables that were given from outside. Raises UsageError and SpecError."""
+def given(options: VariableOptions) -> Given:
+    """The variables of the command line and the environment. Raises UsageError and SpecError."""
     command_line: dict[str, str] = {}
-    for item in variables:
+    for item in options.variables:
         name, equals, value = item.partition("=")
         if not equals or not name:
             raise UsageError(f"--var {item}: write --var NAME=VALUE")
         command_line[name] = value
     files: dict[str, Any] = {}
-    for file in var_files:
+    for file in options.var_files:
         files |= load_var_file(file)
     return Given(command_line, files, dict(os.environ))
 

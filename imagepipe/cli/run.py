@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,6 +24,7 @@ from imagepipe.cleanup.undoers import Undoers
 from imagepipe.cli import streams
 from imagepipe.cli.cloud import CloudTarget, region_of
 from imagepipe.cli.options import state_folder
+from imagepipe.cli.output_format import Format
 from imagepipe.clock import Clock, iso
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.communicator.ssh import Connections
@@ -49,15 +51,19 @@ from imagepipe.wiring.tools import Tools
 class RunOptions:
     """The options of `build` and `resume` that the run itself obeys."""
 
-    log: IO[str]
-    """Where the lines of the run are printed."""
-    as_json: bool = False
+    output: Format
+    """Format of the result on standard output."""
     junit: Path | None = None
     timeout: timedelta | None = None
     keep_on_failure: timedelta | None = None
     """How long a failed run's resources stay; None where they are deleted at once."""
     keep_going: bool = False
     """The failure of one spec leaves the others alone."""
+
+    @property
+    def log(self) -> IO[str]:
+        """Where the lines of the run are printed: beside a result in JSON, on standard error."""
+        return sys.stderr if self.output == "json" else sys.stdout
 
 
 class Run:
@@ -176,6 +182,8 @@ class Run:
         ]
         if self.options.junit:
             self.junit = JUnitReport(self.options.junit, [_suite(one, graph) for one in baked])
+            if finished:
+                self.junit.resume(ev.read_events(self.folder / ev.FILE_NAME), frozenset(finished))
             sinks.append(self.junit)
         events = Events(self.id, self.clock, self.masker, sinks)
         events.emit(ev.RunStarted(*events.stamp(), self._names()))

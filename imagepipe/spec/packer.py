@@ -36,7 +36,7 @@ WORDS = {
     "max_retries": "retries",
     "metadata_options": "nothing: IMDSv2 is required",
     "most_recent": "source.ami.most_recent, which is the default",
-    "post-processors": "`imagepipe build --json`",
+    "post-processors": "`imagepipe build --format json`",
     "provisioners": "provision",
     "region_kms_key_ids": "output.encrypt.per_region",
     "run_tags": "launch.tags",

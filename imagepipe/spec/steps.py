@@ -72,14 +72,12 @@ def expand(
     file: FilePath,
     scope: Scope,
     unknown: Mapping[Path, str],
-    *,
-    offset: int = 0,
     outer: tuple[str, ...] = (),
 ) -> tuple[tuple[StepAt, ...], list[Problem]]:
     """Every step with its provisioners expanded, and what is wrong with files, templates and parameters."""
     found: list[StepAt] = []
     problems: list[Problem] = []
-    for index, step in enumerate(steps, start=offset):
+    for index, step in enumerate(steps):
         at = (*path, index)
         if step.expect_disconnect and not isinstance(step, ShellStep):
             problems.append(document.problem((*at, "expect_disconnect"), _DISCONNECTS_NOT[type(step)]))
@@ -250,7 +248,7 @@ def _expand_use(
     except ValidationError as error:
         return [], list(dict.fromkeys(problems + explain(error, inner, Provisioner)))
     steps = tuple(_inherit(inner_step, step) for inner_step in provisioner.steps)
-    found, more = expand(steps, inner, ("steps",), inner_file, inside, rendered.unknown, outer=(*outer, step.use))
+    found, more = expand(steps, inner, ("steps",), inner_file, inside, rendered.unknown, (*outer, step.use))
     whens = ((step.when, dict(scope.known)),) if step.when else ()
     label = ".".join(map(str, at)) + f"/{step.use}"
     placed = [

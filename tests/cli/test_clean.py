@@ -53,7 +53,7 @@ def test_a_run_that_cannot_be_cleaned_does_not_keep_the_others_from_it(state: Pa
     result = _run("--all")
     assert result.return_value == 5
     for run in ("aaaa1111", "bbbb2222"):
-        assert f"{run}: left as it is: opening the local cloud's store" in result.output
+        assert f"{run}: left alone: opening the local cloud's store" in result.output
     assert "hint: upgrade imagepipe" in result.output
     assert "nothing to delete" not in result.output
 
@@ -62,7 +62,7 @@ def test_a_run_that_goes_on_is_left_alone(state: Path, newer_store: str) -> None
     journal = _begun(state, "aaaa1111", newer_store)
     everything = _run("--all")
     assert (everything.return_value, everything.exception) == (0, None)
-    assert "aaaa1111: left alone: it is going on" in everything.output
+    assert "aaaa1111: left alone: it is in progress" in everything.output
     assert isinstance(_run("aaaa1111").exception, UsageError)
     journal.close()
 

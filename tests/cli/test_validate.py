@@ -278,3 +278,8 @@ def test_a_name_in_a_variable_file_that_is_almost_a_variable_s_is_warned_of(proj
     done = run(project, "web-server", "--var-file", "prod.yaml")
     assert done.returncode == 0
     assert done.stderr == "warning: --var-file: no spec has a variable 'titel'; did you mean 'title'?\n"
+
+
+def test_specs_for_the_local_cloud_are_checked_on_a_machine_that_cannot_run_it(project: Path) -> None:
+    result = run(project, "--local", PATH="/nowhere")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "2 specs, valid\n", "")

@@ -101,7 +101,7 @@ def test_credentials_that_end_in_the_middle_leave_a_run_that_goes_on_once_they_a
     assert "still held: instance i-" in baked.err
     assert f"Once your credentials are valid again, run: imagepipe resume {run}\n" in baked.err
     assert f"Later: imagepipe clean {run}" in baked.err
-    resumed = quick("resume", run, "--json")
+    resumed = quick("resume", run, "--format", "json")
     assert resumed.code == 0, resumed.err
     assert list(resumed.images) == ["us-east-1"]
     words = ["images", "deregister", resumed.images["us-east-1"], "--local", "--region", "us-east-1", "--delete-data"]

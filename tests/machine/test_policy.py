@@ -175,7 +175,7 @@ def test_a_build_its_failures_clean_and_resume_need_the_whole_policy_and_no_more
     kept = _newest(bakery)
     with _slow_copies(bakery):
         killed = [ebs.killed(kind="image", region="us-west-2") for _ in range(2)]
-        resumed = bakery("resume", killed.pop(), "--json")
+        resumed = bakery("resume", killed.pop(), "--format", "json")
     assert resumed.code == 0, resumed.err
     with _sold(bakery):
         sold = ebs.build()
@@ -206,7 +206,7 @@ def test_bundles_need_what_they_are_allowed(bakery: Bakery) -> None:
     assert built.code == 0, built.err
     assert bundled.build("--var", "break=test").code == 7
     killed = [bundled.killed(kind="bundle", region="us-west-2") for _ in range(2)]
-    resumed = bakery("resume", killed.pop(), "--json")
+    resumed = bakery("resume", killed.pop(), "--format", "json")
     assert resumed.code == 0, resumed.err
     asked = bundled.asked()
     assert not bundled.refused()
