@@ -17,7 +17,7 @@ from imagepipe.launch.machine import check_root, devices_of
 from imagepipe.launch.source import FindSource, names_of
 from imagepipe.launch.user_data import user_data
 from imagepipe.spec.bundle_rules import LARGEST_ROOT_GIB, bundle_region
-from imagepipe.spec.document import Path
+from imagepipe.spec.document import KeyPath
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import AmiBySsm, EbsOutput, InstanceStoreOutput, Spec
 from imagepipe.wiring.machine import devices_wanted, source_wanted
@@ -72,7 +72,7 @@ class Preflight:
                 raise
             self._add(path, error)
 
-    def _add(self, path: Path, error: CloudError | UsageError) -> None:
+    def _add(self, path: KeyPath, error: CloudError | UsageError) -> None:
         hint = error.hint
         if isinstance(error, CloudError) and error.code in DENIED:
             # A dry run names things that are not there, and so have no tags.
@@ -81,7 +81,7 @@ class Preflight:
             )
         self.problems.append(self._one.problem(path, str(error), hint=hint))
 
-    def _add_once(self, path: Path, error: CloudError) -> None:
+    def _add_once(self, path: KeyPath, error: CloudError) -> None:
         """What is wrong whatever the instance type is said of the first."""
         if ".".join(map(str, path)) not in {problem.path for problem in self.problems}:
             self._add(path, error)
@@ -230,7 +230,7 @@ class Preflight:
                 source_region=self._region,
                 bundles=isinstance(spec.output, InstanceStoreOutput),
             )
-            at: Path = ("publish", "regions") if asked.copies else ("launch",)
+            at: KeyPath = ("publish", "regions") if asked.copies else ("launch",)
             with self._at(*at):
                 for error in DryRun(self._regions.session, region).denied(asked):
                     self._add(at, error)

@@ -119,12 +119,12 @@ def _build_images(options: BuildOptions) -> int:
 def _record(files: Sequence[Path], values: Given, loaded: Sequence[LoadedSpec], region: str | None) -> dict[str, Any]:
     """What another process needs to build the same graph; a sensitive variable's value is not among it."""
     variables: dict[str, Any] = {}
-    for one in loaded:
-        for name, variable in one.checked().variables.items():
+    for spec in loaded:
+        for name, variable in spec.checked().variables.items():
             if not variable.sensitive and (value := given_value(name, variable, values)) is not None:
                 variables[name] = value
-    for one in loaded:
-        for name, variable in one.checked().variables.items():
+    for spec in loaded:
+        for name, variable in spec.checked().variables.items():
             if variable.sensitive:
                 variables.pop(name, None)
     return {"files": [str(file.resolve()) for file in files], "variables": variables, "region": region}
@@ -133,13 +133,13 @@ def _record(files: Sequence[Path], values: Given, loaded: Sequence[LoadedSpec], 
 def load_buildable(files: Sequence[Path], chosen: Given, build: Build) -> list[LoadedSpec]:
     """Specs that can be built. Raises SpecError with all problems, and those of what cannot be built yet."""
     loaded = load(files, chosen, build=build)
-    for one in loaded:
-        for problem in one.problems:
+    for spec in loaded:
+        for problem in spec.problems:
             if problem.severity == "warning":
                 click.echo(problem.text(), err=True)
     refuse(loaded)
-    unknown_variables([frozenset(one.checked().variables) for one in loaded], chosen)
-    if problems := [problem for one in loaded for problem in not_yet(one)]:
+    unknown_variables([frozenset(spec.checked().variables) for spec in loaded], chosen)
+    if problems := [problem for spec in loaded for problem in not_yet(spec)]:
         raise SpecError(problems)
     return loaded
 
@@ -148,8 +148,8 @@ def check_files_of_bundles(loaded: Sequence[LoadedSpec], region: str | None, *, 
     """Raise SpecError now where a bundle could not be signed, or not be made for EC2."""
     problems = [
         problem
-        for one in loaded
-        for problem in check_bundle_files(one, environment=os.environ, is_local=is_local, region=region)
+        for spec in loaded
+        for problem in check_bundle_files(spec, environment=os.environ, is_local=is_local, region=region)
     ]
     if problems:
         raise SpecError(problems)

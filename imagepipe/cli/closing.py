@@ -72,12 +72,12 @@ class Closing:
 
 def _print(run: Run, outcome: Outcome, baked: Sequence[Baked], closing: Closing) -> None:
     """Print the images of the specs that succeeded."""
-    rows = [(one.spec, image) for one in baked for image in outcome.outputs.get(one.images.stage, ())]
+    rows = [(build.spec, image) for build in baked for image in outcome.outputs.get(build.images.stage, ())]
     lines = [closing.note(f"{image.id}  {image.region:<14}  {image.name}  ({spec})") for spec, image in rows]
     if run.options.output == "json":
         result: dict[str, object] = {"run": run.id, "images": [_image(spec, image) for spec, image in rows]}
         if not outcome.ok:
-            result["failed"] = [one.spec for one in baked if one.images.stage not in outcome.outputs]
+            result["failed"] = [build.spec for build in baked if build.images.stage not in outcome.outputs]
         print_json(result)
         return
     click.echo("")
@@ -103,9 +103,9 @@ def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], closing: Closin
         closing.say(f"error: {failure.stage}: {error}")
         if isinstance(error, ImagepipeError) and error.hint:
             closing.say(f"  hint: {error.hint}")
-    for one in [] if run.options.keep_going and not outcome.cancelled else baked:
-        for image in outcome.outputs.get(one.images.stage, outcome.outputs.get(one.kept.stage, ())):
-            closing.say(f"finished before that, and kept: {image.id} in {image.region} ({one.spec})")
+    for build in [] if run.options.keep_going and not outcome.cancelled else baked:
+        for image in outcome.outputs.get(build.images.stage, outcome.outputs.get(build.kept.stage, ())):
+            closing.say(f"finished before that, and kept: {image.id} in {image.region} ({build.spec})")
     if outcome.held:
         _say_held(outcome, run.id, closing)
     if outcome.cancelled:

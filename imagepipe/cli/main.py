@@ -113,8 +113,8 @@ def _exit_code() -> int:
         show(error)
         return error.exit_code
     except UndoFailed as error:
-        for one in error.exceptions:
-            click.echo(f"error: {one}", err=True)
+        for each in error.exceptions:
+            click.echo(f"error: {each}", err=True)
         return error.exit_code
     except OSError as error:
         if os.environ.get("IMAGEPIPE_DEBUG"):

@@ -173,7 +173,7 @@ def check_region(region: str, loaded: Sequence[LoadedSpec]) -> None:
     """Raise UsageError for a --region that this version does not know."""
     from imagepipe.spec.ec2_rules import region_finding
 
-    if all(one.project.allow_unknown_region for one in loaded):
+    if all(spec.project.allow_unknown_region for spec in loaded):
         return
     for _, message in region_finding(region, ()):
         raise UsageError(f"--region: {message}")

@@ -85,7 +85,7 @@ class Run:
         self.loaded = loaded
         self.options = options
         self.folder = state_folder() / run_id
-        self.masker = Masker(secret for one in loaded for secret in one.secrets)
+        self.masker = Masker(secret for spec in loaded for secret in spec.secrets)
         self.junit: JUnitReport | None = None
 
     def execute(self, regions: Regions, region: str | None, given: Mapping[str, Any]) -> tuple[Outcome, list[Baked]]:
@@ -136,7 +136,7 @@ class Run:
         return held
 
     def _names(self) -> tuple[str, ...]:
-        return tuple(one.checked().name for one in self.loaded)
+        return tuple(spec.checked().name for spec in self.loaded)
 
     def _planned(self, stack: ExitStack, regions: Regions, region: str | None) -> tuple[Graph, list[Baked]]:
         connections = Connections()
@@ -181,7 +181,7 @@ class Run:
             ConsoleReport(self.options.log),
         ]
         if self.options.junit:
-            self.junit = JUnitReport(self.options.junit, [_suite(one, graph) for one in baked])
+            self.junit = JUnitReport(self.options.junit, [_suite(build, graph) for build in baked])
             if finished:
                 self.junit.resume(ev.read_events(self.folder / ev.FILE_NAME), frozenset(finished))
             sinks.append(self.junit)
@@ -202,17 +202,17 @@ class Run:
                 undoers=Undoers(regions, self.clock).undoers(),
                 keep_on_failure=keep_on_failure is not None,
                 finished=finished,
-                groups=[one.stages for one in baked] if self.options.keep_going else (),
+                groups=[build.stages for build in baked] if self.options.keep_going else (),
             )
         if keep_on_failure is not None and not outcome.ok:
             heart.beat(self.clock.now() + keep_on_failure)
         return outcome
 
-    def _recipients(self, one: LoadedSpec, region: str, home: str) -> Recipients:
+    def _recipients(self, loaded: LoadedSpec, region: str, home: str) -> Recipients:
         from imagepipe.cli.local_store import open_store
 
         local = open_store(Path(self.chosen.local)).ec2_certificate if self.chosen.local else None
-        return BundleSigning(os.environ, self.folder.parents[1], local).recipients(one, region, home=home)
+        return BundleSigning(os.environ, self.folder.parents[1], local).recipients(loaded, region, home=home)
 
 
 @contextmanager
@@ -232,8 +232,8 @@ def _limit(cancel: Cancel, timeout: timedelta | None) -> Iterator[None]:
         timer.cancel()
 
 
-def _suite(one: Baked, graph: Graph) -> Suite:
-    return Suite(one.spec, tuple((stage, graph.stages[stage].title()) for stage in one.tests), one.stages)
+def _suite(build: Baked, graph: Graph) -> Suite:
+    return Suite(build.spec, tuple((stage, graph.stages[stage].title()) for stage in build.tests), build.stages)
 
 
 @dataclass

@@ -93,13 +93,13 @@ def validate(options: ValidateOptions) -> int:
 
 def _bundle_files(loaded: Sequence[LoadedSpec], region: str | None, *, is_local: bool) -> Iterator[Problem]:
     """What is wrong with certificates and keys. What reads them is loaded for specs that have some."""
-    for one in loaded:
-        if one.spec is not None and isinstance(one.spec.output, InstanceStoreOutput):
+    for each in loaded:
+        if each.spec is not None and isinstance(each.spec.output, InstanceStoreOutput):
             from imagepipe.wiring.certificates import check_bundle_files
 
             # Where only local builds are made, no certificate of EC2 is needed: its absence is no error of the spec.
             yield from check_bundle_files(
-                one, environment=os.environ, is_local=is_local, region=region, if_absent="warning"
+                each, environment=os.environ, is_local=is_local, region=region, if_absent="warning"
             )
 
 
@@ -141,7 +141,7 @@ def _summary(loaded: Sequence[LoadedSpec], problems: Sequence[Problem]) -> str:
 
 def _as_json(loaded: Sequence[LoadedSpec], problems: Sequence[Problem]) -> dict[str, object]:
     return {
-        "specs": [str(one.file) for one in loaded],
+        "specs": [str(spec.file) for spec in loaded],
         "problems": [
             {
                 "file": p.file,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path as FilePath
+from pathlib import Path
 
-from imagepipe.spec.document import Document, Path
+from imagepipe.spec.document import Document, KeyPath
 from imagepipe.spec.ec2_rules import Finding
 from imagepipe.spec.find import named_file
 from imagepipe.spec.models import AmiByFilter, BlockDevice, BundleRegion, InstanceStoreOutput, Spec
@@ -33,7 +33,7 @@ _PREFIX = re.compile(r"[A-Za-z0-9/!_.*'()-]*")
 """S3's safe characters; all others need an encoding somewhere, and not every reader of a manifest has the same."""
 
 
-def bundle_findings(spec: Spec, output: InstanceStoreOutput, document: Document, folder: FilePath) -> Iterator[Finding]:
+def bundle_findings(spec: Spec, output: InstanceStoreOutput, document: Document, folder: Path) -> Iterator[Finding]:
     """What is wrong with a spec of an instance-store image."""
     yield from _machine(spec, document)
     yield from _files(output, folder)
@@ -49,8 +49,8 @@ def bundle_findings(spec: Spec, output: InstanceStoreOutput, document: Document,
 
 def bundle_warnings(output: InstanceStoreOutput) -> Iterator[Finding]:
     """What works, and is probably not what was meant."""
-    named: list[tuple[Path, str]] = [(("output", "bucket"), output.bucket)]
-    named += [(("output", "per_region", region, "bucket"), one.bucket) for region, one in output.per_region.items()]
+    named: list[tuple[KeyPath, str]] = [(("output", "bucket"), output.bucket)]
+    named += [(("output", "per_region", region, "bucket"), entry.bucket) for region, entry in output.per_region.items()]
     for at, bucket in named:
         if "." in bucket:
             # It works: boto3 then puts the name into the path, which S3 takes as long as it takes such requests.
@@ -74,10 +74,11 @@ def regions_without_bucket(spec: Spec, document: Document, *, home: str | None) 
 
 def _machine(spec: Spec, document: Document) -> Iterator[Finding]:
     written = ("launch", "instance_types") in document.values
-    cannot = [(i, one) for i, one in enumerate(spec.launch.instance_types) if one.partition(".")[0] not in FAMILIES]
-    for index, one in cannot:
+    for index, instance_type in enumerate(spec.launch.instance_types):
+        if instance_type.partition(".")[0] in FAMILIES:
+            continue
         able = ", ".join(family.upper() for family in FAMILIES)
-        message = f"{one} cannot run an instance-store image: of EC2's types only {able} can"
+        message = f"{instance_type} cannot run an instance-store image: of EC2's types only {able} can"
         if written:
             yield ("launch", "instance_types", index), message
         else:
@@ -90,7 +91,7 @@ def _machine(spec: Spec, document: Document) -> Iterator[Finding]:
         yield ("output", "boot_mode"), "the instance types that run instance-store images boot by BIOS alone"
 
 
-def _files(output: InstanceStoreOutput, folder: FilePath) -> Iterator[Finding]:
+def _files(output: InstanceStoreOutput, folder: Path) -> Iterator[Finding]:
     for given, missing in (("certificate", "private_key"), ("private_key", "certificate")):
         if getattr(output, given) and not getattr(output, missing):
             message = f"{given} goes with {missing}: give both, or neither for a pair that imagepipe makes"
@@ -100,15 +101,15 @@ def _files(output: InstanceStoreOutput, folder: FilePath) -> Iterator[Finding]:
             yield path, f"there is no file {file}"
 
 
-def bundle_files(output: InstanceStoreOutput) -> dict[Path, str]:
+def bundle_files(output: InstanceStoreOutput) -> dict[KeyPath, str]:
     """The certificates and keys that the spec names, by where it names them."""
-    named: dict[Path, str | None] = {
+    named: dict[KeyPath, str | None] = {
         ("output", "certificate"): output.certificate,
         ("output", "private_key"): output.private_key,
         ("output", "ec2_certificate"): output.ec2_certificate,
     }
-    for region, one in output.per_region.items():
-        named["output", "per_region", region, "ec2_certificate"] = one.ec2_certificate
+    for region, entry in output.per_region.items():
+        named["output", "per_region", region, "ec2_certificate"] = entry.ec2_certificate
     return {path: file for path, file in named.items() if file}
 
 
@@ -140,11 +141,11 @@ def prefix_problem(prefix: str) -> str | None:
 def _buckets(spec: Spec, output: InstanceStoreOutput) -> Iterator[Finding]:
     home = spec.launch.region
     first = {output.bucket: home} if home else {}
-    for region, one in output.per_region.items():
+    for region, entry in output.per_region.items():
         if region not in spec.publish.regions:
             yield ("output", "per_region", region), f"{region} is not among publish.regions"
-        elif (other := first.setdefault(one.bucket, region)) != region:
-            message = f"{one.bucket} is the bucket for {other} already, and a bucket is in one region"
+        elif (other := first.setdefault(entry.bucket, region)) != region:
+            message = f"{entry.bucket} is the bucket for {other} already, and a bucket is in one region"
             yield ("output", "per_region", region, "bucket"), message
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagepipe.errors import Problem
@@ -26,7 +26,7 @@ USUAL_USERS = (
 DEFAULT_USER = "defaults: {ssh_user: …} in imagepipe.yaml sets it for every spec"
 
 
-def check_spec(spec: Spec, document: Document, file: FilePath, project: Project) -> list[Problem]:
+def check_spec(spec: Spec, document: Document, file: Path, project: Project) -> list[Problem]:
     """What is wrong with one spec by itself."""
     findings = [
         *_source(spec),
@@ -62,7 +62,7 @@ def _source(spec: Spec) -> Iterator[Finding]:
         yield ("source",), "exactly one of ami and image is needed"
 
 
-def _launch(spec: Spec, folder: FilePath) -> Iterator[Finding]:
+def _launch(spec: Spec, folder: Path) -> Iterator[Finding]:
     launch, ssh = spec.launch, spec.launch.ssh
     yield from block_device_findings(launch.block_devices, ("launch", "block_devices"))
     yield from tag_findings(launch.tags, ("launch", "tags"))
@@ -108,7 +108,7 @@ def _has_sudo(step: StepOptions, spec: Spec) -> bool:
     return spec.launch.ssh.sudo if step.sudo is None else step.sudo
 
 
-def _output(spec: Spec, document: Document, folder: FilePath) -> Iterator[Finding]:
+def _output(spec: Spec, document: Document, folder: Path) -> Iterator[Finding]:
     output = spec.output
     if isinstance(output.name, str) and (message := image_name_problem(output.name)):
         yield ("output", "name"), message
@@ -180,31 +180,31 @@ def _regions(spec: Spec) -> Iterator[Finding]:
 def check_together(loaded: Sequence[LoadedSpec]) -> None:
     """What is wrong with specs beside one another: names taken twice, images that nobody bakes, cycles."""
     named: dict[str, LoadedSpec] = {}
-    for one in loaded:
-        name = _raw(one, "name")
+    for each in loaded:
+        name = _raw(each, "name")
         if name is None:
             continue
         if name in named:
             first = named[name]
             where = f"{first.document.file}:{first.document.mark(('name',)).line}"
-            one.problems.append(one.problem(("name",), f"another spec has the name '{name}': {where}"))
+            each.problems.append(each.problem(("name",), f"another spec has the name '{name}': {where}"))
         else:
-            named[name] = one
-    edges = {name: base for name, one in named.items() if (base := _raw(one, "source", "image"))}
+            named[name] = each
+    edges = {name: base for name, each in named.items() if (base := _raw(each, "source", "image"))}
     for name, base in edges.items():
         if base not in named:
             message = f"no spec among those given has the name '{base}'{did_you_mean(base, named)}"
-            one = named[name]
+            each = named[name]
             hint = "name its file too, or the folder that has both"
-            one.problems.append(one.problem(("source", "image"), message, hint=hint))
+            each.problems.append(each.problem(("source", "image"), message, hint=hint))
     for circle in _circles(edges):
         places = ", ".join(f"{name} at {_place(named[name])}" for name in circle)
         for name in circle:
             message = f"images built on one another in a circle: {' -> '.join((*circle, circle[0]))} ({places})"
             named[name].problems.append(named[name].problem(("source", "image"), message))
-    for one in loaded:
-        if any(problem.severity == "error" for problem in one.problems):
-            one.spec = None
+    for each in loaded:
+        if any(problem.severity == "error" for problem in each.problems):
+            each.spec = None
 
 
 def _circles(edges: dict[str, str]) -> Iterator[tuple[str, ...]]:
@@ -222,14 +222,14 @@ def _circles(edges: dict[str, str]) -> Iterator[tuple[str, ...]]:
         walked |= walk.keys()
 
 
-def _place(one: LoadedSpec) -> str:
-    mark = one.document.mark(("source", "image"))
-    return f"{one.document.file}:{mark.line}:{mark.column}"
+def _place(loaded: LoadedSpec) -> str:
+    mark = loaded.document.mark(("source", "image"))
+    return f"{loaded.document.file}:{mark.line}:{mark.column}"
 
 
-def _raw(one: LoadedSpec, *keys: str) -> str | None:
+def _raw(loaded: LoadedSpec, *keys: str) -> str | None:
     """A text of the document, whatever else is wrong with it."""
-    value = one.document.value
+    value = loaded.document.value
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, str) else None

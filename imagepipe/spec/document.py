@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -21,7 +21,7 @@ try:
 except ImportError:  # a PyYAML that was built without libyaml: slower, the same result
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 T = TypeVar("T")
 
 MAX_NODES = 100_000
@@ -53,14 +53,14 @@ class Document:
     file: str
     lines: list[str]
     value: Any = None
-    values: dict[Path, Mark] = field(default_factory=dict)
-    keys: dict[Path, Mark] = field(default_factory=dict)
-    plain: dict[Path, str] = field(default_factory=dict)
+    values: dict[KeyPath, Mark] = field(default_factory=dict)
+    keys: dict[KeyPath, Mark] = field(default_factory=dict)
+    plain: dict[KeyPath, str] = field(default_factory=dict)
     """The source text of plain scalars that YAML 1.1 read as something else than text."""
     problems: list[Problem] = field(default_factory=list)
     start: int = 1
 
-    def mark(self, path: Path, *, key: bool = False) -> Mark:
+    def mark(self, path: KeyPath, *, key: bool = False) -> Mark:
         """The position of a value (or of its key); of the nearest thing around it where it has none."""
         if key and path in self.keys:
             return self.keys[path]
@@ -68,14 +68,14 @@ class Document:
             path = path[:-1]
         return self.values.get(path) or Mark(self.start, 1, 1)
 
-    def rename(self, path: Path, key: str) -> None:
+    def rename(self, path: KeyPath, key: str) -> None:
         """Move the positions at and below a path to another key of the same mapping."""
         new = (*path[:-1], key)
         _move(self.values, path, new)
         _move(self.keys, path, new)
         _move(self.plain, path, new)
 
-    def forget(self, path: Path) -> None:
+    def forget(self, path: KeyPath) -> None:
         """Drop the positions at and below a path."""
         for positions in (self.values, self.keys, self.plain):
             for found in _below(positions, path):
@@ -83,7 +83,7 @@ class Document:
 
     def problem(
         self,
-        path: Path,
+        path: KeyPath,
         message: str,
         *,
         key: bool = False,
@@ -94,7 +94,7 @@ class Document:
         return self.at(self.mark(path, key=key), message, path=path, hint=hint, severity=severity)
 
     def at(
-        self, mark: Mark, message: str, *, path: Path = (), hint: str | None = None, severity: str = "error"
+        self, mark: Mark, message: str, *, path: KeyPath = (), hint: str | None = None, severity: str = "error"
     ) -> Problem:
         """A problem at a position."""
         line = self.lines[mark.line - 1] if 0 < mark.line <= len(self.lines) else ""
@@ -112,16 +112,16 @@ class Document:
         )
 
 
-def _below(positions: Mapping[Path, object], path: Path) -> list[Path]:
+def _below(positions: Mapping[KeyPath, object], path: KeyPath) -> list[KeyPath]:
     return [found for found in positions if found[: len(path)] == path]
 
 
-def _move(positions: dict[Path, T], old: Path, new: Path) -> None:
+def _move(positions: dict[KeyPath, T], old: KeyPath, new: KeyPath) -> None:
     for found in _below(positions, old):
         positions[(*new, *found[len(old) :])] = positions.pop(found)
 
 
-def read(file: FilePath, shown: str) -> str | Problem:
+def read(file: Path, shown: str) -> str | Problem:
     """A file's text, or why it cannot be had."""
     try:
         with file.open("rb") as stream:
@@ -256,7 +256,7 @@ class _Builder:
             self.result.problems.append(self.result.at(mark, str(stop), path=stop.path[:1]))
         return self.result
 
-    def build(self, node: yaml.Node, path: Path) -> Any:
+    def build(self, node: yaml.Node, path: KeyPath) -> Any:
         self.count += 1
         if self.count > MAX_NODES:
             raise _TooMuch(f"more than {MAX_NODES:,} values, aliases expanded", path)
@@ -290,10 +290,10 @@ class _Builder:
         text = self.result.lines[start.line][start.column : end.column]
         return text if text.startswith("{{") and text.endswith("}}") else None
 
-    def foreign(self, node: yaml.Node, path: Path) -> Problem:
+    def foreign(self, node: yaml.Node, path: KeyPath) -> Problem:
         return self.result.at(_mark(node), f"tag '{node.tag}' is not part of this language", path=path)
 
-    def mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+    def mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         built: dict[str, Any] = {}
         first: dict[str, Mark] = {}
         for key_node, value_node in self.pairs(node, path):
@@ -310,7 +310,7 @@ class _Builder:
             built[key] = self.build(value_node, (*path, key))
         return built
 
-    def pairs(self, node: yaml.MappingNode, path: Path) -> Iterator[tuple[yaml.Node, yaml.Node]]:
+    def pairs(self, node: yaml.MappingNode, path: KeyPath) -> Iterator[tuple[yaml.Node, yaml.Node]]:
         """The pairs of a mapping, those that `<<` brings in last and only where the mapping has none itself."""
         own = [pair for pair in node.value if pair[0].tag != "tag:yaml.org,2002:merge"]
         yield from own
@@ -329,14 +329,14 @@ class _Builder:
                         taken.add(name)
                         yield inner_key, inner_value
 
-    def key(self, node: yaml.Node, path: Path) -> str | None:
+    def key(self, node: yaml.Node, path: KeyPath) -> str | None:
         if isinstance(node, yaml.ScalarNode):
             # `on:` and `no:` are booleans to YAML 1.1; as keys they were surely meant as text.
             return str(node.value)
         self.result.problems.append(self.result.at(_mark(node), "a key must be a text", path=path))
         return None
 
-    def scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
+    def scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
         text: str = node.value
         if kind not in _SCALAR_TAGS:
@@ -360,7 +360,7 @@ class _Builder:
 class _TooMuch(Exception):
     """The document is one that nobody wrote by hand."""
 
-    def __init__(self, message: str, path: Path, mark: Mark | None = None) -> None:
+    def __init__(self, message: str, path: KeyPath, mark: Mark | None = None) -> None:
         super().__init__(message)
         self.path = path
         self.mark = mark

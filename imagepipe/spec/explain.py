@@ -13,7 +13,7 @@ from pydantic import BaseModel, Tag, ValidationError
 
 from imagepipe.errors import Problem
 from imagepipe.spec import packer
-from imagepipe.spec.document import Document, Path
+from imagepipe.spec.document import Document, KeyPath
 from imagepipe.spec.models import STEP_KINDS
 from imagepipe.values import Late
 
@@ -36,9 +36,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean '{found}'?" if found else ""
 
 
-def explain(error: ValidationError, document: Document, model: type[BaseModel], *, prefix: Path = ()) -> list[Problem]:
+def explain(
+    error: ValidationError, document: Document, model: type[BaseModel], *, prefix: KeyPath = ()
+) -> list[Problem]:
     """One problem for each thing wrong, in the document's order."""
-    found: dict[Path, Problem] = {}
+    found: dict[KeyPath, Problem] = {}
     details = error.errors(include_url=False)
     meant = _meant(details, model)
     for detail in details:
@@ -53,9 +55,9 @@ def explain(error: ValidationError, document: Document, model: type[BaseModel], 
     return sorted(found.values(), key=lambda problem: (problem.line, problem.column))
 
 
-def _meant(details: Sequence[ErrorDetails], model: type[BaseModel]) -> set[Path]:
+def _meant(details: Sequence[ErrorDetails], model: type[BaseModel]) -> set[KeyPath]:
     """The paths that unknown keys were probably meant to have."""
-    meant: set[Path] = set()
+    meant: set[KeyPath] = set()
     for detail in details:
         if detail["type"] == "extra_forbidden":
             path, keys = _walk(model, detail["loc"], detail["type"])
@@ -64,16 +66,16 @@ def _meant(details: Sequence[ErrorDetails], model: type[BaseModel]) -> set[Path]
     return meant
 
 
-def _as_written(path: Path, document: Document, *, whole: bool) -> Path:
+def _as_written(path: KeyPath, document: Document, *, whole: bool) -> KeyPath:
     """The path without the keys that a short form leaves out: `shell: [a, 5]` has no `inline`."""
-    there: Path = ()
+    there: KeyPath = ()
     for part in path[:-1] if whole else path:
         if (*there, part) in document.values or (*there, part) in document.keys:
             there = (*there, part)
     return (*there, path[-1]) if whole and path else there
 
 
-def error_paths(error: ValidationError, model: type[BaseModel]) -> list[Path]:
+def error_paths(error: ValidationError, model: type[BaseModel]) -> list[KeyPath]:
     """The document's paths of what was refused; that of the parent where a key is missing."""
     paths = []
     for detail in error.errors(include_url=False):
@@ -82,7 +84,7 @@ def error_paths(error: ValidationError, model: type[BaseModel]) -> list[Path]:
     return paths
 
 
-def trap_text(document: Document, path: Path, *, is_number: bool = False) -> str | None:
+def trap_text(document: Document, path: KeyPath, *, is_number: bool = False) -> str | None:
     """What YAML 1.1 made of an unquoted scalar that surely meant something else (`is_number`: another number)."""
     raw = document.plain.get(path)
     if raw is None or not _TRAP.fullmatch(raw):
@@ -91,7 +93,7 @@ def trap_text(document: Document, path: Path, *, is_number: bool = False) -> str
     return f"YAML 1.1 reads {raw} as {_read_as(value_at(document.value, path))}; {advice}"
 
 
-def loses(document: Document, path: Path) -> str | None:
+def loses(document: Document, path: KeyPath) -> str | None:
     """What becomes of an unquoted number that is not written back as it was: 1.20 is 1.2."""
     raw = document.plain.get(path)
     value = value_at(document.value, path) if raw is not None else None
@@ -104,7 +106,7 @@ def _read_as(value: object) -> str:
     return f"the boolean {str(value).lower()}" if isinstance(value, bool) else f"the number {value}"
 
 
-def value_at(value: Any, path: Path) -> Any:
+def value_at(value: Any, path: KeyPath) -> Any:
     """What stands at a path of a document's value; None where nothing does."""
     for part in path:
         try:
@@ -114,7 +116,7 @@ def value_at(value: Any, path: Path) -> Any:
     return value
 
 
-def _explain_one(detail: dict[str, Any], path: Path, keys: frozenset[str], document: Document) -> Problem:
+def _explain_one(detail: dict[str, Any], path: KeyPath, keys: frozenset[str], document: Document) -> Problem:
     kind, value = detail["type"], detail["input"]
     context = detail.get("ctx") or {}
     if kind == "missing":
@@ -134,7 +136,7 @@ def _explain_one(detail: dict[str, Any], path: Path, keys: frozenset[str], docum
     return document.problem(path, message, key=is_key, hint=_hint(kind, value, path))
 
 
-def _hint(kind: str, value: Any, path: Path) -> str | None:
+def _hint(kind: str, value: Any, path: KeyPath) -> str | None:
     """What a short form was probably meant to be; whose limit it is."""
     if kind == "less_than_equal" and path == ("output", "size_gib"):
         return "EC2 takes no instance-store image with a larger root; other data goes on volumes of its own"
@@ -147,7 +149,7 @@ def _hint(kind: str, value: Any, path: Path) -> str | None:
     return None
 
 
-def _message(kind: str, value: Any, context: dict[str, Any], path: Path, document: Document, msg: str) -> str:
+def _message(kind: str, value: Any, context: dict[str, Any], path: KeyPath, document: Document, msg: str) -> str:
     if isinstance(value, Late):
         return LATE_HERE
     raw = document.plain.get(path)
@@ -197,11 +199,11 @@ def _message(kind: str, value: Any, context: dict[str, Any], path: Path, documen
             return msg[:1].lower() + msg[1:]
 
 
-def _is_default(path: Path) -> bool:
+def _is_default(path: KeyPath) -> bool:
     return path[:1] == ("variables",) and path[-1:] == ("default",)
 
 
-def _explain_kind(path: Path, value: Any, document: Document) -> Problem:
+def _explain_kind(path: KeyPath, value: Any, document: Document) -> Problem:
     if path and path[-1] == "output":
         if not isinstance(value, dict):
             return document.problem(path, f"expected a mapping, found {_shown(value)}")
@@ -236,7 +238,7 @@ def _shown(value: Any) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "…") if isinstance(value, str) else text[:60]
 
 
-def _walk(model: type[BaseModel], loc: tuple[str | int, ...], kind: str) -> tuple[Path, frozenset[str]]:
+def _walk(model: type[BaseModel], loc: tuple[str | int, ...], kind: str) -> tuple[KeyPath, frozenset[str]]:
     """The document's path of a pydantic location (without its union labels), and the keys known at its parent."""
     path: list[str | int] = []
     here: Any = model

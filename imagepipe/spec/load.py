@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from imagepipe.errors import Problem, SpecError
 from imagepipe.spec import document as yaml_document
 from imagepipe.spec.check import check_spec, check_together
-from imagepipe.spec.document import Document
+from imagepipe.spec.document import Document, KeyPath
 from imagepipe.spec.ec2_rules import region_finding
 from imagepipe.spec.explain import explain, loses, nearest, trap_text, value_at
 from imagepipe.spec.find import project_file
@@ -53,16 +53,16 @@ def load(files: Sequence[Path], given: Given, *, build: Build | None = None) -> 
     for file in files:
         loaded += list(_load_file(file, given, build))
     check_together(loaded)
-    for one in loaded:
-        own = one.document.file
-        one.problems.sort(key=lambda p: (p.severity, p.file != own, p.file, p.line, p.column))
+    for spec in loaded:
+        own = spec.document.file
+        spec.problems.sort(key=lambda p: (p.severity, p.file != own, p.file, p.line, p.column))
     return loaded
 
 
 def refuse(loaded: Sequence[LoadedSpec]) -> None:
     """Raise SpecError with the errors of all specs, if there are any."""
     # Once each: all specs of a project have the problems of its imagepipe.yaml.
-    errors = list(dict.fromkeys(p for one in loaded for p in one.problems if p.severity == "error"))
+    errors = list(dict.fromkeys(p for spec in loaded for p in spec.problems if p.severity == "error"))
     if errors:
         raise SpecError(errors)
 
@@ -108,10 +108,10 @@ def _load_file(file: Path, given: Given, build: Build | None) -> Iterator[Loaded
     for document in documents:
         if document.value is None and not document.problems:
             continue
-        one = LoadedSpec(file, document, project=project, problems=[*document.problems, *project_problems])
+        loaded = LoadedSpec(file, document, project=project, problems=[*document.problems, *project_problems])
         if document.value is not None:
-            _load_document(one, given, build)
-        yield one
+            _load_document(loaded, given, build)
+        yield loaded
 
 
 def _project(file: Path) -> tuple[Project, list[Problem]]:
@@ -136,15 +136,15 @@ def _project(file: Path) -> tuple[Project, list[Problem]]:
     return (_BROKEN_PROJECT, wrong) if wrong else (project, [])
 
 
-def _load_document(one: LoadedSpec, given: Given, build: Build | None) -> None:
-    document = one.document
+def _load_document(loaded: LoadedSpec, given: Given, build: Build | None) -> None:
+    document = loaded.document
     if not isinstance(document.value, dict):
-        one.problems.append(document.problem((), "a spec is a mapping: imagepipe: 1, name: …, source: …"))
+        loaded.problems.append(document.problem((), "a spec is a mapping: imagepipe: 1, name: …, source: …"))
         return
-    if not _is_version_1(one):
+    if not _is_version_1(loaded):
         return
-    one.problems += old_spellings(document)
-    resolved, declared = _variables(one, given, must=build is not None)
+    loaded.problems += old_spellings(document)
+    resolved, declared = _variables(loaded, given, must=build is not None)
     variables = document.value.get("variables")
     name = document.value.get("name")
     spec_names = {"name": name if isinstance(name, str) else "spec"}
@@ -154,37 +154,37 @@ def _load_document(one: LoadedSpec, given: Given, build: Build | None) -> None:
         sensitive=resolved.sensitive,
         is_open=variables is not None and not isinstance(variables, dict),
     )
-    one.names = dict(scope.known)
-    one.secrets = frozenset(
+    loaded.names = dict(scope.known)
+    loaded.secrets = frozenset(
         str(resolved.values[n]) for n in resolved.sensitive if resolved.values.get(n) not in (None, "")
     )
     rendered = render_document(document, scope, skip=frozenset({"variables"}))
-    one.problems += rendered.problems
-    spec, gone = _model(one, rendered)
-    _warn_of_traps(one)
+    loaded.problems += rendered.problems
+    spec, gone = _model(loaded, rendered)
+    _warn_of_traps(loaded)
     if spec is not None:
-        one.spec = _with_defaults(spec, one.project)
-        _check(one, one.spec, scope, rendered, gone)
-    said = {p.path for p in one.problems}
-    one.problems += [
+        loaded.spec = _with_defaults(spec, loaded.project)
+        _check(loaded, loaded.spec, scope, rendered, gone)
+    said = {p.path for p in loaded.problems}
+    loaded.problems += [
         document.problem(("variables", n), f"variable '{n}' is never used", key=True, severity="warning")
         for n in declared
         if n not in scope.used and f"variables.{n}" not in said
     ]
-    one.problems = list(dict.fromkeys(one.problems))  # a provisioner that is used twice has its problems once
-    if any(p.severity == "error" for p in one.problems):
-        one.spec = None
+    loaded.problems = list(dict.fromkeys(loaded.problems))  # a provisioner that is used twice has its problems once
+    if any(p.severity == "error" for p in loaded.problems):
+        loaded.spec = None
 
 
-def _is_version_1(one: LoadedSpec) -> bool:
+def _is_version_1(loaded: LoadedSpec) -> bool:
     """Whether the rest can be read as version 1. A spec that forgot its version is, so that all is said at once."""
-    document = one.document
+    document = loaded.document
     if "imagepipe" not in document.value:
         meant = nearest("imagepipe", document.value)
         message = "key 'imagepipe' is required: the version of the language"
         path: tuple[str, ...] = (meant,) if meant else ()
         hint = f"write imagepipe: 1, not {meant}" if meant else "imagepipe: 1"
-        one.problems.append(document.problem(path, message, key=True, hint=hint))
+        loaded.problems.append(document.problem(path, message, key=True, hint=hint))
         document.value = {"imagepipe": 1, **{k: v for k, v in document.value.items() if k != meant}}
         return True
     version = document.value["imagepipe"]
@@ -192,27 +192,27 @@ def _is_version_1(one: LoadedSpec) -> bool:
         return True
     message = f"version {version!r} of the language is not known; this imagepipe reads version 1"
     better = "write imagepipe: 1, without quotes and point" if str(version) in ("1", "1.0") else None
-    one.problems.append(document.problem(("imagepipe",), message, hint=better))
+    loaded.problems.append(document.problem(("imagepipe",), message, hint=better))
     return False
 
 
-def _model(one: LoadedSpec, rendered: Rendered) -> tuple[Spec | None, frozenset[yaml_document.Path]]:
+def _model(loaded: LoadedSpec, rendered: Rendered) -> tuple[Spec | None, frozenset[KeyPath]]:
     """The model, or that of the sound rest, and the paths that are not in it."""
     try:
         return Spec.model_validate(rendered.value), frozenset()
     except ValidationError as error:
-        problems = explain(error, one.document, Spec)
-        one.problems += [p for p in problems if not _is_unknown(p, rendered)]
+        problems = explain(error, loaded.document, Spec)
+        loaded.problems += [p for p in problems if not _is_unknown(p, rendered)]
         return salvage(rendered.value, error)
 
 
-def _check(one: LoadedSpec, spec: Spec, scope: Scope, rendered: Rendered, gone: frozenset[yaml_document.Path]) -> None:
+def _check(loaded: LoadedSpec, spec: Spec, scope: Scope, rendered: Rendered, gone: frozenset[KeyPath]) -> None:
     """What the models cannot say, but nothing about what is not known or was said already."""
-    document, file = one.document, one.file
-    one.steps, problems = expand(spec.provision, document, ("provision",), file, scope, rendered.unknown)
-    one.tests, more = expand(spec.test, document, ("test",), file, scope, rendered.unknown)
-    problems += [*more, *check_spec(spec, document, file, one.project)]
-    one.problems += [
+    document, file = loaded.document, loaded.file
+    loaded.steps, problems = expand(spec.provision, document, ("provision",), file, scope, rendered.unknown)
+    loaded.tests, more = expand(spec.test, document, ("test",), file, scope, rendered.unknown)
+    problems += [*more, *check_spec(spec, document, file, loaded.project)]
+    loaded.problems += [
         p for p in problems if not _is_unknown(p, rendered) and not (p.path and covers(gone, p.path.split(".")))
     ]
 
@@ -221,9 +221,9 @@ def _is_unknown(problem: Problem, rendered: Rendered) -> bool:
     return any(problem.path == ".".join(map(str, path)) for path in rendered.unknown)
 
 
-def _variables(one: LoadedSpec, given: Given, *, must: bool) -> tuple[Resolved, dict[str, Variable]]:
+def _variables(loaded: LoadedSpec, given: Given, *, must: bool) -> tuple[Resolved, dict[str, Variable]]:
     declared: dict[str, Variable] = {}
-    raw = one.document.value.get("variables")
+    raw = loaded.document.value.get("variables")
     for name, value in raw.items() if isinstance(raw, dict) else ():
         try:
             declared[name] = Variable.model_validate(value)
@@ -232,28 +232,28 @@ def _variables(one: LoadedSpec, given: Given, *, must: bool) -> tuple[Resolved, 
             declared[name] = Variable(default="")
     resolved = resolve(declared, given)
     for name, reason in resolved.refused.items():
-        one.problems.append(one.document.problem(("variables", name), f"variable '{name}': {reason}", key=True))
+        loaded.problems.append(loaded.document.problem(("variables", name), f"variable '{name}': {reason}", key=True))
     if must:
         for name, sources in resolved.missing.items():
-            one.problems.append(
-                one.document.problem(("variables", name), f"variable '{name}' has no value", key=True, hint=sources)
+            loaded.problems.append(
+                loaded.document.problem(("variables", name), f"variable '{name}' has no value", key=True, hint=sources)
             )
     return resolved, declared
 
 
-def _warn_of_traps(one: LoadedSpec) -> None:
+def _warn_of_traps(loaded: LoadedSpec) -> None:
     """Unquoted scalars that YAML 1.1 reads in its own way, in places that take any scalar."""
-    said = {p.path for p in one.problems}
-    for path in one.document.plain:
+    said = {p.path for p in loaded.problems}
+    for path in loaded.document.plain:
         if ".".join(map(str, path)) in said:
             continue
         is_any = "default" in path or "allowed" in path or "vars" in path or "with" in path
-        is_flag = isinstance(value_at(one.document.value, path), bool) and not is_any
-        trap = None if is_flag else trap_text(one.document, path, is_number=not is_any)
+        is_flag = isinstance(value_at(loaded.document.value, path), bool) and not is_any
+        trap = None if is_flag else trap_text(loaded.document, path, is_number=not is_any)
         if trap is None and is_any:
-            trap = loses(one.document, path)
+            trap = loses(loaded.document, path)
         if trap:
-            one.problems.append(one.document.problem(path, trap, severity="warning"))
+            loaded.problems.append(loaded.document.problem(path, trap, severity="warning"))
 
 
 def _with_defaults(spec: Spec, project: Project) -> Spec:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imagepipe.errors import Problem
-from imagepipe.spec.document import Document, Path
+from imagepipe.spec.document import Document, KeyPath
 
 ANY = "*"
 
@@ -21,7 +21,7 @@ class OldSpelling:
     """One key that has another name now."""
 
     path: str
-    """Path of the old key; `*` stands for any key or index."""
+    """KeyPath of the old key; `*` stands for any key or index."""
     new: str
     """Key that replaces it."""
     sentence: str
@@ -64,7 +64,7 @@ RENAMED: tuple[OldSpelling, ...] = (
     ),
 )
 KEY_OF_REGION = f"output.encrypt.per_region.{ANY}"
-"""Path that had the key itself; a region's value is a mapping now, as in `output.per_region`."""
+"""KeyPath that had the key itself; a region's value is a mapping now, as in `output.per_region`."""
 
 
 def old_spellings(document: Document) -> list[Problem]:
@@ -84,7 +84,7 @@ def old_spellings(document: Document) -> list[Problem]:
     return problems
 
 
-def _rename(document: Document, path: Path, renamed: OldSpelling) -> None:
+def _rename(document: Document, path: KeyPath, renamed: OldSpelling) -> None:
     """Give a key its new name, in its place; drop it where the new key exists too, or its value has no new one."""
     parent, old = _parent(document.value, path), path[-1]
     value = parent[old]
@@ -102,14 +102,14 @@ def _rename(document: Document, path: Path, renamed: OldSpelling) -> None:
         document.plain.pop((*path[:-1], renamed.new), None)
 
 
-def _parent(value: Any, path: Path) -> dict[Any, Any]:
+def _parent(value: Any, path: KeyPath) -> dict[Any, Any]:
     for part in path[:-1]:
         value = value[part]
     assert isinstance(value, dict)
     return value
 
 
-def _matches(value: Any, pattern: tuple[str, ...], path: Path = ()) -> Iterator[Path]:
+def _matches(value: Any, pattern: tuple[str, ...], path: KeyPath = ()) -> Iterator[KeyPath]:
     """The paths of a document that a pattern stands for; the last part is always a key of a mapping."""
     first, rest = pattern[0], pattern[1:]
     if isinstance(value, dict):

@@ -9,7 +9,7 @@ from typing import Any
 
 from imagepipe import render
 from imagepipe.errors import Problem
-from imagepipe.spec.document import Document, Mark, Path
+from imagepipe.spec.document import Document, KeyPath, Mark
 from imagepipe.spec.explain import nearest
 from imagepipe.values import Late
 
@@ -93,7 +93,7 @@ class Rendered:
     """A document's value with its templates replaced."""
 
     value: Any = None
-    unknown: dict[Path, str] = field(default_factory=dict)
+    unknown: dict[KeyPath, str] = field(default_factory=dict)
     """Paths whose variables have no value; a placeholder stands there."""
     problems: list[Problem] = field(default_factory=list)
 
@@ -116,7 +116,7 @@ def render_document(document: Document, scope: Scope, *, skip: frozenset[str] = 
     return rendered
 
 
-def _render(value: Any, path: Path, document: Document, scope: Scope, rendered: Rendered) -> Any:
+def _render(value: Any, path: KeyPath, document: Document, scope: Scope, rendered: Rendered) -> Any:
     if isinstance(value, dict):
         return {key: _render(item, (*path, key), document, scope, rendered) for key, item in value.items()}
     if isinstance(value, list):
@@ -154,7 +154,7 @@ def _render(value: Any, path: Path, document: Document, scope: Scope, rendered: 
         return PLACEHOLDER
 
 
-def is_when(path: Path) -> bool:
+def is_when(path: KeyPath) -> bool:
     """Whether a `when` expression stands at this path."""
     return len(path) == 3 and path[2] == "when" and path[0] in ("provision", "test", "steps")
 
@@ -166,7 +166,7 @@ def names_late(names: frozenset[str]) -> bool:
 
 def check_text(
     text: str,
-    path: Path,
+    path: KeyPath,
     document: Document,
     scope: Scope,
     problems: list[Problem],
@@ -188,7 +188,7 @@ def check_text(
     return None if bad else names
 
 
-def _may_hold_secret(path: Path) -> bool:
+def _may_hold_secret(path: KeyPath) -> bool:
     """Whether a sensitive value may be here: `env`, an inline script, a template's `vars`, what `use` is given."""
     if path[0] not in ("provision", "test", "steps") or len(path) < 3:
         return False
@@ -196,7 +196,7 @@ def _may_hold_secret(path: Path) -> bool:
     return is_inline or path[2] in ("env", "with") or path[2:4] == ("template", "vars")
 
 
-def inside(document: Document, path: Path, line: int | None) -> Mark:
+def inside(document: Document, path: KeyPath, line: int | None) -> Mark:
     """The position of a line of a text; that of the text itself where the line is not known."""
     mark = document.mark(path)
     first = document.lines[mark.line - 1][mark.column - 1 :] if mark.line <= len(document.lines) else ""
@@ -207,7 +207,7 @@ def inside(document: Document, path: Path, line: int | None) -> Mark:
     return Mark(number, len(text) - len(text.lstrip()) + 1, max(1, len(text.strip())))
 
 
-def _where(document: Document, path: Path, name: str) -> Mark:
+def _where(document: Document, path: KeyPath, name: str) -> Mark:
     """Where a name stands in the text at a path: the first place from there on that has it."""
     mark = document.mark(path)
     for number in range(mark.line, min(max(mark.line, mark.last), len(document.lines)) + 1):

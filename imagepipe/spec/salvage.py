@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from imagepipe.spec.document import Path
+from imagepipe.spec.document import KeyPath
 from imagepipe.spec.explain import error_paths
 from imagepipe.spec.models import Spec
 
@@ -34,13 +34,13 @@ _ROUNDS = 6
 """Each round goes one level up where taking out a key left its parent without something that it needs."""
 
 
-def salvage(value: Any, error: ValidationError) -> tuple[Spec | None, frozenset[Path]]:
+def salvage(value: Any, error: ValidationError) -> tuple[Spec | None, frozenset[KeyPath]]:
     """The spec without what was refused, and the paths that were taken out; None where nothing can be made of it."""
     value = copy.deepcopy(value)
-    gone: set[Path] = set()
+    gone: set[KeyPath] = set()
     for _ in range(_ROUNDS):
         for path in error_paths(error, Spec):
-            if not any(path[: len(one)] == one for one in gone):  # two things may be wrong with the same value
+            if not any(path[: len(taken)] == taken for taken in gone):  # two things may be wrong with the same value
                 gone.add(_take_out(value, path))
         for key, harmless in _HARMLESS.items():
             if key not in value:
@@ -53,13 +53,13 @@ def salvage(value: Any, error: ValidationError) -> tuple[Spec | None, frozenset[
     return None, frozenset(gone)
 
 
-def covers(gone: frozenset[Path], path: Sequence[str]) -> bool:
+def covers(gone: frozenset[KeyPath], path: Sequence[str]) -> bool:
     """Whether a path, as text parts, lies in what was taken out, or around it."""
-    taken = [tuple(map(str, one)) for one in gone]
-    return any(tuple(path[: len(one)]) == one or one[: len(path)] == tuple(path) for one in taken)
+    removed = [tuple(map(str, each)) for each in gone]
+    return any(tuple(path[: len(each)]) == each or each[: len(path)] == tuple(path) for each in removed)
 
 
-def _take_out(value: Any, path: Path) -> Path:
+def _take_out(value: Any, path: KeyPath) -> KeyPath:
     """Take out what stands at a path, or the nearest thing around it that is there; returns what it was."""
     here = value
     for depth, part in enumerate(path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any, assert_never
 
 from pydantic import ValidationError
@@ -14,7 +14,7 @@ from imagepipe import render
 from imagepipe.errors import Problem
 from imagepipe.regular_files import read_text, special_files
 from imagepipe.spec import document as yaml_document
-from imagepipe.spec.document import Document, Mark, Path
+from imagepipe.spec.document import Document, KeyPath, Mark
 from imagepipe.spec.explain import LATE_HERE, did_you_mean, explain, nearest, value_at
 from imagepipe.spec.find import provisioner_folder, provisioner_names
 from imagepipe.spec.models import (
@@ -53,7 +53,7 @@ class StepAt:
     """A step, and where it was written."""
 
     step: PlainStep
-    folder: FilePath
+    folder: Path
     """What its paths are relative to."""
     file: str
     line: int
@@ -68,10 +68,10 @@ class StepAt:
 def expand(
     steps: Sequence[StepOptions],
     document: Document,
-    path: Path,
-    file: FilePath,
+    path: KeyPath,
+    file: Path,
     scope: Scope,
-    unknown: Mapping[Path, str],
+    unknown: Mapping[KeyPath, str],
     outer: tuple[str, ...] = (),
 ) -> tuple[tuple[StepAt, ...], list[Problem]]:
     """Every step with its provisioners expanded, and what is wrong with files, templates and parameters."""
@@ -97,11 +97,11 @@ def expand(
 
 
 def _check_step(
-    step: PlainStep, document: Document, at: Path, folder: FilePath, scope: Scope, unknown: Mapping[Path, str]
+    step: PlainStep, document: Document, at: KeyPath, folder: Path, scope: Scope, unknown: Mapping[KeyPath, str]
 ) -> list[Problem]:
     problems: list[Problem] = []
 
-    def say(path: Path, message: str, hint: str | None = None) -> None:
+    def say(path: KeyPath, message: str, hint: str | None = None) -> None:
         if (*at, *path) not in unknown:
             problems.append(document.problem((*at, *path), message, hint=hint))
 
@@ -122,7 +122,7 @@ def _check_step(
     return problems
 
 
-def _check_file(file: FileCopy, folder: FilePath, say: Any) -> None:
+def _check_file(file: FileCopy, folder: Path, say: Any) -> None:
     source = folder / file.src
     if not source.exists():
         say(("file", "src"), *_missing(file.src, folder))
@@ -134,7 +134,7 @@ def _check_file(file: FileCopy, folder: FilePath, say: Any) -> None:
         say(("file", "mode"), "a folder keeps the modes of its files; mode is for one file")
 
 
-def _special_file(source: FilePath, folder: FilePath) -> str | None:
+def _special_file(source: Path, folder: Path) -> str | None:
     """The problem with a source that has something else than regular files, folders and links; None without one."""
     try:
         found = next(special_files(source), None)
@@ -146,7 +146,7 @@ def _special_file(source: FilePath, folder: FilePath) -> str | None:
     return f"{os.path.relpath(path, folder)} is {kind}: only regular files, folders and links can be uploaded"
 
 
-def _check_shell(shell: ShellScript, folder: FilePath, say: Any) -> None:
+def _check_shell(shell: ShellScript, folder: Path, say: Any) -> None:
     if (shell.inline is None) == (shell.script is None):
         say(("shell",), "exactly one of inline and script is needed")
     elif shell.script is not None and not (folder / shell.script).is_file():
@@ -155,22 +155,20 @@ def _check_shell(shell: ShellScript, folder: FilePath, say: Any) -> None:
         say(("shell",), "the script is empty")
 
 
-def _missing(name: str, folder: FilePath) -> tuple[str, str | None]:
+def _missing(name: str, folder: Path) -> tuple[str, str | None]:
     place = folder / name
     if place.exists():
         return f"{name} is not a regular file", None
     there = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
     meant = nearest(place.name, there)
-    hint = (
-        f"did you mean {FilePath(name).parent / meant}?" if meant else "paths are relative to the file that names them"
-    )
+    hint = f"did you mean {Path(name).parent / meant}?" if meant else "paths are relative to the file that names them"
     return (
-        f"there is no file {name}" if there or place.parent.is_dir() else f"there is no folder {FilePath(name).parent}",
+        f"there is no file {name}" if there or place.parent.is_dir() else f"there is no folder {Path(name).parent}",
         hint,
     )
 
 
-def _check_template(step: TemplateStep, document: Document, at: Path, folder: FilePath, scope: Scope) -> list[Problem]:
+def _check_template(step: TemplateStep, document: Document, at: KeyPath, folder: Path, scope: Scope) -> list[Problem]:
     source = folder / step.template.src
     if not source.is_file():
         missing, meant = _missing(step.template.src, folder)
@@ -196,7 +194,7 @@ def _check_template(step: TemplateStep, document: Document, at: Path, folder: Fi
     ]
 
 
-def _in_template(source: FilePath, text: str, name: str, message: str, given: list[str]) -> Problem:
+def _in_template(source: Path, text: str, name: str, message: str, given: list[str]) -> Problem:
     lines = Document(str(source), text.split("\n"))
     hint: str | None = None
     if "." not in name:
@@ -210,10 +208,10 @@ def _in_template(source: FilePath, text: str, name: str, message: str, given: li
 def _expand_use(
     step: UseStep,
     document: Document,
-    at: Path,
-    file: FilePath,
+    at: KeyPath,
+    file: Path,
     scope: Scope,
-    unknown: Mapping[Path, str],
+    unknown: Mapping[KeyPath, str],
     outer: tuple[str, ...],
 ) -> tuple[list[StepAt], list[Problem]]:
     here = file.parent.resolve()
@@ -258,7 +256,7 @@ def _expand_use(
     return placed, problems + more
 
 
-def _read(file: FilePath, shown: str) -> Document:
+def _read(file: Path, shown: str) -> Document:
     """A provisioner's document; what is wrong with it is in its problems."""
     text = yaml_document.read(file, shown)
     if isinstance(text, Problem):
@@ -270,10 +268,10 @@ def _read(file: FilePath, shown: str) -> Document:
     return Document(shown, [], problems=[Problem(shown, 0, 0, message)])
 
 
-def _shown(inner_file: FilePath) -> str:
+def _shown(inner_file: Path) -> str:
     """The provisioner's file as a person would name it from where they stand."""
     try:
-        return str(inner_file.relative_to(FilePath.cwd()))
+        return str(inner_file.relative_to(Path.cwd()))
     except ValueError:
         return str(inner_file)
 
@@ -321,8 +319,8 @@ def _values(
     step: UseStep,
     parameters: Mapping[str, Parameter],
     document: Document,
-    at: Path,
-    unknown: Mapping[Path, str],
+    at: KeyPath,
+    unknown: Mapping[KeyPath, str],
 ) -> tuple[dict[str, Any], list[Problem]]:
     """The value of every parameter; one that is missing or wrong has none, so that nothing is said of what uses it."""
     values: dict[str, Any] = {
@@ -388,7 +386,7 @@ def _converted(text: str, kind: str) -> tuple[Any, bool]:
     return text, False
 
 
-def _holds_secret(document: Document, path: Path, scope: Scope) -> bool:
+def _holds_secret(document: Document, path: KeyPath, scope: Scope) -> bool:
     value = value_at(document.value, path)
     texts = [value] if isinstance(value, str) else [str(value)]
     try:
