@@ -43,12 +43,12 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loader:
             (tmp_path / name).write_text(content, encoding="utf-8")
         raw = text if isinstance(text, bytes) else (text if whole else SOUND + text).encode()
         (tmp_path / "web.yaml").write_bytes(raw)
-        (one,) = load([Path("web.yaml")], given or Given(), build=build)
-        return one
+        (spec,) = load([Path("web.yaml")], given or Given(), build=build)
+        return spec
 
     return run
 
 
-def messages(one: LoadedSpec, severity: str = "error") -> list[str]:
+def messages(spec: LoadedSpec, severity: str = "error") -> list[str]:
     """What was said, without its place."""
-    return [problem.message for problem in one.problems if problem.severity == severity]
+    return [problem.message for problem in spec.problems if problem.severity == severity]

@@ -52,8 +52,8 @@ SOUND: Mapping[str, str] = {
 
 @pytest.mark.parametrize("text", SOUND.values(), ids=SOUND)
 def test_a_sound_spec_of_an_instance_store_image_has_no_problems(loaded: Loader, text: str) -> None:
-    one = loaded(HEAD + text, whole=True, files=dict.fromkeys(("user.pem", "user.key", "west.pem"), ""))
-    assert one.problems == []
+    spec = loaded(HEAD + text, whole=True, files=dict.fromkeys(("user.pem", "user.key", "west.pem"), ""))
+    assert spec.problems == []
 
 
 def output(loaded: Loader, text: str) -> InstanceStoreOutput:
@@ -91,9 +91,9 @@ def test_a_region_has_its_own_bucket_and_certificate_and_home_has_the_outputs(lo
 
 def test_a_build_elsewhere_needs_a_bucket_in_the_region_that_was_home(loaded: Loader) -> None:
     text = MACHINE + with_words(WEST) + "publish: {regions: [us-east-1, us-west-2]}\n"
-    one = loaded(HEAD + text, whole=True, files={"west.pem": ""})
-    assert list(regions_without_bucket(one.checked(), one.document, home="us-east-1")) == []
-    [(path, message)] = regions_without_bucket(one.checked(), one.document, home="eu-west-1")
+    spec = loaded(HEAD + text, whole=True, files={"west.pem": ""})
+    assert list(regions_without_bucket(spec.checked(), spec.document, home="us-east-1")) == []
+    [(path, message)] = regions_without_bucket(spec.checked(), spec.document, home="eu-west-1")
     assert path == ("publish", "regions", 0)
     assert "{us-east-1: {bucket: …}}" in message
 
@@ -110,7 +110,7 @@ def test_the_files_of_a_spec_are_known_by_where_they_stand(loaded: Loader) -> No
 
 
 def test_an_encrypted_volume_still_makes_an_ebs_image_that_cannot_be_public(loaded: Loader) -> None:
-    one = loaded(
+    spec = loaded(
         "launch: {block_devices: [{device: /dev/xvda, encrypted: true}]}\npublish: {share: {public: true}}\n",
     )
-    assert messages(one) == ["an encrypted image cannot be public"]
+    assert messages(spec) == ["an encrypted image cannot be public"]

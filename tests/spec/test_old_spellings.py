@@ -71,45 +71,45 @@ def test_every_old_value_of_a_key_is_one_error_at_the_key(loaded: Loader, old: O
         written, path = _written(old, value)
         text = yaml.safe_dump(written, sort_keys=False)
         if old.path.startswith("steps"):
-            one = loaded("provision: [{use: own}]\n", files={"provisioners/own/provisioner.yaml": text})
+            spec = loaded("provision: [{use: own}]\n", files={"provisioners/own/provisioner.yaml": text})
         else:
-            one = loaded(text, whole=True)
-        (problem,) = one.problems
+            spec = loaded(text, whole=True)
+        (problem,) = spec.problems
         assert (problem.message, problem.path, problem.hint) == (old.message(), path, old.sentence)
         assert text.split("\n")[problem.line - 1][problem.column - 1 :].startswith(f"{key}:")
         assert problem.length == len(key)
-        assert one.spec is None
+        assert spec.spec is None
 
 
 def test_a_region_with_a_key_instead_of_a_mapping_is_shown_the_mapping(loaded: Loader) -> None:
-    one = loaded(
+    spec = loaded(
         "imagepipe: 1\nname: web\nsource: {ami: ami-01234567}\npublish: {regions: [eu-west-1]}\n"
         "output:\n  name: web-1\n  encrypt:\n    per_region: {eu-west-1: alias/x}\n",
         whole=True,
     )
-    (problem,) = one.problems
+    (problem,) = spec.problems
     assert problem.message == "the value of a region is now a mapping: write eu-west-1: {kms_key: alias/x}"
     assert problem.location() == "web.yaml:8:29"
 
 
 def test_what_the_old_key_holds_is_checked_too(loaded: Loader) -> None:
-    one = loaded("launch:\n  volumes: [{device: sda}]\n")
-    assert [(problem.path, problem.line, problem.column) for problem in one.problems] == [
+    spec = loaded("launch:\n  volumes: [{device: sda}]\n")
+    assert [(problem.path, problem.line, problem.column) for problem in spec.problems] == [
         ("launch.volumes", 6, 3),
         ("launch.block_devices.0.device", 6, 22),
     ]
 
 
 def test_a_variable_that_only_an_old_key_uses_is_not_called_unused(loaded: Loader) -> None:
-    one = loaded(
+    spec = loaded(
         "variables: {size: {default: 8}}\nlaunch: {volumes: [{device: /dev/sdf, size_gib: '{{ var.size }}'}]}\n"
     )
-    assert [problem.path for problem in one.problems] == ["launch.volumes"]
+    assert [problem.path for problem in spec.problems] == ["launch.volumes"]
 
 
 def test_a_key_of_another_place_is_not_an_old_spelling(loaded: Loader) -> None:
-    one = loaded("publish: {volumes: []}\n")
-    assert [problem.message.partition(";")[0] for problem in one.problems] == ["unknown key 'volumes'"]
+    spec = loaded("publish: {volumes: []}\n")
+    assert [problem.message.partition(";")[0] for problem in spec.problems] == ["unknown key 'volumes'"]
 
 
 def test_the_models_have_the_places_that_the_table_names() -> None:
