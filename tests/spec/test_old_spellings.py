@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from imagepipe.spec.models import AmiByFilter, EbsOutput, Launch, Publish, ShellStep, Spec, Spot, Variable
 from imagepipe.spec.old_spellings import RENAMED, OldSpelling
@@ -25,7 +26,7 @@ SPEC: dict[str, Any] = {
 }
 PROVISIONER: dict[str, Any] = {"description": "d", "steps": [{"shell": "true"}]}
 VALUES: dict[str, Any] = {"volumes": [], "newest": True, "fall_back": True, "copy_timeout": "3h"}
-MODELS = {
+MODELS: dict[str, type[BaseModel]] = {
     "variables": Variable,
     "source": AmiByFilter,
     "launch.volumes": Launch,
