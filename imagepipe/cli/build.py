@@ -1,4 +1,4 @@
-"""`imagepipe build`: from specs to images, or to an error and nothing left behind."""
+"""`imagepipe build`: bake the images of specs, and clean up after a failure."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _build_images(options: BuildOptions) -> int:
 
 
 def _record(files: Sequence[Path], values: Given, loaded: Sequence[LoadedSpec], region: str | None) -> dict[str, Any]:
-    """What another process needs to build the same graph; a sensitive variable's value is not among it."""
+    """Return the values that `resume` needs to build the same graph, without those of sensitive variables."""
     variables: dict[str, Any] = {}
     for spec in loaded:
         for name, variable in spec.checked().variables.items():
@@ -131,7 +131,7 @@ def _record(files: Sequence[Path], values: Given, loaded: Sequence[LoadedSpec], 
 
 
 def load_buildable(files: Sequence[Path], chosen: Given, build: Build) -> list[LoadedSpec]:
-    """Specs that can be built. Raises SpecError with all problems, and those of what cannot be built yet."""
+    """Load specs that can be built. Raises SpecError with all problems, including parts that are not supported yet."""
     loaded = load(files, chosen, build=build)
     for spec in loaded:
         for problem in spec.problems:
@@ -145,7 +145,7 @@ def load_buildable(files: Sequence[Path], chosen: Given, build: Build) -> list[L
 
 
 def check_files_of_bundles(loaded: Sequence[LoadedSpec], region: str | None, *, is_local: bool) -> None:
-    """Raise SpecError now where a bundle could not be signed, or not be made for EC2."""
+    """Raise SpecError if a bundle cannot be signed, or cannot be made for EC2."""
     problems = [
         problem
         for spec in loaded
@@ -161,7 +161,7 @@ def _build(run_id: str, files: Sequence[Path], clock: Clock) -> Build:
 
 
 def _git_sha(folder: Path) -> str:
-    """The commit that the specs are at; empty outside a git checkout."""
+    """Return the commit of the specs' checkout; an empty text outside a git checkout."""
     try:
         answer = subprocess.run(
             ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False

@@ -1,4 +1,4 @@
-"""`imagepipe bundle`: instance-store bundles of disk images, made, opened, checked and shown. Talks to no cloud."""
+"""`imagepipe bundle`: pack, unpack, verify and inspect instance-store bundles. Contacts no cloud."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def inspect(manifest: Path, output: Format) -> None:
 
 
 def _read(path: Path) -> tuple[Manifest, bytes]:
-    """The manifest, and its bytes as they stand."""
+    """Return the manifest and its bytes."""
     from imagepipe.bundle.document import LARGEST_BYTES
     from imagepipe.bundle.manifest import read_manifest
 
@@ -251,7 +251,7 @@ def _ec2_certificate(path: Path | None, region: str | None) -> Certificate:
         return load_certificate(path)
     if region is None:
         raise UsageError(
-            "EC2 must be able to read the bundle, and there is no certificate of EC2's",
+            "EC2's certificate is missing, without which EC2 cannot read the bundle",
             hint="--region finds it where ec2-ami-tools or euca2ools are installed; --ec2-certificate names its file",
         )
     return find_ec2_certificate(region, certificate_folders(os.environ))
@@ -259,7 +259,7 @@ def _ec2_certificate(path: Path | None, region: str | None) -> Certificate:
 
 @contextmanager
 def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal's standard error; nothing in a log, where a bar is noise."""
+    """Show a progress bar on a terminal's standard error; nothing if it is not a terminal."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -268,5 +268,5 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _end_in_order() -> None:
-    """SIGTERM removes what is half made, as Ctrl-C does."""
+    """Let SIGTERM remove incomplete files, as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""`imagepipe clean`: deletes what a dead or failed run holds, by its journal; with the code of a build's undo."""
+"""`imagepipe clean`: delete what dead and failed runs hold, by their journals or by tags."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def clean(options: CleanOptions) -> int:
 
 
 class CleanReport:
-    """Lines for people as each resource is deleted; with `--format json`, one object at the end."""
+    """Prints a line as each resource is deleted; with `--format json`, one object at the end."""
 
     def __init__(self, output: Format, *, is_dry_run: bool) -> None:
         self._output = output
@@ -124,7 +124,7 @@ class CleanReport:
                 assert_never(state)
 
     def skipped(self, run: str, reason: object, hint: str | None = None, *, is_error: bool) -> None:
-        """Print why a run is left as it is."""
+        """Print the reason why a run is left alone."""
         self._runs.append({"run": run, "reason": str(reason), "hint": hint})
         line = f"{run}: left alone: {reason}"
         if is_error:
@@ -173,7 +173,7 @@ def _clean_runs(options: CleanOptions, report: CleanReport) -> bool:
         except ImagepipeError as error:
             if not options.is_all:
                 raise
-            # The other runs may be in another cloud, which answers.
+            # The other runs may be in another cloud, which can be reached.
             report.skipped(folder.name, error, error.hint, is_error=True)
             has_failed = True
     return has_failed
@@ -212,7 +212,7 @@ def _buckets(regions: Regions, home: str, names: Sequence[str]) -> dict[str, str
     """The region of each bucket. Raises CloudError."""
     found = {name: regions[home].s3.region_of(name) for name in names}
     if missing := [name for name, region in found.items() if region is None]:
-        raise CloudError(f"there is no bucket {', '.join(missing)}", code="NoSuchBucket")
+        raise CloudError(f"bucket {', '.join(missing)} does not exist", code="NoSuchBucket")
     return {name: region for name, region in found.items() if region is not None}
 
 
@@ -234,7 +234,7 @@ def _named(words: Sequence[str], *, is_local: bool) -> list[Path]:
     for folder in folders:
         past = read(folder)
         if is_local and "local" not in past.run.cloud:
-            raise UsageError(f"run {past.run.id} is not one on the local cloud", hint="leave out --local")
+            raise UsageError(f"run {past.run.id} is not on the local cloud", hint="leave out --local")
     return folders
 
 

@@ -1,4 +1,4 @@
-"""The last lines of a run: its images, or why it failed, what it still holds, and how to go on."""
+"""The last lines of a run: its images or its errors, what it still holds, and the next command."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from imagepipe.values import Endpoint, Image, Reachable
 
 
 def ended(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> int:
-    """Print how the run ended, and keep it for `show`; return the exit code."""
+    """Print the end of a run, and keep it for `show`; return the exit code."""
     closing = Closing(run.folder / CLOSING, run.masker)
     if outcome.ok:
         _print(run, outcome, baked, closing)
@@ -36,7 +36,7 @@ def ended(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> int:
             _print(run, outcome, baked, closing)
         code = _explain(outcome, run, baked, closing)
     for stage in outcome.stuck:
-        closing.say(f"{stage} did not end; this process leaves it behind")
+        closing.say(f"{stage} did not end; this process exits without it")
     if run.junit and run.junit.problem:
         closing.say(f"error: writing {run.options.junit}: {run.junit.problem.strerror}")
         code = code or ImagepipeError.exit_code
@@ -47,7 +47,7 @@ def ended(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> int:
 
 
 class Closing:
-    """The last lines of a run: on standard error when it ends, and in its folder for `show`."""
+    """Prints the last lines of a run on standard error, and keeps them in its folder for `show`."""
 
     def __init__(self, path: Path, masker: Masker) -> None:
         self._path, self._masker = path, masker
@@ -58,16 +58,16 @@ class Closing:
         click.echo(self.note(line), err=True)
 
     def note(self, line: str) -> str:
-        """Keep a line; return it without secrets."""
+        """Keep a line; return it with secrets masked."""
         masked = self._masker.mask(line)
         self._lines.append(masked)
         return masked
 
     def keep(self) -> None:
-        """Write the lines; a full disk costs these alone."""
+        """Write the lines. If the disk is full, only they are lost."""
         with suppress(OSError):
             text = "".join(f"{line}\n" for line in self._lines)
-            self._path.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files are any bytes
+            self._path.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be any bytes
 
 
 def _print(run: Run, outcome: Outcome, baked: Sequence[Baked], closing: Closing) -> None:
@@ -97,7 +97,7 @@ def _image(spec: str, image: Image) -> dict[str, object]:
 
 
 def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], closing: Closing) -> int:
-    """Print why it failed and what is left; return the exit code of the cause."""
+    """Print the errors and the resources that are left; return the exit code of the cause."""
     for failure in outcome.failures:
         error = failure.error
         closing.say(f"error: {failure.stage}: {error}")
@@ -130,16 +130,16 @@ def _say_how_to_get_in(outcome: Outcome, run: Run, closing: Closing) -> None:
     held = {claim.id for claim in read(run.folder).open_claims()}
     machines = {o.endpoint: o for o in outcome.outputs.values() if isinstance(o, Reachable) and o.instance.id in held}
     known_hosts = run.folder / "known_hosts"
-    with suppress(OSError):  # ssh asks for the host key then
+    with suppress(OSError):  # without the file, ssh asks for the host key
         known_hosts.write_text("".join(dict.fromkeys(_known(end) for end in machines)), encoding="ascii")
     for endpoint, machine in machines.items():
         command = shlex.join(_ssh(endpoint, known_hosts))
         closing.say(f"kept: {machine.instance.id} in {machine.instance.region}: {command}")
-    closing.say(f"everything of this run is kept, and costs; when you are done: imagepipe clean {run.id}")
+    closing.say(f"everything of this run is kept, and costs money; when you are done: imagepipe clean {run.id}")
 
 
 def _known(endpoint: Endpoint) -> str:
-    """Lines of known_hosts: the machine's, and those of what is in between."""
+    """Return the lines of known_hosts for a machine and its bastion."""
     before = _known(endpoint.via) if endpoint.via else ""
     if endpoint.host_key is None:
         return before
@@ -150,7 +150,7 @@ def _known(endpoint: Endpoint) -> str:
 def _ssh(endpoint: Endpoint, known_hosts: Path) -> list[str]:
     words = ["ssh", "-i", endpoint.private_key, "-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={known_hosts}"]
     if endpoint.via:
-        # -J would log in to the bastion with the keys of the command line, which are the machine's.
+        # -J would log in to the bastion with the key of the command line, which is the machine's.
         words += ["-o", f"ProxyCommand={shlex.join([*_ssh(endpoint.via, known_hosts), '-W', '%h:%p'])}"]
     words += ["-p", str(endpoint.port)] if endpoint.port != 22 else []
     return [*words, f"{endpoint.user}@{endpoint.host}"]

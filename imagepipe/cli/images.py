@@ -85,7 +85,7 @@ def deregister(options: DeregisterOptions) -> int:
                 continue
             try:
                 row.update(_print(retire(ec2, image, deletes_data=options.deletes_data), options.output))
-            except CloudError as error:  # the others are independent of it
+            except CloudError as error:  # the other images do not depend on it
                 row.update({"deregistered": False, "error": str(error), "hint": error.hint})
                 click.echo(f"error: {error}", err=True)
                 if error.hint:
@@ -96,7 +96,7 @@ def deregister(options: DeregisterOptions) -> int:
 
 
 def _found(regions: Regions, word: str, home: str, *, every_region: bool) -> list[tuple[Ec2, Mapping[str, Any]]]:
-    """The images that a word means, each with its region; all words are looked up before anything is done."""
+    """Return the images that a word names, each with its region."""
     here = regions[home]
     at_home = find(here.images, word)
     found = [(here, image) for image in at_home]
@@ -109,7 +109,7 @@ def _found(regions: Regions, word: str, home: str, *, every_region: bool) -> lis
         raise CloudError(
             f"this account has no image {word} in {where}",
             code="InvalidAMIID.NotFound",
-            hint="an id is of one region: is --region right? A name must be whole",
+            hint="an id belongs to one region: check --region. A name must be complete",
         )
     return found
 

@@ -1,4 +1,4 @@
-"""The file of `--junit`: it has an error until the run has finished, whatever ends the command before that."""
+"""The file of `--junit`. It has an error until the run has finished, whatever ends the command before that."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imagepipe.report.junit import write_error
 
 
 def junit_option(command: F) -> F:
-    """`--junit FILE`."""
+    """Add `--junit`."""
     return click.option(
         "--junit",
         metavar="FILE",

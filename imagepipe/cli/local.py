@@ -1,4 +1,4 @@
-"""`imagepipe local`: the local cloud as a service, and a look into it."""
+"""`imagepipe local`: run, stop and inspect the local cloud."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def serve(root: Path | None, port: int | None, address: str | None, env_only: bo
     beyond = _beyond(address)
     wanted = read_faults(faults_file) if faults_file else None
     for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]  # moto would heed them: a profile that there is not, another endpoint
+        del os.environ[name]  # moto would use them: a profile that does not exist, another endpoint
     store = open_store(root)
     stop = threading.Event()
     if found := connect.find(store):
@@ -97,7 +97,7 @@ def serve(root: Path | None, port: int | None, address: str | None, env_only: bo
         _stay_with(store, found, port, env_only, stop)
         return
     server.prepare(store, lambda line: click.echo(line, err=True))
-    server.set_on_signals(stop)  # not before: Ctrl-C is to interrupt the building of the base image
+    server.set_on_signals(stop)  # not before, so that Ctrl-C interrupts the build of the base image
     build = partial(server.build, faults=wanted.faults, seed=wanted.seed) if wanted else server.build
 
     def ready(it: Serving) -> None:
@@ -108,7 +108,7 @@ def serve(root: Path | None, port: int | None, address: str | None, env_only: bo
 
 
 def _beyond(address: str | None) -> ExternalAddress | None:
-    """What --address asks for. Raises UsageError for what would leave the cloud open to other machines."""
+    """Return the address of --address. Raises UsageError if it would leave the cloud open to other machines."""
     from imagepipe.local.daemon.main import ExternalAddress
 
     if address is None:
@@ -130,7 +130,7 @@ def _beyond(address: str | None) -> ExternalAddress | None:
 
 
 def _set_faults(store: Store, wanted: FaultsFile | None) -> None:
-    """On a cloud that runs already."""
+    """Set faults on a cloud that runs already."""
     from imagepipe.local.client import admin, connect
 
     cloud = connect.running(store)
@@ -140,7 +140,7 @@ def _set_faults(store: Store, wanted: FaultsFile | None) -> None:
 
 
 def _say_faults(wanted: FaultsFile | None) -> None:
-    """On standard error: what is on standard output may be for a shell."""
+    """Print the faults on standard error, because standard output may be for a shell."""
     if wanted:
         click.echo(wanted.words(), err=True)
 
@@ -249,7 +249,7 @@ def _print_findings(findings: Sequence[Finding], command: str | None) -> None:
 
 
 def _stay_with(store: Store, found: Serving, port: int | None, env_only: bool, stop: threading.Event) -> None:
-    """A cloud that runs already is as good: keep it up as long as we are there."""
+    """Keep a cloud that runs already alive for as long as this process runs."""
     import fcntl
 
     from imagepipe.local.daemon import rendezvous

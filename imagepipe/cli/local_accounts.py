@@ -1,6 +1,4 @@
-"""`imagepipe local accounts` and `account`: other accounts of the same store, to share with and to look from; and keys
-that may do what a policy allows.
-"""
+"""`imagepipe local accounts` and `account`: accounts of the local cloud, and keys that are limited by a policy."""
 
 from __future__ import annotations
 
@@ -70,7 +68,7 @@ def env(root: Path | None, account_id: str) -> None:
         if found is None:
             raise LocalCloudError(
                 f"the local cloud has no account {account_id}",
-                hint="imagepipe local accounts lists them; imagepipe local account add makes one",
+                hint="imagepipe local accounts lists them; imagepipe local account add creates one",
             )
     _print_exports(cloud, found)
 

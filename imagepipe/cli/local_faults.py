@@ -1,4 +1,4 @@
-"""`imagepipe local faults`, and the files that it and `local serve --faults` read."""
+"""`imagepipe local faults`, and the files of faults that it and `local serve --faults` read."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ HINT = "docs/how-to/faults.md has an example of each"
 
 @dataclass(frozen=True, slots=True)
 class FaultsFile:
-    """What a file of faults says."""
+    """The contents of a file of faults."""
 
     faults: tuple[Fault, ...]
     seed: int
-    """Of the dice; drawn where the file has none."""
+    """Seed of the random numbers; drawn if the file has none."""
 
     def words(self) -> str:
-        """What is set, for people, and the seed to have it again."""
+        """Describe the faults for people, with the seed that repeats them."""
         if not self.faults:
             return "no faults are set"
         lines = [f"faults that are set (seed: {self.seed}):", *(f"  {fault.words()}" for fault in self.faults)]
@@ -40,7 +40,7 @@ class FaultsFile:
 
 
 def read_faults(file: Path) -> FaultsFile:
-    """The faults of a file. Raises SpecError with everything that is wrong with it, each with its place."""
+    """Return the faults of a file. Raises SpecError with all its problems and their positions."""
     document = _document(file)
     rows = document.value["faults"]
     problems = list(document.problems)
@@ -58,7 +58,7 @@ def read_faults(file: Path) -> FaultsFile:
 
 
 def _document(file: Path) -> Document:
-    """The file, with `faults` a list and `seed` a number. Raises SpecError."""
+    """Read a file in which `faults` is a list and `seed` a number. Raises SpecError."""
     from imagepipe.spec.document import parse
     from imagepipe.spec.explain import did_you_mean
     from imagepipe.spec.load import read_text
@@ -85,7 +85,7 @@ def _document(file: Path) -> Document:
 
 
 def _effects() -> str:
-    """What the effects of a file do, a line each."""
+    """Return a line for each effect."""
     return "\n".join(f"  {name:<12} {kind.what}" for name, kind in KINDS.items())
 
 

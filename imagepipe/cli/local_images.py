@@ -1,4 +1,4 @@
-"""`imagepipe local images`: what there is to launch, and disks from elsewhere that are to be."""
+"""`imagepipe local images`: list the local cloud's images, and import disks as images."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def import_(root: Path | None, file: Path, name: str | None, region: str) -> Non
 
 
 def show_images(root: Path | None, output: Format) -> None:
-    """Print the images of all regions; base images, which are in every region, once."""
+    """Print the images of all regions. Base images, which are in every region, are printed once."""
     from imagepipe.local.client import connect
 
     store = open_store(root)

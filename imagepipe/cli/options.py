@@ -43,7 +43,7 @@ class CloudOptions:
 
 
 def variable_options(command: F) -> F:
-    """`--var` and `--var-file`."""
+    """Add `--var` and `--var-file`."""
     command = click.option(
         "--var-file",
         "var_files",
@@ -58,7 +58,7 @@ def variable_options(command: F) -> F:
 
 
 def region_option(command: F) -> F:
-    """`--region`, in place of the spec's."""
+    """Add `--region`, in place of the spec's."""
     return click.option(
         "--region",
         metavar="REGION",
@@ -67,7 +67,7 @@ def region_option(command: F) -> F:
 
 
 def target_options(command: F) -> F:
-    """`--local`, `--profile` and `--endpoint-url`."""
+    """Add `--local`, `--profile` and `--endpoint-url`."""
     for option in reversed(
         (
             click.option(
@@ -82,7 +82,7 @@ def target_options(command: F) -> F:
 
 
 def cloud_options(command: F) -> F:
-    """`--local`, `--profile`, `--endpoint-url`, `--assume-role` and `--region`."""
+    """Add `--local`, `--profile`, `--endpoint-url`, `--assume-role` and `--region`."""
     command = click.option(
         "--assume-role",
         "role",
@@ -101,19 +101,19 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic in its
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         found = re.fullmatch(r"(\d{1,6})([smhd])", str(value))
         if found is None or not int(found.group(1)):
-            self.fail(f"{value!r} is no duration: write 90m, 3h or 2d", param, ctx)
+            self.fail(f"{value!r} is not a duration: write 90m, 3h or 2d", param, ctx)
         return timedelta(seconds=int(found.group(1)) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found.group(2)])
 
 
 class KeepingCommand(click.Command):
-    """A command whose `--keep-on-failure` has a duration after an equals sign only, and never takes the next word."""
+    """A command whose `--keep-on-failure` takes a duration only after an equals sign, never the next word."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, [f"{KEEP}={KEPT_FOR}" if word == KEEP else word for word in args])
 
 
 def keep_option(command: F) -> F:
-    """`--keep-on-failure[=2h]`, of a KeepingCommand."""
+    """Add `--keep-on-failure[=2h]` to a KeepingCommand."""
     return click.option(
         KEEP,
         type=DurationType(),
@@ -124,7 +124,7 @@ def keep_option(command: F) -> F:
 
 
 def timeout_option(command: F) -> F:
-    """`--timeout 2h`."""
+    """Add `--timeout`."""
     return click.option(
         "--timeout",
         type=DurationType(),
@@ -134,7 +134,7 @@ def timeout_option(command: F) -> F:
 
 
 def given(options: VariableOptions) -> Given:
-    """The variables of the command line and the environment. Raises UsageError and SpecError."""
+    """Return the values of variables from the command line and the environment. Raises UsageError and SpecError."""
     command_line: dict[str, str] = {}
     for item in options.variables:
         name, equals, value = item.partition("=")
@@ -148,14 +148,14 @@ def given(options: VariableOptions) -> Given:
 
 
 def found_specs(words: Sequence[str]) -> list[Path]:
-    """The files that the command line means, from the folder that we stand in."""
+    """Return the spec files that the command line names, from the working directory."""
     return spec_files(words, folder=Path())
 
 
 def unknown_variables(known: Sequence[frozenset[str]], chosen: Given) -> None:
-    """Raise UsageError for a `--var` that no spec has: a typing error would silently keep the default.
+    """Raise UsageError for a `--var` that no spec has, because a typing error would silently keep the default.
 
-    A name of a variable file that no spec has is a warning, where it is close to one.
+    Warn of a name in a variable file that no spec has, if it is close to one.
     """
     every = frozenset().union(*known)
     for name in chosen.command_line:
@@ -164,7 +164,7 @@ def unknown_variables(known: Sequence[frozenset[str]], chosen: Given) -> None:
                 f"--var {name}: no spec has a variable '{name}'",
                 hint=f"there are: {', '.join(sorted(every)) or 'none'}",
             )
-    for name in chosen.files:  # one file may serve many specs: only what looks like a typing error is worth a word
+    for name in chosen.files:  # a file may serve many specs, so only a probable typing error is reported
         if name not in every and (meant := nearest(name, every)):
             click.echo(f"warning: --var-file: no spec has a variable '{name}'; did you mean '{meant}'?", err=True)
 
@@ -180,9 +180,11 @@ def check_region(region: str, loaded: Sequence[LoadedSpec]) -> None:
 
 
 def state_folder() -> Path:
-    """Where runs keep their journals. Raises UsageError where there is no home to keep them in."""
+    """Return the folder of all runs. Raises UsageError if there is no home folder."""
     root = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     try:
         return Path(root).expanduser().absolute() / "imagepipe" / "runs"
     except RuntimeError as error:
-        raise UsageError("there is no home folder to keep runs in", hint="set HOME, or XDG_STATE_HOME") from error
+        raise UsageError(
+            "no home folder was found for the journals of runs", hint="set HOME, or XDG_STATE_HOME"
+        ) from error

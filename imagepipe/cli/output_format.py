@@ -14,7 +14,7 @@ Format = Literal["text", "json"]
 
 
 def format_option(*more: str, description: str = "Print the result in this format.") -> Callable[[F], F]:
-    """`--format text|json`, and further formats."""
+    """Add `--format text|json`, and further formats."""
 
     def decorate(command: F) -> F:
         return click.option(
@@ -30,7 +30,7 @@ def format_option(*more: str, description: str = "Print the result in this forma
 
 
 def log_format_option(command: F) -> F:
-    """`--format text|json` of a command that prints a log too."""
+    """Add `--format text|json` to a command that prints a log too."""
     return format_option(description="json: print one JSON object on standard output; the log goes to standard error.")(
         command
     )

@@ -1,4 +1,4 @@
-"""`imagepipe policy`: the IAM policy that specs need. Loads what `validate` does, and asks no cloud."""
+"""`imagepipe policy`: print the IAM policy that specs need. Loads no cloud library."""
 
 from __future__ import annotations
 
@@ -110,18 +110,18 @@ def _region(loaded: LoadedSpec, region: str | None) -> str:
 
 
 def _say_role(needs: Sequence[PolicyContext]) -> None:
-    """Which role a profile has only IAM knows."""
+    """Tell the user which role is assumed for an instance profile, because only IAM knows it."""
     for need in needs:
         if (profile := need.spec.launch.iam_instance_profile) and need.role is None:
             name = profile.rpartition("/")[2]
             click.echo(
-                f"note: the role of instance profile {name} is taken to be called {name} too; --role says otherwise",
+                f"note: the role of instance profile {name} is assumed to be named {name} too; --role names another",
                 err=True,
             )
 
 
 def _print(found: Sequence[Statement], part: int | None) -> None:
-    """The whole policy, or a part of it; how to attach it where IAM would not take it whole."""
+    """Print the policy or a part of it, and a warning if it is too large for IAM."""
     whole = document(found)
     several = parts(found)
     if part is not None:

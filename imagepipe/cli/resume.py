@@ -1,4 +1,4 @@
-"""`imagepipe resume`: a run whose process died goes on where it was, in this one."""
+"""`imagepipe resume`: continue a run whose process died."""
 
 from __future__ import annotations
 
@@ -101,22 +101,22 @@ def _resume(options: ResumeOptions) -> int:
 
 
 def _check(past: JournalState) -> None:
-    """Raise UsageError where there is nothing to go on with."""
+    """Raise UsageError if the run cannot be resumed."""
     id = past.run.id
     if past.is_alive:
         raise UsageError(f"run {id} is going on in another process", hint="wait for it, or end that process first")
     if past.outcome == "succeeded" and not past.open_claims():
-        raise UsageError(f"run {id} has succeeded: there is nothing left to do")
+        raise UsageError(f"run {id} has succeeded; nothing is left to do")
     if past.outcome in ("failed", "cancelled") and not past.open_claims():
         raise UsageError(f"run {id} {past.outcome}, and everything was cleaned up", hint="build again")
     if not past.run.given:
         raise UsageError(
-            f"run {id} is of a version of imagepipe that could not resume",
+            f"run {id} was started by a version of imagepipe that could not resume",
             hint=f"imagepipe clean {id} deletes what it holds",
         )
 
 
 def _texts(variables: object) -> dict[str, str]:
-    """Values as --var has them."""
+    """Return values as texts of --var."""
     assert isinstance(variables, dict)
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in variables.items()}

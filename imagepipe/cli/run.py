@@ -49,20 +49,20 @@ from imagepipe.wiring.tools import Tools
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """The options of `build` and `resume` that the run itself obeys."""
+    """Options of `build` and `resume` that the run uses."""
 
     output: Format
     """Format of the result on standard output."""
     junit: Path | None = None
     timeout: timedelta | None = None
     keep_on_failure: timedelta | None = None
-    """How long a failed run's resources stay; None where they are deleted at once."""
+    """Time for which a failed run's resources are kept; None deletes them at once."""
     keep_going: bool = False
-    """The failure of one spec leaves the others alone."""
+    """Whether the other specs continue after the failure of one."""
 
     @property
     def log(self) -> IO[str]:
-        """Where the lines of the run are printed: beside a result in JSON, on standard error."""
+        """The stream of the run's log: standard error if the result is JSON."""
         return sys.stderr if self.output == "json" else sys.stdout
 
 
@@ -102,15 +102,16 @@ class Run:
             return outcome, baked
 
     def resume(self, regions: Regions, region: str | None, *, dry_run: bool) -> tuple[Outcome, list[Baked]] | None:
-        """Go on where a dead process of the run was; None where it is only to be said what would be done.
+        """Continue a run whose process died; with `dry_run`, print what would be done and return None.
 
-        Raises UsageError where the spec or its files have changed, or the run is going on in another process.
+        Raises UsageError if the spec or its files have changed, or the run is in progress in another process.
         """
         with ExitStack() as stack:
             graph, baked = self._planned(stack, regions, region)
             journal = Journal.reopen(self.folder, self.clock)
             stack.callback(journal.close)
-            found = recover(graph, read(self.folder), regions)  # now that no other process can go on with it
+            # After the journal is locked, so that no other process can resume the run.
+            found = recover(graph, read(self.folder), regions)
             for line in found.words(graph):
                 click.echo(line, file=self.options.log)
             if dry_run:
@@ -118,13 +119,13 @@ class Run:
             journal.note("resumed", dropped=list(found.dropped))
             held = self._clean_up(journal, found, regions)
             if held:
-                what = f"run {self.id} cannot go on while it holds what must be made anew"
+                what = f"run {self.id} cannot continue while it holds resources that must be created again"
                 raise UndoFailed(f"{what}: {', '.join(map(str, held))}", [each.error for each in held])
             outcome = self._run(stack, graph, baked, journal, regions, finished=found.finished)
             return outcome, baked
 
     def _clean_up(self, journal: Journal, found: Recovered, regions: Regions) -> Sequence[StillHeld]:
-        """What the stages held that are done anew: from then on they hold nothing."""
+        """Delete the resources of the stages that will run again; return those that are still held."""
         if not found.dropped:
             return ()
         with EventFile(self.folder / ev.FILE_NAME) as file:
@@ -155,7 +156,7 @@ class Run:
         return plan(self.loaded, tools, region=region_of(region, regions))
 
     def _offline(self) -> Offline | None:
-        """What reads the disks that the local cloud captures."""
+        """Return the reader of disks that the local cloud captures; None on another cloud."""
         if not self.chosen.local:
             return None
         from imagepipe.cli.local_store import open_store
@@ -217,7 +218,7 @@ class Run:
 
 @contextmanager
 def _limit(cancel: Cancel, timeout: timedelta | None) -> Iterator[None]:
-    """Ask the run to stop, if it goes on for so long."""
+    """Cancel the run after this time."""
     if timeout is None:
         yield
         return
@@ -238,10 +239,10 @@ def _suite(build: Baked, graph: Graph) -> Suite:
 
 @dataclass
 class Signals:
-    """What the first Ctrl-C or SIGTERM does, and that there was one."""
+    """The state of signal handling in a run."""
 
     has_begun: bool = False
-    """Whether the run may hold something. Before that (the base image of the local cloud) it can end at once."""
+    """Whether the run may hold something. Before that, it can exit at once."""
     came: bool = False
 
 
@@ -252,14 +253,14 @@ def _write_to_terminal(words: str) -> None:
 
 @contextmanager
 def handled_signals(cancel: Cancel) -> Iterator[Signals]:
-    """While inside, a first Ctrl-C, SIGTERM or closed terminal stops the run in order, a second leaves at once."""
+    """Stop the run in order at the first Ctrl-C, SIGTERM or closed terminal; exit at once at the second."""
     signals = Signals()
 
     def stop(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if signals.came:
-            # The journal is true at every moment: `clean` finds whatever is held.
-            words = "\nleaving at once; `imagepipe clean --all` cleans up the rest\n"
+            # The journal is complete at every moment, so `clean` finds everything that is held.
+            words = "\nexiting at once; `imagepipe clean --all` cleans up the rest\n"
             told = threading.Thread(target=_write_to_terminal, args=(words,), daemon=True)
             told.start()
             told.join(0.5)
@@ -267,14 +268,14 @@ def handled_signals(cancel: Cancel) -> Iterator[Signals]:
         signals.came = True
         if not signals.has_begun:
             raise KeyboardInterrupt
-        # In threads: a handler runs in the middle of anything, perhaps inside the very locks that these take. In two:
-        # the terminal may be gone, or held by Ctrl-S, and then the write fails or waits, and the cancel must not.
+        # In threads, because a handler may run inside the locks that these take. In two threads, because the terminal
+        # may be closed or held by Ctrl-S: then the write fails or waits, and the cancel must not.
         threading.Thread(target=cancel.set, args=(f"got {name}",), daemon=True).start()
-        words = f"\n{name}: stopping and cleaning up everything; again to leave at once\n"
+        words = f"\n{name}: stopping and cleaning up everything; again to exit at once\n"
         threading.Thread(target=_write_to_terminal, args=(words,), daemon=True).start()
 
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: a terminal that closes is to change nothing
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: a closed terminal must change nothing
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, stop) for number in numbers}
     try:

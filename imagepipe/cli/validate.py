@@ -1,5 +1,6 @@
-"""`imagepipe validate`: every problem of every spec, with its place. Loads yaml, pydantic and jinja2 only; cryptography
-where there is an instance-store image.
+"""`imagepipe validate`: print every problem of every spec, with its position.
+
+Loads only yaml, pydantic and jinja2; cryptography for instance-store images.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def validate(options: ValidateOptions) -> int:
         problems = list(error.problems)
     else:
         found = (p for each in loaded for p in (*each.problems, *not_yet(each, severity="warning")))
-        problems = list(dict.fromkeys(found))  # those of the project's file once, not once for each spec
+        problems = list(dict.fromkeys(found))  # problems of the project file once, not once for each spec
         problems += _bundle_files(loaded, region, is_local=is_local)
         if all(each.spec for each in loaded):
             unknown_variables([frozenset(each.checked().variables) for each in loaded], values)
@@ -92,12 +93,12 @@ def validate(options: ValidateOptions) -> int:
 
 
 def _bundle_files(loaded: Sequence[LoadedSpec], region: str | None, *, is_local: bool) -> Iterator[Problem]:
-    """What is wrong with certificates and keys. What reads them is loaded for specs that have some."""
+    """Yield the problems of certificates and keys. Their library is loaded only for specs that have some."""
     for each in loaded:
         if each.spec is not None and isinstance(each.spec.output, InstanceStoreOutput):
             from imagepipe.wiring.certificates import check_bundle_files
 
-            # Where only local builds are made, no certificate of EC2 is needed: its absence is no error of the spec.
+            # A spec that is only built locally needs no certificate of EC2, so its absence is a warning.
             yield from check_bundle_files(
                 each, environment=os.environ, is_local=is_local, region=region, if_absent="warning"
             )
@@ -158,7 +159,7 @@ def _as_json(loaded: Sequence[LoadedSpec], problems: Sequence[Problem]) -> dict[
 
 
 def _annotation(problem: Problem) -> str:
-    """A workflow command of GitHub Actions; its values are escaped as GitHub's runner reads them."""
+    """Return a workflow command of GitHub Actions, escaped for GitHub's runner."""
     place = [f"file={_escaped(problem.file, ':,')}"]
     if problem.line:
         place += [f"line={problem.line}", f"col={problem.column}"]

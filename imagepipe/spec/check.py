@@ -1,4 +1,4 @@
-"""What the models cannot say of a spec: files, choices that exclude one another, and EC2's own rules."""
+"""Checks that the models cannot make: files, options that exclude one another, and EC2's rules."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEFAULT_USER = "defaults: {ssh_user: …} in imagepipe.yaml sets it for every sp
 
 
 def check_spec(spec: Spec, document: Document, file: Path, project: Project) -> list[Problem]:
-    """What is wrong with one spec by itself."""
+    """Return the problems of a spec by itself."""
     findings = [
         *_source(spec),
         *_launch(spec, file.parent),
@@ -52,7 +52,7 @@ def _missing_user(document: Document) -> Problem:
 
 
 def _misspells_user(document: Document) -> bool:
-    """Whether a key of `launch.ssh` was probably meant to be `user`; it has an error of its own."""
+    """Return whether a key of `launch.ssh` is a misspelt `user`, which has an error of its own."""
     ssh = value_at(document.value, ("launch", "ssh"))
     return isinstance(ssh, dict) and any(key not in Ssh.model_fields and nearest(key, ["user"]) for key in ssh)
 
@@ -72,13 +72,13 @@ def _launch(spec: Spec, folder: Path) -> Iterator[Finding]:
             message = f"the key is in {where}, and launch.region is {launch.region}"
             yield ("launch", "block_devices", index, "kms_key"), message
     if ssh.key_pair and not ssh.private_key:
-        yield ("launch", "ssh", "key_pair"), "a key pair of your own needs private_key: PATH too"
+        yield ("launch", "ssh", "key_pair"), "a key pair of your own needs private_key too: the path of its private key"
     if ssh.private_key and not ssh.key_pair:
-        yield ("launch", "ssh", "private_key"), "private_key goes with key_pair: its name in EC2"
+        yield ("launch", "ssh", "private_key"), "private_key needs key_pair, the key pair's name in EC2"
     if ssh.private_key and not named_file(folder, ssh.private_key).is_file():
-        yield ("launch", "ssh", "private_key"), f"there is no file {ssh.private_key}"
+        yield ("launch", "ssh", "private_key"), f"file {ssh.private_key} does not exist"
     if ssh.bastion and not named_file(folder, ssh.bastion.private_key).is_file():
-        yield ("launch", "ssh", "bastion", "private_key"), f"there is no file {ssh.bastion.private_key}"
+        yield ("launch", "ssh", "bastion", "private_key"), f"file {ssh.bastion.private_key} does not exist"
     if ssh.bastion and not launch.security_groups and "allow_from" not in ssh.model_fields_set:
         message = "with a bastion the instance sees its address, not ours: name it in allow_from, or security_groups"
         yield ("launch", "ssh", "bastion"), message
@@ -86,7 +86,7 @@ def _launch(spec: Spec, folder: Path) -> Iterator[Finding]:
     if launch.user_data and (problem := user_data_problem(launch.user_data, gives_host_key=gives_host_key)):
         yield ("launch", "user_data"), problem
     if launch.security_groups and "allow_from" in ssh.model_fields_set:
-        message = "allow_from is for the temporary group, and security_groups says that none is made"
+        message = "allow_from applies to the temporary group, and with security_groups there is none"
         yield ("launch", "ssh", "allow_from"), message
 
 
@@ -124,7 +124,7 @@ def _output(spec: Spec, document: Document, folder: Path) -> Iterator[Finding]:
 
 
 def _keys(encrypt: Encrypt, spec: Spec) -> Iterator[Finding]:
-    """KMS keys are of one region: EC2 would say so only when the copy is made."""
+    """Check the regions of KMS keys, which EC2 would check only when it makes the copy."""
     home = spec.launch.region
     if encrypt.kms_key and home and (where := _region_of_key(encrypt.kms_key)) not in (None, home):
         yield ("output", "encrypt", "kms_key"), f"the key is in {where}, and launch.region is {home}"
@@ -145,9 +145,9 @@ def _publish(spec: Spec) -> Iterator[Finding]:
     seen: set[str] = set()
     for index, region in enumerate(publish.regions):
         if region in seen:
-            yield ("publish", "regions", index), f"region {region} is there twice"
+            yield ("publish", "regions", index), f"region {region} is listed twice"
         seen.add(region)
-    # What is captured is encrypted as its volume was; a bundle is encrypted for EC2, whatever the volume was.
+    # A captured image is encrypted if its volume was. A bundle is encrypted for EC2 in any case.
     encrypted = isinstance(output, EbsOutput) and (
         output.encrypt is not None or any(v.encrypted for v in spec.launch.block_devices)
     )
@@ -178,7 +178,7 @@ def _regions(spec: Spec) -> Iterator[Finding]:
 
 
 def check_together(loaded: Sequence[LoadedSpec]) -> None:
-    """What is wrong with specs beside one another: names taken twice, images that nobody bakes, cycles."""
+    """Add the problems of specs that are built together: names used twice, images that no spec bakes, cycles."""
     named: dict[str, LoadedSpec] = {}
     for each in loaded:
         name = _raw(each, "name")
@@ -200,7 +200,7 @@ def check_together(loaded: Sequence[LoadedSpec]) -> None:
     for circle in _circles(edges):
         places = ", ".join(f"{name} at {_place(named[name])}" for name in circle)
         for name in circle:
-            message = f"images built on one another in a circle: {' -> '.join((*circle, circle[0]))} ({places})"
+            message = f"images that are built on one another in a cycle: {' -> '.join((*circle, circle[0]))} ({places})"
             named[name].problems.append(named[name].problem(("source", "image"), message))
     for each in loaded:
         if any(problem.severity == "error" for problem in each.problems):
@@ -208,7 +208,7 @@ def check_together(loaded: Sequence[LoadedSpec]) -> None:
 
 
 def _circles(edges: dict[str, str]) -> Iterator[tuple[str, ...]]:
-    """Every circle, each once. An image has one base, so a walk along the bases meets at most one."""
+    """Yield every cycle once. An image has one base, so a walk along the bases meets at most one cycle."""
     walked: set[str] = set()
     for start in edges:
         walk: dict[str, None] = {}
@@ -228,7 +228,7 @@ def _place(loaded: LoadedSpec) -> str:
 
 
 def _raw(loaded: LoadedSpec, *keys: str) -> str | None:
-    """A text of the document, whatever else is wrong with it."""
+    """Return a text of the document, whatever else is wrong with it."""
     value = loaded.document.value
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None

@@ -1,4 +1,4 @@
-"""What EC2 would refuse, found without asking it: volumes, devices, tags, names, regions.
+"""EC2's rules for volumes, devices, tags, names and regions, checked without asking it.
 
 Source: EBS user guide, "Amazon EBS volume types", November 2026; EC2 API reference.
 """
@@ -31,14 +31,14 @@ THROUGHPUT = (125, 2000)
 
 
 def block_device_findings(devices: Sequence[BlockDevice], path: KeyPath) -> Iterator[Finding]:
-    """What is wrong with block devices, each by itself and together."""
+    """Yield the problems of block devices, by themselves and together."""
     first: dict[str, int] = {}
     for index, volume in enumerate(devices):
         at = (*path, index)
         if volume.device in first:
             yield (
                 (*at, "device"),
-                f"device {volume.device} is there twice; first as entry {first[volume.device]}",
+                f"device {volume.device} is listed twice; first as entry {first[volume.device]}",
             )
         first.setdefault(volume.device, index)
         yield from _one_volume(volume, at)
@@ -94,7 +94,7 @@ def _performance(volume: BlockDevice, at: KeyPath) -> Iterator[Finding]:
 
 
 def tag_findings(tags: Mapping[str, object], path: KeyPath) -> Iterator[Finding]:
-    """What is wrong with tags."""
+    """Yield the problems of tags."""
     if len(tags) > MAX_TAGS:
         yield path, f"{len(tags)} tags; at most {MAX_TAGS}, as EC2 takes 50 and imagepipe adds its own"
     for key, value in tags.items():
@@ -103,7 +103,7 @@ def tag_findings(tags: Mapping[str, object], path: KeyPath) -> Iterator[Finding]
 
 
 def region_finding(region: str, path: KeyPath) -> Iterator[Finding]:
-    """A region that botocore did not know when this version was made."""
+    """Yield the problem of a region that botocore did not know when this version was released."""
     if region not in REGIONS:
         meant = nearest(region, REGIONS)
         suffix = f"; did you mean '{meant}'?" if meant else ""

@@ -1,4 +1,4 @@
-"""Pydantic's errors in the language's words: where they stand, what was probably meant, and YAML's traps."""
+"""Pydantic's errors as problems of a spec: position, probable meaning, and YAML's traps."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _TRAP = re.compile(r"0[0-7_]+|[-+]?\d+(:[0-5]?\d)+(\.\d*)?|yes|no|on|off", re.IG
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant."""
+    """Return the known word that was probably meant."""
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return found[0] if found else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'inline'?`, or nothing."""
+    """Return `; did you mean 'inline'?`, or an empty text."""
     found = nearest(word, known)
     return f"; did you mean '{found}'?" if found else ""
 
@@ -39,16 +39,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def explain(
     error: ValidationError, document: Document, model: type[BaseModel], *, prefix: KeyPath = ()
 ) -> list[Problem]:
-    """One problem for each thing wrong, in the document's order."""
+    """Return a problem for each error, in the document's order."""
     found: dict[KeyPath, Problem] = {}
     details = error.errors(include_url=False)
     meant = _meant(details, model)
     for detail in details:
         if detail["type"] == "too_short" and detail["input"]:
-            continue  # its items were refused, each with an error of its own
+            continue  # each refused item has an error of its own
         path, keys = _walk(model, detail["loc"], detail["type"])
         if detail["type"] == "missing" and path in meant:
-            continue  # it is there, misspelt, and that is said
+            continue  # it is misspelt, which has an error of its own
         path = _as_written((*prefix, *path), document, whole=detail["type"] == "missing")
         problem = _explain_one(dict(detail), path, keys, document)
         found.setdefault((*path, "?") if detail["type"] == "missing" else path, problem)
@@ -56,7 +56,7 @@ def explain(
 
 
 def _meant(details: Sequence[ErrorDetails], model: type[BaseModel]) -> set[KeyPath]:
-    """The paths that unknown keys were probably meant to have."""
+    """Return the paths that unknown keys were probably meant to have."""
     meant: set[KeyPath] = set()
     for detail in details:
         if detail["type"] == "extra_forbidden":
@@ -67,7 +67,7 @@ def _meant(details: Sequence[ErrorDetails], model: type[BaseModel]) -> set[KeyPa
 
 
 def _as_written(path: KeyPath, document: Document, *, whole: bool) -> KeyPath:
-    """The path without the keys that a short form leaves out: `shell: [a, 5]` has no `inline`."""
+    """Return a path without the keys that a short form leaves out: `shell: [a, 5]` has no `inline`."""
     there: KeyPath = ()
     for part in path[:-1] if whole else path:
         if (*there, part) in document.values or (*there, part) in document.keys:
@@ -76,7 +76,7 @@ def _as_written(path: KeyPath, document: Document, *, whole: bool) -> KeyPath:
 
 
 def error_paths(error: ValidationError, model: type[BaseModel]) -> list[KeyPath]:
-    """The document's paths of what was refused; that of the parent where a key is missing."""
+    """Return the document's paths of refused values; the parent's path if a key is missing."""
     paths = []
     for detail in error.errors(include_url=False):
         path, _ = _walk(model, detail["loc"], detail["type"])
@@ -85,7 +85,7 @@ def error_paths(error: ValidationError, model: type[BaseModel]) -> list[KeyPath]
 
 
 def trap_text(document: Document, path: KeyPath, *, is_number: bool = False) -> str | None:
-    """What YAML 1.1 made of an unquoted scalar that surely meant something else (`is_number`: another number)."""
+    """Return a message for an unquoted scalar that YAML 1.1 misreads (`is_number`: a number is expected)."""
     raw = document.plain.get(path)
     if raw is None or not _TRAP.fullmatch(raw):
         return None
@@ -94,7 +94,7 @@ def trap_text(document: Document, path: KeyPath, *, is_number: bool = False) -> 
 
 
 def loses(document: Document, path: KeyPath) -> str | None:
-    """What becomes of an unquoted number that is not written back as it was: 1.20 is 1.2."""
+    """Return a message for an unquoted number that does not keep its text: 1.20 becomes 1.2."""
     raw = document.plain.get(path)
     value = value_at(document.value, path) if raw is not None else None
     if raw is None or isinstance(value, bool) or str(value) == raw.removeprefix("+"):
@@ -107,7 +107,7 @@ def _read_as(value: object) -> str:
 
 
 def value_at(value: Any, path: KeyPath) -> Any:
-    """What stands at a path of a document's value; None where nothing does."""
+    """Return the value at a path of a document's value; None if there is none."""
     for part in path:
         try:
             value = value[part]
@@ -137,9 +137,9 @@ def _explain_one(detail: dict[str, Any], path: KeyPath, keys: frozenset[str], do
 
 
 def _hint(kind: str, value: Any, path: KeyPath) -> str | None:
-    """What a short form was probably meant to be; whose limit it is."""
+    """Return the hint for a wrong short form, or for a limit of EC2."""
     if kind == "less_than_equal" and path == ("output", "size_gib"):
-        return "EC2 takes no instance-store image with a larger root; other data goes on volumes of its own"
+        return "EC2 accepts no instance-store image with a larger root; put other data on volumes"
     if kind not in ("dict_type", "model_type", "model_attributes_type") or not isinstance(value, str | int | float):
         return None
     if len(path) == 2 and path[0] == "variables":
@@ -239,7 +239,7 @@ def _shown(value: Any) -> str:
 
 
 def _walk(model: type[BaseModel], loc: tuple[str | int, ...], kind: str) -> tuple[KeyPath, frozenset[str]]:
-    """The document's path of a pydantic location (without its union labels), and the keys known at its parent."""
+    """Return the document's path of a pydantic location, without its union labels, and the keys known at its parent."""
     path: list[str | int] = []
     here: Any = model
     keys: frozenset[str] = frozenset()
@@ -283,7 +283,7 @@ def _names(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _members(annotation: Any, tags: frozenset[str] = frozenset()) -> Iterator[tuple[Any, frozenset[str]]]:
-    """An annotation's alternatives, each with the tags that name it in a location."""
+    """Yield an annotation's alternatives, each with the tags that name it in a location."""
     origin = typing.get_origin(annotation)
     if origin is Annotated:
         base, *extra = typing.get_args(annotation)

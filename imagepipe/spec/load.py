@@ -1,4 +1,4 @@
-"""From files on disk to specs that can be built: parsed, rendered, modelled and checked, all problems at once."""
+"""Load specs from files: parse, render, validate and check them, and collect all problems."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _BROKEN_PROJECT = Project(defaults=Defaults(ssh_user="unknown"))
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """`build.*`, fixed once for a run."""
+    """Values of `build.*`, fixed for a run."""
 
     id: str
     timestamp: str
@@ -41,13 +41,13 @@ class Build:
 
 
 SAMPLE_BUILD = Build(id="0123456789ab", timestamp="20060102T150405Z", git_sha="0" * 40)
-"""Stands for the build where nothing is built."""
+"""Values of `build.*` if nothing is built."""
 
 
 def load(files: Sequence[Path], given: Given, *, build: Build | None = None) -> list[LoadedSpec]:
-    """Read and check specs. Their problems are in them; `errors` tells. Nothing here talks to a cloud.
+    """Read and check specs; each has its problems in `problems`. Contacts no cloud.
 
-    Without `build` (as `validate` does), a variable without a value is no problem: names are checked, not values.
+    Without `build`, as in `validate`, a variable without a value is not a problem.
     """
     loaded: list[LoadedSpec] = []
     for file in files:
@@ -61,14 +61,14 @@ def load(files: Sequence[Path], given: Given, *, build: Build | None = None) -> 
 
 def refuse(loaded: Sequence[LoadedSpec]) -> None:
     """Raise SpecError with the errors of all specs, if there are any."""
-    # Once each: all specs of a project have the problems of its imagepipe.yaml.
+    # Each once, because every spec of a project has the problems of its imagepipe.yaml.
     errors = list(dict.fromkeys(p for spec in loaded for p in spec.problems if p.severity == "error"))
     if errors:
         raise SpecError(errors)
 
 
 def read_text(file: Path) -> str:
-    """A file's text. Raises SpecError where it cannot be read."""
+    """Return a file's text. Raises SpecError if it cannot be read."""
     text = yaml_document.read(file, str(file))
     if isinstance(text, Problem):
         raise SpecError([text])
@@ -76,7 +76,7 @@ def read_text(file: Path) -> str:
 
 
 def load_var_file(file: Path) -> dict[str, Scalar]:
-    """The variables of a `--var-file`. Raises SpecError."""
+    """Return the variables of a `--var-file`. Raises SpecError."""
     documents = yaml_document.parse(read_text(file), str(file))
     problems = [p for d in documents for p in d.problems]
     if problems:
@@ -177,7 +177,7 @@ def _load_document(loaded: LoadedSpec, given: Given, build: Build | None) -> Non
 
 
 def _is_version_1(loaded: LoadedSpec) -> bool:
-    """Whether the rest can be read as version 1. A spec that forgot its version is, so that all is said at once."""
+    """Return whether the rest is version 1. A spec without its version is read too, so that all problems are found."""
     document = loaded.document
     if "imagepipe" not in document.value:
         meant = nearest("imagepipe", document.value)
@@ -197,7 +197,7 @@ def _is_version_1(loaded: LoadedSpec) -> bool:
 
 
 def _model(loaded: LoadedSpec, rendered: Rendered) -> tuple[Spec | None, frozenset[KeyPath]]:
-    """The model, or that of the sound rest, and the paths that are not in it."""
+    """Return the model and the paths that are missing from it, because they have errors."""
     try:
         return Spec.model_validate(rendered.value), frozenset()
     except ValidationError as error:
@@ -207,7 +207,7 @@ def _model(loaded: LoadedSpec, rendered: Rendered) -> tuple[Spec | None, frozens
 
 
 def _check(loaded: LoadedSpec, spec: Spec, scope: Scope, rendered: Rendered, gone: frozenset[KeyPath]) -> None:
-    """What the models cannot say, but nothing about what is not known or was said already."""
+    """Add the problems that the models cannot find, except about unknown values and paths that have errors already."""
     document, file = loaded.document, loaded.file
     loaded.steps, problems = expand(spec.provision, document, ("provision",), file, scope, rendered.unknown)
     loaded.tests, more = expand(spec.test, document, ("test",), file, scope, rendered.unknown)
@@ -228,7 +228,7 @@ def _variables(loaded: LoadedSpec, given: Given, *, must: bool) -> tuple[Resolve
         try:
             declared[name] = Variable.model_validate(value)
         except ValidationError:
-            # The model of the whole spec says what is wrong; the name is declared all the same.
+            # The model of the whole spec reports the error; the name counts as declared.
             declared[name] = Variable(default="")
     resolved = resolve(declared, given)
     for name, reason in resolved.refused.items():
@@ -242,7 +242,7 @@ def _variables(loaded: LoadedSpec, given: Given, *, must: bool) -> tuple[Resolve
 
 
 def _warn_of_traps(loaded: LoadedSpec) -> None:
-    """Unquoted scalars that YAML 1.1 reads in its own way, in places that take any scalar."""
+    """Warn of unquoted scalars that YAML 1.1 misreads, in places that take any scalar."""
     said = {p.path for p in loaded.problems}
     for path in loaded.document.plain:
         if ".".join(map(str, path)) in said:
@@ -257,7 +257,7 @@ def _warn_of_traps(loaded: LoadedSpec) -> None:
 
 
 def _with_defaults(spec: Spec, project: Project) -> Spec:
-    """The project's defaults where the spec says nothing."""
+    """Return the spec with the project's defaults for keys that it does not set."""
     defaults = project.defaults
     launch: dict[str, Any] = {}
     if spec.launch.region is None and defaults.region:

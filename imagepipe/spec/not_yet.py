@@ -1,4 +1,4 @@
-"""What the language has and `build` cannot do yet: refused before anything is launched, with where it stands."""
+"""Parts of the language that `build` does not support yet. They are refused, with their position, before any launch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from imagepipe.spec.models import Spec
 
 
 def not_yet(loaded: LoadedSpec, *, severity: str = "error") -> list[Problem]:
-    """One problem for everything in a spec that this version cannot build."""
+    """Return a problem for each part of a spec that this version cannot build."""
     if loaded.spec is None:
         return []
     return [
         loaded.document.problem(
-            path, f"{what}: not yet; this version of imagepipe checks it but cannot build it", severity=severity
+            path,
+            f"{what}: not supported yet; this version checks it but cannot build it",
+            severity=severity,
         )
         for path, what in _found(loaded.spec)
     ]

@@ -18,10 +18,10 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class OldSpelling:
-    """One key that has another name now."""
+    """A key that has another name now."""
 
     path: str
-    """KeyPath of the old key; `*` stands for any key or index."""
+    """Path of the old key; `*` stands for any key or index."""
     new: str
     """Key that replaces it."""
     sentence: str
@@ -30,7 +30,7 @@ class OldSpelling:
     """New value of each old one; empty where values stay as they are."""
 
     def message(self) -> str:
-        """The error."""
+        """Return the message of the error."""
         return f"key '{self.path.rpartition('.')[2]}' is replaced by '{self.new}'"
 
 
@@ -64,11 +64,11 @@ RENAMED: tuple[OldSpelling, ...] = (
     ),
 )
 KEY_OF_REGION = f"output.encrypt.per_region.{ANY}"
-"""KeyPath that had the key itself; a region's value is a mapping now, as in `output.per_region`."""
+"""Path that had the key itself; a region's value is a mapping now, as in `output.per_region`."""
 
 
 def old_spellings(document: Document) -> list[Problem]:
-    """One error for each old spelling in a document; the document has the new spellings afterwards."""
+    """Return an error for each old spelling in a document, and replace the spellings there."""
     problems: list[Problem] = []
     for renamed in RENAMED:
         for path in list(_matches(document.value, tuple(renamed.path.split(".")))):
@@ -110,7 +110,7 @@ def _parent(value: Any, path: KeyPath) -> dict[Any, Any]:
 
 
 def _matches(value: Any, pattern: tuple[str, ...], path: KeyPath = ()) -> Iterator[KeyPath]:
-    """The paths of a document that a pattern stands for; the last part is always a key of a mapping."""
+    """Yield the paths of a document that match a pattern; the last part is always a key of a mapping."""
     first, rest = pattern[0], pattern[1:]
     if isinstance(value, dict):
         found: list[tuple[str | int, Any]] = [(key, item) for key, item in value.items() if first in (key, ANY)]

@@ -1,4 +1,4 @@
-"""Packer's words, and what is written here instead: its users' first spec has them."""
+"""Packer's terms and their counterparts in this language, for the first specs of Packer's users."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ WORDS = {
     "x509_key_path": "output.private_key",
     "x509_upload_path": "nothing: no key goes to the instance",
 }
-"""Where a word is also one of ours (`source`, `script`), the nearest key says more."""
+"""Terms that are also keys of this language (`source`, `script`) are left out; the nearest key is a better hint."""
 
 
 def hint(word: str) -> str | None:
-    """What a user of Packer needs to know of a key that we do not have."""
+    """Return the hint for a key that is a term of Packer's; None for any other key."""
     return f"in place of Packer's '{word}': {WORDS[word]}" if word in WORDS else None

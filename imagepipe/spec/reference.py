@@ -73,12 +73,12 @@ it into a file that stays in the image.
 
 
 def reference() -> str:
-    """The page."""
+    """Return the page."""
     return HEAD + "".join(_part(*part) for part in PARTS)
 
 
 def json_schema() -> str:
-    """The JSON Schema of a spec, for editors."""
+    """Return the JSON Schema of a spec, for editors."""
     schema = models.Spec.model_json_schema(by_alias=True)
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
@@ -141,7 +141,7 @@ def _is_duration(metadata: list[Any]) -> bool:
 
 
 def _kind(annotation: Any, metadata: list[Any] | None = None) -> str:
-    """A type in the words of YAML."""
+    """Return the name of a type, in YAML's terms."""
     if metadata and _is_duration(metadata):
         return "duration"
     return "|".join(dict.fromkeys(_kinds(annotation)))

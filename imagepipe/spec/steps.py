@@ -1,4 +1,4 @@
-"""The steps of a spec, provisioners put in their place, each with the folder and scope that it was written in."""
+"""The steps of a spec with provisioners expanded, each with the folder and scope that it was written in."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from imagepipe.spec.rendering import Scope, find_name, render_document
 from imagepipe.values import Late
 
 MAX_DEPTH = 10
-"""Provisioners that use provisioners."""
+"""Depth of provisioners that use provisioners."""
 
 PlainStep = ShellStep | FileStep | TemplateStep | RebootStep
 
@@ -45,22 +45,22 @@ _DISCONNECTS_NOT: dict[type[StepOptions], str] = {
     RebootStep: "a reboot waits for the machine by itself",
     UseStep: "write it at the step of the provisioner that ends the connection",
 }
-"""Why a step of this kind cannot have `expect_disconnect: true`."""
+"""Reason why a step of this kind cannot have `expect_disconnect: true`."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepAt:
-    """A step, and where it was written."""
+    """A step, and its place in the files."""
 
     step: PlainStep
     folder: Path
-    """What its paths are relative to."""
+    """Folder that its paths are relative to."""
     file: str
     line: int
     path: str
-    """`provision.2`, or `provision.2/apt-install.0` for a step of a provisioner."""
+    """Path in the spec: `provision.2`, or `provision.2/apt-install.0` for a step of a provisioner."""
     names: Mapping[str, Mapping[str, Any]]
-    """`var` or `param`, `spec`, `build`: what its template file and its `when` may name."""
+    """Names that its template file and its `when` may use: `var` or `param`, `spec`, `build`."""
     whens: tuple[tuple[str, Mapping[str, Mapping[str, Any]]], ...] = ()
     """Conditions of the `use` steps around it, each with its names."""
 
@@ -74,7 +74,7 @@ def expand(
     unknown: Mapping[KeyPath, str],
     outer: tuple[str, ...] = (),
 ) -> tuple[tuple[StepAt, ...], list[Problem]]:
-    """Every step with its provisioners expanded, and what is wrong with files, templates and parameters."""
+    """Return every step, provisioners expanded, and the problems of files, templates and parameters."""
     found: list[StepAt] = []
     problems: list[Problem] = []
     for index, step in enumerate(steps):
@@ -135,7 +135,7 @@ def _check_file(file: FileCopy, folder: Path, say: Any) -> None:
 
 
 def _special_file(source: Path, folder: Path) -> str | None:
-    """The problem with a source that has something else than regular files, folders and links; None without one."""
+    """Return the problem with a source that has other files than regular ones, folders and links; None without one."""
     try:
         found = next(special_files(source), None)
     except OSError as error:
@@ -163,7 +163,7 @@ def _missing(name: str, folder: Path) -> tuple[str, str | None]:
     meant = nearest(place.name, there)
     hint = f"did you mean {Path(name).parent / meant}?" if meant else "paths are relative to the file that names them"
     return (
-        f"there is no file {name}" if there or place.parent.is_dir() else f"there is no folder {Path(name).parent}",
+        f"file {name} does not exist" if place.parent.is_dir() else f"folder {Path(name).parent} does not exist",
         hint,
     )
 
@@ -257,7 +257,7 @@ def _expand_use(
 
 
 def _read(file: Path, shown: str) -> Document:
-    """A provisioner's document; what is wrong with it is in its problems."""
+    """Read a provisioner's document, with its problems."""
     text = yaml_document.read(file, shown)
     if isinstance(text, Problem):
         return Document(shown, [], problems=[text])
@@ -269,7 +269,7 @@ def _read(file: Path, shown: str) -> Document:
 
 
 def _shown(inner_file: Path) -> str:
-    """The provisioner's file as a person would name it from where they stand."""
+    """Return the path of a provisioner's file, relative to the working directory if it is below it."""
     try:
         return str(inner_file.relative_to(Path.cwd()))
     except ValueError:
@@ -284,7 +284,7 @@ def _parameters(inner: Document) -> tuple[dict[str, Parameter], list[Problem]]:
         try:
             declared[name] = parameter = Parameter.model_validate(value)
         except ValidationError:
-            # The model of the whole provisioner says what is wrong; the name is declared all the same.
+            # The model of the whole provisioner reports the error; the name counts as declared.
             declared[name] = Parameter(description="unknown")
             continue
         if parameter.default is not None and not _fits(parameter.default, parameter.type):
@@ -304,7 +304,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 _EMPTY: dict[str, Any] = {"string": "", "list": [], "mapping": {}, "boolean": False}
-"""What a parameter is that has no default and no value."""
+"""Value of a parameter without default and value, by its type."""
 
 
 def _fits(value: Any, kind: str) -> bool:
@@ -322,7 +322,7 @@ def _values(
     at: KeyPath,
     unknown: Mapping[KeyPath, str],
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """The value of every parameter; one that is missing or wrong has none, so that nothing is said of what uses it."""
+    """Return the value of every parameter. A missing or wrong one has none, so that its uses have no errors too."""
     values: dict[str, Any] = {
         name: _EMPTY.get(parameter.type) if parameter.default is None else parameter.default
         for name, parameter in parameters.items()
@@ -346,7 +346,7 @@ def _values(
         if not fits and isinstance(value, str) and path not in unknown:
             value, fits = _converted(value, kind)
         if isinstance(value, Late) and kind == "string":
-            values[name] = value  # what it becomes, only the run knows; so its users are late too
+            values[name] = value  # only the run knows the value, so its uses are late too
             continue
         if _has_late(value):
             problems.append(document.problem(path, LATE_HERE))
@@ -373,7 +373,7 @@ def _has_late(value: Any) -> bool:
 
 
 def _converted(text: str, kind: str) -> tuple[Any, bool]:
-    """A rendered template is a text; where the parameter is a number or a boolean, it is read as one."""
+    """Convert a rendered template, which is a text, to a number or a boolean, if the parameter is one."""
     try:
         if kind == "integer":
             return int(text), True
@@ -396,7 +396,7 @@ def _holds_secret(document: Document, path: KeyPath, scope: Scope) -> bool:
 
 
 def _inherit(inner: Any, outer: UseStep) -> Any:
-    """Options of the `use` step that its steps take where they say nothing themselves."""
+    """Return a step with the options of its `use` step that it does not set itself."""
     update: dict[str, Any] = {}
     if inner.sudo is None and outer.sudo is not None:
         update["sudo"] = outer.sudo

@@ -85,7 +85,7 @@ REFUSALS: dict[str, tuple[list[str], int, str]] = {
     "no certificate of EC2's": (
         ["pack", "disk.raw", *PAIR, *ACCOUNT],
         2,
-        "error: EC2 must be able to read the bundle, and there is no certificate of EC2's\n  hint: --region finds",
+        "error: EC2's certificate is missing, without which EC2 cannot read the bundle\n  hint: --region finds",
     ),
     "none on this machine": (
         ["pack", "disk.raw", *PAIR, *ACCOUNT, "--region", "us-east-1"],

@@ -95,7 +95,7 @@ def test_a_run_of_another_account_is_not_taken_for_gone(
     journal.close()
     refused = _run("aaaa1111").exception
     assert isinstance(refused, UsageError)
-    assert "in account 999999999999, and these credentials are of account" in refused.message
+    assert "in account 999999999999, and these credentials belong to account" in refused.message
     assert [claim.id for claim in read(state / "aaaa1111").open_claims()] == ["i-0123456789abcdef0"]
 
 
@@ -128,4 +128,4 @@ def test_a_bucket_that_is_named_is_swept_too_and_one_that_there_is_not_is_an_err
     assert account.s3.keys("bundles", "") == ["other/notes.txt"]
     missing = cleaned("--bucket", "no-such-bucket")
     assert isinstance(missing.exception, CloudError)
-    assert "there is no bucket no-such-bucket" in str(missing.exception)
+    assert "bucket no-such-bucket does not exist" in str(missing.exception)

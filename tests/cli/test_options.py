@@ -40,5 +40,5 @@ def test_build_and_resume_report_in_the_same_way(command: click.Command) -> None
 
 @pytest.mark.parametrize("word", ["soon", "0h", "1w", "2"])
 def test_what_is_no_duration_is_refused(word: str) -> None:
-    with pytest.raises(click.UsageError, match="is no duration: write 90m, 3h or 2d"):
+    with pytest.raises(click.UsageError, match="is not a duration: write 90m, 3h or 2d"):
         build.make_context("build", [f"--keep-on-failure={word}", "web.yaml"])

@@ -60,7 +60,7 @@ def test_a_region_on_the_command_line_is_that_of_the_launch(project: Path) -> No
 def test_the_role_of_a_profile_is_said_to_be_a_guess_unless_it_is_given(project: Path) -> None:
     guessed, given = run(project, "full.yaml"), run(project, "full.yaml", "--role", "other")
     assert "arn:aws:iam::*:role/reader" in guessed.stdout
-    assert "--role says otherwise" in guessed.stderr
+    assert "--role names another" in guessed.stderr
     assert "arn:aws:iam::*:role/other" in given.stdout
     assert "--role" not in given.stderr
 

@@ -76,7 +76,7 @@ BEFORE_LAUNCH: dict[str, tuple[tuple[str, str], int, tuple[str, ...]]] = {
         3,
         ("ami-0123456789abcdef0", "InvalidAMIID.NotFound", "hint: image ids differ by region"),
     ),
-    "script missing": (("shell: 'true'", "shell: {script: nope.sh}"), 2, ("there is no file nope.sh", ":6:")),
+    "script missing": (("shell: 'true'", "shell: {script: nope.sh}"), 2, ("file nope.sh does not exist", ":6:")),
     "undefined variable": (("'true'", "echo {{ var.nope }}"), 2, ("undefined variable 'var.nope'", ":6:")),
 }
 

@@ -125,7 +125,7 @@ class Lab:
 
     def _go_on(self, point: Point, run: str, wanted: Undisturbed, finding: Finding) -> None:
         resumed = self._bakery("resume", run, "--format", "json")
-        if resumed.code == 2 and ("nothing left to do" in resumed.err or "is empty" in resumed.err):
+        if resumed.code == 2 and ("nothing is left to do" in resumed.err or "is empty" in resumed.err):
             return  # it had come to its end
         if resumed.code != 0:
             finding.wrong.append(f"resume: exit {resumed.code}: {resumed.err[-800:]}")

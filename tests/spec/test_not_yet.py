@@ -25,7 +25,7 @@ def test_what_cannot_be_built_yet_is_said_where_it_stands(loaded: Loader, path: 
     assert spec.problems == []
     (problem,) = not_yet(spec)
     assert (problem.path, problem.severity) == (path, "error")
-    assert "not yet" in problem.message
+    assert "not supported yet" in problem.message
     assert problem.line > 2
 
 
