@@ -28,12 +28,12 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("launch.block_devices", models.BlockDevice, "Also `output.block_devices`."),
     ("launch.ssh", models.Ssh, ""),
     ("launch.ssh.bastion", models.Bastion, ""),
-    ("Every step", models.StepOptions, "Beside exactly one of `shell`, `file`, `template`, `reboot`, `use`."),
-    ("shell", models.ShellScript, "Or a text, or a list of lines."),
+    ("Every step", models.StepOptions, "A step also has exactly one of `shell`, `file`, `template`, `reboot`, `use`."),
+    ("shell", models.ShellScript, "A text or a list of lines is the short form of `inline`."),
     ("file", models.FileCopy, ""),
     ("template", models.TemplateFile, ""),
     ("reboot", models.Reboot, ""),
-    ("use", models.UseStep, "Its options go to the steps of the provisioner, where those say nothing themselves."),
+    ("use", models.UseStep, "Its options apply to each step of the provisioner that does not set them."),
     ("output: an EBS-backed image", models.EbsOutput, ""),
     ("output.encrypt", models.Encrypt, ""),
     (
@@ -54,15 +54,15 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
 
 HEAD = """# The spec language
 
-Made from the models by `make docs`; do not edit. What it all means: the [tutorial](../tutorial.md). What a build
-cannot do yet is checked all the same, and `imagepipe validate` says so.
+Generated from the models by `make docs`; do not edit. Start with the [tutorial](../tutorial.md). `imagepipe validate`
+also checks the parts that a build does not support yet, and reports them.
 
 Durations are written `90s`, `5m`, `2h`, `90d`, or together `1h30m`. Fields that take a *text* may use
 `{{ source.id }}`, `{{ source.name }}`, `{{ source.owner }}` and `{{ region }}` beside `{{ var.NAME }}`,
 `{{ spec.name }}`, `{{ build.id }}`, `{{ build.timestamp }}` and `{{ build.git_sha }}`; every other scalar may use
 the latter. `{{ x | quote }}` quotes for a shell. A `when` is an expression without braces.
 
-Paths are relative to the file that names them, not to where the command runs.
+Paths are relative to the file that names them, not to the working directory.
 
 A variable takes its value from the first of these that is set: `--var NAME=VALUE`; the last `--var-file` with it (a
 YAML mapping `NAME: VALUE`, or the same in JSON; keep it out of `specs/`); `IMAGEPIPE_VAR_NAME` in the environment; the
