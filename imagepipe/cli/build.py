@@ -16,7 +16,7 @@ import click
 
 from imagepipe.cli.closing import ended
 from imagepipe.cli.cloud import chosen_cloud, opened
-from imagepipe.cli.junit_file import junit_option, kept_true
+from imagepipe.cli.junit_file import junit_option, reported_in
 from imagepipe.cli.options import (
     CloudOptions,
     KeepingCommand,
@@ -87,7 +87,7 @@ def build(options: BuildOptions) -> int:
     Exit code 0 when every image is available in every region. After a failure, Ctrl-C or SIGTERM, everything that the
     build created is deleted. A second Ctrl-C exits at once; `imagepipe clean` then deletes the rest.
     """
-    with kept_true(options.junit):
+    with reported_in(options.junit):
         return _build_images(options)
 
 

@@ -155,12 +155,12 @@ def unpack(manifest: Path, private_key: Path, output: Path, force: bool) -> None
     from imagepipe.bundle.unpack import unpack as unpack_image
 
     _end_in_order()
-    said, _ = _read(manifest)
-    secret = find_secret(said, load_private_key(private_key))
-    target = output / said.name
-    with _progress("unpacking", said.size) as progress:
-        unpack_image(said, folder_source(manifest.parent), secret, target, is_forced=force, progress=progress)
-    click.echo(f"{target}: {size_text(said.size)}, {size_text(target.stat().st_blocks * 512)} of them on the disk")
+    parsed, _ = _read(manifest)
+    secret = find_secret(parsed, load_private_key(private_key))
+    target = output / parsed.name
+    with _progress("unpacking", parsed.size) as progress:
+        unpack_image(parsed, folder_source(manifest.parent), secret, target, is_forced=force, progress=progress)
+    click.echo(f"{target}: {size_text(parsed.size)}, {size_text(target.stat().st_blocks * 512)} of them on the disk")
 
 
 @bundle.command(
@@ -186,24 +186,24 @@ def verify(manifest: Path, private_key: Path | None, certificate: Path | None) -
     from imagepipe.bundle.parts import folder_source
     from imagepipe.bundle.verify import verify_image, verify_parts
 
-    said, document = _read(manifest)
+    parsed, document = _read(manifest)
     source = folder_source(manifest.parent)
     key = load_private_key(private_key) if private_key else None
     signer = load_certificate(certificate) if certificate else None
-    with _progress("verifying parts", said.bundled_size) as progress:
-        damage = list(verify_parts(said, source, progress=progress))
+    with _progress("verifying parts", parsed.bundled_size) as progress:
+        damage = list(verify_parts(parsed, source, progress=progress))
     if signer and not is_signed_by(document, signer):
         damage.append(BundleError(f"the signature is not that of {signer.where}"))
     if key and not damage:
-        secret = find_secret(said, key)
-        with _progress("verifying the image", said.size) as progress:
-            verify_image(said, source, secret, progress=progress)
+        secret = find_secret(parsed, key)
+        with _progress("verifying the image", parsed.size) as progress:
+            verify_image(parsed, source, secret, progress=progress)
     for each in damage:
         click.echo(f"{each}{f' ({each.hint})' if each.hint else ''}", err=True)
     if damage:
         raise BundleError(f"{manifest} is not whole: {len(damage)} problem{'' if len(damage) == 1 else 's'}")
-    click.echo(f"parts      {parts_text(said)}, {size_text(said.bundled_size)}: as the manifest says")
-    click.echo(f"image      {f'{size_text(said.size)}: as the manifest says' if key else 'not read: --private-key'}")
+    click.echo(f"parts      {parts_text(parsed)}, {size_text(parsed.bundled_size)}: as the manifest says")
+    click.echo(f"image      {f'{size_text(parsed.size)}: as the manifest says' if key else 'not read: --private-key'}")
     click.echo(f"signature  {f'of {signer.where}' if signer else 'not checked: --certificate'}")
 
 
@@ -220,11 +220,11 @@ def inspect(manifest: Path, output: Format) -> None:
     """Print the contents of MANIFEST; needs neither key nor parts."""
     from imagepipe.bundle.describe import as_json, as_lines
 
-    said, _ = _read(manifest)
+    parsed, _ = _read(manifest)
     if output == "json":
-        print_json(as_json(said))
+        print_json(as_json(parsed))
         return
-    for line in as_lines(said):
+    for line in as_lines(parsed):
         click.echo(line)
 
 

@@ -113,11 +113,11 @@ class CleanReport:
         self._resources.append({**row, "state": state} | ({} if error is None else {"error": str(error)}))
         match state:
             case "deleted":
-                self._say(f"{run}: deleted: {name}")
+                self._print(f"{run}: deleted: {name}")
             case "never created":
-                self._say(f"{run}: was never created: {name}")
+                self._print(f"{run}: was never created: {name}")
             case "would be deleted":
-                self._say(f"{run}: would {'delete' if resource.id else 'look for'} {name}")
+                self._print(f"{run}: would {'delete' if resource.id else 'look for'} {name}")
             case "held":
                 click.echo(f"still held: {name} ({error})", err=True)
             case _:
@@ -132,18 +132,18 @@ class CleanReport:
             if hint:
                 click.echo(f"  hint: {hint}", err=True)
         else:
-            self._say(line)
+            self._print(line)
 
     def end(self, *, has_failed: bool) -> None:
         """Print the end of the report."""
         if not self._resources and not has_failed:
-            self._say("nothing to delete")
+            self._print("nothing to delete")
         if any(row["state"] == "held" for row in self._resources):
             click.echo("Later: the same command again", err=True)
         if self._output == "json":
             print_json({"dry_run": self._is_dry_run, "resources": self._resources, "runs_left_alone": self._runs})
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         click.echo(line, err=self._output == "json")
 
 

@@ -29,16 +29,16 @@ def ended(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> int:
         _print(run, outcome, baked, closing)
         code = 0
         if outcome.held:
-            _say_held(outcome, run.id, closing)
+            _print_held(outcome, run.id, closing)
             code = UndoFailed.exit_code
     else:
         if run.options.keep_going and not outcome.cancelled:
             _print(run, outcome, baked, closing)
         code = _explain(outcome, run, baked, closing)
     for stage in outcome.stuck:
-        closing.say(f"{stage} did not end; this process exits without it")
+        closing.print(f"{stage} did not end; this process exits without it")
     if run.junit and run.junit.problem:
-        closing.say(f"error: writing {run.options.junit}: {run.junit.problem.strerror}")
+        closing.print(f"error: writing {run.options.junit}: {run.junit.problem.strerror}")
         code = code or ImagepipeError.exit_code
     closing.keep()
     if streams.result_is_lost():
@@ -53,7 +53,7 @@ class Closing:
         self._path, self._masker = path, masker
         self._lines: list[str] = []
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Print a line on standard error, and keep it."""
         click.echo(self.note(line), err=True)
 
@@ -100,33 +100,33 @@ def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], closing: Closin
     """Print the errors and the resources that are left; return the exit code of the cause."""
     for failure in outcome.failures:
         error = failure.error
-        closing.say(f"error: {failure.stage}: {error}")
+        closing.print(f"error: {failure.stage}: {error}")
         if isinstance(error, ImagepipeError) and error.hint:
-            closing.say(f"  hint: {error.hint}")
+            closing.print(f"  hint: {error.hint}")
     for build in [] if run.options.keep_going and not outcome.cancelled else baked:
         for image in outcome.outputs.get(build.images.stage, outcome.outputs.get(build.kept.stage, ())):
-            closing.say(f"finished before that, and kept: {image.id} in {image.region} ({build.spec})")
+            closing.print(f"finished before that, and kept: {image.id} in {image.region} ({build.spec})")
     if outcome.held:
-        _say_held(outcome, run.id, closing)
+        _print_held(outcome, run.id, closing)
     if outcome.cancelled:
         at_work = f"; at work: {', '.join(outcome.interrupted)}" if outcome.interrupted else ""
-        closing.say(f"error: {run.cancel.reason}{at_work}")
+        closing.print(f"error: {run.cancel.reason}{at_work}")
         return 130
     if run.options.keep_on_failure is not None:
-        _say_how_to_get_in(outcome, run, closing)
+        _print_logins(outcome, run, closing)
     cause = outcome.failures[0].error
     return cause.exit_code if isinstance(cause, ImagepipeError) and cause.exit_code != 1 else StageError.exit_code
 
 
-def _say_held(outcome: Outcome, run_id: str, closing: Closing) -> None:
+def _print_held(outcome: Outcome, run_id: str, closing: Closing) -> None:
     for held in outcome.held:
-        closing.say(f"still held: {held}")
+        closing.print(f"still held: {held}")
     if any(isinstance(each.error, CloudError) and each.error.code in EXPIRED for each in outcome.failures):
-        closing.say(f"Once your credentials are valid again, run: imagepipe resume {run_id}")
-    closing.say(f"Later: imagepipe clean {run_id}")
+        closing.print(f"Once your credentials are valid again, run: imagepipe resume {run_id}")
+    closing.print(f"Later: imagepipe clean {run_id}")
 
 
-def _say_how_to_get_in(outcome: Outcome, run: Run, closing: Closing) -> None:
+def _print_logins(outcome: Outcome, run: Run, closing: Closing) -> None:
     held = {claim.id for claim in read(run.folder).open_claims()}
     machines = {o.endpoint: o for o in outcome.outputs.values() if isinstance(o, Reachable) and o.instance.id in held}
     known_hosts = run.folder / "known_hosts"
@@ -134,8 +134,8 @@ def _say_how_to_get_in(outcome: Outcome, run: Run, closing: Closing) -> None:
         known_hosts.write_text("".join(dict.fromkeys(_known(end) for end in machines)), encoding="ascii")
     for endpoint, machine in machines.items():
         command = shlex.join(_ssh(endpoint, known_hosts))
-        closing.say(f"kept: {machine.instance.id} in {machine.instance.region}: {command}")
-    closing.say(f"everything of this run is kept, and costs money; when you are done: imagepipe clean {run.id}")
+        closing.print(f"kept: {machine.instance.id} in {machine.instance.region}: {command}")
+    closing.print(f"everything of this run is kept, and costs money; when you are done: imagepipe clean {run.id}")
 
 
 def _known(endpoint: Endpoint) -> str:

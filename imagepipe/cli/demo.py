@@ -40,10 +40,10 @@ def demo(spec: str | None) -> int:
     clock = SystemClock()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up, as Ctrl-C does
     with opened(CloudTarget(local=local_store()), region=None, clock=clock) as regions:
-        code, said = _build(spec or str(demo_spec()))
+        code, printed = _build(spec or str(demo_spec()))
         if code:
             return code
-        result = json.loads(said)
+        result = json.loads(printed)
         images = result["images"]
         image = images[-1]
         ec2 = regions[image["region"]]
@@ -76,13 +76,13 @@ def _build(spec: str) -> tuple[int, str]:
         start_new_session=True,  # a terminal's Ctrl-C reaches only this process, which passes it on once
     ) as process:
         try:
-            said, _ = process.communicate()
+            printed, _ = process.communicate()
         except KeyboardInterrupt:
             # `subprocess.run` would kill the build in the middle of its cleanup.
             process.terminate()
             process.communicate()
             raise
-    return process.returncode, said
+    return process.returncode, printed
 
 
 @contextmanager

@@ -81,10 +81,10 @@ def deregister(options: DeregisterOptions) -> int:
             }
             rows.append(row)
             if options.dry_run:
-                _say(f"would deregister {row['image_id']} '{row['name']}' in {ec2.region}", options.output)
+                _print_line(f"would deregister {row['image_id']} '{row['name']}' in {ec2.region}", options.output)
                 continue
             try:
-                row.update(_print(retire(ec2, image, deletes_data=options.deletes_data), options.output))
+                row.update(_print_retired(retire(ec2, image, deletes_data=options.deletes_data), options.output))
             except CloudError as error:  # the other images do not depend on it
                 row.update({"deregistered": False, "error": str(error), "hint": error.hint})
                 click.echo(f"error: {error}", err=True)
@@ -114,15 +114,15 @@ def _found(regions: Regions, word: str, home: str, *, every_region: bool) -> lis
     return found
 
 
-def _print(done: Retired, output: Format) -> dict[str, object]:
+def _print_retired(done: Retired, output: Format) -> dict[str, object]:
     """Print what was deleted; return it for the result in JSON."""
-    _say(f"{done.image} '{done.name}' in {done.region}: deregistered", output)
+    _print_line(f"{done.image} '{done.name}' in {done.region}: deregistered", output)
     if done.deleted:
-        _say(f"  deleted {', '.join(done.deleted)}: {done.freed}", output)
+        _print_line(f"  deleted {', '.join(done.deleted)}: {done.freed}", output)
     for what, why in done.left.items():
-        _say(f"  left {what}: {why}", output)
+        _print_line(f"  left {what}: {why}", output)
     return {"deleted": list(done.deleted), "left": dict(done.left)}
 
 
-def _say(line: str, output: Format) -> None:
+def _print_line(line: str, output: Format) -> None:
     click.echo(line, err=output == "json")

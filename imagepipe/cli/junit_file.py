@@ -24,7 +24,7 @@ def junit_option(command: F) -> F:
 
 
 @contextmanager
-def kept_true(junit: Path | None) -> Iterator[None]:
+def reported_in(junit: Path | None) -> Iterator[None]:
     """Write an error into the JUnit file at the start, and the cause of whatever ends the command before its run.
 
     Raises UsageError if the file cannot be written, which would otherwise be found out after an hour's build.
@@ -36,9 +36,9 @@ def kept_true(junit: Path | None) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        words = str(error) if isinstance(error, ImagepipeError) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, ImagepipeError) else f"{type(error).__name__}: {error}"
         with suppress(OSError):  # the error itself is what the user must see
-            write_error(junit, "cancelled" if isinstance(error, KeyboardInterrupt) else words)
+            write_error(junit, "cancelled" if isinstance(error, KeyboardInterrupt) else text)
         raise
 
 

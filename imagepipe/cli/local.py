@@ -101,8 +101,8 @@ def serve(root: Path | None, port: int | None, address: str | None, env_only: bo
     build = partial(server.build, faults=wanted.faults, seed=wanted.seed) if wanted else server.build
 
     def ready(it: Serving) -> None:
-        _say_how(store, it, env_only, beyond)
-        _say_faults(wanted)
+        _print_exports(store, it, env_only, beyond)
+        _print_faults(wanted)
 
     server.serve(store, port=port, ready=ready, stop=stop, build=build, idle_seconds=None, beyond=beyond)
 
@@ -136,10 +136,10 @@ def _set_faults(store: Store, wanted: FaultsFile | None) -> None:
     cloud = connect.running(store)
     if wanted and cloud:
         admin.set_faults(cloud, wanted.faults, wanted.seed)
-        _say_faults(wanted)
+        _print_faults(wanted)
 
 
-def _say_faults(wanted: FaultsFile | None) -> None:
+def _print_faults(wanted: FaultsFile | None) -> None:
     """Print the faults on standard error, because standard output may be for a shell."""
     if wanted:
         click.echo(wanted.words(), err=True)
@@ -260,7 +260,7 @@ def _stay_with(store: Store, found: Serving, port: int | None, env_only: bool, s
             hint="leave --port out, or end that one with `imagepipe local stop`",
         )
     with rendezvous.held(store.clients, fcntl.LOCK_SH):
-        _say_how(store, found, env_only)
+        _print_exports(store, found, env_only)
         while not stop.wait(1.0):
             if not found.is_alive():
                 raise LocalCloudError(
@@ -268,7 +268,7 @@ def _stay_with(store: Store, found: Serving, port: int | None, env_only: bool, s
                 )
 
 
-def _say_how(store: Store, serving: Serving, env_only: bool, beyond: ExternalAddress | None = None) -> None:
+def _print_exports(store: Store, serving: Serving, env_only: bool, beyond: ExternalAddress | None = None) -> None:
     from imagepipe.local.client.connect import REGION
 
     keys = store.credentials()

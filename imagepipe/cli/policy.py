@@ -97,7 +97,7 @@ def policy(options: PolicyOptions) -> None:
     if options.explain:
         _print_table(explained(needs, options.purpose), options.output)
         return
-    _say_role(needs)
+    _note_roles(needs)
     _print(statements(needs, options.purpose), options.part)
 
 
@@ -109,7 +109,7 @@ def _region(loaded: LoadedSpec, region: str | None) -> str:
     return found
 
 
-def _say_role(needs: Sequence[PolicyContext]) -> None:
+def _note_roles(needs: Sequence[PolicyContext]) -> None:
     """Tell the user which role is assumed for an instance profile, because only IAM knows it."""
     for need in needs:
         if (profile := need.spec.launch.iam_instance_profile) and need.role is None:

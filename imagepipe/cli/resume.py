@@ -12,7 +12,7 @@ import click
 from imagepipe.cli.build import check_files_of_bundles, load_buildable
 from imagepipe.cli.closing import ended
 from imagepipe.cli.cloud import CloudTarget, opened
-from imagepipe.cli.junit_file import junit_option, kept_true
+from imagepipe.cli.junit_file import junit_option, reported_in
 from imagepipe.cli.options import (
     KeepingCommand,
     VariableOptions,
@@ -70,7 +70,7 @@ def resume(options: ResumeOptions) -> int:
     step that was interrupted, unless the step has `idempotent: true`. Variables keep the values of the first process;
     sensitive ones were not stored, so pass them again by environment, --var or --var-file.
     """
-    with kept_true(None if options.dry_run else options.junit):
+    with reported_in(None if options.dry_run else options.junit):
         return _resume(options)
 
 

@@ -68,11 +68,11 @@ def _meant(details: Sequence[ErrorDetails], model: type[BaseModel]) -> set[KeyPa
 
 def _as_written(path: KeyPath, document: Document, *, whole: bool) -> KeyPath:
     """Return a path without the keys that a short form leaves out: `shell: [a, 5]` has no `inline`."""
-    there: KeyPath = ()
+    written: KeyPath = ()
     for part in path[:-1] if whole else path:
-        if (*there, part) in document.values or (*there, part) in document.keys:
-            there = (*there, part)
-    return (*there, path[-1]) if whole and path else there
+        if (*written, part) in document.values or (*written, part) in document.keys:
+            written = (*written, part)
+    return (*written, path[-1]) if whole and path else written
 
 
 def error_paths(error: ValidationError, model: type[BaseModel]) -> list[KeyPath]:
@@ -214,9 +214,9 @@ def _explain_kind(path: KeyPath, value: Any, document: Document) -> Problem:
     if not isinstance(value, dict):
         hint = f"write {value}: …" if isinstance(value, str) and value in STEP_KINDS else None
         return document.problem(path, f"a step is a mapping with one of {kinds}; found {_shown(value)}", hint=hint)
-    there = [key for key in value if key in STEP_KINDS]
-    if there:
-        return document.problem(path, f"a step has exactly one of {kinds}; this has {' and '.join(there)}")
+    kinds_given = [key for key in value if key in STEP_KINDS]
+    if kinds_given:
+        return document.problem(path, f"a step has exactly one of {kinds}; this has {' and '.join(kinds_given)}")
     for key in value:
         if packers := packer.hint(str(key)):
             return document.problem((*path, key), f"unknown key '{key}'", key=True, hint=packers)

@@ -77,9 +77,9 @@ def _not_found(word: str, folder: Path, *, named: bool) -> Problem:
         )
     if (folder / word).is_dir():
         return Problem(word, 0, 0, "this folder has no YAML files")
-    there = [p.name for p in (folder / "specs").glob("*") if p.suffix in SUFFIXES]
-    meant = nearest(Path(word).name, [*there, *(Path(name).stem for name in there)])
-    hint = f"did you mean {meant}?" if meant else (f"specs/ has {', '.join(sorted(there))}" if there else None)
+    existing = [p.name for p in (folder / "specs").glob("*") if p.suffix in SUFFIXES]
+    meant = nearest(Path(word).name, [*existing, *(Path(name).stem for name in existing)])
+    hint = f"did you mean {meant}?" if meant else (f"specs/ has {', '.join(sorted(existing))}" if existing else None)
     return Problem(word, 0, 0, "this spec was not found, neither here nor in specs/", hint=hint)
 
 

@@ -160,16 +160,16 @@ def _load_document(loaded: LoadedSpec, given: Given, build: Build | None) -> Non
     )
     rendered = render_document(document, scope, skip=frozenset({"variables"}))
     loaded.problems += rendered.problems
-    spec, gone = _model(loaded, rendered)
+    spec, removed = _model(loaded, rendered)
     _warn_of_traps(loaded)
     if spec is not None:
         loaded.spec = _with_defaults(spec, loaded.project)
-        _check(loaded, loaded.spec, scope, rendered, gone)
-    said = {p.path for p in loaded.problems}
+        _check(loaded, loaded.spec, scope, rendered, removed)
+    reported = {p.path for p in loaded.problems}
     loaded.problems += [
         document.problem(("variables", n), f"variable '{n}' is never used", key=True, severity="warning")
         for n in declared
-        if n not in scope.used and f"variables.{n}" not in said
+        if n not in scope.used and f"variables.{n}" not in reported
     ]
     loaded.problems = list(dict.fromkeys(loaded.problems))  # a provisioner that is used twice has its problems once
     if any(p.severity == "error" for p in loaded.problems):
@@ -206,14 +206,14 @@ def _model(loaded: LoadedSpec, rendered: Rendered) -> tuple[Spec | None, frozens
         return salvage(rendered.value, error)
 
 
-def _check(loaded: LoadedSpec, spec: Spec, scope: Scope, rendered: Rendered, gone: frozenset[KeyPath]) -> None:
+def _check(loaded: LoadedSpec, spec: Spec, scope: Scope, rendered: Rendered, removed: frozenset[KeyPath]) -> None:
     """Add the problems that the models cannot find, except about unknown values and paths that have errors already."""
     document, file = loaded.document, loaded.file
     loaded.steps, problems = expand(spec.provision, document, ("provision",), file, scope, rendered.unknown)
     loaded.tests, more = expand(spec.test, document, ("test",), file, scope, rendered.unknown)
     problems += [*more, *check_spec(spec, document, file, loaded.project)]
     loaded.problems += [
-        p for p in problems if not _is_unknown(p, rendered) and not (p.path and covers(gone, p.path.split(".")))
+        p for p in problems if not _is_unknown(p, rendered) and not (p.path and covers(removed, p.path.split(".")))
     ]
 
 
@@ -243,9 +243,9 @@ def _variables(loaded: LoadedSpec, given: Given, *, must: bool) -> tuple[Resolve
 
 def _warn_of_traps(loaded: LoadedSpec) -> None:
     """Warn of unquoted scalars that YAML 1.1 misreads, in places that take any scalar."""
-    said = {p.path for p in loaded.problems}
+    reported = {p.path for p in loaded.problems}
     for path in loaded.document.plain:
-        if ".".join(map(str, path)) in said:
+        if ".".join(map(str, path)) in reported:
             continue
         is_any = "default" in path or "allowed" in path or "vars" in path or "with" in path
         is_flag = isinstance(value_at(loaded.document.value, path), bool) and not is_any

@@ -37,26 +37,26 @@ _ROUNDS = 6
 def salvage(value: Any, error: ValidationError) -> tuple[Spec | None, frozenset[KeyPath]]:
     """Return the spec without refused values (None if no valid part is left), and the removed paths."""
     value = copy.deepcopy(value)
-    gone: set[KeyPath] = set()
+    removed: set[KeyPath] = set()
     for _ in range(_ROUNDS):
         for path in error_paths(error, Spec):
-            if not any(path[: len(taken)] == taken for taken in gone):  # a value may have two errors
-                gone.add(_take_out(value, path))
+            if not any(path[: len(taken)] == taken for taken in removed):  # a value may have two errors
+                removed.add(_take_out(value, path))
         for key, harmless in _HARMLESS.items():
             if key not in value:
                 value[key] = copy.deepcopy(harmless)
-                gone.add((key,))
+                removed.add((key,))
         try:
-            return Spec.model_validate(value), frozenset(gone)
+            return Spec.model_validate(value), frozenset(removed)
         except ValidationError as again:
             error = again
-    return None, frozenset(gone)
+    return None, frozenset(removed)
 
 
-def covers(gone: frozenset[KeyPath], path: Sequence[str]) -> bool:
+def covers(removed: frozenset[KeyPath], path: Sequence[str]) -> bool:
     """Return whether a path, as a sequence of texts, is below or above a removed path."""
-    removed = [tuple(map(str, each)) for each in gone]
-    return any(tuple(path[: len(each)]) == each or each[: len(path)] == tuple(path) for each in removed)
+    paths = [tuple(map(str, each)) for each in removed]
+    return any(tuple(path[: len(each)]) == each or each[: len(path)] == tuple(path) for each in paths)
 
 
 def _take_out(value: Any, path: KeyPath) -> KeyPath:

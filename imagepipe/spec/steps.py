@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
@@ -36,6 +36,8 @@ from imagepipe.values import Late
 MAX_DEPTH = 10
 """Depth of provisioners that use provisioners."""
 
+Report = Callable[..., None]
+"""Adds a problem: path, message and hint."""
 PlainStep = ShellStep | FileStep | TemplateStep | RebootStep
 
 _NO_UPLOAD_ENDS = "an upload does not end the connection: one that breaks has failed"
@@ -101,20 +103,20 @@ def _check_step(
 ) -> list[Problem]:
     problems: list[Problem] = []
 
-    def say(path: KeyPath, message: str, hint: str | None = None) -> None:
+    def report(path: KeyPath, message: str, hint: str | None = None) -> None:
         if (*at, *path) not in unknown:
             problems.append(document.problem((*at, *path), message, hint=hint))
 
     match step:
         case ShellStep():
-            _check_shell(step.shell, folder, say)
+            _check_shell(step.shell, folder, report)
         case FileStep():
-            _check_file(step.file, folder, say)
+            _check_file(step.file, folder, report)
         case TemplateStep():
             if (*at, "template", "src") not in unknown:
                 problems += _check_template(step, document, at, folder, scope)
             if step.template.dest.endswith("/"):
-                say(("template", "dest"), "must name a file, not a folder")
+                report(("template", "dest"), "must name a file, not a folder")
         case RebootStep():
             pass
         case _:
@@ -122,16 +124,16 @@ def _check_step(
     return problems
 
 
-def _check_file(file: FileCopy, folder: Path, say: Any) -> None:
+def _check_file(file: FileCopy, folder: Path, report: Report) -> None:
     source = folder / file.src
     if not source.exists():
-        say(("file", "src"), *_missing(file.src, folder))
+        report(("file", "src"), *_missing(file.src, folder))
     elif file.src.endswith("/") and not source.is_dir():
-        say(("file", "src"), f"{file.src} is a file; without the slash it is copied as it is")
+        report(("file", "src"), f"{file.src} is a file; without the slash it is copied as it is")
     elif special := _special_file(source, folder):
-        say(("file", "src"), special)
+        report(("file", "src"), special)
     elif source.is_dir() and file.mode:
-        say(("file", "mode"), "a folder keeps the modes of its files; mode is for one file")
+        report(("file", "mode"), "a folder keeps the modes of its files; mode is for one file")
 
 
 def _special_file(source: Path, folder: Path) -> str | None:
@@ -146,21 +148,21 @@ def _special_file(source: Path, folder: Path) -> str | None:
     return f"{os.path.relpath(path, folder)} is {kind}: only regular files, folders and links can be uploaded"
 
 
-def _check_shell(shell: ShellScript, folder: Path, say: Any) -> None:
+def _check_shell(shell: ShellScript, folder: Path, report: Report) -> None:
     if (shell.inline is None) == (shell.script is None):
-        say(("shell",), "exactly one of inline and script is needed")
+        report(("shell",), "exactly one of inline and script is needed")
     elif shell.script is not None and not (folder / shell.script).is_file():
-        say(("shell", "script"), *_missing(shell.script, folder))
+        report(("shell", "script"), *_missing(shell.script, folder))
     elif shell.inline is not None and not any(part for part in shell.inline):
-        say(("shell",), "the script is empty")
+        report(("shell",), "the script is empty")
 
 
 def _missing(name: str, folder: Path) -> tuple[str, str | None]:
     place = folder / name
     if place.exists():
         return f"{name} is not a regular file", None
-    there = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
-    meant = nearest(place.name, there)
+    existing = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
+    meant = nearest(place.name, existing)
     hint = f"did you mean {Path(name).parent / meant}?" if meant else "paths are relative to the file that names them"
     return (
         f"file {name} does not exist" if place.parent.is_dir() else f"folder {Path(name).parent} does not exist",

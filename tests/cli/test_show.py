@@ -108,7 +108,7 @@ def test_a_run_whose_process_died_can_be_resumed(folder: Path) -> None:
 def test_a_name_of_any_bytes_in_the_last_lines_is_kept(folder: Path) -> None:
     closing = Closing(folder / CLOSING, Masker(["hunter2"]))
     odd = os.fsdecode(b"odd-\xff")
-    closing.say(f"error: step-1: {odd} hunter2")
+    closing.print(f"error: step-1: {odd} hunter2")
     closing.keep()
     kept = (folder / CLOSING).read_text(encoding="utf-8")
     assert "odd-" in kept
