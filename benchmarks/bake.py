@@ -28,7 +28,7 @@ FOUR_REGIONS = """\
 imagepipe: 1
 name: regions
 source: {{ami: {{name: "debian-12-amd64-*", owners: ["136693071363"]}}}}
-launch: {{region: us-east-1}}
+launch: {{region: us-east-1, ssh: {{user: admin}}}}
 provision: [{{shell: "head -c 50M /dev/urandom >/var/tmp-data", sudo: true}}]
 output: {{name: "regions-{{{{ build.id }}}}"}}
 publish: {{regions: [{regions}]}}
@@ -55,7 +55,7 @@ def _measure(folder: Path, env: dict[str, str]) -> None:
     walls, owns = [], []
     for _ in range(BAKES):
         began = time.monotonic()
-        baked = json.loads(_run(env, "build", SPEC, "--local", "--json"))
+        baked = json.loads(_run(env, "build", SPEC, "--local", "--format", "json"))
         wall = time.monotonic() - began
         walls.append(wall)
         owns.append(wall - _spent(folder / "state" / "imagepipe" / "runs" / baked["run"] / "events.jsonl"))
@@ -74,7 +74,7 @@ def _disk(folder: Path, env: dict[str, str]) -> list[tuple[str, str, str]]:
         spec = folder / "regions.yaml"
         spec.write_text(FOUR_REGIONS.format(regions=regions))
         before = _allocated(folder / "store")
-        _run(env, "build", str(spec), "--local", "--json")
+        _run(env, "build", str(spec), "--local", "--format", "json")
         used.append((_allocated(folder / "store") - before) / 2**20)
     one, five = used
     return [

@@ -28,7 +28,7 @@ SPEC = """\
 imagepipe: 1
 name: bench
 source: {ami: {name: "debian-12-amd64-*", owners: ["136693071363"]}}
-launch: {region: us-east-1}
+launch: {region: us-east-1, ssh: {user: admin}}
 provision: [{shell: echo baked >/etc/motd, sudo: true}]
 output: {name: "bench-{{ build.id }}"}
 publish: {regions: [us-west-2]}

@@ -36,7 +36,7 @@ SPEC = """\
 imagepipe: 1
 name: {name}
 source: {{ami: {{name: "debian-12-amd64-*", owners: ["136693071363"]}}}}
-launch: {{region: us-east-1}}
+launch: {{region: us-east-1, ssh: {{user: admin}}}}
 provision: [{{shell: {shell}, sudo: true}}]
 output: {{name: "{name}-{{{{ build.id }}}}"}}
 publish: {{regions: [us-west-2]}}

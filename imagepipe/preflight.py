@@ -17,7 +17,7 @@ from imagepipe.launch.machine import check_root, devices_of
 from imagepipe.launch.source import FindSource, image_names
 from imagepipe.launch.user_data import user_data
 from imagepipe.spec.bundle_rules import LARGEST_ROOT_GIB, bundle_region
-from imagepipe.spec.document import Path
+from imagepipe.spec.document import KeyPath
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import AmiBySsm, EbsOutput, InstanceStoreOutput, Spec
 from imagepipe.wiring.build import devices_wanted, source_wanted
@@ -72,7 +72,7 @@ class Preflight:
                 raise
             self._add(path, error)
 
-    def _add(self, path: Path, error: CloudError | UsageError) -> None:
+    def _add(self, path: KeyPath, error: CloudError | UsageError) -> None:
         hint = error.hint
         if isinstance(error, CloudError) and error.code in DENIED:
             # A dry run names things that are not there, and so have no tags.
@@ -81,7 +81,7 @@ class Preflight:
             )
         self.problems.append(self._one.problem(path, str(error), hint=hint))
 
-    def _add_once(self, path: Path, error: CloudError) -> None:
+    def _add_once(self, path: KeyPath, error: CloudError) -> None:
         """What is wrong whatever the instance type is said of the first."""
         if ".".join(map(str, path)) not in {problem.path for problem in self.problems}:
             self._add(path, error)
@@ -120,7 +120,9 @@ class Preflight:
 
     def _root_size(self, spec: Spec, output: InstanceStoreOutput, source: SourceImage) -> None:
         """The source's own root, taken as it is; of a size that the spec names, the spec's own check says so."""
-        named = any(volume.device == source.root_device_name and volume.size_gib for volume in spec.launch.volumes)
+        named = any(
+            volume.device == source.root_device_name and volume.size_gib for volume in spec.launch.block_devices
+        )
         is_whole = output.method == "block" or (output.method == "auto" and not output.exclude)
         if named or not is_whole or output.size_gib is not None:
             return
@@ -134,8 +136,8 @@ class Preflight:
                 )
 
     def _volumes(self, spec: Spec, source: SourceImage) -> None:
-        with self._at("launch", "volumes"):
-            check_root(devices_wanted(spec.launch.volumes), source)
+        with self._at("launch", "block_devices"):
+            check_root(devices_wanted(spec.launch.block_devices), source)
 
     def _subnets(self, spec: Spec) -> tuple[tuple[str, ...], str | None]:
         """The ids of the subnets, and their VPC; what is wrong with one is said where it stands."""
@@ -169,16 +171,16 @@ class Preflight:
         if encrypt and encrypt.kms_key:
             with self._at("output", "encrypt", "kms_key"):
                 self._dry.kms_key(encrypt.kms_key)
-        for region, key in encrypt.per_region.items() if encrypt else ():
-            with self._at("output", "encrypt", "per_region", region):
-                DryRun(self._regions.session, region).kms_key(key)
+        for region, wanted in encrypt.per_region.items() if encrypt else ():
+            with self._at("output", "encrypt", "per_region", region, "kms_key"):
+                DryRun(self._regions.session, region).kms_key(wanted.kms_key)
 
     def _launches(self, spec: Spec, source: SourceImage, subnets: tuple[str, ...]) -> None:
         """Each instance type by itself: a later one is tried only on the day that the first has no capacity."""
         launch = spec.launch
         for index, instance_type in enumerate(launch.instance_types):
             encrypted = isinstance(spec.output, EbsOutput) and spec.output.encrypt is not None
-            devices = devices_of(devices_wanted(launch.volumes), source, encrypt=encrypted, kms_key=None)
+            devices = devices_of(devices_wanted(launch.block_devices), source, encrypt=encrypted, kms_key=None)
             with self._at("launch", "instance_types", index):
                 request = LaunchRequest(
                     image=source.id,
@@ -200,7 +202,7 @@ class Preflight:
             self._dry.launch(request)
         except CloudError as error:
             if error.code == "InvalidBlockDeviceMapping":
-                self._add_once(("launch", "volumes"), error)
+                self._add_once(("launch", "block_devices"), error)
             elif "iamInstanceProfile" in str(error):
                 self._add_once(("launch", "iam_instance_profile"), error)
             elif error.code not in NO_CAPACITY - {"Unsupported"}:
@@ -228,7 +230,7 @@ class Preflight:
                 source_region=self._region,
                 bundles=isinstance(spec.output, InstanceStoreOutput),
             )
-            at: Path = ("publish", "regions") if asked.copies else ("launch",)
+            at: KeyPath = ("publish", "regions") if asked.copies else ("launch",)
             with self._at(*at):
                 for error in DryRun(self._regions.session, region).denied(asked):
                     self._add(at, error)

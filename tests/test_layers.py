@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 LIBRARIES: dict[str, set[str]] = {
+    "_typeshed": {"cli"},  # type checkers only
     "boto3": {"cloud"},
     "botocore": {"cloud", "local"},
     "paramiko": {"communicator"},

@@ -26,7 +26,8 @@ def _plan(folder: Path, *specs: tuple[str, str, str]) -> Graph:
     for name, image, copy in specs:
         files.append(folder / f"{name}.yaml")
         files[-1].write_text(
-            f"imagepipe: 1\nname: {name}\nsource: {{ami: ami-12345678}}\nlaunch: {{region: us-east-1}}\n"
+            f"imagepipe: 1\nname: {name}\nsource: {{ami: ami-12345678}}\n"
+            "launch: {region: us-east-1, ssh: {user: admin}}\n"
             f"provision: [{{shell: 'true'}}]\noutput: {{name: '{image}'}}\npublish: {{regions: [{copy}]}}\n"
         )
     loaded = load(files, Given())

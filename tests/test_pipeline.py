@@ -53,6 +53,7 @@ def _graph(loaded: list[LoadedSpec], folder: Path, *, offline: bool = False) -> 
 
 def _spec(folder: Path, steps: str, more: str = "") -> Path:
     path = folder / "spec.yaml"
+    (folder / "imagepipe.yaml").write_text("defaults: {ssh_user: admin}\n")
     path.write_text(
         "imagepipe: 1\nname: x\nvariables: {flag: {default: yes it is}}\nsource: {ami: ami-12345678}\n"
         f"provision:\n{steps}\noutput: {{name: xyz}}\n{more}"
@@ -164,8 +165,8 @@ def test_options_reach_their_stage(tmp_path: Path) -> None:
   retries: 3
   sudo: true
   exit_codes: [0, 2]
-  on_disconnect: expected
-  rerun: safe
+  expect_disconnect: true
+  idempotent: true
   env: {A: b}
 - reboot: {timeout: 2m}
 """
@@ -176,7 +177,7 @@ def test_options_reach_their_stage(tmp_path: Path) -> None:
     assert (shell.script, shell.args, shell.interpreter) == (("a", "b"), ("x",), "/bin/dash")
     options = shell.options
     assert (options.title, options.timeout_seconds, options.retries, options.sudo) == ("called", 90.0, 3, True)
-    assert (options.exit_codes, options.disconnect_expected, options.rerun_safe) == ((0, 2), True, True)
+    assert (options.exit_codes, options.expect_disconnect, options.idempotent) == ((0, 2), True, True)
     assert options.env == {"A": "b"}
     assert options.where.endswith("spec.yaml:6")
     assert reboot.timeout_seconds == 120.0
@@ -249,7 +250,7 @@ def test_the_old_image_gives_up_its_name_only_after_everything_is_kept(tmp_path:
 
 def test_each_copy_is_encrypted_with_the_key_of_its_region(tmp_path: Path) -> None:
     spec = _spec(tmp_path, "- shell: a", "publish: {regions: [us-west-2, eu-west-1]}\n")
-    keys = "{kms_key: alias/a, per_region: {us-west-2: alias/b}}"
+    keys = "{kms_key: alias/a, per_region: {us-west-2: {kms_key: alias/b}}}"
     spec.write_text(spec.read_text().replace("{name: xyz}", f"{{name: xyz, encrypt: {keys}}}"))
     graph = _graph(_loaded(spec), tmp_path)
     copies = {n: s.kms_key for n, s in graph.stages.items() if isinstance(s, CopyToRegion)}

@@ -34,7 +34,7 @@ variables:
   mode: {default: fast}
   token: {sensitive: true}
 source: {ami: {name: "debian-{{ var.release }}-*", owners: ["136693071363"]}}
-launch: {region: us-east-1, tags: {build: "{{ build.id }}"}}
+launch: {region: us-east-1, ssh: {user: admin}, tags: {build: "{{ build.id }}"}}
 provision:
 - shell: {script: install.sh}
   timeout: 90s

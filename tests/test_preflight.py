@@ -22,6 +22,7 @@ SOURCE = 'source: {ami: {name: "debian-12-amd64-*", owners: ["136693071363"]}}\n
 def _problems(
     account: Account, folder: Path, rest: str = "", *, source: str = SOURCE, output: str = ""
 ) -> list[Problem]:
+    (folder / "imagepipe.yaml").write_text("defaults: {ssh_user: admin}\n")
     spec = folder / "spec.yaml"
     spec.write_text(f"imagepipe: 1\nname: web\n{source}output: {{name: web-1{output}}}\n{rest}")
     [one] = load([spec], Given())
@@ -92,9 +93,9 @@ def test_a_volume_smaller_than_its_snapshot_is_told_once_whatever_the_number_of_
     larger = [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 3}}]
     snapshot = harness.snapshot_of(ec2, harness.stopped(ec2, BlockDeviceMappings=larger))
     image = harness.available(ec2, harness.register(ec2, snapshot, "three"))
-    more = "launch: {instance_types: [t3.small, t3a.small], volumes: [{device: /dev/xvda, size_gib: 2}]}\n"
+    more = "launch: {instance_types: [t3.small, t3a.small], block_devices: [{device: /dev/xvda, size_gib: 2}]}\n"
     problems = _problems(account, tmp_path, more, source=f"source: {{ami: {image}}}\n")
-    assert "snapshot" in _told(problems, "launch.volumes")
+    assert "snapshot" in _told(problems, "launch.block_devices")
 
 
 def test_a_key_pair_that_there_is_not(account: Account, tmp_path: Path) -> None:
@@ -105,10 +106,10 @@ def test_a_key_pair_that_there_is_not(account: Account, tmp_path: Path) -> None:
 
 
 def test_a_kms_key_that_there_is_not(account: Account, tmp_path: Path) -> None:
-    encrypt = ", encrypt: {kms_key: alias/none, per_region: {us-west-2: alias/nor-this}}"
+    encrypt = ", encrypt: {kms_key: alias/none, per_region: {us-west-2: {kms_key: alias/nor-this}}}"
     problems = _problems(account, tmp_path, "publish: {regions: [us-west-2]}\n", output=encrypt)
     assert "alias/none" in _told(problems, "output.encrypt.kms_key")
-    assert "alias/nor-this" in _told(problems, "output.encrypt.per_region.us-west-2")
+    assert "alias/nor-this" in _told(problems, "output.encrypt.per_region.us-west-2.kms_key")
 
 
 def test_public_images_where_the_account_blocks_them(account: Account, tmp_path: Path) -> None:

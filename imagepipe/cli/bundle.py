@@ -1,18 +1,20 @@
-"""`imagepipe bundle`: instance-store bundles of disk images, made, opened, checked and shown. Talks to no cloud."""
+"""`imagepipe bundle`: pack, unpack, verify and inspect instance-store bundles. Contacts no cloud."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
+from imagepipe.cli.output_format import Format, format_option, print_json
+from imagepipe.cli.pass_options import pass_options
 from imagepipe.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +30,23 @@ _folder_option = click.option(
     metavar="DIR",
     help="Write into this folder; it is created if it does not exist.  [default: here]",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class PackOptions:
+    """Arguments and options of `imagepipe bundle pack`."""
+
+    image: Path
+    certificate: Path
+    private_key: Path
+    account: str
+    ec2_certificate: Path | None
+    region: str | None
+    arch: Literal["x86_64", "i386"]
+    name: str
+    output: Path
+    any_size: bool
+    force: bool
 
 
 @click.group()
@@ -71,19 +90,8 @@ Examples:
 @_folder_option
 @click.option("--any-size", is_flag=True, help="Allow more than 10 GiB, which EC2 does not accept.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle of this name.")
-def pack(
-    image: Path,
-    certificate: Path,
-    private_key: Path,
-    account: str,
-    ec2_certificate: Path | None,
-    region: str | None,
-    arch: str,
-    name: str,
-    output: Path,
-    any_size: bool,
-    force: bool,
-) -> None:
+@pass_options(PackOptions)
+def pack(options: PackOptions) -> None:
     """Pack the raw disk image IMAGE into NAME.manifest.xml and parts of 10 MiB, NAME.part.NN.
 
     Holes and blocks of zeros take no space. The files appear at the end, the manifest last; after a failure or Ctrl-C
@@ -98,19 +106,24 @@ def pack(
     from imagepipe.bundle.sparse import opened_image
 
     _end_in_order()
-    recipients = Recipients(load_owner(certificate, private_key), _ec2_certificate(ec2_certificate, region))
-    with FolderSink(output, name, is_forced=force) as sink, opened_image(image) as opened:
+    owner = load_owner(options.certificate, options.private_key)
+    recipients = Recipients(owner, _ec2_certificate(options.ec2_certificate, options.region))
+    with (
+        FolderSink(options.output, options.name, is_forced=options.force) as sink,
+        opened_image(options.image) as opened,
+    ):
         with _progress("packing", opened.data_bytes) as progress:
             made = pack_image(
                 opened,
                 sink,
-                label=Label(name, account, arch),
+                label=Label(options.name, options.account, options.arch),
                 recipients=recipients,
-                limit_bytes=None if any_size else EC2_LIMIT_BYTES,
+                limit_bytes=None if options.any_size else EC2_LIMIT_BYTES,
                 progress=progress,
             )
         data = size_text(opened.data_bytes)
-    click.echo(f"{output / made.filename}: {parts_text(made)}, {size_text(made.bundled_size)} of {data} of data")
+    manifest = options.output / made.filename
+    click.echo(f"{manifest}: {parts_text(made)}, {size_text(made.bundled_size)} of {data} of data")
 
 
 @bundle.command(
@@ -142,12 +155,12 @@ def unpack(manifest: Path, private_key: Path, output: Path, force: bool) -> None
     from imagepipe.bundle.unpack import unpack as unpack_image
 
     _end_in_order()
-    said, _ = _read(manifest)
-    secret = find_secret(said, load_private_key(private_key))
-    target = output / said.name
-    with _progress("unpacking", said.size) as progress:
-        unpack_image(said, folder_source(manifest.parent), secret, target, is_forced=force, progress=progress)
-    click.echo(f"{target}: {size_text(said.size)}, {size_text(target.stat().st_blocks * 512)} of them on the disk")
+    parsed, _ = _read(manifest)
+    secret = find_secret(parsed, load_private_key(private_key))
+    target = output / parsed.name
+    with _progress("unpacking", parsed.size) as progress:
+        unpack_image(parsed, folder_source(manifest.parent), secret, target, is_forced=force, progress=progress)
+    click.echo(f"{target}: {size_text(parsed.size)}, {size_text(target.stat().st_blocks * 512)} of them on the disk")
 
 
 @bundle.command(
@@ -173,24 +186,24 @@ def verify(manifest: Path, private_key: Path | None, certificate: Path | None) -
     from imagepipe.bundle.parts import folder_source
     from imagepipe.bundle.verify import verify_image, verify_parts
 
-    said, document = _read(manifest)
+    parsed, document = _read(manifest)
     source = folder_source(manifest.parent)
     key = load_private_key(private_key) if private_key else None
     signer = load_certificate(certificate) if certificate else None
-    with _progress("verifying parts", said.bundled_size) as progress:
-        damage = list(verify_parts(said, source, progress=progress))
+    with _progress("verifying parts", parsed.bundled_size) as progress:
+        damage = list(verify_parts(parsed, source, progress=progress))
     if signer and not is_signed_by(document, signer):
         damage.append(BundleError(f"the signature is not that of {signer.where}"))
     if key and not damage:
-        secret = find_secret(said, key)
-        with _progress("verifying the image", said.size) as progress:
-            verify_image(said, source, secret, progress=progress)
+        secret = find_secret(parsed, key)
+        with _progress("verifying the image", parsed.size) as progress:
+            verify_image(parsed, source, secret, progress=progress)
     for each in damage:
         click.echo(f"{each}{f' ({each.hint})' if each.hint else ''}", err=True)
     if damage:
         raise BundleError(f"{manifest} is not whole: {len(damage)} problem{'' if len(damage) == 1 else 's'}")
-    click.echo(f"parts      {parts_text(said)}, {size_text(said.bundled_size)}: as the manifest says")
-    click.echo(f"image      {f'{size_text(said.size)}: as the manifest says' if key else 'not read: --private-key'}")
+    click.echo(f"parts      {parts_text(parsed)}, {size_text(parsed.bundled_size)}: as the manifest says")
+    click.echo(f"image      {f'{size_text(parsed.size)}: as the manifest says' if key else 'not read: --private-key'}")
     click.echo(f"signature  {f'of {signer.where}' if signer else 'not checked: --certificate'}")
 
 
@@ -198,25 +211,25 @@ def verify(manifest: Path, private_key: Path | None, certificate: Path | None) -
     epilog="""\b
 Examples:
   imagepipe bundle inspect image.manifest.xml
-  imagepipe bundle inspect image.manifest.xml --json
+  imagepipe bundle inspect image.manifest.xml --format json
 """
 )
 @_manifest_argument
-@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
-def inspect(manifest: Path, is_json: bool) -> None:
+@format_option(description="Print the contents in this format.")
+def inspect(manifest: Path, output: Format) -> None:
     """Print the contents of MANIFEST; needs neither key nor parts."""
     from imagepipe.bundle.describe import as_json, as_lines
 
-    said, _ = _read(manifest)
-    if is_json:
-        click.echo(json.dumps(as_json(said), indent=2))
+    parsed, _ = _read(manifest)
+    if output == "json":
+        print_json(as_json(parsed))
         return
-    for line in as_lines(said):
+    for line in as_lines(parsed):
         click.echo(line)
 
 
 def _read(path: Path) -> tuple[Manifest, bytes]:
-    """The manifest, and its bytes as they stand."""
+    """Return the manifest and its bytes."""
     from imagepipe.bundle.document import LARGEST_BYTES
     from imagepipe.bundle.manifest import read_manifest
 
@@ -238,7 +251,7 @@ def _ec2_certificate(path: Path | None, region: str | None) -> Certificate:
         return load_certificate(path)
     if region is None:
         raise UsageError(
-            "EC2 must be able to read the bundle, and there is no certificate of EC2's",
+            "EC2's certificate is missing, without which EC2 cannot read the bundle",
             hint="--region finds it where ec2-ami-tools or euca2ools are installed; --ec2-certificate names its file",
         )
     return find_ec2_certificate(region, certificate_folders(os.environ))
@@ -246,7 +259,7 @@ def _ec2_certificate(path: Path | None, region: str | None) -> Certificate:
 
 @contextmanager
 def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal's standard error; nothing in a log, where a bar is noise."""
+    """Show a progress bar on a terminal's standard error; nothing if it is not a terminal."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -255,5 +268,5 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _end_in_order() -> None:
-    """SIGTERM removes what is half made, as Ctrl-C does."""
+    """Let SIGTERM remove incomplete files, as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)

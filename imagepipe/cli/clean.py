@@ -1,28 +1,49 @@
-"""`imagepipe clean`: deletes what a dead or failed run holds, by its journal; with the code of a build's undo."""
+"""`imagepipe clean`: delete what dead and failed runs hold, by their journals or by tags."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Literal, assert_never
 
 import click
 
-from imagepipe.cleanup.sweep import YOUNGEST, SweepFilter, Swept, bundles_left_over, left_over, sweep
+from imagepipe.cleanup.sweep import YOUNGEST, SweepFilter, bundles_left_over, left_over, sweep
 from imagepipe.cleanup.undoers import Undoers
 from imagepipe.cli.cloud import CloudTarget, chosen_cloud, opened
-from imagepipe.cli.options import DurationType
+from imagepipe.cli.options import CloudOptions, DurationType
+from imagepipe.cli.output_format import Format, log_format_option, print_json
+from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run_store import folder_of, past_runs
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions
+from imagepipe.cloud.inventory import TaggedResource
 from imagepipe.cloud.session import FIRST_REGION
 from imagepipe.engine.events import FILE_NAME as EVENTS_FILE
 from imagepipe.engine.events import AnyEvent, EventFile, Events, Released
 from imagepipe.engine.journal import Claim, Journal, read
-from imagepipe.engine.undo import StillHeld, undo
+from imagepipe.engine.undo import undo
 from imagepipe.errors import CloudError, ImagepipeError, UndoFailed, UsageError
 from imagepipe.masking import Masker
+
+ResourceState = Literal["deleted", "held", "never created", "would be deleted"]
+
+
+@dataclass(frozen=True, slots=True)
+class CleanOptions:
+    """Arguments and options of `imagepipe clean`."""
+
+    runs: tuple[str, ...]
+    is_all: bool
+    older_than: timedelta | None
+    in_regions: tuple[str, ...]
+    buckets: tuple[str, ...]
+    cloud: CloudOptions
+    dry_run: bool
+    output: Format
 
 
 @click.command(
@@ -30,7 +51,7 @@ from imagepipe.masking import Masker
 Examples:
   imagepipe clean 7f3a91c2
   imagepipe clean --all
-  imagepipe clean --all --dry-run
+  imagepipe clean --all --dry-run --format json
   imagepipe clean --older-than 3h --region us-east-1
   imagepipe clean --older-than 1d --local --dry-run
 """
@@ -54,123 +75,155 @@ Examples:
     metavar="NAME",
     help="With --older-than: also delete bundles in this bucket that no image is registered from; repeatable.",
 )
-@click.option("--local", "is_local", is_flag=True, help="Clean only runs on the local cloud.")
-@click.option("--profile", help="With --older-than: use this AWS profile.")
-@click.option("--endpoint-url", metavar="URL", help="With --older-than: use this endpoint instead of AWS.")
+@click.option("--local", "is_local", is_flag=True, help="Use the local cloud; without --older-than: only its runs.")
+@click.option("--profile", metavar="NAME", help="With --older-than: use this AWS profile.")
+@click.option("--endpoint-url", metavar="URL", help="With --older-than: use this EC2 endpoint instead of AWS.")
 @click.option("--dry-run", is_flag=True, help="Print what would be deleted, and change nothing.")
-def clean(
-    runs: Sequence[str],
-    is_all: bool,
-    older_than: timedelta | None,
-    in_regions: Sequence[str],
-    buckets: Sequence[str],
-    is_local: bool,
-    profile: str | None,
-    endpoint_url: str | None,
-    dry_run: bool,
-) -> int:
+@log_format_option
+@pass_options(CleanOptions)
+def clean(options: CleanOptions) -> int:
     """Delete the resources that runs still hold: instances, keys, groups, unfinished images.
 
     Never touches a run in progress, nor an image of a run that succeeded. Exit code 5 if something could not be
     deleted; run the command again to retry.
     """
-    if older_than is not None:
-        if runs or is_all:
+    _check(options)
+    report = CleanReport(options.output, is_dry_run=options.dry_run)
+    if options.older_than is not None:
+        has_failed = _sweep(options, options.older_than, report)
+    else:
+        has_failed = _clean_runs(options, report)
+    report.end(has_failed=has_failed)
+    return UndoFailed.exit_code if has_failed else 0
+
+
+class CleanReport:
+    """Prints a line as each resource is deleted; with `--format json`, one object at the end."""
+
+    def __init__(self, output: Format, *, is_dry_run: bool) -> None:
+        self._output = output
+        self._is_dry_run = is_dry_run
+        self._resources: list[dict[str, object]] = []
+        self._runs: list[dict[str, object]] = []
+
+    def resource(self, resource: Claim | TaggedResource, run: str, state: ResourceState, error: object = None) -> None:
+        """Print the state of one resource."""
+        name = str(resource) if isinstance(resource, Claim) else f"{resource.kind} {resource.id} in {resource.region}"
+        row: dict[str, object] = {"run": run, "kind": resource.kind, "id": resource.id, "region": resource.region}
+        self._resources.append({**row, "state": state} | ({} if error is None else {"error": str(error)}))
+        match state:
+            case "deleted":
+                self._print(f"{run}: deleted: {name}")
+            case "never created":
+                self._print(f"{run}: was never created: {name}")
+            case "would be deleted":
+                self._print(f"{run}: would {'delete' if resource.id else 'look for'} {name}")
+            case "held":
+                click.echo(f"still held: {name} ({error})", err=True)
+            case _:
+                assert_never(state)
+
+    def skipped(self, run: str, reason: object, hint: str | None = None, *, is_error: bool) -> None:
+        """Print the reason why a run is left alone."""
+        self._runs.append({"run": run, "reason": str(reason), "hint": hint})
+        line = f"{run}: left alone: {reason}"
+        if is_error:
+            click.echo(line, err=True)
+            if hint:
+                click.echo(f"  hint: {hint}", err=True)
+        else:
+            self._print(line)
+
+    def end(self, *, has_failed: bool) -> None:
+        """Print the end of the report."""
+        if not self._resources and not has_failed:
+            self._print("nothing to delete")
+        if any(row["state"] == "held" for row in self._resources):
+            click.echo("Later: the same command again", err=True)
+        if self._output == "json":
+            print_json({"dry_run": self._is_dry_run, "resources": self._resources, "runs_left_alone": self._runs})
+
+    def _print(self, line: str) -> None:
+        click.echo(line, err=self._output == "json")
+
+
+def _check(options: CleanOptions) -> None:
+    """Raise UsageError for options that exclude one another."""
+    if options.older_than is not None:
+        if options.runs or options.is_all:
             raise UsageError("--older-than goes by tags: it takes neither runs nor --all")
-        chosen = chosen_cloud(is_local=is_local, profile=profile, endpoint_url=endpoint_url)
-        return _sweep(chosen, older_than, in_regions, buckets, dry_run=dry_run)
-    if in_regions or buckets or profile or endpoint_url:
+        if options.older_than < YOUNGEST:
+            raise UsageError("--older-than: at least 1h, because a younger run may not have set its expiry tag yet")
+        return
+    if options.in_regions or options.buckets or options.cloud.profile or options.cloud.endpoint_url:
         given = "--region, --bucket, --profile and --endpoint-url"
-        raise UsageError(f"{given} go with --older-than: a journal knows its own cloud")
-    if bool(runs) == is_all:
+        raise UsageError(f"{given} need --older-than: a journal knows its own cloud")
+    if bool(options.runs) == options.is_all:
         raise UsageError("name a run, or give --all or --older-than", hint="imagepipe runs lists them")
-    folders = _every(is_local=is_local) if is_all else _named(runs, is_local=is_local)
-    held: list[StillHeld] = []
-    failed: list[ImagepipeError] = []
-    deleted = 0
+
+
+def _clean_runs(options: CleanOptions, report: CleanReport) -> bool:
+    """Delete what runs hold, by their journals; return whether something is left."""
+    is_local = options.cloud.is_local
+    folders = _every(report, is_local=is_local) if options.is_all else _named(options.runs, is_local=is_local)
+    has_failed = False
     for folder in folders:
         try:
-            released, still = _clean_one(folder, dry_run=dry_run)
+            has_failed |= _clean_one(folder, report, dry_run=options.dry_run)
         except ImagepipeError as error:
-            if not is_all:
+            if not options.is_all:
                 raise
-            # The other runs may be in another cloud, which answers.
-            click.echo(f"{folder.name}: left as it is: {error}", err=True)
-            if error.hint:
-                click.echo(f"  hint: {error.hint}", err=True)
-            failed.append(error)
-            continue
-        deleted += released
-        held += still
-    if not deleted and not held and not failed:
-        click.echo("nothing to delete")
-    for one in held:
-        click.echo(f"still held: {one}", err=True)
-    if held:
-        click.echo("Later: the same command again", err=True)
-    return UndoFailed.exit_code if held or failed else 0
+            # The other runs may be in another cloud, which can be reached.
+            report.skipped(folder.name, error, error.hint, is_error=True)
+            has_failed = True
+    return has_failed
 
 
-def _sweep(
-    chosen: CloudTarget, older_than: timedelta, in_regions: Sequence[str], buckets: Sequence[str], *, dry_run: bool
-) -> int:
-    """What dead runs left, of whatever machine; the exit code."""
-    if older_than < YOUNGEST:
-        raise UsageError("--older-than: at least 1h, as a younger run may not have said yet that it lives")
+def _sweep(options: CleanOptions, older_than: timedelta, report: CleanReport) -> bool:
+    """Delete what dead runs of any machine left, by tags; return whether something is left."""
     clock = SystemClock()
     alive = {past.run.id for _, past in past_runs() if not isinstance(past, ImagepipeError) and past.is_alive}
-    failed = found = 0
-    with opened(chosen, region=in_regions[0] if in_regions else None, clock=clock) as regions:
+    first = options.in_regions[0] if options.in_regions else None
+    has_failed = False
+    with opened(chosen_cloud(options.cloud), region=first, clock=clock) as regions:
         home = regions.session.region or FIRST_REGION
-        places = _places(regions, home, buckets)
+        buckets = _buckets(regions, home, options.buckets)
         which: SweepFilter = {"older_than": older_than, "now": clock.now(), "is_alive": alive.__contains__}
-        looked_at = in_regions or regions.enabled(home)
-        looks = [partial(left_over, regions, region, **which) for region in looked_at]
-        looks += [
-            partial(bundles_left_over, regions, region, bucket, beside=looked_at, **which)
-            for bucket, region in places.items()
+        searched = options.in_regions or regions.enabled(home)
+        searches = [partial(left_over, regions, region, **which) for region in searched]
+        searches += [
+            partial(bundles_left_over, regions, region, bucket, beside=searched, **which)
+            for bucket, region in buckets.items()
         ]
-        for look in looks:  # bundles last: what is left of their images is cleaned up by then
-            things = look()
-            found += len(things)
-            if dry_run:
-                for thing in things:
-                    click.echo(f"{thing.run}: would delete {thing.kind} {thing.id} in {thing.region}")
+        for search in searches:  # bundles last: what is left of their images is cleaned up by then
+            resources = search()
+            if options.dry_run:
+                for resource in resources:
+                    report.resource(resource, resource.run, "would be deleted")
                 continue
-            for swept in sweep(things, regions, clock):
-                failed += _say_swept(swept)
-    if not found:
-        click.echo("nothing to delete")
-    return UndoFailed.exit_code if failed else 0
+            for swept in sweep(resources, regions, clock):
+                state: ResourceState = "deleted" if swept.error is None else "held"
+                report.resource(swept.thing, swept.thing.run, state, swept.error)
+                has_failed |= swept.error is not None
+    return has_failed
 
 
-def _places(regions: Regions, home: str, buckets: Sequence[str]) -> dict[str, str]:
-    """Where each bucket is. Raises CloudError."""
-    found = {bucket: regions[home].s3.region_of(bucket) for bucket in buckets}
-    if missing := [bucket for bucket, region in found.items() if region is None]:
-        raise CloudError(f"there is no bucket {', '.join(missing)}", code="NoSuchBucket")
-    return {bucket: region for bucket, region in found.items() if region is not None}
+def _buckets(regions: Regions, home: str, names: Sequence[str]) -> dict[str, str]:
+    """The region of each bucket. Raises CloudError."""
+    found = {name: regions[home].s3.region_of(name) for name in names}
+    if missing := [name for name, region in found.items() if region is None]:
+        raise CloudError(f"bucket {', '.join(missing)} does not exist", code="NoSuchBucket")
+    return {name: region for name, region in found.items() if region is not None}
 
 
-def _say_swept(swept: Swept) -> bool:
-    """Whether it is still held."""
-    thing = swept.thing
-    what = f"{thing.kind} {thing.id} in {thing.region}"
-    if swept.error is None:
-        click.echo(f"{thing.run}: deleted: {what}")
-        return False
-    click.echo(f"still held: {what} ({swept.error}). Later: the same command again", err=True)
-    return True
-
-
-def _every(*, is_local: bool) -> list[Path]:
-    """Runs that hold something, and are not going on."""
+def _every(report: CleanReport, *, is_local: bool) -> list[Path]:
+    """The folders of runs that hold something and are not in progress."""
     found = []
     for folder, past in past_runs():
         if isinstance(past, ImagepipeError):
-            click.echo(f"{folder.name}: left alone: {past}", err=True)
+            report.skipped(folder.name, past, is_error=True)
         elif past.is_alive:
-            click.echo(f"{folder.name}: left alone: it is going on")
+            report.skipped(folder.name, "it is in progress", is_error=False)
         elif past.open_claims() and (not is_local or "local" in past.run.cloud):
             found.append(folder)
     return found
@@ -181,44 +234,40 @@ def _named(words: Sequence[str], *, is_local: bool) -> list[Path]:
     for folder in folders:
         past = read(folder)
         if is_local and "local" not in past.run.cloud:
-            raise UsageError(f"run {past.run.id} is not one on the local cloud", hint="leave out --local")
+            raise UsageError(f"run {past.run.id} is not on the local cloud", hint="leave out --local")
     return folders
 
 
-def _clean_one(folder: Path, *, dry_run: bool) -> tuple[int, tuple[StillHeld, ...]]:
-    """Return how many claims were deleted, and those that are still held."""
+def _clean_one(folder: Path, report: CleanReport, *, dry_run: bool) -> bool:
+    """Delete what one run holds; return whether something is left."""
     past = read(folder)
     if past.is_alive:
-        raise UsageError(f"run {past.run.id} is going on", hint="end it first: Ctrl-C cleans everything up by itself")
+        raise UsageError(f"run {past.run.id} is in progress", hint="stop it first: Ctrl-C cleans everything up")
     claims = past.open_claims()
     if dry_run:
         for claim in reversed(claims):
-            click.echo(f"{past.run.id}: would {'delete' if claim.id else 'look for'} {claim}")
-        return len(claims), ()
+            report.resource(claim, past.run.id, "would be deleted")
+        return False
     if not claims:
-        return 0, ()
+        return False
     clock = SystemClock()
     journal = Journal.reopen(folder, clock)
-    chosen = CloudTarget.of(past.run.cloud)
+    target = CloudTarget.of(past.run.cloud)
     try:
-        with opened(chosen, region=None, clock=clock) as regions, EventFile(folder / EVENTS_FILE) as file:
-            chosen.check_account(regions)
+        with opened(target, region=None, clock=clock) as regions, EventFile(folder / EVENTS_FILE) as file:
+            target.check_account(regions)
             seen: list[AnyEvent] = []
             events = Events(past.run.id, clock, Masker(), [file, seen.append])
             held = undo(journal, Undoers(regions, clock).undoers(), events)
     finally:
         journal.close()
     deleted = {(event.kind, event.region, event.id) for event in seen if isinstance(event, Released)}
-    _say(past.run.id, claims, held, deleted)
-    return len(deleted), held
-
-
-def _say(
-    run: str, claims: Sequence[Claim], held: Sequence[StillHeld], deleted: Container[tuple[str, str, str]]
-) -> None:
-    still = {one.claim.key for one in held}
+    errors = {each.claim.key: each.error for each in held}
     for claim in reversed(claims):
         if (claim.kind, claim.region, claim.id or claim.token) in deleted:
-            click.echo(f"{run}: deleted: {claim}")
-        elif claim.key not in still:
-            click.echo(f"{run}: was never created: {claim}")
+            report.resource(claim, past.run.id, "deleted")
+        elif claim.key not in errors:
+            report.resource(claim, past.run.id, "never created")
+        else:
+            report.resource(claim, past.run.id, "held", errors[claim.key])
+    return bool(held)

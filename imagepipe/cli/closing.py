@@ -1,8 +1,7 @@
-"""The last lines of a run: its images, or why it failed, what it still holds, and how to go on."""
+"""The last lines of a run: its images or its errors, what it still holds, and the next command."""
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 import click
 
 from imagepipe.cli import streams
+from imagepipe.cli.output_format import print_json
 from imagepipe.cli.run import Run
 from imagepipe.cli.run_store import CLOSING
 from imagepipe.cloud.errors import EXPIRED
@@ -23,22 +23,22 @@ from imagepipe.wiring.build import Baked
 
 
 def ended(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> int:
-    """Print how the run ended, and keep it for `show`; return the exit code."""
+    """Print the end of a run, and keep it for `show`; return the exit code."""
     closing = Closing(run.folder / CLOSING, run.masker)
     if outcome.ok:
         _print(run, outcome, baked, closing)
         code = 0
         if outcome.held:
-            _say_held(outcome, run.id, closing)
+            _print_held(outcome, run.id, closing)
             code = UndoFailed.exit_code
     else:
         if run.options.keep_going and not outcome.cancelled:
             _print(run, outcome, baked, closing)
         code = _explain(outcome, run, baked, closing)
     for stage in outcome.stuck:
-        closing.say(f"{stage} did not end; this process leaves it behind")
+        closing.print(f"{stage} did not end; this process exits without it")
     if run.junit and run.junit.problem:
-        closing.say(f"error: writing {run.options.junit}: {run.junit.problem.strerror}")
+        closing.print(f"error: writing {run.options.junit}: {run.junit.problem.strerror}")
         code = code or ImagepipeError.exit_code
     closing.keep()
     if streams.result_is_lost():
@@ -47,38 +47,38 @@ def ended(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> int:
 
 
 class Closing:
-    """The last lines of a run: on standard error when it ends, and in its folder for `show`."""
+    """Prints the last lines of a run on standard error, and keeps them in its folder for `show`."""
 
     def __init__(self, path: Path, masker: Masker) -> None:
         self._path, self._masker = path, masker
         self._lines: list[str] = []
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Print a line on standard error, and keep it."""
         click.echo(self.note(line), err=True)
 
     def note(self, line: str) -> str:
-        """Keep a line; return it without secrets."""
+        """Keep a line; return it with secrets masked."""
         masked = self._masker.mask(line)
         self._lines.append(masked)
         return masked
 
     def keep(self) -> None:
-        """Write the lines; a full disk costs these alone."""
+        """Write the lines. If the disk is full, only they are lost."""
         with suppress(OSError):
             text = "".join(f"{line}\n" for line in self._lines)
-            self._path.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files are any bytes
+            self._path.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be any bytes
 
 
 def _print(run: Run, outcome: Outcome, baked: Sequence[Baked], closing: Closing) -> None:
     """Print the images of the specs that succeeded."""
-    rows = [(one.spec, image) for one in baked for image in outcome.outputs.get(one.images.stage, ())]
+    rows = [(build.spec, image) for build in baked for image in outcome.outputs.get(build.images.stage, ())]
     lines = [closing.note(f"{image.id}  {image.region:<14}  {image.name}  ({spec})") for spec, image in rows]
-    if run.options.as_json:
+    if run.options.output == "json":
         result: dict[str, object] = {"run": run.id, "images": [_image(spec, image) for spec, image in rows]}
         if not outcome.ok:
-            result["failed"] = [one.spec for one in baked if one.images.stage not in outcome.outputs]
-        click.echo(json.dumps(result))
+            result["failed"] = [build.spec for build in baked if build.images.stage not in outcome.outputs]
+        print_json(result)
         return
     click.echo("")
     for line in lines:
@@ -97,49 +97,49 @@ def _image(spec: str, image: Image) -> dict[str, object]:
 
 
 def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], closing: Closing) -> int:
-    """Print why it failed and what is left; return the exit code of the cause."""
+    """Print the errors and the resources that are left; return the exit code of the cause."""
     for failure in outcome.failures:
         error = failure.error
-        closing.say(f"error: {failure.stage}: {error}")
+        closing.print(f"error: {failure.stage}: {error}")
         if isinstance(error, ImagepipeError) and error.hint:
-            closing.say(f"  hint: {error.hint}")
-    for one in [] if run.options.keep_going and not outcome.cancelled else baked:
-        for image in outcome.outputs.get(one.images.stage, outcome.outputs.get(one.kept.stage, ())):
-            closing.say(f"finished before that, and kept: {image.id} in {image.region} ({one.spec})")
+            closing.print(f"  hint: {error.hint}")
+    for build in [] if run.options.keep_going and not outcome.cancelled else baked:
+        for image in outcome.outputs.get(build.images.stage, outcome.outputs.get(build.kept.stage, ())):
+            closing.print(f"finished before that, and kept: {image.id} in {image.region} ({build.spec})")
     if outcome.held:
-        _say_held(outcome, run.id, closing)
+        _print_held(outcome, run.id, closing)
     if outcome.cancelled:
         at_work = f"; at work: {', '.join(outcome.interrupted)}" if outcome.interrupted else ""
-        closing.say(f"error: {run.cancel.reason}{at_work}")
+        closing.print(f"error: {run.cancel.reason}{at_work}")
         return 130
     if run.options.keep_on_failure is not None:
-        _say_how_to_get_in(outcome, run, closing)
+        _print_logins(outcome, run, closing)
     cause = outcome.failures[0].error
     return cause.exit_code if isinstance(cause, ImagepipeError) and cause.exit_code != 1 else StageError.exit_code
 
 
-def _say_held(outcome: Outcome, run_id: str, closing: Closing) -> None:
+def _print_held(outcome: Outcome, run_id: str, closing: Closing) -> None:
     for held in outcome.held:
-        closing.say(f"still held: {held}")
+        closing.print(f"still held: {held}")
     if any(isinstance(each.error, CloudError) and each.error.code in EXPIRED for each in outcome.failures):
-        closing.say(f"Once your credentials are valid again, run: imagepipe resume {run_id}")
-    closing.say(f"Later: imagepipe clean {run_id}")
+        closing.print(f"Once your credentials are valid again, run: imagepipe resume {run_id}")
+    closing.print(f"Later: imagepipe clean {run_id}")
 
 
-def _say_how_to_get_in(outcome: Outcome, run: Run, closing: Closing) -> None:
+def _print_logins(outcome: Outcome, run: Run, closing: Closing) -> None:
     held = {claim.id for claim in read(run.folder).open_claims()}
     machines = {o.endpoint: o for o in outcome.outputs.values() if isinstance(o, Reachable) and o.instance.id in held}
     known_hosts = run.folder / "known_hosts"
-    with suppress(OSError):  # ssh asks for the host key then
+    with suppress(OSError):  # without the file, ssh asks for the host key
         known_hosts.write_text("".join(dict.fromkeys(_known(end) for end in machines)), encoding="ascii")
     for endpoint, machine in machines.items():
         command = shlex.join(_ssh(endpoint, known_hosts))
-        closing.say(f"kept: {machine.instance.id} in {machine.instance.region}: {command}")
-    closing.say(f"everything of this run is kept, and costs; when you are done: imagepipe clean {run.id}")
+        closing.print(f"kept: {machine.instance.id} in {machine.instance.region}: {command}")
+    closing.print(f"everything of this run is kept, and costs money; when you are done: imagepipe clean {run.id}")
 
 
 def _known(endpoint: Endpoint) -> str:
-    """Lines of known_hosts: the machine's, and those of what is in between."""
+    """Return the lines of known_hosts for a machine and its bastion."""
     before = _known(endpoint.via) if endpoint.via else ""
     if endpoint.host_key is None:
         return before
@@ -150,7 +150,7 @@ def _known(endpoint: Endpoint) -> str:
 def _ssh(endpoint: Endpoint, known_hosts: Path) -> list[str]:
     words = ["ssh", "-i", endpoint.private_key, "-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={known_hosts}"]
     if endpoint.via:
-        # -J would log in to the bastion with the keys of the command line, which are the machine's.
+        # -J would log in to the bastion with the key of the command line, which is the machine's.
         words += ["-o", f"ProxyCommand={shlex.join([*_ssh(endpoint.via, known_hosts), '-W', '%h:%p'])}"]
     words += ["-p", str(endpoint.port)] if endpoint.port != 22 else []
     return [*words, f"{endpoint.user}@{endpoint.host}"]

@@ -1,4 +1,4 @@
-"""The cloud that a command works on: AWS, another endpoint, or the local cloud with its own credentials."""
+"""The cloud of a command: AWS, another endpoint, or the local cloud with its own credentials."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from imagepipe.cli.options import CloudOptions
 from imagepipe.clock import Clock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.rate_limit import Pace
@@ -21,16 +22,16 @@ from imagepipe.spec.models import Spec
 
 @dataclass(frozen=True, slots=True)
 class CloudTarget:
-    """How the cloud is reached, as a journal keeps it; never a credential."""
+    """The access to a cloud, as a journal keeps it; without credentials."""
 
     local: str | None = None
-    """The local cloud's store."""
+    """Path of the local cloud's store."""
     profile: str | None = None
     endpoint_url: str | None = None
     role: str | None = None
-    """ARN of a role that is assumed."""
+    """ARN of the role to assume."""
     account: str | None = None
-    """Whose cloud it is: in another account all of a run's things would look as if they were gone."""
+    """Account id. In another account, all resources of a run would seem to be deleted."""
 
     def record(self) -> dict[str, str]:
         values = {
@@ -47,7 +48,7 @@ class CloudTarget:
         return cls(**{key: record.get(key) for key in ("local", "profile", "endpoint_url", "role", "account")})
 
     def with_account(self, regions: Regions) -> CloudTarget:
-        """The same, with the account where it can be learned; an endpoint of somebody's own may have no STS."""
+        """Return a copy with the account, if the endpoint has STS; a private endpoint may not."""
         if self.local is not None:
             return self
         try:
@@ -56,29 +57,29 @@ class CloudTarget:
             return self
 
     def check_account(self, regions: Regions) -> None:
-        """Raise UsageError where the credentials are of another account than the run's."""
+        """Raise UsageError if the credentials belong to another account than the run."""
         if self.account is not None and (ours := regions.session.account()) != self.account:
             raise UsageError(
-                f"the run is in account {self.account}, and these credentials are of account {ours}",
+                f"the run is in account {self.account}, and these credentials belong to account {ours}",
                 hint="set AWS_PROFILE, or log in, as it was when the run began",
             )
 
 
 def endpoint_of_environment() -> str | None:
-    """The endpoint that boto3 would take by itself, so that a journal has it too."""
+    """Return the endpoint that boto3 takes from the environment, so that a journal has it too."""
     return os.environ.get("AWS_ENDPOINT_URL_EC2") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
 @contextmanager
 def opened(chosen: CloudTarget, *, region: str | None, clock: Clock) -> Iterator[Regions]:
-    """The cloud, while inside; the local one is started where it does not run. Raises CloudError, LocalCloudError."""
+    """Open the cloud; start the local one if it does not run. Raises CloudError and LocalCloudError."""
     if chosen.local is None:
         session = Session(Access(chosen.profile, chosen.endpoint_url, region, role=chosen.role), Pace(clock))
         session.check_credentials()
         _check_role(chosen, session)
         yield Regions(session, clock)
         return
-    # The local cloud's libraries take their time to load; whoever builds on AWS need not have them.
+    # Loaded late, because a build on AWS does not need the local cloud's libraries.
     from imagepipe.cli.local_store import open_store
     from imagepipe.local.client.connect import connect
 
@@ -98,7 +99,7 @@ def opened(chosen: CloudTarget, *, region: str | None, clock: Clock) -> Iterator
 
 
 def _check_role(chosen: CloudTarget, session: Session) -> None:
-    """Raise CloudError now where a role cannot be assumed, and not from the first stages of a run."""
+    """Raise CloudError if the role cannot be assumed, before the first stages of a run would."""
     if chosen.role is None:
         return
     try:
@@ -107,35 +108,34 @@ def _check_role(chosen: CloudTarget, session: Session) -> None:
         raise CloudError(
             f"assuming {chosen.role}: {error}",
             code=error.code,
-            hint="is there such a role, does its trust policy name us, and may we sts:AssumeRole it?",
+            hint="check that the role exists, that its trust policy names you, and that you may sts:AssumeRole it",
         ) from error
 
 
 ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[A-Za-z0-9+=,.@_/-]+")
 
 
-def chosen_cloud(
-    *, is_local: bool, profile: str | None = None, endpoint_url: str | None = None, role: str | None = None
-) -> CloudTarget:
-    """What the options of a command mean. Raises UsageError where they exclude one another, or a role is none."""
-    if is_local and (profile or endpoint_url):
+def chosen_cloud(options: CloudOptions) -> CloudTarget:
+    """Return the cloud that a command's options name. Raises UsageError for options that exclude one another."""
+    if options.is_local and (options.profile or options.endpoint_url):
         raise UsageError("--local is a cloud of its own: it takes neither --profile nor --endpoint-url")
+    role = options.role
     if role and not ROLE.fullmatch(role):
         raise UsageError(f"--assume-role {role}: not a role's ARN", hint="arn:aws:iam::123456789012:role/NAME")
-    if is_local:
+    if options.is_local:
         return CloudTarget(local_store(), role=role)
-    return CloudTarget(None, profile, endpoint_url or endpoint_of_environment(), role)
+    return CloudTarget(None, options.profile, options.endpoint_url or endpoint_of_environment(), role)
 
 
 def local_store() -> str:
-    """The path of the store that --local means."""
+    """Return the path of the store that --local uses."""
     from imagepipe.cli.local_store import open_store
 
     return str(open_store(None).root)
 
 
 def region_of(given_region: str | None, regions: Regions) -> Callable[[Spec], str]:
-    """Where each spec is built: --region, its own word, or the session's."""
+    """Return a function for the region of a spec: --region, launch.region, or the session's."""
 
     def region(spec: Spec) -> str:
         found = given_region or spec.launch.region or regions.session.region

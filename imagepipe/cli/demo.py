@@ -1,4 +1,4 @@
-"""`imagepipe demo`: a sample baked on the local cloud, and an instance of its image in the second region, looked at."""
+"""`imagepipe demo`: bake a sample on the local cloud, launch an instance of its image, and fetch its page."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def demo(spec: str | None) -> int:
     """
     began = time.monotonic()
     clock = SystemClock()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # deletes as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up, as Ctrl-C does
     with opened(CloudTarget(local=local_store()), region=None, clock=clock) as regions:
-        code, said = _build(spec or str(demo_spec()))
+        code, printed = _build(spec or str(demo_spec()))
         if code:
             return code
-        result = json.loads(said)
+        result = json.loads(printed)
         images = result["images"]
         image = images[-1]
         ec2 = regions[image["region"]]
@@ -68,26 +68,26 @@ Next:
 
 
 def _build(spec: str) -> tuple[int, str]:
-    """The exit code and standard output of a build, as a user calls it."""
+    """Run a build as a user does; return its exit code and standard output."""
     with subprocess.Popen(
-        [sys.executable, "-m", "imagepipe.cli.main", "build", spec, "--local", "--json"],
+        [sys.executable, "-m", "imagepipe.cli.main", "build", spec, "--local", "--format", "json"],
         stdout=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # a terminal's Ctrl-C reaches us alone, and the build through us, once
+        start_new_session=True,  # a terminal's Ctrl-C reaches only this process, which passes it on once
     ) as process:
         try:
-            said, _ = process.communicate()
+            printed, _ = process.communicate()
         except KeyboardInterrupt:
-            # `subprocess.run` would kill it in the middle of giving everything back.
+            # `subprocess.run` would kill the build in the middle of its cleanup.
             process.terminate()
             process.communicate()
             raise
-    return process.returncode, said
+    return process.returncode, printed
 
 
 @contextmanager
 def _instance(ec2: Ec2, image: str, clock: SystemClock) -> Iterator[str]:
-    """The address of an instance with port 80 open to us; it is gone afterwards."""
+    """Launch an instance with port 80 open, yield its address, and terminate it afterwards."""
     token = f"demo-{secrets.token_hex(4)}"
     labels = {"Name": token, "imagepipe:token": token}
     vpc = ec2.subnets.default_vpc() or ""
@@ -118,9 +118,9 @@ def _instance(ec2: Ec2, image: str, clock: SystemClock) -> Iterator[str]:
 
 
 def _fetch(url: str) -> str:
-    """The page, as soon as it is served."""
+    """Return the page as soon as it is served."""
     last = "nothing yet"
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy knows our own 127.42.x.y
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not reach 127.42.x.y
     until = time.monotonic() + PAGE_SECONDS
     while time.monotonic() < until:
         try:

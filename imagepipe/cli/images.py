@@ -1,13 +1,17 @@
-"""`imagepipe images`: what becomes of images that were made."""
+"""`imagepipe images`: deregister images, with their snapshots or bundles."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from imagepipe.cli.cloud import chosen_cloud, opened
+from imagepipe.cli.options import CloudOptions, target_options
+from imagepipe.cli.output_format import Format, log_format_option, print_json
+from imagepipe.cli.pass_options import pass_options
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Ec2, Regions
 from imagepipe.errors import CloudError, UsageError
@@ -17,6 +21,19 @@ from imagepipe.publish.retire import Retired, find, retire
 @click.group()
 def images() -> None:
     """Deregister images, with their snapshots or bundles."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeregisterOptions:
+    """Arguments and options of `imagepipe images deregister`."""
+
+    words: tuple[str, ...]
+    deletes_data: bool
+    region: str | None
+    every_region: bool
+    dry_run: bool
+    cloud: CloudOptions
+    output: Format
 
 
 @images.command(
@@ -34,52 +51,52 @@ Examples:
     is_flag=True,
     help="Also delete the image's snapshots or bundle, which cost money until then.",
 )
-@click.option("--region", help="Region of the image.  [default: the AWS CLI's]")
+@click.option("--region", metavar="REGION", help="Region of the image.  [default: the AWS CLI's]")
 @click.option(
     "--every-region", is_flag=True, help="Also deregister copies of the same name, in all regions of the account."
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
-@click.option("--local", "is_local", is_flag=True, help="Use the local cloud.")
-@click.option("--profile", help="Use this AWS profile.")
-@click.option("--endpoint-url", metavar="URL", help="Use this endpoint instead of AWS.")
-def deregister(
-    words: Sequence[str],
-    deletes_data: bool,
-    region: str | None,
-    every_region: bool,
-    dry_run: bool,
-    is_local: bool,
-    profile: str | None,
-    endpoint_url: str | None,
-) -> int:
+@target_options
+@log_format_option
+@pass_options(DeregisterOptions)
+def deregister(options: DeregisterOptions) -> int:
     """Deregister images of this account, by id or by name, and print what was deleted.
 
     Keeps snapshots and bundles that another image uses. Of a bundle, deletes the parts in its manifest and then the
     manifest. Running instances of the image keep running.
     """
-    chosen = chosen_cloud(is_local=is_local, profile=profile, endpoint_url=endpoint_url)
-    with opened(chosen, region=region, clock=SystemClock()) as regions:
-        home = region or regions.session.region
+    rows: list[dict[str, object]] = []
+    with opened(chosen_cloud(options.cloud), region=options.region, clock=SystemClock()) as regions:
+        home = options.region or regions.session.region
         if not home:
             raise UsageError("there is no region", hint="give --region, or set AWS_DEFAULT_REGION")
-        found = [each for word in words for each in _found(regions, word, home, every_region=every_region)]
-        failed = False
+        every = options.every_region
+        found = [each for word in options.words for each in _found(regions, word, home, every_region=every)]
         for ec2, image in found:
-            if dry_run:
-                click.echo(f"would deregister {image['ImageId']} '{image.get('Name', '')}' in {ec2.region}")
+            row: dict[str, object] = {
+                "image_id": image["ImageId"],
+                "name": image.get("Name", ""),
+                "region": ec2.region,
+                "deregistered": not options.dry_run,
+            }
+            rows.append(row)
+            if options.dry_run:
+                _print_line(f"would deregister {row['image_id']} '{row['name']}' in {ec2.region}", options.output)
                 continue
             try:
-                _say(retire(ec2, image, deletes_data=deletes_data))
-            except CloudError as error:  # the others are independent of it
+                row.update(_print_retired(retire(ec2, image, deletes_data=options.deletes_data), options.output))
+            except CloudError as error:  # the other images do not depend on it
+                row.update({"deregistered": False, "error": str(error), "hint": error.hint})
                 click.echo(f"error: {error}", err=True)
                 if error.hint:
                     click.echo(f"  hint: {error.hint}", err=True)
-                failed = True
-    return CloudError.exit_code if failed else 0
+    if options.output == "json":
+        print_json({"dry_run": options.dry_run, "images": rows})
+    return CloudError.exit_code if any("error" in row for row in rows) else 0
 
 
 def _found(regions: Regions, word: str, home: str, *, every_region: bool) -> list[tuple[Ec2, Mapping[str, Any]]]:
-    """The images that a word means, each with its region; all words are looked up before anything is done."""
+    """Return the images that a word names, each with its region."""
     here = regions[home]
     at_home = find(here.images, word)
     found = [(here, image) for image in at_home]
@@ -92,14 +109,20 @@ def _found(regions: Regions, word: str, home: str, *, every_region: bool) -> lis
         raise CloudError(
             f"this account has no image {word} in {where}",
             code="InvalidAMIID.NotFound",
-            hint="an id is of one region: is --region right? A name must be whole",
+            hint="an id belongs to one region: check --region. A name must be complete",
         )
     return found
 
 
-def _say(done: Retired) -> None:
-    click.echo(f"{done.image} '{done.name}' in {done.region}: deregistered")
+def _print_retired(done: Retired, output: Format) -> dict[str, object]:
+    """Print what was deleted; return it for the result in JSON."""
+    _print_line(f"{done.image} '{done.name}' in {done.region}: deregistered", output)
     if done.deleted:
-        click.echo(f"  deleted {', '.join(done.deleted)}: {done.freed}")
+        _print_line(f"  deleted {', '.join(done.deleted)}: {done.freed}", output)
     for what, why in done.left.items():
-        click.echo(f"  left {what}: {why}")
+        _print_line(f"  left {what}: {why}", output)
+    return {"deleted": list(done.deleted), "left": dict(done.left)}
+
+
+def _print_line(line: str, output: Format) -> None:
+    click.echo(line, err=output == "json")

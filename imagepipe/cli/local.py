@@ -1,4 +1,4 @@
-"""`imagepipe local`: the local cloud as a service, and a look into it."""
+"""`imagepipe local`: run, stop and inspect the local cloud."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ipaddress
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +17,14 @@ from imagepipe.cli.local_accounts import account, accounts
 from imagepipe.cli.local_faults import FaultsFile, faults, read_faults
 from imagepipe.cli.local_images import images
 from imagepipe.cli.local_store import open_store, session_of
+from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.errors import LocalCloudError, UsageError
 
 if TYPE_CHECKING:
     from imagepipe.local.client.connect import LocalCloud
     from imagepipe.local.daemon.main import ExternalAddress
     from imagepipe.local.daemon.rendezvous import Serving
+    from imagepipe.local.machines.requirements import Finding
     from imagepipe.local.store import Store
 
 
@@ -79,7 +82,7 @@ def serve(root: Path | None, port: int | None, address: str | None, env_only: bo
     beyond = _beyond(address)
     wanted = read_faults(faults_file) if faults_file else None
     for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]  # moto would heed them: a profile that there is not, another endpoint
+        del os.environ[name]  # moto would use them: a profile that does not exist, another endpoint
     store = open_store(root)
     stop = threading.Event()
     if found := connect.find(store):
@@ -94,18 +97,18 @@ def serve(root: Path | None, port: int | None, address: str | None, env_only: bo
         _stay_with(store, found, port, env_only, stop)
         return
     server.prepare(store, lambda line: click.echo(line, err=True))
-    server.set_on_signals(stop)  # not before: Ctrl-C is to interrupt the building of the base image
+    server.set_on_signals(stop)  # not before, so that Ctrl-C interrupts the build of the base image
     build = partial(server.build, faults=wanted.faults, seed=wanted.seed) if wanted else server.build
 
     def ready(it: Serving) -> None:
-        _say_how(store, it, env_only, beyond)
-        _say_faults(wanted)
+        _print_exports(store, it, env_only, beyond)
+        _print_faults(wanted)
 
     server.serve(store, port=port, ready=ready, stop=stop, build=build, idle_seconds=None, beyond=beyond)
 
 
 def _beyond(address: str | None) -> ExternalAddress | None:
-    """What --address asks for. Raises UsageError for what would leave the cloud open to other machines."""
+    """Return the address of --address. Raises UsageError if it would leave the cloud open to other machines."""
     from imagepipe.local.daemon.main import ExternalAddress
 
     if address is None:
@@ -127,17 +130,17 @@ def _beyond(address: str | None) -> ExternalAddress | None:
 
 
 def _set_faults(store: Store, wanted: FaultsFile | None) -> None:
-    """On a cloud that runs already."""
+    """Set faults on a cloud that runs already."""
     from imagepipe.local.client import admin, connect
 
     cloud = connect.running(store)
     if wanted and cloud:
         admin.set_faults(cloud, wanted.faults, wanted.seed)
-        _say_faults(wanted)
+        _print_faults(wanted)
 
 
-def _say_faults(wanted: FaultsFile | None) -> None:
-    """On standard error: what is on standard output may be for a shell."""
+def _print_faults(wanted: FaultsFile | None) -> None:
+    """Print the faults on standard error, because standard output may be for a shell."""
     if wanted:
         click.echo(wanted.words(), err=True)
 
@@ -159,52 +162,94 @@ def stop(root: Path | None, force: bool) -> None:
 
 
 @local.command()
+@format_option()
 @click.pass_obj
-def status(root: Path | None) -> None:
+def status(root: Path | None, output: Format) -> None:
     """Print whether the cloud runs, its address, and its instances and images."""
     from imagepipe.local.client import connect
     from imagepipe.local.disks.files import Disks
 
     store = open_store(root)
-    said = connect.status(store)
+    found = connect.status(store)
+    if output == "json":
+        process = None
+        if found is not None:
+            process = {
+                "pid": found.pid,
+                "endpoint": found.endpoint_url,
+                "ec2_certificate": str(store.ec2_certificate),
+                "driver": found.driver,
+                "instances": found.instances,
+            }
+        used = Disks(store.disks).used_bytes() if found is None else found.used_bytes
+        print_json({"store": str(store.root), "process": process, "disks_bytes": used})
+        return
     click.echo(f"store      {store.root}")
-    if said is None:
+    if found is None:
         click.echo("process    none")
         click.echo(f"disks      {_size(Disks(store.disks).used_bytes())}")
         return
-    click.echo(f"process    {said.pid}")
-    click.echo(f"endpoint   {said.endpoint_url}")
+    click.echo(f"process    {found.pid}")
+    click.echo(f"endpoint   {found.endpoint_url}")
     click.echo(f"bundles    {store.ec2_certificate}")
-    click.echo(f"driver     {said.driver}")
-    click.echo(f"instances  {said.instances}")
-    click.echo(f"disks      {_size(said.used_bytes)}")
+    click.echo(f"driver     {found.driver}")
+    click.echo(f"instances  {found.instances}")
+    click.echo(f"disks      {_size(found.used_bytes)}")
 
 
 local.add_command(images)
 
 
-@local.command()
+@local.command(
+    epilog="""\b
+Examples:
+  imagepipe local doctor
+  imagepipe local doctor --format json
+"""
+)
+@format_option()
 @click.pass_obj
-def doctor(root: Path | None) -> None:
-    """List what is missing on this computer for the local cloud, with the command that installs it."""
+def doctor(root: Path | None, output: Format) -> None:
+    """Check that the local cloud can run on this computer, and print the command that installs what is missing.
+
+    Exit code 9 if it cannot run.
+    """
     from imagepipe.local.disks.base_image import repair
     from imagepipe.local.machines.requirements import Verdict, examine, install_command
 
     store = open_store(root)
     repair(store, lambda line: click.echo(line, err=True))
     findings = examine(store)
-    for finding in findings:
-        click.echo(f"{finding.verdict:<8} {finding.what}: {finding.detail}")
     missing = [finding.what for finding in findings if finding.verdict is Verdict.MISSING]
-    if command := install_command(findings):
-        click.echo(f"\ninstall what is missing:\n  {command}")
+    command = install_command(findings)
+    if output == "json":
+        print_json(
+            {
+                "can_run": not missing,
+                "findings": [
+                    {"what": each.what, "verdict": each.verdict, "detail": each.detail, "package": each.package}
+                    for each in findings
+                ],
+                "install": command,
+            }
+        )
+    else:
+        _print_findings(findings, command)
     if missing:
         raise LocalCloudError(f"the local cloud cannot run here: {', '.join(missing)} missing")
-    click.echo("\nthe local cloud can run here")
+    if output == "text":
+        click.echo("\nthe local cloud can run here")
+
+
+def _print_findings(findings: Sequence[Finding], command: str | None) -> None:
+    for finding in findings:
+        click.echo(f"{finding.verdict:<8} {finding.what}: {finding.detail}")
+    if command:
+        click.echo(f"\ninstall what is missing:\n  {command}")
 
 
 def _stay_with(store: Store, found: Serving, port: int | None, env_only: bool, stop: threading.Event) -> None:
-    """A cloud that runs already is as good: keep it up as long as we are there."""
+    """Keep a cloud that runs already alive for as long as this process runs."""
     import fcntl
 
     from imagepipe.local.daemon import rendezvous
@@ -215,7 +260,7 @@ def _stay_with(store: Store, found: Serving, port: int | None, env_only: bool, s
             hint="leave --port out, or end that one with `imagepipe local stop`",
         )
     with rendezvous.held(store.clients, fcntl.LOCK_SH):
-        _say_how(store, found, env_only)
+        _print_exports(store, found, env_only)
         while not stop.wait(1.0):
             if not found.is_alive():
                 raise LocalCloudError(
@@ -223,7 +268,7 @@ def _stay_with(store: Store, found: Serving, port: int | None, env_only: bool, s
                 )
 
 
-def _say_how(store: Store, serving: Serving, env_only: bool, beyond: ExternalAddress | None = None) -> None:
+def _print_exports(store: Store, serving: Serving, env_only: bool, beyond: ExternalAddress | None = None) -> None:
     from imagepipe.local.client.connect import REGION
 
     keys = store.credentials()

@@ -1,6 +1,4 @@
-"""`imagepipe local accounts` and `account`: other accounts of the same store, to share with and to look from; and keys
-that may do what a policy allows.
-"""
+"""`imagepipe local accounts` and `account`: accounts of the local cloud, and keys that are limited by a policy."""
 
 from __future__ import annotations
 
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.errors import LocalCloudError
 
 if TYPE_CHECKING:
@@ -19,14 +18,19 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@format_option()
 @click.pass_obj
-def accounts(root: Path | None) -> None:
+def accounts(root: Path | None, output: Format) -> None:
     """List the accounts of the local cloud, and the organizations they are in."""
     from imagepipe.local.client import admin
 
     with _connected(root) as cloud:
-        for each in admin.accounts(cloud):
-            click.echo("  ".join((each.id, *each.memberships)))
+        found = admin.accounts(cloud)
+    if output == "json":
+        print_json([{"account": each.id, "memberships": list(each.memberships)} for each in found])
+        return
+    for each in found:
+        click.echo("  ".join((each.id, *each.memberships)))
 
 
 @click.group()
@@ -64,7 +68,7 @@ def env(root: Path | None, account_id: str) -> None:
         if found is None:
             raise LocalCloudError(
                 f"the local cloud has no account {account_id}",
-                hint="imagepipe local accounts lists them; imagepipe local account add makes one",
+                hint="imagepipe local accounts lists them; imagepipe local account add creates one",
             )
     _print_exports(cloud, found)
 

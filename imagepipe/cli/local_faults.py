@@ -1,4 +1,4 @@
-"""`imagepipe local faults`, and the files that it and `local serve --faults` read."""
+"""`imagepipe local faults`, and the files of faults that it and `local serve --faults` read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.errors import LocalCloudError, Problem, SpecError, UsageError
 from imagepipe.local.aws.faults.catalogue import KINDS, check, fault_of
 
@@ -24,14 +25,14 @@ HINT = "docs/how-to/faults.md has an example of each"
 
 @dataclass(frozen=True, slots=True)
 class FaultsFile:
-    """What a file of faults says."""
+    """The contents of a file of faults."""
 
     faults: tuple[Fault, ...]
     seed: int
-    """Of the dice; drawn where the file has none."""
+    """Seed of the random numbers; drawn if the file has none."""
 
     def words(self) -> str:
-        """What is set, for people, and the seed to have it again."""
+        """Describe the faults for people, with the seed that repeats them."""
         if not self.faults:
             return "no faults are set"
         lines = [f"faults that are set (seed: {self.seed}):", *(f"  {fault.words()}" for fault in self.faults)]
@@ -39,7 +40,7 @@ class FaultsFile:
 
 
 def read_faults(file: Path) -> FaultsFile:
-    """The faults of a file. Raises SpecError with everything that is wrong with it, each with its place."""
+    """Return the faults of a file. Raises SpecError with all its problems and their positions."""
     document = _document(file)
     rows = document.value["faults"]
     problems = list(document.problems)
@@ -57,7 +58,7 @@ def read_faults(file: Path) -> FaultsFile:
 
 
 def _document(file: Path) -> Document:
-    """The file, with `faults` a list and `seed` a number. Raises SpecError."""
+    """Read a file in which `faults` is a list and `seed` a number. Raises SpecError."""
     from imagepipe.spec.document import parse
     from imagepipe.spec.explain import did_you_mean
     from imagepipe.spec.load import read_text
@@ -84,7 +85,7 @@ def _document(file: Path) -> Document:
 
 
 def _effects() -> str:
-    """What the effects of a file do, a line each."""
+    """Return a line for each effect."""
     return "\n".join(f"  {name:<12} {kind.what}" for name, kind in KINDS.items())
 
 
@@ -102,8 +103,9 @@ Examples:
 )
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--clear", is_flag=True, help="Clear all faults.")
+@format_option(description="Print the faults of the cloud in this format.")
 @click.pass_obj
-def faults(root: Path | None, file: Path | None, clear: bool) -> None:
+def faults(root: Path | None, file: Path | None, clear: bool, output: Format) -> None:
     """Replace the faults of the running cloud with those in FILE, or list its faults.
 
     The file is described in docs/how-to/faults.md.
@@ -123,9 +125,13 @@ def faults(root: Path | None, file: Path | None, clear: bool) -> None:
         )
     if clear:
         admin.clear_faults(cloud)
-        click.echo("no faults are set")
     elif wanted:
         admin.set_faults(cloud, wanted.faults, wanted.seed)
+    if output == "json":
+        print_json({"faults": admin.faults(cloud), "injected": admin.injected(cloud)})
+    elif clear:
+        click.echo("no faults are set")
+    elif wanted:
         click.echo(wanted.words())
     else:
         click.echo(_listed(admin.faults(cloud), admin.injected(cloud)))

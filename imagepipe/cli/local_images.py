@@ -1,8 +1,9 @@
-"""`imagepipe local images`: what there is to launch, and disks from elsewhere that are to be."""
+"""`imagepipe local images`: list the local cloud's images, and import disks as images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,18 +11,38 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imagepipe.cli.local_store import open_store, session_of
+from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.errors import UsageError
 
 if TYPE_CHECKING:
     from imagepipe.local.client.connect import LocalCloud
 
 
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """An image of the local cloud."""
+
+    region: str
+    image_id: str
+    state: str
+    created: str
+    name: str
+    is_base: bool
+    """Whether every region has it, under an id of its own."""
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the cells of its row in the table."""
+        suffix = " (in every region, under an id of its own)" if self.is_base else ""
+        return (self.region, self.image_id, self.state, self.created, f"{self.name}{suffix}")
+
+
 @click.group(invoke_without_command=True)
+@format_option(description="Print the list in this format.")
 @click.pass_context
-def images(context: click.Context) -> None:
+def images(context: click.Context, output: Format) -> None:
     """List the images of all regions. Base images, which are in every region, are listed once."""
     if context.invoked_subcommand is None:
-        show_images(context.obj)
+        show_images(context.obj, output)
 
 
 @images.command(name="import")
@@ -78,13 +99,17 @@ def import_(root: Path | None, file: Path, name: str | None, region: str) -> Non
     click.echo(image)
 
 
-def show_images(root: Path | None) -> None:
-    """Print the images of all regions; base images, which are in every region, once."""
+def show_images(root: Path | None, output: Format) -> None:
+    """Print the images of all regions. Base images, which are in every region, are printed once."""
     from imagepipe.local.client import connect
 
     store = open_store(root)
     with connect.connect(store, progress=lambda line: click.echo(line, err=True)) as cloud:
-        rows = list(_image_rows(cloud))
+        found = list(_images(cloud))
+    if output == "json":
+        print_json([asdict(image) for image in found])
+        return
+    rows = [("REGION", "IMAGE", "STATE", "CREATED", "NAME"), *(image.cells() for image in found)]
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -98,17 +123,16 @@ def _clients(cloud: LocalCloud) -> Iterator[tuple[str, Any]]:
         yield region, session.client("ec2", region)
 
 
-def _image_rows(cloud: LocalCloud) -> Iterator[tuple[str, ...]]:
+def _images(cloud: LocalCloud) -> Iterator[ListedImage]:
     from imagepipe.cloud.errors import translating
     from imagepipe.local.client import admin
 
     ours = {account.id for account in admin.accounts(cloud)}
-    yield ("REGION", "IMAGE", "STATE", "CREATED", "NAME")
     with translating("listing the local cloud's images"):
         for region, client in _clients(cloud):
             for image in client.describe_images()["Images"]:
-                row = (image["ImageId"], image["State"], image["CreationDate"], image["Name"])
-                if image["OwnerId"] in ours:
-                    yield (region, *row)
-                elif region == cloud.region:
-                    yield (region, *row[:-1], f"{row[-1]} (in every region, under an id of its own)")
+                is_base = image["OwnerId"] not in ours
+                if not is_base or region == cloud.region:
+                    yield ListedImage(
+                        region, image["ImageId"], image["State"], image["CreationDate"], image["Name"], is_base
+                    )

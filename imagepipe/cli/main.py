@@ -1,4 +1,4 @@
-"""The command `imagepipe`: the one place that prints errors and picks exit codes."""
+"""The command `imagepipe`, which prints errors and picks exit codes."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ COMMANDS = {
     "bundle": ("imagepipe.cli.bundle:bundle", "Pack, unpack, verify and inspect instance-store bundles."),
     "local": ("imagepipe.cli.local:local", "Manage the local cloud: serve, stop, status, images, doctor."),
 }
-"""Where each command is, and its line in the help: a command's libraries are loaded when it is called, not before."""
+"""Module and help line of each command. A command's libraries are loaded only when it is called."""
 
 
 SHORT_LIVED = frozenset({"build", "resume", "validate"})
-"""Commands that load their libraries without the collector: these, and botocore's models, are objects by the hundred
-thousand that live until the end, and it would walk them again and again. A run turns it on before its first stage."""
+"""Commands that start with the garbage collector off. Libraries and botocore's models are hundreds of thousands of
+objects that live until the end, which it would walk again and again. A run turns it on before its first stage."""
+FORMER_OPTIONS = {"--json": "--format json"}
+"""Options that have another spelling now; click's error for the old one names the new one."""
 STAGE_THREAD = "stage "
-"""How the names of the executor's threads begin (engine/executor.py, which this module does not load)."""
+"""Start of the names of the executor's threads (engine/executor.py, which this module does not load)."""
 
 
 class LazyGroup(click.Group):
@@ -87,9 +89,9 @@ def run() -> NoReturn:
     if next((word for word in sys.argv[1:] if not word.startswith("-")), "") in SHORT_LIVED:
         gc.disable()
     code = standard.exit_code(_exit_code())
-    gc.freeze()  # Python walks all objects once more at its end, and nothing is left to find
+    gc.freeze()  # saves a last walk through all objects at the exit
     if any(thread.name.startswith(STAGE_THREAD) for thread in threading.enumerate()):
-        os._exit(code)  # a stage that did not end in time; Python would wait for the threads that it has started
+        os._exit(code)  # a stage did not end in time, and Python would wait for its thread
     sys.exit(code)
 
 
@@ -100,6 +102,8 @@ def _exit_code() -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and (now := FORMER_OPTIONS.get(error.option_name)):
+            error = click.NoSuchOption(error.option_name, possibilities=[now], ctx=error.ctx)
         error.show()
         return 2
     except (click.Abort, KeyboardInterrupt):
@@ -109,8 +113,8 @@ def _exit_code() -> int:
         show(error)
         return error.exit_code
     except UndoFailed as error:
-        for one in error.exceptions:
-            click.echo(f"error: {one}", err=True)
+        for each in error.exceptions:
+            click.echo(f"error: {each}", err=True)
         return error.exit_code
     except OSError as error:
         if os.environ.get("IMAGEPIPE_DEBUG"):
@@ -131,7 +135,7 @@ def _exit_code() -> int:
 
 
 def show(error: ImagepipeError) -> None:
-    """An error as every command prints it, on standard error."""
+    """Print an error on standard error, in the form of all commands."""
     if isinstance(error, SpecError):
         for problem in error.problems:
             click.echo(problem.text(), err=True)

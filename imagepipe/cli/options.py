@@ -1,10 +1,11 @@
-"""What several commands take from the command line and the environment."""
+"""Options that several commands share, and their values from the command line and the environment."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,8 +23,27 @@ F = TypeVar("F", bound=Callable[..., Any])
 KEEP, KEPT_FOR = "--keep-on-failure", "24h"
 
 
+@dataclass(frozen=True, slots=True)
+class VariableOptions:
+    """Values of `variable_options`."""
+
+    variables: tuple[str, ...]
+    var_files: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CloudOptions:
+    """Values of `cloud_options`."""
+
+    is_local: bool = False
+    region: str | None = None
+    profile: str | None = None
+    endpoint_url: str | None = None
+    role: str | None = None
+
+
 def variable_options(command: F) -> F:
-    """`--var` and `--var-file`."""
+    """Add `--var` and `--var-file`."""
     command = click.option(
         "--var-file",
         "var_files",
@@ -37,28 +57,40 @@ def variable_options(command: F) -> F:
     )
 
 
-def cloud_options(command: F) -> F:
-    """`--local`, `--region`, `--profile`, `--endpoint-url` and `--assume-role`."""
+def region_option(command: F) -> F:
+    """Add `--region`, in place of the spec's."""
+    return click.option(
+        "--region",
+        metavar="REGION",
+        help="Build in this region instead of launch.region; publish.regions stay.",
+    )(command)
+
+
+def target_options(command: F) -> F:
+    """Add `--local`, `--profile` and `--endpoint-url`."""
     for option in reversed(
         (
             click.option(
-                "--region",
-                metavar="REGION",
-                help="Build in this region instead of launch.region; publish.regions stay.",
+                "--local", "is_local", is_flag=True, help="Use the local cloud on this computer instead of AWS."
             ),
             click.option("--profile", metavar="NAME", help="Use this AWS profile."),
             click.option("--endpoint-url", metavar="URL", help="Use this EC2 endpoint instead of AWS."),
-            click.option(
-                "--assume-role",
-                "role",
-                metavar="ARN",
-                envvar="IMAGEPIPE_ASSUME_ROLE",
-                help="Assume this role; credentials are refreshed during the build.",
-            ),
         )
     ):
         command = option(command)
     return command
+
+
+def cloud_options(command: F) -> F:
+    """Add `--local`, `--profile`, `--endpoint-url`, `--assume-role` and `--region`."""
+    command = click.option(
+        "--assume-role",
+        "role",
+        metavar="ARN",
+        envvar="IMAGEPIPE_ASSUME_ROLE",
+        help="Assume this role; credentials are refreshed during the build.",
+    )(command)
+    return target_options(region_option(command))
 
 
 class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
@@ -69,19 +101,19 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic in its
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         found = re.fullmatch(r"(\d{1,6})([smhd])", str(value))
         if found is None or not int(found.group(1)):
-            self.fail(f"{value!r} is no duration: write 90m, 3h or 2d", param, ctx)
+            self.fail(f"{value!r} is not a duration: write 90m, 3h or 2d", param, ctx)
         return timedelta(seconds=int(found.group(1)) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found.group(2)])
 
 
 class KeepingCommand(click.Command):
-    """A command whose `--keep-on-failure` has a duration after an equals sign only, and never takes the next word."""
+    """A command whose `--keep-on-failure` takes a duration only after an equals sign, never the next word."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, [f"{KEEP}={KEPT_FOR}" if word == KEEP else word for word in args])
 
 
 def keep_option(command: F) -> F:
-    """`--keep-on-failure[=2h]`, of a KeepingCommand."""
+    """Add `--keep-on-failure[=2h]` to a KeepingCommand."""
     return click.option(
         KEEP,
         type=DurationType(),
@@ -92,7 +124,7 @@ def keep_option(command: F) -> F:
 
 
 def timeout_option(command: F) -> F:
-    """`--timeout 2h`."""
+    """Add `--timeout`."""
     return click.option(
         "--timeout",
         type=DurationType(),
@@ -101,29 +133,29 @@ def timeout_option(command: F) -> F:
     )(command)
 
 
-def given(variables: Sequence[str], var_files: Sequence[Path]) -> Given:
-    """The variables that were given from outside. Raises UsageError and SpecError."""
+def given(options: VariableOptions) -> Given:
+    """Return the values of variables from the command line and the environment. Raises UsageError and SpecError."""
     command_line: dict[str, str] = {}
-    for item in variables:
+    for item in options.variables:
         name, equals, value = item.partition("=")
         if not equals or not name:
             raise UsageError(f"--var {item}: write --var NAME=VALUE")
         command_line[name] = value
     files: dict[str, Any] = {}
-    for file in var_files:
+    for file in options.var_files:
         files |= load_var_file(file)
     return Given(command_line, files, dict(os.environ))
 
 
 def found_specs(words: Sequence[str]) -> list[Path]:
-    """The files that the command line means, from the folder that we stand in."""
+    """Return the spec files that the command line names, from the working directory."""
     return spec_files(words, folder=Path())
 
 
 def unknown_variables(known: Sequence[frozenset[str]], chosen: Given) -> None:
-    """Raise UsageError for a `--var` that no spec has: a typing error would silently keep the default.
+    """Raise UsageError for a `--var` that no spec has, because a typing error would silently keep the default.
 
-    A name of a variable file that no spec has is a warning, where it is close to one.
+    Warn of a name in a variable file that no spec has, if it is close to one.
     """
     every = frozenset().union(*known)
     for name in chosen.command_line:
@@ -132,7 +164,7 @@ def unknown_variables(known: Sequence[frozenset[str]], chosen: Given) -> None:
                 f"--var {name}: no spec has a variable '{name}'",
                 hint=f"there are: {', '.join(sorted(every)) or 'none'}",
             )
-    for name in chosen.files:  # one file may serve many specs: only what looks like a typing error is worth a word
+    for name in chosen.files:  # a file may serve many specs, so only a probable typing error is reported
         if name not in every and (meant := nearest(name, every)):
             click.echo(f"warning: --var-file: no spec has a variable '{name}'; did you mean '{meant}'?", err=True)
 
@@ -141,16 +173,18 @@ def check_region(region: str, loaded: Sequence[LoadedSpec]) -> None:
     """Raise UsageError for a --region that this version does not know."""
     from imagepipe.spec.ec2_rules import region_finding
 
-    if all(one.project.allow_unknown_region for one in loaded):
+    if all(spec.project.allow_unknown_region for spec in loaded):
         return
     for _, message in region_finding(region, ()):
         raise UsageError(f"--region: {message}")
 
 
 def state_folder() -> Path:
-    """Where runs keep their journals. Raises UsageError where there is no home to keep them in."""
+    """Return the folder of all runs. Raises UsageError if there is no home folder."""
     root = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     try:
         return Path(root).expanduser().absolute() / "imagepipe" / "runs"
     except RuntimeError as error:
-        raise UsageError("there is no home folder to keep runs in", hint="set HOME, or XDG_STATE_HOME") from error
+        raise UsageError(
+            "no home folder was found for the journals of runs", hint="set HOME, or XDG_STATE_HOME"
+        ) from error

@@ -1,16 +1,25 @@
-"""`imagepipe policy`: the IAM policy that specs need. Loads what `validate` does, and asks no cloud."""
+"""`imagepipe policy`: print the IAM policy that specs need. Loads no cloud library."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import get_args
 
 import click
 
-from imagepipe.cli.options import check_region, found_specs, given, unknown_variables, variable_options
+from imagepipe.cli.options import (
+    VariableOptions,
+    check_region,
+    found_specs,
+    given,
+    region_option,
+    unknown_variables,
+    variable_options,
+)
+from imagepipe.cli.output_format import Format, format_option, print_json
+from imagepipe.cli.pass_options import pass_options
 from imagepipe.errors import SpecError, UsageError
 from imagepipe.iam.document import LIMIT, Statement, document, parts, size
 from imagepipe.policy.context import PolicyContext
@@ -21,21 +30,36 @@ from imagepipe.spec.models import Spec
 from imagepipe.spec.not_yet import not_yet
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyOptions:
+    """Arguments and options of `imagepipe policy`."""
+
+    specs: tuple[str, ...]
+    variables: VariableOptions
+    region: str | None
+    purpose: For
+    role: str | None
+    part: int | None
+    explain: bool
+    output: Format
+
+
 @click.command(
     epilog="""\b
 Examples:
   imagepipe policy web-server.yaml >policy.json
   imagepipe policy web-server.yaml --explain
+  imagepipe policy web-server.yaml --explain --format json
   imagepipe policy specs/ --for clean --region eu-west-1
   aws iam put-role-policy --role-name baker --policy-name imagepipe --policy-document file://policy.json
 """
 )
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @variable_options
-@click.option("--region", metavar="REGION", help="Build in this region instead of launch.region; publish.regions stay.")
+@region_option
 @click.option(
     "--for",
-    "wanted",
+    "purpose",
     type=click.Choice(get_args(For)),
     default="build",
     help="`build`: a build with its cleanup, `clean RUN` and `resume`; `clean`: only `clean`, including --older-than.  "
@@ -53,58 +77,51 @@ Examples:
 @click.option(
     "--explain", is_flag=True, help="Print each action, the statements that allow it, and the stages that call it."
 )
-def policy(
-    specs: Sequence[str],
-    variables: Sequence[str],
-    var_files: Sequence[Path],
-    region: str | None,
-    wanted: For,
-    role: str | None,
-    part: int | None,
-    explain: bool,
-) -> None:
+@format_option(description="Print the table of --explain in this format. A policy is always JSON, as IAM takes it.")
+@pass_options(PolicyOptions)
+def policy(options: PolicyOptions) -> None:
     """Print the IAM policy that specs need, given by path, by folder, or by the name of a file in specs/.
 
     For several specs, the policy allows what all of them need. It allows creating resources with the spec's tag, and
     using and deleting resources that have it, in the spec's regions. Needs no credentials and contacts no cloud.
     """
-    values = given(variables, var_files)
-    loaded = load(found_specs(specs), values, build=SAMPLE_BUILD)
+    values = given(options.variables)
+    loaded = load(found_specs(options.specs), values, build=SAMPLE_BUILD)
     refuse(loaded)
-    if problems := [problem for one in loaded for problem in not_yet(one)]:
+    if problems := [problem for each in loaded for problem in not_yet(each)]:
         raise SpecError(problems)
-    unknown_variables([frozenset(one.checked().variables) for one in loaded], values)
-    if region:
-        check_region(region, loaded)
-    needs = [PolicyContext(one.checked(), _region(one, region), role) for one in loaded]
-    if explain:
-        _table(explained(needs, wanted))
+    unknown_variables([frozenset(each.checked().variables) for each in loaded], values)
+    if options.region:
+        check_region(options.region, loaded)
+    needs = [PolicyContext(each.checked(), _region(each, options.region), options.role) for each in loaded]
+    if options.explain:
+        _print_table(explained(needs, options.purpose), options.output)
         return
-    _say_role(needs)
-    _print(statements(needs, wanted), part)
+    _note_roles(needs)
+    _print(statements(needs, options.purpose), options.part)
 
 
-def _region(one: LoadedSpec, region: str | None) -> str:
-    spec: Spec = one.checked()
+def _region(loaded: LoadedSpec, region: str | None) -> str:
+    spec: Spec = loaded.checked()
     found = region or spec.launch.region or os.environ.get("AWS_DEFAULT_REGION")
     if not found:
         raise UsageError(f"spec '{spec.name}' has no region", hint="set launch.region, or give --region")
     return found
 
 
-def _say_role(needs: Sequence[PolicyContext]) -> None:
-    """Which role a profile has only IAM knows."""
+def _note_roles(needs: Sequence[PolicyContext]) -> None:
+    """Tell the user which role is assumed for an instance profile, because only IAM knows it."""
     for need in needs:
         if (profile := need.spec.launch.iam_instance_profile) and need.role is None:
             name = profile.rpartition("/")[2]
             click.echo(
-                f"note: the role of instance profile {name} is taken to be called {name} too; --role says otherwise",
+                f"note: the role of instance profile {name} is assumed to be named {name} too; --role names another",
                 err=True,
             )
 
 
 def _print(found: Sequence[Statement], part: int | None) -> None:
-    """The whole policy, or a part of it; how to attach it where IAM would not take it whole."""
+    """Print the policy or a part of it, and a warning if it is too large for IAM."""
     whole = document(found)
     several = parts(found)
     if part is not None:
@@ -117,10 +134,19 @@ def _print(found: Sequence[Statement], part: int | None) -> None:
             f" --part {len(several)} and attach them all",
             err=True,
         )
-    click.echo(json.dumps(whole, indent=2))
+    print_json(whole)
 
 
-def _table(rows: Sequence[tuple[str, str, str]]) -> None:
+def _print_table(rows: Sequence[tuple[str, str, str]], output: Format) -> None:
+    """Print what each action is for."""
+    if output == "json":
+        print_json(
+            [
+                {"action": action, "statements": sids.split(", "), "stages": stages.split(", ")}
+                for action, sids, stages in rows
+            ]
+        )
+        return
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    for action, sids, who in rows:
-        click.echo(f"{action:{widths[0]}}  {sids:{widths[1]}}  {who}")
+    for action, sids, stages in rows:
+        click.echo(f"{action:{widths[0]}}  {sids:{widths[1]}}  {stages}")

@@ -1,4 +1,4 @@
-"""docs/reference/commands.md, made from the commands' own help: `python -m imagepipe.cli.reference FILE`."""
+"""Write docs/reference/commands.md from the commands' help: `python -m imagepipe.cli.reference FILE`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEAD = "# Commands\n\nMade from `--help` by `make docs`; do not edit.\n"
 
 
 def reference() -> str:
-    """The page: every command's help, in the order of the main help."""
+    """Return the page: every command's help, in the order of the main help."""
     return HEAD + "".join(f"\n## {path}\n\n```\n{text}\n```\n" for path, text in _helps("imagepipe", main, None))
 
 

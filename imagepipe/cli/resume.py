@@ -1,11 +1,9 @@
-"""`imagepipe resume`: a run whose process died goes on where it was, in this one."""
+"""`imagepipe resume`: continue a run whose process died."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +12,17 @@ import click
 from imagepipe.cli.build import check_files_of_bundles, load_buildable
 from imagepipe.cli.closing import ended
 from imagepipe.cli.cloud import CloudTarget, opened
-from imagepipe.cli.options import KeepingCommand, given, keep_option, timeout_option, variable_options
+from imagepipe.cli.junit_file import junit_option, reported_in
+from imagepipe.cli.options import (
+    KeepingCommand,
+    VariableOptions,
+    given,
+    keep_option,
+    timeout_option,
+    variable_options,
+)
+from imagepipe.cli.output_format import Format, log_format_option
+from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run import Run, RunOptions, handled_signals
 from imagepipe.cli.run_store import folder_of
 from imagepipe.clock import SystemClock
@@ -24,81 +32,91 @@ from imagepipe.errors import UsageError
 from imagepipe.spec.load import Build
 
 
+@dataclass(frozen=True, slots=True)
+class ResumeOptions:
+    """Arguments and options of `imagepipe resume`."""
+
+    run: str
+    variables: VariableOptions
+    dry_run: bool
+    output: Format
+    junit: Path | None
+    timeout: timedelta | None
+    keep_on_failure: timedelta | None
+
+
 @click.command(
     cls=KeepingCommand,
     epilog="""\b
 Examples:
   imagepipe resume 7f3a91c2
   imagepipe resume 7f3a91c2 --dry-run
+  imagepipe resume 7f3a91c2 --format json --junit tests.xml
   DEPLOY_TOKEN=… imagepipe resume 7f3a91c2
 """,
 )
 @click.argument("run", metavar="RUN")
 @variable_options
 @click.option("--dry-run", is_flag=True, help="Print where the run would resume, and change nothing.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object on standard output; the log goes to standard error."
-)
+@log_format_option
+@junit_option
 @timeout_option
 @keep_option
-def resume(
-    run: str,
-    variables: Sequence[str],
-    var_files: Sequence[Path],
-    dry_run: bool,
-    as_json: bool,
-    timeout: timedelta | None,
-    keep_on_failure: timedelta | None,
-) -> int:
+@pass_options(ResumeOptions)
+def resume(options: ResumeOptions) -> int:
     """Resume a run whose process died. RUN is its id, or the start of it.
 
     Finished stages are not repeated. An instance that no longer exists is launched again, and so is the machine of a
-    step that was interrupted, unless the step says `rerun: safe`. Variables keep the values of the first process;
+    step that was interrupted, unless the step has `idempotent: true`. Variables keep the values of the first process;
     sensitive ones were not stored, so pass them again by environment, --var or --var-file.
     """
-    folder = folder_of(run)
-    past = read(folder)
+    with reported_in(None if options.dry_run else options.junit):
+        return _resume(options)
+
+
+def _resume(options: ResumeOptions) -> int:
+    """Load the specs as the first process did, open its cloud and run the rest; return the exit code."""
+    past = read(folder_of(options.run))
     _check(past)
     clock = SystemClock()
     stored = past.run.given
-    values = given(variables, var_files)
+    values = given(options.variables)
     values = replace(values, command_line={**_texts(stored["variables"]), **values.command_line})
     build = Build(past.run.build["id"], past.run.build["timestamp"], past.run.build["git_sha"])
     loaded = load_buildable([Path(file) for file in stored["files"]], values, build)
-    chosen = CloudTarget.of(past.run.cloud)
+    target = CloudTarget.of(past.run.cloud)
     region = stored["region"]
-    check_files_of_bundles(loaded, region, is_local=chosen.local is not None)
+    check_files_of_bundles(loaded, region, is_local=target.local is not None)
     cancel = Cancel(clock)
+    run_options = RunOptions(options.output, options.junit, options.timeout, options.keep_on_failure)
     with ExitStack() as stack:
         signals = stack.enter_context(handled_signals(cancel))
-        regions = stack.enter_context(opened(chosen, region=region, clock=clock))
-        chosen.check_account(regions)
+        regions = stack.enter_context(opened(target, region=region, clock=clock))
+        target.check_account(regions)
         signals.has_begun = True
         cancel.check()
-        log = sys.stderr if as_json else sys.stdout
-        options = RunOptions(log, as_json=as_json, timeout=timeout, keep_on_failure=keep_on_failure)
-        going_on = Run(past.run.id, clock, cancel, chosen, loaded, options)
-        result = going_on.resume(regions, region, dry_run=dry_run)
-        return 0 if result is None else ended(going_on, *result)
+        resumed = Run(past.run.id, clock, cancel, target, loaded, run_options)
+        result = resumed.resume(regions, region, dry_run=options.dry_run)
+        return 0 if result is None else ended(resumed, *result)
 
 
 def _check(past: JournalState) -> None:
-    """Raise UsageError where there is nothing to go on with."""
+    """Raise UsageError if the run cannot be resumed."""
     id = past.run.id
     if past.is_alive:
         raise UsageError(f"run {id} is going on in another process", hint="wait for it, or end that process first")
     if past.outcome == "succeeded" and not past.open_claims():
-        raise UsageError(f"run {id} has succeeded: there is nothing left to do")
+        raise UsageError(f"run {id} has succeeded; nothing is left to do")
     if past.outcome in ("failed", "cancelled") and not past.open_claims():
         raise UsageError(f"run {id} {past.outcome}, and everything was cleaned up", hint="build again")
     if not past.run.given:
         raise UsageError(
-            f"run {id} is of a version of imagepipe that could not resume",
+            f"run {id} was started by a version of imagepipe that could not resume",
             hint=f"imagepipe clean {id} deletes what it holds",
         )
 
 
 def _texts(variables: object) -> dict[str, str]:
-    """Values as --var has them."""
+    """Return values as texts of --var."""
     assert isinstance(variables, dict)
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in variables.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,6 +24,7 @@ from imagepipe.cleanup.undoers import Undoers
 from imagepipe.cli import streams
 from imagepipe.cli.cloud import CloudTarget, region_of
 from imagepipe.cli.options import state_folder
+from imagepipe.cli.output_format import Format
 from imagepipe.clock import Clock, iso
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.communicator.ssh import Connections
@@ -48,17 +50,21 @@ from imagepipe.wiring.tools import Tools
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """The options of `build` and `resume` that the run itself obeys."""
+    """Options of `build` and `resume` that the run uses."""
 
-    log: IO[str]
-    """Where the lines of the run are printed."""
-    as_json: bool = False
+    output: Format
+    """Format of the result on standard output."""
     junit: Path | None = None
     timeout: timedelta | None = None
     keep_on_failure: timedelta | None = None
-    """How long a failed run's resources stay; None where they are deleted at once."""
+    """Time for which a failed run's resources are kept; None deletes them at once."""
     keep_going: bool = False
-    """The failure of one spec leaves the others alone."""
+    """Whether the other specs continue after the failure of one."""
+
+    @property
+    def log(self) -> IO[str]:
+        """The stream of the run's log: standard error if the result is JSON."""
+        return sys.stderr if self.output == "json" else sys.stdout
 
 
 class Run:
@@ -80,7 +86,7 @@ class Run:
         self.loaded = loaded
         self.options = options
         self.folder = state_folder() / run_id
-        self.masker = Masker(secret for one in loaded for secret in one.secrets)
+        self.masker = Masker(secret for spec in loaded for secret in spec.secrets)
         self.junit: JUnitReport | None = None
 
     def execute(self, regions: Regions, region: str | None, given: Mapping[str, Any]) -> tuple[Outcome, list[Baked]]:
@@ -96,15 +102,15 @@ class Run:
             return self._run(stack, plan, journal, regions), plan.baked
 
     def resume(self, regions: Regions, region: str | None, *, dry_run: bool) -> tuple[Outcome, list[Baked]] | None:
-        """Go on where a dead process of the run was; None where it is only to be said what would be done.
+        """Continue a run whose process died; with `dry_run`, print what would be done and return None.
 
-        Raises UsageError where the spec or its files have changed, or the run is going on in another process.
+        Raises UsageError if the spec or its files have changed, or the run is in progress in another process.
         """
         with ExitStack() as stack:
             plan = self._plan(stack, regions, region)
             journal = Journal.reopen(self.folder, self.clock)
             stack.callback(journal.close)
-            # Only now: no other process can go on with the run.
+            # After the journal is locked, so that no other process can resume the run.
             found = recover(plan.graph, plan.fingerprints, read(self.folder), regions)
             for line in found.describe(plan.graph):
                 click.echo(line, file=self.options.log)
@@ -113,12 +119,12 @@ class Run:
             journal.note("resumed", dropped=list(found.dropped))
             held = self._clean_up(journal, found, regions)
             if held:
-                what = f"run {self.id} cannot go on while it holds what must be made anew"
+                what = f"run {self.id} cannot continue while it holds resources that must be created again"
                 raise UndoFailed(f"{what}: {', '.join(map(str, held))}", [each.error for each in held])
             return self._run(stack, plan, journal, regions, finished=found.finished), plan.baked
 
     def _clean_up(self, journal: Journal, found: Recovered, regions: Regions) -> Sequence[StillHeld]:
-        """What the stages held that are done anew: from then on they hold nothing."""
+        """Delete the resources of the stages that will run again; return those that are still held."""
         if not found.dropped:
             return ()
         with EventFile(self.folder / ev.FILE_NAME) as file:
@@ -130,7 +136,7 @@ class Run:
         return held
 
     def _names(self) -> tuple[str, ...]:
-        return tuple(one.checked().name for one in self.loaded)
+        return tuple(spec.checked().name for spec in self.loaded)
 
     def _plan(self, stack: ExitStack, regions: Regions, region: str | None) -> Plan:
         connections = Connections()
@@ -149,7 +155,7 @@ class Run:
         return plan(self.loaded, tools, region=region_of(region, regions))
 
     def _offline(self) -> Offline | None:
-        """What reads the disks that the local cloud captures."""
+        """Return the reader of disks that the local cloud captures; None on another cloud."""
         if not self.chosen.local:
             return None
         from imagepipe.cli.local_store import open_store
@@ -175,6 +181,8 @@ class Run:
         ]
         if self.options.junit:
             self.junit = JUnitReport(self.options.junit, [_suite(baked, plan.graph) for baked in plan.baked])
+            if finished:
+                self.junit.resume(ev.read_events(self.folder / ev.FILE_NAME), frozenset(finished))
             sinks.append(self.junit)
         events = Events(self.id, self.clock, self.masker, sinks)
         events.emit(ev.RunStarted(*events.stamp(), self._names()))
@@ -197,16 +205,16 @@ class Run:
             heart.beat(self.clock.now() + keep_on_failure)
         return outcome
 
-    def _recipients(self, one: LoadedSpec, region: str, home: str) -> Recipients:
+    def _recipients(self, loaded: LoadedSpec, region: str, home: str) -> Recipients:
         from imagepipe.cli.local_store import open_store
 
         local = open_store(Path(self.chosen.local)).ec2_certificate if self.chosen.local else None
-        return BundleSigning(os.environ, self.folder.parents[1], local).recipients(one, region, home=home)
+        return BundleSigning(os.environ, self.folder.parents[1], local).recipients(loaded, region, home=home)
 
 
 @contextmanager
 def _limit(cancel: Cancel, timeout: timedelta | None) -> Iterator[None]:
-    """Ask the run to stop, if it goes on for so long."""
+    """Cancel the run after this time."""
     if timeout is None:
         yield
         return
@@ -227,10 +235,10 @@ def _suite(baked: Baked, graph: Graph) -> Suite:
 
 @dataclass
 class Signals:
-    """What the first Ctrl-C or SIGTERM does, and that there was one."""
+    """The state of signal handling in a run."""
 
     has_begun: bool = False
-    """Whether the run may hold something. Before that (the base image of the local cloud) it can end at once."""
+    """Whether the run may hold something. Before that, it can exit at once."""
     came: bool = False
 
 
@@ -241,14 +249,14 @@ def _write_to_terminal(words: str) -> None:
 
 @contextmanager
 def handled_signals(cancel: Cancel) -> Iterator[Signals]:
-    """While inside, a first Ctrl-C, SIGTERM or closed terminal stops the run in order, a second leaves at once."""
+    """Stop the run in order at the first Ctrl-C, SIGTERM or closed terminal; exit at once at the second."""
     signals = Signals()
 
     def stop(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if signals.came:
-            # The journal is true at every moment: `clean` finds whatever is held.
-            words = "\nleaving at once; `imagepipe clean --all` cleans up the rest\n"
+            # The journal is complete at every moment, so `clean` finds everything that is held.
+            words = "\nexiting at once; `imagepipe clean --all` cleans up the rest\n"
             told = threading.Thread(target=_write_to_terminal, args=(words,), daemon=True)
             told.start()
             told.join(0.5)
@@ -256,14 +264,14 @@ def handled_signals(cancel: Cancel) -> Iterator[Signals]:
         signals.came = True
         if not signals.has_begun:
             raise KeyboardInterrupt
-        # In threads: a handler runs in the middle of anything, perhaps inside the very locks that these take. In two:
-        # the terminal may be gone, or held by Ctrl-S, and then the write fails or waits, and the cancel must not.
+        # In threads, because a handler may run inside the locks that these take. In two threads, because the terminal
+        # may be closed or held by Ctrl-S: then the write fails or waits, and the cancel must not.
         threading.Thread(target=cancel.set, args=(f"got {name}",), daemon=True).start()
-        words = f"\n{name}: stopping and cleaning up everything; again to leave at once\n"
+        words = f"\n{name}: stopping and cleaning up everything; again to exit at once\n"
         threading.Thread(target=_write_to_terminal, args=(words,), daemon=True).start()
 
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: a terminal that closes is to change nothing
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: a closed terminal must change nothing
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, stop) for number in numbers}
     try:

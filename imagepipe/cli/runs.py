@@ -1,11 +1,14 @@
-"""`imagepipe runs`: what ran here, how it ended, and what it still holds."""
+"""`imagepipe runs`: list the runs of this machine, how each ended, and what it still holds."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
+from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.cli.run_store import past_runs
-from imagepipe.engine.journal import JournalState
+from imagepipe.engine.journal import Claim, JournalState
 from imagepipe.errors import ImagepipeError
 
 
@@ -13,12 +16,17 @@ from imagepipe.errors import ImagepipeError
     epilog="""\b
 Examples:
   imagepipe runs
+  imagepipe runs --format json
   imagepipe clean RUN       delete the resources of a dead run
 """
 )
-def runs() -> int:
+@format_option()
+def runs(output: Format) -> int:
     """List the runs of this machine, oldest first, and the resources that each still holds."""
     rows = list(past_runs())
+    if output == "json":
+        print_json([_row(folder, past) for folder, past in rows])
+        return 0
     if not rows:
         click.echo("no runs yet")
         return 0
@@ -34,7 +42,28 @@ def runs() -> int:
 
 
 def state(past: JournalState) -> str:
-    """How a run ended, in one word."""
+    """Return the state of a run in one word."""
     if past.is_alive:
         return "running"
     return past.outcome or "dead"
+
+
+def run_row(past: JournalState) -> dict[str, object]:
+    """Describe a run for a result in JSON."""
+    return {
+        "run": past.run.id,
+        "started": past.run.started,
+        "state": state(past),
+        "specs": list(past.run.specs),
+        "held": [_held(claim) for claim in past.open_claims()],
+    }
+
+
+def _row(folder: Path, past: JournalState | ImagepipeError) -> dict[str, object]:
+    if isinstance(past, ImagepipeError):
+        return {"run": folder.name, "state": "unreadable", "error": str(past)}
+    return run_row(past)
+
+
+def _held(claim: Claim) -> dict[str, object]:
+    return {"kind": claim.kind, "id": claim.id, "region": claim.region, "token": claim.token}

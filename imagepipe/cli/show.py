@@ -1,4 +1,4 @@
-"""`imagepipe show`: what a run said, again."""
+"""`imagepipe show`: print the output of a run again."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
+from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.cli.run_store import CLOSING, folder_of
-from imagepipe.cli.runs import state
+from imagepipe.cli.runs import run_row, state
 from imagepipe.engine.events import FILE_NAME, StageFailed, read_events
 from imagepipe.engine.journal import JournalState, read
 from imagepipe.report.console import ConsoleReport
@@ -21,20 +22,35 @@ from imagepipe.report.console import ConsoleReport
 Examples:
   imagepipe show 7f3a91c2
   imagepipe show 7f3a | less
+  imagepipe show 7f3a91c2 --format json
 """
 )
 @click.argument("run", metavar="RUN")
-def show(run: str) -> int:
+@format_option(description="json: print the run's state, errors, last lines and resources, without its log.")
+def show(run: str, output: Format) -> int:
     """Print the output of a run and the resources it still holds. RUN is an id, or the start of one."""
     folder = folder_of(run)
     past = read(folder)
     report, events = ConsoleReport(sys.stdout), folder / FILE_NAME
     failures = []
-    for event in read_events(events) if events.exists() else ():  # it may have died before it said anything
-        report(event)
+    for event in read_events(events) if events.exists() else ():  # it may have died before its first event
+        if output == "text":
+            report(event)
         if isinstance(event, StageFailed):
             failures.append(event)
-    click.echo("".join(f"{line}\n" for line in _closing(folder, failures)), nl=False)
+    closing = _closing(folder, failures)
+    if output == "json":
+        print_json(
+            {
+                **run_row(past),
+                "errors": [{"stage": each.stage, "error": each.error, "hint": each.hint} for each in failures],
+                "closing": [line for line in closing if line],
+                "next": _next(past),
+                "folder": str(folder),
+            }
+        )
+        return 0
+    click.echo("".join(f"{line}\n" for line in closing), nl=False)
     click.echo(f"{past.run.id}: {state(past)}")
     for claim in past.open_claims():
         click.echo(f"{'holds' if past.is_alive else 'still held'}: {claim}")
@@ -44,7 +60,7 @@ def show(run: str) -> int:
 
 
 def _closing(folder: Path, failures: Sequence[StageFailed]) -> list[str]:
-    """The last lines that the run printed; of one that did not come so far, its errors."""
+    """Return the last lines that the run printed, or its errors if it did not get that far."""
     with suppress(OSError, UnicodeDecodeError):
         path = folder / CLOSING
         if path.is_file():
@@ -56,12 +72,12 @@ def _closing(folder: Path, failures: Sequence[StageFailed]) -> list[str]:
 
 
 def _next(past: JournalState) -> str | None:
-    """The command to go on with; None where nothing is left to do."""
+    """Return the next command for the user; None if nothing is left to do."""
     if past.is_alive or (past.outcome == "succeeded" and not past.open_claims()):
         return None
     if past.outcome is None:
         return (
-            f"its process died: `imagepipe resume {past.run.id}` goes on with it,"
+            f"its process died: `imagepipe resume {past.run.id}` continues it,"
             f" `imagepipe clean {past.run.id}` deletes what it holds"
         )
     return f"delete what it holds: imagepipe clean {past.run.id}" if past.open_claims() else None

@@ -1,7 +1,7 @@
 """Standard output and error that never raise: a closed pipe, a full disk or a vanished terminal silences them.
 
-A run must clean up whatever became of those who read what it prints. So the first write that fails is remembered, all
-later ones go to /dev/null, and the exit code reports it at the end (docs/reference/exit-codes.md).
+A run must clean up even if nobody reads its output. So the first write that fails is recorded, all later ones go to
+/dev/null, and the exit code reports it at the end (docs/reference/exit-codes.md).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, TextIO, cast
 POLL_SECONDS = 0.2
 CHUNK_BYTES = 4096  # a pipe that poll() calls writable takes this much at once (pipe(7), PIPE_BUF)
 PATIENCE_SECONDS = 5.0
-"""How long a write may wait for its reader once the run is cancelled."""
+"""Time that a write may wait for its reader after the run is cancelled."""
 
 
 class GuardedFile(io.RawIOBase):
-    """A file descriptor that is written to until a write fails, and is /dev/null from then on."""
+    """A file descriptor that is replaced by /dev/null after the first write that fails."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class GuardedFile(io.RawIOBase):
         return os.isatty(self._descriptor)
 
     def hurry(self) -> None:
-        """Give up writes that their reader does not take within PATIENCE_SECONDS: a stopped pager, a held terminal."""
+        """Give up writes after PATIENCE_SECONDS from now on: the reader may be a stopped pager or a held terminal."""
         self._must_hurry = True
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int:  # type: ignore[override]  # typeshed has Buffer
@@ -85,30 +85,30 @@ class StandardStreams:
         sys.stderr = _text(self._err, sys.stderr, line_buffering=True)
 
     def hurry(self) -> None:
-        """Wait for no reader any longer than PATIENCE_SECONDS, from now on."""
+        """Wait for readers for at most PATIENCE_SECONDS from now on."""
         self._out.hurry()
         self._err.hurry()
 
     def result_problem(self) -> OSError | None:
-        """The reason why standard output did not take everything; None where it did."""
+        """Return the reason why a part of standard output was lost; None if nothing was."""
         sys.stdout.flush()
         return self._out.problem
 
     def exit_code(self, code: int) -> int:
-        """The exit code of a command that ended with this code: 1 where its result was lost."""
+        """Return the exit code of a command that ended with this code: 1 if its result was lost."""
         problem = self.result_problem()
         if code == 0 and problem is not None:
             code = 1
-            if problem.errno != errno.EPIPE:  # `imagepipe runs | head` has what it wanted
+            if problem.errno != errno.EPIPE:  # a reader such as `head` that has enough
                 print(f"error: writing standard output: {problem.strerror}", file=sys.stderr)  # noqa: T201
         sys.stderr.flush()
         return code
 
 
 def _open_closed_ones() -> None:
-    """Open descriptors 0 to 2 where the caller closed them: else the next file, a journal say, became standard output.
+    """Open descriptors 0 to 2 if the caller closed them, because the next file, say a journal, would get their number.
 
-    They are read-only, so a write to one fails, as it did before.
+    They are read-only, so a write fails as it did before.
     """
     for descriptor in range(3):
         try:
@@ -119,14 +119,14 @@ def _open_closed_ones() -> None:
 
 def _text(file: GuardedFile, before: TextIO | None, *, line_buffering: bool) -> io.TextIOWrapper:
     encoding = getattr(before, "encoding", None) or "utf-8"
-    # Whatever a machine printed is shown, in a terminal of any encoding.
+    # Shows the output of any machine in a terminal of any encoding.
     return io.TextIOWrapper(
         io.BufferedWriter(cast(Any, file)), encoding=encoding, errors="backslashreplace", line_buffering=line_buffering
     )
 
 
 current: StandardStreams | None = None
-"""Those of this process; None where nobody guards them, as in tests that call a command in their own process."""
+"""Streams of this process; None if they are not guarded, as in tests that call a command in their own process."""
 
 
 def guard() -> StandardStreams:
@@ -138,11 +138,11 @@ def guard() -> StandardStreams:
 
 
 def hurry() -> None:
-    """Let no reader of standard output or error keep this process, from now on."""
+    """Stop waiting for readers of standard output and error from now on."""
     if current is not None:
         current.hurry()
 
 
 def result_is_lost() -> bool:
-    """Whether standard output did not take everything that was printed."""
+    """Return whether a part of standard output was lost."""
     return current is not None and current.result_problem() is not None

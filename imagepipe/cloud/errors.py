@@ -56,7 +56,7 @@ HINTS = {
     "InvalidAMIName.Duplicate": "put {{ build.timestamp }} into output.name, or set on_name_taken: replace",
     "InvalidAMIID.NotFound": "image ids differ by region; is launch.region the right one?",
     "VPCIdNotSpecified": "there is no default VPC in this region; name a subnet in launch.subnets",
-    "InvalidBlockDeviceMapping": "see launch.volumes: a volume cannot be smaller than its snapshot",
+    "InvalidBlockDeviceMapping": "see launch.block_devices: a volume cannot be smaller than its snapshot",
     "InvalidKeyPair.NotFound": "launch.ssh.key_pair names a key pair of this region",
     "InstanceLimitExceeded": "ask for a higher limit, or end instances that are not needed",
     "VcpuLimitExceeded": "ask for a higher limit, or end instances that are not needed",

@@ -31,7 +31,7 @@ class SpotWanted:
     """A spot instance, as the spec has it."""
 
     max_price: str | None = None
-    fall_back: bool = True
+    fallback: bool = True
     """On demand where there is no spot capacity, for each type and subnet in turn."""
 
 
@@ -155,7 +155,7 @@ class Launch(Stage[Instance]):
 
     def _requests(self, base: LaunchRequest, network: Network) -> Iterator[LaunchRequest]:
         """Every try, in order: spot in every subnet with every type, and only then on demand."""
-        markets = [False] if self.spot is None else [True, False] if self.spot.fall_back else [True]
+        markets = [False] if self.spot is None else [True, False] if self.spot.fallback else [True]
         price = self.spot.max_price if self.spot else None
         for spot, subnet, instance_type in product(markets, network.subnets, self.instance_types):
             yield replace(
@@ -196,7 +196,7 @@ def check_root(wanted: Sequence[DeviceWanted], source: SourceImage) -> None:
     for device in wanted:
         if device.is_left_out and device.device == source.root_device_name:
             raise CloudError(
-                f"launch.volumes: {device.device} is the root device of {source.id} and cannot be left out",
+                f"launch.block_devices: {device.device} is the root device of {source.id} and cannot be left out",
                 code="InvalidBlockDeviceMapping",
             )
 

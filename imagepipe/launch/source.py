@@ -98,7 +98,7 @@ class FindSource(Stage[SourceImage]):
             more = f" and {len(found) - 5} more" if len(found) > 5 else ""
             raise CloudError(
                 f"looking for the source image: {len(found)} images are named {where}: {listed}{more}",
-                hint="narrow the name, or leave out newest: false",
+                hint="narrow the name, or leave out most_recent: false",
             )
         return found[0]
 

@@ -8,7 +8,7 @@ from typing import assert_never
 from imagepipe.iam.document import Conditions, Statement
 from imagepipe.iam.facts import arn
 from imagepipe.policy.context import OWN_ACCOUNT, PolicyContext
-from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, SubnetsByTags, Volume
+from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, BlockDevice, SubnetsByTags
 
 RUN = ("ec2:RunInstances",)
 
@@ -31,7 +31,7 @@ def launches(context: PolicyContext) -> Iterator[Statement]:
 
 def _encrypts(context: PolicyContext) -> bool:
     """Whether every volume of the launch is encrypted, and of the launch of the test."""
-    volumes = context.spec.launch.volumes
+    volumes = context.spec.launch.block_devices
     launched = {volume.device for volume in volumes}
     tested = context.spec.output.block_devices if context.spec.test else ()
     return (
@@ -41,7 +41,7 @@ def _encrypts(context: PolicyContext) -> bool:
     )
 
 
-def _may_be_plain(volume: Volume, launched: Collection[str]) -> bool:
+def _may_be_plain(volume: BlockDevice, launched: Collection[str]) -> bool:
     """Whether the image gets a volume, beside those that were captured, that nobody said to encrypt."""
     if volume.virtual_name or volume.no_device:
         return False
@@ -65,7 +65,7 @@ def _source(context: PolicyContext) -> Iterator[Statement]:
         case _:
             assert_never(context.spec.source.ami)
     yield Statement("LaunchFromSource", RUN, (image,), condition)
-    volumes = context.spec.launch.volumes
+    volumes = context.spec.launch.block_devices
     if named := tuple(arn(context.home, "snapshot", volume.snapshot) for volume in volumes if volume.snapshot):
         yield Statement("LaunchFromSnapshots", RUN, named)
 

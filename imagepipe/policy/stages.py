@@ -73,12 +73,12 @@ def launch(context: PolicyContext) -> Iterator[Statement]:
     yield from launches(context)
     yield from passes_role(context)
     yield from storage.encrypts(context, _keys_at_launch(context))
-    if volumes := {key for volume in context.spec.launch.volumes for key in volume.tags}:
+    if volumes := {key for volume in context.spec.launch.block_devices for key in volume.tags}:
         yield _tags_ours(context, "TagVolumes", context.here("volume"), *volumes)
 
 
 def _keys_at_launch(context: PolicyContext) -> dict[str, set[str]]:
-    own = {volume.kms_key for volume in context.spec.launch.volumes if volume.kms_key}
+    own = {volume.kms_key for volume in context.spec.launch.block_devices if volume.kms_key}
     if context.ebs and context.ebs.encrypt and context.ebs.encrypt.kms_key:
         own.add(context.ebs.encrypt.kms_key)
     return {context.home: own}
@@ -110,7 +110,7 @@ def capture_ebs(context: PolicyContext) -> Iterator[Statement]:
         yield Statement("RegisterNamed", ("ec2:RegisterImage",), named)
     yield from context.makes("MakeOurs", "CreateImage", *context.here("image", "snapshot"))
     yield _on_ours(context, "CreateImage", "instance")
-    if context.spec.output.imds == "v2":
+    if context.spec.output.imds_support == "v2.0":
         yield Statement("ChangeOurImages", ("ec2:ModifyImageAttribute",), context.here("image"), context.ours())
     if context.spec.output.boot_mode != "legacy-bios":
         yield _on_ours(context, "GetInstanceUefiData", "instance")
@@ -153,7 +153,7 @@ def copy_to_region(context: PolicyContext) -> Iterator[Statement]:
     yield from context.makes("CopyToRegions", "CopyImage", *context.in_copies("image", "snapshot"))
     yield _copies_from(context.here("image"))
     encrypt = context.ebs.encrypt if context.ebs else None
-    if encrypt and (keys := {region: {key} for region, key in encrypt.per_region.items()}):
+    if encrypt and (keys := {region: {each.kms_key} for region, each in encrypt.per_region.items()}):
         yield from storage.encrypts(context, {region: keys[region] for region in context.copies if region in keys})
 
 

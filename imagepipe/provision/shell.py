@@ -29,7 +29,7 @@ class RunShell(Step):
         return (self.script,) if isinstance(self.script, Path) else ()
 
     def awaits_disconnect(self) -> bool:
-        return self.options.disconnect_expected
+        return self.options.expect_disconnect
 
     def attempt(self, ctx: Context, at: Attempt) -> Result:
         script = Script(

@@ -35,8 +35,8 @@ class Options:
     retries: int
     sudo: bool
     exit_codes: tuple[int, ...]
-    disconnect_expected: bool
-    rerun_safe: bool
+    expect_disconnect: bool
+    idempotent: bool
     env: Mapping[str, Text] = field(default_factory=dict, repr=False)
     when: tuple[Late, ...] = ()
     """Conditions that need `source` or `region`; the others were decided when the graph was built."""
@@ -75,7 +75,7 @@ class Step(Stage[Reachable]):
         if not all(render.holds(late.text, render.names_of(late, names)) for late in self.options.when):
             ctx.say("left out: its `when` is false")
             return machine
-        left, drops = self.options.retries, DROPS if self.options.rerun_safe else 0
+        left, drops = self.options.retries, DROPS if self.options.idempotent else 0
         while True:
             try:
                 self._one_try(ctx, machine, names)
@@ -84,7 +84,7 @@ class Step(Stage[Reachable]):
                 if drops == 0:
                     raise
                 drops -= 1
-                ctx.say(f"run again, as it says `rerun: safe`: {error}")
+                ctx.say(f"running it again, because the step is idempotent: {error}")
             except (CommandFailed, ConnectError) as error:
                 if left == 0:
                     raise
@@ -116,22 +116,22 @@ class Step(Stage[Reachable]):
             _say_holders(ctx, result)
         except Disconnected as error:
             self.connections.drop(machine.endpoint)
-            if self.options.disconnect_expected:
+            if self.options.expect_disconnect:
                 self._come_back(ctx, machine, before, watch)
                 return
             if state := self._ended(ctx, machine):
                 hint = "did the step power it off, or somebody else? imagepipe itself stops it after the last step"
                 raise self._failed(f"{machine.instance.id} is {state}: {error}", None, tail, hint) from error
-            hint = "on_disconnect: expected, where the step ends it; rerun: safe, where it may be run again"
+            hint = "expect_disconnect: true if the step ends the connection; idempotent: true if the step may run again"
             raise _Dropped(self._failed(f"{error}", None, tail, hint)) from error
         if self.awaits_disconnect() and (
             result.code in self.options.exit_codes or (not result.timed_out and is_going_down(connection, watch))
         ):
-            ctx.say("waiting for the connection to end, as on_disconnect: expected says")
+            ctx.say("waiting for the connection to end (expect_disconnect: true)")
             if not wait_for_end(connection, watch, ctx.cancel.sleep):
                 why = f"the connection did not end within {self.options.timeout_seconds:g} s"
                 hint = (
-                    "on_disconnect: expected is for a step that reboots the machine, or cuts its network; else omit it"
+                    "expect_disconnect: true is for a step that reboots the machine or cuts its network; else omit it"
                 )
                 raise self._failed(why, result.code, tail, hint)
             self._come_back(ctx, machine, before, watch)
@@ -189,7 +189,7 @@ class Step(Stage[Reachable]):
         """One try. Raises Disconnected where the connection broke."""
 
     def is_repeatable(self) -> bool:
-        return self.options.rerun_safe
+        return self.options.idempotent
 
     def title(self) -> str:
         return self.options.title

@@ -10,11 +10,13 @@ killed leaves that, and not the passed tests of the run before.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from imagepipe.engine import events as ev
+from imagepipe.errors import ImagepipeError
 
 OUTPUT_LINES = 200
 """The last lines of a test's output that the file keeps."""
@@ -58,6 +60,20 @@ class JUnitReport:
         self._cause = ""
         self.problem: OSError | None = None
         """The reason why the file could not be written."""
+
+    def resume(self, earlier: Iterable[ev.AnyEvent], finished: Collection[str]) -> None:
+        """Report the stages that an earlier process of the run finished, with their times and lines.
+
+        The journal decides which stages those are. A file of events that was damaged costs times and lines only.
+        """
+        with suppress(ImagepipeError):
+            for event in earlier:
+                if isinstance(event, ev.Line | ev.StageFinished) and event.stage in finished:
+                    self(event)
+        for stage in finished:
+            self._finished.add(stage)
+            if case := self._cases.get(stage):
+                case.ran = True
 
     def __call__(self, event: ev.AnyEvent) -> None:
         match event:

@@ -1,4 +1,4 @@
-"""What EC2 and S3 would refuse of an instance-store image, found without asking them.
+"""Rules of EC2 and S3 for instance-store images, checked without asking them.
 
 Sources: EC2 user guide, "Create an Amazon S3-backed AMI" and "Device names for volumes on Amazon EC2 instances"; S3
 user guide, "General purpose bucket naming rules" and "Naming Amazon S3 objects"; November 2026.
@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path as FilePath
+from pathlib import Path
 
-from imagepipe.spec.document import Document, Path
+from imagepipe.spec.document import Document, KeyPath
 from imagepipe.spec.ec2_rules import Finding
 from imagepipe.spec.find import named_file
-from imagepipe.spec.models import AmiByFilter, BundleRegion, InstanceStoreOutput, Spec, Volume
+from imagepipe.spec.models import AmiByFilter, BlockDevice, BundleRegion, InstanceStoreOutput, Spec
 
 FAMILIES = ("c1", "c3", "d2", "i2", "m1", "m2", "m3", "r3", "x1")
-"""All of whose types can have an instance store volume as root: the user guide, and `SupportedRootDeviceTypes` of
-DescribeInstanceTypes as moto 5.2.5 has it, November 2026. No other type can, and all of these are Xen, x86 and BIOS."""
+"""Families whose types can all have an instance store volume as root: the user guide, and `SupportedRootDeviceTypes` of
+DescribeInstanceTypes in moto 5.2.5, November 2026. No other type can, and all of these are Xen, x86 and BIOS."""
 LARGEST_ROOT_GIB = 10
 ROOT_DEVICES = ("/dev/sda1", "/dev/xvda")
-"""EC2 reserves them for the root; which of the two it is, the source image says."""
+"""Device names that EC2 reserves for the root; the source image decides which of the two it is."""
 LONGEST_PREFIX_BYTES = 1024 - 144
 """S3's limit for a key, without what follows the prefix: a slash, the run's token (64 at most), a slash, the spec's
 name (64 at most) and `.manifest.xml` (13)."""
 LEFT_OUT = ("dev", "media", "mnt", "proc", "run", "sys", "tmp")
-"""Folders of the root: what is in them is of the running machine, and never in the image of a tree."""
+"""Folders of the root whose contents belong to the running machine; `method: tree` always leaves them out."""
 NEEDED_TO_BOOT = frozenset(
     {"/", "/bin", "/boot", "/etc", "/lib", "/lib64", "/sbin", "/usr", "/usr/bin", "/usr/lib", "/usr/sbin"}
 )
@@ -33,8 +33,8 @@ _PREFIX = re.compile(r"[A-Za-z0-9/!_.*'()-]*")
 """S3's safe characters; all others need an encoding somewhere, and not every reader of a manifest has the same."""
 
 
-def bundle_findings(spec: Spec, output: InstanceStoreOutput, document: Document, folder: FilePath) -> Iterator[Finding]:
-    """What is wrong with a spec of an instance-store image."""
+def bundle_findings(spec: Spec, output: InstanceStoreOutput, document: Document, folder: Path) -> Iterator[Finding]:
+    """Yield the problems of a spec of an instance-store image."""
     yield from _machine(spec, document)
     yield from _files(output, folder)
     yield from _prefix(output)
@@ -48,9 +48,9 @@ def bundle_findings(spec: Spec, output: InstanceStoreOutput, document: Document,
 
 
 def bundle_warnings(output: InstanceStoreOutput) -> Iterator[Finding]:
-    """What works, and is probably not what was meant."""
-    named: list[tuple[Path, str]] = [(("output", "bucket"), output.bucket)]
-    named += [(("output", "per_region", region, "bucket"), one.bucket) for region, one in output.per_region.items()]
+    """Yield things that work but are probably mistakes."""
+    named: list[tuple[KeyPath, str]] = [(("output", "bucket"), output.bucket)]
+    named += [(("output", "per_region", region, "bucket"), entry.bucket) for region, entry in output.per_region.items()]
     for at, bucket in named:
         if "." in bucket:
             # It works: boto3 then puts the name into the path, which S3 takes as long as it takes such requests.
@@ -61,9 +61,9 @@ def bundle_warnings(output: InstanceStoreOutput) -> Iterator[Finding]:
 
 
 def regions_without_bucket(spec: Spec, document: Document, *, home: str | None) -> Iterator[Finding]:
-    """The regions for which a spec has no bucket where it is built in `home`: EC2 reads bundles of its own region."""
+    """Yield the regions without a bucket if the spec is built in `home`. EC2 reads only bundles in its own region."""
     for index, region in enumerate(spec.publish.regions):
-        # The document's keys and not the model's: an entry with a mistake in it has been said to have one.
+        # The document's keys, not the model's: an entry with a mistake has an error of its own.
         if region != home and ("output", "per_region", region) not in document.values:
             message = (
                 "an instance-store image needs a bucket in each region: write output.per_region: "
@@ -74,10 +74,11 @@ def regions_without_bucket(spec: Spec, document: Document, *, home: str | None) 
 
 def _machine(spec: Spec, document: Document) -> Iterator[Finding]:
     written = ("launch", "instance_types") in document.values
-    cannot = [(i, one) for i, one in enumerate(spec.launch.instance_types) if one.partition(".")[0] not in FAMILIES]
-    for index, one in cannot:
+    for index, instance_type in enumerate(spec.launch.instance_types):
+        if instance_type.partition(".")[0] in FAMILIES:
+            continue
         able = ", ".join(family.upper() for family in FAMILIES)
-        message = f"{one} cannot run an instance-store image: of EC2's types only {able} can"
+        message = f"{instance_type} cannot run an instance-store image: of EC2's types only {able} can"
         if written:
             yield ("launch", "instance_types", index), message
         else:
@@ -90,25 +91,25 @@ def _machine(spec: Spec, document: Document) -> Iterator[Finding]:
         yield ("output", "boot_mode"), "the instance types that run instance-store images boot by BIOS alone"
 
 
-def _files(output: InstanceStoreOutput, folder: FilePath) -> Iterator[Finding]:
+def _files(output: InstanceStoreOutput, folder: Path) -> Iterator[Finding]:
     for given, missing in (("certificate", "private_key"), ("private_key", "certificate")):
         if getattr(output, given) and not getattr(output, missing):
-            message = f"{given} goes with {missing}: give both, or neither for a pair that imagepipe makes"
+            message = f"{given} needs {missing}: give both, or neither for a pair that imagepipe makes"
             yield ("output", given), message
     for path, file in bundle_files(output).items():
         if not named_file(folder, file).is_file():
-            yield path, f"there is no file {file}"
+            yield path, f"file {file} does not exist"
 
 
-def bundle_files(output: InstanceStoreOutput) -> dict[Path, str]:
-    """The certificates and keys that the spec names, by where it names them."""
-    named: dict[Path, str | None] = {
+def bundle_files(output: InstanceStoreOutput) -> dict[KeyPath, str]:
+    """Return the certificates and keys that the spec names, by their paths in the spec."""
+    named: dict[KeyPath, str | None] = {
         ("output", "certificate"): output.certificate,
         ("output", "private_key"): output.private_key,
         ("output", "ec2_certificate"): output.ec2_certificate,
     }
-    for region, one in output.per_region.items():
-        named["output", "per_region", region, "ec2_certificate"] = one.ec2_certificate
+    for region, entry in output.per_region.items():
+        named["output", "per_region", region, "ec2_certificate"] = entry.ec2_certificate
     return {path: file for path, file in named.items() if file}
 
 
@@ -119,7 +120,7 @@ def _prefix(output: InstanceStoreOutput) -> Iterator[Finding]:
 
 
 def prefix_problem(prefix: str) -> str | None:
-    """Why keys should not begin so; for a prefix that is known while the graph runs too."""
+    """Return the problem with a prefix of keys; None without one. Also for late prefixes, while the graph runs."""
     parts = prefix.split("/")
     if "://" in prefix:
         return "a prefix has no scheme and no bucket: write web/prod, not s3://my-images/web/prod"
@@ -140,11 +141,11 @@ def prefix_problem(prefix: str) -> str | None:
 def _buckets(spec: Spec, output: InstanceStoreOutput) -> Iterator[Finding]:
     home = spec.launch.region
     first = {output.bucket: home} if home else {}
-    for region, one in output.per_region.items():
+    for region, entry in output.per_region.items():
         if region not in spec.publish.regions:
             yield ("output", "per_region", region), f"{region} is not among publish.regions"
-        elif (other := first.setdefault(one.bucket, region)) != region:
-            message = f"{one.bucket} is the bucket for {other} already, and a bucket is in one region"
+        elif (other := first.setdefault(entry.bucket, region)) != region:
+            message = f"{entry.bucket} is the bucket for {other} already, and a bucket is in one region"
             yield ("output", "per_region", region, "bucket"), message
 
 
@@ -163,16 +164,16 @@ def _method(output: InstanceStoreOutput) -> Iterator[Finding]:
 def _root_size(spec: Spec, output: InstanceStoreOutput) -> Iterator[Finding]:
     if output.method == "tree" or output.size_gib is not None:
         return
-    for index, volume in enumerate(spec.launch.volumes):
+    for index, volume in enumerate(spec.launch.block_devices):
         if volume.device in ROOT_DEVICES and (volume.size_gib or 0) > LARGEST_ROOT_GIB:
             message = (
                 f"the root of an instance-store image has at most {LARGEST_ROOT_GIB} GiB, and {volume.device} is taken"
                 f" whole: make it smaller, or give output.size_gib for a file system of its own"
             )
-            yield ("launch", "volumes", index, "size_gib"), message
+            yield ("launch", "block_devices", index, "size_gib"), message
 
 
-def _mapping_problem(device: Volume) -> str | None:
+def _mapping_problem(device: BlockDevice) -> str | None:
     if device.device in ROOT_DEVICES:
         return f"{device.device} is the root, which is the bundle itself and cannot be mapped"
     if device.virtual_name is None:
@@ -181,9 +182,10 @@ def _mapping_problem(device: Volume) -> str | None:
 
 
 def bundle_region(output: InstanceStoreOutput, region: str, *, home: str) -> BundleRegion:
-    """Where a region's bundle goes, and for which EC2 it is encrypted; `home` is where the image is baked.
+    """Return the bucket for a region's bundle and the EC2 certificate that it is encrypted for.
 
-    KeyError where the spec has nothing for the region: `regions_without_bucket` says so in the user's words.
+    `home` is the region where the image is baked. Raises KeyError if the spec has no entry for the region, which
+    `regions_without_bucket` reports to the user.
     """
     if region == home and region not in output.per_region:
         return BundleRegion(bucket=output.bucket, ec2_certificate=output.ec2_certificate)

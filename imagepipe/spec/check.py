@@ -1,27 +1,33 @@
-"""What the models cannot say of a spec: files, choices that exclude one another, and EC2's own rules."""
+"""Checks that the models cannot make: files, options that exclude one another, and EC2's rules."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagepipe.errors import Problem
 from imagepipe.spec.bundle_rules import bundle_findings, bundle_warnings
 from imagepipe.spec.document import Document
-from imagepipe.spec.ec2_rules import Finding, region_finding, tag_findings, volume_findings
-from imagepipe.spec.explain import did_you_mean
+from imagepipe.spec.ec2_rules import Finding, block_device_findings, region_finding, tag_findings
+from imagepipe.spec.explain import did_you_mean, nearest, value_at
 from imagepipe.spec.find import named_file
-from imagepipe.spec.models import EbsOutput, Encrypt, InstanceStoreOutput, Project, Spec, StepOptions
+from imagepipe.spec.models import EbsOutput, Encrypt, InstanceStoreOutput, Project, Spec, Ssh, StepOptions
 from imagepipe.spec.scalars import image_name_problem
 from imagepipe.spec.user_data import user_data_problem
 
 if TYPE_CHECKING:
     from imagepipe.spec.loaded import LoadedSpec
 
+USUAL_USERS = (
+    "admin (Debian), ec2-user (Amazon Linux, RHEL, SUSE), ubuntu (Ubuntu), rocky (Rocky Linux), fedora (Fedora)"
+)
+"""EC2 user guide, "Connect to your Linux instance using SSH", section on default user names."""
+DEFAULT_USER = "defaults: {ssh_user: …} in imagepipe.yaml sets it for every spec"
 
-def check_spec(spec: Spec, document: Document, file: FilePath, project: Project) -> list[Problem]:
-    """What is wrong with one spec by itself."""
+
+def check_spec(spec: Spec, document: Document, file: Path, project: Project) -> list[Problem]:
+    """Return the problems of a spec by itself."""
     findings = [
         *_source(spec),
         *_launch(spec, file.parent),
@@ -31,11 +37,24 @@ def check_spec(spec: Spec, document: Document, file: FilePath, project: Project)
     ]
     if not project.allow_unknown_region:
         findings += _regions(spec)
+    missing = () if spec.launch.ssh.user or _misspells_user(document) else (_missing_user(document),)
     warnings = bundle_warnings(spec.output) if isinstance(spec.output, InstanceStoreOutput) else ()
     return [
+        *missing,
         *(document.problem(path, message) for path, message in findings),
         *(document.problem(path, message, severity="warning") for path, message in warnings),
     ]
+
+
+def _missing_user(document: Document) -> Problem:
+    message = "key 'user' is required: the user to log in as, which depends on the source image"
+    return document.problem(("launch", "ssh", "user"), message, hint=f"usual users: {USUAL_USERS}; {DEFAULT_USER}")
+
+
+def _misspells_user(document: Document) -> bool:
+    """Return whether a key of `launch.ssh` is a misspelt `user`, which has an error of its own."""
+    ssh = value_at(document.value, ("launch", "ssh"))
+    return isinstance(ssh, dict) and any(key not in Ssh.model_fields and nearest(key, ["user"]) for key in ssh)
 
 
 def _source(spec: Spec) -> Iterator[Finding]:
@@ -43,23 +62,23 @@ def _source(spec: Spec) -> Iterator[Finding]:
         yield ("source",), "exactly one of ami and image is needed"
 
 
-def _launch(spec: Spec, folder: FilePath) -> Iterator[Finding]:
+def _launch(spec: Spec, folder: Path) -> Iterator[Finding]:
     launch, ssh = spec.launch, spec.launch.ssh
-    yield from volume_findings(launch.volumes, ("launch", "volumes"))
+    yield from block_device_findings(launch.block_devices, ("launch", "block_devices"))
     yield from tag_findings(launch.tags, ("launch", "tags"))
-    for index, volume in enumerate(launch.volumes):
+    for index, volume in enumerate(launch.block_devices):
         where = _region_of_key(volume.kms_key) if volume.kms_key else None
         if launch.region and where not in (None, launch.region):
             message = f"the key is in {where}, and launch.region is {launch.region}"
-            yield ("launch", "volumes", index, "kms_key"), message
+            yield ("launch", "block_devices", index, "kms_key"), message
     if ssh.key_pair and not ssh.private_key:
-        yield ("launch", "ssh", "key_pair"), "a key pair of your own needs private_key: PATH too"
+        yield ("launch", "ssh", "key_pair"), "a key pair of your own needs private_key too: the path of its private key"
     if ssh.private_key and not ssh.key_pair:
-        yield ("launch", "ssh", "private_key"), "private_key goes with key_pair: its name in EC2"
+        yield ("launch", "ssh", "private_key"), "private_key needs key_pair, the key pair's name in EC2"
     if ssh.private_key and not named_file(folder, ssh.private_key).is_file():
-        yield ("launch", "ssh", "private_key"), f"there is no file {ssh.private_key}"
+        yield ("launch", "ssh", "private_key"), f"file {ssh.private_key} does not exist"
     if ssh.bastion and not named_file(folder, ssh.bastion.private_key).is_file():
-        yield ("launch", "ssh", "bastion", "private_key"), f"there is no file {ssh.bastion.private_key}"
+        yield ("launch", "ssh", "bastion", "private_key"), f"file {ssh.bastion.private_key} does not exist"
     if ssh.bastion and not launch.security_groups and "allow_from" not in ssh.model_fields_set:
         message = "with a bastion the instance sees its address, not ours: name it in allow_from, or security_groups"
         yield ("launch", "ssh", "bastion"), message
@@ -67,7 +86,7 @@ def _launch(spec: Spec, folder: FilePath) -> Iterator[Finding]:
     if launch.user_data and (problem := user_data_problem(launch.user_data, gives_host_key=gives_host_key)):
         yield ("launch", "user_data"), problem
     if launch.security_groups and "allow_from" in ssh.model_fields_set:
-        message = "allow_from is for the temporary group, and security_groups says that none is made"
+        message = "allow_from applies to the temporary group, and with security_groups there is none"
         yield ("launch", "ssh", "allow_from"), message
 
 
@@ -81,7 +100,7 @@ def _ownership(spec: Spec) -> Iterator[Finding]:
                 kind = "file" if hasattr(step, "file") else "template"
                 yield (
                     (key, index, kind, "owner"),
-                    f"{spec.launch.ssh.user} cannot give a file away; set sudo: true",
+                    f"{spec.launch.ssh.user or 'the user'} cannot change the owner of a file; set sudo: true",
                 )
 
 
@@ -89,7 +108,7 @@ def _has_sudo(step: StepOptions, spec: Spec) -> bool:
     return spec.launch.ssh.sudo if step.sudo is None else step.sudo
 
 
-def _output(spec: Spec, document: Document, folder: FilePath) -> Iterator[Finding]:
+def _output(spec: Spec, document: Document, folder: Path) -> Iterator[Finding]:
     output = spec.output
     if isinstance(output.name, str) and (message := image_name_problem(output.name)):
         yield ("output", "name"), message
@@ -97,7 +116,7 @@ def _output(spec: Spec, document: Document, folder: FilePath) -> Iterator[Findin
         message = f"a description has at most 255 characters, and this has {len(output.description)}"
         yield ("output", "description"), message
     yield from tag_findings(output.tags, ("output", "tags"))
-    yield from volume_findings(output.block_devices, ("output", "block_devices"))
+    yield from block_device_findings(output.block_devices, ("output", "block_devices"))
     if isinstance(output, InstanceStoreOutput):
         yield from bundle_findings(spec, output, document, folder)
     elif output.encrypt:
@@ -105,16 +124,16 @@ def _output(spec: Spec, document: Document, folder: FilePath) -> Iterator[Findin
 
 
 def _keys(encrypt: Encrypt, spec: Spec) -> Iterator[Finding]:
-    """KMS keys are of one region: EC2 would say so only when the copy is made."""
+    """Check the regions of KMS keys, which EC2 would check only when it makes the copy."""
     home = spec.launch.region
     if encrypt.kms_key and home and (where := _region_of_key(encrypt.kms_key)) not in (None, home):
         yield ("output", "encrypt", "kms_key"), f"the key is in {where}, and launch.region is {home}"
-    for region, key in encrypt.per_region.items():
+    for region, wanted in encrypt.per_region.items():
         at = ("output", "encrypt", "per_region", region)
         if region not in spec.publish.regions:
             yield at, f"{region} is not among publish.regions"
-        elif (where := _region_of_key(key)) not in (None, region):
-            yield at, f"the key is in {where}, and the copy in {region} needs one of its own region"
+        elif (where := _region_of_key(wanted.kms_key)) not in (None, region):
+            yield (*at, "kms_key"), f"the key is in {where}, and the copy in {region} needs one of its own region"
 
 
 def _region_of_key(key: str) -> str | None:
@@ -126,11 +145,11 @@ def _publish(spec: Spec) -> Iterator[Finding]:
     seen: set[str] = set()
     for index, region in enumerate(publish.regions):
         if region in seen:
-            yield ("publish", "regions", index), f"region {region} is there twice"
+            yield ("publish", "regions", index), f"region {region} is listed twice"
         seen.add(region)
-    # What is captured is encrypted as its volume was; a bundle is encrypted for EC2, whatever the volume was.
+    # A captured image is encrypted if its volume was. A bundle is encrypted for EC2 in any case.
     encrypted = isinstance(output, EbsOutput) and (
-        output.encrypt is not None or any(v.encrypted for v in spec.launch.volumes)
+        output.encrypt is not None or any(v.encrypted for v in spec.launch.block_devices)
     )
     if encrypted and share.public:
         yield ("publish", "share", "public"), "an encrypted image cannot be public"
@@ -141,7 +160,7 @@ def _publish(spec: Spec) -> Iterator[Finding]:
 def _keys_for_sharing(spec: Spec) -> Iterator[Finding]:
     output = spec.output
     keys = output.encrypt if isinstance(output, EbsOutput) else None
-    own = {v.kms_key for v in spec.launch.volumes if v.encrypted}
+    own = {v.kms_key for v in spec.launch.block_devices if v.encrypted}
     if (keys is None or not keys.kms_key) and None in (own or {None}):
         message = "sharing an encrypted image needs output.encrypt.kms_key: the account's default key cannot be shared"
         yield ("publish", "share"), message
@@ -159,37 +178,37 @@ def _regions(spec: Spec) -> Iterator[Finding]:
 
 
 def check_together(loaded: Sequence[LoadedSpec]) -> None:
-    """What is wrong with specs beside one another: names taken twice, images that nobody bakes, cycles."""
+    """Add the problems of specs that are built together: names used twice, images that no spec bakes, cycles."""
     named: dict[str, LoadedSpec] = {}
-    for one in loaded:
-        name = _raw(one, "name")
+    for each in loaded:
+        name = _raw(each, "name")
         if name is None:
             continue
         if name in named:
             first = named[name]
             where = f"{first.document.file}:{first.document.mark(('name',)).line}"
-            one.problems.append(one.problem(("name",), f"another spec has the name '{name}': {where}"))
+            each.problems.append(each.problem(("name",), f"another spec has the name '{name}': {where}"))
         else:
-            named[name] = one
-    edges = {name: base for name, one in named.items() if (base := _raw(one, "source", "image"))}
+            named[name] = each
+    edges = {name: base for name, each in named.items() if (base := _raw(each, "source", "image"))}
     for name, base in edges.items():
         if base not in named:
             message = f"no spec among those given has the name '{base}'{did_you_mean(base, named)}"
-            one = named[name]
+            each = named[name]
             hint = "name its file too, or the folder that has both"
-            one.problems.append(one.problem(("source", "image"), message, hint=hint))
+            each.problems.append(each.problem(("source", "image"), message, hint=hint))
     for circle in _circles(edges):
         places = ", ".join(f"{name} at {_place(named[name])}" for name in circle)
         for name in circle:
-            message = f"images built on one another in a circle: {' -> '.join((*circle, circle[0]))} ({places})"
+            message = f"images that are built on one another in a cycle: {' -> '.join((*circle, circle[0]))} ({places})"
             named[name].problems.append(named[name].problem(("source", "image"), message))
-    for one in loaded:
-        if any(problem.severity == "error" for problem in one.problems):
-            one.spec = None
+    for each in loaded:
+        if any(problem.severity == "error" for problem in each.problems):
+            each.spec = None
 
 
 def _circles(edges: dict[str, str]) -> Iterator[tuple[str, ...]]:
-    """Every circle, each once. An image has one base, so a walk along the bases meets at most one."""
+    """Yield every cycle once. An image has one base, so a walk along the bases meets at most one cycle."""
     walked: set[str] = set()
     for start in edges:
         walk: dict[str, None] = {}
@@ -203,14 +222,14 @@ def _circles(edges: dict[str, str]) -> Iterator[tuple[str, ...]]:
         walked |= walk.keys()
 
 
-def _place(one: LoadedSpec) -> str:
-    mark = one.document.mark(("source", "image"))
-    return f"{one.document.file}:{mark.line}:{mark.column}"
+def _place(loaded: LoadedSpec) -> str:
+    mark = loaded.document.mark(("source", "image"))
+    return f"{loaded.document.file}:{mark.line}:{mark.column}"
 
 
-def _raw(one: LoadedSpec, *keys: str) -> str | None:
-    """A text of the document, whatever else is wrong with it."""
-    value = one.document.value
+def _raw(loaded: LoadedSpec, *keys: str) -> str | None:
+    """Return a text of the document, whatever else is wrong with it."""
+    value = loaded.document.value
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, str) else None

@@ -1,16 +1,16 @@
 """YAML text to plain values, with the position of every key and value.
 
-PyYAML's C parser reads; the values are built here from its nodes, because its own constructor forgets
-positions, keeps the last of two equal keys, and expands an alias as often as it is told to.
+PyYAML's C parser reads the text. The values are built here from its nodes, because its own constructor loses positions,
+keeps the last of two equal keys, and expands aliases without a limit.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path as FilePath
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import yaml
 
@@ -21,28 +21,29 @@ try:
 except ImportError:  # a PyYAML that was built without libyaml: slower, the same result
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
+T = TypeVar("T")
 
 MAX_NODES = 100_000
-"""Values in one document, aliases expanded; the largest real spec that we know has under 2,000."""
+"""Most values in a document, aliases expanded; the largest real spec known has fewer than 2,000."""
 MAX_DEPTH = 64
 MAX_BYTES = 4 * 1024 * 1024
 MAX_EXCERPT = 500
-"""Characters of a line that are shown; a caret further right would stand under nothing."""
+"""Characters of a line that are shown. A problem further right has no excerpt."""
 MAX_CARET = 60
 _SUSPECT = 1000
-"""Brackets in a file, or columns of indentation, above which its depth is counted before its tree is made."""
+"""Brackets in a file, or columns of indentation, above which its depth is checked before its tree is built."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Where something stands. Line and column are 1-based; length is in characters of its first line."""
+    """A position. Line and column are 1-based; length is in characters of the first line."""
 
     line: int
     column: int
     length: int
     last: int = 0
-    """Its last line; 0 where it has one line."""
+    """Last line; 0 if it has one line."""
 
 
 @dataclass(slots=True)
@@ -52,37 +53,50 @@ class Document:
     file: str
     lines: list[str]
     value: Any = None
-    values: dict[Path, Mark] = field(default_factory=dict)
-    keys: dict[Path, Mark] = field(default_factory=dict)
-    plain: dict[Path, str] = field(default_factory=dict)
-    """The source text of plain scalars that YAML 1.1 read as something else than text."""
+    values: dict[KeyPath, Mark] = field(default_factory=dict)
+    keys: dict[KeyPath, Mark] = field(default_factory=dict)
+    plain: dict[KeyPath, str] = field(default_factory=dict)
+    """Source text of plain scalars that YAML 1.1 does not read as text."""
     problems: list[Problem] = field(default_factory=list)
     start: int = 1
 
-    def mark(self, path: Path, *, key: bool = False) -> Mark:
-        """The position of a value (or of its key); of the nearest thing around it where it has none."""
+    def mark(self, path: KeyPath, *, key: bool = False) -> Mark:
+        """Return the position of a value (or of its key); that of the nearest value around it if it has none."""
         if key and path in self.keys:
             return self.keys[path]
         while path not in self.values and path:
             path = path[:-1]
         return self.values.get(path) or Mark(self.start, 1, 1)
 
+    def rename(self, path: KeyPath, key: str) -> None:
+        """Move the positions at and below a path to another key of the same mapping."""
+        new = (*path[:-1], key)
+        _move(self.values, path, new)
+        _move(self.keys, path, new)
+        _move(self.plain, path, new)
+
+    def forget(self, path: KeyPath) -> None:
+        """Drop the positions at and below a path."""
+        for positions in (self.values, self.keys, self.plain):
+            for found in _below(positions, path):
+                del positions[found]
+
     def problem(
         self,
-        path: Path,
+        path: KeyPath,
         message: str,
         *,
         key: bool = False,
         hint: str | None = None,
         severity: str = "error",
     ) -> Problem:
-        """A problem at a path of this document, with its excerpt."""
+        """Return a problem at a path of this document, with its excerpt."""
         return self.at(self.mark(path, key=key), message, path=path, hint=hint, severity=severity)
 
     def at(
-        self, mark: Mark, message: str, *, path: Path = (), hint: str | None = None, severity: str = "error"
+        self, mark: Mark, message: str, *, path: KeyPath = (), hint: str | None = None, severity: str = "error"
     ) -> Problem:
-        """A problem at a position."""
+        """Return a problem at a position."""
         line = self.lines[mark.line - 1] if 0 < mark.line <= len(self.lines) else ""
         excerpt = line[:MAX_EXCERPT] if mark.column <= MAX_EXCERPT else ""
         return Problem(
@@ -98,8 +112,17 @@ class Document:
         )
 
 
-def read(file: FilePath, shown: str) -> str | Problem:
-    """A file's text, or why it cannot be had."""
+def _below(positions: Mapping[KeyPath, object], path: KeyPath) -> list[KeyPath]:
+    return [found for found in positions if found[: len(path)] == path]
+
+
+def _move(positions: dict[KeyPath, T], old: KeyPath, new: KeyPath) -> None:
+    for found in _below(positions, old):
+        positions[(*new, *found[len(old) :])] = positions.pop(found)
+
+
+def read(file: Path, shown: str) -> str | Problem:
+    """Return a file's text, or the reason why it cannot be read."""
     try:
         with file.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
@@ -119,11 +142,11 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U000100
 
 
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-"""What libyaml counts as the end of a line."""
+"""Ends of lines, as libyaml counts them."""
 
 
 def parse(text: str, file: str) -> list[Document]:
-    """The documents of a file. What is wrong with them is in their `problems`; it never raises for bad input."""
+    """Return the documents of a file, with their problems. Never raises for bad input."""
     lines = _BREAK.split(text)
     if len(text) > MAX_BYTES:
         return [_broken(file, [], 0, 0, f"the file is larger than {MAX_BYTES // 2**20} MiB")]
@@ -149,7 +172,7 @@ def parse(text: str, file: str) -> list[Document]:
 
 
 def _may_be_deep(text: str, lines: list[str]) -> bool:
-    """Whether the tree could be so deep that libyaml's composer, which recurses, would run out of stack and die."""
+    """Return whether the tree may be so deep that libyaml's recursive composer would overflow its stack and crash."""
     if text.count("[") + text.count("{") > _SUSPECT:
         return True
     return any(
@@ -159,7 +182,7 @@ def _may_be_deep(text: str, lines: list[str]) -> bool:
 
 
 def _line_too_deep(text: str) -> int | None:
-    """The line where the nesting exceeds the limit. Reads events, which takes no stack."""
+    """Return the line where the nesting exceeds the limit. Reads events, which needs no stack."""
     depth = 0
     for event in yaml.parse(text, _Loader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -184,7 +207,7 @@ def _from_yaml_error(error: yaml.MarkedYAMLError, file: str, lines: list[str]) -
     message = f"not YAML: {error.problem or error.context or 'cannot be read'}"
     if error.context and error.problem and error.context_mark:
         message += f" ({error.context}, line {error.context_mark.line + 1})"
-    while line > 1 and (line > len(lines) or not lines[line - 1].strip()):  # the end of the file: what came before it
+    while line > 1 and (line > len(lines) or not lines[line - 1].strip()):  # at the end of the file: the line before it
         line -= 1
         column = len(lines[line - 1].rstrip()) + 1 if line <= len(lines) else 1
     document = Document(file, lines)
@@ -201,7 +224,7 @@ def _yaml_hint(message: str, excerpt: str, column: int) -> str | None:
     if "mapping values are not allowed" in message:
         return 'a text that has a colon and a space in it must be quoted: "a: b"'
     if "while parsing a block mapping" in message:
-        return "keys of one mapping stand in the same column"
+        return "keys of one mapping start in the same column"
     if "found character that cannot start any token" in message:
         return "a text that starts with @, ` or % must be quoted"
     if "undefined alias" in message:
@@ -216,7 +239,7 @@ _BOOLS = {"yes": True, "no": False, "true": True, "false": False, "on": True, "o
 
 
 class _Builder:
-    """Values of one document out of its nodes."""
+    """Builds the values of a document from its nodes."""
 
     def __init__(self, file: str, lines: list[str]) -> None:
         self.result = Document(file, lines)
@@ -233,7 +256,7 @@ class _Builder:
             self.result.problems.append(self.result.at(mark, str(stop), path=stop.path[:1]))
         return self.result
 
-    def build(self, node: yaml.Node, path: Path) -> Any:
+    def build(self, node: yaml.Node, path: KeyPath) -> Any:
         self.count += 1
         if self.count > MAX_NODES:
             raise _TooMuch(f"more than {MAX_NODES:,} values, aliases expanded", path)
@@ -260,17 +283,17 @@ class _Builder:
             self.open.discard(id(node))
 
     def unquoted_template(self, node: yaml.Node) -> str | None:
-        """`{{ var.x }}` without quotes, which YAML reads as a mapping in a mapping."""
+        """Return the text of an unquoted `{{ var.x }}`, which YAML reads as a mapping in a mapping."""
         start, end = node.start_mark, node.end_mark
         if start.line != end.line or not isinstance(node, yaml.MappingNode) or not node.flow_style:
             return None
         text = self.result.lines[start.line][start.column : end.column]
         return text if text.startswith("{{") and text.endswith("}}") else None
 
-    def foreign(self, node: yaml.Node, path: Path) -> Problem:
+    def foreign(self, node: yaml.Node, path: KeyPath) -> Problem:
         return self.result.at(_mark(node), f"tag '{node.tag}' is not part of this language", path=path)
 
-    def mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+    def mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         built: dict[str, Any] = {}
         first: dict[str, Mark] = {}
         for key_node, value_node in self.pairs(node, path):
@@ -279,7 +302,7 @@ class _Builder:
                 continue
             mark = _mark(key_node)
             if key in first:
-                message = f"key '{key}' is there twice; first in line {first[key].line}"
+                message = f"key '{key}' is written twice; first in line {first[key].line}"
                 self.result.problems.append(self.result.at(mark, message, path=(*path, key)))
                 continue
             first[key] = mark
@@ -287,8 +310,8 @@ class _Builder:
             built[key] = self.build(value_node, (*path, key))
         return built
 
-    def pairs(self, node: yaml.MappingNode, path: Path) -> Iterator[tuple[yaml.Node, yaml.Node]]:
-        """The pairs of a mapping, those that `<<` brings in last and only where the mapping has none itself."""
+    def pairs(self, node: yaml.MappingNode, path: KeyPath) -> Iterator[tuple[yaml.Node, yaml.Node]]:
+        """Yield the pairs of a mapping. Pairs from `<<` come last, and only for keys that the mapping does not have."""
         own = [pair for pair in node.value if pair[0].tag != "tag:yaml.org,2002:merge"]
         yield from own
         taken = {key.value for key, _ in own if isinstance(key, yaml.ScalarNode)}
@@ -306,14 +329,14 @@ class _Builder:
                         taken.add(name)
                         yield inner_key, inner_value
 
-    def key(self, node: yaml.Node, path: Path) -> str | None:
+    def key(self, node: yaml.Node, path: KeyPath) -> str | None:
         if isinstance(node, yaml.ScalarNode):
-            # `on:` and `no:` are booleans to YAML 1.1; as keys they were surely meant as text.
+            # `on:` and `no:` are booleans in YAML 1.1; as keys they are meant as text.
             return str(node.value)
         self.result.problems.append(self.result.at(_mark(node), "a key must be a text", path=path))
         return None
 
-    def scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
+    def scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
         text: str = node.value
         if kind not in _SCALAR_TAGS:
@@ -335,9 +358,9 @@ class _Builder:
 
 
 class _TooMuch(Exception):
-    """The document is one that nobody wrote by hand."""
+    """The document exceeds a limit that no spec written by hand reaches."""
 
-    def __init__(self, message: str, path: Path, mark: Mark | None = None) -> None:
+    def __init__(self, message: str, path: KeyPath, mark: Mark | None = None) -> None:
         super().__init__(message)
         self.path = path
         self.mark = mark
@@ -351,7 +374,7 @@ def _mark(node: yaml.Node) -> Mark:
 
 
 def _number(text: str, kind: str) -> int | float:
-    """As YAML 1.1 reads it: 0644 is 420 and 12:30 is 750; the traps' messages tell."""
+    """Read a number as YAML 1.1 does: 0644 is 420 and 12:30 is 750. Messages about traps tell the user."""
     bare = text.replace("_", "")
     sign = -1 if bare.startswith("-") else 1
     digits = bare.lstrip("+-")

@@ -1,4 +1,4 @@
-"""What EC2 would refuse, found without asking it: volumes, devices, tags, names, regions.
+"""EC2's rules for volumes, devices, tags, names and regions, checked without asking it.
 
 Source: EBS user guide, "Amazon EBS volume types", November 2026; EC2 API reference.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from imagepipe.spec.document import Path
+from imagepipe.spec.document import KeyPath
 from imagepipe.spec.explain import nearest
-from imagepipe.spec.models import Volume
+from imagepipe.spec.models import BlockDevice
 from imagepipe.spec.regions import DATED, REGIONS
 from imagepipe.spec.scalars import MAX_TAGS, tag_problem
 
-Finding = tuple[Path, str]
+Finding = tuple[KeyPath, str]
 
 SIZES_GIB = {
     "gp3": (1, 65536),
@@ -30,21 +30,21 @@ THROUGHPUT = (125, 2000)
 """MiB/s, gp3."""
 
 
-def volume_findings(volumes: Sequence[Volume], path: Path) -> Iterator[Finding]:
-    """What is wrong with block devices, each by itself and together."""
+def block_device_findings(devices: Sequence[BlockDevice], path: KeyPath) -> Iterator[Finding]:
+    """Yield the problems of block devices, by themselves and together."""
     first: dict[str, int] = {}
-    for index, volume in enumerate(volumes):
+    for index, volume in enumerate(devices):
         at = (*path, index)
         if volume.device in first:
             yield (
                 (*at, "device"),
-                f"device {volume.device} is there twice; first as entry {first[volume.device]}",
+                f"device {volume.device} is listed twice; first as entry {first[volume.device]}",
             )
         first.setdefault(volume.device, index)
         yield from _one_volume(volume, at)
 
 
-def _one_volume(volume: Volume, at: Path) -> Iterator[Finding]:
+def _one_volume(volume: BlockDevice, at: KeyPath) -> Iterator[Finding]:
     given = volume.model_fields_set - {"device", "no_device"}
     if volume.no_device and given:
         yield (*at, "no_device"), f"a device that is left out has no {', '.join(sorted(given))}"
@@ -65,7 +65,7 @@ def _one_volume(volume: Volume, at: Path) -> Iterator[Finding]:
     yield from _performance(volume, at)
 
 
-def _performance(volume: Volume, at: Path) -> Iterator[Finding]:
+def _performance(volume: BlockDevice, at: KeyPath) -> Iterator[Finding]:
     kind, iops = volume.type, volume.iops
     if kind in ("io1", "io2") and iops is None:
         yield (*at, "type"), f"{kind} volumes need iops"
@@ -93,8 +93,8 @@ def _performance(volume: Volume, at: Path) -> Iterator[Finding]:
             yield (*at, "throughput"), f"{volume.throughput} MiB/s needs {volume.throughput * 4} iops"
 
 
-def tag_findings(tags: Mapping[str, object], path: Path) -> Iterator[Finding]:
-    """What is wrong with tags."""
+def tag_findings(tags: Mapping[str, object], path: KeyPath) -> Iterator[Finding]:
+    """Yield the problems of tags."""
     if len(tags) > MAX_TAGS:
         yield path, f"{len(tags)} tags; at most {MAX_TAGS}, as EC2 takes 50 and imagepipe adds its own"
     for key, value in tags.items():
@@ -102,8 +102,8 @@ def tag_findings(tags: Mapping[str, object], path: Path) -> Iterator[Finding]:
             yield (*path, key), message
 
 
-def region_finding(region: str, path: Path) -> Iterator[Finding]:
-    """A region that botocore did not know when this version was made."""
+def region_finding(region: str, path: KeyPath) -> Iterator[Finding]:
+    """Yield the problem of a region that botocore did not know when this version was released."""
     if region not in REGIONS:
         meant = nearest(region, REGIONS)
         suffix = f"; did you mean '{meant}'?" if meant else ""

@@ -1,4 +1,4 @@
-"""Pydantic's errors in the language's words: where they stand, what was probably meant, and YAML's traps."""
+"""Pydantic's errors as problems of a spec: position, probable meaning, and YAML's traps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, Tag, ValidationError
 
 from imagepipe.errors import Problem
 from imagepipe.spec import packer
-from imagepipe.spec.document import Document, Path
+from imagepipe.spec.document import Document, KeyPath
 from imagepipe.spec.models import STEP_KINDS
 from imagepipe.values import Late
 
@@ -25,37 +25,39 @@ _TRAP = re.compile(r"0[0-7_]+|[-+]?\d+(:[0-5]?\d)+(\.\d*)?|yes|no|on|off", re.IG
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant."""
+    """Return the known word that was probably meant."""
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return found[0] if found else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'inline'?`, or nothing."""
+    """Return `; did you mean 'inline'?`, or an empty text."""
     found = nearest(word, known)
     return f"; did you mean '{found}'?" if found else ""
 
 
-def explain(error: ValidationError, document: Document, model: type[BaseModel], *, prefix: Path = ()) -> list[Problem]:
-    """One problem for each thing wrong, in the document's order."""
-    found: dict[Path, Problem] = {}
+def explain(
+    error: ValidationError, document: Document, model: type[BaseModel], *, prefix: KeyPath = ()
+) -> list[Problem]:
+    """Return a problem for each error, in the document's order."""
+    found: dict[KeyPath, Problem] = {}
     details = error.errors(include_url=False)
     meant = _meant(details, model)
     for detail in details:
         if detail["type"] == "too_short" and detail["input"]:
-            continue  # its items were refused, each with an error of its own
+            continue  # each refused item has an error of its own
         path, keys = _walk(model, detail["loc"], detail["type"])
         if detail["type"] == "missing" and path in meant:
-            continue  # it is there, misspelt, and that is said
+            continue  # it is misspelt, which has an error of its own
         path = _as_written((*prefix, *path), document, whole=detail["type"] == "missing")
         problem = _explain_one(dict(detail), path, keys, document)
         found.setdefault((*path, "?") if detail["type"] == "missing" else path, problem)
     return sorted(found.values(), key=lambda problem: (problem.line, problem.column))
 
 
-def _meant(details: Sequence[ErrorDetails], model: type[BaseModel]) -> set[Path]:
-    """The paths that unknown keys were probably meant to have."""
-    meant: set[Path] = set()
+def _meant(details: Sequence[ErrorDetails], model: type[BaseModel]) -> set[KeyPath]:
+    """Return the paths that unknown keys were probably meant to have."""
+    meant: set[KeyPath] = set()
     for detail in details:
         if detail["type"] == "extra_forbidden":
             path, keys = _walk(model, detail["loc"], detail["type"])
@@ -64,17 +66,17 @@ def _meant(details: Sequence[ErrorDetails], model: type[BaseModel]) -> set[Path]
     return meant
 
 
-def _as_written(path: Path, document: Document, *, whole: bool) -> Path:
-    """The path without the keys that a short form leaves out: `shell: [a, 5]` has no `inline`."""
-    there: Path = ()
+def _as_written(path: KeyPath, document: Document, *, whole: bool) -> KeyPath:
+    """Return a path without the keys that a short form leaves out: `shell: [a, 5]` has no `inline`."""
+    written: KeyPath = ()
     for part in path[:-1] if whole else path:
-        if (*there, part) in document.values or (*there, part) in document.keys:
-            there = (*there, part)
-    return (*there, path[-1]) if whole and path else there
+        if (*written, part) in document.values or (*written, part) in document.keys:
+            written = (*written, part)
+    return (*written, path[-1]) if whole and path else written
 
 
-def error_paths(error: ValidationError, model: type[BaseModel]) -> list[Path]:
-    """The document's paths of what was refused; that of the parent where a key is missing."""
+def error_paths(error: ValidationError, model: type[BaseModel]) -> list[KeyPath]:
+    """Return the document's paths of refused values; the parent's path if a key is missing."""
     paths = []
     for detail in error.errors(include_url=False):
         path, _ = _walk(model, detail["loc"], detail["type"])
@@ -82,8 +84,8 @@ def error_paths(error: ValidationError, model: type[BaseModel]) -> list[Path]:
     return paths
 
 
-def trap_text(document: Document, path: Path, *, is_number: bool = False) -> str | None:
-    """What YAML 1.1 made of an unquoted scalar that surely meant something else (`is_number`: another number)."""
+def trap_text(document: Document, path: KeyPath, *, is_number: bool = False) -> str | None:
+    """Return a message for an unquoted scalar that YAML 1.1 misreads (`is_number`: a number is expected)."""
     raw = document.plain.get(path)
     if raw is None or not _TRAP.fullmatch(raw):
         return None
@@ -91,8 +93,8 @@ def trap_text(document: Document, path: Path, *, is_number: bool = False) -> str
     return f"YAML 1.1 reads {raw} as {_read_as(value_at(document.value, path))}; {advice}"
 
 
-def loses(document: Document, path: Path) -> str | None:
-    """What becomes of an unquoted number that is not written back as it was: 1.20 is 1.2."""
+def loses(document: Document, path: KeyPath) -> str | None:
+    """Return a message for an unquoted number that does not keep its text: 1.20 becomes 1.2."""
     raw = document.plain.get(path)
     value = value_at(document.value, path) if raw is not None else None
     if raw is None or isinstance(value, bool) or str(value) == raw.removeprefix("+"):
@@ -104,8 +106,8 @@ def _read_as(value: object) -> str:
     return f"the boolean {str(value).lower()}" if isinstance(value, bool) else f"the number {value}"
 
 
-def value_at(value: Any, path: Path) -> Any:
-    """What stands at a path of a document's value; None where nothing does."""
+def value_at(value: Any, path: KeyPath) -> Any:
+    """Return the value at a path of a document's value; None if there is none."""
     for part in path:
         try:
             value = value[part]
@@ -114,7 +116,7 @@ def value_at(value: Any, path: Path) -> Any:
     return value
 
 
-def _explain_one(detail: dict[str, Any], path: Path, keys: frozenset[str], document: Document) -> Problem:
+def _explain_one(detail: dict[str, Any], path: KeyPath, keys: frozenset[str], document: Document) -> Problem:
     kind, value = detail["type"], detail["input"]
     context = detail.get("ctx") or {}
     if kind == "missing":
@@ -134,10 +136,10 @@ def _explain_one(detail: dict[str, Any], path: Path, keys: frozenset[str], docum
     return document.problem(path, message, key=is_key, hint=_hint(kind, value, path))
 
 
-def _hint(kind: str, value: Any, path: Path) -> str | None:
-    """What a short form was probably meant to be; whose limit it is."""
+def _hint(kind: str, value: Any, path: KeyPath) -> str | None:
+    """Return the hint for a wrong short form, or for a limit of EC2."""
     if kind == "less_than_equal" and path == ("output", "size_gib"):
-        return "EC2 takes no instance-store image with a larger root; other data goes on volumes of its own"
+        return "EC2 accepts no instance-store image with a larger root; put other data on volumes"
     if kind not in ("dict_type", "model_type", "model_attributes_type") or not isinstance(value, str | int | float):
         return None
     if len(path) == 2 and path[0] == "variables":
@@ -147,7 +149,7 @@ def _hint(kind: str, value: Any, path: Path) -> str | None:
     return None
 
 
-def _message(kind: str, value: Any, context: dict[str, Any], path: Path, document: Document, msg: str) -> str:
+def _message(kind: str, value: Any, context: dict[str, Any], path: KeyPath, document: Document, msg: str) -> str:
     if isinstance(value, Late):
         return LATE_HERE
     raw = document.plain.get(path)
@@ -197,11 +199,11 @@ def _message(kind: str, value: Any, context: dict[str, Any], path: Path, documen
             return msg[:1].lower() + msg[1:]
 
 
-def _is_default(path: Path) -> bool:
+def _is_default(path: KeyPath) -> bool:
     return path[:1] == ("variables",) and path[-1:] == ("default",)
 
 
-def _explain_kind(path: Path, value: Any, document: Document) -> Problem:
+def _explain_kind(path: KeyPath, value: Any, document: Document) -> Problem:
     if path and path[-1] == "output":
         if not isinstance(value, dict):
             return document.problem(path, f"expected a mapping, found {_shown(value)}")
@@ -212,9 +214,9 @@ def _explain_kind(path: Path, value: Any, document: Document) -> Problem:
     if not isinstance(value, dict):
         hint = f"write {value}: …" if isinstance(value, str) and value in STEP_KINDS else None
         return document.problem(path, f"a step is a mapping with one of {kinds}; found {_shown(value)}", hint=hint)
-    there = [key for key in value if key in STEP_KINDS]
-    if there:
-        return document.problem(path, f"a step has exactly one of {kinds}; this has {' and '.join(there)}")
+    kinds_given = [key for key in value if key in STEP_KINDS]
+    if kinds_given:
+        return document.problem(path, f"a step has exactly one of {kinds}; this has {' and '.join(kinds_given)}")
     for key in value:
         if packers := packer.hint(str(key)):
             return document.problem((*path, key), f"unknown key '{key}'", key=True, hint=packers)
@@ -236,8 +238,8 @@ def _shown(value: Any) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "…") if isinstance(value, str) else text[:60]
 
 
-def _walk(model: type[BaseModel], loc: tuple[str | int, ...], kind: str) -> tuple[Path, frozenset[str]]:
-    """The document's path of a pydantic location (without its union labels), and the keys known at its parent."""
+def _walk(model: type[BaseModel], loc: tuple[str | int, ...], kind: str) -> tuple[KeyPath, frozenset[str]]:
+    """Return the document's path of a pydantic location, without its union labels, and the keys known at its parent."""
     path: list[str | int] = []
     here: Any = model
     keys: frozenset[str] = frozenset()
@@ -281,7 +283,7 @@ def _names(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _members(annotation: Any, tags: frozenset[str] = frozenset()) -> Iterator[tuple[Any, frozenset[str]]]:
-    """An annotation's alternatives, each with the tags that name it in a location."""
+    """Yield an annotation's alternatives, each with the tags that name it in a location."""
     origin = typing.get_origin(annotation)
     if origin is Annotated:
         base, *extra = typing.get_args(annotation)

@@ -1,4 +1,4 @@
-"""Where specs, the project's defaults and provisioners are found."""
+"""Search for specs, the project file and provisioners."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from imagepipe.spec.explain import nearest
 SUFFIXES = (".yaml", ".yml")
 PROJECT_FILE = "imagepipe.yaml"
 SHIPPED = Path(__file__).resolve().parent.parent / "provisioners"
-"""Where a wheel has the provisioners; a checkout has them beside the package."""
+"""Folder of the provisioners in a wheel; in a checkout they are beside the package."""
 _CHECKOUT = Path(__file__).resolve().parent.parent.parent / "provisioners"
 DEMO = "web-server.yaml"
 
 
 def demo_spec() -> Path:
-    """The spec that `imagepipe demo` bakes: in a wheel beside the provisioners, in a checkout under `specs/`."""
+    """Return the spec that `imagepipe demo` bakes: in a wheel beside the provisioners, in a checkout in `specs/`."""
     shipped = SHIPPED.parent / "specs" / DEMO
     return shipped if shipped.is_file() else _CHECKOUT.parent / "specs" / DEMO
 
 
 def spec_files(words: Sequence[str], *, folder: Path) -> list[Path]:
-    """The files that the command line means, each once; every spec under `specs/` where it names none.
+    """Return the files that the command line names, each once; every spec in `specs/` if it names none.
 
     A word is a path, a folder, or the name of a file in `specs/`, with its ending or without.
     Raises SpecError, naming every word that was not found.
@@ -72,19 +72,19 @@ def _not_found(word: str, folder: Path, *, named: bool) -> Problem:
             "specs",
             0,
             0,
-            "there is no specs/ folder with YAML files here",
-            hint="name a spec, or go to your project's folder",
+            "no specs/ folder with YAML files was found here",
+            hint="name a spec, or change to your project's folder",
         )
     if (folder / word).is_dir():
-        return Problem(word, 0, 0, "there is no YAML file in this folder")
-    there = [p.name for p in (folder / "specs").glob("*") if p.suffix in SUFFIXES]
-    meant = nearest(Path(word).name, [*there, *(Path(name).stem for name in there)])
-    hint = f"did you mean {meant}?" if meant else (f"specs/ has {', '.join(sorted(there))}" if there else None)
-    return Problem(word, 0, 0, "no such spec, here or in specs/", hint=hint)
+        return Problem(word, 0, 0, "this folder has no YAML files")
+    existing = [p.name for p in (folder / "specs").glob("*") if p.suffix in SUFFIXES]
+    meant = nearest(Path(word).name, [*existing, *(Path(name).stem for name in existing)])
+    hint = f"did you mean {meant}?" if meant else (f"specs/ has {', '.join(sorted(existing))}" if existing else None)
+    return Problem(word, 0, 0, "this spec was not found, neither here nor in specs/", hint=hint)
 
 
 def project_file(spec: Path) -> Path | None:
-    """The nearest `imagepipe.yaml`, from the spec's folder upwards."""
+    """Return the nearest `imagepipe.yaml`, from the spec's folder upwards."""
     for folder in spec.resolve().parents:
         if (folder / PROJECT_FILE).is_file():
             return folder / PROJECT_FILE
@@ -92,15 +92,15 @@ def project_file(spec: Path) -> Path | None:
 
 
 def named_file(folder: Path, given: str) -> Path:
-    """A file of the user's that a spec in this folder names: beside it, or from `~`, a home folder."""
+    """Return the path of a file that a spec in this folder names: relative to it, or with `~` for a home folder."""
     try:
         return folder / Path(given).expanduser()
-    except RuntimeError:  # nobody has that name, and so there is no such file either
+    except RuntimeError:  # no user has that name, so the file does not exist
         return folder / given
 
 
 def provisioner_folder(name: str, folder: Path) -> Path | None:
-    """`provisioners/NAME`, looked up from a folder upwards, then among those shipped."""
+    """Return the folder of a provisioner: `provisioners/NAME` from a folder upwards, then among those shipped."""
     for root in [*(p / "provisioners" for p in (folder, *folder.parents)), folder.parent, SHIPPED, _CHECKOUT]:
         if (root / name / "provisioner.yaml").is_file():
             return root / name
@@ -108,6 +108,6 @@ def provisioner_folder(name: str, folder: Path) -> Path | None:
 
 
 def provisioner_names(folder: Path) -> list[str]:
-    """Every provisioner that a spec in this folder can use."""
+    """Return the name of every provisioner that a spec in this folder can use."""
     roots = [*(p / "provisioners" for p in (folder, *folder.parents)), SHIPPED, _CHECKOUT]
     return sorted({p.parent.name for root in roots for p in root.glob("*/provisioner.yaml")})

@@ -1,4 +1,4 @@
-"""From files on disk to specs that can be built: parsed, rendered, modelled and checked, all problems at once."""
+"""Load specs from files: parse, render, validate and check them, and collect all problems."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ from pydantic import ValidationError
 from imagepipe.errors import Problem, SpecError
 from imagepipe.spec import document as yaml_document
 from imagepipe.spec.check import check_spec, check_together
-from imagepipe.spec.document import Document
+from imagepipe.spec.document import Document, KeyPath
 from imagepipe.spec.ec2_rules import region_finding
 from imagepipe.spec.explain import explain, loses, nearest, trap_text, value_at
 from imagepipe.spec.find import project_file
 from imagepipe.spec.loaded import LoadedSpec
-from imagepipe.spec.models import Project, Scalar, Spec, Variable
+from imagepipe.spec.models import Defaults, Project, Scalar, Spec, Variable
+from imagepipe.spec.old_spellings import old_spellings
 from imagepipe.spec.rendering import Rendered, Scope, render_document
 from imagepipe.spec.salvage import covers, salvage
 from imagepipe.spec.steps import expand
 from imagepipe.spec.variables import Given, Resolved, resolve
 
+_BROKEN_PROJECT = Project(defaults=Defaults(ssh_user="unknown"))
+"""Used in place of a project file with errors. The file may set the user, so its absence is not an error."""
+
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """`build.*`, fixed once for a run."""
+    """Values of `build.*`, fixed for a run."""
 
     id: str
     timestamp: str
@@ -37,34 +41,34 @@ class Build:
 
 
 SAMPLE_BUILD = Build(id="0123456789ab", timestamp="20060102T150405Z", git_sha="0" * 40)
-"""Stands for the build where nothing is built."""
+"""Values of `build.*` if nothing is built."""
 
 
 def load(files: Sequence[Path], given: Given, *, build: Build | None = None) -> list[LoadedSpec]:
-    """Read and check specs. Their problems are in them; `errors` tells. Nothing here talks to a cloud.
+    """Read and check specs; each has its problems in `problems`. Contacts no cloud.
 
-    Without `build` (as `validate` does), a variable without a value is no problem: names are checked, not values.
+    Without `build`, as in `validate`, a variable without a value is not a problem.
     """
     loaded: list[LoadedSpec] = []
     for file in files:
         loaded += list(_load_file(file, given, build))
     check_together(loaded)
-    for one in loaded:
-        own = one.document.file
-        one.problems.sort(key=lambda p: (p.severity, p.file != own, p.file, p.line, p.column))
+    for spec in loaded:
+        own = spec.document.file
+        spec.problems.sort(key=lambda p: (p.severity, p.file != own, p.file, p.line, p.column))
     return loaded
 
 
 def refuse(loaded: Sequence[LoadedSpec]) -> None:
     """Raise SpecError with the errors of all specs, if there are any."""
-    # Once each: all specs of a project have the problems of its imagepipe.yaml.
-    errors = list(dict.fromkeys(p for one in loaded for p in one.problems if p.severity == "error"))
+    # Each once, because every spec of a project has the problems of its imagepipe.yaml.
+    errors = list(dict.fromkeys(p for spec in loaded for p in spec.problems if p.severity == "error"))
     if errors:
         raise SpecError(errors)
 
 
 def read_text(file: Path) -> str:
-    """A file's text. Raises SpecError where it cannot be read."""
+    """Return a file's text. Raises SpecError if it cannot be read."""
     text = yaml_document.read(file, str(file))
     if isinstance(text, Problem):
         raise SpecError([text])
@@ -72,7 +76,7 @@ def read_text(file: Path) -> str:
 
 
 def load_var_file(file: Path) -> dict[str, Scalar]:
-    """The variables of a `--var-file`. Raises SpecError."""
+    """Return the variables of a `--var-file`. Raises SpecError."""
     documents = yaml_document.parse(read_text(file), str(file))
     problems = [p for d in documents for p in d.problems]
     if problems:
@@ -104,13 +108,13 @@ def _load_file(file: Path, given: Given, build: Build | None) -> Iterator[Loaded
     for document in documents:
         if document.value is None and not document.problems:
             continue
-        one = LoadedSpec(file, document, project=project, problems=[*document.problems, *project_problems])
+        loaded = LoadedSpec(file, document, project=project, problems=[*document.problems, *project_problems])
         if document.value is not None:
-            _load_document(one, given, build)
-        if build is not None and one.spec is not None:
-            one.placeholder = LoadedSpec(file, document, project=project)
-            _load_document(one.placeholder, given, None, hides=True)
-        yield one
+            _load_document(loaded, given, build)
+        if build is not None and loaded.spec is not None:
+            loaded.placeholder = LoadedSpec(file, document, project=project)
+            _load_document(loaded.placeholder, given, None, hides=True)
+        yield loaded
 
 
 def _project(file: Path) -> tuple[Project, list[Problem]]:
@@ -120,30 +124,31 @@ def _project(file: Path) -> tuple[Project, list[Problem]]:
     try:
         documents = yaml_document.parse(read_text(path), str(path))
     except SpecError as error:
-        return Project(), list(error.problems)
+        return _BROKEN_PROJECT, list(error.problems)
     problems = [p for d in documents for p in d.problems]
     if problems or not documents or documents[0].value is None:
-        return Project(), problems
+        return _BROKEN_PROJECT if problems else Project(), problems
     try:
         project = Project.model_validate(documents[0].value)
     except ValidationError as error:
-        return Project(), explain(error, documents[0], Project)
+        return _BROKEN_PROJECT, explain(error, documents[0], Project)
     region = project.defaults.region
     if region is None or project.allow_unknown_region:
         return project, []
     wrong = [documents[0].problem(at, message) for at, message in region_finding(region, ("defaults", "region"))]
-    return (Project(), wrong) if wrong else (project, [])
+    return (_BROKEN_PROJECT, wrong) if wrong else (project, [])
 
 
-def _load_document(one: LoadedSpec, given: Given, build: Build | None, *, hides: bool = False) -> None:
+def _load_document(loaded: LoadedSpec, given: Given, build: Build | None, *, hides: bool = False) -> None:
     """Fill in a loaded spec from its document; with `hides`, with placeholders for sensitive values."""
-    document = one.document
+    document = loaded.document
     if not isinstance(document.value, dict):
-        one.problems.append(document.problem((), "a spec is a mapping: imagepipe: 1, name: …, source: …"))
+        loaded.problems.append(document.problem((), "a spec is a mapping: imagepipe: 1, name: …, source: …"))
         return
-    if not _is_version_1(one):
+    if not _is_version_1(loaded):
         return
-    resolved, declared = _variables(one, given, must=build is not None)
+    loaded.problems += old_spellings(document)
+    resolved, declared = _variables(loaded, given, must=build is not None)
     if hides:
         hidden = resolved.sensitive & resolved.values.keys()
         resolved.values.update({name: _placeholder(resolved.values[name]) for name in hidden})
@@ -156,26 +161,26 @@ def _load_document(one: LoadedSpec, given: Given, build: Build | None, *, hides:
         sensitive=resolved.sensitive,
         is_open=variables is not None and not isinstance(variables, dict),
     )
-    one.names = dict(scope.known)
-    one.secrets = frozenset(
+    loaded.names = dict(scope.known)
+    loaded.secrets = frozenset(
         str(resolved.values[n]) for n in resolved.sensitive if resolved.values.get(n) not in (None, "")
     )
     rendered = render_document(document, scope, skip=frozenset({"variables"}))
-    one.problems += rendered.problems
-    spec, gone = _model(one, rendered)
-    _warn_of_traps(one)
+    loaded.problems += rendered.problems
+    spec, removed = _model(loaded, rendered)
+    _warn_of_traps(loaded)
     if spec is not None:
-        one.spec = _with_defaults(spec, one.project)
-        _check(one, one.spec, scope, rendered, gone)
-    said = {p.path for p in one.problems}
-    one.problems += [
+        loaded.spec = _with_defaults(spec, loaded.project)
+        _check(loaded, loaded.spec, scope, rendered, removed)
+    reported = {p.path for p in loaded.problems}
+    loaded.problems += [
         document.problem(("variables", n), f"variable '{n}' is never used", key=True, severity="warning")
         for n in declared
-        if n not in scope.used and f"variables.{n}" not in said
+        if n not in scope.used and f"variables.{n}" not in reported
     ]
-    one.problems = list(dict.fromkeys(one.problems))  # a provisioner that is used twice has its problems once
-    if any(p.severity == "error" for p in one.problems):
-        one.spec = None
+    loaded.problems = list(dict.fromkeys(loaded.problems))  # a provisioner that is used twice has its problems once
+    if any(p.severity == "error" for p in loaded.problems):
+        loaded.spec = None
 
 
 def _placeholder(value: Scalar) -> Scalar:
@@ -185,15 +190,15 @@ def _placeholder(value: Scalar) -> Scalar:
     return type(value)(0)
 
 
-def _is_version_1(one: LoadedSpec) -> bool:
-    """Whether the rest can be read as version 1. A spec that forgot its version is, so that all is said at once."""
-    document = one.document
+def _is_version_1(loaded: LoadedSpec) -> bool:
+    """Return whether the rest is version 1. A spec without its version is read too, so that all problems are found."""
+    document = loaded.document
     if "imagepipe" not in document.value:
         meant = nearest("imagepipe", document.value)
         message = "key 'imagepipe' is required: the version of the language"
         path: tuple[str, ...] = (meant,) if meant else ()
         hint = f"write imagepipe: 1, not {meant}" if meant else "imagepipe: 1"
-        one.problems.append(document.problem(path, message, key=True, hint=hint))
+        loaded.problems.append(document.problem(path, message, key=True, hint=hint))
         document.value = {"imagepipe": 1, **{k: v for k, v in document.value.items() if k != meant}}
         return True
     version = document.value["imagepipe"]
@@ -201,28 +206,28 @@ def _is_version_1(one: LoadedSpec) -> bool:
         return True
     message = f"version {version!r} of the language is not known; this imagepipe reads version 1"
     better = "write imagepipe: 1, without quotes and point" if str(version) in ("1", "1.0") else None
-    one.problems.append(document.problem(("imagepipe",), message, hint=better))
+    loaded.problems.append(document.problem(("imagepipe",), message, hint=better))
     return False
 
 
-def _model(one: LoadedSpec, rendered: Rendered) -> tuple[Spec | None, frozenset[yaml_document.Path]]:
-    """The model, or that of the sound rest, and the paths that are not in it."""
+def _model(loaded: LoadedSpec, rendered: Rendered) -> tuple[Spec | None, frozenset[KeyPath]]:
+    """Return the model and the paths that are missing from it, because they have errors."""
     try:
         return Spec.model_validate(rendered.value), frozenset()
     except ValidationError as error:
-        problems = explain(error, one.document, Spec)
-        one.problems += [p for p in problems if not _is_unknown(p, rendered)]
+        problems = explain(error, loaded.document, Spec)
+        loaded.problems += [p for p in problems if not _is_unknown(p, rendered)]
         return salvage(rendered.value, error)
 
 
-def _check(one: LoadedSpec, spec: Spec, scope: Scope, rendered: Rendered, gone: frozenset[yaml_document.Path]) -> None:
-    """What the models cannot say, but nothing about what is not known or was said already."""
-    document, file = one.document, one.file
-    one.steps, problems = expand(spec.provision, document, ("provision",), file, scope, rendered.unknown)
-    one.tests, more = expand(spec.test, document, ("test",), file, scope, rendered.unknown)
-    problems += [*more, *check_spec(spec, document, file, one.project)]
-    one.problems += [
-        p for p in problems if not _is_unknown(p, rendered) and not (p.path and covers(gone, p.path.split(".")))
+def _check(loaded: LoadedSpec, spec: Spec, scope: Scope, rendered: Rendered, removed: frozenset[KeyPath]) -> None:
+    """Add the problems that the models cannot find, except about unknown values and paths that have errors already."""
+    document, file = loaded.document, loaded.file
+    loaded.steps, problems = expand(spec.provision, document, ("provision",), file, scope, rendered.unknown)
+    loaded.tests, more = expand(spec.test, document, ("test",), file, scope, rendered.unknown)
+    problems += [*more, *check_spec(spec, document, file, loaded.project)]
+    loaded.problems += [
+        p for p in problems if not _is_unknown(p, rendered) and not (p.path and covers(removed, p.path.split(".")))
     ]
 
 
@@ -230,49 +235,51 @@ def _is_unknown(problem: Problem, rendered: Rendered) -> bool:
     return any(problem.path == ".".join(map(str, path)) for path in rendered.unknown)
 
 
-def _variables(one: LoadedSpec, given: Given, *, must: bool) -> tuple[Resolved, dict[str, Variable]]:
+def _variables(loaded: LoadedSpec, given: Given, *, must: bool) -> tuple[Resolved, dict[str, Variable]]:
     declared: dict[str, Variable] = {}
-    raw = one.document.value.get("variables")
+    raw = loaded.document.value.get("variables")
     for name, value in raw.items() if isinstance(raw, dict) else ():
         try:
             declared[name] = Variable.model_validate(value)
         except ValidationError:
-            # The model of the whole spec says what is wrong; the name is declared all the same.
-            declared[name] = Variable(required=False)
+            # The model of the whole spec reports the error; the name counts as declared.
+            declared[name] = Variable(default="")
     resolved = resolve(declared, given)
     for name, reason in resolved.refused.items():
-        one.problems.append(one.document.problem(("variables", name), f"variable '{name}': {reason}", key=True))
+        loaded.problems.append(loaded.document.problem(("variables", name), f"variable '{name}': {reason}", key=True))
     if must:
         for name, sources in resolved.missing.items():
-            one.problems.append(
-                one.document.problem(("variables", name), f"variable '{name}' has no value", key=True, hint=sources)
+            loaded.problems.append(
+                loaded.document.problem(("variables", name), f"variable '{name}' has no value", key=True, hint=sources)
             )
     return resolved, declared
 
 
-def _warn_of_traps(one: LoadedSpec) -> None:
-    """Unquoted scalars that YAML 1.1 reads in its own way, in places that take any scalar."""
-    said = {p.path for p in one.problems}
-    for path in one.document.plain:
-        if ".".join(map(str, path)) in said:
+def _warn_of_traps(loaded: LoadedSpec) -> None:
+    """Warn of unquoted scalars that YAML 1.1 misreads, in places that take any scalar."""
+    reported = {p.path for p in loaded.problems}
+    for path in loaded.document.plain:
+        if ".".join(map(str, path)) in reported:
             continue
         is_any = "default" in path or "allowed" in path or "vars" in path or "with" in path
-        is_flag = isinstance(value_at(one.document.value, path), bool) and not is_any
-        trap = None if is_flag else trap_text(one.document, path, is_number=not is_any)
+        is_flag = isinstance(value_at(loaded.document.value, path), bool) and not is_any
+        trap = None if is_flag else trap_text(loaded.document, path, is_number=not is_any)
         if trap is None and is_any:
-            trap = loses(one.document, path)
+            trap = loses(loaded.document, path)
         if trap:
-            one.problems.append(one.document.problem(path, trap, severity="warning"))
+            loaded.problems.append(loaded.document.problem(path, trap, severity="warning"))
 
 
 def _with_defaults(spec: Spec, project: Project) -> Spec:
-    """The project's defaults where the spec says nothing."""
+    """Return the spec with the project's defaults for keys that it does not set."""
     defaults = project.defaults
     launch: dict[str, Any] = {}
     if spec.launch.region is None and defaults.region:
         launch["region"] = defaults.region
     if "instance_types" not in spec.launch.model_fields_set and defaults.instance_types:
         launch["instance_types"] = defaults.instance_types
+    if spec.launch.ssh.user is None and defaults.ssh_user:
+        launch["ssh"] = spec.launch.ssh.model_copy(update={"user": defaults.ssh_user})
     changed: dict[str, Any] = {}
     if launch:
         changed["launch"] = spec.launch.model_copy(update=launch)

@@ -1,4 +1,4 @@
-"""A spec as it was loaded: the model, its steps, and its problems."""
+"""A loaded spec: the model, its steps, and its problems."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from imagepipe.spec.steps import StepAt
 
 @dataclass(slots=True)
 class LoadedSpec:
-    """One spec, with all that a build needs to know of where it came from."""
+    """A spec, with its file, document, project and problems."""
 
     file: Path
     document: Document
     spec: Spec | None = None
-    """None where it has problems."""
+    """The model; None if the spec has errors."""
     project: Project = field(default_factory=Project)
     names: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    """`var`, `spec`, `build`."""
+    """Values of `var`, `spec` and `build`."""
     steps: tuple[StepAt, ...] = ()
-    """The steps of `provision`, provisioners put in."""
+    """Steps of `provision`, with the steps of provisioners in place."""
     tests: tuple[StepAt, ...] = ()
     problems: list[Problem] = field(default_factory=list)
     secrets: frozenset[str] = frozenset()
-    """Values that must be masked wherever anything is written."""
+    """Values that are masked in all output."""
     placeholder: LoadedSpec | None = None
     """The spec with placeholders for `build.*` and for sensitive variables; None unless it was loaded for a build."""
 
@@ -42,10 +42,10 @@ class LoadedSpec:
         return self if self.placeholder is None or self.placeholder.spec is None else self.placeholder
 
     def problem(self, path: tuple[str | int, ...], message: str, *, hint: str | None = None) -> Problem:
-        """A problem at a path of this spec."""
+        """Return a problem at a path of this spec."""
         return self.document.problem(path, message, hint=hint)
 
     def checked(self) -> Spec:
-        """The model; a spec without one must not get so far."""
+        """Return the model. Only for specs without errors."""
         assert self.spec is not None, f"{self.file} has problems"
         return self.spec

@@ -1,4 +1,4 @@
-"""The language, version 1, as frozen models: what a spec may say, and nothing else.
+"""The language, version 1, as frozen models.
 
 The reference (docs/reference/spec.md) and the JSON Schema are made from the descriptions here.
 """
@@ -54,23 +54,24 @@ Scalar = str | int | float | bool
 
 
 class Model(BaseModel):
-    """What every part of a spec has in common: unknown keys are errors, and nothing changes later."""
+    """Base of all parts of a spec: unknown keys are errors, and values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Variable(Model):
-    """A value that can be given from outside."""
+    """A value that can be set from outside the spec."""
 
-    default: Scalar | None = Field(None, description="Its value where nothing else gives one.")
-    description: str = Field("", description="What it is for.")
-    allowed: tuple[Scalar, ...] | None = Field(None, description="The only values that it may have.")
-    env: EnvName | None = Field(None, description="Environment variable that it is read from.")
+    default: Scalar | None = Field(
+        None, description='Value if nothing else sets one; the variable is required if absent. `""` makes it optional.'
+    )
+    description: str = Field("", description="Purpose of the variable.")
+    allowed: tuple[Scalar, ...] | None = Field(None, description="Allowed values; any if absent.")
+    env: EnvName | None = Field(None, description="Environment variable to read it from.")
     sensitive: bool = Field(
         False,
-        description="Masked wherever anything is written; may not be in `args`, names, tags or descriptions.",
+        description="Mask it in all output; it may not be used in `args`, names, tags or descriptions.",
     )
-    required: bool = Field(True, description="`false`: the empty string where nothing gives a value.")
 
 
 class AmiById(Model):
@@ -86,15 +87,17 @@ class AmiBySsm(Model):
 
 
 class AmiByFilter(Model):
-    """The newest image that a filter finds."""
+    """The most recent image that matches a filter."""
 
     name: str = Field(description="Name of the image; `*` and `?` stand for any characters.", min_length=1)
     owners: tuple[ImageOwner, ...] = Field(
-        description="Account ids, `self`, `amazon`, `aws-marketplace`. Required: anybody may give an image any name.",
+        description="Account ids, `self`, `amazon`, `aws-marketplace`. Required, as anybody may use any name.",
         min_length=1,
     )
     architecture: Literal["x86_64", "arm64", "i386"] | None = Field(None, description="Architecture of the image.")
-    newest: bool = Field(True, description="More than one match: take the newest; `false` makes it an error.")
+    most_recent: bool = Field(
+        True, description="Take the most recent of several matches; `false` makes several matches an error."
+    )
 
 
 def _one_of(value: Any, kinds: dict[str, str]) -> str | None:
@@ -120,10 +123,10 @@ Ami = Annotated[
 
 
 class Source(Model):
-    """What the image starts from; exactly one of `ami` and `image`."""
+    """The source image; exactly one of `ami` and `image`."""
 
-    ami: Ami | None = Field(None, description="An image: its id, `{ssm: …}`, or a filter.")
-    image: SpecName | None = Field(None, description="The image that another spec bakes: the name of that spec.")
+    ami: Ami | None = Field(None, description="An existing image: its id, `{ssm: …}`, or a filter.")
+    image: SpecName | None = Field(None, description="Name of another spec, whose image is the source.")
 
 
 class SubnetsByTags(Model):
@@ -147,65 +150,81 @@ class Spot(Model):
     max_price: Price | None = Field(
         None, description="Highest price in dollars per hour; the on-demand price if absent."
     )
-    fall_back: bool = Field(True, description="Launch on demand where there is no spot capacity.")
+    fallback: bool = Field(True, description="Launch on demand where there is no spot capacity.")
 
 
 VolumeType = Literal["gp3", "gp2", "io1", "io2", "st1", "sc1", "standard"]
 
 
-class Volume(Model):
+class BlockDevice(Model):
     """A block device of the instance, or of the image."""
 
-    device: DeviceName = Field(description="Its name for EC2.")
-    size_gib: int | None = Field(None, description="Size in GiB; that of its snapshot if absent.", ge=1, le=65536)
-    type: VolumeType | None = Field(None, description="EBS volume type; that of the source image's mapping if absent.")
-    iops: int | None = Field(None, description="Provisioned operations a second (gp3, io1, io2).", ge=1)
+    device: DeviceName = Field(description="Device name.")
+    size_gib: int | None = Field(None, description="Size in GiB; the snapshot's size if absent.", ge=1, le=65536)
+    type: VolumeType | None = Field(
+        None, description="EBS volume type; the type in the source image's mapping if absent."
+    )
+    iops: int | None = Field(None, description="Provisioned I/O operations per second (gp3, io1, io2).", ge=1)
     throughput: int | None = Field(None, description="Throughput in MiB/s (gp3).", ge=1)
-    encrypted: bool | None = Field(None, description="Encrypt it; the source's or the account's default if absent.")
-    kms_key: KmsKey | None = Field(None, description="KMS key for it.")
-    snapshot: SnapshotId | None = Field(None, description="Snapshot to make it from.")
-    delete_on_termination: bool | None = Field(None, description="Delete it with the instance.")
-    virtual_name: VirtualName | None = Field(None, description="An instance store volume instead: `ephemeral0`.")
-    no_device: bool = Field(False, description="Leave out this device of the source image.")
+    encrypted: bool | None = Field(
+        None, description="Encrypt the volume; the source image's setting, or the account's default, if absent."
+    )
+    kms_key: KmsKey | None = Field(None, description="KMS key of the volume.")
+    snapshot: SnapshotId | None = Field(None, description="Snapshot to create the volume from.")
+    delete_on_termination: bool | None = Field(None, description="Delete the volume with the instance.")
+    virtual_name: VirtualName | None = Field(
+        None, description="Instance store volume in place of an EBS volume: `ephemeral0`."
+    )
+    no_device: bool = Field(False, description="Leave this device of the source image out.")
     tags: dict[str, Text] = Field(default_factory=dict, description="Tags of the volume.")
 
 
 class Bastion(Model):
-    """A host to go through."""
+    """A host to connect through."""
 
     host: str = Field(description="Name or address.", min_length=1)
-    port: int = Field(22, description="Port of its SSH.", ge=1, le=65535)
-    user: str = Field(description="User there.", min_length=1)
-    private_key: str = Field(description="Path of the private key for it.")
-    host_key: HostKey = Field(description="Its public host key, as one OpenSSH line.")
+    port: int = Field(22, description="SSH port of the host.", ge=1, le=65535)
+    user: str = Field(description="User on the host.", min_length=1)
+    private_key: str = Field(description="Path of the private key for the host.")
+    host_key: HostKey = Field(description="Public host key, as one OpenSSH line.")
 
 
 class Ssh(Model):
-    """How the instance is reached."""
+    """The connection to the instance."""
 
-    user: UserName = Field("admin", description="User to log in as; Debian's images have `admin`.")
+    user: UserName | None = Field(
+        None,
+        description="User to log in as. Required, unless `defaults.ssh_user` in `imagepipe.yaml` sets it: `admin` for "
+        "Debian, `ec2-user` for Amazon Linux, `ubuntu` for Ubuntu.",
+    )
     port: int = Field(22, description="Port of SSH on the instance.", ge=1, le=65535)
     address: Literal["public_ip", "private_ip", "public_dns", "private_dns", "ipv6"] = Field(
-        "public_ip", description="Which address to connect to."
+        "public_ip", description="Address to connect to."
     )
     allow_from: tuple[Cidr, ...] = Field(
         ("caller",),
-        description="Who the temporary security group lets in; `caller` is the address that AWS sees us come from.",
+        description="Addresses that the temporary security group admits; `caller` is this computer's public address.",
         min_length=1,
     )
     key_pair: str | None = Field(
         None,
-        description="An existing key pair, with `private_key`; a temporary one is made if absent.",
+        description="Existing key pair, with `private_key`; a temporary one is created if absent.",
         min_length=1,
     )
     private_key: str | None = Field(None, description="Path of the private key of `key_pair`.")
     host_key: Literal["user-data", "console", "accept-new"] = Field(
         "user-data",
-        description="How the host key is known: given by user data, read from the console, or taken on trust.",
+        description="Source of the host key: set by user data, read from the console, or accepted at first.",
     )
-    sudo: bool = Field(False, description="`true`: every step runs as root unless it says otherwise.")
-    bastion: Bastion | None = Field(None, description="A host to go through.")
-    timeout: Duration = Field(300.0, description="How long to wait for the first login.")
+    sudo: bool = Field(False, description="`true`: every step runs as root unless it has `sudo: false`.")
+    bastion: Bastion | None = Field(None, description="Host to connect through.")
+    timeout: Duration = Field(300.0, description="Limit of the wait for the first login.")
+
+    @property
+    def login(self) -> str:
+        """Return the user to log in as. A spec without errors has one."""
+        assert self.user is not None, "a spec without launch.ssh.user is refused"
+        return self.user
 
 
 def _spot(value: Any) -> Any:
@@ -218,31 +237,35 @@ class Launch(Model):
     """The instance that is customized."""
 
     region: str | None = Field(
-        None, description="Region of the instance; from `imagepipe.yaml` or the session if absent."
+        None, description="Region of the instance; if absent, that of `imagepipe.yaml` or of the AWS session."
     )
     instance_types: tuple[InstanceType, ...] = Field(
-        ("t3.small",), description="In order, on lack of capacity.", min_length=1
+        ("t3.small",), description="Instance types, tried in order if there is no capacity.", min_length=1
     )
     subnets: tuple[Subnet, ...] = Field(
-        (), description="Ids, or `{tags: {…}}`, tried in order; the default VPC if absent."
+        (), description="Ids, or `{tags: {…}}`, tried in order; subnets of the default VPC if absent."
     )
-    security_groups: tuple[SecurityGroupId, ...] = Field((), description="Given: no temporary group is made.")
+    security_groups: tuple[SecurityGroupId, ...] = Field(
+        (), description="Security groups of the instance; a temporary one is created if absent."
+    )
     spot: Annotated[Spot | None, BeforeValidator(_spot, json_schema_input_type=bool | Spot)] = Field(
         None, description="Use a spot instance: `true`, or its options."
     )
     user_data: str | None = Field(
         None,
-        description="What cloud-init does at the first boot, beside what the build needs: a text, a MIME message, or "
-        "base64 of one of them or of gzip.",
+        description="User data for cloud-init, beside the build's own: a text, a MIME message, or either in base64, "
+        "with or without gzip.",
         max_length=32000,
     )
     iam_instance_profile: str | None = Field(None, description="Instance profile, by name or ARN.", min_length=1)
-    volumes: tuple[Volume, ...] = Field((), description="Block devices, over those of the source image.")
+    block_devices: tuple[BlockDevice, ...] = Field(
+        (), description="Block devices that replace or extend those of the source image."
+    )
     tags: dict[str, Text] = Field(
         default_factory=dict,
-        description="Tags of all that is temporary: key pairs, security groups, instances and their volumes.",
+        description="Tags of all temporary resources: key pairs, security groups, instances and their volumes.",
     )
-    ssh: Ssh = Field(default_factory=Ssh, description="How the instance is reached.")
+    ssh: Ssh = Field(default_factory=Ssh, description="Connection to the instance.")
 
 
 def _shell(value: Any) -> Any:
@@ -263,7 +286,7 @@ class ShellScript(Model):
     args: tuple[ScriptText, ...] = Field((), description="Arguments of the script.")
     interpreter: str | None = Field(
         None,
-        description="What runs it: `/usr/bin/python3`; if absent, bash (else sh) with `-euo pipefail`.",
+        description="Interpreter: `/usr/bin/python3`; if absent, bash (or else sh) with `-euo pipefail`.",
         min_length=1,
     )
 
@@ -276,26 +299,29 @@ class FileCopy(Model):
         min_length=1,
     )
     dest: AbsolutePath = Field(
-        description="Where it goes; with a slash at its end, into that folder. Folders that exist keep mode and owner."
+        description="Target path; with a slash at its end, the folder to upload into. Existing folders keep their mode "
+        "and owner."
     )
-    mode: FileMode | None = Field(None, description='Mode of the file, in quotes: `"0644"`; that of `src` if absent.')
-    owner: Owner | None = Field(None, description="`user:group` of what is new; root:root with `sudo` if absent.")
+    mode: FileMode | None = Field(
+        None, description='Mode of the file, in quotes: `"0644"`; the mode of `src` if absent.'
+    )
+    owner: Owner | None = Field(None, description="`user:group` of new files; root:root with `sudo` if absent.")
 
 
 class TemplateFile(Model):
     """A Jinja template to render and upload."""
 
     src: str = Field(description="Path of the template; only such a file has comments, `{# … #}`.", min_length=1)
-    dest: AbsolutePath = Field(description="Where it goes.")
+    dest: AbsolutePath = Field(description="Target path.")
     mode: FileMode | None = Field(None, description="Mode of the file, in quotes.")
     owner: Owner | None = Field(None, description="`user:group`; root:root with `sudo` if absent.")
-    vars: dict[str, Any] = Field(default_factory=dict, description="Names for the template, beside `var`.")
+    vars: dict[str, Any] = Field(default_factory=dict, description="Further names for the template, beside `var`.")
 
 
 class Reboot(Model):
     """A reboot, and the wait until SSH answers again."""
 
-    timeout: Duration = Field(300.0, description="How long to wait until SSH answers again.")
+    timeout: Duration = Field(300.0, description="Limit of the wait until SSH answers again.")
 
 
 def _reboot(value: Any) -> Any:
@@ -303,26 +329,26 @@ def _reboot(value: Any) -> Any:
 
 
 class StepOptions(Model):
-    """What every step may have beside its kind."""
+    """Options of every step."""
 
-    name: str | None = Field(None, description="What it is called in logs.", min_length=1, max_length=100)
-    when: str | None = Field(None, description="A Jinja expression, without braces; the step runs where it is true.")
-    timeout: Duration = Field(1800.0, description="How long one try may take.")
-    retries: int = Field(0, description="More tries after a failure, 5 s apart.", ge=0, le=100)
+    name: str | None = Field(None, description="Name of the step in logs.", min_length=1, max_length=100)
+    when: str | None = Field(None, description="Jinja expression, without braces; the step runs only if it is true.")
+    timeout: Duration = Field(1800.0, description="Limit of one try.")
+    retries: int = Field(0, description="Further tries after a failure, 5 s apart.", ge=0, le=100)
     env: dict[StepEnvName, ScriptText] = Field(
-        default_factory=dict, description="Environment of the script; any name but those that shells set themselves."
+        default_factory=dict, description="Environment of the script; any name except those that shells set themselves."
     )
     sudo: bool | None = Field(None, description="Run as root; `launch.ssh.sudo` if absent.")
     exit_codes: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(
         (0,), description="Exit codes that count as success; replaces `[0]`.", min_length=1
     )
-    on_disconnect: Literal["fail", "expected"] = Field(
-        "fail",
-        description="`expected`: the step is over when the connection has ended and SSH is back, after a reboot on the "
-        "new boot. A script that ends before is waited for, until the step's timeout.",
+    expect_disconnect: bool = Field(
+        False,
+        description="`true`: the step ends the connection, and is over when SSH is back; after a reboot, on the new "
+        "boot. A script that ends earlier is waited for until the step's timeout.",
     )
-    rerun: Literal["safe"] | None = Field(
-        None, description="`safe`: may be run again, by resume and where its connection broke."
+    idempotent: bool = Field(
+        False, description="`true`: the step may run again, in `resume` and after its connection broke."
     )
 
 
@@ -337,13 +363,13 @@ class ShellStep(StepOptions):
 class FileStep(StepOptions):
     """Upload a file or a folder."""
 
-    file: FileCopy = Field(description="What to upload, and where to.")
+    file: FileCopy = Field(description="Source and target of the upload.")
 
 
 class TemplateStep(StepOptions):
     """Render a template and upload it."""
 
-    template: TemplateFile = Field(description="What to render, and where to.")
+    template: TemplateFile = Field(description="Source and target of the template.")
 
 
 class RebootStep(StepOptions):
@@ -358,7 +384,9 @@ class UseStep(StepOptions):
     """Run the steps of a provisioner."""
 
     use: ProvisionerName = Field(description="Name of a folder under `provisioners/`.")
-    with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="Values of its parameters.")
+    with_: dict[str, Any] = Field(
+        default_factory=dict, alias="with", description="Values of the provisioner's parameters."
+    )
 
 
 STEP_KINDS = {
@@ -384,11 +412,19 @@ Step = Annotated[
 ]
 
 
+class EncryptRegion(Model):
+    """Encryption of the copy in one region."""
+
+    kms_key: KmsKey = Field(description="KMS key in that region: id, ARN or alias.")
+
+
 class Encrypt(Model):
     """Encryption with keys of your own."""
 
     kms_key: KmsKey | None = Field(None, description="KMS key in the launch region: id, ARN or alias.")
-    per_region: dict[str, KmsKey] = Field(default_factory=dict, description="KMS key for each region's copy.")
+    per_region: dict[str, EncryptRegion] = Field(
+        default_factory=dict, description="KMS key for the copy in each region of `publish.regions`."
+    )
 
 
 def _encrypt(value: Any) -> Any:
@@ -398,18 +434,24 @@ def _encrypt(value: Any) -> Any:
 
 
 class OutputBase(Model):
-    """What both kinds of image have."""
+    """Keys of both kinds of image."""
 
     name: Text = Field(description="Name of the image; 3 to 128 characters.")
-    description: Text = Field("", description="Its description; at most 255 characters.")
+    description: Text = Field("", description="Description of the image; at most 255 characters.")
     tags: dict[str, Text] = Field(default_factory=dict, description="Tags of the image and its snapshots.")
-    block_devices: tuple[Volume, ...] = Field((), description="What the image maps; what was captured if absent.")
-    imds: Literal["v2", "v1"] | None = Field("v2", description="`v2`: instances of the image need IMDSv2.")
+    block_devices: tuple[BlockDevice, ...] = Field(
+        (), description="Block devices of the image; the captured ones if absent."
+    )
+    imds_support: Literal["v2.0", "source"] = Field(
+        "v2.0",
+        description="`v2.0`: instances of the image require IMDSv2. `source`: the setting of the source image is kept.",
+    )
     boot_mode: Literal["legacy-bios", "uefi", "uefi-preferred"] | None = Field(
-        None, description="Boot mode; that of the source image if absent."
+        None, description="Boot mode; the source image's if absent."
     )
     on_name_taken: Literal["fail", "replace"] = Field(
-        "fail", description="`replace`: bake, test, publish, and only then retire the old image."
+        "fail",
+        description="`replace`: retire the image of this name after the new one was baked, tested and published.",
     )
 
 
@@ -420,15 +462,15 @@ class EbsOutput(OutputBase):
     encrypt: Annotated[Encrypt | None, BeforeValidator(_encrypt, json_schema_input_type=bool | Encrypt)] = Field(
         None, description="Encrypt at launch: `true`, or keys of your own, which sharing needs."
     )
-    timeout: Duration = Field(21600.0, description="How long to wait for the snapshots of the disks.")
+    timeout: Duration = Field(21600.0, description="Limit of the wait for the snapshots.")
 
 
 class BundleRegion(Model):
-    """What an instance-store image needs in another region."""
+    """An instance-store image's bucket and certificate in another region."""
 
     bucket: BucketName = Field(description="Bucket for the bundle, in that region.")
     ec2_certificate: str | None = Field(
-        None, description="Path of EC2's certificate there; by region, where it is known, if absent."
+        None, description="Path of EC2's certificate for that region; if absent, a known one."
     )
 
 
@@ -441,22 +483,25 @@ class InstanceStoreOutput(OutputBase):
     account: AccountId = Field(description="Account that registers the image.")
     certificate: str | None = Field(
         None,
-        description="Path of your X.509 certificate, of an RSA key; a pair that imagepipe makes once if absent.",
+        description="Path of your X.509 certificate, for an RSA key; if absent, imagepipe creates a pair once.",
     )
     private_key: str | None = Field(
-        None, description="Path of its private key, which signs, opens the bundle again, and stays on this machine."
+        None,
+        description="Path of the certificate's private key, which signs and opens the bundle. Stays on this machine.",
     )
     ec2_certificate: str | None = Field(
-        None, description="Path of EC2's certificate; by region, where it is known, if absent."
+        None, description="Path of EC2's certificate for the launch region; if absent, a known one."
     )
     method: Literal["auto", "block", "tree"] = Field(
-        "auto", description="How the root is read: its device, or its tree."
+        "auto", description="Source of the root's contents: its block device, or its tree of files."
     )
-    bundle_on: Literal["instance", "controller"] = Field("instance", description="Where the bundle is made.")
-    exclude: tuple[ExcludedPath, ...] = Field((), description="Paths left out, with all below them (`tree`).")
+    bundle_on: Literal["instance", "controller"] = Field("instance", description="Machine that makes the bundle.")
+    exclude: tuple[ExcludedPath, ...] = Field(
+        (), description="Paths to leave out, with everything below them (`tree`)."
+    )
     size_gib: int | None = Field(None, description="Size of the root file system in GiB (`tree`).", ge=1, le=10)
     per_region: dict[str, BundleRegion] = Field(
-        default_factory=dict, description="For each other region of `publish.regions`: its bucket."
+        default_factory=dict, description="Bucket for each other region of `publish.regions`."
     )
 
 
@@ -472,23 +517,25 @@ Output = Annotated[
 
 
 class Share(Model):
-    """Launch permissions, on every region's copy."""
+    """Launch permissions, for the copies in all regions."""
 
     accounts: tuple[AccountId, ...] = Field((), description="Account ids.")
     organizations: tuple[OrganizationArn, ...] = Field((), description="ARNs of organizations.")
     ous: tuple[OuArn, ...] = Field((), description="ARNs of organizational units.")
-    public: bool = Field(False, description="Everybody.")
+    public: bool = Field(False, description="Share with everybody.")
 
 
 class Publish(Model):
-    """What happens with the image once it is there."""
+    """Copies, permissions and retirement of the image."""
 
-    regions: tuple[str, ...] = Field((), description="Regions to copy the image to; the launch region keeps its own.")
-    copy_timeout: Duration = Field(43200.0, description="How long to wait for the copy in each region (EBS-backed).")
-    share: Share = Field(default_factory=Share, description="Who else may launch it.")
-    ssm_parameter: Text | None = Field(None, description="SSM parameter that gets the image's id, in each region.")
-    deprecate_after: Duration | None = Field(None, description="Deprecate the image so long after it was made.")
-    keep: int | None = Field(None, description="Keep the newest so many of this name; never retires one in use.", ge=1)
+    regions: tuple[str, ...] = Field((), description="Regions to copy the image to; the launch region keeps its image.")
+    timeout: Duration = Field(43200.0, description="Limit of the wait for the copy in each region (EBS-backed).")
+    share: Share = Field(default_factory=Share, description="Launch permissions.")
+    ssm_parameter: Text | None = Field(None, description="SSM parameter to store the image's id in, in each region.")
+    deprecate_after: Duration | None = Field(None, description="Deprecate the image this long after its creation.")
+    keep: int | None = Field(
+        None, description="Number of the newest images to keep; an image in use is never retired.", ge=1
+    )
 
 
 HygieneRule = Literal[
@@ -513,21 +560,21 @@ HygieneRule = Literal[
     "build-secret",
     "unreadable",
 ]
-"""Those of `imagepipe.hygiene.rules`, which `validate` need not load; a test holds the two together."""
+"""Rules of `imagepipe.hygiene.rules`, which `validate` does not load; a test compares the two."""
 
 
 class HygieneException(Model):
-    """Something that the hygiene gate may find, and why."""
+    """A finding that the hygiene scan accepts, with a reason."""
 
     path: AbsolutePath = Field(description="Path in the image; `*` and `?` stand for any characters.")
-    rule: HygieneRule = Field(description="Name of the rule, as a finding has it.")
-    reason: str = Field(description="Why it may be there.", min_length=3)
+    rule: HygieneRule = Field(description="Name of the rule, as in a finding.")
+    reason: str = Field(description="Reason why it may be in the image.", min_length=3)
 
 
 class Hygiene(Model):
-    """Exceptions from the hygiene gate."""
+    """Exceptions from the hygiene scan."""
 
-    allow: tuple[HygieneException, ...] = Field((), description="What may be in the image, and why.")
+    allow: tuple[HygieneException, ...] = Field((), description="Accepted findings.")
 
 
 class Spec(Model):
@@ -535,19 +582,19 @@ class Spec(Model):
 
     imagepipe: Version = Field(description="Version of the language.")
     name: SpecName = Field(description="Name of the spec; other specs and `{{ spec.name }}` use it.")
-    description: str = Field("", description="What the image is for.")
+    description: str = Field("", description="Purpose of the image.")
     variables: dict[VariableName, Variable] = Field(
-        default_factory=dict, description="Values that can be given from outside, used as `{{ var.NAME }}`."
+        default_factory=dict, description="Values that can be set from outside, used as `{{ var.NAME }}`."
     )
-    source: Source = Field(description="What the image starts from.")
+    source: Source = Field(description="Source image.")
     launch: Launch = Field(default_factory=Launch, description="The instance that is customized.")
-    provision: tuple[Step, ...] = Field((), description="The steps that customize it, in order.")
+    provision: tuple[Step, ...] = Field((), description="Steps that customize the instance, in order.")
     test: tuple[Step, ...] = Field(
         (), description="Steps on a second instance, launched from the new image, before anything is copied."
     )
-    output: Output = Field(description="The image wanted.")
+    output: Output = Field(description="Image to create.")
     publish: Publish = Field(default_factory=Publish, description="Copies, permissions and retirement.")
-    hygiene: Hygiene = Field(default_factory=Hygiene, description="Exceptions from the hygiene gate.")
+    hygiene: Hygiene = Field(default_factory=Hygiene, description="Exceptions from the hygiene scan.")
 
 
 class Parameter(Model):
@@ -556,17 +603,17 @@ class Parameter(Model):
     type: Literal["string", "integer", "number", "boolean", "list", "mapping"] = Field(
         "string", description="Kind of value."
     )
-    default: Any = Field(None, description="Its value where the step gives none.")
-    required: bool = Field(False, description="The step must give a value.")
-    description: str = Field(description="What it is for.", min_length=1)
+    default: Any = Field(None, description="Value if the step sets none.")
+    required: bool = Field(False, description="The step must set a value.")
+    description: str = Field(description="Purpose of the parameter.", min_length=1)
 
 
 class Provisioner(Model):
     """Steps that specs share: `provisioners/NAME/provisioner.yaml`."""
 
-    description: str = Field(description="What it does.", min_length=1)
+    description: str = Field(description="Purpose of the provisioner.", min_length=1)
     parameters: dict[VariableName, Parameter] = Field(
-        default_factory=dict, description="Values that the step gives in `with`, used as `{{ param.NAME }}`."
+        default_factory=dict, description="Values that the step sets in `with`, used as `{{ param.NAME }}`."
     )
     steps: tuple[Step, ...] = Field(
         description="The steps, in this language; paths are relative to the folder.", min_length=1
@@ -574,16 +621,19 @@ class Provisioner(Model):
 
 
 class Defaults(Model):
-    """What specs of a project leave out."""
+    """Defaults for the specs of a project."""
 
-    region: str | None = Field(None, description="`launch.region`.")
-    instance_types: tuple[InstanceType, ...] | None = Field(None, description="`launch.instance_types`.", min_length=1)
-    tags: dict[str, Text] = Field(default_factory=dict, description="Added to `output.tags`; a spec's own word wins.")
+    region: str | None = Field(None, description="Default of `launch.region`.")
+    instance_types: tuple[InstanceType, ...] | None = Field(
+        None, description="Default of `launch.instance_types`.", min_length=1
+    )
+    ssh_user: UserName | None = Field(None, description="Default of `launch.ssh.user`.")
+    tags: dict[str, Text] = Field(default_factory=dict, description="Added to `output.tags`; a spec's own tag wins.")
 
 
 class Project(Model):
     """`imagepipe.yaml` at the project's root."""
 
     imagepipe: Version = Field(1, description="Version of the language.")
-    defaults: Defaults = Field(default_factory=Defaults, description="What specs leave out.")
+    defaults: Defaults = Field(default_factory=Defaults, description="Defaults for all specs.")
     allow_unknown_region: bool = Field(False, description="Accept regions that this version does not know.")

@@ -1,28 +1,30 @@
-"""What the language has and `build` cannot do yet: refused before anything is launched, with where it stands."""
+"""Parts of the language that `build` does not support yet. They are refused, with their position, before any launch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from imagepipe.errors import Problem
-from imagepipe.spec.document import Path
+from imagepipe.spec.document import KeyPath
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import Spec
 
 
-def not_yet(one: LoadedSpec, *, severity: str = "error") -> list[Problem]:
-    """One problem for everything in a spec that this version cannot build."""
-    if one.spec is None:
+def not_yet(loaded: LoadedSpec, *, severity: str = "error") -> list[Problem]:
+    """Return a problem for each part of a spec that this version cannot build."""
+    if loaded.spec is None:
         return []
     return [
-        one.document.problem(
-            path, f"{what}: not yet; this version of imagepipe checks it but cannot build it", severity=severity
+        loaded.document.problem(
+            path,
+            f"{what}: not supported yet; this version checks it but cannot build it",
+            severity=severity,
         )
-        for path, what in _found(one.spec)
+        for path, what in _found(loaded.spec)
     ]
 
 
-def _found(spec: Spec) -> Iterator[tuple[Path, str]]:
+def _found(spec: Spec) -> Iterator[tuple[KeyPath, str]]:
     publish = spec.publish
     if spec.source.image is not None:
         yield ("source", "image"), "an image that another spec bakes"

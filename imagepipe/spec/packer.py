@@ -1,4 +1,4 @@
-"""Packer's words, and what is written here instead: its users' first spec has them."""
+"""Packer's terms and their counterparts in this language, for the first specs of Packer's users."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ WORDS = {
     "encrypt_boot": "output.encrypt",
     "environment_vars": "env, a mapping, beside shell",
     "execute_command": "sudo: true, beside shell; and shell.interpreter",
-    "expect_disconnect": "on_disconnect: expected",
+    "expect_disconnect": "expect_disconnect: true, beside shell",
     "force_deregister": "output.on_name_taken: replace",
-    "imds_support": "output.imds",
+    "imds_support": "output.imds_support",
     "inline": "shell, with a text or a list",
     "instance_type": "launch.instance_types, a list",
     "kms_key_id": "output.encrypt.kms_key",
-    "launch_block_device_mappings": "launch.volumes",
+    "launch_block_device_mappings": "launch.block_devices",
     "max_retries": "retries",
     "metadata_options": "nothing: IMDSv2 is required",
-    "most_recent": "source.ami.newest, which is the default",
-    "post-processors": "`imagepipe build --json`",
+    "most_recent": "source.ami.most_recent, which is the default",
+    "post-processors": "`imagepipe build --format json`",
     "provisioners": "provision",
     "region_kms_key_ids": "output.encrypt.per_region",
     "run_tags": "launch.tags",
@@ -65,9 +65,9 @@ WORDS = {
     "x509_key_path": "output.private_key",
     "x509_upload_path": "nothing: no key goes to the instance",
 }
-"""Where a word is also one of ours (`source`, `script`), the nearest key says more."""
+"""Terms that are also keys of this language (`source`, `script`) are left out; the nearest key is a better hint."""
 
 
 def hint(word: str) -> str | None:
-    """What a user of Packer needs to know of a key that we do not have."""
+    """Return the hint for a key that is a term of Packer's; None for any other key."""
     return f"in place of Packer's '{word}': {WORDS[word]}" if word in WORDS else None

@@ -25,17 +25,22 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("source.ami: an SSM parameter", models.AmiBySsm, ""),
     ("launch", models.Launch, ""),
     ("launch.spot", models.Spot, ""),
-    ("launch.volumes", models.Volume, "Also `output.block_devices`."),
+    ("launch.block_devices", models.BlockDevice, "Also `output.block_devices`."),
     ("launch.ssh", models.Ssh, ""),
     ("launch.ssh.bastion", models.Bastion, ""),
-    ("Every step", models.StepOptions, "Beside exactly one of `shell`, `file`, `template`, `reboot`, `use`."),
-    ("shell", models.ShellScript, "Or a text, or a list of lines."),
+    ("Every step", models.StepOptions, "A step also has exactly one of `shell`, `file`, `template`, `reboot`, `use`."),
+    ("shell", models.ShellScript, "A text or a list of lines is the short form of `inline`."),
     ("file", models.FileCopy, ""),
     ("template", models.TemplateFile, ""),
     ("reboot", models.Reboot, ""),
-    ("use", models.UseStep, "Its options go to the steps of the provisioner, where those say nothing themselves."),
+    ("use", models.UseStep, "Its options apply to each step of the provisioner that does not set them."),
     ("output: an EBS-backed image", models.EbsOutput, ""),
     ("output.encrypt", models.Encrypt, ""),
+    (
+        "output.encrypt.per_region",
+        models.EncryptRegion,
+        "By region: `per_region: {us-west-2: {kms_key: alias/images}}`.",
+    ),
     ("output: an instance-store-backed image", models.InstanceStoreOutput, ""),
     ("output.per_region", models.BundleRegion, "By region: `per_region: {us-west-2: {bucket: my-images-west}}`."),
     ("publish", models.Publish, ""),
@@ -49,30 +54,31 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
 
 HEAD = """# The spec language
 
-Made from the models by `make docs`; do not edit. What it all means: the [tutorial](../tutorial.md). What a build
-cannot do yet is checked all the same, and `imagepipe validate` says so.
+Generated from the models by `make docs`; do not edit. Start with the [tutorial](../tutorial.md). `imagepipe validate`
+also checks the parts that a build does not support yet, and reports them.
 
 Durations are written `90s`, `5m`, `2h`, `90d`, or together `1h30m`. Fields that take a *text* may use
 `{{ source.id }}`, `{{ source.name }}`, `{{ source.owner }}` and `{{ region }}` beside `{{ var.NAME }}`,
 `{{ spec.name }}`, `{{ build.id }}`, `{{ build.timestamp }}` and `{{ build.git_sha }}`; every other scalar may use
 the latter. `{{ x | quote }}` quotes for a shell. A `when` is an expression without braces.
 
-Paths are relative to the file that names them, not to where the command runs.
+Paths are relative to the file that names them, not to the working directory.
 
-A variable has the first of these that is there: `--var NAME=VALUE`; the last `--var-file` with it (a YAML mapping
-`NAME: VALUE`, or the same in JSON; keep it out of `specs/`); `IMAGEPIPE_VAR_NAME` in the environment; the variable
-that its `env` names; its `default`. `build` wants one for every variable that is `required`. A `sensitive` one goes
-to a step by the step's `env` alone, and is masked in all output; write it into no file that stays in the image.
+A variable takes its value from the first of these that is set: `--var NAME=VALUE`; the last `--var-file` with it (a
+YAML mapping `NAME: VALUE`, or the same in JSON; keep it out of `specs/`); `IMAGEPIPE_VAR_NAME` in the environment; the
+environment variable named by its `env`; its `default`. A variable without `default` is required: a build needs a value
+for it. A `sensitive` variable reaches a step through the step's `env` only, and is masked in all output; do not write
+it into a file that stays in the image.
 """
 
 
 def reference() -> str:
-    """The page."""
+    """Return the page."""
     return HEAD + "".join(_part(*part) for part in PARTS)
 
 
 def json_schema() -> str:
-    """The JSON Schema of a spec, for editors."""
+    """Return the JSON Schema of a spec, for editors."""
     schema = models.Spec.model_json_schema(by_alias=True)
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
@@ -135,7 +141,7 @@ def _is_duration(metadata: list[Any]) -> bool:
 
 
 def _kind(annotation: Any, metadata: list[Any] | None = None) -> str:
-    """A type in the words of YAML."""
+    """Return the name of a type, in YAML's terms."""
     if metadata and _is_duration(metadata):
         return "duration"
     return "|".join(dict.fromkeys(_kinds(annotation)))

@@ -1,4 +1,4 @@
-"""AWS's regions, from the endpoint data of botocore 1.44.5. Made by hand; a test compares it with the one installed."""
+"""AWS's regions, from the endpoint data of botocore 1.44.5. A test compares the list with the installed botocore."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A document's templates rendered, after parsing and before the models see it; names that are not there are found."""
+"""Render a document's templates, after parsing and before validation, and report undefined names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from imagepipe import render
 from imagepipe.errors import Problem
-from imagepipe.spec.document import Document, Mark, Path
+from imagepipe.spec.document import Document, KeyPath, Mark
 from imagepipe.spec.explain import nearest
 from imagepipe.values import Late
 
@@ -20,22 +20,22 @@ SPEC_FIELDS = ("name",)
 
 @dataclass(slots=True)
 class Scope:
-    """What templates of one document may name."""
+    """Names that the templates of a document may use."""
 
     known: dict[str, Mapping[str, Any]]
-    """`var` or `param`, `spec`, `build`: each with the values that are known now."""
+    """Values that are known now, of `var` or `param`, `spec` and `build`."""
     declared: frozenset[str]
-    """Names of the variables (or parameters), with a value or without."""
+    """Names of the variables or parameters, with or without a value."""
     sensitive: frozenset[str]
     root: str = "var"
-    """`var` in a spec, `param` in a provisioner."""
+    """Root of the declared names: `var` in a spec, `param` in a provisioner."""
     is_open: bool = False
-    """What is declared cannot be read, so that any name may be."""
+    """Whether any name is accepted, because the declarations cannot be read."""
     used: set[str] = field(default_factory=set)
-    """Variables that something used."""
+    """Names of variables that are used."""
 
     def problem_with(self, name: str) -> str | None:
-        """Why a dotted name cannot be used; None if it can."""
+        """Return the reason why a dotted name cannot be used; None if it can."""
         first, _, rest = name.partition(".")
         fields = {
             self.root: self.declared,
@@ -52,7 +52,7 @@ class Scope:
             meant = f"{homes[0]}.{first}" if homes else nearest(first, [*fields, "region"])
             if meant in fields and rest:
                 meant = f"{meant}.{rest}"
-            self.note(frozenset({meant or ""}))  # misspelt, and not unused
+            self.note(frozenset({meant or ""}))  # misspelt, but used
             return f"undefined name '{name}'" + (f"; did you mean '{meant}'?" if meant else "")
         if not rest or rest in fields[first] or (first == self.root and self.is_open):
             return None
@@ -64,25 +64,25 @@ class Scope:
         return f"undefined {what} '{name}'{known}"
 
     def note(self, names: frozenset[str]) -> None:
-        """Remember which variables these names use; `var` alone uses them all."""
+        """Note the variables that these names use; `var` alone uses all of them."""
         for name in names:
             first, _, rest = name.partition(".")
             if first == self.root:
                 self.used |= {rest} if rest else set(self.declared)
 
     def lacks_value(self, names: frozenset[str]) -> bool:
-        """Whether a variable among these has no value yet."""
+        """Return whether a variable among these has no value yet."""
         values = self.known[self.root]
         return any(name.partition(".")[2] not in values for name in names if name.startswith(self.root + "."))
 
     def has_late(self, names: frozenset[str]) -> bool:
-        """Whether a parameter among these was given a text that only the run can finish."""
+        """Return whether a parameter among these has a text that only the run can render."""
         values = self.known[self.root]
         used = [name.partition(".")[2] for name in names if name.partition(".")[0] == self.root]
         return any(render.has_late(values.get(name) if name else values) for name in used)
 
     def secrets_in(self, names: frozenset[str]) -> list[str]:
-        """The sensitive variables among these names."""
+        """Return the sensitive variables among these names."""
         return sorted(
             name for name in names if name.startswith(self.root + ".") and name.partition(".")[2] in self.sensitive
         )
@@ -93,17 +93,17 @@ class Rendered:
     """A document's value with its templates replaced."""
 
     value: Any = None
-    unknown: dict[Path, str] = field(default_factory=dict)
-    """Paths whose variables have no value; a placeholder stands there."""
+    unknown: dict[KeyPath, str] = field(default_factory=dict)
+    """Paths whose variables have no value, and which hold a placeholder."""
     problems: list[Problem] = field(default_factory=list)
 
 
 PLACEHOLDER = "unknown"
-"""Stands where a variable without a value would: valid as a name, a path part and a text."""
+"""Text in place of a variable without a value: valid as a name, a part of a path and a text."""
 
 
 def render_document(document: Document, scope: Scope, *, skip: frozenset[str] = frozenset()) -> Rendered:
-    """Render every scalar of a document but those under the top-level keys in `skip`."""
+    """Render every scalar of a document except those below the top-level keys in `skip`."""
     rendered = Rendered()
     value = document.value
     if isinstance(value, dict):
@@ -116,7 +116,7 @@ def render_document(document: Document, scope: Scope, *, skip: frozenset[str] = 
     return rendered
 
 
-def _render(value: Any, path: Path, document: Document, scope: Scope, rendered: Rendered) -> Any:
+def _render(value: Any, path: KeyPath, document: Document, scope: Scope, rendered: Rendered) -> Any:
     if isinstance(value, dict):
         return {key: _render(item, (*path, key), document, scope, rendered) for key, item in value.items()}
     if isinstance(value, list):
@@ -154,26 +154,26 @@ def _render(value: Any, path: Path, document: Document, scope: Scope, rendered: 
         return PLACEHOLDER
 
 
-def is_when(path: Path) -> bool:
-    """Whether a `when` expression stands at this path."""
+def is_when(path: KeyPath) -> bool:
+    """Return whether the value at this path is a `when` expression."""
     return len(path) == 3 and path[2] == "when" and path[0] in ("provision", "test", "steps")
 
 
 def names_late(names: frozenset[str]) -> bool:
-    """Whether any of the names is known only while the graph runs."""
+    """Return whether any of the names is known only while the graph runs."""
     return any(name.partition(".")[0] in render.LATE_NAMES for name in names)
 
 
 def check_text(
     text: str,
-    path: Path,
+    path: KeyPath,
     document: Document,
     scope: Scope,
     problems: list[Problem],
     *,
     read: Callable[[str], frozenset[str]],
 ) -> frozenset[str] | None:
-    """The names that a template or expression uses; None, with the problems noted, where they cannot all be had."""
+    """Return the names that a template or expression uses; None, after adding the problems, if some are wrong."""
     try:
         names = read(text)
     except render.RenderError as error:
@@ -188,16 +188,16 @@ def check_text(
     return None if bad else names
 
 
-def _may_hold_secret(path: Path) -> bool:
-    """Whether a sensitive value may be here: `env`, an inline script, a template's `vars`, what `use` is given."""
+def _may_hold_secret(path: KeyPath) -> bool:
+    """Return whether a path may hold a sensitive value: `env`, an inline script, `vars` of a template, `with`."""
     if path[0] not in ("provision", "test", "steps") or len(path) < 3:
         return False
     is_inline = path[2] == "shell" and (len(path) == 3 or path[3] == "inline" or isinstance(path[3], int))
     return is_inline or path[2] in ("env", "with") or path[2:4] == ("template", "vars")
 
 
-def inside(document: Document, path: Path, line: int | None) -> Mark:
-    """The position of a line of a text; that of the text itself where the line is not known."""
+def inside(document: Document, path: KeyPath, line: int | None) -> Mark:
+    """Return the position of a line of a text; that of the text if the line is unknown."""
     mark = document.mark(path)
     first = document.lines[mark.line - 1][mark.column - 1 :] if mark.line <= len(document.lines) else ""
     if line is None or not first.startswith(("|", ">")):
@@ -207,8 +207,8 @@ def inside(document: Document, path: Path, line: int | None) -> Mark:
     return Mark(number, len(text) - len(text.lstrip()) + 1, max(1, len(text.strip())))
 
 
-def _where(document: Document, path: Path, name: str) -> Mark:
-    """Where a name stands in the text at a path: the first place from there on that has it."""
+def _where(document: Document, path: KeyPath, name: str) -> Mark:
+    """Return the position of a name's first use in the text at a path."""
     mark = document.mark(path)
     for number in range(mark.line, min(max(mark.line, mark.last), len(document.lines)) + 1):
         start = mark.column - 1 if number == mark.line else 0
@@ -218,7 +218,7 @@ def _where(document: Document, path: Path, name: str) -> Mark:
 
 
 def find_name(name: str, line: str, start: int = 0) -> tuple[int, int] | None:
-    """Column (1-based) and length of a dotted name in a line, as `a.b` or `a['b']`, and not as a part of another."""
+    """Return column (1-based) and length of a dotted name in a line, as `a.b` or `a['b']`, not as part of another."""
     first, _, rest = map(re.escape, name.partition("."))
     field = rf"(?:\s*\.\s*{rest}|\[\s*['\"]{rest}['\"]\s*\])" if rest else ""
     found = re.compile(rf"(?<![\w.]){first}{field}(?!\w)").search(line, start)

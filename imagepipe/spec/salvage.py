@@ -1,7 +1,7 @@
-"""A model of what is sound in a spec with mistakes, so that one call finds the other mistakes too.
+"""A model of the valid part of a spec with errors, so that one call finds the other errors too.
 
-What the models refused is taken out, or replaced by something harmless, until they accept the rest. What is said
-about a path that was taken out does not count.
+Refused values are removed, or replaced by valid ones, until the models accept the rest. Problems at removed paths are
+not reported.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from imagepipe.spec.document import Path
+from imagepipe.spec.document import KeyPath
 from imagepipe.spec.explain import error_paths
 from imagepipe.spec.models import Spec
 
@@ -25,43 +25,42 @@ _HARMLESS: dict[str, Any] = {
 _HARMLESS_ITEMS: dict[str, Any] = {
     "provision": {"reboot": {}},
     "test": {"reboot": {}},
-    "volumes": {"device": "/dev/xvddz"},
     "block_devices": {"device": "/dev/xvddz"},
     "regions": "unknown",
     "exclude": "/unknown",
 }
-"""Stands for an item that was refused: were it taken out, what follows would be said of the wrong place."""
+"""Replacements of refused items. Without them, the items after a refused one would have wrong positions."""
 _ROUNDS = 6
-"""Each round goes one level up where taking out a key left its parent without something that it needs."""
+"""Rounds of removal. Each goes up a level if the removal of a key left its parent without a required one."""
 
 
-def salvage(value: Any, error: ValidationError) -> tuple[Spec | None, frozenset[Path]]:
-    """The spec without what was refused, and the paths that were taken out; None where nothing can be made of it."""
+def salvage(value: Any, error: ValidationError) -> tuple[Spec | None, frozenset[KeyPath]]:
+    """Return the spec without refused values (None if no valid part is left), and the removed paths."""
     value = copy.deepcopy(value)
-    gone: set[Path] = set()
+    removed: set[KeyPath] = set()
     for _ in range(_ROUNDS):
         for path in error_paths(error, Spec):
-            if not any(path[: len(one)] == one for one in gone):  # two things may be wrong with the same value
-                gone.add(_take_out(value, path))
+            if not any(path[: len(taken)] == taken for taken in removed):  # a value may have two errors
+                removed.add(_take_out(value, path))
         for key, harmless in _HARMLESS.items():
             if key not in value:
                 value[key] = copy.deepcopy(harmless)
-                gone.add((key,))
+                removed.add((key,))
         try:
-            return Spec.model_validate(value), frozenset(gone)
+            return Spec.model_validate(value), frozenset(removed)
         except ValidationError as again:
             error = again
-    return None, frozenset(gone)
+    return None, frozenset(removed)
 
 
-def covers(gone: frozenset[Path], path: Sequence[str]) -> bool:
-    """Whether a path, as text parts, lies in what was taken out, or around it."""
-    taken = [tuple(map(str, one)) for one in gone]
-    return any(tuple(path[: len(one)]) == one or one[: len(path)] == tuple(path) for one in taken)
+def covers(removed: frozenset[KeyPath], path: Sequence[str]) -> bool:
+    """Return whether a path, as a sequence of texts, is below or above a removed path."""
+    paths = [tuple(map(str, each)) for each in removed]
+    return any(tuple(path[: len(each)]) == each or each[: len(path)] == tuple(path) for each in paths)
 
 
-def _take_out(value: Any, path: Path) -> Path:
-    """Take out what stands at a path, or the nearest thing around it that is there; returns what it was."""
+def _take_out(value: Any, path: KeyPath) -> KeyPath:
+    """Remove the value at a path, or the nearest value around it; return the removed path."""
     here = value
     for depth, part in enumerate(path):
         here = here.get(part) if isinstance(here, dict) else None

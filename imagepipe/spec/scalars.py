@@ -19,7 +19,7 @@ _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
 
 
 def seconds(text: str) -> float | None:
-    """`90s`, `5m`, `1h30m` in seconds; None where it is no duration."""
+    """Return `90s`, `5m` or `1h30m` in seconds; None for any other text."""
     if not _DURATION.fullmatch(text):
         return None
     return sum(float(n) * UNITS[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd])", text))
@@ -134,7 +134,7 @@ def _bucket(name: str) -> str:
 
 
 def _bucket_problem(name: str) -> str | None:
-    """S3 user guide, "General purpose bucket naming rules"."""
+    """Return the problem with a bucket's name, by the S3 user guide, "General purpose bucket naming rules"."""
     if name.startswith("s3://"):
         return f"a bucket's name alone, without s3://; what follows it is the prefix: {name[5:].partition('/')[0]}"
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", name):
@@ -150,12 +150,12 @@ def _bucket_problem(name: str) -> str | None:
 
 _BUCKET_STARTS = ("xn--", "sthree-", "amzn-s3-demo-")
 _BUCKET_ENDS = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
-"""Aliases of access points, directory buckets, table buckets."""
+"""Endings of access point aliases, directory buckets and table buckets."""
 BucketName = Annotated[str, AfterValidator(_bucket)]
 
 
 def _excluded(path: str) -> str:
-    """The path as the tree's walk meets it, so that it is the same however it was written."""
+    """Return the path in the form that the walk of the tree has it."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise PydanticCustomError("exclude", "a path that is left out is written without ..")
@@ -169,7 +169,7 @@ ExcludedPath = Annotated[AbsolutePath, AfterValidator(_excluded)]
 
 def _cidr(value: str) -> str:
     if value != "caller":
-        from ipaddress import ip_network  # 4 ms that most specs need not pay
+        from ipaddress import ip_network  # loaded late: 4 ms that most specs do not need
 
         try:
             if "/" not in value:
@@ -210,7 +210,7 @@ OuArn = Annotated[
 
 
 class _TextSchema:
-    """Accepts a text, or the `Late` that stands for one; is a string in the JSON Schema."""
+    """Accepts a text or a `Late`; a string in the JSON Schema."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -229,14 +229,14 @@ class _TextSchema:
 
 
 Text = Annotated[values.Text, _TextSchema]
-"""May use `source` and `region`, beside `var`, `spec` and `build`."""
+"""Text that may use `source` and `region`, beside `var`, `spec` and `build`."""
 
 IMAGE_NAME = re.compile(r"[A-Za-z0-9()\[\] ./'@_-]{3,128}")
 """RegisterImage, parameter Name."""
 
 
 def image_name_problem(name: str) -> str | None:
-    """Why EC2 would refuse this name of an image."""
+    """Return the reason why EC2 would refuse an image's name; None if it would not."""
     if not 3 <= len(name) <= 128:
         return f"an image's name has 3 to 128 characters, and this has {len(name)}"
     if not IMAGE_NAME.fullmatch(name):
@@ -247,7 +247,7 @@ def image_name_problem(name: str) -> str | None:
 
 
 def tag_problem(key: str, value: str | None) -> str | None:
-    """Why EC2 would refuse this tag."""
+    """Return the reason why EC2 would refuse a tag; None if it would not."""
     if not 1 <= len(key) <= 128:
         return "a tag's key has 1 to 128 characters"
     if key.lower().startswith("aws:"):
@@ -260,4 +260,4 @@ def tag_problem(key: str, value: str | None) -> str | None:
 
 
 MAX_TAGS = 40
-"""EC2 takes 50 a resource; imagepipe's own need up to ten."""
+"""EC2's limit is 50 for each resource; imagepipe's own tags need up to ten."""

@@ -1,4 +1,4 @@
-"""Texts that reach a script on the instance: its own, its arguments, and its environment."""
+"""Texts of a script on the instance: its lines, its arguments, and its environment."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SET_BY_SHELLS = frozenset(
         *("UID", "_"),
     ]
 )
-"""Names that a shell sets itself (bash(1), "Shell Variables"; POSIX, "Shell Execution Environment"): no value reaches a
-script by them, and some cannot be assigned at all."""
+"""Names that a shell sets itself (bash(1), "Shell Variables"; POSIX, "Shell Execution Environment"): a script
+never sees values given to them, and some cannot be assigned at all."""
 
 
 def _not_set_by_shells(name: str) -> str:
@@ -41,4 +41,4 @@ def _without_nul(text: values.Text) -> values.Text:
 
 StepEnvName = Annotated[EnvName, AfterValidator(_not_set_by_shells)]
 ScriptText = Annotated[Text, AfterValidator(_without_nul)]
-"""A text that becomes a script, an argument or a value of the environment."""
+"""Text that becomes a script, an argument or a value of the environment."""

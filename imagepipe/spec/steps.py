@@ -1,11 +1,11 @@
-"""The steps of a spec, provisioners put in their place, each with the folder and scope that it was written in."""
+"""The steps of a spec with provisioners expanded, each with the folder and scope that it was written in."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any, assert_never
 
 from pydantic import ValidationError
@@ -14,7 +14,7 @@ from imagepipe import render
 from imagepipe.errors import Problem
 from imagepipe.regular_files import read_text, special_files
 from imagepipe.spec import document as yaml_document
-from imagepipe.spec.document import Document, Mark, Path
+from imagepipe.spec.document import Document, KeyPath, Mark
 from imagepipe.spec.explain import LATE_HERE, did_you_mean, explain, nearest, value_at
 from imagepipe.spec.find import provisioner_folder, provisioner_names
 from imagepipe.spec.models import (
@@ -29,12 +29,15 @@ from imagepipe.spec.models import (
     TemplateStep,
     UseStep,
 )
+from imagepipe.spec.old_spellings import old_spellings
 from imagepipe.spec.rendering import Scope, find_name, names_late, render_document
 from imagepipe.values import Late
 
 MAX_DEPTH = 10
-"""Provisioners that use provisioners."""
+"""Depth of provisioners that use provisioners."""
 
+Report = Callable[..., None]
+"""Adds a problem: path, message and hint."""
 PlainStep = ShellStep | FileStep | TemplateStep | RebootStep
 
 _NO_UPLOAD_ENDS = "an upload does not end the connection: one that breaks has failed"
@@ -42,9 +45,9 @@ _DISCONNECTS_NOT: dict[type[StepOptions], str] = {
     FileStep: _NO_UPLOAD_ENDS,
     TemplateStep: _NO_UPLOAD_ENDS,
     RebootStep: "a reboot waits for the machine by itself",
-    UseStep: "the steps of a provisioner say for themselves where they end the connection",
+    UseStep: "write it at the step of the provisioner that ends the connection",
 }
-"""Why a step of this kind cannot have `on_disconnect: expected`."""
+"""Reason why a step of this kind cannot have `expect_disconnect: true`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +79,17 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class StepAt:
-    """A step, and where it was written."""
+    """A step, and its place in the files."""
 
     step: PlainStep
-    folder: FilePath
-    """What its paths are relative to."""
+    folder: Path
+    """Folder that its paths are relative to."""
     file: str
     line: int
     path: str
-    """`provision.2`, or `provision.2/apt-install.0` for a step of a provisioner."""
+    """Path in the spec: `provision.2`, or `provision.2/apt-install.0` for a step of a provisioner."""
     names: Mapping[str, Mapping[str, Any]]
-    """`var` or `param`, `spec`, `build`: the names that its template file may use."""
+    """Names that its template file may use: `var` or `param`, `spec`, `build`."""
     conditions: tuple[Condition, ...] = ()
     """Its own `when`, and those of the `use` steps around it. The step runs if all of them hold."""
 
@@ -94,21 +97,19 @@ class StepAt:
 def expand(
     steps: Sequence[StepOptions],
     document: Document,
-    path: Path,
-    file: FilePath,
+    path: KeyPath,
+    file: Path,
     scope: Scope,
-    unknown: Mapping[Path, str],
-    *,
-    offset: int = 0,
+    unknown: Mapping[KeyPath, str],
     outer: tuple[str, ...] = (),
 ) -> tuple[tuple[StepAt, ...], list[Problem]]:
-    """Every step with its provisioners expanded, and what is wrong with files, templates and parameters."""
+    """Return every step, provisioners expanded, and the problems of files, templates and parameters."""
     found: list[StepAt] = []
     problems: list[Problem] = []
-    for index, step in enumerate(steps, start=offset):
+    for index, step in enumerate(steps):
         at = (*path, index)
-        if step.on_disconnect == "expected" and not isinstance(step, ShellStep):
-            problems.append(document.problem((*at, "on_disconnect"), _DISCONNECTS_NOT[type(step)]))
+        if step.expect_disconnect and not isinstance(step, ShellStep):
+            problems.append(document.problem((*at, "expect_disconnect"), _DISCONNECTS_NOT[type(step)]))
         match step:
             case UseStep():
                 inner, more = _expand_use(step, document, at, file, scope, unknown, outer)
@@ -130,24 +131,24 @@ def _condition(step: StepOptions, scope: Scope) -> tuple[Condition, ...]:
 
 
 def _check_step(
-    step: PlainStep, document: Document, at: Path, folder: FilePath, scope: Scope, unknown: Mapping[Path, str]
+    step: PlainStep, document: Document, at: KeyPath, folder: Path, scope: Scope, unknown: Mapping[KeyPath, str]
 ) -> list[Problem]:
     problems: list[Problem] = []
 
-    def say(path: Path, message: str, hint: str | None = None) -> None:
+    def report(path: KeyPath, message: str, hint: str | None = None) -> None:
         if (*at, *path) not in unknown:
             problems.append(document.problem((*at, *path), message, hint=hint))
 
     match step:
         case ShellStep():
-            _check_shell(step.shell, folder, say)
+            _check_shell(step.shell, folder, report)
         case FileStep():
-            _check_file(step.file, folder, say)
+            _check_file(step.file, folder, report)
         case TemplateStep():
             if (*at, "template", "src") not in unknown:
                 problems += _check_template(step, document, at, folder, scope)
             if step.template.dest.endswith("/"):
-                say(("template", "dest"), "must name a file, not a folder")
+                report(("template", "dest"), "must name a file, not a folder")
         case RebootStep():
             pass
         case _:
@@ -155,20 +156,20 @@ def _check_step(
     return problems
 
 
-def _check_file(file: FileCopy, folder: FilePath, say: Any) -> None:
+def _check_file(file: FileCopy, folder: Path, report: Report) -> None:
     source = folder / file.src
     if not source.exists():
-        say(("file", "src"), *_missing(file.src, folder))
+        report(("file", "src"), *_missing(file.src, folder))
     elif file.src.endswith("/") and not source.is_dir():
-        say(("file", "src"), f"{file.src} is a file; without the slash it is copied as it is")
+        report(("file", "src"), f"{file.src} is a file; without the slash it is copied as it is")
     elif special := _special_file(source, folder):
-        say(("file", "src"), special)
+        report(("file", "src"), special)
     elif source.is_dir() and file.mode:
-        say(("file", "mode"), "a folder keeps the modes of its files; mode is for one file")
+        report(("file", "mode"), "a folder keeps the modes of its files; mode is for one file")
 
 
-def _special_file(source: FilePath, folder: FilePath) -> str | None:
-    """The problem with a source that has something else than regular files, folders and links; None without one."""
+def _special_file(source: Path, folder: Path) -> str | None:
+    """Return the problem with a source that has other files than regular ones, folders and links; None without one."""
     try:
         found = next(special_files(source), None)
     except OSError as error:
@@ -179,31 +180,29 @@ def _special_file(source: FilePath, folder: FilePath) -> str | None:
     return f"{os.path.relpath(path, folder)} is {kind}: only regular files, folders and links can be uploaded"
 
 
-def _check_shell(shell: ShellScript, folder: FilePath, say: Any) -> None:
+def _check_shell(shell: ShellScript, folder: Path, report: Report) -> None:
     if (shell.inline is None) == (shell.script is None):
-        say(("shell",), "exactly one of inline and script is needed")
+        report(("shell",), "exactly one of inline and script is needed")
     elif shell.script is not None and not (folder / shell.script).is_file():
-        say(("shell", "script"), *_missing(shell.script, folder))
+        report(("shell", "script"), *_missing(shell.script, folder))
     elif shell.inline is not None and not any(part for part in shell.inline):
-        say(("shell",), "the script is empty")
+        report(("shell",), "the script is empty")
 
 
-def _missing(name: str, folder: FilePath) -> tuple[str, str | None]:
+def _missing(name: str, folder: Path) -> tuple[str, str | None]:
     place = folder / name
     if place.exists():
         return f"{name} is not a regular file", None
-    there = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
-    meant = nearest(place.name, there)
-    hint = (
-        f"did you mean {FilePath(name).parent / meant}?" if meant else "paths are relative to the file that names them"
-    )
+    existing = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
+    meant = nearest(place.name, existing)
+    hint = f"did you mean {Path(name).parent / meant}?" if meant else "paths are relative to the file that names them"
     return (
-        f"there is no file {name}" if there or place.parent.is_dir() else f"there is no folder {FilePath(name).parent}",
+        f"file {name} does not exist" if place.parent.is_dir() else f"folder {Path(name).parent} does not exist",
         hint,
     )
 
 
-def _check_template(step: TemplateStep, document: Document, at: Path, folder: FilePath, scope: Scope) -> list[Problem]:
+def _check_template(step: TemplateStep, document: Document, at: KeyPath, folder: Path, scope: Scope) -> list[Problem]:
     source = folder / step.template.src
     if not source.is_file():
         missing, meant = _missing(step.template.src, folder)
@@ -229,7 +228,7 @@ def _check_template(step: TemplateStep, document: Document, at: Path, folder: Fi
     ]
 
 
-def _in_template(source: FilePath, text: str, name: str, message: str, given: list[str]) -> Problem:
+def _in_template(source: Path, text: str, name: str, message: str, given: list[str]) -> Problem:
     lines = Document(str(source), text.split("\n"))
     hint: str | None = None
     if "." not in name:
@@ -243,10 +242,10 @@ def _in_template(source: FilePath, text: str, name: str, message: str, given: li
 def _expand_use(
     step: UseStep,
     document: Document,
-    at: Path,
-    file: FilePath,
+    at: KeyPath,
+    file: Path,
     scope: Scope,
-    unknown: Mapping[Path, str],
+    unknown: Mapping[KeyPath, str],
     outer: tuple[str, ...],
 ) -> tuple[list[StepAt], list[Problem]]:
     here = file.parent.resolve()
@@ -264,6 +263,7 @@ def _expand_use(
     if inner.problems or not isinstance(inner.value, dict):
         return [], inner.problems or [inner.problem((), "a provisioner is a mapping with description and steps")]
     parameters, problems = _parameters(inner)
+    problems += old_spellings(inner)
     values, more = _values(step, parameters, document, at, unknown)
     problems += more
     secrets = frozenset(name for name in values if _holds_secret(document, (*at, "with", name), scope))
@@ -280,7 +280,7 @@ def _expand_use(
     except ValidationError as error:
         return [], list(dict.fromkeys(problems + explain(error, inner, Provisioner)))
     steps = tuple(_inherit(inner_step, step) for inner_step in provisioner.steps)
-    found, more = expand(steps, inner, ("steps",), inner_file, inside, rendered.unknown, outer=(*outer, step.use))
+    found, more = expand(steps, inner, ("steps",), inner_file, inside, rendered.unknown, (*outer, step.use))
     outer_condition = _condition(step, scope)
     label = ".".join(map(str, at)) + f"/{step.use}"
     placed = [
@@ -289,8 +289,8 @@ def _expand_use(
     return placed, problems + more
 
 
-def _read(file: FilePath, shown: str) -> Document:
-    """A provisioner's document; what is wrong with it is in its problems."""
+def _read(file: Path, shown: str) -> Document:
+    """Read a provisioner's document, with its problems."""
     text = yaml_document.read(file, shown)
     if isinstance(text, Problem):
         return Document(shown, [], problems=[text])
@@ -301,10 +301,10 @@ def _read(file: FilePath, shown: str) -> Document:
     return Document(shown, [], problems=[Problem(shown, 0, 0, message)])
 
 
-def _shown(inner_file: FilePath) -> str:
-    """The provisioner's file as a person would name it from where they stand."""
+def _shown(inner_file: Path) -> str:
+    """Return the path of a provisioner's file, relative to the working directory if it is below it."""
     try:
-        return str(inner_file.relative_to(FilePath.cwd()))
+        return str(inner_file.relative_to(Path.cwd()))
     except ValueError:
         return str(inner_file)
 
@@ -317,7 +317,7 @@ def _parameters(inner: Document) -> tuple[dict[str, Parameter], list[Problem]]:
         try:
             declared[name] = parameter = Parameter.model_validate(value)
         except ValidationError:
-            # The model of the whole provisioner says what is wrong; the name is declared all the same.
+            # The model of the whole provisioner reports the error; the name counts as declared.
             declared[name] = Parameter(description="unknown")
             continue
         if parameter.default is not None and not _fits(parameter.default, parameter.type):
@@ -337,7 +337,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 _EMPTY: dict[str, Any] = {"string": "", "list": [], "mapping": {}, "boolean": False}
-"""What a parameter is that has no default and no value."""
+"""Value of a parameter without default and value, by its type."""
 
 
 def _fits(value: Any, kind: str) -> bool:
@@ -352,10 +352,10 @@ def _values(
     step: UseStep,
     parameters: Mapping[str, Parameter],
     document: Document,
-    at: Path,
-    unknown: Mapping[Path, str],
+    at: KeyPath,
+    unknown: Mapping[KeyPath, str],
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """The value of every parameter; one that is missing or wrong has none, so that nothing is said of what uses it."""
+    """Return the value of every parameter. A missing or wrong one has none, so that its uses have no errors too."""
     values: dict[str, Any] = {
         name: _EMPTY.get(parameter.type) if parameter.default is None else parameter.default
         for name, parameter in parameters.items()
@@ -379,7 +379,7 @@ def _values(
         if not fits and isinstance(value, str) and path not in unknown:
             value, fits = _converted(value, kind)
         if isinstance(value, Late) and kind == "string":
-            values[name] = value  # what it becomes, only the run knows; so its users are late too
+            values[name] = value  # only the run knows the value, so its uses are late too
             continue
         if _has_late(value):
             problems.append(document.problem(path, LATE_HERE))
@@ -406,7 +406,7 @@ def _has_late(value: Any) -> bool:
 
 
 def _converted(text: str, kind: str) -> tuple[Any, bool]:
-    """A rendered template is a text; where the parameter is a number or a boolean, it is read as one."""
+    """Convert a rendered template, which is a text, to a number or a boolean, if the parameter is one."""
     try:
         if kind == "integer":
             return int(text), True
@@ -419,7 +419,7 @@ def _converted(text: str, kind: str) -> tuple[Any, bool]:
     return text, False
 
 
-def _holds_secret(document: Document, path: Path, scope: Scope) -> bool:
+def _holds_secret(document: Document, path: KeyPath, scope: Scope) -> bool:
     value = value_at(document.value, path)
     texts = [value] if isinstance(value, str) else [str(value)]
     try:
@@ -429,11 +429,11 @@ def _holds_secret(document: Document, path: Path, scope: Scope) -> bool:
 
 
 def _inherit(inner: Any, outer: UseStep) -> Any:
-    """Options of the `use` step that its steps take where they say nothing themselves."""
+    """Return a step with the options of its `use` step that it does not set itself."""
     update: dict[str, Any] = {}
     if inner.sudo is None and outer.sudo is not None:
         update["sudo"] = outer.sudo
-    for name in ("timeout", "retries", "rerun"):
+    for name in ("timeout", "retries", "idempotent"):
         if name in outer.model_fields_set and name not in inner.model_fields_set:
             update[name] = getattr(outer, name)
     if outer.env:

@@ -1,6 +1,6 @@
-"""User data taken apart as cloud-init does it (its documentation, "User data formats"), and what it would not apply.
+"""Parts of user data, split as cloud-init does it (its documentation, "User data formats"), and their problems.
 
-cloud-init ignores what it does not understand and goes on, so each such thing is a problem here, before a launch.
+cloud-init ignores parts that it does not understand, so each of those is a problem here, before a launch.
 """
 
 from __future__ import annotations
@@ -29,42 +29,42 @@ BEGINNINGS = {
     "#part-handler": "part-handler",
     "## template: jinja": "jinja2",
 }
-"""The subtype of `text/` that each is as a MIME part; longer beginnings before those that begin alike."""
+"""Subtype of `text/` for each beginning; longer beginnings come before shorter ones that start alike."""
 BY_TYPE_ALONE = {"x-shellscript-per-boot", "x-shellscript-per-instance", "x-shellscript-per-once"}
-"""Subtypes of `text/` that no beginning says."""
+"""Subtypes of `text/` that have no beginning of their own."""
 BY_CONTENT = {"text/plain", "text/x-not-multipart", "application/octet-stream"}
-"""Types of MIME parts that say nothing: cloud-init goes by the first line."""
+"""Types of MIME parts whose kind cloud-init takes from the first line."""
 COMPRESSED = {
     *("application/gzip", "application/gzip-compressed", "application/gzipped", "application/x-compress"),
     *("application/x-compressed", "application/x-gunzip", "application/x-gzip", "application/x-gzip-compressed"),
 }
 HOST_KEYS = ("ssh_keys", "ssh_deletekeys", "ssh_genkeytypes")
-"""Keys of a cloud-config that a build with its own host key sets; of two configs that set one the first wins."""
+"""Keys of a cloud-config that a build with its own host key sets; of two configs with a key, the first wins."""
 _FIRST_LINES = "cloud-init knows user data by its first line: #cloud-config, #!/bin/sh, #include, …"
 _MIME = re.compile(rb"(?i)\A(content-type|mime-version):")
 _GZIP = b"\x1f\x8b"
 _MOST_BYTES = 1 << 20
-"""Decompressed; more would be no configuration."""
+"""Limit of decompressed data; no configuration is larger."""
 _NOT_KEPT = ("content-type", "content-transfer-encoding", "mime-version", "content-length", "number-attachments")
 
 
 class NotApplied(Exception):
-    """Something in user data that cloud-init would not apply; the message says what."""
+    """A part of user data that cloud-init would not apply; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One thing that cloud-init is to apply."""
+    """A part of user data."""
 
     kind: str
-    """The subtype of `text/`."""
+    """Subtype of `text/`."""
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
-    """Of a MIME part, beside its type and encoding: `Merge-Type`, `Launch-Index`, its file name."""
+    """Headers of a MIME part, beside its type and encoding: `Merge-Type`, `Launch-Index`, its file name."""
 
 
 def read_parts(text: str) -> tuple[Part, ...]:
-    """Take user data apart: a text, a MIME message, or either as base64, as gzip in base64. Raises NotApplied."""
+    """Split user data: a text, a MIME message, or either in base64, or gzip in base64. Raises NotApplied."""
     content = _opened(text)
     if not _MIME.match(content):
         kind = kind_of(content)
@@ -78,7 +78,7 @@ def read_parts(text: str) -> tuple[Part, ...]:
 
 
 def user_data_problem(text: str, *, gives_host_key: bool) -> str | None:
-    """What of the user data cloud-init would not apply, or not as the build needs it; None if it applies all.
+    """Return the problem with user data that cloud-init would not apply as the build needs it; None without one.
 
     `gives_host_key`: the build adds a cloud-config with a host key of its own.
     """
@@ -93,18 +93,18 @@ def user_data_problem(text: str, *, gives_host_key: bool) -> str | None:
 
 
 def is_ignition(text: str) -> bool:
-    """Whether user data is for Ignition, which Fedora CoreOS and Flatcar have instead of cloud-init."""
+    """Return whether user data is for Ignition, which Fedora CoreOS and Flatcar have instead of cloud-init."""
     return text.lstrip().startswith("{") and '"ignition"' in text
 
 
 def kind_of(content: bytes) -> str | None:
-    """The subtype of what is no MIME message, by its first line; None where cloud-init would not know it."""
+    """Return the subtype of a text by its first line; None if cloud-init would not know it."""
     start = content.lstrip()[:100].lower()
     return next((kind for word, kind in BEGINNINGS.items() if start.startswith(word.encode())), None)
 
 
 def _opened(text: str) -> bytes:
-    """The user data without base64 and gzip, and without blank lines before it."""
+    """Return user data without base64, gzip and leading blank lines."""
     content = text.lstrip().encode()
     if kind_of(content) is None and not _MIME.match(content):
         try:
@@ -165,7 +165,7 @@ def _part(type: str, charset: object, body: bytes, headers: tuple[tuple[str, str
 
 
 def _check(kind: str, body: bytes, *, gives_host_key: bool) -> None:
-    """Raise NotApplied for what cloud-init would not apply of a part, or what would end the build."""
+    """Raise NotApplied if cloud-init would not apply a part, or if the part would end the build."""
     if kind == "cloud-config":
         config = _yaml(body, kind)
         if config is not None and not isinstance(config, Mapping):

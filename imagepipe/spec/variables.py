@@ -1,4 +1,4 @@
-"""What `{{ var.x }}` is: command line, variable files, environment, default, in this order."""
+"""Values of variables, from the command line, variable files, the environment or the default, in this order."""
 
 from __future__ import annotations
 
@@ -13,43 +13,41 @@ ENVIRONMENT_PREFIX = "IMAGEPIPE_VAR_"
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What was given from outside for the variables of all specs of a call."""
+    """Values from outside the specs, for all specs of a call."""
 
     command_line: Mapping[str, str] = field(default_factory=dict)
-    """`--var x=1`."""
+    """Values of `--var`."""
     files: Mapping[str, Scalar] = field(default_factory=dict)
-    """`--var-file`; later files have the last word."""
+    """Values of `--var-file`; later files win."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The variables of one spec."""
+    """The variables of a spec."""
 
     values: dict[str, Any]
     missing: dict[str, str]
-    """Names without a value, each with what would give it one."""
+    """Names without a value, each with the ways to set it."""
     refused: dict[str, str]
-    """Names whose value is not one that the spec allows, each with the reason."""
+    """Names whose value is not allowed, each with the reason."""
     sensitive: frozenset[str]
 
 
 def resolve(declared: Mapping[str, Variable], given: Given) -> Resolved:
-    """A value for every variable that has one."""
+    """Return the value of every variable that has one."""
     values: dict[str, Any] = {}
     missing: dict[str, str] = {}
     refused: dict[str, str] = {}
     for name, variable in declared.items():
         raw = _raw(name, variable, given)
         if raw is None:
-            if variable.required:
-                missing[name] = _sources(name, variable)
-                continue
-            raw = ""
+            missing[name] = _sources(name, variable)
+            continue
         value = _like_default(raw, variable.default)
         if value is None:
             shown = "the value" if variable.sensitive else repr(raw)
-            refused[name] = f"{shown} is not of the default's kind ({type(variable.default).__name__})"
+            refused[name] = f"{shown} does not have the type of the default ({type(variable.default).__name__})"
         elif variable.allowed is not None and str(value) not in {str(item) for item in variable.allowed}:
             shown = "the value" if variable.sensitive else repr(str(value))
             refused[name] = f"{shown} is not allowed; one of {', '.join(map(str, variable.allowed))}"
@@ -60,7 +58,7 @@ def resolve(declared: Mapping[str, Variable], given: Given) -> Resolved:
 
 
 def given_value(name: str, variable: Variable, given: Given) -> Scalar | None:
-    """What was given from outside for a variable; None where its default stands."""
+    """Return the value of a variable from outside the spec; None if it has its default."""
     value = _raw(name, variable, given)
     return None if value == variable.default else value
 
@@ -83,7 +81,7 @@ def _sources(name: str, variable: Variable) -> str:
 
 
 def _like_default(raw: Scalar, default: Scalar | None) -> Scalar | None:
-    """A text from outside as the kind of the default; None where it cannot be one."""
+    """Convert a text from outside to the type of the default; None if it cannot be converted."""
     if not isinstance(raw, str) or default is None or isinstance(default, str):
         return raw
     if isinstance(default, bool):

@@ -18,7 +18,7 @@ from imagepipe.launch.machine import Launch, SpotWanted
 from imagepipe.launch.source import BySsm, CheckNames, FindSource, NameImages, Newest
 from imagepipe.spec.find import named_file
 from imagepipe.spec.loaded import LoadedSpec
-from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, EbsOutput, Encrypt, Spec, Volume
+from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, BlockDevice, EbsOutput, Encrypt, Spec
 from imagepipe.values import Endpoint, Image, ImageText, Instance, Late
 from imagepipe.wiring.tools import Tools
 
@@ -156,7 +156,7 @@ class ImageBuild:
             network=network,
             after=tuple(after),
             instance_types=launch.instance_types,
-            devices=devices_wanted(launch.volumes),
+            devices=devices_wanted(launch.block_devices),
             encrypt_root=self.encryption is not None,
             kms_key=self.encryption.kms_key if self.encryption else None,
             instance_profile=launch.iam_instance_profile,
@@ -164,7 +164,7 @@ class ImageBuild:
             user_data=launch.user_data,
             public_address=launch.ssh.bastion is None and launch.ssh.address in ("public_ip", "public_dns"),
             tags=launch.tags,
-            spot=SpotWanted(launch.spot.max_price, launch.spot.fall_back) if launch.spot else None,
+            spot=SpotWanted(launch.spot.max_price, launch.spot.fallback) if launch.spot else None,
         )
 
     def connect(self, instance: Ref[Instance], key: Ref[Key]) -> AwaitSsh:
@@ -176,7 +176,7 @@ class ImageBuild:
             self.tools.connections,
             instance,
             key,
-            ssh.user,
+            ssh.login,
             ssh.port,
             address,
             ssh.timeout,
@@ -198,7 +198,7 @@ def source_wanted(spec: Spec) -> str | BySsm | Newest:
         case AmiById(id=id):
             return id
         case AmiByFilter() as wanted:
-            return Newest(ImageFilter(wanted.name, wanted.owners, wanted.architecture), only=not wanted.newest)
+            return Newest(ImageFilter(wanted.name, wanted.owners, wanted.architecture), only=not wanted.most_recent)
         case AmiBySsm(ssm=name):
             return BySsm(name)
         case None:
@@ -207,6 +207,6 @@ def source_wanted(spec: Spec) -> str | BySsm | Newest:
             assert_never(spec.source.ami)
 
 
-def devices_wanted(volumes: Sequence[Volume]) -> tuple[DeviceWanted, ...]:
+def devices_wanted(devices: Sequence[BlockDevice]) -> tuple[DeviceWanted, ...]:
     """Translate block devices of a spec."""
-    return tuple(DeviceWanted(**{**v.model_dump(exclude={"tags"}), "tags": v.tags}) for v in volumes)
+    return tuple(DeviceWanted(**{**each.model_dump(exclude={"tags"}), "tags": each.tags}) for each in devices)

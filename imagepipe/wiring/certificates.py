@@ -19,7 +19,7 @@ from imagepipe.bundle.certificates import (
 from imagepipe.bundle.manifest import Recipients
 from imagepipe.errors import BundleError, Problem
 from imagepipe.spec.bundle_rules import bundle_region, regions_without_bucket
-from imagepipe.spec.document import Path as At
+from imagepipe.spec.document import KeyPath as At
 from imagepipe.spec.find import named_file
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import InstanceStoreOutput

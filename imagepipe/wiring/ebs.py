@@ -42,7 +42,7 @@ class EbsCapture:
 
     def _register(self, machine: Ref[Stopped]) -> CaptureEbs:
         build, output = self.build, self.output
-        volumes = build.spec.launch.volumes
+        volumes = build.spec.launch.block_devices
         return CaptureEbs(
             ec2=build.ec2,
             run_tags=build.run_tags,
@@ -50,7 +50,7 @@ class EbsCapture:
             source=self.source,
             text=self.text,
             boot_mode=output.boot_mode,
-            imds_v2=output.imds == "v2",
+            imds_v2=output.imds_support == "v2.0",
             delete_on_termination={
                 v.device: v.delete_on_termination for v in volumes if v.delete_on_termination is not None
             },
@@ -66,13 +66,14 @@ class EbsCapture:
         return CheckHygiene(build.ec2, offline, image, machine, self.source, gate_of(build), known_files(build))
 
     def copy(self, image: Ref[Image], region: str) -> CopyToRegion:
-        build, encrypt = self.build, self.output.encrypt
+        build = self.build
+        encrypt = self.output.encrypt.per_region.get(region) if self.output.encrypt else None
         return CopyToRegion(
             ec2=build.everywhere[region],
             limits=build.tools.limits,
             run_tags=build.run_tags,
             image=image,
             text=self.text,
-            kms_key=encrypt.per_region.get(region) if encrypt else None,
-            timeout_seconds=build.spec.publish.copy_timeout,
+            kms_key=encrypt.kms_key if encrypt else None,
+            timeout_seconds=build.spec.publish.timeout,
         )

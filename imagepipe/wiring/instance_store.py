@@ -76,7 +76,7 @@ class BundleCapture:
             bundle=bundle,
             source=self.source,
             text=self.text,
-            imds_v2=output.imds == "v2",
+            imds_v2=output.imds_support == "v2.0",
             virtual_names={v.device: v.virtual_name for v in output.block_devices if v.virtual_name},
         )
 

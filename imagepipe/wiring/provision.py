@@ -59,8 +59,8 @@ def _step(
         retries=step.retries,
         sudo=ssh.user != "root" and (ssh.sudo if step.sudo is None else step.sudo),
         exit_codes=step.exit_codes,
-        disconnect_expected=step.on_disconnect == "expected",
-        rerun_safe=step.rerun == "safe",
+        expect_disconnect=step.expect_disconnect,
+        idempotent=step.idempotent,
         env=step.env,
         when=late,
     )

@@ -15,7 +15,7 @@ STORE = """\
 imagepipe: 1
 name: store
 source: {ami: ami-0123456789abcdef0}
-launch: {region: us-east-1, instance_types: [m3.medium]}
+launch: {region: us-east-1, instance_types: [m3.medium], ssh: {user: admin}}
 output: {type: instance-store, name: store-1, bucket: my-images, account: "123456789012"}
 """
 

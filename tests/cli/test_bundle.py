@@ -45,7 +45,7 @@ def test_a_disk_is_packed_shown_verified_and_unpacked(image: Path) -> None:
     packed = run(folder, "pack", "disk.raw", *PAIR, *ACCOUNT, *EC2, "--name", "web-7", "--output", "out")
     assert (packed.returncode, packed.stderr) == (0, "")
     assert packed.stdout == "out/web-7.manifest.xml: 1 part, 1.0 MiB of 1.0 MiB of data\n"
-    shown = json.loads(run(folder, "inspect", "out/web-7.manifest.xml", "--json").stdout)
+    shown = json.loads(run(folder, "inspect", "out/web-7.manifest.xml", "--format", "json").stdout)
     assert (shown["name"], shown["account"], shown["size"]) == ("web-7", "123456789012", 40 << 20)
     assert [part["filename"] for part in shown["parts"]] == ["web-7.part.00"]
     text = run(folder, "inspect", "out/web-7.manifest.xml").stdout
@@ -85,7 +85,7 @@ REFUSALS: dict[str, tuple[list[str], int, str]] = {
     "no certificate of EC2's": (
         ["pack", "disk.raw", *PAIR, *ACCOUNT],
         2,
-        "error: EC2 must be able to read the bundle, and there is no certificate of EC2's\n  hint: --region finds",
+        "error: EC2's certificate is missing, without which EC2 cannot read the bundle\n  hint: --region finds",
     ),
     "none on this machine": (
         ["pack", "disk.raw", *PAIR, *ACCOUNT, "--region", "us-east-1"],

@@ -53,7 +53,7 @@ def test_a_run_that_cannot_be_cleaned_does_not_keep_the_others_from_it(state: Pa
     result = _run("--all")
     assert result.return_value == 5
     for run in ("aaaa1111", "bbbb2222"):
-        assert f"{run}: left as it is: opening the local cloud's store" in result.output
+        assert f"{run}: left alone: opening the local cloud's store" in result.output
     assert "hint: upgrade imagepipe" in result.output
     assert "nothing to delete" not in result.output
 
@@ -62,7 +62,7 @@ def test_a_run_that_goes_on_is_left_alone(state: Path, newer_store: str) -> None
     journal = _begun(state, "aaaa1111", newer_store)
     everything = _run("--all")
     assert (everything.return_value, everything.exception) == (0, None)
-    assert "aaaa1111: left alone: it is going on" in everything.output
+    assert "aaaa1111: left alone: it is in progress" in everything.output
     assert isinstance(_run("aaaa1111").exception, UsageError)
     journal.close()
 
@@ -95,7 +95,7 @@ def test_a_run_of_another_account_is_not_taken_for_gone(
     journal.close()
     refused = _run("aaaa1111").exception
     assert isinstance(refused, UsageError)
-    assert "in account 999999999999, and these credentials are of account" in refused.message
+    assert "in account 999999999999, and these credentials belong to account" in refused.message
     assert [claim.id for claim in read(state / "aaaa1111").open_claims()] == ["i-0123456789abcdef0"]
 
 
@@ -128,4 +128,4 @@ def test_a_bucket_that_is_named_is_swept_too_and_one_that_there_is_not_is_an_err
     assert account.s3.keys("bundles", "") == ["other/notes.txt"]
     missing = cleaned("--bucket", "no-such-bucket")
     assert isinstance(missing.exception, CloudError)
-    assert "there is no bucket no-such-bucket" in str(missing.exception)
+    assert "bucket no-such-bucket does not exist" in str(missing.exception)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from click.testing import CliRunner, Result
 
@@ -233,3 +235,14 @@ def test_bundles_of_every_region_go_with_their_images(account: Account) -> None:
     assert result.output.count("4 objects") == 2
     assert bundled.keys(account) == []
     assert bundled.keys(account, region="us-west-2", bucket="bundles-west") == []
+
+
+def test_the_result_in_json_names_what_was_deleted(account: Account) -> None:
+    image, snapshot = _made(account, "web")
+    result = _deregister(account, image, "--delete-data", "--format", "json")
+    row = {"image_id": image, "name": "web", "region": "us-east-1", "deregistered": True}
+    assert json.loads(result.stdout) == {
+        "dry_run": False,
+        "images": [{**row, "deleted": [snapshot], "left": {}}],
+    }
+    assert f"{image} 'web' in us-east-1: deregistered" in result.stderr

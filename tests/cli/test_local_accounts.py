@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,8 @@ def run(cloud: Cloud, *words: str) -> Result:
 def test_an_account_is_made_listed_and_acted_as(cloud: Cloud) -> None:
     made = run(cloud, "account", "add", "--member", UNIT).output.strip()
     assert run(cloud, "accounts").output.splitlines() == [ACCOUNT, OTHER_ACCOUNT, f"{made}  {UNIT}"]
+    rows = json.loads(run(cloud, "accounts", "--format", "json").stdout)
+    assert rows[-1] == {"account": made, "memberships": [UNIT]}
     lines = run(cloud, "account", "env", made).output.splitlines()
     exported = dict(line.removeprefix("export ").split("=", 1) for line in lines)
     assert exported["AWS_ENDPOINT_URL"] == cloud.endpoint

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import click
 import pytest
@@ -30,7 +31,14 @@ def test_keep_on_failure_may_have_a_duration_and_takes_no_other_word(
     assert "web.yaml" in (params.get("specs") or (params["run"],))
 
 
+@pytest.mark.parametrize("command", [build, resume], ids=["build", "resume"])
+def test_build_and_resume_report_in_the_same_way(command: click.Command) -> None:
+    words = ["7f3a", "--format", "json", "--junit", "tests.xml", "--timeout", "2h"]
+    params = command.make_context(command.name, words).params
+    assert (params["output"], params["junit"], params["timeout"]) == ("json", Path("tests.xml"), timedelta(hours=2))
+
+
 @pytest.mark.parametrize("word", ["soon", "0h", "1w", "2"])
 def test_what_is_no_duration_is_refused(word: str) -> None:
-    with pytest.raises(click.UsageError, match="is no duration: write 90m, 3h or 2d"):
+    with pytest.raises(click.UsageError, match="is not a duration: write 90m, 3h or 2d"):
         build.make_context("build", [f"--keep-on-failure={word}", "web.yaml"])

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def project(tmp_path: Path) -> Path:
     (tmp_path / "plain.yaml").write_text(PLAIN)
     (tmp_path / "full.yaml").write_text(FULL)
-    (tmp_path / "homeless.yaml").write_text(PLAIN.replace("launch: {region: us-east-1}\n", ""))
+    (tmp_path / "homeless.yaml").write_text(PLAIN.replace("region: us-east-1, ", ""))
     return tmp_path
 
 
@@ -60,7 +60,7 @@ def test_a_region_on_the_command_line_is_that_of_the_launch(project: Path) -> No
 def test_the_role_of_a_profile_is_said_to_be_a_guess_unless_it_is_given(project: Path) -> None:
     guessed, given = run(project, "full.yaml"), run(project, "full.yaml", "--role", "other")
     assert "arn:aws:iam::*:role/reader" in guessed.stdout
-    assert "--role says otherwise" in guessed.stderr
+    assert "--role names another" in guessed.stderr
     assert "arn:aws:iam::*:role/other" in given.stdout
     assert "--role" not in given.stderr
 

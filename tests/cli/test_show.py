@@ -102,13 +102,13 @@ def test_a_run_whose_process_died_can_be_resumed(folder: Path) -> None:
     journal = folder / JOURNAL
     journal.write_text("".join(line for line in journal.read_text().splitlines(True) if '"finished"' not in line))
     result = CliRunner().invoke(show, ["7f3a91c2"])
-    assert "`imagepipe resume 7f3a91c2` goes on with it" in result.output
+    assert "`imagepipe resume 7f3a91c2` continues it" in result.output
 
 
 def test_a_name_of_any_bytes_in_the_last_lines_is_kept(folder: Path) -> None:
     closing = Closing(folder / CLOSING, Masker(["hunter2"]))
     odd = os.fsdecode(b"odd-\xff")
-    closing.say(f"error: step-1: {odd} hunter2")
+    closing.print(f"error: step-1: {odd} hunter2")
     closing.keep()
     kept = (folder / CLOSING).read_text(encoding="utf-8")
     assert "odd-" in kept

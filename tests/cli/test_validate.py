@@ -17,6 +17,7 @@ SOUND = "imagepipe: 1\nname: NAME\nsource: {ami: ami-0123456789abcdef0}\noutput:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "specs").mkdir()
+    (tmp_path / "imagepipe.yaml").write_text("defaults: {ssh_user: admin}\n")
     for name in ("web-server", "db"):
         (tmp_path / f"specs/{name}.yaml").write_text(SOUND.replace("NAME", name))
     return tmp_path
@@ -58,7 +59,7 @@ def test_a_spec_with_mistakes_ends_with_2_and_all_of_them(project: Path) -> None
     result = run(project)
     assert result.returncode == 2
     assert "specs/db.yaml:5:10: launch.regoin: unknown key 'regoin'; did you mean 'region'?" in result.stdout
-    assert "specs/db.yaml:6:30: provision.0.shell.script: there is no file none.sh" in result.stdout
+    assert "specs/db.yaml:6:30: provision.0.shell.script: file none.sh does not exist" in result.stdout
     assert result.stdout.endswith("2 specs, 2 errors\n")
 
 
@@ -76,21 +77,21 @@ def test_a_warning_is_no_error(project: Path) -> None:
     result = run(project, "db")
     assert result.returncode == 0
     assert "warning: variables.x: variable 'x' is never used" in result.stdout
-    assert "warning: publish.keep: retiring old images: not yet" in result.stdout
+    assert "warning: publish.keep: retiring old images: not supported yet" in result.stdout
     assert result.stdout.endswith("1 spec, valid, 2 warnings\n")
 
 
 def test_a_spec_that_is_not_there_ends_with_2(project: Path) -> None:
     result = run(project, "web-sever")
     assert result.returncode == 2
-    assert "web-sever: no such spec, here or in specs/" in result.stdout
+    assert "web-sever: this spec was not found, neither here nor in specs/" in result.stdout
     assert "did you mean web-server?" in result.stdout
 
 
 def test_a_folder_without_specs_ends_with_2(tmp_path: Path) -> None:
     result = run(tmp_path)
     assert result.returncode == 2
-    assert "there is no specs/ folder with YAML files here" in result.stdout
+    assert "no specs/ folder with YAML files was found here" in result.stdout
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00", b"\xff", b"[" * 200_000, b"a: [", b"- x", b"a: &a [*a]"])
@@ -277,3 +278,8 @@ def test_a_name_in_a_variable_file_that_is_almost_a_variable_s_is_warned_of(proj
     done = run(project, "web-server", "--var-file", "prod.yaml")
     assert done.returncode == 0
     assert done.stderr == "warning: --var-file: no spec has a variable 'titel'; did you mean 'title'?\n"
+
+
+def test_specs_for_the_local_cloud_are_checked_on_a_machine_that_cannot_run_it(project: Path) -> None:
+    result = run(project, "--local", PATH="/nowhere")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "2 specs, valid\n", "")

@@ -56,7 +56,7 @@ class Baked:
 
     @property
     def images(self) -> dict[str, str]:
-        """Image ids by region, of a build with --json."""
+        """Image ids by region, of a build with --format json."""
         return {image["region"]: image["image_id"] for image in json.loads(self.out)["images"]}
 
     @property
@@ -75,6 +75,7 @@ class Bakery:
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        (self.folder / "imagepipe.yaml").write_text("defaults: {ssh_user: admin}\n", encoding="utf-8")
         kept = ("PATH", "HOME", "LANG", "SSL_CERT_FILE")
         self.env = {
             **{name: os.environ[name] for name in kept if name in os.environ},
@@ -131,7 +132,7 @@ class Bakery:
 
     def build(self, spec: Path, *args: str, **env: str) -> Baked:
         """A build that must succeed."""
-        baked = self("build", str(spec), "--local", "--json", *args, **env)
+        baked = self("build", str(spec), "--local", "--format", "json", *args, **env)
         assert baked.code == 0, baked.err
         return baked
 

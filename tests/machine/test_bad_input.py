@@ -76,7 +76,7 @@ BEFORE_LAUNCH: dict[str, tuple[tuple[str, str], int, tuple[str, ...]]] = {
         3,
         ("ami-0123456789abcdef0", "InvalidAMIID.NotFound", "hint: image ids differ by region"),
     ),
-    "script missing": (("shell: 'true'", "shell: {script: nope.sh}"), 2, ("there is no file nope.sh", ":6:")),
+    "script missing": (("shell: 'true'", "shell: {script: nope.sh}"), 2, ("file nope.sh does not exist", ":6:")),
     "undefined variable": (("'true'", "echo {{ var.nope }}"), 2, ("undefined variable 'var.nope'", ":6:")),
 }
 
@@ -91,7 +91,10 @@ def test_what_is_wrong_before_a_launch_leaves_nothing(bakery: Bakery, case: str)
 
 def test_several_images_where_only_one_may_match_are_named(bakery: Bakery) -> None:
     first, second = bakery.build(bakery.spec("many", "[]")), bakery.build(bakery.spec("many", "[]"))
-    change = ('name: "debian-12-amd64-*", owners: ["136693071363"]', 'name: "many-*", owners: [self], newest: false')
+    change = (
+        'name: "debian-12-amd64-*", owners: ["136693071363"]',
+        'name: "many-*", owners: [self], most_recent: false',
+    )
     before = bakery.inventory()
     failed = bakery("build", str(_edited(bakery, "narrow", change)), "--local")
     _fails(failed, 3, "2 images are named many-* of self in us-east-1", "hint: narrow the name")
@@ -190,7 +193,7 @@ def test_a_machine_that_powers_itself_off_in_a_step_is_said_to_be_stopped(bakery
 
 def test_a_machine_that_was_powered_off_on_purpose_is_not_waited_for(bakery: Bakery) -> None:
     before = bakery.inventory()
-    step = "- shell: sudo systemctl poweroff; sleep 30\n  on_disconnect: expected"
+    step = "- shell: sudo systemctl poweroff; sleep 30\n  expect_disconnect: true"
     began = time.monotonic()
     _fails(bakery("build", str(bakery.spec("poweroff", step)), "--local"), 3, "SSH will not come back", "power it off")
     assert time.monotonic() - began < 60
@@ -198,7 +201,7 @@ def test_a_machine_that_was_powered_off_on_purpose_is_not_waited_for(bakery: Bak
 
 
 def test_the_last_step_may_reboot_the_machine(bakery: Bakery) -> None:
-    bakery.build(bakery.spec("rebooted", "- shell: sudo systemctl reboot; sleep 30\n  on_disconnect: expected"))
+    bakery.build(bakery.spec("rebooted", "- shell: sudo systemctl reboot; sleep 30\n  expect_disconnect: true"))
 
 
 @pytest.mark.parametrize("moment", ["connect", "step"])

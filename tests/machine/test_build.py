@@ -107,7 +107,7 @@ STEPS = """
     pkill -9 -f 'sshd: admin'
     sleep 5
   sudo: true
-  on_disconnect: expected
+  expect_disconnect: true
 - shell: test -x /usr/local/bin/say.py
 """
 

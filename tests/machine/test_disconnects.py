@@ -23,7 +23,7 @@ REBOOTS = "".join(
 - shell: touch /run/before
 - name: reboots {way}
   shell: {command!r}
-  on_disconnect: expected
+  expect_disconnect: true
 - name: is on the new boot
   shell: test ! -e /run/before && test "$(systemctl is-system-running)" != stopping
 """
@@ -38,7 +38,7 @@ def _as_root(spec: Path) -> Path:
 
 
 def test_what_follows_a_step_that_reboots_runs_on_the_new_boot(bakery: Bakery) -> None:
-    last = "\n- shell: touch /run/before /var/before\n- shell: systemctl reboot\n  on_disconnect: expected\n"
+    last = "\n- shell: touch /run/before /var/before\n- shell: systemctl reboot\n  expect_disconnect: true\n"
     baked = bakery.build(_as_root(bakery.spec("reboots", REBOOTS + last)))
     said = [e["text"] for e in bakery.events() if e.get("text")]
     assert said.count("the machine is back, in a new boot") == len(WAYS) + 1
@@ -49,9 +49,9 @@ def test_a_connection_that_ends_without_a_reboot_is_made_again(bakery: Bakery) -
     steps = """
 - shell: touch /run/before
 - shell: "pkill -9 -f 'sshd: admin'; sleep 600"
-  on_disconnect: expected
+  expect_disconnect: true
 - shell: "(sleep 1; pkill -9 -f 'sshd: admin') >/dev/null 2>&1 &"
-  on_disconnect: expected
+  expect_disconnect: true
 - shell: test -e /run/before
 """
     bakery.build(_as_root(bakery.spec("disconnects", steps)))
@@ -60,13 +60,13 @@ def test_a_connection_that_ends_without_a_reboot_is_made_again(bakery: Bakery) -
 
 
 def test_a_connection_that_does_not_end_is_said_at_the_deadline(bakery: Bakery) -> None:
-    spec = bakery.spec("stays", "- shell: 'true'\n  on_disconnect: expected\n  timeout: 3s\n")
+    spec = bakery.spec("stays", "- shell: 'true'\n  expect_disconnect: true\n  timeout: 3s\n")
     failed = bakery("build", str(spec), "--local")
     assert failed.code == 7
     assert "the connection did not end within 3 s" in failed.err
 
 
 def test_a_script_that_fails_has_failed_whatever_is_expected(bakery: Bakery) -> None:
-    failed = bakery("build", str(bakery.spec("fails", "- shell: exit 3\n  on_disconnect: expected\n")), "--local")
+    failed = bakery("build", str(bakery.spec("fails", "- shell: exit 3\n  expect_disconnect: true\n")), "--local")
     assert failed.code == 7
     assert "exit code 3" in failed.err

@@ -86,7 +86,7 @@ def test_a_failed_test_of_one_spec_leaves_the_image_of_another_if_the_run_keeps_
     before = bench.inventory()
     good = bench.write("good.yaml", TESTED.format(name="good", test="sleep 3"))
     bad = bench.write("bad.yaml", TESTED.format(name="bad", test='"exit 3"'))
-    built = bench("build", str(good), str(bad), "--local", "--json", "--keep-going", "--junit", "report.xml")
+    built = bench("build", str(good), str(bad), "--local", "--format", "json", "--keep-going", "--junit", "report.xml")
     assert built.code == 7, built.err
     result = json.loads(built.out)
     assert [image["spec"] for image in result["images"]] == ["good"]
@@ -110,7 +110,7 @@ def test_a_failed_test_of_one_spec_withdraws_the_others_otherwise(bench: Bakery)
     before = bench.inventory()
     good = bench.write("good.yaml", TESTED.format(name="good", test="sleep 30"))
     bad = bench.write("bad.yaml", TESTED.format(name="bad", test='"exit 3"'))
-    built = bench("build", str(good), str(bad), "--local", "--json")
+    built = bench("build", str(good), str(bad), "--local", "--format", "json")
     assert built.code == 7, built.err
     assert bench.inventory() == before
     assert "--keep-going" in bench("build", "--help").out

@@ -36,16 +36,16 @@ def test_a_connection_that_is_reset_fails_the_step_and_the_machine_goes_on(quick
         baked = quick("build", str(spec), "--local")
     assert baked.code == 7, baked.err
     assert "broke" in baked.err
-    assert "rerun: safe" in baked.err
+    assert "idempotent: true" in baked.err
     assert "is terminated" not in baked.err
     assert not differences(before, inventory(quick))
 
 
 def test_a_step_that_may_be_run_again_is_where_its_connection_is_reset(quick: Bakery) -> None:
-    spec = _spec(quick, "again", "- {shell: echo x | sudo tee -a /etc/begun; sleep 4, rerun: safe}")
+    spec = _spec(quick, "again", "- {shell: echo x | sudo tee -a /etc/begun; sleep 4, idempotent: true}")
     with quick.fault(effect="drop-ssh", action="RunInstances", seconds=2.5, times=1):
         baked = quick.build(spec)
-    assert "run again, as it says `rerun: safe`" in baked.err
+    assert "running it again, because the step is idempotent" in baked.err
     with quick.instance(baked.images["us-east-1"], "us-east-1") as booted:
         assert booted.sh("cat /etc/begun") == "x\nx"
 
@@ -81,7 +81,7 @@ def test_an_instance_that_dies_in_the_middle_of_a_step_is_named_with_its_state(q
 
 def test_a_copy_that_hangs_is_given_up_in_time_and_taken_back(quick: Bakery) -> None:
     before = inventory(quick)
-    spec = _spec(quick, "hangs", "- shell: 'true'", "publish: {regions: [us-west-2], copy_timeout: 3s}\n")
+    spec = _spec(quick, "hangs", "- shell: 'true'", "publish: {regions: [us-west-2], timeout: 3s}\n")
     with quick.fault(effect="hang", action="CopyImage", times=1):
         baked = quick("build", str(spec), "--local")
     assert baked.code == 3, baked.err
@@ -91,7 +91,7 @@ def test_a_copy_that_hangs_is_given_up_in_time_and_taken_back(quick: Bakery) -> 
 
 def test_credentials_that_end_in_the_middle_leave_a_run_that_goes_on_once_they_are_good(quick: Bakery) -> None:
     before = inventory(quick)
-    spec = _spec(quick, "expires", "- {shell: echo once | sudo tee -a /etc/begun, rerun: safe}")
+    spec = _spec(quick, "expires", "- {shell: echo once | sudo tee -a /etc/begun, idempotent: true}")
     with quick.fault(effect="expire", action="CreateSnapshots", times=1):
         baked = quick("build", str(spec), "--local")
         run = quick.journal()[0]["id"]
@@ -101,7 +101,7 @@ def test_credentials_that_end_in_the_middle_leave_a_run_that_goes_on_once_they_a
     assert "still held: instance i-" in baked.err
     assert f"Once your credentials are valid again, run: imagepipe resume {run}\n" in baked.err
     assert f"Later: imagepipe clean {run}" in baked.err
-    resumed = quick("resume", run, "--json")
+    resumed = quick("resume", run, "--format", "json")
     assert resumed.code == 0, resumed.err
     assert list(resumed.images) == ["us-east-1"]
     words = ["images", "deregister", resumed.images["us-east-1"], "--local", "--region", "us-east-1", "--delete-data"]

@@ -204,7 +204,7 @@ def test_where_no_disk_can_be_read_the_machine_is_looked_at_and_the_test_instanc
     assert bakery.inventory() == before
 
     tested = _dirty(bakery, f"hygiene:\n  allow:\n{ALLOW}test:\n- shell: 'true'\n")
-    baked = bakery("build", str(tested), "--json", *options, **env, IMAGEPIPE_VAR_token=TOKEN)
+    baked = bakery("build", str(tested), "--format", "json", *options, **env, IMAGEPIPE_VAR_token=TOKEN)
     assert baked.code == 0, baked.err
     assert "looked at the running machine, before it stopped" in baked.err
     assert "looked at the test instance, after its boot" in baked.err

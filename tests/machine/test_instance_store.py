@@ -204,7 +204,7 @@ def _agent(bakery: Bakery, process: subprocess.Popen[str]) -> int:
 def test_what_is_killed_midway_is_gone_on_with_and_nothing_is_sent_twice(bundles: Bakery, victim: str) -> None:
     bundles.admin("DELETE", "calls")
     path = spec(bundles, f"killed-{victim}", "- shell: 'true'")
-    process = bundles.start("build", str(path), "--local", "--json")
+    process = bundles.start("build", str(path), "--local", "--format", "json")
     pid = _agent(bundles, process)
     if victim == "connection":  # sshd's process of it: the agent's parent is sudo, whose parent it is
         pid = _parent(_parent(pid))
@@ -334,7 +334,7 @@ def test_the_block_method_takes_a_disk_with_its_boot_loader_and_qemu_boots_it(bu
     path.write_text(
         path.read_text().replace("debian-12-amd64", "debian-disk-12-amd64").replace("m3.medium", "m3.large")
     )
-    process = bundles.start("build", str(path), "--local", "--json")
+    process = bundles.start("build", str(path), "--local", "--format", "json")
     out, err = process.communicate(timeout=QEMU_SECONDS)
     assert process.returncode == 0, err
     assert "by method block: " in err

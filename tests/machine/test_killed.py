@@ -82,7 +82,7 @@ def test_after_kill_9_clean_leaves_the_account_as_it_was(fresh_bakery: Bakery, m
 def test_kill_9_of_the_cloud_while_a_build_waits_loses_nothing(fresh_bakery: Bakery) -> None:
     bakery = fresh_bakery
     spec = bakery.spec("survives", "- shell: echo sleeping; sleep 4")
-    process = bakery.start("build", str(spec), "--local", "--json")
+    process = bakery.start("build", str(spec), "--local", "--format", "json")
     until(lambda: any("sleeping" in e.get("text", "") for e in bakery.events()) or None, "the step runs")
     before = bakery.inventory()
     serving = connect.status(bakery.store)
@@ -109,12 +109,12 @@ def test_an_image_of_an_hour_ago_survives_clean_all_and_boots(bakery: Bakery) ->
 
 def test_a_run_that_goes_on_is_not_cleaned(bakery: Bakery) -> None:
     spec = bakery.spec("alive", "- shell: echo sleeping; sleep 6")
-    process = bakery.start("build", str(spec), "--local", "--json")
+    process = bakery.start("build", str(spec), "--local", "--format", "json")
     until(lambda: any("sleeping" in e.get("text", "") for e in bakery.events()) or None, "the step runs")
     run = bakery.journal()[0]["id"]
     refused = bakery("clean", run)
     assert refused.code == 2
-    assert "going on" in refused.err
+    assert "in progress" in refused.err
     assert bakery("clean", "--all").code == 0
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -163,7 +163,7 @@ def test_a_killed_build_goes_on_with_its_machine_where_it_was(fresh_bakery: Bake
     steps = f"""
 - shell: echo once | sudo tee -a /etc/steps
 {STEP}
-  rerun: safe
+  idempotent: true
 - shell: echo last | sudo tee -a /etc/steps
 """
     process = bakery.start("build", str(bakery.spec("killed", steps)), "--local")
@@ -176,8 +176,10 @@ def test_a_killed_build_goes_on_with_its_machine_where_it_was(fresh_bakery: Bake
     assert shown.code == 0, shown.err
     assert shown.out.splitlines()[-1] == "goes on with step-2"
     assert bakery.inventory()["us-east-1 instances"] == [instance]
-    resumed = bakery("resume", run, "--json")
+    resumed = bakery("resume", run, "--format", "json", "--junit", "report.xml")
     assert resumed.code == 0, resumed.err
+    report = (bakery.folder / "report.xml").read_text(encoding="utf-8")
+    assert 'tests="1" failures="0" errors="0" skipped="0"' in report
     assert "anew" not in resumed.err
     assert f"deleted         instance {instance}" in resumed.err
     with bakery.instance(resumed.images["us-west-2"], "us-west-2") as booted:

@@ -416,7 +416,7 @@ def test_an_image_that_is_built_copied_and_launched_again_has_its_change(sshd_ba
 
 def test_a_build_goes_on_though_its_cloud_is_killed_and_nothing_is_left(sshd_bakery: Bakery, tmp_path: Path) -> None:
     spec = sshd_bakery.spec("killed", "- shell: sleep 15")
-    build = sshd_bakery.start("build", str(spec), "--local", "--json")
+    build = sshd_bakery.start("build", str(spec), "--local", "--format", "json")
     until(
         lambda: any(event["event"] == "StageStarted" and event["stage"] == "step-1" for event in sshd_bakery.events())
     )

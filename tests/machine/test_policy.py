@@ -25,7 +25,7 @@ launch:
   region: us-east-1
   ssh: {user: "{{ var.user }}", timeout: 20s}
   iam_instance_profile: reader
-  volumes: [{device: /dev/sdf, size_gib: 1, tags: {use: data}}]
+  block_devices: [{device: /dev/sdf, size_gib: 1, tags: {use: data}}]
 provision:
   - shell: sudo sh -c 'echo baked >/etc/baked'
 test:
@@ -48,7 +48,7 @@ provision:
 output:
   name: "sealed"
   on_name_taken: replace
-  encrypt: {kms_key: KEY-EAST, per_region: {us-west-2: alias/images}}
+  encrypt: {kms_key: KEY-EAST, per_region: {us-west-2: {kms_key: alias/images}}}
 publish: {regions: [us-west-2]}
 """
 BUNDLE = """\
@@ -175,7 +175,7 @@ def test_a_build_its_failures_clean_and_resume_need_the_whole_policy_and_no_more
     kept = _newest(bakery)
     with _slow_copies(bakery):
         killed = [ebs.killed(kind="image", region="us-west-2") for _ in range(2)]
-        resumed = bakery("resume", killed.pop(), "--json")
+        resumed = bakery("resume", killed.pop(), "--format", "json")
     assert resumed.code == 0, resumed.err
     with _sold(bakery):
         sold = ebs.build()
@@ -206,7 +206,7 @@ def test_bundles_need_what_they_are_allowed(bakery: Bakery) -> None:
     assert built.code == 0, built.err
     assert bundled.build("--var", "break=test").code == 7
     killed = [bundled.killed(kind="bundle", region="us-west-2") for _ in range(2)]
-    resumed = bakery("resume", killed.pop(), "--json")
+    resumed = bakery("resume", killed.pop(), "--format", "json")
     assert resumed.code == 0, resumed.err
     asked = bundled.asked()
     assert not bundled.refused()

@@ -268,7 +268,7 @@ name: whole
 source: {ami: {name: "debian-disk-12-amd64-*", owners: ["136693071363"]}}
 launch:
   region: us-east-1
-  volumes: [{device: /dev/xvda, size_gib: 9}]
+  block_devices: [{device: /dev/xvda, size_gib: 9}]
   ssh: {timeout: 8m}
 provision:
   - shell: |
@@ -286,7 +286,7 @@ output: {name: "whole-{{ build.id }}"}
 
 def test_a_disk_with_a_boot_loader_is_baked_tested_and_grows_on_qemu(bakery: Bakery) -> None:
     spec = bakery.write("whole.yaml", WHOLE)
-    process = bakery.start("build", str(spec), "--local", "--json")
+    process = bakery.start("build", str(spec), "--local", "--format", "json")
     out, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
     lines = [event["text"] for event in bakery.events() if event["event"] == "Line"]

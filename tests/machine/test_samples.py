@@ -97,7 +97,7 @@ def test_a_wheel_that_is_installed_elsewhere_has_the_provisioners_and_builds(bak
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(elsewhere)
     spec = bakery.spec("wheel", "- use: apt-install\n  with: {packages: [tree]}")
-    built = bakery("build", str(spec), "--local", "--json", PYTHONPATH=str(elsewhere))
+    built = bakery("build", str(spec), "--local", "--format", "json", PYTHONPATH=str(elsewhere))
     assert built.code == 0, built.err
     assert set(built.images) == {"us-east-1", "us-west-2"}
     where = subprocess.run(

@@ -52,7 +52,7 @@ class Baker:
 
     def _build(self, words: Sequence[str], policy: Policy | None) -> list[str]:
         role = ["--assume-role", self.role(policy)]
-        return ["build", str(self.spec), "--local", "--json", *self.words, *words, *role]
+        return ["build", str(self.spec), "--local", "--format", "json", *self.words, *words, *role]
 
     def build(self, *words: str, policy: Policy | None = None) -> Baked:
         """A build, however it ends."""

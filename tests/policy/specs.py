@@ -14,7 +14,7 @@ PLAIN = """\
 imagepipe: 1
 name: plain
 source: {ami: ami-12345678}
-launch: {region: us-east-1}
+launch: {region: us-east-1, ssh: {user: admin}}
 output: {name: plain}
 """
 FULL = """\
@@ -26,13 +26,14 @@ launch:
   instance_types: [t3.small, t3a.small]
   subnets: [subnet-12345678, {tags: {tier: "build-*"}}]
   iam_instance_profile: reader
-  volumes: [{device: /dev/sdf, size_gib: 1, snapshot: snap-12345678, kms_key: alias/data, tags: {use: data}}]
+  ssh: {user: admin}
+  block_devices: [{device: /dev/sdf, size_gib: 1, snapshot: snap-12345678, kms_key: alias/data, tags: {use: data}}]
 provision: [{shell: "true"}]
 test: [{shell: "true"}]
 output:
   name: full
   on_name_taken: replace
-  encrypt: {kms_key: 11111111-2222-3333-4444-555555555555, per_region: {us-west-2: alias/images}}
+  encrypt: {kms_key: 11111111-2222-3333-4444-555555555555, per_region: {us-west-2: {kms_key: alias/images}}}
   block_devices: [{device: /dev/sdf, tags: {use: data}}, {device: /dev/sdg, snapshot: snap-87654321}]
 publish: {regions: [us-west-2], share: {accounts: ["123456789012"]}}
 """
@@ -43,14 +44,14 @@ source: {ami: {ssm: /aws/service/debian/release/12/latest/amd64}}
 launch:
   region: us-east-1
   security_groups: [sg-12345678]
-  ssh: {key_pair: ours, private_key: key}
-output: {name: own, imds: v1, boot_mode: legacy-bios, encrypt: true}
+  ssh: {user: admin, key_pair: ours, private_key: key}
+output: {name: own, imds_support: source, boot_mode: legacy-bios, encrypt: true}
 """
 BUNDLE = """\
 imagepipe: 1
 name: bundle
 source: {ami: ami-12345678}
-launch: {region: us-east-1, instance_types: [m3.medium]}
+launch: {region: us-east-1, instance_types: [m3.medium], ssh: {user: admin}}
 test: [{shell: "true"}]
 output:
   type: instance-store

@@ -44,7 +44,7 @@ imagepipe: 1
 name: web
 variables: {greeting: {default: hello}}
 source: {ami: {name: "debian-12-amd64-*", owners: ["136693071363"]}}
-launch: {region: us-east-1}
+launch: {region: us-east-1, ssh: {user: admin}}
 provision: [{shell: "true"}]
 output: {name: "web-{{ build.id }}"}
 """

@@ -15,9 +15,9 @@ source: {{ami: {{name: "debian-12-amd64-*", owners: ["136693071363"]}}}}
 launch: {{region: us-east-1, instance_types: [m3.medium]}}
 provision:
   - shell: sudo sh -c 'echo baked >/etc/baked'
-  - {{shell: "true", rerun: safe}}
+  - {{shell: "true", idempotent: true}}
 test:
-  - {{shell: grep baked /etc/baked, rerun: safe}}
+  - {{shell: grep baked /etc/baked, idempotent: true}}
 publish: {{regions: [us-west-2]}}
 """
 OUTPUTS: dict[Kind, str] = {

@@ -82,7 +82,9 @@ class Lab:
     def undisturbed(self, kind: Kind) -> Undisturbed:
         """A build of this kind, once."""
         if kind not in self._known:
-            self._bakery("build", str(self._specs[kind]), "--local", "--json")  # makes what the cloud lacks: buckets
+            self._bakery(
+                "build", str(self._specs[kind]), "--local", "--format", "json"
+            )  # makes what the cloud lacks: buckets
             self._retire(kind)
             self._bakery.admin("DELETE", "calls")
             self._bakery.build(self._specs[kind])
@@ -122,8 +124,8 @@ class Lab:
         return finding
 
     def _go_on(self, point: Point, run: str, wanted: Undisturbed, finding: Finding) -> None:
-        resumed = self._bakery("resume", run, "--json")
-        if resumed.code == 2 and ("nothing left to do" in resumed.err or "is empty" in resumed.err):
+        resumed = self._bakery("resume", run, "--format", "json")
+        if resumed.code == 2 and ("nothing is left to do" in resumed.err or "is empty" in resumed.err):
             return  # it had come to its end
         if resumed.code != 0:
             finding.wrong.append(f"resume: exit {resumed.code}: {resumed.err[-800:]}")

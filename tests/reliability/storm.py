@@ -52,10 +52,10 @@ launch: {{region: us-east-1, instance_types: [{types}], ssh: {{timeout: 30s}}}}
 provision:
   - shell: sudo sh -c 'echo baked >/etc/baked'
   - {{shell: "echo with $TOKEN; sleep 1", env: {{TOKEN: "{{{{ var.token }}}}"}}}}
-  - {{shell: "sleep 1", rerun: safe}}
+  - {{shell: "sleep 1", idempotent: true}}
 test:
-  - {{shell: grep baked /etc/baked, rerun: safe}}
-publish: {{regions: [us-west-2], copy_timeout: 20s, share: {{accounts: ["{friend}"]}}}}
+  - {{shell: grep baked /etc/baked, idempotent: true}}
+publish: {{regions: [us-west-2], timeout: 20s, share: {{accounts: ["{friend}"]}}}}
 """
 MORE: dict[Kind, str] = {
     "ebs": 'output: {name: "ebs-{{ build.id }}", timeout: 20s}\n',

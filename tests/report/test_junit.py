@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -113,3 +114,35 @@ def test_an_error_from_before_the_run_is_a_suite_of_its_own(tmp_path: Path) -> N
     write_error(tmp_path / "tests.xml", "web.yaml:3:1: unknown key\n  3 | nme: web")
     [suite] = ET.parse(tmp_path / "tests.xml").getroot()
     assert (suite.get("name"), suite.get("tests"), suite.get("errors")) == ("imagepipe", "1", "1")
+
+
+def _resumed(folder: Path, earlier: Iterable[ev.AnyEvent]) -> ET.Element:
+    """The suite of a run whose first process finished a boot and a test, and whose second one did the rest."""
+    path, stages = folder / "tests.xml", frozenset({"capture", *(stage for stage, _ in CASES)})
+    report = JUnitReport(path, (Suite("web", CASES, stages),))
+    report.resume(earlier, {"capture", "test-boot", "test-1"})
+    report(ev.StageFinished(START, "r", "test-2", 1.0))
+    report(ev.RunFinished(START, "r", "succeeded", 1.0))
+    return ET.parse(path).getroot()[0]
+
+
+def test_tests_of_the_first_process_are_cases_of_a_resumed_run(tmp_path: Path) -> None:
+    suite = _resumed(
+        tmp_path,
+        [
+            ev.StageFinished(START, "r", "test-boot", 2.5),
+            ev.Line(START, "r", "test-1", "out", "hello"),
+            ev.StageFinished(START, "r", "test-1", 0.5),
+            ev.Line(START, "r", "test-2", "out", "cut off"),
+        ],
+    )
+    assert (suite.get("tests"), suite.get("errors"), suite.get("skipped")) == ("4", "0", "0")
+    assert suite.get("time") == "4.000"
+    assert suite[2].findtext("system-out") == "hello\n"
+    assert suite[3].findtext("system-out") is None
+
+
+def test_events_that_cannot_be_read_cost_a_resumed_run_their_times_only(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text("not json\n")
+    suite = _resumed(tmp_path, ev.read_events(tmp_path / "events.jsonl"))
+    assert (suite.get("errors"), suite.get("skipped"), suite.get("time")) == ("0", "0", "1.000")

@@ -17,6 +17,8 @@ name: web
 source: {ami: ami-0123456789abcdef0}
 output: {name: web-1}
 """
+SSH_USER = "defaults: {ssh_user: admin}\n"
+"""The project file of every test that does not write its own."""
 BUILD = Build(id="b1", timestamp="20261101T000000Z", git_sha="f" * 40)
 
 Loader = Callable[..., LoadedSpec]
@@ -26,6 +28,7 @@ Loader = Callable[..., LoadedSpec]
 def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loader:
     """Loads one spec from a text (added to a sound beginning, unless it has its own) in an empty folder."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "imagepipe.yaml").write_text(SSH_USER, encoding="utf-8")
 
     def run(
         text: str | bytes = "",
@@ -40,12 +43,12 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loader:
             (tmp_path / name).write_text(content, encoding="utf-8")
         raw = text if isinstance(text, bytes) else (text if whole else SOUND + text).encode()
         (tmp_path / "web.yaml").write_bytes(raw)
-        (one,) = load([Path("web.yaml")], given or Given(), build=build)
-        return one
+        (spec,) = load([Path("web.yaml")], given or Given(), build=build)
+        return spec
 
     return run
 
 
-def messages(one: LoadedSpec, severity: str = "error") -> list[str]:
+def messages(spec: LoadedSpec, severity: str = "error") -> list[str]:
     """What was said, without its place."""
-    return [problem.message for problem in one.problems if problem.severity == severity]
+    return [problem.message for problem in spec.problems if problem.severity == severity]

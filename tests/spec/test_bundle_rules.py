@@ -29,17 +29,19 @@ SOUND: Mapping[str, str] = {
     "EC2's certificate": MACHINE + with_words("ec2_certificate: west.pem"),
     "another region": MACHINE + with_words(WEST) + "publish: {regions: [us-east-1, us-west-2]}\n",
     "shared with all, from an encrypted volume": MACHINE.replace("[m3", "[m1.small, r3.large, x1.16xlarge, m3").replace(
-        "}\n", ", volumes: [{device: /dev/xvda, size_gib: 10, encrypted: true}]}\n"
+        "}\n", ", block_devices: [{device: /dev/xvda, size_gib: 10, encrypted: true}]}\n"
     )
     + OUTPUT
     + "publish: {share: {public: true}}\n",
-    "a tree, smaller than its root": MACHINE.replace("}\n", ", volumes: [{device: /dev/sda1, size_gib: 40}]}\n")
+    "a tree, smaller than its root": MACHINE.replace("}\n", ", block_devices: [{device: /dev/sda1, size_gib: 40}]}\n")
     + with_words("method: tree, size_gib: 10, exclude: [/var/cache/apt/archives, /usr/share/doc]"),
     "a size of its own says how the root is read": MACHINE.replace(
-        "}\n", ", volumes: [{device: /dev/sda1, size_gib: 40}]}\n"
+        "}\n", ", block_devices: [{device: /dev/sda1, size_gib: 40}]}\n"
     )
     + with_words("size_gib: 1"),
-    "a large volume that is not the root": MACHINE.replace("}\n", ", volumes: [{device: /dev/sdf, size_gib: 40}]}\n")
+    "a large volume that is not the root": MACHINE.replace(
+        "}\n", ", block_devices: [{device: /dev/sdf, size_gib: 40}]}\n"
+    )
     + with_words("method: block"),
     "a BIOS, or both": MACHINE + with_words("boot_mode: uefi-preferred"),
     "instance store volumes": MACHINE + with_words("block_devices: [{device: /dev/sdb, virtual_name: ephemeral0}]"),
@@ -50,8 +52,8 @@ SOUND: Mapping[str, str] = {
 
 @pytest.mark.parametrize("text", SOUND.values(), ids=SOUND)
 def test_a_sound_spec_of_an_instance_store_image_has_no_problems(loaded: Loader, text: str) -> None:
-    one = loaded(HEAD + text, whole=True, files=dict.fromkeys(("user.pem", "user.key", "west.pem"), ""))
-    assert one.problems == []
+    spec = loaded(HEAD + text, whole=True, files=dict.fromkeys(("user.pem", "user.key", "west.pem"), ""))
+    assert spec.problems == []
 
 
 def output(loaded: Loader, text: str) -> InstanceStoreOutput:
@@ -61,7 +63,7 @@ def output(loaded: Loader, text: str) -> InstanceStoreOutput:
 
 
 def test_instance_types_of_the_project_are_said_where_the_image_is_asked_for(loaded: Loader) -> None:
-    project = "imagepipe: 1\ndefaults: {region: us-east-1, instance_types: [m3.medium, t3a.small]}\n"
+    project = "imagepipe: 1\ndefaults: {region: us-east-1, instance_types: [m3.medium, t3a.small], ssh_user: admin}\n"
     (problem,) = loaded(HEAD + OUTPUT, whole=True, files={"imagepipe.yaml": project}).problems
     assert (problem.path, problem.line) == ("output.type", 4)
     assert problem.message.startswith("t3a.small cannot run an instance-store image")
@@ -89,9 +91,9 @@ def test_a_region_has_its_own_bucket_and_certificate_and_home_has_the_outputs(lo
 
 def test_a_build_elsewhere_needs_a_bucket_in_the_region_that_was_home(loaded: Loader) -> None:
     text = MACHINE + with_words(WEST) + "publish: {regions: [us-east-1, us-west-2]}\n"
-    one = loaded(HEAD + text, whole=True, files={"west.pem": ""})
-    assert list(regions_without_bucket(one.checked(), one.document, home="us-east-1")) == []
-    [(path, message)] = regions_without_bucket(one.checked(), one.document, home="eu-west-1")
+    spec = loaded(HEAD + text, whole=True, files={"west.pem": ""})
+    assert list(regions_without_bucket(spec.checked(), spec.document, home="us-east-1")) == []
+    [(path, message)] = regions_without_bucket(spec.checked(), spec.document, home="eu-west-1")
     assert path == ("publish", "regions", 0)
     assert "{us-east-1: {bucket: …}}" in message
 
@@ -108,7 +110,7 @@ def test_the_files_of_a_spec_are_known_by_where_they_stand(loaded: Loader) -> No
 
 
 def test_an_encrypted_volume_still_makes_an_ebs_image_that_cannot_be_public(loaded: Loader) -> None:
-    one = loaded(
-        "launch: {volumes: [{device: /dev/xvda, encrypted: true}]}\npublish: {share: {public: true}}\n",
+    spec = loaded(
+        "launch: {block_devices: [{device: /dev/xvda, encrypted: true}]}\npublish: {share: {public: true}}\n",
     )
-    assert messages(one) == ["an encrypted image cannot be public"]
+    assert messages(spec) == ["an encrypted image cannot be public"]

@@ -24,7 +24,7 @@ def names() -> list[str]:
 @pytest.mark.parametrize("name", names())
 def test_a_broken_spec_is_explained_in_these_words(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CASES)
-    problems = [problem for one in load([Path(f"{name}.yaml")], Given()) for problem in one.problems]
+    problems = [problem for spec in load([Path(f"{name}.yaml")], Given()) for problem in spec.problems]
     text = "".join(problem.text() + "\n" for problem in problems)
     expected = CASES / f"{name}.txt"
     if REWRITE:
@@ -36,8 +36,8 @@ def test_a_broken_spec_is_explained_in_these_words(name: str, monkeypatch: pytes
 @pytest.mark.parametrize("name", names())
 def test_every_problem_points_into_its_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CASES)
-    for one in load([Path(f"{name}.yaml")], Given()):
-        for problem in one.problems:
+    for spec in load([Path(f"{name}.yaml")], Given()):
+        for problem in spec.problems:
             if problem.line:
                 line = Path(problem.file).read_text(encoding="utf-8").split("\n")[problem.line - 1]
                 assert problem.excerpt == line[:500]

@@ -57,7 +57,7 @@ def test_every_word_that_is_not_found_is_named_with_what_was_probably_meant(proj
     with pytest.raises(SpecError) as caught:
         spec_files(["wbe.yaml", "web", "zzz"], folder=project)
     first, second = caught.value.problems
-    assert (first.file, first.message) == ("wbe.yaml", "no such spec, here or in specs/")
+    assert (first.file, first.message) == ("wbe.yaml", "this spec was not found, neither here nor in specs/")
     assert first.hint == "did you mean web.yaml?"
     assert second.hint == "specs/ has db.yml, web.yaml"
 
@@ -66,14 +66,14 @@ def test_a_folder_without_specs_is_said(project: Path) -> None:
     (project / "empty").mkdir()
     with pytest.raises(SpecError) as caught:
         spec_files(["empty"], folder=project)
-    assert caught.value.problems[0].message == "there is no YAML file in this folder"
+    assert caught.value.problems[0].message == "this folder has no YAML files"
 
 
 def test_no_specs_folder_is_said_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         spec_files([], folder=tmp_path)
     (problem,) = caught.value.problems
-    assert problem.message == "there is no specs/ folder with YAML files here"
+    assert problem.message == "no specs/ folder with YAML files was found here"
     assert problem.hint is not None
 
 

@@ -42,7 +42,7 @@ KNOWN = sorted(
         "region",
         "instance_types",
         "subnets",
-        "volumes",
+        "block_devices",
         "ssh",
         "user",
         "shell",
@@ -71,7 +71,8 @@ KNOWN = sorted(
         "default",
         "allowed",
         "sensitive",
-        "required",
+        "most_recent",
+        "expect_disconnect",
         "device",
         "size_gib",
         "iops",
@@ -153,8 +154,8 @@ def check_all(folder: Path, text: str) -> None:
     for build in (None, BUILD):
         with within_bounds():
             loaded = load([file], Given(), build=build)
-        for one in loaded:
-            for problem in [*one.problems, *not_yet(one)]:
+        for spec in loaded:
+            for problem in [*spec.problems, *not_yet(spec)]:
                 check(problem, text, str(file))
 
 
@@ -212,7 +213,7 @@ def test_a_spec_with_a_slip_of_the_hand_is_explained(tmp_path: Path, seed: str, 
     ).map("".join)
 )
 def test_any_template_is_rendered_or_refused(text: str) -> None:
-    for read in (names_used, names_in_expression, lambda one: render(one, {"var": {"x": "a"}})):
+    for read in (names_used, names_in_expression, lambda text: render(text, {"var": {"x": "a"}})):
         try:
             read(text)
         except RenderError:

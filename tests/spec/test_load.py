@@ -12,7 +12,7 @@ from imagepipe.spec.models import ShellStep, TemplateStep
 from imagepipe.spec.variables import Given
 from imagepipe.values import Late
 
-from .conftest import BUILD, SOUND, Loader, messages
+from .conftest import BUILD, SOUND, SSH_USER, Loader, messages
 
 
 @pytest.mark.parametrize(
@@ -42,70 +42,70 @@ def test_a_huge_file_is_not_read_whole(tmp_path: Path) -> None:
     file = tmp_path / "huge.yaml"
     with file.open("wb") as stream:
         stream.truncate(2**40)
-    (one,) = load([file], Given())
-    assert messages(one) == ["the file is larger than 4 MiB"]
+    (spec,) = load([file], Given())
+    assert messages(spec) == ["the file is larger than 4 MiB"]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_spec(loaded: Loader) -> None:
-    one = loaded(b"\xef\xbb\xbf" + SOUND.encode() + b"nam: x\n")
-    (problem,) = one.problems
+    spec = loaded(b"\xef\xbb\xbf" + SOUND.encode() + b"nam: x\n")
+    (problem,) = spec.problems
     assert (problem.line, problem.column) == (5, 1)
     assert loaded(b"\xef\xbb\xbf" + SOUND.encode()).problems == []
 
 
 def test_windows_line_ends_are_line_ends(loaded: Loader) -> None:
-    one = loaded((SOUND + "provision:\n  - shell: |\n      a\n      b\n").replace("\n", "\r\n").encode())
-    assert one.problems == []
-    step = one.steps[0].step
+    spec = loaded((SOUND + "provision:\n  - shell: |\n      a\n      b\n").replace("\n", "\r\n").encode())
+    assert spec.problems == []
+    step = spec.steps[0].step
     assert isinstance(step, ShellStep)
     assert step.shell.inline == ("a\nb\n",)
 
 
 def test_a_file_that_is_not_there_cannot_be_read(tmp_path: Path) -> None:
-    (one,) = load([tmp_path / "none.yaml"], Given())
-    assert messages(one) == ["cannot be read: No such file or directory"]
+    (spec,) = load([tmp_path / "none.yaml"], Given())
+    assert messages(spec) == ["cannot be read: No such file or directory"]
 
 
 def test_a_folder_cannot_be_read(tmp_path: Path) -> None:
-    (one,) = load([tmp_path], Given())
-    assert messages(one) == ["cannot be read: Is a directory"]
+    (spec,) = load([tmp_path], Given())
+    assert messages(spec) == ["cannot be read: Is a directory"]
 
 
 def test_a_sound_spec_has_no_problems(loaded: Loader) -> None:
-    one = loaded()
-    assert one.problems == []
-    assert one.checked().name == "web"
-    refuse([one])
+    spec = loaded()
+    assert spec.problems == []
+    assert spec.checked().name == "web"
+    refuse([spec])
 
 
 def test_refuse_raises_with_the_errors_and_without_the_warnings(loaded: Loader) -> None:
-    one = loaded("variables: {x: {default: a}}\nlaunch: {regoin: us-east-1}\n")
-    assert len(one.problems) == 2
+    spec = loaded("variables: {x: {default: a}}\nlaunch: {regoin: us-east-1}\n")
+    assert len(spec.problems) == 2
     with pytest.raises(SpecError) as caught:
-        refuse([one])
+        refuse([spec])
     assert [problem.path for problem in caught.value.problems] == ["launch.regoin"]
     assert caught.value.exit_code == 2
 
 
 def test_problems_of_a_spec_without_its_version_are_said_all_the_same(loaded: Loader) -> None:
-    one = loaded("name: web\nsource: {ami: x}\noutput: {nam: web-1}\n", whole=True)
-    assert [problem.path for problem in one.problems] == ["", "source.ami", "output.nam"]
+    spec = loaded("name: web\nsource: {ami: x}\noutput: {nam: web-1}\n", whole=True)
+    assert [problem.path for problem in spec.problems] == ["", "source.ami", "output.nam"]
 
 
 def test_late_names_stay_for_the_stage_and_the_rest_is_rendered_now(loaded: Loader) -> None:
-    one = loaded(
+    spec = loaded(
         "variables: {who: {default: team}}\n"
         "provision:\n  - shell: 'echo {{ var.who }} {{ source.id }}'\n  - shell: 'echo {{ var.who }}'\n"
         "publish: {ssm_parameter: '/x/{{ region }}'}\n"
     )
-    assert one.problems == []
-    first, second = (at.step for at in one.steps)
+    assert spec.problems == []
+    first, second = (at.step for at in spec.steps)
     assert isinstance(first, ShellStep)
     assert isinstance(second, ShellStep)
     assert first.shell.inline is not None
     assert isinstance(first.shell.inline[0], Late)
     assert second.shell.inline == ("echo team",)
-    assert isinstance(one.checked().publish.ssm_parameter, Late)
+    assert isinstance(spec.checked().publish.ssm_parameter, Late)
 
 
 def test_a_template_file_may_use_loops_and_macros_of_its_own(loaded: Loader) -> None:
@@ -114,12 +114,12 @@ def test_a_template_file_may_use_loops_and_macros_of_its_own(loaded: Loader) -> 
         "{% for item in items %}{{ loop.index }}{{ row(item) }}{% endfor %}"
         "{% set total = items | length %}{{ total }}{{ missing | default('none') }}{{ var.who }}"
     )
-    one = loaded(
+    spec = loaded(
         "variables: {who: {default: x}}\nprovision:\n  - template: {src: page.j2, dest: /a, vars: {items: [a, b]}}\n",
         files={"page.j2": page},
     )
-    assert one.problems == []
-    assert isinstance(one.steps[0].step, TemplateStep)
+    assert spec.problems == []
+    assert isinstance(spec.steps[0].step, TemplateStep)
 
 
 def test_steps_of_a_provisioner_stand_where_it_is_used(loaded: Loader) -> None:
@@ -129,27 +129,27 @@ def test_steps_of_a_provisioner_stand_where_it_is_used(loaded: Loader) -> None:
         "steps:\n  - shell: \"echo {{ param.update }} {{ param.items | join(' ') }} <{{ param.note }}>\"\n"
         "  - {shell: 'true', sudo: false, timeout: 1m}\n"
     )
-    one = loaded(
+    spec = loaded(
         "provision:\n  - shell: 'true'\n"
         "  - {use: tool, with: {items: [a, b]}, sudo: true, timeout: 2m, env: {A: b}, when: region == 'x'}\n",
         files={"provisioners/tool/provisioner.yaml": provisioner},
     )
-    assert one.problems == []
-    assert [at.path for at in one.steps] == ["provision.0", "provision.1/tool.0", "provision.1/tool.1"]
-    first, second = one.steps[1].step, one.steps[2].step
+    assert spec.problems == []
+    assert [at.path for at in spec.steps] == ["provision.0", "provision.1/tool.0", "provision.1/tool.1"]
+    first, second = spec.steps[1].step, spec.steps[2].step
     assert isinstance(first, ShellStep)
     assert first.shell.inline == ("echo False a b <>",)
     assert (first.sudo, first.timeout, first.env) == (True, 120.0, {"A": "b"})
     assert (second.sudo, second.timeout) == (False, 60.0)
-    assert one.steps[1].conditions[0].expression == "region == 'x'"
+    assert spec.steps[1].conditions[0].expression == "region == 'x'"
 
 
 def test_a_provisioner_used_twice_has_its_problems_once(loaded: Loader) -> None:
-    one = loaded(
+    spec = loaded(
         "provision: [{use: tool}, {use: tool}]\n",
         files={"provisioners/tool/provisioner.yaml": "description: d\nsteps: [{shel: x}]\n"},
     )
-    assert messages(one) == ["unknown key 'shel'; did you mean 'shell'?"]
+    assert messages(spec) == ["unknown key 'shel'; did you mean 'shell'?"]
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,8 @@ def test_a_provisioner_used_twice_has_its_problems_once(loaded: Loader) -> None:
     ids=["empty", "not yaml", "list", "two"],
 )
 def test_a_broken_provisioner_is_a_problem_of_its_file(loaded: Loader, text: str, message: str) -> None:
-    one = loaded("provision: [{use: tool}]\n", files={"provisioners/tool/provisioner.yaml": text})
-    (problem,) = one.problems
+    spec = loaded("provision: [{use: tool}]\n", files={"provisioners/tool/provisioner.yaml": text})
+    (problem,) = spec.problems
     assert problem.message.startswith(message)
     assert problem.file == "provisioners/tool/provisioner.yaml"
 
@@ -177,13 +177,13 @@ def test_a_provisioner_that_is_not_utf_8_is_said(loaded: Loader, tmp_path: Path)
 
 def test_a_default_of_another_kind_than_its_parameter_is_an_error(loaded: Loader) -> None:
     text = "description: d\nparameters: {n: {type: integer, default: x, description: d}}\nsteps: [{shell: 'true'}]\n"
-    one = loaded("provision: [{use: tool}]\n", files={"provisioners/tool/provisioner.yaml": text})
-    assert messages(one) == ["the default of a parameter that is an integer, and this is 'x'"]
+    spec = loaded("provision: [{use: tool}]\n", files={"provisioners/tool/provisioner.yaml": text})
+    assert messages(spec) == ["the default of a parameter that is an integer, and this is 'x'"]
 
 
 PROJECT = """\
 imagepipe: 1
-defaults: {region: eu-west-1, instance_types: [m5.large], tags: {team: infra, cost: "1"}}
+defaults: {region: eu-west-1, instance_types: [m5.large], ssh_user: debian, tags: {team: infra, cost: "1"}}
 """
 
 
@@ -191,28 +191,48 @@ def test_a_projects_defaults_fill_what_the_spec_leaves_out(loaded: Loader) -> No
     spec = loaded("", files={"imagepipe.yaml": PROJECT}).checked()
     assert spec.launch.region == "eu-west-1"
     assert spec.launch.instance_types == ("m5.large",)
+    assert spec.launch.ssh.user == "debian"
     assert spec.output.tags == {"team": "infra", "cost": "1"}
 
 
 def test_a_specs_own_word_wins_over_the_projects(loaded: Loader) -> None:
     text = SOUND.replace("{name: web-1}", "{name: web-1, tags: {team: web}}")
-    text += "launch: {region: us-east-1, instance_types: [t3.small]}\n"
+    text += "launch: {region: us-east-1, instance_types: [t3.small], ssh: {user: admin}}\n"
     spec = loaded(text, whole=True, files={"imagepipe.yaml": PROJECT}).checked()
     assert (spec.launch.region, spec.launch.instance_types) == ("us-east-1", ("t3.small",))
+    assert spec.launch.ssh.user == "admin"
     assert spec.output.tags == {"team": "web", "cost": "1"}
 
 
 def test_a_mistake_in_the_project_file_is_shown_there(loaded: Loader) -> None:
-    one = loaded("", files={"imagepipe.yaml": "imagepipe: 1\ndefaults: {regoin: eu-west-1}\n"})
-    (problem,) = one.problems
+    spec = loaded("", files={"imagepipe.yaml": "imagepipe: 1\ndefaults: {regoin: eu-west-1}\n"})
+    (problem,) = spec.problems
     assert Path(problem.file).name == "imagepipe.yaml"
     assert (problem.line, problem.column) == (2, 12)
     assert "did you mean 'region'" in problem.message
 
 
+def test_a_spec_without_a_user_is_an_error_that_names_the_usual_users(loaded: Loader) -> None:
+    (problem,) = loaded("launch:\n  region: us-east-1\n", files={"imagepipe.yaml": "imagepipe: 1\n"}).problems
+    assert problem.message == "key 'user' is required: the user to log in as, which depends on the source image"
+    assert (problem.path, problem.location()) == ("launch.ssh.user", "web.yaml:6:3")
+    for user in ("admin (Debian)", "ec2-user (Amazon Linux", "ubuntu (Ubuntu)", "ssh_user: …} in imagepipe.yaml"):
+        assert user in str(problem.hint)
+
+
+def test_the_missing_user_is_said_beside_other_problems_of_ssh(loaded: Loader) -> None:
+    spec = loaded("launch: {ssh: {port: 70000}}\n", files={"imagepipe.yaml": "imagepipe: 1\n"})
+    assert [problem.path for problem in spec.problems] == ["launch.ssh.user", "launch.ssh.port"]
+
+
+def test_a_project_file_that_cannot_be_read_is_the_only_error_for_a_spec_without_a_user(loaded: Loader) -> None:
+    spec = loaded("", files={"imagepipe.yaml": "imagepipe: 1\ndefaults: {ssh_user: a b}\n"})
+    assert messages(spec) == ["a user's name has lower case letters, digits and . _ -, a letter first"]
+
+
 def test_a_default_region_is_checked_too(loaded: Loader) -> None:
-    one = loaded("", files={"imagepipe.yaml": "imagepipe: 1\ndefaults: {region: eu-wst-1}\n"})
-    (problem,) = one.problems
+    spec = loaded("", files={"imagepipe.yaml": "imagepipe: 1\ndefaults: {region: eu-wst-1}\n"})
+    (problem,) = spec.problems
     assert "unknown region 'eu-wst-1'; did you mean 'eu-west-1'?" in problem.message
     assert (Path(problem.file).name, problem.line, problem.column) == ("imagepipe.yaml", 2, 20)
 
@@ -220,16 +240,16 @@ def test_a_default_region_is_checked_too(loaded: Loader) -> None:
 def test_an_unknown_region_is_accepted_where_the_project_says_so(loaded: Loader) -> None:
     text = "launch: {region: mars-north-1}\n"
     assert messages(loaded(text)) != []
-    assert messages(loaded(text, files={"imagepipe.yaml": "allow_unknown_region: true\n"})) == []
+    assert messages(loaded(text, files={"imagepipe.yaml": f"allow_unknown_region: true\n{SSH_USER}"})) == []
 
 
 def test_variables_are_rendered_in_the_order_of_who_has_the_last_word(loaded: Loader) -> None:
     text = "variables: {x: {default: default, env: OWN}}\nprovision: [{shell: 'echo {{ var.x }}'}]\n"
 
     def value(given: Given) -> object:
-        one = loaded(text, given=given, build=BUILD)
-        assert one.problems == []
-        return one.names["var"]["x"]
+        spec = loaded(text, given=given, build=BUILD)
+        assert spec.problems == []
+        return spec.names["var"]["x"]
 
     env = {"OWN": "own", "IMAGEPIPE_VAR_x": "prefixed"}
     assert value(Given({"x": "line"}, {"x": "file"}, env)) == "line"
@@ -248,13 +268,13 @@ def test_a_variable_without_a_value_is_an_error_in_a_build_only(loaded: Loader) 
 
 
 def test_values_of_sensitive_variables_are_known_to_be_secret(loaded: Loader) -> None:
-    text = "variables: {t: {sensitive: true, env: T}, u: {sensitive: true, required: false}}\n"
+    text = 'variables: {t: {sensitive: true, env: T}, u: {sensitive: true, default: ""}}\n'
     text += "provision: [{shell: 'true', env: {T: '{{ var.t }}{{ var.u }}'}}]\n"
     assert loaded(text, given=Given(environment={"T": "hunter2"})).secrets == {"hunter2"}
 
 
 def test_a_variable_that_only_a_condition_or_a_template_file_uses_is_used(loaded: Loader) -> None:
-    one = loaded(
+    spec = loaded(
         "variables: {a: {default: x}, b: {default: x}, c: {default: x}}\nprovision:\n"
         "  - {shell: 'true', when: var.a == 'x'}\n  - template: {src: t.j2, dest: /t}\n"
         "  - {use: tool, with: {p: '{{ var.c }}'}}\n",
@@ -264,7 +284,7 @@ def test_a_variable_that_only_a_condition_or_a_template_file_uses_is_used(loaded
             "steps: [{shell: 'echo {{ param.p }}'}]\n",
         },
     )
-    assert one.problems == []
+    assert spec.problems == []
 
 
 @pytest.mark.parametrize(
@@ -279,7 +299,7 @@ def test_a_variable_that_only_a_condition_or_a_template_file_uses_is_used(loaded
             'YAML 1.1 reads 012345670123 as the number 1402433619; write it in quotes: "012345670123"',
         ),
         ("a: [\n", "not YAML: "),
-        ("a: 1\na: 2\n", "key 'a' is there twice; first in line 1"),
+        ("a: 1\na: 2\n", "key 'a' is written twice; first in line 1"),
     ],
     ids=["list", "empty", "two", "a list", "octal", "not yaml", "twice"],
 )
@@ -296,11 +316,12 @@ def test_a_variable_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_specs_in_several_files_know_one_another(tmp_path: Path) -> None:
+    (tmp_path / "imagepipe.yaml").write_text(SSH_USER)
     base, web = tmp_path / "base.yaml", tmp_path / "web.yaml"
     base.write_text("imagepipe: 1\nname: base\nsource: {image: web}\noutput: {name: image-a}\n")
     web.write_text("imagepipe: 1\nname: web\nsource: {image: base}\noutput: {name: image-b}\n")
-    one, two = load([base, web], Given())
-    for spec in (one, two):
+    first, second = load([base, web], Given())
+    for spec in (first, second):
         (message,) = messages(spec)
         assert f"base at {base}:3:17" in message
         assert f"web at {web}:3:17" in message

@@ -10,7 +10,7 @@ from imagepipe.spec.load import load
 from imagepipe.spec.not_yet import not_yet
 from imagepipe.spec.variables import Given
 
-from .conftest import SOUND, Loader
+from .conftest import SOUND, SSH_USER, Loader
 
 EACH = {
     "publish.ssm_parameter": SOUND + "publish: {ssm_parameter: /images/web}\n",
@@ -21,15 +21,16 @@ EACH = {
 
 @pytest.mark.parametrize("path", EACH)
 def test_what_cannot_be_built_yet_is_said_where_it_stands(loaded: Loader, path: str) -> None:
-    one = loaded(EACH[path], whole=True)
-    assert one.problems == []
-    (problem,) = not_yet(one)
+    spec = loaded(EACH[path], whole=True)
+    assert spec.problems == []
+    (problem,) = not_yet(spec)
     assert (problem.path, problem.severity) == (path, "error")
-    assert "not yet" in problem.message
+    assert "not supported yet" in problem.message
     assert problem.line > 2
 
 
 def test_an_image_built_on_another_specs_cannot_be_built_yet(tmp_path: Path) -> None:
+    (tmp_path / "imagepipe.yaml").write_text(SSH_USER)
     (tmp_path / "both.yaml").write_text(
         SOUND + "---\nimagepipe: 1\nname: app\nsource: {image: web}\noutput: {name: app-1}\n"
     )
@@ -40,22 +41,22 @@ def test_an_image_built_on_another_specs_cannot_be_built_yet(tmp_path: Path) -> 
 
 
 def test_a_spec_that_builds_has_nothing_to_say(loaded: Loader) -> None:
-    one = loaded(
-        "launch: {volumes: [{device: /dev/sdf, size_gib: 8, encrypted: true}], subnets: [subnet-01234567]}\n"
+    spec = loaded(
+        "launch: {block_devices: [{device: /dev/sdf, size_gib: 8, encrypted: true}], subnets: [subnet-01234567]}\n"
         "publish: {regions: [us-west-2]}\n"
     )
-    assert one.problems == []
-    assert not_yet(one) == []
+    assert spec.problems == []
+    assert not_yet(spec) == []
 
 
 def test_an_instance_store_image_can_be_built(loaded: Loader) -> None:
-    one = loaded(
+    spec = loaded(
         "imagepipe: 1\nname: web\nsource: {ami: ami-0123456789abcdef0}\nlaunch: {instance_types: [m3.medium]}\n"
         'output: {type: instance-store, name: web-1, bucket: my-images, account: "123456789012"}\n',
         whole=True,
     )
-    assert one.problems == []
-    assert not_yet(one) == []
+    assert spec.problems == []
+    assert not_yet(spec) == []
 
 
 def test_a_spec_with_problems_has_those_first(loaded: Loader) -> None:

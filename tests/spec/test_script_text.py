@@ -30,9 +30,9 @@ OWN = 'description: x\nparameters: {text: {description: x}}\nsteps: [{shell: "ec
 
 def test_no_text_of_a_spec_is_a_comment(loaded: Loader) -> None:
     files = {"{#x#}": "x", "page.j2": "{# left out #}{{ a }}", "provisioners/own/provisioner.yaml": OWN}
-    one = loaded(SPEC, files=files)
-    assert [problem for problem in one.problems if problem.severity == "error"] == []
-    first, second, third, fourth, fifth = (at.step for at in one.steps)
+    spec = loaded(SPEC, files=files)
+    assert [problem for problem in spec.problems if problem.severity == "error"] == []
+    first, second, third, fourth, fifth = (at.step for at in spec.steps)
     assert isinstance(first, ShellStep)
     assert first.name == "a {# b #} c"
     assert first.shell.inline == (SCRIPT.replace("{{ spec.name }}", "web"),)

@@ -33,7 +33,7 @@ def test_a_text_from_outside_becomes_what_the_default_is(default: Scalar | None,
 def test_a_text_of_another_kind_than_the_default_is_refused(default: Scalar, text: str) -> None:
     resolved = resolve({"x": Variable(default=default)}, given(text))
     assert resolved.values == {}
-    assert resolved.refused["x"] == f"'{text}' is not of the default's kind ({type(default).__name__})"
+    assert resolved.refused["x"] == f"'{text}' does not have the type of the default ({type(default).__name__})"
 
 
 def test_only_allowed_values_are_taken() -> None:
@@ -56,8 +56,8 @@ def test_a_refused_secret_is_not_shown() -> None:
     assert "hunter2" not in str(refused)
 
 
-def test_a_variable_that_is_not_required_is_the_empty_string() -> None:
-    resolved = resolve({"x": Variable(required=False)}, Given())
+def test_a_variable_whose_default_is_the_empty_string_is_optional() -> None:
+    resolved = resolve({"x": Variable(default="")}, Given())
     assert (resolved.values, resolved.missing) == ({"x": ""}, {})
 
 

@@ -23,8 +23,8 @@ SPEC = """\
 imagepipe: 1
 name: web
 source: {ami: ami-0123456789abcdef0}
-variables: {pair: {description: a file, required: false}}
-launch: {region: REGION, instance_types: [m3.medium]}
+variables: {pair: {description: a file, default: ""}}
+launch: {region: REGION, instance_types: [m3.medium], ssh: {user: admin}}
 output:
   type: instance-store
   name: web-1
@@ -175,7 +175,7 @@ def test_another_region_of_the_command_line_needs_its_own_certificate_and_leaves
 
 
 def test_a_file_whose_name_is_not_known_yet_is_not_missed(check: Check, known: Path, tmp_path: Path) -> None:
-    text = SPEC.replace("REGION", "us-east-1").replace("a file, required: false", "a file")
+    text = SPEC.replace("REGION", "us-east-1").replace('a file, default: ""', "a file")
     (tmp_path / "web.yaml").write_text(text + '  certificate: "{{ var.pair }}"\n  private_key: user.key\n')
     (one,) = load([tmp_path / "web.yaml"], Given())
     assert one.problems == []

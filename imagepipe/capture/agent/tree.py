@@ -120,7 +120,7 @@ def place_for(size: int, root: Path, say: Callable[[str], None]) -> Path:
             rooms.append(f"{name} has {_mib(free)}")
     raise AgentError(
         "making room for the image: it needs {} for a while, and {}".format(_mib(size), ", ".join(rooms)),
-        "give the root a larger volume (launch.volumes), attach one, exclude what is not needed, or use method: block",
+        "use a larger root volume (launch.block_devices), attach a volume, exclude paths, or use method: block",
     )
 
 

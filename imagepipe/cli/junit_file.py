@@ -1,0 +1,54 @@
+"""The file of `--junit`. It has an error until the run has finished, whatever ends the command before that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import click
+
+from imagepipe.cli.options import F
+from imagepipe.errors import ImagepipeError, UsageError
+from imagepipe.report.junit import write_error
+
+
+def junit_option(command: F) -> F:
+    """Add `--junit`."""
+    return click.option(
+        "--junit",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Write JUnit XML with a case for each build and each test, whether or not they succeed.",
+    )(command)
+
+
+@contextmanager
+def reported_in(junit: Path | None) -> Iterator[None]:
+    """Write an error into the JUnit file at the start, and the cause of whatever ends the command before its run.
+
+    Raises UsageError if the file cannot be written, which would otherwise be found out after an hour's build.
+    """
+    if junit is None:
+        yield
+        return
+    _begin(junit)
+    try:
+        yield
+    except BaseException as error:
+        text = str(error) if isinstance(error, ImagepipeError) else f"{type(error).__name__}: {error}"
+        with suppress(OSError):  # the error itself is what the user must see
+            write_error(junit, "cancelled" if isinstance(error, KeyboardInterrupt) else text)
+        raise
+
+
+def _begin(path: Path) -> None:
+    if path.is_fifo():
+        raise UsageError(f"--junit {path}: is a named pipe, which would be waited for", hint="name a file")
+    try:
+        if path.is_file() or not path.exists():
+            write_error(path, "the build did not finish: its process was killed, or is still running")
+    except OSError as error:
+        folder = path.absolute().parent
+        hint = None if folder.is_dir() else f"the folder {folder} does not exist"
+        raise UsageError(f"--junit {path}: cannot be written: {error.strerror}", hint=hint) from error
