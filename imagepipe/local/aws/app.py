@@ -1,7 +1,7 @@
 """The gateway: one WSGI application that is EC2, and what moto keeps, for all regions.
 
 A request is refused if a browser could have sent it, its signature says who asks, of which service and where; an
-action of EC2's that the gateway owns is done against the ledger, everything else is moto's. Nothing leaves that
+action of EC2's that the gateway owns is done against the database, everything else is moto's. Nothing leaves that
 is not on disk, and nothing that goes wrong leaves as HTML.
 """
 
@@ -79,37 +79,37 @@ class Gateway:
         """
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._clock = clock
-        self._ledger = Database(state / "gateway.sqlite")
-        self._elsewhere = Moto(self._ledger, state / "objects")
-        self._transfers = s3_transfers.Transfers(self._elsewhere)
-        self._world = Backend(
-            ledger=self._ledger,
+        self._database = Database(state / "gateway.sqlite")
+        self._moto = Moto(self._database, state / "objects")
+        self._transfers = s3_transfers.Transfers(self._moto)
+        self.backend = Backend(
+            database=self._database,
             disks=disks,
             driver=driver,
-            network=Network(self._elsewhere),
-            elsewhere=self._elsewhere,
-            accounts=Accounts(self._ledger, {key: Secret(*secret) for key, secret in credentials.items()}),
+            network=Network(self._moto),
+            moto=self._moto,
+            accounts=Accounts(self._database, {key: Secret(*secret) for key, secret in credentials.items()}),
             base=base,
             clock=clock,
             faults=Faults(faults, seed=seed),
-            bundles=Bundles(self._elsewhere, state),
+            bundles=Bundles(self._moto, state),
             delays=delays or {},
         )
         driver.on_exit(self._machine_exited)
 
     def recover(self) -> None:
         """Adopt or reap the machines of the process before, and finish what it had begun. Call before serving."""
-        recovery.recover(self._world)
-        _ = self._world.bundles.certificate  # before anybody wants to bundle for it
+        recovery.recover(self.backend)
+        _ = self.backend.bundles.certificate  # before anybody wants to bundle for it
 
     def instances(self) -> int:
         """How many instances are neither stopped nor terminated."""
-        return sum(row.state not in ("stopped", "terminated") for row in self._ledger.instances)
+        return sum(row.state not in ("stopped", "terminated") for row in self._database.instances)
 
     def close(self) -> None:
         """Let the work in hand end. What is not done is taken up by the next `recover`."""
-        self._world.course.close()
-        self._ledger.close()
+        self.backend.job_queues.close()
+        self._database.close()
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[[str, list[tuple[str, str]]], Any]
@@ -148,40 +148,40 @@ class Gateway:
         """How far the cloud's clock is off for this request."""
         if request.path.startswith(OWN_PATHS):
             return timedelta()
-        fault = self._world.faults.take("skew", "*", {})
+        fault = self.backend.faults.take("skew", "*", {})
         return timedelta(seconds=fault.seconds if fault else 0)
 
     def _answer(self, request: Request, environ: dict[str, Any], request_id: str, skew: timedelta) -> Answer:
         http.refuse_strangers(request, has_token=environ.get(HAS_TOKEN))
         if request.path == admin.HEALTH:
             return admin.health()
-        now, secret = self._clock.now() + skew, self._world.accounts.secret
+        now, secret = self._clock.now() + skew, self.backend.accounts.secret
         if not signature.check_caller(request, secret, now):
             request = http.with_body(request, environ)
-        identity = signature.identify(request, secret, now, self._world.clock.now())
+        identity = signature.identify(request, secret, now, self.backend.clock.now())
         asked = s3.asked(request) if identity.service == "s3" else None
         if asked is not None and asked.operation in s3_transfers.UPLOADS:
             return self._s3(identity, request, environ, asked)
         request = http.with_body(request, environ)
         signature.check_payload(request)
         if request.path.startswith(OWN_PATHS):
-            policies.refuse_admin(self._world, identity)
-            return admin.answer(self._world, identity, request)
+            policies.refuse_admin(self.backend, identity)
+            return admin.answer(self.backend, identity, request)
         if identity.service == "ec2":
             return self._ec2(identity, request, environ, request_id)
         if asked is not None:
             return self._s3(identity, request, environ, asked)
         action = _action_elsewhere(request)
-        self._world.calls.add(identity.service, action)
-        policies.check(self._world, identity, of_others(self._world, identity, action, request))
+        self.backend.calls.add(identity.service, action)
+        policies.check(self.backend, identity, of_others(self.backend, identity, action, request))
         return self._guarded(identity, action, {}, lambda: self._other(identity, request, environ, action, request_id))
 
     def _s3(self, identity: Identity, request: Request, environ: dict[str, Any], asked: s3.Asked) -> Answer:
-        self._world.calls.add("s3", asked.operation)
+        self.backend.calls.add("s3", asked.operation)
         if not asked.operation:
             text = "The specified method is not allowed against this resource."
             raise AwsError("MethodNotAllowed", text, status=405)
-        policies.check(self._world, identity, of_s3(identity, request, asked))
+        policies.check(self.backend, identity, of_s3(identity, request, asked))
 
         def act() -> Answer:
             received = None
@@ -196,7 +196,7 @@ class Gateway:
                 return _sound(answer, asked.operation, request)
 
             try:
-                with self._elsewhere.lock("s3"):
+                with self._moto.lock("s3"):
                     return s3.answer(identity, request, asked, environ, md5, moto)
             finally:
                 if received is not None:
@@ -210,14 +210,14 @@ class Gateway:
         """Another service's action: the few that are done here, and all that moto does."""
 
         def moto(request: Request) -> Answer:
-            return self._moto(identity, request, environ, action)
+            return self._moto_answer(identity, request, environ, action)
 
         own = None
         if identity.service == "sts":
             values = query.form(request.query, request.body)
-            own = sts.answer(self._world, identity, action, values, request_id)
+            own = sts.answer(self.backend, identity, action, values, request_id)
         elif identity.service == "ssm":
-            own = ssm.answer(self._world, identity, action, request, moto)
+            own = ssm.answer(self.backend, identity, action, request, moto)
         return own or moto(request)
 
     def _ec2(self, identity: Identity, request: Request, environ: dict[str, Any], request_id: str) -> Answer:
@@ -225,28 +225,28 @@ class Gateway:
         action = values.get("Action", "")
         if not query.is_action(action):
             raise AwsError("InvalidAction", f"The action {action or '(none)'} is not valid for this web service.")
-        self._world.calls.add("ec2", action)
-        self._world.settle(identity.account, identity.region)
+        self.backend.calls.add("ec2", action)
+        self.backend.settle(identity.account, identity.region)
         if action in OWN:
             params = query.params(action, values)
             call = Call(action, identity.account, identity.region, params, request_id)
-            policies.check(self._world, identity, of_ec2(self._world, call))
+            policies.check(self.backend, identity, of_ec2(self.backend, call))
             return self._guarded(identity, action, params, lambda: self._own(call))
         if action not in MOTO:
             raise AwsError("UnsupportedOperation", f"The local cloud does not have the action {action}")
         call = Call(action, identity.account, identity.region, {}, request_id)
-        policies.check(self._world, identity, of_ec2(self._world, call))
+        policies.check(self.backend, identity, of_ec2(self.backend, call))
 
         def pass_on() -> Answer:
-            with self._ledger.lock:
-                _check_network_unused(self._world, identity, action, values)
-            return self._moto(identity, request, environ, action)
+            with self._database.lock:
+                _check_network_unused(self.backend, identity, action, values)
+            return self._moto_answer(identity, request, environ, action)
 
         return self._guarded(identity, action, values, pass_on)
 
     def _guarded(self, identity: Identity, action: str, params: Mapping[str, Any], act: Callable[[], Answer]) -> Answer:
         """Do it, with the faults that are set around it."""
-        faults = self._world.faults
+        faults = self.backend.faults
         slow = faults.take("delay", action, params)
         if slow is not None:
             time.sleep(slow.seconds)
@@ -265,10 +265,10 @@ class Gateway:
         return answer
 
     def _own(self, call: Call) -> Answer:
-        faults = self._world.faults
-        with self._ledger.change():
+        faults = self.backend.faults
+        with self._database.change():
             faults.fresh.refuse(call)
-            answer = OWN[call.action](self._world, call)
+            answer = OWN[call.action](self.backend, call)
             if call.params.get("DryRun"):
                 raise AwsError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
         if call.action.startswith("Describe"):
@@ -277,11 +277,11 @@ class Gateway:
             faults.fresh.hide(answer, seconds=hidden.seconds, calls=hidden.calls)
         return query.result(call.action, answer, call.request_id)
 
-    def _moto(self, identity: Identity, request: Request, environ: dict[str, Any], action: str) -> Answer:
-        return _sound(self._elsewhere.answer(identity, request, environ, action), action, request)
+    def _moto_answer(self, identity: Identity, request: Request, environ: dict[str, Any], action: str) -> Answer:
+        return _sound(self._moto.answer(identity, request, environ, action), action, request)
 
     def _machine_exited(self, machine_id: str) -> None:
-        self._world.course.submit(machine_id, partial(jobs.exited, self._world, machine_id))
+        self.backend.job_queues.submit(machine_id, partial(jobs.exited, self.backend, machine_id))
 
 
 HTML = re.compile(rb"\s*<(!doctype )?html", re.IGNORECASE)
@@ -322,16 +322,16 @@ def _action_elsewhere(request: Request) -> str:
     return ""
 
 
-def _check_network_unused(world: Backend, identity: Identity, action: str, values: Mapping[str, str]) -> None:
+def _check_network_unused(backend: Backend, identity: Identity, action: str, values: Mapping[str, str]) -> None:
     """moto knows nothing of our instances and groups: what they are in is not deleted."""
-    ledger = world.ledger
-    living = [row for row in ledger.instances.owned(identity.account, identity.region) if row.state != "terminated"]
+    database = backend.database
+    living = [row for row in database.instances.owned(identity.account, identity.region) if row.state != "terminated"]
     if action == "DeleteSubnet":
         name = values.get("SubnetId", "")
         used = any(row.subnet_id == name for row in living)
     elif action == "DeleteVpc":
         name = values.get("VpcId", "")
-        groups = [row for row in ledger.groups.owned(identity.account, identity.region) if row.vpc_id == name]
+        groups = [row for row in database.groups.owned(identity.account, identity.region) if row.vpc_id == name]
         used = any(row.vpc_id == name for row in living) or any(row.name != "default" for row in groups)
     else:
         return

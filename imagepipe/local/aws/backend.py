@@ -1,4 +1,4 @@
-"""What every action works with: the ledger, the disks, the machines, the network, the time."""
+"""What every action works with: the database, the disks, the machines, the network, the time."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ DEBIAN = "136693071363"  # wiki.debian.org/Cloud/AmazonEC2Image: the account of 
 class CloudClock:
     """The time of the cloud: another clock's, set forward as far as somebody asked; it stays so on disk."""
 
-    def __init__(self, clock: Clock, ledger: Database) -> None:
+    def __init__(self, clock: Clock, database: Database) -> None:
         self._clock = clock
-        self._ledger = ledger
+        self._database = database
 
     def now(self) -> datetime:
         """Whole milliseconds, as EC2 tells the time."""
@@ -45,12 +45,12 @@ class CloudClock:
     def advance(self, seconds: float) -> str:
         """Set the clock forward; gives the time that it then shows."""
         offset = self._offset() + timedelta(seconds=seconds)
-        with self._ledger.change():
-            self._ledger.put(Setting(id="clock", account="", region=ANYWHERE, value=str(offset.total_seconds())))
+        with self._database.change():
+            self._database.put(Setting(id="clock", account="", region=ANYWHERE, value=str(offset.total_seconds())))
         return iso(self.now())
 
     def _offset(self) -> timedelta:
-        setting = self._ledger.settings.get("clock")
+        setting = self._database.settings.get("clock")
         return timedelta(seconds=float(setting.value)) if setting else timedelta()
 
 
@@ -60,11 +60,11 @@ class Backend:
     def __init__(
         self,
         *,
-        ledger: Database,
+        database: Database,
         disks: Disks,
         driver: Driver,
         network: Network,
-        elsewhere: Moto,
+        moto: Moto,
         accounts: Accounts,
         base: BaseImage,
         clock: Clock,
@@ -72,19 +72,19 @@ class Backend:
         bundles: Bundles,
         delays: Mapping[str, float],
     ) -> None:
-        self.ledger = ledger
+        self.database = database
         self.disks = disks
         self.driver = driver
         self.network = network
-        self.elsewhere = elsewhere
+        self.moto = moto
         self.accounts = accounts
         self.base = base
-        self.clock = CloudClock(clock, ledger)
+        self.clock = CloudClock(clock, database)
         self.faults = faults
         self.bundles = bundles
         self.calls = Calls()
         self.evaluations = Evaluations()
-        self.course = JobQueues(clock, delays)
+        self.job_queues = JobQueues(clock, delays)
 
     def settle(self, account: str, region: str) -> None:
         """Make the region as a new account finds it: default VPC, default groups, Debian's image."""
@@ -95,17 +95,17 @@ class Backend:
 
     def _default_groups(self, account: str, region: str) -> set[str]:
         """The VPCs that have their default group."""
-        return {group.vpc_id for group in self.ledger.groups.owned(account, region) if group.name == "default"}
+        return {group.vpc_id for group in self.database.groups.owned(account, region) if group.name == "default"}
 
     def _settle_groups(self, account: str, region: str) -> None:
         """moto makes and deletes VPCs; a VPC's default group comes and goes with it."""
-        with self.ledger.change():
+        with self.database.change():
             present = self.network.vpc_ids(account, region)
             for vpc_id in set(present) - self._default_groups(account, region):
-                self.ledger.put(default_group(account, region, vpc_id))
-            for group in self.ledger.groups.owned(account, region):
+                self.database.put(default_group(account, region, vpc_id))
+            for group in self.database.groups.owned(account, region):
                 if group.name == "default" and group.vpc_id not in present:
-                    self.ledger.remove(group)
+                    self.database.remove(group)
 
     def base_image_id(self, region: str) -> str:
         """The id of Debian's image in this region."""
@@ -114,7 +114,7 @@ class Backend:
     def settle_base(self, region: str) -> None:
         """Make Debian's images as this region has them. Raises StoreFull: the first region's take room."""
         for base in (self.base, self.base.as_disk()):
-            if base is not None and self.ledger.images.get(_image_id(base, region)) is None:
+            if base is not None and self.database.images.get(_image_id(base, region)) is None:
                 self._settle(base, region)
 
     def _settle(self, base: BaseImage, region: str) -> None:
@@ -122,8 +122,8 @@ class Backend:
         snapshot_id = stable_id("snap", base.name, iso(base.created), region)
         if not self.disks.snapshot_path(snapshot_id).exists():
             self._adopt_base(base, snapshot_id)
-        with self.ledger.change():
-            self.ledger.put(
+        with self.database.change():
+            self.database.put(
                 Snapshot(
                     id=snapshot_id,
                     account=DEBIAN,
@@ -138,11 +138,11 @@ class Backend:
                     users=("all",),
                 )
             )
-            self.ledger.put(_base_record(base, snapshot_id, region))
+            self.database.put(_base_record(base, snapshot_id, region))
 
     def _adopt_base(self, base: BaseImage, snapshot_id: str) -> None:
         """The base image's bytes under this id; those of another region where there are some, as they cost nothing."""
-        for other in self.ledger.snapshots:
+        for other in self.database.snapshots:
             is_base = other.account == DEBIAN and (other.start_time, other.description) == (
                 base.created,
                 base.description,

@@ -1,4 +1,4 @@
-"""A disk image from elsewhere, made a disk of the local cloud: a distribution's cloud image, or any other.
+"""A disk image from moto, made a disk of the local cloud: a distribution's cloud image, or any other.
 
 The file is not trusted. What could make qemu-img read other files of this computer (a backing file, an external data
 file) is refused by the file's own header, before qemu-img sees it; nothing of it is mounted.

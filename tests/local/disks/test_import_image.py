@@ -1,4 +1,4 @@
-"""Disk images from elsewhere: what becomes a disk of the local cloud, and what is refused."""
+"""Disk images from moto: what becomes a disk of the local cloud, and what is refused."""
 
 from __future__ import annotations
 

@@ -18,23 +18,23 @@ ANYWHERE = "all-regions"
 
 
 class Accounts:
-    """The store's first accounts, whose keys stand outside the ledger, and those that were added."""
+    """The store's first accounts, whose keys stand outside the database, and those that were added."""
 
-    def __init__(self, ledger: Database, first: Mapping[str, Secret]) -> None:
-        self._ledger = ledger
+    def __init__(self, database: Database, first: Mapping[str, Secret]) -> None:
+        self._database = database
         self._first = first
 
     def secret(self, access_key_id: str) -> Secret | None:
         """What an access key id stands for: an account's own key, or a role that was assumed."""
         if access_key_id in self._first:
             return self._first[access_key_id]
-        key = self._ledger.access_keys.get(access_key_id)
+        key = self._database.access_keys.get(access_key_id)
         if key is not None:
             return Secret(key.secret_access_key, key.account)
-        session = self._ledger.sessions.get(access_key_id)
+        session = self._database.sessions.get(access_key_id)
         if session is not None:
             return Secret(session.secret_access_key, session.account, session.session_token, session.expires)
-        for account in self._ledger.accounts:
+        for account in self._database.accounts:
             if account.access_key_id == access_key_id:
                 return Secret(account.secret_access_key, account.id)
         return None
@@ -45,14 +45,14 @@ class Accounts:
 
     def names_of(self, account: str) -> set[str]:
         """What a permission may call the account: its id, its organization and units, and everybody."""
-        known = self._ledger.accounts.get(account)
+        known = self._database.accounts.get(account)
         return {"all", account, *(known.memberships if known else ())}
 
     def listed(self) -> list[dict[str, Any]]:
         """All accounts with their keys, the first ones without."""
         firsts = dict.fromkeys(secret.account_id for secret in self._first.values())
         rows = {account: Account(id=account, account=account, region=ANYWHERE) for account in firsts}
-        rows |= {account.id: account for account in self._ledger.accounts}
+        rows |= {account.id: account for account in self._database.accounts}
         return [described(account) for account in rows.values()]
 
     def add(self, account_id: str | None, memberships: Iterable[str]) -> dict[str, Any]:
@@ -66,9 +66,9 @@ class Accounts:
                 raise invalid(f"{name!r} is not the ARN of an organization or of an organizational unit")
         if account_id is not None and not ACCOUNT.fullmatch(account_id):
             raise invalid(f"{account_id!r} is not an account id: twelve digits")
-        with self._ledger.change():
+        with self._database.change():
             account = self._made(account_id or self._free_id(), names)
-            self._ledger.put(account)
+            self._database.put(account)
         return described(account)
 
     def add_key(self, account_id: str, policy: str) -> dict[str, Any]:
@@ -89,12 +89,12 @@ class Accounts:
             secret_access_key=secrets.token_urlsafe(30),
             policy=policy,
         )
-        with self._ledger.change():
-            self._ledger.put(key)
+        with self._database.change():
+            self._database.put(key)
         return {"account": account_id, "access_key_id": key.id, "secret_access_key": key.secret_access_key}
 
     def _made(self, account_id: str, memberships: tuple[str, ...]) -> Account:
-        old = self._ledger.accounts.get(account_id)
+        old = self._database.accounts.get(account_id)
         has_keys = old is not None or any(secret.account_id == account_id for secret in self._first.values())
         if old is not None:
             key_id, key = old.access_key_id, old.secret_access_key

@@ -23,11 +23,11 @@ from imagepipe.local.aws.state.records import Image, Record
 Values = Mapping[str, str | tuple[str, ...]]
 
 
-def of_ec2(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+def of_ec2(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     """Every question of a call. Raises AwsError for an action that IAM is not known to have, or not known how."""
     action = f"ec2:{call.action}"
     if call.action in ASKS:
-        yield from ASKS[call.action](world, call)
+        yield from ASKS[call.action](backend, call)
     elif call.action.startswith("Describe") or ANY in ACTIONS.get(action, {}):
         yield AuthorizationRequest(action, ANY, everywhere(call.account, call.region))
     else:
@@ -71,30 +71,32 @@ def _makes(call: Call, kind: str, id: str = "*", more: Values | None = None) -> 
         yield asked(call, "CreateTags", kind, id, {**_requested(tags), "ec2:CreateAction": call.action})
 
 
-def _uses(world: Backend, call: Call, id: str, more: Values | None = None) -> AuthorizationRequest:
+def _uses(backend: Backend, call: Call, id: str, more: Values | None = None) -> AuthorizationRequest:
     """Something that is there; of what is not, or not the caller's to see, IAM knows no more than the id."""
     kind = KINDS.get(id.partition("-")[0], "instance")
-    record = _record(world, call, kind, id)
+    record = _record(backend, call, kind, id)
     values = dict(more or {})
     if record is not None:
         values |= {**_tags(record.tags, "aws:ResourceTag", "ec2:ResourceTag"), "ec2:Owner": record.account}
     else:
-        values |= _tags(world.network.tags(call.account, call.region).get(id, {}), "aws:ResourceTag", "ec2:ResourceTag")
+        values |= _tags(
+            backend.network.tags(call.account, call.region).get(id, {}), "aws:ResourceTag", "ec2:ResourceTag"
+        )
     if isinstance(record, Image):
         values |= {"ec2:ImageID": id, "ec2:Public": str("all" in record.users).lower()}
     name = record.name if record is not None and kind == "key-pair" else id  # type: ignore[attr-defined]
     return asked(call, call.action, kind, name, values)
 
 
-def _record(world: Backend, call: Call, kind: str, id: str) -> Record | None:
-    ledger = world.ledger
+def _record(backend: Backend, call: Call, kind: str, id: str) -> Record | None:
+    database = backend.database
     tables: Mapping[str, Any] = {
-        "instance": ledger.instances,
-        "volume": ledger.volumes,
-        "snapshot": ledger.snapshots,
-        "image": ledger.images,
-        "key-pair": ledger.key_pairs,
-        "security-group": ledger.groups,
+        "instance": database.instances,
+        "volume": database.volumes,
+        "snapshot": database.snapshots,
+        "image": database.images,
+        "key-pair": database.key_pairs,
+        "security-group": database.groups,
     }
     found: Record | None = tables[kind].get(id) if kind in tables else None
     return found if found is not None and found.region == call.region else None
@@ -103,17 +105,17 @@ def _record(world: Backend, call: Call, kind: str, id: str) -> Record | None:
 def _named(name: str) -> Callable[[Backend, Call], Iterator[AuthorizationRequest]]:
     """Of an action that touches what one of its parameters names, by id, and nothing else."""
 
-    def asks(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+    def asks(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
         found = call.params.get(name) or []
         for id in [found] if isinstance(found, str) else found:
-            yield _uses(world, call, id)
+            yield _uses(backend, call, id)
 
     return asks
 
 
-def _run_instances(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+def _run_instances(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     params = call.params
-    image = world.ledger.images.get(str(params.get("ImageId")))
+    image = backend.database.images.get(str(params.get("ImageId")))
     profile = params.get("IamInstanceProfile", {})
     more: dict[str, str] = {
         "ec2:InstanceType": str(params.get("InstanceType") or "m1.small"),
@@ -123,23 +125,23 @@ def _run_instances(world: Backend, call: Call) -> Iterator[AuthorizationRequest]
         more["ec2:InstanceProfile"] = (
             named if named.startswith("arn:") else f"arn:aws:iam::{call.account}:instance-profile/{named}"
         )
-        yield of_role(world, call, named)
-    yield _uses(world, call, str(params.get("ImageId")))
+        yield of_role(backend, call, named)
+    yield _uses(backend, call, str(params.get("ImageId")))
     yield from _makes(call, "instance", more=more)
-    yield from _volumes(world, call, image)
-    yield from _network(world, call)
+    yield from _volumes(backend, call, image)
+    yield from _network(backend, call)
     if key := params.get("KeyName"):
-        pairs = [pair for pair in world.ledger.key_pairs.owned(call.account, call.region) if pair.name == key]
-        yield _uses(world, call, pairs[0].id) if pairs else asked(call, "RunInstances", "key-pair", str(key), {})
+        pairs = [pair for pair in backend.database.key_pairs.owned(call.account, call.region) if pair.name == key]
+        yield _uses(backend, call, pairs[0].id) if pairs else asked(call, "RunInstances", "key-pair", str(key), {})
 
 
-def _volumes(world: Backend, call: Call, image: Image | None) -> Iterator[AuthorizationRequest]:
+def _volumes(backend: Backend, call: Call, image: Image | None) -> Iterator[AuthorizationRequest]:
     """Each volume by whether it will be encrypted, the snapshots that the request names, and the keys."""
     wanted = {str(each.get("DeviceName")): each for each in call.params.get("BlockDeviceMappings", [])}
     own = {disk.device: disk for disk in (image.mappings if image else ()) if not disk.virtual_name}
     for device in own:
         wanted.setdefault(device, {"Ebs": {}})
-    by_default = encryption.encrypts_by_default(world, call)
+    by_default = encryption.encrypts_by_default(backend, call)
     for device, mapping in wanted.items():
         ebs = mapping.get("Ebs")
         if ebs is None:
@@ -148,79 +150,79 @@ def _volumes(world: Backend, call: Call, image: Image | None) -> Iterator[Author
         encrypted = bool(ebs.get("Encrypted") or key or by_default or (device in own and own[device].encrypted))
         yield from _makes(call, "volume", more={"ec2:Encrypted": str(encrypted).lower()})
         if snapshot := ebs.get("SnapshotId"):
-            yield _uses(world, call, str(snapshot))
-        yield from of_key(world, call, str(key)) if key else ()
+            yield _uses(backend, call, str(snapshot))
+        yield from of_key(backend, call, str(key)) if key else ()
 
 
-def _network(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+def _network(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     """Where it goes. What the request leaves to EC2 is told as `*`, which no rule about one group or subnet allows."""
     interface: Mapping[str, Any] = next(iter(call.params.get("NetworkInterfaces", [])), {})
     subnet = interface.get("SubnetId") or call.params.get("SubnetId")
     groups = interface.get("Groups") or call.params.get("SecurityGroupIds") or ()
     yield from _makes(call, "network-interface")
-    yield _uses(world, call, str(subnet)) if subnet else asked(call, call.action, "subnet", "*", {})
+    yield _uses(backend, call, str(subnet)) if subnet else asked(call, call.action, "subnet", "*", {})
     for group in groups:
-        yield _uses(world, call, str(group))
+        yield _uses(backend, call, str(group))
     if not groups:
         yield asked(call, call.action, "security-group", "*", {})
 
 
-def _create_image(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
-    yield _uses(world, call, str(call.params.get("InstanceId")))
+def _create_image(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+    yield _uses(backend, call, str(call.params.get("InstanceId")))
     yield from _makes(call, "image")
     yield from _makes(call, "snapshot")
 
 
-def _create_snapshots(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+def _create_snapshots(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     specification = call.params.get("InstanceSpecification", {})
-    instance = world.ledger.instances.get(str(specification.get("InstanceId")))
-    yield _uses(world, call, str(specification.get("InstanceId")))
+    instance = backend.database.instances.get(str(specification.get("InstanceId")))
+    yield _uses(backend, call, str(specification.get("InstanceId")))
     left_out = specification.get("ExcludeDataVolumeIds", [])
     for volume in instance.volumes if instance else ():
         if volume.volume_id not in left_out:
-            yield _uses(world, call, volume.volume_id)
+            yield _uses(backend, call, volume.volume_id)
     yield from _makes(call, "snapshot")
 
 
-def _register_image(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+def _register_image(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     yield from _makes(call, "image")
     for mapping in call.params.get("BlockDeviceMappings", []):
         if snapshot := mapping.get("Ebs", {}).get("SnapshotId"):
-            yield _uses(world, call, str(snapshot))
+            yield _uses(backend, call, str(snapshot))
 
 
-def _copy_image(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+def _copy_image(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     """The image that is copied, in its own region, and what is made here."""
     id, region = str(call.params.get("SourceImageId")), str(call.params.get("SourceRegion"))
-    source = world.ledger.images.get(id)
+    source = backend.database.images.get(id)
     values = {"ec2:ImageID": id, **({"ec2:Owner": source.account} if source else {})}
     yield asked(call, call.action, "image", id, values, region=region)
     yield from _makes(call, "image")
     yield from _makes(call, "snapshot") if source is None or source.root_type == "ebs" else ()
     if key := call.params.get("KmsKeyId"):
-        yield from of_key(world, call, str(key))
+        yield from of_key(backend, call, str(key))
 
 
-def _create_security_group(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+def _create_security_group(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     yield from _makes(call, "security-group")
     if vpc := call.params.get("VpcId"):
-        yield _uses(world, call, str(vpc))
+        yield _uses(backend, call, str(vpc))
 
 
-def _import_key_pair(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+def _import_key_pair(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     yield from _makes(call, "key-pair", str(call.params.get("KeyName")))
 
 
-def _delete_key_pair(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+def _delete_key_pair(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     name, id = call.params.get("KeyName"), call.params.get("KeyPairId")
-    for pair in world.ledger.key_pairs.owned(call.account, call.region):
+    for pair in backend.database.key_pairs.owned(call.account, call.region):
         if pair.name == name or pair.id == id:
-            yield _uses(world, call, pair.id)
+            yield _uses(backend, call, pair.id)
             return
     yield asked(call, call.action, "key-pair", str(name or id), {})
 
 
-def _modify_snapshot(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+def _modify_snapshot(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     added = call.params.get("CreateVolumePermission", {}).get("Add", [])
     users = [str(each["UserId"]) for each in added if "UserId" in each]
     groups = [str(each["Group"]) for each in added if "Group" in each]
@@ -231,13 +233,13 @@ def _modify_snapshot(world: Backend, call: Call) -> Iterator[AuthorizationReques
         **({"ec2:Add/userId": tuple(users)} if users else {}),
         **({"ec2:Add/group": tuple(groups)} if groups else {}),
     }
-    yield _uses(world, call, str(call.params.get("SnapshotId")), named)
+    yield _uses(backend, call, str(call.params.get("SnapshotId")), named)
 
 
-def _create_tags(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+def _create_tags(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     tags = tagging.checked(call.params.get("Tags", []))
     for id in call.params.get("Resources", []):
-        yield _uses(world, call, str(id), _requested(tags))
+        yield _uses(backend, call, str(id), _requested(tags))
 
 
 ASKS: Mapping[str, Callable[[Backend, Call], Iterator[AuthorizationRequest]]] = {

@@ -92,7 +92,7 @@ def _puts(request: Request, resource: str, known: Mapping[str, tuple[str, ...]])
         )
 
 
-def of_others(world: Backend, identity: Identity, action: str, request: Request) -> Iterator[AuthorizationRequest]:
+def of_others(backend: Backend, identity: Identity, action: str, request: Request) -> Iterator[AuthorizationRequest]:
     """Every question of a request to another service. Raises AwsError for what is not known here."""
     name, known = f"{identity.service}:{action}", everywhere(identity.account, identity.region)
     if name in FREE:
@@ -105,7 +105,7 @@ def of_others(world: Backend, identity: Identity, action: str, request: Request)
         yield AuthorizationRequest(name, form(request.query, request.body).get("RoleArn", ANY), known)
     elif name == "kms:DescribeKey":
         call = Call(action, identity.account, identity.region, {}, "")
-        yield _of_key(world, call, str(_json(request).get("KeyId", "")), name, {})
+        yield _of_key(backend, call, str(_json(request).get("KeyId", "")), name, {})
     else:
         text = f"The local cloud does not know what {name} asks of IAM, so no caller with a policy may do it"
         raise AwsError("AccessDeniedException", text, status=403)
@@ -125,30 +125,30 @@ def _parameter(identity: Identity, name: str) -> str:
     return f"arn:aws:ssm:{identity.region}:{owner}:parameter/{name.removeprefix('/')}"
 
 
-def of_role(world: Backend, call: Call, profile: str) -> AuthorizationRequest:
+def of_role(backend: Backend, call: Call, profile: str) -> AuthorizationRequest:
     """That the role of an instance profile is given to EC2; of a profile that has none, a role of its name."""
     name = profile.rpartition("/")[2]
-    found = world.elsewhere.backend("iam", call.account, "aws").instance_profiles.values()
+    found = backend.moto.model("iam", call.account, "aws").instance_profiles.values()
     roles = [role for each in found if each.name == name for role in each.roles]
     role = roles[0].arn if roles else f"arn:aws:iam::{call.account}:role/{name}"
     known = everywhere(call.account, call.region)
     return AuthorizationRequest("iam:PassRole", role, {**known, "iam:PassedToService": ("ec2.amazonaws.com",)})
 
 
-def of_key(world: Backend, call: Call, key: str) -> Iterator[AuthorizationRequest]:
+def of_key(backend: Backend, call: Call, key: str) -> Iterator[AuthorizationRequest]:
     """What EBS does with a key, in the caller's name."""
     if re.search(r"alias/aws/ebs$", key):
         return
     via = {"kms:ViaService": (f"ec2.{call.region}.amazonaws.com",)}
     for action in EBS_AND_KEYS:
         more = {**via, "kms:GrantIsForAWSResource": ("true",)} if action == "kms:CreateGrant" else via
-        yield _of_key(world, call, key, action, more)
+        yield _of_key(backend, call, key, action, more)
 
 
 def _of_key(
-    world: Backend, call: Call, key: str, action: str, more: Mapping[str, tuple[str, ...]]
+    backend: Backend, call: Call, key: str, action: str, more: Mapping[str, tuple[str, ...]]
 ) -> AuthorizationRequest:
-    found = encryption.find_key(world, call, key)
+    found = encryption.find_key(backend, call, key)
     resource = str(found.arn) if found else f"arn:aws:kms:{call.region}:{call.account}:key/{key}"
     aliases = {"kms:ResourceAliases": tuple(found.aliases)} if found and found.aliases else {}
     return AuthorizationRequest(action, resource, {**everywhere(call.account, call.region), **aliases, **more})

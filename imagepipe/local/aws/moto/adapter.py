@@ -1,7 +1,7 @@
 """What moto keeps for us: networks, IAM, STS, KMS, parameters and S3, made durable from outside.
 
 moto is used as it is: its own applications answer, in this process, one call of a service at a time, and after each
-call that may have changed something the backend concerned is pickled into the ledger before the answer leaves.
+call that may have changed something the backend concerned is pickled into the database before the answer leaves.
 S3's objects are many and large: how they are kept is in `s3_state`, and how their bytes go in and out in `transfers`.
 """
 
@@ -43,13 +43,13 @@ log = logging.getLogger(__name__)
 
 
 class Moto:
-    """moto behind one call of a service at a time, with its state in the ledger and S3's bytes in a folder."""
+    """moto behind one call of a service at a time, with its state in the database and S3's bytes in a folder."""
 
-    def __init__(self, ledger: Database, objects: Path) -> None:
+    def __init__(self, database: Database, objects: Path) -> None:
         # Images are the gateway's own: moto would make 1,300 for each region, and we would keep them.
         os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
         os.environ.pop("MOTO_AMIS_PATH", None)
-        self._ledger = ledger
+        self._database = database
         self.objects = objects
         """The folder of the bytes of S3's objects."""
         self.objects.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ class Moto:
         """moto's application of each service. Its dispatcher is left out: it chooses by path and host name, and some
         paths lead to moto's own interface, which resets everything."""
         self._saved: set[str] = set()
-        self._s3 = S3State(ledger, objects)
+        self._s3 = S3State(database, objects)
         self._locks = {service: threading.RLock() for service in SERVICES}
         self._locks["sts"] = self._locks["iam"]  # whose roles it reads
         self._load()
@@ -104,7 +104,7 @@ class Moto:
             _forget_instances()
         return _call(self._apps[service], _environ(identity, request, environ))
 
-    def backend(self, service: str, account: str, region: str) -> Any:
+    def model(self, service: str, account: str, region: str) -> Any:
         """moto's own model of a service in a region."""
         return get_backend(cast(Any, service))[account][region]
 
@@ -122,10 +122,10 @@ class Moto:
             name = _name(service, account, region)
             try:
                 self._check_readable(name, buffer.getvalue())
-                self._ledger.write_blobs({name: buffer.getvalue()})
+                self._database.write_blobs({name: buffer.getvalue()})
             except BaseException:
                 if name in self._saved:  # nobody may see what is not on disk
-                    self._load_backend(name, dict(self._ledger.blobs())[name])
+                    self._load_backend(name, dict(self._database.blobs())[name])
                 raise
             self._saved.add(name)
 
@@ -144,7 +144,7 @@ class Moto:
             self._s3.save(account, get_partition(region), touched)
         except Exception as problem:
             log.critical("S3's state is read from the disk again: %s", problem)
-            self._s3.load(dict(self._ledger.blobs()))
+            self._s3.load(dict(self._database.blobs()))
             if not isinstance(problem, WouldLose):  # the disk is full, for one: nobody may see what is not on it
                 raise
             text = f"The local cloud did not save this, as it would have lost data: {problem}. Try again"
@@ -162,7 +162,7 @@ class Moto:
         for service in SERVICES:
             get_backend(cast(Any, service)).clear()
         _forget_instances()
-        blobs = dict(self._ledger.blobs())
+        blobs = dict(self._database.blobs())
         here, there = version("moto"), blobs.pop(MOTO, b"").decode()
         try:
             self._s3.load(blobs)
@@ -173,11 +173,11 @@ class Moto:
         except Exception as problem:
             raise _unreadable(self.objects.parent, here, there, problem) from problem
         if here != there:
-            self._ledger.write_blobs({MOTO: here.encode()})
+            self._database.write_blobs({MOTO: here.encode()})
 
     def _load_backend(self, name: str, body: bytes) -> None:
         service, account, region = name.split("/")
-        backend = self.backend(service, account, region)
+        backend = self.model(service, account, region)
         for key, value in Unpickler(body, self.objects).load().items():
             _adopt(backend, key, value)
         self._saved.add(name)

@@ -98,7 +98,7 @@ def answer(
     """
     bucket = _bucket(identity, wanted.bucket)
     if bucket is not None and bucket.region_name != identity.region and wanted.operation not in EVERYWHERE:
-        return _elsewhere(wanted.bucket, bucket.region_name)
+        return _redirect(wanted.bucket, bucket.region_name)
     _check_md5(request, md5)
     _check_signed(request)
     if wanted.operation == "CreateBucket":
@@ -133,7 +133,7 @@ def _bucket(identity: Identity, name: str) -> Any:
     return s3_backends[account][partition].buckets.get(name)
 
 
-def _elsewhere(bucket: str, region: str) -> Answer:
+def _redirect(bucket: str, region: str) -> Answer:
     """What S3 says where a bucket is in another region (S3 user guide, "Request redirection and the REST API")."""
     text = "The bucket you are attempting to access must be addressed using the specified endpoint."
     body = (

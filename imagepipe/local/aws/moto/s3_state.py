@@ -50,8 +50,8 @@ class Touched:
 class S3State:
     """What is saved of S3, and how. All under S3's lock."""
 
-    def __init__(self, ledger: Database, objects: Path) -> None:
-        self._ledger = ledger
+    def __init__(self, database: Database, objects: Path) -> None:
+        self._database = database
         self._objects = objects
         self._digests: dict[str, bytes] = {}
         """By blob, of what is saved."""
@@ -166,7 +166,7 @@ class S3State:
             body, named = self._pickled(name, value)
             if self._digests.get(name) != _digest(body):
                 changes[name], files[name] = body, named
-        self._ledger.write_blobs(changes)
+        self._database.write_blobs(changes)
         self._forget_tags({name: values[name] for name in changes if name.startswith(f"{KEY}/")})
         for name, written in changes.items():
             before = self._named.get(name, frozenset())

@@ -38,14 +38,14 @@ EMPTY = hashlib.md5(usedforsecurity=False).hexdigest()
 class Transfers:
     """S3 behind moto."""
 
-    def __init__(self, elsewhere: Moto) -> None:
-        self._elsewhere = elsewhere
+    def __init__(self, moto: Moto) -> None:
+        self._moto = moto
 
     def receive(self, request: Request, source: bodies.Source, length: int) -> Received:
         """Write an object's bytes to disk. Raises AwsError where they are not those that the client stated."""
         stated = request.headers.get("x-amz-content-sha256", "")
         is_chunked = stated.startswith("STREAMING-")
-        received = bodies.receive(source, length, self._elsewhere.objects, is_chunked=is_chunked)
+        received = bodies.receive(source, length, self._moto.objects, is_chunked=is_chunked)
         try:
             if re.fullmatch("[0-9a-f]{64}", stated) and stated != received.sha256:
                 raise AwsError("XAmzContentSHA256Mismatch", "The body is not the one that was signed")
@@ -60,7 +60,7 @@ class Transfers:
 
     def release(self, received: Received) -> None:
         """Delete what was received, unless it has become an object's."""
-        if not self._elsewhere.has_file(received.name):
+        if not self._moto.has_file(received.name):
             received.discard()
 
     def answer(
@@ -74,11 +74,11 @@ class Transfers:
         if source is not None:
             given.pop("HTTP_X_AMZ_CHECKSUM_ALGORITHM", None)  # which moto would work out of no bytes
         with bodies.without_bytes() if asked.operation in WITHOUT_BYTES else nullcontext():
-            answer = self._elsewhere.call("s3", identity, request, given)
+            answer = self._moto.call("s3", identity, request, given)
         if answer.status < 300:
             answer = self._with_bytes(identity, request, asked, received, source, answer)
             if not asked.operation.startswith(READS):
-                self._elsewhere.save_s3(identity.account, identity.region, _touched(asked, request))
+                self._moto.save_s3(identity.account, identity.region, _touched(asked, request))
         return answer
 
     def _with_bytes(
@@ -111,7 +111,7 @@ class Transfers:
         return answer
 
     def _backend(self, identity: Identity) -> Any:
-        return self._elsewhere.backend("s3", identity.account, get_partition(identity.region))
+        return self._moto.model("s3", identity.account, get_partition(identity.region))
 
     def _newest(self, identity: Identity, asked: Asked) -> Any:
         return self._backend(identity).get_bucket(asked.bucket).keys[asked.key]
@@ -153,7 +153,7 @@ class Transfers:
                 adopt(part, None)
 
     def _new_path(self) -> Path:
-        return self._elsewhere.objects / uuid.uuid4().hex
+        return self._moto.objects / uuid.uuid4().hex
 
 
 def _touched(asked: Asked, request: Request) -> Touched:

@@ -41,8 +41,8 @@ class Subnet:
 class Network:
     """Regions, VPCs and subnets of the local cloud."""
 
-    def __init__(self, elsewhere: Moto) -> None:
-        self._elsewhere = elsewhere
+    def __init__(self, moto: Moto) -> None:
+        self._moto = moto
 
     def settle(self, account: str, region: str) -> None:
         """Give the region its default VPC if it has none yet. Raises AwsError for what is no region."""
@@ -50,15 +50,15 @@ class Network:
             raise AwsError("AuthFailure", f"Credential should be scoped to a valid region, not '{region}'.", status=401)
         if getattr(self._ec2(account, region), "imagepipe_settled", 0) >= 2:  # nobody waits for moto then
             return
-        with self._elsewhere.lock("ec2"):
-            backends = self._elsewhere.backend("ec2", account, region)
+        with self._moto.lock("ec2"):
+            backends = self._moto.model("ec2", account, region)
             done = int(getattr(backends, "imagepipe_settled", 0))
             if done < 1:
                 _lay_out(backends)
             if done < 2:  # stores of imagepipe 0.1.0's beginnings have no way out
                 _give_way_out(backends)
                 backends.imagepipe_settled = 2
-                self._elsewhere.save("ec2", account, region)
+                self._moto.save("ec2", account, region)
 
     def vpc_ids(self, account: str, region: str) -> list[str]:
         return list(self._ec2(account, region).vpcs)
@@ -108,21 +108,21 @@ class Network:
 
     def change_tags(self, account: str, region: str, identifier: str, tags: dict[str, str | None]) -> None:
         """Set tags of what moto keeps; a tag of None is taken away."""
-        with self._elsewhere.lock("ec2"):
+        with self._moto.lock("ec2"):
             ec2 = self._ec2(account, region)
             for key, value in tags.items():
                 if value is None:
                     ec2.tags[identifier].pop(key, None)
                 else:
                     ec2.tags[identifier][key] = value
-            self._elsewhere.save("ec2", account, region)
+            self._moto.save("ec2", account, region)
 
     def has_instance_profile(self, account: str, name_or_arn: str) -> bool:
-        profiles = self._elsewhere.backend("iam", account, "aws").instance_profiles.values()
+        profiles = self._moto.model("iam", account, "aws").instance_profiles.values()
         return any(name_or_arn in (profile.name, profile.arn) for profile in profiles)
 
     def _ec2(self, account: str, region: str) -> Any:
-        return self._elsewhere.backend("ec2", account, region)
+        return self._moto.model("ec2", account, region)
 
 
 def free_address(within: ipaddress.IPv4Network, taken: Iterable[str]) -> str:

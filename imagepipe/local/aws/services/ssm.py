@@ -16,14 +16,14 @@ BASE_NAME = re.compile(r"debian-(\d+)-([a-z0-9]+)-")
 JSON = "application/x-amz-json-1.1"
 
 
-def name_of_base(world: Backend) -> str | None:
+def name_of_base(backend: Backend) -> str | None:
     """wiki.debian.org/Cloud/AmazonEC2Image: /aws/service/debian/release/VERSION/latest/ARCHITECTURE."""
-    found = BASE_NAME.match(world.base.name)
+    found = BASE_NAME.match(backend.base.name)
     return f"/aws/service/debian/release/{found[1]}/latest/{found[2]}" if found else None
 
 
 def answer(
-    world: Backend, identity: Identity, action: str, request: Request, moto: Callable[[Request], Answer]
+    backend: Backend, identity: Identity, action: str, request: Request, moto: Callable[[Request], Answer]
 ) -> Answer | None:
     """The answer where a public parameter is asked for, with moto's for the others; None if none is."""
     if action not in ("GetParameter", "GetParameters"):
@@ -32,11 +32,11 @@ def answer(
         asked = json.loads(request.body)
     except ValueError:
         return None
-    base = name_of_base(world)
+    base = name_of_base(backend)
     if action == "GetParameter":
         if base is None or asked.get("Name") != base:
             return None
-        return _json({"Parameter": _parameter(world, identity.region, base)})
+        return _json({"Parameter": _parameter(backend, identity.region, base)})
     names = asked.get("Names", [])
     if base is None or base not in names:
         return None
@@ -47,17 +47,17 @@ def answer(
         if answered.status != 200:
             return answered
         said = json.loads(answered.body)
-    return _json({**said, "Parameters": [_parameter(world, identity.region, base), *said["Parameters"]]})
+    return _json({**said, "Parameters": [_parameter(backend, identity.region, base), *said["Parameters"]]})
 
 
-def _parameter(world: Backend, region: str, name: str) -> dict[str, Any]:
-    world.settle_base(region)
+def _parameter(backend: Backend, region: str, name: str) -> dict[str, Any]:
+    backend.settle_base(region)
     return {
         "Name": name,
         "Type": "String",
-        "Value": world.base_image_id(region),
+        "Value": backend.base_image_id(region),
         "Version": 1,
-        "LastModifiedDate": world.base.created.timestamp(),
+        "LastModifiedDate": backend.base.created.timestamp(),
         "ARN": f"arn:aws:ssm:{region}::parameter{name}",
         "DataType": "text",
     }

@@ -27,12 +27,12 @@ CHAINED_SECONDS = 3600
 
 
 def answer(
-    world: Backend, identity: Identity, action: str, values: Mapping[str, str], request_id: str
+    backend: Backend, identity: Identity, action: str, values: Mapping[str, str], request_id: str
 ) -> Answer | None:
     """The answer to what concerns roles; None for what moto may answer."""
     if action == "AssumeRole":
-        return query_result("sts", action, _assume_role(world, identity, values), request_id)
-    session = world.ledger.sessions.get(identity.access_key_id)
+        return query_result("sts", action, _assume_role(backend, identity, values), request_id)
+    session = backend.database.sessions.get(identity.access_key_id)
     if action == "GetCallerIdentity" and session is not None:
         who = {"UserId": f"{session.role_id}:{session.name}", "Account": session.account, "Arn": _arn(session)}
         return query_result("sts", action, who, request_id)
@@ -44,31 +44,31 @@ def _arn(session: Session) -> str:
     return f"arn:aws:sts::{session.account}:assumed-role/{role}/{session.name}"
 
 
-def caller(world: Backend, identity: Identity) -> str:
+def caller(backend: Backend, identity: Identity) -> str:
     """The ARN of who asks: a role's session, a user for a key with a policy, or the account itself."""
-    session = world.ledger.sessions.get(identity.access_key_id)
+    session = backend.database.sessions.get(identity.access_key_id)
     if session is not None:
         return _arn(session)
-    is_user = world.ledger.access_keys.get(identity.access_key_id) is not None
+    is_user = backend.database.access_keys.get(identity.access_key_id) is not None
     return f"arn:aws:iam::{identity.account}:{f'user/{identity.access_key_id}' if is_user else 'root'}"
 
 
-def _assume_role(world: Backend, identity: Identity, values: Mapping[str, str]) -> Mapping[str, Any]:
+def _assume_role(backend: Backend, identity: Identity, values: Mapping[str, str]) -> Mapping[str, Any]:
     arn, name = values.get("RoleArn", ""), values.get("RoleSessionName", "")
     if not NAME.fullmatch(name):
         raise AwsError("ValidationError", f"The role session name {name!r} has 2 to 64 letters, digits or _+=,.@-")
     found = ROLE.fullmatch(arn)
     if found is None:
         raise AwsError("ValidationError", f"{arn} is invalid")
-    account, role = found[1], role_of(world, arn)
-    who = caller(world, identity)
+    account, role = found[1], role_of(backend, arn)
+    who = caller(backend, identity)
     if role is None or not _trusts(role.assume_role_policy_document, identity, who, values.get("ExternalId")):
         raise AwsError(
             "AccessDenied",
             f"User: {who} is not authorized to perform: sts:AssumeRole on resource: {arn}",
             status=403,
         )
-    seconds = _seconds(world, identity, values, role)
+    seconds = _seconds(backend, identity, values, role)
     session = Session(
         id="ASIA" + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16)),
         account=account,
@@ -78,13 +78,13 @@ def _assume_role(world: Backend, identity: Identity, values: Mapping[str, str]) 
         role_arn=arn,
         role_id=str(role.id),
         name=name,
-        expires=world.clock.now() + timedelta(seconds=seconds),
+        expires=backend.clock.now() + timedelta(seconds=seconds),
     )
-    with world.ledger.change():
-        for old in world.ledger.sessions:
-            if old.expires < world.clock.now() - timedelta(hours=1):  # till then it is told that it expired
-                world.ledger.remove(old)
-        world.ledger.put(session)
+    with backend.database.change():
+        for old in backend.database.sessions:
+            if old.expires < backend.clock.now() - timedelta(hours=1):  # till then it is told that it expired
+                backend.database.remove(old)
+        backend.database.put(session)
     return {
         "Credentials": {
             "AccessKeyId": session.id,
@@ -97,20 +97,20 @@ def _assume_role(world: Backend, identity: Identity, values: Mapping[str, str]) 
     }
 
 
-def role_of(world: Backend, arn: str) -> Any:
+def role_of(backend: Backend, arn: str) -> Any:
     """moto's role of this ARN, or None."""
-    roles = world.elsewhere.backend("iam", arn.split(":")[4], "aws").roles.values()
+    roles = backend.moto.model("iam", arn.split(":")[4], "aws").roles.values()
     return next((role for role in roles if role.arn == arn), None)
 
 
-def _seconds(world: Backend, identity: Identity, values: Mapping[str, str], role: Any) -> int:
+def _seconds(backend: Backend, identity: Identity, values: Mapping[str, str], role: Any) -> int:
     given = values.get("DurationSeconds", "3600")
     seconds = int(given) if given.isdigit() else 0
     if not SHORTEST_SECONDS <= seconds <= 43200:
         raise AwsError(
             "ValidationError", f"Value '{given}' at 'durationSeconds' is not from {SHORTEST_SECONDS} to 43200"
         )
-    if world.ledger.sessions.get(identity.access_key_id) and seconds > CHAINED_SECONDS:
+    if backend.database.sessions.get(identity.access_key_id) and seconds > CHAINED_SECONDS:
         raise AwsError(
             "ValidationError",
             "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining",

@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON and back, by their type hints: what the ledger writes is what the ledger reads.
+"""Frozen dataclasses to JSON and back, by their type hints: what the database writes is what the database reads.
 
 Knows the few shapes that records are made of: scalars, moments, optionals, tuples, string maps and records in
 records. A field that is new in this version takes its default when an older row lacks it.

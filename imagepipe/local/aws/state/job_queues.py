@@ -43,12 +43,12 @@ class JobQueues:
                 self._queues[key].append((work, done))
                 return done
             self._queues[key] = deque([(work, done)])
-            thread = threading.Thread(target=self._serve, args=(key,), name=f"course {key}", daemon=True)
+            thread = threading.Thread(target=self._serve, args=(key,), name=f"jobs of {key}", daemon=True)
             self._threads.add(thread)
         thread.start()
         return done
 
-    def drain(self, key: str) -> Future[None]:
+    def wait_idle(self, key: str) -> Future[None]:
         """Done when all that was submitted under the key is."""
         return self.submit(key, lambda: None)
 
@@ -58,7 +58,7 @@ class JobQueues:
         if seconds and self._clock.wait(self._closing, seconds):
             raise Closing
 
-    def after(self, seconds: float, work: Callable[[], None], *, at_close: bool = False) -> None:
+    def run_later(self, seconds: float, work: Callable[[], None], *, at_close: bool = False) -> None:
         """Do this in so many seconds, beside all queues; if the process ends before, not at all, or then."""
 
         def wait() -> None:
@@ -68,7 +68,7 @@ class JobQueues:
             with self._lock:
                 self._threads.discard(threading.current_thread())
 
-        thread = threading.Thread(target=wait, name="course later", daemon=True)
+        thread = threading.Thread(target=wait, name="later job", daemon=True)
         with self._lock:
             self._threads.add(thread)
         thread.start()

@@ -270,7 +270,7 @@ class Account(Record):
     """What the cloud knows of an account; its id is the account's."""
 
     access_key_id: str = ""
-    """Empty for an account whose keys stand elsewhere."""
+    """Empty for an account whose keys stand moto."""
     secret_access_key: str = ""
     memberships: tuple[str, ...] = ()
     """ARNs of the organization and of the units that the account is in."""

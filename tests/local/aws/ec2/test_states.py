@@ -69,10 +69,10 @@ def test_a_terminated_instance_is_described_for_an_hour(cloud: Cloud, ec2: Any) 
     made = running(ec2)
     ec2.terminate_instances(InstanceIds=[made])
     until(lambda: state(ec2, made) == "terminated")
-    world = cloud.gateway._world
-    world.clock.advance(3500)
+    backend = cloud.gateway.backend
+    backend.clock.advance(3500)
     assert state(ec2, made) == "terminated"
-    world.clock.advance(200)
+    backend.clock.advance(200)
     assert ec2.describe_instances()["Reservations"] == []
     until(lambda: ("forget", made) in cloud.driver.calls)
     with refused("InvalidInstanceID.NotFound"):
@@ -107,7 +107,7 @@ def test_an_instance_that_cannot_be_started_again_stays_stopped(cloud: Cloud, ec
 
 
 def test_a_store_without_room_ends_the_launch_with_the_reason(cloud: Cloud, ec2: Any) -> None:
-    cloud.gateway._world.disks._reserve = 1 << 60
+    cloud.gateway.backend.disks._reserve = 1 << 60
     made = launch(ec2)
     until(lambda: state(ec2, made) == "terminated")
     assert instance(ec2, made)["StateReason"]["Code"] == "Client.VolumeLimitExceeded"
@@ -215,22 +215,22 @@ def test_work_on_an_instance_does_not_see_a_change_that_is_not_made_in_the_end(
 ) -> None:
     """As a DryRun of TerminateInstances is done beside the start of a machine, which must go on."""
     made = stopped(ec2)
-    ledger, held = cloud.gateway._ledger, threading.Event()
+    database, held = cloud.gateway.backend.database, threading.Event()
 
     def hold() -> None:
         held.wait(30)
 
-    cloud.gateway._world.course.submit(made, hold)
+    cloud.gateway.backend.job_queues.submit(made, hold)
     ec2.start_instances(InstanceIds=[made])
     cloud.driver.calls.clear()
 
     def refused_in_the_end() -> None:
-        with ledger.change():
-            before = ledger.instances[made]
+        with database.change():
+            before = database.instances[made]
             if other is None:
-                ledger.remove(before)
+                database.remove(before)
             else:
-                ledger.put(replace(before, state=other))
+                database.put(replace(before, state=other))
             held.set()
             until(lambda: ("start", made) in cloud.driver.calls, 30)
             raise AwsError("DryRunOperation", "Request would have succeeded")

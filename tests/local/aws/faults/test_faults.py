@@ -17,7 +17,7 @@ from tests.local.aws.harness import Cloud, base_image, image, launch, refused, r
 
 @pytest.fixture
 def faults(cloud: Cloud) -> Faults:
-    return cloud.gateway._world.faults
+    return cloud.gateway.backend.faults
 
 
 def test_a_type_without_capacity_is_refused_and_others_are_not(ec2: Any, faults: Faults) -> None:

@@ -39,7 +39,7 @@ class Bundled:
 
 @pytest.fixture
 def bundled(cloud: Cloud) -> Bundled:
-    certificate = load_certificate(cloud.gateway._world.bundles.certificate)
+    certificate = load_certificate(cloud.gateway.backend.bundles.certificate)
     sink = Memory()
     pack(image_of(BYTES), sink, label=Label("image", ACCOUNT), recipients=Recipients(recipients().owner, certificate))
     return Bundled(cloud, {**sink.files, "image.manifest.xml": sink.manifest})

@@ -344,7 +344,7 @@ def test_objects_of_an_older_store_are_read_and_written_as_new_ones(cloud: Cloud
             found = s3.get_object(Bucket="bundles", Key=key)
             assert (found["Body"].read(), found["Metadata"]) == (key.encode() * 1000, {"key": key})
             assert found["ETag"] == f'"{hashlib.md5(key.encode() * 1000).hexdigest()}"'
-        names = {name.partition("/")[0] for name, _ in cloud.gateway._ledger.blobs()}
+        names = {name.partition("/")[0] for name, _ in cloud.gateway.backend.database.blobs()}
         assert names == {"s3", "s3-key", "moto"}
         cloud.stop()
     cloud.start()
@@ -370,7 +370,7 @@ def test_a_write_to_s3_that_does_not_fit_on_the_disk_is_not_seen(cloud: Cloud, m
     def full(_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(cloud.gateway._ledger, "write_blobs", full)
+    monkeypatch.setattr(cloud.gateway.backend.database, "write_blobs", full)
     writes: tuple[Callable[[], object], ...] = (
         lambda: s3.put_object(Bucket="bundles", Key="k", Body=b"new"),
         lambda: s3.delete_object(Bucket="bundles", Key="k"),

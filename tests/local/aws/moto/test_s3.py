@@ -26,7 +26,7 @@ def s3(cloud: Cloud) -> Any:
 
 @pytest.fixture
 def faults(cloud: Cloud) -> Faults:
-    return cloud.gateway._world.faults
+    return cloud.gateway.backend.faults
 
 
 @pytest.mark.parametrize(

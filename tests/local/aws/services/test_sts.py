@@ -105,5 +105,5 @@ def test_a_store_keeps_nothing_of_a_session_but_what_must_be(cloud: Cloud) -> No
     assumed(cloud, role(cloud))
     cloud.admin("POST", "clock", {"advance": 3 * 3600})
     assumed(cloud, f"arn:aws:iam::{ACCOUNT}:role/baker")
-    assert len(cloud.gateway._world.ledger.sessions) == 1
+    assert len(cloud.gateway.backend.database.sessions) == 1
     assert cloud.client("sts", keys={"AccessKeyId": KEY_ID, "SecretAccessKey": SECRET}).get_caller_identity()

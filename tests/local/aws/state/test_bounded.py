@@ -61,14 +61,14 @@ def test_patterns_of_filters_are_kept_within_bounds(ec2: Any) -> None:
 
 def test_a_spent_fault_is_gone(cloud: Cloud) -> None:
     for number in range(20):
-        cloud.gateway._world.faults.add(Fault("refuse", "DescribeImages", code="AccessDenied", times=1 + number % 2))
+        cloud.gateway.backend.faults.add(Fault("refuse", "DescribeImages", code="AccessDenied", times=1 + number % 2))
     ec2 = cloud.client(retries=40)
     for _ in range(40):
         try:
             ec2.describe_images(Owners=["self"])
         except Exception:  # noqa: BLE001 - refused, as it is to be
             continue
-    assert cloud.gateway._world.faults._set == []
+    assert cloud.gateway.backend.faults._set == []
     assert cloud.admin("GET", "injected") == {"refuse DescribeImages": 30}
 
 
@@ -98,7 +98,7 @@ def test_client_tokens_are_forgotten_after_a_day_and_the_oldest_of_too_many(
     cloud: Cloud, ec2: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = launch(ec2, ClientToken="first")
-    kept = cloud.gateway._ledger.tokens
+    kept = cloud.gateway.backend.database.tokens
     cloud.admin("POST", "clock", {"advance": 23 * 3600})
     assert launch(ec2, ClientToken="first") == first
     cloud.admin("POST", "clock", {"advance": 2 * 3600})
@@ -114,17 +114,17 @@ def test_an_instance_that_ended_is_forgotten_though_nobody_describes_it(cloud: C
     there = cloud.client(region="eu-west-1")
     made = running(there)
     there.terminate_instances(InstanceIds=[made])
-    until(lambda: cloud.gateway._ledger.instances[made].state == "terminated")
+    until(lambda: cloud.gateway.backend.database.instances[made].state == "terminated")
     cloud.admin("POST", "clock", {"advance": 2 * 3600})
     launch(ec2)
-    until(lambda: cloud.gateway._ledger.instances.get(made) is None)
+    until(lambda: cloud.gateway.backend.database.instances.get(made) is None)
 
 
 def test_moto_keeps_no_object_tag_or_page_of_what_is_gone(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_state, "MOST_PAGE_TOKENS", 2)
     s3 = cloud.client("s3")
     s3.create_bucket(Bucket="bundles")
-    backend = cloud.gateway._elsewhere.backend("s3", "000000000000", "aws")
+    backend = cloud.gateway.backend.moto.model("s3", "000000000000", "aws")
     for number in range(10):
         s3.put_object(Bucket="bundles", Key=f"part.{number}", Body=b"x", Tagging="team=web")
     list(s3.get_paginator("list_objects_v2").paginate(Bucket="bundles", MaxKeys=1))

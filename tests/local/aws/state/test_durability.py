@@ -311,12 +311,12 @@ def test_the_account_is_the_one_of_the_access_key(cloud: Cloud, ec2: Any) -> Non
 
 
 def _objects(cloud: Cloud) -> set[str]:
-    """The files of S3's objects; the ledger and the folder must have the same, and one blob for each key."""
-    elsewhere = cloud.gateway._elsewhere
-    named = set(elsewhere._s3._owners)
-    assert named == {path.name for path in elsewhere.objects.iterdir()}
-    keys = {name for name, _ in cloud.gateway._ledger.blobs() if name.startswith("s3-key/")}
-    assert keys == {name for name in elsewhere._s3._digests if name.startswith("s3-key/")}
+    """The files of S3's objects; the database and the folder must have the same, and one blob for each key."""
+    moto = cloud.gateway.backend.moto
+    named = set(moto._s3._owners)
+    assert named == {path.name for path in moto.objects.iterdir()}
+    keys = {name for name, _ in cloud.gateway.backend.database.blobs() if name.startswith("s3-key/")}
+    assert keys == {name for name in moto._s3._digests if name.startswith("s3-key/")}
     return named
 
 
@@ -327,15 +327,15 @@ def test_what_becomes_of_objects_is_written_for_those_alone_and_is_there_after_a
     s3.create_bucket(Bucket="bundles", ObjectOwnership="BucketOwnerPreferred")
     for number in range(4):
         s3.put_object(Bucket="bundles", Key=f"part.{number}", Body=b"old", ACL="aws-exec-read")
-    ledger = cloud.gateway._elsewhere._ledger
+    database = cloud.gateway.backend.moto._database
     written: list[str] = []
-    write = ledger.write_blobs
+    write = database.write_blobs
 
     def noted(blobs: Mapping[str, bytes | None]) -> None:
         written.extend(blobs)
         write(blobs)
 
-    monkeypatch.setattr(ledger, "write_blobs", noted)
+    monkeypatch.setattr(database, "write_blobs", noted)
     s3.put_object(Bucket="bundles", Key="part.1", Body=b"new")
     assert written == ["s3-key/000000000000/aws/bundles/part.1"], "none of the other three, nor the bucket"
     s3.put_object_tagging(Bucket="bundles", Key="part.2", Tagging={"TagSet": [{"Key": "team", "Value": "web"}]})

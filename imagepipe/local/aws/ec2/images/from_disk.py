@@ -18,21 +18,21 @@ FOLDER = "imports"
 ROOT_DEVICE = "/dev/xvda"
 
 
-def take(world: Backend, identity: Identity, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+def take(backend: Backend, identity: Identity, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
     """Register the disk `file` of the folder as image `name` in `region`; raises AwsError, StoreFull."""
-    path = world.disks.root / FOLDER / str(wanted["file"])
+    path = backend.disks.root / FOLDER / str(wanted["file"])
     if path.name != wanted["file"] or not path.is_file():
         raise invalid(f"{wanted['file']} is not in {path.parent}")
     region, size_gib, description = str(wanted["region"]), int(wanted["size_gib"]), str(wanted["description"])
-    name, now = str(wanted["name"]), world.clock.now()
-    world.settle(identity.account, region)
-    check_free_name(world, identity.account, region, name)
+    name, now = str(wanted["name"]), backend.clock.now()
+    backend.settle(identity.account, region)
+    check_free_name(backend, identity.account, region, name)
     snapshot_id, image_id = new_id("snap"), new_id("ami")
     foreign.set_mode(path, 0o400, is_foreign_itself=True)
-    world.disks.adopt_snapshot(path, snapshot_id)
-    with world.ledger.change():
-        check_free_name(world, identity.account, region, name)
-        world.ledger.put(
+    backend.disks.adopt_snapshot(path, snapshot_id)
+    with backend.database.change():
+        check_free_name(backend, identity.account, region, name)
+        backend.database.put(
             Snapshot(
                 id=snapshot_id,
                 account=identity.account,
@@ -46,7 +46,7 @@ def take(world: Backend, identity: Identity, wanted: Mapping[str, Any]) -> Mappi
                 completion_time=now,
             )
         )
-        world.ledger.put(
+        backend.database.put(
             Image(
                 id=image_id,
                 account=identity.account,

@@ -24,7 +24,7 @@ def test_checks_pass_while_there_is_a_machine_and_fail_without(cloud: Cloud, ec2
 
 
 def test_an_instance_can_be_made_to_fail_its_checks(cloud: Cloud, ec2: Any) -> None:
-    cloud.gateway._world.faults.add(Fault(effect="impair", action="RunInstances", times=1))
+    cloud.gateway.backend.faults.add(Fault(effect="impair", action="RunInstances", times=1))
     assert checks(ec2, running(ec2)) == ("impaired", "impaired")
     assert checks(ec2, running(ec2)) == ("ok", "ok")
 
@@ -42,7 +42,7 @@ def test_the_default_network_leads_to_an_internet_gateway(ec2: Any) -> None:
 
 
 def test_a_network_laid_out_by_an_earlier_version_gets_its_way_out(cloud: Cloud, ec2: Any) -> None:
-    moto = cloud.gateway._elsewhere.backend("ec2", "000000000000", "eu-west-1")
+    moto = cloud.gateway.backend.moto.model("ec2", "000000000000", "eu-west-1")
     there = cloud.client(region="eu-west-1")
     [vpc] = there.describe_vpcs()["Vpcs"]
     [gateway] = there.describe_internet_gateways()["InternetGateways"]

@@ -78,7 +78,7 @@ def test_ec2_refuses_of_spot(ec2: Any, code: str, options: dict[str, str]) -> No
 
 def test_the_spot_market_alone_can_lack_capacity(cloud: Cloud, ec2: Any) -> None:
     for fault in no_capacity("t3.small", market="spot"):
-        cloud.gateway._world.faults.add(fault)
+        cloud.gateway.backend.faults.add(fault)
     with refused("InsufficientInstanceCapacity"):
         launch(ec2, **spot())
     launch(ec2)
