@@ -1,8 +1,8 @@
-"""What every action works with: the database, the disks, the machines, the network, the time."""
+"""The parts that every action works with: database, disks, machines, network, clock."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from threading import Event
 
@@ -11,6 +11,7 @@ from imagepipe.local.aws.authentication.accounts import ANYWHERE, Accounts
 from imagepipe.local.aws.faults.faults import Faults
 from imagepipe.local.aws.moto.adapter import Moto
 from imagepipe.local.aws.moto.bundles import Bundles
+from imagepipe.local.aws.moto.s3_transfers import Transfers
 from imagepipe.local.aws.moto.vpcs import Network
 from imagepipe.local.aws.protocol.ids import new_id, stable_id
 from imagepipe.local.aws.state.call_log import Calls, Evaluations
@@ -54,37 +55,24 @@ class CloudClock:
         return timedelta(seconds=float(setting.value)) if setting else timedelta()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """One local cloud, as actions see it."""
+    """One local cloud, as its actions see it."""
 
-    def __init__(
-        self,
-        *,
-        database: Database,
-        disks: Disks,
-        driver: Driver,
-        network: Network,
-        moto: Moto,
-        accounts: Accounts,
-        base: BaseImage,
-        clock: Clock,
-        faults: Faults,
-        bundles: Bundles,
-        delays: Mapping[str, float],
-    ) -> None:
-        self.database = database
-        self.disks = disks
-        self.driver = driver
-        self.network = network
-        self.moto = moto
-        self.accounts = accounts
-        self.base = base
-        self.clock = CloudClock(clock, database)
-        self.faults = faults
-        self.bundles = bundles
-        self.calls = Calls()
-        self.evaluations = Evaluations()
-        self.job_queues = JobQueues(clock, delays)
+    database: Database
+    disks: Disks
+    driver: Driver
+    base: BaseImage
+    clock: CloudClock
+    accounts: Accounts
+    faults: Faults
+    job_queues: JobQueues
+    moto: Moto
+    network: Network
+    bundles: Bundles
+    transfers: Transfers
+    calls: Calls = field(default_factory=Calls)
+    evaluations: Evaluations = field(default_factory=Evaluations)
 
     def settle(self, account: str, region: str) -> None:
         """Make the region as a new account finds it: default VPC, default groups, Debian's image."""

@@ -28,6 +28,7 @@ from urllib.parse import parse_qs
 
 from imagepipe.errors import ImagepipeError, LocalCloudError
 from imagepipe.local.aws.protocol import paths
+from imagepipe.local.aws.protocol.environ import HAS_TOKEN
 from imagepipe.local.daemon import rendezvous
 from imagepipe.local.daemon.rendezvous import Serving
 from imagepipe.local.disks.files import StoreFull
@@ -112,7 +113,9 @@ def build(store: Store, *, faults: Iterable[Fault] = (), seed: int = 0) -> Cloud
     """The real thing: the gateway over machines that boot. `faults`, with their dice's seed, are set from the start."""
     from imagepipe.clock import SystemClock
     from imagepipe.local.aws.app import Gateway
-    from imagepipe.local.aws.http_server import server
+    from imagepipe.local.aws.authentication.signature import Secret
+    from imagepipe.local.aws.faults.faults import Faults
+    from imagepipe.local.aws.http_server import make_server
     from imagepipe.local.disks.base_image import ensure_base
     from imagepipe.local.disks.files import Disks
     from imagepipe.local.machines import registry
@@ -128,9 +131,8 @@ def build(store: Store, *, faults: Iterable[Fault] = (), seed: int = 0) -> Cloud
         driver=driver,
         base=base,
         clock=SystemClock(),
-        faults=faults,
-        seed=seed,
-        credentials={keys.access_key_id: (keys.secret_access_key, keys.account_id)},
+        faults=Faults(faults, seed=seed),
+        credentials={keys.access_key_id: Secret(keys.secret_access_key, keys.account_id)},
     )
 
     def power_off() -> None:
@@ -142,7 +144,7 @@ def build(store: Store, *, faults: Iterable[Fault] = (), seed: int = 0) -> Cloud
 
     return Cloud(
         application=gateway,
-        server=lambda application, address, port: server(application, host=address, port=port),
+        server=lambda application, address, port: make_server(application, host=address, port=port),
         driver_name=driver.name,
         used_bytes=disks.used_bytes,
         power_off=power_off,
@@ -348,7 +350,7 @@ class _TokenDoor:
             environ = _without_body(environ)
         if is_own:
             return _answer(start_response, "403 Forbidden", {"error": "not from other machines"})
-        return self._application({**environ, paths.HAS_TOKEN: has_token}, start_response)
+        return self._application({**environ, HAS_TOKEN: has_token}, start_response)
 
 
 def _without_body(environ: Environ) -> Environ:

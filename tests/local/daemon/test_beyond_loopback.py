@@ -32,12 +32,12 @@ OTHER_ADDRESS = "127.42.255.7"
 
 @contextmanager
 def _served(cloud: Cloud, folder: Path) -> Iterator[Serving]:
-    from imagepipe.local.aws.http_server import server
+    from imagepipe.local.aws.http_server import make_server
 
     def build(store: Store) -> main.Cloud:
         return main.Cloud(
             application=cloud.gateway,
-            server=lambda door, address, port: server(door, host=address, port=port),
+            server=lambda door, address, port: make_server(door, host=address, port=port),
             driver_name="fake",
             used_bytes=lambda: 0,
             power_off=lambda: None,

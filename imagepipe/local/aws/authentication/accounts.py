@@ -8,7 +8,7 @@ from typing import Any
 
 from imagepipe.iam.conditions import NotUnderstood
 from imagepipe.iam.evaluate import rules_of
-from imagepipe.local.aws.authentication.signature import Secret
+from imagepipe.local.aws.authentication.signature import Identity, Secret
 from imagepipe.local.aws.ec2.sharing import ACCOUNT, ORGANIZATION
 from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.state.database import Database
@@ -42,6 +42,14 @@ class Accounts:
     def is_first(self, access_key_id: str) -> bool:
         """Whether the key is one that the store began with: only those may see the keys of others."""
         return access_key_id in self._first
+
+    def arn_of(self, identity: Identity) -> str:
+        """Return the caller's ARN: a role's session, a user if the key has a policy, or the account itself."""
+        session = self._database.sessions.get(identity.access_key_id)
+        if session is not None:
+            return session.arn
+        is_user = self._database.access_keys.get(identity.access_key_id) is not None
+        return f"arn:aws:iam::{identity.account}:{f'user/{identity.access_key_id}' if is_user else 'root'}"
 
     def names_of(self, account: str) -> set[str]:
         """What a permission may call the account: its id, its organization and units, and everybody."""

@@ -14,7 +14,8 @@ from imagepipe.iam.facts import ANY, FREE
 from imagepipe.local.aws.authentication.signature import Identity, Request
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.volumes import encryption
-from imagepipe.local.aws.moto.s3 import Asked as Operation
+from imagepipe.local.aws.moto import iam
+from imagepipe.local.aws.moto.s3 import Operation
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Call, form
 
@@ -46,15 +47,15 @@ def everywhere(account: str, region: str) -> dict[str, tuple[str, ...]]:
     return {"aws:PrincipalAccount": (account,), "aws:RequestedRegion": (region,)}
 
 
-def of_s3(identity: Identity, request: Request, wanted: Operation) -> Iterator[AuthorizationRequest]:
+def of_s3(identity: Identity, request: Request, operation: Operation) -> Iterator[AuthorizationRequest]:
     """Every question of a request to S3. Raises AwsError for an operation that is not known here."""
-    bucket = f"arn:aws:s3:::{wanted.bucket}"
+    bucket = f"arn:aws:s3:::{operation.bucket}"
     known = everywhere(identity.account, identity.region)
-    name = wanted.operation
+    name = operation.name
     if name in OBJECTS:
-        yield AuthorizationRequest(f"s3:{OBJECTS[name]}", f"{bucket}/{wanted.key}", known)
+        yield AuthorizationRequest(f"s3:{OBJECTS[name]}", f"{bucket}/{operation.key}", known)
     elif name in PUTS:
-        yield from _puts(request, f"{bucket}/{wanted.key}", known)
+        yield from _puts(request, f"{bucket}/{operation.key}", known)
     elif name == "DeleteObjects":
         for key in _deleted(request):
             yield AuthorizationRequest("s3:DeleteObject", f"{bucket}/{key}", known)
@@ -127,10 +128,7 @@ def _parameter(identity: Identity, name: str) -> str:
 
 def of_role(backend: Backend, call: Call, profile: str) -> AuthorizationRequest:
     """That the role of an instance profile is given to EC2; of a profile that has none, a role of its name."""
-    name = profile.rpartition("/")[2]
-    found = backend.moto.model("iam", call.account, "aws").instance_profiles.values()
-    roles = [role for each in found if each.name == name for role in each.roles]
-    role = roles[0].arn if roles else f"arn:aws:iam::{call.account}:role/{name}"
+    role = iam.role_of_profile(backend.moto, call.account, profile.rpartition("/")[2])
     known = everywhere(call.account, call.region)
     return AuthorizationRequest("iam:PassRole", role, {**known, "iam:PassedToService": ("ec2.amazonaws.com",)})
 
@@ -149,6 +147,6 @@ def _of_key(
     backend: Backend, call: Call, key: str, action: str, more: Mapping[str, tuple[str, ...]]
 ) -> AuthorizationRequest:
     found = encryption.find_key(backend, call, key)
-    resource = str(found.arn) if found else f"arn:aws:kms:{call.region}:{call.account}:key/{key}"
-    aliases = {"kms:ResourceAliases": tuple(found.aliases)} if found and found.aliases else {}
+    resource = found.arn if found else f"arn:aws:kms:{call.region}:{call.account}:key/{key}"
+    aliases = {"kms:ResourceAliases": found.aliases} if found and found.aliases else {}
     return AuthorizationRequest(action, resource, {**everywhere(call.account, call.region), **aliases, **more})

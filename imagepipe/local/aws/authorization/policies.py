@@ -6,17 +6,15 @@ asked under a policy is kept, so that a test can hold a policy against it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any
 
 from imagepipe.iam.conditions import NotUnderstood
 from imagepipe.iam.evaluate import AuthorizationRequest, Rule, decide, rules_of
 from imagepipe.local.aws.authentication.signature import Identity
 from imagepipe.local.aws.backend import Backend
+from imagepipe.local.aws.moto import iam
 from imagepipe.local.aws.protocol.errors import AwsError
-from imagepipe.local.aws.services.sts import caller, role_of
 
 CODES = {"ec2": "UnauthorizedOperation", "s3": "AccessDenied", "sts": "AccessDenied", "iam": "AccessDenied"}
 """By service; all others say AccessDeniedException."""
@@ -44,15 +42,9 @@ def _policies(backend: Backend, identity: Identity) -> Iterator[str]:
     session = backend.database.sessions.get(identity.access_key_id)
     if session is None:
         return
-    role = role_of(backend, session.role_arn)
+    role = iam.find_role(backend.moto, session.role_arn)
     if role is not None:
-        yield from (_text(document) for document in role.policies.values())
-        for attached in role.managed_policies.values():
-            yield from (_text(each.document) for each in attached.versions if each.is_default)
-
-
-def _text(document: Any) -> str:
-    return document if isinstance(document, str) else json.dumps(document)
+        yield from role.policies
 
 
 def check(backend: Backend, identity: Identity, asked: Iterable[AuthorizationRequest]) -> None:
@@ -74,8 +66,8 @@ def check(backend: Backend, identity: Identity, asked: Iterable[AuthorizationReq
             )
             raise _refused(
                 identity.service,
-                f"You are not authorized to perform this operation. User: {caller(backend, identity)} is not authorized"
-                f" to perform: {each.action} on resource: {each.resource} {why}",
+                f"You are not authorized to perform this operation. User: {backend.accounts.arn_of(identity)} is not"
+                f" authorized to perform: {each.action} on resource: {each.resource} {why}",
             )
 
 

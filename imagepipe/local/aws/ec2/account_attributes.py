@@ -8,6 +8,7 @@ from typing import Any
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import account_settings as settings
 from imagepipe.local.aws.ec2.volumes import encryption
+from imagepipe.local.aws.moto import kms
 from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.protocol.query import Call
 
@@ -65,7 +66,7 @@ def disable_ebs_encryption_by_default(backend: Backend, call: Call) -> Mapping[s
 def get_ebs_default_kms_key(backend: Backend, call: Call) -> Mapping[str, Any]:
     """An ARN, or the alias as long as AWS's own key is used."""
     own = settings.setting(backend, call.account, call.region, settings.DEFAULT_KEY, "")
-    return {"KmsKeyId": own or encryption.ALIAS}
+    return {"KmsKeyId": own or kms.EBS_ALIAS}
 
 
 def modify_ebs_default_kms_key(backend: Backend, call: Call) -> Mapping[str, Any]:
@@ -73,10 +74,10 @@ def modify_ebs_default_kms_key(backend: Backend, call: Call) -> Mapping[str, Any
     key = encryption.find_key(backend, call, name)
     if key is None:
         raise AwsError("InvalidParameterValue", f"Invalid KMS key: {name}")  # the code is not documented
-    settings.change_setting(backend, call.account, call.region, settings.DEFAULT_KEY, str(key.arn))
+    settings.change_setting(backend, call.account, call.region, settings.DEFAULT_KEY, key.arn)
     return {"KmsKeyId": key.arn}
 
 
 def reset_ebs_default_kms_key(backend: Backend, call: Call) -> Mapping[str, Any]:
     settings.change_setting(backend, call.account, call.region, settings.DEFAULT_KEY, "")
-    return {"KmsKeyId": encryption.ALIAS}
+    return {"KmsKeyId": kms.EBS_ALIAS}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +26,7 @@ from moto.utilities.utils import get_partition
 
 from imagepipe.errors import LocalCloudError
 from imagepipe.local.aws.authentication.signature import Identity, Request
+from imagepipe.local.aws.context import RequestContext
 from imagepipe.local.aws.moto.pickling import Pickler, Unpickler
 from imagepipe.local.aws.moto.s3_state import ACCOUNT, KEY, OLDER_OBJECT, UPLOAD, S3State, Touched, WouldLose
 from imagepipe.local.aws.protocol.errors import AwsError
@@ -39,6 +41,7 @@ GLOBAL_SERVICES = frozenset({"s3", "sts", "iam"})
 READS = ("Describe", "Get", "List", "Head", "Lookup", "Search", "Simulate")
 MOTO = "moto"
 """The blob that says which version of moto wrote the others."""
+HTML = re.compile(rb"\s*<(!doctype )?html", re.IGNORECASE)
 log = logging.getLogger(__name__)
 
 
@@ -71,11 +74,12 @@ class Moto:
                 stack.enter_context(self._locks[each])
             yield
 
-    def answer(self, identity: Identity, request: Request, environ: dict[str, Any], action: str) -> Answer:
-        """moto's answer, once what it changed is on disk. `action` is empty where the method says it all.
+    def answer(self, context: RequestContext, action: str) -> Answer:
+        """Have moto answer, and save what it changed. `action` is empty where the HTTP method says it all.
 
-        For all services but S3.
+        For all services but S3. Raises AwsError.
         """
+        identity, request = context.identity, context.request
         service = SIGNING_NAMES.get(identity.service, identity.service)
         if service not in SERVICES:
             raise AwsError(
@@ -86,7 +90,7 @@ class Moto:
             text = f"The service '{identity.service}' has nothing at {request.path}"
             raise AwsError("InvalidAction", text, status=404)
         with self.lock(service):
-            answer = self.call(service, identity, request, environ)
+            answer = self.call(service, context, context.environ)
             region = get_partition(identity.region) if service in GLOBAL_SERVICES else identity.region
             reads = action.startswith(READS) if action else request.method in ("GET", "HEAD")
             if service == TAGGING and not reads:  # it tags what the others keep
@@ -95,14 +99,14 @@ class Moto:
                     self.save(each, identity.account, of)
             elif not reads or _name(service, identity.account, region) not in self._saved:
                 self.save(service, identity.account, region)
-        return answer
+        return check_readable(answer, action, request)
 
-    def call(self, service: str, identity: Identity, request: Request, environ: Mapping[str, Any]) -> Answer:
-        """moto's answer, of which nothing is saved yet. Under the service's lock."""
+    def call(self, service: str, context: RequestContext, environ: Mapping[str, Any]) -> Answer:
+        """Have moto answer, and save nothing yet. Call it under the service's lock."""
         if service not in self._apps:
             self._apps[service] = create_backend_app(cast(Any, service))
             _forget_instances()
-        return _call(self._apps[service], _environ(identity, request, environ))
+        return _call(self._apps[service], _environ(context.identity, context.request, environ))
 
     def model(self, service: str, account: str, region: str) -> Any:
         """moto's own model of a service in a region."""
@@ -196,6 +200,14 @@ def _unreadable(state: Path, here: str, there: str, problem: Exception) -> Local
         f" ({type(problem).__name__}: {problem})",
         hint=f"{hint} begin with an empty store: --store NEW_FOLDER, or `mv {state.parent} {state.parent}.old`",
     )
+
+
+def check_readable(answer: Answer, action: str, request: Request) -> Answer:
+    """Return moto's answer if clients can read it. Raises AwsError for a page of HTML, and for moto's own failures."""
+    if answer.status >= 500 or (answer.status >= 400 and HTML.match(answer.body)):
+        log.error("moto answered %s with %s: %r", action or request.path, answer.status, answer.body[:500])
+        raise AwsError("InternalError", f"The local cloud cannot do {action or request.method} like this", status=500)
+    return answer
 
 
 class _Forgetful(list[Any]):

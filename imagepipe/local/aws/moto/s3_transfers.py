@@ -6,7 +6,6 @@ import base64
 import hashlib
 import re
 import uuid
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +16,11 @@ from xml.etree import ElementTree
 from moto.utilities.utils import get_partition
 
 from imagepipe.local.aws.authentication.signature import Identity, Request
-from imagepipe.local.aws.moto.adapter import READS, Moto
+from imagepipe.local.aws.context import RequestContext
+from imagepipe.local.aws.moto import s3
+from imagepipe.local.aws.moto.adapter import READS, Moto, check_readable
 from imagepipe.local.aws.moto.pickling import adopt
-from imagepipe.local.aws.moto.s3 import Asked
+from imagepipe.local.aws.moto.s3 import Operation
 from imagepipe.local.aws.moto.s3_state import Touched, forget_page_tokens
 from imagepipe.local.aws.protocol import bodies, query
 from imagepipe.local.aws.protocol.bodies import Content, Kept, Received
@@ -63,61 +64,63 @@ class Transfers:
         if not self._moto.has_file(received.name):
             received.discard()
 
-    def answer(
-        self, identity: Identity, request: Request, environ: Mapping[str, Any], asked: Asked, received: Received | None
-    ) -> Answer:
-        """moto's answer, once what it changed is on disk. Under S3's lock; takes what was received."""
-        given = {**environ, **(_instead_of(request, received) if received else {})}
-        if asked.operation == "GetObject":
-            given.pop("HTTP_RANGE", None)  # which moto would cut out of no bytes
-        source = self._source(identity, request) if asked.operation in ("CopyObject", "UploadPartCopy") else None
+    def answer(self, context: RequestContext, operation: Operation, received: Received | None) -> Answer:
+        """Have moto answer, and save what it changed. Call it under S3's lock. Raises AwsError.
+
+        What was received becomes the object's, if the answer says that there is one.
+        """
+        identity, request = context.identity, context.request
+        if redirect := s3.redirect(identity, operation):
+            return redirect
+        s3.check_md5(request, received.md5 if received else hashlib.md5(request.body, usedforsecurity=False).digest())
+        s3.check_signed_headers(request)
+        environ = s3.translate_acl(identity, request, operation, context.environ)
+        environ |= _instead_of(request, received) if received else {}
+        if operation.name == "GetObject":
+            environ.pop("HTTP_RANGE", None)  # which moto would cut out of no bytes
+        source = self._source(identity, request) if operation.name in ("CopyObject", "UploadPartCopy") else None
         if source is not None:
-            given.pop("HTTP_X_AMZ_CHECKSUM_ALGORITHM", None)  # which moto would work out of no bytes
-        with bodies.without_bytes() if asked.operation in WITHOUT_BYTES else nullcontext():
-            answer = self._moto.call("s3", identity, request, given)
+            environ.pop("HTTP_X_AMZ_CHECKSUM_ALGORITHM", None)  # which moto would work out of no bytes
+        with bodies.without_bytes() if operation.name in WITHOUT_BYTES else nullcontext():
+            answer = self._moto.call("s3", context, environ)
         if answer.status < 300:
-            answer = self._with_bytes(identity, request, asked, received, source, answer)
-            if not asked.operation.startswith(READS):
-                self._moto.save_s3(identity.account, identity.region, _touched(asked, request))
-        return answer
+            answer = self._with_bytes(context, operation, received, source, answer)
+            if not operation.name.startswith(READS):
+                self._moto.save_s3(identity.account, identity.region, _touched(operation, request))
+        return check_readable(answer, operation.name, request)
 
     def _with_bytes(
-        self,
-        identity: Identity,
-        request: Request,
-        asked: Asked,
-        received: Received | None,
-        source: Any,
-        answer: Answer,
+        self, context: RequestContext, operation: Operation, received: Received | None, source: Any, answer: Answer
     ) -> Answer:
-        match asked.operation:
+        identity, request = context.identity, context.request
+        match operation.name:
             case "GetObject":
                 version = request.query_value("versionId")
-                key = self._backend(identity).get_object(asked.bucket, asked.key, version_id=version)
+                key = self._backend(identity).get_object(operation.bucket, operation.key, version_id=version)
                 return _sent(request, answer, key)
             case "ListObjects" | "ListObjectsV2" | "ListObjectVersions":
                 forget_page_tokens(self._backend(identity))
             case "PutObject" if received:
-                return _given(self._newest(identity, asked), received.path, received.md5, answer)
+                return _given(self._newest(identity, operation), received.path, received.md5, answer)
             case "UploadPart" if received:
-                return _given(self._part(identity, request, asked), received.path, received.md5, answer)
+                return _given(self._part(identity, request, operation), received.path, received.md5, answer)
             case "CompleteMultipartUpload":
-                self._put_together(request, self._newest(identity, asked))
+                self._put_together(request, self._newest(identity, operation))
             case "CopyObject" if source is not None:
-                return self._copied(self._newest(identity, asked), source, answer, 0, source.size)
+                return self._copied(self._newest(identity, operation), source, answer, 0, source.size)
             case "UploadPartCopy" if source is not None:
                 start, end = _range(request.headers.get("x-amz-copy-source-range", ""), source.size)
-                return self._copied(self._part(identity, request, asked), source, answer, start, end)
+                return self._copied(self._part(identity, request, operation), source, answer, start, end)
         return answer
 
     def _backend(self, identity: Identity) -> Any:
         return self._moto.model("s3", identity.account, get_partition(identity.region))
 
-    def _newest(self, identity: Identity, asked: Asked) -> Any:
-        return self._backend(identity).get_bucket(asked.bucket).keys[asked.key]
+    def _newest(self, identity: Identity, operation: Operation) -> Any:
+        return self._backend(identity).get_bucket(operation.bucket).keys[operation.key]
 
-    def _part(self, identity: Identity, request: Request, asked: Asked) -> Any:
-        upload = self._backend(identity).get_bucket(asked.bucket).multiparts[request.query_value("uploadId")]
+    def _part(self, identity: Identity, request: Request, operation: Operation) -> Any:
+        upload = self._backend(identity).get_bucket(operation.bucket).multiparts[request.query_value("uploadId")]
         return upload.parts[int(request.query_value("partNumber") or "0")]
 
     def _source(self, identity: Identity, request: Request) -> Any:
@@ -156,18 +159,18 @@ class Transfers:
         return self._moto.objects / uuid.uuid4().hex
 
 
-def _touched(asked: Asked, request: Request) -> Touched:
+def _touched(operation: Operation, request: Request) -> Touched:
     """What a request may have changed."""
-    keys = frozenset({asked.key}) if asked.key else frozenset()
-    if asked.operation == "DeleteObjects":
+    keys = frozenset({operation.key}) if operation.key else frozenset()
+    if operation.name == "DeleteObjects":
         body = ElementTree.fromstring(request.body)  # noqa: S314 - of a caller of this store's own
         keys = frozenset(str(key.text) for key in body.iterfind("{*}Object/{*}Key"))
     return Touched(
-        asked.bucket,
+        operation.bucket,
         keys,
-        uploads=asked.operation in PARTS | PARTS_END,
+        uploads=operation.name in PARTS | PARTS_END,
         upload_id=request.query_value("uploadId") or "",
-        deletes=asked.operation.startswith("Delete") or asked.operation in PARTS_END,
+        deletes=operation.name.startswith("Delete") or operation.name in PARTS_END,
     )
 
 

@@ -11,13 +11,10 @@ import random
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, lru_cache
 from typing import Any
 
-from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
-from moto.ec2.models.instance_types import INSTANCE_TYPES
-
 from imagepipe.local.aws.moto.adapter import Moto
+from imagepipe.local.aws.moto.catalogue import regions, zones
 from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.protocol.ids import check_id, not_found
 
@@ -117,10 +114,6 @@ class Network:
                     ec2.tags[identifier][key] = value
             self._moto.save("ec2", account, region)
 
-    def has_instance_profile(self, account: str, name_or_arn: str) -> bool:
-        profiles = self._moto.model("iam", account, "aws").instance_profiles.values()
-        return any(name_or_arn in (profile.name, profile.arn) for profile in profiles)
-
     def _ec2(self, account: str, region: str) -> Any:
         return self._moto.model("ec2", account, region)
 
@@ -160,28 +153,6 @@ def _is_silent(address: str) -> bool:
         except OSError:
             return False
     return True
-
-
-@lru_cache(maxsize=256)  # a caller may ask of any region
-def zones(region: str) -> tuple[str, ...]:
-    """The availability zones of a region."""
-    return tuple(
-        zone.name
-        for zone in RegionsAndZonesBackend.zones.get(region, ())
-        if getattr(zone, "zone_type", "availability-zone") == "availability-zone"
-    )
-
-
-@cache
-def regions() -> frozenset[str]:
-    """The regions that have availability zones."""
-    return frozenset(name for name in RegionsAndZonesBackend.zones if zones(name))
-
-
-def instance_type(name: str) -> dict[str, Any] | None:
-    """EC2's own description of an instance type, as of moto's data."""
-    found: dict[str, Any] | None = INSTANCE_TYPES.get(name)
-    return found
 
 
 def _lay_out(ec2: Any) -> None:

@@ -6,5 +6,4 @@ OWN_PATHS = "/_imagepipe/"
 """What paths of the endpoint begin with that are no cloud's."""
 PREFIX = f"{OWN_PATHS}process/"
 """Paths of the endpoint that are the process's own, and not the gateway's."""
-HAS_TOKEN = "imagepipe.has-token"  # noqa: S105 in the WSGI environment, of requests from beyond loopback alone
 SECRET_HEADER = "X-Imagepipe-Secret"  # noqa: S105 the header's name

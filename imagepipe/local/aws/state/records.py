@@ -295,3 +295,8 @@ class Session(Record):
     role_id: str
     name: str
     expires: datetime
+
+    @property
+    def arn(self) -> str:
+        role = self.role_arn.rpartition("/")[2]
+        return f"arn:aws:sts::{self.account}:assumed-role/{role}/{self.name}"

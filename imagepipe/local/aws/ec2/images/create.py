@@ -12,7 +12,7 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency, lookup, product_codes
 from imagepipe.local.aws.ec2.images import jobs
 from imagepipe.local.aws.ec2.volumes import block_devices, snapshots
-from imagepipe.local.aws.moto.vpcs import regions
+from imagepipe.local.aws.moto.catalogue import regions
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing, unsupported
 from imagepipe.local.aws.protocol.ids import new_id

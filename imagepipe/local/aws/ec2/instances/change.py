@@ -12,7 +12,7 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup
 from imagepipe.local.aws.ec2.instances import jobs, spot
 from imagepipe.local.aws.ec2.instances.describe import USER_INITIATED, state_of
-from imagepipe.local.aws.moto.vpcs import instance_type
+from imagepipe.local.aws.moto.catalogue import instance_type
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, missing, unsupported
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Instance

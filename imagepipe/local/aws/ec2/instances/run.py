@@ -15,7 +15,8 @@ from imagepipe.local.aws.ec2.instances import faults, jobs, placement, spot
 from imagepipe.local.aws.ec2.instances.describe import forget_ended, reservation
 from imagepipe.local.aws.ec2.instances.placement import Place
 from imagepipe.local.aws.ec2.volumes import block_devices, encryption
-from imagepipe.local.aws.moto.vpcs import instance_type
+from imagepipe.local.aws.moto import iam
+from imagepipe.local.aws.moto.catalogue import instance_type
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, unsupported
 from imagepipe.local.aws.protocol.ids import new_id
@@ -219,7 +220,7 @@ def _profile(backend: Backend, call: Call) -> str | None:
     name = given.get("Arn") or given.get("Name")
     if not name:
         return None
-    if not backend.network.has_instance_profile(call.account, name):
+    if not iam.has_instance_profile(backend.moto, call.account, name):
         raise invalid(
             f"Value ({name}) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name"
         )

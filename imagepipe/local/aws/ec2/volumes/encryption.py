@@ -6,20 +6,16 @@ it is first needed.
 
 from __future__ import annotations
 
-import re
-import uuid
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.account_settings import DEFAULT_KEY, ENCRYPTS, setting
+from imagepipe.local.aws.moto import kms
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Snapshot
 
-ALIAS = "alias/aws/ebs"
-KEY_ARN = re.compile(r"arn:aws[a-z-]*:kms:([a-z0-9-]+):(\d{12}):(key/.+|alias/.+)")
 NOT_ACCESSIBLE = "Given key ID is not accessible"
 
 
@@ -77,26 +73,28 @@ def default_key(backend: Backend, call: Call) -> str:
 
 
 def aws_managed_key(backend: Backend, call: Call) -> str:
-    """ARN of AWS's own key for EBS, which moto gets once the change that needs it is made."""
-    keys = _keys(backend, call.account, call.region)
-    for key in keys:
-        if ALIAS in key.aliases:
-            return str(key.arn)
-    backend.database.later(partial(_make_aws_managed_key, backend, call.account, call.region))
-    return f"arn:aws:kms:{call.region}:{call.account}:key/{_aws_managed_id(call.account, call.region)}"
+    """Return the ARN of AWS's own key for EBS, which moto makes after the change that needs it."""
+    for key in kms.keys(backend.moto, call.account, call.region):
+        if kms.EBS_ALIAS in key.aliases:
+            return key.arn
+    backend.database.later(partial(kms.make_ebs_key, backend.moto, call.account, call.region))
+    return f"arn:aws:kms:{call.region}:{call.account}:key/{kms.ebs_key_id(call.account, call.region)}"
 
 
 def is_aws_managed(backend: Backend, snapshot: Snapshot) -> bool:
-    """Encrypted with AWS's own key for EBS, which nobody else can be given."""
-    if not snapshot.encrypted:
+    """Tell if the snapshot is encrypted with AWS's own key for EBS, which cannot be shared."""
+    if not snapshot.encrypted or not snapshot.kms_key_id:
         return False
-    if not snapshot.kms_key_id:  # written before keys were recorded
-        return True
     name = snapshot.kms_key_id.rpartition("/")[2]
-    keys = _keys(backend, snapshot.account, snapshot.region)
-    return name == _aws_managed_id(snapshot.account, snapshot.region) or any(
-        key.id == name and ALIAS in key.aliases for key in keys
+    return name == kms.ebs_key_id(snapshot.account, snapshot.region) or any(
+        key.id == name and kms.EBS_ALIAS in key.aliases
+        for key in kms.keys(backend.moto, snapshot.account, snapshot.region)
     )
+
+
+def find_key(backend: Backend, call: Call, name: str) -> kms.Key | None:
+    """Find the caller's key of this id, ARN or alias in the call's region."""
+    return kms.find_key(backend.moto, call.account, call.region, name)
 
 
 def _with_default(backend: Backend, call: Call) -> Encryption:
@@ -104,46 +102,9 @@ def _with_default(backend: Backend, call: Call) -> Encryption:
 
 
 def _with_key(backend: Backend, call: Call, name: str) -> Encryption:
-    if name in (ALIAS, aws_managed_key(backend, call)):
+    if name in (kms.EBS_ALIAS, aws_managed_key(backend, call)):
         return Encryption(True, aws_managed_key(backend, call))
     key = find_key(backend, call, name)
     if key is None:
         return Encryption(True, name, NOT_ACCESSIBLE)
-    return Encryption(True, str(key.arn), "" if key.enabled else f"{key.arn} is disabled")
-
-
-def find_key(backend: Backend, call: Call, name: str) -> Any:
-    """moto's key of this id, ARN, alias or alias's ARN, in this region; None if there is none."""
-    account, rest = call.account, name
-    if name.startswith("arn:"):
-        found = KEY_ARN.fullmatch(name)
-        if found is None or found[1] != call.region:
-            return None
-        account, rest = found[2], found[3].removeprefix("key/")
-    for key in _keys(backend, account, call.region):
-        if rest == key.id or rest in key.aliases:
-            return key
-    return None
-
-
-def _keys(backend: Backend, account: str, region: str) -> list[Any]:
-    return list(backend.moto.model("kms", account, region).keys.values())
-
-
-def _aws_managed_id(account: str, region: str) -> str:
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{account}/{region}/{ALIAS}"))
-
-
-def _make_aws_managed_key(backend: Backend, account: str, region: str) -> None:
-    with backend.moto.lock("kms"):
-        kms = backend.moto.model("kms", account, region)
-        if any(ALIAS in key.aliases for key in kms.keys.values()):
-            return
-        key = kms.create_key(None, "ENCRYPT_DECRYPT", "SYMMETRIC_DEFAULT", "Default key that protects EBS", None)
-        del kms.keys[key.id]
-        key.id = _aws_managed_id(account, region)
-        key.arn = f"arn:aws:kms:{region}:{account}:key/{key.id}"
-        key.key_manager = "AWS"
-        kms.keys[key.id] = key
-        kms.create_alias(key.id, ALIAS)
-        backend.moto.save("kms", account, region)
+    return Encryption(True, key.arn, "" if key.is_enabled else f"{key.arn} is disabled")

@@ -14,7 +14,7 @@ from imagepipe.local.aws.ec2.images import jobs as image_jobs
 from imagepipe.local.aws.ec2.instances import jobs as instance_jobs
 from imagepipe.local.aws.ec2.sharing import added, audience, changed_users
 from imagepipe.local.aws.ec2.volumes import encryption
-from imagepipe.local.aws.moto.vpcs import regions
+from imagepipe.local.aws.moto.catalogue import regions
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, missing

@@ -12,7 +12,7 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency, lookup
 from imagepipe.local.aws.ec2.instances import jobs
 from imagepipe.local.aws.ec2.volumes import block_devices, encryption
-from imagepipe.local.aws.moto.vpcs import zones
+from imagepipe.local.aws.moto.catalogue import zones
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing, unsupported

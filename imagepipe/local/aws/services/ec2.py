@@ -1,0 +1,89 @@
+"""EC2's operations: the gateway's own, and those that moto answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from imagepipe.iam.evaluate import AuthorizationRequest
+from imagepipe.local.aws.authorization.ec2 import of_ec2
+from imagepipe.local.aws.backend import Backend
+from imagepipe.local.aws.context import Operation, RequestContext
+from imagepipe.local.aws.ec2.actions import MOTO, OWN
+from imagepipe.local.aws.ec2.network.dependencies import check_unused
+from imagepipe.local.aws.protocol import query
+from imagepipe.local.aws.protocol.errors import AwsError
+from imagepipe.local.aws.protocol.query import Answer, Call
+
+
+def parse(backend: Backend, context: RequestContext) -> Operation:
+    """Find the action; prepare the region, as a new account finds it."""
+    identity, request = context.identity, context.request
+    values = query.form(request.query, request.body)
+    action = values.get("Action", "")
+    if not query.is_action(action):
+        raise AwsError("InvalidAction", f"The action {action or '(none)'} is not valid for this web service.")
+    backend.calls.add("ec2", action)
+    backend.settle(identity.account, identity.region)
+    if action in OWN:
+        params = query.params(action, values)
+        return OwnOperation(backend, Call(action, identity.account, identity.region, params, context.request_id))
+    if action not in MOTO:
+        raise AwsError("UnsupportedOperation", f"The local cloud does not have the action {action}")
+    call = Call(action, identity.account, identity.region, {}, context.request_id)
+    return MotoOperation(backend, context, call, values)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnOperation:
+    """An action that a function of ours does, in one change of the database."""
+
+    backend: Backend
+    call: Call
+
+    @property
+    def action(self) -> str:
+        return self.call.action
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        return self.call.params
+
+    def authorization_requests(self) -> Iterable[AuthorizationRequest]:
+        return of_ec2(self.backend, self.call)
+
+    def answer(self) -> Answer:
+        call, faults = self.call, self.backend.faults
+        with self.backend.database.change():
+            faults.fresh.refuse(call)
+            answer = OWN[call.action](self.backend, call)
+            if call.params.get("DryRun"):
+                raise AwsError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
+        if call.action.startswith("Describe"):
+            answer = faults.fresh.without(answer)
+        elif hidden := faults.take("hide", call.action, call.params):
+            faults.fresh.hide(answer, seconds=hidden.seconds, calls=hidden.calls)
+        return query.result(call.action, answer, call.request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class MotoOperation:
+    """An action of networks and catalogues, which moto keeps."""
+
+    backend: Backend
+    context: RequestContext
+    call: Call
+    params: Mapping[str, str]
+
+    @property
+    def action(self) -> str:
+        return self.call.action
+
+    def authorization_requests(self) -> Iterable[AuthorizationRequest]:
+        return of_ec2(self.backend, self.call)
+
+    def answer(self) -> Answer:
+        with self.backend.database.lock:
+            check_unused(self.backend, self.call, self.params)
+        return self.backend.moto.answer(self.context, self.action)
