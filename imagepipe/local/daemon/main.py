@@ -98,7 +98,7 @@ def prepare(store: Store, progress: Callable[[str], None]) -> None:
     from imagepipe.local.machines import registry
     from imagepipe.local.machines.qemu import kvm
 
-    if problems := registry.problems(registry.named(store.driver)):
+    if problems := registry.PROBLEMS[registry.named(store.driver)]():
         raise LocalCloudError(
             "starting the local cloud: this computer cannot run its machines:"
             + "".join(f"\n  - {problem}" for problem in problems),

@@ -1,4 +1,4 @@
-"""Machines that live under a supervisor of their own: what the drivers of such machines have in common.
+"""The common part of drivers whose machines live under a supervisor of their own.
 
 A machine is one control group with a supervisor, what runs the machine below it, and slirp4netns beside it. All that
 it holds of the computer ends with those processes, so deleting is: end them, wait until the loop devices are free,
@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,40 +68,60 @@ class SupervisedDriver(ABC):
     # What each kind of machine does in its own way.
 
     @abstractmethod
-    def problems(self) -> Sequence[str]: ...
-
-    @abstractmethod
     def reboot(self, machine_id: str) -> None: ...
+
+    def _check(self, machine: Machine) -> None:  # noqa: B027 - most have nothing to check
+        """Raise MachineError for a machine that cannot be started; before anything is made for it."""
 
     @abstractmethod
     def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
-        """Start the supervisor and the network and give the word to boot; what it starts, it adds to the children."""
+        """Start the supervisor and the network, tell it to boot, and add the started processes to the children."""
 
     @abstractmethod
     def _wait_until_up(self, kept: Record, shell: subprocess.Popen[bytes]) -> None:
-        """Until its init runs. Raises MachineError."""
+        """Wait until the machine's init runs. Raises MachineError."""
 
     @abstractmethod
     def _ask_to_power_off(self, kept: Record) -> bool:
-        """Ask it; false where nobody is there to be asked."""
+        """Ask the machine to power off; return false if it cannot be asked."""
 
     @abstractmethod
-    def _standing_still(self, kept: Record) -> AbstractContextManager[None]:
-        """While inside, its disks do not change."""
+    def _frozen(self, kept: Record) -> AbstractContextManager[None]:
+        """Hold the machine's disks still while inside."""
 
     @abstractmethod
-    def _let_go(self, kept: Record) -> None:
-        """Undo a standing still that was cut off: what is frozen cannot even be killed."""
+    def _unfreeze(self, kept: Record) -> None:
+        """Undo a freeze that was interrupted: a frozen process cannot even be killed."""
 
     def _listening(self, kept: Record) -> frozenset[slirp.Port]:
-        """Ports that a widely opened machine has to be forwarded."""
+        """List the ports that a wide rule opens."""
         assert kept.supervisor is not None
         return slirp.listening(kept.supervisor.pid)
+
+    def _open_ports(self, kept: Record) -> None:
+        """Forward the ports that the machine's rules open, and no others. Raises MachineError."""
+        assert kept.supervisor is not None
+        found = self._listening(kept) if slirp.has_wide(kept.ingress) else frozenset()
+        forwarder = slirp.Forwarder(
+            folder=self._folder / kept.machine.id,
+            address=kept.machine.address,
+            supervisor=kept.supervisor,
+            join=launch.join_command(MachineGroup(kept.machine.id).doors()),
+        )
+        self._forward(forwarder, slirp.wanted(kept.ingress, found))
+
+    def _forward(self, forwarder: slirp.Forwarder, ports: frozenset[slirp.Port]) -> None:
+        forwarder.set_forwards(ports)
+
+    def _adopt(self, kept: Record) -> None:
+        """Prepare a machine that an earlier process started to be managed by this one."""
+        self._unfreeze(kept)
 
     def start(self, machine: Machine, ingress: Sequence[Ingress]) -> None:
         with self._lock:
             if machine.id in self._machines:
                 raise MachineError(f"starting {machine.id}: it runs already")
+        self._check(machine)
         folder = self._folder / machine.id
         (folder / "root").mkdir(mode=0o700, parents=True, exist_ok=True)
         kept = Record(machine=machine, ingress=tuple(ingress))
@@ -117,7 +136,7 @@ class SupervisedDriver(ABC):
         except BaseException:
             self._clean_up(kept, children)
             raise
-        self._take_on(Running(kept, children))
+        self._manage(Running(kept, children))
 
     def stop(self, machine_id: str, *, force: bool = False) -> None:
         with self._lock:
@@ -127,7 +146,7 @@ class SupervisedDriver(ABC):
             running.is_stopping = True
         if not force and self._ask_to_power_off(running.record) and running.ended.wait(self.stop_seconds):
             return
-        self._let_go(running.record)
+        self._unfreeze(running.record)
         group = MachineGroup(machine_id)
         group.kill()
         if not running.ended.wait(GONE_SECONDS * 2):
@@ -138,15 +157,10 @@ class SupervisedDriver(ABC):
         with running.ports:
             running.record = running.record.with_ingress(ingress)
             record.write(self._folder / machine_id, running.record)
-            self._let_in(running.record)
+            self._open_ports(running.record)
 
     def quiesced(self, machine_id: str) -> AbstractContextManager[None]:
-        return self._quiesced(machine_id)
-
-    @contextmanager
-    def _quiesced(self, machine_id: str) -> Iterator[None]:
-        with self._standing_still(self._get(machine_id).record):
-            yield
+        return self._frozen(self._get(machine_id).record)
 
     def console(self, machine_id: str) -> bytes:
         try:
@@ -173,20 +187,6 @@ class SupervisedDriver(ABC):
         """Stop watching; the machines live on, for the next process of this store."""
         self._watcher.close()
 
-    def _let_in(self, kept: Record) -> None:
-        assert kept.supervisor is not None
-        heard = self._listening(kept) if slirp.has_wide(kept.ingress) else frozenset()
-        door = slirp.Door(
-            folder=self._folder / kept.machine.id,
-            address=kept.machine.address,
-            supervisor=kept.supervisor,
-            join=launch.join_command(MachineGroup(kept.machine.id).doors()),
-        )
-        self._open(door, kept, slirp.wanted(kept.ingress, heard))
-
-    def _open(self, door: slirp.Door, kept: Record, ports: frozenset[slirp.Port]) -> None:
-        door.let_in(ports)
-
     # While they run.
 
     def _get(self, machine_id: str) -> Running:
@@ -196,7 +196,7 @@ class SupervisedDriver(ABC):
             raise MachineError(f"{machine_id} does not run")
         return running
 
-    def _take_on(self, running: Running) -> None:
+    def _manage(self, running: Running) -> None:
         assert running.record.supervisor is not None
         with self._lock:
             self._machines[running.record.machine.id] = running
@@ -213,7 +213,7 @@ class SupervisedDriver(ABC):
                     os.truncate(console, 0)
             if slirp.has_wide(running.record.ingress) and not running.is_stopping:
                 with running.ports, suppress(MachineError, OSError):  # it may be ending now
-                    self._let_in(running.record)
+                    self._open_ports(running.record)
 
     # Ending.
 
@@ -239,10 +239,12 @@ class SupervisedDriver(ABC):
         for child in children:
             with suppress(subprocess.TimeoutExpired):
                 child.wait(GONE_SECONDS)
-            if child.stdin is not None:
-                child.stdin.close()
+            for stream in (child.stdin, child.stdout):
+                if stream is not None:
+                    with suppress(OSError):
+                        stream.close()
         group.wait_empty(GONE_SECONDS)
-        self._wait_for_loops(kept)
+        loop.wait_free(frozenset(disk.path for disk in machine.disks), GONE_SECONDS)
         group.remove()
         with suppress(OSError):
             delete_tree(folder / "seed")
@@ -254,23 +256,13 @@ class SupervisedDriver(ABC):
             relay.unlink()
         record.delete(folder)
 
-    def _wait_for_loops(self, kept: Record) -> None:
-        """The last unmount writes all that the machine wrote; then the kernel detaches the devices."""
-        paths, end = frozenset(disk.path for disk in kept.machine.disks), time.monotonic() + GONE_SECONDS
-        while devices := loop.devices_of(paths):
-            if time.monotonic() > end:
-                for device in devices:
-                    loop.detach(device)
-                return
-            time.sleep(0.01)
-
     def _adopt_or_reap(self, folder: Path) -> None:
         kept = record.read(folder)
         if kept is None:
             return
-        shell = kept.supervisor
-        if shell is None or not is_alive(shell.pid, shell.started):
+        supervisor = kept.supervisor
+        if supervisor is None or not is_alive(supervisor.pid, supervisor.started):
             self._clean_up(kept, [])
             return
-        self._let_go(kept)
-        self._take_on(Running(kept))
+        self._adopt(kept)
+        self._manage(Running(kept))

@@ -63,9 +63,6 @@ class FakeDriver:
         if name in self.fails:
             raise MachineError(f"{name} {machine_id}: told to fail")
 
-    def problems(self) -> Sequence[str]:
-        return ()
-
     def start(self, machine: Machine, ingress: Sequence[Ingress]) -> None:
         if self.gate is not None:
             self.gate.wait(10)

@@ -16,4 +16,4 @@ def test_a_driver_that_there_is_not_is_told_with_those_that_there_are() -> None:
     with pytest.raises(LocalCloudError, match="no driver 'quemu'") as told:
         registry.named("quemu")
     assert told.value.hint is not None
-    assert all(name in told.value.hint for name in registry.DRIVERS)
+    assert all(name in told.value.hint for name in registry.PROBLEMS)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imagepipe.local.host import unix_socket
 from imagepipe.local.host.errors import MachineError
 from imagepipe.local.host.port_relay import is_taken
 from imagepipe.local.host.processes import kill_group, start_time
@@ -122,8 +123,8 @@ def open_network(*, namespace_pid: int, folder: Path, join: Sequence[str], exit_
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """Where a machine's ports are opened, and which processes they live and die with."""
+class Forwarder:
+    """Opens a machine's ports on this computer; what it starts ends with the machine's supervisor."""
 
     folder: Path
     address: str
@@ -131,7 +132,7 @@ class Door:
     join: Sequence[str]
     """The command that puts what follows it into the machine's control group."""
 
-    def let_in(self, ports: frozenset[Port]) -> None:
+    def set_forwards(self, ports: frozenset[Port]) -> None:
         """Forward these ports of the address to the machine, and no others. Raises MachineError.
 
         What can be opened is, though another port cannot.
@@ -201,18 +202,13 @@ class Door:
 
 def _ask(folder: Path, what: str, **arguments: Any) -> dict[str, Any]:
     """One request to slirp4netns's API socket (slirp4netns(1), API SOCKET)."""
-    at = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-            line.settimeout(READY_SECONDS)
-            line.connect(f"/proc/self/fd/{at}/{SOCKET}")
-            line.sendall(json.dumps({"execute": what, "arguments": arguments}).encode())
-            line.shutdown(socket.SHUT_WR)
-            answer = b"".join(iter(lambda: line.recv(65536), b""))
+        with unix_socket.connect(folder, SOCKET, seconds=READY_SECONDS) as connection:
+            connection.sendall(json.dumps({"execute": what, "arguments": arguments}).encode())
+            connection.shutdown(socket.SHUT_WR)
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
     except OSError as problem:
         raise MachineError(f"slirp4netns does not answer {what}: {problem}") from problem
-    finally:
-        os.close(at)
     said: dict[str, Any] = json.loads(answer)
     if "error" in said:
         raise MachineError(_explain(what, arguments, said["error"].get("desc", "")))

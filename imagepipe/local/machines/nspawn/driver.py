@@ -10,20 +10,19 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from imagepipe.local.host import freeze, loop
+from imagepipe.local.host import loop
 from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.host.errors import MachineError
 from imagepipe.local.machines import fstab, launch, record
 from imagepipe.local.machines.guest import imds, slirp
 from imagepipe.local.machines.guest.seed import write_seed
+from imagepipe.local.machines.mounting import MountingDriver
 from imagepipe.local.machines.nspawn import supervisor
 from imagepipe.local.machines.record import Process, Record
-from imagepipe.local.machines.supervised import SupervisedDriver
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +31,11 @@ REBOOT = signal.SIGRTMIN + 5
 INIT_SECONDS = 20
 
 
-class ContainerDriver(SupervisedDriver):
+class ContainerDriver(MountingDriver):
     """Containers that boot."""
 
     name = "container"
-    scratch = (*SupervisedDriver.scratch, fstab.FILE)
-
-    def problems(self) -> Sequence[str]:
-        from imagepipe.local.machines.requirements import container_problems
-
-        return container_problems()
+    scratch = (*MountingDriver.scratch, fstab.FILE)
 
     def reboot(self, machine_id: str) -> None:
         self._get(machine_id)
@@ -58,16 +52,6 @@ class ContainerDriver(SupervisedDriver):
         with suppress(ProcessLookupError):
             os.kill(init, POWEROFF)
         return True
-
-    def _standing_still(self, kept: Record) -> AbstractContextManager[None]:
-        places = [self._root_seen_from_host(kept)]
-        init = MachineGroup(kept.machine.id).init()
-        if init is not None and len(kept.devices) > 1:
-            places += freeze.mounted(init, kept.devices[1:])
-        return freeze.frozen(places)
-
-    def _let_go(self, kept: Record) -> None:
-        freeze.thaw([self._root_seen_from_host(kept)])
 
     def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         machine = kept.machine
@@ -96,7 +80,7 @@ class ContainerDriver(SupervisedDriver):
             for fd in (is_held, is_held_end, outside):
                 os.close(fd)
         kept = replace(kept, devices=devices, supervisor=Process.of(shell.pid))
-        self._let_in(kept)
+        self._open_ports(kept)
         record.write(folder, kept)
         launch.boot(shell)
         return kept
@@ -123,8 +107,3 @@ class ContainerDriver(SupervisedDriver):
             if time.monotonic() > end:
                 raise MachineError(f"no init within {INIT_SECONDS} s")
             time.sleep(0.01)
-
-    def _root_seen_from_host(self, kept: Record) -> Path:
-        assert kept.supervisor is not None
-        mount = self._folder / kept.machine.id / "root"
-        return Path(f"/proc/{kept.supervisor.pid}/root{mount}")

@@ -1,4 +1,4 @@
-"""The process that a machine without an init lives in: `python -I -S keeper.py`, started by the sshd driver.
+"""The process that a machine without an init lives in: `python -I -S supervisor.py`, started by the sshd driver.
 
 It runs in mount, network, host name and IPC namespaces of its own, holds the machine's disks, and outlives the cloud's
 process. A boot is a child that is PID 1 of a PID namespace and sees nothing but the machine's own tree; a connection to
@@ -29,7 +29,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-SOCKET = "keeper.sock"
+SOCKET = "supervisor.sock"
 READY, UP = "ready", "up"
 SSH_PORT = 22
 REBOOT = 133  # as systemd-nspawn says it
@@ -362,7 +362,7 @@ def _run(arguments: Sequence[str]) -> None:
         raise OSError(errno.ECHILD, f"{arguments[0]} ended with {code}")
 
 
-class Keeper:
+class Supervisor:
     """Boots the machine, again after a reboot, and lets in whom the driver's sockets admit."""
 
     def __init__(self, plan: Mapping[str, Any]) -> None:
@@ -414,7 +414,7 @@ class Keeper:
         return told or "error PID 1 ended"
 
     def _let_go(self) -> None:
-        """In a child: what is the keeper's alone, so that it ends when the keeper says."""
+        """In a child: what is the supervisor's alone, so that it ends when the supervisor says."""
         for fd in (*self._plan["held"], self._orders, self._own_pids):
             os.close(fd)
         for each in (self._control, *self._open.values()):
@@ -598,9 +598,9 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 def main() -> int:
     """A plan on standard input; `ready`; the word to boot, or its end if who started us is gone; `up`."""
-    keeper = Keeper(json.loads(sys.stdin.readline()))
+    supervisor = Supervisor(json.loads(sys.stdin.readline()))
     try:
-        keeper.prepare()
+        supervisor.prepare()
     except OSError as problem:
         sys.stdout.write(f"error {problem.strerror or problem}\n")
         return 1
@@ -608,7 +608,7 @@ def main() -> int:
     sys.stdout.flush()
     if sys.stdin.readline() != "boot\n":
         return 1
-    told = keeper.boot()
+    told = supervisor.boot()
     sys.stdout.write(f"{told}\n")
     with suppress(BrokenPipeError):
         sys.stdout.flush()
@@ -617,7 +617,7 @@ def main() -> int:
         os.dup2(nowhere, fd)
     if told != UP:
         return 1
-    keeper.serve()
+    supervisor.serve()
     return 0
 
 
