@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from imagepipe.files import write_atomically
 from imagepipe.local.host.processes import start_time
 from imagepipe.local.machines.driver import Disk, Ingress, Machine, Metadata, Seed
 
@@ -52,11 +52,7 @@ def write(folder: Path, record: Record) -> None:
     values = asdict(record)
     values["machine"]["disks"] = [{"device": d.device, "path": str(d.path)} for d in record.machine.disks]
     values["machine"]["seed"]["user_data"] = base64.b64encode(record.machine.seed.user_data).decode()
-    half = folder / f".{NAME}"
-    fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w") as file:
-        json.dump(values, file)
-    half.rename(folder / NAME)
+    write_atomically(folder / NAME, json.dumps(values))
 
 
 def read(folder: Path) -> Record | None:

@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from moto.s3.models import FakeKey
 from moto.s3.utils import _VersionedKeyStore
 
-from imagepipe.local.aws.protocol.bodies import Kept, sync_folder
+from imagepipe.files import sync
+from imagepipe.local.aws.protocol.bodies import Kept
 
 PRIVATE_KEYS = (RSAPrivateKey, EllipticCurvePrivateKey)
 FILE = "imagepipe_file"
@@ -84,7 +85,7 @@ def keep(key: Any, objects: Path) -> None:
         file.write(key.value)
         file.flush()
         os.fsync(file.fileno())
-    sync_folder(objects)
+    sync(objects)
     adopt(key, path)
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from imagepipe.files import sync
 from imagepipe.local.aws.protocol.errors import AwsError
 
 CHUNK_BYTES = 1 << 18
@@ -106,7 +107,7 @@ def receive(source: Source, length: int, folder: Path, *, is_chunked: bool) -> R
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
-        sync_folder(folder)
+        sync(folder)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -277,7 +278,7 @@ def joined(paths: list[tuple[Path, int, int]], target: Path) -> bytes:
                 content.close()
         file.flush()
         os.fsync(file.fileno())
-    sync_folder(target.parent)
+    sync(target.parent)
     return md5.digest()
 
 
@@ -291,11 +292,3 @@ def checksum(algorithm: str, paths: list[Path]) -> bytes | None:
             while block := file.read(CHUNK_BYTES):
                 made.update(block)
     return made.digest()
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

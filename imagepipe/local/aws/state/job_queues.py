@@ -48,10 +48,6 @@ class JobQueues:
         thread.start()
         return done
 
-    def wait_idle(self, key: str) -> Future[None]:
-        """Done when all that was submitted under the key is."""
-        return self.submit(key, lambda: None)
-
     def delay(self, kind: str) -> None:
         """Wait as long as `set_delay` says. Raises Closing."""
         seconds = self._delays.get(kind, 0.0)

@@ -128,8 +128,7 @@ class Volume(Record):
     doom: str = ""
     """Why it cannot be made: EC2 looks at KMS keys only after it has answered."""
     instance_id: str | None = None
-    """What it is attached to; device and flags stand in the instance's own list."""
-    client_token: str = ""
+    """The instance that it is attached to; device and flags are in the instance's own list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

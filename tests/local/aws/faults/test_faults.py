@@ -10,8 +10,9 @@ import pytest
 from botocore.exceptions import ConnectionClosedError
 
 from imagepipe.local.aws.faults.catalogue import fault_of
-from imagepipe.local.aws.faults.faults import Fault, Faults, no_capacity, throttled
+from imagepipe.local.aws.faults.faults import Fault, Faults
 from imagepipe.local.aws.protocol.errors import AwsError
+from tests.local.aws.faults.common import no_capacity, throttled
 from tests.local.aws.harness import Cloud, base_image, image, launch, refused, register, snapshot_of, stopped, until
 
 

@@ -10,8 +10,9 @@ import pytest
 from botocore.exceptions import ConnectionClosedError
 
 from imagepipe.local.aws.authentication.signature import Request
-from imagepipe.local.aws.faults.faults import Fault, Faults, slow_down
+from imagepipe.local.aws.faults.faults import Fault, Faults
 from imagepipe.local.aws.moto.s3 import parse
+from tests.local.aws.faults.common import slow_down
 from tests.local.aws.harness import Cloud, refused
 
 BUCKET = "bucket"

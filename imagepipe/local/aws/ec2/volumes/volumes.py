@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -212,8 +211,3 @@ def _check_stopped(instance: Instance) -> None:
             f"The local cloud attaches and detaches volumes of stopped instances only; "
             f"{instance.id} is {instance.state}"
         )
-
-
-def settled(backend: Backend, volume: Volume) -> Future[None]:
-    """Done when all work on the volume that was asked for so far is."""
-    return backend.job_queues.wait_idle(jobs.queue_of(volume))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imagepipe.local.aws.faults.faults import no_capacity
+from tests.local.aws.faults.common import no_capacity
 from tests.local.aws.harness import Cloud, available, instance, launch, refused, running, state, until
 
 
