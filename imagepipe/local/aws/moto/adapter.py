@@ -28,7 +28,7 @@ from imagepipe.errors import LocalCloudError
 from imagepipe.local.aws.authentication.signature import Identity, Request
 from imagepipe.local.aws.context import RequestContext
 from imagepipe.local.aws.moto.pickling import Pickler, Unpickler
-from imagepipe.local.aws.moto.s3_state import ACCOUNT, KEY, OLDER_OBJECT, UPLOAD, S3State, Touched, WouldLose
+from imagepipe.local.aws.moto.s3_state import ACCOUNT, KEY, UPLOAD, S3State, Touched, WouldLose
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Answer
 from imagepipe.local.aws.state.database import Database
@@ -171,7 +171,7 @@ class Moto:
         try:
             self._s3.load(blobs)
             for name, body in blobs.items():
-                if not name.startswith((f"{ACCOUNT}/", f"{KEY}/", f"{UPLOAD}/", OLDER_OBJECT)):
+                if not name.startswith((f"{ACCOUNT}/", f"{KEY}/", f"{UPLOAD}/")):
                     self._load_backend(name, body)
             self._s3.sweep()
         except Exception as problem:

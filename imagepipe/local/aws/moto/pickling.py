@@ -145,8 +145,6 @@ def is_of_moto(kind: type) -> bool:
 
 
 OWN = {each.__name__: each for each in (_blank_key, _set_key, _private_key, _key_store, _blank)}
-OWN_MODULES = (__name__, "imagepipe.local.gateway.pickles", "imagepipe.local.gateway.elsewhere")
-"""The others are their modules in stores that an earlier version wrote."""
 _PLAIN_NAMES = """
     builtins: bool bytearray bytes complex dict float frozenset int list object range set slice str tuple
     collections: Counter OrderedDict defaultdict deque
@@ -170,15 +168,13 @@ PLAIN = frozenset(
 class Unpickler(pickle.Unpickler):
     """Reads what `Pickler` wrote. Raises UnpicklingError for what names anything else."""
 
-    def __init__(self, body: bytes, objects: Path, older: Mapping[str, bytes] | None = None) -> None:
-        """`older` has the states of objects, by name, as formats before 5 kept them."""
+    def __init__(self, body: bytes, objects: Path) -> None:
         super().__init__(io.BytesIO(body))
         self._objects = objects
-        self._older = older or {}
         self.named: set[str] = set()
 
     def find_class(self, module: str, name: str, /) -> Any:
-        if module in OWN_MODULES and name in OWN:
+        if module == __name__ and name in OWN:
             return OWN[name]
         if (module, name) == ("builtins", "getattr"):
             return _method
@@ -192,19 +188,7 @@ class Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of the state of a cloud")
 
     def persistent_load(self, named: Any) -> Any:
-        if isinstance(named, tuple):
-            _, name = named
-            if name:
-                self.named.add(name)
-            return Kept(self._objects / Path(name).name if name else None)
-        return self._older_key(named)
-
-    def _older_key(self, named: Any) -> Any:
-        """By name; format 2 had all there is to say of an object in its place."""
-        nested = Unpickler(named if isinstance(named, bytes) else self._older[named], self._objects, self._older)
-        state = nested.load()
-        self.named |= {state[FILE], *nested.named}
-        key = _blank_key()
-        _set_key(key, {**state, "_value_buffer": Kept(self._objects / Path(state[FILE]).name)})
-        _ = key.etag  # moto keeps it once it has worked it out
-        return key
+        _, name = named
+        if name:
+            self.named.add(name)
+        return Kept(self._objects / Path(name).name if name else None)

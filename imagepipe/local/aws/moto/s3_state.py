@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +23,7 @@ from imagepipe.local.aws.state.database import Database
 
 ACCOUNT, KEY, UPLOAD = "s3", "s3-key", "s3-upload"
 """What the names of the three kinds of blobs begin with."""
-OLDER_OBJECT = "object/"
 MOST_PAGE_TOKENS = 1000
-log = logging.getLogger(__name__)
 
 
 class WouldLose(Exception):
@@ -65,19 +62,14 @@ class S3State:
         """By blob, the names of its objects' versions."""
 
     def load(self, blobs: Mapping[str, bytes]) -> None:
-        """Give moto what is saved. Saves at once what is in an older format."""
+        """Give moto what is saved."""
         accounts: Any = get_backend("s3")
         accounts.clear()
         accounts.bucket_accounts.clear()
         self._digests, self._named, self._owners, self._within, self._arns = {}, {}, {}, {}, {}
-        older = {name.removeprefix(OLDER_OBJECT): body for name, body in blobs.items() if name.startswith(OLDER_OBJECT)}
         ours = {name: body for name, body in blobs.items() if name.partition("/")[0] in (ACCOUNT, KEY, UPLOAD)}
         for name in sorted(ours, key=lambda name: (not name.startswith(f"{ACCOUNT}/"), name)):
-            self._load(name, ours[name], older)
-        if any(files and name.startswith(f"{ACCOUNT}/") for name, files in self._named.items()):
-            log.info("the objects of an older format are written as this one has them")
-            self._named, self._owners = {}, {}
-            self._save_all(drops=[OLDER_OBJECT + each for each in older])
+            self._load(name, ours[name])
 
     def sweep(self) -> None:
         """Delete the files of no object: a process may have ended before it came to that. Before anything is served."""
@@ -85,9 +77,9 @@ class S3State:
             if path.name not in self._owners:
                 path.unlink(missing_ok=True)
 
-    def _load(self, name: str, body: bytes, older: Mapping[str, bytes]) -> None:
+    def _load(self, name: str, body: bytes) -> None:
         accounts: Any = get_backend("s3")
-        unpickler = Unpickler(body, self._objects, older)
+        unpickler = Unpickler(body, self._objects)
         value = unpickler.load()
         kind, account, partition, *rest = name.split("/", 4)
         backend = accounts[account][partition]
@@ -143,20 +135,9 @@ class S3State:
             if bucket and bucket not in present and not is_meant and self._within[within]:
                 raise WouldLose(f"bucket {bucket} is gone, with all that was in it, and no request deleted it")
 
-    def _save_all(self, drops: list[str]) -> None:
-        """Put all there is on disk, and forget these blobs."""
-        values: dict[str, Any] = {}
-        for account, partition, backend in cast(Any, get_backend("s3")).iter_backends():
-            values[f"{ACCOUNT}/{account}/{partition}"] = _account_of(account, partition)
-            for name, bucket in backend.buckets.items():
-                place = f"{account}/{partition}/{name}"
-                values |= {f"{KEY}/{place}/{key}": _key_of(bucket, key, partition) for key in dict.keys(bucket.keys)}
-                values |= {f"{UPLOAD}/{place}/{each}": upload for each, upload in bucket.multiparts.items()}
-        self._write(values, drops)
-
-    def _write(self, values: Mapping[str, Any], drops: Sequence[str] = ()) -> None:
-        """Write these blobs where they differ from what is saved; None for one that is to go."""
-        changes: dict[str, bytes | None] = dict.fromkeys(drops)
+    def _write(self, values: Mapping[str, Any]) -> None:
+        """Write the blobs that differ from those that are saved; None deletes one."""
+        changes: dict[str, bytes | None] = {}
         files: dict[str, frozenset[str]] = {}
         for name, value in values.items():
             if value is None:

@@ -21,6 +21,8 @@ from imagepipe.local.aws.protocol.ids import check_id, not_found
 POOL = ipaddress.IPv4Network("127.42.0.0/16")
 RESERVED = 4  # the first addresses of a subnet are EC2's own; the last is broadcast
 SSH_PORT = 22
+SETTLED = "imagepipe_settled"
+"""Attribute of moto's model of a region that has its default VPC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +47,14 @@ class Network:
         """Give the region its default VPC if it has none yet. Raises AwsError for what is no region."""
         if region not in regions():
             raise AwsError("AuthFailure", f"Credential should be scoped to a valid region, not '{region}'.", status=401)
-        if getattr(self._ec2(account, region), "imagepipe_settled", 0) >= 2:  # nobody waits for moto then
+        ec2 = self._ec2(account, region)
+        if hasattr(ec2, SETTLED):  # nobody waits for moto then
             return
         with self._moto.lock("ec2"):
-            backends = self._moto.model("ec2", account, region)
-            done = int(getattr(backends, "imagepipe_settled", 0))
-            if done < 1:
-                _lay_out(backends)
-            if done < 2:  # stores of imagepipe 0.1.0's beginnings have no way out
-                _give_way_out(backends)
-                backends.imagepipe_settled = 2
+            if not hasattr(ec2, SETTLED):
+                _lay_out(ec2)
+                _connect_to_internet(ec2)
+                setattr(ec2, SETTLED, True)
                 self._moto.save("ec2", account, region)
 
     def vpc_ids(self, account: str, region: str) -> list[str]:
@@ -167,11 +167,9 @@ def _lay_out(ec2: Any) -> None:
         ec2.create_default_subnet(zone.name)
 
 
-def _give_way_out(ec2: Any) -> None:
-    """The default VPC's main route table leads to an internet gateway (VPC user guide, "Default VPC components")."""
+def _connect_to_internet(ec2: Any) -> None:
+    """Route the default VPC's traffic to an internet gateway (VPC user guide, "Default VPC components")."""
     vpc = ec2.get_default_vpc()
-    if vpc is None:
-        return
     [main] = ec2.describe_route_tables(filters={"vpc-id": [vpc.id], "association.main": ["true"]})
     gateway = ec2.create_internet_gateway()
     ec2.attach_internet_gateway(gateway.id, vpc.id)

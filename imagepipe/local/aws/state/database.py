@@ -33,8 +33,8 @@ from imagepipe.local.aws.state.records import (
     Volume,
 )
 
-FORMAT = 5
-"""Raised when an older program could no longer read what this one writes."""
+FORMAT = 6
+"""Raised when this program writes, or expects, something else than the one before."""
 
 KINDS: tuple[type[Record], ...] = (
     Instance,
@@ -164,11 +164,11 @@ class Database:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")  # WAL's default syncs at checkpoints only
         [found] = self._db.execute("PRAGMA user_version").fetchone()
-        if found > FORMAT:
+        if found not in (0, FORMAT):  # 0 is a new file's
             self._db.close()
             raise LocalCloudError(
                 f"opening the local cloud's records {path}: written in format {found}, this imagepipe knows {FORMAT}",
-                hint="use the newer imagepipe that made this store, or another store",
+                hint=f"use the {'newer' if found > FORMAT else 'older'} imagepipe that made this store, or name another",
             )
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS record "

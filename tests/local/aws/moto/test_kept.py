@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import io
 import json
 import os
@@ -18,11 +17,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from moto.backends import get_backend
-from moto.s3.models import FakeKey
 
 from imagepipe.errors import LocalCloudError
 from imagepipe.local.aws.moto import pickling
-from imagepipe.local.aws.moto.pickling import Pickler, Unpickler
+from imagepipe.local.aws.moto.pickling import Unpickler
 from tests.local.aws.harness import ACCOUNT, Cloud, refused
 
 TRUST = {
@@ -190,11 +188,8 @@ def test_a_pickle_of_somebody_else_runs_nothing(tmp_path: Path, name: str) -> No
     assert not canary.exists()
 
 
-@pytest.mark.parametrize(
-    "module", [pickling.__name__, "imagepipe.local.gateway.pickles", "imagepipe.local.gateway.elsewhere"]
-)
-def test_our_own_functions_are_found_where_older_stores_have_them(tmp_path: Path, module: str) -> None:
-    body = f"c{module}\n_set_key\n.".encode()
+def test_our_own_functions_are_found(tmp_path: Path) -> None:
+    body = f"c{pickling.__name__}\n_set_key\n.".encode()
     assert Unpickler(body, tmp_path).load() is pickling.OWN["_set_key"]
 
 
@@ -304,50 +299,6 @@ def test_a_write_that_would_lose_a_bucket_is_refused_and_the_next_one_is_done(cl
         s3.create_bucket(Bucket="another")
     s3.create_bucket(Bucket="another")
     assert s3.get_object(Bucket="bundles", Key="part")["Body"].read() == b"old"
-
-
-class OlderPickler(Pickler):
-    """As format 4 had it: an object is a name in its bucket's pickle, with a blob and a file of its own."""
-
-    def __init__(self, file: io.BytesIO, objects: Path) -> None:
-        super().__init__(file, objects, lambda name: False)
-        self.states: dict[str, bytes] = {}
-
-    def persistent_id(self, value: Any) -> Any:
-        if not isinstance(value, FakeKey):
-            return None
-        state = {k: v for k, v in vars(value).items() if k not in ("_value_buffer", "lock")}
-        buffer = io.BytesIO()
-        pickle.Pickler(buffer).dump({**state, "multipart": None, "_etag": None})
-        self.states[state["imagepipe_file"]] = buffer.getvalue()
-        return state["imagepipe_file"]
-
-
-def test_objects_of_an_older_store_are_read_and_written_as_new_ones(cloud: Cloud, tmp_path: Path) -> None:
-    s3 = cloud.client("s3")
-    s3.create_bucket(Bucket="bundles")
-    for key in ("a", "b"):
-        s3.put_object(Bucket="bundles", Key=key, Body=key.encode() * 1000, Metadata={"key": key})
-    buffer, backends = io.BytesIO(), get_backend("s3")
-    pickler = OlderPickler(buffer, tmp_path / "state" / "objects")
-    pickler.dump(dict(vars(backends[ACCOUNT]["aws"])))
-    cloud.stop()
-    for name in ("s3-key/000000000000/aws/bundles/a", "s3-key/000000000000/aws/bundles/b", "moto"):
-        change_blob(tmp_path, name, None)
-    change_blob(tmp_path, "s3/000000000000/aws", buffer.getvalue())
-    for name, state in pickler.states.items():
-        change_blob(tmp_path, f"object/{name}", state)
-    for _ in range(2):
-        cloud.start()
-        s3 = cloud.client("s3")
-        for key in ("a", "b"):
-            found = s3.get_object(Bucket="bundles", Key=key)
-            assert (found["Body"].read(), found["Metadata"]) == (key.encode() * 1000, {"key": key})
-            assert found["ETag"] == f'"{hashlib.md5(key.encode() * 1000).hexdigest()}"'
-        names = {name.partition("/")[0] for name, _ in cloud.gateway.backend.database.blobs()}
-        assert names == {"s3", "s3-key", "moto"}
-        cloud.stop()
-    cloud.start()
 
 
 def test_state_that_the_next_process_could_not_read_is_not_written(cloud: Cloud) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from imagepipe.errors import LocalCloudError
+from imagepipe.local.aws.state.database import FORMAT
 from tests.local.aws.harness import (
     ACCOUNT,
     BASE_BYTES,
@@ -281,18 +282,21 @@ def test_files_that_no_record_names_are_deleted_at_the_start(cloud: Cloud, ec2: 
     assert not list((cloud.disks / "snapshots").glob("snap-0123*"))
 
 
-def test_records_of_a_newer_imagepipe_are_not_touched(cloud: Cloud, tmp_path: Path) -> None:
+def test_records_of_a_newer_or_older_imagepipe_are_not_touched(cloud: Cloud, tmp_path: Path) -> None:
     import sqlite3
 
+    def set_format(number: int) -> None:
+        with sqlite3.connect(tmp_path / "state" / "gateway.sqlite") as db:
+            db.execute(f"PRAGMA user_version = {number}")
+        db.close()
+
     cloud.stop()
-    with sqlite3.connect(tmp_path / "state" / "gateway.sqlite") as db:
-        db.execute("PRAGMA user_version = 99")
-    db.close()
-    with pytest.raises(LocalCloudError, match="format 99, this imagepipe knows 5"):
-        cloud.start()
-    with sqlite3.connect(tmp_path / "state" / "gateway.sqlite") as db:
-        db.execute("PRAGMA user_version = 1")
-    db.close()
+    for number, which in ((99, "newer"), (FORMAT - 1, "older")):
+        set_format(number)
+        with pytest.raises(LocalCloudError, match=f"format {number}, this imagepipe knows {FORMAT}") as caught:
+            cloud.start()
+        assert f"the {which} imagepipe" in str(caught.value.hint)
+    set_format(FORMAT)
     cloud.start()
 
 

@@ -41,20 +41,6 @@ def test_the_default_network_leads_to_an_internet_gateway(ec2: Any) -> None:
     assert out["State"] == "active"
 
 
-def test_a_network_laid_out_by_an_earlier_version_gets_its_way_out(cloud: Cloud, ec2: Any) -> None:
-    moto = cloud.gateway.backend.moto.model("ec2", "000000000000", "eu-west-1")
-    there = cloud.client(region="eu-west-1")
-    [vpc] = there.describe_vpcs()["Vpcs"]
-    [gateway] = there.describe_internet_gateways()["InternetGateways"]
-    [table] = there.describe_route_tables()["RouteTables"]
-    there.delete_route(RouteTableId=table["RouteTableId"], DestinationCidrBlock="0.0.0.0/0")
-    there.detach_internet_gateway(InternetGatewayId=gateway["InternetGatewayId"], VpcId=vpc["VpcId"])
-    there.delete_internet_gateway(InternetGatewayId=gateway["InternetGatewayId"])
-    moto.imagepipe_settled = True
-    assert len(there.describe_internet_gateways()["InternetGateways"]) == 1
-    assert there.describe_vpcs()["Vpcs"] == [vpc]
-
-
 @pytest.mark.parametrize("zone", ["us-east-1a", "us-east-1b"])
 def test_a_subnet_of_ones_own_is_found_by_its_tags_and_launched_in(ec2: Any, zone: str) -> None:
     [vpc] = ec2.describe_vpcs()["Vpcs"]
