@@ -20,7 +20,7 @@ from imagepipe.clock import Clock
 from imagepipe.local.aws import handlers
 from imagepipe.local.aws.authentication.accounts import Accounts
 from imagepipe.local.aws.authentication.signature import Request, Secret
-from imagepipe.local.aws.backend import Backend, CloudClock
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.context import Environ, RequestContext
 from imagepipe.local.aws.ec2 import recovery
 from imagepipe.local.aws.ec2.instances import jobs
@@ -35,6 +35,7 @@ from imagepipe.local.aws.protocol.environ import CLOSE, SEVER
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.paths import OWN_PATHS
 from imagepipe.local.aws.protocol.query import Answer
+from imagepipe.local.aws.state.clock import CloudClock
 from imagepipe.local.aws.state.database import Database
 from imagepipe.local.aws.state.job_queues import JobQueues
 from imagepipe.local.disks.base_image import BaseImage

@@ -12,9 +12,7 @@ from imagepipe.local.aws.authentication.signature import Identity, Secret
 from imagepipe.local.aws.ec2.sharing import ACCOUNT, ORGANIZATION
 from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.state.database import Database
-from imagepipe.local.aws.state.records import AccessKey, Account
-
-ANYWHERE = "all-regions"
+from imagepipe.local.aws.state.records import ANYWHERE, AccessKey, Account
 
 
 class Accounts:

@@ -16,6 +16,7 @@ from imagepipe.local.aws.ec2 import idempotency
 from imagepipe.local.aws.ec2.images import jobs as image_jobs
 from imagepipe.local.aws.ec2.instances import jobs as instance_jobs
 from imagepipe.local.aws.ec2.instances.describe import REMEMBERED
+from imagepipe.local.aws.ec2.region_setup import prepare_base_images
 from imagepipe.local.aws.state.records import Instance
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def recover(backend: Backend) -> None:
     backend.disks.sweep()
     _sweep_disks(backend)
     # Said now, where there is no room for it, and not by every call.
-    backend.settle_base(FIRST_REGION)
+    prepare_base_images(backend, FIRST_REGION)
     running = backend.driver.running()
     _reap(backend, running)
     _resume_snapshots(backend)

@@ -12,6 +12,7 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.context import Operation, RequestContext
 from imagepipe.local.aws.ec2.actions import MOTO, OWN
 from imagepipe.local.aws.ec2.network.dependencies import check_unused
+from imagepipe.local.aws.ec2.region_setup import prepare_region
 from imagepipe.local.aws.protocol import query
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Answer, Call
@@ -25,7 +26,7 @@ def parse(backend: Backend, context: RequestContext) -> Operation:
     if not query.is_action(action):
         raise AwsError("InvalidAction", f"The action {action or '(none)'} is not valid for this web service.")
     backend.calls.add("ec2", action)
-    backend.settle(identity.account, identity.region)
+    prepare_region(backend, identity.account, identity.region)
     if action in OWN:
         params = query.params(action, values)
         return OwnOperation(backend, Call(action, identity.account, identity.region, params, context.request_id))

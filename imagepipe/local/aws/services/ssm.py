@@ -9,6 +9,7 @@ from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.context import RequestContext
+from imagepipe.local.aws.ec2.region_setup import base_image_id, prepare_base_images
 from imagepipe.local.aws.protocol.query import Answer
 
 BASE_NAME = re.compile(r"debian-(\d+)-([a-z0-9]+)-")
@@ -50,11 +51,11 @@ def answer(backend: Backend, context: RequestContext, action: str) -> Answer | N
 
 
 def _parameter(backend: Backend, region: str, name: str) -> dict[str, Any]:
-    backend.settle_base(region)
+    prepare_base_images(backend, region)
     return {
         "Name": name,
         "Type": "String",
-        "Value": backend.base_image_id(region),
+        "Value": base_image_id(backend.base, region),
         "Version": 1,
         "LastModifiedDate": backend.base.created.timestamp(),
         "ARN": f"arn:aws:ssm:{region}::parameter{name}",

@@ -168,7 +168,7 @@ class Database:
             self._db.close()
             raise LocalCloudError(
                 f"opening the local cloud's records {path}: written in format {found}, this imagepipe knows {FORMAT}",
-                hint=f"use the {'newer' if found > FORMAT else 'older'} imagepipe that made this store, or name another",
+                hint=f"use the {'newer' if found > FORMAT else 'older'} imagepipe that made this store, or another one",
             )
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS record "

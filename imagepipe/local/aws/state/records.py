@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 LINUX = "Linux/UNIX"
+ANYWHERE = "all-regions"
+"""The region of records that belong to none."""
 ORDINARY = "RunInstances"  # RunInstances:0010 is Red Hat, RunInstances:0002 is Windows
 
 

@@ -14,7 +14,8 @@ from imagepipe.local.aws.ec2 import idempotency, lookup
 from imagepipe.local.aws.ec2.instances import faults, jobs, placement, spot
 from imagepipe.local.aws.ec2.instances.describe import forget_ended, reservation
 from imagepipe.local.aws.ec2.instances.placement import Place
-from imagepipe.local.aws.ec2.volumes import block_devices, encryption
+from imagepipe.local.aws.ec2.volumes import block_devices
+from imagepipe.local.aws.ec2.volumes.volumes import new_volume
 from imagepipe.local.aws.moto import iam
 from imagepipe.local.aws.moto.catalogue import instance_type
 from imagepipe.local.aws.protocol import tags as tagging
@@ -64,7 +65,11 @@ def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
         root=image.root_device,
     )
     pattern = _pattern(backend, call, image, kind)
-    volumes = [_volume(backend, call, disk, place, tags["volume"]) for disk in disks if not disk.virtual_name]
+    volumes = [
+        (disk, new_volume(backend, call, disk, zone=place.subnet.zone, tags=tags["volume"]))
+        for disk in disks
+        if not disk.virtual_name
+    ]
     made = [_launch(backend, replace(pattern, launch_index=index), place, volumes, tags) for index in range(count)]
     idempotency.remember(backend, call, [instance.id for instance in made])
     if image.account == call.account:
@@ -241,32 +246,6 @@ def _metadata_options(given: Mapping[str, Any], image: Image) -> dict[str, str]:
         if value not in allowed if allowed else not 1 <= int(value) <= LONGEST_HOPS:
             raise invalid(f"Value ({value}) for parameter {name} is invalid.")
     return options
-
-
-def _volume(
-    backend: Backend, call: Call, disk: DiskSpec, place: Place, tags: Mapping[str, str]
-) -> tuple[DiskSpec, Volume]:
-    """A device, and the pattern of the volume that each instance of the launch gets there."""
-    snapshot = backend.database.snapshots.get(disk.snapshot_id or "")
-    encrypted = encryption.of_volume(backend, call, is_asked=disk.encrypted, key=disk.kms_key_id, snapshot=snapshot)
-    return disk, Volume(
-        id="",
-        account=call.account,
-        region=call.region,
-        tags=tags,
-        zone=place.subnet.zone,
-        size_gib=disk.size_gib,
-        type=disk.type,
-        iops=disk.iops or (max(100, min(16000, 3 * disk.size_gib)) if disk.type == "gp2" else None),
-        throughput=disk.throughput,
-        snapshot_id=disk.snapshot_id,
-        encrypted=encrypted.is_on,
-        kms_key_id=encrypted.kms_key_id,
-        product_codes=snapshot.product_codes if snapshot else (),
-        doom=encrypted.problem,
-        state="creating",
-        create_time=backend.clock.now(),
-    )
 
 
 def _launch(

@@ -54,29 +54,39 @@ def create_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
     size = params.get("Size") or (snapshot.size_gib if snapshot else 0)
     if snapshot is not None and size < snapshot.size_gib:
         raise invalid(f"The specified volume size {size} is smaller than the size of snapshot '{snapshot.id}'.")
-    disk = block_devices.checked(
-        DiskSpec(
-            device="",
-            snapshot_id=snapshot.id if snapshot else None,
-            size_gib=size,
-            type=params.get("VolumeType") or "gp2",
-            iops=params.get("Iops"),
-            throughput=params.get("Throughput"),
-        ),
-        snapshot,
+    disk = DiskSpec(
+        device="",
+        snapshot_id=snapshot.id if snapshot else None,
+        size_gib=size,
+        type=params.get("VolumeType") or "gp2",
+        iops=params.get("Iops"),
+        throughput=params.get("Throughput"),
+        encrypted=bool(params.get("Encrypted")),
+        kms_key_id=params.get("KmsKeyId"),
     )
-    encrypted = encryption.of_volume(
-        backend, call, is_asked=bool(params.get("Encrypted")), key=params.get("KmsKeyId"), snapshot=snapshot
+    tags = tagging.specified(params, "volume")["volume"]
+    volume = new_volume(backend, call, block_devices.checked(disk, snapshot), zone=zone, tags=tags)
+    backend.database.put(volume)
+    idempotency.remember(backend, call, [volume.id])
+    backend.database.later(
+        partial(backend.job_queues.submit, volume.id, partial(jobs.create_volume, backend, volume.id))
     )
-    volume = Volume(
+    return described(backend, volume)
+
+
+def new_volume(backend: Backend, call: Call, disk: DiskSpec, *, zone: str, tags: Mapping[str, str]) -> Volume:
+    """Make the record of a volume that is still to be created, with the encryption that its snapshot and key imply."""
+    snapshot = backend.database.snapshots.get(disk.snapshot_id or "")
+    encrypted = encryption.of_volume(backend, call, is_asked=disk.encrypted, key=disk.kms_key_id, snapshot=snapshot)
+    return Volume(
         id=new_id("vol"),
         account=call.account,
         region=call.region,
-        tags=tagging.specified(params, "volume")["volume"],
+        tags=tags,
         zone=zone,
         size_gib=disk.size_gib,
         type=disk.type,
-        iops=disk.iops,
+        iops=disk.iops or (max(100, min(16000, 3 * disk.size_gib)) if disk.type == "gp2" else None),
         throughput=disk.throughput,
         snapshot_id=disk.snapshot_id,
         encrypted=encrypted.is_on,
@@ -86,12 +96,6 @@ def create_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
         state="creating",
         create_time=backend.clock.now(),
     )
-    backend.database.put(volume)
-    idempotency.remember(backend, call, [volume.id])
-    backend.database.later(
-        partial(backend.job_queues.submit, volume.id, partial(jobs.create_volume, backend, volume.id))
-    )
-    return described(backend, volume)
 
 
 def described(backend: Backend, volume: Volume) -> dict[str, Any]:
