@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from imagepipe.iam.evaluate import AuthorizationRequest
 from imagepipe.local.aws.authentication import signature
@@ -17,22 +17,18 @@ from imagepipe.local.aws.protocol.query import Answer
 Environ = dict[str, Any]
 
 
-class Operation(Protocol):
-    """One action of an AWS service with its parameters, as a request asks for it."""
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One action of an AWS service, as a request asks for it."""
 
-    @property
-    def action(self) -> str:
-        """Name for faults, such as `RunInstances` or `s3:PutObject`."""
-
-    @property
-    def params(self) -> Mapping[str, Any]:
-        """Parameters that faults can select by."""
-
-    def authorization_requests(self) -> Iterable[AuthorizationRequest]:
-        """List the permissions that the caller needs. Raises AwsError if they are not known."""
-
-    def answer(self) -> Answer:
-        """Do it. Raises AwsError."""
+    action: str
+    """Name for faults, such as `RunInstances` or `s3:PutObject`."""
+    params: Mapping[str, Any]
+    """Parameters that faults can select by."""
+    authorization_requests: Iterable[AuthorizationRequest]
+    """The permissions that the caller needs; listed only for a caller that has policies. Raises AwsError."""
+    run: Callable[[], Answer]
+    """Does it. Raises AwsError."""
 
 
 @dataclass(slots=True)

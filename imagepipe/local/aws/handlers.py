@@ -58,7 +58,7 @@ def parse(backend: Backend, context: RequestContext) -> None:
 
 def authorize(backend: Backend, context: RequestContext) -> None:
     """Check the caller's policies."""
-    policies.check(backend, context.identity, context.operation.authorization_requests())
+    policies.check(backend, context.identity, context.operation.authorization_requests)
 
 
 def inject_faults(backend: Backend, context: RequestContext) -> None:
@@ -69,6 +69,6 @@ def inject_faults(backend: Backend, context: RequestContext) -> None:
 
 def dispatch(backend: Backend, context: RequestContext) -> Answer:
     """Have the service do the operation, and inject the faults that follow the effect."""
-    answer = context.operation.answer()
+    answer = context.operation.run()
     context.late_faults.inject()
     return answer

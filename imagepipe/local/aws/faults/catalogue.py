@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -100,8 +100,8 @@ def _wrong_fields(described: Mapping[str, Any], effect: str, kind: Kind) -> Iter
             yield Wrong((name,), True, f"unknown field {name!r}{_meant(name, allowed)}")
         elif name not in allowed:
             yield Wrong((name,), True, f"{effect!r} has no {name!r}; it has {', '.join(sorted(allowed))}")
-        elif wrong := TYPES[name](value):
-            yield Wrong((name,), False, f"{name} is {wrong}, and not {value!r}")
+        elif not TYPES[name][0](value):
+            yield Wrong((name,), False, f"{name} is {TYPES[name][1]}, and not {value!r}")
     if kind.needs and not kind.needs & described.keys():
         yield Wrong((), False, f"{effect!r} needs {' or '.join(sorted(kind.needs, reverse=True))}")
     seconds = described.get("seconds")
@@ -138,57 +138,36 @@ def actions() -> tuple[str, ...]:
     )
 
 
-def _is_number(value: object) -> bool:
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_count(value: object, *, least: int) -> bool:
+def _is_count(value: Any, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _text(value: object) -> str:
-    return "" if isinstance(value, str) else "a text"
+def _is_patterns(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(each, str) for each in (*value, *value.values()))
 
 
-def _count(value: object) -> str:
-    return "" if _is_count(value, least=1) else "a whole number, 1 or more"
-
-
-def _skipped(value: object) -> str:
-    return "" if _is_count(value, least=0) else "a whole number, 0 or more"
-
-
-def _seconds(value: object) -> str:
-    return "" if _is_number(value) else "a number of seconds"
-
-
-def _status(value: object) -> str:
-    return "" if _is_count(value, least=400) and value < 600 else "an HTTP status from 400 to 599"  # type: ignore[operator]
-
-
-def _share(value: object) -> str:
-    return "" if _is_number(value) and 0 <= value <= 1 else "a number from 0 to 1"  # type: ignore[operator]
-
-
-def _patterns(value: object) -> str:
-    is_good = isinstance(value, Mapping) and all(isinstance(each, str) for each in (*value, *value.values()))
-    return "" if is_good else "a mapping of parameters to patterns, both texts"
-
-
-TYPES = {
-    "effect": _text,
-    "action": _text,
-    "where": _patterns,
-    "code": _text,
-    "message": _text,
-    "status": _status,
-    "seconds": _seconds,
-    "calls": _count,
-    "after": _skipped,
-    "times": _count,
-    "probability": _share,
+TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "effect": (_is_text, "a text"),
+    "action": (_is_text, "a text"),
+    "where": (_is_patterns, "a mapping of parameters to patterns, both texts"),
+    "code": (_is_text, "a text"),
+    "message": (_is_text, "a text"),
+    "status": (lambda value: _is_count(value, 400) and value < 600, "an HTTP status from 400 to 599"),
+    "seconds": (_is_number, "a number of seconds"),
+    "calls": (_is_count, "a whole number, 1 or more"),
+    "after": (lambda value: _is_count(value, 0), "a whole number, 0 or more"),
+    "times": (_is_count, "a whole number, 1 or more"),
+    "probability": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
 }
-"""By field, what it must be; nothing where the value is good."""
+"""By field, the test of a value, and the words for what it must be."""
 
 
 def fault_of(described: Any) -> Fault:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-from imagepipe.iam.evaluate import AuthorizationRequest
 from imagepipe.local.aws.authorization.ec2 import of_ec2
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.context import Operation, RequestContext
@@ -29,62 +26,30 @@ def parse(backend: Backend, context: RequestContext) -> Operation:
     prepare_region(backend, identity.account, identity.region)
     if action in OWN:
         params = query.params(action, values)
-        return OwnOperation(backend, Call(action, identity.account, identity.region, params, context.request_id))
+        call = Call(action, identity.account, identity.region, params, context.request_id)
+        return Operation(action, params, of_ec2(backend, call), partial(_run, backend, call))
     if action not in MOTO:
         raise AwsError("UnsupportedOperation", f"The local cloud does not have the action {action}")
     call = Call(action, identity.account, identity.region, {}, context.request_id)
-    return MotoOperation(backend, context, call, values)
+
+    def run_by_moto() -> Answer:
+        with backend.database.lock:
+            check_unused(backend, call, values)
+        return backend.moto.answer(context, action)
+
+    return Operation(action, values, of_ec2(backend, call), run_by_moto)
 
 
-@dataclass(frozen=True, slots=True)
-class OwnOperation:
-    """An action that a function of ours does, in one change of the database."""
-
-    backend: Backend
-    call: Call
-
-    @property
-    def action(self) -> str:
-        return self.call.action
-
-    @property
-    def params(self) -> Mapping[str, Any]:
-        return self.call.params
-
-    def authorization_requests(self) -> Iterable[AuthorizationRequest]:
-        return of_ec2(self.backend, self.call)
-
-    def answer(self) -> Answer:
-        call, faults = self.call, self.backend.faults
-        with self.backend.database.change():
-            faults.fresh.refuse(call)
-            answer = OWN[call.action](self.backend, call)
-            if call.params.get("DryRun"):
-                raise AwsError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
-        if call.action.startswith("Describe"):
-            answer = faults.fresh.without(answer)
-        elif hidden := faults.take("hide", call.action, call.params):
-            faults.fresh.hide(answer, seconds=hidden.seconds, calls=hidden.calls)
-        return query.result(call.action, answer, call.request_id)
-
-
-@dataclass(frozen=True, slots=True)
-class MotoOperation:
-    """An action of networks and catalogues, which moto keeps."""
-
-    backend: Backend
-    context: RequestContext
-    call: Call
-    params: Mapping[str, str]
-
-    @property
-    def action(self) -> str:
-        return self.call.action
-
-    def authorization_requests(self) -> Iterable[AuthorizationRequest]:
-        return of_ec2(self.backend, self.call)
-
-    def answer(self) -> Answer:
-        with self.backend.database.lock:
-            check_unused(self.backend, self.call, self.params)
-        return self.backend.moto.answer(self.context, self.action)
+def _run(backend: Backend, call: Call) -> Answer:
+    """Run the gateway's own action in one change of the database."""
+    faults = backend.faults
+    with backend.database.change():
+        faults.fresh.refuse(call)
+        answer = OWN[call.action](backend, call)
+        if call.params.get("DryRun"):
+            raise AwsError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
+    if call.action.startswith("Describe"):
+        answer = faults.fresh.without(answer)
+    elif hidden := faults.take("hide", call.action, call.params):
+        faults.fresh.hide(answer, seconds=hidden.seconds, calls=hidden.calls)
+    return query.result(call.action, answer, call.request_id)
