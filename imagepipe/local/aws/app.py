@@ -31,9 +31,8 @@ from imagepipe.local.aws.moto.bundles import Bundles
 from imagepipe.local.aws.moto.s3_transfers import Transfers
 from imagepipe.local.aws.moto.vpcs import Network
 from imagepipe.local.aws.protocol import bodies, http, query
-from imagepipe.local.aws.protocol.environ import CLOSE, SEVER
 from imagepipe.local.aws.protocol.errors import AwsError
-from imagepipe.local.aws.protocol.paths import OWN_PATHS
+from imagepipe.local.aws.protocol.paths import CLOSE, OWN_PATHS, SEVER
 from imagepipe.local.aws.protocol.query import Answer
 from imagepipe.local.aws.state.clock import CloudClock
 from imagepipe.local.aws.state.database import Database

@@ -5,16 +5,23 @@ A handler returns an answer to end the chain, or None to pass the request on; it
 
 from __future__ import annotations
 
-from imagepipe.local.aws import admin, dispatcher
+from collections.abc import Callable, Mapping
+
+from imagepipe.local.aws import admin
 from imagepipe.local.aws.authentication import signature
 from imagepipe.local.aws.authorization import policies
 from imagepipe.local.aws.backend import Backend
-from imagepipe.local.aws.context import RequestContext
+from imagepipe.local.aws.context import Operation, RequestContext
 from imagepipe.local.aws.faults import injection
+from imagepipe.local.aws.moto import s3 as s3_operations
+from imagepipe.local.aws.moto.s3_transfers import UPLOADS
 from imagepipe.local.aws.protocol import http
-from imagepipe.local.aws.protocol.environ import HAS_TOKEN
-from imagepipe.local.aws.protocol.paths import OWN_PATHS
+from imagepipe.local.aws.protocol.paths import HAS_TOKEN, OWN_PATHS
 from imagepipe.local.aws.protocol.query import Answer
+from imagepipe.local.aws.services import ec2, other_services, s3
+
+PARSERS: Mapping[str, Callable[[Backend, RequestContext], Operation]] = {"ec2": ec2.parse, "s3": s3.parse}
+"""By service; those that are not here are `other_services`."""
 
 
 def refuse_strangers(backend: Backend, context: RequestContext) -> None:
@@ -37,7 +44,7 @@ def identify(backend: Backend, context: RequestContext) -> None:
 
 def read_body(backend: Backend, context: RequestContext) -> None:
     """Read the body and compare it with its signed digest, unless the service streams it to disk."""
-    context.is_streamed = dispatcher.streams_body(context)
+    context.is_streamed = context.identity.service == "s3" and s3_operations.parse(context.request).name in UPLOADS
     if not context.is_streamed:
         context.request = http.with_body(context.request, context.environ)
         signature.check_payload(context.request)
@@ -53,7 +60,8 @@ def answer_admin(backend: Backend, context: RequestContext) -> Answer | None:
 
 def parse(backend: Backend, context: RequestContext) -> None:
     """Find the operation that the request asks for, and count the call."""
-    context.operation = dispatcher.parse(backend, context)
+    parse_request = PARSERS.get(context.identity.service, other_services.parse)
+    context.operation = parse_request(backend, context)
 
 
 def authorize(backend: Backend, context: RequestContext) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cheroot import wsgi
 
-from imagepipe.local.aws.protocol.environ import CLOSE, SEVER
+from imagepipe.local.aws.protocol.paths import CLOSE, SEVER
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 THREADS = 24  # twenty builds side by side, each with a call under way, and something over

@@ -28,7 +28,7 @@ from urllib.parse import parse_qs
 
 from imagepipe.errors import ImagepipeError, LocalCloudError
 from imagepipe.local.aws.protocol import paths
-from imagepipe.local.aws.protocol.environ import HAS_TOKEN
+from imagepipe.local.aws.protocol.paths import HAS_TOKEN
 from imagepipe.local.daemon import rendezvous
 from imagepipe.local.daemon.rendezvous import Serving
 from imagepipe.local.disks.files import StoreFull

@@ -6,7 +6,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import Any, NoReturn
 
 import boto3
 import pytest
@@ -168,10 +168,10 @@ def test_errors_of_json_services_are_json(cloud: Cloud) -> None:
 
 
 def test_an_error_inside_is_xml_and_not_html(cloud: Cloud, ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object) -> NoReturn:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(cloud.gateway, "_own", broken)
+    monkeypatch.setitem(OWN, "DescribeImages", broken)
     with refused("InternalError"):
         ec2.describe_images()
 

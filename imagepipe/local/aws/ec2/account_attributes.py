@@ -1,8 +1,8 @@
-"""The actions that set what holds for a whole account in a region: block public access, encryption by default."""
+"""Actions on settings of an account in a region: block public access, encryption by default."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from imagepipe.local.aws.backend import Backend
@@ -11,6 +11,8 @@ from imagepipe.local.aws.ec2.volumes import encryption
 from imagepipe.local.aws.moto import kms
 from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.protocol.query import Call
+
+Action = Callable[[Backend, Call], Mapping[str, Any]]
 
 
 def get_image_block_public_access(backend: Backend, call: Call) -> Mapping[str, Any]:
@@ -26,11 +28,6 @@ def enable_image_block_public_access(backend: Backend, call: Call) -> Mapping[st
     return {"ImageBlockPublicAccessState": state}
 
 
-def disable_image_block_public_access(backend: Backend, call: Call) -> Mapping[str, Any]:
-    settings.change_setting(backend, call.account, call.region, settings.IMAGES_PUBLIC, settings.UNBLOCKED)
-    return {"ImageBlockPublicAccessState": settings.UNBLOCKED}
-
-
 def get_snapshot_block_public_access(backend: Backend, call: Call) -> Mapping[str, Any]:
     return {"State": settings.public_snapshots(backend, call.account, call.region), "ManagedBy": "account"}
 
@@ -43,24 +40,9 @@ def enable_snapshot_block_public_access(backend: Backend, call: Call) -> Mapping
     return {"State": state}
 
 
-def disable_snapshot_block_public_access(backend: Backend, call: Call) -> Mapping[str, Any]:
-    settings.change_setting(backend, call.account, call.region, settings.SNAPSHOTS_PUBLIC, settings.UNBLOCKED)
-    return {"State": settings.UNBLOCKED}
-
-
 def get_ebs_encryption_by_default(backend: Backend, call: Call) -> Mapping[str, Any]:
     is_on = encryption.encrypts_by_default(backend, call)
     return {"EbsEncryptionByDefault": is_on, "SseType": "sse-kms" if is_on else "none"}
-
-
-def enable_ebs_encryption_by_default(backend: Backend, call: Call) -> Mapping[str, Any]:
-    settings.change_setting(backend, call.account, call.region, settings.ENCRYPTS, "true")
-    return {"EbsEncryptionByDefault": True}
-
-
-def disable_ebs_encryption_by_default(backend: Backend, call: Call) -> Mapping[str, Any]:
-    settings.change_setting(backend, call.account, call.region, settings.ENCRYPTS, "false")
-    return {"EbsEncryptionByDefault": False}
 
 
 def get_ebs_default_kms_key(backend: Backend, call: Call) -> Mapping[str, Any]:
@@ -78,6 +60,21 @@ def modify_ebs_default_kms_key(backend: Backend, call: Call) -> Mapping[str, Any
     return {"KmsKeyId": key.arn}
 
 
-def reset_ebs_default_kms_key(backend: Backend, call: Call) -> Mapping[str, Any]:
-    settings.change_setting(backend, call.account, call.region, settings.DEFAULT_KEY, "")
-    return {"KmsKeyId": kms.EBS_ALIAS}
+def _setter(name: str, value: str, answer: Mapping[str, Any]) -> Action:
+    """Make an action that gives a setting this value."""
+
+    def change(backend: Backend, call: Call) -> Mapping[str, Any]:
+        settings.change_setting(backend, call.account, call.region, name, value)
+        return answer
+
+    return change
+
+
+UNBLOCKED = settings.UNBLOCKED
+disable_image_block_public_access = _setter(
+    settings.IMAGES_PUBLIC, UNBLOCKED, {"ImageBlockPublicAccessState": UNBLOCKED}
+)
+disable_snapshot_block_public_access = _setter(settings.SNAPSHOTS_PUBLIC, UNBLOCKED, {"State": UNBLOCKED})
+enable_ebs_encryption_by_default = _setter(settings.ENCRYPTS, "true", {"EbsEncryptionByDefault": True})
+disable_ebs_encryption_by_default = _setter(settings.ENCRYPTS, "false", {"EbsEncryptionByDefault": False})
+reset_ebs_default_kms_key = _setter(settings.DEFAULT_KEY, "", {"KmsKeyId": kms.EBS_ALIAS})

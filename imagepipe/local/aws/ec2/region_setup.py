@@ -6,9 +6,8 @@ from dataclasses import replace
 
 from imagepipe.clock import iso
 from imagepipe.local.aws.backend import Backend
-from imagepipe.local.aws.ec2.network.default_groups import default_group
-from imagepipe.local.aws.protocol.ids import stable_id
-from imagepipe.local.aws.state.records import DiskSpec, Image, Snapshot
+from imagepipe.local.aws.protocol.ids import new_id, stable_id
+from imagepipe.local.aws.state.records import DiskSpec, Image, Rule, SecurityGroup, Snapshot
 from imagepipe.local.disks.base_image import BaseImage
 
 DEBIAN = "136693071363"  # wiki.debian.org/Cloud/AmazonEC2Image: the account of Debian's official images
@@ -31,7 +30,7 @@ def _update_default_groups(backend: Backend, account: str, region: str) -> None:
     with backend.database.change():
         present = backend.network.vpc_ids(account, region)
         for vpc_id in set(present) - _have_default_group(backend, account, region):
-            backend.database.put(default_group(account, region, vpc_id))
+            backend.database.put(_default_group(account, region, vpc_id))
         for group in backend.database.groups.owned(account, region):
             if group.name == "default" and group.vpc_id not in present:
                 backend.database.remove(group)
@@ -106,3 +105,24 @@ def records_of_disk(
         boot_mode=disk.boot_mode,
     )
     return snapshot, image
+
+
+def _default_group(account: str, region: str, vpc_id: str) -> SecurityGroup:
+    """Make the group that every VPC has: open within itself, and to the outside."""
+    group_id = new_id("sg")
+    inside = Rule(id=new_id("sgr"), protocol="-1", from_port=-1, to_port=-1, group_id=group_id, group_account=account)
+    return SecurityGroup(
+        id=group_id,
+        account=account,
+        region=region,
+        name="default",
+        description="default VPC security group",
+        vpc_id=vpc_id,
+        ingress=(inside,),
+        egress=(open_egress(),),
+    )
+
+
+def open_egress() -> Rule:
+    """Make the rule of a new group, which allows all traffic out."""
+    return Rule(id=new_id("sgr"), protocol="-1", from_port=-1, to_port=-1, cidr="0.0.0.0/0")

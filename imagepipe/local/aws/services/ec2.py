@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from imagepipe.local.aws.authorization.ec2 import of_ec2
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.context import Operation, RequestContext
 from imagepipe.local.aws.ec2.actions import MOTO, OWN
-from imagepipe.local.aws.ec2.network.dependencies import check_unused
 from imagepipe.local.aws.ec2.region_setup import prepare_region
 from imagepipe.local.aws.protocol import query
 from imagepipe.local.aws.protocol.errors import AwsError
@@ -34,7 +34,7 @@ def parse(backend: Backend, context: RequestContext) -> Operation:
 
     def run_by_moto() -> Answer:
         with backend.database.lock:
-            check_unused(backend, call, values)
+            _check_unused(backend, call, values)
         return backend.moto.answer(context, action)
 
     return Operation(action, values, of_ec2(backend, call), run_by_moto)
@@ -53,3 +53,20 @@ def _run(backend: Backend, call: Call) -> Answer:
     elif hidden := faults.take("hide", call.action, call.params):
         faults.fresh.hide(answer, seconds=hidden.seconds, calls=hidden.calls)
     return query.result(call.action, answer, call.request_id)
+
+
+def _check_unused(backend: Backend, call: Call, values: Mapping[str, str]) -> None:
+    """Raise AwsError if the call deletes a network that is in use: moto does not know instances and groups."""
+    database = backend.database
+    living = [row for row in database.instances.owned(call.account, call.region) if row.state != "terminated"]
+    if call.action == "DeleteSubnet":
+        name = values.get("SubnetId", "")
+        is_used = any(row.subnet_id == name for row in living)
+    elif call.action == "DeleteVpc":
+        name = values.get("VpcId", "")
+        groups = [row for row in database.groups.owned(call.account, call.region) if row.vpc_id == name]
+        is_used = any(row.vpc_id == name for row in living) or any(row.name != "default" for row in groups)
+    else:
+        return
+    if is_used:
+        raise AwsError("DependencyViolation", f"The {name} has dependencies and cannot be deleted.")

@@ -7,7 +7,7 @@ from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup
-from imagepipe.local.aws.ec2.network.default_groups import open_egress
+from imagepipe.local.aws.ec2.region_setup import open_egress
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing
