@@ -115,7 +115,7 @@ def test_the_table_names_every_room_that_is_there() -> None:
     assert rooms <= set(MAY_IMPORT)
 
 
-LOCAL_FOLDERS = ("client", "daemon", "aws", "machines", "disks", "host", "store")
+LOCAL_FOLDERS = ("client", "daemon", "aws", "machines", "disks", "host", "store", "codec")
 """The rooms of `local`, from the top down: each may import those after it, and none before."""
 
 

@@ -6,16 +6,14 @@ supervisor is half made.
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from imagepipe.files import write_atomically
+from imagepipe.local import codec
 from imagepipe.local.host.processes import start_time
-from imagepipe.local.machines.driver import Disk, Ingress, Machine, Metadata, Seed
+from imagepipe.local.machines.driver import Ingress, Machine
 
 NAME = "machine.json"
 
@@ -48,33 +46,16 @@ class Record:
 
 
 def write(folder: Path, record: Record) -> None:
-    """Keep it, whole or not at all; readable by the owner alone, as user data may hold keys."""
-    values = asdict(record)
-    values["machine"]["disks"] = [{"device": d.device, "path": str(d.path)} for d in record.machine.disks]
-    values["machine"]["seed"]["user_data"] = base64.b64encode(record.machine.seed.user_data).decode()
-    write_atomically(folder / NAME, json.dumps(values))
+    """Keep the record, readable by the owner alone, as user data may hold keys."""
+    write_atomically(folder / NAME, codec.dumps(record))
 
 
 def read(folder: Path) -> Record | None:
-    """What is kept there; None if there is nothing."""
+    """Return the record of the folder's machine; None if there is none."""
     try:
-        values: dict[str, Any] = json.loads((folder / NAME).read_text())
+        return codec.loads(Record, (folder / NAME).read_text())
     except FileNotFoundError:
         return None
-    machine, seed = values["machine"], values["machine"]["seed"]
-    user_data = base64.b64decode(seed["user_data"])
-    return Record(
-        machine=Machine(
-            id=machine["id"],
-            address=machine["address"],
-            disks=tuple(Disk(d["device"], Path(d["path"])) for d in machine["disks"]),
-            seed=Seed(**seed | {"user_data": user_data, "public_keys": tuple(seed["public_keys"])}),
-            metadata=Metadata(**machine.get("metadata", {})),
-        ),
-        devices=tuple(values["devices"]),
-        supervisor=Process(**values["supervisor"]) if values["supervisor"] else None,
-        ingress=tuple(Ingress(**rule) for rule in values["ingress"]),
-    )
 
 
 def delete(folder: Path) -> None:

@@ -15,6 +15,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
+from imagepipe.local.aws.ec2.actions import OWN
 from tests.local.aws.harness import KEY_ID, SECRET, Cloud, refused
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from imagepipe.errors import LocalCloudError
-from imagepipe.local.aws.state import codec
+from imagepipe.local import codec
 from imagepipe.local.aws.state.records import (
     AccessKey,
     Account,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagepipe.local.aws.state import codec
+from imagepipe.local import codec
 from imagepipe.local.aws.state import records as records_module
 from imagepipe.local.aws.state.database import KINDS, Database
 from imagepipe.local.aws.state.records import (
