@@ -74,7 +74,7 @@ def _makes(call: Call, kind: str, id: str = "*", more: Values | None = None) -> 
 def _uses(backend: Backend, call: Call, id: str, more: Values | None = None) -> AuthorizationRequest:
     """Something that is there; of what is not, or not the caller's to see, IAM knows no more than the id."""
     kind = KINDS.get(id.partition("-")[0], "instance")
-    record = _record(backend, call, kind, id)
+    record = _record(backend, call, id)
     values = dict(more or {})
     if record is not None:
         values |= {**_tags(record.tags, "aws:ResourceTag", "ec2:ResourceTag"), "ec2:Owner": record.account}
@@ -88,17 +88,8 @@ def _uses(backend: Backend, call: Call, id: str, more: Values | None = None) -> 
     return asked(call, call.action, kind, name, values)
 
 
-def _record(backend: Backend, call: Call, kind: str, id: str) -> Record | None:
-    database = backend.database
-    tables: Mapping[str, Any] = {
-        "instance": database.instances,
-        "volume": database.volumes,
-        "snapshot": database.snapshots,
-        "image": database.images,
-        "key-pair": database.key_pairs,
-        "security-group": database.groups,
-    }
-    found: Record | None = tables[kind].get(id) if kind in tables else None
+def _record(backend: Backend, call: Call, id: str) -> Record | None:
+    found = backend.database.find(id)
     return found if found is not None and found.region == call.region else None
 
 

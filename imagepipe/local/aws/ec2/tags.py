@@ -66,7 +66,9 @@ def _named(backend: Backend, call: Call) -> Iterator[tuple[Record | None, str]]:
     found: list[tuple[Record | None, str]] = []
     for identifier in call.params.get("Resources", []):
         prefix = identifier.partition("-")[0]
-        record = next((row for row in _rows(backend, call) if row.id == identifier), None)
+        record = backend.database.find(identifier)
+        if record is not None and record.region != call.region:
+            record = None
         if record is not None and record.account != call.account:
             raise AwsError("AuthFailure", f"Not authorized for {identifier}", status=403)
         if record is None and not backend.network.has(call.account, call.region, identifier):
@@ -78,16 +80,6 @@ def _named(backend: Backend, call: Call) -> Iterator[tuple[Record | None, str]]:
     if not found:
         raise missing("ResourceId")
     yield from found
-
-
-def _rows(backend: Backend, call: Call) -> Iterator[Record]:
-    database = backend.database
-    yield from database.instances.in_region(call.region)
-    yield from database.volumes.in_region(call.region)
-    yield from database.snapshots.in_region(call.region)
-    yield from database.images.in_region(call.region)
-    yield from database.key_pairs.in_region(call.region)
-    yield from database.groups.in_region(call.region)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +104,8 @@ GETTERS: Mapping[str, Getter] = {
 
 
 def describe_tags(backend: Backend, call: Call) -> Mapping[str, Any]:
-    owned = {row.id: row.tags for row in _rows(backend, call) if row.account == call.account}
+    tables = backend.database.resources
+    owned = {row.id: row.tags for table in tables for row in table.owned(call.account, call.region)}
     everything = {**backend.network.tags(call.account, call.region), **owned}
     rows = [
         _Tag(f"{resource} {key}", resource, key, value)
