@@ -53,8 +53,8 @@ def answer(backend: Backend, identity: Identity, request: Request) -> Answer:
         case ("GET", "faults"):
             return _faults(backend)
         case ("POST", "faults"):
-            described = _parsed(request)
-            for fault in [fault_of(each) for each in (described if isinstance(described, list) else [described])]:
+            parsed = _parsed(request)
+            for fault in [fault_of(each) for each in (parsed if isinstance(parsed, list) else [parsed])]:
                 backend.faults.add(fault)
             return _faults(backend)
         case ("PUT", "faults"):

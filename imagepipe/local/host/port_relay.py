@@ -66,13 +66,13 @@ def _pass_on(accepted: socket.socket, target: tuple[str, int]) -> None:
             carry(accepted, onward)
 
 
-def carry(one: socket.socket, other: socket.socket) -> None:
+def carry(caller: socket.socket, target: socket.socket) -> None:
     """Carry the bytes of two connections to one another, both ways, until both have ended."""
-    for each in (one, other):
+    for each in (caller, target):
         each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    back = threading.Thread(target=_pump, args=(other, one), daemon=True)
+    back = threading.Thread(target=_pump, args=(target, caller), daemon=True)
     back.start()
-    _pump(one, other)
+    _pump(caller, target)
     back.join()
 
 

@@ -59,7 +59,7 @@ class Accounts:
         firsts = dict.fromkeys(secret.account_id for secret in self._first.values())
         rows = {account: Account(id=account, account=account, region=ANYWHERE) for account in firsts}
         rows |= {account.id: account for account in self._database.accounts}
-        return [described(account) for account in rows.values()]
+        return [to_api(account) for account in rows.values()]
 
     def add(self, account_id: str | None, memberships: Iterable[str]) -> dict[str, Any]:
         """Make an account with keys of its own, or put one that is there into other organizations.
@@ -75,7 +75,7 @@ class Accounts:
         with self._database.change():
             account = self._made(account_id or self._free_id(), names)
             self._database.put(account)
-        return described(account)
+        return to_api(account)
 
     def add_key(self, account_id: str, policy: str) -> dict[str, Any]:
         """Make a further access key of an account, good for what a policy allows.
@@ -124,7 +124,7 @@ class Accounts:
         return made
 
 
-def described(account: Account) -> dict[str, Any]:
+def to_api(account: Account) -> dict[str, Any]:
     """An account as the cloud's own interface answers it."""
     return {
         "account": account.id,

@@ -47,6 +47,6 @@ def check_copy(image: Image, account: str) -> None:
         raise AwsError("InvalidRequest", "Images with EC2 BillingProduct codes cannot be copied to another AWS account")
 
 
-def described(codes: Iterable[str]) -> list[dict[str, str]]:
+def to_api(codes: Iterable[str]) -> list[dict[str, str]]:
     """Product codes as EC2 answers them."""
     return [{"ProductCodeId": code, "ProductCodeType": "marketplace"} for code in codes]

@@ -74,50 +74,52 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-class Wrong(NamedTuple):
-    """What is wrong with a described fault, and where in it."""
+class Mistake(NamedTuple):
+    """A mistake in the description of a fault, and its place."""
 
     path: tuple[str, ...]
     is_key: bool
     message: str
 
 
-def check(described: Mapping[str, Any]) -> list[Wrong]:
-    """Everything that is wrong with a fault as files and the admin door describe it; empty if it is good."""
-    effect = described.get("effect")
+def check(values: Mapping[str, Any]) -> list[Mistake]:
+    """List everything that is wrong with a fault as files and the admin door describe it; empty if it is good."""
+    effect = values.get("effect")
     if effect is None:
-        return [Wrong((), False, f"a fault has an effect: {', '.join(KINDS)}")]
+        return [Mistake((), False, f"a fault has an effect: {', '.join(KINDS)}")]
     kind = KINDS.get(effect) if isinstance(effect, str) else None
     if kind is None:
-        return [Wrong(("effect",), False, f"unknown effect {effect!r}{_meant(str(effect), KINDS)}")]
-    return [*_wrong_fields(described, effect, kind), *_wrong_action(described, effect, kind)]
+        return [Mistake(("effect",), False, f"unknown effect {effect!r}{_meant(str(effect), KINDS)}")]
+    return [*_check_fields(values, effect, kind), *_check_action(values, effect, kind)]
 
 
-def _wrong_fields(described: Mapping[str, Any], effect: str, kind: Kind) -> Iterator[Wrong]:
+def _check_fields(values: Mapping[str, Any], effect: str, kind: Kind) -> Iterator[Mistake]:
     allowed = (COMMON - {"action", "where"} if effect == "skew" else COMMON) | kind.fields
-    for name, value in described.items():
+    for name, value in values.items():
         if name not in TYPES:
-            yield Wrong((name,), True, f"unknown field {name!r}{_meant(name, allowed)}")
+            yield Mistake((name,), True, f"unknown field {name!r}{_meant(name, allowed)}")
         elif name not in allowed:
-            yield Wrong((name,), True, f"{effect!r} has no {name!r}; it has {', '.join(sorted(allowed))}")
+            yield Mistake((name,), True, f"{effect!r} has no {name!r}; it has {', '.join(sorted(allowed))}")
         elif not TYPES[name][0](value):
-            yield Wrong((name,), False, f"{name} is {TYPES[name][1]}, and not {value!r}")
-    if kind.needs and not kind.needs & described.keys():
-        yield Wrong((), False, f"{effect!r} needs {' or '.join(sorted(kind.needs, reverse=True))}")
-    seconds = described.get("seconds")
+            yield Mistake((name,), False, f"{name} is {TYPES[name][1]}, and not {value!r}")
+    if kind.needs and not kind.needs & values.keys():
+        yield Mistake((), False, f"{effect!r} needs {' or '.join(sorted(kind.needs, reverse=True))}")
+    seconds = values.get("seconds")
     if effect != "skew" and isinstance(seconds, int | float) and seconds < 0:
-        yield Wrong(("seconds",), False, f"seconds cannot be negative in {effect!r}")
+        yield Mistake(("seconds",), False, f"seconds cannot be negative in {effect!r}")
 
 
-def _wrong_action(described: Mapping[str, Any], effect: str, kind: Kind) -> Iterator[Wrong]:
-    pattern = described.get("action", "*")
+def _check_action(values: Mapping[str, Any], effect: str, kind: Kind) -> Iterator[Mistake]:
+    pattern = values.get("action", "*")
     if not isinstance(pattern, str):
         return  # said already
     if kind.actions and not any(fnmatchcase(action, pattern) for action in kind.actions):
         known = f": {effect!r} comes at {', '.join(kind.actions)}"
-        yield Wrong(("action",), False, f"{pattern!r} is not an action for this{known}{_meant(pattern, kind.actions)}")
+        yield Mistake(
+            ("action",), False, f"{pattern!r} is not an action for this{known}{_meant(pattern, kind.actions)}"
+        )
     elif not any(fnmatchcase(action, pattern) for action in actions()):
-        yield Wrong(("action",), False, f"neither EC2 nor S3 has an action {pattern!r}{_meant(pattern, actions())}")
+        yield Mistake(("action",), False, f"neither EC2 nor S3 has an action {pattern!r}{_meant(pattern, actions())}")
 
 
 def _meant(word: str, known: Iterable[str]) -> str:
@@ -170,10 +172,10 @@ TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 """By field, the test of a value, and the words for what it must be."""
 
 
-def fault_of(described: Any) -> Fault:
-    """A fault from its JSON. Raises AwsError for one that cannot be, with everything that is wrong."""
-    if not isinstance(described, Mapping):
-        raise AwsError("InvalidParameterValue", f"no such fault: {described!r} is not a mapping")
-    if wrong := check(described):
-        raise AwsError("InvalidParameterValue", f"no such fault: {'; '.join(each.message for each in wrong)}")
-    return Fault(**described)
+def fault_of(values: Any) -> Fault:
+    """A fault from its JSON. Raises AwsError for one that cannot be, with everything that is mistakes."""
+    if not isinstance(values, Mapping):
+        raise AwsError("InvalidParameterValue", f"no such fault: {values!r} is not a mapping")
+    if mistakes := check(values):
+        raise AwsError("InvalidParameterValue", f"no such fault: {'; '.join(each.message for each in mistakes)}")
+    return Fault(**values)

@@ -12,7 +12,7 @@ from dataclasses import Field, dataclass, field, fields
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from imagepipe.local.aws.faults.eventual_consistency import Fresh
+from imagepipe.local.aws.faults.eventual_consistency import HiddenResources
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.state.bounded import Counts, Newest
 
@@ -109,7 +109,7 @@ class Fault:
         return ", ".join(said)
 
 
-def described(fault: Fault) -> dict[str, Any]:
+def to_json(fault: Fault) -> dict[str, Any]:
     """A fault as JSON has it: what it says, and nothing that is so anyway."""
     return {
         each.name: getattr(fault, each.name)
@@ -164,7 +164,7 @@ class Faults:
     """The faults that are set now, and what is before things that they have met."""
 
     def __init__(self, faults: Iterable[Fault] = (), *, seed: int = 0) -> None:
-        self.fresh = Fresh()
+        self.hidden = HiddenResources()
         self._lock = threading.Lock()
         self._seed = seed
         self._number = 0
@@ -193,7 +193,7 @@ class Faults:
             self._set.clear()
             self._before.clear()
             self._expired.clear()
-        self.fresh.clear()
+        self.hidden.clear()
 
     def listed(self) -> list[tuple[Fault, int]]:
         """Those that may still come, and how often each came."""

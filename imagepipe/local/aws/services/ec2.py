@@ -44,14 +44,14 @@ def _run(backend: Backend, call: Call) -> Answer:
     """Run the gateway's own action in one change of the database."""
     faults = backend.faults
     with backend.database.change():
-        faults.fresh.refuse(call)
+        faults.hidden.refuse(call)
         answer = OWN[call.action](backend, call)
         if call.params.get("DryRun"):
             raise AwsError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
     if call.action.startswith("Describe"):
-        answer = faults.fresh.without(answer)
+        answer = faults.hidden.without(answer)
     elif hidden := faults.take("hide", call.action, call.params):
-        faults.fresh.hide(answer, seconds=hidden.seconds, calls=hidden.calls)
+        faults.hidden.hide(answer, seconds=hidden.seconds, calls=hidden.calls)
     return query.result(call.action, answer, call.request_id)
 
 

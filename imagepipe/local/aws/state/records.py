@@ -127,7 +127,7 @@ class Volume(Record):
     state: str
     create_time: datetime
     product_codes: tuple[str, ...] = ()
-    doom: str = ""
+    fails_with: str = ""
     """Why it cannot be made: EC2 looks at KMS keys only after it has answered."""
     instance_id: str | None = None
     """The instance that it is attached to; device and flags are in the instance's own list."""
@@ -148,7 +148,7 @@ class Snapshot(Record):
     encrypted: bool = False
     kms_key_id: str | None = None
     product_codes: tuple[str, ...] = ()
-    doom: str = ""
+    fails_with: str = ""
     """Why the copy will go to `error`."""
     copied_from: str | None = None
     """The snapshot, of whatever region, whose bytes these are."""
@@ -172,7 +172,7 @@ class Image(Record):
     description: str = ""
     state: str
     reason: str = ""
-    doom: str = ""
+    fails_with: str = ""
     """Why the image will go to `failed`, where a fault was asked for."""
     created: datetime
     root_device: str

@@ -10,7 +10,7 @@ from moto.core.model_instances import model_data
 from imagepipe.iam.evaluate import AuthorizationRequest
 from imagepipe.local.aws.ec2 import idempotency
 from imagepipe.local.aws.faults import eventual_consistency, faults
-from imagepipe.local.aws.faults.eventual_consistency import Fresh
+from imagepipe.local.aws.faults.eventual_consistency import HiddenResources
 from imagepipe.local.aws.faults.faults import Fault, Faults
 from imagepipe.local.aws.moto import s3_state
 from imagepipe.local.aws.protocol import filters
@@ -81,14 +81,14 @@ def test_things_with_faults_before_them_are_kept_within_bounds(monkeypatch: pyte
         assert kept.expire(f"AKIA{number}", "RunInstances", {})
     assert (len(kept._before), len(kept._expired)) == (3, 3)
     assert kept.before("i-49", "die") is not None
-    hidden = Fresh()
+    hidden = HiddenResources()
     for number in range(50):
         hidden.hide({"InstanceId": f"i-{number}"}, seconds=60, calls=None)
     assert len(hidden._hidden) == 3
 
 
 def test_hidden_things_that_nobody_asks_for_are_forgotten_once_they_are_shown() -> None:
-    hidden = Fresh()
+    hidden = HiddenResources()
     for number in range(50):
         hidden.hide({"InstanceId": f"i-{number}"}, seconds=0, calls=None)
     assert len(hidden._hidden) == 1

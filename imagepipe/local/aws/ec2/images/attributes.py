@@ -23,15 +23,15 @@ def describe_image_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
     attribute = call.text("Attribute")
     answers: dict[str, tuple[str, Any]] = {
         "description": ("Description", {"Value": image.description}),
-        "launchPermission": ("LaunchPermissions", sharing.described(image.users)),
-        "blockDeviceMapping": ("BlockDeviceMappings", [block_devices.described(disk) for disk in image.mappings]),
+        "launchPermission": ("LaunchPermissions", sharing.to_api(image.users)),
+        "blockDeviceMapping": ("BlockDeviceMappings", [block_devices.to_api(disk) for disk in image.mappings]),
         "bootMode": ("BootMode", {"Value": image.boot_mode}),
         "tpmSupport": ("TpmSupport", {"Value": image.tpm_support}),
         "uefiData": ("UefiData", {"Value": image.uefi_data}),
         "sriovNetSupport": ("SriovNetSupport", {"Value": image.sriov}),
         "imdsSupport": ("ImdsSupport", {"Value": image.imds_support}),
         "deregistrationProtection": ("DeregistrationProtection", {"Value": image.protection}),
-        "productCodes": ("ProductCodes", product_codes.described(image.product_codes)),
+        "productCodes": ("ProductCodes", product_codes.to_api(image.product_codes)),
         "kernel": ("KernelId", {}),
         "ramdisk": ("RamdiskId", {}),
         "lastLaunchedTime": (

@@ -43,7 +43,7 @@ def check_free_name(backend: Backend, account: str, region: str, name: str) -> N
             raise AwsError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {image.id}")
 
 
-def _doom(backend: Backend, call: Call) -> str:
+def _injected_failure(backend: Backend, call: Call) -> str:
     fault = backend.faults.take("fail", call.action, call.params)
     return fault.reason if fault else ""
 
@@ -116,7 +116,7 @@ def _pending(
         name=name,
         description=str(params.get("Description", "")),
         state="pending",
-        doom=_doom(backend, call),
+        fails_with=_injected_failure(backend, call),
         created=backend.clock.now(),
         root_device=root,
         mappings=mappings,
@@ -189,7 +189,7 @@ def create_image(backend: Backend, call: Call) -> Mapping[str, Any]:
         name=name,
         description=description,
         state="pending",
-        doom=_doom(backend, call),
+        fails_with=_injected_failure(backend, call),
         created=backend.clock.now(),
         root_device=instance.root_device,
         mappings=disks,
@@ -275,7 +275,7 @@ def copy_image(backend: Backend, call: Call) -> Mapping[str, Any]:
         name=name,
         description=str(params.get("Description", source.description)),
         state="pending",
-        doom=_doom(backend, call),
+        fails_with=_injected_failure(backend, call),
         created=backend.clock.now(),
         mappings=tuple(disks),
         users=(),

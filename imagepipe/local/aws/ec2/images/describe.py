@@ -80,14 +80,14 @@ def describe_images(backend: Backend, call: Call) -> Mapping[str, Any]:
         rows = [row for row in rows if users & set(row.users)]
     rows = filters.select(rows, call.filters(), GETTERS)
     shown, token = filters.page(rows, params, least=1, ids="ImageIds")
-    return {"Images": [described(row) for row in shown], "NextToken": token}
+    return {"Images": [to_api(row) for row in shown], "NextToken": token}
 
 
 def _is_deprecated(backend: Backend, image: Image) -> bool:
     return image.deprecation_time is not None and image.deprecation_time <= backend.clock.now()
 
 
-def described(image: Image) -> dict[str, Any]:
+def to_api(image: Image) -> dict[str, Any]:
     """An image as DescribeImages answers it."""
     failed = image.state == "failed"
     return {
@@ -97,7 +97,7 @@ def described(image: Image) -> dict[str, Any]:
         "State": image.state,
         "StateReason": {"Code": "Client.InvalidSnapshot", "Message": image.reason} if failed else None,
         "Architecture": image.architecture,
-        "BlockDeviceMappings": [block_devices.described(disk) for disk in image.mappings],
+        "BlockDeviceMappings": [block_devices.to_api(disk) for disk in image.mappings],
         "BootMode": image.boot_mode,
         "CreationDate": creation_date(image),
         "DeprecationTime": iso(image.deprecation_time)[:-4] + "Z" if image.deprecation_time else None,
@@ -110,7 +110,7 @@ def described(image: Image) -> dict[str, Any]:
         "LastLaunchedTime": iso(image.last_launched) if image.last_launched else None,
         "OwnerId": image.account,
         "PlatformDetails": image.platform_details,
-        "ProductCodes": product_codes.described(image.product_codes),
+        "ProductCodes": product_codes.to_api(image.product_codes),
         "Public": "all" in image.users,
         "RootDeviceName": image.root_device,
         "RootDeviceType": image.root_type,

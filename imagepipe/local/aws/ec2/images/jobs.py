@@ -37,7 +37,7 @@ def take_snapshots(backend: Backend, snapshot_ids: Iterable[str]) -> None:
         with standing_still(backend, (snapshot.volume_id for snapshot in pending)):
             for snapshot in pending:
                 backend.disks.snapshot(snapshot.volume_id, snapshot.id)
-    except jobs.Broken as error:
+    except jobs.FAILURES as error:
         log.exception("taking snapshots %s failed", [snapshot.id for snapshot in pending])
         end_snapshots(backend, pending, error=str(error))
         return
@@ -51,11 +51,11 @@ def end_snapshots(backend: Backend, snapshots: Iterable[Snapshot], *, error: str
         for snapshot in snapshots:
             present = backend.database.snapshots.get(snapshot.id)
             fault = backend.faults.before(snapshot.id, "fail")
-            doom = error or snapshot.doom or (fault.reason if fault else "")
+            fails_with = error or snapshot.fails_with or (fault.reason if fault else "")
             if present is None:
                 backend.disks.delete_snapshot(snapshot.id)
-            elif doom:
-                backend.database.put(replace(present, state="error", message=doom))
+            elif fails_with:
+                backend.database.put(replace(present, state="error", message=fails_with))
             elif backend.faults.before(snapshot.id, "hang"):
                 log.info("%s hangs", snapshot.id)
             else:
@@ -83,7 +83,7 @@ def link(backend: Backend, snapshots: Iterable[Snapshot]) -> str:
             continue
         try:
             backend.disks.copy_snapshot(snapshot.copied_from, snapshot.id)
-        except jobs.Broken as error:
+        except jobs.FAILURES as error:
             log.exception("copying snapshot %s to %s failed", snapshot.copied_from, snapshot.id)
             return f"copying {snapshot.copied_from}: {error}"
     return ""
@@ -119,7 +119,7 @@ def end_image(backend: Backend, image_id: str) -> None:
         lost = [snapshot.message or snapshot.state for snapshot in found if snapshot and snapshot.state != "completed"]
         if None in found:
             lost.append("a snapshot was deleted")
-        reason = image.doom or "; ".join(lost)
+        reason = image.fails_with or "; ".join(lost)
         backend.database.put(replace(image, state="failed" if reason else "available", reason=reason, capture=None))
 
 

@@ -95,7 +95,7 @@ def forget_ended(backend: Backend) -> set[str]:
     return gone
 
 
-def chosen(backend: Backend, call: Call) -> list[Instance]:
+def requested(backend: Backend, call: Call) -> list[Instance]:
     """The caller's instances that the request names, or all."""
     rows = visible(backend, call)
     if call.params.get("InstanceIds"):
@@ -107,7 +107,7 @@ def chosen(backend: Backend, call: Call) -> list[Instance]:
 def describe_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     getters = dict(GETTERS)
     getters["instance.group-name"] = lambda row: [group["GroupName"] for group in _groups(backend, row)]
-    rows = filters.select(chosen(backend, call), call.filters(), getters)
+    rows = filters.select(requested(backend, call), call.filters(), getters)
     shown, token = filters.page(rows, call.params, ids="InstanceIds")
     by_reservation: dict[str, list[Instance]] = {}
     for row in shown:
@@ -124,7 +124,7 @@ def reservation(backend: Backend, instances: Sequence[Instance]) -> dict[str, An
         "ReservationId": instances[0].reservation_id,
         "OwnerId": instances[0].account,
         "Groups": [],
-        "Instances": [described(backend, instance) for instance in instances],
+        "Instances": [to_api(backend, instance) for instance in instances],
     }
 
 
@@ -133,7 +133,7 @@ def _groups(backend: Backend, instance: Instance) -> list[dict[str, str]]:
     return [{"GroupId": group.id, "GroupName": group.name} for group in found if group]
 
 
-def described(backend: Backend, instance: Instance) -> dict[str, Any]:
+def to_api(backend: Backend, instance: Instance) -> dict[str, Any]:
     """An instance as DescribeInstances answers it."""
     ended = instance.state == "terminated"
     address = public_ip(instance)
@@ -172,7 +172,7 @@ def described(backend: Backend, instance: Instance) -> dict[str, Any]:
         "PlatformDetails": instance.platform_details,
         "PrivateDnsName": "" if ended else private_dns_name(instance.private_ip, instance.region),
         "PrivateIpAddress": None if ended else instance.private_ip,
-        "ProductCodes": product_codes.described(instance.product_codes),
+        "ProductCodes": product_codes.to_api(instance.product_codes),
         "PublicDnsName": public_dns_name(address, instance.region),
         "PublicIpAddress": address,
         "RootDeviceName": instance.root_device,
@@ -272,7 +272,7 @@ def describe_instance_attribute(backend: Backend, call: Call) -> Mapping[str, An
         "ebsOptimized": ("EbsOptimized", {"Value": instance.ebs_optimized}),
         "sriovNetSupport": ("SriovNetSupport", {"Value": instance.sriov}),
         "enaSupport": ("EnaSupport", {"Value": instance.ena_support}),
-        "productCodes": ("ProductCodes", product_codes.described(instance.product_codes)),
+        "productCodes": ("ProductCodes", product_codes.to_api(instance.product_codes)),
         "kernel": ("KernelId", {}),
         "ramdisk": ("RamdiskId", {}),
     }

@@ -26,12 +26,12 @@ from imagepipe.local.machines.driver import Disk, Ingress, Machine, Seed
 log = logging.getLogger(__name__)
 
 GIB = 1 << 30
-Broken = (MachineError, StoreFull, DiskError, BundleError, AwsError, OSError)
-"""What a driver and the disks fail with. The gateway tells it by the thing's state and reason, as EC2 does."""
+FAILURES = (MachineError, StoreFull, DiskError, BundleError, AwsError, OSError)
+"""Errors of drivers and disks, which the gateway shows in the state and reason of a resource, as EC2 does."""
 
 
-class Doomed(MachineError):
-    """A fault that was asked for comes over an instance before it runs."""
+class InjectedFailure(MachineError):
+    """A fault terminates an instance before it runs."""
 
     def __init__(self, text: str, code: str) -> None:
         super().__init__(text)
@@ -92,7 +92,7 @@ def boot(backend: Backend, instance_id: str) -> None:
     backend.job_queues.delay("run")
     try:
         if fault := backend.faults.before(instance_id, "fail"):
-            raise Doomed(fault.reason, fault.code)
+            raise InjectedFailure(fault.reason, fault.code)
         if instance_id in backend.driver.running():  # started by a process that was killed before it said so
             backend.driver.stop(instance_id, force=True)
         for attached in instance.volumes:
@@ -100,7 +100,7 @@ def boot(backend: Backend, instance_id: str) -> None:
         _lay_out(backend, instance)
         backend.driver.start(machine_of(backend, instance), ingress_of(backend, instance))
         faults.hold(backend, instance)
-    except Broken as error:
+    except FAILURES as error:
         log.exception("starting instance %s failed", instance_id)
         _boot_failed(backend, instance_id, error, goes_back=instance.has_run)
         return
@@ -131,7 +131,7 @@ def _lay_out(backend: Backend, instance: Instance) -> None:
 def _boot_failed(backend: Backend, instance_id: str, error: Exception, *, goes_back: bool) -> None:
     """A first start that fails terminates the instance, a later one leaves it stopped, as on EC2."""
     code = "Client.VolumeLimitExceeded" if isinstance(error, StoreFull) else "Server.InternalError"
-    if isinstance(error, Doomed):
+    if isinstance(error, InjectedFailure):
         code = error.code or code
     if isinstance(error, KeyUnusable):  # what EC2 says then (EC2 user guide, "Troubleshoot launch issues")
         code, error = "Client.InternalError", KeyUnusable("Client error on launch")
@@ -164,7 +164,7 @@ def power_off(backend: Backend, instance_id: str, *, force: bool) -> bool:
     for hard in (force, True):
         try:
             backend.driver.stop(instance_id, force=hard)
-        except Broken as error:
+        except FAILURES as error:
             log.exception("stopping instance %s failed", instance_id)
             failure = error
         else:
@@ -239,7 +239,7 @@ def reboot(backend: Backend, instance_id: str) -> None:
         return
     try:
         backend.driver.reboot(instance_id)
-    except Broken:
+    except FAILURES:
         log.exception("rebooting instance %s failed", instance_id)
 
 
@@ -250,7 +250,7 @@ def open_ports(backend: Backend, instance_id: str) -> None:
         return
     try:
         backend.driver.set_ingress(instance_id, ingress_of(backend, instance))
-    except Broken:
+    except FAILURES:
         log.exception("opening the ports of instance %s failed", instance_id)
 
 
@@ -269,8 +269,8 @@ def make_volume(backend: Backend, volume_id: str, *, state: str = "available") -
     if volume is None or volume.state != "creating":
         return
     backend.job_queues.delay("volume")
-    if volume.doom:
-        raise KeyUnusable(volume.doom)
+    if volume.fails_with:
+        raise KeyUnusable(volume.fails_with)
     backend.disks.delete_volume(volume_id)
     backend.disks.create_volume(volume_id, size_bytes=volume.size_gib * GIB, snapshot_id=volume.snapshot_id)
     with backend.database.change():
@@ -281,7 +281,7 @@ def create_volume(backend: Backend, volume_id: str) -> None:
     """The same for a volume that nothing waits for: it tells of failure by its state."""
     try:
         make_volume(backend, volume_id)
-    except Broken:
+    except FAILURES:
         log.exception("making volume %s failed", volume_id)
         with backend.database.change():
             volume = backend.database.volumes.get(volume_id)
@@ -310,7 +310,7 @@ def resume(backend: Backend, instance_id: str) -> None:
         return
     try:
         backend.driver.start(machine_of(backend, instance), ingress_of(backend, instance))
-    except Broken as error:
+    except FAILURES as error:
         log.exception("starting instance %s again failed", instance_id)
         with backend.database.change():
             code = "Server.InternalError"

@@ -23,7 +23,7 @@ class Place:
     private_ip: str | None
 
 
-def chosen(backend: Backend, call: Call) -> Place:
+def resolve(backend: Backend, call: Call) -> Place:
     """Where the request wants its instances. Raises AwsError."""
     interfaces = call.params.get("NetworkInterfaces", [])
     if len(interfaces) > 1:

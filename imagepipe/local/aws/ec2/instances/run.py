@@ -54,7 +54,7 @@ def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     count = _count(call)
     image = _image(backend, call)
     kind = _instance_type(call, image)
-    place = placement.chosen(backend, call)
+    place = placement.resolve(backend, call)
     tags = tagging.specified(
         call.params, "instance", "volume", "network-interface", "spot-instances-request", "elastic-gpu"
     )

@@ -94,7 +94,7 @@ GETTERS: Mapping[str, Getter] = {
 def describe_spot_instance_requests(backend: Backend, call: Call) -> Mapping[str, Any]:
     """The requests behind this account's spot instances, by RunInstances."""
     rows = _requests(backend, call)
-    return {"SpotInstanceRequests": [_described(row) for row in filters.select(rows, call.filters(), GETTERS)]}
+    return {"SpotInstanceRequests": [_to_api(row) for row in filters.select(rows, call.filters(), GETTERS)]}
 
 
 def _requests(backend: Backend, call: Call) -> list[Instance]:
@@ -109,7 +109,7 @@ def _requests(backend: Backend, call: Call) -> list[Instance]:
     return [row for row in rows if row.spot_request_id in wanted] if wanted else rows
 
 
-def _described(row: Instance) -> dict[str, Any]:
+def _to_api(row: Instance) -> dict[str, Any]:
     return {
         "SpotInstanceRequestId": row.spot_request_id,
         "InstanceId": row.id,

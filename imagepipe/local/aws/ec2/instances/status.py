@@ -8,14 +8,14 @@ from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup
-from imagepipe.local.aws.ec2.instances.describe import GETTERS, chosen, state_of
+from imagepipe.local.aws.ec2.instances.describe import GETTERS, requested, state_of
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Instance
 
 
 def describe_instance_status(backend: Backend, call: Call) -> Mapping[str, Any]:
-    rows = chosen(backend, call)
+    rows = requested(backend, call)
     if not call.params.get("IncludeAllInstances"):
         rows = [row for row in rows if row.state == "running"]
     rows = filters.select(rows, call.filters(), GETTERS)

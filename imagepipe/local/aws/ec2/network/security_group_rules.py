@@ -57,7 +57,7 @@ def _authorize(backend: Backend, call: Call, side: str) -> Mapping[str, Any]:
     changed = _with(group, side, (*present, *added))
     backend.database.put(changed)
     _tell_machines(backend, changed)
-    return {"Return": True, "SecurityGroupRules": [_described(_Row(changed, rule, side)) for rule in added]}
+    return {"Return": True, "SecurityGroupRules": [_to_api(_Row(changed, rule, side)) for rule in added]}
 
 
 def _revoke(backend: Backend, call: Call, side: str) -> Mapping[str, Any]:
@@ -99,8 +99,8 @@ def _tell_machines(backend: Backend, group: SecurityGroup) -> None:
     backend.database.later(tell)
 
 
-def _same(one: Rule, other: Rule) -> bool:
-    return _key(one) == _key(other)
+def _same(rule: Rule, other: Rule) -> bool:
+    return _key(rule) == _key(other)
 
 
 def _key(rule: Rule) -> tuple[object, ...]:
@@ -233,10 +233,10 @@ def describe_security_group_rules(backend: Backend, call: Call) -> Mapping[str, 
         rows = [row for row in rows if row.rule.id in ids]
     rows = filters.select(rows, call.filters(), GETTERS)
     shown, token = filters.page(rows, call.params, ids="SecurityGroupRuleIds")
-    return {"SecurityGroupRules": [_described(row) for row in shown], "NextToken": token}
+    return {"SecurityGroupRules": [_to_api(row) for row in shown], "NextToken": token}
 
 
-def _described(row: _Row) -> dict[str, Any]:
+def _to_api(row: _Row) -> dict[str, Any]:
     rule = row.rule
     return {
         "SecurityGroupRuleId": rule.id,

@@ -111,10 +111,10 @@ def describe_security_groups(backend: Backend, call: Call) -> Mapping[str, Any]:
         rows = [row for row in rows if row.id in wanted]
     rows = filters.select(rows, call.filters(), GETTERS)
     shown, token = filters.page(rows, call.params, ids="GroupIds")
-    return {"SecurityGroups": [described(row) for row in shown], "NextToken": token}
+    return {"SecurityGroups": [to_api(row) for row in shown], "NextToken": token}
 
 
-def described(group: SecurityGroup) -> dict[str, Any]:
+def to_api(group: SecurityGroup) -> dict[str, Any]:
     """A group as DescribeSecurityGroups answers it."""
     return {
         "GroupId": group.id,

@@ -44,15 +44,15 @@ def create_snapshot(backend: Backend, call: Call) -> Mapping[str, Any]:
     tags = tagging.specified(call.params, "snapshot")["snapshot"]
     snapshot = pending(backend, volume, str(call.params.get("Description", "")), tags)
     _take_later(backend, call, instance_jobs.queue_of(volume), [snapshot])
-    return described(snapshot)
+    return to_api(snapshot)
 
 
 def create_snapshots(backend: Backend, call: Call) -> Mapping[str, Any]:
     """All volumes of an instance, at one moment."""
-    chosen = call.params["InstanceSpecification"]
-    if not chosen.get("InstanceId"):
+    specification = call.params["InstanceSpecification"]
+    if not specification.get("InstanceId"):
         raise missing("InstanceSpecification.InstanceId")
-    instance = lookup.instance(backend, call, chosen["InstanceId"])
+    instance = lookup.instance(backend, call, specification["InstanceId"])
     if instance.state not in ("running", "stopped", "stopping"):
         raise AwsError("IncorrectInstanceState", f"The instance {instance.id} is {instance.state}")
     tags = tagging.specified(call.params, "snapshot")["snapshot"]
@@ -60,7 +60,7 @@ def create_snapshots(backend: Backend, call: Call) -> Mapping[str, Any]:
     if copied not in (None, "volume"):
         raise invalid(f"Value ({copied}) for parameter copyTagsFromSource is invalid.")
     made = []
-    for volume in _chosen_volumes(backend, instance, chosen):
+    for volume in _specified_volumes(backend, instance, specification):
         own = tagging.merged(volume.tags if copied else {}, tags)
         made.append(pending(backend, volume, str(call.params.get("Description", "")), own))
     if not made:
@@ -69,14 +69,14 @@ def create_snapshots(backend: Backend, call: Call) -> Mapping[str, Any]:
     return {"Snapshots": [_brief(snapshot) for snapshot in made]}
 
 
-def _chosen_volumes(backend: Backend, instance: Instance, chosen: Mapping[str, Any]) -> Iterable[Volume]:
-    excluded = set(chosen.get("ExcludeDataVolumeIds", []))
+def _specified_volumes(backend: Backend, instance: Instance, specification: Mapping[str, Any]) -> Iterable[Volume]:
+    excluded = set(specification.get("ExcludeDataVolumeIds", []))
     unknown = excluded - {attached.volume_id for attached in instance.volumes}
     if unknown:
         raise invalid(f"Volume {sorted(unknown)[0]} to exclude is not attached to {instance.id}")
     for attached in instance.volumes:
         is_root = attached.device == instance.root_device
-        if not (is_root and chosen.get("ExcludeBootVolume")) and attached.volume_id not in excluded:
+        if not (is_root and specification.get("ExcludeBootVolume")) and attached.volume_id not in excluded:
             yield backend.database.volumes[attached.volume_id]
 
 
@@ -148,13 +148,13 @@ def copied(backend: Backend, call: Call, source: Snapshot, *, description: str, 
         start_time=backend.clock.now(),
         encrypted=encrypted.is_on,
         kms_key_id=encrypted.kms_key_id,
-        doom=encrypted.problem,
+        fails_with=encrypted.problem,
         product_codes=source.product_codes,
         copied_from=source.id,
     )
 
 
-def described(snapshot: Snapshot) -> dict[str, Any]:
+def to_api(snapshot: Snapshot) -> dict[str, Any]:
     """A snapshot as DescribeSnapshots answers it."""
     return {
         "SnapshotId": snapshot.id,
@@ -177,7 +177,7 @@ def described(snapshot: Snapshot) -> dict[str, Any]:
 
 def _brief(snapshot: Snapshot) -> dict[str, Any]:
     """CreateSnapshots answers the same facts, by a shape of its own."""
-    return {**described(snapshot), "StateMessage": None}
+    return {**to_api(snapshot), "StateMessage": None}
 
 
 def describe_snapshots(backend: Backend, call: Call) -> Mapping[str, Any]:
@@ -196,7 +196,7 @@ def describe_snapshots(backend: Backend, call: Call) -> Mapping[str, Any]:
         rows = [row for row in rows if users & {row.account, *row.users}]
     rows = filters.select(rows, call.filters(), GETTERS)
     shown, token = filters.page(rows, params, ids="SnapshotIds")
-    return {"Snapshots": [described(row) for row in shown], "NextToken": token}
+    return {"Snapshots": [to_api(row) for row in shown], "NextToken": token}
 
 
 def _owners(call: Call, given: Iterable[str]) -> set[str]:
@@ -223,7 +223,7 @@ def describe_snapshot_attribute(backend: Backend, call: Call) -> Mapping[str, An
     snapshot = lookup.own_snapshot(backend, call, call.text("SnapshotId"))
     attribute = call.text("Attribute")
     if attribute == "productCodes":
-        return {"SnapshotId": snapshot.id, "ProductCodes": product_codes.described(snapshot.product_codes)}
+        return {"SnapshotId": snapshot.id, "ProductCodes": product_codes.to_api(snapshot.product_codes)}
     if attribute != "createVolumePermission":
         raise invalid(f"Value ({attribute}) for parameter attribute is invalid. Unknown attribute.")
     permissions = [{"Group": "all"} if user == "all" else {"UserId": user} for user in snapshot.users]

@@ -37,7 +37,7 @@ GETTERS: Mapping[str, Getter] = {
 def create_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
     before = idempotency.made_before(backend, call)
     if before is not None:
-        return described(backend, backend.database.volumes[before[0]])
+        return to_api(backend, backend.database.volumes[before[0]])
     params = call.params
     zone = params.get("AvailabilityZone")
     if not zone:
@@ -71,7 +71,7 @@ def create_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
     backend.database.later(
         partial(backend.job_queues.submit, volume.id, partial(jobs.create_volume, backend, volume.id))
     )
-    return described(backend, volume)
+    return to_api(backend, volume)
 
 
 def new_volume(backend: Backend, call: Call, disk: DiskSpec, *, zone: str, tags: Mapping[str, str]) -> Volume:
@@ -92,13 +92,13 @@ def new_volume(backend: Backend, call: Call, disk: DiskSpec, *, zone: str, tags:
         encrypted=encrypted.is_on,
         kms_key_id=encrypted.kms_key_id,
         product_codes=snapshot.product_codes if snapshot else (),
-        doom=encrypted.problem,
+        fails_with=encrypted.problem,
         state="creating",
         create_time=backend.clock.now(),
     )
 
 
-def described(backend: Backend, volume: Volume) -> dict[str, Any]:
+def to_api(backend: Backend, volume: Volume) -> dict[str, Any]:
     """A volume as DescribeVolumes answers it."""
     return {
         "VolumeId": volume.id,
@@ -150,7 +150,7 @@ def describe_volumes(backend: Backend, call: Call) -> Mapping[str, Any]:
     ]
     rows = filters.select(rows, call.filters(), getters)
     shown, token = filters.page(rows, call.params, ids="VolumeIds")
-    return {"Volumes": [described(backend, row) for row in shown], "NextToken": token}
+    return {"Volumes": [to_api(backend, row) for row in shown], "NextToken": token}
 
 
 def delete_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
