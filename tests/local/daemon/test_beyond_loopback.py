@@ -151,7 +151,7 @@ def test_headers_without_end_are_refused(cloud: Cloud, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/_imagepipe/process/status", "/_imagepipe/faults", "/%5Fimagepipe/accounts"])
-def test_what_is_not_the_clouds_does_not_answer_beyond_loopback(cloud: Cloud, tmp_path: Path, path: str) -> None:
+def test_the_clouds_own_paths_do_not_answer_beyond_loopback(cloud: Cloud, tmp_path: Path, path: str) -> None:
     with _served(cloud, tmp_path) as here:
         url = f"http://{OTHER_ADDRESS}:{here.port}{path}"
         request = urllib.request.Request(url, headers={"X-Amz-Security-Token": TOKEN})

@@ -632,7 +632,7 @@ def test_ec2_refuses(case: str, cloud: Cloud) -> None:
         act(Scene(cloud))
 
 
-def test_what_is_missing_is_said(cloud: Cloud) -> None:
+def test_a_missing_parameter_is_named(cloud: Cloud) -> None:
     """botocore checks this itself; other clients do not."""
     from tests.local.daemon.test_doors import ask, signed
 
@@ -763,7 +763,7 @@ def test_every_action_that_changes_something_has_a_dry_run_here() -> None:
 
 
 @pytest.mark.parametrize("action", DRY)
-def test_a_dry_run_says_what_it_would_do_and_leaves_all_as_it_was(action: str, cloud: Cloud) -> None:
+def test_a_dry_run_is_confirmed_and_changes_nothing(action: str, cloud: Cloud) -> None:
     scene = Scene(cloud)
     database = cloud.gateway.backend.database
     before: dict[str, int] = {}
@@ -782,7 +782,7 @@ def test_a_dry_run_says_what_it_would_do_and_leaves_all_as_it_was(action: str, c
     assert rows() == before
 
 
-def test_a_dry_run_is_denied_to_who_may_not_do_it(cloud: Cloud) -> None:
+def test_a_dry_run_is_denied_to_an_unauthorized_caller(cloud: Cloud) -> None:
     scene = Scene(cloud)
     cloud.gateway.backend.faults.add(
         Fault(effect="refuse", action="CreateSecurityGroup", code="UnauthorizedOperation", status=403)

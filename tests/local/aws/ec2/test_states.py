@@ -80,7 +80,9 @@ def test_a_terminated_instance_is_described_for_an_hour(cloud: Cloud, ec2: Any) 
 
 
 @pytest.mark.parametrize(("behavior", "end"), [("stop", "stopped"), ("terminate", "terminated")])
-def test_a_power_off_from_inside_does_what_the_launch_said(cloud: Cloud, ec2: Any, behavior: str, end: str) -> None:
+def test_a_power_off_from_inside_stops_or_terminates_as_launched(
+    cloud: Cloud, ec2: Any, behavior: str, end: str
+) -> None:
     made = running(ec2, InstanceInitiatedShutdownBehavior=behavior)
     cloud.driver.power_off_from_inside(made)
     until(lambda: state(ec2, made) == end)
@@ -129,7 +131,7 @@ def test_a_snapshot_is_pending_until_its_bytes_are_there(cloud: Cloud, ec2: Any)
     assert (cloud.disks / "snapshots" / f"{taken['SnapshotId']}.raw").exists()
 
 
-def test_a_snapshot_is_what_the_disk_was_when_it_was_asked_for(cloud: Cloud, ec2: Any) -> None:
+def test_a_snapshot_has_the_disk_as_it_was_at_the_request(cloud: Cloud, ec2: Any) -> None:
     """A start that comes after the snapshot waits for it."""
     made = stopped(ec2)
     cloud.stop()
@@ -143,7 +145,7 @@ def test_a_snapshot_is_what_the_disk_was_when_it_was_asked_for(cloud: Cloud, ec2
     assert snapshot["State"] == "completed"
 
 
-def test_a_running_instances_disk_stands_still_while_it_is_read(cloud: Cloud, ec2: Any) -> None:
+def test_a_running_instances_disk_is_frozen_while_it_is_read(cloud: Cloud, ec2: Any) -> None:
     made = running(ec2)
     snapshot_of(ec2, made)
     assert ("quiesced", made) in cloud.driver.calls

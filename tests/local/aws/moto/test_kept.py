@@ -144,7 +144,7 @@ USES = (use_iam, use_kms, use_parameters, use_networks, use_buckets)
 
 
 @pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__.removeprefix("use_"))
-def test_what_a_service_keeps_is_read_by_the_next_process(
+def test_the_state_of_a_service_is_read_by_the_next_process(
     cloud: Cloud, use: Callable[[Cloud], Callable[[Cloud], object]]
 ) -> None:
     told = use(cloud)
@@ -220,7 +220,9 @@ def change_blob(root: Path, name: str, body: bytes | None) -> None:
     ],
     ids=["class", "module", "empty", "another shape", "harm"],
 )
-def test_state_of_another_moto_is_told_with_a_way_forward(cloud: Cloud, tmp_path: Path, name: str, body: bytes) -> None:
+def test_state_of_another_moto_is_refused_with_a_way_forward(
+    cloud: Cloud, tmp_path: Path, name: str, body: bytes
+) -> None:
     cloud.client("iam").create_user(UserName="builder")
     cloud.client("s3").create_bucket(Bucket="bundles")
     cloud.client("s3").put_object(Bucket="bundles", Key="k", Body=b"1")

@@ -42,12 +42,12 @@ def test_calls_that_a_client_makes_up_are_counted_within_bounds(monkeypatch: pyt
     assert counted.counted() == {"sqs:Action0": 1, "sqs:Action1": 1, "sqs:Action2": 1, OTHERS: 47}
 
 
-def test_questions_under_policies_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(call_log, "MOST_QUESTIONS", 3)
-    asked = Evaluations()
+def test_decisions_of_policies_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_log, "MOST_REQUESTS", 3)
+    evaluations = Evaluations()
     for number in range(50):
-        asked.add(AuthorizationRequest("ec2:RunInstances", f"arn:{number}", {}), is_allowed=True)
-    assert [each["resource"] for each in asked.listed()] == ["arn:47", "arn:48", "arn:49"]
+        evaluations.add(AuthorizationRequest("ec2:RunInstances", f"arn:{number}", {}), is_allowed=True)
+    assert [each["resource"] for each in evaluations.listed()] == ["arn:47", "arn:48", "arn:49"]
 
 
 def test_patterns_of_filters_are_kept_within_bounds(ec2: Any) -> None:
@@ -120,7 +120,7 @@ def test_an_instance_that_ended_is_forgotten_though_nobody_describes_it(cloud: C
     until(lambda: cloud.gateway.backend.database.instances.get(made) is None)
 
 
-def test_moto_keeps_no_object_tag_or_page_of_what_is_gone(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_moto_keeps_no_tag_or_page_of_deleted_objects(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_state, "MOST_PAGE_TOKENS", 2)
     s3 = cloud.client("s3")
     s3.create_bucket(Bucket="bundles")

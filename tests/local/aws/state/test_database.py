@@ -61,7 +61,7 @@ def test_a_record_is_read_as_it_was_written(record: Record) -> None:
     assert codec.loads(type(record), codec.dumps(record)) == record
 
 
-def test_a_record_of_an_older_version_takes_the_defaults_of_what_it_lacks() -> None:
+def test_an_older_record_takes_the_defaults_of_missing_fields() -> None:
     read = codec.loads(Rule, '{"id": "sgr-1", "protocol": "tcp", "from_port": 22, "to_port": 22, "gone": 1}')
     assert read == Rule(id="sgr-1", protocol="tcp", from_port=22, to_port=22)
 
@@ -118,7 +118,7 @@ def test_a_change_that_raises_changes_nothing_and_nothing_follows(database: Data
     assert followed == []
 
 
-def test_what_follows_a_change_runs_once_it_is_on_disk(database: Database, tmp_path: Path) -> None:
+def test_work_that_follows_a_change_runs_once_it_is_on_disk(database: Database, tmp_path: Path) -> None:
     seen: list[dict[str, str]] = []
     with database.change():
         database.put(setting("outer"))
@@ -196,7 +196,7 @@ def test_a_change_that_cannot_be_written_is_never_seen(database: Database, tmp_p
     assert {row.id: row.value for row in database.settings} == reopened(tmp_path) == {"kept": "1"}
 
 
-def test_what_follows_is_done_even_where_something_before_it_fails(database: Database, tmp_path: Path) -> None:
+def test_work_that_follows_is_done_even_if_other_work_fails(database: Database, tmp_path: Path) -> None:
     followed: list[str] = []
 
     def fails() -> None:

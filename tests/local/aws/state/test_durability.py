@@ -324,7 +324,7 @@ def _objects(cloud: Cloud) -> set[str]:
     return named
 
 
-def test_what_becomes_of_objects_is_written_for_those_alone_and_is_there_after_a_restart(
+def test_a_change_of_objects_writes_only_those_and_survives_a_restart(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3 = cloud.client("s3")

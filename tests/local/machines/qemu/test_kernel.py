@@ -43,13 +43,13 @@ def test_the_newest_kernel_is_where_the_links_point(tmp_path: Path, links: dict[
     assert found.initrd.read_bytes() == FILES["boot/initrd.img-6.1"]
 
 
-def test_a_disk_without_a_kernel_is_told(tmp_path: Path) -> None:
+def test_a_disk_without_a_kernel_is_refused(tmp_path: Path) -> None:
     disk = disk_of(tmp_path, {}, FILES)
     with pytest.raises(MachineError, match="without a kernel of its own: no link /vmlinuz or /boot/vmlinuz"):
         kernel.take_out(disk, tmp_path)
 
 
-def test_a_link_to_nowhere_is_told(tmp_path: Path) -> None:
+def test_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:
     disk = disk_of(tmp_path, {"vmlinuz": "boot/gone", "initrd.img": "boot/initrd.img-6.1"}, FILES)
     with pytest.raises(MachineError, match="taking /boot/gone out of"):
         kernel.take_out(disk, tmp_path)

@@ -42,7 +42,7 @@ def test_the_default_network_leads_to_an_internet_gateway(ec2: Any) -> None:
 
 
 @pytest.mark.parametrize("zone", ["us-east-1a", "us-east-1b"])
-def test_a_subnet_of_ones_own_is_found_by_its_tags_and_launched_in(ec2: Any, zone: str) -> None:
+def test_a_created_subnet_is_found_by_its_tags_and_launched_in(ec2: Any, zone: str) -> None:
     [vpc] = ec2.describe_vpcs()["Vpcs"]
     made = ec2.create_subnet(
         VpcId=vpc["VpcId"],
@@ -67,7 +67,7 @@ def test_the_newest_console_output_can_be_asked_for(ec2: Any) -> None:
 @pytest.mark.parametrize(
     "name", ["t3.micro", "t3.small", "t3a.small", "t4g.small", "m5.large", "m7g.medium", "c5.large", "c5d.large"]
 )
-def test_instance_types_say_what_a_launch_must_know(ec2: Any, name: str) -> None:
+def test_instance_types_describe_their_limits(ec2: Any, name: str) -> None:
     begun = time.monotonic()
     [kind] = ec2.describe_instance_types(InstanceTypes=[name])["InstanceTypes"]
     offered = ec2.describe_instance_type_offerings(

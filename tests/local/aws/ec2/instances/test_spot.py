@@ -33,7 +33,7 @@ def test_an_instance_on_demand_has_no_lifecycle(ec2: Any) -> None:
     assert ec2.describe_spot_instance_requests()["SpotInstanceRequests"] == []
 
 
-def test_only_a_persistent_request_gives_what_can_be_stopped(ec2: Any) -> None:
+def test_only_instances_of_persistent_requests_can_be_stopped(ec2: Any) -> None:
     once = running(ec2, **spot())
     with refused("UnsupportedOperation"):
         ec2.stop_instances(InstanceIds=[once])
