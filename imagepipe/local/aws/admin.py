@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from imagepipe.clock import iso
-from imagepipe.local.aws.authentication.accounts import refuse_strangers
+from imagepipe.local.aws.authentication.accounts import require_first_account
 from imagepipe.local.aws.authentication.signature import Identity, Request
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import product_codes
@@ -40,11 +40,11 @@ def answer(backend: Backend, identity: Identity, request: Request) -> Answer:
     JSON} makes an access key that is good for what the policy allows. accounts: GET lists them with their keys, POST
     {"account": id, "memberships": [ARN of an organization or unit]} makes or changes one. licences: POST
     {"image": id, "product_codes": […], "platform_details": …, "usage_operation": …}. images: POST registers a disk
-    that is in the store (`imports.take`).
+    that is in the store (`from_disk.register_disk`).
     """
     name = request.path.removeprefix(OWN_PATHS)
     if name == "accounts":
-        refuse_strangers(backend.accounts, identity.access_key_id)
+        require_first_account(backend.accounts, identity.access_key_id)
     match (request.method, name):
         case ("GET", "clock"):
             return _json({"now": iso(backend.clock.now())})
@@ -62,7 +62,7 @@ def answer(backend: Backend, identity: Identity, request: Request) -> Answer:
             seed = body.get("seed", 0)
             if not isinstance(seed, int):
                 raise AwsError("InvalidParameterValue", f"{seed!r} is not a seed: a whole number")
-            backend.faults.put([fault_of(each) for each in body.get("faults", ())], seed=seed)
+            backend.faults.replace([fault_of(each) for each in body.get("faults", ())], seed=seed)
             return _faults(backend)
         case ("GET", "injected"):
             return _json(backend.faults.injected())
@@ -84,7 +84,7 @@ def answer(backend: Backend, identity: Identity, request: Request) -> Answer:
             backend.evaluations.clear()
             return _json({})
         case ("POST", "keys"):
-            refuse_strangers(backend.accounts, identity.access_key_id)
+            require_first_account(backend.accounts, identity.access_key_id)
             body = _body(request)
             return _json(backend.accounts.add_key(str(body.get("account", "")), str(body.get("policy", ""))))
         case ("GET", "accounts"):
@@ -93,11 +93,11 @@ def answer(backend: Backend, identity: Identity, request: Request) -> Answer:
             body = _body(request)
             return _json(backend.accounts.add(body.get("account"), body.get("memberships", ())))
         case ("POST", "licences"):
-            product_codes.give(backend, _body(request))
+            product_codes.assign(backend, _body(request))
             return _json({})
         case ("POST", "images"):
-            refuse_strangers(backend.accounts, identity.access_key_id)
-            return _json(from_disk.take(backend, identity, _body(request)))
+            require_first_account(backend.accounts, identity.access_key_id)
+            return _json(from_disk.register_disk(backend, identity, _body(request)))
         case ("GET", "places"):
             living = [row for row in backend.database.instances if row.state not in ("shutting-down", "terminated")]
             return _json(sorted({(row.account, row.region) for row in living}))

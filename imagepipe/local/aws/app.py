@@ -131,14 +131,14 @@ class Gateway:
                     return answer
             raise AssertionError("the last handler always answers")
         except AwsError as error:
-            return query.refusal(error, context.request_id, context.dialect)
+            return query.error_answer(error, context.request_id, context.dialect)
         except ConnectionCut:
             if SEVER in context.environ:
                 context.environ[SEVER]()
             return Answer(502, (), b"")
         except Exception as problem:  # noqa: BLE001 - unhandled it would be an HTML page, which clients cannot read
-            error = http.no_room(problem) or _internal_error(context)
-            return query.refusal(error, context.request_id, context.dialect)
+            error = http.store_full_error(problem) or _internal_error(context)
+            return query.error_answer(error, context.request_id, context.dialect)
 
     def _headers(self, context: RequestContext, answer: Answer) -> list[tuple[str, str]]:
         is_head = context.request.method == "HEAD"
@@ -164,7 +164,7 @@ DROPPED = {
 
 def _finish_body(context: RequestContext) -> None:
     """Read the rest of the request's body, or have the connection closed after the answer."""
-    is_read = "transfer-encoding" not in context.request.headers and bodies.read_away(context.environ["wsgi.input"])
+    is_read = "transfer-encoding" not in context.request.headers and bodies.discard_rest(context.environ["wsgi.input"])
     if not is_read and CLOSE in context.environ:
         context.environ[CLOSE]()
 

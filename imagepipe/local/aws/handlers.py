@@ -26,7 +26,7 @@ PARSERS: Mapping[str, Callable[[Backend, RequestContext], Operation]] = {"ec2": 
 
 def refuse_strangers(backend: Backend, context: RequestContext) -> None:
     """Refuse requests that a web page could have sent, and those of other machines without the token."""
-    http.refuse_strangers(context.request, has_token=context.environ.get(HAS_TOKEN))
+    http.check_origin(context.request, has_token=context.environ.get(HAS_TOKEN))
 
 
 def answer_health(backend: Backend, context: RequestContext) -> Answer | None:

@@ -50,7 +50,7 @@ log = logging.getLogger("imagepipe.local")
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
-Door = Callable[[Environ, StartResponse], Iterable[bytes]]
+App = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
 class Application(Protocol):
@@ -183,12 +183,12 @@ def serve(
                 hint="free some room (imagepipe clean --all --local), or name a store on another disk with "
                 + ROOT_VARIABLE,
             ) from full
-        server = _listen(cloud, _Doors(cloud, store), port, store)
+        server = _listen(cloud, _LoopbackApp(cloud, store), port, store)
         stack.callback(server.stop)
         here = Serving.here(server.bind_addr[1])
         threads = [_started(server)]
         if beyond is not None:
-            outer = _listen(cloud, _TokenDoor(cloud.application, beyond.token), here.port, store, beyond.address)
+            outer = _listen(cloud, _TokenApp(cloud.application, beyond.token), here.port, store, beyond.address)
             stack.callback(outer.stop)
             threads.append(_started(outer))
         stack.callback(rendezvous.withdraw, store)
@@ -248,9 +248,9 @@ def _choose_port(port: int | None, last_port: int, store: Store) -> int:
     return 0
 
 
-def _listen(cloud: Cloud, door: Door, port: int, store: Store, address: str = rendezvous.ADDRESS) -> Any:
+def _listen(cloud: Cloud, app: App, port: int, store: Store, address: str = rendezvous.ADDRESS) -> Any:
     """A server bound to this address; nobody is answered yet."""
-    server: Any = cloud.server(door, address, port)
+    server: Any = cloud.server(app, address, port)
     server.numthreads = THREADS
     server.max_request_header_size = HEADER_BYTES
     server.request_queue_size = 256
@@ -300,7 +300,7 @@ def _wait(
     return False
 
 
-class _Doors:
+class _LoopbackApp:
     """The gateway's door, and beside it a small one for the process itself."""
 
     def __init__(self, cloud: Cloud, store: Store) -> None:
@@ -331,13 +331,13 @@ class _Doors:
         }
 
 
-class _TokenDoor:
+class _TokenApp:
     """The gateway's door to other machines: only with the token, as the session token that AWS's clients send.
 
     The signature is asked for as everywhere, and covers the token. What is the process's or the gateway's own stays in.
     """
 
-    def __init__(self, application: Door, token: str) -> None:
+    def __init__(self, application: App, token: str) -> None:
         self._application = application
         self._token = token.encode()
 

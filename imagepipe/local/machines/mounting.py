@@ -8,7 +8,7 @@ from pathlib import Path
 
 from imagepipe.local.host import freeze
 from imagepipe.local.host.cgroup import MachineGroup
-from imagepipe.local.machines.record import Record
+from imagepipe.local.machines.records import Record
 from imagepipe.local.machines.supervised import SupervisedDriver
 
 FROZEN = "frozen"
@@ -21,23 +21,23 @@ class MountingDriver(SupervisedDriver):
     scratch = (*SupervisedDriver.scratch, FROZEN)
 
     @contextmanager
-    def _frozen(self, kept: Record) -> Iterator[None]:
-        places = [self._root_seen_from_host(kept)]
-        init = MachineGroup(kept.machine.id).init()
-        if init is not None and len(kept.devices) > 1:
-            places += freeze.mounted(init, kept.devices[1:])
-        mark = self._folder / kept.machine.id / FROZEN
+    def _frozen(self, record: Record) -> Iterator[None]:
+        places = [self._root_seen_from_host(record)]
+        init = MachineGroup(record.machine.id).init()
+        if init is not None and len(record.devices) > 1:
+            places += freeze.mounted(init, record.devices[1:])
+        mark = self._folder / record.machine.id / FROZEN
         mark.touch()
         with freeze.frozen(places):
             yield
         mark.unlink(missing_ok=True)
 
-    def _unfreeze(self, kept: Record) -> None:
-        mark = self._folder / kept.machine.id / FROZEN
+    def _unfreeze(self, record: Record) -> None:
+        mark = self._folder / record.machine.id / FROZEN
         if mark.exists():  # without it, starting fsfreeze is saved
-            freeze.thaw([self._root_seen_from_host(kept)])
+            freeze.thaw([self._root_seen_from_host(record)])
             mark.unlink(missing_ok=True)
 
-    def _root_seen_from_host(self, kept: Record) -> Path:
-        assert kept.supervisor is not None
-        return Path(f"/proc/{kept.supervisor.pid}/root{self._folder / kept.machine.id / 'root'}")
+    def _root_seen_from_host(self, record: Record) -> Path:
+        assert record.supervisor is not None
+        return Path(f"/proc/{record.supervisor.pid}/root{self._folder / record.machine.id / 'root'}")

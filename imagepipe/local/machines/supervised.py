@@ -21,10 +21,10 @@ from imagepipe.local.host import loop
 from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.host.errors import MachineError
 from imagepipe.local.host.processes import is_alive
-from imagepipe.local.machines import launch, record
+from imagepipe.local.machines import launch, records
 from imagepipe.local.machines.driver import Ingress, Machine
 from imagepipe.local.machines.guest import imds, slirp
-from imagepipe.local.machines.record import Record
+from imagepipe.local.machines.records import Record
 from imagepipe.local.machines.watcher import Watcher
 
 GONE_SECONDS = 15  # killed processes leave within milliseconds, unless their disk is slow
@@ -74,48 +74,48 @@ class SupervisedDriver(ABC):
         """Raise MachineError for a machine that cannot be started; before anything is made for it."""
 
     @abstractmethod
-    def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
+    def _launch(self, folder: Path, record: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         """Start the supervisor and the network, tell it to boot, and add the started processes to the children."""
 
     @abstractmethod
-    def _wait_until_up(self, kept: Record, shell: subprocess.Popen[bytes]) -> None:
+    def _wait_until_up(self, record: Record, shell: subprocess.Popen[bytes]) -> None:
         """Wait until the machine's init runs. Raises MachineError."""
 
     @abstractmethod
-    def _ask_to_power_off(self, kept: Record) -> bool:
+    def _ask_to_power_off(self, record: Record) -> bool:
         """Ask the machine to power off; return false if it cannot be asked."""
 
     @abstractmethod
-    def _frozen(self, kept: Record) -> AbstractContextManager[None]:
+    def _frozen(self, record: Record) -> AbstractContextManager[None]:
         """Hold the machine's disks still while inside."""
 
     @abstractmethod
-    def _unfreeze(self, kept: Record) -> None:
+    def _unfreeze(self, record: Record) -> None:
         """Undo a freeze that was interrupted: a frozen process cannot even be killed."""
 
-    def _listening(self, kept: Record) -> frozenset[slirp.Port]:
+    def _listening(self, record: Record) -> frozenset[slirp.Port]:
         """List the ports that a wide rule opens."""
-        assert kept.supervisor is not None
-        return slirp.listening(kept.supervisor.pid)
+        assert record.supervisor is not None
+        return slirp.listening(record.supervisor.pid)
 
-    def _open_ports(self, kept: Record) -> None:
+    def _open_ports(self, record: Record) -> None:
         """Forward the ports that the machine's rules open, and no others. Raises MachineError."""
-        assert kept.supervisor is not None
-        found = self._listening(kept) if slirp.has_wide(kept.ingress) else frozenset()
+        assert record.supervisor is not None
+        found = self._listening(record) if slirp.has_wide(record.ingress) else frozenset()
         forwarder = slirp.Forwarder(
-            folder=self._folder / kept.machine.id,
-            address=kept.machine.address,
-            supervisor=kept.supervisor,
-            join=launch.join_command(MachineGroup(kept.machine.id).doors()),
+            folder=self._folder / record.machine.id,
+            address=record.machine.address,
+            supervisor=record.supervisor,
+            join=launch.join_command(MachineGroup(record.machine.id).doors()),
         )
-        self._forward(forwarder, slirp.wanted(kept.ingress, found))
+        self._forward(forwarder, slirp.wanted(record.ingress, found))
 
     def _forward(self, forwarder: slirp.Forwarder, ports: frozenset[slirp.Port]) -> None:
         forwarder.set_forwards(ports)
 
-    def _adopt(self, kept: Record) -> None:
+    def _adopt(self, record: Record) -> None:
         """Prepare a machine that an earlier process started to be managed by this one."""
-        self._unfreeze(kept)
+        self._unfreeze(record)
 
     def start(self, machine: Machine, ingress: Sequence[Ingress]) -> None:
         with self._lock:
@@ -124,19 +124,19 @@ class SupervisedDriver(ABC):
         self._check(machine)
         folder = self._folder / machine.id
         (folder / "root").mkdir(mode=0o700, parents=True, exist_ok=True)
-        kept = Record(machine=machine, ingress=tuple(ingress))
-        record.write(folder, kept)
+        record = Record(machine=machine, ingress=tuple(ingress))
+        records.write(folder, record)
         children: list[subprocess.Popen[bytes]] = []
         try:
-            kept = self._launch(folder, kept, children)
-            self._wait_until_up(kept, children[0])
+            record = self._launch(folder, record, children)
+            self._wait_until_up(record, children[0])
         except (MachineError, OSError) as problem:
-            self._clean_up(kept, children)
+            self._clean_up(record, children)
             raise MachineError(f"starting {machine.id}: {problem}") from problem
         except BaseException:
-            self._clean_up(kept, children)
+            self._clean_up(record, children)
             raise
-        self._manage(Running(kept, children))
+        self._manage(Running(record, children))
 
     def stop(self, machine_id: str, *, force: bool = False) -> None:
         with self._lock:
@@ -156,7 +156,7 @@ class SupervisedDriver(ABC):
         running = self._get(machine_id)
         with running.ports:
             running.record = running.record.with_ingress(ingress)
-            record.write(self._folder / machine_id, running.record)
+            records.write(self._folder / machine_id, running.record)
             self._open_ports(running.record)
 
     def quiesced(self, machine_id: str) -> AbstractContextManager[None]:
@@ -231,9 +231,9 @@ class SupervisedDriver(ABC):
             for callback in self._callbacks:
                 callback(machine_id)
 
-    def _clean_up(self, kept: Record, children: Sequence[subprocess.Popen[bytes]]) -> None:
+    def _clean_up(self, record: Record, children: Sequence[subprocess.Popen[bytes]]) -> None:
         """End what is left of a machine and leave nothing of it but its disks and its console."""
-        machine = kept.machine
+        machine = record.machine
         group, folder = MachineGroup(machine.id), self._folder / machine.id
         group.kill()
         for child in children:
@@ -254,15 +254,15 @@ class SupervisedDriver(ABC):
             (folder / name).unlink(missing_ok=True)
         for relay in folder.glob("relay-*"):
             relay.unlink()
-        record.delete(folder)
+        records.delete(folder)
 
     def _adopt_or_reap(self, folder: Path) -> None:
-        kept = record.read(folder)
-        if kept is None:
+        record = records.read(folder)
+        if record is None:
             return
-        supervisor = kept.supervisor
+        supervisor = record.supervisor
         if supervisor is None or not is_alive(supervisor.pid, supervisor.started):
-            self._clean_up(kept, [])
+            self._clean_up(record, [])
             return
-        self._adopt(kept)
-        self._manage(Running(kept))
+        self._adopt(record)
+        self._manage(Running(record))

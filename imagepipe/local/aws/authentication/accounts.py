@@ -134,7 +134,7 @@ def to_api(account: Account) -> dict[str, Any]:
     }
 
 
-def refuse_strangers(accounts: Accounts, access_key_id: str) -> None:
+def require_first_account(accounts: Accounts, access_key_id: str) -> None:
     """Raise AwsError for a caller that may not see the keys of others."""
     if not accounts.is_first(access_key_id):
         raise AwsError("AccessDenied", "Only the store's first account may ask for that", status=403)

@@ -42,15 +42,15 @@ EBS_AND_KEYS = (
 for IAM users"); with its own key, `aws/ebs`, it needs no leave."""
 
 
-def everywhere(account: str, region: str) -> dict[str, tuple[str, ...]]:
+def common_context(account: str, region: str) -> dict[str, tuple[str, ...]]:
     """The keys that every request has."""
     return {"aws:PrincipalAccount": (account,), "aws:RequestedRegion": (region,)}
 
 
-def of_s3(identity: Identity, request: Request, operation: Operation) -> Iterator[AuthorizationRequest]:
+def s3_requests(identity: Identity, request: Request, operation: Operation) -> Iterator[AuthorizationRequest]:
     """Every question of a request to S3. Raises AwsError for an operation that is not known here."""
     bucket = f"arn:aws:s3:::{operation.bucket}"
-    known = everywhere(identity.account, identity.region)
+    known = common_context(identity.account, identity.region)
     name = operation.name
     if name in OBJECTS:
         yield AuthorizationRequest(f"s3:{OBJECTS[name]}", f"{bucket}/{operation.key}", known)
@@ -93,9 +93,11 @@ def _puts(request: Request, resource: str, known: Mapping[str, tuple[str, ...]])
         )
 
 
-def of_others(backend: Backend, identity: Identity, action: str, request: Request) -> Iterator[AuthorizationRequest]:
+def service_requests(
+    backend: Backend, identity: Identity, action: str, request: Request
+) -> Iterator[AuthorizationRequest]:
     """Every question of a request to another service. Raises AwsError for what is not known here."""
-    name, known = f"{identity.service}:{action}", everywhere(identity.account, identity.region)
+    name, known = f"{identity.service}:{action}", common_context(identity.account, identity.region)
     if name in FREE:
         return
     if name in ("ssm:GetParameter", "ssm:GetParameters"):
@@ -106,7 +108,7 @@ def of_others(backend: Backend, identity: Identity, action: str, request: Reques
         yield AuthorizationRequest(name, form(request.query, request.body).get("RoleArn", ANY), known)
     elif name == "kms:DescribeKey":
         call = Call(action, identity.account, identity.region, {}, "")
-        yield _of_key(backend, call, str(_json(request).get("KeyId", "")), name, {})
+        yield _key_request(backend, call, str(_json(request).get("KeyId", "")), name, {})
     else:
         text = f"The local cloud does not know what {name} asks of IAM, so no caller with a policy may do it"
         raise AwsError("AccessDeniedException", text, status=403)
@@ -126,27 +128,27 @@ def _parameter(identity: Identity, name: str) -> str:
     return f"arn:aws:ssm:{identity.region}:{owner}:parameter/{name.removeprefix('/')}"
 
 
-def of_role(backend: Backend, call: Call, profile: str) -> AuthorizationRequest:
+def pass_role_request(backend: Backend, call: Call, profile: str) -> AuthorizationRequest:
     """That the role of an instance profile is given to EC2; of a profile that has none, a role of its name."""
     role = iam.role_of_profile(backend.moto, call.account, profile.rpartition("/")[2])
-    known = everywhere(call.account, call.region)
+    known = common_context(call.account, call.region)
     return AuthorizationRequest("iam:PassRole", role, {**known, "iam:PassedToService": ("ec2.amazonaws.com",)})
 
 
-def of_key(backend: Backend, call: Call, key: str) -> Iterator[AuthorizationRequest]:
+def key_requests(backend: Backend, call: Call, key: str) -> Iterator[AuthorizationRequest]:
     """What EBS does with a key, in the caller's name."""
     if re.search(r"alias/aws/ebs$", key):
         return
     via = {"kms:ViaService": (f"ec2.{call.region}.amazonaws.com",)}
     for action in EBS_AND_KEYS:
         more = {**via, "kms:GrantIsForAWSResource": ("true",)} if action == "kms:CreateGrant" else via
-        yield _of_key(backend, call, key, action, more)
+        yield _key_request(backend, call, key, action, more)
 
 
-def _of_key(
+def _key_request(
     backend: Backend, call: Call, key: str, action: str, more: Mapping[str, tuple[str, ...]]
 ) -> AuthorizationRequest:
     found = encryption.find_key(backend, call, key)
     resource = found.arn if found else f"arn:aws:kms:{call.region}:{call.account}:key/{key}"
     aliases = {"kms:ResourceAliases": found.aliases} if found and found.aliases else {}
-    return AuthorizationRequest(action, resource, {**everywhere(call.account, call.region), **aliases, **more})
+    return AuthorizationRequest(action, resource, {**common_context(call.account, call.region), **aliases, **more})

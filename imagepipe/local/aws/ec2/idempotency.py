@@ -17,7 +17,7 @@ MOST = 10_000
 REMEMBERED = timedelta(hours=24)  # the same guide: "at least 24 hours" after the instance terminated
 
 
-def made_before(backend: Backend, call: Call) -> Sequence[str] | None:
+def earlier_result(backend: Backend, call: Call) -> Sequence[str] | None:
     """Ids of what the same request made, if it came before.
 
     Raises AwsError if the token came with another request: a parameter, or a tag, that differs.

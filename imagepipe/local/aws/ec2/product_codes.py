@@ -16,7 +16,7 @@ from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.state.records import ORDINARY, Image
 
 
-def give(backend: Backend, asked: Mapping[str, Any]) -> None:
+def assign(backend: Backend, asked: Mapping[str, Any]) -> None:
     """Make an image one that is sold or billed. Raises AwsError for one that is not there."""
     with backend.database.change():
         image = backend.database.images.get(str(asked.get("image")))

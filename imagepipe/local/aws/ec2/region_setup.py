@@ -15,7 +15,7 @@ DEBIAN = "136693071363"  # wiki.debian.org/Cloud/AmazonEC2Image: the account of 
 
 def prepare_region(backend: Backend, account: str, region: str) -> None:
     """Make what the region lacks. Raises AwsError for an unknown region, and StoreFull."""
-    backend.network.settle(account, region)
+    backend.network.prepare(account, region)
     prepare_base_images(backend, region)
     if _have_default_group(backend, account, region) != set(backend.network.vpc_ids(account, region)):
         _update_default_groups(backend, account, region)

@@ -85,7 +85,7 @@ class Fault:
             fnmatchcase(_value(params, name), pattern) for name, pattern in self.where.items()
         )
 
-    def refusal(self) -> AwsError:
+    def error(self) -> AwsError:
         """What a call is refused with."""
         code = self.code or "RequestLimitExceeded"
         status, message = CODES.get(code, (503, ASKED_FOR))
@@ -136,7 +136,7 @@ def _value(params: Mapping[str, Any], name: str) -> str:
 
 
 @dataclass(slots=True)
-class _Set:
+class _ActiveFault:
     """A fault as it stands: how often it was let by, and how often it came."""
 
     fault: Fault
@@ -168,8 +168,8 @@ class Faults:
         self._lock = threading.Lock()
         self._seed = seed
         self._number = 0
-        self._set: list[_Set] = []
-        self._before: Newest[str, list[Fault]] = Newest(MOST_THINGS)
+        self._active: list[_ActiveFault] = []
+        self._bound: Newest[str, list[Fault]] = Newest(MOST_THINGS)
         self._expired: Newest[str, None] = Newest(MOST_THINGS)
         self._injected = Counts(MOST_THINGS)
         for fault in faults:
@@ -178,9 +178,9 @@ class Faults:
     def add(self, fault: Fault) -> None:
         with self._lock:
             self._number += 1
-            self._set.append(_Set(fault, random.Random(f"{self._seed}/{self._number}")))  # noqa: S311
+            self._active.append(_ActiveFault(fault, random.Random(f"{self._seed}/{self._number}")))  # noqa: S311
 
-    def put(self, faults: Iterable[Fault], *, seed: int) -> None:
+    def replace(self, faults: Iterable[Fault], *, seed: int) -> None:
         """These in place of those that are set, with dice of this seed."""
         self.clear()
         self._seed, self._number = seed, 0
@@ -190,15 +190,15 @@ class Faults:
     def clear(self) -> None:
         """None any more; what was to come over things that are there does not come, and credentials are good again."""
         with self._lock:
-            self._set.clear()
-            self._before.clear()
+            self._active.clear()
+            self._bound.clear()
             self._expired.clear()
         self.hidden.clear()
 
     def listed(self) -> list[tuple[Fault, int]]:
         """Those that may still come, and how often each came."""
         with self._lock:
-            return [(each.fault, each.hits) for each in self._set if not each.is_spent]
+            return [(each.fault, each.hits) for each in self._active if not each.is_spent]
 
     def injected(self) -> dict[str, int]:
         """How often faults came since the process began, by effect and action: `refuse RunInstances`."""
@@ -208,11 +208,11 @@ class Faults:
     def take(self, effect: Effect, action: str, params: Mapping[str, Any]) -> Fault | None:
         """The first fault with this effect that comes at the call; None if none does."""
         with self._lock:
-            for each in self._set:
+            for each in self._active:
                 if each.fault.effect == effect and each.fault.meets(action, params) and each.comes():
                     self._injected.add(f"{effect} {action}")
                     if each.is_spent:
-                        self._set.remove(each)
+                        self._active.remove(each)
                     return each.fault
         return None
 
@@ -220,20 +220,20 @@ class Faults:
         """Raise what the call shall be refused with, if anything."""
         fault = self.take("refuse", action, params)
         if fault is not None:
-            raise fault.refusal()
+            raise fault.error()
 
-    def put_before(self, thing: str, action: str, params: Mapping[str, Any], *effects: Effect) -> None:
+    def bind(self, thing: str, action: str, params: Mapping[str, Any], *effects: Effect) -> None:
         """What a call makes is to meet those of the effects that come at the call, at its own time."""
         for effect in effects:
             fault = self.take(effect, action, params)
             if fault is not None:
                 with self._lock:
-                    self._before.setdefault(thing, []).append(fault)
+                    self._bound.setdefault(thing, []).append(fault)
 
-    def before(self, thing: str, effect: Effect) -> Fault | None:
+    def bound(self, thing: str, effect: Effect) -> Fault | None:
         """What a thing still has before it."""
         with self._lock:
-            return next((fault for fault in self._before.get(thing, ()) if fault.effect == effect), None)
+            return next((fault for fault in self._bound.get(thing, ()) if fault.effect == effect), None)
 
     def expire(self, access_key_id: str, action: str, params: Mapping[str, Any]) -> bool:
         """Whether the key that makes the call has expired; from the call on where a fault says so."""

@@ -28,7 +28,7 @@ from imagepipe.errors import LocalCloudError
 from imagepipe.local.aws.authentication.signature import Identity, Request
 from imagepipe.local.aws.context import RequestContext
 from imagepipe.local.aws.moto.pickling import Pickler, Unpickler
-from imagepipe.local.aws.moto.s3_state import ACCOUNT, KEY, UPLOAD, S3State, Touched, WouldLose
+from imagepipe.local.aws.moto.s3_state import ACCOUNT, KEY, UPLOAD, Changes, S3State, WouldLose
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Answer
 from imagepipe.local.aws.state.database import Database
@@ -119,7 +119,7 @@ class Moto:
             if account not in accounts or region not in accounts[account]:
                 return
             if service == "s3":
-                self.save_s3(account, region, Touched(""))
+                self.save_s3(account, region, Changes(""))
                 return
             buffer = io.BytesIO()
             Pickler(buffer, self.objects, lambda file: False).dump(dict(vars(accounts[account][region])))
@@ -142,10 +142,10 @@ class Moto:
             text = f"The local cloud cannot keep this, and what is kept of {name} stays as it was: {problem}"
             raise AwsError("InternalError", text, status=500) from problem
 
-    def save_s3(self, account: str, region: str, touched: Touched) -> None:
+    def save_s3(self, account: str, region: str, changed: Changes) -> None:
         """Put on disk what a request to S3 changed; where that fails, or cannot be right, S3 is as on disk again."""
         try:
-            self._s3.save(account, get_partition(region), touched)
+            self._s3.save(account, get_partition(region), changed)
         except Exception as problem:
             log.critical("S3's state is read from the disk again: %s", problem)
             self._s3.load(dict(self._database.blobs()))

@@ -24,7 +24,7 @@ from moto.s3.models import FakeKey
 from moto.s3.utils import _VersionedKeyStore
 
 from imagepipe.files import sync
-from imagepipe.local.aws.protocol.bodies import Kept
+from imagepipe.local.aws.protocol.bodies import ObjectFile
 
 PRIVATE_KEYS = (RSAPrivateKey, EllipticCurvePrivateKey)
 FILE = "imagepipe_file"
@@ -43,7 +43,7 @@ class Pickler(pickle.Pickler):
         self.named: set[str] = set()
 
     def persistent_id(self, value: Any) -> Any:
-        return ("bytes", value.path.name if value.path else "") if isinstance(value, Kept) else None
+        return ("bytes", value.path.name if value.path else "") if isinstance(value, ObjectFile) else None
 
     def reducer_override(self, value: Any) -> Any:
         """Maps with defaults: those whose default is a lambda go as plain maps, moto's own subclasses whole.
@@ -70,7 +70,7 @@ class Pickler(pickle.Pickler):
         """Give an object a file of its own for its bytes."""
         kept = key._value_buffer
         name = str(getattr(key, FILE, ""))
-        if not isinstance(kept, Kept) or (name and (name in self.named or self._taken(name))):
+        if not isinstance(kept, ObjectFile) or (name and (name in self.named or self._taken(name))):
             keep(key, self._objects)
             name = str(getattr(key, FILE))
         if name:
@@ -92,7 +92,7 @@ def keep(key: Any, objects: Path) -> None:
 def adopt(key: Any, path: Path | None) -> None:
     """Have moto read the object's bytes from this file."""
     key._value_buffer.close()
-    key._value_buffer = Kept(path)
+    key._value_buffer = ObjectFile(path)
     key.contentsize = path.stat().st_size if path else key.contentsize
     setattr(key, FILE, path.name if path else "")
     key.disposed = True  # there is nothing to close; moto warns of what is collected before it is disposed of
@@ -134,13 +134,13 @@ def _blank(kind: type[defaultdict[Any, Any]], factory: Any) -> Any:
 
 def _method(of: Any, name: str) -> Any:
     """A method of an object of moto's, which is how pickle has it: `getattr` itself would give anything of anything."""
-    found = getattr(of, name) if is_of_moto(type(of)) else None
+    found = getattr(of, name) if is_moto_class(type(of)) else None
     if getattr(found, "__self__", None) is not of or name.startswith("_"):
         raise pickle.UnpicklingError(f"{name} is no method of an object of moto's")
     return found
 
 
-def is_of_moto(kind: type) -> bool:
+def is_moto_class(kind: type) -> bool:
     return kind.__module__.partition(".")[0] == "moto"
 
 
@@ -183,7 +183,7 @@ class Unpickler(pickle.Unpickler):
         if module.partition(".")[0] == "moto":
             found = super().find_class(module, name)
             # Not what a module of moto's happens to import: a dotted name reaches that too.
-            if isinstance(found, type) and is_of_moto(found):
+            if isinstance(found, type) and is_moto_class(found):
                 return found
         raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of the state of a cloud")
 
@@ -191,4 +191,4 @@ class Unpickler(pickle.Unpickler):
         _, name = named
         if name:
             self.named.add(name)
-        return Kept(self._objects / Path(name).name if name else None)
+        return ObjectFile(self._objects / Path(name).name if name else None)

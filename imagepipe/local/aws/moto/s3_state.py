@@ -31,7 +31,7 @@ class WouldLose(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Touched:
+class Changes:
     """What a request may have changed; without keys, the settings of the bucket."""
 
     bucket: str
@@ -101,37 +101,37 @@ class S3State:
         """Whether some object's bytes are in this file."""
         return name in self._owners
 
-    def save(self, account: str, partition: str, touched: Touched) -> None:
+    def save(self, account: str, partition: str, changed: Changes) -> None:
         """Put on disk what a request of this account may have changed. Raises WouldLose."""
         accounts: Any = get_backend("s3")
-        partition, owner = accounts.bucket_accounts.get(touched.bucket, (partition, account))
-        bucket = accounts[owner][partition].buckets.get(touched.bucket)
-        place = f"{owner}/{partition}/{touched.bucket}"
-        values: dict[str, Any] = {f"{KEY}/{place}/{key}": _key_of(bucket, key, partition) for key in touched.keys}
-        if touched.uploads:
+        partition, owner = accounts.bucket_accounts.get(changed.bucket, (partition, account))
+        bucket = accounts[owner][partition].buckets.get(changed.bucket)
+        place = f"{owner}/{partition}/{changed.bucket}"
+        values: dict[str, Any] = {f"{KEY}/{place}/{key}": _key_of(bucket, key, partition) for key in changed.keys}
+        if changed.uploads:
             present, prefix = (bucket.multiparts if bucket else {}), f"{UPLOAD}/{place}"
             new = {each for each in present if f"{prefix}/{each}" not in self._digests}
-            values |= {f"{prefix}/{each}": present.get(each) for each in new | {touched.upload_id} - {""}}
-        if not touched.keys:
+            values |= {f"{prefix}/{each}": present.get(each) for each in new | {changed.upload_id} - {""}}
+        if not changed.keys:
             for each in {account, owner}:
-                self._check_buckets(each, partition, touched)
+                self._check_buckets(each, partition, changed)
                 values[f"{ACCOUNT}/{each}/{partition}"] = _account_of(each, partition)
             if bucket is None:  # it was deleted; uploads may go with it, and objects not
                 if self._within.get(f"{KEY}/{place}"):
-                    raise WouldLose(f"bucket {touched.bucket} is gone, and there are objects in it")
+                    raise WouldLose(f"bucket {changed.bucket} is gone, and there are objects in it")
                 values |= dict.fromkeys(self._within.get(f"{UPLOAD}/{place}", ()))
         gone = [name for name, value in values.items() if value is None and name in self._digests]
-        if gone and not touched.deletes:
+        if gone and not changed.deletes:
             raise WouldLose(f"{len(gone)} of S3's objects are gone and no request deleted them, such as {gone[0]}")
         self._write(values)
 
-    def _check_buckets(self, account: str, partition: str, touched: Touched) -> None:
+    def _check_buckets(self, account: str, partition: str, changed: Changes) -> None:
         """Raise WouldLose where objects are saved of a bucket that is gone, and that the request did not delete."""
         present = cast(Any, get_backend("s3"))[account][partition].buckets
         place = f"{account}/{partition}/"
         for within in self._within:
             bucket = within.partition("/")[2].removeprefix(place) if f"/{place}" in within else ""
-            is_meant = touched.deletes and bucket == touched.bucket
+            is_meant = changed.deletes and bucket == changed.bucket
             if bucket and bucket not in present and not is_meant and self._within[within]:
                 raise WouldLose(f"bucket {bucket} is gone, with all that was in it, and no request deleted it")
 

@@ -21,9 +21,9 @@ from imagepipe.local.aws.moto import s3
 from imagepipe.local.aws.moto.adapter import READS, Moto, check_readable
 from imagepipe.local.aws.moto.pickling import adopt
 from imagepipe.local.aws.moto.s3 import Operation
-from imagepipe.local.aws.moto.s3_state import Touched, forget_page_tokens
+from imagepipe.local.aws.moto.s3_state import Changes, forget_page_tokens
 from imagepipe.local.aws.protocol import bodies, query
-from imagepipe.local.aws.protocol.bodies import Content, Kept, Received
+from imagepipe.local.aws.protocol.bodies import Content, ObjectFile, Received
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Answer
 
@@ -75,7 +75,7 @@ class Transfers:
         s3.check_md5(request, received.md5 if received else hashlib.md5(request.body, usedforsecurity=False).digest())
         s3.check_signed_headers(request)
         environ = s3.translate_acl(identity, request, operation, context.environ)
-        environ |= _instead_of(request, received) if received else {}
+        environ |= _headers_for_empty_body(request, received) if received else {}
         if operation.name == "GetObject":
             environ.pop("HTTP_RANGE", None)  # which moto would cut out of no bytes
         source = self._source(identity, request) if operation.name in ("CopyObject", "UploadPartCopy") else None
@@ -86,7 +86,7 @@ class Transfers:
         if answer.status < 300:
             answer = self._with_bytes(context, operation, received, source, answer)
             if not operation.name.startswith(READS):
-                self._moto.save_s3(identity.account, identity.region, _touched(operation, request))
+                self._moto.save_s3(identity.account, identity.region, _changes(operation, request))
         return check_readable(answer, operation.name, request)
 
     def _with_bytes(
@@ -97,15 +97,15 @@ class Transfers:
             case "GetObject":
                 version = request.query_value("versionId")
                 key = self._backend(identity).get_object(operation.bucket, operation.key, version_id=version)
-                return _sent(request, answer, key)
+                return _download(request, answer, key)
             case "ListObjects" | "ListObjectsV2" | "ListObjectVersions":
                 forget_page_tokens(self._backend(identity))
             case "PutObject" if received:
-                return _given(self._newest(identity, operation), received.path, received.md5, answer)
+                return _attach_bytes(self._newest(identity, operation), received.path, received.md5, answer)
             case "UploadPart" if received:
-                return _given(self._part(identity, request, operation), received.path, received.md5, answer)
+                return _attach_bytes(self._part(identity, request, operation), received.path, received.md5, answer)
             case "CompleteMultipartUpload":
-                self._put_together(request, self._newest(identity, operation))
+                self._complete_upload(request, self._newest(identity, operation))
             case "CopyObject" if source is not None:
                 return self._copied(self._newest(identity, operation), source, answer, 0, source.size)
             case "UploadPartCopy" if source is not None:
@@ -135,10 +135,10 @@ class Transfers:
 
     def _copied(self, key: Any, source: Any, answer: Answer, start: int, end: int) -> Answer:
         path = self._new_path()
-        md5 = bodies.joined([(_path(source), start, end - start)] if end > start else [], path)
-        return _given(key, path, md5, answer)
+        md5 = bodies.concatenate([(_path(source), start, end - start)] if end > start else [], path)
+        return _attach_bytes(key, path, md5, answer)
 
-    def _put_together(self, request: Request, key: Any) -> None:
+    def _complete_upload(self, request: Request, key: Any) -> None:
         """Make an object's file of its parts' files. Does nothing where an earlier request did so already."""
         numbers = [
             int(str(each.text))
@@ -147,11 +147,11 @@ class Transfers:
             )
         ]
         parts = [key.multipart.parts[number] for number in numbers]
-        if not isinstance(key._value_buffer, Kept):
+        if not isinstance(key._value_buffer, ObjectFile):
             path = self._new_path()
-            bodies.joined([(_path(part), 0, part.size) for part in parts], path)
+            bodies.concatenate([(_path(part), 0, part.size) for part in parts], path)
             adopt(key, path)
-            _sum_up(key, parts)
+            _set_checksum(key, parts)
             for part in key.multipart.parts.values():
                 adopt(part, None)
 
@@ -159,13 +159,13 @@ class Transfers:
         return self._moto.objects / uuid.uuid4().hex
 
 
-def _touched(operation: Operation, request: Request) -> Touched:
+def _changes(operation: Operation, request: Request) -> Changes:
     """What a request may have changed."""
     keys = frozenset({operation.key}) if operation.key else frozenset()
     if operation.name == "DeleteObjects":
         body = ElementTree.fromstring(request.body)  # noqa: S314 - of a caller of this store's own
         keys = frozenset(str(key.text) for key in body.iterfind("{*}Object/{*}Key"))
-    return Touched(
+    return Changes(
         operation.bucket,
         keys,
         uploads=operation.name in PARTS | PARTS_END,
@@ -183,7 +183,7 @@ def _check_sums(request: Request, received: Received) -> None:
             raise AwsError("BadDigest", f"The {name} you specified did not match the calculated checksum.")
 
 
-def _instead_of(request: Request, received: Received) -> dict[str, str]:
+def _headers_for_empty_body(request: Request, received: Received) -> dict[str, str]:
     """The headers with which moto takes an empty body for what was received."""
     given = {"HTTP_X_AMZ_CONTENT_SHA256": "UNSIGNED-PAYLOAD"}
     for name, value in received.trailers.items():
@@ -199,7 +199,7 @@ def _instead_of(request: Request, received: Received) -> dict[str, str]:
     return given
 
 
-def _given(key: Any, path: Path, md5: bytes, answer: Answer) -> Answer:
+def _attach_bytes(key: Any, path: Path, md5: bytes, answer: Answer) -> Answer:
     """Have moto's object read its bytes from there; gives the answer with the ETag that is right."""
     adopt(key, path)
     key._etag = md5.hex()
@@ -207,7 +207,7 @@ def _given(key: Any, path: Path, md5: bytes, answer: Answer) -> Answer:
     return replace(answer, headers=headers, body=answer.body.replace(EMPTY.encode(), key._etag.encode()))
 
 
-def _sum_up(key: Any, parts: list[Any]) -> None:
+def _set_checksum(key: Any, parts: list[Any]) -> None:
     """The checksum of an object from parts, which moto worked out of no bytes."""
     algorithm = key.checksum_algorithm or ""
     paths = [_path(part) for part in parts]
@@ -228,7 +228,7 @@ def _path(key: Any) -> Path:
     return Path(key._value_buffer.path)
 
 
-def _sent(request: Request, answer: Answer, key: Any) -> Answer:
+def _download(request: Request, answer: Answer, key: Any) -> Answer:
     """The answer with an object's bytes, or with the range of them that was asked for."""
     stated, size = request.headers.get("range", ""), int(key.size)
     if answer.status == 200 and re.fullmatch(r"bytes=(\d+-\d*|-\d+)", stated):
@@ -237,7 +237,7 @@ def _sent(request: Request, answer: Answer, key: Any) -> Answer:
             return replace(answer, content=Content.of(_path(key), 0, size))
         if start >= end:
             text = "The requested range is not satisfiable"
-            return query.refusal(AwsError("InvalidRange", text, status=416), "", "s3")
+            return query.error_answer(AwsError("InvalidRange", text, status=416), "", "s3")
         if (start, end) != (0, size):
             kept = [(name, value) for name, value in answer.headers if not name.lower().startswith("x-amz-checksum-")]
             headers = (*kept, ("Content-Range", f"bytes {start}-{end - 1}/{size}"))

@@ -43,7 +43,7 @@ class Network:
     def __init__(self, moto: Moto) -> None:
         self._moto = moto
 
-    def settle(self, account: str, region: str) -> None:
+    def prepare(self, account: str, region: str) -> None:
         """Give the region its default VPC if it has none yet. Raises AwsError for what is no region."""
         if region not in regions():
             raise AwsError("AuthFailure", f"Credential should be scoped to a valid region, not '{region}'.", status=401)

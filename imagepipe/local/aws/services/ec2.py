@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from imagepipe.local.aws.authorization.ec2 import of_ec2
+from imagepipe.local.aws.authorization.ec2 import ec2_requests
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.context import Operation, RequestContext
 from imagepipe.local.aws.ec2.actions import MOTO, OWN
@@ -27,7 +27,7 @@ def parse(backend: Backend, context: RequestContext) -> Operation:
     if action in OWN:
         params = query.params(action, values)
         call = Call(action, identity.account, identity.region, params, context.request_id)
-        return Operation(action, params, of_ec2(backend, call), partial(_run, backend, call))
+        return Operation(action, params, ec2_requests(backend, call), partial(_run, backend, call))
     if action not in MOTO:
         raise AwsError("UnsupportedOperation", f"The local cloud does not have the action {action}")
     call = Call(action, identity.account, identity.region, {}, context.request_id)
@@ -37,7 +37,7 @@ def parse(backend: Backend, context: RequestContext) -> Operation:
             _check_unused(backend, call, values)
         return backend.moto.answer(context, action)
 
-    return Operation(action, values, of_ec2(backend, call), run_by_moto)
+    return Operation(action, values, ec2_requests(backend, call), run_by_moto)
 
 
 def _run(backend: Backend, call: Call) -> Answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from imagepipe.local.aws.authentication.signature import Request
-from imagepipe.local.aws.authorization.other_services import of_others
+from imagepipe.local.aws.authorization.other_services import service_requests
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.context import Operation, RequestContext
 from imagepipe.local.aws.protocol import query
@@ -17,7 +17,7 @@ def parse(backend: Backend, context: RequestContext) -> Operation:
     """Find the action of a request in the JSON or in the query protocol. Faults select it by its name alone."""
     action = _action(context.request)
     backend.calls.add(context.identity.service, action)
-    permissions = of_others(backend, context.identity, action, context.request)
+    permissions = service_requests(backend, context.identity, action, context.request)
     return Operation(action, {}, permissions, partial(_run, backend, context, action))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from functools import partial
 
-from imagepipe.local.aws.authorization.other_services import of_s3
+from imagepipe.local.aws.authorization.other_services import s3_requests
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.context import Operation, RequestContext
 from imagepipe.local.aws.moto import s3
@@ -26,7 +26,7 @@ def parse(backend: Backend, context: RequestContext) -> Operation:
     return Operation(
         action=f"s3:{operation.name}",
         params={"Bucket": operation.bucket, "Key": operation.key},
-        authorization_requests=of_s3(context.identity, context.request, operation),
+        authorization_requests=s3_requests(context.identity, context.request, operation),
         run=partial(_run, backend, context, operation),
     )
 

@@ -26,7 +26,7 @@ from imagepipe.local.host.port_relay import is_taken
 from imagepipe.local.host.processes import kill_group, start_time
 from imagepipe.local.host.sockets import CLOSED, LISTENING, sockets
 from imagepipe.local.machines.driver import Ingress
-from imagepipe.local.machines.record import Process
+from imagepipe.local.machines.records import Process
 
 GUEST = "10.0.2.100"
 CALLER = ipaddress.ip_address("127.0.0.1")

@@ -24,7 +24,7 @@ class Kernel:
     initrd: Path
 
 
-def take_out(disk: Path, folder: Path) -> Kernel:
+def extract(disk: Path, folder: Path) -> Kernel:
     """Copy the disk's newest kernel and its initrd into the folder. Raises MachineError. Mounts nothing."""
     for names in NAMES:
         targets = [_target(disk, name) for name in names]

@@ -155,7 +155,7 @@ def qemu_command(
             "-device", f"virtio-blk-pci,drive=disk{at},serial={disk['serial']}" + (",bootindex=1" if at == 0 else ""),
         ]  # fmt: skip
     if is_bare(root):
-        found = kernel.take_out(root, folder)
+        found = kernel.extract(root, folder)
         masked = " ".join(f"systemd.mask={unit}" for unit in TRIMMED if unit not in UNTRIMMED)
         command += ["-kernel", handed.plain(found.kernel), "-initrd", handed.plain(found.initrd)]
         command += ["-append", f"{KERNEL_WORDS} {masked}"]

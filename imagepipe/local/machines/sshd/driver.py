@@ -22,11 +22,11 @@ from typing import Any
 from imagepipe.local.host import loop, port_relay, unix_socket
 from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.host.errors import MachineError
-from imagepipe.local.machines import fstab, launch, record
+from imagepipe.local.machines import fstab, launch, records
 from imagepipe.local.machines.driver import Machine
 from imagepipe.local.machines.guest import slirp
 from imagepipe.local.machines.mounting import MountingDriver
-from imagepipe.local.machines.record import Process, Record
+from imagepipe.local.machines.records import Process, Record
 from imagepipe.local.machines.sshd import first_boot, supervisor
 
 FOLDER = "sshd"
@@ -62,8 +62,8 @@ class SshdDriver(MountingDriver):
                 f"starting {machine.id}: its disks are in use ({', '.join(devices)}): is it another driver's?"
             )
 
-    def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
-        machine = kept.machine
+    def _launch(self, folder: Path, record: Record, children: list[subprocess.Popen[bytes]]) -> Record:
+        machine = record.machine
         launch.refuse_foreign(machine)
         MachineGroup(machine.id).make()
         loops: list[loop.Loop] = []
@@ -83,29 +83,29 @@ class SshdDriver(MountingDriver):
         finally:
             for each in loops:
                 each.close()
-        kept = replace(kept, devices=devices, supervisor=Process.of(child.pid))
-        record.write(folder, kept)
+        record = replace(record, devices=devices, supervisor=Process.of(child.pid))
+        records.write(folder, record)
         _tell(child, "boot")
-        return kept
+        return record
 
-    def _wait_until_up(self, kept: Record, shell: subprocess.Popen[bytes]) -> None:
+    def _wait_until_up(self, record: Record, shell: subprocess.Popen[bytes]) -> None:
         _expect(shell, supervisor.UP, BOOT_SECONDS, "setting it up")
-        self._open_ports(kept)
+        self._open_ports(record)
 
-    def _adopt(self, kept: Record) -> None:
-        super()._adopt(kept)
+    def _adopt(self, record: Record) -> None:
+        super()._adopt(record)
         with suppress(MachineError):  # it was started and its ports are still closed; or it is ending
-            self._open_ports(kept)
+            self._open_ports(record)
 
-    def _ask_to_power_off(self, kept: Record) -> bool:
+    def _ask_to_power_off(self, record: Record) -> bool:
         try:
-            self._ask(kept.machine.id, {"do": "off"})
+            self._ask(record.machine.id, {"do": "off"})
         except MachineError:  # it may be ending by itself
             return False
         return True
 
-    def _listening(self, kept: Record) -> frozenset[slirp.Port]:
-        return super()._listening(kept) | {SSH}
+    def _listening(self, record: Record) -> frozenset[slirp.Port]:
+        return super()._listening(record) | {SSH}
 
     def _forward(self, forwarder: slirp.Forwarder, ports: frozenset[slirp.Port]) -> None:
         """Open these ports, and no others, as far as they can be opened. UDP is not carried. Raises MachineError."""

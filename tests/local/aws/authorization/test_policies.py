@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from imagepipe.local.aws.authorization.ec2 import ASKS
+from imagepipe.local.aws.authorization.ec2 import REQUESTS
 from imagepipe.local.aws.ec2.actions import OWN
 from tests.local.aws.harness import ACCOUNT, Cloud, running
 
@@ -129,7 +129,7 @@ def test_the_permissions_of_every_ec2_action_in_generated_policies_are_known() -
 
     about_things = {action.partition(":")[2] for action, types in ACTIONS.items() if ANY not in types}
     own = {action for action in about_things if action in OWN}
-    assert own == ASKS.keys()
+    assert own == REQUESTS.keys()
 
 
 def test_the_callers_identity_can_always_be_read(cloud: Cloud) -> None:

@@ -634,7 +634,7 @@ def test_ec2_refuses(case: str, cloud: Cloud) -> None:
 
 def test_a_missing_parameter_is_named(cloud: Cloud) -> None:
     """botocore checks this itself; other clients do not."""
-    from tests.local.daemon.test_doors import ask, signed
+    from tests.local.daemon.test_endpoint import ask, signed
 
     for body, missing in (
         (b"Action=RunInstances&Version=2016-11-15", b"parameter MaxCount"),

@@ -338,7 +338,7 @@ def test_an_unknown_action_is_not_answered_with_a_web_page(clouds: Clouds) -> No
     assert caught.value.response["Error"]["Code"] == "UnsupportedOperation"
 
 
-def test_a_new_region_has_only_the_resources_that_were_created(clouds: Clouds) -> None:
+def test_a_new_region_has_the_clouds_own_network_only(clouds: Clouds) -> None:
     """moto's own default network is not one that this computer can reach without routes."""
     [vpc] = clouds("ap-south-1").describe_vpcs()["Vpcs"]
     assert vpc["CidrBlock"] == "127.42.0.0/16"

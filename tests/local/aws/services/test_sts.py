@@ -101,7 +101,7 @@ def test_a_longer_session_is_for_roles_that_allow_it(cloud: Cloud) -> None:
         cloud.client("sts", keys=keys).assume_role(RoleArn=arn, RoleSessionName="chained", DurationSeconds=7200)
 
 
-def test_a_store_keeps_only_the_sessions_that_can_still_be_used(cloud: Cloud) -> None:
+def test_expired_sessions_are_deleted_from_the_store(cloud: Cloud) -> None:
     assumed(cloud, role(cloud))
     cloud.admin("POST", "clock", {"advance": 3 * 3600})
     assumed(cloud, f"arn:aws:iam::{ACCOUNT}:role/baker")

@@ -68,7 +68,7 @@ def test_a_spent_fault_is_gone(cloud: Cloud) -> None:
             ec2.describe_images(Owners=["self"])
         except Exception:  # noqa: BLE001 - refused, as it is to be
             continue
-    assert cloud.gateway.backend.faults._set == []
+    assert cloud.gateway.backend.faults._active == []
     assert cloud.admin("GET", "injected") == {"refuse DescribeImages": 30}
 
 

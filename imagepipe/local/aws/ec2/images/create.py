@@ -149,7 +149,7 @@ def _completed(backend: Backend, call: Call, snapshot_id: str) -> Snapshot:
 
 
 def _publish_later(backend: Backend, call: Call, image: Image, work: Any, *, queue: str = "") -> str:
-    backend.faults.put_before(image.id, call.action, call.params, "hang")
+    backend.faults.bind(image.id, call.action, call.params, "hang")
     backend.database.put(image)
     backend.database.later(partial(backend.job_queues.submit, queue or image.id, partial(work, backend, image.id)))
     return image.id
@@ -237,7 +237,7 @@ def _volumes_of(
 
 def copy_image(backend: Backend, call: Call) -> Mapping[str, Any]:
     """Asked of the region where the copy is to be."""
-    before = idempotency.made_before(backend, call)
+    before = idempotency.earlier_result(backend, call)
     if before is not None:
         return {"ImageId": before[0]}
     params = call.params

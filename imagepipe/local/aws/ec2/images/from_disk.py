@@ -18,7 +18,7 @@ FOLDER = "imports"
 """Beside the disks' own folders: what is taken must be there already."""
 
 
-def take(backend: Backend, identity: Identity, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+def register_disk(backend: Backend, identity: Identity, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
     """Register the disk `file` of the folder as image `name` in `region`; raises AwsError, StoreFull."""
     path = backend.disks.root / FOLDER / str(wanted["file"])
     if path.name != wanted["file"] or not path.is_file():

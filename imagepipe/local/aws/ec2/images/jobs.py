@@ -17,7 +17,7 @@ from imagepipe.local.aws.state.records import Snapshot
 log = logging.getLogger(__name__)
 
 
-def standing_still(backend: Backend, volumes: Iterable[str]) -> AbstractContextManager[None]:
+def frozen_volumes(backend: Backend, volumes: Iterable[str]) -> AbstractContextManager[None]:
     """While inside, nothing is written to these volumes of one instance."""
     for volume_id in volumes:
         volume = backend.database.volumes.get(volume_id)
@@ -34,7 +34,7 @@ def take_snapshots(backend: Backend, snapshot_ids: Iterable[str]) -> None:
         if snapshot is not None and snapshot.state == "pending"
     ]
     try:
-        with standing_still(backend, (snapshot.volume_id for snapshot in pending)):
+        with frozen_volumes(backend, (snapshot.volume_id for snapshot in pending)):
             for snapshot in pending:
                 backend.disks.snapshot(snapshot.volume_id, snapshot.id)
     except jobs.FAILURES as error:
@@ -50,13 +50,13 @@ def end_snapshots(backend: Backend, snapshots: Iterable[Snapshot], *, error: str
     with backend.database.change():
         for snapshot in snapshots:
             present = backend.database.snapshots.get(snapshot.id)
-            fault = backend.faults.before(snapshot.id, "fail")
+            fault = backend.faults.bound(snapshot.id, "fail")
             fails_with = error or snapshot.fails_with or (fault.reason if fault else "")
             if present is None:
                 backend.disks.delete_snapshot(snapshot.id)
             elif fails_with:
                 backend.database.put(replace(present, state="error", message=fails_with))
-            elif backend.faults.before(snapshot.id, "hang"):
+            elif backend.faults.bound(snapshot.id, "hang"):
                 log.info("%s hangs", snapshot.id)
             else:
                 backend.database.put(
@@ -102,7 +102,7 @@ def publish(backend: Backend, image_id: str, *, delay: str = "image") -> None:
     failure = link(backend, copies)
     if not failure:
         backend.job_queues.delay(delay)
-    if backend.faults.before(image_id, "hang"):
+    if backend.faults.bound(image_id, "hang"):
         log.info("%s hangs", image_id)
         return
     end_snapshots(backend, copies, error=failure)
@@ -113,7 +113,7 @@ def end_image(backend: Backend, image_id: str) -> None:
     """The image is available if all that it maps is there."""
     with backend.database.change():
         image = backend.database.images.get(image_id)
-        if image is None or image.state != "pending" or backend.faults.before(image_id, "hang"):
+        if image is None or image.state != "pending" or backend.faults.bound(image_id, "hang"):
             return
         found = [backend.database.snapshots.get(disk.snapshot_id) for disk in image.mappings if disk.snapshot_id]
         lost = [snapshot.message or snapshot.state for snapshot in found if snapshot and snapshot.state != "completed"]

@@ -18,7 +18,7 @@ EFFECTS: tuple[Effect, ...] = ("fail", "die", "drop-ssh", "late-ssh")
 
 def hold(backend: Backend, instance: Instance) -> None:
     """Where its ports shall answer late, hold them now; call before anybody hears that it runs."""
-    late = backend.faults.before(instance.id, "late-ssh")
+    late = backend.faults.bound(instance.id, "late-ssh")
     if late is None:
         return
     stopped = tcp_faults.hold_ports(instance.id, instance.address)
@@ -29,12 +29,12 @@ def hold(backend: Backend, instance: Instance) -> None:
 
 def drop_later(backend: Backend, instance: Instance) -> None:
     """Where its connections shall be reset, do so in time."""
-    drop = backend.faults.before(instance.id, "drop-ssh")
+    drop = backend.faults.bound(instance.id, "drop-ssh")
     if drop is not None:
         backend.job_queues.run_later(drop.seconds, partial(_drop, backend, instance, drop))
 
 
 def _drop(backend: Backend, instance: Instance, fault: Fault) -> None:
-    if backend.faults.before(instance.id, "drop-ssh") is fault:
+    if backend.faults.bound(instance.id, "drop-ssh") is fault:
         count = tcp_faults.reset_connections(instance.id, instance.address)
         log.info("%d connections to %s reset", count, instance.id)

@@ -91,7 +91,7 @@ def boot(backend: Backend, instance_id: str) -> None:
         return
     backend.job_queues.delay("run")
     try:
-        if fault := backend.faults.before(instance_id, "fail"):
+        if fault := backend.faults.bound(instance_id, "fail"):
             raise InjectedFailure(fault.reason, fault.code)
         if instance_id in backend.driver.running():  # started by a process that was killed before it said so
             backend.driver.stop(instance_id, force=True)
@@ -109,7 +109,7 @@ def boot(backend: Backend, instance_id: str) -> None:
         if instance.state == "pending":
             backend.database.put(replace(instance, state="running", has_run=True, reason_code="", reason=""))
     faults.drop_later(backend, instance)
-    if fault := backend.faults.before(instance_id, "die"):
+    if fault := backend.faults.bound(instance_id, "die"):
         dying = partial(die, backend, instance_id, fault)
         backend.job_queues.run_later(fault.seconds, partial(_submit, backend, instance_id, dying))
 
@@ -205,7 +205,7 @@ def die(backend: Backend, instance_id: str, fault: Fault) -> None:
     code = fault.code or "Server.InternalError"
     with backend.database.change():
         instance = backend.database.instances.get(instance_id)
-        if instance is None or instance.state != "running" or backend.faults.before(instance_id, "die") is not fault:
+        if instance is None or instance.state != "running" or backend.faults.bound(instance_id, "die") is not fault:
             return
         reason = f"{code}: {fault.reason}"
         backend.database.put(replace(instance, state="shutting-down", reason_code=code, reason=reason))

@@ -45,7 +45,7 @@ NOT_HERE = (
 
 def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     """Launch: everything is checked and written down here; machines start afterwards."""
-    before = idempotency.made_before(backend, call)
+    before = idempotency.earlier_result(backend, call)
     if before is not None:
         again = [found for found in map(backend.database.instances.get, before) if found is not None]
         return reservation(backend, again) if again else {}
@@ -75,7 +75,7 @@ def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     if image.account == call.account:
         backend.database.put(replace(image, last_launched=backend.clock.now()))
     for instance in made:
-        backend.faults.put_before(instance.id, call.action, call.params, *faults.EFFECTS)
+        backend.faults.bind(instance.id, call.action, call.params, *faults.EFFECTS)
         backend.database.later(
             partial(backend.job_queues.submit, instance.id, partial(jobs.boot, backend, instance.id))
         )

@@ -30,7 +30,7 @@ class Encryption:
     """Why it cannot be; EC2 looks at the key only after it has answered (API reference, RunInstances, CopyImage)."""
 
 
-def of_volume(
+def for_volume(
     backend: Backend, call: Call, *, is_asked: bool, key: str | None, snapshot: Snapshot | None
 ) -> Encryption:
     """Of a volume, by what was asked, what it is made of, and the account's settings.
@@ -48,17 +48,17 @@ def of_volume(
     return Encryption(False)
 
 
-def of_copy(backend: Backend, call: Call, source: Snapshot) -> Encryption:
+def for_copy(backend: Backend, call: Call, source: Snapshot) -> Encryption:
     """Of a copy: with the key that is named, else with the default key of the region where the copy will be."""
     key = call.params.get("KmsKeyId")
     if not (call.params.get("Encrypted") or source.encrypted or encrypts_by_default(backend, call)):
         if key:
-            raise without_encryption()
+            raise key_without_encryption()
         return Encryption(False)
     return _with_key(backend, call, str(key)) if key else _with_default(backend, call)
 
 
-def without_encryption() -> AwsError:
+def key_without_encryption() -> AwsError:
     return AwsError("InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set.")
 
 

@@ -99,7 +99,7 @@ def pending(backend: Backend, volume: Volume, description: str, tags: Mapping[st
 
 
 def _put(backend: Backend, call: Call, snapshot: Snapshot) -> None:
-    backend.faults.put_before(snapshot.id, call.action, call.params, "fail", "hang")
+    backend.faults.bind(snapshot.id, call.action, call.params, "fail", "hang")
     backend.database.put(snapshot)
 
 
@@ -135,7 +135,7 @@ def copy_snapshot(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 def copied(backend: Backend, call: Call, source: Snapshot, *, description: str, tags: Mapping[str, str]) -> Snapshot:
     """A snapshot of this call's region that will have the source's bytes. Raises AwsError."""
-    encrypted = encryption.of_copy(backend, call, source)
+    encrypted = encryption.for_copy(backend, call, source)
     return Snapshot(
         id=new_id("snap"),
         account=call.account,

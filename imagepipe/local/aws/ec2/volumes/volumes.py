@@ -35,7 +35,7 @@ GETTERS: Mapping[str, Getter] = {
 
 
 def create_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
-    before = idempotency.made_before(backend, call)
+    before = idempotency.earlier_result(backend, call)
     if before is not None:
         return to_api(backend, backend.database.volumes[before[0]])
     params = call.params
@@ -50,7 +50,7 @@ def create_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
     if snapshot is None and not params.get("Size"):
         raise missing("size or snapshotId")
     if params.get("KmsKeyId") and not params.get("Encrypted"):
-        raise encryption.without_encryption()
+        raise encryption.key_without_encryption()
     size = params.get("Size") or (snapshot.size_gib if snapshot else 0)
     if snapshot is not None and size < snapshot.size_gib:
         raise invalid(f"The specified volume size {size} is smaller than the size of snapshot '{snapshot.id}'.")
@@ -77,7 +77,7 @@ def create_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
 def new_volume(backend: Backend, call: Call, disk: DiskSpec, *, zone: str, tags: Mapping[str, str]) -> Volume:
     """Make the record of a volume that is still to be created, with the encryption that its snapshot and key imply."""
     snapshot = backend.database.snapshots.get(disk.snapshot_id or "")
-    encrypted = encryption.of_volume(backend, call, is_asked=disk.encrypted, key=disk.kms_key_id, snapshot=snapshot)
+    encrypted = encryption.for_volume(backend, call, is_asked=disk.encrypted, key=disk.kms_key_id, snapshot=snapshot)
     return Volume(
         id=new_id("vol"),
         account=call.account,
