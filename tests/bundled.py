@@ -22,7 +22,7 @@ FILES = ("image.manifest.xml", "image.part.00", "image.part.01", "image.part.02"
 
 def for_local_cloud(account: Account) -> Recipients:
     """The owner of the samples, and the EC2 of this cloud."""
-    return Recipients(recipients().owner, load_certificate(account.cloud.gateway._world.bundles.certificate))
+    return Recipients(recipients().owner, load_certificate(account.cloud.gateway.backend.bundles.certificate))
 
 
 def put(account: Account, folder: str = "web/t1", *, region: str = "us-east-1", bucket: str = BUCKET) -> str:

@@ -8,7 +8,6 @@ set of values that are looked for; a build with other secrets reads everything o
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from imagepipe.capture import agent_loader
+from imagepipe.files import write_atomically
 from imagepipe.hygiene.known import pack, split, unpack
 from imagepipe.hygiene.report import Report, ScanRequest
 
@@ -52,7 +52,7 @@ class KnownFiles:
         for image in images:
             with suppress(OSError):
                 if (path := self._path(request, image)) is not None:
-                    _write(path, b"".join(sorted(stamps)))
+                    write_atomically(path, b"".join(sorted(stamps)))
                     self._prune()
 
     def _path(self, request: ScanRequest, image: str) -> Path | None:
@@ -78,7 +78,7 @@ class KnownFiles:
         with suppress(FileNotFoundError):
             if len(salt := path.read_bytes()) == SALT_BYTES:
                 return salt
-        _write(path, secrets.token_bytes(SALT_BYTES))
+        write_atomically(path, secrets.token_bytes(SALT_BYTES))
         return path.read_bytes()
 
     def _prune(self) -> None:
@@ -96,13 +96,3 @@ class KnownFiles:
 def scan_version() -> bytes:
     """A digest of the scan's own code: what one version found clean, the next may not."""
     return hashlib.sha256(agent_loader.program(agent_loader.HYGIENE)).digest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    half = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        half.touch(mode=0o600)
-        half.write_bytes(content)
-        half.rename(path)
-    finally:
-        half.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
 
+from imagepipe import files
 from imagepipe.clock import Clock, iso
 from imagepipe.errors import ImagepipeError, UsageError
 
@@ -128,7 +129,7 @@ class Journal:
             },
             sync=True,
         )
-        _fsync_folder(folder)
+        files.sync(folder)
         return journal
 
     @classmethod
@@ -335,14 +336,6 @@ def _is_held(folder: Path) -> bool:
         except OSError:
             return True
         return False
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @dataclass

@@ -109,7 +109,7 @@ def test_it_is_found_and_given_back(account: Account, kind: str, bound: bool) ->
 def test_what_ec2_gave_us_and_does_not_show_yet_is_not_taken_for_gone(account: Account, kind: str) -> None:
     claim = _claim(account, kind)
     claim = account.journal.bind(claim, MAKE[kind](account, claim))
-    account.cloud.gateway._world.faults.fresh.hide({"InstanceId": claim.id}, seconds=1.0, calls=None)
+    account.cloud.gateway.backend.faults.hidden.hide({"InstanceId": claim.id}, seconds=1.0, calls=None)
     assert not _is_there(account, kind, claim)
     account.holdings.undoers()[kind](claim)
     harness.until(lambda: not _is_there(account, kind, claim))

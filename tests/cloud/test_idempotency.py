@@ -190,7 +190,7 @@ def test_a_group_that_is_not_known_yet_is_opened_and_launched_into_once_it_is(ac
 
 def test_an_image_of_a_snapshot_that_is_not_known_yet_is_registered_and_tagged_once_it_is(account: Account) -> None:
     snapshot = _snapshot(account)
-    account.cloud.gateway._world.faults.fresh.hide({"SnapshotId": snapshot}, seconds=1.0, calls=None)
+    account.cloud.gateway.backend.faults.hidden.hide({"SnapshotId": snapshot}, seconds=1.0, calls=None)
     mappings = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}]
     _hide(account, "RegisterImage")
     id = account.ec2.images.register("web", "d", REGISTRATION, mappings, token="t1", tags=TAGS)

@@ -7,22 +7,21 @@ searched as if it were one file.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from imagepipe.errors import LocalCloudError
 from imagepipe.hygiene.report import Report, ScanRequest, read_report
 from imagepipe.hygiene.walk import Tree, scan, scan_bytes
+from imagepipe.local.disks.contents import Part, read_partitions
 from imagepipe.local.host import loop
+from imagepipe.local.host.tools import run_tool
 
-SECTOR = 512
 MOUNT_POINT = "/mnt"
 """Of the private namespace: it is there on every Linux (FHS 3.0), and what it has elsewhere is not touched."""
 TYPES = (
@@ -34,14 +33,6 @@ TYPES = (
     ("vfat", 54, b"FAT12   ", "ro"),
 )
 """File systems, and what is where in their first bytes (blkid's tables)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A piece of a disk that may have a file system."""
-
-    offset: int
-    size: int
 
 
 def scan_disk(
@@ -90,13 +81,7 @@ def parts(disk: Path) -> list[Part]:
     whole = Part(0, disk.stat().st_size)
     if _type(disk, whole) is not None:
         return [whole]
-    done = subprocess.run(
-        ["sfdisk", "--json", str(disk)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        return [whole]
-    rows = json.loads(done.stdout)["partitiontable"].get("partitions", [])
-    return [Part(row["start"] * SECTOR, row["size"] * SECTOR) for row in rows]
+    return read_partitions(disk) or [whole]
 
 
 def _look(disk: Path, part: Part, request: ScanRequest) -> Report:
@@ -105,11 +90,12 @@ def _look(disk: Path, part: Part, request: ScanRequest) -> Report:
         return _as_file(disk, part, request)
     kind, options = known
     with closing(loop.attach(disk, is_read_only=True, offset=part.offset, size=part.size)) as device:
-        _run(["mount", "--types", kind, "--options", options, device.device, MOUNT_POINT])
+        mount = ["mount", "--types", kind, "--options", options, device.device, MOUNT_POINT]
+        run_tool(mount, error=LocalCloudError)
         try:
             return scan([Tree(MOUNT_POINT)], request)
         finally:
-            _run(["umount", MOUNT_POINT])
+            run_tool(["umount", MOUNT_POINT], error=LocalCloudError)
 
 
 def _as_file(disk: Path, part: Part, request: ScanRequest) -> Report:
@@ -144,12 +130,6 @@ def _type(disk: Path, part: Part) -> tuple[str, str] | None:
             if at + len(magic) <= part.size and file.read(len(magic)) == magic:
                 return kind, options
     return None
-
-
-def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise LocalCloudError(f"{' '.join(command)}: {done.stderr.strip() or f'exit {done.returncode}'}")
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ def test_a_second_agent_sends_what_is_not_there(
 
 
 def _puts(account: Account) -> int:
-    return account.cloud.gateway._world.calls.counted()["s3:PutObject"]
+    return account.cloud.gateway.backend.calls.counted()["s3:PutObject"]
 
 
 def test_a_part_that_is_not_what_was_sent_is_noticed_before_the_bundle_is_sealed(
