@@ -153,3 +153,16 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
 
 def test_the_recipe_fits_on_two_screens() -> None:
     assert len((ROOT / "pipeline.py").read_text().splitlines()) <= 120
+
+
+MOST_PARAMETERS = 7
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_function_takes_more_than_seven_parameters(module: Path) -> None:
+    """A dataclass collects what belongs together; its own constructor is not written by hand."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            names = [each.arg for each in every if each.arg not in ("self", "cls")]
+            assert len(names) <= MOST_PARAMETERS, f"{module.name}:{node.lineno} {node.name}({', '.join(names)})"

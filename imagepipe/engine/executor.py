@@ -1,7 +1,7 @@
-"""Runs a graph on threads: a stage starts the moment its inputs are there; the first failure stops the rest.
+"""Run a graph on threads: a stage starts as soon as its inputs exist; the first failure stops the rest.
 
-Each stage has a daemon thread of its own, and a cancelled run waits for its stages only so long: a stage that is stuck,
-in a read from a dead file server say, keeps neither the clean-up nor the process from ending.
+Each stage has its own daemon thread, and a cancelled run waits for its stages for a limited time. A stage that hangs,
+say in a read from a dead file server, can block neither the clean-up nor the end of the process.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from imagepipe.errors import Cancelled, ImagepipeError, StageError
 T = TypeVar("T")
 
 MAX_THREADS = 256
-"""Stages wait far more than they work; a thread that waits costs its stack, some 100 KiB in use."""
+"""Stages mostly wait; a waiting thread costs its stack, about 100 KiB in use."""
 STOP_SECONDS = 60.0
-"""How long a cancelled run waits for its stages: longer than any call to a cloud with all its attempts (35 s)."""
+"""Time that a cancelled run waits for its stages: longer than a call to a cloud with all its attempts (35 s)."""
 TELL_SECONDS = 5.0
-"""When a cancelled run names the stages that it waits for."""
+"""Time after which a cancelled run names the stages that it is waiting for."""
 LOOK_SECONDS = 1.0
-"""How often the executor looks at the cancel, which comes from other threads."""
+"""Interval at which the executor checks the cancel flag, which other threads set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +47,17 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended. Raises nothing: what could not be cleaned up never hides the cause."""
+    """The result of a run. Failures of the clean-up are listed beside the cause, and never hide it."""
 
     outputs: Mapping[str, Any]
     failures: tuple[Failure, ...]
-    """In the order of time; the first is the cause. Stages that merely obeyed a cancel are not among them."""
+    """Failed stages in order of time: the first is the cause. Stages that only obeyed a cancel are not included."""
     held: tuple[StillHeld, ...]
     cancelled: bool
     interrupted: tuple[str, ...] = ()
-    """Stages that were at work when the run was asked to stop."""
+    """Stages that were running when the run was asked to stop."""
     stuck: tuple[str, ...] = ()
-    """Stages that did not end although they were asked to; their threads go on until the process ends."""
+    """Stages that did not stop when asked; their threads run until the process ends."""
 
     def __getitem__(self, ref: Ref[T]) -> T:
         return cast(T, self.outputs[ref.stage])
@@ -69,14 +69,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class RunServices:
-    """What every run of a graph needs beside the graph."""
+    """The services that every run of a graph needs."""
 
     journal: Journal
     events: Events
     cancel: Cancel
     clock: Clock
     undoers: Mapping[str, Undoer]
-    """Deletes claimed resources, by the kind of claim."""
+    """Functions that delete claimed resources, by the kind of claim."""
 
 
 def execute(
@@ -131,7 +131,7 @@ def execute(
 
 
 def _group_of(graph: Graph, groups: Sequence[frozenset[str]]) -> dict[str, int]:
-    """The number of each stage's group."""
+    """Return the number of each stage's group."""
     if not groups:
         return dict.fromkeys(graph.stages, 0)
     return {name: number for number, group in enumerate(groups) for name in group}
@@ -139,7 +139,7 @@ def _group_of(graph: Graph, groups: Sequence[frozenset[str]]) -> dict[str, int]:
 
 @dataclass
 class _Running:
-    """The stages of a graph while they run, and what became of them."""
+    """The state of a running graph."""
 
     graph: Graph
     services: RunServices
@@ -162,7 +162,7 @@ class _Running:
         }
 
     def run(self, stop_seconds: float) -> None:
-        """Run all stages to their end, or until `stop_seconds` after those that still run were asked to stop."""
+        """Run all stages to the end. Stop waiting `stop_seconds` after the remaining ones were asked to stop."""
         asked: float | None = None
         is_told = False
         while True:
