@@ -1,6 +1,6 @@
-"""What dead runs left, found by tags alone: a CI runner's disk is gone, and its journals with it.
+"""Find what dead runs left by tags alone, for CI runners whose disks, and so whose journals, are gone.
 
-A run says on all that it makes when it began; and of what lives longer, while it lives, until when it answers for it.
+Everything a run creates is tagged with its start time. A long run also renews an expiry tag while it is alive.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from imagepipe.errors import CloudError
 
 BEAT_SECONDS = 1200
 ANSWERS_FOR = timedelta(hours=1)
-"""Three beats: two may be lost before anybody takes a living run for a dead one."""
+"""Lifetime of an expiry tag: three beats, so two can be lost before a living run looks dead."""
 YOUNGEST = timedelta(hours=1)
-"""What is younger may be of a run that has had no time yet to say that it lives."""
+"""Youngest age of leftovers: a younger run may not have tagged its resources yet."""
 TOKEN = re.compile(r"([0-9a-f]{8})-c\d+")
-"""A claim's token, with the run's id."""
+"""Form of a claim's token, with the run's id."""
 BUNDLED = re.compile(r".+\.part\.\d+|.+\.manifest\.xml|probe")
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What became of a thing that a dead run left."""
+    """The result of deleting one leftover resource."""
 
     thing: TaggedResource
     error: Exception | None = None
-    """Why it could not be deleted."""
+    """Reason why it could not be deleted; None if it was."""
 
 
 class SweepFilter(TypedDict):
-    """Whose things are looked for."""
+    """Selects the leftovers to look for."""
 
     older_than: timedelta
     now: datetime
     is_alive: Callable[[str], bool]
-    """Of the runs of this machine."""
+    """Returns whether a run of this computer is alive, by its id."""
 
 
 def left_over(regions: Regions, region: str, **which: Unpack[SweepFilter]) -> list[TaggedResource]:
-    """What dead runs left in a region: begun so long ago, no product that is kept, and nobody answers for it.
+    """Return what dead runs left in a region: old enough, not kept, and with an expiry tag in the past, if any.
 
     Raises CloudError.
     """
@@ -66,12 +66,12 @@ def left_over(regions: Regions, region: str, **which: Unpack[SweepFilter]) -> li
 def bundles_left_over(
     regions: Regions, region: str, bucket: str, *, beside: Iterable[str] = (), **which: Unpack[SweepFilter]
 ) -> list[TaggedResource]:
-    """Folders of a bucket of this region that are bundles of ours, unwritten for so long, and no image's.
+    """Return folders of a bucket in this region that hold an old, unfinished bundle of imagepipe that no image uses.
 
-    A run that says that it lives says so where it has its instance: looked for `beside` this region in those, too.
+    A living run renews its expiry tags in the region of its instance, which may be another one: those are in `beside`.
 
-    Objects have no tags of ours: a folder is known by its name, which is a claim's token, and by nothing else being in
-    it, or in folders of it, than a bundle has. Raises CloudError.
+    Objects have no tags. A folder is recognized by its name, which is a claim's token, and by containing nothing, in
+    subfolders too, but the objects of a bundle. Raises CloudError.
     """
     folders: dict[str, list[tuple[str, datetime]]] = {}
     ec2, now = regions[region], which["now"]
@@ -108,14 +108,14 @@ def bundles_left_over(
 
 
 def _above(folder: str) -> Iterator[str]:
-    """The folders that a folder is in."""
+    """Return the parent folders of a folder."""
     while "/" in folder:
         folder = folder.rpartition("/")[0]
         yield folder
 
 
 def sweep(things: list[TaggedResource], regions: Regions, clock: Clock) -> Iterator[Swept]:
-    """Give them back, each for itself: what fails does not keep the next from it."""
+    """Delete the leftovers one by one; a failure does not stop the rest."""
     undoers = Undoers(regions, clock).undoers()
     for number, thing in enumerate(things, start=1):
         key, state = f"s{number}", State.BOUND
@@ -129,7 +129,7 @@ def sweep(things: list[TaggedResource], regions: Regions, clock: Clock) -> Itera
 
 
 class Heartbeat:
-    """While a run goes on, says on all that it holds until when it answers for it."""
+    """Renews the expiry tag on everything that a run holds while the run is alive."""
 
     def __init__(self, journal: Journal, regions: Regions, clock: Clock, *, seconds: float = BEAT_SECONDS) -> None:
         self._journal = journal
@@ -152,7 +152,7 @@ class Heartbeat:
             self.beat(self._clock.now() + ANSWERS_FOR)
 
     def beat(self, until: datetime) -> None:
-        """Write it on everything that is bound. Best effort: the next beat tries again."""
+        """Renew the tag on every bound resource. Errors are ignored: the next beat tries again."""
         for claim in self._journal.claims():
             if claim.is_open() and claim.id and claim.kind != "bundle":
                 try:
@@ -162,7 +162,7 @@ class Heartbeat:
 
 
 def _began(thing: TaggedResource, now: datetime) -> datetime:
-    """When its run began; a thing that does not say it is as young as can be."""
+    """Return the start time of a resource's run; without the tag, the resource counts as brand new."""
     try:
         return datetime.strptime(thing.tags.get(tags.STARTED, ""), "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
@@ -170,7 +170,7 @@ def _began(thing: TaggedResource, now: datetime) -> datetime:
 
 
 def _answered_until(thing: TaggedResource, now: datetime) -> datetime:
-    """Until when somebody answers for it; long past where nobody ever said."""
+    """Return the time of the expiry tag; a time long past if there is none."""
     said = thing.tags.get(tags.EXPIRES)
     try:
         return parse_iso(said) if said else datetime.min.replace(tzinfo=UTC)

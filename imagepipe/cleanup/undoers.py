@@ -1,6 +1,6 @@
-"""The reverse recipe: how each kind of thing that a run holds is found, by id or by token, and cleaned up.
+"""The reverse of the recipe: find each kind of resource by id or token, and delete it.
 
-The same code undoes at the end of a run and cleans up after a dead one. Gone already is success everywhere.
+The same code undoes a run at its end and cleans up after a dead one. A resource that is already gone is a success.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 TERMINATE_SECONDS = 600
 IN_USE_SECONDS = 120
-"""EC2 goes on calling a group or snapshot in use for a while after its last user is gone."""
+"""Time for which EC2 may report a group or snapshot as in use after its last user is gone."""
 SHOWN_SECONDS = 10
 MANIFEST = ".manifest.xml"
 IN_USE = frozenset({"DependencyViolation", "InvalidSnapshot.InUse", "InvalidGroup.InUse", "ResourceInUse"})
@@ -34,15 +34,15 @@ IN_USE = frozenset({"DependencyViolation", "InvalidSnapshot.InUse", "InvalidGrou
 
 @dataclass(frozen=True, slots=True)
 class Undoers:
-    """Deletes the things of one account."""
+    """Functions that delete the resources of one account."""
 
     regions: Regions
     clock: Clock
     shown_seconds: float = SHOWN_SECONDS
-    """How long what EC2 gave us may be unknown to it before it is taken for gone."""
+    """Seconds that EC2 may not know a new resource before it counts as gone."""
 
     def undoers(self) -> Mapping[str, Undoer]:
-        """By kind of claim."""
+        """Return the functions by kind of claim."""
         return {
             "instance": self.instance,
             "key-pair": self.key_pair,
@@ -53,7 +53,7 @@ class Undoers:
         }
 
     def instance(self, claim: Claim) -> bool:
-        """Terminate, and wait for it: group and volumes are in use until then."""
+        """Terminate an instance and wait for it: its group and volumes are in use until then."""
         ec2 = self.regions[claim.region]
         ids = _ids(claim, ec2.instances.of_token(claim.token))
         for id in ids:
@@ -66,17 +66,17 @@ class Undoers:
         return bool(ids)
 
     def _until_shown(self, ec2: Ec2, id: str) -> None:
-        """Wait until EC2 shows an instance that it gave us, or for so long that it must be gone.
+        """Wait until EC2 shows an instance whose id it returned; after `shown_seconds` the instance counts as gone.
 
-        Seconds after RunInstances a call may still answer NotFound (EC2 API guide, "Eventual consistency"): an undo
-        that took this for gone would leak the instance.
+        A call may answer NotFound for seconds after RunInstances (EC2 API guide, "Eventual consistency"). An undo that
+        believed it would leak the instance.
         """
         deadline = Deadline.after(self.shown_seconds, self.clock)
         while id not in ec2.instances.describe_many([id]) and not deadline.is_past():
             self.clock.wait(Event(), 0.5)
 
     def key_pair(self, claim: Claim) -> bool:
-        """Delete both halves."""
+        """Delete the key pair in EC2 and the private key here."""
         ec2 = self.regions[claim.region]
         ids = _by_name(claim, ec2.keys.of_token)
         for id in ids:
@@ -92,7 +92,7 @@ class Undoers:
         return bool(ids)
 
     def image(self, claim: Claim) -> bool:
-        """Deregister what is unfinished; an image that was kept stays, whatever a journal says."""
+        """Deregister unfinished images. An image that is tagged as kept stays, whatever the journal says."""
         ec2 = self.regions[claim.region]
         kept = _kept(ec2, claim)
         ids = [id for id in _ids(claim, [i.id for i in ec2.images.own_of_token(claim.token)]) if id not in kept]
@@ -101,7 +101,7 @@ class Undoers:
         return bool(ids)
 
     def snapshots(self, claim: Claim) -> bool:
-        """By tag whether bound or not: CopyImage makes them without saying their ids."""
+        """Delete snapshots, always found by tag: CopyImage does not return their ids."""
         ec2 = self.regions[claim.region]
         found = self._shown_snapshots(ec2, claim)
         for id, snapshot in found.items():
@@ -110,7 +110,7 @@ class Undoers:
         return bool(found or claim.id)
 
     def bundle(self, claim: Claim) -> bool:
-        """Delete whatever is in the claim's folder, which has its token, bound or not; what a kept image is, stays."""
+        """Delete all objects in the claim's folder, unless a kept image is registered from it."""
         ec2 = self.regions[claim.region]
         bucket, folder = claim.details["bucket"], folder_of(claim.details["prefix"], claim.token)
         keys: Sequence[str] = ()
@@ -122,7 +122,7 @@ class Undoers:
         return bool(keys or claim.id)
 
     def _shown_snapshots(self, ec2: Ec2, claim: Claim) -> Mapping[str, Mapping[str, Any]]:
-        """What there is of a claim's snapshots; those that EC2 gave us are waited for, as in `_until_shown`."""
+        """Return a claim's snapshots. Waits for those whose ids EC2 returned, as `_until_shown` does."""
         bound = set(claim.id.split(",")) if claim.id else set()
         deadline = Deadline.after(self.shown_seconds, self.clock)
         while True:
@@ -132,7 +132,7 @@ class Undoers:
             self.clock.wait(Event(), 0.5)
 
     def _delete_claimed(self, claim: Claim, id: str, delete: Callable[[str], bool]) -> None:
-        """Delete it. What EC2 gave us and does not know is not taken for gone at once, as in `_until_shown`."""
+        """Delete a resource. Retry for a while if EC2 does not know an id that it returned, as in `_until_shown`."""
         deadline = Deadline.after(self.shown_seconds, self.clock)
         while not delete(id) and id == claim.id and not deadline.is_past():
             self.clock.wait(Event(), 0.5)
@@ -151,18 +151,18 @@ class Undoers:
 
 
 def _ids(claim: Claim, found: list[str]) -> list[str]:
-    """What the claim was bound to, and everything that carries its token."""
+    """Return the ids that the claim is bound to, and those of everything tagged with its token."""
     bound = claim.id.split(",") if claim.id else []
     return sorted({*bound, *found})
 
 
 def _by_name(claim: Claim, of_token: Callable[[str], list[str]]) -> list[str]:
-    """What a claim stands for whose name is its token's, and EC2 gives a name once: bound, there is no other."""
+    """Return the ids for a claim on a key pair or group. They are named after the token, so a bound claim has one."""
     return [claim.id] if claim.id else of_token(claim.token)
 
 
 def _is_registered(ec2: Ec2, location: str) -> bool:
-    """Whether a kept image was registered from this manifest."""
+    """Return whether a kept image was registered from this manifest."""
     return any(image.tags.get(tags.STATE) == tags.KEPT for image in ec2.images.own_registered_from(location))
 
 

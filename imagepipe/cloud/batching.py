@@ -1,4 +1,4 @@
-"""Look-ups of many builds in few calls: who asks while a call is under way shares the next one."""
+"""Look-ups of many builds in few calls: requests that arrive during a call share the next one."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ V = TypeVar("V")
 
 
 class BatchedLookup(Generic[K, V]):
-    """One kind of look-up. Nothing is remembered: every answer was asked for after its question came."""
+    """One kind of look-up. Nothing is cached: every answer is newer than its request."""
 
     def __init__(self, ask: Callable[[Sequence[K]], Mapping[K, V]]) -> None:
-        """`ask` looks several things up at once; what it does not find, it leaves out."""
+        """`ask` looks several keys up at once, and leaves out those that it does not find."""
         self._ask = ask
         self._lock = threading.Lock()
         self._waiting: dict[K, Future[V | None]] = {}
         self._is_asking = False
 
     def look_up(self, key: K) -> V | None:
-        """What there is of one thing; None if there is nothing. Raises what `ask` raises."""
+        """Return the result for one key; None if it was not found. Raises what `ask` raises."""
         with self._lock:
             answer = self._waiting.setdefault(key, Future())
             leads = not self._is_asking
@@ -32,7 +32,7 @@ class BatchedLookup(Generic[K, V]):
         return answer.result()
 
     def _lead(self) -> None:
-        """Ask for all who wait, until nobody does: at most a few times, as each stage asks once."""
+        """Ask for all waiting requests until there are none; a few rounds at most, because each stage asks once."""
         while True:
             with self._lock:
                 batch, self._waiting = self._waiting, {}

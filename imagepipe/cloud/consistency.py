@@ -1,4 +1,4 @@
-"""What calls of every room share: ids in chunks that a filter takes, and things that are gone already."""
+"""Helpers for EC2's filters and its eventual consistency."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from imagepipe.errors import CloudError
 T = TypeVar("T")
 
 FILTER_VALUES = 200
-"""The most that EC2 takes in one filter."""
+"""Largest number of values in one filter of EC2."""
 
 
 def chunks(ids: Sequence[str]) -> Iterator[list[str]]:
-    """The ids in lists that one filter takes."""
+    """Split ids into lists that fit into one filter."""
     for start in range(0, len(ids), FILTER_VALUES):
         yield list(ids[start : start + FILTER_VALUES])
 
 
 FRESH_PAUSES = (0.25, 0.5, 1.0, 2.0, 2.0)
-"""Seconds before each further look at what was made a moment ago: 5.75 s in all."""
+"""Pauses in seconds between look-ups of a new resource: 5.75 s in all."""
 
 
 def retry_until_visible(call: Callable[[], T], clock: Clock, *codes: str) -> T:
-    """What the call gives, tried again while EC2 does not know yet what it names, and says so by one of these codes.
+    """Return the result of a call; retry while it fails with one of these codes because a resource is not visible yet.
 
-    A thing may be unknown for seconds after EC2 gave us its id (EC2 API guide, "Eventual consistency").
+    A resource may be unknown for seconds after EC2 returned its id (EC2 API guide, "Eventual consistency").
     """
     for pause in FRESH_PAUSES:
         try:
@@ -42,7 +42,7 @@ def retry_until_visible(call: Callable[[], T], clock: Clock, *codes: str) -> T:
 
 
 def delete_if_exists(call: Callable[[], object], *codes: str) -> bool:
-    """Make a call that gives something back; false where EC2 says, by one of these codes, that it does not know it."""
+    """Make a call that deletes something. Return false if it fails with one of these codes: there was nothing."""
     try:
         call()
     except CloudError as error:
@@ -54,7 +54,7 @@ def delete_if_exists(call: Callable[[], object], *codes: str) -> bool:
 
 @contextmanager
 def ignore_missing(*codes: str) -> Iterator[None]:
-    """Let a CloudError pass that says, by its code, that the thing is not there any more."""
+    """Ignore a CloudError with one of these codes: the resource is already gone."""
     try:
         yield
     except CloudError as error:

@@ -1,4 +1,4 @@
-"""Credentials that AWS calls expired before their time: asked for anew, once, where their provider can."""
+"""Refresh credentials that AWS rejects as expired before their time, once, if their provider can."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _RENEWED = "imagepipe-renewed"
 
 
 def renew_when_expired(client: Any, credentials: Any) -> None:
-    """Let a call of the client that is refused for expired credentials be signed once more, with new ones.
+    """Retry a client's call once with fresh credentials if it is refused for expired ones.
 
-    botocore renews by the time that it was told, which a role's session may not live to see: it can be revoked. Static
-    credentials cannot be renewed; then the refusal is the caller's.
+    botocore refreshes credentials by their expiry time, but a role's session can be revoked before that. Static
+    credentials cannot be refreshed; then the caller gets the error.
     """
     if not isinstance(credentials, RefreshableCredentials):
         return
@@ -34,7 +34,7 @@ def renew_when_expired(client: Any, credentials: Any) -> None:
 
 
 class NoCache(dict[str, Any]):
-    """A cache of botocore's that keeps nothing: what it is asked for a second time has expired."""
+    """A cache for botocore that stores nothing: credentials that are requested again have expired."""
 
     def __contains__(self, key: object) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""Block devices as a spec wants them, in the two shapes that EC2 takes: of an instance, and of an image."""
+"""Block devices of a spec, translated for RunInstances and for RegisterImage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imagepipe.values import Text
 
 @dataclass(frozen=True, slots=True)
 class DeviceWanted:
-    """A block device, as the spec has it; None is the source image's own, or what was captured."""
+    """A block device of the spec. None stands for the source image's value or the captured one."""
 
     device: str
     size_gib: int | None = None
@@ -29,18 +29,18 @@ class DeviceWanted:
 
     @property
     def is_left_out(self) -> bool:
-        """Whether this is no EBS volume at all."""
+        """Return whether the device is suppressed or an instance-store volume."""
         return self.no_device or self.virtual_name is not None
 
     def launched(self) -> dict[str, Any]:
-        """The entry of RunInstances' BlockDeviceMappings.
+        """Return the entry of RunInstances' BlockDeviceMappings.
 
-        A volume that outlived its instance would be a leak, so each goes with it: all are captured before that.
+        Every volume is deleted with its instance, or it would leak; it is captured before that.
         """
         return self._entry(self._ebs(), delete_on_termination=True)
 
     def mapped(self, captured: Snapshot | None, *, delete_on_termination: bool = True) -> dict[str, Any]:
-        """The entry of RegisterImage's BlockDeviceMappings, over what was captured of this device, if it was."""
+        """Return the entry of RegisterImage's BlockDeviceMappings, based on the captured volume, if any."""
         ebs = self._ebs()
         if captured is not None:
             own = dict(captured.mapping()["Ebs"])
@@ -79,10 +79,9 @@ def image_mappings(
     goes: Mapping[str, bool],
     root: str,
 ) -> list[dict[str, Any]]:
-    """What the image maps, the root first: what was captured, the spec's word over it.
+    """Return the image's block device mappings, the root first: the captured volumes with the spec's changes.
 
-    `ephemeral`: virtual names by device that instances of the source image had. `goes`: by device, whether the volume
-    goes with its instance.
+    `ephemeral`: virtual names of instance-store volumes by device. `goes`: DeleteOnTermination by device.
     """
     said = {device.device: device for device in wanted}
     by_device = {snapshot.device: snapshot for snapshot in captured}

@@ -1,7 +1,7 @@
-"""Asking EC2 with DryRun whether a build would be allowed to do what it does; nothing is made or changed.
+"""Ask EC2 with DryRun whether a build would have its permissions; nothing is created or changed.
 
-EC2 looks at permissions before it looks at what a request names (EC2 API reference, "Common errors":
-DryRunOperation, UnauthorizedOperation), so an id that there is not serves as well as any.
+EC2 checks permissions before it looks up the resources of a request (EC2 API reference, "Common errors":
+DryRunOperation, UnauthorizedOperation), so made-up ids are good enough.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZ
 
 @dataclass(frozen=True, slots=True)
 class PermissionProbe:
-    """What a build does, as far as that decides which permissions it needs."""
+    """The properties of a build that decide which permissions it needs."""
 
     makes_key: bool
     makes_group: bool
     vpc: str | None
     shares: bool
     copies: bool
-    """Whether this region gets a copy, instead of the instance."""
+    """The region gets a copy and no instance."""
     source_region: str
     bundles: bool = False
-    """An instance-store image: there are no snapshots, and a copy is registered as the first one is."""
+    """The image is an instance-store image: it has no snapshots, and its copies are registered like the first one."""
 
 
 class DryRun:
-    """EC2 in one region, asked and not told."""
+    """DryRun calls to EC2 in one region."""
 
     def __init__(self, session: Session, region: str) -> None:
         self.region = region
@@ -46,12 +46,12 @@ class DryRun:
         self._client: Any = session.client("ec2", region, retries=False)
 
     def launch(self, request: LaunchRequest) -> None:
-        """Raise CloudError where EC2 would not launch this."""
+        """Raise CloudError if EC2 would refuse this launch."""
         with translating(f"asking whether {request.instance_type} of {request.image} may be launched in {self.region}"):
             _dry(self._client.run_instances, request.request())
 
     def denied(self, asked: PermissionProbe) -> Iterator[CloudError]:
-        """Every action of a build that these credentials may not do here."""
+        """Return every action of a build that these credentials may not perform here."""
         for call, values in _calls(asked):
             action = "ec2:" + "".join(word.capitalize() for word in call.split("_"))
             try:
@@ -65,17 +65,17 @@ class DryRun:
                 # Anything else is about what the request names, which was made up.
 
     def key_pair(self, name: str) -> None:
-        """Raise CloudError where the region has no such key pair."""
+        """Raise CloudError if the region has no such key pair."""
         with translating(f"looking up key pair {name} in {self.region}"):
             self._client.describe_key_pairs(KeyNames=[name])
 
     def groups(self, ids: tuple[str, ...]) -> None:
-        """Raise CloudError where the region has not all of these security groups."""
+        """Raise CloudError if one of these security groups does not exist in the region."""
         with translating(f"looking up {', '.join(ids)} in {self.region}"):
             self._client.describe_security_groups(GroupIds=list(ids))
 
     def kms_key(self, key: str) -> None:
-        """Raise CloudError where a KMS key is not there, or cannot be used."""
+        """Raise CloudError if a KMS key does not exist or cannot be used."""
         with translating(f"looking up KMS key {key} in {self.region}", service="kms"):
             found = self._session.client("kms", self.region).describe_key(KeyId=key)["KeyMetadata"]
         if not found.get("Enabled", True):
@@ -83,7 +83,7 @@ class DryRun:
 
 
 def _dry(call: Any, values: Mapping[str, Any]) -> None:
-    """Make the call with DryRun; that it would succeed comes as an error of botocore's."""
+    """Make a call with DryRun. EC2 reports that it would succeed as an error, which is ignored."""
     try:
         call(DryRun=True, **values)
     except Exception as error:
@@ -93,7 +93,7 @@ def _dry(call: Any, values: Mapping[str, Any]) -> None:
 
 
 def _calls(asked: PermissionProbe) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The mutating calls of a build in a region, with values that EC2 would take."""
+    """Return the mutating calls of a build in a region, with values that EC2 would accept."""
     tagging = {"TagSpecifications": [{"ResourceType": "image", "Tags": [{"Key": "imagepipe:run", "Value": "dry-run"}]}]}
     yield "create_tags", {"Resources": [_IMAGE], "Tags": [{"Key": "imagepipe:state", "Value": "kept"}]}
     yield "deregister_image", {"ImageId": _IMAGE}

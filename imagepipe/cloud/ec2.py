@@ -1,4 +1,4 @@
-"""EC2 in one region: its rooms (images, snapshots, instances, keys, groups), and the poller that they share."""
+"""EC2 in one region: images, snapshots, instances, key pairs, groups, and the poller that they share."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from imagepipe.cloud.snapshots import Snapshots
 from imagepipe.errors import CloudError
 
 CALLER_URL = "https://checkip.amazonaws.com"
-"""AWS's own service that answers with the address it sees."""
+"""A service of AWS that returns the caller's address."""
 CALLER_SECONDS = 10
 
 
 class Ec2:
-    """EC2 in a region, in our words. Safe from any thread."""
+    """EC2 in one region; thread-safe."""
 
     def __init__(self, session: Session, region: str, clock: Clock) -> None:
         self.region = region
@@ -58,14 +58,14 @@ class Ec2:
 
     @property
     def s3(self) -> S3:
-        """S3 of the region; made when it is asked for, as most builds have no use of it, and it takes 50 ms."""
+        """S3 of the region; created on first use, because it takes 50 ms and most builds do not need it."""
         with self._lock:
             if self._s3 is None:
                 self._s3 = S3(self._session, self.region, self.clock)
             return self._s3
 
     def await_image(self, id: str, *, deadline: Deadline, cancel: Cancel) -> Mapping[str, Any]:
-        """Wait until an image is available; what EC2 says of it.
+        """Wait until an image is available; return its description.
 
         Raises CloudError if it goes to `failed`, or at the deadline, with the last state seen.
         """
@@ -100,7 +100,7 @@ class Ec2:
         )
 
     def caller_cidr(self) -> str:
-        """The address that AWS sees us come from, as a CIDR of that address alone."""
+        """Return the address that AWS sees as ours, as a CIDR of one address."""
         endpoint = self._session.endpoint_url or ""
         if urllib.parse.urlparse(endpoint).hostname in ("127.0.0.1", "localhost", "::1"):
             return "127.0.0.1/32"
@@ -117,7 +117,7 @@ class Ec2:
 
 
 class Regions:
-    """An Ec2 for every region that is asked for, made once."""
+    """An Ec2 for each region, created when it is first asked for."""
 
     def __init__(self, session: Session, clock: Clock) -> None:
         self.session = session
@@ -132,7 +132,7 @@ class Regions:
             return self._made[region]
 
     def enabled(self, region: str) -> list[str]:
-        """The regions that the account may use, as this one of them says. Raises CloudError."""
+        """Ask one region for all regions that are enabled for the account. Raises CloudError."""
         with translating("listing the account's regions"):
             client: Any = self.session.client("ec2", region)
             return sorted(str(each["RegionName"]) for each in client.describe_regions()["Regions"])

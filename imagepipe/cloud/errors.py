@@ -1,4 +1,4 @@
-"""botocore's errors in our words, at the one seam where they come in."""
+"""Translation of botocore's errors into CloudError, at the one place where they enter."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ NO_CAPACITY = frozenset(
         "VcpuLimitExceeded",
     }
 )
-"""What another instance type or subnet may not have. `Unsupported`: the type is not offered in that zone."""
+"""Error codes for which another type or subnet may work. `Unsupported`: the zone does not offer the type."""
 
 EXPIRED = frozenset({"RequestExpired", "ExpiredToken", "ExpiredTokenException"})
-"""The credentials' time is over. EC2 says `RequestExpired` of a clock that is off, too."""
+"""Error codes for expired credentials. EC2 also answers `RequestExpired` if the clock is wrong."""
 SKEWED = EXPIRED | {"RequestTimeTooSkewed", "RequestInTheFuture", "SignatureDoesNotMatch", "InvalidSignatureException"}
-"""What a clock that is off may be answered with."""
+"""Error codes that a wrong clock can cause."""
 SKEW_SECONDS = 240
-"""AWS allows five minutes to some services and fifteen to others: a clock that is off by less is not to blame."""
+"""Smallest clock error that can be the cause: AWS's services allow five to fifteen minutes."""
 
 HINTS = {
     "AuthFailure": "the credentials are not valid for this endpoint; see `aws sts get-caller-identity`",
@@ -73,7 +73,7 @@ HINTS = {
 DENIED = frozenset(
     {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "UnauthorizedAccess", "403", "Forbidden"}
 )
-"""The last two are those of a HEAD, whose answer has no words."""
+"""Error codes for missing permissions; the last two are those of a HEAD request, whose answer has no body."""
 S3_ACTIONS = {
     "CopyObject": "s3:PutObject",
     "DeleteObjects": "s3:DeleteObject",
@@ -82,14 +82,14 @@ S3_ACTIONS = {
     "HeadObject": "s3:GetObject",
     "ListObjectsV2": "s3:ListBucket",
 }
-"""What IAM calls S3's operations, where it calls them otherwise (service authorization reference, "Amazon S3")."""
+"""IAM's names of S3 operations, if they differ (service authorization reference, "Amazon S3")."""
 _WITH = {"s3:PutObject": ", and s3:PutObjectAcl, as EC2 reads what we put by its ACL"}
 REDIRECTS = frozenset({"301", "307", "PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed"})
 
 
 @contextmanager
 def translating(what: str, *, service: str = "ec2") -> Iterator[None]:
-    """Translate what botocore raises inside; `what` says what we were doing, to what: `importing key pair x in y`."""
+    """Translate errors of botocore. `what` describes the operation: `importing key pair x in y`."""
     try:
         yield
     except ClientError as error:
@@ -113,7 +113,7 @@ def translating(what: str, *, service: str = "ec2") -> Iterator[None]:
 
 
 def no_credentials(what: str) -> CloudError:
-    """There is nobody to be, for AWS."""
+    """Return the error for missing credentials."""
     return CloudError(
         f"{what}: no AWS credentials",
         code="NoCredentials",
@@ -146,7 +146,7 @@ def _from_answer(what: str, error: ClientError, service: str) -> CloudError:
 
 
 def _clock_hint(answer: Mapping[str, Any]) -> str | None:
-    """What is wrong with our clock, by the date of the answer itself; None if nothing is."""
+    """Compare this computer's clock with the date of the answer; None if the clock is right."""
     try:
         theirs = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
     except (KeyError, ValueError):
@@ -159,18 +159,18 @@ def _clock_hint(answer: Mapping[str, Any]) -> str | None:
 
 
 def iam_action(service: str, operation: str) -> str:
-    """What IAM calls an operation."""
+    """Return IAM's name of an operation."""
     return S3_ACTIONS.get(operation, f"s3:{operation}") if service == "s3" else f"{service}:{operation}"
 
 
 def _region_of_bucket(answer: Mapping[str, Any]) -> str | None:
-    """Where a bucket is, in an answer that says it is not here."""
+    """Return a bucket's region from an answer that says it is not in ours."""
     headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     region: str | None = headers.get("x-amz-bucket-region") or answer.get("Error", {}).get("Region")
     return region
 
 
 def _denied_action(message: str) -> str | None:
-    """The action that IAM names in `… is not authorized to perform: ec2:RunInstances …`."""
+    """Return the action in a message like `… is not authorized to perform: ec2:RunInstances …`."""
     found = re.search(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z0-9]+)", message)
     return found.group(1) if found else None

@@ -1,7 +1,7 @@
-"""Creates that EC2 has no client token for: made once, though an answer is lost.
+"""Make create calls idempotent for which EC2 has no client token.
 
-ImportKeyPair, CreateSecurityGroup, CreateSnapshots, RegisterImage and CreateImage can take effect and lose their
-answer. So botocore must not try them again by itself: before any second try we look for what carries our token.
+ImportKeyPair, CreateSecurityGroup, CreateSnapshots, RegisterImage and CreateImage can take effect although their
+answer is lost. So botocore must not retry them: before a second attempt we look for a resource with our token.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from imagepipe.errors import CloudError
 T = TypeVar("T")
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds before each further try: 15.5 s in all, about botocore's own five attempts."""
+"""Pauses in seconds between attempts: 15.5 s in all, about as long as botocore's five attempts."""
 LOOKS = (0.5, 1.0, 2.0)
-"""Seconds between two looks for what may have been made: 4 s with the first pause, longer than lags usually are."""
+"""Pauses in seconds between look-ups: 4 s with the first attempt's pause, longer than the usual lag."""
 _MAYBE_MADE = frozenset({"NoAnswer", "InternalError", "InternalFailure", "500"})
 _UNCERTAIN = _MAYBE_MADE | {"ServiceUnavailable", "Unavailable", "503"}
 
 
 @dataclass(frozen=True)
 class IdempotentCreate:
-    """Makes such creates, in one region."""
+    """Makes idempotent create calls in one region."""
 
     client: Any
-    """It must not try again by itself."""
+    """The client of the calls, with botocore's retries switched off."""
     clock: Clock
     budget: RetryBudget
 
     def once(self, create: Callable[[], T], find: Callable[[], T | None]) -> T:
-        """What `create` makes, or what an earlier try of it made: `find` looks for it by the token in its tag.
+        """Return the id of the resource that `create` or an earlier attempt created; `find` finds it by token.
 
-        A name that is taken (`*.Duplicate`) by what has our token is our own, made by a try whose answer was lost.
+        If the name is taken (`*.Duplicate`) by a resource with our token, an attempt whose answer was lost created it.
         """
         may_be_made = False
         for pause in (*PAUSES, None):
@@ -63,7 +63,7 @@ class IdempotentCreate:
         raise AssertionError("the last try returns or raises")
 
     def _looked_for(self, find: Callable[[], T | None], *, again: bool) -> T | None:
-        """What there is; what was made and not told of may be shown a while later, and is looked for again."""
+        """Look for the resource several times: EC2 may show it a while after it was created."""
         for pause in LOOKS if again else ():
             if (ours := find()) is not None:
                 return ours

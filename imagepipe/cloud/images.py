@@ -20,7 +20,7 @@ from imagepipe.errors import CloudError
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """An image that an instance can be launched from, as DescribeImages has it."""
+    """An image that an instance can be launched from, as DescribeImages returns it."""
 
     id: str
     name: str
@@ -30,7 +30,7 @@ class SourceImage:
     root_device_name: str
     root_device_type: str
     mappings: tuple[dict[str, Any], ...]
-    """BlockDeviceMappings, as EC2 gives them."""
+    """BlockDeviceMappings, as EC2 returns them."""
     ena_support: bool | None = None
     sriov_net_support: str | None = None
     boot_mode: str | None = None
@@ -38,32 +38,32 @@ class SourceImage:
     imds_support: str | None = None
     product_codes: tuple[str, ...] = ()
     usage_operation: str = PLAIN_USAGE
-    """What its instances are billed as; RegisterImage knows `RunInstances` alone."""
+    """Usage operation, which decides billing; RegisterImage only produces `RunInstances`."""
     protection: str | None = None
-    """Deregistration protection: None or `disabled`, or which kind."""
+    """Kind of deregistration protection; None or `disabled` means none."""
 
 
 def late_names(source: SourceImage, region: str) -> dict[str, object]:
-    """What late templates may name: `source` and `region`."""
+    """Return the values of `source` and `region` for late templates."""
     return {"source": {"id": source.id, "name": source.name, "owner": source.owner}, "region": region}
 
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """Who else may launch an image."""
+    """Everybody else who may launch an image."""
 
     accounts: tuple[str, ...] = ()
     organizations: tuple[str, ...] = ()
-    """ARNs."""
+    """ARNs of them."""
     ous: tuple[str, ...] = ()
-    """ARNs."""
+    """ARNs of them."""
     public: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.accounts or self.organizations or self.ous or self.public)
 
     def permissions(self) -> list[dict[str, str]]:
-        """Launch permissions as ModifyImageAttribute takes them."""
+        """Return the launch permissions for ModifyImageAttribute."""
         return [
             *({"UserId": account} for account in self.accounts),
             *({"OrganizationArn": arn} for arn in self.organizations),
@@ -72,13 +72,13 @@ class Audience:
         ]
 
     def describe(self) -> str:
-        """For a log."""
+        """Return a text for the log."""
         return ", ".join((*self.accounts, *self.organizations, *self.ous, *(["everybody"] if self.public else [])))
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFilter:
-    """What an image must be to be found."""
+    """The conditions of a search for images."""
 
     name: str
     owners: tuple[str, ...]
@@ -87,7 +87,7 @@ class ImageFilter:
 
 @dataclass(frozen=True, slots=True)
 class OwnImage:
-    """An image of ours by its name, and what it is made of."""
+    """An image of this account, found by its name, and its data."""
 
     id: str
     name: str
@@ -95,9 +95,9 @@ class OwnImage:
     snapshots: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     is_protected: bool = False
-    """Against deregistration."""
+    """The image is protected against deregistration."""
     bundle: str | None = None
-    """The location of its manifest; None: EBS-backed."""
+    """Location of the manifest; None if the image is EBS-backed."""
 
 
 _NOT_KNOWN = (
@@ -119,7 +119,7 @@ class Images:
         self._named = BatchedLookup(self._all_named)
 
     def by_id(self, id: str) -> SourceImage:
-        """The image with this id. Raises CloudError where there is none to be seen."""
+        """Return the image with this id. Raises CloudError if it does not exist or is not visible."""
         with translating(f"looking up {id} in {self.region}"):
             found = self._client.describe_images(ImageIds=[id])["Images"]
         if not found:
@@ -131,7 +131,7 @@ class Images:
         return _source(found[0])
 
     def matching(self, wanted: ImageFilter) -> list[SourceImage]:
-        """Every available image that a filter finds, newest first."""
+        """Return every available image that matches a filter, newest first."""
         return self._matching.look_up(wanted) or []
 
     def _all_matching(self, filters: Sequence[ImageFilter]) -> dict[ImageFilter, list[SourceImage]]:
@@ -150,7 +150,7 @@ class Images:
         return [_source(image) for image in found]
 
     def own_named(self, name: str) -> list[OwnImage]:
-        """Images of this account with exactly this name, in any state."""
+        """Return the images of this account with exactly this name, in any state."""
         return self._named.look_up(name) or []
 
     def _all_named(self, names: Sequence[str]) -> dict[str, list[OwnImage]]:
@@ -162,27 +162,27 @@ class Images:
         return found
 
     def own_of_token(self, token: str) -> list[OwnImage]:
-        """Images that carry a token of ours."""
+        """Return the images that are tagged with a token."""
         return self._own([tagging.by_token(token)], f"images of token {token}")
 
     def first_of_token(self, token: str) -> str | None:
-        """The id of an image that carries a token of ours, if there is one."""
+        """Return the id of an image that is tagged with a token, if there is one."""
         return _first(self.own_of_token(token))
 
     def own_made_of(self, snapshot: str) -> list[OwnImage]:
-        """Images of this account that map a snapshot."""
+        """Return the images of this account that use a snapshot."""
         return self._own(
             [{"Name": "block-device-mapping.snapshot-id", "Values": [snapshot]}], f"images made of {snapshot}"
         )
 
     def own_registered_from(self, location: str) -> list[OwnImage]:
-        """Images of this account whose manifest is at this location."""
+        """Return the images of this account whose manifest is at this location."""
         return self._own(
             [{"Name": "manifest-location", "Values": [_literal(location)]}], f"images registered from {location}"
         )
 
     def own_registered_beside(self, location: str) -> list[OwnImage]:
-        """Images of this account whose manifest is in the same folder, that at this location among them."""
+        """Return the images of this account whose manifest is in the folder of this location."""
         folder = location[: location.rfind("/") + 1]
         found = self._own(
             [{"Name": "manifest-location", "Values": [f"{_literal(folder)}*"]}], f"images registered from {folder}"
@@ -216,7 +216,7 @@ class Images:
         token: str,
         tags: Mapping[str, str],
     ) -> str:
-        """Make an image of snapshots; its id. Made once, though the answer is lost."""
+        """Register an image of snapshots and return its id. Idempotent, even if an answer is lost."""
         return self._register(
             name, description, token, tags, BlockDeviceMappings=list(mappings), **registration.request()
         )
@@ -232,10 +232,10 @@ class Images:
         token: str,
         tags: Mapping[str, str],
     ) -> str:
-        """Make an instance-store image of a bundle; its id. Made once, though the answer is lost.
+        """Register an instance-store image of a bundle and return its id. Idempotent, even if an answer is lost.
 
-        `location` is that of the manifest, `bucket/folder/NAME.manifest.xml`, in this region. Of the mappings those of
-        instance store volumes are taken: the root is the bundle.
+        `location` is that of the manifest in this region: `bucket/folder/NAME.manifest.xml`. Only mappings of
+        instance-store volumes are used, because the bundle is the root.
         """
         wanted = [
             {"DeviceName": mapping["DeviceName"], "VirtualName": mapping["VirtualName"]}
@@ -262,9 +262,9 @@ class Images:
         return self._creates.once(known, lambda: _first(self.own_of_token(token)))
 
     def register_again(self, image: Mapping[str, Any], name: str, *, token: str, tags: Mapping[str, str]) -> str:
-        """The same image under another name, of the same data; the id. `image` is as DescribeImages has it.
+        """Register the data of an image again under another name and return the id. `image` is its description.
 
-        A copy within the region where RegisterImage would lose product codes or billing.
+        Copies it within the region instead if RegisterImage would lose product codes or billing.
         """
         description, mappings = image.get("Description", ""), image.get("BlockDeviceMappings", ())
         if (location := bundle_of(image)) is not None:
@@ -299,9 +299,10 @@ class Images:
         token: str,
         tags: tagging.ProductTags,
     ) -> str:
-        """An image of a stopped instance by EC2's own hand; its id. Made once, though the answer is lost.
+        """Create an image of a stopped instance and return its id. Idempotent, even if an answer is lost.
 
-        It keeps what RegisterImage cannot say: product codes and billing. `mappings` go over what is attached.
+        CreateImage keeps product codes and billing, which RegisterImage cannot express. `mappings` override attached
+        volumes.
         """
 
         def call() -> str:
@@ -319,17 +320,17 @@ class Images:
         return self._creates.once(call, lambda: _first(self.own_of_token(token)))
 
     def require_imds_v2(self, image: str) -> None:
-        """Instances of the image need IMDSv2; for images that CreateImage made."""
+        """Require IMDSv2 on instances of an image that CreateImage made."""
         with translating(f"requiring IMDSv2 of instances of {image} in {self.region}"):
             self._client.modify_image_attribute(ImageId=image, ImdsSupport={"Value": "v2.0"})
 
     def block_public_access(self) -> str:
-        """`unblocked`, or how the account keeps its images in this region from being public."""
+        """Return the account's setting for public images in this region: `unblocked`, or how they are blocked."""
         with translating(f"asking whether images may be public in {self.region}"):
             return str(self._client.get_image_block_public_access_state()["ImageBlockPublicAccessState"])
 
     def share(self, image: str, snapshots: Sequence[str], audience: Audience) -> None:
-        """Let others launch an image, and accounts among them copy it. What was permitted already stays."""
+        """Let others launch an image, and let accounts among them copy it. Earlier permissions stay."""
         with translating(f"sharing {image} in {self.region} with {audience.describe()}"):
             self._client.modify_image_attribute(ImageId=image, LaunchPermission={"Add": audience.permissions()})
         if not audience.accounts:
@@ -352,7 +353,7 @@ class Images:
         tags: tagging.ProductTags,
         kms_key: str | None = None,
     ) -> str:
-        """Copy an image into this region; the id of the copy, which is pending. The client token makes it once."""
+        """Copy an image into this region and return the id of the pending copy. Idempotent by its client token."""
         with translating(f"copying {source} from {source_region} to {self.region}"):
             answer = self._client.copy_image(
                 SourceImageId=source,
@@ -366,14 +367,14 @@ class Images:
         return str(answer["ImageId"])
 
     def describe(self, id: str) -> Mapping[str, Any]:
-        """What EC2 says of an image. Raises CloudError where it does not know it."""
+        """Return the description of an image. Raises CloudError if it does not exist."""
         found = self.describe_many([id])
         if id not in found:
             raise CloudError(f"{id} in {self.region} is not known to EC2", code="InvalidAMIID.NotFound")
         return found[id]
 
     def describe_many(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        """What EC2 says of these images; those that it does not know are left out."""
+        """Return the descriptions of images by id, without those that do not exist."""
         found: dict[str, Mapping[str, Any]] = {}
         for chunk in chunks(ids):
             with translating(f"describing images in {self.region}"):
@@ -382,7 +383,7 @@ class Images:
         return found
 
     def tag(self, ids: Sequence[str], tags: Mapping[str, str]) -> None:
-        """Write tags on images and snapshots, over those that are there."""
+        """Set tags on images and snapshots; existing values are overwritten."""
         for chunk in chunks(ids):
             retry_until_visible(partial(self._tag, chunk, tags), self._creates.clock, *_NOT_KNOWN)
 
@@ -391,7 +392,7 @@ class Images:
             self._client.create_tags(Resources=list(ids), Tags=tagging.pairs(tags))
 
     def deregister(self, id: str) -> bool:
-        """Deregister an image; whether EC2 knew it: gone already is success. Its snapshots stay."""
+        """Deregister an image; its snapshots stay. Return whether it existed."""
 
         def call() -> None:
             with ignore_missing("InvalidAMIID.Unavailable"), translating(f"deregistering {id} in {self.region}"):
@@ -401,7 +402,7 @@ class Images:
 
 
 def _literal(name: str) -> str:
-    """A name as a filter takes it, its wildcards and backslashes escaped."""
+    """Escape a name for a filter: its wildcards and backslashes."""
     return name.replace("\\", "\\\\").replace("*", "\\*").replace("?", "\\?")
 
 
@@ -410,12 +411,12 @@ def _first(images: Sequence[OwnImage]) -> str | None:
 
 
 def bundle_of(image: Mapping[str, Any]) -> str | None:
-    """The manifest that an image was registered from, as DescribeImages has it; None if it is EBS-backed."""
+    """Return the location of an image's manifest from its description; None if it is EBS-backed."""
     return str(image["ImageLocation"]) if image.get("RootDeviceType") == "instance-store" else None
 
 
 def snapshots_of(image: Mapping[str, Any]) -> tuple[str, ...]:
-    """The ids of the snapshots that an image maps, as DescribeImages has it."""
+    """Return the ids of an image's snapshots from its description."""
     mappings = image.get("BlockDeviceMappings", ())
     return tuple(m["Ebs"]["SnapshotId"] for m in mappings if m.get("Ebs", {}).get("SnapshotId"))
 

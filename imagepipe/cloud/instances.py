@@ -1,4 +1,4 @@
-"""Instances: launch, look, stop, terminate."""
+"""Instances: launch, describe, stop, terminate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imagepipe.errors import CloudError
 
 @dataclass(frozen=True, slots=True)
 class LaunchRequest:
-    """An instance to be launched."""
+    """The parameters of a launch."""
 
     image: str
     instance_type: str
@@ -25,17 +25,17 @@ class LaunchRequest:
     key_pair: str | None
     user_data: bytes
     mappings: tuple[dict[str, Any], ...]
-    """BlockDeviceMappings, as EC2 takes them."""
+    """BlockDeviceMappings for RunInstances."""
     instance_profile: str | None = None
     public_address: bool = True
-    """Ask for a public address where the request names a subnet, which may not give one by itself."""
+    """Ask for a public address if the request names a subnet, which may not assign one by default."""
     spot: bool = False
     max_price: str | None = None
-    """Dollars an hour, for spot; the on-demand price if None."""
+    """Highest spot price in dollars per hour; None means the on-demand price."""
     has_ebs_root: bool = True
 
     def request(self) -> dict[str, Any]:
-        """The parameters of RunInstances that say what is launched."""
+        """Return the parameters for RunInstances."""
         profile = self.instance_profile
         network: dict[str, Any] = {"SecurityGroupIds": list(self.security_groups)}
         if self.subnet:
@@ -64,7 +64,7 @@ class LaunchRequest:
         }
 
     def _market(self) -> dict[str, Any]:
-        """A one-time request: a persistent one would launch again what a dead build left behind."""
+        """Return the market options for a one-time request; a persistent one would relaunch a dead build's instance."""
         price = {"MaxPrice": self.max_price} if self.max_price else {}
         return {"MarketType": "spot", "SpotOptions": {"SpotInstanceType": "one-time", **price}}
 
@@ -86,9 +86,9 @@ class Instances:
         instance_tags: Mapping[str, str],
         volume_tags: Mapping[str, str],
     ) -> Mapping[str, Any]:
-        """Launch one; what EC2 says of it. The client token makes it once, though the answer is lost.
+        """Launch an instance and return its description. Idempotent by its client token, even if an answer is lost.
 
-        Raises CloudError with a code of `translate.NO_CAPACITY` where another type or subnet may do.
+        Raises CloudError with a code of `errors.NO_CAPACITY` if another type or subnet may work.
         """
         where = f"{self.region}, {request.subnet}" if request.subnet else self.region
 
@@ -107,26 +107,26 @@ class Instances:
         return retry_until_visible(call, self._clock, "InvalidGroup.NotFound", "InvalidKeyPair.NotFound")
 
     def describe_many(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        """What EC2 says of these instances; those that it does not know are left out."""
+        """Return the descriptions of instances by id, without those that do not exist."""
         found: dict[str, Mapping[str, Any]] = {}
         for chunk in chunks(ids):
             found |= self._described([{"Name": "instance-id", "Values": chunk}])
         return found
 
     def describe(self, id: str) -> Mapping[str, Any]:
-        """What EC2 says of an instance. Raises CloudError where it does not know it."""
+        """Return the description of an instance. Raises CloudError if it does not exist."""
         seen = self._described_together.look_up(id)
         if seen is None:
             raise CloudError(f"{id} in {self.region} is not known to EC2", code="InvalidInstanceID.NotFound")
         return seen
 
     def of_token(self, token: str) -> list[str]:
-        """Instances that carry a token of ours and are not terminated."""
+        """Return the instances that are tagged with a token and not terminated."""
         states = ["pending", "running", "shutting-down", "stopping", "stopped"]
         return list(self._described([tagging.by_token(token), {"Name": "instance-state-name", "Values": states}]))
 
     def root_device_types(self, instance_types: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """By type, what its instances may have for a root: `ebs`, `instance-store`. Unknown types are left out."""
+        """Return the root device types (`ebs`, `instance-store`) of each instance type; skips unknown types."""
         found: dict[str, tuple[str, ...]] = {}
         for chunk in chunks(instance_types):
             with translating(f"describing {', '.join(chunk)} in {self.region}"):
@@ -141,7 +141,7 @@ class Instances:
         return found
 
     def ended(self, id: str) -> str | None:
-        """The state of an instance that no longer runs; None if it runs, or EC2 does not say."""
+        """Return the state of an instance that no longer runs; None if it runs or its state is unknown."""
         try:
             seen = self.describe_many([id]).get(id)
         except CloudError:
@@ -150,7 +150,7 @@ class Instances:
         return None if state in ("running", "pending") else state
 
     def check_runs(self, id: str) -> None:
-        """Raise CloudError if the instance no longer runs: nobody need wait for it."""
+        """Raise CloudError if the instance no longer runs, so that nobody waits for it."""
         if state := self.ended(id):
             raise CloudError(
                 f"{id} in {self.region} is {state}: SSH will not come back",
@@ -159,7 +159,7 @@ class Instances:
             )
 
     def status_checks(self, id: str) -> str:
-        """EC2's two checks of an instance, in words."""
+        """Return the results of EC2's two status checks as a text."""
         with translating(f"reading the status checks of {id} in {self.region}"):
             found = self._client.describe_instance_status(InstanceIds=[id], IncludeAllInstances=True)
         for status in found["InstanceStatuses"]:
@@ -177,17 +177,17 @@ class Instances:
             self._client.stop_instances(InstanceIds=[id])
 
     def terminate(self, id: str) -> None:
-        """Ask EC2 to terminate an instance; gone already is success."""
+        """Ask EC2 to terminate an instance; one that is already gone is a success."""
         with ignore_missing("InvalidInstanceID.NotFound"), translating(f"terminating {id} in {self.region}"):
             self._client.terminate_instances(InstanceIds=[id])
 
     def uefi_data(self, id: str) -> str | None:
-        """The UEFI variables of an instance, as RegisterImage takes them."""
+        """Return the UEFI variables of an instance for RegisterImage."""
         with translating(f"reading the UEFI data of {id} in {self.region}"):
             return self._client.get_instance_uefi_data(InstanceId=id).get("UefiData") or None
 
     def console(self, id: str) -> str:
-        """What the instance has written on its console, as far as EC2 has it."""
+        """Return the console output of an instance, as far as EC2 has it."""
         try:
             return self._console(id, Latest=True)
         except CloudError as error:

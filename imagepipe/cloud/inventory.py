@@ -1,4 +1,4 @@
-"""Everything of ours in a region, by its tags alone: for whoever has no journal of the run that made it."""
+"""Find every resource of imagepipe in a region by its tags alone, without a journal."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ GONE = frozenset({"terminated", "shutting-down"})
 
 @dataclass(frozen=True, slots=True)
 class TaggedResource:
-    """A thing that a run made, and what it says of itself."""
+    """A resource that a run created, with its tags."""
 
     kind: str
-    """As a claim has it: `instance`, `image`, `snapshots`, `security-group`, `key-pair`; of a bundle, by its folder."""
+    """Kind as in a claim: `instance`, `image`, `snapshots`, `security-group`, `key-pair`, `bundle`."""
     id: str
     region: str
     tags: Mapping[str, str]
     details: Mapping[str, str] = field(default_factory=dict)
-    """As the claim's."""
+    """Details as in a claim."""
 
     @property
     def run(self) -> str:
@@ -36,7 +36,7 @@ class TaggedResource:
 
 
 def everything_of_ours(session: Session, region: str) -> Iterator[TaggedResource]:
-    """What carries a run's tag, in the order in which it can be cleaned up. Raises CloudError."""
+    """Return everything with a run's tag, in the order in which it can be deleted. Raises CloudError."""
     client: Any = session.client("ec2", region)
     with translating(f"looking for what imagepipe made in {region}"):
         for page in client.get_paginator("describe_instances").paginate(Filters=OURS):

@@ -1,4 +1,4 @@
-"""What an instance is reached with: key pairs, security groups, subnets."""
+"""Key pairs, security groups and subnets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Keys:
         self.region = region
 
     def import_public(self, name: str, public_key: str, *, token: str, tags: Mapping[str, str]) -> str:
-        """Give EC2 a public key; the key pair's id. Made once, though the answer is lost."""
+        """Import a public key and return the key pair's id. Idempotent, even if an answer is lost."""
 
         def call() -> str:
             with translating(f"importing key pair {name} in {self.region}"):
@@ -35,13 +35,13 @@ class Keys:
         return self._creates.once(call, lambda: next(iter(self.of_token(token)), None))
 
     def of_token(self, token: str) -> list[str]:
-        """Ids of key pairs that carry a token of ours."""
+        """Return the ids of key pairs that are tagged with a token."""
         with translating(f"looking for key pairs of token {token} in {self.region}"):
             answer = self._client.describe_key_pairs(Filters=[tagging.by_token(token)])
         return [str(pair["KeyPairId"]) for pair in answer["KeyPairs"]]
 
     def delete(self, id: str) -> bool:
-        """Delete a key pair; whether EC2 knew it: gone already is success."""
+        """Delete a key pair. Return whether it existed."""
 
         def call() -> None:
             with translating(f"deleting key pair {id} in {self.region}"):
@@ -58,7 +58,7 @@ class Groups:
         self.region = region
 
     def create(self, name: str, *, vpc: str, description: str, token: str, tags: Mapping[str, str]) -> str:
-        """Make a security group; its id. Made once, though the answer is lost."""
+        """Create a security group and return its id. Idempotent, even if an answer is lost."""
 
         def call() -> str:
             with translating(f"creating security group {name} in {self.region}"):
@@ -73,7 +73,7 @@ class Groups:
         return self._creates.once(call, lambda: next(iter(self.of_token(token)), None))
 
     def allow_ssh_from(self, id: str, *, port: int, cidrs: Sequence[str]) -> None:
-        """Let these addresses in on a port; a rule that is there already is success."""
+        """Admit these addresses on a port; a rule that already exists is a success."""
         v4 = [{"CidrIp": c, "Description": "imagepipe"} for c in cidrs if ":" not in c]
         v6 = [{"CidrIpv6": c, "Description": "imagepipe"} for c in cidrs if ":" in c]
         permission: dict[str, Any] = {"IpProtocol": "tcp", "FromPort": port, "ToPort": port}
@@ -92,13 +92,13 @@ class Groups:
         retry_until_visible(call, self._creates.clock, "InvalidGroup.NotFound")
 
     def of_token(self, token: str) -> list[str]:
-        """Ids of security groups that carry a token of ours."""
+        """Return the ids of security groups that are tagged with a token."""
         with translating(f"looking for security groups of token {token} in {self.region}"):
             answer = self._client.describe_security_groups(Filters=[tagging.by_token(token)])
         return [str(group["GroupId"]) for group in answer["SecurityGroups"]]
 
     def delete(self, id: str) -> bool:
-        """Delete a security group; whether EC2 knew it: gone is success. Raises CloudError while it is in use."""
+        """Delete a security group. Return whether it existed. Raises CloudError while it is in use."""
 
         def call() -> None:
             with translating(f"deleting security group {id} in {self.region}"):
@@ -116,7 +116,7 @@ class Subnets:
         self._default = BatchedLookup(self._default_vpc)
 
     def default_vpc(self) -> str | None:
-        """The id of the default VPC, if the region has one."""
+        """Return the id of the default VPC; None if the region has none."""
         return self._default.look_up("vpc")
 
     def _default_vpc(self, _: Sequence[str]) -> dict[str, str]:
@@ -125,7 +125,7 @@ class Subnets:
         return {"vpc": str(answer["Vpcs"][0]["VpcId"])} if answer["Vpcs"] else {}
 
     def by_tags(self, tags: Mapping[str, str]) -> list[str]:
-        """Ids of the subnets that carry all these tags, those with the most free addresses first."""
+        """Return the ids of subnets with all these tags, those with the most free addresses first."""
         filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
         with translating(f"looking for subnets tagged {_describe(tags)} in {self.region}"):
             answer = self._client.describe_subnets(Filters=filters)
@@ -139,7 +139,7 @@ class Subnets:
         return [str(subnet["SubnetId"]) for subnet in found]
 
     def default_route(self, subnet: str, vpc: str) -> str | None:
-        """What a subnet's route table sends 0.0.0.0/0 to: the id of a gateway; None where there is no such route."""
+        """Return the gateway that a subnet's route table sends 0.0.0.0/0 to; None without such a route."""
         with translating(f"looking up the route table of {subnet} in {self.region}"):
             own = self._client.describe_route_tables(Filters=[{"Name": "association.subnet-id", "Values": [subnet]}])
             tables = own["RouteTables"]
@@ -153,7 +153,7 @@ class Subnets:
         return None
 
     def vpcs_of(self, subnets: Sequence[str]) -> dict[str, str]:
-        """The id of the VPC that each subnet is in. Raises CloudError for a subnet that there is not."""
+        """Return the VPC of each subnet. Raises CloudError for a subnet that does not exist."""
         with translating(f"looking up {', '.join(subnets)} in {self.region}"):
             answer = self._client.describe_subnets(SubnetIds=list(subnets))
         return {str(subnet["SubnetId"]): str(subnet["VpcId"]) for subnet in answer["Subnets"]}

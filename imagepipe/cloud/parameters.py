@@ -1,4 +1,4 @@
-"""SSM parameters of one region: where AWS and others publish the ids of images."""
+"""SSM parameters of one region, in which AWS and others publish image ids."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from imagepipe.errors import CloudError
 
 
 class Parameters:
-    """Parameters of one region. Its client is made when the first is asked for."""
+    """Parameters of one region. The client is created on first use."""
 
     def __init__(self, session: Session, region: str) -> None:
         self._session = session
@@ -21,7 +21,7 @@ class Parameters:
         return self._session.client("ssm", self.region)
 
     def value(self, name: str) -> str | None:
-        """The value of a parameter; None where there is none of this name."""
+        """Return the value of a parameter; None if it does not exist."""
         try:
             with translating(f"reading SSM parameter {name} in {self.region}", service="ssm"):
                 return str(self._client.get_parameter(Name=name)["Parameter"]["Value"])

@@ -15,10 +15,10 @@ from imagepipe.errors import CloudError
 T = TypeVar("T")
 Kind = Literal["instance", "image", "snapshot"]
 Describe = Callable[[Sequence[str]], Mapping[str, Mapping[str, Any]]]
-"""What EC2 says of these ids; an id that it does not know is left out."""
+"""A function that returns the descriptions of ids, without those that do not exist."""
 
 FIRST_SECONDS = 0.05
-"""After the first look, which is after half of it: nothing that is waited for is there at once."""
+"""First pause in seconds; the first Describe comes after half of it, because nothing is ready at once."""
 LONGEST_SECONDS = 2.0
 GROWTH = 1.5
 GAP_SECONDS = 0.05
@@ -26,11 +26,11 @@ LONGEST_GAP_SECONDS = 1.0
 """Between two Describes of a kind, while one waits; longer the more of them wait. Whoever begins to wait in between is
 served by the next one, so many builds cost hardly more calls than one."""
 ERRORS_IN_A_ROW = 8
-"""Describe failures before a wait gives up; with botocore's own tries this is some minutes."""
+"""Failed Describes in a row before a wait gives up: some minutes with botocore's retries."""
 
 
 class Cancel(Protocol):
-    """What a wait needs of a run that can be stopped."""
+    """The part of a run's cancel flag that a wait needs."""
 
     def check(self) -> None: ...
 
@@ -50,7 +50,7 @@ class _Waiter:
 
 
 class Poller:
-    """Waits in one region. A thread runs only while somebody waits."""
+    """Waits in one region. Its thread runs only while somebody waits."""
 
     def __init__(self, describe: Mapping[Kind, Describe], clock: Clock) -> None:
         self._describe = describe
@@ -72,10 +72,10 @@ class Poller:
         cancel: Cancel,
         state: Callable[[Mapping[str, Any]], str],
     ) -> T:
-        """Wait until `settled` gives something for what EC2 says of an id (None: EC2 does not know it).
+        """Wait until `settled`, given the description of an id (None if it does not exist), returns a value.
 
-        `what` is for messages: `waiting for image ami-1 in us-east-1`; `state` says what was last seen.
-        Raises what `settled` raises, CloudError at the deadline, and what `cancel` raises. Notices within 2 s.
+        `what` is for messages: `waiting for image ami-1 in us-east-1`; `state` describes the last state.
+        Raises what `settled` raises, CloudError at the deadline, and what `cancel` raises. Notices a change within 2 s.
         """
         waiter = _Waiter(kind, id, due=self._clock.monotonic() + FIRST_SECONDS / 2)
         self._add(waiter)
@@ -157,5 +157,5 @@ class Poller:
 
 
 def _gap(count: int) -> float:
-    """The pause between two Describes that so many wait for, in seconds."""
+    """Return the pause in seconds between two Describes that `waiting` stages wait for."""
     return min(GAP_SECONDS * (2 * count - 1), LONGEST_GAP_SECONDS)

@@ -1,8 +1,7 @@
-"""How fast we ask: EC2's own token buckets kept on this side, and a budget of tries, both shared by all of a process.
+"""Client-side copies of EC2's token buckets, and a retry budget; all builds of a process share them.
 
-EC2 limits each action by itself, for an account and region (EC2 developer guide, "Request throttling for the Amazon
-EC2 API"). Twenty builds at once would run into that, each with its own tries, which are calls again; so they wait here
-first.
+EC2 limits the rate of each action per account and region (EC2 developer guide, "Request throttling for the Amazon
+EC2 API"). Twenty builds at once would exceed it, and their retries would add more calls. So calls wait here first.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ from imagepipe.cloud.errors import THROTTLING
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A token bucket's figures."""
+    """The parameters of a token bucket."""
 
     burst: int
-    """Calls at once, from a full bucket."""
+    """Size of the bucket in calls."""
     per_second: float
 
 
 READING = Rate(100, 20)
 CHANGING = Rate(50, 5)
 SOME: Mapping[str, Rate] = {"RunInstances": Rate(5, 2)}
-"""By EC2's own table: Describe actions; those that change something; and what has figures of its own."""
+"""Rates from EC2's table: of Describe actions, of mutating actions, and of actions with their own figures."""
 LEAST = 1 / 16
-"""Of its rate, for an action that is refused again and again: another process is using up the account's."""
+"""Smallest share of the rate, for an action that is throttled again and again because of other processes."""
 RECOVERY = 1 / 32
-"""Of its rate, given back by each call that is answered."""
+"""Share of the rate that each answered call restores."""
 
 
 def rate_of(action: str) -> Rate:
@@ -44,13 +43,13 @@ class _Bucket:
     rate: Rate
     tokens: float
     at: float
-    """When the tokens were so many, in the clock's monotonic seconds."""
+    """Time of the token count, in the clock's monotonic seconds."""
     share: float = 1.0
-    """Of the rate: less after a refusal."""
+    """Share of the rate that is used; smaller after a refusal."""
 
 
 class Pace:
-    """Waits before a call where too many were made, and longer once EC2 says so. Safe from any thread."""
+    """Delays calls that exceed the rate, and lowers the rate when EC2 throttles; thread-safe."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -58,7 +57,7 @@ class Pace:
         self._buckets: dict[tuple[str, str], _Bucket] = {}
 
     def hold(self, client: Any) -> None:
-        """Let every try of this client's calls, botocore's own among them, wait for its turn."""
+        """Make every attempt of this client's calls wait for its turn, botocore's retries included."""
         events, region = client.meta.events, client.meta.region_name
         service = client.meta.service_model.service_id.hyphenize()
 
@@ -74,7 +73,7 @@ class Pace:
         events.register_first(f"needs-retry.{service}", after)
 
     def wait(self, region: str, action: str) -> float:
-        """Take a token, and wait until there was one; the seconds waited."""
+        """Wait for a token and take it. Return the seconds waited."""
         with self._lock:
             bucket = self._filled(region, action)
             bucket.tokens -= 1
@@ -85,7 +84,7 @@ class Pace:
         return seconds
 
     def answered(self, region: str, action: str, *, throttled: bool) -> None:
-        """What EC2 thought of the pace."""
+        """Adapt the rate to an answer of EC2."""
         with self._lock:
             bucket = self._filled(region, action)
             if throttled:
@@ -104,16 +103,16 @@ class Pace:
 
 @dataclass
 class RetryBudget:
-    """How many tries may still be made again, of what botocore does not try again by itself.
+    """A budget for retries that botocore does not make itself.
 
-    Where everything fails, tries are but more load, and a longer wait for the same error: they end when the reserve is
-    spent. What works gives some back, so that a region that fails now and then never runs out. botocore has the like of
-    it for its own tries, by client, and ours share their clients.
+    If every call fails, retries only add load and delay the error, so they stop when the reserve is spent. Successful
+    calls refill it, so that a region that fails now and then never runs out. botocore has the same for its own retries,
+    per client, and our sessions share their clients.
     """
 
     reserve: float = 50
     earned: float = 0.1
-    """By each call that works: in the long run a tenth more calls than without any tries."""
+    """Refill per successful call: in the long run, retries add at most a tenth more calls."""
     _left: float = field(init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
 
@@ -121,7 +120,7 @@ class RetryBudget:
         self._left = self.reserve
 
     def spend(self) -> bool:
-        """Whether one more try may be made; it is counted."""
+        """Return whether one more retry is allowed, and count it."""
         with self._lock:
             if self._left < 1:
                 return False
@@ -129,6 +128,6 @@ class RetryBudget:
             return True
 
     def earn(self) -> None:
-        """A call worked."""
+        """Count a successful call."""
         with self._lock:
             self._left = min(self.reserve, self._left + self.earned)

@@ -1,4 +1,4 @@
-"""What RegisterImage is told: of the machine, and of its disks."""
+"""The parameters of RegisterImage that describe the machine and its disks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 PLAIN_USAGE = "RunInstances"
-"""Linux without a licence (EC2 user guide, "AMI billing information fields")."""
+"""Usage operation of Linux without a licence (EC2 user guide, "AMI billing information fields")."""
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What RegisterImage is told of the machine; None is left out."""
+    """The description of the machine for RegisterImage; None leaves a parameter out."""
 
     architecture: str
     virtualization_type: str
@@ -26,7 +26,7 @@ class Registration:
 
     @classmethod
     def of(cls, image: Mapping[str, Any], *, uefi_data: str | None = None) -> Registration:
-        """What makes an image of the same machine again; `image` is as DescribeImages has it."""
+        """Return the registration that reproduces an image. `image` is its description."""
         return cls(
             architecture=image["Architecture"],
             virtualization_type=image["VirtualizationType"],
@@ -40,7 +40,7 @@ class Registration:
         )
 
     def request(self) -> dict[str, Any]:
-        """The parameters of RegisterImage."""
+        """Return the parameters for RegisterImage."""
         return {
             **self.of_bundle(),
             "RootDeviceName": self.root_device_name,
@@ -48,9 +48,9 @@ class Registration:
         }
 
     def of_bundle(self) -> dict[str, Any]:
-        """The parameters where the image is a bundle, which is the root device itself, and boots by a BIOS alone.
+        """Return the parameters for a bundle, which is the root device itself and boots only by BIOS.
 
-        All types that run one are Xen's of old (EC2 user guide, "Instance store-backed AMIs").
+        All types that can run one are old Xen types (EC2 user guide, "Instance store-backed AMIs").
         """
         return {
             "Architecture": self.architecture,
@@ -63,7 +63,7 @@ class Registration:
 
 
 def without_encryption(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping as RegisterImage takes it: encryption is the snapshot's own, and must not be said again."""
+    """Return a mapping for RegisterImage, which refuses the encryption parameters beside a snapshot."""
     if not mapping.get("Ebs", {}).get("SnapshotId"):
         return dict(mapping)
     told = {key: value for key, value in mapping["Ebs"].items() if key not in ("Encrypted", "KmsKeyId")}
@@ -71,5 +71,5 @@ def without_encryption(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _given(**values: Any) -> dict[str, Any]:
-    """The parameters that have a value."""
+    """Return the parameters that have a value."""
     return {key: value for key, value in values.items() if value is not None}

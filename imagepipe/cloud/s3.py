@@ -1,4 +1,4 @@
-"""S3 in one region, as far as bundles need it: put, look, read, copy, list, delete; and whether a bucket will do."""
+"""S3 in one region for bundles: put, inspect, read, copy, list and delete objects; check a bucket."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from imagepipe.cloud.session import FIRST_REGION, Session
 from imagepipe.errors import CloudError
 
 EXEC_READ = "aws-exec-read"
-"""The canned ACL that lets EC2 read an object, beside its owner (S3 user guide, "Canned ACL")."""
+"""Canned ACL that lets the owner and EC2 read an object (S3 user guide, "Canned ACL")."""
 DELETE_KEYS = 1000
-"""The most that DeleteObjects takes."""
+"""Largest number of keys in one DeleteObjects call."""
 SHOWN_KEYS = 3
 PROBE = b"imagepipe: may a bundle be put here?\n"
 ABSENT = frozenset({"404", "NoSuchKey", "NotFound"})
 UNKNOWN = frozenset({"NotImplemented", "MethodNotAllowed", "405", "501"})
-"""What S3's imitations say of the newer settings of buckets."""
+"""Error codes of S3-compatible stores for the newer settings of buckets."""
 
 
 def folder_of(prefix: str, token: str) -> str:
-    """What all keys of a bundle begin with, without a slash at its end: no other claim's do."""
+    """Return the folder of a bundle's keys, without a final slash. It contains the token, so no other claim has it."""
     return f"{prefix}/{token}" if prefix else token
 
 
 @dataclass(frozen=True, slots=True)
 class Presigned:
-    """A URL that puts one object, for whoever has it, and the headers that must go with it, exactly."""
+    """A URL that lets its holder put one object, and the headers that must be sent with it."""
 
     url: str = field(repr=False)
     headers: Mapping[str, str]
@@ -41,16 +41,16 @@ class Presigned:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An object as HeadObject has it."""
+    """An object as HeadObject describes it."""
 
     size: int
     """Bytes."""
     md5: str
-    """Lower-case hex: the ETag of an object that was put in one go, without KMS."""
+    """MD5 in lower-case hex: the ETag of an object that was put in one request without KMS."""
 
 
 class S3:
-    """S3 in a region, in our words. Safe from any thread."""
+    """S3 in one region; thread-safe."""
 
     def __init__(self, session: Session, region: str, clock: Clock) -> None:
         self.region = region
@@ -59,9 +59,9 @@ class S3:
         self._path_signer: Any = session.client_of_instances("s3", region)
 
     def presigned_put(self, bucket: str, key: str, *, md5: str, seconds: int = 900) -> Presigned:
-        """Leave to put these bytes alone at this key, for EC2 to read; `md5` is lower-case hex. Asks no cloud.
+        """Return a presigned URL that accepts only these bytes at this key, readable by EC2. `md5` is lower-case hex.
 
-        It ends with the credentials that signed it, too, if they end earlier.
+        Makes no request. The URL also expires with the credentials that signed it.
         """
         content_md5 = base64.b64encode(bytes.fromhex(md5)).decode()
         # S3's TLS certificates cover no host with a bucket's dots.
@@ -75,13 +75,13 @@ class S3:
         return Presigned(url, {"Content-MD5": content_md5, "x-amz-acl": EXEC_READ})
 
     def put(self, bucket: str, key: str, content: bytes) -> None:
-        """Put an object that EC2 may read, whole or not at all."""
+        """Put an object that EC2 can read; the object appears whole or not at all."""
         content_md5 = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
         with translating(f"putting {bucket}/{key} in {self.region}", service="s3"):
             self._client.put_object(Bucket=bucket, Key=key, Body=content, ContentMD5=content_md5, ACL=EXEC_READ)
 
     def stored(self, bucket: str, key: str) -> Stored | None:
-        """What is at this key; None if nothing is."""
+        """Return the object at this key; None if there is none."""
         try:
             with translating(f"looking at {bucket}/{key} in {self.region}", service="s3"):
                 found = self._client.head_object(Bucket=bucket, Key=key)
@@ -92,7 +92,7 @@ class S3:
         return Stored(int(found["ContentLength"]), str(found["ETag"]).strip('"').lower())
 
     def read(self, bucket: str, key: str, *, limit_bytes: int) -> bytes:
-        """An object's bytes. Raises CloudError, also where it is larger than the limit."""
+        """Return an object's bytes. Raises CloudError, also if it is larger than the limit."""
         where = f"reading {bucket}/{key} in {self.region}"
         with translating(where, service="s3"):
             answer = self._client.get_object(Bucket=bucket, Key=key)
@@ -102,27 +102,27 @@ class S3:
                 return bytes(body.read())
 
     def copy(self, source_bucket: str, source_key: str, bucket: str, key: str) -> None:
-        """Copy an object, from whatever region, into this one, for EC2 to read. At most 5 GiB."""
+        """Copy an object of at most 5 GiB from any region into this one, readable by EC2."""
         with translating(f"copying {source_bucket}/{source_key} to {bucket}/{key} in {self.region}", service="s3"):
             self._client.copy_object(
                 CopySource={"Bucket": source_bucket, "Key": source_key}, Bucket=bucket, Key=key, ACL=EXEC_READ
             )
 
     def keys(self, bucket: str, prefix: str) -> list[str]:
-        """All keys that begin with the prefix, in their order. Raises CloudError, `NoSuchBucket` among its codes."""
+        """Return all keys that begin with the prefix, in order. Raises CloudError, also with `NoSuchBucket`."""
         return [key for key, _ in self.listed(bucket, prefix)]
 
     def listed(self, bucket: str, prefix: str) -> Iterator[tuple[str, datetime]]:
-        """All keys that begin with the prefix, in their order, and when each was last written. Raises CloudError."""
+        """Return all keys that begin with the prefix, in order, with their time of modification. Raises CloudError."""
         with translating(f"listing {bucket}/{prefix} in {self.region}", service="s3"):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
                 for each in page.get("Contents", ()):
                     yield str(each["Key"]), each["LastModified"]
 
     def delete(self, bucket: str, keys: Sequence[str]) -> None:
-        """Delete objects; gone already is success, of the whole bucket too.
+        """Delete objects. Objects that are already gone are a success, and so is a missing bucket.
 
-        Raises one CloudError for all that are left, once all were tried.
+        Tries all of them, then raises one CloudError for those that are left.
         """
         failed: list[Mapping[str, str]] = []
         for start in range(0, len(keys), DELETE_KEYS):
@@ -137,11 +137,11 @@ class S3:
             raise _left(bucket, self.region, left)
 
     def has_bucket(self, bucket: str) -> bool:
-        """Whether there is such a bucket, in any region. Raises CloudError where it is not for us to know."""
+        """Return whether the bucket exists in any region. Raises CloudError if we may not know."""
         return self.region_of(bucket) is not None
 
     def make_bucket(self, bucket: str) -> None:
-        """Make a bucket in this region that takes ACLs, as new ones do not by themselves. Ours already is fine."""
+        """Create a bucket in this region with ACLs enabled, which is not the default. One that is ours is a success."""
         where: dict[str, Any] = {"CreateBucketConfiguration": {"LocationConstraint": self.region}}
         with (
             ignore_missing("BucketAlreadyOwnedByYou"),
@@ -154,9 +154,9 @@ class S3:
             )
 
     def check_bucket(self, bucket: str, folder: str) -> None:
-        """Raise CloudError where bundles cannot be put into this folder of the bucket for EC2 of this region to read.
+        """Raise CloudError if we could not write bundles to this folder, or if EC2 could not read them.
 
-        An object of a few bytes is put there and deleted, so that a permission that is missing is named.
+        Puts and deletes an object of a few bytes, so that the error names a missing permission.
         """
         self.check_settings(bucket)
         probe = f"{folder}/probe"
@@ -164,9 +164,9 @@ class S3:
         self.delete(bucket, [probe])
 
     def check_settings(self, bucket: str) -> None:
-        """Raise CloudError where a bucket is not there, not here, or set up so that EC2 could not read bundles.
+        """Raise CloudError if a bucket does not exist, is in another region, or has settings that block EC2.
 
-        Puts nothing, and so does not know whether we may.
+        Puts nothing, so it cannot check the permission to write.
         """
         home = self.region_of(bucket)
         if home is None:
@@ -209,7 +209,7 @@ class S3:
             )
 
     def _setting(self, where: str, ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-        """A setting of a bucket; empty where it is not set, or not for us to see: the probe tells, then."""
+        """Return a setting of a bucket; empty if it is not set, or if we may not see it: then the probe will tell."""
         try:
             with translating(where, service="s3"):
                 return ask()
@@ -219,7 +219,7 @@ class S3:
             return {}
 
     def region_of(self, bucket: str) -> str | None:
-        """Where a bucket is; None if there is none. An endpoint that does not say has one region, ours."""
+        """Return a bucket's region; None if it does not exist. An endpoint that does not say has only our region."""
         try:
             with translating(f"looking for bucket {bucket}", service="s3"):
                 found = self._client.head_bucket(Bucket=bucket)
@@ -231,12 +231,12 @@ class S3:
 
 
 def _constraint(region: str) -> str:
-    """What the AWS CLI must be told beside --region."""
+    """Return the option that the AWS CLI needs beside --region to create a bucket."""
     return "" if region == FIRST_REGION else f" --create-bucket-configuration LocationConstraint={region}"
 
 
 def _left(bucket: str, region: str, failed: Sequence[Mapping[str, str]]) -> CloudError:
-    """What DeleteObjects says of each of the keys that it did not delete."""
+    """Return the message of DeleteObjects for each key that it did not delete."""
     first = failed[0]
     code = str(first.get("Code", ""))
     shown = ", ".join(str(each.get("Key")) for each in failed[:SHOWN_KEYS])

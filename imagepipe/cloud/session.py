@@ -1,4 +1,4 @@
-"""Who we are for AWS and where it is: boto3 clients, one per service and region. boto3 reads the environment."""
+"""Credentials, endpoint and boto3 clients, one client per service and region. boto3 reads the environment."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from imagepipe.errors import CloudError
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
 ATTEMPTS = 5
-"""Standard mode: 4 more tries after the first, 20 s between them at most."""
+"""Attempts of botocore's standard mode: 4 retries with pauses of at most 20 s."""
 FIRST_REGION = "us-east-1"
 MODELS = Path(__file__).resolve().parent / "models"
-"""EC2's model with the operations that we call alone (`trimmed_model`)."""
+"""Folder of EC2's model, trimmed to the operations that we call (`trimmed_model`)."""
 _NO_PROFILE = {"profile": (None, None, None, None)}
-"""In place of botocore's own entry, which reads AWS_PROFILE: a profile that there is not would be an error."""
+"""Replaces botocore's entry that reads AWS_PROFILE, because a profile that does not exist would be an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How the cloud is reached. A credential is here only for the local cloud, which gives its own."""
+    """How to reach the cloud. Has credentials only for the local cloud, which issues its own."""
 
     profile: str | None = None
     endpoint_url: str | None = None
@@ -44,21 +44,21 @@ class Access:
     role: str | None = None
     """ARN of a role to assume with these credentials."""
     role_seconds: int = 3600
-    """How long each set of the role's credentials is good for; new ones are asked for well before they end."""
+    """Lifetime of the role's credentials in seconds; they are refreshed well before they expire."""
     instance_endpoint_url: str | None = None
-    """The endpoint as instances reach it, where that differs."""
+    """Endpoint for instances, if theirs differs."""
 
     @property
     def is_local(self) -> bool:
-        """On this machine: neither the user's AWS profile nor a proxy has a part in it."""
+        """The cloud is on this computer: the user's AWS profile and proxies do not apply."""
         return self.access_key_id is not None
 
 
 class Session:
-    """Makes clients. Safe from any thread; clients are shared."""
+    """Creates clients, which are shared; thread-safe."""
 
     def __init__(self, access: Access, pace: Pace | None = None) -> None:
-        """`pace` holds back EC2's calls, of all clients together; without one they go as they come."""
+        """`pace` limits the rate of EC2 calls of all clients together; without it, there is no limit."""
         self._pace = pace
         with translating("opening an AWS session"):
             core = botocore.session.Session(session_vars=_NO_PROFILE if access.is_local else None)
@@ -84,36 +84,36 @@ class Session:
 
     @property
     def region(self) -> str | None:
-        """The region of the profile or environment."""
+        """Return the region of the profile or environment."""
         name: str | None = self._session.region_name
         return name
 
     def check_credentials(self) -> None:
-        """Raise CloudError, naming --local, where there are no credentials. Asks no cloud."""
+        """Raise CloudError, with a hint at --local, if there are no credentials. Makes no request."""
         with translating("looking for credentials"):
             found = self._session.get_credentials()
         if found is None:
             raise no_credentials("looking for credentials")
 
     def account(self) -> str:
-        """The id of the account that we are. Raises CloudError, also where an endpoint has no STS."""
+        """Return the id of our account. Raises CloudError, also if an endpoint has no STS."""
         client = self.client("sts", self.region or FIRST_REGION, retries=False)
         with translating("asking whose the credentials are", service="sts"):
             return str(client.get_caller_identity()["Account"])
 
     def client(self, service: str, region: str, *, retries: bool = True) -> Any:
-        """The client of a service in a region.
+        """Return the client of a service in a region.
 
-        Without retries for calls that EC2 has no client token for: a second try could do them twice.
+        Use one without retries for calls that have no client token: a retry could create a second resource.
         """
         return self._client(service, region, ATTEMPTS if retries else 1, self.endpoint_url)
 
     def client_of_instances(self, service: str, region: str, *, has_virtual_hosts: bool = False) -> Any:
-        """A client that only signs: its URLs are those that instances reach.
+        """Return a client that only signs URLs that instances can reach.
 
-        With virtual hosts, S3's URLs have the bucket in their host, and the region: boto3 signs for the endpoint of no
-        region otherwise, which redirects for hours after a bucket was made, and knows no region that is opted in to
-        (S3 user guide, "Virtual hosting of buckets"). An endpoint of one's own goes without.
+        It uses virtual hosts: S3's URLs then have the bucket and the region in their host. Otherwise boto3 signs for
+        the global endpoint, which redirects for hours after a bucket was created and does not know opt-in regions
+        (S3 user guide, "Virtual hosting of buckets"). A custom endpoint does not use virtual hosts.
         """
         endpoint = self.instance_endpoint_url
         return self._client(service, region, ATTEMPTS, endpoint, has_virtual_hosts and endpoint is None)
@@ -155,13 +155,13 @@ class Session:
 
 @cache
 def _loader(data_path: str | None) -> Loader:
-    """The reader of AWS models, for all sessions of the process; for EC2 our short one, unless the user has another."""
+    """Return the loader of API models for all sessions; EC2's is our trimmed one, unless the user has another."""
     own = [Path(os.path.expandvars(path)).expanduser() for path in (data_path or "").split(os.pathsep) if path]
     return Loader(extra_search_paths=[*map(str, own), str(MODELS)])
 
 
 class _OfRole(CredentialProvider):  # type: ignore[misc]  # botocore has no types
-    """The credentials of an assumed role, asked for again before they end, however long a build takes."""
+    """Credentials of an assumed role, refreshed before they expire for as long as a build takes."""
 
     METHOD = "imagepipe-assume-role"
 
@@ -174,7 +174,7 @@ class _OfRole(CredentialProvider):  # type: ignore[misc]  # botocore has no type
 
 
 def _assume(core: botocore.session.Session, access: Access) -> None:
-    """From here on a session is the role, with credentials that its own ones get from STS."""
+    """Make a session assume the role: its own credentials get the role's from STS."""
     own = botocore.session.Session(profile=access.profile, session_vars=_NO_PROFILE if access.is_local else None)
     if access.access_key_id:
         own.set_credentials(access.access_key_id, access.secret_access_key)

@@ -1,4 +1,4 @@
-"""Snapshots of volumes: made of an instance's, found, deleted."""
+"""Snapshots of an instance's volumes: create, find, delete."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from imagepipe.errors import CloudError
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot, and what its volume was."""
+    """A snapshot and the properties of its volume."""
 
     id: str
     device: str
     volume_type: str
     iops: int | None = None
-    """None where the type has no choice of it."""
+    """Provisioned IOPS; None for types without that choice."""
     throughput: int | None = None
 
     def mapping(self, *, delete_on_termination: bool = True) -> dict[str, Any]:
-        """The entry of BlockDeviceMappings that makes such a volume again.
+        """Return the entry of BlockDeviceMappings that reproduces the volume.
 
-        With its type: RegisterImage does not look at the volume, and takes its own default. Encrypted must not stand
-        beside a snapshot.
+        It names the type, because RegisterImage does not look at the volume and would use its default. It must not have
+        Encrypted, which is refused beside a snapshot.
         """
         values = {
             "SnapshotId": self.id,
@@ -60,9 +60,9 @@ class Snapshots:
         leave_out: Sequence[str] = (),
         may_be_there: bool = False,
     ) -> list[Snapshot]:
-        """Snapshots of the volumes of an instance at one point in time. Made once, though the answer is lost.
+        """Snapshot the volumes of an instance at one point in time. Idempotent, even if an answer is lost.
 
-        `leave_out` names devices; never the root. With `may_be_there` those of the token are looked for first.
+        `leave_out` names devices, never the root. With `may_be_there`, look first for snapshots with the token.
         """
         volumes = self._volumes_of(instance)
         excluded = [id for id, volume in volumes.items() if _device(volume, instance) in leave_out]
@@ -94,7 +94,7 @@ class Snapshots:
         return sorted(snapshots, key=lambda snapshot: snapshot.device)
 
     def _volumes_of(self, instance: str) -> dict[str, Mapping[str, Any]]:
-        """The volumes of an instance, by id."""
+        """Return the volumes of an instance by id."""
         return self._volumes.look_up(instance) or {}
 
     def _all_volumes(self, instances: Sequence[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
@@ -112,7 +112,7 @@ class Snapshots:
         return found
 
     def describe_many(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        """What EC2 says of these snapshots; those that it does not know are left out."""
+        """Return the descriptions of snapshots by id, without those that do not exist."""
         found: dict[str, Mapping[str, Any]] = {}
         for chunk in chunks(ids):
             with translating(f"describing snapshots in {self.region}"):
@@ -121,13 +121,13 @@ class Snapshots:
         return found
 
     def of_token(self, token: str) -> list[str]:
-        """Snapshots that carry a token of ours."""
+        """Return the snapshots that are tagged with a token."""
         with translating(f"looking for snapshots of token {token} in {self.region}"):
             answer = self._client.describe_snapshots(OwnerIds=["self"], Filters=[tagging.by_token(token)])
         return [str(snapshot["SnapshotId"]) for snapshot in answer["Snapshots"]]
 
     def delete(self, id: str) -> None:
-        """Delete a snapshot; gone already is success."""
+        """Delete a snapshot. Return whether it existed."""
         with ignore_missing("InvalidSnapshot.NotFound"), translating(f"deleting {id} in {self.region}"):
             self._client.delete_snapshot(SnapshotId=id)
 

@@ -1,4 +1,4 @@
-"""The tags that everything of ours carries from its create call, so that it is found though its id never came."""
+"""The tags that every resource gets in its create call, so that it can be found even if its id never arrived."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ TOKEN = "imagepipe:token"  # noqa: S105 - a tag's key
 SPEC = "imagepipe:spec"
 STATE = "imagepipe:state"
 STARTED = "imagepipe:started"
-"""When the run began, as `build.timestamp` has it: YYYYMMDDTHHMMSSZ."""
+"""Start time of the run, as in `build.timestamp`: YYYYMMDDTHHMMSSZ."""
 EXPIRES = "imagepipe:expires"
-"""Until when somebody answers for it, on what lives longer than a while: a process that goes on, or who keeps it."""
+"""Expiry time of a resource that lives longer: a living process renews it, or `--keep-on-failure` set it."""
 
 TEMPORARY = "temporary"
 UNFINISHED = "unfinished"
-"""A product of a run that has not succeeded yet."""
+"""State of a product of a run that has not succeeded yet."""
 KEPT = "kept"
-"""A product of a run that succeeded: `clean` never takes it."""
+"""State of a product of a successful run: `clean` never deletes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunTags:
-    """What a run writes on what it makes."""
+    """The tags that a run puts on the resources that it creates."""
 
     run: str
     spec: str
@@ -34,7 +34,7 @@ class RunTags:
     extra: Mapping[str, str] = field(default_factory=dict)
 
     def temporary(self, token: str, name: str) -> dict[str, str]:
-        """Tags of what is cleaned up in any case."""
+        """Return the tags of a temporary resource."""
         return {**self.extra, "Name": name, **self._own(token, TEMPORARY)}
 
     def product(self, token: str, text: ImageText) -> dict[str, str]:
@@ -59,20 +59,20 @@ class ProductTags:
 
 
 def specification(kind: str, tags: Mapping[str, str]) -> dict[str, Any]:
-    """One entry of TagSpecifications."""
+    """Return one entry of TagSpecifications."""
     return {"ResourceType": kind, "Tags": pairs(tags)}
 
 
 def pairs(tags: Mapping[str, str]) -> list[dict[str, str]]:
-    """Tags as EC2 takes them."""
+    """Return tags as a list of Key and Value, for EC2."""
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
 def mapping(tags: Iterable[Mapping[str, str]] | None) -> dict[str, str]:
-    """Tags as EC2 gives them."""
+    """Return EC2's list of tags as a mapping."""
     return {tag["Key"]: tag["Value"] for tag in tags or ()}
 
 
 def by_token(token: str) -> dict[str, Any]:
-    """The filter that finds what carries a token."""
+    """Return the filter for resources with a token."""
     return {"Name": f"tag:{TOKEN}", "Values": [token]}

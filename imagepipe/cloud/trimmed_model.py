@@ -1,8 +1,8 @@
-"""EC2's API model with the operations that this package calls, and without documentation: 5 ms to load instead of 97.
+"""Trim EC2's API model to the operations that this package calls, without documentation: loads in 5 ms, not 97.
 
     .venv/bin/python -m imagepipe.cloud.trimmed_model      (make model)
 
-writes `models/`, which botocore's loader is given first; paginators and endpoints are botocore's own. The model is
+writes `models/`, which botocore's loader reads first; paginators and endpoints are botocore's own. The model is
 botocore's (Apache-2.0). A test compares it with that of the installed botocore, and its operations with the calls in
 the code.
 """
@@ -22,20 +22,20 @@ from imagepipe.cloud.session import MODELS
 
 PACKAGE = Path(__file__).resolve().parent.parent
 ROOMS = ("cloud", "cli")
-"""The rooms that have clients of EC2 in their hands."""
+"""Rooms that call EC2's clients."""
 SERVICE, VERSION = "ec2", "2016-11-15"
 PLACE = MODELS / SERVICE / VERSION / "service-2.json"
 _TEXTS = ("documentation", "documentationUrl")
 
 
 def whole_model() -> dict[str, Any]:
-    """EC2's model as the installed botocore has it."""
+    """Return EC2's model from the installed botocore."""
     model: dict[str, Any] = Loader(include_default_search_paths=True).load_service_model(SERVICE, "service-2", VERSION)
     return model
 
 
 def called_operations(model: Mapping[str, Any]) -> frozenset[str]:
-    """The operations of EC2 that the code names, as a method of a client or as a text."""
+    """Return EC2's operations that the code names, as methods of a client or as texts."""
     by_method = {xform_name(name): name for name in model["operations"]} | {name: name for name in model["operations"]}
     words = {
         node.attr if isinstance(node, ast.Attribute) else node.value
@@ -48,7 +48,7 @@ def called_operations(model: Mapping[str, Any]) -> frozenset[str]:
 
 
 def trim(model: Mapping[str, Any], operations: Iterable[str]) -> dict[str, Any]:
-    """The model with these operations and the shapes that they need, without texts for people."""
+    """Return the model with these operations and their shapes only, without documentation."""
     kept = {name: model["operations"][name] for name in sorted(operations)}
     shapes: dict[str, Any] = {}
     left = [shape for operation in kept.values() for shape in _shapes_of(operation)]
@@ -63,7 +63,7 @@ def trim(model: Mapping[str, Any], operations: Iterable[str]) -> dict[str, Any]:
 
 
 def _shapes_of(value: Any) -> list[str]:
-    """The names of all shapes that a part of a model refers to."""
+    """Return the names of all shapes that a part of a model refers to."""
     if isinstance(value, Mapping):
         own = [value["shape"]] if isinstance(value.get("shape"), str) else []
         return own + [name for item in value.values() for name in _shapes_of(item)]

@@ -1,1 +1,1 @@
-"""Stages: find the source image, make a way in, launch an instance, reach it."""
+"""Stages that find the source image, prepare access, launch an instance and connect to it."""

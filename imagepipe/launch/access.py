@@ -1,4 +1,4 @@
-"""The way in: a temporary key pair, and a security group open to the caller alone."""
+"""Access to the instance: a temporary key pair, and a security group that admits only the caller."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from imagepipe.errors import CloudError
 from imagepipe.values import Late
 
 TagTemplates = Mapping[str, str | Late]
-"""Values by key; a late template is rendered once the source image is known."""
+"""Tag values by key; a late template is rendered once the source image is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key pair that EC2 knows, and where its private half is."""
+    """A key pair in EC2 and the place of its private key."""
 
     name: str
     private_key: str
-    """Path."""
+    """Path of the private key."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class MakeKey(Stage[Key]):
     run_tags: RunTags = field(repr=False, compare=False)
     tags: TagTemplates = field(default_factory=dict)
     source: Ref[SourceImage] | None = None
-    """The source image, where tags name it."""
+    """The source image, if the tags name it."""
 
     def run(self, ctx: Context) -> Key:
         private_key = ctx.own_file("id_ed25519")
@@ -68,7 +68,7 @@ class MakeKey(Stage[Key]):
 
 @dataclass(frozen=True)
 class UseKey(Stage[Key]):
-    """A key pair of the account's own."""
+    """Use a key pair that the account already has."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     name: str
@@ -83,19 +83,19 @@ class UseKey(Stage[Key]):
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Where an instance may be launched."""
+    """The network that an instance is launched into."""
 
     security_groups: tuple[str, ...]
     subnets: tuple[str | None, ...]
-    """In order; None: wherever EC2 puts it in the default VPC."""
+    """Subnets in the order in which they are tried; None means EC2's choice in the default VPC."""
 
 
 SubnetsWanted = tuple[str | Mapping[str, str], ...]
-"""Ids, and tags that subnets carry."""
+"""Subnet ids, or tags that subnets must have."""
 
 
 def subnets_of(ec2: Ec2, wanted: SubnetsWanted) -> tuple[str, ...]:
-    """The ids of subnets, in order, each once. Raises CloudError where tags find none."""
+    """Return the ids of subnets in order, without duplicates. Raises CloudError if tags match no subnet."""
     ids: dict[str, None] = {}
     for one in wanted:
         ids.update(dict.fromkeys([one] if isinstance(one, str) else ec2.subnets.by_tags(one)))
@@ -104,17 +104,17 @@ def subnets_of(ec2: Ec2, wanted: SubnetsWanted) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class MakeGroup(Stage[Network]):
-    """A security group in the VPC of the first subnet (or the default VPC) that lets only some addresses in, to SSH."""
+    """Create a security group in the VPC of the first subnet (or the default VPC) that admits some addresses to SSH."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     run_tags: RunTags = field(repr=False, compare=False)
     subnets: SubnetsWanted
     port: int
     allow_from: tuple[str, ...]
-    """CIDRs, and `caller`."""
+    """CIDRs; `caller` stands for the address of this computer."""
     tags: TagTemplates = field(default_factory=dict)
     source: Ref[SourceImage] | None = None
-    """The source image, where tags name it."""
+    """The source image, if the tags name it."""
 
     def run(self, ctx: Context) -> Network:
         cidrs = sorted({self.ec2.caller_cidr() if c == "caller" else c for c in self.allow_from})
@@ -149,7 +149,7 @@ class MakeGroup(Stage[Network]):
         return Network((id,), subnets or (None,))
 
     def _vpc(self, subnets: tuple[str, ...]) -> str | None:
-        """The VPC of all subnets: one group serves them all. Raises CloudError where they are in several."""
+        """Return the VPC of all subnets, which share one group. Raises CloudError if they are in several VPCs."""
         if not subnets:
             return self.ec2.subnets.default_vpc()
         vpcs = self.ec2.subnets.vpcs_of(subnets)
@@ -177,20 +177,20 @@ def temporary_tags(
     source: Ref[SourceImage] | None,
     region: str,
 ) -> dict[str, str]:
-    """The tags of a temporary resource: those of the spec and of the run, from its create call."""
+    """Return the tags for the create call of a temporary resource: the spec's and the run's."""
     names = late_names(ctx[source], region) if source else {}
     extra = {key: render.render_late(value, names) for key, value in tags.items()}
     return {**extra, **run_tags.temporary(claim.token, name)}
 
 
 def _name(claim: Claim) -> str:
-    """What key pairs and groups are called in EC2, which gives a name once."""
+    """Return the name of a key pair or group; names are unique in EC2, and so is the token."""
     return f"imagepipe-{claim.token}"
 
 
 @dataclass(frozen=True)
 class UseGroups(Stage[Network]):
-    """Security groups of the account's own."""
+    """Use security groups that the account already has."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     security_groups: tuple[str, ...]

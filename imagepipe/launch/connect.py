@@ -1,4 +1,4 @@
-"""Wait until the instance runs, lets us in, and has finished its own first boot."""
+"""Wait until the instance runs, accepts a verified login and has finished its first boot."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ grep -qs '"errors": \\[\\]' /run/cloud-init/result.json && exit 0
 echo waiting
 cloud-init status --wait --long
 """
-"""cloud-init writes result.json when it is done (its documentation, "Status"); its command takes 0.3 s to say so."""
+"""cloud-init writes result.json when it is done (its documentation, "Status"); `cloud-init status` takes 0.3 s."""
 WAITING = "waiting"
-"""A line of that script, if cloud-init was not done."""
+"""The line that the script prints if cloud-init was still running."""
 RETRY_SECONDS = 0.25
-"""Between tries to connect, at first; it grows to one second."""
+"""First pause between connection attempts; it grows to one second."""
 LOOK_SECONDS = 5.0
 DROPPED_SECONDS = 1.0
-"""Between two looks whether the instance that we try to reach is still there."""
+"""Interval between checks that the instance still exists."""
 CONSOLE_LINES = 10
 HOST_KEY_TRIES = 3
-"""A machine may show a key from its image for a moment before cloud-init has set ours; never one that we trust."""
+"""Attempts with a wrong host key: a machine may briefly show the image's key before cloud-init sets ours."""
 
 ADDRESSES = {
     "public_ip": "PublicIpAddress",
@@ -58,10 +58,10 @@ _KEY = re.compile(r"\b(ssh-ed25519|ecdsa-sha2-nistp(?:256|384|521)|ssh-rsa) (AAA
 
 
 def host_key_of(console: str) -> str | None:
-    """The host key that a console shows, Ed25519 before ECDSA before RSA; None while it shows none.
+    """Return the host key that a console shows, Ed25519 before ECDSA before RSA; None if it shows none yet.
 
-    cloud-init writes all of a machine's keys between two marks (its module "keys to console"); of several boots the
-    last one counts.
+    cloud-init writes all of a machine's keys between two marks (its module "keys to console"). If there were several
+    boots, the last one counts.
     """
     blocks = _KEYS.findall(console)
     found = {kind: f"{kind} {key}" for kind, key in _KEY.findall(blocks[-1])} if blocks else {}
@@ -74,7 +74,7 @@ def _preference(kind: str) -> int:
 
 @dataclass(frozen=True)
 class AwaitSsh(Stage[Reachable]):
-    """The instance, once a verified login works and cloud-init is done."""
+    """Wait until a verified login works and cloud-init is done."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     connections: Connections = field(repr=False, compare=False)
@@ -85,11 +85,11 @@ class AwaitSsh(Stage[Reachable]):
     address: str
     timeout_seconds: float
     via: Endpoint | None = None
-    """The host to go through."""
+    """The bastion; None for a direct connection."""
     key_on_console: bool = False
     """Read the host key from the console before the first connection."""
     of_new_image: bool = False
-    """Whether this is the test instance: that it does not come up is then the image's fault."""
+    """This is the test instance: if it does not come up, the image is at fault."""
 
     def run(self, ctx: Context) -> Reachable:
         instance = ctx[self.instance]
@@ -135,7 +135,7 @@ class AwaitSsh(Stage[Reachable]):
         return Endpoint(str(host), self.port, self.user, instance.host_key, ctx[self.key].private_key, self.via)
 
     def _key_on_console(self, ctx: Context, instance: Instance) -> str:
-        """The host key that cloud-init writes on the console at the first boot."""
+        """Read the host key that cloud-init writes to the console at the first boot."""
         deadline = ctx.deadline(self.timeout_seconds)
         ctx.progress(f"{instance.id} is running; waiting for its host key on the console")
         pause = CONSOLE_FIRST_SECONDS
@@ -178,7 +178,7 @@ class AwaitSsh(Stage[Reachable]):
     def _never_up(
         self, ctx: Context, instance: Instance, endpoint: Endpoint, last: NotConnected | None
     ) -> ConnectError:
-        """What was checked, so that the reader need not check it again."""
+        """Return an error that lists everything that was checked."""
         checked = [f"last try: {last or 'none'}", f"within {self.timeout_seconds:g} s (launch.ssh.timeout)"]
         try:
             seen = self.ec2.instances.describe_many([instance.id]).get(instance.id)
@@ -212,7 +212,7 @@ class AwaitSsh(Stage[Reachable]):
         return "the new image does not come up: " if self.of_new_image else ""
 
     def _console(self, instance: Instance) -> str:
-        """The console's last lines, indented."""
+        """Return the last lines of the console, indented."""
         try:
             lines = self.ec2.instances.console(instance.id).splitlines()[-CONSOLE_LINES:]
         except CloudError as error:
@@ -220,7 +220,7 @@ class AwaitSsh(Stage[Reachable]):
         return "".join(f"\n    {line}" for line in lines) or " empty so far"
 
     def _reach(self, seen: Mapping[str, Any], endpoint: Endpoint) -> Iterator[str]:
-        """What stands between us and the machine, as far as EC2 tells."""
+        """Return the network settings in EC2 that may block the connection."""
         yield f"public address: {seen.get('PublicIpAddress') or 'none'}; private: {seen.get('PrivateIpAddress')}"
         if endpoint.via:
             yield f"through bastion {endpoint.via.user}@{endpoint.via.host}:{endpoint.via.port}"
@@ -230,9 +230,9 @@ class AwaitSsh(Stage[Reachable]):
         yield f"status checks: {self.ec2.instances.status_checks(str(seen['InstanceId']))}"
 
     def _await_cloud_init(self, ctx: Context, instance: Instance, endpoint: Endpoint, connection: Connection) -> None:
-        """The first boot goes on after the first login; packages installed in the middle of it would collide.
+        """Wait until the first boot is over: package installations during it would collide with the steps.
 
-        It may start sshd anew, or the network: so a connection that breaks is made again.
+        The boot may restart sshd or the network, so a connection that breaks is opened again.
         """
         lines: list[str] = []
         deadline = ctx.deadline(CLOUD_INIT_SECONDS)

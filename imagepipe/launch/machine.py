@@ -1,4 +1,4 @@
-"""Launch the instance that is customized: IMDSv2, encrypted where wanted, the next type on lack of capacity."""
+"""Launch the instance that is customized: with IMDSv2, encryption if wanted, and the next type if capacity lacks."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ VOLUMES_SECONDS = 300
 
 @dataclass(frozen=True, slots=True)
 class SpotWanted:
-    """A spot instance, as the spec has it."""
+    """The spec's request for a spot instance."""
 
     max_price: str | None = None
     fallback: bool = True
-    """On demand where there is no spot capacity, for each type and subnet in turn."""
+    """Launch on demand if there is no spot capacity: every type and subnet is tried again."""
 
 
 @dataclass(frozen=True)
 class Launch(Stage[Instance]):
-    """An instance of the source image. It is launched when EC2 takes the request, not when it runs."""
+    """Launch an instance of the source image. The stage ends when EC2 accepts the request, before the instance runs."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     run_tags: RunTags = field(repr=False, compare=False)
@@ -45,7 +45,7 @@ class Launch(Stage[Instance]):
     key: Ref[Key]
     network: Ref[Network]
     after: tuple[Ref[Any], ...]
-    """Nothing is launched before these, which cost nothing: that names are free, say."""
+    """Free checks that must pass before anything is launched, such as the check of names."""
     instance_types: tuple[str, ...]
     devices: tuple[DeviceWanted, ...]
     encrypt_root: bool
@@ -85,7 +85,7 @@ class Launch(Stage[Instance]):
         return Instance(id, self.ec2.region, request.instance_type, source.root_device_name, public, spot=request.spot)
 
     def _tag_volumes(self, ctx: Context, id: str, devices: Sequence[DeviceWanted]) -> None:
-        """RunInstances tags all volumes alike; what the spec says of one is added once EC2 shows it."""
+        """Add the tags of single volumes once EC2 shows the volumes: RunInstances can only tag all volumes alike."""
         wanted = {device.device: device.tags for device in devices if device.tags}
         if not wanted:
             return
@@ -139,7 +139,7 @@ class Launch(Stage[Instance]):
         )
 
     def _launched_before(self, ctx: Context, claim: Claim) -> str | None:
-        """The instance that an earlier process of the run launched, whether or not it lived to hear its id."""
+        """Return the id of an instance that an earlier process launched, even if that process never got the id."""
         if claim.id is not None:
             return claim.id
         id = ctx.found_again(claim, lambda token: next(iter(self.ec2.instances.of_token(token)), None))
@@ -148,13 +148,13 @@ class Launch(Stage[Instance]):
         return id
 
     def _request_of(self, id: str, base: LaunchRequest) -> LaunchRequest:
-        """Which of the requests it was that launched it, as far as anybody asks."""
+        """Reconstruct the request that launched an instance: its type and whether it is a spot instance."""
         seen = self.ec2.instances.describe(id)
         is_spot = seen.get("InstanceLifecycle") == "spot"
         return replace(base, instance_type=str(seen["InstanceType"]), spot=is_spot)
 
     def _requests(self, base: LaunchRequest, network: Network) -> Iterator[LaunchRequest]:
-        """Every try, in order: spot in every subnet with every type, and only then on demand."""
+        """Yield every attempt in order: spot in every subnet with every type, and only then on demand."""
         markets = [False] if self.spot is None else [True, False] if self.spot.fallback else [True]
         price = self.spot.max_price if self.spot else None
         for spot, subnet, instance_type in product(markets, network.subnets, self.instance_types):
@@ -172,7 +172,7 @@ class Launch(Stage[Instance]):
 def devices_of(
     wanted: Sequence[DeviceWanted], source: SourceImage, *, encrypt: bool, kms_key: str | None
 ) -> list[DeviceWanted]:
-    """What the spec says; of the source image's other volumes, that they are encrypted and go with the instance."""
+    """Return the spec's devices and the source image's others: encrypted if wanted, deleted on termination."""
     encrypted = True if encrypt or kms_key else None
     devices = [
         device
@@ -192,7 +192,7 @@ def devices_of(
 
 
 def check_root(wanted: Sequence[DeviceWanted], source: SourceImage) -> None:
-    """Raise CloudError where the root device is left out. Sizes are EC2's to judge: it knows the snapshots."""
+    """Raise CloudError if the root device is left out. EC2 checks sizes, because it knows the snapshots."""
     for device in wanted:
         if device.is_left_out and device.device == source.root_device_name:
             raise CloudError(
@@ -210,6 +210,6 @@ def _describe(request: LaunchRequest) -> str:
 
 
 def _token(token: str, request: LaunchRequest) -> str:
-    """A client token for this very request: the same token with other parameters is refused by EC2."""
+    """Return a client token for exactly this request: EC2 refuses the same token with other parameters."""
     what = hashlib.sha256(f"{request.instance_type} {request.subnet} {request.spot}".encode()).hexdigest()[:12]
     return f"{token}-{what}"

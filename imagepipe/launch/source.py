@@ -1,4 +1,4 @@
-"""Find the source image, and see that the image's name is free everywhere, before anything is made."""
+"""Find the source image, and check that the image's name is free everywhere before anything is created."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ IMAGE_ID = re.compile(r"ami-([0-9a-f]{8}|[0-9a-f]{17})")
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """The newest image that a filter finds, or the only one."""
+    """The newest image that matches a filter, or the only one."""
 
     filter: ImageFilter
     only: bool
-    """More than one match is an error."""
+    """More than one matching image is an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class BySsm:
-    """The image whose id an SSM parameter holds."""
+    """The image whose id is the value of an SSM parameter."""
 
     parameter: str
 
 
 @dataclass(frozen=True)
 class FindSource(Stage[SourceImage]):
-    """The image to launch from."""
+    """Find the image to launch from."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     wanted: str | BySsm | Newest
-    """An image's id, or how to find it."""
+    """The image's id, or how to find it."""
     needs_ebs: bool = True
-    """Its root is captured as a snapshot; a bundle can be made of an instance store root too."""
+    """The root must be on EBS, because it is captured as a snapshot; a bundle can be made of any root."""
 
     def run(self, ctx: Context) -> SourceImage:
         return self.find(ctx.say)
 
     def find(self, say: Callable[[str], None]) -> SourceImage:
-        """The image. Raises CloudError where there is none, or none that can be baked from."""
+        """Return the image. Raises CloudError if there is none, or if it cannot be used as a source."""
         match self.wanted:
             case str():
                 found = self.ec2.images.by_id(self.wanted)
@@ -155,7 +155,7 @@ class CheckNames(Stage[Mapping[str, ImageText]]):
     """
 
     ec2: Mapping[str, Ec2] = field(repr=False, compare=False)
-    """By region: every region that gets the image."""
+    """EC2 by region, for every region that gets the image."""
     wanted: Ref[Mapping[str, ImageText]]
     replaces: bool = False
     """Bake under a temporary name where the name is taken; the new image takes the name over at the end."""
@@ -181,7 +181,7 @@ class CheckNames(Stage[Mapping[str, ImageText]]):
         return texts
 
     def _check_replaceable(self, taken: Sequence[OwnImage], region: str) -> None:
-        """Raise CloudError now for an old image that could not be deregistered in the end."""
+        """Raise CloudError now for an old image that could not be deregistered at the end."""
         for image in taken:
             if image.is_protected:
                 raise CloudError(

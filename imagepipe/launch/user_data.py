@@ -1,11 +1,11 @@
-"""User data as EC2 takes it: our host key, merged with the user data of the spec.
+"""User data for EC2: imagepipe's host key merged with the user data of the spec.
 
-cloud-init takes several parts as MIME multipart/mixed, and knows a part by its Content-Type (cloud-init's
-documentation, "User data formats"). Of two cloud-configs with the same key the first one wins (its merge of
-dictionaries does not replace), so ours comes first: a host key that the user's part changed could not be verified.
+cloud-init accepts several parts as MIME multipart/mixed, and recognizes each by its Content-Type (cloud-init's
+documentation, "User data formats"). If two cloud-configs set the same key, the first one wins (its merge of
+dictionaries does not replace). So ours comes first: a host key that the user's part changed could not be verified.
 
-cloud-init decodes a part that has 8-bit characters by Python's `raw-unicode-escape`, and then ignores what is no
-UTF-8 any more. So such parts are sent as base64 or quoted-printable, whichever is shorter.
+cloud-init decodes a part that has 8-bit characters with Python's `raw-unicode-escape`, and then ignores a part that
+is no longer UTF-8. So such parts are sent as base64 or quoted-printable, whichever is shorter.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_LINE = 998
 
 
 def host_key_config(key: KeyPair) -> bytes:
-    """cloud-config that makes this the machine's only host key. JSON is YAML, and needs no indentation."""
+    """Return the cloud-config that makes this the machine's only host key. It is JSON, which is valid YAML."""
     config = {
         "ssh_deletekeys": True,
         "ssh_genkeytypes": [],
@@ -39,9 +39,9 @@ def host_key_config(key: KeyPair) -> bytes:
 
 
 def user_data(key: KeyPair | None, own: str | None) -> bytes:
-    """The user data of an instance, compressed where EC2 would not take it otherwise.
+    """Return the user data of an instance, compressed if it is too long for EC2 otherwise.
 
-    Raises UsageError where it is too long all the same, or cloud-init does not know it.
+    Raises UsageError if it is still too long, or if cloud-init does not know its format.
     """
     ours = [Part("cloud-config", host_key_config(key), (_named("imagepipe.cfg"),))] if key else []
     if own and not ours and is_ignition(own):
@@ -76,7 +76,7 @@ def _joined(parts: Sequence[Part]) -> bytes:
 
 
 def _is_of_mime(part: Part) -> bool:
-    """Whether something of the part is not in its body."""
+    """Return whether the part has information outside its body."""
     return kind_of(part.body) != part.kind or any(name.lower() != "content-disposition" for name, _ in part.headers)
 
 

@@ -1,1 +1,1 @@
-"""Stages: a step each, from a machine that lets us in to the same machine, changed."""
+"""Stages that run one step each on a machine."""

@@ -1,4 +1,4 @@
-"""A machine that goes away on purpose: wait until its connection has ended, and then until it is back."""
+"""Expected disconnects: wait until the connection has ended, and then until the machine is back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imagepipe.values import Endpoint
 
 PAUSE_SECONDS = 0.3
 Boot = tuple[str, ...]
-"""Tells one boot from another: the kernel's boot id, and the start of PID 1, as a container has its host's kernel."""
+"""Identifies a boot: the kernel's boot id, and the start time of PID 1, because a container has its host's kernel."""
 
 _BOOT_ID = ("cat", "/proc/sys/kernel/random/boot_id")
 _BOOT_TIME = ("cut", "-d ", "-f22", "/proc/1/stat")
@@ -27,7 +27,7 @@ _GOES_DOWN = (
 
 
 def boot_of(connection: Connection, watch: Watch) -> Boot:
-    """Return the boot that the machine is in. Raises Disconnected, CommandFailed."""
+    """Return the machine's current boot. Raises Disconnected, CommandFailed."""
     lines: list[str] = []
     watch = replace(watch, on_line=lambda _, text: lines.append(text))
     for words in (_BOOT_ID, _BOOT_TIME):
@@ -37,7 +37,7 @@ def boot_of(connection: Connection, watch: Watch) -> Boot:
 
 
 def is_going_down(connection: Connection, watch: Watch) -> bool:
-    """Whether the machine is shutting down, or has ended the connection already."""
+    """Return whether the machine is shutting down or has already closed the connection."""
     lines: list[str] = []
     try:
         run_command(connection, _GOES_DOWN, replace(watch, on_line=lambda _, text: lines.append(text)), sudo=False)
@@ -63,10 +63,10 @@ def wait_for_return(
     sleep: Callable[[float], None],
     check: Callable[[], None],
 ) -> bool:
-    """Wait until SSH answers from a machine that stays; True if it is in another boot than before.
+    """Wait until SSH answers from a machine that is not shutting down. Return whether it has rebooted.
 
-    A machine that shuts down may let us in until it stops: its next boot is waited for. Between two tries it calls
-    `sleep` and `check`, which raise where another try is of no use. Raises ConnectError at the deadline.
+    A machine that is shutting down may still accept logins; then wait for its next boot. Between two attempts it calls
+    `sleep` and `check`, which raise if another attempt is useless. Raises ConnectError at the deadline.
     """
     last = "no answer"
     while not watch.deadline.is_past():

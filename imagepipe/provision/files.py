@@ -1,4 +1,4 @@
-"""Upload a file or folder, or a template's text."""
+"""Upload a file or folder, or a rendered template."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from imagepipe.regular_files import read_text
 
 @dataclass(frozen=True)
 class UploadFile(Step):
-    """A file or folder of ours, as one tar stream."""
+    """Upload a local file or folder as one tar stream."""
 
     folder: Path
-    """What `src` is relative to."""
+    """Folder that `src` is relative to."""
     src: str
     dest: str
     mode: str | None = None
@@ -40,12 +40,12 @@ class UploadFile(Step):
 
 @dataclass(frozen=True)
 class RenderTemplate(Step):
-    """A Jinja template of ours, rendered and uploaded."""
+    """Render a local Jinja template and upload the result."""
 
     src: Path
     dest: str
     vars: Mapping[str, Any]
-    """Names for the template; a `Late` in it is rendered first."""
+    """Further names for the template; a `Late` among the values is rendered first."""
     known: Mapping[str, Any] = field(repr=False)
     """The values of `var` or `param`, `spec` and `build` that the template's file reads."""
     mode: str | None = None

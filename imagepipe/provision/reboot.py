@@ -14,7 +14,7 @@ from imagepipe.provision.step import Attempt, Step
 
 @dataclass(frozen=True)
 class RebootMachine(Step):
-    """A reboot; done when SSH answers from another boot than before."""
+    """Reboot the machine; done when SSH answers from a new boot."""
 
     timeout_seconds: float = 300.0
 

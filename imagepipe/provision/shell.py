@@ -18,10 +18,10 @@ from imagepipe.values import Text
 
 @dataclass(frozen=True)
 class RunShell(Step):
-    """A script, given as text or as a file of ours."""
+    """Run a script, given as text or as a local file."""
 
     script: tuple[Text, ...] | Path
-    """Lines, or the path of a file."""
+    """Lines of the script, or the path of a file."""
     args: tuple[Text, ...] = ()
     interpreter: str | None = None
 

@@ -1,4 +1,4 @@
-"""What every step has: options, tries, a deadline, and a connection that is made anew where it broke."""
+"""The base of every step: options, attempts, a deadline, and a connection that is reopened if it breaks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from imagepipe.values import Late, Reachable, Text
 
 RETRY_SECONDS = 5.0
 DROPS = 2
-"""Connections that may break in the middle of a step that can be run again, beside its retries."""
+"""Broken connections that an idempotent step survives, beside its retries."""
 RECONNECT_SECONDS = 300.0
 ENDING_SECONDS = 5.0
 TAIL_LINES = 20
@@ -26,11 +26,11 @@ TAIL_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What every step may have beside its kind, and where it was written."""
+    """The options that every kind of step has, and its place in the spec."""
 
     title: str = field(compare=False)
     where: str = field(compare=False)
-    """`specs/web.yaml:31`, for messages."""
+    """Place of the step for messages, such as `specs/web.yaml:31`."""
     timeout_seconds: float
     retries: int
     sudo: bool
@@ -39,21 +39,21 @@ class Options:
     idempotent: bool
     env: Mapping[str, Text] = field(default_factory=dict, repr=False)
     when: tuple[Late, ...] = ()
-    """Conditions that need `source` or `region`; the others were decided when the graph was built."""
+    """Conditions that only the run can decide; the others were decided when the graph was built."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What one try of a step works with."""
+    """The inputs of one attempt at a step."""
 
     connection: Connection
     names: Mapping[str, object]
-    """`source` and `region`, for what is rendered late."""
+    """Values of `source` and `region`, for late templates."""
     watch: Watch
 
 
 class _Dropped(CommandFailed):
-    """The connection broke in the middle of a step, and the machine goes on."""
+    """The connection broke in the middle of a step, and the machine is still running."""
 
     def __init__(self, failed: CommandFailed) -> None:
         super().__init__(failed.message, code=failed.code, tail=failed.tail, hint=failed.hint)
@@ -61,7 +61,7 @@ class _Dropped(CommandFailed):
 
 @dataclass(frozen=True)
 class Step(Stage[Reachable]):
-    """Runs tries until one succeeds. A subclass says what one try is."""
+    """A stage that makes attempts until one succeeds. A subclass implements one attempt."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     connections: Connections = field(repr=False, compare=False)
@@ -149,7 +149,7 @@ class Step(Stage[Reachable]):
             raise self._failed(f"exit code {result.code}", result.code, tail, _hint(result.code, tail))
 
     def _come_back(self, ctx: Context, machine: Reachable, before: Boot | None, watch: Watch) -> None:
-        """The connection ended, as expected: wait for the machine, where the step's kind can make it go away."""
+        """Handle an expected disconnect: wait for the machine if this kind of step can make it go away."""
         if before is None:
             ctx.say("the connection ended, as expected")
             return
@@ -165,11 +165,11 @@ class Step(Stage[Reachable]):
         ctx.say("the machine is back, in a new boot" if has_rebooted else "SSH is back, in the same boot")
 
     def awaits_disconnect(self) -> bool:
-        """Whether the step is over only when the connection has ended."""
+        """Return whether the step is complete only when the connection has ended."""
         return False
 
     def _ended(self, ctx: Context, machine: Reachable) -> str | None:
-        """The instance's state, if it no longer runs; a machine breaks connections before EC2 knows that it ends."""
+        """Return the instance's state if it no longer runs. Polls briefly, because EC2 learns of a shutdown late."""
         until = ctx.deadline(ENDING_SECONDS)
         while (state := self.ec2.instances.ended(machine.instance.id)) is None and not until.is_past():
             ctx.cancel.sleep(0.5)
@@ -186,7 +186,7 @@ class Step(Stage[Reachable]):
 
     @abstractmethod
     def attempt(self, ctx: Context, at: Attempt) -> Result:
-        """One try. Raises Disconnected where the connection broke."""
+        """Make one attempt. Raises Disconnected if the connection breaks."""
 
     def is_repeatable(self) -> bool:
         return self.options.idempotent
@@ -195,7 +195,7 @@ class Step(Stage[Reachable]):
         return self.options.title
 
     def env(self, names: Mapping[str, object]) -> dict[str, str]:
-        """The step's environment, rendered."""
+        """Return the step's environment, rendered."""
         return {name: render.render_late(value, names) for name, value in self.options.env.items()}
 
 

@@ -1,1 +1,1 @@
-"""Stages: what happens with an image once it is there."""
+"""Stages that publish an image: test gate, copies, launch permissions, names."""

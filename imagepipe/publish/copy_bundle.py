@@ -1,7 +1,7 @@
-"""Copy an instance-store image to another region: the parts as they are, a manifest for EC2 there, and a registration.
+"""Copy an instance-store image to another region: copy the parts, write a manifest for EC2 there, register it.
 
-CopyImage would do it too, but into a bucket of Amazon's that nobody can see or clean up. The parts are encrypted with
-one key whatever the region; a manifest seals that key for EC2 of one region, so each region gets one of its own.
+CopyImage can do this too, but it copies into a bucket of Amazon's that nobody can see or clean up. The parts are
+encrypted with one key for all regions. A manifest seals that key for EC2 of one region, so each region needs its own.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from imagepipe.publish.stored_bundle import InBucket
 from imagepipe.values import Bundle, Image, ImageText, Text
 
 AT_ONCE = 16
-"""Parts that are copied at once: S3 copies by itself, we only wait; 1,025 parts take 65 rounds."""
+"""Parts that are copied at once: S3 does the copying and we only wait; 1,025 parts take 65 rounds."""
 TICK_SECONDS = 0.5
 AVAILABLE_SECONDS = 3600
 
 
 @dataclass(frozen=True)
 class CopyBundleToRegion(Stage[Image]):
-    """The copy, registered from a bucket of its region, and available."""
+    """Copy the bundle into a bucket of the region, register it there and wait until the image is available."""
 
     ec2: Ec2 = field(repr=False, compare=False)
-    """Of the destination."""
+    """EC2 of the destination region."""
     source_ec2: Ec2 = field(repr=False, compare=False)
-    """Of the region that has the image."""
+    """EC2 of the region that has the image."""
     run_tags: RunTags = field(repr=False, compare=False)
     image: Ref[Image]
     source: Ref[SourceImage]
     text: Ref[Mapping[str, ImageText]]
     bucket: str
-    """Of the destination's region."""
+    """Bucket in the destination region."""
     prefix: Text
     recipients: Recipients = field(repr=False, compare=False)
-    """The owner, who signs, and EC2 of the destination's region."""
+    """The owner, who signs the manifest, and EC2 of the destination region, which can open it."""
 
     def run(self, ctx: Context) -> Image:
         image = ctx[self.image]
@@ -75,7 +75,7 @@ class CopyBundleToRegion(Stage[Image]):
         return Image(id, self.ec2.region, text.name, (), bundle=bundle.location)
 
     def _copied(self, ctx: Context, origin: InBucket) -> Bundle:
-        """The bundle in this region, its manifest last."""
+        """Copy the bundle into this region, its manifest last."""
         owner, manifest = self.recipients.owner, origin.manifest
         # First of all, as a key that does not open the bundle would be known only after hours of copying.
         here = addressed(manifest, find_secret(manifest, owner.private_key), self.recipients)
@@ -94,7 +94,7 @@ class CopyBundleToRegion(Stage[Image]):
         return bundle
 
     def _copy_parts(self, ctx: Context, origin: InBucket, bundle: Bundle) -> None:
-        """All of them; the first that fails, or a cancel, ends it once those under way have ended."""
+        """Copy all parts. A failure or a cancel ends it as soon as the copies in progress have ended."""
         parts = origin.manifest.parts
         pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="copy")
         try:
@@ -111,7 +111,7 @@ class CopyBundleToRegion(Stage[Image]):
             pool.shutdown(cancel_futures=True)
 
     def _copy_part(self, origin: InBucket, filename: str, bundle: Bundle) -> None:
-        """One part, known to have arrived as it was; one that is there already is not copied again."""
+        """Copy one part and verify it; a part that is already there is not copied again."""
         source, key = origin.key(filename), f"{bundle.folder}/{filename}"
         sent, arrived = self.source_ec2.s3.stored(origin.bucket, source), self.ec2.s3.stored(bundle.bucket, key)
         if arrived is None or arrived != sent:

@@ -1,4 +1,4 @@
-"""Copy the image to another region; copies run side by side, with a limit for each destination."""
+"""Copy an EBS-backed image to another region; copies run in parallel, with a limit per destination."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.values import Image, ImageText
 
 COPIES_AT_ONCE = 20
-"""Snapshot copies to one destination region that EBS lets run at once (EBS user guide, quotas: 20 by default)."""
+"""Concurrent snapshot copies into one region that EBS allows (EBS user guide, quotas: 20 by default)."""
 
 
 class CopyLimits:
-    """Turns for copies, one count for each destination region, shared by all builds of the process."""
+    """Limits on parallel copies, one for each destination region, shared by all builds of the process."""
 
     def __init__(self, at_once: int = COPIES_AT_ONCE) -> None:
         self._at_once = at_once
@@ -25,17 +25,17 @@ class CopyLimits:
         self._lock = Lock()
 
     def turn(self, region: str) -> BoundedSemaphore:
-        """To be held while a copy into this region runs."""
+        """Return the semaphore to hold while a copy into this region runs."""
         with self._lock:
             return self._turns.setdefault(region, BoundedSemaphore(self._at_once))
 
 
 @dataclass(frozen=True)
 class CopyToRegion(Stage[Image]):
-    """The copy, available in its region."""
+    """Copy the image to another region and wait until it is available there."""
 
     ec2: Ec2 = field(repr=False, compare=False)
-    """Of the destination."""
+    """EC2 of the destination region."""
     limits: CopyLimits = field(repr=False, compare=False)
     run_tags: RunTags = field(repr=False, compare=False)
     image: Ref[Image]

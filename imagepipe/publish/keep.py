@@ -1,4 +1,4 @@
-"""The last stage of a run that succeeded: its products are kept, in every region, and the journal says so."""
+"""The last stage of a successful build: mark its images as kept, in every region and in the journal."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from imagepipe.values import Image
 
 @dataclass(frozen=True)
 class Keep(Stage[tuple[Image, ...]]):
-    """Images that no clean-up will take any more."""
+    """Tag the images as kept, so that no clean-up deletes them."""
 
     ec2: Mapping[str, Ec2] = field(repr=False, compare=False)
-    """By region."""
+    """EC2 by region."""
     images: tuple[Ref[Image], ...]
-    """Every image of the run: either all are kept, or none."""
+    """Every image of the build: either all of them are kept or none."""
     after: tuple[Ref[None], ...] = ()
-    """What must have gone well too."""
+    """Further stages that must succeed first."""
 
     def run(self, ctx: Context) -> tuple[Image, ...]:
         images = tuple(ctx[ref] for ref in self.images)
@@ -57,5 +57,5 @@ class Keep(Stage[tuple[Image, ...]]):
 
 
 def _bound(claim: Claim) -> set[str]:
-    """What a claim was bound to: ids, or the location of a bundle, which is whole though it has a comma."""
+    """Return the ids that a claim is bound to. The location of a bundle is one id, even if it contains a comma."""
     return {claim.id, *claim.id.split(",")} if claim.id else set()

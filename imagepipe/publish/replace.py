@@ -1,10 +1,9 @@
-"""`on_name_taken: replace`: the name passes from the old image to the new one, last of all.
+"""`on_name_taken: replace`: the new image takes over the old image's name, as the last act of the build.
 
-A name is taken once in an account and region, and an image's name cannot be changed (EC2 API reference,
-RegisterImage). So the new image is baked, tested, copied and kept under a name of its own, and only then, in each
-region: the old image is deregistered, the new one's snapshots or bundle are registered under the name, and what is
-left over goes. At no moment is there neither: whatever fails in between, the new image is there under the name it was
-baked with.
+Names are unique within an account and region, and an image cannot be renamed (EC2 API reference, RegisterImage). So
+the new image is baked, tested, copied and kept under a temporary name. Only then, in each region, the old image is
+deregistered, the new one's snapshots or bundle are registered again under the name, and the leftovers are deleted. A
+good image exists at every moment: whatever fails in between, the new image remains under its temporary name.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ COPY_SECONDS = 12 * 3600
 
 @dataclass(frozen=True)
 class ReplaceImage(Stage[Image]):
-    """The new image under the name that was taken; the old one retired with its snapshots."""
+    """Register the new image under the name that was taken, and retire the old image with its snapshots."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     run_tags: RunTags = field(repr=False, compare=False)
     images: Ref[tuple[Image, ...]]
-    """Kept already: what becomes of the old image, these stay."""
+    """The new images, already kept: they stay whatever happens to the old image."""
     wanted: Ref[Mapping[str, ImageText]]
-    """By region, with the name to take over."""
+    """Texts by region, with the name to take over."""
     audience: Audience
 
     def run(self, ctx: Context) -> Image:
@@ -72,7 +71,7 @@ class ReplaceImage(Stage[Image]):
     def _under(
         self, name: str, described: Mapping[str, Any], token: str, label: Mapping[str, str], baked: Image
     ) -> str:
-        """The same image once more, under the name. Raises CloudError that says where the new image is."""
+        """Register the new image again under the name. Raises CloudError, which names the new image."""
         try:
             return self.ec2.images.register_again(described, name, token=token, tags=label)
         except CloudError as error:
@@ -83,7 +82,7 @@ class ReplaceImage(Stage[Image]):
             ) from error
 
     def _retire(self, ctx: Context, baked: Image, final: Image, old: list[OwnImage], left: set[str]) -> None:
-        """What could not be retired is said, and costs: the new image is good all the same."""
+        """Retire the old image. Failures are only logged, because the new image is good."""
         _try(ctx, f"deregistering {baked.id}", lambda: self.ec2.images.deregister(baked.id))
         for snapshot in sorted(left - set(final.snapshots)):
             _try(ctx, f"deleting {snapshot}", lambda snapshot=snapshot: self.ec2.snapshots.delete(snapshot))  # type: ignore[misc]
@@ -92,7 +91,7 @@ class ReplaceImage(Stage[Image]):
                 _try(ctx, f"deleting {one.bundle}", lambda one=one: self._delete_bundle(one.bundle, one.id))  # type: ignore[misc]
 
     def _delete_bundle(self, location: str, image: str) -> None:
-        """What an old image was made of. Raises CloudError where another image is too, BundleError."""
+        """Delete the bundle of an old image. Raises CloudError if another image uses it, BundleError."""
         bundle = stored_bundle.look_up(self.ec2.s3, location)
         if users := stored_bundle.users(self.ec2, bundle, but=image):
             raise CloudError(f"{', '.join(users)} is made of it too", code="InUse")
@@ -107,7 +106,7 @@ class ReplaceImage(Stage[Image]):
 
 @dataclass(frozen=True)
 class CollectImages(Stage[tuple[Image, ...]]):
-    """The images of the run under the names that the spec has."""
+    """Collect the images of the build under their final names."""
 
     images: tuple[Ref[Image], ...]
 

@@ -1,4 +1,4 @@
-"""An image deregistered, and then what it was made of deleted: never what another image is made of too."""
+"""Deregister an image and delete its snapshots or bundle, except data that another image uses."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ NOT_ASKED = "not asked to delete it (--delete-data)"
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """What became of an image, and of its snapshots or its bundle."""
+    """The result of retiring an image."""
 
     image: str
     name: str
     region: str
     deleted: tuple[str, ...] = ()
-    """Snapshots, or the location of a bundle's manifest."""
+    """Deleted snapshots, or the location of the deleted bundle's manifest."""
     left: Mapping[str, str] = field(default_factory=dict)
-    """By snapshot or location, why it is still there."""
+    """Reason for each snapshot or bundle that was not deleted."""
     freed: str = ""
-    """How much was deleted: of snapshots the size of their volumes, what their storage cost at most."""
+    """Deleted amount for people; for snapshots, the size of their volumes, an upper limit of what was stored."""
 
 
 def find(images: Images, word: str) -> list[Mapping[str, Any]]:
-    """This account's images in the region that have this id, or exactly this name. Raises CloudError."""
+    """Return this account's images in the region that have this id or exactly this name. Raises CloudError."""
     if word.startswith("ami-"):
         found = images.describe_many([word])
         owned = {one.id for one in images.own_named(str(next(iter(found.values()))["Name"]))} if found else set()
@@ -44,10 +44,10 @@ def find(images: Images, word: str) -> list[Mapping[str, Any]]:
 
 
 def retire(ec2: Ec2, image: Mapping[str, Any], *, deletes_data: bool) -> Retired:
-    """Deregister it, then delete its snapshots or bundle if told to; those of another image stay. Raises CloudError.
+    """Deregister an image, then delete its snapshots or bundle if asked; shared ones stay. Raises CloudError.
 
-    The image goes first: EC2 deletes no snapshot that an image is made of, and an image whose parts are gone would
-    launch nothing.
+    The image is deregistered first: EC2 refuses to delete a snapshot that an image uses, and an image without its parts
+    cannot be launched.
     """
     if (location := bundle_of(image)) is not None:
         return _of_bundle(ec2, image, location, deletes_data=deletes_data)
@@ -78,7 +78,7 @@ def _of_snapshots(ec2: Ec2, image: Mapping[str, Any], *, deletes_data: bool) -> 
 
 
 def _of_bundle(ec2: Ec2, image: Mapping[str, Any], location: str, *, deletes_data: bool) -> Retired:
-    """The manifest is read while the image is there: a bundle that cannot be read is told, and stays."""
+    """Retire an instance-store image. The manifest is read first; a bundle that cannot be read stays."""
     id, name, region = str(image["ImageId"]), str(image.get("Name", "")), ec2.region
     bundle, why = _looked_up(ec2, location) if deletes_data else (None, NOT_ASKED)
     ec2.images.deregister(id)
@@ -94,7 +94,7 @@ def _of_bundle(ec2: Ec2, image: Mapping[str, Any], location: str, *, deletes_dat
 
 
 def _looked_up(ec2: Ec2, location: str) -> tuple[stored_bundle.InBucket | None, str]:
-    """The bundle, or why it cannot be told which objects it has."""
+    """Return the bundle, or the reason why its objects are unknown."""
     try:
         return stored_bundle.look_up(ec2.s3, location), ""
     except (CloudError, BundleError) as error:

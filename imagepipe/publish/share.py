@@ -1,4 +1,4 @@
-"""Launch permissions: who else may launch the image, in every region, once every copy is there."""
+"""Launch permissions: let others launch the image in every region, once every copy exists."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from imagepipe.values import Image
 
 @dataclass(frozen=True)
 class CheckPublic(Stage[None]):
-    """That no region blocks public images, before anything is launched for one."""
+    """Check, before anything is launched, that no region blocks public images."""
 
     ec2: Mapping[str, Ec2] = field(repr=False, compare=False)
-    """By region."""
+    """EC2 by region."""
 
     def run(self, ctx: Context) -> None:
         for region, ec2 in self.ec2.items():
@@ -38,13 +38,13 @@ class CheckPublic(Stage[None]):
 
 @dataclass(frozen=True)
 class ShareImage(Stage[Image]):
-    """The image, launchable by others. Accounts may also copy it: they are let at its snapshots."""
+    """Let others launch the image. Accounts also get access to its snapshots, so that they can copy it."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     image: Ref[Image]
     audience: Audience
     after: tuple[Ref[Any], ...]
-    """Nothing is shared before every region has its copy."""
+    """The images of all regions: nothing is shared before every copy exists."""
 
     def run(self, ctx: Context) -> Image:
         image = ctx[self.image]

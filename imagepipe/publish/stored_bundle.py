@@ -1,4 +1,4 @@
-"""A bundle that is in S3: read by its manifest, and deleted where no image is registered from it any more."""
+"""A bundle in S3: find its objects by its manifest, find the images that use it, delete it."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ class InBucket:
     manifest_key: str
     manifest: Manifest
     size: int
-    """Bytes of them all, as the manifest has it."""
+    """Size of all objects in bytes, according to the manifest."""
 
     @property
     def location(self) -> str:
-        """As RegisterImage takes it."""
+        """Location of the manifest, as RegisterImage takes it."""
         return f"{self.bucket}/{self.manifest_key}"
 
     def key(self, filename: str) -> str:
-        """Of a part, which is beside its manifest."""
+        """Return the key of a part, which is in the manifest's folder."""
         return f"{self.manifest_key[: self.manifest_key.rfind('/') + 1]}{filename}"
 
     def keys(self) -> list[str]:
-        """Of the parts in their order, and of the manifest at the end."""
+        """Return the keys of the parts in order, then the manifest's."""
         return [*(self.key(part.filename) for part in self.manifest.parts), self.manifest_key]
 
     def describe(self) -> str:
-        """How much it is."""
+        """Return the size of the bundle for people."""
         return f"{len(self.manifest.parts) + 1} objects, {describe_size(self.size)}"
 
 
 def look_up(s3: S3, location: str) -> InBucket:
-    """The bundle whose manifest is at `bucket/folder/NAME.manifest.xml`.
+    """Return the bundle whose manifest is at `bucket/folder/NAME.manifest.xml`.
 
-    Raises CloudError where that cannot be read, BundleError where it is no manifest.
+    Raises CloudError if that cannot be read, BundleError if it is not a manifest.
     """
     bucket, _, key = location.partition("/")
     if not key:
@@ -53,11 +53,11 @@ def look_up(s3: S3, location: str) -> InBucket:
 
 
 def users(ec2: Ec2, bundle: InBucket, *, but: str) -> list[str]:
-    """The account's images that are made of the bundle's manifest or of one of its parts, another one left out.
+    """Return the account's images that use the bundle's manifest or one of its parts, except `but`.
 
-    Manifests are made for one another: of another region, with another kernel, beside the first and of the same parts.
-    One that cannot be read may be such; one that is gone is of use to nobody. EC2 may go on listing an image for a
-    while after it was deregistered: that is the one to leave out. Raises CloudError.
+    Several manifests can share parts: for another region or kernel, in the same folder. A manifest that cannot be read
+    may be one of them; a manifest that is gone is not. EC2 may list an image for a while after it was deregistered:
+    that is the image to except. Raises CloudError.
     """
     objects = set(bundle.keys())
     others = [image for image in ec2.images.own_registered_beside(bundle.location) if image.id != but]
@@ -65,7 +65,7 @@ def users(ec2: Ec2, bundle: InBucket, *, but: str) -> list[str]:
 
 
 def _objects(s3: S3, location: str, if_unknown: set[str]) -> set[str]:
-    """The keys of the bundle that is registered from there."""
+    """Return the keys of the bundle whose manifest is at this location."""
     try:
         return set(look_up(s3, location).keys())
     except CloudError as error:
@@ -75,12 +75,12 @@ def _objects(s3: S3, location: str, if_unknown: set[str]) -> set[str]:
 
 
 def delete(s3: S3, bundle: InBucket) -> None:
-    """Delete the parts, and only then the manifest: while something is left, it says what. Raises CloudError."""
+    """Delete the parts and then the manifest, which lists whatever is left in between. Raises CloudError."""
     *parts, manifest = bundle.keys()
     s3.delete(bundle.bucket, parts)
     s3.delete(bundle.bucket, [manifest])
 
 
 def describe_size(size: int) -> str:
-    """Bytes for people."""
+    """Return a number of bytes for people."""
     return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.1f} MiB"

@@ -1,4 +1,4 @@
-"""The gate before anything is published: a second instance of the new image, and that its tests passed."""
+"""The gate before publication: the new image boots as a second instance and passes its tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imagepipe.values import Image, Reachable
 
 @dataclass(frozen=True)
 class UseImage(Stage[SourceImage]):
-    """The image that was captured, as a machine is launched from it."""
+    """Look up the captured image, so that an instance can be launched from it."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     image: Ref[Image]
@@ -30,7 +30,7 @@ class UseImage(Stage[SourceImage]):
 
 @dataclass(frozen=True)
 class PublishGate(Stage[Image]):
-    """The image, once the machine that was launched from it has passed every test: what is published takes this."""
+    """Pass the image on once its test instance has passed every test. Publishing stages take this output."""
 
     image: Ref[Image]
     machine: Ref[Reachable]
