@@ -1,4 +1,4 @@
-"""Time, as a value that is passed in: a build, a poller and the local cloud can each be given another one."""
+"""Time as an object that is passed in, so that a build, a poller and the local cloud can have different clocks."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What time it is, and how to wait."""
+    """A source of time that can wait."""
 
     def now(self) -> datetime:
-        """The time of day, in UTC."""
+        """Return the current time in UTC."""
 
     def monotonic(self) -> float:
-        """Seconds from an arbitrary point, never going back."""
+        """Return seconds since an arbitrary point; never decreases."""
 
     def wait(self, event: Event, seconds: float) -> bool:
-        """Wait for the event, at most so long; true if it came."""
+        """Wait for the event for at most `seconds`. Return whether it was set."""
 
 
 class SystemClock:
-    """The machine's own time."""
+    """The computer's clock."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)
@@ -37,12 +37,12 @@ class SystemClock:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A moment after which nobody waits any longer."""
+    """A moment at which waiting ends."""
 
     at: float
-    """In the clock's monotonic seconds."""
+    """Time of the deadline in the clock's monotonic seconds."""
     seconds: float
-    """How long it was when it was set, for messages."""
+    """Original length in seconds, for messages."""
     clock: Clock
 
     @classmethod
@@ -50,7 +50,7 @@ class Deadline:
         return cls(at=clock.monotonic() + seconds, seconds=seconds, clock=clock)
 
     def remaining(self) -> float:
-        """Seconds left, never negative."""
+        """Return the seconds left, never negative."""
         return max(0.0, self.at - self.clock.monotonic())
 
     def is_past(self) -> bool:
@@ -58,10 +58,10 @@ class Deadline:
 
 
 def iso(moment: datetime) -> str:
-    """`2026-11-23T03:05:00.123456Z`: sorts as text, and every reader takes it."""
+    """Format a time as `2026-11-23T03:05:00.123456Z`, which sorts as text."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def parse_iso(text: str) -> datetime:
-    """The moment that `iso` wrote."""
+    """Parse the text that `iso` returned."""
     return datetime.fromisoformat(text.replace("Z", "+00:00"))

@@ -1,4 +1,4 @@
-"""Deletes folders without ever crossing a mount point: the files behind one are somebody else's."""
+"""Delete folders without crossing a mount point, because the files behind one belong to somebody else."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ MOUNTS = Path("/proc/self/mountinfo")
 def delete_tree(folder: Path, *, mounts: Path = MOUNTS) -> None:
     """Delete a folder and everything in it; a folder that does not exist is fine.
 
-    Raises OSError, with nothing deleted, where something is mounted on it or below it, a bind mount of the same file
-    system included; and without entering the other file system, where something is mounted meanwhile.
+    Raises OSError, with nothing deleted, if something is mounted on it or below it, even a bind mount of the same file
+    system. If something is mounted during the deletion, raises OSError without entering the other file system.
     """
     try:
         device = folder.lstat().st_dev
@@ -46,7 +46,7 @@ def _empty(folder: Path, descriptor: int, device: int) -> None:
 
 
 def mount_points(folder: Path, *, mounts: Path = MOUNTS) -> list[Path]:
-    """The mount points at or below a folder, the deepest first (proc(5), mountinfo)."""
+    """Return the mount points at or below a folder, the deepest first (proc(5), mountinfo)."""
     top = os.path.realpath(folder)
     found = []
     try:

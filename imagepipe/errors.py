@@ -1,7 +1,7 @@
-"""Every error that imagepipe shows to a user, and the exit code that goes with it.
+"""All errors that imagepipe shows to a user, with their exit codes.
 
-A message says what we were doing, to what, and what came back; the hint says what to try. The cause's own
-class decides the exit code (docs/reference/exit-codes.md).
+A message names the operation, its object and the result; the hint says what to try. The class of the cause decides
+the exit code (docs/reference/exit-codes.md).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 class ImagepipeError(Exception):
-    """Something that a user can understand and act on."""
+    """An error that a user can understand and act on."""
 
     exit_code = 1
 
@@ -25,37 +25,37 @@ class ImagepipeError(Exception):
 
 
 class UsageError(ImagepipeError):
-    """The command line asks for something that cannot be."""
+    """The command line is invalid or cannot be satisfied."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a spec, where it stands, and what was probably meant."""
+    """One problem in a spec, with its position and a hint."""
 
     file: str
     line: int
-    """1-based; 0 where the file as a whole is meant."""
+    """Line, 1-based; 0 for the whole file."""
     column: int
-    """1-based, in characters; 0 where the file as a whole is meant."""
+    """Column in characters, 1-based; 0 for the whole file."""
     message: str
     path: str = ""
-    """Where in the document: `provision.2.shell`."""
+    """Path in the document: `provision.2.shell`."""
     excerpt: str = ""
-    """The line of the file, without its end."""
+    """Text of the line, without its end."""
     length: int = 1
-    """Characters that the caret underlines."""
+    """Number of characters that the caret underlines."""
     hint: str | None = None
     severity: str = "error"
     """`error` or `warning`."""
 
     def location(self) -> str:
-        """`file:line:column`, or the file alone."""
+        """Return `file:line:column`, or only the file."""
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
     def text(self) -> str:
-        """The problem as a terminal shows it: location, message, excerpt with a caret, hint."""
+        """Format the problem for a terminal: location, message, excerpt with a caret, hint."""
         where = f"{self.path}: " if self.path else ""
         warning = "warning: " if self.severity == "warning" else ""
         lines = [f"{self.location()}: {warning}{where}{self.message}"]
@@ -70,7 +70,7 @@ class Problem:
 
 
 class SpecError(ImagepipeError):
-    """A spec, or several, cannot be used. Carries all the problems at once."""
+    """One or more specs have errors. Carries all problems at once."""
 
     exit_code = 2
 
@@ -80,7 +80,7 @@ class SpecError(ImagepipeError):
 
 
 class CloudError(ImagepipeError):
-    """A call to the cloud failed for good."""
+    """A call to the cloud failed permanently."""
 
     exit_code = 3
 
@@ -102,25 +102,25 @@ class CloudError(ImagepipeError):
 
 
 class StageError(ImagepipeError):
-    """A stage failed for a cause that has no class of its own."""
+    """A stage failed for a cause that has no other class."""
 
     exit_code = 4
 
 
 class UndoFailed(ExceptionGroup[Exception]):
-    """Some things that a run held could not be deleted."""
+    """Some resources of a run could not be deleted."""
 
     exit_code = 5
 
 
 class ConnectError(ImagepipeError):
-    """A machine's SSH could not be reached, or was not the machine that we launched."""
+    """A machine could not be reached over SSH, or was not the one that we launched."""
 
     exit_code = 6
 
 
 class CommandFailed(ImagepipeError):
-    """A command on a machine ended with a code that its step does not accept."""
+    """A command on a machine ended with an exit code that its step does not accept."""
 
     exit_code = 7
 
@@ -132,19 +132,19 @@ class CommandFailed(ImagepipeError):
 
 
 class BundleError(ImagepipeError):
-    """A bundle is damaged, or cannot be made."""
+    """A bundle is damaged or cannot be made."""
 
     exit_code = 8
 
 
 class LocalCloudError(ImagepipeError):
-    """The local cloud cannot do what it was asked on this machine."""
+    """The local cloud cannot do this on this machine."""
 
     exit_code = 9
 
 
 class HygieneError(ImagepipeError):
-    """An image holds what must not be in one."""
+    """An image contains something that must not be in one."""
 
     exit_code = 10
 

@@ -1,4 +1,4 @@
-"""Write files whole, and onto stable storage."""
+"""Write files atomically and durably."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file that only its owner can read: it has its old content, or all of the new. Raises OSError."""
+    """Write a file that only its owner can read; it always has its old or its new content. Raises OSError."""
     half = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

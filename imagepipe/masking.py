@@ -1,4 +1,4 @@
-"""Secrets taken out of everything that is written, by their value."""
+"""Remove secrets by value from all output."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from threading import Lock
 
 MASK = "***"
 MIN_LENGTH = 4
-"""A shorter value would mask half of every line, and is no secret."""
+"""Length of the shortest secret: masking shorter values would hide half of every line."""
 
 
 class Masker:
-    """Replaces every secret that it was told of. Safe from any thread."""
+    """Replaces every registered secret; thread-safe."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._lock = Lock()
@@ -19,14 +19,14 @@ class Masker:
         self.add(secrets)
 
     def add(self, secrets: Iterable[str]) -> None:
-        """Mask these from now on; of a text of several lines also each line, as output comes line by line."""
+        """Mask these secrets from now on, and each line of a longer one, because output comes line by line."""
         new = {part for secret in secrets for part in (secret, *secret.splitlines()) if len(part) >= MIN_LENGTH}
         with self._lock:
             # Longest first: a secret that contains another must not leave its ends.
             self._secrets = tuple(sorted({*self._secrets, *new}, key=len, reverse=True))
 
     def mask(self, text: str) -> str:
-        """The text without the secrets."""
+        """Return the text without the secrets."""
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, MASK)

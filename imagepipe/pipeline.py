@@ -33,7 +33,7 @@ class Plan:
     graph: Graph
     baked: list[Baked]
     fingerprints: Mapping[str, str]
-    """By stage; the same in every run of the same specs."""
+    """Fingerprints by stage; the same in every run of the same specs."""
 
 
 def plan(specs: Sequence[LoadedSpec], tools: Tools, *, region: Callable[[Spec], str]) -> Plan:

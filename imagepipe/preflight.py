@@ -1,4 +1,4 @@
-"""`validate --online`: what only the cloud knows of a spec, asked before a build would find out. Changes nothing."""
+"""`validate --online`: check a spec against the cloud before a build. Changes nothing."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from imagepipe.spec.models import AmiBySsm, EbsOutput, InstanceStoreOutput, Spec
 from imagepipe.wiring.build import devices_wanted, source_wanted
 
 SPENT = frozenset({"NoCredentials", "NoAnswer", "AuthFailure", "InvalidClientTokenId", "ExpiredToken"})
-"""With these there is no use in asking on."""
+"""Error codes that end the check."""
 
 
 class Preflight:
-    """One spec, asked about in the regions that it names."""
+    """The check of one spec in its regions."""
 
     def __init__(self, one: LoadedSpec, regions: Regions, region: str) -> None:
         self._one = one
@@ -38,7 +38,7 @@ class Preflight:
         self.problems: list[Problem] = []
 
     def check(self) -> list[Problem]:
-        """Every problem that the cloud tells of. Raises CloudError where it cannot be asked at all."""
+        """Return every problem that the cloud reports. Raises CloudError if the cloud cannot be reached."""
         spec = self._one.checked()
         source: SourceImage | None = None
         ssm = isinstance(spec.source.ami, AmiBySsm)
@@ -64,7 +64,7 @@ class Preflight:
 
     @contextmanager
     def _at(self, *path: str | int) -> Iterator[None]:
-        """A CloudError inside is a problem at this place of the spec."""
+        """Turn a CloudError into a problem at this place of the spec."""
         try:
             yield
         except (CloudError, UsageError) as error:
@@ -82,7 +82,7 @@ class Preflight:
         self.problems.append(self._one.problem(path, str(error), hint=hint))
 
     def _add_once(self, path: KeyPath, error: CloudError) -> None:
-        """What is wrong whatever the instance type is said of the first."""
+        """Add a problem that does not depend on the instance type, for the first type only."""
         if ".".join(map(str, path)) not in {problem.path for problem in self.problems}:
             self._add(path, error)
 
@@ -98,7 +98,7 @@ class Preflight:
                     raise CloudError(f"name '{name}' is taken by {taken[0].id} in {region}")
 
     def _bundle(self, spec: Spec, output: InstanceStoreOutput, source: SourceImage | None) -> None:
-        """What an instance-store image needs beside. Whether we may put into a bucket only a build finds out."""
+        """Check account, buckets and types of an instance-store image, but not the permission to write."""
         is_local = self._regions.session.is_local
         if not is_local:
             with self._at("output", "account"):
@@ -119,7 +119,7 @@ class Preflight:
             self._root_size(spec, output, source)
 
     def _root_size(self, spec: Spec, output: InstanceStoreOutput, source: SourceImage) -> None:
-        """The source's own root, taken as it is; of a size that the spec names, the spec's own check says so."""
+        """Check the size of the source's root if the spec does not change it; `validate` checks a size in the spec."""
         named = any(
             volume.device == source.root_device_name and volume.size_gib for volume in spec.launch.block_devices
         )
@@ -140,7 +140,7 @@ class Preflight:
             check_root(devices_wanted(spec.launch.block_devices), source)
 
     def _subnets(self, spec: Spec) -> tuple[tuple[str, ...], str | None]:
-        """The ids of the subnets, and their VPC; what is wrong with one is said where it stands."""
+        """Return the ids of the subnets and their VPC; problems are reported at each subnet."""
         found: list[str] = []
         vpc: str | None = None
         for index, subnet in enumerate(spec.launch.subnets):
@@ -176,7 +176,7 @@ class Preflight:
                 DryRun(self._regions.session, region).kms_key(wanted.kms_key)
 
     def _launches(self, spec: Spec, source: SourceImage, subnets: tuple[str, ...]) -> None:
-        """Each instance type by itself: a later one is tried only on the day that the first has no capacity."""
+        """Check each instance type: a build uses the later ones only when the first has no capacity."""
         launch = spec.launch
         for index, instance_type in enumerate(launch.instance_types):
             encrypted = isinstance(spec.output, EbsOutput) and spec.output.encrypt is not None
@@ -197,7 +197,7 @@ class Preflight:
                 self._launch(request)
 
     def _launch(self, request: LaunchRequest) -> None:
-        """What EC2 says of one launch, where the spec says it. Capacity is another one when the build comes."""
+        """Check one launch and report at the responsible place of the spec. Ignores capacity, which changes."""
         try:
             self._dry.launch(request)
         except CloudError as error:
@@ -218,7 +218,7 @@ class Preflight:
                     )
 
     def _permissions(self, spec: Spec, vpc: str | None) -> None:
-        """IAM actions, at the part of the spec that needs them."""
+        """Report missing IAM actions at the part of the spec that needs them."""
         share = spec.publish.share
         for region in self._everywhere(spec):
             asked = PermissionProbe(
@@ -237,5 +237,5 @@ class Preflight:
 
 
 def check_online(one: LoadedSpec, regions: Regions, region: Callable[[Spec], str]) -> list[Problem]:
-    """Every problem of a spec that the cloud tells of."""
+    """Return every problem of a spec that the cloud reports."""
     return Preflight(one, regions, region(one.checked())).check()

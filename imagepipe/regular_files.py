@@ -1,4 +1,4 @@
-"""Files of the user's machine, read only where they are regular ones: a read of anything else may never end."""
+"""Read local files only if they are regular files, because a read of anything else may never end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KINDS = {
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file to read it. Raises OSError, with the path, also where it is not a regular file."""
+    """Open a file for reading. Raises OSError with the path, also if it is not a regular file."""
     # Without O_NONBLOCK the open of a FIFO waits for its other end.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | getattr(os, "O_NOCTTY", 0))
     try:
@@ -40,7 +40,7 @@ def read_regular(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file, as it is; but where every line ends in CR LF, as on Windows, in LF.
+    """Return the text of a UTF-8 file. If every line ends in CR LF, as on Windows, the text has LF instead.
 
     Raises OSError as `open_regular` does, and UnicodeDecodeError.
     """
@@ -50,7 +50,7 @@ def read_text(path: Path) -> str:
 
 
 def special_files(root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield what is neither a regular file, a folder nor a link, with its kind: at a path, or in the folder there."""
+    """Yield files at or below a path that are not regular files, folders or links, with their kind."""
     mode = root.stat().st_mode
     if not stat.S_ISDIR(mode):
         if not stat.S_ISREG(mode):

@@ -1,8 +1,8 @@
-"""Templates: Jinja, sandboxed, and an undefined name is an error. The one place that imports jinja2.
+"""Render templates with Jinja in a sandbox; undefined names are errors. The only module that imports jinja2.
 
-A template is bounded in what it takes as well as in what it reaches: each round of a loop, each character made and
-each call is counted, and a template that comes to more than `WORK` is refused. What could make much in one stroke,
-`'a' * 10**9`, is reckoned before it is done.
+Templates are limited in resources too: each loop iteration, each character produced and each call is counted, and a
+template that exceeds `WORK` is refused. Operations that could produce a lot at once, such as `'a' * 10**9`, are
+estimated before they run.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from imagepipe.errors import ImagepipeError
 from imagepipe.values import Late, Text
 
 LATE_NAMES = frozenset({"source", "region"})
-"""What is known only while the graph runs."""
+"""Names that are known only while the graph runs."""
 
 WORK = 2_000_000
-"""Rounds, characters and calls of one rendering: about a second, and far more than a page of configuration takes."""
+"""Largest number of iterations, characters and calls of one rendering: about a second of work."""
 MAX_TEMPLATE = 256 * 1024
-"""Characters of a template; parsing this many takes a second or two."""
+"""Longest template in characters; parsing it takes a second or two."""
 
 
 class RenderError(ImagepipeError):
-    """A template cannot be rendered. `line` is 1-based in the template's text, where it is known."""
+    """A template cannot be rendered. `line` is 1-based in the template's text; None if it is unknown."""
 
     def __init__(self, message: str, *, line: int | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -46,7 +46,7 @@ class _TooMuchWork(Exception):
 
 
 _left: ContextVar[list[int] | None] = ContextVar("_left", default=None)
-"""What the rendering in this context may still do; None while Jinja folds constants, when there is none."""
+"""Remaining work of the rendering in this context; None while Jinja folds constants, outside any rendering."""
 
 
 def _spend(amount: int) -> None:
@@ -61,7 +61,7 @@ def _spend(amount: int) -> None:
 
 
 def _size(value: Any) -> int:
-    """Characters and items of a value, however deep; stops counting soon after `WORK`."""
+    """Count the characters and items of a nested value; stops soon after `WORK`."""
     if isinstance(value, str):
         return len(value)
     total, todo = 0, [value]
@@ -90,11 +90,11 @@ _GROWING = frozenset(
 )
 _GROWING |= {"slice", "tojson", "truncate", "wordwrap", "zfill"}
 _WIDE_FIELD = re.compile(r"%[^a-zA-Z%]*(?:\d{5}|\*)")
-"""`%100000d`: a few characters that make many."""
+"""A format such as `%100000d`: a few characters that produce many."""
 
 
 def _reckon(name: str, subject: Any, arguments: Iterable[Any]) -> None:
-    """Count what a filter or method is about to do."""
+    """Estimate and count the work of a filter or method before it runs."""
     sizes = [_size(a) for a in arguments]
     _spend(_size(subject) + sum(sizes) + 10)  # a call takes about as long as ten rounds of a loop
     if name in _GROWING:
@@ -109,7 +109,7 @@ def _has_wide_field(name: str, subject: Any) -> bool:
 
 
 def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter that is reckoned before it runs and measured afterwards."""
+    """Wrap a filter so that its work is estimated before and counted after it runs."""
     passes = getattr(function, "jinja_pass_arg", None) is not None  # its first argument is Jinja's, not the template's
 
     @functools.wraps(function)
@@ -128,7 +128,7 @@ def _counted(items: Iterable[Any]) -> Iterator[Any]:
 
 
 class _Count(NodeTransformer):
-    """Has loops and joined texts counted, which Jinja compiles to plain Python."""
+    """Adds counting to loops and concatenations, which Jinja compiles to plain Python."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - the visitor's convention
         self.generic_visit(node)
@@ -147,7 +147,7 @@ class _Count(NodeTransformer):
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, with a bound on what a template takes."""
+    """Jinja's sandbox with a limit on the work of a template."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
@@ -212,7 +212,7 @@ def _environment(*, comments: tuple[str, str]) -> _Sandbox:
 
 
 _ENVIRONMENT = _environment(comments=("\ufdd0no comment\ufdd0", "\ufdd0no comment ends\ufdd0"))
-"""For the texts of a spec, which have no comments: `${#NAME}` is the length of a value, and `${URL%#}` ends nothing."""
+"""For texts of a spec, which have no comments, because shells use `${#NAME}` and `${URL%#}`."""
 _RAW_HINT = "text that must keep its double braces stands between {% raw %} and {% endraw %}"
 _COMMENT_HINT = "{# begins a comment of a template file, also in ${#x}: write {{ '{#' }}, or put {% raw %} around it"
 
@@ -224,22 +224,22 @@ def _file_environment() -> _Sandbox:
 
 
 def is_template(text: str) -> bool:
-    """Whether rendering could change the text of a spec."""
+    """Return whether rendering could change a text of a spec."""
     return "{{" in text or "{%" in text
 
 
 @lru_cache(maxsize=4096)
 def names_used(text: str) -> frozenset[str]:
-    """The names that a text of a spec reads, dotted as written: `var.greeting`, `region`.
+    """Return the names that a text of a spec reads, dotted as written: `var.greeting`, `region`.
 
-    Raises RenderError where the text is not a template.
+    Raises RenderError if the text is not a valid template.
     """
     return _names_used(text, _ENVIRONMENT)
 
 
 @lru_cache(maxsize=1024)
 def names_used_in_file(text: str) -> frozenset[str]:
-    """The names that a template file reads. Raises RenderError as `names_used` does."""
+    """Return the names that a template file reads. Raises RenderError as `names_used` does."""
     return _names_used(text, _file_environment())
 
 
@@ -256,7 +256,7 @@ def _names_used(text: str, environment: _Sandbox) -> frozenset[str]:
 
 @lru_cache(maxsize=1024)
 def names_in_expression(expression: str) -> frozenset[str]:
-    """The names that an expression without braces (`when:`) reads. Raises RenderError where it is none."""
+    """Return the names that an expression without braces (`when:`) reads. Raises RenderError if it is invalid."""
     hint = "write it without braces" if "{{" in expression else None
     try:
         parser = Parser(_ENVIRONMENT, expression, state="variable")
@@ -294,7 +294,7 @@ def used_by_expression(expression: str, known: Mapping[str, Mapping[str, Any]]) 
 
 
 def _select(known: Mapping[str, Mapping[str, Any]], tree: nodes.Template) -> dict[str, Mapping[str, Any]]:
-    """Every name in the tree counts, even one that is only tested, or that a loop or a macro hides in places."""
+    """Select by every name in the tree, even if it is only tested, or hidden by a loop or macro in places."""
     fields: dict[str, set[str]] = {}
     whole: set[str] = set()
     of_fields = set()
@@ -315,12 +315,12 @@ def _select(known: Mapping[str, Mapping[str, Any]], tree: nodes.Template) -> dic
 
 
 def render(text: str, names: Mapping[str, Any]) -> str:
-    """The text of a spec with every template in it replaced. Raises RenderError on a name that is not there."""
+    """Render a text of a spec. Raises RenderError for an undefined name."""
     return _render(text, names, _ENVIRONMENT) if is_template(text) else text
 
 
 def render_file(text: str, names: Mapping[str, Any]) -> str:
-    """The text of a template file, rendered; its comments are left out. Raises RenderError as `render` does."""
+    """Render the text of a template file, without its comments. Raises RenderError as `render` does."""
     return _render(text, names, _file_environment())
 
 
@@ -350,12 +350,12 @@ def _render(text: str, names: Mapping[str, Any], environment: _Sandbox) -> str:
 
 
 def _unused_character(text: str) -> str:
-    """A noncharacter of Unicode, which a text should not have, and which this one has not."""
+    """Return a noncharacter of Unicode that the text does not contain."""
     return next(chr(number) for number in range(0xFDD1, 0xFDF0) if chr(number) not in text)
 
 
 def _checked(tree: nodes.Template) -> nodes.Template:
-    """The tree; raises TemplateSyntaxError for a filter or test that there is not, which Jinja finds when it runs."""
+    """Return the tree. Raises TemplateSyntaxError for an unknown filter or test, which Jinja only finds at run time."""
     for node in tree.find_all((nodes.Filter, nodes.Test)):
         assert isinstance(node, nodes.Filter | nodes.Test)
         kind, known = ("test", _ENVIRONMENT.tests) if isinstance(node, nodes.Test) else ("filter", _ENVIRONMENT.filters)
@@ -383,22 +383,22 @@ def _syntax_error(error: TemplateSyntaxError) -> RenderError:
 
 
 def holds(expression: str, names: Mapping[str, Any]) -> bool:
-    """Whether a `when` expression is true."""
+    """Return whether a `when` expression is true."""
     return render("{{ 'yes' if (" + expression + "\n) else 'no' }}", names) == "yes"
 
 
 def render_late(text: Text, names: Mapping[str, Any]) -> str:
-    """What a text is, now that `source` and `region` are known."""
+    """Render a text, now that `source` and `region` are known."""
     return render(text.text, names_of(text, names)) if isinstance(text, Late) else text
 
 
 def names_of(late: Late, names: Mapping[str, Any]) -> dict[str, Any]:
-    """All that a late template may name, now that the run knows the rest."""
+    """Return all names that a late template may use, now that the run knows the rest."""
     return {**render_all_late(dict(late.known), names), **names}
 
 
 def render_all_late(value: Any, names: Mapping[str, Any]) -> Any:
-    """A value with every late text in it rendered: those of parameters, which may be late themselves, too."""
+    """Render every late text in a nested value, including parameters, which may be late themselves."""
     if isinstance(value, Late):
         return render_late(value, names)
     if isinstance(value, Mapping):
@@ -409,7 +409,7 @@ def render_all_late(value: Any, names: Mapping[str, Any]) -> Any:
 
 
 def has_late(value: Any) -> bool:
-    """Whether a late text stands anywhere in a value."""
+    """Return whether a nested value contains a late text."""
     if isinstance(value, Mapping):
         return any(has_late(item) for item in value.values())
     if isinstance(value, list | tuple):
@@ -440,7 +440,7 @@ def _dotted_names(tree: nodes.Template) -> frozenset[str]:
 
 
 def _dotted(node: nodes.Node) -> str | None:
-    """`var.x` of a field of a plain name, or the plain name."""
+    """Return `var.x` for a field of a plain name, the name itself for a plain name, else None."""
     if isinstance(node, nodes.Name):
         return node.name
     if isinstance(node, nodes.Getattr) and isinstance(node.node, nodes.Name):
@@ -451,7 +451,7 @@ def _dotted(node: nodes.Node) -> str | None:
 
 
 def _guarded(tree: nodes.Template) -> set[str]:
-    """Names that a template asks for with care: `x is defined`, `x | default(…)`. They need not be there."""
+    """Return names that may be undefined because the template tests them: `x is defined`, `x | default(…)`."""
     tested = [test.node for test in tree.find_all(nodes.Test) if test.name in ("defined", "undefined")]
     tested += [filter.node for filter in tree.find_all(nodes.Filter) if filter.name in ("default", "d") and filter.node]
     return {name for node in tested if (name := _dotted(node))}

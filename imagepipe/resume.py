@@ -1,4 +1,4 @@
-"""How far a dead run came, and where it can go on: its journal, held against what is in the cloud now."""
+"""Find where a dead run can resume: compare its journal with the cloud."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ STANDING = {Instance: ("pending", "running"), Reachable: ("running",), Sealed: (
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What a run has done that still stands."""
+    """The completed stages of a run whose outputs are still valid."""
 
     finished: Mapping[str, Any]
-    """Outputs by stage."""
+    """Outputs of the completed stages by stage."""
     dropped: Mapping[str, str] = field(default_factory=dict)
-    """Stages to be done anew, whether they were finished, begun or neither; what they hold is cleaned up first."""
+    """Stages to run again, each with the reason; their resources are deleted first."""
 
     def describe(self, graph: Graph) -> list[str]:
-        """What will be done, for people."""
+        """Describe for people what will be done."""
         waiting = [name for name in graph.order() if name not in self.finished]
         first = [name for name in waiting if graph.needs(name) <= self.finished.keys()]
         lines = [f"{len(self.finished)} of {len(graph.stages)} stages are done"]
@@ -77,12 +77,12 @@ def recover(graph: Graph, marks: Mapping[str, str], past: JournalState, regions:
 
 
 def _first_of(graph: Graph, names: list[str]) -> list[str]:
-    """Those that did not merely change because what they take did."""
+    """Return the stages that changed themselves, not only because of an input."""
     return [name for name in names if not graph.before(name) & set(names)]
 
 
 def _drop(graph: Graph, name: str, why: str, outputs: dict[str, Any], dropped: dict[str, str]) -> None:
-    """Forget a stage and all that came of it, or was begun of it."""
+    """Drop a stage and all stages that depend on it."""
     outputs.pop(name, None)
     dropped.setdefault(name, why)
     for other in graph.order():
@@ -92,18 +92,18 @@ def _drop(graph: Graph, name: str, why: str, outputs: dict[str, Any], dropped: d
 
 
 def _origin(graph: Graph, name: str, outputs: Mapping[str, Any]) -> str:
-    """The stage to begin with again: of a machine its launch, of all else the stage itself."""
+    """Return the stage to start again from: for a machine its launch, else the stage itself."""
     return _machine_of(graph, name) if isinstance(outputs.get(name), Instance | Reachable | Sealed | Stopped) else name
 
 
 def _machine_of(graph: Graph, name: str) -> str:
-    """The launch of the machine that a stage works on: the nearest stage before it that gives an instance."""
+    """Return the launch of a stage's machine: the nearest stage before it whose output is an instance."""
     before = [each for each in graph.order() if each in graph.before(name) or each == name]
     return [each for each in before if output_type(graph.stages[each]) is Instance][-1]
 
 
 def _what_is_wrong(value: Any, regions: Regions) -> str | None:
-    """Why something that is needed cannot be used any more; None where it can."""
+    """Return the reason why an output is no longer usable; None if it is."""
     match value:
         case Key(private_key=path):
             return None if Path(path).exists() else f"the private key {path} is gone"

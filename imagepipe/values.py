@@ -1,4 +1,4 @@
-"""Words that every room shares: ids, and the few values that stages pass to one another's rooms."""
+"""Types that all rooms share: ids, and the values that stages pass to each other."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ AccountId = NewType("AccountId", str)
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a machine's shell is, and how to know that it is the right machine."""
+    """The address of a machine's SSH server, with the login and the expected host key."""
 
     host: str
     port: int
     user: str
     host_key: str | None
-    """OpenSSH public key that the server must show; set before boot, so the first connection is checked too.
+    """OpenSSH public key that the server must show; set before boot, so that the first connection is verified too.
 
-    None only where the spec asks for `accept-new`."""
+    None only for `accept-new`."""
     private_key: str
-    """Path of the private key that opens it; the key itself is never in a value."""
+    """Path of the private key; the key itself is never in a value."""
     via: Endpoint | None = None
-    """The host to go through, itself verified."""
+    """The bastion, which is verified too; None for a direct connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """A template that names `source` or `region`, which are known only while the graph runs.
+    """A template that can be rendered only while the graph runs, because it names `source` or `region`.
 
-    It stands where its text stood; the stage that holds it renders it in `run()` (`imagepipe.render.finish`).
+    It replaces the text in the model; the stage that has it renders it in `run()` (`imagepipe.render.render_late`).
     """
 
     text: str
-    """The template as it was written."""
+    """The template."""
     known: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
     """The known values that the template reads, of `var`, `param`, `spec` and `build`."""
 
 
 Text = str | Late
-"""A text, or a template that becomes one while the graph runs."""
+"""A text, or a template that is rendered while the graph runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +61,21 @@ class ImageText:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """An instance that was launched, and what proves that it is the one we reach."""
+    """A launched instance, with the host key that proves its identity."""
 
     id: str
     region: str
     instance_type: str
     root_device_name: str
     host_key: str | None
-    """OpenSSH public key that user data gave it; None for `console` and `accept-new`."""
+    """OpenSSH public key from user data; None for `console` and `accept-new`."""
     spot: bool = False
-    """A spot instance, which EC2 does not let us stop."""
+    """The instance is a spot instance, which cannot be stopped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reachable:
-    """An instance that lets us in."""
+    """An instance that accepts our login."""
 
     instance: Instance
     endpoint: Endpoint
@@ -83,44 +83,44 @@ class Reachable:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """An instance that was scrubbed: nothing of the build's own is on its disks, and nobody may log in again."""
+    """A scrubbed instance: its disks have no traces of the build, and nobody can log in."""
 
     instance: Instance
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """An instance that was scrubbed and stopped: its disks stand still."""
+    """A scrubbed and stopped instance: its disks no longer change."""
 
     instance: Instance
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image that this run made, in one region."""
+    """An image that this run created, in one region."""
 
     id: str
     region: str
     name: str
     snapshots: tuple[str, ...]
     bundle: str | None = None
-    """ImageLocation of an instance-store image, `bucket/folder/NAME.manifest.xml`; None: EBS-backed."""
+    """ImageLocation of an instance-store image, `bucket/folder/NAME.manifest.xml`; None if it is EBS-backed."""
 
 
 @dataclass(frozen=True, slots=True)
 class BundlePlace:
-    """Where a bundle will be, claimed before there is any of it."""
+    """The place of a future bundle, claimed in advance."""
 
     bucket: str
     folder: str
-    """What all its keys will begin with, without a slash at its end."""
+    """Folder of all its keys, without a final slash."""
     token: str
-    """Of its claim."""
+    """Token of its claim."""
 
 
 @dataclass(frozen=True, slots=True)
 class BundlePart:
-    """A part of a bundle as it was seen in S3."""
+    """A part of a bundle, as seen in S3."""
 
     filename: str
     size: int
@@ -129,12 +129,12 @@ class BundlePart:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """An instance-store bundle in S3, its manifest included."""
+    """A complete instance-store bundle in S3."""
 
     region: str
     bucket: str
     folder: str
-    """What all its keys begin with, without a slash at its end. It has the token of the bundle's claim."""
+    """Folder of all its keys, without a final slash; contains the token of the bundle's claim."""
     name: str
     architecture: str
     parts: tuple[BundlePart, ...] = ()
@@ -145,5 +145,5 @@ class Bundle:
 
     @property
     def location(self) -> str:
-        """As RegisterImage takes it, and the id that the bundle's claim is bound to."""
+        """Location for RegisterImage, which is also the id of the bundle's claim."""
         return f"{self.bucket}/{self.manifest_key}"

@@ -1,7 +1,7 @@
-"""Certificates and private keys: the user's own pair, and EC2's certificate of a region.
+"""Load certificates and private keys: the user's own pair, and EC2's certificate of a region.
 
-Dates are not looked at: EC2's certificates expired long ago, and are the documented ones. The user's need not be
-known to anybody.
+Validity dates are ignored: EC2's certificates expired long ago and are still the documented ones. The user's can be
+self-signed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FINGERPRINTS = {
     "GovCloud": "4956F966C8A0E75D22B9B23442959464468F20A676010CE823B45992E122F7A9",
     "cn-north-1": "8480E2B60A0E513C322E04601F81A5FF67A9CAD55389925C6CB6ED6D0189AA09",
 }
-"""SHA-256 of EC2's certificates, as ec2-ami-tools has them."""
+"""SHA-256 fingerprints of EC2's certificates in ec2-ami-tools."""
 _USUAL = [
     *("us-east-1", "us-east-2", "us-west-1", "us-west-2", "ca-central-1", "sa-east-1"),
     *("eu-west-1", "eu-west-2", "eu-west-3", "eu-central-1", "eu-north-1", "ap-south-1"),
@@ -37,10 +37,10 @@ KNOWN_REGIONS = {
     **dict.fromkeys(["us-gov-west-1", "us-gov-east-1"], "GovCloud"),
     "cn-north-1": "cn-north-1",
 }
-"""The certificate of each region; those that have to be opted in to have one each, which is not pinned here."""
+"""The certificate of each region. Opt-in regions have one each, which is not pinned here."""
 LARGEST_FILE = 1 << 20
 YEARS = 100
-"""Of a pair that is made here; nobody checks dates, and EC2's own have long passed."""
+"""Validity in years of a pair that is made here; nobody checks dates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +49,21 @@ class Certificate:
 
     public_key: RSAPublicKey = field(repr=False)
     fingerprint: str
-    """SHA-256, in upper-case hex."""
+    """SHA-256 fingerprint in upper-case hex."""
     where: str
-    """For messages."""
+    """Origin of the certificate, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose a bundle is: who signs it, and can read it."""
+    """The owner of a bundle, who signs it and can read it."""
 
     certificate: Certificate
     private_key: RSAPrivateKey = field(repr=False)
 
 
 def load_owner(certificate: Path, private_key: Path) -> Owner:
-    """A user's pair. Raises BundleError where they do not belong together."""
+    """Load a user's pair. Raises BundleError if certificate and key do not belong together."""
     owner = Owner(load_certificate(certificate), load_private_key(private_key))
     if owner.private_key.public_key().public_numbers() != owner.certificate.public_key.public_numbers():
         raise BundleError(
@@ -74,12 +74,12 @@ def load_owner(certificate: Path, private_key: Path) -> Owner:
 
 
 def load_certificate(path: Path) -> Certificate:
-    """An X.509 certificate of an RSA key, PEM or DER. Raises BundleError."""
+    """Load an X.509 certificate of an RSA key, PEM or DER. Raises BundleError."""
     return parse_certificate(_content(path, "certificate"), where=str(path))
 
 
 def parse_certificate(content: bytes, *, where: str) -> Certificate:
-    """As `load_certificate`, of what was read already."""
+    """Parse the content of a certificate file as `load_certificate` does."""
     if b"PRIVATE KEY-----" in content and b"-----BEGIN CERTIFICATE-----" not in content:
         raise BundleError(f"{where} is a private key, not a certificate", hint="are the two files swapped?")
     try:
@@ -94,7 +94,7 @@ def parse_certificate(content: bytes, *, where: str) -> Certificate:
 
 
 def load_private_key(path: Path) -> RSAPrivateKey:
-    """An RSA key without a passphrase, PEM or DER. Raises BundleError."""
+    """Load an RSA key without a passphrase, PEM or DER. Raises BundleError."""
     content = _content(path, "private key")
     if b"-----BEGIN CERTIFICATE-----" in content and b"PRIVATE KEY-----" not in content:
         raise BundleError(f"{path} is a certificate, not a private key", hint="are the two files swapped?")
@@ -115,9 +115,9 @@ def load_private_key(path: Path) -> RSAPrivateKey:
 
 
 def make_pair(certificate: Path, private_key: Path, *, name: str) -> None:
-    """Write a new RSA key and its self-signed certificate, readable by their owner alone.
+    """Write a new RSA key and its self-signed certificate, readable only by their owner.
 
-    The certificate last: where it is, its key is too. Raises BundleError.
+    The certificate is written last, so if it exists, its key exists too. Raises BundleError.
     """
     key = generate_private_key(public_exponent=65537, key_size=2048)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -141,14 +141,14 @@ def make_pair(certificate: Path, private_key: Path, *, name: str) -> None:
 
 
 def certificate_folders(environment: Mapping[str, str]) -> tuple[Path, ...]:
-    """Where EC2's certificates are looked for, in this order."""
+    """Return the folders that may contain EC2's certificates, in order of search."""
     home = environment.get("EC2_AMITOOL_HOME")
     first = [Path(home) / "etc/ec2/amitools"] if home else []
     return (*first, Path("/etc/ec2/amitools"), Path("/usr/share/euca2ools/certs"))
 
 
 def find_ec2_certificate(region: str, folders: tuple[Path, ...]) -> Certificate:
-    """EC2's certificate for the region, known by its fingerprint whatever its file is called. Raises BundleError."""
+    """Find EC2's certificate for the region by its fingerprint, whatever its file name. Raises BundleError."""
     which = KNOWN_REGIONS.get(region)
     if which is None:
         raise BundleError(

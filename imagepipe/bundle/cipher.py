@@ -1,4 +1,4 @@
-"""The encryption of a bundle: AES-128-CBC for its bytes, and RSA for the key, once for each who may read it.
+"""The encryption of a bundle: AES-128-CBC for its bytes, and RSA for the key, once for each recipient.
 
 RSA PKCS#1 v1.5 encrypts the 32 hex digits of key and IV, not their 16 bytes.
 """
@@ -19,13 +19,13 @@ from imagepipe.errors import BundleError
 
 BLOCK = 16
 PIECE_BYTES = 256 << 10
-"""Decrypted at a time: a part has 10 MiB, and several copies of it would be in memory."""
+"""Bytes that are decrypted at a time: with whole parts of 10 MiB, several copies would be in memory."""
 DIGITS = frozenset("0123456789abcdef")
 
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """What opens a bundle. Never in a log, an argument or a journal."""
+    """The key and IV of a bundle; never in a log, an argument or a journal."""
 
     key: bytes = field(repr=False)
     iv: bytes = field(repr=False)
@@ -37,26 +37,26 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """The secret, for the owner of one RSA key; both in hex."""
+    """The secret, encrypted for one RSA key; key and IV in hex."""
 
     key: str
     iv: str
 
 
 def seal(secret: Secret, recipient: RSAPublicKey) -> Envelope:
-    """The secret, for the owner of this key."""
+    """Encrypt the secret for the owner of this key."""
     key, iv = (recipient.encrypt(part.hex().encode(), PKCS1v15()).hex() for part in (secret.key, secret.iv))
     return Envelope(key, iv)
 
 
 def unseal(envelope: Envelope, private_key: RSAPrivateKey) -> Secret | None:
-    """The secret, or None where the envelope is for somebody else."""
+    """Decrypt the secret; None if the envelope is for another key."""
     key, iv = (_decrypted_hex(part, private_key) for part in (envelope.key, envelope.iv))
     return Secret(key, iv) if key and iv else None
 
 
 def encrypted(blocks: Iterable[bytes], secret: Secret) -> Generator[bytes, None, None]:
-    """The blocks, encrypted, with PKCS#7 padding at the end."""
+    """Encrypt the blocks, with PKCS#7 padding at the end."""
     encryptor = Cipher(AES(secret.key), CBC(secret.iv)).encryptor()
     size = 0
     for block in blocks:
@@ -67,7 +67,7 @@ def encrypted(blocks: Iterable[bytes], secret: Secret) -> Generator[bytes, None,
 
 
 def decrypted(blocks: Iterable[bytes], secret: Secret) -> Generator[bytes, None, None]:
-    """The blocks, decrypted, in small pieces, without their padding. Raises BundleError."""
+    """Decrypt the blocks, in small pieces and without padding. Raises BundleError."""
     decryptor = Cipher(AES(secret.key), CBC(secret.iv)).decryptor()
     last = b""
     for block in blocks:
@@ -92,7 +92,7 @@ def _pieces(block: bytes) -> Iterator[memoryview]:
 
 
 def _decrypted_hex(text: str, private_key: RSAPrivateKey) -> bytes | None:
-    """The 16 bytes. With a wrong key OpenSSL gives random bytes from 3.2 on, and an error before."""
+    """Decrypt 16 bytes. With a wrong key, OpenSSL returns random bytes since 3.2, and an error before."""
     try:
         digits = private_key.decrypt(bytes.fromhex(text), PKCS1v15()).decode("ascii")
     except ValueError:

@@ -1,4 +1,4 @@
-"""gzip by isal: written with several cores as one member (see `member`), read whatever members there are."""
+"""gzip with isal: writes one member with several cores (see `member`), reads any number of members."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from imagepipe.bundle.member import one_member
 from imagepipe.errors import BundleError
 
 LEVEL = 3
-"""Of isal's 0 to 3. Of a mix of /usr, 3 makes 1.07 times as much as gzip -6, and 2 makes 1.10 times as much, deflating
-nearly twice as fast."""
+"""Level of isal, 0 to 3. For a mix of /usr, level 3 makes 1.07 times the size of gzip -6; level 2 makes 1.10 times the
+size, nearly twice as fast."""
 MEMORY_LEVEL = 3
-"""isal then writes new Huffman tables more often: 1 % less than with its default, as fast."""
+"""Memory level of isal with more frequent Huffman tables: 1 % smaller than with its default, at the same speed."""
 IsalError: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub takes the class for an instance
 
 
 def worst_case(size: int) -> int:
-    """Bytes that `gzipped` makes of so many at most: noise was seen to grow by 560 in each MiB."""
+    """Return the largest output of `gzipped` for so many bytes: noise was seen to grow by 560 bytes per MiB."""
     return size + (size >> 10) + 1024
 
 
 def gzipped(blocks: Iterable[bytes]) -> Generator[bytes, None, None]:
-    """One gzip member with the blocks' bytes."""
+    """Compress the blocks into one gzip member."""
     yield from one_member(blocks, deflate=_deflate, crc32=isal_zlib.crc32)
 
 
 def gunzipped(blocks: Iterable[bytes]) -> Generator[bytes, None, None]:
-    """What one or several gzip members hold, in blocks of at most BLOCK_BYTES. Raises BundleError.
+    """Decompress one or several gzip members, in blocks of at most BLOCK_BYTES. Raises BundleError.
 
-    The blocks that come in are small at best: the inflater copies what it has not yet used, again and again.
+    The input blocks should be small, because the inflater copies its unused input again and again.
     """
     inflater: igzip_lib.IgzipDecompressor | None = None
     seen = False

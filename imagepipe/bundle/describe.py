@@ -1,4 +1,4 @@
-"""What a manifest says, for people and for programs."""
+"""Describe a manifest for people and for programs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from imagepipe.bundle.manifest import Manifest
 
 
 def as_json(manifest: Manifest) -> dict[str, object]:
-    """All of it but the encrypted keys, which say nothing to anybody."""
+    """Return the manifest as JSON, without the encrypted keys."""
     return {
         "name": manifest.name,
         "account": manifest.account,
@@ -26,7 +26,7 @@ def as_json(manifest: Manifest) -> dict[str, object]:
 
 
 def as_lines(manifest: Manifest) -> Iterator[str]:
-    """The same for people: a word and its value a line, then the parts."""
+    """Return the manifest as lines for people: one value per line, then the parts."""
     rows = [
         ("name", manifest.name),
         ("account", manifest.account),
@@ -49,7 +49,7 @@ def parts_text(manifest: Manifest) -> str:
 
 
 def size_text(count: int) -> str:
-    """`3.2 MiB`."""
+    """Format a size as `3.2 MiB`."""
     for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if count >= 1 << shift:
             return f"{count / (1 << shift):.1f} {unit}"
@@ -57,5 +57,5 @@ def size_text(count: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Without what would drive the terminal: a manifest may come from anybody."""
+    """Remove control characters, because a manifest may come from anybody."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,6 +1,6 @@
-"""As much of XML as a manifest has: elements, attributes and text. Everything else is refused before it is read.
+"""Parse the subset of XML that manifests use: elements, attributes and text. Everything else is refused.
 
-No entity is ever declared, so none can be expanded or fetched.
+Entities cannot be declared, so none can be expanded or fetched.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from xml.parsers import expat
 from imagepipe.errors import BundleError
 
 LARGEST_BYTES = 16 << 20
-"""Of a manifest: ten times that of a terabyte of noise."""
+"""Largest manifest: ten times that of a terabyte of noise."""
 DEEPEST = 16
 
 
 @dataclass(slots=True)
 class Element:
-    """An element, with its text put together."""
+    """An element with its whole text."""
 
     tag: str
     attributes: dict[str, str]
@@ -30,14 +30,14 @@ class Element:
         return (child for child in self.children if child.tag == tag)
 
     def optional(self, tag: str) -> Element | None:
-        """The one child of this tag, or None. Raises BundleError where there are several."""
+        """Return the only child with this tag, or None. Raises BundleError if there are several."""
         found = list(self.all(tag))
         if len(found) > 1:
             raise BundleError(f"the manifest has <{tag}> several times in <{self.tag}>")
         return found[0] if found else None
 
     def one(self, tag: str) -> Element:
-        """The one child of this tag. Raises BundleError."""
+        """Return the only child with this tag. Raises BundleError if there is none."""
         found = self.optional(tag)
         if found is None:
             raise BundleError(f"the manifest has no <{tag}> in <{self.tag}>")
@@ -45,7 +45,7 @@ class Element:
 
 
 def parse_xml(document: bytes) -> Element:
-    """The root element. Raises BundleError."""
+    """Parse a document and return the root element. Raises BundleError."""
     if len(document) > LARGEST_BYTES:
         raise BundleError(f"the manifest is larger than {LARGEST_BYTES >> 20} MiB")
     parser = expat.ParserCreate()

@@ -1,4 +1,4 @@
-"""Runs of data in an image, and what between them is not worth leaving out.
+"""Find the runs of data in an image, and join those with small gaps.
 
 Also sent to instances (see `capture.agent`), whose Python may be 3.7: nothing newer here.
 """
@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 ZERO_BLOCK = bytes(4096)
-"""What is looked for; the block of most file systems, and of the page cache."""
+"""A block of zeros, with the block size of most file systems and of the page cache."""
 LEAST_HOLE_BYTES = 64 << 10
-"""A shorter run of zeros is packed: 10 GiB have at most 80,000 extents, whose map takes 2 MB of the tar."""
+"""Shortest hole: shorter runs of zeros are packed. 10 GiB then have at most 80,000 extents, a map of 2 MB."""
 
 
 class Extent(NamedTuple):
@@ -28,7 +28,7 @@ class Extent(NamedTuple):
 
 
 def nonzero_runs(content: bytes) -> Iterator[Extent]:
-    """The runs of blocks that are not all zeros; the last block may be a short one."""
+    """Return the runs of blocks that are not all zeros; the last block may be short."""
     begin, at, size, step = -1, 0, len(content), len(ZERO_BLOCK)
     is_zero = content.startswith
     while at < size:
@@ -44,7 +44,7 @@ def nonzero_runs(content: bytes) -> Iterator[Extent]:
 
 
 def merged(extents: Iterable[Extent], *, least_hole: int = LEAST_HOLE_BYTES) -> Iterator[Extent]:
-    """The extents, in order, with what a hole shorter than `least_hole` would part joined."""
+    """Join extents that are separated by a hole shorter than `least_hole`."""
     last: Extent | None = None
     for extent in extents:
         if last is None:
@@ -59,7 +59,7 @@ def merged(extents: Iterable[Extent], *, least_hole: int = LEAST_HOLE_BYTES) -> 
 
 
 def not_holes(fd: int, size: int) -> Iterator[Extent]:
-    """What the file system does not know to be a hole."""
+    """Return the extents of a file that the file system does not report as holes."""
     at = 0
     while at < size:
         try:

@@ -1,4 +1,4 @@
-"""Blocks that flow through threads: each step works ahead of the next by a few blocks, and never by more.
+"""Pipelines of blocks through threads: each step works ahead of the next by a limited number of blocks.
 
 Also sent to instances (see `capture.agent`), whose Python may be 3.7: nothing newer here.
 """
@@ -17,18 +17,18 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 BLOCK_BYTES = 1 << 20
-"""What one step hands to the next: large enough that Python's part of the work is not seen."""
+"""Size of the blocks between steps: large enough to make Python's overhead negligible."""
 
 
 def workers() -> int:
-    """Threads that are worth having here; more than eight would only take memory."""
+    """Return the useful number of threads; more than eight would only take memory."""
     return min(8, len(os.sched_getaffinity(0)))
 
 
 def ahead(items: Iterable[T], *, depth: int) -> Generator[T, None, None]:
-    """The same items, made by a thread of their own that is at most `depth` items ahead.
+    """Yield the same items, which a separate thread makes at most `depth` items ahead.
 
-    What the making raises is raised here. Closing the generator ends the thread, and closes `items` on it.
+    Errors of the thread are raised here. Closing the generator ends the thread and closes `items` on it.
     """
     queue: Queue[tuple[T] | BaseException | None] = Queue(depth)
     stop = threading.Event()
@@ -64,7 +64,7 @@ def ahead(items: Iterable[T], *, depth: int) -> Generator[T, None, None]:
 
 
 def in_order(function: Callable[[T], R], items: Iterable[T], *, threads: int, waiting: int) -> Generator[R, None, None]:
-    """`function` of each item, by several threads, in the items' order; at most `waiting` are begun and not taken."""
+    """Yield `function` of each item in order, computed by several threads; at most `waiting` results are pending."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="bundle")
     begun: deque[Future[R]] = deque()
     try:
@@ -81,7 +81,7 @@ def in_order(function: Callable[[T], R], items: Iterable[T], *, threads: int, wa
 
 
 def in_sizes(pieces: Iterable[bytes], size: int) -> Generator[bytes, None, None]:
-    """The same bytes in blocks of exactly this size, however they come; the last may be shorter, and is never empty."""
+    """Yield the same bytes in blocks of exactly this size; the last may be shorter but is never empty."""
     kept: list[bytes] = []
     have = 0
     for piece in pieces:

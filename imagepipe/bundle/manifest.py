@@ -1,7 +1,7 @@
-"""The manifest of a bundle: what it says, read in both dialects, written in Amazon's, signed and checked.
+"""The manifest of a bundle: read it in both dialects, write it in Amazon's, sign and verify it.
 
-What we write has no white space, single quotes, and Amazon's order: then every reader takes it, also the signature
-check of ec2-ami-tools, which writes the elements anew before it looks.
+We write no white space, single quotes, and Amazon's order of elements. Then every reader accepts it, even the signature
+check of ec2-ami-tools, which serializes the elements again before it verifies them.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from imagepipe.errors import BundleError
 VERSION = "2007-10-10"
 ARCHITECTURES = ("i386", "x86_64")
 LONGEST_NAME = 99
-"""The field of a tar has 100, and some readers want a zero at its end."""
+"""Longest name: a tar's field has 100 bytes, and some readers need a zero at its end."""
 ACCOUNT = re.compile(r"\d{12}\Z")
 LARGEST_IMAGE_BYTES = 1 << 40
-"""A manifest that says more is not believed."""
+"""Largest image size that is accepted in a manifest."""
 _SHA1 = re.compile(r"[0-9a-f]{40}\Z")
 _PLAIN = re.compile(r"[\w./ -]*\Z", re.ASCII)
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2}){64,1024}\Z")
@@ -38,40 +38,40 @@ _SIGNED = ("machine_configuration", "image")
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What a bundle is called, whose it is, and what it runs on."""
+    """The name, account and architecture of a bundle."""
 
     name: str
-    """Also of the file that unpacking makes."""
+    """Name of the bundle, and of the file that unpacking creates."""
     account: str
-    """Twelve digits: who will register it."""
+    """Account that will register it, twelve digits."""
     architecture: str = "x86_64"
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a manifest says of an image and its parts."""
+    """The content of a manifest."""
 
     name: str
     account: str
-    """Whose the image is: twelve digits."""
+    """Account of the image, twelve digits."""
     architecture: str
     size: int
-    """Bytes of the raw image."""
+    """Size of the raw image in bytes."""
     sha1: str
-    """Of the tar, before gzip and encryption; in lower-case hex."""
+    """SHA-1 of the tar, before gzip and encryption, in lower-case hex."""
     bundled_size: int
-    """Bytes of all parts."""
+    """Size of all parts in bytes."""
     parts: Sequence[Part]
-    """In their order, numbered from 0."""
+    """Parts in order, numbered from 0."""
     for_user: Envelope
     for_ec2: Envelope
     block_devices: Sequence[tuple[str, str]] = ()
-    """Virtual name and device: `("ephemeral0", "sdb")`."""
+    """Pairs of virtual name and device: `("ephemeral0", "sdb")`."""
     kernel_id: str | None = None
     ramdisk_id: str | None = None
     product_codes: Sequence[str] = ()
     bundler: str = f"imagepipe {__version__}"
-    """The program that made it; what we write says that we did."""
+    """Program that made the bundle."""
 
     @property
     def filename(self) -> str:
@@ -80,7 +80,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class PartReport:
-    """A part that was made elsewhere, as whoever made it reports it."""
+    """A report about a part that was made elsewhere."""
 
     index: int
     size: int
@@ -89,14 +89,14 @@ class PartReport:
 
 @dataclass(frozen=True, slots=True)
 class Recipients:
-    """Who can read a bundle: its owner, who signs it too, and EC2 in one region."""
+    """The recipients of a bundle: its owner, who also signs it, and EC2 in one region."""
 
     owner: Owner
     ec2: Certificate
 
 
 def check_label(label: Label) -> None:
-    """Raise BundleError where a bundle cannot be called so, be this account's, or run on that."""
+    """Raise BundleError if the name, account or architecture is invalid."""
     check_name(label.name)
     if len(label.name) > LONGEST_NAME:
         _refuse("name", label.name, f"a tar takes {LONGEST_NAME} characters")
@@ -116,9 +116,9 @@ def assemble(
     secret: Secret,
     recipients: Recipients,
 ) -> Manifest:
-    """The manifest of parts that were made, here or elsewhere (`named_parts`), with this secret.
+    """Assemble the manifest of parts that were made here or elsewhere (`named_parts`) with this secret.
 
-    `size` is the raw image's, `sha1` the tar's.
+    `size` is that of the raw image, `sha1` that of the tar.
     """
     nobody = Envelope("", "")
     manifest = Manifest(
@@ -136,7 +136,7 @@ def assemble(
 
 
 def named_parts(reports: Iterable[PartReport], name: str, *, width: int) -> tuple[tuple[Part, ...], int]:
-    """The parts that were reported, named, and the bytes of all. Raises BundleError where one is missing or twice."""
+    """Name reported parts and sum their sizes. Raises BundleError if one is missing or duplicate."""
     ordered = sorted(reports, key=lambda report: report.index)
     last = len(ordered) - 1
     for number, report in enumerate(ordered):
@@ -153,13 +153,13 @@ def named_parts(reports: Iterable[PartReport], name: str, *, width: int) -> tupl
 
 
 def addressed(manifest: Manifest, secret: Secret, recipients: Recipients) -> Manifest:
-    """The manifest for these recipients: for another region, the same parts with another certificate of EC2's."""
+    """Return the manifest of the same parts for other recipients, such as EC2 in another region."""
     owner, ec2 = recipients.owner.certificate.public_key, recipients.ec2.public_key
     return replace(manifest, for_user=seal(secret, owner), for_ec2=seal(secret, ec2))
 
 
 def find_secret(manifest: Manifest, private_key: RSAPrivateKey) -> Secret:
-    """The secret of a bundle, by its owner's key or by EC2's. Raises BundleError."""
+    """Decrypt the secret of a bundle with its owner's key or EC2's. Raises BundleError."""
     secret = unseal(manifest.for_user, private_key) or unseal(manifest.for_ec2, private_key)
     if secret is None:
         raise BundleError(
@@ -170,7 +170,7 @@ def find_secret(manifest: Manifest, private_key: RSAPrivateKey) -> Secret:
 
 
 def write_manifest(manifest: Manifest, signer: RSAPrivateKey) -> bytes:
-    """The document, signed. Raises BundleError where a value cannot stand in one."""
+    """Return the signed document. Raises BundleError for an invalid value."""
     _check(manifest)
     machine = _element("machine_configuration", *_machine(manifest))
     image = _element("image", *_image(manifest))
@@ -183,7 +183,7 @@ def write_manifest(manifest: Manifest, signer: RSAPrivateKey) -> bytes:
 
 
 def read_manifest(document: bytes) -> Manifest:
-    """What a manifest says, in either dialect; its values are checked, its signature is not. Raises BundleError."""
+    """Read a manifest in either dialect and check its values, but not its signature. Raises BundleError."""
     root = parse_xml(document)
     if root.tag != "manifest" or root.one("version").text.strip() != VERSION:
         raise BundleError(f"this is no manifest of a bundle: it has no <manifest> of version {VERSION}")
@@ -216,9 +216,9 @@ def read_manifest(document: bytes) -> Manifest:
 
 
 def is_signed_by(document: bytes, certificate: Certificate) -> bool:
-    """Whether the signature is that of the certificate's key, over the bytes as they stand. Raises BundleError.
+    """Return whether the certificate's key signed these exact bytes. Raises BundleError.
 
-    No proof of much: neither EC2 nor any tool is known to look at it.
+    This proves little: neither EC2 nor any tool is known to verify the signature.
     """
     signature = parse_xml(document).one("signature").text.strip()
     try:
@@ -234,7 +234,7 @@ def is_signed_by(document: bytes, certificate: Certificate) -> bool:
 
 
 def _as_it_stands(document: bytes, tag: str) -> bytes:
-    """The element's own bytes; it must be the only one, so that what is signed is what was read."""
+    """Return the bytes of an element, which must be the only one, so that the signed bytes are those that were read."""
     begin, end = f"<{tag}>".encode(), f"</{tag}>".encode()
     if document.count(begin) != 1 or document.count(end) != 1 or document.count(b"<" + tag.encode()) != 1:
         raise BundleError(f"the manifest has not one plain <{tag}>, so it cannot be said what was signed")
@@ -281,13 +281,13 @@ def _image(manifest: Manifest) -> Iterator[str]:
 
 
 def _element(tag: str, *content: str, **attributes: str) -> str:
-    """The words that go in here were checked: none needs escaping."""
+    """Format an element. The values were checked, so none needs escaping."""
     words = "".join(f" {name}='{value}'" for name, value in attributes.items())
     return f"<{tag}{words}>{''.join(content)}</{tag}>"
 
 
 def _check(manifest: Manifest) -> None:
-    """Raise BundleError where a value is none that a manifest may have; it may come from anybody."""
+    """Raise BundleError for an invalid value; a manifest may come from anybody."""
     check_label(Label(manifest.name, manifest.account, manifest.architecture))
     if not 0 <= manifest.size <= LARGEST_IMAGE_BYTES:
         _refuse("size", manifest.size)

@@ -1,7 +1,7 @@
-"""One gzip member of blocks that several threads deflate side by side, each knowing the last 32 KiB before it.
+"""Write one gzip member with several threads; each deflates a block with the 32 KiB before it as its dictionary.
 
-As pigz does it. Readers differ in what they make of several members, so there is one. With isal here (`deflate`), and
-with zlib on instances (see `capture.agent`), whose Python may be 3.7: nothing newer here.
+pigz works like this. Readers handle several members differently, so there is only one. isal deflates here
+(`deflate`), and zlib on instances (see `capture.agent`), whose Python may be 3.7: use nothing newer here.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from imagepipe.bundle.flow import in_order, workers
 
 WINDOW_BYTES = 32 << 10
 HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
-"""No name, no time: the same image gives the same bytes, so that what was sent need not be sent again."""
+"""Header without name and time, so that the same image gives the same bytes and need not be uploaded again."""
 END = b"\x03\x00"
-"""An empty last block: no block before it has to know that it is the last."""
+"""An empty last block, so that no other block needs to know whether it is the last."""
 
 
 def one_member(
     blocks: Iterable[bytes], *, deflate: Callable[[bytes, bytes], bytes], crc32: Callable[[bytes, int], int]
 ) -> Generator[bytes, None, None]:
-    """One gzip member with the blocks' bytes; the same blocks give the same bytes.
+    """Compress the blocks into one gzip member; the same blocks give the same bytes.
 
-    `deflate(block, window)` makes raw deflate of a block, flushed to a whole byte; `window` is what was before it.
+    `deflate(block, window)` returns a block as raw deflate, flushed to a whole byte; `window` is the data before it.
     """
     crc = size = 0
 

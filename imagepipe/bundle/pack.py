@@ -1,4 +1,4 @@
-"""An image to a bundle: read, tarred, deflated, encrypted and cut in one flow, with a few blocks in memory."""
+"""Pack an image into a bundle: tar, deflate, encrypt and split it in one pipeline with a few blocks in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imagepipe.bundle.sparse import Image
 from imagepipe.errors import BundleError
 
 EC2_LIMIT_BYTES = 10 << 30
-"""EC2 boots no larger image from an instance store (EC2 user guide)."""
+"""Largest instance-store image that EC2 boots (EC2 user guide)."""
 
 
 def pack(
@@ -29,11 +29,10 @@ def pack(
     limit_bytes: int | None = EC2_LIMIT_BYTES,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Manifest:
-    """Pack the image into the sink, the manifest last; the manifest comes back too.
+    """Pack the image into the sink, the manifest last, and return the manifest.
 
-    With a secret that was used before, the same image gives the same parts; without, it gets one of its own.
-    `progress` gets the bytes of data that were packed since its last call; what it raises ends the packing.
-    Raises BundleError.
+    With an earlier secret, the same image gives the same parts; by default it gets a new secret. `progress` gets the
+    bytes of data that were packed since its last call; an exception from it ends the packing. Raises BundleError.
     """
     check_label(label)
     check_size(image.size, label.name, limit_bytes)
@@ -63,7 +62,7 @@ def pack(
 
 
 def check_size(size: int, name: str, limit_bytes: int | None = EC2_LIMIT_BYTES) -> None:
-    """Raise BundleError where an image is larger than EC2 takes it."""
+    """Raise BundleError if an image is larger than EC2 allows."""
     if not size:
         raise BundleError(f"packing {name}: the image is empty")
     if limit_bytes is not None and size > limit_bytes:
@@ -74,7 +73,7 @@ def check_size(size: int, name: str, limit_bytes: int | None = EC2_LIMIT_BYTES) 
 
 
 class _Tar:
-    """The image as a tar, and the digest of what was taken of it."""
+    """The image as a tar, with the digest of the bytes that were taken from it."""
 
     def __init__(self, image: Image, name: str) -> None:
         member = tarball.Member(image.size, image.extents)
@@ -90,12 +89,12 @@ class _Tar:
         return self._digest.hexdigest()
 
     def take_progress(self) -> int:
-        """Bytes of the image's data that were read since the last call."""
+        """Return the bytes of the image's data that were read since the last call."""
         news, self._told = self._read - self._told, self._read
         return news
 
     def blocks(self) -> Generator[bytes, None, None]:
-        """All of the tar, in blocks of one to two times BLOCK_BYTES whatever the extents are; the last may be small."""
+        """Yield the tar in blocks of one to two times BLOCK_BYTES, whatever the extents; the last may be smaller."""
         pieces: list[bytes] = []
         size = 0
         for piece in self._pieces():
@@ -125,5 +124,5 @@ class _Tar:
 
 
 def _joined(pieces: list[bytes]) -> bytes:
-    """A large extent comes in whole blocks, which need no copy."""
+    """Join small blocks; large extents come in whole blocks and are not copied."""
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -1,4 +1,4 @@
-"""A bundle's parts: their names, the cutting of a stream, and where they go to and come from."""
+"""The parts of a bundle: their names, splitting a stream into parts, and where they are written and read."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from imagepipe.errors import BundleError
 
 PART_BYTES = 10 << 20
 LARGEST_PART_BYTES = 64 << 20
-"""No tool makes larger ones; a part is held in memory until its digest is known."""
+"""Largest part; no tool makes larger ones, and a part is in memory until its digest is verified."""
 NAME = re.compile(r"(?!-)(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,200}\Z")
-"""Of a bundle, and of each file of it."""
+"""Valid names of a bundle and of its files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file of a bundle, as its manifest has it."""
+    """One part of a bundle, as in its manifest."""
 
     index: int
-    """From 0."""
+    """Number of the part, from 0."""
     filename: str
     sha1: str
-    """In lower-case hex."""
+    """SHA-1 of the part in lower-case hex."""
 
 
 class PartSink(Protocol):
-    """Where a bundle is put. Nobody may take it for one before `finish` has returned."""
+    """A destination for a bundle, which is incomplete until `finish` has returned."""
 
     def put(self, part: Part, content: bytes) -> None:
-        """Take one part; they come in their order."""
+        """Write one part; they come in order."""
 
     def finish(self, filename: str, manifest: bytes) -> None:
-        """Take the manifest, after all parts."""
+        """Write the manifest, after all parts."""
 
 
 PartSource = Callable[[str], Iterable[bytes]]
-"""Gives the bytes of the part with this filename, in pieces; raises BundleError where there is none."""
+"""A function that yields the bytes of the part with this filename; raises BundleError if there is none."""
 
 
 def check_name(name: str) -> str:
-    """The name, if a bundle and its files may be called so. Raises BundleError."""
+    """Return the name if it is valid for a bundle and its files. Raises BundleError."""
     if not NAME.match(name):
         raise BundleError(
             f"a bundle's files cannot be called {name!r}", hint="letters, digits, '.', '_', '-'; no '-' at the front"
@@ -58,7 +58,7 @@ def check_name(name: str) -> str:
 
 
 def width_for(most_bytes: int) -> int:
-    """Digits of a part's number in a bundle of at most so many bytes: names sort though the count is not known yet."""
+    """Return the digits of part numbers for a bundle of at most this size, so that names sort by number."""
     return max(2, len(str((most_bytes - 1) // PART_BYTES)))
 
 
@@ -67,14 +67,14 @@ def part_name(name: str, index: int, *, width: int) -> str:
 
 
 def cut(blocks: Iterable[bytes], name: str, *, width: int) -> Generator[tuple[Part, bytes], None, None]:
-    """The stream's parts, with their bytes; the last one is never empty."""
+    """Split a stream into parts with their bytes; the last one is never empty."""
     for index, content in enumerate(in_sizes(blocks, PART_BYTES)):
         digest = hashlib.sha1(content, usedforsecurity=False).hexdigest()
         yield Part(index, part_name(name, index, width=width), digest), content
 
 
 def read_part(source: PartSource, part: Part, others: Iterable[Part] = ()) -> bytes:
-    """The bytes of a part, whole and with the right digest. Raises BundleError; `others` are for its message."""
+    """Read a part and verify its size and digest. Raises BundleError; `others` are for its message."""
     pieces: list[bytes] = []
     have = 0
     for piece in source(part.filename):
@@ -96,7 +96,7 @@ def read_part(source: PartSource, part: Part, others: Iterable[Part] = ()) -> by
 
 
 def folder_source(folder: Path) -> PartSource:
-    """The parts that are files of a folder."""
+    """Return a source that reads parts from a folder."""
 
     def read(filename: str) -> Iterator[bytes]:
         path = folder / check_name(filename)
@@ -110,9 +110,9 @@ def folder_source(folder: Path) -> PartSource:
 
 
 class FolderSink:
-    """A bundle as files of a folder, which get their names only when all are whole; the manifest last.
+    """Writes a bundle to a folder. The files get their names only when all are complete, the manifest last.
 
-    Leaving the `with` before that removes them.
+    Leaving the `with` before that deletes them.
     """
 
     def __init__(self, folder: Path, name: str, *, is_forced: bool = False) -> None:

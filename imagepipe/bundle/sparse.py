@@ -1,6 +1,6 @@
-"""Where an image has data: the file's own holes, and blocks of zeros, are left out.
+"""Find the data of a sparse image: skip the file's holes and blocks of zeros.
 
-An image of 9 GiB with 130 MiB of data is packed as fast as these 130 MiB.
+An image of 9 GiB with 130 MiB of data is packed as fast as 130 MiB alone.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from imagepipe.errors import BundleError
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image to pack: its size, where it has data, and how to read that."""
+    """An image to pack: its size, its extents with data, and a function to read them."""
 
     size: int
     extents: Sequence[Extent]
-    """In order, apart from one another, within the size; what lies between them reads as zeros."""
+    """Extents in order, disjoint and within the size; everything else is zeros."""
     read: Callable[[int, int], bytes] = field(repr=False)
-    """`read(offset, length)` gives that many bytes, and is called once for each, with growing offsets."""
+    """`read(offset, length)` returns that many bytes; it is called once per range, with increasing offsets."""
     modified: int = 0
-    """Seconds since 1970, for the tar."""
+    """Modification time in seconds since 1970, for the tar."""
 
     def __post_init__(self) -> None:
         at = 0
@@ -44,7 +44,7 @@ class Image:
 
 @contextmanager
 def opened_image(path: Path) -> Iterator[Image]:
-    """The raw image in a file or block device; its data is read once here to find zeros. Raises BundleError."""
+    """Open the raw image in a file or block device; reads its data once to find zeros. Raises BundleError."""
     with path.open("rb", buffering=0) as file:
         fd = file.fileno()
         kind = os.fstat(fd).st_mode
@@ -56,7 +56,7 @@ def opened_image(path: Path) -> Iterator[Image]:
 
 
 def image_of_stream(stream: IO[bytes], size: int) -> Image:
-    """An image that can be read only once, from a pipe: all of it counts as data, as its map must come first."""
+    """Return an image that is read once from a pipe; all of it counts as data, because its map must come first."""
 
     def read(_: int, count: int) -> bytes:
         pieces = []
@@ -72,7 +72,7 @@ def image_of_stream(stream: IO[bytes], size: int) -> Image:
 
 
 def data_extents(fd: int, size: int) -> Iterator[Extent]:
-    """Where an open file of this size has data, in multiples of the block but at its end."""
+    """Return the extents of an open file with data, in whole blocks except at its end."""
 
     def look(chunk: Extent) -> list[Extent]:
         content = os.pread(fd, chunk.length, chunk.offset)
@@ -85,7 +85,7 @@ def data_extents(fd: int, size: int) -> Iterator[Extent]:
 
 
 def _chunks(extents: Iterable[Extent], size: int) -> Generator[Extent, None, None]:
-    """The extents, widened to whole blocks, in pieces to look at."""
+    """Widen extents to whole blocks and split them into chunks."""
     block = len(ZERO_BLOCK)
     at = 0
     for extent in extents:

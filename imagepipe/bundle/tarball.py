@@ -1,6 +1,6 @@
-"""The tar in a bundle: one member, plain or sparse as GNU tar wrote it before PAX (type S).
+"""The tar in a bundle: one member, plain or in GNU tar's old sparse format (type S).
 
-Other sparse forms are not written: euca-unbundle does not read them. Numbers of 8 GiB and more are base-256.
+Other sparse formats are not written, because euca-unbundle cannot read them. Numbers from 8 GiB on are base-256.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from imagepipe.errors import BundleError
 
 BLOCK = 512
 RECORD = 20 * BLOCK
-"""GNU tar pads an archive to this."""
+"""Size of a record, to which GNU tar pads an archive."""
 IN_HEADER, IN_EXTENSION = 4, 21
-"""Entries of the sparse map in the header, and in each block after it."""
+"""Number of sparse map entries in the header and in each block after it."""
 MAX_EXTENTS = 1 << 19
-"""A map that is larger is no image's; a list of so many takes some 70 MB."""
+"""Largest sparse map that is accepted; a list of this length takes about 70 MB."""
 MAX_EXTRA_BYTES = 64 << 10
-"""Of a long name or of PAX records before the member."""
+"""Largest long name or PAX record before the member."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What the head of the tar says."""
+    """The description of the member in the head of the tar."""
 
     size: int
-    """Bytes of the image."""
+    """Size of the image in bytes."""
     extents: Sequence[Extent]
-    """What follows in the tar, one after the other without padding; all the rest is zeros."""
+    """Extents whose data follows in the tar without padding; everything else is zeros."""
 
     @property
     def data_bytes(self) -> int:
@@ -37,7 +37,7 @@ class Member:
 
 
 def head(name: str, member: Member, *, modified: int) -> bytes:
-    """Header and sparse map of the member, to be followed by its data and `tail`."""
+    """Return header and sparse map of the member; its data and `tail` follow."""
     is_sparse = list(member.extents) != ([Extent(0, member.size)] if member.size else [])
     header = bytearray(BLOCK)
     header[0 : len(name)] = name.encode("ascii")
@@ -63,13 +63,13 @@ def head(name: str, member: Member, *, modified: int) -> bytes:
 
 
 def tail(size: int) -> bytes:
-    """What ends a tar of so many bytes: padding of the data, two empty blocks, padding to a record."""
+    """Return the end of a tar: padding of the data, two empty blocks, padding to a record."""
     end = size + -size % BLOCK + 2 * BLOCK
     return bytes(end + -end % RECORD - size)
 
 
 def read_head(take: Callable[[int], bytes]) -> Member:
-    """The first member; `take` gives exactly so many bytes of the tar. Raises BundleError."""
+    """Read the first member; `take` returns exactly so many bytes of the tar. Raises BundleError."""
     header = take(BLOCK)
     size_in_pax: int | None = None
     while True:
@@ -123,7 +123,7 @@ def _read_map(header: bytes, take: Callable[[int], bytes], size: int) -> Iterato
 
 
 def _check(header: bytes) -> None:
-    """Raise BundleError if the sum of the header is not what it says."""
+    """Raise BundleError if the header's checksum is wrong."""
     told = _value(header[148:156])
     bare = header[:148] + b" " * 8 + header[156:]
     signed = sum(byte - 256 if byte > 127 else byte for byte in bare)  # as some old tars count
@@ -160,7 +160,7 @@ def _extensions(extents: Sequence[Extent]) -> Iterator[bytes]:
 
 
 def _number(value: int) -> bytes:
-    """A field of 12 bytes: octal, or base-256 from 8 GiB on."""
+    """Format a field of 12 bytes: octal, or base-256 from 8 GiB on."""
     return b"%011o\0" % value if value < 8**11 else b"\x80" + value.to_bytes(11, "big")
 
 

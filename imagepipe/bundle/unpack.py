@@ -1,7 +1,7 @@
-"""A bundle to its image: each part checked before it is used, then decrypted, inflated and laid out in one flow.
+"""Unpack a bundle into its image: verify each part, then decrypt, inflate and write it in one pipeline.
 
-Nothing of a bundle is believed: names, sizes and the sparse map are checked, and nothing is written beyond the size
-that the manifest gives.
+A bundle is not trusted: names, sizes and the sparse map are checked, and nothing is written beyond the size in the
+manifest.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from imagepipe.bundle.parts import PartSource, read_part
 from imagepipe.errors import BundleError
 
 MOST_PADDING_BYTES = 1 << 20
-"""After the member: 10 KiB are customary."""
+"""Largest padding after the member; 10 KiB are customary."""
 
 
 def unpack(
@@ -35,10 +35,10 @@ def unpack(
     is_forced: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Write the image to a file of mode 0600; what is all zeros is a hole in it.
+    """Write the image to a file of mode 0600, with holes for zeros.
 
-    The file has its name only when all digests were right. `progress` gets the bytes of the image that were done since
-    its last call; what it raises ends the unpacking. Raises BundleError.
+    The file gets its name only when all digests are verified. `progress` gets the bytes of the image that were written
+    since its last call; an exception from it ends the unpacking. Raises BundleError.
     """
     if not is_forced and os.path.lexists(target):
         raise BundleError(
@@ -65,9 +65,9 @@ def unpack(
 
 
 def image_data(manifest: Manifest, source: PartSource, secret: Secret) -> Generator[tuple[int, bytes], None, None]:
-    """The image's data with their offsets, in order, cut where these are multiples of BLOCK_BYTES; the rest is zeros.
+    """Yield the image's data with offsets, in order, split at multiples of BLOCK_BYTES; the rest is zeros.
 
-    Only when it has ended, all digests and sizes were right. Raises BundleError.
+    All digests and sizes are verified only when the iteration has ended. Raises BundleError.
     """
     with (
         closing(ahead(_sound_parts(manifest, source), depth=1)) as parts,
@@ -113,7 +113,7 @@ def _write(fd: int, content: memoryview, offset: int) -> None:
 
 
 class _Stream:
-    """A stream of blocks, read in other sizes and hashed."""
+    """A stream of blocks that can be read in other sizes and is hashed."""
 
     def __init__(self, blocks: Iterable[bytes]) -> None:
         self._blocks = iter(blocks)
@@ -122,11 +122,11 @@ class _Stream:
 
     @property
     def sha1(self) -> str:
-        """Of all blocks that were taken from."""
+        """SHA-1 of everything that was read."""
         return self._digest.hexdigest()
 
     def take(self, count: int) -> bytes:
-        """Exactly so many bytes. Raises BundleError where the stream ends before."""
+        """Return exactly so many bytes. Raises BundleError if the stream ends early."""
         pieces: list[memoryview] = []
         while count:
             if not self._block:
@@ -142,7 +142,7 @@ class _Stream:
         return b"".join(pieces)
 
     def finish(self) -> None:
-        """Read the end, which is zeros. Raises BundleError where there is anything else."""
+        """Read the end, which must be zeros. Raises BundleError for anything else."""
         size = len(self._block)
         block = bytes(self._block)
         while True:

@@ -1,4 +1,4 @@
-"""Whether a bundle is whole: all its damage at once, without writing anything."""
+"""Verify a bundle without writing anything; report all damage at once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from imagepipe.errors import BundleError
 def verify_parts(
     manifest: Manifest, source: PartSource, *, progress: Callable[[int], None] = lambda _: None
 ) -> Iterator[BundleError]:
-    """Every damage of the parts: missing, too large, or with other bytes than the manifest says.
+    """Return all damage of the parts: missing, too large, or different from the manifest.
 
-    `progress` gets the bytes that were looked at since its last call.
+    `progress` gets the bytes that were verified since its last call.
     """
     size: int | None = 0
     for part in manifest.parts:
@@ -40,9 +40,9 @@ def verify_image(
     *,
     progress: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Read all of the image, as unpacking does. Raises BundleError.
+    """Read the whole image, as unpacking does. Raises BundleError.
 
-    `progress` gets the bytes of the image that were done since its last call.
+    `progress` gets the bytes of the image that were read since its last call.
     """
     done = 0
     with closing(image_data(manifest, source, secret)) as data:

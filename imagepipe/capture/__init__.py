@@ -1,1 +1,1 @@
-"""Stages: scrub the machine, stop it, make an image of its disks."""
+"""Stages that scrub the machine, stop it and make an image of its disks."""

@@ -1,4 +1,4 @@
-"""The agent on its way: its modules go over standard input and are run from memory; no file is written there."""
+"""Send the agent to a machine: its modules go over standard input and run from memory, without a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HYGIENE = (
     "imagepipe.hygiene.walk",
     "imagepipe.hygiene.main",
 )
-"""Those of the look at a machine that runs."""
+"""Modules of the scan."""
 MODULES = (
     "imagepipe.bundle.flow",
     "imagepipe.bundle.extents",
@@ -37,9 +37,9 @@ MODULES = (
     "imagepipe.capture.agent.send",
     "imagepipe.capture.agent.main",
 )
-"""Each after those that it imports."""
+"""Modules of the agent, each after those that it imports."""
 NO_PYTHON = 86
-"""And not 127, which a shell says of a sudo that is not there too."""
+"""Exit code for a machine without Python; not 127, which a missing sudo has."""
 
 # Python of the machine runs this; it reads the modules, and makes them importable as if they were installed.
 _LOADER = """
@@ -77,17 +77,17 @@ exit {NO_PYTHON}
 
 
 def command() -> str:
-    """What is run on the machine, as root. Its words are the same for every build: no secret is among them."""
+    """Return the command that runs on the machine as root. It is the same for every build and contains no secret."""
     return shlex.join(["sh", "-c", _AS_ROOT, "imagepipe", *runner()])
 
 
 def runner() -> list[str]:
-    """The command as it is run by root, who needs no sudo."""
+    """Return the command without sudo."""
     return ["sh", "-c", _FIND, "imagepipe-agent", _LOADER]
 
 
 def program(names: Sequence[str] = MODULES) -> bytes:
-    """What the command reads first; the last of these modules has the `main` that is run."""
+    """Return the input of the command; the last of these modules has the `main` function."""
     modules = json.dumps([(name, _source(name)) for name in names]).encode()
     return struct.pack(">I", len(modules)) + modules
 

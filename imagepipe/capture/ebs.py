@@ -1,6 +1,6 @@
-"""An image of a stopped, EBS-backed machine: CreateSnapshots of all its volumes at one moment, then RegisterImage.
+"""Make an image of a stopped, EBS-backed machine: snapshot all volumes at one moment, then call RegisterImage.
 
-Where RegisterImage would lose something (product codes, billing), CreateImage: slower to look into, and complete.
+Uses CreateImage instead if RegisterImage would lose product codes or billing; its progress is harder to observe.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ AVAILABLE_SECONDS = 3600
 
 @dataclass(frozen=True)
 class CaptureEbs(Stage[Image]):
-    """The image, available in the launch region."""
+    """Register the image and wait until it is available in the launch region."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     run_tags: RunTags = field(repr=False, compare=False)
@@ -35,13 +35,13 @@ class CaptureEbs(Stage[Image]):
     boot_mode: str | None
     imds_v2: bool
     delete_on_termination: Mapping[str, bool] = field(default_factory=dict)
-    """By device, what the spec says of volumes of instances of the image; the source image's own word if absent."""
+    """DeleteOnTermination by device, from the spec; other devices have the source image's value."""
     devices: tuple[DeviceWanted, ...] = ()
-    """`output.block_devices`: the spec's word over what was captured."""
+    """`output.block_devices`, which override the captured devices."""
     virtual_names: Mapping[str, str | None] = field(default_factory=dict)
-    """By device, what the launch mapped to instance store volumes; None: the source's is left out."""
+    """Instance-store volumes of the launch by device; None suppresses the source image's mapping."""
     timeout_seconds: float = field(default=6 * 3600, compare=False)
-    """For the snapshots: the first one of a large volume copies all of it to S3; terabytes take hours."""
+    """Timeout of the snapshots: a volume's first one copies all its data to S3, which takes hours for terabytes."""
 
     def run(self, ctx: Context) -> Image:
         instance = ctx[self.machine].instance
@@ -97,7 +97,7 @@ class CaptureEbs(Stage[Image]):
         return Image(id, self.ec2.region, text.name, snapshots)
 
     def _tag_snapshots(self, ctx: Context, by_device: Mapping[str, str]) -> None:
-        """CreateSnapshots tags all alike; what the spec says of one device is added."""
+        """Add the tags of single devices: CreateSnapshots can only tag all snapshots alike."""
         values = late_names(ctx[self.source], self.ec2.region)
         for device in self.devices:
             if device.tags and device.device in by_device:
@@ -162,7 +162,7 @@ class CaptureEbs(Stage[Image]):
         )
 
     def _registration(self, source: SourceImage, instance: Instance, described: Mapping[str, Any]) -> Registration:
-        """What RegisterImage must be told again, or an image of a machine that boots may not boot."""
+        """Return the machine's properties for RegisterImage; without them, the image may not boot."""
         boot_mode = self.boot_mode or source.boot_mode
         uefi = described.get("CurrentInstanceBootMode") == "uefi" and boot_mode != "legacy-bios"
         return Registration(
@@ -190,7 +190,7 @@ class CaptureEbs(Stage[Image]):
         )
 
     def _goes(self, source: SourceImage) -> dict[str, bool]:
-        """By device, whether the volume goes with its instance."""
+        """Return DeleteOnTermination by device."""
         goes = {m["DeviceName"]: m["Ebs"].get("DeleteOnTermination", True) for m in source.mappings if "Ebs" in m}
         return goes | dict(self.delete_on_termination)
 
@@ -202,7 +202,7 @@ class CaptureEbs(Stage[Image]):
 
 
 def _only_by_create_image(source: SourceImage, described: Mapping[str, Any]) -> str | None:
-    """What RegisterImage would lose of a machine; None where it serves."""
+    """Return the property that RegisterImage would lose; None if there is none."""
     codes = [code["ProductCodeId"] for code in described.get("ProductCodes", ())] or list(source.product_codes)
     if codes:
         return f"product code {', '.join(codes)}"

@@ -1,8 +1,8 @@
-"""Files that an earlier scan found clean, kept on this computer by the image that they came from.
+"""Remember on this computer, for each image, which files an earlier scan found clean.
 
-Every build from one source image scans the same 15,000 files of it. Their stamps (`hygiene.known`) are kept, so the
-next scan reads only those that have changed: 0.4 s instead of 4 s. A stamp counts for one version of the scan and one
-set of values that are looked for; a build with other secrets reads everything once more.
+Every build from one source image scans the same 15,000 files. Their stamps (`hygiene.known`) are kept, so that the next
+scan only reads files that changed: 0.4 s instead of 4 s. A stamp is valid for one version of the scan and one set of
+secrets; a build with other secrets reads everything again.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from imagepipe.hygiene.known import pack, split, unpack
 from imagepipe.hygiene.report import Report, ScanRequest
 
 KEPT_IMAGES = 32
-"""The newest; each takes some 120 KB."""
+"""Number of images whose stamps are kept, the newest; each takes about 120 KB."""
 SALT = "salt"
 SALT_BYTES = 16
 MOST_STAMPS = 4
-"""Stamps kept for each file of the image: each build adds those of the files that it made."""
+"""Largest number of stamps per file of the image; each build adds those of its own files."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownFiles:
-    """The stamps in a folder that only its owner can read; None keeps nothing. Whatever fails costs time alone."""
+    """Stamps in a folder that only its owner can read; None keeps nothing. A failure only costs time."""
 
     folder: Path | None = None
     own_key: bool = False
-    """Builds log in with a key of the account's own, which the source image may hold already."""
+    """Builds use the account's own key pair, which the source image may already contain."""
 
     def add_to(self, request: ScanRequest, image: str) -> ScanRequest:
-        """The same request, without reading what is known of this image."""
+        """Return the request with the known files of this image, which need not be read."""
         path = self._path(request, image)
         with suppress(OSError, ValueError):
             if path is not None:
@@ -66,7 +66,7 @@ class KnownFiles:
         return None
 
     def _digest(self, values: tuple[str, ...]) -> bytes:
-        """A digest of values that are looked for, from which nobody can guess them."""
+        """Return a digest of the secrets from which they cannot be guessed."""
         if not values:
             return b""
         text = "\0".join(sorted(values)).encode("utf-8", "surrogateescape")
@@ -94,5 +94,5 @@ class KnownFiles:
 
 @cache
 def scan_version() -> bytes:
-    """A digest of the scan's own code: what one version found clean, the next may not."""
+    """Return a digest of the scan's code, because another version may find more."""
     return hashlib.sha256(agent_loader.program(agent_loader.HYGIENE)).digest()

@@ -1,4 +1,4 @@
-"""Take the build's own traces off the machine: after this it may be captured, and nobody may log in again."""
+"""Remove the build's traces from the machine; after this it can be captured, and nobody can log in."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FROZEN_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Scrub(Stage[Sealed]):
-    """Our key, host keys, machine-id, cloud-init's state, histories and leases removed, and looked for again."""
+    """Remove our key, host keys, machine-id, cloud-init's state, histories and leases, and verify it."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     connections: Connections = field(repr=False, compare=False)
@@ -40,7 +40,7 @@ class Scrub(Stage[Sealed]):
     gate: Gate
     known: KnownFiles = field(repr=False, compare=False)
     offline: Offline | None = field(default=None, repr=False, compare=False)
-    """Reads the captured disks; where it may not, the machine itself is scanned once it is scrubbed."""
+    """Scans captured disks; if it cannot read them, the machine itself is scanned after the scrub."""
 
     def stands_on(self) -> tuple[Ref[Any], ...]:
         return (self.machine,)
@@ -101,7 +101,7 @@ class Scrub(Stage[Sealed]):
         return Sealed(machine.instance)
 
     def _connection(self, ctx: Context, machine: Reachable) -> Connection:
-        """The last step may have ended the connection, or rebooted the machine."""
+        """Connect again if the last step ended the connection or rebooted the machine."""
         return self.connections.reconnect(
             machine.endpoint,
             ctx.deadline(RECONNECT_SECONDS),
@@ -110,7 +110,7 @@ class Scrub(Stage[Sealed]):
         )
 
     def is_repeatable(self) -> bool:
-        """Once it has begun there may be no way in any more."""
+        """Return False: once the scrub has begun, nobody may be able to log in."""
         return False
 
     def title(self) -> str:
@@ -119,7 +119,7 @@ class Scrub(Stage[Sealed]):
 
 
 def script_text() -> str:
-    """The script that runs on the machine."""
+    """Return the script that runs on the machine."""
     return _text(SCRIPT)
 
 

@@ -1,4 +1,4 @@
-"""Stop the machine, so that its disks stand still; and give it back once it is captured."""
+"""Stop the machine so that its disks do not change, and terminate it once it is captured."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TERMINATE_SECONDS = 600
 
 @dataclass(frozen=True)
 class Stop(Stage[Stopped]):
-    """The instance, stopped; or frozen, where it is a spot instance."""
+    """Stop the instance; a spot instance is already frozen instead."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     machine: Ref[Sealed]
@@ -46,12 +46,12 @@ class Stop(Stage[Stopped]):
 
 @dataclass(frozen=True)
 class TerminateInstance(Stage[None]):
-    """The instance, terminated as soon as nothing needs it, while copies go on."""
+    """Terminate the instance as soon as nothing needs it, while copies are still running."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     instance: Ref[Instance]
     image: Ref[Image]
-    """It is captured: nothing needs the instance any more."""
+    """The image: once it exists, nothing needs the instance."""
 
     def run(self, ctx: Context) -> None:
         instance = ctx[self.instance]

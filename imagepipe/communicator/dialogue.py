@@ -1,4 +1,4 @@
-"""A command that is talked with: bytes both ways while it runs, beside what it says on its error stream."""
+"""A two-way conversation with a running command, beside the lines of its error stream."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 LAST_LINES = 20
 END_SECONDS = 10.0
-"""For a command to end by itself once nothing more comes; one that is stuck would be waited for until the deadline."""
+"""Time for a command to end after its input was closed; otherwise a stuck one would hold us until the deadline."""
 
 
 class Dialogue:
-    """The two ends of a running command. Reading and writing may go on side by side."""
+    """The input and output of a running command. Reads and writes may run in parallel."""
 
     def __init__(self, connection: Connection, channel: paramiko.Channel, timed_out: threading.Event) -> None:
         self._connection = connection
@@ -33,7 +33,7 @@ class Dialogue:
         self._aside: threading.Thread | None = None
 
     def listen_aside(self, on_line: OnLine) -> None:
-        """Take what comes on the error stream, line by line, beside the talk."""
+        """Pass on the error stream line by line, in parallel with the dialogue."""
 
         def note(stream: Literal["out", "err"], text: str) -> None:
             self.errors.append(text)
@@ -43,7 +43,7 @@ class Dialogue:
         self._aside.start()
 
     def read(self, count: int) -> bytes:
-        """Up to so many bytes; none at the end, or where nothing came for too long: then `is_silent` is set."""
+        """Return up to `count` bytes; none at the end or after too long a silence, which sets `is_silent`."""
         try:
             return self._channel.recv(count)
         except TimeoutError:
@@ -53,7 +53,7 @@ class Dialogue:
             return b""
 
     def write(self, block: bytes) -> None:
-        """All of them. Raises Disconnected where nobody reads any more."""
+        """Write all bytes. Raises Disconnected if the command no longer reads."""
         import paramiko
 
         try:
@@ -62,9 +62,9 @@ class Dialogue:
             raise Disconnected(f"the command on {self._connection.endpoint.host} reads no more") from error
 
     def code(self) -> int | None:
-        """Its exit code, once it has ended: it is told that nothing more comes, and given a while.
+        """Close the command's input, wait a while for its end and return its exit code.
 
-        None where the connection broke, a signal ended it, or it goes on. Raises Disconnected at the deadline.
+        None if the connection broke, a signal ended the command, or it still runs. Raises Disconnected at the deadline.
         """
         import paramiko
 
@@ -82,11 +82,11 @@ class Dialogue:
 def open_dialogue(
     connection: Connection, command: str, watch: Watch, *, silent_seconds: float | None = None
 ) -> Iterator[Dialogue]:
-    """Run a command and talk with it. At the end of the block, at the deadline or on a cancel its channel is closed.
+    """Run a command and open a dialogue with it. The channel is closed after the block, at the deadline or on a cancel.
 
-    `silent_seconds` is how long it may say nothing while somebody reads; None: for ever.
+    `silent_seconds` is the longest silence while somebody reads; None for no limit.
 
-    Raises Disconnected where the connection broke, and what the watch's cancel raises.
+    Raises Disconnected if the connection breaks, and what the watch's cancel raises.
     """
     channel = connection.open_channel()
     try:

@@ -1,4 +1,4 @@
-"""The end of a script's output: a mark that its runner writes, as background processes may hold the streams open."""
+"""Find the end of a script's output by a mark, because background processes may keep the streams open."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 EDGE = b"\x1e"
-"""ASCII's record separator: no argument of ours has it, so a list of processes does not show a mark."""
+"""ASCII's record separator. No argument of ours contains it, so a process list cannot show a mark."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndMark:
-    """A text that nobody can guess, written by the runner after a script's output, on both streams."""
+    """An unguessable text that the runner writes after a script's output, on both streams."""
 
     name: str = field(default_factory=lambda: f"imagepipe-{secrets.token_hex(8)}")
 
@@ -24,7 +24,7 @@ class EndMark:
 
 
 class UntilMark:
-    """Hands on a stream's bytes up to the mark, each as soon as it cannot be a part of the mark."""
+    """Passes on a stream's bytes up to the mark, as soon as they cannot belong to it."""
 
     def __init__(self, mark: EndMark, feed: Callable[[bytes], None]) -> None:
         self._beginning, self._ending = mark.beginning, mark.ending
@@ -35,7 +35,7 @@ class UntilMark:
         """The words after the mark, once it has come."""
 
     def feed(self, block: bytes) -> bool:
-        """Take more of the stream. True once the mark has come: what follows it is not the script's."""
+        """Take more of the stream. Return whether the mark has come; bytes after it are not the script's."""
         self._held += block
         if not self._is_after:
             before, found, after = self._held.partition(self._beginning)
@@ -52,7 +52,7 @@ class UntilMark:
         return self.note is not None
 
     def end(self) -> None:
-        """The stream ended without the mark."""
+        """Pass on the rest of a stream that ended without the mark."""
         if not self._is_after:
             self._pass(self._held)
         self._held = b""
@@ -62,6 +62,6 @@ class UntilMark:
             self._feed(block)
 
     def _part_at_end(self, block: bytes) -> int:
-        """How many of the last bytes may be the beginning of the mark."""
+        """Return how many of the last bytes may be the beginning of the mark."""
         longest = min(len(block), len(self._beginning) - 1)
         return next((n for n in range(longest, 0, -1) if block.endswith(self._beginning[:n])), 0)

@@ -1,4 +1,4 @@
-"""Key pairs that live as long as a run: one to log in with, one for the instance to prove itself with."""
+"""Temporary key pairs of a run: one for logins, one as the instance's host key."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class KeyPair:
 
 
 def generate(comment: str) -> KeyPair:
-    """A new key pair."""
+    """Generate a new key pair."""
     return _pair(Ed25519PrivateKey.generate(), comment)
 
 
 def load_or_generate(path: Path, comment: str) -> KeyPair:
-    """The key pair whose private half is in this file; made and written there if there is none. Raises ImagepipeError.
+    """Load the key pair whose private key is in this file, or generate it and write the file. Raises ImagepipeError.
 
-    So that a run that goes on in another process has the keys that its machines were given.
+    A resumed run so has the keys that its machines were given.
     """
     try:
         content = path.read_bytes()
@@ -54,9 +54,9 @@ def load_or_generate(path: Path, comment: str) -> KeyPair:
 
 
 def delete_private_key(details: Mapping[str, str]) -> None:
-    """Delete the private half that a claim's details name: how to log in to a machine, or the machine's own.
+    """Delete the private key that a claim's details name: a login key or a machine's host key.
 
-    What a process that was killed had not written whole goes, too.
+    Also deletes the incomplete file of a process that was killed while writing it.
     """
     if name := details.get("private_key"):
         path = Path(name)
@@ -71,7 +71,7 @@ def _pair(key: Ed25519PrivateKey, comment: str) -> KeyPair:
 
 
 def write_private(path: Path, key: KeyPair) -> None:
-    """Write the private key where only we can read it, whole or not at all."""
+    """Write the private key, whole or not at all, with access only for us."""
     half = _half(path)
     descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:

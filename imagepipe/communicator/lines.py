@@ -1,4 +1,4 @@
-"""Bytes of a stream as lines of text, as they come."""
+"""Split the bytes of a stream into lines of text as they arrive."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import codecs
 from collections.abc import Callable
 
 LONGEST = 64 * 1024
-"""Characters of a line before it is handed on in pieces: a stream without line ends must not fill the memory."""
+"""Longest line in characters; longer ones are emitted in pieces, so that they do not fill the memory."""
 
 
 class Lines:
-    """Calls `emit` for each line, without its end. What a carriage return overwrote is left out, as a terminal does."""
+    """Calls `emit` for each line, without its end. Omits text that a carriage return overwrote, as a terminal does."""
 
     def __init__(self, emit: Callable[[str], None]) -> None:
         self._emit = emit
@@ -19,7 +19,7 @@ class Lines:
         self._length = 0
 
     def feed(self, block: bytes) -> None:
-        """More of the stream; it may end anywhere, within a character too."""
+        """Take more of the stream, which may be cut anywhere, even within a character."""
         *whole, last = self._decoder.decode(block).split("\n")
         for part in whole:
             self._rest.append(part)
@@ -31,7 +31,7 @@ class Lines:
                 self._flush()
 
     def end(self) -> None:
-        """The stream is over; what is left is a line too."""
+        """Emit the rest of the stream as a line."""
         if tail := self._decoder.decode(b"", final=True):
             self._rest.append(tail)
         if self._rest:

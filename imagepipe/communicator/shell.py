@@ -1,7 +1,7 @@
-"""Scripts on a machine: what they get by standard input never stands in an argument or on its disk.
+"""Run scripts on a machine, without their content ever being in an argument or on its disk.
 
-Script and environment go over standard input into a folder of the machine's memory (/dev/shm) that is gone when
-the script ends. So neither a process list nor the captured disk has them.
+Script and environment go over standard input into a folder in the machine's memory (/dev/shm), which is deleted when
+the script ends. So neither a process list nor the captured disk contains them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SHELLS = ("sh", "bash", "dash", "ash")
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Something to run."""
+    """A script with its arguments and environment."""
 
     text: str
     args: tuple[str, ...] = ()
@@ -84,10 +84,10 @@ exit "$_imagepipe_code"
 
 
 def run_script(connection: Connection, script: Script, watch: Watch) -> Result:
-    """Run a script; its exit code. At the deadline, or on a cancel, it is ended on the machine too.
+    """Run a script and return its result. At the deadline or on a cancel, the script is ended on the machine too.
 
-    It ends with its script, whatever that has left in the background; the result names the processes that still hold
-    its output, which nobody reads from then on. Raises Disconnected where the connection broke.
+    Returns when the script ends, whatever it left in the background. The result names the processes that still hold its
+    output, which nobody reads from then on. Raises Disconnected if the connection breaks.
     """
     mark = EndMark()
     folder = f"/dev/shm/{mark.name}"  # noqa: S108 - a name nobody can guess, made by mkdir
@@ -120,7 +120,7 @@ done | sort -u
 
 
 def _holders(connection: Connection, pipes: Sequence[str], script: Script, watch: Watch) -> tuple[str, ...]:
-    """The processes that can write to these pipes; nothing where that is not known."""
+    """Return the processes that can write to these pipes; empty if that is unknown."""
     found: list[str] = []
     command = _as_user(f"sh -c {shlex.quote(_HOLDERS)} imagepipe {shlex.join(pipes)}", sudo=script.sudo)
     deadline = Deadline.after(10, watch.deadline.clock)
@@ -154,7 +154,7 @@ def _interpreter(script: Script) -> str:
 
 
 class _Never:
-    """No cancel: the end of a script must itself not be cancelled."""
+    """A cancel flag that is never set, because ending a script must not be cancelled."""
 
     def check(self) -> None:
         return None
@@ -179,7 +179,7 @@ rmdir "$1" 2>/dev/null
 
 
 def _end(connection: Connection, folder: str, script: Script, clock: Clock) -> None:
-    """End a script that runs on after we stopped to listen; best effort, as the machine may be gone."""
+    """End a script that still runs although nobody reads its output. Best effort: the machine may be gone."""
     words = shlex.join([folder])
     command = _as_user(f"sh -c {shlex.quote(_KILLER)} imagepipe {words}", sudo=script.sudo)
     try:

@@ -1,4 +1,4 @@
-"""A shell and a byte channel on a machine whose host key was known before we came; with `streams`, all of paramiko."""
+"""SSH connections to machines with known host keys. Only this module and `streams` use paramiko."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ CONNECT_SECONDS = 5.0
 BANNER_SECONDS = 10.0
 AUTH_SECONDS = 15.0
 DEAD_SECONDS = 60
-"""What the kernel waits for the other side to confirm what we sent, keep-alives too; then the machine is gone."""
+"""Time that the kernel waits for an acknowledgement, of keep-alives too, before the machine counts as gone."""
 FIRST_PAUSE_SECONDS = 0.2
 KEEPALIVE_SECONDS = 15
-"""NAT gateways forget a quiet connection after 350 s (VPC user guide)."""
+"""Interval of keep-alives: NAT gateways drop an idle connection after 350 s (VPC user guide)."""
 WINDOW_BYTES = 8 * 1024 * 1024
-"""What the other side may send before we say go on; paramiko's 2 MiB waits for us at each turn."""
+"""Receive window: with paramiko's 2 MiB, the other side waits for us at each turn."""
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
-"""AES-GCM first: one pass with AES instructions. paramiko lists it last."""
+"""Ciphers, AES-GCM first because it needs one pass with AES instructions; paramiko lists it last."""
 
 SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
-"""By kind of key, how it may sign where that is not its own name (RFC 8332)."""
+"""Signature algorithms by key type, if they are not the type's own name (RFC 8332)."""
 
 Why = Literal["unreachable", "refused", "timeout", "host-key", "auth", "protocol"]
 
 
 class Cancel(Protocol):
-    """What a command needs of a run that can be stopped."""
+    """The part of a run's cancel flag that a command needs."""
 
     def check(self) -> None: ...
 
@@ -56,7 +56,7 @@ class Cancel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What goes on beside a command: who hears its lines, until when it may run, and what may stop it."""
+    """The receiver of a command's lines, its deadline and its cancel flag."""
 
     on_line: OnLine
     deadline: Deadline
@@ -64,7 +64,7 @@ class Watch:
 
 
 class NotConnected(ConnectError):
-    """One attempt to connect failed; `why` says at which point."""
+    """One attempt to connect failed; `why` names the point of failure."""
 
     def __init__(self, message: str, why: Why, *, at_bastion: bool = False) -> None:
         super().__init__(message)
@@ -74,24 +74,24 @@ class NotConnected(ConnectError):
 
 
 class Disconnected(ConnectError):
-    """The connection broke while something ran on it."""
+    """The connection broke during an operation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a command ended."""
+    """The result of a command."""
 
     code: int | None
-    """Its exit code; None where the deadline came first or a signal ended it."""
+    """Exit code; None if the deadline came first or a signal ended the command."""
     timed_out: bool = False
     pipes: tuple[str, ...] = ()
-    """Of a command with a mark: the pipes of its output, where other processes hold them open after its end."""
+    """Output pipes of a command with a mark that other processes keep open after its end."""
     holders: tuple[str, ...] = ()
-    """Processes that hold the output of a script that has ended: `sleep (1234)`."""
+    """Processes that keep the output of a finished script open: `sleep (1234)`."""
 
 
 class Connection:
-    """An authenticated connection. Commands may run on it side by side."""
+    """An authenticated connection. Commands may run on it in parallel."""
 
     def __init__(self, endpoint: Endpoint, transport: paramiko.Transport) -> None:
         self.endpoint = endpoint
@@ -101,7 +101,7 @@ class Connection:
         return self._transport.is_active()
 
     def tunnel(self, host: str, port: int) -> paramiko.Channel:
-        """A byte stream to a port that this machine can reach. Raises NotConnected."""
+        """Return a byte stream to a port that this machine can reach. Raises NotConnected."""
 
         import paramiko
 
@@ -128,11 +128,11 @@ class Connection:
         send: Callable[[Callable[[bytes], None]], None] | bytes = b"",
         mark: EndMark | None = None,
     ) -> Result:
-        """Run a command; its output comes line by line while it runs, both streams drained at once.
+        """Run a command and pass on its output line by line; both streams are drained in parallel.
 
-        `send` goes to its standard input: bytes, or a function that is given the write. With a mark, the output ends
-        where the command writes it; else with the streams, or when they have been quiet for a while after its end.
-        Raises Disconnected where the connection broke, and what the watch's cancel raises.
+        `send` goes to its standard input: bytes, or a function that gets the write function. With a mark, the output
+        ends where the command writes the mark; else with the streams, or when they are silent after its exit.
+        Raises Disconnected if the connection breaks, and what the watch's cancel raises.
         """
         channel = self.open_channel()
         sender = Sender(channel, send)
@@ -162,7 +162,7 @@ class Connection:
             close(channel)
 
     def open_channel(self) -> paramiko.Channel:
-        """A channel for one command. Raises Disconnected."""
+        """Open a channel for one command. Raises Disconnected."""
         import paramiko
 
         try:
@@ -171,7 +171,7 @@ class Connection:
             raise Disconnected(f"the connection to {self._where()} broke: {error}") from error
 
     def start(self, channel: paramiko.Channel, command: str) -> None:
-        """Run the command on the channel, which goes on by itself. Raises Disconnected."""
+        """Start the command on the channel without waiting for it. Raises Disconnected."""
         import paramiko
 
         try:
@@ -185,7 +185,7 @@ class Connection:
 
 @contextmanager
 def closing(channel: paramiko.Channel, watch: Watch) -> Iterator[threading.Event]:
-    """Close the channel, and so end every read of it, on a cancel or at the deadline, which sets the event."""
+    """Close the channel, which ends every read of it, on a cancel or at the deadline. The deadline sets the event."""
     timed_out = threading.Event()
 
     def end() -> None:
@@ -207,7 +207,7 @@ def closing(channel: paramiko.Channel, watch: Watch) -> Iterator[threading.Event
 
 
 def public_key(endpoint: Endpoint) -> str:
-    """The base64 of the public key that opens a machine, as an `authorized_keys` line has it."""
+    """Return the base64 of the public key for an endpoint, as in an `authorized_keys` line."""
 
     import paramiko
 
@@ -215,7 +215,7 @@ def public_key(endpoint: Endpoint) -> str:
 
 
 def connect(endpoint: Endpoint, through: Connection | None = None) -> Connection:
-    """One attempt. The host key is checked before anything of ours is sent. Raises NotConnected."""
+    """Make one attempt to connect. The host key is verified before anything is sent. Raises NotConnected."""
 
     import paramiko
 
@@ -299,18 +299,18 @@ def _verify(endpoint: Endpoint, transport: paramiko.Transport, where: str) -> No
 
 
 class Connections:
-    """Keeps a connection to each machine warm between steps; a broken one is made anew."""
+    """A pool with one open connection per machine; a broken one is replaced."""
 
     def __init__(self) -> None:
         self._open: dict[Endpoint, Connection] = {}
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
-        """Load the library meanwhile, for who will connect soon."""
+        """Import paramiko in the background, before the first connection."""
         threading.Thread(target=import_module, args=("paramiko",), name="loading paramiko", daemon=True).start()
 
     def get(self, endpoint: Endpoint) -> Connection:
-        """A live connection. Raises NotConnected after one attempt."""
+        """Return a live connection. Raises NotConnected after one attempt."""
         with self._lock:
             known = self._open.get(endpoint)
         if known is not None and known.is_alive():
@@ -329,9 +329,9 @@ class Connections:
     def reconnect(
         self, endpoint: Endpoint, deadline: Deadline, sleep: Callable[[float], None], check: Callable[[], None]
     ) -> Connection:
-        """A live connection, tried again while the machine comes back.
+        """Return a live connection; retry while the machine comes back.
 
-        Between two tries it calls `sleep` and `check`, which raise where there is no use in another one.
+        Between two attempts it calls `sleep` and `check`, which raise if another attempt is useless.
         Raises ConnectError.
         """
         pause = FIRST_PAUSE_SECONDS
@@ -353,7 +353,7 @@ class Connections:
             known.close()
 
     def close(self) -> None:
-        """Close them all."""
+        """Close all connections."""
         with self._lock:
             known = list(self._open.values())
             self._open.clear()

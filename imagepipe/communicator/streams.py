@@ -1,4 +1,4 @@
-"""The streams of a command that runs on a machine: its input, and its output line by line, up to its end."""
+"""The streams of a remote command: its input, and its output line by line."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     import paramiko
 
 QUIET_SECONDS = 10.0
-"""How long a command's streams may be silent after its exit status before what holds them open is not waited for."""
+"""Silence after a command's exit status that ends the wait for processes that keep its streams open."""
 HELD_SECONDS = 0.5
-"""For the end of a stream to come after the mark of a command whose streams nobody else holds."""
+"""Time for a stream to end after the mark, if no other process keeps it open."""
 
 OnLine = Callable[[Literal["out", "err"], str], None]
 
 
 class Sender:
-    """Writes a command's standard input; a command that reads no further is no error."""
+    """Writes a command's standard input. A command that stops reading is not an error."""
 
     def __init__(self, channel: paramiko.Channel, send: Callable[[Callable[[bytes], None]], None] | bytes) -> None:
         self._channel = channel
@@ -56,7 +56,7 @@ class Sender:
 
 
 class Output:
-    """The two streams of a command, drained side by side, up to its end."""
+    """The two output streams of a command, drained in parallel."""
 
     def __init__(self, channel: paramiko.Channel, on_line: OnLine, mark: EndMark | None) -> None:
         self._channel = channel
@@ -76,7 +76,7 @@ class Output:
             threading.Thread(target=self._drain, args=(read, stream), daemon=True).start()
 
     def wait(self) -> None:
-        """Return when the command has ended and its output is here. Raises what the callback raised."""
+        """Wait until the command has ended and its output has arrived. Raises what the callback raised."""
         self._channel.status_event.wait()  # a stream may be closed long before the command ends
         with self._changed:
             self._last = time.monotonic()
@@ -92,7 +92,7 @@ class Output:
             raise self._error
 
     def held_pipes(self) -> tuple[str, ...]:
-        """The pipes that the mark names, where one of the streams goes on after it."""
+        """Return the pipes that the mark names if a stream continues after the mark."""
         with self._changed:
             return tuple(sorted({pipe for note in self._notes for pipe in note.split()})) if self._open else ()
 
@@ -122,7 +122,7 @@ class Output:
                 break
 
     def _take(self, block: bytes, lines: Lines, until: UntilMark | None) -> bool:
-        """Hand on a block; True if it was the last one of the command's own."""
+        """Pass on a block. Return whether it was the last one of the command itself."""
         if until is None:
             lines.feed(block)
         elif until.feed(block):
@@ -137,7 +137,7 @@ class Output:
 
 
 def close(channel: paramiko.Channel) -> None:
-    """Close a channel; on a connection that broke it is closed already."""
+    """Close a channel; on a broken connection it is already closed."""
 
     import paramiko
 
@@ -146,7 +146,7 @@ def close(channel: paramiko.Channel) -> None:
 
 
 def drain(read: Callable[[int], bytes], stream: Literal["out", "err"], on_line: OnLine) -> None:
-    """Hand on a stream of the channel line by line, until it ends."""
+    """Pass on a stream of the channel line by line until it ends."""
 
     import paramiko
 

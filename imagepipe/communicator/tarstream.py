@@ -1,4 +1,4 @@
-"""A file, a folder or some bytes as one tar stream, made while it is sent: no second copy, no round trip a file."""
+"""Send a file, a folder or bytes as one tar stream, generated on the fly: no second copy, one round trip."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from imagepipe.regular_files import open_regular
 END = "end"
 """Name of the last member, an empty file."""
 BLOCK_BYTES = 256 * 1024
-"""What one write carries: 8 SSH packets; larger blocks measured no faster."""
+"""Bytes of one write: 8 SSH packets; larger blocks were not faster when measured."""
 
 
 class _Sink(io.RawIOBase):
-    """The file that tarfile writes to."""
+    """The file object that tarfile writes to."""
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class _Sink(io.RawIOBase):
 
 
 def send_path(source: Path, name: str, write: Callable[[bytes], None]) -> None:
-    """Send a file or folder as the member `name`; modes, links and times are kept, owners are root's."""
+    """Send a file or folder as the member `name`, with modes, links and times; root owns everything."""
     seen: dict[tuple[int, int], str] = {}
     with tarfile.open(fileobj=_Sink(write), mode="w|", format=tarfile.PAX_FORMAT, bufsize=BLOCK_BYTES) as tar:
         _add(tar, source, name, seen)
@@ -53,7 +53,7 @@ def send_bytes(content: bytes, name: str, mode: int, write: Callable[[bytes], No
 
 
 def _add_end(tar: tarfile.TarFile) -> None:
-    """Add the last member: a stream that was cut between two members looks whole to tar."""
+    """Add the last member, because a stream that was cut between two members looks whole to tar."""
     tar.addfile(_as_root(tarfile.TarInfo(END)))
 
 
@@ -86,7 +86,7 @@ def _add_file(tar: tarfile.TarFile, path: Path, name: str, seen: dict[tuple[int,
 
 
 class _Whole(io.RawIOBase):
-    """A file that must have as many bytes as it had when it was opened."""
+    """A file that must keep the size that it had when it was opened."""
 
     def __init__(self, content: BinaryIO, path: Path) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Files and folders onto a machine as one tar stream: staged beside their place, on disk, then renamed.
+"""Upload files and folders as one tar stream: staged beside the destination, written to disk, then renamed.
 
-Folders that exist keep mode and owner, links to folders and mounts are followed, and an upload that fails leaves what
-was there (`receive.sh`).
+Existing folders keep their mode and owner, links to folders and mounts are followed, and a failed upload leaves
+everything as it was (`receive.sh`).
 """
 
 from __future__ import annotations
@@ -21,24 +21,23 @@ Send = Callable[[Callable[[bytes], None]], None]
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where something goes, and whose it is there."""
+    """The destination of an upload, with mode and owner."""
 
     dest: str
-    """Absolute."""
+    """Absolute path."""
     sudo: bool
     mode: str | None = None
     owner: str | None = None
-    """None: root's with sudo, else the SSH user's."""
+    """Owner; None means root with sudo, else the SSH user."""
 
 
 RECEIVER = files("imagepipe.communicator").joinpath("receive.sh").read_text(encoding="utf-8")
 
 
 def upload_path(connection: Connection, source: str, base: Path, placement: Placement, watch: Watch) -> Result:
-    """Upload a file or folder of ours. `src/` copies the contents of a folder; `dest/` means into that folder.
+    """Upload a local file or folder. `src/` copies the contents of a folder; `dest/` means into that folder.
 
-    A folder that exists keeps its other files, its mode and its owner; so do those in it. Links, modes and exec bits
-    are kept.
+    Existing folders keep their other files, mode and owner, at every level. Links, modes and exec bits are kept.
     """
     path = (base / source).resolve()
     dest = placement.dest
@@ -54,7 +53,7 @@ def upload_path(connection: Connection, source: str, base: Path, placement: Plac
 
 
 def upload_bytes(connection: Connection, content: bytes, placement: Placement, watch: Watch) -> Result:
-    """Upload a file whose content is here; mode 0644 where the placement has none."""
+    """Upload a file with this content; mode 0644 if the placement has none."""
 
     def send(write: Callable[[bytes], None]) -> None:
         send_bytes(content, "it", 0o644, write)

@@ -1,7 +1,7 @@
-"""What is a secret whatever its file is called: private keys, keys of AWS, and the build's own by value.
+"""Find secrets by content: private keys, AWS keys, and the build's own secrets by value.
 
-A block is searched for a few exact texts, which Python does at a gigabyte a second; only around one of them a pattern
-is tried. So a mere word about a private key, as libraries and manuals have it, costs nothing and is no finding.
+A block is searched for a few exact texts, which Python does at a gigabyte per second; a pattern is only tried around
+one of them. So a mention of private keys, as in libraries and manuals, costs nothing and is not a finding.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 BLOCK_BYTES = 1 << 20
 OVERLAP_BYTES = 8 << 10
-"""Of each block, what the next one begins with: nothing that is looked for by pattern is longer."""
+"""Overlap of consecutive blocks: nothing that a pattern finds is longer."""
 LEAST_BODY = 60
-"""Characters of base64; an Ed25519 key, the shortest there is, has 64."""
+"""Shortest base64 body of a key; an Ed25519 key, the shortest, has 64 characters."""
 NEAR_BYTES = 1024
-"""Between an access key id and its secret."""
+"""Largest distance between an access key id and its secret."""
 LEAST_SECRET = 8
-"""Characters of a value that is looked for: a shorter one is in every program by chance."""
+"""Shortest secret that is searched for: shorter ones occur in programs by chance."""
 LEAST_LINE = 20
 
 
@@ -28,18 +28,18 @@ def _of_itself(block: bytes, at: int) -> bool:
 
 
 class Anchor(NamedTuple):
-    """A text that is quickly found, and what around it makes a finding of a rule."""
+    """A text that is quickly found, and the check that decides whether it is a finding."""
 
     rule: str
     text: bytes
-    """Exact; where it is not, what it begins with."""
+    """Exact text, or the beginning of the pattern."""
     holds: Callable[[bytes, int], bool] = _of_itself
-    """Given the block and where in it the text is."""
+    """Check of a place, given the block and the position of the text."""
     pattern: Pattern[bytes] | None = None
-    """Instead of the text. Only one that begins with a lone letter is as fast as that."""
+    """Pattern to search for instead of the text. Only one that begins with a single letter is as fast."""
 
     def places(self, block: bytes) -> Iterator[int]:
-        """Where it is in a block."""
+        """Yield the places of the text in a block."""
         if self.pattern is not None:
             yield from (found.start() for found in self.pattern.finditer(block))
             return
@@ -50,7 +50,7 @@ class Anchor(NamedTuple):
 
 
 def is_private_key(block: bytes, at: int) -> bool:
-    """Whether a key follows its header: real line ends or escaped ones, indented or not, encrypted or not."""
+    """Return whether a key follows its header: with real or escaped line ends, indented or not, encrypted or not."""
     header = _HEADER.match(block, max(block.rfind(b"-----BEGIN ", max(0, at - 64), at), 0))
     if header is None or header.start() > at:
         return False
@@ -59,7 +59,7 @@ def is_private_key(block: bytes, at: int) -> bool:
 
 
 def is_aws_id(block: bytes, at: int) -> bool:
-    """Whether this is an access key id that has its secret near it. An id alone is no secret."""
+    """Return whether this is an access key id with its secret near it. An id alone is not a secret."""
     found = _ID.match(block, at)
     if found is None or (at and block[at - 1 : at].isalnum()) or b"EXAMPLE" in found.group():
         return False
@@ -68,7 +68,7 @@ def is_aws_id(block: bytes, at: int) -> bool:
 
 
 def is_aws_secret(block: bytes, at: int) -> bool:
-    """Whether a value that can be a secret access key follows its name."""
+    """Return whether a possible secret access key follows its name."""
     found = _VALUE.match(block, at)
     return found is not None and _is_random(found.group(1))
 
@@ -83,7 +83,7 @@ _VALUE = re.compile(rb"[A-Za-z_]+[\"']?\s*[:=]\s*[\"']?([A-Za-z0-9/+]{40})(?![A-
 
 
 def _is_random(secret: bytes) -> bool:
-    """Whether forty characters are a secret and no digest, path, or word of a manual."""
+    """Return whether forty characters look like a secret, not like a digest, a path or an example."""
     kinds = (rb"[a-z]", rb"[A-Z]", rb"[0-9]")
     return all(re.search(kind, secret) for kind in kinds) and b"EXAMPLE" not in secret and len(set(secret)) > 16
 
@@ -98,7 +98,7 @@ KNOWN = (
 
 
 def by_value(rule: str, values: Iterable[str]) -> list[Anchor]:
-    """Anchors for these values; of one of several lines its longest line too, as it may be indented elsewhere."""
+    """Return anchors for these values. A value of several lines is also found by its longest line, even if indented."""
     texts = set()
     for value in values:
         whole = value.strip()
@@ -111,7 +111,7 @@ def by_value(rule: str, values: Iterable[str]) -> list[Anchor]:
 
 
 def search(blocks: Iterable[bytes], anchors: Iterable[Anchor]) -> set[str]:
-    """The rules that a file's content falls under, given its blocks in order."""
+    """Return the rules that a file's content violates, given its blocks in order."""
     found: set[str] = set()
     left = list(anchors)
     overlap = max([OVERLAP_BYTES, *(len(each.text) for each in left)])

@@ -1,8 +1,8 @@
-"""The files of a file system and the status of each, asked for by several threads at once.
+"""List the files of a file system with their status, by several threads at once.
 
-On a disk that nothing was read from yet, the time goes into waiting for one inode after another, and on a volume that
-EC2 fetches from a snapshot every wait is long. The threads also sort out the files that need not be looked at: what is
-left to the caller is little, and the threads do not wait for the caller's turn of Python's lock.
+On a disk that is not cached yet, most of the time is spent waiting for one inode after another, and on a volume that
+EC2 fetches from a snapshot each wait is long. The threads also sort out files that need not be read, so that little
+is left for the caller and the threads do not wait for Python's lock.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from typing import NamedTuple
 
 THREADS = 4
 FOLDERS_AT_ONCE = 16
-"""The most that a thread lists before it hands over what it has."""
+"""Largest number of folders that a thread lists before it hands over the result."""
 Sort = Callable[[str, "list[os.DirEntry[str]]"], "tuple[list[str], int]"]
-"""Given a folder and its regular files, whose status is asked for already: paths of those to look at, and how many of
-the others count as looked at. Called in any thread."""
+"""A function that gets a folder and its regular files, with their status, and returns the paths of those to scan and
+the number of others that count as scanned. Called in any thread."""
 
 
 class Listed(NamedTuple):
-    """Some folders, as far as they could be listed."""
+    """The listing of some folders."""
 
     files: list[str]
-    """Paths of those to look at."""
+    """Paths of files to scan."""
     others: int
-    """How many files need not be looked at, and count."""
+    """Number of files that need not be read."""
     folders: list[str]
-    """Folders in the same file system that are not listed yet."""
+    """Folders of the same file system that are not listed yet."""
     troubles: list[tuple[str, str | None]]
-    """Paths that could not be read, each with the reason; one that is gone by now is no trouble."""
+    """Paths that could not be read, each with the reason. A path that is gone by now is not an error."""
 
 
 def listed(root: str, sort: Sort) -> Generator[Listed, None, None]:
-    """All of the file system that `root` is in, from there on down, in no certain order. Follows no links.
+    """List everything below `root` that is in its file system, in any order, without following links.
 
     Raises what `sort` raises.
     """
@@ -77,7 +77,7 @@ def listed(root: str, sort: Sort) -> Generator[Listed, None, None]:
 
 
 def _list(folders: list[str], device: int, sort: Sort) -> Listed:
-    """List these folders, and those below them up to FOLDERS_AT_ONCE in all."""
+    """List these folders and their subfolders, up to FOLDERS_AT_ONCE in all."""
     found, others = Listed([], 0, list(folders), []), 0
     for _ in range(FOLDERS_AT_ONCE):
         if not found.folders:
@@ -90,7 +90,7 @@ def _list(folders: list[str], device: int, sort: Sort) -> Listed:
 
 
 def _entries(folder: str, device: int, into: Listed) -> list[os.DirEntry[str]]:
-    """The regular files of a folder; its folders and troubles go to the rest of those."""
+    """Return the regular files of a folder; add its subfolders and errors to the lists."""
     files = []
     try:
         with os.scandir(folder) as entries:

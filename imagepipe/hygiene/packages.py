@@ -1,8 +1,8 @@
-"""What a distribution's package brought, unchanged: anybody can download it, so no key in it is a secret.
+"""Recognize unchanged files of a distribution's packages: anybody can download them, so a key in one is not secret.
 
-Libraries carry keys for their own tests (gnutls does), and manuals show some. dpkg and rpm know the digest of every
-file that they installed; there a file is let pass by that alone. Where neither is, or rpm's database is of a kind that
-needs rpm, the system's shared libraries and its documentation are let pass.
+Libraries contain keys for their own tests (gnutls does), and manuals show some. dpkg and rpm know the digest of every
+file that they installed, and only such files are accepted. If neither exists, or if rpm's database has a format that
+only rpm can read, the system's shared libraries and documentation are accepted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from imagepipe.hygiene import rpm
 ELF = b"\x7fELF"
 DOCUMENTATION = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/info/")
 ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
-"""By the digits of a digest: dpkg has MD5, rpm mostly SHA-256."""
+"""Algorithms by number of hex digits: dpkg uses MD5, rpm mostly SHA-256."""
 _LIBRARY = re.compile(r"/(usr/)?lib(64|exec)?/.*\.so(\.[0-9.]+)?")
 _CACHED = re.compile(r"(.*)/__pycache__/([^/]+?)\.cpython-[0-9]+(\.opt-[12])?\.pyc")
 
@@ -31,7 +31,7 @@ class Packages:
         self._digests: dict[str, set[str]] | None = None
 
     def brought(self, path: str) -> bool:
-        """Whether the file at this absolute path of the tree is as a package brought it."""
+        """Return whether the file at this absolute path of the tree is exactly as a package installed it."""
         cached = _CACHED.fullmatch(path)
         # What Python compiled is as its source is.
         source = "{}/{}.py".format(*cached.groups()[:2]) if cached else path
@@ -41,7 +41,7 @@ class Packages:
         return any(self._digest(source, digest) == digest for digest in known.get(_plain(source), ()))
 
     def _known(self) -> dict[str, set[str]]:
-        """Digests by path, as dpkg or rpm has them; read once, and only where there is a finding."""
+        """Return the digests of dpkg or rpm by path; read once, and only if there is a finding."""
         if self._digests is None:
             self._digests = {}
             for digest, path in self._lines():
@@ -62,7 +62,7 @@ class Packages:
                 yield digest, path
 
     def _digest(self, path: str, like: str) -> str:
-        """Of a file, by the algorithm that such a digest is of."""
+        """Return the digest of a file by the algorithm of a known digest."""
         digest = hashlib.new(ALGORITHMS.get(len(like), "sha256"))
         with suppress(OSError), (self._root / path[1:]).open("rb") as file:
             for block in iter(lambda: file.read(1 << 20), b""):
@@ -79,5 +79,5 @@ class Packages:
 
 
 def _plain(path: str) -> str:
-    """Without /usr, which dpkg may have left out where the two are merged."""
+    """Remove /usr from a path, because dpkg may list files without it on usr-merged systems."""
     return path[4:] if path.startswith("/usr/") else path

@@ -1,4 +1,4 @@
-"""What was looked for and what was found, as the two ends tell it one another: one line of JSON each way."""
+"""The request and the report of a scan, which the two ends exchange as one line of JSON each."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from typing import Any, NamedTuple
 from imagepipe.hygiene.known import pack, unpack
 
 MARK = "imagepipe-hygiene:"
-"""Begins the line that has the report: other things may print too."""
+"""Beginning of the line with the report; other programs may print lines too."""
 
 
 class Finding(NamedTuple):
-    """Something that must not be in an image. Never with its value."""
+    """Something that must not be in an image; never contains the value."""
 
     rule: str
     path: str
-    """Absolute, as instances of the image will have it."""
+    """Absolute path, as on instances of the image."""
     what: str
-    """What it is, in a few words."""
+    """Short description."""
 
 
 class Report(NamedTuple):
-    """What a look over a tree gave."""
+    """The result of a scan."""
 
     findings: tuple[Finding, ...]
     files: int
-    """Regular files with any content."""
+    """Number of regular files that are not empty."""
     size: int
-    """Bytes that were read."""
+    """Number of bytes that were read."""
     notes: tuple[str, ...] = ()
-    """What was left out, for the log."""
+    """Notes for the log about parts that were not scanned."""
     read: int = 0
-    """Files that were read; the others are as an earlier scan found them clean."""
+    """Number of files that were read; the others are unchanged since a clean scan."""
     clean: str = ""
-    """Stamps of the files that were read and are clean, packed (`hygiene.known`)."""
+    """Stamps of files that were read and are clean, packed by `hygiene.known`."""
 
     @classmethod
     def of_all(cls, reports: Sequence[Report]) -> Report:
-        """Several as one."""
+        """Combine several reports."""
         return cls(
             tuple(each for one in reports for each in one.findings),
             sum(one.files for one in reports),
@@ -50,31 +50,31 @@ class Report(NamedTuple):
         )
 
     def line(self) -> str:
-        """As it is printed."""
+        """Return the report as a line of output."""
         return f"{MARK} {json.dumps(self._asdict())}"
 
 
 class ScanRequest(NamedTuple):
-    """What to look for."""
+    """The request for a scan."""
 
     rules: tuple[str, ...]
-    """Names of those that count."""
+    """Names of the rules to apply."""
     secrets: tuple[str, ...] = ()
-    """Of the build, looked for by value."""
+    """Secrets of the build, found by value."""
     builder_key: str = ""
-    """The base64 of the builder's public key."""
+    """Base64 of the builder's public key."""
     roots: tuple[str, ...] = ()
-    """The tree to walk; none: what this machine has on its disks."""
+    """Trees to scan; empty for the disks of this machine."""
     known: str = ""
-    """Stamps of files that need not be read, packed (`hygiene.known`)."""
+    """Stamps of files that need not be read, packed by `hygiene.known`."""
 
     def line(self) -> bytes:
-        """As it goes over standard input."""
+        """Return the request as a line of standard input."""
         return json.dumps(self._asdict()).encode() + b"\n"
 
     @classmethod
     def parse(cls, line: bytes) -> ScanRequest:
-        """What the other end wrote."""
+        """Parse the line that `line` returned."""
         told = json.loads(line.decode())
         return cls(
             tuple(told["rules"]), tuple(told["secrets"]), told["builder_key"], tuple(told["roots"]), told["known"]
@@ -82,7 +82,7 @@ class ScanRequest(NamedTuple):
 
 
 def read_report(lines: Sequence[str]) -> Report | None:
-    """The report among what was printed; None where there is none. Raises ValueError for a broken one."""
+    """Find the report in a program's output; None if there is none. Raises ValueError if it is malformed."""
     text = "".join(lines)
     _, found, rest = text.rpartition(MARK)
     if not found:

@@ -1,4 +1,4 @@
-"""What rpm installed, by the digests in its database: SQLite since rpm 4.16 (Amazon Linux 2023, RHEL 9, Fedora).
+"""Read the digests of installed files from rpm's database: SQLite since rpm 4.16 (Amazon Linux 2023, RHEL 9, Fedora).
 
 Each package is one header: an index of tags, then their values (rpm's manual, "RPM V4 Package format").
 """
@@ -13,11 +13,11 @@ from pathlib import Path
 DATABASES = ("usr/lib/sysimage/rpm/rpmdb.sqlite", "var/lib/rpm/rpmdb.sqlite")
 FILE_DIGESTS, DIRECTORY_INDEXES, BASE_NAMES, DIRECTORY_NAMES = 1035, 1116, 1117, 1118
 ENTRY = struct.Struct(">IIII")
-"""Tag, type, where its values begin, how many there are."""
+"""Entry of the index: tag, type, offset of the values, number of values."""
 
 
 def digests(root: Path) -> Iterator[tuple[str, str]]:
-    """Digest, in hex, and path of every file that rpm installed; nothing where there is no database of its kind."""
+    """Yield the digest in hex and the path of every file that rpm installed; nothing without an SQLite database."""
     for name in DATABASES:
         database = root / name
         if database.is_file() and not database.is_symlink():
@@ -39,7 +39,7 @@ def _headers(database: Path) -> Iterator[bytes]:
 
 
 def of_header(blob: bytes) -> Iterator[tuple[str, str]]:
-    """Digest and path of the files of one package, folders and links left out."""
+    """Yield digest and path of the files of one package, without folders and links."""
     count, _ = struct.unpack_from(">II", blob)
     start = 8 + count * ENTRY.size
     found = {}

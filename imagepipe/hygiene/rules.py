@@ -1,4 +1,4 @@
-"""The rules as a table: each its name, what a finding of it is called, what to do, and where it looks.
+"""The table of rules: name, description, advice and places of each.
 
 Sources: the manual pages of the programs; for cloud-init its "Boot stages" and "Instance metadata" pages; for systemd
 machine-id(5), systemd-random-seed.service(8) and "Building Images Safely" (systemd.io); November 2026.
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 HEAD_BYTES = 1 << 20
-"""Of a file, what `holds` is given."""
+"""Number of bytes at the beginning of a file that `holds` gets."""
 
 
 def _is_not_blank(head: bytes) -> bool:
@@ -31,28 +31,28 @@ def _is_machine_id(head: bytes) -> bool:
 
 
 class Place(NamedTuple):
-    """Files that are something wherever they hold something."""
+    """A pattern for paths of files that violate a rule unless they are empty."""
 
     pattern: str
     """From the root where it begins with a slash, else in any folder; `*` stands for anything but a slash, `**` for
     anything."""
     holds: Callable[[bytes], bool] = _is_not_blank
-    """Whether the head of a file is more than an empty form."""
+    """Check that the beginning of a file is more than an empty form."""
 
 
 class Rule(NamedTuple):
-    """One kind of thing that must not be in an image."""
+    """One kind of finding."""
 
     name: str
     what: str
     advice: str
-    """What to do about it, as a hint says it."""
+    """Advice for the hint."""
     places: tuple[Place, ...] = ()
-    """None: it is known by content, whatever the file is called."""
+    """Places of the rule; None if it is recognized by content in any file."""
     covers: tuple[str, ...] = ()
-    """Rules by content that would say the same of the same file again."""
+    """Rules by content that would report the same file again."""
     is_made_by_boot: bool = False
-    """Every boot makes it anew: on an instance of the image it says nothing of the image."""
+    """Every boot creates such files, so on an instance they say nothing about its image."""
 
 
 def _places(text: str) -> tuple[Place, ...]:
@@ -269,28 +269,28 @@ RULES = (
 )
 BY_NAME = {rule.name: rule for rule in RULES}
 ON_NEW_INSTANCE = tuple(rule.name for rule in RULES if not rule.is_made_by_boot)
-"""What an instance of the image can still be asked for."""
+"""Rules that also apply on an instance of the image."""
 
 
 class Match(NamedTuple):
-    """The rule that a path falls under."""
+    """The rule that a path violates."""
 
     rule: Rule
     place: Place
 
 
 def may_match(folder: str) -> bool:
-    """Whether a file directly in this folder can fall under a rule, whatever its name; for others, see `is_telling`."""
+    """Return whether a file directly in this folder can violate a rule whatever its name; see also `is_telling`."""
     return folder.partition("/")[2].partition("/")[0] in _ROOTS or any(text in f"{folder}/" for text in _BEGINNINGS)
 
 
 def is_telling(name: str) -> bool:
-    """Whether a file of this name can fall under a rule in any folder."""
+    """Return whether a file of this name can violate a rule in any folder."""
     return name.startswith(_FIRST)
 
 
 def match(path: str) -> Match | None:
-    """The first rule for files at this absolute path; None for most."""
+    """Return the first rule for files at this absolute path; None for most paths."""
     found = _FROM_ROOT.fullmatch(path)
     if found is None and any(text in path for text in _BEGINNINGS):
         found = _ANYWHERE.search(path)
@@ -320,6 +320,6 @@ _BEGINNINGS = frozenset(
     for one in _MATCHES
     if not one.place.pattern.startswith("/")
 )
-"""Texts of which every path that `_ANYWHERE` matches has one: most paths have none, and are spared the search."""
+"""Texts of which every path that matches `_ANYWHERE` contains one: most paths contain none and skip the search."""
 _FIRST = tuple(text[1:] for text in _BEGINNINGS)
 _ROOTS = frozenset({"", *(one.place.pattern.split("/")[1] for one in _MATCHES if one.place.pattern.startswith("/"))})

@@ -1,6 +1,6 @@
-"""A walk over the files of a tree: what each is by its path, and what it holds.
+"""Scan the files of a tree by path and content.
 
-Links are not followed, and other file systems not entered: what is looked at is in the tree, and everything in it is.
+The scan does not follow links and does not enter other file systems: it covers the tree, all of it and nothing else.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from imagepipe.hygiene.report import Finding, Report, ScanRequest
 from imagepipe.hygiene.rules import BY_NAME, HEAD_BYTES, Match, is_telling, match, may_match
 
 MOST_BYTES = 1 << 30
-"""Of one file; what is beyond is left out, and a note says so."""
+"""Largest part of a file that is read; a note mentions the rest."""
 PUBLIC_IF_BROUGHT = frozenset(("private-key", "aws-key"))
-"""What is no secret in a file that a distribution's package brought."""
+"""Rules that do not apply to unchanged files of a distribution's packages."""
 
 
 class Tree(NamedTuple):
     """A file system to walk."""
 
     root: str
-    """Where it is now."""
+    """Path of the tree on this machine."""
     point: str = "/"
-    """Where instances of the image have it."""
+    """Path of the tree on instances of the image."""
 
     def shown(self, path: str) -> str:
-        """A path under `root` as instances of the image have it, in letters that can be printed."""
+        """Return a path below `root` as it is on instances of the image."""
         inner = path[len(self.root.rstrip("/")) :]
         return self.point.rstrip("/") + inner
 
 
 def scan(trees: Sequence[Tree], request: ScanRequest) -> Report:
-    """What is in these trees, the root's first, that must not be in an image, sorted by path."""
+    """Scan trees, the root's first, and return the findings sorted by path."""
     packages = Packages(trees[0].root)
     scanners = [_Scanner(tree, request, packages) for tree in trees]
     findings: set[Finding] = set()
@@ -58,7 +58,7 @@ def scan(trees: Sequence[Tree], request: ScanRequest) -> Report:
 
 
 def scan_bytes(blocks: Iterable[bytes], path: str, request: ScanRequest) -> Report:
-    """What is in bytes that are no file system: by content alone, as if they were a file at this path."""
+    """Scan bytes that are not a file system by content alone, as a file at this path."""
     size = 0
 
     def counted() -> Iterator[bytes]:
@@ -78,7 +78,7 @@ def _anchors(request: ScanRequest) -> list[Anchor]:
 
 
 class _Scanner:
-    """The walk over one tree, and what it counts."""
+    """The scan of one tree, with its counters."""
 
     def __init__(self, tree: Tree, request: ScanRequest, packages: Packages) -> None:
         self.files = 0
@@ -95,7 +95,7 @@ class _Scanner:
         self._now = time.time()
 
     def findings(self) -> Iterator[Finding]:
-        """Everything in the tree, folder by folder."""
+        """Yield the findings of the tree, folder by folder."""
         for part in listed(self._tree.root, self._sort):
             self.files += part.others
             for path in part.files:
@@ -104,7 +104,7 @@ class _Scanner:
                 yield from self._found("unreadable", path, why)
 
     def _sort(self, folder: str, files: Sequence[os.DirEntry[str]]) -> tuple[list[str], int]:
-        """Paths of the files that a rule names or that nobody has read yet, and how many were found clean earlier."""
+        """Return the paths of files that a rule names or that changed since a clean scan; count the others."""
         chosen, known = [], 0
         is_ruled = may_match(self._tree.shown(folder))
         for entry in files:
@@ -143,7 +143,7 @@ class _Scanner:
             os.close(fd)
 
     def _is_known(self, status: os.stat_result) -> bool:
-        """Whether a file is empty, or as an earlier scan found it clean."""
+        """Return whether a file is empty or unchanged since a clean scan."""
         if status.st_size == 0:
             return True
         if stamp(status) not in self._known:
@@ -152,7 +152,7 @@ class _Scanner:
         return True
 
     def _content(self, fd: int, shown: str) -> set[str]:
-        """The rules that the content of an open file falls under; its stamp is kept where these are none."""
+        """Return the rules that the content of an open file violates; keep its stamp if there are none."""
         before = os.fstat(fd)
         if not self._is_new(before) or self._is_known(before):
             return set()
@@ -172,7 +172,7 @@ class _Scanner:
             yield Finding(rule, printable(self._tree.shown(path)), f"{what}: {why}" if why else what)
 
     def _is_new(self, seen: os.stat_result) -> bool:
-        """Whether this file has content, and was not yet read under another of its names."""
+        """Return whether this file has content and was not already read under another name."""
         if not stat.S_ISREG(seen.st_mode) or seen.st_size == 0 or seen.st_ino in self._seen:
             return False
         if seen.st_nlink > 1:
@@ -194,13 +194,13 @@ class _Scanner:
 
 
 def printable(path: str) -> str:
-    """A path as a log can show it: file names are any bytes."""
+    """Return a path in a form that a log can show; file names can be any bytes."""
     text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def disks_of_this_machine() -> list[Tree]:
-    """The file systems on this machine's own disks, each once, the root first. Images of packages are left out."""
+    """Return the file systems on this machine's disks, each once, the root first; skips images of packages."""
     trees = {os.lstat("/").st_dev: Tree("/")}
     for _, point in sorted(_mounted()):  # where a whole file system is shown, before a folder of it
         with suppress(OSError):
@@ -209,7 +209,7 @@ def disks_of_this_machine() -> list[Tree]:
 
 
 def _mounted() -> Iterator[tuple[str, str]]:
-    """What is shown of a disk's file system, and where (proc(5), mountinfo)."""
+    """Yield the mounts of disks' file systems (proc(5), mountinfo)."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:  # noqa: PTH123
         for line in table:
             place, _, source = line.partition(" - ")

@@ -1,1 +1,1 @@
-"""IAM's language: what EC2 and S3 can be asked to tell apart, documents, and what a document allows."""
+"""IAM's policy language: facts about actions, documents, and the evaluation of documents."""

@@ -7,12 +7,12 @@ from functools import lru_cache
 
 
 def text_fits(pattern: str, text: str) -> bool:
-    """Whether `*` (any characters) and `?` (one) of the pattern can stand for what the text has."""
+    """Return whether a pattern with `*` (any characters) and `?` (one character) matches a text."""
     return _compiled(pattern).fullmatch(text) is not None
 
 
 def arn_fits(pattern: str, arn: str) -> bool:
-    """The same, of ARNs: a wildcard reaches no further than its part between colons, but for the last part."""
+    """Return whether a pattern matches an ARN: a wildcard stays within its part between colons, except in the last."""
     if pattern == "*":
         return True
     wanted, found = pattern.split(":", 5), arn.split(":", 5)

@@ -1,5 +1,6 @@
-"""The condition operators of IAM's language that are known here (IAM user guide, "IAM JSON policy elements: Condition
-operators", and "Multivalued context keys"). All others are refused, as what is not understood must not allow.
+"""Evaluate the condition operators that imagepipe uses (IAM user guide, "IAM JSON policy elements: Condition
+operators", and "Multivalued context keys"). Others are refused, because a condition that is not understood must not
+allow.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from imagepipe.iam.arns import arn_fits, text_fits
 from imagepipe.iam.facts import KEYS, family
 
 Context = Mapping[str, tuple[str, ...]]
-"""What is known of a request, by condition key; a key that it does not have is left out."""
+"""The properties of a request by condition key, without keys that it does not have."""
 Fits = Callable[[str, str], bool]
-"""Whether a pattern or value of a policy fits a value of a request, in this order."""
+"""A function that compares a value of a policy with a value of a request, in this order."""
 
 POSITIVE: Mapping[str, Fits] = {
     "StringEquals": lambda wanted, value: wanted == value,
@@ -37,12 +38,12 @@ VARIABLES = frozenset({"aws:PrincipalAccount", "aws:RequestedRegion"})
 
 
 class NotUnderstood(ValueError):
-    """What stands in a policy and is not known here."""
+    """A policy contains something that is not supported here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """An operator, a key, and the values that it may have. Of a statement's conditions all must hold."""
+    """An operator, a key and the accepted values. All conditions of a statement must hold."""
 
     operator: str
     key: str
@@ -65,7 +66,7 @@ class Condition:
                 raise NotUnderstood(f"policy variable {min(unknown)!r} is not known here")
 
     def holds(self, context: Context) -> bool:
-        """Whether a request meets it. Raises NotUnderstood for several values where it says nothing of several."""
+        """Return whether a request meets it. Raises NotUnderstood for several values without a set operator."""
         quantifier, name, if_exists = _parsed(self.operator)
         present = context.get(self.key)
         if name == "Null":

@@ -1,4 +1,4 @@
-"""Policy documents: statements, how they are put together, and how IAM counts their size."""
+"""Policy documents: statements, how they are merged, and how IAM counts their size."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 VERSION = "2012-10-17"
 LIMIT = 6144
-"""Characters of a managed policy, white space left out (IAM user guide, "IAM and AWS STS quotas")."""
+"""Largest managed policy in characters without white space (IAM user guide, "IAM and AWS STS quotas")."""
 
 Conditions = Mapping[str, Mapping[str, tuple[str, ...]]]
-"""Values by operator and key."""
+"""Condition values by operator and key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """Something that is allowed; its Sid says why."""
+    """A statement that allows actions; its Sid says why."""
 
     sid: str
     actions: tuple[str, ...]
@@ -25,7 +25,7 @@ class Statement:
     conditions: Conditions = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
-        """As IAM has it, lists sorted."""
+        """Return the statement in IAM's form, with sorted lists."""
         conditions = {
             operator: {key: _one_or_all(values) for key, values in sorted(keys.items())}
             for operator, keys in sorted(self.conditions.items())
@@ -40,7 +40,7 @@ class Statement:
 
 
 def merged(statements: Iterable[Statement]) -> list[Statement]:
-    """One statement of each Sid and kind of conditions, by Sid: what each allows, and all products of these."""
+    """Merge statements with the same Sid and conditions: the actions and resources are united. Sorted by Sid."""
     found: dict[tuple[str, tuple[tuple[str, str], ...]], Statement] = {}
     for one in statements:
         which = (one.sid, tuple(sorted((operator, key) for operator, keys in one.conditions.items() for key in keys)))
@@ -70,17 +70,17 @@ def _one_or_all(values: Sequence[str]) -> str | list[str]:
 
 
 def document(statements: Iterable[Statement]) -> dict[str, Any]:
-    """The policy of these statements."""
+    """Return the policy document of these statements."""
     return {"Version": VERSION, "Statement": [one.document() for one in statements]}
 
 
 def size(policy: Mapping[str, Any]) -> int:
-    """Characters as IAM counts them: white space left out."""
+    """Return the number of characters as IAM counts them, without white space."""
     return len("".join(json.dumps(policy, separators=(",", ":"), ensure_ascii=False).split()))
 
 
 def parts(statements: Iterable[Statement], *, limit: int = LIMIT) -> list[dict[str, Any]]:
-    """As few policies as the statements fit into in their order; attached together they allow the same."""
+    """Split statements in order into as few policies as possible; attached together, they allow the same."""
     found: list[list[Statement]] = [[]]
     for one in statements:
         if found[-1] and size(document([*found[-1], one])) > limit:

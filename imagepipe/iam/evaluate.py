@@ -1,7 +1,7 @@
-"""What a policy document allows: identity-based policies, Allow and Deny, Action, Resource and Condition.
+"""Evaluate identity-based policies: Allow and Deny, Action, Resource and Condition.
 
-The rules are the IAM user guide's, "Policy evaluation logic": a Deny wins, an Allow is needed. What is not known here
-(NotAction, other operators, other condition keys) is refused when the document is read, and never passes silently.
+The rules are those of the IAM user guide, "Policy evaluation logic": a Deny wins, and an Allow is needed. Unsupported
+elements (NotAction, other operators, other condition keys) are refused when the document is read.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from imagepipe.iam.conditions import Condition, Context, NotUnderstood
 STATEMENT = frozenset({"Sid", "Effect", "Action", "Resource", "Condition"})
 _ACTION = re.compile(r"\*|[a-z0-9-]+:[A-Za-z0-9*?]+", re.IGNORECASE)
 _RESOURCE = re.compile(r"\*|arn(:[^:$]*){4}:[^$]+")
-"""All six parts, and no policy variable."""
+"""Form of a resource: six parts and no policy variable."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationRequest:
-    """One question of a request: may this be done with that? A request asks as many as it has things to touch."""
+    """One authorization: one action on one resource. A request needs one for each resource that it touches."""
 
     action: str
     resource: str
-    """An ARN; `*` for an action that is about no resource."""
+    """ARN of the resource; `*` for an action without resources."""
     context: Context
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A statement as it was read."""
+    """A statement of a document."""
 
     sid: str
     allows: bool
@@ -42,7 +42,7 @@ class Rule:
     conditions: tuple[Condition, ...] = ()
 
     def applies(self, asked: AuthorizationRequest) -> bool:
-        """Whether it speaks of this. Of an action without resources, only a rule about all of them does."""
+        """Return whether the rule applies. For an action without resources, only a rule for all resources does."""
         return (
             any(text_fits(action.lower(), asked.action.lower()) for action in self.actions)
             and any(arn_fits(resource, asked.resource) for resource in self.resources)
@@ -52,17 +52,17 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether it may be done, and by which rules."""
+    """The result of an evaluation."""
 
     is_allowed: bool
     by: tuple[str, ...] = ()
-    """Sids of the rules that allow it, or of those that deny it."""
+    """Sids of the rules that allow or deny it."""
     is_denied: bool = False
-    """A Deny speaks of it, and not merely no Allow."""
+    """There is an explicit Deny, not just no Allow."""
 
 
 def decide(rules: Sequence[Rule], asked: AuthorizationRequest) -> Decision:
-    """May it be done? Raises NotUnderstood where a condition cannot tell."""
+    """Decide whether a request is allowed. Raises NotUnderstood if a condition cannot be evaluated."""
     applying = [rule for rule in rules if rule.applies(asked)]
     if denying := [rule.sid for rule in applying if not rule.allows]:
         return Decision(False, tuple(denying), is_denied=True)
@@ -71,7 +71,7 @@ def decide(rules: Sequence[Rule], asked: AuthorizationRequest) -> Decision:
 
 
 def rules_of(policy: str | Mapping[str, Any]) -> tuple[Rule, ...]:
-    """The rules of a document. Raises NotUnderstood for what is no policy, or has what is not known here."""
+    """Return the rules of a document. Raises NotUnderstood if it is not a policy or contains unsupported elements."""
     try:
         found = json.loads(policy, object_pairs_hook=_keys_once) if isinstance(policy, str) else policy
     except NotUnderstood:
@@ -88,7 +88,7 @@ def rules_of(policy: str | Mapping[str, Any]) -> tuple[Rule, ...]:
 
 
 def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. Of two that have one key `json` would drop the first: a condition, say."""
+    """Read a JSON object without duplicate keys: `json` would silently drop the first, such as a condition."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise NotUnderstood("the policy has a key twice in one object")
@@ -124,7 +124,7 @@ def _conditions(sid: str, conditions: Any) -> Iterable[Condition]:
 
 
 def _patterns(sid: str, name: str, value: Any, known: re.Pattern[str]) -> tuple[str, ...]:
-    """What would never fit is refused: a Deny of it would deny nothing."""
+    """Check patterns: one that can never match is refused, because a Deny with it would deny nothing."""
     found = _texts(sid, name, value)
     for each in found:
         if known.fullmatch(each) is None:

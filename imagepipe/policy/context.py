@@ -1,4 +1,4 @@
-"""A spec as its policy needs it: where it is built, and the conditions that tell what is its own."""
+"""A spec with its regions, and the conditions in policies that identify its own resources."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from imagepipe.iam.facts import arn, partition
 from imagepipe.spec.models import EbsOutput, InstanceStoreOutput, Spec
 
 RUN, SPEC, STATE, EXPIRES = "imagepipe:run", "imagepipe:spec", "imagepipe:state", "imagepipe:expires"
-"""As `cloud.tags` has them, which loads boto3; a test holds the two together."""
+"""Tag keys, the same as in `cloud.tags`, which would load boto3; a test compares them."""
 UNFINISHED = "unfinished"
 OWN_ACCOUNT = "${aws:PrincipalAccount}"
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyContext:
-    """One spec, in the regions that it is built for."""
+    """One spec and its regions."""
 
     spec: Spec
     home: str
     """The launch region."""
     role: str | None = None
-    """The role in the instance profile, where its name is another than the profile's."""
+    """Role in the instance profile, if its name differs from the profile's."""
 
     @property
     def copies(self) -> tuple[str, ...]:
@@ -50,45 +50,45 @@ class PolicyContext:
         return partition(self.home)
 
     def here(self, *kinds: str) -> tuple[str, ...]:
-        """All things of these types in the launch region."""
+        """Return ARNs of all resources of these types in the launch region."""
         return tuple(arn(self.home, kind) for kind in kinds)
 
     def all(self, *kinds: str) -> tuple[str, ...]:
-        """All things of these types in every region."""
+        """Return ARNs of all resources of these types in every region."""
         return tuple(arn(region, kind) for region in self.everywhere for kind in kinds)
 
     def in_copies(self, *kinds: str) -> tuple[str, ...]:
-        """All things of these types in the regions of the copies."""
+        """Return ARNs of all resources of these types in the regions of the copies."""
         return tuple(arn(region, kind) for region in self.copies for kind in kinds)
 
     def ours(self, **tags: str) -> Conditions:
-        """It is there, and this spec made it."""
+        """Return the condition for existing resources that this spec created."""
         wanted = {f"aws:ResourceTag/{SPEC}": self.spec.name, **{f"aws:ResourceTag/{k}": v for k, v in tags.items()}}
         return {"StringEquals": {key: (value,) for key, value in wanted.items()}}
 
     def endable(self) -> Conditions:
-        """What may be deleted of images and snapshots: nothing that was kept, but where the spec replaces that."""
+        """Return the condition for images and snapshots that may be deleted; kept ones only for `replace`."""
         return self.ours() if self.replaces else self.ours(**{STATE: UNFINISHED})
 
     def new(self, more: Mapping[str, tuple[str, ...]] | None = None) -> Conditions:
-        """It is being made, and tagged as this spec's from the same call."""
+        """Return the condition for resources that a call creates with this spec's tags."""
         return {
             "StringEquals": {f"aws:RequestTag/{SPEC}": (self.spec.name,), **(more or {})},
             "Null": {f"aws:RequestTag/{RUN}": ("false",)},
         }
 
     def reads(self, *actions: str) -> Iterator[Statement]:
-        """Calls that list, which EC2 allows for everything or nothing: so for these regions alone."""
+        """Allow Describe calls, which EC2 cannot restrict to resources, in the spec's regions only."""
         regions = {"StringEquals": {"aws:RequestedRegion": self.everywhere}}
         yield Statement("ReadOnly", tuple(f"ec2:{action}" for action in actions), ("*",), regions)
 
     def tagged_on_create(self, action: str, *resources: str) -> Iterator[Statement]:
-        """Tags in a call that makes something are a permission of their own."""
+        """Allow tags in create calls, which need a separate permission."""
         condition = {"StringEquals": {"ec2:CreateAction": (action,)}}
         yield Statement("TagOnCreate", ("ec2:CreateTags",), resources, condition)
 
     def makes(self, sid: str, action: str, *resources: str) -> Iterator[Statement]:
-        """A call that makes things with our tags; none where there are no regions to make them in."""
+        """Allow a call that creates resources with our tags; nothing if there are no regions to create them in."""
         if not resources:
             return
         yield Statement(sid, (f"ec2:{action}",), resources, self.new())

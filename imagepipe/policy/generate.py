@@ -1,4 +1,4 @@
-"""The policy of specs: what their stages and their undo ask, put together; and each action with who asks it."""
+"""Generate the policy of specs from their stages and their undo, with the reasons for each action."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ For = Literal["build", "clean"]
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """That something of a run asks for something."""
+    """A statement and the part of a run that needs it."""
 
     who: str
-    """A stage's class, or what else a run does."""
+    """Class of the stage, or another part of a run."""
     statement: Statement
 
 
 def reasons(context: PolicyContext, wanted: For) -> Iterator[Reason]:
-    """Everything that a build of the spec and its undo ask for; or what `clean` asks, alone."""
+    """Yield the statements that a build of the spec and its undo need; or only those of `clean`."""
     if wanted == "build":
         for name in stages_of(context):
             yield from (Reason(name, one) for one in STAGES[name](context))
@@ -38,12 +38,12 @@ def reasons(context: PolicyContext, wanted: For) -> Iterator[Reason]:
 
 
 def statements(contexts: Sequence[PolicyContext], wanted: For = "build") -> list[Statement]:
-    """What all these specs context together, for who builds them all."""
+    """Return the merged statements for building all of these specs."""
     return merged(reason.statement for context in contexts for reason in reasons(context, wanted))
 
 
 def explained(contexts: Sequence[PolicyContext], wanted: For = "build") -> list[tuple[str, str, str]]:
-    """Each action, the statements that allow it, and who asks it; sorted by action."""
+    """Return each action with the statements that allow it and the parts of a run that need it, sorted by action."""
     sids: dict[str, dict[str, None]] = {}
     who: dict[str, dict[str, None]] = {}
     for reason in (reason for context in contexts for reason in reasons(context, wanted)):

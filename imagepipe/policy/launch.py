@@ -1,4 +1,4 @@
-"""RunInstances: EC2 looks at each thing that a launch makes or uses, by itself."""
+"""Permissions of RunInstances: EC2 checks each resource that a launch creates or uses separately."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RUN = ("ec2:RunInstances",)
 
 
 def launches(context: PolicyContext) -> Iterator[Statement]:
-    """The instance, what it is launched from, where, and what it is reached with."""
+    """Allow the launch: the instance, its image, network, key pair and volumes."""
     yield from _source(context)
     yield _instance(context)
     # A source image without EBS has no volume: then this allows what is never asked.
@@ -30,7 +30,7 @@ def launches(context: PolicyContext) -> Iterator[Statement]:
 
 
 def _encrypts(context: PolicyContext) -> bool:
-    """Whether every volume of the launch is encrypted, and of the launch of the test."""
+    """Return whether every volume of the launch is encrypted, and of the test launch too."""
     volumes = context.spec.launch.block_devices
     launched = {volume.device for volume in volumes}
     tested = context.spec.output.block_devices if context.spec.test else ()
@@ -42,7 +42,7 @@ def _encrypts(context: PolicyContext) -> bool:
 
 
 def _may_be_plain(volume: BlockDevice, launched: Collection[str]) -> bool:
-    """Whether the image gets a volume, beside those that were captured, that nobody said to encrypt."""
+    """Return whether the image gets a further volume that need not be encrypted."""
     if volume.virtual_name or volume.no_device:
         return False
     if volume.snapshot:  # it is encrypted or not, whatever the spec says
@@ -71,7 +71,7 @@ def _source(context: PolicyContext) -> Iterator[Statement]:
 
 
 def _owner(word: str) -> tuple[str, ...]:
-    """How IAM calls an owner: Amazon, and whom it vouches for, are `amazon` and not a number there."""
+    """Return IAM's name of an image owner: Amazon and verified owners are `amazon`, not a number."""
     if word == "self":
         return (OWN_ACCOUNT,)
     return (word, "amazon") if word.isdigit() else (word,)
@@ -90,14 +90,14 @@ def _instance(context: PolicyContext) -> Statement:
 
 
 def _named_subnets(context: PolicyContext) -> tuple[str, ...]:
-    """Those that the spec names by id; any, where it leaves it to the default VPC."""
+    """Return the ARNs of subnets that the spec names by id; of any subnet if it uses the default VPC."""
     subnets = context.spec.launch.subnets
     named = tuple(arn(context.home, "subnet", subnet) for subnet in subnets if isinstance(subnet, str))
     return named if subnets else context.here("subnet")
 
 
 def _tagged_subnets(context: PolicyContext) -> Iterator[Statement]:
-    """`*` and `?` in a value stand for the same here as in the filter that the subnets are found by."""
+    """Return the condition for subnets by tags; `*` and `?` mean the same as in EC2's filters."""
     for subnet in context.spec.launch.subnets:
         if isinstance(subnet, SubnetsByTags):
             tags = {f"aws:ResourceTag/{key}": (value,) for key, value in subnet.tags.items()}
@@ -105,7 +105,7 @@ def _tagged_subnets(context: PolicyContext) -> Iterator[Statement]:
 
 
 def _access(context: PolicyContext) -> Iterator[Statement]:
-    """The account's own key pair and groups by name; else those that the run makes."""
+    """Allow the account's own key pair and groups by name; else those that the run creates."""
     launch = context.spec.launch
     if launch.ssh.key_pair:
         yield Statement("InNetwork", RUN, (arn(context.home, "key-pair", launch.ssh.key_pair),))
@@ -120,7 +120,7 @@ def _access(context: PolicyContext) -> Iterator[Statement]:
 
 
 def passes_role(context: PolicyContext) -> Iterator[Statement]:
-    """The role of the instance profile, to EC2 alone. The console gives both one name."""
+    """Allow passing the instance profile's role to EC2. The console gives profile and role the same name."""
     profile = context.spec.launch.iam_instance_profile
     if profile is None:
         return

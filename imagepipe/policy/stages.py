@@ -1,7 +1,7 @@
-"""What each stage asks of AWS, as statements: one function for each class of stage, by its name.
+"""The permissions of each stage, as statements: one function for each class of stage.
 
-`stages_of` says which of them a spec's graph has. A test holds both against the graphs that `pipeline` makes, so that a
-stage that is missing here is a failure; builds under these policies, on the local cloud, hold each to its stage.
+`stages_of` lists the stages of a spec's graph. A test compares both with the graphs that `pipeline` makes, so a
+missing stage is a failure. Further tests build on the local cloud under these policies.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ StatementBuilder = Callable[[PolicyContext], Iterator[Statement]]
 
 
 def no_calls(context: PolicyContext) -> Iterator[Statement]:
-    """Of AWS, that is."""
+    """Need no permissions."""
     yield from ()
 
 
@@ -85,7 +85,7 @@ def _keys_at_launch(context: PolicyContext) -> dict[str, set[str]]:
 
 
 def await_ssh(context: PolicyContext) -> Iterator[Statement]:
-    """What EC2 knows of an instance that SSH does not reach, too."""
+    """Also allow the calls that explain why SSH cannot reach an instance."""
     yield from context.reads("DescribeInstances", "DescribeInstanceStatus", "DescribeRouteTables")
     yield _on_ours(context, "GetConsoleOutput", "instance")
 
@@ -100,7 +100,7 @@ def stop(context: PolicyContext) -> Iterator[Statement]:
 
 
 def capture_ebs(context: PolicyContext) -> Iterator[Statement]:
-    """Also by CreateImage, which only the source image decides: where it is sold, or billed as more than Linux."""
+    """Also allow CreateImage, which is used if the source image has product codes or special billing."""
     yield from context.reads("DescribeInstances", "DescribeVolumes", "DescribeSnapshots", "DescribeImages")
     yield _on_ours(context, "CreateSnapshots", "instance", "volume")
     yield from context.makes("MakeOurs", "CreateSnapshots", *context.here("snapshot"))
@@ -142,7 +142,7 @@ def register_bundle(context: PolicyContext) -> Iterator[Statement]:
 
 
 def use_image(context: PolicyContext) -> Iterator[Statement]:
-    """Looked up, and launched for its test; whoever may launch all public images may launch this one too."""
+    """Allow launching the new image for its test; a build that may launch all public images needs no more."""
     yield from context.reads("DescribeImages")
     if not isinstance(context.spec.source.ami, AmiBySsm):
         yield Statement("TestOurs", ("ec2:RunInstances",), context.here("image"), context.ours())
@@ -158,7 +158,7 @@ def copy_to_region(context: PolicyContext) -> Iterator[Statement]:
 
 
 def _copies_from(images: tuple[str, ...]) -> Statement:
-    """EC2 has no conditions on the tags of the image that is copied."""
+    """Allow copies from these images; EC2 has no condition on the tags of the source image."""
     return Statement("CopyFrom", ("ec2:CopyImage",), images, {"StringEquals": {"ec2:Owner": (OWN_ACCOUNT,)}})
 
 
@@ -185,7 +185,7 @@ def keep(context: PolicyContext) -> Iterator[Statement]:
 
 
 def replace_image(context: PolicyContext) -> Iterator[Statement]:
-    """The old image retired, and the new one registered once more under its name."""
+    """Allow retiring the old image and registering the new one again under its name."""
     yield from context.reads("DescribeImages")
     yield Statement("EndOurs", ("ec2:DeregisterImage",), context.all("image"), context.endable())
     yield from context.makes("RegisterInRegions", "RegisterImage", *context.in_copies("image"))
@@ -202,7 +202,7 @@ def replace_image(context: PolicyContext) -> Iterator[Statement]:
 
 
 def heartbeat(context: PolicyContext) -> Iterator[Statement]:
-    """A run that goes on for long says on what it holds that it lives."""
+    """Allow renewing the expiry tag of a long run's resources."""
     kinds = ["instance"]
     kinds += [] if context.spec.launch.ssh.key_pair else ["key-pair"]
     kinds += [] if context.spec.launch.security_groups else ["security-group"]
@@ -215,7 +215,7 @@ def _on_ours(context: PolicyContext, action: str, *kinds: str) -> Statement:
 
 
 def _tags_ours(context: PolicyContext, sid: str, resources: tuple[str, ...], *keys: str) -> Statement:
-    """Tags of these keys alone, or anything could be made ours, and ours anybody's."""
+    """Allow tags with these keys only; otherwise the caller could take over other resources."""
     condition = {**context.ours(), "ForAllValues:StringEquals": {"aws:TagKeys": tuple(sorted(keys))}}
     assert SPEC not in keys
     return Statement(sid, ("ec2:CreateTags",), resources, condition)
@@ -256,7 +256,7 @@ STEPS: Mapping[str, StatementBuilder] = dict.fromkeys(
 
 
 def stages_of(context: PolicyContext) -> Iterator[str]:
-    """The classes of the stages of the spec's graph, but for its steps, each once; in the order of the recipe."""
+    """Yield the classes of the stages in the spec's graph, each once, in the order of the recipe, without steps."""
     spec = context.spec
     share = spec.publish.share
     yield from ("FindSource", "NameImages", "CheckNames")

@@ -1,4 +1,4 @@
-"""Buckets and KMS keys: what a spec's policy allows of them."""
+"""Permissions for buckets and KMS keys."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from imagepipe.spec.models import InstanceStoreOutput
 
 EXEC_READ = "aws-exec-read"
 _VIA_EBS = ("GenerateDataKeyWithoutPlaintext", "Decrypt", "ReEncryptFrom", "ReEncryptTo")
-"""With CreateGrant and DescribeKey, what EBS does for the caller (EBS user guide, "Permissions for IAM users")."""
+"""Actions that EBS performs for the caller, beside CreateGrant and DescribeKey (EBS user guide, "Permissions for IAM
+users")."""
 
 
 def _folder(output: InstanceStoreOutput, region: str) -> str:
-    """The pattern of all keys of the spec's bundles in a region; what only a run knows of the prefix is `*`."""
+    """Return the key pattern of the spec's bundles in a region, with `*` for parts that only a run knows."""
     late = {"source": dict.fromkeys(("id", "name", "owner"), "*"), "region": region}
     prefix = render.render_late(output.prefix, late)
     for sample in SAMPLE_BUILD.names().values():
@@ -27,7 +28,7 @@ def _folder(output: InstanceStoreOutput, region: str) -> str:
 
 
 def _buckets(context: PolicyContext, output: InstanceStoreOutput) -> dict[str, str]:
-    """ARNs, by region."""
+    """Return the ARNs of the buckets by region."""
     return {
         region: f"arn:{partition(region)}:s3:::{bundle_region(output, region, home=context.home).bucket}"
         for region in context.everywhere
@@ -39,14 +40,14 @@ def _objects(context: PolicyContext, output: InstanceStoreOutput) -> tuple[str, 
 
 
 def settings(context: PolicyContext) -> Iterator[Statement]:
-    """Whether EC2 could read bundles in the buckets."""
+    """Allow reading the settings that decide whether EC2 can read the buckets."""
     if output := context.bundles:
         actions = ("s3:GetBucketOwnershipControls", "s3:GetEncryptionConfiguration")
         yield Statement("ReadBucketSettings", actions, tuple(_buckets(context, output).values()))
 
 
 def lists(context: PolicyContext) -> Iterator[Statement]:
-    """Also what tells a key that is not there from one that is not ours to see, and whether there is a bucket."""
+    """Allow listing the bundles' folders; this also distinguishes a missing key from a forbidden one."""
     if output := context.bundles:
         for region, bucket in _buckets(context, output).items():
             condition = {"StringLikeIfExists": {"s3:prefix": (_folder(output, region),)}}
@@ -54,13 +55,13 @@ def lists(context: PolicyContext) -> Iterator[Statement]:
 
 
 def lists_all(context: PolicyContext) -> Iterator[Statement]:
-    """Whole buckets: a sweep knows of no run, and so of no prefix that only a run knew."""
+    """Allow listing whole buckets, because a sweep does not know the prefixes of runs."""
     if output := context.bundles:
         yield Statement("ListBuckets", ("s3:ListBucket",), tuple(_buckets(context, output).values()))
 
 
 def puts(context: PolicyContext) -> Iterator[Statement]:
-    """With the ACL that lets EC2 read, and no other."""
+    """Allow puts with the ACL that lets EC2 read, and with no other."""
     if output := context.bundles:
         condition = {"StringEquals": {"s3:x-amz-acl": (EXEC_READ,)}}
         objects = _objects(context, output)
@@ -78,7 +79,7 @@ def deletes(context: PolicyContext) -> Iterator[Statement]:
 
 
 def _key(region: str, key: str) -> tuple[str, Conditions]:
-    """The ARN of a key, and what tells it by its alias, which is no part of the ARN that IAM compares."""
+    """Return a key's ARN, and a condition on its alias, which is not part of the ARN."""
     alias = key.split(":", 5)[5] if key.startswith("arn:") else key
     if alias.startswith("alias/"):
         condition = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": (alias,)}}
@@ -89,7 +90,7 @@ def _key(region: str, key: str) -> tuple[str, Conditions]:
 
 
 def encrypts(context: PolicyContext, keys: dict[str, set[str]]) -> Iterator[Statement]:
-    """What EBS does with keys of one's own, by region; it needs nothing for its own key."""
+    """Allow EBS to use customer keys, by region; its own key needs no permission."""
     for region, names in sorted(keys.items()):
         for name in sorted(names):
             key, condition = _key(region, name)

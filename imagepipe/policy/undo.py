@@ -51,7 +51,7 @@ UNDO: Mapping[str, StatementBuilder] = {
 
 
 def kinds_of(context: PolicyContext) -> Iterator[str]:
-    """The kinds of claims that a run of the spec makes."""
+    """Return the kinds of claims that a run of the spec makes."""
     yield "instance"
     if not context.spec.launch.ssh.key_pair:
         yield "key-pair"
@@ -62,10 +62,7 @@ def kinds_of(context: PolicyContext) -> Iterator[str]:
 
 
 def sweep(context: PolicyContext) -> Iterator[Statement]:
-    """`clean --older-than`: everything of ours is looked for, in every region where none is named.
-
-    In buckets too, as a whole.
-    """
+    """Allow `clean --older-than`: find our resources in the named regions, or in every region, and in whole buckets."""
     looks = ("Instances", "Images", "Snapshots", "SecurityGroups", "KeyPairs", "Regions")
     yield from context.reads(*(f"Describe{each}" for each in looks))
     yield from storage.lists_all(context)

@@ -1,1 +1,1 @@
-"""What people see of a run: functions of its events."""
+"""Reports of a run, made from its events."""

@@ -1,4 +1,4 @@
-"""A run as lines that read well on a terminal and in a CI log: one thing a line, its time, its stage."""
+"""Print a run as lines for terminals and CI logs: one event per line, with time and stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STAGE_WIDTH = 14
 
 
 class ConsoleReport:
-    """A sink for events. Colours only on a terminal; nothing is ever overwritten, so a log keeps all of it."""
+    """A sink for events. It uses colours only on a terminal and never overwrites a line, so a log keeps everything."""
 
     def __init__(self, file: IO[str]) -> None:
         self._console = Console(file=file, highlight=False, soft_wrap=True, emoji=False, markup=False)
@@ -63,5 +63,5 @@ class ConsoleReport:
 
 
 def _printable(text: str) -> str:
-    """A machine's output without what would drive the terminal."""
+    """Return a machine's output without control characters."""
     return "".join(c if c.isprintable() or c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,4 +1,4 @@
-"""A build as JUnit's XML, which CI systems show: a suite for each spec, a case for its build and one for each test.
+"""Report a build as JUnit XML for CI systems: a suite for each spec, a case for its build and for each test.
 
 Format: the `junit-10.xsd` of Jenkins' xUnit plugin, which GitLab, GitHub's actions and others read as well.
 
@@ -19,13 +19,13 @@ from imagepipe.engine import events as ev
 from imagepipe.errors import ImagepipeError
 
 OUTPUT_LINES = 200
-"""The last lines of a test's output that the file keeps."""
+"""Number of last lines of a test's output in the file."""
 BUILD = "build"
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A spec: its tests, and all its other stages."""
+    """A spec with its tests and other stages."""
 
     spec: str
     cases: tuple[tuple[str, str], ...]
@@ -41,14 +41,14 @@ class _Case:
     seconds: float = 0.0
     ran: bool = False
     failure: str | None = None
-    """The words of a test that did not pass."""
+    """Message of a test that failed."""
     error: str | None = None
-    """The words of anything else that kept the case from passing."""
+    """Message of any other error of the case."""
     lines: list[str] = field(default_factory=list)
 
 
 class JUnitReport:
-    """A sink for events; the file is written when the run has finished, however it ended."""
+    """A sink for events that writes the file when the run ends, whatever its result."""
 
     def __init__(self, path: Path, suites: Sequence[Suite]) -> None:
         self._path = path
@@ -168,7 +168,7 @@ def _add_case(suite: ET.Element, case: _Case, cause: str) -> None:
 
 
 def _xml(text: str) -> str:
-    """The text without the characters that XML 1.0 forbids: a machine's output has escape characters in it."""
+    """Return a text without characters that XML 1.0 forbids, such as escape characters in a machine's output."""
     return "".join(
         c if c in "\t\n" or (c >= " " and c not in "\ufffe\uffff") else "\N{REPLACEMENT CHARACTER}" for c in text
     )

@@ -16,7 +16,7 @@ RULE = "spec"
 
 
 def sarif(problems: Sequence[Problem], *, folder: Path) -> dict[str, Any]:
-    """A log with one run; files are named relative to `folder` where they are below it."""
+    """Return a log with one run; files below `folder` are named relative to it."""
     driver = {
         "name": "imagepipe",
         "version": __version__,

@@ -1,4 +1,4 @@
-"""The user's pair of an instance-store image, and EC2's certificate of each region: looked at before a build."""
+"""Load and check the user's certificate and key for instance-store images, and EC2's certificate of each region."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ OWN_CERTIFICATE, OWN_KEY = "bundle.pem", "bundle.key"
 
 @dataclass(frozen=True, slots=True)
 class BundleSigning:
-    """Who signs the bundles of this machine's builds, and for whom they are encrypted."""
+    """The certificates and keys for the bundles of this computer's builds."""
 
     environment: Mapping[str, str]
     folder: Path
-    """Where the pair is kept that signs what has no pair of its own; made with the first bundle."""
+    """Folder of the default key pair, for specs that name none; created with the first bundle."""
     local_certificate: Path | None
-    """The local cloud's, for builds on it, whatever their specs say; None: for AWS."""
+    """Certificate of the local cloud, for builds on it; None for AWS."""
 
     def recipients(self, one: LoadedSpec, region: str, *, home: str) -> Recipients:
-        """The owner of a spec's bundles, and EC2 in this region. Raises BundleError."""
+        """Return the owner of a spec's bundles, and EC2's certificate in this region. Raises BundleError."""
         output = one.checked().output
         assert isinstance(output, InstanceStoreOutput)
         if output.certificate is not None and output.private_key is not None:
@@ -66,11 +66,11 @@ def check_bundle_files(
     region: str | None = None,
     if_absent: str = "error",
 ) -> list[Problem]:
-    """What is wrong with the files of an instance-store image, where the spec names them or should; else nothing.
+    """Return the problems with the certificate and key files of an instance-store image; nothing for other images.
 
-    `region` is that of `--region`; where neither it nor the spec says where the image is baked, that region's
-    certificate is not asked for. `if_absent` is the severity of a certificate that EC2 is known to have and this
-    machine has not: a build cannot go on, and a spec is no worse for it. The local cloud has a certificate of its own.
+    `region` is that of `--region`. If neither it nor the spec names a launch region, no certificate is checked for it.
+    `if_absent` is the severity of a known certificate of EC2 that this computer does not have: a build cannot continue
+    without it, but the spec is not wrong. The local cloud has its own certificate.
     """
     if one.spec is None or not isinstance(one.spec.output, InstanceStoreOutput):
         return []
@@ -85,7 +85,7 @@ def check_bundle_files(
 
 
 class _Files:
-    """What is read for one spec, and the problems with it."""
+    """The files of one spec and the problems with them."""
 
     def __init__(self, one: LoadedSpec, output: InstanceStoreOutput) -> None:
         self._one = one
@@ -93,7 +93,7 @@ class _Files:
         self.problems: list[Problem] = []
 
     def check_pair(self) -> None:
-        """The user's certificate and private key, each by itself and then together."""
+        """Check the user's certificate and private key, separately and together."""
         certificate, private_key = (self._file(getattr(self._output, name)) for name in PAIR)
         if certificate is not None:
             with self._at("output", "certificate"):
@@ -106,7 +106,7 @@ class _Files:
                 load_owner(certificate, private_key)
 
     def check_ec2(self, home: str | None, folders: tuple[Path, ...], *, if_absent: str) -> None:
-        """EC2's certificate, of every region that the image will be in."""
+        """Check EC2's certificate for every region of the image."""
         wanted = dict.fromkeys((*([home] if home else []), *self._one.checked().publish.regions))
         for region in wanted:
             is_own = region in self._output.per_region
@@ -122,16 +122,16 @@ class _Files:
                     load_certificate(file)
 
     def _file(self, given: str | None) -> Path | None:
-        """A file of the spec. None where none is given, or its name is a variable's that has no value yet.
+        """Return a file of the spec; None if none is named, or if the name depends on a variable without a value.
 
-        Names of files that are not there were refused before.
+        Missing files were already reported.
         """
         file = named_file(self._one.file.parent, given) if given else None
         return file if file is not None and file.is_file() else None
 
     @contextmanager
     def _at(self, *path: str | int, severity: str = "error") -> Iterator[None]:
-        """A BundleError inside is a problem at this place of the spec."""
+        """Turn a BundleError into a problem at this place of the spec."""
         try:
             yield
         except BundleError as error:

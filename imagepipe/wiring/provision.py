@@ -1,4 +1,4 @@
-"""A spec's steps, one stage after the other."""
+"""Translate a spec's steps into stages."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _step(
 
 
 def _names_read(file: Path, names: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the names that a template file reads; all of them if the file cannot be read: its step reports that."""
+    """Return the names that a template file reads; all of them if it cannot be read, which its step reports."""
     try:
         return render.used_by_file(read_text(file), names)
     except (OSError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""What the stages of all specs of a run work with."""
+"""The tools that the stages of all specs of a run share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imagepipe.spec.loaded import LoadedSpec
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What the stages work with; one set serves all specs of a run."""
+    """The tools of the stages; one set serves all specs of a run."""
 
     regions: Regions
     connections: Connections
@@ -24,9 +24,9 @@ class Tools:
     run_folder: Path
     run_id: str
     recipients: Callable[[LoadedSpec, str, str], Recipients]
-    """Who signs a spec's bundle for a region and who may open it, by the spec, that region and the launch region."""
+    """Returns who signs a bundle and who can open it, for a spec, a region and the launch region."""
     is_local: bool = False
     offline: Offline | None = None
-    """What reads captured disks: the local cloud's. None: the machines themselves are looked at."""
+    """Reads the local cloud's captured disks; None if the machines themselves are scanned."""
     scans: Path | None = None
-    """Where stamps of files that scans found clean are kept; None keeps none."""
+    """Folder for the stamps of clean files; None keeps none."""

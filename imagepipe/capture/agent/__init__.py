@@ -1,8 +1,8 @@
-"""What runs on the instance while its root is bundled: sent over SSH, kept in memory, gone with its process.
+"""The agent that runs on the instance while its root is bundled: sent over SSH, kept in memory, gone with its process.
 
-It has what a stock cloud image has: Python's standard library, OpenSSL's libcrypto, e2fsprogs. Python may be as old as
-3.7, so nothing here is newer (a test reads it as 3.7 would), and nothing here imports imagepipe but this package and
-the few modules of `bundle` and `hygiene` that keep to the same (`capture.sending.MODULES`).
+It only needs what a stock cloud image has: Python 3.7 or newer (a test parses it as 3.7 would), OpenSSL's libcrypto and
+e2fsprogs. It imports nothing of imagepipe but this package and the few modules of `bundle` and `hygiene` that follow
+the same rules (`capture.agent_loader.MODULES`).
 
-What it never has: a private key, a credential of the operator's, or a word in an argument or on a disk.
+It never has a private key or a credential of the operator's, and nothing of it is in an argument or on a disk.
 """

@@ -1,4 +1,4 @@
-"""AES-128-CBC by the libcrypto that Python's own ssl module is linked to; no key in any command's arguments."""
+"""AES-128-CBC with the libcrypto that Python's ssl module uses, so that no key is in a command's arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMES = ("libcrypto.so.3", "libcrypto.so.1.1", "libcrypto.so.10", "libcrypto.so.
 
 
 def encrypted(blocks: Iterable[bytes], key: bytes, iv: bytes) -> Iterator[bytes]:
-    """The blocks, encrypted, with PKCS#7 padding at the end. Raises AgentError where there is no libcrypto."""
+    """Encrypt the blocks, with PKCS#7 padding at the end. Raises AgentError if there is no libcrypto."""
     crypto = _library()
     context = ctypes.c_void_p(crypto.EVP_CIPHER_CTX_new())
     try:

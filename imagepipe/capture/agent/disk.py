@@ -1,6 +1,6 @@
-"""The whole disk under the root, and where it has data: what its file systems call free is left out.
+"""Find the disk that has the root, and its data: blocks that its file systems report as free are left out.
 
-Free blocks would cost time and room, and hold what was deleted.
+Free blocks would cost time and space, and they contain deleted files.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from imagepipe.capture.agent import mounts
 from imagepipe.capture.agent.errors import AgentError, output_of
 
 SECTOR = 512
-"""Of sysfs, whatever the disk's own are."""
+"""Sector size in sysfs, independent of the disk's own."""
 FLUSH = 0x1261
-"""BLKFLSBUF (linux/fs.h): what was read of the disk before is read again."""
+"""BLKFLSBUF (linux/fs.h), which drops cached data of the disk."""
 SWAP_AT, SWAP_MAGIC = 4086, b"SWAPSPACE2"
 SWAP_HEADER_BYTES = 4096
 
 
 class Partition(NamedTuple):
-    """A part of a disk that has a device of its own; a disk without any is one itself."""
+    """A partition with its own device; a disk without partitions counts as one."""
 
     device: str
     offset: int
@@ -34,13 +34,13 @@ class Partition(NamedTuple):
 
 
 class Disk(NamedTuple):
-    """A disk and its partitions, in their order on it."""
+    """A disk and its partitions, in their order on the disk."""
 
     device: str
     size: int
     partitions: tuple[Partition, ...]
     root: Partition
-    """That which has the root."""
+    """The partition with the root."""
 
     @property
     def has_table(self) -> bool:
@@ -48,7 +48,7 @@ class Disk(NamedTuple):
 
 
 def disk_of_root() -> Disk:
-    """The disk that `/` is on. Raises AgentError where it is on none, or on more than plain partitions."""
+    """Return the disk that `/` is on. Raises AgentError if `/` is not on a plain partition of a disk."""
     device = mounts.root_mount().device
     here = Path("/sys/dev/block") / device
     if not here.exists():
@@ -77,14 +77,14 @@ def disk_of_root() -> Disk:
 
 
 def points_on(disk: Disk) -> list[str]:
-    """Where the disk's file systems are mounted to be written to, the root first."""
+    """Return the mount points of the disk's writable file systems, the root first."""
     nodes = {_number_of(each.device) for each in disk.partitions}
     points = [each.point for each in mounts.mounted() if each.device in nodes and not each.is_read_only]
     return sorted({*points, "/"} if points else {"/"}, key=len)
 
 
 def data_extents(disk: Disk) -> list[Extent]:
-    """Where the disk has data that anybody misses. Everything on it must be read-only. Raises AgentError."""
+    """Return the extents of the disk that are in use. Everything on it must be read-only. Raises AgentError."""
     fd = os.open(disk.device, os.O_RDONLY)
     try:
         fcntl.ioctl(fd, FLUSH, 0)
@@ -103,7 +103,7 @@ def _used(fd: int, disk: Disk) -> Iterator[Extent]:
 
 
 def used_extents(fd: int, partition: Partition) -> Iterator[Extent]:
-    """The extents of a partition, on the disk behind the descriptor, that its file system uses."""
+    """Return the extents of a partition that its file system uses, as offsets on the disk."""
     doing = f"reading what is free on {partition.device}"
     head = os.pread(fd, 68 << 10, partition.offset)
     free: list[Extent] | None
@@ -129,9 +129,9 @@ def used_extents(fd: int, partition: Partition) -> Iterator[Extent]:
 
 
 def ext_free(lines: Iterable[str]) -> list[Extent] | None:
-    """Free space in bytes, of what dumpe2fs prints: free blocks, and inode tables as far as nothing was ever there.
+    """Return the free space in bytes from dumpe2fs's output: free blocks and never used parts of inode tables.
 
-    None where that cannot be said: with `bigalloc`, blocks are counted otherwise.
+    None if it is unknown: with `bigalloc`, blocks are counted differently.
     """
     block = inode = table_end = 0
     free: list[Extent] = []
@@ -160,7 +160,7 @@ def ext_free(lines: Iterable[str]) -> list[Extent] | None:
 
 
 def xfs_free(device: str) -> list[Extent]:
-    """Free space in bytes, as xfs_db has it."""
+    """Return the free space in bytes from xfs_db's output."""
     said = output_of(
         ["xfs_db", "-r", "-c", "sb 0", "-c", "p blocksize agblocks", "-c", "freesp -d", device],
         doing="reading what is free on " + device,
@@ -175,7 +175,7 @@ _UNUSED_INODES = re.compile(r", (\d+) unused inodes$")
 
 
 def _not_zeros(fd: int, begin: int, end: int) -> Iterator[Extent]:
-    """What is there and not zeros; it is read for that, and once more to be sent."""
+    """Yield the extents that are not zeros; the data is read here, and again when it is sent."""
     while begin < end:
         content = os.pread(fd, min(BLOCK_BYTES, end - begin), begin)
         if not content:

@@ -1,4 +1,4 @@
-"""What goes wrong on the instance, in words for the user."""
+"""Errors on the instance, with messages for the user."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PATHS = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class AgentError(Exception):
-    """Something that the user can act on; the message goes to the controller."""
+    """An error that the user can act on; the controller gets the message."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -21,9 +21,9 @@ class AgentError(Exception):
 def output_of(
     command: Sequence[str], *, doing: str, seconds: float | None = COMMAND_SECONDS, told: bytes | None = None
 ) -> str:
-    """What a command prints, which is `told` that much on its standard input.
+    """Return a command's output; `told` is its standard input.
 
-    Raises AgentError where it fails, is not there, or goes on for longer.
+    Raises AgentError if the command fails, does not exist or takes too long.
     """
     try:
         done = subprocess.run(

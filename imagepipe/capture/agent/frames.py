@@ -9,25 +9,25 @@ from collections.abc import Callable
 from typing import Any
 
 HEAD = struct.Struct(">cI")
-"""Kind of the frame, and bytes that follow."""
+"""Header of a frame: its kind and the number of bytes that follow."""
 MESSAGE, DATA = b"J", b"D"
 LARGEST = {MESSAGE: 8 << 20, DATA: 2 << 20}
-"""80,000 extents are 2 MB of JSON, a block of the image is 1 MiB; more is a stream that lost its place."""
+"""Largest frames: 80,000 extents are 2 MB of JSON, and a block of the image is 1 MiB; more means a broken stream."""
 
 HANDSHAKE = b"\nimagepipe-agent speaks\n"
-"""What the agent says before its first frame: a shell's start-up files may have printed something before it."""
+"""Text before the agent's first frame, because a shell's start-up files may print something first."""
 LONGEST_PREFACE = 64 << 10
 
 
 class ProtocolError(Exception):
-    """The other end is gone, or speaks something else."""
+    """The other end is gone or does not follow the protocol."""
 
 
 class Wire:
-    """One end."""
+    """One end of the byte stream."""
 
     def __init__(self, read: Callable[[int], bytes], write: Callable[[bytes], object]) -> None:
-        """`read(n)` gives up to n bytes, none at the end; `write` takes all it is given."""
+        """`read(n)` returns up to n bytes, none at the end; `write` writes all it gets."""
         self._read = read
         self._write = write
         self._lock = threading.Lock()
@@ -46,11 +46,11 @@ class Wire:
             self._write(body)
 
     def handshake(self) -> None:
-        """Say that frames begin."""
+        """Announce that frames follow."""
         self._write(HANDSHAKE)
 
     def await_handshake(self) -> bytes:
-        """Wait until the other end's frames begin; what came before. Raises ProtocolError."""
+        """Wait for the other end's handshake and return the bytes before it. Raises ProtocolError."""
         seen = bytearray()
         while not seen.endswith(HANDSHAKE):
             piece = self._read(1)
@@ -62,7 +62,7 @@ class Wire:
         return bytes(seen[: -len(HANDSHAKE)])
 
     def receive(self) -> dict[str, Any] | bytes | None:
-        """The next message or block; None at the end. Raises ProtocolError."""
+        """Return the next message or block; None at the end. Raises ProtocolError."""
         head = self._exactly(HEAD.size, may_end=True)
         if not head:
             return None

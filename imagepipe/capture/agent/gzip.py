@@ -1,4 +1,4 @@
-"""gzip with zlib alone, which is all that a stock image has; `bundle.deflate` does it with a faster library."""
+"""gzip with zlib, which every stock image has; `bundle.deflate` uses a faster library."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from imagepipe.bundle.member import one_member
 
 LEVEL = 2
-"""Of a mix of /usr, 1.06 times what gzip -6 makes; level 1 makes 1.08 times as much, no faster; level 3 makes 1.05
-at three quarters of the speed (docs/explanation/benchmarks.md)."""
+"""Compression level: for a mix of /usr, the result is 1.06 times as large as with gzip -6. Level 1 gives 1.08 and is
+not faster; level 3 gives 1.05 at three quarters of the speed (docs/explanation/benchmarks.md)."""
 
 
 def gzipped(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """One gzip member with the blocks' bytes. The same blocks give the same bytes."""
+    """Compress the blocks into one gzip member. The same blocks give the same bytes."""
     yield from one_member(blocks, deflate=_deflate, crc32=zlib.crc32)
 
 

@@ -1,4 +1,4 @@
-"""The agent's talk with the controller: it fixes the image, says what it is, and then bundles it or streams it."""
+"""The agent's dialogue with the controller: prepare the image, describe it, then bundle or stream it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from imagepipe.capture.agent.send import Answers, Part, Sender
 PROGRESS_SECONDS = 1.0
 BEAT_SECONDS = 15.0
 GONE = 3
-"""Exit code when the controller is gone: what is fixed stays so, for the next agent."""
+"""Exit code when the controller is gone; the prepared image stays for the next agent."""
 
 
 def main() -> int:
-    """Talk over standard input and output until all is done."""
+    """Follow the controller's orders over standard input and output until all is done."""
     out = os.dup(1)
     os.dup2(2, 1)  # whatever prints must not get between the frames
     wire = Wire(lambda count: os.read(0, count), lambda block: _write_all(out, block))
@@ -78,7 +78,7 @@ def _run(wire: Wire) -> None:
 
 
 def stream(wire: Wire, fixed: RootImage) -> None:
-    """Give the controller the image's data, and wait until it has all. Raises AgentError, ProtocolError."""
+    """Send the image's data to the controller and wait until it has all of it. Raises AgentError, ProtocolError."""
     for block in ahead(fixed.blocks(), depth=4):
         wire.send_data(block)
     if _message(wire).get("do") != "end":
@@ -86,9 +86,9 @@ def stream(wire: Wire, fixed: RootImage) -> None:
 
 
 def bundle(wire: Wire, fixed: RootImage, order: dict[str, Any]) -> None:
-    """Bundle the image and send its parts; return when the controller has sealed them. Raises AgentError.
+    """Bundle the image and upload its parts; return when the controller has sealed the bundle. Raises AgentError.
 
-    Head and tail of the tar come from the controller, and are no secret; key and IV are.
+    Head and tail of the tar come from the controller and are not secret; key and IV are.
     """
     answers = Answers()
     ended = threading.Event()
@@ -114,7 +114,7 @@ def bundle(wire: Wire, fixed: RootImage, order: dict[str, Any]) -> None:
 
 
 def _listen(wire: Wire, answers: Answers, ended: threading.Event) -> None:
-    """Hand answers to who waits for them. A controller that is gone ends this process at once."""
+    """Pass answers to the threads that wait for them. If the controller is gone, end this process at once."""
     with suppress(ProtocolError, OSError):
         while True:
             message = wire.receive()
@@ -132,7 +132,7 @@ def _part(index: int, content: bytes) -> Part:
 
 
 class _Meter:
-    """Tells now and then how much of the data has been read."""
+    """Reports now and then how much of the data has been read."""
 
     def __init__(self, wire: Wire, total: int) -> None:
         self._wire = wire
@@ -149,7 +149,7 @@ class _Meter:
 
 
 def _beat(wire: Wire) -> None:
-    """Say now and then that we live, however long something takes: who says nothing is taken for stuck."""
+    """Send a heartbeat now and then, because a silent agent is treated as stuck."""
     with suppress(OSError):
         while True:
             time.sleep(BEAT_SECONDS)
@@ -164,7 +164,7 @@ def _message(wire: Wire) -> dict[str, Any]:
 
 
 def _end_agent_before(folder: Path) -> None:
-    """Of a connection that broke: it may not have noticed yet."""
+    """End the agent of a broken connection, which may not have noticed yet."""
     file = folder / "agent"
     with suppress(OSError, ValueError):
         pid, started = file.read_text().split()

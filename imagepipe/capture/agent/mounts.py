@@ -1,4 +1,4 @@
-"""What is mounted, and mounting: by the kernel's own table and call, whatever `mount` the machine has."""
+"""List and change mounts with the kernel's own table and system call, independent of the machine's `mount`."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from imagepipe.capture.agent.errors import AgentError
 READ_ONLY, REMOUNT, BIND, PRIVATE, RELATIVE_TIME = 0x1, 0x20, 0x1000, 0x40000, 0x200000
 """linux/mount.h"""
 SAME_IN_STATVFS = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME
-"""Flags of a mount that statvfs shows by the same numbers; not to repeat one would take it away."""
+"""Mount flags that statvfs reports with the same numbers; a remount must repeat them or it would clear them."""
 
 
 class Mount(NamedTuple):
     """A line of mountinfo (proc(5))."""
 
     device: str
-    """MAJOR:MINOR."""
+    """Device number as MAJOR:MINOR."""
     root: str
-    """What of the file system is seen there; `/` for all of it."""
+    """Folder of the file system that is visible there; `/` for all of it."""
     point: str
     kind: str
     is_read_only: bool
-    """The file system as a whole, and not this view of it alone."""
+    """The whole file system is read-only, not only this mount of it."""
 
 
 def mounted() -> list[Mount]:
-    """Everything that is mounted, in the order of mounting."""
+    """Return all mounts in the order of mounting."""
     return [_mount(line) for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()]
 
 
 def root_mount() -> Mount:
-    """What is mounted at `/`."""
+    """Return the mount at `/`."""
     return [each for each in mounted() if each.point == "/"][-1]
 
 
 def bind(source: str, target: str) -> None:
-    """Show a folder at another place too, without what is mounted in it, and without passing on what will be."""
+    """Bind-mount a folder at another place, without the mounts in it and without propagation of later ones."""
     _call(source, target, BIND)
     _call(None, target, PRIVATE)
 
@@ -52,7 +52,7 @@ def remount_read_only(point: str) -> None:
 
 
 def remount_view_read_only(point: str) -> None:
-    """Let nobody write by way of this mount, whatever other mounts of the file system allow.
+    """Make this mount read-only, whatever other mounts of the file system allow.
 
     Raises OSError: EBUSY while somebody writes.
     """
@@ -62,7 +62,7 @@ def remount_view_read_only(point: str) -> None:
 
 
 def unmount(point: str) -> None:
-    """Take away what is mounted there, also while it is used."""
+    """Unmount what is mounted there, even while it is in use."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.umount2(os.fsencode(point), 2) != 0:  # MNT_DETACH
         number = ctypes.get_errno()
@@ -70,9 +70,9 @@ def unmount(point: str) -> None:
 
 
 def delete_tree(folder: str | Path) -> None:
-    """Delete a folder of the agent's own, if it exists.
+    """Delete a folder of the agent, if it exists.
 
-    Raises AgentError, before anything is deleted, where something is mounted at it or in it.
+    Raises AgentError, before anything is deleted, if something is mounted at it or in it.
     """
     path = Path(folder)
     place = os.path.join(os.path.realpath(str(path.parent)), path.name)  # noqa: PTH118 - a link stays one

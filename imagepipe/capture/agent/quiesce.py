@@ -1,4 +1,4 @@
-"""The machine made to stand still: nobody writes to its root any more, and the way in is kept, in memory."""
+"""Quiesce the machine: stop all writes to its root, and keep SSH logins possible, from memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from imagepipe.capture.agent.errors import AgentError, output_of
 
 KEPT_UNITS = ("ssh", "systemd-logind", "dbus", "systemd-networkd", "networking", "NetworkManager", "ifup@", "dhc",
               "systemd-udevd", "systemd-resolved", "user-runtime-dir")  # fmt: skip
-"""Units without which nobody could come back; of these a process that writes is killed, the unit is not stopped."""
+"""Units that logins need; a writing process of one is killed, but the unit is not stopped."""
 ROUNDS = 5
 PAUSE_SECONDS = 0.3
 CLOSE_TRIES = 40
@@ -26,19 +26,19 @@ READ_ONLY_SECONDS = 20
 
 
 class Writer(NamedTuple):
-    """A process that keeps the root from being read-only."""
+    """A process that writes to the root."""
 
     pid: int
     name: str
     unit: str
-    """Of systemd; empty where it is none's."""
+    """Unit of systemd; empty if the process belongs to none."""
 
 
 def is_container() -> bool:
-    """Whether the kernel is not the machine's own: what acts on all of it would act on its host.
+    """Return whether this is a container, whose kernel belongs to its host, so that kernel-wide actions are forbidden.
 
-    A machine's own kernel shows its threads, below kthreadd, which is process 2; and the first process has our root.
-    Whatever cannot be seen counts as no.
+    On a real machine, process 2 is kthreadd, the parent of kernel threads, and the first process has our root. If
+    either cannot be seen, this counts as a container.
     """
     with suppress(OSError):
         is_kernel_ours = Path("/proc/2/comm").read_text().strip() == "kthreadd"
@@ -47,7 +47,7 @@ def is_container() -> bool:
 
 
 def keep_way_in(user: str, folder: Path) -> None:
-    """Show copies in memory of what an SSH login needs, over what is on the disk, which may then be scrubbed."""
+    """Mount copies in memory over the files that an SSH login needs, so that those on the disk can be scrubbed."""
     places = ["/etc/ssh", "/etc/sudoers.d"]
     with suppress(KeyError):
         places.append(os.path.join(pwd.getpwnam(user).pw_dir, ".ssh"))  # noqa: PTH118 - the machine's own word
@@ -61,9 +61,9 @@ def keep_way_in(user: str, folder: Path) -> None:
 
 
 def end_writers(root: Path, say: Callable[[str], None]) -> list[Writer]:
-    """Stop who writes to the file system of this folder; those that are left.
+    """Stop the processes that write to the file system of this folder, and return those that are left.
 
-    Services are stopped in order; what belongs to none gets SIGTERM, then SIGKILL.
+    Services are stopped in order; other processes get SIGTERM, then SIGKILL.
     """
     device = root.stat().st_dev
     if _has_systemd():
@@ -87,10 +87,10 @@ def end_writers(root: Path, say: Callable[[str], None]) -> list[Writer]:
 
 
 def close_root(say: Callable[[str], None]) -> None:
-    """Let nobody open a file of the root to write any more; our own view of it stays open.
+    """Prevent processes from opening files of the root for writing; our own view of it stays writable.
 
-    Who opens a file for a moment now and then, and is started again where it ends, is found among no writers. Where
-    that cannot be done, what was written to is noticed afterwards.
+    This also stops processes that write only for a moment now and then, or that are restarted. If it is impossible,
+    changed files are noticed afterwards.
     """
     problem: OSError | None = None
     for _ in range(CLOSE_TRIES):
@@ -105,7 +105,7 @@ def close_root(say: Callable[[str], None]) -> None:
 
 
 def make_read_only(points: list[str], say: Callable[[str], None]) -> None:
-    """Make these file systems read-only, the root among them. Raises AgentError, naming who still writes."""
+    """Make these file systems read-only, including the root. Raises AgentError, which names remaining writers."""
     os.sync()
     for point in sorted(points, key=len, reverse=True):
         try:
@@ -131,9 +131,9 @@ def make_read_only(points: list[str], say: Callable[[str], None]) -> None:
 
 
 def scrub(script: Path, key: str, root: Path, others: list[str], say: Callable[[str], None]) -> None:
-    """Take the build's traces off the disk, seen at `root`, with the live way in left alone. Raises AgentError.
+    """Remove the build's traces from the disk, mounted at `root`, without the live login files. Raises AgentError.
 
-    In a mount namespace of its own: what the script needs of /dev and /proc is shown there and nowhere else.
+    Runs in its own mount namespace: the script's /dev and /proc are mounted only there.
     """
     setup = [
         "set -e",
@@ -147,7 +147,7 @@ def scrub(script: Path, key: str, root: Path, others: list[str], say: Callable[[
 
 
 def writers(device: int) -> Iterator[Writer]:
-    """Processes that have a file of this device open to write, or one that is deleted; but for our own ancestors."""
+    """Return the processes, except our ancestors, with a file of this device open for writing, or a deleted one."""
     spared = set(_ancestors())
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) in spared:
@@ -179,7 +179,7 @@ def _unit(process: Path) -> str:
 
 
 def unit_of(cgroups: str) -> str:
-    """The service that a process is in, by /proc/PID/cgroup; a user's own services are the system's `user@UID`."""
+    """Return the service of a process from /proc/PID/cgroup; a user's services belong to the system's `user@UID`."""
     for line in cgroups.splitlines():
         services = [part for part in line.split("/") if part.endswith(".service")]
         managers = [part for part in services if part.startswith("user@")]
@@ -197,7 +197,7 @@ def _ancestors() -> Iterator[int]:
 
 
 def _stop(units: list[str]) -> None:
-    """With the sockets that would start them again."""
+    """Stop units together with the sockets that would start them again."""
     triggers = []
     with suppress(AgentError):
         said = output_of(["systemctl", "show", "--property=TriggeredBy", *units], doing="asking for triggers")
@@ -215,7 +215,7 @@ def _has_systemd() -> bool:
 
 
 def are_read_only(points: list[str]) -> bool:
-    """Whether nobody can write to these file systems any more."""
+    """Return whether nobody can write to these file systems."""
     return all(each.is_read_only for each in mounts.mounted() if each.point in points)
 
 

@@ -1,4 +1,4 @@
-"""The image, fixed: what will be read, and where it has data. Kept in memory, so that a second agent finds it again."""
+"""Prepare the root for bundling: decide what is read and where it has data. Kept in memory for a second agent."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ FILE = "fixed.json"
 REPORT = "hygiene"
 TRIES = 3
 OWN_SHARE = 1.035
-"""What an ext4 takes for itself beside what statvfs shows: inode tables 1.6 %, a journal, descriptors."""
+"""Overhead of ext4 that statvfs does not show: inode tables (1.6 %), journal, descriptors."""
 
 
 class BundleRequest(NamedTuple):
-    """What the controller asks for."""
+    """The controller's request."""
 
     method: str
-    """block, tree, or auto."""
+    """Method: block, tree or auto."""
     user: str
-    """Who logs in."""
+    """Login user."""
     scrub: str
     key: str
-    """Of the build, to be taken out of authorized_keys; base64, a public key."""
+    """Public key of the build in base64, to be removed from authorized_keys."""
     exclude: tuple[str, ...]
     size: int | None
-    """Bytes of the image; None: as the source."""
+    """Size of the image in bytes; None for the source's size."""
     may_be_bare: bool
-    """An image without partition table and boot loader is of use."""
+    """An image without partition table and boot loader is acceptable."""
     limit: int
     scan: str = ""
-    """What must not be in the image (`hygiene.report.ScanRequest`, as a line); empty: it is looked at elsewhere."""
+    """Line of a `hygiene.report.ScanRequest`; empty if the image is scanned elsewhere."""
 
 
 class RootImage(NamedTuple):
-    """What is read, and where it has data."""
+    """The prepared image: its file or device, and the extents with data."""
 
     method: str
     path: str
@@ -61,7 +61,7 @@ class RootImage(NamedTuple):
         return sum(extent.length for extent in self.extents)
 
     def blocks(self) -> Iterator[bytes]:
-        """The data, in order, in blocks. Raises AgentError where the disk cannot be read."""
+        """Yield the data in order, in blocks. Raises AgentError if the disk cannot be read."""
         fd = os.open(self.path, os.O_RDONLY)
         try:
             for extent in self.extents:
@@ -79,7 +79,7 @@ class RootImage(NamedTuple):
 
 
 def memory_folder() -> Path:
-    """Ours in memory, made if need be: what is here is in no image."""
+    """Return our folder in memory, created if necessary; its content is in no image."""
     kinds = {each.point: each.kind for each in mounts.mounted()}
     place = MEMORY if kinds.get(MEMORY) == "tmpfs" else "/dev/shm"  # noqa: S108 - root's own folder in it, by mkdir
     folder = Path(place) / FOLDER
@@ -90,7 +90,7 @@ def memory_folder() -> Path:
 
 
 def known(folder: Path) -> RootImage | None:
-    """What an agent before this one fixed."""
+    """Return the image that an earlier agent prepared."""
     with suppress(OSError, ValueError, KeyError):
         found = json.loads((folder / FILE).read_text())
         extents = [Extent(*each) for each in found.pop("extents")]
@@ -99,7 +99,7 @@ def known(folder: Path) -> RootImage | None:
 
 
 def prepare(wanted: BundleRequest, folder: Path, say: Callable[[str], None]) -> RootImage:
-    """Make the machine stand still, scrub it, and say where the image's data is. Raises AgentError."""
+    """Quiesce and scrub the machine, and find the image's data. Raises AgentError."""
     method = _method(wanted)
     root = _root_view(folder)
     quiesce.keep_way_in(wanted.user, folder)
@@ -127,7 +127,7 @@ def prepare(wanted: BundleRequest, folder: Path, say: Callable[[str], None]) -> 
 
 
 def without(report: Report, exclude: Sequence[str]) -> Report:
-    """A report without what the image does not get: of a tree, what is excluded."""
+    """Remove the findings in excluded paths, which the image does not get, from a report."""
     left = tuple(
         each
         for each in report.findings
@@ -137,7 +137,7 @@ def without(report: Report, exclude: Sequence[str]) -> Report:
 
 
 def reported(folder: Path) -> str:
-    """What the look at the image found, as a line; empty where there was none."""
+    """Return the line with the scan's report; empty if there was no scan."""
     with suppress(FileNotFoundError):
         return (folder / REPORT).read_text()
     return ""
@@ -155,7 +155,7 @@ def _method(wanted: BundleRequest) -> str:
 
 
 def _root_view(folder: Path) -> Path:
-    """The root's file system as it is on the disk, without what is mounted in it."""
+    """Mount the root's file system without the mounts in it."""
     view = folder / "root"
     view.mkdir(exist_ok=True)
     if not os.path.ismount(str(view)):
@@ -242,7 +242,7 @@ def _fill(staged: tree.Staged, image: Path, layout: tree.FilesystemLayout, sourc
 
 
 def _size_of(root: Path) -> int:
-    """Of a file system whose device cannot be seen: what it has, with what it takes for itself."""
+    """Return the size of a file system whose device is not visible: its capacity and its own overhead."""
     stats = os.statvfs(str(root))
     return -(-int(stats.f_blocks * stats.f_frsize * OWN_SHARE) // (1 << 20)) << 20
 

@@ -1,4 +1,4 @@
-"""Parts to S3, several at once, by URLs that the controller gives for each; tried again where that may help."""
+"""Upload parts to S3, several at once, with presigned URLs from the controller; retry if that may help."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from imagepipe.capture.agent.errors import AgentError
 from imagepipe.capture.agent.frames import Wire
 
 AT_ONCE = 4
-"""Parts on their way, and so in memory: 40 MiB."""
+"""Uploads at once, whose parts are in memory: 40 MiB."""
 TRIES = 9
-"""1 + 2 + 4 + ... + 64 s and twice 64 s: S3 is asked for some four minutes."""
+"""Attempts with pauses of 1, 2, 4, … 64 s and twice 64 s: about four minutes."""
 LONGEST_PAUSE = 64.0
 TIMEOUT_SECONDS = 60
 PIECE_BYTES = 256 << 10
 RENEWALS = 5
 EXPIRED = ("ExpiredToken", "TokenRefreshRequired")
-"""Of the session that signed a URL: a 400, and of a URL itself a 403 (S3 API reference, "Error responses")."""
+"""Error codes of an expired session (400) and an expired URL (403) (S3 API reference, "Error responses")."""
 
 
 class Part(NamedTuple):
-    """A part that was made here."""
+    """A part with its content and digests."""
 
     number: int
     content: bytes
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 
 class Refused(Exception):
-    """S3 said no; `renew` where another URL may help."""
+    """S3 refused a request; `renew` if a new URL may help."""
 
     def __init__(self, message: str, *, renew: bool, again: bool) -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ class Refused(Exception):
 
 
 class Answers:
-    """What the controller says of each part, to the thread that waits for it."""
+    """Passes the controller's answer for each part to the thread that waits for it."""
 
     def __init__(self) -> None:
         self._of: dict[int, Queue[dict[str, Any]]] = {}
@@ -65,7 +65,7 @@ class Answers:
 
 
 class Sender:
-    """Sends parts; `put` waits while as many are on their way as may be."""
+    """Uploads parts; `put` waits while the most uploads allowed are running."""
 
     def __init__(self, wire: Wire, answers: Answers, sleep: Callable[[float], None] = time.sleep) -> None:
         self._wire = wire
@@ -77,7 +77,7 @@ class Sender:
         self._threads: list[threading.Thread] = []
 
     def put(self, part: Part) -> None:
-        """Begin to send a part. Raises what went wrong with one before it."""
+        """Start the upload of a part. Raises the error of an earlier one."""
         self._room.acquire()
         if self._problem is not None:
             raise self._problem
@@ -86,7 +86,7 @@ class Sender:
         thread.start()
 
     def finish(self) -> None:
-        """Wait until all are there. Raises what went wrong."""
+        """Wait until all uploads are complete. Raises the first error."""
         for thread in self._threads:
             thread.join()
         if self._problem is not None:
@@ -126,7 +126,7 @@ class Sender:
 
 
 def put_object(url: str, headers: Mapping[str, str], content: bytes) -> None:
-    """One PUT. Raises Refused, whose words have nothing of the URL's signature."""
+    """Make one PUT request. Raises Refused, whose message contains nothing of the URL's signature."""
     where = urlsplit(url)
     place = f"{where.path}?{where.query}"
     try:

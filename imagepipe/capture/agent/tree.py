@@ -1,6 +1,6 @@
-"""A new file system filled from the root's tree: where there is no device to read, for another size, for exclusions.
+"""Fill a new file system from the root's tree: if there is no device to read, for another size, or for exclusions.
 
-The tree is staged first, as hard links beside it: so what is left out costs nothing, and `mke2fs -d` can fill the file
+The tree is first staged as hard links beside it, so that exclusions cost nothing and `mke2fs -d` can fill the file
 system without mounting anything.
 """
 
@@ -21,20 +21,20 @@ from imagepipe.capture.agent.disk import Disk, Partition
 from imagepipe.capture.agent.errors import AgentError, output_of
 
 EMPTIED = ("dev", "proc", "sys", "run", "tmp", "mnt", "media")
-"""Folders of the root whose contents are never in an image (docs/explanation/image-kinds.md)."""
+"""Folders of the root whose content is never in an image (docs/explanation/image-kinds.md)."""
 LEFT_OUT = ("lost+found",)
-"""mke2fs makes its own."""
+"""Folders that are left out because mke2fs creates them."""
 STAGED = ".imagepipe-bundle"
 FEATURES = re.compile(r"^Filesystem features: *(.*)$", re.MULTILINE)
 NOT_KEPT = frozenset({"needs_recovery", "orphan_present", "has_snapshot", "shared_blocks", "verity", "casefold"})
-"""States rather than choices, or features that a new file system is not given from outside."""
+"""Features that are a state rather than a choice, or that cannot be set when a file system is created."""
 OVERHEAD = 1.08
-"""Of the data, for extents, folders and bitmaps; inodes are reckoned beside it. What it leaves out, mke2fs finds."""
+"""Overhead relative to the data, for extents, folders and bitmaps; inodes are counted separately."""
 INODE_BYTES = 256
 
 
 class FilesystemLayout(NamedTuple):
-    """What the new file system takes over from the root's."""
+    """The properties that the new file system takes over from the root's."""
 
     kind: str
     features: tuple[str, ...] = ()
@@ -46,17 +46,17 @@ class FilesystemLayout(NamedTuple):
 
 
 class Staged(NamedTuple):
-    """The tree, ready to fill a file system."""
+    """The staged tree, ready to fill a file system."""
 
     folder: Path
     data_bytes: int
     entries: int
     seen: dict[str, tuple[int, int, int]]
-    """By path of a file, its inode, size and time of change: the same afterwards, or it was changed meanwhile."""
+    """Inode, size and change time of each file by path, to notice changes afterwards."""
 
 
 def layout_of(device: str | None, root: Path) -> FilesystemLayout:
-    """What the root's file system is, as far as can be seen from in here."""
+    """Return the layout of the root's file system, as far as it is visible from inside."""
     kind = _kind(root)
     if kind not in ("ext2", "ext3", "ext4"):
         raise AgentError(
@@ -71,7 +71,7 @@ def layout_of(device: str | None, root: Path) -> FilesystemLayout:
 
 
 def stage(root: Path, folder: Path, exclude: tuple[str, ...]) -> Staged:
-    """The tree as hard links in `folder`, which is on the same file system, seen through the same mount."""
+    """Stage the tree as hard links in `folder`, which must be on the same file system and mount."""
     mounts.delete_tree(folder)
     folder.mkdir(parents=True, mode=0o700)
     left_out = {*(path.strip("/") for path in exclude), *LEFT_OUT, folder.relative_to(root).parts[0]}
@@ -98,12 +98,12 @@ def stage(root: Path, folder: Path, exclude: tuple[str, ...]) -> Staged:
 
 
 def needed_bytes(staged: Staged) -> int:
-    """What a file system for the tree takes at least."""
+    """Return the smallest size of a file system for the tree."""
     return int(staged.data_bytes * OVERHEAD) + staged.entries * (INODE_BYTES + 64) + (8 << 20)
 
 
 def place_for(size: int, root: Path, say: Callable[[str], None]) -> Path:
-    """A folder with room for an image that takes so many bytes: of the root, of another disk, or of memory."""
+    """Return a folder with enough space for an image: on the root, on another disk or in memory."""
     found = [(root, "the root"), *((Path(point), point) for point in other_disks()), (Path("/dev/shm"), "memory")]  # noqa: S108
     rooms: list[str] = []
     for place, name in found:
@@ -125,7 +125,7 @@ def place_for(size: int, root: Path, say: Callable[[str], None]) -> Path:
 
 
 def fill(staged: Staged, image: Path, layout: FilesystemLayout, *, offset: int, size: int) -> None:
-    """Make the file system in the image file, at this offset, and fill it. Raises AgentError."""
+    """Create the file system at this offset of the image file and fill it. Raises AgentError."""
     if needed_bytes(staged) > size:
         raise AgentError(
             f"filling the file system: the root needs {_mib(needed_bytes(staged))}, and size_gib leaves {_mib(size)}",
@@ -149,7 +149,7 @@ def fill(staged: Staged, image: Path, layout: FilesystemLayout, *, offset: int, 
 
 
 def changed(staged: Staged) -> list[str]:
-    """Files that were written to, or replaced, since they were staged."""
+    """Return the files that were changed or replaced since they were staged."""
     found = []
     for path, before in staged.seen.items():
         now = os.lstat(path)
@@ -159,9 +159,9 @@ def changed(staged: Staged) -> list[str]:
 
 
 def lay_out_disk(disk: Disk, image: Path, size: int) -> Partition:
-    """Partition table and boot loader of the source disk, in an image of another size; where its root goes.
+    """Write the source disk's partition table and boot loader to an image of another size; return the root's place.
 
-    All before the root is taken over as it is; the root must be the last, and gets what is left. Raises AgentError.
+    Everything before the root is copied; the root must be the last partition and gets the rest. Raises AgentError.
     """
     root = disk.root
     if any(each.offset > root.offset for each in disk.partitions):
@@ -186,13 +186,13 @@ def lay_out_disk(disk: Disk, image: Path, size: int) -> Partition:
 
 
 def file_extents(image: Path) -> list[Extent]:
-    """Where a sparse file has data."""
+    """Return the extents of a sparse file that have data."""
     with image.open("rb") as file:
         return list(merged(not_holes(file.fileno(), image.stat().st_size)))
 
 
 def _walk(root: str, left_out: set[str]) -> Iterator[tuple[str, bool]]:
-    """Every path below the root, folders before what is in them; relative, and whether it is a folder."""
+    """Yield every path below the root, relative, folders first, with whether it is a folder."""
     waiting = [""]
     while waiting:
         folder = waiting.pop()
@@ -210,7 +210,7 @@ def _walk(root: str, left_out: set[str]) -> Iterator[tuple[str, bool]]:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """What is in a folder, by name; nothing where it is gone by now, as a temporary one may be."""
+    """Return the entries of a folder by name; empty if the folder is gone by now."""
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         return sorted(entries, key=lambda each: each.name)
     return []
@@ -223,9 +223,9 @@ def _is_socket(entry: os.DirEntry[str]) -> bool:
 
 
 def _link(source: str, made: str, copies: dict[int, str]) -> bool:
-    """The same file under another name; False where it is gone by now.
+    """Hard-link a file under another name. Return False if it is gone by now.
 
-    What is immutable, or has as many names as may be, is copied once: `copies` has the copy, by the file's inode.
+    A file that is immutable or has the most links allowed is copied once; `copies` has the copy by inode.
     """
     try:
         os.link(source, made, follow_symlinks=False)
@@ -245,7 +245,7 @@ def _link(source: str, made: str, copies: dict[int, str]) -> bool:
 
 
 def _dress(source: str, made: str) -> None:
-    """A folder's owner, mode, attributes (ACLs among them) and times."""
+    """Copy a folder's owner, mode, extended attributes (including ACLs) and times."""
     found = os.stat(source)  # noqa: PTH116 - by the thousand
     os.chown(made, found.st_uid, found.st_gid)
     os.chmod(made, stat.S_IMODE(found.st_mode))  # noqa: PTH101
@@ -278,7 +278,7 @@ def _look(kind: str, said: str) -> FilesystemLayout:
 
 
 def _of_fstab(root: Path) -> tuple[str, str]:
-    """UUID and label that the machine will look for its root by."""
+    """Return the UUID and label by which fstab identifies the root."""
     with suppress(OSError):
         for line in (root / "etc/fstab").read_text(errors="replace").splitlines():
             fields = line.split()
@@ -289,7 +289,7 @@ def _of_fstab(root: Path) -> tuple[str, str]:
 
 
 def other_disks() -> Iterator[str]:
-    """Where other file systems than the root's are mounted to be written to, on disks."""
+    """Return the mount points of writable file systems on disks, except the root's."""
     for each in mounts.mounted():
         is_disk = each.kind in ("ext4", "xfs", "ext3", "btrfs") and each.root == "/" and each.point != "/"
         if is_disk and not each.is_read_only and not each.point.startswith(("/boot", "/run")):
@@ -304,12 +304,12 @@ def _spare_memory() -> int:
 
 
 def _is_kept(line: str) -> bool:
-    """`last-lba` and `sector-size` are of the old size, and of this version of sfdisk."""
+    """Return whether to keep a header line: not `last-lba` (the old size) nor `sector-size` (new in sfdisk)."""
     return not line.startswith(("last-lba:", "sector-size:"))
 
 
 def _resized(line: str, root: Partition, size: int) -> str:
-    """A partition's line with the new size, if it is the root's; without its device's name in any case."""
+    """Return a partition's line without its device name, and with the new size if it is the root's."""
     match = re.match(r"^(\S+) : start= *(\d+), size= *(\d+)(.*)$", line)
     if match is None:
         return line

@@ -1,6 +1,6 @@
-"""What the agent says, checked before it is believed: the instance runs what somebody else wrote, and is not trusted.
+"""Parse and validate the agent's messages: the instance runs other people's code and is not trusted.
 
-Whatever comes, BundleError or ProtocolError is what it can raise here; and no more is kept than an image can need.
+Malformed messages only raise BundleError or ProtocolError, and no more data is kept than an image can need.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from imagepipe.hygiene.rules import BY_NAME
 MIB = 1 << 20
 LARGEST_IMAGE_BYTES = 1 << 40
 LATEST = 1 << 33
-"""Seconds since 1970 that a tar's header has room for in octal."""
+"""Latest time, in seconds since 1970, that fits into a tar's header in octal."""
 LONGEST_TEXT = 2000
 _SHA1, _MD5 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{32}")
 
@@ -30,19 +30,19 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class PreparedRoot:
-    """The image as the agent fixed it: nobody changes it any more."""
+    """The agent's description of the prepared image, which no longer changes."""
 
     method: str
     size: int
     modified: int
     extents: tuple[Extent, ...]
-    """In order, apart, and within the size."""
+    """Extents in order, disjoint and within the size."""
     report: Report | None = None
-    """What the look at it found, where it was to be looked at."""
+    """Report of the scan; None if none was requested."""
 
     @classmethod
     def receive(cls, wire: Wire, say: Say) -> PreparedRoot:
-        """What the agent says once it has fixed the image. Raises ProtocolError, BundleError."""
+        """Wait for the agent's description of the prepared image. Raises ProtocolError, BundleError."""
         while "extents" not in (message := next_message(wire, say)):
             pass
         size = _whole(message, "size", most=LARGEST_IMAGE_BYTES)
@@ -55,13 +55,13 @@ class PreparedRoot:
         return sum(extent.length for extent in self.extents)
 
     def describe(self) -> str:
-        """For the log."""
+        """Return a text for the log."""
         return f"by method {self.method}: {self.size // MIB} MiB, {self.data_bytes // MIB} MiB of them data"
 
 
 @dataclass(frozen=True, slots=True)
 class OfferedPart:
-    """A part that the agent has made, and asks leave to send."""
+    """A part that the agent has made and wants to upload."""
 
     number: int
     size: int
@@ -70,7 +70,7 @@ class OfferedPart:
 
     @classmethod
     def parse(cls, message: dict[str, Any], *, count: int) -> OfferedPart:
-        """Of a bundle that can have so many parts. Raises BundleError."""
+        """Parse a message, for a bundle of at most `count` parts. Raises BundleError."""
         return cls(
             _whole(message, "part", most=count - 1),
             _whole(message, "size", least=1, most=PART_BYTES),
@@ -80,24 +80,24 @@ class OfferedPart:
 
 
 def number_sent(message: dict[str, Any], *, count: int) -> int:
-    """The part that the agent says it has sent. Raises BundleError."""
+    """Return the number of the part that the agent reports as sent. Raises BundleError."""
     return _whole(message, "sent", most=count - 1)
 
 
 def progress_of(message: dict[str, Any]) -> tuple[int, int]:
-    """Bytes that were read, and of how many. Raises BundleError."""
+    """Return the bytes that were read and their total. Raises BundleError."""
     return _whole(message, "done", most=LARGEST_IMAGE_BYTES), _whole(message, "of", most=LARGEST_IMAGE_BYTES)
 
 
 def digest_of_all(message: dict[str, Any]) -> str:
-    """The SHA-1 of the tar. Raises BundleError."""
+    """Return the SHA-1 of the tar. Raises BundleError."""
     return _digest(message, "sha1", _SHA1)
 
 
 def next_message(wire: Wire, say: Say) -> dict[str, Any]:
-    """The agent's next message that is more than a line for the log.
+    """Return the agent's next message that is not just a line for the log.
 
-    Raises ProtocolError at the end of the stream, BundleError with what the agent could not do.
+    Raises ProtocolError at the end of the stream, BundleError with the agent's error.
     """
     while True:
         heard = wire.receive()
@@ -108,9 +108,9 @@ def next_message(wire: Wire, say: Say) -> dict[str, Any]:
 
 
 def log_if_text(message: dict[str, Any], say: Say) -> bool:
-    """Whether it was a line for the log, which now has it, or a sign of life.
+    """Log a message if it is a line for the log. Return whether it was one, or a heartbeat.
 
-    Raises BundleError with what the agent could not do.
+    Raises BundleError with the agent's error.
     """
     if "error" in message:
         raise BundleError(plain(message["error"]), hint=plain(message.get("hint", "")) or None)
@@ -120,7 +120,7 @@ def log_if_text(message: dict[str, Any], say: Say) -> bool:
 
 
 def plain(said: object) -> str:
-    """Text of the machine, a file's name with any bytes in it too: without what drives a terminal, or is no UTF-8."""
+    """Return text from the machine without control characters and invalid UTF-8."""
     text = str(said)[:LONGEST_TEXT]
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 

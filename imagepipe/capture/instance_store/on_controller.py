@@ -1,4 +1,4 @@
-"""`bundle_on: controller`: the image's data comes over SSH, and is bundled here with several times the speed."""
+"""`bundle_on: controller`: the image's data comes over SSH and is bundled here, several times as fast."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from imagepipe.errors import BundleError
 from imagepipe.values import BundlePart
 
 AT_ONCE = 4
-"""Parts on their way to S3, and so in memory: 40 MiB."""
+"""Uploads at once, whose parts are in memory: 40 MiB."""
 
 
 def bundle_here(
@@ -36,7 +36,7 @@ def bundle_here(
     secret: Secret,
     recipients: Recipients,
 ) -> Manifest:
-    """Bundle what the agent streams; the manifest, which is put last. Raises ProtocolError, BundleError, CloudError."""
+    """Bundle the agent's stream; return the manifest, put last. Raises ProtocolError, BundleError, CloudError."""
     wire.send(do="stream")
     stream = _Stream(wire, ctx.say)
     image = Image(root.size, root.extents, stream.read, root.modified)
@@ -55,7 +55,7 @@ def bundle_here(
 
 
 class _Stream:
-    """The image's data as it comes, read as if it were a file."""
+    """The image's data as it arrives, with the interface of a file."""
 
     def __init__(self, wire: Wire, say: Callable[[str], None]) -> None:
         self._wire = wire
@@ -63,7 +63,7 @@ class _Stream:
         self._rest = b""
 
     def read(self, offset: int, count: int) -> bytes:
-        """The next bytes, wherever they lie: the extents are in order on both sides."""
+        """Return the next bytes; the offset is ignored because both sides have the extents in the same order."""
         pieces, have = [self._rest], len(self._rest)
         while have < count:
             piece = self._block()
@@ -87,7 +87,7 @@ class _Stream:
 
 
 class _Sink:
-    """Parts to S3 while the next ones are made, a few at once."""
+    """Uploads parts to S3, a few at once, while the next ones are made."""
 
     def __init__(self, parts: S3Parts) -> None:
         self._parts = parts

@@ -1,4 +1,4 @@
-"""The talk with an agent that bundles: it makes the parts and sends them; the names, the URLs and the seal are ours."""
+"""Bundle on the instance: the agent makes and uploads the parts; names, URLs and the manifest are made here."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def bundle_on_instance(
     secret: Secret,
     recipients: Recipients,
 ) -> Manifest:
-    """Have the agent bundle the image; the manifest, which is put last. Raises ProtocolError, BundleError, CloudError.
+    """Let the agent bundle the image; return the manifest, put last. Raises ProtocolError, BundleError, CloudError.
 
-    A URL is given for one part's bytes and no others, and every part is looked at here before the bundle is sealed.
+    A URL is valid for one part's bytes only, and every part is verified here before the bundle is sealed.
     """
     check_label(label)
     member = tarball.Member(root.size, root.extents)
@@ -107,7 +107,7 @@ def bundle_on_instance(
 
 
 def end(wire: Wire, say: Callable[[str], None]) -> None:
-    """Let the agent put away what it took of a disk; one that is gone already has nothing to put away."""
+    """Let the agent delete its temporary files; an agent that is gone has none."""
     try:
         wire.send(do="end")
         while "ended" not in next_message(wire, say):
@@ -117,10 +117,10 @@ def end(wire: Wire, say: Callable[[str], None]) -> None:
 
 
 def progress(ctx: Context, done: int, of: int) -> None:
-    """How much of the image's data has been read."""
+    """Report how much of the image's data has been read."""
     ctx.progress(f"{done // MIB} of {of // MIB} MiB", done / of if of else 1.0)
 
 
 def worst_case(size: int) -> int:
-    """Bytes that the agent's gzip and padding make of so many at most: stored blocks of zlib add 5 in each 16 KiB."""
+    """Return the largest size after gzip and padding: zlib's stored blocks add 5 bytes per 16 KiB."""
     return size + (size >> 11) + 64 * (1 + (size >> 20)) + 1024

@@ -1,4 +1,4 @@
-"""What an instance-store image needs of S3 and of EC2 beside the launch: seen before anything is launched."""
+"""Checks of S3 and EC2 for an instance-store image, made before anything is launched."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from imagepipe.values import BundlePlace, Text
 
 @dataclass(frozen=True)
 class CheckBucket(Stage[BundlePlace]):
-    """That bundles can be put into the bucket of each region, for EC2 there to read and this account to register.
+    """Check that bundles can be written to each region's bucket, and that EC2 there can read and register them.
 
-    The place of the launch region's own is claimed here, before the instance that will put it there: so undo, which
-    goes backwards, ends the instance first, and nobody puts anything there any more when it deletes.
+    The bundle's place in the launch region is claimed here, before the instance that will write there. Undo goes
+    backwards, so it terminates the instance first, and nobody writes there when it deletes the objects.
     """
 
     ec2: Mapping[str, Ec2] = field(repr=False, compare=False)
-    """By region: every region that gets the image."""
+    """EC2 by region, for every region that gets the image."""
     session: Session = field(repr=False, compare=False)
     source: Ref[SourceImage]
     buckets: Mapping[str, str]
-    """By region, the launch region first."""
+    """Buckets by region, the launch region first."""
     prefix: Text
     account: str
-    """In the manifest: whose image it will be."""
+    """Account in the manifest, which will own the image."""
     is_local: bool = False
-    """On the local cloud a bucket that is not there is made, and accounts are its own."""
+    """On the local cloud, a missing bucket is created, and the account is not checked."""
 
     def run(self, ctx: Context) -> BundlePlace:
         if not self.is_local:
@@ -71,7 +71,7 @@ class CheckBucket(Stage[BundlePlace]):
 
 @dataclass(frozen=True)
 class CheckTypes(Stage[None]):
-    """That instances of all types can have their root on instance store, as instances of the image will."""
+    """Check that all instance types support a root on instance store, as instances of the image have."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     instance_types: tuple[str, ...]
@@ -85,7 +85,7 @@ class CheckTypes(Stage[None]):
 
 
 def check_account(session: Session, account: str) -> None:
-    """Raise CloudError where the credentials are of another account; an endpoint of one's own may have no STS."""
+    """Raise CloudError if the credentials belong to another account. A custom endpoint may have no STS."""
     try:
         ours = session.account()
     except CloudError:
@@ -98,7 +98,7 @@ def check_account(session: Session, account: str) -> None:
 
 
 def type_errors(ec2: Ec2, instance_types: Sequence[str]) -> Mapping[str, CloudError]:
-    """By type, what is wrong with it as the type of an instance-store image. Raises CloudError."""
+    """Return an error for each type that cannot run an instance-store image. Raises CloudError."""
     roots = ec2.instances.root_device_types(instance_types)
     return {
         one: _no_root(one, ec2.region, roots) for one in instance_types if "instance-store" not in roots.get(one, ())

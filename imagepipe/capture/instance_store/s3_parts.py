@@ -1,4 +1,4 @@
-"""A bundle's parts in S3, each looked at once it is there; what is there already is not sent again."""
+"""The parts of a bundle in S3: each is verified after its upload; existing ones are not uploaded again."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from imagepipe.values import BundlePart
 
 
 class S3Parts:
-    """The parts of one bundle. Safe from any thread."""
+    """The parts of one bundle; thread-safe."""
 
     def __init__(self, s3: S3, bucket: str, folder: str, *, may_be_there: bool = False) -> None:
-        """With `may_be_there` an earlier process may have put some of them."""
+        """With `may_be_there`, an earlier process may have uploaded some of them."""
         self._s3 = s3
         self._bucket = bucket
         self._folder = folder
@@ -25,7 +25,7 @@ class S3Parts:
         self._lock = Lock()
 
     def has(self, part: BundlePart) -> bool:
-        """Whether this very part was put before, and is still there."""
+        """Return whether exactly this part was uploaded before and still exists."""
         with self._lock:
             known = self._seen.get(part.filename)
         if (known != part and not self._may_be_there) or not self._is_there(part):
@@ -35,16 +35,16 @@ class S3Parts:
         return True
 
     def presign_put(self, part: BundlePart) -> Presigned:
-        """A URL for these bytes alone."""
+        """Return a presigned URL that accepts only these bytes."""
         return self._s3.presigned_put(self._bucket, self._key(part.filename), md5=part.md5)
 
     def put(self, part: BundlePart, content: bytes) -> None:
-        """Send a part from here, and see that it is there. Raises CloudError, BundleError."""
+        """Upload a part from here and verify it. Raises CloudError, BundleError."""
         self._s3.put(self._bucket, self._key(part.filename), content)
         self.confirm(part)
 
     def confirm(self, part: BundlePart) -> None:
-        """Raise BundleError unless S3 has the part, with its size and digest."""
+        """Raise BundleError unless S3 has the part with its size and digest."""
         if not self._is_there(part):
             raise BundleError(
                 f"{self._key(part.filename)} in bucket {self._bucket} is not what was uploaded ({part.size} bytes, MD5"
@@ -55,14 +55,14 @@ class S3Parts:
             self._seen[part.filename] = part
 
     def finish(self, filename: str, manifest: bytes) -> None:
-        """Put the manifest: from here on it is a bundle. What is left of an earlier try goes before."""
+        """Delete leftovers of earlier attempts, then put the manifest, which completes the bundle."""
         with self._lock:
             known = {self._key(name) for name in self._seen}
         self._s3.delete(self._bucket, [key for key in self._s3.keys(self._bucket, self._key("")) if key not in known])
         self._s3.put(self._bucket, self._key(filename), manifest)
 
     def finished(self, filename: str) -> Manifest:
-        """The manifest that an earlier process has put, its parts seen to be there. Raises CloudError, BundleError."""
+        """Return the manifest of an earlier process; verifies that its parts exist. Raises CloudError, BundleError."""
         manifest = read_manifest(self._s3.read(self._bucket, self._key(filename), limit_bytes=LARGEST_BYTES))
         for part in manifest.parts:
             seen = self._s3.stored(self._bucket, self._key(part.filename))
@@ -72,7 +72,7 @@ class S3Parts:
         return manifest
 
     def as_seen(self, manifest: Manifest) -> tuple[BundlePart, ...]:
-        """The manifest's parts, as they were seen in S3. Raises BundleError where one never was."""
+        """Return the manifest's parts as they were seen in S3. Raises BundleError if one was never seen."""
         with self._lock:
             missing = [part.filename for part in manifest.parts if part.filename not in self._seen]
             if missing:
@@ -80,7 +80,7 @@ class S3Parts:
             return tuple(self._seen[part.filename] for part in manifest.parts)
 
     def check_seen(self, parts: Iterable[BundlePart]) -> None:
-        """Raise BundleError unless each of these very parts was confirmed."""
+        """Raise BundleError unless exactly these parts were confirmed."""
         with self._lock:
             for part in parts:
                 if self._seen.get(part.filename) != part:

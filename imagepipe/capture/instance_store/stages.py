@@ -1,7 +1,7 @@
-"""An image of the root as a bundle in S3: scrubbed, made to stand still, bundled, uploaded, and registered.
+"""Make an instance-store image of the root: scrub, quiesce, bundle, upload and register.
 
-The agent on the instance (`capture.agent`) does what has to be near the disk. All that is secret stays here but for
-the bundle's own key and IV, which it is given once the image is fixed, and so cannot be in it.
+The agent on the instance (`capture.agent`) does the work near the disk. All secrets stay here, except the bundle's
+key and IV, which the agent gets after the image is prepared, so that they cannot be in it.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from imagepipe.values import Bundle, BundlePlace, Image, ImageText, Reachable
 BUNDLE_SECONDS = 4 * 3600
 RECONNECT_SECONDS = 300
 TRIES = 5
-"""A connection that breaks, or an agent that is killed, is followed by another one that goes on."""
+"""Number of agents: if a connection breaks or an agent is killed, another one continues."""
 AVAILABLE_SECONDS = 3600
 OUT_OF_MEMORY = 137
 SILENT_SECONDS = 120.0
-"""The agent gives a sign of life each 15 s, whatever it does."""
+"""Longest silence of an agent, which sends a heartbeat every 15 s."""
 
 
 @dataclass(frozen=True)
 class BundleRoot(Stage[Bundle]):
-    """The bundle, complete in S3; nobody may log in to what it holds, and the instance is of no more use."""
+    """Scrub and bundle the root and upload it to S3. The instance is useless afterwards."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     connections: Connections = field(repr=False, compare=False)
@@ -63,10 +63,10 @@ class BundleRoot(Stage[Bundle]):
     exclude: tuple[str, ...] = ()
     size_gib: int | None = None
     is_local: bool = False
-    """For the local cloud, which boots an image without a boot loader too."""
+    """The image is for the local cloud, which can boot it without a boot loader."""
     gate: Gate = field(default_factory=Gate)
     offline: Offline | None = field(default=None, repr=False, compare=False)
-    """Reads the unpacked bundle; where it may not, the root is scanned on the machine."""
+    """Scans the unpacked bundle; if it cannot read it, the root is scanned on the machine."""
 
     def run(self, ctx: Context) -> Bundle:
         place, label = ctx[self.place], Label(self.name, self.account, ctx[self.source].architecture)
@@ -82,10 +82,10 @@ class BundleRoot(Stage[Bundle]):
         return replace(made, parts=parts.as_seen(manifest))
 
     def _secret(self, file: Path) -> tuple[Secret, bool]:
-        """The bundle's key and IV, and whether an earlier process of the run had them already.
+        """Return the bundle's key and IV, and whether an earlier process of the run already had them.
 
-        They are kept as the manifest will have them, sealed for the owner, whose private key is needed to go on. So
-        parts that were sent need not be sent again: the same image with the same key gives the same parts.
+        They are stored encrypted for the owner, as in the manifest, and the owner's private key opens them. So uploaded
+        parts need not be uploaded again: the same image with the same key gives the same parts.
         """
         owner = self.recipients.owner
         if file.exists():
@@ -97,7 +97,7 @@ class BundleRoot(Stage[Bundle]):
         return secret, False
 
     def _bundled(self, ctx: Context, label: Label, parts: S3Parts, secret: Secret) -> Manifest:
-        """Another agent's parts are the same as the one's before it."""
+        """Bundle with up to TRIES agents; each makes the same parts as the one before it."""
         machine = ctx[self.machine]
         deadline = ctx.deadline(BUNDLE_SECONDS)
         for attempt in range(1, TRIES + 1):
@@ -141,7 +141,7 @@ class BundleRoot(Stage[Bundle]):
         return gate_on_machine(self.gate, self.offline, ctx[self.source])
 
     def _wanted(self, ctx: Context) -> dict[str, Any]:
-        """What the agent is told first; secret is what it looks for, which it keeps in its memory alone."""
+        """Return the first order for the agent. Secrets to search for stay in the agent's memory."""
         endpoint = ctx[self.machine].endpoint
         gate = self._gate(ctx)
         scan = gate.request(builder_key=public_key(endpoint)).line().decode() if gate else ""
@@ -159,7 +159,7 @@ class BundleRoot(Stage[Bundle]):
 
     @contextmanager
     def _explained(self, dialogue: Dialogue, connection: Connection) -> Iterator[None]:
-        """An agent that ended without a word said why by its exit code."""
+        """Translate the exit code of an agent that ended without a message."""
         doing = f"bundling the root of {connection.endpoint.host}"
         try:
             yield
@@ -192,7 +192,7 @@ class BundleRoot(Stage[Bundle]):
         )
 
     def is_repeatable(self) -> bool:
-        """The way in is kept in memory while the disk is scrubbed: the next agent goes on where this one was."""
+        """Return True: logins stay possible from memory while the disk is scrubbed, so the next agent can continue."""
         return True
 
     def title(self) -> str:
@@ -205,7 +205,7 @@ class BundleRoot(Stage[Bundle]):
 
 @dataclass(frozen=True)
 class RegisterBundle(Stage[Image]):
-    """The instance-store image, available in the launch region."""
+    """Register the bundle and wait until the image is available in the launch region."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     run_tags: RunTags = field(repr=False, compare=False)
@@ -214,7 +214,7 @@ class RegisterBundle(Stage[Image]):
     text: Ref[Mapping[str, ImageText]]
     imds_v2: bool
     virtual_names: Mapping[str, str] = field(default_factory=dict)
-    """By device, instance store volumes that instances of the image get beside their root."""
+    """Instance-store volumes by device that instances of the image get beside their root."""
 
     def run(self, ctx: Context) -> Image:
         bundle, source, region = ctx[self.bundle], ctx[self.source], self.ec2.region
@@ -253,7 +253,7 @@ class RegisterBundle(Stage[Image]):
         )
 
     def _virtual(self, source: SourceImage) -> dict[str, str]:
-        """Of the source image, and over it what the spec says."""
+        """Return instance-store volumes of the source image, overridden by the spec's."""
         own = {m["DeviceName"]: m["VirtualName"] for m in source.mappings if m.get("VirtualName")}
         return own | dict(self.virtual_names)
 
@@ -265,7 +265,7 @@ class RegisterBundle(Stage[Image]):
 
 
 def check_parts(s3: S3, bundle: Bundle, check: Callable[[], None]) -> None:
-    """Raise BundleError where S3 has another part than the one that was sealed, or none, or no manifest."""
+    """Raise BundleError if a part in S3 is missing or differs from the sealed one, or if there is no manifest."""
     for part in bundle.parts:
         check()
         seen = s3.stored(bundle.bucket, f"{bundle.folder}/{part.filename}")

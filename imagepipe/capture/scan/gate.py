@@ -1,4 +1,4 @@
-"""What a build's hygiene gate looks for, what it lets pass, and how it says what it does not."""
+"""The hygiene gate of a build: what it searches for, which exceptions it allows, and its error."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from imagepipe.hygiene.report import Finding, Report, ScanRequest
 from imagepipe.hygiene.rules import BY_NAME
 
 SHOWN = 20
-"""Findings that an error lists; all are in the log."""
+"""Number of findings in an error; the log has all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """An exception from the gate."""
+    """An exception to a rule."""
 
     path: str
-    """`*` and `?` stand for any characters."""
+    """Path pattern; `*` and `?` stand for any characters."""
     rule: str
     reason: str
 
@@ -32,20 +32,20 @@ class Allowed:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What one build's gate looks for, and what it lets pass."""
+    """The secrets and exceptions of one build's gate."""
 
     allow: tuple[Allowed, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False, compare=False)
-    """Values of the build's sensitive variables. No error and no event has them."""
+    """Values of the build's sensitive variables; never in an error or event."""
 
     def request(self, rules: Sequence[str] = tuple(BY_NAME), *, builder_key: str = "") -> ScanRequest:
-        """What a look is told."""
+        """Return the request for a scan."""
         return ScanRequest(tuple(rules), self.secrets, builder_key)
 
     def judge(self, say: Callable[[str], None], report: Report, *, where: str, is_whole: bool = True) -> None:
-        """Say what was looked at and what is allowed. Raises HygieneError with what is not.
+        """Log what was scanned and which findings are allowed. Raises HygieneError with the others.
 
-        `is_whole`: no other look follows or went before, so an exception that nothing needed is of no use.
+        `is_whole`: this is the only scan of the build, so an exception that matched nothing is unused.
         """
         say(f"{where}: {_extent(report)}")
         for note in report.notes:

@@ -1,4 +1,4 @@
-"""A look at a machine that runs: the program goes to it over SSH, is run from memory, and prints what it found."""
+"""Scan a running machine: send the program over SSH, run it from memory and read its report."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from imagepipe.hygiene.report import Report, ScanRequest, read_report
 SCAN_SECONDS = 1800
 END_OF_SHELL = "# no shell from here on"
 SCAN_FAILED = 125
-"""Exit code where the look itself broke: what goes before it in a script has other codes."""
+"""Exit code for a failure of the scan itself; the rest of the script has other codes."""
 FAILED = (agent_loader.NO_PYTHON, SCAN_FAILED)
 
 
 def scan_script(request: ScanRequest, *, before: str = "", after: str = "") -> str:
-    """A script for root's sh that looks between what goes before and after, and prints a line for `heard`.
+    """Return a script for root's sh that runs a scan between `before` and `after` and prints its report.
 
-    The program stands behind the shell, as after a scrub nobody may use sudo a second time. The script's file is in
-    the machine's memory (`communicator.shell`): what is looked for by value touches no disk.
+    The program is appended to the script, because nobody can use sudo again after a scrub. The script's file is in the
+    machine's memory (`communicator.shell`), so secrets to search for touch no disk.
     """
     payload = base64.encodebytes(agent_loader.program(agent_loader.HYGIENE) + request.line()).decode()
     scan = f"sed '1,/^{END_OF_SHELL}$/d' \"$0\" | base64 -d | {shlex.join(agent_loader.runner())}"
@@ -29,7 +29,7 @@ def scan_script(request: ScanRequest, *, before: str = "", after: str = "") -> s
 
 
 def parse_report(said: list[str], code: int | None, doing: str) -> Report:
-    """The report of a script that looks. Raises HygieneError where there is none."""
+    """Return the report in a scan script's output. Raises HygieneError if there is none."""
     try:
         report = read_report(said)
     except ValueError as error:

@@ -1,8 +1,7 @@
-"""The hygiene gate: an image that holds what must not be in one is neither tested nor published.
+"""The hygiene gate: an image with findings is neither tested nor published.
 
-What is looked at is the captured disk, where that is a file of this computer: the local cloud's. EC2 lends nobody its
-snapshots' files, so there the machine itself is looked at, as the last thing before it stops, and then the instance
-that tests its image.
+On the local cloud, whose captured disks are files of this computer, the disks are scanned. EC2's snapshots are not
+accessible as files, so there the machine is scanned just before it stops, and then the test instance.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ TITLE = "look for what must not be in the image"
 
 
 class Scanner(Protocol):
-    """A look at a disk that is a file."""
+    """A function that scans a disk image."""
 
     def __call__(
         self, disk: Path, request: ScanRequest, *, calling: Callable[[Callable[[], None]], AbstractContextManager[None]]
@@ -43,20 +42,20 @@ class Scanner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Offline:
-    """Captured disks as files of this computer, and what looks at them."""
+    """Access to captured disks that are files of this computer."""
 
     snapshot: Callable[[str], Path]
-    """The file of a snapshot, by its id."""
+    """Returns the file of a snapshot by its id."""
     scanner: Scanner
     may_mount: Callable[[Path], bool] = lambda disk: True
-    """Whether this computer's kernel may mount a disk: not one whose bytes come from elsewhere."""
+    """Returns whether this computer's kernel may mount a disk: not if its bytes come from elsewhere."""
 
     def reads(self, snapshots: Iterable[str]) -> bool:
-        """Whether all of these disks may be read here."""
+        """Return whether all of these disks may be read here."""
         return all(self.may_mount(path) for path in map(self.snapshot, snapshots) if path.exists())
 
     def scan(self, ctx: Context, disk: Path, request: ScanRequest) -> Report:
-        """What is on a disk. Raises Cancelled soon after a cancel."""
+        """Scan a disk. Raises Cancelled soon after a cancel."""
         with ctx.span("bytes"):
             try:
                 return self.scanner(disk, request, calling=ctx.cancel.calling)
@@ -65,24 +64,24 @@ class Offline:
 
 
 def gate_on_machine(gate: Gate, offline: Offline | None, source: SourceImage) -> Gate | None:
-    """The gate for the machine itself; None where its disks are read here once they are captured."""
+    """Return the gate for the machine itself; None if its captured disks will be scanned here."""
     return None if offline is not None and offline.reads(snapshots_of(source)) else gate
 
 
 def snapshots_of(source: SourceImage) -> list[str]:
-    """The snapshots that an image's volumes are made of."""
+    """Return the snapshots of an image's volumes."""
     return [m["Ebs"]["SnapshotId"] for m in source.mappings if "SnapshotId" in m.get("Ebs", {})]
 
 
 @dataclass(frozen=True)
 class CheckHygiene(Stage[Image]):
-    """The image, once nothing was found on its captured disks that must not be in one."""
+    """Scan the captured disks, and pass the image on if nothing is found."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     offline: Offline = field(repr=False, compare=False)
     image: Ref[Image]
     machine: Ref[Reachable]
-    """Whose key is looked for."""
+    """The machine, whose login key must not be found."""
     source: Ref[SourceImage]
     gate: Gate
     known: KnownFiles = field(repr=False, compare=False)
@@ -120,13 +119,13 @@ class CheckHygiene(Stage[Image]):
 
 @dataclass(frozen=True)
 class CheckBundle(Stage[Image]):
-    """The instance-store image, once nothing was found in its bundle, laid out again as EC2 does it."""
+    """Unpack and scan the bundle, and pass the instance-store image on if nothing is found."""
 
     ec2: Ec2 = field(repr=False, compare=False)
     offline: Offline = field(repr=False, compare=False)
     recipients: Recipients = field(repr=False, compare=False)
     scratch: Path = field(repr=False, compare=False)
-    """A folder that may have the disk for a while."""
+    """Folder for the unpacked disk."""
     image: Ref[Image]
     machine: Ref[Reachable]
     source: Ref[SourceImage]
@@ -171,17 +170,17 @@ class CheckBundle(Stage[Image]):
 
 @dataclass(frozen=True)
 class CheckNewInstance(Stage[Reachable]):
-    """The test instance, once nothing was found on it that its image must have brought.
+    """Scan the test instance, and pass it on if nothing is found that must come from its image.
 
-    What any boot makes is left out: host keys, the machine's id, cloud-init's data, logs, the key of the test itself.
+    Files that any boot creates are ignored: host keys, machine-id, cloud-init's data, logs, the test's own key.
     """
 
     connections: Connections = field(repr=False, compare=False)
     machine: Ref[Reachable]
     source: Ref[SourceImage]
-    """The image that the build began with: the scan of its machine has just read what is on this one, too."""
+    """The source image of the build: the scan of its machine has just read the same files."""
     image: Ref[SourceImage]
-    """The image of this instance."""
+    """The image of the test instance."""
     gate: Gate
     known: KnownFiles = field(repr=False, compare=False)
 
@@ -207,7 +206,7 @@ class CheckNewInstance(Stage[Reachable]):
 
 
 def _on(report: Report, device: str) -> Report:
-    """What was found on another disk than the root's, where paths begin at its own top."""
+    """Mark findings of a disk other than the root's; their paths begin at the top of that disk."""
     return report._replace(
         findings=tuple(each._replace(what=f"{each.what}; on {device}") for each in report.findings),
     )
