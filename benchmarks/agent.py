@@ -42,7 +42,7 @@ from imagepipe.bundle.extents import Extent  # noqa: E402
 from imagepipe.bundle.manifest import Label, Manifest, Recipients  # noqa: E402
 from imagepipe.capture import agent_loader  # noqa: E402
 from imagepipe.capture.agent.frames import Wire  # noqa: E402
-from imagepipe.capture.instance_store.agent_messages import FixedRoot  # noqa: E402
+from imagepipe.capture.instance_store.agent_messages import PreparedRoot  # noqa: E402
 from imagepipe.capture.instance_store.on_controller import bundle_here  # noqa: E402
 from imagepipe.capture.instance_store.on_instance import bundle_on_instance  # noqa: E402
 from imagepipe.capture.instance_store.s3_parts import S3Parts  # noqa: E402
@@ -69,18 +69,18 @@ _MAIN = """
 import os, resource, sys
 from imagepipe.bundle.extents import Extent
 from imagepipe.capture.agent import main as agent
-from imagepipe.capture.agent.root_image import Fixed
+from imagepipe.capture.agent.root_image import RootImage
 from imagepipe.capture.agent.frames import Wire
 def main():
     out = os.dup(1)
     os.dup2(2, 1)
     wire = Wire(lambda count: os.read(0, count), lambda block: agent._write_all(out, block))
-    order = wire.hear()
-    fixed = Fixed("block", order["path"], order["size"], [Extent(0, order["size"])], 0, "")
-    order = wire.hear()
+    order = wire.receive()
+    fixed = RootImage("block", order["path"], order["size"], [Extent(0, order["size"])], 0)
+    order = wire.receive()
     agent.stream(wire, fixed) if order["do"] == "stream" else agent.bundle(wire, fixed, order)
-    wire.tell(say="peak %d" % resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    wire.tell(ended=True)
+    wire.send(say="peak %d" % resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    wire.send(ended=True)
     return 0
 """
 
@@ -194,11 +194,11 @@ class Bench:
         with talking(self.connection, _command(), self._watch) as dialogue:
             dialogue.write(_program())
             wire = _Noted(dialogue.read, dialogue.write)
-            wire.tell(path=str(image), size=size)
+            wire.send(path=str(image), size=size)
             manifest = bundler(
                 self.context,
                 wire,
-                FixedRoot("block", size, 0, (Extent(0, size),)),
+                PreparedRoot("block", size, 0, (Extent(0, size),)),
                 S3Parts(s3, "bucket", "folder"),
                 label=Label("image", "0" * 12),
                 secret=Secret.new(),
@@ -225,8 +225,8 @@ class _Noted(Wire):
 
     peak_kib = 0
 
-    def hear(self) -> dict[str, object] | bytes | None:
-        heard = super().hear()
+    def receive(self) -> dict[str, object] | bytes | None:
+        heard = super().receive()
         if isinstance(heard, dict) and str(heard.get("say", "")).startswith("peak "):
             self.peak_kib = int(str(heard["say"]).split()[1])
             return {"say": ""}

@@ -14,13 +14,13 @@ from imagepipe.cloud.instances import LaunchRequest
 from imagepipe.errors import CloudError, Problem, UsageError
 from imagepipe.launch.access import subnets_of
 from imagepipe.launch.machine import check_root, devices_of
-from imagepipe.launch.source import FindSource, names_of
+from imagepipe.launch.source import FindSource, image_names
 from imagepipe.launch.user_data import user_data
 from imagepipe.spec.bundle_rules import LARGEST_ROOT_GIB, bundle_region
 from imagepipe.spec.document import KeyPath
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import AmiBySsm, EbsOutput, InstanceStoreOutput, Spec
-from imagepipe.wiring.machine import devices_wanted, source_wanted
+from imagepipe.wiring.build import devices_wanted, source_wanted
 
 SPENT = frozenset({"NoCredentials", "NoAnswer", "AuthFailure", "InvalidClientTokenId", "ExpiredToken"})
 """With these there is no use in asking on."""
@@ -93,7 +93,7 @@ class Preflight:
         if spec.output.on_name_taken == "replace":
             return
         with self._at("output", "name"):
-            for region, name in names_of(spec.output.name, source, self._everywhere(spec)).items():
+            for region, name in image_names(spec.output.name, source, self._everywhere(spec)).items():
                 if taken := self._regions[region].images.own_named(name):
                     raise CloudError(f"name '{name}' is taken by {taken[0].id} in {region}")
 

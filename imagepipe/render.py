@@ -275,6 +275,45 @@ def names_in_expression(expression: str) -> frozenset[str]:
         raise RenderError("bad expression: nested too deeply") from error
 
 
+def used_by(text: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the part of `known` that a text of a spec can read. The text must be a valid template."""
+    return _select(known, _ENVIRONMENT.parse(text))
+
+
+def used_by_file(text: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the part of `known` that a template file can read; all of it if the file is not a template."""
+    try:
+        return _select(known, _file_environment().parse(text))
+    except (TemplateSyntaxError, RecursionError):
+        return dict(known)  # rendering reports the error
+
+
+def used_by_expression(expression: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the part of `known` that a valid `when` expression can read."""
+    return used_by("{{ (" + expression + "\n) }}", known)
+
+
+def _select(known: Mapping[str, Mapping[str, Any]], tree: nodes.Template) -> dict[str, Mapping[str, Any]]:
+    """Every name in the tree counts, even one that is only tested, or that a loop or a macro hides in places."""
+    fields: dict[str, set[str]] = {}
+    whole: set[str] = set()
+    of_fields = set()
+    parts: list[nodes.Getattr | nodes.Getitem] = [*tree.find_all(nodes.Getattr), *tree.find_all(nodes.Getitem)]
+    for part in parts:
+        first, _, rest = (_dotted(part) or "").partition(".")
+        if rest:
+            fields.setdefault(first, set()).add(rest)
+            of_fields.add(id(part.node))
+    for name in tree.find_all(nodes.Name):
+        if id(name) not in of_fields:
+            whole.add(name.name)
+    return {
+        first: values if first in whole else {key: value for key, value in values.items() if key in fields[first]}
+        for first, values in known.items()
+        if first in whole or first in fields
+    }
+
+
 def render(text: str, names: Mapping[str, Any]) -> str:
     """The text of a spec with every template in it replaced. Raises RenderError on a name that is not there."""
     return _render(text, names, _ENVIRONMENT) if is_template(text) else text
@@ -348,24 +387,24 @@ def holds(expression: str, names: Mapping[str, Any]) -> bool:
     return render("{{ 'yes' if (" + expression + "\n) else 'no' }}", names) == "yes"
 
 
-def finish(text: Text, names: Mapping[str, Any]) -> str:
+def render_late(text: Text, names: Mapping[str, Any]) -> str:
     """What a text is, now that `source` and `region` are known."""
     return render(text.text, names_of(text, names)) if isinstance(text, Late) else text
 
 
 def names_of(late: Late, names: Mapping[str, Any]) -> dict[str, Any]:
     """All that a late template may name, now that the run knows the rest."""
-    return {**finish_all(dict(late.known), names), **names}
+    return {**render_all_late(dict(late.known), names), **names}
 
 
-def finish_all(value: Any, names: Mapping[str, Any]) -> Any:
+def render_all_late(value: Any, names: Mapping[str, Any]) -> Any:
     """A value with every late text in it rendered: those of parameters, which may be late themselves, too."""
     if isinstance(value, Late):
-        return finish(value, names)
+        return render_late(value, names)
     if isinstance(value, Mapping):
-        return {key: finish_all(item, names) for key, item in value.items()}
+        return {key: render_all_late(item, names) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finish_all(item, names) for item in value]
+        return [render_all_late(item, names) for item in value]
     return value
 
 

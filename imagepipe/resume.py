@@ -9,7 +9,6 @@ from typing import Any
 
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.engine.encoding import decode, output_type
-from imagepipe.engine.fingerprint import fingerprints
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import JournalState
 from imagepipe.errors import UsageError
@@ -28,7 +27,7 @@ class Recovered:
     dropped: Mapping[str, str] = field(default_factory=dict)
     """Stages to be done anew, whether they were finished, begun or neither; what they hold is cleaned up first."""
 
-    def words(self, graph: Graph) -> list[str]:
+    def describe(self, graph: Graph) -> list[str]:
         """What will be done, for people."""
         waiting = [name for name in graph.order() if name not in self.finished]
         first = [name for name in waiting if graph.needs(name) <= self.finished.keys()]
@@ -38,9 +37,11 @@ class Recovered:
         return lines
 
 
-def recover(graph: Graph, past: JournalState, regions: Regions) -> Recovered:
-    """What of a run's journal still stands. Raises UsageError where spec or files have changed since."""
-    marks = fingerprints(graph)
+def recover(graph: Graph, marks: Mapping[str, str], past: JournalState, regions: Regions) -> Recovered:
+    """Compare a run's journal with the cloud. `marks` are the fingerprints of the graph's stages.
+
+    Raises UsageError if the spec, or a file that it names, has changed since.
+    """
     known = {name: done for name, done in past.outputs.items() if name in graph.stages}
     changed = sorted(name for name, done in known.items() if done.fingerprint != marks[name])
     strange = sorted(past.outputs.keys() - graph.stages.keys())

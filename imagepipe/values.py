@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NewType
 
@@ -42,11 +43,20 @@ class Late:
     text: str
     """The template as it was written."""
     known: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
-    """The names that were known when the graph was built: `var`, `spec`, `build`, each with its mapping."""
+    """The known values that the template reads, of `var`, `param`, `spec` and `build`."""
 
 
 Text = str | Late
 """A text, or a template that becomes one while the graph runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageText:
+    """The name, description and tags of an image in one region, rendered."""
+
+    name: str
+    description: str
+    tags: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class Account:
     def fault(self, effect: str, action: str, **more: object) -> None:
         """From here on the cloud has this fault, once."""
         values = {"effect": effect, "action": action, "times": 1, **more}
-        self.cloud.gateway._world.faults.add(Fault(**values))  # type: ignore[arg-type]
+        self.cloud.gateway.backend.faults.add(Fault(**values))  # type: ignore[arg-type]
 
     def deadline(self, seconds: float = 20) -> Deadline:
         return Deadline.after(seconds, self.clock)

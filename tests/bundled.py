@@ -22,7 +22,7 @@ FILES = ("image.manifest.xml", "image.part.00", "image.part.01", "image.part.02"
 
 def for_local_cloud(account: Account) -> Recipients:
     """The owner of the samples, and the EC2 of this cloud."""
-    return Recipients(recipients().owner, load_certificate(account.cloud.gateway._world.bundles.certificate))
+    return Recipients(recipients().owner, load_certificate(account.cloud.gateway.backend.bundles.certificate))
 
 
 def put(account: Account, folder: str = "web/t1", *, region: str = "us-east-1", bucket: str = BUCKET) -> str:
@@ -46,7 +46,7 @@ def registered(
 ) -> Image:
     """The available image of a bundle."""
     ec2 = account.cloud.client(region=region)
-    labels = {tags.STATE: state, tags.TOKEN: token} if state else {"of": "nobody"}
+    run_tags = {tags.STATE: state, tags.TOKEN: token} if state else {"of": "nobody"}
     made = ec2.register_image(
         Name=name,
         ImageLocation=location,
@@ -56,7 +56,7 @@ def registered(
         SriovNetSupport="simple",
         ImdsSupport="v2.0",
         BlockDeviceMappings=[{"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"}],
-        TagSpecifications=[tags.specification("image", labels)],
+        TagSpecifications=[tags.specification("image", run_tags)],
     )["ImageId"]
     return Image(harness.available(ec2, made), region, name, (), bundle=location)
 

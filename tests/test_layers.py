@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "imagepipe"
 
-FOUNDATION = {"errors", "values", "clock", "masking", "regular_files", "render", "deletion"}
+FOUNDATION = {"errors", "values", "clock", "masking", "files", "regular_files", "render", "deletion"}
 LAYER_1 = {"spec", "engine", "cloud", "communicator", "bundle", "hygiene", "iam"}
 STAGES = {"launch", "provision", "capture", "publish"}
 ANYTHING = {
@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "values": set(),
     "clock": {"errors", "values"},
     "masking": {"errors", "values"},
+    "files": set(),
     "regular_files": set(),
     "render": {"errors", "values", "clock"},
     "deletion": set(),
@@ -54,6 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 LIBRARIES: dict[str, set[str]] = {
+    "_typeshed": {"cli"},  # type checkers only
     "boto3": {"cloud"},
     "botocore": {"cloud", "local"},
     "paramiko": {"communicator"},
@@ -114,7 +116,7 @@ def test_the_table_names_every_room_that_is_there() -> None:
     assert rooms <= set(MAY_IMPORT)
 
 
-LOCAL_FOLDERS = ("client", "daemon", "aws", "machines", "disks", "host", "store")
+LOCAL_FOLDERS = ("client", "daemon", "aws", "machines", "disks", "host", "store", "codec")
 """The rooms of `local`, from the top down: each may import those after it, and none before."""
 
 
@@ -147,3 +149,20 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
         for name in leaves:
             del left[name]
     assert not left, f"in a circle, or above one: {sorted(left)}"
+
+
+def test_the_recipe_fits_on_two_screens() -> None:
+    assert len((ROOT / "pipeline.py").read_text().splitlines()) <= 120
+
+
+MOST_PARAMETERS = 7
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_function_takes_more_than_seven_parameters(module: Path) -> None:
+    """A dataclass collects what belongs together; its own constructor is not written by hand."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            names = [each.arg for each in every if each.arg not in ("self", "cls")]
+            assert len(names) <= MOST_PARAMETERS, f"{module.name}:{node.lineno} {node.name}({', '.join(names)})"

@@ -35,7 +35,7 @@ def _plan(folder: Path, *specs: tuple[str, str, str]) -> Graph:
     access = Access(region="us-east-1", access_key_id="x", secret_access_key="y")
     regions = Regions(Session(access), SystemClock())
     tools = Tools(regions, Connections(), CopyLimits(), folder, "r1", lambda *_: recipients())
-    return plan(loaded, tools, region=lambda spec: spec.launch.region or "")[0]
+    return plan(loaded, tools, region=lambda spec: spec.launch.region or "").graph
 
 
 def test_two_specs_of_a_run_that_want_one_name_are_refused_before_anything_is_asked(tmp_path: Path) -> None:

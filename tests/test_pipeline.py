@@ -18,7 +18,7 @@ from imagepipe.cloud.session import Access, Session
 from imagepipe.communicator.ssh import Connections
 from imagepipe.engine.graph import Graph
 from imagepipe.launch.machine import Launch
-from imagepipe.local.disks.search import look_at
+from imagepipe.local.disks.search import scan_disk
 from imagepipe.pipeline import plan
 from imagepipe.provision.reboot import RebootMachine
 from imagepipe.provision.shell import RunShell
@@ -46,10 +46,9 @@ def _loaded(*files: Path, **variables: str) -> list[LoadedSpec]:
 def _graph(loaded: list[LoadedSpec], folder: Path, *, offline: bool = False) -> Graph:
     access = Access(region="us-east-1", access_key_id="x", secret_access_key="y")
     regions = Regions(Session(access), SystemClock())
-    reads = Offline(Path, look_at) if offline else None
+    reads = Offline(Path, scan_disk) if offline else None
     tools = Tools(regions, Connections(), CopyLimits(), folder, "r1", lambda *_: recipients(), offline=reads)
-    graph, _ = plan(loaded, tools, region=lambda spec: spec.launch.region or "us-east-1")
-    return graph
+    return plan(loaded, tools, region=lambda spec: spec.launch.region or "us-east-1").graph
 
 
 def _spec(folder: Path, steps: str, more: str = "") -> Path:
@@ -77,7 +76,7 @@ def test_every_step_lies_between_launch_and_capture_in_its_order(sample: Path, t
     for earlier, later in pairwise(steps):
         assert earlier in graph.before(later)
     assert all("launch" in graph.before(step) and step in before for step in steps)
-    decided = [at for at in loaded[0].steps if at.whens == ()]
+    decided = [at for at in loaded[0].steps if at.conditions == ()]
     assert len(steps) >= len(decided) - 1
 
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from imagepipe.render import (
     RenderError,
-    finish,
     holds,
     is_template,
     names_in_expression,
     names_used,
     render,
     render_file,
+    render_late,
 )
 from imagepipe.values import Late
 
@@ -254,8 +254,8 @@ def test_a_condition_holds_or_not() -> None:
 
 def test_a_late_template_is_finished_with_what_became_known() -> None:
     late = Late("{{ var.x }} in {{ region }}", (("var", {"x": "a"}),))
-    assert finish(late, {"region": "us-east-1"}) == "a in us-east-1"
-    assert finish("plain {{ text }}", {}) == "plain {{ text }}"
+    assert render_late(late, {"region": "us-east-1"}) == "a in us-east-1"
+    assert render_late("plain {{ text }}", {}) == "plain {{ text }}"
 
 
 @pytest.mark.parametrize("text", ["{{ x }}", "{% if x %}"])
@@ -273,7 +273,7 @@ NO_TEMPLATE = st.text(st.sampled_from("{}#%$ -+a'\"\r\n\t\ufdd1é"), max_size=40
 def test_no_text_beside_a_template_vanishes(before: str, after: str) -> None:
     assert render(before, NAMES) == before
     assert render(f"{before} {{{{ var.n }}}} {after}", NAMES) == f"{before} 3 {after}"
-    assert finish(Late(f"{before} {{{{ region }}}} {after}", ()), {"region": "r"}) == f"{before} r {after}"
+    assert render_late(Late(f"{before} {{{{ region }}}} {after}", ()), {"region": "r"}) == f"{before} r {after}"
 
 
 def test_only_a_template_file_has_comments() -> None:

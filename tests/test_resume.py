@@ -137,7 +137,7 @@ class Dead:
         outputs = {name: Finished(marks[name], encode(value)) for name, value in self.outputs.items()}
         record = self.account.journal.run
         past = JournalState(record, (), None, is_alive=False, outputs=outputs, begun=frozenset(self.begun))
-        return recover(self.graph, past, self.account.regions)
+        return recover(self.graph, marks, past, self.account.regions)
 
 
 def _endpoint(key: Path) -> Endpoint:
@@ -154,7 +154,7 @@ def test_what_is_done_and_still_there_is_not_done_again(dead: Dead) -> None:
     found = dead.recover()
     assert found.finished == dead.outputs
     assert found.dropped == {}
-    assert found.words(dead.graph) == ["4 of 8 stages are done", "goes on with work"]
+    assert found.describe(dead.graph) == ["4 of 8 stages are done", "goes on with work"]
 
 
 def test_a_machine_that_is_gone_is_launched_anew_and_all_that_came_of_it(dead: Dead) -> None:
@@ -165,7 +165,7 @@ def test_a_machine_that_is_gone_is_launched_anew_and_all_that_came_of_it(dead: D
     assert list(found.finished) == ["source", "key"]
     assert found.dropped["launch"] == f"{dead.instance.id} in us-east-1 is terminated"
     assert {"connect", "work", "capture", "terminate", "copy"} <= found.dropped.keys()
-    assert "launch: anew, as" in "\n".join(found.words(dead.graph))
+    assert "launch: anew, as" in "\n".join(found.describe(dead.graph))
 
 
 def test_a_machine_on_which_a_step_was_cut_short_is_launched_anew(dead: Dead) -> None:
@@ -182,7 +182,7 @@ def test_a_machine_that_nobody_needs_any_more_may_be_gone(dead: Dead) -> None:
     dead.account.ec2.instances.terminate(dead.instance.id)
     found = dead.recover()
     assert found.dropped == {}
-    assert found.words(dead.graph)[-1] == "goes on with copy, terminate"
+    assert found.describe(dead.graph)[-1] == "goes on with copy, terminate"
 
 
 def test_an_image_that_is_gone_is_taken_anew_of_the_machine_that_is_there(dead: Dead) -> None:
@@ -209,4 +209,4 @@ def test_a_spec_that_has_changed_is_refused_and_the_stage_named_that_changed_fir
     outputs = {name: Finished(marks[name], encode(value)) for name, value in dead.outputs.items()}
     past = JournalState(dead.account.journal.run, (), None, is_alive=False, outputs=outputs)
     with pytest.raises(UsageError, match=r"has changed since: source$"):
-        recover(changed, past, dead.account.regions)
+        recover(changed, fingerprints(changed), past, dead.account.regions)

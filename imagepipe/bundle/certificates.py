@@ -7,7 +7,6 @@ known to anybody.
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from imagepipe.errors import BundleError
+from imagepipe.files import write_atomically
 
 FINGERPRINTS = {
     "default": "F5707AEDB54251798F6BBCC1A10A9CFD1F21FC69909EA1276319AA2F098E4790",
@@ -135,11 +135,7 @@ def make_pair(certificate: Path, private_key: Path, *, name: str) -> None:
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     for file, content in ((private_key, private), (certificate, made.public_bytes(Encoding.PEM))):
         try:
-            half = file.with_name(f".{file.name}.{os.getpid()}")
-            fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(fd, "wb") as out:
-                out.write(content)
-            half.rename(file)
+            write_atomically(file, content)
         except OSError as error:
             raise BundleError(f"writing {file}: {error.strerror}") from error
 

@@ -14,11 +14,11 @@ from imagepipe.cloud.devices import DeviceWanted, image_mappings
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import PLAIN_USAGE, Registration, SourceImage, late_names
 from imagepipe.cloud.snapshots import Snapshot
-from imagepipe.cloud.tags import RunTags
+from imagepipe.cloud.tags import ProductTags, RunTags
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
-from imagepipe.values import Image, Instance, Stopped, Text
+from imagepipe.values import Image, ImageText, Instance, Stopped
 
 AVAILABLE_SECONDS = 3600
 
@@ -28,12 +28,10 @@ class CaptureEbs(Stage[Image]):
     """The image, available in the launch region."""
 
     ec2: Ec2 = field(repr=False, compare=False)
-    labels: RunTags
+    run_tags: RunTags = field(repr=False, compare=False)
     machine: Ref[Stopped]
     source: Ref[SourceImage]
-    names: Ref[Mapping[str, str]]
-    description: Text
-    tags: Mapping[str, Text]
+    text: Ref[Mapping[str, ImageText]]
     boot_mode: str | None
     imds_v2: bool
     delete_on_termination: Mapping[str, bool] = field(default_factory=dict)
@@ -63,7 +61,7 @@ class CaptureEbs(Stage[Image]):
             )
 
     def _create(self, ctx: Context, instance: Instance, described: Mapping[str, Any]) -> Image:
-        name, values, tags = self._words(ctx)
+        text = ctx[self.text][self.ec2.region]
         over = [device.mapped(None, delete_on_termination=True) for device in self.devices]
         goes = self._goes(ctx[self.source])
         said = {device.device for device in self.devices}
@@ -78,12 +76,14 @@ class CaptureEbs(Stage[Image]):
         id = of_image.id or ctx.found_again(of_image, self.ec2.images.first_of_token)
         id = id or self.ec2.images.create_image(
             instance.id,
-            name,
-            render.finish(self.description, values),
+            text.name,
+            text.description,
             over,
             token=of_image.token,
-            image_tags=self.labels.product(of_image.token, name, tags),
-            snapshot_tags=self.labels.product(of_snapshots.token, name, tags),
+            tags=ProductTags(
+                image=self.run_tags.product(of_image.token, text),
+                snapshots=self.run_tags.product(of_snapshots.token, text),
+            ),
         )
         ctx.bind(of_image, id)
         with ctx.span("bytes"):
@@ -94,32 +94,26 @@ class CaptureEbs(Stage[Image]):
         self._tag_snapshots(ctx, made)
         if self.imds_v2:
             self.ec2.images.require_imds_v2(id)
-        return Image(id, self.ec2.region, name, snapshots)
-
-    def _words(self, ctx: Context) -> tuple[str, dict[str, object], dict[str, str]]:
-        """The image's name, what late templates may name, and the image's tags."""
-        values = late_names(ctx[self.source], self.ec2.region)
-        tags = {key: render.finish(value, values) for key, value in self.tags.items()}
-        return ctx[self.names][self.ec2.region], values, tags
+        return Image(id, self.ec2.region, text.name, snapshots)
 
     def _tag_snapshots(self, ctx: Context, by_device: Mapping[str, str]) -> None:
         """CreateSnapshots tags all alike; what the spec says of one device is added."""
-        _, values, _ = self._words(ctx)
+        values = late_names(ctx[self.source], self.ec2.region)
         for device in self.devices:
             if device.tags and device.device in by_device:
-                own = {key: render.finish(value, values) for key, value in device.tags.items()}
+                own = {key: render.render_late(value, values) for key, value in device.tags.items()}
                 self.ec2.images.tag([by_device[device.device]], own)
 
     def _register(self, ctx: Context, instance: Instance, described: Mapping[str, Any]) -> Image:
-        name, values, tags = self._words(ctx)
+        text = ctx[self.text][self.ec2.region]
 
         # Snapshots first: undo goes backwards, and a snapshot in use by an image cannot be deleted.
         claim = ctx.intend("snapshots", self.ec2.region, lifetime=Lifetime.PRODUCT)
         snapshots = self.ec2.snapshots.create(
             instance.id,
-            description=f"imagepipe: {name}",
+            description=f"imagepipe: {text.name}",
             token=claim.token,
-            tags=self.labels.product(claim.token, name, tags),
+            tags=self.run_tags.product(claim.token, text),
             leave_out=[device.device for device in self.devices if device.is_left_out],
             may_be_there=ctx.journal.is_adopted(claim),
         )
@@ -131,12 +125,12 @@ class CaptureEbs(Stage[Image]):
 
         def register(claim: Claim) -> str:
             return self.ec2.images.register(
-                name,
-                render.finish(self.description, values),
+                text.name,
+                text.description,
                 self._registration(ctx[self.source], instance, described),
                 self._mappings(ctx[self.source], described, snapshots),
                 token=claim.token,
-                tags=self.labels.product(claim.token, name, tags),
+                tags=self.run_tags.product(claim.token, text),
             )
 
         find = self.ec2.images.first_of_token
@@ -145,7 +139,7 @@ class CaptureEbs(Stage[Image]):
         with ctx.span("wait"):
             seconds = min(AVAILABLE_SECONDS, self.timeout_seconds)
             self.ec2.await_image(image, deadline=ctx.deadline(seconds), cancel=ctx.cancel)
-        return Image(image, self.ec2.region, name, tuple(snapshot.id for snapshot in snapshots))
+        return Image(image, self.ec2.region, text.name, tuple(snapshot.id for snapshot in snapshots))
 
     def _until_completed(self, ctx: Context, snapshot: Snapshot) -> None:
         def settled(seen: Mapping[str, Any] | None) -> bool | None:

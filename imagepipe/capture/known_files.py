@@ -8,7 +8,6 @@ set of values that are looked for; a build with other secrets reads everything o
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from imagepipe.capture import agent_loader
+from imagepipe.files import write_atomically
 from imagepipe.hygiene.known import pack, split, unpack
 from imagepipe.hygiene.report import Report, ScanRequest
 
@@ -36,31 +36,31 @@ class KnownFiles:
     own_key: bool = False
     """Builds log in with a key of the account's own, which the source image may hold already."""
 
-    def add_to(self, wanted: ScanRequest, image: str) -> ScanRequest:
+    def add_to(self, request: ScanRequest, image: str) -> ScanRequest:
         """The same request, without reading what is known of this image."""
-        path = self._path(wanted, image)
+        path = self._path(request, image)
         with suppress(OSError, ValueError):
             if path is not None:
-                return wanted._replace(known=pack(split(path.read_bytes())))
-        return wanted
+                return request._replace(known=pack(split(path.read_bytes())))
+        return request
 
-    def keep(self, wanted: ScanRequest, report: Report, *images: str) -> None:
+    def keep(self, request: ScanRequest, report: Report, *images: str) -> None:
         """Keep the stamps of a scan for later scans of these images."""
-        stamps = unpack(wanted.known) | unpack(report.clean)
+        stamps = unpack(request.known) | unpack(report.clean)
         if len(stamps) > MOST_STAMPS * max(report.files, 1):
             stamps = unpack(report.clean)
         for image in images:
             with suppress(OSError):
-                if (path := self._path(wanted, image)) is not None:
-                    _write(path, b"".join(sorted(stamps)))
+                if (path := self._path(request, image)) is not None:
+                    write_atomically(path, b"".join(sorted(stamps)))
                     self._prune()
 
-    def _path(self, wanted: ScanRequest, image: str) -> Path | None:
+    def _path(self, request: ScanRequest, image: str) -> Path | None:
         if self.folder is None:
             return None
         with suppress(OSError):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            values = (*wanted.secrets, *([wanted.builder_key] if self.own_key else []))
+            values = (*request.secrets, *([request.builder_key] if self.own_key else []))
             digest = hashlib.sha256(scan_version() + self._digest(values)).hexdigest()[:16]
             return self.folder / f"{image}-{digest}"
         return None
@@ -78,7 +78,7 @@ class KnownFiles:
         with suppress(FileNotFoundError):
             if len(salt := path.read_bytes()) == SALT_BYTES:
                 return salt
-        _write(path, secrets.token_bytes(SALT_BYTES))
+        write_atomically(path, secrets.token_bytes(SALT_BYTES))
         return path.read_bytes()
 
     def _prune(self) -> None:
@@ -96,13 +96,3 @@ class KnownFiles:
 def scan_version() -> bytes:
     """A digest of the scan's own code: what one version found clean, the next may not."""
     return hashlib.sha256(agent_loader.program(agent_loader.HYGIENE)).digest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    half = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        half.touch(mode=0o600)
-        half.write_bytes(content)
-        half.rename(path)
-    finally:
-        half.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from imagepipe.capture.known_files import KnownFiles
 from imagepipe.capture.scan.gate import Gate
-from imagepipe.capture.scan.over_ssh import FAILED, LOOK_SECONDS, heard, shell_that_looks
+from imagepipe.capture.scan.over_ssh import FAILED, SCAN_SECONDS, parse_report, scan_script
 from imagepipe.capture.scan.stages import Offline, gate_on_machine
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage
@@ -66,14 +66,14 @@ class Scrub(Stage[Sealed]):
 
         # One script: after the scrub nobody may use sudo any more.
         freeze = _text(FREEZE) if freezes else ""
-        text, wanted = script_text() + freeze, ScanRequest(())
+        text, request = script_text() + freeze, ScanRequest(())
         if gate is not None:
-            wanted = self.known.add_to(gate.wanted(builder_key=public_key(machine.endpoint)), ctx[self.source].id)
-            text = shell_that_looks(wanted, before=script_text(), after=freeze)
+            request = self.known.add_to(gate.request(builder_key=public_key(machine.endpoint)), ctx[self.source].id)
+            text = scan_script(request, before=script_text(), after=freeze)
         script = Script(text, args=(public_key(machine.endpoint),), sudo=True, interpreter="sh")
         code: int | None = None
         with ctx.span("command"):
-            seconds = SCRUB_SECONDS + (LOOK_SECONDS if gate is not None else 0)
+            seconds = SCRUB_SECONDS + (SCAN_SECONDS if gate is not None else 0)
             watch = Watch(on_line, ctx.deadline(seconds), ctx.cancel)
             try:
                 code = run_script(connection, script, watch).code
@@ -86,11 +86,11 @@ class Scrub(Stage[Sealed]):
                     ) from error
         self.connections.drop(machine.endpoint)
         if gate is not None and any(MARK in line for line in said):
-            report = heard(said, code, f"scanning {machine.instance.id}")
-            self.known.keep(wanted, report, ctx[self.source].id)
+            report = parse_report(said, code, f"scanning {machine.instance.id}")
+            self.known.keep(request, report, ctx[self.source].id)
             gate.judge(ctx.say, report, where="looked at the running machine, before it stopped")
         if gate is not None and code in FAILED:
-            heard(said, code, f"looking at {machine.instance.id}")
+            parse_report(said, code, f"looking at {machine.instance.id}")
         if code != 0 and FROZEN not in said:
             raise CommandFailed(
                 f"scrubbing {machine.instance.id}: {'; '.join(said) or 'no reason given'} (exit {code})",
@@ -102,7 +102,7 @@ class Scrub(Stage[Sealed]):
 
     def _connection(self, ctx: Context, machine: Reachable) -> Connection:
         """The last step may have ended the connection, or rebooted the machine."""
-        return self.connections.back(
+        return self.connections.reconnect(
             machine.endpoint,
             ctx.deadline(RECONNECT_SECONDS),
             ctx.cancel.sleep,

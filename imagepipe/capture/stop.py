@@ -65,7 +65,7 @@ class TerminateInstance(Stage[None]):
             # A good image is not given up for this: the end of the run tries again, and says what it still holds.
             ctx.say(f"not terminated yet: {error}")
             return
-        keys.forget(claim.details)  # first: of a claim that is released nobody takes care again
+        keys.delete_private_key(claim.details)  # first: of a claim that is released nobody takes care again
         ctx.released(claim)
 
     def stands_on(self) -> tuple[Ref[Any], ...]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from imagepipe.clock import Clock, Deadline
 from imagepipe.cloud import tags
-from imagepipe.cloud.consistency import gone_is_fine
+from imagepipe.cloud.consistency import ignore_missing
 from imagepipe.cloud.ec2 import Ec2, Regions
 from imagepipe.cloud.s3 import folder_of
 from imagepipe.communicator import keys
@@ -62,7 +62,7 @@ class Undoers:
             ec2.instances.terminate(id)
             # A clean-up is not cancelled by what caused it.
             ec2.await_terminated(id, deadline=Deadline.after(TERMINATE_SECONDS, self.clock), cancel=Cancel(self.clock))
-        keys.forget(claim.details)
+        keys.delete_private_key(claim.details)
         return bool(ids)
 
     def _until_shown(self, ec2: Ec2, id: str) -> None:
@@ -81,7 +81,7 @@ class Undoers:
         ids = _by_name(claim, ec2.keys.of_token)
         for id in ids:
             self._delete_claimed(claim, id, ec2.keys.delete)
-        keys.forget(claim.details)
+        keys.delete_private_key(claim.details)
         return bool(ids)
 
     def security_group(self, claim: Claim) -> bool:
@@ -114,7 +114,7 @@ class Undoers:
         ec2 = self.regions[claim.region]
         bucket, folder = claim.details["bucket"], folder_of(claim.details["prefix"], claim.token)
         keys: Sequence[str] = ()
-        with gone_is_fine("NoSuchBucket"):
+        with ignore_missing("NoSuchBucket"):
             keys = ec2.s3.keys(bucket, f"{folder}/")
             manifests = {claim.id, *(f"{bucket}/{key}" for key in keys if key.endswith(MANIFEST))}
             if not any(_is_registered(ec2, location) for location in manifests if location):

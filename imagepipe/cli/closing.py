@@ -18,8 +18,8 @@ from imagepipe.engine.executor import Outcome
 from imagepipe.engine.journal import read
 from imagepipe.errors import CloudError, ImagepipeError, StageError, UndoFailed
 from imagepipe.masking import Masker
-from imagepipe.pipeline import Baked
 from imagepipe.values import Endpoint, Image, Reachable
+from imagepipe.wiring.build import Baked
 
 
 def ended(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> int:

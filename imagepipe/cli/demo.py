@@ -95,7 +95,7 @@ def _instance(ec2: Ec2, image: str, clock: SystemClock) -> Iterator[str]:
     key = ec2.keys.import_public(token, keys.generate(token).public, token=token, tags=labels)
     deadline, cancel = Deadline.after(PAGE_SECONDS, clock), Cancel(clock)
     try:
-        ec2.groups.admit(group, port=80, cidrs=[ec2.caller_cidr()])
+        ec2.groups.allow_ssh_from(group, port=80, cidrs=[ec2.caller_cidr()])
         request = LaunchRequest(image, "t3.small", None, (group,), token, b"", ())
         launched = ec2.instances.launch(request, client_token=token, instance_tags=labels, volume_tags=labels)
         id = str(launched["InstanceId"])

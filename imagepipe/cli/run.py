@@ -31,18 +31,19 @@ from imagepipe.communicator.ssh import Connections
 from imagepipe.engine import events as ev
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.events import EventFile, Events, Sink
-from imagepipe.engine.executor import Outcome, execute
+from imagepipe.engine.executor import Outcome, RunServices, execute
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import Journal, RunRecord, read
 from imagepipe.engine.undo import StillHeld, undo
 from imagepipe.errors import UndoFailed
 from imagepipe.masking import Masker
-from imagepipe.pipeline import Baked, plan
+from imagepipe.pipeline import Plan, plan
 from imagepipe.publish.copy_ebs import CopyLimits
 from imagepipe.report.console import ConsoleReport
 from imagepipe.report.junit import JUnitReport, Suite
 from imagepipe.resume import Recovered, recover
 from imagepipe.spec.loaded import LoadedSpec
+from imagepipe.wiring.build import Baked
 from imagepipe.wiring.certificates import BundleSigning
 from imagepipe.wiring.tools import Tools
 
@@ -91,15 +92,14 @@ class Run:
     def execute(self, regions: Regions, region: str | None, given: Mapping[str, Any]) -> tuple[Outcome, list[Baked]]:
         """Build the graph and run it. `given` is what `resume` needs to build it again."""
         with ExitStack() as stack:
-            graph, baked = self._planned(stack, regions, region)
+            plan = self._plan(stack, regions, region)
             build_names = {key: str(value) for key, value in self.loaded[0].names["build"].items()}
             record = RunRecord(
                 self.id, iso(self.clock.now()), self._names(), build_names, self.chosen.record(), {**given}
             )
             journal = Journal.create(self.folder, record, self.clock)
             stack.callback(journal.close)
-            outcome = self._run(stack, graph, baked, journal, regions)
-            return outcome, baked
+            return self._run(stack, plan, journal, regions), plan.baked
 
     def resume(self, regions: Regions, region: str | None, *, dry_run: bool) -> tuple[Outcome, list[Baked]] | None:
         """Continue a run whose process died; with `dry_run`, print what would be done and return None.
@@ -107,12 +107,12 @@ class Run:
         Raises UsageError if the spec or its files have changed, or the run is in progress in another process.
         """
         with ExitStack() as stack:
-            graph, baked = self._planned(stack, regions, region)
+            plan = self._plan(stack, regions, region)
             journal = Journal.reopen(self.folder, self.clock)
             stack.callback(journal.close)
             # After the journal is locked, so that no other process can resume the run.
-            found = recover(graph, read(self.folder), regions)
-            for line in found.words(graph):
+            found = recover(plan.graph, plan.fingerprints, read(self.folder), regions)
+            for line in found.describe(plan.graph):
                 click.echo(line, file=self.options.log)
             if dry_run:
                 return None
@@ -121,8 +121,7 @@ class Run:
             if held:
                 what = f"run {self.id} cannot continue while it holds resources that must be created again"
                 raise UndoFailed(f"{what}: {', '.join(map(str, held))}", [each.error for each in held])
-            outcome = self._run(stack, graph, baked, journal, regions, finished=found.finished)
-            return outcome, baked
+            return self._run(stack, plan, journal, regions, finished=found.finished), plan.baked
 
     def _clean_up(self, journal: Journal, found: Recovered, regions: Regions) -> Sequence[StillHeld]:
         """Delete the resources of the stages that will run again; return those that are still held."""
@@ -139,7 +138,7 @@ class Run:
     def _names(self) -> tuple[str, ...]:
         return tuple(spec.checked().name for spec in self.loaded)
 
-    def _planned(self, stack: ExitStack, regions: Regions, region: str | None) -> tuple[Graph, list[Baked]]:
+    def _plan(self, stack: ExitStack, regions: Regions, region: str | None) -> Plan:
         connections = Connections()
         stack.callback(connections.close)
         tools = Tools(
@@ -161,17 +160,16 @@ class Run:
             return None
         from imagepipe.cli.local_store import open_store
         from imagepipe.local.disks.files import Disks
-        from imagepipe.local.disks.search import look_at
+        from imagepipe.local.disks.search import scan_disk
         from imagepipe.local.host.foreign import is_foreign
 
         snapshots = Disks(open_store(Path(self.chosen.local)).disks).snapshot_path
-        return Offline(snapshots, look_at, lambda disk: not is_foreign(disk))
+        return Offline(snapshots, scan_disk, lambda disk: not is_foreign(disk))
 
     def _run(
         self,
         stack: ExitStack,
-        graph: Graph,
-        baked: Sequence[Baked],
+        plan: Plan,
         journal: Journal,
         regions: Regions,
         *,
@@ -182,7 +180,7 @@ class Run:
             ConsoleReport(self.options.log),
         ]
         if self.options.junit:
-            self.junit = JUnitReport(self.options.junit, [_suite(build, graph) for build in baked])
+            self.junit = JUnitReport(self.options.junit, [_suite(baked, plan.graph) for baked in plan.baked])
             if finished:
                 self.junit.resume(ev.read_events(self.folder / ev.FILE_NAME), frozenset(finished))
             sinks.append(self.junit)
@@ -194,16 +192,14 @@ class Run:
         self.cancel.also(streams.hurry)
         keep_on_failure = self.options.keep_on_failure
         with Heartbeat(journal, regions, self.clock) as heart, _limit(self.cancel, self.options.timeout):
+            undoers = Undoers(regions, self.clock).undoers()
             outcome = execute(
-                graph,
-                journal=journal,
-                events=events,
-                cancel=self.cancel,
-                clock=self.clock,
-                undoers=Undoers(regions, self.clock).undoers(),
-                keep_on_failure=keep_on_failure is not None,
+                plan.graph,
+                RunServices(journal, events, self.cancel, self.clock, undoers),
+                fingerprints=plan.fingerprints,
                 finished=finished,
-                groups=[build.stages for build in baked] if self.options.keep_going else (),
+                groups=[baked.stages for baked in plan.baked] if self.options.keep_going else (),
+                keep_on_failure=keep_on_failure is not None,
             )
         if keep_on_failure is not None and not outcome.ok:
             heart.beat(self.clock.now() + keep_on_failure)
@@ -233,8 +229,8 @@ def _limit(cancel: Cancel, timeout: timedelta | None) -> Iterator[None]:
         timer.cancel()
 
 
-def _suite(build: Baked, graph: Graph) -> Suite:
-    return Suite(build.spec, tuple((stage, graph.stages[stage].title()) for stage in build.tests), build.stages)
+def _suite(baked: Baked, graph: Graph) -> Suite:
+    return Suite(baked.spec, tuple((stage, graph.stages[stage].title()) for stage in baked.tests), baked.stages)
 
 
 @dataclass

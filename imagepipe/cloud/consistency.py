@@ -26,7 +26,7 @@ FRESH_PAUSES = (0.25, 0.5, 1.0, 2.0, 2.0)
 """Seconds before each further look at what was made a moment ago: 5.75 s in all."""
 
 
-def once_known(call: Callable[[], T], clock: Clock, *codes: str) -> T:
+def retry_until_visible(call: Callable[[], T], clock: Clock, *codes: str) -> T:
     """What the call gives, tried again while EC2 does not know yet what it names, and says so by one of these codes.
 
     A thing may be unknown for seconds after EC2 gave us its id (EC2 API guide, "Eventual consistency").
@@ -41,7 +41,7 @@ def once_known(call: Callable[[], T], clock: Clock, *codes: str) -> T:
     return call()
 
 
-def was_known(call: Callable[[], object], *codes: str) -> bool:
+def delete_if_exists(call: Callable[[], object], *codes: str) -> bool:
     """Make a call that gives something back; false where EC2 says, by one of these codes, that it does not know it."""
     try:
         call()
@@ -53,7 +53,7 @@ def was_known(call: Callable[[], object], *codes: str) -> bool:
 
 
 @contextmanager
-def gone_is_fine(*codes: str) -> Iterator[None]:
+def ignore_missing(*codes: str) -> Iterator[None]:
     """Let a CloudError pass that says, by its code, that the thing is not there any more."""
     try:
         yield

@@ -9,7 +9,7 @@ from typing import Any
 
 from imagepipe.cloud import tags as tagging
 from imagepipe.cloud.batching import BatchedLookup
-from imagepipe.cloud.consistency import chunks, gone_is_fine, once_known, was_known
+from imagepipe.cloud.consistency import chunks, delete_if_exists, ignore_missing, retry_until_visible
 from imagepipe.cloud.errors import translating
 from imagepipe.cloud.idempotency import IdempotentCreate
 from imagepipe.cloud.registration import PLAIN_USAGE as PLAIN_USAGE
@@ -71,7 +71,7 @@ class Audience:
             *([{"Group": "all"}] if self.public else []),
         ]
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """For a log."""
         return ", ".join((*self.accounts, *self.organizations, *self.ous, *(["everybody"] if self.public else [])))
 
@@ -258,7 +258,7 @@ class Images:
                 )
             return str(answer["ImageId"])
 
-        known = partial(once_known, call, self._creates.clock, "InvalidSnapshot.NotFound")
+        known = partial(retry_until_visible, call, self._creates.clock, "InvalidSnapshot.NotFound")
         return self._creates.once(known, lambda: _first(self.own_of_token(token)))
 
     def register_again(self, image: Mapping[str, Any], name: str, *, token: str, tags: Mapping[str, str]) -> str:
@@ -277,8 +277,7 @@ class Images:
                 name,
                 description,
                 client_token=token,
-                image_tags=tags,
-                snapshot_tags=tags,
+                tags=tagging.ProductTags(tags, tags),
             )
         uefi_data = self._uefi_data(image["ImageId"]) if image.get("BootMode", "").startswith("uefi") else None
         registration = Registration.of(image, uefi_data=uefi_data)
@@ -298,8 +297,7 @@ class Images:
         mappings: Sequence[Mapping[str, Any]],
         *,
         token: str,
-        image_tags: Mapping[str, str],
-        snapshot_tags: Mapping[str, str],
+        tags: tagging.ProductTags,
     ) -> str:
         """An image of a stopped instance by EC2's own hand; its id. Made once, though the answer is lost.
 
@@ -314,10 +312,7 @@ class Images:
                     NoReboot=True,
                     **({"Description": description} if description else {}),
                     **({"BlockDeviceMappings": list(mappings)} if mappings else {}),
-                    TagSpecifications=[
-                        tagging.specification("image", image_tags),
-                        tagging.specification("snapshot", snapshot_tags),
-                    ],
+                    TagSpecifications=tags.specifications(),
                 )
             return str(answer["ImageId"])
 
@@ -333,9 +328,9 @@ class Images:
         with translating(f"asking whether images may be public in {self.region}"):
             return str(self._client.get_image_block_public_access_state()["ImageBlockPublicAccessState"])
 
-    def permit(self, image: str, snapshots: Sequence[str], audience: Audience) -> None:
+    def share(self, image: str, snapshots: Sequence[str], audience: Audience) -> None:
         """Let others launch an image, and accounts among them copy it. What was permitted already stays."""
-        with translating(f"sharing {image} in {self.region} with {audience.words()}"):
+        with translating(f"sharing {image} in {self.region} with {audience.describe()}"):
             self._client.modify_image_attribute(ImageId=image, LaunchPermission={"Add": audience.permissions()})
         if not audience.accounts:
             return
@@ -354,8 +349,7 @@ class Images:
         description: str,
         *,
         client_token: str,
-        image_tags: Mapping[str, str],
-        snapshot_tags: Mapping[str, str],
+        tags: tagging.ProductTags,
         kms_key: str | None = None,
     ) -> str:
         """Copy an image into this region; the id of the copy, which is pending. The client token makes it once."""
@@ -366,15 +360,12 @@ class Images:
                 Name=name,
                 **({"Description": description} if description else {}),
                 ClientToken=client_token,
-                TagSpecifications=[
-                    tagging.specification("image", image_tags),
-                    tagging.specification("snapshot", snapshot_tags),
-                ],
+                TagSpecifications=tags.specifications(),
                 **({"Encrypted": True, "KmsKeyId": kms_key} if kms_key else {}),
             )
         return str(answer["ImageId"])
 
-    def described(self, id: str) -> Mapping[str, Any]:
+    def describe(self, id: str) -> Mapping[str, Any]:
         """What EC2 says of an image. Raises CloudError where it does not know it."""
         found = self.describe_many([id])
         if id not in found:
@@ -393,7 +384,7 @@ class Images:
     def tag(self, ids: Sequence[str], tags: Mapping[str, str]) -> None:
         """Write tags on images and snapshots, over those that are there."""
         for chunk in chunks(ids):
-            once_known(partial(self._tag, chunk, tags), self._creates.clock, *_NOT_KNOWN)
+            retry_until_visible(partial(self._tag, chunk, tags), self._creates.clock, *_NOT_KNOWN)
 
     def _tag(self, ids: Sequence[str], tags: Mapping[str, str]) -> None:
         with translating(f"tagging {', '.join(ids)} in {self.region}"):
@@ -403,10 +394,10 @@ class Images:
         """Deregister an image; whether EC2 knew it: gone already is success. Its snapshots stay."""
 
         def call() -> None:
-            with gone_is_fine("InvalidAMIID.Unavailable"), translating(f"deregistering {id} in {self.region}"):
+            with ignore_missing("InvalidAMIID.Unavailable"), translating(f"deregistering {id} in {self.region}"):
                 self._client.deregister_image(ImageId=id)
 
-        return was_known(call, "InvalidAMIID.NotFound")
+        return delete_if_exists(call, "InvalidAMIID.NotFound")
 
 
 def _literal(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from imagepipe.clock import Clock
 from imagepipe.cloud import tags as tagging
 from imagepipe.cloud.batching import BatchedLookup
-from imagepipe.cloud.consistency import chunks, gone_is_fine, once_known
+from imagepipe.cloud.consistency import chunks, ignore_missing, retry_until_visible
 from imagepipe.cloud.errors import translating
 from imagepipe.errors import CloudError
 
@@ -104,7 +104,7 @@ class Instances:
                 )
             return dict(answer["Instances"][0])
 
-        return once_known(call, self._clock, "InvalidGroup.NotFound", "InvalidKeyPair.NotFound")
+        return retry_until_visible(call, self._clock, "InvalidGroup.NotFound", "InvalidKeyPair.NotFound")
 
     def describe_many(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """What EC2 says of these instances; those that it does not know are left out."""
@@ -178,7 +178,7 @@ class Instances:
 
     def terminate(self, id: str) -> None:
         """Ask EC2 to terminate an instance; gone already is success."""
-        with gone_is_fine("InvalidInstanceID.NotFound"), translating(f"terminating {id} in {self.region}"):
+        with ignore_missing("InvalidInstanceID.NotFound"), translating(f"terminating {id} in {self.region}"):
             self._client.terminate_instances(InstanceIds=[id])
 
     def uefi_data(self, id: str) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from imagepipe.cloud import tags as tagging
 from imagepipe.cloud.batching import BatchedLookup
-from imagepipe.cloud.consistency import gone_is_fine, once_known, was_known
+from imagepipe.cloud.consistency import delete_if_exists, ignore_missing, retry_until_visible
 from imagepipe.cloud.errors import translating
 from imagepipe.cloud.idempotency import IdempotentCreate
 from imagepipe.errors import CloudError
@@ -47,7 +47,7 @@ class Keys:
             with translating(f"deleting key pair {id} in {self.region}"):
                 self._client.delete_key_pair(KeyPairId=id)
 
-        return was_known(call, "InvalidKeyPair.NotFound")
+        return delete_if_exists(call, "InvalidKeyPair.NotFound")
 
 
 class Groups:
@@ -72,7 +72,7 @@ class Groups:
 
         return self._creates.once(call, lambda: next(iter(self.of_token(token)), None))
 
-    def admit(self, id: str, *, port: int, cidrs: Sequence[str]) -> None:
+    def allow_ssh_from(self, id: str, *, port: int, cidrs: Sequence[str]) -> None:
         """Let these addresses in on a port; a rule that is there already is success."""
         v4 = [{"CidrIp": c, "Description": "imagepipe"} for c in cidrs if ":" not in c]
         v6 = [{"CidrIpv6": c, "Description": "imagepipe"} for c in cidrs if ":" in c]
@@ -84,12 +84,12 @@ class Groups:
 
         def call() -> None:
             with (
-                gone_is_fine("InvalidPermission.Duplicate"),
+                ignore_missing("InvalidPermission.Duplicate"),
                 translating(f"opening port {port} of {id} in {self.region}"),
             ):
                 self._client.authorize_security_group_ingress(GroupId=id, IpPermissions=[permission])
 
-        once_known(call, self._creates.clock, "InvalidGroup.NotFound")
+        retry_until_visible(call, self._creates.clock, "InvalidGroup.NotFound")
 
     def of_token(self, token: str) -> list[str]:
         """Ids of security groups that carry a token of ours."""
@@ -104,7 +104,7 @@ class Groups:
             with translating(f"deleting security group {id} in {self.region}"):
                 self._client.delete_security_group(GroupId=id)
 
-        return was_known(call, "InvalidGroup.NotFound")
+        return delete_if_exists(call, "InvalidGroup.NotFound")
 
 
 class Subnets:
@@ -127,11 +127,11 @@ class Subnets:
     def by_tags(self, tags: Mapping[str, str]) -> list[str]:
         """Ids of the subnets that carry all these tags, those with the most free addresses first."""
         filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
-        with translating(f"looking for subnets tagged {_words(tags)} in {self.region}"):
+        with translating(f"looking for subnets tagged {_describe(tags)} in {self.region}"):
             answer = self._client.describe_subnets(Filters=filters)
         if not answer["Subnets"]:
             raise CloudError(
-                f"looking for subnets tagged {_words(tags)} in {self.region}: there is none",
+                f"looking for subnets tagged {_describe(tags)} in {self.region}: there is none",
                 code="InvalidSubnetID.NotFound",
                 hint="see launch.subnets; compare with `aws ec2 describe-subnets`",
             )
@@ -159,5 +159,5 @@ class Subnets:
         return {str(subnet["SubnetId"]): str(subnet["VpcId"]) for subnet in answer["Subnets"]}
 
 
-def _words(tags: Mapping[str, str]) -> str:
+def _describe(tags: Mapping[str, str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in tags.items())

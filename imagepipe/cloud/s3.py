@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from imagepipe.clock import Clock
-from imagepipe.cloud.consistency import gone_is_fine
+from imagepipe.cloud.consistency import ignore_missing
 from imagepipe.cloud.errors import DENIED, translating
 from imagepipe.cloud.session import FIRST_REGION, Session
 from imagepipe.errors import CloudError
@@ -128,7 +128,7 @@ class S3:
         for start in range(0, len(keys), DELETE_KEYS):
             objects = [{"Key": key} for key in keys[start : start + DELETE_KEYS]]
             with (
-                gone_is_fine("NoSuchBucket"),
+                ignore_missing("NoSuchBucket"),
                 translating(f"deleting {len(objects)} objects of {bucket} in {self.region}", service="s3"),
             ):
                 answer = self._client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
@@ -144,7 +144,7 @@ class S3:
         """Make a bucket in this region that takes ACLs, as new ones do not by themselves. Ours already is fine."""
         where: dict[str, Any] = {"CreateBucketConfiguration": {"LocationConstraint": self.region}}
         with (
-            gone_is_fine("BucketAlreadyOwnedByYou"),
+            ignore_missing("BucketAlreadyOwnedByYou"),
             translating(f"making bucket {bucket} in {self.region}", service="s3"),
         ):
             self._client.create_bucket(

@@ -8,7 +8,7 @@ from typing import Any
 
 from imagepipe.cloud import tags as tagging
 from imagepipe.cloud.batching import BatchedLookup
-from imagepipe.cloud.consistency import chunks, gone_is_fine
+from imagepipe.cloud.consistency import chunks, ignore_missing
 from imagepipe.cloud.errors import translating
 from imagepipe.cloud.idempotency import IdempotentCreate
 from imagepipe.errors import CloudError
@@ -128,7 +128,7 @@ class Snapshots:
 
     def delete(self, id: str) -> None:
         """Delete a snapshot; gone already is success."""
-        with gone_is_fine("InvalidSnapshot.NotFound"), translating(f"deleting {id} in {self.region}"):
+        with ignore_missing("InvalidSnapshot.NotFound"), translating(f"deleting {id} in {self.region}"):
             self._client.delete_snapshot(SnapshotId=id)
 
 

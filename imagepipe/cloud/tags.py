@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from imagepipe.values import ImageText
+
 RUN = "imagepipe:run"
 TOKEN = "imagepipe:token"  # noqa: S105 - a tag's key
 SPEC = "imagepipe:spec"
@@ -35,13 +37,25 @@ class RunTags:
         """Tags of what is cleaned up in any case."""
         return {**self.extra, "Name": name, **self._own(token, TEMPORARY)}
 
-    def product(self, token: str, name: str, tags: Mapping[str, str]) -> dict[str, str]:
-        """Tags of an image or its snapshots; the user's own word wins over ours for Name."""
-        return {"Name": name, **tags, **self._own(token, UNFINISHED)}
+    def product(self, token: str, text: ImageText) -> dict[str, str]:
+        """Return the tags of an image or of its snapshots; a Name tag in the spec replaces the image's name."""
+        return {"Name": text.name, **text.tags, **self._own(token, UNFINISHED)}
 
     def _own(self, token: str, state: str) -> dict[str, str]:
         own = {RUN: self.run, SPEC: self.spec, TOKEN: token, STATE: state}
         return {**own, STARTED: self.started} if self.started else own
+
+
+@dataclass(frozen=True, slots=True)
+class ProductTags:
+    """The tags of an image and of its snapshots, which one call creates."""
+
+    image: Mapping[str, str]
+    snapshots: Mapping[str, str]
+
+    def specifications(self) -> list[dict[str, Any]]:
+        """Return both as TagSpecifications."""
+        return [specification("image", self.image), specification("snapshot", self.snapshots)]
 
 
 def specification(kind: str, tags: Mapping[str, str]) -> dict[str, Any]:

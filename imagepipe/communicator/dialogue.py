@@ -79,7 +79,7 @@ class Dialogue:
 
 
 @contextmanager
-def talking(
+def open_dialogue(
     connection: Connection, command: str, watch: Watch, *, silent_seconds: float | None = None
 ) -> Iterator[Dialogue]:
     """Run a command and talk with it. At the end of the block, at the deadline or on a cancel its channel is closed.

@@ -34,7 +34,7 @@ def generate(comment: str) -> KeyPair:
     return _pair(Ed25519PrivateKey.generate(), comment)
 
 
-def kept(path: Path, comment: str) -> KeyPair:
+def load_or_generate(path: Path, comment: str) -> KeyPair:
     """The key pair whose private half is in this file; made and written there if there is none. Raises ImagepipeError.
 
     So that a run that goes on in another process has the keys that its machines were given.
@@ -53,7 +53,7 @@ def kept(path: Path, comment: str) -> KeyPair:
     return _pair(key, comment)
 
 
-def forget(details: Mapping[str, str]) -> None:
+def delete_private_key(details: Mapping[str, str]) -> None:
     """Delete the private half that a claim's details name: how to log in to a machine, or the machine's own.
 
     What a process that was killed had not written whole goes, too.

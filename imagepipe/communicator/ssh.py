@@ -309,7 +309,7 @@ class Connections:
         """Load the library meanwhile, for who will connect soon."""
         threading.Thread(target=import_module, args=("paramiko",), name="loading paramiko", daemon=True).start()
 
-    def to(self, endpoint: Endpoint) -> Connection:
+    def get(self, endpoint: Endpoint) -> Connection:
         """A live connection. Raises NotConnected after one attempt."""
         with self._lock:
             known = self._open.get(endpoint)
@@ -322,11 +322,11 @@ class Connections:
 
     def _bastion(self, endpoint: Endpoint) -> Connection:
         try:
-            return self.to(endpoint)
+            return self.get(endpoint)
         except NotConnected as error:
             raise NotConnected(f"bastion {error}", error.why, at_bastion=True) from error
 
-    def back(
+    def reconnect(
         self, endpoint: Endpoint, deadline: Deadline, sleep: Callable[[float], None], check: Callable[[], None]
     ) -> Connection:
         """A live connection, tried again while the machine comes back.
@@ -337,7 +337,7 @@ class Connections:
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                return self.to(endpoint)
+                return self.get(endpoint)
             except NotConnected as error:
                 if deadline.is_past():
                     raise ConnectError(f"SSH did not come back within {deadline.seconds:g} s: {error}") from error

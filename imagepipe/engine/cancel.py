@@ -1,4 +1,4 @@
-"""One flag that stops a run: waits end at once, and what blocks is told."""
+"""One flag that stops a run: every wait ends at once, and blocking operations are closed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imagepipe.errors import Cancelled
 
 
 class Cancel:
-    """Set once, from any thread or a signal handler; never unset."""
+    """A flag that any thread or signal handler can set, once and for good."""
 
     def __init__(self, clock: Clock) -> None:
         self.event = Event()
@@ -33,13 +33,13 @@ class Cancel:
             callback()
 
     def child(self) -> Cancel:
-        """A flag that is set whenever this one is, and can be set by itself."""
+        """Return a flag that is set with this one, and can also be set alone."""
         other = Cancel(self._clock)
         self.also(lambda: other.set(self.reason))
         return other
 
     def also(self, callback: Callable[[], None]) -> None:
-        """Call this when the flag is set, at once if it is; from any thread."""
+        """Register a function to call, from any thread, when the flag is set; call it now if it already is."""
         with self._lock:
             key = self._next = self._next + 1
             self._callbacks[key] = callback
@@ -55,13 +55,13 @@ class Cancel:
             raise Cancelled(self.reason)
 
     def sleep(self, seconds: float) -> None:
-        """Wait so long. Raises Cancelled as soon as the run is asked to stop."""
+        """Wait for some seconds. Raises Cancelled as soon as the run is asked to stop."""
         self._clock.wait(self.event, seconds)
         self.check()
 
     @contextmanager
     def calling(self, callback: Callable[[], None]) -> Iterator[None]:
-        """While inside, a cancel calls this: to close what blocks. It may be called from any thread."""
+        """While inside, a cancel calls this function, from any thread. It closes the operation that blocks."""
         with self._lock:
             key = self._next = self._next + 1
             self._callbacks[key] = callback

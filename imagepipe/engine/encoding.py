@@ -1,4 +1,4 @@
-"""Outputs of stages as JSON and back, by their types: that is what lets a run go on in another process.
+"""Encode the outputs of stages as JSON, and decode them by their types, so that another process can resume a run.
 
 An output is a frozen value (docs/explanation/architecture.md): dataclasses of texts, numbers, tuples and mappings.
 """
@@ -19,7 +19,7 @@ PLAIN = (str, int, float, bool)
 
 
 def output_type(stage: Stage[Any]) -> Any:
-    """What a stage gives: the T of the `Stage[T]` that its class, or one that it is made of, is."""
+    """Return the type of a stage's output: the T of the `Stage[T]` that its class or a base class inherits from."""
     for kind in type(stage).__mro__:
         for base in getattr(kind, "__orig_bases__", ()):
             if get_origin(base) is Stage:
@@ -28,7 +28,7 @@ def output_type(stage: Stage[Any]) -> Any:
 
 
 def encode(value: Any) -> Any:
-    """A value as JSON takes it. Raises TypeError for what is none."""
+    """Return a value as JSON. Raises TypeError for a value that JSON cannot hold."""
     if value is None or isinstance(value, PLAIN):
         return value
     if is_dataclass(value) and not isinstance(value, type):
@@ -41,7 +41,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(kind: Any, json: Any) -> Any:
-    """The value of this type. Raises ImagepipeError where the JSON is not of one."""
+    """Return the value of this type. Raises ImagepipeError if the JSON does not describe one."""
     try:
         return _decode(kind, json)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -77,7 +77,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _frozen(json: Any) -> Any:
-    """What stands where anything may: EC2's own answers, in which nothing is a tuple."""
+    """Return a value of type Any, such as an answer of EC2, with its lists as tuples."""
     return json
 
 

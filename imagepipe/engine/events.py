@@ -1,4 +1,4 @@
-"""What happens in a run, as a closed union of frozen values. The engine never prints; reports are made of these."""
+"""The events of a run, a closed union of frozen values. The engine never prints: reports are made from events."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from imagepipe.masking import Masker
 log = logging.getLogger(__name__)
 
 SpanLabel = Literal["boot", "command", "bytes", "wait"]
-"""What time went into: a machine's boot, a command on it, bytes on their way, a wait for the cloud's own work."""
+"""Kinds of work: a machine's boot, a command on it, a transfer of bytes, a wait for the cloud."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What all events have."""
+    """The fields of every event."""
 
     time: datetime
     run: str
@@ -54,17 +54,17 @@ class Line(Event):
 
 @dataclass(frozen=True, slots=True)
 class Progress(Event):
-    """How far a stage is, and what it was last told."""
+    """The progress of a stage."""
 
     stage: str
     text: str
     done: float | None = None
-    """0 to 1, where it is known."""
+    """From 0 to 1; None if it is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span(Event):
-    """Time that a stage spent on one kind of thing; `time` is its end."""
+    """Time that a stage spent on one kind of work; `time` is the end of it."""
 
     stage: str
     label: SpanLabel
@@ -73,7 +73,7 @@ class Span(Event):
 
 @dataclass(frozen=True, slots=True)
 class Held(Event):
-    """The run holds a thing in a cloud."""
+    """The run created a resource in a cloud."""
 
     kind: str
     region: str
@@ -82,7 +82,7 @@ class Held(Event):
 
 @dataclass(frozen=True, slots=True)
 class Released(Event):
-    """The run gave a thing back."""
+    """The run deleted a resource."""
 
     kind: str
     region: str
@@ -109,7 +109,7 @@ class RunFinished(Event):
     outcome: Literal["succeeded", "failed", "cancelled"]
     seconds: float
     held: tuple[str, ...] = ()
-    """What could not be deleted."""
+    """The resources that could not be deleted."""
 
 
 AnyEvent = (
@@ -134,23 +134,23 @@ KINDS: dict[str, type[AnyEvent]] = {
 Sink = Callable[[AnyEvent], None]
 FILE_NAME = "events.jsonl"
 LONGEST_BYTES = 16 << 20
-"""Of a line of the file; what a step says in one is cut far below this."""
+"""Longest line of the file; a step's output is cut far below this."""
 
 
 def first_line(text: str) -> str:
-    """Of an error, for where one line has room; something, whatever the text is."""
+    """Return the first line of an error's text; never an empty one."""
     return next(iter(text.splitlines()), "without a word")
 
 
 def to_json(event: AnyEvent) -> dict[str, Any]:
-    """The event as `events.jsonl` has it."""
+    """Return the event as a line of `events.jsonl`."""
     values = {f.name: getattr(event, f.name) for f in fields(event)}
     values["time"] = iso(event.time)
     return {"event": type(event).__name__, **values}
 
 
 def from_json(data: dict[str, Any]) -> AnyEvent:
-    """The event that `to_json` wrote. Raises ValueError for anything else."""
+    """Return the event that `to_json` wrote. Raises ValueError for anything else."""
     try:
         kind: Any = KINDS[data["event"]]
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
@@ -167,12 +167,12 @@ def from_json(data: dict[str, Any]) -> AnyEvent:
 
 @cache
 def _hints(kind: type[AnyEvent]) -> Mapping[str, Any]:
-    """The types of a kind's fields: once, and not for each of a hundred thousand lines."""
+    """Return the types of an event's fields; cached, because a file can have a hundred thousand lines."""
     return get_type_hints(kind)
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value that was read is of the type of its field."""
+    """Return whether a value that was read has the type of its field."""
     if get_origin(hint) is UnionType:
         return any(_fits(value, each) for each in get_args(hint))
     if get_origin(hint) is tuple:
@@ -189,9 +189,9 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def read_events(path: Path) -> Iterator[AnyEvent]:
-    """The events of a run, in their order, one at a time. Raises UsageError at what is none, ImagepipeError.
+    """Yield the events of a run in order. Raises UsageError for a line that is not an event, ImagepipeError.
 
-    A last line that a dead process cut short is left out.
+    A last line that a dead process left incomplete is skipped.
     """
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is no file")  # a pipe would be waited for
@@ -214,7 +214,7 @@ def read_events(path: Path) -> Iterator[AnyEvent]:
 
 
 class Events:
-    """Takes events from every thread, masks secrets, and gives each event to every sink in one order.
+    """Accept events from every thread, mask secrets, and pass each event to every sink in one order.
 
     A sink that raises is dropped with a warning: a report must never harm the build.
     """
@@ -227,11 +227,11 @@ class Events:
         self._lock = Lock()
 
     def stamp(self) -> tuple[datetime, str]:
-        """What every event begins with."""
+        """Return the first fields of every event."""
         return self.clock.now(), self.run
 
     def emit(self, event: AnyEvent) -> None:
-        """Hand an event to every sink, its texts masked."""
+        """Pass an event to every sink, with its texts masked."""
         names = [f.name for f in fields(event) if f.name not in ("time", "run")]
         texts: dict[str, Any] = {name: self._masked(getattr(event, name)) for name in names}
         masked: AnyEvent = replace(cast(Any, event), **texts)

@@ -1,7 +1,7 @@
-"""Runs a graph on threads: a stage starts the moment its inputs are there; the first failure stops the rest.
+"""Run a graph on threads: a stage starts as soon as its inputs exist; the first failure stops the rest.
 
-Each stage has a daemon thread of its own, and a cancelled run waits for its stages only so long: a stage that is stuck,
-in a read from a dead file server say, keeps neither the clean-up nor the process from ending.
+Each stage has its own daemon thread, and a cancelled run waits for its stages for a limited time. A stage that hangs,
+say in a read from a dead file server, can block neither the clean-up nor the end of the process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from imagepipe.engine import events as ev
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.encoding import encode
 from imagepipe.engine.events import Events
-from imagepipe.engine.fingerprint import fingerprints
+from imagepipe.engine.fingerprint import fingerprints as fingerprints_of
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import Claim, Journal, Lifetime
 from imagepipe.engine.stage import Context, Ref
@@ -28,13 +28,13 @@ from imagepipe.errors import Cancelled, ImagepipeError, StageError
 T = TypeVar("T")
 
 MAX_THREADS = 256
-"""Stages wait far more than they work; a thread that waits costs its stack, some 100 KiB in use."""
+"""Stages mostly wait; a waiting thread costs its stack, about 100 KiB in use."""
 STOP_SECONDS = 60.0
-"""How long a cancelled run waits for its stages: longer than any call to a cloud with all its attempts (35 s)."""
+"""Time that a cancelled run waits for its stages: longer than a call to a cloud with all its attempts (35 s)."""
 TELL_SECONDS = 5.0
-"""When a cancelled run names the stages that it waits for."""
+"""Time after which a cancelled run names the stages that it is waiting for."""
 LOOK_SECONDS = 1.0
-"""How often the executor looks at the cancel, which comes from other threads."""
+"""Interval at which the executor checks the cancel flag, which other threads set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +47,17 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended. Raises nothing: what could not be cleaned up never hides the cause."""
+    """The result of a run. Failures of the clean-up are listed beside the cause, and never hide it."""
 
     outputs: Mapping[str, Any]
     failures: tuple[Failure, ...]
-    """In the order of time; the first is the cause. Stages that merely obeyed a cancel are not among them."""
+    """Failed stages in order of time: the first is the cause. Stages that only obeyed a cancel are not included."""
     held: tuple[StillHeld, ...]
     cancelled: bool
     interrupted: tuple[str, ...] = ()
-    """Stages that were at work when the run was asked to stop."""
+    """Stages that were running when the run was asked to stop."""
     stuck: tuple[str, ...] = ()
-    """Stages that did not end although they were asked to; their threads go on until the process ends."""
+    """Stages that did not stop when asked; their threads run until the process ends."""
 
     def __getitem__(self, ref: Ref[T]) -> T:
         return cast(T, self.outputs[ref.stage])
@@ -67,30 +67,43 @@ class Outcome:
         return not self.failures and not self.cancelled
 
 
+@dataclass(frozen=True, slots=True)
+class RunServices:
+    """The services that every run of a graph needs."""
+
+    journal: Journal
+    events: Events
+    cancel: Cancel
+    clock: Clock
+    undoers: Mapping[str, Undoer]
+    """Functions that delete claimed resources, by the kind of claim."""
+
+
 def execute(
     graph: Graph,
+    services: RunServices,
     *,
-    journal: Journal,
-    events: Events,
-    cancel: Cancel,
-    clock: Clock,
-    undoers: Mapping[str, Undoer],
-    keep_on_failure: bool = False,
+    fingerprints: Mapping[str, str] | None = None,
     finished: Mapping[str, Any] | None = None,
     groups: Sequence[frozenset[str]] = (),
+    keep_on_failure: bool = False,
     stop_seconds: float = STOP_SECONDS,
 ) -> Outcome:
-    """Run every stage, then clean up: everything after a failure, temporary things alone after a success.
+    """Run every stage, then clean up: everything after a failure, only temporary resources after a success.
 
-    `finished` has the outputs of stages that an earlier process of the run has done.
+    `fingerprints` are written to the journal with each output; without them, those of the graph itself.
 
-    `groups` are sets of stages that succeed or fail by themselves: the failure of one stops and undoes its own group
-    alone. Without groups all stages are one.
+    `finished` has the outputs of the stages that an earlier process of the run completed.
 
-    With `keep_on_failure` a failed run keeps everything; `clean` deletes it later. A cancelled run keeps nothing.
+    `groups` are sets of stages that succeed or fail independently: when one fails, only its own group is stopped and
+    undone. Without groups, all stages are one group.
+
+    With `keep_on_failure` a failed run keeps everything until `clean` deletes it. A cancelled run keeps nothing.
     """
+    journal, events, cancel, clock = services.journal, services.events, services.cancel, services.clock
     began = clock.monotonic()
-    run = _Running(graph, journal, events, cancel, clock, dict(finished or {}), _group_of(graph, groups))
+    marks = fingerprints_of(graph) if fingerprints is None else fingerprints
+    run = _Running(graph, services, marks, dict(finished or {}), _group_of(graph, groups))
     run.run(stop_seconds)
     # A cancel that comes while the last stage ends is too late: its images are kept, and no undo takes them.
     is_done = run.outputs.keys() >= graph.stages.keys()
@@ -104,7 +117,7 @@ def execute(
             return not is_of_failed and claim.lifetime is Lifetime.RUN
         return claim.lifetime is Lifetime.RUN or (not ok and (is_of_failed or cancel.is_set()))
 
-    held = undo(journal, undoers, events, which=is_undone, unsettled=frozenset(run.running))
+    held = undo(journal, services.undoers, events, which=is_undone, unsettled=frozenset(run.running))
     result: Literal["succeeded", "failed", "cancelled"] = (
         "succeeded" if ok else "cancelled" if was_cancelled else "failed"
     )
@@ -118,7 +131,7 @@ def execute(
 
 
 def _group_of(graph: Graph, groups: Sequence[frozenset[str]]) -> dict[str, int]:
-    """The number of each stage's group."""
+    """Return the number of each stage's group."""
     if not groups:
         return dict.fromkeys(graph.stages, 0)
     return {name: number for number, group in enumerate(groups) for name in group}
@@ -126,13 +139,11 @@ def _group_of(graph: Graph, groups: Sequence[frozenset[str]]) -> dict[str, int]:
 
 @dataclass
 class _Running:
-    """The stages of a graph while they run, and what became of them."""
+    """The state of a running graph."""
 
     graph: Graph
-    journal: Journal
-    events: Events
-    cancel: Cancel
-    clock: Clock
+    services: RunServices
+    fingerprints: Mapping[str, str]
     outputs: dict[str, Any]
     group_of: Mapping[str, int]
     failures: list[Failure] = field(default_factory=list)
@@ -141,8 +152,8 @@ class _Running:
 
     def __post_init__(self) -> None:
         count = max(self.group_of.values(), default=0) + 1
-        self.cancels = [self.cancel.child() for _ in range(count)]
-        self._marks = fingerprints(self.graph)
+        self.clock, self.events = self.services.clock, self.services.events
+        self.cancels = [self.services.cancel.child() for _ in range(count)]
         self._done: SimpleQueue[tuple[str, Any, Exception | None]] = SimpleQueue()
         self._waiting = {
             name: self.graph.needs(name) - self.outputs.keys()
@@ -151,7 +162,7 @@ class _Running:
         }
 
     def run(self, stop_seconds: float) -> None:
-        """Run all stages to their end, or until `stop_seconds` after those that still run were asked to stop."""
+        """Run all stages to the end. Stop waiting `stop_seconds` after the remaining ones were asked to stop."""
         asked: float | None = None
         is_told = False
         while True:
@@ -188,9 +199,10 @@ class _Running:
             Thread(target=self._work, args=(name,), name=f"stage {name}", daemon=True).start()
 
     def _work(self, name: str) -> None:
-        ctx = Context(name, self.outputs, self.journal, self.events, self.cancels[self.group_of[name]], self.clock)
+        cancel = self.cancels[self.group_of[name]]
+        ctx = Context(name, self.outputs, self.services.journal, self.events, cancel, self.clock)
         try:
-            self._done.put((name, _run_one(self.graph, name, ctx, self.events, self._marks[name]), None))
+            self._done.put((name, _run_one(self.graph, name, ctx, self.events, self.fingerprints[name]), None))
         except Exception as error:  # noqa: BLE001 - a stage's failure is the executor's to report
             self._done.put((name, None, error))
         except BaseException as error:  # noqa: BLE001 - a library that wants to end the process ends its stage
@@ -226,7 +238,7 @@ def _run_one(graph: Graph, name: str, ctx: Context, events: Events, fingerprint:
     except BaseException as error:
         hint = error.hint if isinstance(error, ImagepipeError) else None
         seconds = ctx.clock.monotonic() - began
-        events.emit(ev.StageFailed(*events.stamp(), name, seconds, _words(error), hint))
+        events.emit(ev.StageFailed(*events.stamp(), name, seconds, _message_of(error), hint))
         with suppress(ImagepipeError):
             ctx.journal.note("failed", stage=name)
         raise
@@ -234,5 +246,5 @@ def _run_one(graph: Graph, name: str, ctx: Context, events: Events, fingerprint:
     return result
 
 
-def _words(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     return str(error) if isinstance(error, ImagepipeError) else f"{type(error).__name__}: {error}"

@@ -1,60 +1,74 @@
-"""What a stage is, as one short text: the same stage with the same inputs and files has the same.
+"""The fingerprint of a stage: a short digest of everything that decides its result, and of nothing else.
 
-Tools are no part of it (`compare=False`), and neither is what is not shown (`repr=False`): secrets stay out of every
-digest, where they could be guessed at.
+Two plans of one spec give every stage the same fingerprint, whatever the run, the time, the folder and the specs
+beside it. For that, the graph must be planned with placeholders for `build.*` and for the values of sensitive
+variables (`LoadedSpec.reference`). Then no digest holds a secret that somebody could guess, either.
+
+A field counts unless it is declared with `compare=False` (tools, run tags, texts for people). A `Path` never counts:
+the files that a stage reads count by their contents and modes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from imagepipe.engine.graph import Graph
-from imagepipe.engine.stage import Ref
+from imagepipe.engine.stage import Ref, Stage
 from imagepipe.regular_files import read_regular
 
 DIGITS = 16
 
 
 def fingerprints(graph: Graph) -> dict[str, str]:
-    """Of every stage: its class, its plain fields, the bytes and modes of its files, and what it takes from others."""
+    """Return the fingerprint of every stage: its class, fields and files, and the fingerprints of its inputs."""
     found: dict[str, str] = {}
     for name in graph.order():
-        stage = graph.stages[name]
-        files = [_file(path) for root in stage.files() for path in _below(root)]
-        words = json.dumps([type(stage).__name__, _words(stage, found), files], sort_keys=True)
-        found[name] = hashlib.sha256(words.encode()).hexdigest()[:DIGITS]
+        content = json.dumps(_stage(graph.stages[name], found), sort_keys=True)
+        found[name] = hashlib.sha256(content.encode()).hexdigest()[:DIGITS]
     return found
 
 
-def _words(value: Any, found: Mapping[str, str]) -> Any:
+def _stage(stage: Stage[Any], found: Mapping[str, str]) -> list[Any]:
+    files = [_file(path, root) for root in stage.files() for path in _below(root)]
+    return [type(stage).__name__, _plain(stage, found), files]
+
+
+def _plain(value: Any, found: Mapping[str, str]) -> Any:
+    """Return a value as JSON can hold it."""
     if isinstance(value, Ref):
         return found[value.stage]
     if is_dataclass(value) and not isinstance(value, type):
-        shown = [item for item in fields(value) if item.compare and item.repr]
-        return {item.name: _words(getattr(value, item.name), found) for item in shown}
+        return {item.name: _plain(getattr(value, item.name), found) for item in fields(value) if item.compare}
     if isinstance(value, tuple | list):
-        return [_words(item, found) for item in value]
+        return [_plain(item, found) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): _words(item, found) for key, item in value.items()}
+        return {str(key): _plain(item, found) for key, item in value.items()}
+    if isinstance(value, Path):
+        return "path"
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
-def _below(root: Path) -> list[Path]:
-    if root.is_dir():
-        return sorted(path for path in root.rglob("*") if path.is_symlink() or not path.is_dir())
-    return [root.resolve()]  # a file that is named by a link is what the link leads to
+def _below(root: Path) -> Iterator[Path]:
+    """A file itself, or a folder and everything in it. A file that is named by a link is the link's target."""
+    if not root.is_dir():
+        yield root.resolve()
+        return
+    yield root
+    yield from sorted(root.rglob("*"))
 
 
-def _file(path: Path) -> list[str]:
-    """What a file is; one that does not exist, or cannot be read, has its own word: its stage has the error."""
+def _file(path: Path, root: Path) -> list[str]:
+    """Describe one file. One that cannot be read is `absent`: its stage reports the error."""
+    name = "." if not root.is_dir() else str(path.relative_to(root))
     try:
-        if path.is_symlink():
-            return [path.name, "link", str(path.readlink())]
-        return [path.name, oct(path.stat().st_mode), hashlib.sha256(read_regular(path)).hexdigest()]
+        if path.is_symlink() and path != root:
+            return [name, "link", str(path.readlink())]
+        mode = oct(path.stat().st_mode)
+        return [name, mode] if path.is_dir() else [name, mode, hashlib.sha256(read_regular(path)).hexdigest()]
     except OSError:
-        return [path.name, "absent"]
+        return [name, "absent"]

@@ -43,15 +43,15 @@ class Graph:
         return self._stages
 
     def needs(self, name: str) -> frozenset[str]:
-        """The stages whose outputs this one takes."""
+        """Return the stages whose outputs this one takes."""
         return self._needs[name]
 
     def feeds(self, name: str) -> Iterator[str]:
-        """The stages that take this one's output."""
+        """Yield the stages that take this one's output."""
         return iter(self._feeds[name])
 
     def before(self, name: str) -> frozenset[str]:
-        """Every stage that is finished when this one starts."""
+        """Return every stage that is finished when this one starts."""
         found: set[str] = set()
         left = [name]
         while left:
@@ -61,7 +61,7 @@ class Graph:
         return frozenset(found)
 
     def order(self) -> list[str]:
-        """The stages in an order that respects every edge; always the same one."""
+        """Return the stages in an order that respects every edge; always the same order."""
         waits_for = {name: len(needs) for name, needs in self._needs.items()}
         ready = [name for name, count in waits_for.items() if not count]
         heapq.heapify(ready)

@@ -1,9 +1,9 @@
-"""What a run holds in a cloud, on disk before the cloud is asked: undo reads it, of a dead process too.
+"""The journal of a run: its resources, on disk before the cloud is called. Undo reads it, even after a crash.
 
-A claim goes through *intended* (written and fsynced before the call), *bound* (the cloud gave an id), and ends as
-*released* or *kept*. A process that dies leaves at most a last line cut short, which the reader leaves out. A computer
-that loses its power may also forget what came after the last fsync: then a thing is found by its tag though its id is
-lost, is gone already, or says by its own tag that it is kept.
+A claim is first *intended* (written and fsynced before the call), then *bound* (the cloud returned an id), and ends as
+*released* or *kept*. A process that dies leaves at most one incomplete last line, which the reader skips. After a power
+failure, lines after the last fsync can be missing too. Then a resource is found by its tag although its id is lost,
+or it is already gone, or its own tag says that it is kept.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
 
+from imagepipe import files
 from imagepipe.clock import Clock, iso
 from imagepipe.errors import ImagepipeError, UsageError
 
 VERSION = 1
 FILE_NAME = "journal.jsonl"
 LARGEST_BYTES = 64 << 20
-"""A build of twenty specs writes some 200 KB."""
+"""Largest journal that is read; a build of twenty specs writes about 200 KB."""
 LOCK_SECONDS = 0.3  # whoever lists the runs probes each lock for a moment
 
 
 class Lifetime(StrEnum):
-    """How long a thing should live."""
+    """The intended lifetime of a resource."""
 
     RUN = "run"
-    """Always deleted: instance, key pair, security group."""
+    """Deleted at the end of every run: instance, key pair, security group."""
     PRODUCT = "product"
     """Kept when the run succeeds: image, snapshots."""
 
 
 class State(StrEnum):
-    """How far a claim is."""
+    """The state of a claim."""
 
     INTENDED = "intended"
     BOUND = "bound"
@@ -50,24 +51,24 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One thing, or the things of one call, that a run holds or may hold."""
+    """A record of one resource, or of the resources of one call, that a run has created or may have created."""
 
     key: str
-    """Unique in the journal: `c3`."""
+    """Key of the claim in its journal, such as `c3`."""
     kind: str
-    """`instance`, `image`, `snapshots`: the reverse recipe knows how each is found and cleaned up."""
+    """Kind of resource: `instance`, `image`, `snapshots`, …; `cleanup.undoers` has a function for each."""
     region: str
     token: str
-    """In a tag of what is created, so that it is found though its id never came."""
+    """Value of a tag on the resource, so that it can be found even if its id never arrived."""
     lifetime: Lifetime
     stage: str
     state: State = State.INTENDED
     id: str | None = None
     details: Mapping[str, str] = field(default_factory=dict)
-    """What the undoer needs beside id and token; never a secret."""
+    """Further data for the undoer; never a secret."""
 
     def is_open(self) -> bool:
-        """Whether there may be something in the cloud that this run answers for."""
+        """Return whether the run may still have to delete this resource."""
         return self.state in (State.INTENDED, State.BOUND)
 
     def __str__(self) -> str:
@@ -77,21 +78,21 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """The first line of a journal: what the run is, fixed once."""
+    """The first line of a journal, which describes the run and never changes."""
 
     id: str
     started: str
     specs: tuple[str, ...]
     build: Mapping[str, str]
-    """`build.*` of the language."""
+    """The values of `build.*`."""
     cloud: Mapping[str, str]
-    """How the cloud is reached again: `local` (the store), `endpoint_url`, `profile`; never a credential."""
+    """How to reach the same cloud again: `local` (the store), `endpoint_url`, `profile`; never a credential."""
     given: Mapping[str, Any] = field(default_factory=dict)
-    """What the command line gave, for `resume`: files, variables that are not sensitive, region."""
+    """Arguments of the command line for `resume`: files, variables that are not sensitive, region."""
 
 
 class Journal:
-    """The journal of a run that is going on. Safe from any thread."""
+    """The journal of a running run; thread-safe."""
 
     def __init__(self, folder: Path, run: RunRecord, clock: Clock, claims: Mapping[str, Claim], file: BinaryIO) -> None:
         self.folder = folder
@@ -108,7 +109,7 @@ class Journal:
 
     @classmethod
     def create(cls, folder: Path, run: RunRecord, clock: Clock) -> Journal:
-        """Begin the journal of a new run, and hold it as long as this process lives. Raises ImagepipeError."""
+        """Create the journal of a new run and lock it for the lifetime of this process. Raises ImagepipeError."""
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             file = _locked(folder)
@@ -128,12 +129,12 @@ class Journal:
             },
             sync=True,
         )
-        _fsync_folder(folder)
+        files.sync(folder)
         return journal
 
     @classmethod
     def reopen(cls, folder: Path, clock: Clock) -> Journal:
-        """Go on with the journal of a run whose process is gone. Raises UsageError while that process lives."""
+        """Open and lock the journal of a run whose process is dead. Raises UsageError if that process is alive."""
         file = _locked(folder)
         try:
             replayed = _replay(folder / FILE_NAME)
@@ -153,9 +154,9 @@ class Journal:
         stage: str,
         details: Mapping[str, str] | None = None,
     ) -> Claim:
-        """Write down that the next call may make such a thing. On disk when this returns.
+        """Record that the next call may create a resource of this kind. The record is on disk when this returns.
 
-        Where an earlier process wrote that for the same stage, and did not come to its end, it is that claim.
+        Returns the claim of an earlier process if that process left one of this kind open for the same stage.
         """
         with self._lock:
             for claim in self._adoptable:
@@ -183,40 +184,40 @@ class Journal:
             return claim
 
     def bind(self, claim: Claim, id: str) -> Claim:
-        """The cloud gave the thing this id."""
+        """Record the id that the cloud returned."""
         return self._change(claim, State.BOUND, id=id)
 
     def release(self, claim: Claim) -> Claim:
-        """The thing is gone."""
+        """Record that the resource is deleted."""
         return self._change(claim, State.RELEASED, id=claim.id)
 
     def keep(self, claim: Claim) -> Claim:
-        """The thing is the run's product, and stays."""
+        """Record that the resource is a product of the run and stays."""
         return self._change(claim, State.KEPT, id=claim.id)
 
     def is_adopted(self, claim: Claim) -> bool:
-        """Whether an earlier process wrote it: there may be what it stands for already."""
+        """Return whether an earlier process wrote the claim, so that its resource may already exist."""
         return claim.key in self._adopted
 
     def note(self, type: str, **values: Any) -> None:
-        """Write a record that is no claim: a stage's output, the end of the run."""
+        """Write a record that is not a claim, such as a stage's output or the end of the run."""
         with self._lock:
             self._write({"type": type, **values})
 
     def claims(self) -> tuple[Claim, ...]:
-        """Every claim, oldest first."""
+        """Return every claim, oldest first."""
         with self._lock:
             return tuple(self._claims.values())
 
     def claim_of(self, kind: str, id: str) -> Claim:
-        """The claim on the thing with this id, the newest."""
+        """Return the newest claim on the resource with this id."""
         for claim in reversed(self.claims()):
             if claim.kind == kind and claim.id == id:
                 return claim
         raise KeyError(f"no claim on {kind} {id}")
 
     def claim_of_token(self, token: str) -> Claim:
-        """The claim with this token, whoever made it."""
+        """Return the claim with this token, of any stage."""
         return next(claim for claim in self.claims() if claim.token == token)
 
     def close(self) -> None:
@@ -233,9 +234,9 @@ class Journal:
             return changed
 
     def _write(self, record: dict[str, Any], *, sync: bool = False) -> None:
-        """Append a line, whole, and where that is asked for on stable storage, when this returns.
+        """Append a whole line; if asked, it is on stable storage when this returns.
 
-        Raises ImagepipeError: then it is not there at all.
+        Raises ImagepipeError; the journal then has nothing of the line.
         """
         text = json.dumps({"time": iso(self._clock.now()), **record}, ensure_ascii=False) + "\n"
         line = text.encode("utf-8", "backslashreplace")  # of a path that is no text, JSON has the escape
@@ -261,35 +262,35 @@ class Journal:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A stage that came to its end, as the journal has it."""
+    """The journal's record of a completed stage."""
 
     fingerprint: str
     value: Any
-    """Its output, as JSON."""
+    """The stage's output, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class JournalState:
-    """What a journal on disk says."""
+    """The content of a journal on disk."""
 
     run: RunRecord
     claims: tuple[Claim, ...]
     outcome: str | None
-    """`succeeded`, `failed`, `cancelled`; None where the run never came to its end."""
+    """`succeeded`, `failed` or `cancelled`; None if the run did not complete."""
     is_alive: bool
     outputs: Mapping[str, Finished] = field(default_factory=dict)
-    """Of the stages that came to their end."""
+    """Outputs of the completed stages."""
     begun: frozenset[str] = frozenset()
-    """Stages that cannot simply be run again, and were begun."""
+    """Stages that were started and cannot simply run again."""
     failed: frozenset[str] = frozenset()
-    """Stages that failed, the last time that they ran."""
+    """Stages whose last run failed."""
 
     def open_claims(self) -> list[Claim]:
         return [claim for claim in self.claims if claim.is_open()]
 
 
 def read(folder: Path) -> JournalState:
-    """What the journal in this folder says. Raises ImagepipeError where it is none."""
+    """Read the journal in this folder. Raises ImagepipeError if the folder has no journal."""
     found = _replay(folder / FILE_NAME)
     return JournalState(
         found.run,
@@ -337,20 +338,12 @@ def _is_held(folder: Path) -> bool:
         return False
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @dataclass
 class _Replayed:
-    """What the lines of a journal come to."""
+    """The result of replaying the lines of a journal."""
 
     end: int
-    """Where the last whole line ends, in bytes."""
+    """End of the last whole line, in bytes."""
     first: RunRecord | None = None
     claims: dict[str, Claim] = field(default_factory=dict)
     outputs: dict[str, Finished] = field(default_factory=dict)
@@ -365,7 +358,7 @@ class _Replayed:
 
 
 def _replay(path: Path) -> _Replayed:
-    """The run, and how far it came. Raises UsageError for what is no journal, whatever it is."""
+    """Replay a journal. Raises UsageError for any file that is not one."""
     if path.exists() and not path.is_file():
         raise UsageError(f"journal {path} is no file")  # a pipe would be waited for
     try:
@@ -391,7 +384,7 @@ def _replay(path: Path) -> _Replayed:
 
 
 def _take(found: _Replayed, record: dict[str, Any], path: Path) -> None:
-    """Go on by one record. Raises ValueError, KeyError or TypeError for what is none."""
+    """Apply one record. Raises ValueError, KeyError or TypeError if it is malformed."""
     match record["type"]:
         case "run":
             if record["version"] != VERSION:

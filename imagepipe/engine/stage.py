@@ -1,4 +1,4 @@
-"""A stage: one thing to do, with its inputs as fields; and what the engine lends it while it runs."""
+"""A stage is one unit of work whose fields are its inputs. A Context gives it the engine's services while it runs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 SHOWN_PAUSES = (0.25, 0.75)
-"""Seconds after which a cloud is asked again for what a dead process may have made just before it died."""
+"""Pauses in seconds before a cloud is asked again for a resource that a process created just before it died."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ref(Generic[T_co]):
-    """The output of a stage, before there is one. As a field of another stage it is an edge of the graph."""
+    """A reference to the output of a stage. As a field of another stage it is an edge of the graph."""
 
     stage: str
 
@@ -34,30 +34,30 @@ class Stage(ABC, Generic[T_co]):
 
     @abstractmethod
     def run(self, ctx: Context) -> T_co:
-        """Do it. Raises an ImagepipeError; must end soon after the run is cancelled."""
+        """Do the work and return the output. Raises ImagepipeError; must end soon after the run is cancelled."""
 
     def title(self) -> str:
-        """What a log calls it."""
+        """Return the stage's name in logs."""
         return type(self).__name__
 
     def summary(self, output: Any) -> str:
-        """What a log says when it is done; empty for nothing."""
+        """Return the text that a log prints when the stage is done; empty for none."""
         return ""
 
     def files(self) -> tuple[Path, ...]:
-        """Files and folders of ours that it reads: when they change, it is another stage."""
+        """Return the local files and folders that the stage reads; they are part of its fingerprint."""
         return ()
 
     def is_repeatable(self) -> bool:
-        """Whether it may simply run again where it was cut short: what it makes, it finds again by its claims."""
+        """Return whether the stage can run again after an interruption, because its claims find what it created."""
         return True
 
     def stands_on(self) -> tuple[Ref[Any], ...]:
-        """The inputs that must still be there in the cloud when it runs; others only had to be there before it."""
+        """Return the inputs whose resources must still exist when the stage runs; the others only order it."""
         return self.inputs()
 
     def inputs(self) -> tuple[Ref[Any], ...]:
-        """The edges into this stage: every Ref among its fields, also in tuples and mappings."""
+        """Return every Ref among the fields, in tuples and mappings too: the edges into this stage."""
         found: list[Ref[Any]] = []
         for item in fields(self):  # type: ignore[arg-type]  # every stage is a dataclass
             found += _refs(getattr(self, item.name))
@@ -75,7 +75,7 @@ def _refs(value: object) -> list[Ref[Any]]:
 
 
 class Context:
-    """Engine services for one run of one stage: inputs, claims, log, cancel. Nothing of a cloud."""
+    """Services of the engine for one run of one stage: inputs, claims, log, cancel. It knows nothing about clouds."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Context:
         return self.journal.run.id
 
     def intend(self, kind: str, region: str, *, lifetime: Lifetime, details: Mapping[str, str] | None = None) -> Claim:
-        """Claim what the next call may make; on disk when this returns. Raises Cancelled rather than begin late."""
+        """Claim the resource that the next call may create; on disk when this returns. Raises Cancelled."""
         self.cancel.check()
         return self.journal.intend(kind, region, lifetime=lifetime, stage=self.stage, details=details)
 
@@ -116,9 +116,9 @@ class Context:
         find: Callable[[str], str | None],
         details: Mapping[str, str] | None = None,
     ) -> Claim:
-        """The claimed thing, bound: made by `create`, unless an earlier process of the run has made it already.
+        """Claim a resource, create it and bind the claim, unless an earlier process of the run has created it already.
 
-        `find` looks for it by its token, where that process did not live to hear the id.
+        `find` looks for the resource by its token, in case that process died before it got the id.
         """
         claim = self.intend(kind, region, lifetime=lifetime, details=details)
         if claim.id is not None:
@@ -127,7 +127,7 @@ class Context:
         return self.bind(claim, create(claim) if id is None else id)
 
     def found_again(self, claim: Claim, find: Callable[[str], str | None]) -> str | None:
-        """What an earlier process has made for this claim. A cloud may show it a moment after it was made."""
+        """Return the id of a resource that an earlier process created for this claim; a cloud may show it late."""
         if not self.journal.is_adopted(claim):
             return None
         for pause in (*SHOWN_PAUSES, None):
@@ -137,26 +137,30 @@ class Context:
         return None
 
     def bind(self, claim: Claim, id: str) -> Claim:
-        """The cloud gave the claimed thing this id."""
+        """Bind a claim to the id that the cloud returned."""
         bound = self.journal.bind(claim, id)
         self._emit(events.Held(*self._stamp(), claim.kind, claim.region, id))
         return bound
 
     def released(self, claim: Claim) -> None:
-        """The claimed thing is gone."""
+        """Release a claim whose resource is deleted."""
         self.journal.release(claim)
         self._emit(events.Released(*self._stamp(), claim.kind, claim.region, claim.id or claim.token))
 
+    def own_file(self, kind: str) -> Path:
+        """Return the path of a file that this stage alone keeps in the run's folder."""
+        return self.journal.folder / f"{kind}.{self.stage.replace('/', '.')}"
+
     def say(self, text: str) -> None:
-        """A line of imagepipe's own for the log."""
+        """Write a line of imagepipe's own to the log."""
         self._emit(events.Line(*self._stamp(), self.stage, "say", text))
 
     def line(self, stream: Literal["out", "err"], text: str) -> None:
-        """A line that a command wrote."""
+        """Write a line of a command's output to the log."""
         self._emit(events.Line(*self._stamp(), self.stage, stream, text))
 
     def progress(self, text: str, done: float | None = None) -> None:
-        """How far the stage is."""
+        """Report the progress of the stage."""
         self._emit(events.Progress(*self._stamp(), self.stage, text, done))
 
     def deadline(self, seconds: float) -> Deadline:
@@ -164,7 +168,7 @@ class Context:
 
     @contextmanager
     def span(self, label: events.SpanLabel) -> Iterator[None]:
-        """Label the time spent inside, for reports of where a build's time went."""
+        """Label the time spent inside, for reports on where a build's time goes."""
         began = self.clock.monotonic()
         try:
             yield

@@ -1,4 +1,4 @@
-"""Deleting what a run holds, newest first, past failures. Undo is data: a journal's claims, of a dead run too."""
+"""Delete the resources of a run, newest first, and continue after failures. Works from the claims of any journal."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class ScanRequest(NamedTuple):
         return json.dumps(self._asdict()).encode() + b"\n"
 
     @classmethod
-    def heard(cls, line: bytes) -> ScanRequest:
+    def parse(cls, line: bytes) -> ScanRequest:
         """What the other end wrote."""
         told = json.loads(line.decode())
         return cls(

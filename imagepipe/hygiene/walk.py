@@ -40,24 +40,24 @@ class Tree(NamedTuple):
         return self.point.rstrip("/") + inner
 
 
-def look(trees: Sequence[Tree], wanted: ScanRequest) -> Report:
+def scan(trees: Sequence[Tree], request: ScanRequest) -> Report:
     """What is in these trees, the root's first, that must not be in an image, sorted by path."""
     packages = Packages(trees[0].root)
-    looks = [_Look(tree, wanted, packages) for tree in trees]
+    scanners = [_Scanner(tree, request, packages) for tree in trees]
     findings: set[Finding] = set()
-    for each in looks:
+    for each in scanners:
         findings.update(each.findings())
     return Report(
         tuple(sorted(findings, key=lambda each: (each.path, each.rule))),
-        sum(each.files for each in looks),
-        sum(each.size for each in looks),
-        tuple(note for each in looks for note in each.notes),
-        sum(each.read for each in looks),
-        pack(stamp for each in looks for stamp in each.clean),
+        sum(each.files for each in scanners),
+        sum(each.size for each in scanners),
+        tuple(note for each in scanners for note in each.notes),
+        sum(each.read for each in scanners),
+        pack(stamp for each in scanners for stamp in each.clean),
     )
 
 
-def look_into(blocks: Iterable[bytes], path: str, wanted: ScanRequest) -> Report:
+def scan_bytes(blocks: Iterable[bytes], path: str, request: ScanRequest) -> Report:
     """What is in bytes that are no file system: by content alone, as if they were a file at this path."""
     size = 0
 
@@ -67,31 +67,31 @@ def look_into(blocks: Iterable[bytes], path: str, wanted: ScanRequest) -> Report
             size += len(block)
             yield block
 
-    found = sorted(search(counted(), _anchors(wanted)))
+    found = sorted(search(counted(), _anchors(request)))
     return Report(tuple(Finding(rule, path, BY_NAME[rule].what) for rule in found), 1, size, read=1)
 
 
-def _anchors(wanted: ScanRequest) -> list[Anchor]:
-    keys = [wanted.builder_key] if wanted.builder_key else []
-    every = [*KNOWN, *by_value("builder-key", keys), *by_value("build-secret", wanted.secrets)]
-    return [each for each in every if each.rule in wanted.rules]
+def _anchors(request: ScanRequest) -> list[Anchor]:
+    keys = [request.builder_key] if request.builder_key else []
+    every = [*KNOWN, *by_value("builder-key", keys), *by_value("build-secret", request.secrets)]
+    return [each for each in every if each.rule in request.rules]
 
 
-class _Look:
+class _Scanner:
     """The walk over one tree, and what it counts."""
 
-    def __init__(self, tree: Tree, wanted: ScanRequest, packages: Packages) -> None:
+    def __init__(self, tree: Tree, request: ScanRequest, packages: Packages) -> None:
         self.files = 0
         self.read = 0
         self.size = 0
         self.clean: list[bytes] = []
         self.notes: list[str] = []
         self._tree = tree
-        self._rules = frozenset(wanted.rules)
+        self._rules = frozenset(request.rules)
         self._packages = packages
         self._seen: set[int] = set()
-        self._anchors = _anchors(wanted)
-        self._known = unpack(wanted.known)
+        self._anchors = _anchors(request)
+        self._known = unpack(request.known)
         self._now = time.time()
 
     def findings(self) -> Iterator[Finding]:

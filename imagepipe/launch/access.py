@@ -31,33 +31,33 @@ class Key:
 
 @dataclass(frozen=True)
 class MakeKey(Stage[Key]):
-    """A key pair made here; EC2 gets the public half only."""
+    """Make a key pair in the run's folder (mode 0600) and import its public half into EC2."""
 
     ec2: Ec2 = field(repr=False, compare=False)
-    labels: RunTags
-    private_key: Path
-    """Where the private half is written, 0600."""
+    run_tags: RunTags = field(repr=False, compare=False)
     tags: TagTemplates = field(default_factory=dict)
     source: Ref[SourceImage] | None = None
     """The source image, where tags name it."""
 
     def run(self, ctx: Context) -> Key:
+        private_key = ctx.own_file("id_ed25519")
+
         def create(claim: Claim) -> str:
             # The comment tells in any authorized_keys whose key it is.
-            pair = keys.kept(self.private_key, f"imagepipe-{ctx.run_id}")
+            pair = keys.load_or_generate(private_key, f"imagepipe-{ctx.run_id}")
             name = _name(claim)
-            tags = temporary_tags(ctx, self.labels, claim, name, self.tags, self.source, self.ec2.region)
+            tags = temporary_tags(ctx, self.run_tags, claim, name, self.tags, self.source, self.ec2.region)
             return self.ec2.keys.import_public(name, pair.public, token=claim.token, tags=tags)
 
         claim = ctx.make(
             "key-pair",
             self.ec2.region,
             lifetime=Lifetime.RUN,
-            details={"private_key": str(self.private_key)},
+            details={"private_key": str(private_key)},
             create=create,
             find=lambda token: next(iter(self.ec2.keys.of_token(token)), None),
         )
-        return Key(_name(claim), str(self.private_key))
+        return Key(_name(claim), str(private_key))
 
     def title(self) -> str:
         return "make a temporary key pair"
@@ -107,7 +107,7 @@ class MakeGroup(Stage[Network]):
     """A security group in the VPC of the first subnet (or the default VPC) that lets only some addresses in, to SSH."""
 
     ec2: Ec2 = field(repr=False, compare=False)
-    labels: RunTags
+    run_tags: RunTags = field(repr=False, compare=False)
     subnets: SubnetsWanted
     port: int
     allow_from: tuple[str, ...]
@@ -133,7 +133,7 @@ class MakeGroup(Stage[Network]):
                 vpc=vpc,
                 description=f"imagepipe run {ctx.run_id}, temporary",
                 token=claim.token,
-                tags=temporary_tags(ctx, self.labels, claim, _name(claim), self.tags, self.source, self.ec2.region),
+                tags=temporary_tags(ctx, self.run_tags, claim, _name(claim), self.tags, self.source, self.ec2.region),
             )
 
         claim = ctx.make(
@@ -144,7 +144,7 @@ class MakeGroup(Stage[Network]):
             find=lambda token: next(iter(self.ec2.groups.of_token(token)), None),
         )
         id = str(claim.id)
-        self.ec2.groups.admit(id, port=self.port, cidrs=cidrs)
+        self.ec2.groups.allow_ssh_from(id, port=self.port, cidrs=cidrs)
         ctx.say(f"port {self.port} is open to {', '.join(cidrs)}")
         return Network((id,), subnets or (None,))
 
@@ -170,7 +170,7 @@ class MakeGroup(Stage[Network]):
 
 def temporary_tags(
     ctx: Context,
-    labels: RunTags,
+    run_tags: RunTags,
     claim: Claim,
     name: str,
     tags: TagTemplates,
@@ -179,8 +179,8 @@ def temporary_tags(
 ) -> dict[str, str]:
     """The tags of a temporary resource: those of the spec and of the run, from its create call."""
     names = late_names(ctx[source], region) if source else {}
-    extra = {key: render.finish(value, names) for key, value in tags.items()}
-    return {**extra, **labels.temporary(claim.token, name)}
+    extra = {key: render.render_late(value, names) for key, value in tags.items()}
+    return {**extra, **run_tags.temporary(claim.token, name)}
 
 
 def _name(claim: Claim) -> str:

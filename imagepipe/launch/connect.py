@@ -160,7 +160,7 @@ class AwaitSsh(Stage[Reachable]):
         while not deadline.is_past():
             ctx.cancel.check()
             try:
-                return self.connections.to(endpoint)
+                return self.connections.get(endpoint)
             except NotConnected as error:
                 if last is None or last.why != error.why:
                     ctx.progress(f"not yet: {error}")

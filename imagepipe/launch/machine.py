@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from imagepipe import render
@@ -41,7 +40,7 @@ class Launch(Stage[Instance]):
     """An instance of the source image. It is launched when EC2 takes the request, not when it runs."""
 
     ec2: Ec2 = field(repr=False, compare=False)
-    labels: RunTags
+    run_tags: RunTags = field(repr=False, compare=False)
     source: Ref[SourceImage]
     key: Ref[Key]
     network: Ref[Network]
@@ -52,8 +51,8 @@ class Launch(Stage[Instance]):
     encrypt_root: bool
     kms_key: str | None
     instance_profile: str | None
-    host_key: Path | None
-    """Where the private half of the host key is kept that user data gives the instance; None: it gives none."""
+    sends_host_key: bool
+    """Give the instance an SSH host key by user data, so that the first connection can verify it."""
     user_data: str | None
     public_address: bool
     tags: Mapping[str, Text] = field(default_factory=dict)
@@ -63,10 +62,11 @@ class Launch(Stage[Instance]):
         source = ctx[self.source]
         check_root(self.devices, source)
         devices = devices_of(self.devices, source, encrypt=self.encrypt_root, kms_key=self.kms_key)
-        # Before the host key: it is on the disk from its first moment, and goes with this claim.
-        details = {"private_key": str(self.host_key)} if self.host_key else None
+        key_file = ctx.own_file("host_ed25519") if self.sends_host_key else None
+        # The claim comes before the file: whoever deletes the claim's instance deletes the private key, too.
+        details = {"private_key": str(key_file)} if key_file else None
         claim = ctx.intend("instance", self.ec2.region, lifetime=Lifetime.RUN, details=details)
-        host_key = keys.kept(self.host_key, "imagepipe") if self.host_key else None
+        host_key = keys.load_or_generate(key_file, "imagepipe") if key_file else None
         base = LaunchRequest(
             image=source.id,
             instance_type=self.instance_types[0],
@@ -106,13 +106,15 @@ class Launch(Stage[Instance]):
         )
         names = late_names(ctx[self.source], self.ec2.region)
         for device, tags in wanted.items():
-            self.ec2.images.tag([volumes[device]], {key: render.finish(value, names) for key, value in tags.items()})
+            self.ec2.images.tag(
+                [volumes[device]], {key: render.render_late(value, names) for key, value in tags.items()}
+            )
 
     def _launch(self, ctx: Context, claim: Claim, base: LaunchRequest, network: Network) -> tuple[str, LaunchRequest]:
         if before := self._launched_before(ctx, claim):
             return before, self._request_of(before, base)
-        name = f"imagepipe {self.labels.spec}"
-        tags = temporary_tags(ctx, self.labels, claim, name, self.tags, self.source, self.ec2.region)
+        name = f"imagepipe {self.run_tags.spec}"
+        tags = temporary_tags(ctx, self.run_tags, claim, name, self.tags, self.source, self.ec2.region)
         refused: list[str] = []
         for request in self._requests(base, network):
             try:
@@ -122,13 +124,13 @@ class Launch(Stage[Instance]):
             except CloudError as error:
                 if error.code not in NO_CAPACITY:
                     raise
-                refused.append(f"{_words(request)}: {error.code}")
+                refused.append(f"{_describe(request)}: {error.code}")
                 ctx.say(f"{error}")
                 ctx.cancel.check()
                 continue
             ctx.bind(claim, str(launched["InstanceId"]))
             return str(launched["InstanceId"]), request
-        keys.forget(claim.details)
+        keys.delete_private_key(claim.details)
         ctx.released(claim)
         raise CloudError(
             f"launching {base.image} in {self.ec2.region}: no capacity: {'; '.join(refused)}",
@@ -199,7 +201,7 @@ def check_root(wanted: Sequence[DeviceWanted], source: SourceImage) -> None:
             )
 
 
-def _words(request: LaunchRequest) -> str:
+def _describe(request: LaunchRequest) -> str:
     return (
         request.instance_type
         + (f" in {request.subnet}" if request.subnet else "")

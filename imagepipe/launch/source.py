@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from imagepipe import render
@@ -13,7 +13,7 @@ from imagepipe.cloud.images import ImageFilter, OwnImage, SourceImage, late_name
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.spec.scalars import image_name_problem
-from imagepipe.values import Text
+from imagepipe.values import ImageText, Text
 
 MAX_NAME = 128
 IMAGE_ID = re.compile(r"ami-([0-9a-f]{8}|[0-9a-f]{17})")
@@ -109,9 +109,9 @@ class FindSource(Stage[SourceImage]):
         return f"{output.id} {output.name}"
 
 
-def names_of(name: Text, source: SourceImage, regions: Sequence[str]) -> dict[str, str]:
-    """The image's name in each region. Raises CloudError for one that EC2 would not take."""
-    names = {region: render.finish(name, late_names(source, region)) for region in regions}
+def image_names(name: Text, source: SourceImage, regions: Sequence[str]) -> dict[str, str]:
+    """Render the image's name for each region. Raises CloudError for a name that EC2 would refuse."""
+    names = {region: render.render_late(name, late_names(source, region)) for region in regions}
     for region, text in names.items():
         if problem := image_name_problem(text):
             raise CloudError(f"output.name is {text!r} in {region}: {problem}", code="InvalidAMIName.Malformed")
@@ -119,50 +119,66 @@ def names_of(name: Text, source: SourceImage, regions: Sequence[str]) -> dict[st
 
 
 @dataclass(frozen=True)
-class NameImages(Stage[Mapping[str, str]]):
-    """The image's name in each region, as the spec has it: it may name the source image and the region."""
+class NameImages(Stage[Mapping[str, ImageText]]):
+    """Render the image's name, description and tags for each region: they may name the source image and the region.
+
+    Output: the texts by region.
+    """
 
     regions: tuple[str, ...]
     source: Ref[SourceImage]
     name: Text
+    description: Text
+    tags: Mapping[str, Text]
 
-    def run(self, ctx: Context) -> Mapping[str, str]:
-        return names_of(self.name, ctx[self.source], self.regions)
+    def run(self, ctx: Context) -> Mapping[str, ImageText]:
+        source = ctx[self.source]
+        names = image_names(self.name, source, self.regions)
+        return {region: self._text(names[region], late_names(source, region)) for region in self.regions}
+
+    def _text(self, name: str, values: Mapping[str, object]) -> ImageText:
+        tags = {key: render.render_late(value, values) for key, value in self.tags.items()}
+        return ImageText(name, render.render_late(self.description, values), tags)
 
     def title(self) -> str:
         return "name the image"
 
-    def summary(self, output: Mapping[str, str]) -> str:
-        return ", ".join(sorted(set(output.values())))
+    def summary(self, output: Mapping[str, ImageText]) -> str:
+        return ", ".join(_distinct_names(output))
 
 
 @dataclass(frozen=True)
-class CheckNames(Stage[Mapping[str, str]]):
-    """The image's name in each region, free in all of them. Its output: names by region."""
+class CheckNames(Stage[Mapping[str, ImageText]]):
+    """Check that the image's name is free in every region.
+
+    Output: the texts by region. A name that the new image will take over later is replaced by a temporary one.
+    """
 
     ec2: Mapping[str, Ec2] = field(repr=False, compare=False)
     """By region: every region that gets the image."""
-    wanted: Ref[Mapping[str, str]]
+    wanted: Ref[Mapping[str, ImageText]]
     replaces: bool = False
-    """A name that is taken will pass to the new image: it is baked under another one meanwhile."""
+    """Bake under a temporary name where the name is taken; the new image takes the name over at the end."""
 
-    def run(self, ctx: Context) -> Mapping[str, str]:
-        names = dict(ctx[self.wanted])
-        for region, name in names.items():
+    def run(self, ctx: Context) -> Mapping[str, ImageText]:
+        texts = dict(ctx[self.wanted])
+        for region, text in texts.items():
             ctx.cancel.check()
+            name = text.name
             if not (taken := self.ec2[region].images.own_named(name)):
                 continue
             if self.replaces:
                 self._check_replaceable(taken, region)
-                names[region] = f"{name[: MAX_NAME - len(ctx.run_id) - 1]}-{ctx.run_id}"
-                ctx.say(f"'{name}' is {taken[0].id} in {region}, which will be replaced; baking as '{names[region]}'")
+                temporary = f"{name[: MAX_NAME - len(ctx.run_id) - 1]}-{ctx.run_id}"
+                texts[region] = replace(text, name=temporary)
+                ctx.say(f"'{name}' is {taken[0].id} in {region}, which will be replaced; baking as '{temporary}'")
             else:
                 raise CloudError(
                     f"name '{name}' is taken by {taken[0].id} in {region}",
                     code="InvalidAMIName.Duplicate",
                     hint="put {{ build.timestamp }} into output.name, or set output.on_name_taken: replace",
                 )
-        return names
+        return texts
 
     def _check_replaceable(self, taken: Sequence[OwnImage], region: str) -> None:
         """Raise CloudError now for an old image that could not be deregistered in the end."""
@@ -177,6 +193,10 @@ class CheckNames(Stage[Mapping[str, str]]):
     def title(self) -> str:
         return "see that the name is free"
 
-    def summary(self, output: Mapping[str, str]) -> str:
-        names = sorted(set(output.values()))
+    def summary(self, output: Mapping[str, ImageText]) -> str:
+        names = _distinct_names(output)
         return ", ".join(names) + f" {'is' if len(names) == 1 else 'are'} free in {', '.join(output)}"
+
+
+def _distinct_names(texts: Mapping[str, ImageText]) -> list[str]:
+    return sorted({text.name for text in texts.values()})

@@ -13,29 +13,29 @@ from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, BlockDevice, S
 RUN = ("ec2:RunInstances",)
 
 
-def launches(need: PolicyContext) -> Iterator[Statement]:
+def launches(context: PolicyContext) -> Iterator[Statement]:
     """The instance, what it is launched from, where, and what it is reached with."""
-    yield from _source(need)
-    yield _instance(need)
+    yield from _source(context)
+    yield _instance(context)
     # A source image without EBS has no volume: then this allows what is never asked.
-    if _encrypts(need):
-        condition = {**need.new(), "Bool": {"ec2:Encrypted": ("true",)}}
-        yield Statement("MakeEncrypted", RUN, need.here("volume"), condition)
+    if _encrypts(context):
+        condition = {**context.new(), "Bool": {"ec2:Encrypted": ("true",)}}
+        yield Statement("MakeEncrypted", RUN, context.here("volume"), condition)
     else:
-        yield Statement("MakeOurs", RUN, need.here("volume"), need.new())
-    yield from need.tagged_on_create("RunInstances", *need.here("instance", "volume"))
-    yield Statement("InNetwork", RUN, (*need.here("network-interface"), *_named_subnets(need)))
-    yield from _tagged_subnets(need)
-    yield from _access(need)
+        yield Statement("MakeOurs", RUN, context.here("volume"), context.new())
+    yield from context.tagged_on_create("RunInstances", *context.here("instance", "volume"))
+    yield Statement("InNetwork", RUN, (*context.here("network-interface"), *_named_subnets(context)))
+    yield from _tagged_subnets(context)
+    yield from _access(context)
 
 
-def _encrypts(need: PolicyContext) -> bool:
+def _encrypts(context: PolicyContext) -> bool:
     """Whether every volume of the launch is encrypted, and of the launch of the test."""
-    volumes = need.spec.launch.block_devices
+    volumes = context.spec.launch.block_devices
     launched = {volume.device for volume in volumes}
-    tested = need.spec.output.block_devices if need.spec.test else ()
+    tested = context.spec.output.block_devices if context.spec.test else ()
     return (
-        bool(need.ebs and need.ebs.encrypt)
+        bool(context.ebs and context.ebs.encrypt)
         and all(volume.encrypted is not False for volume in volumes)
         and not any(_may_be_plain(volume, launched) for volume in tested)
     )
@@ -50,12 +50,12 @@ def _may_be_plain(volume: BlockDevice, launched: Collection[str]) -> bool:
     return bool(volume.size_gib) and volume.device not in launched and not (volume.encrypted or volume.kms_key)
 
 
-def _source(need: PolicyContext) -> Iterator[Statement]:
+def _source(context: PolicyContext) -> Iterator[Statement]:
     condition: Conditions = {}
-    image = arn(need.home, "image")
-    match need.spec.source.ami:
+    image = arn(context.home, "image")
+    match context.spec.source.ami:
         case AmiById(id=id):
-            image = arn(need.home, "image", id)
+            image = arn(context.home, "image", id)
         case AmiByFilter(owners=owners):
             condition = {
                 "StringEquals": {"ec2:Owner": tuple(sorted({name for each in owners for name in _owner(each)}))}
@@ -63,10 +63,10 @@ def _source(need: PolicyContext) -> Iterator[Statement]:
         case AmiBySsm() | None:
             pass  # whose image the parameter names, only the run will know
         case _:
-            assert_never(need.spec.source.ami)
+            assert_never(context.spec.source.ami)
     yield Statement("LaunchFromSource", RUN, (image,), condition)
-    volumes = need.spec.launch.block_devices
-    if named := tuple(arn(need.home, "snapshot", volume.snapshot) for volume in volumes if volume.snapshot):
+    volumes = context.spec.launch.block_devices
+    if named := tuple(arn(context.home, "snapshot", volume.snapshot) for volume in volumes if volume.snapshot):
         yield Statement("LaunchFromSnapshots", RUN, named)
 
 
@@ -77,51 +77,55 @@ def _owner(word: str) -> tuple[str, ...]:
     return (word, "amazon") if word.isdigit() else (word,)
 
 
-def _instance(need: PolicyContext) -> Statement:
-    launch = need.spec.launch
+def _instance(context: PolicyContext) -> Statement:
+    launch = context.spec.launch
     wanted = {"ec2:InstanceType": launch.instance_types, "ec2:MetadataHttpTokens": ("required",)}
-    condition = need.new(wanted)
+    condition = context.new(wanted)
     if profile := launch.iam_instance_profile:
-        pattern = profile if profile.startswith("arn:") else f"arn:{need.partition}:iam::*:instance-profile/{profile}"
+        pattern = (
+            profile if profile.startswith("arn:") else f"arn:{context.partition}:iam::*:instance-profile/{profile}"
+        )
         condition = {**condition, "ArnLike": {"ec2:InstanceProfile": (pattern,)}}
-    return Statement("LaunchInstances", RUN, need.here("instance"), condition)
+    return Statement("LaunchInstances", RUN, context.here("instance"), condition)
 
 
-def _named_subnets(need: PolicyContext) -> tuple[str, ...]:
+def _named_subnets(context: PolicyContext) -> tuple[str, ...]:
     """Those that the spec names by id; any, where it leaves it to the default VPC."""
-    subnets = need.spec.launch.subnets
-    named = tuple(arn(need.home, "subnet", subnet) for subnet in subnets if isinstance(subnet, str))
-    return named if subnets else need.here("subnet")
+    subnets = context.spec.launch.subnets
+    named = tuple(arn(context.home, "subnet", subnet) for subnet in subnets if isinstance(subnet, str))
+    return named if subnets else context.here("subnet")
 
 
-def _tagged_subnets(need: PolicyContext) -> Iterator[Statement]:
+def _tagged_subnets(context: PolicyContext) -> Iterator[Statement]:
     """`*` and `?` in a value stand for the same here as in the filter that the subnets are found by."""
-    for subnet in need.spec.launch.subnets:
+    for subnet in context.spec.launch.subnets:
         if isinstance(subnet, SubnetsByTags):
             tags = {f"aws:ResourceTag/{key}": (value,) for key, value in subnet.tags.items()}
-            yield Statement("InSubnets", RUN, need.here("subnet"), {"StringLike": tags})
+            yield Statement("InSubnets", RUN, context.here("subnet"), {"StringLike": tags})
 
 
-def _access(need: PolicyContext) -> Iterator[Statement]:
+def _access(context: PolicyContext) -> Iterator[Statement]:
     """The account's own key pair and groups by name; else those that the run makes."""
-    launch = need.spec.launch
+    launch = context.spec.launch
     if launch.ssh.key_pair:
-        yield Statement("InNetwork", RUN, (arn(need.home, "key-pair", launch.ssh.key_pair),))
+        yield Statement("InNetwork", RUN, (arn(context.home, "key-pair", launch.ssh.key_pair),))
     if launch.security_groups:
-        yield Statement("InNetwork", RUN, tuple(arn(need.home, "security-group", id) for id in launch.security_groups))
+        yield Statement(
+            "InNetwork", RUN, tuple(arn(context.home, "security-group", id) for id in launch.security_groups)
+        )
     kinds = [] if launch.ssh.key_pair else ["key-pair"]
     kinds += [] if launch.security_groups else ["security-group"]
     if kinds:
-        yield Statement("WorkOnOurs", RUN, need.here(*kinds), need.ours())
+        yield Statement("WorkOnOurs", RUN, context.here(*kinds), context.ours())
 
 
-def passes_role(need: PolicyContext) -> Iterator[Statement]:
+def passes_role(context: PolicyContext) -> Iterator[Statement]:
     """The role of the instance profile, to EC2 alone. The console gives both one name."""
-    profile = need.spec.launch.iam_instance_profile
+    profile = context.spec.launch.iam_instance_profile
     if profile is None:
         return
-    role = need.role or profile.rpartition("/")[2]
+    role = context.role or profile.rpartition("/")[2]
     account = profile.split(":")[4] if profile.startswith("arn:") else "*"
-    service = "ec2.amazonaws.com.cn" if need.home.startswith("cn-") else "ec2.amazonaws.com"
-    resource = f"arn:{need.partition}:iam::{account}:role/{role}"
+    service = "ec2.amazonaws.com.cn" if context.home.startswith("cn-") else "ec2.amazonaws.com"
+    resource = f"arn:{context.partition}:iam::{account}:role/{role}"
     yield Statement("PassRole", ("iam:PassRole",), (resource,), {"StringEquals": {"iam:PassedToService": (service,)}})

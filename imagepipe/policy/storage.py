@@ -20,61 +20,61 @@ _VIA_EBS = ("GenerateDataKeyWithoutPlaintext", "Decrypt", "ReEncryptFrom", "ReEn
 def _folder(output: InstanceStoreOutput, region: str) -> str:
     """The pattern of all keys of the spec's bundles in a region; what only a run knows of the prefix is `*`."""
     late = {"source": dict.fromkeys(("id", "name", "owner"), "*"), "region": region}
-    prefix = render.finish(output.prefix, late)
+    prefix = render.render_late(output.prefix, late)
     for sample in SAMPLE_BUILD.names().values():
         prefix = prefix.replace(sample, "*")
     return f"{prefix}/*" if prefix else "*"
 
 
-def _buckets(need: PolicyContext, output: InstanceStoreOutput) -> dict[str, str]:
+def _buckets(context: PolicyContext, output: InstanceStoreOutput) -> dict[str, str]:
     """ARNs, by region."""
     return {
-        region: f"arn:{partition(region)}:s3:::{bundle_region(output, region, home=need.home).bucket}"
-        for region in need.everywhere
+        region: f"arn:{partition(region)}:s3:::{bundle_region(output, region, home=context.home).bucket}"
+        for region in context.everywhere
     }
 
 
-def _objects(need: PolicyContext, output: InstanceStoreOutput) -> tuple[str, ...]:
-    return tuple(f"{arn}/{_folder(output, region)}" for region, arn in _buckets(need, output).items())
+def _objects(context: PolicyContext, output: InstanceStoreOutput) -> tuple[str, ...]:
+    return tuple(f"{arn}/{_folder(output, region)}" for region, arn in _buckets(context, output).items())
 
 
-def settings(need: PolicyContext) -> Iterator[Statement]:
+def settings(context: PolicyContext) -> Iterator[Statement]:
     """Whether EC2 could read bundles in the buckets."""
-    if output := need.bundles:
+    if output := context.bundles:
         actions = ("s3:GetBucketOwnershipControls", "s3:GetEncryptionConfiguration")
-        yield Statement("ReadBucketSettings", actions, tuple(_buckets(need, output).values()))
+        yield Statement("ReadBucketSettings", actions, tuple(_buckets(context, output).values()))
 
 
-def lists(need: PolicyContext) -> Iterator[Statement]:
+def lists(context: PolicyContext) -> Iterator[Statement]:
     """Also what tells a key that is not there from one that is not ours to see, and whether there is a bucket."""
-    if output := need.bundles:
-        for region, bucket in _buckets(need, output).items():
+    if output := context.bundles:
+        for region, bucket in _buckets(context, output).items():
             condition = {"StringLikeIfExists": {"s3:prefix": (_folder(output, region),)}}
             yield Statement("ListBundles", ("s3:ListBucket",), (bucket,), condition)
 
 
-def lists_all(need: PolicyContext) -> Iterator[Statement]:
+def lists_all(context: PolicyContext) -> Iterator[Statement]:
     """Whole buckets: a sweep knows of no run, and so of no prefix that only a run knew."""
-    if output := need.bundles:
-        yield Statement("ListBuckets", ("s3:ListBucket",), tuple(_buckets(need, output).values()))
+    if output := context.bundles:
+        yield Statement("ListBuckets", ("s3:ListBucket",), tuple(_buckets(context, output).values()))
 
 
-def puts(need: PolicyContext) -> Iterator[Statement]:
+def puts(context: PolicyContext) -> Iterator[Statement]:
     """With the ACL that lets EC2 read, and no other."""
-    if output := need.bundles:
+    if output := context.bundles:
         condition = {"StringEquals": {"s3:x-amz-acl": (EXEC_READ,)}}
-        objects = _objects(need, output)
+        objects = _objects(context, output)
         yield Statement("PutBundles", ("s3:PutObject", "s3:PutObjectAcl"), objects, condition)
 
 
-def gets(need: PolicyContext) -> Iterator[Statement]:
-    if output := need.bundles:
-        yield Statement("UseBundles", ("s3:GetObject",), _objects(need, output))
+def gets(context: PolicyContext) -> Iterator[Statement]:
+    if output := context.bundles:
+        yield Statement("UseBundles", ("s3:GetObject",), _objects(context, output))
 
 
-def deletes(need: PolicyContext) -> Iterator[Statement]:
-    if output := need.bundles:
-        yield Statement("UseBundles", ("s3:DeleteObject",), _objects(need, output))
+def deletes(context: PolicyContext) -> Iterator[Statement]:
+    if output := context.bundles:
+        yield Statement("UseBundles", ("s3:DeleteObject",), _objects(context, output))
 
 
 def _key(region: str, key: str) -> tuple[str, Conditions]:
@@ -88,7 +88,7 @@ def _key(region: str, key: str) -> tuple[str, Conditions]:
     return f"arn:{partition(region)}:kms:{region}:*:key/{key}", {}
 
 
-def encrypts(need: PolicyContext, keys: dict[str, set[str]]) -> Iterator[Statement]:
+def encrypts(context: PolicyContext, keys: dict[str, set[str]]) -> Iterator[Statement]:
     """What EBS does with keys of one's own, by region; it needs nothing for its own key."""
     for region, names in sorted(keys.items()):
         for name in sorted(names):

@@ -7,40 +7,40 @@ from collections.abc import Iterator, Mapping
 from imagepipe.iam.document import Statement
 from imagepipe.policy import storage
 from imagepipe.policy.context import PolicyContext
-from imagepipe.policy.stages import Asks, clean_up
+from imagepipe.policy.stages import StatementBuilder, terminate_instance
 
 
-def instance(need: PolicyContext) -> Iterator[Statement]:
-    yield from clean_up(need)
+def instance(context: PolicyContext) -> Iterator[Statement]:
+    yield from terminate_instance(context)
 
 
-def key_pair(need: PolicyContext) -> Iterator[Statement]:
-    yield from need.reads("DescribeKeyPairs")
-    yield Statement("WorkOnOurs", ("ec2:DeleteKeyPair",), need.here("key-pair"), need.ours())
+def key_pair(context: PolicyContext) -> Iterator[Statement]:
+    yield from context.reads("DescribeKeyPairs")
+    yield Statement("WorkOnOurs", ("ec2:DeleteKeyPair",), context.here("key-pair"), context.ours())
 
 
-def security_group(need: PolicyContext) -> Iterator[Statement]:
-    yield from need.reads("DescribeSecurityGroups")
-    yield Statement("WorkOnOurs", ("ec2:DeleteSecurityGroup",), need.here("security-group"), need.ours())
+def security_group(context: PolicyContext) -> Iterator[Statement]:
+    yield from context.reads("DescribeSecurityGroups")
+    yield Statement("WorkOnOurs", ("ec2:DeleteSecurityGroup",), context.here("security-group"), context.ours())
 
 
-def image(need: PolicyContext) -> Iterator[Statement]:
-    yield from need.reads("DescribeImages")
-    yield Statement("EndOurs", ("ec2:DeregisterImage",), need.all("image"), need.endable())
+def image(context: PolicyContext) -> Iterator[Statement]:
+    yield from context.reads("DescribeImages")
+    yield Statement("EndOurs", ("ec2:DeregisterImage",), context.all("image"), context.endable())
 
 
-def snapshots(need: PolicyContext) -> Iterator[Statement]:
-    yield from need.reads("DescribeSnapshots")
-    yield Statement("EndOurs", ("ec2:DeleteSnapshot",), need.all("snapshot"), need.endable())
+def snapshots(context: PolicyContext) -> Iterator[Statement]:
+    yield from context.reads("DescribeSnapshots")
+    yield Statement("EndOurs", ("ec2:DeleteSnapshot",), context.all("snapshot"), context.endable())
 
 
-def bundle(need: PolicyContext) -> Iterator[Statement]:
-    yield from need.reads("DescribeImages")
-    yield from storage.lists(need)
-    yield from storage.deletes(need)
+def bundle(context: PolicyContext) -> Iterator[Statement]:
+    yield from context.reads("DescribeImages")
+    yield from storage.lists(context)
+    yield from storage.deletes(context)
 
 
-UNDO: Mapping[str, Asks] = {
+UNDO: Mapping[str, StatementBuilder] = {
     "instance": instance,
     "key-pair": key_pair,
     "security-group": security_group,
@@ -50,22 +50,22 @@ UNDO: Mapping[str, Asks] = {
 }
 
 
-def kinds_of(need: PolicyContext) -> Iterator[str]:
+def kinds_of(context: PolicyContext) -> Iterator[str]:
     """The kinds of claims that a run of the spec makes."""
     yield "instance"
-    if not need.spec.launch.ssh.key_pair:
+    if not context.spec.launch.ssh.key_pair:
         yield "key-pair"
-    if not need.spec.launch.security_groups:
+    if not context.spec.launch.security_groups:
         yield "security-group"
     yield "image"
-    yield "bundle" if need.bundles else "snapshots"
+    yield "bundle" if context.bundles else "snapshots"
 
 
-def sweep(need: PolicyContext) -> Iterator[Statement]:
+def sweep(context: PolicyContext) -> Iterator[Statement]:
     """`clean --older-than`: everything of ours is looked for, in every region where none is named.
 
     In buckets too, as a whole.
     """
     looks = ("Instances", "Images", "Snapshots", "SecurityGroups", "KeyPairs", "Regions")
-    yield from need.reads(*(f"Describe{each}" for each in looks))
-    yield from storage.lists_all(need)
+    yield from context.reads(*(f"Describe{each}" for each in looks))
+    yield from storage.lists_all(context)

@@ -72,7 +72,7 @@ def wait_for_return(
     while not watch.deadline.is_past():
         connections.drop(endpoint)
         try:
-            connection = connections.to(endpoint)
+            connection = connections.get(endpoint)
             if boot_of(connection, watch) != before:
                 return True
             if not is_going_down(connection, watch):

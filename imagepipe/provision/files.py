@@ -47,7 +47,7 @@ class RenderTemplate(Step):
     vars: Mapping[str, Any]
     """Names for the template; a `Late` in it is rendered first."""
     known: Mapping[str, Any] = field(repr=False)
-    """`var` or `param`, `spec`, `build`."""
+    """The values of `var` or `param`, `spec` and `build` that the template's file reads."""
     mode: str | None = None
     owner: str | None = None
 
@@ -60,7 +60,7 @@ class RenderTemplate(Step):
         except (OSError, UnicodeDecodeError) as error:
             raise ImagepipeError(f"reading the template {self.src}: {error}") from error
         try:
-            known = render.finish_all({**self.known, **self.vars}, at.names)
+            known = render.render_all_late({**self.known, **self.vars}, at.names)
             text = render.render_file(template, {**at.names, **known})
         except render.RenderError as error:
             line = f":{error.line}" if error.line else ""

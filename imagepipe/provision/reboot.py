@@ -34,7 +34,7 @@ class RebootMachine(Step):
             ctx.cancel.sleep(PAUSE_SECONDS)
             try:
                 self.connections.drop(connection.endpoint)
-                connection = self.connections.to(connection.endpoint)
+                connection = self.connections.get(connection.endpoint)
                 if boot_of(connection, replace(at.watch, deadline=until)) != before:
                     return Result(0)
                 last = "the boot before"

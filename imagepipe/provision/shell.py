@@ -34,7 +34,7 @@ class RunShell(Step):
     def attempt(self, ctx: Context, at: Attempt) -> Result:
         script = Script(
             text=self._text(at.names),
-            args=tuple(render.finish(arg, at.names) for arg in self.args),
+            args=tuple(render.render_late(arg, at.names) for arg in self.args),
             env=self.env(at.names),
             sudo=self.options.sudo,
             interpreter=self.interpreter,
@@ -47,5 +47,5 @@ class RunShell(Step):
                 return read_text(self.script)
             except (OSError, UnicodeDecodeError) as error:
                 raise ImagepipeError(f"reading the script {self.script}: {error}") from error
-        text = "\n".join(render.finish(line, names) for line in self.script)
+        text = "\n".join(render.render_late(line, names) for line in self.script)
         return text if text.endswith("\n") else text + "\n"

@@ -28,7 +28,7 @@ TAIL_LINES = 20
 class Options:
     """What every step may have beside its kind, and where it was written."""
 
-    title: str
+    title: str = field(compare=False)
     where: str = field(compare=False)
     """`specs/web.yaml:31`, for messages."""
     timeout_seconds: float
@@ -103,7 +103,7 @@ class Step(Stage[Reachable]):
         watch = Watch(on_line, ctx.deadline(self.options.timeout_seconds), ctx.cancel)
         before: Boot | None = None
         try:
-            connection = self.connections.back(
+            connection = self.connections.reconnect(
                 machine.endpoint,
                 ctx.deadline(RECONNECT_SECONDS),
                 ctx.cancel.sleep,
@@ -196,7 +196,7 @@ class Step(Stage[Reachable]):
 
     def env(self, names: Mapping[str, object]) -> dict[str, str]:
         """The step's environment, rendered."""
-        return {name: render.finish(value, names) for name, value in self.options.env.items()}
+        return {name: render.render_late(value, names) for name, value in self.options.env.items()}
 
 
 def _say_holders(ctx: Context, result: Result) -> None:

@@ -22,7 +22,7 @@ from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.publish import stored_bundle
 from imagepipe.publish.stored_bundle import InBucket
-from imagepipe.values import Bundle, Image, Text
+from imagepipe.values import Bundle, Image, ImageText, Text
 
 AT_ONCE = 16
 """Parts that are copied at once: S3 copies by itself, we only wait; 1,025 parts take 65 rounds."""
@@ -38,12 +38,10 @@ class CopyBundleToRegion(Stage[Image]):
     """Of the destination."""
     source_ec2: Ec2 = field(repr=False, compare=False)
     """Of the region that has the image."""
-    labels: RunTags
+    run_tags: RunTags = field(repr=False, compare=False)
     image: Ref[Image]
     source: Ref[SourceImage]
-    names: Ref[Mapping[str, str]]
-    description: Text
-    tags: Mapping[str, Text]
+    text: Ref[Mapping[str, ImageText]]
     bucket: str
     """Of the destination's region."""
     prefix: Text
@@ -54,28 +52,27 @@ class CopyBundleToRegion(Stage[Image]):
         image = ctx[self.image]
         if image.bundle is None:
             raise CloudError(f"{image.id} in {image.region} is EBS-backed, and has no bundle to be copied")
-        machine = self.source_ec2.images.described(image.id)
+        machine = self.source_ec2.images.describe(image.id)
         origin = stored_bundle.look_up(self.source_ec2.s3, image.bundle)
         bundle = self._copied(ctx, origin)
-        name, values = ctx[self.names][self.ec2.region], self._values(ctx)
-        tags = {key: render.finish(value, values) for key, value in self.tags.items()}
+        text = ctx[self.text][self.ec2.region]
 
         def register(claim: Claim) -> str:
             return self.ec2.images.register_bundle(
-                name,
-                render.finish(self.description, values),
+                text.name,
+                text.description,
                 Registration.of(machine),
                 bundle.location,
                 machine.get("BlockDeviceMappings", ()),
                 token=claim.token,
-                tags=self.labels.product(claim.token, name, tags),
+                tags=self.run_tags.product(claim.token, text),
             )
 
         find = self.ec2.images.first_of_token
         claim = ctx.make("image", self.ec2.region, lifetime=Lifetime.PRODUCT, create=register, find=find)
         id = str(claim.id)
         self.ec2.await_image(id, deadline=ctx.deadline(AVAILABLE_SECONDS), cancel=ctx.cancel)
-        return Image(id, self.ec2.region, name, (), bundle=bundle.location)
+        return Image(id, self.ec2.region, text.name, (), bundle=bundle.location)
 
     def _copied(self, ctx: Context, origin: InBucket) -> Bundle:
         """The bundle in this region, its manifest last."""
@@ -83,9 +80,10 @@ class CopyBundleToRegion(Stage[Image]):
         # First of all, as a key that does not open the bundle would be known only after hours of copying.
         here = addressed(manifest, find_secret(manifest, owner.private_key), self.recipients)
         document = write_manifest(here, owner.private_key)
-        details = {"bucket": self.bucket, "prefix": render.finish(self.prefix, self._values(ctx))}
+        prefix = render.render_late(self.prefix, late_names(ctx[self.source], self.ec2.region))
+        details = {"bucket": self.bucket, "prefix": prefix}
         claim = ctx.intend("bundle", self.ec2.region, lifetime=Lifetime.PRODUCT, details=details)
-        folder = folder_of(details["prefix"], claim.token)
+        folder = folder_of(prefix, claim.token)
         bundle = Bundle(self.ec2.region, self.bucket, folder, manifest.name, manifest.architecture)
         if claim.id is not None:  # an earlier process of the run has put the manifest, the last of all
             return bundle
@@ -125,9 +123,6 @@ class CopyBundleToRegion(Stage[Image]):
                 f" {arrived or 'not there'}, and was {sent or 'nothing'}",
                 hint="does the bucket encrypt with KMS, or does somebody else write there?",
             )
-
-    def _values(self, ctx: Context) -> Mapping[str, object]:
-        return late_names(ctx[self.source], self.ec2.region)
 
     def title(self) -> str:
         return f"copy the bundle to {self.ec2.region}"

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore, Lock
 
-from imagepipe import render
 from imagepipe.cloud.ec2 import Ec2
-from imagepipe.cloud.images import SourceImage, late_names
-from imagepipe.cloud.tags import RunTags
+from imagepipe.cloud.tags import ProductTags, RunTags
 from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
-from imagepipe.values import Image, Text
+from imagepipe.values import Image, ImageText
 
 COPIES_AT_ONCE = 20
 """Snapshot copies to one destination region that EBS lets run at once (EBS user guide, quotas: 20 by default)."""
@@ -39,12 +37,9 @@ class CopyToRegion(Stage[Image]):
     ec2: Ec2 = field(repr=False, compare=False)
     """Of the destination."""
     limits: CopyLimits = field(repr=False, compare=False)
-    labels: RunTags
+    run_tags: RunTags = field(repr=False, compare=False)
     image: Ref[Image]
-    source: Ref[SourceImage]
-    names: Ref[Mapping[str, str]]
-    description: Text
-    tags: Mapping[str, Text]
+    text: Ref[Mapping[str, ImageText]]
     kms_key: str | None = None
     timeout_seconds: float = field(default=12 * 3600, compare=False)
 
@@ -60,9 +55,7 @@ class CopyToRegion(Stage[Image]):
 
     def _copy(self, ctx: Context, image: Image) -> Image:
         region = self.ec2.region
-        name = ctx[self.names][region]
-        values = late_names(ctx[self.source], region)
-        tags = {key: render.finish(value, values) for key, value in self.tags.items()}
+        text = ctx[self.text][region]
         # Two claims: the image's snapshots are made by the same call, and outlive a deregistered image.
         of_snapshots = ctx.intend("snapshots", region, lifetime=Lifetime.PRODUCT)
         of_image = ctx.intend("image", region, lifetime=Lifetime.PRODUCT)
@@ -70,11 +63,13 @@ class CopyToRegion(Stage[Image]):
         id = id or self.ec2.images.copy(
             image.id,
             image.region,
-            name,
-            render.finish(self.description, values),
+            text.name,
+            text.description,
             client_token=of_image.token,
-            image_tags=self.labels.product(of_image.token, name, tags),
-            snapshot_tags=self.labels.product(of_snapshots.token, name, tags),
+            tags=ProductTags(
+                image=self.run_tags.product(of_image.token, text),
+                snapshots=self.run_tags.product(of_snapshots.token, text),
+            ),
             kms_key=self.kms_key,
         )
         ctx.bind(of_image, id)
@@ -87,7 +82,7 @@ class CopyToRegion(Stage[Image]):
         )
         if snapshots:
             ctx.bind(of_snapshots, ",".join(snapshots))
-        return Image(id, region, name, snapshots)
+        return Image(id, region, text.name, snapshots)
 
     def title(self) -> str:
         return f"copy the image to {self.ec2.region}"

@@ -21,7 +21,7 @@ from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import BundleError, CloudError
 from imagepipe.publish import stored_bundle
-from imagepipe.values import Image
+from imagepipe.values import Image, ImageText
 
 COPY_SECONDS = 12 * 3600
 
@@ -31,17 +31,17 @@ class ReplaceImage(Stage[Image]):
     """The new image under the name that was taken; the old one retired with its snapshots."""
 
     ec2: Ec2 = field(repr=False, compare=False)
-    labels: RunTags
+    run_tags: RunTags = field(repr=False, compare=False)
     images: Ref[tuple[Image, ...]]
     """Kept already: what becomes of the old image, these stay."""
-    name: Ref[Mapping[str, str]]
-    """By region, the name to be taken."""
+    wanted: Ref[Mapping[str, ImageText]]
+    """By region, with the name to take over."""
     audience: Audience
 
     def run(self, ctx: Context) -> Image:
         images = self.ec2.images
         baked = next(image for image in ctx[self.images] if image.region == self.ec2.region)
-        name = ctx[self.name][self.ec2.region]
+        name = ctx[self.wanted][self.ec2.region].name
         if baked.name == name:  # it was free here
             return baked
         described = images.describe_many([baked.id])[baked.id]
@@ -53,7 +53,7 @@ class ReplaceImage(Stage[Image]):
         old = [one for one in images.own_named(name) if one.id != made]
         # Kept from its create call on: it is made of the snapshots of an image that is kept.
         own = {k: v for k, v in tags.mapping(described.get("Tags")).items() if not k.startswith("imagepipe:")}
-        label = {**self.labels.product(claim.token, name, own), tags.STATE: tags.KEPT}
+        label = {**self.run_tags.product(claim.token, ImageText(name, "", own)), tags.STATE: tags.KEPT}
         if own.get("Name") == baked.name:
             label["Name"] = name
         for one in old:
@@ -64,7 +64,7 @@ class ReplaceImage(Stage[Image]):
         seen = self.ec2.await_image(made, deadline=ctx.deadline(COPY_SECONDS), cancel=ctx.cancel)
         final = Image(made, self.ec2.region, name, snapshots_of(seen), bundle=bundle_of(seen))
         if self.audience:
-            images.permit(made, final.snapshots, self.audience)
+            images.share(made, final.snapshots, self.audience)
         ctx.journal.keep(claim)
         self._retire(ctx, baked, final, old, {one for one in claim.details["left"].split(",") if one})
         return final

@@ -90,7 +90,7 @@ def _of_bundle(ec2: Ec2, image: Mapping[str, Any], location: str, *, deletes_dat
         stored_bundle.delete(ec2.s3, bundle)
     except CloudError as error:
         return Retired(id, name, region, left={location: str(error)})
-    return Retired(id, name, region, (location,), freed=bundle.words())
+    return Retired(id, name, region, (location,), freed=bundle.describe())
 
 
 def _looked_up(ec2: Ec2, location: str) -> tuple[stored_bundle.InBucket | None, str]:

@@ -48,11 +48,11 @@ class ShareImage(Stage[Image]):
 
     def run(self, ctx: Context) -> Image:
         image = ctx[self.image]
-        self.ec2.images.permit(image.id, image.snapshots, self.audience)
+        self.ec2.images.share(image.id, image.snapshots, self.audience)
         return image
 
     def title(self) -> str:
         return f"share the image in {self.ec2.region}"
 
     def summary(self, output: Image) -> str:
-        return f"{output.id} with {self.audience.words()}"
+        return f"{output.id} with {self.audience.describe()}"

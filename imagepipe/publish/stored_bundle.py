@@ -34,9 +34,9 @@ class InBucket:
         """Of the parts in their order, and of the manifest at the end."""
         return [*(self.key(part.filename) for part in self.manifest.parts), self.manifest_key]
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """How much it is."""
-        return f"{len(self.manifest.parts) + 1} objects, {in_words(self.size)}"
+        return f"{len(self.manifest.parts) + 1} objects, {describe_size(self.size)}"
 
 
 def look_up(s3: S3, location: str) -> InBucket:
@@ -81,6 +81,6 @@ def delete(s3: S3, bundle: InBucket) -> None:
     s3.delete(bundle.bucket, [manifest])
 
 
-def in_words(size: int) -> str:
+def describe_size(size: int) -> str:
     """Bytes for people."""
     return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.1f} MiB"

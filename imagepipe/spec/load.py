@@ -111,6 +111,9 @@ def _load_file(file: Path, given: Given, build: Build | None) -> Iterator[Loaded
         loaded = LoadedSpec(file, document, project=project, problems=[*document.problems, *project_problems])
         if document.value is not None:
             _load_document(loaded, given, build)
+        if build is not None and loaded.spec is not None:
+            loaded.placeholder = LoadedSpec(file, document, project=project)
+            _load_document(loaded.placeholder, given, None, hides=True)
         yield loaded
 
 
@@ -136,7 +139,8 @@ def _project(file: Path) -> tuple[Project, list[Problem]]:
     return (_BROKEN_PROJECT, wrong) if wrong else (project, [])
 
 
-def _load_document(loaded: LoadedSpec, given: Given, build: Build | None) -> None:
+def _load_document(loaded: LoadedSpec, given: Given, build: Build | None, *, hides: bool = False) -> None:
+    """Fill in a loaded spec from its document; with `hides`, with placeholders for sensitive values."""
     document = loaded.document
     if not isinstance(document.value, dict):
         loaded.problems.append(document.problem((), "a spec is a mapping: imagepipe: 1, name: …, source: …"))
@@ -145,6 +149,9 @@ def _load_document(loaded: LoadedSpec, given: Given, build: Build | None) -> Non
         return
     loaded.problems += old_spellings(document)
     resolved, declared = _variables(loaded, given, must=build is not None)
+    if hides:
+        hidden = resolved.sensitive & resolved.values.keys()
+        resolved.values.update({name: _placeholder(resolved.values[name]) for name in hidden})
     variables = document.value.get("variables")
     name = document.value.get("name")
     spec_names = {"name": name if isinstance(name, str) else "spec"}
@@ -174,6 +181,13 @@ def _load_document(loaded: LoadedSpec, given: Given, build: Build | None) -> Non
     loaded.problems = list(dict.fromkeys(loaded.problems))  # a provisioner that is used twice has its problems once
     if any(p.severity == "error" for p in loaded.problems):
         loaded.spec = None
+
+
+def _placeholder(value: Scalar) -> Scalar:
+    """Return a value of the same type that says nothing of a secret but whether it is empty."""
+    if isinstance(value, str):
+        return "secret" if value else ""
+    return type(value)(0)
 
 
 def _is_version_1(loaded: LoadedSpec) -> bool:

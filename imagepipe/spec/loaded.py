@@ -30,6 +30,16 @@ class LoadedSpec:
     problems: list[Problem] = field(default_factory=list)
     secrets: frozenset[str] = frozenset()
     """Values that are masked in all output."""
+    placeholder: LoadedSpec | None = None
+    """The spec with placeholders for `build.*` and for sensitive variables; None unless it was loaded for a build."""
+
+    @property
+    def reference(self) -> LoadedSpec:
+        """The spec that fingerprints are made of: the same in every run, and without secrets.
+
+        The spec itself where it does not load with placeholders, say because it takes a secret apart.
+        """
+        return self if self.placeholder is None or self.placeholder.spec is None else self.placeholder
 
     def problem(self, path: tuple[str | int, ...], message: str, *, hint: str | None = None) -> Problem:
         """Return a problem at a path of this spec."""

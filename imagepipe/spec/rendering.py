@@ -143,7 +143,7 @@ def _render(value: Any, path: KeyPath, document: Document, scope: Scope, rendere
         rendered.unknown[path] = value
         return PLACEHOLDER
     if names_late(names) or scope.has_late(names):
-        return Late(value, tuple((key, dict(item)) for key, item in scope.known.items()))
+        return Late(value, tuple(render.used_by(value, scope.known).items()))
     try:
         return render.render(value, scope.known)
     except render.RenderError as error:

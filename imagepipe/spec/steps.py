@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -30,7 +30,7 @@ from imagepipe.spec.models import (
     UseStep,
 )
 from imagepipe.spec.old_spellings import old_spellings
-from imagepipe.spec.rendering import Scope, find_name, render_document
+from imagepipe.spec.rendering import Scope, find_name, names_late, render_document
 from imagepipe.values import Late
 
 MAX_DEPTH = 10
@@ -51,6 +51,33 @@ _DISCONNECTS_NOT: dict[type[StepOptions], str] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """A `when` expression, and what it may name."""
+
+    expression: str
+    names: Mapping[str, Mapping[str, Any]]
+    sensitive: frozenset[str]
+    """The sensitive variables (or parameters) among the names."""
+
+    def decide(self) -> bool | Late:
+        """Return whether it holds, or the expression where only the run may decide it.
+
+        The run decides what depends on the source image, on `build` or on a secret: all runs of a spec then have the
+        same stages.
+        """
+        used = render.names_in_expression(self.expression)
+        if names_late(used) or any(self._needs_run(name) for name in used):
+            return Late(self.expression, tuple(render.used_by_expression(self.expression, self.names).items()))
+        return render.holds(self.expression, self.names)
+
+    def _needs_run(self, name: str) -> bool:
+        first, _, field = name.partition(".")
+        if first == "build" or render.has_late(self.names.get(first)):
+            return True
+        return first in ("var", "param") and (field in self.sensitive if field else bool(self.sensitive))
+
+
+@dataclass(frozen=True, slots=True)
 class StepAt:
     """A step, and its place in the files."""
 
@@ -62,9 +89,9 @@ class StepAt:
     path: str
     """Path in the spec: `provision.2`, or `provision.2/apt-install.0` for a step of a provisioner."""
     names: Mapping[str, Mapping[str, Any]]
-    """Names that its template file and its `when` may use: `var` or `param`, `spec`, `build`."""
-    whens: tuple[tuple[str, Mapping[str, Mapping[str, Any]]], ...] = ()
-    """Conditions of the `use` steps around it, each with its names."""
+    """Names that its template file may use: `var` or `param`, `spec`, `build`."""
+    conditions: tuple[Condition, ...] = ()
+    """Its own `when`, and those of the `use` steps around it. The step runs if all of them hold."""
 
 
 def expand(
@@ -92,10 +119,15 @@ def expand(
                 problems += _check_step(step, document, at, file.parent, scope, unknown)
                 label = ".".join(map(str, at))
                 mark = document.mark(at)
-                found.append(StepAt(step, file.parent, document.file, mark.line, label, dict(scope.known)))
+                when = _condition(step, scope)
+                found.append(StepAt(step, file.parent, document.file, mark.line, label, dict(scope.known), when))
             case _:
                 raise AssertionError(f"a step of no known kind: {step!r}")
     return tuple(found), problems
+
+
+def _condition(step: StepOptions, scope: Scope) -> tuple[Condition, ...]:
+    return (Condition(step.when, dict(scope.known), scope.sensitive),) if step.when else ()
 
 
 def _check_step(
@@ -249,11 +281,10 @@ def _expand_use(
         return [], list(dict.fromkeys(problems + explain(error, inner, Provisioner)))
     steps = tuple(_inherit(inner_step, step) for inner_step in provisioner.steps)
     found, more = expand(steps, inner, ("steps",), inner_file, inside, rendered.unknown, (*outer, step.use))
-    whens = ((step.when, dict(scope.known)),) if step.when else ()
+    outer_condition = _condition(step, scope)
     label = ".".join(map(str, at)) + f"/{step.use}"
     placed = [
-        StepAt(s.step, s.folder, s.file, s.line, s.path.replace("steps", label, 1), s.names, whens + s.whens)
-        for s in found
+        replace(s, path=s.path.replace("steps", label, 1), conditions=outer_condition + s.conditions) for s in found
     ]
     return placed, problems + more
 

@@ -2,71 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 from imagepipe import render
-from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage
-from imagepipe.engine.graph import Graph
 from imagepipe.engine.stage import Ref
 from imagepipe.provision.files import RenderTemplate, UploadFile
 from imagepipe.provision.reboot import RebootMachine
 from imagepipe.provision.shell import RunShell
 from imagepipe.provision.step import Options
-from imagepipe.spec.loaded import LoadedSpec
+from imagepipe.regular_files import read_text
 from imagepipe.spec.models import FileStep, RebootStep, ShellStep, TemplateStep
-from imagepipe.spec.rendering import names_late
 from imagepipe.spec.steps import StepAt
 from imagepipe.values import Late, Reachable
-from imagepipe.wiring.tools import Tools
+from imagepipe.wiring.build import ImageBuild
 
 
 def add_steps(
-    graph: Graph,
-    one: LoadedSpec,
-    steps: Sequence[StepAt],
-    tools: Tools,
-    ec2: Ec2,
-    machine: Ref[Reachable],
-    source: Ref[SourceImage],
-    prefix: str,
+    build: ImageBuild, name: str, steps: Sequence[StepAt], machine: Ref[Reachable], source: Ref[SourceImage]
 ) -> Ref[Reachable]:
-    """Each step takes the machine as the step before left it; those whose `when` is false already are left out."""
+    """Add the stages NAME-1, NAME-2, …: each takes the machine from the step before it.
+
+    A step whose `when` is already known to be false is left out.
+    """
     width = len(str(len(steps)))
     for number, at in enumerate(steps, start=1):
         late = _conditions(at)
         if late is None:
             continue
-        stage = _step(one, at, tools, ec2, machine, source, late)
-        machine = graph.add(f"{prefix}{number:0{width}}", stage)
+        machine = build.stages.add(f"{name}-{number:0{width}}", _step(build, at, machine, source, late))
     return machine
 
 
 def _conditions(at: StepAt) -> tuple[Late, ...] | None:
-    """Conditions that only the run can decide; None where one is false already."""
-    own = ((at.step.when, at.names),) if at.step.when else ()
+    """Return the conditions that are decided during the run; None if one is already false."""
     late = []
-    for expression, names in (*at.whens, *own):
-        used = render.names_in_expression(expression)
-        if names_late(used) or any(render.has_late(names.get(name.partition(".")[0])) for name in used):
-            late.append(Late(expression, tuple(names.items())))
-        elif not render.holds(expression, names):
-            return None
+    for condition in at.conditions:
+        match condition.decide():
+            case False:
+                return None
+            case Late() as undecided:
+                late.append(undecided)
     return tuple(late)
 
 
 def _step(
-    one: LoadedSpec,
-    at: StepAt,
-    tools: Tools,
-    ec2: Ec2,
-    machine: Ref[Reachable],
-    source: Ref[SourceImage],
-    late: tuple[Late, ...],
+    build: ImageBuild, at: StepAt, machine: Ref[Reachable], source: Ref[SourceImage], late: tuple[Late, ...]
 ) -> RunShell | UploadFile | RenderTemplate | RebootMachine:
-    step, ssh = at.step, one.checked().launch.ssh
+    step, ssh = at.step, build.spec.launch.ssh
     options = Options(
         title=step.name or _title(at),
         where=f"{at.file}:{at.line}",
@@ -79,7 +64,7 @@ def _step(
         env=step.env,
         when=late,
     )
-    base = (ec2, tools.connections, machine, source, options)
+    base = (build.ec2, build.tools.connections, machine, source, options)
     match step:
         case ShellStep(shell=shell):
             script = at.folder / shell.script if shell.script is not None else shell.inline or ()
@@ -92,7 +77,7 @@ def _step(
                 src=at.folder / template.src,
                 dest=template.dest,
                 vars=template.vars,
-                known=dict(at.names),
+                known=_names_read(at.folder / template.src, at.names),
                 mode=template.mode,
                 owner=template.owner,
             )
@@ -102,8 +87,16 @@ def _step(
             assert_never(step)
 
 
+def _names_read(file: Path, names: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the names that a template file reads; all of them if the file cannot be read: its step reports that."""
+    try:
+        return render.used_by_file(read_text(file), names)
+    except (OSError, UnicodeDecodeError):
+        return names
+
+
 def _title(at: StepAt) -> str:
-    """What a step without a name is called."""
+    """Return the title of a step that has no name."""
     match at.step:
         case ShellStep(shell=shell) if shell.script is not None:
             return Path(shell.script).name

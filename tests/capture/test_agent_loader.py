@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from imagepipe.capture import agent_loader
-from imagepipe.capture.agent.frames import GREETING
+from imagepipe.capture.agent.frames import HANDSHAKE
 
 OLDEST = (3, 7)
 AGENT = Path(str(files("imagepipe.capture.agent")))
@@ -97,7 +97,7 @@ def test_root_needs_no_sudo(tmp_path: Path) -> None:
     done = subprocess.run(
         command, input=agent_loader.program(), capture_output=True, check=False, env={"PATH": str(tmp_path)}
     )
-    assert (done.returncode, done.stdout, done.stderr) == (3, GREETING, b"")
+    assert (done.returncode, done.stdout, done.stderr) == (3, HANDSHAKE, b"")
 
 
 def test_where_there_is_no_python_the_exit_code_says_so() -> None:

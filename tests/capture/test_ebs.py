@@ -12,7 +12,7 @@ from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
-from imagepipe.values import Image, Instance, Late, Sealed, Stopped
+from imagepipe.values import Image, ImageText, Instance, Sealed, Stopped
 from tests.account import Account
 from tests.local.aws import harness
 
@@ -25,14 +25,13 @@ def _capture(account: Account, instance: str, **changes: Any) -> Image:
     ec2 = account.cloud.client()
     source = account.ec2.images.by_id(harness.base_image(ec2))
     values: dict[str, Any] = {
-        "description": Late("from {{ source.name }}"),
-        "tags": {"team": "web", "where": Late("{{ region }}")},
         "boot_mode": None,
         "imds_v2": True,
         **changes,
     }
-    stage = CaptureEbs(account.ec2, RunTags("r1", "web"), Ref("machine"), Ref("source"), Ref("names"), **values)
-    outputs = {"machine": Stopped(_instance(instance)), "source": source, "names": {"us-east-1": "web-1"}}
+    stage = CaptureEbs(account.ec2, RunTags("r1", "web"), Ref("machine"), Ref("source"), Ref("text"), **values)
+    text = ImageText("web-1", f"from {source.name}", {"team": "web", "where": "us-east-1"})
+    outputs = {"machine": Stopped(_instance(instance)), "source": source, "text": {"us-east-1": text}}
     return stage.run(account.context(**outputs))
 
 
@@ -171,14 +170,13 @@ def test_create_image_is_taken_where_register_image_would_lose_the_billing_and_i
         RunTags("r1", "web"),
         Ref("machine"),
         Ref("source"),
-        Ref("names"),
-        description="d",
-        tags={"team": "web"},
+        Ref("text"),
         boot_mode=None,
         imds_v2=True,
         devices=(DeviceWanted("/dev/sdf", size_gib=2, tags={"holds": "data"}),),
     )
-    outputs = {"machine": Stopped(_instance(instance)), "source": sold, "names": {"us-east-1": "web-1"}}
+    text = {"us-east-1": ImageText("web-1", "d", {"team": "web"})}
+    outputs = {"machine": Stopped(_instance(instance)), "source": sold, "text": text}
     image = stage.run(account.context(**outputs))
     assert any("by CreateImage: product code abc123" in getattr(event, "text", "") for event in account.seen)
     described = harness.image(ec2, image.id)

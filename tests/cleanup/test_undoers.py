@@ -12,6 +12,7 @@ import pytest
 from imagepipe.cloud import tags
 from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.journal import Claim, Lifetime
+from imagepipe.values import ImageText
 from tests import bundled
 from tests.account import Account
 from tests.local.aws import harness
@@ -24,7 +25,7 @@ def _claim(account: Account, kind: str, **details: str) -> Claim:
 
 
 def _tagged(kind: str, claim: Claim, state: str = tags.UNFINISHED) -> list[dict[str, Any]]:
-    labels = {**RunTags("r1", "web").product(claim.token, "n", {}), tags.STATE: state}
+    labels = {**RunTags("r1", "web").product(claim.token, ImageText("n", "", {})), tags.STATE: state}
     return [tags.specification(kind, labels)]
 
 
@@ -108,7 +109,7 @@ def test_it_is_found_and_given_back(account: Account, kind: str, bound: bool) ->
 def test_what_ec2_gave_us_and_does_not_show_yet_is_not_taken_for_gone(account: Account, kind: str) -> None:
     claim = _claim(account, kind)
     claim = account.journal.bind(claim, MAKE[kind](account, claim))
-    account.cloud.gateway._world.faults.fresh.hide({"InstanceId": claim.id}, seconds=1.0, calls=None)
+    account.cloud.gateway.backend.faults.hidden.hide({"InstanceId": claim.id}, seconds=1.0, calls=None)
     assert not _is_there(account, kind, claim)
     account.holdings.undoers()[kind](claim)
     harness.until(lambda: not _is_there(account, kind, claim))

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from imagepipe.cli.local_faults import read_faults
 from imagepipe.cli.main import main
 from imagepipe.errors import LocalCloudError, SpecError
-from imagepipe.local.aws.faults.faults import Fault, described
+from imagepipe.local.aws.faults.faults import Fault, to_json
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "faults.md"
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -85,4 +85,4 @@ def test_a_missing_seed_is_drawn_and_printed(tmp_path: Path) -> None:
 def test_a_fault_is_the_same_after_a_way_over_the_admin_door(tmp_path: Path) -> None:
     for example in EXAMPLES:
         for fault in read_faults(written(tmp_path, example)).faults:
-            assert Fault(**described(fault)) == fault
+            assert Fault(**to_json(fault)) == fault

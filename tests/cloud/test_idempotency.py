@@ -173,7 +173,7 @@ def test_a_group_that_is_not_known_yet_is_opened_and_launched_into_once_it_is(ac
     _hide(account, "CreateSecurityGroup")
     vpc = account.ec2.subnets.default_vpc() or ""
     group = account.ec2.groups.create("g", vpc=vpc, description="d", token="t1", tags=TAGS)
-    account.ec2.groups.admit(group, port=22, cidrs=["127.0.0.1/32"])
+    account.ec2.groups.allow_ssh_from(group, port=22, cidrs=["127.0.0.1/32"])
     _hide(account, "ImportKeyPair")
     account.ec2.keys.import_public("k", keys.generate("x").public, token="t2", tags=TAGS)
     request = LaunchRequest(
@@ -190,7 +190,7 @@ def test_a_group_that_is_not_known_yet_is_opened_and_launched_into_once_it_is(ac
 
 def test_an_image_of_a_snapshot_that_is_not_known_yet_is_registered_and_tagged_once_it_is(account: Account) -> None:
     snapshot = _snapshot(account)
-    account.cloud.gateway._world.faults.fresh.hide({"SnapshotId": snapshot}, seconds=1.0, calls=None)
+    account.cloud.gateway.backend.faults.hidden.hide({"SnapshotId": snapshot}, seconds=1.0, calls=None)
     mappings = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}]
     _hide(account, "RegisterImage")
     id = account.ec2.images.register("web", "d", REGISTRATION, mappings, token="t1", tags=TAGS)

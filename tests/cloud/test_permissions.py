@@ -10,7 +10,7 @@ import pytest
 from imagepipe.cloud.errors import iam_action
 from imagepipe.iam.facts import FREE
 from imagepipe.policy.generate import statements
-from tests.policy.specs import SPECS, need
+from tests.policy.specs import SPECS, context_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL_ONLY = {"s3:CreateBucket"}
@@ -31,7 +31,7 @@ WITHOUT_CALLS = {
 @pytest.fixture
 def allowed(tmp_path: Path) -> set[str]:
     """Every action of the policies of specs of all kinds."""
-    needs = [need(tmp_path, text) for text in SPECS.values()]
+    needs = [context_of(tmp_path, text) for text in SPECS.values()]
     return {action for wanted in ("build", "clean") for one in statements(needs, wanted) for action in one.actions}
 
 
@@ -59,6 +59,6 @@ def test_the_page_has_every_statement_and_action_of_policies_and_no_other(allowe
     sids = {sid for row in rows[1:] for sid in row[0].split(", ")}
     actions = {action for row in rows[1:] for action in re.findall(r"`([a-z0-9]+:[A-Za-z]+)`", row[1])}
     assert actions == allowed
-    needs = [need(tmp_path, text) for text in SPECS.values()]
+    needs = [context_of(tmp_path, text) for text in SPECS.values()]
     made = {one.sid.rstrip("0123456789") for wanted in ("build", "clean") for one in statements(needs, wanted)}
     assert sids == made

@@ -67,7 +67,7 @@ def test_a_session_of_a_role_that_ended_before_its_time_is_renewed_and_the_call_
     account.fault("expire", "DescribeVolumes")
     assert client.describe_volumes()["Volumes"] == []
     assert client.describe_volumes()["Volumes"] == []
-    assert account.cloud.gateway._world.faults.injected() == {"expire DescribeVolumes": 1}
+    assert account.cloud.gateway.backend.faults.injected() == {"expire DescribeVolumes": 1}
 
 
 def test_credentials_that_nobody_can_renew_are_refused_with_what_to_do(account: Account) -> None:

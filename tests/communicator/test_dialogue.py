@@ -7,14 +7,14 @@ import time
 import pytest
 
 from imagepipe.communicator import dialogue
-from imagepipe.communicator.dialogue import talking
+from imagepipe.communicator.dialogue import open_dialogue
 from imagepipe.communicator.ssh import Connection, Disconnected
 from tests.communicator.conftest import Shell
 
 
 def test_bytes_go_both_ways_and_lines_of_the_error_stream_beside_them(connection: Connection) -> None:
     shell = Shell(connection)
-    with talking(connection, "echo aside >&2; cat; exit 5", shell.watch()) as talk:
+    with open_dialogue(connection, "echo aside >&2; cat; exit 5", shell.watch()) as talk:
         talk.write(b"there and back")
         assert talk.read(100) == b"there and back"
         assert talk.code() == 5
@@ -27,14 +27,14 @@ def test_a_command_that_does_not_end_is_not_waited_for_until_the_deadline(
 ) -> None:
     monkeypatch.setattr(dialogue, "END_SECONDS", 0.2)
     began = time.monotonic()
-    with talking(connection, "exec sleep 30", Shell(connection).watch()) as talk:
+    with open_dialogue(connection, "exec sleep 30", Shell(connection).watch()) as talk:
         assert talk.code() is None
     assert time.monotonic() - began < 10
     assert connection.is_alive()
 
 
 def test_at_the_deadline_the_talk_is_over(connection: Connection) -> None:
-    with talking(connection, "exec sleep 30", Shell(connection).watch(0.3)) as talk:
+    with open_dialogue(connection, "exec sleep 30", Shell(connection).watch(0.3)) as talk:
         assert talk.read(1) == b""
         with pytest.raises(Disconnected, match="did not end in time"):
             talk.code()
@@ -44,7 +44,7 @@ def test_who_says_nothing_for_too_long_is_no_longer_waited_for(connection: Conne
     """With signs of life in between it may take as long as it takes."""
     command = "for i in 1 2 3 4 5; do echo alive; sleep 0.15; done; exec sleep 30"
     heard = b""
-    with talking(connection, command, Shell(connection).watch(), silent_seconds=0.6) as talk:
+    with open_dialogue(connection, command, Shell(connection).watch(), silent_seconds=0.6) as talk:
         while block := talk.read(100):
             heard += block
             assert not talk.is_silent

@@ -157,14 +157,14 @@ def test_aes_gcm_is_what_is_spoken(server: Sshd, connection: Connection) -> None
 def test_a_warm_connection_is_used_again_and_a_dead_one_made_anew(tmp_path: Path) -> None:
     with sshd(tmp_path / "sshd") as server:
         pool = Connections()
-        first = pool.to(server.endpoint)
-        assert pool.to(server.endpoint) is first
+        first = pool.get(server.endpoint)
+        assert pool.get(server.endpoint) is first
         for pid in server.connections():
             os.kill(pid, signal.SIGKILL)
         until = time.monotonic() + 60
         while first.is_alive() and time.monotonic() < until:
             time.sleep(0.02)
-        assert pool.to(server.endpoint) is not first
+        assert pool.get(server.endpoint) is not first
         pool.close()
 
 
@@ -179,7 +179,7 @@ def test_a_private_key_is_forgotten_with_what_was_not_written_whole_of_it(tmp_pa
     keys.write_private(path, keys.generate("x"))
     path.with_name(".key.half").touch()
     for _ in range(2):
-        keys.forget({"private_key": str(path)})
+        keys.delete_private_key({"private_key": str(path)})
         assert list(tmp_path.iterdir()) == []
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from imagepipe.clock import SystemClock
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.events import AnyEvent, Events
-from imagepipe.engine.executor import STOP_SECONDS, Outcome, execute
+from imagepipe.engine.executor import STOP_SECONDS, Outcome, RunServices, execute
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import Claim, Journal, Lifetime, RunRecord
 from imagepipe.engine.stage import Context, Ref, Stage
@@ -66,13 +66,10 @@ class Rig:
         stop_seconds: float = STOP_SECONDS,
     ) -> Outcome:
         kinds = ("image", "instance", "key", "group", "snapshots")
+        undoers = dict.fromkeys(kinds, self.undo_one)
         return execute(
             self.graph,
-            journal=self.journal,
-            events=self.events,
-            cancel=self.cancel,
-            clock=self.clock,
-            undoers=dict.fromkeys(kinds, self.undo_one),
+            RunServices(self.journal, self.events, self.cancel, self.clock, undoers),
             keep_on_failure=keep_on_failure,
             groups=groups,
             stop_seconds=stop_seconds,

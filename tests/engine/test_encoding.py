@@ -17,7 +17,18 @@ from imagepipe.errors import ImagepipeError
 from imagepipe.launch.access import Key, Network
 from imagepipe.launch.source import CheckNames
 from imagepipe.provision.reboot import RebootMachine
-from imagepipe.values import Bundle, BundlePart, BundlePlace, Endpoint, Image, Instance, Reachable, Sealed, Stopped
+from imagepipe.values import (
+    Bundle,
+    BundlePart,
+    BundlePlace,
+    Endpoint,
+    Image,
+    ImageText,
+    Instance,
+    Reachable,
+    Sealed,
+    Stopped,
+)
 
 INSTANCE = Instance("i-1", "us-east-1", "t3.small", "/dev/xvda", "ssh-ed25519 AAAA", spot=True)
 ENDPOINT = Endpoint("1.2.3.4", 22, "admin", None, "/k", via=Endpoint("5.6.7.8", 22, "x", "ssh-rsa AA", "/b"))
@@ -52,7 +63,7 @@ def test_every_output_of_a_stage_comes_back_as_it_was(kind: Any, value: Any) -> 
 
 @pytest.mark.parametrize(
     ("stage", "kind"),
-    [(CheckNames, Mapping[str, str]), (BundleRoot, Bundle), (RebootMachine, Reachable)],
+    [(CheckNames, Mapping[str, ImageText]), (BundleRoot, Bundle), (RebootMachine, Reachable)],
 )
 def test_what_a_stage_gives_is_read_from_its_class(stage: type[Stage[Any]], kind: Any) -> None:
     assert output_type(object.__new__(stage)) == kind

@@ -19,7 +19,7 @@ class Cook(Stage[str]):
     needs: tuple[Ref[Any], ...] = ()
     spices: dict[str, int] = field(default_factory=dict)
     tool: object = field(default=None, repr=False, compare=False)
-    secret: str = field(default="", repr=False)
+    note: str = field(default="", compare=False)
 
     def run(self, ctx: Context) -> str:
         return self.recipe
@@ -64,8 +64,18 @@ def test_files_count_by_their_bytes_and_modes_and_those_below_a_folder_too(tmp_p
     assert _mark(Cook("x", (tmp_path / "none",))) != marks[0]
 
 
-def test_a_secret_is_in_no_digest_where_it_could_be_guessed_at() -> None:
-    assert _mark(Cook("soup", secret="one")) == _mark(Cook("soup", secret="two"))
+def test_a_field_that_is_not_compared_does_not_count() -> None:
+    assert _mark(Cook("soup", note="one")) == _mark(Cook("soup", note="two"))
+
+
+def test_a_folder_counts_by_its_content_wherever_it_is(tmp_path: Path) -> None:
+    for name in ("here", "there"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "sub/file").write_text("a")
+    before = _mark(Cook("soup", paths=(tmp_path / "here",)))
+    assert _mark(Cook("soup", paths=(tmp_path / "there",))) == before
+    (tmp_path / "there/sub/file").rename(tmp_path / "there/file")
+    assert _mark(Cook("soup", paths=(tmp_path / "there",))) != before
 
 
 def test_what_is_no_regular_file_is_not_read(tmp_path: Path) -> None:

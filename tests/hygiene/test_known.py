@@ -11,14 +11,14 @@ import pytest
 from imagepipe.hygiene.known import pack, stamp, unpack
 from imagepipe.hygiene.report import Report, ScanRequest, read_report
 from imagepipe.hygiene.rules import RULES, is_telling, match, may_match
-from imagepipe.hygiene.walk import Tree, look
+from imagepipe.hygiene.walk import Tree, scan
 from tests.hygiene.planted import EVERY_RULE, OPENSSH, PLANTED, WANTED, Planted, put
 
 AGO = 3600
 
 
-def scan(root: Path, wanted: ScanRequest = WANTED) -> Report:
-    return look([Tree(str(root))], wanted)
+def scan_folder(root: Path, wanted: ScanRequest = WANTED) -> Report:
+    return scan([Tree(str(root))], wanted)
 
 
 def settled(root: Path, count: int = 20) -> Path:
@@ -30,11 +30,11 @@ def settled(root: Path, count: int = 20) -> Path:
 
 
 def again(root: Path, first: Report) -> Report:
-    return scan(root, WANTED._replace(known=first.clean))
+    return scan_folder(root, WANTED._replace(known=first.clean))
 
 
 def test_a_second_scan_reads_nothing_that_is_as_it_was(tmp_path: Path) -> None:
-    first = scan(settled(tmp_path))
+    first = scan_folder(settled(tmp_path))
     assert (first.files, first.read) == (20, 20)
     second = again(tmp_path, first)
     assert (second.files, second.read, second.size) == (20, 0, 0)
@@ -61,7 +61,7 @@ def test_a_file_with_size_and_time_of_the_one_that_it_replaced_is_read(tmp_path:
     root = tmp_path
     place = root / "usr/lib/app.conf"
     put(root, "/usr/lib/app.conf", "x" * len(OPENSSH))
-    first = scan(settled(root))
+    first = scan_folder(settled(root))
     before = place.stat()
     assert callable(change)
     change(place, OPENSSH)
@@ -75,7 +75,7 @@ def test_a_file_with_size_and_time_of_the_one_that_it_replaced_is_read(tmp_path:
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda each: each.id)
 def test_all_that_is_planted_after_a_first_scan_is_found(tmp_path: Path, planted: Planted) -> None:
     put(tmp_path, "/usr/lib/file", "content\n")
-    first = scan(tmp_path)._replace(clean=pack([stamp((tmp_path / "usr/lib/file").stat())]))
+    first = scan_folder(tmp_path)._replace(clean=pack([stamp((tmp_path / "usr/lib/file").stat())]))
     put(tmp_path, planted.path, planted.content)
     assert {(each.rule, each.path) for each in again(tmp_path, first).findings} == {
         (rule, planted.path) for rule in planted.rules
@@ -85,20 +85,20 @@ def test_all_that_is_planted_after_a_first_scan_is_found(tmp_path: Path, planted
 def test_what_was_found_once_is_found_again(tmp_path: Path) -> None:
     for planted in PLANTED:
         put(tmp_path, planted.path, planted.content)
-    first = scan(settled(tmp_path))
+    first = scan_folder(settled(tmp_path))
     assert again(tmp_path, first).findings == first.findings
     assert len(first.findings) > len(EVERY_RULE) / 2
 
 
 def test_a_file_that_has_just_changed_is_read_again(tmp_path: Path) -> None:
     put(tmp_path, "/usr/lib/file", "content\n")
-    assert scan(tmp_path).clean == "", "it may change again within the tick of the clock"
+    assert scan_folder(tmp_path).clean == "", "it may change again within the tick of the clock"
 
 
 def test_a_file_with_two_names_needs_one_stamp(tmp_path: Path) -> None:
     put(tmp_path, "/usr/lib/one", "content\n")
     (tmp_path / "usr/lib/two").hardlink_to(tmp_path / "usr/lib/one")
-    first = scan(settled(tmp_path, 0))
+    first = scan_folder(settled(tmp_path, 0))
     assert len(unpack(first.clean)) == 1
     assert again(tmp_path, first).read == 0
 

@@ -51,7 +51,7 @@ def test_a_path_falls_under_its_rule(path: str, rule: str | None) -> None:
 
 def test_what_is_wanted_and_what_was_found_come_over_as_they_were() -> None:
     wanted = ScanRequest(("a", "b"), ("s\udce9cret\n",), "AAAA", ("/x",))
-    assert ScanRequest.heard(wanted.line()) == wanted
+    assert ScanRequest.parse(wanted.line()) == wanted
     report = Report((Finding("a", "/b", "c"),), 1, 2, ("d",))
     assert read_report(["a line before", report.line(), "frozen"]) == report
     assert read_report(["nothing"]) is None

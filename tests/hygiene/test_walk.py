@@ -14,7 +14,7 @@ from imagepipe.hygiene import walk
 from imagepipe.hygiene.content import BLOCK_BYTES
 from imagepipe.hygiene.report import Report, ScanRequest
 from imagepipe.hygiene.rules import ON_NEW_INSTANCE, RULES
-from imagepipe.hygiene.walk import Tree, look, look_into, printable
+from imagepipe.hygiene.walk import Tree, printable, scan, scan_bytes
 from tests.hygiene.planted import (
     AWS_SECRET,
     BUILDER_KEY,
@@ -32,7 +32,7 @@ from tests.hygiene.planted import (
 
 
 def _look(root: Path, wanted: ScanRequest = WANTED) -> Report:
-    return look([Tree(str(root))], wanted)
+    return scan([Tree(str(root))], wanted)
 
 
 def _found(report: Report) -> set[tuple[str, str]]:
@@ -132,7 +132,7 @@ def test_a_path_of_any_bytes_can_be_shown(tmp_path: Path, name: bytes, shown: st
 def test_a_tree_that_is_mounted_elsewhere_is_shown_where_it_will_be(tmp_path: Path) -> None:
     put(tmp_path / "data", "/auth.log", "x")
     put(tmp_path / "root", "/etc/hostname", "x")
-    report = look([Tree(str(tmp_path / "root")), Tree(str(tmp_path / "data"), "/var/log")], WANTED)
+    report = scan([Tree(str(tmp_path / "root")), Tree(str(tmp_path / "data"), "/var/log")], WANTED)
     assert _found(report) == {("log", "/var/log/auth.log")}
 
 
@@ -143,7 +143,7 @@ def test_the_disks_of_this_machine_begin_with_its_root_and_have_none_of_its_memo
 
 
 def test_bytes_without_a_file_system_are_searched_by_content() -> None:
-    report = look_into([bytes(512), RSA.encode(), bytes(512)], "/(the disk from byte 0)", WANTED)
+    report = scan_bytes([bytes(512), RSA.encode(), bytes(512)], "/(the disk from byte 0)", WANTED)
     assert [(each.rule, each.path) for each in report.findings] == [("private-key", "/(the disk from byte 0)")]
     assert report.size == len(RSA) + 1024
 

@@ -22,7 +22,7 @@ class Breaking:
     left: int
     logins: list[float] = field(default_factory=list)
 
-    def to(self, endpoint: Endpoint) -> Breaking:
+    def get(self, endpoint: Endpoint) -> Breaking:
         self.logins.append(time.monotonic())
         return self
 
@@ -45,7 +45,7 @@ def test_a_login_that_is_ended_at_once_is_tried_again_after_a_pause(account: Acc
     stage = AwaitSsh(account.ec2, connections, Ref("launch"), Ref("key"), "admin", 22, "public_ip", 20)
     instance = Instance("i-1", "us-east-1", "t3.small", "/dev/xvda", None)
     endpoint = Endpoint("127.0.0.1", 22, "admin", "", "/key")
-    stage._await_cloud_init(account.context(), instance, endpoint, cast(Any, machine.to(endpoint)))
+    stage._await_cloud_init(account.context(), instance, endpoint, cast(Any, machine.get(endpoint)))
     pauses = [after - before for before, after in zip(machine.logins, machine.logins[1:], strict=False)]
     assert len(pauses) == 2
     assert min(pauses) >= DROPPED_SECONDS
@@ -69,5 +69,5 @@ def test_steps_get_a_login_from_after_the_first_boot(account: Account, says: str
     stage = AwaitSsh(account.ec2, cast(Connections, machine), Ref("launch"), Ref("key"), "admin", 22, "public_ip", 20)
     instance = Instance("i-1", "us-east-1", "t3.small", "/dev/xvda", None)
     endpoint = Endpoint("127.0.0.1", 22, "admin", "", "/key")
-    stage._await_cloud_init(account.context(), instance, endpoint, cast(Any, machine.to(endpoint)))
+    stage._await_cloud_init(account.context(), instance, endpoint, cast(Any, machine.get(endpoint)))
     assert len(machine.logins) == logins

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +15,13 @@ from imagepipe.launch.machine import Launch
 from tests.account import Account
 from tests.local.aws import harness
 
-LABELS = RunTags("r1", "web")
+RUN_TAGS = RunTags("r1", "web")
 
 
 def _launch(account: Account, **changes: Any) -> Launch:
     values: dict[str, Any] = {
         "ec2": account.ec2,
-        "labels": LABELS,
+        "run_tags": RUN_TAGS,
         "source": Ref("source"),
         "key": Ref("key"),
         "network": Ref("network"),
@@ -30,7 +31,7 @@ def _launch(account: Account, **changes: Any) -> Launch:
         "encrypt_root": False,
         "kms_key": None,
         "instance_profile": None,
-        "host_key": account.folder / "host_ed25519",
+        "sends_host_key": True,
         "user_data": None,
         "public_address": True,
         **changes,
@@ -79,13 +80,14 @@ def test_every_type_that_was_tried_is_named_when_none_has_capacity(account: Acco
         _run(account, instance_types=("t3.small", "t3a.small"))
     assert failed.value.code == "InsufficientInstanceCapacity"
     assert [claim.state for claim in account.journal.claims()] == [State.RELEASED]
-    assert not (account.folder / "host_ed25519").exists()
+    assert not list(account.folder.glob("**/host_ed25519*"))
 
 
 def test_the_host_key_is_claimed_before_it_is_written(account: Account) -> None:
-    path = account.folder / "no-such-folder" / "host_ed25519"
-    with pytest.raises(OSError, match="no-such-folder"):
-        _run(account, host_key=path)
+    path = account.context().own_file("host_ed25519")
+    path.mkdir()
+    with pytest.raises(OSError, match="host_ed25519"):
+        _run(account)
     [claim] = account.journal.claims()
     assert (claim.state, claim.details["private_key"]) == (State.INTENDED, str(path))
 
@@ -103,15 +105,15 @@ def test_the_private_host_key_goes_by_user_data_and_into_no_value(account: Accou
 
 
 def test_the_group_lets_in_the_caller_alone(account: Account) -> None:
-    network = MakeGroup(account.ec2, LABELS, (), 2222, ("caller",)).run(account.context())
+    network = MakeGroup(account.ec2, RUN_TAGS, (), 2222, ("caller",)).run(account.context())
     [group] = account.cloud.client().describe_security_groups(GroupIds=list(network.security_groups))["SecurityGroups"]
     [rule] = group["IpPermissions"]
     assert (rule["FromPort"], rule["ToPort"], rule["IpRanges"][0]["CidrIp"]) == (2222, 2222, "127.0.0.1/32")
 
 
-def test_the_key_pairs_private_half_stays_here_for_us_alone(account: Account, tmp_path: Any) -> None:
-    path = tmp_path / "id_ed25519"
-    key = MakeKey(account.ec2, LABELS, path).run(account.context())
+def test_the_key_pairs_private_half_stays_here_for_us_alone(account: Account) -> None:
+    key = MakeKey(account.ec2, RUN_TAGS).run(account.context())
+    path = Path(key.private_key)
     assert path.stat().st_mode & 0o777 == 0o600
     [pair] = account.cloud.client().describe_key_pairs(KeyNames=[key.name])["KeyPairs"]
     assert pair["KeyType"] == "ed25519"

@@ -6,7 +6,7 @@ from imagepipe.cloud.images import ImageFilter
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
 from imagepipe.launch.source import BySsm, CheckNames, FindSource, NameImages, Newest
-from imagepipe.values import Late
+from imagepipe.values import ImageText, Late
 from tests.account import Account
 from tests.local.aws import harness
 
@@ -62,8 +62,20 @@ def test_an_unknown_id_is_an_error(account: Account) -> None:
 def _check(account: Account, name: str | Late, *, replaces: bool = False) -> dict[str, str]:
     source = FindSource(account.ec2, Newest(DEBIAN, only=False)).run(account.context())
     regions = {region: account.regions[region] for region in ("us-east-1", "eu-west-1")}
-    wanted = NameImages(tuple(regions), Ref("source"), name).run(account.context(source=source))
-    return dict(CheckNames(regions, Ref("wanted"), replaces).run(account.context(wanted=wanted)))
+    wanted = NameImages(tuple(regions), Ref("source"), name, "", {}).run(account.context(source=source))
+    texts = CheckNames(regions, Ref("wanted"), replaces).run(account.context(wanted=wanted))
+    return {region: text.name for region, text in texts.items()}
+
+
+def test_description_and_tags_are_rendered_for_each_region_too(account: Account) -> None:
+    late = Late("{{ source.id }} in {{ region }}")
+    source = FindSource(account.ec2, Newest(DEBIAN, only=False)).run(account.context())
+    stage = NameImages(("us-east-1", "eu-west-1"), Ref("source"), "web", late, {"from": late, "team": "web"})
+    texts = stage.run(account.context(source=source))
+    assert texts["eu-west-1"] == ImageText(
+        "web", f"{source.id} in eu-west-1", {"from": f"{source.id} in eu-west-1", "team": "web"}
+    )
+    assert texts["us-east-1"].description == f"{source.id} in us-east-1"
 
 
 def test_a_free_name_is_the_same_in_every_region(account: Account) -> None:
@@ -86,8 +98,8 @@ def test_a_name_that_is_taken_in_a_copy_region_is_found_out_first(account: Accou
 
 def test_a_name_with_wildcards_is_taken_literally(account: Account) -> None:
     _own(account, "web-x")
-    names = CheckNames({"us-east-1": account.ec2}, Ref("wanted")).run(account.context(wanted={"us-east-1": "web-?"}))
-    assert names == {"us-east-1": "web-?"}
+    wanted = {"us-east-1": ImageText("web-?", "", {})}
+    assert CheckNames({"us-east-1": account.ec2}, Ref("wanted")).run(account.context(wanted=wanted)) == wanted
 
 
 def test_a_name_that_the_run_will_replace_is_baked_under_another(account: Account) -> None:

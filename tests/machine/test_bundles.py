@@ -110,7 +110,7 @@ def test_a_tree_takes_over_partition_table_and_boot_loader_and_boots_in_another_
     with mounted(source, tmp_path / "root") as (disk, root):
         (root / "etc/of-tree").write_text("yes\n")
         staged = tree.stage(root, root / tree.STAGED, ("/usr/share/doc", "/usr/share/man"))
-        look = tree.look_of(disk.root.device, root)
+        look = tree.layout_of(disk.root.device, root)
         image.write_bytes(b"")
         room = tree.lay_out_disk(disk, image, 2 * GIB)
         tree.fill(staged, image, look, offset=room.offset, size=room.size)

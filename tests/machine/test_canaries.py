@@ -35,7 +35,7 @@ from imagepipe.engine.events import AnyEvent, Events
 from imagepipe.engine.journal import Journal, Lifetime, RunRecord
 from imagepipe.engine.stage import Context, Ref
 from imagepipe.local.disks.files import Disks
-from imagepipe.local.disks.search import look_at
+from imagepipe.local.disks.search import scan_disk
 from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.masking import Masker
 from imagepipe.values import Bundle, BundlePlace, Endpoint, Instance, Reachable
@@ -147,7 +147,7 @@ def test_no_secret_is_on_the_instance_in_its_processes_or_in_the_bundle(
         machine = Reachable(Instance(booted.id, "us-east-1", "t3.small", "/dev/xvda", None), endpoint)
         stage = BundleRoot(
             ec2, connections, recipients, Ref("machine"), Ref("source"), Ref("place"), "canary", ACCOUNT, is_local=True,
-            offline=Offline(Disks(bakery.store.disks).snapshot_path, look_at),
+            offline=Offline(Disks(bakery.store.disks).snapshot_path, scan_disk),
         )  # fmt: skip
         journal = Journal.create(tmp_path / "run", RunRecord("r1", "2026-11-23T00:00:00Z", (), {}, {}), clock)
         events = Events("r1", clock, Masker(), [said.append])
@@ -156,7 +156,7 @@ def test_no_secret_is_on_the_instance_in_its_processes_or_in_the_bundle(
         outputs = {"machine": machine, "source": ec2.images.by_id(source["ImageId"]), "place": place}
         sampler = Sampler(booted.id)
         with sampler.going():
-            assert run_script(connections.to(endpoint), step, watch).code == 0
+            assert run_script(connections.get(endpoint), step, watch).code == 0
             bundle = stage.run(Context("bundle", outputs, journal, events, cancel, clock))
         journal.close()
         connections.close()

@@ -14,7 +14,7 @@ import pytest
 from imagepipe.errors import LocalCloudError
 from imagepipe.hygiene.report import Report
 from imagepipe.local.disks.base_image import BaseImage
-from imagepipe.local.disks.search import look_at
+from imagepipe.local.disks.search import scan_disk
 from imagepipe.local.host import loop
 from tests.hygiene.planted import PLANTED, RSA, SECRET, WANTED, put
 from tests.machine.bakery import Bakery
@@ -25,7 +25,7 @@ TOKEN = "canary-5813-of-the-deploy"
 
 
 def _look(disk: Path) -> Report:
-    return look_at(disk, WANTED, calling=lambda _: nullcontext())
+    return scan_disk(disk, WANTED, calling=lambda _: nullcontext())
 
 
 def _found(report: Report) -> set[tuple[str, str]]:

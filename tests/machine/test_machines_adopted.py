@@ -17,7 +17,7 @@ import pytest
 
 from imagepipe.local.disks.files import Disks
 from imagepipe.local.host.cgroup import MachineGroup
-from imagepipe.local.machines import record
+from imagepipe.local.machines import records
 from imagepipe.local.machines.driver import Ingress
 from imagepipe.local.machines.nspawn.driver import ContainerDriver
 from imagepipe.local.store import Store
@@ -127,7 +127,7 @@ def test_a_machine_that_ended_while_no_cloud_ran_is_cleared_away(
     until(lambda: MachineGroup(guest.id).init() is None)
     with next_driver(store) as driver:
         until(lambda: driver.running() == frozenset())  # its supervisor may be about to end: then it was adopted
-        assert record.read(store.machines / guest.id) is None
+        assert records.read(store.machines / guest.id) is None
         assert leftovers(tmp_path) == []
 
 
@@ -188,8 +188,8 @@ def test_a_process_id_that_was_given_to_somebody_else_is_left_alone(store: Store
     folder = store.machines / guest.id
     folder.mkdir()
     with subprocess.Popen(["sleep", "60"]) as somebody:
-        kept = record.Record(machine=guest.machine, devices=("/dev/loop0",))
-        record.write(folder, replace(kept, supervisor=record.Process(somebody.pid, started="1")))
+        kept = records.Record(machine=guest.machine, devices=("/dev/loop0",))
+        records.write(folder, replace(kept, supervisor=records.Process(somebody.pid, started="1")))
         with next_driver(store) as driver:
             assert driver.running() == frozenset()
         assert somebody.poll() is None

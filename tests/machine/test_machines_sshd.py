@@ -28,7 +28,7 @@ from imagepipe.local.disks.base_image import ensure_base
 from imagepipe.local.disks.files import Disks
 from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.host.errors import MachineError
-from imagepipe.local.machines import record
+from imagepipe.local.machines import records
 from imagepipe.local.machines.driver import Ingress
 from imagepipe.local.machines.nspawn.driver import ContainerDriver
 from imagepipe.local.machines.sshd.driver import SshdDriver
@@ -364,7 +364,7 @@ def test_a_machine_that_was_killed_with_its_process_is_cleared_away(
     MachineGroup(guest.id).kill()
     with opened(store) as driver:
         until(lambda: driver.running() == frozenset())
-        assert record.read(store.machines / "sshd" / guest.id) is None
+        assert records.read(store.machines / "sshd" / guest.id) is None
         assert leftovers(tmp_path) == []
 
 

@@ -24,11 +24,11 @@ from imagepipe.local.host import loop
 from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.host.errors import MachineError
 from imagepipe.local.host.foreign import is_foreign, mark
-from imagepipe.local.machines.auto import MixedDriver, qemu_folder
+from imagepipe.local.machines.auto import AutoDriver
 from imagepipe.local.machines.driver import Ingress, Metadata
 from imagepipe.local.machines.nspawn.driver import ContainerDriver
 from imagepipe.local.machines.qemu import supervisor
-from imagepipe.local.machines.qemu.driver import QemuDriver
+from imagepipe.local.machines.qemu.driver import QemuDriver, qemu_folder
 from imagepipe.local.machines.sshd.driver import SshdDriver
 from imagepipe.local.store import Store
 from tests.machine.bakery import Bakery
@@ -49,7 +49,7 @@ def stack() -> Iterator[ExitStack]:
 
 @pytest.fixture
 def qemu(store: Store) -> Iterator[QemuDriver]:
-    driver = QemuDriver(qemu_folder(store.machines))
+    driver = QemuDriver(store.machines)
     try:
         yield driver
     finally:
@@ -103,7 +103,7 @@ def test_a_bare_file_system_boots_its_own_kernel_and_a_reboot_takes_the_newest(
 
     # The process that started it is killed; the next one of the store takes the guest over.
     start_and_kill(store, guest)
-    driver = QemuDriver(qemu_folder(store.machines))
+    driver = QemuDriver(store.machines)
     try:
         assert driver.running() == {guest.id}
 
@@ -176,7 +176,7 @@ def test_a_bare_file_system_that_was_imported_goes_to_qemu_and_is_never_mounted_
     imported, beside = new_guest(), new_guest(further=("/dev/sdf",))
     mark(imported.root)
     mark(beside.machine.disks[1].path)
-    driver = MixedDriver(store.machines)
+    driver = AutoDriver(store.machines)
     try:
         for guest in (imported, beside):
             driver.start(guest.machine, [SSH])
@@ -242,7 +242,7 @@ def test_the_default_takes_containers_for_bare_file_systems_and_qemu_for_boot_lo
 ) -> None:
     disk = base.as_disk()
     assert disk is not None
-    driver = MixedDriver(store.machines)
+    driver = AutoDriver(store.machines)
     try:
         bare, whole = new_guest(), new_guest(of=disk, size_gib=8)
         driver.start(bare.machine, [SSH])

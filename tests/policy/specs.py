@@ -75,5 +75,5 @@ def loaded(folder: Path, text: str) -> LoadedSpec:
     return one
 
 
-def need(folder: Path, text: str) -> PolicyContext:
+def context_of(folder: Path, text: str) -> PolicyContext:
     return PolicyContext(loaded(folder, text).checked(), "us-east-1")

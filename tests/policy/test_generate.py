@@ -25,7 +25,7 @@ from imagepipe.policy.undo import UNDO
 from imagepipe.publish.copy_ebs import CopyLimits
 from imagepipe.wiring.tools import Tools
 from tests.bundle.samples import recipients
-from tests.policy.specs import BUNDLE, FULL, OWN_ACCESS, PLAIN, SPECS, loaded, need
+from tests.policy.specs import BUNDLE, FULL, OWN_ACCESS, PLAIN, SPECS, context_of, loaded
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -33,13 +33,13 @@ def test_every_stage_of_a_graph_has_its_place_in_the_policy_and_no_other_has(nam
     one = loaded(tmp_path, SPECS[name])
     regions = Regions(Session(Access(region="us-east-1", access_key_id="x", secret_access_key="y")), SystemClock())
     tools = Tools(regions, Connections(), CopyLimits(), tmp_path, "r1", lambda *_: recipients())
-    graph, _ = plan([one], tools, region=lambda spec: "us-east-1")
+    graph = plan([one], tools, region=lambda spec: "us-east-1").graph
     classes = {type(stage).__name__ for stage in graph.stages.values()}
     assert classes - STEPS.keys() == set(stages_of(PolicyContext(one.checked(), "us-east-1")))
 
 
 def test_all_stages_are_in_some_graph(tmp_path: Path) -> None:
-    assert {name for text in SPECS.values() for name in stages_of(need(tmp_path, text))} == STAGES.keys()
+    assert {name for text in SPECS.values() for name in stages_of(context_of(tmp_path, text))} == STAGES.keys()
 
 
 def test_every_kind_of_claim_is_given_back() -> None:
@@ -61,7 +61,7 @@ def test_words_of_the_cloud_are_the_same_here() -> None:
 @pytest.mark.parametrize("wanted", ["build", "clean"])
 @pytest.mark.parametrize("name", SPECS)
 def test_every_condition_is_one_that_its_action_has(name: str, wanted: For, tmp_path: Path) -> None:
-    for reason in reasons(need(tmp_path, SPECS[name]), wanted):
+    for reason in reasons(context_of(tmp_path, SPECS[name]), wanted):
         one = reason.statement
         assert one.actions
         assert one.resources
@@ -84,7 +84,7 @@ def _reach(one: Statement) -> set[tuple[str, str]]:
 @pytest.mark.parametrize("wanted", ["build", "clean"])
 @pytest.mark.parametrize("name", SPECS)
 def test_statements_put_together_allow_no_more_than_each_for_itself(name: str, wanted: For, tmp_path: Path) -> None:
-    one = need(tmp_path, SPECS[name])
+    one = context_of(tmp_path, SPECS[name])
     asked: dict[str, set[tuple[str, str]]] = {}
     for reason in reasons(one, wanted):
         asked.setdefault(reason.statement.sid, set()).update(_reach(reason.statement))
@@ -97,7 +97,7 @@ def _sids(one: PolicyContext, wanted: For = "build") -> dict[str, dict[str, obje
 
 
 def test_the_policy_of_a_plain_spec_as_it_is_made_by_hand(tmp_path: Path) -> None:
-    found = _sids(need(tmp_path, PLAIN))
+    found = _sids(context_of(tmp_path, PLAIN))
     assert sorted(found) == [
         "ChangeOurImages",
         "EndOurs",
@@ -146,7 +146,7 @@ def test_the_policy_of_a_plain_spec_as_it_is_made_by_hand(tmp_path: Path) -> Non
 
 
 def test_what_a_spec_names_is_all_that_may_be_used(tmp_path: Path) -> None:
-    found = _sids(need(tmp_path, OWN_ACCESS))
+    found = _sids(context_of(tmp_path, OWN_ACCESS))
     assert found["InNetwork"]["Resource"] == [
         "arn:aws:ec2:us-east-1:*:key-pair/ours",
         "arn:aws:ec2:us-east-1:*:network-interface/*",
@@ -161,7 +161,7 @@ def test_what_a_spec_names_is_all_that_may_be_used(tmp_path: Path) -> None:
 
 
 def test_a_full_spec_has_conditions_for_all_that_it_says(tmp_path: Path) -> None:
-    found = _sids(need(tmp_path, FULL))
+    found = _sids(context_of(tmp_path, FULL))
 
     def condition(sid: str) -> object:
         return found[sid]["Condition"]
@@ -206,13 +206,13 @@ def test_only_encrypted_volumes_may_be_made_where_the_test_instance_has_no_other
     )
     if test:
         text = text.replace('test: [{shell: "true"}]\n', "")
-    found = _sids(need(tmp_path, text))
+    found = _sids(context_of(tmp_path, text))
     makes = [name for name, each in found.items() if "arn:aws:ec2:us-east-1:*:volume/*" in each["Resource"]]  # type: ignore[operator]
     assert [name for name in makes if name in ("MakeEncrypted", "MakeOurs")] == [sid]
 
 
 def test_a_bundle_is_put_under_its_prefix_with_the_acl_that_ec2_reads_by(tmp_path: Path) -> None:
-    found = _sids(need(tmp_path, BUNDLE))
+    found = _sids(context_of(tmp_path, BUNDLE))
     assert found["PutBundles"] == {
         "Sid": "PutBundles",
         "Effect": "Allow",
@@ -224,7 +224,7 @@ def test_a_bundle_is_put_under_its_prefix_with_the_acl_that_ec2_reads_by(tmp_pat
 
 
 def test_a_clean_up_makes_and_launches_nothing(tmp_path: Path) -> None:
-    found = _sids(need(tmp_path, FULL), "clean")
+    found = _sids(context_of(tmp_path, FULL), "clean")
     assert sorted(found) == ["EndOurs", "ReadOnly", "WorkOnOurs"]
     assert found["WorkOnOurs"]["Action"] == [
         "ec2:DeleteKeyPair",
@@ -234,13 +234,13 @@ def test_a_clean_up_makes_and_launches_nothing(tmp_path: Path) -> None:
 
 
 def test_who_builds_several_specs_may_do_what_each_needs(tmp_path: Path) -> None:
-    both = [need(tmp_path, PLAIN), need(tmp_path, OWN_ACCESS)]
+    both = [context_of(tmp_path, PLAIN), context_of(tmp_path, OWN_ACCESS)]
     made = {one.sid: one for one in statements(both)}
     assert made["LaunchInstances"].conditions["StringEquals"]["aws:RequestTag/imagepipe:spec"] == ("own", "plain")
 
 
 def test_regions_of_china_have_their_own_partition_and_service(tmp_path: Path) -> None:
-    one = PolicyContext(need(tmp_path, FULL).spec, "cn-north-1")
+    one = PolicyContext(context_of(tmp_path, FULL).spec, "cn-north-1")
     found = _sids(one)
     assert str(found["LaunchInstances"]["Resource"]).startswith("arn:aws-cn:ec2:cn-north-1:")
     assert found["PassRole"]["Condition"] == {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com.cn"}}

@@ -15,7 +15,7 @@ from imagepipe.engine.journal import State
 from imagepipe.engine.stage import Context, Ref
 from imagepipe.errors import BundleError, Cancelled, CloudError
 from imagepipe.publish.copy_bundle import CopyBundleToRegion
-from imagepipe.values import Image, Late
+from imagepipe.values import Image, ImageText, Late
 from tests import bundled
 from tests.account import Account
 from tests.bundle.samples import ec2_key, recipients
@@ -24,6 +24,7 @@ from tests.local.aws import harness
 THERE, WEST = "us-west-2", "bundles-west"
 SOURCE = SourceImage("ami-0", "debian-12", "1", "x86_64", "hvm", "/dev/xvda", "ebs", ())
 LATE = Late("{{ source.name }}/{{ region }}")
+TEXT = ImageText("web-there", "a web server", {"from": "debian-12"})
 
 
 def _stage(account: Account, both: Recipients | None = None) -> CopyBundleToRegion:
@@ -31,12 +32,10 @@ def _stage(account: Account, both: Recipients | None = None) -> CopyBundleToRegi
     return CopyBundleToRegion(
         ec2=account.regions[THERE],
         source_ec2=account.ec2,
-        labels=RunTags("r1", "web"),
+        run_tags=RunTags("r1", "web"),
         image=Ref("image"),
         source=Ref("source"),
-        names=Ref("names"),
-        description=LATE,
-        tags={"from": LATE},
+        text=Ref("text"),
         bucket=WEST,
         prefix=LATE,
         recipients=both or bundled.for_local_cloud(account),
@@ -44,7 +43,7 @@ def _stage(account: Account, both: Recipients | None = None) -> CopyBundleToRegi
 
 
 def _context(account: Account, image: Image) -> Context:
-    return account.context(image=image, source=SOURCE, names={"us-east-1": "web", THERE: "web-there"})
+    return account.context(image=image, source=SOURCE, text={THERE: TEXT})
 
 
 def _there(account: Account) -> list[str]:
@@ -65,8 +64,8 @@ def test_the_copy_is_registered_as_the_image_was_and_boots_the_same_bytes(accoun
     before, found = harness.image(account.cloud.client(), image.id), harness.image(ec2, copy.id)
     same = ("Architecture", "VirtualizationType", "EnaSupport", "SriovNetSupport", "ImdsSupport", "BlockDeviceMappings")
     assert {key: found[key] for key in same} == {key: before[key] for key in same}
-    assert (found["Name"], found["Description"]) == ("web-there", "debian-12/us-west-2")
-    assert tags.mapping(found["Tags"]).items() >= {"from": "debian-12/us-west-2", tags.STATE: tags.UNFINISHED}.items()
+    assert (found["Name"], found["Description"]) == ("web-there", "a web server")
+    assert tags.mapping(found["Tags"]).items() >= {"from": "debian-12", tags.STATE: tags.UNFINISHED}.items()
     started = harness.launch(ec2, ImageId=copy.id, InstanceType="m3.medium")
     harness.until(lambda: harness.state(ec2, started) == "running")
     assert account.cloud.driver.machines[started].disks[0].path.read_bytes() == bundled.BYTES

@@ -8,7 +8,7 @@ from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
 from imagepipe.publish.replace import ReplaceImage
-from imagepipe.values import Image
+from imagepipe.values import Image, ImageText
 from tests import bundled
 from tests.account import Account
 from tests.local.aws import harness
@@ -26,7 +26,7 @@ def _image(account: Account, name: str, **more: object) -> Image:
 
 def _take(account: Account, baked: Image, audience: Audience | None = None) -> Image:
     stage = ReplaceImage(account.ec2, RunTags("r1", "web"), Ref("kept"), Ref("wanted"), audience or Audience())
-    return stage.run(account.context(kept=(baked,), wanted={"us-east-1": "web"}))
+    return stage.run(account.context(kept=(baked,), wanted={"us-east-1": ImageText("web", "", {})}))
 
 
 def test_the_new_image_has_the_name_and_the_old_one_is_gone_with_its_snapshots(account: Account) -> None:

@@ -25,7 +25,7 @@ from threading import Event, Thread
 from typing import Any
 
 from imagepipe.local.disks.base_image import ensure_base
-from imagepipe.local.disks.search import look_at
+from imagepipe.local.disks.search import scan_disk
 from imagepipe.local.store import Store, default_base_cache, default_root
 from tests.hygiene.planted import PLANTED, WANTED, put
 from tests.reliability.badinputs import run_bad_inputs
@@ -112,14 +112,14 @@ def hygiene(_: int) -> dict[str, Any]:
         for planted in PLANTED:
             put(tree, planted.path, planted.content)
         subprocess.run(["mkfs.ext4", "-q", "-F", "-d", str(tree), str(disk), "64M"], check=True)
-        found = {(each.rule, each.path) for each in look_at(disk, WANTED, calling=_never).findings}
+        found = {(each.rule, each.path) for each in scan_disk(disk, WANTED, calling=_never).findings}
         kinds = {rule for planted in PLANTED for rule in planted.rules}
         missed = {rule for planted in PLANTED for rule in planted.rules if (rule, planted.path) not in found}
         cache = default_base_cache(os.environ) or default_root(os.environ) / "base"
         base = ensure_base(Store.open(Path(name) / "store", base_cache=cache), _say)
         whole = base.as_disk()
         disks = [base.path, *([whole.path] if whole else [])]
-        alarms = sum(len(look_at(each, WANTED, calling=_never).findings) for each in disks)
+        alarms = sum(len(scan_disk(each, WANTED, calling=_never).findings) for each in disks)
     return {"kinds": len(kinds), "found": len(kinds - missed), "images": len(disks), "alarms": alarms}
 
 

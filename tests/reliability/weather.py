@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from imagepipe.local.aws.faults.faults import Effect, Fault, described
+from imagepipe.local.aws.faults.faults import Effect, Fault, to_json
 
 Draw = Callable[[random.Random], Fault]
 MADE = ("CreateSnapshots", "RegisterImage", "CopyImage")
@@ -83,4 +83,4 @@ def rounds(seed: int) -> Iterator[list[Fault]]:
 
 def as_body(faults: list[Fault], seed: int) -> dict[str, object]:
     """As the admin door takes them."""
-    return {"faults": [described(fault) for fault in faults], "seed": seed}
+    return {"faults": [to_json(fault) for fault in faults], "seed": seed}

@@ -141,7 +141,7 @@ def test_steps_of_a_provisioner_stand_where_it_is_used(loaded: Loader) -> None:
     assert first.shell.inline == ("echo False a b <>",)
     assert (first.sudo, first.timeout, first.env) == (True, 120.0, {"A": "b"})
     assert (second.sudo, second.timeout) == (False, 60.0)
-    assert spec.steps[1].whens[0][0] == "region == 'x'"
+    assert spec.steps[1].conditions[0].expression == "region == 'x'"
 
 
 def test_a_provisioner_used_twice_has_its_problems_once(loaded: Loader) -> None:

@@ -14,7 +14,7 @@ MESSAGE, DATA = b"J", b"D"
 LARGEST = {MESSAGE: 8 << 20, DATA: 2 << 20}
 """80,000 extents are 2 MB of JSON, a block of the image is 1 MiB; more is a stream that lost its place."""
 
-GREETING = b"\nimagepipe-agent speaks\n"
+HANDSHAKE = b"\nimagepipe-agent speaks\n"
 """What the agent says before its first frame: a shell's start-up files may have printed something before it."""
 LONGEST_PREFACE = 64 << 10
 
@@ -32,36 +32,36 @@ class Wire:
         self._write = write
         self._lock = threading.Lock()
 
-    def tell(self, **message: Any) -> None:
+    def send(self, **message: Any) -> None:
         """Send a message; from any thread."""
-        self._send(MESSAGE, json.dumps(message).encode())
+        self._write_frame(MESSAGE, json.dumps(message).encode())
 
-    def give(self, block: bytes) -> None:
+    def send_data(self, block: bytes) -> None:
         """Send a block of data; from any thread."""
-        self._send(DATA, block)
+        self._write_frame(DATA, block)
 
-    def _send(self, kind: bytes, body: bytes) -> None:
+    def _write_frame(self, kind: bytes, body: bytes) -> None:
         with self._lock:
             self._write(HEAD.pack(kind, len(body)))
             self._write(body)
 
-    def greet(self) -> None:
+    def handshake(self) -> None:
         """Say that frames begin."""
-        self._write(GREETING)
+        self._write(HANDSHAKE)
 
-    def await_greeting(self) -> bytes:
+    def await_handshake(self) -> bytes:
         """Wait until the other end's frames begin; what came before. Raises ProtocolError."""
         seen = bytearray()
-        while not seen.endswith(GREETING):
+        while not seen.endswith(HANDSHAKE):
             piece = self._read(1)
             if not piece or len(seen) > LONGEST_PREFACE:
                 raise ProtocolError(
                     "no agent began" + (f": what came instead is {bytes(seen[:100])!r}" if seen else "")
                 )
             seen += piece
-        return bytes(seen[: -len(GREETING)])
+        return bytes(seen[: -len(HANDSHAKE)])
 
-    def hear(self) -> dict[str, Any] | bytes | None:
+    def receive(self) -> dict[str, Any] | bytes | None:
         """The next message or block; None at the end. Raises ProtocolError."""
         head = self._exactly(HEAD.size, may_end=True)
         if not head:

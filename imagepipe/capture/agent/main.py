@@ -20,7 +20,7 @@ from imagepipe.capture.agent.aes import encrypted
 from imagepipe.capture.agent.errors import AgentError
 from imagepipe.capture.agent.frames import ProtocolError, Wire
 from imagepipe.capture.agent.gzip import gzipped
-from imagepipe.capture.agent.root_image import BundleRequest, Fixed, fix, known, memory_folder, reported
+from imagepipe.capture.agent.root_image import BundleRequest, RootImage, known, memory_folder, prepare, reported
 from imagepipe.capture.agent.send import Answers, Part, Sender
 
 PROGRESS_SECONDS = 1.0
@@ -35,16 +35,16 @@ def main() -> int:
     os.dup2(2, 1)  # whatever prints must not get between the frames
     wire = Wire(lambda count: os.read(0, count), lambda block: _write_all(out, block))
     try:
-        wire.greet()
+        wire.handshake()
         threading.Thread(target=_beat, args=(wire,), daemon=True).start()
         _run(wire)
     except AgentError as trouble:
-        wire.tell(error=str(trouble), hint=trouble.hint)
+        wire.send(error=str(trouble), hint=trouble.hint)
         return 1
     except (ProtocolError, BrokenPipeError):
         return GONE
     except Exception as error:  # noqa: BLE001 - the controller is told whatever it is, and the user sees no traceback
-        wire.tell(error=f"the agent on the machine failed: {type(error).__name__}: {error}", hint="")
+        wire.send(error=f"the agent on the machine failed: {type(error).__name__}: {error}", hint="")
         return 1
     return 0
 
@@ -55,13 +55,13 @@ def _run(wire: Wire) -> None:
     _end_agent_before(folder)
 
     def say(text: str) -> None:
-        wire.tell(say=text)
+        wire.send(say=text)
 
     fixed = known(folder)
     if fixed is None:
         order["exclude"] = tuple(order["exclude"])
-        fixed = fix(BundleRequest(**order), folder, say)
-    wire.tell(
+        fixed = prepare(BundleRequest(**order), folder, say)
+    wire.send(
         method=fixed.method,
         size=fixed.size,
         modified=fixed.modified,
@@ -74,18 +74,18 @@ def _run(wire: Wire) -> None:
     else:
         bundle(wire, fixed, order)
     # The image stays until the machine ends: a controller that dies before it has noted the end comes again.
-    wire.tell(ended=True)
+    wire.send(ended=True)
 
 
-def stream(wire: Wire, fixed: Fixed) -> None:
+def stream(wire: Wire, fixed: RootImage) -> None:
     """Give the controller the image's data, and wait until it has all. Raises AgentError, ProtocolError."""
     for block in ahead(fixed.blocks(), depth=4):
-        wire.give(block)
+        wire.send_data(block)
     if _message(wire).get("do") != "end":
         raise ProtocolError("the controller did not say that it has all")
 
 
-def bundle(wire: Wire, fixed: Fixed, order: dict[str, Any]) -> None:
+def bundle(wire: Wire, fixed: RootImage, order: dict[str, Any]) -> None:
     """Bundle the image and send its parts; return when the controller has sealed them. Raises AgentError.
 
     Head and tail of the tar come from the controller, and are no secret; key and IV are.
@@ -109,7 +109,7 @@ def bundle(wire: Wire, fixed: Fixed, order: dict[str, Any]) -> None:
     for number, content in enumerate(in_sizes(stream, order["part_bytes"])):
         sender.put(_part(number, content))
     sender.finish()
-    wire.tell(sha1=digest.hexdigest())
+    wire.send(sha1=digest.hexdigest())
     ended.wait()
 
 
@@ -117,7 +117,7 @@ def _listen(wire: Wire, answers: Answers, ended: threading.Event) -> None:
     """Hand answers to who waits for them. A controller that is gone ends this process at once."""
     with suppress(ProtocolError, OSError):
         while True:
-            message = wire.hear()
+            message = wire.receive()
             if not isinstance(message, dict):
                 break
             if message.get("do") == "end":
@@ -145,7 +145,7 @@ class _Meter:
         now = time.monotonic()
         if now - self._told > PROGRESS_SECONDS:
             self._told = now
-            self._wire.tell(done=min(self._done, self._total), of=self._total)
+            self._wire.send(done=min(self._done, self._total), of=self._total)
 
 
 def _beat(wire: Wire) -> None:
@@ -153,11 +153,11 @@ def _beat(wire: Wire) -> None:
     with suppress(OSError):
         while True:
             time.sleep(BEAT_SECONDS)
-            wire.tell(beat=True)
+            wire.send(beat=True)
 
 
 def _message(wire: Wire) -> dict[str, Any]:
-    message = wire.hear()
+    message = wire.receive()
     if not isinstance(message, dict):
         raise ProtocolError("the controller is gone")
     return message

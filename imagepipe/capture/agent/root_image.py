@@ -16,7 +16,7 @@ from imagepipe.bundle.flow import BLOCK_BYTES
 from imagepipe.capture.agent import disk, mounts, quiesce, tree
 from imagepipe.capture.agent.errors import AgentError
 from imagepipe.hygiene.report import Report, ScanRequest
-from imagepipe.hygiene.walk import Tree, disks_of_this_machine, look
+from imagepipe.hygiene.walk import Tree, disks_of_this_machine, scan
 
 MEMORY = "/run"
 FOLDER = "imagepipe-bundle"
@@ -43,11 +43,11 @@ class BundleRequest(NamedTuple):
     may_be_bare: bool
     """An image without partition table and boot loader is of use."""
     limit: int
-    look: str = ""
+    scan: str = ""
     """What must not be in the image (`hygiene.report.ScanRequest`, as a line); empty: it is looked at elsewhere."""
 
 
-class Fixed(NamedTuple):
+class RootImage(NamedTuple):
     """What is read, and where it has data."""
 
     method: str
@@ -89,16 +89,16 @@ def memory_folder() -> Path:
     return folder
 
 
-def known(folder: Path) -> Fixed | None:
+def known(folder: Path) -> RootImage | None:
     """What an agent before this one fixed."""
     with suppress(OSError, ValueError, KeyError):
         found = json.loads((folder / FILE).read_text())
         extents = [Extent(*each) for each in found.pop("extents")]
-        return Fixed(extents=extents, **found)
+        return RootImage(extents=extents, **found)
     return None
 
 
-def fix(wanted: BundleRequest, folder: Path, say: Callable[[str], None]) -> Fixed:
+def prepare(wanted: BundleRequest, folder: Path, say: Callable[[str], None]) -> RootImage:
     """Make the machine stand still, scrub it, and say where the image's data is. Raises AgentError."""
     method = _method(wanted)
     root = _root_view(folder)
@@ -115,11 +115,11 @@ def fix(wanted: BundleRequest, folder: Path, say: Callable[[str], None]) -> Fixe
     if not (scrubbed.exists() and quiesce.are_read_only(["/"])):
         quiesce.scrub(script, wanted.key, root, others, say)
         scrubbed.touch()
-    if wanted.look:
+    if wanted.scan:
         say("looking for what must not be in the image")
         # Our own view of the root is among the points, and no second disk.
         trees = [Tree(str(root)), *(tree for tree in disks_of_this_machine()[1:] if tree.point in others)]
-        report = without(look(trees, ScanRequest.heard(wanted.look.encode())), wanted.exclude)
+        report = without(scan(trees, ScanRequest.parse(wanted.scan.encode())), wanted.exclude)
         (folder / REPORT).write_text(report.line())
     made = _block(source, points, wanted, say) if source is not None else _tree(root, wanted, say)
     _keep(made, folder)
@@ -163,7 +163,7 @@ def _root_view(folder: Path) -> Path:
     return view
 
 
-def _block(source: disk.Disk, points: list[str], wanted: BundleRequest, say: Callable[[str], None]) -> Fixed:
+def _block(source: disk.Disk, points: list[str], wanted: BundleRequest, say: Callable[[str], None]) -> RootImage:
     if source.size > wanted.limit:
         raise AgentError(
             f"reading {source.device}: it has {source.size / (1 << 30):.1f} GiB, and EC2 takes {wanted.limit >> 30}",
@@ -176,10 +176,10 @@ def _block(source: disk.Disk, points: list[str], wanted: BundleRequest, say: Cal
     quiesce.end_writers(Path("/"), say)
     quiesce.make_read_only(points, say)
     say(f"{source.device} of {source.size >> 20} MiB is read as it is; no room on a disk is needed")
-    return Fixed("block", source.device, source.size, disk.data_extents(source), int(time.time()))
+    return RootImage("block", source.device, source.size, disk.data_extents(source), int(time.time()))
 
 
-def _tree(root: Path, wanted: BundleRequest, say: Callable[[str], None]) -> Fixed:
+def _tree(root: Path, wanted: BundleRequest, say: Callable[[str], None]) -> RootImage:
     source, why_none = None, ""
     try:
         source = disk.disk_of_root()
@@ -196,7 +196,7 @@ def _tree(root: Path, wanted: BundleRequest, say: Callable[[str], None]) -> Fixe
         say("the image is a bare file system, without boot loader: the local cloud boots it, EC2 boots it as PV alone")
     for point in tree.other_disks():
         say(f"{point} is another file system, and is left out: its mount point stays")
-    likeness = tree.look_of(source.root.device if source else None, root)
+    likeness = tree.layout_of(source.root.device if source else None, root)
     scratch = root / tree.STAGED
     staged = tree.stage(root, scratch, wanted.exclude)
     size = wanted.size or (source.size if source else _size_of(root))
@@ -222,7 +222,7 @@ def _tree(root: Path, wanted: BundleRequest, say: Callable[[str], None]) -> Fixe
                 "stop what writes in a provisioning step",
             )
         mounts.delete_tree(staged.folder if folder == scratch else scratch)
-        return Fixed("tree", str(image), size, tree.file_extents(image), int(time.time()))
+        return RootImage("tree", str(image), size, tree.file_extents(image), int(time.time()))
     except BaseException:
         for left in (scratch, folder):
             with suppress(AgentError):
@@ -230,15 +230,15 @@ def _tree(root: Path, wanted: BundleRequest, say: Callable[[str], None]) -> Fixe
         raise
 
 
-def _fill(staged: tree.Staged, image: Path, look: tree.FilesystemLayout, source: disk.Disk | None, size: int) -> None:
+def _fill(staged: tree.Staged, image: Path, layout: tree.FilesystemLayout, source: disk.Disk | None, size: int) -> None:
     fd = os.open(str(image), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     os.ftruncate(fd, size)
     os.close(fd)
     if source is None:
-        tree.fill(staged, image, look, offset=0, size=size)
+        tree.fill(staged, image, layout, offset=0, size=size)
         return
     room = tree.lay_out_disk(source, image, size)
-    tree.fill(staged, image, look, offset=room.offset, size=room.size)
+    tree.fill(staged, image, layout, offset=room.offset, size=room.size)
 
 
 def _size_of(root: Path) -> int:
@@ -247,7 +247,7 @@ def _size_of(root: Path) -> int:
     return -(-int(stats.f_blocks * stats.f_frsize * OWN_SHARE) // (1 << 20)) << 20
 
 
-def _keep(made: Fixed, folder: Path) -> None:
+def _keep(made: RootImage, folder: Path) -> None:
     record: dict[str, Any] = dict(made._asdict())
     half = folder / (FILE + ".new")
     half.write_text(json.dumps(record))

@@ -108,20 +108,20 @@ class Sender:
                 return
             try:
                 put_object(order["url"], order["headers"], part.content)
-                self._wire.tell(sent=part.number)
+                self._wire.send(sent=part.number)
                 return
             except Refused as refused:
                 renewals += refused.renew
                 if not refused.again or renewals > RENEWALS or attempt == TRIES - 1:
                     raise AgentError(f"uploading part {part.number}: {refused}") from refused
-                self._wire.tell(say=f"part {part.number}: {refused}; trying again")
+                self._wire.send(say=f"part {part.number}: {refused}; trying again")
                 if refused.renew:
                     order = self._ask(part)
                 else:
                     self._sleep(min(LONGEST_PAUSE, 2.0**attempt))
 
     def _ask(self, part: Part) -> dict[str, Any]:
-        self._wire.tell(part=part.number, size=len(part.content), sha1=part.sha1, md5=part.md5)
+        self._wire.send(part=part.number, size=len(part.content), sha1=part.sha1, md5=part.md5)
         return self._answers.take(part.number)
 
 

@@ -55,7 +55,7 @@ class Staged(NamedTuple):
     """By path of a file, its inode, size and time of change: the same afterwards, or it was changed meanwhile."""
 
 
-def look_of(device: str | None, root: Path) -> FilesystemLayout:
+def layout_of(device: str | None, root: Path) -> FilesystemLayout:
     """What the root's file system is, as far as can be seen from in here."""
     kind = _kind(root)
     if kind not in ("ext2", "ext3", "ext4"):
@@ -124,21 +124,21 @@ def place_for(size: int, root: Path, say: Callable[[str], None]) -> Path:
     )
 
 
-def fill(staged: Staged, image: Path, look: FilesystemLayout, *, offset: int, size: int) -> None:
+def fill(staged: Staged, image: Path, layout: FilesystemLayout, *, offset: int, size: int) -> None:
     """Make the file system in the image file, at this offset, and fill it. Raises AgentError."""
     if needed_bytes(staged) > size:
         raise AgentError(
             f"filling the file system: the root needs {_mib(needed_bytes(staged))}, and size_gib leaves {_mib(size)}",
             "raise output.size_gib, or exclude what is not needed",
         )
-    command = ["mke2fs", "-q", "-F", "-t", look.kind, "-b", str(look.block_bytes), "-I", str(look.inode_bytes)]
-    command += ["-m", f"{look.reserved_percent:g}"]
-    if look.features:
-        command += ["-O", ",".join(("none", *(each for each in look.features if each not in NOT_KEPT)))]
-    if look.uuid:
-        command += ["-U", look.uuid]
-    if look.label:
-        command += ["-L", look.label]
+    command = ["mke2fs", "-q", "-F", "-t", layout.kind, "-b", str(layout.block_bytes), "-I", str(layout.inode_bytes)]
+    command += ["-m", f"{layout.reserved_percent:g}"]
+    if layout.features:
+        command += ["-O", ",".join(("none", *(each for each in layout.features if each not in NOT_KEPT)))]
+    if layout.uuid:
+        command += ["-U", layout.uuid]
+    if layout.label:
+        command += ["-L", layout.label]
     inodes = max(size // 16384, staged.entries + staged.entries // 4)
     command += ["-N", str(inodes), "-E", f"offset={offset},lazy_itable_init=1,nodiscard,root_owner=0:0"]
     command += ["-d", str(staged.folder), str(image), f"{size // 1024}k"]

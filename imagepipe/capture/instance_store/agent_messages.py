@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class FixedRoot:
+class PreparedRoot:
     """The image as the agent fixed it: nobody changes it any more."""
 
     method: str
@@ -41,7 +41,7 @@ class FixedRoot:
     """What the look at it found, where it was to be looked at."""
 
     @classmethod
-    def heard(cls, wire: Wire, say: Say) -> FixedRoot:
+    def receive(cls, wire: Wire, say: Say) -> PreparedRoot:
         """What the agent says once it has fixed the image. Raises ProtocolError, BundleError."""
         while "extents" not in (message := next_message(wire, say)):
             pass
@@ -54,13 +54,13 @@ class FixedRoot:
     def data_bytes(self) -> int:
         return sum(extent.length for extent in self.extents)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """For the log."""
         return f"by method {self.method}: {self.size // MIB} MiB, {self.data_bytes // MIB} MiB of them data"
 
 
 @dataclass(frozen=True, slots=True)
-class MadePart:
+class OfferedPart:
     """A part that the agent has made, and asks leave to send."""
 
     number: int
@@ -69,7 +69,7 @@ class MadePart:
     md5: str
 
     @classmethod
-    def heard(cls, message: dict[str, Any], *, count: int) -> MadePart:
+    def parse(cls, message: dict[str, Any], *, count: int) -> OfferedPart:
         """Of a bundle that can have so many parts. Raises BundleError."""
         return cls(
             _whole(message, "part", most=count - 1),
@@ -100,14 +100,14 @@ def next_message(wire: Wire, say: Say) -> dict[str, Any]:
     Raises ProtocolError at the end of the stream, BundleError with what the agent could not do.
     """
     while True:
-        heard = wire.hear()
+        heard = wire.receive()
         if not isinstance(heard, dict):
             raise ProtocolError("the agent ended in the middle of its work")
-        if not is_said(heard, say):
+        if not log_if_text(heard, say):
             return heard
 
 
-def is_said(message: dict[str, Any], say: Say) -> bool:
+def log_if_text(message: dict[str, Any], say: Say) -> bool:
     """Whether it was a line for the log, which now has it, or a sign of life.
 
     Raises BundleError with what the agent could not do.

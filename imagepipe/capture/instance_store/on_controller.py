@@ -15,7 +15,7 @@ from imagepipe.bundle.pack import pack
 from imagepipe.bundle.parts import Part
 from imagepipe.bundle.sparse import Image
 from imagepipe.capture.agent.frames import ProtocolError, Wire
-from imagepipe.capture.instance_store.agent_messages import FixedRoot, is_said
+from imagepipe.capture.instance_store.agent_messages import PreparedRoot, log_if_text
 from imagepipe.capture.instance_store.on_instance import end, progress
 from imagepipe.capture.instance_store.s3_parts import S3Parts
 from imagepipe.engine.stage import Context
@@ -29,7 +29,7 @@ AT_ONCE = 4
 def bundle_here(
     ctx: Context,
     wire: Wire,
-    root: FixedRoot,
+    root: PreparedRoot,
     parts: S3Parts,
     *,
     label: Label,
@@ -37,7 +37,7 @@ def bundle_here(
     recipients: Recipients,
 ) -> Manifest:
     """Bundle what the agent streams; the manifest, which is put last. Raises ProtocolError, BundleError, CloudError."""
-    wire.tell(do="stream")
+    wire.send(do="stream")
     stream = _Stream(wire, ctx.say)
     image = Image(root.size, root.extents, stream.read, root.modified)
     done = 0
@@ -75,14 +75,14 @@ class _Stream:
 
     def _block(self) -> bytes:
         while True:
-            heard = self._wire.hear()
+            heard = self._wire.receive()
             if heard is None:
                 raise ProtocolError("the agent ended in the middle of the image")
             if isinstance(heard, bytes):
                 if not heard:  # or it could go on for ever
                     raise BundleError("the agent on the machine sends blocks of the image without a byte in them")
                 return heard
-            if not is_said(heard, self._say):
+            if not log_if_text(heard, self._say):
                 raise BundleError("the agent on the machine says something else in the middle of the image")
 
 

@@ -20,8 +20,8 @@ from imagepipe.bundle.manifest import (
 from imagepipe.bundle.parts import PART_BYTES, part_name, width_for
 from imagepipe.capture.agent.frames import ProtocolError, Wire
 from imagepipe.capture.instance_store.agent_messages import (
-    FixedRoot,
-    MadePart,
+    OfferedPart,
+    PreparedRoot,
     digest_of_all,
     next_message,
     number_sent,
@@ -38,7 +38,7 @@ MIB = 1 << 20
 def bundle_on_instance(
     ctx: Context,
     wire: Wire,
-    root: FixedRoot,
+    root: PreparedRoot,
     parts: S3Parts,
     *,
     label: Label,
@@ -56,10 +56,10 @@ def bundle_on_instance(
     most = worst_case(len(head) + member.data_bytes + len(tail))
     width, count = width_for(most), -(-most // PART_BYTES)
 
-    def described(made: MadePart) -> BundlePart:
+    def described(made: OfferedPart) -> BundlePart:
         return BundlePart(part_name(label.name, made.number, width=width), made.size, made.md5)
 
-    wire.tell(
+    wire.send(
         do="bundle",
         head=base64.b64encode(head).decode(),
         tail=len(tail),
@@ -67,20 +67,20 @@ def bundle_on_instance(
         iv=secret.iv.hex(),
         part_bytes=PART_BYTES,
     )
-    made: dict[int, MadePart] = {}
+    made: dict[int, OfferedPart] = {}
     sha1 = None
     while sha1 is None:
         message = next_message(wire, ctx.say)
         if "part" in message:
-            new = MadePart.heard(message, count=count)
+            new = OfferedPart.parse(message, count=count)
             if made.setdefault(new.number, new) != new:
                 raise BundleError(f"part {new.number} of {label.name} was made twice, and not the same")
             part = described(new)
             if parts.has(part):
-                wire.tell(part=new.number, have=True)
+                wire.send(part=new.number, have=True)
             else:
-                leave = parts.leave_to_put(part)
-                wire.tell(part=new.number, url=leave.url, headers=dict(leave.headers))
+                leave = parts.presign_put(part)
+                wire.send(part=new.number, url=leave.url, headers=dict(leave.headers))
         elif "sent" in message:
             if (number := number_sent(message, count=count)) not in made:
                 raise BundleError(f"part {number} of {label.name} was sent, and never made")
@@ -109,7 +109,7 @@ def bundle_on_instance(
 def end(wire: Wire, say: Callable[[str], None]) -> None:
     """Let the agent put away what it took of a disk; one that is gone already has nothing to put away."""
     try:
-        wire.tell(do="end")
+        wire.send(do="end")
         while "ended" not in next_message(wire, say):
             pass
     except (ProtocolError, OSError):

@@ -53,7 +53,7 @@ class CheckBucket(Stage[BundlePlace]):
         if self.is_local and not s3.has_bucket(bucket):
             s3.make_bucket(bucket)
             ctx.say(f"made bucket {bucket} in {region}: the local cloud had none")
-        prefix = render.finish(self.prefix, late_names(ctx[self.source], region))
+        prefix = render.render_late(self.prefix, late_names(ctx[self.source], region))
         if problem := prefix_problem(prefix):
             raise CloudError(f"output.prefix is {prefix!r} in {region}: {problem}", code="InvalidPrefix")
         details = {"bucket": bucket, "prefix": prefix}

@@ -34,7 +34,7 @@ class S3Parts:
             self._seen[part.filename] = part
         return True
 
-    def leave_to_put(self, part: BundlePart) -> Presigned:
+    def presign_put(self, part: BundlePart) -> Presigned:
         """A URL for these bytes alone."""
         return self._s3.presigned_put(self._bucket, self._key(part.filename), md5=part.md5)
 
@@ -71,7 +71,7 @@ class S3Parts:
             self._seen[part.filename] = BundlePart(part.filename, seen.size, seen.md5)
         return manifest
 
-    def described(self, manifest: Manifest) -> tuple[BundlePart, ...]:
+    def as_seen(self, manifest: Manifest) -> tuple[BundlePart, ...]:
         """The manifest's parts, as they were seen in S3. Raises BundleError where one never was."""
         with self._lock:
             missing = [part.filename for part in manifest.parts if part.filename not in self._seen]

@@ -13,13 +13,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from imagepipe import render
 from imagepipe.bundle.cipher import Envelope, Secret, seal, unseal
 from imagepipe.bundle.manifest import Label, Manifest, Recipients
 from imagepipe.bundle.pack import EC2_LIMIT_BYTES, check_size
 from imagepipe.capture import agent_loader
 from imagepipe.capture.agent.frames import ProtocolError, Wire
-from imagepipe.capture.instance_store.agent_messages import FixedRoot, plain
+from imagepipe.capture.instance_store.agent_messages import PreparedRoot, plain
 from imagepipe.capture.instance_store.on_controller import bundle_here
 from imagepipe.capture.instance_store.on_instance import bundle_on_instance
 from imagepipe.capture.instance_store.s3_parts import S3Parts
@@ -27,15 +26,15 @@ from imagepipe.capture.scan.gate import Gate
 from imagepipe.capture.scan.stages import Offline, gate_on_machine
 from imagepipe.capture.scrub import script_text
 from imagepipe.cloud.ec2 import Ec2
-from imagepipe.cloud.images import Registration, SourceImage, late_names
+from imagepipe.cloud.images import Registration, SourceImage
 from imagepipe.cloud.s3 import S3
 from imagepipe.cloud.tags import RunTags
-from imagepipe.communicator.dialogue import Dialogue, talking
+from imagepipe.communicator.dialogue import Dialogue, open_dialogue
 from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Watch, public_key
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import BundleError, CommandFailed, HygieneError
-from imagepipe.values import Bundle, BundlePlace, Image, Reachable, Text
+from imagepipe.values import Bundle, BundlePlace, Image, ImageText, Reachable
 
 BUNDLE_SECONDS = 4 * 3600
 RECONNECT_SECONDS = 300
@@ -80,7 +79,7 @@ class BundleRoot(Stage[Bundle]):
         else:
             manifest = self._bundled(ctx, label, parts, secret)
             ctx.bind(claim, made.location)
-        return replace(made, parts=parts.described(manifest))
+        return replace(made, parts=parts.as_seen(manifest))
 
     def _secret(self, file: Path) -> tuple[Secret, bool]:
         """The bundle's key and IV, and whether an earlier process of the run had them already.
@@ -106,7 +105,7 @@ class BundleRoot(Stage[Bundle]):
             connection = self._connection(ctx, machine)
             watch = Watch(lambda _, text: said.append(text), deadline, ctx.cancel)  # noqa: B023 - heard in this round
             try:
-                agent = talking(connection, agent_loader.command(), watch, silent_seconds=SILENT_SECONDS)
+                agent = open_dialogue(connection, agent_loader.command(), watch, silent_seconds=SILENT_SECONDS)
                 with agent as dialogue, self._explained(dialogue, connection):
                     return self._talk(ctx, dialogue, label, parts, secret)
             except (ProtocolError, Disconnected) as error:
@@ -123,17 +122,17 @@ class BundleRoot(Stage[Bundle]):
     def _talk(self, ctx: Context, dialogue: Dialogue, label: Label, parts: S3Parts, secret: Secret) -> Manifest:
         dialogue.write(agent_loader.program())
         wire = Wire(dialogue.read, dialogue.write)
-        if printed := wire.await_greeting().strip():
+        if printed := wire.await_handshake().strip():
             ctx.say(f"the machine's shell prints at each start: {plain(printed.decode(errors='replace'))}")
-        wire.tell(**self._wanted(ctx))
+        wire.send(**self._wanted(ctx))
         with ctx.span("command"):
-            root = FixedRoot.heard(wire, ctx.say)
+            root = PreparedRoot.receive(wire, ctx.say)
         if self._gate(ctx) is not None:
             if root.report is None:
                 raise HygieneError(f"looking at {ctx[self.machine].instance.id}: the agent made no report")
             self.gate.judge(ctx.say, root.report, where="looked at the machine's root, as it is bundled")
         check_size(root.size, label.name)
-        ctx.say(root.words())
+        ctx.say(root.describe())
         with ctx.span("bytes"):
             bundle = bundle_on_instance if self.bundle_on == "instance" else bundle_here
             return bundle(ctx, wire, root, parts, label=label, secret=secret, recipients=self.recipients)
@@ -145,7 +144,7 @@ class BundleRoot(Stage[Bundle]):
         """What the agent is told first; secret is what it looks for, which it keeps in its memory alone."""
         endpoint = ctx[self.machine].endpoint
         gate = self._gate(ctx)
-        look = gate.wanted(builder_key=public_key(endpoint)).line().decode() if gate else ""
+        scan = gate.request(builder_key=public_key(endpoint)).line().decode() if gate else ""
         return {
             "method": self.method,
             "user": endpoint.user,
@@ -155,7 +154,7 @@ class BundleRoot(Stage[Bundle]):
             "size": self.size_gib << 30 if self.size_gib else None,
             "may_be_bare": self.is_local or ctx[self.source].virtualization_type == "paravirtual",
             "limit": EC2_LIMIT_BYTES,
-            "look": look,
+            "scan": scan,
         }
 
     @contextmanager
@@ -185,7 +184,7 @@ class BundleRoot(Stage[Bundle]):
             raise ProtocolError(f"the agent ended ({ended}): {error}") from error
 
     def _connection(self, ctx: Context, machine: Reachable) -> Connection:
-        return self.connections.back(
+        return self.connections.reconnect(
             machine.endpoint,
             ctx.deadline(RECONNECT_SECONDS),
             ctx.cancel.sleep,
@@ -209,31 +208,28 @@ class RegisterBundle(Stage[Image]):
     """The instance-store image, available in the launch region."""
 
     ec2: Ec2 = field(repr=False, compare=False)
-    labels: RunTags
+    run_tags: RunTags = field(repr=False, compare=False)
     bundle: Ref[Bundle]
     source: Ref[SourceImage]
-    names: Ref[Mapping[str, str]]
-    description: Text
-    tags: Mapping[str, Text]
+    text: Ref[Mapping[str, ImageText]]
     imds_v2: bool
     virtual_names: Mapping[str, str] = field(default_factory=dict)
     """By device, instance store volumes that instances of the image get beside their root."""
 
     def run(self, ctx: Context) -> Image:
         bundle, source, region = ctx[self.bundle], ctx[self.source], self.ec2.region
-        name, values = ctx[self.names][region], late_names(ctx[self.source], region)
-        tags = {key: render.finish(value, values) for key, value in self.tags.items()}
+        text = ctx[self.text][region]
         check_parts(self.ec2.s3, bundle, ctx.cancel.check)
 
         def register(claim: Claim) -> str:
             return self.ec2.images.register_bundle(
-                name,
-                render.finish(self.description, values),
+                text.name,
+                text.description,
                 self._registration(source),
                 bundle.location,
                 [{"DeviceName": device, "VirtualName": virtual} for device, virtual in self._virtual(source).items()],
                 token=claim.token,
-                tags=self.labels.product(claim.token, name, tags),
+                tags=self.run_tags.product(claim.token, text),
             )
 
         find = self.ec2.images.first_of_token
@@ -241,7 +237,7 @@ class RegisterBundle(Stage[Image]):
         image = str(claim.id)
         with ctx.span("wait"):
             self.ec2.await_image(image, deadline=ctx.deadline(AVAILABLE_SECONDS), cancel=ctx.cancel)
-        return Image(image, region, name, (), bundle=bundle.location)
+        return Image(image, region, text.name, (), bundle=bundle.location)
 
     def _registration(self, source: SourceImage) -> Registration:
         return Registration(

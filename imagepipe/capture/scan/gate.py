@@ -38,7 +38,7 @@ class Gate:
     secrets: tuple[str, ...] = field(default=(), repr=False, compare=False)
     """Values of the build's sensitive variables. No error and no event has them."""
 
-    def wanted(self, rules: Sequence[str] = tuple(BY_NAME), *, builder_key: str = "") -> ScanRequest:
+    def request(self, rules: Sequence[str] = tuple(BY_NAME), *, builder_key: str = "") -> ScanRequest:
         """What a look is told."""
         return ScanRequest(tuple(rules), self.secrets, builder_key)
 

@@ -9,26 +9,26 @@ from imagepipe.capture import agent_loader
 from imagepipe.errors import HygieneError
 from imagepipe.hygiene.report import Report, ScanRequest, read_report
 
-LOOK_SECONDS = 1800
+SCAN_SECONDS = 1800
 END_OF_SHELL = "# no shell from here on"
-LOOK_FAILED = 125
+SCAN_FAILED = 125
 """Exit code where the look itself broke: what goes before it in a script has other codes."""
-FAILED = (agent_loader.NO_PYTHON, LOOK_FAILED)
+FAILED = (agent_loader.NO_PYTHON, SCAN_FAILED)
 
 
-def shell_that_looks(wanted: ScanRequest, *, before: str = "", after: str = "") -> str:
+def scan_script(request: ScanRequest, *, before: str = "", after: str = "") -> str:
     """A script for root's sh that looks between what goes before and after, and prints a line for `heard`.
 
     The program stands behind the shell, as after a scrub nobody may use sudo a second time. The script's file is in
     the machine's memory (`communicator.shell`): what is looked for by value touches no disk.
     """
-    payload = base64.encodebytes(agent_loader.program(agent_loader.HYGIENE) + wanted.line()).decode()
-    look = f"sed '1,/^{END_OF_SHELL}$/d' \"$0\" | base64 -d | {shlex.join(agent_loader.runner())}"
-    look += f' || {{ code=$?; [ "$code" = {agent_loader.NO_PYTHON} ] || code={LOOK_FAILED}; exit "$code"; }}\n'
-    return f"{before}\n{look}{after}\nexit 0\n{END_OF_SHELL}\n{payload}"
+    payload = base64.encodebytes(agent_loader.program(agent_loader.HYGIENE) + request.line()).decode()
+    scan = f"sed '1,/^{END_OF_SHELL}$/d' \"$0\" | base64 -d | {shlex.join(agent_loader.runner())}"
+    scan += f' || {{ code=$?; [ "$code" = {agent_loader.NO_PYTHON} ] || code={SCAN_FAILED}; exit "$code"; }}\n'
+    return f"{before}\n{scan}{after}\nexit 0\n{END_OF_SHELL}\n{payload}"
 
 
-def heard(said: list[str], code: int | None, doing: str) -> Report:
+def parse_report(said: list[str], code: int | None, doing: str) -> Report:
     """The report of a script that looks. Raises HygieneError where there is none."""
     try:
         report = read_report(said)

@@ -19,7 +19,7 @@ from imagepipe.bundle.parts import LARGEST_PART_BYTES
 from imagepipe.bundle.unpack import unpack
 from imagepipe.capture.known_files import KnownFiles
 from imagepipe.capture.scan.gate import Gate
-from imagepipe.capture.scan.over_ssh import LOOK_SECONDS, heard, shell_that_looks
+from imagepipe.capture.scan.over_ssh import SCAN_SECONDS, parse_report, scan_script
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage
 from imagepipe.communicator.shell import Script, run_script
@@ -37,7 +37,7 @@ class Scanner(Protocol):
     """A look at a disk that is a file."""
 
     def __call__(
-        self, disk: Path, wanted: ScanRequest, *, calling: Callable[[Callable[[], None]], AbstractContextManager[None]]
+        self, disk: Path, request: ScanRequest, *, calling: Callable[[Callable[[], None]], AbstractContextManager[None]]
     ) -> Report: ...
 
 
@@ -47,7 +47,7 @@ class Offline:
 
     snapshot: Callable[[str], Path]
     """The file of a snapshot, by its id."""
-    look: Scanner
+    scanner: Scanner
     may_mount: Callable[[Path], bool] = lambda disk: True
     """Whether this computer's kernel may mount a disk: not one whose bytes come from elsewhere."""
 
@@ -55,11 +55,11 @@ class Offline:
         """Whether all of these disks may be read here."""
         return all(self.may_mount(path) for path in map(self.snapshot, snapshots) if path.exists())
 
-    def look_at(self, ctx: Context, disk: Path, wanted: ScanRequest) -> Report:
+    def scan(self, ctx: Context, disk: Path, request: ScanRequest) -> Report:
         """What is on a disk. Raises Cancelled soon after a cancel."""
         with ctx.span("bytes"):
             try:
-                return self.look(disk, wanted, calling=ctx.cancel.calling)
+                return self.scanner(disk, request, calling=ctx.cancel.calling)
             finally:
                 ctx.cancel.check()
 
@@ -102,15 +102,15 @@ class CheckHygiene(Stage[Image]):
             )
         new = self.ec2.images.by_id(image.id)
         devices = {m["Ebs"]["SnapshotId"]: m["DeviceName"] for m in new.mappings if "SnapshotId" in m.get("Ebs", {})}
-        wanted = self.known.add_to(self.gate.wanted(builder_key=public_key(ctx[self.machine].endpoint)), source)
+        request = self.known.add_to(self.gate.request(builder_key=public_key(ctx[self.machine].endpoint)), source)
         reports = []
         for snapshot in image.snapshots:
-            report = self.offline.look_at(ctx, self.offline.snapshot(snapshot), wanted)
+            report = self.offline.scan(ctx, self.offline.snapshot(snapshot), request)
             device = devices.get(snapshot, snapshot)
             reports.append(report if device == new.root_device_name else _on(report, device))
         where = f"read {'the snapshot' if len(reports) == 1 else f'{len(reports)} snapshots'} offline"
         report = Report.of_all(reports)
-        self.known.keep(wanted, report, source, image.id)
+        self.known.keep(request, report, source, image.id)
         self.gate.judge(ctx.say, report, where=where)
         return image
 
@@ -140,9 +140,9 @@ class CheckBundle(Stage[Image]):
         if gate_on_machine(self.gate, self.offline, ctx[self.source]) is not None:
             ctx.say("the disk comes from elsewhere, so it is not mounted here: the machine itself was scanned")
             return image
-        wanted = self.gate.wanted(builder_key=public_key(ctx[self.machine].endpoint))
+        request = self.gate.request(builder_key=public_key(ctx[self.machine].endpoint))
         with self._laid_out(ctx, image) as disk:
-            report = self.offline.look_at(ctx, disk, wanted)
+            report = self.offline.scan(ctx, disk, request)
         self.gate.judge(ctx.say, report, where="unpacked the bundle and read its disk offline")
         return image
 
@@ -191,14 +191,14 @@ class CheckNewInstance(Stage[Reachable]):
     def run(self, ctx: Context) -> Reachable:
         machine = ctx[self.machine]
         source, image = ctx[self.source].id, ctx[self.image].id
-        wanted = self.known.add_to(self.gate.wanted(ON_NEW_INSTANCE), source)
-        script = Script(shell_that_looks(wanted), sudo=True, interpreter="sh")
+        request = self.known.add_to(self.gate.request(ON_NEW_INSTANCE), source)
+        script = Script(scan_script(request), sudo=True, interpreter="sh")
         said: list[str] = []
-        watch = Watch(lambda _, text: said.append(text), ctx.deadline(LOOK_SECONDS), ctx.cancel)
+        watch = Watch(lambda _, text: said.append(text), ctx.deadline(SCAN_SECONDS), ctx.cancel)
         with ctx.span("command"):
-            code = run_script(self.connections.to(machine.endpoint), script, watch).code
-        report = heard(said, code, f"looking at the test instance {machine.instance.id}")
-        self.known.keep(wanted, report, source, image)
+            code = run_script(self.connections.get(machine.endpoint), script, watch).code
+        report = parse_report(said, code, f"looking at the test instance {machine.instance.id}")
+        self.known.keep(request, report, source, image)
         self.gate.judge(ctx.say, report, where="looked at the test instance, after its boot", is_whole=False)
         return machine
 

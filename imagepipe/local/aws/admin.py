@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from imagepipe.clock import iso
-from imagepipe.local.aws.authentication.accounts import refuse_strangers
+from imagepipe.local.aws.authentication.accounts import require_first_account
 from imagepipe.local.aws.authentication.signature import Identity, Request
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import product_codes
@@ -29,7 +29,7 @@ def health() -> Answer:
     return Answer(200, (("Content-Type", "text/plain"),), b"ok\n")
 
 
-def answer(world: Backend, identity: Identity, request: Request) -> Answer:
+def answer(backend: Backend, identity: Identity, request: Request) -> Answer:
     """What `/_imagepipe/…` does.
 
     clock: GET tells the cloud's time, POST {"advance": seconds} sets it forward. faults: GET, POST one fault or a
@@ -40,79 +40,79 @@ def answer(world: Backend, identity: Identity, request: Request) -> Answer:
     JSON} makes an access key that is good for what the policy allows. accounts: GET lists them with their keys, POST
     {"account": id, "memberships": [ARN of an organization or unit]} makes or changes one. licences: POST
     {"image": id, "product_codes": […], "platform_details": …, "usage_operation": …}. images: POST registers a disk
-    that is in the store (`imports.take`).
+    that is in the store (`from_disk.register_disk`).
     """
     name = request.path.removeprefix(OWN_PATHS)
     if name == "accounts":
-        refuse_strangers(world.accounts, identity.access_key_id)
+        require_first_account(backend.accounts, identity.access_key_id)
     match (request.method, name):
         case ("GET", "clock"):
-            return _json({"now": iso(world.clock.now())})
+            return _json({"now": iso(backend.clock.now())})
         case ("POST", "clock"):
-            return _json({"now": world.clock.advance(_seconds(_body(request).get("advance")))})
+            return _json({"now": backend.clock.advance(_seconds(_body(request).get("advance")))})
         case ("GET", "faults"):
-            return _faults(world)
+            return _faults(backend)
         case ("POST", "faults"):
-            described = _parsed(request)
-            for fault in [fault_of(each) for each in (described if isinstance(described, list) else [described])]:
-                world.faults.add(fault)
-            return _faults(world)
+            parsed = _parsed(request)
+            for fault in [fault_of(each) for each in (parsed if isinstance(parsed, list) else [parsed])]:
+                backend.faults.add(fault)
+            return _faults(backend)
         case ("PUT", "faults"):
             body = _body(request)
             seed = body.get("seed", 0)
             if not isinstance(seed, int):
                 raise AwsError("InvalidParameterValue", f"{seed!r} is not a seed: a whole number")
-            world.faults.put([fault_of(each) for each in body.get("faults", ())], seed=seed)
-            return _faults(world)
+            backend.faults.replace([fault_of(each) for each in body.get("faults", ())], seed=seed)
+            return _faults(backend)
         case ("GET", "injected"):
-            return _json(world.faults.injected())
+            return _json(backend.faults.injected())
         case ("DELETE", "faults"):
-            world.faults.clear()
+            backend.faults.clear()
             return _json([])
         case ("POST", "delays"):
             for kind, seconds in _body(request).items():
-                world.course.set_delay(kind, _seconds(seconds))
+                backend.job_queues.set_delay(kind, _seconds(seconds))
             return _json({})
         case ("GET", "calls"):
-            return _json(world.calls.counted())
+            return _json(backend.calls.counted())
         case ("DELETE", "calls"):
-            world.calls.clear()
+            backend.calls.clear()
             return _json({})
         case ("GET", "evaluations"):
-            return _json(world.evaluations.listed())
+            return _json(backend.evaluations.listed())
         case ("DELETE", "evaluations"):
-            world.evaluations.clear()
+            backend.evaluations.clear()
             return _json({})
         case ("POST", "keys"):
-            refuse_strangers(world.accounts, identity.access_key_id)
+            require_first_account(backend.accounts, identity.access_key_id)
             body = _body(request)
-            return _json(world.accounts.add_key(str(body.get("account", "")), str(body.get("policy", ""))))
+            return _json(backend.accounts.add_key(str(body.get("account", "")), str(body.get("policy", ""))))
         case ("GET", "accounts"):
-            return _json(world.accounts.listed())
+            return _json(backend.accounts.listed())
         case ("POST", "accounts"):
             body = _body(request)
-            return _json(world.accounts.add(body.get("account"), body.get("memberships", ())))
+            return _json(backend.accounts.add(body.get("account"), body.get("memberships", ())))
         case ("POST", "licences"):
-            product_codes.give(world, _body(request))
+            product_codes.assign(backend, _body(request))
             return _json({})
         case ("POST", "images"):
-            refuse_strangers(world.accounts, identity.access_key_id)
-            return _json(from_disk.take(world, identity, _body(request)))
+            require_first_account(backend.accounts, identity.access_key_id)
+            return _json(from_disk.register_disk(backend, identity, _body(request)))
         case ("GET", "places"):
-            living = [row for row in world.ledger.instances if row.state not in ("shutting-down", "terminated")]
+            living = [row for row in backend.database.instances if row.state not in ("shutting-down", "terminated")]
             return _json(sorted({(row.account, row.region) for row in living}))
         case ("GET", "instances"):
             counts: dict[str, int] = {}
-            for row in world.ledger.instances:
+            for row in backend.database.instances:
                 counts[row.state] = counts.get(row.state, 0) + 1
             return _json(counts)
         case (method, name):
             raise AwsError("InvalidAction", f"There is no {method} of {name!r} here", status=404)
 
 
-def _faults(world: Backend) -> Answer:
+def _faults(backend: Backend) -> Answer:
     """Those that may still come, with how often each came and its one line of words."""
-    return _json([{**asdict(fault), "hits": hits, "words": fault.words()} for fault, hits in world.faults.listed()])
+    return _json([{**asdict(fault), "hits": hits, "words": fault.words()} for fault, hits in backend.faults.listed()])
 
 
 def _parsed(request: Request) -> Any:

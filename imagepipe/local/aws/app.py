@@ -1,17 +1,12 @@
-"""The gateway: one WSGI application that is EC2, and what moto keeps, for all regions.
+"""The gateway: one WSGI application that is EC2, S3 and the services around them, for all regions.
 
-A request is refused if a browser could have sent it, its signature says who asks, of which service and where; an
-action of EC2's that the gateway owns is done against the ledger, everything else is moto's. Nothing leaves that
-is not on disk, and nothing that goes wrong leaves as HTML.
+A request goes through HANDLERS, from the top down, until one of them answers or refuses it. An answer leaves only once
+its effects are on disk, and an error is answered in the protocol of the service that was called.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
-import re
-import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
@@ -22,38 +17,43 @@ from pathlib import Path
 from typing import Any
 
 from imagepipe.clock import Clock
-from imagepipe.local.aws import admin
-from imagepipe.local.aws.authentication import signature
+from imagepipe.local.aws import handlers
 from imagepipe.local.aws.authentication.accounts import Accounts
-from imagepipe.local.aws.authentication.signature import Identity, Request, Secret
-from imagepipe.local.aws.authorization import policies
-from imagepipe.local.aws.authorization.ec2 import of_ec2
-from imagepipe.local.aws.authorization.other_services import of_others, of_s3
+from imagepipe.local.aws.authentication.signature import Request, Secret
 from imagepipe.local.aws.backend import Backend
+from imagepipe.local.aws.context import Environ, RequestContext
 from imagepipe.local.aws.ec2 import recovery
-from imagepipe.local.aws.ec2.actions import MOTO, OWN
 from imagepipe.local.aws.ec2.instances import jobs
-from imagepipe.local.aws.faults.faults import Fault, Faults
-from imagepipe.local.aws.moto import s3, s3_transfers
+from imagepipe.local.aws.faults.faults import Faults
+from imagepipe.local.aws.faults.injection import ConnectionCut
 from imagepipe.local.aws.moto.adapter import Moto
 from imagepipe.local.aws.moto.bundles import Bundles
+from imagepipe.local.aws.moto.s3_transfers import Transfers
 from imagepipe.local.aws.moto.vpcs import Network
 from imagepipe.local.aws.protocol import bodies, http, query
 from imagepipe.local.aws.protocol.errors import AwsError
-from imagepipe.local.aws.protocol.paths import HAS_TOKEN, OWN_PATHS
-from imagepipe.local.aws.protocol.query import Answer, Call
-from imagepipe.local.aws.services import ssm, sts
+from imagepipe.local.aws.protocol.paths import CLOSE, OWN_PATHS, SEVER
+from imagepipe.local.aws.protocol.query import Answer
+from imagepipe.local.aws.state.clock import CloudClock
 from imagepipe.local.aws.state.database import Database
+from imagepipe.local.aws.state.job_queues import JobQueues
 from imagepipe.local.disks.base_image import BaseImage
 from imagepipe.local.disks.files import Disks
 from imagepipe.local.machines.driver import Driver
 
 log = logging.getLogger(__name__)
 
-SEVER = "imagepipe.sever"
-"""In the WSGI environment: a function that closes the connection without an answer. The server puts it there."""
-CLOSE = "imagepipe.close"
-"""In the WSGI environment: a function that has the connection closed once the answer is sent."""
+HANDLERS: tuple[Callable[[Backend, RequestContext], Answer | None], ...] = (
+    handlers.refuse_strangers,
+    handlers.answer_health,
+    handlers.identify,
+    handlers.read_body,
+    handlers.answer_admin,
+    handlers.parse,
+    handlers.authorize,
+    handlers.inject_faults,
+    handlers.dispatch,
+)
 
 
 class Gateway:
@@ -67,276 +67,112 @@ class Gateway:
         driver: Driver,
         base: BaseImage,
         clock: Clock,
-        credentials: Mapping[str, tuple[str, str] | Secret],
-        faults: Iterable[Fault] = (),
-        seed: int = 0,
-        delays: Mapping[str, float] | None = None,
+        credentials: Mapping[str, Secret],
+        faults: Faults | None = None,
     ) -> None:
-        """`credentials` gives the secret key and the account of each access key id, as a `Secret` does.
-
-        `delays`, in seconds, for tests: how long a `run`, `stop`, `terminate`, `volume`, `snapshot`, `image`
-        or `copy` takes at least. `seed` is that of the faults' dice.
-        """
+        """`credentials` has the secret of each of the store's first access keys, by its id."""
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._clock = clock
-        self._ledger = Database(state / "gateway.sqlite")
-        self._elsewhere = Moto(self._ledger, state / "objects")
-        self._transfers = s3_transfers.Transfers(self._elsewhere)
-        self._world = Backend(
-            ledger=self._ledger,
+        database = Database(state / "gateway.sqlite")
+        moto = Moto(database, state / "objects")
+        self.backend = Backend(
+            database=database,
             disks=disks,
             driver=driver,
-            network=Network(self._elsewhere),
-            elsewhere=self._elsewhere,
-            accounts=Accounts(self._ledger, {key: Secret(*secret) for key, secret in credentials.items()}),
             base=base,
-            clock=clock,
-            faults=Faults(faults, seed=seed),
-            bundles=Bundles(self._elsewhere, state),
-            delays=delays or {},
+            clock=CloudClock(clock, database),
+            accounts=Accounts(database, credentials),
+            faults=faults or Faults(),
+            job_queues=JobQueues(clock),
+            moto=moto,
+            network=Network(moto),
+            bundles=Bundles(moto, state),
+            transfers=Transfers(moto),
         )
         driver.on_exit(self._machine_exited)
 
     def recover(self) -> None:
-        """Adopt or reap the machines of the process before, and finish what it had begun. Call before serving."""
-        recovery.recover(self._world)
-        _ = self._world.bundles.certificate  # before anybody wants to bundle for it
+        """Adopt or end the machines of the process before, and finish its work. Call before serving."""
+        recovery.recover(self.backend)
+        _ = self.backend.bundles.certificate  # before anybody bundles for it
 
     def instances(self) -> int:
-        """How many instances are neither stopped nor terminated."""
-        return sum(row.state not in ("stopped", "terminated") for row in self._ledger.instances)
+        """Count the instances that are neither stopped nor terminated."""
+        return sum(row.state not in ("stopped", "terminated") for row in self.backend.database.instances)
 
     def close(self) -> None:
-        """Let the work in hand end. What is not done is taken up by the next `recover`."""
-        self._world.course.close()
-        self._ledger.close()
+        """Let the work in hand end. The next `recover` takes up the rest."""
+        self.backend.job_queues.close()
+        self.backend.database.close()
 
     def __call__(
-        self, environ: dict[str, Any], start_response: Callable[[str, list[tuple[str, str]]], Any]
+        self, environ: Environ, start_response: Callable[[str, list[tuple[str, str]]], Any]
     ) -> Iterable[bytes]:
-        request_id = str(uuid.uuid4())
         request = http.request(environ)
-        scope = signature.scope(request)
-        dialect = "json" if "x-amz-target" in request.headers else scope.service if scope else "s3"
         skew = self._skew(request)
-        try:
-            answer = self._answer(request, environ, request_id, skew)
-        except AwsError as refused:
-            answer = query.refusal(refused, request_id, dialect)
-        except _Cut:
-            if SEVER in environ:
-                environ[SEVER]()
-            answer = Answer(502, (), b"")
-        except Exception as problem:  # noqa: BLE001 - unhandled it would be an HTML page, which clients cannot read
-            answer = query.refusal(http.no_room(problem) or _unknown(request, request_id), request_id, dialect)
-        is_read = "transfer-encoding" not in request.headers and bodies.read_away(environ["wsgi.input"])
-        if not is_read and CLOSE in environ:
-            environ[CLOSE]()
-        length = answer.content.length if answer.content else len(answer.body)
-        headers = [
-            (name, value) for name, value in answer.headers if name.lower() not in DROPPED[request.method == "HEAD"]
-        ]
-        if request.method != "HEAD":
-            headers.append(("Content-Length", str(length)))
-        headers.append(("x-amzn-RequestId", request_id))
-        if skew:
-            headers.append(("Date", format_datetime(self._clock.now() + skew, usegmt=True)))
-        start_response(f"{answer.status} {_phrase(answer.status)}", headers)
+        context = RequestContext(request, environ, str(uuid.uuid4()), self._clock.now() + skew, skew)
+        answer = self._answer(context)
+        _finish_body(context)
+        start_response(f"{answer.status} {_phrase(answer.status)}", self._headers(context, answer))
         return answer.content or ([] if request.method == "HEAD" else [answer.body])
 
     def _skew(self, request: Request) -> timedelta:
-        """How far the cloud's clock is off for this request."""
+        """Return the difference that a fault gives the cloud's clock for this request."""
         if request.path.startswith(OWN_PATHS):
             return timedelta()
-        fault = self._world.faults.take("skew", "*", {})
+        fault = self.backend.faults.take("skew", "*", {})
         return timedelta(seconds=fault.seconds if fault else 0)
 
-    def _answer(self, request: Request, environ: dict[str, Any], request_id: str, skew: timedelta) -> Answer:
-        http.refuse_strangers(request, has_token=environ.get(HAS_TOKEN))
-        if request.path == admin.HEALTH:
-            return admin.health()
-        now, secret = self._clock.now() + skew, self._world.accounts.secret
-        if not signature.check_caller(request, secret, now):
-            request = http.with_body(request, environ)
-        identity = signature.identify(request, secret, now, self._world.clock.now())
-        asked = s3.asked(request) if identity.service == "s3" else None
-        if asked is not None and asked.operation in s3_transfers.UPLOADS:
-            return self._s3(identity, request, environ, asked)
-        request = http.with_body(request, environ)
-        signature.check_payload(request)
-        if request.path.startswith(OWN_PATHS):
-            policies.refuse_admin(self._world, identity)
-            return admin.answer(self._world, identity, request)
-        if identity.service == "ec2":
-            return self._ec2(identity, request, environ, request_id)
-        if asked is not None:
-            return self._s3(identity, request, environ, asked)
-        action = _action_elsewhere(request)
-        self._world.calls.add(identity.service, action)
-        policies.check(self._world, identity, of_others(self._world, identity, action, request))
-        return self._guarded(identity, action, {}, lambda: self._other(identity, request, environ, action, request_id))
+    def _answer(self, context: RequestContext) -> Answer:
+        """Send the request through the handlers; turn what they raise into an answer."""
+        try:
+            for handle in HANDLERS:
+                if answer := handle(self.backend, context):
+                    return answer
+            raise AssertionError("the last handler always answers")
+        except AwsError as error:
+            return query.error_answer(error, context.request_id, context.dialect)
+        except ConnectionCut:
+            if SEVER in context.environ:
+                context.environ[SEVER]()
+            return Answer(502, (), b"")
+        except Exception as problem:  # noqa: BLE001 - unhandled it would be an HTML page, which clients cannot read
+            failure = http.store_full_error(problem) or _internal_error(context)
+            return query.error_answer(failure, context.request_id, context.dialect)
 
-    def _s3(self, identity: Identity, request: Request, environ: dict[str, Any], asked: s3.Asked) -> Answer:
-        self._world.calls.add("s3", asked.operation)
-        if not asked.operation:
-            text = "The specified method is not allowed against this resource."
-            raise AwsError("MethodNotAllowed", text, status=405)
-        policies.check(self._world, identity, of_s3(identity, request, asked))
-
-        def act() -> Answer:
-            received = None
-            if asked.operation in s3_transfers.UPLOADS:
-                # Read already where the request did not state its digest: its signature could not be checked before.
-                source = io.BytesIO(request.body) if request.body else environ["wsgi.input"]
-                received = self._transfers.receive(request, source, http.length(request))
-            md5 = received.md5 if received else hashlib.md5(request.body, usedforsecurity=False).digest()
-
-            def moto(environ: dict[str, Any]) -> Answer:
-                answer = self._transfers.answer(identity, request, environ, asked, received)
-                return _sound(answer, asked.operation, request)
-
-            try:
-                with self._elsewhere.lock("s3"):
-                    return s3.answer(identity, request, asked, environ, md5, moto)
-            finally:
-                if received is not None:
-                    self._transfers.release(received)
-
-        return self._guarded(identity, f"s3:{asked.operation}", asked.params(), act)
-
-    def _other(
-        self, identity: Identity, request: Request, environ: dict[str, Any], action: str, request_id: str
-    ) -> Answer:
-        """Another service's action: the few that are done here, and all that moto does."""
-
-        def moto(request: Request) -> Answer:
-            return self._moto(identity, request, environ, action)
-
-        own = None
-        if identity.service == "sts":
-            values = query.form(request.query, request.body)
-            own = sts.answer(self._world, identity, action, values, request_id)
-        elif identity.service == "ssm":
-            own = ssm.answer(self._world, identity, action, request, moto)
-        return own or moto(request)
-
-    def _ec2(self, identity: Identity, request: Request, environ: dict[str, Any], request_id: str) -> Answer:
-        values = query.form(request.query, request.body)
-        action = values.get("Action", "")
-        if not query.is_action(action):
-            raise AwsError("InvalidAction", f"The action {action or '(none)'} is not valid for this web service.")
-        self._world.calls.add("ec2", action)
-        self._world.settle(identity.account, identity.region)
-        if action in OWN:
-            params = query.params(action, values)
-            call = Call(action, identity.account, identity.region, params, request_id)
-            policies.check(self._world, identity, of_ec2(self._world, call))
-            return self._guarded(identity, action, params, lambda: self._own(call))
-        if action not in MOTO:
-            raise AwsError("UnsupportedOperation", f"The local cloud does not have the action {action}")
-        call = Call(action, identity.account, identity.region, {}, request_id)
-        policies.check(self._world, identity, of_ec2(self._world, call))
-
-        def pass_on() -> Answer:
-            with self._ledger.lock:
-                _check_network_unused(self._world, identity, action, values)
-            return self._moto(identity, request, environ, action)
-
-        return self._guarded(identity, action, values, pass_on)
-
-    def _guarded(self, identity: Identity, action: str, params: Mapping[str, Any], act: Callable[[], Answer]) -> Answer:
-        """Do it, with the faults that are set around it."""
-        faults = self._world.faults
-        slow = faults.take("delay", action, params)
-        if slow is not None:
-            time.sleep(slow.seconds)
-        if faults.expire(identity.access_key_id, action, params):
-            raise signature.expired(identity.service)
-        faults.refuse(action, params)
-        if faults.take("cut-before", action, params):
-            raise _Cut
-        cuts_after = faults.take("cut-after", action, params) is not None
-        late = faults.take("delay-after", action, params)
-        answer = act()
-        if late is not None:
-            time.sleep(late.seconds)
-        if cuts_after:
-            raise _Cut
-        return answer
-
-    def _own(self, call: Call) -> Answer:
-        faults = self._world.faults
-        with self._ledger.change():
-            faults.fresh.refuse(call)
-            answer = OWN[call.action](self._world, call)
-            if call.params.get("DryRun"):
-                raise AwsError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
-        if call.action.startswith("Describe"):
-            answer = faults.fresh.without(answer)
-        elif hidden := faults.take("hide", call.action, call.params):
-            faults.fresh.hide(answer, seconds=hidden.seconds, calls=hidden.calls)
-        return query.result(call.action, answer, call.request_id)
-
-    def _moto(self, identity: Identity, request: Request, environ: dict[str, Any], action: str) -> Answer:
-        return _sound(self._elsewhere.answer(identity, request, environ, action), action, request)
+    def _headers(self, context: RequestContext, answer: Answer) -> list[tuple[str, str]]:
+        is_head = context.request.method == "HEAD"
+        headers = [(name, value) for name, value in answer.headers if name.lower() not in DROPPED[is_head]]
+        if not is_head:
+            length = answer.content.length if answer.content else len(answer.body)
+            headers.append(("Content-Length", str(length)))
+        headers.append(("x-amzn-RequestId", context.request_id))
+        if context.skew:
+            headers.append(("Date", format_datetime(self._clock.now() + context.skew, usegmt=True)))
+        return headers
 
     def _machine_exited(self, machine_id: str) -> None:
-        self._world.course.submit(machine_id, partial(jobs.exited, self._world, machine_id))
-
-
-HTML = re.compile(rb"\s*<(!doctype )?html", re.IGNORECASE)
-
-
-def _sound(answer: Answer, action: str, request: Request) -> Answer:
-    """moto's answer, where it is one that clients can read. Raises AwsError."""
-    if answer.status >= 500 or (answer.status >= 400 and HTML.match(answer.body)):
-        log.error("moto answered %s with %s: %r", action or request.path, answer.status, answer.body[:500])
-        raise AwsError("InternalError", f"The local cloud cannot do {action or request.method} like this", status=500)
-    return answer
-
-
-class _Cut(Exception):
-    """The connection is to end without an answer."""
+        self.backend.job_queues.submit(machine_id, partial(jobs.exited, self.backend, machine_id))
 
 
 DROPPED = {
     False: frozenset({"content-length", "transfer-encoding", "connection"}),
     True: frozenset({"transfer-encoding", "connection"}),
 }
-"""By whether it is a HEAD: its Content-Length is that of the body that a GET would have."""
+"""Headers of moto's that are not sent. The answer to a HEAD keeps the Content-Length of the body of a GET."""
 
 
-def _unknown(request: Request, request_id: str) -> AwsError:
-    """The answer to what went wrong here; called where the error is being handled."""
-    log.exception("request %s failed: %s %s", request_id, request.method, request.path)
-    return AwsError("InternalError", f"An internal error has occurred (request {request_id})", status=500)
+def _finish_body(context: RequestContext) -> None:
+    """Read the rest of the request's body, or have the connection closed after the answer."""
+    is_read = "transfer-encoding" not in context.request.headers and bodies.discard_rest(context.environ["wsgi.input"])
+    if not is_read and CLOSE in context.environ:
+        context.environ[CLOSE]()
 
 
-def _action_elsewhere(request: Request) -> str:
-    """The action of a request for another service than EC2 and S3."""
-    target = request.headers.get("x-amz-target", "")
-    if target:
-        return target.rpartition(".")[2]
-    if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-        return query.form(request.query, request.body).get("Action", "")
-    return ""
-
-
-def _check_network_unused(world: Backend, identity: Identity, action: str, values: Mapping[str, str]) -> None:
-    """moto knows nothing of our instances and groups: what they are in is not deleted."""
-    ledger = world.ledger
-    living = [row for row in ledger.instances.owned(identity.account, identity.region) if row.state != "terminated"]
-    if action == "DeleteSubnet":
-        name = values.get("SubnetId", "")
-        used = any(row.subnet_id == name for row in living)
-    elif action == "DeleteVpc":
-        name = values.get("VpcId", "")
-        groups = [row for row in ledger.groups.owned(identity.account, identity.region) if row.vpc_id == name]
-        used = any(row.vpc_id == name for row in living) or any(row.name != "default" for row in groups)
-    else:
-        return
-    if used:
-        raise AwsError("DependencyViolation", f"The {name} has dependencies and cannot be deleted.")
+def _internal_error(context: RequestContext) -> AwsError:
+    """Log the exception that is being handled, and make the error of the answer."""
+    log.exception("request %s failed: %s %s", context.request_id, context.request.method, context.request.path)
+    return AwsError("InternalError", f"An internal error has occurred (request {context.request_id})", status=500)
 
 
 def _phrase(status: int) -> str:

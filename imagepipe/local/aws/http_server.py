@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
 from cheroot import wsgi
 
-from imagepipe.local.aws.app import CLOSE, SEVER, Gateway
+from imagepipe.local.aws.protocol.paths import CLOSE, SEVER
 
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 THREADS = 24  # twenty builds side by side, each with a call under way, and something over
 
 
@@ -32,10 +34,10 @@ class _WsgiGateway(wsgi.Gateway_10):
             self.req.conn.socket.shutdown(socket.SHUT_RDWR)
 
 
-def server(gateway: Gateway, *, host: str = "127.0.0.1", port: int = 0) -> wsgi.Server:
-    """A server that is ready to `prepare()` and `serve()`; port 0 is any free one, told by `bind_addr` then."""
-    made = wsgi.Server((host, port), gateway, numthreads=THREADS, request_queue_size=128, timeout=60)
-    made.gateway = _WsgiGateway
+def make_server(application: Application, *, host: str = "127.0.0.1", port: int = 0) -> wsgi.Server:
+    """Make a server, ready to `prepare()` and `serve()`. With port 0 it takes a free one, which `bind_addr` names."""
+    server = wsgi.Server((host, port), application, numthreads=THREADS, request_queue_size=128, timeout=60)
+    server.gateway = _WsgiGateway
     # cheroot keeps every server for ever in a table of statistics, with the gateway behind it.
-    getattr(logging, "statistics", {}).pop(f"Cheroot HTTPServer {id(made)}", None)
-    return made
+    getattr(logging, "statistics", {}).pop(f"Cheroot HTTPServer {id(server)}", None)
+    return server

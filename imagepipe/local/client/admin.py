@@ -15,7 +15,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from imagepipe.errors import LocalCloudError
-from imagepipe.local.aws.faults.faults import Fault, described
+from imagepipe.local.aws.faults.faults import Fault, to_json
 from imagepipe.local.client.connect import LocalCloud
 from imagepipe.local.store import ACCOUNT_ID
 
@@ -68,7 +68,7 @@ def faults(cloud: LocalCloud) -> list[dict[str, Any]]:
 
 def set_faults(cloud: LocalCloud, wanted: Sequence[Fault], seed: int) -> None:
     """These in place of those that are set. Raises LocalCloudError."""
-    ask(cloud, "PUT", "faults", {"faults": [described(fault) for fault in wanted], "seed": seed})
+    ask(cloud, "PUT", "faults", {"faults": [to_json(fault) for fault in wanted], "seed": seed})
 
 
 def clear_faults(cloud: LocalCloud) -> None:

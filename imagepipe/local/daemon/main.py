@@ -28,6 +28,7 @@ from urllib.parse import parse_qs
 
 from imagepipe.errors import ImagepipeError, LocalCloudError
 from imagepipe.local.aws.protocol import paths
+from imagepipe.local.aws.protocol.paths import HAS_TOKEN
 from imagepipe.local.daemon import rendezvous
 from imagepipe.local.daemon.rendezvous import Serving
 from imagepipe.local.disks.files import StoreFull
@@ -49,7 +50,7 @@ log = logging.getLogger("imagepipe.local")
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
-Door = Callable[[Environ, StartResponse], Iterable[bytes]]
+App = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
 class Application(Protocol):
@@ -97,7 +98,7 @@ def prepare(store: Store, progress: Callable[[str], None]) -> None:
     from imagepipe.local.machines import registry
     from imagepipe.local.machines.qemu import kvm
 
-    if problems := registry.problems(registry.named(store.driver)):
+    if problems := registry.PROBLEMS[registry.named(store.driver)]():
         raise LocalCloudError(
             "starting the local cloud: this computer cannot run its machines:"
             + "".join(f"\n  - {problem}" for problem in problems),
@@ -112,7 +113,9 @@ def build(store: Store, *, faults: Iterable[Fault] = (), seed: int = 0) -> Cloud
     """The real thing: the gateway over machines that boot. `faults`, with their dice's seed, are set from the start."""
     from imagepipe.clock import SystemClock
     from imagepipe.local.aws.app import Gateway
-    from imagepipe.local.aws.http_server import server
+    from imagepipe.local.aws.authentication.signature import Secret
+    from imagepipe.local.aws.faults.faults import Faults
+    from imagepipe.local.aws.http_server import make_server
     from imagepipe.local.disks.base_image import ensure_base
     from imagepipe.local.disks.files import Disks
     from imagepipe.local.machines import registry
@@ -128,9 +131,8 @@ def build(store: Store, *, faults: Iterable[Fault] = (), seed: int = 0) -> Cloud
         driver=driver,
         base=base,
         clock=SystemClock(),
-        faults=faults,
-        seed=seed,
-        credentials={keys.access_key_id: (keys.secret_access_key, keys.account_id)},
+        faults=Faults(faults, seed=seed),
+        credentials={keys.access_key_id: Secret(keys.secret_access_key, keys.account_id)},
     )
 
     def power_off() -> None:
@@ -142,7 +144,7 @@ def build(store: Store, *, faults: Iterable[Fault] = (), seed: int = 0) -> Cloud
 
     return Cloud(
         application=gateway,
-        server=lambda application, address, port: server(application, host=address, port=port),
+        server=lambda application, address, port: make_server(application, host=address, port=port),
         driver_name=driver.name,
         used_bytes=disks.used_bytes,
         power_off=power_off,
@@ -181,12 +183,12 @@ def serve(
                 hint="free some room (imagepipe clean --all --local), or name a store on another disk with "
                 + ROOT_VARIABLE,
             ) from full
-        server = _listen(cloud, _Doors(cloud, store), port, store)
+        server = _listen(cloud, _LoopbackApp(cloud, store), port, store)
         stack.callback(server.stop)
         here = Serving.here(server.bind_addr[1])
         threads = [_started(server)]
         if beyond is not None:
-            outer = _listen(cloud, _TokenDoor(cloud.application, beyond.token), here.port, store, beyond.address)
+            outer = _listen(cloud, _TokenApp(cloud.application, beyond.token), here.port, store, beyond.address)
             stack.callback(outer.stop)
             threads.append(_started(outer))
         stack.callback(rendezvous.withdraw, store)
@@ -246,9 +248,9 @@ def _choose_port(port: int | None, last_port: int, store: Store) -> int:
     return 0
 
 
-def _listen(cloud: Cloud, door: Door, port: int, store: Store, address: str = rendezvous.ADDRESS) -> Any:
+def _listen(cloud: Cloud, app: App, port: int, store: Store, address: str = rendezvous.ADDRESS) -> Any:
     """A server bound to this address; nobody is answered yet."""
-    server: Any = cloud.server(door, address, port)
+    server: Any = cloud.server(app, address, port)
     server.numthreads = THREADS
     server.max_request_header_size = HEADER_BYTES
     server.request_queue_size = 256
@@ -298,7 +300,7 @@ def _wait(
     return False
 
 
-class _Doors:
+class _LoopbackApp:
     """The gateway's door, and beside it a small one for the process itself."""
 
     def __init__(self, cloud: Cloud, store: Store) -> None:
@@ -329,13 +331,13 @@ class _Doors:
         }
 
 
-class _TokenDoor:
+class _TokenApp:
     """The gateway's door to other machines: only with the token, as the session token that AWS's clients send.
 
     The signature is asked for as everywhere, and covers the token. What is the process's or the gateway's own stays in.
     """
 
-    def __init__(self, application: Door, token: str) -> None:
+    def __init__(self, application: App, token: str) -> None:
         self._application = application
         self._token = token.encode()
 
@@ -348,7 +350,7 @@ class _TokenDoor:
             environ = _without_body(environ)
         if is_own:
             return _answer(start_response, "403 Forbidden", {"error": "not from other machines"})
-        return self._application({**environ, paths.HAS_TOKEN: has_token}, start_response)
+        return self._application({**environ, HAS_TOKEN: has_token}, start_response)
 
 
 def _without_body(environ: Environ) -> Environ:

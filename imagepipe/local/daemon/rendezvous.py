@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from imagepipe.files import write_atomically
 from imagepipe.local.host.processes import is_alive, start_time
 from imagepipe.local.store import Store
 
@@ -42,9 +43,7 @@ class Serving:
 
 def announce(store: Store, serving: Serving) -> None:
     """Tell clients where; whole or not at all."""
-    half = store.serving.with_suffix(".half")
-    half.write_text(json.dumps(asdict(serving)))
-    half.rename(store.serving)
+    write_atomically(store.serving, json.dumps(asdict(serving)))
     (store.root / "port").write_text(f"{serving.port}\n")
 
 

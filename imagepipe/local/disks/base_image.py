@@ -25,8 +25,10 @@ from typing import IO
 
 from imagepipe.deletion import delete_tree, mount_points
 from imagepipe.errors import LocalCloudError
+from imagepipe.files import sync
 from imagepipe.local.disks import grub
 from imagepipe.local.host.processes import kill_group, start_time
+from imagepipe.local.host.tools import run_tool
 from imagepipe.local.store import Store
 
 Progress = Callable[[str], None]
@@ -384,11 +386,8 @@ def _make_file_system(tree: Path, disk: Path, *, offset: int) -> None:
         "mkfs.ext4", "-q", "-F", "-L", LABEL, "-J", "size=64", "-E", f"lazy_itable_init=1,offset={offset}",
         "-d", str(tree), str(disk), f"{size_kib}k",
     ]  # fmt: skip
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise LocalCloudError(f"building the local cloud's base image: mkfs.ext4: {done.stderr.strip()}")
-    with disk.open("rb") as file:
-        os.fsync(file.fileno())
+    run_tool(command, error=LocalCloudError)
+    sync(disk)
 
 
 def _reap(work: Path) -> None:

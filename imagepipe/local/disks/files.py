@@ -12,22 +12,22 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import struct
-import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from imagepipe.files import sync
+from imagepipe.local.disks.contents import is_bare
 from imagepipe.local.host import foreign
+from imagepipe.local.host.tools import run_tool
 
 FICLONE = 0x40049409  # linux/fs.h
 RESERVE_BYTES = 512 << 20  # left free: logs, journals and running machines must not meet a full disk
 CHUNK_BYTES = 64 << 20
 # Where copy_file_range cannot, and read and write can.
 NOT_IN_KERNEL = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
-EXT_MAGIC_AT, EXT_MAGIC = 1024 + 56, 0xEF53  # ext2/3/4 superblock, s_magic
 
 
 class StoreFull(Exception):
@@ -98,7 +98,7 @@ class Disks:
         with _in_place_of(self.snapshot_path(snapshot_id)) as half:
             self._clone(self.volume_path(volume_id), half)
             foreign.set_mode(half, 0o400, like=self.volume_path(volume_id))
-            _fsync(half)
+            sync(half)
 
     def copy_snapshot(self, source_id: str, snapshot_id: str) -> None:
         """A snapshot with the same bytes, which costs no room: a second name of the same file."""
@@ -115,7 +115,7 @@ class Disks:
                     raise
                 self._clone(source, half)
                 foreign.set_mode(half, 0o400, like=source)
-                _fsync(half)
+                sync(half)
 
     def delete_snapshot(self, snapshot_id: str) -> None:
         """Gone already is success. Copies of it keep the bytes."""
@@ -171,17 +171,9 @@ def _in_place_of(target: Path) -> Iterator[Path]:
     try:
         yield half
         half.rename(target)
-        _fsync(target.parent)
+        sync(target.parent)
     finally:
         half.unlink(missing_ok=True)
-
-
-def _fsync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _copy_sparse(reader: int, writer: int) -> None:
@@ -225,20 +217,8 @@ def _copy_by_hand(reader: int, writer: int, count: int) -> int:
 
 def _grow_file_system(disk: Path) -> None:
     """Make an ext file system fill a disk that was enlarged; other contents stay as they are."""
-    with disk.open("rb") as file:
-        file.seek(EXT_MAGIC_AT)
-        magic = file.read(2)
-    if len(magic) < 2 or struct.unpack("<H", magic)[0] != EXT_MAGIC:
+    if not is_bare(disk):
         return
     # resize2fs wants a check since the last mount; e2fsck exits 1 when it has mended something.
-    _run(["e2fsck", "-fp", str(disk)], accept=(0, 1))
-    _run(["resize2fs", str(disk)], accept=(0,))
-
-
-def _run(command: list[str], *, accept: tuple[int, ...]) -> None:
-    try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    except FileNotFoundError as missing:
-        raise DiskError(f"growing a file system: {command[0]} is not installed (package e2fsprogs)") from missing
-    if done.returncode not in accept:
-        raise DiskError(f"{' '.join(command)}: exit {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}")
+    run_tool(["e2fsck", "-fp", str(disk)], error=DiskError, accept=(0, 1))
+    run_tool(["resize2fs", str(disk)], error=DiskError)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import shutil
 import struct
-import subprocess
 from pathlib import Path
+
+from imagepipe.local.host.tools import run_tool
 
 SECTOR = 512
 # Debian's cloud images, without the partition for UEFI: number, first sector, sectors (0: the rest), type.
@@ -45,7 +46,8 @@ def partition(disk: Path) -> int:
             f", size={sectors}" if sectors else f", size={disk.stat().st_size // SECTOR - first - TAIL_BYTES // SECTOR}"
         )
         lines.append(f"{number}: start={first}{size}, type={kind}")
-    _run(["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", str(disk)], said="\n".join(lines) + "\n")
+    command = ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", str(disk)]
+    run_tool(command, error=BootLoaderError, stdin="\n".join(lines) + "\n")
     return next(first for number, first, _, _ in LAYOUT if number == 1) * SECTOR
 
 
@@ -66,7 +68,7 @@ def install(disk: Path, tree: Path, *, label: str) -> None:
             "chroot", str(tree), "grub-mkimage", "--format=i386-pc", f"--prefix=/{PREFIX}",
             f"--config=/{PREFIX}/{early.name}", f"--output=/{PREFIX}/{core.name}", *MODULES,
         ]  # fmt: skip
-        _run(command)
+        run_tool(command, error=BootLoaderError)
         _embed(disk, (source / "boot.img").read_bytes(), core.read_bytes())
     except OSError as problem:
         raise BootLoaderError(f"installing GRUB on {disk}: {problem}") from problem
@@ -89,12 +91,3 @@ def _embed(disk: Path, boot: bytes, core: bytes) -> None:
         file.write(start)
         file.seek(first * SECTOR)
         file.write(body)
-
-
-def _run(command: list[str], *, said: str = "") -> None:
-    try:
-        done = subprocess.run(command, input=said, capture_output=True, text=True, check=False)
-    except FileNotFoundError as missing:
-        raise BootLoaderError(f"{command[0]} is not installed") from missing
-    if done.returncode != 0:
-        raise BootLoaderError(f"{' '.join(command)}: exit {done.returncode}: {(done.stderr or done.stdout).strip()}")

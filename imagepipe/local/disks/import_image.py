@@ -1,4 +1,4 @@
-"""A disk image from elsewhere, made a disk of the local cloud: a distribution's cloud image, or any other.
+"""A disk image from moto, made a disk of the local cloud: a distribution's cloud image, or any other.
 
 The file is not trusted. What could make qemu-img read other files of this computer (a backing file, an external data
 file) is refused by the file's own header, before qemu-img sees it; nothing of it is mounted.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagepipe.errors import LocalCloudError
-from imagepipe.local.disks.contents import LEAST_BYTES, is_bare
+from imagepipe.local.disks.contents import LEAST_BYTES, SECTOR, is_bare, read_partitions
 from imagepipe.local.disks.files import RESERVE_BYTES
 from imagepipe.local.host.processes import kill_group, start_time
 
@@ -29,7 +29,6 @@ QCOW2_MAGIC = b"QFI\xfb"
 QCOW2_HEADER = struct.Struct(">4s I Q I I Q I")
 FEATURES_AT = 72
 CORRUPT, EXTERNAL_DATA = 1 << 1, 1 << 2
-SECTOR = 512
 GIB = 1 << 30
 MAX_GIB = 16384  # of a gp3 volume
 BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
@@ -229,17 +228,11 @@ def _of_bare(disk: Path) -> str:
 
 def _partitions(disk: Path) -> tuple[set[str], set[str]]:
     """The types of the disk's partitions, and the processors that its UEFI loaders are for."""
-    done = subprocess.run(
-        ["sfdisk", "--json", str(disk)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        return set(), set()
-    rows = json.loads(done.stdout)["partitiontable"].get("partitions", [])
+    partitions = read_partitions(disk)
     loaders: set[str] = set()
     with disk.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        for row in rows:
-            if row["type"].upper() in (ESP, "EF"):
-                start = row["start"] * SECTOR
-                end = min(start + min(row["size"] * SECTOR, ESP_BYTES), len(view))
-                loaders |= {name for mark, name in LOADERS.items() if view.find(mark, start, end) >= 0}
-    return {str(row["type"]).upper() for row in rows}, loaders
+        for partition in partitions:
+            if partition.type in (ESP, "EF"):
+                end = min(partition.offset + min(partition.size, ESP_BYTES), len(view))
+                loaders |= {name for mark, name in LOADERS.items() if view.find(mark, partition.offset, end) >= 0}
+    return {partition.type for partition in partitions}, loaders

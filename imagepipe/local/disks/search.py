@@ -7,22 +7,21 @@ searched as if it were one file.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from imagepipe.errors import LocalCloudError
 from imagepipe.hygiene.report import Report, ScanRequest, read_report
-from imagepipe.hygiene.walk import Tree, look, look_into
+from imagepipe.hygiene.walk import Tree, scan, scan_bytes
+from imagepipe.local.disks.contents import Part, read_partitions
 from imagepipe.local.host import loop
+from imagepipe.local.host.tools import run_tool
 
-SECTOR = 512
 MOUNT_POINT = "/mnt"
 """Of the private namespace: it is there on every Linux (FHS 3.0), and what it has elsewhere is not touched."""
 TYPES = (
@@ -36,16 +35,8 @@ TYPES = (
 """File systems, and what is where in their first bytes (blkid's tables)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A piece of a disk that may have a file system."""
-
-    offset: int
-    size: int
-
-
-def look_at(
-    disk: Path, wanted: ScanRequest, *, calling: Callable[[Callable[[], None]], AbstractContextManager[None]]
+def scan_disk(
+    disk: Path, request: ScanRequest, *, calling: Callable[[Callable[[], None]], AbstractContextManager[None]]
 ) -> Report:
     """What is on a raw disk that must not be in an image.
 
@@ -61,7 +52,7 @@ def look_at(
         except FileNotFoundError as missing:
             raise LocalCloudError(f"looking at {disk}: unshare is not installed (package util-linux)") from missing
         with process, calling(process.kill):
-            out, _ = process.communicate(wanted.line())
+            out, _ = process.communicate(request.line())
         report = read_report(out.decode().splitlines())
         if process.returncode != 0 or report is None:
             said.seek(0)
@@ -75,9 +66,9 @@ def look_at(
 
 def main() -> int:
     """In the namespace: look at every part of the disk, and print one report."""
-    disk, wanted = Path(sys.argv[1]), ScanRequest.heard(sys.stdin.buffer.readline())
+    disk, request = Path(sys.argv[1]), ScanRequest.parse(sys.stdin.buffer.readline())
     try:
-        report = Report.of_all([_look(disk, part, wanted) for part in parts(disk)])
+        report = Report.of_all([_look(disk, part, request) for part in parts(disk)])
     except (LocalCloudError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -90,31 +81,26 @@ def parts(disk: Path) -> list[Part]:
     whole = Part(0, disk.stat().st_size)
     if _type(disk, whole) is not None:
         return [whole]
-    done = subprocess.run(
-        ["sfdisk", "--json", str(disk)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        return [whole]
-    rows = json.loads(done.stdout)["partitiontable"].get("partitions", [])
-    return [Part(row["start"] * SECTOR, row["size"] * SECTOR) for row in rows]
+    return read_partitions(disk) or [whole]
 
 
-def _look(disk: Path, part: Part, wanted: ScanRequest) -> Report:
+def _look(disk: Path, part: Part, request: ScanRequest) -> Report:
     known = _type(disk, part)
     if known is None:
-        return _as_file(disk, part, wanted)
+        return _as_file(disk, part, request)
     kind, options = known
     with closing(loop.attach(disk, is_read_only=True, offset=part.offset, size=part.size)) as device:
-        _run(["mount", "--types", kind, "--options", options, device.device, MOUNT_POINT])
+        mount = ["mount", "--types", kind, "--options", options, device.device, MOUNT_POINT]
+        run_tool(mount, error=LocalCloudError)
         try:
-            return look([Tree(MOUNT_POINT)], wanted)
+            return scan([Tree(MOUNT_POINT)], request)
         finally:
-            _run(["umount", MOUNT_POINT])
+            run_tool(["umount", MOUNT_POINT], error=LocalCloudError)
 
 
-def _as_file(disk: Path, part: Part, wanted: ScanRequest) -> Report:
+def _as_file(disk: Path, part: Part, request: ScanRequest) -> Report:
     """What a part without a file system holds, by content alone."""
-    return look_into(_data(disk, part), f"/(the disk from byte {part.offset})", wanted)
+    return scan_bytes(_data(disk, part), f"/(the disk from byte {part.offset})", request)
 
 
 def _data(disk: Path, part: Part) -> Iterator[bytes]:
@@ -144,12 +130,6 @@ def _type(disk: Path, part: Part) -> tuple[str, str] | None:
             if at + len(magic) <= part.size and file.read(len(magic)) == magic:
                 return kind, options
     return None
-
-
-def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise LocalCloudError(f"{' '.join(command)}: {done.stderr.strip() or f'exit {done.returncode}'}")
 
 
 if __name__ == "__main__":

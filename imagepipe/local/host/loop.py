@@ -36,10 +36,6 @@ class Loop:
     """`/dev/loop3`."""
     fd: int
 
-    @property
-    def number(self) -> int:
-        return int(self.device.removeprefix("/dev/loop"))
-
     def close(self) -> None:
         os.close(self.fd)
 

@@ -17,9 +17,9 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from imagepipe.local.host.processes import is_alive
+from imagepipe.local.host.sockets import LISTENING, sockets
 
 TCP_REPAIR = 19  # linux/tcp.h
 ON, OFF = 1, -1  # off without a window probe: nothing was moved
@@ -42,10 +42,8 @@ def listener(address: str, port: int) -> socket.socket:
 
 
 def is_taken(address: str, port: int) -> bool:
-    """Whether somebody listens on this address and port themselves, and not on every address."""
-    wanted = f"{int.from_bytes(socket.inet_aton(address), sys.byteorder):08X}:{port:04X}"
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return any(fields[1] == wanted and fields[3] == "0A" for fields in map(str.split, lines))
+    """Tell if a process listens on this address and port itself, and not on every address."""
+    return any((each.address, each.port, each.state) == (address, port, LISTENING) for each in sockets("tcp"))
 
 
 def serve(listening: socket.socket, target: tuple[str, int], until: int) -> None:
@@ -68,13 +66,13 @@ def _pass_on(accepted: socket.socket, target: tuple[str, int]) -> None:
             carry(accepted, onward)
 
 
-def carry(one: socket.socket, other: socket.socket) -> None:
+def carry(caller: socket.socket, target: socket.socket) -> None:
     """Carry the bytes of two connections to one another, both ways, until both have ended."""
-    for each in (one, other):
+    for each in (caller, target):
         each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    back = threading.Thread(target=_pump, args=(other, one), daemon=True)
+    back = threading.Thread(target=_pump, args=(target, caller), daemon=True)
     back.start()
-    _pump(one, other)
+    _pump(caller, target)
     back.join()
 
 

@@ -10,16 +10,14 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import socket
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from imagepipe.local.host.cgroup import MachineGroup
+from imagepipe.local.host.sockets import ESTABLISHED, LISTENING, sockets
 
 PIDFD_GETFD = 438  # the same on all architectures
-ESTABLISHED, LISTENING = "01", "0A"  # net/tcp_states.h
 NO_ADDRESS = bytes(16)
 """A sockaddr of AF_UNSPEC: to connect there is to disconnect (connect(2))."""
 
@@ -59,19 +57,10 @@ def release_ports(machine_id: str, stopped: list[int]) -> None:
 
 def _holders(machine_id: str, address: str, state: str) -> Iterator[tuple[int, int]]:
     """Process and descriptor of the machine's sockets in this state."""
-    wanted = {f"socket:[{inode}]" for inode in _inodes(address, state)}
+    wanted = {f"socket:[{each.inode}]" for each in sockets("tcp") if (each.address, each.state) == (address, state)}
     for pid in MachineGroup(machine_id).processes() if wanted else ():
         with suppress(OSError):  # it ended meanwhile
             for link in Path(f"/proc/{pid}/fd").iterdir():
                 with suppress(OSError):
                     if str(link.readlink()) in wanted:
                         yield pid, int(link.name)
-
-
-def _inodes(address: str, state: str) -> Iterator[str]:
-    """Of TCP sockets at the address (proc(5), /proc/net/tcp)."""
-    ours = f"{int.from_bytes(socket.inet_aton(address), sys.byteorder):08X}:"
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[1].startswith(ours) and fields[3] == state:
-            yield fields[9]

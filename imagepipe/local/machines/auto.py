@@ -16,26 +16,24 @@ from imagepipe.local.host.errors import MachineError
 from imagepipe.local.machines.driver import Driver, Ingress, Machine
 from imagepipe.local.machines.nspawn.driver import ContainerDriver
 from imagepipe.local.machines.qemu.driver import QemuDriver
+from imagepipe.local.machines.requirements import qemu_problems
 
 
-class MixedDriver:
-    """Two drivers, and of a machine the one that its root disk asks for."""
+class AutoDriver:
+    """Chooses between two drivers by each machine's root disk."""
 
     name = "auto"
 
     def __init__(self, folder: Path) -> None:
         self._containers: Driver = ContainerDriver(folder)
-        self._qemu: Driver = QemuDriver(qemu_folder(folder))
-
-    def problems(self) -> Sequence[str]:
-        return self._containers.problems()
+        self._qemu: Driver = QemuDriver(folder)
 
     def start(self, machine: Machine, ingress: Sequence[Ingress]) -> None:
         is_foreign = any(foreign.is_foreign(disk.path) for disk in machine.disks)
         if is_bare(machine.disks[0].path) and not is_foreign:
             self._containers.start(machine, ingress)
             return
-        if problems := self._qemu.problems():
+        if problems := qemu_problems():
             why = "a disk of it was imported" if is_foreign else "its disk boots by a boot loader of its own"
             why += ", which takes QEMU"
             raise MachineError(f"starting {machine.id}: {why}: {'; '.join(problems)}")
@@ -73,8 +71,3 @@ class MixedDriver:
 
     def _of(self, machine_id: str) -> Driver:
         return self._qemu if machine_id in self._qemu.running() else self._containers
-
-
-def qemu_folder(folder: Path) -> Path:
-    """Where QEMU's machines are kept, beside the folder of containers."""
-    return folder.with_name(f"{folder.name}-qemu")

@@ -73,9 +73,6 @@ class Driver(Protocol):
 
     name: str
 
-    def problems(self) -> Sequence[str]:
-        """What this computer lacks for the driver to work; empty if it does."""
-
     def start(self, machine: Machine, ingress: Sequence[Ingress]) -> None:
         """Boot; returns once the machine's init runs. Raises MachineError, and then leaves nothing behind."""
 

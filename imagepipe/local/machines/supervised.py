@@ -1,4 +1,4 @@
-"""Machines that live under a supervisor of their own: what the drivers of such machines have in common.
+"""The common part of drivers whose machines live under a supervisor of their own.
 
 A machine is one control group with a supervisor, what runs the machine below it, and slirp4netns beside it. All that
 it holds of the computer ends with those processes, so deleting is: end them, wait until the loop devices are free,
@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,10 +21,10 @@ from imagepipe.local.host import loop
 from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.host.errors import MachineError
 from imagepipe.local.host.processes import is_alive
-from imagepipe.local.machines import launch, record
+from imagepipe.local.machines import launch, records
 from imagepipe.local.machines.driver import Ingress, Machine
 from imagepipe.local.machines.guest import imds, slirp
-from imagepipe.local.machines.record import Record
+from imagepipe.local.machines.records import Record
 from imagepipe.local.machines.watcher import Watcher
 
 GONE_SECONDS = 15  # killed processes leave within milliseconds, unless their disk is slow
@@ -69,55 +68,75 @@ class SupervisedDriver(ABC):
     # What each kind of machine does in its own way.
 
     @abstractmethod
-    def problems(self) -> Sequence[str]: ...
-
-    @abstractmethod
     def reboot(self, machine_id: str) -> None: ...
 
-    @abstractmethod
-    def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
-        """Start the supervisor and the network and give the word to boot; what it starts, it adds to the children."""
+    def _check(self, machine: Machine) -> None:  # noqa: B027 - most have nothing to check
+        """Raise MachineError for a machine that cannot be started; before anything is made for it."""
 
     @abstractmethod
-    def _wait_until_up(self, kept: Record, shell: subprocess.Popen[bytes]) -> None:
-        """Until its init runs. Raises MachineError."""
+    def _launch(self, folder: Path, record: Record, children: list[subprocess.Popen[bytes]]) -> Record:
+        """Start the supervisor and the network, tell it to boot, and add the started processes to the children."""
 
     @abstractmethod
-    def _ask_to_power_off(self, kept: Record) -> bool:
-        """Ask it; false where nobody is there to be asked."""
+    def _wait_until_up(self, record: Record, shell: subprocess.Popen[bytes]) -> None:
+        """Wait until the machine's init runs. Raises MachineError."""
 
     @abstractmethod
-    def _standing_still(self, kept: Record) -> AbstractContextManager[None]:
-        """While inside, its disks do not change."""
+    def _ask_to_power_off(self, record: Record) -> bool:
+        """Ask the machine to power off; return false if it cannot be asked."""
 
     @abstractmethod
-    def _let_go(self, kept: Record) -> None:
-        """Undo a standing still that was cut off: what is frozen cannot even be killed."""
+    def _frozen(self, record: Record) -> AbstractContextManager[None]:
+        """Hold the machine's disks still while inside."""
 
-    def _listening(self, kept: Record) -> frozenset[slirp.Port]:
-        """Ports that a widely opened machine has to be forwarded."""
-        assert kept.supervisor is not None
-        return slirp.listening(kept.supervisor.pid)
+    @abstractmethod
+    def _unfreeze(self, record: Record) -> None:
+        """Undo a freeze that was interrupted: a frozen process cannot even be killed."""
+
+    def _listening(self, record: Record) -> frozenset[slirp.Port]:
+        """List the ports that a wide rule opens."""
+        assert record.supervisor is not None
+        return slirp.listening(record.supervisor.pid)
+
+    def _open_ports(self, record: Record) -> None:
+        """Forward the ports that the machine's rules open, and no others. Raises MachineError."""
+        assert record.supervisor is not None
+        found = self._listening(record) if slirp.has_wide(record.ingress) else frozenset()
+        forwarder = slirp.Forwarder(
+            folder=self._folder / record.machine.id,
+            address=record.machine.address,
+            supervisor=record.supervisor,
+            join=launch.join_command(MachineGroup(record.machine.id).doors()),
+        )
+        self._forward(forwarder, slirp.wanted(record.ingress, found))
+
+    def _forward(self, forwarder: slirp.Forwarder, ports: frozenset[slirp.Port]) -> None:
+        forwarder.set_forwards(ports)
+
+    def _adopt(self, record: Record) -> None:
+        """Prepare a machine that an earlier process started to be managed by this one."""
+        self._unfreeze(record)
 
     def start(self, machine: Machine, ingress: Sequence[Ingress]) -> None:
         with self._lock:
             if machine.id in self._machines:
                 raise MachineError(f"starting {machine.id}: it runs already")
+        self._check(machine)
         folder = self._folder / machine.id
         (folder / "root").mkdir(mode=0o700, parents=True, exist_ok=True)
-        kept = Record(machine=machine, ingress=tuple(ingress))
-        record.write(folder, kept)
+        record = Record(machine=machine, ingress=tuple(ingress))
+        records.write(folder, record)
         children: list[subprocess.Popen[bytes]] = []
         try:
-            kept = self._launch(folder, kept, children)
-            self._wait_until_up(kept, children[0])
+            record = self._launch(folder, record, children)
+            self._wait_until_up(record, children[0])
         except (MachineError, OSError) as problem:
-            self._clean_up(kept, children)
+            self._clean_up(record, children)
             raise MachineError(f"starting {machine.id}: {problem}") from problem
         except BaseException:
-            self._clean_up(kept, children)
+            self._clean_up(record, children)
             raise
-        self._take_on(Running(kept, children))
+        self._manage(Running(record, children))
 
     def stop(self, machine_id: str, *, force: bool = False) -> None:
         with self._lock:
@@ -127,7 +146,7 @@ class SupervisedDriver(ABC):
             running.is_stopping = True
         if not force and self._ask_to_power_off(running.record) and running.ended.wait(self.stop_seconds):
             return
-        self._let_go(running.record)
+        self._unfreeze(running.record)
         group = MachineGroup(machine_id)
         group.kill()
         if not running.ended.wait(GONE_SECONDS * 2):
@@ -137,16 +156,11 @@ class SupervisedDriver(ABC):
         running = self._get(machine_id)
         with running.ports:
             running.record = running.record.with_ingress(ingress)
-            record.write(self._folder / machine_id, running.record)
-            self._let_in(running.record)
+            records.write(self._folder / machine_id, running.record)
+            self._open_ports(running.record)
 
     def quiesced(self, machine_id: str) -> AbstractContextManager[None]:
-        return self._quiesced(machine_id)
-
-    @contextmanager
-    def _quiesced(self, machine_id: str) -> Iterator[None]:
-        with self._standing_still(self._get(machine_id).record):
-            yield
+        return self._frozen(self._get(machine_id).record)
 
     def console(self, machine_id: str) -> bytes:
         try:
@@ -173,20 +187,6 @@ class SupervisedDriver(ABC):
         """Stop watching; the machines live on, for the next process of this store."""
         self._watcher.close()
 
-    def _let_in(self, kept: Record) -> None:
-        assert kept.supervisor is not None
-        heard = self._listening(kept) if slirp.has_wide(kept.ingress) else frozenset()
-        door = slirp.Door(
-            folder=self._folder / kept.machine.id,
-            address=kept.machine.address,
-            supervisor=kept.supervisor,
-            join=launch.join_command(MachineGroup(kept.machine.id).doors()),
-        )
-        self._open(door, kept, slirp.wanted(kept.ingress, heard))
-
-    def _open(self, door: slirp.Door, kept: Record, ports: frozenset[slirp.Port]) -> None:
-        door.let_in(ports)
-
     # While they run.
 
     def _get(self, machine_id: str) -> Running:
@@ -196,7 +196,7 @@ class SupervisedDriver(ABC):
             raise MachineError(f"{machine_id} does not run")
         return running
 
-    def _take_on(self, running: Running) -> None:
+    def _manage(self, running: Running) -> None:
         assert running.record.supervisor is not None
         with self._lock:
             self._machines[running.record.machine.id] = running
@@ -213,7 +213,7 @@ class SupervisedDriver(ABC):
                     os.truncate(console, 0)
             if slirp.has_wide(running.record.ingress) and not running.is_stopping:
                 with running.ports, suppress(MachineError, OSError):  # it may be ending now
-                    self._let_in(running.record)
+                    self._open_ports(running.record)
 
     # Ending.
 
@@ -231,18 +231,20 @@ class SupervisedDriver(ABC):
             for callback in self._callbacks:
                 callback(machine_id)
 
-    def _clean_up(self, kept: Record, children: Sequence[subprocess.Popen[bytes]]) -> None:
+    def _clean_up(self, record: Record, children: Sequence[subprocess.Popen[bytes]]) -> None:
         """End what is left of a machine and leave nothing of it but its disks and its console."""
-        machine = kept.machine
+        machine = record.machine
         group, folder = MachineGroup(machine.id), self._folder / machine.id
         group.kill()
         for child in children:
             with suppress(subprocess.TimeoutExpired):
                 child.wait(GONE_SECONDS)
-            if child.stdin is not None:
-                child.stdin.close()
+            for stream in (child.stdin, child.stdout):
+                if stream is not None:
+                    with suppress(OSError):
+                        stream.close()
         group.wait_empty(GONE_SECONDS)
-        self._wait_for_loops(kept)
+        loop.wait_free(frozenset(disk.path for disk in machine.disks), GONE_SECONDS)
         group.remove()
         with suppress(OSError):
             delete_tree(folder / "seed")
@@ -252,25 +254,15 @@ class SupervisedDriver(ABC):
             (folder / name).unlink(missing_ok=True)
         for relay in folder.glob("relay-*"):
             relay.unlink()
-        record.delete(folder)
-
-    def _wait_for_loops(self, kept: Record) -> None:
-        """The last unmount writes all that the machine wrote; then the kernel detaches the devices."""
-        paths, end = frozenset(disk.path for disk in kept.machine.disks), time.monotonic() + GONE_SECONDS
-        while devices := loop.devices_of(paths):
-            if time.monotonic() > end:
-                for device in devices:
-                    loop.detach(device)
-                return
-            time.sleep(0.01)
+        records.delete(folder)
 
     def _adopt_or_reap(self, folder: Path) -> None:
-        kept = record.read(folder)
-        if kept is None:
+        record = records.read(folder)
+        if record is None:
             return
-        shell = kept.supervisor
-        if shell is None or not is_alive(shell.pid, shell.started):
-            self._clean_up(kept, [])
+        supervisor = record.supervisor
+        if supervisor is None or not is_alive(supervisor.pid, supervisor.started):
+            self._clean_up(record, [])
             return
-        self._let_go(kept)
-        self._take_on(Running(kept))
+        self._adopt(record)
+        self._manage(Running(record))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from imagepipe.capture.agent.frames import Wire
 from imagepipe.capture.agent.root_image import REPORT, reported, without
-from imagepipe.capture.instance_store.agent_messages import FixedRoot
+from imagepipe.capture.instance_store.agent_messages import PreparedRoot
 from imagepipe.hygiene.report import Finding, Report
 
 REPORTED = Report(tuple(Finding("log", path, "a log") for path in ("/var/log/secure", "/var/login", "/srv/x")), 3, 9)
@@ -22,7 +22,7 @@ def test_an_agent_after_the_one_that_looked_says_what_that_found(tmp_path: Path)
     assert reported(tmp_path) == ""
     (tmp_path / REPORT).write_text(REPORTED.line())
     sent: list[bytes] = []
-    Wire(lambda count: b"", sent.append).tell(method="tree", size=1, modified=2, extents=[], hygiene=reported(tmp_path))
+    Wire(lambda count: b"", sent.append).send(method="tree", size=1, modified=2, extents=[], hygiene=reported(tmp_path))
     stream = b"".join(sent)
 
     def read(count: int) -> bytes:
@@ -30,5 +30,5 @@ def test_an_agent_after_the_one_that_looked_says_what_that_found(tmp_path: Path)
         piece, stream = stream[:count], stream[count:]
         return piece
 
-    heard = FixedRoot.heard(Wire(read, lambda block: None), lambda text: None)
+    heard = PreparedRoot.receive(Wire(read, lambda block: None), lambda text: None)
     assert heard.report == REPORTED

@@ -84,7 +84,7 @@ class Controller:
         self.pauses: list[float] = []
         self.sender = Sender(_Ear(self), self.answers, self.pauses.append)
 
-    def hear(self, message: dict[str, Any]) -> None:
+    def answer(self, message: dict[str, Any]) -> None:
         self.said.append(message)
         if "part" in message:
             number = message["part"]
@@ -101,8 +101,8 @@ class _Ear(Wire):
         super().__init__(lambda _: b"", lambda _: None)
         self._controller = controller
 
-    def tell(self, **message: Any) -> None:
-        self._controller.hear(message)
+    def send(self, **message: Any) -> None:
+        self._controller.answer(message)
 
 
 def _part(number: int, size: int = 1000) -> Part:

@@ -16,7 +16,7 @@ from imagepipe.bundle.cipher import Secret
 from imagepipe.bundle.extents import Extent
 from imagepipe.bundle.manifest import Label
 from imagepipe.capture.agent.frames import HEAD, LARGEST, MESSAGE, ProtocolError, Wire
-from imagepipe.capture.instance_store.agent_messages import FixedRoot, next_message
+from imagepipe.capture.instance_store.agent_messages import PreparedRoot, next_message
 from imagepipe.capture.instance_store.on_controller import bundle_here
 from imagepipe.capture.instance_store.on_instance import bundle_on_instance
 from imagepipe.capture.instance_store.s3_parts import S3Parts
@@ -25,7 +25,7 @@ from tests.account import Account
 from tests.bundle.samples import ACCOUNT, recipients
 
 BUCKET, FOLDER = "bundles", "web/r1-c1"
-ROOT = FixedRoot("tree", 4096, 0, (Extent(0, 4096),))
+ROOT = PreparedRoot("tree", 4096, 0, (Extent(0, 4096),))
 SHA1, MD5 = "a" * 40, "b" * 32
 PART = {"part": 0, "size": 16, "sha1": SHA1, "md5": MD5}
 FIXED = {"method": "tree", "size": 8192, "modified": 0, "extents": [[0, 4096]]}
@@ -83,7 +83,7 @@ def _bundle(account: Account, parts: S3Parts, wire: Wire, bundler: Any = bundle_
 )  # fmt: skip
 def test_an_image_that_cannot_be_is_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(BundleError, match=words):
-        FixedRoot.heard(_wire({**FIXED, **change}), print)
+        PreparedRoot.receive(_wire({**FIXED, **change}), print)
 
 
 @pytest.mark.parametrize(
@@ -143,12 +143,12 @@ def test_a_stream_that_is_not_the_image_is_refused(
 )
 def test_what_is_no_message_is_a_broken_stream(body: bytes) -> None:
     with pytest.raises(ProtocolError, match="no message"):
-        Wire(io.BytesIO(HEAD.pack(MESSAGE, len(body)) + body).read, lambda _: None).hear()
+        Wire(io.BytesIO(HEAD.pack(MESSAGE, len(body)) + body).read, lambda _: None).receive()
 
 
 def test_no_more_is_read_of_a_frame_than_an_image_can_need() -> None:
     with pytest.raises(ProtocolError, match="no frame"):
-        Wire(io.BytesIO(HEAD.pack(MESSAGE, LARGEST[MESSAGE] + 1)).read, lambda _: None).hear()
+        Wire(io.BytesIO(HEAD.pack(MESSAGE, LARGEST[MESSAGE] + 1)).read, lambda _: None).receive()
 
 
 def test_lines_for_the_log_drive_no_terminal_and_can_be_written() -> None:
@@ -190,7 +190,7 @@ _MESSAGES = st.dictionaries(st.sampled_from(_WORDS), _VALUES, max_size=6) | _VAL
 def test_whatever_an_agent_says_our_own_errors_come_of_it(account: Account, said: list[Any]) -> None:
     parts = S3Parts(account.s3, BUCKET, FOLDER)
     for talk in (
-        lambda: FixedRoot.heard(_wire(*said), lambda _: None),
+        lambda: PreparedRoot.receive(_wire(*said), lambda _: None),
         lambda: _bundle(account, parts, _wire(*said)),
         lambda: _bundle(account, parts, _wire(*said), bundle_here),
     ):
@@ -203,7 +203,7 @@ def test_whatever_an_agent_says_our_own_errors_come_of_it(account: Account, said
 def test_whatever_bytes_come_they_are_a_broken_stream_or_a_message(content: bytes) -> None:
     wire = Wire(io.BytesIO(content).read, lambda _: None)
     with suppress(ProtocolError):
-        while (heard := wire.hear()) is not None:
+        while (heard := wire.receive()) is not None:
             assert isinstance(heard, dict | bytes)
 
 

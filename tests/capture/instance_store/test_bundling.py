@@ -19,8 +19,8 @@ from imagepipe.bundle.manifest import Label, Manifest, find_secret, read_manifes
 from imagepipe.bundle.unpack import unpack
 from imagepipe.capture.agent import main as agent
 from imagepipe.capture.agent.frames import ProtocolError, Wire
-from imagepipe.capture.agent.root_image import Fixed
-from imagepipe.capture.instance_store.agent_messages import FixedRoot
+from imagepipe.capture.agent.root_image import RootImage
+from imagepipe.capture.instance_store.agent_messages import PreparedRoot
 from imagepipe.capture.instance_store.on_controller import bundle_here
 from imagepipe.capture.instance_store.on_instance import bundle_on_instance
 from imagepipe.capture.instance_store.s3_parts import S3Parts
@@ -42,7 +42,7 @@ def parts(account: Account) -> S3Parts:
 
 
 @pytest.fixture(scope="module")
-def fixed(tmp_path_factory: pytest.TempPathFactory) -> Fixed:
+def fixed(tmp_path_factory: pytest.TempPathFactory) -> RootImage:
     """An image of 80 MiB with 25 MiB of noise, and what is not in an extent is not zeros: it must not travel."""
     path = tmp_path_factory.mktemp("root") / "disk"
     path.write_bytes(b"FREE" * (20 * MIB))
@@ -51,13 +51,13 @@ def fixed(tmp_path_factory: pytest.TempPathFactory) -> Fixed:
         for number, extent in enumerate(extents):
             file.seek(extent.offset)
             file.write(random.Random(number).randbytes(extent.length))
-    return Fixed("block", str(path), 80 * MIB, extents, 1_700_000_000)
+    return RootImage("block", str(path), 80 * MIB, extents, 1_700_000_000)
 
 
 class Talk:
     """An agent in a thread, and our end of the wire to it; `tap` sees what the agent is told and may cut the wire."""
 
-    def __init__(self, fixed: Fixed, tap: Callable[[bytes], bool] = lambda _: True) -> None:
+    def __init__(self, fixed: RootImage, tap: Callable[[bytes], bool] = lambda _: True) -> None:
         self.problem: BaseException | None = None
         self.heard = b""
         ours, theirs = os.pipe(), os.pipe()
@@ -81,7 +81,7 @@ class Talk:
             (agent.stream if order["do"] == "stream" else lambda w, f: agent.bundle(w, f, order))(
                 self._agent, self._fixed
             )
-            self._agent.tell(ended=True)
+            self._agent.send(ended=True)
         except BaseException as error:  # noqa: BLE001 - looked at by the test
             self.problem = error
             with suppress(OSError):
@@ -102,11 +102,13 @@ class Talk:
                 os.close(fd)
 
 
-def _root(fixed: Fixed) -> FixedRoot:
-    return FixedRoot(fixed.method, fixed.size, fixed.modified, tuple(fixed.extents))
+def _root(fixed: RootImage) -> PreparedRoot:
+    return PreparedRoot(fixed.method, fixed.size, fixed.modified, tuple(fixed.extents))
 
 
-def _bundled(account: Account, fixed: Fixed, parts: S3Parts, bundler: Bundler, secret: Secret | None = None) -> Talk:
+def _bundled(
+    account: Account, fixed: RootImage, parts: S3Parts, bundler: Bundler, secret: Secret | None = None
+) -> Talk:
     talk = Talk(fixed)
     context = account.context()
     secret = secret or Secret.new()
@@ -125,7 +127,7 @@ def _unpacked(account: Account, folder: Path) -> str:
     return hashlib.sha1(target.read_bytes()).hexdigest()
 
 
-def _expected(fixed: Fixed) -> str:
+def _expected(fixed: RootImage) -> str:
     content = bytearray(fixed.size)
     disk = Path(fixed.path).read_bytes()
     for extent in fixed.extents:
@@ -138,7 +140,7 @@ both = pytest.mark.parametrize("bundler", [bundle_on_instance, bundle_here], ids
 
 @both
 def test_the_bundle_is_the_image_without_what_is_free(
-    bundler: Bundler, account: Account, parts: S3Parts, fixed: Fixed, tmp_path: Path
+    bundler: Bundler, account: Account, parts: S3Parts, fixed: RootImage, tmp_path: Path
 ) -> None:
     talk = _bundled(account, fixed, parts, bundler)
     assert talk.problem is None
@@ -149,7 +151,7 @@ def test_the_bundle_is_the_image_without_what_is_free(
 
 @both
 def test_a_second_agent_sends_what_is_not_there(
-    bundler: Bundler, account: Account, parts: S3Parts, fixed: Fixed, tmp_path: Path
+    bundler: Bundler, account: Account, parts: S3Parts, fixed: RootImage, tmp_path: Path
 ) -> None:
     secret = Secret.new()
     _bundled(account, fixed, parts, bundler, secret)
@@ -161,11 +163,11 @@ def test_a_second_agent_sends_what_is_not_there(
 
 
 def _puts(account: Account) -> int:
-    return account.cloud.gateway._world.calls.counted()["s3:PutObject"]
+    return account.cloud.gateway.backend.calls.counted()["s3:PutObject"]
 
 
 def test_a_part_that_is_not_what_was_sent_is_noticed_before_the_bundle_is_sealed(
-    account: Account, parts: S3Parts, fixed: Fixed
+    account: Account, parts: S3Parts, fixed: RootImage
 ) -> None:
     class Meddled(S3Parts):
         def confirm(self, part: Any) -> None:
@@ -179,7 +181,7 @@ def test_a_part_that_is_not_what_was_sent_is_noticed_before_the_bundle_is_sealed
     assert f"{FOLDER}/image.manifest.xml" not in account.s3.keys(BUCKET, "")
 
 
-def _meddled(account: Account, fixed: Fixed, parts: S3Parts) -> None:
+def _meddled(account: Account, fixed: RootImage, parts: S3Parts) -> None:
     talk = Talk(fixed)
     talk._thread.start()
     bundle_on_instance(
@@ -189,7 +191,7 @@ def _meddled(account: Account, fixed: Fixed, parts: S3Parts) -> None:
 
 @both
 def test_s3_that_is_slow_is_waited_for(
-    bundler: Bundler, account: Account, parts: S3Parts, fixed: Fixed, tmp_path: Path
+    bundler: Bundler, account: Account, parts: S3Parts, fixed: RootImage, tmp_path: Path
 ) -> None:
     account.fault("refuse", "s3:PutObject", code="SlowDown", times=2)
     _bundled(account, fixed, parts, bundler)
@@ -197,7 +199,7 @@ def test_s3_that_is_slow_is_waited_for(
 
 
 def test_the_agent_is_told_key_and_iv_once_the_image_is_fixed_and_nothing_else_that_is_secret(
-    account: Account, parts: S3Parts, fixed: Fixed
+    account: Account, parts: S3Parts, fixed: RootImage
 ) -> None:
     secret = Secret.new()
     talk = _bundled(account, fixed, parts, bundle_on_instance, secret)

@@ -13,7 +13,7 @@ from imagepipe.capture.instance_store.stages import RegisterBundle
 from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import BundleError
-from imagepipe.values import Bundle, BundlePart, Image
+from imagepipe.values import Bundle, BundlePart, Image, ImageText
 from tests.account import Account
 from tests.bundle.samples import CASES
 from tests.local.aws import harness
@@ -36,14 +36,17 @@ def bundle(account: Account) -> Bundle:
     return Bundle("us-east-1", BUCKET, FOLDER, "image", "x86_64", tuple(parts))
 
 
+TEXT = {"us-east-1": ImageText("web-1", "a web server", {"team": "web"})}
+
+
 def _register(account: Account, bundle: Bundle, **changes: Any) -> Image:
     source = account.ec2.images.by_id(harness.base_image(account.cloud.client()))
     mappings = ({"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"},)
     stage = RegisterBundle(
-        account.ec2, RunTags("r1", "web"), Ref("bundle"), Ref("source"), Ref("names"), "a web server", {"team": "web"},
+        account.ec2, RunTags("r1", "web"), Ref("bundle"), Ref("source"), Ref("text"),
         imds_v2=True, **changes,
     )  # fmt: skip
-    outputs = {"bundle": bundle, "source": replace(source, mappings=mappings), "names": {"us-east-1": "web-1"}}
+    outputs = {"bundle": bundle, "source": replace(source, mappings=mappings), "text": TEXT}
     return stage.run(account.context(**outputs))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from imagepipe.capture import agent_loader
 from imagepipe.capture.scan.gate import SHOWN, Allowed, Gate
-from imagepipe.capture.scan.over_ssh import LOOK_FAILED, heard, shell_that_looks
+from imagepipe.capture.scan.over_ssh import SCAN_FAILED, parse_report, scan_script
 from imagepipe.capture.scan.stages import Offline, gate_on_machine
 from imagepipe.cloud.images import SourceImage
 from imagepipe.errors import HygieneError
@@ -107,16 +107,16 @@ def test_the_script_looks_between_what_goes_before_and_after_it(tmp_path: Path) 
     for planted in PLANTED:
         put(root, planted.path, planted.content)
     wanted = WANTED._replace(roots=(str(root),))
-    script = shell_that_looks(wanted, before="set -u\necho before", after="set -eu\necho frozen")
+    script = scan_script(wanted, before="set -u\necho before", after="set -eu\necho frozen")
     said, code = _run(tmp_path, script)
     assert (said[0], said[-1], code) == ("before", "frozen", 0)
-    report = heard(said, code, "looking")
+    report = parse_report(said, code, "looking")
     assert {(each.rule, each.path) for each in report.findings} == {(r, p.path) for p in PLANTED for r in p.rules}
     assert SECRET not in "".join(said)
 
 
 def test_the_script_has_no_secret_that_a_process_list_could_show() -> None:
-    script = shell_that_looks(WANTED)
+    script = scan_script(WANTED)
     shell, _, _ = script.partition("# no shell from here on\n")
     assert SECRET not in script
     assert "base64 -d" in shell
@@ -127,10 +127,10 @@ def test_a_machine_without_python_is_a_failure_that_says_so(tmp_path: Path) -> N
     tools.mkdir()
     for tool in ("sh", "sed", "base64"):
         (tools / tool).symlink_to(f"/bin/{tool}")
-    said, code = _run(tmp_path, shell_that_looks(WANTED, after="echo never"), PATH=str(tools))
+    said, code = _run(tmp_path, scan_script(WANTED, after="echo never"), PATH=str(tools))
     assert code == agent_loader.NO_PYTHON
     with pytest.raises(HygieneError, match="there is no python3") as raised:
-        heard(said, code, "looking at i-1")
+        parse_report(said, code, "looking at i-1")
     assert "install it" in (raised.value.hint or "")
 
 
@@ -141,15 +141,15 @@ def test_a_python_that_is_too_old_is_a_failure_of_the_look_and_not_of_what_went_
         "#!/bin/sh\necho 'SyntaxError: future feature annotations is not defined' >&2; exit 1\n"
     )
     (tools / "python3").chmod(0o755)
-    said, code = _run(tmp_path, shell_that_looks(WANTED, after="echo never"), PATH=f"{tools}:/usr/bin:/bin")
-    assert code == LOOK_FAILED
+    said, code = _run(tmp_path, scan_script(WANTED, after="echo never"), PATH=f"{tools}:/usr/bin:/bin")
+    assert code == SCAN_FAILED
     with pytest.raises(HygieneError, match="future feature annotations") as raised:
-        heard(said, code, "looking at i-1")
+        parse_report(said, code, "looking at i-1")
     assert "Python 3.7 or newer" in (raised.value.hint or "")
 
 
 def test_what_goes_before_and_fails_ends_the_script(tmp_path: Path) -> None:
-    said, code = _run(tmp_path, shell_that_looks(WANTED, before="echo no; exit 5"))
+    said, code = _run(tmp_path, scan_script(WANTED, before="echo no; exit 5"))
     assert (said, code) == (["no"], 5)
 
 

@@ -26,7 +26,7 @@ from botocore.exceptions import ClientError
 from imagepipe.clock import SystemClock
 from imagepipe.local.aws.app import Gateway
 from imagepipe.local.aws.authentication.signature import Secret
-from imagepipe.local.aws.http_server import server
+from imagepipe.local.aws.http_server import make_server
 from imagepipe.local.aws.moto.bundles import certificate_of
 from imagepipe.local.disks.base_image import BaseImage
 from imagepipe.local.disks.files import Disks
@@ -62,9 +62,6 @@ class FakeDriver:
         self.calls.append((name, machine_id))
         if name in self.fails:
             raise MachineError(f"{name} {machine_id}: told to fail")
-
-    def problems(self) -> Sequence[str]:
-        return ()
 
     def start(self, machine: Machine, ingress: Sequence[Ingress]) -> None:
         if self.gate is not None:
@@ -157,10 +154,11 @@ class Cloud:
             ),
             clock=SystemClock(),
             credentials={KEY_ID: Secret(SECRET, ACCOUNT), OTHER_KEY_ID: Secret(OTHER_SECRET, OTHER_ACCOUNT)},
-            delays=self.delays,
         )
+        for kind, seconds in self.delays.items():
+            self.gateway.backend.job_queues.set_delay(kind, seconds)
         self.gateway.recover()
-        self._server = server(self.gateway)
+        self._server = make_server(self.gateway)
         self._server.expiration_interval = 0.02  # how long it takes to see that it is to stop
         self._server.prepare()
         self.port = self._server.bind_addr[1]

@@ -29,39 +29,39 @@ CALLS: dict[str, tuple[str, Callable[[Any], object]]] = {
 def test_a_call_does_not_wait_while_s3_is_busy(cloud: Cloud, name: str) -> None:
     service, call = CALLS[name]
     client = cloud.client(service, read_timeout=SECONDS)
-    with cloud.gateway._elsewhere.lock("s3"):
+    with cloud.gateway.backend.moto.lock("s3"):
         call(client)
 
 
 def test_s3_does_not_wait_while_records_change(cloud: Cloud) -> None:
     s3 = cloud.client("s3", read_timeout=SECONDS)
-    with cloud.gateway._ledger.change():
+    with cloud.gateway.backend.database.change():
         s3.create_bucket(Bucket="bundles")
         s3.put_object(Bucket="bundles", Key="k", Body=b"1")
 
 
 def test_s3_does_not_wait_while_a_network_changes(cloud: Cloud) -> None:
     s3 = cloud.client("s3", read_timeout=SECONDS)
-    with cloud.gateway._elsewhere.lock("ec2"):
+    with cloud.gateway.backend.moto.lock("ec2"):
         s3.create_bucket(Bucket="bundles")
 
 
 def test_a_change_that_waits_for_s3_and_a_write_to_s3_do_not_wait_for_each_other(cloud: Cloud) -> None:
     """As registering an instance-store image beside a PutObject: the one reads S3 within a change of records."""
-    elsewhere, ledger = cloud.gateway._elsewhere, cloud.gateway._ledger
+    moto, database = cloud.gateway.backend.moto, cloud.gateway.backend.database
     both = threading.Barrier(2, timeout=SECONDS)
 
     def register() -> None:
-        with ledger.change():
+        with database.change():
             both.wait()
-            with elsewhere.lock("s3"):
+            with moto.lock("s3"):
                 pass
 
     def put() -> None:
-        with elsewhere.lock("s3"):
+        with moto.lock("s3"):
             both.wait()
-            elsewhere.save("s3", "000000000000", "aws")
-            ledger.write_blobs({"blob": b"1"})
+            moto.save("s3", "000000000000", "aws")
+            database.write_blobs({"blob": b"1"})
 
     cloud.client("s3").create_bucket(Bucket="bundles")
     with ThreadPoolExecutor(2) as sides:

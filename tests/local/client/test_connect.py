@@ -73,8 +73,8 @@ def test_the_first_client_starts_a_cloud_that_answers_on_loopback_alone(store: S
         assert (cloud.access_key_id, cloud.secret_access_key) == (keys.access_key_id, keys.secret_access_key)
         port = int(cloud.endpoint_url.rpartition(":")[2])
         assert cloud.instance_endpoint_url == f"http://169.254.169.254:{port}", "where machines reach it"
-        with socket.socket() as elsewhere:
-            elsewhere.bind(("127.0.0.2", port))  # taken, had it bound every address
+        with socket.socket() as moto:
+            moto.bind(("127.0.0.2", port))  # taken, had it bound every address
 
 
 def test_a_second_client_finds_the_first_ones_cloud(store: Store) -> None:
@@ -185,7 +185,7 @@ def test_why_it_cannot_start_reaches_the_client(store: Store) -> None:
     assert refused.value.hint == "try another"
 
 
-def test_a_bug_at_its_start_is_told_and_logged(store: Store) -> None:
+def test_an_error_at_its_start_is_reported_and_logged(store: Store) -> None:
     with pytest.raises(LocalCloudError, match="RuntimeError: a bug") as refused, connect(store, instances="crash"):
         pass
     assert str(store.log) in str(refused.value.hint)
@@ -236,7 +236,7 @@ def test_a_cloud_that_runs_with_another_driver_than_is_asked_for_is_not_taken(st
             pass
 
 
-def test_its_own_door_is_closed_to_who_has_no_secret(store: Store) -> None:
+def test_its_own_paths_need_the_secret(store: Store) -> None:
     with connect(store) as cloud, pytest.raises(urllib.error.HTTPError) as refused:
         fetch(cloud.endpoint_url + paths.PREFIX + "status")
     with refused.value:
@@ -269,7 +269,7 @@ def test_stop_refuses_while_there_are_instances_unless_it_may_terminate_them(sto
         assert rendezvous.current(store) is None
 
 
-def test_who_waits_for_the_cloud_to_start_is_told_so_once(store: Store) -> None:
+def test_waiting_for_another_starter_is_reported_once(store: Store) -> None:
     said: list[str] = []
     for _ in range(2):
         with client.connect(

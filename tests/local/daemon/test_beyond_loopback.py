@@ -32,12 +32,12 @@ OTHER_ADDRESS = "127.42.255.7"
 
 @contextmanager
 def _served(cloud: Cloud, folder: Path) -> Iterator[Serving]:
-    from imagepipe.local.aws.http_server import server
+    from imagepipe.local.aws.http_server import make_server
 
     def build(store: Store) -> main.Cloud:
         return main.Cloud(
             application=cloud.gateway,
-            server=lambda door, address, port: server(door, host=address, port=port),
+            server=lambda door, address, port: make_server(door, host=address, port=port),
             driver_name="fake",
             used_bytes=lambda: 0,
             power_off=lambda: None,
@@ -125,7 +125,7 @@ def test_the_body_of_a_request_that_is_refused_at_the_door_is_never_in_memory(
     body = _Body(8 << 20)
     length = {"wsgi.input": body, "CONTENT_LENGTH": str(body.left)}
     environ = {**length, "PATH_INFO": path, "HTTP_X_AMZ_SECURITY_TOKEN": token}
-    list(main._TokenDoor(application, TOKEN)(environ, lambda *_: None))
+    list(main._TokenApp(application, TOKEN)(environ, lambda *_: None))
     assert any(content) is is_kept
     assert (body.most > 1 << 20) is is_kept
     assert body.left == 0
@@ -151,7 +151,7 @@ def test_headers_without_end_are_refused(cloud: Cloud, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/_imagepipe/process/status", "/_imagepipe/faults", "/%5Fimagepipe/accounts"])
-def test_what_is_not_the_clouds_does_not_answer_beyond_loopback(cloud: Cloud, tmp_path: Path, path: str) -> None:
+def test_the_clouds_own_paths_do_not_answer_beyond_loopback(cloud: Cloud, tmp_path: Path, path: str) -> None:
     with _served(cloud, tmp_path) as here:
         url = f"http://{OTHER_ADDRESS}:{here.port}{path}"
         request = urllib.request.Request(url, headers={"X-Amz-Security-Token": TOKEN})

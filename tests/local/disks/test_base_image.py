@@ -147,7 +147,7 @@ def test_another_recipe_is_another_image(store: Store, tmp_path: Path, monkeypat
     assert built_base(store) is None
 
 
-def test_a_failed_build_says_what_mmdebstrap_said_and_leaves_nothing(
+def test_a_failed_build_shows_mmdebstraps_error_and_leaves_nothing(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in(tmp_path, monkeypatch, 'echo "E: mirror unreachable" >&2; exit 25')
@@ -172,7 +172,7 @@ def test_an_interrupted_build_leaves_no_image_and_nothing_running(
     assert [path.name for path in store.base_cache.iterdir()] == ["lock"]
 
 
-def test_what_a_killed_builder_left_is_cleared_away(
+def test_leftovers_of_a_killed_builder_are_deleted(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in(tmp_path, monkeypatch, f"tail -f {tmp_path}/tools/mmdebstrap")
@@ -195,7 +195,7 @@ def test_what_a_killed_builder_left_is_cleared_away(
     assert not list(store.base_cache.glob(".build-*"))
 
 
-def test_a_full_disk_is_said_before_anything_is_built(
+def test_a_full_disk_is_reported_before_anything_is_built(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in(tmp_path, monkeypatch, f"touch {tmp_path}/asked")
@@ -239,7 +239,7 @@ REPAIR = (
 )
 
 
-def test_what_an_earlier_version_left_mounted_is_unmounted_and_nothing_behind_it_is_deleted(
+def test_mounts_of_an_earlier_version_are_unmounted_and_nothing_behind_them_is_deleted(
     store: Store, tmp_path: Path
 ) -> None:
     done = subprocess.run(

@@ -43,7 +43,7 @@ def test_a_volume_has_the_snapshots_bytes_and_its_writes_do_not_reach_the_snapsh
     assert second.read_bytes()[40 * MIB :][:5] == b"other"
 
 
-def test_a_snapshot_keeps_what_was_when_it_was_made_and_stays_sparse(disks: Disks) -> None:
+def test_a_snapshot_keeps_the_bytes_of_its_moment_and_stays_sparse(disks: Disks) -> None:
     volume = disks.create_volume("vol-1", size_bytes=256 * MIB, snapshot_id=None)
     write(volume, 100 * MIB, b"x" * MIB)
     disks.snapshot("vol-1", "snap-1")
@@ -76,7 +76,7 @@ def test_an_adopted_file_is_shared_with_the_snapshot(disks: Disks, tmp_path: Pat
     assert disks.snapshot_path("snap-base").samefile(base)
 
 
-def test_deleting_what_is_gone_is_success(disks: Disks) -> None:
+def test_deleting_twice_is_success(disks: Disks) -> None:
     disks.delete_volume("vol-none")
     disks.delete_snapshot("snap-none")
 
@@ -107,7 +107,7 @@ def test_a_failed_copy_leaves_no_file(disks: Disks, tmp_path: Path) -> None:
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
-def test_sweep_deletes_what_a_killed_process_left_half_made(disks: Disks, tmp_path: Path) -> None:
+def test_sweep_deletes_half_made_files_of_a_killed_process(disks: Disks, tmp_path: Path) -> None:
     half = tmp_path / "snapshots" / ".snap-1.raw.0badcafe.half"
     half.write_bytes(b"half")
     whole = disks.create_volume("vol-1", size_bytes=MIB, snapshot_id=None)

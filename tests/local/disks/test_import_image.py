@@ -1,4 +1,4 @@
-"""Disk images from elsewhere: what becomes a disk of the local cloud, and what is refused."""
+"""Disk images from moto: what becomes a disk of the local cloud, and what is refused."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def text(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_boot_here_is_refused_and_leaves_nothing(tmp_path: Path, case: str) -> None:
+def test_a_disk_that_cannot_boot_here_is_refused_and_leaves_nothing(tmp_path: Path, case: str) -> None:
     make, why = REFUSED[case]
     file = make(tmp_path)
     with pytest.raises(LocalCloudError, match=why) as told:
@@ -146,6 +146,6 @@ def test_what_cannot_boot_here_is_refused_and_leaves_nothing(tmp_path: Path, cas
 
 
 @pytest.mark.parametrize("name", ["x", "a" * 129, "a:b", "ä-image"])
-def test_a_name_that_no_image_may_have_is_told_before_the_work(name: str) -> None:
+def test_an_invalid_image_name_is_refused_before_the_work(name: str) -> None:
     with pytest.raises(LocalCloudError, match="cannot be named"):
         check_name(name)

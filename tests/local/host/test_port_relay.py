@@ -94,13 +94,13 @@ def test_many_bytes_pass_both_ways_and_the_end_of_sending_too() -> None:
         sender.join()
 
 
-def test_somebody_who_listens_on_the_address_itself_is_not_pushed_aside() -> None:
+def test_a_service_on_the_address_itself_keeps_its_port() -> None:
     with service(ADDRESS) as port:
         assert port_relay.is_taken(ADDRESS, port)
         with pytest.raises(OSError, match="somebody listens"):
             port_relay.listener(ADDRESS, port)
 
 
-def test_who_listens_on_every_address_is_not_in_the_way() -> None:
+def test_a_service_on_every_address_is_not_in_the_way() -> None:
     with service("0.0.0.0") as port:
         assert not port_relay.is_taken(ADDRESS, port)

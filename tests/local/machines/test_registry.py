@@ -8,12 +8,12 @@ from imagepipe.errors import LocalCloudError
 from imagepipe.local.machines import registry
 
 
-def test_nothing_said_is_the_default() -> None:
+def test_without_a_name_the_default_driver_is_used() -> None:
     assert registry.named(None) == registry.named("") == registry.DEFAULT
 
 
-def test_a_driver_that_there_is_not_is_told_with_those_that_there_are() -> None:
+def test_an_unknown_driver_is_refused_with_the_known_ones() -> None:
     with pytest.raises(LocalCloudError, match="no driver 'quemu'") as told:
         registry.named("quemu")
     assert told.value.hint is not None
-    assert all(name in told.value.hint for name in registry.DRIVERS)
+    assert all(name in told.value.hint for name in registry.PROBLEMS)

@@ -65,7 +65,7 @@ def test_all_that_is_missing_is_installed_by_one_command(tmp_path: Path) -> None
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_missing_is_named(computer: Computer, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_requirements_are_named(computer: Computer, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda path, mode: True)
     problems = container_problems(computer)
     assert [problem.partition(": ")[0] for problem in problems if problem.startswith(what)]
@@ -88,7 +88,7 @@ def test_a_service_on_port_22_of_every_address_is_noted() -> None:
     ],
     ids=["KVM works", "KVM does not", "no QEMU"],
 )
-def test_what_qemu_would_be_like_here_is_said_and_is_no_lack(computer: Computer, verdict: Verdict, said: str) -> None:
+def test_the_speed_of_qemu_is_a_note_and_not_a_problem(computer: Computer, verdict: Verdict, said: str) -> None:
     (found,) = [finding for finding in examine(None, computer) if finding.what == "qemu"]
     assert found.verdict is verdict
     assert re.search(said, found.detail)

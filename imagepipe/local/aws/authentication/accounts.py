@@ -8,33 +8,31 @@ from typing import Any
 
 from imagepipe.iam.conditions import NotUnderstood
 from imagepipe.iam.evaluate import rules_of
-from imagepipe.local.aws.authentication.signature import Secret
+from imagepipe.local.aws.authentication.signature import Identity, Secret
 from imagepipe.local.aws.ec2.sharing import ACCOUNT, ORGANIZATION
 from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.state.database import Database
-from imagepipe.local.aws.state.records import AccessKey, Account
-
-ANYWHERE = "all-regions"
+from imagepipe.local.aws.state.records import ANYWHERE, AccessKey, Account
 
 
 class Accounts:
-    """The store's first accounts, whose keys stand outside the ledger, and those that were added."""
+    """The store's first accounts, whose keys stand outside the database, and those that were added."""
 
-    def __init__(self, ledger: Database, first: Mapping[str, Secret]) -> None:
-        self._ledger = ledger
+    def __init__(self, database: Database, first: Mapping[str, Secret]) -> None:
+        self._database = database
         self._first = first
 
     def secret(self, access_key_id: str) -> Secret | None:
         """What an access key id stands for: an account's own key, or a role that was assumed."""
         if access_key_id in self._first:
             return self._first[access_key_id]
-        key = self._ledger.access_keys.get(access_key_id)
+        key = self._database.access_keys.get(access_key_id)
         if key is not None:
             return Secret(key.secret_access_key, key.account)
-        session = self._ledger.sessions.get(access_key_id)
+        session = self._database.sessions.get(access_key_id)
         if session is not None:
             return Secret(session.secret_access_key, session.account, session.session_token, session.expires)
-        for account in self._ledger.accounts:
+        for account in self._database.accounts:
             if account.access_key_id == access_key_id:
                 return Secret(account.secret_access_key, account.id)
         return None
@@ -43,17 +41,25 @@ class Accounts:
         """Whether the key is one that the store began with: only those may see the keys of others."""
         return access_key_id in self._first
 
+    def arn_of(self, identity: Identity) -> str:
+        """Return the caller's ARN: a role's session, a user if the key has a policy, or the account itself."""
+        session = self._database.sessions.get(identity.access_key_id)
+        if session is not None:
+            return session.arn
+        is_user = self._database.access_keys.get(identity.access_key_id) is not None
+        return f"arn:aws:iam::{identity.account}:{f'user/{identity.access_key_id}' if is_user else 'root'}"
+
     def names_of(self, account: str) -> set[str]:
         """What a permission may call the account: its id, its organization and units, and everybody."""
-        known = self._ledger.accounts.get(account)
+        known = self._database.accounts.get(account)
         return {"all", account, *(known.memberships if known else ())}
 
     def listed(self) -> list[dict[str, Any]]:
         """All accounts with their keys, the first ones without."""
         firsts = dict.fromkeys(secret.account_id for secret in self._first.values())
         rows = {account: Account(id=account, account=account, region=ANYWHERE) for account in firsts}
-        rows |= {account.id: account for account in self._ledger.accounts}
-        return [described(account) for account in rows.values()]
+        rows |= {account.id: account for account in self._database.accounts}
+        return [to_api(account) for account in rows.values()]
 
     def add(self, account_id: str | None, memberships: Iterable[str]) -> dict[str, Any]:
         """Make an account with keys of its own, or put one that is there into other organizations.
@@ -66,10 +72,10 @@ class Accounts:
                 raise invalid(f"{name!r} is not the ARN of an organization or of an organizational unit")
         if account_id is not None and not ACCOUNT.fullmatch(account_id):
             raise invalid(f"{account_id!r} is not an account id: twelve digits")
-        with self._ledger.change():
+        with self._database.change():
             account = self._made(account_id or self._free_id(), names)
-            self._ledger.put(account)
-        return described(account)
+            self._database.put(account)
+        return to_api(account)
 
     def add_key(self, account_id: str, policy: str) -> dict[str, Any]:
         """Make a further access key of an account, good for what a policy allows.
@@ -89,12 +95,12 @@ class Accounts:
             secret_access_key=secrets.token_urlsafe(30),
             policy=policy,
         )
-        with self._ledger.change():
-            self._ledger.put(key)
+        with self._database.change():
+            self._database.put(key)
         return {"account": account_id, "access_key_id": key.id, "secret_access_key": key.secret_access_key}
 
     def _made(self, account_id: str, memberships: tuple[str, ...]) -> Account:
-        old = self._ledger.accounts.get(account_id)
+        old = self._database.accounts.get(account_id)
         has_keys = old is not None or any(secret.account_id == account_id for secret in self._first.values())
         if old is not None:
             key_id, key = old.access_key_id, old.secret_access_key
@@ -118,7 +124,7 @@ class Accounts:
         return made
 
 
-def described(account: Account) -> dict[str, Any]:
+def to_api(account: Account) -> dict[str, Any]:
     """An account as the cloud's own interface answers it."""
     return {
         "account": account.id,
@@ -128,7 +134,7 @@ def described(account: Account) -> dict[str, Any]:
     }
 
 
-def refuse_strangers(accounts: Accounts, access_key_id: str) -> None:
+def require_first_account(accounts: Accounts, access_key_id: str) -> None:
     """Raise AwsError for a caller that may not see the keys of others."""
     if not accounts.is_first(access_key_id):
         raise AwsError("AccessDenied", "Only the store's first account may ask for that", status=403)

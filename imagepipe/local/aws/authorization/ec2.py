@@ -11,7 +11,7 @@ from typing import Any
 
 from imagepipe.iam.evaluate import AuthorizationRequest
 from imagepipe.iam.facts import ACTIONS, ANY, arn, family, keys_of
-from imagepipe.local.aws.authorization.other_services import everywhere, of_key, of_role
+from imagepipe.local.aws.authorization.other_services import common_context, key_requests, pass_role_request
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.tags import KINDS
 from imagepipe.local.aws.ec2.volumes import encryption
@@ -23,13 +23,13 @@ from imagepipe.local.aws.state.records import Image, Record
 Values = Mapping[str, str | tuple[str, ...]]
 
 
-def of_ec2(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+def ec2_requests(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     """Every question of a call. Raises AwsError for an action that IAM is not known to have, or not known how."""
     action = f"ec2:{call.action}"
-    if call.action in ASKS:
-        yield from ASKS[call.action](world, call)
+    if call.action in REQUESTS:
+        yield from REQUESTS[call.action](backend, call)
     elif call.action.startswith("Describe") or ANY in ACTIONS.get(action, {}):
-        yield AuthorizationRequest(action, ANY, everywhere(call.account, call.region))
+        yield AuthorizationRequest(action, ANY, common_context(call.account, call.region))
     else:
         raise AwsError(
             "UnauthorizedOperation",
@@ -38,7 +38,7 @@ def of_ec2(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
         )
 
 
-def asked(
+def _request(
     call: Call, action: str, kind: str, id: str, values: Values, *, region: str | None = None
 ) -> AuthorizationRequest:
     """Make one question, with the condition keys that the action has. Raises AwsError if IAM has no such question."""
@@ -48,7 +48,7 @@ def asked(
     except KeyError:
         said = f"The local cloud does not know what {name} asks of IAM about a thing like {id}"
         raise AwsError("UnauthorizedOperation", said, status=403) from None
-    context = everywhere(call.account, call.region) | {
+    context = common_context(call.account, call.region) | {
         key: (value,) if isinstance(value, str) else value for key, value in values.items() if family(key) in known
     }
     return AuthorizationRequest(name, arn(region or call.region, kind, id, account=call.account), context)
@@ -62,58 +62,51 @@ def _requested(tags: Mapping[str, str]) -> dict[str, str | tuple[str, ...]]:
     return {**_tags(tags, "aws:RequestTag"), **({"aws:TagKeys": tuple(tags)} if tags else {})}
 
 
-def _makes(call: Call, kind: str, id: str = "*", more: Values | None = None) -> Iterator[AuthorizationRequest]:
+def _creates(call: Call, kind: str, id: str = "*", more: Values | None = None) -> Iterator[AuthorizationRequest]:
     """Something that is to be made, and its tags if it gets some with that."""
     specified = {str(each.get("ResourceType")): each for each in call.params.get("TagSpecifications", [])}
     tags = tagging.checked(specified.get(kind, {}).get("Tags", []))
-    yield asked(call, call.action, kind, id, {**_requested(tags), **(more or {})})
+    yield _request(call, call.action, kind, id, {**_requested(tags), **(more or {})})
     if tags:
-        yield asked(call, "CreateTags", kind, id, {**_requested(tags), "ec2:CreateAction": call.action})
+        yield _request(call, "CreateTags", kind, id, {**_requested(tags), "ec2:CreateAction": call.action})
 
 
-def _uses(world: Backend, call: Call, id: str, more: Values | None = None) -> AuthorizationRequest:
+def _use_request(backend: Backend, call: Call, id: str, more: Values | None = None) -> AuthorizationRequest:
     """Something that is there; of what is not, or not the caller's to see, IAM knows no more than the id."""
     kind = KINDS.get(id.partition("-")[0], "instance")
-    record = _record(world, call, kind, id)
+    record = _record(backend, call, id)
     values = dict(more or {})
     if record is not None:
         values |= {**_tags(record.tags, "aws:ResourceTag", "ec2:ResourceTag"), "ec2:Owner": record.account}
     else:
-        values |= _tags(world.network.tags(call.account, call.region).get(id, {}), "aws:ResourceTag", "ec2:ResourceTag")
+        values |= _tags(
+            backend.network.tags(call.account, call.region).get(id, {}), "aws:ResourceTag", "ec2:ResourceTag"
+        )
     if isinstance(record, Image):
         values |= {"ec2:ImageID": id, "ec2:Public": str("all" in record.users).lower()}
     name = record.name if record is not None and kind == "key-pair" else id  # type: ignore[attr-defined]
-    return asked(call, call.action, kind, name, values)
+    return _request(call, call.action, kind, name, values)
 
 
-def _record(world: Backend, call: Call, kind: str, id: str) -> Record | None:
-    ledger = world.ledger
-    tables: Mapping[str, Any] = {
-        "instance": ledger.instances,
-        "volume": ledger.volumes,
-        "snapshot": ledger.snapshots,
-        "image": ledger.images,
-        "key-pair": ledger.key_pairs,
-        "security-group": ledger.groups,
-    }
-    found: Record | None = tables[kind].get(id) if kind in tables else None
+def _record(backend: Backend, call: Call, id: str) -> Record | None:
+    found = backend.database.find(id)
     return found if found is not None and found.region == call.region else None
 
 
-def _named(name: str) -> Callable[[Backend, Call], Iterator[AuthorizationRequest]]:
+def _named_by(name: str) -> Callable[[Backend, Call], Iterator[AuthorizationRequest]]:
     """Of an action that touches what one of its parameters names, by id, and nothing else."""
 
-    def asks(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+    def requests(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
         found = call.params.get(name) or []
         for id in [found] if isinstance(found, str) else found:
-            yield _uses(world, call, id)
+            yield _use_request(backend, call, id)
 
-    return asks
+    return requests
 
 
-def _run_instances(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+def _run_instances(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     params = call.params
-    image = world.ledger.images.get(str(params.get("ImageId")))
+    image = backend.database.images.get(str(params.get("ImageId")))
     profile = params.get("IamInstanceProfile", {})
     more: dict[str, str] = {
         "ec2:InstanceType": str(params.get("InstanceType") or "m1.small"),
@@ -123,104 +116,108 @@ def _run_instances(world: Backend, call: Call) -> Iterator[AuthorizationRequest]
         more["ec2:InstanceProfile"] = (
             named if named.startswith("arn:") else f"arn:aws:iam::{call.account}:instance-profile/{named}"
         )
-        yield of_role(world, call, named)
-    yield _uses(world, call, str(params.get("ImageId")))
-    yield from _makes(call, "instance", more=more)
-    yield from _volumes(world, call, image)
-    yield from _network(world, call)
+        yield pass_role_request(backend, call, named)
+    yield _use_request(backend, call, str(params.get("ImageId")))
+    yield from _creates(call, "instance", more=more)
+    yield from _volumes(backend, call, image)
+    yield from _network(backend, call)
     if key := params.get("KeyName"):
-        pairs = [pair for pair in world.ledger.key_pairs.owned(call.account, call.region) if pair.name == key]
-        yield _uses(world, call, pairs[0].id) if pairs else asked(call, "RunInstances", "key-pair", str(key), {})
+        pairs = [pair for pair in backend.database.key_pairs.owned(call.account, call.region) if pair.name == key]
+        yield (
+            _use_request(backend, call, pairs[0].id)
+            if pairs
+            else _request(call, "RunInstances", "key-pair", str(key), {})
+        )
 
 
-def _volumes(world: Backend, call: Call, image: Image | None) -> Iterator[AuthorizationRequest]:
+def _volumes(backend: Backend, call: Call, image: Image | None) -> Iterator[AuthorizationRequest]:
     """Each volume by whether it will be encrypted, the snapshots that the request names, and the keys."""
     wanted = {str(each.get("DeviceName")): each for each in call.params.get("BlockDeviceMappings", [])}
     own = {disk.device: disk for disk in (image.mappings if image else ()) if not disk.virtual_name}
     for device in own:
         wanted.setdefault(device, {"Ebs": {}})
-    by_default = encryption.encrypts_by_default(world, call)
+    by_default = encryption.encrypts_by_default(backend, call)
     for device, mapping in wanted.items():
         ebs = mapping.get("Ebs")
         if ebs is None:
             continue
         key = ebs.get("KmsKeyId")
         encrypted = bool(ebs.get("Encrypted") or key or by_default or (device in own and own[device].encrypted))
-        yield from _makes(call, "volume", more={"ec2:Encrypted": str(encrypted).lower()})
+        yield from _creates(call, "volume", more={"ec2:Encrypted": str(encrypted).lower()})
         if snapshot := ebs.get("SnapshotId"):
-            yield _uses(world, call, str(snapshot))
-        yield from of_key(world, call, str(key)) if key else ()
+            yield _use_request(backend, call, str(snapshot))
+        yield from key_requests(backend, call, str(key)) if key else ()
 
 
-def _network(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+def _network(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     """Where it goes. What the request leaves to EC2 is told as `*`, which no rule about one group or subnet allows."""
     interface: Mapping[str, Any] = next(iter(call.params.get("NetworkInterfaces", [])), {})
     subnet = interface.get("SubnetId") or call.params.get("SubnetId")
     groups = interface.get("Groups") or call.params.get("SecurityGroupIds") or ()
-    yield from _makes(call, "network-interface")
-    yield _uses(world, call, str(subnet)) if subnet else asked(call, call.action, "subnet", "*", {})
+    yield from _creates(call, "network-interface")
+    yield _use_request(backend, call, str(subnet)) if subnet else _request(call, call.action, "subnet", "*", {})
     for group in groups:
-        yield _uses(world, call, str(group))
+        yield _use_request(backend, call, str(group))
     if not groups:
-        yield asked(call, call.action, "security-group", "*", {})
+        yield _request(call, call.action, "security-group", "*", {})
 
 
-def _create_image(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
-    yield _uses(world, call, str(call.params.get("InstanceId")))
-    yield from _makes(call, "image")
-    yield from _makes(call, "snapshot")
+def _create_image(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+    yield _use_request(backend, call, str(call.params.get("InstanceId")))
+    yield from _creates(call, "image")
+    yield from _creates(call, "snapshot")
 
 
-def _create_snapshots(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+def _create_snapshots(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     specification = call.params.get("InstanceSpecification", {})
-    instance = world.ledger.instances.get(str(specification.get("InstanceId")))
-    yield _uses(world, call, str(specification.get("InstanceId")))
+    instance = backend.database.instances.get(str(specification.get("InstanceId")))
+    yield _use_request(backend, call, str(specification.get("InstanceId")))
     left_out = specification.get("ExcludeDataVolumeIds", [])
     for volume in instance.volumes if instance else ():
         if volume.volume_id not in left_out:
-            yield _uses(world, call, volume.volume_id)
-    yield from _makes(call, "snapshot")
+            yield _use_request(backend, call, volume.volume_id)
+    yield from _creates(call, "snapshot")
 
 
-def _register_image(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
-    yield from _makes(call, "image")
+def _register_image(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+    yield from _creates(call, "image")
     for mapping in call.params.get("BlockDeviceMappings", []):
         if snapshot := mapping.get("Ebs", {}).get("SnapshotId"):
-            yield _uses(world, call, str(snapshot))
+            yield _use_request(backend, call, str(snapshot))
 
 
-def _copy_image(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+def _copy_image(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     """The image that is copied, in its own region, and what is made here."""
     id, region = str(call.params.get("SourceImageId")), str(call.params.get("SourceRegion"))
-    source = world.ledger.images.get(id)
+    source = backend.database.images.get(id)
     values = {"ec2:ImageID": id, **({"ec2:Owner": source.account} if source else {})}
-    yield asked(call, call.action, "image", id, values, region=region)
-    yield from _makes(call, "image")
-    yield from _makes(call, "snapshot") if source is None or source.root_type == "ebs" else ()
+    yield _request(call, call.action, "image", id, values, region=region)
+    yield from _creates(call, "image")
+    yield from _creates(call, "snapshot") if source is None or source.root_type == "ebs" else ()
     if key := call.params.get("KmsKeyId"):
-        yield from of_key(world, call, str(key))
+        yield from key_requests(backend, call, str(key))
 
 
-def _create_security_group(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
-    yield from _makes(call, "security-group")
+def _create_security_group(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+    yield from _creates(call, "security-group")
     if vpc := call.params.get("VpcId"):
-        yield _uses(world, call, str(vpc))
+        yield _use_request(backend, call, str(vpc))
 
 
-def _import_key_pair(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
-    yield from _makes(call, "key-pair", str(call.params.get("KeyName")))
+def _import_key_pair(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+    yield from _creates(call, "key-pair", str(call.params.get("KeyName")))
 
 
-def _delete_key_pair(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+def _delete_key_pair(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     name, id = call.params.get("KeyName"), call.params.get("KeyPairId")
-    for pair in world.ledger.key_pairs.owned(call.account, call.region):
+    for pair in backend.database.key_pairs.owned(call.account, call.region):
         if pair.name == name or pair.id == id:
-            yield _uses(world, call, pair.id)
+            yield _use_request(backend, call, pair.id)
             return
-    yield asked(call, call.action, "key-pair", str(name or id), {})
+    yield _request(call, call.action, "key-pair", str(name or id), {})
 
 
-def _modify_snapshot(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+def _modify_snapshot(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     added = call.params.get("CreateVolumePermission", {}).get("Add", [])
     users = [str(each["UserId"]) for each in added if "UserId" in each]
     groups = [str(each["Group"]) for each in added if "Group" in each]
@@ -231,33 +228,33 @@ def _modify_snapshot(world: Backend, call: Call) -> Iterator[AuthorizationReques
         **({"ec2:Add/userId": tuple(users)} if users else {}),
         **({"ec2:Add/group": tuple(groups)} if groups else {}),
     }
-    yield _uses(world, call, str(call.params.get("SnapshotId")), named)
+    yield _use_request(backend, call, str(call.params.get("SnapshotId")), named)
 
 
-def _create_tags(world: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+def _create_tags(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     tags = tagging.checked(call.params.get("Tags", []))
     for id in call.params.get("Resources", []):
-        yield _uses(world, call, str(id), _requested(tags))
+        yield _use_request(backend, call, str(id), _requested(tags))
 
 
-ASKS: Mapping[str, Callable[[Backend, Call], Iterator[AuthorizationRequest]]] = {
-    "AuthorizeSecurityGroupIngress": _named("GroupId"),
+REQUESTS: Mapping[str, Callable[[Backend, Call], Iterator[AuthorizationRequest]]] = {
+    "AuthorizeSecurityGroupIngress": _named_by("GroupId"),
     "CopyImage": _copy_image,
     "CreateImage": _create_image,
     "CreateSecurityGroup": _create_security_group,
     "CreateSnapshots": _create_snapshots,
     "CreateTags": _create_tags,
     "DeleteKeyPair": _delete_key_pair,
-    "DeleteSecurityGroup": _named("GroupId"),
-    "DeleteSnapshot": _named("SnapshotId"),
-    "DeregisterImage": _named("ImageId"),
-    "DescribeImageAttribute": _named("ImageId"),
-    "GetConsoleOutput": _named("InstanceId"),
+    "DeleteSecurityGroup": _named_by("GroupId"),
+    "DeleteSnapshot": _named_by("SnapshotId"),
+    "DeregisterImage": _named_by("ImageId"),
+    "DescribeImageAttribute": _named_by("ImageId"),
+    "GetConsoleOutput": _named_by("InstanceId"),
     "ImportKeyPair": _import_key_pair,
-    "ModifyImageAttribute": _named("ImageId"),
+    "ModifyImageAttribute": _named_by("ImageId"),
     "ModifySnapshotAttribute": _modify_snapshot,
     "RegisterImage": _register_image,
     "RunInstances": _run_instances,
-    "StopInstances": _named("InstanceIds"),
-    "TerminateInstances": _named("InstanceIds"),
+    "StopInstances": _named_by("InstanceIds"),
+    "TerminateInstances": _named_by("InstanceIds"),
 }

@@ -14,7 +14,8 @@ from imagepipe.iam.facts import ANY, FREE
 from imagepipe.local.aws.authentication.signature import Identity, Request
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.volumes import encryption
-from imagepipe.local.aws.moto.s3 import Asked as Operation
+from imagepipe.local.aws.moto import iam
+from imagepipe.local.aws.moto.s3 import Operation
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Call, form
 
@@ -41,20 +42,20 @@ EBS_AND_KEYS = (
 for IAM users"); with its own key, `aws/ebs`, it needs no leave."""
 
 
-def everywhere(account: str, region: str) -> dict[str, tuple[str, ...]]:
+def common_context(account: str, region: str) -> dict[str, tuple[str, ...]]:
     """The keys that every request has."""
     return {"aws:PrincipalAccount": (account,), "aws:RequestedRegion": (region,)}
 
 
-def of_s3(identity: Identity, request: Request, wanted: Operation) -> Iterator[AuthorizationRequest]:
+def s3_requests(identity: Identity, request: Request, operation: Operation) -> Iterator[AuthorizationRequest]:
     """Every question of a request to S3. Raises AwsError for an operation that is not known here."""
-    bucket = f"arn:aws:s3:::{wanted.bucket}"
-    known = everywhere(identity.account, identity.region)
-    name = wanted.operation
+    bucket = f"arn:aws:s3:::{operation.bucket}"
+    known = common_context(identity.account, identity.region)
+    name = operation.name
     if name in OBJECTS:
-        yield AuthorizationRequest(f"s3:{OBJECTS[name]}", f"{bucket}/{wanted.key}", known)
+        yield AuthorizationRequest(f"s3:{OBJECTS[name]}", f"{bucket}/{operation.key}", known)
     elif name in PUTS:
-        yield from _puts(request, f"{bucket}/{wanted.key}", known)
+        yield from _puts(request, f"{bucket}/{operation.key}", known)
     elif name == "DeleteObjects":
         for key in _deleted(request):
             yield AuthorizationRequest("s3:DeleteObject", f"{bucket}/{key}", known)
@@ -92,9 +93,11 @@ def _puts(request: Request, resource: str, known: Mapping[str, tuple[str, ...]])
         )
 
 
-def of_others(world: Backend, identity: Identity, action: str, request: Request) -> Iterator[AuthorizationRequest]:
+def service_requests(
+    backend: Backend, identity: Identity, action: str, request: Request
+) -> Iterator[AuthorizationRequest]:
     """Every question of a request to another service. Raises AwsError for what is not known here."""
-    name, known = f"{identity.service}:{action}", everywhere(identity.account, identity.region)
+    name, known = f"{identity.service}:{action}", common_context(identity.account, identity.region)
     if name in FREE:
         return
     if name in ("ssm:GetParameter", "ssm:GetParameters"):
@@ -105,7 +108,7 @@ def of_others(world: Backend, identity: Identity, action: str, request: Request)
         yield AuthorizationRequest(name, form(request.query, request.body).get("RoleArn", ANY), known)
     elif name == "kms:DescribeKey":
         call = Call(action, identity.account, identity.region, {}, "")
-        yield _of_key(world, call, str(_json(request).get("KeyId", "")), name, {})
+        yield _key_request(backend, call, str(_json(request).get("KeyId", "")), name, {})
     else:
         text = f"The local cloud does not know what {name} asks of IAM, so no caller with a policy may do it"
         raise AwsError("AccessDeniedException", text, status=403)
@@ -125,30 +128,27 @@ def _parameter(identity: Identity, name: str) -> str:
     return f"arn:aws:ssm:{identity.region}:{owner}:parameter/{name.removeprefix('/')}"
 
 
-def of_role(world: Backend, call: Call, profile: str) -> AuthorizationRequest:
+def pass_role_request(backend: Backend, call: Call, profile: str) -> AuthorizationRequest:
     """That the role of an instance profile is given to EC2; of a profile that has none, a role of its name."""
-    name = profile.rpartition("/")[2]
-    found = world.elsewhere.backend("iam", call.account, "aws").instance_profiles.values()
-    roles = [role for each in found if each.name == name for role in each.roles]
-    role = roles[0].arn if roles else f"arn:aws:iam::{call.account}:role/{name}"
-    known = everywhere(call.account, call.region)
+    role = iam.role_of_profile(backend.moto, call.account, profile.rpartition("/")[2])
+    known = common_context(call.account, call.region)
     return AuthorizationRequest("iam:PassRole", role, {**known, "iam:PassedToService": ("ec2.amazonaws.com",)})
 
 
-def of_key(world: Backend, call: Call, key: str) -> Iterator[AuthorizationRequest]:
+def key_requests(backend: Backend, call: Call, key: str) -> Iterator[AuthorizationRequest]:
     """What EBS does with a key, in the caller's name."""
     if re.search(r"alias/aws/ebs$", key):
         return
     via = {"kms:ViaService": (f"ec2.{call.region}.amazonaws.com",)}
     for action in EBS_AND_KEYS:
         more = {**via, "kms:GrantIsForAWSResource": ("true",)} if action == "kms:CreateGrant" else via
-        yield _of_key(world, call, key, action, more)
+        yield _key_request(backend, call, key, action, more)
 
 
-def _of_key(
-    world: Backend, call: Call, key: str, action: str, more: Mapping[str, tuple[str, ...]]
+def _key_request(
+    backend: Backend, call: Call, key: str, action: str, more: Mapping[str, tuple[str, ...]]
 ) -> AuthorizationRequest:
-    found = encryption.find_key(world, call, key)
-    resource = str(found.arn) if found else f"arn:aws:kms:{call.region}:{call.account}:key/{key}"
-    aliases = {"kms:ResourceAliases": tuple(found.aliases)} if found and found.aliases else {}
-    return AuthorizationRequest(action, resource, {**everywhere(call.account, call.region), **aliases, **more})
+    found = encryption.find_key(backend, call, key)
+    resource = found.arn if found else f"arn:aws:kms:{call.region}:{call.account}:key/{key}"
+    aliases = {"kms:ResourceAliases": found.aliases} if found and found.aliases else {}
+    return AuthorizationRequest(action, resource, {**common_context(call.account, call.region), **aliases, **more})

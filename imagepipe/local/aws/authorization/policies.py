@@ -6,25 +6,23 @@ asked under a policy is kept, so that a test can hold a policy against it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any
 
 from imagepipe.iam.conditions import NotUnderstood
 from imagepipe.iam.evaluate import AuthorizationRequest, Rule, decide, rules_of
 from imagepipe.local.aws.authentication.signature import Identity
 from imagepipe.local.aws.backend import Backend
+from imagepipe.local.aws.moto import iam
 from imagepipe.local.aws.protocol.errors import AwsError
-from imagepipe.local.aws.services.sts import caller, role_of
 
 CODES = {"ec2": "UnauthorizedOperation", "s3": "AccessDenied", "sts": "AccessDenied", "iam": "AccessDenied"}
 """By service; all others say AccessDeniedException."""
 
 
-def rules(world: Backend, identity: Identity) -> tuple[Rule, ...] | None:
+def rules(backend: Backend, identity: Identity) -> tuple[Rule, ...] | None:
     """The rules that a caller is under; None for one without a policy. Raises AwsError for a policy not understood."""
-    found = list(_policies(world, identity))
+    found = list(_policies(backend, identity))
     try:
         return tuple(rule for text in found for rule in _read(text)) if found else None
     except NotUnderstood as error:
@@ -36,28 +34,22 @@ def _read(text: str) -> tuple[Rule, ...]:
     return rules_of(text)
 
 
-def _policies(world: Backend, identity: Identity) -> Iterator[str]:
+def _policies(backend: Backend, identity: Identity) -> Iterator[str]:
     """The documents, of a key of its own or of a role: inline ones and those attached."""
-    key = world.ledger.access_keys.get(identity.access_key_id)
+    key = backend.database.access_keys.get(identity.access_key_id)
     if key is not None:
         yield key.policy
-    session = world.ledger.sessions.get(identity.access_key_id)
+    session = backend.database.sessions.get(identity.access_key_id)
     if session is None:
         return
-    role = role_of(world, session.role_arn)
+    role = iam.find_role(backend.moto, session.role_arn)
     if role is not None:
-        yield from (_text(document) for document in role.policies.values())
-        for attached in role.managed_policies.values():
-            yield from (_text(each.document) for each in attached.versions if each.is_default)
+        yield from role.policies
 
 
-def _text(document: Any) -> str:
-    return document if isinstance(document, str) else json.dumps(document)
-
-
-def check(world: Backend, identity: Identity, asked: Iterable[AuthorizationRequest]) -> None:
+def check(backend: Backend, identity: Identity, asked: Iterable[AuthorizationRequest]) -> None:
     """Raise AwsError for the first request that the caller's policies do not allow; a caller without one may do all."""
-    found = rules(world, identity)
+    found = rules(backend, identity)
     if found is None:
         return
     for each in asked:
@@ -65,7 +57,7 @@ def check(world: Backend, identity: Identity, asked: Iterable[AuthorizationReque
             decision = decide(found, each)
         except NotUnderstood as error:
             raise _not_understood(identity, error) from error
-        world.evaluations.add(each, is_allowed=decision.is_allowed)
+        backend.evaluations.add(each, is_allowed=decision.is_allowed)
         if not decision.is_allowed:
             why = (
                 "with an explicit deny in an identity-based policy"
@@ -74,14 +66,14 @@ def check(world: Backend, identity: Identity, asked: Iterable[AuthorizationReque
             )
             raise _refused(
                 identity.service,
-                f"You are not authorized to perform this operation. User: {caller(world, identity)} is not authorized"
-                f" to perform: {each.action} on resource: {each.resource} {why}",
+                f"You are not authorized to perform this operation. User: {backend.accounts.arn_of(identity)} is not"
+                f" authorized to perform: {each.action} on resource: {each.resource} {why}",
             )
 
 
-def refuse_admin(world: Backend, identity: Identity) -> None:
+def refuse_admin(backend: Backend, identity: Identity) -> None:
     """Raise AwsError where a caller under a policy wants the cloud's own interface, which no policy speaks of."""
-    if rules(world, identity) is not None:
+    if rules(backend, identity) is not None:
         raise AwsError("AccessDenied", "A caller with a policy may not do that", status=403)
 
 

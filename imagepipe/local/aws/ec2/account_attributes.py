@@ -1,82 +1,80 @@
-"""The actions that set what holds for a whole account in a region: block public access, encryption by default."""
+"""Actions on settings of an account in a region: block public access, encryption by default."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import account_settings as settings
 from imagepipe.local.aws.ec2.volumes import encryption
+from imagepipe.local.aws.moto import kms
 from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.protocol.query import Call
 
+Action = Callable[[Backend, Call], Mapping[str, Any]]
 
-def get_image_block_public_access(world: Backend, call: Call) -> Mapping[str, Any]:
-    state = settings.setting(world, call.account, call.region, settings.IMAGES_PUBLIC, settings.IMAGES_AT_FIRST)
+
+def get_image_block_public_access(backend: Backend, call: Call) -> Mapping[str, Any]:
+    state = settings.setting(backend, call.account, call.region, settings.IMAGES_PUBLIC, settings.IMAGES_AT_FIRST)
     return {"ImageBlockPublicAccessState": state, "ManagedBy": "account"}
 
 
-def enable_image_block_public_access(world: Backend, call: Call) -> Mapping[str, Any]:
+def enable_image_block_public_access(backend: Backend, call: Call) -> Mapping[str, Any]:
     state = call.text("ImageBlockPublicAccessState")
     if state != settings.NEW_SHARING:
         raise invalid(f"Value ({state}) for parameter imageBlockPublicAccessState is invalid.")
-    settings.change_setting(world, call.account, call.region, settings.IMAGES_PUBLIC, state)
+    settings.change_setting(backend, call.account, call.region, settings.IMAGES_PUBLIC, state)
     return {"ImageBlockPublicAccessState": state}
 
 
-def disable_image_block_public_access(world: Backend, call: Call) -> Mapping[str, Any]:
-    settings.change_setting(world, call.account, call.region, settings.IMAGES_PUBLIC, settings.UNBLOCKED)
-    return {"ImageBlockPublicAccessState": settings.UNBLOCKED}
+def get_snapshot_block_public_access(backend: Backend, call: Call) -> Mapping[str, Any]:
+    return {"State": settings.public_snapshots(backend, call.account, call.region), "ManagedBy": "account"}
 
 
-def get_snapshot_block_public_access(world: Backend, call: Call) -> Mapping[str, Any]:
-    return {"State": settings.public_snapshots(world, call.account, call.region), "ManagedBy": "account"}
-
-
-def enable_snapshot_block_public_access(world: Backend, call: Call) -> Mapping[str, Any]:
+def enable_snapshot_block_public_access(backend: Backend, call: Call) -> Mapping[str, Any]:
     state = call.text("State")
     if state not in (settings.NEW_SHARING, settings.ALL_SHARING):
         raise invalid(f"Value ({state}) for parameter state is invalid.")
-    settings.change_setting(world, call.account, call.region, settings.SNAPSHOTS_PUBLIC, state)
+    settings.change_setting(backend, call.account, call.region, settings.SNAPSHOTS_PUBLIC, state)
     return {"State": state}
 
 
-def disable_snapshot_block_public_access(world: Backend, call: Call) -> Mapping[str, Any]:
-    settings.change_setting(world, call.account, call.region, settings.SNAPSHOTS_PUBLIC, settings.UNBLOCKED)
-    return {"State": settings.UNBLOCKED}
-
-
-def get_ebs_encryption_by_default(world: Backend, call: Call) -> Mapping[str, Any]:
-    is_on = encryption.encrypts_by_default(world, call)
+def get_ebs_encryption_by_default(backend: Backend, call: Call) -> Mapping[str, Any]:
+    is_on = encryption.encrypts_by_default(backend, call)
     return {"EbsEncryptionByDefault": is_on, "SseType": "sse-kms" if is_on else "none"}
 
 
-def enable_ebs_encryption_by_default(world: Backend, call: Call) -> Mapping[str, Any]:
-    settings.change_setting(world, call.account, call.region, settings.ENCRYPTS, "true")
-    return {"EbsEncryptionByDefault": True}
-
-
-def disable_ebs_encryption_by_default(world: Backend, call: Call) -> Mapping[str, Any]:
-    settings.change_setting(world, call.account, call.region, settings.ENCRYPTS, "false")
-    return {"EbsEncryptionByDefault": False}
-
-
-def get_ebs_default_kms_key(world: Backend, call: Call) -> Mapping[str, Any]:
+def get_ebs_default_kms_key(backend: Backend, call: Call) -> Mapping[str, Any]:
     """An ARN, or the alias as long as AWS's own key is used."""
-    own = settings.setting(world, call.account, call.region, settings.DEFAULT_KEY, "")
-    return {"KmsKeyId": own or encryption.ALIAS}
+    own = settings.setting(backend, call.account, call.region, settings.DEFAULT_KEY, "")
+    return {"KmsKeyId": own or kms.EBS_ALIAS}
 
 
-def modify_ebs_default_kms_key(world: Backend, call: Call) -> Mapping[str, Any]:
+def modify_ebs_default_kms_key(backend: Backend, call: Call) -> Mapping[str, Any]:
     name = call.text("KmsKeyId")
-    key = encryption.find_key(world, call, name)
+    key = encryption.find_key(backend, call, name)
     if key is None:
         raise AwsError("InvalidParameterValue", f"Invalid KMS key: {name}")  # the code is not documented
-    settings.change_setting(world, call.account, call.region, settings.DEFAULT_KEY, str(key.arn))
+    settings.change_setting(backend, call.account, call.region, settings.DEFAULT_KEY, key.arn)
     return {"KmsKeyId": key.arn}
 
 
-def reset_ebs_default_kms_key(world: Backend, call: Call) -> Mapping[str, Any]:
-    settings.change_setting(world, call.account, call.region, settings.DEFAULT_KEY, "")
-    return {"KmsKeyId": encryption.ALIAS}
+def _setter(name: str, value: str, answer: Mapping[str, Any]) -> Action:
+    """Make an action that gives a setting this value."""
+
+    def change(backend: Backend, call: Call) -> Mapping[str, Any]:
+        settings.change_setting(backend, call.account, call.region, name, value)
+        return answer
+
+    return change
+
+
+UNBLOCKED = settings.UNBLOCKED
+disable_image_block_public_access = _setter(
+    settings.IMAGES_PUBLIC, UNBLOCKED, {"ImageBlockPublicAccessState": UNBLOCKED}
+)
+disable_snapshot_block_public_access = _setter(settings.SNAPSHOTS_PUBLIC, UNBLOCKED, {"State": UNBLOCKED})
+enable_ebs_encryption_by_default = _setter(settings.ENCRYPTS, "true", {"EbsEncryptionByDefault": True})
+disable_ebs_encryption_by_default = _setter(settings.ENCRYPTS, "false", {"EbsEncryptionByDefault": False})
+reset_ebs_default_kms_key = _setter(settings.DEFAULT_KEY, "", {"KmsKeyId": kms.EBS_ALIAS})

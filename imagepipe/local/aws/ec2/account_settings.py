@@ -18,24 +18,24 @@ IMAGES_AT_FIRST = NEW_SHARING
 SNAPSHOTS_AT_FIRST = UNBLOCKED  # EBS user guide, "Block public access for snapshots": off until somebody turns it on
 
 
-def setting(world: Backend, account: str, region: str, name: str, at_first: str) -> str:
+def setting(backend: Backend, account: str, region: str, name: str, at_first: str) -> str:
     """What was set, or what holds at first."""
-    found = world.ledger.settings.get(_key(account, region, name))
+    found = backend.database.settings.get(_key(account, region, name))
     return found.value if found else at_first
 
 
-def change_setting(world: Backend, account: str, region: str, name: str, value: str) -> None:
+def change_setting(backend: Backend, account: str, region: str, name: str, value: str) -> None:
     """Set it, in the change that is being made."""
-    world.ledger.put(Setting(id=_key(account, region, name), account=account, region=region, value=value))
+    backend.database.put(Setting(id=_key(account, region, name), account=account, region=region, value=value))
 
 
-def blocks_public_images(world: Backend, account: str, region: str) -> bool:
-    return setting(world, account, region, IMAGES_PUBLIC, IMAGES_AT_FIRST) != UNBLOCKED
+def blocks_public_images(backend: Backend, account: str, region: str) -> bool:
+    return setting(backend, account, region, IMAGES_PUBLIC, IMAGES_AT_FIRST) != UNBLOCKED
 
 
-def public_snapshots(world: Backend, account: str, region: str) -> str:
+def public_snapshots(backend: Backend, account: str, region: str) -> str:
     """The state of block public access for snapshots."""
-    return setting(world, account, region, SNAPSHOTS_PUBLIC, SNAPSHOTS_AT_FIRST)
+    return setting(backend, account, region, SNAPSHOTS_PUBLIC, SNAPSHOTS_AT_FIRST)
 
 
 def _key(account: str, region: str, name: str) -> str:

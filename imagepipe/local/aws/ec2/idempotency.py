@@ -17,7 +17,7 @@ MOST = 10_000
 REMEMBERED = timedelta(hours=24)  # the same guide: "at least 24 hours" after the instance terminated
 
 
-def made_before(world: Backend, call: Call) -> Sequence[str] | None:
+def earlier_result(backend: Backend, call: Call) -> Sequence[str] | None:
     """Ids of what the same request made, if it came before.
 
     Raises AwsError if the token came with another request: a parameter, or a tag, that differs.
@@ -27,7 +27,7 @@ def made_before(world: Backend, call: Call) -> Sequence[str] | None:
         return None
     if len(token) > LONGEST or not token.isascii():
         raise invalid(f"Client token must be at most {LONGEST} ASCII characters")
-    kept = world.ledger.tokens.get(_key(call, token))
+    kept = backend.database.tokens.get(_key(call, token))
     if kept is None:
         return None
     if kept.digest != _digest(call):
@@ -38,31 +38,31 @@ def made_before(world: Backend, call: Call) -> Sequence[str] | None:
     return kept.made
 
 
-def remember(world: Backend, call: Call, made: Sequence[str]) -> None:
+def remember(backend: Backend, call: Call, made: Sequence[str]) -> None:
     """Keep what the request made, in the change that makes it."""
     token = str(call.params.get("ClientToken") or "")
     if token:
-        _forget(world)
-        world.ledger.put(
+        _forget(backend)
+        backend.database.put(
             Token(
                 id=_key(call, token),
                 account=call.account,
                 region=call.region,
                 digest=_digest(call),
                 made=tuple(made),
-                used=world.clock.now(),
+                used=backend.clock.now(),
             )
         )
 
 
-def _forget(world: Backend) -> None:
+def _forget(backend: Backend) -> None:
     """Those that are over, and the oldest of too many."""
-    kept = list(world.ledger.tokens)  # in the order in which they were used
-    horizon = world.clock.now() - REMEMBERED
+    kept = list(backend.database.tokens)  # in the order in which they were used
+    horizon = backend.clock.now() - REMEMBERED
     for number, token in enumerate(kept):
         if token.used >= horizon and len(kept) - number < MOST:
             break
-        world.ledger.remove(token)
+        backend.database.remove(token)
 
 
 def _key(call: Call, token: str) -> str:

@@ -37,9 +37,9 @@ GETTERS: Mapping[str, Getter] = {
 LONGEST_NAME = 255
 
 
-def create_key_pair(world: Backend, call: Call) -> Mapping[str, Any]:
+def create_key_pair(backend: Backend, call: Call) -> Mapping[str, Any]:
     """Makes a pair and gives the private half away, once."""
-    name = _free_name(world, call)
+    name = _free_name(backend, call)
     if call.params.get("KeyFormat", "pem") != "pem":
         raise unsupported("The local cloud gives private keys as PEM only")
     kind = call.params.get("KeyType", "rsa")
@@ -56,22 +56,22 @@ def create_key_pair(world: Backend, call: Call) -> Mapping[str, Any]:
         fingerprint = _fingerprint(private.public_key())
     else:
         raise invalid(f"Value ({kind}) for parameter keyType is invalid.")
-    pair = _kept(world, call, name, str(kind), private.public_key(), fingerprint)
+    pair = _kept(backend, call, name, str(kind), private.public_key(), fingerprint)
     return {**_brief(pair), "KeyMaterial": material.decode()}
 
 
-def import_key_pair(world: Backend, call: Call) -> Mapping[str, Any]:
-    name = _free_name(world, call)
+def import_key_pair(backend: Backend, call: Call) -> Mapping[str, Any]:
+    name = _free_name(backend, call)
     public = _public_key(call.params["PublicKeyMaterial"])
     kind = "rsa" if isinstance(public, RSAPublicKey) else "ed25519"
-    return _brief(_kept(world, call, name, kind, public, _fingerprint(public)))
+    return _brief(_kept(backend, call, name, kind, public, _fingerprint(public)))
 
 
-def _free_name(world: Backend, call: Call) -> str:
+def _free_name(backend: Backend, call: Call) -> str:
     name = call.text("KeyName")
     if len(name) > LONGEST_NAME or not name.isascii():
         raise invalid(f"Value ({name}) for parameter keyName is invalid.")
-    if any(pair.name == name for pair in world.ledger.key_pairs.owned(call.account, call.region)):
+    if any(pair.name == name for pair in backend.database.key_pairs.owned(call.account, call.region)):
         raise AwsError("InvalidKeyPair.Duplicate", f"The keypair '{name}' already exists.")
     return name
 
@@ -94,7 +94,7 @@ def _pem(material: bytes) -> Any:
 
 
 def _kept(
-    world: Backend, call: Call, name: str, kind: str, public: RSAPublicKey | Ed25519PublicKey, fingerprint: str
+    backend: Backend, call: Call, name: str, kind: str, public: RSAPublicKey | Ed25519PublicKey, fingerprint: str
 ) -> KeyPair:
     line = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     pair = KeyPair(
@@ -106,9 +106,9 @@ def _kept(
         type=kind,
         public_key=f"{line} {name}",
         fingerprint=fingerprint,
-        created=world.clock.now(),
+        created=backend.clock.now(),
     )
-    world.ledger.put(pair)
+    backend.database.put(pair)
     return pair
 
 
@@ -134,8 +134,8 @@ def _brief(pair: KeyPair) -> dict[str, Any]:
     }
 
 
-def describe_key_pairs(world: Backend, call: Call) -> Mapping[str, Any]:
-    rows = world.ledger.key_pairs.owned(call.account, call.region)
+def describe_key_pairs(backend: Backend, call: Call) -> Mapping[str, Any]:
+    rows = backend.database.key_pairs.owned(call.account, call.region)
     names, ids = call.params.get("KeyNames", []), call.params.get("KeyPairIds", [])
     for name in names:
         if not any(row.name == name for row in rows):
@@ -159,13 +159,13 @@ def describe_key_pairs(world: Backend, call: Call) -> Mapping[str, Any]:
     }
 
 
-def delete_key_pair(world: Backend, call: Call) -> Mapping[str, Any]:
+def delete_key_pair(backend: Backend, call: Call) -> Mapping[str, Any]:
     """By name or by id; what is not there is success, as on EC2."""
     name, identifier = call.params.get("KeyName"), call.params.get("KeyPairId")
     if not name and not identifier:
         raise AwsError("MissingParameter", "The request must contain the parameter KeyName or KeyPairId")
-    for pair in world.ledger.key_pairs.owned(call.account, call.region):
+    for pair in backend.database.key_pairs.owned(call.account, call.region):
         if pair.name == name or pair.id == identifier:
-            world.ledger.remove(pair)
+            backend.database.remove(pair)
             return {"Return": True, "KeyPairId": pair.id}
     return {"Return": True}

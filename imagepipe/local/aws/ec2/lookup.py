@@ -33,80 +33,80 @@ def _all(
     return found
 
 
-def instances(world: Backend, call: Call, identifiers: Sequence[str]) -> list[Instance]:
+def instances(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Instance]:
     """The caller's instances of these ids."""
-    return _all(world.ledger.instances, "i", call, identifiers, lambda row: row.account == call.account)
+    return _all(backend.database.instances, "i", call, identifiers, lambda row: row.account == call.account)
 
 
-def instance(world: Backend, call: Call, identifier: str) -> Instance:
+def instance(backend: Backend, call: Call, identifier: str) -> Instance:
     """The caller's instance of this id."""
-    [found] = instances(world, call, [identifier])
+    [found] = instances(backend, call, [identifier])
     return found
 
 
-def volumes(world: Backend, call: Call, identifiers: Sequence[str]) -> list[Volume]:
+def volumes(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Volume]:
     """The caller's volumes of these ids."""
-    return _all(world.ledger.volumes, "vol", call, identifiers, lambda row: row.account == call.account)
+    return _all(backend.database.volumes, "vol", call, identifiers, lambda row: row.account == call.account)
 
 
-def volume(world: Backend, call: Call, identifier: str) -> Volume:
+def volume(backend: Backend, call: Call, identifier: str) -> Volume:
     """The caller's volume of this id."""
-    [found] = volumes(world, call, [identifier])
+    [found] = volumes(backend, call, [identifier])
     return found
 
 
-def may_use_snapshot(world: Backend, call: Call, snapshot: Snapshot) -> bool:
+def may_use_snapshot(backend: Backend, call: Call, snapshot: Snapshot) -> bool:
     """The caller may make volumes of it."""
     if snapshot.account == call.account or call.account in snapshot.users:
         return True
-    hidden = public_snapshots(world, snapshot.account, snapshot.region) == ALL_SHARING
+    hidden = public_snapshots(backend, snapshot.account, snapshot.region) == ALL_SHARING
     return "all" in snapshot.users and not hidden
 
 
-def snapshots(world: Backend, call: Call, identifiers: Sequence[str]) -> list[Snapshot]:
+def snapshots(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Snapshot]:
     """Snapshots of these ids that the caller may use."""
-    return _all(world.ledger.snapshots, "snap", call, identifiers, lambda row: may_use_snapshot(world, call, row))
+    return _all(backend.database.snapshots, "snap", call, identifiers, lambda row: may_use_snapshot(backend, call, row))
 
 
-def snapshot(world: Backend, call: Call, identifier: str) -> Snapshot:
+def snapshot(backend: Backend, call: Call, identifier: str) -> Snapshot:
     """The snapshot of this id, if the caller may use it."""
-    [found] = snapshots(world, call, [identifier])
+    [found] = snapshots(backend, call, [identifier])
     return found
 
 
-def own_snapshot(world: Backend, call: Call, identifier: str) -> Snapshot:
+def own_snapshot(backend: Backend, call: Call, identifier: str) -> Snapshot:
     """The caller's own snapshot of this id."""
-    found = snapshot(world, call, identifier)
+    found = snapshot(backend, call, identifier)
     if found.account != call.account:
         raise AwsError("AuthFailure", f"Not authorized for snapshot:{identifier}", status=403)
     return found
 
 
-def may_launch(world: Backend, call: Call, image: Image) -> bool:
+def may_launch(backend: Backend, call: Call, image: Image) -> bool:
     """The caller may launch it: its own, or shared with it, its organization or unit, or everybody."""
-    return image.account == call.account or not world.accounts.names_of(call.account).isdisjoint(image.users)
+    return image.account == call.account or not backend.accounts.names_of(call.account).isdisjoint(image.users)
 
 
-def images(world: Backend, call: Call, identifiers: Sequence[str]) -> list[Image]:
+def images(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Image]:
     """Images of these ids that the caller may launch."""
-    return _all(world.ledger.images, "ami", call, identifiers, lambda row: may_launch(world, call, row))
+    return _all(backend.database.images, "ami", call, identifiers, lambda row: may_launch(backend, call, row))
 
 
-def image(world: Backend, call: Call, identifier: str) -> Image:
+def image(backend: Backend, call: Call, identifier: str) -> Image:
     """The image of this id, if the caller may launch it."""
-    [found] = images(world, call, [identifier])
+    [found] = images(backend, call, [identifier])
     return found
 
 
-def own_image(world: Backend, call: Call, identifier: str) -> Image:
+def own_image(backend: Backend, call: Call, identifier: str) -> Image:
     """The caller's own image of this id."""
-    found = image(world, call, identifier)
+    found = image(backend, call, identifier)
     if found.account != call.account:
         raise AwsError("AuthFailure", f"Not authorized for image:{identifier}", status=403)
     return found
 
 
-def group(world: Backend, call: Call, identifier: str) -> SecurityGroup:
+def group(backend: Backend, call: Call, identifier: str) -> SecurityGroup:
     """The caller's security group of this id."""
-    [found] = _all(world.ledger.groups, "sg", call, [identifier], lambda row: row.account == call.account)
+    [found] = _all(backend.database.groups, "sg", call, [identifier], lambda row: row.account == call.account)
     return found

@@ -16,14 +16,14 @@ from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.state.records import ORDINARY, Image
 
 
-def give(world: Backend, asked: Mapping[str, Any]) -> None:
+def assign(backend: Backend, asked: Mapping[str, Any]) -> None:
     """Make an image one that is sold or billed. Raises AwsError for one that is not there."""
-    with world.ledger.change():
-        image = world.ledger.images.get(str(asked.get("image")))
+    with backend.database.change():
+        image = backend.database.images.get(str(asked.get("image")))
         if image is None:
             raise invalid(f"There is no image {asked.get('image')}")
         codes = tuple(map(str, asked.get("product_codes", image.product_codes)))
-        world.ledger.put(
+        backend.database.put(
             replace(
                 image,
                 product_codes=codes,
@@ -32,9 +32,9 @@ def give(world: Backend, asked: Mapping[str, Any]) -> None:
             )
         )
         for disk in image.mappings:
-            snapshot = world.ledger.snapshots.get(disk.snapshot_id or "")
+            snapshot = backend.database.snapshots.get(disk.snapshot_id or "")
             if snapshot is not None:
-                world.ledger.put(replace(snapshot, product_codes=codes))
+                backend.database.put(replace(snapshot, product_codes=codes))
 
 
 def check_copy(image: Image, account: str) -> None:
@@ -47,6 +47,6 @@ def check_copy(image: Image, account: str) -> None:
         raise AwsError("InvalidRequest", "Images with EC2 BillingProduct codes cannot be copied to another AWS account")
 
 
-def described(codes: Iterable[str]) -> list[dict[str, str]]:
+def to_api(codes: Iterable[str]) -> list[dict[str, str]]:
     """Product codes as EC2 answers them."""
     return [{"ProductCodeId": code, "ProductCodeType": "marketplace"} for code in codes]

@@ -1,6 +1,6 @@
 """After a start: the machines that live on are adopted, and what was pending is taken up again.
 
-The process before may have been killed at any moment. Everything that it had answered is in the ledger; what it
+The process before may have been killed at any moment. Everything that it had answered is in the database; what it
 had not finished is found there by its state, and submitted again to the same queues.
 """
 
@@ -16,6 +16,7 @@ from imagepipe.local.aws.ec2 import idempotency
 from imagepipe.local.aws.ec2.images import jobs as image_jobs
 from imagepipe.local.aws.ec2.instances import jobs as instance_jobs
 from imagepipe.local.aws.ec2.instances.describe import REMEMBERED
+from imagepipe.local.aws.ec2.region_setup import prepare_base_images
 from imagepipe.local.aws.state.records import Instance
 
 log = logging.getLogger(__name__)
@@ -23,66 +24,66 @@ log = logging.getLogger(__name__)
 FIRST_REGION = "us-east-1"
 
 
-def recover(world: Backend) -> None:
+def recover(backend: Backend) -> None:
     """Submit all work that is outstanding. Order matters within a queue alone: snapshots before what follows."""
-    world.disks.sweep()
-    _sweep_disks(world)
+    backend.disks.sweep()
+    _sweep_disks(backend)
     # Said now, where there is no room for it, and not by every call.
-    world.settle_base(FIRST_REGION)
-    running = world.driver.running()
-    _reap(world, running)
-    _resume_snapshots(world)
-    _resume_images(world)
-    _resume_volumes(world)
-    for instance in world.ledger.instances:
-        _resume_instance(world, instance, instance.id in running)
-    _forget_the_past(world)
+    prepare_base_images(backend, FIRST_REGION)
+    running = backend.driver.running()
+    _reap(backend, running)
+    _resume_snapshots(backend)
+    _resume_images(backend)
+    _resume_volumes(backend)
+    for instance in backend.database.instances:
+        _resume_instance(backend, instance, instance.id in running)
+    _forget_the_past(backend)
 
 
-def _forget_the_past(world: Backend) -> None:
+def _forget_the_past(backend: Backend) -> None:
     """What nobody is told of any more need not be kept."""
-    now = world.clock.now()
-    for instance in world.ledger.instances:
+    now = backend.clock.now()
+    for instance in backend.database.instances:
         if instance.ended_at is not None and instance.ended_at < now - REMEMBERED:
-            world.course.submit(instance.id, partial(instance_jobs.forget, world, instance.id))
-    with world.ledger.change():
-        for token in world.ledger.tokens:
+            backend.job_queues.submit(instance.id, partial(instance_jobs.forget, backend, instance.id))
+    with backend.database.change():
+        for token in backend.database.tokens:
             if token.used < now - idempotency.REMEMBERED:
-                world.ledger.remove(token)
+                backend.database.remove(token)
 
 
-def _sweep_disks(world: Backend) -> None:
+def _sweep_disks(backend: Backend) -> None:
     """Delete files that no record names: a record goes before its file does."""
     for path, known in (
-        (world.disks.volume_path("vol"), {row.id for row in world.ledger.volumes}),
-        (world.disks.snapshot_path("snap"), {row.id for row in world.ledger.snapshots}),
+        (backend.disks.volume_path("vol"), {row.id for row in backend.database.volumes}),
+        (backend.disks.snapshot_path("snap"), {row.id for row in backend.database.snapshots}),
     ):
         for file in path.parent.glob(f"{path.stem}-*{path.suffix}"):
             if file.stem not in known:
                 log.info("deleting %s, which nothing names", file)
                 file.unlink(missing_ok=True)
-    living = {row.id for row in world.ledger.instances if row.state != "terminated"}
-    for file in world.disks.store_path("").parent.glob("store-*.raw"):
+    living = {row.id for row in backend.database.instances if row.state != "terminated"}
+    for file in backend.disks.store_path("").parent.glob("store-*.raw"):
         if file.stem.removeprefix("store-") not in living:
             log.info("deleting %s, whose instance is gone", file)
             file.unlink(missing_ok=True)
 
 
-def _reap(world: Backend, running: frozenset[str]) -> None:
+def _reap(backend: Backend, running: frozenset[str]) -> None:
     """Stop machines that should not be running: nobody's, or those of instances that had ended."""
     for machine_id in running:
-        instance = world.ledger.instances.get(machine_id)
+        instance = backend.database.instances.get(machine_id)
         if instance is None or instance.state in ("stopped", "terminated"):
             log.warning("stopping machine %s, which no instance needs", machine_id)
-            world.course.submit(machine_id, partial(world.driver.stop, machine_id, force=True))
+            backend.job_queues.submit(machine_id, partial(backend.driver.stop, machine_id, force=True))
 
 
-def _resume_instance(world: Backend, instance: Instance, is_running: bool) -> None:
+def _resume_instance(backend: Backend, instance: Instance, is_running: bool) -> None:
     work: Callable[[Backend, str], None] | None
     match instance.state:
         case "pending":
             if not instance.has_run:
-                _start_afresh(world, instance)
+                _start_afresh(backend, instance)
             work = instance_jobs.boot
         case "stopping":
             work = instance_jobs.stop
@@ -92,60 +93,60 @@ def _resume_instance(world: Backend, instance: Instance, is_running: bool) -> No
             work = instance_jobs.open_ports
         case "running":
             # It powered itself off, or the whole computer did; an image being made may have stopped it.
-            work = instance_jobs.resume if _is_being_imaged(world, instance) else instance_jobs.exited
+            work = instance_jobs.resume if _is_being_imaged(backend, instance) else instance_jobs.exited
         case _:
             return
-    world.course.submit(instance.id, partial(work, world, instance.id))
+    backend.job_queues.submit(instance.id, partial(work, backend, instance.id))
 
 
-def _start_afresh(world: Backend, instance: Instance) -> None:
+def _start_afresh(backend: Backend, instance: Instance) -> None:
     """A first boot may have been cut off anywhere: give it disks on which nothing has run yet."""
-    with world.ledger.change():
+    with backend.database.change():
         for attached in instance.volumes:
-            volume = world.ledger.volumes.get(attached.volume_id)
+            volume = backend.database.volumes.get(attached.volume_id)
             if volume is not None:
-                world.ledger.put(replace(volume, state="creating"))
+                backend.database.put(replace(volume, state="creating"))
 
 
-def _is_being_imaged(world: Backend, instance: Instance) -> bool:
+def _is_being_imaged(backend: Backend, instance: Instance) -> bool:
     return any(
         image.capture is not None and image.capture.instance_id == instance.id and image.capture.reboots
-        for image in world.ledger.images
+        for image in backend.database.images
         if image.state == "pending"
     )
 
 
-def _resume_snapshots(world: Backend) -> None:
+def _resume_snapshots(backend: Backend) -> None:
     captured = {
-        disk.snapshot_id for image in world.ledger.images if image.state == "pending" for disk in image.mappings
+        disk.snapshot_id for image in backend.database.images if image.state == "pending" for disk in image.mappings
     }
     taken: dict[str, list[str]] = {}
-    for snapshot in world.ledger.snapshots:
+    for snapshot in backend.database.snapshots:
         if snapshot.state != "pending" or snapshot.id in captured:
             continue
         if snapshot.copied_from:
-            world.course.submit(snapshot.id, partial(image_jobs.finish_copy, world, snapshot.id))
+            backend.job_queues.submit(snapshot.id, partial(image_jobs.finish_copy, backend, snapshot.id))
             continue
-        volume = world.ledger.volumes.get(snapshot.volume_id)
+        volume = backend.database.volumes.get(snapshot.volume_id)
         taken.setdefault(instance_jobs.queue_of(volume) if volume else snapshot.volume_id, []).append(snapshot.id)
     for queue, ids in taken.items():
-        world.course.submit(queue, partial(image_jobs.take_snapshots, world, tuple(ids)))
+        backend.job_queues.submit(queue, partial(image_jobs.take_snapshots, backend, tuple(ids)))
 
 
-def _resume_images(world: Backend) -> None:
-    for image in world.ledger.images:
+def _resume_images(backend: Backend) -> None:
+    for image in backend.database.images:
         if image.state != "pending":
             continue
         if image.capture is not None:
-            work = partial(image_jobs.capture, world, image.id)
-            world.course.submit(image.capture.instance_id, work)
+            work = partial(image_jobs.capture, backend, image.id)
+            backend.job_queues.submit(image.capture.instance_id, work)
         else:
-            world.course.submit(image.id, partial(image_jobs.publish, world, image.id))
+            backend.job_queues.submit(image.id, partial(image_jobs.publish, backend, image.id))
 
 
-def _resume_volumes(world: Backend) -> None:
-    for volume in world.ledger.volumes:
+def _resume_volumes(backend: Backend) -> None:
+    for volume in backend.database.volumes:
         if volume.state == "deleting":
-            world.course.submit(volume.id, partial(instance_jobs.delete_volume, world, volume.id))
+            backend.job_queues.submit(volume.id, partial(instance_jobs.delete_volume, backend, volume.id))
         elif volume.state == "creating" and volume.instance_id is None:
-            world.course.submit(volume.id, partial(instance_jobs.create_volume, world, volume.id))
+            backend.job_queues.submit(volume.id, partial(instance_jobs.create_volume, backend, volume.id))

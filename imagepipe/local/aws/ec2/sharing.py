@@ -87,7 +87,7 @@ def added(params: Mapping[str, Any], structure: str, *, groups: str = "UserGroup
     return changed_users((), params, structure, groups=groups)
 
 
-def described(users: Iterable[str]) -> list[dict[str, str]]:
+def to_api(users: Iterable[str]) -> list[dict[str, str]]:
     """Launch permissions as DescribeImageAttribute answers them."""
     answers = []
     for user in users:

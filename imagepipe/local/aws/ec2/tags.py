@@ -28,48 +28,50 @@ KINDS = {
 }
 
 
-def create_tags(world: Backend, call: Call) -> Mapping[str, Any]:
+def create_tags(backend: Backend, call: Call) -> Mapping[str, Any]:
     tags = tagging.checked(call.params.get("Tags", []))
     if not tags:
         raise missing("Tag")
-    for record, identifier in _named(world, call):
+    for record, identifier in _named(backend, call):
         if record is None:
-            _tell_moto(world, call, identifier, dict(tags))
+            _tell_moto(backend, call, identifier, dict(tags))
         else:
-            world.ledger.put(replace(record, tags=tagging.merged(record.tags, tags)))
+            backend.database.put(replace(record, tags=tagging.merged(record.tags, tags)))
     return {}
 
 
-def delete_tags(world: Backend, call: Call) -> Mapping[str, Any]:
+def delete_tags(backend: Backend, call: Call) -> Mapping[str, Any]:
     """A tag given with a value goes only if it has that value; no tags at all means all of them."""
     given = call.params.get("Tags")
-    for record, identifier in _named(world, call):
-        present = record.tags if record else world.network.tags(call.account, call.region).get(identifier, {})
+    for record, identifier in _named(backend, call):
+        present = record.tags if record else backend.network.tags(call.account, call.region).get(identifier, {})
         gone = {
             key
             for key, value in present.items()
             if given is None or any(tag.get("Key") == key and tag.get("Value", value) == value for tag in given)
         }
         if record is None:
-            _tell_moto(world, call, identifier, dict.fromkeys(gone))
+            _tell_moto(backend, call, identifier, dict.fromkeys(gone))
         else:
-            world.ledger.put(replace(record, tags={k: v for k, v in present.items() if k not in gone}))
+            backend.database.put(replace(record, tags={k: v for k, v in present.items() if k not in gone}))
     return {}
 
 
-def _tell_moto(world: Backend, call: Call, identifier: str, tags: Mapping[str, str | None]) -> None:
-    world.ledger.later(partial(world.network.change_tags, call.account, call.region, identifier, dict(tags)))
+def _tell_moto(backend: Backend, call: Call, identifier: str, tags: Mapping[str, str | None]) -> None:
+    backend.database.later(partial(backend.network.change_tags, call.account, call.region, identifier, dict(tags)))
 
 
-def _named(world: Backend, call: Call) -> Iterator[tuple[Record | None, str]]:
+def _named(backend: Backend, call: Call) -> Iterator[tuple[Record | None, str]]:
     """The records that a request names; None for what moto keeps. All are looked up before any is changed."""
     found: list[tuple[Record | None, str]] = []
     for identifier in call.params.get("Resources", []):
         prefix = identifier.partition("-")[0]
-        record = next((row for row in _rows(world, call) if row.id == identifier), None)
+        record = backend.database.find(identifier)
+        if record is not None and record.region != call.region:
+            record = None
         if record is not None and record.account != call.account:
             raise AwsError("AuthFailure", f"Not authorized for {identifier}", status=403)
-        if record is None and not world.network.has(call.account, call.region, identifier):
+        if record is None and not backend.network.has(call.account, call.region, identifier):
             if prefix in MALFORMED:
                 check_id(prefix, identifier)
                 raise not_found(prefix, [identifier])
@@ -78,16 +80,6 @@ def _named(world: Backend, call: Call) -> Iterator[tuple[Record | None, str]]:
     if not found:
         raise missing("ResourceId")
     yield from found
-
-
-def _rows(world: Backend, call: Call) -> Iterator[Record]:
-    ledger = world.ledger
-    yield from ledger.instances.in_region(call.region)
-    yield from ledger.volumes.in_region(call.region)
-    yield from ledger.snapshots.in_region(call.region)
-    yield from ledger.images.in_region(call.region)
-    yield from ledger.key_pairs.in_region(call.region)
-    yield from ledger.groups.in_region(call.region)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +103,10 @@ GETTERS: Mapping[str, Getter] = {
 }
 
 
-def describe_tags(world: Backend, call: Call) -> Mapping[str, Any]:
-    owned = {row.id: row.tags for row in _rows(world, call) if row.account == call.account}
-    everything = {**world.network.tags(call.account, call.region), **owned}
+def describe_tags(backend: Backend, call: Call) -> Mapping[str, Any]:
+    tables = backend.database.resources
+    owned = {row.id: row.tags for table in tables for row in table.owned(call.account, call.region)}
+    everything = {**backend.network.tags(call.account, call.region), **owned}
     rows = [
         _Tag(f"{resource} {key}", resource, key, value)
         for resource, tags in everything.items()

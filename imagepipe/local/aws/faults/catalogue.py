@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -74,50 +74,52 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-class Wrong(NamedTuple):
-    """What is wrong with a described fault, and where in it."""
+class Mistake(NamedTuple):
+    """A mistake in the description of a fault, and its place."""
 
     path: tuple[str, ...]
     is_key: bool
     message: str
 
 
-def check(described: Mapping[str, Any]) -> list[Wrong]:
-    """Everything that is wrong with a fault as files and the admin door describe it; empty if it is good."""
-    effect = described.get("effect")
+def check(values: Mapping[str, Any]) -> list[Mistake]:
+    """List everything that is wrong with a fault as files and the admin door describe it; empty if it is good."""
+    effect = values.get("effect")
     if effect is None:
-        return [Wrong((), False, f"a fault has an effect: {', '.join(KINDS)}")]
+        return [Mistake((), False, f"a fault has an effect: {', '.join(KINDS)}")]
     kind = KINDS.get(effect) if isinstance(effect, str) else None
     if kind is None:
-        return [Wrong(("effect",), False, f"unknown effect {effect!r}{_meant(str(effect), KINDS)}")]
-    return [*_wrong_fields(described, effect, kind), *_wrong_action(described, effect, kind)]
+        return [Mistake(("effect",), False, f"unknown effect {effect!r}{_meant(str(effect), KINDS)}")]
+    return [*_check_fields(values, effect, kind), *_check_action(values, effect, kind)]
 
 
-def _wrong_fields(described: Mapping[str, Any], effect: str, kind: Kind) -> Iterator[Wrong]:
+def _check_fields(values: Mapping[str, Any], effect: str, kind: Kind) -> Iterator[Mistake]:
     allowed = (COMMON - {"action", "where"} if effect == "skew" else COMMON) | kind.fields
-    for name, value in described.items():
+    for name, value in values.items():
         if name not in TYPES:
-            yield Wrong((name,), True, f"unknown field {name!r}{_meant(name, allowed)}")
+            yield Mistake((name,), True, f"unknown field {name!r}{_meant(name, allowed)}")
         elif name not in allowed:
-            yield Wrong((name,), True, f"{effect!r} has no {name!r}; it has {', '.join(sorted(allowed))}")
-        elif wrong := TYPES[name](value):
-            yield Wrong((name,), False, f"{name} is {wrong}, and not {value!r}")
-    if kind.needs and not kind.needs & described.keys():
-        yield Wrong((), False, f"{effect!r} needs {' or '.join(sorted(kind.needs, reverse=True))}")
-    seconds = described.get("seconds")
+            yield Mistake((name,), True, f"{effect!r} has no {name!r}; it has {', '.join(sorted(allowed))}")
+        elif not TYPES[name][0](value):
+            yield Mistake((name,), False, f"{name} is {TYPES[name][1]}, and not {value!r}")
+    if kind.needs and not kind.needs & values.keys():
+        yield Mistake((), False, f"{effect!r} needs {' or '.join(sorted(kind.needs, reverse=True))}")
+    seconds = values.get("seconds")
     if effect != "skew" and isinstance(seconds, int | float) and seconds < 0:
-        yield Wrong(("seconds",), False, f"seconds cannot be negative in {effect!r}")
+        yield Mistake(("seconds",), False, f"seconds cannot be negative in {effect!r}")
 
 
-def _wrong_action(described: Mapping[str, Any], effect: str, kind: Kind) -> Iterator[Wrong]:
-    pattern = described.get("action", "*")
+def _check_action(values: Mapping[str, Any], effect: str, kind: Kind) -> Iterator[Mistake]:
+    pattern = values.get("action", "*")
     if not isinstance(pattern, str):
         return  # said already
     if kind.actions and not any(fnmatchcase(action, pattern) for action in kind.actions):
         known = f": {effect!r} comes at {', '.join(kind.actions)}"
-        yield Wrong(("action",), False, f"{pattern!r} is not an action for this{known}{_meant(pattern, kind.actions)}")
+        yield Mistake(
+            ("action",), False, f"{pattern!r} is not an action for this{known}{_meant(pattern, kind.actions)}"
+        )
     elif not any(fnmatchcase(action, pattern) for action in actions()):
-        yield Wrong(("action",), False, f"neither EC2 nor S3 has an action {pattern!r}{_meant(pattern, actions())}")
+        yield Mistake(("action",), False, f"neither EC2 nor S3 has an action {pattern!r}{_meant(pattern, actions())}")
 
 
 def _meant(word: str, known: Iterable[str]) -> str:
@@ -138,63 +140,42 @@ def actions() -> tuple[str, ...]:
     )
 
 
-def _is_number(value: object) -> bool:
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_count(value: object, *, least: int) -> bool:
+def _is_count(value: Any, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _text(value: object) -> str:
-    return "" if isinstance(value, str) else "a text"
+def _is_patterns(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(each, str) for each in (*value, *value.values()))
 
 
-def _count(value: object) -> str:
-    return "" if _is_count(value, least=1) else "a whole number, 1 or more"
-
-
-def _skipped(value: object) -> str:
-    return "" if _is_count(value, least=0) else "a whole number, 0 or more"
-
-
-def _seconds(value: object) -> str:
-    return "" if _is_number(value) else "a number of seconds"
-
-
-def _status(value: object) -> str:
-    return "" if _is_count(value, least=400) and value < 600 else "an HTTP status from 400 to 599"  # type: ignore[operator]
-
-
-def _share(value: object) -> str:
-    return "" if _is_number(value) and 0 <= value <= 1 else "a number from 0 to 1"  # type: ignore[operator]
-
-
-def _patterns(value: object) -> str:
-    is_good = isinstance(value, Mapping) and all(isinstance(each, str) for each in (*value, *value.values()))
-    return "" if is_good else "a mapping of parameters to patterns, both texts"
-
-
-TYPES = {
-    "effect": _text,
-    "action": _text,
-    "where": _patterns,
-    "code": _text,
-    "message": _text,
-    "status": _status,
-    "seconds": _seconds,
-    "calls": _count,
-    "after": _skipped,
-    "times": _count,
-    "probability": _share,
+TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "effect": (_is_text, "a text"),
+    "action": (_is_text, "a text"),
+    "where": (_is_patterns, "a mapping of parameters to patterns, both texts"),
+    "code": (_is_text, "a text"),
+    "message": (_is_text, "a text"),
+    "status": (lambda value: _is_count(value, 400) and value < 600, "an HTTP status from 400 to 599"),
+    "seconds": (_is_number, "a number of seconds"),
+    "calls": (_is_count, "a whole number, 1 or more"),
+    "after": (lambda value: _is_count(value, 0), "a whole number, 0 or more"),
+    "times": (_is_count, "a whole number, 1 or more"),
+    "probability": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
 }
-"""By field, what it must be; nothing where the value is good."""
+"""By field, the test of a value, and the words for what it must be."""
 
 
-def fault_of(described: Any) -> Fault:
-    """A fault from its JSON. Raises AwsError for one that cannot be, with everything that is wrong."""
-    if not isinstance(described, Mapping):
-        raise AwsError("InvalidParameterValue", f"no such fault: {described!r} is not a mapping")
-    if wrong := check(described):
-        raise AwsError("InvalidParameterValue", f"no such fault: {'; '.join(each.message for each in wrong)}")
-    return Fault(**described)
+def fault_of(values: Any) -> Fault:
+    """A fault from its JSON. Raises AwsError for one that cannot be, with everything that is mistakes."""
+    if not isinstance(values, Mapping):
+        raise AwsError("InvalidParameterValue", f"no such fault: {values!r} is not a mapping")
+    if mistakes := check(values):
+        raise AwsError("InvalidParameterValue", f"no such fault: {'; '.join(each.message for each in mistakes)}")
+    return Fault(**values)

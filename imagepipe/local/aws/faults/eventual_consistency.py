@@ -41,7 +41,7 @@ class _Hidden:
         return time.monotonic() >= self.until if self.until is not None else self.calls <= 0
 
 
-class Fresh:
+class HiddenResources:
     """The things that are not shown."""
 
     def __init__(self) -> None:
@@ -79,8 +79,8 @@ class Fresh:
         shown: dict[str, Any] = {}
         for key, value in answer.items():
             if key == "Reservations":
-                parts = [{**one, **self.without({"Instances": one["Instances"]})} for one in value]
-                shown[key] = [one for one in parts if one["Instances"]]
+                parts = [part | self.without({"Instances": part["Instances"]}) for part in value]
+                shown[key] = [part for part in parts if part["Instances"]]
             elif key in ROWS and isinstance(value, Sequence):
                 shown[key] = [row for row in value if not self._hides(str(row.get(ROWS[key], "")))]
             else:

@@ -12,7 +12,7 @@ from dataclasses import Field, dataclass, field, fields
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from imagepipe.local.aws.faults.eventual_consistency import Fresh
+from imagepipe.local.aws.faults.eventual_consistency import HiddenResources
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.state.bounded import Counts, Newest
 
@@ -85,7 +85,7 @@ class Fault:
             fnmatchcase(_value(params, name), pattern) for name, pattern in self.where.items()
         )
 
-    def refusal(self) -> AwsError:
+    def error(self) -> AwsError:
         """What a call is refused with."""
         code = self.code or "RequestLimitExceeded"
         status, message = CODES.get(code, (503, ASKED_FOR))
@@ -109,7 +109,7 @@ class Fault:
         return ", ".join(said)
 
 
-def described(fault: Fault) -> dict[str, Any]:
+def to_json(fault: Fault) -> dict[str, Any]:
     """A fault as JSON has it: what it says, and nothing that is so anyway."""
     return {
         each.name: getattr(fault, each.name)
@@ -135,33 +135,8 @@ def _value(params: Mapping[str, Any], name: str) -> str:
     return str(found)
 
 
-def no_capacity(*instance_types: str, times: int | None = None, subnet: str = "*", market: str = "*") -> list[Fault]:
-    """EC2 has none of these instance types left; in one subnet, or on the market `spot`, if that is said."""
-    return [
-        Fault(
-            effect="refuse",
-            action="RunInstances",
-            where={"InstanceType": kind, "SubnetId": subnet, "InstanceMarketOptions.MarketType": market},
-            code="InsufficientInstanceCapacity",
-            message=f"We currently do not have sufficient {kind} capacity in the Availability Zone you requested.",
-            times=times,
-        )
-        for kind in instance_types
-    ]
-
-
-def throttled(action: str = "*", *, times: int) -> Fault:
-    """So many calls are refused for being too many."""
-    return Fault(effect="refuse", action=action, code="RequestLimitExceeded", times=times)
-
-
-def slow_down(operation: str = "*", *, times: int, key: str = "*") -> Fault:
-    """So many of S3's calls, for these keys, are refused for being too many."""
-    return Fault(effect="refuse", action=f"s3:{operation}", where={"Key": key}, code="SlowDown", times=times)
-
-
 @dataclass(slots=True)
-class _Set:
+class _ActiveFault:
     """A fault as it stands: how often it was let by, and how often it came."""
 
     fault: Fault
@@ -189,12 +164,12 @@ class Faults:
     """The faults that are set now, and what is before things that they have met."""
 
     def __init__(self, faults: Iterable[Fault] = (), *, seed: int = 0) -> None:
-        self.fresh = Fresh()
+        self.hidden = HiddenResources()
         self._lock = threading.Lock()
         self._seed = seed
         self._number = 0
-        self._set: list[_Set] = []
-        self._before: Newest[str, list[Fault]] = Newest(MOST_THINGS)
+        self._active: list[_ActiveFault] = []
+        self._bound: Newest[str, list[Fault]] = Newest(MOST_THINGS)
         self._expired: Newest[str, None] = Newest(MOST_THINGS)
         self._injected = Counts(MOST_THINGS)
         for fault in faults:
@@ -203,9 +178,9 @@ class Faults:
     def add(self, fault: Fault) -> None:
         with self._lock:
             self._number += 1
-            self._set.append(_Set(fault, random.Random(f"{self._seed}/{self._number}")))  # noqa: S311
+            self._active.append(_ActiveFault(fault, random.Random(f"{self._seed}/{self._number}")))  # noqa: S311
 
-    def put(self, faults: Iterable[Fault], *, seed: int) -> None:
+    def replace(self, faults: Iterable[Fault], *, seed: int) -> None:
         """These in place of those that are set, with dice of this seed."""
         self.clear()
         self._seed, self._number = seed, 0
@@ -215,15 +190,15 @@ class Faults:
     def clear(self) -> None:
         """None any more; what was to come over things that are there does not come, and credentials are good again."""
         with self._lock:
-            self._set.clear()
-            self._before.clear()
+            self._active.clear()
+            self._bound.clear()
             self._expired.clear()
-        self.fresh.clear()
+        self.hidden.clear()
 
     def listed(self) -> list[tuple[Fault, int]]:
         """Those that may still come, and how often each came."""
         with self._lock:
-            return [(each.fault, each.hits) for each in self._set if not each.is_spent]
+            return [(each.fault, each.hits) for each in self._active if not each.is_spent]
 
     def injected(self) -> dict[str, int]:
         """How often faults came since the process began, by effect and action: `refuse RunInstances`."""
@@ -233,11 +208,11 @@ class Faults:
     def take(self, effect: Effect, action: str, params: Mapping[str, Any]) -> Fault | None:
         """The first fault with this effect that comes at the call; None if none does."""
         with self._lock:
-            for each in self._set:
+            for each in self._active:
                 if each.fault.effect == effect and each.fault.meets(action, params) and each.comes():
                     self._injected.add(f"{effect} {action}")
                     if each.is_spent:
-                        self._set.remove(each)
+                        self._active.remove(each)
                     return each.fault
         return None
 
@@ -245,20 +220,20 @@ class Faults:
         """Raise what the call shall be refused with, if anything."""
         fault = self.take("refuse", action, params)
         if fault is not None:
-            raise fault.refusal()
+            raise fault.error()
 
-    def put_before(self, thing: str, action: str, params: Mapping[str, Any], *effects: Effect) -> None:
+    def bind(self, thing: str, action: str, params: Mapping[str, Any], *effects: Effect) -> None:
         """What a call makes is to meet those of the effects that come at the call, at its own time."""
         for effect in effects:
             fault = self.take(effect, action, params)
             if fault is not None:
                 with self._lock:
-                    self._before.setdefault(thing, []).append(fault)
+                    self._bound.setdefault(thing, []).append(fault)
 
-    def before(self, thing: str, effect: Effect) -> Fault | None:
+    def bound(self, thing: str, effect: Effect) -> Fault | None:
         """What a thing still has before it."""
         with self._lock:
-            return next((fault for fault in self._before.get(thing, ()) if fault.effect == effect), None)
+            return next((fault for fault in self._bound.get(thing, ()) if fault.effect == effect), None)
 
     def expire(self, access_key_id: str, action: str, params: Mapping[str, Any]) -> bool:
         """Whether the key that makes the call has expired; from the call on where a fault says so."""

@@ -1,7 +1,7 @@
 """What moto keeps for us: networks, IAM, STS, KMS, parameters and S3, made durable from outside.
 
 moto is used as it is: its own applications answer, in this process, one call of a service at a time, and after each
-call that may have changed something the backend concerned is pickled into the ledger before the answer leaves.
+call that may have changed something the backend concerned is pickled into the database before the answer leaves.
 S3's objects are many and large: how they are kept is in `s3_state`, and how their bytes go in and out in `transfers`.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,8 +26,9 @@ from moto.utilities.utils import get_partition
 
 from imagepipe.errors import LocalCloudError
 from imagepipe.local.aws.authentication.signature import Identity, Request
+from imagepipe.local.aws.context import RequestContext
 from imagepipe.local.aws.moto.pickling import Pickler, Unpickler
-from imagepipe.local.aws.moto.s3_state import ACCOUNT, KEY, OLDER_OBJECT, UPLOAD, S3State, Touched, WouldLose
+from imagepipe.local.aws.moto.s3_state import ACCOUNT, KEY, UPLOAD, Changes, S3State, WouldLose
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Answer
 from imagepipe.local.aws.state.database import Database
@@ -39,17 +41,18 @@ GLOBAL_SERVICES = frozenset({"s3", "sts", "iam"})
 READS = ("Describe", "Get", "List", "Head", "Lookup", "Search", "Simulate")
 MOTO = "moto"
 """The blob that says which version of moto wrote the others."""
+HTML = re.compile(rb"\s*<(!doctype )?html", re.IGNORECASE)
 log = logging.getLogger(__name__)
 
 
 class Moto:
-    """moto behind one call of a service at a time, with its state in the ledger and S3's bytes in a folder."""
+    """moto behind one call of a service at a time, with its state in the database and S3's bytes in a folder."""
 
-    def __init__(self, ledger: Database, objects: Path) -> None:
+    def __init__(self, database: Database, objects: Path) -> None:
         # Images are the gateway's own: moto would make 1,300 for each region, and we would keep them.
         os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
         os.environ.pop("MOTO_AMIS_PATH", None)
-        self._ledger = ledger
+        self._database = database
         self.objects = objects
         """The folder of the bytes of S3's objects."""
         self.objects.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -57,7 +60,7 @@ class Moto:
         """moto's application of each service. Its dispatcher is left out: it chooses by path and host name, and some
         paths lead to moto's own interface, which resets everything."""
         self._saved: set[str] = set()
-        self._s3 = S3State(ledger, objects)
+        self._s3 = S3State(database, objects)
         self._locks = {service: threading.RLock() for service in SERVICES}
         self._locks["sts"] = self._locks["iam"]  # whose roles it reads
         self._load()
@@ -71,11 +74,12 @@ class Moto:
                 stack.enter_context(self._locks[each])
             yield
 
-    def answer(self, identity: Identity, request: Request, environ: dict[str, Any], action: str) -> Answer:
-        """moto's answer, once what it changed is on disk. `action` is empty where the method says it all.
+    def answer(self, context: RequestContext, action: str) -> Answer:
+        """Have moto answer, and save what it changed. `action` is empty where the HTTP method says it all.
 
-        For all services but S3.
+        For all services but S3. Raises AwsError.
         """
+        identity, request = context.identity, context.request
         service = SIGNING_NAMES.get(identity.service, identity.service)
         if service not in SERVICES:
             raise AwsError(
@@ -86,7 +90,7 @@ class Moto:
             text = f"The service '{identity.service}' has nothing at {request.path}"
             raise AwsError("InvalidAction", text, status=404)
         with self.lock(service):
-            answer = self.call(service, identity, request, environ)
+            answer = self.call(service, context, context.environ)
             region = get_partition(identity.region) if service in GLOBAL_SERVICES else identity.region
             reads = action.startswith(READS) if action else request.method in ("GET", "HEAD")
             if service == TAGGING and not reads:  # it tags what the others keep
@@ -95,16 +99,16 @@ class Moto:
                     self.save(each, identity.account, of)
             elif not reads or _name(service, identity.account, region) not in self._saved:
                 self.save(service, identity.account, region)
-        return answer
+        return check_readable(answer, action, request)
 
-    def call(self, service: str, identity: Identity, request: Request, environ: Mapping[str, Any]) -> Answer:
-        """moto's answer, of which nothing is saved yet. Under the service's lock."""
+    def call(self, service: str, context: RequestContext, environ: Mapping[str, Any]) -> Answer:
+        """Have moto answer, and save nothing yet. Call it under the service's lock."""
         if service not in self._apps:
             self._apps[service] = create_backend_app(cast(Any, service))
             _forget_instances()
-        return _call(self._apps[service], _environ(identity, request, environ))
+        return _call(self._apps[service], _environ(context.identity, context.request, environ))
 
-    def backend(self, service: str, account: str, region: str) -> Any:
+    def model(self, service: str, account: str, region: str) -> Any:
         """moto's own model of a service in a region."""
         return get_backend(cast(Any, service))[account][region]
 
@@ -115,17 +119,17 @@ class Moto:
             if account not in accounts or region not in accounts[account]:
                 return
             if service == "s3":
-                self.save_s3(account, region, Touched(""))
+                self.save_s3(account, region, Changes(""))
                 return
             buffer = io.BytesIO()
             Pickler(buffer, self.objects, lambda file: False).dump(dict(vars(accounts[account][region])))
             name = _name(service, account, region)
             try:
                 self._check_readable(name, buffer.getvalue())
-                self._ledger.write_blobs({name: buffer.getvalue()})
+                self._database.write_blobs({name: buffer.getvalue()})
             except BaseException:
                 if name in self._saved:  # nobody may see what is not on disk
-                    self._load_backend(name, dict(self._ledger.blobs())[name])
+                    self._load_backend(name, dict(self._database.blobs())[name])
                 raise
             self._saved.add(name)
 
@@ -138,13 +142,13 @@ class Moto:
             text = f"The local cloud cannot keep this, and what is kept of {name} stays as it was: {problem}"
             raise AwsError("InternalError", text, status=500) from problem
 
-    def save_s3(self, account: str, region: str, touched: Touched) -> None:
+    def save_s3(self, account: str, region: str, changed: Changes) -> None:
         """Put on disk what a request to S3 changed; where that fails, or cannot be right, S3 is as on disk again."""
         try:
-            self._s3.save(account, get_partition(region), touched)
+            self._s3.save(account, get_partition(region), changed)
         except Exception as problem:
             log.critical("S3's state is read from the disk again: %s", problem)
-            self._s3.load(dict(self._ledger.blobs()))
+            self._s3.load(dict(self._database.blobs()))
             if not isinstance(problem, WouldLose):  # the disk is full, for one: nobody may see what is not on it
                 raise
             text = f"The local cloud did not save this, as it would have lost data: {problem}. Try again"
@@ -162,22 +166,22 @@ class Moto:
         for service in SERVICES:
             get_backend(cast(Any, service)).clear()
         _forget_instances()
-        blobs = dict(self._ledger.blobs())
+        blobs = dict(self._database.blobs())
         here, there = version("moto"), blobs.pop(MOTO, b"").decode()
         try:
             self._s3.load(blobs)
             for name, body in blobs.items():
-                if not name.startswith((f"{ACCOUNT}/", f"{KEY}/", f"{UPLOAD}/", OLDER_OBJECT)):
+                if not name.startswith((f"{ACCOUNT}/", f"{KEY}/", f"{UPLOAD}/")):
                     self._load_backend(name, body)
             self._s3.sweep()
         except Exception as problem:
             raise _unreadable(self.objects.parent, here, there, problem) from problem
         if here != there:
-            self._ledger.write_blobs({MOTO: here.encode()})
+            self._database.write_blobs({MOTO: here.encode()})
 
     def _load_backend(self, name: str, body: bytes) -> None:
         service, account, region = name.split("/")
-        backend = self.backend(service, account, region)
+        backend = self.model(service, account, region)
         for key, value in Unpickler(body, self.objects).load().items():
             _adopt(backend, key, value)
         self._saved.add(name)
@@ -196,6 +200,14 @@ def _unreadable(state: Path, here: str, there: str, problem: Exception) -> Local
         f" ({type(problem).__name__}: {problem})",
         hint=f"{hint} begin with an empty store: --store NEW_FOLDER, or `mv {state.parent} {state.parent}.old`",
     )
+
+
+def check_readable(answer: Answer, action: str, request: Request) -> Answer:
+    """Return moto's answer if clients can read it. Raises AwsError for a page of HTML, and for moto's own failures."""
+    if answer.status >= 500 or (answer.status >= 400 and HTML.match(answer.body)):
+        log.error("moto answered %s with %s: %r", action or request.path, answer.status, answer.body[:500])
+        raise AwsError("InternalError", f"The local cloud cannot do {action or request.method} like this", status=500)
+    return answer
 
 
 class _Forgetful(list[Any]):

@@ -36,8 +36,8 @@ def certificate_of(folder: Path) -> Path:
 class Bundles:
     """Bundles in this cloud's S3, and the key that opens them."""
 
-    def __init__(self, elsewhere: Moto, folder: Path) -> None:
-        self._elsewhere = elsewhere
+    def __init__(self, moto: Moto, folder: Path) -> None:
+        self._moto = moto
         self._folder = folder
 
     @property
@@ -77,8 +77,8 @@ class Bundles:
     def _object(self, bucket: str, key: str, *, account: str, region: str) -> bytes:
         """Its bytes. Raises BundleError where it is not there, in another region than the registration's, or not for
         EC2 to read."""
-        with self._elsewhere.lock("s3"):
-            buckets: Any = self._elsewhere.backend("s3", account, get_partition(region)).buckets
+        with self._moto.lock("s3"):
+            buckets: Any = self._moto.model("s3", account, get_partition(region)).buckets
             found = buckets.get(bucket)
             if found is None:
                 raise BundleError(f"there is no bucket {bucket} of this account")

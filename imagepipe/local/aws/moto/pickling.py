@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from moto.s3.models import FakeKey
 from moto.s3.utils import _VersionedKeyStore
 
-from imagepipe.local.aws.protocol.bodies import Kept, sync_folder
+from imagepipe.files import sync
+from imagepipe.local.aws.protocol.bodies import ObjectFile
 
 PRIVATE_KEYS = (RSAPrivateKey, EllipticCurvePrivateKey)
 FILE = "imagepipe_file"
@@ -42,7 +43,7 @@ class Pickler(pickle.Pickler):
         self.named: set[str] = set()
 
     def persistent_id(self, value: Any) -> Any:
-        return ("bytes", value.path.name if value.path else "") if isinstance(value, Kept) else None
+        return ("bytes", value.path.name if value.path else "") if isinstance(value, ObjectFile) else None
 
     def reducer_override(self, value: Any) -> Any:
         """Maps with defaults: those whose default is a lambda go as plain maps, moto's own subclasses whole.
@@ -69,7 +70,7 @@ class Pickler(pickle.Pickler):
         """Give an object a file of its own for its bytes."""
         kept = key._value_buffer
         name = str(getattr(key, FILE, ""))
-        if not isinstance(kept, Kept) or (name and (name in self.named or self._taken(name))):
+        if not isinstance(kept, ObjectFile) or (name and (name in self.named or self._taken(name))):
             keep(key, self._objects)
             name = str(getattr(key, FILE))
         if name:
@@ -84,14 +85,14 @@ def keep(key: Any, objects: Path) -> None:
         file.write(key.value)
         file.flush()
         os.fsync(file.fileno())
-    sync_folder(objects)
+    sync(objects)
     adopt(key, path)
 
 
 def adopt(key: Any, path: Path | None) -> None:
     """Have moto read the object's bytes from this file."""
     key._value_buffer.close()
-    key._value_buffer = Kept(path)
+    key._value_buffer = ObjectFile(path)
     key.contentsize = path.stat().st_size if path else key.contentsize
     setattr(key, FILE, path.name if path else "")
     key.disposed = True  # there is nothing to close; moto warns of what is collected before it is disposed of
@@ -133,19 +134,17 @@ def _blank(kind: type[defaultdict[Any, Any]], factory: Any) -> Any:
 
 def _method(of: Any, name: str) -> Any:
     """A method of an object of moto's, which is how pickle has it: `getattr` itself would give anything of anything."""
-    found = getattr(of, name) if is_of_moto(type(of)) else None
+    found = getattr(of, name) if is_moto_class(type(of)) else None
     if getattr(found, "__self__", None) is not of or name.startswith("_"):
         raise pickle.UnpicklingError(f"{name} is no method of an object of moto's")
     return found
 
 
-def is_of_moto(kind: type) -> bool:
+def is_moto_class(kind: type) -> bool:
     return kind.__module__.partition(".")[0] == "moto"
 
 
 OWN = {each.__name__: each for each in (_blank_key, _set_key, _private_key, _key_store, _blank)}
-OWN_MODULES = (__name__, "imagepipe.local.gateway.pickles", "imagepipe.local.gateway.elsewhere")
-"""The others are their modules in stores that an earlier version wrote."""
 _PLAIN_NAMES = """
     builtins: bool bytearray bytes complex dict float frozenset int list object range set slice str tuple
     collections: Counter OrderedDict defaultdict deque
@@ -169,15 +168,13 @@ PLAIN = frozenset(
 class Unpickler(pickle.Unpickler):
     """Reads what `Pickler` wrote. Raises UnpicklingError for what names anything else."""
 
-    def __init__(self, body: bytes, objects: Path, older: Mapping[str, bytes] | None = None) -> None:
-        """`older` has the states of objects, by name, as formats before 5 kept them."""
+    def __init__(self, body: bytes, objects: Path) -> None:
         super().__init__(io.BytesIO(body))
         self._objects = objects
-        self._older = older or {}
         self.named: set[str] = set()
 
     def find_class(self, module: str, name: str, /) -> Any:
-        if module in OWN_MODULES and name in OWN:
+        if module == __name__ and name in OWN:
             return OWN[name]
         if (module, name) == ("builtins", "getattr"):
             return _method
@@ -186,24 +183,12 @@ class Unpickler(pickle.Unpickler):
         if module.partition(".")[0] == "moto":
             found = super().find_class(module, name)
             # Not what a module of moto's happens to import: a dotted name reaches that too.
-            if isinstance(found, type) and is_of_moto(found):
+            if isinstance(found, type) and is_moto_class(found):
                 return found
         raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of the state of a cloud")
 
     def persistent_load(self, named: Any) -> Any:
-        if isinstance(named, tuple):
-            _, name = named
-            if name:
-                self.named.add(name)
-            return Kept(self._objects / Path(name).name if name else None)
-        return self._older_key(named)
-
-    def _older_key(self, named: Any) -> Any:
-        """By name; format 2 had all there is to say of an object in its place."""
-        nested = Unpickler(named if isinstance(named, bytes) else self._older[named], self._objects, self._older)
-        state = nested.load()
-        self.named |= {state[FILE], *nested.named}
-        key = _blank_key()
-        _set_key(key, {**state, "_value_buffer": Kept(self._objects / Path(state[FILE]).name)})
-        _ = key.etag  # moto keeps it once it has worked it out
-        return key
+        _, name = named
+        if name:
+            self.named.add(name)
+        return ObjectFile(self._objects / Path(name).name if name else None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -33,26 +33,22 @@ EVERYWHERE = frozenset({"CreateBucket", "ListBuckets", "GetBucketLocation"})
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a request wants of S3."""
+class Operation:
+    """An operation of S3 on a bucket or an object."""
 
-    operation: str
-    """As the API reference names it; empty for what S3 does not have."""
+    name: str
+    """As in the API reference; empty if S3 has no such operation."""
     bucket: str
     key: str
 
-    def params(self) -> Mapping[str, str]:
-        """For faults."""
-        return {"Bucket": self.bucket, "Key": self.key}
 
-
-def asked(request: Request) -> Asked:
-    """The operation of a request, by method, path, query and headers as the service model has them."""
+def parse(request: Request) -> Operation:
+    """Find the operation of a request by method, path, query and headers, as the service model has them."""
     bucket, key = _place(request)
     given = {name for name, _ in request.query_pairs()} | set(request.headers)
     depth = 2 if key else 1 if bucket else 0
     fits = [each for each in _operations() if each[1:3] == (request.method, depth) and each[3] <= given]
-    return Asked(max(fits, key=lambda each: len(each[3]))[0] if fits else "", bucket, key)
+    return Operation(max(fits, key=lambda each: len(each[3]))[0] if fits else "", bucket, key)
 
 
 def _place(request: Request) -> tuple[str, str]:
@@ -84,36 +80,37 @@ def _operations() -> tuple[tuple[str, str, int, frozenset[str]], ...]:
     return tuple(found)
 
 
-def answer(
-    identity: Identity,
-    request: Request,
-    wanted: Asked,
-    environ: dict[str, Any],
-    md5: bytes,
-    moto: Callable[[Any], Answer],
-) -> Answer:
-    """moto's answer, where S3 would not have another; `moto` takes the WSGI environment, `md5` is the body's.
+def redirect(identity: Identity, operation: Operation) -> Answer | None:
+    """Return S3's answer if the bucket is in another region (S3 user guide, "Request redirection and the REST API")."""
+    bucket = _bucket(identity, operation.bucket)
+    if bucket is None or bucket.region_name == identity.region or operation.name in EVERYWHERE:
+        return None
+    text = "The bucket you are attempting to access must be addressed using the specified endpoint."
+    body = (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>PermanentRedirect</Code>'
+        f"<Message>{text}</Message><Bucket>{operation.bucket}</Bucket>"
+        f"<Endpoint>s3.{bucket.region_name}.amazonaws.com</Endpoint></Error>"
+    )
+    return Answer(301, (("Content-Type", XML), ("x-amz-bucket-region", bucket.region_name)), body.encode())
 
-    Raises AwsError.
-    """
-    bucket = _bucket(identity, wanted.bucket)
-    if bucket is not None and bucket.region_name != identity.region and wanted.operation not in EVERYWHERE:
-        return _elsewhere(wanted.bucket, bucket.region_name)
-    _check_md5(request, md5)
-    _check_signed(request)
-    if wanted.operation == "CreateBucket":
-        return moto({"HTTP_X_AMZ_OBJECT_OWNERSHIP": ENFORCED, **environ})
+
+def translate_acl(
+    identity: Identity, request: Request, operation: Operation, environ: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the WSGI environment with the ACL as moto knows it. Raises AwsError in a bucket without ACLs."""
+    if operation.name == "CreateBucket":
+        return {"HTTP_X_AMZ_OBJECT_OWNERSHIP": ENFORCED, **environ}
     acl = request.headers.get("x-amz-acl") or request.query_value("x-amz-acl")
     if acl is None:
-        return moto(environ)
-    is_enforced = bucket is not None and wanted.key and bucket.ownership_rule == ENFORCED
+        return dict(environ)
+    bucket = _bucket(identity, operation.bucket)
+    is_enforced = bucket is not None and operation.key and bucket.ownership_rule == ENFORCED
     if is_enforced and acl != "bucket-owner-full-control":  # which changes nothing there
         raise AwsError("AccessControlListNotSupported", "The bucket does not allow ACLs")
     if acl != EXEC_READ:
-        return moto({**environ, "HTTP_X_AMZ_ACL": acl})
+        return {**environ, "HTTP_X_AMZ_ACL": acl}
     granted = {name: value for name, value in environ.items() if name != "HTTP_X_AMZ_ACL"}
-    granted |= {"HTTP_X_AMZ_GRANT_READ": f'id="{EC2_READER}"', "HTTP_X_AMZ_GRANT_FULL_CONTROL": f'id="{OWNER}"'}
-    return moto(granted)
+    return granted | {"HTTP_X_AMZ_GRANT_READ": f'id="{EC2_READER}"', "HTTP_X_AMZ_GRANT_FULL_CONTROL": f'id="{OWNER}"'}
 
 
 def is_readable_by_ec2(key: Any) -> bool:
@@ -133,17 +130,8 @@ def _bucket(identity: Identity, name: str) -> Any:
     return s3_backends[account][partition].buckets.get(name)
 
 
-def _elsewhere(bucket: str, region: str) -> Answer:
-    """What S3 says where a bucket is in another region (S3 user guide, "Request redirection and the REST API")."""
-    text = "The bucket you are attempting to access must be addressed using the specified endpoint."
-    body = (
-        '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>PermanentRedirect</Code>'
-        f"<Message>{text}</Message><Bucket>{bucket}</Bucket><Endpoint>s3.{region}.amazonaws.com</Endpoint></Error>"
-    )
-    return Answer(301, (("Content-Type", XML), ("x-amz-bucket-region", region)), body.encode())
-
-
-def _check_md5(request: Request, found: bytes) -> None:
+def check_md5(request: Request, found: bytes) -> None:
+    """Raise AwsError if the body, with this MD5, is not the one that Content-MD5 states."""
     stated = request.headers.get("content-md5")
     if stated is None or "aws-chunked" in request.headers.get("content-encoding", ""):
         return  # of the latter, S3 means the bytes within the chunks
@@ -157,8 +145,8 @@ def _check_md5(request: Request, found: bytes) -> None:
         raise AwsError("BadDigest", "The Content-MD5 you specified did not match what we received.")
 
 
-def _check_signed(request: Request) -> None:
-    """A presigned URL goes with the x-amz headers that it was signed for, and with no other."""
+def check_signed_headers(request: Request) -> None:
+    """Raise AwsError if a presigned URL comes with x-amz headers that it was not signed for."""
     signed = (request.query_value("X-Amz-SignedHeaders") or "").lower().split(";")
     more = sorted(name for name in request.headers if name.startswith("x-amz-") and name not in signed)
     if request.query_value("X-Amz-Signature") and more:

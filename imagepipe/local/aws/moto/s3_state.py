@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +23,7 @@ from imagepipe.local.aws.state.database import Database
 
 ACCOUNT, KEY, UPLOAD = "s3", "s3-key", "s3-upload"
 """What the names of the three kinds of blobs begin with."""
-OLDER_OBJECT = "object/"
 MOST_PAGE_TOKENS = 1000
-log = logging.getLogger(__name__)
 
 
 class WouldLose(Exception):
@@ -34,7 +31,7 @@ class WouldLose(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Touched:
+class Changes:
     """What a request may have changed; without keys, the settings of the bucket."""
 
     bucket: str
@@ -50,8 +47,8 @@ class Touched:
 class S3State:
     """What is saved of S3, and how. All under S3's lock."""
 
-    def __init__(self, ledger: Database, objects: Path) -> None:
-        self._ledger = ledger
+    def __init__(self, database: Database, objects: Path) -> None:
+        self._database = database
         self._objects = objects
         self._digests: dict[str, bytes] = {}
         """By blob, of what is saved."""
@@ -65,19 +62,14 @@ class S3State:
         """By blob, the names of its objects' versions."""
 
     def load(self, blobs: Mapping[str, bytes]) -> None:
-        """Give moto what is saved. Saves at once what is in an older format."""
+        """Give moto what is saved."""
         accounts: Any = get_backend("s3")
         accounts.clear()
         accounts.bucket_accounts.clear()
         self._digests, self._named, self._owners, self._within, self._arns = {}, {}, {}, {}, {}
-        older = {name.removeprefix(OLDER_OBJECT): body for name, body in blobs.items() if name.startswith(OLDER_OBJECT)}
         ours = {name: body for name, body in blobs.items() if name.partition("/")[0] in (ACCOUNT, KEY, UPLOAD)}
         for name in sorted(ours, key=lambda name: (not name.startswith(f"{ACCOUNT}/"), name)):
-            self._load(name, ours[name], older)
-        if any(files and name.startswith(f"{ACCOUNT}/") for name, files in self._named.items()):
-            log.info("the objects of an older format are written as this one has them")
-            self._named, self._owners = {}, {}
-            self._save_all(drops=[OLDER_OBJECT + each for each in older])
+            self._load(name, ours[name])
 
     def sweep(self) -> None:
         """Delete the files of no object: a process may have ended before it came to that. Before anything is served."""
@@ -85,9 +77,9 @@ class S3State:
             if path.name not in self._owners:
                 path.unlink(missing_ok=True)
 
-    def _load(self, name: str, body: bytes, older: Mapping[str, bytes]) -> None:
+    def _load(self, name: str, body: bytes) -> None:
         accounts: Any = get_backend("s3")
-        unpickler = Unpickler(body, self._objects, older)
+        unpickler = Unpickler(body, self._objects)
         value = unpickler.load()
         kind, account, partition, *rest = name.split("/", 4)
         backend = accounts[account][partition]
@@ -109,54 +101,43 @@ class S3State:
         """Whether some object's bytes are in this file."""
         return name in self._owners
 
-    def save(self, account: str, partition: str, touched: Touched) -> None:
+    def save(self, account: str, partition: str, changed: Changes) -> None:
         """Put on disk what a request of this account may have changed. Raises WouldLose."""
         accounts: Any = get_backend("s3")
-        partition, owner = accounts.bucket_accounts.get(touched.bucket, (partition, account))
-        bucket = accounts[owner][partition].buckets.get(touched.bucket)
-        place = f"{owner}/{partition}/{touched.bucket}"
-        values: dict[str, Any] = {f"{KEY}/{place}/{key}": _key_of(bucket, key, partition) for key in touched.keys}
-        if touched.uploads:
+        partition, owner = accounts.bucket_accounts.get(changed.bucket, (partition, account))
+        bucket = accounts[owner][partition].buckets.get(changed.bucket)
+        place = f"{owner}/{partition}/{changed.bucket}"
+        values: dict[str, Any] = {f"{KEY}/{place}/{key}": _key_of(bucket, key, partition) for key in changed.keys}
+        if changed.uploads:
             present, prefix = (bucket.multiparts if bucket else {}), f"{UPLOAD}/{place}"
             new = {each for each in present if f"{prefix}/{each}" not in self._digests}
-            values |= {f"{prefix}/{each}": present.get(each) for each in new | {touched.upload_id} - {""}}
-        if not touched.keys:
+            values |= {f"{prefix}/{each}": present.get(each) for each in new | {changed.upload_id} - {""}}
+        if not changed.keys:
             for each in {account, owner}:
-                self._check_buckets(each, partition, touched)
+                self._check_buckets(each, partition, changed)
                 values[f"{ACCOUNT}/{each}/{partition}"] = _account_of(each, partition)
             if bucket is None:  # it was deleted; uploads may go with it, and objects not
                 if self._within.get(f"{KEY}/{place}"):
-                    raise WouldLose(f"bucket {touched.bucket} is gone, and there are objects in it")
+                    raise WouldLose(f"bucket {changed.bucket} is gone, and there are objects in it")
                 values |= dict.fromkeys(self._within.get(f"{UPLOAD}/{place}", ()))
         gone = [name for name, value in values.items() if value is None and name in self._digests]
-        if gone and not touched.deletes:
+        if gone and not changed.deletes:
             raise WouldLose(f"{len(gone)} of S3's objects are gone and no request deleted them, such as {gone[0]}")
         self._write(values)
 
-    def _check_buckets(self, account: str, partition: str, touched: Touched) -> None:
+    def _check_buckets(self, account: str, partition: str, changed: Changes) -> None:
         """Raise WouldLose where objects are saved of a bucket that is gone, and that the request did not delete."""
         present = cast(Any, get_backend("s3"))[account][partition].buckets
         place = f"{account}/{partition}/"
         for within in self._within:
             bucket = within.partition("/")[2].removeprefix(place) if f"/{place}" in within else ""
-            is_meant = touched.deletes and bucket == touched.bucket
+            is_meant = changed.deletes and bucket == changed.bucket
             if bucket and bucket not in present and not is_meant and self._within[within]:
                 raise WouldLose(f"bucket {bucket} is gone, with all that was in it, and no request deleted it")
 
-    def _save_all(self, drops: list[str]) -> None:
-        """Put all there is on disk, and forget these blobs."""
-        values: dict[str, Any] = {}
-        for account, partition, backend in cast(Any, get_backend("s3")).iter_backends():
-            values[f"{ACCOUNT}/{account}/{partition}"] = _account_of(account, partition)
-            for name, bucket in backend.buckets.items():
-                place = f"{account}/{partition}/{name}"
-                values |= {f"{KEY}/{place}/{key}": _key_of(bucket, key, partition) for key in dict.keys(bucket.keys)}
-                values |= {f"{UPLOAD}/{place}/{each}": upload for each, upload in bucket.multiparts.items()}
-        self._write(values, drops)
-
-    def _write(self, values: Mapping[str, Any], drops: Sequence[str] = ()) -> None:
-        """Write these blobs where they differ from what is saved; None for one that is to go."""
-        changes: dict[str, bytes | None] = dict.fromkeys(drops)
+    def _write(self, values: Mapping[str, Any]) -> None:
+        """Write the blobs that differ from those that are saved; None deletes one."""
+        changes: dict[str, bytes | None] = {}
         files: dict[str, frozenset[str]] = {}
         for name, value in values.items():
             if value is None:
@@ -166,7 +147,7 @@ class S3State:
             body, named = self._pickled(name, value)
             if self._digests.get(name) != _digest(body):
                 changes[name], files[name] = body, named
-        self._ledger.write_blobs(changes)
+        self._database.write_blobs(changes)
         self._forget_tags({name: values[name] for name in changes if name.startswith(f"{KEY}/")})
         for name, written in changes.items():
             before = self._named.get(name, frozenset())

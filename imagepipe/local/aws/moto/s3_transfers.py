@@ -6,7 +6,6 @@ import base64
 import hashlib
 import re
 import uuid
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +16,14 @@ from xml.etree import ElementTree
 from moto.utilities.utils import get_partition
 
 from imagepipe.local.aws.authentication.signature import Identity, Request
-from imagepipe.local.aws.moto.adapter import READS, Moto
+from imagepipe.local.aws.context import RequestContext
+from imagepipe.local.aws.moto import s3
+from imagepipe.local.aws.moto.adapter import READS, Moto, check_readable
 from imagepipe.local.aws.moto.pickling import adopt
-from imagepipe.local.aws.moto.s3 import Asked
-from imagepipe.local.aws.moto.s3_state import Touched, forget_page_tokens
+from imagepipe.local.aws.moto.s3 import Operation
+from imagepipe.local.aws.moto.s3_state import Changes, forget_page_tokens
 from imagepipe.local.aws.protocol import bodies, query
-from imagepipe.local.aws.protocol.bodies import Content, Kept, Received
+from imagepipe.local.aws.protocol.bodies import Content, ObjectFile, Received
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Answer
 
@@ -38,14 +39,14 @@ EMPTY = hashlib.md5(usedforsecurity=False).hexdigest()
 class Transfers:
     """S3 behind moto."""
 
-    def __init__(self, elsewhere: Moto) -> None:
-        self._elsewhere = elsewhere
+    def __init__(self, moto: Moto) -> None:
+        self._moto = moto
 
     def receive(self, request: Request, source: bodies.Source, length: int) -> Received:
         """Write an object's bytes to disk. Raises AwsError where they are not those that the client stated."""
         stated = request.headers.get("x-amz-content-sha256", "")
         is_chunked = stated.startswith("STREAMING-")
-        received = bodies.receive(source, length, self._elsewhere.objects, is_chunked=is_chunked)
+        received = bodies.receive(source, length, self._moto.objects, is_chunked=is_chunked)
         try:
             if re.fullmatch("[0-9a-f]{64}", stated) and stated != received.sha256:
                 raise AwsError("XAmzContentSHA256Mismatch", "The body is not the one that was signed")
@@ -60,64 +61,66 @@ class Transfers:
 
     def release(self, received: Received) -> None:
         """Delete what was received, unless it has become an object's."""
-        if not self._elsewhere.has_file(received.name):
+        if not self._moto.has_file(received.name):
             received.discard()
 
-    def answer(
-        self, identity: Identity, request: Request, environ: Mapping[str, Any], asked: Asked, received: Received | None
-    ) -> Answer:
-        """moto's answer, once what it changed is on disk. Under S3's lock; takes what was received."""
-        given = {**environ, **(_instead_of(request, received) if received else {})}
-        if asked.operation == "GetObject":
-            given.pop("HTTP_RANGE", None)  # which moto would cut out of no bytes
-        source = self._source(identity, request) if asked.operation in ("CopyObject", "UploadPartCopy") else None
+    def answer(self, context: RequestContext, operation: Operation, received: Received | None) -> Answer:
+        """Have moto answer, and save what it changed. Call it under S3's lock. Raises AwsError.
+
+        What was received becomes the object's, if the answer says that there is one.
+        """
+        identity, request = context.identity, context.request
+        if redirect := s3.redirect(identity, operation):
+            return redirect
+        s3.check_md5(request, received.md5 if received else hashlib.md5(request.body, usedforsecurity=False).digest())
+        s3.check_signed_headers(request)
+        environ = s3.translate_acl(identity, request, operation, context.environ)
+        environ |= _headers_for_empty_body(request, received) if received else {}
+        if operation.name == "GetObject":
+            environ.pop("HTTP_RANGE", None)  # which moto would cut out of no bytes
+        source = self._source(identity, request) if operation.name in ("CopyObject", "UploadPartCopy") else None
         if source is not None:
-            given.pop("HTTP_X_AMZ_CHECKSUM_ALGORITHM", None)  # which moto would work out of no bytes
-        with bodies.without_bytes() if asked.operation in WITHOUT_BYTES else nullcontext():
-            answer = self._elsewhere.call("s3", identity, request, given)
+            environ.pop("HTTP_X_AMZ_CHECKSUM_ALGORITHM", None)  # which moto would work out of no bytes
+        with bodies.without_bytes() if operation.name in WITHOUT_BYTES else nullcontext():
+            answer = self._moto.call("s3", context, environ)
         if answer.status < 300:
-            answer = self._with_bytes(identity, request, asked, received, source, answer)
-            if not asked.operation.startswith(READS):
-                self._elsewhere.save_s3(identity.account, identity.region, _touched(asked, request))
-        return answer
+            answer = self._with_bytes(context, operation, received, source, answer)
+            if not operation.name.startswith(READS):
+                self._moto.save_s3(identity.account, identity.region, _changes(operation, request))
+        return check_readable(answer, operation.name, request)
 
     def _with_bytes(
-        self,
-        identity: Identity,
-        request: Request,
-        asked: Asked,
-        received: Received | None,
-        source: Any,
-        answer: Answer,
+        self, context: RequestContext, operation: Operation, received: Received | None, source: Any, answer: Answer
     ) -> Answer:
-        match asked.operation:
+        identity, request = context.identity, context.request
+        match operation.name:
             case "GetObject":
                 version = request.query_value("versionId")
-                key = self._backend(identity).get_object(asked.bucket, asked.key, version_id=version)
-                return _sent(request, answer, key)
+                key = self._backend(identity).get_object(operation.bucket, operation.key, version_id=version)
+                return _download(request, answer, key)
             case "ListObjects" | "ListObjectsV2" | "ListObjectVersions":
                 forget_page_tokens(self._backend(identity))
             case "PutObject" if received:
-                return _given(self._newest(identity, asked), received.path, received.md5, answer)
+                return _attach_bytes(self._newest(identity, operation), received.path, received.md5, answer)
             case "UploadPart" if received:
-                return _given(self._part(identity, request, asked), received.path, received.md5, answer)
+                return _attach_bytes(self._part(identity, request, operation), received.path, received.md5, answer)
             case "CompleteMultipartUpload":
-                self._put_together(request, self._newest(identity, asked))
+                self._complete_upload(request, self._newest(identity, operation))
             case "CopyObject" if source is not None:
-                return self._copied(self._newest(identity, asked), source, answer, 0, source.size)
+                return self._copied(self._newest(identity, operation), source, answer, 0, source.size)
             case "UploadPartCopy" if source is not None:
                 start, end = _range(request.headers.get("x-amz-copy-source-range", ""), source.size)
-                return self._copied(self._part(identity, request, asked), source, answer, start, end)
+                return self._copied(self._part(identity, request, operation), source, answer, start, end)
         return answer
 
     def _backend(self, identity: Identity) -> Any:
-        return self._elsewhere.backend("s3", identity.account, get_partition(identity.region))
+        return self._moto.model("s3", identity.account, get_partition(identity.region))
 
-    def _newest(self, identity: Identity, asked: Asked) -> Any:
-        return self._backend(identity).get_bucket(asked.bucket).keys[asked.key]
+    def _newest(self, identity: Identity, operation: Operation) -> Any:
+        return self._backend(identity).get_bucket(operation.bucket).keys[operation.key]
 
-    def _part(self, identity: Identity, request: Request, asked: Asked) -> Any:
-        upload = self._backend(identity).get_bucket(asked.bucket).multiparts[request.query_value("uploadId")]
+    def _part(self, identity: Identity, request: Request, operation: Operation) -> Any:
+        upload = self._backend(identity).get_bucket(operation.bucket).multiparts[request.query_value("uploadId")]
         return upload.parts[int(request.query_value("partNumber") or "0")]
 
     def _source(self, identity: Identity, request: Request) -> Any:
@@ -132,10 +135,10 @@ class Transfers:
 
     def _copied(self, key: Any, source: Any, answer: Answer, start: int, end: int) -> Answer:
         path = self._new_path()
-        md5 = bodies.joined([(_path(source), start, end - start)] if end > start else [], path)
-        return _given(key, path, md5, answer)
+        md5 = bodies.concatenate([(_path(source), start, end - start)] if end > start else [], path)
+        return _attach_bytes(key, path, md5, answer)
 
-    def _put_together(self, request: Request, key: Any) -> None:
+    def _complete_upload(self, request: Request, key: Any) -> None:
         """Make an object's file of its parts' files. Does nothing where an earlier request did so already."""
         numbers = [
             int(str(each.text))
@@ -144,30 +147,30 @@ class Transfers:
             )
         ]
         parts = [key.multipart.parts[number] for number in numbers]
-        if not isinstance(key._value_buffer, Kept):
+        if not isinstance(key._value_buffer, ObjectFile):
             path = self._new_path()
-            bodies.joined([(_path(part), 0, part.size) for part in parts], path)
+            bodies.concatenate([(_path(part), 0, part.size) for part in parts], path)
             adopt(key, path)
-            _sum_up(key, parts)
+            _set_checksum(key, parts)
             for part in key.multipart.parts.values():
                 adopt(part, None)
 
     def _new_path(self) -> Path:
-        return self._elsewhere.objects / uuid.uuid4().hex
+        return self._moto.objects / uuid.uuid4().hex
 
 
-def _touched(asked: Asked, request: Request) -> Touched:
+def _changes(operation: Operation, request: Request) -> Changes:
     """What a request may have changed."""
-    keys = frozenset({asked.key}) if asked.key else frozenset()
-    if asked.operation == "DeleteObjects":
+    keys = frozenset({operation.key}) if operation.key else frozenset()
+    if operation.name == "DeleteObjects":
         body = ElementTree.fromstring(request.body)  # noqa: S314 - of a caller of this store's own
         keys = frozenset(str(key.text) for key in body.iterfind("{*}Object/{*}Key"))
-    return Touched(
-        asked.bucket,
+    return Changes(
+        operation.bucket,
         keys,
-        uploads=asked.operation in PARTS | PARTS_END,
+        uploads=operation.name in PARTS | PARTS_END,
         upload_id=request.query_value("uploadId") or "",
-        deletes=asked.operation.startswith("Delete") or asked.operation in PARTS_END,
+        deletes=operation.name.startswith("Delete") or operation.name in PARTS_END,
     )
 
 
@@ -180,7 +183,7 @@ def _check_sums(request: Request, received: Received) -> None:
             raise AwsError("BadDigest", f"The {name} you specified did not match the calculated checksum.")
 
 
-def _instead_of(request: Request, received: Received) -> dict[str, str]:
+def _headers_for_empty_body(request: Request, received: Received) -> dict[str, str]:
     """The headers with which moto takes an empty body for what was received."""
     given = {"HTTP_X_AMZ_CONTENT_SHA256": "UNSIGNED-PAYLOAD"}
     for name, value in received.trailers.items():
@@ -196,7 +199,7 @@ def _instead_of(request: Request, received: Received) -> dict[str, str]:
     return given
 
 
-def _given(key: Any, path: Path, md5: bytes, answer: Answer) -> Answer:
+def _attach_bytes(key: Any, path: Path, md5: bytes, answer: Answer) -> Answer:
     """Have moto's object read its bytes from there; gives the answer with the ETag that is right."""
     adopt(key, path)
     key._etag = md5.hex()
@@ -204,7 +207,7 @@ def _given(key: Any, path: Path, md5: bytes, answer: Answer) -> Answer:
     return replace(answer, headers=headers, body=answer.body.replace(EMPTY.encode(), key._etag.encode()))
 
 
-def _sum_up(key: Any, parts: list[Any]) -> None:
+def _set_checksum(key: Any, parts: list[Any]) -> None:
     """The checksum of an object from parts, which moto worked out of no bytes."""
     algorithm = key.checksum_algorithm or ""
     paths = [_path(part) for part in parts]
@@ -225,7 +228,7 @@ def _path(key: Any) -> Path:
     return Path(key._value_buffer.path)
 
 
-def _sent(request: Request, answer: Answer, key: Any) -> Answer:
+def _download(request: Request, answer: Answer, key: Any) -> Answer:
     """The answer with an object's bytes, or with the range of them that was asked for."""
     stated, size = request.headers.get("range", ""), int(key.size)
     if answer.status == 200 and re.fullmatch(r"bytes=(\d+-\d*|-\d+)", stated):
@@ -234,7 +237,7 @@ def _sent(request: Request, answer: Answer, key: Any) -> Answer:
             return replace(answer, content=Content.of(_path(key), 0, size))
         if start >= end:
             text = "The requested range is not satisfiable"
-            return query.refusal(AwsError("InvalidRange", text, status=416), "", "s3")
+            return query.error_answer(AwsError("InvalidRange", text, status=416), "", "s3")
         if (start, end) != (0, size):
             kept = [(name, value) for name, value in answer.headers if not name.lower().startswith("x-amz-checksum-")]
             headers = (*kept, ("Content-Range", f"bytes {start}-{end - 1}/{size}"))

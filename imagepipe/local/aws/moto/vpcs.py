@@ -11,19 +11,18 @@ import random
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, lru_cache
 from typing import Any
 
-from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
-from moto.ec2.models.instance_types import INSTANCE_TYPES
-
 from imagepipe.local.aws.moto.adapter import Moto
+from imagepipe.local.aws.moto.catalogue import regions, zones
 from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.protocol.ids import check_id, not_found
 
 POOL = ipaddress.IPv4Network("127.42.0.0/16")
 RESERVED = 4  # the first addresses of a subnet are EC2's own; the last is broadcast
 SSH_PORT = 22
+SETTLED = "imagepipe_settled"
+"""Attribute of moto's model of a region that has its default VPC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +40,22 @@ class Subnet:
 class Network:
     """Regions, VPCs and subnets of the local cloud."""
 
-    def __init__(self, elsewhere: Moto) -> None:
-        self._elsewhere = elsewhere
+    def __init__(self, moto: Moto) -> None:
+        self._moto = moto
 
-    def settle(self, account: str, region: str) -> None:
+    def prepare(self, account: str, region: str) -> None:
         """Give the region its default VPC if it has none yet. Raises AwsError for what is no region."""
         if region not in regions():
             raise AwsError("AuthFailure", f"Credential should be scoped to a valid region, not '{region}'.", status=401)
-        if getattr(self._ec2(account, region), "imagepipe_settled", 0) >= 2:  # nobody waits for moto then
+        ec2 = self._ec2(account, region)
+        if hasattr(ec2, SETTLED):  # nobody waits for moto then
             return
-        with self._elsewhere.lock("ec2"):
-            backends = self._elsewhere.backend("ec2", account, region)
-            done = int(getattr(backends, "imagepipe_settled", 0))
-            if done < 1:
-                _lay_out(backends)
-            if done < 2:  # stores of imagepipe 0.1.0's beginnings have no way out
-                _give_way_out(backends)
-                backends.imagepipe_settled = 2
-                self._elsewhere.save("ec2", account, region)
+        with self._moto.lock("ec2"):
+            if not hasattr(ec2, SETTLED):
+                _lay_out(ec2)
+                _connect_to_internet(ec2)
+                setattr(ec2, SETTLED, True)
+                self._moto.save("ec2", account, region)
 
     def vpc_ids(self, account: str, region: str) -> list[str]:
         return list(self._ec2(account, region).vpcs)
@@ -108,21 +105,17 @@ class Network:
 
     def change_tags(self, account: str, region: str, identifier: str, tags: dict[str, str | None]) -> None:
         """Set tags of what moto keeps; a tag of None is taken away."""
-        with self._elsewhere.lock("ec2"):
+        with self._moto.lock("ec2"):
             ec2 = self._ec2(account, region)
             for key, value in tags.items():
                 if value is None:
                     ec2.tags[identifier].pop(key, None)
                 else:
                     ec2.tags[identifier][key] = value
-            self._elsewhere.save("ec2", account, region)
-
-    def has_instance_profile(self, account: str, name_or_arn: str) -> bool:
-        profiles = self._elsewhere.backend("iam", account, "aws").instance_profiles.values()
-        return any(name_or_arn in (profile.name, profile.arn) for profile in profiles)
+            self._moto.save("ec2", account, region)
 
     def _ec2(self, account: str, region: str) -> Any:
-        return self._elsewhere.backend("ec2", account, region)
+        return self._moto.model("ec2", account, region)
 
 
 def free_address(within: ipaddress.IPv4Network, taken: Iterable[str]) -> str:
@@ -162,28 +155,6 @@ def _is_silent(address: str) -> bool:
     return True
 
 
-@lru_cache(maxsize=256)  # a caller may ask of any region
-def zones(region: str) -> tuple[str, ...]:
-    """The availability zones of a region."""
-    return tuple(
-        zone.name
-        for zone in RegionsAndZonesBackend.zones.get(region, ())
-        if getattr(zone, "zone_type", "availability-zone") == "availability-zone"
-    )
-
-
-@cache
-def regions() -> frozenset[str]:
-    """The regions that have availability zones."""
-    return frozenset(name for name in RegionsAndZonesBackend.zones if zones(name))
-
-
-def instance_type(name: str) -> dict[str, Any] | None:
-    """EC2's own description of an instance type, as of moto's data."""
-    found: dict[str, Any] | None = INSTANCE_TYPES.get(name)
-    return found
-
-
 def _lay_out(ec2: Any) -> None:
     for subnet in ec2.describe_subnets():
         ec2.delete_subnet(subnet.id)
@@ -196,11 +167,9 @@ def _lay_out(ec2: Any) -> None:
         ec2.create_default_subnet(zone.name)
 
 
-def _give_way_out(ec2: Any) -> None:
-    """The default VPC's main route table leads to an internet gateway (VPC user guide, "Default VPC components")."""
+def _connect_to_internet(ec2: Any) -> None:
+    """Route the default VPC's traffic to an internet gateway (VPC user guide, "Default VPC components")."""
     vpc = ec2.get_default_vpc()
-    if vpc is None:
-        return
     [main] = ec2.describe_route_tables(filters={"vpc-id": [vpc.id], "association.main": ["true"]})
     gateway = ec2.create_internet_gateway()
     ec2.attach_internet_gateway(gateway.id, vpc.id)

@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from imagepipe.files import sync
 from imagepipe.local.aws.protocol.errors import AwsError
 
 CHUNK_BYTES = 1 << 18
 LARGEST_OBJECT = 5 << 30  # of one PUT, as S3 has it (S3 user guide, "Uploading objects")
 LARGEST_BODY = 4 << 20  # of any other request: a DeleteObjects of 1,000 keys of 1 KiB has some 2 MiB
 LONGEST_LINE = 8192
-LEFT_BYTES = 16 << 20
+DISCARD_LIMIT = 16 << 20
 """Of a body that nobody wants, so much is read away: a client that still sends does not see its answer otherwise."""
 
 
@@ -106,7 +107,7 @@ def receive(source: Source, length: int, folder: Path, *, is_chunked: bool) -> R
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
-        sync_folder(folder)
+        sync(folder)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -130,28 +131,28 @@ class _Lines:
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
-        self._kept = b""
+        self._buffer = b""
 
     def line(self) -> bytes:
-        while b"\n" not in self._kept:
+        while b"\n" not in self._buffer:
             block = next(self._blocks, b"")
             if not block:
-                line, self._kept = self._kept, b""
+                line, self._buffer = self._buffer, b""
                 return line
-            self._kept += block
-            if len(self._kept) > LONGEST_LINE + CHUNK_BYTES:
+            self._buffer += block
+            if len(self._buffer) > LONGEST_LINE + CHUNK_BYTES:
                 raise _not_chunked()
-        line, _, self._kept = self._kept.partition(b"\n")
+        line, _, self._buffer = self._buffer.partition(b"\n")
         return line.rstrip(b"\r")
 
     def exactly(self, size: int) -> Iterator[bytes]:
         left = size
         while left:
-            block = self._kept or next(self._blocks, b"")
+            block = self._buffer or next(self._blocks, b"")
             if not block:
                 raise _not_chunked()
             yield block[:left]
-            self._kept, left = block[left:], max(0, left - len(block))
+            self._buffer, left = block[left:], max(0, left - len(block))
 
 
 def _unchunked(lines: _Lines, trailers: dict[str, str]) -> Iterator[bytes]:
@@ -184,10 +185,10 @@ def read(source: Source, length: int) -> bytes:
     return b"".join(_blocks(source, length, hashlib.sha256()))
 
 
-def read_away(source: Any) -> bool:
+def discard_rest(source: Any) -> bool:
     """Read the rest of a body that nobody wants; false where so much is left that the connection is to be closed."""
     left = int(getattr(source, "remaining", 0))
-    if left > LEFT_BYTES:
+    if left > DISCARD_LIMIT:
         return False
     while left > 0:
         block = source.read(min(CHUNK_BYTES, left))
@@ -210,7 +211,7 @@ def without_bytes() -> Iterator[None]:
         _seeing.none = False
 
 
-class Kept:
+class ObjectFile:
     """A file with an object's bytes, as moto reads them; without a path there are none. Takes no room in memory."""
 
     def __init__(self, path: Path | None) -> None:
@@ -263,7 +264,7 @@ class Content:
         self.close()  # of an answer that is never sent
 
 
-def joined(paths: list[tuple[Path, int, int]], target: Path) -> bytes:
+def concatenate(paths: list[tuple[Path, int, int]], target: Path) -> bytes:
     """Write these parts of files, as path, start and length, one after the other; gives the MD5 of all."""
     md5 = hashlib.md5(usedforsecurity=False)
     with target.open("xb") as file:
@@ -277,7 +278,7 @@ def joined(paths: list[tuple[Path, int, int]], target: Path) -> bytes:
                 content.close()
         file.flush()
         os.fsync(file.fileno())
-    sync_folder(target.parent)
+    sync(target.parent)
     return md5.digest()
 
 
@@ -291,11 +292,3 @@ def checksum(algorithm: str, paths: list[Path]) -> bytes | None:
             while block := file.read(CHUNK_BYTES):
                 made.update(block)
     return made.digest()
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -46,7 +46,7 @@ def with_body(request: Request, environ: Mapping[str, Any]) -> Request:
     return replace(request, body=bodies.read(environ["wsgi.input"], length(request)))
 
 
-def no_room(problem: Exception) -> AwsError | None:
+def store_full_error(problem: Exception) -> AwsError | None:
     """The refusal where the store is full: of disks, which says how much is missing, or of anything else."""
     is_full = (
         isinstance(problem, StoreFull)
@@ -59,7 +59,7 @@ def no_room(problem: Exception) -> AwsError | None:
     return AwsError("InsufficientVolumeCapacity", f"The local cloud's store is full: {problem}", status=400)
 
 
-def refuse_strangers(request: Request, *, has_token: bool | None) -> None:
+def check_origin(request: Request, *, has_token: bool | None) -> None:
     """A web page must not drive the cloud: browsers say Origin, and a rebound name is in Host.
 
     Nor another machine without the token: None is for what comes over loopback.

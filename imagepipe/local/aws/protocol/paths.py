@@ -1,4 +1,4 @@
-"""Paths of the endpoint, and names in its requests, that the gateway and its process share."""
+"""Paths of the endpoint, and names in requests and in the WSGI environment, which the gateway and its servers share."""
 
 from __future__ import annotations
 
@@ -6,5 +6,10 @@ OWN_PATHS = "/_imagepipe/"
 """What paths of the endpoint begin with that are no cloud's."""
 PREFIX = f"{OWN_PATHS}process/"
 """Paths of the endpoint that are the process's own, and not the gateway's."""
-HAS_TOKEN = "imagepipe.has-token"  # noqa: S105 in the WSGI environment, of requests from beyond loopback alone
 SECRET_HEADER = "X-Imagepipe-Secret"  # noqa: S105 the header's name
+HAS_TOKEN = "imagepipe.has-token"  # noqa: S105 - a key
+"""Whether a request from another machine has the cloud's token; absent from requests over loopback."""
+SEVER = "imagepipe.sever"
+"""A function that closes the connection without an answer; provided by the server."""
+CLOSE = "imagepipe.close"
+"""A function that closes the connection after the answer; provided by the server."""

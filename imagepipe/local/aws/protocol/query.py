@@ -102,12 +102,12 @@ def query_result(service: str, action: str, answer: Mapping[str, Any], request_i
     return Answer(200, (("Content-Type", "text/xml"),), serializer.serialize(answer)["body"].encode())
 
 
-def refusal(refused: AwsError, request_id: str, dialect: str = "ec2") -> Answer:
+def error_answer(error: AwsError, request_id: str, dialect: str = "ec2") -> Answer:
     """The error in the words of the service that was asked: `ec2`, `s3`, `json`, or the query services'."""
     if dialect == "json":
-        text = json.dumps({"__type": refused.code, "message": refused.message})
-        return Answer(refused.status, (("Content-Type", "application/x-amz-json-1.1"),), text.encode())
-    code, message = escape(refused.code), escape(_printable(refused.message))
+        text = json.dumps({"__type": error.code, "message": error.message})
+        return Answer(error.status, (("Content-Type", "application/x-amz-json-1.1"),), text.encode())
+    code, message = escape(error.code), escape(_printable(error.message))
     if dialect == "ec2":
         body = (
             f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>"
@@ -116,13 +116,13 @@ def refusal(refused: AwsError, request_id: str, dialect: str = "ec2") -> Answer:
     elif dialect == "s3":
         body = f"<Error><Code>{code}</Code><Message>{message}</Message><RequestId>{request_id}</RequestId></Error>"
     else:
-        kind = "Sender" if refused.status < 500 else "Receiver"
+        kind = "Sender" if error.status < 500 else "Receiver"
         body = (
             f"<ErrorResponse><Error><Type>{kind}</Type><Code>{code}</Code><Message>{message}</Message></Error>"
             f"<RequestId>{request_id}</RequestId></ErrorResponse>"
         )
     text = f'<?xml version="1.0" encoding="UTF-8"?>\n{body}'
-    return Answer(refused.status, (("Content-Type", XML),), text.encode())
+    return Answer(error.status, (("Content-Type", XML),), text.encode())
 
 
 def _printable(text: str) -> str:

@@ -4,60 +4,60 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from imagepipe.local.aws.authentication.signature import Identity, Request
 from imagepipe.local.aws.backend import Backend
+from imagepipe.local.aws.context import RequestContext
+from imagepipe.local.aws.ec2.region_setup import base_image_id, prepare_base_images
 from imagepipe.local.aws.protocol.query import Answer
 
 BASE_NAME = re.compile(r"debian-(\d+)-([a-z0-9]+)-")
 JSON = "application/x-amz-json-1.1"
 
 
-def name_of_base(world: Backend) -> str | None:
+def name_of_base(backend: Backend) -> str | None:
     """wiki.debian.org/Cloud/AmazonEC2Image: /aws/service/debian/release/VERSION/latest/ARCHITECTURE."""
-    found = BASE_NAME.match(world.base.name)
+    found = BASE_NAME.match(backend.base.name)
     return f"/aws/service/debian/release/{found[1]}/latest/{found[2]}" if found else None
 
 
-def answer(
-    world: Backend, identity: Identity, action: str, request: Request, moto: Callable[[Request], Answer]
-) -> Answer | None:
-    """The answer where a public parameter is asked for, with moto's for the others; None if none is."""
+def answer(backend: Backend, context: RequestContext, action: str) -> Answer | None:
+    """Answer a request for the public parameter, with moto's answer for other parameters; None without it."""
     if action not in ("GetParameter", "GetParameters"):
         return None
+    request, region = context.request, context.identity.region
     try:
         asked = json.loads(request.body)
     except ValueError:
         return None
-    base = name_of_base(world)
+    base = name_of_base(backend)
     if action == "GetParameter":
         if base is None or asked.get("Name") != base:
             return None
-        return _json({"Parameter": _parameter(world, identity.region, base)})
+        return _json({"Parameter": _parameter(backend, region, base)})
     names = asked.get("Names", [])
     if base is None or base not in names:
         return None
     others = [name for name in names if name != base]
     said: dict[str, Any] = {"Parameters": [], "InvalidParameters": []}
     if others:
-        answered = moto(replace(request, body=json.dumps({**asked, "Names": others}).encode()))
+        rest = replace(request, body=json.dumps({**asked, "Names": others}).encode())
+        answered = backend.moto.answer(context.with_request(rest), action)
         if answered.status != 200:
             return answered
         said = json.loads(answered.body)
-    return _json({**said, "Parameters": [_parameter(world, identity.region, base), *said["Parameters"]]})
+    return _json({**said, "Parameters": [_parameter(backend, region, base), *said["Parameters"]]})
 
 
-def _parameter(world: Backend, region: str, name: str) -> dict[str, Any]:
-    world.settle_base(region)
+def _parameter(backend: Backend, region: str, name: str) -> dict[str, Any]:
+    prepare_base_images(backend, region)
     return {
         "Name": name,
         "Type": "String",
-        "Value": world.base_image_id(region),
+        "Value": base_image_id(backend.base, region),
         "Version": 1,
-        "LastModifiedDate": world.base.created.timestamp(),
+        "LastModifiedDate": backend.base.created.timestamp(),
         "ARN": f"arn:aws:ssm:{region}::parameter{name}",
         "DataType": "text",
     }

@@ -15,8 +15,11 @@ from typing import Any
 from imagepipe.clock import iso
 from imagepipe.local.aws.authentication.signature import Identity
 from imagepipe.local.aws.backend import Backend
+from imagepipe.local.aws.context import RequestContext
+from imagepipe.local.aws.moto import iam
+from imagepipe.local.aws.moto.iam import Role
 from imagepipe.local.aws.protocol.errors import AwsError
-from imagepipe.local.aws.protocol.query import Answer, query_result
+from imagepipe.local.aws.protocol.query import Answer, form, query_result
 from imagepipe.local.aws.state.records import Session
 
 ROLE = re.compile(r"arn:aws:iam::(\d{12}):role/(?:[\w+=,.@-]+/)*([\w+=,.@-]+)")
@@ -26,49 +29,35 @@ CHAINED_SECONDS = 3600
 """The longest for a role that a role assumes (IAM user guide, "Role chaining")."""
 
 
-def answer(
-    world: Backend, identity: Identity, action: str, values: Mapping[str, str], request_id: str
-) -> Answer | None:
-    """The answer to what concerns roles; None for what moto may answer."""
+def answer(backend: Backend, context: RequestContext, action: str) -> Answer | None:
+    """Answer actions that concern roles; None for an action that moto may answer."""
+    identity = context.identity
     if action == "AssumeRole":
-        return query_result("sts", action, _assume_role(world, identity, values), request_id)
-    session = world.ledger.sessions.get(identity.access_key_id)
+        values = form(context.request.query, context.request.body)
+        return query_result("sts", action, _assume_role(backend, identity, values), context.request_id)
+    session = backend.database.sessions.get(identity.access_key_id)
     if action == "GetCallerIdentity" and session is not None:
-        who = {"UserId": f"{session.role_id}:{session.name}", "Account": session.account, "Arn": _arn(session)}
-        return query_result("sts", action, who, request_id)
+        who = {"UserId": f"{session.role_id}:{session.name}", "Account": session.account, "Arn": session.arn}
+        return query_result("sts", action, who, context.request_id)
     return None
 
 
-def _arn(session: Session) -> str:
-    role = session.role_arn.rpartition("/")[2]
-    return f"arn:aws:sts::{session.account}:assumed-role/{role}/{session.name}"
-
-
-def caller(world: Backend, identity: Identity) -> str:
-    """The ARN of who asks: a role's session, a user for a key with a policy, or the account itself."""
-    session = world.ledger.sessions.get(identity.access_key_id)
-    if session is not None:
-        return _arn(session)
-    is_user = world.ledger.access_keys.get(identity.access_key_id) is not None
-    return f"arn:aws:iam::{identity.account}:{f'user/{identity.access_key_id}' if is_user else 'root'}"
-
-
-def _assume_role(world: Backend, identity: Identity, values: Mapping[str, str]) -> Mapping[str, Any]:
+def _assume_role(backend: Backend, identity: Identity, values: Mapping[str, str]) -> Mapping[str, Any]:
     arn, name = values.get("RoleArn", ""), values.get("RoleSessionName", "")
     if not NAME.fullmatch(name):
         raise AwsError("ValidationError", f"The role session name {name!r} has 2 to 64 letters, digits or _+=,.@-")
     found = ROLE.fullmatch(arn)
     if found is None:
         raise AwsError("ValidationError", f"{arn} is invalid")
-    account, role = found[1], role_of(world, arn)
-    who = caller(world, identity)
-    if role is None or not _trusts(role.assume_role_policy_document, identity, who, values.get("ExternalId")):
+    account, role = found[1], iam.find_role(backend.moto, arn)
+    who = backend.accounts.arn_of(identity)
+    if role is None or not _trusts(role.trust_policy, identity, who, values.get("ExternalId")):
         raise AwsError(
             "AccessDenied",
             f"User: {who} is not authorized to perform: sts:AssumeRole on resource: {arn}",
             status=403,
         )
-    seconds = _seconds(world, identity, values, role)
+    seconds = _seconds(backend, identity, values, role)
     session = Session(
         id="ASIA" + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16)),
         account=account,
@@ -76,15 +65,15 @@ def _assume_role(world: Backend, identity: Identity, values: Mapping[str, str]) 
         secret_access_key=secrets.token_urlsafe(30),
         session_token=secrets.token_urlsafe(120),
         role_arn=arn,
-        role_id=str(role.id),
+        role_id=role.id,
         name=name,
-        expires=world.clock.now() + timedelta(seconds=seconds),
+        expires=backend.clock.now() + timedelta(seconds=seconds),
     )
-    with world.ledger.change():
-        for old in world.ledger.sessions:
-            if old.expires < world.clock.now() - timedelta(hours=1):  # till then it is told that it expired
-                world.ledger.remove(old)
-        world.ledger.put(session)
+    with backend.database.change():
+        for old in backend.database.sessions:
+            if old.expires < backend.clock.now() - timedelta(hours=1):  # till then it is told that it expired
+                backend.database.remove(old)
+        backend.database.put(session)
     return {
         "Credentials": {
             "AccessKeyId": session.id,
@@ -92,30 +81,24 @@ def _assume_role(world: Backend, identity: Identity, values: Mapping[str, str]) 
             "SessionToken": session.session_token,
             "Expiration": iso(session.expires),
         },
-        "AssumedRoleUser": {"AssumedRoleId": f"{session.role_id}:{name}", "Arn": _arn(session)},
+        "AssumedRoleUser": {"AssumedRoleId": f"{session.role_id}:{name}", "Arn": session.arn},
         "PackedPolicySize": 0,
     }
 
 
-def role_of(world: Backend, arn: str) -> Any:
-    """moto's role of this ARN, or None."""
-    roles = world.elsewhere.backend("iam", arn.split(":")[4], "aws").roles.values()
-    return next((role for role in roles if role.arn == arn), None)
-
-
-def _seconds(world: Backend, identity: Identity, values: Mapping[str, str], role: Any) -> int:
+def _seconds(backend: Backend, identity: Identity, values: Mapping[str, str], role: Role) -> int:
     given = values.get("DurationSeconds", "3600")
     seconds = int(given) if given.isdigit() else 0
     if not SHORTEST_SECONDS <= seconds <= 43200:
         raise AwsError(
             "ValidationError", f"Value '{given}' at 'durationSeconds' is not from {SHORTEST_SECONDS} to 43200"
         )
-    if world.ledger.sessions.get(identity.access_key_id) and seconds > CHAINED_SECONDS:
+    if backend.database.sessions.get(identity.access_key_id) and seconds > CHAINED_SECONDS:
         raise AwsError(
             "ValidationError",
             "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining",
         )
-    if seconds > int(role.max_session_duration or 3600):
+    if seconds > role.max_session_seconds:
         raise AwsError(
             "ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."
         )

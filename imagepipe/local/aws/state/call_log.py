@@ -1,4 +1,4 @@
-"""What was called and how often, for who counts what a client costs; and what was asked under policies."""
+"""What was called and how often, for who counts what a client costs; and what was request under policies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imagepipe.iam.evaluate import AuthorizationRequest
 from imagepipe.local.aws.state.bounded import Counts, Newest
 
 MOST_ACTIONS = 2000  # EC2, S3 and the others have some 1,500; what a client makes up counts too
-MOST_QUESTIONS = 10_000
+MOST_REQUESTS = 10_000
 
 
 class Calls:
@@ -37,26 +37,26 @@ class Calls:
 
 
 class Evaluations:
-    """The different questions that were asked under policies, since the cloud's process began or they were cleared.
+    """The authorization requests that policies decided since the process began, or since they were cleared.
 
-    The newest 10,000 of them.
+    Each is kept once; the newest 10,000 of them.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._asked: Newest[str, bool] = Newest(MOST_QUESTIONS)
+        self._decisions: Newest[str, bool] = Newest(MOST_REQUESTS)
 
-    def add(self, asked: AuthorizationRequest, *, is_allowed: bool) -> None:
-        """One more."""
-        described = {"action": asked.action, "resource": asked.resource, "context": asked.context}
+    def add(self, request: AuthorizationRequest, *, is_allowed: bool) -> None:
+        """Keep one decision."""
+        values = {"action": request.action, "resource": request.resource, "context": request.context}
         with self._lock:
-            self._asked[json.dumps(described, sort_keys=True)] = is_allowed
+            self._decisions[json.dumps(values, sort_keys=True)] = is_allowed
 
     def listed(self) -> list[dict[str, Any]]:
-        """Each with `action`, `resource`, `context`, and whether it was `allowed`."""
+        """List them, each with `action`, `resource`, `context`, and whether it was `allowed`."""
         with self._lock:
-            return [{**json.loads(text), "allowed": allowed} for text, allowed in self._asked.items()]
+            return [{**json.loads(text), "allowed": allowed} for text, allowed in self._decisions.items()]
 
     def clear(self) -> None:
         with self._lock:
-            self._asked.clear()
+            self._decisions.clear()

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from imagepipe.errors import LocalCloudError
-from imagepipe.local.aws.state import codec
+from imagepipe.local import codec
 from imagepipe.local.aws.state.records import (
     AccessKey,
     Account,
@@ -33,22 +33,8 @@ from imagepipe.local.aws.state.records import (
     Volume,
 )
 
-FORMAT = 5
-"""Raised when an older program could no longer read what this one writes."""
-
-KINDS: tuple[type[Record], ...] = (
-    Instance,
-    Volume,
-    Snapshot,
-    Image,
-    KeyPair,
-    SecurityGroup,
-    Token,
-    Setting,
-    Account,
-    AccessKey,
-    Session,
-)
+FORMAT = 6
+"""Raised when this program writes, or expects, something else than the one before."""
 
 R = TypeVar("R", bound=Record)
 log = logging.getLogger(__name__)
@@ -61,7 +47,6 @@ class Table(Generic[R]):
     """
 
     def __init__(self, kind: type[R], change: _Change) -> None:
-        self.kind = kind
         self._rows: dict[str, R] = {}
         self._change = change
         self._drafts: dict[str, R | None] = change.drafts.setdefault(kind, {})  # type: ignore[assignment]
@@ -130,45 +115,44 @@ class Database:
         self._later: list[Callable[[], object]] = []
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._prepare(path)
-        self.instances: Table[Instance] = Table(Instance, self._change)
-        self.volumes: Table[Volume] = Table(Volume, self._change)
-        self.snapshots: Table[Snapshot] = Table(Snapshot, self._change)
-        self.images: Table[Image] = Table(Image, self._change)
-        self.key_pairs: Table[KeyPair] = Table(KeyPair, self._change)
-        self.groups: Table[SecurityGroup] = Table(SecurityGroup, self._change)
-        self.tokens: Table[Token] = Table(Token, self._change)
-        self.settings: Table[Setting] = Table(Setting, self._change)
-        self.accounts: Table[Account] = Table(Account, self._change)
-        self.access_keys: Table[AccessKey] = Table(AccessKey, self._change)
-        self.sessions: Table[Session] = Table(Session, self._change)
-        self._tables: dict[type[Record], Table[Record]] = {
-            table.kind: table  # type: ignore[misc]  # a table only ever holds its own kind
-            for table in (
-                self.instances,
-                self.volumes,
-                self.snapshots,
-                self.images,
-                self.key_pairs,
-                self.groups,
-                self.tokens,
-                self.settings,
-                self.accounts,
-                self.access_keys,
-                self.sessions,
-            )
-        }
+        self._tables: dict[type[Record], Table[Any]] = {}
+        self.instances = self._table(Instance)
+        self.volumes = self._table(Volume)
+        self.snapshots = self._table(Snapshot)
+        self.images = self._table(Image)
+        self.key_pairs = self._table(KeyPair)
+        self.groups = self._table(SecurityGroup)
+        self.tokens = self._table(Token)
+        self.settings = self._table(Setting)
+        self.accounts = self._table(Account)
+        self.access_keys = self._table(AccessKey)
+        self.sessions = self._table(Session)
         self._load()
+
+    @property
+    def resources(self) -> tuple[Table[Any], ...]:
+        """The tables of EC2's own resources, which can have tags."""
+        return (self.instances, self.volumes, self.snapshots, self.images, self.key_pairs, self.groups)
+
+    def find(self, identifier: str) -> Record | None:
+        """Find the resource with this id."""
+        found: Record | None = next(filter(None, (table.get(identifier) for table in self.resources)), None)
+        return found
+
+    def _table(self, kind: type[R]) -> Table[R]:
+        self._tables[kind] = table = Table(kind, self._change)
+        return table
 
     def _prepare(self, path: Path) -> None:
         path.chmod(0o600)  # user data may hold keys
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")  # WAL's default syncs at checkpoints only
         [found] = self._db.execute("PRAGMA user_version").fetchone()
-        if found > FORMAT:
+        if found not in (0, FORMAT):  # 0 is a new file's
             self._db.close()
             raise LocalCloudError(
                 f"opening the local cloud's records {path}: written in format {found}, this imagepipe knows {FORMAT}",
-                hint="use the newer imagepipe that made this store, or another store",
+                hint=f"use the {'newer' if found > FORMAT else 'older'} imagepipe that made this store, or another one",
             )
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS record "
@@ -179,7 +163,7 @@ class Database:
         self._db.execute(f"PRAGMA user_version = {FORMAT}")
 
     def _load(self) -> None:
-        by_name = {kind.__name__: kind for kind in KINDS}
+        by_name = {kind.__name__: kind for kind in self._tables}
         for name, body in self._db.execute("SELECT kind, body FROM record ORDER BY place"):
             record = codec.loads(by_name[name], body)
             self._tables[type(record)]._rows[record.id] = record

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 
 from imagepipe.clock import Clock, Deadline
@@ -24,9 +24,9 @@ class Closing(Exception):
 class JobQueues:
     """Queues by key. A queue's thread lives only while it has work."""
 
-    def __init__(self, clock: Clock, delays: Mapping[str, float]) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._delays = dict(delays)
+        self._delays: dict[str, float] = {}
         self._lock = threading.Lock()
         self._queues: dict[str, deque[tuple[Callable[[], None], Future[None]]]] = {}
         self._threads: set[threading.Thread] = set()
@@ -43,22 +43,18 @@ class JobQueues:
                 self._queues[key].append((work, done))
                 return done
             self._queues[key] = deque([(work, done)])
-            thread = threading.Thread(target=self._serve, args=(key,), name=f"course {key}", daemon=True)
+            thread = threading.Thread(target=self._serve, args=(key,), name=f"jobs of {key}", daemon=True)
             self._threads.add(thread)
         thread.start()
         return done
 
-    def drain(self, key: str) -> Future[None]:
-        """Done when all that was submitted under the key is."""
-        return self.submit(key, lambda: None)
-
     def delay(self, kind: str) -> None:
-        """Take as long as such work is set to take: `run`, `stop`, `snapshot`, `image`, `copy`, `volume`."""
+        """Wait as long as `set_delay` says. Raises Closing."""
         seconds = self._delays.get(kind, 0.0)
         if seconds and self._clock.wait(self._closing, seconds):
             raise Closing
 
-    def after(self, seconds: float, work: Callable[[], None], *, at_close: bool = False) -> None:
+    def run_later(self, seconds: float, work: Callable[[], None], *, at_close: bool = False) -> None:
         """Do this in so many seconds, beside all queues; if the process ends before, not at all, or then."""
 
         def wait() -> None:
@@ -68,12 +64,16 @@ class JobQueues:
             with self._lock:
                 self._threads.discard(threading.current_thread())
 
-        thread = threading.Thread(target=wait, name="course later", daemon=True)
+        thread = threading.Thread(target=wait, name="later job", daemon=True)
         with self._lock:
             self._threads.add(thread)
         thread.start()
 
     def set_delay(self, kind: str, seconds: float) -> None:
+        """Make work of this kind take so long at least.
+
+        Kinds are `run`, `stop`, `terminate`, `volume`, `snapshot`, `image` and `copy`.
+        """
         self._delays[kind] = seconds
 
     def close(self, seconds: float = 10.0) -> None:

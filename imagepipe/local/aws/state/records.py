@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 LINUX = "Linux/UNIX"
+ANYWHERE = "all-regions"
+"""The region of records that belong to none."""
 ORDINARY = "RunInstances"  # RunInstances:0010 is Red Hat, RunInstances:0002 is Windows
 
 
@@ -125,11 +127,10 @@ class Volume(Record):
     state: str
     create_time: datetime
     product_codes: tuple[str, ...] = ()
-    doom: str = ""
+    fails_with: str = ""
     """Why it cannot be made: EC2 looks at KMS keys only after it has answered."""
     instance_id: str | None = None
-    """What it is attached to; device and flags stand in the instance's own list."""
-    client_token: str = ""
+    """The instance that it is attached to; device and flags are in the instance's own list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +148,7 @@ class Snapshot(Record):
     encrypted: bool = False
     kms_key_id: str | None = None
     product_codes: tuple[str, ...] = ()
-    doom: str = ""
+    fails_with: str = ""
     """Why the copy will go to `error`."""
     copied_from: str | None = None
     """The snapshot, of whatever region, whose bytes these are."""
@@ -171,7 +172,7 @@ class Image(Record):
     description: str = ""
     state: str
     reason: str = ""
-    doom: str = ""
+    fails_with: str = ""
     """Why the image will go to `failed`, where a fault was asked for."""
     created: datetime
     root_device: str
@@ -270,7 +271,7 @@ class Account(Record):
     """What the cloud knows of an account; its id is the account's."""
 
     access_key_id: str = ""
-    """Empty for an account whose keys stand elsewhere."""
+    """Empty for an account whose keys stand moto."""
     secret_access_key: str = ""
     memberships: tuple[str, ...] = ()
     """ARNs of the organization and of the units that the account is in."""
@@ -295,3 +296,8 @@ class Session(Record):
     role_id: str
     name: str
     expires: datetime
+
+    @property
+    def arn(self) -> str:
+        role = self.role_arn.rpartition("/")[2]
+        return f"arn:aws:sts::{self.account}:assumed-role/{role}/{self.name}"

@@ -21,6 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from imagepipe.files import write_atomically
 from imagepipe.local.host.processes import is_alive
 from imagepipe.local.machines import endpoint
 from imagepipe.local.machines.driver import Machine
@@ -55,9 +56,7 @@ def write(folder: Path, machine: Machine, *, namespace: int) -> None:
     `namespace` is the file descriptor of this computer's network that the process inherits.
     """
     way = {"endpoint-port": endpoint.port_of(folder.parent), "namespace": namespace}
-    fd = os.open(folder / FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        json.dump(document(machine) | way, file)
+    write_atomically(folder / FILE, json.dumps(document(machine) | way))
 
 
 class Answers:

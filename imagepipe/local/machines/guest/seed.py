@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from imagepipe.files import write_atomically
 from imagepipe.local.machines.driver import Seed
 
 VENDOR_DATA = {
@@ -41,6 +42,4 @@ def write_seed(folder: Path, seed: Seed) -> None:
     """The documents as files that only root may read: user data holds keys."""
     folder.mkdir(mode=0o700, exist_ok=True)
     for name, body in seed_documents(seed).items():
-        path = folder / name
-        path.touch(mode=0o600)
-        path.write_bytes(body)
+        write_atomically(folder / name, body)

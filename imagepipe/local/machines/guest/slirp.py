@@ -15,22 +15,25 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imagepipe.local.host import unix_socket
 from imagepipe.local.host.errors import MachineError
 from imagepipe.local.host.port_relay import is_taken
 from imagepipe.local.host.processes import kill_group, start_time
+from imagepipe.local.host.sockets import CLOSED, LISTENING, sockets
 from imagepipe.local.machines.driver import Ingress
-from imagepipe.local.machines.record import Process
+from imagepipe.local.machines.records import Process
 
 GUEST = "10.0.2.100"
 CALLER = ipaddress.ip_address("127.0.0.1")
 SOCKET = "slirp.sock"
 NARROW = 16  # ports; a wider rule forwards only those on which the machine listens
 READY_SECONDS = 10
-LISTENING = {"tcp": "0A", "udp": "07"}  # include/net/tcp_states.h; an unconnected UDP socket is "close"
+LISTENING_STATES = {"tcp": LISTENING, "udp": CLOSED}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -65,7 +68,7 @@ def has_wide(ingress: Iterable[Ingress]) -> bool:
     """Whether what is open depends on what the machine listens on."""
     return any(
         _lets_us_in(rule.cidr)
-        and (rule.protocol == "-1" or (rule.protocol in LISTENING and rule.to_port - rule.from_port >= NARROW))
+        and (rule.protocol == "-1" or (rule.protocol in LISTENING_STATES and rule.to_port - rule.from_port >= NARROW))
         for rule in ingress
     )
 
@@ -73,17 +76,14 @@ def has_wide(ingress: Iterable[Ingress]) -> bool:
 def listening(pid: int) -> frozenset[Port]:
     """Ports on which somebody listens in the network namespace of this process, loopback alone left out."""
     ports: set[Port] = set()
-    for protocol, state in LISTENING.items():
+    for protocol, state in LISTENING_STATES.items():
         for suffix in ("", "6"):
-            try:
-                lines = Path(f"/proc/{pid}/net/{protocol}{suffix}").read_text().splitlines()[1:]
-            except OSError:
-                continue
-            for line in lines:
-                _, local, _, found, *_ = line.split()
-                address, number = local.split(":")
-                if found == state and not _is_loopback(address):
-                    ports.add(Port(protocol, int(number, 16)))
+            with suppress(OSError):
+                ports.update(
+                    Port(protocol, each.port)
+                    for each in sockets(f"{protocol}{suffix}", pid)
+                    if each.state == state and not ipaddress.ip_address(each.address).is_loopback
+                )
     return frozenset(ports)
 
 
@@ -122,8 +122,8 @@ def open_network(*, namespace_pid: int, folder: Path, join: Sequence[str], exit_
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """Where a machine's ports are opened, and which processes they live and die with."""
+class Forwarder:
+    """Opens a machine's ports on this computer; what it starts ends with the machine's supervisor."""
 
     folder: Path
     address: str
@@ -131,7 +131,7 @@ class Door:
     join: Sequence[str]
     """The command that puts what follows it into the machine's control group."""
 
-    def let_in(self, ports: frozenset[Port]) -> None:
+    def set_forwards(self, ports: frozenset[Port]) -> None:
         """Forward these ports of the address to the machine, and no others. Raises MachineError.
 
         What can be opened is, though another port cannot.
@@ -201,18 +201,13 @@ class Door:
 
 def _ask(folder: Path, what: str, **arguments: Any) -> dict[str, Any]:
     """One request to slirp4netns's API socket (slirp4netns(1), API SOCKET)."""
-    at = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-            line.settimeout(READY_SECONDS)
-            line.connect(f"/proc/self/fd/{at}/{SOCKET}")
-            line.sendall(json.dumps({"execute": what, "arguments": arguments}).encode())
-            line.shutdown(socket.SHUT_WR)
-            answer = b"".join(iter(lambda: line.recv(65536), b""))
+        with unix_socket.connect(folder, SOCKET, seconds=READY_SECONDS) as connection:
+            connection.sendall(json.dumps({"execute": what, "arguments": arguments}).encode())
+            connection.shutdown(socket.SHUT_WR)
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
     except OSError as problem:
         raise MachineError(f"slirp4netns does not answer {what}: {problem}") from problem
-    finally:
-        os.close(at)
     said: dict[str, Any] = json.loads(answer)
     if "error" in said:
         raise MachineError(_explain(what, arguments, said["error"].get("desc", "")))
@@ -232,9 +227,3 @@ def _explain(what: str, arguments: dict[str, Any], said: str) -> str:
 
 def _lets_us_in(cidr: str) -> bool:
     return CALLER in ipaddress.ip_network(cidr, strict=False)
-
-
-def _is_loopback(address: str) -> bool:
-    """Of an address as /proc/net has it: words in the computer's byte order, in hexadecimal."""
-    words = [int(address[at : at + 8], 16).to_bytes(4, "little") for at in range(0, len(address), 8)]
-    return ipaddress.ip_address(b"".join(words)).is_loopback

@@ -10,20 +10,19 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from imagepipe.local.host import freeze, loop
+from imagepipe.local.host import loop
 from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.host.errors import MachineError
-from imagepipe.local.machines import fstab, launch, record
+from imagepipe.local.machines import fstab, launch, records
 from imagepipe.local.machines.guest import imds, slirp
 from imagepipe.local.machines.guest.seed import write_seed
+from imagepipe.local.machines.mounting import MountingDriver
 from imagepipe.local.machines.nspawn import supervisor
-from imagepipe.local.machines.record import Process, Record
-from imagepipe.local.machines.supervised import SupervisedDriver
+from imagepipe.local.machines.records import Process, Record
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +31,11 @@ REBOOT = signal.SIGRTMIN + 5
 INIT_SECONDS = 20
 
 
-class ContainerDriver(SupervisedDriver):
+class ContainerDriver(MountingDriver):
     """Containers that boot."""
 
     name = "container"
-    scratch = (*SupervisedDriver.scratch, fstab.FILE)
-
-    def problems(self) -> Sequence[str]:
-        from imagepipe.local.machines.requirements import container_problems
-
-        return container_problems()
+    scratch = (*MountingDriver.scratch, fstab.FILE)
 
     def reboot(self, machine_id: str) -> None:
         self._get(machine_id)
@@ -51,26 +45,16 @@ class ContainerDriver(SupervisedDriver):
         with suppress(ProcessLookupError):
             os.kill(init, REBOOT)
 
-    def _ask_to_power_off(self, kept: Record) -> bool:
-        init = MachineGroup(kept.machine.id).init()
+    def _ask_to_power_off(self, record: Record) -> bool:
+        init = MachineGroup(record.machine.id).init()
         if init is None:
             return False
         with suppress(ProcessLookupError):
             os.kill(init, POWEROFF)
         return True
 
-    def _standing_still(self, kept: Record) -> AbstractContextManager[None]:
-        places = [self._root_seen_from_host(kept)]
-        init = MachineGroup(kept.machine.id).init()
-        if init is not None and len(kept.devices) > 1:
-            places += freeze.mounted(init, kept.devices[1:])
-        return freeze.frozen(places)
-
-    def _let_go(self, kept: Record) -> None:
-        freeze.thaw([self._root_seen_from_host(kept)])
-
-    def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
-        machine = kept.machine
+    def _launch(self, folder: Path, record: Record, children: list[subprocess.Popen[bytes]]) -> Record:
+        machine = record.machine
         launch.refuse_foreign(machine)
         group = MachineGroup(machine.id)
         group.make()
@@ -88,22 +72,22 @@ class ContainerDriver(SupervisedDriver):
             held = [*(each.fd for each in loops), is_held_end, outside]
             shell = supervisor.launch(machine, devices, join=join, folder=folder, nspawn=nspawn, held=held)
             children.append(shell)
-            self._check_fstab(machine.id, replace(kept, supervisor=Process.of(shell.pid)))
+            self._check_fstab(machine.id, replace(record, supervisor=Process.of(shell.pid)))
             children.append(slirp.open_network(namespace_pid=shell.pid, folder=folder, join=join, exit_fd=is_held))
         finally:
             for each in loops:
                 each.close()
             for fd in (is_held, is_held_end, outside):
                 os.close(fd)
-        kept = replace(kept, devices=devices, supervisor=Process.of(shell.pid))
-        self._let_in(kept)
-        record.write(folder, kept)
+        record = replace(record, devices=devices, supervisor=Process.of(shell.pid))
+        self._open_ports(record)
+        records.write(folder, record)
         launch.boot(shell)
-        return kept
+        return record
 
-    def _check_fstab(self, machine_id: str, kept: Record) -> None:
+    def _check_fstab(self, machine_id: str, record: Record) -> None:
         """Name what an instance would mount at boot and a container cannot. Raises MachineError where it must."""
-        for entry, why in fstab.beyond_a_container(fstab.entries(self._root_seen_from_host(kept))):
+        for entry, why in fstab.beyond_a_container(fstab.entries(self._root_seen_from_host(record))):
             text = f"/etc/fstab mounts {entry.what} at {entry.where}: {why}"
             if not entry.is_optional and entry.kind != "swap":
                 raise MachineError(
@@ -114,17 +98,12 @@ class ContainerDriver(SupervisedDriver):
             with (self._folder / machine_id / "console.log").open("a", encoding="utf-8") as console:
                 console.write(f"imagepipe: {text}\r\n")
 
-    def _wait_until_up(self, kept: Record, shell: subprocess.Popen[bytes]) -> None:
-        group, end = MachineGroup(kept.machine.id), time.monotonic() + INIT_SECONDS
+    def _wait_until_up(self, record: Record, shell: subprocess.Popen[bytes]) -> None:
+        group, end = MachineGroup(record.machine.id), time.monotonic() + INIT_SECONDS
         while group.init() is None:
             if shell.poll() is not None:
-                said = self.console(kept.machine.id).decode(errors="replace").strip()[-1000:]
+                said = self.console(record.machine.id).decode(errors="replace").strip()[-1000:]
                 raise MachineError(f"systemd-nspawn exited with {shell.returncode}: {said}")
             if time.monotonic() > end:
                 raise MachineError(f"no init within {INIT_SECONDS} s")
             time.sleep(0.01)
-
-    def _root_seen_from_host(self, kept: Record) -> Path:
-        assert kept.supervisor is not None
-        mount = self._folder / kept.machine.id / "root"
-        return Path(f"/proc/{kept.supervisor.pid}/root{mount}")

@@ -12,25 +12,25 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from imagepipe.local.host import foreign
 from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.host.errors import MachineError
-from imagepipe.local.machines import launch, record
+from imagepipe.local.machines import launch, records
 from imagepipe.local.machines.guest import slirp
 from imagepipe.local.machines.guest.slirp import Port
 from imagepipe.local.machines.qemu import kvm, qmp, supervisor
-from imagepipe.local.machines.record import Process, Record
+from imagepipe.local.machines.records import Process, Record
 from imagepipe.local.machines.supervised import SupervisedDriver
 
 log = logging.getLogger(__name__)
 
 UP_SECONDS = 30.0
-PRESS_SECONDS = 5.0  # a guest that still boots does not feel its power button
+PUSH_SECONDS = 5.0  # a guest that still boots does not feel its power button
 RESET_SECONDS = 120.0  # a guest that does not reboot in order is reset, as on EC2 after some minutes
 WELL_KNOWN = (22, 25, 53, 80, 443, 3000, 3306, 5000, 5432, 6379, 8000, 8080, 8443, 9000, 9090, 9100, 9200)
 """What is open of a wide rule: the guest's own kernel alone knows what is listened on."""
@@ -47,18 +47,16 @@ class QemuDriver(SupervisedDriver):
         "kernel", "initrd",
     )  # fmt: skip
 
-    def problems(self) -> Sequence[str]:
-        from imagepipe.local.machines.requirements import qemu_problems
-
-        return qemu_problems()
+    def __init__(self, folder: Path) -> None:
+        super().__init__(qemu_folder(folder))
 
     def reboot(self, machine_id: str) -> None:
-        kept = self._get(machine_id).record
+        record = self._get(machine_id).record
         (self._folder / machine_id / supervisor.REBOOT).touch()
-        self._press(kept, until=RESET_SECONDS, at_last="system_reset")
+        self._push_power_button(record, until=RESET_SECONDS, at_last="system_reset")
 
-    def _launch(self, folder: Path, kept: Record, children: list[subprocess.Popen[bytes]]) -> Record:
-        machine = kept.machine
+    def _launch(self, folder: Path, record: Record, children: list[subprocess.Popen[bytes]]) -> Record:
+        machine = record.machine
         if any(foreign.is_foreign(disk.path) for disk in machine.disks):
             for disk in machine.disks:  # its system can write any file system on them
                 foreign.mark(disk.path)
@@ -82,14 +80,14 @@ class QemuDriver(SupervisedDriver):
         finally:
             for fd in (is_held, is_held_end, outside):
                 os.close(fd)
-        kept = replace(kept, supervisor=Process.of(process.pid))
-        self._let_in(kept)
-        record.write(folder, kept)
+        record = replace(record, supervisor=Process.of(process.pid))
+        self._open_ports(record)
+        records.write(folder, record)
         launch.boot(process)
-        return kept
+        return record
 
-    def _wait_until_up(self, kept: Record, shell: subprocess.Popen[bytes]) -> None:
-        folder, end = self._folder / kept.machine.id, time.monotonic() + UP_SECONDS
+    def _wait_until_up(self, record: Record, shell: subprocess.Popen[bytes]) -> None:
+        folder, end = self._folder / record.machine.id, time.monotonic() + UP_SECONDS
         while True:
             if shell.poll() is not None:
                 said = (folder / "supervisor.log").read_text(errors="replace").strip()[-1000:]
@@ -101,16 +99,16 @@ class QemuDriver(SupervisedDriver):
                 raise MachineError(f"QEMU did not start within {UP_SECONDS:.0f} s")
             time.sleep(0.05)
 
-    def _ask_to_power_off(self, kept: Record) -> bool:
+    def _ask_to_power_off(self, record: Record) -> bool:
         with suppress(FileNotFoundError):
-            (self._folder / kept.machine.id / supervisor.REBOOT).unlink()
-        return self._press(kept, until=self.stop_seconds)
+            (self._folder / record.machine.id / supervisor.REBOOT).unlink()
+        return self._push_power_button(record, until=self.stop_seconds)
 
-    def _press(self, kept: Record, *, until: float, at_last: str = "") -> bool:
-        """Press the power button, and again until the guest has felt it; false where it cannot be pressed."""
-        folder = self._folder / kept.machine.id
+    def _push_power_button(self, record: Record, *, until: float, at_last: str = "") -> bool:
+        """Push the power button until the guest reacts; return false if QEMU does not answer."""
+        folder = self._folder / record.machine.id
         try:
-            qemu_pid = qmp.ask(folder, "query-name") and self._qemu(kept)
+            qemu_pid = qmp.ask(folder, "query-name") and self._qemu(record)
             qmp.ask(folder, "system_powerdown")
         except MachineError:
             return False
@@ -118,8 +116,8 @@ class QemuDriver(SupervisedDriver):
         def again() -> None:
             end = time.monotonic() + until
             while time.monotonic() < end:
-                time.sleep(PRESS_SECONDS)
-                if self._qemu(kept) != qemu_pid:
+                time.sleep(PUSH_SECONDS)
+                if self._qemu(record) != qemu_pid:
                     return
                 with suppress(MachineError):
                     qmp.ask(folder, "system_powerdown")
@@ -127,49 +125,51 @@ class QemuDriver(SupervisedDriver):
                 with suppress(MachineError):
                     qmp.ask(folder, at_last)
 
-        threading.Thread(target=again, name=f"power button of {kept.machine.id}", daemon=True).start()
+        threading.Thread(target=again, name=f"power button of {record.machine.id}", daemon=True).start()
         return True
 
-    def _qemu(self, kept: Record) -> int:
+    def _qemu(self, record: Record) -> int:
         """The process of the machine's present boot; 0 between two."""
-        for pid in MachineGroup(kept.machine.id).processes():
+        for pid in MachineGroup(record.machine.id).processes():
             with suppress(OSError):
                 if Path(f"/proc/{pid}/comm").read_text().startswith("qemu-system"):
                     return pid
         return 0
 
-    def _standing_still(self, kept: Record) -> AbstractContextManager[None]:
-        return self._paused(kept)
-
     @contextmanager
-    def _paused(self, kept: Record) -> Iterator[None]:
-        """Its processors stand; what it had written is in the files, as after a power cut, which journals survive.
+    def _frozen(self, record: Record) -> Iterator[None]:
+        """Stop the processors. The files are then as after a power cut, which journals survive.
 
-        So does EC2's snapshot of a running instance.
+        So are EC2's snapshots of running instances.
         """
-        folder = self._folder / kept.machine.id
+        folder = self._folder / record.machine.id
         qmp.ask(folder, "stop")
         try:
             yield
         finally:
             qmp.ask(folder, "cont")
 
-    def _let_go(self, kept: Record) -> None:
+    def _unfreeze(self, record: Record) -> None:
         with suppress(MachineError):
-            qmp.ask(self._folder / kept.machine.id, "cont")
+            qmp.ask(self._folder / record.machine.id, "cont")
 
-    def _listening(self, kept: Record) -> frozenset[Port]:
+    def _listening(self, record: Record) -> frozenset[Port]:
         return frozenset(Port("tcp", number) for number in WELL_KNOWN)
 
-    def _open(self, door: slirp.Door, kept: Record, ports: frozenset[Port]) -> None:
-        """First from the namespace to the guest, then into the namespace."""
-        file = door.folder / supervisor.FORWARDS
+    def _forward(self, forwarder: slirp.Forwarder, ports: frozenset[Port]) -> None:
+        """Forward from the namespace to the guest, and then into the namespace."""
+        file = forwarder.folder / supervisor.FORWARDS
         present = set(file.read_text().split()) if file.exists() else set()
         wanted = {supervisor.forwarding(port): port for port in ports}
         file.write_text("\n".join(sorted(wanted)))  # for the next boot
-        if (door.folder / qmp.SOCKET).exists():
+        if (forwarder.folder / qmp.SOCKET).exists():
             for each in sorted(present - wanted.keys()):
-                qmp.monitor(door.folder, f"hostfwd_remove net {each.rpartition('-')[0]}", answer="removed")
+                qmp.monitor(forwarder.folder, f"hostfwd_remove net {each.rpartition('-')[0]}", answer="removed")
             for each in sorted(wanted.keys() - present):
-                qmp.monitor(door.folder, f"hostfwd_add net {each}")
-        door.let_in(ports)
+                qmp.monitor(forwarder.folder, f"hostfwd_add net {each}")
+        forwarder.set_forwards(ports)
+
+
+def qemu_folder(folder: Path) -> Path:
+    """Return the folder of QEMU's machines, beside the store's folder of containers."""
+    return folder.with_name(f"{folder.name}-qemu")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from imagepipe.local.host.errors import MachineError
+from imagepipe.local.host.tools import run_tool
 
 NAMES = (("/vmlinuz", "/initrd.img"), ("/boot/vmlinuz", "/boot/initrd.img"))
 """Debian's and Ubuntu's links to the newest kernel."""
@@ -24,7 +24,7 @@ class Kernel:
     initrd: Path
 
 
-def take_out(disk: Path, folder: Path) -> Kernel:
+def extract(disk: Path, folder: Path) -> Kernel:
     """Copy the disk's newest kernel and its initrd into the folder. Raises MachineError. Mounts nothing."""
     for names in NAMES:
         targets = [_target(disk, name) for name in names]
@@ -42,7 +42,7 @@ def take_out(disk: Path, folder: Path) -> Kernel:
 
 def _target(disk: Path, name: str) -> str:
     """Where a link of the file system points, as an absolute path; empty where there is none."""
-    found = LINK.search(_debugfs(disk, f"stat {name}", None))
+    found = LINK.search(_debugfs(disk, f"stat {name}"))
     if found is None:
         return ""
     target = found[1]
@@ -51,12 +51,5 @@ def _target(disk: Path, name: str) -> str:
     return target if target.startswith("/") else f"{name.rpartition('/')[0]}/{target}"
 
 
-def _debugfs(disk: Path, request: str, folder: Path | None) -> str:
-    try:
-        done = subprocess.run(
-            ["debugfs", "-R", request, str(disk)],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False, cwd=folder,
-        )  # fmt: skip
-    except FileNotFoundError as missing:
-        raise MachineError("debugfs is not installed (package e2fsprogs)") from missing
-    return done.stdout
+def _debugfs(disk: Path, request: str, folder: Path | None = None) -> str:
+    return run_tool(["debugfs", "-R", request, str(disk)], error=MachineError, accept=(0, 1), folder=folder)

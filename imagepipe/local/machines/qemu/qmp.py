@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from imagepipe.local.host import unix_socket
 from imagepipe.local.host.errors import MachineError
 
 SOCKET = "control.sock"
@@ -56,20 +57,11 @@ class Line:
 
 def ask(folder: Path, command: str, **arguments: Any) -> Any:
     """One request to the QEMU of the machine of this folder. Raises MachineError."""
-    at = os.open(folder, os.O_PATH | os.O_DIRECTORY)  # the path of a Unix socket is at most 107 bytes long
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-            line.settimeout(ANSWER_SECONDS)
-            line.connect(f"/proc/self/fd/{at}/{SOCKET}")
-            connection = Line(line.dup())
-            try:
-                return connection.ask(command, **arguments)
-            finally:
-                connection.close()
+        with unix_socket.connect(folder, SOCKET, seconds=ANSWER_SECONDS) as line, closing(Line(line.dup())) as qemu:
+            return qemu.ask(command, **arguments)
     except (OSError, StopIteration) as problem:
         raise MachineError(f"QEMU does not answer {command}: {problem}") from problem
-    finally:
-        os.close(at)
 
 
 def monitor(folder: Path, text: str, *, answer: str = "") -> None:

@@ -23,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from imagepipe.files import write_atomically
 from imagepipe.local.disks.contents import is_bare
 from imagepipe.local.host.errors import MachineError
 from imagepipe.local.machines import endpoint
@@ -71,9 +72,7 @@ def write(folder: Path, machine: Machine, *, accelerator: str, namespace: int) -
         "imds": imds.document(machine)
         | {"seed": {name: base64.b64encode(body).decode() for name, body in seed.items()}},
     }
-    fd = os.open(folder / FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        json.dump(document, file)
+    write_atomically(folder / FILE, json.dumps(document))
 
 
 def user_of(address: str) -> int:
@@ -156,7 +155,7 @@ def qemu_command(
             "-device", f"virtio-blk-pci,drive=disk{at},serial={disk['serial']}" + (",bootindex=1" if at == 0 else ""),
         ]  # fmt: skip
     if is_bare(root):
-        found = kernel.take_out(root, folder)
+        found = kernel.extract(root, folder)
         masked = " ".join(f"systemd.mask={unit}" for unit in TRIMMED if unit not in UNTRIMMED)
         command += ["-kernel", handed.plain(found.kernel), "-initrd", handed.plain(found.initrd)]
         command += ["-append", f"{KERNEL_WORDS} {masked}"]

@@ -1,4 +1,4 @@
-"""The process that a machine without an init lives in: `python -I -S keeper.py`, started by the sshd driver.
+"""The process that a machine without an init lives in: `python -I -S supervisor.py`, started by the sshd driver.
 
 It runs in mount, network, host name and IPC namespaces of its own, holds the machine's disks, and outlives the cloud's
 process. A boot is a child that is PID 1 of a PID namespace and sees nothing but the machine's own tree; a connection to
@@ -29,11 +29,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-SOCKET = "keeper.sock"
+SOCKET = "supervisor.sock"
 READY, UP = "ready", "up"
 SSH_PORT = 22
 REBOOT = 133  # as systemd-nspawn says it
-STOP_SECONDS = 2.0  # for those who are told to end; then they are ended
+STOP_SECONDS = 2.0  # for those who are answer to end; then they are ended
 CHUNK_BYTES = 256 << 10
 TCP_REPAIR, REPAIR_OFF = 19, -1  # as in relay.py
 SSHD = "/usr/sbin/sshd"
@@ -132,7 +132,7 @@ class Boot:
             if first:
                 self._make_first_boot()
             self._finish(first)
-        except Exception as problem:  # noqa: BLE001 - told to who started us, and this process ends
+        except Exception as problem:  # noqa: BLE001 - answer to who started us, and this process ends
             os.write(said, f"error {problem}\n".encode())
             os._exit(1)
         os.write(said, f"{UP}\n".encode())
@@ -362,7 +362,7 @@ def _run(arguments: Sequence[str]) -> None:
         raise OSError(errno.ECHILD, f"{arguments[0]} ended with {code}")
 
 
-class Keeper:
+class Supervisor:
     """Boots the machine, again after a reboot, and lets in whom the driver's sockets admit."""
 
     def __init__(self, plan: Mapping[str, Any]) -> None:
@@ -393,28 +393,28 @@ class Keeper:
         self._control.listen(8)
 
     def boot(self) -> str:
-        """A new PID 1; what it said: that it is up, or what went wrong."""
+        """Start a new PID 1, and return its answer: `up`, or an error."""
         setns(self._own_pids, CLONE_NEWPID)  # a second namespace can be made from here only
         unshare(CLONE_NEWPID)
-        answer, said = os.pipe()
+        reading, writing = os.pipe()
         orders, self._orders = os.pipe()
         self._init = os.fork()
         if self._init == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            os.close(answer)
-            self._let_go()
-            Boot(self._plan, orders).run(said)
-        os.close(said)
+            os.close(reading)
+            self._close_descriptors()
+            Boot(self._plan, orders).run(writing)
+        os.close(writing)
         os.close(orders)
-        with os.fdopen(answer) as lines:
-            told = lines.readline().strip()
-        if told == UP:
+        with os.fdopen(reading) as lines:
+            answer = lines.readline().strip()
+        if answer == UP:
             self._mounts = os.open(f"/proc/{self._init}/ns/mnt", os.O_RDONLY)
-        return told or "error PID 1 ended"
+        return answer or "error PID 1 ended"
 
-    def _let_go(self) -> None:
-        """In a child: what is the keeper's alone, so that it ends when the keeper says."""
+    def _close_descriptors(self) -> None:
+        """In a child, close the descriptors that are the supervisor's alone, so that its end is noticed."""
         for fd in (*self._plan["held"], self._orders, self._own_pids):
             os.close(fd)
         for each in (self._control, *self._open.values()):
@@ -457,8 +457,8 @@ class Keeper:
         again = os.waitstatus_to_exitcode(status) in (REBOOT, -signal.SIGHUP)
         if not again:
             self._is_ending = True
-        elif (told := self.boot()) != UP:
-            say(f"imagepipe: {told}")
+        elif (answer := self.boot()) != UP:
+            say(f"imagepipe: {answer}")
             self._is_ending = True
 
     def _accept(self, fd: int) -> None:
@@ -490,7 +490,7 @@ class Keeper:
                 for fd in (0, 1):
                     os.dup2(accepted.fileno(), fd)
                 execute(SSHD, ["sshd", "-i", "-e"])
-            self._let_go()
+            self._close_descriptors()
             _pass_on(accepted, port)
         except BaseException as problem:  # noqa: BLE001 - this process must not return
             say(f"imagepipe: a connection to port {port}: {problem}")
@@ -598,9 +598,9 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 def main() -> int:
     """A plan on standard input; `ready`; the word to boot, or its end if who started us is gone; `up`."""
-    keeper = Keeper(json.loads(sys.stdin.readline()))
+    supervisor = Supervisor(json.loads(sys.stdin.readline()))
     try:
-        keeper.prepare()
+        supervisor.prepare()
     except OSError as problem:
         sys.stdout.write(f"error {problem.strerror or problem}\n")
         return 1
@@ -608,16 +608,16 @@ def main() -> int:
     sys.stdout.flush()
     if sys.stdin.readline() != "boot\n":
         return 1
-    told = keeper.boot()
-    sys.stdout.write(f"{told}\n")
+    answer = supervisor.boot()
+    sys.stdout.write(f"{answer}\n")
     with suppress(BrokenPipeError):
         sys.stdout.flush()
     nowhere = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1):
         os.dup2(nowhere, fd)
-    if told != UP:
+    if answer != UP:
         return 1
-    keeper.serve()
+    supervisor.serve()
     return 0
 
 

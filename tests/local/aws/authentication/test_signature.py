@@ -67,7 +67,7 @@ def who(request: Request, now: datetime | None = None) -> str:
         (S3SigV4QueryAuth, "s3", "PUT", "http://bucket.localhost:9/key?uploadId=a%3D%3D"),
     ],
 )
-def test_what_botocore_signs_is_known(signer: type[Any], service: str, method: str, url: str) -> None:
+def test_a_request_that_botocore_signs_is_accepted(signer: type[Any], service: str, method: str, url: str) -> None:
     body = b"" if method == "GET" else b"some bytes"
     assert who(signed(signer, url, service=service, method=method, body=body)) == ACCOUNT
 
@@ -109,7 +109,7 @@ def altered(request: Request, **changes: Any) -> Request:
     ],
     ids=lambda changes: str(next(iter(changes))),
 )
-def test_what_was_signed_cannot_be_altered(changes: dict[str, Any]) -> None:
+def test_a_signed_request_cannot_be_altered(changes: dict[str, Any]) -> None:
     request = signed(SigV4Auth, "http://127.0.0.1:9/")
     assert who(request) == ACCOUNT
     with pytest.raises(AwsError, match="SignatureDoesNotMatch"):
@@ -160,7 +160,7 @@ def test_clocks_may_not_differ_by_more(minutes: int) -> None:
         ({}, "X-Amz-Algorithm=AWS4-HMAC-SHA256", "AuthorizationQueryParametersError"),
     ],
 )
-def test_what_is_no_good_signature_is_refused_by_name(headers: dict[str, str], query: str, code: str) -> None:
+def test_a_bad_signature_is_refused_with_its_code(headers: dict[str, str], query: str, code: str) -> None:
     with pytest.raises(AwsError) as caught:
         identify(Request("POST", "/", query, headers, b""), SECRETS.get, datetime.now(UTC))
     assert caught.value.code == code

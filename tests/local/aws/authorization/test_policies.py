@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from imagepipe.local.aws.authorization.ec2 import ASKS
+from imagepipe.local.aws.authorization.ec2 import REQUESTS
 from imagepipe.local.aws.ec2.actions import OWN
 from tests.local.aws.harness import ACCOUNT, Cloud, running
 
@@ -35,7 +35,7 @@ def test_a_key_without_a_policy_may_do_anything(cloud: Cloud, ec2: Any) -> None:
     assert cloud.admin("GET", "evaluations") == []
 
 
-def test_what_no_statement_allows_is_refused_with_the_action_and_the_resource(cloud: Cloud) -> None:
+def test_an_action_without_a_statement_is_refused_with_the_action_and_the_resource(cloud: Cloud) -> None:
     ec2 = cloud.client(keys=_key(cloud, {**EVERYTHING, "Action": "ec2:Describe*"}))
     image = ec2.describe_images()["Images"][0]["ImageId"]
     code, message = _refusal(ec2.run_instances, ImageId=image, MinCount=1, MaxCount=1)
@@ -44,7 +44,7 @@ def test_what_no_statement_allows_is_refused_with_the_action_and_the_resource(cl
     assert "no identity-based policy allows" in message
 
 
-def test_a_deny_is_said_to_be_one(cloud: Cloud) -> None:
+def test_an_explicit_deny_is_named(cloud: Cloud) -> None:
     deny = {"Sid": "No", "Effect": "Deny", "Action": "ec2:DescribeImages", "Resource": "*"}
     ec2 = cloud.client(keys=_key(cloud, EVERYTHING, deny))
     assert "with an explicit deny" in _refusal(ec2.describe_images)[1]
@@ -58,7 +58,7 @@ def test_a_dry_run_is_held_to_the_policy_first(cloud: Cloud, ec2: Any) -> None:
     assert _refusal(caller.terminate_instances, InstanceIds=[instance], DryRun=True)[0] == "UnauthorizedOperation"
 
 
-def test_tags_of_what_is_there_and_tags_of_the_request_are_told_apart(cloud: Cloud, ec2: Any) -> None:
+def test_tags_of_resources_and_tags_of_the_request_are_different_keys(cloud: Cloud, ec2: Any) -> None:
     group = ec2.create_security_group(GroupName="g", Description="d")["GroupId"]
     makes = {"StringEquals": {"aws:RequestTag/team": "web"}}
     ends = {"StringEquals": {"aws:ResourceTag/team": "web"}}
@@ -79,14 +79,14 @@ def test_tags_of_what_is_there_and_tags_of_the_request_are_told_apart(cloud: Clo
     assert _refusal(caller.create_tags, Resources=[group], Tags=tags[0]["Tags"])[0] == "UnauthorizedOperation"
 
 
-def test_a_policy_with_what_is_not_known_makes_no_key(cloud: Cloud) -> None:
+def test_a_policy_with_an_unknown_condition_makes_no_key(cloud: Cloud) -> None:
     by_address = {**EVERYTHING, "Condition": {"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}}
     with pytest.raises(urllib.error.HTTPError) as refused:
         _key(cloud, by_address)
     assert "IpAddress" in refused.value.read().decode()
 
 
-def test_an_action_of_which_it_is_not_known_what_it_asks_is_refused_even_where_everything_is_allowed(
+def test_an_action_whose_permissions_are_unknown_is_refused_even_if_everything_is_allowed(
     cloud: Cloud,
 ) -> None:
     keys = _key(cloud, EVERYTHING)
@@ -124,15 +124,15 @@ def test_a_policy_that_cannot_tell_is_refused(cloud: Cloud) -> None:
     assert "not understood" in _refusal(ec2.create_tags, Resources=[image], Tags=tags)[1]
 
 
-def test_what_each_of_ec2s_actions_asks_is_known_for_all_that_a_policy_speaks_of() -> None:
+def test_the_permissions_of_every_ec2_action_in_generated_policies_are_known() -> None:
     from imagepipe.iam.facts import ACTIONS, ANY
 
     about_things = {action.partition(":")[2] for action, types in ACTIONS.items() if ANY not in types}
     own = {action for action in about_things if action in OWN}
-    assert own == ASKS.keys()
+    assert own == REQUESTS.keys()
 
 
-def test_who_one_is_may_always_be_asked(cloud: Cloud) -> None:
+def test_the_callers_identity_can_always_be_read(cloud: Cloud) -> None:
     sts = cloud.client("sts", keys=_key(cloud, {**EVERYTHING, "Effect": "Deny"}))
     assert sts.get_caller_identity()["Account"] == ACCOUNT
 
@@ -168,7 +168,7 @@ def test_a_role_is_held_to_its_inline_and_its_attached_policies(cloud: Cloud) ->
     assert "assumed-role/reader/it" in _refusal(ec2.describe_key_pairs)[1]
 
 
-def test_what_was_asked_is_kept_with_what_iam_knew(cloud: Cloud) -> None:
+def test_decisions_are_kept_with_their_context(cloud: Cloud) -> None:
     ec2 = cloud.client(keys=_key(cloud, {**EVERYTHING, "Action": "ec2:ImportKeyPair"}))
     public = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f x"
     ec2.import_key_pair(KeyName="k", PublicKeyMaterial=public)

@@ -77,7 +77,7 @@ class Scene:
     @cached_property
     def pending_snapshot(self) -> str:
         volume = root_volume(self.ec2, self.stopped)
-        self.cloud.gateway._world.course.set_delay("snapshot", 60)
+        self.cloud.gateway.backend.job_queues.set_delay("snapshot", 60)
         return str(self.ec2.create_snapshot(VolumeId=volume)["SnapshotId"])
 
     @cached_property
@@ -97,7 +97,7 @@ class Scene:
     @cached_property
     def pending_image(self) -> str:
         snapshot = self.snapshot
-        self.cloud.gateway._world.course.set_delay("image", 60)
+        self.cloud.gateway.backend.job_queues.set_delay("image", 60)
         return register(self.ec2, snapshot, "pending-1")
 
     @cached_property
@@ -632,9 +632,9 @@ def test_ec2_refuses(case: str, cloud: Cloud) -> None:
         act(Scene(cloud))
 
 
-def test_what_is_missing_is_said(cloud: Cloud) -> None:
+def test_a_missing_parameter_is_named(cloud: Cloud) -> None:
     """botocore checks this itself; other clients do not."""
-    from tests.local.daemon.test_doors import ask, signed
+    from tests.local.daemon.test_endpoint import ask, signed
 
     for body, missing in (
         (b"Action=RunInstances&Version=2016-11-15", b"parameter MaxCount"),
@@ -763,13 +763,13 @@ def test_every_action_that_changes_something_has_a_dry_run_here() -> None:
 
 
 @pytest.mark.parametrize("action", DRY)
-def test_a_dry_run_says_what_it_would_do_and_leaves_all_as_it_was(action: str, cloud: Cloud) -> None:
+def test_a_dry_run_is_confirmed_and_changes_nothing(action: str, cloud: Cloud) -> None:
     scene = Scene(cloud)
-    ledger = cloud.gateway._world.ledger
+    database = cloud.gateway.backend.database
     before: dict[str, int] = {}
 
     def rows() -> dict[str, int]:
-        return {type(row).__name__ + row.id: hash(repr(row)) for table in ledger._tables.values() for row in table}
+        return {type(row).__name__ + row.id: hash(repr(row)) for table in database._tables.values() for row in table}
 
     def act_twice() -> None:
         with refused("DryRunOperation"):  # once to make what the case needs, once to look
@@ -782,9 +782,9 @@ def test_a_dry_run_says_what_it_would_do_and_leaves_all_as_it_was(action: str, c
     assert rows() == before
 
 
-def test_a_dry_run_is_denied_to_who_may_not_do_it(cloud: Cloud) -> None:
+def test_a_dry_run_is_denied_to_an_unauthorized_caller(cloud: Cloud) -> None:
     scene = Scene(cloud)
-    cloud.gateway._world.faults.add(
+    cloud.gateway.backend.faults.add(
         Fault(effect="refuse", action="CreateSecurityGroup", code="UnauthorizedOperation", status=403)
     )
     with refused("UnauthorizedOperation"):

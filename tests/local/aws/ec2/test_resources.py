@@ -96,7 +96,7 @@ def test_the_network_interface_form_of_a_launch_is_understood(cloud: Cloud, ec2:
     assert found["PrivateIpAddress"] == cloud.driver.machines[made].address
 
 
-def test_an_instance_in_a_network_of_ones_own_is_reached_by_its_public_address(cloud: Cloud, ec2: Any) -> None:
+def test_an_instance_in_a_created_network_is_reached_by_its_public_address(cloud: Cloud, ec2: Any) -> None:
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.7.0/24", AvailabilityZone="us-east-1a")["Subnet"]["SubnetId"]
     made = running(ec2, NetworkInterfaces=[{"DeviceIndex": 0, "SubnetId": subnet, "AssociatePublicIpAddress": True}])
@@ -106,7 +106,7 @@ def test_an_instance_in_a_network_of_ones_own_is_reached_by_its_public_address(c
     assert found["PublicIpAddress"].startswith("127.42.")
 
 
-def test_an_empty_profile_or_zone_is_none(ec2: Any) -> None:
+def test_an_empty_profile_or_zone_is_ignored(ec2: Any) -> None:
     """Packer sends it."""
     made = running(ec2, IamInstanceProfile={"Name": ""}, Placement={"AvailabilityZone": ""})
     assert "IamInstanceProfile" not in instance(ec2, made)

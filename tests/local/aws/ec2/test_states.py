@@ -69,10 +69,10 @@ def test_a_terminated_instance_is_described_for_an_hour(cloud: Cloud, ec2: Any) 
     made = running(ec2)
     ec2.terminate_instances(InstanceIds=[made])
     until(lambda: state(ec2, made) == "terminated")
-    world = cloud.gateway._world
-    world.clock.advance(3500)
+    backend = cloud.gateway.backend
+    backend.clock.advance(3500)
     assert state(ec2, made) == "terminated"
-    world.clock.advance(200)
+    backend.clock.advance(200)
     assert ec2.describe_instances()["Reservations"] == []
     until(lambda: ("forget", made) in cloud.driver.calls)
     with refused("InvalidInstanceID.NotFound"):
@@ -80,7 +80,9 @@ def test_a_terminated_instance_is_described_for_an_hour(cloud: Cloud, ec2: Any) 
 
 
 @pytest.mark.parametrize(("behavior", "end"), [("stop", "stopped"), ("terminate", "terminated")])
-def test_a_power_off_from_inside_does_what_the_launch_said(cloud: Cloud, ec2: Any, behavior: str, end: str) -> None:
+def test_a_power_off_from_inside_stops_or_terminates_as_launched(
+    cloud: Cloud, ec2: Any, behavior: str, end: str
+) -> None:
     made = running(ec2, InstanceInitiatedShutdownBehavior=behavior)
     cloud.driver.power_off_from_inside(made)
     until(lambda: state(ec2, made) == end)
@@ -107,7 +109,7 @@ def test_an_instance_that_cannot_be_started_again_stays_stopped(cloud: Cloud, ec
 
 
 def test_a_store_without_room_ends_the_launch_with_the_reason(cloud: Cloud, ec2: Any) -> None:
-    cloud.gateway._world.disks._reserve = 1 << 60
+    cloud.gateway.backend.disks._reserve = 1 << 60
     made = launch(ec2)
     until(lambda: state(ec2, made) == "terminated")
     assert instance(ec2, made)["StateReason"]["Code"] == "Client.VolumeLimitExceeded"
@@ -129,7 +131,7 @@ def test_a_snapshot_is_pending_until_its_bytes_are_there(cloud: Cloud, ec2: Any)
     assert (cloud.disks / "snapshots" / f"{taken['SnapshotId']}.raw").exists()
 
 
-def test_a_snapshot_is_what_the_disk_was_when_it_was_asked_for(cloud: Cloud, ec2: Any) -> None:
+def test_a_snapshot_has_the_disk_as_it_was_at_the_request(cloud: Cloud, ec2: Any) -> None:
     """A start that comes after the snapshot waits for it."""
     made = stopped(ec2)
     cloud.stop()
@@ -143,7 +145,7 @@ def test_a_snapshot_is_what_the_disk_was_when_it_was_asked_for(cloud: Cloud, ec2
     assert snapshot["State"] == "completed"
 
 
-def test_a_running_instances_disk_stands_still_while_it_is_read(cloud: Cloud, ec2: Any) -> None:
+def test_a_running_instances_disk_is_frozen_while_it_is_read(cloud: Cloud, ec2: Any) -> None:
     made = running(ec2)
     snapshot_of(ec2, made)
     assert ("quiesced", made) in cloud.driver.calls
@@ -215,22 +217,22 @@ def test_work_on_an_instance_does_not_see_a_change_that_is_not_made_in_the_end(
 ) -> None:
     """As a DryRun of TerminateInstances is done beside the start of a machine, which must go on."""
     made = stopped(ec2)
-    ledger, held = cloud.gateway._ledger, threading.Event()
+    database, held = cloud.gateway.backend.database, threading.Event()
 
     def hold() -> None:
         held.wait(30)
 
-    cloud.gateway._world.course.submit(made, hold)
+    cloud.gateway.backend.job_queues.submit(made, hold)
     ec2.start_instances(InstanceIds=[made])
     cloud.driver.calls.clear()
 
     def refused_in_the_end() -> None:
-        with ledger.change():
-            before = ledger.instances[made]
+        with database.change():
+            before = database.instances[made]
             if other is None:
-                ledger.remove(before)
+                database.remove(before)
             else:
-                ledger.put(replace(before, state=other))
+                database.put(replace(before, state=other))
             held.set()
             until(lambda: ("start", made) in cloud.driver.calls, 30)
             raise AwsError("DryRunOperation", "Request would have succeeded")

@@ -10,14 +10,15 @@ import pytest
 from botocore.exceptions import ConnectionClosedError
 
 from imagepipe.local.aws.faults.catalogue import fault_of
-from imagepipe.local.aws.faults.faults import Fault, Faults, no_capacity, throttled
+from imagepipe.local.aws.faults.faults import Fault, Faults
 from imagepipe.local.aws.protocol.errors import AwsError
+from tests.local.aws.faults.common import no_capacity, throttled
 from tests.local.aws.harness import Cloud, base_image, image, launch, refused, register, snapshot_of, stopped, until
 
 
 @pytest.fixture
 def faults(cloud: Cloud) -> Faults:
-    return cloud.gateway._world.faults
+    return cloud.gateway.backend.faults
 
 
 def test_a_type_without_capacity_is_refused_and_others_are_not(ec2: Any, faults: Faults) -> None:

@@ -39,7 +39,7 @@ class Bundled:
 
 @pytest.fixture
 def bundled(cloud: Cloud) -> Bundled:
-    certificate = load_certificate(cloud.gateway._world.bundles.certificate)
+    certificate = load_certificate(cloud.gateway.backend.bundles.certificate)
     sink = Memory()
     pack(image_of(BYTES), sink, label=Label("image", ACCOUNT), recipients=Recipients(recipients().owner, certificate))
     return Bundled(cloud, {**sink.files, "image.manifest.xml": sink.manifest})
@@ -68,7 +68,7 @@ def test_a_bundle_is_an_image_whose_instances_have_its_bytes_and_lose_them_with_
     assert not root.path.exists()
 
 
-def test_what_needs_an_ebs_root_is_refused(bundled: Bundled) -> None:
+def test_actions_that_need_an_ebs_root_are_refused(bundled: Bundled) -> None:
     bundled.put()
     ec2 = bundled.cloud.client()
     made = available(ec2, bundled.register())
@@ -113,7 +113,7 @@ def test_deregistering_leaves_the_objects_which_cost_until_they_are_deleted(bund
     ],
     ids=["a part is gone", "a part is another's", "the manifest is gone", "a part is private"],
 )
-def test_a_bundle_that_was_harmed_ends_the_launch_with_the_reason(bundled: Bundled, harm: Any, said: str) -> None:
+def test_a_damaged_bundle_fails_the_launch_with_the_reason(bundled: Bundled, harm: Any, said: str) -> None:
     bundled.put()
     ec2 = bundled.cloud.client()
     made = available(ec2, bundled.register())
@@ -157,7 +157,7 @@ def test_a_manifest_that_ec2_may_not_read_is_refused(bundled: Bundled, acl: str)
 
 
 @pytest.mark.parametrize("acl", ["aws-exec-read", "public-read"])
-def test_what_an_object_lets_ec2_read_outlives_a_restart(bundled: Bundled, acl: str) -> None:
+def test_an_objects_acl_survives_a_restart(bundled: Bundled, acl: str) -> None:
     bundled.put(acl=acl)
     bundled.cloud.restart()
     assert bundled.register()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import io
 import json
 import os
@@ -18,11 +17,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from moto.backends import get_backend
-from moto.s3.models import FakeKey
 
 from imagepipe.errors import LocalCloudError
 from imagepipe.local.aws.moto import pickling
-from imagepipe.local.aws.moto.pickling import Pickler, Unpickler
+from imagepipe.local.aws.moto.pickling import Unpickler
 from tests.local.aws.harness import ACCOUNT, Cloud, refused
 
 TRUST = {
@@ -146,7 +144,7 @@ USES = (use_iam, use_kms, use_parameters, use_networks, use_buckets)
 
 
 @pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__.removeprefix("use_"))
-def test_what_a_service_keeps_is_read_by_the_next_process(
+def test_the_state_of_a_service_is_read_by_the_next_process(
     cloud: Cloud, use: Callable[[Cloud], Callable[[Cloud], object]]
 ) -> None:
     told = use(cloud)
@@ -190,11 +188,8 @@ def test_a_pickle_of_somebody_else_runs_nothing(tmp_path: Path, name: str) -> No
     assert not canary.exists()
 
 
-@pytest.mark.parametrize(
-    "module", [pickling.__name__, "imagepipe.local.gateway.pickles", "imagepipe.local.gateway.elsewhere"]
-)
-def test_our_own_functions_are_found_where_older_stores_have_them(tmp_path: Path, module: str) -> None:
-    body = f"c{module}\n_set_key\n.".encode()
+def test_our_own_functions_are_found(tmp_path: Path) -> None:
+    body = f"c{pickling.__name__}\n_set_key\n.".encode()
     assert Unpickler(body, tmp_path).load() is pickling.OWN["_set_key"]
 
 
@@ -225,7 +220,9 @@ def change_blob(root: Path, name: str, body: bytes | None) -> None:
     ],
     ids=["class", "module", "empty", "another shape", "harm"],
 )
-def test_state_of_another_moto_is_told_with_a_way_forward(cloud: Cloud, tmp_path: Path, name: str, body: bytes) -> None:
+def test_state_of_another_moto_is_refused_with_a_way_forward(
+    cloud: Cloud, tmp_path: Path, name: str, body: bytes
+) -> None:
     cloud.client("iam").create_user(UserName="builder")
     cloud.client("s3").create_bucket(Bucket="bundles")
     cloud.client("s3").put_object(Bucket="bundles", Key="k", Body=b"1")
@@ -306,50 +303,6 @@ def test_a_write_that_would_lose_a_bucket_is_refused_and_the_next_one_is_done(cl
     assert s3.get_object(Bucket="bundles", Key="part")["Body"].read() == b"old"
 
 
-class OlderPickler(Pickler):
-    """As format 4 had it: an object is a name in its bucket's pickle, with a blob and a file of its own."""
-
-    def __init__(self, file: io.BytesIO, objects: Path) -> None:
-        super().__init__(file, objects, lambda name: False)
-        self.states: dict[str, bytes] = {}
-
-    def persistent_id(self, value: Any) -> Any:
-        if not isinstance(value, FakeKey):
-            return None
-        state = {k: v for k, v in vars(value).items() if k not in ("_value_buffer", "lock")}
-        buffer = io.BytesIO()
-        pickle.Pickler(buffer).dump({**state, "multipart": None, "_etag": None})
-        self.states[state["imagepipe_file"]] = buffer.getvalue()
-        return state["imagepipe_file"]
-
-
-def test_objects_of_an_older_store_are_read_and_written_as_new_ones(cloud: Cloud, tmp_path: Path) -> None:
-    s3 = cloud.client("s3")
-    s3.create_bucket(Bucket="bundles")
-    for key in ("a", "b"):
-        s3.put_object(Bucket="bundles", Key=key, Body=key.encode() * 1000, Metadata={"key": key})
-    buffer, backends = io.BytesIO(), get_backend("s3")
-    pickler = OlderPickler(buffer, tmp_path / "state" / "objects")
-    pickler.dump(dict(vars(backends[ACCOUNT]["aws"])))
-    cloud.stop()
-    for name in ("s3-key/000000000000/aws/bundles/a", "s3-key/000000000000/aws/bundles/b", "moto"):
-        change_blob(tmp_path, name, None)
-    change_blob(tmp_path, "s3/000000000000/aws", buffer.getvalue())
-    for name, state in pickler.states.items():
-        change_blob(tmp_path, f"object/{name}", state)
-    for _ in range(2):
-        cloud.start()
-        s3 = cloud.client("s3")
-        for key in ("a", "b"):
-            found = s3.get_object(Bucket="bundles", Key=key)
-            assert (found["Body"].read(), found["Metadata"]) == (key.encode() * 1000, {"key": key})
-            assert found["ETag"] == f'"{hashlib.md5(key.encode() * 1000).hexdigest()}"'
-        names = {name.partition("/")[0] for name, _ in cloud.gateway._ledger.blobs()}
-        assert names == {"s3", "s3-key", "moto"}
-        cloud.stop()
-    cloud.start()
-
-
 def test_state_that_the_next_process_could_not_read_is_not_written(cloud: Cloud) -> None:
     iam = cloud.client("iam")
     iam.create_user(UserName="kept")
@@ -370,7 +323,7 @@ def test_a_write_to_s3_that_does_not_fit_on_the_disk_is_not_seen(cloud: Cloud, m
     def full(_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(cloud.gateway._ledger, "write_blobs", full)
+    monkeypatch.setattr(cloud.gateway.backend.database, "write_blobs", full)
     writes: tuple[Callable[[], object], ...] = (
         lambda: s3.put_object(Bucket="bundles", Key="k", Body=b"new"),
         lambda: s3.delete_object(Bucket="bundles", Key="k"),

@@ -181,7 +181,7 @@ def test_the_snapshots_of_an_image_have_their_tags(clouds: Clouds) -> None:
     assert [snapshot["Tags"] for snapshot in snapshots_of(clouds, found)] == [tags]
 
 
-def test_an_image_may_leave_out_and_change_what_the_instance_has(clouds: Clouds) -> None:
+def test_an_image_may_leave_out_and_change_the_instances_devices(clouds: Clouds) -> None:
     two = [{"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 2}}]
     instance_id = launched(clouds, BlockDeviceMappings=two)["InstanceId"]
     changes = [
@@ -199,7 +199,7 @@ def test_a_name_can_be_used_once(clouds: Clouds) -> None:
         created(clouds, "web-1")
 
 
-def test_what_is_registered_is_what_is_described(clouds: Clouds) -> None:
+def test_a_registered_image_is_described_as_registered(clouds: Clouds) -> None:
     snapshot_id = snapshots_of(clouds, created(clouds, "source"))[0]["SnapshotId"]
     image_id = clouds().register_image(
         Name="registered",
@@ -338,7 +338,7 @@ def test_an_unknown_action_is_not_answered_with_a_web_page(clouds: Clouds) -> No
     assert caught.value.response["Error"]["Code"] == "UnsupportedOperation"
 
 
-def test_only_what_was_asked_for_is_in_a_fresh_region(clouds: Clouds) -> None:
+def test_a_new_region_has_the_clouds_own_network_only(clouds: Clouds) -> None:
     """moto's own default network is not one that this computer can reach without routes."""
     [vpc] = clouds("ap-south-1").describe_vpcs()["Vpcs"]
     assert vpc["CidrBlock"] == "127.42.0.0/16"

@@ -10,8 +10,9 @@ import pytest
 from botocore.exceptions import ConnectionClosedError
 
 from imagepipe.local.aws.authentication.signature import Request
-from imagepipe.local.aws.faults.faults import Fault, Faults, slow_down
-from imagepipe.local.aws.moto.s3 import asked
+from imagepipe.local.aws.faults.faults import Fault, Faults
+from imagepipe.local.aws.moto.s3 import parse
+from tests.local.aws.faults.common import slow_down
 from tests.local.aws.harness import Cloud, refused
 
 BUCKET = "bucket"
@@ -26,7 +27,7 @@ def s3(cloud: Cloud) -> Any:
 
 @pytest.fixture
 def faults(cloud: Cloud) -> Faults:
-    return cloud.gateway._world.faults
+    return cloud.gateway.backend.faults
 
 
 @pytest.mark.parametrize(
@@ -55,14 +56,14 @@ def faults(cloud: Cloud) -> Faults:
 def test_a_request_is_known_by_the_operation_that_it_is(
     method: str, path: str, query: str, headers: dict[str, str], operation: str
 ) -> None:
-    assert asked(Request(method, path, query, {"host": "127.0.0.1:9", **headers}, b"")).operation == operation
+    assert parse(Request(method, path, query, {"host": "127.0.0.1:9", **headers}, b"")).name == operation
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:9", "b.localhost:9"])
 def test_bucket_and_key_are_in_the_path_or_the_bucket_in_the_host(host: str) -> None:
     path = "/a%20c/d" if host.startswith("b.") else "/b/a%20c/d"
-    found = asked(Request("GET", path, "", {"host": host}, b""))
-    assert found.params() == {"Bucket": "b", "Key": "a c/d"}
+    found = parse(Request("GET", path, "", {"host": host}, b""))
+    assert (found.bucket, found.key) == ("b", "a c/d")
 
 
 @pytest.mark.parametrize(("stated", "code"), [("rL0Y20zC+Fzt72VPzMSk2A==", "BadDigest"), ("x", "InvalidDigest")])

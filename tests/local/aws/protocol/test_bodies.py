@@ -197,7 +197,7 @@ def test_chunks_that_are_wrong_leave_nothing(cloud: Cloud, s3: Any, sent: bytes,
     ],
     ids=lambda more: next(iter(more)) if isinstance(more, dict) else more,
 )
-def test_an_upload_that_is_refused_leaves_what_was_there(cloud: Cloud, s3: Any, more: Any, code: str) -> None:
+def test_a_refused_upload_leaves_the_old_object(cloud: Cloud, s3: Any, more: Any, code: str) -> None:
     s3.put_object(Bucket=BUCKET, Key="k", Body=b"old")
     with refused(code):
         s3.put_object(**{"Bucket": BUCKET, "Key": "k", "Body": BODY, **more})
@@ -205,7 +205,7 @@ def test_an_upload_that_is_refused_leaves_what_was_there(cloud: Cloud, s3: Any, 
     assert len(files(cloud)) == 1
 
 
-def test_a_body_that_ends_early_leaves_what_was_there(cloud: Cloud, s3: Any) -> None:
+def test_a_body_that_ends_early_leaves_the_old_object(cloud: Cloud, s3: Any) -> None:
     s3.put_object(Bucket=BUCKET, Key="k", Body=b"old")
     answered(cloud, head(cloud, "PUT", f"/{BUCKET}/k", len(BODY)), BODY[:1000])
     assert s3.get_object(Bucket=BUCKET, Key="k")["Body"].read() == b"old"
@@ -308,7 +308,7 @@ def resident(pid: int, field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) // 1024
 
 
-def test_the_process_stays_small_whatever_goes_through_it(served: tuple[Cloud, int]) -> None:
+def test_the_memory_of_the_process_is_bounded(served: tuple[Cloud, int]) -> None:
     cloud, pid = served
     s3, body = cloud.client("s3"), os.urandom(10_000_000)
     s3.create_bucket(Bucket=BUCKET)

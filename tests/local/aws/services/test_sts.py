@@ -101,9 +101,9 @@ def test_a_longer_session_is_for_roles_that_allow_it(cloud: Cloud) -> None:
         cloud.client("sts", keys=keys).assume_role(RoleArn=arn, RoleSessionName="chained", DurationSeconds=7200)
 
 
-def test_a_store_keeps_nothing_of_a_session_but_what_must_be(cloud: Cloud) -> None:
+def test_expired_sessions_are_deleted_from_the_store(cloud: Cloud) -> None:
     assumed(cloud, role(cloud))
     cloud.admin("POST", "clock", {"advance": 3 * 3600})
     assumed(cloud, f"arn:aws:iam::{ACCOUNT}:role/baker")
-    assert len(cloud.gateway._world.ledger.sessions) == 1
+    assert len(cloud.gateway.backend.database.sessions) == 1
     assert cloud.client("sts", keys={"AccessKeyId": KEY_ID, "SecretAccessKey": SECRET}).get_caller_identity()

@@ -10,7 +10,7 @@ from moto.core.model_instances import model_data
 from imagepipe.iam.evaluate import AuthorizationRequest
 from imagepipe.local.aws.ec2 import idempotency
 from imagepipe.local.aws.faults import eventual_consistency, faults
-from imagepipe.local.aws.faults.eventual_consistency import Fresh
+from imagepipe.local.aws.faults.eventual_consistency import HiddenResources
 from imagepipe.local.aws.faults.faults import Fault, Faults
 from imagepipe.local.aws.moto import s3_state
 from imagepipe.local.aws.protocol import filters
@@ -42,12 +42,12 @@ def test_calls_that_a_client_makes_up_are_counted_within_bounds(monkeypatch: pyt
     assert counted.counted() == {"sqs:Action0": 1, "sqs:Action1": 1, "sqs:Action2": 1, OTHERS: 47}
 
 
-def test_questions_under_policies_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(call_log, "MOST_QUESTIONS", 3)
-    asked = Evaluations()
+def test_decisions_of_policies_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_log, "MOST_REQUESTS", 3)
+    evaluations = Evaluations()
     for number in range(50):
-        asked.add(AuthorizationRequest("ec2:RunInstances", f"arn:{number}", {}), is_allowed=True)
-    assert [each["resource"] for each in asked.listed()] == ["arn:47", "arn:48", "arn:49"]
+        evaluations.add(AuthorizationRequest("ec2:RunInstances", f"arn:{number}", {}), is_allowed=True)
+    assert [each["resource"] for each in evaluations.listed()] == ["arn:47", "arn:48", "arn:49"]
 
 
 def test_patterns_of_filters_are_kept_within_bounds(ec2: Any) -> None:
@@ -61,14 +61,14 @@ def test_patterns_of_filters_are_kept_within_bounds(ec2: Any) -> None:
 
 def test_a_spent_fault_is_gone(cloud: Cloud) -> None:
     for number in range(20):
-        cloud.gateway._world.faults.add(Fault("refuse", "DescribeImages", code="AccessDenied", times=1 + number % 2))
+        cloud.gateway.backend.faults.add(Fault("refuse", "DescribeImages", code="AccessDenied", times=1 + number % 2))
     ec2 = cloud.client(retries=40)
     for _ in range(40):
         try:
             ec2.describe_images(Owners=["self"])
         except Exception:  # noqa: BLE001 - refused, as it is to be
             continue
-    assert cloud.gateway._world.faults._set == []
+    assert cloud.gateway.backend.faults._active == []
     assert cloud.admin("GET", "injected") == {"refuse DescribeImages": 30}
 
 
@@ -77,18 +77,18 @@ def test_things_with_faults_before_them_are_kept_within_bounds(monkeypatch: pyte
     monkeypatch.setattr(eventual_consistency, "MOST_HIDDEN", 3)
     kept = Faults([Fault("die", "*"), Fault("expire", "*")])
     for number in range(50):
-        kept.put_before(f"i-{number}", "RunInstances", {}, "die")
+        kept.bind(f"i-{number}", "RunInstances", {}, "die")
         assert kept.expire(f"AKIA{number}", "RunInstances", {})
-    assert (len(kept._before), len(kept._expired)) == (3, 3)
-    assert kept.before("i-49", "die") is not None
-    hidden = Fresh()
+    assert (len(kept._bound), len(kept._expired)) == (3, 3)
+    assert kept.bound("i-49", "die") is not None
+    hidden = HiddenResources()
     for number in range(50):
         hidden.hide({"InstanceId": f"i-{number}"}, seconds=60, calls=None)
     assert len(hidden._hidden) == 3
 
 
 def test_hidden_things_that_nobody_asks_for_are_forgotten_once_they_are_shown() -> None:
-    hidden = Fresh()
+    hidden = HiddenResources()
     for number in range(50):
         hidden.hide({"InstanceId": f"i-{number}"}, seconds=0, calls=None)
     assert len(hidden._hidden) == 1
@@ -98,7 +98,7 @@ def test_client_tokens_are_forgotten_after_a_day_and_the_oldest_of_too_many(
     cloud: Cloud, ec2: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = launch(ec2, ClientToken="first")
-    kept = cloud.gateway._ledger.tokens
+    kept = cloud.gateway.backend.database.tokens
     cloud.admin("POST", "clock", {"advance": 23 * 3600})
     assert launch(ec2, ClientToken="first") == first
     cloud.admin("POST", "clock", {"advance": 2 * 3600})
@@ -114,17 +114,17 @@ def test_an_instance_that_ended_is_forgotten_though_nobody_describes_it(cloud: C
     there = cloud.client(region="eu-west-1")
     made = running(there)
     there.terminate_instances(InstanceIds=[made])
-    until(lambda: cloud.gateway._ledger.instances[made].state == "terminated")
+    until(lambda: cloud.gateway.backend.database.instances[made].state == "terminated")
     cloud.admin("POST", "clock", {"advance": 2 * 3600})
     launch(ec2)
-    until(lambda: cloud.gateway._ledger.instances.get(made) is None)
+    until(lambda: cloud.gateway.backend.database.instances.get(made) is None)
 
 
-def test_moto_keeps_no_object_tag_or_page_of_what_is_gone(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_moto_keeps_no_tag_or_page_of_deleted_objects(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_state, "MOST_PAGE_TOKENS", 2)
     s3 = cloud.client("s3")
     s3.create_bucket(Bucket="bundles")
-    backend = cloud.gateway._elsewhere.backend("s3", "000000000000", "aws")
+    backend = cloud.gateway.backend.moto.model("s3", "000000000000", "aws")
     for number in range(10):
         s3.put_object(Bucket="bundles", Key=f"part.{number}", Body=b"x", Tagging="team=web")
     list(s3.get_paginator("list_objects_v2").paginate(Bucket="bundles", MaxKeys=1))

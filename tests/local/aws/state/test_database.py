@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagepipe.local.aws.state import codec
+from imagepipe.local import codec
 from imagepipe.local.aws.state import records as records_module
-from imagepipe.local.aws.state.database import KINDS, Database
+from imagepipe.local.aws.state.database import Database
 from imagepipe.local.aws.state.records import (
     Capture,
     DiskSpec,
@@ -61,16 +61,16 @@ def test_a_record_is_read_as_it_was_written(record: Record) -> None:
     assert codec.loads(type(record), codec.dumps(record)) == record
 
 
-def test_a_record_of_an_older_version_takes_the_defaults_of_what_it_lacks() -> None:
+def test_an_older_record_takes_the_defaults_of_missing_fields() -> None:
     read = codec.loads(Rule, '{"id": "sgr-1", "protocol": "tcp", "from_port": 22, "to_port": 22, "gone": 1}')
     assert read == Rule(id="sgr-1", protocol="tcp", from_port=22, to_port=22)
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Database]:
-    ledger = Database(tmp_path / "ledger.sqlite")
-    yield ledger
-    ledger.close()
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(tmp_path / "database.sqlite")
+    yield database
+    database.close()
 
 
 def setting(name: str, value: str = "") -> Setting:
@@ -79,57 +79,57 @@ def setting(name: str, value: str = "") -> Setting:
 
 def reopened(tmp_path: Path) -> dict[str, str]:
     """What another process would read."""
-    other = Database(tmp_path / "ledger.sqlite")
+    other = Database(tmp_path / "database.sqlite")
     try:
         return {row.id: row.value for row in other.settings}
     finally:
         other.close()
 
 
-def test_a_change_is_on_disk_when_it_ends(ledger: Database, tmp_path: Path) -> None:
-    with ledger.change():
-        ledger.put(setting("a", "1"))
-        ledger.put(setting("b", "1"))
-        ledger.put(setting("a", "2"))
+def test_a_change_is_on_disk_when_it_ends(database: Database, tmp_path: Path) -> None:
+    with database.change():
+        database.put(setting("a", "1"))
+        database.put(setting("b", "1"))
+        database.put(setting("a", "2"))
         assert reopened(tmp_path) == {}
     assert reopened(tmp_path) == {"a": "2", "b": "1"}
-    with ledger.change():
-        ledger.remove(ledger.settings["b"])
+    with database.change():
+        database.remove(database.settings["b"])
     assert reopened(tmp_path) == {"a": "2"}
 
 
-def test_a_change_that_raises_changes_nothing_and_nothing_follows(ledger: Database, tmp_path: Path) -> None:
+def test_a_change_that_raises_changes_nothing_and_nothing_follows(database: Database, tmp_path: Path) -> None:
     followed: list[str] = []
-    with ledger.change():
-        ledger.put(setting("kept", "1"))
+    with database.change():
+        database.put(setting("kept", "1"))
 
     def refuse() -> None:
-        with ledger.change():
-            ledger.put(setting("kept", "2"))
-            ledger.put(setting("new", "2"))
-            ledger.later(lambda: followed.append("followed"))
+        with database.change():
+            database.put(setting("kept", "2"))
+            database.put(setting("new", "2"))
+            database.later(lambda: followed.append("followed"))
             raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
         refuse()
-    assert {row.id: row.value for row in ledger.settings} == reopened(tmp_path) == {"kept": "1"}
-    with ledger.change():
-        ledger.put(setting("next"))
+    assert {row.id: row.value for row in database.settings} == reopened(tmp_path) == {"kept": "1"}
+    with database.change():
+        database.put(setting("next"))
     assert followed == []
 
 
-def test_what_follows_a_change_runs_once_it_is_on_disk(ledger: Database, tmp_path: Path) -> None:
+def test_work_that_follows_a_change_runs_once_it_is_on_disk(database: Database, tmp_path: Path) -> None:
     seen: list[dict[str, str]] = []
-    with ledger.change():
-        ledger.put(setting("outer"))
-        with ledger.change():
-            ledger.put(setting("inner"))
-            ledger.later(lambda: seen.append(reopened(tmp_path)))
+    with database.change():
+        database.put(setting("outer"))
+        with database.change():
+            database.put(setting("inner"))
+            database.later(lambda: seen.append(reopened(tmp_path)))
         assert seen == []
     assert seen == [{"outer": "", "inner": ""}]
 
 
-def test_every_kind_of_record_has_a_table(ledger: Database) -> None:
+def test_every_kind_of_record_has_a_table(database: Database) -> None:
     key = KeyPair(
         id="key-1",
         account="1",
@@ -140,13 +140,13 @@ def test_every_kind_of_record_has_a_table(ledger: Database) -> None:
         fingerprint="f",
         created=datetime.now(UTC),
     )
-    with ledger.change():
-        ledger.put(key)
-    assert list(ledger.key_pairs) == ledger.key_pairs.owned("1", "r") == [key]
+    with database.change():
+        database.put(key)
+    assert list(database.key_pairs) == database.key_pairs.owned("1", "r") == [key]
     described = {
         name for name, kind in vars(records_module).items() if isinstance(kind, type) and Record in kind.__bases__
     }
-    assert described == {kind.__name__ for kind in KINDS}
+    assert described == {kind.__name__ for kind in database._tables}
 
 
 def seen_elsewhere(look: Callable[[], object]) -> object:
@@ -155,21 +155,21 @@ def seen_elsewhere(look: Callable[[], object]) -> object:
         return other.submit(look).result(10)
 
 
-def test_another_thread_sees_a_change_once_it_is_made_and_not_before(ledger: Database) -> None:
+def test_another_thread_sees_a_change_once_it_is_made_and_not_before(database: Database) -> None:
     def looks() -> tuple[object, ...]:
-        rows = ledger.settings
+        rows = database.settings
         by_id = {name: rows[name].value if rows.get(name) else None for name in ("kept", "gone", "new")}
         return by_id, [row.id for row in rows], len(rows), [row.id for row in rows.owned("", "")]
 
-    with ledger.change():
+    with database.change():
         for name in ("kept", "gone"):
-            ledger.put(setting(name, "1"))
+            database.put(setting(name, "1"))
     before = looks()
-    with ledger.change():
-        with ledger.change():
-            ledger.put(setting("kept", "2"))
-        ledger.remove(ledger.settings["gone"])
-        ledger.put(setting("new", "2"))
+    with database.change():
+        with database.change():
+            database.put(setting("kept", "2"))
+        database.remove(database.settings["gone"])
+        database.put(setting("new", "2"))
         assert looks() == ({"kept": "2", "gone": None, "new": "2"}, ["kept", "new"], 2, ["kept", "new"])
         assert seen_elsewhere(looks) == before
     assert (
@@ -179,34 +179,34 @@ def test_another_thread_sees_a_change_once_it_is_made_and_not_before(ledger: Dat
     )
 
 
-def test_a_change_that_cannot_be_written_is_never_seen(ledger: Database, tmp_path: Path) -> None:
-    with ledger.change():
-        ledger.put(setting("kept", "1"))
+def test_a_change_that_cannot_be_written_is_never_seen(database: Database, tmp_path: Path) -> None:
+    with database.change():
+        database.put(setting("kept", "1"))
 
     class Unwritable:
         """A value that JSON does not have."""
 
     def change() -> None:
-        with ledger.change():
-            ledger.put(setting("kept", "2"))
-            ledger.put(Setting(id="bad", account="", region="", value=Unwritable()))  # type: ignore[arg-type]
+        with database.change():
+            database.put(setting("kept", "2"))
+            database.put(Setting(id="bad", account="", region="", value=Unwritable()))  # type: ignore[arg-type]
 
     with pytest.raises(TypeError):
         change()
-    assert {row.id: row.value for row in ledger.settings} == reopened(tmp_path) == {"kept": "1"}
+    assert {row.id: row.value for row in database.settings} == reopened(tmp_path) == {"kept": "1"}
 
 
-def test_what_follows_is_done_even_where_something_before_it_fails(ledger: Database, tmp_path: Path) -> None:
+def test_work_that_follows_is_done_even_if_other_work_fails(database: Database, tmp_path: Path) -> None:
     followed: list[str] = []
 
     def fails() -> None:
         raise RuntimeError("cannot start")
 
     def change() -> None:
-        with ledger.change():
-            ledger.put(setting("made"))
-            ledger.later(fails)
-            ledger.later(lambda: followed.append("second"))
+        with database.change():
+            database.put(setting("made"))
+            database.later(fails)
+            database.later(lambda: followed.append("second"))
 
     with pytest.raises(RuntimeError, match="cannot start"):
         change()
@@ -214,13 +214,13 @@ def test_what_follows_is_done_even_where_something_before_it_fails(ledger: Datab
     assert list(reopened(tmp_path)) == ["made"]
 
 
-def test_blobs_are_written_beside_a_change_and_not_with_it(ledger: Database) -> None:
-    ledger.write_blobs({"old": b"1", "gone": b"1"})
-    with ledger.change():
-        ledger.put(setting("a"))
+def test_blobs_are_written_beside_a_change_and_not_with_it(database: Database) -> None:
+    database.write_blobs({"old": b"1", "gone": b"1"})
+    with database.change():
+        database.put(setting("a"))
         with ThreadPoolExecutor(1) as other:  # who holds another lock, and would wait here for ever
-            other.submit(ledger.write_blobs, {"new": b"2", "gone": None}).result(10)
-    assert ledger.blobs() == [("new", b"2"), ("old", b"1")]
+            other.submit(database.write_blobs, {"new": b"2", "gone": None}).result(10)
+    assert database.blobs() == [("new", b"2"), ("old", b"1")]
     with pytest.raises(sqlite3.Error):
-        ledger.write_blobs({"another": b"3", "bad": object()})  # type: ignore[dict-item]
-    assert ledger.blobs() == [("new", b"2"), ("old", b"1")]
+        database.write_blobs({"another": b"3", "bad": object()})  # type: ignore[dict-item]
+    assert database.blobs() == [("new", b"2"), ("old", b"1")]

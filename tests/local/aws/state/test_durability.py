@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from imagepipe.errors import LocalCloudError
+from imagepipe.local.aws.state.database import FORMAT
 from tests.local.aws.harness import (
     ACCOUNT,
     BASE_BYTES,
@@ -281,18 +282,21 @@ def test_files_that_no_record_names_are_deleted_at_the_start(cloud: Cloud, ec2: 
     assert not list((cloud.disks / "snapshots").glob("snap-0123*"))
 
 
-def test_records_of_a_newer_imagepipe_are_not_touched(cloud: Cloud, tmp_path: Path) -> None:
+def test_records_of_a_newer_or_older_imagepipe_are_not_touched(cloud: Cloud, tmp_path: Path) -> None:
     import sqlite3
 
+    def set_format(number: int) -> None:
+        with sqlite3.connect(tmp_path / "state" / "gateway.sqlite") as db:
+            db.execute(f"PRAGMA user_version = {number}")
+        db.close()
+
     cloud.stop()
-    with sqlite3.connect(tmp_path / "state" / "gateway.sqlite") as db:
-        db.execute("PRAGMA user_version = 99")
-    db.close()
-    with pytest.raises(LocalCloudError, match="format 99, this imagepipe knows 5"):
-        cloud.start()
-    with sqlite3.connect(tmp_path / "state" / "gateway.sqlite") as db:
-        db.execute("PRAGMA user_version = 1")
-    db.close()
+    for number, which in ((99, "newer"), (FORMAT - 1, "older")):
+        set_format(number)
+        with pytest.raises(LocalCloudError, match=f"format {number}, this imagepipe knows {FORMAT}") as caught:
+            cloud.start()
+        assert f"the {which} imagepipe" in str(caught.value.hint)
+    set_format(FORMAT)
     cloud.start()
 
 
@@ -311,31 +315,31 @@ def test_the_account_is_the_one_of_the_access_key(cloud: Cloud, ec2: Any) -> Non
 
 
 def _objects(cloud: Cloud) -> set[str]:
-    """The files of S3's objects; the ledger and the folder must have the same, and one blob for each key."""
-    elsewhere = cloud.gateway._elsewhere
-    named = set(elsewhere._s3._owners)
-    assert named == {path.name for path in elsewhere.objects.iterdir()}
-    keys = {name for name, _ in cloud.gateway._ledger.blobs() if name.startswith("s3-key/")}
-    assert keys == {name for name in elsewhere._s3._digests if name.startswith("s3-key/")}
+    """The files of S3's objects; the database and the folder must have the same, and one blob for each key."""
+    moto = cloud.gateway.backend.moto
+    named = set(moto._s3._owners)
+    assert named == {path.name for path in moto.objects.iterdir()}
+    keys = {name for name, _ in cloud.gateway.backend.database.blobs() if name.startswith("s3-key/")}
+    assert keys == {name for name in moto._s3._digests if name.startswith("s3-key/")}
     return named
 
 
-def test_what_becomes_of_objects_is_written_for_those_alone_and_is_there_after_a_restart(
+def test_a_change_of_objects_writes_only_those_and_survives_a_restart(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3 = cloud.client("s3")
     s3.create_bucket(Bucket="bundles", ObjectOwnership="BucketOwnerPreferred")
     for number in range(4):
         s3.put_object(Bucket="bundles", Key=f"part.{number}", Body=b"old", ACL="aws-exec-read")
-    ledger = cloud.gateway._elsewhere._ledger
+    database = cloud.gateway.backend.moto._database
     written: list[str] = []
-    write = ledger.write_blobs
+    write = database.write_blobs
 
     def noted(blobs: Mapping[str, bytes | None]) -> None:
         written.extend(blobs)
         write(blobs)
 
-    monkeypatch.setattr(ledger, "write_blobs", noted)
+    monkeypatch.setattr(database, "write_blobs", noted)
     s3.put_object(Bucket="bundles", Key="part.1", Body=b"new")
     assert written == ["s3-key/000000000000/aws/bundles/part.1"], "none of the other three, nor the bucket"
     s3.put_object_tagging(Bucket="bundles", Key="part.2", Tagging={"TagSet": [{"Key": "team", "Value": "web"}]})

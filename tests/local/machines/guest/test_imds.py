@@ -88,7 +88,7 @@ def test_without_a_token_it_is_unauthorized_where_the_instance_requires_one(serv
     assert serve(**{"tokens-required": False})("/latest/meta-data/instance-id") == (200, "i-1")
 
 
-def test_a_token_that_is_none_is_unauthorized_either_way(serve: Callable[..., Ask]) -> None:
+def test_an_unknown_token_is_unauthorized_either_way(serve: Callable[..., Ask]) -> None:
     for required in (True, False):
         ask = serve(**{"tokens-required": required})
         assert ask("/latest/meta-data/instance-id", **{TOKEN: "made-up"})[0] == 401
@@ -103,7 +103,7 @@ def test_no_token_is_given_through_a_proxy(serve: Callable[..., Ask]) -> None:
     assert serve()("/latest/api/token", "PUT", **{TTL: "60", "X-Forwarded-For": "10.0.0.1"})[0] == 403
 
 
-def test_what_there_is_not_is_not_found(serve: Callable[..., Ask]) -> None:
+def test_an_unknown_path_is_not_found(serve: Callable[..., Ask]) -> None:
     ask = serve(**{"user-data": ""})
     token = _token(ask)
     for path in ("/latest/user-data", "/latest/meta-data/iam/info", "/1999-01-01/meta-data/", "/latest/meta-data/instance-id/x"):  # fmt: skip  # noqa: E501

@@ -24,7 +24,7 @@ def test_keys_and_names_are_meta_data() -> None:
     assert meta["public-keys"] == ["ssh-ed25519 AAAA one", "ssh-rsa BBBB two"]
 
 
-def test_what_the_cloud_adds_is_vendor_data() -> None:
+def test_the_clouds_own_settings_are_vendor_data() -> None:
     header, _, body = seed_documents(Seed("i-1", "host", "r", b"", ()))["vendor-data"].partition(b"\n")
     assert header == b"#cloud-config"
     assert json.loads(body)["manage_etc_hosts"] == "localhost"

@@ -42,13 +42,13 @@ def test_a_rule_opens_its_ports_to_us_if_it_means_us(rule: Ingress, ports: set[P
     assert wanted([rule], frozenset({WEB, DNS})) == ports
 
 
-def test_only_rules_that_mean_us_and_many_ports_depend_on_what_listens() -> None:
+def test_only_wide_rules_for_this_computer_depend_on_listening_ports() -> None:
     assert has_wide([Ingress("-1", -1, -1, "0.0.0.0/0")])
     assert has_wide([Ingress("tcp", 1024, 65535, "0.0.0.0/0")])
     assert not has_wide([Ingress("tcp", 1024, 65535, "10.0.0.0/8"), Ingress("tcp", 22, 22, "0.0.0.0/0")])
 
 
-def test_what_listens_is_found_and_loopback_is_not_counted() -> None:
+def test_listening_ports_are_found_without_those_on_loopback() -> None:
     with socket.socket() as everywhere, socket.socket() as loopback:
         everywhere.bind(("0.0.0.0", 0))
         loopback.bind(("127.0.0.1", 0))

@@ -38,28 +38,28 @@ FILES = {"boot/vmlinuz-6.1": b"a kernel" * 1000, "boot/initrd.img-6.1": b"an ini
 )
 def test_the_newest_kernel_is_where_the_links_point(tmp_path: Path, links: dict[str, str]) -> None:
     disk = disk_of(tmp_path, links, FILES)
-    found = kernel.take_out(disk, tmp_path)
+    found = kernel.extract(disk, tmp_path)
     assert found.kernel.read_bytes() == FILES["boot/vmlinuz-6.1"]
     assert found.initrd.read_bytes() == FILES["boot/initrd.img-6.1"]
 
 
-def test_a_disk_without_a_kernel_is_told(tmp_path: Path) -> None:
+def test_a_disk_without_a_kernel_is_refused(tmp_path: Path) -> None:
     disk = disk_of(tmp_path, {}, FILES)
     with pytest.raises(MachineError, match="without a kernel of its own: no link /vmlinuz or /boot/vmlinuz"):
-        kernel.take_out(disk, tmp_path)
+        kernel.extract(disk, tmp_path)
 
 
-def test_a_link_to_nowhere_is_told(tmp_path: Path) -> None:
+def test_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:
     disk = disk_of(tmp_path, {"vmlinuz": "boot/gone", "initrd.img": "boot/initrd.img-6.1"}, FILES)
     with pytest.raises(MachineError, match="taking /boot/gone out of"):
-        kernel.take_out(disk, tmp_path)
+        kernel.extract(disk, tmp_path)
 
 
 @pytest.mark.parametrize("target", ["boot/x y", 'boot/x" /etc/passwd', "boot/$(id)"])
 def test_a_link_that_would_be_more_than_a_word_of_a_command_is_refused(tmp_path: Path, target: str) -> None:
     disk = disk_of(tmp_path, {"vmlinuz": target, "initrd.img": "boot/initrd.img-6.1"}, FILES)
     with pytest.raises(MachineError, match="points to"):
-        kernel.take_out(disk, tmp_path)
+        kernel.extract(disk, tmp_path)
 
 
 def test_a_bare_file_system_is_told_from_a_disk_with_partitions(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_users_that_are_named_are_made_and_without_default_the_images_own_is_not
         ("just text", "user data of type text/plain"),
     ],
 )
-def test_what_cannot_be_read_is_said_and_hinders_nothing(data: str, said: str) -> None:
+def test_unreadable_user_data_is_reported_and_hinders_nothing(data: str, said: str) -> None:
     assert of(data).not_done == (said,)
     assert of(data).users
     assert of(b"\x1f\x8bnot gzip").users

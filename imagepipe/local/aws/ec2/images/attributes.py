@@ -18,20 +18,20 @@ from imagepipe.local.aws.state.records import Image
 LONGEST_DEPRECATION = timedelta(days=3653)  # EC2 user guide, "Deprecate an AMI": ten years, for a private one
 
 
-def describe_image_attribute(world: Backend, call: Call) -> Mapping[str, Any]:
-    image = lookup.own_image(world, call, call.text("ImageId"))
+def describe_image_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
+    image = lookup.own_image(backend, call, call.text("ImageId"))
     attribute = call.text("Attribute")
     answers: dict[str, tuple[str, Any]] = {
         "description": ("Description", {"Value": image.description}),
-        "launchPermission": ("LaunchPermissions", sharing.described(image.users)),
-        "blockDeviceMapping": ("BlockDeviceMappings", [block_devices.described(disk) for disk in image.mappings]),
+        "launchPermission": ("LaunchPermissions", sharing.to_api(image.users)),
+        "blockDeviceMapping": ("BlockDeviceMappings", [block_devices.to_api(disk) for disk in image.mappings]),
         "bootMode": ("BootMode", {"Value": image.boot_mode}),
         "tpmSupport": ("TpmSupport", {"Value": image.tpm_support}),
         "uefiData": ("UefiData", {"Value": image.uefi_data}),
         "sriovNetSupport": ("SriovNetSupport", {"Value": image.sriov}),
         "imdsSupport": ("ImdsSupport", {"Value": image.imds_support}),
         "deregistrationProtection": ("DeregistrationProtection", {"Value": image.protection}),
-        "productCodes": ("ProductCodes", product_codes.described(image.product_codes)),
+        "productCodes": ("ProductCodes", product_codes.to_api(image.product_codes)),
         "kernel": ("KernelId", {}),
         "ramdisk": ("RamdiskId", {}),
         "lastLaunchedTime": (
@@ -45,8 +45,8 @@ def describe_image_attribute(world: Backend, call: Call) -> Mapping[str, Any]:
     return {"ImageId": image.id, name: value}
 
 
-def modify_image_attribute(world: Backend, call: Call) -> Mapping[str, Any]:
-    image = lookup.own_image(world, call, call.text("ImageId"))
+def modify_image_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
+    image = lookup.own_image(backend, call, call.text("ImageId"))
     params = call.params
     attribute = params.get("Attribute")
     if "Description" in params:
@@ -60,29 +60,29 @@ def modify_image_attribute(world: Backend, call: Call) -> Mapping[str, Any]:
             raise invalid(f"Value ({value}) for parameter imdsSupport is invalid.")
         changed = replace(image, imds_support=value)
     elif attribute in (None, "launchPermission"):
-        changed = _shared(world, image, params)
+        changed = _shared(backend, image, params)
     else:
         raise conflicting(f"The attribute {attribute} cannot be modified")
-    world.ledger.put(changed)
+    backend.database.put(changed)
     return {}
 
 
-def _shared(world: Backend, image: Image, params: Mapping[str, Any]) -> Image:
+def _shared(backend: Backend, image: Image, params: Mapping[str, Any]) -> Image:
     users = sharing.changed_users(image.users, params, "LaunchPermission")
     added = sharing.added(params, "LaunchPermission")
-    snapshots = [world.ledger.snapshots.get(disk.snapshot_id or "") for disk in image.mappings]
+    snapshots = [backend.database.snapshots.get(disk.snapshot_id or "") for disk in image.mappings]
     encrypted = [snapshot for snapshot in snapshots if snapshot is not None and snapshot.encrypted]
     if "all" in added and encrypted:
         raise AwsError(
             "UnsupportedOperation", "Encrypted snapshots can't be shared publicly. Specify another snapshot."
         )
-    if "all" in added and blocks_public_images(world, image.account, image.region):
+    if "all" in added and blocks_public_images(backend, image.account, image.region):
         raise AwsError(
             "OperationNotPermitted",
             "You can't publicly share this image because block public access for AMIs is enabled for this account. "
             "To publicly share the image, you must call the DisableImageBlockPublicAccess API.",
         )
-    if added and any(encryption.is_aws_managed(world, snapshot) for snapshot in encrypted):
+    if added and any(encryption.is_aws_managed(backend, snapshot) for snapshot in encrypted):
         raise AwsError(
             "InvalidParameter",
             "Snapshots encrypted with the AWS Managed CMK can't be shared. Specify another snapshot.",
@@ -90,42 +90,42 @@ def _shared(world: Backend, image: Image, params: Mapping[str, Any]) -> Image:
     return replace(image, users=users)
 
 
-def reset_image_attribute(world: Backend, call: Call) -> Mapping[str, Any]:
-    image = lookup.own_image(world, call, call.text("ImageId"))
+def reset_image_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
+    image = lookup.own_image(backend, call, call.text("ImageId"))
     if call.text("Attribute") != "launchPermission":
         raise invalid("Only launchPermission can be reset")
-    world.ledger.put(replace(image, users=()))
+    backend.database.put(replace(image, users=()))
     return {}
 
 
-def enable_image_deprecation(world: Backend, call: Call) -> Mapping[str, Any]:
-    image = lookup.own_image(world, call, call.text("ImageId"))
+def enable_image_deprecation(backend: Backend, call: Call) -> Mapping[str, Any]:
+    image = lookup.own_image(backend, call, call.text("ImageId"))
     moment = call.params["DeprecateAt"].replace(tzinfo=UTC)
-    now = world.clock.now()
+    now = backend.clock.now()
     if moment < now.replace(second=0, microsecond=0):
         raise invalid("The deprecation date must be in the future")
     if moment > now + LONGEST_DEPRECATION:
         raise invalid("The deprecation date must be within ten years")
     # "If you specify a value for seconds, Amazon EC2 rounds the seconds to the nearest minute" (API reference).
     rounded = (moment + timedelta(seconds=30)).replace(second=0, microsecond=0)
-    world.ledger.put(replace(image, deprecation_time=rounded))
+    backend.database.put(replace(image, deprecation_time=rounded))
     return {"Return": True}
 
 
-def disable_image_deprecation(world: Backend, call: Call) -> Mapping[str, Any]:
-    image = lookup.own_image(world, call, call.text("ImageId"))
-    world.ledger.put(replace(image, deprecation_time=None))
+def disable_image_deprecation(backend: Backend, call: Call) -> Mapping[str, Any]:
+    image = lookup.own_image(backend, call, call.text("ImageId"))
+    backend.database.put(replace(image, deprecation_time=None))
     return {"Return": True}
 
 
-def enable_image_deregistration_protection(world: Backend, call: Call) -> Mapping[str, Any]:
-    image = lookup.own_image(world, call, call.text("ImageId"))
+def enable_image_deregistration_protection(backend: Backend, call: Call) -> Mapping[str, Any]:
+    image = lookup.own_image(backend, call, call.text("ImageId"))
     word = "enabled-with-cooldown" if call.params.get("WithCooldown") else "enabled-without-cooldown"
-    world.ledger.put(replace(image, protection=word))
+    backend.database.put(replace(image, protection=word))
     return {"Return": word}
 
 
-def disable_image_deregistration_protection(world: Backend, call: Call) -> Mapping[str, Any]:
-    image = lookup.own_image(world, call, call.text("ImageId"))
-    world.ledger.put(replace(image, protection="disabled"))
+def disable_image_deregistration_protection(backend: Backend, call: Call) -> Mapping[str, Any]:
+    image = lookup.own_image(backend, call, call.text("ImageId"))
+    backend.database.put(replace(image, protection="disabled"))
     return {"Return": "disabled"}

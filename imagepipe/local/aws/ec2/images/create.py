@@ -12,7 +12,7 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency, lookup, product_codes
 from imagepipe.local.aws.ec2.images import jobs
 from imagepipe.local.aws.ec2.volumes import block_devices, snapshots
-from imagepipe.local.aws.moto.vpcs import regions
+from imagepipe.local.aws.moto.catalogue import regions
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing, unsupported
 from imagepipe.local.aws.protocol.ids import new_id
@@ -23,7 +23,7 @@ BUNDLE_ROOT = "/dev/sda1"  # of EC2's own instance-store images
 NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
 
 
-def _free_name(world: Backend, call: Call) -> str:
+def _free_name(backend: Backend, call: Call) -> str:
     """The name that the request wants. Raises AwsError for one that is malformed or taken."""
     name = call.text("Name")
     if not NAME.fullmatch(name):
@@ -32,25 +32,25 @@ def _free_name(world: Backend, call: Call) -> str:
             "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, "
             "'(', ')', '[', ']', ' ', '.', '/', '-', ''', '@' and '_'",
         )
-    check_free_name(world, call.account, call.region, name)
+    check_free_name(backend, call.account, call.region, name)
     return name
 
 
-def check_free_name(world: Backend, account: str, region: str, name: str) -> None:
+def check_free_name(backend: Backend, account: str, region: str, name: str) -> None:
     """Raise AwsError where an image of the account's has the name."""
-    for image in world.ledger.images.owned(account, region):
+    for image in backend.database.images.owned(account, region):
         if image.name == name and image.state in ("pending", "available"):
             raise AwsError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {image.id}")
 
 
-def _doom(world: Backend, call: Call) -> str:
-    fault = world.faults.take("fail", call.action, call.params)
+def _injected_failure(backend: Backend, call: Call) -> str:
+    fault = backend.faults.take("fail", call.action, call.params)
     return fault.reason if fault else ""
 
 
-def register_image(world: Backend, call: Call) -> Mapping[str, Any]:
+def register_image(backend: Backend, call: Call) -> Mapping[str, Any]:
     params = call.params
-    name = _free_name(world, call)
+    name = _free_name(backend, call)
     if params.get("BillingProducts"):
         # For accounts that AWS authorized (API reference, RegisterImage); what code others get is not documented.
         raise AwsError("AuthFailure", "This account is not authorized to specify billing product codes", status=403)
@@ -60,7 +60,7 @@ def register_image(world: Backend, call: Call) -> Mapping[str, Any]:
             "The local cloud boots VirtualizationType hvm only; EC2's default, paravirtual, is of another age"
         )
     if params.get("ImageLocation"):
-        return {"ImageId": _register_bundle(world, call, name)}
+        return {"ImageId": _register_bundle(backend, call, name)}
     root = params.get("RootDeviceName")
     if not root:
         raise missing("rootDeviceName")
@@ -73,38 +73,38 @@ def register_image(world: Backend, call: Call) -> Mapping[str, Any]:
                 f"the encrypted flag cannot be specified since device {mapping.get('DeviceName')} "
                 "has a snapshot specified.",
             )
-    disks = block_devices.parsed(mappings, (), partial(_completed, world, call), default_type="standard")
+    disks = block_devices.parsed(mappings, (), partial(_completed, backend, call), default_type="standard")
     if not any(disk.device == root and disk.snapshot_id for disk in disks):
         raise AwsError("InvalidBlockDeviceMapping", f"The root device '{root}' must be mapped to a snapshot; it is not")
     image = replace(
-        _pending(world, call, name, root=root, mappings=disks, architecture="i386"),
+        _pending(backend, call, name, root=root, mappings=disks, architecture="i386"),
         virtualization=virtualization,
         boot_mode=_one_of(params, "BootMode", "legacy-bios", "uefi", "uefi-preferred"),
         tpm_support=_one_of(params, "TpmSupport", "v2.0"),
         uefi_data=params.get("UefiData"),
-        product_codes=_codes_of(world, disks),
+        product_codes=_codes_of(backend, disks),
     )
     if image.tpm_support and image.boot_mode != "uefi":
         raise invalid("TpmSupport v2.0 requires the boot mode uefi")
-    return {"ImageId": _publish_later(world, call, image, jobs.publish)}
+    return {"ImageId": _publish_later(backend, call, image, jobs.publish)}
 
 
-def _register_bundle(world: Backend, call: Call, name: str) -> str:
+def _register_bundle(backend: Backend, call: Call, name: str) -> str:
     """An instance-store image; its root device is not mapped, as it is the bundle."""
     params, location = call.params, str(call.params["ImageLocation"])
-    manifest = world.bundles.manifest(location, account=call.account, region=call.region)
+    manifest = backend.bundles.manifest(location, account=call.account, region=call.region)
     root = str(params.get("RootDeviceName") or BUNDLE_ROOT)
     disks = block_devices.parsed(
-        params.get("BlockDeviceMappings", []), (), partial(_completed, world, call), default_type="standard"
+        params.get("BlockDeviceMappings", []), (), partial(_completed, backend, call), default_type="standard"
     )
     if any(disk.device == root for disk in disks):
         raise AwsError("InvalidBlockDeviceMapping", f"The root device '{root}' is the bundle, and cannot be mapped")
-    image = _pending(world, call, name, root=root, mappings=disks, architecture=manifest.architecture)
-    return _publish_later(world, call, replace(image, bundle=location), jobs.publish)
+    image = _pending(backend, call, name, root=root, mappings=disks, architecture=manifest.architecture)
+    return _publish_later(backend, call, replace(image, bundle=location), jobs.publish)
 
 
 def _pending(
-    world: Backend, call: Call, name: str, *, root: str, mappings: tuple[DiskSpec, ...], architecture: str
+    backend: Backend, call: Call, name: str, *, root: str, mappings: tuple[DiskSpec, ...], architecture: str
 ) -> Image:
     """What both kinds of image have of RegisterImage; `architecture` is that of a call that names none."""
     params = call.params
@@ -116,8 +116,8 @@ def _pending(
         name=name,
         description=str(params.get("Description", "")),
         state="pending",
-        doom=_doom(world, call),
-        created=world.clock.now(),
+        fails_with=_injected_failure(backend, call),
+        created=backend.clock.now(),
         root_device=root,
         mappings=mappings,
         architecture=_one_of(params, "Architecture", "i386", "x86_64", "arm64") or architecture,
@@ -128,9 +128,9 @@ def _pending(
     )
 
 
-def _codes_of(world: Backend, disks: Iterable[DiskSpec]) -> tuple[str, ...]:
+def _codes_of(backend: Backend, disks: Iterable[DiskSpec]) -> tuple[str, ...]:
     """Product codes come along with the snapshots (API reference, RegisterImage)."""
-    found = (world.ledger.snapshots.get(disk.snapshot_id or "") for disk in disks)
+    found = (backend.database.snapshots.get(disk.snapshot_id or "") for disk in disks)
     return tuple(dict.fromkeys(code for snapshot in found if snapshot for code in snapshot.product_codes))
 
 
@@ -141,29 +141,29 @@ def _one_of(params: Mapping[str, Any], name: str, *allowed: str) -> str | None:
     return value
 
 
-def _completed(world: Backend, call: Call, snapshot_id: str) -> Snapshot:
-    snapshot = lookup.own_snapshot(world, call, snapshot_id)
+def _completed(backend: Backend, call: Call, snapshot_id: str) -> Snapshot:
+    snapshot = lookup.own_snapshot(backend, call, snapshot_id)
     if snapshot.state != "completed":
         raise AwsError("IncorrectState", f"Snapshot {snapshot_id} is in invalid state - {snapshot.state}")
     return snapshot
 
 
-def _publish_later(world: Backend, call: Call, image: Image, work: Any, *, queue: str = "") -> str:
-    world.faults.put_before(image.id, call.action, call.params, "hang")
-    world.ledger.put(image)
-    world.ledger.later(partial(world.course.submit, queue or image.id, partial(work, world, image.id)))
+def _publish_later(backend: Backend, call: Call, image: Image, work: Any, *, queue: str = "") -> str:
+    backend.faults.bind(image.id, call.action, call.params, "hang")
+    backend.database.put(image)
+    backend.database.later(partial(backend.job_queues.submit, queue or image.id, partial(work, backend, image.id)))
     return image.id
 
 
-def create_image(world: Backend, call: Call) -> Mapping[str, Any]:
+def create_image(backend: Backend, call: Call) -> Mapping[str, Any]:
     """An image of an instance; a running one is stopped for it and started again, unless NoReboot."""
     params = call.params
-    instance = lookup.instance(world, call, call.text("InstanceId"))
+    instance = lookup.instance(backend, call, call.text("InstanceId"))
     if instance.bundle:
         raise unsupported(
             f"The instance '{instance.id}' does not have an 'ebs' root device type: it is bundled, and not imaged"
         )
-    name = _free_name(world, call)
+    name = _free_name(backend, call)
     if instance.state not in ("running", "stopped"):
         raise AwsError(
             "IncorrectInstanceState", f"The instance {instance.id} is {instance.state}, not running or stopped"
@@ -171,16 +171,16 @@ def create_image(world: Backend, call: Call) -> Mapping[str, Any]:
     tags = tagging.specified(params, "image", "snapshot")
     description = str(params.get("Description", ""))
     image_id = new_id("ami")
-    taken, base = _volumes_of(world, instance, image_id, tags["snapshot"])
+    taken, base = _volumes_of(backend, instance, image_id, tags["snapshot"])
 
     def find(snapshot_id: str) -> Snapshot:
-        return taken.get(snapshot_id) or lookup.own_snapshot(world, call, snapshot_id)
+        return taken.get(snapshot_id) or lookup.own_snapshot(backend, call, snapshot_id)
 
     disks = block_devices.parsed(params.get("BlockDeviceMappings", []), base, find, root=instance.root_device)
     for disk in disks:
         if disk.snapshot_id in taken:
-            world.ledger.put(taken[disk.snapshot_id])
-    source = world.ledger.images.get(instance.image_id)
+            backend.database.put(taken[disk.snapshot_id])
+    source = backend.database.images.get(instance.image_id)
     image = Image(
         id=image_id,
         account=call.account,
@@ -189,8 +189,8 @@ def create_image(world: Backend, call: Call) -> Mapping[str, Any]:
         name=name,
         description=description,
         state="pending",
-        doom=_doom(world, call),
-        created=world.clock.now(),
+        fails_with=_injected_failure(backend, call),
+        created=backend.clock.now(),
         root_device=instance.root_device,
         mappings=disks,
         architecture=instance.architecture,
@@ -207,18 +207,18 @@ def create_image(world: Backend, call: Call) -> Mapping[str, Any]:
         source_instance_id=instance.id,
         capture=Capture(instance_id=instance.id, reboots=not params.get("NoReboot")),
     )
-    return {"ImageId": _publish_later(world, call, image, jobs.capture, queue=instance.id)}
+    return {"ImageId": _publish_later(backend, call, image, jobs.capture, queue=instance.id)}
 
 
 def _volumes_of(
-    world: Backend, instance: Instance, image_id: str, tags: Mapping[str, str]
+    backend: Backend, instance: Instance, image_id: str, tags: Mapping[str, str]
 ) -> tuple[dict[str, Snapshot], list[DiskSpec]]:
     """Snapshots that are to be taken of the instance's volumes, by id, and how the image is to map them."""
     taken, disks = {}, []
     for attached in instance.volumes:
-        volume = world.ledger.volumes[attached.volume_id]
+        volume = backend.database.volumes[attached.volume_id]
         text = f"Created by CreateImage({instance.id}) for {image_id}"
-        snapshot = snapshots.pending(world, volume, text, tags)
+        snapshot = snapshots.pending(backend, volume, text, tags)
         taken[snapshot.id] = snapshot
         disks.append(
             DiskSpec(
@@ -235,22 +235,22 @@ def _volumes_of(
     return taken, disks
 
 
-def copy_image(world: Backend, call: Call) -> Mapping[str, Any]:
+def copy_image(backend: Backend, call: Call) -> Mapping[str, Any]:
     """Asked of the region where the copy is to be."""
-    before = idempotency.made_before(world, call)
+    before = idempotency.earlier_result(backend, call)
     if before is not None:
         return {"ImageId": before[0]}
     params = call.params
     source_region = call.text("SourceRegion")
     if source_region not in regions():
         raise invalid(f"Value ({source_region}) for parameter sourceRegion is invalid.")
-    source = lookup.image(world, replace(call, region=source_region), call.text("SourceImageId"))
+    source = lookup.image(backend, replace(call, region=source_region), call.text("SourceImageId"))
     if source.state != "available":
         raise AwsError("InvalidAMIID.Unavailable", f"The image ID '{source.id}' is not available: it is {source.state}")
     product_codes.check_copy(source, call.account)
     if source.bundle:
         raise unsupported("The local cloud does not copy instance-store images: copy the bundle, and register it there")
-    name = _free_name(world, call)
+    name = _free_name(backend, call)
     tags = tagging.specified(params, "image", "snapshot")
     image_id = new_id("ami")
     copies, disks = [], []
@@ -259,11 +259,11 @@ def copy_image(world: Backend, call: Call) -> Mapping[str, Any]:
             disks.append(disk)
             continue
         text = f"Copied for DestinationAmi {image_id} from SourceAmi {source.id} for SourceSnapshot {disk.snapshot_id}."
-        origin = world.ledger.snapshots[disk.snapshot_id]
-        if not lookup.may_use_snapshot(world, call, origin):
+        origin = backend.database.snapshots[disk.snapshot_id]
+        if not lookup.may_use_snapshot(backend, call, origin):
             raise AwsError("InvalidRequest", "You do not have permission to access the storage of this ami")
-        copy = snapshots.copied(world, call, origin, description=text, tags=tags["snapshot"])
-        world.ledger.put(copy)
+        copy = snapshots.copied(backend, call, origin, description=text, tags=tags["snapshot"])
+        backend.database.put(copy)
         copies.append(copy)
         disks.append(replace(disk, snapshot_id=copy.id, encrypted=copy.encrypted, kms_key_id=None))
     image = replace(
@@ -275,8 +275,8 @@ def copy_image(world: Backend, call: Call) -> Mapping[str, Any]:
         name=name,
         description=str(params.get("Description", source.description)),
         state="pending",
-        doom=_doom(world, call),
-        created=world.clock.now(),
+        fails_with=_injected_failure(backend, call),
+        created=backend.clock.now(),
         mappings=tuple(disks),
         users=(),
         deprecation_time=None,
@@ -287,9 +287,9 @@ def copy_image(world: Backend, call: Call) -> Mapping[str, Any]:
         capture=None,
         last_launched=None,
     )
-    idempotency.remember(world, call, [image_id])
-    world.ledger.later(partial(jobs.link, world, copies))
-    return {"ImageId": _publish_later(world, call, image, partial(jobs.publish, delay="copy"))}
+    idempotency.remember(backend, call, [image_id])
+    backend.database.later(partial(jobs.link, backend, copies))
+    return {"ImageId": _publish_later(backend, call, image, partial(jobs.publish, delay="copy"))}
 
 
 def _copied_tags(params: Mapping[str, Any], source: Image, account: str, tags: Mapping[str, str]) -> Mapping[str, str]:

@@ -63,31 +63,31 @@ def location(image: Image) -> str:
     return image.bundle or f"{image.account}/{image.name}"
 
 
-def describe_images(world: Backend, call: Call) -> Mapping[str, Any]:
+def describe_images(backend: Backend, call: Call) -> Mapping[str, Any]:
     params = call.params
     if params.get("ImageIds"):
-        rows = lookup.images(world, call, params["ImageIds"])
+        rows = lookup.images(backend, call, params["ImageIds"])
     else:
-        rows = [row for row in world.ledger.images.in_region(call.region) if lookup.may_launch(world, call, row)]
+        rows = [row for row in backend.database.images.in_region(call.region) if lookup.may_launch(backend, call, row)]
         if not params.get("IncludeDeprecated"):
-            rows = [row for row in rows if row.account == call.account or not _is_deprecated(world, row)]
+            rows = [row for row in rows if row.account == call.account or not _is_deprecated(backend, row)]
     if params.get("Owners"):
         owners = {call.account if owner == "self" else owner for owner in params["Owners"]}
         rows = [row for row in rows if row.account in owners]
     if params.get("ExecutableUsers"):
-        own_names = world.accounts.names_of(call.account)
+        own_names = backend.accounts.names_of(call.account)
         users = sharing.executable(call, params["ExecutableUsers"], own_names)
         rows = [row for row in rows if users & set(row.users)]
     rows = filters.select(rows, call.filters(), GETTERS)
     shown, token = filters.page(rows, params, least=1, ids="ImageIds")
-    return {"Images": [described(row) for row in shown], "NextToken": token}
+    return {"Images": [to_api(row) for row in shown], "NextToken": token}
 
 
-def _is_deprecated(world: Backend, image: Image) -> bool:
-    return image.deprecation_time is not None and image.deprecation_time <= world.clock.now()
+def _is_deprecated(backend: Backend, image: Image) -> bool:
+    return image.deprecation_time is not None and image.deprecation_time <= backend.clock.now()
 
 
-def described(image: Image) -> dict[str, Any]:
+def to_api(image: Image) -> dict[str, Any]:
     """An image as DescribeImages answers it."""
     failed = image.state == "failed"
     return {
@@ -97,7 +97,7 @@ def described(image: Image) -> dict[str, Any]:
         "State": image.state,
         "StateReason": {"Code": "Client.InvalidSnapshot", "Message": image.reason} if failed else None,
         "Architecture": image.architecture,
-        "BlockDeviceMappings": [block_devices.described(disk) for disk in image.mappings],
+        "BlockDeviceMappings": [block_devices.to_api(disk) for disk in image.mappings],
         "BootMode": image.boot_mode,
         "CreationDate": creation_date(image),
         "DeprecationTime": iso(image.deprecation_time)[:-4] + "Z" if image.deprecation_time else None,
@@ -110,7 +110,7 @@ def described(image: Image) -> dict[str, Any]:
         "LastLaunchedTime": iso(image.last_launched) if image.last_launched else None,
         "OwnerId": image.account,
         "PlatformDetails": image.platform_details,
-        "ProductCodes": product_codes.described(image.product_codes),
+        "ProductCodes": product_codes.to_api(image.product_codes),
         "Public": "all" in image.users,
         "RootDeviceName": image.root_device,
         "RootDeviceType": image.root_type,
@@ -125,30 +125,30 @@ def described(image: Image) -> dict[str, Any]:
     }
 
 
-def deregister_image(world: Backend, call: Call) -> Mapping[str, Any]:
-    image = lookup.own_image(world, call, call.text("ImageId"))
+def deregister_image(backend: Backend, call: Call) -> Mapping[str, Any]:
+    image = lookup.own_image(backend, call, call.text("ImageId"))
     if image.protection.startswith("enabled"):
         raise AwsError("OperationNotPermitted", f"The image {image.id} has deregistration protection enabled.")
-    world.ledger.remove(image)
+    backend.database.remove(image)
     results = []
     if call.params.get("DeleteAssociatedSnapshots"):
         results = [
-            {"SnapshotId": snapshot_id, "ReturnCode": _delete_snapshot(world, call, snapshot_id)}
+            {"SnapshotId": snapshot_id, "ReturnCode": _delete_snapshot(backend, call, snapshot_id)}
             for snapshot_id in _snapshot_ids([image])
         ]
     return {"Return": True, "DeleteSnapshotResults": results}
 
 
-def _delete_snapshot(world: Backend, call: Call, snapshot_id: str) -> str:
+def _delete_snapshot(backend: Backend, call: Call, snapshot_id: str) -> str:
     """What became of it, in EC2's words."""
-    snapshot = world.ledger.snapshots.get(snapshot_id)
+    snapshot = backend.database.snapshots.get(snapshot_id)
     if snapshot is None:
         return "warn-not-found"
-    if snapshot_id in _snapshot_ids(world.ledger.images.in_region(call.region)):
+    if snapshot_id in _snapshot_ids(backend.database.images.in_region(call.region)):
         return "skipped"
     if snapshot.account != call.account:
         return "missing-permissions"
-    snapshots.remove(world, snapshot)
+    snapshots.remove(backend, snapshot)
     return "success"
 
 

@@ -1,4 +1,4 @@
-"""A disk that somebody has put into the store, made an image of the store's first account."""
+"""Register a disk in the store as an image of the store's first account."""
 
 from __future__ import annotations
 
@@ -8,61 +8,40 @@ from typing import Any
 from imagepipe.local.aws.authentication.signature import Identity
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.images.create import check_free_name
+from imagepipe.local.aws.ec2.region_setup import prepare_region, records_of_disk
 from imagepipe.local.aws.protocol.errors import invalid
 from imagepipe.local.aws.protocol.ids import new_id
-from imagepipe.local.aws.state.records import DiskSpec, Image, Snapshot
+from imagepipe.local.disks.base_image import BaseImage
 from imagepipe.local.host import foreign
 
 FOLDER = "imports"
 """Beside the disks' own folders: what is taken must be there already."""
-ROOT_DEVICE = "/dev/xvda"
 
 
-def take(world: Backend, identity: Identity, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+def register_disk(backend: Backend, identity: Identity, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
     """Register the disk `file` of the folder as image `name` in `region`; raises AwsError, StoreFull."""
-    path = world.disks.root / FOLDER / str(wanted["file"])
+    path = backend.disks.root / FOLDER / str(wanted["file"])
     if path.name != wanted["file"] or not path.is_file():
         raise invalid(f"{wanted['file']} is not in {path.parent}")
-    region, size_gib, description = str(wanted["region"]), int(wanted["size_gib"]), str(wanted["description"])
-    name, now = str(wanted["name"]), world.clock.now()
-    world.settle(identity.account, region)
-    check_free_name(world, identity.account, region, name)
-    snapshot_id, image_id = new_id("snap"), new_id("ami")
+    region = str(wanted["region"])
+    disk = BaseImage(
+        path=path,
+        name=str(wanted["name"]),
+        description=str(wanted["description"]),
+        architecture="x86_64",
+        size_gib=int(wanted["size_gib"]),
+        created=backend.clock.now(),
+        boot_mode="legacy-bios",
+    )
+    prepare_region(backend, identity.account, region)
+    check_free_name(backend, identity.account, region, disk.name)
+    snapshot, image = records_of_disk(
+        disk, identity.account, region, snapshot_id=new_id("snap"), image_id=new_id("ami")
+    )
     foreign.set_mode(path, 0o400, is_foreign_itself=True)
-    world.disks.adopt_snapshot(path, snapshot_id)
-    with world.ledger.change():
-        check_free_name(world, identity.account, region, name)
-        world.ledger.put(
-            Snapshot(
-                id=snapshot_id,
-                account=identity.account,
-                region=region,
-                volume_id="vol-ffffffff",
-                size_gib=size_gib,
-                state="completed",
-                progress=100,
-                description=description,
-                start_time=now,
-                completion_time=now,
-            )
-        )
-        world.ledger.put(
-            Image(
-                id=image_id,
-                account=identity.account,
-                region=region,
-                name=name,
-                description=description,
-                state="available",
-                created=now,
-                root_device=ROOT_DEVICE,
-                mappings=(
-                    DiskSpec(device=ROOT_DEVICE, snapshot_id=snapshot_id, size_gib=size_gib, type="gp3", iops=3000,
-                             throughput=125),
-                ),
-                ena_support=True,
-                sriov="simple",
-                boot_mode="legacy-bios",
-            )
-        )  # fmt: skip
-    return {"image": image_id, "snapshot": snapshot_id}
+    backend.disks.adopt_snapshot(path, snapshot.id)
+    with backend.database.change():
+        check_free_name(backend, identity.account, region, disk.name)
+        backend.database.put(snapshot)
+        backend.database.put(image)
+    return {"image": image.id, "snapshot": snapshot.id}

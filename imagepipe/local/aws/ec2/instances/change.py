@@ -12,23 +12,23 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup
 from imagepipe.local.aws.ec2.instances import jobs, spot
 from imagepipe.local.aws.ec2.instances.describe import USER_INITIATED, state_of
-from imagepipe.local.aws.moto.vpcs import instance_type
+from imagepipe.local.aws.moto.catalogue import instance_type
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, missing, unsupported
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Instance
 
 
-def start_instances(world: Backend, call: Call) -> Mapping[str, Any]:
+def start_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     changes = []
-    for instance in _named(world, call):
+    for instance in _named(backend, call):
         old = instance.state
         if old not in ("stopped", "running", "pending"):
             raise _wrong_state(instance, "started")
         if old == "stopped":
             _check_root(instance)
-            instance = replace(instance, state="pending", reason_code="", reason="", launch_time=world.clock.now())
-            world.ledger.put(instance)
-            _follow(world, instance, jobs.boot)
+            instance = replace(instance, state="pending", reason_code="", reason="", launch_time=backend.clock.now())
+            backend.database.put(instance)
+            _follow(backend, instance, jobs.boot)
         changes.append(_change(instance, old))
     return {"StartingInstances": changes}
 
@@ -41,10 +41,10 @@ def _check_root(instance: Instance) -> None:
         )
 
 
-def stop_instances(world: Backend, call: Call) -> Mapping[str, Any]:
+def stop_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     changes = []
     force = bool(call.params.get("Force"))
-    for instance in _named(world, call):
+    for instance in _named(backend, call):
         old = instance.state
         if old not in ("running", "pending", "stopping", "stopped"):
             raise _wrong_state(instance, "stopped")
@@ -59,14 +59,14 @@ def stop_instances(world: Backend, call: Call) -> Mapping[str, Any]:
             raise _wrong_state(instance, "stopped")
         if old == "running" or (old == "stopping" and force):
             instance = _ending(instance, "stopping")
-            world.ledger.put(instance)
-            _follow(world, instance, partial(jobs.stop, force=force))
+            backend.database.put(instance)
+            _follow(backend, instance, partial(jobs.stop, force=force))
         changes.append(_change(instance, old))
     return {"StoppingInstances": changes}
 
 
-def terminate_instances(world: Backend, call: Call) -> Mapping[str, Any]:
-    named = _named(world, call)
+def terminate_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
+    named = _named(backend, call)
     for instance in named:
         if instance.protects_termination:
             raise _protected(instance, "terminated", "disableApiTermination")
@@ -75,28 +75,28 @@ def terminate_instances(world: Backend, call: Call) -> Mapping[str, Any]:
         old = instance.state
         if old not in ("shutting-down", "terminated"):
             instance = _ending(instance, "shutting-down")
-            world.ledger.put(instance)
-            _follow(world, instance, jobs.terminate)
+            backend.database.put(instance)
+            _follow(backend, instance, jobs.terminate)
         changes.append(_change(instance, old))
     return {"TerminatingInstances": changes}
 
 
-def reboot_instances(world: Backend, call: Call) -> Mapping[str, Any]:
-    for instance in _named(world, call):
+def reboot_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
+    for instance in _named(backend, call):
         if instance.state != "running":
             raise _wrong_state(instance, "rebooted")
-        _follow(world, instance, jobs.reboot)
+        _follow(backend, instance, jobs.reboot)
     return {}
 
 
-def _named(world: Backend, call: Call) -> list[Instance]:
+def _named(backend: Backend, call: Call) -> list[Instance]:
     if not call.params.get("InstanceIds"):
         raise missing("InstanceIds")
-    return lookup.instances(world, call, call.params["InstanceIds"])
+    return lookup.instances(backend, call, call.params["InstanceIds"])
 
 
-def _follow(world: Backend, instance: Instance, work: Callable[[Backend, str], None]) -> None:
-    world.ledger.later(partial(world.course.submit, instance.id, partial(work, world, instance.id)))
+def _follow(backend: Backend, instance: Instance, work: Callable[[Backend, str], None]) -> None:
+    backend.database.later(partial(backend.job_queues.submit, instance.id, partial(work, backend, instance.id)))
 
 
 def _ending(instance: Instance, state: str) -> Instance:
@@ -127,9 +127,9 @@ def _protected(instance: Instance, done: str, attribute: str) -> AwsError:
     )
 
 
-def modify_instance_attribute(world: Backend, call: Call) -> Mapping[str, Any]:
+def modify_instance_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
     """The attributes that tools set; EC2 takes one of them a call."""
-    instance = lookup.instance(world, call, call.text("InstanceId"))
+    instance = lookup.instance(backend, call, call.text("InstanceId"))
     given = dict(call.params)
     if "Attribute" in given:  # the older form: Attribute and Value
         name = str(given.pop("Attribute"))
@@ -153,13 +153,13 @@ def modify_instance_attribute(world: Backend, call: Call) -> Mapping[str, Any]:
                     raise invalid(f"Value ({plain}) for parameter instanceInitiatedShutdownBehavior is invalid.")
                 changed = replace(changed, shutdown_behavior=plain)
             case "Groups":
-                changed = replace(changed, group_ids=tuple(lookup.group(world, call, g).id for g in value))
-                _follow(world, changed, jobs.open_ports)
+                changed = replace(changed, group_ids=tuple(lookup.group(backend, call, g).id for g in value))
+                _follow(backend, changed, jobs.open_ports)
             case "BlockDeviceMappings":
                 changed = _flagged(changed, value)
             case _:
                 raise conflicting(f"The local cloud cannot modify the attribute {name}")
-    world.ledger.put(changed)
+    backend.database.put(changed)
     return {}
 
 

@@ -80,60 +80,60 @@ GETTERS: Mapping[str, Getter] = {
 }
 
 
-def visible(world: Backend, call: Call) -> list[Instance]:
+def visible(backend: Backend, call: Call) -> list[Instance]:
     """The caller's instances here; those that ended an hour ago are forgotten."""
-    gone = forget_ended(world)
-    return [row for row in world.ledger.instances.owned(call.account, call.region) if row.id not in gone]
+    gone = forget_ended(backend)
+    return [row for row in backend.database.instances.owned(call.account, call.region) if row.id not in gone]
 
 
-def forget_ended(world: Backend) -> set[str]:
+def forget_ended(backend: Backend) -> set[str]:
     """Have all instances forgotten that ended an hour ago, whosever they are; gives their ids."""
-    horizon = world.clock.now() - REMEMBERED
-    gone = {row.id for row in world.ledger.instances if row.ended_at is not None and row.ended_at < horizon}
+    horizon = backend.clock.now() - REMEMBERED
+    gone = {row.id for row in backend.database.instances if row.ended_at is not None and row.ended_at < horizon}
     for each in gone:
-        world.course.submit(each, partial(jobs.forget, world, each))
+        backend.job_queues.submit(each, partial(jobs.forget, backend, each))
     return gone
 
 
-def chosen(world: Backend, call: Call) -> list[Instance]:
+def requested(backend: Backend, call: Call) -> list[Instance]:
     """The caller's instances that the request names, or all."""
-    rows = visible(world, call)
+    rows = visible(backend, call)
     if call.params.get("InstanceIds"):
-        wanted = {found.id for found in lookup.instances(world, call, call.params["InstanceIds"])}
+        wanted = {found.id for found in lookup.instances(backend, call, call.params["InstanceIds"])}
         rows = [row for row in rows if row.id in wanted]
     return rows
 
 
-def describe_instances(world: Backend, call: Call) -> Mapping[str, Any]:
+def describe_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     getters = dict(GETTERS)
-    getters["instance.group-name"] = lambda row: [group["GroupName"] for group in _groups(world, row)]
-    rows = filters.select(chosen(world, call), call.filters(), getters)
+    getters["instance.group-name"] = lambda row: [group["GroupName"] for group in _groups(backend, row)]
+    rows = filters.select(requested(backend, call), call.filters(), getters)
     shown, token = filters.page(rows, call.params, ids="InstanceIds")
     by_reservation: dict[str, list[Instance]] = {}
     for row in shown:
         by_reservation.setdefault(row.reservation_id, []).append(row)
     return {
-        "Reservations": [reservation(world, members) for members in by_reservation.values()],
+        "Reservations": [reservation(backend, members) for members in by_reservation.values()],
         "NextToken": token,
     }
 
 
-def reservation(world: Backend, instances: Sequence[Instance]) -> dict[str, Any]:
+def reservation(backend: Backend, instances: Sequence[Instance]) -> dict[str, Any]:
     """What one launch made."""
     return {
         "ReservationId": instances[0].reservation_id,
         "OwnerId": instances[0].account,
         "Groups": [],
-        "Instances": [described(world, instance) for instance in instances],
+        "Instances": [to_api(backend, instance) for instance in instances],
     }
 
 
-def _groups(world: Backend, instance: Instance) -> list[dict[str, str]]:
-    found = (world.ledger.groups.get(group_id) for group_id in instance.group_ids)
+def _groups(backend: Backend, instance: Instance) -> list[dict[str, str]]:
+    found = (backend.database.groups.get(group_id) for group_id in instance.group_ids)
     return [{"GroupId": group.id, "GroupName": group.name} for group in found if group]
 
 
-def described(world: Backend, instance: Instance) -> dict[str, Any]:
+def to_api(backend: Backend, instance: Instance) -> dict[str, Any]:
     """An instance as DescribeInstances answers it."""
     ended = instance.state == "terminated"
     address = public_ip(instance)
@@ -167,17 +167,17 @@ def described(world: Backend, instance: Instance) -> dict[str, Any]:
             "InstanceMetadataTags": options.get("InstanceMetadataTags"),
         },
         "Monitoring": {"State": "enabled" if instance.monitoring else "disabled"},
-        "NetworkInterfaces": [] if ended else [_interface(world, instance, address)],
+        "NetworkInterfaces": [] if ended else [_interface(backend, instance, address)],
         "Placement": {"AvailabilityZone": instance.zone, "GroupName": "", "Tenancy": "default"},
         "PlatformDetails": instance.platform_details,
         "PrivateDnsName": "" if ended else private_dns_name(instance.private_ip, instance.region),
         "PrivateIpAddress": None if ended else instance.private_ip,
-        "ProductCodes": product_codes.described(instance.product_codes),
+        "ProductCodes": product_codes.to_api(instance.product_codes),
         "PublicDnsName": public_dns_name(address, instance.region),
         "PublicIpAddress": address,
         "RootDeviceName": instance.root_device,
         "RootDeviceType": instance.root_type,
-        "SecurityGroups": [] if ended else _groups(world, instance),
+        "SecurityGroups": [] if ended else _groups(backend, instance),
         "SourceDestCheck": instance.checks_source_dest,
         "SriovNetSupport": instance.sriov,
         "State": state_of(instance.state),
@@ -212,7 +212,7 @@ def _attached(volume: AttachedVolume) -> dict[str, Any]:
     }
 
 
-def _interface(world: Backend, instance: Instance, address: str | None) -> dict[str, Any]:
+def _interface(backend: Backend, instance: Instance, address: str | None) -> dict[str, Any]:
     private_dns = private_dns_name(instance.private_ip, instance.region)
     association = {
         "IpOwnerId": "amazon",
@@ -245,7 +245,7 @@ def _interface(world: Backend, instance: Instance, address: str | None) -> dict[
             "NetworkCardIndex": 0,
             "Status": "attached",
         },
-        "Groups": _groups(world, instance),
+        "Groups": _groups(backend, instance),
         "SourceDestCheck": instance.checks_source_dest,
         "MacAddress": mac_address(instance.interface_id),
         "Description": "",
@@ -253,8 +253,8 @@ def _interface(world: Backend, instance: Instance, address: str | None) -> dict[
     }
 
 
-def describe_instance_attribute(world: Backend, call: Call) -> Mapping[str, Any]:
-    instance = lookup.instance(world, call, call.text("InstanceId"))
+def describe_instance_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
+    instance = lookup.instance(backend, call, call.text("InstanceId"))
     attribute = call.text("Attribute")
     answers: dict[str, tuple[str, Any]] = {
         "instanceType": ("InstanceType", {"Value": instance.instance_type}),
@@ -268,11 +268,11 @@ def describe_instance_attribute(world: Backend, call: Call) -> Mapping[str, Any]
         "rootDeviceName": ("RootDeviceName", {"Value": instance.root_device}),
         "blockDeviceMapping": ("BlockDeviceMappings", [_attached(volume) for volume in instance.volumes]),
         "sourceDestCheck": ("SourceDestCheck", {"Value": instance.checks_source_dest}),
-        "groupSet": ("Groups", _groups(world, instance)),
+        "groupSet": ("Groups", _groups(backend, instance)),
         "ebsOptimized": ("EbsOptimized", {"Value": instance.ebs_optimized}),
         "sriovNetSupport": ("SriovNetSupport", {"Value": instance.sriov}),
         "enaSupport": ("EnaSupport", {"Value": instance.ena_support}),
-        "productCodes": ("ProductCodes", product_codes.described(instance.product_codes)),
+        "productCodes": ("ProductCodes", product_codes.to_api(instance.product_codes)),
         "kernel": ("KernelId", {}),
         "ramdisk": ("RamdiskId", {}),
     }

@@ -16,25 +16,25 @@ EFFECTS: tuple[Effect, ...] = ("fail", "die", "drop-ssh", "late-ssh")
 """What an instance may have before it, from its launch on."""
 
 
-def hold(world: Backend, instance: Instance) -> None:
+def hold(backend: Backend, instance: Instance) -> None:
     """Where its ports shall answer late, hold them now; call before anybody hears that it runs."""
-    late = world.faults.before(instance.id, "late-ssh")
+    late = backend.faults.bound(instance.id, "late-ssh")
     if late is None:
         return
     stopped = tcp_faults.hold_ports(instance.id, instance.address)
     log.info("the ports of %s answer in %g s", instance.id, late.seconds)
     release = partial(tcp_faults.release_ports, instance.id, stopped)
-    world.course.after(late.seconds, release, at_close=True)
+    backend.job_queues.run_later(late.seconds, release, at_close=True)
 
 
-def drop_later(world: Backend, instance: Instance) -> None:
+def drop_later(backend: Backend, instance: Instance) -> None:
     """Where its connections shall be reset, do so in time."""
-    drop = world.faults.before(instance.id, "drop-ssh")
+    drop = backend.faults.bound(instance.id, "drop-ssh")
     if drop is not None:
-        world.course.after(drop.seconds, partial(_drop, world, instance, drop))
+        backend.job_queues.run_later(drop.seconds, partial(_drop, backend, instance, drop))
 
 
-def _drop(world: Backend, instance: Instance, fault: Fault) -> None:
-    if world.faults.before(instance.id, "drop-ssh") is fault:
+def _drop(backend: Backend, instance: Instance, fault: Fault) -> None:
+    if backend.faults.bound(instance.id, "drop-ssh") is fault:
         count = tcp_faults.reset_connections(instance.id, instance.address)
         log.info("%d connections to %s reset", count, instance.id)

@@ -23,7 +23,7 @@ class Place:
     private_ip: str | None
 
 
-def chosen(world: Backend, call: Call) -> Place:
+def resolve(backend: Backend, call: Call) -> Place:
     """Where the request wants its instances. Raises AwsError."""
     interfaces = call.params.get("NetworkInterfaces", [])
     if len(interfaces) > 1:
@@ -41,32 +41,32 @@ def chosen(world: Backend, call: Call) -> Place:
     subnet_id = interface.get("SubnetId") or call.params.get("SubnetId")
     zone = call.params.get("Placement", {}).get("AvailabilityZone") or None  # Packer sends an empty one
     if subnet_id:
-        subnet = world.network.subnet(call.account, call.region, str(subnet_id))
+        subnet = backend.network.subnet(call.account, call.region, str(subnet_id))
     else:
-        if world.network.default_vpc_id(call.account, call.region) is None:
+        if backend.network.default_vpc_id(call.account, call.region) is None:
             raise AwsError("VPCIdNotSpecified", "No default VPC for this user")
-        subnet = world.network.default_subnet(call.account, call.region, zone)
+        subnet = backend.network.default_subnet(call.account, call.region, zone)
     if zone and zone != subnet.zone:
         raise conflicting(f"The subnet {subnet.id} is in {subnet.zone}, not in {zone}")
     names = call.params.get("SecurityGroups", [])
     identifiers = interface.get("Groups") or call.params.get("SecurityGroupIds") or []
     return Place(
         subnet=subnet,
-        group_ids=_groups(world, call, subnet, identifiers, names),
+        group_ids=_groups(backend, call, subnet, identifiers, names),
         has_public_ip=bool(interface.get("AssociatePublicIpAddress", subnet.maps_public_ip)),
         private_ip=interface.get("PrivateIpAddress") or call.params.get("PrivateIpAddress"),
     )
 
 
 def _groups(
-    world: Backend, call: Call, subnet: Subnet, identifiers: Sequence[str], names: Sequence[str]
+    backend: Backend, call: Call, subnet: Subnet, identifiers: Sequence[str], names: Sequence[str]
 ) -> tuple[str, ...]:
     here = {
         group.name: group
-        for group in world.ledger.groups.owned(call.account, call.region)
+        for group in backend.database.groups.owned(call.account, call.region)
         if group.vpc_id == subnet.vpc_id
     }
-    groups = [lookup.group(world, call, identifier) for identifier in identifiers]
+    groups = [lookup.group(backend, call, identifier) for identifier in identifiers]
     for name in names:
         if name not in here:
             raise AwsError(
@@ -81,9 +81,9 @@ def _groups(
     return tuple(dict.fromkeys(group.id for group in groups)) or (here["default"].id,)
 
 
-def addresses(world: Backend, place: Place) -> tuple[str, str]:
+def addresses(backend: Backend, place: Place) -> tuple[str, str]:
     """The loopback address of the instance, and the private one that the API tells: in our pool, the same."""
-    living = [instance for instance in world.ledger.instances if instance.state != "terminated"]
+    living = [instance for instance in backend.database.instances if instance.state != "terminated"]
     taken = [instance.address for instance in living]
     private = [instance.private_ip for instance in living if instance.subnet_id == place.subnet.id]
     wanted = place.private_ip

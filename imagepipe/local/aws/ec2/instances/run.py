@@ -14,8 +14,10 @@ from imagepipe.local.aws.ec2 import idempotency, lookup
 from imagepipe.local.aws.ec2.instances import faults, jobs, placement, spot
 from imagepipe.local.aws.ec2.instances.describe import forget_ended, reservation
 from imagepipe.local.aws.ec2.instances.placement import Place
-from imagepipe.local.aws.ec2.volumes import block_devices, encryption
-from imagepipe.local.aws.moto.vpcs import instance_type
+from imagepipe.local.aws.ec2.volumes import block_devices
+from imagepipe.local.aws.ec2.volumes.volumes import new_volume
+from imagepipe.local.aws.moto import iam
+from imagepipe.local.aws.moto.catalogue import instance_type
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, unsupported
 from imagepipe.local.aws.protocol.ids import new_id
@@ -41,37 +43,43 @@ NOT_HERE = (
 )
 
 
-def run_instances(world: Backend, call: Call) -> Mapping[str, Any]:
+def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     """Launch: everything is checked and written down here; machines start afterwards."""
-    before = idempotency.made_before(world, call)
+    before = idempotency.earlier_result(backend, call)
     if before is not None:
-        again = [found for found in map(world.ledger.instances.get, before) if found is not None]
-        return reservation(world, again) if again else {}
+        again = [found for found in map(backend.database.instances.get, before) if found is not None]
+        return reservation(backend, again) if again else {}
     _refuse_unknown(call)
-    forget_ended(world)
+    forget_ended(backend)
     count = _count(call)
-    image = _image(world, call)
+    image = _image(backend, call)
     kind = _instance_type(call, image)
-    place = placement.chosen(world, call)
+    place = placement.resolve(backend, call)
     tags = tagging.specified(
         call.params, "instance", "volume", "network-interface", "spot-instances-request", "elastic-gpu"
     )
     disks = block_devices.parsed(
         call.params.get("BlockDeviceMappings", []),
         image.mappings,
-        partial(_snapshot, world, call, image),
+        partial(_snapshot, backend, call, image),
         root=image.root_device,
     )
-    pattern = _pattern(world, call, image, kind)
-    volumes = [_volume(world, call, disk, place, tags["volume"]) for disk in disks if not disk.virtual_name]
-    made = [_launch(world, replace(pattern, launch_index=index), place, volumes, tags) for index in range(count)]
-    idempotency.remember(world, call, [instance.id for instance in made])
+    pattern = _pattern(backend, call, image, kind)
+    volumes = [
+        (disk, new_volume(backend, call, disk, zone=place.subnet.zone, tags=tags["volume"]))
+        for disk in disks
+        if not disk.virtual_name
+    ]
+    made = [_launch(backend, replace(pattern, launch_index=index), place, volumes, tags) for index in range(count)]
+    idempotency.remember(backend, call, [instance.id for instance in made])
     if image.account == call.account:
-        world.ledger.put(replace(image, last_launched=world.clock.now()))
+        backend.database.put(replace(image, last_launched=backend.clock.now()))
     for instance in made:
-        world.faults.put_before(instance.id, call.action, call.params, *faults.EFFECTS)
-        world.ledger.later(partial(world.course.submit, instance.id, partial(jobs.boot, world, instance.id)))
-    return reservation(world, made)
+        backend.faults.bind(instance.id, call.action, call.params, *faults.EFFECTS)
+        backend.database.later(
+            partial(backend.job_queues.submit, instance.id, partial(jobs.boot, backend, instance.id))
+        )
+    return reservation(backend, made)
 
 
 def _refuse_unknown(call: Call) -> None:
@@ -92,8 +100,8 @@ def _count(call: Call) -> int:
     return most
 
 
-def _image(world: Backend, call: Call) -> Image:
-    image = lookup.image(world, call, call.text("ImageId"))
+def _image(backend: Backend, call: Call) -> Image:
+    image = lookup.image(backend, call, call.text("ImageId"))
     if image.state != "available":
         raise AwsError("InvalidAMIID.Unavailable", f"The image ID '{image.id}' is not available: it is {image.state}")
     return image
@@ -128,26 +136,26 @@ def _instance_type(call: Call, image: Image) -> str:
     return name
 
 
-def _snapshot(world: Backend, call: Call, image: Image, snapshot_id: str) -> Snapshot:
+def _snapshot(backend: Backend, call: Call, image: Image, snapshot_id: str) -> Snapshot:
     """Whoever may launch an image may use its snapshots, through it."""
     if any(disk.snapshot_id == snapshot_id for disk in image.mappings):
-        found = world.ledger.snapshots.get(snapshot_id)
+        found = backend.database.snapshots.get(snapshot_id)
         if found is not None:
             return found
-    snapshot = lookup.snapshot(world, call, snapshot_id)
+    snapshot = lookup.snapshot(backend, call, snapshot_id)
     if snapshot.state != "completed":
         raise AwsError("IncorrectState", f"Snapshot {snapshot_id} is in invalid state - {snapshot.state}")
     return snapshot
 
 
-def _pattern(world: Backend, call: Call, image: Image, kind: str) -> Instance:
+def _pattern(backend: Backend, call: Call, image: Image, kind: str) -> Instance:
     """The instance with all that does not depend on where it goes."""
     params = call.params
     market = spot.market(params)
     behavior = params.get("InstanceInitiatedShutdownBehavior") or ("terminate" if image.bundle else "stop")
     if behavior not in ("stop", "terminate") or (image.bundle and behavior == "stop"):
         raise invalid(f"Value ({behavior}) for parameter instanceInitiatedShutdownBehavior is invalid.")
-    key = _key_pair(world, call)
+    key = _key_pair(backend, call)
     return Instance(
         id="",
         account=call.account,
@@ -157,7 +165,7 @@ def _pattern(world: Backend, call: Call, image: Image, kind: str) -> Instance:
         image_id=image.id,
         instance_type=kind,
         state="pending",
-        launch_time=world.clock.now(),
+        launch_time=backend.clock.now(),
         zone="",
         vpc_id="",
         subnet_id="",
@@ -178,8 +186,8 @@ def _pattern(world: Backend, call: Call, image: Image, kind: str) -> Instance:
         product_codes=image.product_codes,
         platform_details=image.platform_details,
         usage_operation=image.usage_operation,
-        is_impaired=world.faults.take("impair", call.action, params) is not None,
-        iam_profile=_profile(world, call),
+        is_impaired=backend.faults.take("impair", call.action, params) is not None,
+        iam_profile=_profile(backend, call),
         metadata_options=_metadata_options(params.get("MetadataOptions", {}), image),
         architecture=image.architecture,
         boot_mode=image.boot_mode,
@@ -191,11 +199,11 @@ def _pattern(world: Backend, call: Call, image: Image, kind: str) -> Instance:
     )
 
 
-def _key_pair(world: Backend, call: Call) -> KeyPair | None:
+def _key_pair(backend: Backend, call: Call) -> KeyPair | None:
     name = call.params.get("KeyName")
     if not name:
         return None
-    for pair in world.ledger.key_pairs.owned(call.account, call.region):
+    for pair in backend.database.key_pairs.owned(call.account, call.region):
         if pair.name == name:
             return pair
     raise AwsError("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
@@ -211,13 +219,13 @@ def _user_data(text: str) -> str:
     return text
 
 
-def _profile(world: Backend, call: Call) -> str | None:
+def _profile(backend: Backend, call: Call) -> str | None:
     """An empty name is none: Packer sends it."""
     given = call.params.get("IamInstanceProfile", {})
     name = given.get("Arn") or given.get("Name")
     if not name:
         return None
-    if not world.network.has_instance_profile(call.account, name):
+    if not iam.has_instance_profile(backend.moto, call.account, name):
         raise invalid(
             f"Value ({name}) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name"
         )
@@ -240,45 +248,19 @@ def _metadata_options(given: Mapping[str, Any], image: Image) -> dict[str, str]:
     return options
 
 
-def _volume(
-    world: Backend, call: Call, disk: DiskSpec, place: Place, tags: Mapping[str, str]
-) -> tuple[DiskSpec, Volume]:
-    """A device, and the pattern of the volume that each instance of the launch gets there."""
-    snapshot = world.ledger.snapshots.get(disk.snapshot_id or "")
-    encrypted = encryption.of_volume(world, call, is_asked=disk.encrypted, key=disk.kms_key_id, snapshot=snapshot)
-    return disk, Volume(
-        id="",
-        account=call.account,
-        region=call.region,
-        tags=tags,
-        zone=place.subnet.zone,
-        size_gib=disk.size_gib,
-        type=disk.type,
-        iops=disk.iops or (max(100, min(16000, 3 * disk.size_gib)) if disk.type == "gp2" else None),
-        throughput=disk.throughput,
-        snapshot_id=disk.snapshot_id,
-        encrypted=encrypted.is_on,
-        kms_key_id=encrypted.kms_key_id,
-        product_codes=snapshot.product_codes if snapshot else (),
-        doom=encrypted.problem,
-        state="creating",
-        create_time=world.clock.now(),
-    )
-
-
 def _launch(
-    world: Backend,
+    backend: Backend,
     pattern: Instance,
     place: Place,
     volumes: Sequence[tuple[DiskSpec, Volume]],
     tags: Mapping[str, Mapping[str, str]],
 ) -> Instance:
     identifier = new_id("i")
-    address, private_ip = placement.addresses(world, place)
+    address, private_ip = placement.addresses(backend, place)
     attached = []
     for disk, volume in volumes:
         made = replace(volume, id=new_id("vol"), instance_id=identifier)
-        world.ledger.put(made)
+        backend.database.put(made)
         attached.append(
             AttachedVolume(
                 device=disk.device,
@@ -302,5 +284,5 @@ def _launch(
         spot_request_id=spot.new_request_id() if pattern.is_spot else None,
         volumes=tuple(attached),
     )
-    world.ledger.put(instance)
+    backend.database.put(instance)
     return instance

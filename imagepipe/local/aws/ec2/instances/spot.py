@@ -91,14 +91,14 @@ GETTERS: Mapping[str, Getter] = {
 }
 
 
-def describe_spot_instance_requests(world: Backend, call: Call) -> Mapping[str, Any]:
+def describe_spot_instance_requests(backend: Backend, call: Call) -> Mapping[str, Any]:
     """The requests behind this account's spot instances, by RunInstances."""
-    rows = _requests(world, call)
-    return {"SpotInstanceRequests": [_described(row) for row in filters.select(rows, call.filters(), GETTERS)]}
+    rows = _requests(backend, call)
+    return {"SpotInstanceRequests": [_to_api(row) for row in filters.select(rows, call.filters(), GETTERS)]}
 
 
-def _requests(world: Backend, call: Call) -> list[Instance]:
-    rows = [row for row in world.ledger.instances.owned(call.account, call.region) if row.spot_request_id]
+def _requests(backend: Backend, call: Call) -> list[Instance]:
+    rows = [row for row in backend.database.instances.owned(call.account, call.region) if row.spot_request_id]
     wanted = call.params.get("SpotInstanceRequestIds", [])
     unknown = set(wanted) - {row.spot_request_id for row in rows}
     if unknown:
@@ -109,7 +109,7 @@ def _requests(world: Backend, call: Call) -> list[Instance]:
     return [row for row in rows if row.spot_request_id in wanted] if wanted else rows
 
 
-def _described(row: Instance) -> dict[str, Any]:
+def _to_api(row: Instance) -> dict[str, Any]:
     return {
         "SpotInstanceRequestId": row.spot_request_id,
         "InstanceId": row.id,
@@ -124,11 +124,11 @@ def _described(row: Instance) -> dict[str, Any]:
     }
 
 
-def cancel_spot_instance_requests(world: Backend, call: Call) -> Mapping[str, Any]:
+def cancel_spot_instance_requests(backend: Backend, call: Call) -> Mapping[str, Any]:
     """The instances go on, as on EC2."""
-    rows = _requests(world, call)
+    rows = _requests(backend, call)
     for row in rows:
-        world.ledger.put(replace(row, spot_type=CANCELLED))
+        backend.database.put(replace(row, spot_type=CANCELLED))
     return {
         "CancelledSpotInstanceRequests": [
             {"SpotInstanceRequestId": row.spot_request_id, "State": "cancelled"} for row in rows

@@ -8,26 +8,26 @@ from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup
-from imagepipe.local.aws.ec2.instances.describe import GETTERS, chosen, state_of
+from imagepipe.local.aws.ec2.instances.describe import GETTERS, requested, state_of
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Instance
 
 
-def describe_instance_status(world: Backend, call: Call) -> Mapping[str, Any]:
-    rows = chosen(world, call)
+def describe_instance_status(backend: Backend, call: Call) -> Mapping[str, Any]:
+    rows = requested(backend, call)
     if not call.params.get("IncludeAllInstances"):
         rows = [row for row in rows if row.state == "running"]
     rows = filters.select(rows, call.filters(), GETTERS)
     shown, token = filters.page(rows, call.params, ids="InstanceIds")
-    return {"InstanceStatuses": [_status(world, row) for row in shown], "NextToken": token}
+    return {"InstanceStatuses": [_status(backend, row) for row in shown], "NextToken": token}
 
 
-def _status(world: Backend, row: Instance) -> dict[str, Any]:
+def _status(backend: Backend, row: Instance) -> dict[str, Any]:
     """Both checks say the same: whether there is a machine."""
     word, details = "not-applicable", []
     if row.state == "running":
-        is_well = not row.is_impaired and row.id in world.driver.running()
+        is_well = not row.is_impaired and row.id in backend.driver.running()
         word = "ok" if is_well else "impaired"
         details = [{"Name": "reachability", "Status": "passed" if is_well else "failed"}]
     return {
@@ -39,10 +39,10 @@ def _status(world: Backend, row: Instance) -> dict[str, Any]:
     }
 
 
-def get_console_output(world: Backend, call: Call) -> Mapping[str, Any]:
-    instance = lookup.instance(world, call, call.text("InstanceId"))
+def get_console_output(backend: Backend, call: Call) -> Mapping[str, Any]:
+    instance = lookup.instance(backend, call, call.text("InstanceId"))
     return {
         "InstanceId": instance.id,
-        "Output": base64.b64encode(world.driver.console(instance.id)).decode(),
-        "Timestamp": world.clock.now(),
+        "Output": base64.b64encode(backend.driver.console(instance.id)).decode(),
+        "Timestamp": backend.clock.now(),
     }

@@ -24,27 +24,27 @@ NUMBERS = {"6": "tcp", "17": "udp", "1": "icmp", "58": "icmpv6", "all": "-1"}
 PATIENCE = 2.0  # seconds: how long an answer waits for machines to open their ports; a start under way takes longer
 
 
-def authorize_ingress(world: Backend, call: Call) -> Mapping[str, Any]:
-    return _authorize(world, call, "ingress")
+def authorize_ingress(backend: Backend, call: Call) -> Mapping[str, Any]:
+    return _authorize(backend, call, "ingress")
 
 
-def authorize_egress(world: Backend, call: Call) -> Mapping[str, Any]:
-    return _authorize(world, call, "egress")
+def authorize_egress(backend: Backend, call: Call) -> Mapping[str, Any]:
+    return _authorize(backend, call, "egress")
 
 
-def revoke_ingress(world: Backend, call: Call) -> Mapping[str, Any]:
-    return _revoke(world, call, "ingress")
+def revoke_ingress(backend: Backend, call: Call) -> Mapping[str, Any]:
+    return _revoke(backend, call, "ingress")
 
 
-def revoke_egress(world: Backend, call: Call) -> Mapping[str, Any]:
-    return _revoke(world, call, "egress")
+def revoke_egress(backend: Backend, call: Call) -> Mapping[str, Any]:
+    return _revoke(backend, call, "egress")
 
 
-def _authorize(world: Backend, call: Call, side: str) -> Mapping[str, Any]:
-    group = named(world, call)
+def _authorize(backend: Backend, call: Call, side: str) -> Mapping[str, Any]:
+    group = named(backend, call)
     present: tuple[Rule, ...] = getattr(group, side)
     tags = tagging.specified(call.params, "security-group-rule")["security-group-rule"]
-    added = [replace(rule, id=new_id("sgr"), tags=tags) for rule in _rules(world, call)]
+    added = [replace(rule, id=new_id("sgr"), tags=tags) for rule in _rules(backend, call)]
     if not added:
         raise missing("ipPermissions")
     for place, rule in enumerate(added):
@@ -55,13 +55,13 @@ def _authorize(world: Backend, call: Call, side: str) -> Mapping[str, Any]:
                 f'to port: {rule.to_port}, ALLOW" already exists',
             )
     changed = _with(group, side, (*present, *added))
-    world.ledger.put(changed)
-    _tell_machines(world, changed)
-    return {"Return": True, "SecurityGroupRules": [_described(_Row(changed, rule, side)) for rule in added]}
+    backend.database.put(changed)
+    _tell_machines(backend, changed)
+    return {"Return": True, "SecurityGroupRules": [_to_api(_Row(changed, rule, side)) for rule in added]}
 
 
-def _revoke(world: Backend, call: Call, side: str) -> Mapping[str, Any]:
-    group = named(world, call)
+def _revoke(backend: Backend, call: Call, side: str) -> Mapping[str, Any]:
+    group = named(backend, call)
     present: tuple[Rule, ...] = getattr(group, side)
     ids = call.params.get("SecurityGroupRuleIds", [])
     for identifier in ids:
@@ -70,7 +70,7 @@ def _revoke(world: Backend, call: Call, side: str) -> Mapping[str, Any]:
                 "InvalidSecurityGroupRuleId.NotFound", f"The security group rule ID '{identifier}' does not exist"
             )
     wanted = [rule for rule in present if rule.id in ids]
-    for rule in _rules(world, call):
+    for rule in _rules(backend, call):
         found = [other for other in present if _same(rule, other)]
         if not found:
             raise AwsError("InvalidPermission.NotFound", "The specified rule does not exist in this security group.")
@@ -78,8 +78,8 @@ def _revoke(world: Backend, call: Call, side: str) -> Mapping[str, Any]:
     if not wanted:
         raise missing("ipPermissions")
     changed = _with(group, side, tuple(rule for rule in present if rule not in wanted))
-    world.ledger.put(changed)
-    _tell_machines(world, changed)
+    backend.database.put(changed)
+    _tell_machines(backend, changed)
     return {"Return": True}
 
 
@@ -87,20 +87,20 @@ def _with(group: SecurityGroup, side: str, rules: tuple[Rule, ...]) -> SecurityG
     return replace(group, ingress=rules) if side == "ingress" else replace(group, egress=rules)
 
 
-def _tell_machines(world: Backend, group: SecurityGroup) -> None:
+def _tell_machines(backend: Backend, group: SecurityGroup) -> None:
     def tell() -> None:
         told = [
-            world.course.submit(row.id, partial(jobs.open_ports, world, row.id))
-            for row in world.ledger.instances
+            backend.job_queues.submit(row.id, partial(jobs.open_ports, backend, row.id))
+            for row in backend.database.instances
             if group.id in row.group_ids and row.state == "running"
         ]
         wait(told, PATIENCE)
 
-    world.ledger.later(tell)
+    backend.database.later(tell)
 
 
-def _same(one: Rule, other: Rule) -> bool:
-    return _key(one) == _key(other)
+def _same(rule: Rule, other: Rule) -> bool:
+    return _key(rule) == _key(other)
 
 
 def _key(rule: Rule) -> tuple[object, ...]:
@@ -113,11 +113,11 @@ def _peer(rule: Rule) -> str:
     return str(rule.cidr or rule.cidr_v6 or rule.prefix_list or rule.group_id)
 
 
-def _rules(world: Backend, call: Call) -> Iterator[Rule]:
+def _rules(backend: Backend, call: Call) -> Iterator[Rule]:
     """The rules that a request means, in its older, flat form or in IpPermissions."""
     params = call.params
     for permission in params.get("IpPermissions", []):
-        yield from _of_permission(world, call, permission)
+        yield from _of_permission(backend, call, permission)
     if params.get("CidrIp") or params.get("SourceSecurityGroupName"):
         flat: dict[str, Any] = {key: params.get(key) for key in ("IpProtocol", "FromPort", "ToPort")}
         if params.get("CidrIp"):
@@ -125,10 +125,10 @@ def _rules(world: Backend, call: Call) -> Iterator[Rule]:
         else:
             flat["UserIdGroupPairs"] = [{"GroupName": params["SourceSecurityGroupName"]}]
             flat["IpProtocol"] = flat["IpProtocol"] or "-1"
-        yield from _of_permission(world, call, flat)
+        yield from _of_permission(backend, call, flat)
 
 
-def _of_permission(world: Backend, call: Call, permission: Mapping[str, Any]) -> Iterable[Rule]:
+def _of_permission(backend: Backend, call: Call, permission: Mapping[str, Any]) -> Iterable[Rule]:
     if not permission.get("IpProtocol"):
         raise missing("ipProtocol")
     protocol = NUMBERS.get(str(permission["IpProtocol"]).lower(), str(permission["IpProtocol"]).lower())
@@ -147,7 +147,7 @@ def _of_permission(world: Backend, call: Call, permission: Mapping[str, Any]) ->
         for entry in permission.get("PrefixListIds", [])
     ]
     for pair in permission.get("UserIdGroupPairs", []):
-        source = named(world, replace(call, params=pair))
+        source = named(backend, replace(call, params=pair))
         rules.append(
             replace(blank, group_id=source.id, group_account=source.account, description=pair.get("Description"))
         )
@@ -216,10 +216,10 @@ GETTERS: Mapping[str, Getter] = {
 }
 
 
-def describe_security_group_rules(world: Backend, call: Call) -> Mapping[str, Any]:
+def describe_security_group_rules(backend: Backend, call: Call) -> Mapping[str, Any]:
     rows = [
         _Row(group, rule, side)
-        for group in world.ledger.groups.owned(call.account, call.region)
+        for group in backend.database.groups.owned(call.account, call.region)
         for side in ("ingress", "egress")
         for rule in getattr(group, side)
     ]
@@ -233,10 +233,10 @@ def describe_security_group_rules(world: Backend, call: Call) -> Mapping[str, An
         rows = [row for row in rows if row.rule.id in ids]
     rows = filters.select(rows, call.filters(), GETTERS)
     shown, token = filters.page(rows, call.params, ids="SecurityGroupRuleIds")
-    return {"SecurityGroupRules": [_described(row) for row in shown], "NextToken": token}
+    return {"SecurityGroupRules": [_to_api(row) for row in shown], "NextToken": token}
 
 
-def _described(row: _Row) -> dict[str, Any]:
+def _to_api(row: _Row) -> dict[str, Any]:
     rule = row.rule
     return {
         "SecurityGroupRuleId": rule.id,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from imagepipe.local.aws.backend import Backend, open_egress
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup
+from imagepipe.local.aws.ec2.region_setup import open_egress
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing
@@ -33,7 +34,7 @@ GETTERS: Mapping[str, Getter] = {
 }
 
 
-def create_security_group(world: Backend, call: Call) -> Mapping[str, Any]:
+def create_security_group(backend: Backend, call: Call) -> Mapping[str, Any]:
     name, description = call.text("GroupName"), call.params.get("Description")
     if not description:
         raise AwsError("MissingParameter", "The request must contain the parameter GroupDescription")
@@ -41,12 +42,12 @@ def create_security_group(world: Backend, call: Call) -> Mapping[str, Any]:
         raise invalid(f"Names and descriptions of security groups have at most {LONGEST} characters")
     if name.startswith("sg-"):
         raise invalid(f"Value ({name}) for parameter groupName is invalid. It must not start with 'sg-'")
-    vpc_id = call.params.get("VpcId") or world.network.default_vpc_id(call.account, call.region)
+    vpc_id = call.params.get("VpcId") or backend.network.default_vpc_id(call.account, call.region)
     if vpc_id is None:
         raise AwsError("VPCIdNotSpecified", "No default VPC for this user")
-    if vpc_id not in world.network.vpc_ids(call.account, call.region):
+    if vpc_id not in backend.network.vpc_ids(call.account, call.region):
         raise AwsError("InvalidVpcID.NotFound", f"The vpc ID '{vpc_id}' does not exist")
-    for group in world.ledger.groups.owned(call.account, call.region):
+    for group in backend.database.groups.owned(call.account, call.region):
         if group.name == name and group.vpc_id == vpc_id:
             raise AwsError("InvalidGroup.Duplicate", f"The security group '{name}' already exists for VPC '{vpc_id}'")
     group = SecurityGroup(
@@ -59,7 +60,7 @@ def create_security_group(world: Backend, call: Call) -> Mapping[str, Any]:
         vpc_id=vpc_id,
         egress=(open_egress(),),
     )
-    world.ledger.put(group)
+    backend.database.put(group)
     return {"GroupId": group.id, "Tags": tagging.listed(group.tags), "SecurityGroupArn": _arn(group)}
 
 
@@ -67,40 +68,40 @@ def _arn(group: SecurityGroup) -> str:
     return f"arn:aws:ec2:{group.region}:{group.account}:security-group/{group.id}"
 
 
-def named(world: Backend, call: Call) -> SecurityGroup:
+def named(backend: Backend, call: Call) -> SecurityGroup:
     """The group that a request names, by id, or by name in the default VPC."""
     if call.params.get("GroupId"):
-        return lookup.group(world, call, call.params["GroupId"])
+        return lookup.group(backend, call, call.params["GroupId"])
     name = call.params.get("GroupName")
     if not name:
         raise missing("groupName or groupId")
-    vpc_id = world.network.default_vpc_id(call.account, call.region)
-    for group in world.ledger.groups.owned(call.account, call.region):
+    vpc_id = backend.network.default_vpc_id(call.account, call.region)
+    for group in backend.database.groups.owned(call.account, call.region):
         if group.name == name and group.vpc_id == vpc_id:
             return group
     raise AwsError("InvalidGroup.NotFound", f"The security group '{name}' does not exist in default VPC '{vpc_id}'")
 
 
-def delete_security_group(world: Backend, call: Call) -> Mapping[str, Any]:
-    group = named(world, call)
+def delete_security_group(backend: Backend, call: Call) -> Mapping[str, Any]:
+    group = named(backend, call)
     if group.name == "default":
         raise AwsError("CannotDelete", f'the specified group: "{group.id}" name: "default" cannot be deleted by a user')
-    used = [row.id for row in world.ledger.instances if group.id in row.group_ids and row.state != "terminated"]
+    used = [row.id for row in backend.database.instances if group.id in row.group_ids and row.state != "terminated"]
     used += [
         row.id
-        for row in world.ledger.groups
+        for row in backend.database.groups
         if row.id != group.id and any(rule.group_id == group.id for rule in (*row.ingress, *row.egress))
     ]
     if used:
         raise AwsError("DependencyViolation", f"resource {group.id} has a dependent object")
-    world.ledger.remove(group)
+    backend.database.remove(group)
     return {"Return": True, "GroupId": group.id}
 
 
-def describe_security_groups(world: Backend, call: Call) -> Mapping[str, Any]:
-    rows = world.ledger.groups.owned(call.account, call.region)
+def describe_security_groups(backend: Backend, call: Call) -> Mapping[str, Any]:
+    rows = backend.database.groups.owned(call.account, call.region)
     ids, names = call.params.get("GroupIds", []), call.params.get("GroupNames", [])
-    wanted = {lookup.group(world, call, identifier).id for identifier in ids}
+    wanted = {lookup.group(backend, call, identifier).id for identifier in ids}
     for name in names:
         found = [row.id for row in rows if row.name == name]
         if not found:
@@ -110,10 +111,10 @@ def describe_security_groups(world: Backend, call: Call) -> Mapping[str, Any]:
         rows = [row for row in rows if row.id in wanted]
     rows = filters.select(rows, call.filters(), GETTERS)
     shown, token = filters.page(rows, call.params, ids="GroupIds")
-    return {"SecurityGroups": [described(row) for row in shown], "NextToken": token}
+    return {"SecurityGroups": [to_api(row) for row in shown], "NextToken": token}
 
 
-def described(group: SecurityGroup) -> dict[str, Any]:
+def to_api(group: SecurityGroup) -> dict[str, Any]:
     """A group as DescribeSecurityGroups answers it."""
     return {
         "GroupId": group.id,

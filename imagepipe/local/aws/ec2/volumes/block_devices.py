@@ -169,7 +169,7 @@ def _check_iops(disk: DiskSpec, kind: Range) -> None:
         )
 
 
-def described(disk: DiskSpec, *, with_snapshot: bool = True) -> dict[str, Any]:
+def to_api(disk: DiskSpec, *, with_snapshot: bool = True) -> dict[str, Any]:
     """A mapping as DescribeImages answers it."""
     if disk.virtual_name:
         return {"DeviceName": disk.device, "VirtualName": disk.virtual_name}

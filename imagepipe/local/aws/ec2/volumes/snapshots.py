@@ -14,7 +14,7 @@ from imagepipe.local.aws.ec2.images import jobs as image_jobs
 from imagepipe.local.aws.ec2.instances import jobs as instance_jobs
 from imagepipe.local.aws.ec2.sharing import added, audience, changed_users
 from imagepipe.local.aws.ec2.volumes import encryption
-from imagepipe.local.aws.moto.vpcs import regions
+from imagepipe.local.aws.moto.catalogue import regions
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, missing
@@ -37,22 +37,22 @@ GETTERS: Mapping[str, Getter] = {
 }
 
 
-def create_snapshot(world: Backend, call: Call) -> Mapping[str, Any]:
-    volume = lookup.volume(world, call, call.text("VolumeId"))
+def create_snapshot(backend: Backend, call: Call) -> Mapping[str, Any]:
+    volume = lookup.volume(backend, call, call.text("VolumeId"))
     if volume.state not in ("available", "in-use"):
         raise AwsError("IncorrectState", f"Volume {volume.id} is {volume.state}")
     tags = tagging.specified(call.params, "snapshot")["snapshot"]
-    snapshot = pending(world, volume, str(call.params.get("Description", "")), tags)
-    _take_later(world, call, instance_jobs.queue_of(volume), [snapshot])
-    return described(snapshot)
+    snapshot = pending(backend, volume, str(call.params.get("Description", "")), tags)
+    _take_later(backend, call, instance_jobs.queue_of(volume), [snapshot])
+    return to_api(snapshot)
 
 
-def create_snapshots(world: Backend, call: Call) -> Mapping[str, Any]:
+def create_snapshots(backend: Backend, call: Call) -> Mapping[str, Any]:
     """All volumes of an instance, at one moment."""
-    chosen = call.params["InstanceSpecification"]
-    if not chosen.get("InstanceId"):
+    specification = call.params["InstanceSpecification"]
+    if not specification.get("InstanceId"):
         raise missing("InstanceSpecification.InstanceId")
-    instance = lookup.instance(world, call, chosen["InstanceId"])
+    instance = lookup.instance(backend, call, specification["InstanceId"])
     if instance.state not in ("running", "stopped", "stopping"):
         raise AwsError("IncorrectInstanceState", f"The instance {instance.id} is {instance.state}")
     tags = tagging.specified(call.params, "snapshot")["snapshot"]
@@ -60,27 +60,27 @@ def create_snapshots(world: Backend, call: Call) -> Mapping[str, Any]:
     if copied not in (None, "volume"):
         raise invalid(f"Value ({copied}) for parameter copyTagsFromSource is invalid.")
     made = []
-    for volume in _chosen_volumes(world, instance, chosen):
+    for volume in _specified_volumes(backend, instance, specification):
         own = tagging.merged(volume.tags if copied else {}, tags)
-        made.append(pending(world, volume, str(call.params.get("Description", "")), own))
+        made.append(pending(backend, volume, str(call.params.get("Description", "")), own))
     if not made:
         raise conflicting(f"Every volume of {instance.id} is excluded")
-    _take_later(world, call, instance.id, made)
+    _take_later(backend, call, instance.id, made)
     return {"Snapshots": [_brief(snapshot) for snapshot in made]}
 
 
-def _chosen_volumes(world: Backend, instance: Instance, chosen: Mapping[str, Any]) -> Iterable[Volume]:
-    excluded = set(chosen.get("ExcludeDataVolumeIds", []))
+def _specified_volumes(backend: Backend, instance: Instance, specification: Mapping[str, Any]) -> Iterable[Volume]:
+    excluded = set(specification.get("ExcludeDataVolumeIds", []))
     unknown = excluded - {attached.volume_id for attached in instance.volumes}
     if unknown:
         raise invalid(f"Volume {sorted(unknown)[0]} to exclude is not attached to {instance.id}")
     for attached in instance.volumes:
         is_root = attached.device == instance.root_device
-        if not (is_root and chosen.get("ExcludeBootVolume")) and attached.volume_id not in excluded:
-            yield world.ledger.volumes[attached.volume_id]
+        if not (is_root and specification.get("ExcludeBootVolume")) and attached.volume_id not in excluded:
+            yield backend.database.volumes[attached.volume_id]
 
 
-def pending(world: Backend, volume: Volume, description: str, tags: Mapping[str, str]) -> Snapshot:
+def pending(backend: Backend, volume: Volume, description: str, tags: Mapping[str, str]) -> Snapshot:
     """A snapshot of the volume that is still to be taken."""
     return Snapshot(
         id=new_id("snap"),
@@ -91,49 +91,51 @@ def pending(world: Backend, volume: Volume, description: str, tags: Mapping[str,
         size_gib=volume.size_gib,
         state="pending",
         description=description,
-        start_time=world.clock.now(),
+        start_time=backend.clock.now(),
         encrypted=volume.encrypted,
         kms_key_id=volume.kms_key_id,
         product_codes=volume.product_codes,
     )
 
 
-def _put(world: Backend, call: Call, snapshot: Snapshot) -> None:
-    world.faults.put_before(snapshot.id, call.action, call.params, "fail", "hang")
-    world.ledger.put(snapshot)
+def _put(backend: Backend, call: Call, snapshot: Snapshot) -> None:
+    backend.faults.bind(snapshot.id, call.action, call.params, "fail", "hang")
+    backend.database.put(snapshot)
 
 
-def _take_later(world: Backend, call: Call, queue: str, snapshots: Iterable[Snapshot]) -> None:
+def _take_later(backend: Backend, call: Call, queue: str, snapshots: Iterable[Snapshot]) -> None:
     for snapshot in snapshots:
-        _put(world, call, snapshot)
+        _put(backend, call, snapshot)
     ids = tuple(snapshot.id for snapshot in snapshots)
-    world.ledger.later(partial(world.course.submit, queue, partial(image_jobs.take_snapshots, world, ids)))
+    backend.database.later(partial(backend.job_queues.submit, queue, partial(image_jobs.take_snapshots, backend, ids)))
 
 
-def copy_snapshot(world: Backend, call: Call) -> Mapping[str, Any]:
+def copy_snapshot(backend: Backend, call: Call) -> Mapping[str, Any]:
     source_region = call.text("SourceRegion")
     if source_region not in regions():
         raise invalid(f"Value ({source_region}) for parameter sourceRegion is invalid.")
     there = replace(call, region=source_region)
-    source = lookup.snapshot(world, there, call.text("SourceSnapshotId"))
+    source = lookup.snapshot(backend, there, call.text("SourceSnapshotId"))
     if source.state != "completed":
         raise AwsError("IncorrectState", f"Snapshot {source.id} is in invalid state - {source.state}")
     snapshot = copied(
-        world,
+        backend,
         call,
         source,
         description=str(call.params.get("Description", "")),
         tags=tagging.specified(call.params, "snapshot")["snapshot"],
     )
-    _put(world, call, snapshot)
-    world.ledger.later(partial(image_jobs.link, world, [snapshot]))
-    world.ledger.later(partial(world.course.submit, snapshot.id, partial(image_jobs.finish_copy, world, snapshot.id)))
+    _put(backend, call, snapshot)
+    backend.database.later(partial(image_jobs.link, backend, [snapshot]))
+    backend.database.later(
+        partial(backend.job_queues.submit, snapshot.id, partial(image_jobs.finish_copy, backend, snapshot.id))
+    )
     return {"SnapshotId": snapshot.id, "Tags": tagging.listed(snapshot.tags)}
 
 
-def copied(world: Backend, call: Call, source: Snapshot, *, description: str, tags: Mapping[str, str]) -> Snapshot:
+def copied(backend: Backend, call: Call, source: Snapshot, *, description: str, tags: Mapping[str, str]) -> Snapshot:
     """A snapshot of this call's region that will have the source's bytes. Raises AwsError."""
-    encrypted = encryption.of_copy(world, call, source)
+    encrypted = encryption.for_copy(backend, call, source)
     return Snapshot(
         id=new_id("snap"),
         account=call.account,
@@ -143,16 +145,16 @@ def copied(world: Backend, call: Call, source: Snapshot, *, description: str, ta
         size_gib=source.size_gib,
         state="pending",
         description=description,
-        start_time=world.clock.now(),
+        start_time=backend.clock.now(),
         encrypted=encrypted.is_on,
         kms_key_id=encrypted.kms_key_id,
-        doom=encrypted.problem,
+        fails_with=encrypted.problem,
         product_codes=source.product_codes,
         copied_from=source.id,
     )
 
 
-def described(snapshot: Snapshot) -> dict[str, Any]:
+def to_api(snapshot: Snapshot) -> dict[str, Any]:
     """A snapshot as DescribeSnapshots answers it."""
     return {
         "SnapshotId": snapshot.id,
@@ -175,14 +177,16 @@ def described(snapshot: Snapshot) -> dict[str, Any]:
 
 def _brief(snapshot: Snapshot) -> dict[str, Any]:
     """CreateSnapshots answers the same facts, by a shape of its own."""
-    return {**described(snapshot), "StateMessage": None}
+    return {**to_api(snapshot), "StateMessage": None}
 
 
-def describe_snapshots(world: Backend, call: Call) -> Mapping[str, Any]:
+def describe_snapshots(backend: Backend, call: Call) -> Mapping[str, Any]:
     params = call.params
-    rows = [row for row in world.ledger.snapshots.in_region(call.region) if lookup.may_use_snapshot(world, call, row)]
+    rows = [
+        row for row in backend.database.snapshots.in_region(call.region) if lookup.may_use_snapshot(backend, call, row)
+    ]
     if params.get("SnapshotIds"):
-        wanted = {found.id for found in lookup.snapshots(world, call, params["SnapshotIds"])}
+        wanted = {found.id for found in lookup.snapshots(backend, call, params["SnapshotIds"])}
         rows = [row for row in rows if row.id in wanted]
     if params.get("OwnerIds"):
         owners = _owners(call, params["OwnerIds"])
@@ -192,7 +196,7 @@ def describe_snapshots(world: Backend, call: Call) -> Mapping[str, Any]:
         rows = [row for row in rows if users & {row.account, *row.users}]
     rows = filters.select(rows, call.filters(), GETTERS)
     shown, token = filters.page(rows, params, ids="SnapshotIds")
-    return {"Snapshots": [described(row) for row in shown], "NextToken": token}
+    return {"Snapshots": [to_api(row) for row in shown], "NextToken": token}
 
 
 def _owners(call: Call, given: Iterable[str]) -> set[str]:
@@ -200,54 +204,54 @@ def _owners(call: Call, given: Iterable[str]) -> set[str]:
     return {call.account if owner == "self" else owner for owner in given}
 
 
-def delete_snapshot(world: Backend, call: Call) -> Mapping[str, Any]:
-    snapshot = lookup.own_snapshot(world, call, call.text("SnapshotId"))
-    for image in world.ledger.images.in_region(call.region):
+def delete_snapshot(backend: Backend, call: Call) -> Mapping[str, Any]:
+    snapshot = lookup.own_snapshot(backend, call, call.text("SnapshotId"))
+    for image in backend.database.images.in_region(call.region):
         if any(disk.snapshot_id == snapshot.id for disk in image.mappings):
             raise AwsError("InvalidSnapshot.InUse", f"The snapshot {snapshot.id} is currently in use by {image.id}")
-    remove(world, snapshot)
+    remove(backend, snapshot)
     return {}
 
 
-def remove(world: Backend, snapshot: Snapshot) -> None:
+def remove(backend: Backend, snapshot: Snapshot) -> None:
     """Forget the snapshot, and then its bytes. One that is being taken leaves none when it ends."""
-    world.ledger.remove(snapshot)
-    world.ledger.later(partial(world.disks.delete_snapshot, snapshot.id))
+    backend.database.remove(snapshot)
+    backend.database.later(partial(backend.disks.delete_snapshot, snapshot.id))
 
 
-def describe_snapshot_attribute(world: Backend, call: Call) -> Mapping[str, Any]:
-    snapshot = lookup.own_snapshot(world, call, call.text("SnapshotId"))
+def describe_snapshot_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
+    snapshot = lookup.own_snapshot(backend, call, call.text("SnapshotId"))
     attribute = call.text("Attribute")
     if attribute == "productCodes":
-        return {"SnapshotId": snapshot.id, "ProductCodes": product_codes.described(snapshot.product_codes)}
+        return {"SnapshotId": snapshot.id, "ProductCodes": product_codes.to_api(snapshot.product_codes)}
     if attribute != "createVolumePermission":
         raise invalid(f"Value ({attribute}) for parameter attribute is invalid. Unknown attribute.")
     permissions = [{"Group": "all"} if user == "all" else {"UserId": user} for user in snapshot.users]
     return {"SnapshotId": snapshot.id, "CreateVolumePermissions": permissions}
 
 
-def modify_snapshot_attribute(world: Backend, call: Call) -> Mapping[str, Any]:
-    snapshot = lookup.own_snapshot(world, call, call.text("SnapshotId"))
+def modify_snapshot_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
+    snapshot = lookup.own_snapshot(backend, call, call.text("SnapshotId"))
     users = changed_users(snapshot.users, call.params, "CreateVolumePermission", groups="GroupNames")
     newly = added(call.params, "CreateVolumePermission", groups="GroupNames")
-    if newly and encryption.is_aws_managed(world, snapshot):
+    if newly and encryption.is_aws_managed(backend, snapshot):
         raise AwsError("OperationNotPermitted", "Encrypted snapshots with EBS default key cannot be shared")
     if "all" in newly and snapshot.encrypted:
         raise AwsError("OperationNotPermitted", "Encrypted snapshots cannot be shared publicly")
-    if "all" in newly and public_snapshots(world, snapshot.account, snapshot.region) != UNBLOCKED:
+    if "all" in newly and public_snapshots(backend, snapshot.account, snapshot.region) != UNBLOCKED:
         # That it is this code is by analogy with images: no report of it was found.
         raise AwsError(
             "OperationNotPermitted",
             "You can't publicly share this snapshot because block public access for snapshots is enabled for this "
             "account in this Region.",
         )
-    world.ledger.put(replace(snapshot, users=users))
+    backend.database.put(replace(snapshot, users=users))
     return {}
 
 
-def reset_snapshot_attribute(world: Backend, call: Call) -> Mapping[str, Any]:
-    snapshot = lookup.own_snapshot(world, call, call.text("SnapshotId"))
+def reset_snapshot_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
+    snapshot = lookup.own_snapshot(backend, call, call.text("SnapshotId"))
     if call.text("Attribute") != "createVolumePermission":
         raise invalid("Only createVolumePermission can be reset")
-    world.ledger.put(replace(snapshot, users=()))
+    backend.database.put(replace(snapshot, users=()))
     return {}

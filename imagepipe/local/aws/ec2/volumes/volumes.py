@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,7 +11,7 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency, lookup
 from imagepipe.local.aws.ec2.instances import jobs
 from imagepipe.local.aws.ec2.volumes import block_devices, encryption
-from imagepipe.local.aws.moto.vpcs import zones
+from imagepipe.local.aws.moto.catalogue import zones
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing, unsupported
@@ -35,65 +34,71 @@ GETTERS: Mapping[str, Getter] = {
 }
 
 
-def create_volume(world: Backend, call: Call) -> Mapping[str, Any]:
-    before = idempotency.made_before(world, call)
+def create_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
+    before = idempotency.earlier_result(backend, call)
     if before is not None:
-        return described(world, world.ledger.volumes[before[0]])
+        return to_api(backend, backend.database.volumes[before[0]])
     params = call.params
     zone = params.get("AvailabilityZone")
     if not zone:
         raise missing("availabilityZone")
     if zone not in zones(call.region):
         raise AwsError("InvalidZone.NotFound", f"The zone '{zone}' does not exist.")
-    snapshot = lookup.snapshot(world, call, params["SnapshotId"]) if params.get("SnapshotId") else None
+    snapshot = lookup.snapshot(backend, call, params["SnapshotId"]) if params.get("SnapshotId") else None
     if snapshot is not None and snapshot.state != "completed":
         raise AwsError("IncorrectState", f"Snapshot {snapshot.id} is in invalid state - {snapshot.state}")
     if snapshot is None and not params.get("Size"):
         raise missing("size or snapshotId")
     if params.get("KmsKeyId") and not params.get("Encrypted"):
-        raise encryption.without_encryption()
+        raise encryption.key_without_encryption()
     size = params.get("Size") or (snapshot.size_gib if snapshot else 0)
     if snapshot is not None and size < snapshot.size_gib:
         raise invalid(f"The specified volume size {size} is smaller than the size of snapshot '{snapshot.id}'.")
-    disk = block_devices.checked(
-        DiskSpec(
-            device="",
-            snapshot_id=snapshot.id if snapshot else None,
-            size_gib=size,
-            type=params.get("VolumeType") or "gp2",
-            iops=params.get("Iops"),
-            throughput=params.get("Throughput"),
-        ),
-        snapshot,
+    disk = DiskSpec(
+        device="",
+        snapshot_id=snapshot.id if snapshot else None,
+        size_gib=size,
+        type=params.get("VolumeType") or "gp2",
+        iops=params.get("Iops"),
+        throughput=params.get("Throughput"),
+        encrypted=bool(params.get("Encrypted")),
+        kms_key_id=params.get("KmsKeyId"),
     )
-    encrypted = encryption.of_volume(
-        world, call, is_asked=bool(params.get("Encrypted")), key=params.get("KmsKeyId"), snapshot=snapshot
+    tags = tagging.specified(params, "volume")["volume"]
+    volume = new_volume(backend, call, block_devices.checked(disk, snapshot), zone=zone, tags=tags)
+    backend.database.put(volume)
+    idempotency.remember(backend, call, [volume.id])
+    backend.database.later(
+        partial(backend.job_queues.submit, volume.id, partial(jobs.create_volume, backend, volume.id))
     )
-    volume = Volume(
+    return to_api(backend, volume)
+
+
+def new_volume(backend: Backend, call: Call, disk: DiskSpec, *, zone: str, tags: Mapping[str, str]) -> Volume:
+    """Make the record of a volume that is still to be created, with the encryption that its snapshot and key imply."""
+    snapshot = backend.database.snapshots.get(disk.snapshot_id or "")
+    encrypted = encryption.for_volume(backend, call, is_asked=disk.encrypted, key=disk.kms_key_id, snapshot=snapshot)
+    return Volume(
         id=new_id("vol"),
         account=call.account,
         region=call.region,
-        tags=tagging.specified(params, "volume")["volume"],
+        tags=tags,
         zone=zone,
         size_gib=disk.size_gib,
         type=disk.type,
-        iops=disk.iops,
+        iops=disk.iops or (max(100, min(16000, 3 * disk.size_gib)) if disk.type == "gp2" else None),
         throughput=disk.throughput,
         snapshot_id=disk.snapshot_id,
         encrypted=encrypted.is_on,
         kms_key_id=encrypted.kms_key_id,
         product_codes=snapshot.product_codes if snapshot else (),
-        doom=encrypted.problem,
+        fails_with=encrypted.problem,
         state="creating",
-        create_time=world.clock.now(),
+        create_time=backend.clock.now(),
     )
-    world.ledger.put(volume)
-    idempotency.remember(world, call, [volume.id])
-    world.ledger.later(partial(world.course.submit, volume.id, partial(jobs.create_volume, world, volume.id)))
-    return described(world, volume)
 
 
-def described(world: Backend, volume: Volume) -> dict[str, Any]:
+def to_api(backend: Backend, volume: Volume) -> dict[str, Any]:
     """A volume as DescribeVolumes answers it."""
     return {
         "VolumeId": volume.id,
@@ -108,13 +113,13 @@ def described(world: Backend, volume: Volume) -> dict[str, Any]:
         "Iops": volume.iops,
         "Throughput": volume.throughput,
         "MultiAttachEnabled": False,
-        "Attachments": attachments(world, volume),
+        "Attachments": attachments(backend, volume),
         "Tags": tagging.listed(volume.tags),
     }
 
 
-def attachments(world: Backend, volume: Volume) -> list[dict[str, Any]]:
-    instance = world.ledger.instances.get(volume.instance_id or "")
+def attachments(backend: Backend, volume: Volume) -> list[dict[str, Any]]:
+    instance = backend.database.instances.get(volume.instance_id or "")
     return [
         _attachment(instance, attached, "attached")
         for attached in (instance.volumes if instance else ())
@@ -133,35 +138,37 @@ def _attachment(instance: Instance, attached: AttachedVolume, state: str) -> dic
     }
 
 
-def describe_volumes(world: Backend, call: Call) -> Mapping[str, Any]:
-    rows = world.ledger.volumes.owned(call.account, call.region)
+def describe_volumes(backend: Backend, call: Call) -> Mapping[str, Any]:
+    rows = backend.database.volumes.owned(call.account, call.region)
     if call.params.get("VolumeIds"):
-        wanted = {found.id for found in lookup.volumes(world, call, call.params["VolumeIds"])}
+        wanted = {found.id for found in lookup.volumes(backend, call, call.params["VolumeIds"])}
         rows = [row for row in rows if row.id in wanted]
     getters = dict(GETTERS)
-    getters["attachment.device"] = lambda row: [item["Device"] for item in attachments(world, row)]
+    getters["attachment.device"] = lambda row: [item["Device"] for item in attachments(backend, row)]
     getters["attachment.delete-on-termination"] = lambda row: [
-        item["DeleteOnTermination"] for item in attachments(world, row)
+        item["DeleteOnTermination"] for item in attachments(backend, row)
     ]
     rows = filters.select(rows, call.filters(), getters)
     shown, token = filters.page(rows, call.params, ids="VolumeIds")
-    return {"Volumes": [described(world, row) for row in shown], "NextToken": token}
+    return {"Volumes": [to_api(backend, row) for row in shown], "NextToken": token}
 
 
-def delete_volume(world: Backend, call: Call) -> Mapping[str, Any]:
-    volume = lookup.volume(world, call, call.text("VolumeId"))
+def delete_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
+    volume = lookup.volume(backend, call, call.text("VolumeId"))
     if volume.instance_id:
         raise AwsError("VolumeInUse", f"Volume {volume.id} is currently attached to {volume.instance_id}")
     if volume.state not in ("available", "error"):
         raise AwsError("IncorrectState", f"Volume {volume.id} is {volume.state}, not available")
-    world.ledger.put(replace(volume, state="deleting"))
-    world.ledger.later(partial(world.course.submit, volume.id, partial(jobs.delete_volume, world, volume.id)))
+    backend.database.put(replace(volume, state="deleting"))
+    backend.database.later(
+        partial(backend.job_queues.submit, volume.id, partial(jobs.delete_volume, backend, volume.id))
+    )
     return {}
 
 
-def attach_volume(world: Backend, call: Call) -> Mapping[str, Any]:
-    volume = lookup.volume(world, call, call.text("VolumeId"))
-    instance = lookup.instance(world, call, call.text("InstanceId"))
+def attach_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
+    volume = lookup.volume(backend, call, call.text("VolumeId"))
+    instance = lookup.instance(backend, call, call.text("InstanceId"))
     device = call.text("Device")
     if volume.state != "available":
         raise AwsError("IncorrectState" if not volume.instance_id else "VolumeInUse", f"{volume.id} is {volume.state}")
@@ -175,21 +182,21 @@ def attach_volume(world: Backend, call: Call) -> Mapping[str, Any]:
     if any(attached.device == device for attached in instance.volumes):
         raise invalid(f"Invalid value '{device}' for unixDevice. Attachment point {device} is already in use")
     _check_stopped(instance)
-    if any(row.volume_id == volume.id and row.state == "pending" for row in world.ledger.snapshots):
+    if any(row.volume_id == volume.id and row.state == "pending" for row in backend.database.snapshots):
         # Its bytes are still being read in the volume's own queue; a start would be in the instance's.
         raise AwsError("IncorrectState", f"{volume.id} has a pending snapshot; attach it once that is completed")
     attached = AttachedVolume(
-        device=device, volume_id=volume.id, delete_on_termination=False, attach_time=world.clock.now()
+        device=device, volume_id=volume.id, delete_on_termination=False, attach_time=backend.clock.now()
     )
     changed = replace(instance, volumes=(*instance.volumes, attached))
-    world.ledger.put(changed)
-    world.ledger.put(replace(volume, state="in-use", instance_id=instance.id))
+    backend.database.put(changed)
+    backend.database.put(replace(volume, state="in-use", instance_id=instance.id))
     return _attachment(changed, attached, "attached")
 
 
-def detach_volume(world: Backend, call: Call) -> Mapping[str, Any]:
-    volume = lookup.volume(world, call, call.text("VolumeId"))
-    instance = world.ledger.instances.get(volume.instance_id or "")
+def detach_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
+    volume = lookup.volume(backend, call, call.text("VolumeId"))
+    instance = backend.database.instances.get(volume.instance_id or "")
     if instance is None or call.params.get("InstanceId", instance.id) != instance.id:
         raise AwsError("IncorrectState", f"Volume '{volume.id}' is in the '{volume.state}' state.")
     _check_stopped(instance)
@@ -197,8 +204,8 @@ def detach_volume(world: Backend, call: Call) -> Mapping[str, Any]:
     if call.params.get("Device", attached.device) != attached.device:
         raise AwsError("InvalidAttachment.NotFound", f"{volume.id} is attached at {attached.device}")
     rest = tuple(item for item in instance.volumes if item.volume_id != volume.id)
-    world.ledger.put(replace(instance, volumes=rest))
-    world.ledger.put(replace(volume, state="available", instance_id=None))
+    backend.database.put(replace(instance, volumes=rest))
+    backend.database.put(replace(volume, state="available", instance_id=None))
     return _attachment(instance, attached, "detached")
 
 
@@ -208,8 +215,3 @@ def _check_stopped(instance: Instance) -> None:
             f"The local cloud attaches and detaches volumes of stopped instances only; "
             f"{instance.id} is {instance.state}"
         )
-
-
-def settled(world: Backend, volume: Volume) -> Future[None]:
-    """Done when all work on the volume that was asked for so far is."""
-    return world.course.drain(jobs.queue_of(volume))

@@ -71,7 +71,7 @@ def test_without_no_reboot_the_machine_is_off_while_it_is_captured(cloud: Cloud,
     assert [name for name, _ in cloud.driver.calls if name in ("start", "stop")] == ["start", "stop", "start"]
 
 
-def test_the_requests_mappings_are_laid_over_what_is_attached(ec2: Any) -> None:
+def test_the_requests_mappings_override_those_of_attached_volumes(ec2: Any) -> None:
     made = stopped(ec2, BlockDeviceMappings=DATA)
     created = ec2.create_image(
         InstanceId=made,
@@ -140,7 +140,7 @@ def found_by(ec2: Any, name: str, value: str) -> set[str]:
     return {one["Name"] for one in answer["Images"]}
 
 
-def test_what_is_sold_or_billed_is_copied_within_its_account_alone(cloud: Cloud, ec2: Any) -> None:
+def test_an_image_with_product_or_billing_codes_is_copied_only_within_its_account(cloud: Cloud, ec2: Any) -> None:
     sold = available(ec2, register(ec2, snapshot_of(ec2, stopped(ec2)), "sold"))
     other = cloud.client(other=True)
     user = {"Add": [{"UserId": OTHER_ACCOUNT}]}

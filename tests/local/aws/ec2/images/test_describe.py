@@ -127,15 +127,15 @@ def test_a_deprecated_image_is_hidden_from_others_when_its_time_has_come(cloud: 
     other = cloud.client(other=True)
     ec2.disable_image_block_public_access()
     ec2.modify_image_attribute(ImageId=baked, LaunchPermission={"Add": [{"Group": "all"}]})
-    world = cloud.gateway._world
-    ec2.enable_image_deprecation(ImageId=baked, DeprecateAt=world.clock.now() + timedelta(days=1))
+    backend = cloud.gateway.backend
+    ec2.enable_image_deprecation(ImageId=baked, DeprecateAt=backend.clock.now() + timedelta(days=1))
     assert found(other, "name", "web-1") == ["web-1"]
-    world.clock.advance(2 * 86400)
+    backend.clock.advance(2 * 86400)
     assert found(other, "name", "web-1") == []
     assert found(other, "name", "web-1", IncludeDeprecated=True) == ["web-1"]
     assert found(ec2, "name", "web-1") == ["web-1"], "its owner sees it always"
     with refused("InvalidParameterValue"):
-        ec2.enable_image_deprecation(ImageId=baked, DeprecateAt=world.clock.now() - timedelta(days=1))
+        ec2.enable_image_deprecation(ImageId=baked, DeprecateAt=backend.clock.now() - timedelta(days=1))
     ec2.disable_image_deprecation(ImageId=baked)
     assert found(other, "name", "web-1") == ["web-1"]
 
@@ -162,7 +162,7 @@ def test_a_name_is_taken_in_one_region_only(cloud: Cloud, ec2: Any, baked: str) 
 
 
 def test_copies_cost_no_disk(cloud: Cloud, ec2: Any, baked: str) -> None:
-    disks = cloud.gateway._world.disks
+    disks = cloud.gateway.backend.disks
     before = disks.used_bytes()
     for region in ("eu-west-1", "us-west-2", "ap-south-1", "sa-east-1"):
         there = cloud.client(region=region)
@@ -228,10 +228,10 @@ def test_all_volumes_are_snapshotted_at_once_with_their_tags(ec2: Any) -> None:
 
 def test_a_snapshot_deleted_while_it_is_taken_leaves_no_bytes(cloud: Cloud, ec2: Any) -> None:
     made = stopped(ec2)
-    cloud.gateway._world.course.set_delay("snapshot", 0.2)
+    cloud.gateway.backend.job_queues.set_delay("snapshot", 0.2)
     taken = ec2.create_snapshot(VolumeId=root_volume(ec2, made))["SnapshotId"]
     ec2.delete_snapshot(SnapshotId=taken)
-    cloud.gateway._world.course.drain(made).result(5)
+    cloud.gateway.backend.job_queues.submit(made, lambda: None).result(5)
     assert not (cloud.disks / "snapshots" / f"{taken}.raw").exists()
 
 

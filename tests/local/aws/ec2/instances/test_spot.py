@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imagepipe.local.aws.faults.faults import no_capacity
+from tests.local.aws.faults.common import no_capacity
 from tests.local.aws.harness import Cloud, available, instance, launch, refused, running, state, until
 
 
@@ -33,7 +33,7 @@ def test_an_instance_on_demand_has_no_lifecycle(ec2: Any) -> None:
     assert ec2.describe_spot_instance_requests()["SpotInstanceRequests"] == []
 
 
-def test_only_a_persistent_request_gives_what_can_be_stopped(ec2: Any) -> None:
+def test_only_instances_of_persistent_requests_can_be_stopped(ec2: Any) -> None:
     once = running(ec2, **spot())
     with refused("UnsupportedOperation"):
         ec2.stop_instances(InstanceIds=[once])
@@ -78,7 +78,7 @@ def test_ec2_refuses_of_spot(ec2: Any, code: str, options: dict[str, str]) -> No
 
 def test_the_spot_market_alone_can_lack_capacity(cloud: Cloud, ec2: Any) -> None:
     for fault in no_capacity("t3.small", market="spot"):
-        cloud.gateway._world.faults.add(fault)
+        cloud.gateway.backend.faults.add(fault)
     with refused("InsufficientInstanceCapacity"):
         launch(ec2, **spot())
     launch(ec2)

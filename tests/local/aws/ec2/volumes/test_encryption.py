@@ -112,7 +112,7 @@ def test_a_copy_is_encrypted_with_the_key_of_its_region(cloud: Cloud, ec2: Any) 
     assert "not accessible" in image(west, lost)["StateReason"]["Message"]
 
 
-def test_a_launch_with_a_key_that_is_none_ends_terminated_with_ec2s_reason(cloud: Cloud, ec2: Any) -> None:
+def test_a_launch_with_an_unknown_key_ends_terminated_with_ec2s_reason(cloud: Cloud, ec2: Any) -> None:
     elsewhere = key_of(cloud, "eu-west-1")
     for name in ("alias/nobodys", elsewhere["arn"]):
         mapping = {"DeviceName": "/dev/xvda", "Ebs": {"Encrypted": True, "KmsKeyId": name}}
@@ -125,7 +125,7 @@ def test_a_launch_with_a_key_that_is_none_ends_terminated_with_ec2s_reason(cloud
     assert not cloud.driver.machines
 
 
-def test_what_the_default_key_encrypts_is_shared_with_nobody(ec2: Any) -> None:
+def test_a_snapshot_with_the_default_key_cannot_be_shared(ec2: Any) -> None:
     snapshot_id = snapshot_of(ec2, encrypted(ec2))
     made = available(ec2, register(ec2, snapshot_id, "web-1"))
     user = {"Add": [{"UserId": OTHER_ACCOUNT}]}
@@ -135,7 +135,7 @@ def test_what_the_default_key_encrypts_is_shared_with_nobody(ec2: Any) -> None:
         ec2.modify_snapshot_attribute(SnapshotId=snapshot_id, CreateVolumePermission=user)
 
 
-def test_what_an_own_key_encrypts_is_shared_with_accounts_and_never_public(cloud: Cloud, ec2: Any) -> None:
+def test_a_snapshot_with_a_key_of_the_account_is_shared_with_accounts_and_never_public(cloud: Cloud, ec2: Any) -> None:
     ec2.disable_image_block_public_access()
     snapshot_id = snapshot_of(ec2, encrypted(ec2, KmsKeyId=key_of(cloud)["alias"]))
     made = available(ec2, register(ec2, snapshot_id, "web-1"))

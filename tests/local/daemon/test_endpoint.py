@@ -6,7 +6,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import Any, NoReturn
 
 import boto3
 import pytest
@@ -15,6 +15,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
+from imagepipe.local.aws.ec2.actions import OWN
 from tests.local.aws.harness import KEY_ID, SECRET, Cloud, refused
 
 
@@ -104,7 +105,7 @@ def test_no_path_leads_to_motos_own_interface(cloud: Cloud, service: str, path: 
 
 
 @pytest.mark.parametrize(("bucket", "key"), [("moto-api", "reset"), ("latest", "meta-data/x"), ("v20180820", "a/b")])
-def test_a_bucket_may_have_the_name_of_a_path_of_motos(cloud: Cloud, bucket: str, key: str) -> None:
+def test_a_bucket_can_have_the_name_of_a_path_of_motos(cloud: Cloud, bucket: str, key: str) -> None:
     s3 = cloud.client("s3")
     s3.create_bucket(Bucket=bucket)
     s3.put_object(Bucket=bucket, Key=key, Body=b"bytes")
@@ -126,7 +127,7 @@ def test_an_unknown_action_is_an_error_that_clients_can_read(cloud: Cloud) -> No
     assert b"<Code>InvalidAction</Code>" in answer
 
 
-def test_an_action_that_nobody_has_here_is_refused_by_name(ec2: Any) -> None:
+def test_an_action_that_the_cloud_lacks_is_refused_by_name(ec2: Any) -> None:
     with refused("UnsupportedOperation"):
         ec2.create_transit_gateway()
     with refused("UnsupportedOperation"):
@@ -139,18 +140,18 @@ def test_an_unknown_parameter_is_refused(cloud: Cloud) -> None:
     assert (status, b"<Code>UnknownParameter</Code>" in answer) == (400, True)
 
 
-def test_a_number_that_is_none_is_refused(cloud: Cloud) -> None:
+def test_a_value_that_is_not_a_number_is_refused(cloud: Cloud) -> None:
     body = b"Action=DescribeImages&Version=2016-11-15&MaxResults=many"
     status, _, answer = ask(cloud, "POST", "/", body, **signed(cloud, "ec2", "POST", "/", body))
     assert (status, b"<Code>InvalidParameterValue</Code>" in answer) == (400, True)
 
 
-def test_a_service_that_nobody_has_here_is_refused_by_name(cloud: Cloud) -> None:
+def test_a_service_that_the_cloud_lacks_is_refused_by_name(cloud: Cloud) -> None:
     with refused("UnsupportedOperation"):
         cloud.client("sqs").list_queues()
 
 
-def test_a_region_that_is_none_is_refused(cloud: Cloud) -> None:
+def test_an_unknown_region_is_refused(cloud: Cloud) -> None:
     with refused("AuthFailure"):
         cloud.client(region="us-middle-1").describe_images()
 
@@ -168,10 +169,10 @@ def test_errors_of_json_services_are_json(cloud: Cloud) -> None:
 
 
 def test_an_error_inside_is_xml_and_not_html(cloud: Cloud, ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object) -> NoReturn:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(cloud.gateway, "_own", broken)
+    monkeypatch.setitem(OWN, "DescribeImages", broken)
     with refused("InternalError"):
         ec2.describe_images()
 
@@ -226,7 +227,7 @@ def test_buckets_by_host_name_work_too(cloud: Cloud) -> None:
     assert ask(cloud, "GET", "/part", b"", **sent)[::2] == (200, b"bytes")
 
 
-def test_head_object_tells_the_size(cloud: Cloud) -> None:
+def test_head_object_has_the_size(cloud: Cloud) -> None:
     s3 = cloud.client("s3")
     s3.create_bucket(Bucket="bundles")
     s3.put_object(Bucket="bundles", Key="part", Body=b"x" * 12345)
@@ -235,7 +236,7 @@ def test_head_object_tells_the_size(cloud: Cloud) -> None:
         s3.head_object(Bucket="bundles", Key="none")
 
 
-def test_the_clock_is_set_forward_by_who_may(cloud: Cloud) -> None:
+def test_the_clock_is_set_forward_by_authorized_callers(cloud: Cloud) -> None:
     body = json.dumps({"advance": 3600}).encode()
     headers = signed(cloud, "imagepipe", "POST", "/_imagepipe/clock", body)
     status, _, answer = ask(cloud, "POST", "/_imagepipe/clock", body, **headers)
@@ -246,7 +247,7 @@ def test_the_clock_is_set_forward_by_who_may(cloud: Cloud) -> None:
     assert json.loads(ask(cloud, "GET", "/_imagepipe/clock", b"", **headers)[2])["now"] >= first
 
 
-def test_every_action_that_is_left_to_moto_is_one_that_moto_has() -> None:
+def test_moto_has_every_action_that_is_passed_to_it() -> None:
     from moto.core.utils import camelcase_to_underscores
     from moto.ec2.responses import EC2Response
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from imagepipe.local.machines import record
+from imagepipe.local.machines import records
 from imagepipe.local.machines.driver import Disk, Ingress, Machine, Seed
-from imagepipe.local.machines.record import Process, Record
+from imagepipe.local.machines.records import Process, Record
 
 MACHINE = Machine(
     id="i-1",
@@ -20,20 +20,20 @@ RULES = (Ingress("tcp", 22, 22, "127.0.0.1/32"), Ingress("-1", -1, -1, "0.0.0.0/
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     kept = Record(MACHINE, devices=("/dev/loop1", "/dev/loop2"), supervisor=Process(7, "99"), ingress=RULES)
-    record.write(tmp_path, kept)
-    assert record.read(tmp_path) == kept
+    records.write(tmp_path, kept)
+    assert records.read(tmp_path) == kept
 
 
 def test_a_half_made_machine_comes_back_without_a_supervisor(tmp_path: Path) -> None:
-    record.write(tmp_path, Record(MACHINE))
-    assert record.read(tmp_path) == Record(MACHINE)
+    records.write(tmp_path, Record(MACHINE))
+    assert records.read(tmp_path) == Record(MACHINE)
 
 
 def test_it_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
-    record.write(tmp_path, Record(MACHINE))
-    assert stat.S_IMODE((tmp_path / record.NAME).stat().st_mode) == 0o600
+    records.write(tmp_path, Record(MACHINE))
+    assert stat.S_IMODE((tmp_path / records.NAME).stat().st_mode) == 0o600
 
 
 def test_nothing_is_read_where_nothing_is(tmp_path: Path) -> None:
-    record.delete(tmp_path)
-    assert record.read(tmp_path) is None
+    records.delete(tmp_path)
+    assert records.read(tmp_path) is None

@@ -1,11 +1,12 @@
-"""Frozen dataclasses to JSON and back, by their type hints: what the ledger writes is what the ledger reads.
+"""Frozen dataclasses to JSON and back, by their type hints.
 
-Knows the few shapes that records are made of: scalars, moments, optionals, tuples, string maps and records in
-records. A field that is new in this version takes its default when an older row lacks it.
+Known are the few shapes that records are made of: scalars, bytes, paths, moments, optionals, tuples, string maps and
+records in records. A field that is new in this version takes its default if an older record lacks it.
 """
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import types
@@ -13,11 +14,13 @@ import typing
 from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from imagepipe.clock import iso, parse_iso
 
 T = TypeVar("T")
+READERS: Mapping[Hashable, Callable[[Any], Any]] = {datetime: parse_iso, bytes: base64.b64decode, Path: Path}
 
 
 def dumps(record: object) -> str:
@@ -35,6 +38,10 @@ def _plain(value: object) -> object:
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, datetime):
         return iso(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
@@ -54,8 +61,8 @@ def _reader(hint: Hashable) -> Callable[[Any], Any]:
     if origin is not None:  # a map with string keys
         content = _reader(arguments[1])
         return lambda value: {key: content(element) for key, element in value.items()}
-    if hint is datetime:
-        return parse_iso
+    if hint in READERS:
+        return READERS[hint]
     if dataclasses.is_dataclass(hint):
         return _record_reader(cast(type[object], hint))
     return lambda value: value

@@ -1,0 +1,65 @@
+"""A request on its way through the gateway's handlers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from imagepipe.iam.evaluate import AuthorizationRequest
+from imagepipe.local.aws.authentication import signature
+from imagepipe.local.aws.authentication.signature import Identity, Request
+from imagepipe.local.aws.faults.injection import LateFaults
+from imagepipe.local.aws.protocol.query import Answer
+
+Environ = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One action of an AWS service, as a request asks for it."""
+
+    action: str
+    """Name for faults, such as `RunInstances` or `s3:PutObject`."""
+    params: Mapping[str, Any]
+    """Parameters that faults can select by."""
+    authorization_requests: Iterable[AuthorizationRequest]
+    """The permissions that the caller needs; listed only for a caller that has policies. Raises AwsError."""
+    run: Callable[[], Answer]
+    """Does it. Raises AwsError."""
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """A request and the results of the handlers that it has passed."""
+
+    request: Request
+    """The HTTP request; its body is empty until a handler reads it."""
+    environ: Environ
+    request_id: str
+    now: datetime
+    """Time of the cloud's clock, with the skew, by which signatures are checked."""
+    skew: timedelta
+    identity: Identity = field(init=False)
+    """The caller, from `identify` on."""
+    is_streamed: bool = False
+    """Whether the service itself reads the body: an upload can have gigabytes."""
+    operation: Operation = field(init=False)
+    """Known from `parse` on."""
+    late_faults: LateFaults = field(default_factory=LateFaults)
+
+    @property
+    def dialect(self) -> str:
+        """The protocol of error messages. Errors occur before the signature is verified, so its scope is trusted."""
+        if "x-amz-target" in self.request.headers:
+            return "json"
+        scope = signature.scope(self.request)
+        return scope.service if scope else "s3"
+
+    def with_request(self, request: Request) -> RequestContext:
+        """Return a copy that has another request."""
+        other = copy.copy(self)
+        other.request = request
+        return other

@@ -1,0 +1,31 @@
+"""EC2's regions, availability zones and instance types, as moto's data has them."""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import Any
+
+from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
+from moto.ec2.models.instance_types import INSTANCE_TYPES
+
+
+@lru_cache(maxsize=256)  # a caller may ask of any region
+def zones(region: str) -> tuple[str, ...]:
+    """The availability zones of a region."""
+    return tuple(
+        zone.name
+        for zone in RegionsAndZonesBackend.zones.get(region, ())
+        if getattr(zone, "zone_type", "availability-zone") == "availability-zone"
+    )
+
+
+@cache
+def regions() -> frozenset[str]:
+    """The regions that have availability zones."""
+    return frozenset(name for name in RegionsAndZonesBackend.zones if zones(name))
+
+
+def instance_type(name: str) -> dict[str, Any] | None:
+    """EC2's own description of an instance type, as of moto's data."""
+    found: dict[str, Any] | None = INSTANCE_TYPES.get(name)
+    return found

@@ -1,0 +1,72 @@
+"""EC2's operations: the gateway's own, and those that moto answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from imagepipe.local.aws.authorization.ec2 import ec2_requests
+from imagepipe.local.aws.backend import Backend
+from imagepipe.local.aws.context import Operation, RequestContext
+from imagepipe.local.aws.ec2.actions import MOTO, OWN
+from imagepipe.local.aws.ec2.region_setup import prepare_region
+from imagepipe.local.aws.protocol import query
+from imagepipe.local.aws.protocol.errors import AwsError
+from imagepipe.local.aws.protocol.query import Answer, Call
+
+
+def parse(backend: Backend, context: RequestContext) -> Operation:
+    """Find the action; prepare the region, as a new account finds it."""
+    identity, request = context.identity, context.request
+    values = query.form(request.query, request.body)
+    action = values.get("Action", "")
+    if not query.is_action(action):
+        raise AwsError("InvalidAction", f"The action {action or '(none)'} is not valid for this web service.")
+    backend.calls.add("ec2", action)
+    prepare_region(backend, identity.account, identity.region)
+    if action in OWN:
+        params = query.params(action, values)
+        call = Call(action, identity.account, identity.region, params, context.request_id)
+        return Operation(action, params, ec2_requests(backend, call), partial(_run, backend, call))
+    if action not in MOTO:
+        raise AwsError("UnsupportedOperation", f"The local cloud does not have the action {action}")
+    call = Call(action, identity.account, identity.region, {}, context.request_id)
+
+    def run_by_moto() -> Answer:
+        with backend.database.lock:
+            _check_unused(backend, call, values)
+        return backend.moto.answer(context, action)
+
+    return Operation(action, values, ec2_requests(backend, call), run_by_moto)
+
+
+def _run(backend: Backend, call: Call) -> Answer:
+    """Run the gateway's own action in one change of the database."""
+    faults = backend.faults
+    with backend.database.change():
+        faults.hidden.refuse(call)
+        answer = OWN[call.action](backend, call)
+        if call.params.get("DryRun"):
+            raise AwsError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
+    if call.action.startswith("Describe"):
+        answer = faults.hidden.without(answer)
+    elif hidden := faults.take("hide", call.action, call.params):
+        faults.hidden.hide(answer, seconds=hidden.seconds, calls=hidden.calls)
+    return query.result(call.action, answer, call.request_id)
+
+
+def _check_unused(backend: Backend, call: Call, values: Mapping[str, str]) -> None:
+    """Raise AwsError if the call deletes a network that is in use: moto does not know instances and groups."""
+    database = backend.database
+    living = [row for row in database.instances.owned(call.account, call.region) if row.state != "terminated"]
+    if call.action == "DeleteSubnet":
+        name = values.get("SubnetId", "")
+        is_used = any(row.subnet_id == name for row in living)
+    elif call.action == "DeleteVpc":
+        name = values.get("VpcId", "")
+        groups = [row for row in database.groups.owned(call.account, call.region) if row.vpc_id == name]
+        is_used = any(row.vpc_id == name for row in living) or any(row.name != "default" for row in groups)
+    else:
+        return
+    if is_used:
+        raise AwsError("DependencyViolation", f"The {name} has dependencies and cannot be deleted.")

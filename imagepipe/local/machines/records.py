@@ -1,0 +1,63 @@
+"""What a driver keeps about a machine on disk, so that another process can take it over or clean up after it.
+
+Written before the first step of a start, and once more when the machine is whole: what is found without a
+supervisor is half made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from imagepipe.files import write_atomically
+from imagepipe.local import codec
+from imagepipe.local.host.processes import start_time
+from imagepipe.local.machines.driver import Ingress, Machine
+
+NAME = "machine.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process, named for good."""
+
+    pid: int
+    started: str
+
+    @classmethod
+    def of(cls, pid: int) -> Process:
+        return cls(pid, start_time(pid))
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A machine that was started and not terminated yet."""
+
+    machine: Machine
+    devices: tuple[str, ...] = ()
+    """Its loop devices, in the order of its disks."""
+    supervisor: Process | None = None
+    """None until it waits for its word to boot."""
+    ingress: tuple[Ingress, ...] = ()
+
+    def with_ingress(self, ingress: Sequence[Ingress]) -> Record:
+        return replace(self, ingress=tuple(ingress))
+
+
+def write(folder: Path, record: Record) -> None:
+    """Keep the record, readable by the owner alone, as user data may hold keys."""
+    write_atomically(folder / NAME, codec.dumps(record))
+
+
+def read(folder: Path) -> Record | None:
+    """Return the record of the folder's machine; None if there is none."""
+    try:
+        return codec.loads(Record, (folder / NAME).read_text())
+    except FileNotFoundError:
+        return None
+
+
+def delete(folder: Path) -> None:
+    """Gone already is success."""
+    (folder / NAME).unlink(missing_ok=True)

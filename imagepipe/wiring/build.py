@@ -1,0 +1,212 @@
+"""One image build: a spec, the regions that get its image, and its section of the graph. Its methods make stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, assert_never
+
+from imagepipe.cloud.devices import DeviceWanted
+from imagepipe.cloud.ec2 import Ec2
+from imagepipe.cloud.images import Audience, ImageFilter, SourceImage
+from imagepipe.cloud.tags import RunTags
+from imagepipe.engine.graph import Graph
+from imagepipe.engine.stage import Ref, Stage
+from imagepipe.launch.access import Key, MakeGroup, MakeKey, Network, UseGroups, UseKey
+from imagepipe.launch.connect import AwaitSsh
+from imagepipe.launch.machine import Launch, SpotWanted
+from imagepipe.launch.source import BySsm, CheckNames, FindSource, NameImages, Newest
+from imagepipe.spec.find import named_file
+from imagepipe.spec.loaded import LoadedSpec
+from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, BlockDevice, EbsOutput, Encrypt, Spec
+from imagepipe.values import Endpoint, Image, ImageText, Instance, Late
+from imagepipe.wiring.tools import Tools
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The part of a graph that belongs to one spec. All its stage names begin with one prefix."""
+
+    graph: Graph
+    prefix: str
+    names: list[str] = field(default_factory=list)
+    """Stages of the section, in the order in which they were added."""
+
+    def add(self, name: str, stage: Stage[T]) -> Ref[T]:
+        """Add a stage under the section's prefix. Raises ValueError as `Graph.add` does."""
+        ref = self.graph.add(f"{self.prefix}{name}", stage)
+        self.names.append(ref.stage)
+        return ref
+
+
+@dataclass(frozen=True, slots=True)
+class Baked:
+    """Where a spec's images are found in the outcome of a run."""
+
+    spec: str
+    images: Ref[tuple[Image, ...]]
+    kept: Ref[tuple[Image, ...]]
+    """The images once they are kept, even if a later stage fails; often the same as `images`."""
+    tests: tuple[str, ...]
+    """The stages that test the image, the boot of the test instance first."""
+    stages: frozenset[str]
+    """All stages of the spec."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBuild:
+    """Everything that the stages of one spec are made of."""
+
+    loaded: LoadedSpec
+    tools: Tools
+    stages: Section
+    ec2: Ec2
+    """EC2 in the launch region."""
+    everywhere: Mapping[str, Ec2]
+    """EC2 by region: the launch region, then each region that gets a copy."""
+    run_tags: RunTags
+
+    @classmethod
+    def of(cls, loaded: LoadedSpec, tools: Tools, stages: Section, *, region: str) -> ImageBuild:
+        """Collect the parts for a spec that is launched in `region`."""
+        spec = loaded.checked()
+        everywhere = {name: tools.regions[name] for name in dict.fromkeys((region, *spec.publish.regions))}
+        run_tags = RunTags(tools.run_id, spec.name, str(loaded.names["build"]["timestamp"]))
+        return cls(loaded, tools, stages, tools.regions[region], everywhere, run_tags)
+
+    @property
+    def spec(self) -> Spec:
+        return self.loaded.checked()
+
+    @property
+    def region(self) -> str:
+        """The launch region."""
+        return self.ec2.region
+
+    @property
+    def copies(self) -> list[str]:
+        """The regions that get a copy."""
+        return [region for region in self.everywhere if region != self.region]
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the image takes over a name that is already taken."""
+        return self.spec.output.on_name_taken == "replace"
+
+    @property
+    def audience(self) -> Audience:
+        """Everybody with whom the image is shared; false for nobody."""
+        share = self.spec.publish.share
+        return Audience(share.accounts, share.organizations, share.ous, share.public)
+
+    @property
+    def encryption(self) -> Encrypt | None:
+        """The encryption of an EBS-backed image; None for all others."""
+        return self.spec.output.encrypt if isinstance(self.spec.output, EbsOutput) else None
+
+    def find_source(self) -> FindSource:
+        return FindSource(self.ec2, source_wanted(self.spec), needs_ebs=isinstance(self.spec.output, EbsOutput))
+
+    def name_images(self, source: Ref[SourceImage]) -> NameImages:
+        output = self.spec.output
+        return NameImages(tuple(self.everywhere), source, output.name, output.description, output.tags)
+
+    def check_names(self, wanted: Ref[Mapping[str, ImageText]]) -> CheckNames:
+        return CheckNames(self.everywhere, wanted, self.replaces)
+
+    def key(self, source: Ref[SourceImage]) -> MakeKey | UseKey:
+        """Use the account's own key pair where the spec names one; else make a temporary one."""
+        ssh = self.spec.launch.ssh
+        if ssh.key_pair and ssh.private_key:
+            return UseKey(self.ec2, ssh.key_pair, named_file(self.loaded.file.parent, ssh.private_key).resolve())
+        return MakeKey(self.ec2, self.run_tags, self.spec.launch.tags, self._if_tags_name(source))
+
+    def network(self, source: Ref[SourceImage]) -> MakeGroup | UseGroups:
+        """Use the account's own security groups where the spec names some; else make a temporary one."""
+        launch = self.spec.launch
+        subnets = tuple(subnet if isinstance(subnet, str) else subnet.tags for subnet in launch.subnets)
+        if launch.security_groups:
+            return UseGroups(self.ec2, launch.security_groups, subnets)
+        return MakeGroup(
+            ec2=self.ec2,
+            run_tags=self.run_tags,
+            subnets=subnets,
+            port=launch.ssh.port,
+            allow_from=launch.ssh.allow_from,
+            tags=launch.tags,
+            source=self._if_tags_name(source),
+        )
+
+    def _if_tags_name(self, source: Ref[SourceImage]) -> Ref[SourceImage] | None:
+        """The source image, if a tag of `launch.tags` names it; without one, nothing needs to wait for the source."""
+        return source if any(isinstance(value, Late) for value in self.spec.launch.tags.values()) else None
+
+    def launch(
+        self, source: Ref[SourceImage], key: Ref[Key], network: Ref[Network], *, after: Sequence[Ref[Any]]
+    ) -> Launch:
+        """Launch the instance that is customized, once the checks in `after` have passed."""
+        launch = self.spec.launch
+        return Launch(
+            ec2=self.ec2,
+            run_tags=self.run_tags,
+            source=source,
+            key=key,
+            network=network,
+            after=tuple(after),
+            instance_types=launch.instance_types,
+            devices=devices_wanted(launch.block_devices),
+            encrypt_root=self.encryption is not None,
+            kms_key=self.encryption.kms_key if self.encryption else None,
+            instance_profile=launch.iam_instance_profile,
+            sends_host_key=launch.ssh.host_key == "user-data",
+            user_data=launch.user_data,
+            public_address=launch.ssh.bastion is None and launch.ssh.address in ("public_ip", "public_dns"),
+            tags=launch.tags,
+            spot=SpotWanted(launch.spot.max_price, launch.spot.fallback) if launch.spot else None,
+        )
+
+    def connect(self, instance: Ref[Instance], key: Ref[Key]) -> AwaitSsh:
+        ssh = self.spec.launch.ssh
+        # A bastion implies the private address, unless the spec names another one.
+        address = "private_ip" if ssh.bastion and "address" not in ssh.model_fields_set else ssh.address
+        return AwaitSsh(
+            self.ec2,
+            self.tools.connections,
+            instance,
+            key,
+            ssh.login,
+            ssh.port,
+            address,
+            ssh.timeout,
+            via=self._bastion(),
+            key_on_console=ssh.host_key == "console",
+        )
+
+    def _bastion(self) -> Endpoint | None:
+        bastion = self.spec.launch.ssh.bastion
+        if bastion is None:
+            return None
+        private_key = str(named_file(self.loaded.file.parent, bastion.private_key).resolve())
+        return Endpoint(bastion.host, bastion.port, bastion.user, bastion.host_key, private_key)
+
+
+def source_wanted(spec: Spec) -> str | BySsm | Newest:
+    """Translate `source.ami` for FindSource."""
+    match spec.source.ami:
+        case AmiById(id=id):
+            return id
+        case AmiByFilter() as wanted:
+            return Newest(ImageFilter(wanted.name, wanted.owners, wanted.architecture), only=not wanted.most_recent)
+        case AmiBySsm(ssm=name):
+            return BySsm(name)
+        case None:
+            raise AssertionError("`validate` refuses a spec without source.ami")
+        case _:
+            assert_never(spec.source.ami)
+
+
+def devices_wanted(devices: Sequence[BlockDevice]) -> tuple[DeviceWanted, ...]:
+    """Translate block devices of a spec."""
+    return tuple(DeviceWanted(**{**each.model_dump(exclude={"tags"}), "tags": each.tags}) for each in devices)
