@@ -79,7 +79,7 @@ def test_faults_are_those_of_a_cloud_that_runs(tmp_path: Path) -> None:
 
 def test_a_missing_seed_is_drawn_and_printed(tmp_path: Path) -> None:
     found = read_faults(written(tmp_path, "faults: [{effect: cut-after, probability: 0.5}]"))
-    assert found.words() == f"faults that are set (seed: {found.seed}):\n  cut-after *, probability 0.5"
+    assert found.describe() == f"faults that are set (seed: {found.seed}):\n  cut-after *, probability 0.5"
 
 
 def test_a_fault_is_the_same_after_a_way_over_the_admin_door(tmp_path: Path) -> None:
