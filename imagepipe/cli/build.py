@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 
-from imagepipe.cli.closing import ended
-from imagepipe.cli.cloud import chosen_cloud, opened
+from imagepipe.cli.closing import print_end
+from imagepipe.cli.cloud import cloud_target, open_cloud
 from imagepipe.cli.junit_file import junit_option, reported_in
 from imagepipe.cli.options import (
     CloudOptions,
@@ -24,15 +24,15 @@ from imagepipe.cli.options import (
     check_region,
     cloud_options,
     found_specs,
-    given,
     keep_option,
+    read_variables,
     timeout_option,
     unknown_variables,
     variable_options,
 )
 from imagepipe.cli.output_format import Format, log_format_option
 from imagepipe.cli.pass_options import pass_options
-from imagepipe.cli.run import Run, RunOptions, handled_signals
+from imagepipe.cli.run import Run, RunOptions, stopped_by_signals
 from imagepipe.clock import Clock, SystemClock
 from imagepipe.engine.cancel import Cancel
 from imagepipe.errors import SpecError
@@ -93,8 +93,8 @@ def build(options: BuildOptions) -> int:
 
 def _build_images(options: BuildOptions) -> int:
     """Load the specs, open the cloud, run the graph and print how it ended; return the exit code."""
-    target, region = chosen_cloud(options.cloud), options.cloud.region
-    values = given(options.variables)
+    target, region = cloud_target(options.cloud), options.cloud.region
+    values = read_variables(options.variables)
     clock = SystemClock()
     run_id = secrets.token_hex(4)
     files = found_specs(options.specs)
@@ -107,13 +107,13 @@ def _build_images(options: BuildOptions) -> int:
         options.output, options.junit, options.timeout, options.keep_on_failure, keep_going=options.keep_going
     )
     with ExitStack() as stack:
-        signals = stack.enter_context(handled_signals(cancel))
-        regions = stack.enter_context(opened(target, region=region, clock=clock))
+        signals = stack.enter_context(stopped_by_signals(cancel))
+        regions = stack.enter_context(open_cloud(target, region=region, clock=clock))
         signals.has_begun = True
         cancel.check()
         run = Run(run_id, clock, cancel, target.with_account(regions), loaded, run_options)
         outcome, baked = run.execute(regions, region, _record(files, values, loaded, region))
-        return ended(run, outcome, baked)
+        return print_end(run, outcome, baked)
 
 
 def _record(files: Sequence[Path], values: Given, loaded: Sequence[LoadedSpec], region: str | None) -> dict[str, Any]:
@@ -130,15 +130,15 @@ def _record(files: Sequence[Path], values: Given, loaded: Sequence[LoadedSpec], 
     return {"files": [str(file.resolve()) for file in files], "variables": variables, "region": region}
 
 
-def load_buildable(files: Sequence[Path], chosen: Given, build: Build) -> list[LoadedSpec]:
+def load_buildable(files: Sequence[Path], given: Given, build: Build) -> list[LoadedSpec]:
     """Load specs that can be built. Raises SpecError with all problems, including parts that are not supported yet."""
-    loaded = load(files, chosen, build=build)
+    loaded = load(files, given, build=build)
     for spec in loaded:
         for problem in spec.problems:
             if problem.severity == "warning":
                 click.echo(problem.text(), err=True)
     refuse(loaded)
-    unknown_variables([frozenset(spec.checked().variables) for spec in loaded], chosen)
+    unknown_variables([frozenset(spec.checked().variables) for spec in loaded], given)
     if problems := [problem for spec in loaded for problem in not_yet(spec)]:
         raise SpecError(problems)
     return loaded

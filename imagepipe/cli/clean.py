@@ -13,7 +13,7 @@ import click
 
 from imagepipe.cleanup.sweep import YOUNGEST, SweepFilter, bundles_left_over, left_over, sweep
 from imagepipe.cleanup.undoers import Undoers
-from imagepipe.cli.cloud import CloudTarget, chosen_cloud, opened
+from imagepipe.cli.cloud import CloudTarget, cloud_target, open_cloud
 from imagepipe.cli.options import CloudOptions, DurationType
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
@@ -165,7 +165,11 @@ def _check(options: CleanOptions) -> None:
 def _clean_runs(options: CleanOptions, report: CleanReport) -> bool:
     """Delete what runs hold, by their journals; return whether something is left."""
     is_local = options.cloud.is_local
-    folders = _every(report, is_local=is_local) if options.is_all else _named(options.runs, is_local=is_local)
+    folders = (
+        _runs_with_resources(report, is_local=is_local)
+        if options.is_all
+        else _named_runs(options.runs, is_local=is_local)
+    )
     has_failed = False
     for folder in folders:
         try:
@@ -185,7 +189,7 @@ def _sweep(options: CleanOptions, older_than: timedelta, report: CleanReport) ->
     alive = {past.run.id for _, past in past_runs() if not isinstance(past, ImagepipeError) and past.is_alive}
     first = options.in_regions[0] if options.in_regions else None
     has_failed = False
-    with opened(chosen_cloud(options.cloud), region=first, clock=clock) as regions:
+    with open_cloud(cloud_target(options.cloud), region=first, clock=clock) as regions:
         home = regions.session.region or FIRST_REGION
         buckets = _buckets(regions, home, options.buckets)
         which: SweepFilter = {"older_than": older_than, "now": clock.now(), "is_alive": alive.__contains__}
@@ -216,7 +220,7 @@ def _buckets(regions: Regions, home: str, names: Sequence[str]) -> dict[str, str
     return {name: region for name, region in found.items() if region is not None}
 
 
-def _every(report: CleanReport, *, is_local: bool) -> list[Path]:
+def _runs_with_resources(report: CleanReport, *, is_local: bool) -> list[Path]:
     """The folders of runs that hold something and are not in progress."""
     found = []
     for folder, past in past_runs():
@@ -229,7 +233,7 @@ def _every(report: CleanReport, *, is_local: bool) -> list[Path]:
     return found
 
 
-def _named(words: Sequence[str], *, is_local: bool) -> list[Path]:
+def _named_runs(words: Sequence[str], *, is_local: bool) -> list[Path]:
     folders = [folder_of(word) for word in words]
     for folder in folders:
         past = read(folder)
@@ -252,9 +256,9 @@ def _clean_one(folder: Path, report: CleanReport, *, dry_run: bool) -> bool:
         return False
     clock = SystemClock()
     journal = Journal.reopen(folder, clock)
-    target = CloudTarget.of(past.run.cloud)
+    target = CloudTarget.from_record(past.run.cloud)
     try:
-        with opened(target, region=None, clock=clock) as regions, EventFile(folder / EVENTS_FILE) as file:
+        with open_cloud(target, region=None, clock=clock) as regions, EventFile(folder / EVENTS_FILE) as file:
             target.check_account(regions)
             seen: list[AnyEvent] = []
             events = Events(past.run.id, clock, Masker(), [file, seen.append])

@@ -22,7 +22,7 @@ from imagepipe.values import Endpoint, Image, Reachable
 from imagepipe.wiring.build import Baked
 
 
-def ended(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> int:
+def print_end(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> int:
     """Print the end of a run, and keep it for `show`; return the exit code."""
     closing = Closing(run.folder / CLOSING, run.masker)
     if outcome.ok:

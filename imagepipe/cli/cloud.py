@@ -44,7 +44,7 @@ class CloudTarget:
         return {key: value for key, value in values.items() if value is not None}
 
     @classmethod
-    def of(cls, record: Mapping[str, str]) -> CloudTarget:
+    def from_record(cls, record: Mapping[str, str]) -> CloudTarget:
         return cls(**{key: record.get(key) for key in ("local", "profile", "endpoint_url", "role", "account")})
 
     def with_account(self, regions: Regions) -> CloudTarget:
@@ -71,19 +71,19 @@ def endpoint_of_environment() -> str | None:
 
 
 @contextmanager
-def opened(chosen: CloudTarget, *, region: str | None, clock: Clock) -> Iterator[Regions]:
+def open_cloud(target: CloudTarget, *, region: str | None, clock: Clock) -> Iterator[Regions]:
     """Open the cloud; start the local one if it does not run. Raises CloudError and LocalCloudError."""
-    if chosen.local is None:
-        session = Session(Access(chosen.profile, chosen.endpoint_url, region, role=chosen.role), Pace(clock))
+    if target.local is None:
+        session = Session(Access(target.profile, target.endpoint_url, region, role=target.role), Pace(clock))
         session.check_credentials()
-        _check_role(chosen, session)
+        _check_role(target, session)
         yield Regions(session, clock)
         return
     # Loaded late, because a build on AWS does not need the local cloud's libraries.
     from imagepipe.cli.local_store import open_store
     from imagepipe.local.client.connect import connect
 
-    store = open_store(Path(chosen.local) if chosen.local else None)
+    store = open_store(Path(target.local) if target.local else None)
     with connect(store, progress=lambda line: click.echo(line, err=True)) as cloud:
         access = Access(
             endpoint_url=cloud.endpoint_url,
@@ -91,22 +91,22 @@ def opened(chosen: CloudTarget, *, region: str | None, clock: Clock) -> Iterator
             region=region or cloud.region,
             access_key_id=cloud.access_key_id,
             secret_access_key=cloud.secret_access_key,
-            role=chosen.role,
+            role=target.role,
         )
         session = Session(access)
-        _check_role(chosen, session)
+        _check_role(target, session)
         yield Regions(session, clock)
 
 
-def _check_role(chosen: CloudTarget, session: Session) -> None:
+def _check_role(target: CloudTarget, session: Session) -> None:
     """Raise CloudError if the role cannot be assumed, before the first stages of a run would."""
-    if chosen.role is None:
+    if target.role is None:
         return
     try:
         session.account()
     except CloudError as error:
         raise CloudError(
-            f"assuming {chosen.role}: {error}",
+            f"assuming {target.role}: {error}",
             code=error.code,
             hint="check that the role exists, that its trust policy names you, and that you may sts:AssumeRole it",
         ) from error
@@ -115,7 +115,7 @@ def _check_role(chosen: CloudTarget, session: Session) -> None:
 ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[A-Za-z0-9+=,.@_/-]+")
 
 
-def chosen_cloud(options: CloudOptions) -> CloudTarget:
+def cloud_target(options: CloudOptions) -> CloudTarget:
     """Return the cloud that a command's options name. Raises UsageError for options that exclude one another."""
     if options.is_local and (options.profile or options.endpoint_url):
         raise UsageError("--local is a cloud of its own: it takes neither --profile nor --endpoint-url")

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 import click
 
-from imagepipe.cli.cloud import CloudTarget, local_store, opened
+from imagepipe.cli.cloud import CloudTarget, local_store, open_cloud
 from imagepipe.clock import Deadline, SystemClock
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.instances import LaunchRequest
@@ -39,7 +39,7 @@ def demo(spec: str | None) -> int:
     began = time.monotonic()
     clock = SystemClock()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up, as Ctrl-C does
-    with opened(CloudTarget(local=local_store()), region=None, clock=clock) as regions:
+    with open_cloud(CloudTarget(local=local_store()), region=None, clock=clock) as regions:
         code, printed = _build(spec or str(demo_spec()))
         if code:
             return code

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from imagepipe.cli.cloud import chosen_cloud, opened
+from imagepipe.cli.cloud import cloud_target, open_cloud
 from imagepipe.cli.options import CloudOptions, target_options
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
@@ -66,12 +66,12 @@ def deregister(options: DeregisterOptions) -> int:
     manifest. Running instances of the image keep running.
     """
     rows: list[dict[str, object]] = []
-    with opened(chosen_cloud(options.cloud), region=options.region, clock=SystemClock()) as regions:
+    with open_cloud(cloud_target(options.cloud), region=options.region, clock=SystemClock()) as regions:
         home = options.region or regions.session.region
         if not home:
             raise UsageError("there is no region", hint="give --region, or set AWS_DEFAULT_REGION")
         every = options.every_region
-        found = [each for word in options.words for each in _found(regions, word, home, every_region=every)]
+        found = [each for word in options.words for each in _find_images(regions, word, home, every_region=every)]
         for ec2, image in found:
             row: dict[str, object] = {
                 "image_id": image["ImageId"],
@@ -95,7 +95,7 @@ def deregister(options: DeregisterOptions) -> int:
     return CloudError.exit_code if any("error" in row for row in rows) else 0
 
 
-def _found(regions: Regions, word: str, home: str, *, every_region: bool) -> list[tuple[Ec2, Mapping[str, Any]]]:
+def _find_images(regions: Regions, word: str, home: str, *, every_region: bool) -> list[tuple[Ec2, Mapping[str, Any]]]:
     """Return the images that a word names, each with its region."""
     here = regions[home]
     at_home = find(here.images, word)

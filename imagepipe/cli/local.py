@@ -79,7 +79,7 @@ def serve(root: Path | None, port: int | None, address: str | None, env_only: bo
     from imagepipe.local.client import connect
     from imagepipe.local.daemon import main as server
 
-    beyond = _beyond(address)
+    beyond = _external_address(address)
     wanted = read_faults(faults_file) if faults_file else None
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]  # moto would use them: a profile that does not exist, another endpoint
@@ -94,7 +94,7 @@ def serve(root: Path | None, port: int | None, address: str | None, env_only: bo
             )
         server.set_on_signals(stop)
         _set_faults(store, wanted)
-        _stay_with(store, found, port, env_only, stop)
+        _keep_alive(store, found, port, env_only, stop)
         return
     server.prepare(store, lambda line: click.echo(line, err=True))
     server.set_on_signals(stop)  # not before, so that Ctrl-C interrupts the build of the base image
@@ -107,7 +107,7 @@ def serve(root: Path | None, port: int | None, address: str | None, env_only: bo
     server.serve(store, port=port, ready=ready, stop=stop, build=build, idle_seconds=None, beyond=beyond)
 
 
-def _beyond(address: str | None) -> ExternalAddress | None:
+def _external_address(address: str | None) -> ExternalAddress | None:
     """Return the address of --address. Raises UsageError if it would leave the cloud open to other machines."""
     from imagepipe.local.daemon.main import ExternalAddress
 
@@ -142,7 +142,7 @@ def _set_faults(store: Store, wanted: FaultsFile | None) -> None:
 def _print_faults(wanted: FaultsFile | None) -> None:
     """Print the faults on standard error, because standard output may be for a shell."""
     if wanted:
-        click.echo(wanted.words(), err=True)
+        click.echo(wanted.describe(), err=True)
 
 
 @local.command()
@@ -248,7 +248,7 @@ def _print_findings(findings: Sequence[Finding], command: str | None) -> None:
         click.echo(f"\ninstall what is missing:\n  {command}")
 
 
-def _stay_with(store: Store, found: Serving, port: int | None, env_only: bool, stop: threading.Event) -> None:
+def _keep_alive(store: Store, found: Serving, port: int | None, env_only: bool, stop: threading.Event) -> None:
     """Keep a cloud that runs already alive for as long as this process runs."""
     import fcntl
 

@@ -31,7 +31,7 @@ class FaultsFile:
     seed: int
     """Seed of the random numbers; drawn if the file has none."""
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """Describe the faults for people, with the seed that repeats them."""
         if not self.faults:
             return "no faults are set"
@@ -132,7 +132,7 @@ def faults(root: Path | None, file: Path | None, clear: bool, output: Format) ->
     elif clear:
         click.echo("no faults are set")
     elif wanted:
-        click.echo(wanted.words())
+        click.echo(wanted.describe())
     else:
         click.echo(_listed(admin.faults(cloud), admin.injected(cloud)))
 

@@ -133,7 +133,7 @@ def timeout_option(command: F) -> F:
     )(command)
 
 
-def given(options: VariableOptions) -> Given:
+def read_variables(options: VariableOptions) -> Given:
     """Return the values of variables from the command line and the environment. Raises UsageError and SpecError."""
     command_line: dict[str, str] = {}
     for item in options.variables:
@@ -152,19 +152,19 @@ def found_specs(words: Sequence[str]) -> list[Path]:
     return spec_files(words, folder=Path())
 
 
-def unknown_variables(known: Sequence[frozenset[str]], chosen: Given) -> None:
+def unknown_variables(known: Sequence[frozenset[str]], given: Given) -> None:
     """Raise UsageError for a `--var` that no spec has, because a typing error would silently keep the default.
 
     Warn of a name in a variable file that no spec has, if it is close to one.
     """
     every = frozenset().union(*known)
-    for name in chosen.command_line:
+    for name in given.command_line:
         if name not in every:
             raise UsageError(
                 f"--var {name}: no spec has a variable '{name}'",
                 hint=f"there are: {', '.join(sorted(every)) or 'none'}",
             )
-    for name in chosen.files:  # a file may serve many specs, so only a probable typing error is reported
+    for name in given.files:  # a file may serve many specs, so only a probable typing error is reported
         if name not in every and (meant := nearest(name, every)):
             click.echo(f"warning: --var-file: no spec has a variable '{name}'; did you mean '{meant}'?", err=True)
 

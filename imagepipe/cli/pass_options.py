@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-OptionsT = TypeVar("OptionsT", bound="DataclassInstance")
+OptionsT = TypeVar("OptionsT")
 R = TypeVar("R")
 
 
@@ -34,7 +31,7 @@ def pass_options(kind: type[OptionsT]) -> Callable[[Callable[[OptionsT], R]], Ca
 def _collected(kind: type[OptionsT], parameters: Mapping[str, object]) -> OptionsT:
     hints = get_type_hints(kind)
     values: dict[str, Any] = {}
-    for field in fields(kind):
+    for field in fields(cast(Any, kind)):
         hint = hints[field.name]
         if isinstance(hint, type) and is_dataclass(hint):
             values[field.name] = _collected(hint, parameters)

@@ -13,7 +13,7 @@ from imagepipe.cli.options import (
     VariableOptions,
     check_region,
     found_specs,
-    given,
+    read_variables,
     region_option,
     unknown_variables,
     variable_options,
@@ -85,7 +85,7 @@ def policy(options: PolicyOptions) -> None:
     For several specs, the policy allows what all of them need. It allows creating resources with the spec's tag, and
     using and deleting resources that have it, in the spec's regions. Needs no credentials and contacts no cloud.
     """
-    values = given(options.variables)
+    values = read_variables(options.variables)
     loaded = load(found_specs(options.specs), values, build=SAMPLE_BUILD)
     refuse(loaded)
     if problems := [problem for each in loaded for problem in not_yet(each)]:

@@ -10,20 +10,20 @@ from pathlib import Path
 import click
 
 from imagepipe.cli.build import check_files_of_bundles, load_buildable
-from imagepipe.cli.closing import ended
-from imagepipe.cli.cloud import CloudTarget, opened
+from imagepipe.cli.closing import print_end
+from imagepipe.cli.cloud import CloudTarget, open_cloud
 from imagepipe.cli.junit_file import junit_option, reported_in
 from imagepipe.cli.options import (
     KeepingCommand,
     VariableOptions,
-    given,
     keep_option,
+    read_variables,
     timeout_option,
     variable_options,
 )
 from imagepipe.cli.output_format import Format, log_format_option
 from imagepipe.cli.pass_options import pass_options
-from imagepipe.cli.run import Run, RunOptions, handled_signals
+from imagepipe.cli.run import Run, RunOptions, stopped_by_signals
 from imagepipe.cli.run_store import folder_of
 from imagepipe.clock import SystemClock
 from imagepipe.engine.cancel import Cancel
@@ -80,24 +80,24 @@ def _resume(options: ResumeOptions) -> int:
     _check(past)
     clock = SystemClock()
     stored = past.run.given
-    values = given(options.variables)
+    values = read_variables(options.variables)
     values = replace(values, command_line={**_texts(stored["variables"]), **values.command_line})
     build = Build(past.run.build["id"], past.run.build["timestamp"], past.run.build["git_sha"])
     loaded = load_buildable([Path(file) for file in stored["files"]], values, build)
-    target = CloudTarget.of(past.run.cloud)
+    target = CloudTarget.from_record(past.run.cloud)
     region = stored["region"]
     check_files_of_bundles(loaded, region, is_local=target.local is not None)
     cancel = Cancel(clock)
     run_options = RunOptions(options.output, options.junit, options.timeout, options.keep_on_failure)
     with ExitStack() as stack:
-        signals = stack.enter_context(handled_signals(cancel))
-        regions = stack.enter_context(opened(target, region=region, clock=clock))
+        signals = stack.enter_context(stopped_by_signals(cancel))
+        regions = stack.enter_context(open_cloud(target, region=region, clock=clock))
         target.check_account(regions)
         signals.has_begun = True
         cancel.check()
         resumed = Run(past.run.id, clock, cancel, target, loaded, run_options)
         result = resumed.resume(regions, region, dry_run=options.dry_run)
-        return 0 if result is None else ended(resumed, *result)
+        return 0 if result is None else print_end(resumed, *result)
 
 
 def _check(past: JournalState) -> None:

@@ -75,14 +75,14 @@ class Run:
         run_id: str,
         clock: Clock,
         cancel: Cancel,
-        chosen: CloudTarget,
+        target: CloudTarget,
         loaded: Sequence[LoadedSpec],
         options: RunOptions,
     ) -> None:
         self.id = run_id
         self.clock = clock
         self.cancel = cancel
-        self.chosen = chosen
+        self.target = target
         self.loaded = loaded
         self.options = options
         self.folder = state_folder() / run_id
@@ -95,7 +95,7 @@ class Run:
             plan = self._plan(stack, regions, region)
             build_names = {key: str(value) for key, value in self.loaded[0].names["build"].items()}
             record = RunRecord(
-                self.id, iso(self.clock.now()), self._names(), build_names, self.chosen.record(), {**given}
+                self.id, iso(self.clock.now()), self._names(), build_names, self.target.record(), {**given}
             )
             journal = Journal.create(self.folder, record, self.clock)
             stack.callback(journal.close)
@@ -148,7 +148,7 @@ class Run:
             self.folder,
             self.id,
             self._recipients,
-            is_local=self.chosen.local is not None,
+            is_local=self.target.local is not None,
             offline=self._offline(),
             scans=self.folder.parents[1] / "scans",
         )
@@ -156,14 +156,14 @@ class Run:
 
     def _offline(self) -> Offline | None:
         """Return the reader of disks that the local cloud captures; None on another cloud."""
-        if not self.chosen.local:
+        if not self.target.local:
             return None
         from imagepipe.cli.local_store import open_store
         from imagepipe.local.disks.files import Disks
         from imagepipe.local.disks.search import scan_disk
         from imagepipe.local.host.foreign import is_foreign
 
-        snapshots = Disks(open_store(Path(self.chosen.local)).disks).snapshot_path
+        snapshots = Disks(open_store(Path(self.target.local)).disks).snapshot_path
         return Offline(snapshots, scan_disk, lambda disk: not is_foreign(disk))
 
     def _run(
@@ -208,7 +208,7 @@ class Run:
     def _recipients(self, loaded: LoadedSpec, region: str, home: str) -> Recipients:
         from imagepipe.cli.local_store import open_store
 
-        local = open_store(Path(self.chosen.local)).ec2_certificate if self.chosen.local else None
+        local = open_store(Path(self.target.local)).ec2_certificate if self.target.local else None
         return BundleSigning(os.environ, self.folder.parents[1], local).recipients(loaded, region, home=home)
 
 
@@ -248,7 +248,7 @@ def _write_to_terminal(words: str) -> None:
 
 
 @contextmanager
-def handled_signals(cancel: Cancel) -> Iterator[Signals]:
+def stopped_by_signals(cancel: Cancel) -> Iterator[Signals]:
     """Stop the run in order at the first Ctrl-C, SIGTERM or closed terminal; exit at once at the second."""
     signals = Signals()
 

@@ -18,7 +18,7 @@ from imagepipe.cli.options import (
     check_region,
     cloud_options,
     found_specs,
-    given,
+    read_variables,
     unknown_variables,
     variable_options,
 )
@@ -71,7 +71,7 @@ def validate(options: ValidateOptions) -> int:
     local cloud, which needs no certificate of EC2; `imagepipe local doctor` checks this computer. Exit code 2 if a spec
     has an error.
     """
-    values = given(options.variables)
+    values = read_variables(options.variables)
     region, is_local = options.cloud.region, options.cloud.is_local
     loaded: list[LoadedSpec] = []
     try:
@@ -106,11 +106,11 @@ def _bundle_files(loaded: Sequence[LoadedSpec], region: str | None, *, is_local:
 
 def _online(loaded: Sequence[LoadedSpec], options: CloudOptions) -> list[Problem]:
     """Ask the cloud. Its libraries are loaded here, so that a check without a cloud starts faster."""
-    from imagepipe.cli.cloud import chosen_cloud, opened, region_of
+    from imagepipe.cli.cloud import cloud_target, open_cloud, region_of
     from imagepipe.clock import SystemClock
     from imagepipe.preflight import check_online
 
-    with opened(chosen_cloud(options), region=options.region, clock=SystemClock()) as regions:
+    with open_cloud(cloud_target(options), region=options.region, clock=SystemClock()) as regions:
         region = region_of(options.region, regions)
         return [p for each in loaded for p in check_online(each, regions, region)]
 

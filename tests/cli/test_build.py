@@ -34,7 +34,7 @@ def build(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_an_instance_store_image_is_not_begun_without_the_certificate_of_its_ec2(tmp_path: Path) -> None:
+def test_an_instance_store_build_needs_the_certificate_of_its_ec2(tmp_path: Path) -> None:
     (tmp_path / "store.yaml").write_text(STORE)
     result = build(tmp_path, "store.yaml")
     assert result.returncode == 2
@@ -48,7 +48,7 @@ def test_a_region_of_the_command_line_asks_for_the_certificate_of_that_region(tm
     assert "output: EC2's certificate for il-central-1 is not known here" in result.stderr
 
 
-def test_an_instance_store_image_is_not_begun_with_a_key_that_is_none(tmp_path: Path) -> None:
+def test_an_instance_store_build_needs_a_valid_private_key(tmp_path: Path) -> None:
     (tmp_path / "store.yaml").write_text(STORE.replace('"}', '", certificate: a, private_key: a}'))
     (tmp_path / "a").write_text("garbage")
     result = build(tmp_path, "store.yaml", "--local")

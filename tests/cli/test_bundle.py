@@ -74,7 +74,7 @@ def test_every_damage_is_named_and_ends_with_8(image: Path) -> None:
     assert unpacked.stderr.startswith("error: part image.part.00 is damaged: ")
 
 
-def test_what_is_not_asked_for_is_said(image: Path) -> None:
+def test_checks_that_were_not_requested_are_named(image: Path) -> None:
     folder = image.parent
     run(folder, "pack", "disk.raw", *PAIR, *ACCOUNT, *EC2)
     lines = run(folder, "verify", "image.manifest.xml").stdout.splitlines()
@@ -128,7 +128,7 @@ REFUSALS: dict[str, tuple[list[str], int, str]] = {
 
 
 @pytest.mark.parametrize(("words", "code", "message"), REFUSALS.values(), ids=REFUSALS)
-def test_a_refusal_says_what_to_do_and_leaves_nothing(image: Path, words: list[str], code: int, message: str) -> None:
+def test_a_refusal_has_a_hint_and_leaves_no_files(image: Path, words: list[str], code: int, message: str) -> None:
     folder = image.parent
     with (folder / "large.raw").open("wb") as large:
         large.truncate(11 << 30)
@@ -139,7 +139,7 @@ def test_a_refusal_says_what_to_do_and_leaves_nothing(image: Path, words: list[s
     assert sorted(folder.iterdir()) == before
 
 
-def test_any_size_and_force_are_meant_so(image: Path) -> None:
+def test_any_size_and_force_lift_their_limits(image: Path) -> None:
     folder = image.parent
     with image.open("r+b") as large:
         large.truncate(11 << 30)

@@ -58,7 +58,7 @@ def test_a_run_that_cannot_be_cleaned_does_not_keep_the_others_from_it(state: Pa
     assert "nothing to delete" not in result.output
 
 
-def test_a_run_that_goes_on_is_left_alone(state: Path, newer_store: str) -> None:
+def test_a_run_in_progress_is_left_alone(state: Path, newer_store: str) -> None:
     journal = _begun(state, "aaaa1111", newer_store)
     everything = _run("--all")
     assert (everything.return_value, everything.exception) == (0, None)
@@ -67,7 +67,7 @@ def test_a_run_that_goes_on_is_left_alone(state: Path, newer_store: str) -> None
     journal.close()
 
 
-def test_a_dry_run_says_what_would_be_given_back_and_opens_no_cloud(state: Path, newer_store: str) -> None:
+def test_a_dry_run_lists_the_resources_and_opens_no_cloud(state: Path, newer_store: str) -> None:
     _dead(state, "aaaa1111", newer_store)
     result = _run("aaaa", "--dry-run")
     assert result.return_value == 0
@@ -104,7 +104,7 @@ class _FourHoursLater(SystemClock):
         return super().now() + timedelta(hours=4)
 
 
-def test_a_bucket_that_is_named_is_swept_too_and_one_that_there_is_not_is_an_error(
+def test_a_named_bucket_is_swept_too_and_a_missing_one_is_an_error(
     account: Account, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))

@@ -1,4 +1,4 @@
-"""`imagepipe images deregister`: what goes, what stays because somebody needs it, and what is said."""
+"""`imagepipe images deregister`: images and data that are deleted, data that is kept, and the output."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _left(account: Account, region: str = "us-east-1") -> tuple[list[str], list[
 
 
 @pytest.mark.parametrize("by", ["id", "name"])
-def test_an_image_goes_with_its_snapshots_and_what_that_freed_is_said(account: Account, by: str) -> None:
+def test_an_image_is_deleted_with_its_snapshots_and_the_freed_size_is_printed(account: Account, by: str) -> None:
     image, snapshot = _made(account, "web")
     result = _deregister(account, image if by == "id" else "web", "--delete-data")
     assert result.return_value == 0, result.output
@@ -60,14 +60,14 @@ def test_an_image_goes_with_its_snapshots_and_what_that_freed_is_said(account: A
     assert _left(account) == ([], [])
 
 
-def test_without_a_word_about_data_it_stays_and_is_named(account: Account) -> None:
+def test_without_delete_data_the_data_is_kept_and_named(account: Account) -> None:
     image, snapshot = _made(account, "web")
     result = _deregister(account, image)
     assert f"left {snapshot}: not asked to delete it (--delete-data)" in result.output
     assert _left(account) == ([], [snapshot])
 
 
-def test_what_another_image_is_made_of_too_is_never_deleted(account: Account) -> None:
+def test_a_snapshot_of_another_image_is_never_deleted(account: Account) -> None:
     image, snapshot = _made(account, "web")
     ec2 = account.cloud.client()
     other = harness.available(ec2, harness.register(ec2, snapshot, "other"))
@@ -78,7 +78,7 @@ def test_what_another_image_is_made_of_too_is_never_deleted(account: Account) ->
 
 
 @pytest.mark.parametrize("by", ["id", "name"])
-def test_in_every_region_the_copies_of_its_name_go_too(account: Account, by: str) -> None:
+def test_with_every_region_the_copies_of_its_name_are_deleted_too(account: Account, by: str) -> None:
     image, _ = _made(account, "web")
     _copied(account, image, "web", "us-west-2")
     stays = _copied(account, image, "another", "eu-west-1")
@@ -100,7 +100,7 @@ def test_a_dry_run_changes_nothing(account: Account) -> None:
 
 
 @pytest.mark.parametrize("word", ["ami-00000000000000001", "nobody"])
-def test_an_image_that_there_is_not_is_told_before_anything_is_done(account: Account, word: str) -> None:
+def test_a_missing_image_is_reported_before_anything_is_done(account: Account, word: str) -> None:
     image, _ = _made(account, "web")
     result = _deregister(account, image, word)
     assert isinstance(result.exception, CloudError)
@@ -123,7 +123,7 @@ def test_a_snapshot_that_cannot_be_deleted_is_named_with_the_reason(account: Acc
     assert _left(account) == ([], [snapshot])
 
 
-def test_a_bundle_goes_with_its_image_and_what_that_freed_is_said(account: Account) -> None:
+def test_a_bundle_is_deleted_with_its_image_and_the_freed_size_is_printed(account: Account) -> None:
     location = bundled.put(account, "web/t1")
     account.s3.put(bundled.BUCKET, "web/t1/notes", b"not named by the manifest")
     image = bundled.registered(account, location)
@@ -153,7 +153,7 @@ def test_a_bundle_stays_where_nobody_asked_to_delete_it(account: Account) -> Non
     assert _left(account) == ([], [])
 
 
-def test_a_bundle_that_another_image_is_registered_from_stays_until_that_one_goes(account: Account) -> None:
+def test_a_bundle_of_another_image_is_kept_until_that_one_is_deregistered(account: Account) -> None:
     location = bundled.put(account)
     first, second = bundled.registered(account, location), bundled.registered(account, location, "again")
     result = _deregister(account, first.id, "--delete-data")
@@ -163,7 +163,7 @@ def test_a_bundle_that_another_image_is_registered_from_stays_until_that_one_goe
     assert bundled.keys(account) == []
 
 
-def test_parts_that_the_manifest_beside_theirs_names_too_stay_until_that_ones_image_goes(account: Account) -> None:
+def test_parts_that_another_manifest_names_too_are_kept_until_its_image_is_deregistered(account: Account) -> None:
     """As ec2-migrate-manifest makes one: the same parts, with another kernel, or for another region."""
     location = bundled.put(account)
     beside, deeper = "web/t1/other.manifest.xml", "web/t1/deeper/image.manifest.xml"
@@ -199,7 +199,7 @@ def test_a_manifest_beside_that_cannot_be_read_may_name_the_same_parts_and_one_t
 @pytest.mark.parametrize(
     ("content", "why"), [(None, "NoSuchKey"), (b"<html/>", "this is no manifest of a bundle")], ids=["gone", "other"]
 )
-def test_an_image_goes_though_its_manifest_cannot_be_read_and_its_parts_are_said_to_be_left(
+def test_an_image_with_an_unreadable_manifest_is_deregistered_and_its_parts_are_reported(
     account: Account, content: bytes | None, why: str
 ) -> None:
     location = bundled.put(account)
@@ -237,7 +237,7 @@ def test_bundles_of_every_region_go_with_their_images(account: Account) -> None:
     assert bundled.keys(account, region="us-west-2", bucket="bundles-west") == []
 
 
-def test_the_result_in_json_names_what_was_deleted(account: Account) -> None:
+def test_the_result_in_json_lists_the_deleted_data(account: Account) -> None:
     image, snapshot = _made(account, "web")
     result = _deregister(account, image, "--delete-data", "--format", "json")
     row = {"image_id": image, "name": "web", "region": "us-east-1", "deregistered": True}

@@ -38,7 +38,7 @@ def test_a_store_of_a_newer_version_is_refused_by_every_command(tmp_path: Path, 
     assert "newer imagepipe" in result.exception.message
 
 
-def test_doctor_prints_the_one_command_that_installs_what_is_missing(
+def test_doctor_prints_the_command_that_installs_missing_packages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lacks = [

@@ -70,14 +70,14 @@ def test_the_stores_own_account_can_be_acted_as_and_put_into_a_unit(cloud: Cloud
     assert f"export AWS_ACCESS_KEY_ID={KEY_ID}" in run(cloud, "account", "env", ACCOUNT).output
 
 
-def test_an_account_that_is_not_there_is_refused_with_what_to_do(cloud: Cloud) -> None:
+def test_a_missing_account_is_refused_with_a_hint(cloud: Cloud) -> None:
     result = run(cloud, "account", "env", "999988887777")
     assert isinstance(result.exception, LocalCloudError)
     assert "999988887777" in result.exception.message
     assert "account add" in (result.exception.hint or "")
 
 
-def test_what_is_no_account_is_refused(cloud: Cloud) -> None:
+def test_an_invalid_account_id_is_refused(cloud: Cloud) -> None:
     result = run(cloud, "account", "add", "--id", "42")
     assert isinstance(result.exception, LocalCloudError)
     assert "twelve digits" in result.exception.message
@@ -90,7 +90,7 @@ def test_all_accounts_instances_end_where_everything_is_to_end(cloud: Cloud) -> 
     until(lambda: state(there, theirs) == state(cloud.client(), ours) == "terminated")
 
 
-def test_images_of_all_accounts_that_are_shared_are_listed_as_what_they_are(cloud: Cloud) -> None:
+def test_images_that_another_account_shares_are_listed_like_own_ones(cloud: Cloud) -> None:
     there = cloud.client(keys=cloud.added_account())
     shared = register(there, snapshot_of(there, stopped(there)), "theirs")
     there.modify_image_attribute(ImageId=available(there, shared), LaunchPermission={"Add": [{"UserId": ACCOUNT}]})

@@ -55,12 +55,12 @@ def test_a_wrong_fault_is_refused_with_its_place(tmp_path: Path, wrong: str) -> 
 
 
 @pytest.mark.parametrize("text", ["", "- a\n", "faults: refuse\n", "faults: [nothing]\n", "fault: []\n", "faults: [\n"])
-def test_what_is_no_file_of_faults_is_refused_with_a_line(tmp_path: Path, text: str) -> None:
+def test_a_file_that_has_no_faults_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(SpecError, match=r"faults\.yaml:\d"):
         read_faults(written(tmp_path, text))
 
 
-def test_all_mistakes_are_said_at_once_and_nothing_starts(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once_and_nothing_starts(tmp_path: Path) -> None:
     file = written(tmp_path, "faults:\n  - effect: refuze\n  - effect: delay\n")
     store = tmp_path / "store"
     done = CliRunner().invoke(main, ["local", "--store", str(store), "serve", "--faults", str(file)])
@@ -77,9 +77,9 @@ def test_faults_are_those_of_a_cloud_that_runs(tmp_path: Path) -> None:
     assert "does not run" in str(done.exception)
 
 
-def test_a_seed_that_is_not_given_is_drawn_and_said(tmp_path: Path) -> None:
+def test_a_missing_seed_is_drawn_and_printed(tmp_path: Path) -> None:
     found = read_faults(written(tmp_path, "faults: [{effect: cut-after, probability: 0.5}]"))
-    assert found.words() == f"faults that are set (seed: {found.seed}):\n  cut-after *, probability 0.5"
+    assert found.describe() == f"faults that are set (seed: {found.seed}):\n  cut-after *, probability 0.5"
 
 
 def test_a_fault_is_the_same_after_a_way_over_the_admin_door(tmp_path: Path) -> None:

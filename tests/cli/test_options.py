@@ -23,7 +23,7 @@ DAY = timedelta(hours=24)
     ids=["before the spec", "after it", "with a duration", "not at all"],
 )
 @pytest.mark.parametrize("command", [build, resume], ids=["build", "resume"])
-def test_keep_on_failure_may_have_a_duration_and_takes_no_other_word(
+def test_keep_on_failure_may_have_a_duration_and_does_not_take_the_next_word(
     command: click.Command, words: list[str], kept: timedelta | None
 ) -> None:
     params = command.make_context(command.name, words).params
@@ -39,6 +39,6 @@ def test_build_and_resume_report_in_the_same_way(command: click.Command) -> None
 
 
 @pytest.mark.parametrize("word", ["soon", "0h", "1w", "2"])
-def test_what_is_no_duration_is_refused(word: str) -> None:
+def test_a_text_that_is_not_a_duration_is_refused(word: str) -> None:
     with pytest.raises(click.UsageError, match="is not a duration: write 90m, 3h or 2d"):
         build.make_context("build", [f"--keep-on-failure={word}", "web.yaml"])

@@ -73,7 +73,7 @@ def _json(*words: str) -> object:
     return json.loads(result.stdout)
 
 
-def test_runs_are_listed_with_what_they_hold_and_with_what_cannot_be_read(dead: Path) -> None:
+def test_runs_are_listed_with_their_resources_and_unreadable_ones_with_the_reason(dead: Path) -> None:
     (dead.parent / "bbbb2222").mkdir()
     (dead.parent / "bbbb2222" / FILE_NAME).write_text("not json\n")
     rows = _json("runs")
@@ -130,7 +130,7 @@ def test_the_status_of_a_store_without_a_cloud(tmp_path: Path) -> None:
     assert status == {"store": str(tmp_path / "store"), "process": None, "disks_bytes": 0}
 
 
-def test_doctor_lists_what_is_missing_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_lists_missing_packages_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lacks = [Finding("slirp4netns", Verdict.MISSING, "not found", "slirp4netns")]
     monkeypatch.setattr(requirements, "examine", lambda store: lacks)
     words = ["local", "--store", str(tmp_path), "doctor", "--format", "json"]

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
-import pytest
 from click.testing import CliRunner
 
 from imagepipe.cli.options import CloudOptions, VariableOptions, cloud_options, variable_options
 from imagepipe.cli.pass_options import pass_options
-
-ROOT = Path(__file__).resolve().parents[2] / "imagepipe"
-MODULES = sorted(path for room in ("cli", "spec") for path in (ROOT / room).glob("*.py"))
-MOST_PARAMETERS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +37,3 @@ def test_a_command_gets_its_parameters_and_those_of_the_dataclasses_in_it() -> N
 
 def test_the_help_of_the_command_is_its_own() -> None:
     assert "Print the options." in CliRunner().invoke(_command, ["--help"]).output
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
-def test_no_function_has_more_than_seven_parameters(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef):
-            arguments = node.args
-            count = len(arguments.posonlyargs) + len(arguments.args) + len(arguments.kwonlyargs)
-            assert count <= MOST_PARAMETERS, f"{path.name}: {node.name} has {count} parameters"

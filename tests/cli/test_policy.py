@@ -43,7 +43,7 @@ def test_a_policy_is_printed_and_nothing_else(project: Path) -> None:
     assert json.loads(result.stdout)["Version"] == "2012-10-17"
 
 
-def test_no_cloud_is_asked_and_what_asks_it_is_not_loaded(project: Path) -> None:
+def test_no_cloud_is_asked_and_no_cloud_library_is_loaded(project: Path) -> None:
     said = "import atexit; atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr))"
     loaded = run(project, "plain.yaml", before=said).stderr.split()
     assert "imagepipe.policy.generate" in loaded
@@ -57,7 +57,7 @@ def test_a_region_on_the_command_line_is_that_of_the_launch(project: Path) -> No
     assert "spec 'plain' has no region" in refused.stderr
 
 
-def test_the_role_of_a_profile_is_said_to_be_a_guess_unless_it_is_given(project: Path) -> None:
+def test_the_role_of_a_profile_is_noted_as_an_assumption_unless_it_is_given(project: Path) -> None:
     guessed, given = run(project, "full.yaml"), run(project, "full.yaml", "--role", "other")
     assert "arn:aws:iam::*:role/reader" in guessed.stdout
     assert "--role names another" in guessed.stderr

@@ -1,4 +1,4 @@
-"""`imagepipe show`: what a run said, from its files alone."""
+"""`imagepipe show`: a run's output, from its files alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ delete what it holds: imagepipe clean 7f3a91c2
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Of a run that failed, and could not give an instance back."""
+    """Return the folder of a failed run that could not delete an instance."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     folder = tmp_path / "imagepipe" / "runs" / "7f3a91c2"
     journal = Journal.create(folder, RunRecord("7f3a91c2", "2026-11-23T03:05:07Z", ("web",), {}, {}), SystemClock())
@@ -43,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_run_is_shown_as_it_was_with_what_it_still_holds(folder: Path) -> None:
+def test_a_run_is_shown_with_its_log_and_its_resources(folder: Path) -> None:
     result = CliRunner().invoke(show, ["7f3a"])
     assert "web, base" in result.output
     assert "| ünïcode" in result.output
@@ -51,7 +51,7 @@ def test_a_run_is_shown_as_it_was_with_what_it_still_holds(folder: Path) -> None
     assert result.output.endswith(ENDS)
 
 
-def test_what_a_dead_process_had_not_written_whole_is_left_out(folder: Path) -> None:
+def test_an_event_that_was_not_written_whole_is_left_out(folder: Path) -> None:
     path = folder / FILE_NAME
     path.write_bytes(path.read_bytes()[:-10])
     result = CliRunner().invoke(show, ["7f3a91c2"])
@@ -60,7 +60,7 @@ def test_what_a_dead_process_had_not_written_whole_is_left_out(folder: Path) -> 
     assert "broken" in result.output
 
 
-def test_a_file_that_was_changed_says_where(folder: Path) -> None:
+def test_a_changed_file_is_reported_with_its_line(folder: Path) -> None:
     with (folder / FILE_NAME).open("a") as file:
         file.write('{"event": "Line"}\n')
     result = CliRunner().invoke(show, ["7f3a91c2"])
@@ -68,7 +68,7 @@ def test_a_file_that_was_changed_says_where(folder: Path) -> None:
     assert f"line {len(SAMPLES) + 1}, cannot be read: not an event" in str(result.exception)
 
 
-def test_a_run_that_died_before_it_said_anything_is_shown_with_what_it_holds(folder: Path) -> None:
+def test_a_run_that_died_before_its_first_event_is_shown_with_its_resources(folder: Path) -> None:
     (folder / FILE_NAME).unlink()
     result = CliRunner().invoke(show, ["7f3a91c2"])
     assert result.output == ENDS
@@ -76,7 +76,7 @@ def test_a_run_that_died_before_it_said_anything_is_shown_with_what_it_holds(fol
 
 @pytest.mark.parametrize("name", [FILE_NAME, JOURNAL])
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_what_is_no_file_is_refused_and_not_waited_for(folder: Path, name: str, make: Callable[[Path], None]) -> None:
+def test_a_pipe_or_folder_in_place_of_a_file_is_refused(folder: Path, name: str, make: Callable[[Path], None]) -> None:
     (folder / name).unlink()
     make(folder / name)
     result = CliRunner().invoke(show, ["7f3a91c2"])
@@ -84,7 +84,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(folder: Path, name: str, 
     assert f"{folder / name} is no file" in str(result.exception)
 
 
-def test_what_the_run_printed_last_is_printed_again(folder: Path) -> None:
+def test_the_last_lines_of_the_run_are_printed_again(folder: Path) -> None:
     lines = ["error: step-1: exit 1", "  hint: look", "kept: i-1 in us-east-1: ssh -i key admin@127.0.0.1"]
     (folder / CLOSING).write_text("".join(f"{line}\n" for line in lines))
     result = CliRunner().invoke(show, ["7f3a91c2"])

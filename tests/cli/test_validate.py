@@ -63,7 +63,7 @@ def test_a_spec_with_mistakes_ends_with_2_and_all_of_them(project: Path) -> None
     assert result.stdout.endswith("2 specs, 2 errors\n")
 
 
-def test_a_mistake_in_the_project_file_is_said_once(project: Path) -> None:
+def test_a_mistake_in_the_project_file_is_reported_once(project: Path) -> None:
     (project / "imagepipe.yaml").write_text("imagepipe: 1\ndefaults: {regoin: eu-west-1}\n")
     result = run(project)
     assert result.returncode == 2
@@ -71,7 +71,7 @@ def test_a_mistake_in_the_project_file_is_said_once(project: Path) -> None:
     assert result.stdout.endswith("2 specs, 1 error\n")
 
 
-def test_a_warning_is_no_error(project: Path) -> None:
+def test_a_warning_is_not_an_error(project: Path) -> None:
     with (project / "specs/db.yaml").open("a") as spec:
         spec.write("variables: {x: {default: a}}\npublish: {keep: 5}\n")
     result = run(project, "db")
@@ -254,7 +254,7 @@ def test_the_local_cloud_needs_no_certificate_of_ec2(project: Path) -> None:
     assert "EC2's certificate" not in result.stdout
 
 
-def test_a_private_key_that_is_none_is_found_by_validate(project: Path) -> None:
+def test_an_invalid_private_key_is_found_by_validate(project: Path) -> None:
     (project / "specs/store.yaml").write_text(STORE.replace('"}', '", certificate: a, private_key: a}'))
     (project / "specs/a").write_text("garbage")
     result = run(project, "store")

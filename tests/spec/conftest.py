@@ -26,7 +26,7 @@ Loader = Callable[..., LoadedSpec]
 
 @pytest.fixture
 def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loader:
-    """Loads one spec from a text (added to a sound beginning, unless it has its own) in an empty folder."""
+    """Return a function that loads a spec from a text, after a valid beginning unless `whole`, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "imagepipe.yaml").write_text(SSH_USER, encoding="utf-8")
 
@@ -50,5 +50,5 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loader:
 
 
 def messages(spec: LoadedSpec, severity: str = "error") -> list[str]:
-    """What was said, without its place."""
+    """Return the messages of a spec, without their positions."""
     return [problem.message for problem in spec.problems if problem.severity == severity]

@@ -1,4 +1,4 @@
-"""What an instance-store image may be, and what its bundle needs in each region. What it may not is in the cases."""
+"""Valid specs of instance-store images, and their needs in each region. Invalid ones are among the cases."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def output(loaded: Loader, text: str) -> InstanceStoreOutput:
     return found
 
 
-def test_instance_types_of_the_project_are_said_where_the_image_is_asked_for(loaded: Loader) -> None:
+def test_instance_types_of_the_project_are_reported_at_the_output(loaded: Loader) -> None:
     project = "imagepipe: 1\ndefaults: {region: us-east-1, instance_types: [m3.medium, t3a.small], ssh_user: admin}\n"
     (problem,) = loaded(HEAD + OUTPUT, whole=True, files={"imagepipe.yaml": project}).problems
     assert (problem.path, problem.line) == ("output.type", 4)
@@ -74,7 +74,7 @@ def test_paths_that_are_left_out_are_written_in_one_way(loaded: Loader) -> None:
     assert found.exclude == ("/var/cache/apt", "/srv/data")
 
 
-def test_what_is_said_to_be_left_out_anyway_is_what_the_agent_leaves_out() -> None:
+def test_paths_that_are_left_out_anyway_are_those_that_the_agent_leaves_out() -> None:
     assert sorted(LEFT_OUT) == sorted(EMPTIED), "the agent runs alone on the instance, and cannot import the rules"
 
 

@@ -47,7 +47,7 @@ def said(text: str) -> list[str]:
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_a_scalar_is_what_yaml_1_1_makes_of_it(text: str, value: object) -> None:
+def test_a_scalar_is_read_as_yaml_1_1_reads_it(text: str, value: object) -> None:
     found = only(text).value["a"]
     assert (found, type(found)) == (value, type(value))
 
@@ -64,7 +64,7 @@ def test_positions_count_from_one_and_in_characters() -> None:
     assert (key.line, key.column, key.length) == (2, 1, 1)
 
 
-def test_what_has_no_position_of_its_own_has_that_of_what_is_around_it() -> None:
+def test_a_value_without_a_position_has_that_of_the_value_around_it() -> None:
     assert only("a: {b: 1}\n").mark(("a", "none", "at", "all")).column == 4
 
 
@@ -74,7 +74,7 @@ def test_lines_are_counted_as_the_parser_counts_them(end: str) -> None:
     assert (problem.line, problem.column, problem.excerpt) == (3, 1, "a: 3")
 
 
-def test_a_merge_key_gives_what_the_mapping_has_not_itself() -> None:
+def test_a_merge_key_adds_the_keys_that_the_mapping_lacks() -> None:
     document = only("base: &b {x: 1, y: 2}\nother: &o {y: 3, z: 4}\nit: {<<: [*b, *o], x: 0}\n")
     assert document.value["it"] == {"x": 0, "y": 2, "z": 4}
     assert document.problems == []
@@ -119,7 +119,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     ],
     ids=lambda value: value[:24].encode("unicode_escape").decode(),
 )
-def test_what_nobody_means_is_refused(text: str, expected: str) -> None:
+def test_a_document_beyond_the_limits_is_refused(text: str, expected: str) -> None:
     assert expected in said(text)
 
 

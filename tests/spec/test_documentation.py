@@ -57,7 +57,7 @@ def _wrong_keys(part: dict[str, Any], kind: str, folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_a_whole_spec_of_the_documentation_says_who_logs_in(page: Path) -> None:
+def test_a_whole_spec_of_the_documentation_names_its_user(page: Path) -> None:
     for name, text in _blocks():
         if name.startswith(str(page.relative_to(ROOT))) and text.startswith("imagepipe:"):
             assert yaml.safe_load(text)["launch"]["ssh"]["user"]

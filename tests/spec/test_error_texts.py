@@ -1,6 +1,6 @@
-"""What a user reads about a broken spec: each case is NAME.yaml beside NAME.txt, the exact text of its problems.
+"""The texts of problems: each case is NAME.yaml beside NAME.txt, which has the exact text of its problems.
 
-`IMAGEPIPE_REWRITE_CASES=1 pytest tests/spec/test_error_texts.py` writes the texts anew; read the difference then.
+`IMAGEPIPE_REWRITE_CASES=1 pytest tests/spec/test_error_texts.py` writes the texts again; then read the difference.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def names() -> list[str]:
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_broken_spec_is_explained_in_these_words(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_spec_is_explained_with_this_text(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CASES)
     problems = [problem for spec in load([Path(f"{name}.yaml")], Given()) for problem in spec.problems]
     text = "".join(problem.text() + "\n" for problem in problems)
@@ -49,5 +49,5 @@ def test_every_text_has_its_spec() -> None:
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_case_says_in_its_first_line_what_is_wrong(name: str) -> None:
+def test_a_case_describes_its_mistake_in_its_first_line(name: str) -> None:
     assert (CASES / f"{name}.yaml").read_text(encoding="utf-8").startswith("# ")

@@ -48,12 +48,12 @@ def test_an_absolute_path_is_that_path(project: Path) -> None:
     ]
 
 
-def test_a_file_here_is_meant_before_one_in_specs(project: Path) -> None:
+def test_a_file_here_comes_before_one_in_specs(project: Path) -> None:
     (project / "web.yaml").touch()
     assert spec_files(["web.yaml"], folder=project) == [Path("web.yaml")]
 
 
-def test_every_word_that_is_not_found_is_named_with_what_was_probably_meant(project: Path) -> None:
+def test_every_word_that_is_not_found_is_reported_with_a_likely_correction(project: Path) -> None:
     with pytest.raises(SpecError) as caught:
         spec_files(["wbe.yaml", "web", "zzz"], folder=project)
     first, second = caught.value.problems
@@ -62,14 +62,14 @@ def test_every_word_that_is_not_found_is_named_with_what_was_probably_meant(proj
     assert second.hint == "specs/ has db.yml, web.yaml"
 
 
-def test_a_folder_without_specs_is_said(project: Path) -> None:
+def test_a_folder_without_specs_is_reported(project: Path) -> None:
     (project / "empty").mkdir()
     with pytest.raises(SpecError) as caught:
         spec_files(["empty"], folder=project)
     assert caught.value.problems[0].message == "this folder has no YAML files"
 
 
-def test_no_specs_folder_is_said_with_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_specs_folder_is_reported_with_a_hint(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         spec_files([], folder=tmp_path)
     (problem,) = caught.value.problems
@@ -83,7 +83,7 @@ def test_the_nearest_project_file_counts(project: Path) -> None:
     assert project_file(project / "specs/deep/cache.yaml") == project / "specs/imagepipe.yaml"
 
 
-def test_a_provisioner_near_the_spec_is_meant_before_a_shipped_one(tmp_path: Path) -> None:
+def test_a_provisioner_near_the_spec_comes_before_a_shipped_one(tmp_path: Path) -> None:
     shipped = provisioner_folder("apt-install", tmp_path)
     assert shipped is not None
     assert not shipped.is_relative_to(tmp_path)

@@ -1,4 +1,4 @@
-"""Whatever a file holds: an answer soon, no exception but SpecError, and every problem within its file."""
+"""Any file gets an answer soon, raises only SpecError, and has every problem at a position in it."""
 
 from __future__ import annotations
 

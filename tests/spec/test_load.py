@@ -29,7 +29,7 @@ from .conftest import BUILD, SOUND, SSH_USER, Loader, messages
     ],
     ids=["nothing", "comment", "separators", "null", "utf-16", "latin-1", "nul", "a program"],
 )
-def test_a_file_that_is_no_spec_is_said_in_one_line(loaded: Loader, content: bytes, message: str) -> None:
+def test_a_file_that_is_not_a_spec_has_one_problem(loaded: Loader, content: bytes, message: str) -> None:
     assert messages(loaded(content)) == [message]
 
 
@@ -46,7 +46,7 @@ def test_a_huge_file_is_not_read_whole(tmp_path: Path) -> None:
     assert messages(spec) == ["the file is larger than 4 MiB"]
 
 
-def test_a_byte_order_mark_is_no_part_of_the_spec(loaded: Loader) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_spec(loaded: Loader) -> None:
     spec = loaded(b"\xef\xbb\xbf" + SOUND.encode() + b"nam: x\n")
     (problem,) = spec.problems
     assert (problem.line, problem.column) == (5, 1)
@@ -61,7 +61,7 @@ def test_windows_line_ends_are_line_ends(loaded: Loader) -> None:
     assert step.shell.inline == ("a\nb\n",)
 
 
-def test_a_file_that_is_not_there_cannot_be_read(tmp_path: Path) -> None:
+def test_a_file_that_does_not_exist_cannot_be_read(tmp_path: Path) -> None:
     (spec,) = load([tmp_path / "none.yaml"], Given())
     assert messages(spec) == ["cannot be read: No such file or directory"]
 
@@ -87,7 +87,7 @@ def test_refuse_raises_with_the_errors_and_without_the_warnings(loaded: Loader) 
     assert caught.value.exit_code == 2
 
 
-def test_problems_of_a_spec_without_its_version_are_said_all_the_same(loaded: Loader) -> None:
+def test_problems_of_a_spec_without_its_version_are_reported_too(loaded: Loader) -> None:
     spec = loaded("name: web\nsource: {ami: x}\noutput: {nam: web-1}\n", whole=True)
     assert [problem.path for problem in spec.problems] == ["", "source.ami", "output.nam"]
 
@@ -169,7 +169,7 @@ def test_a_broken_provisioner_is_a_problem_of_its_file(loaded: Loader, text: str
     assert problem.file == "provisioners/tool/provisioner.yaml"
 
 
-def test_a_provisioner_that_is_not_utf_8_is_said(loaded: Loader, tmp_path: Path) -> None:
+def test_a_provisioner_that_is_not_utf_8_is_reported(loaded: Loader, tmp_path: Path) -> None:
     (tmp_path / "provisioners/tool").mkdir(parents=True)
     (tmp_path / "provisioners/tool/provisioner.yaml").write_bytes(b"description: caf\xe9\n")
     assert messages(loaded("provision: [{use: tool}]\n")) == ["not UTF-8: byte 0xe9"]
@@ -187,7 +187,7 @@ defaults: {region: eu-west-1, instance_types: [m5.large], ssh_user: debian, tags
 """
 
 
-def test_a_projects_defaults_fill_what_the_spec_leaves_out(loaded: Loader) -> None:
+def test_a_projects_defaults_apply_to_keys_that_the_spec_leaves_out(loaded: Loader) -> None:
     spec = loaded("", files={"imagepipe.yaml": PROJECT}).checked()
     assert spec.launch.region == "eu-west-1"
     assert spec.launch.instance_types == ("m5.large",)
@@ -195,7 +195,7 @@ def test_a_projects_defaults_fill_what_the_spec_leaves_out(loaded: Loader) -> No
     assert spec.output.tags == {"team": "infra", "cost": "1"}
 
 
-def test_a_specs_own_word_wins_over_the_projects(loaded: Loader) -> None:
+def test_a_specs_own_values_win_over_the_projects(loaded: Loader) -> None:
     text = SOUND.replace("{name: web-1}", "{name: web-1, tags: {team: web}}")
     text += "launch: {region: us-east-1, instance_types: [t3.small], ssh: {user: admin}}\n"
     spec = loaded(text, whole=True, files={"imagepipe.yaml": PROJECT}).checked()
@@ -220,7 +220,7 @@ def test_a_spec_without_a_user_is_an_error_that_names_the_usual_users(loaded: Lo
         assert user in str(problem.hint)
 
 
-def test_the_missing_user_is_said_beside_other_problems_of_ssh(loaded: Loader) -> None:
+def test_the_missing_user_is_reported_beside_other_problems_of_ssh(loaded: Loader) -> None:
     spec = loaded("launch: {ssh: {port: 70000}}\n", files={"imagepipe.yaml": "imagepipe: 1\n"})
     assert [problem.path for problem in spec.problems] == ["launch.ssh.user", "launch.ssh.port"]
 
@@ -237,13 +237,13 @@ def test_a_default_region_is_checked_too(loaded: Loader) -> None:
     assert (Path(problem.file).name, problem.line, problem.column) == ("imagepipe.yaml", 2, 20)
 
 
-def test_an_unknown_region_is_accepted_where_the_project_says_so(loaded: Loader) -> None:
+def test_an_unknown_region_is_accepted_if_the_project_allows_it(loaded: Loader) -> None:
     text = "launch: {region: mars-north-1}\n"
     assert messages(loaded(text)) != []
     assert messages(loaded(text, files={"imagepipe.yaml": f"allow_unknown_region: true\n{SSH_USER}"})) == []
 
 
-def test_variables_are_rendered_in_the_order_of_who_has_the_last_word(loaded: Loader) -> None:
+def test_variables_take_their_values_in_the_documented_order(loaded: Loader) -> None:
     text = "variables: {x: {default: default, env: OWN}}\nprovision: [{shell: 'echo {{ var.x }}'}]\n"
 
     def value(given: Given) -> object:
@@ -310,7 +310,7 @@ def test_a_variable_file_with_a_mistake_is_refused(tmp_path: Path, text: str, me
     assert caught.value.problems[0].message.startswith(message)
 
 
-def test_a_variable_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_variable_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="cannot be read"):
         load_var_file(tmp_path / "none.yaml")
 

@@ -1,4 +1,4 @@
-"""What the language has and a build cannot do yet: each is said with its place, and nothing else is."""
+"""Parts of the language that a build does not support yet: each is reported at its position, and nothing else is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EACH = {
 
 
 @pytest.mark.parametrize("path", EACH)
-def test_what_cannot_be_built_yet_is_said_where_it_stands(loaded: Loader, path: str) -> None:
+def test_a_part_that_is_not_supported_yet_is_reported_at_its_position(loaded: Loader, path: str) -> None:
     spec = loaded(EACH[path], whole=True)
     assert spec.problems == []
     (problem,) = not_yet(spec)
@@ -40,7 +40,7 @@ def test_an_image_built_on_another_specs_cannot_be_built_yet(tmp_path: Path) -> 
     assert (problem.path, problem.line, problem.severity) == ("source.image", 8, "warning")
 
 
-def test_a_spec_that_builds_has_nothing_to_say(loaded: Loader) -> None:
+def test_a_spec_that_can_be_built_has_no_such_problem(loaded: Loader) -> None:
     spec = loaded(
         "launch: {block_devices: [{device: /dev/sdf, size_gib: 8, encrypted: true}], subnets: [subnet-01234567]}\n"
         "publish: {regions: [us-west-2]}\n"
@@ -59,5 +59,5 @@ def test_an_instance_store_image_can_be_built(loaded: Loader) -> None:
     assert not_yet(spec) == []
 
 
-def test_a_spec_with_problems_has_those_first(loaded: Loader) -> None:
+def test_a_spec_with_errors_has_no_such_problems(loaded: Loader) -> None:
     assert not_yet(loaded("publish: {keep: 5, regoins: []}\n")) == []

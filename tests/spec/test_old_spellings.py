@@ -93,7 +93,7 @@ def test_a_region_with_a_key_instead_of_a_mapping_is_shown_the_mapping(loaded: L
     assert problem.location() == "web.yaml:8:29"
 
 
-def test_what_the_old_key_holds_is_checked_too(loaded: Loader) -> None:
+def test_the_value_of_an_old_key_is_checked_too(loaded: Loader) -> None:
     spec = loaded("launch:\n  volumes: [{device: sda}]\n")
     assert [(problem.path, problem.line, problem.column) for problem in spec.problems] == [
         ("launch.volumes", 6, 3),

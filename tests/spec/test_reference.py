@@ -71,7 +71,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 def _violations(value: Any, schema: dict[str, Any], path: str) -> list[str]:
-    """What of JSON Schema the models use, and no more: references, choices, kinds, keys and items."""
+    """Check a value against the parts of JSON Schema that the models use: references, choices, types, keys, items."""
     if "$ref" in schema:
         target: Any = SCHEMA
         for part in schema["$ref"].removeprefix("#/").split("/"):

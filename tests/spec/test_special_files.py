@@ -29,7 +29,7 @@ def _make(kind: str, path: Path) -> None:
     ("src", "place"),
     [("tree", "tree/sub/special"), ("tree/", "tree/.special"), ("special", "special"), ("to", "tree/special")],
 )
-def test_a_special_file_in_what_is_uploaded_is_a_problem_with_its_path(
+def test_a_special_file_in_an_uploaded_folder_is_a_problem_with_its_path(
     loaded: Loader, tmp_path: Path, kind: str, src: str, place: str
 ) -> None:
     _make(kind, tmp_path / place)

@@ -1,4 +1,4 @@
-"""Where a variable's value comes from, and which values it may have."""
+"""Sources and allowed values of variables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def given(value: str) -> Given:
         (False, "TRUE", True),
     ],
 )
-def test_a_text_from_outside_becomes_what_the_default_is(default: Scalar | None, text: str, value: Scalar) -> None:
+def test_a_text_from_outside_gets_the_type_of_the_default(default: Scalar | None, text: str, value: Scalar) -> None:
     found = resolve({"x": Variable(default=default)}, given(text)).values["x"]
     assert (found, type(found)) == (value, type(value))
 
@@ -61,7 +61,7 @@ def test_a_variable_whose_default_is_the_empty_string_is_optional() -> None:
     assert (resolved.values, resolved.missing) == ({"x": ""}, {})
 
 
-def test_a_variable_without_a_value_says_what_would_give_it_one() -> None:
+def test_a_variable_without_a_value_is_reported_with_the_ways_to_set_it() -> None:
     resolved = resolve({"x": Variable(env="OWN")}, Given())
     assert resolved.values == {}
     assert "--var x=…" in resolved.missing["x"]
