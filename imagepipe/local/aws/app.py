@@ -137,8 +137,8 @@ class Gateway:
                 context.environ[SEVER]()
             return Answer(502, (), b"")
         except Exception as problem:  # noqa: BLE001 - unhandled it would be an HTML page, which clients cannot read
-            error = http.store_full_error(problem) or _internal_error(context)
-            return query.error_answer(error, context.request_id, context.dialect)
+            failure = http.store_full_error(problem) or _internal_error(context)
+            return query.error_answer(failure, context.request_id, context.dialect)
 
     def _headers(self, context: RequestContext, answer: Answer) -> list[tuple[str, str]]:
         is_head = context.request.method == "HEAD"

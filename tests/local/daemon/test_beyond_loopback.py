@@ -125,7 +125,7 @@ def test_the_body_of_a_request_that_is_refused_at_the_door_is_never_in_memory(
     body = _Body(8 << 20)
     length = {"wsgi.input": body, "CONTENT_LENGTH": str(body.left)}
     environ = {**length, "PATH_INFO": path, "HTTP_X_AMZ_SECURITY_TOKEN": token}
-    list(main._TokenDoor(application, TOKEN)(environ, lambda *_: None))
+    list(main._TokenApp(application, TOKEN)(environ, lambda *_: None))
     assert any(content) is is_kept
     assert (body.most > 1 << 20) is is_kept
     assert body.left == 0

@@ -77,10 +77,10 @@ def test_things_with_faults_before_them_are_kept_within_bounds(monkeypatch: pyte
     monkeypatch.setattr(eventual_consistency, "MOST_HIDDEN", 3)
     kept = Faults([Fault("die", "*"), Fault("expire", "*")])
     for number in range(50):
-        kept.put_before(f"i-{number}", "RunInstances", {}, "die")
+        kept.bind(f"i-{number}", "RunInstances", {}, "die")
         assert kept.expire(f"AKIA{number}", "RunInstances", {})
-    assert (len(kept._before), len(kept._expired)) == (3, 3)
-    assert kept.before("i-49", "die") is not None
+    assert (len(kept._bound), len(kept._expired)) == (3, 3)
+    assert kept.bound("i-49", "die") is not None
     hidden = HiddenResources()
     for number in range(50):
         hidden.hide({"InstanceId": f"i-{number}"}, seconds=60, calls=None)
