@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +12,8 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from imagepipe.errors import LocalCloudError
 from imagepipe.local.aws.faults.faults import Fault, to_json
-from imagepipe.local.client.connect import LocalCloud
+from imagepipe.local.client.connect import LocalCloud, fetch
 from imagepipe.local.store import ACCOUNT_ID
 
 SECONDS = 20.0
@@ -100,12 +97,4 @@ def ask(cloud: LocalCloud, method: str, name: str, body: object = None) -> Any:
     prepared = urllib.request.Request(  # noqa: S310 a literal http URL
         request.url, data=data, headers=dict(request.headers), method=method
     )
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # as in control: no proxy before loopback
-    try:
-        with direct.open(prepared, timeout=SECONDS) as answer:
-            return json.loads(answer.read())
-    except (OSError, ValueError, http.client.HTTPException) as problem:
-        said = problem.read().decode(errors="replace")[:500] if isinstance(problem, urllib.error.HTTPError) else ""
-        raise LocalCloudError(
-            f"asking the local cloud at {cloud.endpoint_url} for {name}: {problem} {said}".rstrip()
-        ) from problem
+    return fetch(prepared, f"asking the local cloud at {cloud.endpoint_url} for {name}", SECONDS)

@@ -273,18 +273,23 @@ def _ask(store: Store, found: Serving, what: str, *, within: float = ASK_SECONDS
         method="POST",
         headers={paths.SECRET_HEADER: store.credentials().secret_access_key},
     )
-    # No proxy stands between us and our own loopback.
+    answer: dict[str, Any] = fetch(request, f"asking the local cloud at {found.endpoint_url} for {what}", within, store)
+    return answer
+
+
+def fetch(request: urllib.request.Request, doing: str, seconds: float, store: Store | None = None) -> Any:
+    """Send a request to the cloud and return its JSON. Raises LocalCloudError.
+
+    There is no proxy on the way to our own loopback.
+    """
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with direct.open(request, timeout=within) as response:
-            said: dict[str, Any] = json.load(response)
-            return said
+        with direct.open(request, timeout=seconds) as answer:
+            return json.load(answer)
     except (OSError, ValueError, http.client.HTTPException) as problem:
-        said_why = problem.read().decode(errors="replace")[:500] if isinstance(problem, urllib.error.HTTPError) else ""
-        raise LocalCloudError(
-            f"asking the local cloud at {found.endpoint_url} for {what}: {problem} {said_why}".rstrip(),
-            hint=f"its log is {store.log}",
-        ) from problem
+        text = problem.read().decode(errors="replace")[:500] if isinstance(problem, urllib.error.HTTPError) else ""
+        hint = f"its log is {store.log}" if store else None
+        raise LocalCloudError(f"{doing}: {problem} {text}".rstrip(), hint=hint) from problem
 
 
 def _prepare(store: Store, progress: Progress) -> None:

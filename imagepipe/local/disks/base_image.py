@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from imagepipe.deletion import delete_tree, mount_points
+from imagepipe.deletion import delete_tree
 from imagepipe.errors import LocalCloudError
 from imagepipe.files import sync
 from imagepipe.local.disks import grub
@@ -184,15 +184,9 @@ def _only_builder(cache: Path, progress: Progress) -> Iterator[None]:
         yield
 
 
-def left_by_builders(store: Store) -> list[Path]:
-    """Folders of builders that were killed, and mount points that earlier versions left in them."""
-    left = sorted(store.base_cache.glob(".build-*"))
-    return [*left, *(point for folder in left for point in mount_points(folder))]
-
-
 def repair(store: Store, progress: Progress = lambda line: None) -> None:
-    """Unmount and delete what killed builders left, unless one is at work. Raises LocalCloudError."""
-    if not left_by_builders(store):
+    """Delete the folders of killed builders, unless a builder is at work. Raises LocalCloudError."""
+    if not any(store.base_cache.glob(".build-*")):
         return
     with (store.base_cache / "lock").open("a") as lock:
         try:
@@ -391,12 +385,10 @@ def _make_file_system(tree: Path, disk: Path, *, offset: int) -> None:
 
 
 def _reap(work: Path) -> None:
-    """End what still builds in this folder, unmount what it mounted there, and delete it. Raises LocalCloudError."""
+    """End the processes that still build in this folder, and delete it. Raises LocalCloudError."""
     with suppress(FileNotFoundError, ValueError):
         pid, started = (work / "builder").read_text().split()
         kill_group(int(pid), started)
-    for point in mount_points(work):  # by earlier versions, which mounted where all of the computer sees it
-        subprocess.run(["umount", str(point)], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     deadline = time.monotonic() + REAP_SECONDS
     while True:
         try:

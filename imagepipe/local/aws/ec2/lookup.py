@@ -33,15 +33,23 @@ def _all(
     return found
 
 
+def _single(find: Callable[[Backend, Call, Sequence[str]], list[R]]) -> Callable[[Backend, Call, str], R]:
+    """Make the function that finds one record, of one that finds several."""
+
+    def find_one(backend: Backend, call: Call, identifier: str) -> R:
+        [found] = find(backend, call, [identifier])
+        return found
+
+    return find_one
+
+
 def instances(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Instance]:
     """The caller's instances of these ids."""
     return _all(backend.database.instances, "i", call, identifiers, lambda row: row.account == call.account)
 
 
-def instance(backend: Backend, call: Call, identifier: str) -> Instance:
-    """The caller's instance of this id."""
-    [found] = instances(backend, call, [identifier])
-    return found
+instance = _single(instances)
+"""Find the caller's instance of this id."""
 
 
 def volumes(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Volume]:
@@ -49,10 +57,8 @@ def volumes(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Vo
     return _all(backend.database.volumes, "vol", call, identifiers, lambda row: row.account == call.account)
 
 
-def volume(backend: Backend, call: Call, identifier: str) -> Volume:
-    """The caller's volume of this id."""
-    [found] = volumes(backend, call, [identifier])
-    return found
+volume = _single(volumes)
+"""Find the caller's volume of this id."""
 
 
 def may_use_snapshot(backend: Backend, call: Call, snapshot: Snapshot) -> bool:
@@ -68,10 +74,8 @@ def snapshots(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[
     return _all(backend.database.snapshots, "snap", call, identifiers, lambda row: may_use_snapshot(backend, call, row))
 
 
-def snapshot(backend: Backend, call: Call, identifier: str) -> Snapshot:
-    """The snapshot of this id, if the caller may use it."""
-    [found] = snapshots(backend, call, [identifier])
-    return found
+snapshot = _single(snapshots)
+"""Find the snapshot of this id, if the caller may use it."""
 
 
 def own_snapshot(backend: Backend, call: Call, identifier: str) -> Snapshot:
@@ -92,10 +96,8 @@ def images(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Ima
     return _all(backend.database.images, "ami", call, identifiers, lambda row: may_launch(backend, call, row))
 
 
-def image(backend: Backend, call: Call, identifier: str) -> Image:
-    """The image of this id, if the caller may launch it."""
-    [found] = images(backend, call, [identifier])
-    return found
+image = _single(images)
+"""Find the image of this id, if the caller may launch it."""
 
 
 def own_image(backend: Backend, call: Call, identifier: str) -> Image:

@@ -64,7 +64,7 @@ def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
         partial(_snapshot, backend, call, image),
         root=image.root_device,
     )
-    pattern = _pattern(backend, call, image, kind)
+    pattern = _pattern(backend, call, image, kind, place)
     volumes = [
         (disk, new_volume(backend, call, disk, zone=place.subnet.zone, tags=tags["volume"]))
         for disk in disks
@@ -148,8 +148,8 @@ def _snapshot(backend: Backend, call: Call, image: Image, snapshot_id: str) -> S
     return snapshot
 
 
-def _pattern(backend: Backend, call: Call, image: Image, kind: str) -> Instance:
-    """The instance with all that does not depend on where it goes."""
+def _pattern(backend: Backend, call: Call, image: Image, kind: str, place: Place) -> Instance:
+    """Make the part of the record that all instances of the launch share."""
     params = call.params
     market = spot.market(params)
     behavior = params.get("InstanceInitiatedShutdownBehavior") or ("terminate" if image.bundle else "stop")
@@ -166,13 +166,14 @@ def _pattern(backend: Backend, call: Call, image: Image, kind: str) -> Instance:
         instance_type=kind,
         state="pending",
         launch_time=backend.clock.now(),
-        zone="",
-        vpc_id="",
-        subnet_id="",
+        zone=place.subnet.zone,
+        vpc_id=place.subnet.vpc_id,
+        subnet_id=place.subnet.id,
         address="",
         private_ip="",
+        has_public_ip=place.has_public_ip,
         interface_id="",
-        group_ids=(),
+        group_ids=place.group_ids,
         key_name=key.name if key else None,
         public_keys=(key.public_key,) if key else (),
         user_data=_user_data(str(params.get("UserData") or "")),
@@ -273,14 +274,9 @@ def _launch(
         pattern,
         id=identifier,
         tags=tags["instance"],
-        zone=place.subnet.zone,
-        vpc_id=place.subnet.vpc_id,
-        subnet_id=place.subnet.id,
         address=address,
         private_ip=private_ip,
-        has_public_ip=place.has_public_ip,
         interface_id=new_id("eni"),
-        group_ids=place.group_ids,
         spot_request_id=spot.new_request_id() if pattern.is_spot else None,
         volumes=tuple(attached),
     )
