@@ -238,13 +238,13 @@ def _start_alone(store: Store, progress: Progress, prepare: Prepare, command: Se
         os.close(answer_end)
         answer_end = -1
         detaching.wait()
-        said = _read_answer(answer, store)
+        reply = _read_answer(answer, store)
     finally:
         os.close(answer)
         if answer_end >= 0:
             os.close(answer_end)
-    if "error" in said:
-        raise LocalCloudError(said["error"], hint=said.get("hint"))
+    if "error" in reply:
+        raise LocalCloudError(reply["error"], hint=reply.get("hint"))
     found = rendezvous.current(store)
     if found is None:
         raise LocalCloudError(
@@ -263,8 +263,8 @@ def _read_answer(answer: int, store: Store) -> dict[str, Any]:
             why = "it ended without a word" if ready else f"no answer within {START_SECONDS:.0f} s"
             return {"error": f"starting the local cloud of {store.root}: {why}", "hint": f"its log is {store.log}"}
         text += chunk
-    said: dict[str, Any] = json.loads(text)
-    return said
+    reply: dict[str, Any] = json.loads(text)
+    return reply
 
 
 def _ask(store: Store, found: Serving, what: str, *, within: float = ASK_SECONDS) -> dict[str, Any]:

@@ -311,8 +311,8 @@ class _LoopbackApp:
         path: str = environ.get("PATH_INFO", "")
         if not path.startswith(paths.PREFIX):
             return self._cloud.application(environ, start_response)
-        said = environ.get("HTTP_" + paths.SECRET_HEADER.upper().replace("-", "_"), "")
-        if not hmac.compare_digest(said.encode(), self._secret.encode()):
+        secret = environ.get("HTTP_" + paths.SECRET_HEADER.upper().replace("-", "_"), "")
+        if not hmac.compare_digest(secret.encode(), self._secret.encode()):
             return _answer(start_response, "403 Forbidden", {"error": "not for you"})
         try:
             return _answer(start_response, "200 OK", self._do(path.removeprefix(paths.PREFIX)))
@@ -343,8 +343,8 @@ class _TokenApp:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         query = parse_qs(environ.get("QUERY_STRING", ""))
-        said = environ.get("HTTP_X_AMZ_SECURITY_TOKEN") or (query.get("X-Amz-Security-Token") or [""])[0]
-        has_token = hmac.compare_digest(str(said).encode(), self._token)
+        token = environ.get("HTTP_X_AMZ_SECURITY_TOKEN") or (query.get("X-Amz-Security-Token") or [""])[0]
+        has_token = hmac.compare_digest(str(token).encode(), self._token)
         is_own = environ.get("PATH_INFO", "").startswith(paths.OWN_PATHS)
         if is_own or not has_token:
             environ = _without_body(environ)
@@ -363,8 +363,8 @@ def _without_body(environ: Environ) -> Environ:
     return {**environ, "wsgi.input": io.BytesIO(), "wsgi.input_terminated": False, "CONTENT_LENGTH": ""}
 
 
-def _answer(start_response: StartResponse, status: str, said: Mapping[str, Any]) -> Iterable[bytes]:
-    body = json.dumps(said).encode()
+def _answer(start_response: StartResponse, status: str, values: Mapping[str, Any]) -> Iterable[bytes]:
+    body = json.dumps(values).encode()
     start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
 
@@ -382,9 +382,9 @@ def main(arguments: Sequence[str], *, build: Build = build, idle_seconds: float 
     os.setsid()
     with os.fdopen(options.ready_fd, "w") as starter:
 
-        def tell(said: Mapping[str, Any]) -> None:
+        def report(result: Mapping[str, Any]) -> None:
             with suppress(BrokenPipeError):  # who started us is gone; others will come
-                starter.write(json.dumps(said) + "\n")
+                starter.write(json.dumps(result) + "\n")
                 starter.flush()
 
         try:
@@ -394,19 +394,19 @@ def main(arguments: Sequence[str], *, build: Build = build, idle_seconds: float 
             set_on_signals(stop)
 
             def ready(_: Serving) -> None:
-                tell({"ok": True})
+                report({"ok": True})
                 starter.close()
 
             serve(store, port=None, ready=ready, stop=stop, build=build, idle_seconds=idle_seconds)
         except ImagepipeError as problem:
             log.error("%s", problem)
-            tell({"error": problem.message, "hint": problem.hint})
+            report({"error": problem.message, "hint": problem.hint})
             return 1
         except Exception as problem:
             log.exception("the cloud's process fails")
             if not starter.closed:
                 what = f"starting the local cloud of {options.store}: {type(problem).__name__}: {problem}"
-                tell({"error": what, "hint": f"its log is {options.store / 'cloud.log'}"})
+                report({"error": what, "hint": f"its log is {options.store / 'cloud.log'}"})
             return 1
     return 0
 

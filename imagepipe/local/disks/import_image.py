@@ -136,13 +136,13 @@ def _check_qcow2(source: Path, doing: str) -> None:
         ["qemu-img", "check", "-f", "qcow2", "--output=json", str(source)],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    said: dict[str, object] = {}
+    report: dict[str, object] = {}
     if done.stdout.strip().startswith("{"):
-        said = json.loads(done.stdout)
-    if done.returncode == 0 or (done.returncode == 3 and not said.get("corruptions")):  # 3: leaks, which harm nobody
+        report = json.loads(done.stdout)
+    if done.returncode == 0 or (done.returncode == 3 and not report.get("corruptions")):  # 3: leaks, which harm nobody
         return
     last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-    why = f"{said['corruptions']} corruptions" if said.get("corruptions") else last
+    why = f"{report['corruptions']} corruptions" if report.get("corruptions") else last
     raise LocalCloudError(f"{doing}: it is damaged: {why}", hint="fetch it again, and compare its checksum")
 
 
@@ -177,12 +177,12 @@ def _convert(source: Path, form: str, target: Path, doing: str, progress: Progre
                     if percent >= shown + 20:
                         shown = percent
                         progress(f"reading {source.name}: {percent} %")
-            said = process.stderr.read().decode(errors="replace").strip()
+            errors = process.stderr.read().decode(errors="replace").strip()
         except BaseException:
             kill_group(process.pid, started)
             raise
     if process.returncode != 0:
-        last = (said.splitlines() or [f"exit {process.returncode}"])[-1]
+        last = (errors.splitlines() or [f"exit {process.returncode}"])[-1]
         raise LocalCloudError(f"{doing}: {last}", hint="fetch it again, and compare its checksum")
 
 

@@ -46,17 +46,17 @@ def look_at(
         "unshare", "--mount", "--propagation", "private",
         sys.executable, "-m", "imagepipe.local.disks.search", str(disk),
     ]  # fmt: skip
-    with TemporaryFile() as said:
+    with TemporaryFile() as errors:
         try:
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
         except FileNotFoundError as missing:
             raise LocalCloudError(f"looking at {disk}: unshare is not installed (package util-linux)") from missing
         with process, calling(process.kill):
             out, _ = process.communicate(wanted.line())
         report = read_report(out.decode().splitlines())
         if process.returncode != 0 or report is None:
-            said.seek(0)
-            last = said.read().decode(errors="replace").strip().splitlines()[-1:]
+            errors.seek(0)
+            last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
             raise LocalCloudError(
                 f"looking at {disk}: {last[0] if last else f'exit {process.returncode}'}",
                 hint="it needs root; see imagepipe local doctor",

@@ -46,8 +46,8 @@ def _request(
     try:
         known = keys_of(name, kind)
     except KeyError:
-        said = f"The local cloud does not know what {name} asks of IAM about a thing like {id}"
-        raise AwsError("UnauthorizedOperation", said, status=403) from None
+        text = f"The local cloud does not know what {name} asks of IAM about a thing like {id}"
+        raise AwsError("UnauthorizedOperation", text, status=403) from None
     context = common_context(call.account, call.region) | {
         key: (value,) if isinstance(value, str) else value for key, value in values.items() if family(key) in known
     }

@@ -47,27 +47,27 @@ def _policies(backend: Backend, identity: Identity) -> Iterator[str]:
         yield from role.policies
 
 
-def check(backend: Backend, identity: Identity, asked: Iterable[AuthorizationRequest]) -> None:
+def check(backend: Backend, identity: Identity, requests: Iterable[AuthorizationRequest]) -> None:
     """Raise AwsError for the first request that the caller's policies do not allow; a caller without one may do all."""
     found = rules(backend, identity)
     if found is None:
         return
-    for each in asked:
+    for request in requests:
         try:
-            decision = decide(found, each)
+            decision = decide(found, request)
         except NotUnderstood as error:
             raise _not_understood(identity, error) from error
-        backend.evaluations.add(each, is_allowed=decision.is_allowed)
+        backend.evaluations.add(request, is_allowed=decision.is_allowed)
         if not decision.is_allowed:
             why = (
                 "with an explicit deny in an identity-based policy"
                 if decision.is_denied
-                else f"because no identity-based policy allows the {each.action} action"
+                else f"because no identity-based policy allows the {request.action} action"
             )
             raise _refused(
                 identity.service,
                 f"You are not authorized to perform this operation. User: {backend.accounts.arn_of(identity)} is not"
-                f" authorized to perform: {each.action} on resource: {each.resource} {why}",
+                f" authorized to perform: {request.action} on resource: {request.resource} {why}",
             )
 
 

@@ -98,15 +98,15 @@ class Fault:
 
     def words(self) -> str:
         """One line for people."""
-        said = [f"{self.effect} {self.action}"]
-        said += [f"where {name} is {pattern}" for name, pattern in self.where.items()]
-        said += [self.code] if self.code else []
-        said += [f"{self.seconds:g} s"] if self.seconds else []
-        said += [f"for {self.calls} calls"] if self.calls else []
-        said += [f"after {self.after}"] if self.after else []
-        said += [f"{self.times} times"] if self.times is not None else []
-        said += [f"probability {self.probability:g}"] if self.probability < 1 else []
-        return ", ".join(said)
+        parts = [f"{self.effect} {self.action}"]
+        parts += [f"where {name} is {pattern}" for name, pattern in self.where.items()]
+        parts += [self.code] if self.code else []
+        parts += [f"{self.seconds:g} s"] if self.seconds else []
+        parts += [f"for {self.calls} calls"] if self.calls else []
+        parts += [f"after {self.after}"] if self.after else []
+        parts += [f"{self.times} times"] if self.times is not None else []
+        parts += [f"probability {self.probability:g}"] if self.probability < 1 else []
+        return ", ".join(parts)
 
 
 def to_json(fault: Fault) -> dict[str, Any]:

@@ -69,14 +69,16 @@ def _operations() -> tuple[tuple[str, str, int, frozenset[str]], ...]:
         operation = model.operation_model(name)
         path, _, query = operation.http["requestUri"].partition("?")
         shape = operation.input_shape
-        wanted = {word.partition("=")[0] for word in query.split("&") if word}
+        required = {word.partition("=")[0] for word in query.split("&") if word}
         for member in shape.required_members if shape else ():
-            said = shape.members[member].serialization
-            if said.get("location") in ("querystring", "header"):
-                wanted.add(said["name"].lower() if said["location"] == "header" else said["name"])
+            serialization = shape.members[member].serialization
+            if serialization.get("location") in ("querystring", "header"):
+                required.add(
+                    serialization["name"].lower() if serialization["location"] == "header" else serialization["name"]
+                )
         members = shape.members if shape else {}
         depth = 2 if "{Key+}" in path else 1 if "Bucket" in members else 0
-        found.append((name, operation.http["method"], depth, frozenset(wanted)))
+        found.append((name, operation.http["method"], depth, frozenset(required)))
     return tuple(found)
 
 
@@ -136,12 +138,12 @@ def check_md5(request: Request, found: bytes) -> None:
     if stated is None or "aws-chunked" in request.headers.get("content-encoding", ""):
         return  # of the latter, S3 means the bytes within the chunks
     try:
-        wanted = base64.b64decode(stated, validate=True)
+        required = base64.b64decode(stated, validate=True)
     except binascii.Error:
-        wanted = b""
-    if len(wanted) != hashlib.md5(usedforsecurity=False).digest_size:
+        required = b""
+    if len(required) != hashlib.md5(usedforsecurity=False).digest_size:
         raise AwsError("InvalidDigest", "The Content-MD5 you specified was invalid.")
-    if found != wanted:
+    if found != required:
         raise AwsError("BadDigest", "The Content-MD5 you specified did not match what we received.")
 
 

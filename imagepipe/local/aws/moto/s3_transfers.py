@@ -190,12 +190,12 @@ def _headers_for_empty_body(request: Request, received: Received) -> dict[str, s
         if name.startswith("x-amz-checksum-"):
             given["HTTP_" + name.upper().replace("-", "_")] = value
             given["HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM"] = name.removeprefix("x-amz-checksum-").upper()
-    asked = request.headers.get("x-amz-sdk-checksum-algorithm", "").upper()
-    header = f"HTTP_X_AMZ_CHECKSUM_{asked}"
-    if asked and f"x-amz-checksum-{asked.lower()}" not in request.headers and header not in given:
+    algorithm_header = request.headers.get("x-amz-sdk-checksum-algorithm", "").upper()
+    header = f"HTTP_X_AMZ_CHECKSUM_{algorithm_header}"
+    if algorithm_header and f"x-amz-checksum-{algorithm_header.lower()}" not in request.headers and header not in given:
         # Without a value moto would work one out, of no bytes.
-        given |= {header: received.checksums[asked]} if asked in received.checksums else {}
-        given |= {} if asked in received.checksums else {"HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM": ""}
+        given |= {header: received.checksums[algorithm_header]} if algorithm_header in received.checksums else {}
+        given |= {} if algorithm_header in received.checksums else {"HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM": ""}
     return given
 
 
@@ -229,7 +229,7 @@ def _path(key: Any) -> Path:
 
 
 def _download(request: Request, answer: Answer, key: Any) -> Answer:
-    """The answer with an object's bytes, or with the range of them that was asked for."""
+    """The answer with an object's bytes, or with the range of them that was algorithm_header for."""
     stated, size = request.headers.get("range", ""), int(key.size)
     if answer.status == 200 and re.fullmatch(r"bytes=(\d+-\d*|-\d+)", stated):
         start, end = _range(stated, size)

@@ -65,8 +65,8 @@ def check_origin(request: Request, *, has_token: bool | None) -> None:
     Nor another machine without the token: None is for what comes over loopback.
     """
     if has_token is False:
-        said = "Other machines are answered with the cloud's token alone: it goes into AWS_SESSION_TOKEN"
-        raise AwsError("AccessDenied", said, status=403)
+        text = "Other machines are answered with the cloud's token alone: it goes into AWS_SESSION_TOKEN"
+        raise AwsError("AccessDenied", text, status=403)
     host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
     if "origin" in request.headers:
         raise AwsError("AccessDenied", "Requests from web pages are not answered (Origin header)", status=403)
