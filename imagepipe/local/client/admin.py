@@ -74,7 +74,7 @@ def clear_faults(cloud: LocalCloud) -> None:
 
 
 def injected(cloud: LocalCloud) -> dict[str, int]:
-    """How often faults came since the cloud's process began, by effect and action. Raises LocalCloudError."""
+    """Count the faults that came since the cloud's process began, by effect and action. Raises LocalCloudError."""
     counts: dict[str, int] = ask(cloud, "GET", "injected")
     return counts
 
@@ -90,7 +90,7 @@ def _account(cloud: LocalCloud, row: Mapping[str, Any]) -> Account:
 
 
 def ask(cloud: LocalCloud, method: str, name: str, body: object = None) -> Any:
-    """What `/_imagepipe/NAME` answers to the store's first account. Raises LocalCloudError."""
+    """Call `/_imagepipe/NAME` as the store's first account, and return the answer. Raises LocalCloudError."""
     data = b"" if body is None else json.dumps(body).encode()
     request = AWSRequest(method=method, url=f"{cloud.endpoint_url}/_imagepipe/{name}", data=data)
     SigV4Auth(Credentials(cloud.access_key_id, cloud.secret_access_key), "ec2", cloud.region).add_auth(request)

@@ -40,7 +40,7 @@ Prepare = Callable[[Store, Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class LocalCloud:
-    """Where a local cloud is, and who may call it."""
+    """The endpoint of a local cloud, and the credentials for it."""
 
     endpoint_url: str
     access_key_id: str
@@ -55,7 +55,7 @@ class LocalCloud:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a serving process says of itself."""
+    """The state of a serving process."""
 
     pid: int
     endpoint_url: str
@@ -90,7 +90,7 @@ def running(store: Store) -> LocalCloud | None:
 
 
 def status(store: Store) -> Status | None:
-    """What the store's cloud says of itself; None if it does not run."""
+    """Return the state of the store's cloud; None if it does not run."""
     found = find(store)
     return None if found is None else _status(store, found)
 
@@ -131,7 +131,7 @@ def stop(store: Store, *, terminate: Callable[[LocalCloud], None] | None = None)
 
 
 def _is_used(store: Store) -> bool:
-    """Whether there is a client. The cloud itself looks for some, and holds the lock for a moment."""
+    """Tell if there is a client. The cloud itself looks for some, and holds the lock for a moment."""
     end = time.monotonic() + USED_SECONDS
     while time.monotonic() < end:
         try:

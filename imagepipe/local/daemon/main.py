@@ -69,7 +69,7 @@ class Application(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """What a process serves, and how it is ended."""
+    """The application that a process serves, its server, and the functions that end it."""
 
     application: Application
     server: Callable[[Any, str, int], Any]
@@ -93,7 +93,7 @@ class ExternalAddress:
 
 
 def prepare(store: Store, progress: Callable[[str], None]) -> None:
-    """What a first start takes: a usable driver, and the base image. Raises LocalCloudError."""
+    """Prepare a first start: check the driver's requirements, and build the base image. Raises LocalCloudError."""
     from imagepipe.local.disks.base_image import ensure_base
     from imagepipe.local.machines import registry
     from imagepipe.local.machines.qemu import kvm

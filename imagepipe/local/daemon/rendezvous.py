@@ -1,4 +1,4 @@
-"""How a store's serving process and its clients know of one another: three locks and a file.
+"""Let a store's serving process and its clients find one another: three locks and a file.
 
 The process holds `lock` as long as it lives; clients hold `clients` shared; who starts a process holds `starting`.
 The kernel lets go of a lock when its holder dies, however it dies, so there is nothing stale to clean up.
@@ -69,7 +69,7 @@ def current(store: Store) -> Serving | None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds this lock exclusively."""
+    """Tell if a process holds this lock exclusively."""
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -124,7 +124,7 @@ class BaseImage:
     """The same system on a disk with GPT and boot loader, as EC2 wants it; named like it with `disk`."""
 
     def as_disk(self) -> BaseImage | None:
-        """That image; None where it was not built."""
+        """Return the image of the disk with a boot loader; None if it was not built."""
         if self.disk_path is None:
             return None
         named = self.name.replace("debian-", "debian-disk-", 1)
@@ -133,7 +133,7 @@ class BaseImage:
 
 
 def recipe_key() -> str:
-    """What changes when the recipe does, so that a newer imagepipe does not use an older one's image."""
+    """Return a digest of the recipe: a newer imagepipe must not use the image of an older recipe."""
     recipe = [SUITE, SIZE_GIB, PACKAGES, FILES, GRUB_FILES, REMOVED, LABEL, grub.LAYOUT]
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
 

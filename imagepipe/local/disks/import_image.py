@@ -48,7 +48,7 @@ class DiskImage:
     path: Path
     size_gib: int
     boots: str
-    """How, in words."""
+    """A description of its boot, for people."""
 
 
 def read_image(source: Path, folder: Path, progress: Progress) -> DiskImage:

@@ -23,7 +23,7 @@ from imagepipe.local.host import loop
 from imagepipe.local.host.tools import run_tool
 
 MOUNT_POINT = "/mnt"
-"""Of the private namespace: it is there on every Linux (FHS 3.0), and what it has elsewhere is not touched."""
+"""A folder of every Linux (FHS 3.0); in the private namespace its other contents are not touched."""
 TYPES = (
     ("ext4", 1024 + 56, b"\x53\xef", "ro,noload"),  # ext2 and ext3 too; not even the journal is replayed
     ("xfs", 0, b"XFSB", "ro,norecovery,nouuid"),
@@ -99,7 +99,7 @@ def _look(disk: Path, part: Part, wanted: ScanRequest) -> Report:
 
 
 def _as_file(disk: Path, part: Part, wanted: ScanRequest) -> Report:
-    """What a part without a file system holds, by content alone."""
+    """Search a part without a file system by content alone."""
     return look_into(_data(disk, part), f"/(the disk from byte {part.offset})", wanted)
 
 

@@ -59,7 +59,7 @@ class MachineGroup:
                 os.kill(pid, signal.SIGKILL)
 
     def wait_empty(self, seconds: float) -> bool:
-        """Whether it has no member any more, at the latest after so many seconds."""
+        """Wait so many seconds at most until the group is empty; return false if it is not."""
         end = time.monotonic() + seconds
         while any(True for _ in self.processes()):
             if time.monotonic() > end:
@@ -84,7 +84,7 @@ def _groups(folder: Path) -> Iterator[Path]:
 
 
 def hierarchies() -> list[Path]:
-    """Where groups are made on this computer: version 2, and version 1's systemd hierarchy beside it."""
+    """List the hierarchies in which groups are made: version 2, and version 1's systemd hierarchy beside it."""
     found = []
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, where, kind, options, *_ = line.split()

@@ -20,7 +20,7 @@ def start_time(pid: int) -> str:
 
 
 def is_alive(pid: int, started: str) -> bool:
-    """Whether the process that began then still runs."""
+    """Tell if the process that began then still runs."""
     return started != "" and start_time(pid) == started
 
 

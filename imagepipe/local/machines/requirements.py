@@ -1,4 +1,4 @@
-"""What this computer has and lacks for the local cloud, and the one command that installs what is missing."""
+"""Check this computer's requirements for the local cloud, and name the one command that installs missing ones."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ TOOLS = {
     "sfdisk": "fdisk",
 }
 QEMU_TOOLS = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils"}
-"""What disks with a boot loader of their own need, and images that are imported."""
+"""Tools for disks with a boot loader of their own, and for images that are imported."""
 FOR_CONTAINERS = ("systemd-nspawn", "slirp4netns", "ip", "/dev/net/tun")
-"""What the driver without an init does without."""
+"""Requirements that the driver without an init does not have."""
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MODULES = {"moto": "moto", "cheroot": "cheroot"}
 
 
 class Verdict(StrEnum):
-    """How much a finding matters."""
+    """The importance of a finding."""
 
     OK = "ok"
     NOTE = "note"
@@ -61,7 +61,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Computer:
-    """How the computer is asked; tests ask another."""
+    """Access to the computer; tests have another."""
 
     which: Callable[[str], str | None] = shutil.which
     has_module: Callable[[str], bool] = lambda name: importlib.util.find_spec(name) is not None
@@ -100,7 +100,7 @@ def sshd_problems(computer: Computer | None = None) -> Sequence[str]:
 
 
 def failures(findings: Iterable[Finding]) -> list[str]:
-    """What stands in the way, a line each."""
+    """List the missing requirements, a line each."""
     return [f"{f.what}: {f.detail}" for f in findings if f.verdict is Verdict.MISSING]
 
 

@@ -23,7 +23,7 @@ class Accounts:
         self._first = first
 
     def secret(self, access_key_id: str) -> Secret | None:
-        """What an access key id stands for: an account's own key, or a role that was assumed."""
+        """Find the secret of an access key id: an account's own key, or that of an assumed role."""
         if access_key_id in self._first:
             return self._first[access_key_id]
         key = self._database.access_keys.get(access_key_id)
@@ -38,7 +38,7 @@ class Accounts:
         return None
 
     def is_first(self, access_key_id: str) -> bool:
-        """Whether the key is one that the store began with: only those may see the keys of others."""
+        """Tell if the key is one of the store's first ones: only those may see the keys of others."""
         return access_key_id in self._first
 
     def arn_of(self, identity: Identity) -> str:
@@ -50,7 +50,7 @@ class Accounts:
         return f"arn:aws:iam::{identity.account}:{f'user/{identity.access_key_id}' if is_user else 'root'}"
 
     def names_of(self, account: str) -> set[str]:
-        """What a permission may call the account: its id, its organization and units, and everybody."""
+        """List the names of an account in permissions: its id, its organization and units, and `all`."""
         known = self._database.accounts.get(account)
         return {"all", account, *(known.memberships if known else ())}
 

@@ -1,7 +1,7 @@
-"""What a call to EC2 asks of IAM: one question for each thing that it touches, with what IAM knows of that thing.
+"""The permissions that a call to EC2 needs: one request to IAM for each resource, with its condition keys.
 
-Which types of things an action touches, and which condition keys it has for each, is `iam.facts`; here is what their
-values are. What EC2 makes has no id yet, and is `*`; tags in a call that makes something are questions of their own.
+The types of resources that an action touches, and their condition keys, are in `iam.facts`; here are the values. A new
+resource has no id yet, and is `*`; its tags in the call that makes it are a request of their own.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _record(backend: Backend, call: Call, id: str) -> Record | None:
 
 
 def _named_by(name: str) -> Callable[[Backend, Call], Iterator[AuthorizationRequest]]:
-    """Of an action that touches what one of its parameters names, by id, and nothing else."""
+    """Make the function for an action that touches only the resources that this parameter names."""
 
     def requests(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
         found = call.params.get(name) or []
@@ -150,7 +150,7 @@ def _volumes(backend: Backend, call: Call, image: Image | None) -> Iterator[Auth
 
 
 def _network(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
-    """Where it goes. What the request leaves to EC2 is told as `*`, which no rule about one group or subnet allows."""
+    """Ask for subnet and groups; EC2's own choice is `*`, which no rule about one group or subnet allows."""
     interface: Mapping[str, Any] = next(iter(call.params.get("NetworkInterfaces", [])), {})
     subnet = interface.get("SubnetId") or call.params.get("SubnetId")
     groups = interface.get("Groups") or call.params.get("SecurityGroupIds") or ()

@@ -1,4 +1,4 @@
-"""What calls to S3, Systems Manager and KMS ask of IAM; and what EC2 asks in the caller's name of IAM and KMS."""
+"""The permissions that calls to S3, Systems Manager and KMS need, and those that EC2 needs on a caller's behalf."""
 
 from __future__ import annotations
 
@@ -129,14 +129,14 @@ def _parameter(identity: Identity, name: str) -> str:
 
 
 def pass_role_request(backend: Backend, call: Call, profile: str) -> AuthorizationRequest:
-    """That the role of an instance profile is given to EC2; of a profile that has none, a role of its name."""
+    """Ask to pass the role of an instance profile to EC2."""
     role = iam.role_of_profile(backend.moto, call.account, profile.rpartition("/")[2])
     known = common_context(call.account, call.region)
     return AuthorizationRequest("iam:PassRole", role, {**known, "iam:PassedToService": ("ec2.amazonaws.com",)})
 
 
 def key_requests(backend: Backend, call: Call, key: str) -> Iterator[AuthorizationRequest]:
-    """What EBS does with a key, in the caller's name."""
+    """Ask for EBS's actions on a key, on the caller's behalf."""
     if re.search(r"alias/aws/ebs$", key):
         return
     via = {"kms:ViaService": (f"ec2.{call.region}.amazonaws.com",)}

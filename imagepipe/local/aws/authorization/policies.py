@@ -1,7 +1,7 @@
-"""Whether a caller may do what it asks: by the policy of its access key, or those of the role that it is.
+"""Check callers' policies: those of an access key, or those of the role that the caller has assumed.
 
-A key without a policy may do anything, as may a role that has none: policies are for who wants to try one. What was
-asked under a policy is kept, so that a test can hold a policy against it.
+A key without a policy may do anything, as may a role without one: policies are for those who want to try one. Decisions
+are kept, so that a test can compare them with a policy.
 """
 
 from __future__ import annotations

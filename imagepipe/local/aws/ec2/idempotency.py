@@ -56,7 +56,7 @@ def remember(backend: Backend, call: Call, made: Sequence[str]) -> None:
 
 
 def _forget(backend: Backend) -> None:
-    """Those that are over, and the oldest of too many."""
+    """Delete expired tokens, and the oldest of too many."""
     kept = list(backend.database.tokens)  # in the order in which they were used
     horizon = backend.clock.now() - REMEMBERED
     for number, token in enumerate(kept):
@@ -70,6 +70,6 @@ def _key(call: Call, token: str) -> str:
 
 
 def _digest(call: Call) -> str:
-    """Of the request, as a hash: user data may hold keys, and need not be kept twice."""
+    """Hash the request: user data may hold keys, and need not be kept twice."""
     meant = {key: value for key, value in call.params.items() if key not in ("ClientToken", "DryRun")}
     return hashlib.sha256(json.dumps(meant, sort_keys=True, default=str).encode()).hexdigest()

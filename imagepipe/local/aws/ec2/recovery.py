@@ -41,7 +41,7 @@ def recover(backend: Backend) -> None:
 
 
 def _forget_the_past(backend: Backend) -> None:
-    """What nobody is told of any more need not be kept."""
+    """Forget terminated instances and old client tokens."""
     now = backend.clock.now()
     for instance in backend.database.instances:
         if instance.ended_at is not None and instance.ended_at < now - REMEMBERED:

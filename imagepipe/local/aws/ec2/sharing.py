@@ -1,4 +1,4 @@
-"""Who may use an image or a snapshot: users, groups, organizations, in EC2's two ways of asking."""
+"""Launch permissions and volume permissions: users, groups and organizations, in EC2's two forms of request."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def _named(backend: Backend, call: Call) -> Iterator[tuple[Record | None, str]]:
 @dataclass(frozen=True, slots=True)
 class _Tag:
     id: str
-    """Of the thing and the tag together, for paging."""
+    """Key of the resource and the tag together, for paging."""
     resource: str
     key: str
     value: str

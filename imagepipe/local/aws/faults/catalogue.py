@@ -1,4 +1,4 @@
-"""Which faults there are, and what each may say: one table, by which files and the admin door are checked."""
+"""The kinds of faults and their fields: one table, by which files and the admin interface are checked."""
 
 from __future__ import annotations
 

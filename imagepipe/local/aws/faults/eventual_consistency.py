@@ -1,4 +1,4 @@
-"""What was just made and is not shown yet: EC2 tells the truth a while late (EC2 API guide, "Eventual consistency")."""
+"""Hide new resources for a while, as EC2 does at times (EC2 API guide, "Eventual consistency")."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class HiddenResources:
         self._hidden: Newest[str, _Hidden] = Newest(MOST_HIDDEN)
 
     def hide(self, answer: Mapping[str, Any], *, seconds: float, calls: int | None) -> None:
-        """What this answer of a call that makes something names is not shown for a while."""
+        """Hide the resources that this answer names for a while."""
         until = time.monotonic() + seconds if calls is None else None
         with self._lock:
             for name in [name for name, hidden in self._hidden.items() if hidden.is_over()]:
@@ -88,7 +88,7 @@ class HiddenResources:
         return shown
 
     def _hides(self, name: str) -> bool:
-        """Whether it is not shown; that counts as a call."""
+        """Tell if the resource is hidden, and count the call."""
         with self._lock:
             hidden = self._hidden.get(name)
             if hidden is None:

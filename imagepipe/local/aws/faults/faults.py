@@ -35,7 +35,7 @@ Effect = Literal[
 
 ASKED_FOR = "A fault that was asked for"
 MOST_THINGS = 10_000
-"""What faults are still to come over, and keys that have expired: the newest of them."""
+"""Limit of bound faults, and of expired keys: the newest are kept."""
 CODES: Mapping[str, tuple[int, str]] = {
     "RequestLimitExceeded": (503, "Request limit exceeded."),
     "Throttling": (400, "Rate exceeded"),
@@ -72,13 +72,13 @@ class Fault:
     status: int | None = None
     seconds: float = 0.0
     calls: int | None = None
-    """Of `hide`: for so many calls, and not for so many seconds."""
+    """For `hide`: number of calls, in place of `seconds`."""
     after: int = 0
     """So many calls that it would meet are let through first."""
     times: int | None = None
-    """How often; for ever if None."""
+    """Number of times that it comes; unlimited if None."""
     probability: float = 1.0
-    """Of each call that it would meet after those, by a die of its own."""
+    """Probability for each further matching call, by a random generator of the fault's own."""
 
     def meets(self, action: str, params: Mapping[str, Any]) -> bool:
         return fnmatchcase(action, self.action) and all(
@@ -86,14 +86,14 @@ class Fault:
         )
 
     def error(self) -> AwsError:
-        """What a call is refused with."""
+        """Make the error of a refused call."""
         code = self.code or "RequestLimitExceeded"
         status, message = CODES.get(code, (503, ASKED_FOR))
         return AwsError(code, self.message or message, status=self.status or status)
 
     @property
     def reason(self) -> str:
-        """What a thing says of why it failed."""
+        """Reason that a failed resource states."""
         return self.message or ASKED_FOR
 
     def words(self) -> str:
@@ -141,7 +141,7 @@ class _ActiveFault:
 
     fault: Fault
     die: random.Random
-    """Its own: what it decides for its tenth call depends on nothing else than the seed."""
+    """A generator of its own: its tenth decision depends on the seed alone."""
     met: int = 0
     hits: int = 0
 
@@ -150,7 +150,7 @@ class _ActiveFault:
         return self.fault.times is not None and self.hits >= self.fault.times
 
     def comes(self) -> bool:
-        """Whether it comes at a call that it meets."""
+        """Count a matching call, and tell if the fault comes at it."""
         self.met += 1
         if self.met <= self.fault.after or self.is_spent:
             return False
@@ -161,7 +161,7 @@ class _ActiveFault:
 
 
 class Faults:
-    """The faults that are set now, and what is before things that they have met."""
+    """Active faults, and those already bound to a resource."""
 
     def __init__(self, faults: Iterable[Fault] = (), *, seed: int = 0) -> None:
         self.hidden = HiddenResources()
@@ -196,12 +196,12 @@ class Faults:
         self.hidden.clear()
 
     def listed(self) -> list[tuple[Fault, int]]:
-        """Those that may still come, and how often each came."""
+        """List the faults that may still come, with the number of times that each came."""
         with self._lock:
             return [(each.fault, each.hits) for each in self._active if not each.is_spent]
 
     def injected(self) -> dict[str, int]:
-        """How often faults came since the process began, by effect and action: `refuse RunInstances`."""
+        """Count the faults that came since the process began, by effect and action: `refuse RunInstances`."""
         with self._lock:
             return dict(sorted(self._injected.items()))
 
@@ -223,7 +223,7 @@ class Faults:
             raise fault.error()
 
     def bind(self, thing: str, action: str, params: Mapping[str, Any], *effects: Effect) -> None:
-        """What a call makes is to meet those of the effects that come at the call, at its own time."""
+        """Bind the faults that match the call to a resource that it makes; they come later."""
         for effect in effects:
             fault = self.take(effect, action, params)
             if fault is not None:
@@ -231,12 +231,12 @@ class Faults:
                     self._bound.setdefault(thing, []).append(fault)
 
     def bound(self, thing: str, effect: Effect) -> Fault | None:
-        """What a thing still has before it."""
+        """Return the fault of this effect that is bound to a resource."""
         with self._lock:
             return next((fault for fault in self._bound.get(thing, ()) if fault.effect == effect), None)
 
     def expire(self, access_key_id: str, action: str, params: Mapping[str, Any]) -> bool:
-        """Whether the key that makes the call has expired; from the call on where a fault says so."""
+        """Tell if the caller's key has expired; a fault expires it from this call on."""
         with self._lock:
             if access_key_id in self._expired:
                 return True

@@ -1,4 +1,4 @@
-"""What moto keeps for us: networks, IAM, STS, KMS, parameters and S3, made durable from outside.
+"""Networks, IAM, STS, KMS, parameters and S3: moto answers, and its state is made durable from outside.
 
 moto is used as it is: its own applications answer, in this process, one call of a service at a time, and after each
 call that may have changed something the backend concerned is pickled into the database before the answer leaves.
@@ -155,7 +155,7 @@ class Moto:
             raise AwsError("InternalError", text, status=500) from problem
 
     def has_file(self, name: str) -> bool:
-        """Whether some object's bytes are in this file."""
+        """Tell if an object's bytes are in this file."""
         return self._s3.has_file(name)
 
     def _load(self) -> None:
@@ -188,7 +188,7 @@ class Moto:
 
 
 def _unreadable(state: Path, here: str, there: str, problem: Exception) -> LocalCloudError:
-    """What to say of state that cannot be read, and how to go on."""
+    """Make the error for state that cannot be read, with a way forward."""
     if there and there != here:
         text = f"it was written with moto {there}, and this is moto {here}"
         hint = f"to keep everything, install that version: pip install 'moto[ec2,s3,server]=={there}'; or"

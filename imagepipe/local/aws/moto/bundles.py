@@ -26,7 +26,7 @@ LARGEST_MANIFEST = 4 << 20
 
 
 def certificate_of(folder: Path) -> Path:
-    """What a bundle for the cloud of this state is encrypted for; made at the first call, with its key."""
+    """Return the certificate for which bundles are encrypted; make it and its key at the first call."""
     path = folder / CERTIFICATE
     if not path.exists():
         make_pair(path, folder / KEY, name="EC2 of imagepipe's local cloud")
@@ -42,11 +42,11 @@ class Bundles:
 
     @property
     def certificate(self) -> Path:
-        """What a bundle for this cloud is encrypted for."""
+        """The certificate for which bundles are encrypted."""
         return certificate_of(self._folder)
 
     def manifest(self, location: str, *, account: str, region: str) -> Manifest:
-        """What is registered from there, once it is certain that it can be opened. Raises AwsError."""
+        """Read the manifest, and make sure that the bundle can be decrypted. Raises AwsError."""
         try:
             manifest = self._read(location, account=account, region=region)
             find_secret(manifest, self._key())
@@ -75,8 +75,10 @@ class Bundles:
         return read_manifest(document)
 
     def _object(self, bucket: str, key: str, *, account: str, region: str) -> bytes:
-        """Its bytes. Raises BundleError where it is not there, in another region than the registration's, or not for
-        EC2 to read."""
+        """Read an object.
+
+        Raises BundleError if it does not exist, is in another region than the registration, or EC2 may not read it.
+        """
         with self._moto.lock("s3"):
             buckets: Any = self._moto.model("s3", account, get_partition(region)).buckets
             found = buckets.get(bucket)

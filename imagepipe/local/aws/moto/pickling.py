@@ -162,7 +162,7 @@ PLAIN = frozenset(
     for module, _, names in (line.partition(":") for line in _PLAIN_NAMES.strip().splitlines())
     for name in names.split()
 )
-"""What moto's state is made of beside moto's own classes; none of them does anything but hold values."""
+"""Names beside moto's own classes that moto's state consists of; all of them only hold values."""
 
 
 class Unpickler(pickle.Unpickler):

@@ -1,5 +1,5 @@
-"""What S3 does and moto leaves out: which operation a request is, where its bucket is, whether its bytes arrived
-whole, and who beside the owner may read an object.
+"""The parts of S3 that moto lacks: parse the operation, redirect to the bucket's region, check that bytes arrived
+whole, and read the ACLs of objects.
 
 moto keeps grants, but nothing of the canned ACL `aws-exec-read`: it is passed on as the grant that it stands for.
 """
@@ -29,7 +29,7 @@ EC2_READER = "6aa5a366c34c1cbe25dc49211496e913e0351eb0e8c37aa3477e40942ec6b97c"
 ENFORCED = "BucketOwnerEnforced"
 """ACLs are disabled: of new buckets since April 2023, where their creator says nothing (S3 user guide)."""
 EVERYWHERE = frozenset({"CreateBucket", "ListBuckets", "GetBucketLocation"})
-"""What any region answers."""
+"""Operations that any region answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def translate_acl(
 
 
 def is_readable_by_ec2(key: Any) -> bool:
-    """Whether an object of moto's lets EC2 read it: by aws-exec-read, or as it lets everybody."""
+    """Tell if an object's ACL lets EC2 read it: by aws-exec-read, or because everybody may."""
     readers = [
         grantee
         for grant in (key.acl.grants if key.acl else ())

@@ -22,7 +22,7 @@ from imagepipe.local.aws.moto.pickling import Pickler, Unpickler
 from imagepipe.local.aws.state.database import Database
 
 ACCOUNT, KEY, UPLOAD = "s3", "s3-key", "s3-upload"
-"""What the names of the three kinds of blobs begin with."""
+"""Prefixes of the names of the three kinds of blobs."""
 MOST_PAGE_TOKENS = 1000
 
 
@@ -32,7 +32,7 @@ class WouldLose(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a request may have changed; without keys, the settings of the bucket."""
+    """The objects that a request may have changed; without keys, the settings of the bucket."""
 
     bucket: str
     keys: frozenset[str] = frozenset()
@@ -41,11 +41,11 @@ class Changes:
     upload_id: str = ""
     """The only one of them; empty for a new one."""
     deletes: bool = False
-    """It may leave less than there was."""
+    """The request may delete."""
 
 
 class S3State:
-    """What is saved of S3, and how. All under S3's lock."""
+    """Saves S3's state, and loads it. All under S3's lock."""
 
     def __init__(self, database: Database, objects: Path) -> None:
         self._database = database
@@ -98,7 +98,7 @@ class S3State:
         self._note(name, _digest(body), frozenset(unpickler.named))
 
     def has_file(self, name: str) -> bool:
-        """Whether some object's bytes are in this file."""
+        """Tell if an object's bytes are in this file."""
         return name in self._owners
 
     def save(self, account: str, partition: str, changed: Changes) -> None:

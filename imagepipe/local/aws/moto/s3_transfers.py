@@ -28,12 +28,12 @@ from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Answer
 
 UPLOADS = frozenset({"PutObject", "UploadPart"})
-"""Whose bodies are written to disk as they come."""
+"""Operations whose bodies are written to disk as they arrive."""
 PARTS = frozenset({"CreateMultipartUpload", "UploadPart", "UploadPartCopy", "CompleteMultipartUpload"})
 PARTS_END = frozenset({"CompleteMultipartUpload", "AbortMultipartUpload"})
 WITHOUT_BYTES = frozenset({"GetObject", "CompleteMultipartUpload", "CopyObject", "UploadPartCopy"})
 EMPTY = hashlib.md5(usedforsecurity=False).hexdigest()
-"""What moto takes for the ETag of an object whose bytes it does not see."""
+"""The ETag that moto gives to an object whose bytes it does not see."""
 
 
 class Transfers:
@@ -160,7 +160,7 @@ class Transfers:
 
 
 def _changes(operation: Operation, request: Request) -> Changes:
-    """What a request may have changed."""
+    """List the objects that a request may have changed."""
     keys = frozenset({operation.key}) if operation.key else frozenset()
     if operation.name == "DeleteObjects":
         body = ElementTree.fromstring(request.body)  # noqa: S314 - of a caller of this store's own
@@ -247,7 +247,7 @@ def _download(request: Request, answer: Answer, key: Any) -> Answer:
 
 
 def _range(stated: str, size: int) -> tuple[int, int]:
-    """Where a range of `bytes=` begins, and where it has ended; all there is where none is stated."""
+    """Return the start and the end of a range of `bytes=`; the whole object without one."""
     first, _, last = stated.removeprefix("bytes=").partition("-")
     if not first.isdigit() and not last.isdigit():
         return 0, size

@@ -27,7 +27,7 @@ SETTLED = "imagepipe_settled"
 
 @dataclass(frozen=True, slots=True)
 class Subnet:
-    """Where an instance goes."""
+    """A subnet of a VPC."""
 
     id: str
     vpc_id: str

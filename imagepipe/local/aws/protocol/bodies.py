@@ -26,7 +26,7 @@ LARGEST_OBJECT = 5 << 30  # of one PUT, as S3 has it (S3 user guide, "Uploading 
 LARGEST_BODY = 4 << 20  # of any other request: a DeleteObjects of 1,000 keys of 1 KiB has some 2 MiB
 LONGEST_LINE = 8192
 DISCARD_LIMIT = 16 << 20
-"""Of a body that nobody wants, so much is read away: a client that still sends does not see its answer otherwise."""
+"""So much of an unwanted body is read: a client that is still sending does not read its answer otherwise."""
 
 
 class Source(Protocol):
@@ -59,7 +59,7 @@ CHECKSUMS: Mapping[str, Callable[[], Digest]] = {
     "SHA1": lambda: hashlib.sha1(usedforsecurity=False),
     "SHA256": hashlib.sha256,
 }
-"""Those of S3's that Python has; CRC32C and CRC64NVME are taken as the client states them."""
+"""S3's checksums that Python has; for CRC32C and CRC64NVME the client's statement is taken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the gateway says no with: EC2's own codes, so that a client meets the same branch as on EC2."""
+"""Errors with EC2's own codes, so that a client takes the same branch as on EC2."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ def conflicting(message: str) -> AwsError:
 
 
 def unsupported(message: str) -> AwsError:
-    """What EC2 can do and the local cloud cannot."""
+    """A feature of EC2 that the local cloud lacks."""
     return AwsError("UnsupportedOperation", message)

@@ -20,7 +20,7 @@ Getter = Callable[[Any], Value | Iterable[Value]]
 
 
 class Tagged(Protocol):
-    """What a filter by tag needs."""
+    """A record with tags."""
 
     @property
     def tags(self) -> Mapping[str, str]: ...

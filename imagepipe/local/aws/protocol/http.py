@@ -31,7 +31,7 @@ def request(environ: Mapping[str, Any]) -> Request:
 
 
 def length(request: Request) -> int:
-    """How many bytes the body has. Raises AwsError for one that is sent in chunks of HTTP's, as S3 does."""
+    """Return the length of the body. Raises AwsError for a chunked body, as S3 does."""
     if "transfer-encoding" in request.headers:
         text = "A header you provided implies functionality that is not implemented: Transfer-Encoding"
         raise AwsError("NotImplemented", text, status=501)
@@ -60,12 +60,12 @@ def store_full_error(problem: Exception) -> AwsError | None:
 
 
 def check_origin(request: Request, *, has_token: bool | None) -> None:
-    """A web page must not drive the cloud: browsers say Origin, and a rebound name is in Host.
+    """Raise AwsError for a request that a web page could have sent: browsers send Origin, or a rebound name in Host.
 
-    Nor another machine without the token: None is for what comes over loopback.
+    Refuse other machines without the token, too; `has_token` is None for a request over loopback.
     """
     if has_token is False:
-        text = "Other machines are answered with the cloud's token alone: it goes into AWS_SESSION_TOKEN"
+        text = "Requests from other machines need the token in AWS_SESSION_TOKEN"
         raise AwsError("AccessDenied", text, status=403)
     host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
     if "origin" in request.headers:

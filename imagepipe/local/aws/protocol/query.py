@@ -137,7 +137,7 @@ def _service() -> Any:
 
 @cache
 def _wire_names(action: str) -> frozenset[str]:
-    """How the action's parameters are called on the wire: `Filter`, where the model says `Filters`."""
+    """List the names of the action's parameters in requests: `Filter` for the model's `Filters`."""
     shape = _service().operation_model(action).input_shape
     names = {"Action", "Version"}
     for member, member_shape in shape.members.items() if shape else ():

@@ -106,7 +106,7 @@ def _seconds(backend: Backend, identity: Identity, values: Mapping[str, str], ro
 
 
 def _trusts(policy: str, identity: Identity, caller: str, external_id: str | None) -> bool:
-    """Whether the role's trust policy lets the caller in: by AWS principals, and an external id where it wants one."""
+    """Tell if the role's trust policy admits the caller: by AWS principals, and by the external id if it wants one."""
     statements = json.loads(policy).get("Statement", [])
     for statement in statements if isinstance(statements, list) else [statements]:
         named = statement.get("Principal", {})

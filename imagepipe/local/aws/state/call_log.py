@@ -1,4 +1,4 @@
-"""What was called and how often, for who counts what a client costs; and what was request under policies."""
+"""Count the calls, for tests of what a client costs; keep what policies decided, for tests of policies."""
 
 from __future__ import annotations
 

@@ -69,11 +69,11 @@ class Table(Generic[R]):
         return len(self._seen())
 
     def owned(self, account: str, region: str) -> list[R]:
-        """What this account has in this region."""
+        """List the account's records in this region."""
         return [row for row in self if row.account == account and row.region == region]
 
     def in_region(self, region: str) -> list[R]:
-        """What anybody has in this region."""
+        """List all records in this region."""
         return [row for row in self if row.region == region]
 
     def _seen(self) -> Mapping[str, R]:

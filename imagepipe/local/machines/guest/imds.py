@@ -40,7 +40,7 @@ VERSIONS = ("1.0", "2009-04-04", "2016-09-02", "2021-03-23", "latest")
 
 
 def document(machine: Machine) -> dict[str, Any]:
-    """What the service of a machine answers; where it is not enabled, nothing but a seed that is added."""
+    """Make the document from which the service answers; a seed is served even if the service is disabled."""
     return {
         "meta-data": dict(machine.metadata.values),
         "identity": machine.metadata.identity,
@@ -60,7 +60,7 @@ def write(folder: Path, machine: Machine, *, namespace: int) -> None:
 
 
 class Answers:
-    """What is at each path, and who may ask."""
+    """The values by path, and the tokens that give access to them."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._tree = _tree(document)
@@ -94,7 +94,7 @@ class Answers:
             return self._tokens.get(token, 0.0) > time.monotonic()
 
     def at(self, path: str) -> bytes | None:
-        """What is there: a value, a listing, or nothing."""
+        """Return the value or the listing at a path; None if there is neither."""
         version, _, rest = path.strip("/").partition("/")
         if not version:
             return "\n".join(VERSIONS).encode()

@@ -1,4 +1,4 @@
-"""What cloud-init reads at a machine's boot: the documents of its NoCloud datasource, and nothing on the disk."""
+"""cloud-init's input at a machine's boot: the documents of its NoCloud datasource, and nothing on the disk."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def wanted(ingress: Iterable[Ingress], listening: frozenset[Port]) -> frozenset[
 
 
 def has_wide(ingress: Iterable[Ingress]) -> bool:
-    """Whether what is open depends on what the machine listens on."""
+    """Tell if the open ports depend on the ports on which the machine listens."""
     return any(
         _lets_us_in(rule.cidr)
         and (rule.protocol == "-1" or (rule.protocol in LISTENING_STATES and rule.to_port - rule.from_port >= NARROW))

@@ -33,7 +33,7 @@ UP_SECONDS = 30.0
 PUSH_SECONDS = 5.0  # a guest that still boots does not feel its power button
 RESET_SECONDS = 120.0  # a guest that does not reboot in order is reset, as on EC2 after some minutes
 WELL_KNOWN = (22, 25, 53, 80, 443, 3000, 3306, 5000, 5432, 6379, 8000, 8080, 8443, 9000, 9090, 9100, 9200)
-"""What is open of a wide rule: the guest's own kernel alone knows what is listened on."""
+"""Ports that a wide rule opens: only the guest's own kernel knows on which ports it listens."""
 
 
 class QemuDriver(SupervisedDriver):

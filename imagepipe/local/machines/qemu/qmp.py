@@ -31,7 +31,7 @@ class Line:
         self.ask("qmp_capabilities")
 
     def ask(self, command: str, **arguments: Any) -> Any:
-        """What it returns. Raises Refused. Events that come meanwhile are dropped."""
+        """Send a command and return its result; drop events that come meanwhile. Raises Refused."""
         self._file.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
         for message in self._reader:
             if "error" in message:

@@ -57,7 +57,7 @@ KERNEL_WORDS = (
 
 
 def write(folder: Path, machine: Machine, *, accelerator: str, namespace: int) -> None:
-    """What the process needs to know; readable by root alone, as user data holds keys.
+    """Write the supervisor's input, readable by root alone, as user data holds keys.
 
     `namespace` is the file descriptor of this computer's network that the process inherits.
     """
@@ -112,7 +112,7 @@ class Handed:
 
 
 def serial(disk: Path) -> str:
-    """How the guest knows a disk: `/dev/disk/by-id/virtio-vol0123456789abcdef0`, as EBS volumes show their ids."""
+    """Name a disk for the guest: `/dev/disk/by-id/virtio-vol0123456789abcdef0`, as EBS volumes show their ids."""
     return disk.stem.replace("-", "")[:SERIAL_CHARACTERS]
 
 

@@ -43,7 +43,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a boot does to a machine's tree; all but the name at the first one alone."""
+    """The changes of a boot to a machine's tree; after the first boot only the name is set."""
 
     instance_id: str
     hostname: str
@@ -51,11 +51,11 @@ class Plan:
     host_keys: Mapping[str, str]
     """By cloud-init's name: `ed25519_private`."""
     host_key_kinds: tuple[str, ...]
-    """Which to make where none is given."""
+    """Kinds of host keys to make if none is given."""
     deletes_host_keys: bool
     scripts: tuple[str, ...]
     not_done: tuple[str, ...]
-    """What user data asks for beyond that, in words for the console."""
+    """Further requests of the user data, in words for the console."""
 
     def values(self) -> dict[str, Any]:
         """As JSON takes it."""
@@ -63,7 +63,7 @@ class Plan:
 
 
 def plan(seed: Seed) -> Plan:
-    """What a seed asks for."""
+    """Make the plan for a seed."""
     configs, scripts, not_done = [], [], []
     for kind, text in _parts(seed.user_data):
         if kind == SCRIPT:

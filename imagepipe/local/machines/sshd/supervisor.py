@@ -94,7 +94,7 @@ def pivot_into(root: str) -> None:
 
 
 def drop_capabilities() -> None:
-    """What is executed from here on never has them."""
+    """Take these capabilities from all programs that are executed from here on."""
     for number in DROPPED:
         _libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)  # a kernel that does not know one has nothing to drop
 
@@ -170,7 +170,7 @@ class Boot:
     # What cloud-init would do at a first boot, as far as the plan goes.
 
     def _is_first(self) -> bool:
-        """Whether this instance has not booted from this disk before: cloud-init's own mark."""
+        """Tell if this instance boots from this disk for the first time, by cloud-init's own mark."""
         try:
             return os.path.basename(os.readlink("/var/lib/cloud/instance")) != str(self._plan["instance_id"])
         except OSError:
@@ -297,7 +297,7 @@ class Boot:
 
 
 def _add_user(user: Mapping[str, Any]) -> None:
-    """What useradd does, but for its fsync: on a disk that was just copied, that takes half a second."""
+    """Add a user as useradd does, but without its fsync: on a disk that was just copied, that takes half a second."""
     name, home = user["name"], f"/home/{user['name']}"
     numbers = [int(line.split(":")[2]) for path in ("/etc/passwd", "/etc/group") for line in _lines(path)]
     id = max([999, *(number for number in numbers if number < NOBODY)]) + 1

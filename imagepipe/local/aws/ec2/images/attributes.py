@@ -1,4 +1,4 @@
-"""What can be changed of an image once it is there: permissions, description, deprecation, protection."""
+"""Change attributes of an existing image: permissions, description, deprecation, protection."""
 
 from __future__ import annotations
 

@@ -56,9 +56,7 @@ def register_image(backend: Backend, call: Call) -> Mapping[str, Any]:
         raise AwsError("AuthFailure", "This account is not authorized to specify billing product codes", status=403)
     virtualization = params.get("VirtualizationType") or "paravirtual"
     if virtualization != "hvm":
-        raise unsupported(
-            "The local cloud boots VirtualizationType hvm only; EC2's default, paravirtual, is of another age"
-        )
+        raise unsupported("Only hvm images boot here; pass VirtualizationType=hvm (EC2 defaults to paravirtual)")
     if params.get("ImageLocation"):
         return {"ImageId": _register_bundle(backend, call, name)}
     root = params.get("RootDeviceName")
@@ -106,7 +104,7 @@ def _register_bundle(backend: Backend, call: Call, name: str) -> str:
 def _pending(
     backend: Backend, call: Call, name: str, *, root: str, mappings: tuple[DiskSpec, ...], architecture: str
 ) -> Image:
-    """What both kinds of image have of RegisterImage; `architecture` is that of a call that names none."""
+    """Make the common part of both kinds of image; `architecture` is the default of the parameter."""
     params = call.params
     return Image(
         id=new_id("ami"),

@@ -140,7 +140,7 @@ def deregister_image(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def _delete_snapshot(backend: Backend, call: Call, snapshot_id: str) -> str:
-    """What became of it, in EC2's words."""
+    """Delete the snapshot if nothing else uses it; return EC2's code for the result."""
     snapshot = backend.database.snapshots.get(snapshot_id)
     if snapshot is None:
         return "warn-not-found"

@@ -1,4 +1,4 @@
-"""What becomes of snapshots and images after an answer: disks are read, copies get their bytes, states are told.
+"""Background jobs of snapshots and images: read disks, link the bytes of copies, set the final states.
 
 As in `instances.jobs`: each function is a job of a queue (`JobQueues`), and may be done again after a restart.
 """

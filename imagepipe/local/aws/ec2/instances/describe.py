@@ -119,7 +119,7 @@ def describe_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def reservation(backend: Backend, instances: Sequence[Instance]) -> dict[str, Any]:
-    """What one launch made."""
+    """Describe the instances of one launch."""
     return {
         "ReservationId": instances[0].reservation_id,
         "OwnerId": instances[0].account,

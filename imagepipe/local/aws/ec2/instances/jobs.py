@@ -1,7 +1,7 @@
-"""What happens to machines and disks after an answer: each function here is work for a queue of the course.
+"""Background jobs of machines and volumes: each function here is work for a job queue.
 
-Each reads the database when its turn comes and does nothing if the thing has moved on meanwhile, so each may be
-done again after a restart, from wherever the process before it was killed.
+Each reads the database when its turn comes and does nothing if the resource has another state by then, so each may be
+repeated after a restart, wherever the process before was killed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class InjectedFailure(MachineError):
     def __init__(self, text: str, code: str) -> None:
         super().__init__(text)
         self.code = code
-        """Of its StateReason; EC2's own if empty."""
+        """Code of the StateReason; EC2's own if empty."""
 
 
 class KeyUnusable(DiskError):
@@ -65,7 +65,7 @@ def machine_of(backend: Backend, instance: Instance) -> Machine:
 
 
 def ingress_of(backend: Backend, instance: Instance) -> list[Ingress]:
-    """What the instance's groups let in. A rule that names a group means the addresses of its members."""
+    """List the ports that the instance's groups open. A rule that names a group means the addresses of its members."""
     opened: dict[Ingress, None] = {}
     for group_id in instance.group_ids:
         group = backend.database.groups.get(group_id)

@@ -1,4 +1,4 @@
-"""What an instance is told of itself at 169.254.169.254 (EC2 user guide, "Instance metadata categories")."""
+"""An instance's metadata at 169.254.169.254 (EC2 user guide, "Instance metadata categories")."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from imagepipe.local.aws.protocol.tags import listed
 from imagepipe.local.aws.state.records import Instance
 
 PRICE = Decimal("0.0038")
-"""What an hour costs here, in dollars, of every type: who offers less gets nothing."""
+"""Price of an hour of any instance type, in dollars; lower offers are refused."""
 CANCELLED = "cancelled"
 
 

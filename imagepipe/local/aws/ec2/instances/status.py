@@ -1,4 +1,4 @@
-"""How an instance is, seen from outside: its status checks and its console."""
+"""Status checks and console output of instances."""
 
 from __future__ import annotations
 

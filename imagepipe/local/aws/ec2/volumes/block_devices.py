@@ -18,7 +18,7 @@ EPHEMERAL = re.compile(r"ephemeral([0-9]|1[0-9]|2[0-3])")  # EC2 user guide: ins
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """What a volume type can be (EBS user guide, "Amazon EBS volume types")."""
+    """Limits of a volume type (EBS user guide, "Amazon EBS volume types")."""
 
     size_gib: tuple[int, int]
     iops: tuple[int, int] | None = None
