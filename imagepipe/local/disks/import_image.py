@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagepipe.errors import LocalCloudError
-from imagepipe.local.disks.contents import LEAST_BYTES, SECTOR, is_bare, read_partitions
+from imagepipe.local.disks.contents import MIN_DISK_BYTES, SECTOR, is_bare, read_partitions
 from imagepipe.local.disks.files import RESERVE_BYTES
 from imagepipe.local.host.processes import kill_group, start_time
 
@@ -103,7 +103,7 @@ def _format(source: Path, doing: str) -> str:
     except OSError as problem:
         raise LocalCloudError(f"{doing}: {problem.strerror}") from problem
     if header[:4] != QCOW2_MAGIC:
-        if size < LEAST_BYTES or size % SECTOR:
+        if size < MIN_DISK_BYTES or size % SECTOR:
             raise LocalCloudError(
                 f"{doing}: neither a qcow2 image nor a raw disk ({size} bytes)",
                 hint="unpack it first where it is compressed (.xz, .gz); other formats: qemu-img convert -O qcow2",

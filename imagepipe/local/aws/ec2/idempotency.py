@@ -12,8 +12,8 @@ from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Token
 
-LONGEST = 64
-MOST = 10_000
+MAX_LENGTH = 64
+MAX_TOKENS = 10_000
 REMEMBERED = timedelta(hours=24)  # the same guide: "at least 24 hours" after the instance terminated
 
 
@@ -25,8 +25,8 @@ def earlier_result(backend: Backend, call: Call) -> Sequence[str] | None:
     token = str(call.params.get("ClientToken") or "")
     if not token:
         return None
-    if len(token) > LONGEST or not token.isascii():
-        raise invalid(f"Client token must be at most {LONGEST} ASCII characters")
+    if len(token) > MAX_LENGTH or not token.isascii():
+        raise invalid(f"Client token must be at most {MAX_LENGTH} ASCII characters")
     kept = backend.database.tokens.get(_key(call, token))
     if kept is None:
         return None
@@ -60,7 +60,7 @@ def _forget(backend: Backend) -> None:
     kept = list(backend.database.tokens)  # in the order in which they were used
     horizon = backend.clock.now() - REMEMBERED
     for number, token in enumerate(kept):
-        if token.used >= horizon and len(kept) - number < MOST:
+        if token.used >= horizon and len(kept) - number < MAX_TOKENS:
             break
         backend.database.remove(token)
 

@@ -34,7 +34,7 @@ GETTERS: Mapping[str, Getter] = {
     "key-name": lambda row: row.name,
     "key-pair-id": lambda row: row.id,
 }
-LONGEST_NAME = 255
+MAX_NAME_LENGTH = 255
 
 
 def create_key_pair(backend: Backend, call: Call) -> Mapping[str, Any]:
@@ -69,7 +69,7 @@ def import_key_pair(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 def _free_name(backend: Backend, call: Call) -> str:
     name = call.text("KeyName")
-    if len(name) > LONGEST_NAME or not name.isascii():
+    if len(name) > MAX_NAME_LENGTH or not name.isascii():
         raise invalid(f"Value ({name}) for parameter keyName is invalid.")
     if any(pair.name == name for pair in backend.database.key_pairs.owned(call.account, call.region)):
         raise AwsError("InvalidKeyPair.Duplicate", f"The keypair '{name}' already exists.")

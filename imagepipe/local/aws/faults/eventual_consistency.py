@@ -15,7 +15,7 @@ from imagepipe.local.aws.state.bounded import Newest
 if TYPE_CHECKING:
     from imagepipe.local.aws.protocol.query import Call
 
-MOST_HIDDEN = 10_000
+MAX_HIDDEN = 10_000
 ROWS = {
     "Instances": "InstanceId",
     "Images": "ImageId",
@@ -46,7 +46,7 @@ class HiddenResources:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._hidden: Newest[str, _Hidden] = Newest(MOST_HIDDEN)
+        self._hidden: Newest[str, _Hidden] = Newest(MAX_HIDDEN)
 
     def hide(self, answer: Mapping[str, Any], *, seconds: float, calls: int | None) -> None:
         """Hide the resources that this answer names for a while."""

@@ -34,7 +34,7 @@ Effect = Literal[
 ]
 
 ASKED_FOR = "A fault that was asked for"
-MOST_THINGS = 10_000
+MAX_BOUND = 10_000
 """Limit of bound faults, and of expired keys: the newest are kept."""
 CODES: Mapping[str, tuple[int, str]] = {
     "RequestLimitExceeded": (503, "Request limit exceeded."),
@@ -169,9 +169,9 @@ class Faults:
         self._seed = seed
         self._number = 0
         self._active: list[_ActiveFault] = []
-        self._bound: Newest[str, list[Fault]] = Newest(MOST_THINGS)
-        self._expired: Newest[str, None] = Newest(MOST_THINGS)
-        self._injected = Counts(MOST_THINGS)
+        self._bound: Newest[str, list[Fault]] = Newest(MAX_BOUND)
+        self._expired: Newest[str, None] = Newest(MAX_BOUND)
+        self._injected = Counts(MAX_BOUND)
         for fault in faults:
             self.add(fault)
 

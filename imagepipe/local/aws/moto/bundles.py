@@ -22,7 +22,7 @@ from imagepipe.local.aws.moto.adapter import Moto
 from imagepipe.local.aws.protocol.errors import AwsError, invalid
 
 KEY, CERTIFICATE = "ec2-key.pem", "ec2-cert.pem"
-LARGEST_MANIFEST = 4 << 20
+MAX_MANIFEST_BYTES = 4 << 20
 
 
 def certificate_of(folder: Path) -> Path:
@@ -54,7 +54,7 @@ class Bundles:
             raise AwsError("InvalidManifest", f"{location}: {problem}") from problem
         return manifest
 
-    def lay_out(self, location: str, target: Path, *, account: str, region: str) -> None:
+    def unpack_to(self, location: str, target: Path, *, account: str, region: str) -> None:
         """Make the disk of an instance from the bundle, all digests checked. Raises BundleError."""
         manifest = self._read(location, account=account, region=region)
         bucket, _, key = location.partition("/")
@@ -70,7 +70,7 @@ class Bundles:
         if not bucket or not key or location.startswith("/") or "://" in location:
             raise invalid(f"Value ({location}) for parameter imageLocation is invalid: it is BUCKET/PATH.manifest.xml")
         document = self._object(bucket, key, account=account, region=region)
-        if len(document) > LARGEST_MANIFEST:
+        if len(document) > MAX_MANIFEST_BYTES:
             raise BundleError(f"{location} has {len(document)} bytes: that is no manifest")
         return read_manifest(document)
 

@@ -23,7 +23,7 @@ from imagepipe.local.aws.state.database import Database
 
 ACCOUNT, KEY, UPLOAD = "s3", "s3-key", "s3-upload"
 """Prefixes of the names of the three kinds of blobs."""
-MOST_PAGE_TOKENS = 1000
+MAX_PAGE_TOKENS = 1000
 
 
 class WouldLose(Exception):
@@ -209,7 +209,7 @@ def _account_of(account: str, partition: str) -> dict[str, Any]:
 def forget_page_tokens(backend: Any) -> None:
     """moto keeps the token of every page that it ever gave."""
     tokens = backend._pagination_tokens
-    while len(tokens) > MOST_PAGE_TOKENS:
+    while len(tokens) > MAX_PAGE_TOKENS:
         tokens.pop(next(iter(tokens)))
 
 

@@ -52,7 +52,7 @@ class Network:
             return
         with self._moto.lock("ec2"):
             if not hasattr(ec2, SETTLED):
-                _lay_out(ec2)
+                _create_default_vpc(ec2)
                 _connect_to_internet(ec2)
                 setattr(ec2, SETTLED, True)
                 self._moto.save("ec2", account, region)
@@ -155,7 +155,7 @@ def _is_silent(address: str) -> bool:
     return True
 
 
-def _lay_out(ec2: Any) -> None:
+def _create_default_vpc(ec2: Any) -> None:
     for subnet in ec2.describe_subnets():
         ec2.delete_subnet(subnet.id)
     old = ec2.get_default_vpc()

@@ -22,9 +22,9 @@ from imagepipe.files import sync
 from imagepipe.local.aws.protocol.errors import AwsError
 
 CHUNK_BYTES = 1 << 18
-LARGEST_OBJECT = 5 << 30  # of one PUT, as S3 has it (S3 user guide, "Uploading objects")
-LARGEST_BODY = 4 << 20  # of any other request: a DeleteObjects of 1,000 keys of 1 KiB has some 2 MiB
-LONGEST_LINE = 8192
+MAX_OBJECT_BYTES = 5 << 30  # of one PUT, as S3 has it (S3 user guide, "Uploading objects")
+MAX_BODY_BYTES = 4 << 20  # of any other request: a DeleteObjects of 1,000 keys of 1 KiB has some 2 MiB
+MAX_LINE_BYTES = 8192
 DISCARD_LIMIT = 16 << 20
 """So much of an unwanted body is read: a client that is still sending does not read its answer otherwise."""
 
@@ -88,8 +88,8 @@ def receive(source: Source, length: int, folder: Path, *, is_chunked: bool) -> R
 
     `is_chunked` says that the body is in `aws-chunked` encoding (S3 API reference, "Signature calculations").
     """
-    if length > LARGEST_OBJECT:
-        raise AwsError("EntityTooLarge", f"Your proposed upload exceeds the maximum allowed size, {LARGEST_OBJECT}")
+    if length > MAX_OBJECT_BYTES:
+        raise AwsError("EntityTooLarge", f"Your proposed upload exceeds the maximum allowed size, {MAX_OBJECT_BYTES}")
     path = folder / uuid.uuid4().hex
     trailers: dict[str, str] = {}
     whole = hashlib.sha256()
@@ -140,7 +140,7 @@ class _Lines:
                 line, self._buffer = self._buffer, b""
                 return line
             self._buffer += block
-            if len(self._buffer) > LONGEST_LINE + CHUNK_BYTES:
+            if len(self._buffer) > MAX_LINE_BYTES + CHUNK_BYTES:
                 raise _not_chunked()
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line.rstrip(b"\r")
@@ -179,8 +179,8 @@ def _not_chunked() -> AwsError:
 
 def read(source: Source, length: int) -> bytes:
     """A short body, whole. Raises AwsError for one that is longer than any but an object's may be; it is not read."""
-    if length > LARGEST_BODY:
-        text = f"The request has {length} bytes; the local cloud reads {LARGEST_BODY}, but for an object's bytes"
+    if length > MAX_BODY_BYTES:
+        text = f"The request has {length} bytes; the local cloud reads {MAX_BODY_BYTES}, but for an object's bytes"
         raise AwsError("RequestEntityTooLarge", text, status=413)
     return b"".join(_blocks(source, length, hashlib.sha256()))
 

@@ -12,8 +12,8 @@ from typing import Any, Protocol, TypeVar
 
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid
 
-MOST_VALUES = 200  # EC2 user guide: "up to 50 filters and up to 200 values per filter in a single request"
-MOST_FILTERS = 50
+MAX_VALUES = 200  # EC2 user guide: "up to 50 filters and up to 200 values per filter in a single request"
+MAX_FILTERS = 50
 
 Value = str | bool | int | datetime | None
 Getter = Callable[[Any], Value | Iterable[Value]]
@@ -34,17 +34,17 @@ def select(rows: Iterable[T], filters: Sequence[Mapping[str, Any]], getters: Map
 
     Raises AwsError for a name that the kind does not have, and for more values than EC2 takes.
     """
-    if len(filters) > MOST_FILTERS:
-        raise AwsError("FilterLimitExceeded", f"The maximum number of filters is {MOST_FILTERS}")
+    if len(filters) > MAX_FILTERS:
+        raise AwsError("FilterLimitExceeded", f"The maximum number of filters is {MAX_FILTERS}")
     tests: list[Callable[[T], bool]] = []
     for item in filters:
         name, values = str(item.get("Name", "")), [str(value) for value in item.get("Values", [])]
         if not values:
             raise invalid(f"The filter '{name}' must have at least one value")
-        if len(values) > MOST_VALUES:
+        if len(values) > MAX_VALUES:
             raise AwsError(
                 "FilterLimitExceeded",
-                f"The maximum number of filter values specified on a single call is {MOST_VALUES}",
+                f"The maximum number of filter values specified on a single call is {MAX_VALUES}",
             )
         tests.append(_test(name, values, getters))
     return [row for row in rows if all(test(row) for test in tests)]

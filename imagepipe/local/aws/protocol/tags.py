@@ -7,9 +7,9 @@ from typing import Any
 
 from imagepipe.local.aws.protocol.errors import AwsError, invalid
 
-MOST_TAGS = 50
-LONGEST_KEY = 128
-LONGEST_VALUE = 256
+MAX_TAGS = 50
+MAX_KEY_LENGTH = 128
+MAX_VALUE_LENGTH = 256
 
 
 def checked(pairs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -17,10 +17,10 @@ def checked(pairs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     tags: dict[str, str] = {}
     for pair in pairs:
         key, value = str(pair.get("Key", "")), str(pair.get("Value", ""))
-        if not key or len(key) > LONGEST_KEY:
-            raise invalid(f"Tag key '{key}' must have between 1 and {LONGEST_KEY} characters")
-        if len(value) > LONGEST_VALUE:
-            raise invalid(f"Tag value exceeds the maximum length of {LONGEST_VALUE} characters: '{value}'")
+        if not key or len(key) > MAX_KEY_LENGTH:
+            raise invalid(f"Tag key '{key}' must have between 1 and {MAX_KEY_LENGTH} characters")
+        if len(value) > MAX_VALUE_LENGTH:
+            raise invalid(f"Tag value exceeds the maximum length of {MAX_VALUE_LENGTH} characters: '{value}'")
         if key.lower().startswith("aws:"):
             raise invalid("Tag keys starting with 'aws:' are reserved for internal use")
         if key in tags:
@@ -38,8 +38,8 @@ def merged(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
 
 
 def _check_count(tags: Mapping[str, str]) -> None:
-    if len(tags) > MOST_TAGS:
-        raise AwsError("TagLimitExceeded", f"The maximum number of Tags for a resource is {MOST_TAGS}")
+    if len(tags) > MAX_TAGS:
+        raise AwsError("TagLimitExceeded", f"The maximum number of Tags for a resource is {MAX_TAGS}")
 
 
 def specified(params: Mapping[str, Any], *kinds: str) -> dict[str, dict[str, str]]:

@@ -35,7 +35,7 @@ LINK_SECONDS = 20
 SEED_PATH = "imagepipe-seed"
 TOKEN = "X-aws-ec2-metadata-token"  # noqa: S105 - a header's name
 TTL = "X-aws-ec2-metadata-token-ttl-seconds"
-LONGEST_TTL = 21600
+MAX_TTL_SECONDS = 21600
 VERSIONS = ("1.0", "2009-04-04", "2016-09-02", "2021-03-23", "latest")
 
 
@@ -73,7 +73,7 @@ class Answers:
 
     def token(self, seconds: str | None) -> str | None:
         """A new token; None where its life is none."""
-        if seconds is None or not seconds.isdecimal() or not 1 <= int(seconds) <= LONGEST_TTL:
+        if seconds is None or not seconds.isdecimal() or not 1 <= int(seconds) <= MAX_TTL_SECONDS:
             return None
         token, now = secrets.token_urlsafe(42), time.monotonic()
         with self._lock:

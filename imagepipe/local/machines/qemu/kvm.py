@@ -9,7 +9,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from imagepipe.local.disks.contents import LEAST_BYTES
+from imagepipe.local.disks.contents import MIN_DISK_BYTES
 
 DEVICE = Path("/dev/kvm")
 CPUINFO = Path("/proc/cpuinfo")
@@ -34,7 +34,7 @@ def why_not() -> str:
 def answers(accelerator: str) -> bool:
     """Tell if a guest of one instruction, after the firmware's, answers with this accelerator."""
     with tempfile.NamedTemporaryFile(prefix="imagepipe-probe-") as disk:
-        disk.write(SECTOR.ljust(LEAST_BYTES, b"\0"))
+        disk.write(SECTOR.ljust(MIN_DISK_BYTES, b"\0"))
         disk.flush()
         command = [
             "qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "q35", "-m", "64",

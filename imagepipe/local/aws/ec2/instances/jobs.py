@@ -97,7 +97,7 @@ def boot(backend: Backend, instance_id: str) -> None:
             backend.driver.stop(instance_id, force=True)
         for attached in instance.volumes:
             make_volume(backend, attached.volume_id, state="in-use")
-        _lay_out(backend, instance)
+        _unpack_bundle(backend, instance)
         backend.driver.start(machine_of(backend, instance), ingress_of(backend, instance))
         faults.hold(backend, instance)
     except FAILURES as error:
@@ -118,14 +118,14 @@ def _submit(backend: Backend, key: str, work: Callable[[], None]) -> None:
     backend.job_queues.submit(key, work)
 
 
-def _lay_out(backend: Backend, instance: Instance) -> None:
+def _unpack_bundle(backend: Backend, instance: Instance) -> None:
     """The root of an instance-store instance, from its bundle as it is in S3 now. Raises BundleError."""
     if instance.bundle is None:
         return
     image = backend.database.images.get(instance.image_id)
     owner = image.account if image else instance.account
     target = backend.disks.store_path(instance.id)
-    backend.bundles.lay_out(instance.bundle, target, account=owner, region=instance.region)
+    backend.bundles.unpack_to(instance.bundle, target, account=owner, region=instance.region)
 
 
 def _boot_failed(backend: Backend, instance_id: str, error: Exception, *, goes_back: bool) -> None:

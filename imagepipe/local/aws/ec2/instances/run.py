@@ -24,8 +24,8 @@ from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import AttachedVolume, DiskSpec, Image, Instance, KeyPair, Snapshot, Volume
 
-LONGEST_USER_DATA = 16384  # bytes, before base64
-LONGEST_HOPS = 64
+MAX_USER_DATA_BYTES = 16384  # bytes, before base64
+MAX_HOPS = 64
 METADATA_CHOICES = {
     "HttpTokens": ("optional", "required"),
     "HttpEndpoint": ("enabled", "disabled"),
@@ -215,8 +215,8 @@ def _user_data(text: str) -> str:
         plain = base64.b64decode(text, validate=True)
     except binascii.Error:
         raise invalid("Invalid BASE64 encoding of user data.") from None
-    if len(plain) > LONGEST_USER_DATA:
-        raise invalid(f"User data is limited to {LONGEST_USER_DATA} bytes")
+    if len(plain) > MAX_USER_DATA_BYTES:
+        raise invalid(f"User data is limited to {MAX_USER_DATA_BYTES} bytes")
     return text
 
 
@@ -244,7 +244,7 @@ def _metadata_options(given: Mapping[str, Any], image: Image) -> dict[str, str]:
     }
     for name, value in options.items():
         allowed = METADATA_CHOICES.get(name)
-        if value not in allowed if allowed else not 1 <= int(value) <= LONGEST_HOPS:
+        if value not in allowed if allowed else not 1 <= int(value) <= MAX_HOPS:
             raise invalid(f"Value ({value}) for parameter {name} is invalid.")
     return options
 

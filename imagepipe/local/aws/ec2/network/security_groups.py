@@ -16,7 +16,7 @@ from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Rule, SecurityGroup
 
-LONGEST = 255
+MAX_LENGTH = 255
 
 GETTERS: Mapping[str, Getter] = {
     "description": lambda row: row.description,
@@ -38,8 +38,8 @@ def create_security_group(backend: Backend, call: Call) -> Mapping[str, Any]:
     name, description = call.text("GroupName"), call.params.get("Description")
     if not description:
         raise AwsError("MissingParameter", "The request must contain the parameter GroupDescription")
-    if len(name) > LONGEST or len(description) > LONGEST:
-        raise invalid(f"Names and descriptions of security groups have at most {LONGEST} characters")
+    if len(name) > MAX_LENGTH or len(description) > MAX_LENGTH:
+        raise invalid(f"Names and descriptions of security groups have at most {MAX_LENGTH} characters")
     if name.startswith("sg-"):
         raise invalid(f"Value ({name}) for parameter groupName is invalid. It must not start with 'sg-'")
     vpc_id = call.params.get("VpcId") or backend.network.default_vpc_id(call.account, call.region)
