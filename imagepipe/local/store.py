@@ -39,7 +39,7 @@ class Store:
 
     @classmethod
     def open(cls, root: Path, *, base_cache: Path | None = None, driver: str | None = None) -> Store:
-        """The store at this path, made if it is not there. Raises LocalCloudError."""
+        """Open the store at this path, and make it if it does not exist. Raises LocalCloudError."""
         root = root.expanduser().absolute()
         store = cls(root=root, base_cache=(base_cache or root / "base").expanduser().absolute(), driver=driver)
         try:
@@ -102,7 +102,7 @@ class Store:
         return self.root / "clock.json"
 
     def credentials(self) -> Credentials:
-        """The store's own keys, made at random when they are first asked for."""
+        """Return the store's own keys, which are made at random at the first call."""
         path = self.root / "credentials.json"
         if not path.exists():
             made = {

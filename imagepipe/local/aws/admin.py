@@ -25,7 +25,7 @@ HEALTH = f"{OWN_PATHS}healthz"
 
 
 def health() -> Answer:
-    """The gateway serves. Needs no signature, and says nothing else."""
+    """Answer that the gateway serves, and nothing else; this needs no signature."""
     return Answer(200, (("Content-Type", "text/plain"),), b"ok\n")
 
 

@@ -31,45 +31,45 @@ class Account:
 
 
 def accounts(cloud: LocalCloud) -> list[Account]:
-    """The cloud's accounts, the store's own first. Raises LocalCloudError."""
+    """List the cloud's accounts, the store's own first. Raises LocalCloudError."""
     return [_account(cloud, row) for row in ask(cloud, "GET", "accounts")]
 
 
 def add_account(cloud: LocalCloud, *memberships: str, account_id: str | None = None) -> Account:
-    """A new account, in these organizations and units; or one that is there, put into them. Raises LocalCloudError."""
+    """Add an account in these organizations and units, or move an existing one there. Raises LocalCloudError."""
     return _account(cloud, ask(cloud, "POST", "accounts", {"account": account_id, "memberships": memberships}))
 
 
 def add_key(cloud: LocalCloud, policy: str, *, account_id: str = ACCOUNT_ID) -> Account:
-    """A further access key of an account, good for what a policy (JSON) allows. Raises LocalCloudError."""
+    """Add an access key to an account, which may do what a policy (JSON) allows. Raises LocalCloudError."""
     row = ask(cloud, "POST", "keys", {"account": account_id, "policy": policy})
     return Account(row["account"], row["access_key_id"], row["secret_access_key"], ())
 
 
 def add_image(cloud: LocalCloud, *, file: str, name: str, description: str, region: str, size_gib: int) -> str:
-    """The id of the image that a disk in the store's folder of imports has become. Raises LocalCloudError."""
+    """Register a disk in the store's folder of imports, and return the image's id. Raises LocalCloudError."""
     wanted = {"file": file, "name": name, "description": description, "region": region, "size_gib": size_gib}
     return str(ask(cloud, "POST", "images", wanted)["image"])
 
 
 def places(cloud: LocalCloud) -> list[tuple[str, str]]:
-    """Account and region of all instances that have not ended. Raises LocalCloudError."""
+    """List the account and region of all instances that have not ended. Raises LocalCloudError."""
     return [(account, region) for account, region in ask(cloud, "GET", "places")]
 
 
 def faults(cloud: LocalCloud) -> list[dict[str, Any]]:
-    """The faults that may still come, each with its `words` and its `hits`. Raises LocalCloudError."""
+    """List the active faults, each with its `words` and its `hits`. Raises LocalCloudError."""
     rows: list[dict[str, Any]] = ask(cloud, "GET", "faults")
     return rows
 
 
 def set_faults(cloud: LocalCloud, wanted: Sequence[Fault], seed: int) -> None:
-    """These in place of those that are set. Raises LocalCloudError."""
+    """Replace the active faults. Raises LocalCloudError."""
     ask(cloud, "PUT", "faults", {"faults": [to_json(fault) for fault in wanted], "seed": seed})
 
 
 def clear_faults(cloud: LocalCloud) -> None:
-    """None any more. Raises LocalCloudError."""
+    """Remove all faults. Raises LocalCloudError."""
     ask(cloud, "DELETE", "faults")
 
 

@@ -72,7 +72,7 @@ def connect(
     prepare: Prepare | None = None,
     command: Sequence[str] = SERVER,
 ) -> Iterator[LocalCloud]:
-    """The store's cloud, started if it does not run; it stays at least as long as the block.
+    """Connect to the store's cloud, which is started if it does not run; it runs at least as long as the block.
 
     `prepare` does the long work of a first start (by default: check this computer, build the base image) in this
     process, where it can be seen and interrupted. Raises LocalCloudError.
@@ -84,7 +84,7 @@ def connect(
 
 
 def running(store: Store) -> LocalCloud | None:
-    """The store's cloud; None if it does not run."""
+    """Find the store's cloud; None if it does not run."""
     found = find(store)
     return None if found is None else _cloud(store, found)
 
@@ -172,7 +172,7 @@ def _cloud(store: Store, found: Serving) -> LocalCloud:
 
 
 def find(store: Store) -> Serving | None:
-    """The process that serves, and answers; one that is about to is waited for. Raises LocalCloudError."""
+    """Find the serving process, and wait for one that is starting. Raises LocalCloudError."""
     end = time.monotonic() + START_SECONDS
     while is_locked(store.lock):
         if found := _answering(store):
@@ -190,7 +190,7 @@ def find(store: Store) -> Serving | None:
 
 
 def _answering(store: Store) -> Serving | None:
-    """The process that serves, if it answers: one that was just killed is there, and keeps its lock, for a moment."""
+    """Return the serving process if it answers: one that was just killed still keeps its lock for a moment."""
     found = rendezvous.current(store)
     if found is None:
         return None
@@ -254,7 +254,7 @@ def _start_alone(store: Store, progress: Progress, prepare: Prepare, command: Se
 
 
 def _read_answer(answer: int, store: Store) -> dict[str, Any]:
-    """The one line that a starting process writes when it listens or gives up."""
+    """Read the one line that a starting process writes when it listens or gives up."""
     text, end = b"", time.monotonic() + START_SECONDS
     while not text.endswith(b"\n"):
         ready, _, _ = select.select([answer], [], [], max(0.0, end - time.monotonic()))

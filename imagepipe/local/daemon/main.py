@@ -60,7 +60,7 @@ class Application(Protocol):
         """Take over what an earlier process left; before the first request."""
 
     def instances(self) -> int:
-        """Instances that are neither stopped nor terminated."""
+        """Count the instances that are neither stopped nor terminated."""
 
     def close(self) -> None: ...
 
@@ -110,7 +110,7 @@ def prepare(store: Store, progress: Callable[[str], None]) -> None:
 
 
 def build(store: Store, *, faults: Iterable[Fault] = (), seed: int = 0) -> Cloud:
-    """The real thing: the gateway over machines that boot. `faults`, with their dice's seed, are set from the start."""
+    """Build the gateway over machines that boot. `faults`, with their generators' seed, are active from the start."""
     from imagepipe.clock import SystemClock
     from imagepipe.local.aws.app import Gateway
     from imagepipe.local.aws.authentication.signature import Secret
@@ -230,7 +230,7 @@ def _take_lock(store: Store, stack: ExitStack) -> None:
 
 
 def _choose_port(port: int | None, last_port: int, store: Store) -> int:
-    """The port that is asked for, or the last one if it is free, or any."""
+    """Choose the port: the requested one, or the last one if it is free, or any."""
     if port is not None:
         try:
             _check_free(port)
@@ -249,7 +249,7 @@ def _choose_port(port: int | None, last_port: int, store: Store) -> int:
 
 
 def _listen(cloud: Cloud, app: App, port: int, store: Store, address: str = rendezvous.ADDRESS) -> Any:
-    """A server bound to this address; nobody is answered yet."""
+    """Make a server that is bound to this address, and answers nobody yet."""
     server: Any = cloud.server(app, address, port)
     server.numthreads = THREADS
     server.max_request_header_size = HEADER_BYTES
@@ -354,7 +354,7 @@ class _TokenApp:
 
 
 def _without_body(environ: Environ) -> Environ:
-    """A request of which nobody keeps the body, however long it is: it is read away, as the answer must wait for it.
+    """Read and drop the body of a request, however long it is, as the answer must wait for it.
 
     But not one in chunks, of which cheroot would read each whole: what follows the answer then is no request.
     """
@@ -423,7 +423,7 @@ def set_on_signals(stop: threading.Event) -> None:
 
 
 def _log_to(path: Path) -> None:
-    """Everything that this process says goes there, and nothing to the terminal of who started it."""
+    """Send all output of this process to the log, and nothing to the terminal of its starter."""
     if path.exists() and path.stat().st_size > LOG_LIMIT:
         path.rename(path.with_suffix(".log.1"))
     file: IO[str] = path.open("a")

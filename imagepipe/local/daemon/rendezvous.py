@@ -48,7 +48,7 @@ def announce(store: Store, serving: Serving) -> None:
 
 
 def last_port(store: Store) -> int:
-    """The port of the process before, however that ended; 0 if there was none."""
+    """Return the port of the process before; 0 if there was none."""
     try:
         return int((store.root / "port").read_text())
     except (FileNotFoundError, ValueError):
@@ -60,7 +60,7 @@ def withdraw(store: Store) -> None:
 
 
 def current(store: Store) -> Serving | None:
-    """The process that serves now; None if there is none, or it does not listen yet."""
+    """Return the serving process; None if there is none, or it does not listen yet."""
     try:
         serving = Serving(**json.loads(store.serving.read_text()))
     except (FileNotFoundError, ValueError, TypeError):

@@ -139,7 +139,7 @@ def recipe_key() -> str:
 
 
 def built_base(store: Store) -> BaseImage | None:
-    """The base image of this recipe, if it has been built."""
+    """Return the base image of this recipe, if it has been built."""
     try:
         kept = json.loads((store.base_cache / f"{recipe_key()}.json").read_text())
     except FileNotFoundError:
@@ -158,7 +158,7 @@ def built_base(store: Store) -> BaseImage | None:
 
 
 def ensure_base(store: Store, progress: Progress) -> BaseImage:
-    """The base image, built if it is not there yet; one process builds and the others wait for it.
+    """Return the base image, and build it if needed; one process builds and the others wait for it.
 
     Raises LocalCloudError. Interrupted, it leaves no image and nothing running.
     """
@@ -257,7 +257,7 @@ def _check(cache: Path) -> None:
 
 
 def _bootstrap(work: Path, progress: Progress) -> None:
-    """Debian's packages in `work/tree`, from the mirrors that mmdebstrap uses by itself."""
+    """Install Debian's packages in `work/tree`, from mmdebstrap's own mirrors."""
     command = [
         *NAMESPACES, "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory",
         f"--include={','.join(PACKAGES)}", SUITE, str(work / "tree"),
@@ -347,14 +347,14 @@ def _write(tree: Path, files: Mapping[str, str]) -> None:
 
 
 def _make_disk(work: Path) -> Path:
-    """A bare file system."""
+    """Make a bare file system."""
     disk = _empty_disk(work / "disk.raw")
     _make_file_system(work / "tree", disk, offset=0)
     return disk
 
 
 def _make_disk_with_boot_loader(work: Path) -> Path:
-    """The same tree on a disk with partitions, and what makes it boot by itself."""
+    """Make a disk with partitions of the same tree, and a boot loader."""
     disk = _empty_disk(work / "whole.raw")
     _write(work / "tree", GRUB_FILES)
     try:

@@ -1,4 +1,4 @@
-"""A disk image from moto, made a disk of the local cloud: a distribution's cloud image, or any other.
+"""Import a disk image as a disk of the local cloud: a distribution's cloud image, or any other.
 
 The file is not trusted. What could make qemu-img read other files of this computer (a backing file, an external data
 file) is refused by the file's own header, before qemu-img sees it; nothing of it is mounted.
@@ -52,7 +52,7 @@ class DiskImage:
 
 
 def read_image(source: Path, folder: Path, progress: Progress) -> DiskImage:
-    """The file as a raw disk in this folder. Raises LocalCloudError, and leaves nothing then.
+    """Convert the file to a raw disk in this folder. Raises LocalCloudError, and leaves nothing then.
 
     qcow2, and raw disks. Sparse stays sparse; the size is rounded up to whole GiB, as volumes have them.
     """
@@ -187,7 +187,7 @@ def _convert(source: Path, form: str, target: Path, doing: str, progress: Progre
 
 
 def _how_it_boots(disk: Path, doing: str) -> str:
-    """In words. Raises LocalCloudError where it does not, here: another processor's, UEFI alone, nothing at all."""
+    """Describe how the disk boots. Raises LocalCloudError if it does not boot here."""
     if is_bare(disk):
         architecture = _of_bare(disk)
         if architecture not in ("", "x86_64"):
@@ -216,7 +216,7 @@ def _how_it_boots(disk: Path, doing: str) -> str:
 
 
 def _of_bare(disk: Path) -> str:
-    """The architecture of a bare ext file system's programs; empty where there are none."""
+    """Return the architecture of a bare ext file system's programs; empty if it has none."""
     for program in ("/usr/bin/env", "/bin/ls", "/bin/busybox"):
         done = subprocess.run(
             ["debugfs", "-R", f"cat {program}", str(disk)], stdin=subprocess.DEVNULL, capture_output=True, check=False
@@ -227,7 +227,7 @@ def _of_bare(disk: Path) -> str:
 
 
 def _partitions(disk: Path) -> tuple[set[str], set[str]]:
-    """The types of the disk's partitions, and the processors that its UEFI loaders are for."""
+    """Return the types of the disk's partitions, and the processors of its UEFI loaders."""
     partitions = read_partitions(disk)
     loaders: set[str] = set()
     with disk.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:

@@ -38,7 +38,7 @@ TYPES = (
 def look_at(
     disk: Path, wanted: ScanRequest, *, calling: Callable[[Callable[[], None]], AbstractContextManager[None]]
 ) -> Report:
-    """What is on a raw disk that must not be in an image.
+    """Scan a raw disk for contents that must not be in an image.
 
     `calling` lends the caller's cancel: what it is given ends the look. Raises LocalCloudError.
     """
@@ -65,7 +65,7 @@ def look_at(
 
 
 def main() -> int:
-    """In the namespace: look at every part of the disk, and print one report."""
+    """Scan every part of the disk, inside the namespace, and print one report."""
     disk, wanted = Path(sys.argv[1]), ScanRequest.heard(sys.stdin.buffer.readline())
     try:
         report = Report.of_all([_look(disk, part, wanted) for part in parts(disk)])
@@ -77,7 +77,7 @@ def main() -> int:
 
 
 def parts(disk: Path) -> list[Part]:
-    """The partitions of a disk; one without a table is one itself. Raises LocalCloudError."""
+    """List the partitions of a disk; one without a table is itself a part. Raises LocalCloudError."""
     whole = Part(0, disk.stat().st_size)
     if _type(disk, whole) is not None:
         return [whole]
@@ -104,7 +104,7 @@ def _as_file(disk: Path, part: Part, wanted: ScanRequest) -> Report:
 
 
 def _data(disk: Path, part: Part) -> Iterator[bytes]:
-    """The bytes of a part without its holes."""
+    """Read the bytes of a part without its holes."""
     fd = os.open(disk, os.O_RDONLY | os.O_CLOEXEC)
     try:
         at, end = part.offset, part.offset + part.size
@@ -123,7 +123,7 @@ def _data(disk: Path, part: Part) -> Iterator[bytes]:
 
 
 def _type(disk: Path, part: Part) -> tuple[str, str] | None:
-    """The file system of a part and how it is mounted; None where it has none that is known."""
+    """Return the file system of a part and its mount options; None for an unknown one."""
     with disk.open("rb") as file:
         for kind, at, magic, options in TYPES:
             file.seek(part.offset + at)

@@ -22,16 +22,16 @@ class MachineGroup:
         self._folders = [root / f"{PREFIX}{machine_id}" for root in hierarchies()]
 
     def make(self) -> None:
-        """Made already is success."""
+        """Make the group; an existing one is success."""
         for folder in self._folders:
             folder.mkdir(exist_ok=True)
 
     def doors(self) -> list[Path]:
-        """The files into which a process writes its id to be a member."""
+        """Return the files into which a process writes its id to become a member."""
         return [folder / "cgroup.procs" for folder in self._folders]
 
     def processes(self) -> Iterator[int]:
-        """Members of the group and of all groups below it."""
+        """List the members of the group and of all groups below it."""
         seen: set[int] = set()
         for folder in self._folders:
             for group in _groups(folder):
@@ -40,7 +40,7 @@ class MachineGroup:
         yield from sorted(seen)
 
     def init(self) -> int | None:
-        """The container's PID 1 as the host numbers it, once it runs and until it ends."""
+        """Return the container's PID 1 as the host numbers it, while it runs."""
         for pid in self.processes():
             with suppress(OSError):
                 status = Path(f"/proc/{pid}/status").read_text()
@@ -50,7 +50,7 @@ class MachineGroup:
         return None
 
     def kill(self) -> None:
-        """SIGKILL to every member. Returns at once."""
+        """Send SIGKILL to every member. Returns at once."""
         for folder in self._folders:
             with suppress(OSError):
                 (folder / "cgroup.kill").write_text("1")

@@ -40,7 +40,7 @@ thaw "$@"
 
 
 def mounted(pid: int, devices: Sequence[str]) -> list[Path]:
-    """One mount point, as the host sees it, for each of these devices that a process has mounted."""
+    """Find one mount point, as the host sees it, for each of these devices that a process has mounted."""
     numbers = {f"{os.major(n)}:{os.minor(n)}" for n in (Path(device).stat().st_rdev for device in devices)}
     found: dict[str, Path] = {}
     for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
@@ -53,7 +53,7 @@ def mounted(pid: int, devices: Sequence[str]) -> list[Path]:
 
 @contextmanager
 def frozen(places: Sequence[Path]) -> Iterator[None]:
-    """Synced and frozen while inside, thawed afterwards. Raises MachineError."""
+    """Sync and freeze while inside, and thaw afterwards. Raises MachineError."""
     shell = subprocess.Popen(
         ["sh", "-c", HOLD, "imagepipe-freeze", *map(str, places)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,

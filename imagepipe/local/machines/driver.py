@@ -89,7 +89,7 @@ class Driver(Protocol):
         """Open these ports of a running machine to their callers, and close all others."""
 
     def quiesced(self, machine_id: str) -> AbstractContextManager[None]:
-        """While inside, the disks of a running machine stand still, with their file systems consistent."""
+        """Hold the disks of a running machine still while inside, with consistent file systems."""
 
     def console(self, machine_id: str) -> bytes:
         """Return the console output since the machine was first started, the last 64 KiB of it.
@@ -98,7 +98,7 @@ class Driver(Protocol):
         """
 
     def running(self) -> frozenset[str]:
-        """The ids of machines that run now, those adopted from an earlier process of this store among them."""
+        """Return the ids of running machines, including those adopted from an earlier process of this store."""
 
     def on_exit(self, callback: Callable[[str], None]) -> None:
         """Call this, with the id, when a machine powered itself off and everything of it was cleaned up."""

@@ -59,5 +59,5 @@ def read(folder: Path) -> Record | None:
 
 
 def delete(folder: Path) -> None:
-    """Gone already is success."""
+    """Delete the record; a missing one is success."""
     (folder / NAME).unlink(missing_ok=True)

@@ -75,18 +75,18 @@ class Computer:
 
 
 def examine(store: Store | None = None, computer: Computer | None = None) -> list[Finding]:
-    """Everything that `doctor` shows, in its order; the room for disks only where a store is given."""
+    """List the findings that `doctor` shows, in its order; the room for disks only if a store is given."""
     computer = computer or Computer()
     return [*_needs(computer), *([] if store is None else [_room(store)]), *_notes(computer)]
 
 
 def container_problems(computer: Computer | None = None) -> Sequence[str]:
-    """Why containers would not run here; empty if they do."""
+    """List the reasons why containers would not run here."""
     return failures(_needs(computer or Computer()))
 
 
 def qemu_problems(computer: Computer | None = None) -> Sequence[str]:
-    """Why QEMU's machines would not run here; empty if they do."""
+    """List the reasons why QEMU's machines would not run here."""
     computer = computer or Computer()
     lacks = [
         f"{tool}: not found (package {package})" for tool, package in QEMU_TOOLS.items() if not computer.which(tool)
@@ -95,7 +95,7 @@ def qemu_problems(computer: Computer | None = None) -> Sequence[str]:
 
 
 def sshd_problems(computer: Computer | None = None) -> Sequence[str]:
-    """Why machines that are an sshd alone would not run here; empty if they do."""
+    """List the reasons why machines with only an sshd would not run here."""
     return failures(finding for finding in _needs(computer or Computer()) if finding.what not in FOR_CONTAINERS)
 
 
@@ -105,7 +105,7 @@ def failures(findings: Iterable[Finding]) -> list[str]:
 
 
 def install_command(findings: Iterable[Finding]) -> str | None:
-    """The one command that installs all that is missing; None if no package is."""
+    """Return the one command that installs all missing packages; None if no package is missing."""
     packages = sorted({f.package for f in findings if f.verdict is Verdict.MISSING and f.package})
     return f"apt-get install --yes --no-install-recommends {' '.join(packages)}" if packages else None
 
@@ -176,7 +176,7 @@ def _notes(computer: Computer) -> list[Finding]:
 
 
 def _qemu_note(computer: Computer) -> Finding:
-    """QEMU is needed by disks that have a boot loader alone; how fast it is here is worth knowing before."""
+    """Describe QEMU, which only disks with a boot loader need, and its speed here."""
     if missing := sorted({package for tool, package in QEMU_TOOLS.items() if not computer.which(tool)}):
         detail = f"not found: disks with a boot loader of their own do not run (packages {', '.join(missing)})"
         return Finding("qemu", Verdict.NOTE, detail)

@@ -16,7 +16,7 @@ from imagepipe.local.aws.state.records import ANYWHERE, AccessKey, Account
 
 
 class Accounts:
-    """The store's first accounts, whose keys stand outside the database, and those that were added."""
+    """The store's first accounts, whose keys are outside the database, and those that were added."""
 
     def __init__(self, database: Database, first: Mapping[str, Secret]) -> None:
         self._database = database
@@ -55,7 +55,7 @@ class Accounts:
         return {"all", account, *(known.memberships if known else ())}
 
     def listed(self) -> list[dict[str, Any]]:
-        """All accounts with their keys, the first ones without."""
+        """List all accounts with their keys; the first ones have none here."""
         firsts = dict.fromkeys(secret.account_id for secret in self._first.values())
         rows = {account: Account(id=account, account=account, region=ANYWHERE) for account in firsts}
         rows |= {account.id: account for account in self._database.accounts}
@@ -125,7 +125,7 @@ class Accounts:
 
 
 def to_api(account: Account) -> dict[str, Any]:
-    """An account as the cloud's own interface answers it."""
+    """Describe an account for the cloud's own interface."""
     return {
         "account": account.id,
         "access_key_id": account.access_key_id,

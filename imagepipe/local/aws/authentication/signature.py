@@ -73,7 +73,7 @@ class Request:
         return None
 
     def query_pairs(self) -> list[tuple[str, str]]:
-        """Decoded, in the order in which they came."""
+        """Decode the query's names and values, in their order."""
         pairs = (part.partition("=") for part in self.query.split("&") if part)
         return [(unquote(key), unquote(value)) for key, _, value in pairs]
 
@@ -89,7 +89,7 @@ class _Claim:
 
 
 def scope(request: Request) -> Scope | None:
-    """The region and service that a request is for, unverified; None if it is not signed with version 4."""
+    """Return the request's region and service, unverified; None without a signature of version 4."""
     try:
         return _claim(request).scope
     except AwsError:
@@ -134,7 +134,7 @@ def identify(
 
 
 def _check_session(request: Request, scope: Scope, secret: Secret, now: datetime) -> None:
-    """A temporary key is good with its token alone, and for its time."""
+    """Raise AwsError for a temporary key without its token, or after its time."""
     if secret.session_token is None:
         return
     token = request.headers.get("x-amz-security-token") or request.query_value("X-Amz-Security-Token") or ""

@@ -24,7 +24,7 @@ Values = Mapping[str, str | tuple[str, ...]]
 
 
 def ec2_requests(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
-    """Every question of a call. Raises AwsError for an action that IAM is not known to have, or not known how."""
+    """List the permissions that a call needs. Raises AwsError for an action whose permissions are not known."""
     action = f"ec2:{call.action}"
     if call.action in REQUESTS:
         yield from REQUESTS[call.action](backend, call)
@@ -63,7 +63,7 @@ def _requested(tags: Mapping[str, str]) -> dict[str, str | tuple[str, ...]]:
 
 
 def _creates(call: Call, kind: str, id: str = "*", more: Values | None = None) -> Iterator[AuthorizationRequest]:
-    """Something that is to be made, and its tags if it gets some with that."""
+    """Ask to create a resource, and to tag it if the call does."""
     specified = {str(each.get("ResourceType")): each for each in call.params.get("TagSpecifications", [])}
     tags = tagging.checked(specified.get(kind, {}).get("Tags", []))
     yield _request(call, call.action, kind, id, {**_requested(tags), **(more or {})})
@@ -72,7 +72,7 @@ def _creates(call: Call, kind: str, id: str = "*", more: Values | None = None) -
 
 
 def _use_request(backend: Backend, call: Call, id: str, more: Values | None = None) -> AuthorizationRequest:
-    """Something that is there; of what is not, or not the caller's to see, IAM knows no more than the id."""
+    """Ask to use a resource; for one that the caller cannot see, IAM knows only the id."""
     kind = KINDS.get(id.partition("-")[0], "instance")
     record = _record(backend, call, id)
     values = dict(more or {})
@@ -131,7 +131,7 @@ def _run_instances(backend: Backend, call: Call) -> Iterator[AuthorizationReques
 
 
 def _volumes(backend: Backend, call: Call, image: Image | None) -> Iterator[AuthorizationRequest]:
-    """Each volume by whether it will be encrypted, the snapshots that the request names, and the keys."""
+    """Ask for each volume by its encryption, for the snapshots that the request names, and for the keys."""
     wanted = {str(each.get("DeviceName")): each for each in call.params.get("BlockDeviceMappings", [])}
     own = {disk.device: disk for disk in (image.mappings if image else ()) if not disk.virtual_name}
     for device in own:
@@ -187,7 +187,7 @@ def _register_image(backend: Backend, call: Call) -> Iterator[AuthorizationReque
 
 
 def _copy_image(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
-    """The image that is copied, in its own region, and what is made here."""
+    """Ask for the source image in its own region, and for the resources that are made here."""
     id, region = str(call.params.get("SourceImageId")), str(call.params.get("SourceRegion"))
     source = backend.database.images.get(id)
     values = {"ec2:ImageID": id, **({"ec2:Owner": source.account} if source else {})}

@@ -21,7 +21,7 @@ CODES = {"ec2": "UnauthorizedOperation", "s3": "AccessDenied", "sts": "AccessDen
 
 
 def rules(backend: Backend, identity: Identity) -> tuple[Rule, ...] | None:
-    """The rules that a caller is under; None for one without a policy. Raises AwsError for a policy not understood."""
+    """Return the caller's rules; None without a policy. Raises AwsError for a policy that is not understood."""
     found = list(_policies(backend, identity))
     try:
         return tuple(rule for text in found for rule in _read(text)) if found else None
@@ -35,7 +35,7 @@ def _read(text: str) -> tuple[Rule, ...]:
 
 
 def _policies(backend: Backend, identity: Identity) -> Iterator[str]:
-    """The documents, of a key of its own or of a role: inline ones and those attached."""
+    """List the caller's policies: that of its key, or those of its role."""
     key = backend.database.access_keys.get(identity.access_key_id)
     if key is not None:
         yield key.policy

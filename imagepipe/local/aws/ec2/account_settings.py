@@ -34,7 +34,7 @@ def blocks_public_images(backend: Backend, account: str, region: str) -> bool:
 
 
 def public_snapshots(backend: Backend, account: str, region: str) -> str:
-    """The state of block public access for snapshots."""
+    """Return the state of block public access for snapshots."""
     return setting(backend, account, region, SNAPSHOTS_PUBLIC, SNAPSHOTS_AT_FIRST)
 
 

@@ -18,7 +18,7 @@ REMEMBERED = timedelta(hours=24)  # the same guide: "at least 24 hours" after th
 
 
 def earlier_result(backend: Backend, call: Call) -> Sequence[str] | None:
-    """Ids of what the same request made, if it came before.
+    """Return the ids that an earlier request with this token made; None for the first one.
 
     Raises AwsError if the token came with another request: a parameter, or a tag, that differs.
     """

@@ -38,7 +38,7 @@ MAX_NAME_LENGTH = 255
 
 
 def create_key_pair(backend: Backend, call: Call) -> Mapping[str, Any]:
-    """Makes a pair and gives the private half away, once."""
+    """Make a pair and return the private key, once."""
     name = _free_name(backend, call)
     if call.params.get("KeyFormat", "pem") != "pem":
         raise unsupported("The local cloud gives private keys as PEM only")
@@ -77,7 +77,7 @@ def _free_name(backend: Backend, call: Call) -> str:
 
 
 def _public_key(material: bytes) -> RSAPublicKey | Ed25519PublicKey:
-    """OpenSSH lines and PEM are taken, of the two kinds that EC2 knows."""
+    """Load a public key, an OpenSSH line or PEM, of the two kinds that EC2 knows."""
     try:
         key = load_ssh_public_key(material) if material.startswith(b"ssh-") else _pem(material)
     except (ValueError, UnsupportedAlgorithm, binascii.Error):
@@ -113,7 +113,7 @@ def _kept(
 
 
 def _fingerprint(public: RSAPublicKey | Ed25519PublicKey) -> str:
-    """MD5 of the DER for an imported RSA key, OpenSSH's SHA-256 for ed25519."""
+    """Return the MD5 of the DER for an imported RSA key, OpenSSH's SHA-256 for ed25519."""
     if isinstance(public, RSAPublicKey):
         der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return _colons(hashlib.md5(der, usedforsecurity=False).hexdigest())
@@ -160,7 +160,7 @@ def describe_key_pairs(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def delete_key_pair(backend: Backend, call: Call) -> Mapping[str, Any]:
-    """By name or by id; what is not there is success, as on EC2."""
+    """Delete a pair by name or id; a missing one is success, as on EC2."""
     name, identifier = call.params.get("KeyName"), call.params.get("KeyPairId")
     if not name and not identifier:
         raise AwsError("MissingParameter", "The request must contain the parameter KeyName or KeyPairId")

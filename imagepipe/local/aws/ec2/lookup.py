@@ -44,7 +44,7 @@ def _single(find: Callable[[Backend, Call, Sequence[str]], list[R]]) -> Callable
 
 
 def instances(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Instance]:
-    """The caller's instances of these ids."""
+    """Find the caller's instances of these ids."""
     return _all(backend.database.instances, "i", call, identifiers, lambda row: row.account == call.account)
 
 
@@ -53,7 +53,7 @@ instance = _single(instances)
 
 
 def volumes(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Volume]:
-    """The caller's volumes of these ids."""
+    """Find the caller's volumes of these ids."""
     return _all(backend.database.volumes, "vol", call, identifiers, lambda row: row.account == call.account)
 
 
@@ -62,7 +62,7 @@ volume = _single(volumes)
 
 
 def may_use_snapshot(backend: Backend, call: Call, snapshot: Snapshot) -> bool:
-    """The caller may make volumes of it."""
+    """Tell if the caller may make volumes of a snapshot."""
     if snapshot.account == call.account or call.account in snapshot.users:
         return True
     hidden = public_snapshots(backend, snapshot.account, snapshot.region) == ALL_SHARING
@@ -70,7 +70,7 @@ def may_use_snapshot(backend: Backend, call: Call, snapshot: Snapshot) -> bool:
 
 
 def snapshots(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Snapshot]:
-    """Snapshots of these ids that the caller may use."""
+    """Find snapshots of these ids that the caller may use."""
     return _all(backend.database.snapshots, "snap", call, identifiers, lambda row: may_use_snapshot(backend, call, row))
 
 
@@ -79,7 +79,7 @@ snapshot = _single(snapshots)
 
 
 def own_snapshot(backend: Backend, call: Call, identifier: str) -> Snapshot:
-    """The caller's own snapshot of this id."""
+    """Find the caller's own snapshot of this id."""
     found = snapshot(backend, call, identifier)
     if found.account != call.account:
         raise AwsError("AuthFailure", f"Not authorized for snapshot:{identifier}", status=403)
@@ -87,12 +87,12 @@ def own_snapshot(backend: Backend, call: Call, identifier: str) -> Snapshot:
 
 
 def may_launch(backend: Backend, call: Call, image: Image) -> bool:
-    """The caller may launch it: its own, or shared with it, its organization or unit, or everybody."""
+    """Tell if the caller may launch an image: its own, or one that is shared with it or its organization."""
     return image.account == call.account or not backend.accounts.names_of(call.account).isdisjoint(image.users)
 
 
 def images(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Image]:
-    """Images of these ids that the caller may launch."""
+    """Find images of these ids that the caller may launch."""
     return _all(backend.database.images, "ami", call, identifiers, lambda row: may_launch(backend, call, row))
 
 
@@ -101,7 +101,7 @@ image = _single(images)
 
 
 def own_image(backend: Backend, call: Call, identifier: str) -> Image:
-    """The caller's own image of this id."""
+    """Find the caller's own image of this id."""
     found = image(backend, call, identifier)
     if found.account != call.account:
         raise AwsError("AuthFailure", f"Not authorized for image:{identifier}", status=403)
@@ -109,6 +109,6 @@ def own_image(backend: Backend, call: Call, identifier: str) -> Image:
 
 
 def group(backend: Backend, call: Call, identifier: str) -> SecurityGroup:
-    """The caller's security group of this id."""
+    """Find the caller's security group of this id."""
     [found] = _all(backend.database.groups, "sg", call, [identifier], lambda row: row.account == call.account)
     return found

@@ -48,5 +48,5 @@ def check_copy(image: Image, account: str) -> None:
 
 
 def to_api(codes: Iterable[str]) -> list[dict[str, str]]:
-    """Product codes as EC2 answers them."""
+    """Describe product codes as EC2 does."""
     return [{"ProductCodeId": code, "ProductCodeType": "marketplace"} for code in codes]

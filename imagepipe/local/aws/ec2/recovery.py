@@ -100,7 +100,7 @@ def _resume_instance(backend: Backend, instance: Instance, is_running: bool) -> 
 
 
 def _start_afresh(backend: Backend, instance: Instance) -> None:
-    """A first boot may have been cut off anywhere: give it disks on which nothing has run yet."""
+    """Prepare disks on which nothing has run, as the first boot may have been interrupted anywhere."""
     with backend.database.change():
         for attached in instance.volumes:
             volume = backend.database.volumes.get(attached.volume_id)

@@ -129,7 +129,7 @@ def _meant(word: str, known: Iterable[str]) -> str:
 
 @cache
 def actions() -> tuple[str, ...]:
-    """Every action of the services that are here, S3's as `s3:PutObject`, by botocore's models."""
+    """List the actions of all services, S3's as `s3:PutObject`, by botocore's models."""
     import botocore.session
 
     session = botocore.session.Session()
@@ -173,7 +173,7 @@ TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def fault_of(values: Any) -> Fault:
-    """A fault from its JSON. Raises AwsError for one that cannot be, with everything that is mistakes."""
+    """Make a fault from JSON. Raises AwsError with everything that is wrong with it."""
     if not isinstance(values, Mapping):
         raise AwsError("InvalidParameterValue", f"no such fault: {values!r} is not a mapping")
     if mistakes := check(values):

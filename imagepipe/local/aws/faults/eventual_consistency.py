@@ -73,7 +73,7 @@ class HiddenResources:
                 raise AwsError("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
 
     def without(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:
-        """An answer of a Describe, less what is not shown yet."""
+        """Return the answer of a Describe without hidden resources."""
         if not self._hidden:
             return answer
         shown: dict[str, Any] = {}

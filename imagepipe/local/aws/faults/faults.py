@@ -97,7 +97,7 @@ class Fault:
         return self.message or ASKED_FOR
 
     def words(self) -> str:
-        """One line for people."""
+        """Describe the fault in one line."""
         parts = [f"{self.effect} {self.action}"]
         parts += [f"where {name} is {pattern}" for name, pattern in self.where.items()]
         parts += [self.code] if self.code else []
@@ -110,7 +110,7 @@ class Fault:
 
 
 def to_json(fault: Fault) -> dict[str, Any]:
-    """A fault as JSON has it: what it says, and nothing that is so anyway."""
+    """Convert a fault to JSON, without defaults."""
     return {
         each.name: getattr(fault, each.name)
         for each in fields(Fault)
@@ -123,7 +123,7 @@ def _default(each: Field[Any]) -> object:
 
 
 def _value(params: Mapping[str, Any], name: str) -> str:
-    """A parameter's value, empty if it is not there. The subnet is the interface's, where that names one."""
+    """Return a parameter's value, empty without one. The subnet can be that of the network interface."""
     found: Any = params
     for part in name.split("."):
         if isinstance(found, list) and part.isdigit():
@@ -181,14 +181,14 @@ class Faults:
             self._active.append(_ActiveFault(fault, random.Random(f"{self._seed}/{self._number}")))  # noqa: S311
 
     def replace(self, faults: Iterable[Fault], *, seed: int) -> None:
-        """These in place of those that are set, with dice of this seed."""
+        """Replace all active faults, with generators of this seed."""
         self.clear()
         self._seed, self._number = seed, 0
         for fault in faults:
             self.add(fault)
 
     def clear(self) -> None:
-        """None any more; what was to come over things that are there does not come, and credentials are good again."""
+        """Remove all faults, those bound to resources too; expired credentials are valid again."""
         with self._lock:
             self._active.clear()
             self._bound.clear()
@@ -206,7 +206,7 @@ class Faults:
             return dict(sorted(self._injected.items()))
 
     def take(self, effect: Effect, action: str, params: Mapping[str, Any]) -> Fault | None:
-        """The first fault with this effect that comes at the call; None if none does."""
+        """Return the first fault with this effect that comes at the call."""
         with self._lock:
             for each in self._active:
                 if each.fault.effect == effect and each.fault.meets(action, params) and each.comes():

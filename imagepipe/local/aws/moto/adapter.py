@@ -67,7 +67,7 @@ class Moto:
 
     @contextmanager
     def lock(self, service: str) -> Iterator[None]:
-        """No other call of the service is answered inside. Where several are held, they are taken in one order."""
+        """Hold off other calls of the service while inside. Several services are always locked in one order."""
         wanted = SERVICES if service == TAGGING else (service,)
         with ExitStack() as stack:
             for each in wanted:
@@ -109,7 +109,7 @@ class Moto:
         return _call(self._apps[service], _environ(context.identity, context.request, environ))
 
     def model(self, service: str, account: str, region: str) -> Any:
-        """moto's own model of a service in a region."""
+        """Return moto's own model of a service in a region."""
         return get_backend(cast(Any, service))[account][region]
 
     def save(self, service: str, account: str, region: str) -> None:
@@ -218,7 +218,7 @@ class _Forgetful(list[Any]):
 
 
 def _forget_instances() -> None:
-    """moto keeps every instance of its models for its own interface, which is not open here: they were never freed."""
+    """Have moto keep no list of instances of its models: it is for its own interface, and they were never freed."""
     for models in model_data.values():
         for model in models.values():
             if not isinstance(model.instances_tracked, _Forgetful):
@@ -245,7 +245,7 @@ def _name(service: str, account: str, region: str) -> str:
 
 
 def _environ(identity: Identity, request: Request, environ: Mapping[str, Any]) -> dict[str, Any]:
-    """The request as moto should see it: body not read yet, signed in the header, of the account we verified."""
+    """Prepare the request for moto: an unread body, and a header that names the account that was verified."""
     scope = f"{identity.access_key_id}/20000101/{identity.region}/{identity.service}/aws4_request"
     passed = {
         **environ,

@@ -52,7 +52,7 @@ def parse(request: Request) -> Operation:
 
 
 def _place(request: Request) -> tuple[str, str]:
-    """Bucket and key, either of them empty where the request names none."""
+    """Return bucket and key, each empty if the request names none."""
     path = unquote(request.path).removeprefix("/")
     host = request.headers.get("host", "").partition(":")[0]
     if host.endswith(".localhost"):
@@ -127,7 +127,7 @@ def is_readable_by_ec2(key: Any) -> bool:
 
 
 def _bucket(identity: Identity, name: str) -> Any:
-    """moto's bucket of this name, whosever it is; None if there is none."""
+    """Find moto's bucket of this name in any account."""
     partition, account = s3_backends.bucket_accounts.get(name, (get_partition(identity.region), identity.account))
     return s3_backends[account][partition].buckets.get(name)
 

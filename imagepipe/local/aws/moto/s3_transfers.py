@@ -124,7 +124,7 @@ class Transfers:
         return upload.parts[int(request.query_value("partNumber") or "0")]
 
     def _source(self, identity: Identity, request: Request) -> Any:
-        """The object that is copied; None where there is none, which moto says."""
+        """Find the object that is copied; moto's own answer refuses a missing one."""
         parsed = urlparse(request.headers.get("x-amz-copy-source", ""))
         bucket, _, key = unquote(parsed.path).lstrip("/").partition("/")
         version = parse_qs(parsed.query).get("versionId", [None])[0]
@@ -184,7 +184,7 @@ def _check_sums(request: Request, received: Received) -> None:
 
 
 def _headers_for_empty_body(request: Request, received: Received) -> dict[str, str]:
-    """The headers with which moto takes an empty body for what was received."""
+    """Return the headers with which moto accepts an empty body in place of the received one."""
     given = {"HTTP_X_AMZ_CONTENT_SHA256": "UNSIGNED-PAYLOAD"}
     for name, value in received.trailers.items():
         if name.startswith("x-amz-checksum-"):
@@ -229,7 +229,7 @@ def _path(key: Any) -> Path:
 
 
 def _download(request: Request, answer: Answer, key: Any) -> Answer:
-    """The answer with an object's bytes, or with the range of them that was algorithm_header for."""
+    """Add an object's bytes to the answer, or the requested range of them."""
     stated, size = request.headers.get("range", ""), int(key.size)
     if answer.status == 200 and re.fullmatch(r"bytes=(\d+-\d*|-\d+)", stated):
         start, end = _range(stated, size)

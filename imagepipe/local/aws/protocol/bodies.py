@@ -156,7 +156,7 @@ class _Lines:
 
 
 def _unchunked(lines: _Lines, trailers: dict[str, str]) -> Iterator[bytes]:
-    """The bytes within the chunks. Their signatures are not looked at: the request's own is good."""
+    """Read the bytes within the chunks. Their signatures are not checked: the request's own is valid."""
     while size := _chunk_size(lines.line()):
         yield from lines.exactly(size)
         if lines.line():
@@ -178,7 +178,7 @@ def _not_chunked() -> AwsError:
 
 
 def read(source: Source, length: int) -> bytes:
-    """A short body, whole. Raises AwsError for one that is longer than any but an object's may be; it is not read."""
+    """Read a short body. Raises AwsError, and reads nothing, if it is longer than all but objects may be."""
     if length > MAX_BODY_BYTES:
         text = f"The request has {length} bytes; the local cloud reads {MAX_BODY_BYTES}, but for an object's bytes"
         raise AwsError("RequestEntityTooLarge", text, status=413)
@@ -203,7 +203,7 @@ _seeing = threading.local()
 
 @contextmanager
 def without_bytes() -> Iterator[None]:
-    """Inside, and on this thread, every object's bytes read as none: for moto, which would have them all in memory."""
+    """Make all objects read as empty on this thread while inside: moto would have their bytes in memory."""
     _seeing.none = True
     try:
         yield
@@ -283,7 +283,7 @@ def concatenate(paths: list[tuple[Path, int, int]], target: Path) -> bytes:
 
 
 def checksum(algorithm: str, paths: list[Path]) -> bytes | None:
-    """The checksum of these files, one after the other; None for an algorithm that is not known here."""
+    """Compute the checksum of these files, one after the other; None for an unknown algorithm."""
     if algorithm not in CHECKSUMS:
         return None
     made = CHECKSUMS[algorithm]()

@@ -15,20 +15,20 @@ class AwsError(Exception):
 
 
 def missing(parameter: str) -> AwsError:
-    """The request lacks a parameter."""
+    """Make the error for a missing parameter."""
     return AwsError("MissingParameter", f"The request must contain the parameter {parameter}")
 
 
 def invalid(message: str) -> AwsError:
-    """A value that can never be right."""
+    """Make the error for an invalid value."""
     return AwsError("InvalidParameterValue", message)
 
 
 def conflicting(message: str) -> AwsError:
-    """Parameters that do not go together."""
+    """Make the error for parameters that exclude each other."""
     return AwsError("InvalidParameterCombination", message)
 
 
 def unsupported(message: str) -> AwsError:
-    """A feature of EC2 that the local cloud lacks."""
+    """Make the error for a feature of EC2 that the local cloud lacks."""
     return AwsError("UnsupportedOperation", message)

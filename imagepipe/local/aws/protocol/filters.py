@@ -30,7 +30,7 @@ T = TypeVar("T", bound=Tagged)
 
 
 def select(rows: Iterable[T], filters: Sequence[Mapping[str, Any]], getters: Mapping[str, Getter]) -> list[T]:
-    """The rows that every filter lets through; a filter lets through what one of its values matches.
+    """Select the rows that match all filters; a filter matches if one of its values does.
 
     Raises AwsError for a name that the kind does not have, and for more values than EC2 takes.
     """
@@ -83,7 +83,7 @@ def _text(value: Value) -> str:
 
 @lru_cache(maxsize=1024)  # the values are the callers'
 def _pattern(value: str) -> re.Pattern[str]:
-    """`*` is any text, `?` any one character, and a backslash takes that away from them."""
+    """Compile a pattern: `*` is any text, `?` any one character, and a backslash quotes them."""
     parts = []
     for piece in re.findall(r"\\.|.", value, re.DOTALL):
         if piece == "*":
@@ -103,7 +103,7 @@ def page(
     most: int = 1000,
     ids: str | None = None,
 ) -> tuple[Sequence[T], str | None]:
-    """One page of the rows, and the token for the next one.
+    """Return one page of the rows, and the token for the next one.
 
     `ids` names the parameter that EC2 does not take beside MaxResults. The token says where to go on, and is not
     a position: what is made between two pages moves nothing out of them.

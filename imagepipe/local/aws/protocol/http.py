@@ -18,7 +18,7 @@ HOSTS = ("127.0.0.1", "localhost", ADDRESS)
 
 
 def request(environ: Mapping[str, Any]) -> Request:
-    """The request without its body, which is still to be read."""
+    """Parse the request; its body is read later."""
     headers = {
         name[5:].replace("_", "-").lower(): str(value) for name, value in environ.items() if name.startswith("HTTP_")
     }
@@ -40,14 +40,14 @@ def length(request: Request) -> int:
 
 
 def with_body(request: Request, environ: Mapping[str, Any]) -> Request:
-    """The request with its body, if that is not there yet. Raises AwsError for one that is too long to be read."""
+    """Return the request with its body, which is read once. Raises AwsError for one that is too long."""
     if request.body:
         return request
     return replace(request, body=bodies.read(environ["wsgi.input"], length(request)))
 
 
 def store_full_error(problem: Exception) -> AwsError | None:
-    """The refusal where the store is full: of disks, which says how much is missing, or of anything else."""
+    """Return the error for a full store; None for another problem."""
     is_full = (
         isinstance(problem, StoreFull)
         or (isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT))

@@ -13,7 +13,7 @@ MAX_VALUE_LENGTH = 256
 
 
 def checked(pairs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The tags of a request as a map. Raises AwsError for what EC2 does not take."""
+    """Return the tags of a request as a map. Raises AwsError for tags that EC2 does not take."""
     tags: dict[str, str] = {}
     for pair in pairs:
         key, value = str(pair.get("Key", "")), str(pair.get("Value", ""))
@@ -31,7 +31,7 @@ def checked(pairs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def merged(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
-    """Old and new tags. Raises AwsError if they are too many together."""
+    """Merge new tags into old ones. Raises AwsError for too many."""
     tags = {**old, **new}
     _check_count(tags)
     return tags
@@ -43,7 +43,7 @@ def _check_count(tags: Mapping[str, str]) -> None:
 
 
 def specified(params: Mapping[str, Any], *kinds: str) -> dict[str, dict[str, str]]:
-    """TagSpecifications by resource type, an empty map for each kind that is not named.
+    """Return TagSpecifications by resource type, with an empty map for each kind that is not named.
 
     Raises AwsError for a resource type that the action does not make.
     """
@@ -61,5 +61,5 @@ def specified(params: Mapping[str, Any], *kinds: str) -> dict[str, dict[str, str
 
 
 def listed(tags: Mapping[str, str]) -> Sequence[dict[str, str]]:
-    """Tags as Describe answers them."""
+    """Describe tags as EC2 does."""
     return [{"Key": key, "Value": value} for key, value in tags.items()]

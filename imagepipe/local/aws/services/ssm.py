@@ -17,7 +17,7 @@ JSON = "application/x-amz-json-1.1"
 
 
 def name_of_base(backend: Backend) -> str | None:
-    """wiki.debian.org/Cloud/AmazonEC2Image: /aws/service/debian/release/VERSION/latest/ARCHITECTURE."""
+    """Return /aws/service/debian/release/VERSION/latest/ARCHITECTURE (wiki.debian.org/Cloud/AmazonEC2Image)."""
     found = BASE_NAME.match(backend.base.name)
     return f"/aws/service/debian/release/{found[1]}/latest/{found[2]}" if found else None
 

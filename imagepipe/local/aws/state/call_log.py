@@ -22,12 +22,12 @@ class Calls:
         self._counts = Counts(MAX_ACTIONS)
 
     def add(self, service: str, action: str) -> None:
-        """One more."""
+        """Count one call."""
         with self._lock:
             self._counts.add(f"{service}:{action}" if action else service)
 
     def counted(self) -> Mapping[str, int]:
-        """By `ec2:DescribeInstances`."""
+        """Return the counts by name, such as `ec2:DescribeInstances`."""
         with self._lock:
             return dict(sorted(self._counts.items()))
 

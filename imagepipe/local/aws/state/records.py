@@ -271,7 +271,7 @@ class Account(Record):
     """An account that was added; its id is the account's."""
 
     access_key_id: str = ""
-    """Empty for an account whose keys stand moto."""
+    """Empty for the first accounts, whose keys are outside the database."""
     secret_access_key: str = ""
     memberships: tuple[str, ...] = ()
     """ARNs of the organization and of the units that the account is in."""

@@ -51,7 +51,7 @@ def document(machine: Machine) -> dict[str, Any]:
 
 
 def write(folder: Path, machine: Machine, *, namespace: int) -> None:
-    """The document, for the service's process; readable by root alone, as user data holds keys.
+    """Write the document for the service's process; readable by root alone, as user data holds keys.
 
     `namespace` is the file descriptor of this computer's network that the process inherits.
     """
@@ -72,7 +72,7 @@ class Answers:
         self._lock = threading.Lock()
 
     def token(self, seconds: str | None) -> str | None:
-        """A new token; None where its life is none."""
+        """Make a token; None for an invalid lifetime."""
         if seconds is None or not seconds.isdecimal() or not 1 <= int(seconds) <= MAX_TTL_SECONDS:
             return None
         token, now = secrets.token_urlsafe(42), time.monotonic()
@@ -82,12 +82,12 @@ class Answers:
         return token
 
     def seed(self, path: str) -> bytes | None:
-        """One of cloud-init's documents, for a machine that has no other way to them; its firmware names the path."""
+        """Return one of cloud-init's documents, for a machine whose firmware names the path."""
         folder, _, name = path.strip("/").partition("/")
         return self._seed.get(name) if folder == SEED_PATH else None
 
     def may_ask(self, token: str | None) -> bool:
-        """With a token it must be a good one; without, only version 1 answers."""
+        """Tell if a request may be answered: with a valid token, or without one in version 1."""
         if token is None:
             return not self._tokens_required
         with self._lock:
@@ -125,7 +125,7 @@ def _tree(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _listed(name: str, node: Any) -> str:
-    """A name in a listing: folders end with a slash, and a public key is listed as `0=its-name`."""
+    """Format a name in a listing: folders end with a slash, and a public key is listed as `0=its-name`."""
     if isinstance(node, dict) and "openssh-key" in node:
         return f"{name}={node['openssh-key'].rpartition(' ')[2]}"
     return f"{name}/" if isinstance(node, dict) else name
@@ -180,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def server(document: Mapping[str, Any], address: tuple[str, int]) -> ThreadingHTTPServer:
-    """The service, listening."""
+    """Make the service, which listens already."""
     handler = type("Handler", (_Handler,), {"answers": Answers(document)})
     return ThreadingHTTPServer(address, handler)
 

@@ -45,7 +45,7 @@ class Port:
 
 
 def wanted(ingress: Iterable[Ingress], listening: frozenset[Port]) -> frozenset[Port]:
-    """The ports that these rules open to a caller on this computer.
+    """List the ports that these rules open to a caller on this computer.
 
     All of a narrow rule; of a wide one those on which somebody listens.
     """
@@ -74,7 +74,7 @@ def has_wide(ingress: Iterable[Ingress]) -> bool:
 
 
 def listening(pid: int) -> frozenset[Port]:
-    """Ports on which somebody listens in the network namespace of this process, loopback alone left out."""
+    """List the ports on which processes listen in this process's network namespace, except on loopback."""
     ports: set[Port] = set()
     for protocol, state in LISTENING_STATES.items():
         for suffix in ("", "6"):
@@ -200,7 +200,7 @@ class Forwarder:
 
 
 def _ask(folder: Path, what: str, **arguments: Any) -> dict[str, Any]:
-    """One request to slirp4netns's API socket (slirp4netns(1), API SOCKET)."""
+    """Send one request to slirp4netns's API socket (slirp4netns(1), API SOCKET)."""
     try:
         with unix_socket.connect(folder, SOCKET, seconds=READY_SECONDS) as connection:
             connection.sendall(json.dumps({"execute": what, "arguments": arguments}).encode())

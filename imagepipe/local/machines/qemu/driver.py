@@ -129,7 +129,7 @@ class QemuDriver(SupervisedDriver):
         return True
 
     def _qemu(self, record: Record) -> int:
-        """The process of the machine's present boot; 0 between two."""
+        """Return the QEMU process of the machine's present boot; 0 between two."""
         for pid in MachineGroup(record.machine.id).processes():
             with suppress(OSError):
                 if Path(f"/proc/{pid}/comm").read_text().startswith("qemu-system"):

@@ -21,7 +21,7 @@ ANSWER = 0x15 << 1 | 1
 
 @cache
 def why_not() -> str:
-    """Why machines are emulated in software; empty where KVM runs a guest. Asked once in a process."""
+    """Return the reason for software emulation; empty if KVM runs a guest. Tried once in a process."""
     if not os.access(DEVICE, os.R_OK | os.W_OK):
         return f"{DEVICE} is not there, or not open to us"
     if not re.search(r"^flags\s*:.*\b(vmx|svm)\b", CPUINFO.read_text(), re.MULTILINE):

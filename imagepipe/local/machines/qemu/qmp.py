@@ -41,7 +41,7 @@ class Line:
         raise MachineError(f"QEMU ended before it answered {command}")
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Each event, until QEMU ends."""
+        """Read events until QEMU ends."""
         return (message for message in self._reader if "event" in message)
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class Line:
 
 
 def ask(folder: Path, command: str, **arguments: Any) -> Any:
-    """One request to the QEMU of the machine of this folder. Raises MachineError."""
+    """Send one request to the QEMU of this folder's machine. Raises MachineError."""
     try:
         with unix_socket.connect(folder, SOCKET, seconds=ANSWER_SECONDS) as line, closing(Line(line.dup())) as qemu:
             return qemu.ask(command, **arguments)
@@ -65,7 +65,7 @@ def ask(folder: Path, command: str, **arguments: Any) -> Any:
 
 
 def monitor(folder: Path, text: str, *, answer: str = "") -> None:
-    """One line to the human monitor, for what QMP has no command.
+    """Send one line to the human monitor, for commands that QMP lacks.
 
     Raises MachineError where its answer does not end with this, or is anything where none is expected.
     """

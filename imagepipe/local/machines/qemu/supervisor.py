@@ -117,19 +117,19 @@ def serial(disk: Path) -> str:
 
 
 def links(machine: Machine) -> dict[str, str]:
-    """EC2's name of each disk, and where the guest's udev shows it."""
+    """Map EC2's name of each disk to the name that the guest's udev shows."""
     return {disk.device: f"/dev/disk/by-id/virtio-{serial(disk.path)}" for disk in machine.disks}
 
 
 def forwarding(port: slirp.Port) -> str:
-    """QEMU's word for a port that is passed on from the namespace to the guest."""
+    """Format the forwarding of a port from the namespace to the guest for QEMU."""
     return f"{port.protocol}:{slirp.GUEST}:{port.number}-{GUEST}:{port.number}"
 
 
 def qemu_command(
     document: Mapping[str, Any], folder: Path, forwards: Sequence[str], handed: Handed, *, events: int, control: int
 ) -> list[str]:
-    """QEMU for one boot, run in the machine's folder. Raises MachineError where there is nothing to boot."""
+    """Return the command of one boot, run in the machine's folder. Raises MachineError if there is nothing to boot."""
     console = handed.name(CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     accelerator = str(document["accelerator"])
     root = Path(document["disks"][0]["path"])
@@ -194,7 +194,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _boot(document: Mapping[str, Any], folder: Path) -> bool:
-    """One QEMU, to its end; whether the machine is to boot again."""
+    """Run one QEMU to its end; tell if the machine is to boot again."""
     own, qemus = socket.socketpair()
     with suppress(FileNotFoundError):
         Path(qmp.SOCKET).unlink()

@@ -58,7 +58,7 @@ class Plan:
     """Further requests of the user data, in words for the console."""
 
     def values(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """Convert the plan to JSON's types."""
         return asdict(self)
 
 
@@ -92,7 +92,7 @@ def plan(seed: Seed) -> Plan:
 
 
 def _users(config: Mapping[str, Any], public_keys: tuple[str, ...]) -> Iterator[User]:
-    """The image's own user and those that the config names; `users` without `default` leaves the former out."""
+    """List the image's own user and those of the config; `users` without `default` leaves the former out."""
     own_keys = _unique(*public_keys, *map(str, config.get("ssh_authorized_keys") or ()))
     for entry in config.get("users") or ("default",):
         if entry == "default":
@@ -126,7 +126,7 @@ def _unique(*values: str) -> tuple[str, ...]:
 
 
 def _parts(data: bytes) -> Iterator[tuple[str, str]]:
-    """Kind and text of each part; nothing for data that is empty or cannot be read."""
+    """Return kind and text of each part; nothing for data that is empty or cannot be read."""
     try:
         data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
     except (OSError, EOFError, zlib.error):
@@ -153,7 +153,7 @@ def _part(part: Message) -> Iterator[tuple[str, str]]:
 
 
 def _kind(text: str, said: str) -> str:
-    """cloud-init goes by the first line where the type says no more than that it is text."""
+    """Return the kind by the first line if the type says only that it is text, as cloud-init does."""
     if said not in ("text/plain", "application/octet-stream"):
         return said
     return next((kind for start, kind in STARTS.items() if text.startswith(start)), said)

@@ -24,7 +24,7 @@ NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
 
 
 def _free_name(backend: Backend, call: Call) -> str:
-    """The name that the request wants. Raises AwsError for one that is malformed or taken."""
+    """Return the requested name. Raises AwsError if it is malformed or taken."""
     name = call.text("Name")
     if not NAME.fullmatch(name):
         raise AwsError(
@@ -88,7 +88,7 @@ def register_image(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def _register_bundle(backend: Backend, call: Call, name: str) -> str:
-    """An instance-store image; its root device is not mapped, as it is the bundle."""
+    """Register an instance-store image; its root device is the bundle, and is not mapped."""
     params, location = call.params, str(call.params["ImageLocation"])
     manifest = backend.bundles.manifest(location, account=call.account, region=call.region)
     root = str(params.get("RootDeviceName") or BUNDLE_ROOT)
@@ -127,7 +127,7 @@ def _pending(
 
 
 def _codes_of(backend: Backend, disks: Iterable[DiskSpec]) -> tuple[str, ...]:
-    """Product codes come along with the snapshots (API reference, RegisterImage)."""
+    """Return the product codes of the snapshots (API reference, RegisterImage)."""
     found = (backend.database.snapshots.get(disk.snapshot_id or "") for disk in disks)
     return tuple(dict.fromkeys(code for snapshot in found if snapshot for code in snapshot.product_codes))
 
@@ -154,7 +154,7 @@ def _publish_later(backend: Backend, call: Call, image: Image, work: Any, *, que
 
 
 def create_image(backend: Backend, call: Call) -> Mapping[str, Any]:
-    """An image of an instance; a running one is stopped for it and started again, unless NoReboot."""
+    """Create an image of an instance, which is stopped for it and started again unless NoReboot is set."""
     params = call.params
     instance = lookup.instance(backend, call, call.text("InstanceId"))
     if instance.bundle:
@@ -211,7 +211,7 @@ def create_image(backend: Backend, call: Call) -> Mapping[str, Any]:
 def _volumes_of(
     backend: Backend, instance: Instance, image_id: str, tags: Mapping[str, str]
 ) -> tuple[dict[str, Snapshot], list[DiskSpec]]:
-    """Snapshots that are to be taken of the instance's volumes, by id, and how the image is to map them."""
+    """Make the pending snapshots of the instance's volumes, by id, and their block device mappings."""
     taken, disks = {}, []
     for attached in instance.volumes:
         volume = backend.database.volumes[attached.volume_id]
@@ -234,7 +234,7 @@ def _volumes_of(
 
 
 def copy_image(backend: Backend, call: Call) -> Mapping[str, Any]:
-    """Asked of the region where the copy is to be."""
+    """Copy an image into the region that is called."""
     before = idempotency.earlier_result(backend, call)
     if before is not None:
         return {"ImageId": before[0]}
@@ -291,7 +291,7 @@ def copy_image(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def _copied_tags(params: Mapping[str, Any], source: Image, account: str, tags: Mapping[str, str]) -> Mapping[str, str]:
-    """Tags of the source come along if asked for, and only one's own."""
+    """Add the source's tags to those of the copy, if that is requested and the source is the caller's own."""
     if not params.get("CopyImageTags") or source.account != account:
         return tags
     return tagging.merged(source.tags, tags)

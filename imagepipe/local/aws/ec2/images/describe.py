@@ -55,7 +55,7 @@ GETTERS: Mapping[str, Getter] = {
 
 
 def creation_date(image: Image) -> str:
-    """Text in EC2's model, with milliseconds."""
+    """Format the creation date as EC2 does, with milliseconds."""
     return iso(image.created)[:-4] + "Z"
 
 
@@ -88,7 +88,7 @@ def _is_deprecated(backend: Backend, image: Image) -> bool:
 
 
 def to_api(image: Image) -> dict[str, Any]:
-    """An image as DescribeImages answers it."""
+    """Describe an image as DescribeImages does."""
     failed = image.state == "failed"
     return {
         "ImageId": image.id,

@@ -82,7 +82,7 @@ def _groups(
 
 
 def addresses(backend: Backend, place: Place) -> tuple[str, str]:
-    """The loopback address of the instance, and the private one that the API tells: in our pool, the same."""
+    """Choose the instance's loopback address, and its private one: the same for a subnet of our pool."""
     living = [instance for instance in backend.database.instances if instance.state != "terminated"]
     taken = [instance.address for instance in living]
     private = [instance.private_ip for instance in living if instance.subnet_id == place.subnet.id]

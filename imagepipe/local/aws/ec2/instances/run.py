@@ -89,7 +89,7 @@ def _refuse_unknown(call: Call) -> None:
 
 
 def _count(call: Call) -> int:
-    """As many as EC2 would launch: there is always room for the most."""
+    """Return the number of instances: the maximum, as there is always room for it."""
     least, most = int(call.params["MinCount"]), int(call.params["MaxCount"])
     if least < 1 or most < least:
         raise invalid(f"Value ({least}, {most}) for parameters minCount and maxCount is invalid.")
@@ -137,7 +137,7 @@ def _instance_type(call: Call, image: Image) -> str:
 
 
 def _snapshot(backend: Backend, call: Call, image: Image, snapshot_id: str) -> Snapshot:
-    """Whoever may launch an image may use its snapshots, through it."""
+    """Find a snapshot; a caller that may launch an image may use its snapshots."""
     if any(disk.snapshot_id == snapshot_id for disk in image.mappings):
         found = backend.database.snapshots.get(snapshot_id)
         if found is not None:
@@ -221,7 +221,7 @@ def _user_data(text: str) -> str:
 
 
 def _profile(backend: Backend, call: Call) -> str | None:
-    """An empty name is none: Packer sends it."""
+    """Return the instance profile; an empty name, which Packer sends, means none."""
     given = call.params.get("IamInstanceProfile", {})
     name = given.get("Arn") or given.get("Name")
     if not name:

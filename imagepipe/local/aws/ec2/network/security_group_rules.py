@@ -104,7 +104,7 @@ def _peer(rule: Rule) -> str:
 
 
 def _rules(backend: Backend, call: Call) -> Iterator[Rule]:
-    """The rules that a request means, in its older, flat form or in IpPermissions."""
+    """List the rules of a request, in its older, flat form or in IpPermissions."""
     params = call.params
     for permission in params.get("IpPermissions", []):
         yield from _of_permission(backend, call, permission)

@@ -69,7 +69,7 @@ def _arn(group: SecurityGroup) -> str:
 
 
 def named(backend: Backend, call: Call) -> SecurityGroup:
-    """The group that a request names, by id, or by name in the default VPC."""
+    """Find the group that a request names, by id, or by name in the default VPC."""
     if call.params.get("GroupId"):
         return lookup.group(backend, call, call.params["GroupId"])
     name = call.params.get("GroupName")
@@ -115,7 +115,7 @@ def describe_security_groups(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def to_api(group: SecurityGroup) -> dict[str, Any]:
-    """A group as DescribeSecurityGroups answers it."""
+    """Describe a group as DescribeSecurityGroups does."""
     return {
         "GroupId": group.id,
         "GroupName": group.name,
@@ -130,7 +130,7 @@ def to_api(group: SecurityGroup) -> dict[str, Any]:
 
 
 def _permissions(rules: tuple[Rule, ...]) -> list[dict[str, Any]]:
-    """Rules of the same ports, together."""
+    """Describe rules, those of the same ports together."""
     by_ports: dict[tuple[str, int, int], dict[str, Any]] = {}
     for rule in rules:
         entry = by_ports.setdefault(

@@ -47,7 +47,7 @@ def parsed(
     root: str | None = None,
     default_type: str = "gp2",
 ) -> tuple[DiskSpec, ...]:
-    """The base's mappings with the request's laid over them, by device.
+    """Merge the request's mappings into those of the base, by device.
 
     `find` gives the snapshot of an id or raises; `root` is the device whose snapshot a launch cannot change.
     Raises AwsError.
@@ -124,7 +124,7 @@ def _disk(
 
 
 def checked(disk: DiskSpec, snapshot: Snapshot | None) -> DiskSpec:
-    """The disk with what its type gives by default. Raises AwsError for what its type cannot be."""
+    """Add the defaults of the volume type. Raises AwsError for values that the type does not allow."""
     kind = TYPES.get(disk.type)
     if kind is None:
         raise invalid(f"Value ({disk.type}) for parameter volumeType is invalid.")
@@ -170,7 +170,7 @@ def _check_iops(disk: DiskSpec, kind: Range) -> None:
 
 
 def to_api(disk: DiskSpec, *, with_snapshot: bool = True) -> dict[str, Any]:
-    """A mapping as DescribeImages answers it."""
+    """Describe a mapping as DescribeImages does."""
     if disk.virtual_name:
         return {"DeviceName": disk.device, "VirtualName": disk.virtual_name}
     return {

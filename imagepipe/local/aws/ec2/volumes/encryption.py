@@ -63,12 +63,12 @@ def key_without_encryption() -> AwsError:
 
 
 def encrypts_by_default(backend: Backend, call: Call) -> bool:
-    """The account encrypts all new volumes and copies in this region."""
+    """Tell if the account encrypts all new volumes and copies in this region."""
     return setting(backend, call.account, call.region, ENCRYPTS, "false") == "true"
 
 
 def default_key(backend: Backend, call: Call) -> str:
-    """ARN of the key that is used where none is named."""
+    """Return the ARN of the default key."""
     return setting(backend, call.account, call.region, DEFAULT_KEY, "") or aws_managed_key(backend, call)
 
 

@@ -48,7 +48,7 @@ def create_snapshot(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def create_snapshots(backend: Backend, call: Call) -> Mapping[str, Any]:
-    """All volumes of an instance, at one moment."""
+    """Take snapshots of all volumes of an instance, at one moment."""
     specification = call.params["InstanceSpecification"]
     if not specification.get("InstanceId"):
         raise missing("InstanceSpecification.InstanceId")
@@ -81,7 +81,7 @@ def _specified_volumes(backend: Backend, instance: Instance, specification: Mapp
 
 
 def pending(backend: Backend, volume: Volume, description: str, tags: Mapping[str, str]) -> Snapshot:
-    """A snapshot of the volume that is still to be taken."""
+    """Make the record of a snapshot that is still to be taken."""
     return Snapshot(
         id=new_id("snap"),
         account=volume.account,
@@ -134,7 +134,7 @@ def copy_snapshot(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def copied(backend: Backend, call: Call, source: Snapshot, *, description: str, tags: Mapping[str, str]) -> Snapshot:
-    """A snapshot of this call's region that will have the source's bytes. Raises AwsError."""
+    """Make the record of a copy in this call's region. Raises AwsError."""
     encrypted = encryption.for_copy(backend, call, source)
     return Snapshot(
         id=new_id("snap"),
@@ -155,7 +155,7 @@ def copied(backend: Backend, call: Call, source: Snapshot, *, description: str, 
 
 
 def to_api(snapshot: Snapshot) -> dict[str, Any]:
-    """A snapshot as DescribeSnapshots answers it."""
+    """Describe a snapshot as DescribeSnapshots does."""
     return {
         "SnapshotId": snapshot.id,
         "VolumeId": snapshot.volume_id,
@@ -176,7 +176,7 @@ def to_api(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _brief(snapshot: Snapshot) -> dict[str, Any]:
-    """CreateSnapshots answers the same facts, by a shape of its own."""
+    """Describe a snapshot as CreateSnapshots does."""
     return {**to_api(snapshot), "StateMessage": None}
 
 
@@ -200,7 +200,7 @@ def describe_snapshots(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def _owners(call: Call, given: Iterable[str]) -> set[str]:
-    """Aliases stand for accounts; Amazon itself has nothing here."""
+    """Resolve owners: `self`, and account ids."""
     return {call.account if owner == "self" else owner for owner in given}
 
 

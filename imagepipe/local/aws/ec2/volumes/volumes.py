@@ -99,7 +99,7 @@ def new_volume(backend: Backend, call: Call, disk: DiskSpec, *, zone: str, tags:
 
 
 def to_api(backend: Backend, volume: Volume) -> dict[str, Any]:
-    """A volume as DescribeVolumes answers it."""
+    """Describe a volume as DescribeVolumes does."""
     return {
         "VolumeId": volume.id,
         "AvailabilityZone": volume.zone,
