@@ -101,7 +101,7 @@ def serve(root: Path | None, port: int | None, address: str | None, env_only: bo
         _say_how(store, it, env_only, beyond)
         _say_faults(wanted)
 
-    server.serve(store, port=port, ready=ready, stop=stop, build=build, idle_seconds=None, beyond=beyond)
+    server.serve(store, port=port, ready=ready, stop=stop, build=build, idle_seconds=None, external=beyond)
 
 
 def _beyond(address: str | None) -> ExternalAddress | None:

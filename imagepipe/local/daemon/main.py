@@ -160,12 +160,12 @@ def serve(
     stop: threading.Event,
     build: Build = build,
     idle_seconds: float | None = IDLE_SECONDS,
-    beyond: ExternalAddress | None = None,
+    external: ExternalAddress | None = None,
 ) -> None:
     """Serve the store until `stop` is set, or nobody has used it for so long and it has no instances.
 
     Without a port, the one of the last time is taken if it is free, else any. Loopback is served always, and what is
-    `beyond` it on the same port. Raises LocalCloudError.
+    `external` on the same port. Raises LocalCloudError.
     """
     processes.return_memory()
     with ExitStack() as stack:
@@ -185,10 +185,10 @@ def serve(
             ) from full
         server = _listen(cloud, _LoopbackApp(cloud, store), port, store)
         stack.callback(server.stop)
-        here = Serving.here(server.bind_addr[1])
+        here = Serving.this_process(server.bind_addr[1])
         threads = [_started(server)]
-        if beyond is not None:
-            outer = _listen(cloud, _TokenApp(cloud.application, beyond.token), here.port, store, beyond.address)
+        if external is not None:
+            outer = _listen(cloud, _TokenApp(cloud.application, external.token), here.port, store, external.address)
             stack.callback(outer.stop)
             threads.append(_started(outer))
         stack.callback(rendezvous.withdraw, store)
@@ -199,7 +199,7 @@ def serve(
         log.info("ending: %s", "nobody uses it and no instance is left" if is_idle else "asked to")
         rendezvous.withdraw(store)
         server.stop()
-        if beyond is not None:
+        if external is not None:
             outer.stop()
         for thread in threads:
             thread.join()

@@ -30,7 +30,7 @@ class Serving:
     port: int
 
     @classmethod
-    def here(cls, port: int) -> Serving:
+    def this_process(cls, port: int) -> Serving:
         return cls(os.getpid(), start_time(os.getpid()), port)
 
     @property

@@ -26,7 +26,7 @@ class MachineGroup:
         for folder in self._folders:
             folder.mkdir(exist_ok=True)
 
-    def doors(self) -> list[Path]:
+    def procs_files(self) -> list[Path]:
         """Return the files into which a process writes its id to become a member."""
         return [folder / "cgroup.procs" for folder in self._folders]
 

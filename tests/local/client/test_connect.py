@@ -296,5 +296,5 @@ def test_an_answer_that_is_cut_short_is_an_error_of_the_local_cloud(store: Store
         thread = threading.Thread(target=serve_once)
         thread.start()
         with pytest.raises(LocalCloudError, match="asking the local cloud"):
-            client._ask(store, rendezvous.Serving.here(listener.getsockname()[1]), "alive")
+            client._ask(store, rendezvous.Serving.this_process(listener.getsockname()[1]), "alive")
         thread.join()

@@ -65,7 +65,7 @@ def _requested(tags: Mapping[str, str]) -> dict[str, str | tuple[str, ...]]:
 def _creates(call: Call, kind: str, id: str = "*", more: Values | None = None) -> Iterator[AuthorizationRequest]:
     """Ask to create a resource, and to tag it if the call does."""
     specified = {str(each.get("ResourceType")): each for each in call.params.get("TagSpecifications", [])}
-    tags = tagging.checked(specified.get(kind, {}).get("Tags", []))
+    tags = tagging.parse(specified.get(kind, {}).get("Tags", []))
     yield _request(call, call.action, kind, id, {**_requested(tags), **(more or {})})
     if tags:
         yield _request(call, "CreateTags", kind, id, {**_requested(tags), "ec2:CreateAction": call.action})
@@ -232,7 +232,7 @@ def _modify_snapshot(backend: Backend, call: Call) -> Iterator[AuthorizationRequ
 
 
 def _create_tags(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
-    tags = tagging.checked(call.params.get("Tags", []))
+    tags = tagging.parse(call.params.get("Tags", []))
     for id in call.params.get("Resources", []):
         yield _use_request(backend, call, str(id), _requested(tags))
 

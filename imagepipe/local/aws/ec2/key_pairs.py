@@ -56,15 +56,15 @@ def create_key_pair(backend: Backend, call: Call) -> Mapping[str, Any]:
         fingerprint = _fingerprint(private.public_key())
     else:
         raise invalid(f"Value ({kind}) for parameter keyType is invalid.")
-    pair = _kept(backend, call, name, str(kind), private.public_key(), fingerprint)
-    return {**_brief(pair), "KeyMaterial": material.decode()}
+    pair = _store(backend, call, name, str(kind), private.public_key(), fingerprint)
+    return {**_summary(pair), "KeyMaterial": material.decode()}
 
 
 def import_key_pair(backend: Backend, call: Call) -> Mapping[str, Any]:
     name = _free_name(backend, call)
     public = _public_key(call.params["PublicKeyMaterial"])
     kind = "rsa" if isinstance(public, RSAPublicKey) else "ed25519"
-    return _brief(_kept(backend, call, name, kind, public, _fingerprint(public)))
+    return _summary(_store(backend, call, name, kind, public, _fingerprint(public)))
 
 
 def _free_name(backend: Backend, call: Call) -> str:
@@ -93,7 +93,7 @@ def _pem(material: bytes) -> Any:
     return load_pem_public_key(material)
 
 
-def _kept(
+def _store(
     backend: Backend, call: Call, name: str, kind: str, public: RSAPublicKey | Ed25519PublicKey, fingerprint: str
 ) -> KeyPair:
     line = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
@@ -101,7 +101,7 @@ def _kept(
         id=new_id("key"),
         account=call.account,
         region=call.region,
-        tags=tagging.specified(call.params, "key-pair")["key-pair"],
+        tags=tagging.parse_specifications(call.params, "key-pair")["key-pair"],
         name=name,
         type=kind,
         public_key=f"{line} {name}",
@@ -125,12 +125,12 @@ def _colons(digest: str) -> str:
     return ":".join(digest[place : place + 2] for place in range(0, len(digest), 2))
 
 
-def _brief(pair: KeyPair) -> dict[str, Any]:
+def _summary(pair: KeyPair) -> dict[str, Any]:
     return {
         "KeyPairId": pair.id,
         "KeyName": pair.name,
         "KeyFingerprint": pair.fingerprint,
-        "Tags": tagging.listed(pair.tags),
+        "Tags": tagging.to_api(pair.tags),
     }
 
 
@@ -149,7 +149,7 @@ def describe_key_pairs(backend: Backend, call: Call) -> Mapping[str, Any]:
     return {
         "KeyPairs": [
             {
-                **_brief(row),
+                **_summary(row),
                 "KeyType": row.type,
                 "CreateTime": row.created,
                 "PublicKey": row.public_key if shows_key else None,

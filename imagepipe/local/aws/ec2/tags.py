@@ -29,14 +29,14 @@ KINDS = {
 
 
 def create_tags(backend: Backend, call: Call) -> Mapping[str, Any]:
-    tags = tagging.checked(call.params.get("Tags", []))
+    tags = tagging.parse(call.params.get("Tags", []))
     if not tags:
         raise missing("Tag")
     for record, identifier in _named(backend, call):
         if record is None:
             _tell_moto(backend, call, identifier, dict(tags))
         else:
-            backend.database.put(replace(record, tags=tagging.merged(record.tags, tags)))
+            backend.database.put(replace(record, tags=tagging.merge(record.tags, tags)))
     return {}
 
 

@@ -80,7 +80,7 @@ class Fault:
     probability: float = 1.0
     """Probability for each further matching call, by a random generator of the fault's own."""
 
-    def meets(self, action: str, params: Mapping[str, Any]) -> bool:
+    def matches(self, action: str, params: Mapping[str, Any]) -> bool:
         return fnmatchcase(action, self.action) and all(
             fnmatchcase(_value(params, name), pattern) for name, pattern in self.where.items()
         )
@@ -149,7 +149,7 @@ class _ActiveFault:
     def is_spent(self) -> bool:
         return self.fault.times is not None and self.hits >= self.fault.times
 
-    def comes(self) -> bool:
+    def fires(self) -> bool:
         """Count a matching call, and tell if the fault comes at it."""
         self.met += 1
         if self.met <= self.fault.after or self.is_spent:
@@ -209,7 +209,7 @@ class Faults:
         """Return the first fault with this effect that comes at the call."""
         with self._lock:
             for each in self._active:
-                if each.fault.effect == effect and each.fault.meets(action, params) and each.comes():
+                if each.fault.effect == effect and each.fault.matches(action, params) and each.fires():
                     self._injected.add(f"{effect} {action}")
                     if each.is_spent:
                         self._active.remove(each)

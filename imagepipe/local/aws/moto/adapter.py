@@ -210,7 +210,7 @@ def check_readable(answer: Answer, action: str, request: Request) -> Answer:
     return answer
 
 
-class _Forgetful(list[Any]):
+class _NoInstances(list[Any]):
     """Keeps nothing."""
 
     def append(self, _: Any, /) -> None:
@@ -221,8 +221,8 @@ def _forget_instances() -> None:
     """Have moto keep no list of instances of its models: it is for its own interface, and they were never freed."""
     for models in model_data.values():
         for model in models.values():
-            if not isinstance(model.instances_tracked, _Forgetful):
-                cast(Any, model).instances_tracked = _Forgetful()
+            if not isinstance(model.instances_tracked, _NoInstances):
+                cast(Any, model).instances_tracked = _NoInstances()
 
 
 def _adopt(backend: Any, key: str, value: object) -> None:

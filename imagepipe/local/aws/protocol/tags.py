@@ -12,7 +12,7 @@ MAX_KEY_LENGTH = 128
 MAX_VALUE_LENGTH = 256
 
 
-def checked(pairs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def parse(pairs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Return the tags of a request as a map. Raises AwsError for tags that EC2 does not take."""
     tags: dict[str, str] = {}
     for pair in pairs:
@@ -30,7 +30,7 @@ def checked(pairs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return tags
 
 
-def merged(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
+def merge(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
     """Merge new tags into old ones. Raises AwsError for too many."""
     tags = {**old, **new}
     _check_count(tags)
@@ -42,7 +42,7 @@ def _check_count(tags: Mapping[str, str]) -> None:
         raise AwsError("TagLimitExceeded", f"The maximum number of Tags for a resource is {MAX_TAGS}")
 
 
-def specified(params: Mapping[str, Any], *kinds: str) -> dict[str, dict[str, str]]:
+def parse_specifications(params: Mapping[str, Any], *kinds: str) -> dict[str, dict[str, str]]:
     """Return TagSpecifications by resource type, with an empty map for each kind that is not named.
 
     Raises AwsError for a resource type that the action does not make.
@@ -56,10 +56,10 @@ def specified(params: Mapping[str, Any], *kinds: str) -> dict[str, dict[str, str
         if kind in seen:
             raise invalid(f"Duplicate resource type '{kind}' in TagSpecifications")
         seen.add(kind)
-        tags[kind] = checked(specification.get("Tags", []))
+        tags[kind] = parse(specification.get("Tags", []))
     return tags
 
 
-def listed(tags: Mapping[str, str]) -> Sequence[dict[str, str]]:
+def to_api(tags: Mapping[str, str]) -> Sequence[dict[str, str]]:
     """Describe tags as EC2 does."""
     return [{"Key": key, "Value": value} for key, value in tags.items()]

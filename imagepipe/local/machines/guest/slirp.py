@@ -51,7 +51,7 @@ def wanted(ingress: Iterable[Ingress], listening: frozenset[Port]) -> frozenset[
     """
     ports: set[Port] = set()
     for rule in ingress:
-        if not _lets_us_in(rule.cidr):
+        if not _admits_callers(rule.cidr):
             continue
         for protocol in ("tcp", "udp"):
             if rule.protocol not in (protocol, "-1"):
@@ -67,7 +67,7 @@ def wanted(ingress: Iterable[Ingress], listening: frozenset[Port]) -> frozenset[
 def has_wide(ingress: Iterable[Ingress]) -> bool:
     """Tell if the open ports depend on the ports on which the machine listens."""
     return any(
-        _lets_us_in(rule.cidr)
+        _admits_callers(rule.cidr)
         and (rule.protocol == "-1" or (rule.protocol in LISTENING_STATES and rule.to_port - rule.from_port >= NARROW))
         for rule in ingress
     )
@@ -225,5 +225,5 @@ def _explain(what: str, arguments: dict[str, Any], said: str) -> str:
     )
 
 
-def _lets_us_in(cidr: str) -> bool:
+def _admits_callers(cidr: str) -> bool:
     return CALLER in ipaddress.ip_network(cidr, strict=False)

@@ -20,7 +20,7 @@ class Refused(MachineError):
     """QEMU answered with an error."""
 
 
-class Line:
+class Connection:
     """A connection to one QEMU; made for a request or two, or held to hear events."""
 
     def __init__(self, line: socket.socket) -> None:
@@ -58,7 +58,10 @@ class Line:
 def ask(folder: Path, command: str, **arguments: Any) -> Any:
     """Send one request to the QEMU of this folder's machine. Raises MachineError."""
     try:
-        with unix_socket.connect(folder, SOCKET, seconds=ANSWER_SECONDS) as line, closing(Line(line.dup())) as qemu:
+        with (
+            unix_socket.connect(folder, SOCKET, seconds=ANSWER_SECONDS) as line,
+            closing(Connection(line.dup())) as qemu,
+        ):
             return qemu.ask(command, **arguments)
     except (OSError, StopIteration) as problem:
         raise MachineError(f"QEMU does not answer {command}: {problem}") from problem

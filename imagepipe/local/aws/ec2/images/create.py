@@ -71,7 +71,7 @@ def register_image(backend: Backend, call: Call) -> Mapping[str, Any]:
                 f"the encrypted flag cannot be specified since device {mapping.get('DeviceName')} "
                 "has a snapshot specified.",
             )
-    disks = block_devices.parsed(mappings, (), partial(_completed, backend, call), default_type="standard")
+    disks = block_devices.merge(mappings, (), partial(_completed, backend, call), default_type="standard")
     if not any(disk.device == root and disk.snapshot_id for disk in disks):
         raise AwsError("InvalidBlockDeviceMapping", f"The root device '{root}' must be mapped to a snapshot; it is not")
     image = replace(
@@ -92,7 +92,7 @@ def _register_bundle(backend: Backend, call: Call, name: str) -> str:
     params, location = call.params, str(call.params["ImageLocation"])
     manifest = backend.bundles.manifest(location, account=call.account, region=call.region)
     root = str(params.get("RootDeviceName") or BUNDLE_ROOT)
-    disks = block_devices.parsed(
+    disks = block_devices.merge(
         params.get("BlockDeviceMappings", []), (), partial(_completed, backend, call), default_type="standard"
     )
     if any(disk.device == root for disk in disks):
@@ -110,7 +110,7 @@ def _pending(
         id=new_id("ami"),
         account=call.account,
         region=call.region,
-        tags=tagging.specified(params, "image")["image"],
+        tags=tagging.parse_specifications(params, "image")["image"],
         name=name,
         description=str(params.get("Description", "")),
         state="pending",
@@ -166,7 +166,7 @@ def create_image(backend: Backend, call: Call) -> Mapping[str, Any]:
         raise AwsError(
             "IncorrectInstanceState", f"The instance {instance.id} is {instance.state}, not running or stopped"
         )
-    tags = tagging.specified(params, "image", "snapshot")
+    tags = tagging.parse_specifications(params, "image", "snapshot")
     description = str(params.get("Description", ""))
     image_id = new_id("ami")
     taken, base = _volumes_of(backend, instance, image_id, tags["snapshot"])
@@ -174,7 +174,7 @@ def create_image(backend: Backend, call: Call) -> Mapping[str, Any]:
     def find(snapshot_id: str) -> Snapshot:
         return taken.get(snapshot_id) or lookup.own_snapshot(backend, call, snapshot_id)
 
-    disks = block_devices.parsed(params.get("BlockDeviceMappings", []), base, find, root=instance.root_device)
+    disks = block_devices.merge(params.get("BlockDeviceMappings", []), base, find, root=instance.root_device)
     for disk in disks:
         if disk.snapshot_id in taken:
             backend.database.put(taken[disk.snapshot_id])
@@ -216,7 +216,7 @@ def _volumes_of(
     for attached in instance.volumes:
         volume = backend.database.volumes[attached.volume_id]
         text = f"Created by CreateImage({instance.id}) for {image_id}"
-        snapshot = snapshots.pending(backend, volume, text, tags)
+        snapshot = snapshots.new_snapshot(backend, volume, text, tags)
         taken[snapshot.id] = snapshot
         disks.append(
             DiskSpec(
@@ -249,7 +249,7 @@ def copy_image(backend: Backend, call: Call) -> Mapping[str, Any]:
     if source.bundle:
         raise unsupported("The local cloud does not copy instance-store images: copy the bundle, and register it there")
     name = _free_name(backend, call)
-    tags = tagging.specified(params, "image", "snapshot")
+    tags = tagging.parse_specifications(params, "image", "snapshot")
     image_id = new_id("ami")
     copies, disks = [], []
     for disk in source.mappings:
@@ -260,7 +260,7 @@ def copy_image(backend: Backend, call: Call) -> Mapping[str, Any]:
         origin = backend.database.snapshots[disk.snapshot_id]
         if not lookup.may_use_snapshot(backend, call, origin):
             raise AwsError("InvalidRequest", "You do not have permission to access the storage of this ami")
-        copy = snapshots.copied(backend, call, origin, description=text, tags=tags["snapshot"])
+        copy = snapshots.new_copy(backend, call, origin, description=text, tags=tags["snapshot"])
         backend.database.put(copy)
         copies.append(copy)
         disks.append(replace(disk, snapshot_id=copy.id, encrypted=copy.encrypted, kms_key_id=None))
@@ -294,4 +294,4 @@ def _copied_tags(params: Mapping[str, Any], source: Image, account: str, tags: M
     """Add the source's tags to those of the copy, if that is requested and the source is the caller's own."""
     if not params.get("CopyImageTags") or source.account != account:
         return tags
-    return tagging.merged(source.tags, tags)
+    return tagging.merge(source.tags, tags)

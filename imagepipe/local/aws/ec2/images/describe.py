@@ -118,7 +118,7 @@ def to_api(image: Image) -> dict[str, Any]:
         "SourceImageRegion": image.source_image_region,
         "SourceInstanceId": image.source_instance_id,
         "SriovNetSupport": image.sriov,
-        "Tags": tagging.listed(image.tags),
+        "Tags": tagging.to_api(image.tags),
         "TpmSupport": image.tpm_support,
         "UsageOperation": image.usage_operation,
         "VirtualizationType": image.virtualization,

@@ -12,10 +12,10 @@ from imagepipe.local.aws.ec2 import lookup, product_codes
 from imagepipe.local.aws.ec2.instances import jobs
 from imagepipe.local.aws.ec2.network.interfaces import mac_address, private_dns_name, public_dns_name
 from imagepipe.local.aws.protocol import filters
+from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import invalid
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.query import Call
-from imagepipe.local.aws.protocol.tags import listed
 from imagepipe.local.aws.state.records import AttachedVolume, Instance
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
@@ -184,7 +184,7 @@ def to_api(backend: Backend, instance: Instance) -> dict[str, Any]:
         "StateReason": {"Code": instance.reason_code, "Message": instance.reason} if instance.reason_code else None,
         "StateTransitionReason": "User initiated" if instance.reason_code == USER_INITIATED else "",
         "SubnetId": None if ended else instance.subnet_id,
-        "Tags": listed(instance.tags),
+        "Tags": tagging.to_api(instance.tags),
         "TpmSupport": instance.tpm_support,
         "SpotInstanceRequestId": instance.spot_request_id,
         "UsageOperation": instance.usage_operation,

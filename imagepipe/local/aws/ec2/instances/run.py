@@ -55,10 +55,10 @@ def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     image = _image(backend, call)
     kind = _instance_type(call, image)
     place = placement.resolve(backend, call)
-    tags = tagging.specified(
+    tags = tagging.parse_specifications(
         call.params, "instance", "volume", "network-interface", "spot-instances-request", "elastic-gpu"
     )
-    disks = block_devices.parsed(
+    disks = block_devices.merge(
         call.params.get("BlockDeviceMappings", []),
         image.mappings,
         partial(_snapshot, backend, call, image),

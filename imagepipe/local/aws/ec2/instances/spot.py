@@ -10,10 +10,10 @@ from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.protocol import filters
+from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.query import Call
-from imagepipe.local.aws.protocol.tags import listed
 from imagepipe.local.aws.state.records import Instance
 
 PRICE = Decimal("0.0038")
@@ -120,7 +120,7 @@ def _to_api(row: Instance) -> dict[str, Any]:
         "LaunchedAvailabilityZone": row.zone,
         "ProductDescription": row.platform_details,
         "SpotPrice": f"{PRICE}",
-        "Tags": listed({}),
+        "Tags": tagging.to_api({}),
     }
 
 

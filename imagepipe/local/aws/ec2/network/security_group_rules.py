@@ -27,7 +27,7 @@ WAIT_SECONDS = 2.0  # an answer waits so long for machines to open their ports; 
 def _authorize(backend: Backend, call: Call, side: str) -> Mapping[str, Any]:
     group = named(backend, call)
     present: tuple[Rule, ...] = getattr(group, side)
-    tags = tagging.specified(call.params, "security-group-rule")["security-group-rule"]
+    tags = tagging.parse_specifications(call.params, "security-group-rule")["security-group-rule"]
     added = [replace(rule, id=new_id("sgr"), tags=tags) for rule in _rules(backend, call)]
     if not added:
         raise missing("ipPermissions")
@@ -241,5 +241,5 @@ def _to_api(row: _Row) -> dict[str, Any]:
         "PrefixListId": rule.prefix_list,
         "ReferencedGroupInfo": {"GroupId": rule.group_id, "UserId": rule.group_account} if rule.group_id else None,
         "Description": rule.description,
-        "Tags": tagging.listed(rule.tags),
+        "Tags": tagging.to_api(rule.tags),
     }

@@ -54,14 +54,14 @@ def create_security_group(backend: Backend, call: Call) -> Mapping[str, Any]:
         id=new_id("sg"),
         account=call.account,
         region=call.region,
-        tags=tagging.specified(call.params, "security-group")["security-group"],
+        tags=tagging.parse_specifications(call.params, "security-group")["security-group"],
         name=name,
         description=description,
         vpc_id=vpc_id,
         egress=(open_egress(),),
     )
     backend.database.put(group)
-    return {"GroupId": group.id, "Tags": tagging.listed(group.tags), "SecurityGroupArn": _arn(group)}
+    return {"GroupId": group.id, "Tags": tagging.to_api(group.tags), "SecurityGroupArn": _arn(group)}
 
 
 def _arn(group: SecurityGroup) -> str:
@@ -125,7 +125,7 @@ def to_api(group: SecurityGroup) -> dict[str, Any]:
         "SecurityGroupArn": _arn(group),
         "IpPermissions": _permissions(group.ingress),
         "IpPermissionsEgress": _permissions(group.egress),
-        "Tags": tagging.listed(group.tags),
+        "Tags": tagging.to_api(group.tags),
     }
 
 

@@ -39,7 +39,7 @@ TYPES: Mapping[str, Range] = {
 }
 
 
-def parsed(
+def merge(
     mappings: Iterable[Mapping[str, Any]],
     base: Sequence[DiskSpec],
     find: Callable[[str], Snapshot],
@@ -120,10 +120,10 @@ def _disk(
         kms_key_id=ebs.get("KmsKeyId") or (old.kms_key_id if old else None),
         delete_on_termination=bool(ebs.get("DeleteOnTermination", old.delete_on_termination if old else True)),
     )
-    return checked(disk, snapshot)
+    return with_defaults(disk, snapshot)
 
 
-def checked(disk: DiskSpec, snapshot: Snapshot | None) -> DiskSpec:
+def with_defaults(disk: DiskSpec, snapshot: Snapshot | None) -> DiskSpec:
     """Add the defaults of the volume type. Raises AwsError for values that the type does not allow."""
     kind = TYPES.get(disk.type)
     if kind is None:

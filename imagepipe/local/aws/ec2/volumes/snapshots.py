@@ -41,8 +41,8 @@ def create_snapshot(backend: Backend, call: Call) -> Mapping[str, Any]:
     volume = lookup.volume(backend, call, call.text("VolumeId"))
     if volume.state not in ("available", "in-use"):
         raise AwsError("IncorrectState", f"Volume {volume.id} is {volume.state}")
-    tags = tagging.specified(call.params, "snapshot")["snapshot"]
-    snapshot = pending(backend, volume, str(call.params.get("Description", "")), tags)
+    tags = tagging.parse_specifications(call.params, "snapshot")["snapshot"]
+    snapshot = new_snapshot(backend, volume, str(call.params.get("Description", "")), tags)
     _take_later(backend, call, instance_jobs.queue_of(volume), [snapshot])
     return to_api(snapshot)
 
@@ -55,14 +55,14 @@ def create_snapshots(backend: Backend, call: Call) -> Mapping[str, Any]:
     instance = lookup.instance(backend, call, specification["InstanceId"])
     if instance.state not in ("running", "stopped", "stopping"):
         raise AwsError("IncorrectInstanceState", f"The instance {instance.id} is {instance.state}")
-    tags = tagging.specified(call.params, "snapshot")["snapshot"]
+    tags = tagging.parse_specifications(call.params, "snapshot")["snapshot"]
     copied = call.params.get("CopyTagsFromSource")
     if copied not in (None, "volume"):
         raise invalid(f"Value ({copied}) for parameter copyTagsFromSource is invalid.")
     made = []
     for volume in _specified_volumes(backend, instance, specification):
-        own = tagging.merged(volume.tags if copied else {}, tags)
-        made.append(pending(backend, volume, str(call.params.get("Description", "")), own))
+        own = tagging.merge(volume.tags if copied else {}, tags)
+        made.append(new_snapshot(backend, volume, str(call.params.get("Description", "")), own))
     if not made:
         raise conflicting(f"Every volume of {instance.id} is excluded")
     _take_later(backend, call, instance.id, made)
@@ -80,7 +80,7 @@ def _specified_volumes(backend: Backend, instance: Instance, specification: Mapp
             yield backend.database.volumes[attached.volume_id]
 
 
-def pending(backend: Backend, volume: Volume, description: str, tags: Mapping[str, str]) -> Snapshot:
+def new_snapshot(backend: Backend, volume: Volume, description: str, tags: Mapping[str, str]) -> Snapshot:
     """Make the record of a snapshot that is still to be taken."""
     return Snapshot(
         id=new_id("snap"),
@@ -118,22 +118,22 @@ def copy_snapshot(backend: Backend, call: Call) -> Mapping[str, Any]:
     source = lookup.snapshot(backend, there, call.text("SourceSnapshotId"))
     if source.state != "completed":
         raise AwsError("IncorrectState", f"Snapshot {source.id} is in invalid state - {source.state}")
-    snapshot = copied(
+    snapshot = new_copy(
         backend,
         call,
         source,
         description=str(call.params.get("Description", "")),
-        tags=tagging.specified(call.params, "snapshot")["snapshot"],
+        tags=tagging.parse_specifications(call.params, "snapshot")["snapshot"],
     )
     _put(backend, call, snapshot)
     backend.database.later(partial(image_jobs.link, backend, [snapshot]))
     backend.database.later(
         partial(backend.job_queues.submit, snapshot.id, partial(image_jobs.finish_copy, backend, snapshot.id))
     )
-    return {"SnapshotId": snapshot.id, "Tags": tagging.listed(snapshot.tags)}
+    return {"SnapshotId": snapshot.id, "Tags": tagging.to_api(snapshot.tags)}
 
 
-def copied(backend: Backend, call: Call, source: Snapshot, *, description: str, tags: Mapping[str, str]) -> Snapshot:
+def new_copy(backend: Backend, call: Call, source: Snapshot, *, description: str, tags: Mapping[str, str]) -> Snapshot:
     """Make the record of a copy in this call's region. Raises AwsError."""
     encrypted = encryption.for_copy(backend, call, source)
     return Snapshot(
@@ -171,7 +171,7 @@ def to_api(snapshot: Snapshot) -> dict[str, Any]:
         "Encrypted": snapshot.encrypted,
         "KmsKeyId": snapshot.kms_key_id,
         "StorageTier": "standard",
-        "Tags": tagging.listed(snapshot.tags),
+        "Tags": tagging.to_api(snapshot.tags),
     }
 
 
