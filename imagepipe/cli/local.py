@@ -104,7 +104,7 @@ def serve(root: Path | None, port: int | None, address: str | None, env_only: bo
         _print_exports(store, it, env_only, beyond)
         _print_faults(wanted)
 
-    server.serve(store, port=port, ready=ready, stop=stop, build=build, idle_seconds=None, beyond=beyond)
+    server.serve(store, port=port, ready=ready, stop=stop, build=build, idle_seconds=None, external=beyond)
 
 
 def _external_address(address: str | None) -> ExternalAddress | None:

@@ -24,12 +24,12 @@ READERS: Mapping[Hashable, Callable[[Any], Any]] = {datetime: parse_iso, bytes: 
 
 
 def dumps(record: object) -> str:
-    """The record as one line of JSON."""
+    """Write the record as one line of JSON."""
     return json.dumps(_plain(record), separators=(",", ":"), ensure_ascii=False)
 
 
 def loads(kind: type[T], text: str) -> T:
-    """The record that `dumps` wrote."""
+    """Read a record that `dumps` wrote."""
     return cast(T, _reader(cast(Any, kind))(json.loads(text)))
 
 

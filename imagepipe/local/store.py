@@ -33,13 +33,13 @@ class Store:
 
     root: Path
     base_cache: Path
-    """Where base images are built and kept; several stores may share it."""
+    """Folder in which base images are built and kept; several stores may share it."""
     driver: str | None = None
     """The driver that its machines are to have, where somebody has said so."""
 
     @classmethod
     def open(cls, root: Path, *, base_cache: Path | None = None, driver: str | None = None) -> Store:
-        """The store at this path, made if it is not there. Raises LocalCloudError."""
+        """Open the store at this path, and make it if it does not exist. Raises LocalCloudError."""
         root = root.expanduser().absolute()
         store = cls(root=root, base_cache=(base_cache or root / "base").expanduser().absolute(), driver=driver)
         try:
@@ -65,12 +65,12 @@ class Store:
 
     @property
     def gateway(self) -> Path:
-        """What the gateway keeps: instances, images, S3 objects, moto's state."""
+        """Folder of the gateway's state: instances, images, S3 objects, moto's state."""
         return self.root / "state"
 
     @property
     def ec2_certificate(self) -> Path:
-        """What instance-store bundles for this cloud are encrypted for; there once it has served."""
+        """Certificate for which instance-store bundles are encrypted; it exists once the cloud has served."""
         return self.gateway / "ec2-cert.pem"
 
     @property
@@ -90,7 +90,7 @@ class Store:
 
     @property
     def serving(self) -> Path:
-        """Where the cloud listens, and its process: JSON, there while it serves."""
+        """Address and process of the serving cloud, as JSON; it exists while the cloud serves."""
         return self.root / "serving.json"
 
     @property
@@ -102,7 +102,7 @@ class Store:
         return self.root / "clock.json"
 
     def credentials(self) -> Credentials:
-        """The store's own keys, made at random when they are first asked for."""
+        """Return the store's own keys, which are made at random at the first call."""
         path = self.root / "credentials.json"
         if not path.exists():
             made = {
@@ -134,7 +134,7 @@ class Store:
 
 
 def default_root(environ: Mapping[str, str]) -> Path:
-    """Where the store is unless somebody says otherwise. Raises LocalCloudError."""
+    """Return the default folder of the store. Raises LocalCloudError."""
     if named := environ.get(ROOT_VARIABLE):
         return Path(named)
     data = environ.get("XDG_DATA_HOME") or "~/.local/share"
@@ -147,7 +147,7 @@ def default_root(environ: Mapping[str, str]) -> Path:
 
 
 def default_base_cache(environ: Mapping[str, str]) -> Path | None:
-    """Where base images are kept for all stores, if the environment names such a place."""
+    """Return the folder of base images for all stores, if the environment names one."""
     named = environ.get(BASE_CACHE_VARIABLE)
     return Path(named) if named else None
 

@@ -61,7 +61,7 @@ class Sampler:
     is_over: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        folder = MachineGroup(self.machine).doors()[0].parent
+        folder = MachineGroup(self.machine).procs_files()[0].parent
         while not self.is_over.is_set():
             with suppress(OSError):  # groups come and go
                 for procs in folder.rglob("cgroup.procs"):

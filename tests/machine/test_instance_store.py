@@ -174,7 +174,7 @@ publish: {regions: [us-west-2], share: {accounts: ["111122223333"]}}
 def _processes(machine: str) -> list[tuple[int, bytes]]:
     """Process ids and command lines of an instance's processes, as this computer sees them."""
     found = []
-    for procs in MachineGroup(machine).doors()[0].parent.rglob("cgroup.procs"):
+    for procs in MachineGroup(machine).procs_files()[0].parent.rglob("cgroup.procs"):
         for pid in procs.read_text().split():
             with suppress(OSError):
                 found.append((int(pid), Path(f"/proc/{pid}/cmdline").read_bytes()))

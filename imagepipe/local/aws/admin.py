@@ -25,12 +25,12 @@ HEALTH = f"{OWN_PATHS}healthz"
 
 
 def health() -> Answer:
-    """The gateway serves. Needs no signature, and says nothing else."""
+    """Answer that the gateway serves, and nothing else; this needs no signature."""
     return Answer(200, (("Content-Type", "text/plain"),), b"ok\n")
 
 
 def answer(backend: Backend, identity: Identity, request: Request) -> Answer:
-    """What `/_imagepipe/…` does.
+    """Answer a request to `/_imagepipe/…`.
 
     clock: GET tells the cloud's time, POST {"advance": seconds} sets it forward. faults: GET, POST one fault or a
     list more, PUT {"faults": list, "seed": number} in place of those there are, DELETE. injected: GET counts the faults
@@ -111,7 +111,7 @@ def answer(backend: Backend, identity: Identity, request: Request) -> Answer:
 
 
 def _faults(backend: Backend) -> Answer:
-    """Those that may still come, with how often each came and its one line of words."""
+    """List the active faults, with the number of times each came and a description."""
     return _json([{**asdict(fault), "hits": hits, "words": fault.words()} for fault, hits in backend.faults.listed()])
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +12,8 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from imagepipe.errors import LocalCloudError
 from imagepipe.local.aws.faults.faults import Fault, to_json
-from imagepipe.local.client.connect import LocalCloud
+from imagepipe.local.client.connect import LocalCloud, fetch
 from imagepipe.local.store import ACCOUNT_ID
 
 SECONDS = 20.0
@@ -34,50 +31,50 @@ class Account:
 
 
 def accounts(cloud: LocalCloud) -> list[Account]:
-    """The cloud's accounts, the store's own first. Raises LocalCloudError."""
+    """List the cloud's accounts, the store's own first. Raises LocalCloudError."""
     return [_account(cloud, row) for row in ask(cloud, "GET", "accounts")]
 
 
 def add_account(cloud: LocalCloud, *memberships: str, account_id: str | None = None) -> Account:
-    """A new account, in these organizations and units; or one that is there, put into them. Raises LocalCloudError."""
+    """Add an account in these organizations and units, or move an existing one there. Raises LocalCloudError."""
     return _account(cloud, ask(cloud, "POST", "accounts", {"account": account_id, "memberships": memberships}))
 
 
 def add_key(cloud: LocalCloud, policy: str, *, account_id: str = ACCOUNT_ID) -> Account:
-    """A further access key of an account, good for what a policy (JSON) allows. Raises LocalCloudError."""
+    """Add an access key to an account, which may do what a policy (JSON) allows. Raises LocalCloudError."""
     row = ask(cloud, "POST", "keys", {"account": account_id, "policy": policy})
     return Account(row["account"], row["access_key_id"], row["secret_access_key"], ())
 
 
 def add_image(cloud: LocalCloud, *, file: str, name: str, description: str, region: str, size_gib: int) -> str:
-    """The id of the image that a disk in the store's folder of imports has become. Raises LocalCloudError."""
+    """Register a disk in the store's folder of imports, and return the image's id. Raises LocalCloudError."""
     wanted = {"file": file, "name": name, "description": description, "region": region, "size_gib": size_gib}
     return str(ask(cloud, "POST", "images", wanted)["image"])
 
 
 def places(cloud: LocalCloud) -> list[tuple[str, str]]:
-    """Account and region of all instances that have not ended. Raises LocalCloudError."""
+    """List the account and region of all instances that have not ended. Raises LocalCloudError."""
     return [(account, region) for account, region in ask(cloud, "GET", "places")]
 
 
 def faults(cloud: LocalCloud) -> list[dict[str, Any]]:
-    """The faults that may still come, each with its `words` and its `hits`. Raises LocalCloudError."""
+    """List the active faults, each with its `words` and its `hits`. Raises LocalCloudError."""
     rows: list[dict[str, Any]] = ask(cloud, "GET", "faults")
     return rows
 
 
 def set_faults(cloud: LocalCloud, wanted: Sequence[Fault], seed: int) -> None:
-    """These in place of those that are set. Raises LocalCloudError."""
+    """Replace the active faults. Raises LocalCloudError."""
     ask(cloud, "PUT", "faults", {"faults": [to_json(fault) for fault in wanted], "seed": seed})
 
 
 def clear_faults(cloud: LocalCloud) -> None:
-    """None any more. Raises LocalCloudError."""
+    """Remove all faults. Raises LocalCloudError."""
     ask(cloud, "DELETE", "faults")
 
 
 def injected(cloud: LocalCloud) -> dict[str, int]:
-    """How often faults came since the cloud's process began, by effect and action. Raises LocalCloudError."""
+    """Count the faults that came since the cloud's process began, by effect and action. Raises LocalCloudError."""
     counts: dict[str, int] = ask(cloud, "GET", "injected")
     return counts
 
@@ -93,19 +90,11 @@ def _account(cloud: LocalCloud, row: Mapping[str, Any]) -> Account:
 
 
 def ask(cloud: LocalCloud, method: str, name: str, body: object = None) -> Any:
-    """What `/_imagepipe/NAME` answers to the store's first account. Raises LocalCloudError."""
+    """Call `/_imagepipe/NAME` as the store's first account, and return the answer. Raises LocalCloudError."""
     data = b"" if body is None else json.dumps(body).encode()
     request = AWSRequest(method=method, url=f"{cloud.endpoint_url}/_imagepipe/{name}", data=data)
     SigV4Auth(Credentials(cloud.access_key_id, cloud.secret_access_key), "ec2", cloud.region).add_auth(request)
     prepared = urllib.request.Request(  # noqa: S310 a literal http URL
         request.url, data=data, headers=dict(request.headers), method=method
     )
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # as in control: no proxy before loopback
-    try:
-        with direct.open(prepared, timeout=SECONDS) as answer:
-            return json.loads(answer.read())
-    except (OSError, ValueError, http.client.HTTPException) as problem:
-        said = problem.read().decode(errors="replace")[:500] if isinstance(problem, urllib.error.HTTPError) else ""
-        raise LocalCloudError(
-            f"asking the local cloud at {cloud.endpoint_url} for {name}: {problem} {said}".rstrip()
-        ) from problem
+    return fetch(prepared, f"asking the local cloud at {cloud.endpoint_url} for {name}", SECONDS)

@@ -40,7 +40,7 @@ Prepare = Callable[[Store, Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class LocalCloud:
-    """Where a local cloud is, and who may call it."""
+    """The endpoint of a local cloud, and the credentials for it."""
 
     endpoint_url: str
     access_key_id: str
@@ -55,7 +55,7 @@ class LocalCloud:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a serving process says of itself."""
+    """The state of a serving process."""
 
     pid: int
     endpoint_url: str
@@ -72,7 +72,7 @@ def connect(
     prepare: Prepare | None = None,
     command: Sequence[str] = SERVER,
 ) -> Iterator[LocalCloud]:
-    """The store's cloud, started if it does not run; it stays at least as long as the block.
+    """Connect to the store's cloud, which is started if it does not run; it runs at least as long as the block.
 
     `prepare` does the long work of a first start (by default: check this computer, build the base image) in this
     process, where it can be seen and interrupted. Raises LocalCloudError.
@@ -84,13 +84,13 @@ def connect(
 
 
 def running(store: Store) -> LocalCloud | None:
-    """The store's cloud; None if it does not run."""
+    """Find the store's cloud; None if it does not run."""
     found = find(store)
     return None if found is None else _cloud(store, found)
 
 
 def status(store: Store) -> Status | None:
-    """What the store's cloud says of itself; None if it does not run."""
+    """Return the state of the store's cloud; None if it does not run."""
     found = find(store)
     return None if found is None else _status(store, found)
 
@@ -131,7 +131,7 @@ def stop(store: Store, *, terminate: Callable[[LocalCloud], None] | None = None)
 
 
 def _is_used(store: Store) -> bool:
-    """Whether there is a client. The cloud itself looks for some, and holds the lock for a moment."""
+    """Tell if there is a client. The cloud itself looks for some, and holds the lock for a moment."""
     end = time.monotonic() + USED_SECONDS
     while time.monotonic() < end:
         try:
@@ -172,7 +172,7 @@ def _cloud(store: Store, found: Serving) -> LocalCloud:
 
 
 def find(store: Store) -> Serving | None:
-    """The process that serves, and answers; one that is about to is waited for. Raises LocalCloudError."""
+    """Find the serving process, and wait for one that is starting. Raises LocalCloudError."""
     end = time.monotonic() + START_SECONDS
     while is_locked(store.lock):
         if found := _answering(store):
@@ -190,7 +190,7 @@ def find(store: Store) -> Serving | None:
 
 
 def _answering(store: Store) -> Serving | None:
-    """The process that serves, if it answers: one that was just killed is there, and keeps its lock, for a moment."""
+    """Return the serving process if it answers: one that was just killed still keeps its lock for a moment."""
     found = rendezvous.current(store)
     if found is None:
         return None
@@ -238,13 +238,13 @@ def _start_alone(store: Store, progress: Progress, prepare: Prepare, command: Se
         os.close(answer_end)
         answer_end = -1
         detaching.wait()
-        said = _read_answer(answer, store)
+        reply = _read_answer(answer, store)
     finally:
         os.close(answer)
         if answer_end >= 0:
             os.close(answer_end)
-    if "error" in said:
-        raise LocalCloudError(said["error"], hint=said.get("hint"))
+    if "error" in reply:
+        raise LocalCloudError(reply["error"], hint=reply.get("hint"))
     found = rendezvous.current(store)
     if found is None:
         raise LocalCloudError(
@@ -254,7 +254,7 @@ def _start_alone(store: Store, progress: Progress, prepare: Prepare, command: Se
 
 
 def _read_answer(answer: int, store: Store) -> dict[str, Any]:
-    """The one line that a starting process writes when it listens or gives up."""
+    """Read the one line that a starting process writes when it listens or gives up."""
     text, end = b"", time.monotonic() + START_SECONDS
     while not text.endswith(b"\n"):
         ready, _, _ = select.select([answer], [], [], max(0.0, end - time.monotonic()))
@@ -263,8 +263,8 @@ def _read_answer(answer: int, store: Store) -> dict[str, Any]:
             why = "it ended without a word" if ready else f"no answer within {START_SECONDS:.0f} s"
             return {"error": f"starting the local cloud of {store.root}: {why}", "hint": f"its log is {store.log}"}
         text += chunk
-    said: dict[str, Any] = json.loads(text)
-    return said
+    reply: dict[str, Any] = json.loads(text)
+    return reply
 
 
 def _ask(store: Store, found: Serving, what: str, *, within: float = ASK_SECONDS) -> dict[str, Any]:
@@ -273,18 +273,23 @@ def _ask(store: Store, found: Serving, what: str, *, within: float = ASK_SECONDS
         method="POST",
         headers={paths.SECRET_HEADER: store.credentials().secret_access_key},
     )
-    # No proxy stands between us and our own loopback.
+    answer: dict[str, Any] = fetch(request, f"asking the local cloud at {found.endpoint_url} for {what}", within, store)
+    return answer
+
+
+def fetch(request: urllib.request.Request, doing: str, seconds: float, store: Store | None = None) -> Any:
+    """Send a request to the cloud and return its JSON. Raises LocalCloudError.
+
+    There is no proxy on the way to our own loopback.
+    """
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with direct.open(request, timeout=within) as response:
-            said: dict[str, Any] = json.load(response)
-            return said
+        with direct.open(request, timeout=seconds) as answer:
+            return json.load(answer)
     except (OSError, ValueError, http.client.HTTPException) as problem:
-        said_why = problem.read().decode(errors="replace")[:500] if isinstance(problem, urllib.error.HTTPError) else ""
-        raise LocalCloudError(
-            f"asking the local cloud at {found.endpoint_url} for {what}: {problem} {said_why}".rstrip(),
-            hint=f"its log is {store.log}",
-        ) from problem
+        text = problem.read().decode(errors="replace")[:500] if isinstance(problem, urllib.error.HTTPError) else ""
+        hint = f"its log is {store.log}" if store else None
+        raise LocalCloudError(f"{doing}: {problem} {text}".rstrip(), hint=hint) from problem
 
 
 def _prepare(store: Store, progress: Progress) -> None:

@@ -60,7 +60,7 @@ class Application(Protocol):
         """Take over what an earlier process left; before the first request."""
 
     def instances(self) -> int:
-        """Instances that are neither stopped nor terminated."""
+        """Count the instances that are neither stopped nor terminated."""
 
     def close(self) -> None: ...
 
@@ -69,7 +69,7 @@ class Application(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """What a process serves, and how it is ended."""
+    """The application that a process serves, its server, and the functions that end it."""
 
     application: Application
     server: Callable[[Any, str, int], Any]
@@ -93,7 +93,7 @@ class ExternalAddress:
 
 
 def prepare(store: Store, progress: Callable[[str], None]) -> None:
-    """What a first start takes: a usable driver, and the base image. Raises LocalCloudError."""
+    """Prepare a first start: check the driver's requirements, and build the base image. Raises LocalCloudError."""
     from imagepipe.local.disks.base_image import ensure_base
     from imagepipe.local.machines import registry
     from imagepipe.local.machines.qemu import kvm
@@ -110,7 +110,7 @@ def prepare(store: Store, progress: Callable[[str], None]) -> None:
 
 
 def build(store: Store, *, faults: Iterable[Fault] = (), seed: int = 0) -> Cloud:
-    """The real thing: the gateway over machines that boot. `faults`, with their dice's seed, are set from the start."""
+    """Build the gateway over machines that boot. `faults`, with their generators' seed, are active from the start."""
     from imagepipe.clock import SystemClock
     from imagepipe.local.aws.app import Gateway
     from imagepipe.local.aws.authentication.signature import Secret
@@ -160,12 +160,12 @@ def serve(
     stop: threading.Event,
     build: Build = build,
     idle_seconds: float | None = IDLE_SECONDS,
-    beyond: ExternalAddress | None = None,
+    external: ExternalAddress | None = None,
 ) -> None:
     """Serve the store until `stop` is set, or nobody has used it for so long and it has no instances.
 
     Without a port, the one of the last time is taken if it is free, else any. Loopback is served always, and what is
-    `beyond` it on the same port. Raises LocalCloudError.
+    `external` on the same port. Raises LocalCloudError.
     """
     processes.return_memory()
     with ExitStack() as stack:
@@ -185,10 +185,10 @@ def serve(
             ) from full
         server = _listen(cloud, _LoopbackApp(cloud, store), port, store)
         stack.callback(server.stop)
-        here = Serving.here(server.bind_addr[1])
+        here = Serving.this_process(server.bind_addr[1])
         threads = [_started(server)]
-        if beyond is not None:
-            outer = _listen(cloud, _TokenApp(cloud.application, beyond.token), here.port, store, beyond.address)
+        if external is not None:
+            outer = _listen(cloud, _TokenApp(cloud.application, external.token), here.port, store, external.address)
             stack.callback(outer.stop)
             threads.append(_started(outer))
         stack.callback(rendezvous.withdraw, store)
@@ -199,7 +199,7 @@ def serve(
         log.info("ending: %s", "nobody uses it and no instance is left" if is_idle else "asked to")
         rendezvous.withdraw(store)
         server.stop()
-        if beyond is not None:
+        if external is not None:
             outer.stop()
         for thread in threads:
             thread.join()
@@ -230,7 +230,7 @@ def _take_lock(store: Store, stack: ExitStack) -> None:
 
 
 def _choose_port(port: int | None, last_port: int, store: Store) -> int:
-    """The port that is asked for, or the last one if it is free, or any."""
+    """Choose the port: the requested one, or the last one if it is free, or any."""
     if port is not None:
         try:
             _check_free(port)
@@ -249,7 +249,7 @@ def _choose_port(port: int | None, last_port: int, store: Store) -> int:
 
 
 def _listen(cloud: Cloud, app: App, port: int, store: Store, address: str = rendezvous.ADDRESS) -> Any:
-    """A server bound to this address; nobody is answered yet."""
+    """Make a server that is bound to this address, and answers nobody yet."""
     server: Any = cloud.server(app, address, port)
     server.numthreads = THREADS
     server.max_request_header_size = HEADER_BYTES
@@ -311,8 +311,8 @@ class _LoopbackApp:
         path: str = environ.get("PATH_INFO", "")
         if not path.startswith(paths.PREFIX):
             return self._cloud.application(environ, start_response)
-        said = environ.get("HTTP_" + paths.SECRET_HEADER.upper().replace("-", "_"), "")
-        if not hmac.compare_digest(said.encode(), self._secret.encode()):
+        secret = environ.get("HTTP_" + paths.SECRET_HEADER.upper().replace("-", "_"), "")
+        if not hmac.compare_digest(secret.encode(), self._secret.encode()):
             return _answer(start_response, "403 Forbidden", {"error": "not for you"})
         try:
             return _answer(start_response, "200 OK", self._do(path.removeprefix(paths.PREFIX)))
@@ -343,8 +343,8 @@ class _TokenApp:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         query = parse_qs(environ.get("QUERY_STRING", ""))
-        said = environ.get("HTTP_X_AMZ_SECURITY_TOKEN") or (query.get("X-Amz-Security-Token") or [""])[0]
-        has_token = hmac.compare_digest(str(said).encode(), self._token)
+        token = environ.get("HTTP_X_AMZ_SECURITY_TOKEN") or (query.get("X-Amz-Security-Token") or [""])[0]
+        has_token = hmac.compare_digest(str(token).encode(), self._token)
         is_own = environ.get("PATH_INFO", "").startswith(paths.OWN_PATHS)
         if is_own or not has_token:
             environ = _without_body(environ)
@@ -354,7 +354,7 @@ class _TokenApp:
 
 
 def _without_body(environ: Environ) -> Environ:
-    """A request of which nobody keeps the body, however long it is: it is read away, as the answer must wait for it.
+    """Read and drop the body of a request, however long it is, as the answer must wait for it.
 
     But not one in chunks, of which cheroot would read each whole: what follows the answer then is no request.
     """
@@ -363,8 +363,8 @@ def _without_body(environ: Environ) -> Environ:
     return {**environ, "wsgi.input": io.BytesIO(), "wsgi.input_terminated": False, "CONTENT_LENGTH": ""}
 
 
-def _answer(start_response: StartResponse, status: str, said: Mapping[str, Any]) -> Iterable[bytes]:
-    body = json.dumps(said).encode()
+def _answer(start_response: StartResponse, status: str, values: Mapping[str, Any]) -> Iterable[bytes]:
+    body = json.dumps(values).encode()
     start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
 
@@ -382,9 +382,9 @@ def main(arguments: Sequence[str], *, build: Build = build, idle_seconds: float 
     os.setsid()
     with os.fdopen(options.ready_fd, "w") as starter:
 
-        def tell(said: Mapping[str, Any]) -> None:
+        def report(result: Mapping[str, Any]) -> None:
             with suppress(BrokenPipeError):  # who started us is gone; others will come
-                starter.write(json.dumps(said) + "\n")
+                starter.write(json.dumps(result) + "\n")
                 starter.flush()
 
         try:
@@ -394,19 +394,19 @@ def main(arguments: Sequence[str], *, build: Build = build, idle_seconds: float 
             set_on_signals(stop)
 
             def ready(_: Serving) -> None:
-                tell({"ok": True})
+                report({"ok": True})
                 starter.close()
 
             serve(store, port=None, ready=ready, stop=stop, build=build, idle_seconds=idle_seconds)
         except ImagepipeError as problem:
             log.error("%s", problem)
-            tell({"error": problem.message, "hint": problem.hint})
+            report({"error": problem.message, "hint": problem.hint})
             return 1
         except Exception as problem:
             log.exception("the cloud's process fails")
             if not starter.closed:
                 what = f"starting the local cloud of {options.store}: {type(problem).__name__}: {problem}"
-                tell({"error": what, "hint": f"its log is {options.store / 'cloud.log'}"})
+                report({"error": what, "hint": f"its log is {options.store / 'cloud.log'}"})
             return 1
     return 0
 
@@ -423,7 +423,7 @@ def set_on_signals(stop: threading.Event) -> None:
 
 
 def _log_to(path: Path) -> None:
-    """Everything that this process says goes there, and nothing to the terminal of who started it."""
+    """Send all output of this process to the log, and nothing to the terminal of its starter."""
     if path.exists() and path.stat().st_size > LOG_LIMIT:
         path.rename(path.with_suffix(".log.1"))
     file: IO[str] = path.open("a")

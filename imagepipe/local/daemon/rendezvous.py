@@ -1,4 +1,4 @@
-"""How a store's serving process and its clients know of one another: three locks and a file.
+"""Let a store's serving process and its clients find one another: three locks and a file.
 
 The process holds `lock` as long as it lives; clients hold `clients` shared; who starts a process holds `starting`.
 The kernel lets go of a lock when its holder dies, however it dies, so there is nothing stale to clean up.
@@ -30,7 +30,7 @@ class Serving:
     port: int
 
     @classmethod
-    def here(cls, port: int) -> Serving:
+    def this_process(cls, port: int) -> Serving:
         return cls(os.getpid(), start_time(os.getpid()), port)
 
     @property
@@ -48,7 +48,7 @@ def announce(store: Store, serving: Serving) -> None:
 
 
 def last_port(store: Store) -> int:
-    """The port of the process before, however that ended; 0 if there was none."""
+    """Return the port of the process before; 0 if there was none."""
     try:
         return int((store.root / "port").read_text())
     except (FileNotFoundError, ValueError):
@@ -60,7 +60,7 @@ def withdraw(store: Store) -> None:
 
 
 def current(store: Store) -> Serving | None:
-    """The process that serves now; None if there is none, or it does not listen yet."""
+    """Return the serving process; None if there is none, or it does not listen yet."""
     try:
         serving = Serving(**json.loads(store.serving.read_text()))
     except (FileNotFoundError, ValueError, TypeError):
@@ -69,7 +69,7 @@ def current(store: Store) -> Serving | None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds this lock exclusively."""
+    """Tell if a process holds this lock exclusively."""
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

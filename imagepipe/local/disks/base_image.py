@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from imagepipe.deletion import delete_tree, mount_points
+from imagepipe.deletion import delete_tree
 from imagepipe.errors import LocalCloudError
 from imagepipe.files import sync
 from imagepipe.local.disks import grub
@@ -124,7 +124,7 @@ class BaseImage:
     """The same system on a disk with GPT and boot loader, as EC2 wants it; named like it with `disk`."""
 
     def as_disk(self) -> BaseImage | None:
-        """That image; None where it was not built."""
+        """Return the image of the disk with a boot loader; None if it was not built."""
         if self.disk_path is None:
             return None
         named = self.name.replace("debian-", "debian-disk-", 1)
@@ -133,13 +133,13 @@ class BaseImage:
 
 
 def recipe_key() -> str:
-    """What changes when the recipe does, so that a newer imagepipe does not use an older one's image."""
+    """Return a digest of the recipe: a newer imagepipe must not use the image of an older recipe."""
     recipe = [SUITE, SIZE_GIB, PACKAGES, FILES, GRUB_FILES, REMOVED, LABEL, grub.LAYOUT]
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def built_base(store: Store) -> BaseImage | None:
-    """The base image of this recipe, if it has been built."""
+    """Return the base image of this recipe, if it has been built."""
     try:
         kept = json.loads((store.base_cache / f"{recipe_key()}.json").read_text())
     except FileNotFoundError:
@@ -158,7 +158,7 @@ def built_base(store: Store) -> BaseImage | None:
 
 
 def ensure_base(store: Store, progress: Progress) -> BaseImage:
-    """The base image, built if it is not there yet; one process builds and the others wait for it.
+    """Return the base image, and build it if needed; one process builds and the others wait for it.
 
     Raises LocalCloudError. Interrupted, it leaves no image and nothing running.
     """
@@ -184,15 +184,9 @@ def _only_builder(cache: Path, progress: Progress) -> Iterator[None]:
         yield
 
 
-def left_by_builders(store: Store) -> list[Path]:
-    """Folders of builders that were killed, and mount points that earlier versions left in them."""
-    left = sorted(store.base_cache.glob(".build-*"))
-    return [*left, *(point for folder in left for point in mount_points(folder))]
-
-
 def repair(store: Store, progress: Progress = lambda line: None) -> None:
-    """Unmount and delete what killed builders left, unless one is at work. Raises LocalCloudError."""
-    if not left_by_builders(store):
+    """Delete the folders of killed builders, unless a builder is at work. Raises LocalCloudError."""
+    if not any(store.base_cache.glob(".build-*")):
         return
     with (store.base_cache / "lock").open("a") as lock:
         try:
@@ -263,7 +257,7 @@ def _check(cache: Path) -> None:
 
 
 def _bootstrap(work: Path, progress: Progress) -> None:
-    """Debian's packages in `work/tree`, from the mirrors that mmdebstrap uses by itself."""
+    """Install Debian's packages in `work/tree`, from mmdebstrap's own mirrors."""
     command = [
         *NAMESPACES, "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory",
         f"--include={','.join(PACKAGES)}", SUITE, str(work / "tree"),
@@ -353,14 +347,14 @@ def _write(tree: Path, files: Mapping[str, str]) -> None:
 
 
 def _make_disk(work: Path) -> Path:
-    """A bare file system."""
+    """Make a bare file system."""
     disk = _empty_disk(work / "disk.raw")
     _make_file_system(work / "tree", disk, offset=0)
     return disk
 
 
 def _make_disk_with_boot_loader(work: Path) -> Path:
-    """The same tree on a disk with partitions, and what makes it boot by itself."""
+    """Make a disk with partitions of the same tree, and a boot loader."""
     disk = _empty_disk(work / "whole.raw")
     _write(work / "tree", GRUB_FILES)
     try:
@@ -391,12 +385,10 @@ def _make_file_system(tree: Path, disk: Path, *, offset: int) -> None:
 
 
 def _reap(work: Path) -> None:
-    """End what still builds in this folder, unmount what it mounted there, and delete it. Raises LocalCloudError."""
+    """End the processes that still build in this folder, and delete it. Raises LocalCloudError."""
     with suppress(FileNotFoundError, ValueError):
         pid, started = (work / "builder").read_text().split()
         kill_group(int(pid), started)
-    for point in mount_points(work):  # by earlier versions, which mounted where all of the computer sees it
-        subprocess.run(["umount", str(point)], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     deadline = time.monotonic() + REAP_SECONDS
     while True:
         try:

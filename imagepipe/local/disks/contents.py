@@ -10,7 +10,7 @@ from pathlib import Path
 
 SECTOR = 512
 EXT_MAGIC_AT, EXT_MAGIC = 1024 + 56, 0xEF53  # ext2/3/4 superblock, s_magic
-LEAST_BYTES = 1 << 20
+MIN_DISK_BYTES = 1 << 20
 """The firmware does not boot from a disk of one sector."""
 
 

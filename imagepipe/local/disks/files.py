@@ -62,14 +62,14 @@ class Disks:
         return self._volumes / f"{volume_id}.raw"
 
     def store_path(self, instance_id: str) -> Path:
-        """The instance store that is an instance's root; it goes with the instance."""
+        """Return the path of an instance's root on instance store, which is deleted with the instance."""
         return self._volumes / f"store-{instance_id}.raw"
 
     def snapshot_path(self, snapshot_id: str) -> Path:
         return self._snapshots / f"{snapshot_id}.raw"
 
     def create_volume(self, volume_id: str, *, size_bytes: int, snapshot_id: str | None) -> Path:
-        """A writable disk with the snapshot's bytes, or an empty one. Raises StoreFull, DiskError."""
+        """Make a writable disk with the snapshot's bytes, or an empty one. Raises StoreFull, DiskError."""
         target = self.volume_path(volume_id)
         if snapshot_id is None:
             with _in_place_of(target) as half:
@@ -90,7 +90,7 @@ class Disks:
         return target
 
     def delete_volume(self, volume_id: str) -> None:
-        """Gone already is success."""
+        """Delete a volume; a missing one is success."""
         self.volume_path(volume_id).unlink(missing_ok=True)
 
     def snapshot(self, volume_id: str, snapshot_id: str) -> None:
@@ -101,12 +101,12 @@ class Disks:
             sync(half)
 
     def copy_snapshot(self, source_id: str, snapshot_id: str) -> None:
-        """A snapshot with the same bytes, which costs no room: a second name of the same file."""
+        """Copy a snapshot, which takes no room: a second name of the same file."""
         with _in_place_of(self.snapshot_path(snapshot_id)) as half:
             half.hardlink_to(self.snapshot_path(source_id))
 
     def adopt_snapshot(self, source: Path, snapshot_id: str) -> None:
-        """A snapshot of a file that never changes, such as the base image, sharing its bytes if it can."""
+        """Make a snapshot of a file that never changes, such as the base image, sharing its bytes if possible."""
         with _in_place_of(self.snapshot_path(snapshot_id)) as half:
             try:
                 half.hardlink_to(source)
@@ -118,11 +118,11 @@ class Disks:
                 sync(half)
 
     def delete_snapshot(self, snapshot_id: str) -> None:
-        """Gone already is success. Copies of it keep the bytes."""
+        """Delete a snapshot; a missing one is success. Copies of it keep the bytes."""
         self.snapshot_path(snapshot_id).unlink(missing_ok=True)
 
     def used_bytes(self) -> int:
-        """Blocks allocated by volumes and snapshots; bytes shared by hard links are counted once."""
+        """Count the bytes of volumes and snapshots; those shared by hard links count once."""
         seen = {(s.st_dev, s.st_ino): s.st_blocks * 512 for s in self._stats()}
         return sum(seen.values())
 
@@ -166,7 +166,7 @@ class Disks:
 
 @contextmanager
 def _in_place_of(target: Path) -> Iterator[Path]:
-    """A path to make a file at; it becomes the target if the block succeeds, and is deleted if not."""
+    """Give a path to make a file at; it becomes the target if the block succeeds, and is deleted if not."""
     half = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.half")
     try:
         yield half

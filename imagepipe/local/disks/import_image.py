@@ -1,4 +1,4 @@
-"""A disk image from moto, made a disk of the local cloud: a distribution's cloud image, or any other.
+"""Import a disk image as a disk of the local cloud: a distribution's cloud image, or any other.
 
 The file is not trusted. What could make qemu-img read other files of this computer (a backing file, an external data
 file) is refused by the file's own header, before qemu-img sees it; nothing of it is mounted.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagepipe.errors import LocalCloudError
-from imagepipe.local.disks.contents import LEAST_BYTES, SECTOR, is_bare, read_partitions
+from imagepipe.local.disks.contents import MIN_DISK_BYTES, SECTOR, is_bare, read_partitions
 from imagepipe.local.disks.files import RESERVE_BYTES
 from imagepipe.local.host.processes import kill_group, start_time
 
@@ -48,11 +48,11 @@ class DiskImage:
     path: Path
     size_gib: int
     boots: str
-    """How, in words."""
+    """A description of its boot, for people."""
 
 
 def read_image(source: Path, folder: Path, progress: Progress) -> DiskImage:
-    """The file as a raw disk in this folder. Raises LocalCloudError, and leaves nothing then.
+    """Convert the file to a raw disk in this folder. Raises LocalCloudError, and leaves nothing then.
 
     qcow2, and raw disks. Sparse stays sparse; the size is rounded up to whole GiB, as volumes have them.
     """
@@ -103,7 +103,7 @@ def _format(source: Path, doing: str) -> str:
     except OSError as problem:
         raise LocalCloudError(f"{doing}: {problem.strerror}") from problem
     if header[:4] != QCOW2_MAGIC:
-        if size < LEAST_BYTES or size % SECTOR:
+        if size < MIN_DISK_BYTES or size % SECTOR:
             raise LocalCloudError(
                 f"{doing}: neither a qcow2 image nor a raw disk ({size} bytes)",
                 hint="unpack it first where it is compressed (.xz, .gz); other formats: qemu-img convert -O qcow2",
@@ -136,13 +136,13 @@ def _check_qcow2(source: Path, doing: str) -> None:
         ["qemu-img", "check", "-f", "qcow2", "--output=json", str(source)],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    said: dict[str, object] = {}
+    report: dict[str, object] = {}
     if done.stdout.strip().startswith("{"):
-        said = json.loads(done.stdout)
-    if done.returncode == 0 or (done.returncode == 3 and not said.get("corruptions")):  # 3: leaks, which harm nobody
+        report = json.loads(done.stdout)
+    if done.returncode == 0 or (done.returncode == 3 and not report.get("corruptions")):  # 3: leaks, which harm nobody
         return
     last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-    why = f"{said['corruptions']} corruptions" if said.get("corruptions") else last
+    why = f"{report['corruptions']} corruptions" if report.get("corruptions") else last
     raise LocalCloudError(f"{doing}: it is damaged: {why}", hint="fetch it again, and compare its checksum")
 
 
@@ -177,17 +177,17 @@ def _convert(source: Path, form: str, target: Path, doing: str, progress: Progre
                     if percent >= shown + 20:
                         shown = percent
                         progress(f"reading {source.name}: {percent} %")
-            said = process.stderr.read().decode(errors="replace").strip()
+            errors = process.stderr.read().decode(errors="replace").strip()
         except BaseException:
             kill_group(process.pid, started)
             raise
     if process.returncode != 0:
-        last = (said.splitlines() or [f"exit {process.returncode}"])[-1]
+        last = (errors.splitlines() or [f"exit {process.returncode}"])[-1]
         raise LocalCloudError(f"{doing}: {last}", hint="fetch it again, and compare its checksum")
 
 
 def _how_it_boots(disk: Path, doing: str) -> str:
-    """In words. Raises LocalCloudError where it does not, here: another processor's, UEFI alone, nothing at all."""
+    """Describe how the disk boots. Raises LocalCloudError if it does not boot here."""
     if is_bare(disk):
         architecture = _of_bare(disk)
         if architecture not in ("", "x86_64"):
@@ -216,7 +216,7 @@ def _how_it_boots(disk: Path, doing: str) -> str:
 
 
 def _of_bare(disk: Path) -> str:
-    """The architecture of a bare ext file system's programs; empty where there are none."""
+    """Return the architecture of a bare ext file system's programs; empty if it has none."""
     for program in ("/usr/bin/env", "/bin/ls", "/bin/busybox"):
         done = subprocess.run(
             ["debugfs", "-R", f"cat {program}", str(disk)], stdin=subprocess.DEVNULL, capture_output=True, check=False
@@ -227,7 +227,7 @@ def _of_bare(disk: Path) -> str:
 
 
 def _partitions(disk: Path) -> tuple[set[str], set[str]]:
-    """The types of the disk's partitions, and the processors that its UEFI loaders are for."""
+    """Return the types of the disk's partitions, and the processors of its UEFI loaders."""
     partitions = read_partitions(disk)
     loaders: set[str] = set()
     with disk.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:

@@ -23,7 +23,7 @@ from imagepipe.local.host import loop
 from imagepipe.local.host.tools import run_tool
 
 MOUNT_POINT = "/mnt"
-"""Of the private namespace: it is there on every Linux (FHS 3.0), and what it has elsewhere is not touched."""
+"""A folder of every Linux (FHS 3.0); in the private namespace its other contents are not touched."""
 TYPES = (
     ("ext4", 1024 + 56, b"\x53\xef", "ro,noload"),  # ext2 and ext3 too; not even the journal is replayed
     ("xfs", 0, b"XFSB", "ro,norecovery,nouuid"),
@@ -38,7 +38,7 @@ TYPES = (
 def scan_disk(
     disk: Path, request: ScanRequest, *, calling: Callable[[Callable[[], None]], AbstractContextManager[None]]
 ) -> Report:
-    """What is on a raw disk that must not be in an image.
+    """Scan a raw disk for contents that must not be in an image.
 
     `calling` lends the caller's cancel: what it is given ends the look. Raises LocalCloudError.
     """
@@ -46,17 +46,17 @@ def scan_disk(
         "unshare", "--mount", "--propagation", "private",
         sys.executable, "-m", "imagepipe.local.disks.search", str(disk),
     ]  # fmt: skip
-    with TemporaryFile() as said:
+    with TemporaryFile() as errors:
         try:
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
         except FileNotFoundError as missing:
             raise LocalCloudError(f"looking at {disk}: unshare is not installed (package util-linux)") from missing
         with process, calling(process.kill):
             out, _ = process.communicate(request.line())
         report = read_report(out.decode().splitlines())
         if process.returncode != 0 or report is None:
-            said.seek(0)
-            last = said.read().decode(errors="replace").strip().splitlines()[-1:]
+            errors.seek(0)
+            last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
             raise LocalCloudError(
                 f"looking at {disk}: {last[0] if last else f'exit {process.returncode}'}",
                 hint="it needs root; see imagepipe local doctor",
@@ -65,7 +65,7 @@ def scan_disk(
 
 
 def main() -> int:
-    """In the namespace: look at every part of the disk, and print one report."""
+    """Scan every part of the disk, inside the namespace, and print one report."""
     disk, request = Path(sys.argv[1]), ScanRequest.parse(sys.stdin.buffer.readline())
     try:
         report = Report.of_all([_look(disk, part, request) for part in parts(disk)])
@@ -77,7 +77,7 @@ def main() -> int:
 
 
 def parts(disk: Path) -> list[Part]:
-    """The partitions of a disk; one without a table is one itself. Raises LocalCloudError."""
+    """List the partitions of a disk; one without a table is itself a part. Raises LocalCloudError."""
     whole = Part(0, disk.stat().st_size)
     if _type(disk, whole) is not None:
         return [whole]
@@ -99,12 +99,12 @@ def _look(disk: Path, part: Part, request: ScanRequest) -> Report:
 
 
 def _as_file(disk: Path, part: Part, request: ScanRequest) -> Report:
-    """What a part without a file system holds, by content alone."""
+    """Search a part without a file system by content alone."""
     return scan_bytes(_data(disk, part), f"/(the disk from byte {part.offset})", request)
 
 
 def _data(disk: Path, part: Part) -> Iterator[bytes]:
-    """The bytes of a part without its holes."""
+    """Read the bytes of a part without its holes."""
     fd = os.open(disk, os.O_RDONLY | os.O_CLOEXEC)
     try:
         at, end = part.offset, part.offset + part.size
@@ -123,7 +123,7 @@ def _data(disk: Path, part: Part) -> Iterator[bytes]:
 
 
 def _type(disk: Path, part: Part) -> tuple[str, str] | None:
-    """The file system of a part and how it is mounted; None where it has none that is known."""
+    """Return the file system of a part and its mount options; None for an unknown one."""
     with disk.open("rb") as file:
         for kind, at, magic, options in TYPES:
             file.seek(part.offset + at)

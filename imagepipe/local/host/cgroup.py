@@ -22,16 +22,16 @@ class MachineGroup:
         self._folders = [root / f"{PREFIX}{machine_id}" for root in hierarchies()]
 
     def make(self) -> None:
-        """Made already is success."""
+        """Make the group; an existing one is success."""
         for folder in self._folders:
             folder.mkdir(exist_ok=True)
 
-    def doors(self) -> list[Path]:
-        """The files into which a process writes its id to be a member."""
+    def procs_files(self) -> list[Path]:
+        """Return the files into which a process writes its id to become a member."""
         return [folder / "cgroup.procs" for folder in self._folders]
 
     def processes(self) -> Iterator[int]:
-        """Members of the group and of all groups below it."""
+        """List the members of the group and of all groups below it."""
         seen: set[int] = set()
         for folder in self._folders:
             for group in _groups(folder):
@@ -40,7 +40,7 @@ class MachineGroup:
         yield from sorted(seen)
 
     def init(self) -> int | None:
-        """The container's PID 1 as the host numbers it, once it runs and until it ends."""
+        """Return the container's PID 1 as the host numbers it, while it runs."""
         for pid in self.processes():
             with suppress(OSError):
                 status = Path(f"/proc/{pid}/status").read_text()
@@ -50,7 +50,7 @@ class MachineGroup:
         return None
 
     def kill(self) -> None:
-        """SIGKILL to every member. Returns at once."""
+        """Send SIGKILL to every member. Returns at once."""
         for folder in self._folders:
             with suppress(OSError):
                 (folder / "cgroup.kill").write_text("1")
@@ -59,7 +59,7 @@ class MachineGroup:
                 os.kill(pid, signal.SIGKILL)
 
     def wait_empty(self, seconds: float) -> bool:
-        """Whether it has no member any more, at the latest after so many seconds."""
+        """Wait so many seconds at most until the group is empty; return false if it is not."""
         end = time.monotonic() + seconds
         while any(True for _ in self.processes()):
             if time.monotonic() > end:
@@ -84,7 +84,7 @@ def _groups(folder: Path) -> Iterator[Path]:
 
 
 def hierarchies() -> list[Path]:
-    """Where groups are made on this computer: version 2, and version 1's systemd hierarchy beside it."""
+    """List the hierarchies in which groups are made: version 2, and version 1's systemd hierarchy beside it."""
     found = []
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, where, kind, options, *_ = line.split()

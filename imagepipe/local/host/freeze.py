@@ -22,12 +22,12 @@ trap '' INT TERM HUP
 left=$#
 while [ $left -gt 0 ]; do
   where=$1; shift; left=$((left - 1))
-  if said=$(LC_ALL=C fsfreeze -f "$where" 2>&1); then
+  if output=$(LC_ALL=C fsfreeze -f "$where" 2>&1); then
     set -- "$@" "$where"
   else
     # Busy: the machine has frozen it by itself, and thaws it by itself.
-    case $said in *busy*) continue ;; esac
-    echo "$said" >&2
+    case $output in *busy*) continue ;; esac
+    echo "$output" >&2
     while [ $left -gt 0 ]; do shift; left=$((left - 1)); done
     thaw "$@" 2>/dev/null
     exit 1
@@ -40,7 +40,7 @@ thaw "$@"
 
 
 def mounted(pid: int, devices: Sequence[str]) -> list[Path]:
-    """One mount point, as the host sees it, for each of these devices that a process has mounted."""
+    """Find one mount point, as the host sees it, for each of these devices that a process has mounted."""
     numbers = {f"{os.major(n)}:{os.minor(n)}" for n in (Path(device).stat().st_rdev for device in devices)}
     found: dict[str, Path] = {}
     for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
@@ -53,7 +53,7 @@ def mounted(pid: int, devices: Sequence[str]) -> list[Path]:
 
 @contextmanager
 def frozen(places: Sequence[Path]) -> Iterator[None]:
-    """Synced and frozen while inside, thawed afterwards. Raises MachineError."""
+    """Sync and freeze while inside, and thaw afterwards. Raises MachineError."""
     shell = subprocess.Popen(
         ["sh", "-c", HOLD, "imagepipe-freeze", *map(str, places)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
@@ -67,8 +67,8 @@ def frozen(places: Sequence[Path]) -> Iterator[None]:
         try:
             if not is_frozen:
                 shell.stdin.close()
-                said = shell.stderr.read().decode(errors="replace").strip()
-                raise MachineError(f"freezing {', '.join(map(str, places))}: {said or 'no answer'}")
+                output = shell.stderr.read().decode(errors="replace").strip()
+                raise MachineError(f"freezing {', '.join(map(str, places))}: {output or 'no answer'}")
             yield
         finally:
             shell.stdin.close()

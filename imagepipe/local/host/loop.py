@@ -41,7 +41,7 @@ class Loop:
 
 
 def attach(path: Path, *, is_read_only: bool = False, offset: int = 0, size: int = 0) -> Loop:
-    """A loop device over this file, or over `size` bytes of it from an offset; 0: to its end. Raises OSError."""
+    """Attach a loop device to this file, or to `size` bytes of it from an offset; 0: to its end. Raises OSError."""
     backing = os.open(path, (os.O_RDONLY if is_read_only else os.O_RDWR) | os.O_CLOEXEC)
     flags = AUTOCLEAR | (READ_ONLY if is_read_only else 0)
     try:
@@ -54,7 +54,7 @@ def attach(path: Path, *, is_read_only: bool = False, offset: int = 0, size: int
 
 
 def attached(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Devices whose backing file is under this folder, and that file."""
+    """List devices whose backing file is under this folder, and that file."""
     for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
             backing = Path(entry.read_text().rstrip("\n"))
@@ -65,7 +65,7 @@ def attached(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def devices_of(paths: frozenset[Path]) -> list[str]:
-    """Devices over one of these files."""
+    """List devices over one of these files."""
     return [device for folder in {p.parent for p in paths} for device, path in attached(folder) if path in paths]
 
 

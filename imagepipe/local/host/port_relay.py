@@ -27,7 +27,7 @@ CHUNK_BYTES = 256 << 10
 
 
 def listener(address: str, port: int) -> socket.socket:
-    """Listening on exactly this address, whoever has the port of every address. Raises OSError."""
+    """Listen on exactly this address, even if a service has the port of every address. Raises OSError."""
     if is_taken(address, port):
         raise OSError(98, f"somebody listens on port {port} of {address} itself")
     made = socket.socket()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def start_time(pid: int) -> str:
-    """When it began, in the kernel's ticks; empty if it is gone, or dead and not yet reaped."""
+    """Return a process's start time in the kernel's ticks; empty if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -20,7 +20,7 @@ def start_time(pid: int) -> str:
 
 
 def is_alive(pid: int, started: str) -> bool:
-    """Whether the process that began then still runs."""
+    """Tell if the process that began then still runs."""
     return started != "" and start_time(pid) == started
 
 

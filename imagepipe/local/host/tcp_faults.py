@@ -56,7 +56,7 @@ def release_ports(machine_id: str, stopped: list[int]) -> None:
 
 
 def _holders(machine_id: str, address: str, state: str) -> Iterator[tuple[int, int]]:
-    """Process and descriptor of the machine's sockets in this state."""
+    """List process and descriptor of the machine's sockets in this state."""
     wanted = {f"socket:[{each.inode}]" for each in sockets("tcp") if (each.address, each.state) == (address, state)}
     for pid in MachineGroup(machine_id).processes() if wanted else ():
         with suppress(OSError):  # it ended meanwhile

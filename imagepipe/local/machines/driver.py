@@ -1,4 +1,4 @@
-"""What a driver gives the gateway: machines that boot from raw disks, and nothing of EC2."""
+"""The interface of drivers: machines that boot from raw disks, and nothing of EC2."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """What cloud-init is told at boot. Served over HTTP and never written to the disk."""
+    """cloud-init's input at boot. Served over HTTP and never written to the disk."""
 
     instance_id: str
     hostname: str
@@ -33,7 +33,7 @@ class Seed:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What 169.254.169.254 answers inside a machine; user data is the seed's."""
+    """The answers of 169.254.169.254 inside a machine; user data is the seed's."""
 
     values: Mapping[str, str] = field(default_factory=dict)
     """By path below `meta-data/`: `placement/region`."""
@@ -61,7 +61,7 @@ class Machine:
     id: str
     """The instance's id."""
     address: str
-    """Its loopback address, 127.42.x.y; SSH is on port 22 there."""
+    """The machine's loopback address, 127.42.x.y; SSH is on port 22 there."""
     disks: tuple[Disk, ...]
     """The root device first."""
     seed: Seed
@@ -89,16 +89,16 @@ class Driver(Protocol):
         """Open these ports of a running machine to their callers, and close all others."""
 
     def quiesced(self, machine_id: str) -> AbstractContextManager[None]:
-        """While inside, the disks of a running machine stand still, with their file systems consistent."""
+        """Hold the disks of a running machine still while inside, with consistent file systems."""
 
     def console(self, machine_id: str) -> bytes:
-        """What the machine has written on its console since it was first started, the last 64 KiB of it.
+        """Return the console output since the machine was first started, the last 64 KiB of it.
 
         Works for a stopped machine too, until `forget`.
         """
 
     def running(self) -> frozenset[str]:
-        """The ids of machines that run now, those adopted from an earlier process of this store among them."""
+        """Return the ids of running machines, including those adopted from an earlier process of this store."""
 
     def on_exit(self, callback: Callable[[str], None]) -> None:
         """Call this, with the id, when a machine powered itself off and everything of it was cleaned up."""

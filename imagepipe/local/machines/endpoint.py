@@ -20,7 +20,7 @@ from imagepipe.local.host.port_relay import carry
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 PORT_FILE = "port"
-"""Where a store keeps its endpoint's port."""
+"""The file in a store that holds its endpoint's port."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -128,7 +128,7 @@ def entries(root: Path) -> list[Entry]:
     return found
 
 
-def beyond_a_container(found: Sequence[Entry]) -> list[tuple[Entry, str]]:
+def unsupported_entries(found: Sequence[Entry]) -> list[tuple[Entry, str]]:
     """List the entries that an instance would mount and a container cannot, each with the reason."""
     cannot = []
     for entry in found:

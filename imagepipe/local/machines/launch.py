@@ -19,7 +19,7 @@ JOIN = 'while [ "$1" != -- ]; do echo $$ >"$1" || exit 125; shift; done; shift; 
 
 
 def join_command(procs: Sequence[Path]) -> list[str]:
-    """What goes before a command to run it in these control groups."""
+    """Return the prefix of a command that runs it in these control groups."""
     return ["sh", "-c", JOIN, "imagepipe-machine", *map(str, procs), "--"]
 
 

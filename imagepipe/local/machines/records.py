@@ -1,4 +1,4 @@
-"""What a driver keeps about a machine on disk, so that another process can take it over or clean up after it.
+"""A driver's record of a machine on disk, by which another process can take it over or clean up after it.
 
 Written before the first step of a start, and once more when the machine is whole: what is found without a
 supervisor is half made.
@@ -36,7 +36,7 @@ class Record:
 
     machine: Machine
     devices: tuple[str, ...] = ()
-    """Its loop devices, in the order of its disks."""
+    """Loop devices, in the order of the disks."""
     supervisor: Process | None = None
     """None until it waits for its word to boot."""
     ingress: tuple[Ingress, ...] = ()
@@ -59,5 +59,5 @@ def read(folder: Path) -> Record | None:
 
 
 def delete(folder: Path) -> None:
-    """Gone already is success."""
+    """Delete the record; a missing one is success."""
     (folder / NAME).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Which driver makes the machines of a store."""
+"""Choose the driver of a store's machines."""
 
 from __future__ import annotations
 

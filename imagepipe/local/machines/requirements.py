@@ -1,4 +1,4 @@
-"""What this computer has and lacks for the local cloud, and the one command that installs what is missing."""
+"""Check this computer's requirements for the local cloud, and name the one command that installs missing ones."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ TOOLS = {
     "sfdisk": "fdisk",
 }
 QEMU_TOOLS = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils"}
-"""What disks with a boot loader of their own need, and images that are imported."""
+"""Tools for disks with a boot loader of their own, and for images that are imported."""
 FOR_CONTAINERS = ("systemd-nspawn", "slirp4netns", "ip", "/dev/net/tun")
-"""What the driver without an init does without."""
+"""Requirements that the driver without an init does not have."""
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MODULES = {"moto": "moto", "cheroot": "cheroot"}
 
 
 class Verdict(StrEnum):
-    """How much a finding matters."""
+    """The importance of a finding."""
 
     OK = "ok"
     NOTE = "note"
@@ -61,7 +61,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Computer:
-    """How the computer is asked; tests ask another."""
+    """Access to the computer; tests have another."""
 
     which: Callable[[str], str | None] = shutil.which
     has_module: Callable[[str], bool] = lambda name: importlib.util.find_spec(name) is not None
@@ -75,18 +75,18 @@ class Computer:
 
 
 def examine(store: Store | None = None, computer: Computer | None = None) -> list[Finding]:
-    """Everything that `doctor` shows, in its order; the room for disks only where a store is given."""
+    """List the findings that `doctor` shows, in its order; the room for disks only if a store is given."""
     computer = computer or Computer()
     return [*_needs(computer), *([] if store is None else [_room(store)]), *_notes(computer)]
 
 
 def container_problems(computer: Computer | None = None) -> Sequence[str]:
-    """Why containers would not run here; empty if they do."""
+    """List the reasons why containers would not run here."""
     return failures(_needs(computer or Computer()))
 
 
 def qemu_problems(computer: Computer | None = None) -> Sequence[str]:
-    """Why QEMU's machines would not run here; empty if they do."""
+    """List the reasons why QEMU's machines would not run here."""
     computer = computer or Computer()
     lacks = [
         f"{tool}: not found (package {package})" for tool, package in QEMU_TOOLS.items() if not computer.which(tool)
@@ -95,17 +95,17 @@ def qemu_problems(computer: Computer | None = None) -> Sequence[str]:
 
 
 def sshd_problems(computer: Computer | None = None) -> Sequence[str]:
-    """Why machines that are an sshd alone would not run here; empty if they do."""
+    """List the reasons why machines with only an sshd would not run here."""
     return failures(finding for finding in _needs(computer or Computer()) if finding.what not in FOR_CONTAINERS)
 
 
 def failures(findings: Iterable[Finding]) -> list[str]:
-    """What stands in the way, a line each."""
+    """List the missing requirements, a line each."""
     return [f"{f.what}: {f.detail}" for f in findings if f.verdict is Verdict.MISSING]
 
 
 def install_command(findings: Iterable[Finding]) -> str | None:
-    """The one command that installs all that is missing; None if no package is."""
+    """Return the one command that installs all missing packages; None if no package is missing."""
     packages = sorted({f.package for f in findings if f.verdict is Verdict.MISSING and f.package})
     return f"apt-get install --yes --no-install-recommends {' '.join(packages)}" if packages else None
 
@@ -176,7 +176,7 @@ def _notes(computer: Computer) -> list[Finding]:
 
 
 def _qemu_note(computer: Computer) -> Finding:
-    """QEMU is needed by disks that have a boot loader alone; how fast it is here is worth knowing before."""
+    """Describe QEMU, which only disks with a boot loader need, and its speed here."""
     if missing := sorted({package for tool, package in QEMU_TOOLS.items() if not computer.which(tool)}):
         detail = f"not found: disks with a boot loader of their own do not run (packages {', '.join(missing)})"
         return Finding("qemu", Verdict.NOTE, detail)

@@ -38,7 +38,7 @@ class Running:
 
     record: Record
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    """Those of its processes that are our children and must be waited for."""
+    """Processes of the machine that are our children and must be waited for."""
     is_stopping: bool = False
     ports: threading.Lock = field(default_factory=threading.Lock)
     """Held while its ports are opened and closed."""
@@ -106,7 +106,7 @@ class SupervisedDriver(ABC):
             folder=self._folder / record.machine.id,
             address=record.machine.address,
             supervisor=record.supervisor,
-            join=launch.join_command(MachineGroup(record.machine.id).doors()),
+            join=launch.join_command(MachineGroup(record.machine.id).procs_files()),
         )
         self._forward(forwarder, slirp.wanted(record.ingress, found))
 

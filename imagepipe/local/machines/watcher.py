@@ -30,7 +30,7 @@ class Watcher:
         self._thread.start()
 
     def watch(self, name: str, pid: int) -> None:
-        """From now on; a process that has ended already is reported too."""
+        """Watch a process from now on; one that has ended already is reported too."""
         try:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:

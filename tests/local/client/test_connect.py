@@ -73,8 +73,8 @@ def test_the_first_client_starts_a_cloud_that_answers_on_loopback_alone(store: S
         assert (cloud.access_key_id, cloud.secret_access_key) == (keys.access_key_id, keys.secret_access_key)
         port = int(cloud.endpoint_url.rpartition(":")[2])
         assert cloud.instance_endpoint_url == f"http://169.254.169.254:{port}", "where machines reach it"
-        with socket.socket() as moto:
-            moto.bind(("127.0.0.2", port))  # taken, had it bound every address
+        with socket.socket() as other:
+            other.bind(("127.0.0.2", port))  # taken, had it bound every address
 
 
 def test_a_second_client_finds_the_first_ones_cloud(store: Store) -> None:
@@ -296,5 +296,5 @@ def test_an_answer_that_is_cut_short_is_an_error_of_the_local_cloud(store: Store
         thread = threading.Thread(target=serve_once)
         thread.start()
         with pytest.raises(LocalCloudError, match="asking the local cloud"):
-            client._ask(store, rendezvous.Serving.here(listener.getsockname()[1]), "alive")
+            client._ask(store, rendezvous.Serving.this_process(listener.getsockname()[1]), "alive")
         thread.join()

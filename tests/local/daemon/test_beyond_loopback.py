@@ -54,7 +54,7 @@ def _served(cloud: Cloud, folder: Path) -> Iterator[Serving]:
     def run() -> None:
         store = Store.open(folder / "store", base_cache=None, driver=None)
         beyond = main.ExternalAddress(OTHER_ADDRESS, TOKEN)
-        main.serve(store, port=None, ready=tell, stop=stop, build=build, idle_seconds=None, beyond=beyond)
+        main.serve(store, port=None, ready=tell, stop=stop, build=build, idle_seconds=None, external=beyond)
 
     thread = threading.Thread(target=run)
     thread.start()

@@ -1,4 +1,4 @@
-"""Disk images from moto: what becomes a disk of the local cloud, and what is refused."""
+"""Disk images of other origin become disks of the local cloud, or are refused."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.local.machines.fstab import beyond_a_container, entries, names
+from imagepipe.local.machines.fstab import entries, names, unsupported_entries
 
 
 def tree(folder: Path, text: str) -> Path:
@@ -33,7 +33,7 @@ def tree(folder: Path, text: str) -> Path:
     ],
 )
 def test_a_container_mounts_whole_disks_and_leaves_the_others_to_systemd(tmp_path: Path, line: str) -> None:
-    assert beyond_a_container(entries(tree(tmp_path, f"{line}\n"))) == []
+    assert unsupported_entries(entries(tree(tmp_path, f"{line}\n"))) == []
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_container_mounts_whole_disks_and_leaves_the_others_to_systemd(tmp_pat
     ],
 )
 def test_a_disk_beyond_a_container_has_a_reason(tmp_path: Path, line: str, why: str) -> None:
-    [(entry, reason)] = beyond_a_container(entries(tree(tmp_path, f"{line}\n")))
+    [(entry, reason)] = unsupported_entries(entries(tree(tmp_path, f"{line}\n")))
     assert entry.what == line.split()[0]
     assert why in reason
 

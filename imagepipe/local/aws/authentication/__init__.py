@@ -1,1 +1,1 @@
-"""Who signed a request."""
+"""Find the account that signed a request."""

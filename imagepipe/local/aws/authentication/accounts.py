@@ -16,14 +16,14 @@ from imagepipe.local.aws.state.records import ANYWHERE, AccessKey, Account
 
 
 class Accounts:
-    """The store's first accounts, whose keys stand outside the database, and those that were added."""
+    """The store's first accounts, whose keys are outside the database, and those that were added."""
 
     def __init__(self, database: Database, first: Mapping[str, Secret]) -> None:
         self._database = database
         self._first = first
 
     def secret(self, access_key_id: str) -> Secret | None:
-        """What an access key id stands for: an account's own key, or a role that was assumed."""
+        """Find the secret of an access key id: an account's own key, or that of an assumed role."""
         if access_key_id in self._first:
             return self._first[access_key_id]
         key = self._database.access_keys.get(access_key_id)
@@ -38,7 +38,7 @@ class Accounts:
         return None
 
     def is_first(self, access_key_id: str) -> bool:
-        """Whether the key is one that the store began with: only those may see the keys of others."""
+        """Tell if the key is one of the store's first ones: only those may see the keys of others."""
         return access_key_id in self._first
 
     def arn_of(self, identity: Identity) -> str:
@@ -50,12 +50,12 @@ class Accounts:
         return f"arn:aws:iam::{identity.account}:{f'user/{identity.access_key_id}' if is_user else 'root'}"
 
     def names_of(self, account: str) -> set[str]:
-        """What a permission may call the account: its id, its organization and units, and everybody."""
+        """List the names of an account in permissions: its id, its organization and units, and `all`."""
         known = self._database.accounts.get(account)
         return {"all", account, *(known.memberships if known else ())}
 
     def listed(self) -> list[dict[str, Any]]:
-        """All accounts with their keys, the first ones without."""
+        """List all accounts with their keys; the first ones have none here."""
         firsts = dict.fromkeys(secret.account_id for secret in self._first.values())
         rows = {account: Account(id=account, account=account, region=ANYWHERE) for account in firsts}
         rows |= {account.id: account for account in self._database.accounts}
@@ -125,7 +125,7 @@ class Accounts:
 
 
 def to_api(account: Account) -> dict[str, Any]:
-    """An account as the cloud's own interface answers it."""
+    """Describe an account for the cloud's own interface."""
     return {
         "account": account.id,
         "access_key_id": account.access_key_id,

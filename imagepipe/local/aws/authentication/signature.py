@@ -1,4 +1,4 @@
-"""Who is asking: AWS Signature Version 4, in the Authorization header or in a presigned URL.
+"""Identify callers: AWS Signature Version 4, in the Authorization header or in a presigned URL.
 
 Every instance can reach the host's loopback, so a request without a good signature gets nothing. The rules are
 the IAM user guide's, "Create a signed AWS API request"; botocore's signer is the reference in the tests.
@@ -24,18 +24,18 @@ UNSIGNED = "UNSIGNED-PAYLOAD"
 
 
 class Secret(NamedTuple):
-    """What an access key id stands for."""
+    """The secret behind an access key id."""
 
     secret_access_key: str
     account_id: str
     session_token: str | None = None
-    """What a temporary key must come with."""
+    """The token that must accompany a temporary key."""
     expires: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a request says of itself, before anything is verified."""
+    """The credential scope that a request states, before anything is verified."""
 
     access_key_id: str
     date: str
@@ -45,7 +45,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who asks, of which service in which region."""
+    """The caller, and the service and region that it calls."""
 
     access_key_id: str
     account: str
@@ -73,7 +73,7 @@ class Request:
         return None
 
     def query_pairs(self) -> list[tuple[str, str]]:
-        """Decoded, in the order in which they came."""
+        """Decode the query's names and values, in their order."""
         pairs = (part.partition("=") for part in self.query.split("&") if part)
         return [(unquote(key), unquote(value)) for key, _, value in pairs]
 
@@ -89,7 +89,7 @@ class _Claim:
 
 
 def scope(request: Request) -> Scope | None:
-    """The region and service that a request is for, unverified; None if it is not signed with version 4."""
+    """Return the request's region and service, unverified; None without a signature of version 4."""
     try:
         return _claim(request).scope
     except AwsError:
@@ -112,7 +112,7 @@ def check_caller(request: Request, secret_of: Callable[[str], Secret | None], no
 def identify(
     request: Request, secret_of: Callable[[str], Secret | None], now: datetime, cloud_now: datetime | None = None
 ) -> Identity:
-    """Who asks. Temporary keys expire by the cloud's time, if that is another than `now`.
+    """Verify the signature and return the caller. Temporary keys expire by `cloud_now`, if it is given.
 
     Raises AwsError for anything but a good and timely signature. `check_payload` is for when the body is there.
     """
@@ -134,7 +134,7 @@ def identify(
 
 
 def _check_session(request: Request, scope: Scope, secret: Secret, now: datetime) -> None:
-    """A temporary key is good with its token alone, and for its time."""
+    """Raise AwsError for a temporary key without its token, or after its time."""
     if secret.session_token is None:
         return
     token = request.headers.get("x-amz-security-token") or request.query_value("X-Amz-Security-Token") or ""
@@ -145,7 +145,7 @@ def _check_session(request: Request, scope: Scope, secret: Secret, now: datetime
 
 
 def expired(service: str) -> AwsError:
-    """What a service says to credentials whose time is over."""
+    """Return the service's error for expired credentials."""
     # EC2's own word; botocore and Packer know all three (EC2 API reference, "Common client error codes").
     code = {"ec2": "RequestExpired", "ssm": "ExpiredTokenException", "kms": "ExpiredTokenException"}
     return AwsError(

@@ -1,1 +1,1 @@
-"""What a caller's policies allow."""
+"""Check calls against the caller's policies."""

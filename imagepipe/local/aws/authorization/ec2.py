@@ -1,7 +1,7 @@
-"""What a call to EC2 asks of IAM: one question for each thing that it touches, with what IAM knows of that thing.
+"""The permissions that a call to EC2 needs: one request to IAM for each resource, with its condition keys.
 
-Which types of things an action touches, and which condition keys it has for each, is `iam.facts`; here is what their
-values are. What EC2 makes has no id yet, and is `*`; tags in a call that makes something are questions of their own.
+The types of resources that an action touches, and their condition keys, are in `iam.facts`; here are the values. A new
+resource has no id yet, and is `*`; its tags in the call that makes it are a request of their own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Values = Mapping[str, str | tuple[str, ...]]
 
 
 def ec2_requests(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
-    """Every question of a call. Raises AwsError for an action that IAM is not known to have, or not known how."""
+    """List the permissions that a call needs. Raises AwsError for an action whose permissions are not known."""
     action = f"ec2:{call.action}"
     if call.action in REQUESTS:
         yield from REQUESTS[call.action](backend, call)
@@ -46,8 +46,8 @@ def _request(
     try:
         known = keys_of(name, kind)
     except KeyError:
-        said = f"The local cloud does not know what {name} asks of IAM about a thing like {id}"
-        raise AwsError("UnauthorizedOperation", said, status=403) from None
+        text = f"The local cloud does not know what {name} asks of IAM about a thing like {id}"
+        raise AwsError("UnauthorizedOperation", text, status=403) from None
     context = common_context(call.account, call.region) | {
         key: (value,) if isinstance(value, str) else value for key, value in values.items() if family(key) in known
     }
@@ -63,16 +63,16 @@ def _requested(tags: Mapping[str, str]) -> dict[str, str | tuple[str, ...]]:
 
 
 def _creates(call: Call, kind: str, id: str = "*", more: Values | None = None) -> Iterator[AuthorizationRequest]:
-    """Something that is to be made, and its tags if it gets some with that."""
+    """Ask to create a resource, and to tag it if the call does."""
     specified = {str(each.get("ResourceType")): each for each in call.params.get("TagSpecifications", [])}
-    tags = tagging.checked(specified.get(kind, {}).get("Tags", []))
+    tags = tagging.parse(specified.get(kind, {}).get("Tags", []))
     yield _request(call, call.action, kind, id, {**_requested(tags), **(more or {})})
     if tags:
         yield _request(call, "CreateTags", kind, id, {**_requested(tags), "ec2:CreateAction": call.action})
 
 
 def _use_request(backend: Backend, call: Call, id: str, more: Values | None = None) -> AuthorizationRequest:
-    """Something that is there; of what is not, or not the caller's to see, IAM knows no more than the id."""
+    """Ask to use a resource; for one that the caller cannot see, IAM knows only the id."""
     kind = KINDS.get(id.partition("-")[0], "instance")
     record = _record(backend, call, id)
     values = dict(more or {})
@@ -94,7 +94,7 @@ def _record(backend: Backend, call: Call, id: str) -> Record | None:
 
 
 def _named_by(name: str) -> Callable[[Backend, Call], Iterator[AuthorizationRequest]]:
-    """Of an action that touches what one of its parameters names, by id, and nothing else."""
+    """Make the function for an action that touches only the resources that this parameter names."""
 
     def requests(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
         found = call.params.get(name) or []
@@ -131,7 +131,7 @@ def _run_instances(backend: Backend, call: Call) -> Iterator[AuthorizationReques
 
 
 def _volumes(backend: Backend, call: Call, image: Image | None) -> Iterator[AuthorizationRequest]:
-    """Each volume by whether it will be encrypted, the snapshots that the request names, and the keys."""
+    """Ask for each volume by its encryption, for the snapshots that the request names, and for the keys."""
     wanted = {str(each.get("DeviceName")): each for each in call.params.get("BlockDeviceMappings", [])}
     own = {disk.device: disk for disk in (image.mappings if image else ()) if not disk.virtual_name}
     for device in own:
@@ -150,7 +150,7 @@ def _volumes(backend: Backend, call: Call, image: Image | None) -> Iterator[Auth
 
 
 def _network(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
-    """Where it goes. What the request leaves to EC2 is told as `*`, which no rule about one group or subnet allows."""
+    """Ask for subnet and groups; EC2's own choice is `*`, which no rule about one group or subnet allows."""
     interface: Mapping[str, Any] = next(iter(call.params.get("NetworkInterfaces", [])), {})
     subnet = interface.get("SubnetId") or call.params.get("SubnetId")
     groups = interface.get("Groups") or call.params.get("SecurityGroupIds") or ()
@@ -187,7 +187,7 @@ def _register_image(backend: Backend, call: Call) -> Iterator[AuthorizationReque
 
 
 def _copy_image(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
-    """The image that is copied, in its own region, and what is made here."""
+    """Ask for the source image in its own region, and for the resources that are made here."""
     id, region = str(call.params.get("SourceImageId")), str(call.params.get("SourceRegion"))
     source = backend.database.images.get(id)
     values = {"ec2:ImageID": id, **({"ec2:Owner": source.account} if source else {})}
@@ -232,7 +232,7 @@ def _modify_snapshot(backend: Backend, call: Call) -> Iterator[AuthorizationRequ
 
 
 def _create_tags(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
-    tags = tagging.checked(call.params.get("Tags", []))
+    tags = tagging.parse(call.params.get("Tags", []))
     for id in call.params.get("Resources", []):
         yield _use_request(backend, call, str(id), _requested(tags))
 

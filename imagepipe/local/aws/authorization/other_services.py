@@ -1,4 +1,4 @@
-"""What calls to S3, Systems Manager and KMS ask of IAM; and what EC2 asks in the caller's name of IAM and KMS."""
+"""The permissions that calls to S3, Systems Manager and KMS need, and those that EC2 needs on a caller's behalf."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ for IAM users"); with its own key, `aws/ebs`, it needs no leave."""
 
 
 def common_context(account: str, region: str) -> dict[str, tuple[str, ...]]:
-    """The keys that every request has."""
+    """Return the condition keys that every request has."""
     return {"aws:PrincipalAccount": (account,), "aws:RequestedRegion": (region,)}
 
 
 def s3_requests(identity: Identity, request: Request, operation: Operation) -> Iterator[AuthorizationRequest]:
-    """Every question of a request to S3. Raises AwsError for an operation that is not known here."""
+    """List the permissions that a request to S3 needs. Raises AwsError for an unknown operation."""
     bucket = f"arn:aws:s3:::{operation.bucket}"
     known = common_context(identity.account, identity.region)
     name = operation.name
@@ -71,7 +71,7 @@ def s3_requests(identity: Identity, request: Request, operation: Operation) -> I
 
 
 def _deleted(request: Request) -> Iterator[str]:
-    """The keys of a DeleteObjects."""
+    """List the keys of a DeleteObjects."""
     try:
         # A caller of this store's own, whose signature is good.
         body = ElementTree.fromstring(request.body)  # noqa: S314
@@ -81,7 +81,7 @@ def _deleted(request: Request) -> Iterator[str]:
 
 
 def _puts(request: Request, resource: str, known: Mapping[str, tuple[str, ...]]) -> Iterator[AuthorizationRequest]:
-    """With an ACL it is two permissions, and a copy must be allowed to read too."""
+    """Ask to put an object; an ACL needs a second permission, and a copy needs one to read."""
     acl = request.headers.get("x-amz-acl") or request.query_value("x-amz-acl")
     more = {} if acl is None else {"s3:x-amz-acl": (acl,)}
     yield AuthorizationRequest("s3:PutObject", resource, {**known, **more})
@@ -96,7 +96,7 @@ def _puts(request: Request, resource: str, known: Mapping[str, tuple[str, ...]])
 def service_requests(
     backend: Backend, identity: Identity, action: str, request: Request
 ) -> Iterator[AuthorizationRequest]:
-    """Every question of a request to another service. Raises AwsError for what is not known here."""
+    """List the permissions that a request to another service needs. Raises AwsError for an unknown action."""
     name, known = f"{identity.service}:{action}", common_context(identity.account, identity.region)
     if name in FREE:
         return
@@ -123,20 +123,20 @@ def _json(request: Request) -> dict[str, Any]:
 
 
 def _parameter(identity: Identity, name: str) -> str:
-    """Public parameters are nobody's (Systems Manager user guide, "Working with public parameters")."""
+    """Return a parameter's ARN; a public one has no owner (Systems Manager user guide, "Public parameters")."""
     owner = "" if name.startswith("/aws/") else identity.account
     return f"arn:aws:ssm:{identity.region}:{owner}:parameter/{name.removeprefix('/')}"
 
 
 def pass_role_request(backend: Backend, call: Call, profile: str) -> AuthorizationRequest:
-    """That the role of an instance profile is given to EC2; of a profile that has none, a role of its name."""
+    """Ask to pass the role of an instance profile to EC2."""
     role = iam.role_of_profile(backend.moto, call.account, profile.rpartition("/")[2])
     known = common_context(call.account, call.region)
     return AuthorizationRequest("iam:PassRole", role, {**known, "iam:PassedToService": ("ec2.amazonaws.com",)})
 
 
 def key_requests(backend: Backend, call: Call, key: str) -> Iterator[AuthorizationRequest]:
-    """What EBS does with a key, in the caller's name."""
+    """Ask for EBS's actions on a key, on the caller's behalf."""
     if re.search(r"alias/aws/ebs$", key):
         return
     via = {"kms:ViaService": (f"ec2.{call.region}.amazonaws.com",)}

@@ -1,7 +1,7 @@
-"""Whether a caller may do what it asks: by the policy of its access key, or those of the role that it is.
+"""Check callers' policies: those of an access key, or those of the role that the caller has assumed.
 
-A key without a policy may do anything, as may a role that has none: policies are for who wants to try one. What was
-asked under a policy is kept, so that a test can hold a policy against it.
+A key without a policy may do anything, as may a role without one: policies are for those who want to try one. Decisions
+are kept, so that a test can compare them with a policy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CODES = {"ec2": "UnauthorizedOperation", "s3": "AccessDenied", "sts": "AccessDen
 
 
 def rules(backend: Backend, identity: Identity) -> tuple[Rule, ...] | None:
-    """The rules that a caller is under; None for one without a policy. Raises AwsError for a policy not understood."""
+    """Return the caller's rules; None without a policy. Raises AwsError for a policy that is not understood."""
     found = list(_policies(backend, identity))
     try:
         return tuple(rule for text in found for rule in _read(text)) if found else None
@@ -35,7 +35,7 @@ def _read(text: str) -> tuple[Rule, ...]:
 
 
 def _policies(backend: Backend, identity: Identity) -> Iterator[str]:
-    """The documents, of a key of its own or of a role: inline ones and those attached."""
+    """List the caller's policies: that of its key, or those of its role."""
     key = backend.database.access_keys.get(identity.access_key_id)
     if key is not None:
         yield key.policy
@@ -47,27 +47,27 @@ def _policies(backend: Backend, identity: Identity) -> Iterator[str]:
         yield from role.policies
 
 
-def check(backend: Backend, identity: Identity, asked: Iterable[AuthorizationRequest]) -> None:
+def check(backend: Backend, identity: Identity, requests: Iterable[AuthorizationRequest]) -> None:
     """Raise AwsError for the first request that the caller's policies do not allow; a caller without one may do all."""
     found = rules(backend, identity)
     if found is None:
         return
-    for each in asked:
+    for request in requests:
         try:
-            decision = decide(found, each)
+            decision = decide(found, request)
         except NotUnderstood as error:
             raise _not_understood(identity, error) from error
-        backend.evaluations.add(each, is_allowed=decision.is_allowed)
+        backend.evaluations.add(request, is_allowed=decision.is_allowed)
         if not decision.is_allowed:
             why = (
                 "with an explicit deny in an identity-based policy"
                 if decision.is_denied
-                else f"because no identity-based policy allows the {each.action} action"
+                else f"because no identity-based policy allows the {request.action} action"
             )
             raise _refused(
                 identity.service,
                 f"You are not authorized to perform this operation. User: {backend.accounts.arn_of(identity)} is not"
-                f" authorized to perform: {each.action} on resource: {each.resource} {why}",
+                f" authorized to perform: {request.action} on resource: {request.resource} {why}",
             )
 
 

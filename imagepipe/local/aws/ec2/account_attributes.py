@@ -46,7 +46,7 @@ def get_ebs_encryption_by_default(backend: Backend, call: Call) -> Mapping[str, 
 
 
 def get_ebs_default_kms_key(backend: Backend, call: Call) -> Mapping[str, Any]:
-    """An ARN, or the alias as long as AWS's own key is used."""
+    """Return the key's ARN, or the alias of AWS's own key."""
     own = settings.setting(backend, call.account, call.region, settings.DEFAULT_KEY, "")
     return {"KmsKeyId": own or kms.EBS_ALIAS}
 

@@ -1,4 +1,4 @@
-"""What an account has set for a region: whether it shares publicly, whether it encrypts, and with which key."""
+"""Settings of an account in a region: public sharing, encryption by default, and its key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SNAPSHOTS_AT_FIRST = UNBLOCKED  # EBS user guide, "Block public access for snaps
 
 
 def setting(backend: Backend, account: str, region: str, name: str, at_first: str) -> str:
-    """What was set, or what holds at first."""
+    """Return the setting, or its initial value."""
     found = backend.database.settings.get(_key(account, region, name))
     return found.value if found else at_first
 
@@ -34,7 +34,7 @@ def blocks_public_images(backend: Backend, account: str, region: str) -> bool:
 
 
 def public_snapshots(backend: Backend, account: str, region: str) -> str:
-    """The state of block public access for snapshots."""
+    """Return the state of block public access for snapshots."""
     return setting(backend, account, region, SNAPSHOTS_PUBLIC, SNAPSHOTS_AT_FIRST)
 
 

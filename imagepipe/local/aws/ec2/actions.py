@@ -1,4 +1,4 @@
-"""Which of EC2's actions are whose: the gateway's own, by function, and those that moto answers."""
+"""The gateway's own actions of EC2, by function, and the names of those that moto answers."""
 
 from __future__ import annotations
 

@@ -12,21 +12,21 @@ from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Token
 
-LONGEST = 64
-MOST = 10_000
+MAX_LENGTH = 64
+MAX_TOKENS = 10_000
 REMEMBERED = timedelta(hours=24)  # the same guide: "at least 24 hours" after the instance terminated
 
 
 def earlier_result(backend: Backend, call: Call) -> Sequence[str] | None:
-    """Ids of what the same request made, if it came before.
+    """Return the ids that an earlier request with this token made; None for the first one.
 
     Raises AwsError if the token came with another request: a parameter, or a tag, that differs.
     """
     token = str(call.params.get("ClientToken") or "")
     if not token:
         return None
-    if len(token) > LONGEST or not token.isascii():
-        raise invalid(f"Client token must be at most {LONGEST} ASCII characters")
+    if len(token) > MAX_LENGTH or not token.isascii():
+        raise invalid(f"Client token must be at most {MAX_LENGTH} ASCII characters")
     kept = backend.database.tokens.get(_key(call, token))
     if kept is None:
         return None
@@ -56,11 +56,11 @@ def remember(backend: Backend, call: Call, made: Sequence[str]) -> None:
 
 
 def _forget(backend: Backend) -> None:
-    """Those that are over, and the oldest of too many."""
+    """Delete expired tokens, and the oldest of too many."""
     kept = list(backend.database.tokens)  # in the order in which they were used
     horizon = backend.clock.now() - REMEMBERED
     for number, token in enumerate(kept):
-        if token.used >= horizon and len(kept) - number < MOST:
+        if token.used >= horizon and len(kept) - number < MAX_TOKENS:
             break
         backend.database.remove(token)
 
@@ -70,6 +70,6 @@ def _key(call: Call, token: str) -> str:
 
 
 def _digest(call: Call) -> str:
-    """Of the request, as a hash: user data may hold keys, and need not be kept twice."""
+    """Hash the request: user data may hold keys, and need not be kept twice."""
     meant = {key: value for key, value in call.params.items() if key not in ("ClientToken", "DryRun")}
     return hashlib.sha256(json.dumps(meant, sort_keys=True, default=str).encode()).hexdigest()

@@ -34,11 +34,11 @@ GETTERS: Mapping[str, Getter] = {
     "key-name": lambda row: row.name,
     "key-pair-id": lambda row: row.id,
 }
-LONGEST_NAME = 255
+MAX_NAME_LENGTH = 255
 
 
 def create_key_pair(backend: Backend, call: Call) -> Mapping[str, Any]:
-    """Makes a pair and gives the private half away, once."""
+    """Make a pair and return the private key, once."""
     name = _free_name(backend, call)
     if call.params.get("KeyFormat", "pem") != "pem":
         raise unsupported("The local cloud gives private keys as PEM only")
@@ -56,20 +56,20 @@ def create_key_pair(backend: Backend, call: Call) -> Mapping[str, Any]:
         fingerprint = _fingerprint(private.public_key())
     else:
         raise invalid(f"Value ({kind}) for parameter keyType is invalid.")
-    pair = _kept(backend, call, name, str(kind), private.public_key(), fingerprint)
-    return {**_brief(pair), "KeyMaterial": material.decode()}
+    pair = _store(backend, call, name, str(kind), private.public_key(), fingerprint)
+    return {**_summary(pair), "KeyMaterial": material.decode()}
 
 
 def import_key_pair(backend: Backend, call: Call) -> Mapping[str, Any]:
     name = _free_name(backend, call)
     public = _public_key(call.params["PublicKeyMaterial"])
     kind = "rsa" if isinstance(public, RSAPublicKey) else "ed25519"
-    return _brief(_kept(backend, call, name, kind, public, _fingerprint(public)))
+    return _summary(_store(backend, call, name, kind, public, _fingerprint(public)))
 
 
 def _free_name(backend: Backend, call: Call) -> str:
     name = call.text("KeyName")
-    if len(name) > LONGEST_NAME or not name.isascii():
+    if len(name) > MAX_NAME_LENGTH or not name.isascii():
         raise invalid(f"Value ({name}) for parameter keyName is invalid.")
     if any(pair.name == name for pair in backend.database.key_pairs.owned(call.account, call.region)):
         raise AwsError("InvalidKeyPair.Duplicate", f"The keypair '{name}' already exists.")
@@ -77,7 +77,7 @@ def _free_name(backend: Backend, call: Call) -> str:
 
 
 def _public_key(material: bytes) -> RSAPublicKey | Ed25519PublicKey:
-    """OpenSSH lines and PEM are taken, of the two kinds that EC2 knows."""
+    """Load a public key, an OpenSSH line or PEM, of the two kinds that EC2 knows."""
     try:
         key = load_ssh_public_key(material) if material.startswith(b"ssh-") else _pem(material)
     except (ValueError, UnsupportedAlgorithm, binascii.Error):
@@ -93,7 +93,7 @@ def _pem(material: bytes) -> Any:
     return load_pem_public_key(material)
 
 
-def _kept(
+def _store(
     backend: Backend, call: Call, name: str, kind: str, public: RSAPublicKey | Ed25519PublicKey, fingerprint: str
 ) -> KeyPair:
     line = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
@@ -101,7 +101,7 @@ def _kept(
         id=new_id("key"),
         account=call.account,
         region=call.region,
-        tags=tagging.specified(call.params, "key-pair")["key-pair"],
+        tags=tagging.parse_specifications(call.params, "key-pair")["key-pair"],
         name=name,
         type=kind,
         public_key=f"{line} {name}",
@@ -113,7 +113,7 @@ def _kept(
 
 
 def _fingerprint(public: RSAPublicKey | Ed25519PublicKey) -> str:
-    """MD5 of the DER for an imported RSA key, OpenSSH's SHA-256 for ed25519."""
+    """Return the MD5 of the DER for an imported RSA key, OpenSSH's SHA-256 for ed25519."""
     if isinstance(public, RSAPublicKey):
         der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return _colons(hashlib.md5(der, usedforsecurity=False).hexdigest())
@@ -125,12 +125,12 @@ def _colons(digest: str) -> str:
     return ":".join(digest[place : place + 2] for place in range(0, len(digest), 2))
 
 
-def _brief(pair: KeyPair) -> dict[str, Any]:
+def _summary(pair: KeyPair) -> dict[str, Any]:
     return {
         "KeyPairId": pair.id,
         "KeyName": pair.name,
         "KeyFingerprint": pair.fingerprint,
-        "Tags": tagging.listed(pair.tags),
+        "Tags": tagging.to_api(pair.tags),
     }
 
 
@@ -149,7 +149,7 @@ def describe_key_pairs(backend: Backend, call: Call) -> Mapping[str, Any]:
     return {
         "KeyPairs": [
             {
-                **_brief(row),
+                **_summary(row),
                 "KeyType": row.type,
                 "CreateTime": row.created,
                 "PublicKey": row.public_key if shows_key else None,
@@ -160,7 +160,7 @@ def describe_key_pairs(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def delete_key_pair(backend: Backend, call: Call) -> Mapping[str, Any]:
-    """By name or by id; what is not there is success, as on EC2."""
+    """Delete a pair by name or id; a missing one is success, as on EC2."""
     name, identifier = call.params.get("KeyName"), call.params.get("KeyPairId")
     if not name and not identifier:
         raise AwsError("MissingParameter", "The request must contain the parameter KeyName or KeyPairId")

@@ -33,30 +33,36 @@ def _all(
     return found
 
 
+def _single(find: Callable[[Backend, Call, Sequence[str]], list[R]]) -> Callable[[Backend, Call, str], R]:
+    """Make the function that finds one record, of one that finds several."""
+
+    def find_one(backend: Backend, call: Call, identifier: str) -> R:
+        [found] = find(backend, call, [identifier])
+        return found
+
+    return find_one
+
+
 def instances(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Instance]:
-    """The caller's instances of these ids."""
+    """Find the caller's instances of these ids."""
     return _all(backend.database.instances, "i", call, identifiers, lambda row: row.account == call.account)
 
 
-def instance(backend: Backend, call: Call, identifier: str) -> Instance:
-    """The caller's instance of this id."""
-    [found] = instances(backend, call, [identifier])
-    return found
+instance = _single(instances)
+"""Find the caller's instance of this id."""
 
 
 def volumes(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Volume]:
-    """The caller's volumes of these ids."""
+    """Find the caller's volumes of these ids."""
     return _all(backend.database.volumes, "vol", call, identifiers, lambda row: row.account == call.account)
 
 
-def volume(backend: Backend, call: Call, identifier: str) -> Volume:
-    """The caller's volume of this id."""
-    [found] = volumes(backend, call, [identifier])
-    return found
+volume = _single(volumes)
+"""Find the caller's volume of this id."""
 
 
 def may_use_snapshot(backend: Backend, call: Call, snapshot: Snapshot) -> bool:
-    """The caller may make volumes of it."""
+    """Tell if the caller may make volumes of a snapshot."""
     if snapshot.account == call.account or call.account in snapshot.users:
         return True
     hidden = public_snapshots(backend, snapshot.account, snapshot.region) == ALL_SHARING
@@ -64,18 +70,16 @@ def may_use_snapshot(backend: Backend, call: Call, snapshot: Snapshot) -> bool:
 
 
 def snapshots(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Snapshot]:
-    """Snapshots of these ids that the caller may use."""
+    """Find snapshots of these ids that the caller may use."""
     return _all(backend.database.snapshots, "snap", call, identifiers, lambda row: may_use_snapshot(backend, call, row))
 
 
-def snapshot(backend: Backend, call: Call, identifier: str) -> Snapshot:
-    """The snapshot of this id, if the caller may use it."""
-    [found] = snapshots(backend, call, [identifier])
-    return found
+snapshot = _single(snapshots)
+"""Find the snapshot of this id, if the caller may use it."""
 
 
 def own_snapshot(backend: Backend, call: Call, identifier: str) -> Snapshot:
-    """The caller's own snapshot of this id."""
+    """Find the caller's own snapshot of this id."""
     found = snapshot(backend, call, identifier)
     if found.account != call.account:
         raise AwsError("AuthFailure", f"Not authorized for snapshot:{identifier}", status=403)
@@ -83,23 +87,21 @@ def own_snapshot(backend: Backend, call: Call, identifier: str) -> Snapshot:
 
 
 def may_launch(backend: Backend, call: Call, image: Image) -> bool:
-    """The caller may launch it: its own, or shared with it, its organization or unit, or everybody."""
+    """Tell if the caller may launch an image: its own, or one that is shared with it or its organization."""
     return image.account == call.account or not backend.accounts.names_of(call.account).isdisjoint(image.users)
 
 
 def images(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Image]:
-    """Images of these ids that the caller may launch."""
+    """Find images of these ids that the caller may launch."""
     return _all(backend.database.images, "ami", call, identifiers, lambda row: may_launch(backend, call, row))
 
 
-def image(backend: Backend, call: Call, identifier: str) -> Image:
-    """The image of this id, if the caller may launch it."""
-    [found] = images(backend, call, [identifier])
-    return found
+image = _single(images)
+"""Find the image of this id, if the caller may launch it."""
 
 
 def own_image(backend: Backend, call: Call, identifier: str) -> Image:
-    """The caller's own image of this id."""
+    """Find the caller's own image of this id."""
     found = image(backend, call, identifier)
     if found.account != call.account:
         raise AwsError("AuthFailure", f"Not authorized for image:{identifier}", status=403)
@@ -107,6 +109,6 @@ def own_image(backend: Backend, call: Call, identifier: str) -> Image:
 
 
 def group(backend: Backend, call: Call, identifier: str) -> SecurityGroup:
-    """The caller's security group of this id."""
+    """Find the caller's security group of this id."""
     [found] = _all(backend.database.groups, "sg", call, [identifier], lambda row: row.account == call.account)
     return found

@@ -16,19 +16,19 @@ from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.state.records import ORDINARY, Image
 
 
-def assign(backend: Backend, asked: Mapping[str, Any]) -> None:
+def assign(backend: Backend, values: Mapping[str, Any]) -> None:
     """Make an image one that is sold or billed. Raises AwsError for one that is not there."""
     with backend.database.change():
-        image = backend.database.images.get(str(asked.get("image")))
+        image = backend.database.images.get(str(values.get("image")))
         if image is None:
-            raise invalid(f"There is no image {asked.get('image')}")
-        codes = tuple(map(str, asked.get("product_codes", image.product_codes)))
+            raise invalid(f"There is no image {values.get('image')}")
+        codes = tuple(map(str, values.get("product_codes", image.product_codes)))
         backend.database.put(
             replace(
                 image,
                 product_codes=codes,
-                platform_details=str(asked.get("platform_details", image.platform_details)),
-                usage_operation=str(asked.get("usage_operation", image.usage_operation)),
+                platform_details=str(values.get("platform_details", image.platform_details)),
+                usage_operation=str(values.get("usage_operation", image.usage_operation)),
             )
         )
         for disk in image.mappings:
@@ -48,5 +48,5 @@ def check_copy(image: Image, account: str) -> None:
 
 
 def to_api(codes: Iterable[str]) -> list[dict[str, str]]:
-    """Product codes as EC2 answers them."""
+    """Describe product codes as EC2 does."""
     return [{"ProductCodeId": code, "ProductCodeType": "marketplace"} for code in codes]

@@ -37,11 +37,11 @@ def recover(backend: Backend) -> None:
     _resume_volumes(backend)
     for instance in backend.database.instances:
         _resume_instance(backend, instance, instance.id in running)
-    _forget_the_past(backend)
+    _forget_old_records(backend)
 
 
-def _forget_the_past(backend: Backend) -> None:
-    """What nobody is told of any more need not be kept."""
+def _forget_old_records(backend: Backend) -> None:
+    """Forget terminated instances and old client tokens."""
     now = backend.clock.now()
     for instance in backend.database.instances:
         if instance.ended_at is not None and instance.ended_at < now - REMEMBERED:
@@ -83,7 +83,7 @@ def _resume_instance(backend: Backend, instance: Instance, is_running: bool) -> 
     match instance.state:
         case "pending":
             if not instance.has_run:
-                _start_afresh(backend, instance)
+                _reset_volumes(backend, instance)
             work = instance_jobs.boot
         case "stopping":
             work = instance_jobs.stop
@@ -99,8 +99,8 @@ def _resume_instance(backend: Backend, instance: Instance, is_running: bool) -> 
     backend.job_queues.submit(instance.id, partial(work, backend, instance.id))
 
 
-def _start_afresh(backend: Backend, instance: Instance) -> None:
-    """A first boot may have been cut off anywhere: give it disks on which nothing has run yet."""
+def _reset_volumes(backend: Backend, instance: Instance) -> None:
+    """Prepare disks on which nothing has run, as the first boot may have been interrupted anywhere."""
     with backend.database.change():
         for attached in instance.volumes:
             volume = backend.database.volumes.get(attached.volume_id)

@@ -1,4 +1,4 @@
-"""Who may use an image or a snapshot: users, groups, organizations, in EC2's two ways of asking."""
+"""Launch permissions and volume permissions: users, groups and organizations, in EC2's two forms of request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ORGANIZATION = re.compile(r"arn:aws[a-z-]*:organizations::\d{12}:(organization|o
 def changed_users(
     users: tuple[str, ...], params: Mapping[str, Any], structure: str, *, groups: str = "UserGroups"
 ) -> tuple[str, ...]:
-    """The users after a Modify…Attribute. Raises AwsError for what cannot be a user.
+    """Return the users after a Modify…Attribute. Raises AwsError for an invalid user.
 
     Both forms: a structure with Add and Remove, and OperationType with lists of users and groups.
     """
@@ -72,18 +72,18 @@ def _organization(name: str) -> str:
 
 
 def audience(call: Call, names: Iterable[str]) -> set[str]:
-    """RestorableByUserIds: accounts, `self`, or `all`."""
+    """Resolve RestorableByUserIds: accounts, `self`, or `all`."""
     return {call.account if name == "self" else name for name in names}
 
 
 def executable(call: Call, names: Iterable[str], own_names: set[str]) -> set[str]:
-    """ExecutableUsers; for oneself, one's organization and units count too (API reference, DescribeImages)."""
+    """Resolve ExecutableUsers; `self` includes organization and units (API reference, DescribeImages)."""
     users = audience(call, names)
     return users | (own_names - {"all"}) if call.account in users else users
 
 
 def added(params: Mapping[str, Any], structure: str, *, groups: str = "UserGroups") -> tuple[str, ...]:
-    """The users whom a Modify…Attribute would let in."""
+    """Return the users that a Modify…Attribute adds."""
     return changed_users((), params, structure, groups=groups)
 
 

@@ -29,19 +29,19 @@ KINDS = {
 
 
 def create_tags(backend: Backend, call: Call) -> Mapping[str, Any]:
-    tags = tagging.checked(call.params.get("Tags", []))
+    tags = tagging.parse(call.params.get("Tags", []))
     if not tags:
         raise missing("Tag")
     for record, identifier in _named(backend, call):
         if record is None:
             _tell_moto(backend, call, identifier, dict(tags))
         else:
-            backend.database.put(replace(record, tags=tagging.merged(record.tags, tags)))
+            backend.database.put(replace(record, tags=tagging.merge(record.tags, tags)))
     return {}
 
 
 def delete_tags(backend: Backend, call: Call) -> Mapping[str, Any]:
-    """A tag given with a value goes only if it has that value; no tags at all means all of them."""
+    """Delete tags: one with a value only if it has that value, and all of them if none is given."""
     given = call.params.get("Tags")
     for record, identifier in _named(backend, call):
         present = record.tags if record else backend.network.tags(call.account, call.region).get(identifier, {})
@@ -62,7 +62,7 @@ def _tell_moto(backend: Backend, call: Call, identifier: str, tags: Mapping[str,
 
 
 def _named(backend: Backend, call: Call) -> Iterator[tuple[Record | None, str]]:
-    """The records that a request names; None for what moto keeps. All are looked up before any is changed."""
+    """Find the records that a request names, None for moto's; all of them before any is changed."""
     found: list[tuple[Record | None, str]] = []
     for identifier in call.params.get("Resources", []):
         prefix = identifier.partition("-")[0]
@@ -85,7 +85,7 @@ def _named(backend: Backend, call: Call) -> Iterator[tuple[Record | None, str]]:
 @dataclass(frozen=True, slots=True)
 class _Tag:
     id: str
-    """Of the thing and the tag together, for paging."""
+    """Key of the resource and the tag together, for paging."""
     resource: str
     key: str
     value: str

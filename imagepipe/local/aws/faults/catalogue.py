@@ -1,4 +1,4 @@
-"""Which faults there are, and what each may say: one table, by which files and the admin door are checked."""
+"""The kinds of faults and their fields: one table, by which files and the admin interface are checked."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def check(values: Mapping[str, Any]) -> list[Mistake]:
         return [Mistake((), False, f"a fault has an effect: {', '.join(KINDS)}")]
     kind = KINDS.get(effect) if isinstance(effect, str) else None
     if kind is None:
-        return [Mistake(("effect",), False, f"unknown effect {effect!r}{_meant(str(effect), KINDS)}")]
+        return [Mistake(("effect",), False, f"unknown effect {effect!r}{_suggestion(str(effect), KINDS)}")]
     return [*_check_fields(values, effect, kind), *_check_action(values, effect, kind)]
 
 
@@ -97,7 +97,7 @@ def _check_fields(values: Mapping[str, Any], effect: str, kind: Kind) -> Iterato
     allowed = (COMMON - {"action", "where"} if effect == "skew" else COMMON) | kind.fields
     for name, value in values.items():
         if name not in TYPES:
-            yield Mistake((name,), True, f"unknown field {name!r}{_meant(name, allowed)}")
+            yield Mistake((name,), True, f"unknown field {name!r}{_suggestion(name, allowed)}")
         elif name not in allowed:
             yield Mistake((name,), True, f"{effect!r} has no {name!r}; it has {', '.join(sorted(allowed))}")
         elif not TYPES[name][0](value):
@@ -116,20 +116,22 @@ def _check_action(values: Mapping[str, Any], effect: str, kind: Kind) -> Iterato
     if kind.actions and not any(fnmatchcase(action, pattern) for action in kind.actions):
         known = f": {effect!r} comes at {', '.join(kind.actions)}"
         yield Mistake(
-            ("action",), False, f"{pattern!r} is not an action for this{known}{_meant(pattern, kind.actions)}"
+            ("action",), False, f"{pattern!r} is not an action for this{known}{_suggestion(pattern, kind.actions)}"
         )
     elif not any(fnmatchcase(action, pattern) for action in actions()):
-        yield Mistake(("action",), False, f"neither EC2 nor S3 has an action {pattern!r}{_meant(pattern, actions())}")
+        yield Mistake(
+            ("action",), False, f"neither EC2 nor S3 has an action {pattern!r}{_suggestion(pattern, actions())}"
+        )
 
 
-def _meant(word: str, known: Iterable[str]) -> str:
+def _suggestion(word: str, known: Iterable[str]) -> str:
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
 @cache
 def actions() -> tuple[str, ...]:
-    """Every action of the services that are here, S3's as `s3:PutObject`, by botocore's models."""
+    """List the actions of all services, S3's as `s3:PutObject`, by botocore's models."""
     import botocore.session
 
     session = botocore.session.Session()
@@ -173,7 +175,7 @@ TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def fault_of(values: Any) -> Fault:
-    """A fault from its JSON. Raises AwsError for one that cannot be, with everything that is mistakes."""
+    """Make a fault from JSON. Raises AwsError with everything that is wrong with it."""
     if not isinstance(values, Mapping):
         raise AwsError("InvalidParameterValue", f"no such fault: {values!r} is not a mapping")
     if mistakes := check(values):

@@ -1,4 +1,4 @@
-"""What was just made and is not shown yet: EC2 tells the truth a while late (EC2 API guide, "Eventual consistency")."""
+"""Hide new resources for a while, as EC2 does at times (EC2 API guide, "Eventual consistency")."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imagepipe.local.aws.state.bounded import Newest
 if TYPE_CHECKING:
     from imagepipe.local.aws.protocol.query import Call
 
-MOST_HIDDEN = 10_000
+MAX_HIDDEN = 10_000
 ROWS = {
     "Instances": "InstanceId",
     "Images": "ImageId",
@@ -46,10 +46,10 @@ class HiddenResources:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._hidden: Newest[str, _Hidden] = Newest(MOST_HIDDEN)
+        self._hidden: Newest[str, _Hidden] = Newest(MAX_HIDDEN)
 
     def hide(self, answer: Mapping[str, Any], *, seconds: float, calls: int | None) -> None:
-        """What this answer of a call that makes something names is not shown for a while."""
+        """Hide the resources that this answer names for a while."""
         until = time.monotonic() + seconds if calls is None else None
         with self._lock:
             for name in [name for name, hidden in self._hidden.items() if hidden.is_over()]:
@@ -73,7 +73,7 @@ class HiddenResources:
                 raise AwsError("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
 
     def without(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:
-        """An answer of a Describe, less what is not shown yet."""
+        """Return the answer of a Describe without hidden resources."""
         if not self._hidden:
             return answer
         shown: dict[str, Any] = {}
@@ -88,7 +88,7 @@ class HiddenResources:
         return shown
 
     def _hides(self, name: str) -> bool:
-        """Whether it is not shown; that counts as a call."""
+        """Tell if the resource is hidden, and count the call."""
         with self._lock:
             hidden = self._hidden.get(name)
             if hidden is None:

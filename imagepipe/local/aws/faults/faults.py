@@ -34,8 +34,8 @@ Effect = Literal[
 ]
 
 ASKED_FOR = "A fault that was asked for"
-MOST_THINGS = 10_000
-"""What faults are still to come over, and keys that have expired: the newest of them."""
+MAX_BOUND = 10_000
+"""Limit of bound faults, and of expired keys: the newest are kept."""
 CODES: Mapping[str, tuple[int, str]] = {
     "RequestLimitExceeded": (503, "Request limit exceeded."),
     "Throttling": (400, "Rate exceeded"),
@@ -72,45 +72,45 @@ class Fault:
     status: int | None = None
     seconds: float = 0.0
     calls: int | None = None
-    """Of `hide`: for so many calls, and not for so many seconds."""
+    """For `hide`: number of calls, in place of `seconds`."""
     after: int = 0
     """So many calls that it would meet are let through first."""
     times: int | None = None
-    """How often; for ever if None."""
+    """Number of times that it comes; unlimited if None."""
     probability: float = 1.0
-    """Of each call that it would meet after those, by a die of its own."""
+    """Probability for each further matching call, by a random generator of the fault's own."""
 
-    def meets(self, action: str, params: Mapping[str, Any]) -> bool:
+    def matches(self, action: str, params: Mapping[str, Any]) -> bool:
         return fnmatchcase(action, self.action) and all(
             fnmatchcase(_value(params, name), pattern) for name, pattern in self.where.items()
         )
 
     def error(self) -> AwsError:
-        """What a call is refused with."""
+        """Make the error of a refused call."""
         code = self.code or "RequestLimitExceeded"
         status, message = CODES.get(code, (503, ASKED_FOR))
         return AwsError(code, self.message or message, status=self.status or status)
 
     @property
     def reason(self) -> str:
-        """What a thing says of why it failed."""
+        """Reason that a failed resource states."""
         return self.message or ASKED_FOR
 
     def words(self) -> str:
-        """One line for people."""
-        said = [f"{self.effect} {self.action}"]
-        said += [f"where {name} is {pattern}" for name, pattern in self.where.items()]
-        said += [self.code] if self.code else []
-        said += [f"{self.seconds:g} s"] if self.seconds else []
-        said += [f"for {self.calls} calls"] if self.calls else []
-        said += [f"after {self.after}"] if self.after else []
-        said += [f"{self.times} times"] if self.times is not None else []
-        said += [f"probability {self.probability:g}"] if self.probability < 1 else []
-        return ", ".join(said)
+        """Describe the fault in one line."""
+        parts = [f"{self.effect} {self.action}"]
+        parts += [f"where {name} is {pattern}" for name, pattern in self.where.items()]
+        parts += [self.code] if self.code else []
+        parts += [f"{self.seconds:g} s"] if self.seconds else []
+        parts += [f"for {self.calls} calls"] if self.calls else []
+        parts += [f"after {self.after}"] if self.after else []
+        parts += [f"{self.times} times"] if self.times is not None else []
+        parts += [f"probability {self.probability:g}"] if self.probability < 1 else []
+        return ", ".join(parts)
 
 
 def to_json(fault: Fault) -> dict[str, Any]:
-    """A fault as JSON has it: what it says, and nothing that is so anyway."""
+    """Convert a fault to JSON, without defaults."""
     return {
         each.name: getattr(fault, each.name)
         for each in fields(Fault)
@@ -123,7 +123,7 @@ def _default(each: Field[Any]) -> object:
 
 
 def _value(params: Mapping[str, Any], name: str) -> str:
-    """A parameter's value, empty if it is not there. The subnet is the interface's, where that names one."""
+    """Return a parameter's value, empty without one. The subnet can be that of the network interface."""
     found: Any = params
     for part in name.split("."):
         if isinstance(found, list) and part.isdigit():
@@ -141,7 +141,7 @@ class _ActiveFault:
 
     fault: Fault
     die: random.Random
-    """Its own: what it decides for its tenth call depends on nothing else than the seed."""
+    """A generator of its own: its tenth decision depends on the seed alone."""
     met: int = 0
     hits: int = 0
 
@@ -149,8 +149,8 @@ class _ActiveFault:
     def is_spent(self) -> bool:
         return self.fault.times is not None and self.hits >= self.fault.times
 
-    def comes(self) -> bool:
-        """Whether it comes at a call that it meets."""
+    def fires(self) -> bool:
+        """Count a matching call, and tell if the fault comes at it."""
         self.met += 1
         if self.met <= self.fault.after or self.is_spent:
             return False
@@ -161,7 +161,7 @@ class _ActiveFault:
 
 
 class Faults:
-    """The faults that are set now, and what is before things that they have met."""
+    """Active faults, and those already bound to a resource."""
 
     def __init__(self, faults: Iterable[Fault] = (), *, seed: int = 0) -> None:
         self.hidden = HiddenResources()
@@ -169,9 +169,9 @@ class Faults:
         self._seed = seed
         self._number = 0
         self._active: list[_ActiveFault] = []
-        self._bound: Newest[str, list[Fault]] = Newest(MOST_THINGS)
-        self._expired: Newest[str, None] = Newest(MOST_THINGS)
-        self._injected = Counts(MOST_THINGS)
+        self._bound: Newest[str, list[Fault]] = Newest(MAX_BOUND)
+        self._expired: Newest[str, None] = Newest(MAX_BOUND)
+        self._injected = Counts(MAX_BOUND)
         for fault in faults:
             self.add(fault)
 
@@ -181,14 +181,14 @@ class Faults:
             self._active.append(_ActiveFault(fault, random.Random(f"{self._seed}/{self._number}")))  # noqa: S311
 
     def replace(self, faults: Iterable[Fault], *, seed: int) -> None:
-        """These in place of those that are set, with dice of this seed."""
+        """Replace all active faults, with generators of this seed."""
         self.clear()
         self._seed, self._number = seed, 0
         for fault in faults:
             self.add(fault)
 
     def clear(self) -> None:
-        """None any more; what was to come over things that are there does not come, and credentials are good again."""
+        """Remove all faults, those bound to resources too; expired credentials are valid again."""
         with self._lock:
             self._active.clear()
             self._bound.clear()
@@ -196,20 +196,20 @@ class Faults:
         self.hidden.clear()
 
     def listed(self) -> list[tuple[Fault, int]]:
-        """Those that may still come, and how often each came."""
+        """List the faults that may still come, with the number of times that each came."""
         with self._lock:
             return [(each.fault, each.hits) for each in self._active if not each.is_spent]
 
     def injected(self) -> dict[str, int]:
-        """How often faults came since the process began, by effect and action: `refuse RunInstances`."""
+        """Count the faults that came since the process began, by effect and action: `refuse RunInstances`."""
         with self._lock:
             return dict(sorted(self._injected.items()))
 
     def take(self, effect: Effect, action: str, params: Mapping[str, Any]) -> Fault | None:
-        """The first fault with this effect that comes at the call; None if none does."""
+        """Return the first fault with this effect that comes at the call."""
         with self._lock:
             for each in self._active:
-                if each.fault.effect == effect and each.fault.meets(action, params) and each.comes():
+                if each.fault.effect == effect and each.fault.matches(action, params) and each.fires():
                     self._injected.add(f"{effect} {action}")
                     if each.is_spent:
                         self._active.remove(each)
@@ -223,7 +223,7 @@ class Faults:
             raise fault.error()
 
     def bind(self, thing: str, action: str, params: Mapping[str, Any], *effects: Effect) -> None:
-        """What a call makes is to meet those of the effects that come at the call, at its own time."""
+        """Bind the faults that match the call to a resource that it makes; they come later."""
         for effect in effects:
             fault = self.take(effect, action, params)
             if fault is not None:
@@ -231,12 +231,12 @@ class Faults:
                     self._bound.setdefault(thing, []).append(fault)
 
     def bound(self, thing: str, effect: Effect) -> Fault | None:
-        """What a thing still has before it."""
+        """Return the fault of this effect that is bound to a resource."""
         with self._lock:
             return next((fault for fault in self._bound.get(thing, ()) if fault.effect == effect), None)
 
     def expire(self, access_key_id: str, action: str, params: Mapping[str, Any]) -> bool:
-        """Whether the key that makes the call has expired; from the call on where a fault says so."""
+        """Tell if the caller's key has expired; a fault expires it from this call on."""
         with self._lock:
             if access_key_id in self._expired:
                 return True

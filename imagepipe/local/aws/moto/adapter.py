@@ -1,4 +1,4 @@
-"""What moto keeps for us: networks, IAM, STS, KMS, parameters and S3, made durable from outside.
+"""Networks, IAM, STS, KMS, parameters and S3: moto answers, and its state is made durable from outside.
 
 moto is used as it is: its own applications answer, in this process, one call of a service at a time, and after each
 call that may have changed something the backend concerned is pickled into the database before the answer leaves.
@@ -67,7 +67,7 @@ class Moto:
 
     @contextmanager
     def lock(self, service: str) -> Iterator[None]:
-        """No other call of the service is answered inside. Where several are held, they are taken in one order."""
+        """Hold off other calls of the service while inside. Several services are always locked in one order."""
         wanted = SERVICES if service == TAGGING else (service,)
         with ExitStack() as stack:
             for each in wanted:
@@ -109,7 +109,7 @@ class Moto:
         return _call(self._apps[service], _environ(context.identity, context.request, environ))
 
     def model(self, service: str, account: str, region: str) -> Any:
-        """moto's own model of a service in a region."""
+        """Return moto's own model of a service in a region."""
         return get_backend(cast(Any, service))[account][region]
 
     def save(self, service: str, account: str, region: str) -> None:
@@ -155,7 +155,7 @@ class Moto:
             raise AwsError("InternalError", text, status=500) from problem
 
     def has_file(self, name: str) -> bool:
-        """Whether some object's bytes are in this file."""
+        """Tell if an object's bytes are in this file."""
         return self._s3.has_file(name)
 
     def _load(self) -> None:
@@ -188,7 +188,7 @@ class Moto:
 
 
 def _unreadable(state: Path, here: str, there: str, problem: Exception) -> LocalCloudError:
-    """What to say of state that cannot be read, and how to go on."""
+    """Make the error for state that cannot be read, with a way forward."""
     if there and there != here:
         text = f"it was written with moto {there}, and this is moto {here}"
         hint = f"to keep everything, install that version: pip install 'moto[ec2,s3,server]=={there}'; or"
@@ -210,7 +210,7 @@ def check_readable(answer: Answer, action: str, request: Request) -> Answer:
     return answer
 
 
-class _Forgetful(list[Any]):
+class _NoInstances(list[Any]):
     """Keeps nothing."""
 
     def append(self, _: Any, /) -> None:
@@ -218,11 +218,11 @@ class _Forgetful(list[Any]):
 
 
 def _forget_instances() -> None:
-    """moto keeps every instance of its models for its own interface, which is not open here: they were never freed."""
+    """Have moto keep no list of instances of its models: it is for its own interface, and they were never freed."""
     for models in model_data.values():
         for model in models.values():
-            if not isinstance(model.instances_tracked, _Forgetful):
-                cast(Any, model).instances_tracked = _Forgetful()
+            if not isinstance(model.instances_tracked, _NoInstances):
+                cast(Any, model).instances_tracked = _NoInstances()
 
 
 def _adopt(backend: Any, key: str, value: object) -> None:
@@ -245,7 +245,7 @@ def _name(service: str, account: str, region: str) -> str:
 
 
 def _environ(identity: Identity, request: Request, environ: Mapping[str, Any]) -> dict[str, Any]:
-    """The request as moto should see it: body not read yet, signed in the header, of the account we verified."""
+    """Prepare the request for moto: an unread body, and a header that names the account that was verified."""
     scope = f"{identity.access_key_id}/20000101/{identity.region}/{identity.service}/aws4_request"
     passed = {
         **environ,

@@ -22,11 +22,11 @@ from imagepipe.local.aws.moto.adapter import Moto
 from imagepipe.local.aws.protocol.errors import AwsError, invalid
 
 KEY, CERTIFICATE = "ec2-key.pem", "ec2-cert.pem"
-LARGEST_MANIFEST = 4 << 20
+MAX_MANIFEST_BYTES = 4 << 20
 
 
 def certificate_of(folder: Path) -> Path:
-    """What a bundle for the cloud of this state is encrypted for; made at the first call, with its key."""
+    """Return the certificate for which bundles are encrypted; make it and its key at the first call."""
     path = folder / CERTIFICATE
     if not path.exists():
         make_pair(path, folder / KEY, name="EC2 of imagepipe's local cloud")
@@ -42,11 +42,11 @@ class Bundles:
 
     @property
     def certificate(self) -> Path:
-        """What a bundle for this cloud is encrypted for."""
+        """The certificate for which bundles are encrypted."""
         return certificate_of(self._folder)
 
     def manifest(self, location: str, *, account: str, region: str) -> Manifest:
-        """What is registered from there, once it is certain that it can be opened. Raises AwsError."""
+        """Read the manifest, and make sure that the bundle can be decrypted. Raises AwsError."""
         try:
             manifest = self._read(location, account=account, region=region)
             find_secret(manifest, self._key())
@@ -54,7 +54,7 @@ class Bundles:
             raise AwsError("InvalidManifest", f"{location}: {problem}") from problem
         return manifest
 
-    def lay_out(self, location: str, target: Path, *, account: str, region: str) -> None:
+    def unpack_to(self, location: str, target: Path, *, account: str, region: str) -> None:
         """Make the disk of an instance from the bundle, all digests checked. Raises BundleError."""
         manifest = self._read(location, account=account, region=region)
         bucket, _, key = location.partition("/")
@@ -70,13 +70,15 @@ class Bundles:
         if not bucket or not key or location.startswith("/") or "://" in location:
             raise invalid(f"Value ({location}) for parameter imageLocation is invalid: it is BUCKET/PATH.manifest.xml")
         document = self._object(bucket, key, account=account, region=region)
-        if len(document) > LARGEST_MANIFEST:
+        if len(document) > MAX_MANIFEST_BYTES:
             raise BundleError(f"{location} has {len(document)} bytes: that is no manifest")
         return read_manifest(document)
 
     def _object(self, bucket: str, key: str, *, account: str, region: str) -> bytes:
-        """Its bytes. Raises BundleError where it is not there, in another region than the registration's, or not for
-        EC2 to read."""
+        """Read an object.
+
+        Raises BundleError if it does not exist, is in another region than the registration, or EC2 may not read it.
+        """
         with self._moto.lock("s3"):
             buckets: Any = self._moto.model("s3", account, get_partition(region)).buckets
             found = buckets.get(bucket)

@@ -11,7 +11,7 @@ from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 @lru_cache(maxsize=256)  # a caller may ask of any region
 def zones(region: str) -> tuple[str, ...]:
-    """The availability zones of a region."""
+    """List the availability zones of a region."""
     return tuple(
         zone.name
         for zone in RegionsAndZonesBackend.zones.get(region, ())
@@ -21,11 +21,11 @@ def zones(region: str) -> tuple[str, ...]:
 
 @cache
 def regions() -> frozenset[str]:
-    """The regions that have availability zones."""
+    """List the regions that have availability zones."""
     return frozenset(name for name in RegionsAndZonesBackend.zones if zones(name))
 
 
 def instance_type(name: str) -> dict[str, Any] | None:
-    """EC2's own description of an instance type, as of moto's data."""
+    """Return EC2's description of an instance type."""
     found: dict[str, Any] | None = INSTANCE_TYPES.get(name)
     return found

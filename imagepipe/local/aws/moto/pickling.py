@@ -36,7 +36,7 @@ class Pickler(pickle.Pickler):
     """Writes state; the bytes of S3's objects stay in their files, whose names are then in `named`."""
 
     def __init__(self, file: io.BytesIO, objects: Path, taken: Callable[[str], bool]) -> None:
-        """`taken` says that a file is another one's: moto's copy of an object gets a file of its own."""
+        """`taken` tells if a file is another object's: moto's copy of an object gets a file of its own."""
         super().__init__(file)
         self._objects = objects
         self._taken = taken
@@ -46,7 +46,7 @@ class Pickler(pickle.Pickler):
         return ("bytes", value.path.name if value.path else "") if isinstance(value, ObjectFile) else None
 
     def reducer_override(self, value: Any) -> Any:
-        """Maps with defaults: those whose default is a lambda go as plain maps, moto's own subclasses whole.
+        """Reduce maps with defaults: those with a lambda become plain maps, moto's own subclasses stay whole.
 
         Private keys, of KMS, go as what they are written as.
         """
@@ -112,19 +112,19 @@ def _set_key(key: Any, state: Mapping[str, Any]) -> None:
 
 
 def _private_key(plain: bytes) -> Any:
-    """Named in the pickle by this module: that of the function it calls cannot be imported by its name."""
+    """Load a private key. The function that it calls cannot be imported by its own name from a pickle."""
     return load_der_private_key(plain, None)
 
 
 def _key_store(versions: dict[str, Any]) -> _VersionedKeyStore:
-    """A bucket's objects, from all versions by key."""
+    """Make a bucket's objects, from all versions by key."""
     made = _VersionedKeyStore()
     dict.update(made, versions)
     return made
 
 
 def _blank(kind: type[defaultdict[Any, Any]], factory: Any) -> Any:
-    """One of moto's maps before its contents; its constructor wants what only its backend knows."""
+    """Make an empty map of moto's; its constructor needs values that only its backend has."""
     if not issubclass(kind, defaultdict):
         raise pickle.UnpicklingError(f"{kind} is not a map with defaults")
     made = kind.__new__(kind)
@@ -133,7 +133,7 @@ def _blank(kind: type[defaultdict[Any, Any]], factory: Any) -> Any:
 
 
 def _method(of: Any, name: str) -> Any:
-    """A method of an object of moto's, which is how pickle has it: `getattr` itself would give anything of anything."""
+    """Return a method of an object of moto's, as pickle requests it: `getattr` itself would give anything."""
     found = getattr(of, name) if is_moto_class(type(of)) else None
     if getattr(found, "__self__", None) is not of or name.startswith("_"):
         raise pickle.UnpicklingError(f"{name} is no method of an object of moto's")
@@ -162,7 +162,7 @@ PLAIN = frozenset(
     for module, _, names in (line.partition(":") for line in _PLAIN_NAMES.strip().splitlines())
     for name in names.split()
 )
-"""What moto's state is made of beside moto's own classes; none of them does anything but hold values."""
+"""Names beside moto's own classes that moto's state consists of; all of them only hold values."""
 
 
 class Unpickler(pickle.Unpickler):

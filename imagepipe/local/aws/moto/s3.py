@@ -1,5 +1,5 @@
-"""What S3 does and moto leaves out: which operation a request is, where its bucket is, whether its bytes arrived
-whole, and who beside the owner may read an object.
+"""The parts of S3 that moto lacks: parse the operation, redirect to the bucket's region, check that bytes arrived
+whole, and read the ACLs of objects.
 
 moto keeps grants, but nothing of the canned ACL `aws-exec-read`: it is passed on as the grant that it stands for.
 """
@@ -29,7 +29,7 @@ EC2_READER = "6aa5a366c34c1cbe25dc49211496e913e0351eb0e8c37aa3477e40942ec6b97c"
 ENFORCED = "BucketOwnerEnforced"
 """ACLs are disabled: of new buckets since April 2023, where their creator says nothing (S3 user guide)."""
 EVERYWHERE = frozenset({"CreateBucket", "ListBuckets", "GetBucketLocation"})
-"""What any region answers."""
+"""Operations that any region answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def parse(request: Request) -> Operation:
 
 
 def _place(request: Request) -> tuple[str, str]:
-    """Bucket and key, either of them empty where the request names none."""
+    """Return bucket and key, each empty if the request names none."""
     path = unquote(request.path).removeprefix("/")
     host = request.headers.get("host", "").partition(":")[0]
     if host.endswith(".localhost"):
@@ -69,14 +69,16 @@ def _operations() -> tuple[tuple[str, str, int, frozenset[str]], ...]:
         operation = model.operation_model(name)
         path, _, query = operation.http["requestUri"].partition("?")
         shape = operation.input_shape
-        wanted = {word.partition("=")[0] for word in query.split("&") if word}
+        required = {word.partition("=")[0] for word in query.split("&") if word}
         for member in shape.required_members if shape else ():
-            said = shape.members[member].serialization
-            if said.get("location") in ("querystring", "header"):
-                wanted.add(said["name"].lower() if said["location"] == "header" else said["name"])
+            serialization = shape.members[member].serialization
+            if serialization.get("location") in ("querystring", "header"):
+                required.add(
+                    serialization["name"].lower() if serialization["location"] == "header" else serialization["name"]
+                )
         members = shape.members if shape else {}
         depth = 2 if "{Key+}" in path else 1 if "Bucket" in members else 0
-        found.append((name, operation.http["method"], depth, frozenset(wanted)))
+        found.append((name, operation.http["method"], depth, frozenset(required)))
     return tuple(found)
 
 
@@ -114,7 +116,7 @@ def translate_acl(
 
 
 def is_readable_by_ec2(key: Any) -> bool:
-    """Whether an object of moto's lets EC2 read it: by aws-exec-read, or as it lets everybody."""
+    """Tell if an object's ACL lets EC2 read it: by aws-exec-read, or because everybody may."""
     readers = [
         grantee
         for grant in (key.acl.grants if key.acl else ())
@@ -125,7 +127,7 @@ def is_readable_by_ec2(key: Any) -> bool:
 
 
 def _bucket(identity: Identity, name: str) -> Any:
-    """moto's bucket of this name, whosever it is; None if there is none."""
+    """Find moto's bucket of this name in any account."""
     partition, account = s3_backends.bucket_accounts.get(name, (get_partition(identity.region), identity.account))
     return s3_backends[account][partition].buckets.get(name)
 
@@ -136,12 +138,12 @@ def check_md5(request: Request, found: bytes) -> None:
     if stated is None or "aws-chunked" in request.headers.get("content-encoding", ""):
         return  # of the latter, S3 means the bytes within the chunks
     try:
-        wanted = base64.b64decode(stated, validate=True)
+        required = base64.b64decode(stated, validate=True)
     except binascii.Error:
-        wanted = b""
-    if len(wanted) != hashlib.md5(usedforsecurity=False).digest_size:
+        required = b""
+    if len(required) != hashlib.md5(usedforsecurity=False).digest_size:
         raise AwsError("InvalidDigest", "The Content-MD5 you specified was invalid.")
-    if found != wanted:
+    if found != required:
         raise AwsError("BadDigest", "The Content-MD5 you specified did not match what we received.")
 
 

@@ -22,8 +22,8 @@ from imagepipe.local.aws.moto.pickling import Pickler, Unpickler
 from imagepipe.local.aws.state.database import Database
 
 ACCOUNT, KEY, UPLOAD = "s3", "s3-key", "s3-upload"
-"""What the names of the three kinds of blobs begin with."""
-MOST_PAGE_TOKENS = 1000
+"""Prefixes of the names of the three kinds of blobs."""
+MAX_PAGE_TOKENS = 1000
 
 
 class WouldLose(Exception):
@@ -32,7 +32,7 @@ class WouldLose(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a request may have changed; without keys, the settings of the bucket."""
+    """The objects that a request may have changed; without keys, the settings of the bucket."""
 
     bucket: str
     keys: frozenset[str] = frozenset()
@@ -41,11 +41,11 @@ class Changes:
     upload_id: str = ""
     """The only one of them; empty for a new one."""
     deletes: bool = False
-    """It may leave less than there was."""
+    """The request may delete."""
 
 
 class S3State:
-    """What is saved of S3, and how. All under S3's lock."""
+    """Saves S3's state, and loads it. All under S3's lock."""
 
     def __init__(self, database: Database, objects: Path) -> None:
         self._database = database
@@ -98,7 +98,7 @@ class S3State:
         self._note(name, _digest(body), frozenset(unpickler.named))
 
     def has_file(self, name: str) -> bool:
-        """Whether some object's bytes are in this file."""
+        """Tell if an object's bytes are in this file."""
         return name in self._owners
 
     def save(self, account: str, partition: str, changed: Changes) -> None:
@@ -160,7 +160,7 @@ class S3State:
                 (self._objects / file).unlink(missing_ok=True)
 
     def _forget_tags(self, values: Mapping[str, Any]) -> None:
-        """moto keeps the tags of objects that are gone, and no tags of each that never had any."""
+        """Delete the tags of deleted objects, which moto keeps."""
         for name, value in values.items():
             present = _arns(value[0]) if value else frozenset()
             for arn in self._arns.pop(name, frozenset()) - present:
@@ -195,7 +195,7 @@ class S3State:
 
 
 def _account_of(account: str, partition: str) -> dict[str, Any]:
-    """An account's buckets without what is in them, and without the tags of objects, which are with their keys."""
+    """Return an account's buckets without their contents and the tags of objects, which are with their keys."""
     backend: Any = cast(Any, get_backend("s3"))[account][partition]
     tagger = copy.copy(backend.tagger)
     tagger.tags = {arn: tags for arn, tags in tagger.tags.items() if not _is_of_object(arn)}
@@ -207,9 +207,9 @@ def _account_of(account: str, partition: str) -> dict[str, Any]:
 
 
 def forget_page_tokens(backend: Any) -> None:
-    """moto keeps the token of every page that it ever gave."""
+    """Forget old page tokens: moto keeps all of them."""
     tokens = backend._pagination_tokens
-    while len(tokens) > MOST_PAGE_TOKENS:
+    while len(tokens) > MAX_PAGE_TOKENS:
         tokens.pop(next(iter(tokens)))
 
 
@@ -224,7 +224,7 @@ def _is_of_object(arn: str) -> bool:
 
 
 def _key_of(bucket: Any, key: str, partition: str) -> tuple[list[Any], dict[str, dict[str, Any]]] | None:
-    """All versions of a key, and their tags, which moto keeps with the account that set them. None for no such key."""
+    """Return all versions of a key, and their tags, which moto keeps with the account that set them."""
     versions = dict.get(bucket.keys, key) if bucket is not None else None
     if not versions:
         return None
@@ -237,7 +237,7 @@ def _key_of(bucket: Any, key: str, partition: str) -> tuple[list[Any], dict[str,
 
 
 def _arns(versions: Sequence[Any]) -> frozenset[str]:
-    """moto's names of the versions, by which it keeps their tags; a delete marker has none."""
+    """List moto's names of the versions, by which it keeps their tags; a delete marker has none."""
     return frozenset(version.arn for version in versions if hasattr(version, "arn"))
 
 

@@ -28,12 +28,12 @@ from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Answer
 
 UPLOADS = frozenset({"PutObject", "UploadPart"})
-"""Whose bodies are written to disk as they come."""
+"""Operations whose bodies are written to disk as they arrive."""
 PARTS = frozenset({"CreateMultipartUpload", "UploadPart", "UploadPartCopy", "CompleteMultipartUpload"})
 PARTS_END = frozenset({"CompleteMultipartUpload", "AbortMultipartUpload"})
 WITHOUT_BYTES = frozenset({"GetObject", "CompleteMultipartUpload", "CopyObject", "UploadPartCopy"})
 EMPTY = hashlib.md5(usedforsecurity=False).hexdigest()
-"""What moto takes for the ETag of an object whose bytes it does not see."""
+"""The ETag that moto gives to an object whose bytes it does not see."""
 
 
 class Transfers:
@@ -124,7 +124,7 @@ class Transfers:
         return upload.parts[int(request.query_value("partNumber") or "0")]
 
     def _source(self, identity: Identity, request: Request) -> Any:
-        """The object that is copied; None where there is none, which moto says."""
+        """Find the object that is copied; moto's own answer refuses a missing one."""
         parsed = urlparse(request.headers.get("x-amz-copy-source", ""))
         bucket, _, key = unquote(parsed.path).lstrip("/").partition("/")
         version = parse_qs(parsed.query).get("versionId", [None])[0]
@@ -160,7 +160,7 @@ class Transfers:
 
 
 def _changes(operation: Operation, request: Request) -> Changes:
-    """What a request may have changed."""
+    """List the objects that a request may have changed."""
     keys = frozenset({operation.key}) if operation.key else frozenset()
     if operation.name == "DeleteObjects":
         body = ElementTree.fromstring(request.body)  # noqa: S314 - of a caller of this store's own
@@ -184,18 +184,18 @@ def _check_sums(request: Request, received: Received) -> None:
 
 
 def _headers_for_empty_body(request: Request, received: Received) -> dict[str, str]:
-    """The headers with which moto takes an empty body for what was received."""
+    """Return the headers with which moto accepts an empty body in place of the received one."""
     given = {"HTTP_X_AMZ_CONTENT_SHA256": "UNSIGNED-PAYLOAD"}
     for name, value in received.trailers.items():
         if name.startswith("x-amz-checksum-"):
             given["HTTP_" + name.upper().replace("-", "_")] = value
             given["HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM"] = name.removeprefix("x-amz-checksum-").upper()
-    asked = request.headers.get("x-amz-sdk-checksum-algorithm", "").upper()
-    header = f"HTTP_X_AMZ_CHECKSUM_{asked}"
-    if asked and f"x-amz-checksum-{asked.lower()}" not in request.headers and header not in given:
+    algorithm_header = request.headers.get("x-amz-sdk-checksum-algorithm", "").upper()
+    header = f"HTTP_X_AMZ_CHECKSUM_{algorithm_header}"
+    if algorithm_header and f"x-amz-checksum-{algorithm_header.lower()}" not in request.headers and header not in given:
         # Without a value moto would work one out, of no bytes.
-        given |= {header: received.checksums[asked]} if asked in received.checksums else {}
-        given |= {} if asked in received.checksums else {"HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM": ""}
+        given |= {header: received.checksums[algorithm_header]} if algorithm_header in received.checksums else {}
+        given |= {} if algorithm_header in received.checksums else {"HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM": ""}
     return given
 
 
@@ -229,7 +229,7 @@ def _path(key: Any) -> Path:
 
 
 def _download(request: Request, answer: Answer, key: Any) -> Answer:
-    """The answer with an object's bytes, or with the range of them that was asked for."""
+    """Add an object's bytes to the answer, or the requested range of them."""
     stated, size = request.headers.get("range", ""), int(key.size)
     if answer.status == 200 and re.fullmatch(r"bytes=(\d+-\d*|-\d+)", stated):
         start, end = _range(stated, size)
@@ -247,7 +247,7 @@ def _download(request: Request, answer: Answer, key: Any) -> Answer:
 
 
 def _range(stated: str, size: int) -> tuple[int, int]:
-    """Where a range of `bytes=` begins, and where it has ended; all there is where none is stated."""
+    """Return the start and the end of a range of `bytes=`; the whole object without one."""
     first, _, last = stated.removeprefix("bytes=").partition("-")
     if not first.isdigit() and not last.isdigit():
         return 0, size

@@ -27,7 +27,7 @@ SETTLED = "imagepipe_settled"
 
 @dataclass(frozen=True, slots=True)
 class Subnet:
-    """Where an instance goes."""
+    """A subnet of a VPC."""
 
     id: str
     vpc_id: str
@@ -52,7 +52,7 @@ class Network:
             return
         with self._moto.lock("ec2"):
             if not hasattr(ec2, SETTLED):
-                _lay_out(ec2)
+                _create_default_vpc(ec2)
                 _connect_to_internet(ec2)
                 setattr(ec2, SETTLED, True)
                 self._moto.save("ec2", account, region)
@@ -78,7 +78,7 @@ class Network:
         ]
 
     def subnet(self, account: str, region: str, subnet_id: str) -> Subnet:
-        """Raises AwsError if there is none of this id."""
+        """Find the subnet of this id. Raises AwsError."""
         check_id("subnet", subnet_id)
         for subnet in self.subnets(account, region):
             if subnet.id == subnet_id:
@@ -86,7 +86,7 @@ class Network:
         raise not_found("subnet", [subnet_id])
 
     def default_subnet(self, account: str, region: str, zone: str | None) -> Subnet:
-        """The default subnet of the zone, or of any zone. Raises AwsError."""
+        """Find the default subnet of the zone, or of any zone. Raises AwsError."""
         if zone is not None and zone not in zones(region):
             raise invalid(f"Invalid availability zone: [{zone}]")
         for subnet in self.subnets(account, region):
@@ -95,11 +95,11 @@ class Network:
         raise AwsError("MissingInput", f"No default subnet for availability zone: '{zone or region}'.")
 
     def tags(self, account: str, region: str) -> dict[str, dict[str, str]]:
-        """Tags of what moto keeps, by id."""
+        """Return the tags of moto's resources, by id."""
         return {key: dict(value) for key, value in self._ec2(account, region).tags.items()}
 
     def has(self, account: str, region: str, identifier: str) -> bool:
-        """moto keeps a VPC or a subnet of this id."""
+        """Tell if moto keeps a VPC or a subnet of this id."""
         ec2 = self._ec2(account, region)
         return identifier in ec2.vpcs or any(identifier in zone for zone in ec2.subnets.values())
 
@@ -119,7 +119,7 @@ class Network:
 
 
 def free_address(within: ipaddress.IPv4Network, taken: Iterable[str]) -> str:
-    """An address of the pool that no instance of this store has and nobody's SSH listens on.
+    """Find an address of the pool that no instance of this store has, and no SSH server listens on.
 
     Starts at a random one: two stores on one computer do not know of each other. Raises AwsError.
     """
@@ -135,7 +135,7 @@ def free_address(within: ipaddress.IPv4Network, taken: Iterable[str]) -> str:
 
 
 def free_private_ip(within: ipaddress.IPv4Network, taken: Iterable[str]) -> str:
-    """The first free address of a subnet that is not part of the pool: it is a name only."""
+    """Find the first free address of a subnet outside the pool, which is only a name."""
     used = set(taken)
     for address in list(within)[RESERVED:-1]:
         if str(address) not in used:
@@ -155,7 +155,7 @@ def _is_silent(address: str) -> bool:
     return True
 
 
-def _lay_out(ec2: Any) -> None:
+def _create_default_vpc(ec2: Any) -> None:
     for subnet in ec2.describe_subnets():
         ec2.delete_subnet(subnet.id)
     old = ec2.get_default_vpc()
@@ -177,5 +177,5 @@ def _connect_to_internet(ec2: Any) -> None:
 
 
 def _true(value: object) -> bool:
-    """moto keeps what it was given: a boolean, or the word."""
+    """Convert a value of moto's: a boolean, or its word."""
     return str(value).lower() == "true"

@@ -22,11 +22,11 @@ from imagepipe.files import sync
 from imagepipe.local.aws.protocol.errors import AwsError
 
 CHUNK_BYTES = 1 << 18
-LARGEST_OBJECT = 5 << 30  # of one PUT, as S3 has it (S3 user guide, "Uploading objects")
-LARGEST_BODY = 4 << 20  # of any other request: a DeleteObjects of 1,000 keys of 1 KiB has some 2 MiB
-LONGEST_LINE = 8192
+MAX_OBJECT_BYTES = 5 << 30  # of one PUT, as S3 has it (S3 user guide, "Uploading objects")
+MAX_BODY_BYTES = 4 << 20  # of any other request: a DeleteObjects of 1,000 keys of 1 KiB has some 2 MiB
+MAX_LINE_BYTES = 8192
 DISCARD_LIMIT = 16 << 20
-"""Of a body that nobody wants, so much is read away: a client that still sends does not see its answer otherwise."""
+"""So much of an unwanted body is read: a client that is still sending does not read its answer otherwise."""
 
 
 class Source(Protocol):
@@ -59,7 +59,7 @@ CHECKSUMS: Mapping[str, Callable[[], Digest]] = {
     "SHA1": lambda: hashlib.sha1(usedforsecurity=False),
     "SHA256": hashlib.sha256,
 }
-"""Those of S3's that Python has; CRC32C and CRC64NVME are taken as the client states them."""
+"""S3's checksums that Python has; for CRC32C and CRC64NVME the client's statement is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,8 @@ def receive(source: Source, length: int, folder: Path, *, is_chunked: bool) -> R
 
     `is_chunked` says that the body is in `aws-chunked` encoding (S3 API reference, "Signature calculations").
     """
-    if length > LARGEST_OBJECT:
-        raise AwsError("EntityTooLarge", f"Your proposed upload exceeds the maximum allowed size, {LARGEST_OBJECT}")
+    if length > MAX_OBJECT_BYTES:
+        raise AwsError("EntityTooLarge", f"Your proposed upload exceeds the maximum allowed size, {MAX_OBJECT_BYTES}")
     path = folder / uuid.uuid4().hex
     trailers: dict[str, str] = {}
     whole = hashlib.sha256()
@@ -140,7 +140,7 @@ class _Lines:
                 line, self._buffer = self._buffer, b""
                 return line
             self._buffer += block
-            if len(self._buffer) > LONGEST_LINE + CHUNK_BYTES:
+            if len(self._buffer) > MAX_LINE_BYTES + CHUNK_BYTES:
                 raise _not_chunked()
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line.rstrip(b"\r")
@@ -156,7 +156,7 @@ class _Lines:
 
 
 def _unchunked(lines: _Lines, trailers: dict[str, str]) -> Iterator[bytes]:
-    """The bytes within the chunks. Their signatures are not looked at: the request's own is good."""
+    """Read the bytes within the chunks. Their signatures are not checked: the request's own is valid."""
     while size := _chunk_size(lines.line()):
         yield from lines.exactly(size)
         if lines.line():
@@ -178,9 +178,9 @@ def _not_chunked() -> AwsError:
 
 
 def read(source: Source, length: int) -> bytes:
-    """A short body, whole. Raises AwsError for one that is longer than any but an object's may be; it is not read."""
-    if length > LARGEST_BODY:
-        text = f"The request has {length} bytes; the local cloud reads {LARGEST_BODY}, but for an object's bytes"
+    """Read a short body. Raises AwsError, and reads nothing, if it is longer than all but objects may be."""
+    if length > MAX_BODY_BYTES:
+        text = f"The request has {length} bytes; the local cloud reads {MAX_BODY_BYTES}, but for an object's bytes"
         raise AwsError("RequestEntityTooLarge", text, status=413)
     return b"".join(_blocks(source, length, hashlib.sha256()))
 
@@ -203,7 +203,7 @@ _seeing = threading.local()
 
 @contextmanager
 def without_bytes() -> Iterator[None]:
-    """Inside, and on this thread, every object's bytes read as none: for moto, which would have them all in memory."""
+    """Make all objects read as empty on this thread while inside: moto would have their bytes in memory."""
     _seeing.none = True
     try:
         yield
@@ -283,7 +283,7 @@ def concatenate(paths: list[tuple[Path, int, int]], target: Path) -> bytes:
 
 
 def checksum(algorithm: str, paths: list[Path]) -> bytes | None:
-    """The checksum of these files, one after the other; None for an algorithm that is not known here."""
+    """Compute the checksum of these files, one after the other; None for an unknown algorithm."""
     if algorithm not in CHECKSUMS:
         return None
     made = CHECKSUMS[algorithm]()

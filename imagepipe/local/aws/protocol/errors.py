@@ -1,4 +1,4 @@
-"""What the gateway says no with: EC2's own codes, so that a client meets the same branch as on EC2."""
+"""Errors with EC2's own codes, so that a client takes the same branch as on EC2."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ class AwsError(Exception):
 
 
 def missing(parameter: str) -> AwsError:
-    """The request lacks a parameter."""
+    """Make the error for a missing parameter."""
     return AwsError("MissingParameter", f"The request must contain the parameter {parameter}")
 
 
 def invalid(message: str) -> AwsError:
-    """A value that can never be right."""
+    """Make the error for an invalid value."""
     return AwsError("InvalidParameterValue", message)
 
 
 def conflicting(message: str) -> AwsError:
-    """Parameters that do not go together."""
+    """Make the error for parameters that exclude each other."""
     return AwsError("InvalidParameterCombination", message)
 
 
 def unsupported(message: str) -> AwsError:
-    """What EC2 can do and the local cloud cannot."""
+    """Make the error for a feature of EC2 that the local cloud lacks."""
     return AwsError("UnsupportedOperation", message)

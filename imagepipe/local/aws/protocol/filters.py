@@ -12,15 +12,15 @@ from typing import Any, Protocol, TypeVar
 
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid
 
-MOST_VALUES = 200  # EC2 user guide: "up to 50 filters and up to 200 values per filter in a single request"
-MOST_FILTERS = 50
+MAX_VALUES = 200  # EC2 user guide: "up to 50 filters and up to 200 values per filter in a single request"
+MAX_FILTERS = 50
 
 Value = str | bool | int | datetime | None
 Getter = Callable[[Any], Value | Iterable[Value]]
 
 
 class Tagged(Protocol):
-    """What a filter by tag needs."""
+    """A record with tags."""
 
     @property
     def tags(self) -> Mapping[str, str]: ...
@@ -30,21 +30,21 @@ T = TypeVar("T", bound=Tagged)
 
 
 def select(rows: Iterable[T], filters: Sequence[Mapping[str, Any]], getters: Mapping[str, Getter]) -> list[T]:
-    """The rows that every filter lets through; a filter lets through what one of its values matches.
+    """Select the rows that match all filters; a filter matches if one of its values does.
 
     Raises AwsError for a name that the kind does not have, and for more values than EC2 takes.
     """
-    if len(filters) > MOST_FILTERS:
-        raise AwsError("FilterLimitExceeded", f"The maximum number of filters is {MOST_FILTERS}")
+    if len(filters) > MAX_FILTERS:
+        raise AwsError("FilterLimitExceeded", f"The maximum number of filters is {MAX_FILTERS}")
     tests: list[Callable[[T], bool]] = []
     for item in filters:
         name, values = str(item.get("Name", "")), [str(value) for value in item.get("Values", [])]
         if not values:
             raise invalid(f"The filter '{name}' must have at least one value")
-        if len(values) > MOST_VALUES:
+        if len(values) > MAX_VALUES:
             raise AwsError(
                 "FilterLimitExceeded",
-                f"The maximum number of filter values specified on a single call is {MOST_VALUES}",
+                f"The maximum number of filter values specified on a single call is {MAX_VALUES}",
             )
         tests.append(_test(name, values, getters))
     return [row for row in rows if all(test(row) for test in tests)]
@@ -83,7 +83,7 @@ def _text(value: Value) -> str:
 
 @lru_cache(maxsize=1024)  # the values are the callers'
 def _pattern(value: str) -> re.Pattern[str]:
-    """`*` is any text, `?` any one character, and a backslash takes that away from them."""
+    """Compile a pattern: `*` is any text, `?` any one character, and a backslash quotes them."""
     parts = []
     for piece in re.findall(r"\\.|.", value, re.DOTALL):
         if piece == "*":
@@ -103,7 +103,7 @@ def page(
     most: int = 1000,
     ids: str | None = None,
 ) -> tuple[Sequence[T], str | None]:
-    """One page of the rows, and the token for the next one.
+    """Return one page of the rows, and the token for the next one.
 
     `ids` names the parameter that EC2 does not take beside MaxResults. The token says where to go on, and is not
     a position: what is made between two pages moves nothing out of them.

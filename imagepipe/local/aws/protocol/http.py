@@ -18,7 +18,7 @@ HOSTS = ("127.0.0.1", "localhost", ADDRESS)
 
 
 def request(environ: Mapping[str, Any]) -> Request:
-    """The request without its body, which is still to be read."""
+    """Parse the request; its body is read later."""
     headers = {
         name[5:].replace("_", "-").lower(): str(value) for name, value in environ.items() if name.startswith("HTTP_")
     }
@@ -31,7 +31,7 @@ def request(environ: Mapping[str, Any]) -> Request:
 
 
 def length(request: Request) -> int:
-    """How many bytes the body has. Raises AwsError for one that is sent in chunks of HTTP's, as S3 does."""
+    """Return the length of the body. Raises AwsError for a chunked body, as S3 does."""
     if "transfer-encoding" in request.headers:
         text = "A header you provided implies functionality that is not implemented: Transfer-Encoding"
         raise AwsError("NotImplemented", text, status=501)
@@ -40,14 +40,14 @@ def length(request: Request) -> int:
 
 
 def with_body(request: Request, environ: Mapping[str, Any]) -> Request:
-    """The request with its body, if that is not there yet. Raises AwsError for one that is too long to be read."""
+    """Return the request with its body, which is read once. Raises AwsError for one that is too long."""
     if request.body:
         return request
     return replace(request, body=bodies.read(environ["wsgi.input"], length(request)))
 
 
 def store_full_error(problem: Exception) -> AwsError | None:
-    """The refusal where the store is full: of disks, which says how much is missing, or of anything else."""
+    """Return the error for a full store; None for another problem."""
     is_full = (
         isinstance(problem, StoreFull)
         or (isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT))
@@ -60,13 +60,13 @@ def store_full_error(problem: Exception) -> AwsError | None:
 
 
 def check_origin(request: Request, *, has_token: bool | None) -> None:
-    """A web page must not drive the cloud: browsers say Origin, and a rebound name is in Host.
+    """Raise AwsError for a request that a web page could have sent: browsers send Origin, or a rebound name in Host.
 
-    Nor another machine without the token: None is for what comes over loopback.
+    Refuse other machines without the token, too; `has_token` is None for a request over loopback.
     """
     if has_token is False:
-        said = "Other machines are answered with the cloud's token alone: it goes into AWS_SESSION_TOKEN"
-        raise AwsError("AccessDenied", said, status=403)
+        text = "Requests from other machines need the token in AWS_SESSION_TOKEN"
+        raise AwsError("AccessDenied", text, status=403)
     host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
     if "origin" in request.headers:
         raise AwsError("AccessDenied", "Requests from web pages are not answered (Origin header)", status=403)

@@ -22,12 +22,12 @@ MALFORMED = {
 
 
 def new_id(prefix: str) -> str:
-    """An id that was never used before."""
+    """Make an id that was never used before."""
     return f"{prefix}-0{secrets.token_hex(8)}"
 
 
 def stable_id(prefix: str, *names: str) -> str:
-    """The same id for the same names, on every machine."""
+    """Make the same id for the same names, on every computer."""
     return f"{prefix}-0{hashlib.sha256('/'.join(names).encode()).hexdigest()[:16]}"
 
 
@@ -39,7 +39,7 @@ def check_id(prefix: str, identifier: str) -> None:
 
 
 def not_found(prefix: str, identifiers: list[str]) -> AwsError:
-    """EC2's `.NotFound` for ids that are nobody's, or not this caller's."""
+    """Make EC2's `.NotFound` for unknown ids, and for those of other accounts."""
     stem, thing = MALFORMED[prefix]
     if prefix == "sg":
         return AwsError("InvalidGroup.NotFound", f"The security group '{', '.join(identifiers)}' does not exist")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 OWN_PATHS = "/_imagepipe/"
-"""What paths of the endpoint begin with that are no cloud's."""
+"""Prefix of the paths that are the local cloud's own."""
 PREFIX = f"{OWN_PATHS}process/"
 """Paths of the endpoint that are the process's own, and not the gateway's."""
 SECRET_HEADER = "X-Imagepipe-Secret"  # noqa: S105 the header's name

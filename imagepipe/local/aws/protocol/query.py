@@ -47,7 +47,7 @@ class Call:
     request_id: str
 
     def text(self, name: str) -> str:
-        """A string that must be there."""
+        """Return a required string."""
         value = self.params.get(name)
         if not value:
             raise missing(name)
@@ -58,19 +58,19 @@ class Call:
 
 
 def form(query: str, body: bytes) -> dict[str, str]:
-    """The parameters as they came: in the body, or in the query string of a GET."""
+    """Parse the parameters, in the body or in the query string of a GET."""
     return dict(parse_qsl(query, keep_blank_values=True)) | dict(
         parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
     )
 
 
 def is_action(name: str) -> bool:
-    """EC2 has an action of this name."""
+    """Tell if EC2 has an action of this name."""
     return name in _service().operation_names
 
 
 def params(action: str, values: Mapping[str, str]) -> Mapping[str, Any]:
-    """The request's parameters as the model types them. Raises AwsError for what EC2 would not parse."""
+    """Convert the request's parameters to the model's types. Raises AwsError for values that EC2 would not parse."""
     operation = _service().operation_model(action)
     known = _wire_names(action)
     for name in values:
@@ -88,7 +88,7 @@ def params(action: str, values: Mapping[str, str]) -> Mapping[str, Any]:
 
 
 def result(action: str, answer: Mapping[str, Any], request_id: str) -> Answer:
-    """The XML of an action's result."""
+    """Serialize an action's result as XML."""
     operation = _service().operation_model(action)
     serializer = EC2Serializer(operation_model=operation, context=SerializationContext(request_id=request_id))
     body = serializer.serialize(answer)["body"]
@@ -96,14 +96,14 @@ def result(action: str, answer: Mapping[str, Any], request_id: str) -> Answer:
 
 
 def query_result(service: str, action: str, answer: Mapping[str, Any], request_id: str) -> Answer:
-    """The XML of an action's result, of another of the query services."""
+    """Serialize the result of another query service as XML."""
     operation = get_service_model(service).operation_model(action)
     serializer = QuerySerializer(operation_model=operation, context=SerializationContext(request_id=request_id))
     return Answer(200, (("Content-Type", "text/xml"),), serializer.serialize(answer)["body"].encode())
 
 
 def error_answer(error: AwsError, request_id: str, dialect: str = "ec2") -> Answer:
-    """The error in the words of the service that was asked: `ec2`, `s3`, `json`, or the query services'."""
+    """Serialize an error in the service's own protocol: `ec2`, `s3`, `json`, or that of the query services."""
     if dialect == "json":
         text = json.dumps({"__type": error.code, "message": error.message})
         return Answer(error.status, (("Content-Type", "application/x-amz-json-1.1"),), text.encode())
@@ -126,7 +126,7 @@ def error_answer(error: AwsError, request_id: str, dialect: str = "ec2") -> Answ
 
 
 def _printable(text: str) -> str:
-    """Without what XML 1.0 cannot hold."""
+    """Replace characters that XML 1.0 cannot hold."""
     return re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "?", text)
 
 
@@ -137,7 +137,7 @@ def _service() -> Any:
 
 @cache
 def _wire_names(action: str) -> frozenset[str]:
-    """How the action's parameters are called on the wire: `Filter`, where the model says `Filters`."""
+    """List the names of the action's parameters in requests: `Filter` for the model's `Filters`."""
     shape = _service().operation_model(action).input_shape
     names = {"Action", "Version"}
     for member, member_shape in shape.members.items() if shape else ():

@@ -7,20 +7,20 @@ from typing import Any
 
 from imagepipe.local.aws.protocol.errors import AwsError, invalid
 
-MOST_TAGS = 50
-LONGEST_KEY = 128
-LONGEST_VALUE = 256
+MAX_TAGS = 50
+MAX_KEY_LENGTH = 128
+MAX_VALUE_LENGTH = 256
 
 
-def checked(pairs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The tags of a request as a map. Raises AwsError for what EC2 does not take."""
+def parse(pairs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the tags of a request as a map. Raises AwsError for tags that EC2 does not take."""
     tags: dict[str, str] = {}
     for pair in pairs:
         key, value = str(pair.get("Key", "")), str(pair.get("Value", ""))
-        if not key or len(key) > LONGEST_KEY:
-            raise invalid(f"Tag key '{key}' must have between 1 and {LONGEST_KEY} characters")
-        if len(value) > LONGEST_VALUE:
-            raise invalid(f"Tag value exceeds the maximum length of {LONGEST_VALUE} characters: '{value}'")
+        if not key or len(key) > MAX_KEY_LENGTH:
+            raise invalid(f"Tag key '{key}' must have between 1 and {MAX_KEY_LENGTH} characters")
+        if len(value) > MAX_VALUE_LENGTH:
+            raise invalid(f"Tag value exceeds the maximum length of {MAX_VALUE_LENGTH} characters: '{value}'")
         if key.lower().startswith("aws:"):
             raise invalid("Tag keys starting with 'aws:' are reserved for internal use")
         if key in tags:
@@ -30,20 +30,20 @@ def checked(pairs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return tags
 
 
-def merged(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
-    """Old and new tags. Raises AwsError if they are too many together."""
+def merge(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
+    """Merge new tags into old ones. Raises AwsError for too many."""
     tags = {**old, **new}
     _check_count(tags)
     return tags
 
 
 def _check_count(tags: Mapping[str, str]) -> None:
-    if len(tags) > MOST_TAGS:
-        raise AwsError("TagLimitExceeded", f"The maximum number of Tags for a resource is {MOST_TAGS}")
+    if len(tags) > MAX_TAGS:
+        raise AwsError("TagLimitExceeded", f"The maximum number of Tags for a resource is {MAX_TAGS}")
 
 
-def specified(params: Mapping[str, Any], *kinds: str) -> dict[str, dict[str, str]]:
-    """TagSpecifications by resource type, an empty map for each kind that is not named.
+def parse_specifications(params: Mapping[str, Any], *kinds: str) -> dict[str, dict[str, str]]:
+    """Return TagSpecifications by resource type, with an empty map for each kind that is not named.
 
     Raises AwsError for a resource type that the action does not make.
     """
@@ -56,10 +56,10 @@ def specified(params: Mapping[str, Any], *kinds: str) -> dict[str, dict[str, str
         if kind in seen:
             raise invalid(f"Duplicate resource type '{kind}' in TagSpecifications")
         seen.add(kind)
-        tags[kind] = checked(specification.get("Tags", []))
+        tags[kind] = parse(specification.get("Tags", []))
     return tags
 
 
-def listed(tags: Mapping[str, str]) -> Sequence[dict[str, str]]:
-    """Tags as Describe answers them."""
+def to_api(tags: Mapping[str, str]) -> Sequence[dict[str, str]]:
+    """Describe tags as EC2 does."""
     return [{"Key": key, "Value": value} for key, value in tags.items()]

@@ -17,7 +17,7 @@ JSON = "application/x-amz-json-1.1"
 
 
 def name_of_base(backend: Backend) -> str | None:
-    """wiki.debian.org/Cloud/AmazonEC2Image: /aws/service/debian/release/VERSION/latest/ARCHITECTURE."""
+    """Return /aws/service/debian/release/VERSION/latest/ARCHITECTURE (wiki.debian.org/Cloud/AmazonEC2Image)."""
     found = BASE_NAME.match(backend.base.name)
     return f"/aws/service/debian/release/{found[1]}/latest/{found[2]}" if found else None
 
@@ -28,26 +28,26 @@ def answer(backend: Backend, context: RequestContext, action: str) -> Answer | N
         return None
     request, region = context.request, context.identity.region
     try:
-        asked = json.loads(request.body)
+        body = json.loads(request.body)
     except ValueError:
         return None
     base = name_of_base(backend)
     if action == "GetParameter":
-        if base is None or asked.get("Name") != base:
+        if base is None or body.get("Name") != base:
             return None
         return _json({"Parameter": _parameter(backend, region, base)})
-    names = asked.get("Names", [])
+    names = body.get("Names", [])
     if base is None or base not in names:
         return None
     others = [name for name in names if name != base]
-    said: dict[str, Any] = {"Parameters": [], "InvalidParameters": []}
+    result: dict[str, Any] = {"Parameters": [], "InvalidParameters": []}
     if others:
-        rest = replace(request, body=json.dumps({**asked, "Names": others}).encode())
-        answered = backend.moto.answer(context.with_request(rest), action)
-        if answered.status != 200:
-            return answered
-        said = json.loads(answered.body)
-    return _json({**said, "Parameters": [_parameter(backend, region, base), *said["Parameters"]]})
+        rest = replace(request, body=json.dumps({**body, "Names": others}).encode())
+        answer_to_others = backend.moto.answer(context.with_request(rest), action)
+        if answer_to_others.status != 200:
+            return answer_to_others
+        result = json.loads(answer_to_others.body)
+    return _json({**result, "Parameters": [_parameter(backend, region, base), *result["Parameters"]]})
 
 
 def _parameter(backend: Backend, region: str, name: str) -> dict[str, Any]:

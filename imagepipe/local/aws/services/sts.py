@@ -24,7 +24,7 @@ from imagepipe.local.aws.state.records import Session
 
 ROLE = re.compile(r"arn:aws:iam::(\d{12}):role/(?:[\w+=,.@-]+/)*([\w+=,.@-]+)")
 NAME = re.compile(r"[\w+=,.@-]{2,64}")
-SHORTEST_SECONDS = 900
+MIN_SECONDS = 900
 CHAINED_SECONDS = 3600
 """The longest for a role that a role assumes (IAM user guide, "Role chaining")."""
 
@@ -89,10 +89,8 @@ def _assume_role(backend: Backend, identity: Identity, values: Mapping[str, str]
 def _seconds(backend: Backend, identity: Identity, values: Mapping[str, str], role: Role) -> int:
     given = values.get("DurationSeconds", "3600")
     seconds = int(given) if given.isdigit() else 0
-    if not SHORTEST_SECONDS <= seconds <= 43200:
-        raise AwsError(
-            "ValidationError", f"Value '{given}' at 'durationSeconds' is not from {SHORTEST_SECONDS} to 43200"
-        )
+    if not MIN_SECONDS <= seconds <= 43200:
+        raise AwsError("ValidationError", f"Value '{given}' at 'durationSeconds' is not from {MIN_SECONDS} to 43200")
     if backend.database.sessions.get(identity.access_key_id) and seconds > CHAINED_SECONDS:
         raise AwsError(
             "ValidationError",
@@ -106,7 +104,7 @@ def _seconds(backend: Backend, identity: Identity, values: Mapping[str, str], ro
 
 
 def _trusts(policy: str, identity: Identity, caller: str, external_id: str | None) -> bool:
-    """Whether the role's trust policy lets the caller in: by AWS principals, and an external id where it wants one."""
+    """Tell if the role's trust policy admits the caller: by AWS principals, and by the external id if it wants one."""
     statements = json.loads(policy).get("Statement", [])
     for statement in statements if isinstance(statements, list) else [statements]:
         named = statement.get("Principal", {})

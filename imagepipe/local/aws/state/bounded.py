@@ -31,7 +31,7 @@ class Counts(dict[str, int]):
         self._most = most
 
     def add(self, name: str) -> None:
-        """One more."""
+        """Count one more."""
         if name not in self and len(self) >= self._most:
             name = OTHERS
         self[name] = self.get(name, 0) + 1

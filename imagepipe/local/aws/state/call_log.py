@@ -1,4 +1,4 @@
-"""What was called and how often, for who counts what a client costs; and what was request under policies."""
+"""Count the calls, for tests of what a client costs; keep what policies decided, for tests of policies."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from imagepipe.iam.evaluate import AuthorizationRequest
 from imagepipe.local.aws.state.bounded import Counts, Newest
 
-MOST_ACTIONS = 2000  # EC2, S3 and the others have some 1,500; what a client makes up counts too
-MOST_REQUESTS = 10_000
+MAX_ACTIONS = 2000  # EC2, S3 and the others have some 1,500; what a client makes up counts too
+MAX_REQUESTS = 10_000
 
 
 class Calls:
@@ -19,15 +19,15 @@ class Calls:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts = Counts(MOST_ACTIONS)
+        self._counts = Counts(MAX_ACTIONS)
 
     def add(self, service: str, action: str) -> None:
-        """One more."""
+        """Count one call."""
         with self._lock:
             self._counts.add(f"{service}:{action}" if action else service)
 
     def counted(self) -> Mapping[str, int]:
-        """By `ec2:DescribeInstances`."""
+        """Return the counts by name, such as `ec2:DescribeInstances`."""
         with self._lock:
             return dict(sorted(self._counts.items()))
 
@@ -44,7 +44,7 @@ class Evaluations:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._decisions: Newest[str, bool] = Newest(MOST_REQUESTS)
+        self._decisions: Newest[str, bool] = Newest(MAX_REQUESTS)
 
     def add(self, request: AuthorizationRequest, *, is_allowed: bool) -> None:
         """Keep one decision."""

@@ -69,11 +69,11 @@ class Table(Generic[R]):
         return len(self._seen())
 
     def owned(self, account: str, region: str) -> list[R]:
-        """What this account has in this region."""
+        """List the account's records in this region."""
         return [row for row in self if row.account == account and row.region == region]
 
     def in_region(self, region: str) -> list[R]:
-        """What anybody has in this region."""
+        """List all records in this region."""
         return [row for row in self if row.region == region]
 
     def _seen(self) -> Mapping[str, R]:
@@ -170,7 +170,7 @@ class Database:
 
     @contextmanager
     def change(self) -> Iterator[None]:
-        """All puts and removals inside are made, on disk, when this ends; none of them if it raises.
+        """Write all puts and removals inside to disk at the end, or none of them if an error is raised.
 
         May be nested: the outermost decides. Other threads see the records as they were before, until the end.
         """
@@ -216,7 +216,7 @@ class Database:
                     self._db.execute("INSERT OR REPLACE INTO blob (name, body) VALUES (?, ?)", (name, blob))
 
     def blobs(self) -> list[tuple[str, bytes]]:
-        """All named bytes."""
+        """List all named bytes."""
         with self._writing:
             return self._db.execute("SELECT name, body FROM blob ORDER BY name").fetchall()
 
@@ -247,7 +247,7 @@ class Database:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """On disk when it ends, or not at all. The innermost of all locks: nothing else is waited for inside."""
+        """Write to disk at the end, or nothing at all. The innermost of all locks: take no other inside."""
         with self._writing:
             try:
                 self._db.execute("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""What the gateway keeps: one frozen record a thing, as it goes to disk."""
+"""The gateway's records: frozen values, as they are written to disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ORDINARY = "RunInstances"  # RunInstances:0010 is Red Hat, RunInstances:0002 is 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What all things of EC2 share."""
+    """The common part of all records."""
 
     id: str
     account: str
@@ -64,7 +64,7 @@ class Instance(Record):
     reason: str = ""
     launch_time: datetime
     has_run: bool = False
-    """It was running at least once: a start that fails then leaves it stopped."""
+    """True once it was running: a start that fails then leaves it stopped."""
     ended_at: datetime | None = None
     """When it became terminated."""
     zone: str
@@ -94,7 +94,7 @@ class Instance(Record):
     platform_details: str = LINUX
     usage_operation: str = ORDINARY
     is_impaired: bool = False
-    """It fails its status checks, where a fault was asked for."""
+    """True if a fault makes its status checks fail."""
     iam_profile: str | None = None
     metadata_options: Mapping[str, str] = field(default_factory=dict)
     architecture: str = "x86_64"
@@ -104,7 +104,7 @@ class Instance(Record):
     tpm_support: str | None = None
     root_device: str
     bundle: str | None = None
-    """Of an instance whose root is instance store: the manifest, as BUCKET/KEY, that its disk is made from."""
+    """Manifest of an instance-store instance, as BUCKET/KEY, from which its disk is made."""
     volumes: tuple[AttachedVolume, ...] = ()
 
     @property
@@ -158,7 +158,7 @@ class Snapshot(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capture:
-    """How a CreateImage is to be done, kept until it is, so that a restart can finish it."""
+    """The parameters of a CreateImage, kept until it is done, so that a restart can finish it."""
 
     instance_id: str
     reboots: bool
@@ -177,7 +177,7 @@ class Image(Record):
     created: datetime
     root_device: str
     bundle: str | None = None
-    """Of an instance-store image: its manifest, as BUCKET/KEY."""
+    """Manifest of an instance-store image, as BUCKET/KEY."""
     mappings: tuple[DiskSpec, ...]
     architecture: str = "x86_64"
     virtualization: str = "hvm"
@@ -191,7 +191,7 @@ class Image(Record):
     """Ids of what is sold with it on AWS Marketplace."""
     platform_details: str = LINUX
     usage_operation: str = ORDINARY
-    """What its instances are billed as (EC2 user guide, "AMI billing information fields")."""
+    """Billing code of its instances (EC2 user guide, "AMI billing information fields")."""
     users: tuple[str, ...] = ()
     """Launch permissions: account ids, ARNs of organizations and units, and `all`."""
     deprecation_time: datetime | None = None
@@ -253,7 +253,7 @@ class Token(Record):
     """A client token that was used: the same request again gets the same answer, another one is refused."""
 
     digest: str
-    """Of the request's parameters."""
+    """Hash of the request's parameters."""
     made: tuple[str, ...]
     """Ids of what the first request made."""
     used: datetime
@@ -268,10 +268,10 @@ class Setting(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account(Record):
-    """What the cloud knows of an account; its id is the account's."""
+    """An account that was added; its id is the account's."""
 
     access_key_id: str = ""
-    """Empty for an account whose keys stand moto."""
+    """Empty for the first accounts, whose keys are outside the database."""
     secret_access_key: str = ""
     memberships: tuple[str, ...] = ()
     """ARNs of the organization and of the units that the account is in."""

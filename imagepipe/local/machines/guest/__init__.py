@@ -1,1 +1,1 @@
-"""What a guest sees of its cloud: seed, metadata service, network."""
+"""A guest's view of its cloud: seed, metadata service, network."""

@@ -35,12 +35,12 @@ LINK_SECONDS = 20
 SEED_PATH = "imagepipe-seed"
 TOKEN = "X-aws-ec2-metadata-token"  # noqa: S105 - a header's name
 TTL = "X-aws-ec2-metadata-token-ttl-seconds"
-LONGEST_TTL = 21600
+MAX_TTL_SECONDS = 21600
 VERSIONS = ("1.0", "2009-04-04", "2016-09-02", "2021-03-23", "latest")
 
 
 def document(machine: Machine) -> dict[str, Any]:
-    """What the service of a machine answers; where it is not enabled, nothing but a seed that is added."""
+    """Make the document from which the service answers; a seed is served even if the service is disabled."""
     return {
         "meta-data": dict(machine.metadata.values),
         "identity": machine.metadata.identity,
@@ -51,7 +51,7 @@ def document(machine: Machine) -> dict[str, Any]:
 
 
 def write(folder: Path, machine: Machine, *, namespace: int) -> None:
-    """The document, for the service's process; readable by root alone, as user data holds keys.
+    """Write the document for the service's process; readable by root alone, as user data holds keys.
 
     `namespace` is the file descriptor of this computer's network that the process inherits.
     """
@@ -60,7 +60,7 @@ def write(folder: Path, machine: Machine, *, namespace: int) -> None:
 
 
 class Answers:
-    """What is at each path, and who may ask."""
+    """The values by path, and the tokens that give access to them."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._tree = _tree(document)
@@ -72,8 +72,8 @@ class Answers:
         self._lock = threading.Lock()
 
     def token(self, seconds: str | None) -> str | None:
-        """A new token; None where its life is none."""
-        if seconds is None or not seconds.isdecimal() or not 1 <= int(seconds) <= LONGEST_TTL:
+        """Make a token; None for an invalid lifetime."""
+        if seconds is None or not seconds.isdecimal() or not 1 <= int(seconds) <= MAX_TTL_SECONDS:
             return None
         token, now = secrets.token_urlsafe(42), time.monotonic()
         with self._lock:
@@ -82,19 +82,19 @@ class Answers:
         return token
 
     def seed(self, path: str) -> bytes | None:
-        """One of cloud-init's documents, for a machine that has no other way to them; its firmware names the path."""
+        """Return one of cloud-init's documents, for a machine whose firmware names the path."""
         folder, _, name = path.strip("/").partition("/")
         return self._seed.get(name) if folder == SEED_PATH else None
 
     def may_ask(self, token: str | None) -> bool:
-        """With a token it must be a good one; without, only version 1 answers."""
+        """Tell if a request may be answered: with a valid token, or without one in version 1."""
         if token is None:
             return not self._tokens_required
         with self._lock:
             return self._tokens.get(token, 0.0) > time.monotonic()
 
     def at(self, path: str) -> bytes | None:
-        """What is there: a value, a listing, or nothing."""
+        """Return the value or the listing at a path; None if there is neither."""
         version, _, rest = path.strip("/").partition("/")
         if not version:
             return "\n".join(VERSIONS).encode()
@@ -125,7 +125,7 @@ def _tree(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _listed(name: str, node: Any) -> str:
-    """A name in a listing: folders end with a slash, and a public key is listed as `0=its-name`."""
+    """Format a name in a listing: folders end with a slash, and a public key is listed as `0=its-name`."""
     if isinstance(node, dict) and "openssh-key" in node:
         return f"{name}={node['openssh-key'].rpartition(' ')[2]}"
     return f"{name}/" if isinstance(node, dict) else name
@@ -180,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def server(document: Mapping[str, Any], address: tuple[str, int]) -> ThreadingHTTPServer:
-    """The service, listening."""
+    """Make the service, which listens already."""
     handler = type("Handler", (_Handler,), {"answers": Answers(document)})
     return ThreadingHTTPServer(address, handler)
 

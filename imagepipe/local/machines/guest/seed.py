@@ -1,4 +1,4 @@
-"""What cloud-init reads at a machine's boot: the documents of its NoCloud datasource, and nothing on the disk."""
+"""cloud-init's input at a machine's boot: the documents of its NoCloud datasource, and nothing on the disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VENDOR_DATA = {
 
 
 def seed_documents(seed: Seed, *, links: Mapping[str, str] | None = None) -> dict[str, bytes]:
-    """By name. The caller's user data is untouched: what the cloud adds is meta-data and vendor-data.
+    """Make the documents by name. User data is the caller's own; the cloud adds meta-data and vendor-data.
 
     `links` are names that disks are to have beside their own, made at every boot: `/dev/sdf` to what udev shows.
     """
@@ -39,7 +39,7 @@ def seed_documents(seed: Seed, *, links: Mapping[str, str] | None = None) -> dic
 
 
 def write_seed(folder: Path, seed: Seed) -> None:
-    """The documents as files that only root may read: user data holds keys."""
+    """Write the documents as files that only root may read: user data holds keys."""
     folder.mkdir(mode=0o700, exist_ok=True)
     for name, body in seed_documents(seed).items():
         write_atomically(folder / name, body)

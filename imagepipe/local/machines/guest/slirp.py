@@ -45,13 +45,13 @@ class Port:
 
 
 def wanted(ingress: Iterable[Ingress], listening: frozenset[Port]) -> frozenset[Port]:
-    """The ports that these rules open to a caller on this computer.
+    """List the ports that these rules open to a caller on this computer.
 
     All of a narrow rule; of a wide one those on which somebody listens.
     """
     ports: set[Port] = set()
     for rule in ingress:
-        if not _lets_us_in(rule.cidr):
+        if not _admits_callers(rule.cidr):
             continue
         for protocol in ("tcp", "udp"):
             if rule.protocol not in (protocol, "-1"):
@@ -65,16 +65,16 @@ def wanted(ingress: Iterable[Ingress], listening: frozenset[Port]) -> frozenset[
 
 
 def has_wide(ingress: Iterable[Ingress]) -> bool:
-    """Whether what is open depends on what the machine listens on."""
+    """Tell if the open ports depend on the ports on which the machine listens."""
     return any(
-        _lets_us_in(rule.cidr)
+        _admits_callers(rule.cidr)
         and (rule.protocol == "-1" or (rule.protocol in LISTENING_STATES and rule.to_port - rule.from_port >= NARROW))
         for rule in ingress
     )
 
 
 def listening(pid: int) -> frozenset[Port]:
-    """Ports on which somebody listens in the network namespace of this process, loopback alone left out."""
+    """List the ports on which processes listen in this process's network namespace, except on loopback."""
     ports: set[Port] = set()
     for protocol, state in LISTENING_STATES.items():
         for suffix in ("", "6"):
@@ -200,7 +200,7 @@ class Forwarder:
 
 
 def _ask(folder: Path, what: str, **arguments: Any) -> dict[str, Any]:
-    """One request to slirp4netns's API socket (slirp4netns(1), API SOCKET)."""
+    """Send one request to slirp4netns's API socket (slirp4netns(1), API SOCKET)."""
     try:
         with unix_socket.connect(folder, SOCKET, seconds=READY_SECONDS) as connection:
             connection.sendall(json.dumps({"execute": what, "arguments": arguments}).encode())
@@ -225,5 +225,5 @@ def _explain(what: str, arguments: dict[str, Any], said: str) -> str:
     )
 
 
-def _lets_us_in(cidr: str) -> bool:
+def _admits_callers(cidr: str) -> bool:
     return CALLER in ipaddress.ip_network(cidr, strict=False)

@@ -58,7 +58,7 @@ class ContainerDriver(MountingDriver):
         launch.refuse_foreign(machine)
         group = MachineGroup(machine.id)
         group.make()
-        join = launch.join_command(group.doors())
+        join = launch.join_command(group.procs_files())
         write_seed(folder / "seed", machine.seed)
         fstab.write_generator(folder, machine)
         loops: list[loop.Loop] = []
@@ -87,7 +87,7 @@ class ContainerDriver(MountingDriver):
 
     def _check_fstab(self, machine_id: str, record: Record) -> None:
         """Name what an instance would mount at boot and a container cannot. Raises MachineError where it must."""
-        for entry, why in fstab.beyond_a_container(fstab.entries(self._root_seen_from_host(record))):
+        for entry, why in fstab.unsupported_entries(fstab.entries(self._root_seen_from_host(record))):
             text = f"/etc/fstab mounts {entry.what} at {entry.where}: {why}"
             if not entry.is_optional and entry.kind != "swap":
                 raise MachineError(

@@ -68,7 +68,7 @@ MASKED = (
 
 
 def nspawn_arguments(machine: Machine, devices: Sequence[str], seed: Path) -> list[str]:
-    """Options and PID 1's arguments. Devices are shown under their own name and under an instance's.
+    """Return options and PID 1's arguments. Devices are shown under their own name and under an instance's.
 
     The seed is shown under /run, which is memory: nothing of it touches the disk. It is not served by the cloud's
     process, for a machine boots to its end when that is killed.

@@ -33,7 +33,7 @@ UP_SECONDS = 30.0
 PUSH_SECONDS = 5.0  # a guest that still boots does not feel its power button
 RESET_SECONDS = 120.0  # a guest that does not reboot in order is reset, as on EC2 after some minutes
 WELL_KNOWN = (22, 25, 53, 80, 443, 3000, 3306, 5000, 5432, 6379, 8000, 8080, 8443, 9000, 9090, 9100, 9200)
-"""What is open of a wide rule: the guest's own kernel alone knows what is listened on."""
+"""Ports that a wide rule opens: only the guest's own kernel knows on which ports it listens."""
 
 
 class QemuDriver(SupervisedDriver):
@@ -65,7 +65,7 @@ class QemuDriver(SupervisedDriver):
             log.info("machine %s is emulated in software: %s", machine.id, why_not)
         group = MachineGroup(machine.id)
         group.make()
-        join = launch.join_command(group.doors())
+        join = launch.join_command(group.procs_files())
         outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         supervisor.write(folder, machine, accelerator=accelerator, namespace=outside)
         is_held, is_held_end = os.pipe()  # slirp4netns reads it, the supervisor holds its other end
@@ -129,7 +129,7 @@ class QemuDriver(SupervisedDriver):
         return True
 
     def _qemu(self, record: Record) -> int:
-        """The process of the machine's present boot; 0 between two."""
+        """Return the QEMU process of the machine's present boot; 0 between two."""
         for pid in MachineGroup(record.machine.id).processes():
             with suppress(OSError):
                 if Path(f"/proc/{pid}/comm").read_text().startswith("qemu-system"):

@@ -12,13 +12,13 @@ from imagepipe.local.host.tools import run_tool
 NAMES = (("/vmlinuz", "/initrd.img"), ("/boot/vmlinuz", "/boot/initrd.img"))
 """Debian's and Ubuntu's links to the newest kernel."""
 PLAIN = re.compile(r"[A-Za-z0-9._+/-]+")
-"""What a link may point to: it becomes a word of a debugfs command."""
+"""Targets that a link may have: they become words of a debugfs command."""
 LINK = re.compile(r'Fast link dest: "(.*)"')
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """What a machine is booted with, as files of the host."""
+    """Kernel and initrd of a machine, as files of the host."""
 
     kernel: Path
     initrd: Path
@@ -41,7 +41,7 @@ def extract(disk: Path, folder: Path) -> Kernel:
 
 
 def _target(disk: Path, name: str) -> str:
-    """Where a link of the file system points, as an absolute path; empty where there is none."""
+    """Return the target of a link in the file system, as an absolute path; empty if there is none."""
     found = LINK.search(_debugfs(disk, f"stat {name}"))
     if found is None:
         return ""

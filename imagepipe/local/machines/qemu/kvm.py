@@ -1,4 +1,4 @@
-"""Whether KVM works here. /dev/kvm can be there, and open, and its guests still hang: so one is tried."""
+"""Find out if KVM works here. /dev/kvm can exist, and open, and its guests still hang: so one is tried."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from imagepipe.local.disks.contents import LEAST_BYTES
+from imagepipe.local.disks.contents import MIN_DISK_BYTES
 
 DEVICE = Path("/dev/kvm")
 CPUINFO = Path("/proc/cpuinfo")
@@ -21,7 +21,7 @@ ANSWER = 0x15 << 1 | 1
 
 @cache
 def why_not() -> str:
-    """Why machines are emulated in software; empty where KVM runs a guest. Asked once in a process."""
+    """Return the reason for software emulation; empty if KVM runs a guest. Tried once in a process."""
     if not os.access(DEVICE, os.R_OK | os.W_OK):
         return f"{DEVICE} is not there, or not open to us"
     if not re.search(r"^flags\s*:.*\b(vmx|svm)\b", CPUINFO.read_text(), re.MULTILINE):
@@ -32,9 +32,9 @@ def why_not() -> str:
 
 
 def answers(accelerator: str) -> bool:
-    """Whether a guest of one instruction, after the firmware's, answers with this accelerator."""
+    """Tell if a guest of one instruction, after the firmware's, answers with this accelerator."""
     with tempfile.NamedTemporaryFile(prefix="imagepipe-probe-") as disk:
-        disk.write(SECTOR.ljust(LEAST_BYTES, b"\0"))
+        disk.write(SECTOR.ljust(MIN_DISK_BYTES, b"\0"))
         disk.flush()
         command = [
             "qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "q35", "-m", "64",

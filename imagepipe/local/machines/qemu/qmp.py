@@ -20,7 +20,7 @@ class Refused(MachineError):
     """QEMU answered with an error."""
 
 
-class Line:
+class Connection:
     """A connection to one QEMU; made for a request or two, or held to hear events."""
 
     def __init__(self, line: socket.socket) -> None:
@@ -31,7 +31,7 @@ class Line:
         self.ask("qmp_capabilities")
 
     def ask(self, command: str, **arguments: Any) -> Any:
-        """What it returns. Raises Refused. Events that come meanwhile are dropped."""
+        """Send a command and return its result; drop events that come meanwhile. Raises Refused."""
         self._file.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
         for message in self._reader:
             if "error" in message:
@@ -41,7 +41,7 @@ class Line:
         raise MachineError(f"QEMU ended before it answered {command}")
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Each event, until QEMU ends."""
+        """Read events until QEMU ends."""
         return (message for message in self._reader if "event" in message)
 
     def close(self) -> None:
@@ -56,16 +56,19 @@ class Line:
 
 
 def ask(folder: Path, command: str, **arguments: Any) -> Any:
-    """One request to the QEMU of the machine of this folder. Raises MachineError."""
+    """Send one request to the QEMU of this folder's machine. Raises MachineError."""
     try:
-        with unix_socket.connect(folder, SOCKET, seconds=ANSWER_SECONDS) as line, closing(Line(line.dup())) as qemu:
+        with (
+            unix_socket.connect(folder, SOCKET, seconds=ANSWER_SECONDS) as line,
+            closing(Connection(line.dup())) as qemu,
+        ):
             return qemu.ask(command, **arguments)
     except (OSError, StopIteration) as problem:
         raise MachineError(f"QEMU does not answer {command}: {problem}") from problem
 
 
 def monitor(folder: Path, text: str, *, answer: str = "") -> None:
-    """One line to the human monitor, for what QMP has no command.
+    """Send one line to the human monitor, for commands that QMP lacks.
 
     Raises MachineError where its answer does not end with this, or is anything where none is expected.
     """

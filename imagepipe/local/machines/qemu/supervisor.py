@@ -57,7 +57,7 @@ KERNEL_WORDS = (
 
 
 def write(folder: Path, machine: Machine, *, accelerator: str, namespace: int) -> None:
-    """What the process needs to know; readable by root alone, as user data holds keys.
+    """Write the supervisor's input, readable by root alone, as user data holds keys.
 
     `namespace` is the file descriptor of this computer's network that the process inherits.
     """
@@ -80,7 +80,7 @@ def user_of(address: str) -> int:
     return FIRST_USER + int.from_bytes(socket.inet_aton(address)[2:], "big")
 
 
-class Handed:
+class PassedFiles:
     """Files that QEMU is handed open, as its user may open none of them."""
 
     def __init__(self) -> None:
@@ -112,25 +112,25 @@ class Handed:
 
 
 def serial(disk: Path) -> str:
-    """How the guest knows a disk: `/dev/disk/by-id/virtio-vol0123456789abcdef0`, as EBS volumes show their ids."""
+    """Name a disk for the guest: `/dev/disk/by-id/virtio-vol0123456789abcdef0`, as EBS volumes show their ids."""
     return disk.stem.replace("-", "")[:SERIAL_CHARACTERS]
 
 
 def links(machine: Machine) -> dict[str, str]:
-    """EC2's name of each disk, and where the guest's udev shows it."""
+    """Map EC2's name of each disk to the name that the guest's udev shows."""
     return {disk.device: f"/dev/disk/by-id/virtio-{serial(disk.path)}" for disk in machine.disks}
 
 
 def forwarding(port: slirp.Port) -> str:
-    """QEMU's word for a port that is passed on from the namespace to the guest."""
+    """Format the forwarding of a port from the namespace to the guest for QEMU."""
     return f"{port.protocol}:{slirp.GUEST}:{port.number}-{GUEST}:{port.number}"
 
 
 def qemu_command(
-    document: Mapping[str, Any], folder: Path, forwards: Sequence[str], handed: Handed, *, events: int, control: int
+    document: Mapping[str, Any], folder: Path, forwards: Sequence[str], files: PassedFiles, *, events: int, control: int
 ) -> list[str]:
-    """QEMU for one boot, run in the machine's folder. Raises MachineError where there is nothing to boot."""
-    console = handed.name(CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    """Return the command of one boot, run in the machine's folder. Raises MachineError if there is nothing to boot."""
+    console = files.name(CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     accelerator = str(document["accelerator"])
     root = Path(document["disks"][0]["path"])
     net = f"user,id=net,net={NET}" + "".join(f",hostfwd={each}" for each in forwards)
@@ -149,7 +149,7 @@ def qemu_command(
         "-smbios", f"type=1,serial=ds=nocloud-net;s=http://{imds.ADDRESS}/{imds.SEED_PATH}/",
     ]  # fmt: skip
     for at, disk in enumerate(document["disks"]):
-        path = handed.name(disk["path"], os.O_RDWR, os.O_RDONLY)
+        path = files.name(disk["path"], os.O_RDWR, os.O_RDONLY)
         command += [
             "-drive", f"id=disk{at},file={path},format=raw,if=none,cache=unsafe,discard=unmap,detect-zeroes=unmap",
             "-device", f"virtio-blk-pci,drive=disk{at},serial={disk['serial']}" + (",bootindex=1" if at == 0 else ""),
@@ -157,11 +157,11 @@ def qemu_command(
     if is_bare(root):
         found = kernel.extract(root, folder)
         masked = " ".join(f"systemd.mask={unit}" for unit in TRIMMED if unit not in UNTRIMMED)
-        command += ["-kernel", handed.plain(found.kernel), "-initrd", handed.plain(found.initrd)]
+        command += ["-kernel", files.plain(found.kernel), "-initrd", files.plain(found.initrd)]
         command += ["-append", f"{KERNEL_WORDS} {masked}"]
     else:
         command += ["-vga", "std"]  # GRUB's own menu wants one
-    return [*command, *handed.arguments]
+    return [*command, *files.arguments]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -194,23 +194,23 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _boot(document: Mapping[str, Any], folder: Path) -> bool:
-    """One QEMU, to its end; whether the machine is to boot again."""
+    """Run one QEMU to its end; tell if the machine is to boot again."""
     own, qemus = socket.socketpair()
     with suppress(FileNotFoundError):
         Path(qmp.SOCKET).unlink()
     forwards = Path(FORWARDS).read_text(encoding="utf-8").split() if Path(FORWARDS).exists() else []
-    handed, user = Handed(), int(document["user"])
+    files, user = PassedFiles(), int(document["user"])
     try:
-        events, control = handed.take(qemus.detach()), handed.take(_control_socket())
+        events, control = files.take(qemus.detach()), files.take(_control_socket())
         process = subprocess.Popen(
-            qemu_command(document, folder, forwards, handed, events=events, control=control),
-            stdin=subprocess.DEVNULL, stdout=sys.stderr, pass_fds=handed.fds, user=user, group=user, extra_groups=(),
+            qemu_command(document, folder, forwards, files, events=events, control=control),
+            stdin=subprocess.DEVNULL, stdout=sys.stderr, pass_fds=files.fds, user=user, group=user, extra_groups=(),
         )  # fmt: skip
     finally:
-        handed.close()
+        files.close()
     reason = ""
     try:
-        line = qmp.Line(own)
+        line = qmp.Connection(own)
         for event in line.events():
             if event["event"] == "SHUTDOWN":
                 reason = str(event["data"].get("reason", ""))

@@ -43,7 +43,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a boot does to a machine's tree; all but the name at the first one alone."""
+    """The changes of a boot to a machine's tree; after the first boot only the name is set."""
 
     instance_id: str
     hostname: str
@@ -51,19 +51,19 @@ class Plan:
     host_keys: Mapping[str, str]
     """By cloud-init's name: `ed25519_private`."""
     host_key_kinds: tuple[str, ...]
-    """Which to make where none is given."""
+    """Kinds of host keys to make if none is given."""
     deletes_host_keys: bool
     scripts: tuple[str, ...]
     not_done: tuple[str, ...]
-    """What user data asks for beyond that, in words for the console."""
+    """Further requests of the user data, in words for the console."""
 
     def values(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """Convert the plan to JSON's types."""
         return asdict(self)
 
 
 def plan(seed: Seed) -> Plan:
-    """What a seed asks for."""
+    """Make the plan for a seed."""
     configs, scripts, not_done = [], [], []
     for kind, text in _parts(seed.user_data):
         if kind == SCRIPT:
@@ -92,7 +92,7 @@ def plan(seed: Seed) -> Plan:
 
 
 def _users(config: Mapping[str, Any], public_keys: tuple[str, ...]) -> Iterator[User]:
-    """The image's own user and those that the config names; `users` without `default` leaves the former out."""
+    """List the image's own user and those of the config; `users` without `default` leaves the former out."""
     own_keys = _unique(*public_keys, *map(str, config.get("ssh_authorized_keys") or ()))
     for entry in config.get("users") or ("default",):
         if entry == "default":
@@ -126,7 +126,7 @@ def _unique(*values: str) -> tuple[str, ...]:
 
 
 def _parts(data: bytes) -> Iterator[tuple[str, str]]:
-    """Kind and text of each part; nothing for data that is empty or cannot be read."""
+    """Return kind and text of each part; nothing for data that is empty or cannot be read."""
     try:
         data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
     except (OSError, EOFError, zlib.error):
@@ -153,7 +153,7 @@ def _part(part: Message) -> Iterator[tuple[str, str]]:
 
 
 def _kind(text: str, said: str) -> str:
-    """cloud-init goes by the first line where the type says no more than that it is text."""
+    """Return the kind by the first line if the type says only that it is text, as cloud-init does."""
     if said not in ("text/plain", "application/octet-stream"):
         return said
     return next((kind for start, kind in STARTS.items() if text.startswith(start)), said)

@@ -70,18 +70,18 @@ def _called(what: str, result: int) -> None:
 
 
 def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
-    """mount(2). Raises OSError."""
+    """Call mount(2). Raises OSError."""
     done = _libc.mount(source.encode(), target.encode(), kind.encode(), flags, options.encode())
     _called(f"mounting {source} at {target}", done)
 
 
 def unshare(flags: int) -> None:
-    """unshare(2). Raises OSError."""
+    """Call unshare(2). Raises OSError."""
     _called("unshare", _libc.unshare(flags))
 
 
 def setns(fd: int, kind: int) -> None:
-    """setns(2). Raises OSError."""
+    """Call setns(2). Raises OSError."""
     _called("setns", _libc.setns(fd, kind))
 
 
@@ -94,7 +94,7 @@ def pivot_into(root: str) -> None:
 
 
 def drop_capabilities() -> None:
-    """What is executed from here on never has them."""
+    """Take these capabilities from all programs that are executed from here on."""
     for number in DROPPED:
         _libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)  # a kernel that does not know one has nothing to drop
 
@@ -140,7 +140,7 @@ class Boot:
         self._wait()
 
     def _mount_all(self, devices: Mapping[str, int]) -> None:
-        """The file systems of memory, as an init makes them. Paths are the machine's own already."""
+        """Mount the file systems in memory, as an init does. Paths are the machine's own already."""
         for folder in ("proc", "sys", "dev", "run"):
             os.makedirs(f"/{folder}", exist_ok=True)
         mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
@@ -170,7 +170,7 @@ class Boot:
     # What cloud-init would do at a first boot, as far as the plan goes.
 
     def _is_first(self) -> bool:
-        """Whether this instance has not booted from this disk before: cloud-init's own mark."""
+        """Tell if this instance boots from this disk for the first time, by cloud-init's own mark."""
         try:
             return os.path.basename(os.readlink("/var/lib/cloud/instance")) != str(self._plan["instance_id"])
         except OSError:
@@ -258,7 +258,7 @@ class Boot:
         say(f"imagepipe: {self._plan['hostname']} ({id}) is up; no init, no cloud-init, sshd alone")
 
     def _start_scripts(self) -> None:
-        """The user's own scripts, in their order, beside the machine's life."""
+        """Start the user's own scripts, in their order, beside the machine's life."""
         if not self._plan["scripts"] or os.fork():
             return
         os.close(self._orders)
@@ -297,7 +297,7 @@ class Boot:
 
 
 def _add_user(user: Mapping[str, Any]) -> None:
-    """What useradd does, but for its fsync: on a disk that was just copied, that takes half a second."""
+    """Add a user as useradd does, but without its fsync: on a disk that was just copied, that takes half a second."""
     name, home = user["name"], f"/home/{user['name']}"
     numbers = [int(line.split(":")[2]) for path in ("/etc/passwd", "/etc/group") for line in _lines(path)]
     id = max([999, *(number for number in numbers if number < NOBODY)]) + 1
@@ -317,20 +317,20 @@ def _add_user(user: Mapping[str, Any]) -> None:
 
 
 def _append(path: str, line: str, mode: int) -> None:
-    """A line more, with the file's owner as it is."""
+    """Append a line, and keep the file's owner."""
     group = os.stat(path).st_gid
     _write(path, "".join(f"{each}\n" for each in [*_lines(path), line]), mode)
     os.chown(path, 0, group)
 
 
 def say(text: str) -> None:
-    """On the machine's console."""
+    """Write a line to the machine's console."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
 def _write(path: str, text: str, mode: int) -> None:
-    """A file whole or not at all, in place of whatever has the name."""
+    """Write a file, whole or not at all, in place of anything of that name."""
     half = f"{path}.imagepipe"
     fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
     with os.fdopen(fd, "w") as file:
@@ -348,7 +348,7 @@ def _lines(path: str) -> list[str]:
 
 
 def _run(arguments: Sequence[str]) -> None:
-    """A program of the machine's, to its end. Raises OSError where it fails."""
+    """Run a program of the machine's to its end. Raises OSError if it fails."""
     child = os.fork()
     if child == 0:
         try:
@@ -378,7 +378,7 @@ class Supervisor:
         self._is_ending = False
 
     def prepare(self) -> None:
-        """Everything that can be refused: the disk mounted, the control socket there. Raises OSError."""
+        """Do everything that can be refused: mount the disk, bind the control socket. Raises OSError."""
         folder = self._plan["folder"]
         for fd in self._plan["held"]:
             os.set_inheritable(fd, False)
@@ -576,7 +576,7 @@ def _mount_root(device: str, target: str) -> None:
 
 
 def _pass_on(accepted: socket.socket, port: int) -> None:
-    """Bytes between a caller and what listens in the machine."""
+    """Carry bytes between a caller and a listener in the machine."""
     with suppress(OSError), socket.socket() as onward:
         onward.connect(("127.0.0.1", port))  # create_connection would load a codec from a disk that is out of sight
         for each in (accepted, onward):

@@ -215,12 +215,12 @@ def test_a_body_that_ends_early_leaves_the_old_object(cloud: Cloud, s3: Any) -> 
 @pytest.mark.parametrize(
     ("method", "path", "service", "length", "secret", "status"),
     [
-        ("PUT", "/bundles/k", "s3", bodies.LARGEST_OBJECT + 1, SECRET, b" 400 "),
-        ("PUT", "/bundles/k", "s3", bodies.LARGEST_OBJECT + 1, "wrong", b" 403 "),
-        ("PUT", "/bundles/k?tagging", "s3", bodies.LARGEST_BODY + 1, SECRET, b" 413 "),
-        ("POST", "/bundles?delete", "s3", bodies.LARGEST_BODY + 1, SECRET, b" 413 "),
-        ("POST", "/bundles?delete", "s3", bodies.LARGEST_BODY + 1, "wrong", b" 403 "),
-        ("POST", "/", "ec2", bodies.LARGEST_BODY + 1, SECRET, b" 413 "),
+        ("PUT", "/bundles/k", "s3", bodies.MAX_OBJECT_BYTES + 1, SECRET, b" 400 "),
+        ("PUT", "/bundles/k", "s3", bodies.MAX_OBJECT_BYTES + 1, "wrong", b" 403 "),
+        ("PUT", "/bundles/k?tagging", "s3", bodies.MAX_BODY_BYTES + 1, SECRET, b" 413 "),
+        ("POST", "/bundles?delete", "s3", bodies.MAX_BODY_BYTES + 1, SECRET, b" 413 "),
+        ("POST", "/bundles?delete", "s3", bodies.MAX_BODY_BYTES + 1, "wrong", b" 403 "),
+        ("POST", "/", "ec2", bodies.MAX_BODY_BYTES + 1, SECRET, b" 413 "),
         ("POST", "/", "ssm", 64 << 30, SECRET, b" 413 "),
         ("POST", "/_imagepipe/faults", "ec2", 64 << 30, SECRET, b" 413 "),
     ],

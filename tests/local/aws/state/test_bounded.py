@@ -35,7 +35,7 @@ def test_names_after_so_many_are_counted_together() -> None:
 
 
 def test_calls_that_a_client_makes_up_are_counted_within_bounds(monkeypatch: pytest.MonkeyPatch, cloud: Cloud) -> None:
-    monkeypatch.setattr(call_log, "MOST_ACTIONS", 3)
+    monkeypatch.setattr(call_log, "MAX_ACTIONS", 3)
     counted = Calls()
     for number in range(50):
         counted.add("sqs", f"Action{number}")
@@ -43,7 +43,7 @@ def test_calls_that_a_client_makes_up_are_counted_within_bounds(monkeypatch: pyt
 
 
 def test_decisions_of_policies_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(call_log, "MOST_REQUESTS", 3)
+    monkeypatch.setattr(call_log, "MAX_REQUESTS", 3)
     evaluations = Evaluations()
     for number in range(50):
         evaluations.add(AuthorizationRequest("ec2:RunInstances", f"arn:{number}", {}), is_allowed=True)
@@ -73,8 +73,8 @@ def test_a_spent_fault_is_gone(cloud: Cloud) -> None:
 
 
 def test_things_with_faults_before_them_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "MOST_THINGS", 3)
-    monkeypatch.setattr(eventual_consistency, "MOST_HIDDEN", 3)
+    monkeypatch.setattr(faults, "MAX_BOUND", 3)
+    monkeypatch.setattr(eventual_consistency, "MAX_HIDDEN", 3)
     kept = Faults([Fault("die", "*"), Fault("expire", "*")])
     for number in range(50):
         kept.bind(f"i-{number}", "RunInstances", {}, "die")
@@ -104,7 +104,7 @@ def test_client_tokens_are_forgotten_after_a_day_and_the_oldest_of_too_many(
     cloud.admin("POST", "clock", {"advance": 2 * 3600})
     launch(ec2, ClientToken="second")
     assert [token.id.rpartition("/")[2] for token in kept] == ["second"]
-    monkeypatch.setattr(idempotency, "MOST", 3)
+    monkeypatch.setattr(idempotency, "MAX_TOKENS", 3)
     for number in range(6):
         launch(ec2, ClientToken=f"token-{number}")
     assert [token.id.rpartition("/")[2] for token in kept] == ["token-3", "token-4", "token-5"]
@@ -121,7 +121,7 @@ def test_an_instance_that_ended_is_forgotten_though_nobody_describes_it(cloud: C
 
 
 def test_moto_keeps_no_tag_or_page_of_deleted_objects(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_state, "MOST_PAGE_TOKENS", 2)
+    monkeypatch.setattr(s3_state, "MAX_PAGE_TOKENS", 2)
     s3 = cloud.client("s3")
     s3.create_bucket(Bucket="bundles")
     backend = cloud.gateway.backend.moto.model("s3", "000000000000", "aws")

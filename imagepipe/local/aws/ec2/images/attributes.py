@@ -1,4 +1,4 @@
-"""What can be changed of an image once it is there: permissions, description, deprecation, protection."""
+"""Change attributes of an existing image: permissions, description, deprecation, protection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Image
 
-LONGEST_DEPRECATION = timedelta(days=3653)  # EC2 user guide, "Deprecate an AMI": ten years, for a private one
+MAX_DEPRECATION = timedelta(days=3653)  # EC2 user guide, "Deprecate an AMI": ten years, for a private one
 
 
 def describe_image_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
@@ -104,7 +104,7 @@ def enable_image_deprecation(backend: Backend, call: Call) -> Mapping[str, Any]:
     now = backend.clock.now()
     if moment < now.replace(second=0, microsecond=0):
         raise invalid("The deprecation date must be in the future")
-    if moment > now + LONGEST_DEPRECATION:
+    if moment > now + MAX_DEPRECATION:
         raise invalid("The deprecation date must be within ten years")
     # "If you specify a value for seconds, Amazon EC2 rounds the seconds to the nearest minute" (API reference).
     rounded = (moment + timedelta(seconds=30)).replace(second=0, microsecond=0)

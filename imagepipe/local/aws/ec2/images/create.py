@@ -24,7 +24,7 @@ NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
 
 
 def _free_name(backend: Backend, call: Call) -> str:
-    """The name that the request wants. Raises AwsError for one that is malformed or taken."""
+    """Return the requested name. Raises AwsError if it is malformed or taken."""
     name = call.text("Name")
     if not NAME.fullmatch(name):
         raise AwsError(
@@ -56,9 +56,7 @@ def register_image(backend: Backend, call: Call) -> Mapping[str, Any]:
         raise AwsError("AuthFailure", "This account is not authorized to specify billing product codes", status=403)
     virtualization = params.get("VirtualizationType") or "paravirtual"
     if virtualization != "hvm":
-        raise unsupported(
-            "The local cloud boots VirtualizationType hvm only; EC2's default, paravirtual, is of another age"
-        )
+        raise unsupported("Only hvm images boot here; pass VirtualizationType=hvm (EC2 defaults to paravirtual)")
     if params.get("ImageLocation"):
         return {"ImageId": _register_bundle(backend, call, name)}
     root = params.get("RootDeviceName")
@@ -73,7 +71,7 @@ def register_image(backend: Backend, call: Call) -> Mapping[str, Any]:
                 f"the encrypted flag cannot be specified since device {mapping.get('DeviceName')} "
                 "has a snapshot specified.",
             )
-    disks = block_devices.parsed(mappings, (), partial(_completed, backend, call), default_type="standard")
+    disks = block_devices.merge(mappings, (), partial(_completed, backend, call), default_type="standard")
     if not any(disk.device == root and disk.snapshot_id for disk in disks):
         raise AwsError("InvalidBlockDeviceMapping", f"The root device '{root}' must be mapped to a snapshot; it is not")
     image = replace(
@@ -90,11 +88,11 @@ def register_image(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def _register_bundle(backend: Backend, call: Call, name: str) -> str:
-    """An instance-store image; its root device is not mapped, as it is the bundle."""
+    """Register an instance-store image; its root device is the bundle, and is not mapped."""
     params, location = call.params, str(call.params["ImageLocation"])
     manifest = backend.bundles.manifest(location, account=call.account, region=call.region)
     root = str(params.get("RootDeviceName") or BUNDLE_ROOT)
-    disks = block_devices.parsed(
+    disks = block_devices.merge(
         params.get("BlockDeviceMappings", []), (), partial(_completed, backend, call), default_type="standard"
     )
     if any(disk.device == root for disk in disks):
@@ -106,13 +104,13 @@ def _register_bundle(backend: Backend, call: Call, name: str) -> str:
 def _pending(
     backend: Backend, call: Call, name: str, *, root: str, mappings: tuple[DiskSpec, ...], architecture: str
 ) -> Image:
-    """What both kinds of image have of RegisterImage; `architecture` is that of a call that names none."""
+    """Make the common part of both kinds of image; `architecture` is the default of the parameter."""
     params = call.params
     return Image(
         id=new_id("ami"),
         account=call.account,
         region=call.region,
-        tags=tagging.specified(params, "image")["image"],
+        tags=tagging.parse_specifications(params, "image")["image"],
         name=name,
         description=str(params.get("Description", "")),
         state="pending",
@@ -129,7 +127,7 @@ def _pending(
 
 
 def _codes_of(backend: Backend, disks: Iterable[DiskSpec]) -> tuple[str, ...]:
-    """Product codes come along with the snapshots (API reference, RegisterImage)."""
+    """Return the product codes of the snapshots (API reference, RegisterImage)."""
     found = (backend.database.snapshots.get(disk.snapshot_id or "") for disk in disks)
     return tuple(dict.fromkeys(code for snapshot in found if snapshot for code in snapshot.product_codes))
 
@@ -156,7 +154,7 @@ def _publish_later(backend: Backend, call: Call, image: Image, work: Any, *, que
 
 
 def create_image(backend: Backend, call: Call) -> Mapping[str, Any]:
-    """An image of an instance; a running one is stopped for it and started again, unless NoReboot."""
+    """Create an image of an instance, which is stopped for it and started again unless NoReboot is set."""
     params = call.params
     instance = lookup.instance(backend, call, call.text("InstanceId"))
     if instance.bundle:
@@ -168,7 +166,7 @@ def create_image(backend: Backend, call: Call) -> Mapping[str, Any]:
         raise AwsError(
             "IncorrectInstanceState", f"The instance {instance.id} is {instance.state}, not running or stopped"
         )
-    tags = tagging.specified(params, "image", "snapshot")
+    tags = tagging.parse_specifications(params, "image", "snapshot")
     description = str(params.get("Description", ""))
     image_id = new_id("ami")
     taken, base = _volumes_of(backend, instance, image_id, tags["snapshot"])
@@ -176,7 +174,7 @@ def create_image(backend: Backend, call: Call) -> Mapping[str, Any]:
     def find(snapshot_id: str) -> Snapshot:
         return taken.get(snapshot_id) or lookup.own_snapshot(backend, call, snapshot_id)
 
-    disks = block_devices.parsed(params.get("BlockDeviceMappings", []), base, find, root=instance.root_device)
+    disks = block_devices.merge(params.get("BlockDeviceMappings", []), base, find, root=instance.root_device)
     for disk in disks:
         if disk.snapshot_id in taken:
             backend.database.put(taken[disk.snapshot_id])
@@ -213,12 +211,12 @@ def create_image(backend: Backend, call: Call) -> Mapping[str, Any]:
 def _volumes_of(
     backend: Backend, instance: Instance, image_id: str, tags: Mapping[str, str]
 ) -> tuple[dict[str, Snapshot], list[DiskSpec]]:
-    """Snapshots that are to be taken of the instance's volumes, by id, and how the image is to map them."""
+    """Make the pending snapshots of the instance's volumes, by id, and their block device mappings."""
     taken, disks = {}, []
     for attached in instance.volumes:
         volume = backend.database.volumes[attached.volume_id]
         text = f"Created by CreateImage({instance.id}) for {image_id}"
-        snapshot = snapshots.pending(backend, volume, text, tags)
+        snapshot = snapshots.new_snapshot(backend, volume, text, tags)
         taken[snapshot.id] = snapshot
         disks.append(
             DiskSpec(
@@ -236,7 +234,7 @@ def _volumes_of(
 
 
 def copy_image(backend: Backend, call: Call) -> Mapping[str, Any]:
-    """Asked of the region where the copy is to be."""
+    """Copy an image into the region that is called."""
     before = idempotency.earlier_result(backend, call)
     if before is not None:
         return {"ImageId": before[0]}
@@ -251,7 +249,7 @@ def copy_image(backend: Backend, call: Call) -> Mapping[str, Any]:
     if source.bundle:
         raise unsupported("The local cloud does not copy instance-store images: copy the bundle, and register it there")
     name = _free_name(backend, call)
-    tags = tagging.specified(params, "image", "snapshot")
+    tags = tagging.parse_specifications(params, "image", "snapshot")
     image_id = new_id("ami")
     copies, disks = [], []
     for disk in source.mappings:
@@ -262,7 +260,7 @@ def copy_image(backend: Backend, call: Call) -> Mapping[str, Any]:
         origin = backend.database.snapshots[disk.snapshot_id]
         if not lookup.may_use_snapshot(backend, call, origin):
             raise AwsError("InvalidRequest", "You do not have permission to access the storage of this ami")
-        copy = snapshots.copied(backend, call, origin, description=text, tags=tags["snapshot"])
+        copy = snapshots.new_copy(backend, call, origin, description=text, tags=tags["snapshot"])
         backend.database.put(copy)
         copies.append(copy)
         disks.append(replace(disk, snapshot_id=copy.id, encrypted=copy.encrypted, kms_key_id=None))
@@ -293,7 +291,7 @@ def copy_image(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def _copied_tags(params: Mapping[str, Any], source: Image, account: str, tags: Mapping[str, str]) -> Mapping[str, str]:
-    """Tags of the source come along if asked for, and only one's own."""
+    """Add the source's tags to those of the copy, if that is requested and the source is the caller's own."""
     if not params.get("CopyImageTags") or source.account != account:
         return tags
-    return tagging.merged(source.tags, tags)
+    return tagging.merge(source.tags, tags)

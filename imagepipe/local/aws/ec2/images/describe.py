@@ -55,7 +55,7 @@ GETTERS: Mapping[str, Getter] = {
 
 
 def creation_date(image: Image) -> str:
-    """Text in EC2's model, with milliseconds."""
+    """Format the creation date as EC2 does, with milliseconds."""
     return iso(image.created)[:-4] + "Z"
 
 
@@ -88,7 +88,7 @@ def _is_deprecated(backend: Backend, image: Image) -> bool:
 
 
 def to_api(image: Image) -> dict[str, Any]:
-    """An image as DescribeImages answers it."""
+    """Describe an image as DescribeImages does."""
     failed = image.state == "failed"
     return {
         "ImageId": image.id,
@@ -118,7 +118,7 @@ def to_api(image: Image) -> dict[str, Any]:
         "SourceImageRegion": image.source_image_region,
         "SourceInstanceId": image.source_instance_id,
         "SriovNetSupport": image.sriov,
-        "Tags": tagging.listed(image.tags),
+        "Tags": tagging.to_api(image.tags),
         "TpmSupport": image.tpm_support,
         "UsageOperation": image.usage_operation,
         "VirtualizationType": image.virtualization,
@@ -140,7 +140,7 @@ def deregister_image(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def _delete_snapshot(backend: Backend, call: Call, snapshot_id: str) -> str:
-    """What became of it, in EC2's words."""
+    """Delete the snapshot if nothing else uses it; return EC2's code for the result."""
     snapshot = backend.database.snapshots.get(snapshot_id)
     if snapshot is None:
         return "warn-not-found"

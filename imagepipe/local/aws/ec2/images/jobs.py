@@ -1,4 +1,4 @@
-"""What becomes of snapshots and images after an answer: disks are read, copies get their bytes, states are told.
+"""Background jobs of snapshots and images: read disks, link the bytes of copies, set the final states.
 
 As in `instances.jobs`: each function is a job of a queue (`JobQueues`), and may be done again after a restart.
 """
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def frozen_volumes(backend: Backend, volumes: Iterable[str]) -> AbstractContextManager[None]:
-    """While inside, nothing is written to these volumes of one instance."""
+    """Hold these volumes of one instance still while inside."""
     for volume_id in volumes:
         volume = backend.database.volumes.get(volume_id)
         if volume and volume.instance_id and volume.instance_id in backend.driver.running():
@@ -27,7 +27,7 @@ def frozen_volumes(backend: Backend, volumes: Iterable[str]) -> AbstractContextM
 
 
 def take_snapshots(backend: Backend, snapshot_ids: Iterable[str]) -> None:
-    """pending -> completed, all of one moment; or error, with the reason."""
+    """Complete these pending snapshots, all of one moment; if that fails, set their state to error."""
     pending = [
         snapshot
         for snapshot in map(backend.database.snapshots.get, snapshot_ids)
@@ -65,7 +65,7 @@ def end_snapshots(backend: Backend, snapshots: Iterable[Snapshot], *, error: str
 
 
 def finish_copy(backend: Backend, snapshot_id: str) -> None:
-    """pending -> completed for a copy; its bytes were linked when it was asked for."""
+    """Complete a pending copy, whose bytes were linked by the request."""
     snapshot = backend.database.snapshots.get(snapshot_id)
     if snapshot is None or snapshot.state != "pending":
         return
@@ -90,7 +90,7 @@ def link(backend: Backend, snapshots: Iterable[Snapshot]) -> str:
 
 
 def publish(backend: Backend, image_id: str, *, delay: str = "image") -> None:
-    """pending -> available, once the snapshots are completed; or failed, with the reason."""
+    """Make a pending image available once its snapshots are completed, or failed."""
     image = backend.database.images.get(image_id)
     if image is None or image.state != "pending":
         return
@@ -110,7 +110,7 @@ def publish(backend: Backend, image_id: str, *, delay: str = "image") -> None:
 
 
 def end_image(backend: Backend, image_id: str) -> None:
-    """The image is available if all that it maps is there."""
+    """Make a pending image available if all its snapshots are completed, or failed."""
     with backend.database.change():
         image = backend.database.images.get(image_id)
         if image is None or image.state != "pending" or backend.faults.bound(image_id, "hang"):
@@ -124,7 +124,7 @@ def end_image(backend: Backend, image_id: str) -> None:
 
 
 def capture(backend: Backend, image_id: str) -> None:
-    """CreateImage's work: the instance stopped if it was agreed, its volumes snapshotted, and started again."""
+    """Do a CreateImage: stop the instance if that was agreed, take snapshots of its volumes, and start it again."""
     image = backend.database.images.get(image_id)
     if image is None or image.state != "pending" or image.capture is None:
         return

@@ -128,7 +128,7 @@ def _protected(instance: Instance, done: str, attribute: str) -> AwsError:
 
 
 def modify_instance_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
-    """The attributes that tools set; EC2 takes one of them a call."""
+    """Modify the attributes that tools set; EC2 takes one of them a call."""
     instance = lookup.instance(backend, call, call.text("InstanceId"))
     given = dict(call.params)
     if "Attribute" in given:  # the older form: Attribute and Value

@@ -12,10 +12,10 @@ from imagepipe.local.aws.ec2 import lookup, product_codes
 from imagepipe.local.aws.ec2.instances import jobs
 from imagepipe.local.aws.ec2.network.interfaces import mac_address, private_dns_name, public_dns_name
 from imagepipe.local.aws.protocol import filters
+from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import invalid
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.query import Call
-from imagepipe.local.aws.protocol.tags import listed
 from imagepipe.local.aws.state.records import AttachedVolume, Instance
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
@@ -24,12 +24,12 @@ USER_INITIATED = "Client.UserInitiatedShutdown"
 
 
 def state_of(state: str) -> dict[str, Any]:
-    """A state as EC2 tells it, with its number."""
+    """Describe a state with its number."""
     return {"Code": CODES[state], "Name": state}
 
 
 def public_ip(instance: Instance) -> str | None:
-    """The address is the machine's own; EC2 takes a public one away while the instance is stopped."""
+    """Return the public address: the machine's own, which EC2 takes away while the instance is stopped."""
     gone = instance.state in ("stopped", "terminated")
     return instance.address if instance.has_public_ip and not gone else None
 
@@ -81,7 +81,7 @@ GETTERS: Mapping[str, Getter] = {
 
 
 def visible(backend: Backend, call: Call) -> list[Instance]:
-    """The caller's instances here; those that ended an hour ago are forgotten."""
+    """List the caller's instances in the region, without those that ended an hour ago."""
     gone = forget_ended(backend)
     return [row for row in backend.database.instances.owned(call.account, call.region) if row.id not in gone]
 
@@ -96,7 +96,7 @@ def forget_ended(backend: Backend) -> set[str]:
 
 
 def requested(backend: Backend, call: Call) -> list[Instance]:
-    """The caller's instances that the request names, or all."""
+    """List the caller's instances that the request names, or all."""
     rows = visible(backend, call)
     if call.params.get("InstanceIds"):
         wanted = {found.id for found in lookup.instances(backend, call, call.params["InstanceIds"])}
@@ -119,7 +119,7 @@ def describe_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def reservation(backend: Backend, instances: Sequence[Instance]) -> dict[str, Any]:
-    """What one launch made."""
+    """Describe the instances of one launch."""
     return {
         "ReservationId": instances[0].reservation_id,
         "OwnerId": instances[0].account,
@@ -134,7 +134,7 @@ def _groups(backend: Backend, instance: Instance) -> list[dict[str, str]]:
 
 
 def to_api(backend: Backend, instance: Instance) -> dict[str, Any]:
-    """An instance as DescribeInstances answers it."""
+    """Describe an instance as DescribeInstances does."""
     ended = instance.state == "terminated"
     address = public_ip(instance)
     options = instance.metadata_options
@@ -184,7 +184,7 @@ def to_api(backend: Backend, instance: Instance) -> dict[str, Any]:
         "StateReason": {"Code": instance.reason_code, "Message": instance.reason} if instance.reason_code else None,
         "StateTransitionReason": "User initiated" if instance.reason_code == USER_INITIATED else "",
         "SubnetId": None if ended else instance.subnet_id,
-        "Tags": listed(instance.tags),
+        "Tags": tagging.to_api(instance.tags),
         "TpmSupport": instance.tpm_support,
         "SpotInstanceRequestId": instance.spot_request_id,
         "UsageOperation": instance.usage_operation,

@@ -13,11 +13,11 @@ from imagepipe.local.host import tcp_faults
 log = logging.getLogger(__name__)
 
 EFFECTS: tuple[Effect, ...] = ("fail", "die", "drop-ssh", "late-ssh")
-"""What an instance may have before it, from its launch on."""
+"""Effects that can be bound to an instance at its launch."""
 
 
 def hold(backend: Backend, instance: Instance) -> None:
-    """Where its ports shall answer late, hold them now; call before anybody hears that it runs."""
+    """Hold the ports if a fault says so; call this before the instance is shown as running."""
     late = backend.faults.bound(instance.id, "late-ssh")
     if late is None:
         return
@@ -28,7 +28,7 @@ def hold(backend: Backend, instance: Instance) -> None:
 
 
 def drop_later(backend: Backend, instance: Instance) -> None:
-    """Where its connections shall be reset, do so in time."""
+    """Reset the instance's connections later, if a fault says so."""
     drop = backend.faults.bound(instance.id, "drop-ssh")
     if drop is not None:
         backend.job_queues.run_later(drop.seconds, partial(_drop, backend, instance, drop))

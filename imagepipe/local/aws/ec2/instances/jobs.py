@@ -1,7 +1,7 @@
-"""What happens to machines and disks after an answer: each function here is work for a queue of the course.
+"""Background jobs of machines and volumes: each function here is work for a job queue.
 
-Each reads the database when its turn comes and does nothing if the thing has moved on meanwhile, so each may be
-done again after a restart, from wherever the process before it was killed.
+Each reads the database when its turn comes and does nothing if the resource has another state by then, so each may be
+repeated after a restart, wherever the process before was killed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class InjectedFailure(MachineError):
     def __init__(self, text: str, code: str) -> None:
         super().__init__(text)
         self.code = code
-        """Of its StateReason; EC2's own if empty."""
+        """Code of the StateReason; EC2's own if empty."""
 
 
 class KeyUnusable(DiskError):
@@ -44,7 +44,7 @@ class KeyUnusable(DiskError):
 
 
 def machine_of(backend: Backend, instance: Instance) -> Machine:
-    """The instance as its driver needs it, root device first."""
+    """Describe the instance for its driver, root device first."""
     attached = sorted(instance.volumes, key=lambda volume: volume.device != instance.root_device)
     disks = [Disk(volume.device, backend.disks.volume_path(volume.volume_id)) for volume in attached]
     if instance.bundle:
@@ -65,7 +65,7 @@ def machine_of(backend: Backend, instance: Instance) -> Machine:
 
 
 def ingress_of(backend: Backend, instance: Instance) -> list[Ingress]:
-    """What the instance's groups let in. A rule that names a group means the addresses of its members."""
+    """List the ports that the instance's groups open. A rule that names a group means the addresses of its members."""
     opened: dict[Ingress, None] = {}
     for group_id in instance.group_ids:
         group = backend.database.groups.get(group_id)
@@ -85,7 +85,7 @@ def _sources(backend: Backend, rule: Rule) -> Iterable[str]:
 
 
 def boot(backend: Backend, instance_id: str) -> None:
-    """pending -> running: make the volumes that are still to be made, and start the machine."""
+    """Run a pending instance: make its volumes, and start its machine."""
     instance = backend.database.instances.get(instance_id)
     if instance is None or instance.state != "pending":
         return
@@ -97,7 +97,7 @@ def boot(backend: Backend, instance_id: str) -> None:
             backend.driver.stop(instance_id, force=True)
         for attached in instance.volumes:
             make_volume(backend, attached.volume_id, state="in-use")
-        _lay_out(backend, instance)
+        _unpack_bundle(backend, instance)
         backend.driver.start(machine_of(backend, instance), ingress_of(backend, instance))
         faults.hold(backend, instance)
     except FAILURES as error:
@@ -118,18 +118,18 @@ def _submit(backend: Backend, key: str, work: Callable[[], None]) -> None:
     backend.job_queues.submit(key, work)
 
 
-def _lay_out(backend: Backend, instance: Instance) -> None:
-    """The root of an instance-store instance, from its bundle as it is in S3 now. Raises BundleError."""
+def _unpack_bundle(backend: Backend, instance: Instance) -> None:
+    """Make the root disk of an instance-store instance from its bundle in S3. Raises BundleError."""
     if instance.bundle is None:
         return
     image = backend.database.images.get(instance.image_id)
     owner = image.account if image else instance.account
     target = backend.disks.store_path(instance.id)
-    backend.bundles.lay_out(instance.bundle, target, account=owner, region=instance.region)
+    backend.bundles.unpack_to(instance.bundle, target, account=owner, region=instance.region)
 
 
 def _boot_failed(backend: Backend, instance_id: str, error: Exception, *, goes_back: bool) -> None:
-    """A first start that fails terminates the instance, a later one leaves it stopped, as on EC2."""
+    """Terminate an instance whose first start failed; a later failure leaves it stopped, as on EC2."""
     code = "Client.VolumeLimitExceeded" if isinstance(error, StoreFull) else "Server.InternalError"
     if isinstance(error, InjectedFailure):
         code = error.code or code
@@ -146,7 +146,7 @@ def _boot_failed(backend: Backend, instance_id: str, error: Exception, *, goes_b
 
 
 def stop(backend: Backend, instance_id: str, *, force: bool = False) -> None:
-    """stopping -> stopped: when this is done the disks hold all that the machine wrote."""
+    """Stop a stopping instance; afterwards the disks hold all that the machine wrote."""
     instance = backend.database.instances.get(instance_id)
     if instance is None or instance.state != "stopping":
         return
@@ -160,7 +160,7 @@ def stop(backend: Backend, instance_id: str, *, force: bool = False) -> None:
 
 
 def power_off(backend: Backend, instance_id: str, *, force: bool) -> bool:
-    """A machine that will not be stopped in order is stopped at once; one that will not be stopped stays."""
+    """Power off the machine, by force if it does not obey. Return false if it cannot be stopped."""
     for hard in (force, True):
         try:
             backend.driver.stop(instance_id, force=hard)
@@ -176,7 +176,7 @@ def power_off(backend: Backend, instance_id: str, *, force: bool) -> bool:
 
 
 def terminate(backend: Backend, instance_id: str) -> None:
-    """shutting-down -> terminated: the machine is gone, and those volumes that go with it."""
+    """Terminate an instance that is shutting down, with the volumes that are deleted with it."""
     instance = backend.database.instances.get(instance_id)
     if instance is None or instance.state != "shutting-down":
         return
@@ -201,7 +201,7 @@ def terminate(backend: Backend, instance_id: str) -> None:
 
 
 def die(backend: Backend, instance_id: str, fault: Fault) -> None:
-    """running -> terminated by nobody's wish, as where a host of EC2's fails; nothing if the fault was cleared."""
+    """Terminate a running instance by a fault, as if its host failed; do nothing if the fault was cleared."""
     code = fault.code or "Server.InternalError"
     with backend.database.change():
         instance = backend.database.instances.get(instance_id)
@@ -213,7 +213,7 @@ def die(backend: Backend, instance_id: str, fault: Fault) -> None:
 
 
 def exited(backend: Backend, instance_id: str) -> None:
-    """The machine powered itself off: the instance is stopped or terminated, as it was launched to be."""
+    """Stop or terminate an instance whose machine powered itself off, as its launch says."""
     code = "Client.InstanceInitiatedShutdown"
     with backend.database.change():
         instance = backend.database.instances.get(instance_id)
@@ -255,7 +255,7 @@ def open_ports(backend: Backend, instance_id: str) -> None:
 
 
 def forget(backend: Backend, instance_id: str) -> None:
-    """The instance is no longer described by anybody."""
+    """Forget a terminated instance, which is no longer described."""
     with backend.database.change():
         instance = backend.database.instances.get(instance_id)
         if instance is not None and instance.state == "terminated":
@@ -264,7 +264,7 @@ def forget(backend: Backend, instance_id: str) -> None:
 
 
 def make_volume(backend: Backend, volume_id: str, *, state: str = "available") -> None:
-    """creating -> available or in-use. Raises what went wrong."""
+    """Create a volume that is in state creating. Raises the error if that fails."""
     volume = backend.database.volumes.get(volume_id)
     if volume is None or volume.state != "creating":
         return
@@ -278,7 +278,7 @@ def make_volume(backend: Backend, volume_id: str, *, state: str = "available") -
 
 
 def create_volume(backend: Backend, volume_id: str) -> None:
-    """The same for a volume that nothing waits for: it tells of failure by its state."""
+    """Create a volume on its own; a failure is shown in its state."""
     try:
         make_volume(backend, volume_id)
     except FAILURES:
@@ -290,7 +290,7 @@ def create_volume(backend: Backend, volume_id: str) -> None:
 
 
 def delete_volume(backend: Backend, volume_id: str) -> None:
-    """deleting -> gone."""
+    """Delete the bytes of a deleting volume, and its record."""
     backend.disks.delete_volume(volume_id)
     with backend.database.change():
         volume = backend.database.volumes.get(volume_id)
@@ -299,7 +299,7 @@ def delete_volume(backend: Backend, volume_id: str) -> None:
 
 
 def queue_of(volume: Volume) -> str:
-    """The queue in which a volume's work must wait its turn."""
+    """Return the queue of a volume's work."""
     return volume.instance_id or volume.id
 
 

@@ -1,4 +1,4 @@
-"""What an instance is told of itself at 169.254.169.254 (EC2 user guide, "Instance metadata categories")."""
+"""An instance's metadata at 169.254.169.254 (EC2 user guide, "Instance metadata categories")."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imagepipe.local.machines.driver import Metadata
 
 
 def metadata_of(backend: Backend, instance: Instance) -> Metadata:
-    """The metadata of an instance, as its launch and the changes since want it."""
+    """Make the metadata of an instance, as it is now."""
     groups = [group for group in map(backend.database.groups.get, instance.group_ids) if group is not None]
     group_names = [group.name for group in groups]
     host, mac = private_dns_name(instance.private_ip, instance.region), mac_address(instance.interface_id)

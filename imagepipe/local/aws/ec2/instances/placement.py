@@ -1,4 +1,4 @@
-"""Where in the network a launch puts its instances: subnet, groups, addresses."""
+"""Place the instances of a launch in the network: subnet, groups, addresses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imagepipe.local.aws.protocol.query import Call
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in the network an instance goes."""
+    """An instance's place in the network."""
 
     subnet: Subnet
     group_ids: tuple[str, ...]
@@ -24,7 +24,7 @@ class Place:
 
 
 def resolve(backend: Backend, call: Call) -> Place:
-    """Where the request wants its instances. Raises AwsError."""
+    """Find the place that a launch asks for. Raises AwsError."""
     interfaces = call.params.get("NetworkInterfaces", [])
     if len(interfaces) > 1:
         raise unsupported("The local cloud gives an instance one network interface")
@@ -82,7 +82,7 @@ def _groups(
 
 
 def addresses(backend: Backend, place: Place) -> tuple[str, str]:
-    """The loopback address of the instance, and the private one that the API tells: in our pool, the same."""
+    """Choose the instance's loopback address, and its private one: the same for a subnet of our pool."""
     living = [instance for instance in backend.database.instances if instance.state != "terminated"]
     taken = [instance.address for instance in living]
     private = [instance.private_ip for instance in living if instance.subnet_id == place.subnet.id]

@@ -24,8 +24,8 @@ from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import AttachedVolume, DiskSpec, Image, Instance, KeyPair, Snapshot, Volume
 
-LONGEST_USER_DATA = 16384  # bytes, before base64
-LONGEST_HOPS = 64
+MAX_USER_DATA_BYTES = 16384  # bytes, before base64
+MAX_HOPS = 64
 METADATA_CHOICES = {
     "HttpTokens": ("optional", "required"),
     "HttpEndpoint": ("enabled", "disabled"),
@@ -55,16 +55,16 @@ def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     image = _image(backend, call)
     kind = _instance_type(call, image)
     place = placement.resolve(backend, call)
-    tags = tagging.specified(
+    tags = tagging.parse_specifications(
         call.params, "instance", "volume", "network-interface", "spot-instances-request", "elastic-gpu"
     )
-    disks = block_devices.parsed(
+    disks = block_devices.merge(
         call.params.get("BlockDeviceMappings", []),
         image.mappings,
         partial(_snapshot, backend, call, image),
         root=image.root_device,
     )
-    pattern = _pattern(backend, call, image, kind)
+    pattern = _pattern(backend, call, image, kind, place)
     volumes = [
         (disk, new_volume(backend, call, disk, zone=place.subnet.zone, tags=tags["volume"]))
         for disk in disks
@@ -89,7 +89,7 @@ def _refuse_unknown(call: Call) -> None:
 
 
 def _count(call: Call) -> int:
-    """As many as EC2 would launch: there is always room for the most."""
+    """Return the number of instances: the maximum, as there is always room for it."""
     least, most = int(call.params["MinCount"]), int(call.params["MaxCount"])
     if least < 1 or most < least:
         raise invalid(f"Value ({least}, {most}) for parameters minCount and maxCount is invalid.")
@@ -137,7 +137,7 @@ def _instance_type(call: Call, image: Image) -> str:
 
 
 def _snapshot(backend: Backend, call: Call, image: Image, snapshot_id: str) -> Snapshot:
-    """Whoever may launch an image may use its snapshots, through it."""
+    """Find a snapshot; a caller that may launch an image may use its snapshots."""
     if any(disk.snapshot_id == snapshot_id for disk in image.mappings):
         found = backend.database.snapshots.get(snapshot_id)
         if found is not None:
@@ -148,8 +148,8 @@ def _snapshot(backend: Backend, call: Call, image: Image, snapshot_id: str) -> S
     return snapshot
 
 
-def _pattern(backend: Backend, call: Call, image: Image, kind: str) -> Instance:
-    """The instance with all that does not depend on where it goes."""
+def _pattern(backend: Backend, call: Call, image: Image, kind: str, place: Place) -> Instance:
+    """Make the part of the record that all instances of the launch share."""
     params = call.params
     market = spot.market(params)
     behavior = params.get("InstanceInitiatedShutdownBehavior") or ("terminate" if image.bundle else "stop")
@@ -166,13 +166,14 @@ def _pattern(backend: Backend, call: Call, image: Image, kind: str) -> Instance:
         instance_type=kind,
         state="pending",
         launch_time=backend.clock.now(),
-        zone="",
-        vpc_id="",
-        subnet_id="",
+        zone=place.subnet.zone,
+        vpc_id=place.subnet.vpc_id,
+        subnet_id=place.subnet.id,
         address="",
         private_ip="",
+        has_public_ip=place.has_public_ip,
         interface_id="",
-        group_ids=(),
+        group_ids=place.group_ids,
         key_name=key.name if key else None,
         public_keys=(key.public_key,) if key else (),
         user_data=_user_data(str(params.get("UserData") or "")),
@@ -214,13 +215,13 @@ def _user_data(text: str) -> str:
         plain = base64.b64decode(text, validate=True)
     except binascii.Error:
         raise invalid("Invalid BASE64 encoding of user data.") from None
-    if len(plain) > LONGEST_USER_DATA:
-        raise invalid(f"User data is limited to {LONGEST_USER_DATA} bytes")
+    if len(plain) > MAX_USER_DATA_BYTES:
+        raise invalid(f"User data is limited to {MAX_USER_DATA_BYTES} bytes")
     return text
 
 
 def _profile(backend: Backend, call: Call) -> str | None:
-    """An empty name is none: Packer sends it."""
+    """Return the instance profile; an empty name, which Packer sends, means none."""
     given = call.params.get("IamInstanceProfile", {})
     name = given.get("Arn") or given.get("Name")
     if not name:
@@ -243,7 +244,7 @@ def _metadata_options(given: Mapping[str, Any], image: Image) -> dict[str, str]:
     }
     for name, value in options.items():
         allowed = METADATA_CHOICES.get(name)
-        if value not in allowed if allowed else not 1 <= int(value) <= LONGEST_HOPS:
+        if value not in allowed if allowed else not 1 <= int(value) <= MAX_HOPS:
             raise invalid(f"Value ({value}) for parameter {name} is invalid.")
     return options
 
@@ -273,14 +274,9 @@ def _launch(
         pattern,
         id=identifier,
         tags=tags["instance"],
-        zone=place.subnet.zone,
-        vpc_id=place.subnet.vpc_id,
-        subnet_id=place.subnet.id,
         address=address,
         private_ip=private_ip,
-        has_public_ip=place.has_public_ip,
         interface_id=new_id("eni"),
-        group_ids=place.group_ids,
         spot_request_id=spot.new_request_id() if pattern.is_spot else None,
         volumes=tuple(attached),
     )

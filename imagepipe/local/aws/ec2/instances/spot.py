@@ -10,19 +10,19 @@ from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.protocol import filters
+from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.query import Call
-from imagepipe.local.aws.protocol.tags import listed
 from imagepipe.local.aws.state.records import Instance
 
 PRICE = Decimal("0.0038")
-"""What an hour costs here, in dollars, of every type: who offers less gets nothing."""
+"""Price of an hour of any instance type, in dollars; lower offers are refused."""
 CANCELLED = "cancelled"
 
 
 def market(params: Mapping[str, Any]) -> str | None:
-    """`one-time` or `persistent` for a launch on the spot market, None for one on demand. Raises AwsError."""
+    """Return `one-time` or `persistent` for a launch on the spot market, None for one on demand. Raises AwsError."""
     options = params.get("InstanceMarketOptions", {})
     kind = options.get("MarketType")
     if kind is None:
@@ -66,7 +66,7 @@ def new_request_id() -> str:
 
 
 def check_stop(instance: Instance) -> None:
-    """Only what a persistent request gave can be stopped (EC2 user guide, "Manage your Spot Instances")."""
+    """Raise AwsError unless the instance may be stopped (EC2 user guide, "Manage your Spot Instances")."""
     if instance.is_spot and instance.spot_type != "persistent":
         raise AwsError(
             "UnsupportedOperation",
@@ -76,7 +76,7 @@ def check_stop(instance: Instance) -> None:
 
 
 def request_state(instance: Instance) -> str:
-    """The state of the request that gave the instance."""
+    """Return the state of the instance's spot request."""
     if instance.spot_type == CANCELLED:
         return "cancelled"
     if instance.state == "stopped":
@@ -92,7 +92,7 @@ GETTERS: Mapping[str, Getter] = {
 
 
 def describe_spot_instance_requests(backend: Backend, call: Call) -> Mapping[str, Any]:
-    """The requests behind this account's spot instances, by RunInstances."""
+    """Describe the requests behind this account's spot instances."""
     rows = _requests(backend, call)
     return {"SpotInstanceRequests": [_to_api(row) for row in filters.select(rows, call.filters(), GETTERS)]}
 
@@ -120,12 +120,12 @@ def _to_api(row: Instance) -> dict[str, Any]:
         "LaunchedAvailabilityZone": row.zone,
         "ProductDescription": row.platform_details,
         "SpotPrice": f"{PRICE}",
-        "Tags": listed({}),
+        "Tags": tagging.to_api({}),
     }
 
 
 def cancel_spot_instance_requests(backend: Backend, call: Call) -> Mapping[str, Any]:
-    """The instances go on, as on EC2."""
+    """Cancel requests; the instances keep running, as on EC2."""
     rows = _requests(backend, call)
     for row in rows:
         backend.database.put(replace(row, spot_type=CANCELLED))

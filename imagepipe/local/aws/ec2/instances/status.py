@@ -1,4 +1,4 @@
-"""How an instance is, seen from outside: its status checks and its console."""
+"""Status checks and console output of instances."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def describe_instance_status(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def _status(backend: Backend, row: Instance) -> dict[str, Any]:
-    """Both checks say the same: whether there is a machine."""
+    """Describe both status checks, which show if there is a machine."""
     word, details = "not-applicable", []
     if row.state == "running":
         is_well = not row.is_impaired and row.id in backend.driver.running()

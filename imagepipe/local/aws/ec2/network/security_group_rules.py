@@ -21,29 +21,13 @@ from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Rule, SecurityGroup
 
 NUMBERS = {"6": "tcp", "17": "udp", "1": "icmp", "58": "icmpv6", "all": "-1"}
-PATIENCE = 2.0  # seconds: how long an answer waits for machines to open their ports; a start under way takes longer
-
-
-def authorize_ingress(backend: Backend, call: Call) -> Mapping[str, Any]:
-    return _authorize(backend, call, "ingress")
-
-
-def authorize_egress(backend: Backend, call: Call) -> Mapping[str, Any]:
-    return _authorize(backend, call, "egress")
-
-
-def revoke_ingress(backend: Backend, call: Call) -> Mapping[str, Any]:
-    return _revoke(backend, call, "ingress")
-
-
-def revoke_egress(backend: Backend, call: Call) -> Mapping[str, Any]:
-    return _revoke(backend, call, "egress")
+WAIT_SECONDS = 2.0  # an answer waits so long for machines to open their ports; a start under way takes longer
 
 
 def _authorize(backend: Backend, call: Call, side: str) -> Mapping[str, Any]:
     group = named(backend, call)
     present: tuple[Rule, ...] = getattr(group, side)
-    tags = tagging.specified(call.params, "security-group-rule")["security-group-rule"]
+    tags = tagging.parse_specifications(call.params, "security-group-rule")["security-group-rule"]
     added = [replace(rule, id=new_id("sgr"), tags=tags) for rule in _rules(backend, call)]
     if not added:
         raise missing("ipPermissions")
@@ -56,7 +40,7 @@ def _authorize(backend: Backend, call: Call, side: str) -> Mapping[str, Any]:
             )
     changed = _with(group, side, (*present, *added))
     backend.database.put(changed)
-    _tell_machines(backend, changed)
+    _change_ports(backend, changed)
     return {"Return": True, "SecurityGroupRules": [_to_api(_Row(changed, rule, side)) for rule in added]}
 
 
@@ -79,24 +63,30 @@ def _revoke(backend: Backend, call: Call, side: str) -> Mapping[str, Any]:
         raise missing("ipPermissions")
     changed = _with(group, side, tuple(rule for rule in present if rule not in wanted))
     backend.database.put(changed)
-    _tell_machines(backend, changed)
+    _change_ports(backend, changed)
     return {"Return": True}
+
+
+authorize_ingress = partial(_authorize, side="ingress")
+authorize_egress = partial(_authorize, side="egress")
+revoke_ingress = partial(_revoke, side="ingress")
+revoke_egress = partial(_revoke, side="egress")
 
 
 def _with(group: SecurityGroup, side: str, rules: tuple[Rule, ...]) -> SecurityGroup:
     return replace(group, ingress=rules) if side == "ingress" else replace(group, egress=rules)
 
 
-def _tell_machines(backend: Backend, group: SecurityGroup) -> None:
-    def tell() -> None:
-        told = [
+def _change_ports(backend: Backend, group: SecurityGroup) -> None:
+    def change_ports() -> None:
+        changes = [
             backend.job_queues.submit(row.id, partial(jobs.open_ports, backend, row.id))
             for row in backend.database.instances
             if group.id in row.group_ids and row.state == "running"
         ]
-        wait(told, PATIENCE)
+        wait(changes, WAIT_SECONDS)
 
-    backend.database.later(tell)
+    backend.database.later(change_ports)
 
 
 def _same(rule: Rule, other: Rule) -> bool:
@@ -114,7 +104,7 @@ def _peer(rule: Rule) -> str:
 
 
 def _rules(backend: Backend, call: Call) -> Iterator[Rule]:
-    """The rules that a request means, in its older, flat form or in IpPermissions."""
+    """List the rules of a request, in its older, flat form or in IpPermissions."""
     params = call.params
     for permission in params.get("IpPermissions", []):
         yield from _of_permission(backend, call, permission)
@@ -251,5 +241,5 @@ def _to_api(row: _Row) -> dict[str, Any]:
         "PrefixListId": rule.prefix_list,
         "ReferencedGroupInfo": {"GroupId": rule.group_id, "UserId": rule.group_account} if rule.group_id else None,
         "Description": rule.description,
-        "Tags": tagging.listed(rule.tags),
+        "Tags": tagging.to_api(rule.tags),
     }

@@ -16,7 +16,7 @@ from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Rule, SecurityGroup
 
-LONGEST = 255
+MAX_LENGTH = 255
 
 GETTERS: Mapping[str, Getter] = {
     "description": lambda row: row.description,
@@ -38,8 +38,8 @@ def create_security_group(backend: Backend, call: Call) -> Mapping[str, Any]:
     name, description = call.text("GroupName"), call.params.get("Description")
     if not description:
         raise AwsError("MissingParameter", "The request must contain the parameter GroupDescription")
-    if len(name) > LONGEST or len(description) > LONGEST:
-        raise invalid(f"Names and descriptions of security groups have at most {LONGEST} characters")
+    if len(name) > MAX_LENGTH or len(description) > MAX_LENGTH:
+        raise invalid(f"Names and descriptions of security groups have at most {MAX_LENGTH} characters")
     if name.startswith("sg-"):
         raise invalid(f"Value ({name}) for parameter groupName is invalid. It must not start with 'sg-'")
     vpc_id = call.params.get("VpcId") or backend.network.default_vpc_id(call.account, call.region)
@@ -54,14 +54,14 @@ def create_security_group(backend: Backend, call: Call) -> Mapping[str, Any]:
         id=new_id("sg"),
         account=call.account,
         region=call.region,
-        tags=tagging.specified(call.params, "security-group")["security-group"],
+        tags=tagging.parse_specifications(call.params, "security-group")["security-group"],
         name=name,
         description=description,
         vpc_id=vpc_id,
         egress=(open_egress(),),
     )
     backend.database.put(group)
-    return {"GroupId": group.id, "Tags": tagging.listed(group.tags), "SecurityGroupArn": _arn(group)}
+    return {"GroupId": group.id, "Tags": tagging.to_api(group.tags), "SecurityGroupArn": _arn(group)}
 
 
 def _arn(group: SecurityGroup) -> str:
@@ -69,7 +69,7 @@ def _arn(group: SecurityGroup) -> str:
 
 
 def named(backend: Backend, call: Call) -> SecurityGroup:
-    """The group that a request names, by id, or by name in the default VPC."""
+    """Find the group that a request names, by id, or by name in the default VPC."""
     if call.params.get("GroupId"):
         return lookup.group(backend, call, call.params["GroupId"])
     name = call.params.get("GroupName")
@@ -115,7 +115,7 @@ def describe_security_groups(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def to_api(group: SecurityGroup) -> dict[str, Any]:
-    """A group as DescribeSecurityGroups answers it."""
+    """Describe a group as DescribeSecurityGroups does."""
     return {
         "GroupId": group.id,
         "GroupName": group.name,
@@ -125,12 +125,12 @@ def to_api(group: SecurityGroup) -> dict[str, Any]:
         "SecurityGroupArn": _arn(group),
         "IpPermissions": _permissions(group.ingress),
         "IpPermissionsEgress": _permissions(group.egress),
-        "Tags": tagging.listed(group.tags),
+        "Tags": tagging.to_api(group.tags),
     }
 
 
 def _permissions(rules: tuple[Rule, ...]) -> list[dict[str, Any]]:
-    """Rules of the same ports, together."""
+    """Describe rules, those of the same ports together."""
     by_ports: dict[tuple[str, int, int], dict[str, Any]] = {}
     for rule in rules:
         entry = by_ports.setdefault(

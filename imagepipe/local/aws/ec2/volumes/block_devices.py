@@ -18,7 +18,7 @@ EPHEMERAL = re.compile(r"ephemeral([0-9]|1[0-9]|2[0-3])")  # EC2 user guide: ins
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """What a volume type can be (EBS user guide, "Amazon EBS volume types")."""
+    """Limits of a volume type (EBS user guide, "Amazon EBS volume types")."""
 
     size_gib: tuple[int, int]
     iops: tuple[int, int] | None = None
@@ -39,7 +39,7 @@ TYPES: Mapping[str, Range] = {
 }
 
 
-def parsed(
+def merge(
     mappings: Iterable[Mapping[str, Any]],
     base: Sequence[DiskSpec],
     find: Callable[[str], Snapshot],
@@ -47,7 +47,7 @@ def parsed(
     root: str | None = None,
     default_type: str = "gp2",
 ) -> tuple[DiskSpec, ...]:
-    """The base's mappings with the request's laid over them, by device.
+    """Merge the request's mappings into those of the base, by device.
 
     `find` gives the snapshot of an id or raises; `root` is the device whose snapshot a launch cannot change.
     Raises AwsError.
@@ -120,11 +120,11 @@ def _disk(
         kms_key_id=ebs.get("KmsKeyId") or (old.kms_key_id if old else None),
         delete_on_termination=bool(ebs.get("DeleteOnTermination", old.delete_on_termination if old else True)),
     )
-    return checked(disk, snapshot)
+    return with_defaults(disk, snapshot)
 
 
-def checked(disk: DiskSpec, snapshot: Snapshot | None) -> DiskSpec:
-    """The disk with what its type gives by default. Raises AwsError for what its type cannot be."""
+def with_defaults(disk: DiskSpec, snapshot: Snapshot | None) -> DiskSpec:
+    """Add the defaults of the volume type. Raises AwsError for values that the type does not allow."""
     kind = TYPES.get(disk.type)
     if kind is None:
         raise invalid(f"Value ({disk.type}) for parameter volumeType is invalid.")
@@ -170,7 +170,7 @@ def _check_iops(disk: DiskSpec, kind: Range) -> None:
 
 
 def to_api(disk: DiskSpec, *, with_snapshot: bool = True) -> dict[str, Any]:
-    """A mapping as DescribeImages answers it."""
+    """Describe a mapping as DescribeImages does."""
     if disk.virtual_name:
         return {"DeviceName": disk.device, "VirtualName": disk.virtual_name}
     return {

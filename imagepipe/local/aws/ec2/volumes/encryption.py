@@ -1,4 +1,4 @@
-"""Which KMS key a volume or a copy is encrypted with, and what EC2 makes of a key that is none.
+"""Choose the KMS key of a volume or a copy, and find out if it can be used.
 
 Nothing is encrypted here: what would be is recorded. The keys are moto's; the account's default key is made when
 it is first needed.
@@ -21,7 +21,7 @@ NOT_ACCESSIBLE = "Given key ID is not accessible"
 
 @dataclass(frozen=True, slots=True)
 class Encryption:
-    """How something is encrypted, or would be."""
+    """The encryption of a volume or snapshot."""
 
     is_on: bool
     kms_key_id: str | None = None
@@ -33,7 +33,7 @@ class Encryption:
 def for_volume(
     backend: Backend, call: Call, *, is_asked: bool, key: str | None, snapshot: Snapshot | None
 ) -> Encryption:
-    """Of a volume, by what was asked, what it is made of, and the account's settings.
+    """Decide a volume's encryption by the request, its snapshot, and the account's settings.
 
     EBS user guide, "Encryption outcomes": one's own encrypted snapshot hands on its key, somebody else's does not.
     """
@@ -49,7 +49,7 @@ def for_volume(
 
 
 def for_copy(backend: Backend, call: Call, source: Snapshot) -> Encryption:
-    """Of a copy: with the key that is named, else with the default key of the region where the copy will be."""
+    """Decide a copy's encryption: with the named key, or else with the default key of the copy's region."""
     key = call.params.get("KmsKeyId")
     if not (call.params.get("Encrypted") or source.encrypted or encrypts_by_default(backend, call)):
         if key:
@@ -63,12 +63,12 @@ def key_without_encryption() -> AwsError:
 
 
 def encrypts_by_default(backend: Backend, call: Call) -> bool:
-    """The account encrypts all new volumes and copies in this region."""
+    """Tell if the account encrypts all new volumes and copies in this region."""
     return setting(backend, call.account, call.region, ENCRYPTS, "false") == "true"
 
 
 def default_key(backend: Backend, call: Call) -> str:
-    """ARN of the key that is used where none is named."""
+    """Return the ARN of the default key."""
     return setting(backend, call.account, call.region, DEFAULT_KEY, "") or aws_managed_key(backend, call)
 
 

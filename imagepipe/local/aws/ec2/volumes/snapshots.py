@@ -41,28 +41,28 @@ def create_snapshot(backend: Backend, call: Call) -> Mapping[str, Any]:
     volume = lookup.volume(backend, call, call.text("VolumeId"))
     if volume.state not in ("available", "in-use"):
         raise AwsError("IncorrectState", f"Volume {volume.id} is {volume.state}")
-    tags = tagging.specified(call.params, "snapshot")["snapshot"]
-    snapshot = pending(backend, volume, str(call.params.get("Description", "")), tags)
+    tags = tagging.parse_specifications(call.params, "snapshot")["snapshot"]
+    snapshot = new_snapshot(backend, volume, str(call.params.get("Description", "")), tags)
     _take_later(backend, call, instance_jobs.queue_of(volume), [snapshot])
     return to_api(snapshot)
 
 
 def create_snapshots(backend: Backend, call: Call) -> Mapping[str, Any]:
-    """All volumes of an instance, at one moment."""
+    """Take snapshots of all volumes of an instance, at one moment."""
     specification = call.params["InstanceSpecification"]
     if not specification.get("InstanceId"):
         raise missing("InstanceSpecification.InstanceId")
     instance = lookup.instance(backend, call, specification["InstanceId"])
     if instance.state not in ("running", "stopped", "stopping"):
         raise AwsError("IncorrectInstanceState", f"The instance {instance.id} is {instance.state}")
-    tags = tagging.specified(call.params, "snapshot")["snapshot"]
+    tags = tagging.parse_specifications(call.params, "snapshot")["snapshot"]
     copied = call.params.get("CopyTagsFromSource")
     if copied not in (None, "volume"):
         raise invalid(f"Value ({copied}) for parameter copyTagsFromSource is invalid.")
     made = []
     for volume in _specified_volumes(backend, instance, specification):
-        own = tagging.merged(volume.tags if copied else {}, tags)
-        made.append(pending(backend, volume, str(call.params.get("Description", "")), own))
+        own = tagging.merge(volume.tags if copied else {}, tags)
+        made.append(new_snapshot(backend, volume, str(call.params.get("Description", "")), own))
     if not made:
         raise conflicting(f"Every volume of {instance.id} is excluded")
     _take_later(backend, call, instance.id, made)
@@ -80,8 +80,8 @@ def _specified_volumes(backend: Backend, instance: Instance, specification: Mapp
             yield backend.database.volumes[attached.volume_id]
 
 
-def pending(backend: Backend, volume: Volume, description: str, tags: Mapping[str, str]) -> Snapshot:
-    """A snapshot of the volume that is still to be taken."""
+def new_snapshot(backend: Backend, volume: Volume, description: str, tags: Mapping[str, str]) -> Snapshot:
+    """Make the record of a snapshot that is still to be taken."""
     return Snapshot(
         id=new_id("snap"),
         account=volume.account,
@@ -118,23 +118,23 @@ def copy_snapshot(backend: Backend, call: Call) -> Mapping[str, Any]:
     source = lookup.snapshot(backend, there, call.text("SourceSnapshotId"))
     if source.state != "completed":
         raise AwsError("IncorrectState", f"Snapshot {source.id} is in invalid state - {source.state}")
-    snapshot = copied(
+    snapshot = new_copy(
         backend,
         call,
         source,
         description=str(call.params.get("Description", "")),
-        tags=tagging.specified(call.params, "snapshot")["snapshot"],
+        tags=tagging.parse_specifications(call.params, "snapshot")["snapshot"],
     )
     _put(backend, call, snapshot)
     backend.database.later(partial(image_jobs.link, backend, [snapshot]))
     backend.database.later(
         partial(backend.job_queues.submit, snapshot.id, partial(image_jobs.finish_copy, backend, snapshot.id))
     )
-    return {"SnapshotId": snapshot.id, "Tags": tagging.listed(snapshot.tags)}
+    return {"SnapshotId": snapshot.id, "Tags": tagging.to_api(snapshot.tags)}
 
 
-def copied(backend: Backend, call: Call, source: Snapshot, *, description: str, tags: Mapping[str, str]) -> Snapshot:
-    """A snapshot of this call's region that will have the source's bytes. Raises AwsError."""
+def new_copy(backend: Backend, call: Call, source: Snapshot, *, description: str, tags: Mapping[str, str]) -> Snapshot:
+    """Make the record of a copy in this call's region. Raises AwsError."""
     encrypted = encryption.for_copy(backend, call, source)
     return Snapshot(
         id=new_id("snap"),
@@ -155,7 +155,7 @@ def copied(backend: Backend, call: Call, source: Snapshot, *, description: str, 
 
 
 def to_api(snapshot: Snapshot) -> dict[str, Any]:
-    """A snapshot as DescribeSnapshots answers it."""
+    """Describe a snapshot as DescribeSnapshots does."""
     return {
         "SnapshotId": snapshot.id,
         "VolumeId": snapshot.volume_id,
@@ -171,12 +171,12 @@ def to_api(snapshot: Snapshot) -> dict[str, Any]:
         "Encrypted": snapshot.encrypted,
         "KmsKeyId": snapshot.kms_key_id,
         "StorageTier": "standard",
-        "Tags": tagging.listed(snapshot.tags),
+        "Tags": tagging.to_api(snapshot.tags),
     }
 
 
 def _brief(snapshot: Snapshot) -> dict[str, Any]:
-    """CreateSnapshots answers the same facts, by a shape of its own."""
+    """Describe a snapshot as CreateSnapshots does."""
     return {**to_api(snapshot), "StateMessage": None}
 
 
@@ -200,7 +200,7 @@ def describe_snapshots(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def _owners(call: Call, given: Iterable[str]) -> set[str]:
-    """Aliases stand for accounts; Amazon itself has nothing here."""
+    """Resolve owners: `self`, and account ids."""
     return {call.account if owner == "self" else owner for owner in given}
 
 

@@ -64,8 +64,8 @@ def create_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
         encrypted=bool(params.get("Encrypted")),
         kms_key_id=params.get("KmsKeyId"),
     )
-    tags = tagging.specified(params, "volume")["volume"]
-    volume = new_volume(backend, call, block_devices.checked(disk, snapshot), zone=zone, tags=tags)
+    tags = tagging.parse_specifications(params, "volume")["volume"]
+    volume = new_volume(backend, call, block_devices.with_defaults(disk, snapshot), zone=zone, tags=tags)
     backend.database.put(volume)
     idempotency.remember(backend, call, [volume.id])
     backend.database.later(
@@ -99,7 +99,7 @@ def new_volume(backend: Backend, call: Call, disk: DiskSpec, *, zone: str, tags:
 
 
 def to_api(backend: Backend, volume: Volume) -> dict[str, Any]:
-    """A volume as DescribeVolumes answers it."""
+    """Describe a volume as DescribeVolumes does."""
     return {
         "VolumeId": volume.id,
         "AvailabilityZone": volume.zone,
@@ -114,7 +114,7 @@ def to_api(backend: Backend, volume: Volume) -> dict[str, Any]:
         "Throughput": volume.throughput,
         "MultiAttachEnabled": False,
         "Attachments": attachments(backend, volume),
-        "Tags": tagging.listed(volume.tags),
+        "Tags": tagging.to_api(volume.tags),
     }
 
 
