@@ -29,8 +29,8 @@ SPENT = frozenset({"NoCredentials", "NoAnswer", "AuthFailure", "InvalidClientTok
 class Preflight:
     """The check of one spec in its regions."""
 
-    def __init__(self, one: LoadedSpec, regions: Regions, region: str) -> None:
-        self._one = one
+    def __init__(self, loaded: LoadedSpec, regions: Regions, region: str) -> None:
+        self._loaded = loaded
         self._regions = regions
         self._region = region
         self._ec2 = regions[region]
@@ -39,7 +39,7 @@ class Preflight:
 
     def check(self) -> list[Problem]:
         """Return every problem that the cloud reports. Raises CloudError if the cloud cannot be reached."""
-        spec = self._one.checked()
+        spec = self._loaded.checked()
         source: SourceImage | None = None
         ssm = isinstance(spec.source.ami, AmiBySsm)
         if spec.source.ami is not None:  # what another spec bakes is not there yet
@@ -79,7 +79,7 @@ class Preflight:
             hint = (
                 f"{hint}; where it is allowed only for what has the spec's tags (`imagepipe policy`), nothing is wrong"
             )
-        self.problems.append(self._one.problem(path, str(error), hint=hint))
+        self.problems.append(self._loaded.problem(path, str(error), hint=hint))
 
     def _add_once(self, path: KeyPath, error: CloudError) -> None:
         """Add a problem that does not depend on the instance type, for the first type only."""
@@ -113,8 +113,8 @@ class Preflight:
                     s3.check_settings(bucket)
         with self._at("launch", "instance_types"):
             types = spec.launch.instance_types
-            for one, error in type_errors(self._ec2, types).items():
-                self._add(("launch", "instance_types", types.index(one)), error)
+            for instance_type, error in type_errors(self._ec2, types).items():
+                self._add(("launch", "instance_types", types.index(instance_type)), error)
         if source is not None:
             self._root_size(spec, output, source)
 
@@ -236,6 +236,6 @@ class Preflight:
                     self._add(at, error)
 
 
-def check_online(one: LoadedSpec, regions: Regions, region: Callable[[Spec], str]) -> list[Problem]:
+def check_online(loaded: LoadedSpec, regions: Regions, region: Callable[[Spec], str]) -> list[Problem]:
     """Return every problem of a spec that the cloud reports."""
-    return Preflight(one, regions, region(one.checked())).check()
+    return Preflight(loaded, regions, region(loaded.checked())).check()

@@ -87,7 +87,7 @@ def image_mappings(
     by_device = {snapshot.device: snapshot for snapshot in captured}
     mappings = {device: {"DeviceName": device, "VirtualName": name} for device, name in ephemeral.items()}
     for device in (*by_device, *said):
-        one = said.get(device, DeviceWanted(device))
-        mappings[device] = one.mapped(by_device.get(device), delete_on_termination=goes.get(device, True))
+        override = said.get(device, DeviceWanted(device))
+        mappings[device] = override.mapped(by_device.get(device), delete_on_termination=goes.get(device, True))
     kept = [mapping for mapping in mappings.values() if "NoDevice" not in mapping]
     return sorted(kept, key=lambda mapping: (mapping["DeviceName"] != root, str(mapping["DeviceName"])))

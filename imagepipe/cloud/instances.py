@@ -134,9 +134,9 @@ class Instances:
                     Filters=[{"Name": "instance-type", "Values": chunk}]
                 )
                 found |= {
-                    str(one["InstanceType"]): tuple(one.get("SupportedRootDeviceTypes", ()))
+                    str(described["InstanceType"]): tuple(described.get("SupportedRootDeviceTypes", ()))
                     for page in pages
-                    for one in page["InstanceTypes"]
+                    for described in page["InstanceTypes"]
                 }
         return found
 

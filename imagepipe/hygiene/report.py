@@ -41,12 +41,12 @@ class Report(NamedTuple):
     def of_all(cls, reports: Sequence[Report]) -> Report:
         """Combine several reports."""
         return cls(
-            tuple(each for one in reports for each in one.findings),
-            sum(one.files for one in reports),
-            sum(one.size for one in reports),
-            tuple(note for one in reports for note in one.notes),
-            sum(one.read for one in reports),
-            pack(each for one in reports for each in unpack(one.clean)),
+            tuple(each for report in reports for each in report.findings),
+            sum(report.files for report in reports),
+            sum(report.size for report in reports),
+            tuple(note for report in reports for note in report.notes),
+            sum(report.read for report in reports),
+            pack(each for report in reports for each in unpack(report.clean)),
         )
 
     def line(self) -> str:

@@ -307,19 +307,19 @@ _MATCHES = [Match(rule, place) for rule in RULES for place in rule.places]
 
 def _all(*, rooted: bool) -> str:
     return "|".join(
-        f"(?P<p{number}>{_regex(one.place.pattern)})"
-        for number, one in enumerate(_MATCHES)
-        if one.place.pattern.startswith("/") is rooted
+        f"(?P<p{number}>{_regex(each.place.pattern)})"
+        for number, each in enumerate(_MATCHES)
+        if each.place.pattern.startswith("/") is rooted
     )
 
 
 _FROM_ROOT = re.compile(_all(rooted=True), re.DOTALL)
 _ANYWHERE = re.compile(rf"/(?:{_all(rooted=False)})\Z", re.DOTALL)
 _BEGINNINGS = frozenset(
-    "/." if one.place.pattern.startswith(".") else "/" + one.place.pattern.partition("*")[0]
-    for one in _MATCHES
-    if not one.place.pattern.startswith("/")
+    "/." if each.place.pattern.startswith(".") else "/" + each.place.pattern.partition("*")[0]
+    for each in _MATCHES
+    if not each.place.pattern.startswith("/")
 )
 """Texts of which every path that matches `_ANYWHERE` contains one: most paths contain none and skip the search."""
 _FIRST = tuple(text[1:] for text in _BEGINNINGS)
-_ROOTS = frozenset({"", *(one.place.pattern.split("/")[1] for one in _MATCHES if one.place.pattern.startswith("/"))})
+_ROOTS = frozenset({"", *(each.place.pattern.split("/")[1] for each in _MATCHES if each.place.pattern.startswith("/"))})

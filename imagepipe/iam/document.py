@@ -42,27 +42,32 @@ class Statement:
 def merged(statements: Iterable[Statement]) -> list[Statement]:
     """Merge statements with the same Sid and conditions: the actions and resources are united. Sorted by Sid."""
     found: dict[tuple[str, tuple[tuple[str, str], ...]], Statement] = {}
-    for one in statements:
-        which = (one.sid, tuple(sorted((operator, key) for operator, keys in one.conditions.items() for key in keys)))
-        found[which] = _joined(found[which], one) if which in found else one
+    for statement in statements:
+        which = (
+            statement.sid,
+            tuple(sorted((operator, key) for operator, keys in statement.conditions.items() for key in keys)),
+        )
+        found[which] = _joined(found[which], statement) if which in found else statement
     named: list[Statement] = []
-    for one in sorted(found.values(), key=lambda one: one.sid):
-        count = sum(other.sid.rstrip("0123456789") == one.sid for other in named)
-        sid = f"{one.sid}{count + 1}" if count else one.sid
-        named.append(Statement(sid, one.actions, one.resources, one.conditions))
+    for statement in sorted(found.values(), key=lambda statement: statement.sid):
+        count = sum(other.sid.rstrip("0123456789") == statement.sid for other in named)
+        sid = f"{statement.sid}{count + 1}" if count else statement.sid
+        named.append(Statement(sid, statement.actions, statement.resources, statement.conditions))
     return named
 
 
-def _joined(one: Statement, other: Statement) -> Statement:
+def _joined(first: Statement, other: Statement) -> Statement:
     conditions = {
         operator: {key: _union(values, other.conditions[operator][key]) for key, values in keys.items()}
-        for operator, keys in one.conditions.items()
+        for operator, keys in first.conditions.items()
     }
-    return Statement(one.sid, _union(one.actions, other.actions), _union(one.resources, other.resources), conditions)
+    return Statement(
+        first.sid, _union(first.actions, other.actions), _union(first.resources, other.resources), conditions
+    )
 
 
-def _union(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
-    return tuple(sorted({*one, *other}))
+def _union(first: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted({*first, *other}))
 
 
 def _one_or_all(values: Sequence[str]) -> str | list[str]:
@@ -71,7 +76,7 @@ def _one_or_all(values: Sequence[str]) -> str | list[str]:
 
 def document(statements: Iterable[Statement]) -> dict[str, Any]:
     """Return the policy document of these statements."""
-    return {"Version": VERSION, "Statement": [one.document() for one in statements]}
+    return {"Version": VERSION, "Statement": [statement.document() for statement in statements]}
 
 
 def size(policy: Mapping[str, Any]) -> int:
@@ -82,8 +87,8 @@ def size(policy: Mapping[str, Any]) -> int:
 def parts(statements: Iterable[Statement], *, limit: int = LIMIT) -> list[dict[str, Any]]:
     """Split statements in order into as few policies as possible; attached together, they allow the same."""
     found: list[list[Statement]] = [[]]
-    for one in statements:
-        if found[-1] and size(document([*found[-1], one])) > limit:
+    for statement in statements:
+        if found[-1] and size(document([*found[-1], statement])) > limit:
             found.append([])
-        found[-1].append(one)
+        found[-1].append(statement)
     return [document(each) for each in found]

@@ -97,8 +97,8 @@ SubnetsWanted = tuple[str | Mapping[str, str], ...]
 def subnets_of(ec2: Ec2, wanted: SubnetsWanted) -> tuple[str, ...]:
     """Return the ids of subnets in order, without duplicates. Raises CloudError if tags match no subnet."""
     ids: dict[str, None] = {}
-    for one in wanted:
-        ids.update(dict.fromkeys([one] if isinstance(one, str) else ec2.subnets.by_tags(one)))
+    for subnet in wanted:
+        ids.update(dict.fromkeys([subnet] if isinstance(subnet, str) else ec2.subnets.by_tags(subnet)))
     return tuple(ids)
 
 

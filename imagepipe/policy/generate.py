@@ -27,14 +27,14 @@ def reasons(context: PolicyContext, wanted: For) -> Iterator[Reason]:
     """Yield the statements that a build of the spec and its undo need; or only those of `clean`."""
     if wanted == "build":
         for name in stages_of(context):
-            yield from (Reason(name, one) for one in STAGES[name](context))
+            yield from (Reason(name, statement) for statement in STAGES[name](context))
         for name, asks in STEPS.items():
-            yield from (Reason(name, one) for one in asks(context))
-        yield from (Reason("Heartbeat", one) for one in heartbeat(context))
+            yield from (Reason(name, statement) for statement in asks(context))
+        yield from (Reason("Heartbeat", statement) for statement in heartbeat(context))
     else:
-        yield from (Reason("clean --older-than", one) for one in sweep(context))
+        yield from (Reason("clean --older-than", statement) for statement in sweep(context))
     for kind in kinds_of(context):
-        yield from (Reason(f"undo of {kind}", one) for one in UNDO[kind](context))
+        yield from (Reason(f"undo of {kind}", statement) for statement in UNDO[kind](context))
 
 
 def statements(contexts: Sequence[PolicyContext], wanted: For = "build") -> list[Statement]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from imagepipe.cloud import tags
@@ -45,19 +46,19 @@ class ReplaceImage(Stage[Image]):
             return baked
         described = images.describe_many([baked.id])[baked.id]
         # What an image leaves when it is deregistered is found by nobody who does not know of it.
-        left = {s for one in images.own_named(name) for s in one.snapshots} | set(baked.snapshots)
+        left = {s for image in images.own_named(name) for s in image.snapshots} | set(baked.snapshots)
         details = {"left": ",".join(sorted(left))}
         claim = ctx.intend("image", self.ec2.region, lifetime=Lifetime.PRODUCT, details=details)
         made = claim.id or ctx.found_again(claim, images.first_of_token)
-        old = [one for one in images.own_named(name) if one.id != made]
+        old = [image for image in images.own_named(name) if image.id != made]
         # Kept from its create call on: it is made of the snapshots of an image that is kept.
         own = {k: v for k, v in tags.mapping(described.get("Tags")).items() if not k.startswith("imagepipe:")}
         label = {**self.run_tags.product(claim.token, ImageText(name, "", own)), tags.STATE: tags.KEPT}
         if own.get("Name") == baked.name:
             label["Name"] = name
-        for one in old:
-            ctx.say(f"{one.id} gives up the name '{name}'")
-            images.deregister(one.id)
+        for image in old:
+            ctx.say(f"{image.id} gives up the name '{name}'")
+            images.deregister(image.id)
         made = made or self._under(name, described, claim.token, label, baked)
         ctx.bind(claim, made)
         seen = self.ec2.await_image(made, deadline=ctx.deadline(COPY_SECONDS), cancel=ctx.cancel)
@@ -65,7 +66,7 @@ class ReplaceImage(Stage[Image]):
         if self.audience:
             images.share(made, final.snapshots, self.audience)
         ctx.journal.keep(claim)
-        self._retire(ctx, baked, final, old, {one for one in claim.details["left"].split(",") if one})
+        self._retire(ctx, baked, final, old, {snapshot for snapshot in claim.details["left"].split(",") if snapshot})
         return final
 
     def _under(
@@ -86,9 +87,10 @@ class ReplaceImage(Stage[Image]):
         _try(ctx, f"deregistering {baked.id}", lambda: self.ec2.images.deregister(baked.id))
         for snapshot in sorted(left - set(final.snapshots)):
             _try(ctx, f"deleting {snapshot}", lambda snapshot=snapshot: self.ec2.snapshots.delete(snapshot))  # type: ignore[misc]
-        for one in old:
-            if one.bundle and one.bundle != final.bundle:
-                _try(ctx, f"deleting {one.bundle}", lambda one=one: self._delete_bundle(one.bundle, one.id))  # type: ignore[misc]
+        for image in old:
+            if image.bundle and image.bundle != final.bundle:
+                delete = partial(self._delete_bundle, image.bundle, image.id)
+                _try(ctx, f"deleting {image.bundle}", delete)
 
     def _delete_bundle(self, location: str, image: str) -> None:
         """Delete the bundle of an old image. Raises CloudError if another image uses it, BundleError."""

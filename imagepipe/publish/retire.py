@@ -33,14 +33,14 @@ def find(images: Images, word: str) -> list[Mapping[str, Any]]:
     """Return this account's images in the region that have this id or exactly this name. Raises CloudError."""
     if word.startswith("ami-"):
         found = images.describe_many([word])
-        owned = {one.id for one in images.own_named(str(next(iter(found.values()))["Name"]))} if found else set()
+        owned = {image.id for image in images.own_named(str(next(iter(found.values()))["Name"]))} if found else set()
         if found and not owned:
             raise CloudError(
                 f"{word} in {images.region} is another account's: only its owner may deregister it",
                 code="AuthFailure",
             )
         return [image for image in found.values() if image["ImageId"] in owned]
-    return list(images.describe_many([one.id for one in images.own_named(word)]).values())
+    return list(images.describe_many([image.id for image in images.own_named(word)]).values())
 
 
 def retire(ec2: Ec2, image: Mapping[str, Any], *, deletes_data: bool) -> Retired:
@@ -57,7 +57,7 @@ def retire(ec2: Ec2, image: Mapping[str, Any], *, deletes_data: bool) -> Retired
 def _of_snapshots(ec2: Ec2, image: Mapping[str, Any], *, deletes_data: bool) -> Retired:
     id, name, region = str(image["ImageId"]), str(image.get("Name", "")), ec2.region
     snapshots = snapshots_of(image)
-    sizes = {one: int(seen["VolumeSize"]) for one, seen in ec2.snapshots.describe_many(snapshots).items()}
+    sizes = {snapshot: int(seen["VolumeSize"]) for snapshot, seen in ec2.snapshots.describe_many(snapshots).items()}
     ec2.images.deregister(id)
     if not deletes_data:
         return Retired(id, name, region, left=dict.fromkeys(sizes, NOT_ASKED))
@@ -65,7 +65,7 @@ def _of_snapshots(ec2: Ec2, image: Mapping[str, Any], *, deletes_data: bool) -> 
     left: dict[str, str] = {}
     for snapshot in sizes:
         if users := ec2.images.own_made_of(snapshot):
-            left[snapshot] = f"{', '.join(one.id for one in users)} is made of it too"
+            left[snapshot] = f"{', '.join(image.id for image in users)} is made of it too"
             continue
         try:
             ec2.snapshots.delete(snapshot)
@@ -73,7 +73,7 @@ def _of_snapshots(ec2: Ec2, image: Mapping[str, Any], *, deletes_data: bool) -> 
             left[snapshot] = str(error)
         else:
             deleted.append(snapshot)
-    freed = f"{sum(sizes[one] for one in deleted)} GiB of volumes"
+    freed = f"{sum(sizes[snapshot] for snapshot in deleted)} GiB of volumes"
     return Retired(id, name, region, tuple(deleted), left, freed)
 
 

@@ -38,12 +38,12 @@ class BundleSigning:
     local_certificate: Path | None
     """Certificate of the local cloud, for builds on it; None for AWS."""
 
-    def recipients(self, one: LoadedSpec, region: str, *, home: str) -> Recipients:
+    def recipients(self, loaded: LoadedSpec, region: str, *, home: str) -> Recipients:
         """Return the owner of a spec's bundles, and EC2's certificate in this region. Raises BundleError."""
-        output = one.checked().output
+        output = loaded.checked().output
         assert isinstance(output, InstanceStoreOutput)
         if output.certificate is not None and output.private_key is not None:
-            own = [named_file(one.file.parent, each) for each in (output.certificate, output.private_key)]
+            own = [named_file(loaded.file.parent, each) for each in (output.certificate, output.private_key)]
         else:
             own = [self.folder / OWN_CERTIFICATE, self.folder / OWN_KEY]
             if not own[0].exists():
@@ -54,12 +54,12 @@ class BundleSigning:
             return Recipients(owner, load_certificate(self.local_certificate))
         given = bundle_region(output, region, home=home).ec2_certificate
         if given is not None:
-            return Recipients(owner, load_certificate(named_file(one.file.parent, given)))
+            return Recipients(owner, load_certificate(named_file(loaded.file.parent, given)))
         return Recipients(owner, find_ec2_certificate(region, certificate_folders(self.environment)))
 
 
 def check_bundle_files(
-    one: LoadedSpec,
+    loaded: LoadedSpec,
     *,
     environment: Mapping[str, str],
     is_local: bool,
@@ -72,23 +72,23 @@ def check_bundle_files(
     `if_absent` is the severity of a known certificate of EC2 that this computer does not have: a build cannot continue
     without it, but the spec is not wrong. The local cloud has its own certificate.
     """
-    if one.spec is None or not isinstance(one.spec.output, InstanceStoreOutput):
+    if loaded.spec is None or not isinstance(loaded.spec.output, InstanceStoreOutput):
         return []
-    found = _Files(one, one.spec.output)
+    found = _Files(loaded, loaded.spec.output)
     found.check_pair()
     if not is_local:
-        found.check_ec2(region or one.spec.launch.region, certificate_folders(environment), if_absent=if_absent)
-    if region is not None and region != one.spec.launch.region:
-        without = regions_without_bucket(one.spec, one.document, home=region)
-        found.problems += [one.problem(path, message) for path, message in without]
+        found.check_ec2(region or loaded.spec.launch.region, certificate_folders(environment), if_absent=if_absent)
+    if region is not None and region != loaded.spec.launch.region:
+        without = regions_without_bucket(loaded.spec, loaded.document, home=region)
+        found.problems += [loaded.problem(path, message) for path, message in without]
     return found.problems
 
 
 class _Files:
     """The files of one spec and the problems with them."""
 
-    def __init__(self, one: LoadedSpec, output: InstanceStoreOutput) -> None:
-        self._one = one
+    def __init__(self, loaded: LoadedSpec, output: InstanceStoreOutput) -> None:
+        self._loaded = loaded
         self._output = output
         self.problems: list[Problem] = []
 
@@ -107,7 +107,7 @@ class _Files:
 
     def check_ec2(self, home: str | None, folders: tuple[Path, ...], *, if_absent: str) -> None:
         """Check EC2's certificate for every region of the image."""
-        wanted = dict.fromkeys((*([home] if home else []), *self._one.checked().publish.regions))
+        wanted = dict.fromkeys((*([home] if home else []), *self._loaded.checked().publish.regions))
         for region in wanted:
             is_own = region in self._output.per_region
             if region != home and not is_own:
@@ -126,7 +126,7 @@ class _Files:
 
         Missing files were already reported.
         """
-        file = named_file(self._one.file.parent, given) if given else None
+        file = named_file(self._loaded.file.parent, given) if given else None
         return file if file is not None and file.is_file() else None
 
     @contextmanager
@@ -135,5 +135,5 @@ class _Files:
         try:
             yield
         except BundleError as error:
-            problem = self._one.document.problem(path, error.message, hint=error.hint, severity=severity)
+            problem = self._loaded.document.problem(path, error.message, hint=error.hint, severity=severity)
             self.problems.append(problem)

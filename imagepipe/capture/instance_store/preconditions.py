@@ -101,7 +101,9 @@ def type_errors(ec2: Ec2, instance_types: Sequence[str]) -> Mapping[str, CloudEr
     """Return an error for each type that cannot run an instance-store image. Raises CloudError."""
     roots = ec2.instances.root_device_types(instance_types)
     return {
-        one: _no_root(one, ec2.region, roots) for one in instance_types if "instance-store" not in roots.get(one, ())
+        instance_type: _no_root(instance_type, ec2.region, roots)
+        for instance_type in instance_types
+        if "instance-store" not in roots.get(instance_type, ())
     }
 
 
