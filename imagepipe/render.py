@@ -213,7 +213,7 @@ def _environment(*, comments: tuple[str, str]) -> _Sandbox:
 
 _ENVIRONMENT = _environment(comments=("\ufdd0no comment\ufdd0", "\ufdd0no comment ends\ufdd0"))
 """For texts of a spec, which have no comments, because shells use `${#NAME}` and `${URL%#}`."""
-_RAW_HINT = "text that must keep its double braces stands between {% raw %} and {% endraw %}"
+_RAW_HINT = "put text that must keep its double braces between {% raw %} and {% endraw %}"
 _COMMENT_HINT = "{# begins a comment of a template file, also in ${#x}: write {{ '{#' }}, or put {% raw %} around it"
 
 

@@ -32,8 +32,10 @@ class Recovered:
         waiting = [name for name in graph.order() if name not in self.finished]
         first = [name for name in waiting if graph.needs(name) <= self.finished.keys()]
         lines = [f"{len(self.finished)} of {len(graph.stages)} stages are done"]
-        lines += [f"{stage}: anew, as {why}" for stage, why in self.dropped.items() if not why.startswith("after ")]
-        lines.append(f"goes on with {', '.join(first)}" if first else "all is done but deleting what is temporary")
+        lines += [
+            f"{stage}: again, because {why}" for stage, why in self.dropped.items() if not why.startswith("after ")
+        ]
+        lines.append(f"continues with {', '.join(first)}" if first else "only temporary resources are left to delete")
         return lines
 
 
@@ -47,9 +49,9 @@ def recover(graph: Graph, marks: Mapping[str, str], past: JournalState, regions:
     strange = sorted(past.outputs.keys() - graph.stages.keys())
     if changed or strange:
         raise UsageError(
-            f"run {past.run.id} cannot go on: the spec, or a file that it names, has changed since:"
+            f"run {past.run.id} cannot be resumed: the spec or a file that it names has changed since:"
             f" {', '.join(_first_of(graph, changed) or strange)}",
-            hint=f"put it back as it was, or build anew; `imagepipe clean {past.run.id}` deletes what the run holds",
+            hint=f"restore it, or build again; `imagepipe clean {past.run.id}` deletes what the run holds",
         )
     outputs = {name: decode(output_type(graph.stages[name]), done.value) for name, done in known.items()}
     dropped: dict[str, str] = {}

@@ -56,7 +56,7 @@ def test_no_image_for_the_filter(account: Account, tmp_path: Path) -> None:
 def test_an_ssm_parameter_that_is_no_image(account: Account, tmp_path: Path) -> None:
     account.cloud.client("ssm").put_parameter(Name="/x/y", Value="hello", Type="String")
     problems = _problems(account, tmp_path, source="source: {ami: {ssm: /x/y}}\n")
-    assert "holds 'hello', which is no image id" in _told(problems, "source.ami.ssm")
+    assert "holds 'hello', which is not an image id" in _told(problems, "source.ami.ssm")
 
 
 def test_a_name_that_is_taken_in_one_of_the_regions(account: Account, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_name_that_is_taken_in_one_of_the_regions(account: Account, tmp_path: 
     ("launch", "path", "says"),
     [
         ("subnets: [subnet-01234567]", "launch.subnets.0", "subnet-01234567"),
-        ("subnets: [{tags: {no: such}}]", "launch.subnets.0", "tagged no=such in us-east-1: there is none"),
+        ("subnets: [{tags: {no: such}}]", "launch.subnets.0", "tagged no=such in us-east-1: no subnet has these tags"),
         ("security_groups: [sg-01234567]", "launch.security_groups", "sg-01234567"),
         ("instance_types: [t3.small, t9.huge]", "launch.instance_types.1", "t9.huge"),
         ("instance_types: [t4g.small]", "launch.instance_types.0", "arm64"),
@@ -196,7 +196,7 @@ def test_a_bucket_that_is_nowhere_where_no_build_would_make_it(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     account.regions = Regions(Session(Access(endpoint_url=account.cloud.endpoint, region="us-east-1")), account.clock)
-    assert _told(_problems(account, tmp_path, M3, output=BUNDLE), "output.bucket") == "there is no bucket bundles"
+    assert _told(_problems(account, tmp_path, M3, output=BUNDLE), "output.bucket") == "bucket bundles does not exist"
 
 
 def test_a_bundle_whose_registration_is_not_allowed_in_a_region_of_its_copies(account: Account, tmp_path: Path) -> None:

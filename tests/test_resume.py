@@ -154,7 +154,7 @@ def test_what_is_done_and_still_there_is_not_done_again(dead: Dead) -> None:
     found = dead.recover()
     assert found.finished == dead.outputs
     assert found.dropped == {}
-    assert found.describe(dead.graph) == ["4 of 8 stages are done", "goes on with work"]
+    assert found.describe(dead.graph) == ["4 of 8 stages are done", "continues with work"]
 
 
 def test_a_machine_that_is_gone_is_launched_anew_and_all_that_came_of_it(dead: Dead) -> None:
@@ -165,7 +165,7 @@ def test_a_machine_that_is_gone_is_launched_anew_and_all_that_came_of_it(dead: D
     assert list(found.finished) == ["source", "key"]
     assert found.dropped["launch"] == f"{dead.instance.id} in us-east-1 is terminated"
     assert {"connect", "work", "capture", "terminate", "copy"} <= found.dropped.keys()
-    assert "launch: anew, as" in "\n".join(found.describe(dead.graph))
+    assert "launch: again, because" in "\n".join(found.describe(dead.graph))
 
 
 def test_a_machine_on_which_a_step_was_cut_short_is_launched_anew(dead: Dead) -> None:
@@ -182,7 +182,7 @@ def test_a_machine_that_nobody_needs_any_more_may_be_gone(dead: Dead) -> None:
     dead.account.ec2.instances.terminate(dead.instance.id)
     found = dead.recover()
     assert found.dropped == {}
-    assert found.describe(dead.graph)[-1] == "goes on with copy, terminate"
+    assert found.describe(dead.graph)[-1] == "continues with copy, terminate"
 
 
 def test_an_image_that_is_gone_is_taken_anew_of_the_machine_that_is_there(dead: Dead) -> None:

@@ -186,7 +186,7 @@ def read_manifest(document: bytes) -> Manifest:
     """Read a manifest in either dialect and check its values, but not its signature. Raises BundleError."""
     root = parse_xml(document)
     if root.tag != "manifest" or root.one("version").text.strip() != VERSION:
-        raise BundleError(f"this is no manifest of a bundle: it has no <manifest> of version {VERSION}")
+        raise BundleError(f"this is not the manifest of a bundle: it has no <manifest> of version {VERSION}")
     machine, image = (root.one(tag) for tag in _SIGNED)
     parts = image.one("parts")
     found = [_part(element) for element in parts.all("part")]
@@ -237,7 +237,7 @@ def _as_it_stands(document: bytes, tag: str) -> bytes:
     """Return the bytes of an element, which must be the only one, so that the signed bytes are those that were read."""
     begin, end = f"<{tag}>".encode(), f"</{tag}>".encode()
     if document.count(begin) != 1 or document.count(end) != 1 or document.count(b"<" + tag.encode()) != 1:
-        raise BundleError(f"the manifest has not one plain <{tag}>, so it cannot be said what was signed")
+        raise BundleError(f"the manifest must have exactly one plain <{tag}>; otherwise it is unclear what was signed")
     return document[document.index(begin) : document.index(end) + len(end)]
 
 

@@ -177,4 +177,4 @@ def _value(field: bytes) -> int:
 
 
 def _not_a_number(field: bytes) -> int:
-    raise BundleError(f"what the bundle holds is not a tar: {field!r} stands where a number should")
+    raise BundleError(f"the bundle does not contain a tar: {field!r} is not a number")

@@ -124,7 +124,7 @@ class Images:
             found = self._client.describe_images(ImageIds=[id])["Images"]
         if not found:
             raise CloudError(
-                f"looking up {id} in {self.region}: there is no such image",
+                f"looking up {id} in {self.region}: the image does not exist",
                 code="InvalidAMIID.NotFound",
                 hint="image ids differ by region; is launch.region the right one?",
             )

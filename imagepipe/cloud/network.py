@@ -131,7 +131,7 @@ class Subnets:
             answer = self._client.describe_subnets(Filters=filters)
         if not answer["Subnets"]:
             raise CloudError(
-                f"looking for subnets tagged {_describe(tags)} in {self.region}: there is none",
+                f"looking for subnets tagged {_describe(tags)} in {self.region}: no subnet has these tags",
                 code="InvalidSubnetID.NotFound",
                 hint="see launch.subnets; compare with `aws ec2 describe-subnets`",
             )

@@ -171,7 +171,7 @@ class S3:
         home = self.region_of(bucket)
         if home is None:
             raise CloudError(
-                f"there is no bucket {bucket}",
+                f"bucket {bucket} does not exist",
                 code="NoSuchBucket",
                 hint=f"aws s3api create-bucket --bucket {bucket} --region {self.region}"
                 f" --object-ownership BucketOwnerPreferred{_constraint(self.region)}",

@@ -37,7 +37,7 @@ def encode(value: Any) -> Any:
         return [encode(item) for item in value]
     if isinstance(value, Mapping):
         return {_key(key): encode(item) for key, item in value.items()}
-    raise TypeError(f"{type(value).__name__} is no value that a run can go on with")
+    raise TypeError(f"{type(value).__name__} is not a value that a run can resume with")
 
 
 def decode(kind: Any, json: Any) -> Any:
@@ -45,7 +45,7 @@ def decode(kind: Any, json: Any) -> Any:
     try:
         return _decode(kind, json)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ImagepipeError(f"an output in the journal is no {kind}: {error!r}") from error
+        raise ImagepipeError(f"an output in the journal is not {kind}: {error!r}") from error
 
 
 def _decode(kind: Any, json: Any) -> Any:
@@ -68,7 +68,7 @@ def _decode(kind: Any, json: Any) -> Any:
         return json
     if kind is float and isinstance(json, int):
         return float(json)
-    raise TypeError(f"{json!r} is no {kind}")
+    raise TypeError(f"{json!r} is not {kind}")
 
 
 @cache
@@ -83,5 +83,5 @@ def _frozen(json: Any) -> Any:
 
 def _key(key: Any) -> str:
     if not isinstance(key, str):
-        raise TypeError(f"{key!r} is no key that JSON has")
+        raise TypeError(f"{key!r} cannot be a key in JSON")
     return key

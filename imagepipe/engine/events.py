@@ -194,7 +194,7 @@ def read_events(path: Path) -> Iterator[AnyEvent]:
     A last line that a dead process left incomplete is skipped.
     """
     if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is no file")  # a pipe would be waited for
+        raise UsageError(f"{path} is not a regular file")  # a pipe would be waited for
     try:
         with path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(LONGEST_BYTES), b""), start=1):
@@ -241,7 +241,7 @@ class Events:
                     sink(masked)
                 except (Exception, SystemExit) as error:  # noqa: BLE001 - rich wants to end the process at a closed pipe
                     self._sinks.remove(sink)
-                    log.warning("the run goes on without its %s: %s", type(sink).__name__, error)
+                    log.warning("the run continues without its %s: %s", type(sink).__name__, error)
 
     def _masked(self, value: Any) -> Any:
         if isinstance(value, str):

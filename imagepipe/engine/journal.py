@@ -360,7 +360,7 @@ class _Replayed:
 def _replay(path: Path) -> _Replayed:
     """Replay a journal. Raises UsageError for any file that is not one."""
     if path.exists() and not path.is_file():
-        raise UsageError(f"journal {path} is no file")  # a pipe would be waited for
+        raise UsageError(f"journal {path} is not a regular file")  # a pipe would be waited for
     try:
         if (size := path.stat().st_size) > LARGEST_BYTES:
             raise UsageError(f"journal {path} has {size} bytes: no run writes more than {LARGEST_BYTES}")
@@ -437,19 +437,19 @@ def _take(found: _Replayed, record: dict[str, Any], path: Path) -> None:
 def _text(record: Mapping[str, Any], name: str) -> str:
     value = record[name]
     if not isinstance(value, str):
-        raise TypeError(f"{name} is no text")
+        raise TypeError(f"{name} is not a text")
     return value
 
 
 def _texts(record: Mapping[str, Any], name: str) -> tuple[str, ...]:
     values = record[name]
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise TypeError(f"{name} is no list of texts")
+        raise TypeError(f"{name} is not a list of texts")
     return tuple(values)
 
 
 def _mapping(record: Mapping[str, Any], name: str) -> dict[str, str]:
     values = record[name]
     if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
-        raise TypeError(f"{name} is no mapping of texts")
+        raise TypeError(f"{name} is not a mapping of texts")
     return values

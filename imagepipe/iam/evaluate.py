@@ -97,7 +97,7 @@ def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _rule(number: int, statement: Any) -> Rule:
     if not isinstance(statement, dict):
-        raise NotUnderstood(f"statement {number} is no object")
+        raise NotUnderstood(f"statement {number} is not an object")
     sid = str(statement.get("Sid", number))
     if unknown := sorted(statement.keys() - STATEMENT):
         raise NotUnderstood(f"statement {sid}: {', '.join(unknown)} is not known here")
@@ -114,7 +114,7 @@ def _rule(number: int, statement: Any) -> Rule:
 
 def _conditions(sid: str, conditions: Any) -> Iterable[Condition]:
     if not isinstance(conditions, dict) or not all(isinstance(keys, dict) for keys in conditions.values()):
-        raise NotUnderstood(f"statement {sid}: its Condition is no object of operators")
+        raise NotUnderstood(f"statement {sid}: its Condition is not an object of operators")
     for operator, keys in conditions.items():
         for key, values in keys.items():
             try:

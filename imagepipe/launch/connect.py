@@ -197,8 +197,8 @@ class AwaitSsh(Stage[Reachable]):
             "refused": "the machine is up without an SSH server on this port: see the console; launch.ssh.port?",
             "auth": f"is '{endpoint.user}' the image's user? Debian's have admin, Ubuntu's ubuntu, Amazon's ec2-user",
             "host-key": "the machine did not take the host key that user data gave it (no cloud-init?), "
-            "or something stands in between",
-            "protocol": "something answers that is no SSH server, or it gives up at once",
+            "or something in between blocks it",
+            "protocol": "something answers that is not an SSH server, or it closes the connection at once",
         }
         return ConnectError(
             f"{self._image_fault()}{instance.id} in {instance.region}: no SSH to"

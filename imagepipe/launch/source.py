@@ -71,13 +71,13 @@ class FindSource(Stage[SourceImage]):
         where = f"SSM parameter {name} in {self.ec2.region}"
         if value is None:
             raise CloudError(
-                f"looking for the source image: there is no {where}",
+                f"looking for the source image: {where} does not exist",
                 code="ParameterNotFound",
                 hint="parameters are regional; compare with `aws ssm get-parameter --name …`",
             )
         if not IMAGE_ID.fullmatch(value):
             raise CloudError(
-                f"looking for the source image: {where} holds {value[:60]!r}, which is no image id",
+                f"looking for the source image: {where} holds {value[:60]!r}, which is not an image id",
                 code="InvalidAMIID.Malformed",
                 hint="source.ami.ssm must name a parameter whose value is ami-…, not one that is JSON or a path",
             )

@@ -178,7 +178,7 @@ class Step(Stage[Reachable]):
     def _failed(self, why: str, code: int | None, tail: list[str], hint: str | None) -> CommandFailed:
         said = "".join(f"\n    {line}" for line in tail) or " nothing"
         return CommandFailed(
-            f"step '{self.options.title}' ({self.options.where}): {why}\n  it said:{said}",
+            f"step '{self.options.title}' ({self.options.where}): {why}\n  its last output:{said}",
             code=code,
             tail="\n".join(tail),
             hint=hint,

@@ -57,7 +57,7 @@ class ReplaceImage(Stage[Image]):
         if own.get("Name") == baked.name:
             label["Name"] = name
         for image in old:
-            ctx.say(f"{image.id} gives up the name '{name}'")
+            ctx.say(f"deregistering {image.id}, which has the name '{name}'")
             images.deregister(image.id)
         made = made or self._under(name, described, claim.token, label, baked)
         ctx.bind(claim, made)

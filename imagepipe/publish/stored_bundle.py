@@ -46,7 +46,7 @@ def look_up(s3: S3, location: str) -> InBucket:
     """
     bucket, _, key = location.partition("/")
     if not key:
-        raise BundleError(f"{location} is no location of a manifest: it has no key")
+        raise BundleError(f"{location} is not the location of a manifest: it has no key")
     document = s3.read(bucket, key, limit_bytes=LARGEST_BYTES)
     manifest = read_manifest(document)
     return InBucket(bucket, key, manifest, manifest.bundled_size + len(document))

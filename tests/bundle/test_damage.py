@@ -187,9 +187,9 @@ OF_TARS = {
         "too long a name",
     ),
     "a number that is none": (_with_sum(bytearray(_tar(CONTENT)[:124] + b"9" * 12 + _tar(CONTENT)[136:512]), kind=b"0"),
-                              "stands where a number should"),
+                              "is not a number"),
     "a negative number": (_with_sum(bytearray(_tar(CONTENT)[:124] + b"\xff" * 12 + _tar(CONTENT)[136:512]), kind=b"0"),
-                          "stands where a number should"),
+                          "is not a number"),
 }  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def test_a_pipe_or_folder_in_place_of_a_file_is_refused(folder: Path, name: str,
     make(folder / name)
     result = CliRunner().invoke(show, ["7f3a91c2"])
     assert isinstance(result.exception, UsageError)
-    assert f"{folder / name} is no file" in str(result.exception)
+    assert f"{folder / name} is not a regular file" in str(result.exception)
 
 
 def test_the_last_lines_of_the_run_are_printed_again(folder: Path) -> None:

@@ -252,7 +252,7 @@ def test_a_setting_that_is_not_for_us_to_see_is_no_problem(s3: S3, account: Acco
 
 
 def test_a_bucket_that_there_is_not_comes_with_the_command_that_makes_it(account: Account) -> None:
-    with pytest.raises(CloudError, match="there is no bucket none") as failed:
+    with pytest.raises(CloudError, match="bucket none does not exist") as failed:
         account.regions["eu-west-1"].s3.check_bucket("none", "t")
     assert failed.value.hint == (
         "aws s3api create-bucket --bucket none --region eu-west-1 --object-ownership BucketOwnerPreferred"

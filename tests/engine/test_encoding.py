@@ -76,7 +76,7 @@ def test_what_is_no_such_output_is_an_error_in_our_words(json: Any) -> None:
 
 
 def test_a_value_that_could_not_come_back_is_not_written() -> None:
-    with pytest.raises(TypeError, match="is no value that a run can go on with"):
+    with pytest.raises(TypeError, match="is not a value that a run can resume with"):
         encode({"handle": object()})
 
 

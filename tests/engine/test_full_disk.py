@@ -87,5 +87,5 @@ def test_a_full_disk_under_the_events_costs_the_events_alone(tmp_path: Path, cap
     assert rig.released == ["instance"]
     assert isinstance(rig.seen[-1], RunFinished), "the others go on"
     assert [record.getMessage() for record in caplog.records] == [
-        "the run goes on without its EventFile: [Errno 28] No space left on device"
+        "the run continues without its EventFile: [Errno 28] No space left on device"
     ]

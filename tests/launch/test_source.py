@@ -137,5 +137,5 @@ def test_an_ssm_parameter_that_is_no_image_says_what_it_holds(account: Account) 
 
 
 def test_an_ssm_parameter_that_there_is_not_is_an_error(account: Account) -> None:
-    with pytest.raises(CloudError, match="there is no SSM parameter /images/none in us-east-1"):
+    with pytest.raises(CloudError, match="SSM parameter /images/none in us-east-1 does not exist"):
         FindSource(account.ec2, BySsm("/images/none")).run(account.context())

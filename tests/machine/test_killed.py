@@ -174,7 +174,7 @@ def test_a_killed_build_goes_on_with_its_machine_where_it_was(fresh_bakery: Bake
 
     shown = bakery("resume", run, "--dry-run")
     assert shown.code == 0, shown.err
-    assert shown.out.splitlines()[-1] == "goes on with step-2"
+    assert shown.out.splitlines()[-1] == "continues with step-2"
     assert bakery.inventory()["us-east-1 instances"] == [instance]
     resumed = bakery("resume", run, "--format", "json", "--junit", "report.xml")
     assert resumed.code == 0, resumed.err

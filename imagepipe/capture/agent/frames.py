@@ -55,9 +55,7 @@ class Wire:
         while not seen.endswith(HANDSHAKE):
             piece = self._read(1)
             if not piece or len(seen) > LONGEST_PREFACE:
-                raise ProtocolError(
-                    "no agent began" + (f": what came instead is {bytes(seen[:100])!r}" if seen else "")
-                )
+                raise ProtocolError("no agent started" + (f": received {bytes(seen[:100])!r}" if seen else ""))
             seen += piece
         return bytes(seen[: -len(HANDSHAKE)])
 
@@ -68,16 +66,16 @@ class Wire:
             return None
         kind, size = HEAD.unpack(head)
         if size > LARGEST.get(kind, -1):
-            raise ProtocolError(f"what came is no frame: {head!r}")
+            raise ProtocolError(f"received data that is not a frame: {head!r}")
         body = self._exactly(size)
         if kind == DATA:
             return body
         try:
             message = json.loads(body.decode())
         except (ValueError, RecursionError) as error:
-            raise ProtocolError("what came is no message") from error
+            raise ProtocolError("received data that is not a message") from error
         if not isinstance(message, dict):
-            raise ProtocolError("what came is no message")
+            raise ProtocolError("received data that is not a message")
         return message
 
     def _exactly(self, count: int, *, may_end: bool = False) -> bytes:

@@ -109,7 +109,7 @@ def type_errors(ec2: Ec2, instance_types: Sequence[str]) -> Mapping[str, CloudEr
 
 def _no_root(instance_type: str, region: str, roots: Mapping[str, Sequence[str]]) -> CloudError:
     if instance_type not in roots:
-        return CloudError(f"there is no instance type {instance_type} in {region}", code="InvalidInstanceType")
+        return CloudError(f"instance type {instance_type} does not exist in {region}", code="InvalidInstanceType")
     return CloudError(
         f"{instance_type} in {region} cannot have its root on instance store",
         code="InvalidParameterCombination",

@@ -165,7 +165,7 @@ class BundleRoot(Stage[Bundle]):
             yield
         except (ProtocolError, Disconnected) as error:
             if dialogue.is_silent:
-                raise ProtocolError(f"the agent has said nothing for {SILENT_SECONDS:g} s") from error
+                raise ProtocolError(f"the agent sent nothing for {SILENT_SECONDS:g} s") from error
             code = dialogue.code()
             said = plain("; ".join(dialogue.errors))
             if code == agent_loader.NO_PYTHON:

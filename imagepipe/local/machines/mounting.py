@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from imagepipe.local.host import freeze
@@ -11,32 +10,20 @@ from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.machines.records import Record
 from imagepipe.local.machines.supervised import SupervisedDriver
 
-FROZEN = "frozen"
-"""A file that exists while the machine's file systems may be frozen."""
-
 
 class MountingDriver(SupervisedDriver):
     """Holds the disks of a running machine still by freezing their file systems."""
 
-    scratch = (*SupervisedDriver.scratch, FROZEN)
-
-    @contextmanager
-    def _frozen(self, record: Record) -> Iterator[None]:
+    def _frozen(self, record: Record) -> AbstractContextManager[None]:
         places = [self._root_seen_from_host(record)]
         init = MachineGroup(record.machine.id).init()
         if init is not None and len(record.devices) > 1:
             places += freeze.mounted(init, record.devices[1:])
-        mark = self._folder / record.machine.id / FROZEN
-        mark.touch()
-        with freeze.frozen(places):
-            yield
-        mark.unlink(missing_ok=True)
+        return freeze.frozen(places)
 
     def _unfreeze(self, record: Record) -> None:
-        mark = self._folder / record.machine.id / FROZEN
-        if mark.exists():  # without it, starting fsfreeze is saved
-            freeze.thaw([self._root_seen_from_host(record)])
-            mark.unlink(missing_ok=True)
+        # Always: the machine may have frozen its root by itself, as the scrub of a spot instance does.
+        freeze.thaw(self._root_seen_from_host(record))
 
     def _root_seen_from_host(self, record: Record) -> Path:
         assert record.supervisor is not None

@@ -53,6 +53,6 @@ def test_what_a_shell_prints_before_the_agent_begins_is_told_apart_from_it() -> 
 
 @pytest.mark.parametrize("came", [b"", b"Your password is old.\n", b"y\n" * 70_000], ids=["none", "text", "ever"])
 def test_where_no_agent_begins_what_came_instead_is_said(came: bytes) -> None:
-    with pytest.raises(ProtocolError, match="no agent began") as caught:
+    with pytest.raises(ProtocolError, match="no agent started") as caught:
         _receiving(came).await_handshake()
     assert repr(came[:20])[2:-1] in str(caught.value)

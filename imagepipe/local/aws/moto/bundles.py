@@ -83,7 +83,7 @@ class Bundles:
             buckets: Any = self._moto.model("s3", account, get_partition(region)).buckets
             found = buckets.get(bucket)
             if found is None:
-                raise BundleError(f"there is no bucket {bucket} of this account")
+                raise BundleError(f"bucket {bucket} does not exist of this account")
             if found.region_name != region:
                 raise BundleError(
                     f"bucket {bucket} is in {found.region_name}, and the image is registered in {region}: check that"
