@@ -161,8 +161,8 @@ def _sparse(*pairs: tuple[int, int], size: int, told: int | None = None) -> byte
 CONTENT = b"content" * 1000
 OF_TARS = {
     "nothing": (b"", "the tar in the bundle ends too early"),
-    "no tar": (b"a text" * 1000, "not a tar"),
-    "an empty tar": (bytes(10240), "not a tar|a wrong sum|type"),
+    "no tar": (b"a text" * 1000, "does not contain a tar"),
+    "an empty tar": (bytes(10240), "does not contain a tar|a wrong sum|type"),
     "an end within the data": (_tar(CONTENT)[:3000], "ends too early"),
     "a second member": (_tar(CONTENT, after=b"\0" * (-7000 % 512) + _tar(b"second")), "after its one member"),
     "something in the padding": (_tar(CONTENT, ending=b"x".ljust(1024, b"\0")), "in the padding"),

@@ -142,12 +142,12 @@ def test_a_stream_that_is_not_the_image_is_refused(
     ids=["deep", "long number", "no UTF-8", "cut", "a list"],
 )
 def test_what_is_no_message_is_a_broken_stream(body: bytes) -> None:
-    with pytest.raises(ProtocolError, match="no message"):
+    with pytest.raises(ProtocolError, match="not a message"):
         Wire(io.BytesIO(HEAD.pack(MESSAGE, len(body)) + body).read, lambda _: None).receive()
 
 
 def test_no_more_is_read_of_a_frame_than_an_image_can_need() -> None:
-    with pytest.raises(ProtocolError, match="no frame"):
+    with pytest.raises(ProtocolError, match="not a frame"):
         Wire(io.BytesIO(HEAD.pack(MESSAGE, LARGEST[MESSAGE] + 1)).read, lambda _: None).receive()
 
 
