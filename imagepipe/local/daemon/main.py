@@ -183,14 +183,14 @@ def serve(
                 hint="free some room (imagepipe clean --all --local), or name a store on another disk with "
                 + ROOT_VARIABLE,
             ) from full
-        server = _listen(cloud, _LoopbackApp(cloud, store), port, store)
-        stack.callback(server.stop)
-        here = Serving.this_process(server.bind_addr[1])
-        threads = [_started(server)]
+        servers = [_listen(cloud, _LoopbackApp(cloud, store), port, store)]
+        here = Serving.this_process(servers[0].bind_addr[1])
+        stack.callback(servers[0].stop)
         if external is not None:
-            outer = _listen(cloud, _TokenApp(cloud.application, external.token), here.port, store, external.address)
-            stack.callback(outer.stop)
-            threads.append(_started(outer))
+            app = _TokenApp(cloud.application, external.token)
+            servers.append(_listen(cloud, app, here.port, store, external.address))
+            stack.callback(servers[1].stop)
+        threads = [_started(server) for server in servers]
         stack.callback(rendezvous.withdraw, store)
         rendezvous.announce(store, here)
         ready(here)
@@ -198,9 +198,8 @@ def serve(
         is_idle = _wait(store, cloud.application, stop, idle_seconds, stack)
         log.info("ending: %s", "nobody uses it and no instance is left" if is_idle else "asked to")
         rendezvous.withdraw(store)
-        server.stop()
-        if external is not None:
-            outer.stop()
+        for server in servers:
+            server.stop()
         for thread in threads:
             thread.join()
         cloud.power_off()
