@@ -266,7 +266,7 @@ def _listen(cloud: Cloud, app: App, port: int, store: Store, address: str = rend
 
 
 def _check_free(port: int) -> None:
-    """Raise OSError if somebody listens there: said early, before the long work of a start."""
+    """Raise OSError early, before the long work of a start, if a process listens there."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((rendezvous.ADDRESS, port))
@@ -300,7 +300,7 @@ def _wait(
 
 
 class _LoopbackApp:
-    """The gateway's door, and beside it a small one for the process itself."""
+    """The gateway, and beside it the process's own few paths."""
 
     def __init__(self, cloud: Cloud, store: Store) -> None:
         self._cloud = cloud
@@ -331,7 +331,7 @@ class _LoopbackApp:
 
 
 class _TokenApp:
-    """The gateway's door to other machines: only with the token, as the session token that AWS's clients send.
+    """The gateway for other machines, which need the token: AWS's clients send it as their session token.
 
     The signature is asked for as everywhere, and covers the token. What is the process's or the gateway's own stays in.
     """
