@@ -132,7 +132,7 @@ class Boot:
             if first:
                 self._make_first_boot()
             self._finish(first)
-        except Exception as problem:  # noqa: BLE001 - answer to who started us, and this process ends
+        except Exception as problem:  # noqa: BLE001 - reported to the driver, and this process ends
             os.write(answer, f"error {problem}\n".encode())
             os._exit(1)
         os.write(answer, f"{UP}\n".encode())
