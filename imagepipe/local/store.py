@@ -35,7 +35,7 @@ class Store:
     base_cache: Path
     """Folder in which base images are built and kept; several stores may share it."""
     driver: str | None = None
-    """The driver that its machines are to have, where somebody has said so."""
+    """The driver of its machines, if one was chosen."""
 
     @classmethod
     def open(cls, root: Path, *, base_cache: Path | None = None, driver: str | None = None) -> Store:

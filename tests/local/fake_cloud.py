@@ -48,7 +48,7 @@ def main() -> int:
         application = FakeApplication(store, int(instances))
         return daemon.Cloud(
             application=application,
-            server=lambda door, address, port: wsgi.Server((address, port), door),
+            server=lambda app, address, port: wsgi.Server((address, port), app),
             driver_name="fake",
             used_bytes=lambda: 42,
             power_off=lambda: (store.root / "powered-off").touch(),

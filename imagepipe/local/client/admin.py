@@ -1,4 +1,4 @@
-"""The cloud's own interface, asked from another process: accounts, clock, faults (`admin` answers)."""
+"""Call the cloud's own interface (`aws/admin`) from another process: accounts, clock, faults."""
 
 from __future__ import annotations
 

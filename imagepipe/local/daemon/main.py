@@ -183,14 +183,14 @@ def serve(
                 hint="free some room (imagepipe clean --all --local), or name a store on another disk with "
                 + ROOT_VARIABLE,
             ) from full
-        server = _listen(cloud, _LoopbackApp(cloud, store), port, store)
-        stack.callback(server.stop)
-        here = Serving.this_process(server.bind_addr[1])
-        threads = [_started(server)]
+        servers = [_listen(cloud, _LoopbackApp(cloud, store), port, store)]
+        here = Serving.this_process(servers[0].bind_addr[1])
+        stack.callback(servers[0].stop)
         if external is not None:
-            outer = _listen(cloud, _TokenApp(cloud.application, external.token), here.port, store, external.address)
-            stack.callback(outer.stop)
-            threads.append(_started(outer))
+            app = _TokenApp(cloud.application, external.token)
+            servers.append(_listen(cloud, app, here.port, store, external.address))
+            stack.callback(servers[1].stop)
+        threads = [_started(server) for server in servers]
         stack.callback(rendezvous.withdraw, store)
         rendezvous.announce(store, here)
         ready(here)
@@ -198,9 +198,8 @@ def serve(
         is_idle = _wait(store, cloud.application, stop, idle_seconds, stack)
         log.info("ending: %s", "nobody uses it and no instance is left" if is_idle else "asked to")
         rendezvous.withdraw(store)
-        server.stop()
-        if external is not None:
-            outer.stop()
+        for server in servers:
+            server.stop()
         for thread in threads:
             thread.join()
         cloud.power_off()
@@ -267,7 +266,7 @@ def _listen(cloud: Cloud, app: App, port: int, store: Store, address: str = rend
 
 
 def _check_free(port: int) -> None:
-    """Raise OSError if somebody listens there: said early, before the long work of a start."""
+    """Raise OSError early, before the long work of a start, if a process listens there."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((rendezvous.ADDRESS, port))
@@ -301,7 +300,7 @@ def _wait(
 
 
 class _LoopbackApp:
-    """The gateway's door, and beside it a small one for the process itself."""
+    """The gateway, and beside it the process's own few paths."""
 
     def __init__(self, cloud: Cloud, store: Store) -> None:
         self._cloud = cloud
@@ -332,7 +331,7 @@ class _LoopbackApp:
 
 
 class _TokenApp:
-    """The gateway's door to other machines: only with the token, as the session token that AWS's clients send.
+    """The gateway for other machines, which need the token: AWS's clients send it as their session token.
 
     The signature is asked for as everywhere, and covers the token. What is the process's or the gateway's own stays in.
     """

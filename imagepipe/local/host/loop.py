@@ -1,4 +1,4 @@
-"""Loop devices that the kernel gives back by itself.
+"""Loop devices that the kernel detaches by itself.
 
 Each is made with autoclear set while we hold it open: it lives as long as somebody has it open or mounted, so a
 process that is killed between two steps leaves none behind. losetup(8) cannot do that.
@@ -70,7 +70,7 @@ def devices_of(paths: frozenset[Path]) -> list[str]:
 
 
 def wait_free(paths: frozenset[Path], seconds: float) -> None:
-    """Until the kernel has given back every device over these files; what is used longer is detached by us.
+    """Wait until the kernel has detached every device over these files; detach those that are used longer.
 
     It does so after the last unmount, which writes all that was still to be written.
     """

@@ -37,7 +37,7 @@ def _served(cloud: Cloud, folder: Path) -> Iterator[Serving]:
     def build(store: Store) -> main.Cloud:
         return main.Cloud(
             application=cloud.gateway,
-            server=lambda door, address, port: make_server(door, host=address, port=port),
+            server=lambda app, address, port: make_server(app, host=address, port=port),
             driver_name="fake",
             used_bytes=lambda: 0,
             power_off=lambda: None,

@@ -83,7 +83,7 @@ class Mistake(NamedTuple):
 
 
 def check(values: Mapping[str, Any]) -> list[Mistake]:
-    """List everything that is wrong with a fault as files and the admin door describe it; empty if it is good."""
+    """List all mistakes in a fault, as files and the admin interface describe it."""
     effect = values.get("effect")
     if effect is None:
         return [Mistake((), False, f"a fault has an effect: {', '.join(KINDS)}")]

@@ -1,6 +1,6 @@
-"""Faults on demand: what goes wrong on EC2 now and then, and here when somebody says so.
+"""Faults on demand: failures that EC2 has now and then.
 
-Which effects there are, and what each may say, is in `fault_kinds`.
+`catalogue` has the effects and the fields of each.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 moto is used as it is: its own applications answer, in this process, one call of a service at a time, and after each
 call that may have changed something the backend concerned is pickled into the database before the answer leaves.
-S3's objects are many and large: how they are kept is in `s3_state`, and how their bytes go in and out in `transfers`.
+S3's objects are many and large: `s3_state` keeps them, and `s3_transfers` moves their bytes.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class Refused(MachineError):
 
 
 class Connection:
-    """A connection to one QEMU; made for a request or two, or held to hear events."""
+    """A connection to one QEMU, for a request or two, or for its events."""
 
     def __init__(self, line: socket.socket) -> None:
         self._file = line.makefile("rwb", buffering=0)

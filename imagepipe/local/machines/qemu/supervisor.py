@@ -2,10 +2,10 @@
 
 It is started as `python -m imagepipe.local.machines.qemu.supervisor FOLDER`.
 
-It is to QEMU what the shell of `supervisor` is to a container. It outlives the cloud's process and boots the machine
-again when that reboots: a new QEMU, as a bare file system may have got a new kernel meanwhile. QEMU's own user network
-is inside the machine's network namespace, so all that the guest reaches goes through slirp4netns. 169.254.169.254 is an
-address of that namespace: a service here answers it, and nothing of the guest's can be in its way.
+It is for QEMU what the shell of `nspawn/supervisor` is for a container. It outlives the cloud's process and boots the
+machine again when that reboots: a new QEMU, as a bare file system may have got a new kernel meanwhile. QEMU's own user
+network is inside the machine's network namespace, so all that the guest reaches goes through slirp4netns.
+169.254.169.254 is an address of that namespace: a service here answers it, and nothing of the guest's is in its way.
 """
 
 from __future__ import annotations

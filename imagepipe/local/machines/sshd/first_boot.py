@@ -1,4 +1,4 @@
-"""What cloud-init would do with a seed, as far as a machine without it needs: a plan that the supervisor carries out.
+"""Plan the work of cloud-init for a machine without it; the supervisor carries the plan out.
 
 User data is taken apart as cloud-init does it (its documentation, "User data formats"): gzip, MIME multipart,
 cloud-config, scripts. Of two cloud-configs that set a key the first one wins.

@@ -33,9 +33,9 @@ SOCKET = "supervisor.sock"
 READY, UP = "ready", "up"
 SSH_PORT = 22
 REBOOT = 133  # as systemd-nspawn says it
-STOP_SECONDS = 2.0  # for those who are answer to end; then they are ended
+STOP_SECONDS = 2.0  # for processes that are told to end; then they are killed
 CHUNK_BYTES = 256 << 10
-TCP_REPAIR, REPAIR_OFF = 19, -1  # as in relay.py
+TCP_REPAIR, REPAIR_OFF = 19, -1  # as in port_relay.py
 SSHD = "/usr/sbin/sshd"
 NOBODY = 60000  # login.defs(5), UID_MAX
 FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
@@ -111,14 +111,14 @@ def execute(path: str, arguments: Sequence[str]) -> NoReturn:
 
 
 class Boot:
-    """PID 1 of a machine, from its first step to its end. The plan is `firstboot.Plan`, as JSON."""
+    """PID 1 of a machine, from its first step to its end. The plan is `first_boot.Plan`, as JSON."""
 
     def __init__(self, plan: Mapping[str, Any], orders: int) -> None:
         self._plan = plan
         self._orders = orders
 
-    def run(self, said: int) -> NoReturn:
-        """Set the machine up, say so on `said`, and wait for its end."""
+    def run(self, answer: int) -> NoReturn:
+        """Set the machine up, report that to the descriptor `answer`, and wait for its end."""
         try:
             devices = {name: os.stat(path).st_rdev for name, path in self._plan["devices"].items()}
             unshare(CLONE_NEWNS)
@@ -132,11 +132,11 @@ class Boot:
             if first:
                 self._make_first_boot()
             self._finish(first)
-        except Exception as problem:  # noqa: BLE001 - answer to who started us, and this process ends
-            os.write(said, f"error {problem}\n".encode())
+        except Exception as problem:  # noqa: BLE001 - reported to the driver, and this process ends
+            os.write(answer, f"error {problem}\n".encode())
             os._exit(1)
-        os.write(said, f"{UP}\n".encode())
-        os.close(said)
+        os.write(answer, f"{UP}\n".encode())
+        os.close(answer)
         self._wait()
 
     def _mount_all(self, devices: Mapping[str, int]) -> None:

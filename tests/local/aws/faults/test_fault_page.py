@@ -186,7 +186,7 @@ def _skewed(cloud: Cloud, ec2: Any) -> None:
         ec2.describe_volumes()
     with refused("RequestTimeTooSkewed"):
         cloud.client("s3").list_buckets()
-    assert cloud.admin("GET", "clock"), "the admin door stays open"
+    assert cloud.admin("GET", "clock"), "the admin interface still answers"
 
 
 def _expired(cloud: Cloud, ec2: Any) -> None:

@@ -9,61 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from imagepipe.local import codec
 from imagepipe.local.aws.state import records as records_module
 from imagepipe.local.aws.state.database import Database
 from imagepipe.local.aws.state.records import (
-    Capture,
-    DiskSpec,
-    Image,
     KeyPair,
     Record,
-    Rule,
-    SecurityGroup,
     Setting,
-    Token,
 )
-
-texts = st.text(max_size=20)
-moments = st.datetimes(timezones=st.just(UTC))
-disks = st.builds(
-    DiskSpec, device=texts, snapshot_id=st.none() | texts, size_gib=st.integers(0), encrypted=st.booleans()
-)
-rules = st.builds(
-    Rule,
-    id=texts,
-    protocol=texts,
-    from_port=st.integers(-1, 65535),
-    to_port=st.integers(-1, 65535),
-    tags=st.dictionaries(texts, texts),
-)
-records: st.SearchStrategy[Record] = st.one_of(
-    st.builds(
-        Image,
-        tags=st.dictionaries(texts, texts),
-        created=moments,
-        mappings=st.lists(disks).map(tuple),
-        users=st.lists(texts).map(tuple),
-        deprecation_time=st.none() | moments,
-        capture=st.none() | st.builds(Capture, instance_id=texts, reboots=st.booleans()),
-        last_launched=st.none() | moments,
-    ),
-    st.builds(SecurityGroup, ingress=st.lists(rules).map(tuple), egress=st.lists(rules).map(tuple)),
-    st.builds(Token, made=st.lists(texts).map(tuple), used=moments),
-)
-
-
-@given(records)
-def test_a_record_is_read_as_it_was_written(record: Record) -> None:
-    assert codec.loads(type(record), codec.dumps(record)) == record
-
-
-def test_an_older_record_takes_the_defaults_of_missing_fields() -> None:
-    read = codec.loads(Rule, '{"id": "sgr-1", "protocol": "tcp", "from_port": 22, "to_port": 22, "gone": 1}')
-    assert read == Rule(id="sgr-1", protocol="tcp", from_port=22, to_port=22)
 
 
 @pytest.fixture

@@ -193,7 +193,7 @@ def test_a_machine_that_died_with_its_cloud_leaves_its_instance_stopped(cloud: C
     until(lambda: state(ec2, made) == "running")
 
 
-def test_a_first_boot_that_was_cut_off_starts_afresh(cloud: Cloud, ec2: Any) -> None:
+def test_an_interrupted_first_boot_starts_with_new_disks(cloud: Cloud, ec2: Any) -> None:
     cloud.driver.gate = threading.Event()
     made = launch(ec2)
     disk = cloud.disks / "volumes" / f"{root_volume(ec2, made)}.raw"

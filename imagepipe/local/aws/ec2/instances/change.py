@@ -1,4 +1,4 @@
-"""Instances as they are started, stopped, changed and ended. The work itself is machinery's."""
+"""Start, stop, change and terminate instances. The work itself is done by `jobs`."""
 
 from __future__ import annotations
 

@@ -47,12 +47,7 @@ def _authorize(backend: Backend, call: Call, side: str) -> Mapping[str, Any]:
 def _revoke(backend: Backend, call: Call, side: str) -> Mapping[str, Any]:
     group = named(backend, call)
     present: tuple[Rule, ...] = getattr(group, side)
-    ids = call.params.get("SecurityGroupRuleIds", [])
-    for identifier in ids:
-        if all(rule.id != identifier for rule in present):
-            raise AwsError(
-                "InvalidSecurityGroupRuleId.NotFound", f"The security group rule ID '{identifier}' does not exist"
-            )
+    ids = _rule_ids(call, present)
     wanted = [rule for rule in present if rule.id in ids]
     for rule in _rules(backend, call):
         found = [other for other in present if _same(rule, other)]
@@ -71,6 +66,16 @@ authorize_ingress = partial(_authorize, side="ingress")
 authorize_egress = partial(_authorize, side="egress")
 revoke_ingress = partial(_revoke, side="ingress")
 revoke_egress = partial(_revoke, side="egress")
+
+
+def _rule_ids(call: Call, rules: Sequence[Rule]) -> Sequence[str]:
+    """Return the rule ids of the request. Raises AwsError if a rule does not exist."""
+    ids: Sequence[str] = call.params.get("SecurityGroupRuleIds", [])
+    for identifier in ids:
+        if all(rule.id != identifier for rule in rules):
+            text = f"The security group rule ID '{identifier}' does not exist"
+            raise AwsError("InvalidSecurityGroupRuleId.NotFound", text)
+    return ids
 
 
 def _with(group: SecurityGroup, side: str, rules: tuple[Rule, ...]) -> SecurityGroup:
@@ -129,7 +134,9 @@ def _of_permission(backend: Backend, call: Call, permission: Mapping[str, Any]) 
         for entry in permission.get("IpRanges", [])
     ]
     rules += [
-        replace(blank, cidr_v6=_cidr_v6(entry.get("CidrIpv6", "")), description=entry.get("Description"))
+        replace(
+            blank, cidr_v6=_cidr(entry.get("CidrIpv6", ""), ipaddress.IPv6Network), description=entry.get("Description")
+        )
         for entry in permission.get("Ipv6Ranges", [])
     ]
     rules += [
@@ -165,21 +172,12 @@ def _ports(protocol: str, first: int | None, last: int | None) -> tuple[int, int
     return first, last
 
 
-def _cidr(text: str) -> str:
+def _cidr(text: str, kind: type[ipaddress.IPv4Network] | type[ipaddress.IPv6Network] = ipaddress.IPv4Network) -> str:
     try:
-        return str(ipaddress.IPv4Network(text, strict=False)) if "/" in text else _malformed(text)
+        if "/" in text:
+            return str(kind(text, strict=False))
     except ValueError:
-        return _malformed(text)
-
-
-def _cidr_v6(text: str) -> str:
-    try:
-        return str(ipaddress.IPv6Network(text, strict=False)) if "/" in text else _malformed(text)
-    except ValueError:
-        return _malformed(text)
-
-
-def _malformed(text: str) -> str:
+        pass
     raise invalid(f"CIDR block {text} is malformed")
 
 
@@ -213,13 +211,7 @@ def describe_security_group_rules(backend: Backend, call: Call) -> Mapping[str, 
         for side in ("ingress", "egress")
         for rule in getattr(group, side)
     ]
-    ids: Sequence[str] = call.params.get("SecurityGroupRuleIds", [])
-    for identifier in ids:
-        if all(row.rule.id != identifier for row in rows):
-            raise AwsError(
-                "InvalidSecurityGroupRuleId.NotFound", f"The security group rule ID '{identifier}' does not exist"
-            )
-    if ids:
+    if ids := _rule_ids(call, [row.rule for row in rows]):
         rows = [row for row in rows if row.rule.id in ids]
     rows = filters.select(rows, call.filters(), GETTERS)
     shown, token = filters.page(rows, call.params, ids="SecurityGroupRuleIds")
