@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from imagepipe.deletion import delete_tree
+from imagepipe.deletion import delete_tree, mount_points
 from imagepipe.errors import LocalCloudError
 from imagepipe.files import sync
 from imagepipe.local.disks import grub
@@ -185,7 +185,7 @@ def _only_builder(cache: Path, progress: Progress) -> Iterator[None]:
 
 
 def repair(store: Store, progress: Progress = lambda line: None) -> None:
-    """Delete the folders of killed builders, unless a builder is at work. Raises LocalCloudError."""
+    """Unmount and delete what killed builders left, unless a builder is at work. Raises LocalCloudError."""
     if not any(store.base_cache.glob(".build-*")):
         return
     with (store.base_cache / "lock").open("a") as lock:
@@ -385,10 +385,15 @@ def _make_file_system(tree: Path, disk: Path, *, offset: int) -> None:
 
 
 def _reap(work: Path) -> None:
-    """End the processes that still build in this folder, and delete it. Raises LocalCloudError."""
+    """End the processes that still build in this folder, unmount what is in it, and delete it. Raises LocalCloudError.
+
+    Earlier versions mounted where the whole computer sees it, so a killed build of theirs left mounts in the folder.
+    """
     with suppress(FileNotFoundError, ValueError):
         pid, started = (work / "builder").read_text().split()
         kill_group(int(pid), started)
+    for point in mount_points(work):
+        subprocess.run(["umount", str(point)], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     deadline = time.monotonic() + REAP_SECONDS
     while True:
         try:

@@ -151,8 +151,9 @@ class Database:
         if found not in (0, FORMAT):  # 0 is a new file's
             self._db.close()
             raise LocalCloudError(
-                f"opening the local cloud's records {path}: written in format {found}, this imagepipe knows {FORMAT}",
-                hint=f"use the {'newer' if found > FORMAT else 'older'} imagepipe that made this store, or another one",
+                f"opening the local cloud's records {path}: they have format {found}, this imagepipe knows {FORMAT}",
+                hint=f"use the {'newer' if found > FORMAT else 'older'} imagepipe that made this store, or set"
+                " IMAGEPIPE_LOCAL_STORE to another folder",
             )
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS record "

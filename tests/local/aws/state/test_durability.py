@@ -295,7 +295,7 @@ def test_records_of_a_newer_or_older_imagepipe_are_not_touched(cloud: Cloud, tmp
         set_format(number)
         with pytest.raises(LocalCloudError, match=f"format {number}, this imagepipe knows {FORMAT}") as caught:
             cloud.start()
-        assert f"the {which} imagepipe" in str(caught.value.hint)
+        assert f"the {which} imagepipe that made this store, or set IMAGEPIPE_LOCAL_STORE" in str(caught.value.hint)
     set_format(FORMAT)
     cloud.start()
 
