@@ -157,7 +157,7 @@ def test_what_is_done_and_still_there_is_not_done_again(dead: Dead) -> None:
     assert found.describe(dead.graph) == ["4 of 8 stages are done", "continues with work"]
 
 
-def test_a_machine_that_is_gone_is_launched_anew_and_all_that_came_of_it(dead: Dead) -> None:
+def test_a_machine_that_is_gone_is_launched_again_and_all_that_came_of_it(dead: Dead) -> None:
     dead.came_to("source", "key", "launch", "connect", "work")
     dead.account.ec2.instances.terminate(dead.instance.id)
     harness.until(lambda: harness.state(dead.account.cloud.client(), dead.instance.id) == "terminated")
@@ -168,7 +168,7 @@ def test_a_machine_that_is_gone_is_launched_anew_and_all_that_came_of_it(dead: D
     assert "launch: again, because" in "\n".join(found.describe(dead.graph))
 
 
-def test_a_machine_on_which_a_step_was_cut_short_is_launched_anew(dead: Dead) -> None:
+def test_a_machine_on_which_a_step_was_cut_short_is_launched_again(dead: Dead) -> None:
     dead.came_to("source", "key", "launch", "connect")
     dead.begun = {"work"}
     found = dead.recover()
@@ -185,7 +185,7 @@ def test_a_machine_that_nobody_needs_any_more_may_be_gone(dead: Dead) -> None:
     assert found.describe(dead.graph)[-1] == "continues with copy, terminate"
 
 
-def test_an_image_that_is_gone_is_taken_anew_of_the_machine_that_is_there(dead: Dead) -> None:
+def test_an_image_that_is_gone_is_taken_again_of_the_machine_that_is_there(dead: Dead) -> None:
     dead.came_to("source", "key", "launch", "connect", "work", "capture")
     dead.image = "ami-00000000000000000"
     dead.came_to("source", "key", "launch", "connect", "work", "capture")

@@ -86,7 +86,7 @@ def test_a_machine_that_was_terminated_meanwhile_is_no_stopped_one(account: Acco
         Stop(account.ec2, Ref("machine")).run(account.context(machine=Sealed(_instance(instance))))
 
 
-def test_the_instance_is_given_back_and_its_claim_released(account: Account) -> None:
+def test_the_instance_is_cleaned_up_and_its_claim_released(account: Account) -> None:
     instance = harness.stopped(account.cloud.client())
     claim = account.journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch")
     account.journal.bind(claim, instance)
@@ -105,7 +105,7 @@ def test_a_volume_stays_or_goes_with_its_instance_as_the_source_or_the_spec_says
     assert found == {"/dev/xvda": True, "/dev/sdb": True, "/dev/sdc": False}
 
 
-def test_an_instance_that_cannot_be_given_back_yet_does_not_cost_the_image(account: Account) -> None:
+def test_an_instance_that_cannot_be_cleaned_up_yet_does_not_cost_the_image(account: Account) -> None:
     instance = harness.stopped(account.cloud.client())
     claim = account.journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch")
     account.journal.bind(claim, instance)

@@ -42,7 +42,7 @@ def _left(account: Account, **changes: Any) -> list[str]:
     return [thing.id for thing in left_over(account.regions, "us-east-1", **values)]
 
 
-def test_everything_that_a_dead_run_left_is_given_back_and_then_there_is_nothing(account: Account) -> None:
+def test_everything_that_a_dead_run_left_is_cleaned_up_and_then_there_is_nothing(account: Account) -> None:
     ec2 = account.cloud.client()
     instance = _tagged(ec2, harness.running(ec2))
     snapshot = harness.snapshot_of(ec2, harness.stopped(ec2))
@@ -98,7 +98,7 @@ def test_a_run_that_lives_on_this_machine_is_left_alone(account: Account) -> Non
     assert _left(account, is_alive={"alive"}.__contains__) == []
 
 
-def test_what_cannot_be_given_back_does_not_keep_the_next_from_it(account: Account) -> None:
+def test_what_cannot_be_cleaned_up_does_not_keep_the_next_from_it(account: Account) -> None:
     ec2 = account.cloud.client()
     group, key = _tagged(ec2, _group(ec2, "g")), _tagged(ec2, _key(ec2, "k"))
     account.fault("refuse", "DeleteSecurityGroup", code="UnauthorizedOperation", status=403, times=5)
@@ -151,7 +151,7 @@ def _bundles(account: Account, objects: dict[str, bytes], **changes: Any) -> lis
     return [thing.id for thing in found]
 
 
-def test_a_bundle_that_no_image_was_registered_from_is_given_back_and_nothing_beside_it(account: Account) -> None:
+def test_a_bundle_that_no_image_was_registered_from_is_cleaned_up_and_nothing_beside_it(account: Account) -> None:
     others = {"0a1b2c3d-c4": b"", "elsewhere/0a1b2c3d/web.part.00": b"", "other/notes.txt": b"", "photo.png": b""}
     assert _bundles(account, {**BUNDLE, **others}) == ["bundles/web/0a1b2c3d-c4"]
 

@@ -89,13 +89,13 @@ def _is_there(account: Account, kind: str, claim: Claim) -> bool:
     return bool(found)
 
 
-def test_every_kind_that_a_stage_claims_can_be_given_back(account: Account) -> None:
+def test_every_kind_that_a_stage_claims_can_be_cleaned_up(account: Account) -> None:
     assert set(account.holdings.undoers()) == set(MAKE)
 
 
 @pytest.mark.parametrize("bound", [True, False], ids=["by id", "by token alone"])
 @pytest.mark.parametrize("kind", MAKE)
-def test_it_is_found_and_given_back(account: Account, kind: str, bound: bool) -> None:
+def test_it_is_found_and_cleaned_up(account: Account, kind: str, bound: bool) -> None:
     claim = _claim(account, kind)
     id = MAKE[kind](account, claim)
     if bound:

@@ -154,7 +154,7 @@ def test_aes_gcm_is_what_is_spoken(server: Sshd, connection: Connection) -> None
     assert "aes128-gcm@openssh.com" in repr(connection._transport)
 
 
-def test_a_warm_connection_is_used_again_and_a_dead_one_made_anew(tmp_path: Path) -> None:
+def test_a_warm_connection_is_used_again_and_a_dead_one_made_again(tmp_path: Path) -> None:
     with sshd(tmp_path / "sshd") as server:
         pool = Connections()
         first = pool.get(server.endpoint)

@@ -64,7 +64,7 @@ def test_after_the_first_failure_nothing_new_starts_and_waits_end(rig: Rig) -> N
     assert not outcome.cancelled, "what merely obeyed is no cancelled run"
 
 
-def test_a_failed_run_gives_back_everything_newest_first(rig: Rig) -> None:
+def test_a_failed_run_cleans_up_everything_newest_first(rig: Rig) -> None:
     key = rig.add("key", holding("key"))
     instance = rig.add("instance", holding("instance"), key)
     image = rig.add("image", holding("image", Lifetime.PRODUCT), instance)
@@ -74,14 +74,14 @@ def test_a_failed_run_gives_back_everything_newest_first(rig: Rig) -> None:
     assert outcome.held == ()
 
 
-def test_a_succeeded_run_gives_back_what_is_temporary_and_nothing_else(rig: Rig) -> None:
+def test_a_succeeded_run_cleans_up_what_is_temporary_and_nothing_else(rig: Rig) -> None:
     instance = rig.add("instance", holding("instance"))
     rig.add("image", holding("image", Lifetime.PRODUCT), instance)
     assert rig.execute().ok
     assert rig.released == ["instance"]
 
 
-def test_undo_goes_on_past_what_cannot_be_given_back_and_names_it(rig: Rig) -> None:
+def test_undo_goes_on_past_what_cannot_be_cleaned_up_and_names_it(rig: Rig) -> None:
     rig.fails = {"instance"}
     key = rig.add("key", holding("key"))
     instance = rig.add("instance", holding("instance"), key)
@@ -92,7 +92,7 @@ def test_undo_goes_on_past_what_cannot_be_given_back_and_names_it(rig: Rig) -> N
     assert [str(failure.error) for failure in outcome.failures] == ["as told"], "the cause is not hidden"
 
 
-def test_a_claim_that_was_never_bound_is_given_back_too(rig: Rig) -> None:
+def test_a_claim_that_was_never_bound_is_cleaned_up_too(rig: Rig) -> None:
     def dies_in_between(ctx: Context) -> None:
         ctx.intend("instance", "us-east-1", lifetime=Lifetime.RUN)
         raise RuntimeError("the answer never came")
@@ -117,7 +117,7 @@ def test_a_cancel_ends_waits_undoes_and_is_no_failure(rig: Rig) -> None:
     assert read(rig.folder / RUN.id).outcome == "cancelled"
 
 
-def test_kept_on_failure_means_that_nothing_is_given_back(rig: Rig) -> None:
+def test_kept_on_failure_means_that_nothing_is_cleaned_up(rig: Rig) -> None:
     instance = rig.add("instance", holding("instance"))
     rig.add("broken", failing, instance)
     rig.execute(keep_on_failure=True)
@@ -138,7 +138,7 @@ def test_a_cancel_that_comes_while_the_last_stage_ends_is_too_late(rig: Rig) -> 
     assert (outcome.ok, outcome.cancelled, rig.released) == (True, False, [])
 
 
-def test_a_cancelled_run_is_given_back_even_if_failures_are_to_be_kept(rig: Rig) -> None:
+def test_a_cancelled_run_is_cleaned_up_even_if_failures_are_to_be_kept(rig: Rig) -> None:
     instance = rig.add("instance", holding("instance"))
     rig.add("cancel", lambda ctx: rig.cancel.set("got SIGTERM"), instance)
     rig.execute(keep_on_failure=True)

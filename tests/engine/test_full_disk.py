@@ -44,7 +44,7 @@ def test_a_line_that_did_not_fit_is_not_there_and_the_next_one_is_whole(tmp_path
     assert [claim.id for claim in read(tmp_path / "r1").claims] == ["key-1"]
 
 
-def test_what_is_held_is_given_back_though_nothing_can_be_written_any_more(tmp_path: Path) -> None:
+def test_what_is_held_is_cleaned_up_though_nothing_can_be_written_any_more(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     file = tmp_path / RUN.id / FILE_NAME
     first = rig.add("first", holding("instance"))

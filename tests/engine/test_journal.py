@@ -150,7 +150,7 @@ def test_what_a_dead_process_claimed_is_taken_up_by_the_same_stage_once(folder: 
         journal.close()
 
 
-def test_what_was_given_back_before_its_stage_runs_again_is_not_taken_up(folder: Path) -> None:
+def test_what_was_cleaned_up_before_its_stage_runs_again_is_not_taken_up(folder: Path) -> None:
     dead = Journal.create(folder, RUN, SystemClock())
     dead.bind(dead.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch"), "i-1")
     dead.close()

@@ -229,7 +229,7 @@ def test_an_instance_that_somebody_else_terminates_ends_the_build(bakery: Bakery
     assert bakery.inventory() == before
 
 
-def test_an_endpoint_that_dies_ends_the_build_and_clean_gives_back_what_it_left(fresh_bakery: Bakery) -> None:
+def test_an_endpoint_that_dies_ends_the_build_and_clean_cleans_up_what_it_left(fresh_bakery: Bakery) -> None:
     bakery = fresh_bakery
     before = bakery.inventory()
     process = bakery.start("build", str(bakery.spec("dies", "- shell: echo sleeping; sleep 3; exit 1")), "--local")

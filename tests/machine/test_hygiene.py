@@ -262,7 +262,7 @@ output:
 """
 
 
-def test_a_bundle_is_unpacked_and_looked_at_and_a_dirty_one_is_given_back(bakery: Bakery) -> None:
+def test_a_bundle_is_unpacked_and_looked_at_and_a_dirty_one_is_cleaned_up(bakery: Bakery) -> None:
     s3 = bakery.client("s3")
     s3.create_bucket(Bucket="hygiene-bundles", ObjectOwnership="ObjectWriter")
     before = bakery.inventory()

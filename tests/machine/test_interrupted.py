@@ -79,7 +79,7 @@ def test_ctrl_c_gives_everything_back(bakery: Bakery, moment: str) -> None:
     assert not list(bakery.runs.glob("*/id_ed25519*"))
 
 
-def test_after_a_second_ctrl_c_clean_gives_back_the_rest(bakery: Bakery) -> None:
+def test_after_a_second_ctrl_c_clean_cleans_up_the_rest(bakery: Bakery) -> None:
     before = bakery.inventory()
     process = bakery.start("build", str(bakery.spec("twice", "- shell: echo sleeping; sleep 60")), "--local")
     until(lambda: MOMENTS["step"][1](bakery), "the step runs")

@@ -106,7 +106,7 @@ def test_a_reboot_from_outside_boots_it_again(driver: ContainerDriver, new_guest
     assert guest.run("cloud-init status --wait").strip().endswith("status: done")
 
 
-def test_a_machine_that_powers_itself_off_is_given_back_and_reported(
+def test_a_machine_that_powers_itself_off_is_cleaned_up_and_reported(
     driver: ContainerDriver, new_guest: NewGuest, tmp_path: Path
 ) -> None:
     ended: list[str] = []
@@ -143,7 +143,7 @@ def test_a_stop_by_force_loses_no_synced_write_and_leaves_a_clean_file_system(
     check_file_system(guest.root)
 
 
-def test_a_machine_whose_supervisor_is_killed_is_given_back(
+def test_a_machine_whose_supervisor_is_killed_is_cleaned_up(
     driver: ContainerDriver, new_guest: NewGuest, store: Store, tmp_path: Path
 ) -> None:
     ended: list[str] = []

@@ -129,7 +129,7 @@ def test_a_reboot_is_another_boot_of_the_same_disk(sshd: SshdDriver, new_guest: 
     assert sshd.running() == {guest.id}
 
 
-def test_a_machine_that_powers_itself_off_is_given_back_and_reported(
+def test_a_machine_that_powers_itself_off_is_cleaned_up_and_reported(
     sshd: SshdDriver, new_guest: NewGuest, tmp_path: Path
 ) -> None:
     ended: list[str] = []

@@ -23,7 +23,7 @@ def test_specs_of_one_call_are_baked_side_by_side(bakery: Bakery) -> None:
     assert last_launch < first_stop, "all were launched before the first was stopped"
 
 
-def test_of_several_specs_what_was_finished_is_kept_and_the_rest_given_back(bakery: Bakery) -> None:
+def test_of_several_specs_what_was_finished_is_kept_and_the_rest_cleaned_up(bakery: Bakery) -> None:
     before = bakery.inventory()
     good = bakery.spec("good", "- shell: 'true'")
     bad = bakery.spec("bad", "- shell: sleep 25; exit 1")

@@ -49,7 +49,7 @@ def _spec(
     return bakery.write(f"{name}.yaml", text)
 
 
-def test_a_second_instance_of_the_new_image_runs_the_tests_and_is_given_back(bakery: Bakery) -> None:
+def test_a_second_instance_of_the_new_image_runs_the_tests_and_is_cleaned_up(bakery: Bakery) -> None:
     before = bakery.inventory()
     tests = "  - name: the stamp\n    shell: grep one /etc/stamp\n  - shell: test ! -e /run/imagepipe"
     baked = bakery.build(_spec(bakery, "tested", tests), "--junit", "tests.xml")

@@ -42,7 +42,7 @@ def test_all_stages_are_in_some_graph(tmp_path: Path) -> None:
     assert {name for text in SPECS.values() for name in stages_of(context_of(tmp_path, text))} == STAGES.keys()
 
 
-def test_every_kind_of_claim_is_given_back() -> None:
+def test_every_kind_of_claim_is_cleaned_up() -> None:
     regions = Regions(Session(Access(region="us-east-1", access_key_id="x", secret_access_key="y")), SystemClock())
     assert Undoers(regions, SystemClock()).undoers().keys() == UNDO.keys()
 

@@ -71,7 +71,7 @@ def test_the_copy_is_registered_as_the_image_was_and_boots_the_same_bytes(accoun
     assert account.cloud.driver.machines[started].disks[0].path.read_bytes() == bundled.BYTES
 
 
-def test_both_claims_are_bound_and_the_bundle_is_given_back_by_its_own(account: Account, image: Image) -> None:
+def test_both_claims_are_bound_and_the_bundle_is_cleaned_up_by_its_own(account: Account, image: Image) -> None:
     copy = _stage(account).run(_context(account, image))
     of_bundle, of_image = account.journal.claims()
     assert [(c.kind, c.state, c.id) for c in (of_bundle, of_image)] == [

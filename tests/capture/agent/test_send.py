@@ -157,7 +157,7 @@ def test_what_may_pass_is_tried_again_after_growing_pauses(mood: tuple[int, str]
     [(403, _error("AccessDenied", "Request has expired")), (400, _error("ExpiredToken", "The token has expired"))],
     ids=["URL", "session"],
 )
-def test_a_url_that_died_is_asked_for_anew(mood: tuple[int, str]) -> None:
+def test_a_url_that_died_is_asked_for_again(mood: tuple[int, str]) -> None:
     with _rig(mood) as rig:
         rig.sender.put(_part(3))
         rig.sender.finish()

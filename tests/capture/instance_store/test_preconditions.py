@@ -44,7 +44,7 @@ def test_a_bucket_that_there_is_not_is_made_nowhere_else(account: Account) -> No
     assert not account.s3.has_bucket("east")
 
 
-def test_the_place_is_claimed_and_what_is_put_elsewhere_to_try_is_given_back(account: Account) -> None:
+def test_the_place_is_claimed_and_what_is_put_elsewhere_to_try_is_cleaned_up(account: Account) -> None:
     place = _check(account)
     claims = account.journal.claims()
     assert [(c.kind, c.region, c.lifetime, c.state) for c in claims] == [

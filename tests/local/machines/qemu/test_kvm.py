@@ -8,7 +8,7 @@ from imagepipe.local.machines.qemu import kvm
 
 
 @pytest.fixture(autouse=True)
-def _asked_anew() -> None:
+def _asked_again() -> None:
     kvm.why_not.cache_clear()
 
 
