@@ -41,7 +41,7 @@ def test_a_frame_that_is_cut_off_is_no_end(cut: int) -> None:
 
 @pytest.mark.parametrize("head", [b"x\0\0\0\1", HEAD.pack(b"D", 1 << 30)], ids=["of no kind", "too large"])
 def test_what_is_no_frame_is_not_waited_for(head: bytes) -> None:
-    with pytest.raises(ProtocolError, match="no frame"):
+    with pytest.raises(ProtocolError, match="not a frame"):
         _receiving(head + b"y").receive()
 
 
