@@ -63,12 +63,12 @@ class CaptureEbs(Stage[Image]):
     def _create(self, ctx: Context, instance: Instance, described: Mapping[str, Any]) -> Image:
         text = ctx[self.text][self.ec2.region]
         overrides = [device.mapped(None, delete_on_termination=True) for device in self.devices]
-        goes = self._goes(ctx[self.source])
+        deletion = self._deletion_by_device(ctx[self.source])
         overridden = {device.device for device in self.devices}
         overrides += [
-            {"DeviceName": mapping["DeviceName"], "Ebs": {"DeleteOnTermination": goes[mapping["DeviceName"]]}}
+            {"DeviceName": mapping["DeviceName"], "Ebs": {"DeleteOnTermination": deletion[mapping["DeviceName"]]}}
             for mapping in described.get("BlockDeviceMappings", ())
-            if mapping["DeviceName"] in goes and mapping["DeviceName"] not in overridden
+            if mapping["DeviceName"] in deletion and mapping["DeviceName"] not in overridden
         ]
         # Two claims: the image's snapshots are made by the same call, and outlive a deregistered image.
         of_snapshots = ctx.intend("snapshots", self.ec2.region, lifetime=Lifetime.PRODUCT)
@@ -155,7 +155,7 @@ class CaptureEbs(Stage[Image]):
             "snapshot",
             snapshot.id,
             settled,
-            what=f"waiting for {snapshot.id} in {self.ec2.region} to complete",
+            operation=f"waiting for {snapshot.id} in {self.ec2.region} to complete",
             deadline=ctx.deadline(self.timeout_seconds),
             cancel=ctx.cancel,
             state=lambda seen: f"{seen['State']} {seen.get('Progress', '')}".strip(),
@@ -185,14 +185,14 @@ class CaptureEbs(Stage[Image]):
             snapshots,
             self.devices,
             ephemeral={device: name for device, name in names.items() if name},
-            goes=self._goes(source),
+            delete_on_termination=self._deletion_by_device(source),
             root=str(described.get("RootDeviceName")),
         )
 
-    def _goes(self, source: SourceImage) -> dict[str, bool]:
+    def _deletion_by_device(self, source: SourceImage) -> dict[str, bool]:
         """Return DeleteOnTermination by device."""
-        goes = {m["DeviceName"]: m["Ebs"].get("DeleteOnTermination", True) for m in source.mappings if "Ebs" in m}
-        return goes | dict(self.delete_on_termination)
+        deletion = {m["DeviceName"]: m["Ebs"].get("DeleteOnTermination", True) for m in source.mappings if "Ebs" in m}
+        return deletion | dict(self.delete_on_termination)
 
     def title(self) -> str:
         return "capture the disks as an image"

@@ -33,7 +33,7 @@ class Stop(Stage[Stopped]):
                 "instance",
                 instance.id,
                 lambda seen: _stopped(instance, seen),
-                what=f"waiting for {instance.id} in {instance.region} to stop",
+                operation=f"waiting for {instance.id} in {instance.region} to stop",
                 deadline=ctx.deadline(STOP_SECONDS),
                 cancel=ctx.cancel,
                 state=_state,

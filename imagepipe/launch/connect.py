@@ -119,7 +119,7 @@ class AwaitSsh(Stage[Reachable]):
             "instance",
             instance.id,
             settled,
-            what=f"waiting for {instance.id} in {instance.region} to run",
+            operation=f"waiting for {instance.id} in {instance.region} to run",
             deadline=ctx.deadline(RUNNING_SECONDS),
             cancel=ctx.cancel,
             state=_state,

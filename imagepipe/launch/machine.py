@@ -99,7 +99,7 @@ class Launch(Stage[Instance]):
             "instance",
             id,
             attached,
-            what=f"waiting for the volumes of {id} in {self.ec2.region}",
+            operation=f"waiting for the volumes of {id} in {self.ec2.region}",
             deadline=ctx.deadline(VOLUMES_SECONDS),
             cancel=ctx.cancel,
             state=lambda seen: str(seen["State"]["Name"]),
