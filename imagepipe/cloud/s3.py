@@ -204,7 +204,7 @@ class S3:
         used = [str(rule.get("ApplyServerSideEncryptionByDefault", {}).get("SSEAlgorithm", "")) for rule in rules]
         if kms := [each for each in used if each.startswith("aws:kms")]:
             raise CloudError(
-                f"bucket {bucket} in {self.region} encrypts its objects with {kms[0]}, and EC2 cannot read such parts",
+                f"bucket {bucket} in {self.region} encrypts its objects with {kms[0]}, which EC2 cannot read",
                 hint="use another bucket, or SSE-S3 (AES256) as its default encryption",
             )
 
