@@ -209,7 +209,7 @@ class S3:
             )
 
     def _setting(self, where: str, ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-        """Return a setting of a bucket; empty if it is not set, or if we may not read it: then the probe object decides."""
+        """Return a setting of a bucket; empty if it is not set, or if we may not read it."""
         try:
             with translating(where, service="s3"):
                 return ask()

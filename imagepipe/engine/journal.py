@@ -306,7 +306,7 @@ def read(folder: Path) -> JournalState:
 def _unwritable(path: Path, error: OSError) -> ImagepipeError:
     return ImagepipeError(
         f"writing the journal {path}: {error.strerror or error}",
-        hint="every resource is recorded before it is created: free disk space, or set XDG_STATE_HOME to another folder",
+        hint="a resource is recorded before it is created: free disk space, or set XDG_STATE_HOME to another folder",
     )
 
 
