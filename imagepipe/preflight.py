@@ -213,8 +213,8 @@ class Preflight:
             for region in self._everywhere(spec):
                 if (state := self._regions[region].images.block_public_access()) != "unblocked":
                     raise CloudError(
-                        f"this account does not share images publicly in {region}: block public access is {state}",
-                        hint="an administrator can lift it: `aws ec2 disable-image-block-public-access`",
+                        f"this account blocks public images in {region}: block public access is {state}",
+                        hint="an administrator can allow them: `aws ec2 disable-image-block-public-access`",
                     )
 
     def _permissions(self, spec: Spec, vpc: str | None) -> None:

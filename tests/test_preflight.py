@@ -186,7 +186,9 @@ def test_an_image_of_another_account_than_that_of_the_credentials(
     account.s3.make_bucket("bundles")
     account.regions = Regions(Session(Access(endpoint_url=account.cloud.endpoint, region="us-east-1")), account.clock)
     problems = _problems(account, tmp_path, M3, output=BUNDLE.replace("000000000000", "123456789012"))
-    assert _told(problems, "output.account").startswith("output.account is 123456789012, and these credentials are of")
+    assert _told(problems, "output.account").startswith(
+        "output.account is 123456789012, but these credentials belong to"
+    )
     assert len(problems) == 1
 
 

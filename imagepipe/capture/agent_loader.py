@@ -41,7 +41,7 @@ MODULES = (
 NO_PYTHON = 86
 """Exit code for a machine without Python; not 127, which a missing sudo has."""
 
-# Python of the machine runs this; it reads the modules, and makes them importable as if they were installed.
+# The machine's Python runs this: it reads the modules and makes them importable, as if they were installed.
 _LOADER = """
 import json, os, struct, sys, types
 def take(count):
@@ -64,7 +64,7 @@ for name, source in json.loads(take(struct.unpack(">I", take(4))[0]).decode()):
     setattr(sys.modules[".".join(words[:-1])], words[-1], module)
 sys.exit(sys.modules[name].main())
 """
-# Whoever logs in as root needs no sudo, and such an image may have none.
+# A root login needs no sudo, and its image may have none.
 _AS_ROOT = 'if [ "$(id -u)" = 0 ]; then exec "$@"; fi; exec sudo -n -H -- "$@"'
 # Red Hat's images have a Python for the system's own use, under another name.
 _FIND = f"""

@@ -48,7 +48,7 @@ class CaptureEbs(Stage[Image]):
         described = self.ec2.instances.describe(instance.id)
         self._check_root(described)
         if reason := _only_by_create_image(ctx[self.source], described):
-            ctx.say(f"by CreateImage: {reason}, which RegisterImage cannot keep")
+            ctx.say(f"using CreateImage, because RegisterImage cannot keep {reason}")
             return self._create(ctx, instance, described)
         return self._register(ctx, instance, described)
 
@@ -62,13 +62,13 @@ class CaptureEbs(Stage[Image]):
 
     def _create(self, ctx: Context, instance: Instance, described: Mapping[str, Any]) -> Image:
         text = ctx[self.text][self.ec2.region]
-        over = [device.mapped(None, delete_on_termination=True) for device in self.devices]
-        goes = self._goes(ctx[self.source])
-        said = {device.device for device in self.devices}
-        over += [
-            {"DeviceName": mapping["DeviceName"], "Ebs": {"DeleteOnTermination": goes[mapping["DeviceName"]]}}
+        overrides = [device.mapped(None, delete_on_termination=True) for device in self.devices]
+        deletion = self._deletion_by_device(ctx[self.source])
+        overridden = {device.device for device in self.devices}
+        overrides += [
+            {"DeviceName": mapping["DeviceName"], "Ebs": {"DeleteOnTermination": deletion[mapping["DeviceName"]]}}
             for mapping in described.get("BlockDeviceMappings", ())
-            if mapping["DeviceName"] in goes and mapping["DeviceName"] not in said
+            if mapping["DeviceName"] in deletion and mapping["DeviceName"] not in overridden
         ]
         # Two claims: the image's snapshots are made by the same call, and outlive a deregistered image.
         of_snapshots = ctx.intend("snapshots", self.ec2.region, lifetime=Lifetime.PRODUCT)
@@ -78,7 +78,7 @@ class CaptureEbs(Stage[Image]):
             instance.id,
             text.name,
             text.description,
-            over,
+            overrides,
             token=of_image.token,
             tags=ProductTags(
                 image=self.run_tags.product(of_image.token, text),
@@ -88,10 +88,10 @@ class CaptureEbs(Stage[Image]):
         ctx.bind(of_image, id)
         with ctx.span("bytes"):
             found = self.ec2.await_image(id, deadline=ctx.deadline(self.timeout_seconds), cancel=ctx.cancel)
-        made = {m["DeviceName"]: m["Ebs"]["SnapshotId"] for m in found["BlockDeviceMappings"] if "Ebs" in m}
-        snapshots = tuple(made.values())
+        snapshot_ids = {m["DeviceName"]: m["Ebs"]["SnapshotId"] for m in found["BlockDeviceMappings"] if "Ebs" in m}
+        snapshots = tuple(snapshot_ids.values())
         ctx.bind(of_snapshots, ",".join(snapshots))
-        self._tag_snapshots(ctx, made)
+        self._tag_snapshots(ctx, snapshot_ids)
         if self.imds_v2:
             self.ec2.images.require_imds_v2(id)
         return Image(id, self.ec2.region, text.name, snapshots)
@@ -145,7 +145,7 @@ class CaptureEbs(Stage[Image]):
         def settled(seen: Mapping[str, Any] | None) -> bool | None:
             if seen is not None and seen["State"] == "error":
                 raise CloudError(
-                    f"{snapshot.id} in {self.ec2.region} failed: {seen.get('StateMessage') or 'no reason'}"
+                    f"{snapshot.id} in {self.ec2.region} failed: {seen.get('StateMessage') or 'no reason given'}"
                 )
             if seen is not None and seen["State"] != "completed":
                 ctx.progress(f"{snapshot.id} of {snapshot.device}: {seen.get('Progress') or '0%'}")
@@ -155,7 +155,7 @@ class CaptureEbs(Stage[Image]):
             "snapshot",
             snapshot.id,
             settled,
-            what=f"waiting for {snapshot.id} in {self.ec2.region} to complete",
+            operation=f"waiting for {snapshot.id} in {self.ec2.region} to complete",
             deadline=ctx.deadline(self.timeout_seconds),
             cancel=ctx.cancel,
             state=lambda seen: f"{seen['State']} {seen.get('Progress', '')}".strip(),
@@ -185,14 +185,14 @@ class CaptureEbs(Stage[Image]):
             snapshots,
             self.devices,
             ephemeral={device: name for device, name in names.items() if name},
-            goes=self._goes(source),
+            delete_on_termination=self._deletion_by_device(source),
             root=str(described.get("RootDeviceName")),
         )
 
-    def _goes(self, source: SourceImage) -> dict[str, bool]:
+    def _deletion_by_device(self, source: SourceImage) -> dict[str, bool]:
         """Return DeleteOnTermination by device."""
-        goes = {m["DeviceName"]: m["Ebs"].get("DeleteOnTermination", True) for m in source.mappings if "Ebs" in m}
-        return goes | dict(self.delete_on_termination)
+        deletion = {m["DeviceName"]: m["Ebs"].get("DeleteOnTermination", True) for m in source.mappings if "Ebs" in m}
+        return deletion | dict(self.delete_on_termination)
 
     def title(self) -> str:
         return "capture the disks as an image"

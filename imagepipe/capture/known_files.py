@@ -30,9 +30,10 @@ MOST_STAMPS = 4
 
 @dataclass(frozen=True, slots=True)
 class KnownFiles:
-    """Stamps in a folder that only its owner can read; None keeps nothing. A failure only costs time."""
+    """Stamps in a folder that only its owner can read. If the folder cannot be used, scans only take longer."""
 
     folder: Path | None = None
+    """The folder; None if stamps are not kept."""
     own_key: bool = False
     """Builds use the account's own key pair, which the source image may already contain."""
 

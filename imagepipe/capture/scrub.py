@@ -48,23 +48,23 @@ class Scrub(Stage[Sealed]):
     def run(self, ctx: Context) -> Sealed:
         machine = ctx[self.machine]
         gate = gate_on_machine(self.gate, self.offline, ctx[self.source])
-        said: list[str] = []
+        output: list[str] = []
         freezes = machine.instance.spot
         if freezes:
             ctx.say("a spot instance cannot be stopped: its file systems are frozen for the capture")
         connection = self._connection(ctx, machine)
 
         def on_line(_: object, text: str) -> None:
-            said.append(text)
+            output.append(text)
             if text.startswith(LEFT_ALONE):
                 ctx.say(text)
             if freezes and text == FROZEN:
-                # From here on anything may hang that wants to write, the end of the command among it.
+                # From here on every write may hang, and so may the end of this command: close the connection soon.
                 timer = threading.Timer(FROZEN_SECONDS, connection.close)
                 timer.daemon = True
                 timer.start()
 
-        # One script: after the scrub nobody may use sudo any more.
+        # One script, because sudo may no longer work after the scrub.
         freeze = _text(FREEZE) if freezes else ""
         text, request = script_text() + freeze, ScanRequest(())
         if gate is not None:
@@ -78,25 +78,25 @@ class Scrub(Stage[Sealed]):
             try:
                 code = run_script(connection, script, watch).code
             except Disconnected as error:
-                if FROZEN not in said:
-                    # It may be through with it or not, and there may be no way in any more.
+                if FROZEN not in output:
+                    # The scrub may be complete or not, and a new login may be impossible.
                     raise Disconnected(
                         f"scrubbing {machine.instance.id} in {machine.instance.region}: {error}",
-                        hint="nobody can say what was scrubbed: build again",
+                        hint="it is unknown how much was scrubbed: build again",
                     ) from error
         self.connections.drop(machine.endpoint)
-        if gate is not None and any(MARK in line for line in said):
-            report = parse_report(said, code, f"scanning {machine.instance.id}")
+        if gate is not None and any(MARK in line for line in output):
+            report = parse_report(output, code, f"scanning {machine.instance.id}")
             self.known.keep(request, report, ctx[self.source].id)
-            gate.judge(ctx.say, report, where="looked at the running machine, before it stopped")
+            gate.judge(ctx.say, report, where="scanned the running machine before it stopped")
         if gate is not None and code in FAILED:
-            parse_report(said, code, f"looking at {machine.instance.id}")
-        if code != 0 and FROZEN not in said:
+            parse_report(output, code, f"scanning {machine.instance.id}")
+        if code != 0 and FROZEN not in output:
             raise CommandFailed(
-                f"scrubbing {machine.instance.id}: {'; '.join(said) or 'no reason given'} (exit {code})",
+                f"scrubbing {machine.instance.id}: {'; '.join(output) or 'no reason given'} (exit {code})",
                 code=code,
-                hint="the user that logs in needs sudo without a password"
-                + ("; the image needs fsfreeze, for a spot instance" if freezes else ""),
+                hint="the login user needs sudo without a password"
+                + ("; on a spot instance, the image also needs fsfreeze" if freezes else ""),
             )
         return Sealed(machine.instance)
 
@@ -115,7 +115,7 @@ class Scrub(Stage[Sealed]):
 
     def title(self) -> str:
         scrub = "scrub the machine"
-        return scrub if self.offline is not None else f"{scrub}, and look for what must not be in an image"
+        return scrub if self.offline is not None else f"{scrub}, and scan it"
 
 
 def script_text() -> str:

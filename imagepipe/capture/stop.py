@@ -26,14 +26,14 @@ class Stop(Stage[Stopped]):
     def run(self, ctx: Context) -> Stopped:
         instance = ctx[self.machine].instance
         if instance.spot:
-            return Stopped(instance)  # frozen: EC2 does not stop what a one-time spot request launched
+            return Stopped(instance)  # frozen instead: EC2 cannot stop an instance of a one-time spot request
         with ctx.span("boot"):
             self.ec2.instances.stop(instance.id)
             self.ec2.poller.until(
                 "instance",
                 instance.id,
                 lambda seen: _stopped(instance, seen),
-                what=f"waiting for {instance.id} in {instance.region} to stop",
+                operation=f"waiting for {instance.id} in {instance.region} to stop",
                 deadline=ctx.deadline(STOP_SECONDS),
                 cancel=ctx.cancel,
                 state=_state,
@@ -62,10 +62,10 @@ class TerminateInstance(Stage[None]):
             self.ec2.instances.terminate(instance.id)
             self.ec2.await_terminated(instance.id, deadline=ctx.deadline(TERMINATE_SECONDS), cancel=ctx.cancel)
         except CloudError as error:
-            # A good image is not given up for this: the end of the run tries again, and says what it still holds.
+            # Not a reason to fail a good image: the end of the run tries again, and reports what is left.
             ctx.say(f"not terminated yet: {error}")
             return
-        keys.delete_private_key(claim.details)  # first: of a claim that is released nobody takes care again
+        keys.delete_private_key(claim.details)  # before the release, because nothing looks at a released claim again
         ctx.released(claim)
 
     def stands_on(self) -> tuple[Ref[Any], ...]:

@@ -104,7 +104,7 @@ def _instance(ec2: Ec2, image: str, clock: SystemClock) -> Iterator[str]:
                 "instance",
                 id,
                 lambda seen: str(seen["PublicIpAddress"]) if seen and seen["State"]["Name"] == "running" else None,
-                what=f"waiting for {id} to run",
+                operation=f"waiting for {id} to run",
                 deadline=deadline,
                 cancel=cancel,
                 state=lambda seen: str(seen["State"]["Name"]),

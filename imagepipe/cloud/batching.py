@@ -41,7 +41,7 @@ class BatchedLookup(Generic[K, V]):
                 return
             try:
                 found = self._ask(list(batch))
-            except BaseException as error:  # noqa: BLE001 - it is raised to everybody who waits
+            except BaseException as error:  # noqa: BLE001 - raised to every waiting caller
                 for answer in batch.values():
                     answer.set_exception(error)
             else:

@@ -42,7 +42,7 @@ def retry_until_visible(call: Callable[[], T], clock: Clock, *codes: str) -> T:
 
 
 def delete_if_exists(call: Callable[[], object], *codes: str) -> bool:
-    """Make a call that deletes something. Return false if it fails with one of these codes: there was nothing."""
+    """Make a call that deletes something. Return False if it fails with one of these codes because nothing exists."""
     try:
         call()
     except CloudError as error:

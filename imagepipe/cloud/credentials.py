@@ -13,7 +13,7 @@ _RENEWED = "imagepipe-renewed"
 
 
 def renew_when_expired(client: Any, credentials: Any) -> None:
-    """Retry a client's call once with fresh credentials if it is refused for expired ones.
+    """Retry a client's call once with fresh credentials if AWS refuses it because they have expired.
 
     botocore refreshes credentials by their expiry time, but a role's session can be revoked before that. Static
     credentials cannot be refreshed; then the caller gets the error.
@@ -27,7 +27,7 @@ def renew_when_expired(client: Any, credentials: Any) -> None:
         if code not in EXPIRED or context.get(_RENEWED):
             return None
         context[_RENEWED] = True
-        credentials._expiry_time = datetime.now(UTC)  # its time is over, whatever it was
+        credentials._expiry_time = datetime.now(UTC)  # expired, whatever its time was
         return 0.0
 
     client.meta.events.register_first(f"needs-retry.{client.meta.service_model.service_id.hyphenize()}", handle)

@@ -45,7 +45,7 @@ class DeviceWanted:
         if captured is not None:
             own = dict(captured.mapping()["Ebs"])
             if self.type not in (None, captured.volume_type):
-                own = {"SnapshotId": captured.id}  # the numbers of one type are refused with another
+                own = {"SnapshotId": captured.id}  # EC2 refuses IOPS and throughput of another type
             ebs = {**own, **{key: value for key, value in ebs.items() if key not in ("Encrypted", "KmsKeyId")}}
         if self.delete_on_termination is not None:
             delete_on_termination = self.delete_on_termination
@@ -76,18 +76,20 @@ def image_mappings(
     wanted: Sequence[DeviceWanted],
     *,
     ephemeral: Mapping[str, str],
-    goes: Mapping[str, bool],
+    delete_on_termination: Mapping[str, bool],
     root: str,
 ) -> list[dict[str, Any]]:
     """Return the image's block device mappings, the root first: the captured volumes with the spec's changes.
 
-    `ephemeral`: virtual names of instance-store volumes by device. `goes`: DeleteOnTermination by device.
+    `ephemeral`: virtual names of instance-store volumes by device. `delete_on_termination` is also by device.
     """
-    said = {device.device: device for device in wanted}
+    overrides = {device.device: device for device in wanted}
     by_device = {snapshot.device: snapshot for snapshot in captured}
     mappings = {device: {"DeviceName": device, "VirtualName": name} for device, name in ephemeral.items()}
-    for device in (*by_device, *said):
-        override = said.get(device, DeviceWanted(device))
-        mappings[device] = override.mapped(by_device.get(device), delete_on_termination=goes.get(device, True))
+    for device in (*by_device, *overrides):
+        override = overrides.get(device, DeviceWanted(device))
+        mappings[device] = override.mapped(
+            by_device.get(device), delete_on_termination=delete_on_termination.get(device, True)
+        )
     kept = [mapping for mapping in mappings.values() if "NoDevice" not in mapping]
     return sorted(kept, key=lambda mapping: (mapping["DeviceName"] != root, str(mapping["DeviceName"])))

@@ -51,7 +51,10 @@ class DryRun:
             _dry(self._client.run_instances, request.request())
 
     def denied(self, asked: PermissionProbe) -> Iterator[CloudError]:
-        """Return every action of a build that these credentials may not perform here."""
+        """Yield an error for each action of a build that these credentials may not perform here.
+
+        Raises CloudError if the permissions cannot be checked at all.
+        """
         for call, values in _calls(asked):
             action = "ec2:" + "".join(word.capitalize() for word in call.split("_"))
             try:
@@ -62,7 +65,7 @@ class DryRun:
                     yield error
                 elif error.code in ("NoAnswer", "AuthFailure", "OptInRequired", "InvalidClientTokenId"):
                     raise
-                # Anything else is about what the request names, which was made up.
+                # Any other error is about the made-up ids of the request.
 
     def key_pair(self, name: str) -> None:
         """Raise CloudError if the region has no such key pair."""

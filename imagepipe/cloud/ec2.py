@@ -81,7 +81,7 @@ class Ec2:
             "image",
             id,
             settled,
-            what=f"waiting for {id} in {self.region} to be available",
+            operation=f"waiting for {id} in {self.region} to be available",
             deadline=deadline,
             cancel=cancel,
             state=lambda seen: str(seen["State"]),
@@ -93,7 +93,7 @@ class Ec2:
             "instance",
             id,
             lambda seen: True if seen is None or seen["State"]["Name"] == "terminated" else None,
-            what=f"waiting for {id} in {self.region} to terminate",
+            operation=f"waiting for {id} in {self.region} to terminate",
             deadline=deadline,
             cancel=cancel,
             state=lambda seen: str(seen["State"]["Name"]),
@@ -106,11 +106,11 @@ class Ec2:
             return "127.0.0.1/32"
         try:
             with urllib.request.urlopen(CALLER_URL, timeout=CALLER_SECONDS) as answer:
-                # Whatever else answers there, a portal's login page say, is no address.
+                # Another answer, such as a portal's login page, is not an address.
                 address = ipaddress.ip_address(answer.read(64).decode("ascii").strip())
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise CloudError(
-                f"asking {CALLER_URL} for our own address: {error}",
+                f"asking {CALLER_URL} for the address of this computer: {error}",
                 hint="name the addresses that may connect: launch.ssh.allow_from: [203.0.113.7/32]",
             ) from error
         return f"{address}/{address.max_prefixlen}"

@@ -58,16 +58,16 @@ HINTS = {
     "VPCIdNotSpecified": "there is no default VPC in this region; name a subnet in launch.subnets",
     "InvalidBlockDeviceMapping": "see launch.block_devices: a volume cannot be smaller than its snapshot",
     "InvalidKeyPair.NotFound": "launch.ssh.key_pair names a key pair of this region",
-    "InstanceLimitExceeded": "ask for a higher limit, or end instances that are not needed",
-    "VcpuLimitExceeded": "ask for a higher limit, or end instances that are not needed",
+    "InstanceLimitExceeded": "request a higher limit, or terminate instances that are not needed",
+    "VcpuLimitExceeded": "request a higher limit, or terminate instances that are not needed",
     "InsufficientVolumeCapacity": "the zone (or the local cloud's disk) is full",
     "ResourceLimitExceeded": "a limit of the account; see the Service Quotas console",
     "RequestLimitExceeded": "the account's API rate is used up; try again, with fewer builds at once",
     "SlowDown": "S3 wants fewer requests for this part of the bucket; try again, with fewer builds at once",
-    "NoSuchBucket": "output.bucket names a bucket of this account, which must be there",
+    "NoSuchBucket": "output.bucket must name an existing bucket of this account",
     "AccessControlListNotSupported": "EC2 reads a bundle by ACLs: set the bucket's object ownership to"
     " BucketOwnerPreferred",
-    "BucketAlreadyExists": "another account has it: bucket names are taken once on all of AWS",
+    "BucketAlreadyExists": "another account has a bucket of this name: bucket names are unique on all of AWS",
 }
 
 DENIED = frozenset(
@@ -83,46 +83,46 @@ S3_ACTIONS = {
     "ListObjectsV2": "s3:ListBucket",
 }
 """IAM's names of S3 operations, if they differ (service authorization reference, "Amazon S3")."""
-_WITH = {"s3:PutObject": ", and s3:PutObjectAcl, as EC2 reads what we put by its ACL"}
+_WITH = {"s3:PutObject": ", and s3:PutObjectAcl, because EC2 reads the objects through their ACL"}
 REDIRECTS = frozenset({"301", "307", "PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed"})
 
 
 @contextmanager
-def translating(what: str, *, service: str = "ec2") -> Iterator[None]:
-    """Translate errors of botocore. `what` describes the operation: `importing key pair x in y`."""
+def translating(operation: str, *, service: str = "ec2") -> Iterator[None]:
+    """Translate errors of botocore. `operation` describes the call: `importing key pair x in y`."""
     try:
         yield
     except ClientError as error:
-        raise _from_answer(what, error, service) from error
+        raise _from_answer(operation, error, service) from error
     except (NoCredentialsError, TokenRetrievalError) as error:
-        raise no_credentials(what) from error
+        raise no_credentials(operation) from error
     except NoRegionError as error:
-        raise CloudError(f"{what}: no region", hint="set launch.region, or give --region") from error
+        raise CloudError(f"{operation}: no region", hint="set launch.region, or pass --region") from error
     except ProfileNotFound as error:
-        raise CloudError(f"{what}: {error}", hint="see `aws configure list-profiles`") from error
+        raise CloudError(f"{operation}: {error}", hint="see `aws configure list-profiles`") from error
     except ParamValidationError as error:
-        raise CloudError(f"{what}: {' '.join(str(error).split())}", code="ParamValidation") from error
+        raise CloudError(f"{operation}: {' '.join(str(error).split())}", code="ParamValidation") from error
     except (ConnectionError, HTTPClientError) as error:
         raise CloudError(
-            f"{what}: no answer: {' '.join(str(error).split())}",
+            f"{operation}: no answer: {' '.join(str(error).split())}",
             code="NoAnswer",
-            hint="is there a way to the endpoint from here? a proxy, a VPN, the wrong region?",
+            hint="is the endpoint reachable from this computer? Check proxy, VPN and region",
         ) from error
     except BotoCoreError as error:
-        raise CloudError(f"{what}: {' '.join(str(error).split())}") from error
+        raise CloudError(f"{operation}: {' '.join(str(error).split())}") from error
 
 
-def no_credentials(what: str) -> CloudError:
+def no_credentials(operation: str) -> CloudError:
     """Return the error for missing credentials."""
     return CloudError(
-        f"{what}: no AWS credentials",
+        f"{operation}: no AWS credentials",
         code="NoCredentials",
         hint="set AWS_PROFILE or AWS_ACCESS_KEY_ID, or log in with `aws sso login`; "
         "or build on this machine, without an account: --local",
     )
 
 
-def _from_answer(what: str, error: ClientError, service: str) -> CloudError:
+def _from_answer(operation: str, error: ClientError, service: str) -> CloudError:
     answer: dict[str, Any] = error.response
     code = str(answer.get("Error", {}).get("Code", "Unknown"))
     message = " ".join(str(answer.get("Error", {}).get("Message", "")).split())
@@ -130,19 +130,19 @@ def _from_answer(what: str, error: ClientError, service: str) -> CloudError:
     if code in DENIED:
         action = _denied_action(message) or iam_action(service, error.operation_name)
         return CloudError(
-            f"{what}: not authorised: {action} is missing ({code})",
+            f"{operation}: not authorised: {action} is missing ({code})",
             code=code,
             request_id=request,
             iam_action=action,
             hint=f"the IAM policy of these credentials must allow {action}{_WITH.get(action, '')}",
         )
     if code in REDIRECTS and (region := _region_of_bucket(answer)):
-        return CloudError(f"{what}: the bucket is in {region} ({code})", code=code, request_id=request)
-    # The local cloud and EC2 end their sentences with a full stop; ours goes on.
+        return CloudError(f"{operation}: the bucket is in {region} ({code})", code=code, request_id=request)
+    # EC2 and the local cloud end their messages with a full stop, but our sentence continues.
     hint = (_clock_hint(answer) if code in SKEWED else None) or HINTS.get(code)
     if hint is None and code in EXPIRED:
         hint = "the session's credentials have expired: log in again (`aws sso login`)"
-    return CloudError(f"{what}: {message.rstrip('.')} ({code})", code=code, request_id=request, hint=hint)
+    return CloudError(f"{operation}: {message.rstrip('.')} ({code})", code=code, request_id=request, hint=hint)
 
 
 def _clock_hint(answer: Mapping[str, Any]) -> str | None:
@@ -154,8 +154,8 @@ def _clock_hint(answer: Mapping[str, Any]) -> str | None:
     seconds = (SystemClock().now() - theirs).total_seconds()
     if abs(seconds) < SKEW_SECONDS:
         return None
-    how = f"{abs(seconds) / 60:.0f} minutes {'ahead of' if seconds > 0 else 'behind'} the cloud's"
-    return f"this machine's clock is {how}: set it (`timedatectl set-ntp true`)"
+    difference = f"{abs(seconds) / 60:.0f} minutes {'ahead of' if seconds > 0 else 'behind'} the cloud's"
+    return f"this machine's clock is {difference}: set it (`timedatectl set-ntp true`)"
 
 
 def iam_action(service: str, operation: str) -> str:

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Pauses in seconds between attempts: 15.5 s in all, about as long as botocore's five attempts."""
-LOOKS = (0.5, 1.0, 2.0)
+LOOKUP_PAUSES = (0.5, 1.0, 2.0)
 """Pauses in seconds between look-ups: 4 s with the first attempt's pause, longer than the usual lag."""
 _MAYBE_MADE = frozenset({"NoAnswer", "InternalError", "InternalFailure", "500"})
 _UNCERTAIN = _MAYBE_MADE | {"ServiceUnavailable", "Unavailable", "503"}
@@ -43,11 +43,11 @@ class IdempotentCreate:
         may_be_made = False
         for pause in (*PAUSES, None):
             try:
-                made = create()
+                created = create()
             except CloudError as error:
                 may_be_made = may_be_made or error.code in _MAYBE_MADE
                 if error.code.endswith(".Duplicate"):
-                    if (ours := self._looked_for(find, again=may_be_made)) is not None:
+                    if (ours := self._find_again(find, again=may_be_made)) is not None:
                         return ours
                     raise
                 if error.code not in _UNCERTAIN | THROTTLING:
@@ -55,16 +55,16 @@ class IdempotentCreate:
                 if pause is None or not self.budget.spend():
                     raise
                 self.clock.wait(Event(), pause)
-                if error.code in _UNCERTAIN and (ours := self._looked_for(find, again=may_be_made)) is not None:
+                if error.code in _UNCERTAIN and (ours := self._find_again(find, again=may_be_made)) is not None:
                     return ours
             else:
                 self.budget.earn()
-                return made
+                return created
         raise AssertionError("the last try returns or raises")
 
-    def _looked_for(self, find: Callable[[], T | None], *, again: bool) -> T | None:
+    def _find_again(self, find: Callable[[], T | None], *, again: bool) -> T | None:
         """Look for the resource several times: EC2 may show it a while after it was created."""
-        for pause in LOOKS if again else ():
+        for pause in LOOKUP_PAUSES if again else ():
             if (ours := find()) is not None:
                 return ours
             self.clock.wait(Event(), pause)

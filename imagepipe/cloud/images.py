@@ -54,9 +54,9 @@ class Audience:
 
     accounts: tuple[str, ...] = ()
     organizations: tuple[str, ...] = ()
-    """ARNs of them."""
+    """ARNs of organizations."""
     ous: tuple[str, ...] = ()
-    """ARNs of them."""
+    """ARNs of organizational units."""
     public: bool = False
 
     def __bool__(self) -> bool:
@@ -189,9 +189,9 @@ class Images:
         )
         return [image for image in found if image.bundle and image.bundle.rfind("/") + 1 == len(folder)]
 
-    def _own(self, filters: list[dict[str, Any]], what: str) -> list[OwnImage]:
-        # One that is disabled has its name, its snapshots and its bundle still, and can be enabled again.
-        with translating(f"looking for {what} in {self.region}"):
+    def _own(self, filters: list[dict[str, Any]], subject: str) -> list[OwnImage]:
+        # A disabled image still has its name, snapshots or bundle, and can be enabled again.
+        with translating(f"looking for {subject} in {self.region}"):
             found = self._client.describe_images(Owners=["self"], Filters=filters, IncludeDisabled=True)["Images"]
         return [
             OwnImage(
@@ -370,7 +370,7 @@ class Images:
         """Return the description of an image. Raises CloudError if it does not exist."""
         found = self.describe_many([id])
         if id not in found:
-            raise CloudError(f"{id} in {self.region} is not known to EC2", code="InvalidAMIID.NotFound")
+            raise CloudError(f"{id} in {self.region} does not exist", code="InvalidAMIID.NotFound")
         return found[id]
 
     def describe_many(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:

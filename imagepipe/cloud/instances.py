@@ -53,7 +53,7 @@ class LaunchRequest:
             "UserData": self.user_data,  # botocore encodes it
             "MinCount": 1,
             "MaxCount": 1,
-            # What has its root on instance store can only be terminated.
+            # An instance with its root on instance store can only be terminated.
             **({"InstanceInitiatedShutdownBehavior": "stop"} if self.has_ebs_root else {}),
             "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled", "HttpPutResponseHopLimit": 2},
             **network,
@@ -117,7 +117,7 @@ class Instances:
         """Return the description of an instance. Raises CloudError if it does not exist."""
         seen = self._described_together.look_up(id)
         if seen is None:
-            raise CloudError(f"{id} in {self.region} is not known to EC2", code="InvalidInstanceID.NotFound")
+            raise CloudError(f"{id} in {self.region} does not exist", code="InvalidInstanceID.NotFound")
         return seen
 
     def of_token(self, token: str) -> list[str]:
@@ -155,7 +155,7 @@ class Instances:
             raise CloudError(
                 f"{id} in {self.region} is {state}: SSH will not come back",
                 code=state,
-                hint="did a step power it off, or somebody else?",
+                hint="did a step or somebody else power it off?",
             )
 
     def status_checks(self, id: str) -> str:
@@ -191,7 +191,7 @@ class Instances:
         try:
             return self._console(id, Latest=True)
         except CloudError as error:
-            # "Latest" is for instances on Nitro alone (EC2 API reference, GetConsoleOutput).
+            # "Latest" is only for instances on Nitro (EC2 API reference, GetConsoleOutput).
             if error.code not in ("UnsupportedOperation", "InvalidParameterCombination"):
                 raise
             return self._console(id)
@@ -199,7 +199,7 @@ class Instances:
     def _console(self, id: str, **more: bool) -> str:
         with translating(f"reading the console of {id} in {self.region}"):
             answer = self._client.get_console_output(InstanceId=id, **more)
-        return str(answer.get("Output") or "")  # botocore has undone the base64
+        return str(answer.get("Output") or "")  # botocore has decoded the base64
 
 
 def _instances(pages: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

@@ -38,7 +38,7 @@ class TaggedResource:
 def everything_of_ours(session: Session, region: str) -> Iterator[TaggedResource]:
     """Return everything with a run's tag, in the order in which it can be deleted. Raises CloudError."""
     client: Any = session.client("ec2", region)
-    with translating(f"looking for what imagepipe made in {region}"):
+    with translating(f"looking for resources of imagepipe in {region}"):
         for page in client.get_paginator("describe_instances").paginate(Filters=OURS):
             for reservation in page["Reservations"]:
                 for each in reservation["Instances"]:

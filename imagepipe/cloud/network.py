@@ -143,7 +143,7 @@ class Subnets:
         with translating(f"looking up the route table of {subnet} in {self.region}"):
             own = self._client.describe_route_tables(Filters=[{"Name": "association.subnet-id", "Values": [subnet]}])
             tables = own["RouteTables"]
-            if not tables:  # a subnet without a table of its own takes the VPC's main one
+            if not tables:  # a subnet without its own table uses the VPC's main one
                 main = [{"Name": "vpc-id", "Values": [vpc]}, {"Name": "association.main", "Values": ["true"]}]
                 tables = self._client.describe_route_tables(Filters=main)["RouteTables"]
         for route in (route for table in tables for route in table["Routes"]):

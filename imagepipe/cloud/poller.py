@@ -23,8 +23,8 @@ LONGEST_SECONDS = 2.0
 GROWTH = 1.5
 GAP_SECONDS = 0.05
 LONGEST_GAP_SECONDS = 1.0
-"""Between two Describes of a kind, while one waits; longer the more of them wait. Whoever begins to wait in between is
-served by the next one, so many builds cost hardly more calls than one."""
+"""Smallest and largest pause between two Describes of a kind; it grows with the number of waiting stages. A stage that
+starts to wait in between uses the next Describe, so many builds cost hardly more calls than one."""
 ERRORS_IN_A_ROW = 8
 """Failed Describes in a row before a wait gives up: some minutes with botocore's retries."""
 
@@ -67,14 +67,14 @@ class Poller:
         id: str,
         settled: Callable[[Mapping[str, Any] | None], T | None],
         *,
-        what: str,
+        operation: str,
         deadline: Deadline,
         cancel: Cancel,
         state: Callable[[Mapping[str, Any]], str],
     ) -> T:
         """Wait until `settled`, given the description of an id (None if it does not exist), returns a value.
 
-        `what` is for messages: `waiting for image ami-1 in us-east-1`; `state` describes the last state.
+        `operation` is for messages: `waiting for image ami-1 in us-east-1`; `state` describes the last state.
         Raises what `settled` raises, CloudError at the deadline, and what `cancel` raises. Notices a change within 2 s.
         """
         waiter = _Waiter(kind, id, due=self._clock.monotonic() + FIRST_SECONDS / 2)
@@ -94,7 +94,7 @@ class Poller:
                         last = state(waiter.seen) if waiter.seen is not None else "not known to EC2"
                     if deadline.is_past():
                         raise CloudError(
-                            f"{what}: not within {deadline.seconds:g} s; last seen: {last}", code="Deadline"
+                            f"{operation}: not within {deadline.seconds:g} s; last seen: {last}", code="Deadline"
                         )
         finally:
             self._remove(waiter)
@@ -123,7 +123,7 @@ class Poller:
                     self._lock.wait(pause)
                     continue
                 now = self._clock.monotonic()
-                # Whoever waits for the same kind gets the answer too; that is what keeps the calls few.
+                # All stages that wait for the same kind share the answer, which keeps the number of calls low.
                 kinds = {w.kind for w in self._waiters if self._due(w) <= now}
                 asked = {kind: [w for w in self._waiters if w.kind == kind] for kind in kinds}
                 self._not_before |= {kind: now + _gap(len(waiters)) for kind, waiters in asked.items()}
@@ -140,7 +140,7 @@ class Poller:
             seen = self._describe[kind](sorted({w.id for w in waiters}))
         except CloudError as failed:
             error = failed
-        except Exception as failed:  # noqa: BLE001 - a waiter must hear of it, or it waits for ever
+        except Exception as failed:  # noqa: BLE001 - a waiter must get it, or it would wait forever
             error = CloudError(f"describing {kind}s: {type(failed).__name__}: {failed}")
         now = self._clock.monotonic()
         for waiter in waiters:
@@ -157,5 +157,5 @@ class Poller:
 
 
 def _gap(count: int) -> float:
-    """Return the pause in seconds between two Describes that `waiting` stages wait for."""
+    """Return the pause in seconds between two Describes that `count` stages wait for."""
     return min(GAP_SECONDS * (2 * count - 1), LONGEST_GAP_SECONDS)

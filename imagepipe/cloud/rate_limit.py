@@ -69,7 +69,7 @@ class Pace:
             self.answered(region, event_name.rpartition(".")[2], throttled=code in THROTTLING)
 
         events.register(f"before-send.{service}", before)
-        # Its answer says whether to try again: None leaves that to botocore's own handler.
+        # The handler returns None, which leaves the decision about a retry to botocore's own handler.
         events.register_first(f"needs-retry.{service}", after)
 
     def wait(self, region: str, action: str) -> float:
@@ -77,7 +77,7 @@ class Pace:
         with self._lock:
             bucket = self._filled(region, action)
             bucket.tokens -= 1
-            # Below nothing, each waits for its own token: so they go one by one, in the order in which they came.
+            # With a negative count, each call waits for its own token, so calls proceed one by one in their order.
             seconds = max(0.0, -bucket.tokens / (bucket.rate.per_second * bucket.share))
         if seconds:
             self._clock.wait(Event(), seconds)

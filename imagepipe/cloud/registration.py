@@ -44,7 +44,7 @@ class Registration:
         return {
             **self.of_bundle(),
             "RootDeviceName": self.root_device_name,
-            **_given(BootMode=self.boot_mode, TpmSupport=self.tpm_support, UefiData=self.uefi_data),
+            **_with_values(BootMode=self.boot_mode, TpmSupport=self.tpm_support, UefiData=self.uefi_data),
         }
 
     def of_bundle(self) -> dict[str, Any]:
@@ -54,9 +54,9 @@ class Registration:
         """
         return {
             "Architecture": self.architecture,
-            # Said always: RegisterImage takes paravirtual by itself.
+            # Always set, because RegisterImage's default is paravirtual.
             "VirtualizationType": self.virtualization_type,
-            **_given(
+            **_with_values(
                 EnaSupport=self.ena_support, SriovNetSupport=self.sriov_net_support, ImdsSupport=self.imds_support
             ),
         }
@@ -66,10 +66,10 @@ def without_encryption(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """Return a mapping for RegisterImage, which refuses the encryption parameters beside a snapshot."""
     if not mapping.get("Ebs", {}).get("SnapshotId"):
         return dict(mapping)
-    told = {key: value for key, value in mapping["Ebs"].items() if key not in ("Encrypted", "KmsKeyId")}
-    return {**mapping, "Ebs": told}
+    kept = {key: value for key, value in mapping["Ebs"].items() if key not in ("Encrypted", "KmsKeyId")}
+    return {**mapping, "Ebs": kept}
 
 
-def _given(**values: Any) -> dict[str, Any]:
+def _with_values(**values: Any) -> dict[str, Any]:
     """Return the parameters that have a value."""
     return {key: value for key, value in values.items() if value is not None}

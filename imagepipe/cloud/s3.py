@@ -64,7 +64,7 @@ class S3:
         Makes no request. The URL also expires with the credentials that signed it.
         """
         content_md5 = base64.b64encode(bytes.fromhex(md5)).decode()
-        # S3's TLS certificates cover no host with a bucket's dots.
+        # S3's TLS certificates do not cover hosts with a dot in the bucket's name.
         signer = self._path_signer if "." in bucket else self._signer
         with translating(f"signing a URL for {bucket}/{key}", service="s3"):
             url = signer.generate_presigned_url(
@@ -145,12 +145,12 @@ class S3:
         where: dict[str, Any] = {"CreateBucketConfiguration": {"LocationConstraint": self.region}}
         with (
             ignore_missing("BucketAlreadyOwnedByYou"),
-            translating(f"making bucket {bucket} in {self.region}", service="s3"),
+            translating(f"creating bucket {bucket} in {self.region}", service="s3"),
         ):
             self._client.create_bucket(
                 Bucket=bucket,
                 ObjectOwnership="BucketOwnerPreferred",
-                **({} if self.region == FIRST_REGION else where),  # which has no name for itself there
+                **({} if self.region == FIRST_REGION else where),  # us-east-1 must not be named as a constraint
             )
 
     def check_bucket(self, bucket: str, folder: str) -> None:
@@ -186,30 +186,30 @@ class S3:
         self._check_encryption(bucket)
 
     def _check_ownership(self, bucket: str) -> None:
-        where = f"reading who owns the objects of bucket {bucket}"
+        where = f"reading the object ownership of bucket {bucket}"
         answer = self._setting(where, lambda: self._client.get_bucket_ownership_controls(Bucket=bucket))
         rules = answer.get("OwnershipControls", {}).get("Rules", ())
         if any(rule.get("ObjectOwnership") == "BucketOwnerEnforced" for rule in rules):
             raise CloudError(
-                f"bucket {bucket} in {self.region} has ACLs disabled (BucketOwnerEnforced): EC2 reads a bundle by them",
+                f"bucket {bucket} in {self.region} has ACLs disabled (BucketOwnerEnforced), and EC2 reads by ACLs",
                 code="AccessControlListNotSupported",
                 hint=f"aws s3api put-bucket-ownership-controls --bucket {bucket} --region {self.region}"
                 " --ownership-controls 'Rules=[{ObjectOwnership=BucketOwnerPreferred}]'",
             )
 
     def _check_encryption(self, bucket: str) -> None:
-        where = f"reading how bucket {bucket} encrypts"
+        where = f"reading the encryption of bucket {bucket}"
         answer = self._setting(where, lambda: self._client.get_bucket_encryption(Bucket=bucket))
         rules = answer.get("ServerSideEncryptionConfiguration", {}).get("Rules", ())
         used = [str(rule.get("ApplyServerSideEncryptionByDefault", {}).get("SSEAlgorithm", "")) for rule in rules]
         if kms := [each for each in used if each.startswith("aws:kms")]:
             raise CloudError(
-                f"bucket {bucket} in {self.region} encrypts its objects with {kms[0]}, and EC2 cannot read such parts",
-                hint="take another bucket, or SSE-S3 (AES256) for its default encryption: a bundle is encrypted itself",
+                f"bucket {bucket} in {self.region} encrypts its objects with {kms[0]}, which EC2 cannot read",
+                hint="use another bucket, or SSE-S3 (AES256) as its default encryption",
             )
 
     def _setting(self, where: str, ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-        """Return a setting of a bucket; empty if it is not set, or if we may not see it: then the probe will tell."""
+        """Return a setting of a bucket; empty if it is not set, or if we may not read it."""
         try:
             with translating(where, service="s3"):
                 return ask()
@@ -219,7 +219,7 @@ class S3:
             return {}
 
     def region_of(self, bucket: str) -> str | None:
-        """Return a bucket's region; None if it does not exist. An endpoint that does not say has only our region."""
+        """Return a bucket's region; None if it does not exist. If an endpoint does not tell the region, it is ours."""
         try:
             with translating(f"looking for bucket {bucket}", service="s3"):
                 found = self._client.head_bucket(Bucket=bucket)
@@ -236,14 +236,14 @@ def _constraint(region: str) -> str:
 
 
 def _left(bucket: str, region: str, failed: Sequence[Mapping[str, str]]) -> CloudError:
-    """Return the message of DeleteObjects for each key that it did not delete."""
+    """Return the error for keys that DeleteObjects did not delete, with the message of the first."""
     first = failed[0]
     code = str(first.get("Code", ""))
     shown = ", ".join(str(each.get("Key")) for each in failed[:SHOWN_KEYS])
     more = f" and {len(failed) - SHOWN_KEYS} more" if len(failed) > SHOWN_KEYS else ""
     action = "s3:DeleteObject" if code in DENIED else None
     return CloudError(
-        f"deleting of {bucket} in {region}: left {shown}{more}: {first.get('Message') or code} ({code})",
+        f"deleting objects of {bucket} in {region}: left {shown}{more}: {first.get('Message') or code} ({code})",
         code=code,
         iam_action=action,
         hint=f"the IAM policy of these credentials must allow {action}" if action else None,

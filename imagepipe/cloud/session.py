@@ -34,7 +34,7 @@ _NO_PROFILE = {"profile": (None, None, None, None)}
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How to reach the cloud. Has credentials only for the local cloud, which issues its own."""
+    """How to reach the cloud. It has credentials only for the local cloud, which issues its own."""
 
     profile: str | None = None
     endpoint_url: str | None = None
@@ -63,7 +63,7 @@ class Session:
         with translating("opening an AWS session"):
             core = botocore.session.Session(session_vars=_NO_PROFILE if access.is_local else None)
             if access.profile:
-                core.set_config_variable("profile", access.profile)  # first: what is asked of it next finds it, or none
+                core.set_config_variable("profile", access.profile)  # first, because the next lines read it
             core.register_component("data_loader", _loader(core.get_config_variable("data_path")))
             if access.role:
                 _assume(core, access)
@@ -71,7 +71,7 @@ class Session:
                 botocore_session=core,
                 profile_name=access.profile,
                 region_name=access.region,
-                # Keys that are given outright would win over those of the role.
+                # Explicit keys would have priority over those of the role.
                 aws_access_key_id=None if access.role else access.access_key_id,
                 aws_secret_access_key=None if access.role else access.secret_access_key,
             )
@@ -98,7 +98,7 @@ class Session:
     def account(self) -> str:
         """Return the id of our account. Raises CloudError, also if an endpoint has no STS."""
         client = self.client("sts", self.region or FIRST_REGION, retries=False)
-        with translating("asking whose the credentials are", service="sts"):
+        with translating("looking up the account of these credentials", service="sts"):
             return str(client.get_caller_identity()["Account"])
 
     def client(self, service: str, region: str, *, retries: bool = True) -> Any:
@@ -135,9 +135,9 @@ class Session:
             retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=32,
             proxies=self._proxies,
-            # boto3 signs URLs with version 2 in some regions otherwise, which binds neither ACL nor checksum.
+            # Otherwise boto3 signs URLs in some regions with version 2, which covers neither ACL nor checksum.
             signature_version="s3v4" if service == "s3" else None,
-            # What has a Content-MD5 needs no CRC beside it, which other endpoints than AWS's may not know.
+            # A request with Content-MD5 needs no CRC, which endpoints other than AWS may not support.
             request_checksum_calculation="when_required" if service == "s3" else None,
             response_checksum_validation="when_required" if service == "s3" else None,
             s3={"addressing_style": "virtual"} if has_virtual_hosts else None,

@@ -84,13 +84,13 @@ class Snapshots:
             return list(self.describe_many(self.of_token(token)).values()) or None
 
         found = (find() if may_be_there else None) or self._creates.once(call, find)
-        made = {str(s["VolumeId"]): str(s["SnapshotId"]) for s in found}
-        if missing := sorted(volumes.keys() - made.keys()):
+        by_volume = {str(s["VolumeId"]): str(s["SnapshotId"]) for s in found}
+        if missing := sorted(volumes.keys() - by_volume.keys()):
             raise CloudError(
-                f"making snapshots of {instance} in {self.region}: none of {', '.join(missing)}",
-                hint="an image of a part of the disks is of no use; try again",
+                f"making snapshots of {instance} in {self.region}: no snapshot of {', '.join(missing)}",
+                hint="an image needs snapshots of all its disks; try again",
             )
-        snapshots = [_snapshot(made[id], instance, volume) for id, volume in volumes.items()]
+        snapshots = [_snapshot(by_volume[id], instance, volume) for id, volume in volumes.items()]
         return sorted(snapshots, key=lambda snapshot: snapshot.device)
 
     def _volumes_of(self, instance: str) -> dict[str, Mapping[str, Any]]:
@@ -127,7 +127,7 @@ class Snapshots:
         return [str(snapshot["SnapshotId"]) for snapshot in answer["Snapshots"]]
 
     def delete(self, id: str) -> None:
-        """Delete a snapshot. Return whether it existed."""
+        """Delete a snapshot; one that is already gone is a success. Raises CloudError while an image uses it."""
         with ignore_missing("InvalidSnapshot.NotFound"), translating(f"deleting {id} in {self.region}"):
             self._client.delete_snapshot(SnapshotId=id)
 
@@ -138,7 +138,7 @@ def _snapshot(id: str, instance: str, volume: Mapping[str, Any]) -> Snapshot:
         id,
         _device(volume, instance),
         kind,
-        # DescribeVolumes says what a gp2 volume reaches, too; RegisterImage refuses to be told.
+        # DescribeVolumes also returns the IOPS of a gp2 volume, which RegisterImage refuses.
         iops=volume.get("Iops") if kind in ("gp3", "io1", "io2") else None,
         throughput=volume.get("Throughput") if kind == "gp3" else None,
     )

@@ -61,7 +61,7 @@ class Cancel:
 
     @contextmanager
     def calling(self, callback: Callable[[], None]) -> Iterator[None]:
-        """While inside, a cancel calls this function, from any thread. It closes the operation that blocks."""
+        """While inside, a cancel calls this function, from any thread. The function closes the blocking operation."""
         with self._lock:
             key = self._next = self._next + 1
             self._callbacks[key] = callback

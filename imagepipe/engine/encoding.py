@@ -24,7 +24,7 @@ def output_type(stage: Stage[Any]) -> Any:
         for base in getattr(kind, "__orig_bases__", ()):
             if get_origin(base) is Stage:
                 return get_args(base)[0]
-    raise TypeError(f"{type(stage).__name__} does not say what it gives")
+    raise TypeError(f"{type(stage).__name__} does not declare the type of its output")
 
 
 def encode(value: Any) -> Any:
@@ -37,7 +37,7 @@ def encode(value: Any) -> Any:
         return [encode(item) for item in value]
     if isinstance(value, Mapping):
         return {_key(key): encode(item) for key, item in value.items()}
-    raise TypeError(f"{type(value).__name__} is not a value that a run can resume with")
+    raise TypeError(f"{type(value).__name__} cannot be written to the journal")
 
 
 def decode(kind: Any, json: Any) -> Any:
@@ -51,7 +51,7 @@ def decode(kind: Any, json: Any) -> Any:
 def _decode(kind: Any, json: Any) -> Any:
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Any or kind is None or kind is type(None):
-        return _frozen(json)
+        return _as_is(json)
     if origin in (Union, types.UnionType):
         choices = [choice for choice in inner if choice is not type(None)]
         return None if json is None else _decode(choices[0], json)
@@ -76,8 +76,8 @@ def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def _frozen(json: Any) -> Any:
-    """Return a value of type Any, such as an answer of EC2, with its lists as tuples."""
+def _as_is(json: Any) -> Any:
+    """Return a value of type Any, such as an answer of EC2, as it is."""
     return json
 
 

@@ -139,7 +139,7 @@ LONGEST_BYTES = 16 << 20
 
 def first_line(text: str) -> str:
     """Return the first line of an error's text; never an empty one."""
-    return next(iter(text.splitlines()), "without a word")
+    return next(iter(text.splitlines()), "no message")
 
 
 def to_json(event: AnyEvent) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in get_args(hint)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is str:  # half a surrogate pair is none: it could not be written anywhere
+    if hint is str:  # a lone surrogate is invalid, because it cannot be written as UTF-8
         return isinstance(value, str) and value.encode("utf-8", "ignore").decode() == value
     if hint is datetime:
         return isinstance(value, datetime) and value.tzinfo is not None
@@ -194,14 +194,14 @@ def read_events(path: Path) -> Iterator[AnyEvent]:
     A last line that a dead process left incomplete is skipped.
     """
     if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is not a regular file")  # a pipe would be waited for
+        raise UsageError(f"{path} is not a regular file")  # opening a pipe would block
     try:
         with path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(LONGEST_BYTES), b""), start=1):
                 if not line.endswith(b"\n"):
                     if len(line) < LONGEST_BYTES:
                         return
-                    raise UsageError(f"{path}, line {number}: longer than {LONGEST_BYTES} bytes: no event is")
+                    raise UsageError(f"{path}, line {number}: longer than {LONGEST_BYTES} bytes, so it is not an event")
                 try:
                     event = from_json(json.loads(line))
                 except (ValueError, RecursionError) as error:
@@ -239,13 +239,13 @@ class Events:
             for sink in list(self._sinks):
                 try:
                     sink(masked)
-                except (Exception, SystemExit) as error:  # noqa: BLE001 - rich wants to end the process at a closed pipe
+                except (Exception, SystemExit) as error:  # noqa: BLE001 - rich ends the process at a closed pipe
                     self._sinks.remove(sink)
                     log.warning("the run continues without its %s: %s", type(sink).__name__, error)
 
     def _masked(self, value: Any) -> Any:
         if isinstance(value, str):
-            # A file's name may be bytes that are no text: no sink could write them.
+            # A file name may contain bytes that are not valid UTF-8, which no sink could write.
             return self.masker.mask(value).encode("utf-8", "backslashreplace").decode()
         if isinstance(value, tuple):
             return tuple(self._masked(item) for item in value)
@@ -263,7 +263,7 @@ class EventFile:
         self._file.flush()
 
     def close(self) -> None:
-        with suppress(OSError):  # of a full disk, which was reported when the line was lost
+        with suppress(OSError):  # a full disk was already reported when the line was lost
             self._file.close()
 
     def __enter__(self) -> EventFile:

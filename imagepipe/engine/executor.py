@@ -31,9 +31,9 @@ MAX_THREADS = 256
 """Stages mostly wait; a waiting thread costs its stack, about 100 KiB in use."""
 STOP_SECONDS = 60.0
 """Time that a cancelled run waits for its stages: longer than a call to a cloud with all its attempts (35 s)."""
-TELL_SECONDS = 5.0
+REPORT_SECONDS = 5.0
 """Time after which a cancelled run names the stages that it is waiting for."""
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 """Interval at which the executor checks the cancel flag, which other threads set."""
 
 
@@ -47,11 +47,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of a run. Failures of the clean-up are listed beside the cause, and never hide it."""
+    """The result of a run. Failures of the clean-up are listed separately, and never hide the cause."""
 
     outputs: Mapping[str, Any]
     failures: tuple[Failure, ...]
-    """Failed stages in order of time: the first is the cause. Stages that only obeyed a cancel are not included."""
+    """Failed stages in order of time: the first is the cause. Stages that were only cancelled are not included."""
     held: tuple[StillHeld, ...]
     cancelled: bool
     interrupted: tuple[str, ...] = ()
@@ -105,7 +105,7 @@ def execute(
     marks = fingerprints_of(graph) if fingerprints is None else fingerprints
     run = _Running(graph, services, marks, dict(finished or {}), _group_of(graph, groups))
     run.run(stop_seconds)
-    # A cancel that comes while the last stage ends is too late: its images are kept, and no undo takes them.
+    # A cancel during the end of the last stage is too late: its images are kept, and undo does not delete them.
     is_done = run.outputs.keys() >= graph.stages.keys()
     was_cancelled = not run.failures and cancel.is_set() and not is_done
     ok = not run.failures and not was_cancelled
@@ -122,7 +122,7 @@ def execute(
         "succeeded" if ok else "cancelled" if was_cancelled else "failed"
     )
     kept = [str(c) for c in journal.claims() if c.is_open()]
-    with suppress(ImagepipeError):  # a full disk was reported already, and must not hide how the run ended
+    with suppress(ImagepipeError):  # a full disk was already reported, and must not hide the outcome
         journal.note("finished", outcome=result, held=kept)
     events.emit(ev.RunFinished(*events.stamp(), result, clock.monotonic() - began, tuple(map(str, held))))
     return Outcome(
@@ -164,9 +164,9 @@ class _Running:
     def run(self, stop_seconds: float) -> None:
         """Run all stages to the end. Stop waiting `stop_seconds` after the remaining ones were asked to stop."""
         asked: float | None = None
-        is_told = False
+        is_reported = False
         while True:
-            self._start_what_is_ready()
+            self._start_ready_stages()
             if not self.running:
                 return
             now = self.clock.monotonic()
@@ -176,21 +176,23 @@ class _Running:
                 asked = now
             elif now - asked >= stop_seconds:
                 return
-            elif now - asked >= TELL_SECONDS and not is_told:
-                is_told = True
-                self._tell_who_is_waited_for(stop_seconds)
+            elif now - asked >= REPORT_SECONDS and not is_reported:
+                is_reported = True
+                self._report_running_stages(stop_seconds)
             with suppress(Empty):
-                self._take(*self._done.get(timeout=LOOK_SECONDS))
+                self._take(*self._done.get(timeout=POLL_SECONDS))
 
     def _is_cancelled(self, name: str) -> bool:
         return self.cancels[self.group_of[name]].is_set()
 
-    def _tell_who_is_waited_for(self, stop_seconds: float) -> None:
+    def _report_running_stages(self, stop_seconds: float) -> None:
         for name in sorted(self.running):
-            text = f"still at work after {TELL_SECONDS:g} s; the clean-up begins after {stop_seconds:g} s at the latest"
+            text = (
+                f"still running after {REPORT_SECONDS:g} s; the clean-up begins after {stop_seconds:g} s at the latest"
+            )
             self.events.emit(ev.Line(*self.events.stamp(), name, "say", text))
 
-    def _start_what_is_ready(self) -> None:
+    def _start_ready_stages(self) -> None:
         for name in [name for name, needs in self._waiting.items() if not needs]:
             if self._is_cancelled(name) or len(self.running) >= MAX_THREADS:
                 continue
@@ -203,9 +205,9 @@ class _Running:
         ctx = Context(name, self.outputs, self.services.journal, self.events, cancel, self.clock)
         try:
             self._done.put((name, _run_one(self.graph, name, ctx, self.events, self.fingerprints[name]), None))
-        except Exception as error:  # noqa: BLE001 - a stage's failure is the executor's to report
+        except Exception as error:  # noqa: BLE001 - the executor reports the failures of stages
             self._done.put((name, None, error))
-        except BaseException as error:  # noqa: BLE001 - a library that wants to end the process ends its stage
+        except BaseException as error:  # noqa: BLE001 - a library that exits the process only ends its stage
             self._done.put((name, None, StageError(f"{type(error).__name__}: {error}")))
 
     def _take(self, name: str, result: Any, error: Exception | None) -> None:

@@ -54,7 +54,7 @@ def _plain(value: Any, found: Mapping[str, str]) -> Any:
 
 
 def _below(root: Path) -> Iterator[Path]:
-    """A file itself, or a folder and everything in it. A file that is named by a link is the link's target."""
+    """Yield a file, or a folder and everything in it. A link at the root is resolved to its target."""
     if not root.is_dir():
         yield root.resolve()
         return
@@ -63,7 +63,7 @@ def _below(root: Path) -> Iterator[Path]:
 
 
 def _file(path: Path, root: Path) -> list[str]:
-    """Describe one file. One that cannot be read is `absent`: its stage reports the error."""
+    """Describe one file; `absent` if it cannot be read, because its stage reports the error."""
     name = "." if not root.is_dir() else str(path.relative_to(root))
     try:
         if path.is_symlink() and path != root:

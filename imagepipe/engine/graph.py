@@ -1,6 +1,6 @@
 """Stages and the edges between them.
 
-The standard library is enough for it, and networkx would take 65 ms of every command that plans a graph
+The standard library is enough, and networkx would add 65 ms to every command that plans a graph
 (docs/explanation/dependencies.md).
 """
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Graph:
-    """Named stages and their edges; acyclic by construction, as a Ref exists only once its stage does."""
+    """Named stages and their edges; acyclic by construction, because a Ref exists only after its stage."""
 
     def __init__(self) -> None:
         self._stages: dict[str, Stage[Any]] = {}

@@ -28,7 +28,7 @@ VERSION = 1
 FILE_NAME = "journal.jsonl"
 LARGEST_BYTES = 64 << 20
 """Largest journal that is read; a build of twenty specs writes about 200 KB."""
-LOCK_SECONDS = 0.3  # whoever lists the runs probes each lock for a moment
+LOCK_SECONDS = 0.3  # `list` takes each lock for a moment
 
 
 class Lifetime(StrEnum):
@@ -99,7 +99,7 @@ class Journal:
         self.run = run
         self._clock = clock
         self._claims = dict(claims)
-        # What a process before this one claimed and did not come to the end of, for its stages to take up again.
+        # Open claims of an earlier process, which the same stages adopt.
         self._adoptable = [claim for claim in claims.values() if claim.is_open()]
         self._adopted: set[str] = set()
         self._file = file
@@ -138,7 +138,7 @@ class Journal:
         file = _locked(folder)
         try:
             replayed = _replay(folder / FILE_NAME)
-            # A line that the dead process left unfinished must not run into the next one.
+            # Cut off an incomplete last line of the dead process, or the next line would be appended to it.
             file.truncate(replayed.end)
         except BaseException:
             file.close()
@@ -161,7 +161,7 @@ class Journal:
         with self._lock:
             for claim in self._adoptable:
                 is_it = (claim.stage, claim.kind, claim.region) == (stage, kind, region)
-                if is_it and self._claims[claim.key].is_open():  # and not cleaned up meanwhile
+                if is_it and self._claims[claim.key].is_open():  # not cleaned up in the meantime
                     self._adoptable.remove(claim)
                     self._adopted.add(claim.key)
                     return self._claims[claim.key]
@@ -236,10 +236,10 @@ class Journal:
     def _write(self, record: dict[str, Any], *, sync: bool = False) -> None:
         """Append a whole line; if asked, it is on stable storage when this returns.
 
-        Raises ImagepipeError; the journal then has nothing of the line.
+        Raises ImagepipeError; then no part of the line is in the journal.
         """
         text = json.dumps({"time": iso(self._clock.now()), **record}, ensure_ascii=False) + "\n"
-        line = text.encode("utf-8", "backslashreplace")  # of a path that is no text, JSON has the escape
+        line = text.encode("utf-8", "backslashreplace")  # a path that is not UTF-8 is written with escapes
         file = self._file.fileno()
         try:
             if self._is_torn:
@@ -251,7 +251,7 @@ class Journal:
             if sync:
                 os.fsync(file)
         except OSError as error:
-            # What was written of it, on a full disk say, must not run into the next line.
+            # Cut off a partly written line, such as on a full disk, or the next one would follow it.
             with suppress(OSError):
                 os.ftruncate(file, self._end)
                 self._is_torn = False
@@ -306,7 +306,7 @@ def read(folder: Path) -> JournalState:
 def _unwritable(path: Path, error: OSError) -> ImagepipeError:
     return ImagepipeError(
         f"writing the journal {path}: {error.strerror or error}",
-        hint="nothing is made that is not written down first: free some room, or name another folder in XDG_STATE_HOME",
+        hint="a resource is recorded before it is created: free disk space, or set XDG_STATE_HOME to another folder",
     )
 
 
@@ -324,7 +324,7 @@ def _locked(folder: Path) -> BinaryIO:
                 continue
             file.close()
             raise UsageError(
-                f"run {folder.name} is going on in another process", hint="wait for it, or end that process first"
+                f"run {folder.name} is in progress in another process", hint="wait for it, or end that process first"
             ) from error
         return file
 
@@ -353,14 +353,14 @@ class _Replayed:
 
     @property
     def run(self) -> RunRecord:
-        assert self.first is not None, "without one, it is no journal"
+        assert self.first is not None, "a journal without a run is refused"
         return self.first
 
 
 def _replay(path: Path) -> _Replayed:
     """Replay a journal. Raises UsageError for any file that is not one."""
     if path.exists() and not path.is_file():
-        raise UsageError(f"journal {path} is not a regular file")  # a pipe would be waited for
+        raise UsageError(f"journal {path} is not a regular file")  # opening a pipe would block
     try:
         if (size := path.stat().st_size) > LARGEST_BYTES:
             raise UsageError(f"journal {path} has {size} bytes: no run writes more than {LARGEST_BYTES}")
@@ -373,13 +373,13 @@ def _replay(path: Path) -> _Replayed:
         try:
             _take(found, json.loads(line), path)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            said = f"no {error}" if isinstance(error, KeyError) else error
+            reason = f"no {error}" if isinstance(error, KeyError) else error
             raise UsageError(
-                f"journal {path}, line {number}, cannot be read: {said}",
-                hint="the file was changed; what the run made still has the tag imagepipe:run",
+                f"journal {path}, line {number}, cannot be read: {reason}",
+                hint="the file was changed; resources of the run still have the tag imagepipe:run",
             ) from error
     if found.first is None:
-        raise UsageError(f"journal {path} is empty: the run ended before it held anything")
+        raise UsageError(f"journal {path} is empty: the run ended before it created anything")
     return found
 
 
@@ -390,7 +390,7 @@ def _take(found: _Replayed, record: dict[str, Any], path: Path) -> None:
             if record["version"] != VERSION:
                 raise UsageError(
                     f"journal {path} was written by another version of imagepipe",
-                    hint=f"it has version {record['version']}, and this reads {VERSION}",
+                    hint=f"it has version {record['version']}, but this version of imagepipe reads {VERSION}",
                 )
             found.first = RunRecord(
                 _text(record, "id"),

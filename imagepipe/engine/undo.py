@@ -16,7 +16,7 @@ class Undoer(Protocol):
     """Deletes everything behind a claim, found by id or by token. Already gone is success."""
 
     def __call__(self, claim: Claim) -> bool:
-        """Return whether there was anything: a claim may have been written for a call that created nothing."""
+        """Delete the resource. Return whether it existed: a claim may precede a call that created nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def undo(
 ) -> tuple[StillHeld, ...]:
     """Delete everything behind the open claims that `which` selects, newest first; return those still held.
 
-    An event is emitted for each claim behind which there was anything. `unsettled` names stages that may still be
+    Emits an event for each claim whose resource existed. `unsettled` names stages that may still be
     inside a create call: a claim of theirs without an id stays open.
     """
     held: list[StillHeld] = []
@@ -50,14 +50,14 @@ def undo(
         try:
             undoer = undoers.get(claim.kind)
             if undoer is None:
-                raise ImagepipeError(f"this version does not know how a {claim.kind} is cleaned up")
+                raise ImagepipeError(f"this version cannot clean up a resource of kind {claim.kind}")
             existed = undoer(claim)
             if claim.stage in unsettled and claim.id is None:
                 raise ImagepipeError("its stage has not ended, so it may still be created")
-        except Exception as error:  # noqa: BLE001 - the next thing must be cleaned up whatever happened to this one
+        except Exception as error:  # noqa: BLE001 - the other resources must be cleaned up in any case
             held.append(StillHeld(claim, error))
             continue
-        # It is cleaned up, even where that cannot be written: then `clean` looks for it again, and finds it gone.
+        # If the release cannot be written, `clean` looks for the resource again and finds it gone.
         with suppress(ImagepipeError):
             journal.release(claim)
         if existed:

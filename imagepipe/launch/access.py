@@ -43,7 +43,7 @@ class MakeKey(Stage[Key]):
         private_key = ctx.own_file("id_ed25519")
 
         def create(claim: Claim) -> str:
-            # The comment tells in any authorized_keys whose key it is.
+            # The comment identifies the run in any authorized_keys file.
             pair = keys.load_or_generate(private_key, f"imagepipe-{ctx.run_id}")
             name = _name(claim)
             tags = temporary_tags(ctx, self.run_tags, claim, name, self.tags, self.source, self.ec2.region)
@@ -111,7 +111,7 @@ class MakeGroup(Stage[Network]):
     subnets: SubnetsWanted
     port: int
     allow_from: tuple[str, ...]
-    """CIDRs; `caller` stands for the address of this computer."""
+    """CIDRs; `caller` means the address of this computer."""
     tags: TagTemplates = field(default_factory=dict)
     source: Ref[SourceImage] | None = None
     """The source image, if the tags name it."""
@@ -149,7 +149,10 @@ class MakeGroup(Stage[Network]):
         return Network((id,), subnets or (None,))
 
     def _vpc(self, subnets: tuple[str, ...]) -> str | None:
-        """Return the VPC of all subnets, which share one group. Raises CloudError if they are in several VPCs."""
+        """Return the VPC of the subnets; without subnets, the default VPC, or None if there is none.
+
+        Raises CloudError if the subnets are in several VPCs, because they share one security group.
+        """
         if not subnets:
             return self.ec2.subnets.default_vpc()
         vpcs = self.ec2.subnets.vpcs_of(subnets)

@@ -28,9 +28,10 @@ WAITING = "waiting"
 """The line that the script prints if cloud-init was still running."""
 RETRY_SECONDS = 0.25
 """First pause between connection attempts; it grows to one second."""
-LOOK_SECONDS = 5.0
+CHECK_SECONDS = 5.0
+"""Interval between checks that the instance still runs."""
 DROPPED_SECONDS = 1.0
-"""Interval between checks that the instance still exists."""
+"""Pause before a new connection after one broke during the first boot."""
 CONSOLE_LINES = 10
 HOST_KEY_TRIES = 3
 """Attempts with a wrong host key: a machine may briefly show the image's key before cloud-init sets ours."""
@@ -47,11 +48,11 @@ ADDRESSES = {
 CONSOLE_FIRST_SECONDS = 1.0
 CONSOLE_LONGEST_SECONDS = 10.0
 BASTION_HINTS = {
-    "auth": "see launch.ssh.bastion: is this its user and private_key, and does its sshd allow TCP forwarding?",
-    "host-key": "see launch.ssh.bastion.host_key: `ssh-keyscan` shows what it has now; ask its owner which is right",
-    "refused": "see launch.ssh.bastion.host and port",
-    "timeout": "see launch.ssh.bastion.host; does its security group let us in?",
-    "unreachable": "see launch.ssh.bastion.host",
+    "auth": "check user and private_key in launch.ssh.bastion; the bastion's sshd must allow TCP forwarding",
+    "host-key": "check launch.ssh.bastion.host_key: `ssh-keyscan` shows the current one; ask its owner",
+    "refused": "check launch.ssh.bastion.host and port",
+    "timeout": "check launch.ssh.bastion.host; does its security group admit this computer?",
+    "unreachable": "check launch.ssh.bastion.host",
 }
 _KEYS = re.compile(r"-----BEGIN SSH HOST KEY KEYS-----(.*?)-----END SSH HOST KEY KEYS-----", re.DOTALL)
 _KEY = re.compile(r"\b(ssh-ed25519|ecdsa-sha2-nistp(?:256|384|521)|ssh-rsa) (AAAA[A-Za-z0-9+/]+=*)")
@@ -110,15 +111,15 @@ class AwaitSsh(Stage[Reachable]):
             state = _state(seen) if seen else "unknown"
             if state in ("terminated", "shutting-down", "stopped", "stopping"):
                 reason = (seen or {}).get("StateReason", {}).get("Message") or (seen or {}).get("StateTransitionReason")
-                what = f"{instance.id} in {instance.region} ended before it was reached: {reason or state}"
-                raise CloudError(f"{self._image_fault()}{what}\n  console:{self._console(instance)}", code=state)
+                message = f"{instance.id} in {instance.region} ended before it was reached: {reason or state}"
+                raise CloudError(f"{self._image_fault()}{message}\n  console:{self._console(instance)}", code=state)
             return seen if state == "running" else None
 
         return self.ec2.poller.until(
             "instance",
             instance.id,
             settled,
-            what=f"waiting for {instance.id} in {instance.region} to run",
+            operation=f"waiting for {instance.id} in {instance.region} to run",
             deadline=ctx.deadline(RUNNING_SECONDS),
             cancel=ctx.cancel,
             state=_state,
@@ -129,7 +130,7 @@ class AwaitSsh(Stage[Reachable]):
         if not host:
             raise ConnectError(
                 f"{described['InstanceId']} has no {self.address.replace('_', ' ')}",
-                hint="launch.ssh.address: private_ip, or a subnet that gives public addresses",
+                hint="set launch.ssh.address: private_ip, or launch into a subnet that assigns public addresses",
             )
         instance = ctx[self.instance]
         return Endpoint(str(host), self.port, self.user, instance.host_key, ctx[self.key].private_key, self.via)
@@ -147,16 +148,16 @@ class AwaitSsh(Stage[Reachable]):
                     f"{self._image_fault()}{instance.id} in {instance.region} wrote no host key on its console within"
                     f" {self.timeout_seconds:g} s (launch.ssh.timeout)\n  console:{self._console(instance)}",
                     hint="cloud-init writes it unless emit_keys_to_console is false; EC2 may show a console minutes"
-                    " late: give launch.ssh.timeout more, or take host_key: user-data",
+                    " late: raise launch.ssh.timeout, or set host_key: user-data",
                 )
             ctx.cancel.sleep(min(pause, max(deadline.remaining(), 0.1)))
-            self._until_running(ctx, instance)  # raises where it was ended meanwhile
+            self._until_running(ctx, instance)  # raises if the instance has ended
             pause = min(pause * 1.5, CONSOLE_LONGEST_SECONDS)
 
     def _until_connected(self, ctx: Context, instance: Instance, endpoint: Endpoint) -> Connection:
         deadline = ctx.deadline(self.timeout_seconds)
         pause, wrong_keys, last = RETRY_SECONDS, 0, None
-        look = ctx.deadline(LOOK_SECONDS)
+        next_check = ctx.deadline(CHECK_SECONDS)
         while not deadline.is_past():
             ctx.cancel.check()
             try:
@@ -169,9 +170,9 @@ class AwaitSsh(Stage[Reachable]):
                 if wrong_keys >= HOST_KEY_TRIES or (error.at_bastion and error.why in ("auth", "host-key")):
                     break
             ctx.cancel.sleep(min(pause, deadline.remaining()))
-            if look.is_past():
-                self._until_running(ctx, instance)  # raises where it was ended meanwhile
-                look = ctx.deadline(LOOK_SECONDS)
+            if next_check.is_past():
+                self._until_running(ctx, instance)  # raises if the instance has ended
+                next_check = ctx.deadline(CHECK_SECONDS)
             pause = min(pause * 1.3, 1.0)
         raise self._never_up(ctx, instance, endpoint, last)
 
@@ -184,21 +185,21 @@ class AwaitSsh(Stage[Reachable]):
             seen = self.ec2.instances.describe_many([instance.id]).get(instance.id)
             checked.append(f"instance state: {_state(seen) if seen else 'not known'}")
             groups = ", ".join(g["GroupId"] for g in (seen or {}).get("SecurityGroups", ()))
-            checked.append(f"security groups: {groups or 'none'}, asked for port {self.port}")
+            checked.append(f"security groups: {groups or 'none'}; port: {self.port}")
             checked += self._reach(seen or {}, endpoint)
         except CloudError as error:
-            checked.append(f"EC2 does not say more: {error}")
+            checked.append(f"EC2 did not answer further questions: {error}")
         checked.append(f"key: {endpoint.private_key}; host key: {'known' if endpoint.host_key else 'not checked'}")
         if last is not None and last.at_bastion:
             return ConnectError(f"{instance.id} in {instance.region}: {last}", hint=BASTION_HINTS.get(last.why))
         hints = {
-            "timeout": "no route, a security group or a network ACL: is launch.ssh.address right for where we are?",
-            "unreachable": "no route from here: is launch.ssh.address right?",
-            "refused": "the machine is up without an SSH server on this port: see the console; launch.ssh.port?",
-            "auth": f"is '{endpoint.user}' the image's user? Debian's have admin, Ubuntu's ubuntu, Amazon's ec2-user",
-            "host-key": "the machine did not take the host key that user data gave it (no cloud-init?), "
-            "or something in between blocks it",
-            "protocol": "something answers that is not an SSH server, or it closes the connection at once",
+            "timeout": "check the route, security groups and network ACLs: is launch.ssh.address reachable from here?",
+            "unreachable": "there is no route from this computer: is launch.ssh.address right?",
+            "refused": "no SSH server listens on this port of the machine: see the console, and check launch.ssh.port",
+            "auth": f"is '{endpoint.user}' the login user? Debian has admin, Ubuntu ubuntu, Amazon Linux ec2-user",
+            "host-key": "the machine does not use the host key from its user data (no cloud-init?), "
+            "or another machine answers at its address",
+            "protocol": "the server on this port does not speak SSH, or it closes the connection at once",
         }
         return ConnectError(
             f"{self._image_fault()}{instance.id} in {instance.region}: no SSH to"
@@ -246,13 +247,13 @@ class AwaitSsh(Stage[Reachable]):
                     raise
                 ctx.progress(f"connecting again: {error}")
                 self.connections.drop(endpoint)
-                ctx.cancel.sleep(DROPPED_SECONDS)  # an sshd that takes logins and ends each would be asked all the time
+                ctx.cancel.sleep(DROPPED_SECONDS)  # sshd may accept and then end every login
                 connection = self._until_connected(ctx, instance, endpoint)
         # 2 is "done, with warnings that were recovered from" (cloud-init's exit codes, since 23.4).
         if result.code not in (0, 2):
-            said = " ".join(line for line in lines if line.strip(". ") and line != WAITING)
+            output = " ".join(line for line in lines if line.strip(". ") and line != WAITING)
             raise CommandFailed(
-                f"cloud-init on the instance did not finish well (exit {result.code}): {said}",
+                f"cloud-init on the instance failed (exit {result.code}): {output}",
                 code=result.code,
                 hint="see /var/log/cloud-init.log there; --keep-on-failure keeps the instance",
             )

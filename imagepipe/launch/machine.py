@@ -1,4 +1,4 @@
-"""Launch the instance that is customized: with IMDSv2, encryption if wanted, and the next type if capacity lacks."""
+"""Launch the instance that is customized: with IMDSv2, optional encryption, and other types as a fallback."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Launch(Stage[Instance]):
             "instance",
             id,
             attached,
-            what=f"waiting for the volumes of {id} in {self.ec2.region}",
+            operation=f"waiting for the volumes of {id} in {self.ec2.region}",
             deadline=ctx.deadline(VOLUMES_SECONDS),
             cancel=ctx.cancel,
             state=lambda seen: str(seen["State"]["Name"]),
@@ -185,7 +185,7 @@ def devices_of(
         ebs = mapping.get("Ebs")
         if ebs is None or mapping["DeviceName"] in known:
             continue
-        # A volume that stays when its instance goes would be a leak.
+        # A volume that survives its instance would be a leak.
         if encrypted or not ebs.get("DeleteOnTermination"):
             devices.append(DeviceWanted(mapping["DeviceName"], encrypted=encrypted, kms_key=kms_key))
     return devices
@@ -211,5 +211,5 @@ def _describe(request: LaunchRequest) -> str:
 
 def _token(token: str, request: LaunchRequest) -> str:
     """Return a client token for exactly this request: EC2 refuses the same token with other parameters."""
-    what = hashlib.sha256(f"{request.instance_type} {request.subnet} {request.spot}".encode()).hexdigest()[:12]
-    return f"{token}-{what}"
+    digest = hashlib.sha256(f"{request.instance_type} {request.subnet} {request.spot}".encode()).hexdigest()[:12]
+    return f"{token}-{digest}"

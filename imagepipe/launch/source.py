@@ -62,7 +62,7 @@ class FindSource(Stage[SourceImage]):
         if self.needs_ebs and found.root_device_type != "ebs":
             raise CloudError(
                 f"source image {found.id} has its root on instance store, which has no snapshots",
-                hint="take an image whose root device type is ebs, or bake one of output.type: instance-store",
+                hint="use an image whose root device type is ebs, or set output.type: instance-store",
             )
         return found
 
@@ -79,7 +79,7 @@ class FindSource(Stage[SourceImage]):
             raise CloudError(
                 f"looking for the source image: {where} holds {value[:60]!r}, which is not an image id",
                 code="InvalidAMIID.Malformed",
-                hint="source.ami.ssm must name a parameter whose value is ami-…, not one that is JSON or a path",
+                hint="source.ami.ssm must name a parameter whose value is an image id (ami-…), not JSON or a path",
             )
         say(f"{where} is {value}")
         return self.ec2.images.by_id(value)
@@ -98,7 +98,7 @@ class FindSource(Stage[SourceImage]):
             more = f" and {len(found) - 5} more" if len(found) > 5 else ""
             raise CloudError(
                 f"looking for the source image: {len(found)} images are named {where}: {listed}{more}",
-                hint="narrow the name, or leave out most_recent: false",
+                hint="use a narrower name, or remove most_recent: false",
             )
         return found[0]
 
@@ -158,7 +158,7 @@ class CheckNames(Stage[Mapping[str, ImageText]]):
     """EC2 by region, for every region that gets the image."""
     wanted: Ref[Mapping[str, ImageText]]
     replaces: bool = False
-    """Bake under a temporary name where the name is taken; the new image takes the name over at the end."""
+    """Bake under a temporary name if the name is taken; the new image takes the name over at the end."""
 
     def run(self, ctx: Context) -> Mapping[str, ImageText]:
         texts = dict(ctx[self.wanted])
@@ -185,13 +185,13 @@ class CheckNames(Stage[Mapping[str, ImageText]]):
         for image in taken:
             if image.is_protected:
                 raise CloudError(
-                    f"{image.id} '{image.name}' in {region} is to be replaced, and protected against deregistration",
+                    f"{image.id} '{image.name}' in {region} cannot be replaced: it is protected against deregistration",
                     code="OperationNotPermitted",
                     hint=f"aws ec2 disable-image-deregistration-protection --region {region} --image-id {image.id}",
                 )
 
     def title(self) -> str:
-        return "see that the name is free"
+        return "check that the name is free"
 
     def summary(self, output: Mapping[str, ImageText]) -> str:
         names = _distinct_names(output)

@@ -25,7 +25,7 @@ from imagepipe.spec.user_data import NotApplied, Part, is_ignition, kind_of, rea
 MAX_BYTES = 16384
 """EC2's limit for user data before it is encoded (EC2 user guide, "Run commands when you launch an instance")."""
 MAX_LINE = 998
-"""Characters of a line of a message (RFC 5322, 2.1.1)."""
+"""Largest number of characters in a line of a message (RFC 5322, 2.1.1)."""
 
 
 def host_key_config(key: KeyPair) -> bytes:
@@ -55,15 +55,15 @@ def user_data(key: KeyPair | None, own: str | None) -> bytes:
         whole = gzip.compress(whole, mtime=0)
     if len(whole) > MAX_BYTES:
         raise UsageError(
-            f"launch.user_data{' with our host key' if ours else ''} has {len(whole)} bytes compressed, and EC2 takes "
-            f"{MAX_BYTES}",
-            hint="make it shorter: #include a URL, or upload files in steps",
+            f"launch.user_data{' with our host key' if ours else ''} has {len(whole)} bytes compressed; EC2's limit "
+            f"is {MAX_BYTES}",
+            hint="make it shorter: #include a URL, or upload files in provisioning steps",
         )
     return whole
 
 
 def _joined(parts: Sequence[Part]) -> bytes:
-    # cloud-init takes for a MIME message what has this anywhere near its beginning.
+    # cloud-init treats a body as a MIME message if it has this anywhere near its beginning.
     if not parts or (len(parts) == 1 and not _is_of_mime(parts[0]) and b"mime-version:" not in parts[0].body.lower()):
         return parts[0].body if parts else b""
     boundary = "==imagepipe=="
@@ -81,21 +81,21 @@ def _is_of_mime(part: Part) -> bool:
 
 
 def _mime(part: Part) -> MIMEBase:
-    made = MIMEBase("text", part.kind, charset="utf-8")
+    entity = MIMEBase("text", part.kind, charset="utf-8")
     encoding, text = _encoded(part.body)
-    made.set_payload(text)
-    made["Content-Transfer-Encoding"] = encoding
+    entity.set_payload(text)
+    entity["Content-Transfer-Encoding"] = encoding
     for name, value in part.headers or (_named("user-data"),):
-        made[name] = value
-    return made
+        entity[name] = value
+    return entity
 
 
 def _encoded(body: bytes) -> tuple[str, str]:
     if body.isascii() and b"\r" not in body and b"\0" not in body and max(map(len, body.split(b"\n"))) < MAX_LINE:
         return "7bit", body.decode("ascii")
     quoted, based = quopri.encodestring(body), base64.encodebytes(body)
-    must = b"\r" in body  # quopri leaves it as it is, and a parser of messages makes a line feed of it
-    name, shorter = ("base64", based) if must or len(based) <= len(quoted) else ("quoted-printable", quoted)
+    needs_base64 = b"\r" in body  # quopri does not encode it, and a message parser turns it into a line feed
+    name, shorter = ("base64", based) if needs_base64 or len(based) <= len(quoted) else ("quoted-printable", quoted)
     return name, shorter.decode("ascii")
 
 

@@ -16,8 +16,8 @@ Boot = tuple[str, ...]
 
 _BOOT_ID = ("cat", "/proc/sys/kernel/random/boot_id")
 _BOOT_TIME = ("cut", "-d ", "-f22", "/proc/1/stat")
-# Only root can ask PID 1 once the bus has stopped.
-_GOES_DOWN = (
+# Once D-Bus has stopped, only root can ask PID 1.
+_PRINT_IF_SHUTTING_DOWN = (
     "sh",
     "-c",
     'state=$(sudo -n systemctl is-system-running 2>/dev/null); [ "${state#*stopping}" = "$state" ] || echo down\n'
@@ -30,9 +30,9 @@ def boot_of(connection: Connection, watch: Watch) -> Boot:
     """Return the machine's current boot. Raises Disconnected, CommandFailed."""
     lines: list[str] = []
     watch = replace(watch, on_line=lambda _, text: lines.append(text))
-    for words in (_BOOT_ID, _BOOT_TIME):
-        if run_command(connection, words, watch, sudo=False).timed_out:
-            raise CommandFailed("the machine does not say which boot it is in", code=None)
+    for command in (_BOOT_ID, _BOOT_TIME):
+        if run_command(connection, command, watch, sudo=False).timed_out:
+            raise CommandFailed("reading the machine's boot id took too long", code=None)
     return tuple(lines)
 
 
@@ -40,7 +40,9 @@ def is_going_down(connection: Connection, watch: Watch) -> bool:
     """Return whether the machine is shutting down or has already closed the connection."""
     lines: list[str] = []
     try:
-        run_command(connection, _GOES_DOWN, replace(watch, on_line=lambda _, text: lines.append(text)), sudo=False)
+        run_command(
+            connection, _PRINT_IF_SHUTTING_DOWN, replace(watch, on_line=lambda _, text: lines.append(text)), sudo=False
+        )
     except Disconnected:
         return True
     return "down" in lines
@@ -66,7 +68,8 @@ def wait_for_return(
     """Wait until SSH answers from a machine that is not shutting down. Return whether it has rebooted.
 
     A machine that is shutting down may still accept logins; then wait for its next boot. Between two attempts it calls
-    `sleep` and `check`, which raise if another attempt is useless. Raises ConnectError at the deadline.
+    `sleep` and `check`, which raise if another attempt is useless. Raises ConnectError at the deadline, and
+    CommandFailed if the boot cannot be read.
     """
     last = "no answer"
     while not watch.deadline.is_past():
@@ -84,5 +87,5 @@ def wait_for_return(
         check()
     raise ConnectError(
         f"SSH did not come back within {watch.deadline.seconds:g} s after the connection had ended; last: {last}",
-        hint="does the image boot? see its console; or give the step a longer timeout",
+        hint="see the console: does the machine boot? Or give the step a longer timeout",
     )

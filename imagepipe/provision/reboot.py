@@ -21,26 +21,26 @@ class RebootMachine(Step):
     def attempt(self, ctx: Context, at: Attempt) -> Result:
         connection = at.connection
         before = boot_of(connection, at.watch)
-        until = ctx.deadline(self.timeout_seconds)
+        deadline = ctx.deadline(self.timeout_seconds)
         try:
             command = ("sh", "-c", "sync; (sleep 0.2; systemctl reboot || reboot) >/dev/null 2>&1 &")
-            asked = run_command(connection, command, at.watch, sudo=True)
-            if asked.code not in (0, None):
-                return asked
+            result = run_command(connection, command, at.watch, sudo=True)
+            if result.code not in (0, None):
+                return result
         except Disconnected:
-            pass  # it was quick
-        last = "nothing"
-        while not until.is_past():
+            pass  # the machine shut down before it answered
+        last = "no attempt"
+        while not deadline.is_past():
             ctx.cancel.sleep(PAUSE_SECONDS)
             try:
                 self.connections.drop(connection.endpoint)
                 connection = self.connections.get(connection.endpoint)
-                if boot_of(connection, replace(at.watch, deadline=until)) != before:
+                if boot_of(connection, replace(at.watch, deadline=deadline)) != before:
                     return Result(0)
-                last = "the boot before"
+                last = "still the previous boot"
             except (NotConnected, Disconnected) as error:
                 last = str(error)
         raise ConnectError(
             f"SSH did not come back from the reboot within {self.timeout_seconds:g} s; last: {last}",
-            hint="does the image boot? see its console; or give the reboot a longer timeout",
+            hint="see the console: does the machine boot? Or give the reboot a longer timeout",
         )

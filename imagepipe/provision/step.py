@@ -18,7 +18,7 @@ from imagepipe.values import Late, Reachable, Text
 
 RETRY_SECONDS = 5.0
 DROPS = 2
-"""Broken connections that an idempotent step survives, beside its retries."""
+"""Broken connections that an idempotent step survives, in addition to its retries."""
 RECONNECT_SECONDS = 300.0
 ENDING_SECONDS = 5.0
 TAIL_LINES = 20
@@ -73,7 +73,7 @@ class Step(Stage[Reachable]):
         machine = ctx[self.machine]
         names = late_names(ctx[self.source], machine.instance.region)
         if not all(render.holds(late.text, render.names_of(late, names)) for late in self.options.when):
-            ctx.say("left out: its `when` is false")
+            ctx.say("skipped: its `when` is false")
             return machine
         left, drops = self.options.retries, DROPS if self.options.idempotent else 0
         while True:
@@ -120,9 +120,9 @@ class Step(Stage[Reachable]):
                 self._come_back(ctx, machine, before, watch)
                 return
             if state := self._ended(ctx, machine):
-                hint = "did the step power it off, or somebody else? imagepipe itself stops it after the last step"
+                hint = "did the step or somebody else power it off? imagepipe stops it only after the last step"
                 raise self._failed(f"{machine.instance.id} is {state}: {error}", None, tail, hint) from error
-            hint = "expect_disconnect: true if the step ends the connection; idempotent: true if the step may run again"
+            hint = "set expect_disconnect: true if the step ends the connection, idempotent: true if it may run again"
             raise _Dropped(self._failed(f"{error}", None, tail, hint)) from error
         if self.awaits_disconnect() and (
             result.code in self.options.exit_codes or (not result.timed_out and is_going_down(connection, watch))
@@ -130,9 +130,7 @@ class Step(Stage[Reachable]):
             ctx.say("waiting for the connection to end (expect_disconnect: true)")
             if not wait_for_end(connection, watch, ctx.cancel.sleep):
                 why = f"the connection did not end within {self.options.timeout_seconds:g} s"
-                hint = (
-                    "expect_disconnect: true is for a step that reboots the machine or cuts its network; else omit it"
-                )
+                hint = "set expect_disconnect: true only on a step that reboots the machine or cuts its network"
                 raise self._failed(why, result.code, tail, hint)
             self._come_back(ctx, machine, before, watch)
             return
@@ -176,9 +174,9 @@ class Step(Stage[Reachable]):
         return state
 
     def _failed(self, why: str, code: int | None, tail: list[str], hint: str | None) -> CommandFailed:
-        said = "".join(f"\n    {line}" for line in tail) or " nothing"
+        output = "".join(f"\n    {line}" for line in tail) or " nothing"
         return CommandFailed(
-            f"step '{self.options.title}' ({self.options.where}): {why}\n  its last output:{said}",
+            f"step '{self.options.title}' ({self.options.where}): {why}\n  its last output:{output}",
             code=code,
             tail="\n".join(tail),
             hint=hint,
@@ -202,8 +200,8 @@ class Step(Stage[Reachable]):
 def _say_holders(ctx: Context, result: Result) -> None:
     if result.holders:
         ctx.say(
-            f"the script has ended, and its output is still held by {', '.join(result.holders)}: "
-            "nobody reads what comes there now; start it with its output in a file, or as a service"
+            f"the script has ended, but its output is still open in {', '.join(result.holders)} and is no longer read: "
+            "redirect that output to a file, or start a service"
         )
 
 
@@ -214,9 +212,9 @@ def _hint(code: int, tail: list[str]) -> str | None:
     if code == 127:
         return "a command was not found on the instance"
     if code == 126:
-        return "something was found that cannot be executed"
+        return "a command was found, but cannot be executed"
     if "Could not get lock" in text:
-        return "another package manager runs on the instance; give the step retries"
+        return "another package manager is running on the instance; give the step retries"
     if "Permission denied" in text:
         return "does the step need sudo: true?"
     return None

@@ -51,7 +51,7 @@ class CopyBundleToRegion(Stage[Image]):
     def run(self, ctx: Context) -> Image:
         image = ctx[self.image]
         if image.bundle is None:
-            raise CloudError(f"{image.id} in {image.region} is EBS-backed, and has no bundle to be copied")
+            raise CloudError(f"{image.id} in {image.region} is EBS-backed, so it has no bundle to copy")
         machine = self.source_ec2.images.describe(image.id)
         origin = stored_bundle.look_up(self.source_ec2.s3, image.bundle)
         bundle = self._copied(ctx, origin)
@@ -77,7 +77,7 @@ class CopyBundleToRegion(Stage[Image]):
     def _copied(self, ctx: Context, origin: InBucket) -> Bundle:
         """Copy the bundle into this region, its manifest last."""
         owner, manifest = self.recipients.owner, origin.manifest
-        # First of all, as a key that does not open the bundle would be known only after hours of copying.
+        # Before the copies: a private key that does not open the bundle would otherwise fail after hours.
         here = addressed(manifest, find_secret(manifest, owner.private_key), self.recipients)
         document = write_manifest(here, owner.private_key)
         prefix = render.render_late(self.prefix, late_names(ctx[self.source], self.ec2.region))
@@ -85,7 +85,7 @@ class CopyBundleToRegion(Stage[Image]):
         claim = ctx.intend("bundle", self.ec2.region, lifetime=Lifetime.PRODUCT, details=details)
         folder = folder_of(prefix, claim.token)
         bundle = Bundle(self.ec2.region, self.bucket, folder, manifest.name, manifest.architecture)
-        if claim.id is not None:  # an earlier process of the run has put the manifest, the last of all
+        if claim.id is not None:  # an earlier process finished: the manifest is put last
             return bundle
         with ctx.span("bytes"):
             self._copy_parts(ctx, origin, bundle)
@@ -119,9 +119,9 @@ class CopyBundleToRegion(Stage[Image]):
             arrived = self.ec2.s3.stored(bundle.bucket, key)
         if arrived is None or arrived != sent:
             raise CloudError(
-                f"copying {origin.bucket}/{source} to {bundle.bucket}/{key} in {self.ec2.region}: it is"
-                f" {arrived or 'not there'}, and was {sent or 'nothing'}",
-                hint="does the bucket encrypt with KMS, or does somebody else write there?",
+                f"copying {origin.bucket}/{source} to {bundle.bucket}/{key} in {self.ec2.region}: the copy is"
+                f" {arrived or 'missing'}, the original is {sent or 'missing'}",
+                hint="does the bucket encrypt with KMS, or does somebody else write to it?",
             )
 
     def title(self) -> str:

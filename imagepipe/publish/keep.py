@@ -32,16 +32,16 @@ class Keep(Stage[tuple[Image, ...]]):
             for image in images:
                 self._tag(image, tags.KEPT)
         except CloudError:
-            # All regions or none: undo takes what is unfinished, and must find those that were turned already.
+            # All regions or none: undo deletes only unfinished images, so mark those as unfinished again.
             for image in images:
                 with suppress(CloudError):
                     self._tag(image, tags.UNFINISHED)
             raise
-        # Of these images alone: other specs of the same run are not done yet.
+        # Only the claims of these images: other specs of the same run are not done yet.
         ids = {id for image in images for id in (image.id, *image.snapshots, image.bundle) if id}
         for claim in ctx.journal.claims():
             if claim.lifetime is Lifetime.PRODUCT and claim.is_open() and ids & _bound(claim):
-                # Their tags are turned: where that cannot be written any more, `clean` leaves them by their tags.
+                # If the journal cannot be written, `clean` still leaves the images alone because of their tags.
                 with suppress(ImagepipeError):
                     ctx.journal.keep(claim)
         return images

@@ -45,13 +45,13 @@ class ReplaceImage(Stage[Image]):
         if baked.name == name:  # it was free here
             return baked
         described = images.describe_many([baked.id])[baked.id]
-        # What an image leaves when it is deregistered is found by nobody who does not know of it.
+        # A deregistered image no longer leads to its snapshots, so the claim records them before that.
         left = {s for image in images.own_named(name) for s in image.snapshots} | set(baked.snapshots)
         details = {"left": ",".join(sorted(left))}
         claim = ctx.intend("image", self.ec2.region, lifetime=Lifetime.PRODUCT, details=details)
-        made = claim.id or ctx.found_again(claim, images.first_of_token)
-        old = [image for image in images.own_named(name) if image.id != made]
-        # Kept from its create call on: it is made of the snapshots of an image that is kept.
+        new_id = claim.id or ctx.found_again(claim, images.first_of_token)
+        old = [image for image in images.own_named(name) if image.id != new_id]
+        # Tagged as kept by its create call, because it uses the snapshots of an image that is kept.
         own = {k: v for k, v in tags.mapping(described.get("Tags")).items() if not k.startswith("imagepipe:")}
         label = {**self.run_tags.product(claim.token, ImageText(name, "", own)), tags.STATE: tags.KEPT}
         if own.get("Name") == baked.name:
@@ -59,27 +59,27 @@ class ReplaceImage(Stage[Image]):
         for image in old:
             ctx.say(f"deregistering {image.id}, which has the name '{name}'")
             images.deregister(image.id)
-        made = made or self._under(name, described, claim.token, label, baked)
-        ctx.bind(claim, made)
-        seen = self.ec2.await_image(made, deadline=ctx.deadline(COPY_SECONDS), cancel=ctx.cancel)
-        final = Image(made, self.ec2.region, name, snapshots_of(seen), bundle=bundle_of(seen))
+        new_id = new_id or self._register_under(name, described, claim.token, label, baked)
+        ctx.bind(claim, new_id)
+        seen = self.ec2.await_image(new_id, deadline=ctx.deadline(COPY_SECONDS), cancel=ctx.cancel)
+        final = Image(new_id, self.ec2.region, name, snapshots_of(seen), bundle=bundle_of(seen))
         if self.audience:
-            images.share(made, final.snapshots, self.audience)
+            images.share(new_id, final.snapshots, self.audience)
         ctx.journal.keep(claim)
         self._retire(ctx, baked, final, old, {snapshot for snapshot in claim.details["left"].split(",") if snapshot})
         return final
 
-    def _under(
+    def _register_under(
         self, name: str, described: Mapping[str, Any], token: str, label: Mapping[str, str], baked: Image
     ) -> str:
-        """Register the new image again under the name. Raises CloudError, which names the new image."""
+        """Register the new image again under the name. Raises CloudError with the temporary name of the new image."""
         try:
             return self.ec2.images.register_again(described, name, token=token, tags=label)
         except CloudError as error:
             raise CloudError(
-                f"{error}; the new image is there as {baked.id} '{baked.name}' in {self.ec2.region}, kept",
+                f"{error}; the new image is kept as {baked.id} '{baked.name}' in {self.ec2.region}",
                 code=error.code,
-                hint=f"register it under '{name}' by hand, or build again",
+                hint=f"register it as '{name}' by hand, or build again",
             ) from error
 
     def _retire(self, ctx: Context, baked: Image, final: Image, old: list[OwnImage], left: set[str]) -> None:
@@ -93,10 +93,13 @@ class ReplaceImage(Stage[Image]):
                 _try(ctx, f"deleting {image.bundle}", delete)
 
     def _delete_bundle(self, location: str, image: str) -> None:
-        """Delete the bundle of an old image. Raises CloudError if another image uses it, BundleError."""
+        """Delete the bundle of an old image.
+
+        Raises CloudError, also if another image uses the bundle, and BundleError if its manifest is invalid.
+        """
         bundle = stored_bundle.look_up(self.ec2.s3, location)
         if users := stored_bundle.users(self.ec2, bundle, but=image):
-            raise CloudError(f"{', '.join(users)} is made of it too", code="InUse")
+            raise CloudError(f"also used by {', '.join(users)}", code="InUse")
         stored_bundle.delete(self.ec2.s3, bundle)
 
     def title(self) -> str:
@@ -119,8 +122,8 @@ class CollectImages(Stage[tuple[Image, ...]]):
         return "the names are taken over"
 
 
-def _try(ctx: Context, what: str, action: Callable[[], object]) -> None:
+def _try(ctx: Context, operation: str, action: Callable[[], object]) -> None:
     try:
         action()
     except (CloudError, BundleError) as error:
-        ctx.say(f"{what}: left, as {error}")
+        ctx.say(f"{operation}: left in place: {error}")

@@ -11,7 +11,7 @@ from imagepipe.cloud.images import Images, bundle_of, snapshots_of
 from imagepipe.errors import BundleError, CloudError
 from imagepipe.publish import stored_bundle
 
-NOT_ASKED = "not asked to delete it (--delete-data)"
+NOT_ASKED = "pass --delete-data to delete it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +29,18 @@ class Retired:
     """Deleted amount for people; for snapshots, the size of their volumes, an upper limit of what was stored."""
 
 
-def find(images: Images, word: str) -> list[Mapping[str, Any]]:
+def find(images: Images, id_or_name: str) -> list[Mapping[str, Any]]:
     """Return this account's images in the region that have this id or exactly this name. Raises CloudError."""
-    if word.startswith("ami-"):
-        found = images.describe_many([word])
+    if id_or_name.startswith("ami-"):
+        found = images.describe_many([id_or_name])
         owned = {image.id for image in images.own_named(str(next(iter(found.values()))["Name"]))} if found else set()
         if found and not owned:
             raise CloudError(
-                f"{word} in {images.region} is another account's: only its owner may deregister it",
+                f"{id_or_name} in {images.region} belongs to another account: only its owner may deregister it",
                 code="AuthFailure",
             )
         return [image for image in found.values() if image["ImageId"] in owned]
-    return list(images.describe_many([image.id for image in images.own_named(word)]).values())
+    return list(images.describe_many([image.id for image in images.own_named(id_or_name)]).values())
 
 
 def retire(ec2: Ec2, image: Mapping[str, Any], *, deletes_data: bool) -> Retired:
@@ -50,11 +50,11 @@ def retire(ec2: Ec2, image: Mapping[str, Any], *, deletes_data: bool) -> Retired
     cannot be launched.
     """
     if (location := bundle_of(image)) is not None:
-        return _of_bundle(ec2, image, location, deletes_data=deletes_data)
-    return _of_snapshots(ec2, image, deletes_data=deletes_data)
+        return _retire_bundle(ec2, image, location, deletes_data=deletes_data)
+    return _retire_ebs(ec2, image, deletes_data=deletes_data)
 
 
-def _of_snapshots(ec2: Ec2, image: Mapping[str, Any], *, deletes_data: bool) -> Retired:
+def _retire_ebs(ec2: Ec2, image: Mapping[str, Any], *, deletes_data: bool) -> Retired:
     id, name, region = str(image["ImageId"]), str(image.get("Name", "")), ec2.region
     snapshots = snapshots_of(image)
     sizes = {snapshot: int(seen["VolumeSize"]) for snapshot, seen in ec2.snapshots.describe_many(snapshots).items()}
@@ -65,7 +65,7 @@ def _of_snapshots(ec2: Ec2, image: Mapping[str, Any], *, deletes_data: bool) -> 
     left: dict[str, str] = {}
     for snapshot in sizes:
         if users := ec2.images.own_made_of(snapshot):
-            left[snapshot] = f"{', '.join(image.id for image in users)} is made of it too"
+            left[snapshot] = f"also used by {', '.join(image.id for image in users)}"
             continue
         try:
             ec2.snapshots.delete(snapshot)
@@ -77,23 +77,23 @@ def _of_snapshots(ec2: Ec2, image: Mapping[str, Any], *, deletes_data: bool) -> 
     return Retired(id, name, region, tuple(deleted), left, freed)
 
 
-def _of_bundle(ec2: Ec2, image: Mapping[str, Any], location: str, *, deletes_data: bool) -> Retired:
+def _retire_bundle(ec2: Ec2, image: Mapping[str, Any], location: str, *, deletes_data: bool) -> Retired:
     """Retire an instance-store image. The manifest is read first; a bundle that cannot be read stays."""
     id, name, region = str(image["ImageId"]), str(image.get("Name", "")), ec2.region
-    bundle, why = _looked_up(ec2, location) if deletes_data else (None, NOT_ASKED)
+    bundle, why = _look_up(ec2, location) if deletes_data else (None, NOT_ASKED)
     ec2.images.deregister(id)
     if bundle is None:
         return Retired(id, name, region, left={location: why})
     try:
         if users := stored_bundle.users(ec2, bundle, but=id):
-            return Retired(id, name, region, left={location: f"{', '.join(users)} is made of it too"})
+            return Retired(id, name, region, left={location: f"also used by {', '.join(users)}"})
         stored_bundle.delete(ec2.s3, bundle)
     except CloudError as error:
         return Retired(id, name, region, left={location: str(error)})
     return Retired(id, name, region, (location,), freed=bundle.describe())
 
 
-def _looked_up(ec2: Ec2, location: str) -> tuple[stored_bundle.InBucket | None, str]:
+def _look_up(ec2: Ec2, location: str) -> tuple[stored_bundle.InBucket | None, str]:
     """Return the bundle, or the reason why its objects are unknown."""
     try:
         return stored_bundle.look_up(ec2.s3, location), ""

@@ -25,15 +25,15 @@ class CheckPublic(Stage[None]):
             ctx.cancel.check()
             if (state := ec2.images.block_public_access()) != "unblocked":
                 raise CloudError(
-                    f"publish.share.public: this account does not share images publicly in {region}: block public"
-                    f" access is {state}",
+                    f"publish.share.public: this account blocks public images in {region}: block public access"
+                    f" is {state}",
                     code="OperationNotPermitted",
-                    hint="an administrator can lift it: `aws ec2 disable-image-block-public-access`;"
-                    " or share with accounts",
+                    hint="an administrator can allow them: `aws ec2 disable-image-block-public-access`;"
+                    " or share with single accounts",
                 )
 
     def title(self) -> str:
-        return "see that public images are allowed"
+        return "check that public images are allowed"
 
 
 @dataclass(frozen=True)

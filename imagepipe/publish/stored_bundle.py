@@ -57,7 +57,7 @@ def users(ec2: Ec2, bundle: InBucket, *, but: str) -> list[str]:
 
     Several manifests can share parts: for another region or kernel, in the same folder. A manifest that cannot be read
     may be one of them; a manifest that is gone is not. EC2 may list an image for a while after it was deregistered:
-    that is the image to except. Raises CloudError.
+    pass that image as `but`. Raises CloudError.
     """
     objects = set(bundle.keys())
     others = [image for image in ec2.images.own_registered_beside(bundle.location) if image.id != but]
@@ -65,7 +65,7 @@ def users(ec2: Ec2, bundle: InBucket, *, but: str) -> list[str]:
 
 
 def _objects(s3: S3, location: str, if_unknown: set[str]) -> set[str]:
-    """Return the keys of the bundle whose manifest is at this location."""
+    """Return the keys of a bundle: none if its manifest is gone, `if_unknown` if the manifest cannot be read."""
     try:
         return set(look_up(s3, location).keys())
     except CloudError as error:

@@ -178,7 +178,10 @@ def test_create_image_is_taken_where_register_image_would_lose_the_billing_and_i
     text = {"us-east-1": ImageText("web-1", "d", {"team": "web"})}
     outputs = {"machine": Stopped(_instance(instance)), "source": sold, "text": text}
     image = stage.run(account.context(**outputs))
-    assert any("by CreateImage: product code abc123" in getattr(event, "text", "") for event in account.seen)
+    assert any(
+        "using CreateImage, because RegisterImage cannot keep product code abc123" in getattr(event, "text", "")
+        for event in account.seen
+    )
     described = harness.image(ec2, image.id)
     assert (described["State"], described["ImdsSupport"]) == ("available", "v2.0")
     assert _described(account, image)["/dev/sdf"]["VolumeSize"] == 2

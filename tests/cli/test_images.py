@@ -63,7 +63,7 @@ def test_an_image_is_deleted_with_its_snapshots_and_the_freed_size_is_printed(ac
 def test_without_delete_data_the_data_is_kept_and_named(account: Account) -> None:
     image, snapshot = _made(account, "web")
     result = _deregister(account, image)
-    assert f"left {snapshot}: not asked to delete it (--delete-data)" in result.output
+    assert f"left {snapshot}: pass --delete-data to delete it" in result.output
     assert _left(account) == ([], [snapshot])
 
 
@@ -73,7 +73,7 @@ def test_a_snapshot_of_another_image_is_never_deleted(account: Account) -> None:
     other = harness.available(ec2, harness.register(ec2, snapshot, "other"))
     result = _deregister(account, image, "--delete-data")
     assert result.return_value == 0
-    assert f"left {snapshot}: {other} is made of it too" in result.output
+    assert f"left {snapshot}: also used by {other}" in result.output
     assert _left(account) == ([other], [snapshot])
 
 
@@ -112,7 +112,7 @@ def test_another_accounts_image_is_not_ours_to_deregister(account: Account) -> N
     debian = harness.base_image(account.cloud.client())
     result = _deregister(account, debian, "--delete-data")
     assert isinstance(result.exception, CloudError)
-    assert "another account's" in str(result.exception)
+    assert "belongs to another account" in str(result.exception)
 
 
 def test_a_snapshot_that_cannot_be_deleted_is_named_with_the_reason(account: Account) -> None:
@@ -148,7 +148,7 @@ def test_a_bundle_stays_where_nobody_asked_to_delete_it(account: Account) -> Non
     location = bundled.put(account)
     image = bundled.registered(account, location)
     result = _deregister(account, image.id)
-    assert f"left {location}: not asked to delete it (--delete-data)" in result.output
+    assert f"left {location}: pass --delete-data to delete it" in result.output
     assert len(bundled.keys(account)) == len(bundled.FILES)
     assert _left(account) == ([], [])
 
@@ -157,7 +157,7 @@ def test_a_bundle_of_another_image_is_kept_until_that_one_is_deregistered(accoun
     location = bundled.put(account)
     first, second = bundled.registered(account, location), bundled.registered(account, location, "again")
     result = _deregister(account, first.id, "--delete-data")
-    assert f"left {location}: {second.id} is made of it too" in result.output
+    assert f"left {location}: also used by {second.id}" in result.output
     assert len(bundled.keys(account)) == len(bundled.FILES)
     assert "deleted" in _deregister(account, second.id, "--delete-data").output
     assert bundled.keys(account) == []
@@ -173,7 +173,7 @@ def test_parts_that_another_manifest_names_too_are_kept_until_its_image_is_dereg
     second = bundled.registered(account, f"{bundled.BUCKET}/{beside}", "beside")
     bundled.registered(account, f"{bundled.BUCKET}/{deeper}", "deeper")  # its parts would be beside it
     result = _deregister(account, first.id, "--delete-data")
-    assert f"left {location}: {second.id} is made of it too" in result.output
+    assert f"left {location}: also used by {second.id}" in result.output
     assert len(bundled.keys(account)) == len(bundled.FILES) + 2
     assert "deleted" in _deregister(account, second.id, "--delete-data").output
     assert bundled.keys(account) == [deeper, "web/t1/image.manifest.xml"]

@@ -57,7 +57,7 @@ def _until(poller: Poller, id: str, cancel: Cancel, *, seconds: float = 10) -> s
         "image",
         id,
         settled,
-        what=f"waiting for {id}",
+        operation=f"waiting for {id}",
         deadline=Deadline.after(seconds, CLOCK),
         cancel=cancel,
         state=lambda seen: str(seen["State"]),

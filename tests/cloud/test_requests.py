@@ -44,7 +44,7 @@ def test_snapshots_that_are_not_of_all_disks_are_an_error(account: Account, monk
     account.fault("cut-after", "CreateSnapshots")  # its answer is lost, and what it made is seen late
     seen = account.ec2.snapshots.of_token
     monkeypatch.setattr(account.ec2.snapshots, "of_token", lambda token: seen(token)[:1])
-    with pytest.raises(CloudError, match="none of vol-"):
+    with pytest.raises(CloudError, match="no snapshot of vol-"):
         _snapshots(account, instance)
 
 

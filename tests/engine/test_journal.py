@@ -91,7 +91,7 @@ def test_a_last_line_cut_short_is_left_out_and_the_next_does_not_run_into_it(jou
 
 def test_a_run_that_goes_on_is_known_to_be_alive_and_cannot_be_reopened(journal: Journal, folder: Path) -> None:
     assert read(folder).is_alive
-    with pytest.raises(UsageError, match="going on in another process"):
+    with pytest.raises(UsageError, match="in progress in another process"):
         Journal.reopen(folder, SystemClock())
     journal.close()
     assert not read(folder).is_alive
@@ -117,7 +117,7 @@ def test_a_journal_of_another_version_is_refused(journal: Journal, folder: Path)
 def test_an_empty_journal_is_a_run_that_held_nothing(folder: Path) -> None:
     folder.mkdir()
     (folder / FILE_NAME).touch()
-    with pytest.raises(ImagepipeError, match="before it held anything"):
+    with pytest.raises(ImagepipeError, match="before it created anything"):
         read(folder)
 
 

@@ -110,7 +110,7 @@ def test_a_name_that_the_run_will_replace_is_baked_under_another(account: Accoun
 def test_a_protected_image_that_could_not_be_replaced_is_found_out_first(account: Account) -> None:
     taken = _own(account, "web")
     account.cloud.client().enable_image_deregistration_protection(ImageId=taken)
-    with pytest.raises(CloudError, match=f"{taken} 'web' in us-east-1 is to be replaced, and protected"):
+    with pytest.raises(CloudError, match=f"{taken} 'web' in us-east-1 cannot be replaced: it is protected"):
         _check(account, "web", replaces=True)
 
 

@@ -65,7 +65,7 @@ def test_more_than_ec2_takes_is_compressed_and_refused_if_that_is_too_long() -> 
     long = user_data(KEY, "#!/bin/sh\n" + "a" * 30000)
     assert len(long) < 1000
     assert long.startswith(b"\x1f\x8b")
-    with pytest.raises(UsageError, match=r"has [12]\d{4} bytes compressed, and EC2 takes 16384"):
+    with pytest.raises(UsageError, match=r"has [12]\d{4} bytes compressed; EC2's limit is 16384"):
         user_data(KEY, "#!/bin/sh\n" + base64.b64encode(random.Random(1).randbytes(20000)).decode())
 
 

@@ -173,7 +173,7 @@ def test_a_dirty_image_is_not_published_and_an_exception_lets_it_pass(bakery: Ba
         f"allowed: {path}: {rule} (it is a test)" for path, rule in EXPECTED.items()
     )
     assert [line for line in lines if line.startswith("warning: ")] == [
-        "warning: hygiene.allow has /gone/* (credentials), and nothing of the kind was found"
+        "warning: hygiene.allow has /gone/* (credentials), which matched nothing"
     ]
     assert set(baked.images) == {"us-east-1", "us-west-2"}
 
@@ -199,15 +199,15 @@ def test_where_no_disk_can_be_read_the_machine_is_looked_at_and_the_test_instanc
     assert failed.code == 10, failed.err
     assert [path for path, rule in EXPECTED.items() if f"  {path}: {rule} (" not in failed.err] == []
     assert "scrub: the image holds 4 things" in failed.err
-    assert "looked at the running machine, before it stopped" in failed.out
+    assert "scanned the running machine before it stopped" in failed.out
     assert TOKEN not in _everything(bakery, failed.out, failed.err)
     assert bakery.inventory() == before
 
     tested = _dirty(bakery, f"hygiene:\n  allow:\n{ALLOW}test:\n- shell: 'true'\n")
     baked = bakery("build", str(tested), "--format", "json", *options, **env, IMAGEPIPE_VAR_token=TOKEN)
     assert baked.code == 0, baked.err
-    assert "looked at the running machine, before it stopped" in baked.err
-    assert "looked at the test instance, after its boot" in baked.err
+    assert "scanned the running machine before it stopped" in baked.err
+    assert "scanned the test instance after its boot" in baked.err
     image = json.loads(baked.out)["images"][0]
     assert not bakery.is_on_disk(baked, RSA.encode()[:300] + b"never"), "the search below is one"
     assert bakery.is_on_disk(baked, TOKEN.encode()), f"it is in {image['image_id']} as it was allowed to be"

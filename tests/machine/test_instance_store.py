@@ -212,7 +212,7 @@ def test_what_is_killed_midway_is_gone_on_with_and_nothing_is_sent_twice(bundles
     os.kill(pid, signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert "going on with another agent" in err
+    assert "continuing with another agent" in err
     [image] = Baked(0, out, err).images.values()
     parts = [key for key in kept(bundles) if ".part." in key]
     puts = bundles.admin("GET", "calls")["s3:PutObject"]
@@ -262,15 +262,15 @@ def test_an_upload_that_is_cut_at_part_3_and_throttled_at_5_goes_on(bundles: Bak
             "- {shell: 'mount -o remount,size=8M /dev/shm && fallocate -l 6900M /large', sudo: true}",
             "  exclude: [/large]",
             8,
-            "making room for the image: it needs ",
-            "give the root a larger volume",
+            "finding space for the image: it temporarily needs ",
+            "use a larger root volume",
         ),
         (
             "no-device",
             "- shell: 'true'",
             "  method: block",
             8,
-            "the machine is a container, and has none of its own",
+            "the machine is a container, which has no disk of its own",
             "use method: tree",
         ),
     ],
@@ -338,7 +338,7 @@ def test_the_block_method_takes_a_disk_with_its_boot_loader_and_qemu_boots_it(bu
     out, err = process.communicate(timeout=QEMU_SECONDS)
     assert process.returncode == 0, err
     assert "by method block: " in err
-    assert "no room on a disk is needed" in err
+    assert "no disk space is needed" in err
     assert "BOOT_IMAGE=/vmlinuz" in err
     [image] = Baked(0, out, err).images.values()
     described = bundles.client().describe_images(ImageIds=[image])["Images"][0]

@@ -195,7 +195,7 @@ def test_encryption_replacement_and_a_source_by_parameter_need_what_they_are_all
         with sold:
             built = sealed.build()
         assert built.code == 0, built.err
-        assert "left, as" not in built.err
+        assert "left in place" not in built.err
     assert not sealed.refused()
     assert set(needless(sealed.policy, sealed.asked())) == NOT_HERE | OF_FAILURES | OF_LOST_ANSWERS
 

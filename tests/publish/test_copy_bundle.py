@@ -124,7 +124,7 @@ def test_a_part_that_arrives_as_another_is_told(account: Account, image: Image) 
             stage.ec2.s3.put(bucket, key, b"other")
 
     stage.ec2.s3.copy = harmed  # type: ignore[method-assign]
-    with pytest.raises(CloudError, match=r"image\.part\.02 in us-west-2: it is Stored\(size=5, "):
+    with pytest.raises(CloudError, match=r"image\.part\.02 in us-west-2: the copy is Stored\(size=5, "):
         stage.run(_context(account, image))
 
 

@@ -56,7 +56,7 @@ def test_the_new_image_is_there_under_its_own_name_if_the_name_cannot_be_taken(a
     _image(account, "web")
     baked = _image(account, "web-r1")
     account.fault("refuse", "RegisterImage", code="UnauthorizedOperation", status=403, times=9)
-    with pytest.raises(CloudError, match=f"the new image is there as {baked.id} 'web-r1' in us-east-1, kept"):
+    with pytest.raises(CloudError, match=f"the new image is kept as {baked.id} 'web-r1' in us-east-1"):
         _take(account, baked)
     assert [image.id for image in account.ec2.images.own_named("web-r1")] == [baked.id]
 
@@ -94,7 +94,7 @@ def test_an_old_bundle_that_another_image_is_registered_from_is_left_and_said(ac
     _take(account, _bundled(account, "web-r1", "web/new"))
     assert len(bundled.keys(account)) == 2 * len(bundled.FILES)
     assert [text for text in _said(account) if "left" in text] == [
-        f"deleting {old.bundle}: left, as {other.id} is made of it too"
+        f"deleting {old.bundle}: left in place: also used by {other.id}"
     ]
 
 
@@ -102,7 +102,7 @@ def test_an_old_bundle_whose_manifest_is_gone_is_said(account: Account) -> None:
     old = _bundled(account, "web", "web/old")
     account.s3.delete(bundled.BUCKET, ["web/old/image.manifest.xml"])
     assert _take(account, _bundled(account, "web-r1", "web/new")).name == "web"
-    assert any(text.startswith(f"deleting {old.bundle}: left, as reading ") for text in _said(account))
+    assert any(text.startswith(f"deleting {old.bundle}: left in place: reading ") for text in _said(account))
 
 
 def _said(account: Account) -> list[str]:

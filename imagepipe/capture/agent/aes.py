@@ -20,13 +20,13 @@ def encrypted(blocks: Iterable[bytes], key: bytes, iv: bytes) -> Iterator[bytes]
         _checked(crypto.EVP_EncryptInit_ex(context, ctypes.c_void_p(crypto.EVP_aes_128_cbc()), None, key, iv))
         for block in blocks:
             room = ctypes.create_string_buffer(len(block) + BLOCK)
-            made = ctypes.c_int()
-            _checked(crypto.EVP_EncryptUpdate(context, room, ctypes.byref(made), block, len(block)))
-            yield room.raw[: made.value]
+            length = ctypes.c_int()
+            _checked(crypto.EVP_EncryptUpdate(context, room, ctypes.byref(length), block, len(block)))
+            yield room.raw[: length.value]
         last = ctypes.create_string_buffer(2 * BLOCK)
-        made = ctypes.c_int()
-        _checked(crypto.EVP_EncryptFinal_ex(context, last, ctypes.byref(made)))
-        yield last.raw[: made.value]
+        length = ctypes.c_int()
+        _checked(crypto.EVP_EncryptFinal_ex(context, last, ctypes.byref(length)))
+        yield last.raw[: length.value]
     finally:
         crypto.EVP_CIPHER_CTX_free(context)
 
@@ -42,10 +42,10 @@ def _library() -> ctypes.CDLL:
             return found
     raise AgentError(
         "encrypting: the machine has no libcrypto ({})".format(", ".join(NAMES)),
-        "a provisioning step can install OpenSSL's library; or use bundle_on: controller",
+        "install OpenSSL's library in a provisioning step, or use bundle_on: controller",
     )
 
 
 def _checked(result: int) -> None:
     if result != 1:
-        raise AgentError("encrypting: libcrypto refused")
+        raise AgentError("encrypting: libcrypto reported an error")

@@ -53,13 +53,13 @@ def disk_of_root() -> Disk:
     here = Path("/sys/dev/block") / device
     if not here.exists():
         raise AgentError(
-            f"finding the root's disk: the root ({mounts.root_mount().kind}) is on no block device",
+            f"finding the root's disk: the root ({mounts.root_mount().kind}) is not on a block device",
             "use method: tree",
         )
     here = here.resolve()
     if (here / "dm").exists() or (here / "md").exists():
         raise AgentError(
-            f"finding the root's disk: it is on {here.name}, a device mapper or RAID, and no plain partition",
+            f"finding the root's disk: it is on {here.name} (device mapper or RAID), not on a plain partition",
             "use method: tree",
         )
     is_partition = (here / "partition").exists()
@@ -104,7 +104,7 @@ def _used(fd: int, disk: Disk) -> Iterator[Extent]:
 
 def used_extents(fd: int, partition: Partition) -> Iterator[Extent]:
     """Return the extents of a partition that its file system uses, as offsets on the disk."""
-    doing = f"reading what is free on {partition.device}"
+    doing = f"reading the free space of {partition.device}"
     head = os.pread(fd, 68 << 10, partition.offset)
     free: list[Extent] | None
     if head[1024 + 56 : 1024 + 58] == b"\x53\xef":
@@ -112,7 +112,7 @@ def used_extents(fd: int, partition: Partition) -> Iterator[Extent]:
     elif head[:4] == b"XFSB":
         free = xfs_free(partition.device)
     elif head[SWAP_AT : SWAP_AT + len(SWAP_MAGIC)] == SWAP_MAGIC:
-        # Memory that was swapped out is nobody's business.
+        # Swapped-out memory may contain secrets, so everything behind the header counts as free.
         free = [Extent(SWAP_HEADER_BYTES, partition.size - SWAP_HEADER_BYTES)]
     else:
         free = None
@@ -155,19 +155,19 @@ def ext_free(lines: Iterable[str]) -> list[Extent] | None:
             if length:
                 free.append(Extent(table_end - length, length))
     if not block:
-        raise AgentError("reading what is free: dumpe2fs printed no block size")
+        raise AgentError("reading the free space: dumpe2fs printed no block size")
     return free
 
 
 def xfs_free(device: str) -> list[Extent]:
     """Return the free space in bytes from xfs_db's output."""
-    said = output_of(
+    output = output_of(
         ["xfs_db", "-r", "-c", "sb 0", "-c", "p blocksize agblocks", "-c", "freesp -d", device],
-        doing="reading what is free on " + device,
+        doing="reading the free space of " + device,
     )
-    sizes = dict(re.findall(r"^(blocksize|agblocks) = (\d+)$", said, re.MULTILINE))
+    sizes = dict(re.findall(r"^(blocksize|agblocks) = (\d+)$", output, re.MULTILINE))
     block, group = int(sizes["blocksize"]), int(sizes["agblocks"])
-    rows = re.findall(r"^\s*(\d+)\s+(\d+)\s+(\d+)\s*$", said, re.MULTILINE)
+    rows = re.findall(r"^\s*(\d+)\s+(\d+)\s+(\d+)\s*$", output, re.MULTILINE)
     return [Extent((int(at) * group + int(first)) * block, int(count) * block) for at, first, count in rows]
 
 

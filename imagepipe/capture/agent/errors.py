@@ -19,27 +19,27 @@ class AgentError(Exception):
 
 
 def output_of(
-    command: Sequence[str], *, doing: str, seconds: float | None = COMMAND_SECONDS, told: bytes | None = None
+    command: Sequence[str], *, doing: str, seconds: float | None = COMMAND_SECONDS, stdin: bytes | None = None
 ) -> str:
-    """Return a command's output; `told` is its standard input.
+    """Return a command's output; `stdin` is fed to it.
 
     Raises AgentError if the command fails, does not exist or takes too long.
     """
     try:
         done = subprocess.run(
             list(command),
-            input=told,
-            stdin=subprocess.DEVNULL if told is None else None,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
             env={**os.environ, "LC_ALL": "C", "PATH": PATHS},
             timeout=seconds,
             check=False,
         )
     except FileNotFoundError as error:
-        raise AgentError(f"{doing}: the machine has no {command[0]}", "a provisioning step can install it") from error
+        raise AgentError(f"{doing}: the machine has no {command[0]}", "install it in a provisioning step") from error
     except subprocess.TimeoutExpired as error:
         raise AgentError(f"{doing}: {command[0]} did not end in {seconds} s") from error
     if done.returncode != 0:
-        said = " ".join((done.stdout + b" " + done.stderr).decode(errors="replace").split())[-500:]
-        raise AgentError(f"{doing}: {said or command[0] + ' failed'} (exit {done.returncode})")
+        output = " ".join((done.stdout + b" " + done.stderr).decode(errors="replace").split())[-500:]
+        raise AgentError(f"{doing}: {output or command[0] + ' failed'} (exit {done.returncode})")
     return done.stdout.decode(errors="replace")

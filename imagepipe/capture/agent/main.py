@@ -32,18 +32,18 @@ GONE = 3
 def main() -> int:
     """Follow the controller's orders over standard input and output until all is done."""
     out = os.dup(1)
-    os.dup2(2, 1)  # whatever prints must not get between the frames
+    os.dup2(2, 1)  # other output must not end up between the frames
     wire = Wire(lambda count: os.read(0, count), lambda block: _write_all(out, block))
     try:
         wire.handshake()
         threading.Thread(target=_beat, args=(wire,), daemon=True).start()
         _run(wire)
-    except AgentError as trouble:
-        wire.send(error=str(trouble), hint=trouble.hint)
+    except AgentError as error:
+        wire.send(error=str(error), hint=error.hint)
         return 1
     except (ProtocolError, BrokenPipeError):
         return GONE
-    except Exception as error:  # noqa: BLE001 - the controller is told whatever it is, and the user sees no traceback
+    except Exception as error:  # noqa: BLE001 - every error is reported to the controller; the user sees no traceback
         wire.send(error=f"the agent on the machine failed: {type(error).__name__}: {error}", hint="")
         return 1
     return 0
@@ -57,35 +57,35 @@ def _run(wire: Wire) -> None:
     def say(text: str) -> None:
         wire.send(say=text)
 
-    fixed = known(folder)
-    if fixed is None:
+    image = known(folder)
+    if image is None:
         order["exclude"] = tuple(order["exclude"])
-        fixed = prepare(BundleRequest(**order), folder, say)
+        image = prepare(BundleRequest(**order), folder, say)
     wire.send(
-        method=fixed.method,
-        size=fixed.size,
-        modified=fixed.modified,
-        extents=fixed.extents,
+        method=image.method,
+        size=image.size,
+        modified=image.modified,
+        extents=image.extents,
         hygiene=reported(folder),
     )
     order = _message(wire)
     if order["do"] == "stream":
-        stream(wire, fixed)
+        stream(wire, image)
     else:
-        bundle(wire, fixed, order)
-    # The image stays until the machine ends: a controller that dies before it has noted the end comes again.
+        bundle(wire, image, order)
+    # The image stays until the machine ends, because a controller that dies before it records the end asks again.
     wire.send(ended=True)
 
 
-def stream(wire: Wire, fixed: RootImage) -> None:
+def stream(wire: Wire, image: RootImage) -> None:
     """Send the image's data to the controller and wait until it has all of it. Raises AgentError, ProtocolError."""
-    for block in ahead(fixed.blocks(), depth=4):
+    for block in ahead(image.blocks(), depth=4):
         wire.send_data(block)
     if _message(wire).get("do") != "end":
-        raise ProtocolError("the controller did not say that it has all")
+        raise ProtocolError("the controller did not confirm that it received everything")
 
 
-def bundle(wire: Wire, fixed: RootImage, order: dict[str, Any]) -> None:
+def bundle(wire: Wire, image: RootImage, order: dict[str, Any]) -> None:
     """Bundle the image and upload its parts; return when the controller has sealed the bundle. Raises AgentError.
 
     Head and tail of the tar come from the controller and are not secret; key and IV are.
@@ -95,11 +95,11 @@ def bundle(wire: Wire, fixed: RootImage, order: dict[str, Any]) -> None:
     threading.Thread(target=_listen, args=(wire, answers, ended), daemon=True).start()
     sender = Sender(wire, answers)
     digest = hashlib.sha1()  # noqa: S324 - the format's
-    meter = _Meter(wire, fixed.data_bytes)
+    meter = _Meter(wire, image.data_bytes)
 
     def tar() -> Iterator[bytes]:
-        pieces = chain([base64.b64decode(order["head"])], fixed.blocks(), [bytes(order["tail"])])
-        for block in in_sizes(pieces, BLOCK_BYTES):  # what is deflated must not depend on how the disk was read
+        pieces = chain([base64.b64decode(order["head"])], image.blocks(), [bytes(order["tail"])])
+        for block in in_sizes(pieces, BLOCK_BYTES):  # the compressed bytes must not depend on the sizes of reads
             digest.update(block)
             meter.count(len(block))
             yield block
@@ -138,13 +138,13 @@ class _Meter:
         self._wire = wire
         self._total = total
         self._done = 0
-        self._told = time.monotonic()
+        self._reported = time.monotonic()
 
     def count(self, size: int) -> None:
         self._done += size
         now = time.monotonic()
-        if now - self._told > PROGRESS_SECONDS:
-            self._told = now
+        if now - self._reported > PROGRESS_SECONDS:
+            self._reported = now
             self._wire.send(done=min(self._done, self._total), of=self._total)
 
 

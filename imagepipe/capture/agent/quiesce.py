@@ -50,13 +50,13 @@ def keep_way_in(user: str, folder: Path) -> None:
     """Mount copies in memory over the files that an SSH login needs, so that those on the disk can be scrubbed."""
     places = ["/etc/ssh", "/etc/sudoers.d"]
     with suppress(KeyError):
-        places.append(os.path.join(pwd.getpwnam(user).pw_dir, ".ssh"))  # noqa: PTH118 - the machine's own word
+        places.append(os.path.join(pwd.getpwnam(user).pw_dir, ".ssh"))  # noqa: PTH118 - a path of the machine
     for number, place in enumerate(places):
         if not Path(place).is_dir() or os.path.ismount(place):
             continue
         copy = folder / f"way-in-{number}"
-        mounts.delete_tree(copy)  # of an agent that was killed here: `cp` would copy into it
-        output_of(["cp", "-a", place, str(copy)], doing="keeping the way in")
+        mounts.delete_tree(copy)  # left by an agent that was killed: `cp` would copy into it
+        output_of(["cp", "-a", place, str(copy)], doing="preserving SSH logins")
         mounts.bind(str(copy), place)
 
 
@@ -67,14 +67,14 @@ def end_writers(root: Path, say: Callable[[str], None]) -> list[Writer]:
     """
     device = root.stat().st_dev
     if _has_systemd():
-        # Nothing new begins: what timers and paths would start is not wanted here any more.
+        # Timers and path units first, so that they start nothing new.
         _quietly(["systemctl", "stop", "*.timer", "*.path", "cron.service", "crond.service", "atd.service"])
     for attempt in range(ROUNDS):
         left = list(writers(device))
         if not left:
             break
         units = sorted({each.unit for each in left if each.unit and not each.unit.startswith(KEPT_UNITS)})
-        may_stop = attempt < ROUNDS - 2  # in the end, a unit that does not is killed like all others
+        may_stop = attempt < ROUNDS - 2  # in the last rounds, units that did not stop are killed
         if units and may_stop:
             say("stopping {}".format(", ".join(units)))
             _stop(units)
@@ -101,7 +101,7 @@ def close_root(say: Callable[[str], None]) -> None:
             time.sleep(0.05)
         else:
             return
-    say(f"the root stays open to writers: {problem}")
+    say(f"processes can still open files of the root for writing: {problem}")
 
 
 def make_read_only(points: list[str], say: Callable[[str], None]) -> None:
@@ -118,15 +118,15 @@ def make_read_only(points: list[str], say: Callable[[str], None]) -> None:
     if is_container() or not Path("/proc/sysrq-trigger").exists():
         raise AgentError(
             f"making the root read-only: {_busy('/') or 'it is in use'}",
-            "stop what writes in a provisioning step, or use method: tree",
+            "stop these processes in a provisioning step, or use method: tree",
         )
-    # Deleted libraries that our own connection runs on are enough to make it busy; the kernel can be told all the same.
+    # Deleted libraries that our own connection uses already make it busy; SysRq works even so.
     say("the root is in use: asking the kernel to make all file systems read-only")
     Path("/proc/sysrq-trigger").write_text("u")
     until = time.monotonic() + READ_ONLY_SECONDS
     while not are_read_only(points):
         if time.monotonic() > until:
-            raise AgentError(f"making the root read-only: it is not after {READ_ONLY_SECONDS} s")
+            raise AgentError(f"making the root read-only: it is still writable after {READ_ONLY_SECONDS} s")
         time.sleep(0.1)
 
 
@@ -143,7 +143,7 @@ def scrub(script: Path, key: str, root: Path, others: list[str], say: Callable[[
     ]
     command = ["unshare", "--mount", "sh", "-c", "\n".join(setup), "imagepipe-scrub", key]
     for line in output_of(command, doing="scrubbing the root").splitlines():
-        say(line)  # what was left alone
+        say(line)  # files that the script left alone
 
 
 def writers(device: int) -> Iterator[Writer]:
@@ -200,13 +200,15 @@ def _stop(units: list[str]) -> None:
     """Stop units together with the sockets that would start them again."""
     triggers = []
     with suppress(AgentError):
-        said = output_of(["systemctl", "show", "--property=TriggeredBy", *units], doing="asking for triggers")
-        triggers = [word for line in said.splitlines() for word in line.partition("=")[2].split()]
+        output = output_of(
+            ["systemctl", "show", "--property=TriggeredBy", *units], doing="listing the triggers of units"
+        )
+        triggers = [word for line in output.splitlines() for word in line.partition("=")[2].split()]
     _quietly(["systemctl", "stop", *triggers, *units])
 
 
 def _quietly(command: list[str]) -> None:
-    with suppress(AgentError):  # who still writes is looked at afterwards
+    with suppress(AgentError):  # remaining writers are checked afterwards
         output_of(command, doing="stopping services", seconds=90)
 
 

@@ -85,7 +85,7 @@ def memory_folder() -> Path:
     folder = Path(place) / FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid() or not stat.S_ISDIR(folder.lstat().st_mode):
-        raise AgentError(f"keeping notes in {folder}: it is somebody else's")
+        raise AgentError(f"using {folder}: it belongs to another user")
     return folder
 
 
@@ -111,13 +111,13 @@ def prepare(wanted: BundleRequest, folder: Path, say: Callable[[str], None]) -> 
     script, scrubbed = folder / "scrub.sh", folder / "scrubbed"
     script.write_text(wanted.scrub)
     others = [point for point in points if point != "/"]
-    # An agent before this one may have come so far that nobody can write any more, and been killed then.
+    # An earlier agent may have been killed after it had made the root read-only.
     if not (scrubbed.exists() and quiesce.are_read_only(["/"])):
         quiesce.scrub(script, wanted.key, root, others, say)
         scrubbed.touch()
     if wanted.scan:
-        say("looking for what must not be in the image")
-        # Our own view of the root is among the points, and no second disk.
+        say("scanning the image for files that must not be in it")
+        # Our own view of the root is listed as well, but it is not another disk.
         trees = [Tree(str(root)), *(tree for tree in disks_of_this_machine()[1:] if tree.point in others)]
         report = without(scan(trees, ScanRequest.parse(wanted.scan.encode())), wanted.exclude)
         (folder / REPORT).write_text(report.line())
@@ -147,7 +147,8 @@ def _method(wanted: BundleRequest) -> str:
     contained = quiesce.is_container()
     if wanted.method == "block" and contained:
         raise AgentError(
-            "reading the root's disk: the machine is a container, and has none of its own", "use method: tree, or auto"
+            "reading the root's disk: the machine is a container, which has no disk of its own",
+            "use method: tree, or auto",
         )
     if wanted.method != "auto":
         return wanted.method
@@ -166,60 +167,60 @@ def _root_view(folder: Path) -> Path:
 def _block(source: disk.Disk, points: list[str], wanted: BundleRequest, say: Callable[[str], None]) -> RootImage:
     if source.size > wanted.limit:
         raise AgentError(
-            f"reading {source.device}: it has {source.size / (1 << 30):.1f} GiB, and EC2 takes {wanted.limit >> 30}",
+            f"reading {source.device}: it has {source.size / (1 << 30):.1f} GiB; EC2's limit is {wanted.limit >> 30}",
             "launch with a smaller root volume, or use method: tree with size_gib",
         )
     if not source.has_table and not wanted.may_be_bare:
         raise AgentError(
-            f"reading {source.device}: it has no partition table, so no boot loader that an HVM instance could start"
+            f"reading {source.device}: it has no partition table, and so no boot loader for an HVM instance"
         )
     quiesce.end_writers(Path("/"), say)
     quiesce.make_read_only(points, say)
-    say(f"{source.device} of {source.size >> 20} MiB is read as it is; no room on a disk is needed")
+    say(f"{source.device} ({source.size >> 20} MiB) is read directly, so no disk space is needed")
     return RootImage("block", source.device, source.size, disk.data_extents(source), int(time.time()))
 
 
 def _tree(root: Path, wanted: BundleRequest, say: Callable[[str], None]) -> RootImage:
-    source, why_none = None, ""
+    source, problem = None, ""
     try:
         source = disk.disk_of_root()
-    except AgentError as trouble:
-        why_none = str(trouble)
+    except AgentError as error:
+        problem = str(error)
     has_table = source is not None and source.has_table
     if not has_table and not wanted.may_be_bare:
-        why = why_none or f"the source disk {source.device if source else ''} has none"
+        why = problem or f"the source disk {source.device if source else ''} has no partition table"
         raise AgentError(
-            f"taking over partition table and boot loader: {why}",
+            f"copying the partition table and boot loader: {why}",
             "an HVM instance needs them: launch from an image that has them",
         )
     if not has_table:
-        say("the image is a bare file system, without boot loader: the local cloud boots it, EC2 boots it as PV alone")
+        say("the image is a bare file system without a boot loader: the local cloud boots it, EC2 only as paravirtual")
     for point in tree.other_disks():
-        say(f"{point} is another file system, and is left out: its mount point stays")
-    likeness = tree.layout_of(source.root.device if source else None, root)
+        say(f"{point} is another file system: only its mount point is in the image")
+    layout = tree.layout_of(source.root.device if source else None, root)
     scratch = root / tree.STAGED
     staged = tree.stage(root, scratch, wanted.exclude)
     size = wanted.size or (source.size if source else _size_of(root))
     if size > wanted.limit:
-        raise AgentError(f"making an image of {size / (1 << 30):.1f} GiB: EC2 takes {wanted.limit >> 30}")
+        raise AgentError(f"making an image of {size / (1 << 30):.1f} GiB: EC2's limit is {wanted.limit >> 30} GiB")
     place = tree.place_for(tree.needed_bytes(staged), root, say)
     folder = scratch if place == root else place / tree.STAGED
     folder.mkdir(mode=0o700, exist_ok=True)
     image = folder / "image"
     try:
         for _ in range(TRIES):
-            _fill(staged, image, likeness, source if has_table else None, size)
+            _fill(staged, image, layout, source if has_table else None, size)
             files = tree.changed(staged)
             if not files:
                 break
-            say("written to meanwhile, so once more: {}".format(", ".join(files[:5])))
+            say("files changed meanwhile, trying again: {}".format(", ".join(files[:5])))
             image.unlink()
             staged = tree.stage(root, scratch, wanted.exclude)
             folder.mkdir(mode=0o700, exist_ok=True)
         else:
             raise AgentError(
-                "copying the root: written to all the time: {}".format(", ".join(files[:5])),
-                "stop what writes in a provisioning step",
+                "copying the root: files keep changing: {}".format(", ".join(files[:5])),
+                "stop the processes that write them in a provisioning step",
             )
         mounts.delete_tree(staged.folder if folder == scratch else scratch)
         return RootImage("tree", str(image), size, tree.file_extents(image), int(time.time()))

@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 
 class Refused(Exception):
-    """S3 refused a request; `renew` if a new URL may help."""
+    """S3 refused a request. `renew`: a new URL may help; `again`: another attempt may help."""
 
     def __init__(self, message: str, *, renew: bool, again: bool) -> None:
         super().__init__(message)
@@ -65,7 +65,7 @@ class Answers:
 
 
 class Sender:
-    """Uploads parts; `put` waits while the most uploads allowed are running."""
+    """Uploads parts; `put` waits while AT_ONCE uploads are running."""
 
     def __init__(self, wire: Wire, answers: Answers, sleep: Callable[[float], None] = time.sleep) -> None:
         self._wire = wire

@@ -60,12 +60,13 @@ def layout_of(device: str | None, root: Path) -> FilesystemLayout:
     kind = _kind(root)
     if kind not in ("ext2", "ext3", "ext4"):
         raise AgentError(
-            f"making a new file system: the root is {kind}, and a tree makes ext2, ext3 or ext4", "use method: block"
+            f"making a new file system: the root is {kind}; method tree supports only ext2, ext3 and ext4",
+            "use method: block",
         )
     if device is not None and os.access(device, os.R_OK):
         with suppress(AgentError):
-            said = output_of(["dumpe2fs", "-h", device], doing="looking at the root's file system")
-            return _look(kind, said)
+            output = output_of(["dumpe2fs", "-h", device], doing="reading the root's file system")
+            return _parse_layout(kind, output)
     uuid, label = _of_fstab(root)
     return FilesystemLayout(kind, uuid=uuid, label=label)
 
@@ -91,7 +92,7 @@ def stage(root: Path, folder: Path, exclude: tuple[str, ...]) -> Staged:
             found = os.lstat(made)
             seen[made] = (found.st_ino, found.st_size, found.st_mtime_ns)
             bytes_of[found.st_ino] = found.st_blocks * 512
-    for source, made in reversed(folders):  # last, and from within: making what is in it changed its time
+    for source, made in reversed(folders):  # last, innermost first: creating its entries changed a folder's times
         with suppress(FileNotFoundError):
             _dress(source, made)
     return Staged(target, sum(bytes_of.values()), entries, seen)
@@ -107,19 +108,19 @@ def place_for(size: int, root: Path, say: Callable[[str], None]) -> Path:
     found = [(root, "the root"), *((Path(point), point) for point in other_disks()), (Path("/dev/shm"), "memory")]  # noqa: S108
     rooms: list[str] = []
     for place, name in found:
-        if place != root:  # where the tree is staged
-            mounts.delete_tree(place / STAGED)  # of an agent that was killed
+        if place != root:  # the tree is staged there
+            mounts.delete_tree(place / STAGED)  # left by an agent that was killed
         with suppress(OSError):
             stats = os.statvfs(str(place))
             free = stats.f_bavail * stats.f_frsize
             if name == "memory":
                 free = min(free, _spare_memory())
             if free > size + (64 << 20):
-                say(f"the image needs {_mib(size)} of room for a while: in {name}, which has {_mib(free)}")
+                say(f"the image temporarily needs {_mib(size)}: using {name}, which has {_mib(free)} free")
                 return place
             rooms.append(f"{name} has {_mib(free)}")
     raise AgentError(
-        "making room for the image: it needs {} for a while, and {}".format(_mib(size), ", ".join(rooms)),
+        "finding space for the image: it temporarily needs {}; {}".format(_mib(size), ", ".join(rooms)),
         "use a larger root volume (launch.block_devices), attach a volume, exclude paths, or use method: block",
     )
 
@@ -129,7 +130,7 @@ def fill(staged: Staged, image: Path, layout: FilesystemLayout, *, offset: int, 
     if needed_bytes(staged) > size:
         raise AgentError(
             f"filling the file system: the root needs {_mib(needed_bytes(staged))}, and size_gib leaves {_mib(size)}",
-            "raise output.size_gib, or exclude what is not needed",
+            "raise output.size_gib, or exclude more paths",
         )
     command = ["mke2fs", "-q", "-F", "-t", layout.kind, "-b", str(layout.block_bytes), "-I", str(layout.inode_bytes)]
     command += ["-m", f"{layout.reserved_percent:g}"]
@@ -144,8 +145,8 @@ def fill(staged: Staged, image: Path, layout: FilesystemLayout, *, offset: int, 
     command += ["-d", str(staged.folder), str(image), f"{size // 1024}k"]
     try:
         output_of(command, doing="filling the file system", seconds=None)
-    except AgentError as trouble:
-        raise AgentError(str(trouble), trouble.hint or _hint_of(str(trouble))) from trouble
+    except AgentError as error:
+        raise AgentError(str(error), error.hint or _hint_of(str(error))) from error
 
 
 def changed(staged: Staged) -> list[str]:
@@ -166,10 +167,10 @@ def lay_out_disk(disk: Disk, image: Path, size: int) -> Partition:
     root = disk.root
     if any(each.offset > root.offset for each in disk.partitions):
         raise AgentError(
-            f"taking over the partition table: a partition of {disk.device} is behind the root's", "use method: block"
+            f"copying the partition table: a partition of {disk.device} comes after the root's", "use method: block"
         )
     table = output_of(["sfdisk", "--dump", disk.device], doing="reading the partition table of " + disk.device)
-    end = size - (1 << 20)  # room for the second GPT
+    end = size - (1 << 20)  # space for the backup GPT
     with image.open("r+b") as target, Path(disk.device).open("rb") as source:
         target.truncate(size)
         _copy(source.fileno(), target.fileno(), root.offset)
@@ -178,7 +179,7 @@ def lay_out_disk(disk: Disk, image: Path, size: int) -> Partition:
     output_of(
         ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--wipe=never", str(image)],
         doing="writing the partition table",
-        told=(script + "\n").encode(),
+        stdin=(script + "\n").encode(),
     )
     with image.open("r+b") as target:
         target.write(boot_code)
@@ -236,7 +237,7 @@ def _link(source: str, made: str, copies: dict[int, str]) -> bool:
             raise AgentError(f"staging {source}: {error.strerror}") from error
         inode = os.lstat(source).st_ino
         if inode in copies:
-            with suppress(OSError):  # that one may have its fill of names, too
+            with suppress(OSError):  # the copy may have reached its limit of links, too
                 os.link(copies[inode], made, follow_symlinks=False)
                 return True
         output_of(["cp", "-a", "--sparse=always", source, made], doing="staging " + source)
@@ -261,11 +262,11 @@ def _kind(root: Path) -> str:
     return next((each.kind for each in mounts.mounted() if each.device == wanted), "unknown")
 
 
-def _look(kind: str, said: str) -> FilesystemLayout:
-    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in said.splitlines())}
+def _parse_layout(kind: str, output: str) -> FilesystemLayout:
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in output.splitlines())}
     blocks, reserved = int(fields["Block count"]), int(fields["Reserved block count"])
     label = fields.get("Filesystem volume name", "")
-    found = FEATURES.search(said)
+    found = FEATURES.search(output)
     return FilesystemLayout(
         kind,
         tuple(found.group(1).split()) if found else (),
@@ -330,9 +331,9 @@ def _copy(source: int, target: int, count: int) -> None:
         at += len(block)
 
 
-def _hint_of(said: str) -> str:
-    if "ould not allocate" in said or "No space" in said:
-        return "raise output.size_gib, or exclude what is not needed"
+def _hint_of(output: str) -> str:
+    if "ould not allocate" in output or "No space" in output:
+        return "raise output.size_gib, or exclude more paths"
     return ""
 
 

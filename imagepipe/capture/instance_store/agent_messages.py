@@ -100,11 +100,11 @@ def next_message(wire: Wire, say: Say) -> dict[str, Any]:
     Raises ProtocolError at the end of the stream, BundleError with the agent's error.
     """
     while True:
-        heard = wire.receive()
-        if not isinstance(heard, dict):
+        message = wire.receive()
+        if not isinstance(message, dict):
             raise ProtocolError("the agent ended in the middle of its work")
-        if not log_if_text(heard, say):
-            return heard
+        if not log_if_text(message, say):
+            return message
 
 
 def log_if_text(message: dict[str, Any], say: Say) -> bool:
@@ -119,63 +119,63 @@ def log_if_text(message: dict[str, Any], say: Say) -> bool:
     return "say" in message or "beat" in message
 
 
-def plain(said: object) -> str:
+def plain(value: object) -> str:
     """Return text from the machine without control characters and invalid UTF-8."""
-    text = str(said)[:LONGEST_TEXT]
+    text = str(value)[:LONGEST_TEXT]
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def _extents(said: object, size: int) -> tuple[Extent, ...]:
-    if not isinstance(said, list) or len(said) > MAX_EXTENTS:
-        raise _nonsense("extents", said)
+def _extents(value: object, size: int) -> tuple[Extent, ...]:
+    if not isinstance(value, list) or len(value) > MAX_EXTENTS:
+        raise _invalid("extents", value)
     found, at = [], 0
-    for each in said:
+    for each in value:
         if not (isinstance(each, list) and len(each) == 2 and all(type(number) is int for number in each)):
-            raise _nonsense("extents", each)
+            raise _invalid("extents", each)
         extent = Extent(*each)
         if extent.length <= 0 or extent.offset < at or extent.end > size:
-            raise BundleError(f"the agent on the machine says that an image of {size} bytes has {extent} after {at}")
+            raise BundleError(f"the agent on the machine sent {extent} after {at}, in an image of {size} bytes")
         found.append(extent)
         at = extent.end
     return tuple(found)
 
 
-def _report(said: object) -> Report | None:
+def _report(value: object) -> Report | None:
     try:
-        report = read_report([str(said)])
+        report = read_report([str(value)])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _nonsense("hygiene", said) from error
+        raise _invalid("hygiene", value) from error
     if report is None:
         return None
     findings = tuple(Finding(*map(plain, each)) for each in report.findings)
     if not all(each.rule in BY_NAME for each in findings):
-        raise _nonsense("hygiene", said)
+        raise _invalid("hygiene", value)
     return Report(findings, report.files, report.size, tuple(map(plain, report.notes)), report.read)
 
 
 def _whole(message: dict[str, Any], name: str, *, least: int = 0, most: int) -> int:
-    said = message.get(name)
-    if type(said) is not int or not least <= said <= most:  # True is none either
-        raise _nonsense(name, said)
-    return said
+    value = message.get(name)
+    if type(value) is not int or not least <= value <= most:  # not isinstance, because True is an int
+        raise _invalid(name, value)
+    return value
 
 
 def _text(message: dict[str, Any], name: str) -> str:
-    said = message.get(name)
-    if not isinstance(said, str):
-        raise _nonsense(name, said)
-    return plain(said)
+    value = message.get(name)
+    if not isinstance(value, str):
+        raise _invalid(name, value)
+    return plain(value)
 
 
 def _digest(message: dict[str, Any], name: str, form: re.Pattern[str]) -> str:
-    said = message.get(name)
-    if not isinstance(said, str) or not form.fullmatch(said):
-        raise _nonsense(name, said)
-    return said
+    value = message.get(name)
+    if not isinstance(value, str) or not form.fullmatch(value):
+        raise _invalid(name, value)
+    return value
 
 
-def _nonsense(name: str, said: object) -> BundleError:
+def _invalid(name: str, value: object) -> BundleError:
     return BundleError(
-        f"the agent on the machine says of {name}: {plain(repr(said)[:100])}",
-        hint="somebody on the machine meddles with it, or it is another version",
+        f"the agent on the machine sent an invalid value for {name}: {plain(repr(value)[:100])}",
+        hint="somebody on the machine may have tampered with the agent",
     )

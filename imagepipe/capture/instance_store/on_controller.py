@@ -75,15 +75,15 @@ class _Stream:
 
     def _block(self) -> bytes:
         while True:
-            heard = self._wire.receive()
-            if heard is None:
+            message = self._wire.receive()
+            if message is None:
                 raise ProtocolError("the agent ended in the middle of the image")
-            if isinstance(heard, bytes):
-                if not heard:  # or it could go on for ever
-                    raise BundleError("the agent on the machine sends blocks of the image without a byte in them")
-                return heard
-            if not log_if_text(heard, self._say):
-                raise BundleError("the agent on the machine says something else in the middle of the image")
+            if isinstance(message, bytes):
+                if not message:  # such blocks could continue forever
+                    raise BundleError("the agent on the machine sent an empty block of the image")
+                return message
+            if not log_if_text(message, self._say):
+                raise BundleError("the agent on the machine sent another message in the middle of the image")
 
 
 class _Sink:
@@ -92,16 +92,16 @@ class _Sink:
     def __init__(self, parts: S3Parts) -> None:
         self._parts = parts
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="upload")
-        self._going: deque[Future[None]] = deque()
+        self._uploads: deque[Future[None]] = deque()
 
     def put(self, part: Part, content: bytes) -> None:
-        if len(self._going) >= AT_ONCE:
-            self._going.popleft().result()
-        self._going.append(self._pool.submit(self._send, part, content))
+        if len(self._uploads) >= AT_ONCE:
+            self._uploads.popleft().result()
+        self._uploads.append(self._pool.submit(self._send, part, content))
 
     def finish(self, filename: str, manifest: bytes) -> None:
-        while self._going:
-            self._going.popleft().result()
+        while self._uploads:
+            self._uploads.popleft().result()
         self._parts.finish(filename, manifest)
 
     def _send(self, part: Part, content: bytes) -> None:

@@ -74,16 +74,16 @@ def bundle_on_instance(
         if "part" in message:
             new = OfferedPart.parse(message, count=count)
             if made.setdefault(new.number, new) != new:
-                raise BundleError(f"part {new.number} of {label.name} was made twice, and not the same")
+                raise BundleError(f"part {new.number} of {label.name} was made twice, with different content")
             part = described(new)
             if parts.has(part):
                 wire.send(part=new.number, have=True)
             else:
-                leave = parts.presign_put(part)
-                wire.send(part=new.number, url=leave.url, headers=dict(leave.headers))
+                presigned = parts.presign_put(part)
+                wire.send(part=new.number, url=presigned.url, headers=dict(presigned.headers))
         elif "sent" in message:
             if (number := number_sent(message, count=count)) not in made:
-                raise BundleError(f"part {number} of {label.name} was sent, and never made")
+                raise BundleError(f"part {number} of {label.name} was reported as uploaded, but was never made")
             parts.confirm(described(made[number]))
         elif "done" in message:
             progress(ctx, *progress_of(message))

@@ -52,7 +52,7 @@ class CheckBucket(Stage[BundlePlace]):
         s3 = self.ec2[region].s3
         if self.is_local and not s3.has_bucket(bucket):
             s3.make_bucket(bucket)
-            ctx.say(f"made bucket {bucket} in {region}: the local cloud had none")
+            ctx.say(f"created bucket {bucket} in {region}, because the local cloud had none")
         prefix = render.render_late(self.prefix, late_names(ctx[self.source], region))
         if problem := prefix_problem(prefix):
             raise CloudError(f"output.prefix is {prefix!r} in {region}: {problem}", code="InvalidPrefix")
@@ -63,7 +63,7 @@ class CheckBucket(Stage[BundlePlace]):
         return BundlePlace(bucket, folder, claim.token), claim
 
     def title(self) -> str:
-        return "see that bundles can be put into S3"
+        return "check that bundles can be put into S3"
 
     def summary(self, output: BundlePlace) -> str:
         return ", ".join(f"{bucket} in {region}" for region, bucket in self.buckets.items())
@@ -81,7 +81,7 @@ class CheckTypes(Stage[None]):
             raise error
 
     def title(self) -> str:
-        return "see that the instance types can run the image"
+        return "check that the instance types can run the image"
 
 
 def check_account(session: Session, account: str) -> None:
@@ -92,8 +92,9 @@ def check_account(session: Session, account: str) -> None:
         return
     if ours != account:
         raise CloudError(
-            f"output.account is {account}, and these credentials are of account {ours}",
-            hint="EC2 registers a bundle only for the account that its manifest names: write that of the credentials",
+            f"output.account is {account}, but these credentials belong to account {ours}",
+            hint="EC2 registers a bundle only for the account in its manifest: set output.account to "
+            "that of the credentials",
         )
 
 

@@ -74,7 +74,7 @@ class BundleRoot(Stage[Bundle]):
         claim = ctx.journal.claim_of_token(place.token)
         secret, is_known = self._secret(ctx.journal.folder / f"bundle-{place.token}.json")
         parts = S3Parts(self.ec2.s3, place.bucket, place.folder, may_be_there=is_known)
-        if claim.id is not None:  # an earlier process of the run has put the manifest
+        if claim.id is not None:  # an earlier process of the run put the manifest
             manifest = parts.finished(f"{self.name}.manifest.xml")
         else:
             manifest = self._bundled(ctx, label, parts, secret)
@@ -101,9 +101,9 @@ class BundleRoot(Stage[Bundle]):
         machine = ctx[self.machine]
         deadline = ctx.deadline(BUNDLE_SECONDS)
         for attempt in range(1, TRIES + 1):
-            said: list[str] = []
+            output: list[str] = []
             connection = self._connection(ctx, machine)
-            watch = Watch(lambda _, text: said.append(text), deadline, ctx.cancel)  # noqa: B023 - heard in this round
+            watch = Watch(lambda _, text: output.append(text), deadline, ctx.cancel)  # noqa: B023 - used only in this iteration
             try:
                 agent = open_dialogue(connection, agent_loader.command(), watch, silent_seconds=SILENT_SECONDS)
                 with agent as dialogue, self._explained(dialogue, connection):
@@ -112,11 +112,11 @@ class BundleRoot(Stage[Bundle]):
                 ctx.cancel.check()
                 if attempt == TRIES or deadline.is_past():
                     raise CommandFailed(
-                        f"bundling the root of {machine.instance.id}: {error}{_last(said)}",
+                        f"bundling the root of {machine.instance.id}: {error}{_last(output)}",
                         code=None,
-                        hint="look at the machine: --keep-on-failure",
+                        hint="use --keep-on-failure to inspect the machine",
                     ) from error
-                ctx.say(f"{error}; going on with another agent, where this one was")
+                ctx.say(f"{error}; continuing with another agent")
         raise AssertionError("the last try returns or raises")
 
     def _talk(self, ctx: Context, dialogue: Dialogue, label: Label, parts: S3Parts, secret: Secret) -> Manifest:
@@ -129,8 +129,8 @@ class BundleRoot(Stage[Bundle]):
             root = PreparedRoot.receive(wire, ctx.say)
         if self._gate(ctx) is not None:
             if root.report is None:
-                raise HygieneError(f"looking at {ctx[self.machine].instance.id}: the agent made no report")
-            self.gate.judge(ctx.say, root.report, where="looked at the machine's root, as it is bundled")
+                raise HygieneError(f"scanning {ctx[self.machine].instance.id}: the agent sent no report")
+            self.gate.judge(ctx.say, root.report, where="scanned the machine's root for the bundle")
         check_size(root.size, label.name)
         ctx.say(root.describe())
         with ctx.span("bytes"):
@@ -167,16 +167,16 @@ class BundleRoot(Stage[Bundle]):
             if dialogue.is_silent:
                 raise ProtocolError(f"the agent sent nothing for {SILENT_SECONDS:g} s") from error
             code = dialogue.code()
-            said = plain("; ".join(dialogue.errors))
+            output = plain("; ".join(dialogue.errors))
             if code == agent_loader.NO_PYTHON:
                 raise CommandFailed(
                     f"{doing}: the machine has no Python 3",
                     code=code,
                     hint="the agent needs it: install python3 in a provisioning step",
                 ) from error
-            if code is not None and code != OUT_OF_MEMORY and "sudo" in said:
+            if code is not None and code != OUT_OF_MEMORY and "sudo" in output:
                 raise CommandFailed(
-                    f"{doing}: {said}", code=code, hint="the user that logs in needs sudo without a password"
+                    f"{doing}: {output}", code=code, hint="the login user needs sudo without a password"
                 ) from error
             if code is None and not connection.is_alive():
                 raise Disconnected(f"the connection to {connection.endpoint.host} broke") from error
@@ -196,7 +196,7 @@ class BundleRoot(Stage[Bundle]):
         return True
 
     def title(self) -> str:
-        return "scrub the machine, and bundle its root"
+        return "scrub the machine and bundle its root"
 
     def summary(self, output: Bundle) -> str:
         size = sum(part.size for part in output.parts)
@@ -270,15 +270,15 @@ def check_parts(s3: S3, bundle: Bundle, check: Callable[[], None]) -> None:
         check()
         seen = s3.stored(bundle.bucket, f"{bundle.folder}/{part.filename}")
         if seen is None or (seen.size, seen.md5) != (part.size, part.md5):
-            what = "is gone" if seen is None else f"has {seen.size} bytes and MD5 {seen.md5} now"
+            state = "is gone" if seen is None else f"has {seen.size} bytes and MD5 {seen.md5} now"
             raise BundleError(
-                f"registering {bundle.location}: {part.filename} {what}; it was uploaded with {part.size} bytes and MD5"
-                f" {part.md5}",
+                f"registering {bundle.location}: {part.filename} {state}; it was uploaded with {part.size} bytes and"
+                f" MD5 {part.md5}",
                 hint="somebody wrote to the bucket meanwhile; nothing was registered",
             )
     if s3.stored(bundle.bucket, bundle.manifest_key) is None:
         raise BundleError(f"registering {bundle.location}: the manifest is gone")
 
 
-def _last(said: list[str]) -> str:
-    return f": {'; '.join(said[-5:])}" if said else ""
+def _last(output: list[str]) -> str:
+    return f": {'; '.join(output[-5:])}" if output else ""

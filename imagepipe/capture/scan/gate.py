@@ -51,7 +51,7 @@ class Gate:
         for note in report.notes:
             say(note)
         if short := sum(1 for secret in self.secrets if len(secret.strip()) < LEAST_SECRET):
-            say(f"{short} sensitive values are shorter than {LEAST_SECRET} characters, and are not looked for")
+            say(f"{short} sensitive values are shorter than {LEAST_SECRET} characters, so they are not searched for")
         used = set()
         left = []
         for finding in report.findings:
@@ -64,7 +64,7 @@ class Gate:
                 say(f"allowed: {finding.path}: {finding.rule} ({allowed.reason})")
         for each in self.allow:
             if is_whole and each not in used:
-                say(f"warning: hygiene.allow has {each.path} ({each.rule}), and nothing of the kind was found")
+                say(f"warning: hygiene.allow has {each.path} ({each.rule}), which matched nothing")
         if left:
             raise HygieneError(_message(left, where), hint=_hint(left))
 
@@ -73,7 +73,7 @@ def _extent(report: Report) -> str:
     size = f"{report.size >> 20} MiB"
     if report.read == report.files:
         return f"{report.files} files, {size}"
-    return f"{report.files} files; {report.read} of them, {size}, are not as an earlier scan found them clean"
+    return f"{report.files} files; {report.read} of them, {size}, were read; an earlier scan found the others clean"
 
 
 def _line(finding: Finding) -> str:
@@ -92,5 +92,5 @@ def _hint(findings: Sequence[Finding]) -> str:
     first = findings[0]
     advice = {each.rule: BY_NAME[each.rule].advice for each in findings}
     example = f"hygiene: {{allow: [{{path: {first.path}, rule: {first.rule}, reason: …}}]}}"
-    said = "; ".join(f"{rule}: {text}" for rule, text in advice.items())
-    return f"{said}. What is meant to be there is allowed by {example}"
+    advices = "; ".join(f"{rule}: {text}" for rule, text in advice.items())
+    return f"{advices}. Allow intended content with {example}"

@@ -28,15 +28,15 @@ def scan_script(request: ScanRequest, *, before: str = "", after: str = "") -> s
     return f"{before}\n{scan}{after}\nexit 0\n{END_OF_SHELL}\n{payload}"
 
 
-def parse_report(said: list[str], code: int | None, doing: str) -> Report:
+def parse_report(lines: list[str], code: int | None, doing: str) -> Report:
     """Return the report in a scan script's output. Raises HygieneError if there is none."""
     try:
-        report = read_report(said)
+        report = read_report(lines)
     except ValueError as error:
         raise HygieneError(f"{doing}: its report cannot be read: {error}", hint="build again") from error
     if report is None:
         raise HygieneError(
-            f"{doing}: {'; '.join(said[-5:]) or 'no reason given'} (exit {code})",
+            f"{doing}: {'; '.join(lines[-5:]) or 'no reason given'} (exit {code})",
             hint="the gate needs python3 on the machine: install it in a provisioning step"
             if code == agent_loader.NO_PYTHON
             else "the gate needs Python 3.7 or newer on the machine, and sudo without a password",

@@ -29,7 +29,7 @@ from imagepipe.hygiene.report import Report, ScanRequest
 from imagepipe.hygiene.rules import ON_NEW_INSTANCE
 from imagepipe.values import Image, Reachable
 
-TITLE = "look for what must not be in the image"
+TITLE = "scan for files that must not be in the image"
 
 
 class Scanner(Protocol):
@@ -96,7 +96,7 @@ class CheckHygiene(Stage[Image]):
             return image
         if not self.offline.reads(image.snapshots):
             raise HygieneError(
-                f"scanning {image.id}: a disk that comes from elsewhere was attached, and may not be mounted here",
+                f"scanning {image.id}: a disk that comes from elsewhere was attached, and must not be mounted here",
                 hint="build on an image that has this disk: then the machine itself is scanned",
             )
         new = self.ec2.images.by_id(image.id)
@@ -140,13 +140,13 @@ class CheckBundle(Stage[Image]):
             ctx.say("the disk comes from elsewhere, so it is not mounted here: the machine itself was scanned")
             return image
         request = self.gate.request(builder_key=public_key(ctx[self.machine].endpoint))
-        with self._laid_out(ctx, image) as disk:
+        with self._unpacked(ctx, image) as disk:
             report = self.offline.scan(ctx, disk, request)
         self.gate.judge(ctx.say, report, where="unpacked the bundle and read its disk offline")
         return image
 
     @contextmanager
-    def _laid_out(self, ctx: Context, image: Image) -> Iterator[Path]:
+    def _unpacked(self, ctx: Context, image: Image) -> Iterator[Path]:
         bucket, _, key = (image.bundle or "").partition("/")
         folder = key.rpartition("/")[0]
         manifest = read_manifest(self.ec2.s3.read(bucket, key, limit_bytes=LARGEST_BYTES))
@@ -156,7 +156,7 @@ class CheckBundle(Stage[Image]):
             yield self.ec2.s3.read(bucket, f"{folder}/{filename}", limit_bytes=LARGEST_PART_BYTES)
 
         disk = self.scratch / f"{image.id}.raw"
-        disk.unlink(missing_ok=True)  # of an earlier process of the run
+        disk.unlink(missing_ok=True)  # left by an earlier process of the run
         try:
             with ctx.span("bytes"):
                 unpack(manifest, part, find_secret(manifest, self.recipients.owner.private_key), disk)
@@ -192,13 +192,13 @@ class CheckNewInstance(Stage[Reachable]):
         source, image = ctx[self.source].id, ctx[self.image].id
         request = self.known.add_to(self.gate.request(ON_NEW_INSTANCE), source)
         script = Script(scan_script(request), sudo=True, interpreter="sh")
-        said: list[str] = []
-        watch = Watch(lambda _, text: said.append(text), ctx.deadline(SCAN_SECONDS), ctx.cancel)
+        output: list[str] = []
+        watch = Watch(lambda _, text: output.append(text), ctx.deadline(SCAN_SECONDS), ctx.cancel)
         with ctx.span("command"):
             code = run_script(self.connections.get(machine.endpoint), script, watch).code
-        report = parse_report(said, code, f"looking at the test instance {machine.instance.id}")
+        report = parse_report(output, code, f"scanning the test instance {machine.instance.id}")
         self.known.keep(request, report, source, image)
-        self.gate.judge(ctx.say, report, where="looked at the test instance, after its boot", is_whole=False)
+        self.gate.judge(ctx.say, report, where="scanned the test instance after its boot", is_whole=False)
         return machine
 
     def title(self) -> str:

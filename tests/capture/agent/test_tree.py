@@ -138,7 +138,7 @@ def test_a_tool_that_the_machine_has_not_is_named(root: Path, tmp_path: Path, mo
     monkeypatch.setattr(errors, "PATHS", str(tmp_path))
     with pytest.raises(AgentError, match="filling the file system: the machine has no mke2fs") as caught:
         tree.fill(staged, tmp_path / "image", LOOK, offset=0, size=64 << 20)
-    assert caught.value.hint == "a provisioning step can install it"
+    assert caught.value.hint == "install it in a provisioning step"
 
 
 def test_a_file_system_that_is_too_small_says_what_to_do(root: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_the_local_cloud_gets_the_buckets_that_it_has_not_and_says_so_once(accou
         _check(account)
     assert [account.regions[region].s3.keys(bucket, "") for region, bucket in BUCKETS.items()] == [[], []]
     assert _said(account) == [
-        f"made bucket {bucket} in {region}: the local cloud had none" for region, bucket in BUCKETS.items()
+        f"created bucket {bucket} in {region}, because the local cloud had none" for region, bucket in BUCKETS.items()
     ]
 
 
@@ -76,7 +76,7 @@ def test_leave_to_put_that_is_missing_is_named_before_anything_is_launched(accou
 
 def test_an_image_for_another_account_than_ours_is_refused_on_aws_alone(account: Account) -> None:
     _check(account, owner="123456789012")
-    with pytest.raises(CloudError, match=f"output.account is 123456789012, .* are of account {ACCOUNT}"):
+    with pytest.raises(CloudError, match=f"output.account is 123456789012, .* belong to account {ACCOUNT}"):
         _check(account, owner="123456789012", is_local=False)
     _check(account, is_local=False)
 

@@ -37,7 +37,7 @@ def test_files_that_an_earlier_scan_found_clean_are_counted_apart() -> None:
     said: list[str] = []
     Gate().judge(said.append, Report((), 15000, 3 << 20, read=12), where="read the snapshot offline")
     assert said == [
-        "read the snapshot offline: 15000 files; 12 of them, 3 MiB, are not as an earlier scan found them clean"
+        "read the snapshot offline: 15000 files; 12 of them, 3 MiB, were read; an earlier scan found the others clean"
     ]
 
 
@@ -85,13 +85,13 @@ def test_an_exception_lets_nothing_else_pass(allowed: Allowed) -> None:
 
 def test_an_exception_that_nothing_needs_is_said() -> None:
     gate = Gate((Allowed("/gone", "private-key", "it was there once"),))
-    assert _judged(gate)[1:] == ["warning: hygiene.allow has /gone (private-key), and nothing of the kind was found"]
+    assert _judged(gate)[1:] == ["warning: hygiene.allow has /gone (private-key), which matched nothing"]
     assert _judged(gate, is_whole=False)[1:] == [], "another look may need it"
 
 
 def test_secrets_that_are_too_short_are_counted_and_none_is_in_the_gates_words() -> None:
     gate = Gate(secrets=("hunter2hunter2", "prod"))
-    assert _judged(gate)[1:] == ["1 sensitive values are shorter than 8 characters, and are not looked for"]
+    assert _judged(gate)[1:] == ["1 sensitive values are shorter than 8 characters, so they are not searched for"]
     assert "hunter2" not in repr(gate)
 
 
