@@ -126,13 +126,13 @@ def _newest(bakery: Bakery) -> str:
 
 
 @contextmanager
-def _slow_copies(bakery: Bakery) -> Iterator[None]:
-    """While inside, there is time to kill a build while it copies."""
-    bakery.admin("POST", "delays", {"copy": 2.0})
+def _slow(bakery: Bakery, what: str, seconds: float = 2.0) -> Iterator[None]:
+    """While inside, there is time to kill a build while it waits for a `copy` or an `image`."""
+    bakery.admin("POST", "delays", {what: seconds})
     try:
         yield
     finally:
-        bakery.admin("POST", "delays", {"copy": 0.0})
+        bakery.admin("POST", "delays", {what: 0.0})
 
 
 def _keys(bakery: Bakery) -> tuple[str, str]:
@@ -173,7 +173,7 @@ def test_a_build_its_failures_clean_and_resume_need_the_whole_policy_and_no_more
     assert ebs.build("--var", "user=nobody").code == 6
     assert ebs.build("--var", "break=test", "--keep-on-failure=2h").code == 7
     kept = _newest(bakery)
-    with _slow_copies(bakery):
+    with _slow(bakery, "copy"):
         killed = [ebs.killed(kind="image", region="us-west-2") for _ in range(2)]
         resumed = bakery("resume", killed.pop(), "--format", "json")
     assert resumed.code == 0, resumed.err
@@ -205,12 +205,14 @@ def test_bundles_need_what_they_are_allowed(bakery: Bakery) -> None:
     built = bundled.build()
     assert built.code == 0, built.err
     assert bundled.build("--var", "break=test").code == 7
-    killed = [bundled.killed(kind="bundle", region="us-west-2") for _ in range(2)]
-    resumed = bakery("resume", killed.pop(), "--format", "json")
+    with _slow(bakery, "image", 5.0):
+        registered = bundled.killed(kind="image", region="us-west-2")
+    copied = bundled.killed(kind="bundle", region="us-west-2")
+    resumed = bakery("resume", copied, "--format", "json")
     assert resumed.code == 0, resumed.err
     asked = bundled.asked()
     assert not bundled.refused()
-    _clean(bundled, *killed)
+    _clean(bundled, registered)
     asked += bundled.asked()
     assert set(needless(bundled.policy, asked)) == OF_FAILURES | OF_LOST_ANSWERS
 
