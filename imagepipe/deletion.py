@@ -22,7 +22,7 @@ def delete_tree(folder: Path, *, mounts: Path = MOUNTS) -> None:
     except FileNotFoundError:
         return
     if points := mount_points(folder, mounts=mounts):
-        raise OSError(errno.EBUSY, f"not deleted, as something is mounted on {points[0]}", str(folder))
+        raise OSError(errno.EBUSY, f"not deleted, because something is mounted at {points[0]}", str(folder))
     _empty(folder, os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW), device)
     folder.rmdir()
 
@@ -31,7 +31,7 @@ def _empty(folder: Path, descriptor: int, device: int) -> None:
     """Delete everything in an open folder, and close it."""
     try:
         if os.fstat(descriptor).st_dev != device:
-            raise OSError(errno.EXDEV, "not deleted, as it is on another file system", str(folder))
+            raise OSError(errno.EXDEV, "not deleted, because it is on another file system", str(folder))
         with os.scandir(descriptor) as entries:
             names = [(entry.name, stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode)) for entry in entries]
         for name, is_folder in names:
@@ -51,7 +51,7 @@ def mount_points(folder: Path, *, mounts: Path = MOUNTS) -> list[Path]:
     found = []
     try:
         lines = mounts.read_bytes().splitlines()
-    except OSError:  # not Linux, or no /proc: the device of each folder is compared all the same
+    except OSError:  # not Linux, or no /proc: each folder's device is still compared
         return []
     for line in lines:
         point = _unescape(line.split(b" ")[4])

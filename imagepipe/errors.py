@@ -61,7 +61,7 @@ class Problem:
         lines = [f"{self.location()}: {warning}{where}{self.message}"]
         if self.excerpt.strip():
             gutter = f"{self.line:>5} | "
-            # Tabs stay tabs, so that the caret stands under the same column in every terminal.
+            # Keep tabs, so that the caret is below the same column in every terminal.
             pad = "".join("\t" if c == "\t" else " " for c in self.excerpt[: self.column - 1])
             lines += [gutter + self.excerpt, " " * 5 + " | " + pad + "^" * max(1, self.length)]
         if self.hint:
@@ -95,10 +95,10 @@ class CloudError(ImagepipeError):
     ) -> None:
         super().__init__(message, hint=hint)
         self.code = code
-        """EC2's error code, `InvalidAMIName.Duplicate`; empty where no answer came."""
+        """EC2's error code, such as `InvalidAMIName.Duplicate`; empty if there was no answer."""
         self.request_id = request_id
         self.iam_action = iam_action
-        """`ec2:RunInstances`, where the call was refused for lack of a permission."""
+        """Missing permission, such as `ec2:RunInstances`, if that was the reason."""
 
 
 class StageError(ImagepipeError):
@@ -114,7 +114,7 @@ class UndoFailed(ExceptionGroup[Exception]):
 
 
 class ConnectError(ImagepipeError):
-    """A machine could not be reached over SSH, or was not the one that we launched."""
+    """A machine could not be reached over SSH, or it was not the instance that we launched."""
 
     exit_code = 6
 
@@ -127,7 +127,7 @@ class CommandFailed(ImagepipeError):
     def __init__(self, message: str, *, code: int | None, tail: str = "", hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.code = code
-        """The exit code; None where the connection broke or the deadline came first."""
+        """The exit code; None if the connection broke or the deadline came first."""
         self.tail = tail
 
 

@@ -22,7 +22,7 @@ class Masker:
         """Mask these secrets from now on, and each line of a longer one, because output comes line by line."""
         new = {part for secret in secrets for part in (secret, *secret.splitlines()) if len(part) >= MIN_LENGTH}
         with self._lock:
-            # Longest first: a secret that contains another must not leave its ends.
+            # Longest first, or the ends of a secret that contains another one would remain.
             self._secrets = tuple(sorted({*self._secrets, *new}, key=len, reverse=True))
 
     def mask(self, text: str) -> str:

@@ -42,7 +42,7 @@ class Preflight:
         spec = self._loaded.checked()
         source: SourceImage | None = None
         ssm = isinstance(spec.source.ami, AmiBySsm)
-        if spec.source.ami is not None:  # what another spec bakes is not there yet
+        if spec.source.ami is not None:  # the image of another spec does not exist yet
             with self._at("source", "ami", *(["ssm"] if ssm else [])):
                 source = FindSource(self._ec2, source_wanted(spec), isinstance(spec.output, EbsOutput)).find(
                     lambda _: None
@@ -75,10 +75,8 @@ class Preflight:
     def _add(self, path: KeyPath, error: CloudError | UsageError) -> None:
         hint = error.hint
         if isinstance(error, CloudError) and error.code in DENIED:
-            # A dry run names things that are not there, and so have no tags.
-            hint = (
-                f"{hint}; where it is allowed only for what has the spec's tags (`imagepipe policy`), nothing is wrong"
-            )
+            # A dry run uses made-up ids, which have no tags.
+            hint = f"{hint}; ignore this if a policy allows it only with the spec's tags (`imagepipe policy`)"
         self.problems.append(self._loaded.problem(path, str(error), hint=hint))
 
     def _add_once(self, path: KeyPath, error: CloudError) -> None:
@@ -106,10 +104,10 @@ class Preflight:
         for region in self._everywhere(spec):
             is_own = region in output.per_region
             if region != self._region and not is_own:
-                continue  # the spec's own check says so
+                continue  # the check of the spec reports it
             with self._at("output", *(["per_region", region] if is_own else []), "bucket"):
                 s3, bucket = self._regions[region].s3, bundle_region(output, region, home=self._region).bucket
-                if s3.has_bucket(bucket) or not is_local:  # there a build makes it
+                if s3.has_bucket(bucket) or not is_local:  # there a build creates it
                     s3.check_settings(bucket)
         with self._at("launch", "instance_types"):
             types = spec.launch.instance_types
@@ -130,9 +128,8 @@ class Preflight:
         with self._at("output"):
             if (size := sizes.get(source.root_device_name, 0)) > LARGEST_ROOT_GIB:
                 raise CloudError(
-                    f"the root of {source.id} has {size} GiB, and that of an instance-store image at most"
-                    f" {LARGEST_ROOT_GIB}",
-                    hint="a file system of its own fits: output.size_gib; or take a source with a smaller root",
+                    f"the root of {source.id} has {size} GiB; an instance-store image has at most {LARGEST_ROOT_GIB}",
+                    hint="set output.size_gib for a new file system, or use a source image with a smaller root",
                 )
 
     def _volumes(self, spec: Spec, source: SourceImage) -> None:
@@ -148,7 +145,9 @@ class Preflight:
                 ids = subnets_of(self._ec2, (subnet if isinstance(subnet, str) else subnet.tags,))
                 vpcs = self._ec2.subnets.vpcs_of(ids)
                 if vpc is not None and set(vpcs.values()) != {vpc} and not spec.launch.security_groups:
-                    raise CloudError(f"{', '.join(ids)}: in {', '.join(vpcs.values())}, the subnets before in {vpc}")
+                    raise CloudError(
+                        f"{', '.join(ids)}: in {', '.join(vpcs.values())}, but the earlier subnets are in {vpc}"
+                    )
                 vpc = next(iter(vpcs.values()))
                 found += ids
         if not spec.launch.subnets:

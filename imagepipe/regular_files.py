@@ -20,7 +20,7 @@ _KINDS = {
 
 def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading. Raises OSError with the path, also if it is not a regular file."""
-    # Without O_NONBLOCK the open of a FIFO waits for its other end.
+    # Without O_NONBLOCK, opening a FIFO waits for its other end.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | getattr(os, "O_NOCTTY", 0))
     try:
         mode = os.fstat(descriptor).st_mode

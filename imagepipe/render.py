@@ -53,7 +53,7 @@ def _spend(amount: int) -> None:
     left = _left.get()
     if left is None:
         if amount > 1000:
-            raise _TooMuchWork  # Jinja then leaves the constant for the rendering
+            raise _TooMuchWork  # Jinja then evaluates the constant during the rendering
         return
     left[0] -= amount
     if left[0] < 0:
@@ -84,7 +84,7 @@ def _measured(value: Any) -> Any:
     return value
 
 
-# What can make more than it was given: the size of the result is at most that of `self` times that of an argument.
+# Filters whose result can be larger than their input: at most the size of `self` times that of an argument.
 _GROWING = frozenset(
     {"batch", "center", "expandtabs", "format", "indent", "join", "ljust", "replace", "rjust", "round"}
 )
@@ -197,7 +197,7 @@ def _environment(*, comments: tuple[str, str]) -> _Sandbox:
         comment_start_string=comments[0],
         comment_end_string=comments[1],
     )
-    for name in ("random", "pprint", "urlize", "xmlattr"):  # not the same twice, or of no use here
+    for name in ("random", "pprint", "urlize", "xmlattr"):  # their results vary, or they are useless here
         del environment.filters[name]
     environment.filters = {name: _bounded(name, function) for name, function in environment.filters.items()}
     environment.filters |= {
@@ -206,7 +206,7 @@ def _environment(*, comments: tuple[str, str]) -> _Sandbox:
         "_measured": _measured,
         "_together": lambda parts: _measured("".join(str(_measured(part)) for part in parts)),
     }
-    # range(10**9) in a template would hold a worker for minutes and fill the memory; nobody needs it here.
+    # range(10**9) in a template would block a thread for minutes and fill the memory.
     environment.globals.clear()
     return environment
 
@@ -266,7 +266,7 @@ def names_in_expression(expression: str) -> frozenset[str]:
         return _dotted_names(_checked(nodes.Template([nodes.Output([found])])))
     except TemplateSyntaxError as error:
         if "got '='" in str(error.message) or "unexpected '='" in str(error.message):
-            hint = "two things are compared with =="
+            hint = "compare values with =="
         message = str(error.message)
         if "end of template" in message:
             message = "it ends too early" if expression.strip() else "it is empty"

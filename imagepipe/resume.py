@@ -51,7 +51,7 @@ def recover(graph: Graph, marks: Mapping[str, str], past: JournalState, regions:
         raise UsageError(
             f"run {past.run.id} cannot be resumed: the spec or a file that it names has changed since:"
             f" {', '.join(_first_of(graph, changed) or strange)}",
-            hint=f"restore it, or build again; `imagepipe clean {past.run.id}` deletes what the run holds",
+            hint=f"restore it, or build again; `imagepipe clean {past.run.id}` deletes the resources of the run",
         )
     outputs = {name: decode(output_type(graph.stages[name]), done.value) for name, done in known.items()}
     dropped: dict[str, str] = {}
@@ -59,7 +59,7 @@ def recover(graph: Graph, marks: Mapping[str, str], past: JournalState, regions:
         if name in graph.stages:
             machine = _machine_of(graph, name)
             how = "failed" if name in past.failed else "was cut short"
-            _drop(graph, machine, f"{name} {how}, and may not simply be run again", outputs, dropped)
+            _drop(graph, machine, f"{name} {how}, and cannot be repeated on the same machine", outputs, dropped)
     standing: dict[str, str | None] = {}
     while True:
         needed = {

@@ -74,7 +74,7 @@ def test_a_folder_with_a_mount_below_it_is_not_deleted_at_all(tmp_path: Path, mo
         (tmp_path / file).touch()
     done = in_namespace(tmp_path, f"{mount}\nif delete 2>error; then exit 9; fi\ntail -1 error")
     assert done.returncode == 0, done.stderr
-    assert "not deleted, as something is mounted on" in done.stdout
+    assert "not deleted, because something is mounted at" in done.stdout
     assert (tmp_path / "elsewhere/canary").exists()
     assert (tmp_path / "tree/other").exists()
 
@@ -92,7 +92,7 @@ def test_a_mount_that_the_table_does_not_show_is_not_entered(tmp_path: Path) -> 
         "mount -t tmpfs none tree/point; touch tree/point/canary\n"
         f'if "{sys.executable}" -c "{script}" 2>error; then exit 9; fi; tail -1 error; ls tree/point',
     )
-    assert "not deleted, as it is on another file system" in done.stdout
+    assert "not deleted, because it is on another file system" in done.stdout
     assert done.stdout.endswith("canary\n"), done.stderr
 
 

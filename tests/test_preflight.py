@@ -222,7 +222,7 @@ def test_a_source_with_a_root_that_no_bundle_can_be(account: Account, tmp_path: 
     image = harness.available(ec2, harness.register(ec2, snapshot, "large", BlockDeviceMappings=large))
     problems = _problems(account, tmp_path, M3, source=f"source: {{ami: {image}}}\n", output=BUNDLE + more)
     if is_told:
-        assert _told(problems, "output").startswith(f"the root of {image} has 11 GiB, and that of an instance-store")
+        assert _told(problems, "output").startswith(f"the root of {image} has 11 GiB; an instance-store image has")
     else:
         assert problems == []
 

@@ -173,7 +173,7 @@ def test_a_machine_on_which_a_step_was_cut_short_is_launched_again(dead: Dead) -
     dead.begun = {"work"}
     found = dead.recover()
     assert list(found.finished) == ["source", "key"]
-    assert found.dropped["launch"] == "work was cut short, and may not simply be run again"
+    assert found.dropped["launch"] == "work was cut short, and cannot be repeated on the same machine"
 
 
 def test_a_machine_that_nobody_needs_any_more_may_be_gone(dead: Dead) -> None:

@@ -68,7 +68,7 @@ def load_owner(certificate: Path, private_key: Path) -> Owner:
     if owner.private_key.public_key().public_numbers() != owner.certificate.public_key.public_numbers():
         raise BundleError(
             f"the private key {private_key} does not belong to the certificate {certificate}",
-            hint=f"openssl req -new -x509 -key {private_key} -out {certificate} makes one that does",
+            hint=f"openssl req -new -x509 -key {private_key} -out {certificate} makes one that belongs to it",
         )
     return owner
 
@@ -105,7 +105,8 @@ def load_private_key(path: Path) -> RSAPrivateKey:
             key = serialization.load_der_private_key(content, password=None)
     except TypeError as error:
         raise BundleError(
-            f"the private key {path} has a passphrase", hint=f"openssl rsa -in {path} -out FILE writes it without"
+            f"the private key {path} has a passphrase",
+            hint=f"openssl rsa -in {path} -out FILE writes a copy without one",
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise BundleError(f"{path} is not a private key, in PEM or DER") from error
@@ -149,18 +150,18 @@ def certificate_folders(environment: Mapping[str, str]) -> tuple[Path, ...]:
 
 def find_ec2_certificate(region: str, folders: tuple[Path, ...]) -> Certificate:
     """Find EC2's certificate for the region by its fingerprint, whatever its file name. Raises BundleError."""
-    which = KNOWN_REGIONS.get(region)
-    if which is None:
+    known = KNOWN_REGIONS.get(region)
+    if known is None:
         raise BundleError(
-            f"EC2's certificate for {region} is not known here",
-            hint="give its file (ec2_certificate, --ec2-certificate); the newest ec2-ami-tools have it",
+            f"imagepipe does not know EC2's certificate for {region}",
+            hint="pass its file (ec2_certificate, --ec2-certificate); the newest ec2-ami-tools have it",
         )
     for certificate in _certificates(folders):
-        if certificate.fingerprint == FINGERPRINTS[which]:
+        if certificate.fingerprint == FINGERPRINTS[known]:
             return certificate
     raise BundleError(
-        f"EC2's certificate for {region} is in none of {', '.join(map(str, folders))}",
-        hint="take it from ec2-ami-tools (etc/ec2/amitools), and put it there or give its file "
+        f"EC2's certificate for {region} was not found in {', '.join(map(str, folders))}",
+        hint="take it from ec2-ami-tools (etc/ec2/amitools), and put it there or pass its file "
         "(ec2_certificate, --ec2-certificate)",
     )
 
@@ -171,7 +172,7 @@ def _certificates(folders: tuple[Path, ...]) -> Iterator[Certificate]:
             try:
                 yield load_certificate(path)
             except BundleError:
-                continue  # some other file
+                continue  # another kind of file
 
 
 _NEW_PAIR = (
@@ -179,14 +180,14 @@ _NEW_PAIR = (
 )
 
 
-def _content(path: Path, what: str) -> bytes:
+def _content(path: Path, kind: str) -> bytes:
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
     except OSError as error:
-        raise BundleError(f"reading the {what} {path}: {error.strerror}") from error
+        raise BundleError(f"reading the {kind} {path}: {error.strerror}") from error
     if len(content) > LARGEST_FILE:
-        raise BundleError(f"reading the {what} {path}: the file is too large to be one")
+        raise BundleError(f"reading the {kind} {path}: the file is too large")
     return content
 
 

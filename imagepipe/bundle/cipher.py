@@ -82,7 +82,7 @@ def decrypted(blocks: Iterable[bytes], secret: Secret) -> Generator[bytes, None,
         raise BundleError("the bundle's bytes are not a whole number of AES blocks") from error
     count = last[-1] if last else 0
     if not 0 < count <= BLOCK or last[-count:] != bytes([count]) * count:
-        raise BundleError("the bundle's last bytes are not AES padding: key or IV are not those it was made with")
+        raise BundleError("the bundle's last bytes are not AES padding: it was made with another key or IV")
     yield last[:-count]
 
 
@@ -92,7 +92,7 @@ def _pieces(block: bytes) -> Iterator[memoryview]:
 
 
 def _decrypted_hex(text: str, private_key: RSAPrivateKey) -> bytes | None:
-    """Decrypt 16 bytes. With a wrong key, OpenSSL returns random bytes since 3.2, and an error before."""
+    """Decrypt 16 bytes. With a wrong key, OpenSSL 3.2 and newer return random bytes; older versions report an error."""
     try:
         digits = private_key.decrypt(bytes.fromhex(text), PKCS1v15()).decode("ascii")
     except ValueError:

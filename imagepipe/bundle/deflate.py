@@ -15,7 +15,7 @@ LEVEL = 3
 size, nearly twice as fast."""
 MEMORY_LEVEL = 3
 """Memory level of isal with more frequent Huffman tables: 1 % smaller than with its default, at the same speed."""
-IsalError: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub takes the class for an instance
+IsalError: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub declares an instance, but it is a class
 
 
 def worst_case(size: int) -> int:
@@ -44,7 +44,7 @@ def gunzipped(blocks: Iterable[bytes]) -> Generator[bytes, None, None]:
             rest = inflater.unused_data if inflater.eof else b""
             inflater = None if inflater.eof else inflater
     if inflater is not None or not seen:
-        raise BundleError("what the bundle holds ends in the middle of its gzip stream")
+        raise BundleError("the bundle's content ends in the middle of its gzip stream")
 
 
 def _inflated(inflater: igzip_lib.IgzipDecompressor, feed: bytes) -> Iterator[bytes]:
@@ -57,11 +57,11 @@ def _inflated(inflater: igzip_lib.IgzipDecompressor, feed: bytes) -> Iterator[by
                 return
             block = inflater.decompress(b"", BLOCK_BYTES)
     except (IsalError, EOFError) as error:
-        raise BundleError(f"what the bundle holds is not gzip: {error}") from error
+        raise BundleError(f"the bundle's content is not gzip: {error}") from error
 
 
 def _deflate(block: bytes, window: bytes) -> bytes:
     options = (LEVEL, isal_zlib.DEFLATED, -isal_zlib.MAX_WBITS, MEMORY_LEVEL)
     deflater = isal_zlib.compressobj(*options, zdict=window) if window else isal_zlib.compressobj(*options)
-    made: bytes = deflater.compress(block) + deflater.flush(isal_zlib.Z_SYNC_FLUSH)
-    return made
+    compressed: bytes = deflater.compress(block) + deflater.flush(isal_zlib.Z_SYNC_FLUSH)
+    return compressed

@@ -79,5 +79,5 @@ def parse_xml(document: bytes) -> Element:
     return top.children[0]
 
 
-def _refuse(what: str) -> NoReturn:
-    raise BundleError(f"the manifest has {what}, which no manifest of a bundle has")
+def _refuse(part: str) -> NoReturn:
+    raise BundleError(f"the manifest has {part}, which is not allowed in a bundle's manifest")

@@ -70,6 +70,6 @@ def not_holes(fd: int, size: int) -> Iterator[Extent]:
                 return
             if problem.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                 raise
-            begin, end = at, size  # a block device does not tell
+            begin, end = at, size  # a block device does not report holes
         yield Extent(begin, end - begin)
         at = end

@@ -40,7 +40,7 @@ def ahead(items: Iterable[T], *, depth: int) -> Generator[T, None, None]:
                 if stop.is_set():
                     break
             queue.put(None)
-        except BaseException as error:  # noqa: BLE001 - raised again where the items are taken
+        except BaseException as error:  # noqa: BLE001 - raised again in the consumer
             queue.put(error)
         finally:
             if isinstance(items, Generator):

@@ -99,7 +99,7 @@ def check_label(label: Label) -> None:
     """Raise BundleError if the name, account or architecture is invalid."""
     check_name(label.name)
     if len(label.name) > LONGEST_NAME:
-        _refuse("name", label.name, f"a tar takes {LONGEST_NAME} characters")
+        _refuse("name", label.name, f"a name has at most {LONGEST_NAME} characters, because of tar")
     if not ACCOUNT.match(label.account):
         _refuse("account", label.account, "an account is twelve digits, without dashes")
     if label.architecture not in ARCHITECTURES:
@@ -163,8 +163,8 @@ def find_secret(manifest: Manifest, private_key: RSAPrivateKey) -> Secret:
     secret = unseal(manifest.for_user, private_key) or unseal(manifest.for_ec2, private_key)
     if secret is None:
         raise BundleError(
-            f"this private key opens {manifest.name} neither as its owner's nor as EC2's",
-            hint="it takes the key whose certificate it was packed with",
+            f"this private key cannot decrypt {manifest.name}: it is neither the owner's nor EC2's",
+            hint="use the private key of the certificate that it was packed with",
         )
     return secret
 
@@ -174,7 +174,7 @@ def write_manifest(manifest: Manifest, signer: RSAPrivateKey) -> bytes:
     _check(manifest)
     machine = _element("machine_configuration", *_machine(manifest))
     image = _element("image", *_image(manifest))
-    signature = signer.sign((machine + image).encode("ascii"), PKCS1v15(), SHA1())  # noqa: S303 - the format's
+    signature = signer.sign((machine + image).encode("ascii"), PKCS1v15(), SHA1())  # noqa: S303 - required by the format
     bundler = _element(
         "bundler", _element("name", "imagepipe"), _element("version", __version__), _element("release", "0")
     )
@@ -186,12 +186,12 @@ def read_manifest(document: bytes) -> Manifest:
     """Read a manifest in either dialect and check its values, but not its signature. Raises BundleError."""
     root = parse_xml(document)
     if root.tag != "manifest" or root.one("version").text.strip() != VERSION:
-        raise BundleError(f"this is not the manifest of a bundle: it has no <manifest> of version {VERSION}")
+        raise BundleError(f"this is not a bundle's manifest: it has no <manifest> of version {VERSION}")
     machine, image = (root.one(tag) for tag in _SIGNED)
     parts = image.one("parts")
     found = [_part(element) for element in parts.all("part")]
     if parts.attributes.get("count") != str(len(found)):
-        raise BundleError(f"the manifest lists {len(found)} parts, and counts {parts.attributes.get('count')}")
+        raise BundleError(f"the manifest lists {len(found)} parts, but its count is {parts.attributes.get('count')}")
     bundler = root.optional("bundler")
     manifest = Manifest(
         name=_text(image, "name"),
@@ -226,7 +226,7 @@ def is_signed_by(document: bytes, certificate: Certificate) -> bool:
             bytes.fromhex(signature),
             b"".join(_as_it_stands(document, tag) for tag in _SIGNED),
             PKCS1v15(),
-            SHA1(),  # noqa: S303 - the format's
+            SHA1(),  # noqa: S303 - required by the format
         )
     except (InvalidSignature, ValueError):
         return False
@@ -310,13 +310,13 @@ def _check_parts(parts: Sequence[Part]) -> None:
         raise BundleError("the manifest has no parts")
     for number, part in enumerate(parts):
         if part.index != number:
-            raise BundleError(f"the manifest has no part {number}, or has part {part.index} twice")
+            raise BundleError(f"the manifest has no part {number}, or it has part {part.index} twice")
         if not NAME.match(part.filename):
-            _refuse(f"filename of part {number}", part.filename, "a part is beside its manifest, in no other folder")
+            _refuse(f"filename of part {number}", part.filename, "a part must be in the folder of its manifest")
         if not _SHA1.match(part.sha1):
             _refuse(f"digest of part {number}", part.sha1)
     if len({part.filename for part in parts}) != len(parts):
-        raise BundleError("two parts of the manifest are one file")
+        raise BundleError("two parts of the manifest have the same filename")
 
 
 def _part(element: Element) -> Part:
@@ -355,5 +355,5 @@ def _number(element: Element, tag: str) -> int:
     return int(text)
 
 
-def _refuse(what: str, value: object, hint: str | None = None) -> NoReturn:
-    raise BundleError(f"the manifest cannot have {value!r} for its {what}", hint=hint)
+def _refuse(field_name: str, value: object, hint: str | None = None) -> NoReturn:
+    raise BundleError(f"the manifest cannot have {value!r} for its {field_name}", hint=hint)

@@ -67,13 +67,13 @@ def check_size(size: int, name: str, limit_bytes: int | None = EC2_LIMIT_BYTES) 
         raise BundleError(f"packing {name}: the image is empty")
     if limit_bytes is not None and size > limit_bytes:
         raise BundleError(
-            f"packing {name}: the image has {size / (1 << 30):.1f} GiB, and EC2 takes {limit_bytes / (1 << 30):.0f}",
-            hint="make the disk smaller: what is empty counts too; --any-size packs it all the same, for other readers",
+            f"packing {name}: the image has {size / (1 << 30):.1f} GiB; EC2's limit is {limit_bytes / (1 << 30):.0f}",
+            hint="make the disk smaller, as empty space counts too; or pass --any-size if EC2 need not read it",
         )
 
 
 class _Tar:
-    """The image as a tar, with the digest of the bytes that were taken from it."""
+    """The image as a tar, with the digest of the bytes that were read from it."""
 
     def __init__(self, image: Image, name: str) -> None:
         member = tarball.Member(image.size, image.extents)
@@ -81,7 +81,7 @@ class _Tar:
         self._head = tarball.head(name, member, modified=image.modified)
         self._tail = tarball.tail(len(self._head) + member.data_bytes)
         self._digest = hashlib.sha1(usedforsecurity=False)
-        self._read = self._told = 0
+        self._read = self._reported = 0
         self.size = len(self._head) + member.data_bytes + len(self._tail)
 
     @property
@@ -90,7 +90,7 @@ class _Tar:
 
     def take_progress(self) -> int:
         """Return the bytes of the image's data that were read since the last call."""
-        news, self._told = self._read - self._told, self._read
+        news, self._reported = self._read - self._reported, self._read
         return news
 
     def blocks(self) -> Generator[bytes, None, None]:
@@ -110,10 +110,10 @@ class _Tar:
         yield self._head
         for extent in self._image.extents:
             for at in range(extent.offset, extent.end, BLOCK_BYTES):
-                asked = min(BLOCK_BYTES, extent.end - at)
-                piece = self._image.read(at, asked)
-                if len(piece) != asked:
-                    raise BundleError(f"reading {asked} bytes at {at} of the image gave {len(piece)}")
+                wanted = min(BLOCK_BYTES, extent.end - at)
+                piece = self._image.read(at, wanted)
+                if len(piece) != wanted:
+                    raise BundleError(f"reading {wanted} bytes at {at} of the image returned {len(piece)}")
                 self._read += len(piece)
                 yield piece
         yield self._tail

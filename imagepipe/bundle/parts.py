@@ -52,7 +52,8 @@ def check_name(name: str) -> str:
     """Return the name if it is valid for a bundle and its files. Raises BundleError."""
     if not NAME.match(name):
         raise BundleError(
-            f"a bundle's files cannot be called {name!r}", hint="letters, digits, '.', '_', '-'; no '-' at the front"
+            f"a bundle's files cannot be called {name!r}",
+            hint="use letters, digits, '.', '_' and '-', but do not begin with '-'",
         )
     return name
 
@@ -82,14 +83,14 @@ def read_part(source: PartSource, part: Part, others: Iterable[Part] = ()) -> by
         have += len(piece)
         if have > LARGEST_PART_BYTES:
             raise BundleError(
-                f"part {part.filename} is larger than {LARGEST_PART_BYTES >> 20} MiB: no part of a bundle"
+                f"part {part.filename} is larger than {LARGEST_PART_BYTES >> 20} MiB, so it is not a part of a bundle"
             )
     content = b"".join(pieces)
     found = hashlib.sha1(content, usedforsecurity=False).hexdigest()
     if found != part.sha1:
         taken_for = next((other.filename for other in others if other.sha1 == found), None)
         raise BundleError(
-            f"part {part.filename} is damaged: {have} bytes with SHA-1 {found}, and the manifest says {part.sha1}",
+            f"part {part.filename} is damaged: {have} bytes with SHA-1 {found}, but the manifest has {part.sha1}",
             hint=f"it has the bytes of {taken_for}: are the files swapped?" if taken_for else None,
         )
     return content
@@ -123,8 +124,8 @@ class FolderSink:
         self._folder.mkdir(parents=True, exist_ok=True)
         if not self._is_forced and (there := sorted(self._of_this_name())):
             raise BundleError(
-                f"packing {self._name} into {self._folder}: {there[0].name} is there already",
-                hint="take another name or folder, or replace it with --force",
+                f"packing {self._name} into {self._folder}: {there[0].name} already exists",
+                hint="use another name or folder, or replace it with --force",
             )
         self._half = Path(tempfile.mkdtemp(prefix=f".{self._name}.", suffix=".half", dir=self._folder))
         return self
@@ -143,7 +144,9 @@ class FolderSink:
     def finish(self, filename: str, manifest: bytes) -> None:
         path = self._half / check_name(filename)
         path.write_bytes(manifest)
-        for old in self._of_this_name():  # with force: first its manifest, so that it never names other parts
+        for (
+            old
+        ) in self._of_this_name():  # with force: its manifest first, so that it never lists parts of the new bundle
             old.unlink()
         for made in (*self._made, path):
             made.rename(self._folder / made.name)

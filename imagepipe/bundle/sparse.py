@@ -63,7 +63,7 @@ def image_of_stream(stream: IO[bytes], size: int) -> Image:
         while count:
             piece = stream.read(count)
             if not piece:
-                raise BundleError("packing a stream: it ended before the size that was given")
+                raise BundleError("packing a stream: it ended before the given size")
             pieces.append(piece)
             count -= len(piece)
         return b"".join(pieces)
@@ -102,6 +102,6 @@ def _read(fd: int, offset: int, count: int, path: Path) -> bytes:
     while len(content) < count:
         more = os.pread(fd, count - len(content), offset + len(content))
         if not more:
-            raise BundleError(f"packing {path}: it became shorter meanwhile")
+            raise BundleError(f"packing {path}: the file became shorter during the read")
         content += more
     return content

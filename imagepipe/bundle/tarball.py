@@ -52,7 +52,7 @@ def head(name: str, member: Member, *, modified: int) -> bytes:
     if is_sparse:
         entries = list(member.extents)
         if not entries or entries[-1].end < member.size:
-            entries.append(Extent(member.size, 0))  # as GNU tar ends a map whose file ends in a hole
+            entries.append(Extent(member.size, 0))  # GNU tar ends the map of a file with a hole at its end like this
         header[386:482] = _entries(entries[:IN_HEADER], IN_HEADER)
         header[482] = len(entries) > IN_HEADER
         header[483:495] = _number(member.size)
@@ -92,7 +92,7 @@ def read_head(take: Callable[[int], bytes]) -> Member:
             real = _value(header[483:495])
             member = Member(real, tuple(_read_map(header, take, real)))
             if member.data_bytes != size:
-                raise BundleError("the tar in the bundle contradicts itself: its sparse map and its size differ")
+                raise BundleError("the tar in the bundle is invalid: its sparse map does not match its size")
             return member
         case _:
             raise BundleError(f"the tar in the bundle begins with a member of type {kind!r}, which is not a file")
@@ -115,7 +115,7 @@ def _read_map(header: bytes, take: Callable[[int], bytes], size: int) -> Iterato
                 yield extent
         if not is_extended:
             return
-        count += 1  # an extension without entries counts too: they end
+        count += 1  # counts extensions without entries too, so that the loop ends
         if count > MAX_EXTENTS:
             raise BundleError("the sparse map of the tar in the bundle is too long")
         block = take(BLOCK)
@@ -124,11 +124,11 @@ def _read_map(header: bytes, take: Callable[[int], bytes], size: int) -> Iterato
 
 def _check(header: bytes) -> None:
     """Raise BundleError if the header's checksum is wrong."""
-    told = _value(header[148:156])
+    expected = _value(header[148:156])
     bare = header[:148] + b" " * 8 + header[156:]
-    signed = sum(byte - 256 if byte > 127 else byte for byte in bare)  # as some old tars count
-    if told not in (sum(bare), signed):
-        raise BundleError("what the bundle holds is not a tar: its first block has a wrong sum")
+    signed = sum(byte - 256 if byte > 127 else byte for byte in bare)  # the sum of some old tar programs
+    if expected not in (sum(bare), signed):
+        raise BundleError("the bundle's content is not a tar: its first block has a wrong checksum")
 
 
 def _size_in(records: bytes) -> int | None:
@@ -141,7 +141,7 @@ def _size_in(records: bytes) -> int | None:
         record, records = records[len(length) + 1 : int(length) - 1], records[int(length) :]
         key, _, value = record.partition(b"=")
         if key.startswith(b"GNU.sparse"):
-            raise BundleError("the tar in the bundle is sparse in the PAX form, which no tool for bundles reads")
+            raise BundleError("the tar in the bundle uses PAX's sparse format, which no tool for bundles reads")
         if key == b"size":
             if not value.isdigit():
                 raise BundleError("the tar in the bundle has damaged PAX attributes")

@@ -23,7 +23,7 @@ from imagepipe.bundle.parts import PartSource, read_part
 from imagepipe.errors import BundleError
 
 MOST_PADDING_BYTES = 1 << 20
-"""Largest padding after the member; 10 KiB are customary."""
+"""Largest padding after the member; 10 KiB are usual."""
 
 
 def unpack(
@@ -42,7 +42,7 @@ def unpack(
     """
     if not is_forced and os.path.lexists(target):
         raise BundleError(
-            f"unpacking {manifest.name}: {target} is there already",
+            f"unpacking {manifest.name}: {target} already exists",
             hint="unpack into another folder, or replace it with --force",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,9 +77,7 @@ def image_data(manifest: Manifest, source: PartSource, secret: Secret) -> Genera
         tar = _Stream(blocks)
         member = tarball.read_head(tar.take)
         if member.size != manifest.size:
-            raise BundleError(
-                f"the bundle holds an image of {member.size} bytes, and its manifest says {manifest.size}"
-            )
+            raise BundleError(f"the bundle holds an image of {member.size} bytes, but its manifest has {manifest.size}")
         for extent in member.extents:
             at = extent.offset
             while at < extent.end:
@@ -87,12 +85,12 @@ def image_data(manifest: Manifest, source: PartSource, secret: Secret) -> Genera
                 yield at, content
                 at += len(content)
         if any(tar.take(-member.data_bytes % tarball.BLOCK)):
-            raise BundleError("the tar in the bundle has something in the padding of its member")
+            raise BundleError("the padding of the member in the bundle's tar is not zeros")
         tar.finish()
         if tar.sha1 != manifest.sha1:
             raise BundleError(
-                f"the image in {manifest.name} has SHA-1 {tar.sha1}, and the manifest says {manifest.sha1}",
-                hint="its parts are as they were made: it was made wrong, or the manifest was changed",
+                f"the image in {manifest.name} has SHA-1 {tar.sha1}, but the manifest has {manifest.sha1}",
+                hint="its parts are intact: it was packed incorrectly, or the manifest was changed",
             )
 
 
@@ -103,7 +101,7 @@ def _sound_parts(manifest: Manifest, source: PartSource) -> Iterator[bytes]:
         size += len(content)
         yield content
     if size != manifest.bundled_size:
-        raise BundleError(f"the parts have {size} bytes, and the manifest says {manifest.bundled_size}")
+        raise BundleError(f"the parts have {size} bytes, but the manifest has {manifest.bundled_size}")
 
 
 def _write(fd: int, content: memoryview, offset: int) -> None:
@@ -147,7 +145,7 @@ class _Stream:
         block = bytes(self._block)
         while True:
             if size > MOST_PADDING_BYTES or block.strip(b"\0"):
-                raise BundleError("the tar in the bundle has something after its one member")
+                raise BundleError("the tar in the bundle has data after its only member")
             following = next(self._blocks, None)
             if following is None:
                 return

@@ -30,7 +30,7 @@ def verify_parts(
             size = None if size is None else size + len(content)
             progress(len(content))
     if size not in (None, manifest.bundled_size):
-        yield BundleError(f"the parts have {size} bytes, and the manifest says {manifest.bundled_size}")
+        yield BundleError(f"the parts have {size} bytes, but the manifest has {manifest.bundled_size}")
 
 
 def verify_image(

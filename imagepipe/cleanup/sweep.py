@@ -48,7 +48,7 @@ class SweepFilter(TypedDict):
     """Returns whether a run of this computer is alive, by its id."""
 
 
-def left_over(regions: Regions, region: str, **which: Unpack[SweepFilter]) -> list[TaggedResource]:
+def left_over(regions: Regions, region: str, **selection: Unpack[SweepFilter]) -> list[TaggedResource]:
     """Return what dead runs left in a region: old enough, not kept, and with an expiry tag in the past, if any.
 
     Raises CloudError.
@@ -57,14 +57,14 @@ def left_over(regions: Regions, region: str, **which: Unpack[SweepFilter]) -> li
         thing
         for thing in everything_of_ours(regions.session, region)
         if thing.tags.get(tags.STATE) in (tags.TEMPORARY, tags.UNFINISHED)
-        and _began(thing, which["now"]) <= which["now"] - which["older_than"]
-        and _answered_until(thing, which["now"]) <= which["now"]
-        and not which["is_alive"](thing.run)
+        and _began(thing, selection["now"]) <= selection["now"] - selection["older_than"]
+        and _expires_at(thing, selection["now"]) <= selection["now"]
+        and not selection["is_alive"](thing.run)
     ]
 
 
 def bundles_left_over(
-    regions: Regions, region: str, bucket: str, *, beside: Iterable[str] = (), **which: Unpack[SweepFilter]
+    regions: Regions, region: str, bucket: str, *, beside: Iterable[str] = (), **selection: Unpack[SweepFilter]
 ) -> list[TaggedResource]:
     """Return folders of a bucket in this region that hold an old, unfinished bundle of imagepipe that no image uses.
 
@@ -74,7 +74,7 @@ def bundles_left_over(
     subfolders too, but the objects of a bundle. Raises CloudError.
     """
     folders: dict[str, list[tuple[str, datetime]]] = {}
-    ec2, now = regions[region], which["now"]
+    ec2, now = regions[region], selection["now"]
     for key, written in ec2.s3.listed(bucket, ""):
         folder, _, name = key.rpartition("/")
         folders.setdefault(folder, []).append((name, written))
@@ -82,7 +82,7 @@ def bundles_left_over(
         thing.run
         for where in {region, *beside}
         for thing in everything_of_ours(regions.session, where)
-        if _answered_until(thing, now) > now
+        if _expires_at(thing, now) > now
     }
     with_folders = {above for folder in folders for above in _above(folder)}
     found = []
@@ -93,9 +93,9 @@ def bundles_left_over(
             continue
         run = ours.group(1)
         if (
-            max(written for _, written in objects) > now - which["older_than"]
+            max(written for _, written in objects) > now - selection["older_than"]
             or run in answered
-            or which["is_alive"](run)
+            or selection["is_alive"](run)
         ):
             continue
         manifests = [f"{bucket}/{folder}/{name}" for name, _ in objects if name.endswith(MANIFEST)]
@@ -122,7 +122,7 @@ def sweep(things: list[TaggedResource], regions: Regions, clock: Clock) -> Itera
         claim = Claim(key, thing.kind, thing.region, thing.token, Lifetime.RUN, "sweep", state, thing.id, thing.details)
         try:
             undoers[thing.kind](claim)
-        except Exception as error:  # noqa: BLE001 - as undo does: the next thing must be cleaned up all the same
+        except Exception as error:  # noqa: BLE001 - as in undo: the other resources must be cleaned up in any case
             yield Swept(thing, error)
         else:
             yield Swept(thing)
@@ -169,10 +169,10 @@ def _began(thing: TaggedResource, now: datetime) -> datetime:
         return now
 
 
-def _answered_until(thing: TaggedResource, now: datetime) -> datetime:
-    """Return the time of the expiry tag; a time long past if there is none."""
-    said = thing.tags.get(tags.EXPIRES)
+def _expires_at(thing: TaggedResource, now: datetime) -> datetime:
+    """Return the time of the expiry tag: long past without the tag, in the future if the tag is malformed."""
+    expires = thing.tags.get(tags.EXPIRES)
     try:
-        return parse_iso(said) if said else datetime.min.replace(tzinfo=UTC)
+        return parse_iso(expires) if expires else datetime.min.replace(tzinfo=UTC)
     except ValueError:
         return now + ANSWERS_FOR

@@ -60,7 +60,7 @@ class Undoers:
             if id == claim.id:
                 self._until_shown(ec2, id)
             ec2.instances.terminate(id)
-            # A clean-up is not cancelled by what caused it.
+            # A cancel may have caused the clean-up, and must not stop it.
             ec2.await_terminated(id, deadline=Deadline.after(TERMINATE_SECONDS, self.clock), cancel=Cancel(self.clock))
         keys.delete_private_key(claim.details)
         return bool(ids)

@@ -29,7 +29,7 @@ class Dialogue:
         self.errors: deque[str] = deque(maxlen=LAST_LINES)
         """The last lines of the error stream; all of them once the code is known."""
         self.is_silent = False
-        """Nothing came for longer than it may."""
+        """The command sent nothing for longer than the limit."""
         self._aside: threading.Thread | None = None
 
     def listen_aside(self, on_line: OnLine) -> None:
@@ -59,7 +59,7 @@ class Dialogue:
         try:
             self._channel.sendall(block)
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise Disconnected(f"the command on {self._connection.endpoint.host} reads no more") from error
+            raise Disconnected(f"the command on {self._connection.endpoint.host} no longer reads its input") from error
 
     def code(self) -> int | None:
         """Close the command's input, wait a while for its end and return its exit code.

@@ -37,14 +37,14 @@ def generate(comment: str) -> KeyPair:
 def load_or_generate(path: Path, comment: str) -> KeyPair:
     """Load the key pair whose private key is in this file, or generate it and write the file. Raises ImagepipeError.
 
-    A resumed run so has the keys that its machines were given.
+    So a resumed run has the keys of its machines.
     """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        made = generate(comment)
-        write_private(path, made)
-        return made
+        pair = generate(comment)
+        write_private(path, pair)
+        return pair
     try:
         key = load_ssh_private_key(content, password=None)
     except ValueError as error:

@@ -27,16 +27,16 @@ class Script:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     sudo: bool = False
     interpreter: str | None = None
-    """A command line that is given the script's path; None: what its `#!` line names, for a shell (or no such
-    line) bash where there is one, else sh, which then stops at the first error."""
+    """Command line that gets the script's path. None means the program in the `#!` line; if that is a shell, or without
+    such a line, bash or else sh runs the script and stops at the first error."""
 
 
 # $1 is the folder, $2 the lines of the environment, $3 the interpreter; the rest are arguments.
-# `read` takes the environment and `cat` all the rest of standard input first: a script must not be read in part by what
-# it starts. The environment is set in a subshell, by a text that was expanded before, and after it only positional
-# parameters are read: no name in it changes the runner, and no name of the runner reaches the script. It runs in the
-# foreground, as a shell makes what it runs in the background ignore SIGINT and SIGQUIT. Files are deleted by name:
-# what else is in the folder is not ours.
+# First, `read` takes the environment and `cat` the rest of standard input, so that no program in the script can read
+# parts of the script. The environment is set in a subshell by a text that was expanded before, and after it only
+# positional parameters are used: no name in it changes the runner, and no name of the runner reaches the script. The
+# script runs in the foreground, because background commands of a shell ignore SIGINT and SIGQUIT. Files are deleted by
+# name, because other files in the folder are not ours.
 _RUNNER = r"""
 _imagepipe_umask=$(umask)
 umask 077
@@ -87,7 +87,7 @@ def run_script(connection: Connection, script: Script, watch: Watch) -> Result:
     """Run a script and return its result. At the deadline or on a cancel, the script is ended on the machine too.
 
     Returns when the script ends, whatever it left in the background. The result names the processes that still hold its
-    output, which nobody reads from then on. Raises Disconnected if the connection breaks.
+    output open, although it is no longer read. Raises Disconnected if the connection breaks.
     """
     mark = EndMark()
     folder = f"/dev/shm/{mark.name}"  # noqa: S108 - a name nobody can guess, made by mkdir
@@ -106,7 +106,7 @@ def run_script(connection: Connection, script: Script, watch: Watch) -> Result:
             _end(connection, folder, script, watch.deadline.clock)
 
 
-# The pipes' ends that can be written, by the processes that have them.
+# Print the processes that have the write end of one of these pipes open.
 _HOLDERS = r"""
 ls -l /proc/[0-9]*/fd 2>/dev/null | while read -r line; do
   case $line in /proc/*:) pid=${line#/proc/}; pid=${pid%%/*} ;; esac
@@ -163,7 +163,7 @@ class _Never:
         return nullcontext()
 
 
-# The script's processes are its descendants: in a session of their own (sudo's pty) or not, walking down finds them.
+# The script's processes are its descendants; walking down finds them even in another session (sudo's pty).
 # The list is made first: a parent that has ended no longer names its children.
 _KILLER = r"""
 down() { echo "$1"; for c in $(cat /proc/"$1"/task/*/children 2>/dev/null); do down "$c"; done; }
@@ -179,7 +179,7 @@ rmdir "$1" 2>/dev/null
 
 
 def _end(connection: Connection, folder: str, script: Script, clock: Clock) -> None:
-    """End a script that still runs although nobody reads its output. Best effort: the machine may be gone."""
+    """End a script that is still running. Best effort: the machine may be gone."""
     words = shlex.join([folder])
     command = _as_user(f"sh -c {shlex.quote(_KILLER)} imagepipe {words}", sudo=script.sudo)
     try:

@@ -20,10 +20,10 @@ from imagepipe.values import Endpoint
 if TYPE_CHECKING:
     import paramiko
 
-# paramiko takes 0.1 s to load: each function here loads it when it is needed, and `Connections.prepare` does while an
-# instance boots.
+# Importing paramiko takes 0.1 s, so each function here imports it when needed; `Connections.prepare` imports it while
+# an instance boots.
 
-# paramiko's transport thread logs what goes wrong with a traceback; we say it in our own words, once.
+# paramiko's transport thread logs errors with tracebacks; we report each error once, as an exception.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 
@@ -70,7 +70,7 @@ class NotConnected(ConnectError):
         super().__init__(message)
         self.why: Why = why
         self.at_bastion = at_bastion
-        """Whether it was the host to go through that we could not connect to."""
+        """The attempt failed at the bastion, not at the machine behind it."""
 
 
 class Disconnected(ConnectError):
@@ -111,7 +111,7 @@ class Connection:
         except paramiko.ChannelException as error:
             # RFC 4254, 5.1: 1 is "administratively prohibited", 2 "connect failed".
             if error.code == 1:
-                message = f"{where}: the bastion does not let us pass (AllowTcpForwarding, PermitOpen)"
+                message = f"{where}: the bastion does not allow forwarding (AllowTcpForwarding, PermitOpen)"
                 raise NotConnected(message, "auth", at_bastion=True) from error
             raise NotConnected(f"{where}: the bastion cannot connect to it: {error.text}", "refused") from error
         except (paramiko.SSHException, EOFError, OSError) as error:
@@ -153,7 +153,7 @@ class Connection:
             if code < 0:
                 return Result(None)
             if code == 0:
-                close(channel)  # which ends a write that nobody reads
+                close(channel)  # ends a write that the command does not read
                 sender.is_done.wait()
                 if sender.error is not None:
                     raise sender.error
@@ -233,11 +233,11 @@ def connect(endpoint: Endpoint, through: Connection | None = None) -> Connection
         try:
             transport.auth_publickey(endpoint.user, key)
         except paramiko.AuthenticationException as error:
-            message = f"{where}: the machine does not let user '{endpoint.user}' in with this key ({key.get_name()})"
+            message = f"{where}: the machine does not accept this key for user '{endpoint.user}' ({key.get_name()})"
             raise NotConnected(message, "auth") from error
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise NotConnected(
-                f"{where}: ended while logging in: {str(error) or type(error).__name__}", "protocol"
+                f"{where}: the connection ended during the login: {str(error) or type(error).__name__}", "protocol"
             ) from error
     except BaseException:
         transport.close()
@@ -256,7 +256,7 @@ def _socket(endpoint: Endpoint, where: str) -> socket.socket:
     except OSError as error:
         raise NotConnected(f"{where}: {error.strerror or error}", "unreachable") from error
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; elsewhere a machine that vanished is noticed later
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # only on Linux; elsewhere a vanished machine is noticed later
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_SECONDS * 1000)
     return sock
 
@@ -270,18 +270,18 @@ def _transport(endpoint: Endpoint, stream: socket.socket | paramiko.Channel, whe
     options = transport.get_security_options()
     options.ciphers = [cipher for cipher in CIPHERS if cipher in options.ciphers]
     if endpoint.host_key is not None:
-        # Ask for the kind of key that we know, or the machine may show another of its keys.
+        # Ask for the type of the known key, or the machine may present another of its keys.
         kind = endpoint.host_key.split()[0]
         options.key_types = SIGNATURES.get(kind, (kind,))
     try:
         transport.start_client(timeout=BANNER_SECONDS)
-        if not transport.initial_kex_done:  # it returns at its timeout, and says nothing
+        if not transport.initial_kex_done:  # start_client returns at its timeout without an error
             raise paramiko.SSHException(f"no keys were exchanged in {BANNER_SECONDS:g} s")
     except (paramiko.SSHException, EOFError, OSError) as error:
         transport.close()
         is_key = isinstance(error, paramiko.SSHException) and "host key" in str(error).lower()
-        said = str(error).replace("[Errno", ": [Errno") or type(error).__name__  # paramiko joins two messages
-        message = f"{where}: the port is open, and no SSH answers: {said}"
+        reason = str(error).replace("[Errno", ": [Errno") or type(error).__name__  # paramiko concatenates two messages
+        message = f"{where}: the port is open, but no SSH server answers: {reason}"
         raise NotConnected(message, "host-key" if is_key else "protocol") from error
     return transport
 
@@ -293,7 +293,7 @@ def _verify(endpoint: Endpoint, transport: paramiko.Transport, where: str) -> No
     kind, expected = endpoint.host_key.split()[:2]
     if shown.get_name() != kind or shown.get_base64() != expected:
         raise NotConnected(
-            f"{where}: shows host key {shown.get_name()} {shown.get_base64()[:32]}…, which is not the machine's",
+            f"{where}: presents host key {shown.get_name()} {shown.get_base64()[:32]}…, which is not the expected one",
             "host-key",
         )
 
@@ -307,7 +307,7 @@ class Connections:
 
     def prepare(self) -> None:
         """Import paramiko in the background, before the first connection."""
-        threading.Thread(target=import_module, args=("paramiko",), name="loading paramiko", daemon=True).start()
+        threading.Thread(target=import_module, args=("paramiko",), name="import paramiko", daemon=True).start()
 
     def get(self, endpoint: Endpoint) -> Connection:
         """Return a live connection. Raises NotConnected after one attempt."""

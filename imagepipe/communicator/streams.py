@@ -48,7 +48,7 @@ class Sender:
                 self._send(self._channel.sendall)
             self._channel.shutdown_write()
         except (paramiko.SSHException, EOFError, TimeoutError):
-            pass  # its end is said by the exit code
+            pass  # the exit code tells how the command ended
         except OSError as error:
             # Either the channel is closed, or a local file that was being sent could not be read.
             self.error = error if error.filename else None
@@ -66,9 +66,9 @@ class Output:
         self._open = 2
         """Streams that have not ended."""
         self._unmarked = 2
-        """Streams that may still bring something of the command's own."""
+        """Streams on which output of the command itself may still arrive."""
         self._last = time.monotonic()
-        """When something came last, or the command ended."""
+        """Time of the last output, or of the command's end."""
         self._is_over = False
         self._notes: list[str] = []
         self._error: BaseException | None = None
@@ -111,7 +111,7 @@ class Output:
                 if not self._is_over and not is_marked:
                     try:
                         is_marked = self._take(block, lines, until)
-                    except BaseException as error:  # noqa: BLE001 - raised where the command is waited for
+                    except BaseException as error:  # noqa: BLE001 - raised by `wait`
                         self._error, is_marked = error, True
                         close(self._channel)
                     self._unmarked -= is_marked

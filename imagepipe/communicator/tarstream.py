@@ -96,7 +96,7 @@ class _Whole(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         block = self._content.read(size)
         if len(block) < size:
-            raise OSError(errno.EIO, "became shorter while it was read", str(self._path))
+            raise OSError(errno.EIO, "the file became shorter during the upload", str(self._path))
         return block
 
 

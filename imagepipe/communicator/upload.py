@@ -35,7 +35,7 @@ RECEIVER = files("imagepipe.communicator").joinpath("receive.sh").read_text(enco
 
 
 def upload_path(connection: Connection, source: str, base: Path, placement: Placement, watch: Watch) -> Result:
-    """Upload a local file or folder. `src/` copies the contents of a folder; `dest/` means into that folder.
+    """Upload a local file or folder. `src/` copies the contents of a folder; `dest/` means inside that folder.
 
     Existing folders keep their other files, mode and owner, at every level. Links, modes and exec bits are kept.
     """

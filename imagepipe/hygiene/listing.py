@@ -47,7 +47,7 @@ def listed(root: str, sort: Sort) -> Generator[Listed, None, None]:
         for folders in iter(wanted.get, None):
             try:
                 answers.put(_list(folders, device, sort))
-            except BaseException as error:  # noqa: BLE001 - the caller must hear of it, or it waits for ever
+            except BaseException as error:  # noqa: BLE001 - the caller must get it, or it would wait forever
                 answers.put(error)
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(THREADS)]
@@ -56,9 +56,7 @@ def listed(root: str, sort: Sort) -> Generator[Listed, None, None]:
     waiting, expected = [root], 0
     try:
         while waiting or expected:
-            while (
-                waiting and expected < 2 * THREADS
-            ):  # few, so that answers that wait for the caller take little memory
+            while waiting and expected < 2 * THREADS:  # only a few, so that waiting results take little memory
                 count = min(FOLDERS_AT_ONCE, 1 + len(waiting) // (2 * THREADS))
                 wanted.put(waiting[-count:])
                 del waiting[-count:]
@@ -103,7 +101,7 @@ def _entries(folder: str, device: int, into: Listed) -> list[os.DirEntry[str]]:
                         entry.stat(follow_symlinks=False)
                         files.append(entry)
                 except FileNotFoundError:
-                    continue  # a machine that runs has files that come and go
+                    continue  # on a running machine, files appear and disappear
                 except OSError as error:
                     into.troubles.append((entry.path, error.strerror))
     except FileNotFoundError:

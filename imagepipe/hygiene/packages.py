@@ -33,7 +33,7 @@ class Packages:
     def brought(self, path: str) -> bool:
         """Return whether the file at this absolute path of the tree is exactly as a package installed it."""
         cached = _CACHED.fullmatch(path)
-        # What Python compiled is as its source is.
+        # A compiled Python file counts as its source.
         source = "{}/{}.py".format(*cached.groups()[:2]) if cached else path
         known = self._known()
         if not known:
@@ -57,7 +57,7 @@ class Packages:
                 yield digest, "/" + path
         with suppress(OSError):
             status = (folder / "status").read_text(errors="surrogateescape")
-            # Conffiles are in no md5sums.
+            # dpkg's md5sums files do not contain conffiles.
             for path, digest in re.findall(r"^ (/\S+) ([0-9a-f]{32})\b", status, re.MULTILINE):
                 yield digest, path
 

@@ -75,9 +75,13 @@ class ScanRequest(NamedTuple):
     @classmethod
     def parse(cls, line: bytes) -> ScanRequest:
         """Parse the line that `line` returned."""
-        told = json.loads(line.decode())
+        fields = json.loads(line.decode())
         return cls(
-            tuple(told["rules"]), tuple(told["secrets"]), told["builder_key"], tuple(told["roots"]), told["known"]
+            tuple(fields["rules"]),
+            tuple(fields["secrets"]),
+            fields["builder_key"],
+            tuple(fields["roots"]),
+            fields["known"],
         )
 
 
@@ -87,12 +91,12 @@ def read_report(lines: Sequence[str]) -> Report | None:
     _, found, rest = text.rpartition(MARK)
     if not found:
         return None
-    told: dict[str, Any]
+    fields: dict[str, Any]
     try:
-        told, _ = json.JSONDecoder().raw_decode(rest.lstrip())
-        findings = tuple(Finding(*each) for each in told["findings"])
-        notes, read, clean = tuple(told["notes"]), int(told["read"]), str(told["clean"])
+        fields, _ = json.JSONDecoder().raw_decode(rest.lstrip())
+        findings = tuple(Finding(*each) for each in fields["findings"])
+        notes, read, clean = tuple(fields["notes"]), int(fields["read"]), str(fields["clean"])
         unpack(clean)
-        return Report(findings, int(told["files"]), int(told["size"]), notes, read, clean)
+        return Report(findings, int(fields["files"]), int(fields["size"]), notes, read, clean)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a report: {error}") from error

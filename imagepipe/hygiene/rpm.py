@@ -21,7 +21,7 @@ def digests(root: Path) -> Iterator[tuple[str, str]]:
     for name in DATABASES:
         database = root / name
         if database.is_file() and not database.is_symlink():
-            with suppress(struct.error, LookupError, ValueError):  # of a database that is damaged
+            with suppress(struct.error, LookupError, ValueError):  # the database is damaged
                 for blob in _headers(database):
                     yield from of_header(blob)
 
@@ -29,9 +29,9 @@ def digests(root: Path) -> Iterator[tuple[str, str]]:
 def _headers(database: Path) -> Iterator[bytes]:
     try:
         import sqlite3
-    except ImportError:  # Python's smallest packages are without
+    except ImportError:  # minimal Python packages lack sqlite3
         return
-    # Of a disk that is mounted read-only: no lock can be taken, and nothing written beside it.
+    # The disk may be mounted read-only, where SQLite can neither lock nor write.
     uri = f"{database.absolute().as_uri()}?immutable=1"
     with suppress(sqlite3.Error), closing(sqlite3.connect(uri, uri=True)) as opened:
         for (blob,) in opened.execute("SELECT blob FROM Packages"):

@@ -120,7 +120,7 @@ class _Scanner:
     def _file(self, path: str, matched: Match | None) -> Iterator[Finding]:
         shown = self._tree.shown(path)
         if matched is not None and matched.rule.name not in self._rules:
-            return  # a boot made it; whatever it holds says nothing of the image
+            return  # every boot creates it, so its content does not come from the image
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -202,7 +202,7 @@ def printable(path: str) -> str:
 def disks_of_this_machine() -> list[Tree]:
     """Return the file systems on this machine's disks, each once, the root first; skips images of packages."""
     trees = {os.lstat("/").st_dev: Tree("/")}
-    for _, point in sorted(_mounted()):  # where a whole file system is shown, before a folder of it
+    for _, point in sorted(_mounted()):  # mounts of a whole file system before those of its folders
         with suppress(OSError):
             trees.setdefault(os.lstat(point).st_dev, Tree(point, point))
     return list(trees.values())

@@ -72,7 +72,7 @@ class Condition:
         if name == "Null":
             return (present is None) == (self.values[0].lower() == "true")
         if present is None:
-            # A negated operator, and one about all of none, hold of what is not there.
+            # A negated operator and ForAllValues are true if the key is missing.
             return if_exists or quantifier == "ForAllValues" or (name in NEGATIVE and quantifier is None)
         fits = POSITIVE.get(name) or NEGATIVE[name]
         wanted = [_VARIABLE.sub(lambda found: _value(context, found[1]), value) for value in self.values]

@@ -28,7 +28,7 @@ Types = Mapping[str, frozenset[str]]
 
 ACTIONS: Mapping[str, Types] = {
     "ec2:AuthorizeSecurityGroupIngress": {"security-group": _OLD},
-    # Of the image that is copied, since October 2024, and of the copy (EC2 user guide, "Grant permissions to copy").
+    # Keys of the source image, since October 2024, and of the copy (EC2 user guide, "Grant permissions to copy").
     "ec2:CopyImage": {"image": _NEW | {"ec2:ImageID", "ec2:Owner"}, "snapshot": _NEW},
     "ec2:CreateImage": {"image": _NEW | {"ec2:ImageID", "ec2:Owner"}, "instance": _INSTANCE, "snapshot": _NEW},
     "ec2:CreateSecurityGroup": {"security-group": _NEW, "vpc": _OLD},

@@ -17,7 +17,7 @@ def launches(context: PolicyContext) -> Iterator[Statement]:
     """Allow the launch: the instance, its image, network, key pair and volumes."""
     yield from _source(context)
     yield _instance(context)
-    # A source image without EBS has no volume: then this allows what is never asked.
+    # A source image without EBS has no volume; then this permission is not used.
     if _encrypts(context):
         condition = {**context.new(), "Bool": {"ec2:Encrypted": ("true",)}}
         yield Statement("MakeEncrypted", RUN, context.here("volume"), condition)
@@ -45,7 +45,7 @@ def _may_be_plain(volume: BlockDevice, launched: Collection[str]) -> bool:
     """Return whether the image gets a further volume that need not be encrypted."""
     if volume.virtual_name or volume.no_device:
         return False
-    if volume.snapshot:  # it is encrypted or not, whatever the spec says
+    if volume.snapshot:  # the snapshot decides about encryption, not the spec
         return True
     return bool(volume.size_gib) and volume.device not in launched and not (volume.encrypted or volume.kms_key)
 
@@ -61,7 +61,7 @@ def _source(context: PolicyContext) -> Iterator[Statement]:
                 "StringEquals": {"ec2:Owner": tuple(sorted({name for each in owners for name in _owner(each)}))}
             }
         case AmiBySsm() | None:
-            pass  # whose image the parameter names, only the run will know
+            pass  # the owner of the parameter's image is only known at run time
         case _:
             assert_never(context.spec.source.ami)
     yield Statement("LaunchFromSource", RUN, (image,), condition)

@@ -196,7 +196,7 @@ def replace_image(context: PolicyContext) -> Iterator[Statement]:
     yield Statement("RegisterOurs", ("ec2:RegisterImage",), context.all("snapshot"), context.ours())
     yield Statement("EndOurs", ("ec2:DeleteSnapshot",), context.all("snapshot"), context.endable())
     yield Statement("ChangeOurImages", ("ec2:DescribeImageAttribute",), context.all("image"), context.ours())
-    # Of what is sold, or billed as more than Linux, a copy within the region: RegisterImage would lose that.
+    # Images with product codes or special billing are copied within the region: RegisterImage would lose those.
     yield from context.makes("CopyToRegions", "CopyImage", *context.all("image", "snapshot"))
     yield _copies_from(context.all("image"))
 

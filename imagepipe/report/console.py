@@ -36,7 +36,7 @@ class ConsoleReport:
                     event, event.stage, f"| {_printable(event.text)}", "dim" if event.stream == "out" else "yellow"
                 )
             case ev.Progress():
-                # The same words again are no news.
+                # Do not repeat the same text.
                 if self._progress.get(event.stage) != event.text:
                     self._progress[event.stage] = event.text
                     self._line(event, event.stage, event.text, "dim")

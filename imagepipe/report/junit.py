@@ -105,7 +105,7 @@ class JUnitReport:
             build.error = build.error or f"{event.stage}: {words}"
 
     def _end_builds(self, event: ev.RunFinished) -> None:
-        """Mark the builds that did not come to their end; those stopped by a failed test of their own are no errors."""
+        """Mark the builds that did not come to their end; those stopped by their own failed test are not errors."""
         for suite in self._suites:
             build = self._builds[suite.spec]
             build.ran = True

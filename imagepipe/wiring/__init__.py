@@ -1,1 +1,1 @@
-"""What each stage is made of: from a checked spec to its fields. `pipeline` says how they follow one another."""
+"""Make stages from a checked spec. `pipeline` puts them in order."""

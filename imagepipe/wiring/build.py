@@ -43,7 +43,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Baked:
-    """Where a spec's images are found in the outcome of a run."""
+    """References to a spec's images in the outcome of a run."""
 
     spec: str
     images: Ref[tuple[Image, ...]]
@@ -57,7 +57,7 @@ class Baked:
 
 @dataclass(frozen=True, slots=True)
 class ImageBuild:
-    """Everything that the stages of one spec are made of."""
+    """The inputs of all stages of one spec."""
 
     loaded: LoadedSpec
     tools: Tools
@@ -92,7 +92,7 @@ class ImageBuild:
 
     @property
     def replaces(self) -> bool:
-        """Whether the image takes over a name that is already taken."""
+        """The image takes over a name that is already taken."""
         return self.spec.output.on_name_taken == "replace"
 
     @property
@@ -117,14 +117,14 @@ class ImageBuild:
         return CheckNames(self.everywhere, wanted, self.replaces)
 
     def key(self, source: Ref[SourceImage]) -> MakeKey | UseKey:
-        """Use the account's own key pair where the spec names one; else make a temporary one."""
+        """Use the account's own key pair if the spec names one; otherwise make a temporary one."""
         ssh = self.spec.launch.ssh
         if ssh.key_pair and ssh.private_key:
             return UseKey(self.ec2, ssh.key_pair, named_file(self.loaded.file.parent, ssh.private_key).resolve())
         return MakeKey(self.ec2, self.run_tags, self.spec.launch.tags, self._if_tags_name(source))
 
     def network(self, source: Ref[SourceImage]) -> MakeGroup | UseGroups:
-        """Use the account's own security groups where the spec names some; else make a temporary one."""
+        """Use the account's own security groups if the spec names some; otherwise make a temporary one."""
         launch = self.spec.launch
         subnets = tuple(subnet if isinstance(subnet, str) else subnet.tags for subnet in launch.subnets)
         if launch.security_groups:

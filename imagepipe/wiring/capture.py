@@ -1,4 +1,4 @@
-"""The two kinds of image behind one interface. `capture_for` is the one place that asks which kind a spec wants."""
+"""The two kinds of image behind one interface. `capture_for` is the only place that chooses between them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Capture(Protocol):
         """Add the stages that scrub the machine and make an image of it."""
 
     def scan(self, image: Ref[Image], machine: Ref[Reachable]) -> Stage[Image] | None:
-        """Scan the captured disks; None where they cannot be read here and the machine itself is scanned."""
+        """Scan the captured disks; None if they cannot be read here, because then the machine itself is scanned."""
 
     def copy(self, image: Ref[Image], region: str) -> Stage[Image]:
         """Copy the image to another region."""

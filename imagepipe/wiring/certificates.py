@@ -111,7 +111,7 @@ class _Files:
         for region in wanted:
             is_own = region in self._output.per_region
             if region != home and not is_own:
-                continue  # it has no bucket either, and that is said
+                continue  # it has no bucket either, which is reported elsewhere
             given = bundle_region(self._output, region, home=home or region).ec2_certificate
             at: At = ("output", "per_region", region) if is_own else ("output",)
             if given is None:

@@ -76,7 +76,7 @@ def test_a_failure_leaves_no_files(tmp_path: Path, error: BaseException) -> None
 def test_a_bundle_that_is_there_is_replaced_only_with_force(tmp_path: Path, there: str) -> None:
     (tmp_path / there).write_text("old")
     (tmp_path / "image.part.list").write_text("somebody's")
-    with pytest.raises(BundleError, match=f"{there} is there already"), FolderSink(tmp_path, "image"):
+    with pytest.raises(BundleError, match=f"{there} already exists"), FolderSink(tmp_path, "image"):
         pass
     with opened_sink(tmp_path) as sink:
         pack(image_of(b"new"), sink, label=LABEL, recipients=recipients())

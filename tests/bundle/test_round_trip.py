@@ -123,7 +123,7 @@ def test_extents_that_are_none_are_refused(pairs: list[tuple[int, int]]) -> None
 
 
 def test_a_reader_that_gives_less_than_was_asked_is_refused() -> None:
-    with pytest.raises(BundleError, match="reading 100 bytes at 0 of the image gave 1"):
+    with pytest.raises(BundleError, match="reading 100 bytes at 0 of the image returned 1"):
         pack(Image(100, extents((0, 100)), lambda _at, _count: b"x"), Memory(), label=LABEL, recipients=recipients())
 
 
@@ -135,7 +135,7 @@ def test_a_stream_is_packed(tmp_path: Path) -> None:
 
 
 def test_a_stream_that_ends_early_is_refused() -> None:
-    with pytest.raises(BundleError, match="ended before the size"):
+    with pytest.raises(BundleError, match="ended before the given size"):
         pack(image_of_stream(io.BytesIO(b"x" * 10), 11), Memory(), label=LABEL, recipients=recipients())
 
 
@@ -150,7 +150,7 @@ def test_an_image_that_becomes_shorter_meanwhile_is_refused(tmp_path: Path) -> N
 
 def test_more_than_ec2_takes_is_refused_unless_it_is_wanted() -> None:
     image = Image((10 << 30) + 1, (), lambda _at, _count: b"")
-    with pytest.raises(BundleError, match=r"has 10\.0 GiB, and EC2 takes 10"):
+    with pytest.raises(BundleError, match=r"has 10\.0 GiB; EC2's limit is 10"):
         pack(image, Memory(), label=LABEL, recipients=recipients())
     memory = Memory()
     pack(image, memory, label=LABEL, recipients=recipients(), limit_bytes=None)

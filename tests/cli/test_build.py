@@ -38,14 +38,14 @@ def test_an_instance_store_build_needs_the_certificate_of_its_ec2(tmp_path: Path
     (tmp_path / "store.yaml").write_text(STORE)
     result = build(tmp_path, "store.yaml")
     assert result.returncode == 2
-    assert f"output: EC2's certificate for us-east-1 is in none of {tmp_path}/etc/ec2/amitools" in result.stderr
+    assert f"output: EC2's certificate for us-east-1 was not found in {tmp_path}/etc/ec2/amitools" in result.stderr
 
 
 def test_a_region_of_the_command_line_asks_for_the_certificate_of_that_region(tmp_path: Path) -> None:
     (tmp_path / "store.yaml").write_text(STORE)
     result = build(tmp_path, "store.yaml", "--region", "il-central-1")
     assert result.returncode == 2
-    assert "output: EC2's certificate for il-central-1 is not known here" in result.stderr
+    assert "output: imagepipe does not know EC2's certificate for il-central-1" in result.stderr
 
 
 def test_an_instance_store_build_needs_a_valid_private_key(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_an_instance_store_build_needs_a_valid_private_key(tmp_path: Path) -> No
     [
         (("missing.yaml",), "missing.yaml"),
         (("broken.yaml",), "unknown key"),
-        (("store.yaml",), "EC2's certificate for us-east-1 is in none of"),
+        (("store.yaml",), "EC2's certificate for us-east-1 was not found in"),
         (("good.yaml", "--var", "nothing=1"), "no spec has a variable 'nothing'"),
         (("good.yaml",), "Could not connect to the endpoint URL"),
         (("good.yaml", "--local", "--profile", "mine"), "--local is a cloud of its own"),

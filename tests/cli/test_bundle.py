@@ -90,12 +90,12 @@ REFUSALS: dict[str, tuple[list[str], int, str]] = {
     "none on this machine": (
         ["pack", "disk.raw", *PAIR, *ACCOUNT, "--region", "us-east-1"],
         8,
-        "error: EC2's certificate for us-east-1 is in none of ",
+        "error: EC2's certificate for us-east-1 was not found in ",
     ),
     "a region with its own": (
         ["pack", "disk.raw", *PAIR, *ACCOUNT, "--region", "af-south-1"],
         8,
-        "error: EC2's certificate for af-south-1 is not known here\n  hint: give its file",
+        "error: imagepipe does not know EC2's certificate for af-south-1\n  hint: pass its file",
     ),
     "an account with dashes": (
         ["pack", "disk.raw", *PAIR, *EC2, "--account", "1234-5678-9012"],
@@ -120,7 +120,7 @@ REFUSALS: dict[str, tuple[list[str], int, str]] = {
     "an image of 11 GiB": (
         ["pack", "large.raw", *PAIR, *EC2, *ACCOUNT],
         8,
-        "error: packing image: the image has 11.0 GiB, and EC2 takes 10\n  hint: make the disk smaller",
+        "error: packing image: the image has 11.0 GiB; EC2's limit is 10\n  hint: make the disk smaller",
     ),
     "no manifest": (["inspect", "none.xml"], 8, "error: reading the manifest none.xml: No such file or directory"),
     "a manifest that is none": (["inspect", "disk.raw"], 8, "error: disk.raw: the manifest is "),
@@ -146,7 +146,7 @@ def test_any_size_and_force_lift_their_limits(image: Path) -> None:
     words = ["pack", "disk.raw", *PAIR, *EC2, *ACCOUNT, "--any-size"]
     assert run(folder, *words).returncode == 0
     again = run(folder, *words)
-    assert (again.returncode, "image.manifest.xml is there already" in again.stderr) == (8, True)
+    assert (again.returncode, "image.manifest.xml already exists" in again.stderr) == (8, True)
     assert run(folder, *words, "--force").returncode == 0
 
 

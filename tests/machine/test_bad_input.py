@@ -215,7 +215,7 @@ def test_an_instance_that_somebody_else_terminates_ends_the_build(bakery: Bakery
     def came() -> bool | None:
         if moment == "step":
             return _is_sleeping(bakery)
-        return any("does not let user" in e.get("text", "") for e in bakery.events()) or None
+        return any("does not accept this key for user" in e.get("text", "") for e in bakery.events()) or None
 
     until(came, moment)
     instance = _instance(bakery)

@@ -129,7 +129,7 @@ def test_show_tells_all_that_the_build_told_and_how_to_get_into_a_kept_machine(b
     assert "the last words" in closing
     assert f"delete what it holds: imagepipe clean {run}" in shown
     dry = bench("resume", run, "--dry-run").out
-    assert "step-1 failed, and may not simply be run again" in dry
+    assert "step-1 failed, and cannot be repeated on the same machine" in dry
     assert bench("clean", run).code == 0
     assert bench.inventory() == before
 

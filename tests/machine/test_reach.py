@@ -100,7 +100,7 @@ def test_who_stands_in_the_middle_is_found_out_before_we_log_in(quick_bakery: Ba
         assert "Accepted publickey for root" in log
         return
     assert built.code == 6, built.err
-    assert "which is not the machine's" in built.err
+    assert "which is not the expected one" in built.err
     assert "or another machine answers at its address" in built.err
     assert "Connection closed by" in log
     assert "publickey" not in log, "no key of ours was shown"

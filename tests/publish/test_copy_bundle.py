@@ -98,7 +98,7 @@ def test_the_manifest_is_for_ec2_of_the_destination_and_for_the_owner(account: A
 def test_a_key_that_does_not_open_the_bundle_is_told_before_anything_is_copied(account: Account, image: Image) -> None:
     both = bundled.for_local_cloud(account)
     other = replace(both, owner=replace(both.owner, private_key=ec2_key()))
-    with pytest.raises(BundleError, match="opens image neither as its owner's nor as EC2's"):
+    with pytest.raises(BundleError, match="decrypt image: it is neither the owner's nor EC2's"):
         _stage(account, other).run(_context(account, image))
     assert account.journal.claims() == ()
     assert _there(account) == []

@@ -87,7 +87,7 @@ def test_a_pair_and_a_region_whose_certificate_is_here_have_no_problem(check: Ch
 
 def test_the_certificate_of_a_region_is_asked_for_in_a_build_and_missed_by_validate(check: Check) -> None:
     (problem,) = check(at="eu-west-1")
-    assert problem.message.startswith("EC2's certificate for eu-west-1 is in none of /etc/ec2/amitools")
+    assert problem.message.startswith("EC2's certificate for eu-west-1 was not found in /etc/ec2/amitools")
     assert (problem.path, problem.line, problem.severity) == ("output", 7, "error")
     assert "ec2_certificate" in str(problem.hint)
     assert said(check(at="eu-west-1", if_absent="warning")) == [("output", "warning")]
@@ -95,7 +95,7 @@ def test_the_certificate_of_a_region_is_asked_for_in_a_build_and_missed_by_valid
 
 def test_a_region_with_a_certificate_that_nobody_knows_is_an_error_everywhere(check: Check) -> None:
     (problem,) = check(at="af-south-1", if_absent="warning")
-    assert problem.message == "EC2's certificate for af-south-1 is not known here"
+    assert problem.message == "imagepipe does not know EC2's certificate for af-south-1"
     assert (problem.path, problem.severity) == ("output", "error")
 
 
