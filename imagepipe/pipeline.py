@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from imagepipe.capture.stop import TerminateInstance
 from imagepipe.cloud.images import SourceImage
-from imagepipe.engine.fingerprint import fingerprints
+from imagepipe.engine.fingerprint import UNKNOWN, fingerprints
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.stage import Ref
 from imagepipe.launch.access import Network
@@ -39,14 +39,14 @@ class Plan:
 def plan(specs: Sequence[LoadedSpec], tools: Tools, *, region: Callable[[Spec], str]) -> Plan:
     """Build one graph for all specs. Their stages share nothing but tools, so they run side by side."""
     check_distinct_names(specs, region)
-    graph, reference = Graph(), Graph()
-    baked = []
+    graph, reference, baked = Graph(), Graph(), []
     for loaded in specs:
         prefix = f"{loaded.checked().name}/" if len(specs) > 1 else ""
         home = region(loaded.checked())
         baked.append(bake(ImageBuild.of(loaded, tools, Section(graph, prefix), region=home)))
-        bake(ImageBuild.of(loaded.reference, tools, Section(reference, prefix), region=home))
-    return Plan(graph, baked, fingerprints(reference))
+        if loaded.reference is not None:
+            bake(ImageBuild.of(loaded.reference, tools, Section(reference, prefix), region=home))
+    return Plan(graph, baked, dict.fromkeys(graph.stages, UNKNOWN) | fingerprints(reference))
 
 
 def bake(build: ImageBuild) -> Baked:

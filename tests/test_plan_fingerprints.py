@@ -13,6 +13,7 @@ from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.session import Access, Session
 from imagepipe.communicator.ssh import Connections
+from imagepipe.engine.fingerprint import UNKNOWN
 from imagepipe.pipeline import Plan, plan
 from imagepipe.publish.copy_ebs import CopyLimits
 from imagepipe.spec.load import Build, load, refuse
@@ -208,5 +209,66 @@ def test_what_build_or_a_secret_decides_is_decided_by_the_run_so_that_all_runs_h
 def test_no_secret_is_in_the_spec_that_fingerprints_are_made_of(project: Project) -> None:
     [loaded] = load([project.folder / "web.yaml"], Given(command_line={"token": "hunter2"}), build=FIRST)
     assert "hunter2" in repr(loaded.spec)
+    assert loaded.reference is not None
     assert "hunter2" not in repr(loaded.reference.spec)
     assert loaded.reference.secrets == {"secret"}
+
+
+PROVISIONER = """\
+description: d
+parameters:
+  commit: {description: c, default: ""}
+  pin: {description: p, type: integer, default: 1}
+steps:
+- {shell: outside, when: param.commit == ''}
+- {shell: "inside {{ param.pin }}", when: param.commit != ''}
+- {use: inner, with: {inherited: "{{ param.commit }}"}}
+"""
+INNER = """\
+description: d
+parameters: {inherited: {description: i, default: ""}}
+steps: [{shell: deeper, when: param.inherited == ''}]
+"""
+
+
+def _add_provisioners(project: Project) -> None:
+    for name, text in (("outer", PROVISIONER), ("inner", INNER)):
+        (project.folder / "provisioners" / name).mkdir(parents=True)
+        project.write(f"provisioners/{name}/provisioner.yaml", text)
+    step = '- {use: outer, with: {commit: "{{ build.git_sha }}", pin: "{{ var.token }}"}}\n'
+    project.replace("test:\n", f"{step}test:\n")
+    project.token = "1234"
+
+
+def test_a_parameter_from_build_is_decided_by_the_run_in_every_provisioner_that_gets_it(project: Project) -> None:
+    _add_provisioners(project)
+    files, run = [project.folder / "web.yaml"], project.folder / "run"
+    outside, inside = (
+        _plan(files, run, Build("b1", "20261123T000000Z", sha), token=project.token) for sha in ("", "c0ffee")
+    )
+    assert outside.graph.stages.keys() == inside.graph.stages.keys() == inside.fingerprints.keys()
+    assert outside.fingerprints == inside.fingerprints
+    assert UNKNOWN not in inside.fingerprints.values()
+
+
+def test_a_secret_that_is_a_number_is_in_no_fingerprint_either(project: Project) -> None:
+    _add_provisioners(project)
+    before = project.plan().fingerprints
+    project.token = "4321"
+    assert project.plan().fingerprints == before
+
+
+def test_a_file_that_is_named_by_the_commit_does_not_bring_secrets_into_fingerprints(project: Project) -> None:
+    project.replace("script: install.sh", 'script: "install-{{ build.git_sha }}.sh"')
+    project.write("install-c0ffee.sh", "apt-get install nginx\n")
+    before = project.plan().fingerprints
+    project.token = "another"
+    after = _plan([project.folder / "web.yaml"], project.folder, Build("b9", "20300101T000000Z", "c0ffee"), token="x")
+    assert project.plan().fingerprints == before == after.fingerprints
+    assert UNKNOWN not in before.values()
+
+
+def test_a_spec_that_takes_a_secret_apart_has_no_fingerprints_rather_than_some_with_a_secret(project: Project) -> None:
+    project.replace("login {{ var.token }}", "login {{ var.token.split('-')[1] }}")
+    project.token = "user-password"
+    assert set(project.plan().fingerprints.values()) == {UNKNOWN}

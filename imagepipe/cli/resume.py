@@ -70,14 +70,14 @@ def resume(options: ResumeOptions) -> int:
     step that was interrupted, unless the step has `idempotent: true`. Variables keep the values of the first process;
     sensitive ones were not stored, so pass them again by environment, --var or --var-file.
     """
-    with reported_in(None if options.dry_run else options.junit):
-        return _resume(options)
-
-
-def _resume(options: ResumeOptions) -> int:
-    """Load the specs as the first process did, open its cloud and run the rest; return the exit code."""
     past = read(folder_of(options.run))
-    _check(past)
+    _check(past)  # first: a report of a run that cannot be resumed stays as it is
+    with reported_in(None if options.dry_run else options.junit):
+        return _resume(options, past)
+
+
+def _resume(options: ResumeOptions, past: JournalState) -> int:
+    """Load the specs as the first process did, open its cloud and run the rest; return the exit code."""
     clock = SystemClock()
     stored = past.run.given
     values = read_variables(options.variables)

@@ -22,6 +22,8 @@ from imagepipe.engine.stage import Ref, Stage
 from imagepipe.regular_files import read_regular
 
 DIGITS = 16
+UNKNOWN = "unknown"
+"""The fingerprint of a stage that cannot be planned without the values of a run."""
 
 
 def fingerprints(graph: Graph) -> dict[str, str]:

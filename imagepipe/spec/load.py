@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +112,22 @@ def _load_file(file: Path, given: Given, build: Build | None) -> Iterator[Loaded
         if document.value is not None:
             _load_document(loaded, given, build)
         if build is not None and loaded.spec is not None:
-            loaded.placeholder = LoadedSpec(file, document, project=project)
-            _load_document(loaded.placeholder, given, None, hides=True)
+            loaded.reference = _reference(loaded, given, build)
         yield loaded
+
+
+def _reference(loaded: LoadedSpec, given: Given, build: Build) -> LoadedSpec | None:
+    """Load a spec again with placeholders for `build.*` and for sensitive variables.
+
+    A file whose name contains `build.*` exists only for the real value. The real secrets are never used: without
+    them, some specs cannot be loaded, say because a step takes a secret apart.
+    """
+    for stand_in in (SAMPLE_BUILD, replace(SAMPLE_BUILD, git_sha=build.git_sha), build):
+        reference = LoadedSpec(loaded.file, loaded.document, project=loaded.project)
+        _load_document(reference, given, stand_in, hides=True)
+        if reference.spec is not None:
+            return reference
+    return None
 
 
 def _project(file: Path) -> tuple[Project, list[Problem]]:
@@ -184,10 +197,16 @@ def _load_document(loaded: LoadedSpec, given: Given, build: Build | None, *, hid
 
 
 def _placeholder(value: Scalar) -> Scalar:
-    """Return a value of the same type that says nothing of a secret but whether it is empty."""
-    if isinstance(value, str):
+    """Return a value of the same kind that tells nothing about a secret but whether it is empty."""
+    if not isinstance(value, str):
+        return type(value)(0)
+    if value.lower() in ("true", "false"):
+        return "false"
+    try:
+        float(value)
+    except ValueError:
         return "secret" if value else ""
-    return type(value)(0)
+    return "0"
 
 
 def _is_version_1(loaded: LoadedSpec) -> bool:

@@ -30,16 +30,10 @@ class LoadedSpec:
     problems: list[Problem] = field(default_factory=list)
     secrets: frozenset[str] = frozenset()
     """Values that are masked in all output."""
-    placeholder: LoadedSpec | None = None
-    """The spec with placeholders for `build.*` and for sensitive variables; None unless it was loaded for a build."""
+    reference: LoadedSpec | None = None
+    """The spec with placeholders for `build.*` and for sensitive variables, which fingerprints are made of.
 
-    @property
-    def reference(self) -> LoadedSpec:
-        """The spec that fingerprints are made of: the same in every run, and without secrets.
-
-        The spec itself where it does not load with placeholders, say because it takes a secret apart.
-        """
-        return self if self.placeholder is None or self.placeholder.spec is None else self.placeholder
+    None if the spec was not loaded for a build, or cannot be loaded with placeholders."""
 
     def problem(self, path: tuple[str | int, ...], message: str, *, hint: str | None = None) -> Problem:
         """Return a problem at a path of this spec."""

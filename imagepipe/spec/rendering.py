@@ -27,6 +27,8 @@ class Scope:
     declared: frozenset[str]
     """Names of the variables or parameters, with or without a value."""
     sensitive: frozenset[str]
+    of_the_run: frozenset[str] = frozenset()
+    """Names of parameters whose values are made from `build`, so that they differ between runs."""
     root: str = "var"
     """Root of the declared names: `var` in a spec, `param` in a provisioner."""
     is_open: bool = False
@@ -62,6 +64,14 @@ class Scope:
             return f"undefined {what} '{name}'; did you mean '{first}.{meant}'?"
         known = "" if first == self.root else f"; there are {', '.join(f'{first}.{field}' for field in fields[first])}"
         return f"undefined {what} '{name}'{known}"
+
+    def differs_between_runs(self, names: frozenset[str]) -> bool:
+        """Return whether a value among these comes from `build`, directly or through a parameter."""
+        parts = [name.partition(".") for name in names]
+        return any(
+            first == "build" or (first == self.root and (field in self.of_the_run if field else bool(self.of_the_run)))
+            for first, _, field in parts
+        )
 
     def note(self, names: frozenset[str]) -> None:
         """Note the variables that these names use; `var` alone uses all of them."""

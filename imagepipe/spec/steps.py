@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, assert_never
@@ -56,8 +57,8 @@ class Condition:
 
     expression: str
     names: Mapping[str, Mapping[str, Any]]
-    sensitive: frozenset[str]
-    """The sensitive variables (or parameters) among the names."""
+    of_the_run: frozenset[str]
+    """Variables or parameters that are sensitive, or whose values come from `build`."""
 
     def decide(self) -> bool | Late:
         """Return whether it holds, or the expression where only the run may decide it.
@@ -74,7 +75,7 @@ class Condition:
         first, _, field = name.partition(".")
         if first == "build" or render.has_late(self.names.get(first)):
             return True
-        return first in ("var", "param") and (field in self.sensitive if field else bool(self.sensitive))
+        return first in ("var", "param") and (field in self.of_the_run if field else bool(self.of_the_run))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,8 @@ def expand(
 
 
 def _condition(step: StepOptions, scope: Scope) -> tuple[Condition, ...]:
-    return (Condition(step.when, dict(scope.known), scope.sensitive),) if step.when else ()
+    of_the_run = scope.sensitive | scope.of_the_run
+    return (Condition(step.when, dict(scope.known), of_the_run),) if step.when else ()
 
 
 def _check_step(
@@ -266,11 +268,12 @@ def _expand_use(
     problems += old_spellings(inner)
     values, more = _values(step, parameters, document, at, unknown)
     problems += more
-    secrets = frozenset(name for name in values if _holds_secret(document, (*at, "with", name), scope))
+    used = {name: _names_in(document, (*at, "with", name)) for name in values}
     inside = Scope(
         known={"param": values, "spec": scope.known["spec"], "build": scope.known["build"]},
         declared=frozenset(parameters),
-        sensitive=secrets,
+        sensitive=frozenset(name for name in values if scope.secrets_in(used[name])),
+        of_the_run=frozenset(name for name in values if scope.differs_between_runs(used[name])),
         root="param",
     )
     rendered = render_document(inner, inside, skip=frozenset({"parameters"}))
@@ -419,13 +422,17 @@ def _converted(text: str, kind: str) -> tuple[Any, bool]:
     return text, False
 
 
-def _holds_secret(document: Document, path: KeyPath, scope: Scope) -> bool:
-    value = value_at(document.value, path)
-    texts = [value] if isinstance(value, str) else [str(value)]
-    try:
-        return any(scope.secrets_in(render.names_used(text)) for text in texts)
-    except render.RenderError:
-        return False
+def _names_in(document: Document, path: KeyPath) -> frozenset[str]:
+    """Return the names that the templates in a value use, at any depth; none if one is not a valid template."""
+    todo, names = [value_at(document.value, path)], frozenset[str]()
+    while todo:
+        value = todo.pop()
+        if isinstance(value, dict | list):
+            todo += value.values() if isinstance(value, dict) else value
+            continue
+        with suppress(render.RenderError):
+            names |= render.names_used(str(value))
+    return names
 
 
 def _inherit(inner: Any, outer: UseStep) -> Any:

@@ -35,7 +35,7 @@ from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.paths import CLOSE, OWN_PATHS, SEVER
 from imagepipe.local.aws.protocol.query import Answer
 from imagepipe.local.aws.state.clock import CloudClock
-from imagepipe.local.aws.state.database import Database
+from imagepipe.local.aws.state.database import RECORDS, Database
 from imagepipe.local.aws.state.job_queues import JobQueues
 from imagepipe.local.disks.base_image import BaseImage
 from imagepipe.local.disks.files import Disks
@@ -73,7 +73,7 @@ class Gateway:
         """`credentials` has the secret of each of the store's first access keys, by its id."""
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._clock = clock
-        database = Database(state / "gateway.sqlite")
+        database = Database(state / RECORDS)
         moto = Moto(database, state / "objects")
         self.backend = Backend(
             database=database,

@@ -116,10 +116,12 @@ def build(store: Store, *, faults: Iterable[Fault] = (), seed: int = 0) -> Cloud
     from imagepipe.local.aws.authentication.signature import Secret
     from imagepipe.local.aws.faults.faults import Faults
     from imagepipe.local.aws.http_server import make_server
+    from imagepipe.local.aws.state.database import RECORDS, check_format
     from imagepipe.local.disks.base_image import ensure_base
     from imagepipe.local.disks.files import Disks
     from imagepipe.local.machines import registry
 
+    check_format(store.gateway / RECORDS)  # before anything of the store is touched
     base = ensure_base(store, log.info)
     disks = Disks(store.disks)
     disks.sweep()

@@ -53,7 +53,7 @@ def write(folder: Path, record: Record) -> None:
 def read(folder: Path) -> Record | None:
     """Return the record of the folder's machine; None if there is none."""
     try:
-        return codec.loads(Record, (folder / NAME).read_text())
+        return codec.loads(Record, (folder / NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
 

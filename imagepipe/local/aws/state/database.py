@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -33,6 +33,8 @@ from imagepipe.local.aws.state.records import (
     Volume,
 )
 
+RECORDS = "gateway.sqlite"
+"""File name of the records in the state folder."""
 FORMAT = 6
 """Raised when this program writes, or expects, something else than the one before."""
 
@@ -105,6 +107,21 @@ class _Change:
         return self.thread == threading.get_ident()
 
 
+def check_format(path: Path) -> None:
+    """Raise LocalCloudError if the records at this path have another format; a missing file is fine."""
+    if not path.exists():
+        return
+    with closing(sqlite3.connect(path)) as db:
+        [found] = db.execute("PRAGMA user_version").fetchone()
+    if found not in (0, FORMAT):  # 0 is a new file's
+        which = "newer" if found > FORMAT else "older"
+        raise LocalCloudError(
+            f"opening the local cloud's records {path}: they have format {found}, this imagepipe knows {FORMAT}",
+            hint=f"use the {which} imagepipe that made this store, or set IMAGEPIPE_LOCAL_STORE to another folder; if"
+            f" machines of it still run, stop them with that {which} imagepipe: imagepipe local stop",
+        )
+
+
 class Database:
     """Records of all kinds, durable. Reading needs `lock` only where several records must fit together."""
 
@@ -113,6 +130,7 @@ class Database:
         self._change = _Change()
         self._writing = threading.Lock()
         self._later: list[Callable[[], object]] = []
+        check_format(path)
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._prepare(path)
         self._tables: dict[type[Record], Table[Any]] = {}
@@ -147,14 +165,6 @@ class Database:
         path.chmod(0o600)  # user data may hold keys
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")  # WAL's default syncs at checkpoints only
-        [found] = self._db.execute("PRAGMA user_version").fetchone()
-        if found not in (0, FORMAT):  # 0 is a new file's
-            self._db.close()
-            raise LocalCloudError(
-                f"opening the local cloud's records {path}: they have format {found}, this imagepipe knows {FORMAT}",
-                hint=f"use the {'newer' if found > FORMAT else 'older'} imagepipe that made this store, or set"
-                " IMAGEPIPE_LOCAL_STORE to another folder",
-            )
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS record "
             "(place INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL, "
