@@ -198,7 +198,7 @@ def test_a_manifest_beside_that_cannot_be_read_may_name_the_same_parts_and_one_t
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [(None, "NoSuchKey"), (b"<html/>", "this is not the manifest of a bundle")],
+    [(None, "NoSuchKey"), (b"<html/>", "this is not a bundle's manifest")],
     ids=["gone", "other"],
 )
 def test_an_image_with_an_unreadable_manifest_is_deregistered_and_its_parts_are_reported(
