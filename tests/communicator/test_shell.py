@@ -20,6 +20,7 @@ from imagepipe.communicator.shell import Script, run_script
 from imagepipe.errors import Cancelled
 from imagepipe.spec.script_texts import SET_BY_SHELLS
 from tests.communicator.conftest import Shell
+from tests.local.aws.harness import until
 from tests.signals import not_default
 
 
@@ -81,15 +82,23 @@ def test_a_script_that_we_stop_listening_to_is_ended_with_what_it_started(
     mark = tmp_path / "ticks"
     script = Script('dirname "$0"; while :; do echo tick >>"$1"; sleep 0.1; done & wait', args=(str(mark),))
     if how == "deadline":
-        assert shell.script(script, seconds=0.5).timed_out
+        assert shell.script(script, seconds=3).timed_out
     else:
-        threading.Timer(0.5, lambda: shell.cancel.set("got SIGINT")).start()
+
+        def cancel() -> None:
+            until(mark.exists)
+            shell.cancel.set("got SIGINT")
+
+        threading.Thread(target=cancel, daemon=True).start()
         with pytest.raises(Cancelled):
             shell.script(script)
-    time.sleep(0.5)
-    size = mark.stat().st_size
-    time.sleep(0.5)
-    assert mark.stat().st_size == size, "nothing writes any more"
+
+    def is_quiet() -> bool:
+        size = mark.stat().st_size
+        time.sleep(1)
+        return mark.stat().st_size == size
+
+    until(is_quiet)
     assert not Path(shell.out[0]).exists()
 
 
