@@ -97,7 +97,7 @@ def test_several_images_where_only_one_may_match_are_named(bakery: Bakery) -> No
     )
     before = bakery.inventory()
     failed = bakery("build", str(_edited(bakery, "narrow", change)), "--local")
-    _fails(failed, 3, "2 images are named many-* of self in us-east-1", "hint: narrow the name")
+    _fails(failed, 3, "2 images are named many-* of self in us-east-1", "hint: use a narrower name")
     for baked in (first, second):
         assert baked.images["us-east-1"] in failed.err
     assert bakery.inventory() == before
@@ -187,7 +187,13 @@ def test_a_store_that_is_full_at_launch_says_so_and_nothing_is_held(
 def test_a_machine_that_powers_itself_off_in_a_step_is_said_to_be_stopped(bakery: Bakery) -> None:
     before = bakery.inventory()
     spec = bakery.spec("poweroff", "- name: ends\n  shell: sudo systemctl poweroff; sleep 30")
-    _fails(bakery("build", str(spec), "--local"), 7, "step 'ends' (", "is stop", "hint: did the step power it off")
+    _fails(
+        bakery("build", str(spec), "--local"),
+        7,
+        "step 'ends' (",
+        "is stop",
+        "hint: did the step or somebody else power it off",
+    )
     assert bakery.inventory() == before
 
 
