@@ -49,7 +49,7 @@ from imagepipe.capture.instance_store.s3_parts import S3Parts  # noqa: E402
 from imagepipe.clock import Deadline, SystemClock  # noqa: E402
 from imagepipe.cloud.s3 import S3  # noqa: E402
 from imagepipe.cloud.session import Access, Session  # noqa: E402
-from imagepipe.communicator.dialogue import talking  # noqa: E402
+from imagepipe.communicator.dialogue import open_dialogue  # noqa: E402
 from imagepipe.communicator.ssh import Connection, Watch, connect  # noqa: E402
 from imagepipe.engine.cancel import Cancel  # noqa: E402
 from imagepipe.engine.events import Events  # noqa: E402
@@ -191,7 +191,7 @@ class Bench:
     def bundle(self, image: Path, s3: S3, *, bundler: Callable[..., Manifest] = bundle_on_instance) -> int:
         """Bytes of the bundle."""
         size = image.stat().st_size
-        with talking(self.connection, _command(), self._watch) as dialogue:
+        with open_dialogue(self.connection, _command(), self._watch) as dialogue:
             dialogue.write(_program())
             wire = _Noted(dialogue.read, dialogue.write)
             wire.send(path=str(image), size=size)
