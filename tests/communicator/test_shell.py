@@ -86,7 +86,7 @@ def test_a_script_that_we_stop_listening_to_is_ended_with_what_it_started(
     else:
 
         def cancel() -> None:
-            until(mark.exists)
+            until(lambda: mark.exists() and shell.out)
             shell.cancel.set("got SIGINT")
 
         threading.Thread(target=cancel, daemon=True).start()
