@@ -1,4 +1,4 @@
-"""What a bake on the local cloud costs: time from nothing, a second bake and imagepipe's own share, disk of copies.
+"""Measure a bake on the local cloud: time from nothing, a second bake and imagepipe's own share, disk of copies.
 
     .venv/bin/python benchmarks/bake.py
 

@@ -37,7 +37,7 @@ publish: {regions: [us-west-2]}
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one build took of its client."""
+    """The resources that one build used on its client."""
 
     wall: float
     cpu: float
@@ -71,7 +71,7 @@ def main() -> int:
 
 
 def _exports(cloud: subprocess.Popen[str]) -> dict[str, str]:
-    """What `local serve --env` prints, once it is up."""
+    """Return the variables that `local serve --env` prints when it serves."""
     assert cloud.stdout is not None
     found: dict[str, str] = {}
     for line in cloud.stdout:

@@ -1,7 +1,7 @@
-"""What the benchmarks of builds share: a local cloud of their own, both tools on it, and what each of them costs.
+"""Shared parts of the benchmarks of builds: a separate local cloud, both tools on it, and their costs.
 
-The store lies on an XFS file system in a file, where a copy of a disk is a reflink, so that what is measured are the
-tools and not the computer's disk. It is mounted in a mount namespace of the benchmark's own, and goes with it.
+The store lies on an XFS file system in a file, where a copy of a disk is a reflink, so that the benchmarks measure
+the tools and not the computer's disk. It is mounted in a mount namespace of the benchmark's own, and goes with it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _INSIDE = "IMAGEPIPE_BENCH_NAMESPACE"
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one run took of its client, and of the cloud."""
+    """The resources that one run used on its client and in the cloud."""
 
     wall: float
     cpu: float
@@ -188,7 +188,7 @@ def cloud(*, driver: str) -> Iterator[Endpoint]:
 
 
 def _base_cache() -> str:
-    """Where the base image is kept between runs: the user's own, before HOME is another."""
+    """Return the folder that keeps the base image between runs: the user's own, before HOME changes."""
     sys.path.insert(0, str(ROOT))
     from imagepipe.local.store import default_base_cache, default_root
 
@@ -210,7 +210,7 @@ def _store(folder: Path) -> Iterator[Path]:
 
 
 def _exports(serving: subprocess.Popen[str]) -> dict[str, str]:
-    """What `local serve --env` prints, once it is up."""
+    """Return the variables that `local serve --env` prints when it serves."""
     assert serving.stdout is not None
     found: dict[str, str] = {}
     for line in serving.stdout:

@@ -392,6 +392,11 @@ def render_late(text: Text, names: Mapping[str, Any]) -> str:
     return render(text.text, names_of(text, names)) if isinstance(text, Late) else text
 
 
+def render_late_values(texts: Mapping[str, Text], names: Mapping[str, Any]) -> dict[str, str]:
+    """Render every value of a mapping, such as tags, now that `source` and `region` are known."""
+    return {key: render_late(text, names) for key, text in texts.items()}
+
+
 def names_of(late: Late, names: Mapping[str, Any]) -> dict[str, Any]:
     """Return all names that a late template may use, now that the run knows the rest."""
     return {**render_all_late(dict(late.known), names), **names}

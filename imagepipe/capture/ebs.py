@@ -101,7 +101,7 @@ class CaptureEbs(Stage[Image]):
         values = late_names(ctx[self.source], self.ec2.region)
         for device in self.devices:
             if device.tags and device.device in by_device:
-                own = {key: render.render_late(value, values) for key, value in device.tags.items()}
+                own = render.render_late_values(device.tags, values)
                 self.ec2.images.tag([by_device[device.device]], own)
 
     def _register(self, ctx: Context, instance: Instance, described: Mapping[str, Any]) -> Image:

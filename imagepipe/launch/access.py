@@ -182,7 +182,7 @@ def temporary_tags(
 ) -> dict[str, str]:
     """Return the tags for the create call of a temporary resource: the spec's and the run's."""
     names = late_names(ctx[source], region) if source else {}
-    extra = {key: render.render_late(value, names) for key, value in tags.items()}
+    extra = render.render_late_values(tags, names)
     return {**extra, **run_tags.temporary(claim.token, name)}
 
 

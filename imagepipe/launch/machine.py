@@ -106,9 +106,7 @@ class Launch(Stage[Instance]):
         )
         names = late_names(ctx[self.source], self.ec2.region)
         for device, tags in wanted.items():
-            self.ec2.images.tag(
-                [volumes[device]], {key: render.render_late(value, names) for key, value in tags.items()}
-            )
+            self.ec2.images.tag([volumes[device]], render.render_late_values(tags, names))
 
     def _launch(self, ctx: Context, claim: Claim, base: LaunchRequest, network: Network) -> tuple[str, LaunchRequest]:
         if before := self._launched_before(ctx, claim):

@@ -137,7 +137,7 @@ class NameImages(Stage[Mapping[str, ImageText]]):
         return {region: self._text(names[region], late_names(source, region)) for region in self.regions}
 
     def _text(self, name: str, values: Mapping[str, object]) -> ImageText:
-        tags = {key: render.render_late(value, values) for key, value in self.tags.items()}
+        tags = render.render_late_values(self.tags, values)
         return ImageText(name, render.render_late(self.description, values), tags)
 
     def title(self) -> str:

@@ -194,7 +194,7 @@ class Step(Stage[Reachable]):
 
     def env(self, names: Mapping[str, object]) -> dict[str, str]:
         """Return the step's environment, rendered."""
-        return {name: render.render_late(value, names) for name, value in self.options.env.items()}
+        return render.render_late_values(self.options.env, names)
 
 
 def _say_holders(ctx: Context, result: Result) -> None:
