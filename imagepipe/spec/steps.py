@@ -66,16 +66,12 @@ class Condition:
         The run decides what depends on the source image, on `build` or on a secret: all runs of a spec then have the
         same stages.
         """
-        used = render.names_in_expression(self.expression)
-        if names_late(used) or any(self._needs_run(name) for name in used):
-            return Late(self.expression, tuple(render.used_by_expression(self.expression, self.names).items()))
+        known = render.used_by_expression(self.expression, self.names)
+        variables = {*known.get("var", ()), *known.get("param", ())}
+        is_of_the_run = "build" in known or render.has_late(known) or not variables.isdisjoint(self.of_the_run)
+        if is_of_the_run or names_late(render.names_in_expression(self.expression)):
+            return Late(self.expression, tuple(known.items()))
         return render.holds(self.expression, self.names)
-
-    def _needs_run(self, name: str) -> bool:
-        first, _, field = name.partition(".")
-        if first == "build" or render.has_late(self.names.get(first)):
-            return True
-        return first in ("var", "param") and (field in self.of_the_run if field else bool(self.of_the_run))
 
 
 @dataclass(frozen=True, slots=True)
