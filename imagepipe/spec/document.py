@@ -7,10 +7,10 @@ keeps the last of two equal keys, and expands aliases without a limit.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
@@ -22,7 +22,6 @@ except ImportError:  # a PyYAML that was built without libyaml: slower, the same
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
 KeyPath = tuple[str | int, ...]
-T = TypeVar("T")
 
 MAX_NODES = 100_000
 """Most values in a document, aliases expanded; the largest real spec known has fewer than 2,000."""
@@ -68,19 +67,6 @@ class Document:
             path = path[:-1]
         return self.values.get(path) or Mark(self.start, 1, 1)
 
-    def rename(self, path: KeyPath, key: str) -> None:
-        """Move the positions at and below a path to another key of the same mapping."""
-        new = (*path[:-1], key)
-        _move(self.values, path, new)
-        _move(self.keys, path, new)
-        _move(self.plain, path, new)
-
-    def forget(self, path: KeyPath) -> None:
-        """Drop the positions at and below a path."""
-        for positions in (self.values, self.keys, self.plain):
-            for found in _below(positions, path):
-                del positions[found]
-
     def problem(
         self,
         path: KeyPath,
@@ -110,15 +96,6 @@ class Document:
             hint=hint,
             severity=severity,
         )
-
-
-def _below(positions: Mapping[KeyPath, object], path: KeyPath) -> list[KeyPath]:
-    return [found for found in positions if found[: len(path)] == path]
-
-
-def _move(positions: dict[KeyPath, T], old: KeyPath, new: KeyPath) -> None:
-    for found in _below(positions, old):
-        positions[(*new, *found[len(old) :])] = positions.pop(found)
 
 
 def read(file: Path, shown: str) -> str | Problem:

@@ -15,6 +15,7 @@ from imagepipe.errors import Problem
 from imagepipe.spec import packer
 from imagepipe.spec.document import Document, KeyPath
 from imagepipe.spec.models import STEP_KINDS
+from imagepipe.spec.old_spellings import replacement
 from imagepipe.values import Late
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ def _explain_one(detail: dict[str, Any], path: KeyPath, keys: frozenset[str], do
         return document.problem(path[:-1], f"key '{missing}' is required", key=True)
     if kind == "extra_forbidden":
         name = str(path[-1])
+        if renamed := replacement(path):
+            return document.problem(path, f"key '{name}' is replaced by '{renamed[0]}'", key=True, hint=renamed[1])
         if packers := packer.hint(name):
             return document.problem(path, f"unknown key '{name}'", key=True, hint=packers)
         known = ", ".join(sorted(keys))
@@ -144,6 +147,8 @@ def _hint(kind: str, value: Any, path: KeyPath) -> str | None:
         return None
     if len(path) == 2 and path[0] == "variables":
         return f"write {path[1]}: {{default: {value}}}"
+    if path[:3] == ("output", "encrypt", "per_region"):
+        return f"write {path[3]}: {{kms_key: {value}}}"
     if path[-1:] == ("reboot",):
         return f"write reboot: {{timeout: {value}}}"
     return None

@@ -18,7 +18,6 @@ from imagepipe.spec.explain import explain, loses, nearest, trap_text, value_at
 from imagepipe.spec.find import project_file
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import Defaults, Project, Scalar, Spec, Variable
-from imagepipe.spec.old_spellings import old_spellings
 from imagepipe.spec.rendering import Rendered, Scope, render_document
 from imagepipe.spec.salvage import covers, salvage
 from imagepipe.spec.steps import expand
@@ -160,7 +159,6 @@ def _load_document(loaded: LoadedSpec, given: Given, build: Build | None, *, hid
         return
     if not _is_version_1(loaded):
         return
-    loaded.problems += old_spellings(document)
     resolved, declared = _variables(loaded, given, must=build is not None)
     if hides:
         hidden = resolved.sensitive & resolved.values.keys()

@@ -30,7 +30,6 @@ from imagepipe.spec.models import (
     TemplateStep,
     UseStep,
 )
-from imagepipe.spec.old_spellings import old_spellings
 from imagepipe.spec.rendering import Scope, find_name, names_late, render_document
 from imagepipe.values import Late
 
@@ -261,7 +260,6 @@ def _expand_use(
     if inner.problems or not isinstance(inner.value, dict):
         return [], inner.problems or [inner.problem((), "a provisioner is a mapping with description and steps")]
     parameters, problems = _parameters(inner)
-    problems += old_spellings(inner)
     values, more = _values(step, parameters, document, at, unknown)
     problems += more
     used = {name: _names_in(document, (*at, "with", name)) for name in values}
