@@ -94,8 +94,8 @@ model: setup
 	$(BIN)/python -m imagepipe.cloud.trimmed_model
 
 docs: setup
-	$(BIN)/python -m imagepipe.spec.reference docs/reference/spec.md
-	$(BIN)/python -m imagepipe.cli.reference docs/reference/commands.md
+	$(BIN)/python -m docs.generate.spec docs/reference/spec.md
+	$(BIN)/python -m docs.generate.commands docs/reference/commands.md
 
 constraints: setup
 	{ echo '# What set-up installs, so that it is the same tomorrow. Made by: make constraints'; \

@@ -1,4 +1,4 @@
-"""Write docs/reference/commands.md from the commands' help: `python -m imagepipe.cli.reference FILE`."""
+"""Write docs/reference/commands.md from the commands' help: `python -m docs.generate.commands FILE`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/reference/spec.md and the JSON Schema, made from the models: `python -m imagepipe.spec.reference FILE`."""
+"""docs/reference/spec.md and the JSON Schema, made from the models: `python -m docs.generate.spec FILE`."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from docs.generate.spec import PARTS, json_schema, reference
 from imagepipe.spec.models import Spec
-from imagepipe.spec.reference import PARTS, json_schema, reference
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA: dict[str, Any] = json.loads(json_schema())

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_reference_of_commands_is_not_stale(tmp_path: Path) -> None:
     # In a process of its own: click keeps a command's help option as its first caller wanted it.
     made = tmp_path / "commands.md"
-    subprocess.run([sys.executable, "-m", "imagepipe.cli.reference", str(made)], check=True)
+    subprocess.run([sys.executable, "-m", "docs.generate.commands", str(made)], check=True, cwd=ROOT)
     page = (ROOT / "docs/reference/commands.md").read_text(encoding="utf-8")
     assert page == made.read_text(encoding="utf-8"), "run: make docs"
 
