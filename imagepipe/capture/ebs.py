@@ -14,7 +14,7 @@ from imagepipe.cloud.devices import DeviceWanted, image_mappings
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import PLAIN_USAGE, Registration, SourceImage, late_names
 from imagepipe.cloud.snapshots import Snapshot
-from imagepipe.cloud.tags import ProductTags, RunTags
+from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
@@ -74,17 +74,8 @@ class CaptureEbs(Stage[Image]):
         of_snapshots = ctx.intend("snapshots", self.ec2.region, lifetime=Lifetime.PRODUCT)
         of_image = ctx.intend("image", self.ec2.region, lifetime=Lifetime.PRODUCT)
         id = of_image.id or ctx.found_again(of_image, self.ec2.images.first_of_token)
-        id = id or self.ec2.images.create_image(
-            instance.id,
-            text.name,
-            text.description,
-            overrides,
-            token=of_image.token,
-            tags=ProductTags(
-                image=self.run_tags.product(of_image.token, text),
-                snapshots=self.run_tags.product(of_snapshots.token, text),
-            ),
-        )
+        new = self.run_tags.image(of_image.token, text, snapshots=of_snapshots.token)
+        id = id or self.ec2.images.create_image(new, instance.id, overrides)
         ctx.bind(of_image, id)
         with ctx.span("bytes"):
             found = self.ec2.await_image(id, deadline=ctx.deadline(self.timeout_seconds), cancel=ctx.cancel)
@@ -125,12 +116,9 @@ class CaptureEbs(Stage[Image]):
 
         def register(claim: Claim) -> str:
             return self.ec2.images.register(
-                text.name,
-                text.description,
+                self.run_tags.image(claim.token, text),
                 self._registration(ctx[self.source], instance, described),
                 self._mappings(ctx[self.source], described, snapshots),
-                token=claim.token,
-                tags=self.run_tags.product(claim.token, text),
             )
 
         find = self.ec2.images.first_of_token

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from imagepipe.cloud.idempotency import IdempotentCreate
 from imagepipe.cloud.registration import PLAIN_USAGE as PLAIN_USAGE
 from imagepipe.cloud.registration import Registration as Registration
 from imagepipe.cloud.registration import without_encryption
+from imagepipe.cloud.tags import ImageRequest
 from imagepipe.errors import CloudError
 
 
@@ -167,7 +168,8 @@ class Images:
 
     def first_of_token(self, token: str) -> str | None:
         """Return the id of an image that is tagged with a token, if there is one."""
-        return _first(self.own_of_token(token))
+        images = self.own_of_token(token)
+        return images[0].id if images else None
 
     def own_made_of(self, snapshot: str) -> list[OwnImage]:
         """Return the images of this account that use a snapshot."""
@@ -206,31 +208,16 @@ class Images:
             for i in found
         ]
 
-    def register(
-        self,
-        name: str,
-        description: str,
-        registration: Registration,
-        mappings: Sequence[Mapping[str, Any]],
-        *,
-        token: str,
-        tags: Mapping[str, str],
-    ) -> str:
+    def register(self, new: ImageRequest, registration: Registration, mappings: Sequence[Mapping[str, Any]]) -> str:
         """Register an image of snapshots and return its id. Idempotent, even if an answer is lost."""
-        return self._register(
-            name, description, token, tags, BlockDeviceMappings=list(mappings), **registration.request()
-        )
+        return self._register(new, BlockDeviceMappings=list(mappings), **registration.request())
 
     def register_bundle(
         self,
-        name: str,
-        description: str,
+        new: ImageRequest,
         registration: Registration,
         location: str,
         mappings: Sequence[Mapping[str, Any]],
-        *,
-        token: str,
-        tags: Mapping[str, str],
     ) -> str:
         """Register an instance-store image of a bundle and return its id. Idempotent, even if an answer is lost.
 
@@ -243,62 +230,39 @@ class Images:
             if str(mapping.get("VirtualName", "")).startswith("ephemeral")
         ]
         more = {"BlockDeviceMappings": wanted} if wanted else {}
-        return self._register(
-            name, description, token, tags, ImageLocation=location, **more, **registration.of_bundle()
-        )
+        return self._register(new, ImageLocation=location, **more, **registration.of_bundle())
 
-    def _register(self, name: str, description: str, token: str, tags: Mapping[str, str], **more: Any) -> str:
+    def _register(self, new: ImageRequest, **more: Any) -> str:
         def call() -> str:
-            with translating(f"registering image '{name}' in {self.region}"):
+            with translating(f"registering image '{new.name}' in {self.region}"):
                 answer = self._creates.client.register_image(
-                    Name=name,
-                    **({"Description": description} if description else {}),
-                    TagSpecifications=[tagging.specification("image", tags)],
-                    **more,
+                    **new.texts(), TagSpecifications=new.tag_specifications(), **more
                 )
             return str(answer["ImageId"])
 
         known = partial(retry_until_visible, call, self._creates.clock, "InvalidSnapshot.NotFound")
-        return self._creates.once(known, lambda: _first(self.own_of_token(token)))
+        return self._creates.once(known, lambda: self.first_of_token(new.token))
 
-    def register_again(self, image: Mapping[str, Any], name: str, *, token: str, tags: Mapping[str, str]) -> str:
+    def register_again(self, new: ImageRequest, image: Mapping[str, Any]) -> str:
         """Register the data of an image again under another name and return the id. `image` is its description.
 
         Copies it within the region instead if RegisterImage would lose product codes or billing.
         """
-        description, mappings = image.get("Description", ""), image.get("BlockDeviceMappings", ())
+        mappings = image.get("BlockDeviceMappings", ())
         if (location := bundle_of(image)) is not None:
-            machine = Registration.of(image)
-            return self.register_bundle(name, description, machine, location, mappings, token=token, tags=tags)
+            return self.register_bundle(new, Registration.of(image), location, mappings)
         if image.get("ProductCodes") or image.get("UsageOperation", PLAIN_USAGE) != PLAIN_USAGE:
-            return self.copy(
-                image["ImageId"],
-                self.region,
-                name,
-                description,
-                client_token=token,
-                tags=tagging.ProductTags(tags, tags),
-            )
+            return self.copy(replace(new, snapshot_tags=new.tags), image["ImageId"], self.region)
         uefi_data = self._uefi_data(image["ImageId"]) if image.get("BootMode", "").startswith("uefi") else None
-        registration = Registration.of(image, uefi_data=uefi_data)
         plain = [without_encryption(mapping) for mapping in mappings]
-        return self.register(name, description, registration, plain, token=token, tags=tags)
+        return self.register(new, Registration.of(image, uefi_data=uefi_data), plain)
 
     def _uefi_data(self, image: str) -> str | None:
         with translating(f"reading the UEFI data of {image} in {self.region}"):
             answer = self._client.describe_image_attribute(ImageId=image, Attribute="uefiData")
         return answer.get("UefiData", {}).get("Value") or None
 
-    def create_image(
-        self,
-        instance: str,
-        name: str,
-        description: str,
-        mappings: Sequence[Mapping[str, Any]],
-        *,
-        token: str,
-        tags: tagging.ProductTags,
-    ) -> str:
+    def create_image(self, new: ImageRequest, instance: str, mappings: Sequence[Mapping[str, Any]]) -> str:
         """Create an image of a stopped instance and return its id. Idempotent, even if an answer is lost.
 
         CreateImage keeps product codes and billing, which RegisterImage cannot express. `mappings` override attached
@@ -306,18 +270,17 @@ class Images:
         """
 
         def call() -> str:
-            with translating(f"creating image '{name}' of {instance} in {self.region}"):
+            with translating(f"creating image '{new.name}' of {instance} in {self.region}"):
                 answer = self._creates.client.create_image(
                     InstanceId=instance,
-                    Name=name,
                     NoReboot=True,
-                    **({"Description": description} if description else {}),
+                    **new.texts(),
                     **({"BlockDeviceMappings": list(mappings)} if mappings else {}),
-                    TagSpecifications=tags.specifications(),
+                    TagSpecifications=new.tag_specifications(),
                 )
             return str(answer["ImageId"])
 
-        return self._creates.once(call, lambda: _first(self.own_of_token(token)))
+        return self._creates.once(call, lambda: self.first_of_token(new.token))
 
     def require_imds_v2(self, image: str) -> None:
         """Require IMDSv2 on instances of an image that CreateImage made."""
@@ -342,26 +305,15 @@ class Images:
                     SnapshotId=snapshot, Attribute="createVolumePermission", CreateVolumePermission={"Add": users}
                 )
 
-    def copy(
-        self,
-        source: str,
-        source_region: str,
-        name: str,
-        description: str,
-        *,
-        client_token: str,
-        tags: tagging.ProductTags,
-        kms_key: str | None = None,
-    ) -> str:
+    def copy(self, new: ImageRequest, source: str, source_region: str, *, kms_key: str | None = None) -> str:
         """Copy an image into this region and return the id of the pending copy. Idempotent by its client token."""
         with translating(f"copying {source} from {source_region} to {self.region}"):
             answer = self._client.copy_image(
                 SourceImageId=source,
                 SourceRegion=source_region,
-                Name=name,
-                **({"Description": description} if description else {}),
-                ClientToken=client_token,
-                TagSpecifications=tags.specifications(),
+                **new.texts(),
+                ClientToken=new.token,
+                TagSpecifications=new.tag_specifications(),
                 **({"Encrypted": True, "KmsKeyId": kms_key} if kms_key else {}),
             )
         return str(answer["ImageId"])
@@ -404,10 +356,6 @@ class Images:
 def _literal(name: str) -> str:
     """Escape a name for a filter: its wildcards and backslashes."""
     return name.replace("\\", "\\\\").replace("*", "\\*").replace("?", "\\?")
-
-
-def _first(images: Sequence[OwnImage]) -> str | None:
-    return images[0].id if images else None
 
 
 def bundle_of(image: Mapping[str, Any]) -> str | None:

@@ -41,21 +41,35 @@ class RunTags:
         """Return the tags of an image or of its snapshots; a Name tag in the spec replaces the image's name."""
         return {"Name": text.name, **text.tags, **self._own(token, UNFINISHED)}
 
+    def image(self, token: str, text: ImageText, *, snapshots: str = "") -> ImageRequest:
+        """Return the request for an image; `snapshots` is the token of the snapshots that the same call creates."""
+        of_snapshots = self.product(snapshots, text) if snapshots else {}
+        return ImageRequest(text.name, text.description, token, self.product(token, text), of_snapshots)
+
     def _own(self, token: str, state: str) -> dict[str, str]:
         own = {RUN: self.run, SPEC: self.spec, TOKEN: token, STATE: state}
         return {**own, STARTED: self.started} if self.started else own
 
 
 @dataclass(frozen=True, slots=True)
-class ProductTags:
-    """The tags of an image and of its snapshots, which one call creates."""
+class ImageRequest:
+    """The texts and tags of an image to create, and the token that finds it if the answer is lost."""
 
-    image: Mapping[str, str]
-    snapshots: Mapping[str, str]
+    name: str
+    description: str
+    token: str
+    tags: Mapping[str, str]
+    snapshot_tags: Mapping[str, str] = field(default_factory=dict)
+    """Tags of the snapshots, if the same call creates them."""
 
-    def specifications(self) -> list[dict[str, Any]]:
-        """Return both as TagSpecifications."""
-        return [specification("image", self.image), specification("snapshot", self.snapshots)]
+    def texts(self) -> dict[str, str]:
+        """Return the parameters Name and Description; EC2 refuses an empty description."""
+        return {"Name": self.name, **({"Description": self.description} if self.description else {})}
+
+    def tag_specifications(self) -> list[dict[str, Any]]:
+        """Return the parameter TagSpecifications."""
+        both = (("image", self.tags), ("snapshot", self.snapshot_tags))
+        return [specification(kind, tags) for kind, tags in both if tags]
 
 
 def specification(kind: str, tags: Mapping[str, str]) -> dict[str, Any]:

@@ -58,15 +58,9 @@ class CopyBundleToRegion(Stage[Image]):
         text = ctx[self.text][self.ec2.region]
 
         def register(claim: Claim) -> str:
-            return self.ec2.images.register_bundle(
-                text.name,
-                text.description,
-                Registration.of(machine),
-                bundle.location,
-                machine.get("BlockDeviceMappings", ()),
-                token=claim.token,
-                tags=self.run_tags.product(claim.token, text),
-            )
+            new = self.run_tags.image(claim.token, text)
+            mappings = machine.get("BlockDeviceMappings", ())
+            return self.ec2.images.register_bundle(new, Registration.of(machine), bundle.location, mappings)
 
         find = self.ec2.images.first_of_token
         claim = ctx.make("image", self.ec2.region, lifetime=Lifetime.PRODUCT, create=register, find=find)

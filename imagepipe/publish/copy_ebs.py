@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from threading import BoundedSemaphore, Lock
 
 from imagepipe.cloud.ec2 import Ec2
-from imagepipe.cloud.tags import ProductTags, RunTags
+from imagepipe.cloud.images import snapshots_of
+from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.values import Image, ImageText
@@ -60,26 +61,12 @@ class CopyToRegion(Stage[Image]):
         of_snapshots = ctx.intend("snapshots", region, lifetime=Lifetime.PRODUCT)
         of_image = ctx.intend("image", region, lifetime=Lifetime.PRODUCT)
         id = of_image.id or ctx.found_again(of_image, self.ec2.images.first_of_token)
-        id = id or self.ec2.images.copy(
-            image.id,
-            image.region,
-            text.name,
-            text.description,
-            client_token=of_image.token,
-            tags=ProductTags(
-                image=self.run_tags.product(of_image.token, text),
-                snapshots=self.run_tags.product(of_snapshots.token, text),
-            ),
-            kms_key=self.kms_key,
-        )
+        new = self.run_tags.image(of_image.token, text, snapshots=of_snapshots.token)
+        id = id or self.ec2.images.copy(new, image.id, image.region, kms_key=self.kms_key)
         ctx.bind(of_image, id)
         with ctx.span("bytes"):
             found = self.ec2.await_image(id, deadline=ctx.deadline(self.timeout_seconds), cancel=ctx.cancel)
-        snapshots = tuple(
-            mapping["Ebs"]["SnapshotId"]
-            for mapping in found.get("BlockDeviceMappings", ())
-            if mapping.get("Ebs", {}).get("SnapshotId")
-        )
+        snapshots = snapshots_of(found)
         if snapshots:
             ctx.bind(of_snapshots, ",".join(snapshots))
         return Image(id, region, text.name, snapshots)

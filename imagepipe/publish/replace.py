@@ -59,7 +59,8 @@ class ReplaceImage(Stage[Image]):
         for image in old:
             ctx.say(f"deregistering {image.id}, which has the name '{name}'")
             images.deregister(image.id)
-        new_id = new_id or self._register_under(name, described, claim.token, label, baked)
+        new = tags.ImageRequest(name, described.get("Description", ""), claim.token, label)
+        new_id = new_id or self._register_under(new, described, baked)
         ctx.bind(claim, new_id)
         seen = self.ec2.await_image(new_id, deadline=ctx.deadline(COPY_SECONDS), cancel=ctx.cancel)
         final = Image(new_id, self.ec2.region, name, snapshots_of(seen), bundle=bundle_of(seen))
@@ -69,17 +70,15 @@ class ReplaceImage(Stage[Image]):
         self._retire(ctx, baked, final, old, {snapshot for snapshot in claim.details["left"].split(",") if snapshot})
         return final
 
-    def _register_under(
-        self, name: str, described: Mapping[str, Any], token: str, label: Mapping[str, str], baked: Image
-    ) -> str:
-        """Register the new image again under the name. Raises CloudError with the temporary name of the new image."""
+    def _register_under(self, new: tags.ImageRequest, described: Mapping[str, Any], baked: Image) -> str:
+        """Register the new image again under its name. Raises CloudError with the temporary name of the new image."""
         try:
-            return self.ec2.images.register_again(described, name, token=token, tags=label)
+            return self.ec2.images.register_again(new, described)
         except CloudError as error:
             raise CloudError(
                 f"{error}; the new image is kept as {baked.id} '{baked.name}' in {self.ec2.region}",
                 code=error.code,
-                hint=f"register it as '{name}' by hand, or build again",
+                hint=f"register it as '{new.name}' by hand, or build again",
             ) from error
 
     def _retire(self, ctx: Context, baked: Image, final: Image, old: list[OwnImage], left: set[str]) -> None:

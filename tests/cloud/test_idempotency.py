@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from imagepipe.cloud.idempotency import IdempotentCreate
 from imagepipe.cloud.images import Images, Registration
 from imagepipe.cloud.instances import LaunchRequest
 from imagepipe.cloud.rate_limit import RetryBudget
+from imagepipe.cloud.tags import ImageRequest
 from imagepipe.communicator import keys
 from imagepipe.errors import CloudError
 from tests import bundled
@@ -19,6 +21,7 @@ from tests.account import Account
 from tests.local.aws import harness
 
 TAGS = {"imagepipe:token": "t1", "imagepipe:run": "r1"}
+WEB = ImageRequest("web", "d", "t1", TAGS)
 REGISTRATION = Registration("x86_64", "hvm", "/dev/xvda", True, "simple", None, None, None, "v2.0")
 
 
@@ -47,7 +50,7 @@ def test_a_security_group_is_made_once_though_the_answer_is_lost(account: Accoun
 def test_an_image_is_registered_once_though_the_answer_is_lost(account: Account, effect: str) -> None:
     mappings = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": _snapshot(account)}}]
     account.fault(effect, "RegisterImage")
-    id = account.ec2.images.register("web", "d", REGISTRATION, mappings, token="t1", tags=TAGS)
+    id = account.ec2.images.register(WEB, REGISTRATION, mappings)
     assert [image.id for image in account.ec2.images.own_named("web")] == [id]
 
 
@@ -72,9 +75,9 @@ def test_an_instance_is_launched_once_though_the_answer_is_lost(account: Account
 
 def test_a_name_that_somebody_else_has_taken_is_not_adopted(account: Account) -> None:
     mappings = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": _snapshot(account)}}]
-    account.ec2.images.register("web", "", REGISTRATION, mappings, token="t0", tags={"imagepipe:token": "t0"})
+    account.ec2.images.register(replace(WEB, token="t0", tags={"imagepipe:token": "t0"}), REGISTRATION, mappings)
     with pytest.raises(CloudError) as failed:
-        account.ec2.images.register("web", "", REGISTRATION, mappings, token="t1", tags=TAGS)
+        account.ec2.images.register(WEB, REGISTRATION, mappings)
     assert failed.value.code == "InvalidAMIName.Duplicate"
     assert failed.value.hint is not None
     assert "build.timestamp" in failed.value.hint
@@ -87,7 +90,7 @@ def test_throttling_is_waited_out(account: Account) -> None:
 
 def test_register_image_is_told_all_that_the_machine_has(account: Account) -> None:
     mappings = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": _snapshot(account), "DeleteOnTermination": True}}]
-    id = account.ec2.images.register("web", "about it", REGISTRATION, mappings, token="t1", tags=TAGS)
+    id = account.ec2.images.register(WEB, REGISTRATION, mappings)
     account.ec2.await_image(id, deadline=account.deadline(), cancel=account.cancel)
     source = account.ec2.images.by_id(id)
     assert source.architecture == "x86_64"
@@ -102,7 +105,7 @@ def test_register_image_is_told_all_that_the_machine_has(account: Account) -> No
 def test_a_bundle_is_registered_once_though_the_answer_is_lost(account: Account, effect: str) -> None:
     location = bundled.put(account)
     account.fault(effect, "RegisterImage")
-    id = account.ec2.images.register_bundle("web", "d", REGISTRATION, location, [], token="t1", tags=TAGS)
+    id = account.ec2.images.register_bundle(WEB, REGISTRATION, location, [])
     assert [image.id for image in account.ec2.images.own_registered_from(location)] == [id]
 
 
@@ -134,9 +137,8 @@ def test_a_bundle_is_registered_with_its_virtualization_and_nothing_of_an_ebs_ro
             {**least, "Description": "d", "Architecture": "i386", "VirtualizationType": "paravirtual"},
         )
         for description, registration, some in (("", uefi, mappings), ("d", plain, [])):
-            account.ec2.images.register_bundle(
-                "web", description, registration, "bundles/web/image.manifest.xml", some, token="t1", tags=TAGS
-            )
+            new = replace(WEB, description=description)
+            account.ec2.images.register_bundle(new, registration, "bundles/web/image.manifest.xml", some)
         stub.assert_no_pending_responses()
 
 
@@ -165,7 +167,7 @@ def test_a_name_that_our_own_image_took_is_ours_though_it_is_not_shown_yet(accou
     mappings = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": _snapshot(account)}}]
     account.fault("cut-after", "RegisterImage")
     _hide(account, "RegisterImage")
-    id = account.ec2.images.register("web", "d", REGISTRATION, mappings, token="t1", tags=TAGS)
+    id = account.ec2.images.register(WEB, REGISTRATION, mappings)
     assert [image.id for image in account.ec2.images.own_named("web")] == [id]
 
 
@@ -193,7 +195,7 @@ def test_an_image_of_a_snapshot_that_is_not_known_yet_is_registered_and_tagged_o
     account.cloud.gateway.backend.faults.hidden.hide({"SnapshotId": snapshot}, seconds=1.0, calls=None)
     mappings = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}]
     _hide(account, "RegisterImage")
-    id = account.ec2.images.register("web", "d", REGISTRATION, mappings, token="t1", tags=TAGS)
+    id = account.ec2.images.register(WEB, REGISTRATION, mappings)
     account.ec2.images.tag([id], {"colour": "red"})
     [image] = account.ec2.images.own_named("web")
     assert image.tags["colour"] == "red"

@@ -223,13 +223,10 @@ class RegisterBundle(Stage[Image]):
 
         def register(claim: Claim) -> str:
             return self.ec2.images.register_bundle(
-                text.name,
-                text.description,
+                self.run_tags.image(claim.token, text),
                 self._registration(source),
                 bundle.location,
                 [{"DeviceName": device, "VirtualName": virtual} for device, virtual in self._virtual(source).items()],
-                token=claim.token,
-                tags=self.run_tags.product(claim.token, text),
             )
 
         find = self.ec2.images.first_of_token
