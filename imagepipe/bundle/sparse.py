@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from imagepipe.bundle.extents import ZERO_BLOCK, Extent, merged, nonzero_runs, not_holes
 from imagepipe.bundle.flow import BLOCK_BYTES, in_order, workers
@@ -53,22 +52,6 @@ def opened_image(path: Path) -> Iterator[Image]:
         size = os.lseek(fd, 0, os.SEEK_END)
         extents = tuple(data_extents(fd, size))
         yield Image(size, extents, lambda at, count: _read(fd, at, count, path), int(os.fstat(fd).st_mtime))
-
-
-def image_of_stream(stream: IO[bytes], size: int) -> Image:
-    """Return an image that is read once from a pipe; all of it counts as data, because its map must come first."""
-
-    def read(_: int, count: int) -> bytes:
-        pieces = []
-        while count:
-            piece = stream.read(count)
-            if not piece:
-                raise BundleError("packing a stream: it ended before the given size")
-            pieces.append(piece)
-            count -= len(piece)
-        return b"".join(pieces)
-
-    return Image(size, (Extent(0, size),) if size else (), read)
 
 
 def data_extents(fd: int, size: int) -> Iterator[Extent]:

@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +15,22 @@ import click
 
 from imagepipe.cli.closing import print_end
 from imagepipe.cli.cloud import cloud_target, open_cloud
-from imagepipe.cli.junit_file import junit_option, reported_in
+from imagepipe.cli.junit_file import reported_in
 from imagepipe.cli.options import (
     CloudOptions,
     KeepingCommand,
+    RunOptions,
     VariableOptions,
     check_region,
     cloud_options,
     found_specs,
-    keep_option,
     read_variables,
-    timeout_option,
+    run_options,
     unknown_variables,
     variable_options,
 )
-from imagepipe.cli.output_format import Format, log_format_option
 from imagepipe.cli.pass_options import pass_options
-from imagepipe.cli.run import Run, RunOptions, stopped_by_signals
+from imagepipe.cli.run import Run, stopped_by_signals
 from imagepipe.clock import Clock, SystemClock
 from imagepipe.engine.cancel import Cancel
 from imagepipe.errors import SpecError
@@ -50,11 +48,7 @@ class BuildOptions:
     specs: tuple[str, ...]
     variables: VariableOptions
     cloud: CloudOptions
-    output: Format
-    junit: Path | None
-    keep_going: bool
-    timeout: timedelta | None
-    keep_on_failure: timedelta | None
+    run_options: RunOptions
 
 
 @click.command(
@@ -70,16 +64,13 @@ Examples:
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @cloud_options
 @variable_options
-@log_format_option
-@junit_option
+@run_options
 @click.option(
     "--keep-going",
     is_flag=True,
     help="With several specs: a failure stops and cleans up only its own spec. Without this option, the first failure "
     "stops the whole run and deletes every image that is not finished.",
 )
-@timeout_option
-@keep_option
 @pass_options(BuildOptions)
 def build(options: BuildOptions) -> int:
     """Bake the images of specs, given by path, by folder, or by the name of a file in specs/.
@@ -87,7 +78,7 @@ def build(options: BuildOptions) -> int:
     Exit code 0 when every image is available in every region. After a failure, Ctrl-C or SIGTERM, everything that the
     build created is deleted. A second Ctrl-C exits at once; `imagepipe clean` then deletes the rest.
     """
-    with reported_in(options.junit):
+    with reported_in(options.run_options.junit):
         return _build_images(options)
 
 
@@ -103,15 +94,12 @@ def _build_images(options: BuildOptions) -> int:
     if region:
         check_region(region, loaded)
     cancel = Cancel(clock)
-    run_options = RunOptions(
-        options.output, options.junit, options.timeout, options.keep_on_failure, keep_going=options.keep_going
-    )
     with ExitStack() as stack:
         signals = stack.enter_context(stopped_by_signals(cancel))
         regions = stack.enter_context(open_cloud(target, region=region, clock=clock))
         signals.has_begun = True
         cancel.check()
-        run = Run(run_id, clock, cancel, target.with_account(regions), loaded, run_options)
+        run = Run(run_id, clock, cancel, target.with_account(regions), loaded, options.run_options)
         outcome, baked = run.execute(regions, region, _record(files, values, loaded, region))
         return print_end(run, outcome, baked)
 

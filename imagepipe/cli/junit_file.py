@@ -6,21 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import click
-
-from imagepipe.cli.options import F
 from imagepipe.errors import ImagepipeError, UsageError
 from imagepipe.report.junit import write_error
-
-
-def junit_option(command: F) -> F:
-    """Add `--junit`."""
-    return click.option(
-        "--junit",
-        metavar="FILE",
-        type=click.Path(path_type=Path, dir_okay=False),
-        help="Write JUnit XML with a case for each build and each test, whether or not they succeed.",
-    )(command)
 
 
 @contextmanager

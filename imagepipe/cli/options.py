@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any
 
 import click
 
+from imagepipe.cli.output_format import F, Format, log_format_option
 from imagepipe.errors import UsageError
 from imagepipe.spec.explain import nearest
 from imagepipe.spec.find import spec_files
@@ -19,7 +21,6 @@ from imagepipe.spec.load import load_var_file
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.variables import Given
 
-F = TypeVar("F", bound=Callable[..., Any])
 KEEP, KEPT_FOR = "--keep-on-failure", "24h"
 
 
@@ -40,6 +41,25 @@ class CloudOptions:
     profile: str | None = None
     endpoint_url: str | None = None
     role: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Options of `build` and `resume` that the run uses."""
+
+    output: Format
+    """Format of the result on standard output."""
+    junit: Path | None = None
+    timeout: timedelta | None = None
+    keep_on_failure: timedelta | None = None
+    """Time for which a failed run's resources are kept; None deletes them at once."""
+    keep_going: bool = False
+    """Whether the other specs continue after the failure of one."""
+
+    @property
+    def log(self) -> IO[str]:
+        """The stream of the run's log: standard error if the result is JSON."""
+        return sys.stderr if self.output == "json" else sys.stdout
 
 
 def variable_options(command: F) -> F:
@@ -112,25 +132,33 @@ class KeepingCommand(click.Command):
         return super().parse_args(ctx, [f"{KEEP}={KEPT_FOR}" if word == KEEP else word for word in args])
 
 
-def keep_option(command: F) -> F:
-    """Add `--keep-on-failure[=2h]` to a KeepingCommand."""
-    return click.option(
-        KEEP,
-        type=DurationType(),
-        metavar="[=DURATION]",
-        help="After a failure, keep everything and print how to log in; `clean --older-than` spares it for this long."
-        f"  [{KEPT_FOR} if no duration is given]",
-    )(command)
-
-
-def timeout_option(command: F) -> F:
-    """Add `--timeout`."""
-    return click.option(
-        "--timeout",
-        type=DurationType(),
-        metavar="DURATION",
-        help="Stop the build after this time and clean up, as at Ctrl-C.  [never]",
-    )(command)
+def run_options(command: F) -> F:
+    """Add `--format`, `--junit`, `--timeout` and `--keep-on-failure[=2h]` to a KeepingCommand."""
+    options: tuple[Callable[[F], F], ...] = (
+        log_format_option,
+        click.option(
+            "--junit",
+            metavar="FILE",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="Write JUnit XML with a case for each build and each test, whether or not they succeed.",
+        ),
+        click.option(
+            "--timeout",
+            type=DurationType(),
+            metavar="DURATION",
+            help="Stop the build after this time and clean up, as at Ctrl-C.  [never]",
+        ),
+        click.option(
+            KEEP,
+            type=DurationType(),
+            metavar="[=DURATION]",
+            help="After a failure, keep everything and print how to log in; `clean --older-than` spares it for this"
+            f" long.  [{KEPT_FOR} if no duration is given]",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def read_variables(options: VariableOptions) -> Given:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -12,18 +11,17 @@ import click
 from imagepipe.cli.build import check_files_of_bundles, load_buildable
 from imagepipe.cli.closing import print_end
 from imagepipe.cli.cloud import CloudTarget, open_cloud
-from imagepipe.cli.junit_file import junit_option, reported_in
+from imagepipe.cli.junit_file import reported_in
 from imagepipe.cli.options import (
     KeepingCommand,
+    RunOptions,
     VariableOptions,
-    keep_option,
     read_variables,
-    timeout_option,
+    run_options,
     variable_options,
 )
-from imagepipe.cli.output_format import Format, log_format_option
 from imagepipe.cli.pass_options import pass_options
-from imagepipe.cli.run import Run, RunOptions, stopped_by_signals
+from imagepipe.cli.run import Run, stopped_by_signals
 from imagepipe.cli.run_store import folder_of
 from imagepipe.clock import SystemClock
 from imagepipe.engine.cancel import Cancel
@@ -39,10 +37,7 @@ class ResumeOptions:
     run: str
     variables: VariableOptions
     dry_run: bool
-    output: Format
-    junit: Path | None
-    timeout: timedelta | None
-    keep_on_failure: timedelta | None
+    run_options: RunOptions
 
 
 @click.command(
@@ -58,10 +53,7 @@ Examples:
 @click.argument("run", metavar="RUN")
 @variable_options
 @click.option("--dry-run", is_flag=True, help="Print where the run would resume, and change nothing.")
-@log_format_option
-@junit_option
-@timeout_option
-@keep_option
+@run_options
 @pass_options(ResumeOptions)
 def resume(options: ResumeOptions) -> int:
     """Resume a run whose process died. RUN is its id, or the start of it.
@@ -72,7 +64,7 @@ def resume(options: ResumeOptions) -> int:
     """
     past = read(folder_of(options.run))
     _check(past)  # first: a report of a run that cannot be resumed stays as it is
-    with reported_in(None if options.dry_run else options.junit):
+    with reported_in(None if options.dry_run else options.run_options.junit):
         return _resume(options, past)
 
 
@@ -88,14 +80,13 @@ def _resume(options: ResumeOptions, past: JournalState) -> int:
     region = stored["region"]
     check_files_of_bundles(loaded, region, is_local=target.local is not None)
     cancel = Cancel(clock)
-    run_options = RunOptions(options.output, options.junit, options.timeout, options.keep_on_failure)
     with ExitStack() as stack:
         signals = stack.enter_context(stopped_by_signals(cancel))
         regions = stack.enter_context(open_cloud(target, region=region, clock=clock))
         target.check_account(regions)
         signals.has_begun = True
         cancel.check()
-        resumed = Run(past.run.id, clock, cancel, target, loaded, run_options)
+        resumed = Run(past.run.id, clock, cancel, target, loaded, options.run_options)
         result = resumed.resume(regions, region, dry_run=options.dry_run)
         return 0 if result is None else print_end(resumed, *result)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
 import click
 
@@ -23,8 +22,7 @@ from imagepipe.cleanup.sweep import Heartbeat
 from imagepipe.cleanup.undoers import Undoers
 from imagepipe.cli import streams
 from imagepipe.cli.cloud import CloudTarget, region_of
-from imagepipe.cli.options import state_folder
-from imagepipe.cli.output_format import Format
+from imagepipe.cli.options import RunOptions, state_folder
 from imagepipe.clock import Clock, iso
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.communicator.ssh import Connections
@@ -46,25 +44,6 @@ from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.wiring.build import Baked
 from imagepipe.wiring.certificates import BundleSigning
 from imagepipe.wiring.tools import Tools
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """Options of `build` and `resume` that the run uses."""
-
-    output: Format
-    """Format of the result on standard output."""
-    junit: Path | None = None
-    timeout: timedelta | None = None
-    keep_on_failure: timedelta | None = None
-    """Time for which a failed run's resources are kept; None deletes them at once."""
-    keep_going: bool = False
-    """Whether the other specs continue after the failure of one."""
-
-    @property
-    def log(self) -> IO[str]:
-        """The stream of the run's log: standard error if the result is JSON."""
-        return sys.stderr if self.output == "json" else sys.stdout
 
 
 class Run:

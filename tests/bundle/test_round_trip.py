@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import random
 from itertools import pairwise
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from imagepipe.bundle.pack import pack
 from imagepipe.bundle.parts import PART_BYTES
-from imagepipe.bundle.sparse import Image, data_extents, image_of_stream, opened_image
+from imagepipe.bundle.sparse import Image, data_extents, opened_image
 from imagepipe.errors import BundleError
 from tests.bundle.samples import LABEL, Memory, extents, packed, recipients, unpacked
 
@@ -127,18 +126,6 @@ def test_a_reader_that_gives_less_than_was_asked_is_refused() -> None:
         pack(Image(100, extents((0, 100)), lambda _at, _count: b"x"), Memory(), label=LABEL, recipients=recipients())
 
 
-def test_a_stream_is_packed(tmp_path: Path) -> None:
-    content = os.urandom(1 << 20) + bytes(1 << 20)
-    memory = Memory()
-    pack(image_of_stream(io.BytesIO(content), len(content)), memory, label=LABEL, recipients=recipients())
-    assert unpacked(memory, tmp_path) == content
-
-
-def test_a_stream_that_ends_early_is_refused() -> None:
-    with pytest.raises(BundleError, match="ended before the given size"):
-        pack(image_of_stream(io.BytesIO(b"x" * 10), 11), Memory(), label=LABEL, recipients=recipients())
-
-
 def test_an_image_that_becomes_shorter_meanwhile_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "image"
     path.write_bytes(os.urandom(1 << 20))
@@ -170,7 +157,7 @@ def test_what_progress_raises_ends_the_packing_and_leaves_no_manifest() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         pack(
-            image_of_stream(io.BytesIO(os.urandom(12 << 20)), 12 << 20),
+            Image(12 << 20, extents((0, 12 << 20)), lambda _at, count: os.urandom(count)),
             memory,
             label=LABEL,
             recipients=recipients(),
