@@ -14,14 +14,13 @@ from imagepipe.capture.scan.stages import Offline, gate_on_machine
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage
 from imagepipe.communicator.shell import Script, run_script
-from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Watch, public_key
+from imagepipe.communicator.ssh import RECONNECT_SECONDS, Connection, Connections, Disconnected, Watch, public_key
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CommandFailed
 from imagepipe.hygiene.report import MARK, ScanRequest
 from imagepipe.values import Reachable, Sealed
 
 SCRUB_SECONDS = 300
-RECONNECT_SECONDS = 300
 SCRIPT = "scrub.sh"
 FREEZE = "freeze.sh"
 FROZEN = "frozen"
@@ -102,12 +101,8 @@ class Scrub(Stage[Sealed]):
 
     def _connection(self, ctx: Context, machine: Reachable) -> Connection:
         """Connect again if the last step ended the connection or rebooted the machine."""
-        return self.connections.reconnect(
-            machine.endpoint,
-            ctx.deadline(RECONNECT_SECONDS),
-            ctx.cancel.sleep,
-            lambda: self.ec2.instances.check_runs(machine.instance.id),
-        )
+        deadline = ctx.deadline(RECONNECT_SECONDS)
+        return self.connections.reconnect(machine, deadline, ctx.cancel.sleep, self.ec2.instances.check_runs)
 
     def is_repeatable(self) -> bool:
         """Return False: once the scrub has begun, nobody may be able to log in."""

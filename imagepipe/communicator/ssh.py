@@ -15,7 +15,7 @@ from imagepipe.clock import Deadline
 from imagepipe.communicator.ended import EndMark
 from imagepipe.communicator.streams import OnLine, Output, Sender, close
 from imagepipe.errors import ConnectError
-from imagepipe.values import Endpoint
+from imagepipe.values import Endpoint, Reachable
 
 if TYPE_CHECKING:
     import paramiko
@@ -32,6 +32,8 @@ BANNER_SECONDS = 10.0
 AUTH_SECONDS = 15.0
 DEAD_SECONDS = 60
 """Time that the kernel waits for an acknowledgement, of keep-alives too, before the machine counts as gone."""
+RECONNECT_SECONDS = 300.0
+"""Time for a machine to come back after a step has ended the connection or rebooted it."""
 FIRST_PAUSE_SECONDS = 0.2
 KEEPALIVE_SECONDS = 15
 """Interval of keep-alives: NAT gateways drop an idle connection after 350 s (VPC user guide)."""
@@ -327,22 +329,22 @@ class Connections:
             raise NotConnected(f"bastion {error}", error.why, at_bastion=True) from error
 
     def reconnect(
-        self, endpoint: Endpoint, deadline: Deadline, sleep: Callable[[float], None], check: Callable[[], None]
+        self, machine: Reachable, deadline: Deadline, sleep: Callable[[float], None], check: Callable[[str], None]
     ) -> Connection:
         """Return a live connection; retry while the machine comes back.
 
-        Between two attempts it calls `sleep` and `check`, which raise if another attempt is useless.
-        Raises ConnectError.
+        Between two attempts it calls `sleep`, and `check` with the instance's id; they raise if another attempt is
+        useless. Raises ConnectError.
         """
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                return self.get(endpoint)
+                return self.get(machine.endpoint)
             except NotConnected as error:
                 if deadline.is_past():
                     raise ConnectError(f"SSH did not come back within {deadline.seconds:g} s: {error}") from error
             sleep(pause)
-            check()
+            check(machine.instance.id)
             pause = min(pause * 1.5, 1.0)
 
     def drop(self, endpoint: Endpoint) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from imagepipe.communicator.shell import run_command
 from imagepipe.communicator.ssh import Connection, Connections, Disconnected, NotConnected, Watch
 from imagepipe.errors import CommandFailed, ConnectError
-from imagepipe.values import Endpoint
+from imagepipe.values import Reachable
 
 PAUSE_SECONDS = 0.3
 Boot = tuple[str, ...]
@@ -59,23 +59,23 @@ def wait_for_end(connection: Connection, watch: Watch, sleep: Callable[[float], 
 
 def wait_for_return(
     connections: Connections,
-    endpoint: Endpoint,
+    machine: Reachable,
     before: Boot,
     watch: Watch,
     sleep: Callable[[float], None],
-    check: Callable[[], None],
+    check: Callable[[str], None],
 ) -> bool:
     """Wait until SSH answers from a machine that is not shutting down. Return whether it has rebooted.
 
     A machine that is shutting down may still accept logins; then wait for its next boot. Between two attempts it calls
-    `sleep` and `check`, which raise if another attempt is useless. Raises ConnectError at the deadline, and
+    `sleep` and `check`, as `Connections.reconnect` does. Raises ConnectError at the deadline, and
     CommandFailed if the boot cannot be read.
     """
     last = "no answer"
     while not watch.deadline.is_past():
-        connections.drop(endpoint)
+        connections.drop(machine.endpoint)
         try:
-            connection = connections.get(endpoint)
+            connection = connections.get(machine.endpoint)
             if boot_of(connection, watch) != before:
                 return True
             if not is_going_down(connection, watch):
@@ -84,7 +84,7 @@ def wait_for_return(
         except (NotConnected, Disconnected) as error:
             last = str(error)
         sleep(PAUSE_SECONDS)
-        check()
+        check(machine.instance.id)
     raise ConnectError(
         f"SSH did not come back within {watch.deadline.seconds:g} s after the connection had ended; last: {last}",
         hint="see the console: does the machine boot? Or give the step a longer timeout",

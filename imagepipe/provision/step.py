@@ -10,7 +10,7 @@ from typing import Literal
 from imagepipe import render
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage, late_names
-from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Result, Watch
+from imagepipe.communicator.ssh import RECONNECT_SECONDS, Connection, Connections, Disconnected, Result, Watch
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CommandFailed, ConnectError
 from imagepipe.provision.absence import Boot, boot_of, is_going_down, wait_for_end, wait_for_return
@@ -19,7 +19,6 @@ from imagepipe.values import Late, Reachable, Text
 RETRY_SECONDS = 5.0
 DROPS = 2
 """Broken connections that an idempotent step survives, in addition to its retries."""
-RECONNECT_SECONDS = 300.0
 ENDING_SECONDS = 5.0
 TAIL_LINES = 20
 
@@ -103,12 +102,8 @@ class Step(Stage[Reachable]):
         watch = Watch(on_line, ctx.deadline(self.options.timeout_seconds), ctx.cancel)
         before: Boot | None = None
         try:
-            connection = self.connections.reconnect(
-                machine.endpoint,
-                ctx.deadline(RECONNECT_SECONDS),
-                ctx.cancel.sleep,
-                lambda: self.ec2.instances.check_runs(machine.instance.id),
-            )
+            deadline = ctx.deadline(RECONNECT_SECONDS)
+            connection = self.connections.reconnect(machine, deadline, ctx.cancel.sleep, self.ec2.instances.check_runs)
             with ctx.span("command"):
                 if self.awaits_disconnect():
                     before = boot_of(connection, watch)
@@ -152,14 +147,8 @@ class Step(Stage[Reachable]):
             ctx.say("the connection ended, as expected")
             return
         ctx.say("the connection ended, as expected: waiting for the machine")
-        has_rebooted = wait_for_return(
-            self.connections,
-            machine.endpoint,
-            before,
-            watch,
-            ctx.cancel.sleep,
-            lambda: self.ec2.instances.check_runs(machine.instance.id),
-        )
+        check = self.ec2.instances.check_runs
+        has_rebooted = wait_for_return(self.connections, machine, before, watch, ctx.cancel.sleep, check)
         ctx.say("the machine is back, in a new boot" if has_rebooted else "SSH is back, in the same boot")
 
     def awaits_disconnect(self) -> bool:

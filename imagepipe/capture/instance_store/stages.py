@@ -30,14 +30,13 @@ from imagepipe.cloud.images import Registration, SourceImage
 from imagepipe.cloud.s3 import S3
 from imagepipe.cloud.tags import RunTags
 from imagepipe.communicator.dialogue import Dialogue, open_dialogue
-from imagepipe.communicator.ssh import Connection, Connections, Disconnected, Watch, public_key
+from imagepipe.communicator.ssh import RECONNECT_SECONDS, Connection, Connections, Disconnected, Watch, public_key
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import BundleError, CommandFailed, HygieneError
 from imagepipe.values import Bundle, BundlePlace, Image, ImageText, Reachable
 
 BUNDLE_SECONDS = 4 * 3600
-RECONNECT_SECONDS = 300
 TRIES = 5
 """Number of agents: if a connection breaks or an agent is killed, another one continues."""
 AVAILABLE_SECONDS = 3600
@@ -184,12 +183,8 @@ class BundleRoot(Stage[Bundle]):
             raise ProtocolError(f"the agent ended ({ended}): {error}") from error
 
     def _connection(self, ctx: Context, machine: Reachable) -> Connection:
-        return self.connections.reconnect(
-            machine.endpoint,
-            ctx.deadline(RECONNECT_SECONDS),
-            ctx.cancel.sleep,
-            lambda: self.ec2.instances.check_runs(machine.instance.id),
-        )
+        deadline = ctx.deadline(RECONNECT_SECONDS)
+        return self.connections.reconnect(machine, deadline, ctx.cancel.sleep, self.ec2.instances.check_runs)
 
     def is_repeatable(self) -> bool:
         """Return True: logins stay possible from memory while the disk is scrubbed, so the next agent can continue."""
