@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
@@ -34,14 +34,7 @@ class CloudTarget:
     """Account id. In another account, all resources of a run would seem to be deleted."""
 
     def record(self) -> dict[str, str]:
-        values = {
-            "local": self.local,
-            "profile": self.profile,
-            "endpoint_url": self.endpoint_url,
-            "role": self.role,
-            "account": self.account,
-        }
-        return {key: value for key, value in values.items() if value is not None}
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_record(cls, record: Mapping[str, str]) -> CloudTarget:

@@ -141,21 +141,9 @@ def _summary(loaded: Sequence[LoadedSpec], problems: Sequence[Problem]) -> str:
 
 
 def _as_json(loaded: Sequence[LoadedSpec], problems: Sequence[Problem]) -> dict[str, object]:
-    return {
-        "specs": [str(spec.file) for spec in loaded],
-        "problems": [
-            {
-                "file": p.file,
-                "line": p.line,
-                "column": p.column,
-                "path": p.path,
-                "severity": p.severity,
-                "message": p.message,
-                "hint": p.hint,
-            }
-            for p in problems
-        ],
-    }
+    keys = ("file", "line", "column", "path", "severity", "message", "hint")
+    rows = [{key: getattr(problem, key) for key in keys} for problem in problems]
+    return {"specs": [str(spec.file) for spec in loaded], "problems": rows}
 
 
 def _annotation(problem: Problem) -> str:
