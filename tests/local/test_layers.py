@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
-
-import pytest
 
 import imagepipe.local
 
 ROOT = Path(next(iter(imagepipe.local.__path__)))
 KNOWS_MOTO = ("aws/moto/", "aws/protocol/query.py")
+IMPORT = re.compile(r"^\s*(?:import|from) moto\b", re.MULTILINE)
 MODEL = re.compile(r"\bmoto\.model\(")
 """The adapter's access to moto's own objects."""
 
@@ -24,18 +22,11 @@ def _name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("path", _others(), ids=_name)
-def test_only_the_adapter_and_the_protocol_use_moto(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [str(node.module)]
-        else:
-            continue
-        assert not any(name.split(".")[0] == "moto" for name in names), f"line {node.lineno} imports moto"
-    assert not MODEL.search(text), "moto's objects are wrapped in imagepipe.local.aws.moto"
+def test_only_the_adapter_and_the_protocol_use_moto() -> None:
+    for path in _others():
+        text = path.read_text(encoding="utf-8")
+        assert not IMPORT.search(text), f"{path} imports moto"
+        assert not MODEL.search(text), f"{path}: moto's objects are wrapped in imagepipe.local.aws.moto"
 
 
 def test_the_front_of_the_gateway_is_called_by_nobody_below_it() -> None:
