@@ -1,7 +1,7 @@
 """Keys of earlier drafts of the language. Each is an error, at its position, that names the new spelling.
 
-No old spelling works: the error is noted first. The key is then renamed in the parsed document, so that a spec's other
-problems are found in the same call, and none of them says "unknown key" about it a second time.
+No old spelling works: the error is recorded first. The key is then renamed in the parsed document, so that a spec's
+other problems are found in the same call, without a second error for the old key.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ RENAMED: tuple[OldSpelling, ...] = (
     ),
 )
 KEY_OF_REGION = f"output.encrypt.per_region.{ANY}"
-"""Path that had the key itself; a region's value is a mapping now, as in `output.per_region`."""
+"""Path that once had a KMS key as its value; it is now a mapping, as in `output.per_region`."""
 
 
 def old_spellings(document: Document) -> list[Problem]:
@@ -85,7 +85,7 @@ def old_spellings(document: Document) -> list[Problem]:
 
 
 def _rename(document: Document, path: KeyPath, renamed: OldSpelling) -> None:
-    """Give a key its new name, in its place; drop it where the new key exists too, or its value has no new one."""
+    """Rename a key in place; drop it if the new key exists too, or if its value has no new spelling."""
     parent, old = _parent(document.value, path), path[-1]
     value = parent[old]
     is_known = isinstance(value, str | bool) and value in renamed.values
