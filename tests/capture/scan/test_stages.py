@@ -51,7 +51,7 @@ def test_a_finding_fails_with_its_path_its_rule_and_how_to_allow_it() -> None:
         "  /root/.bash_history: shell-history (the history of a shell)",
     ]
     assert "{path: /srv/app/tls/server.key, rule: private-key, reason: …}" in (raised.value.hint or "")
-    assert "make it at the first boot" in (raised.value.hint or "")
+    assert "create it at the first boot" in (raised.value.hint or "")
 
 
 def test_of_many_findings_twenty_are_listed_and_the_rest_counted() -> None:
