@@ -69,7 +69,7 @@ BEFORE_LAUNCH: dict[str, tuple[tuple[str, str], int, tuple[str, ...]]] = {
     "no image matches": (
         ("debian-12-amd64-*", "no-such-*"),
         3,
-        ("no available image is named no-such-* of 136693071363 in us-east-1", "hint: compare with `aws ec2"),
+        ("no available image is named no-such-* (owner 136693071363) in us-east-1", "hint: compare with `aws ec2"),
     ),
     "an id that there is not": (
         ('{name: "debian-12-amd64-*", owners: ["136693071363"]}', "ami-0123456789abcdef0"),
