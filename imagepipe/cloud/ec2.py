@@ -74,7 +74,7 @@ class Ec2:
             state = seen["State"] if seen else "unknown"
             if state in ("failed", "invalid", "error", "deregistered"):
                 reason = (seen or {}).get("StateReason", {}).get("Message") or "no reason given"
-                raise CloudError(f"{id} in {self.region} is {state}: {reason}", code=state)
+                raise CloudError(f"{id} in {self.region} is in state {state}: {reason}", code=state)
             return seen if state == "available" else None
 
         return self.poller.until(
