@@ -102,7 +102,7 @@ class CloudError(ImagepipeError):
 
 
 class StageError(ImagepipeError):
-    """A stage failed for a cause that has no other class."""
+    """A stage failed for a reason that has no other class."""
 
     exit_code = 4
 
@@ -144,7 +144,7 @@ class LocalCloudError(ImagepipeError):
 
 
 class HygieneError(ImagepipeError):
-    """An image contains something that must not be in one."""
+    """An image contains something that must not be in an image."""
 
     exit_code = 10
 

@@ -107,7 +107,7 @@ class Preflight:
                 continue  # the check of the spec reports it
             with self._at("output", *(["per_region", region] if is_own else []), "bucket"):
                 s3, bucket = self._regions[region].s3, bundle_region(output, region, home=self._region).bucket
-                if s3.has_bucket(bucket) or not is_local:  # there a build creates it
+                if s3.has_bucket(bucket) or not is_local:  # on the local cloud, a build creates the bucket
                     s3.check_settings(bucket)
         with self._at("launch", "instance_types"):
             types = spec.launch.instance_types

@@ -154,7 +154,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = Parser(self, source, name, filename).parse()
         for node in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
-            raise TemplateSyntaxError("a template cannot take in another", node.lineno)
+            raise TemplateSyntaxError("a template cannot include another", node.lineno)
         counted: nodes.Template = _Count().visit(tree)
         return counted
 
@@ -172,7 +172,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        # A variable may be called `update` or `items`; Jinja itself would find the method of the mapping.
+        # A variable may be named `update` or `items`; Jinja itself would find the method of the mapping.
         if isinstance(obj, Mapping) and attribute in obj:
             return obj[attribute]
         return super().getattr(obj, attribute)
@@ -245,7 +245,7 @@ def names_used_in_file(text: str) -> frozenset[str]:
 
 def _names_used(text: str, environment: _Sandbox) -> frozenset[str]:
     if len(text) > MAX_TEMPLATE:
-        raise RenderError(f"a template has at most {MAX_TEMPLATE // 1024} KiB", hint="upload it with file:")
+        raise RenderError(f"a template can have at most {MAX_TEMPLATE // 1024} KiB", hint="upload it with file:")
     try:
         return _dotted_names(_checked(environment.parse(text)))
     except TemplateSyntaxError as error:
@@ -337,9 +337,9 @@ def _render(text: str, names: Mapping[str, Any], environment: _Sandbox) -> str:
     except UndefinedError as error:
         raise RenderError(f"template: {error.message}") from error
     except SecurityError as error:
-        raise RenderError(f"template does what a template must not: {error}") from error
+        raise RenderError(f"a template is not allowed to do this: {error}") from error
     except (_TooMuchWork, MemoryError) as error:
-        message = f"template does too much: more than {WORK:,} rounds of loops and characters"
+        message = f"template does too much: more than {WORK:,} loop rounds and characters"
         raise RenderError(message, hint="do it in a script") from error
     except (RecursionError, SyntaxError) as error:  # SyntaxError: more than 20 blocks in one another
         raise RenderError("template failed: nested too deeply") from error
@@ -364,7 +364,7 @@ def _checked(tree: nodes.Template) -> nodes.Template:
 
             meant = get_close_matches(node.name, [name for name in known if not name.startswith("_")], n=1)
             suffix = f"; did you mean '{meant[0]}'?" if meant else ""
-            raise TemplateSyntaxError(f"no {kind} is called '{node.name}'{suffix}", node.lineno)
+            raise TemplateSyntaxError(f"no {kind} is named '{node.name}'{suffix}", node.lineno)
     return tree
 
 
@@ -445,7 +445,7 @@ def _dotted_names(tree: nodes.Template) -> frozenset[str]:
 
 
 def _dotted(node: nodes.Node) -> str | None:
-    """Return `var.x` for a field of a plain name, the name itself for a plain name, else None."""
+    """Return `var.x` for a field of a plain name, the name itself for a plain name, and None otherwise."""
     if isinstance(node, nodes.Name):
         return node.name
     if isinstance(node, nodes.Getattr) and isinstance(node.node, nodes.Name):

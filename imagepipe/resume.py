@@ -33,7 +33,7 @@ class Recovered:
         first = [name for name in waiting if graph.needs(name) <= self.finished.keys()]
         lines = [f"{len(self.finished)} of {len(graph.stages)} stages are done"]
         lines += [
-            f"{stage}: again, because {why}" for stage, why in self.dropped.items() if not why.startswith("after ")
+            f"{stage} runs again, because {why}" for stage, why in self.dropped.items() if not why.startswith("after ")
         ]
         lines.append(f"continues with {', '.join(first)}" if first else "only temporary resources are left to delete")
         return lines
@@ -58,7 +58,7 @@ def recover(graph: Graph, marks: Mapping[str, str], past: JournalState, regions:
     for name in past.begun - outputs.keys():
         if name in graph.stages:
             machine = _machine_of(graph, name)
-            how = "failed" if name in past.failed else "was cut short"
+            how = "failed" if name in past.failed else "was interrupted"
             _drop(graph, machine, f"{name} {how}, and cannot be repeated on the same machine", outputs, dropped)
     standing: dict[str, str | None] = {}
     while True:
@@ -94,7 +94,7 @@ def _drop(graph: Graph, name: str, why: str, outputs: dict[str, Any], dropped: d
 
 
 def _origin(graph: Graph, name: str, outputs: Mapping[str, Any]) -> str:
-    """Return the stage to start again from: for a machine its launch, else the stage itself."""
+    """Return the stage to start again from: for a machine its launch, otherwise the stage itself."""
     return _machine_of(graph, name) if isinstance(outputs.get(name), Instance | Reachable | Sealed | Stopped) else name
 
 

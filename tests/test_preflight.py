@@ -170,7 +170,7 @@ def test_a_bucket_that_is_in_another_region_than_its_image(account: Account, tmp
     more = f"{M3}publish: {{regions: [us-west-2]}}\n"
     output = f"{BUNDLE}, per_region: {{us-west-2: {{bucket: other}}}}"
     message = _told(_problems(account, tmp_path, more, output=output), "output.per_region.us-west-2.bucket")
-    assert message == "bucket other is in us-east-1, and the image will be in us-west-2"
+    assert message == "bucket other is in us-east-1, but the image will be in us-west-2"
 
 
 def test_a_bucket_of_the_launch_region_that_ec2_could_not_read_from(account: Account, tmp_path: Path) -> None:

@@ -231,8 +231,8 @@ def test_what_is_no_expression_is_refused(expression: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a\n{{ var.x | qoute }}", "no filter is called 'qoute'; did you mean 'quote'?"),
-        ("a\n{{ var.x is defind }}", "no test is called 'defind'; did you mean 'defined'?"),
+        ("a\n{{ var.x | qoute }}", "no filter is named 'qoute'; did you mean 'quote'?"),
+        ("a\n{{ var.x is defind }}", "no test is named 'defind'; did you mean 'defined'?"),
     ],
 )
 def test_a_filter_or_test_that_there_is_not_is_found_before_anything_is_rendered(text: str, message: str) -> None:

@@ -165,7 +165,7 @@ def test_a_machine_that_is_gone_is_launched_again_and_all_that_came_of_it(dead: 
     assert list(found.finished) == ["source", "key"]
     assert found.dropped["launch"] == f"{dead.instance.id} in us-east-1 is terminated"
     assert {"connect", "work", "capture", "terminate", "copy"} <= found.dropped.keys()
-    assert "launch: again, because" in "\n".join(found.describe(dead.graph))
+    assert "launch runs again, because" in "\n".join(found.describe(dead.graph))
 
 
 def test_a_machine_on_which_a_step_was_cut_short_is_launched_again(dead: Dead) -> None:
@@ -173,7 +173,7 @@ def test_a_machine_on_which_a_step_was_cut_short_is_launched_again(dead: Dead) -
     dead.begun = {"work"}
     found = dead.recover()
     assert list(found.finished) == ["source", "key"]
-    assert found.dropped["launch"] == "work was cut short, and cannot be repeated on the same machine"
+    assert found.dropped["launch"] == "work was interrupted, and cannot be repeated on the same machine"
 
 
 def test_a_machine_that_nobody_needs_any_more_may_be_gone(dead: Dead) -> None:

@@ -29,7 +29,7 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("launch.ssh", models.Ssh, ""),
     ("launch.ssh.bastion", models.Bastion, ""),
     ("Every step", models.StepOptions, "A step also has exactly one of `shell`, `file`, `template`, `reboot`, `use`."),
-    ("shell", models.ShellScript, "A text or a list of lines is the short form of `inline`."),
+    ("shell", models.ShellScript, "A string or a list of lines is the short form of `inline`."),
     ("file", models.FileCopy, ""),
     ("template", models.TemplateFile, ""),
     ("reboot", models.Reboot, ""),
@@ -58,9 +58,9 @@ Generated from the models by `make docs`; do not edit. Start with the [tutorial]
 also checks the parts that a build does not support yet, and reports them.
 
 Durations are written `90s`, `5m`, `2h`, `90d`, or together `1h30m`. Fields that take a *text* may use
-`{{ source.id }}`, `{{ source.name }}`, `{{ source.owner }}` and `{{ region }}` beside `{{ var.NAME }}`,
+`{{ source.id }}`, `{{ source.name }}`, `{{ source.owner }}` and `{{ region }}`, besides `{{ var.NAME }}`,
 `{{ spec.name }}`, `{{ build.id }}`, `{{ build.timestamp }}` and `{{ build.git_sha }}`; every other scalar may use
-the latter. `{{ x | quote }}` quotes for a shell. A `when` is an expression without braces.
+only `var`, `spec` and `build`. `{{ x | quote }}` quotes for a shell. A `when` is an expression without braces.
 
 Paths are relative to the file that names them, not to the working directory.
 

@@ -37,7 +37,7 @@ KNOWN_REGIONS = {
     **dict.fromkeys(["us-gov-west-1", "us-gov-east-1"], "GovCloud"),
     "cn-north-1": "cn-north-1",
 }
-"""The certificate of each region. Opt-in regions have one each, which is not pinned here."""
+"""The certificate of each region. Opt-in regions have their own, which are not pinned here."""
 LARGEST_FILE = 1 << 20
 YEARS = 100
 """Validity in years of a pair that is made here; nobody checks dates."""
@@ -68,7 +68,7 @@ def load_owner(certificate: Path, private_key: Path) -> Owner:
     if owner.private_key.public_key().public_numbers() != owner.certificate.public_key.public_numbers():
         raise BundleError(
             f"the private key {private_key} does not belong to the certificate {certificate}",
-            hint=f"openssl req -new -x509 -key {private_key} -out {certificate} makes one that belongs to it",
+            hint=f"openssl req -new -x509 -key {private_key} -out {certificate} creates a matching certificate",
         )
     return owner
 
@@ -89,7 +89,7 @@ def parse_certificate(content: bytes, *, where: str) -> Certificate:
     except (ValueError, UnsupportedAlgorithm) as error:
         raise BundleError(f"{where} is not an X.509 certificate, in PEM or DER: {_first_line(error)}") from error
     if not isinstance(key, RSAPublicKey):
-        raise BundleError(f"{where} is a certificate of a key that is not RSA", hint=_NEW_PAIR)
+        raise BundleError(f"{where} is a certificate for a key that is not RSA", hint=_NEW_PAIR)
     return Certificate(key, found.fingerprint(hashes.SHA256()).hex().upper(), where)
 
 
@@ -161,7 +161,7 @@ def find_ec2_certificate(region: str, folders: tuple[Path, ...]) -> Certificate:
             return certificate
     raise BundleError(
         f"EC2's certificate for {region} was not found in {', '.join(map(str, folders))}",
-        hint="take it from ec2-ami-tools (etc/ec2/amitools), and put it there or pass its file "
+        hint="copy it from ec2-ami-tools (etc/ec2/amitools) to one of these folders, or pass its file "
         "(ec2_certificate, --ec2-certificate)",
     )
 
@@ -176,7 +176,7 @@ def _certificates(folders: tuple[Path, ...]) -> Iterator[Certificate]:
 
 
 _NEW_PAIR = (
-    "openssl req -new -x509 -newkey rsa:2048 -nodes -subj /CN=bundles -keyout user.key -out user.pem makes a pair"
+    "openssl req -new -x509 -newkey rsa:2048 -nodes -subj /CN=bundles -keyout user.key -out user.pem creates a pair"
 )
 
 

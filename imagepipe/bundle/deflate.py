@@ -19,7 +19,7 @@ IsalError: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its 
 
 
 def worst_case(size: int) -> int:
-    """Return the largest output of `gzipped` for so many bytes: noise was seen to grow by 560 bytes per MiB."""
+    """Return the largest output of `gzipped` for this many bytes: random data was seen to grow by 560 bytes per MiB."""
     return size + (size >> 10) + 1024
 
 

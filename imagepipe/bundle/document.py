@@ -13,7 +13,7 @@ from xml.parsers import expat
 from imagepipe.errors import BundleError
 
 LARGEST_BYTES = 16 << 20
-"""Largest manifest: ten times that of a terabyte of noise."""
+"""Largest manifest: ten times that of a terabyte of random data."""
 DEEPEST = 16
 
 

@@ -1,6 +1,6 @@
 """Find the runs of data in an image, and join those with small gaps.
 
-Also sent to instances (see `capture.agent`), whose Python may be 3.7: nothing newer here.
+Also sent to instances (see `capture.agent`), whose Python may be 3.7: use nothing newer here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Pipelines of blocks through threads: each step works ahead of the next by a limited number of blocks.
 
-Also sent to instances (see `capture.agent`), whose Python may be 3.7: nothing newer here.
+Also sent to instances (see `capture.agent`), whose Python may be 3.7: use nothing newer here.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def named_parts(reports: Iterable[PartReport], name: str, *, width: int) -> tupl
         if not 0 < report.size <= PART_BYTES or (number < last and report.size != PART_BYTES):
             raise BundleError(f"part {number} of {name} was reported with {report.size} bytes")
         if not _SHA1.match(report.sha1):
-            raise BundleError(f"part {number} of {name} was reported with {report.sha1!r} for a SHA-1")
+            raise BundleError(f"part {number} of {name} was reported with {report.sha1!r} as its SHA-1")
     if not ordered:
         raise BundleError(f"no part of {name} was reported")
     parts = (Part(each.index, part_name(name, each.index, width=width), each.sha1) for each in ordered)

@@ -69,7 +69,7 @@ def tail(size: int) -> bytes:
 
 
 def read_head(take: Callable[[int], bytes]) -> Member:
-    """Read the first member; `take` returns exactly so many bytes of the tar. Raises BundleError."""
+    """Read the first member; `take(count)` returns exactly `count` bytes of the tar. Raises BundleError."""
     header = take(BLOCK)
     size_in_pax: int | None = None
     while True:
@@ -126,13 +126,13 @@ def _check(header: bytes) -> None:
     """Raise BundleError if the header's checksum is wrong."""
     expected = _value(header[148:156])
     bare = header[:148] + b" " * 8 + header[156:]
-    signed = sum(byte - 256 if byte > 127 else byte for byte in bare)  # the sum of some old tar programs
+    signed = sum(byte - 256 if byte > 127 else byte for byte in bare)  # as some old tar programs compute it
     if expected not in (sum(bare), signed):
         raise BundleError("the bundle's content is not a tar: its first block has a wrong checksum")
 
 
 def _size_in(records: bytes) -> int | None:
-    """The `size` of PAX records: `LENGTH KEY=VALUE\\n`, one after the other."""
+    """Return the `size` in PAX records: `LENGTH KEY=VALUE\\n`, one after the other."""
     size: int | None = None
     while records:
         length, _, _ = records.partition(b" ")

@@ -124,7 +124,7 @@ class _Stream:
         return self._digest.hexdigest()
 
     def take(self, count: int) -> bytes:
-        """Return exactly so many bytes. Raises BundleError if the stream ends early."""
+        """Return exactly `count` bytes. Raises BundleError if the stream ends early."""
         pieces: list[memoryview] = []
         while count:
             if not self._block:

@@ -15,7 +15,7 @@ from imagepipe.errors import BundleError
 def verify_parts(
     manifest: Manifest, source: PartSource, *, progress: Callable[[int], None] = lambda _: None
 ) -> Iterator[BundleError]:
-    """Return all damage of the parts: missing, too large, or different from the manifest.
+    """Yield the problem of each damaged part: missing, too large, or different from the manifest.
 
     `progress` gets the bytes that were verified since its last call.
     """

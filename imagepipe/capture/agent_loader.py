@@ -39,7 +39,7 @@ MODULES = (
 )
 """Modules of the agent, each after those that it imports."""
 NO_PYTHON = 86
-"""Exit code for a machine without Python; not 127, which a missing sudo has."""
+"""Exit code for a machine without Python; not 127, which means that sudo is missing."""
 
 # The machine's Python runs this: it reads the modules and makes them importable, as if they were installed.
 _LOADER = """

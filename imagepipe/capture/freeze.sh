@@ -1,5 +1,5 @@
-# Makes the file systems stand still, for an instance that EC2 does not stop: a spot instance.
-# They thaw by themselves, so that a machine whose build died can still be ended in order.
+# Freezes the file systems of an instance that EC2 cannot stop: a spot instance.
+# They thaw after 15 minutes, so that a machine whose build died can still shut down cleanly.
 set -eu
 mounts=$(awk '$1 ~ "^/dev/" && $4 !~ "^ro" && !seen[$1]++ {print $2}' /proc/mounts | sort -r)
 thaw="sleep 900; for mount in $(printf '%s ' $mounts); do fsfreeze --unfreeze \$mount; done"

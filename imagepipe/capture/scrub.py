@@ -78,7 +78,7 @@ class Scrub(Stage[Sealed]):
                 code = run_script(connection, script, watch).code
             except Disconnected as error:
                 if FROZEN not in output:
-                    # The scrub may be complete or not, and a new login may be impossible.
+                    # The scrub may or may not be complete, and a new login may be impossible.
                     raise Disconnected(
                         f"scrubbing {machine.instance.id} in {machine.instance.region}: {error}",
                         hint="it is unknown how much was scrubbed: build again",

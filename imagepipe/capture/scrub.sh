@@ -1,14 +1,15 @@
-# Takes the build's own traces off the machine. Runs as root, last of all; after it nobody can log in with the
-# build's key. $1: the base64 of that key, as authorized_keys has it. Every line must work on any distribution, so what is not there is no error.
+# Removes the build's own traces from the machine. Runs as root, last of all; afterwards nobody can log in with the
+# build's key. $1: that key in base64, as in authorized_keys. Every line must work on any distribution, so a missing
+# file is not an error.
 set -u
 key=$1
 fail=0
 newline='
 '
 
-# Nothing here deletes what is in another file system than the machine's own (docs/how-to/hygiene.md lists all that goes).
-# `is_own` knows a file system by its kind: a share of other machines is none of ours, wherever it is mounted. Each path
-# is asked for only where something of another kind is mounted at all: a process for each takes half of the scrub's time.
+# Nothing here deletes files in file systems other than the machine's own (docs/how-to/hygiene.md lists what is deleted).
+# `is_own` recognizes a file system by its type: a share from another machine is not ours, wherever it is mounted. Paths
+# are checked only if another type is mounted at all, because a process for each path takes half of the scrub's time.
 only_own=1
 while read -r _ _ _ _ point rest; do
   kind=${rest#* - }
@@ -39,9 +40,9 @@ blank() {
     if [ -f "$file" ] && is_own "$file"; then : >"$file"; fi
   done
 }
-# $1: a name in the folders that is kept, with what is in it; the rest are folders. Each is emptied through a bind mount,
-# which does not show what is mounted in the folder, and the kernel keeps every mount point. A folder that is a bind
-# mount of another one is left alone. The mount namespace of its own hides the view from everybody else.
+# $1: a name that is kept in each folder, with its contents; the rest are folders. Each is emptied through a bind mount,
+# which does not show other mounts in the folder, and the kernel keeps every mount point. A folder that is a bind mount
+# of another one is left alone. A separate mount namespace hides the view from everybody else.
 empty() {
   keep=$1 folders=
   shift
@@ -77,14 +78,14 @@ empty() {
     exit $code' sh "$keep" $folders || { echo "emptying folders failed: the script needs unshare and mount" >&2; fail=1; }
 }
 
-# cloud-init may still be at work, after a reboot too, and writes to the end what it did.
+# cloud-init may still be running, even after a reboot, and logs what it does until it ends.
 i=0
 while [ $i -lt 600 ] && systemctl list-jobs --no-legend 2>/dev/null | grep -qE 'cloud-(init|config|final)'; do
   sleep 0.2
   i=$((i + 1))
 done
-# Who would write again what is deleted here. They are back at the next boot; nobody is left who needs them until then.
-# systemd-random-seed and systemd-update-utmp write when they are stopped, so they are stopped now and not by the shutdown.
+# Services that would write deleted files again. They start at the next boot, and nobody needs them before that.
+# systemd-random-seed and systemd-update-utmp write when they are stopped, so they are stopped now, before the shutdown.
 units="syslog.socket rsyslog.service syslog-ng.service auditd.service amazon-ssm-agent.service
   systemd-random-seed.service systemd-update-utmp.service"
 # shellcheck disable=SC2086 - no unit's name has a blank
@@ -95,17 +96,17 @@ for unit in $units; do
     systemctl stop "$unit" >/dev/null 2>&1 || systemctl kill "$unit" >/dev/null 2>&1  # auditd refuses to be stopped
   fi
 done
-# dhclient writes its lease once more when the shutdown takes its interface down, as ifupdown remembers (in memory) that
-# it is up. The address stays for as long as the lease says.
+# dhclient would write its lease again when the shutdown takes its interface down, because ifupdown remembers (in memory)
+# that it is up. The address stays valid until the lease ends.
 for state in /run/network/ifstate*; do
   if [ -f "$state" ]; then : >"$state"; fi
 done
 for pid in $(cat /run/dhclient*.pid 2>/dev/null); do
   if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = dhclient ]; then kill -9 "$pid"; fi
 done
-journalctl --relinquish-var >/dev/null 2>&1  # into memory from here on: a journal that is deleted is begun anew
+journalctl --relinquish-var >/dev/null 2>&1  # into memory from here on: journald would create a deleted journal again
 
-# The way in.
+# The build's SSH key.
 homes=$(cut -d: -f6 /etc/passwd 2>/dev/null | grep -E '^/[^/]' | grep -vE '^/(bin|dev|proc|sbin|usr/s?bin)(/|$)' | sort -u)
 for home in /root /home/* $homes; do
   if [ ! -d "$home" ] || ! is_own "$home"; then continue; fi
@@ -120,7 +121,7 @@ for home in /root /home/* $homes; do
     "$home"/.local/share/nvim/shada/* "$home"/.local/state/nvim/shada/* "$home"/.cache/motd.legal-displayed
 done
 
-# What proves this machine: a copy that kept it could pass for this one.
+# The machine's identity: a copy that kept it could pass for this machine.
 drop /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub
 blank /etc/machine-id
 if [ ! -L /var/lib/dbus/machine-id ]; then drop /var/lib/dbus/machine-id; fi
@@ -128,8 +129,8 @@ drop /var/lib/systemd/random-seed /var/lib/urandom/random-seed /var/lib/random-s
   /boot/loader/random-seed /boot/efi/loader/random-seed /efi/loader/random-seed
 
 # cloud-init keeps user data, which has the machine's private host key. Its `clean` deletes its logs and all of its
-# folder but the seed, and runs hooks. Python takes some 0.3 s for that, so it is asked where there are hooks, or logs
-# or a folder elsewhere, and only there. It sees its folder without what is mounted there, as `empty` does.
+# folder but the seed, and runs hooks. Python takes 0.3 s for that, so it runs only if there are hooks, or if its
+# logs or its folder are elsewhere. It does not see other mounts in its folder, as with `empty`.
 cloud_config=$(cat /etc/cloud/cloud.cfg /etc/cloud/cloud.cfg.d/*.cfg /var/lib/cloud/instance/*cloud-config.txt 2>/dev/null |
   grep -E '^[^#]*(cloud_dir:|def_log_file:|tee -a|>)' |
   grep -vE "cloud_dir: */var/lib/cloud/?\$|def_log_file: */var/log/cloud-init.log\$|/var/log/cloud-init-output.log['\"]?}?\$")
@@ -153,18 +154,18 @@ for log in auth.log secure syslog messages daemon.log kern.log user.log debug cr
   blank "/var/log/$log"
   drop /var/log/"$log"[-.][0-9]*  # rotated
 done
-# The end of this session, and the shutdown, are recorded where there is a record. Where boots make it, it is deleted.
+# The end of this session and the shutdown are recorded if the file exists. It is deleted if every boot creates it.
 drop /var/log/wtmp[-.][0-9]* /var/log/btmp[-.][0-9]* /var/lib/wtmpdb/wtmp.db /var/lib/lastlog/lastlog2.db
 for record in /var/log/wtmp /var/log/btmp; do
   if grep -qsF "$record" /usr/lib/tmpfiles.d/*.conf /etc/tmpfiles.d/*.conf; then drop "$record"; else blank "$record"; fi
 done
 empty 'systemd-private-*' /var/log/journal /run/log/journal /var/log/amazon /run/cloud-init /tmp /var/tmp
 
-# What was deleted must not stay in blocks that are free: hand them back to the disk.
+# Deleted data must not stay in free blocks: discard them.
 sync
 fstrim / >/dev/null 2>&1 || true
 
-# See that it is so.
+# Verify the result.
 left=$(for home in /root /home/* $homes; do grep -rlsF "$key" "$home/.ssh"; done)
 if [ -n "$left" ]; then echo "the build's key is still in an authorized_keys" >&2; fail=1; fi
 for host_key in /etc/ssh/ssh_host_*_key; do

@@ -1,4 +1,4 @@
-"""Find what dead runs left by tags alone, for CI runners whose disks, and so whose journals, are gone.
+"""Find the leftovers of dead runs by their tags alone, for CI runners whose disks and journals are gone.
 
 Everything a run creates is tagged with its start time. A long run also renews an expiry tag while it is alive.
 """
@@ -24,7 +24,7 @@ BEAT_SECONDS = 1200
 ANSWERS_FOR = timedelta(hours=1)
 """Lifetime of an expiry tag: three beats, so two can be lost before a living run looks dead."""
 YOUNGEST = timedelta(hours=1)
-"""Youngest age of leftovers: a younger run may not have tagged its resources yet."""
+"""Smallest age of leftovers: a younger run may not have tagged its resources yet."""
 TOKEN = re.compile(r"([0-9a-f]{8})-c\d+")
 """Form of a claim's token, with the run's id."""
 BUNDLED = re.compile(r".+\.part\.\d+|.+\.manifest\.xml|probe")
@@ -49,7 +49,7 @@ class SweepFilter(TypedDict):
 
 
 def left_over(regions: Regions, region: str, **selection: Unpack[SweepFilter]) -> list[TaggedResource]:
-    """Return what dead runs left in a region: old enough, not kept, and with an expiry tag in the past, if any.
+    """Return the leftovers of dead runs in a region: old enough, not kept, and with an expiry tag in the past, if any.
 
     Raises CloudError.
     """
@@ -66,12 +66,12 @@ def left_over(regions: Regions, region: str, **selection: Unpack[SweepFilter]) -
 def bundles_left_over(
     regions: Regions, region: str, bucket: str, *, beside: Iterable[str] = (), **selection: Unpack[SweepFilter]
 ) -> list[TaggedResource]:
-    """Return folders of a bucket in this region that hold an old, unfinished bundle of imagepipe that no image uses.
+    """Return folders of a bucket in this region that contain an old, unfinished bundle of imagepipe that no image uses.
 
-    A living run renews its expiry tags in the region of its instance, which may be another one: those are in `beside`.
+    A living run renews its expiry tags in the region of its instance, which may be a region in `beside`.
 
-    Objects have no tags. A folder is recognized by its name, which is a claim's token, and by containing nothing, in
-    subfolders too, but the objects of a bundle. Raises CloudError.
+    Objects have no tags. A folder is recognized by its name, which is a claim's token, and by containing only the
+    objects of a bundle, and no subfolders. Raises CloudError.
     """
     folders: dict[str, list[tuple[str, datetime]]] = {}
     ec2, now = regions[region], selection["now"]

@@ -39,7 +39,7 @@ class Undoers:
     regions: Regions
     clock: Clock
     shown_seconds: float = SHOWN_SECONDS
-    """Seconds that EC2 may not know a new resource before it counts as gone."""
+    """Seconds for which EC2 may not know a new resource, before it counts as gone."""
 
     def undoers(self) -> Mapping[str, Undoer]:
         """Return the functions by kind of claim."""
@@ -92,7 +92,7 @@ class Undoers:
         return bool(ids)
 
     def image(self, claim: Claim) -> bool:
-        """Deregister unfinished images. An image that is tagged as kept stays, whatever the journal says."""
+        """Deregister unfinished images. An image that is tagged as kept is not touched, whatever the journal says."""
         ec2 = self.regions[claim.region]
         kept = _kept(ec2, claim)
         ids = [id for id in _ids(claim, [i.id for i in ec2.images.own_of_token(claim.token)]) if id not in kept]

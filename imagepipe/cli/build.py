@@ -149,7 +149,7 @@ def _build(run_id: str, files: Sequence[Path], clock: Clock) -> Build:
 
 
 def _git_sha(folder: Path) -> str:
-    """Return the commit of the specs' checkout; an empty text outside a git checkout."""
+    """Return the commit that is checked out in this folder, or an empty string outside a git checkout."""
     try:
         answer = subprocess.run(
             ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False

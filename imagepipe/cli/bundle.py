@@ -89,13 +89,13 @@ Examples:
 @click.option("--name", default="image", show_default=True, help="Name of the bundle's files.")
 @_folder_option
 @click.option("--any-size", is_flag=True, help="Allow more than 10 GiB, which EC2 does not accept.")
-@click.option("--force", is_flag=True, help="Replace an existing bundle of this name.")
+@click.option("--force", is_flag=True, help="Replace an existing bundle with this name.")
 @pass_options(PackOptions)
 def pack(options: PackOptions) -> None:
     """Pack the raw disk image IMAGE into NAME.manifest.xml and parts of 10 MiB, NAME.part.NN.
 
     Holes and blocks of zeros take no space. The files appear at the end, the manifest last; after a failure or Ctrl-C
-    nothing is left.
+    no files are left.
     """
     from imagepipe.bundle.certificates import load_owner
     from imagepipe.bundle.describe import parts_text, size_text
@@ -142,7 +142,7 @@ Examples:
     help="Private key of the certificate that the bundle was packed with.",
 )
 @_folder_option
-@click.option("--force", is_flag=True, help="Replace an existing file of the image's name.")
+@click.option("--force", is_flag=True, help="Replace an existing file with the image's name.")
 def unpack(manifest: Path, private_key: Path, output: Path, force: bool) -> None:
     """Unpack the bundle whose parts are next to MANIFEST into a raw, sparse disk image with the bundle's name.
 
@@ -160,7 +160,7 @@ def unpack(manifest: Path, private_key: Path, output: Path, force: bool) -> None
     target = output / parsed.name
     with _progress("unpacking", parsed.size) as progress:
         unpack_image(parsed, folder_source(manifest.parent), secret, target, is_forced=force, progress=progress)
-    click.echo(f"{target}: {size_text(parsed.size)}, {size_text(target.stat().st_blocks * 512)} of them on the disk")
+    click.echo(f"{target}: {size_text(parsed.size)}, {size_text(target.stat().st_blocks * 512)} of it on disk")
 
 
 @bundle.command(
@@ -178,7 +178,7 @@ Examples:
 def verify(manifest: Path, private_key: Path | None, certificate: Path | None) -> None:
     """Check the bundle whose parts are next to MANIFEST, and report all damage. Writes nothing.
 
-    Exit code 8 if anything is wrong. The signature tells who made a bundle; EC2 does not check it.
+    Exit code 8 if anything is wrong. The signature shows who made a bundle; EC2 does not check it.
     """
     from imagepipe.bundle.certificates import load_certificate, load_private_key
     from imagepipe.bundle.describe import parts_text, size_text
@@ -193,7 +193,7 @@ def verify(manifest: Path, private_key: Path | None, certificate: Path | None) -
     with _progress("verifying parts", parsed.bundled_size) as progress:
         damage = list(verify_parts(parsed, source, progress=progress))
     if signer and not is_signed_by(document, signer):
-        damage.append(BundleError(f"the signature is not that of {signer.where}"))
+        damage.append(BundleError(f"the bundle was not signed with the key of {signer.where}"))
     if key and not damage:
         secret = find_secret(parsed, key)
         with _progress("verifying the image", parsed.size) as progress:
@@ -201,10 +201,10 @@ def verify(manifest: Path, private_key: Path | None, certificate: Path | None) -
     for each in damage:
         click.echo(f"{each}{f' ({each.hint})' if each.hint else ''}", err=True)
     if damage:
-        raise BundleError(f"{manifest} is not whole: {len(damage)} problem{'' if len(damage) == 1 else 's'}")
-    click.echo(f"parts      {parts_text(parsed)}, {size_text(parsed.bundled_size)}: as the manifest says")
-    click.echo(f"image      {f'{size_text(parsed.size)}: as the manifest says' if key else 'not read: --private-key'}")
-    click.echo(f"signature  {f'of {signer.where}' if signer else 'not checked: --certificate'}")
+        raise BundleError(f"{manifest} is damaged: {len(damage)} problem{'' if len(damage) == 1 else 's'}")
+    click.echo(f"parts      {parts_text(parsed)}, {size_text(parsed.bundled_size)}: intact")
+    click.echo(f"image      {f'{size_text(parsed.size)}: intact' if key else 'not read: pass --private-key'}")
+    click.echo(f"signature  {f'matches {signer.where}' if signer else 'not checked: pass --certificate'}")
 
 
 @bundle.command(
@@ -251,15 +251,15 @@ def _ec2_certificate(path: Path | None, region: str | None) -> Certificate:
         return load_certificate(path)
     if region is None:
         raise UsageError(
-            "EC2's certificate is missing, without which EC2 cannot read the bundle",
-            hint="--region finds it where ec2-ami-tools or euca2ools are installed; --ec2-certificate names its file",
+            "EC2 cannot read a bundle that is packed without its certificate",
+            hint="pass --ec2-certificate FILE, or --region if ec2-ami-tools or euca2ools is installed here",
         )
     return find_ec2_certificate(region, certificate_folders(os.environ))
 
 
 @contextmanager
 def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on a terminal's standard error; nothing if it is not a terminal."""
+    """Show a progress bar on standard error if it is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -268,5 +268,5 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _end_in_order() -> None:
-    """Let SIGTERM remove incomplete files, as Ctrl-C does."""
+    """Make SIGTERM remove incomplete files, as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)

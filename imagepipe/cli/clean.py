@@ -1,4 +1,4 @@
-"""`imagepipe clean`: delete what dead and failed runs hold, by their journals or by tags."""
+"""`imagepipe clean`: delete the resources of dead and failed runs, found in their journals or by tags."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ Examples:
 """
 )
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
-@click.option("--all", "is_all", is_flag=True, help="Clean every run of this machine that is not in progress.")
+@click.option("--all", "is_all", is_flag=True, help="Clean up every run of this machine that is not in progress.")
 @click.option(
     "--older-than",
     type=DurationType(),
     metavar="DURATION",
-    help="Delete by tags alone, without a journal: resources of runs that began this long ago (at least 1h) and are no "
-    "longer in progress.",
+    help="Delete by tags alone, without a journal: resources of runs that began longer ago than this (at least 1h) and "
+    "are no longer in progress.",
 )
 @click.option(
     "--region", "in_regions", multiple=True, help="With --older-than: search this region; repeatable.  [default: all]"
@@ -75,7 +75,7 @@ Examples:
     metavar="NAME",
     help="With --older-than: also delete bundles in this bucket that no image is registered from; repeatable.",
 )
-@click.option("--local", "is_local", is_flag=True, help="Use the local cloud; without --older-than: only its runs.")
+@click.option("--local", "is_local", is_flag=True, help="Use the local cloud; without --older-than, only its runs.")
 @click.option("--profile", metavar="NAME", help="With --older-than: use this AWS profile.")
 @click.option("--endpoint-url", metavar="URL", help="With --older-than: use this EC2 endpoint instead of AWS.")
 @click.option("--dry-run", is_flag=True, help="Print what would be deleted, and change nothing.")
@@ -139,7 +139,7 @@ class CleanReport:
         if not self._resources and not has_failed:
             self._print("nothing to delete")
         if any(row["state"] == "held" for row in self._resources):
-            click.echo("Later: the same command again", err=True)
+            click.echo("To retry, run the same command again", err=True)
         if self._output == "json":
             print_json({"dry_run": self._is_dry_run, "resources": self._resources, "runs_left_alone": self._runs})
 
@@ -151,19 +151,19 @@ def _check(options: CleanOptions) -> None:
     """Raise UsageError for options that exclude one another."""
     if options.older_than is not None:
         if options.runs or options.is_all:
-            raise UsageError("--older-than goes by tags: it takes neither runs nor --all")
+            raise UsageError("--older-than searches by tags: it cannot be combined with runs or --all")
         if options.older_than < YOUNGEST:
-            raise UsageError("--older-than: at least 1h, because a younger run may not have set its expiry tag yet")
+            raise UsageError("--older-than must be at least 1h, as a younger run may not have set its expiry tag yet")
         return
     if options.in_regions or options.buckets or options.cloud.profile or options.cloud.endpoint_url:
         given = "--region, --bucket, --profile and --endpoint-url"
-        raise UsageError(f"{given} need --older-than: a journal knows its own cloud")
+        raise UsageError(f"{given} need --older-than: a journal records its own cloud")
     if bool(options.runs) == options.is_all:
-        raise UsageError("name a run, or give --all or --older-than", hint="imagepipe runs lists them")
+        raise UsageError("name a run, or pass --all or --older-than", hint="imagepipe runs lists them")
 
 
 def _clean_runs(options: CleanOptions, report: CleanReport) -> bool:
-    """Delete what runs hold, by their journals; return whether something is left."""
+    """Delete the resources in the journals of runs; return whether something is left."""
     is_local = options.cloud.is_local
     folders = (
         _runs_with_resources(report, is_local=is_local)
@@ -184,7 +184,7 @@ def _clean_runs(options: CleanOptions, report: CleanReport) -> bool:
 
 
 def _sweep(options: CleanOptions, older_than: timedelta, report: CleanReport) -> bool:
-    """Delete what dead runs of any machine left, by tags; return whether something is left."""
+    """Delete the resources of dead runs of any machine, found by tags; return whether something is left."""
     clock = SystemClock()
     alive = {past.run.id for _, past in past_runs() if not isinstance(past, ImagepipeError) and past.is_alive}
     first = options.in_regions[0] if options.in_regions else None
@@ -199,7 +199,7 @@ def _sweep(options: CleanOptions, older_than: timedelta, report: CleanReport) ->
             partial(bundles_left_over, regions, region, bucket, beside=searched, **which)
             for bucket, region in buckets.items()
         ]
-        for search in searches:  # bundles last: what is left of their images is cleaned up by then
+        for search in searches:  # bundles last, after the images that are registered from them
             resources = search()
             if options.dry_run:
                 for resource in resources:
@@ -213,7 +213,7 @@ def _sweep(options: CleanOptions, older_than: timedelta, report: CleanReport) ->
 
 
 def _buckets(regions: Regions, home: str, names: Sequence[str]) -> dict[str, str]:
-    """The region of each bucket. Raises CloudError."""
+    """Return the region of each bucket. Raises CloudError."""
     found = {name: regions[home].s3.region_of(name) for name in names}
     if missing := [name for name, region in found.items() if region is None]:
         raise CloudError(f"bucket {', '.join(missing)} does not exist", code="NoSuchBucket")
@@ -221,7 +221,7 @@ def _buckets(regions: Regions, home: str, names: Sequence[str]) -> dict[str, str
 
 
 def _runs_with_resources(report: CleanReport, *, is_local: bool) -> list[Path]:
-    """The folders of runs that hold something and are not in progress."""
+    """Return the folders of runs that hold something and are not in progress."""
     found = []
     for folder, past in past_runs():
         if isinstance(past, ImagepipeError):
@@ -243,7 +243,7 @@ def _named_runs(words: Sequence[str], *, is_local: bool) -> list[Path]:
 
 
 def _clean_one(folder: Path, report: CleanReport, *, dry_run: bool) -> bool:
-    """Delete what one run holds; return whether something is left."""
+    """Delete the resources of one run; return whether something is left."""
     past = read(folder)
     if past.is_alive:
         raise UsageError(f"run {past.run.id} is in progress", hint="stop it first: Ctrl-C cleans everything up")

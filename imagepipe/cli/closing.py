@@ -36,13 +36,13 @@ def print_end(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> int:
             _print(run, outcome, baked, closing)
         code = _explain(outcome, run, baked, closing)
     for stage in outcome.stuck:
-        closing.print(f"{stage} did not end; this process exits without it")
+        closing.print(f"{stage} did not stop in time; this process exits without waiting for it")
     if run.junit and run.junit.problem:
         closing.print(f"error: writing {run.options.junit}: {run.junit.problem.strerror}")
         code = code or ImagepipeError.exit_code
     closing.keep()
     if streams.result_is_lost():
-        click.echo(f"standard output did not take the result: imagepipe show {run.id} prints it", err=True)
+        click.echo(f"the result could not be written to standard output; run: imagepipe show {run.id}", err=True)
     return code
 
 
@@ -67,7 +67,7 @@ class Closing:
         """Write the lines. If the disk is full, only they are lost."""
         with suppress(OSError):
             text = "".join(f"{line}\n" for line in self._lines)
-            self._path.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be any bytes
+            self._path.write_text(text, encoding="utf-8", errors="backslashreplace")  # file names may be any bytes
 
 
 def _print(run: Run, outcome: Outcome, baked: Sequence[Baked], closing: Closing) -> None:
@@ -109,7 +109,7 @@ def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], closing: Closin
     if outcome.held:
         _print_held(outcome, run.id, closing)
     if outcome.cancelled:
-        at_work = f"; at work: {', '.join(outcome.interrupted)}" if outcome.interrupted else ""
+        at_work = f"; interrupted: {', '.join(outcome.interrupted)}" if outcome.interrupted else ""
         closing.print(f"error: {run.cancel.reason}{at_work}")
         return 130
     if run.options.keep_on_failure is not None:
@@ -123,7 +123,7 @@ def _print_held(outcome: Outcome, run_id: str, closing: Closing) -> None:
         closing.print(f"still held: {held}")
     if any(isinstance(each.error, CloudError) and each.error.code in EXPIRED for each in outcome.failures):
         closing.print(f"Once your credentials are valid again, run: imagepipe resume {run_id}")
-    closing.print(f"Later: imagepipe clean {run_id}")
+    closing.print(f"To delete it later, run: imagepipe clean {run_id}")
 
 
 def _print_logins(outcome: Outcome, run: Run, closing: Closing) -> None:
@@ -135,7 +135,7 @@ def _print_logins(outcome: Outcome, run: Run, closing: Closing) -> None:
     for endpoint, machine in machines.items():
         command = shlex.join(_ssh(endpoint, known_hosts))
         closing.print(f"kept: {machine.instance.id} in {machine.instance.region}: {command}")
-    closing.print(f"everything of this run is kept, and costs money; when you are done: imagepipe clean {run.id}")
+    closing.print(f"all resources of this run are kept, and cost money; to delete them: imagepipe clean {run.id}")
 
 
 def _known(endpoint: Endpoint) -> str:

@@ -22,7 +22,7 @@ from imagepipe.spec.models import Spec
 
 @dataclass(frozen=True, slots=True)
 class CloudTarget:
-    """The access to a cloud, as a journal keeps it; without credentials."""
+    """The cloud that a command uses, as a journal records it; without credentials."""
 
     local: str | None = None
     """Path of the local cloud's store."""
@@ -31,7 +31,7 @@ class CloudTarget:
     role: str | None = None
     """ARN of the role to assume."""
     account: str | None = None
-    """Account id. In another account, all resources of a run would seem to be deleted."""
+    """Account id. Seen from another account, all resources of a run would seem to be deleted."""
 
     def record(self) -> dict[str, str]:
         return {key: value for key, value in asdict(self).items() if value is not None}
@@ -54,18 +54,18 @@ class CloudTarget:
         if self.account is not None and (ours := regions.session.account()) != self.account:
             raise UsageError(
                 f"the run is in account {self.account}, and these credentials belong to account {ours}",
-                hint="set AWS_PROFILE, or log in, as it was when the run began",
+                hint="use the AWS profile or login that the run was started with",
             )
 
 
 def endpoint_of_environment() -> str | None:
-    """Return the endpoint that boto3 takes from the environment, so that a journal has it too."""
+    """Return the endpoint that boto3 takes from the environment, so that a journal records it."""
     return os.environ.get("AWS_ENDPOINT_URL_EC2") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
 @contextmanager
 def open_cloud(target: CloudTarget, *, region: str | None, clock: Clock) -> Iterator[Regions]:
-    """Open the cloud; start the local one if it does not run. Raises CloudError and LocalCloudError."""
+    """Open the cloud; start the local one if it is not running. Raises CloudError and LocalCloudError."""
     if target.local is None:
         session = Session(Access(target.profile, target.endpoint_url, region, role=target.role), Pace(clock))
         session.check_credentials()
@@ -92,7 +92,7 @@ def open_cloud(target: CloudTarget, *, region: str | None, clock: Clock) -> Iter
 
 
 def _check_role(target: CloudTarget, session: Session) -> None:
-    """Raise CloudError if the role cannot be assumed, before the first stages of a run would."""
+    """Raise CloudError if the role cannot be assumed, before a run begins."""
     if target.role is None:
         return
     try:
@@ -101,7 +101,7 @@ def _check_role(target: CloudTarget, session: Session) -> None:
         raise CloudError(
             f"assuming {target.role}: {error}",
             code=error.code,
-            hint="check that the role exists, that its trust policy names you, and that you may sts:AssumeRole it",
+            hint="check that the role exists, that its trust policy names you, and that you are allowed sts:AssumeRole",
         ) from error
 
 
@@ -111,10 +111,10 @@ ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[A-Za-z0-9+=,.@_/-]+")
 def cloud_target(options: CloudOptions) -> CloudTarget:
     """Return the cloud that a command's options name. Raises UsageError for options that exclude one another."""
     if options.is_local and (options.profile or options.endpoint_url):
-        raise UsageError("--local is a cloud of its own: it takes neither --profile nor --endpoint-url")
+        raise UsageError("--local cannot be combined with --profile or --endpoint-url")
     role = options.role
     if role and not ROLE.fullmatch(role):
-        raise UsageError(f"--assume-role {role}: not a role's ARN", hint="arn:aws:iam::123456789012:role/NAME")
+        raise UsageError(f"--assume-role {role}: not a role's ARN", hint="such as arn:aws:iam::123456789012:role/NAME")
     if options.is_local:
         return CloudTarget(local_store(), role=role)
     return CloudTarget(None, options.profile, options.endpoint_url or endpoint_of_environment(), role)
@@ -133,7 +133,7 @@ def region_of(given_region: str | None, regions: Regions) -> Callable[[Spec], st
     def region(spec: Spec) -> str:
         found = given_region or spec.launch.region or regions.session.region
         if not found:
-            raise UsageError(f"spec '{spec.name}' has no region", hint="set launch.region, or give --region")
+            raise UsageError(f"spec '{spec.name}' has no region", hint="set launch.region, or pass --region")
         return found
 
     return region

@@ -34,7 +34,7 @@ def demo(spec: str | None) -> int:
     """Bake SPEC on the local cloud, launch an instance from the image and fetch its front page.
 
     Without SPEC, the sample web-server.yaml that comes with imagepipe is baked. The instance is launched in the last
-    region that the image was copied to, and terminated afterwards; the images stay.
+    region that the image was copied to, and terminated afterwards; the images are kept.
     """
     began = time.monotonic()
     clock = SystemClock()
@@ -60,7 +60,7 @@ def demo(spec: str | None) -> int:
         f"""
 Next:
   {command} local images                 the images of the local cloud
-  {command} show {result["run"]}                all that the build printed
+  {command} show {result["run"]}                the output of the build
   {command} build SPEC --local           bake a spec of your own: docs/tutorial.md
   {command} local serve                  the same cloud for the AWS CLI, Packer or Terraform"""
     )
@@ -118,7 +118,7 @@ def _instance(ec2: Ec2, image: str, clock: SystemClock) -> Iterator[str]:
 
 
 def _fetch(url: str) -> str:
-    """Return the page as soon as it is served."""
+    """Return the page; retry until it is served."""
     last = "nothing yet"
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not reach 127.42.x.y
     until = time.monotonic() + PAGE_SECONDS
@@ -130,4 +130,4 @@ def _fetch(url: str) -> str:
         except (http.client.HTTPException, OSError) as error:
             last = str(error)
         time.sleep(0.3)
-    raise ImagepipeError(f"fetching {url}: not within {PAGE_SECONDS} s: {last}")
+    raise ImagepipeError(f"fetching {url} failed for {PAGE_SECONDS} s: {last}")

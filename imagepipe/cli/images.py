@@ -62,14 +62,14 @@ Examples:
 def deregister(options: DeregisterOptions) -> int:
     """Deregister images of this account, by id or by name, and print what was deleted.
 
-    Keeps snapshots and bundles that another image uses. Of a bundle, deletes the parts in its manifest and then the
-    manifest. Running instances of the image keep running.
+    Keeps snapshots and bundles that another image uses. With --delete-data, the parts of a bundle are deleted before
+    its manifest. Running instances of the image keep running.
     """
     rows: list[dict[str, object]] = []
     with open_cloud(cloud_target(options.cloud), region=options.region, clock=SystemClock()) as regions:
         home = options.region or regions.session.region
         if not home:
-            raise UsageError("there is no region", hint="give --region, or set AWS_DEFAULT_REGION")
+            raise UsageError("no region is set", hint="pass --region, or set AWS_DEFAULT_REGION")
         every = options.every_region
         found = [each for word in options.words for each in _find_images(regions, word, home, every_region=every)]
         for ec2, image in found:
@@ -96,7 +96,7 @@ def deregister(options: DeregisterOptions) -> int:
 
 
 def _find_images(regions: Regions, word: str, home: str, *, every_region: bool) -> list[tuple[Ec2, Mapping[str, Any]]]:
-    """Return the images that a word names, each with its region."""
+    """Return the images with this id or name, each with its region."""
     here = regions[home]
     at_home = find(here.images, word)
     found = [(here, image) for image in at_home]

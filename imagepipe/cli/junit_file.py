@@ -1,4 +1,4 @@
-"""The file of `--junit`. It has an error until the run has finished, whatever ends the command before that."""
+"""The file of `--junit`. It reports an error until the run has finished, in case the command is killed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from imagepipe.report.junit import write_error
 
 @contextmanager
 def reported_in(junit: Path | None) -> Iterator[None]:
-    """Write an error into the JUnit file at the start, and the cause of whatever ends the command before its run.
+    """Write an error into the JUnit file at the start, and replace it with the exception if one ends the command.
 
-    Raises UsageError if the file cannot be written, which would otherwise be found out after an hour's build.
+    Raises UsageError at once if the file cannot be written, not after an hour's build.
     """
     if junit is None:
         yield
@@ -31,7 +31,7 @@ def reported_in(junit: Path | None) -> Iterator[None]:
 
 def _begin(path: Path) -> None:
     if path.is_fifo():
-        raise UsageError(f"--junit {path}: is a named pipe, which would be waited for", hint="name a file")
+        raise UsageError(f"--junit {path}: a named pipe would block until it is read", hint="name a regular file")
     try:
         if path.is_file() or not path.exists():
             write_error(path, "the build did not finish: its process was killed, or is still running")

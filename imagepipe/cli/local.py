@@ -89,15 +89,15 @@ def serve(root: Path | None, port: int | None, address: str | None, env_only: bo
         connect.check_driver(store, found)
         if beyond:
             raise LocalCloudError(
-                f"serving {store.root} at {beyond.address}: its cloud runs already, on loopback (process {found.pid})",
-                hint="end that one with `imagepipe local stop`",
+                f"serving {store.root} at {beyond.address}: its cloud already runs, on loopback (process {found.pid})",
+                hint="stop it with `imagepipe local stop`",
             )
         server.set_on_signals(stop)
         _set_faults(store, wanted)
         _keep_alive(store, found, port, env_only, stop)
         return
     server.prepare(store, lambda line: click.echo(line, err=True))
-    server.set_on_signals(stop)  # not before, so that Ctrl-C interrupts the build of the base image
+    server.set_on_signals(stop)  # only now, so that Ctrl-C interrupts the build of the base image
     build = partial(server.build, faults=wanted.faults, seed=wanted.seed) if wanted else server.build
 
     def ready(it: Serving) -> None:
@@ -116,21 +116,21 @@ def _external_address(address: str | None) -> ExternalAddress | None:
     try:
         is_loopback = ipaddress.ip_address(address).is_loopback
     except ValueError as error:
-        raise UsageError(f"--address {address}: not an IP address of this computer") from error
+        raise UsageError(f"--address {address} is not an IP address") from error
     if is_loopback:
-        raise UsageError(f"--address {address}: loopback is served always", hint="leave --address out")
+        raise UsageError(f"--address {address}: loopback is always served", hint="leave out --address")
     token = os.environ.get(TOKEN_VARIABLE, "")
     if len(token) < TOKEN_LETTERS:
-        lacks = f"has fewer than {TOKEN_LETTERS} letters" if token else "is not set"
+        lacks = f"has fewer than {TOKEN_LETTERS} characters" if token else "is not set"
         raise UsageError(
-            f"--address {address}: the cloud would be open to other machines, and {TOKEN_VARIABLE} {lacks}",
-            hint=f"{TOKEN_VARIABLE}=$(openssl rand -hex 16), and there the same as AWS_SESSION_TOKEN",
+            f"--address {address}: the cloud would be open to other machines, because {TOKEN_VARIABLE} {lacks}",
+            hint=f"set {TOKEN_VARIABLE}=$(openssl rand -hex 16) here, and the same value as AWS_SESSION_TOKEN there",
         )
     return ExternalAddress(address, token)
 
 
 def _set_faults(store: Store, wanted: FaultsFile | None) -> None:
-    """Set faults on a cloud that runs already."""
+    """Set faults on a cloud that is already running."""
     from imagepipe.local.client import admin, connect
 
     cloud = connect.running(store)
@@ -158,7 +158,7 @@ def stop(root: Path | None, force: bool) -> None:
     store = open_store(root)
     ended = connect.stop(store, terminate=terminate_everything if force else None)
     repair(store, lambda line: click.echo(line, err=True))
-    click.echo("the local cloud has ended" if ended else "the local cloud does not run")
+    click.echo("the local cloud was stopped" if ended else "the local cloud is not running")
 
 
 @local.command()
@@ -249,15 +249,15 @@ def _print_findings(findings: Sequence[Finding], command: str | None) -> None:
 
 
 def _keep_alive(store: Store, found: Serving, port: int | None, env_only: bool, stop: threading.Event) -> None:
-    """Keep a cloud that runs already alive for as long as this process runs."""
+    """Keep a running cloud alive while this process runs."""
     import fcntl
 
     from imagepipe.local.daemon import rendezvous
 
     if port not in (None, found.port):
         raise LocalCloudError(
-            f"serving {store.root} on port {port}: its cloud runs already, on port {found.port} (process {found.pid})",
-            hint="leave --port out, or end that one with `imagepipe local stop`",
+            f"serving {store.root} on port {port}: its cloud already runs on port {found.port} (process {found.pid})",
+            hint="leave out --port, or stop that cloud with `imagepipe local stop`",
         )
     with rendezvous.held(store.clients, fcntl.LOCK_SH):
         _print_exports(store, found, env_only)
@@ -286,10 +286,10 @@ def _print_exports(store: Store, serving: Serving, env_only: bool, beyond: Exter
         if beyond:
             host = f"[{beyond.address}]" if ":" in beyond.address else beyond.address
             click.echo(
-                f"\nFrom other machines: AWS_ENDPOINT_URL=http://{host}:{serving.port}, and beside the keys"
-                f"\nAWS_SESSION_TOKEN=${TOKEN_VARIABLE}. What they send is not encrypted; instances stay on loopback."
+                f"\nFrom other machines: AWS_ENDPOINT_URL=http://{host}:{serving.port}, the same keys, and"
+                f"\nAWS_SESSION_TOKEN=${TOKEN_VARIABLE}. Traffic is not encrypted; instances stay on loopback."
             )
-        click.echo("\nInstances answer on their private addresses, 127.42.x.y. Ctrl-C ends the cloud; its store stays.")
+        click.echo("\nInstances answer on private addresses, 127.42.x.y. Ctrl-C stops the cloud; its data is kept.")
     sys.stdout.flush()
 
 

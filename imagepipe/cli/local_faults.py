@@ -1,4 +1,4 @@
-"""`imagepipe local faults`, and the files of faults that it and `local serve --faults` read."""
+"""`imagepipe local faults`, and the fault files that it and `local serve --faults` read."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from imagepipe.spec.document import Document
 
 KEYS = ("seed", "faults")
-SHAPE = "a file of faults is a mapping: faults: [{effect: refuse, action: RunInstances}, …], and seed: 7 if wanted"
+SHAPE = "a fault file is a mapping: faults: [{effect: refuse, action: RunInstances}, …], and optionally seed: 7"
 HINT = "docs/how-to/faults.md has an example of each"
 
 
 @dataclass(frozen=True, slots=True)
 class FaultsFile:
-    """The contents of a file of faults."""
+    """The contents of a fault file."""
 
     faults: tuple[Fault, ...]
     seed: int
@@ -35,12 +35,12 @@ class FaultsFile:
         """Describe the faults for people, with the seed that repeats them."""
         if not self.faults:
             return "no faults are set"
-        lines = [f"faults that are set (seed: {self.seed}):", *(f"  {fault.words()}" for fault in self.faults)]
+        lines = [f"active faults (seed: {self.seed}):", *(f"  {fault.words()}" for fault in self.faults)]
         return "\n".join(lines)
 
 
 def read_faults(file: Path) -> FaultsFile:
-    """Return the faults of a file. Raises SpecError with all its problems and their positions."""
+    """Return the faults in a file. Raises SpecError with all its problems and their positions."""
     document = _document(file)
     rows = document.value["faults"]
     problems = list(document.problems)
@@ -78,7 +78,7 @@ def _document(file: Path) -> Document:
         problems.append(document.problem(("faults",), SHAPE, hint=HINT))
     seed = document.value.get("seed")
     if seed is not None and type(seed) is not int:
-        problems.append(document.problem(("seed",), f"seed is a whole number, and not {seed!r}"))
+        problems.append(document.problem(("seed",), f"seed must be a whole number, not {seed!r}"))
     if problems:
         raise SpecError(problems)
     return document
@@ -96,8 +96,8 @@ Effects:
 
 \b
 Examples:
-  imagepipe local faults                   those that are set, and how often each came
-  imagepipe local faults throttled.yaml    these, in place of those
+  imagepipe local faults                   list the active faults, and how often each was injected
+  imagepipe local faults throttled.yaml    replace them with the faults in this file
   imagepipe local faults --clear
 """
 )
@@ -114,13 +114,13 @@ def faults(root: Path | None, file: Path | None, clear: bool, output: Format) ->
     from imagepipe.local.client import admin, connect
 
     if file and clear:
-        raise UsageError("give a file, which replaces the faults that are set, or --clear")
+        raise UsageError("pass either a file, which replaces the active faults, or --clear")
     wanted = read_faults(file) if file else None
     store = open_store(root)
     cloud = connect.running(store)
     if cloud is None:
         raise LocalCloudError(
-            f"the local cloud of {store.root} does not run, and faults are those of its process",
+            f"the local cloud of {store.root} is not running, and faults last only as long as its process",
             hint="imagepipe local serve --faults FILE starts it with them",
         )
     if clear:
@@ -138,9 +138,9 @@ def faults(root: Path | None, file: Path | None, clear: bool, output: Format) ->
 
 
 def _listed(rows: Sequence[dict[str, Any]], injected: dict[str, int]) -> str:
-    lines = [f"{row['words']}: came {_often(row['hits'])}" for row in rows] or ["no faults are set"]
+    lines = [f"{row['words']}: injected {_often(row['hits'])}" for row in rows] or ["no faults are set"]
     if injected:
-        lines.append("since the cloud's process began:")
+        lines.append("since the cloud was started:")
         lines += [f"  {name}: {_often(count)}" for name, count in injected.items()]
     return "\n".join(lines)
 

@@ -28,10 +28,10 @@ class ListedImage:
     created: str
     name: str
     is_base: bool
-    """Whether every region has it, under an id of its own."""
+    """Whether every region has this image, under a different id."""
 
     def cells(self) -> tuple[str, ...]:
-        """Return the cells of its row in the table."""
+        """Return the cells of the image's table row."""
         suffix = " (in every region, under an id of its own)" if self.is_base else ""
         return (self.region, self.image_id, self.state, self.created, f"{self.name}{suffix}")
 
@@ -57,7 +57,8 @@ def import_(root: Path | None, file: Path, name: str | None, region: str) -> Non
     imagepipe local images import debian-12-genericcloud-amd64.qcow2
     imagepipe local images import noble-server-cloudimg-amd64.img --name ubuntu-24.04
 
-    It is for x86_64 and boots by a BIOS; its instances run in QEMU, and cloud-init gives them their keys. In a spec:
+    The disk must be for x86_64 and boot with a BIOS. Its instances run in QEMU, and cloud-init installs their keys.
+    In a spec:
 
     \b
     source: {ami: {name: ubuntu-24.04, owners: [self]}}

@@ -121,13 +121,13 @@ def _exit_code() -> int:
             traceback.print_exc()
         what = f"{error.filename}: " if error.filename else ""
         click.echo(f"error: {what}{error.strerror or error}", err=True)
-        click.echo("  hint: a full disk, or a file or folder that cannot be read or written from here", err=True)
+        click.echo("  hint: the disk may be full, or a file or folder may not be readable or writable", err=True)
         return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user
         if os.environ.get("IMAGEPIPE_DEBUG"):
             traceback.print_exc()
         click.echo(
-            f"error: a mistake in imagepipe itself: {type(error).__name__}: {error}\n"
+            f"error: a bug in imagepipe: {type(error).__name__}: {error}\n"
             "  hint: set IMAGEPIPE_DEBUG=1 to see where, and please report it",
             err=True,
         )
@@ -135,7 +135,7 @@ def _exit_code() -> int:
 
 
 def show(error: ImagepipeError) -> None:
-    """Print an error on standard error, in the form of all commands."""
+    """Print an error on standard error, in the format that all commands share."""
     if isinstance(error, SpecError):
         for problem in error.problems:
             click.echo(problem.text(), err=True)

@@ -78,11 +78,11 @@ def variable_options(command: F) -> F:
 
 
 def region_option(command: F) -> F:
-    """Add `--region`, in place of the spec's."""
+    """Add `--region`, which overrides the spec's."""
     return click.option(
         "--region",
         metavar="REGION",
-        help="Build in this region instead of launch.region; publish.regions stay.",
+        help="Build in this region instead of launch.region; publish.regions do not change.",
     )(command)
 
 
@@ -113,8 +113,8 @@ def cloud_options(command: F) -> F:
     return target_options(region_option(command))
 
 
-class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
-    """A duration of the language: `90m`, `3h`, `2d`."""
+class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic only in its stubs
+    """A duration, as in specs: `90m`, `3h`, `2d`."""
 
     name = "duration"
 
@@ -146,7 +146,7 @@ def run_options(command: F) -> F:
             "--timeout",
             type=DurationType(),
             metavar="DURATION",
-            help="Stop the build after this time and clean up, as at Ctrl-C.  [never]",
+            help="Stop the build after this time and clean up, as after Ctrl-C.  [never]",
         ),
         click.option(
             KEEP,
@@ -183,14 +183,14 @@ def found_specs(words: Sequence[str]) -> list[Path]:
 def unknown_variables(known: Sequence[frozenset[str]], given: Given) -> None:
     """Raise UsageError for a `--var` that no spec has, because a typing error would silently keep the default.
 
-    Warn of a name in a variable file that no spec has, if it is close to one.
+    Warn about a name in a variable file that no spec has, if it resembles one that a spec has.
     """
     every = frozenset().union(*known)
     for name in given.command_line:
         if name not in every:
             raise UsageError(
                 f"--var {name}: no spec has a variable '{name}'",
-                hint=f"there are: {', '.join(sorted(every)) or 'none'}",
+                hint=f"known variables: {', '.join(sorted(every)) or 'none'}",
             )
     for name in given.files:  # a file may serve many specs, so only a probable typing error is reported
         if name not in every and (meant := nearest(name, every)):

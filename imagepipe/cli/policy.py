@@ -105,7 +105,7 @@ def _region(loaded: LoadedSpec, region: str | None) -> str:
     spec: Spec = loaded.checked()
     found = region or spec.launch.region or os.environ.get("AWS_DEFAULT_REGION")
     if not found:
-        raise UsageError(f"spec '{spec.name}' has no region", hint="set launch.region, or give --region")
+        raise UsageError(f"spec '{spec.name}' has no region", hint="set launch.region, or pass --region")
     return found
 
 
@@ -130,7 +130,7 @@ def _print(found: Sequence[Statement], part: int | None) -> None:
         whole = several[part - 1]
     elif len(several) > 1:
         click.echo(
-            f"warning: {size(whole)} characters, and a managed policy has at most {LIMIT}: print it with --part 1 to"
+            f"warning: {size(whole)} characters, but a managed policy may have only {LIMIT}: print it with --part 1 to"
             f" --part {len(several)} and attach them all",
             err=True,
         )

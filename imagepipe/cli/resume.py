@@ -63,7 +63,7 @@ def resume(options: ResumeOptions) -> int:
     sensitive ones were not stored, so pass them again by environment, --var or --var-file.
     """
     past = read(folder_of(options.run))
-    _check(past)  # first: a report of a run that cannot be resumed stays as it is
+    _check(past)  # first, so that the report of a run that cannot be resumed is not overwritten
     with reported_in(None if options.dry_run else options.run_options.junit):
         return _resume(options, past)
 
@@ -95,7 +95,7 @@ def _check(past: JournalState) -> None:
     """Raise UsageError if the run cannot be resumed."""
     id = past.run.id
     if past.is_alive:
-        raise UsageError(f"run {id} is going on in another process", hint="wait for it, or end that process first")
+        raise UsageError(f"run {id} is in progress in another process", hint="wait for it, or end that process first")
     if past.outcome == "succeeded" and not past.open_claims():
         raise UsageError(f"run {id} has succeeded; nothing is left to do")
     if past.outcome in ("failed", "cancelled") and not past.open_claims():
@@ -108,6 +108,6 @@ def _check(past: JournalState) -> None:
 
 
 def _texts(variables: object) -> dict[str, str]:
-    """Return values as texts of --var."""
+    """Return the values as `--var` takes them."""
     assert isinstance(variables, dict)
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in variables.items()}

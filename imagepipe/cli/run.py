@@ -134,7 +134,7 @@ class Run:
         return plan(self.loaded, tools, region=region_of(region, regions))
 
     def _offline(self) -> Offline | None:
-        """Return the reader of disks that the local cloud captures; None on another cloud."""
+        """Return the reader of the disks that the local cloud captures; None for any other cloud."""
         if not self.target.local:
             return None
         from imagepipe.cli.local_store import open_store
@@ -217,7 +217,7 @@ class Signals:
     """The state of signal handling in a run."""
 
     has_begun: bool = False
-    """Whether the run may hold something. Before that, it can exit at once."""
+    """Whether the run may hold resources. Before that, it can exit at once."""
     came: bool = False
 
 
@@ -228,7 +228,7 @@ def _write_to_terminal(words: str) -> None:
 
 @contextmanager
 def stopped_by_signals(cancel: Cancel) -> Iterator[Signals]:
-    """Stop the run in order at the first Ctrl-C, SIGTERM or closed terminal; exit at once at the second."""
+    """Stop the run cleanly at the first Ctrl-C, SIGTERM or closed terminal; exit at once at the second."""
     signals = Signals()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -250,7 +250,7 @@ def stopped_by_signals(cancel: Cancel) -> Iterator[Signals]:
         threading.Thread(target=_write_to_terminal, args=(words,), daemon=True).start()
 
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: a closed terminal must change nothing
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup, a closed terminal must not stop the run
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, stop) for number in numbers}
     try:

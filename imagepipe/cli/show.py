@@ -33,7 +33,7 @@ def show(run: str, output: Format) -> int:
     past = read(folder)
     report, events = ConsoleReport(sys.stdout), folder / FILE_NAME
     failures = []
-    for event in read_events(events) if events.exists() else ():  # it may have died before its first event
+    for event in read_events(events) if events.exists() else ():  # the run may have died before its first event
         if output == "text":
             report(event)
         if isinstance(event, StageFailed):

@@ -40,7 +40,7 @@ class GuardedFile(io.RawIOBase):
         return os.isatty(self._descriptor)
 
     def hurry(self) -> None:
-        """Give up writes after PATIENCE_SECONDS from now on: the reader may be a stopped pager or a held terminal."""
+        """From now on, give up a write after PATIENCE_SECONDS: the reader may be a stopped pager or a held terminal."""
         self._must_hurry = True
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int:  # type: ignore[override]  # typeshed has Buffer
@@ -119,7 +119,7 @@ def _open_closed_ones() -> None:
 
 def _text(file: GuardedFile, before: TextIO | None, *, line_buffering: bool) -> io.TextIOWrapper:
     encoding = getattr(before, "encoding", None) or "utf-8"
-    # Shows the output of any machine in a terminal of any encoding.
+    # Prints the output of any machine on a terminal of any encoding.
     return io.TextIOWrapper(
         io.BufferedWriter(cast(Any, file)), encoding=encoding, errors="backslashreplace", line_buffering=line_buffering
     )

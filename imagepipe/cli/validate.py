@@ -61,14 +61,14 @@ Examples:
 @click.option(
     "--online",
     is_flag=True,
-    help="Also ask the cloud, with DryRun: image, subnets, types, keys, names, IAM actions. Changes nothing.",
+    help="Also check image, subnets, types, keys, names and IAM actions in the cloud, with DryRun. Changes nothing.",
 )
 @pass_options(ValidateOptions)
 def validate(options: ValidateOptions) -> int:
     """Check specs, given by path, by folder, or by the name of a file in specs/; by default all of specs/.
 
     Contacts no cloud without --online. Required variables need no value here. With --local, specs are checked for the
-    local cloud, which needs no certificate of EC2; `imagepipe local doctor` checks this computer. Exit code 2 if a spec
+    local cloud, which needs no EC2 certificate; `imagepipe local doctor` checks this computer. Exit code 2 if a spec
     has an error.
     """
     values = read_variables(options.variables)
@@ -93,12 +93,12 @@ def validate(options: ValidateOptions) -> int:
 
 
 def _bundle_files(loaded: Sequence[LoadedSpec], region: str | None, *, is_local: bool) -> Iterator[Problem]:
-    """Yield the problems of certificates and keys. Their library is loaded only for specs that have some."""
+    """Yield the problems of certificates and keys. Their library is loaded only for specs that have any."""
     for each in loaded:
         if each.spec is not None and isinstance(each.spec.output, InstanceStoreOutput):
             from imagepipe.wiring.certificates import check_bundle_files
 
-            # A spec that is only built locally needs no certificate of EC2, so its absence is a warning.
+            # A spec that is only built locally needs no EC2 certificate, so its absence is a warning.
             yield from check_bundle_files(
                 each, environment=os.environ, is_local=is_local, region=region, if_absent="warning"
             )

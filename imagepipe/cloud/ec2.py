@@ -67,14 +67,14 @@ class Ec2:
     def await_image(self, id: str, *, deadline: Deadline, cancel: Cancel) -> Mapping[str, Any]:
         """Wait until an image is available; return its description.
 
-        Raises CloudError if it goes to `failed`, or at the deadline, with the last state seen.
+        Raises CloudError if the image fails, or at the deadline, with the last state seen.
         """
 
         def settled(seen: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
             state = seen["State"] if seen else "unknown"
             if state in ("failed", "invalid", "error", "deregistered"):
                 reason = (seen or {}).get("StateReason", {}).get("Message") or "no reason given"
-                raise CloudError(f"{id} in {self.region} went to {state}: {reason}", code=state)
+                raise CloudError(f"{id} in {self.region} is in state {state}: {reason}", code=state)
             return seen if state == "available" else None
 
         return self.poller.until(
@@ -117,7 +117,7 @@ class Ec2:
 
 
 class Regions:
-    """An Ec2 for each region, created when it is first asked for."""
+    """An Ec2 for each region, created on first use."""
 
     def __init__(self, session: Session, clock: Clock) -> None:
         self.session = session

@@ -1,6 +1,6 @@
-"""Make create calls idempotent for which EC2 has no client token.
+"""Make create calls idempotent if EC2 has no client token for them.
 
-ImportKeyPair, CreateSecurityGroup, CreateSnapshots, RegisterImage and CreateImage can take effect although their
+ImportKeyPair, CreateSecurityGroup, CreateSnapshots, RegisterImage and CreateImage can take effect even if their
 answer is lost. So botocore must not retry them: before a second attempt we look for a resource with our token.
 """
 

@@ -73,7 +73,7 @@ class Audience:
         ]
 
     def describe(self) -> str:
-        """Return a text for the log."""
+        """Describe the audience for the log."""
         return ", ".join((*self.accounts, *self.organizations, *self.ous, *(["everybody"] if self.public else [])))
 
 
@@ -209,7 +209,7 @@ class Images:
         ]
 
     def register(self, new: ImageRequest, registration: Registration, mappings: Sequence[Mapping[str, Any]]) -> str:
-        """Register an image of snapshots and return its id. Idempotent, even if an answer is lost."""
+        """Register an image from snapshots and return its id. Idempotent, even if an answer is lost."""
         return self._register(new, BlockDeviceMappings=list(mappings), **registration.request())
 
     def register_bundle(
@@ -219,7 +219,7 @@ class Images:
         location: str,
         mappings: Sequence[Mapping[str, Any]],
     ) -> str:
-        """Register an instance-store image of a bundle and return its id. Idempotent, even if an answer is lost.
+        """Register an instance-store image from a bundle and return its id. Idempotent, even if an answer is lost.
 
         `location` is that of the manifest in this region: `bucket/folder/NAME.manifest.xml`. Only mappings of
         instance-store volumes are used, because the bundle is the root.
@@ -293,7 +293,7 @@ class Images:
             return str(self._client.get_image_block_public_access_state()["ImageBlockPublicAccessState"])
 
     def share(self, image: str, snapshots: Sequence[str], audience: Audience) -> None:
-        """Let others launch an image, and let accounts among them copy it. Earlier permissions stay."""
+        """Let others launch an image, and let accounts among them copy it. Earlier permissions are kept."""
         with translating(f"sharing {image} in {self.region} with {audience.describe()}"):
             self._client.modify_image_attribute(ImageId=image, LaunchPermission={"Add": audience.permissions()})
         if not audience.accounts:
@@ -344,7 +344,7 @@ class Images:
             self._client.create_tags(Resources=list(ids), Tags=tagging.pairs(tags))
 
     def deregister(self, id: str) -> bool:
-        """Deregister an image; its snapshots stay. Return whether it existed."""
+        """Deregister an image, but keep its snapshots. Return whether it existed."""
 
         def call() -> None:
             with ignore_missing("InvalidAMIID.Unavailable"), translating(f"deregistering {id} in {self.region}"):

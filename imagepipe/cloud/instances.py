@@ -159,7 +159,7 @@ class Instances:
             )
 
     def status_checks(self, id: str) -> str:
-        """Return the results of EC2's two status checks as a text."""
+        """Describe the results of EC2's two status checks."""
         with translating(f"reading the status checks of {id} in {self.region}"):
             found = self._client.describe_instance_status(InstanceIds=[id], IncludeAllInstances=True)
         for status in found["InstanceStatuses"]:

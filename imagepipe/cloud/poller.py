@@ -26,7 +26,7 @@ LONGEST_GAP_SECONDS = 1.0
 """Smallest and largest pause between two Describes of a kind; it grows with the number of waiting stages. A stage that
 starts to wait in between uses the next Describe, so many builds cost hardly more calls than one."""
 ERRORS_IN_A_ROW = 8
-"""Failed Describes in a row before a wait gives up: some minutes with botocore's retries."""
+"""Failed Describes in a row before a wait gives up: several minutes with botocore's retries."""
 
 
 class Cancel(Protocol):

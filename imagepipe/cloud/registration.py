@@ -63,7 +63,7 @@ class Registration:
 
 
 def without_encryption(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a mapping for RegisterImage, which refuses the encryption parameters beside a snapshot."""
+    """Return a mapping for RegisterImage, which refuses encryption parameters together with a snapshot."""
     if not mapping.get("Ebs", {}).get("SnapshotId"):
         return dict(mapping)
     kept = {key: value for key, value in mapping["Ebs"].items() if key not in ("Encrypted", "KmsKeyId")}

@@ -81,7 +81,7 @@ class S3:
             self._client.put_object(Bucket=bucket, Key=key, Body=content, ContentMD5=content_md5, ACL=EXEC_READ)
 
     def stored(self, bucket: str, key: str) -> Stored | None:
-        """Return the object at this key; None if there is none."""
+        """Return the object at this key; None if it does not exist."""
         try:
             with translating(f"looking at {bucket}/{key} in {self.region}", service="s3"):
                 found = self._client.head_object(Bucket=bucket, Key=key)
@@ -98,7 +98,7 @@ class S3:
             answer = self._client.get_object(Bucket=bucket, Key=key)
             with answer["Body"] as body:
                 if (size := int(answer["ContentLength"])) > limit_bytes:
-                    raise CloudError(f"{where}: it has {size} bytes, and at most {limit_bytes} were expected")
+                    raise CloudError(f"{where}: it has {size} bytes, but at most {limit_bytes} were expected")
                 return bytes(body.read())
 
     def copy(self, source_bucket: str, source_key: str, bucket: str, key: str) -> None:
@@ -137,11 +137,11 @@ class S3:
             raise _left(bucket, self.region, left)
 
     def has_bucket(self, bucket: str) -> bool:
-        """Return whether the bucket exists in any region. Raises CloudError if we may not know."""
+        """Return whether the bucket exists in any region. Raises CloudError if we are not allowed to know."""
         return self.region_of(bucket) is not None
 
     def make_bucket(self, bucket: str) -> None:
-        """Create a bucket in this region with ACLs enabled, which is not the default. One that is ours is a success."""
+        """Create a bucket in this region with ACLs enabled, which is not the default. It may already be ours."""
         where: dict[str, Any] = {"CreateBucketConfiguration": {"LocationConstraint": self.region}}
         with (
             ignore_missing("BucketAlreadyOwnedByYou"),
@@ -178,9 +178,9 @@ class S3:
             )
         if home != self.region:
             raise CloudError(
-                f"bucket {bucket} is in {home}, and the image will be in {self.region}",
+                f"bucket {bucket} is in {home}, but the image will be in {self.region}",
                 code="PermanentRedirect",
-                hint=f"an image is registered from a bucket of its own region: name one in {self.region}",
+                hint=f"an image must be registered from a bucket in its own region: use one in {self.region}",
             )
         self._check_ownership(bucket)
         self._check_encryption(bucket)
@@ -191,7 +191,7 @@ class S3:
         rules = answer.get("OwnershipControls", {}).get("Rules", ())
         if any(rule.get("ObjectOwnership") == "BucketOwnerEnforced" for rule in rules):
             raise CloudError(
-                f"bucket {bucket} in {self.region} has ACLs disabled (BucketOwnerEnforced), and EC2 reads by ACLs",
+                f"bucket {bucket} in {self.region} has ACLs disabled (BucketOwnerEnforced), but EC2 reads by ACLs",
                 code="AccessControlListNotSupported",
                 hint=f"aws s3api put-bucket-ownership-controls --bucket {bucket} --region {self.region}"
                 " --ownership-controls 'Rules=[{ObjectOwnership=BucketOwnerPreferred}]'",
@@ -219,7 +219,7 @@ class S3:
             return {}
 
     def region_of(self, bucket: str) -> str | None:
-        """Return a bucket's region; None if it does not exist. If an endpoint does not tell the region, it is ours."""
+        """Return a bucket's region; None if it does not exist. If an endpoint does not return it, ours is assumed."""
         try:
             with translating(f"looking for bucket {bucket}", service="s3"):
                 found = self._client.head_bucket(Bucket=bucket)
@@ -231,7 +231,7 @@ class S3:
 
 
 def _constraint(region: str) -> str:
-    """Return the option that the AWS CLI needs beside --region to create a bucket."""
+    """Return the option that the AWS CLI needs besides --region to create a bucket."""
     return "" if region == FIRST_REGION else f" --create-bucket-configuration LocationConstraint={region}"
 
 

@@ -34,7 +34,7 @@ _NO_PROFILE = {"profile": (None, None, None, None)}
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How to reach the cloud. It has credentials only for the local cloud, which issues its own."""
+    """The settings for reaching a cloud, with credentials only for the local cloud, which issues its own."""
 
     profile: str | None = None
     endpoint_url: str | None = None
@@ -46,7 +46,7 @@ class Access:
     role_seconds: int = 3600
     """Lifetime of the role's credentials in seconds; they are refreshed well before they expire."""
     instance_endpoint_url: str | None = None
-    """Endpoint for instances, if theirs differs."""
+    """Endpoint that instances use, if it differs."""
 
     @property
     def is_local(self) -> bool:
@@ -111,7 +111,7 @@ class Session:
     def client_of_instances(self, service: str, region: str, *, has_virtual_hosts: bool = False) -> Any:
         """Return a client that only signs URLs that instances can reach.
 
-        It uses virtual hosts: S3's URLs then have the bucket and the region in their host. Otherwise boto3 signs for
+        With `has_virtual_hosts`, S3's URLs have the bucket and the region in their host. Otherwise boto3 signs for
         the global endpoint, which redirects for hours after a bucket was created and does not know opt-in regions
         (S3 user guide, "Virtual hosting of buckets"). A custom endpoint does not use virtual hosts.
         """
@@ -174,7 +174,7 @@ class _OfRole(CredentialProvider):  # type: ignore[misc]  # botocore has no type
 
 
 def _assume(core: botocore.session.Session, access: Access) -> None:
-    """Make a session assume the role: its own credentials get the role's from STS."""
+    """Make a session assume the role: the session's own credentials fetch the role's from STS."""
     own = botocore.session.Session(profile=access.profile, session_vars=_NO_PROFILE if access.is_local else None)
     if access.access_key_id:
         own.set_credentials(access.access_key_id, access.secret_access_key)

@@ -29,7 +29,7 @@ class Snapshot:
         """Return the entry of BlockDeviceMappings that reproduces the volume.
 
         It names the type, because RegisterImage does not look at the volume and would use its default. It must not have
-        Encrypted, which is refused beside a snapshot.
+        Encrypted, which is refused together with a snapshot.
         """
         values = {
             "SnapshotId": self.id,

@@ -15,7 +15,7 @@ STATE = "imagepipe:state"
 STARTED = "imagepipe:started"
 """Start time of the run, as in `build.timestamp`: YYYYMMDDTHHMMSSZ."""
 EXPIRES = "imagepipe:expires"
-"""Expiry time of a resource that lives longer: a living process renews it, or `--keep-on-failure` set it."""
+"""Expiry time of a resource, renewed by a living process or set by `--keep-on-failure`."""
 
 TEMPORARY = "temporary"
 UNFINISHED = "unfinished"

@@ -35,7 +35,7 @@ def whole_model() -> dict[str, Any]:
 
 
 def called_operations(model: Mapping[str, Any]) -> frozenset[str]:
-    """Return EC2's operations that the code names, as methods of a client or as texts."""
+    """Return EC2's operations that the code names, as methods of a client or as strings."""
     by_method = {xform_name(name): name for name in model["operations"]} | {name: name for name in model["operations"]}
     words = {
         node.attr if isinstance(node, ast.Attribute) else node.value

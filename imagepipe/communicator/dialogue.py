@@ -1,4 +1,4 @@
-"""A two-way conversation with a running command, beside the lines of its error stream."""
+"""A two-way conversation with a running command, and the lines of its error stream."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Dialogue:
         self.errors: deque[str] = deque(maxlen=LAST_LINES)
         """The last lines of the error stream; all of them once the code is known."""
         self.is_silent = False
-        """The command sent nothing for longer than the limit."""
+        """Whether the command sent nothing for longer than the limit."""
         self._aside: threading.Thread | None = None
 
     def listen_aside(self, on_line: OnLine) -> None:

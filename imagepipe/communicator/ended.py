@@ -24,7 +24,7 @@ class EndMark:
 
 
 class UntilMark:
-    """Passes on a stream's bytes up to the mark, as soon as they cannot belong to it."""
+    """Passes on a stream's bytes up to the mark, as soon as they cannot be part of it."""
 
     def __init__(self, mark: EndMark, feed: Callable[[bytes], None]) -> None:
         self._beginning, self._ending = mark.beginning, mark.ending

@@ -71,7 +71,7 @@ def _pair(key: Ed25519PrivateKey, comment: str) -> KeyPair:
 
 
 def write_private(path: Path, key: KeyPair) -> None:
-    """Write the private key, whole or not at all, with access only for us."""
+    """Write the private key, whole or not at all, readable only by us."""
     half = _half(path)
     descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:

@@ -1,10 +1,10 @@
-# Puts a tar stream in its place. $1: the place; $2: a name for what is temporary; $3: mode or nothing; $4: owner or
-# nothing; $5: `file`, `folder`, or `into` for the contents of a folder. The stream has `it`, and `end` as its last member.
+# Puts the content of a tar stream in place. $1: the destination; $2: a name for temporary files; $3: mode or empty;
+# $4: owner or empty; $5: `file`, `folder`, or `into` for the contents of a folder. The stream has `it`, and `end` as its last member.
 #
-# Nothing at the place changes until everything is on its file system and can be renamed: all of it is staged, checked
-# against what exists, and moved into a temporary folder in each existing folder that gets something. A folder that
-# exists is only entered, by a link or a mount too, so it keeps mode and owner. If a rename fails, what was replaced is
-# put back.
+# Nothing at the destination changes until everything is on its file system and can be renamed: all of it is staged, checked
+# against what exists, and moved into a temporary folder in each existing folder that gets something. An existing
+# folder is only entered, even through a link or a mount, so it keeps its mode and owner. If a rename fails, the replaced
+# files are put back.
 set -eu
 dest=$1; name=$2; mode=$3; owner=$4; kind=$5
 case $kind in into) parent=$dest ;; *) parent=$(dirname "$dest") ;; esac
@@ -43,13 +43,13 @@ check() { # $1: a staged folder, $2: the folder that exists in its place
     fi
   done
 }
-prepare() { # the same; moves what is new, or replaces something, onto the file system of $2
+prepare() { # same arguments; moves new and replacing files onto the file system of $2
   count=$((count + 1)); at=$stage/at/$count
   ln -s -- "$2" "$at"
   mkdir -m 700 "$at/$name" "$at/$name.old"
   each "$1" "$at/$name/" 'exec mv -- "$@" "$0"' '! -type d'
-  # Hard links where they can be: the file itself stays at its place until it is replaced. Names come without folders,
-  # so they are those of the old files too; ln and cp pass over the ones that have none.
+  # Hard links if possible, so that an old file stays in place until it is replaced. Names come without folders, so they
+  # are the old files' names too; ln and cp skip names without an old file.
   (cd "$at/$name" && each . "$at" '
     cd "$0" || exit 1
     ln -- "$@" "./$name.old/" 2>/dev/null
@@ -76,7 +76,7 @@ mkdir "$stage" "$stage/at"
 tar -xpf - -C "$stage"
 if [ ! -e "$stage/end" ]; then refuse "the upload was cut off"; fi
 if [ -n "$owner" ]; then
-  # The kernel takes these bits away when a file changes hands.
+  # The kernel clears these bits when the owner of a file changes.
   find "$stage/it" ! \( -type f \( -perm -4000 -o -perm -2000 \) \) -exec chown -h "$owner" {} +
   find "$stage/it" -type f \( -perm -4000 -o -perm -2000 \) -exec sh -c '
     for file; do bits=$(stat -c %a -- "$file"); chown "$0" "$file" && chmod "$bits" "$file" || exit 1; done' "$owner" {} +

@@ -48,7 +48,7 @@ class Sender:
                 self._send(self._channel.sendall)
             self._channel.shutdown_write()
         except (paramiko.SSHException, EOFError, TimeoutError):
-            pass  # the exit code tells how the command ended
+            pass  # the exit code shows how the command ended
         except OSError as error:
             # Either the channel is closed, or a local file that was being sent could not be read.
             self.error = error if error.filename else None

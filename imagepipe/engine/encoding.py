@@ -1,6 +1,6 @@
 """Encode the outputs of stages as JSON, and decode them by their types, so that another process can resume a run.
 
-An output is a frozen value (docs/explanation/architecture.md): dataclasses of texts, numbers, tuples and mappings.
+An output is a frozen value (docs/explanation/architecture.md): dataclasses of strings, numbers, tuples and mappings.
 """
 
 from __future__ import annotations

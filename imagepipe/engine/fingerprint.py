@@ -1,8 +1,8 @@
 """The fingerprint of a stage: a short digest of everything that decides its result, and of nothing else.
 
-Two plans of one spec give every stage the same fingerprint, whatever the run, the time, the folder and the specs
-beside it. For that, the graph must be planned with placeholders for `build.*` and for the values of sensitive
-variables (`LoadedSpec.reference`). Then no digest holds a secret that somebody could guess, either.
+Two plans of one spec give every stage the same fingerprint, whatever the run, the time, the folder and the other
+specs. For that, the graph must be planned with placeholders for `build.*` and for the values of sensitive
+variables (`LoadedSpec.reference`). Then no digest is made from a secret either, which somebody could guess.
 
 A field counts unless it is declared with `compare=False` (tools, run tags, texts for people). A `Path` never counts:
 the files that a stage reads count by their contents and modes.
@@ -41,7 +41,7 @@ def _stage(stage: Stage[Any], found: Mapping[str, str]) -> list[Any]:
 
 
 def _plain(value: Any, found: Mapping[str, str]) -> Any:
-    """Return a value as JSON can hold it."""
+    """Return a value in a form that JSON can hold."""
     if isinstance(value, Ref):
         return found[value.stage]
     if is_dataclass(value) and not isinstance(value, type):

@@ -2,8 +2,8 @@
 
 A claim is first *intended* (written and fsynced before the call), then *bound* (the cloud returned an id), and ends as
 *released* or *kept*. A process that dies leaves at most one incomplete last line, which the reader skips. After a power
-failure, lines after the last fsync can be missing too. Then a resource is found by its tag although its id is lost,
-or it is already gone, or its own tag says that it is kept.
+failure, lines after the last fsync can be missing too. Then a resource whose id is lost is found by its tag,
+a deleted resource is already gone, and a kept one has a tag that says so.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VERSION = 1
 FILE_NAME = "journal.jsonl"
 LARGEST_BYTES = 64 << 20
 """Largest journal that is read; a build of twenty specs writes about 200 KB."""
-LOCK_SECONDS = 0.3  # `list` takes each lock for a moment
+LOCK_SECONDS = 0.3  # `runs` takes each lock for a moment
 
 
 class Lifetime(StrEnum):
@@ -86,7 +86,7 @@ class RunRecord:
     build: Mapping[str, str]
     """The values of `build.*`."""
     cloud: Mapping[str, str]
-    """How to reach the same cloud again: `local` (the store), `endpoint_url`, `profile`; never a credential."""
+    """The cloud of the run, as `cli.cloud.CloudTarget` records it; never a credential."""
     given: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the command line for `resume`: files, variables that are not sensitive, region."""
 
@@ -192,7 +192,7 @@ class Journal:
         return self._change(claim, State.RELEASED, id=claim.id)
 
     def keep(self, claim: Claim) -> Claim:
-        """Record that the resource is a product of the run and stays."""
+        """Record that the resource is a product of the run and is kept."""
         return self._change(claim, State.KEPT, id=claim.id)
 
     def is_adopted(self, claim: Claim) -> bool:
@@ -251,7 +251,7 @@ class Journal:
             if sync:
                 os.fsync(file)
         except OSError as error:
-            # Cut off a partly written line, such as on a full disk, or the next one would follow it.
+            # Cut off a partly written line, as on a full disk, or the next line would be appended to it.
             with suppress(OSError):
                 os.ftruncate(file, self._end)
                 self._is_torn = False
@@ -437,19 +437,19 @@ def _take(found: _Replayed, record: dict[str, Any], path: Path) -> None:
 def _text(record: Mapping[str, Any], name: str) -> str:
     value = record[name]
     if not isinstance(value, str):
-        raise TypeError(f"{name} is not a text")
+        raise TypeError(f"{name} is not a string")
     return value
 
 
 def _texts(record: Mapping[str, Any], name: str) -> tuple[str, ...]:
     values = record[name]
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise TypeError(f"{name} is not a list of texts")
+        raise TypeError(f"{name} is not a list of strings")
     return tuple(values)
 
 
 def _mapping(record: Mapping[str, Any], name: str) -> dict[str, str]:
     values = record[name]
     if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
-        raise TypeError(f"{name} is not a mapping of texts")
+        raise TypeError(f"{name} is not a mapping of strings")
     return values

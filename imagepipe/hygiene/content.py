@@ -1,6 +1,6 @@
 """Find secrets by content: private keys, AWS keys, and the build's own secrets by value.
 
-A block is searched for a few exact texts, which Python does at a gigabyte per second; a pattern is only tried around
+A block is searched for a few exact strings, which Python does at a gigabyte per second; a pattern is only tried around
 one of them. So a mention of private keys, as in libraries and manuals, costs nothing and is not a finding.
 """
 
@@ -28,7 +28,7 @@ def _of_itself(block: bytes, at: int) -> bool:
 
 
 class Anchor(NamedTuple):
-    """A text that is quickly found, and the check that decides whether it is a finding."""
+    """A string that is quickly found, and the check that decides whether it is a finding."""
 
     rule: str
     text: bytes

@@ -34,7 +34,7 @@ class Place(NamedTuple):
     """A pattern for paths of files that violate a rule unless they are empty."""
 
     pattern: str
-    """From the root where it begins with a slash, else in any folder; `*` stands for anything but a slash, `**` for
+    """From the root if it begins with a slash, otherwise in any folder; `*` stands for anything but a slash, `**` for
     anything."""
     holds: Callable[[bytes], bool] = _is_not_blank
     """Check that the beginning of a file is more than an empty form."""
@@ -48,7 +48,7 @@ class Rule(NamedTuple):
     advice: str
     """Advice for the hint."""
     places: tuple[Place, ...] = ()
-    """Places of the rule; None if it is recognized by content in any file."""
+    """Places of the rule; empty if it is recognized by content in any file."""
     covers: tuple[str, ...] = ()
     """Rules by content that would report the same file again."""
     is_made_by_boot: bool = False
@@ -65,7 +65,7 @@ RULES = (
     Rule(
         "builder-key",
         "the public key that the build logged in with",
-        "delete it: a provisioning step copied it to where the scrub does not look",
+        "delete it: a provisioning step copied it to a place that the scrub does not check",
         is_made_by_boot=True,
     ),
     Rule(
@@ -79,7 +79,7 @@ RULES = (
     Rule(
         "authorized-keys",
         "a key that may log in to every instance",
-        "give keys at launch (key pair, user data); a key that is meant to be there is allowed with a reason",
+        "pass keys at launch (key pair, user data), or allow a key that is meant to be there",
         (
             Place(".ssh/authorized_keys", _has_key),
             Place(".ssh/authorized_keys2", _has_key),
@@ -103,7 +103,7 @@ RULES = (
     ),
     Rule(
         "editor-history",
-        "what an editor, a pager or wget remembers",
+        "the history of an editor, a pager or wget",
         "delete it in the last provisioning step",
         _places(
             ".viminfo .lesshst .local/state/lesshst .wget-hsts .nano_history .local/share/nano/search_history"
@@ -125,7 +125,7 @@ RULES = (
     ),
     Rule(
         "cloud-init-data",
-        "what cloud-init keeps of the instance that was captured",
+        "cloud-init's data about the instance that was captured",
         LEFT_BY_SCRUB,
         _places("/var/lib/cloud/instance/** /var/lib/cloud/instances/** /var/lib/cloud/data/** /var/lib/cloud/sem/**"),
         is_made_by_boot=True,
@@ -149,7 +149,7 @@ RULES = (
     ),
     Rule(
         "dhcp-lease",
-        "a DHCP lease of the network it was built in",
+        "a DHCP lease from the network of the build",
         LEFT_BY_SCRUB,
         _places(
             "/var/lib/dhcp/*.lease* /var/lib/dhclient/*.lease* /var/lib/dhcpcd/*.lease*"
@@ -160,7 +160,7 @@ RULES = (
     Rule(
         "log",
         "a log of the build",
-        "empty it in the last provisioning step, and stop what writes it",
+        "empty it in the last provisioning step, and stop the program that writes it",
         _places(
             "/var/log/auth.log* /var/log/secure* /var/log/syslog* /var/log/messages* /var/log/daemon.log*"
             " /var/log/kern.log* /var/log/user.log* /var/log/debug* /var/log/cron* /var/log/maillog* /var/log/mail.log*"
@@ -178,7 +178,7 @@ RULES = (
     ),
     Rule(
         "login-record",
-        "who logged in while it was built",
+        "a record of logins during the build",
         LEFT_BY_SCRUB,
         (
             *_places(
@@ -192,20 +192,20 @@ RULES = (
     ),
     Rule(
         "core-dump",
-        "a dump of a process's memory, with whatever it held",
+        "a dump of a process's memory, which may contain secrets",
         "delete it; find out what crashed",
         _places("/var/lib/systemd/coredump/** /var/crash/** /var/spool/abrt/**"),
     ),
     Rule(
         "aws-credentials",
-        "credentials of AWS",
-        "delete it: an instance profile gives the step what it needs, and leaves nothing",
+        "AWS credentials",
+        "delete it: an instance profile gives the step its permissions, and leaves no file",
         _places(".aws/credentials .aws/sso/cache/* .aws/cli/cache/* .aws/login/cache/* .boto .s3cfg .passwd-s3fs"),
     ),
     Rule(
         "credentials",
         "a file with credentials",
-        "delete it in the step that needed it, or give them by env, which is never on a disk",
+        "delete it in the step that needed it, or pass them through env, which is never on a disk",
         (
             Place(".docker/config.json", _has(rb'"(auth|identitytoken|registrytoken|password)"\s*:\s*"[^"]')),
             Place(".config/containers/auth.json", _has(rb'"auth"\s*:\s*"[^"]')),
@@ -249,22 +249,22 @@ RULES = (
     Rule(
         "private-key",
         "a private key, in PEM",
-        "delete it; where every instance needs one, make it at the first boot",
+        "delete it; if every instance needs one, create it at the first boot",
     ),
     Rule(
         "aws-key",
-        "a secret access key of AWS",
-        "delete it, and revoke it: it was on a disk; an instance profile gives the step what it needs",
+        "an AWS secret access key",
+        "delete it, and revoke it: it was on a disk; an instance profile gives the step its permissions",
     ),
     Rule(
         "build-secret",
         "the value of a sensitive variable of the build",
-        "the step that had it wrote it down: give it by env, and leave it out of what is installed",
+        "a step wrote it to the disk: pass it through env, and keep it out of installed files",
     ),
     Rule(
         "unreadable",
-        "a file that could not be read, so nobody knows what it holds",
-        "look at the file system: it may be damaged",
+        "a file that could not be read, so its contents are unknown",
+        "check the file system: it may be damaged",
     ),
 )
 BY_NAME = {rule.name: rule for rule in RULES}

@@ -186,7 +186,7 @@ class _Scanner:
             if not block:
                 return
             if done >= MOST_BYTES:
-                self.notes.append(f"of {printable(shown)} the first GiB was searched, and no more")
+                self.notes.append(f"only the first GiB of {printable(shown)} was searched")
                 return
             done += len(block)
             self.size += len(block)

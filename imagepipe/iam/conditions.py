@@ -1,6 +1,6 @@
 """Evaluate the condition operators that imagepipe uses (IAM user guide, "IAM JSON policy elements: Condition
 operators", and "Multivalued context keys"). Others are refused, because a condition that is not understood must not
-allow.
+allow anything.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ class Condition:
     def __post_init__(self) -> None:
         quantifier, name, if_exists = _parsed(self.operator)
         if name == "Null" and (quantifier or if_exists):
-            raise NotUnderstood(f"condition operator {self.operator!r}: Null goes alone")
+            raise NotUnderstood(f"condition operator {self.operator!r}: Null takes no set operator or IfExists")
         if name not in ("Null", *POSITIVE, *NEGATIVE):
-            raise NotUnderstood(f"condition operator {self.operator!r} is not known here")
+            raise NotUnderstood(f"condition operator {self.operator!r} is not supported")
         if family(self.key) not in KEYS:
-            raise NotUnderstood(f"condition key {self.key!r} is not known here")
+            raise NotUnderstood(f"condition key {self.key!r} is not supported")
         if name in ("Null", "Bool") and not {value.lower() for value in self.values} <= {"true", "false"}:
             raise NotUnderstood(f"condition operator {self.operator!r} takes true or false")
         if name == "Null" and len(self.values) > 1:
             raise NotUnderstood("condition operator 'Null' takes one value")
         for value in self.values:
             if unknown := set(_VARIABLE.findall(value)) - VARIABLES:
-                raise NotUnderstood(f"policy variable {min(unknown)!r} is not known here")
+                raise NotUnderstood(f"policy variable {min(unknown)!r} is not supported")
 
     def holds(self, context: Context) -> bool:
         """Return whether a request meets it. Raises NotUnderstood for several values without a set operator."""
@@ -80,7 +80,7 @@ class Condition:
         if quantifier == "ForAnyValue":
             return any(held)
         if quantifier is None and len(held) > 1:
-            raise NotUnderstood(f"{self.operator} of {self.key!r}, of which the request has {len(held)} values")
+            raise NotUnderstood(f"{self.operator} on {self.key!r} needs a set operator for {len(held)} values")
         return all(held)
 
 
@@ -95,5 +95,5 @@ def _value(context: Context, key: str) -> str:
 def _parsed(operator: str) -> tuple[str | None, str, bool]:
     found = _OPERATOR.fullmatch(operator)
     if found is None:
-        raise NotUnderstood(f"condition operator {operator!r} is not known here")
+        raise NotUnderstood(f"condition operator {operator!r} is not supported")
     return found[1], found[2], found[3] is not None

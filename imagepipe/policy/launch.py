@@ -97,7 +97,7 @@ def _named_subnets(context: PolicyContext) -> tuple[str, ...]:
 
 
 def _tagged_subnets(context: PolicyContext) -> Iterator[Statement]:
-    """Return the condition for subnets by tags; `*` and `?` mean the same as in EC2's filters."""
+    """Allow launches into subnets with the spec's tags; `*` and `?` mean the same as in EC2's filters."""
     for subnet in context.spec.launch.subnets:
         if isinstance(subnet, SubnetsByTags):
             tags = {f"aws:ResourceTag/{key}": (value,) for key, value in subnet.tags.items()}
@@ -105,7 +105,7 @@ def _tagged_subnets(context: PolicyContext) -> Iterator[Statement]:
 
 
 def _access(context: PolicyContext) -> Iterator[Statement]:
-    """Allow the account's own key pair and groups by name; else those that the run creates."""
+    """Allow the account's own key pair and groups by name; otherwise those that the run creates."""
     launch = context.spec.launch
     if launch.ssh.key_pair:
         yield Statement("InNetwork", RUN, (arn(context.home, "key-pair", launch.ssh.key_pair),))

@@ -14,7 +14,7 @@ from imagepipe.spec.models import InstanceStoreOutput
 
 EXEC_READ = "aws-exec-read"
 _VIA_EBS = ("GenerateDataKeyWithoutPlaintext", "Decrypt", "ReEncryptFrom", "ReEncryptTo")
-"""Actions that EBS performs for the caller, beside CreateGrant and DescribeKey (EBS user guide, "Permissions for IAM
+"""Actions that EBS performs for the caller, besides CreateGrant and DescribeKey (EBS user guide, "Permissions for IAM
 users")."""
 
 

@@ -62,7 +62,7 @@ def kinds_of(context: PolicyContext) -> Iterator[str]:
 
 
 def sweep(context: PolicyContext) -> Iterator[Statement]:
-    """Allow `clean --older-than`: find our resources in the named regions, or in every region, and in whole buckets."""
+    """Allow `clean --older-than`: find our resources in the spec's regions, and in whole buckets."""
     looks = ("Instances", "Images", "Snapshots", "SecurityGroups", "KeyPairs", "Regions")
     yield from context.reads(*(f"Describe{each}" for each in looks))
     yield from storage.lists_all(context)

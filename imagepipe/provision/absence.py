@@ -87,5 +87,5 @@ def wait_for_return(
         check(machine.instance.id)
     raise ConnectError(
         f"SSH did not come back within {watch.deadline.seconds:g} s after the connection had ended; last: {last}",
-        hint="see the console: does the machine boot? Or give the step a longer timeout",
+        hint="check the console: does the machine boot? Or give the step a longer timeout",
     )

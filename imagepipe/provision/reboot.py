@@ -42,5 +42,5 @@ class RebootMachine(Step):
                 last = str(error)
         raise ConnectError(
             f"SSH did not come back from the reboot within {self.timeout_seconds:g} s; last: {last}",
-            hint="see the console: does the machine boot? Or give the reboot a longer timeout",
+            hint="check the console: does the machine boot? Or give the reboot a longer timeout",
         )

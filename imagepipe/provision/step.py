@@ -87,7 +87,7 @@ class Step(Stage[Reachable]):
             except (CommandFailed, ConnectError) as error:
                 if left == 0:
                     raise
-                ctx.say(f"failed, {left} more {'try' if left == 1 else 'tries'}: {error}")
+                ctx.say(f"failed, {left} more {'attempt' if left == 1 else 'attempts'}: {error}")
                 left -= 1
                 ctx.cancel.sleep(RETRY_SECONDS)
 
@@ -142,7 +142,7 @@ class Step(Stage[Reachable]):
             raise self._failed(f"exit code {result.code}", result.code, tail, _hint(result.code, tail))
 
     def _come_back(self, ctx: Context, machine: Reachable, before: Boot | None, watch: Watch) -> None:
-        """Handle an expected disconnect: wait for the machine if this kind of step can make it go away."""
+        """Handle an expected disconnect: wait for the machine, if its boot was read before the step."""
         if before is None:
             ctx.say("the connection ended, as expected")
             return
@@ -197,7 +197,7 @@ def _say_holders(ctx: Context, result: Result) -> None:
 def _hint(code: int, tail: list[str]) -> str | None:
     text = "\n".join(tail)
     if "sudo:" in text and "password" in text:
-        return "the SSH user may not use sudo without a password on this image"
+        return "the SSH user cannot use sudo without a password on this image"
     if code == 127:
         return "a command was not found on the instance"
     if code == 126:

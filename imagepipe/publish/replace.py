@@ -1,4 +1,4 @@
-"""`on_name_taken: replace`: the new image takes over the old image's name, as the last act of the build.
+"""`on_name_taken: replace`: the new image takes over the old image's name, as the last step of the build.
 
 Names are unique within an account and region, and an image cannot be renamed (EC2 API reference, RegisterImage). So
 the new image is baked, tested, copied and kept under a temporary name. Only then, in each region, the old image is
@@ -33,7 +33,7 @@ class ReplaceImage(Stage[Image]):
     ec2: Ec2 = field(repr=False, compare=False)
     run_tags: RunTags = field(repr=False, compare=False)
     images: Ref[tuple[Image, ...]]
-    """The new images, already kept: they stay whatever happens to the old image."""
+    """The new images, already kept: they remain, whatever happens to the old image."""
     wanted: Ref[Mapping[str, ImageText]]
     """Texts by region, with the name to take over."""
     audience: Audience

@@ -44,7 +44,7 @@ def find(images: Images, id_or_name: str) -> list[Mapping[str, Any]]:
 
 
 def retire(ec2: Ec2, image: Mapping[str, Any], *, deletes_data: bool) -> Retired:
-    """Deregister an image, then delete its snapshots or bundle if asked; shared ones stay. Raises CloudError.
+    """Deregister an image, then delete its snapshots or bundle if asked; shared ones are kept. Raises CloudError.
 
     The image is deregistered first: EC2 refuses to delete a snapshot that an image uses, and an image without its parts
     cannot be launched.
@@ -78,7 +78,7 @@ def _retire_ebs(ec2: Ec2, image: Mapping[str, Any], *, deletes_data: bool) -> Re
 
 
 def _retire_bundle(ec2: Ec2, image: Mapping[str, Any], location: str, *, deletes_data: bool) -> Retired:
-    """Retire an instance-store image. The manifest is read first; a bundle that cannot be read stays."""
+    """Retire an instance-store image. The manifest is read first; a bundle that cannot be read is kept."""
     id, name, region = str(image["ImageId"]), str(image.get("Name", "")), ec2.region
     bundle, why = _look_up(ec2, location) if deletes_data else (None, NOT_ASKED)
     ec2.images.deregister(id)
@@ -98,4 +98,4 @@ def _look_up(ec2: Ec2, location: str) -> tuple[stored_bundle.InBucket | None, st
     try:
         return stored_bundle.look_up(ec2.s3, location), ""
     except (CloudError, BundleError) as error:
-        return None, f"its manifest cannot be read, so its parts are not known: {error}"
+        return None, f"its manifest cannot be read, so its parts are unknown: {error}"

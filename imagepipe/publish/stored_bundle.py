@@ -75,7 +75,7 @@ def _objects(s3: S3, location: str, if_unknown: set[str]) -> set[str]:
 
 
 def delete(s3: S3, bundle: InBucket) -> None:
-    """Delete the parts and then the manifest, which lists whatever is left in between. Raises CloudError."""
+    """Delete the parts and then the manifest, which lists any parts that are left. Raises CloudError."""
     *parts, manifest = bundle.keys()
     s3.delete(bundle.bucket, parts)
     s3.delete(bundle.bucket, [manifest])

@@ -4,7 +4,7 @@ Format: the `junit-10.xsd` of Jenkins' xUnit plugin, which GitLab, GitHub's acti
 
 A build that fails outside its tests is an `error` of the case `build`, so no CI system ever shows it as passed. For the
 same reason the file is written before the run, with an error that says the build did not finish: a process that is
-killed leaves that, and not the passed tests of the run before.
+killed leaves that error, not the passed tests of an earlier run.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class JUnitReport:
     def resume(self, earlier: Iterable[ev.AnyEvent], finished: Collection[str]) -> None:
         """Report the stages that an earlier process of the run finished, with their times and lines.
 
-        The journal decides which stages those are. A file of events that was damaged costs times and lines only.
+        The journal decides which stages those are. If the file of events is damaged, only times and lines are lost.
         """
         with suppress(ImagepipeError):
             for event in earlier:
@@ -105,7 +105,7 @@ class JUnitReport:
             build.error = build.error or f"{event.stage}: {words}"
 
     def _end_builds(self, event: ev.RunFinished) -> None:
-        """Mark the builds that did not come to their end; those stopped by their own failed test are not errors."""
+        """Mark the builds that did not finish; those stopped by their own failed test are not errors."""
         for suite in self._suites:
             build = self._builds[suite.spec]
             build.ran = True
@@ -168,7 +168,7 @@ def _add_case(suite: ET.Element, case: _Case, cause: str) -> None:
 
 
 def _xml(text: str) -> str:
-    """Return a text without characters that XML 1.0 forbids, such as escape characters in a machine's output."""
+    """Return text without characters that XML 1.0 forbids, such as escape characters in a machine's output."""
     return "".join(
         c if c in "\t\n" or (c >= " " and c not in "\ufffe\uffff") else "\N{REPLACEMENT CHARACTER}" for c in text
     )

@@ -30,7 +30,7 @@ NEEDED_TO_BOOT = frozenset(
     {"/", "/bin", "/boot", "/etc", "/lib", "/lib64", "/sbin", "/usr", "/usr/bin", "/usr/lib", "/usr/sbin"}
 )
 _PREFIX = re.compile(r"[A-Za-z0-9/!_.*'()-]*")
-"""S3's safe characters; all others need an encoding somewhere, and not every reader of a manifest has the same."""
+"""S3's safe characters. All others must be encoded somewhere, and readers of manifests do not agree how."""
 
 
 def bundle_findings(spec: Spec, output: InstanceStoreOutput, document: Document, folder: Path) -> Iterator[Finding]:
@@ -53,11 +53,11 @@ def bundle_warnings(output: InstanceStoreOutput) -> Iterator[Finding]:
     named += [(("output", "per_region", region, "bucket"), entry.bucket) for region, entry in output.per_region.items()]
     for at, bucket in named:
         if "." in bucket:
-            # It works: boto3 then puts the name into the path, which S3 takes as long as it takes such requests.
-            yield at, "S3's TLS certificates do not cover names with dots; a name with dashes alone is the safer one"
+            # It works: boto3 then puts the name into the path, for as long as S3 accepts such requests.
+            yield at, "S3's TLS certificates do not cover bucket names with dots; dashes are safer"
     for index, path in enumerate(output.exclude):
         if (top := path.split("/")[1]) in LEFT_OUT:
-            yield ("output", "exclude", index), f"what is in /{top} is left out anyway: it is of the running machine"
+            yield ("output", "exclude", index), f"/{top} is left out anyway: it belongs to the running machine"
 
 
 def regions_without_bucket(spec: Spec, document: Document, *, home: str | None) -> Iterator[Finding]:
@@ -78,23 +78,23 @@ def _machine(spec: Spec, document: Document) -> Iterator[Finding]:
         if instance_type.partition(".")[0] in FAMILIES:
             continue
         able = ", ".join(family.upper() for family in FAMILIES)
-        message = f"{instance_type} cannot run an instance-store image: of EC2's types only {able} can"
+        message = f"{instance_type} cannot run an instance-store image: only {able} can"
         if written:
             yield ("launch", "instance_types", index), message
         else:
-            yield ("output", "type"), f"{message}; name some in launch.instance_types: [m3.medium, c3.large]"
+            yield ("output", "type"), f"{message}; set launch.instance_types: [m3.medium, c3.large]"
     ami = spec.source.ami
     if isinstance(ami, AmiByFilter) and ami.architecture == "arm64":
-        message = "an instance-store image is x86: no type with arm64 can have its root on instance store"
+        message = "an instance-store image is x86: no arm64 instance type supports an instance store root"
         yield ("source", "ami", "architecture"), message
     if spec.output.boot_mode == "uefi":
-        yield ("output", "boot_mode"), "the instance types that run instance-store images boot by BIOS alone"
+        yield ("output", "boot_mode"), "the instance types that run instance-store images boot only with BIOS"
 
 
 def _files(output: InstanceStoreOutput, folder: Path) -> Iterator[Finding]:
     for given, missing in (("certificate", "private_key"), ("private_key", "certificate")):
         if getattr(output, given) and not getattr(output, missing):
-            message = f"{given} needs {missing}: give both, or neither for a pair that imagepipe makes"
+            message = f"{given} needs {missing}: set both, or neither to use a pair that imagepipe creates"
             yield ("output", given), message
     for path, file in bundle_files(output).items():
         if not named_file(folder, file).is_file():
@@ -120,21 +120,21 @@ def _prefix(output: InstanceStoreOutput) -> Iterator[Finding]:
 
 
 def prefix_problem(prefix: str) -> str | None:
-    """Return the problem with a prefix of keys; None without one. Also for late prefixes, while the graph runs."""
+    """Return the problem with a key prefix; None if it is valid. Also checks late prefixes, while the graph runs."""
     parts = prefix.split("/")
     if "://" in prefix:
-        return "a prefix has no scheme and no bucket: write web/prod, not s3://my-images/web/prod"
+        return "a prefix cannot have a scheme or a bucket: write web/prod, not s3://my-images/web/prod"
     if prefix and not (parts[0] and parts[-1]):
-        return "a prefix has no slash at its start or end: imagepipe puts those that are needed"
+        return "a prefix cannot start or end with a slash: imagepipe adds the slashes that are needed"
     if prefix and "" in parts:
-        return "a prefix has no two slashes together: a key's empty part is lost by tools that treat keys as paths"
+        return "a prefix cannot have two slashes in a row: tools that treat keys as paths drop the empty part"
     if any(part in (".", "..") for part in parts):
-        return "a prefix has no part that is . or ..: clients resolve them, and then ask for another key"
+        return "a prefix cannot have . or .. as a part: clients resolve them, and then request another key"
     if not _PREFIX.fullmatch(prefix):
         bad = " ".join(map(repr, sorted({c for c in prefix if not _PREFIX.fullmatch(c)})))
-        return f"a prefix has letters, digits and / ! - _ . * ' ( ), which S3 calls safe, and not {bad}"
+        return f"a prefix can have only letters, digits and / ! - _ . * ' ( ), which S3 calls safe, not {bad}"
     if len(prefix) > LONGEST_PREFIX_BYTES:
-        return f"a prefix has at most {LONGEST_PREFIX_BYTES} bytes, and this has {len(prefix)}: keys have 1024"
+        return f"a prefix can have at most {LONGEST_PREFIX_BYTES} bytes, not {len(prefix)}: a key has at most 1024"
     return None
 
 
@@ -143,15 +143,15 @@ def _buckets(spec: Spec, output: InstanceStoreOutput) -> Iterator[Finding]:
     first = {output.bucket: home} if home else {}
     for region, entry in output.per_region.items():
         if region not in spec.publish.regions:
-            yield ("output", "per_region", region), f"{region} is not among publish.regions"
+            yield ("output", "per_region", region), f"{region} is not in publish.regions"
         elif (other := first.setdefault(entry.bucket, region)) != region:
-            message = f"{entry.bucket} is the bucket for {other} already, and a bucket is in one region"
+            message = f"{entry.bucket} is already the bucket for {other}, and a bucket is in only one region"
             yield ("output", "per_region", region, "bucket"), message
 
 
 def _method(output: InstanceStoreOutput) -> Iterator[Finding]:
     if output.method == "block":
-        why = "is for method: tree; block takes the disk as it is"
+        why = "applies only to method: tree; block copies the disk as it is"
         if output.exclude:
             yield ("output", "exclude"), f"exclude {why}"
         if output.size_gib is not None:
@@ -167,8 +167,8 @@ def _root_size(spec: Spec, output: InstanceStoreOutput) -> Iterator[Finding]:
     for index, volume in enumerate(spec.launch.block_devices):
         if volume.device in ROOT_DEVICES and (volume.size_gib or 0) > LARGEST_ROOT_GIB:
             message = (
-                f"the root of an instance-store image has at most {LARGEST_ROOT_GIB} GiB, and {volume.device} is taken"
-                f" whole: make it smaller, or give output.size_gib for a file system of its own"
+                f"the root of an instance-store image has at most {LARGEST_ROOT_GIB} GiB, but {volume.device} is copied"
+                f" whole: make it smaller, or set output.size_gib to make a new file system"
             )
             yield ("launch", "block_devices", index, "size_gib"), message
 
@@ -177,7 +177,7 @@ def _mapping_problem(device: BlockDevice) -> str | None:
     if device.device in ROOT_DEVICES:
         return f"{device.device} is the root, which is the bundle itself and cannot be mapped"
     if device.virtual_name is None:
-        return "an instance-store image maps instance store volumes alone: {device: /dev/sdb, virtual_name: ephemeral0}"
+        return "an instance-store image can map only instance store: {device: /dev/sdb, virtual_name: ephemeral0}"
     return None
 
 

@@ -27,7 +27,7 @@ DEFAULT_USER = "defaults: {ssh_user: …} in imagepipe.yaml sets it for every sp
 
 
 def check_spec(spec: Spec, document: Document, file: Path, project: Project) -> list[Problem]:
-    """Return the problems of a spec by itself."""
+    """Return the problems of a spec on its own."""
     findings = [
         *_source(spec),
         *_launch(spec, file.parent),
@@ -69,10 +69,10 @@ def _launch(spec: Spec, folder: Path) -> Iterator[Finding]:
     for index, volume in enumerate(launch.block_devices):
         where = _region_of_key(volume.kms_key) if volume.kms_key else None
         if launch.region and where not in (None, launch.region):
-            message = f"the key is in {where}, and launch.region is {launch.region}"
+            message = f"the key is in {where}, but launch.region is {launch.region}"
             yield ("launch", "block_devices", index, "kms_key"), message
     if ssh.key_pair and not ssh.private_key:
-        yield ("launch", "ssh", "key_pair"), "a key pair of your own needs private_key too: the path of its private key"
+        yield ("launch", "ssh", "key_pair"), "key_pair also needs private_key, the path of its private key"
     if ssh.private_key and not ssh.key_pair:
         yield ("launch", "ssh", "private_key"), "private_key needs key_pair, the key pair's name in EC2"
     if ssh.private_key and not named_file(folder, ssh.private_key).is_file():
@@ -80,13 +80,13 @@ def _launch(spec: Spec, folder: Path) -> Iterator[Finding]:
     if ssh.bastion and not named_file(folder, ssh.bastion.private_key).is_file():
         yield ("launch", "ssh", "bastion", "private_key"), f"file {ssh.bastion.private_key} does not exist"
     if ssh.bastion and not launch.security_groups and "allow_from" not in ssh.model_fields_set:
-        message = "with a bastion the instance sees its address, not ours: name it in allow_from, or security_groups"
+        message = "the instance sees the bastion's address, not this computer's: set allow_from or security_groups"
         yield ("launch", "ssh", "bastion"), message
     gives_host_key = ssh.host_key == "user-data"
     if launch.user_data and (problem := user_data_problem(launch.user_data, gives_host_key=gives_host_key)):
         yield ("launch", "user_data"), problem
     if launch.security_groups and "allow_from" in ssh.model_fields_set:
-        message = "allow_from applies to the temporary group, and with security_groups there is none"
+        message = "allow_from applies only to the temporary group, which security_groups replaces"
         yield ("launch", "ssh", "allow_from"), message
 
 
@@ -113,7 +113,7 @@ def _output(spec: Spec, document: Document, folder: Path) -> Iterator[Finding]:
     if isinstance(output.name, str) and (message := image_name_problem(output.name)):
         yield ("output", "name"), message
     if isinstance(output.description, str) and len(output.description) > 255:
-        message = f"a description has at most 255 characters, and this has {len(output.description)}"
+        message = f"a description can have at most 255 characters, not {len(output.description)}"
         yield ("output", "description"), message
     yield from tag_findings(output.tags, ("output", "tags"))
     yield from block_device_findings(output.block_devices, ("output", "block_devices"))
@@ -127,13 +127,13 @@ def _keys(encrypt: Encrypt, spec: Spec) -> Iterator[Finding]:
     """Check the regions of KMS keys, which EC2 would check only when it makes the copy."""
     home = spec.launch.region
     if encrypt.kms_key and home and (where := _region_of_key(encrypt.kms_key)) not in (None, home):
-        yield ("output", "encrypt", "kms_key"), f"the key is in {where}, and launch.region is {home}"
+        yield ("output", "encrypt", "kms_key"), f"the key is in {where}, but launch.region is {home}"
     for region, wanted in encrypt.per_region.items():
         at = ("output", "encrypt", "per_region", region)
         if region not in spec.publish.regions:
-            yield at, f"{region} is not among publish.regions"
+            yield at, f"{region} is not in publish.regions"
         elif (where := _region_of_key(wanted.kms_key)) not in (None, region):
-            yield (*at, "kms_key"), f"the key is in {where}, and the copy in {region} needs one of its own region"
+            yield (*at, "kms_key"), f"the key is in {where}, but the copy in {region} needs a key in that region"
 
 
 def _region_of_key(key: str) -> str | None:
@@ -166,7 +166,7 @@ def _keys_for_sharing(spec: Spec) -> Iterator[Finding]:
         yield ("publish", "share"), message
     for region in spec.publish.regions:
         if region != spec.launch.region and (keys is None or region not in keys.per_region):
-            message = f"sharing an encrypted image needs a KMS key of its own in {region}: output.encrypt.per_region"
+            message = f"sharing an encrypted image needs your own KMS key in {region}: set output.encrypt.per_region"
             yield ("publish", "share"), message
 
 
@@ -195,7 +195,7 @@ def check_together(loaded: Sequence[LoadedSpec]) -> None:
         if base not in named:
             message = f"no spec among those given has the name '{base}'{did_you_mean(base, named)}"
             each = named[name]
-            hint = "name its file too, or the folder that has both"
+            hint = "also name its file, or the folder that has both"
             each.problems.append(each.problem(("source", "image"), message, hint=hint))
     for circle in _circles(edges):
         places = ", ".join(f"{name} at {_place(named[name])}" for name in circle)
@@ -228,7 +228,7 @@ def _place(loaded: LoadedSpec) -> str:
 
 
 def _raw(loaded: LoadedSpec, *keys: str) -> str | None:
-    """Return a text of the document, whatever else is wrong with it."""
+    """Return a string of the document, even if other parts of it are invalid."""
     value = loaded.document.value
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None

@@ -1,4 +1,4 @@
-"""YAML text to plain values, with the position of every key and value.
+"""Read YAML text into plain values, with the position of every key and value.
 
 PyYAML's C parser reads the text. The values are built here from its nodes, because its own constructor loses positions,
 keeps the last of two equal keys, and expands aliases without a limit.
@@ -24,7 +24,7 @@ except ImportError:  # a PyYAML that was built without libyaml: slower, the same
 KeyPath = tuple[str | int, ...]
 
 MAX_NODES = 100_000
-"""Most values in a document, aliases expanded; the largest real spec known has fewer than 2,000."""
+"""Largest number of values in a document, aliases expanded; the largest real spec known has fewer than 2,000."""
 MAX_DEPTH = 64
 MAX_BYTES = 4 * 1024 * 1024
 MAX_EXCERPT = 500
@@ -119,7 +119,7 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U000100
 
 
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-"""Ends of lines, as libyaml counts them."""
+"""Line breaks, as libyaml counts them."""
 
 
 def parse(text: str, file: str) -> list[Document]:
@@ -141,7 +141,7 @@ def parse(text: str, file: str) -> list[Document]:
                 documents.append(_Builder(file, lines).document(node))
     except yaml.MarkedYAMLError as error:
         documents.append(_from_yaml_error(error, file, lines))
-    except (RecursionError, ValueError) as error:  # ValueError: libyaml's reader, of characters that it will not have
+    except (RecursionError, ValueError) as error:  # ValueError: a character that libyaml's reader refuses
         documents.append(_broken(file, lines, 0, 0, f"not YAML: {error}"))
     finally:
         loader.dispose()
@@ -199,13 +199,13 @@ def _yaml_hint(message: str, excerpt: str, column: int) -> str | None:
     if "{{" in excerpt or "{%" in excerpt:
         return 'a value that starts with a brace must be quoted: "{{ var.x }}"'
     if "mapping values are not allowed" in message:
-        return 'a text that has a colon and a space in it must be quoted: "a: b"'
+        return 'a string that contains a colon and a space must be quoted: "a: b"'
     if "while parsing a block mapping" in message:
         return "keys of one mapping start in the same column"
     if "found character that cannot start any token" in message:
-        return "a text that starts with @, ` or % must be quoted"
+        return "a string that starts with @, ` or % must be quoted"
     if "undefined alias" in message:
-        return "a text that starts with * must be quoted; an alias needs its anchor, &name, before it"
+        return "a string that starts with * must be quoted; an alias needs its anchor, &name, before it"
     return None
 
 
@@ -310,7 +310,7 @@ class _Builder:
         if isinstance(node, yaml.ScalarNode):
             # `on:` and `no:` are booleans in YAML 1.1; as keys they are meant as text.
             return str(node.value)
-        self.result.problems.append(self.result.at(_mark(node), "a key must be a text", path=path))
+        self.result.problems.append(self.result.at(_mark(node), "a key must be a string", path=path))
         return None
 
     def scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:

@@ -31,7 +31,7 @@ THROUGHPUT = (125, 2000)
 
 
 def block_device_findings(devices: Sequence[BlockDevice], path: KeyPath) -> Iterator[Finding]:
-    """Yield the problems of block devices, by themselves and together."""
+    """Yield the problems of block devices, of each alone and of all together."""
     first: dict[str, int] = {}
     for index, volume in enumerate(devices):
         at = (*path, index)
@@ -47,12 +47,12 @@ def block_device_findings(devices: Sequence[BlockDevice], path: KeyPath) -> Iter
 def _one_volume(volume: BlockDevice, at: KeyPath) -> Iterator[Finding]:
     given = volume.model_fields_set - {"device", "no_device"}
     if volume.no_device and given:
-        yield (*at, "no_device"), f"a device that is left out has no {', '.join(sorted(given))}"
+        yield (*at, "no_device"), f"a device that is left out cannot have {', '.join(sorted(given))}"
         return
     if volume.virtual_name and given - {"virtual_name"}:
         yield (
             (*at, "virtual_name"),
-            f"an instance store volume has no {', '.join(sorted(given - {'virtual_name'}))}",
+            f"an instance store volume cannot have {', '.join(sorted(given - {'virtual_name'}))}",
         )
         return
     if volume.kms_key and volume.encrypted is False:
@@ -71,7 +71,7 @@ def _performance(volume: BlockDevice, at: KeyPath) -> Iterator[Finding]:
         yield (*at, "type"), f"{kind} volumes need iops"
     if iops is not None and kind:
         if kind not in IOPS:
-            yield (*at, "iops"), f"{kind} volumes have no iops; gp3, io1 and io2 have"
+            yield (*at, "iops"), f"{kind} volumes do not support iops; gp3, io1 and io2 do"
         else:
             low, high = IOPS[kind]
             if not low <= iops <= high:
@@ -83,7 +83,7 @@ def _performance(volume: BlockDevice, at: KeyPath) -> Iterator[Finding]:
                 )
     if volume.throughput is not None and kind:
         if kind != "gp3":
-            yield (*at, "throughput"), f"{kind} volumes have no throughput; gp3 has"
+            yield (*at, "throughput"), f"{kind} volumes do not support throughput; gp3 does"
         elif not THROUGHPUT[0] <= volume.throughput <= THROUGHPUT[1]:
             yield (
                 (*at, "throughput"),
@@ -96,7 +96,7 @@ def _performance(volume: BlockDevice, at: KeyPath) -> Iterator[Finding]:
 def tag_findings(tags: Mapping[str, object], path: KeyPath) -> Iterator[Finding]:
     """Yield the problems of tags."""
     if len(tags) > MAX_TAGS:
-        yield path, f"{len(tags)} tags; at most {MAX_TAGS}, as EC2 takes 50 and imagepipe adds its own"
+        yield path, f"{len(tags)} tags; at most {MAX_TAGS}, because EC2 allows 50 and imagepipe adds its own"
     for key, value in tags.items():
         if message := tag_problem(key, value if isinstance(value, str) else None):
             yield (*path, key), message
@@ -109,5 +109,5 @@ def region_finding(region: str, path: KeyPath) -> Iterator[Finding]:
         suffix = f"; did you mean '{meant}'?" if meant else ""
         yield (
             path,
-            f"unknown region '{region}'{suffix} (list of {DATED}; allow_unknown_region in imagepipe.yaml lifts this)",
+            f"unknown region '{region}'{suffix} (as of {DATED}; to use it, set allow_unknown_region in imagepipe.yaml)",
         )

@@ -32,7 +32,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'inline'?`, or an empty text."""
+    """Return `; did you mean 'inline'?`, or an empty string."""
     found = nearest(word, known)
     return f"; did you mean '{found}'?" if found else ""
 
@@ -100,7 +100,7 @@ def loses(document: Document, path: KeyPath) -> str | None:
     value = value_at(document.value, path) if raw is not None else None
     if raw is None or isinstance(value, bool) or str(value) == raw.removeprefix("+"):
         return None
-    return f'YAML 1.1 reads {raw} as the number {value}; if a text is meant, write it in quotes: "{raw}"'
+    return f'YAML 1.1 reads {raw} as the number {value}; if a string is meant, write it in quotes: "{raw}"'
 
 
 def _read_as(value: object) -> str:
@@ -108,7 +108,7 @@ def _read_as(value: object) -> str:
 
 
 def value_at(value: Any, path: KeyPath) -> Any:
-    """Return the value at a path of a document's value; None if there is none."""
+    """Return the value at a path of a document's value; None if the path does not exist."""
     for part in path:
         try:
             value = value[part]
@@ -163,11 +163,11 @@ def _message(kind: str, value: Any, context: dict[str, Any], path: KeyPath, docu
     shown = _shown(value)
     match kind:
         case "string_type" | "dict_type" | "model_type" if _is_default(path):
-            return f"expected a text, a number or a boolean, found {shown}"
+            return f"expected a string, a number or a boolean, found {shown}"
         case "string_type" if raw is not None:
-            return f'expected a text, found {_read_as(value)}; write it in quotes: "{raw}"'
+            return f'expected a string, found {_read_as(value)}; write it in quotes: "{raw}"'
         case "string_type":
-            return f"expected a text, found {shown}"
+            return f"expected a string, found {shown}"
         case "tuple_type" | "list_type":
             return (
                 f"expected a list, found {shown}; write [{value}]"
@@ -175,7 +175,7 @@ def _message(kind: str, value: Any, context: dict[str, Any], path: KeyPath, docu
                 else f"expected a list, found {shown}"
             )
         case "dict_type" | "model_type" | "model_attributes_type" if raw is not None and path[-1:] == ("shell",):
-            return f'expected a text, found {_read_as(value)}; write it in quotes: "{raw}"'
+            return f'expected a string, found {_read_as(value)}; write it in quotes: "{raw}"'
         case "dict_type" | "model_type" | "model_attributes_type":
             return f"expected a mapping, found {shown}"
         case "bool_type" | "bool_parsing":

@@ -25,7 +25,7 @@ def demo_spec() -> Path:
 def spec_files(words: Sequence[str], *, folder: Path) -> list[Path]:
     """Return the files that the command line names, each once; every spec in `specs/` if it names none.
 
-    A word is a path, a folder, or the name of a file in `specs/`, with its ending or without.
+    A word is a path, a folder, or the name of a file in `specs/`, with or without its extension.
     Raises SpecError, naming every word that was not found.
     """
     problems: list[Problem] = []
@@ -100,7 +100,7 @@ def named_file(folder: Path, given: str) -> Path:
 
 
 def provisioner_folder(name: str, folder: Path) -> Path | None:
-    """Return the folder of a provisioner: `provisioners/NAME` from a folder upwards, then among those shipped."""
+    """Return a provisioner's folder: in `provisioners/` from a folder upwards, beside that folder, or a shipped one."""
     for root in [*(p / "provisioners" for p in (folder, *folder.parents)), folder.parent, SHIPPED, _CHECKOUT]:
         if (root / name / "provisioner.yaml").is_file():
             return root / name

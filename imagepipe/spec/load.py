@@ -82,10 +82,10 @@ def load_var_file(file: Path) -> dict[str, Scalar]:
         raise SpecError(problems)
     value = documents[0].value if documents else None
     if not isinstance(value, dict) or len(documents) > 1:
-        raise SpecError([Problem(str(file), 1, 1, "a variable file is one mapping of names to values")])
+        raise SpecError([Problem(str(file), 1, 1, "a variable file must be one mapping of names to values")])
     for name, item in value.items():
         if not isinstance(item, str | int | float | bool):
-            raise SpecError([documents[0].problem((name,), "a variable's value is a text, a number or a boolean")])
+            raise SpecError([documents[0].problem((name,), "a variable's value is a string, a number or a boolean")])
         if trap := trap_text(documents[0], (name,)):
             raise SpecError([documents[0].problem((name,), trap)])
     return value
@@ -118,8 +118,8 @@ def _load_file(file: Path, given: Given, build: Build | None) -> Iterator[Loaded
 def _reference(loaded: LoadedSpec, given: Given, build: Build) -> LoadedSpec | None:
     """Load a spec again with placeholders for `build.*` and for sensitive variables.
 
-    A file whose name contains `build.*` exists only for the real value. The real secrets are never used: without
-    them, some specs cannot be loaded, say because a step takes a secret apart.
+    A file whose name contains `build.*` may exist only for the real values, which are tried last. The real secrets
+    are never used, so a spec that needs their contents, say to take one apart, has no reference.
     """
     for stand_in in (SAMPLE_BUILD, replace(SAMPLE_BUILD, git_sha=build.git_sha), build):
         reference = LoadedSpec(loaded.file, loaded.document, project=loaded.project)
@@ -155,7 +155,7 @@ def _load_document(loaded: LoadedSpec, given: Given, build: Build | None, *, hid
     """Fill in a loaded spec from its document; with `hides`, with placeholders for sensitive values."""
     document = loaded.document
     if not isinstance(document.value, dict):
-        loaded.problems.append(document.problem((), "a spec is a mapping: imagepipe: 1, name: …, source: …"))
+        loaded.problems.append(document.problem((), "a spec must be a mapping: imagepipe: 1, name: …, source: …"))
         return
     if not _is_version_1(loaded):
         return
@@ -189,7 +189,7 @@ def _load_document(loaded: LoadedSpec, given: Given, build: Build | None, *, hid
         for n in declared
         if n not in scope.used and f"variables.{n}" not in reported
     ]
-    loaded.problems = list(dict.fromkeys(loaded.problems))  # a provisioner that is used twice has its problems once
+    loaded.problems = list(dict.fromkeys(loaded.problems))  # a provisioner used twice repeats them
     if any(p.severity == "error" for p in loaded.problems):
         loaded.spec = None
 
@@ -208,7 +208,7 @@ def _placeholder(value: Scalar) -> Scalar:
 
 
 def _is_version_1(loaded: LoadedSpec) -> bool:
-    """Return whether the rest is version 1. A spec without its version is read too, so that all problems are found."""
+    """Return whether the spec can be read as version 1. One without a version is, so that all problems are found."""
     document = loaded.document
     if "imagepipe" not in document.value:
         meant = nearest("imagepipe", document.value)
@@ -222,7 +222,7 @@ def _is_version_1(loaded: LoadedSpec) -> bool:
     if type(version) is int and version == 1:
         return True
     message = f"version {version!r} of the language is not known; this imagepipe reads version 1"
-    better = "write imagepipe: 1, without quotes and point" if str(version) in ("1", "1.0") else None
+    better = "write imagepipe: 1, without quotes or a decimal point" if str(version) in ("1", "1.0") else None
     loaded.problems.append(document.problem(("imagepipe",), message, hint=better))
     return False
 
@@ -238,7 +238,7 @@ def _model(loaded: LoadedSpec, rendered: Rendered) -> tuple[Spec | None, frozens
 
 
 def _check(loaded: LoadedSpec, spec: Spec, scope: Scope, rendered: Rendered, removed: frozenset[KeyPath]) -> None:
-    """Add the problems that the models cannot find, except about unknown values and paths that have errors already."""
+    """Add the problems that the models cannot find, except at unknown values and at paths that already have errors."""
     document, file = loaded.document, loaded.file
     loaded.steps, problems = expand(spec.provision, document, ("provision",), file, scope, rendered.unknown)
     loaded.tests, more = expand(spec.test, document, ("test",), file, scope, rendered.unknown)
@@ -273,7 +273,7 @@ def _variables(loaded: LoadedSpec, given: Given, *, must: bool) -> tuple[Resolve
 
 
 def _warn_of_traps(loaded: LoadedSpec) -> None:
-    """Warn of unquoted scalars that YAML 1.1 misreads, in places that take any scalar."""
+    """Warn about unquoted scalars that YAML 1.1 misreads, in places that take any scalar."""
     reported = {p.path for p in loaded.problems}
     for path in loaded.document.plain:
         if ".".join(map(str, path)) in reported:

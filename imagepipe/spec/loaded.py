@@ -31,7 +31,7 @@ class LoadedSpec:
     secrets: frozenset[str] = frozenset()
     """Values that are masked in all output."""
     reference: LoadedSpec | None = None
-    """The spec with placeholders for `build.*` and for sensitive variables, which fingerprints are made of.
+    """The spec with placeholders for `build.*` and for sensitive variables, from which fingerprints are made.
 
     None if the spec was not loaded for a build, or cannot be loaded with placeholders."""
 

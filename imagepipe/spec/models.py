@@ -91,7 +91,7 @@ class AmiByFilter(Model):
 
     name: str = Field(description="Name of the image; `*` and `?` stand for any characters.", min_length=1)
     owners: tuple[ImageOwner, ...] = Field(
-        description="Account ids, `self`, `amazon`, `aws-marketplace`. Required, as anybody may use any name.",
+        description="Account ids, `self`, `amazon`, `aws-marketplace`. Required, because anybody can use any name.",
         min_length=1,
     )
     architecture: Literal["x86_64", "arm64", "i386"] | None = Field(None, description="Architecture of the image.")
@@ -175,7 +175,7 @@ class BlockDevice(Model):
     virtual_name: VirtualName | None = Field(
         None, description="Instance store volume in place of an EBS volume: `ephemeral0`."
     )
-    no_device: bool = Field(False, description="Leave this device of the source image out.")
+    no_device: bool = Field(False, description="Leave out this device of the source image.")
     tags: dict[str, Text] = Field(default_factory=dict, description="Tags of the volume.")
 
 
@@ -214,11 +214,11 @@ class Ssh(Model):
     private_key: str | None = Field(None, description="Path of the private key of `key_pair`.")
     host_key: Literal["user-data", "console", "accept-new"] = Field(
         "user-data",
-        description="Source of the host key: set by user data, read from the console, or accepted at first.",
+        description="Source of the host key: set by user data, read from the console, or accepted at first login.",
     )
     sudo: bool = Field(False, description="`true`: every step runs as root unless it has `sudo: false`.")
     bastion: Bastion | None = Field(None, description="Host to connect through.")
-    timeout: Duration = Field(300.0, description="Limit of the wait for the first login.")
+    timeout: Duration = Field(300.0, description="Time limit for the first login.")
 
     @property
     def login(self) -> str:
@@ -253,7 +253,7 @@ class Launch(Model):
     )
     user_data: str | None = Field(
         None,
-        description="User data for cloud-init, beside the build's own: a text, a MIME message, or either in base64, "
+        description="User data for cloud-init, besides the build's own: a string, a MIME message, or either in base64, "
         "with or without gzip.",
         max_length=32000,
     )
@@ -311,17 +311,17 @@ class FileCopy(Model):
 class TemplateFile(Model):
     """A Jinja template to render and upload."""
 
-    src: str = Field(description="Path of the template; only such a file has comments, `{# … #}`.", min_length=1)
+    src: str = Field(description="Path of the template; `{# … #}` is a comment only in such a file.", min_length=1)
     dest: AbsolutePath = Field(description="Target path.")
     mode: FileMode | None = Field(None, description="Mode of the file, in quotes.")
     owner: Owner | None = Field(None, description="`user:group`; root:root with `sudo` if absent.")
-    vars: dict[str, Any] = Field(default_factory=dict, description="Further names for the template, beside `var`.")
+    vars: dict[str, Any] = Field(default_factory=dict, description="Further names for the template, besides `var`.")
 
 
 class Reboot(Model):
     """A reboot, and the wait until SSH answers again."""
 
-    timeout: Duration = Field(300.0, description="Limit of the wait until SSH answers again.")
+    timeout: Duration = Field(300.0, description="Time limit until SSH answers again.")
 
 
 def _reboot(value: Any) -> Any:
@@ -333,8 +333,8 @@ class StepOptions(Model):
 
     name: str | None = Field(None, description="Name of the step in logs.", min_length=1, max_length=100)
     when: str | None = Field(None, description="Jinja expression, without braces; the step runs only if it is true.")
-    timeout: Duration = Field(1800.0, description="Limit of one try.")
-    retries: int = Field(0, description="Further tries after a failure, 5 s apart.", ge=0, le=100)
+    timeout: Duration = Field(1800.0, description="Time limit of one attempt.")
+    retries: int = Field(0, description="Further attempts after a failure, 5 s apart.", ge=0, le=100)
     env: dict[StepEnvName, ScriptText] = Field(
         default_factory=dict, description="Environment of the script; any name except those that shells set themselves."
     )
@@ -345,10 +345,10 @@ class StepOptions(Model):
     expect_disconnect: bool = Field(
         False,
         description="`true`: the step ends the connection, and is over when SSH is back; after a reboot, on the new "
-        "boot. A script that ends earlier is waited for until the step's timeout.",
+        "boot. If the script ends first, the step waits for the connection to end, until its timeout.",
     )
     idempotent: bool = Field(
-        False, description="`true`: the step may run again, in `resume` and after its connection broke."
+        False, description="`true`: the step may run again, in `resume` and after a broken connection."
     )
 
 
@@ -357,7 +357,7 @@ class ShellStep(StepOptions):
 
     shell: Annotated[
         ShellScript, BeforeValidator(_shell, json_schema_input_type=str | tuple[str, ...] | ShellScript)
-    ] = Field(description="A text, a list of lines, or `{inline | script, args, interpreter}`.")
+    ] = Field(description="A string, a list of lines, or `{inline | script, args, interpreter}`.")
 
 
 class FileStep(StepOptions):
@@ -451,7 +451,7 @@ class OutputBase(Model):
     )
     on_name_taken: Literal["fail", "replace"] = Field(
         "fail",
-        description="`replace`: retire the image of this name after the new one was baked, tested and published.",
+        description="`replace`: retire the old image of this name once the new one is baked, tested and published.",
     )
 
 
@@ -462,7 +462,7 @@ class EbsOutput(OutputBase):
     encrypt: Annotated[Encrypt | None, BeforeValidator(_encrypt, json_schema_input_type=bool | Encrypt)] = Field(
         None, description="Encrypt at launch: `true`, or keys of your own, which sharing needs."
     )
-    timeout: Duration = Field(21600.0, description="Limit of the wait for the snapshots.")
+    timeout: Duration = Field(21600.0, description="Time limit for the snapshots.")
 
 
 class BundleRegion(Model):
@@ -529,7 +529,7 @@ class Publish(Model):
     """Copies, permissions and retirement of the image."""
 
     regions: tuple[str, ...] = Field((), description="Regions to copy the image to; the launch region keeps its image.")
-    timeout: Duration = Field(43200.0, description="Limit of the wait for the copy in each region (EBS-backed).")
+    timeout: Duration = Field(43200.0, description="Time limit for the copy in each region (EBS-backed).")
     share: Share = Field(default_factory=Share, description="Launch permissions.")
     ssm_parameter: Text | None = Field(None, description="SSM parameter to store the image's id in, in each region.")
     deprecate_after: Duration | None = Field(None, description="Deprecate the image this long after its creation.")

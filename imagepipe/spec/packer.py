@@ -1,4 +1,4 @@
-"""Packer's terms and their counterparts in this language, for the first specs of Packer's users."""
+"""Packer's terms and their counterparts in this language, for users who come from Packer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORDS = {
     "breakpoint": "`imagepipe build --keep-on-failure`",
     "builders": "source, launch and output",
     "bundle_destination": "nothing: the bundle is never a file on the instance",
-    "bundle_prefix": "nothing: the bundle is called as the spec, and output.prefix is its folder",
+    "bundle_prefix": "nothing: the bundle is named after the spec, and output.prefix is its folder",
     "bundle_upload_command": "nothing: parts go to S3 as they are made",
     "bundle_vol_command": "output.method and output.exclude",
     "communicator": "launch.ssh",
@@ -29,7 +29,7 @@ WORDS = {
     "expect_disconnect": "expect_disconnect: true, beside shell",
     "force_deregister": "output.on_name_taken: replace",
     "imds_support": "output.imds_support",
-    "inline": "shell, with a text or a list",
+    "inline": "shell, with a string or a list",
     "instance_type": "launch.instance_types, a list",
     "kms_key_id": "output.encrypt.kms_key",
     "launch_block_device_mappings": "launch.block_devices",

@@ -62,7 +62,7 @@ class Scope:
         if meant := nearest(rest, fields[first]):
             self.note(frozenset({f"{first}.{meant}"}))
             return f"undefined {what} '{name}'; did you mean '{first}.{meant}'?"
-        known = "" if first == self.root else f"; there are {', '.join(f'{first}.{field}' for field in fields[first])}"
+        known = "" if first == self.root else f"; known: {', '.join(f'{first}.{field}' for field in fields[first])}"
         return f"undefined {what} '{name}'{known}"
 
     def differs_between_runs(self, names: frozenset[str]) -> bool:
@@ -144,7 +144,7 @@ def _render(value: Any, path: KeyPath, document: Document, scope: Scope, rendere
         return PLACEHOLDER
     secrets = scope.secrets_in(names)
     if secrets and not _may_hold_secret(path):
-        hint = "pass it by the step's env"
+        hint = "pass it through the step's env"
         message = f"{', '.join(secrets)} is sensitive and cannot be used here, where others can read it"
         rendered.problems.append(document.problem(path, message, hint=hint))
         rendered.unknown[path] = value
@@ -183,7 +183,7 @@ def check_text(
     *,
     read: Callable[[str], frozenset[str]],
 ) -> frozenset[str] | None:
-    """Return the names that a template or expression uses; None, after adding the problems, if some are wrong."""
+    """Return the names that a template or expression uses; None, after adding the problems, if any is wrong."""
     try:
         names = read(text)
     except render.RenderError as error:
@@ -207,7 +207,7 @@ def _may_hold_secret(path: KeyPath) -> bool:
 
 
 def inside(document: Document, path: KeyPath, line: int | None) -> Mark:
-    """Return the position of a line of a text; that of the text if the line is unknown."""
+    """Return the position of a line of a string; that of the string if the line is unknown."""
     mark = document.mark(path)
     first = document.lines[mark.line - 1][mark.column - 1 :] if mark.line <= len(document.lines) else ""
     if line is None or not first.startswith(("|", ">")):

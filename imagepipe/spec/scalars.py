@@ -36,7 +36,7 @@ def _duration(value: object) -> object:
             "duration", "'{value}' is not a duration; write 90s, 5m, 2h or 90d", {"value": value[:40]}
         )
     if found > 3650 * 86400:
-        raise PydanticCustomError("duration", "a duration of more than ten years")
+        raise PydanticCustomError("duration", "a duration cannot be longer than ten years")
     return found
 
 
@@ -116,7 +116,7 @@ SsmName = Annotated[
 SnapshotId = Annotated[
     str, _matching(r"snap-(?:[0-9a-f]{8}|[0-9a-f]{17})", "a snapshot id is snap- and 8 or 17 hex digits")
 ]
-VirtualName = Annotated[str, _matching(r"ephemeral\d{1,2}", "an instance store volume is called ephemeral0 and so on")]
+VirtualName = Annotated[str, _matching(r"ephemeral\d{1,2}", "an instance store volume is named ephemeral0 and so on")]
 Price = Annotated[str, _matching(r"\d+(\.\d+)?", 'a price is dollars per hour, in quotes: "0.02"')]
 UserName = Annotated[
     str, _matching(r"[a-z_][a-z0-9_.-]*", "a user's name has lower case letters, digits and . _ -, a letter first")
@@ -136,15 +136,15 @@ def _bucket(name: str) -> str:
 def _bucket_problem(name: str) -> str | None:
     """Return the problem with a bucket's name, by the S3 user guide, "General purpose bucket naming rules"."""
     if name.startswith("s3://"):
-        return f"a bucket's name alone, without s3://; what follows it is the prefix: {name[5:].partition('/')[0]}"
+        return f"write only the bucket's name, {name[5:].partition('/')[0]}, without s3://; the rest is the prefix"
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", name):
-        return "a bucket's name has 3 to 63 lower case letters, digits, dots and dashes, no dash or dot at its ends"
+        return "a bucket's name has 3 to 63 lower case letters, digits, dots and dashes, but no dash or dot at its ends"
     if ".." in name or re.fullmatch(r"\d+(\.\d+){3}", name):
-        return "a bucket's name has no two dots together, and is no IP address"
+        return "a bucket's name cannot have two dots in a row, or be an IP address"
     if found := [start for start in _BUCKET_STARTS if name.startswith(start)]:
-        return f"a bucket's name cannot start with {found[0]}, which S3 keeps for itself"
+        return f"a bucket's name cannot start with {found[0]}, which S3 reserves"
     if found := [end for end in _BUCKET_ENDS if name.endswith(end)]:
-        return f"a bucket's name cannot end with {found[0]}: that is another kind of thing in S3"
+        return f"a bucket's name cannot end with {found[0]}, which S3 reserves for other resources"
     return None
 
 
@@ -155,12 +155,12 @@ BucketName = Annotated[str, AfterValidator(_bucket)]
 
 
 def _excluded(path: str) -> str:
-    """Return the path in the form that the walk of the tree has it."""
+    """Return the path in the form that the tree walk uses."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise PydanticCustomError("exclude", "a path that is left out is written without ..")
+        raise PydanticCustomError("exclude", "an excluded path cannot contain ..")
     if any(c in path for c in "*?["):
-        raise PydanticCustomError("exclude", "a path that is left out is a path: *, ? and [ stand for nothing here")
+        raise PydanticCustomError("exclude", "an excluded path is taken literally: *, ? and [ are not wildcards here")
     return "/" + "/".join(parts)
 
 
@@ -210,7 +210,7 @@ OuArn = Annotated[
 
 
 class _TextSchema:
-    """Accepts a text or a `Late`; a string in the JSON Schema."""
+    """Accepts a string or a `Late`; a string in the JSON Schema."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -238,7 +238,7 @@ IMAGE_NAME = re.compile(r"[A-Za-z0-9()\[\] ./'@_-]{3,128}")
 def image_name_problem(name: str) -> str | None:
     """Return the reason why EC2 would refuse an image's name; None if it would not."""
     if not 3 <= len(name) <= 128:
-        return f"an image's name has 3 to 128 characters, and this has {len(name)}"
+        return f"an image's name has 3 to 128 characters, not {len(name)}"
     if not IMAGE_NAME.fullmatch(name):
         bad = sorted({c for c in name if not IMAGE_NAME.fullmatch(c * 3)})
         listed = " ".join(map(repr, bad))
@@ -253,9 +253,9 @@ def tag_problem(key: str, value: str | None) -> str | None:
     if key.lower().startswith("aws:"):
         return "tag keys that start with aws: belong to AWS"
     if key.startswith("imagepipe:"):
-        return "tag keys that start with imagepipe: are written by imagepipe itself"
+        return "tag keys that start with imagepipe: are reserved for imagepipe"
     if value is not None and len(value) > 256:
-        return f"a tag's value has at most 256 characters, and this has {len(value)}"
+        return f"a tag's value can have at most 256 characters, not {len(value)}"
     return None
 
 

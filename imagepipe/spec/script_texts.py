@@ -28,14 +28,14 @@ never sees values given to them, and some cannot be assigned at all."""
 
 def _not_set_by_shells(name: str) -> str:
     if name in SET_BY_SHELLS:
-        message = "the shell sets {name} itself, so a script never sees this value; take another name"
+        message = "the shell sets {name} itself, so a script never sees this value; use another name"
         raise PydanticCustomError("set_by_shell", message, {"name": name})
     return name
 
 
 def _without_nul(text: values.Text) -> values.Text:
     if isinstance(text, str) and "\0" in text:
-        raise PydanticCustomError("nul", "has a NUL character, which ends a text on the instance; upload it with file:")
+        raise PydanticCustomError("nul", "has a NUL character, which a script cannot hold; upload it with file:")
     return text
 
 

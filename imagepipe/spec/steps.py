@@ -40,19 +40,19 @@ Report = Callable[..., None]
 """Adds a problem: path, message and hint."""
 PlainStep = ShellStep | FileStep | TemplateStep | RebootStep
 
-_NO_UPLOAD_ENDS = "an upload does not end the connection: one that breaks has failed"
+_NO_UPLOAD_ENDS = "an upload does not end the connection: if it breaks, the upload has failed"
 _DISCONNECTS_NOT: dict[type[StepOptions], str] = {
     FileStep: _NO_UPLOAD_ENDS,
     TemplateStep: _NO_UPLOAD_ENDS,
     RebootStep: "a reboot waits for the machine by itself",
-    UseStep: "write it at the step of the provisioner that ends the connection",
+    UseStep: "set it on the provisioner's step that ends the connection",
 }
 """Reason why a step of this kind cannot have `expect_disconnect: true`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A `when` expression, and what it may name."""
+    """A `when` expression, and the names that it may use."""
 
     expression: str
     names: Mapping[str, Mapping[str, Any]]
@@ -60,10 +60,10 @@ class Condition:
     """Variables or parameters that are sensitive, or whose values come from `build`."""
 
     def decide(self) -> bool | Late:
-        """Return whether it holds, or the expression where only the run may decide it.
+        """Return whether it holds, or the expression if only the run can decide it.
 
-        The run decides what depends on the source image, on `build` or on a secret: all runs of a spec then have the
-        same stages.
+        The run decides conditions that depend on the source image, on `build` or on a secret, so that all runs of a
+        spec have the same stages.
         """
         known = render.used_by_expression(self.expression, self.names)
         variables = {*known.get("var", ()), *known.get("param", ())}
@@ -158,7 +158,7 @@ def _check_file(file: FileCopy, folder: Path, report: Report) -> None:
     if not source.exists():
         report(("file", "src"), *_missing(file.src, folder))
     elif file.src.endswith("/") and not source.is_dir():
-        report(("file", "src"), f"{file.src} is a file; without the slash it is copied as it is")
+        report(("file", "src"), f"{file.src} is a file, not a folder: remove the slash at its end")
     elif special := _special_file(source, folder):
         report(("file", "src"), special)
     elif source.is_dir() and file.mode:
@@ -166,7 +166,7 @@ def _check_file(file: FileCopy, folder: Path, report: Report) -> None:
 
 
 def _special_file(source: Path, folder: Path) -> str | None:
-    """Return the problem with a source that has other files than regular ones, folders and links; None without one."""
+    """Return the problem with a source that has anything but regular files, folders and links; None if it has not."""
     try:
         found = next(special_files(source), None)
     except OSError as error:
@@ -229,7 +229,7 @@ def _in_template(source: Path, text: str, name: str, message: str, given: list[s
     lines = Document(str(source), text.split("\n"))
     hint: str | None = None
     if "." not in name:
-        hint = f"the step's vars has {', '.join(given)}" if given else "the step gives it no vars"
+        hint = f"the step sets vars {', '.join(given)}" if given else "the step sets no vars"
     for number, line in enumerate(lines.lines, start=1):
         if found := find_name(name, line):
             return lines.at(Mark(number, *found), message, hint=hint)
@@ -249,7 +249,7 @@ def _expand_use(
     folder = provisioner_folder(step.use, here)
     if folder is None:
         names = provisioner_names(here)
-        hint = f"there are {', '.join(names)}" if names else None
+        hint = f"known provisioners: {', '.join(names)}" if names else None
         return [], [
             document.problem((*at, "use"), f"no provisioner '{step.use}'{did_you_mean(step.use, names)}", hint=hint)
         ]
@@ -258,7 +258,7 @@ def _expand_use(
     inner_file = folder / "provisioner.yaml"
     inner = _read(inner_file, _shown(inner_file))
     if inner.problems or not isinstance(inner.value, dict):
-        return [], inner.problems or [inner.problem((), "a provisioner is a mapping with description and steps")]
+        return [], inner.problems or [inner.problem((), "a provisioner must be a mapping with description and steps")]
     parameters, problems = _parameters(inner)
     values, more = _values(step, parameters, document, at, unknown)
     problems += more
@@ -294,7 +294,7 @@ def _read(file: Path, shown: str) -> Document:
     documents = yaml_document.parse(text, shown)
     if len(documents) == 1:
         return documents[0]
-    message = "the file is empty" if not documents else "a provisioner is one document"
+    message = "the file is empty" if not documents else "a provisioner must be one document"
     return Document(shown, [], problems=[Problem(shown, 0, 0, message)])
 
 
@@ -318,7 +318,7 @@ def _parameters(inner: Document) -> tuple[dict[str, Parameter], list[Problem]]:
             declared[name] = Parameter(description="unknown")
             continue
         if parameter.default is not None and not _fits(parameter.default, parameter.type):
-            message = f"the default of a parameter that is {_a(parameter.type)}, and this is {parameter.default!r}"
+            message = f"the parameter is {_a(parameter.type)}, but its default is {parameter.default!r}"
             problems.append(inner.problem(("parameters", name, "default"), message))
     return declared, problems
 
@@ -334,7 +334,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 _EMPTY: dict[str, Any] = {"string": "", "list": [], "mapping": {}, "boolean": False}
-"""Value of a parameter without default and value, by its type."""
+"""Value of a parameter that has neither a value nor a default, by its type."""
 
 
 def _fits(value: Any, kind: str) -> bool:
@@ -352,7 +352,7 @@ def _values(
     at: KeyPath,
     unknown: Mapping[KeyPath, str],
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the value of every parameter. A missing or wrong one has none, so that its uses have no errors too."""
+    """Return the value of every parameter. A missing or wrong one has none, so that its uses are not errors too."""
     values: dict[str, Any] = {
         name: _EMPTY.get(parameter.type) if parameter.default is None else parameter.default
         for name, parameter in parameters.items()
@@ -403,7 +403,7 @@ def _has_late(value: Any) -> bool:
 
 
 def _converted(text: str, kind: str) -> tuple[Any, bool]:
-    """Convert a rendered template, which is a text, to a number or a boolean, if the parameter is one."""
+    """Convert a rendered template, which is a string, to a number or a boolean, if the parameter is one."""
     try:
         if kind == "integer":
             return int(text), True

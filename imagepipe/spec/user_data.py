@@ -1,6 +1,6 @@
 """Parts of user data, split as cloud-init does it (its documentation, "User data formats"), and their problems.
 
-cloud-init ignores parts that it does not understand, so each of those is a problem here, before a launch.
+cloud-init ignores parts that it does not understand, so each of those is reported here, before a launch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ COMPRESSED = {
 }
 HOST_KEYS = ("ssh_keys", "ssh_deletekeys", "ssh_genkeytypes")
 """Keys of a cloud-config that a build with its own host key sets; of two configs with a key, the first wins."""
-_FIRST_LINES = "cloud-init knows user data by its first line: #cloud-config, #!/bin/sh, #include, …"
+_FIRST_LINES = "cloud-init recognizes user data by its first line: #cloud-config, #!/bin/sh, #include, …"
 _MIME = re.compile(rb"(?i)\A(content-type|mime-version):")
 _GZIP = b"\x1f\x8b"
 _MOST_BYTES = 1 << 20
@@ -78,7 +78,7 @@ def read_parts(text: str) -> tuple[Part, ...]:
 
 
 def user_data_problem(text: str, *, gives_host_key: bool) -> str | None:
-    """Return the problem with user data that cloud-init would not apply as the build needs it; None without one.
+    """Return the problem with user data that cloud-init would not apply as the build needs it; None if it would.
 
     `gives_host_key`: the build adds a cloud-config with a host key of its own.
     """
@@ -93,12 +93,12 @@ def user_data_problem(text: str, *, gives_host_key: bool) -> str | None:
 
 
 def is_ignition(text: str) -> bool:
-    """Return whether user data is for Ignition, which Fedora CoreOS and Flatcar have instead of cloud-init."""
+    """Return whether user data is for Ignition, which Fedora CoreOS and Flatcar use instead of cloud-init."""
     return text.lstrip().startswith("{") and '"ignition"' in text
 
 
 def kind_of(content: bytes) -> str | None:
-    """Return the subtype of a text by its first line; None if cloud-init would not know it."""
+    """Return the subtype of a text by its first line; None if cloud-init does not recognize it."""
     start = content.lstrip()[:100].lower()
     return next((kind for word, kind in BEGINNINGS.items() if start.startswith(word.encode())), None)
 
@@ -128,7 +128,7 @@ def _unzipped(content: bytes) -> bytes:
     except zlib.error as error:
         raise NotApplied(f"it cannot be decompressed: {error}") from error
     if opened.unconsumed_tail or not opened.eof:
-        raise NotApplied("what is compressed is larger than 1 MiB, or cut off")
+        raise NotApplied("its decompressed content is larger than 1 MiB, or cut off")
     return plain
 
 
@@ -138,7 +138,7 @@ def _parts_of(message: Message) -> Iterator[Part]:
         if part.is_multipart():
             continue
         if part.get_content_maintype() == "multipart":
-            raise NotApplied(f"the MIME message says {type}, and none of its boundaries was found")
+            raise NotApplied(f"the MIME message is {type}, but none of its boundaries was found")
         body = part.get_payload(decode=True)
         assert isinstance(body, bytes)
         headers = tuple((name, str(value)) for name, value in part.items() if name.lower() not in _NOT_KEPT)
@@ -152,14 +152,14 @@ def _part(type: str, charset: object, body: bytes, headers: tuple[tuple[str, str
         try:
             body = body.decode(charset if isinstance(charset, str) and charset != "us-ascii" else "utf-8").encode()
         except (LookupError, UnicodeDecodeError) as error:
-            raise NotApplied(f"a part of type {type} is not in its charset: {error}") from error
+            raise NotApplied(f"a part of type {type} cannot be decoded: {error}") from error
     kind: str | None = type.removeprefix("text/")
     if type in COMPRESSED | BY_CONTENT:
         kind = kind_of(body)
         if kind is None:
             raise NotApplied(f"a part of type {type}: {_FIRST_LINES}")
     elif not type.startswith("text/") or kind not in BY_TYPE_ALONE | set(BEGINNINGS.values()):
-        raise NotApplied(f"a part of type {type}, which cloud-init does not know")
+        raise NotApplied(f"a part of type {type}, which cloud-init does not support")
     assert kind is not None
     return Part(kind, body, headers)
 

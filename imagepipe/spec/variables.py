@@ -50,7 +50,7 @@ def resolve(declared: Mapping[str, Variable], given: Given) -> Resolved:
             refused[name] = f"{shown} does not have the type of the default ({type(variable.default).__name__})"
         elif variable.allowed is not None and str(value) not in {str(item) for item in variable.allowed}:
             shown = "the value" if variable.sensitive else repr(str(value))
-            refused[name] = f"{shown} is not allowed; one of {', '.join(map(str, variable.allowed))}"
+            refused[name] = f"{shown} is not allowed; allowed values: {', '.join(map(str, variable.allowed))}"
         else:
             values[name] = value
     sensitive = frozenset(name for name, variable in declared.items() if variable.sensitive)
@@ -77,11 +77,11 @@ def _raw(name: str, variable: Variable, given: Given) -> Scalar | None:
 
 def _sources(name: str, variable: Variable) -> str:
     own = f", or {variable.env}" if variable.env else ""
-    return f"give it with --var {name}=…, --var-file, or in the environment as {ENVIRONMENT_PREFIX}{name}{own}"
+    return f"set it with --var {name}=…, --var-file, or in the environment as {ENVIRONMENT_PREFIX}{name}{own}"
 
 
 def _like_default(raw: Scalar, default: Scalar | None) -> Scalar | None:
-    """Convert a text from outside to the type of the default; None if it cannot be converted."""
+    """Convert a string from outside to the type of the default; None if it cannot be converted."""
     if not isinstance(raw, str) or default is None or isinstance(default, str):
         return raw
     if isinstance(default, bool):

@@ -92,12 +92,12 @@ class ImageBuild:
 
     @property
     def replaces(self) -> bool:
-        """The image takes over a name that is already taken."""
+        """Whether the image may take over a name that is already in use."""
         return self.spec.output.on_name_taken == "replace"
 
     @property
     def audience(self) -> Audience:
-        """Everybody with whom the image is shared; false for nobody."""
+        """Everybody with whom the image is shared; falsy if there is nobody."""
         share = self.spec.publish.share
         return Audience(share.accounts, share.organizations, share.ous, share.public)
 
@@ -124,7 +124,7 @@ class ImageBuild:
         return MakeKey(self.ec2, self.run_tags, self.spec.launch.tags, self._if_tags_name(source))
 
     def network(self, source: Ref[SourceImage]) -> MakeGroup | UseGroups:
-        """Use the account's own security groups if the spec names some; otherwise make a temporary one."""
+        """Use the account's own security groups if the spec names any; otherwise make a temporary one."""
         launch = self.spec.launch
         subnets = tuple(subnet if isinstance(subnet, str) else subnet.tags for subnet in launch.subnets)
         if launch.security_groups:
@@ -140,7 +140,7 @@ class ImageBuild:
         )
 
     def _if_tags_name(self, source: Ref[SourceImage]) -> Ref[SourceImage] | None:
-        """The source image, if a tag of `launch.tags` names it; without one, nothing needs to wait for the source."""
+        """Return the source image if a tag in `launch.tags` uses it; None otherwise, so that nothing waits for it."""
         return source if any(isinstance(value, Late) for value in self.spec.launch.tags.values()) else None
 
     def launch(

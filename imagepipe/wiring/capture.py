@@ -25,10 +25,10 @@ class Capture(Protocol):
         """Add the stages that scrub the machine and make an image of it."""
 
     def scan(self, image: Ref[Image], machine: Ref[Reachable]) -> Stage[Image] | None:
-        """Scan the captured disks; None if they cannot be read here, because then the machine itself is scanned."""
+        """Return the stage that scans the captured disks; None if the machine itself is scanned instead."""
 
     def copy(self, image: Ref[Image], region: str) -> Stage[Image]:
-        """Copy the image to another region."""
+        """Return the stage that copies the image to another region."""
 
 
 def capture_for(build: ImageBuild, source: Ref[SourceImage], text: Ref[Mapping[str, ImageText]]) -> Capture:

@@ -66,10 +66,10 @@ def check_bundle_files(
     region: str | None = None,
     if_absent: str = "error",
 ) -> list[Problem]:
-    """Return the problems with the certificate and key files of an instance-store image; nothing for other images.
+    """Return the problems with the certificate and key files of an instance-store image; none for other images.
 
     `region` is that of `--region`. If neither it nor the spec names a launch region, no certificate is checked for it.
-    `if_absent` is the severity of a known certificate of EC2 that this computer does not have: a build cannot continue
+    `if_absent` is the severity if this computer lacks the EC2 certificate of a known region: a build cannot continue
     without it, but the spec is not wrong. The local cloud has its own certificate.
     """
     if loaded.spec is None or not isinstance(loaded.spec.output, InstanceStoreOutput):

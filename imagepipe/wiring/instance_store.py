@@ -39,7 +39,7 @@ class BundleCapture:
         source: Ref[SourceImage],
         text: Ref[Mapping[str, ImageText]],
     ) -> BundleCapture:
-        """Claim the bundle's place in S3 before the instance that will write there, so that undo ends it first."""
+        """Claim the bundle's place in S3 before the instance that writes there, so that undo ends that first."""
         types = build.stages.add("types", CheckTypes(build.ec2, build.spec.launch.instance_types))
         place = build.stages.add("bucket", _check_bucket(build, output, source))
         return cls(build, output, source, text, place, (types, place))

@@ -1,4 +1,4 @@
-"""The hygiene scan of a build: on the captured disks where they can be read here, else on the running machines."""
+"""The hygiene scan of a build: on the captured disks if they can be read here, otherwise on the running machines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imagepipe.wiring.build import ImageBuild
 
 
 def gate_of(build: ImageBuild) -> Gate:
-    """Return what the scan refuses: every rule but the exceptions of `hygiene.allow`, and the build's secrets."""
+    """Return the gate of a build: the exceptions in `hygiene.allow`, and the secrets to search for."""
     allow = build.spec.hygiene.allow
     exceptions = tuple(Allowed(each.path, each.rule, each.reason) for each in allow)
     return Gate(exceptions, tuple(sorted(build.loaded.secrets)))
@@ -27,7 +27,7 @@ def known_files(build: ImageBuild) -> KnownFiles:
 def check_new_instance(
     build: ImageBuild, machine: Ref[Reachable], source: Ref[SourceImage], image: Ref[SourceImage]
 ) -> CheckNewInstance | None:
-    """Scan the test instance; None where the captured disks were scanned."""
+    """Scan the test instance; None if the captured disks were scanned."""
     if build.tools.offline is not None:
         return None
     return CheckNewInstance(build.tools.connections, machine, source, image, gate_of(build), known_files(build))

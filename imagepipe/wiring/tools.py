@@ -24,9 +24,9 @@ class Tools:
     run_folder: Path
     run_id: str
     recipients: Callable[[LoadedSpec, str, str], Recipients]
-    """Returns who signs a bundle and who can open it, for a spec, a region and the launch region."""
+    """Returns the signer and the readers of a bundle, for a spec, a region and the launch region."""
     is_local: bool = False
     offline: Offline | None = None
     """Reads the local cloud's captured disks; None if the machines themselves are scanned."""
     scans: Path | None = None
-    """Folder for the stamps of clean files; None keeps none."""
+    """Folder for the stamps of clean files; None if none are kept."""

@@ -221,7 +221,7 @@ def test_parts_that_were_made_elsewhere_get_their_names() -> None:
         pytest.param([PartReport(0, 0, SHA1)], "reported with 0 bytes", id="an empty one"),
         pytest.param([PartReport(0, PART_BYTES + 1, SHA1)], "reported with 10485761 bytes", id="too large"),
         pytest.param([PartReport(0, 5, SHA1), REPORTS[1]], "reported with 5 bytes", id="a short one in the middle"),
-        pytest.param([PartReport(0, 5, "x'/>")], "for a SHA-1", id="no digest"),
+        pytest.param([PartReport(0, 5, "x'/>")], "as its SHA-1", id="no digest"),
     ],
 )
 def test_reports_that_are_no_bundle_are_refused(reports: list[PartReport], message: str) -> None:

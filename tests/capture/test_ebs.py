@@ -74,7 +74,7 @@ def test_snapshots_are_claimed_before_their_image_so_that_undo_finds_them_free(a
 def test_an_image_that_goes_to_failed_says_why(account: Account) -> None:
     instance = harness.stopped(account.cloud.client())
     account.fault("fail", "RegisterImage", message="the disk is bad")
-    with pytest.raises(CloudError, match="went to failed"):
+    with pytest.raises(CloudError, match="is in state failed"):
         _capture(account, instance)
 
 

@@ -66,7 +66,7 @@ def test_an_instance_store_build_needs_a_valid_private_key(tmp_path: Path) -> No
         (("store.yaml",), "EC2's certificate for us-east-1 was not found in"),
         (("good.yaml", "--var", "nothing=1"), "no spec has a variable 'nothing'"),
         (("good.yaml",), "Could not connect to the endpoint URL"),
-        (("good.yaml", "--local", "--profile", "mine"), "--local is a cloud of its own"),
+        (("good.yaml", "--local", "--profile", "mine"), "--local cannot be combined with --profile"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -51,7 +51,7 @@ def test_a_disk_is_packed_shown_verified_and_unpacked(image: Path) -> None:
     text = run(folder, "inspect", "out/web-7.manifest.xml").stdout
     assert "image         40.0 MiB (41943040 bytes), its tar has SHA-1 " in text
     verified = run(folder, "verify", "out/web-7.manifest.xml", *PAIR)
-    assert (verified.returncode, verified.stdout.count("as the manifest says")) == (0, 2)
+    assert (verified.returncode, verified.stdout.count(": intact")) == (0, 2)
     unpacked = run(folder, "unpack", "out/web-7.manifest.xml", *KEY, "--output", "disks")
     assert (unpacked.returncode, unpacked.stderr) == (0, "")
     assert (folder / "disks/web-7").read_bytes() == image.read_bytes()
@@ -67,8 +67,8 @@ def test_every_damage_is_named_and_ends_with_8(image: Path) -> None:
     assert verified.returncode == 8
     first, second, third = verified.stderr.splitlines()
     assert first.startswith("part image.part.00 is damaged: ")
-    assert second == f"the signature is not that of {EC2[1]}"
-    assert third == "error: image.manifest.xml is not whole: 2 problems"
+    assert second == f"the bundle was not signed with the key of {EC2[1]}"
+    assert third == "error: image.manifest.xml is damaged: 2 problems"
     unpacked = run(folder, "unpack", "image.manifest.xml", *KEY, "--output", "disks")
     assert (unpacked.returncode, list((folder / "disks").iterdir())) == (8, [])
     assert unpacked.stderr.startswith("error: part image.part.00 is damaged: ")
@@ -78,14 +78,14 @@ def test_checks_that_were_not_requested_are_named(image: Path) -> None:
     folder = image.parent
     run(folder, "pack", "disk.raw", *PAIR, *ACCOUNT, *EC2)
     lines = run(folder, "verify", "image.manifest.xml").stdout.splitlines()
-    assert lines[1:] == ["image      not read: --private-key", "signature  not checked: --certificate"]
+    assert lines[1:] == ["image      not read: pass --private-key", "signature  not checked: pass --certificate"]
 
 
 REFUSALS: dict[str, tuple[list[str], int, str]] = {
     "no certificate of EC2's": (
         ["pack", "disk.raw", *PAIR, *ACCOUNT],
         2,
-        "error: EC2's certificate is missing, without which EC2 cannot read the bundle\n  hint: --region finds",
+        "error: EC2 cannot read a bundle that is packed without its certificate\n  hint: pass --ec2-certificate",
     ),
     "none on this machine": (
         ["pack", "disk.raw", *PAIR, *ACCOUNT, "--region", "us-east-1"],

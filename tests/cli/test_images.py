@@ -212,7 +212,7 @@ def test_an_image_with_an_unreadable_manifest_is_deregistered_and_its_parts_are_
         account.s3.put(bundled.BUCKET, key, content)
     result = _deregister(account, image.id, "--delete-data")
     assert result.return_value == 0
-    assert f"left {location}: its manifest cannot be read, so its parts are not known: " in result.output
+    assert f"left {location}: its manifest cannot be read, so its parts are unknown: " in result.output
     assert why in result.output
     assert _left(account) == ([], [])
     assert len([each for each in bundled.keys(account) if ".part." in each]) == 3

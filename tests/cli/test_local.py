@@ -27,7 +27,7 @@ def test_status_of_a_store_without_a_cloud(tmp_path: Path) -> None:
 def test_stop_of_a_cloud_that_does_not_run_is_success(tmp_path: Path) -> None:
     result = run(tmp_path, "stop")
     assert result.exit_code == 0
-    assert "does not run" in result.output
+    assert "is not running" in result.output
 
 
 @pytest.mark.parametrize("command", ["serve", "stop", "status", "images", "doctor"])

@@ -116,7 +116,7 @@ def test_a_key_with_a_policy_is_printed_for_a_shell_and_good_for_that_alone(clou
 def test_a_policy_that_is_not_understood_makes_no_key(cloud: Cloud) -> None:
     file = cloud.root / "policy.json"
     file.write_text('{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "NotAction": "*", "Resource": "*"}}')
-    with pytest.raises(LocalCloudError, match="NotAction is not known here"):
+    with pytest.raises(LocalCloudError, match="NotAction is not supported"):
         CliRunner().invoke(
             local,
             ["--store", str(cloud.root / "store"), "account", "key", "--policy", str(file)],

@@ -74,12 +74,12 @@ def test_faults_are_those_of_a_cloud_that_runs(tmp_path: Path) -> None:
     file = written(tmp_path, EXAMPLES[0])
     done = CliRunner().invoke(main, ["local", "--store", str(tmp_path / "store"), "faults", str(file)])
     assert isinstance(done.exception, LocalCloudError)
-    assert "does not run" in str(done.exception)
+    assert "is not running" in str(done.exception)
 
 
 def test_a_missing_seed_is_drawn_and_printed(tmp_path: Path) -> None:
     found = read_faults(written(tmp_path, "faults: [{effect: cut-after, probability: 0.5}]"))
-    assert found.describe() == f"faults that are set (seed: {found.seed}):\n  cut-after *, probability 0.5"
+    assert found.describe() == f"active faults (seed: {found.seed}):\n  cut-after *, probability 0.5"
 
 
 def test_a_fault_is_the_same_after_a_way_over_the_admin_door(tmp_path: Path) -> None:

@@ -239,7 +239,7 @@ def test_a_certificate_of_ec2_that_is_not_here_is_a_warning_and_one_that_nobody_
     result = run(project, "store", **environment)
     assert result.returncode == 0
     assert "specs/store.yaml:5:9: warning: output: EC2's certificate for us-east-1 was not found in" in result.stdout
-    assert "hint: take it from ec2-ami-tools" in result.stdout
+    assert "hint: copy it from ec2-ami-tools" in result.stdout
     elsewhere = run(project, "store", "--region", "il-central-1", **environment)
     assert elsewhere.returncode == 2
     assert "output: imagepipe does not know EC2's certificate for il-central-1" in elsewhere.stdout

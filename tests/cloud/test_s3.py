@@ -69,7 +69,7 @@ def test_what_is_not_there_is_none_or_an_error(s3: S3) -> None:
 
 def test_what_is_larger_than_expected_is_not_read(s3: S3) -> None:
     s3.put(BUCKET, "k", CONTENT)
-    with pytest.raises(CloudError, match="it has 18 bytes, and at most 17 were expected"):
+    with pytest.raises(CloudError, match="it has 18 bytes, but at most 17 were expected"):
         s3.read(BUCKET, "k", limit_bytes=17)
 
 
@@ -262,7 +262,7 @@ def test_a_bucket_that_there_is_not_comes_with_the_command_that_makes_it(account
 
 def test_a_bucket_of_another_region_is_named_with_both(s3: S3, account: Account) -> None:
     _elsewhere(account)
-    with pytest.raises(CloudError, match="bucket bundles-eu-west-1 is in eu-west-1, and the image will be in us-east"):
+    with pytest.raises(CloudError, match="bucket bundles-eu-west-1 is in eu-west-1, but the image will be in us-east"):
         s3.check_bucket("bundles-eu-west-1", "t")
 
 

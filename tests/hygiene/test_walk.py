@@ -115,7 +115,7 @@ def test_of_a_large_file_the_rest_is_left_out_and_said(tmp_path: Path) -> None:
         file.write(SECRET.encode())
     report = _look(tmp_path)
     assert report.findings == ()
-    assert report.notes == ("of /large the first GiB was searched, and no more",)
+    assert report.notes == ("only the first GiB of /large was searched",)
 
 
 @pytest.mark.parametrize(

@@ -40,13 +40,13 @@ def test_several_are_an_error_where_only_one_may_match(account: Account) -> None
     _own(account, "web-1")
     _own(account, "web-2")
     with pytest.raises(
-        CloudError, match=r"2 images are named web-\* of self in us-east-1: ami-\w+ web-2, ami-\w+ web-1"
+        CloudError, match=r"2 images are named web-\* \(owner self\) in us-east-1: ami-\w+ web-2, ami-\w+ web-1"
     ):
         FindSource(account.ec2, Newest(ImageFilter("web-*", ("self",)), only=True)).run(account.context())
 
 
 def test_no_match_is_an_error_that_names_what_was_looked_for(account: Account) -> None:
-    with pytest.raises(CloudError, match=r"no available image is named debian-99-.* of 136693071363 in us-east-1"):
+    with pytest.raises(CloudError, match=r"named debian-99-.* \(owner 136693071363\) in us-east-1"):
         FindSource(account.ec2, Newest(ImageFilter("debian-99-*", ("136693071363",)), only=False)).run(
             account.context()
         )

@@ -57,7 +57,7 @@ def test_letters_beyond_ascii_arrive_as_they_are() -> None:
 
 
 def test_what_cloud_init_would_not_know_is_refused() -> None:
-    with pytest.raises(UsageError, match="knows user data by its first line"):
+    with pytest.raises(UsageError, match="recognizes user data by its first line"):
         user_data(KEY, "echo hello\n")
 
 
@@ -138,9 +138,9 @@ def as_cloud_init_reads(data: bytes) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("own", "problem"),
     [
-        ("echo hello\n", "cloud-init knows user data by its first line"),
-        ("aGVsbG8=", "cloud-init knows user data by its first line"),
-        (base64.b64encode(gzip.compress(b"hello", mtime=0)).decode(), "cloud-init knows user data by its first line"),
+        ("echo hello\n", "cloud-init recognizes user data by its first line"),
+        ("aGVsbG8=", "cloud-init recognizes user data by its first line"),
+        (base64.b64encode(gzip.compress(b"hello", mtime=0)).decode(), "cloud-init recognizes user data"),
         (base64.b64encode(gzip.compress(SCRIPT.encode(), mtime=0)[:-9]).decode(), "cut off"),
         (base64.b64encode(gzip.compress(b"#!" + bytes(2_000_000), mtime=0)).decode(), "larger than 1 MiB"),
         (base64.b64encode(b"#!/bin/sh\necho \xf6\n").decode(), "it is not UTF-8: byte 0xf6"),

@@ -100,7 +100,7 @@ def test_credentials_that_end_in_the_middle_leave_a_run_that_goes_on_once_they_a
     assert "log in again" in baked.err
     assert "still held: instance i-" in baked.err
     assert f"Once your credentials are valid again, run: imagepipe resume {run}\n" in baked.err
-    assert f"Later: imagepipe clean {run}" in baked.err
+    assert f"To delete it later, run: imagepipe clean {run}" in baked.err
     resumed = quick("resume", run, "--format", "json")
     assert resumed.code == 0, resumed.err
     assert list(resumed.images) == ["us-east-1"]
@@ -113,7 +113,7 @@ def test_a_cloud_that_runs_gets_a_files_faults_shows_them_and_loses_them(quick: 
     file = quick.write("faults.yaml", "seed: 7\nfaults: [{effect: refuse, action: DescribeVolumes, times: 2}]\n")
     put = quick("local", "faults", str(file))
     assert put.code == 0, put.err
-    assert put.out == "faults that are set (seed: 7):\n  refuse DescribeVolumes, 2 times\n"
+    assert put.out == "active faults (seed: 7):\n  refuse DescribeVolumes, 2 times\n"
     quick.client().describe_volumes()
     shown = quick("local", "faults")
     assert "refuse DescribeVolumes: 2 times" in shown.out
@@ -129,7 +129,7 @@ def test_serve_sets_the_faults_of_a_file_on_a_cloud(quick: Bakery, tmp_path: Pat
     process = quick.start(*words)
     try:
         shown = until(lambda: _listed(quick, store), "the faults are set")
-        assert "refuse DescribeVolumes, 1 times: came 0 times" in shown
+        assert "refuse DescribeVolumes, 1 times: injected 0 times" in shown
     finally:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
@@ -140,4 +140,4 @@ def test_serve_sets_the_faults_of_a_file_on_a_cloud(quick: Bakery, tmp_path: Pat
 
 def _listed(bakery: Bakery, store: Path) -> str | None:
     done = bakery("local", "--store", str(store), "faults")
-    return done.out if done.code == 0 and ": came " in done.out else None
+    return done.out if done.code == 0 and ": injected " in done.out else None

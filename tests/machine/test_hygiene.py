@@ -198,7 +198,7 @@ def test_where_no_disk_can_be_read_the_machine_is_looked_at_and_the_test_instanc
     failed = bakery("build", str(_dirty(bakery)), *options, **env, IMAGEPIPE_VAR_token=TOKEN)
     assert failed.code == 10, failed.err
     assert [path for path, rule in EXPECTED.items() if f"  {path}: {rule} (" not in failed.err] == []
-    assert "scrub: the image holds 4 things" in failed.err
+    assert "scrub: the image has 4 things" in failed.err
     assert "scanned the running machine before it stopped" in failed.out
     assert TOKEN not in _everything(bakery, failed.out, failed.err)
     assert bakery.inventory() == before
@@ -234,7 +234,7 @@ def test_what_a_boot_of_the_image_writes_is_found_on_the_test_instance(
     spec.write_text(spec.read_text() + "test:\n- shell: 'true'\n")
     failed = bakery("build", str(spec), *options, **env)
     assert failed.code == 10, failed.err
-    assert "test-hygiene: the image holds 1 thing that must not be in one" in failed.err
+    assert "test-hygiene: the image has 1 thing that must not be in an image" in failed.err
     assert "/srv/.zsh_history: shell-history" in failed.err
     assert bakery.inventory() == before
 

@@ -254,7 +254,7 @@ def test_an_upload_that_is_cut_at_part_3_and_throttled_at_5_goes_on(bundles: Bak
             "- {shell: fallocate -l 800M /large, sudo: true}",
             "  size_gib: 1",
             8,
-            "and size_gib leaves 1024 MiB",
+            "but size_gib leaves 1024 MiB",
             "raise output.size_gib",
         ),
         (

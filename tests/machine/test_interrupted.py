@@ -101,7 +101,7 @@ def test_a_build_that_takes_longer_than_it_may_gives_everything_back(bakery: Bak
     spec = bakery.spec("long", "- shell: echo sleeping; sleep 60")
     stopped = bakery("build", str(spec), "--local", "--timeout", "6s")
     assert stopped.code == 130
-    assert "error: not done within 6 s (--timeout); at work: " in stopped.err
+    assert "error: not done within 6 s (--timeout); interrupted: " in stopped.err
     assert bakery.inventory() == before
 
 

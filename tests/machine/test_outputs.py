@@ -49,7 +49,7 @@ def test_a_build_whose_reader_has_enough_succeeds_and_exits_with_1(bench: Bakery
     assert (
         (bench.folder / "errors")
         .read_text()
-        .endswith(f"standard output did not take the result: imagepipe show {run} prints it\n")
+        .endswith(f"the result could not be written to standard output; run: imagepipe show {run}\n")
     )
 
 

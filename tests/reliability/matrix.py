@@ -132,7 +132,7 @@ class Lab:
             return
         if (images := self._images(point.kind)) != wanted.images:
             finding.wrong.append(f"{len(images)} images, and not the {len(wanted.images)} wanted: {images}")
-        anew = ": again, because " in resumed.err
+        anew = " runs again, because " in resumed.err
         for call, count in self._calls().items():
             most = wanted.calls.get(call, 0) + (1 if anew and call == "RunInstances" else 0)
             if count > most:

@@ -303,7 +303,7 @@ def _unclear(build: Build) -> list[str]:
         if not errors:
             wrong.append(f"no error that names its stage: {build.err[-500:]}")
         wrong += [f"does not say to what: {each[0]}" for each in errors if not _says_to_what(each["what"])]
-    if "still held:" in build.err and f"Later: imagepipe clean {build.run}" not in build.err:
+    if "still held:" in build.err and f"imagepipe clean {build.run}" not in build.err:
         wrong.append("it holds something, and does not say how to give it back")
     return wrong
 

@@ -115,7 +115,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: !secret b", "tag '!secret' is not part of this language"),
         ("a: !!binary aGk=", "tag 'tag:yaml.org,2002:binary' is not part of this language"),
         ("a: {{ var.x }}", 'a value that starts with a brace must be quoted: "{{ var.x }}"'),
-        ("[a, b]: c", "a key must be a text"),
+        ("[a, b]: c", "a key must be a string"),
     ],
     ids=lambda value: value[:24].encode("unicode_escape").decode(),
 )

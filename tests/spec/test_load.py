@@ -157,8 +157,8 @@ def test_a_provisioner_used_twice_has_its_problems_once(loaded: Loader) -> None:
     [
         ("", "the file is empty"),
         ("a: [", "not YAML: "),
-        ("[]", "a provisioner is a mapping with description and steps"),
-        ("description: d\nsteps: []\n---\na: b\n", "a provisioner is one document"),
+        ("[]", "a provisioner must be a mapping with description and steps"),
+        ("description: d\nsteps: []\n---\na: b\n", "a provisioner must be one document"),
     ],
     ids=["empty", "not yaml", "list", "two"],
 )
@@ -178,7 +178,7 @@ def test_a_provisioner_that_is_not_utf_8_is_reported(loaded: Loader, tmp_path: P
 def test_a_default_of_another_kind_than_its_parameter_is_an_error(loaded: Loader) -> None:
     text = "description: d\nparameters: {n: {type: integer, default: x, description: d}}\nsteps: [{shell: 'true'}]\n"
     spec = loaded("provision: [{use: tool}]\n", files={"provisioners/tool/provisioner.yaml": text})
-    assert messages(spec) == ["the default of a parameter that is an integer, and this is 'x'"]
+    assert messages(spec) == ["the parameter is an integer, but its default is 'x'"]
 
 
 PROJECT = """\
@@ -264,7 +264,7 @@ def test_a_variable_without_a_value_is_an_error_in_a_build_only(loaded: Loader) 
     assert loaded(text).problems == []
     (problem,) = loaded(text, build=BUILD).problems
     assert problem.message == "variable 'x' has no value"
-    assert problem.hint == "give it with --var x=…, --var-file, or in the environment as IMAGEPIPE_VAR_x, or OWN"
+    assert problem.hint == "set it with --var x=…, --var-file, or in the environment as IMAGEPIPE_VAR_x, or OWN"
 
 
 def test_values_of_sensitive_variables_are_known_to_be_secret(loaded: Loader) -> None:
@@ -290,10 +290,10 @@ def test_a_variable_that_only_a_condition_or_a_template_file_uses_is_used(loaded
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- a\n", "a variable file is one mapping of names to values"),
-        ("", "a variable file is one mapping of names to values"),
-        ("a: 1\n---\nb: 2\n", "a variable file is one mapping of names to values"),
-        ("a: [1]\n", "a variable's value is a text, a number or a boolean"),
+        ("- a\n", "a variable file must be one mapping of names to values"),
+        ("", "a variable file must be one mapping of names to values"),
+        ("a: 1\n---\nb: 2\n", "a variable file must be one mapping of names to values"),
+        ("a: [1]\n", "a variable's value is a string, a number or a boolean"),
         (
             "a: 012345670123\n",
             'YAML 1.1 reads 012345670123 as the number 1402433619; write it in quotes: "012345670123"',

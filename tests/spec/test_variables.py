@@ -39,7 +39,7 @@ def test_a_text_of_another_kind_than_the_default_is_refused(default: Scalar, tex
 def test_only_allowed_values_are_taken() -> None:
     declared = {"x": Variable(default="prod", allowed=("prod", "test"))}
     assert resolve(declared, given("test")).values == {"x": "test"}
-    assert resolve(declared, given("staging")).refused == {"x": "'staging' is not allowed; one of prod, test"}
+    assert resolve(declared, given("staging")).refused == {"x": "'staging' is not allowed; allowed values: prod, test"}
 
 
 def test_an_allowed_number_may_come_as_a_text() -> None:

@@ -164,7 +164,7 @@ def _message(wire: Wire) -> dict[str, Any]:
 
 
 def _end_agent_before(folder: Path) -> None:
-    """End the agent of a broken connection, which may not have noticed yet."""
+    """End the agent of a broken connection, which may not have noticed that it broke."""
     file = folder / "agent"
     with suppress(OSError, ValueError):
         pid, started = file.read_text().split()

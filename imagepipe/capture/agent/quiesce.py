@@ -89,7 +89,7 @@ def end_writers(root: Path, say: Callable[[str], None]) -> list[Writer]:
 def close_root(say: Callable[[str], None]) -> None:
     """Prevent processes from opening files of the root for writing; our own view of it stays writable.
 
-    This also stops processes that write only for a moment now and then, or that are restarted. If it is impossible,
+    This also stops processes that write only briefly, or that are restarted. If it is impossible,
     changed files are noticed afterwards.
     """
     problem: OSError | None = None
@@ -120,7 +120,7 @@ def make_read_only(points: list[str], say: Callable[[str], None]) -> None:
             f"making the root read-only: {_busy('/') or 'it is in use'}",
             "stop these processes in a provisioning step, or use method: tree",
         )
-    # Deleted libraries that our own connection uses already make it busy; SysRq works even so.
+    # Deleted libraries that our own connection uses are enough to make the root busy; SysRq works anyway.
     say("the root is in use: asking the kernel to make all file systems read-only")
     Path("/proc/sysrq-trigger").write_text("u")
     until = time.monotonic() + READ_ONLY_SECONDS

@@ -1,4 +1,4 @@
-"""Prepare the root for bundling: decide what is read and where it has data. Kept in memory for a second agent."""
+"""Prepare the root for bundling: choose the disk or file to read, and find its data. A second agent can continue."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class RootImage(NamedTuple):
 
 
 def memory_folder() -> Path:
-    """Return our folder in memory, created if necessary; its content is in no image."""
+    """Return our folder in memory, created if necessary; its contents are never in an image."""
     kinds = {each.point: each.kind for each in mounts.mounted()}
     place = MEMORY if kinds.get(MEMORY) == "tmpfs" else "/dev/shm"  # noqa: S108 - root's own folder in it, by mkdir
     folder = Path(place) / FOLDER
@@ -213,7 +213,7 @@ def _tree(root: Path, wanted: BundleRequest, say: Callable[[str], None]) -> Root
             files = tree.changed(staged)
             if not files:
                 break
-            say("files changed meanwhile, trying again: {}".format(", ".join(files[:5])))
+            say("files changed in the meantime, trying again: {}".format(", ".join(files[:5])))
             image.unlink()
             staged = tree.stage(root, scratch, wanted.exclude)
             folder.mkdir(mode=0o700, exist_ok=True)

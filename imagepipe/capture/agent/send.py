@@ -19,7 +19,7 @@ from imagepipe.capture.agent.frames import Wire
 AT_ONCE = 4
 """Uploads at once, whose parts are in memory: 40 MiB."""
 TRIES = 9
-"""Attempts with pauses of 1, 2, 4, … 64 s and twice 64 s: about four minutes."""
+"""Attempts, with pauses of 1, 2, 4, … 64 and 64 s between them: about three minutes."""
 LONGEST_PAUSE = 64.0
 TIMEOUT_SECONDS = 60
 PIECE_BYTES = 256 << 10

@@ -129,7 +129,7 @@ def fill(staged: Staged, image: Path, layout: FilesystemLayout, *, offset: int, 
     """Create the file system at this offset of the image file and fill it. Raises AgentError."""
     if needed_bytes(staged) > size:
         raise AgentError(
-            f"filling the file system: the root needs {_mib(needed_bytes(staged))}, and size_gib leaves {_mib(size)}",
+            f"filling the file system: the root needs {_mib(needed_bytes(staged))}, but size_gib leaves {_mib(size)}",
             "raise output.size_gib, or exclude more paths",
         )
     command = ["mke2fs", "-q", "-F", "-t", layout.kind, "-b", str(layout.block_bytes), "-I", str(layout.inode_bytes)]
@@ -193,7 +193,7 @@ def file_extents(image: Path) -> list[Extent]:
 
 
 def _walk(root: str, left_out: set[str]) -> Iterator[tuple[str, bool]]:
-    """Yield every path below the root, relative, folders first, with whether it is a folder."""
+    """Yield every path below the root, relative to it, and whether it is a folder; a folder before its contents."""
     waiting = [""]
     while waiting:
         folder = waiting.pop()
@@ -310,7 +310,7 @@ def _is_kept(line: str) -> bool:
 
 
 def _resized(line: str, root: Partition, size: int) -> str:
-    """Return a partition's line without its device name, and with the new size if it is the root's."""
+    """Return a partition's line, with the new size if it is the root's."""
     match = re.match(r"^(\S+) : start= *(\d+), size= *(\d+)(.*)$", line)
     if match is None:
         return line

@@ -55,7 +55,7 @@ class PreparedRoot:
         return sum(extent.length for extent in self.extents)
 
     def describe(self) -> str:
-        """Return a text for the log."""
+        """Describe the image for the log."""
         return f"by method {self.method}: {self.size // MIB} MiB, {self.data_bytes // MIB} MiB of them data"
 
 

@@ -36,7 +36,7 @@ def bundle_here(
     secret: Secret,
     recipients: Recipients,
 ) -> Manifest:
-    """Bundle the agent's stream; return the manifest, put last. Raises ProtocolError, BundleError, CloudError."""
+    """Bundle the agent's stream; return the manifest. Raises ProtocolError, BundleError, CloudError."""
     wire.send(do="stream")
     stream = _Stream(wire, ctx.say)
     image = Image(root.size, root.extents, stream.read, root.modified)
@@ -83,7 +83,7 @@ class _Stream:
                     raise BundleError("the agent on the machine sent an empty block of the image")
                 return message
             if not log_if_text(message, self._say):
-                raise BundleError("the agent on the machine sent another message in the middle of the image")
+                raise BundleError("the agent on the machine sent an unexpected message in the middle of the image")
 
 
 class _Sink:

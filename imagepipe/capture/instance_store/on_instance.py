@@ -45,9 +45,9 @@ def bundle_on_instance(
     secret: Secret,
     recipients: Recipients,
 ) -> Manifest:
-    """Let the agent bundle the image; return the manifest, put last. Raises ProtocolError, BundleError, CloudError.
+    """Let the agent bundle the image; return the manifest. Raises ProtocolError, BundleError, CloudError.
 
-    A URL is valid for one part's bytes only, and every part is verified here before the bundle is sealed.
+    A URL is valid for one part's bytes only, and every part is verified here before the manifest is put.
     """
     check_label(label)
     member = tarball.Member(root.size, root.extents)

@@ -47,7 +47,7 @@ class S3Parts:
         """Raise BundleError unless S3 has the part with its size and digest."""
         if not self._is_there(part):
             raise BundleError(
-                f"{self._key(part.filename)} in bucket {self._bucket} is not what was uploaded ({part.size} bytes, MD5"
+                f"{self._key(part.filename)} in bucket {self._bucket} differs from the upload ({part.size} bytes, MD5"
                 f" {part.md5})",
                 hint="somebody else writes to the bucket, or it encrypts with KMS, which EC2 cannot read",
             )
@@ -62,7 +62,7 @@ class S3Parts:
         self._s3.put(self._bucket, self._key(filename), manifest)
 
     def finished(self, filename: str) -> Manifest:
-        """Return the manifest of an earlier process; verifies that its parts exist. Raises CloudError, BundleError."""
+        """Return an earlier process's manifest, once its parts are known to exist. Raises CloudError, BundleError."""
         manifest = read_manifest(self._s3.read(self._bucket, self._key(filename), limit_bytes=LARGEST_BYTES))
         for part in manifest.parts:
             seen = self._s3.stored(self._bucket, self._key(part.filename))
@@ -84,7 +84,7 @@ class S3Parts:
         with self._lock:
             for part in parts:
                 if self._seen.get(part.filename) != part:
-                    raise BundleError(f"{part.filename} was never seen in bucket {self._bucket} as it was made")
+                    raise BundleError(f"{part.filename} was never confirmed in bucket {self._bucket}")
 
     def _is_there(self, part: BundlePart) -> bool:
         seen = self._s3.stored(self._bucket, self._key(part.filename))

@@ -209,7 +209,7 @@ class RegisterBundle(Stage[Image]):
     text: Ref[Mapping[str, ImageText]]
     imds_v2: bool
     virtual_names: Mapping[str, str] = field(default_factory=dict)
-    """Instance-store volumes by device that instances of the image get beside their root."""
+    """Instance-store volumes by device that instances of the image get besides their root."""
 
     def run(self, ctx: Context) -> Image:
         bundle, source, region = ctx[self.bundle], ctx[self.source], self.ec2.region
@@ -266,7 +266,7 @@ def check_parts(s3: S3, bundle: Bundle, check: Callable[[], None]) -> None:
             raise BundleError(
                 f"registering {bundle.location}: {part.filename} {state}; it was uploaded with {part.size} bytes and"
                 f" MD5 {part.md5}",
-                hint="somebody wrote to the bucket meanwhile; nothing was registered",
+                hint="somebody else wrote to the bucket in the meantime; nothing was registered",
             )
     if s3.stored(bundle.bucket, bundle.manifest_key) is None:
         raise BundleError(f"registering {bundle.location}: the manifest is gone")

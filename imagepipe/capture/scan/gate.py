@@ -81,7 +81,7 @@ def _line(finding: Finding) -> str:
 
 
 def _message(findings: Sequence[Finding], where: str) -> str:
-    lines = [f"the image holds {len(findings)} thing{'s'[: len(findings) > 1]} that must not be in one ({where}):"]
+    lines = [f"the image has {len(findings)} thing{'s'[: len(findings) > 1]} that must not be in an image ({where}):"]
     lines += [f"  {_line(each)}" for each in findings[:SHOWN]]
     if len(findings) > SHOWN:
         lines.append(f"  and {len(findings) - SHOWN} more, in the log")

@@ -170,7 +170,7 @@ class CheckBundle(Stage[Image]):
 
 @dataclass(frozen=True)
 class CheckNewInstance(Stage[Reachable]):
-    """Scan the test instance, and pass it on if nothing is found that must come from its image.
+    """Scan the test instance, and pass it on if nothing is found that came from its image.
 
     Files that any boot creates are ignored: host keys, machine-id, cloud-init's data, logs, the test's own key.
     """

@@ -144,6 +144,6 @@ def test_a_tool_that_the_machine_has_not_is_named(root: Path, tmp_path: Path, mo
 def test_a_file_system_that_is_too_small_says_what_to_do(root: Path, tmp_path: Path) -> None:
     (root / "etc/large").write_bytes(os.urandom(20 << 20))
     staged = tree.stage(root, root / tree.STAGED, ())
-    with pytest.raises(AgentError, match="and size_gib leaves 16 MiB") as caught:
+    with pytest.raises(AgentError, match="but size_gib leaves 16 MiB") as caught:
         tree.fill(staged, tmp_path / "image", LOOK, offset=0, size=16 << 20)
     assert "raise output.size_gib" in caught.value.hint

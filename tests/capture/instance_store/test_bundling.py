@@ -176,7 +176,7 @@ def test_a_part_that_is_not_what_was_sent_is_noticed_before_the_bundle_is_sealed
             super().confirm(part)
 
     meddled = Meddled(account.s3, BUCKET, FOLDER)
-    with pytest.raises(BundleError, match=r"web/r1-c1/image\.part\.01 in bucket bundles is not what was uploaded"):
+    with pytest.raises(BundleError, match=r"web/r1-c1/image\.part\.01 in bucket bundles differs from the upload"):
         _meddled(account, fixed, meddled)
     assert f"{FOLDER}/image.manifest.xml" not in account.s3.keys(BUCKET, "")
 

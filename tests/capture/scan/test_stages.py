@@ -46,12 +46,12 @@ def test_a_finding_fails_with_its_path_its_rule_and_how_to_allow_it() -> None:
         _judged(Gate(), KEY, HISTORY)
     assert raised.value.exit_code == 10
     assert raised.value.message.splitlines() == [
-        "the image holds 2 things that must not be in one (read the snapshot offline):",
+        "the image has 2 things that must not be in an image (read the snapshot offline):",
         "  /srv/app/tls/server.key: private-key (a private key, in PEM)",
         "  /root/.bash_history: shell-history (the history of a shell)",
     ]
     assert "{path: /srv/app/tls/server.key, rule: private-key, reason: …}" in (raised.value.hint or "")
-    assert "make it at the first boot" in (raised.value.hint or "")
+    assert "create it at the first boot" in (raised.value.hint or "")
 
 
 def test_of_many_findings_twenty_are_listed_and_the_rest_counted() -> None:

@@ -164,10 +164,10 @@ def test_the_clouds_own_paths_do_not_answer_beyond_loopback(cloud: Cloud, tmp_pa
 @pytest.mark.parametrize(
     ("address", "token", "says"),
     [
-        ("0.0.0.0", None, "open to other machines, and IMAGEPIPE_LOCAL_TOKEN is not set"),
-        ("::", "short", "IMAGEPIPE_LOCAL_TOKEN has fewer than 16 letters"),
+        ("0.0.0.0", None, "open to other machines, because IMAGEPIPE_LOCAL_TOKEN is not set"),
+        ("::", "short", "IMAGEPIPE_LOCAL_TOKEN has fewer than 16 characters"),
         ("example.org", TOKEN, "not an IP address"),
-        ("127.0.0.1", TOKEN, "loopback is served always"),
+        ("127.0.0.1", TOKEN, "loopback is always served"),
     ],
 )
 def test_serve_refuses_an_address_that_would_open_it_to_everybody(
