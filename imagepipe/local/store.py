@@ -97,10 +97,6 @@ class Store:
     def log(self) -> Path:
         return self.root / "cloud.log"
 
-    @property
-    def clock(self) -> Path:
-        return self.root / "clock.json"
-
     def credentials(self) -> Credentials:
         """Return the store's own keys, which are made at random at the first call."""
         path = self.root / "credentials.json"

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class SshdDriver(MountingDriver):
         try:
             loops += [loop.attach(disk.path) for disk in machine.disks]
             devices = tuple(each.device for each in loops)
-            plan = first_boot.plan(machine.seed).values() | {
+            plan = asdict(first_boot.plan(machine.seed)) | {
                 "folder": str(folder),
                 "root": devices[0],
                 "devices": _nodes(machine, devices),
