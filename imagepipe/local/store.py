@@ -111,6 +111,10 @@ class Store:
             _write_once(path, json.dumps(made))
         return Credentials(**json.loads(path.read_text()))
 
+    def failure(self, doing: str, why: str, hint: str = "") -> LocalCloudError:
+        """Make the error for what was being done with the cloud and failed; without a hint it names the log."""
+        return LocalCloudError(f"{doing} the local cloud of {self.root}: {why}", hint=hint or f"its log is {self.log}")
+
     def _check_format(self) -> None:
         path = self.root / "format"
         if not path.exists():

@@ -33,6 +33,7 @@ from imagepipe.local.daemon import rendezvous
 from imagepipe.local.daemon.rendezvous import Serving
 from imagepipe.local.disks.files import StoreFull
 from imagepipe.local.host import processes
+from imagepipe.local.host.waiting import tries
 from imagepipe.local.store import ROOT_VARIABLE, Store
 
 if TYPE_CHECKING:
@@ -180,11 +181,8 @@ def serve(
         try:
             cloud.application.recover()
         except StoreFull as full:
-            raise LocalCloudError(
-                f"starting the local cloud of {store.root}: its store is full: {full}",
-                hint="free some room (imagepipe clean --all --local), or name a store on another disk with "
-                + ROOT_VARIABLE,
-            ) from full
+            hint = "free some room (imagepipe clean --all --local), or name a store on another disk with "
+            raise store.failure("starting", f"its store is full: {full}", hint + ROOT_VARIABLE) from full
         servers = [_listen(cloud, _LoopbackApp(cloud, store), port, store)]
         here = Serving.this_process(servers[0].bind_addr[1])
         stack.callback(servers[0].stop)
@@ -214,20 +212,14 @@ def _started(server: Any) -> threading.Thread:
 
 
 def _take_lock(store: Store, stack: ExitStack) -> None:
-    end = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
+    for _ in tries(LOCK_SECONDS):
+        with suppress(BlockingIOError):
             stack.enter_context(rendezvous.held(store.lock, fcntl.LOCK_EX | fcntl.LOCK_NB))
             return
-        except BlockingIOError:
-            if time.monotonic() > end:
-                found = rendezvous.current(store)
-                where = f" at {found.endpoint_url}, process {found.pid}" if found else ""
-                raise LocalCloudError(
-                    f"starting the local cloud of {store.root}: one runs already{where}",
-                    hint="use that one, or end it with `imagepipe local stop`",
-                ) from None
-        time.sleep(0.02)
+    found = rendezvous.current(store)
+    where = f" at {found.endpoint_url}, process {found.pid}" if found else ""
+    hint = "use that one, or end it with `imagepipe local stop`"
+    raise store.failure("starting", f"one runs already{where}", hint)
 
 
 def _choose_port(port: int | None, last_port: int, store: Store) -> int:
@@ -236,10 +228,8 @@ def _choose_port(port: int | None, last_port: int, store: Store) -> int:
         try:
             _check_free(port)
         except OSError as problem:
-            raise LocalCloudError(
-                f"starting the local cloud of {store.root}: port {port} of 127.0.0.1: {problem}",
-                hint="name another port, or none: then a free one is taken",
-            ) from problem
+            hint = "name another port, or none: then a free one is taken"
+            raise store.failure("starting", f"port {port} of 127.0.0.1: {problem}", hint) from problem
         return port
     candidates = [last_port] if last_port else []
     for candidate in [*candidates, *random.sample(PORTS, 20)]:

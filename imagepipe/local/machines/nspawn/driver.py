@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import subprocess
-import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from imagepipe.local.host import loop
 from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.host.errors import MachineError
+from imagepipe.local.host.waiting import tries
 from imagepipe.local.machines import fstab, launch, records
 from imagepipe.local.machines.guest import imds, slirp
 from imagepipe.local.machines.guest.seed import write_seed
@@ -99,11 +99,10 @@ class ContainerDriver(MountingDriver):
                 console.write(f"imagepipe: {text}\r\n")
 
     def _wait_until_up(self, record: Record, shell: subprocess.Popen[bytes]) -> None:
-        group, end = MachineGroup(record.machine.id), time.monotonic() + INIT_SECONDS
-        while group.init() is None:
+        for _ in tries(INIT_SECONDS, pause=0.01):
+            if MachineGroup(record.machine.id).init() is not None:
+                return
             if shell.poll() is not None:
                 said = self.console(record.machine.id).decode(errors="replace").strip()[-1000:]
                 raise MachineError(f"systemd-nspawn exited with {shell.returncode}: {said}")
-            if time.monotonic() > end:
-                raise MachineError(f"no init within {INIT_SECONDS} s")
-            time.sleep(0.01)
+        raise MachineError(f"no init within {INIT_SECONDS} s")
