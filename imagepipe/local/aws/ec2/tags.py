@@ -96,10 +96,9 @@ class _Tag:
 
 
 GETTERS: Mapping[str, Getter] = {
-    "key": lambda row: row.key,
+    **filters.by_attribute("key", "value"),
     "resource-id": lambda row: row.resource,
     "resource-type": lambda row: KINDS.get(row.resource.partition("-")[0]),
-    "value": lambda row: row.value,
 }
 
 
@@ -112,8 +111,7 @@ def describe_tags(backend: Backend, call: Call) -> Mapping[str, Any]:
         for resource, tags in everything.items()
         for key, value in tags.items()
     ]
-    rows = filters.select(rows, call.filters(), GETTERS)
-    shown, token = filters.page(rows, call.params)
+    shown, token = filters.page(rows, call.params, GETTERS)
     return {
         "Tags": [
             {

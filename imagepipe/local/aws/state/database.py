@@ -157,6 +157,10 @@ class Database:
         found: Record | None = next(filter(None, (table.get(identifier) for table in self.resources)), None)
         return found
 
+    def table(self, kind: type[R]) -> Table[R]:
+        """Return the records of a kind."""
+        return self._tables[kind]
+
     def _table(self, kind: type[R]) -> Table[R]:
         self._tables[kind] = table = Table(kind, self._change)
         return table

@@ -22,7 +22,7 @@ from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, unsupported
 from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
-from imagepipe.local.aws.state.records import AttachedVolume, DiskSpec, Image, Instance, KeyPair, Snapshot, Volume
+from imagepipe.local.aws.state.records import AttachedVolume, DiskSpec, Image, Instance, Snapshot, Volume
 
 MAX_USER_DATA_BYTES = 16384  # bytes, before base64
 MAX_HOPS = 64
@@ -52,7 +52,7 @@ def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     _refuse_unknown(call)
     forget_ended(backend)
     count = _count(call)
-    image = _image(backend, call)
+    image = lookup.check_available(lookup.image(backend, call, call.text("ImageId")))
     kind = _instance_type(call, image)
     place = placement.resolve(backend, call)
     tags = tagging.parse_specifications(
@@ -76,9 +76,7 @@ def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
         backend.database.put(replace(image, last_launched=backend.clock.now()))
     for instance in made:
         backend.faults.bind(instance.id, call.action, call.params, *faults.EFFECTS)
-        backend.database.later(
-            partial(backend.job_queues.submit, instance.id, partial(jobs.boot, backend, instance.id))
-        )
+        backend.submit_later(instance.id, jobs.boot, instance.id)
     return reservation(backend, made)
 
 
@@ -98,13 +96,6 @@ def _count(call: Call) -> int:
             "InstanceLimitExceeded", f"You have requested {most} instances; the local cloud starts 20 at once"
         )
     return most
-
-
-def _image(backend: Backend, call: Call) -> Image:
-    image = lookup.image(backend, call, call.text("ImageId"))
-    if image.state != "available":
-        raise AwsError("InvalidAMIID.Unavailable", f"The image ID '{image.id}' is not available: it is {image.state}")
-    return image
 
 
 def _instance_type(call: Call, image: Image) -> str:
@@ -142,10 +133,7 @@ def _snapshot(backend: Backend, call: Call, image: Image, snapshot_id: str) -> S
         found = backend.database.snapshots.get(snapshot_id)
         if found is not None:
             return found
-    snapshot = lookup.snapshot(backend, call, snapshot_id)
-    if snapshot.state != "completed":
-        raise AwsError("IncorrectState", f"Snapshot {snapshot_id} is in invalid state - {snapshot.state}")
-    return snapshot
+    return lookup.check_completed(lookup.snapshot(backend, call, snapshot_id))
 
 
 def _pattern(backend: Backend, call: Call, image: Image, kind: str, place: Place) -> Instance:
@@ -155,7 +143,7 @@ def _pattern(backend: Backend, call: Call, image: Image, kind: str, place: Place
     behavior = params.get("InstanceInitiatedShutdownBehavior") or ("terminate" if image.bundle else "stop")
     if behavior not in ("stop", "terminate") or (image.bundle and behavior == "stop"):
         raise invalid(f"Value ({behavior}) for parameter instanceInitiatedShutdownBehavior is invalid.")
-    key = _key_pair(backend, call)
+    key = lookup.key_pair(backend, call, params["KeyName"]) if params.get("KeyName") else None
     return Instance(
         id="",
         account=call.account,
@@ -198,16 +186,6 @@ def _pattern(backend: Backend, call: Call, image: Image, kind: str, place: Place
         root_device=image.root_device,
         bundle=image.bundle,
     )
-
-
-def _key_pair(backend: Backend, call: Call) -> KeyPair | None:
-    name = call.params.get("KeyName")
-    if not name:
-        return None
-    for pair in backend.database.key_pairs.owned(call.account, call.region):
-        if pair.name == name:
-            return pair
-    raise AwsError("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
 
 
 def _user_data(text: str) -> str:

@@ -85,7 +85,7 @@ def _with(group: SecurityGroup, side: str, rules: tuple[Rule, ...]) -> SecurityG
 def _change_ports(backend: Backend, group: SecurityGroup) -> None:
     def change_ports() -> None:
         changes = [
-            backend.job_queues.submit(row.id, partial(jobs.open_ports, backend, row.id))
+            backend.submit(row.id, jobs.open_ports, row.id)
             for row in backend.database.instances
             if group.id in row.group_ids and row.state == "running"
         ]
@@ -213,8 +213,7 @@ def describe_security_group_rules(backend: Backend, call: Call) -> Mapping[str, 
     ]
     if ids := _rule_ids(call, [row.rule for row in rows]):
         rows = [row for row in rows if row.rule.id in ids]
-    rows = filters.select(rows, call.filters(), GETTERS)
-    shown, token = filters.page(rows, call.params, ids="SecurityGroupRuleIds")
+    shown, token = filters.page(rows, call.params, GETTERS, ids="SecurityGroupRuleIds")
     return {"SecurityGroupRules": [_to_api(row) for row in shown], "NextToken": token}
 
 
