@@ -54,7 +54,7 @@ class JobQueues:
         if seconds and self._clock.wait(self._closing, seconds):
             raise Closing
 
-    def run_later(self, seconds: float, work: Callable[[], None], *, at_close: bool = False) -> None:
+    def run_later(self, seconds: float, work: Callable[[], object], *, at_close: bool = False) -> None:
         """Do this in so many seconds, beside all queues; if the process ends before, not at all, or then."""
 
         def wait() -> None:

@@ -41,7 +41,7 @@ GETTERS: Mapping[str, Getter] = {
     "root-device-type": lambda row: row.root_type,
     "state-reason-code": lambda row: "Client.InvalidSnapshot" if row.reason else None,
     "sriov-net-support": lambda row: row.sriov,
-    "virtualization-type": lambda row: row.virtualization,
+    "virtualization-type": lambda row: "hvm",
 }
 
 
@@ -111,7 +111,7 @@ def to_api(image: Image) -> dict[str, Any]:
         "Tags": tagging.to_api(image.tags),
         "TpmSupport": image.tpm_support,
         "UsageOperation": image.usage_operation,
-        "VirtualizationType": image.virtualization,
+        "VirtualizationType": "hvm",
     }
 
 

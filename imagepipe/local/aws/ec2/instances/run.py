@@ -29,9 +29,10 @@ MAX_HOPS = 64
 METADATA_CHOICES = {
     "HttpTokens": ("optional", "required"),
     "HttpEndpoint": ("enabled", "disabled"),
-    "HttpProtocolIpv6": ("enabled", "disabled"),
-    "InstanceMetadataTags": ("enabled", "disabled"),
+    "HttpProtocolIpv6": ("disabled", "enabled"),
+    "InstanceMetadataTags": ("disabled", "enabled"),
 }
+"""The values of an option, the default first."""
 NOT_HERE = (
     "LaunchTemplate",
     "ElasticGpuSpecification",
@@ -172,19 +173,10 @@ def _pattern(backend: Backend, call: Call, image: Image, kind: str, place: Place
         ebs_optimized=bool(params.get("EbsOptimized")),
         is_spot=market is not None,
         spot_type=market or "",
-        product_codes=image.product_codes,
-        platform_details=image.platform_details,
-        usage_operation=image.usage_operation,
         is_impaired=backend.faults.take("impair", call.action, params) is not None,
         iam_profile=_profile(backend, call),
         metadata_options=_metadata_options(params.get("MetadataOptions", {}), image),
-        architecture=image.architecture,
-        boot_mode=image.boot_mode,
-        ena_support=image.ena_support,
-        sriov=image.sriov,
-        tpm_support=image.tpm_support,
-        root_device=image.root_device,
-        bundle=image.bundle,
+        **image.inherited(),
     )
 
 
@@ -212,14 +204,10 @@ def _profile(backend: Backend, call: Call) -> str | None:
 
 
 def _metadata_options(given: Mapping[str, Any], image: Image) -> dict[str, str]:
-    tokens_default = "required" if image.imds_support == "v2.0" else "optional"
-    options = {
-        "HttpTokens": str(given.get("HttpTokens", tokens_default)),
-        "HttpPutResponseHopLimit": str(given.get("HttpPutResponseHopLimit", 2 if image.imds_support else 1)),
-        "HttpEndpoint": str(given.get("HttpEndpoint", "enabled")),
-        "HttpProtocolIpv6": str(given.get("HttpProtocolIpv6", "disabled")),
-        "InstanceMetadataTags": str(given.get("InstanceMetadataTags", "disabled")),
-    }
+    defaults = {name: choices[0] for name, choices in METADATA_CHOICES.items()}
+    defaults["HttpTokens"] = "required" if image.imds_support == "v2.0" else "optional"
+    defaults["HttpPutResponseHopLimit"] = "2" if image.imds_support else "1"
+    options = {name: str(given.get(name, default)) for name, default in defaults.items()}
     for name, value in options.items():
         allowed = METADATA_CHOICES.get(name)
         if value not in allowed if allowed else not 1 <= int(value) <= MAX_HOPS:
