@@ -106,7 +106,7 @@ class SupervisedDriver(ABC):
             folder=self._folder / record.machine.id,
             address=record.machine.address,
             supervisor=record.supervisor,
-            join=launch.join_command(MachineGroup(record.machine.id).procs_files()),
+            join=launch.join_command(record.machine.id),
         )
         self._forward(forwarder, slirp.wanted(record.ingress, found))
 

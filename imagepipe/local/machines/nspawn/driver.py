@@ -56,9 +56,8 @@ class ContainerDriver(MountingDriver):
     def _launch(self, folder: Path, record: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         machine = record.machine
         launch.refuse_foreign(machine)
-        group = MachineGroup(machine.id)
-        group.make()
-        join = launch.join_command(group.procs_files())
+        MachineGroup(machine.id).make()
+        join = launch.join_command(machine.id)
         write_seed(folder / "seed", machine.seed)
         fstab.write_generator(folder, machine)
         loops: list[loop.Loop] = []
@@ -68,9 +67,8 @@ class ContainerDriver(MountingDriver):
         try:
             loops += [loop.attach(disk.path) for disk in machine.disks]
             devices = tuple(each.device for each in loops)
-            nspawn = supervisor.nspawn_arguments(machine, devices, folder / "seed")
             held = [*(each.fd for each in loops), is_held_end, outside]
-            shell = supervisor.launch(machine, devices, join=join, folder=folder, nspawn=nspawn, held=held)
+            shell = supervisor.launch(machine, devices, join=join, folder=folder, held=held)
             children.append(shell)
             self._check_fstab(machine.id, replace(record, supervisor=Process.of(shell.pid)))
             children.append(slirp.open_network(namespace_pid=shell.pid, folder=folder, join=join, exit_fd=is_held))

@@ -64,9 +64,8 @@ class QemuDriver(SupervisedDriver):
         accelerator = "tcg" if (why_not := kvm.why_not()) else "kvm"
         if why_not:
             log.info("machine %s is emulated in software: %s", machine.id, why_not)
-        group = MachineGroup(machine.id)
-        group.make()
-        join = launch.join_command(group.procs_files())
+        MachineGroup(machine.id).make()
+        join = launch.join_command(machine.id)
         outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         supervisor.write(folder, machine, accelerator=accelerator, namespace=outside)
         is_held, is_held_end = os.pipe()  # slirp4netns reads it, the supervisor holds its other end

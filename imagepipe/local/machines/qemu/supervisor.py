@@ -155,9 +155,9 @@ def qemu_command(
             "-device", f"virtio-blk-pci,drive=disk{at},serial={disk['serial']}" + (",bootindex=1" if at == 0 else ""),
         ]  # fmt: skip
     if is_bare(root):
-        found = kernel.extract(root, folder)
+        linux, initrd = kernel.extract(root, folder)
         masked = " ".join(f"systemd.mask={unit}" for unit in TRIMMED if unit not in UNTRIMMED)
-        command += ["-kernel", files.plain(found.kernel), "-initrd", files.plain(found.initrd)]
+        command += ["-kernel", files.plain(linux), "-initrd", files.plain(initrd)]
         command += ["-append", f"{KERNEL_WORDS} {masked}"]
     else:
         command += ["-vga", "std"]  # GRUB's own menu wants one

@@ -145,7 +145,7 @@ def _nodes(machine: Machine, devices: Sequence[str]) -> dict[str, str]:
 
 def _start_supervisor(machine_id: str, folder: Path, *, held: Sequence[int]) -> subprocess.Popen[bytes]:
     command = [
-        *launch.join_command(MachineGroup(machine_id).procs_files()),
+        *launch.join_command(machine_id),
         "unshare", "--mount", "--uts", "--ipc", "--net", "--propagation", "slave",
         sys.executable, "-I", "-S", supervisor.__file__, f"imagepipe-{machine_id}",
     ]  # fmt: skip
