@@ -102,9 +102,7 @@ class Store:
         path = self.root / "credentials.json"
         if not path.exists():
             made = {
-                # The prefix of long-lived keys, so that clients that look at it are content.
-                "access_key_id": "AKIA"
-                + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16)),
+                "access_key_id": new_key_id(),
                 "secret_access_key": secrets.token_urlsafe(30),
                 "account_id": ACCOUNT_ID,
             }
@@ -131,6 +129,11 @@ class Store:
                 f" (format {text}; this one reads up to {FORMAT})",
                 hint="upgrade imagepipe, or name another store with --store",
             )
+
+
+def new_key_id(prefix: str = "AKIA") -> str:
+    """Make an access key id. AWS's prefixes are AKIA for long-lived keys and ASIA for temporary ones."""
+    return prefix + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16))
 
 
 def default_root(environ: Mapping[str, str]) -> Path:
