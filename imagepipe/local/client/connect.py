@@ -199,27 +199,22 @@ def _start_alone(store: Store, progress: Progress, prepare: Prepare, command: Se
     prepare(store, progress)
     progress("starting the local cloud")  # some seconds of loading, in which nothing else is said
     answer, answer_end = os.pipe()
-    try:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        arguments = [f"--store={store.root}", f"--base-cache={store.base_cache}", f"--ready-fd={answer_end}"]
-        arguments += [f"--driver={store.driver}"] if store.driver else []
-        # The command detaches itself: its first process ends at once.
-        detaching = subprocess.Popen(
-            [*command, *arguments],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(answer_end,),
-            env=environment,
-            cwd="/",
-            start_new_session=True,  # or a Ctrl-C while it loads would reach it too
-        )
-        os.close(answer_end)
-        answer_end = -1
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    arguments = [f"--store={store.root}", f"--base-cache={store.base_cache}", f"--ready-fd={answer_end}"]
+    arguments += [f"--driver={store.driver}"] if store.driver else []
+    with os.fdopen(answer, "rb", buffering=0):
+        with os.fdopen(answer_end, "wb"):
+            # The command detaches itself: its first process ends at once.
+            detaching = subprocess.Popen(
+                [*command, *arguments],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(answer_end,),
+                env=environment,
+                cwd="/",
+                start_new_session=True,  # or a Ctrl-C while it loads would reach it too
+            )
         detaching.wait()
         reply = _read_answer(answer)
-    finally:
-        os.close(answer)
-        if answer_end >= 0:
-            os.close(answer_end)
     if isinstance(reply, str):
         raise store.failure("starting", reply)
     if "error" in reply:

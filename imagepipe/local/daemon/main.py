@@ -34,6 +34,7 @@ from imagepipe.local.daemon.rendezvous import Serving
 from imagepipe.local.disks.files import StoreFull
 from imagepipe.local.host import processes
 from imagepipe.local.host.waiting import tries
+from imagepipe.local.machines import endpoint
 from imagepipe.local.store import ROOT_VARIABLE, Store
 
 if TYPE_CHECKING:
@@ -41,9 +42,7 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 10.0
 CHUNK_BYTES = 1 << 16
-HEADER_BYTES = 1 << 16
 LOCK_SECONDS = 5.0  # others probe the lock for a moment, and our predecessor may be on its way out
-THREADS = 48  # 50 builds poll once in 0.2 s to 2 s; an answer takes milliseconds
 LOG_LIMIT = 8 << 20
 # Below the range that the kernel gives to outgoing connections: there somebody may sit on it when we come back.
 PORTS = range(20000, 32768)
@@ -174,7 +173,7 @@ def serve(
     with ExitStack() as stack:
         _take_lock(store, stack)
         rendezvous.withdraw(store)
-        port = _choose_port(port, rendezvous.last_port(store), store)
+        port = _choose_port(port, endpoint.port_of(store.machines), store)
         cloud = build(store)
         stack.callback(cloud.close)
         stack.callback(cloud.application.close)
@@ -242,12 +241,6 @@ def _choose_port(port: int | None, last_port: int, store: Store) -> int:
 def _listen(cloud: Cloud, app: App, port: int, store: Store, address: str = rendezvous.ADDRESS) -> Any:
     """Make a server that is bound to this address, and answers nobody yet."""
     server: Any = cloud.server(app, address, port)
-    server.numthreads = THREADS
-    server.max_request_header_size = HEADER_BYTES
-    server.request_queue_size = 256
-    server.timeout = 300  # longer than any client waits between two polls on one connection
-    server.shutdown_timeout = 5
-    server.keep_alive_conn_limit = 1000
     server.error_log = _cheroot_log
     try:
         server.prepare()

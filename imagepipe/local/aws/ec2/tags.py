@@ -66,9 +66,7 @@ def _named(backend: Backend, call: Call) -> Iterator[tuple[Record | None, str]]:
     found: list[tuple[Record | None, str]] = []
     for identifier in call.params.get("Resources", []):
         prefix = identifier.partition("-")[0]
-        record = backend.database.find(identifier)
-        if record is not None and record.region != call.region:
-            record = None
+        record = backend.database.find(identifier, call.region)
         if record is not None and record.account != call.account:
             raise AwsError("AuthFailure", f"Not authorized for {identifier}", status=403)
         if record is None and not backend.network.has(call.account, call.region, identifier):

@@ -61,7 +61,7 @@ class Transfers:
 
     def release(self, received: Received) -> None:
         """Delete what was received, unless it has become an object's."""
-        if not self._moto.has_file(received.path.name):
+        if not self._moto.s3.has_file(received.path.name):
             received.discard()
 
     def answer(self, context: RequestContext, operation: Operation, received: Received | None) -> Answer:

@@ -98,8 +98,7 @@ class QemuDriver(SupervisedDriver):
         raise MachineError(f"QEMU did not start within {UP_SECONDS:.0f} s")
 
     def _ask_to_power_off(self, record: Record) -> bool:
-        with suppress(FileNotFoundError):
-            (self._folder / record.machine.id / supervisor.REBOOT).unlink()
+        (self._folder / record.machine.id / supervisor.REBOOT).unlink(missing_ok=True)
         return self._push_power_button(record, until=self.stop_seconds)
 
     def _push_power_button(self, record: Record, *, until: float, at_last: str = "") -> bool:

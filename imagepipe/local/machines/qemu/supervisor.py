@@ -19,7 +19,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -196,8 +195,7 @@ def main(arguments: Sequence[str]) -> int:
 def _boot(document: Mapping[str, Any], folder: Path) -> bool:
     """Run one QEMU to its end; tell if the machine is to boot again."""
     own, qemus = socket.socketpair()
-    with suppress(FileNotFoundError):
-        Path(qmp.SOCKET).unlink()
+    Path(qmp.SOCKET).unlink(missing_ok=True)
     forwards = Path(FORWARDS).read_text(encoding="utf-8").split() if Path(FORWARDS).exists() else []
     files, user = PassedFiles(), int(document["user"])
     try:
