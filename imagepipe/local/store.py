@@ -1,4 +1,4 @@
-"""The folder that holds all of one local cloud: what is where, whose it is, and which version wrote it."""
+"""The folder of one local cloud: its paths, its credentials, and the version that wrote it."""
 
 from __future__ import annotations
 

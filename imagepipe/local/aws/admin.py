@@ -1,6 +1,6 @@
-"""The cloud's own interface, beside AWS's: is it there, set its clock forward, make it fail.
+"""The cloud's own interface, beside AWS's: health, clock, faults, accounts.
 
-All but the health check is signed like any other request.
+Every request but the health check is signed like any other request.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The way to a store's local cloud: find its process, or start it, and hold on to it."""
+"""Connect to a store's local cloud: find its process or start it, and keep it running."""
 
 from __future__ import annotations
 

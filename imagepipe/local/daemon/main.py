@@ -86,7 +86,7 @@ Build = Callable[[Store], Cloud]
 
 @dataclass(frozen=True, slots=True)
 class ExternalAddress:
-    """An address that is not loopback, and what everybody must have who comes from there."""
+    """An address that is not loopback, and the token that requests from there need."""
 
     address: str
     token: str = field(repr=False)
@@ -264,7 +264,7 @@ def _cheroot_log(msg: str = "", level: int = 20, traceback: bool = False) -> Non
 def _wait(
     store: Store, application: Application, stop: threading.Event, idle_seconds: float | None, stack: ExitStack
 ) -> bool:
-    """Until it is time to end; true if for lack of users, with new ones held off until our end."""
+    """Wait until it is time to end. Return true if nobody uses the cloud; new users then wait until it has ended."""
     if idle_seconds is None:
         stop.wait()
         return False
@@ -318,7 +318,7 @@ class _LoopbackApp:
 class _TokenApp:
     """The gateway for other machines, which need the token: AWS's clients send it as their session token.
 
-    The signature is asked for as everywhere, and covers the token. What is the process's or the gateway's own stays in.
+    Requests are signed as everywhere, and the signature covers the token. The cloud's own paths are refused.
     """
 
     def __init__(self, application: App, token: str) -> None:

@@ -72,8 +72,10 @@ class MachineGroup:
 
 
 def _groups(folder: Path) -> Iterator[Path]:
-    """A group and all below it. A machine that boots or stops makes and removes them meanwhile: os.walk lets them go,
-    where Path.rglob raises FileNotFoundError.
+    """List a group and all groups below it.
+
+    A machine that boots or stops makes and removes them meanwhile: os.walk ignores that, where Path.rglob raises
+    FileNotFoundError.
     """
     for where, _, _ in os.walk(folder):
         yield Path(where)

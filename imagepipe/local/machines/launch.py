@@ -25,9 +25,9 @@ def join_command(machine_id: str) -> list[str]:
 
 
 def start(command: Sequence[str], *, folder: Path, held: Sequence[int], doing: str) -> subprocess.Popen[bytes]:
-    """Start a supervisor; returns when it says that it is ready and waits for its word.
+    """Start a supervisor, and return once it is ready and waits to be told to boot.
 
-    Raises MachineError, which says what it was `doing`.
+    Raises MachineError, whose text begins with `doing`.
     """
     with (folder / "supervisor.log").open("wb") as log:
         process = subprocess.Popen(
@@ -48,7 +48,7 @@ def start(command: Sequence[str], *, folder: Path, held: Sequence[int], doing: s
 
 
 def boot(process: subprocess.Popen[bytes]) -> None:
-    """Give the word."""
+    """Tell the supervisor to boot the machine."""
     assert process.stdin is not None
     with process.stdin as word:
         word.write(b"boot\n")

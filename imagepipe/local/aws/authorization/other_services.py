@@ -37,8 +37,8 @@ EBS_AND_KEYS = (
     "kms:ReEncryptFrom",
     "kms:ReEncryptTo",
 )
-"""What EBS does with a key of the account's own for whoever asks for a volume or copy (EBS user guide, "Permissions
-for IAM users"); with its own key, `aws/ebs`, it needs no leave."""
+"""EBS's actions with an account's own key, on behalf of a caller who asks for a volume or a copy (EBS user guide,
+"Permissions for IAM users"). AWS's own key, `aws/ebs`, needs no permission."""
 
 
 def common_context(account: str, region: str) -> dict[str, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Key pairs: made here, or imported."""
+"""Make, import, describe and delete key pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding what a request names: malformed ids, unknown ids and other people's things are refused as on EC2."""
+"""Find the resources that a request names; refuse malformed and unknown ids, and those of others, as EC2 does."""
 
 from __future__ import annotations
 

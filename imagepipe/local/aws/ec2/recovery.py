@@ -1,4 +1,4 @@
-"""After a start: the machines that live on are adopted, and what was pending is taken up again.
+"""Recover after a start: adopt the machines that still run, and resume pending work.
 
 The process before may have been killed at any moment. Everything that it had answered is in the database; what it
 had not finished is found there by its state, and submitted again to the same queues.
@@ -28,7 +28,7 @@ def recover(backend: Backend) -> None:
     """Submit all work that is outstanding. Order matters within a queue alone: snapshots before what follows."""
     backend.disks.sweep()
     _sweep_disks(backend)
-    # Said now, where there is no room for it, and not by every call.
+    # A full store is reported here, and not by every call.
     prepare_base_images(backend, FIRST_REGION)
     running = backend.driver.running()
     _reap(backend, running)

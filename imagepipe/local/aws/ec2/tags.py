@@ -1,4 +1,4 @@
-"""CreateTags, DeleteTags, DescribeTags: over all that the gateway keeps, and what moto keeps for it."""
+"""CreateTags, DeleteTags, DescribeTags: for the gateway's records, and for moto's VPCs and subnets."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""STS's part in signing: a role is assumed, and the keys that come of it are good for a while, on the cloud's clock.
+"""STS: callers assume roles, and get temporary keys that expire by the cloud's clock.
 
-moto would give such keys too, but for roles that do not exist, to anybody, and by the computer's clock.
+moto would make such keys too, but for roles that do not exist, for anybody, and by the computer's clock.
 """
 
 from __future__ import annotations

@@ -241,7 +241,7 @@ class Database:
         self._later.append(follow)
 
     def close(self) -> None:
-        """Let go of the file. Nothing is lost without it."""
+        """Close the file. Nothing is lost if this is never called."""
         with self.lock, self._writing:
             self._db.close()
 

@@ -26,7 +26,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskSpec:
-    """A volume as a mapping asks for it, or as an image promises it."""
+    """A volume as a block device mapping of a request or an image describes it."""
 
     device: str
     snapshot_id: str | None = None
@@ -43,7 +43,7 @@ class DiskSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachedVolume:
-    """A volume where an instance has it."""
+    """A volume that is attached to an instance."""
 
     device: str
     volume_id: str
@@ -257,7 +257,7 @@ class Token(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting(Record):
-    """A number or text of the cloud itself: how far the clock was set forward, for one."""
+    """A setting of an account, or of the cloud itself, such as the offset of its clock."""
 
     value: str
 

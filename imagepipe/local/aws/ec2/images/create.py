@@ -1,4 +1,4 @@
-"""Images made: registered from snapshots, created from instances, copied."""
+"""Make images: register them from snapshots, create them from instances, copy them."""
 
 from __future__ import annotations
 

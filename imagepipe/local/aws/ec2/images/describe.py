@@ -1,4 +1,4 @@
-"""Images: described and deregistered."""
+"""Describe and deregister images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Instances as they are described."""
+"""Describe instances and their attributes."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def visible(backend: Backend, call: Call) -> list[Instance]:
 
 
 def forget_ended(backend: Backend) -> set[str]:
-    """Have all instances forgotten that ended an hour ago, whosever they are; gives their ids."""
+    """Forget the instances of all accounts that ended an hour ago, and return their ids."""
     horizon = backend.clock.now() - REMEMBERED
     gone = {row.id for row in backend.database.instances if row.ended_at is not None and row.ended_at < horizon}
     for each in gone:

@@ -41,7 +41,7 @@ class InjectedFailure(MachineError):
 
 
 class KeyUnusable(DiskError):
-    """A volume cannot be made with the KMS key that it was asked with."""
+    """The KMS key that was requested for a volume cannot be used."""
 
 
 def machine_of(backend: Backend, instance: Instance) -> Machine:
@@ -108,7 +108,7 @@ def boot(backend: Backend, instance_id: str) -> None:
     try:
         if fault := backend.faults.bound(instance_id, "fail"):
             raise InjectedFailure(fault.reason, fault.code)
-        if instance_id in backend.driver.running():  # started by a process that was killed before it said so
+        if instance_id in backend.driver.running():  # started by a process that was killed before it recorded that
             backend.driver.stop(instance_id, force=True)
         for attached in instance.volumes:
             make_volume(backend, attached.volume_id, state="in-use")
@@ -140,7 +140,7 @@ def _boot_failed(backend: Backend, instance_id: str, error: Exception, *, goes_b
     code = "Client.VolumeLimitExceeded" if isinstance(error, StoreFull) else "Server.InternalError"
     if isinstance(error, InjectedFailure):
         code = error.code or code
-    if isinstance(error, KeyUnusable):  # what EC2 says then (EC2 user guide, "Troubleshoot launch issues")
+    if isinstance(error, KeyUnusable):  # EC2's own words (EC2 user guide, "Troubleshoot launch issues")
         code, error = "Client.InternalError", KeyUnusable("Client error on launch")
     state = "stopped" if goes_back else "shutting-down"
     changed = _change(backend, instance_id, "pending", state=state, reason_code=code, reason=f"{code}: {error}")
@@ -290,7 +290,7 @@ def queue_of(volume: Volume) -> str:
 
 
 def resume(backend: Backend, instance_id: str) -> None:
-    """Start the machine of an instance that has been running all along, as far as anybody was told."""
+    """Start the machine of an instance whose state has stayed `running` while the machine was off."""
     instance = _in_state(backend, instance_id, "running")
     if instance is None or instance_id in backend.driver.running():
         return

@@ -1,7 +1,7 @@
 """Choose the KMS key of a volume or a copy, and find out if it can be used.
 
-Nothing is encrypted here: what would be is recorded. The keys are moto's; the account's default key is made when
-it is first needed.
+Nothing is encrypted here: the records say what EC2 would encrypt. The keys are moto's; the account's default key is
+made when it is first needed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Encryption:
     kms_key_id: str | None = None
     """The key's ARN."""
     problem: str = ""
-    """Why it cannot be; EC2 looks at the key only after it has answered (API reference, RunInstances, CopyImage)."""
+    """Reason why the key cannot be used; EC2 checks it after its answer (API reference, RunInstances, CopyImage)."""
 
 
 def for_volume(

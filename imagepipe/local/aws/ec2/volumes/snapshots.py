@@ -1,4 +1,4 @@
-"""Snapshots: taken, copied, described, shared, deleted."""
+"""Take, copy, describe, share and delete snapshots."""
 
 from __future__ import annotations
 

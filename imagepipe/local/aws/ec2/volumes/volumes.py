@@ -1,4 +1,4 @@
-"""Volumes: made, described, attached to stopped instances, deleted."""
+"""Make, describe and delete volumes, and attach them to stopped instances."""
 
 from __future__ import annotations
 
