@@ -163,7 +163,7 @@ def find(store: Store) -> Serving | None:
             return None
         if found := _answering(store):
             return found
-        if is_locked(store.starting):  # its starter knows at once whether it listens or has ended, and we know then
+        if is_locked(store.starting):  # another client starts it: wait for that client
             return None
     raise store.failure("waiting for", "it runs, but does not answer")
 

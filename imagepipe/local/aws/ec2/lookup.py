@@ -59,6 +59,7 @@ def _finders(
     return find_all, find_one
 
 
+# Each finds records that the caller may see: several by their ids, or one.
 instances, instance = _finders("i", Instance)
 volumes, volume = _finders("vol", Volume)
 snapshots, snapshot = _finders("snap", Snapshot, may_use_snapshot)

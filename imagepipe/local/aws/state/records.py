@@ -53,18 +53,18 @@ class AttachedVolume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bootable(Record):
-    """What an instance takes over from its image, and an image from the instance or image that it is made of."""
+    """The values that an instance takes over from its image, and an image from its instance or source image."""
 
     root_device: str
     bundle: str | None = None
-    """Manifest of what boots from instance store, as BUCKET/KEY: an instance's root disk is made from it."""
+    """Manifest of an instance-store image, as BUCKET/KEY; the root disk of an instance is made from it."""
     architecture: str = "x86_64"
     ena_support: bool = False
     sriov: str | None = None
     boot_mode: str | None = None
     tpm_support: str | None = None
     product_codes: tuple[str, ...] = ()
-    """Ids of what is sold with it on AWS Marketplace."""
+    """Ids of products that AWS Marketplace sells with it."""
     platform_details: str = LINUX
     usage_operation: str = ORDINARY
     """Billing code of the instances (EC2 user guide, "AMI billing information fields")."""
