@@ -1,4 +1,4 @@
-"""The folder that holds all of one local cloud: what is where, whose it is, and which version wrote it."""
+"""The folder of one local cloud: its paths, its credentials, and the version that wrote it."""
 
 from __future__ import annotations
 
@@ -97,23 +97,21 @@ class Store:
     def log(self) -> Path:
         return self.root / "cloud.log"
 
-    @property
-    def clock(self) -> Path:
-        return self.root / "clock.json"
-
     def credentials(self) -> Credentials:
         """Return the store's own keys, which are made at random at the first call."""
         path = self.root / "credentials.json"
         if not path.exists():
             made = {
-                # The prefix of long-lived keys, so that clients that look at it are content.
-                "access_key_id": "AKIA"
-                + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16)),
+                "access_key_id": new_key_id(),
                 "secret_access_key": secrets.token_urlsafe(30),
                 "account_id": ACCOUNT_ID,
             }
             _write_once(path, json.dumps(made))
         return Credentials(**json.loads(path.read_text()))
+
+    def failure(self, doing: str, why: str, hint: str = "") -> LocalCloudError:
+        """Make the error for what was being done with the cloud and failed; without a hint it names the log."""
+        return LocalCloudError(f"{doing} the local cloud of {self.root}: {why}", hint=hint or f"its log is {self.log}")
 
     def _check_format(self) -> None:
         path = self.root / "format"
@@ -131,6 +129,11 @@ class Store:
                 f" (format {text}; this one reads up to {FORMAT})",
                 hint="upgrade imagepipe, or name another store with --store",
             )
+
+
+def new_key_id(prefix: str = "AKIA") -> str:
+    """Make an access key id. AWS's prefixes are AKIA for long-lived keys and ASIA for temporary ones."""
+    return prefix + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16))
 
 
 def default_root(environ: Mapping[str, str]) -> Path:

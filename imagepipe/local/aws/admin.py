@@ -1,6 +1,6 @@
-"""The cloud's own interface, beside AWS's: is it there, set its clock forward, make it fail.
+"""The cloud's own interface, beside AWS's: health, clock, faults, accounts.
 
-All but the health check is signed like any other request.
+Every request but the health check is signed like any other request.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import asdict
 from typing import Any
 
 from imagepipe.clock import iso
-from imagepipe.local.aws.authentication.accounts import require_first_account
 from imagepipe.local.aws.authentication.signature import Identity, Request
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import product_codes
@@ -44,7 +43,7 @@ def answer(backend: Backend, identity: Identity, request: Request) -> Answer:
     """
     name = request.path.removeprefix(OWN_PATHS)
     if name == "accounts":
-        require_first_account(backend.accounts, identity.access_key_id)
+        backend.accounts.require_first(identity.access_key_id)
     match (request.method, name):
         case ("GET", "clock"):
             return _json({"now": iso(backend.clock.now())})
@@ -84,7 +83,7 @@ def answer(backend: Backend, identity: Identity, request: Request) -> Answer:
             backend.evaluations.clear()
             return _json({})
         case ("POST", "keys"):
-            require_first_account(backend.accounts, identity.access_key_id)
+            backend.accounts.require_first(identity.access_key_id)
             body = _body(request)
             return _json(backend.accounts.add_key(str(body.get("account", "")), str(body.get("policy", ""))))
         case ("GET", "accounts"):
@@ -96,7 +95,7 @@ def answer(backend: Backend, identity: Identity, request: Request) -> Answer:
             product_codes.assign(backend, _body(request))
             return _json({})
         case ("POST", "images"):
-            require_first_account(backend.accounts, identity.access_key_id)
+            backend.accounts.require_first(identity.access_key_id)
             return _json(from_disk.register_disk(backend, identity, _body(request)))
         case ("GET", "places"):
             living = [row for row in backend.database.instances if row.state not in ("shutting-down", "terminated")]

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from email.utils import format_datetime
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -152,7 +151,7 @@ class Gateway:
         return headers
 
     def _machine_exited(self, machine_id: str) -> None:
-        self.backend.job_queues.submit(machine_id, partial(jobs.exited, self.backend, machine_id))
+        self.backend.submit(machine_id, jobs.exited, machine_id)
 
 
 DROPPED = {

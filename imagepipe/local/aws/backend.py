@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Concatenate, ParamSpec
 
 from imagepipe.local.aws.authentication.accounts import Accounts
 from imagepipe.local.aws.faults.faults import Faults
@@ -17,6 +20,8 @@ from imagepipe.local.aws.state.job_queues import JobQueues
 from imagepipe.local.disks.base_image import BaseImage
 from imagepipe.local.disks.files import Disks
 from imagepipe.local.machines.driver import Driver
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,3 +42,15 @@ class Backend:
     transfers: Transfers
     calls: Calls = field(default_factory=Calls)
     evaluations: Evaluations = field(default_factory=Evaluations)
+
+    def submit(
+        self, queue: str, work: Callable[Concatenate[Backend, P], None], *args: P.args, **kwargs: P.kwargs
+    ) -> Future[None]:
+        """Do this work with this backend, after all that is in the queue."""
+        return self.job_queues.submit(queue, lambda: work(self, *args, **kwargs))
+
+    def submit_later(
+        self, queue: str, work: Callable[Concatenate[Backend, P], None], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Submit this work once the change that is being made is on disk."""
+        self.database.later(lambda: self.submit(queue, work, *args, **kwargs))

@@ -1,4 +1,4 @@
-"""The way to a store's local cloud: find its process, or start it, and hold on to it."""
+"""Connect to a store's local cloud: find its process or start it, and keep it running."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from imagepipe.errors import LocalCloudError
 from imagepipe.local.aws.protocol import paths
 from imagepipe.local.daemon import rendezvous
 from imagepipe.local.daemon.rendezvous import Serving, held, is_locked
+from imagepipe.local.host.waiting import tries
 from imagepipe.local.machines.guest import imds
 from imagepipe.local.store import Store
 
@@ -106,39 +107,26 @@ def stop(store: Store, *, terminate: Callable[[LocalCloud], None] | None = None)
         return False
     instances = _status(store, found).instances
     if instances and terminate is None:
-        raise LocalCloudError(
-            f"stopping the local cloud of {store.root}: {instances} instance{'s' if instances > 1 else ''} still there",
-            hint="terminate them first, or let `imagepipe local stop --force` do it",
-        )
+        hint = "terminate them first, or let `imagepipe local stop --force` do it"
+        raise store.failure("stopping", f"{instances} instance{'s' if instances > 1 else ''} still there", hint)
     if terminate is None and _is_used(store):
-        raise LocalCloudError(
-            f"stopping the local cloud of {store.root}: a build, or another command, uses it",
-            hint="wait for it: the cloud ends by itself then; or `imagepipe local stop --force`",
-        )
+        hint = "wait for it: the cloud ends by itself then; or `imagepipe local stop --force`"
+        raise store.failure("stopping", "a build, or another command, uses it", hint)
     if instances and terminate is not None:
         terminate(_cloud(store, found))
         _wait_without_instances(store, found)
     os.kill(found.pid, signal.SIGTERM)
-    end = time.monotonic() + STOP_SECONDS
-    while found.is_alive():
-        if time.monotonic() > end:
-            raise LocalCloudError(
-                f"stopping the local cloud of {store.root}: process {found.pid} does not end",
-                hint=f"its log is {store.log}",
-            )
-        time.sleep(0.02)
-    return True
+    for _ in tries(STOP_SECONDS):
+        if not found.is_alive():
+            return True
+    raise store.failure("stopping", f"process {found.pid} does not end")
 
 
 def _is_used(store: Store) -> bool:
     """Tell if there is a client. The cloud itself looks for some, and holds the lock for a moment."""
-    end = time.monotonic() + USED_SECONDS
-    while time.monotonic() < end:
-        try:
-            with held(store.clients, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                return False
-        except BlockingIOError:
-            time.sleep(0.02)
+    for _ in tries(USED_SECONDS):
+        with suppress(BlockingIOError), held(store.clients, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            return False
     return True
 
 
@@ -156,14 +144,11 @@ def _status(store: Store, found: Serving) -> Status:
 
 
 def _wait_without_instances(store: Store, found: Serving) -> None:
-    end = time.monotonic() + STOP_SECONDS
-    while left := _status(store, found).instances:
-        if time.monotonic() > end:
-            raise LocalCloudError(
-                f"stopping the local cloud of {store.root}: {left} of its instances do not end",
-                hint=f"its log is {store.log}",
-            )
-        time.sleep(0.1)
+    left = 0
+    for _ in tries(STOP_SECONDS, pause=0.1):
+        if not (left := _status(store, found).instances):
+            return
+    raise store.failure("stopping", f"{left} of its instances do not end")
 
 
 def _cloud(store: Store, found: Serving) -> LocalCloud:
@@ -173,20 +158,14 @@ def _cloud(store: Store, found: Serving) -> LocalCloud:
 
 def find(store: Store) -> Serving | None:
     """Find the serving process, and wait for one that is starting. Raises LocalCloudError."""
-    end = time.monotonic() + START_SECONDS
-    while is_locked(store.lock):
+    for _ in tries(START_SECONDS):
+        if not is_locked(store.lock):
+            return None
         if found := _answering(store):
             return found
-        if is_locked(store.starting):
-            # Its starter hears at once what becomes of it, and we after it.
+        if is_locked(store.starting):  # another client starts it: wait for that client
             return None
-        if time.monotonic() > end:
-            raise LocalCloudError(
-                f"waiting for the local cloud of {store.root}: it runs, but does not answer",
-                hint=f"its log is {store.log}",
-            )
-        time.sleep(0.02)
-    return None
+    raise store.failure("waiting for", "it runs, but does not answer")
 
 
 def _answering(store: Store) -> Serving | None:
@@ -212,56 +191,48 @@ def _start(store: Store, progress: Progress, prepare: Prepare, command: Sequence
 
 
 def _start_alone(store: Store, progress: Progress, prepare: Prepare, command: Sequence[str]) -> Serving:
-    end = time.monotonic() + START_SECONDS
-    while is_locked(store.lock):  # somebody was faster, or his starter died: either way it will listen, or end
-        if found := _answering(store):
-            return found
-        if time.monotonic() > end:
+    for _ in tries(START_SECONDS):
+        if not is_locked(store.lock):
             break
-        time.sleep(0.02)
+        if found := _answering(store):  # another client was faster, or its starter died
+            return found
     prepare(store, progress)
     progress("starting the local cloud")  # some seconds of loading, in which nothing else is said
     answer, answer_end = os.pipe()
-    try:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        arguments = [f"--store={store.root}", f"--base-cache={store.base_cache}", f"--ready-fd={answer_end}"]
-        arguments += [f"--driver={store.driver}"] if store.driver else []
-        # The command detaches itself: its first process ends at once.
-        detaching = subprocess.Popen(
-            [*command, *arguments],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(answer_end,),
-            env=environment,
-            cwd="/",
-            start_new_session=True,  # or a Ctrl-C while it loads would reach it too
-        )
-        os.close(answer_end)
-        answer_end = -1
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    arguments = [f"--store={store.root}", f"--base-cache={store.base_cache}", f"--ready-fd={answer_end}"]
+    arguments += [f"--driver={store.driver}"] if store.driver else []
+    with os.fdopen(answer, "rb", buffering=0):
+        with os.fdopen(answer_end, "wb"):
+            # The command detaches itself: its first process ends at once.
+            detaching = subprocess.Popen(
+                [*command, *arguments],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(answer_end,),
+                env=environment,
+                cwd="/",
+                start_new_session=True,  # or a Ctrl-C while it loads would reach it too
+            )
         detaching.wait()
-        reply = _read_answer(answer, store)
-    finally:
-        os.close(answer)
-        if answer_end >= 0:
-            os.close(answer_end)
+        reply = _read_answer(answer)
+    if isinstance(reply, str):
+        raise store.failure("starting", reply)
     if "error" in reply:
         raise LocalCloudError(reply["error"], hint=reply.get("hint"))
     found = rendezvous.current(store)
     if found is None:
-        raise LocalCloudError(
-            f"starting the local cloud of {store.root}: it ended at once", hint=f"its log is {store.log}"
-        )
+        raise store.failure("starting", "it ended at once")
     return found
 
 
-def _read_answer(answer: int, store: Store) -> dict[str, Any]:
-    """Read the one line that a starting process writes when it listens or gives up."""
+def _read_answer(answer: int) -> dict[str, Any] | str:
+    """Read the one line that a starting process writes when it listens or gives up; without one, say what happened."""
     text, end = b"", time.monotonic() + START_SECONDS
     while not text.endswith(b"\n"):
         ready, _, _ = select.select([answer], [], [], max(0.0, end - time.monotonic()))
         chunk = os.read(answer, 65536) if ready else b""
         if not chunk:
-            why = "it ended without a word" if ready else f"no answer within {START_SECONDS:.0f} s"
-            return {"error": f"starting the local cloud of {store.root}: {why}", "hint": f"its log is {store.log}"}
+            return "it ended without a word" if ready else f"no answer within {START_SECONDS:.0f} s"
         text += chunk
     reply: dict[str, Any] = json.loads(text)
     return reply

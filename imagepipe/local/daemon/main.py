@@ -33,6 +33,8 @@ from imagepipe.local.daemon import rendezvous
 from imagepipe.local.daemon.rendezvous import Serving
 from imagepipe.local.disks.files import StoreFull
 from imagepipe.local.host import processes
+from imagepipe.local.host.waiting import tries
+from imagepipe.local.machines import endpoint
 from imagepipe.local.store import ROOT_VARIABLE, Store
 
 if TYPE_CHECKING:
@@ -40,9 +42,7 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 10.0
 CHUNK_BYTES = 1 << 16
-HEADER_BYTES = 1 << 16
 LOCK_SECONDS = 5.0  # others probe the lock for a moment, and our predecessor may be on its way out
-THREADS = 48  # 50 builds poll once in 0.2 s to 2 s; an answer takes milliseconds
 LOG_LIMIT = 8 << 20
 # Below the range that the kernel gives to outgoing connections: there somebody may sit on it when we come back.
 PORTS = range(20000, 32768)
@@ -86,7 +86,7 @@ Build = Callable[[Store], Cloud]
 
 @dataclass(frozen=True, slots=True)
 class ExternalAddress:
-    """An address that is not loopback, and what everybody must have who comes from there."""
+    """An address that is not loopback, and the token that requests from there need."""
 
     address: str
     token: str = field(repr=False)
@@ -173,18 +173,15 @@ def serve(
     with ExitStack() as stack:
         _take_lock(store, stack)
         rendezvous.withdraw(store)
-        port = _choose_port(port, rendezvous.last_port(store), store)
+        port = _choose_port(port, endpoint.port_of(store.machines), store)
         cloud = build(store)
         stack.callback(cloud.close)
         stack.callback(cloud.application.close)
         try:
             cloud.application.recover()
         except StoreFull as full:
-            raise LocalCloudError(
-                f"starting the local cloud of {store.root}: its store is full: {full}",
-                hint="free some room (imagepipe clean --all --local), or name a store on another disk with "
-                + ROOT_VARIABLE,
-            ) from full
+            hint = "free some room (imagepipe clean --all --local), or name a store on another disk with "
+            raise store.failure("starting", f"its store is full: {full}", hint + ROOT_VARIABLE) from full
         servers = [_listen(cloud, _LoopbackApp(cloud, store), port, store)]
         here = Serving.this_process(servers[0].bind_addr[1])
         stack.callback(servers[0].stop)
@@ -214,20 +211,14 @@ def _started(server: Any) -> threading.Thread:
 
 
 def _take_lock(store: Store, stack: ExitStack) -> None:
-    end = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
+    for _ in tries(LOCK_SECONDS):
+        with suppress(BlockingIOError):
             stack.enter_context(rendezvous.held(store.lock, fcntl.LOCK_EX | fcntl.LOCK_NB))
             return
-        except BlockingIOError:
-            if time.monotonic() > end:
-                found = rendezvous.current(store)
-                where = f" at {found.endpoint_url}, process {found.pid}" if found else ""
-                raise LocalCloudError(
-                    f"starting the local cloud of {store.root}: one runs already{where}",
-                    hint="use that one, or end it with `imagepipe local stop`",
-                ) from None
-        time.sleep(0.02)
+    found = rendezvous.current(store)
+    where = f" at {found.endpoint_url}, process {found.pid}" if found else ""
+    hint = "use that one, or end it with `imagepipe local stop`"
+    raise store.failure("starting", f"one runs already{where}", hint)
 
 
 def _choose_port(port: int | None, last_port: int, store: Store) -> int:
@@ -236,10 +227,8 @@ def _choose_port(port: int | None, last_port: int, store: Store) -> int:
         try:
             _check_free(port)
         except OSError as problem:
-            raise LocalCloudError(
-                f"starting the local cloud of {store.root}: port {port} of 127.0.0.1: {problem}",
-                hint="name another port, or none: then a free one is taken",
-            ) from problem
+            hint = "name another port, or none: then a free one is taken"
+            raise store.failure("starting", f"port {port} of 127.0.0.1: {problem}", hint) from problem
         return port
     candidates = [last_port] if last_port else []
     for candidate in [*candidates, *random.sample(PORTS, 20)]:
@@ -252,12 +241,6 @@ def _choose_port(port: int | None, last_port: int, store: Store) -> int:
 def _listen(cloud: Cloud, app: App, port: int, store: Store, address: str = rendezvous.ADDRESS) -> Any:
     """Make a server that is bound to this address, and answers nobody yet."""
     server: Any = cloud.server(app, address, port)
-    server.numthreads = THREADS
-    server.max_request_header_size = HEADER_BYTES
-    server.request_queue_size = 256
-    server.timeout = 300  # longer than any client waits between two polls on one connection
-    server.shutdown_timeout = 5
-    server.keep_alive_conn_limit = 1000
     server.error_log = _cheroot_log
     try:
         server.prepare()
@@ -281,7 +264,7 @@ def _cheroot_log(msg: str = "", level: int = 20, traceback: bool = False) -> Non
 def _wait(
     store: Store, application: Application, stop: threading.Event, idle_seconds: float | None, stack: ExitStack
 ) -> bool:
-    """Until it is time to end; true if for lack of users, with new ones held off until our end."""
+    """Wait until it is time to end. Return true if nobody uses the cloud; new users then wait until it has ended."""
     if idle_seconds is None:
         stop.wait()
         return False
@@ -335,7 +318,7 @@ class _LoopbackApp:
 class _TokenApp:
     """The gateway for other machines, which need the token: AWS's clients send it as their session token.
 
-    The signature is asked for as everywhere, and covers the token. What is the process's or the gateway's own stays in.
+    Requests are signed as everywhere, and the signature covers the token. The cloud's own paths are refused.
     """
 
     def __init__(self, application: App, token: str) -> None:

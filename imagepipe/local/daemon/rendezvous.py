@@ -16,6 +16,7 @@ from pathlib import Path
 
 from imagepipe.files import write_atomically
 from imagepipe.local.host.processes import is_alive, start_time
+from imagepipe.local.machines import endpoint
 from imagepipe.local.store import Store
 
 ADDRESS = "127.0.0.1"
@@ -44,15 +45,7 @@ class Serving:
 def announce(store: Store, serving: Serving) -> None:
     """Tell clients where; whole or not at all."""
     write_atomically(store.serving, json.dumps(asdict(serving)))
-    (store.root / "port").write_text(f"{serving.port}\n")
-
-
-def last_port(store: Store) -> int:
-    """Return the port of the process before; 0 if there was none."""
-    try:
-        return int((store.root / "port").read_text())
-    except (FileNotFoundError, ValueError):
-        return 0
+    (store.root / endpoint.PORT_FILE).write_text(f"{serving.port}\n")
 
 
 def withdraw(store: Store) -> None:

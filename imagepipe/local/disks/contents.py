@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from imagepipe.local.host.tools import try_tool
 
 SECTOR = 512
 EXT_MAGIC_AT, EXT_MAGIC = 1024 + 56, 0xEF53  # ext2/3/4 superblock, s_magic
@@ -34,9 +35,7 @@ class Part:
 
 def read_partitions(disk: Path) -> list[Part]:
     """List the partitions of a disk; it has none without a partition table."""
-    done = subprocess.run(
-        ["sfdisk", "--json", str(disk)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+    done = try_tool(["sfdisk", "--json", str(disk)])
     if done.returncode != 0:
         return []
     rows = json.loads(done.stdout)["partitiontable"].get("partitions", [])

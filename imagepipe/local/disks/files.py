@@ -34,8 +34,6 @@ class StoreFull(Exception):
     """There is no room for a disk. Raised before anything is written."""
 
     def __init__(self, needed: int, free: int, reserve: int, where: Path) -> None:
-        self.needed = needed
-        self.free = free
         super().__init__(
             f"{where} has {free >> 20} MiB free; {needed >> 20} MiB are needed, and {reserve >> 20} MiB stay in reserve"
         )

@@ -11,9 +11,9 @@ import shutil
 import struct
 from pathlib import Path
 
+from imagepipe.local.disks.contents import SECTOR
 from imagepipe.local.host.tools import run_tool
 
-SECTOR = 512
 # Debian's cloud images, without the partition for UEFI: number, first sector, sectors (0: the rest), type.
 LAYOUT = (
     (14, 2048, 6144, "21686148-6449-6E6F-744E-656564454649"),  # BIOS boot
@@ -22,12 +22,8 @@ LAYOUT = (
 TAIL_BYTES = 1 << 20  # at the disk's end: the table's copy, and up to sfdisk's alignment
 CODE_BYTES = 440  # of the first sector; behind it are the disk's signature and the protective table
 KERNEL_SECTOR_AT = 0x5C  # GRUB_BOOT_MACHINE_KERNEL_SECTOR: where the core begins, 8 bytes
-DRIVE_CHECK_AT = (
-    0x66  # GRUB_BOOT_MACHINE_DRIVE_CHECK: a jump that trusts the drive given by the BIOS, if it is two NOPs
-)
-BLOCK_LIST_AT = (
-    0x1F4  # in the core's first sector: where the rest of it is (8 bytes), how many sectors (2), segment (2)
-)
+DRIVE_CHECK_AT = 0x66  # GRUB_BOOT_MACHINE_DRIVE_CHECK: with two NOPs there, the drive that the BIOS gives is trusted
+BLOCK_LIST_AT = 0x1F4  # in the core's first sector: the rest's first sector (8 bytes), its sectors (2), its segment (2)
 CORE_SEGMENT = 0x820
 MODULES = ("biosdisk", "part_gpt", "part_msdos", "ext2", "search", "search_label", "normal", "linux", "configfile",
            "serial", "terminal", "test", "echo", "gzio")  # fmt: skip
@@ -39,13 +35,11 @@ class BootLoaderError(Exception):
 
 
 def partition(disk: Path) -> int:
-    """Write the partition table; the offset of the root partition in bytes."""
+    """Write the partition table, and return the offset of the root partition in bytes."""
     lines = ["label: gpt"]
     for number, first, sectors, kind in LAYOUT:
-        size = (
-            f", size={sectors}" if sectors else f", size={disk.stat().st_size // SECTOR - first - TAIL_BYTES // SECTOR}"
-        )
-        lines.append(f"{number}: start={first}{size}, type={kind}")
+        size = sectors or (disk.stat().st_size - TAIL_BYTES) // SECTOR - first
+        lines.append(f"{number}: start={first}, size={size}, type={kind}")
     command = ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", str(disk)]
     run_tool(command, error=BootLoaderError, stdin="\n".join(lines) + "\n")
     return next(first for number, first, _, _ in LAYOUT if number == 1) * SECTOR

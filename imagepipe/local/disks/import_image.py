@@ -21,6 +21,7 @@ from imagepipe.errors import LocalCloudError
 from imagepipe.local.disks.contents import MIN_DISK_BYTES, SECTOR, is_bare, read_partitions
 from imagepipe.local.disks.files import RESERVE_BYTES
 from imagepipe.local.host.processes import kill_group, start_time
+from imagepipe.local.host.tools import try_tool
 
 Progress = Callable[[str], None]
 
@@ -132,10 +133,7 @@ def _format(source: Path, doing: str) -> str:
 
 
 def _check_qcow2(source: Path, doing: str) -> None:
-    done = subprocess.run(
-        ["qemu-img", "check", "-f", "qcow2", "--output=json", str(source)],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = try_tool(["qemu-img", "check", "-f", "qcow2", "--output=json", str(source)])
     report: dict[str, object] = {}
     if done.stdout.strip().startswith("{"):
         report = json.loads(done.stdout)
@@ -147,10 +145,7 @@ def _check_qcow2(source: Path, doing: str) -> None:
 
 
 def _check_room(source: Path, form: str, folder: Path, doing: str) -> None:
-    done = subprocess.run(
-        ["qemu-img", "measure", "-f", form, "-O", "qcow2", "--output=json", str(source)],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = try_tool(["qemu-img", "measure", "-f", form, "-O", "qcow2", "--output=json", str(source)])
     needed = int(json.loads(done.stdout)["required"]) if done.returncode == 0 else source.stat().st_size
     free = shutil.disk_usage(folder).free
     if free - needed < RESERVE_BYTES:

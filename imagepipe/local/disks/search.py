@@ -1,6 +1,6 @@
-"""The files of a disk looked at without a machine: mounted read-only where nobody else sees it, searched, gone.
+"""Scan the files of a disk without a machine: mount it read-only where nobody else sees it, and search it.
 
-The look is a process of its own, in a mount namespace of its own, over loop devices that the kernel clears: whatever
+The scan is a process of its own, in a mount namespace of its own, over loop devices that the kernel clears: whatever
 is killed, nothing stays mounted, and nothing of the disk is written. What has no file system that is known here is
 searched as if it were one file.
 """

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+from imagepipe.local.host.waiting import tries
 
 PREFIX = "imagepipe-"
 
@@ -60,12 +61,7 @@ class MachineGroup:
 
     def wait_empty(self, seconds: float) -> bool:
         """Wait so many seconds at most until the group is empty; return false if it is not."""
-        end = time.monotonic() + seconds
-        while any(True for _ in self.processes()):
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.01)
-        return True
+        return any(not list(self.processes()) for _ in tries(seconds, pause=0.01))
 
     def remove(self) -> None:
         """Delete the empty group; gone already is success."""
@@ -76,8 +72,10 @@ class MachineGroup:
 
 
 def _groups(folder: Path) -> Iterator[Path]:
-    """A group and all below it. A machine that boots or stops makes and removes them meanwhile: os.walk lets them go,
-    where Path.rglob raises FileNotFoundError.
+    """List a group and all groups below it.
+
+    A machine that boots or stops makes and removes them meanwhile: os.walk ignores that, where Path.rglob raises
+    FileNotFoundError.
     """
     for where, _, _ in os.walk(folder):
         yield Path(where)

@@ -1,4 +1,4 @@
-"""A running machine's file systems held still while somebody reads its disks.
+"""Hold the file systems of a running machine still while its disks are read.
 
 A write to a frozen file system hangs and cannot be killed, so the thaw must come whatever becomes of us: a shell
 does both, and thaws as soon as its standard input ends.

@@ -11,10 +11,11 @@ import fcntl
 import os
 import stat
 import struct
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from imagepipe.local.host.waiting import tries
 
 CONTROL = Path("/dev/loop-control")
 # linux/loop.h
@@ -74,13 +75,11 @@ def wait_free(paths: frozenset[Path], seconds: float) -> None:
 
     It does so after the last unmount, which writes all that was still to be written.
     """
-    end = time.monotonic() + seconds
-    while devices := devices_of(paths):
-        if time.monotonic() > end:
-            for device in devices:
-                detach(device)
+    for _ in tries(seconds, pause=0.005):
+        if not devices_of(paths):
             return
-        time.sleep(0.005)
+    for device in devices_of(paths):
+        detach(device)
 
 
 def detach(device: str) -> None:

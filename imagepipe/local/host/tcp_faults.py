@@ -1,4 +1,4 @@
-"""Trouble on the way to a machine, whatever drives it: its connections are reset, or its ports answer late.
+"""Network faults of a machine, whatever its driver: its connections are reset, or its ports answer late.
 
 All drivers' machines have their ports on an address of this computer's own, held by a process of the machine's control
 group. Its sockets are found there, and a duplicate of one (pidfd_getfd(2), Linux 5.6) is disconnected, at which the
@@ -23,7 +23,7 @@ NO_ADDRESS = bytes(16)
 
 
 def reset_connections(machine_id: str, address: str) -> int:
-    """Reset every TCP connection to the machine's address; how many there were. The machine itself goes on."""
+    """Reset every TCP connection to the machine's address, and return their number. The machine itself goes on."""
     libc = ctypes.CDLL(None, use_errno=True)
     count = 0
     for pid, fd in _holders(machine_id, address, ESTABLISHED):
@@ -40,7 +40,7 @@ def reset_connections(machine_id: str, address: str) -> int:
 
 
 def hold_ports(machine_id: str, address: str) -> list[int]:
-    """Stop the processes that listen for the machine: the kernel takes connections, and nobody answers. Their ids."""
+    """Stop the processes that listen for the machine, and return their ids: connections are taken and not answered."""
     stopped = sorted({pid for pid, _ in _holders(machine_id, address, LISTENING)})
     for pid in stopped:
         with suppress(ProcessLookupError):
@@ -49,7 +49,7 @@ def hold_ports(machine_id: str, address: str) -> list[int]:
 
 
 def release_ports(machine_id: str, stopped: list[int]) -> None:
-    """Let those go on that are still the machine's."""
+    """Continue those of the processes that are still the machine's."""
     for pid in set(stopped) & set(MachineGroup(machine_id).processes()):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)

@@ -7,6 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
+def try_tool(
+    command: Sequence[str], *, stdin: str = "", folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program in a folder, and return its exit status and what it printed."""
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, errors="replace", check=False, cwd=folder
+    )
+
+
 def run_tool(
     command: Sequence[str],
     *,
@@ -20,9 +29,7 @@ def run_tool(
     Raises `error` if the program is not installed, or exits with another status than those that are accepted.
     """
     try:
-        done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, errors="replace", check=False, cwd=folder
-        )
+        done = try_tool(command, stdin=stdin, folder=folder)
     except FileNotFoundError as missing:
         raise error(f"{command[0]} is not installed; imagepipe local doctor names its package") from missing
     if done.returncode not in accept:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imagepipe.local.host import foreign
+from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.host.errors import MachineError
 from imagepipe.local.machines.driver import Machine
 
@@ -18,15 +19,15 @@ READY_SECONDS = 20
 JOIN = 'while [ "$1" != -- ]; do echo $$ >"$1" || exit 125; shift; done; shift; exec "$@"'
 
 
-def join_command(procs: Sequence[Path]) -> list[str]:
-    """Return the prefix of a command that runs it in these control groups."""
-    return ["sh", "-c", JOIN, "imagepipe-machine", *map(str, procs), "--"]
+def join_command(machine_id: str) -> list[str]:
+    """Return the prefix of a command that runs it in the machine's control groups."""
+    return ["sh", "-c", JOIN, "imagepipe-machine", *map(str, MachineGroup(machine_id).procs_files()), "--"]
 
 
 def start(command: Sequence[str], *, folder: Path, held: Sequence[int], doing: str) -> subprocess.Popen[bytes]:
-    """Start a supervisor; returns when it says that it is ready and waits for its word.
+    """Start a supervisor, and return once it is ready and waits to be told to boot.
 
-    Raises MachineError, which says what it was `doing`.
+    Raises MachineError, whose text begins with `doing`.
     """
     with (folder / "supervisor.log").open("wb") as log:
         process = subprocess.Popen(
@@ -47,7 +48,7 @@ def start(command: Sequence[str], *, folder: Path, held: Sequence[int], doing: s
 
 
 def boot(process: subprocess.Popen[bytes]) -> None:
-    """Give the word."""
+    """Tell the supervisor to boot the machine."""
     assert process.stdin is not None
     with process.stdin as word:
         word.write(b"boot\n")

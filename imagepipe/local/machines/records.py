@@ -6,8 +6,7 @@ supervisor is half made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from imagepipe.files import write_atomically
@@ -40,9 +39,6 @@ class Record:
     supervisor: Process | None = None
     """None until it waits for its word to boot."""
     ingress: tuple[Ingress, ...] = ()
-
-    def with_ingress(self, ingress: Sequence[Ingress]) -> Record:
-        return replace(self, ingress=tuple(ingress))
 
 
 def write(folder: Path, record: Record) -> None:

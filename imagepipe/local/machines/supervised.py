@@ -13,7 +13,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from imagepipe.deletion import delete_tree
@@ -106,7 +106,7 @@ class SupervisedDriver(ABC):
             folder=self._folder / record.machine.id,
             address=record.machine.address,
             supervisor=record.supervisor,
-            join=launch.join_command(MachineGroup(record.machine.id).procs_files()),
+            join=launch.join_command(record.machine.id),
         )
         self._forward(forwarder, slirp.wanted(record.ingress, found))
 
@@ -155,7 +155,7 @@ class SupervisedDriver(ABC):
     def set_ingress(self, machine_id: str, ingress: Sequence[Ingress]) -> None:
         running = self._get(machine_id)
         with running.ports:
-            running.record = running.record.with_ingress(ingress)
+            running.record = replace(running.record, ingress=tuple(ingress))
             records.write(self._folder / machine_id, running.record)
             self._open_ports(running.record)
 

@@ -94,10 +94,8 @@ def test_a_full_store_refuses_before_it_writes_and_says_how_much_is_missing(tmp_
     write(roomy.create_volume("vol-1", size_bytes=16 * MIB, snapshot_id=None), 0, b"z" * 4 * MIB)
     full = Disks(tmp_path, reserve_bytes=1 << 60)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(StoreFull, match="MiB free") as refused:
+    with pytest.raises(StoreFull, match=r"[1-9]\d* MiB free; [4-9] MiB are needed"):
         full.snapshot("vol-1", "snap-1")
-    assert refused.value.needed >= 4 * MIB
-    assert refused.value.free > 0
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -13,6 +13,7 @@ from imagepipe.local.aws.ec2.sharing import ACCOUNT, ORGANIZATION
 from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.state.database import Database
 from imagepipe.local.aws.state.records import ANYWHERE, AccessKey, Account
+from imagepipe.local.store import new_key_id
 
 
 class Accounts:
@@ -37,9 +38,10 @@ class Accounts:
                 return Secret(account.secret_access_key, account.id)
         return None
 
-    def is_first(self, access_key_id: str) -> bool:
-        """Tell if the key is one of the store's first ones: only those may see the keys of others."""
-        return access_key_id in self._first
+    def require_first(self, access_key_id: str) -> None:
+        """Raise AwsError unless the key is one of the store's first ones: only those may see the keys of others."""
+        if access_key_id not in self._first:
+            raise AwsError("AccessDenied", "Only the store's first account may ask for that", status=403)
 
     def arn_of(self, identity: Identity) -> str:
         """Return the caller's ARN: a role's session, a user if the key has a policy, or the account itself."""
@@ -89,7 +91,7 @@ class Accounts:
         except NotUnderstood as error:
             raise AwsError("MalformedPolicyDocument", str(error)) from error
         key = AccessKey(
-            id=_new_key_id(),
+            id=new_key_id(),
             account=account_id,
             region=ANYWHERE,
             secret_access_key=secrets.token_urlsafe(30),
@@ -107,7 +109,7 @@ class Accounts:
         elif has_keys:
             key_id, key = "", ""
         else:
-            key_id, key = _new_key_id(), secrets.token_urlsafe(30)
+            key_id, key = new_key_id(), secrets.token_urlsafe(30)
         return Account(
             id=account_id,
             account=account_id,
@@ -132,13 +134,3 @@ def to_api(account: Account) -> dict[str, Any]:
         "secret_access_key": account.secret_access_key,
         "memberships": list(account.memberships),
     }
-
-
-def require_first_account(accounts: Accounts, access_key_id: str) -> None:
-    """Raise AwsError for a caller that may not see the keys of others."""
-    if not accounts.is_first(access_key_id):
-        raise AwsError("AccessDenied", "Only the store's first account may ask for that", status=403)
-
-
-def _new_key_id() -> str:
-    return "AKIA" + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16))

@@ -97,9 +97,9 @@ def scope(request: Request) -> Scope | None:
 
 
 def check_caller(request: Request, secret_of: Callable[[str], Secret | None], now: datetime) -> bool:
-    """Look at all that is there before the body: the caller is known, and the time is right. Raises AwsError.
+    """Check the caller and the time, before the body is read. Raises AwsError.
 
-    Gives true where the whole signature can be checked without the body, as the request states its digest.
+    Return true if the signature can be checked without the body, because the request states its digest.
     """
     claim = _claim(request)
     if secret_of(claim.scope.access_key_id) is None:

@@ -18,7 +18,7 @@ from imagepipe.local.aws.ec2.volumes import encryption
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Call
-from imagepipe.local.aws.state.records import Image, Record
+from imagepipe.local.aws.state.records import Image
 
 Values = Mapping[str, str | tuple[str, ...]]
 
@@ -74,23 +74,23 @@ def _creates(call: Call, kind: str, id: str = "*", more: Values | None = None) -
 def _use_request(backend: Backend, call: Call, id: str, more: Values | None = None) -> AuthorizationRequest:
     """Ask to use a resource; for one that the caller cannot see, IAM knows only the id."""
     kind = KINDS.get(id.partition("-")[0], "instance")
-    record = _record(backend, call, id)
-    values = dict(more or {})
+    record = backend.database.find(id, call.region)
+    tags = record.tags if record else backend.network.tags(call.account, call.region).get(id, {})
+    values = {**(more or {}), **_tags(tags, "aws:ResourceTag", "ec2:ResourceTag")}
     if record is not None:
-        values |= {**_tags(record.tags, "aws:ResourceTag", "ec2:ResourceTag"), "ec2:Owner": record.account}
-    else:
-        values |= _tags(
-            backend.network.tags(call.account, call.region).get(id, {}), "aws:ResourceTag", "ec2:ResourceTag"
-        )
+        values["ec2:Owner"] = record.account
     if isinstance(record, Image):
         values |= {"ec2:ImageID": id, "ec2:Public": str("all" in record.users).lower()}
     name = record.name if record is not None and kind == "key-pair" else id  # type: ignore[attr-defined]
     return _request(call, call.action, kind, name, values)
 
 
-def _record(backend: Backend, call: Call, id: str) -> Record | None:
-    found = backend.database.find(id)
-    return found if found is not None and found.region == call.region else None
+def _key_pair_request(backend: Backend, call: Call, name: object, id: object = None) -> AuthorizationRequest:
+    """Ask to use the key pair of this name or id."""
+    for pair in backend.database.key_pairs.owned(call.account, call.region):
+        if pair.name == name or pair.id == id:
+            return _use_request(backend, call, pair.id)
+    return _request(call, call.action, "key-pair", str(name or id), {})
 
 
 def _named_by(name: str) -> Callable[[Backend, Call], Iterator[AuthorizationRequest]]:
@@ -122,12 +122,7 @@ def _run_instances(backend: Backend, call: Call) -> Iterator[AuthorizationReques
     yield from _volumes(backend, call, image)
     yield from _network(backend, call)
     if key := params.get("KeyName"):
-        pairs = [pair for pair in backend.database.key_pairs.owned(call.account, call.region) if pair.name == key]
-        yield (
-            _use_request(backend, call, pairs[0].id)
-            if pairs
-            else _request(call, "RunInstances", "key-pair", str(key), {})
-        )
+        yield _key_pair_request(backend, call, key)
 
 
 def _volumes(backend: Backend, call: Call, image: Image | None) -> Iterator[AuthorizationRequest]:
@@ -209,12 +204,7 @@ def _import_key_pair(backend: Backend, call: Call) -> Iterator[AuthorizationRequ
 
 
 def _delete_key_pair(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
-    name, id = call.params.get("KeyName"), call.params.get("KeyPairId")
-    for pair in backend.database.key_pairs.owned(call.account, call.region):
-        if pair.name == name or pair.id == id:
-            yield _use_request(backend, call, pair.id)
-            return
-    yield _request(call, call.action, "key-pair", str(name or id), {})
+    yield _key_pair_request(backend, call, call.params.get("KeyName"), call.params.get("KeyPairId"))
 
 
 def _modify_snapshot(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:

@@ -13,8 +13,7 @@ from imagepipe.iam.evaluate import AuthorizationRequest
 from imagepipe.iam.facts import ANY, FREE
 from imagepipe.local.aws.authentication.signature import Identity, Request
 from imagepipe.local.aws.backend import Backend
-from imagepipe.local.aws.ec2.volumes import encryption
-from imagepipe.local.aws.moto import iam
+from imagepipe.local.aws.moto import iam, kms
 from imagepipe.local.aws.moto.s3 import Operation
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Call, form
@@ -38,8 +37,8 @@ EBS_AND_KEYS = (
     "kms:ReEncryptFrom",
     "kms:ReEncryptTo",
 )
-"""What EBS does with a key of the account's own for whoever asks for a volume or copy (EBS user guide, "Permissions
-for IAM users"); with its own key, `aws/ebs`, it needs no leave."""
+"""EBS's actions with an account's own key, on behalf of a caller who asks for a volume or a copy (EBS user guide,
+"Permissions for IAM users"). AWS's own key, `aws/ebs`, needs no permission."""
 
 
 def common_context(account: str, region: str) -> dict[str, tuple[str, ...]]:
@@ -148,7 +147,7 @@ def key_requests(backend: Backend, call: Call, key: str) -> Iterator[Authorizati
 def _key_request(
     backend: Backend, call: Call, key: str, action: str, more: Mapping[str, tuple[str, ...]]
 ) -> AuthorizationRequest:
-    found = encryption.find_key(backend, call, key)
+    found = kms.find_key(backend.moto, call.account, call.region, key)
     resource = found.arn if found else f"arn:aws:kms:{call.region}:{call.account}:key/{key}"
     aliases = {"kms:ResourceAliases": found.aliases} if found and found.aliases else {}
     return AuthorizationRequest(action, resource, {**common_context(call.account, call.region), **aliases, **more})

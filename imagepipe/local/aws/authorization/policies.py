@@ -29,9 +29,7 @@ def rules(backend: Backend, identity: Identity) -> tuple[Rule, ...] | None:
         raise _not_understood(identity, error) from error
 
 
-@lru_cache(maxsize=64)
-def _read(text: str) -> tuple[Rule, ...]:
-    return rules_of(text)
+_read = lru_cache(maxsize=64)(rules_of)
 
 
 def _policies(backend: Backend, identity: Identity) -> Iterator[str]:

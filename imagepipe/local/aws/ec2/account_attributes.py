@@ -53,7 +53,7 @@ def get_ebs_default_kms_key(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 def modify_ebs_default_kms_key(backend: Backend, call: Call) -> Mapping[str, Any]:
     name = call.text("KmsKeyId")
-    key = encryption.find_key(backend, call, name)
+    key = kms.find_key(backend.moto, call.account, call.region, name)
     if key is None:
         raise AwsError("InvalidParameterValue", f"Invalid KMS key: {name}")  # the code is not documented
     settings.change_setting(backend, call.account, call.region, settings.DEFAULT_KEY, key.arn)

@@ -101,4 +101,4 @@ _MOTO_NAMES = """
     DescribeNetworkInterfaces DescribeVpcEndpoints DescribePrefixLists DescribeManagedPrefixLists
     """
 MOTO = frozenset(_MOTO_NAMES.split())
-"""Networks and catalogues. What else moto has of EC2 would know nothing of the gateway's instances and images."""
+"""Networks and catalogues. moto's other actions would not know the gateway's instances and images."""

@@ -1,4 +1,4 @@
-"""Key pairs: made here, or imported."""
+"""Make, import, describe and delete key pairs."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from imagepipe.local.aws.backend import Backend
+from imagepipe.local.aws.ec2 import lookup
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, invalid, unsupported
@@ -138,8 +139,7 @@ def describe_key_pairs(backend: Backend, call: Call) -> Mapping[str, Any]:
     rows = backend.database.key_pairs.owned(call.account, call.region)
     names, ids = call.params.get("KeyNames", []), call.params.get("KeyPairIds", [])
     for name in names:
-        if not any(row.name == name for row in rows):
-            raise AwsError("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
+        lookup.key_pair(backend, call, name)
     for identifier in ids:
         if not any(row.id == identifier for row in rows):
             raise AwsError("InvalidKeyPair.NotFound", f"The key pair ID '{identifier}' does not exist")

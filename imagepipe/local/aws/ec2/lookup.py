@@ -1,64 +1,26 @@
-"""Finding what a request names: malformed ids, unknown ids and other people's things are refused as on EC2."""
+"""Find the resources that a request names; refuse malformed and unknown ids, and those of others, as EC2 does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.account_settings import ALL_SHARING, public_snapshots
-from imagepipe.local.aws.protocol.errors import AwsError
+from imagepipe.local.aws.moto.catalogue import regions
+from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.protocol.ids import check_id, not_found
 from imagepipe.local.aws.protocol.query import Call
-from imagepipe.local.aws.state.database import Table
-from imagepipe.local.aws.state.records import Image, Instance, Record, SecurityGroup, Snapshot, Volume
+from imagepipe.local.aws.state.records import Image, Instance, KeyPair, Record, SecurityGroup, Snapshot, Volume
 
 R = TypeVar("R", bound=Record)
+FindAll = Callable[[Backend, Call, Sequence[str]], list[R]]
+FindOne = Callable[[Backend, Call, str], R]
 
 
-def _all(
-    table: Table[R], prefix: str, call: Call, identifiers: Sequence[str], is_visible: Callable[[R], bool]
-) -> list[R]:
-    for identifier in identifiers:
-        check_id(prefix, identifier)
-    found, unknown = [], []
-    for identifier in dict.fromkeys(identifiers):
-        record = table.get(identifier)
-        if record is None or record.region != call.region or not is_visible(record):
-            unknown.append(identifier)
-        else:
-            found.append(record)
-    if unknown:
-        raise not_found(prefix, unknown)
-    return found
-
-
-def _single(find: Callable[[Backend, Call, Sequence[str]], list[R]]) -> Callable[[Backend, Call, str], R]:
-    """Make the function that finds one record, of one that finds several."""
-
-    def find_one(backend: Backend, call: Call, identifier: str) -> R:
-        [found] = find(backend, call, [identifier])
-        return found
-
-    return find_one
-
-
-def instances(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Instance]:
-    """Find the caller's instances of these ids."""
-    return _all(backend.database.instances, "i", call, identifiers, lambda row: row.account == call.account)
-
-
-instance = _single(instances)
-"""Find the caller's instance of this id."""
-
-
-def volumes(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Volume]:
-    """Find the caller's volumes of these ids."""
-    return _all(backend.database.volumes, "vol", call, identifiers, lambda row: row.account == call.account)
-
-
-volume = _single(volumes)
-"""Find the caller's volume of this id."""
+def _is_own(backend: Backend, call: Call, record: Record) -> bool:
+    return record.account == call.account
 
 
 def may_use_snapshot(backend: Backend, call: Call, snapshot: Snapshot) -> bool:
@@ -69,46 +31,89 @@ def may_use_snapshot(backend: Backend, call: Call, snapshot: Snapshot) -> bool:
     return "all" in snapshot.users and not hidden
 
 
-def snapshots(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Snapshot]:
-    """Find snapshots of these ids that the caller may use."""
-    return _all(backend.database.snapshots, "snap", call, identifiers, lambda row: may_use_snapshot(backend, call, row))
-
-
-snapshot = _single(snapshots)
-"""Find the snapshot of this id, if the caller may use it."""
-
-
-def own_snapshot(backend: Backend, call: Call, identifier: str) -> Snapshot:
-    """Find the caller's own snapshot of this id."""
-    found = snapshot(backend, call, identifier)
-    if found.account != call.account:
-        raise AwsError("AuthFailure", f"Not authorized for snapshot:{identifier}", status=403)
-    return found
-
-
 def may_launch(backend: Backend, call: Call, image: Image) -> bool:
     """Tell if the caller may launch an image: its own, or one that is shared with it or its organization."""
     return image.account == call.account or not backend.accounts.names_of(call.account).isdisjoint(image.users)
 
 
-def images(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Image]:
-    """Find images of these ids that the caller may launch."""
-    return _all(backend.database.images, "ami", call, identifiers, lambda row: may_launch(backend, call, row))
+def _finders(
+    prefix: str, kind: type[R], is_visible: Callable[[Backend, Call, R], bool] = _is_own
+) -> tuple[FindAll[R], FindOne[R]]:
+    """Make the functions that find several records, and one, by their ids."""
+
+    def find_all(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[R]:
+        for identifier in identifiers:
+            check_id(prefix, identifier)
+        rows = [(each, backend.database.table(kind).get(each)) for each in dict.fromkeys(identifiers)]
+        found = {
+            each: row for each, row in rows if row and row.region == call.region and is_visible(backend, call, row)
+        }
+        if unknown := [each for each, _ in rows if each not in found]:
+            raise not_found(prefix, unknown)
+        return list(found.values())
+
+    def find_one(backend: Backend, call: Call, identifier: str) -> R:
+        [found] = find_all(backend, call, [identifier])
+        return found
+
+    return find_all, find_one
 
 
-image = _single(images)
-"""Find the image of this id, if the caller may launch it."""
+# Each finds records that the caller may see: several by their ids, or one.
+instances, instance = _finders("i", Instance)
+volumes, volume = _finders("vol", Volume)
+snapshots, snapshot = _finders("snap", Snapshot, may_use_snapshot)
+images, image = _finders("ami", Image, may_launch)
+_, group = _finders("sg", SecurityGroup)
 
 
-def own_image(backend: Backend, call: Call, identifier: str) -> Image:
-    """Find the caller's own image of this id."""
-    found = image(backend, call, identifier)
-    if found.account != call.account:
-        raise AwsError("AuthFailure", f"Not authorized for image:{identifier}", status=403)
-    return found
+def _own(find: FindOne[R], kind: str) -> FindOne[R]:
+    """Make the function that finds only the caller's own, of one that finds what is shared with it too."""
+
+    def find_own(backend: Backend, call: Call, identifier: str) -> R:
+        found = find(backend, call, identifier)
+        if not _is_own(backend, call, found):
+            raise AwsError("AuthFailure", f"Not authorized for {kind}:{identifier}", status=403)
+        return found
+
+    return find_own
 
 
-def group(backend: Backend, call: Call, identifier: str) -> SecurityGroup:
-    """Find the caller's security group of this id."""
-    [found] = _all(backend.database.groups, "sg", call, [identifier], lambda row: row.account == call.account)
-    return found
+own_snapshot = _own(snapshot, "snapshot")
+own_image = _own(image, "image")
+
+
+def check_completed(snapshot: Snapshot) -> Snapshot:
+    """Return the snapshot. Raises AwsError unless it is completed."""
+    if snapshot.state != "completed":
+        raise AwsError("IncorrectState", f"Snapshot {snapshot.id} is in invalid state - {snapshot.state}")
+    return snapshot
+
+
+def check_available(image: Image) -> Image:
+    """Return the image. Raises AwsError unless it is available."""
+    if image.state != "available":
+        raise AwsError("InvalidAMIID.Unavailable", f"The image ID '{image.id}' is not available: it is {image.state}")
+    return image
+
+
+def in_source_region(call: Call) -> Call:
+    """Return the call of a copy as it would be in the region of the source. Raises AwsError for an unknown region."""
+    region = call.text("SourceRegion")
+    if region not in regions():
+        raise invalid(f"Value ({region}) for parameter sourceRegion is invalid.")
+    return replace(call, region=region)
+
+
+def named(backend: Backend, call: Call, rows: Iterable[R], find: FindAll[R], parameter: str) -> list[R]:
+    """Return the rows whose ids the parameter of the request names; all of them without it. Raises AwsError."""
+    wanted = {found.id for found in find(backend, call, call.params.get(parameter, []))}
+    return [row for row in rows if not wanted or row.id in wanted]
+
+
+def key_pair(backend: Backend, call: Call, name: str) -> KeyPair:
+    """Find the caller's key pair of this name. Raises AwsError."""
+    for pair in backend.database.key_pairs.owned(call.account, call.region):
+        if pair.name == name:
+            return pair
+    raise AwsError("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")

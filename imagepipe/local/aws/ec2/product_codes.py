@@ -17,7 +17,7 @@ from imagepipe.local.aws.state.records import ORDINARY, Image
 
 
 def assign(backend: Backend, values: Mapping[str, Any]) -> None:
-    """Make an image one that is sold or billed. Raises AwsError for one that is not there."""
+    """Set the product codes and the billing of an image. Raises AwsError if it does not exist."""
     with backend.database.change():
         image = backend.database.images.get(str(values.get("image")))
         if image is None:
@@ -38,7 +38,7 @@ def assign(backend: Backend, values: Mapping[str, Any]) -> None:
 
 
 def check_copy(image: Image, account: str) -> None:
-    """Raise what EC2 says to a copy of somebody else's image that is sold or billed (EC2 user guide, "Copy an AMI")."""
+    """Raise AwsError for a copy of somebody else's image that is sold or billed (EC2 user guide, "Copy an AMI")."""
     if image.account == account:
         return
     if image.product_codes:

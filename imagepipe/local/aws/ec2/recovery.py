@@ -1,4 +1,4 @@
-"""After a start: the machines that live on are adopted, and what was pending is taken up again.
+"""Recover after a start: adopt the machines that still run, and resume pending work.
 
 The process before may have been killed at any moment. Everything that it had answered is in the database; what it
 had not finished is found there by its state, and submitted again to the same queues.
@@ -15,7 +15,7 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency
 from imagepipe.local.aws.ec2.images import jobs as image_jobs
 from imagepipe.local.aws.ec2.instances import jobs as instance_jobs
-from imagepipe.local.aws.ec2.instances.describe import REMEMBERED
+from imagepipe.local.aws.ec2.instances.describe import forget_ended
 from imagepipe.local.aws.ec2.region_setup import prepare_base_images
 from imagepipe.local.aws.state.records import Instance
 
@@ -28,7 +28,7 @@ def recover(backend: Backend) -> None:
     """Submit all work that is outstanding. Order matters within a queue alone: snapshots before what follows."""
     backend.disks.sweep()
     _sweep_disks(backend)
-    # Said now, where there is no room for it, and not by every call.
+    # A full store is reported here, and not by every call.
     prepare_base_images(backend, FIRST_REGION)
     running = backend.driver.running()
     _reap(backend, running)
@@ -42,13 +42,10 @@ def recover(backend: Backend) -> None:
 
 def _forget_old_records(backend: Backend) -> None:
     """Forget terminated instances and old client tokens."""
-    now = backend.clock.now()
-    for instance in backend.database.instances:
-        if instance.ended_at is not None and instance.ended_at < now - REMEMBERED:
-            backend.job_queues.submit(instance.id, partial(instance_jobs.forget, backend, instance.id))
+    forget_ended(backend)
     with backend.database.change():
         for token in backend.database.tokens:
-            if token.used < now - idempotency.REMEMBERED:
+            if token.used < backend.clock.now() - idempotency.REMEMBERED:
                 backend.database.remove(token)
 
 
@@ -96,7 +93,7 @@ def _resume_instance(backend: Backend, instance: Instance, is_running: bool) -> 
             work = instance_jobs.resume if _is_being_imaged(backend, instance) else instance_jobs.exited
         case _:
             return
-    backend.job_queues.submit(instance.id, partial(work, backend, instance.id))
+    backend.submit(instance.id, work, instance.id)
 
 
 def _reset_volumes(backend: Backend, instance: Instance) -> None:
@@ -125,12 +122,12 @@ def _resume_snapshots(backend: Backend) -> None:
         if snapshot.state != "pending" or snapshot.id in captured:
             continue
         if snapshot.copied_from:
-            backend.job_queues.submit(snapshot.id, partial(image_jobs.finish_copy, backend, snapshot.id))
+            backend.submit(snapshot.id, image_jobs.finish_copy, snapshot.id)
             continue
         volume = backend.database.volumes.get(snapshot.volume_id)
         taken.setdefault(instance_jobs.queue_of(volume) if volume else snapshot.volume_id, []).append(snapshot.id)
     for queue, ids in taken.items():
-        backend.job_queues.submit(queue, partial(image_jobs.take_snapshots, backend, tuple(ids)))
+        backend.submit(queue, image_jobs.take_snapshots, tuple(ids))
 
 
 def _resume_images(backend: Backend) -> None:
@@ -138,15 +135,14 @@ def _resume_images(backend: Backend) -> None:
         if image.state != "pending":
             continue
         if image.capture is not None:
-            work = partial(image_jobs.capture, backend, image.id)
-            backend.job_queues.submit(image.capture.instance_id, work)
+            backend.submit(image.capture.instance_id, image_jobs.capture, image.id)
         else:
-            backend.job_queues.submit(image.id, partial(image_jobs.publish, backend, image.id))
+            backend.submit(image.id, image_jobs.publish, image.id)
 
 
 def _resume_volumes(backend: Backend) -> None:
     for volume in backend.database.volumes:
         if volume.state == "deleting":
-            backend.job_queues.submit(volume.id, partial(instance_jobs.delete_volume, backend, volume.id))
+            backend.submit(volume.id, instance_jobs.delete_volume, volume.id)
         elif volume.state == "creating" and volume.instance_id is None:
-            backend.job_queues.submit(volume.id, partial(instance_jobs.create_volume, backend, volume.id))
+            backend.submit(volume.id, instance_jobs.create_volume, volume.id)

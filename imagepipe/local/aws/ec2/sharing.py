@@ -72,7 +72,7 @@ def _organization(name: str) -> str:
 
 
 def audience(call: Call, names: Iterable[str]) -> set[str]:
-    """Resolve RestorableByUserIds: accounts, `self`, or `all`."""
+    """Resolve names of accounts in a request: an id, `self`, or `all`."""
     return {call.account if name == "self" else name for name in names}
 
 

@@ -1,4 +1,4 @@
-"""CreateTags, DeleteTags, DescribeTags: over all that the gateway keeps, and what moto keeps for it."""
+"""CreateTags, DeleteTags, DescribeTags: for the gateway's records, and for moto's VPCs and subnets."""
 
 from __future__ import annotations
 
@@ -66,9 +66,7 @@ def _named(backend: Backend, call: Call) -> Iterator[tuple[Record | None, str]]:
     found: list[tuple[Record | None, str]] = []
     for identifier in call.params.get("Resources", []):
         prefix = identifier.partition("-")[0]
-        record = backend.database.find(identifier)
-        if record is not None and record.region != call.region:
-            record = None
+        record = backend.database.find(identifier, call.region)
         if record is not None and record.account != call.account:
             raise AwsError("AuthFailure", f"Not authorized for {identifier}", status=403)
         if record is None and not backend.network.has(call.account, call.region, identifier):
@@ -96,10 +94,9 @@ class _Tag:
 
 
 GETTERS: Mapping[str, Getter] = {
-    "key": lambda row: row.key,
+    **filters.by_attribute("key", "value"),
     "resource-id": lambda row: row.resource,
     "resource-type": lambda row: KINDS.get(row.resource.partition("-")[0]),
-    "value": lambda row: row.value,
 }
 
 
@@ -112,8 +109,7 @@ def describe_tags(backend: Backend, call: Call) -> Mapping[str, Any]:
         for resource, tags in everything.items()
         for key, value in tags.items()
     ]
-    rows = filters.select(rows, call.filters(), GETTERS)
-    shown, token = filters.page(rows, call.params)
+    shown, token = filters.page(rows, call.params, GETTERS)
     return {
         "Tags": [
             {

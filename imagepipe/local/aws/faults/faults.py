@@ -216,12 +216,6 @@ class Faults:
                     return each.fault
         return None
 
-    def refuse(self, action: str, params: Mapping[str, Any]) -> None:
-        """Raise what the call shall be refused with, if anything."""
-        fault = self.take("refuse", action, params)
-        if fault is not None:
-            raise fault.error()
-
     def bind(self, thing: str, action: str, params: Mapping[str, Any], *effects: Effect) -> None:
         """Bind the faults that match the call to a resource that it makes; they come later."""
         for effect in effects:

@@ -37,7 +37,8 @@ def inject(faults: Faults, identity: Identity, action: str, params: Mapping[str,
         time.sleep(delay.seconds)
     if faults.expire(identity.access_key_id, action, params):
         raise signature.expired(identity.service)
-    faults.refuse(action, params)
+    if refusal := faults.take("refuse", action, params):
+        raise refusal.error()
     if faults.take("cut-before", action, params):
         raise ConnectionCut
     is_cut = faults.take("cut-after", action, params) is not None

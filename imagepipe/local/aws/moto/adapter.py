@@ -13,7 +13,7 @@ import os
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,7 @@ from moto.backends import get_backend
 from moto.core.model_instances import model_data
 from moto.moto_server.werkzeug_app import create_backend_app
 from moto.utilities.utils import get_partition
+from werkzeug.test import run_wsgi_app
 
 from imagepipe.errors import LocalCloudError
 from imagepipe.local.aws.authentication.signature import Identity, Request
@@ -60,7 +61,7 @@ class Moto:
         """moto's application of each service. Its dispatcher is left out: it chooses by path and host name, and some
         paths lead to moto's own interface, which resets everything."""
         self._saved: set[str] = set()
-        self._s3 = S3State(database, objects)
+        self.s3 = S3State(database, objects)
         self._locks = {service: threading.RLock() for service in SERVICES}
         self._locks["sts"] = self._locks["iam"]  # whose roles it reads
         self._load()
@@ -91,14 +92,11 @@ class Moto:
             raise AwsError("InvalidAction", text, status=404)
         with self.lock(service):
             answer = self.call(service, context, context.environ)
-            region = get_partition(identity.region) if service in GLOBAL_SERVICES else identity.region
             reads = action.startswith(READS) if action else request.method in ("GET", "HEAD")
-            if service == TAGGING and not reads:  # it tags what the others keep
-                for each in SERVICES:
-                    of = get_partition(identity.region) if each in GLOBAL_SERVICES else identity.region
-                    self.save(each, identity.account, of)
-            elif not reads or _name(service, identity.account, region) not in self._saved:
-                self.save(service, identity.account, region)
+            for each in SERVICES if service == TAGGING and not reads else (service,):  # that one tags what others keep
+                region = get_partition(identity.region) if each in GLOBAL_SERVICES else identity.region
+                if not reads or _name(each, identity.account, region) not in self._saved:
+                    self.save(each, identity.account, region)
         return check_readable(answer, action, request)
 
     def call(self, service: str, context: RequestContext, environ: Mapping[str, Any]) -> Answer:
@@ -145,18 +143,14 @@ class Moto:
     def save_s3(self, account: str, region: str, changed: Changes) -> None:
         """Put on disk what a request to S3 changed; where that fails, or cannot be right, S3 is as on disk again."""
         try:
-            self._s3.save(account, get_partition(region), changed)
+            self.s3.save(account, get_partition(region), changed)
         except Exception as problem:
             log.critical("S3's state is read from the disk again: %s", problem)
-            self._s3.load(dict(self._database.blobs()))
+            self.s3.load(dict(self._database.blobs()))
             if not isinstance(problem, WouldLose):  # the disk is full, for one: nobody may see what is not on it
                 raise
             text = f"The local cloud did not save this, as it would have lost data: {problem}. Try again"
             raise AwsError("InternalError", text, status=500) from problem
-
-    def has_file(self, name: str) -> bool:
-        """Tell if an object's bytes are in this file."""
-        return self._s3.has_file(name)
 
     def _load(self) -> None:
         """Give moto what an earlier process saved, and nothing else: moto's state is the process's own.
@@ -169,11 +163,11 @@ class Moto:
         blobs = dict(self._database.blobs())
         here, there = version("moto"), blobs.pop(MOTO, b"").decode()
         try:
-            self._s3.load(blobs)
+            self.s3.load(blobs)
             for name, body in blobs.items():
                 if not name.startswith((f"{ACCOUNT}/", f"{KEY}/", f"{UPLOAD}/")):
                     self._load_backend(name, body)
-            self._s3.sweep()
+            self.s3.sweep()
         except Exception as problem:
             raise _unreadable(self.objects.parent, here, there, problem) from problem
         if here != there:
@@ -262,17 +256,6 @@ def _environ(identity: Identity, request: Request, environ: Mapping[str, Any]) -
 
 
 def _call(app: Any, environ: dict[str, Any]) -> Answer:
-    status, headers = "500 Internal Server Error", []
-
-    def start(given: str, given_headers: Iterable[tuple[str, str]], exc_info: object = None) -> None:
-        nonlocal status, headers
-        status, headers = given, list(given_headers)
-
-    chunks = app(environ, start)
-    try:
-        body = b"".join(chunks)
-    finally:
-        if hasattr(chunks, "close"):
-            chunks.close()
+    chunks, status, headers = run_wsgi_app(app, environ, buffered=True)
     kept = tuple((name, value) for name, value in headers if not name.lower().startswith("access-control-"))
-    return Answer(int(status.split(" ", 1)[0]), kept, body)
+    return Answer(int(status.split(" ", 1)[0]), kept, b"".join(chunks))

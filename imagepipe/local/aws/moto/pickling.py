@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import os
 import pickle
 import threading
 import uuid
@@ -23,8 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from moto.s3.models import FakeKey
 from moto.s3.utils import _VersionedKeyStore
 
-from imagepipe.files import sync
-from imagepipe.local.aws.protocol.bodies import ObjectFile
+from imagepipe.local.aws.protocol.bodies import ObjectFile, new_file
 
 PRIVATE_KEYS = (RSAPrivateKey, EllipticCurvePrivateKey)
 FILE = "imagepipe_file"
@@ -81,11 +79,8 @@ def keep(key: Any, objects: Path) -> None:
     """Write the bytes that moto has of an object to a new file, and have moto read that."""
     key._etag = key.etag.strip('"')
     path = objects / uuid.uuid4().hex
-    with path.open("xb") as file:
+    with new_file(path) as file:
         file.write(key.value)
-        file.flush()
-        os.fsync(file.fileno())
-    sync(objects)
     adopt(key, path)
 
 

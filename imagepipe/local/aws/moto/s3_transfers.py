@@ -61,7 +61,7 @@ class Transfers:
 
     def release(self, received: Received) -> None:
         """Delete what was received, unless it has become an object's."""
-        if not self._moto.has_file(received.name):
+        if not self._moto.s3.has_file(received.path.name):
             received.discard()
 
     def answer(self, context: RequestContext, operation: Operation, received: Received | None) -> Answer:
@@ -208,16 +208,14 @@ def _attach_bytes(key: Any, path: Path, md5: bytes, answer: Answer) -> Answer:
 
 
 def _set_checksum(key: Any, parts: list[Any]) -> None:
-    """The checksum of an object from parts, which moto worked out of no bytes."""
+    """Set the checksum of an object from parts, because moto computed that of no bytes."""
     algorithm = key.checksum_algorithm or ""
     paths = [_path(part) for part in parts]
-    if key.checksum_type == "COMPOSITE":
-        sums = [bodies.checksum(algorithm, [path]) for path in paths]
-        made = bodies.CHECKSUMS[algorithm]() if algorithm in bodies.CHECKSUMS else None
-        for each in sums:
-            if made is not None and each is not None:
-                made.update(each)
-        found = made.digest() if made is not None else None
+    if key.checksum_type == "COMPOSITE" and algorithm in bodies.CHECKSUMS:
+        made = bodies.CHECKSUMS[algorithm]()
+        for path in paths:
+            made.update(bodies.checksum(algorithm, [path]) or b"")
+        found: bytes | None = made.digest()
     else:
         found = bodies.checksum(algorithm, paths)
     key.checksum_value = base64.b64encode(found).decode() if found is not None else None

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from imagepipe.files import sync
 from imagepipe.local.aws.protocol.errors import AwsError
@@ -75,12 +75,22 @@ class Received:
     trailers: Mapping[str, str]
     """Headers that came after the body, by lower-case name."""
 
-    @property
-    def name(self) -> str:
-        return self.path.name
-
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a new file, which is on stable storage at the end; it is deleted if an error is raised."""
+    with path.open("xb") as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+    sync(path.parent)
 
 
 def receive(source: Source, length: int, folder: Path, *, is_chunked: bool) -> Received:
@@ -97,20 +107,13 @@ def receive(source: Source, length: int, folder: Path, *, is_chunked: bool) -> R
     content = _unchunked(_Lines(blocks), trailers) if is_chunked else blocks
     md5, sums = hashlib.md5(usedforsecurity=False), {name: make() for name, make in CHECKSUMS.items()}
     size = 0
-    try:
-        with path.open("xb") as file:
-            for block in content:
-                size += len(block)
-                md5.update(block)
-                for checksum in sums.values():
-                    checksum.update(block)
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        sync(folder)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+    with new_file(path) as file:
+        for block in content:
+            size += len(block)
+            md5.update(block)
+            for checksum in sums.values():
+                checksum.update(block)
+            file.write(block)
     checksums = {name: base64.b64encode(checksum.digest()).decode() for name, checksum in sums.items()}
     return Received(path, size, md5.digest(), whole.hexdigest(), checksums, trailers)
 
@@ -267,7 +270,7 @@ class Content:
 def concatenate(paths: list[tuple[Path, int, int]], target: Path) -> bytes:
     """Write these parts of files, as path, start and length, one after the other; gives the MD5 of all."""
     md5 = hashlib.md5(usedforsecurity=False)
-    with target.open("xb") as file:
+    with new_file(target) as file:
         for path, start, length in paths:
             content = Content.of(path, start, length)
             try:
@@ -276,9 +279,6 @@ def concatenate(paths: list[tuple[Path, int, int]], target: Path) -> bytes:
                     file.write(block)
             finally:
                 content.close()
-        file.flush()
-        os.fsync(file.fileno())
-    sync(target.parent)
     return md5.digest()
 
 

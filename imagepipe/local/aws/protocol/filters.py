@@ -8,12 +8,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid
 
 MAX_VALUES = 200  # EC2 user guide: "up to 50 filters and up to 200 values per filter in a single request"
 MAX_FILTERS = 50
+MAX_PAGE = 1000
 
 Value = str | bool | int | datetime | None
 Getter = Callable[[Any], Value | Iterable[Value]]
@@ -27,6 +29,11 @@ class Tagged(Protocol):
 
 
 T = TypeVar("T", bound=Tagged)
+
+
+def by_attribute(*names: str) -> dict[str, Getter]:
+    """Make getters for the filters that are named like the record's attributes, with dashes."""
+    return {name: attrgetter(name.replace("-", "_")) for name in names}
 
 
 def select(rows: Iterable[T], filters: Sequence[Mapping[str, Any]], getters: Mapping[str, Getter]) -> list[T]:
@@ -96,25 +103,26 @@ def _pattern(value: str) -> re.Pattern[str]:
 
 
 def page(
-    rows: Sequence[T],
+    found: Iterable[T],
     params: Mapping[str, Any],
+    getters: Mapping[str, Getter],
     *,
     least: int = 5,
-    most: int = 1000,
     ids: str | None = None,
 ) -> tuple[Sequence[T], str | None]:
-    """Return one page of the rows, and the token for the next one.
+    """Return one page of the rows that match the filters of a request, and the token for the next one.
 
-    `ids` names the parameter that EC2 does not take beside MaxResults. The token says where to go on, and is not
-    a position: what is made between two pages moves nothing out of them.
+    `least` is the smallest page; `ids` names the parameter that EC2 does not take beside MaxResults. The token names
+    the last row of the page and not its position, so that rows made between two pages move none out of them.
     """
+    rows = select(found, params.get("Filters", []), getters)
     size = params.get("MaxResults")
     if size is not None:
         if ids and params.get(ids):
             raise conflicting(f"The parameter {ids} cannot be used with the parameter maxResults")
-        if not least <= size <= most:
+        if not least <= size <= MAX_PAGE:
             raise invalid(
-                f"Value ( {size} ) for parameter maxResults is invalid. Expecting a value from {least} to {most}."
+                f"Value ( {size} ) for parameter maxResults is invalid. Expecting a value from {least} to {MAX_PAGE}."
             )
     names = [str(getattr(row, "id", "")) for row in rows]
     start = _position(str(params["NextToken"]), names) if params.get("NextToken") else 0

@@ -66,12 +66,12 @@ def form(query: str, body: bytes) -> dict[str, str]:
 
 def is_action(name: str) -> bool:
     """Tell if EC2 has an action of this name."""
-    return name in _service().operation_names
+    return name in get_service_model("ec2").operation_names
 
 
 def params(action: str, values: Mapping[str, str]) -> Mapping[str, Any]:
     """Convert the request's parameters to the model's types. Raises AwsError for values that EC2 would not parse."""
-    operation = _service().operation_model(action)
+    operation = get_service_model("ec2").operation_model(action)
     known = _wire_names(action)
     for name in values:
         top = name.partition(".")[0]
@@ -87,19 +87,13 @@ def params(action: str, values: Mapping[str, str]) -> Mapping[str, Any]:
     return parsed
 
 
-def result(action: str, answer: Mapping[str, Any], request_id: str) -> Answer:
-    """Serialize an action's result as XML."""
-    operation = _service().operation_model(action)
-    serializer = EC2Serializer(operation_model=operation, context=SerializationContext(request_id=request_id))
-    body = serializer.serialize(answer)["body"]
-    return Answer(200, (("Content-Type", XML),), body.encode())
-
-
-def query_result(service: str, action: str, answer: Mapping[str, Any], request_id: str) -> Answer:
-    """Serialize the result of another query service as XML."""
+def result(action: str, answer: Mapping[str, Any], request_id: str, service: str = "ec2") -> Answer:
+    """Serialize an action's result as XML, in the protocol of EC2 or of another query service."""
     operation = get_service_model(service).operation_model(action)
-    serializer = QuerySerializer(operation_model=operation, context=SerializationContext(request_id=request_id))
-    return Answer(200, (("Content-Type", "text/xml"),), serializer.serialize(answer)["body"].encode())
+    serializer, kind = (EC2Serializer, XML) if service == "ec2" else (QuerySerializer, "text/xml")
+    context = SerializationContext(request_id=request_id)
+    body = serializer(operation_model=operation, context=context).serialize(answer)["body"]
+    return Answer(200, (("Content-Type", kind),), body.encode())
 
 
 def error_answer(error: AwsError, request_id: str, dialect: str = "ec2") -> Answer:
@@ -131,14 +125,9 @@ def _printable(text: str) -> str:
 
 
 @cache
-def _service() -> Any:
-    return get_service_model("ec2")
-
-
-@cache
 def _wire_names(action: str) -> frozenset[str]:
     """List the names of the action's parameters in requests: `Filter` for the model's `Filters`."""
-    shape = _service().operation_model(action).input_shape
+    shape = get_service_model("ec2").operation_model(action).input_shape
     names = {"Action", "Version"}
     for member, member_shape in shape.members.items() if shape else ():
         serialization = member_shape.serialization

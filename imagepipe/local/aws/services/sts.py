@@ -1,6 +1,6 @@
-"""STS's part in signing: a role is assumed, and the keys that come of it are good for a while, on the cloud's clock.
+"""STS: callers assume roles, and get temporary keys that expire by the cloud's clock.
 
-moto would give such keys too, but for roles that do not exist, to anybody, and by the computer's clock.
+moto would make such keys too, but for roles that do not exist, for anybody, and by the computer's clock.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from imagepipe.local.aws.context import RequestContext
 from imagepipe.local.aws.moto import iam
 from imagepipe.local.aws.moto.iam import Role
 from imagepipe.local.aws.protocol.errors import AwsError
-from imagepipe.local.aws.protocol.query import Answer, form, query_result
+from imagepipe.local.aws.protocol.query import Answer, form, result
 from imagepipe.local.aws.state.records import Session
+from imagepipe.local.store import new_key_id
 
 ROLE = re.compile(r"arn:aws:iam::(\d{12}):role/(?:[\w+=,.@-]+/)*([\w+=,.@-]+)")
 NAME = re.compile(r"[\w+=,.@-]{2,64}")
@@ -34,11 +35,11 @@ def answer(backend: Backend, context: RequestContext, action: str) -> Answer | N
     identity = context.identity
     if action == "AssumeRole":
         values = form(context.request.query, context.request.body)
-        return query_result("sts", action, _assume_role(backend, identity, values), context.request_id)
+        return result(action, _assume_role(backend, identity, values), context.request_id, "sts")
     session = backend.database.sessions.get(identity.access_key_id)
     if action == "GetCallerIdentity" and session is not None:
         who = {"UserId": f"{session.role_id}:{session.name}", "Account": session.account, "Arn": session.arn}
-        return query_result("sts", action, who, context.request_id)
+        return result(action, who, context.request_id, "sts")
     return None
 
 
@@ -59,7 +60,7 @@ def _assume_role(backend: Backend, identity: Identity, values: Mapping[str, str]
         )
     seconds = _seconds(backend, identity, values, role)
     session = Session(
-        id="ASIA" + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16)),
+        id=new_key_id("ASIA"),
         account=account,
         region=identity.region,
         secret_access_key=secrets.token_urlsafe(30),

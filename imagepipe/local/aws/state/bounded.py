@@ -1,4 +1,4 @@
-"""Memories with an end: a process that serves for weeks must not grow with each request."""
+"""Collections with a limit: a process that serves for weeks must not grow with each request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OTHERS = "others"
 
 
 class Newest(OrderedDict[K, V]):
-    """A map of the newest entries: the oldest goes when there would be more than so many."""
+    """A map of the newest entries: beyond the limit, the oldest are dropped."""
 
     def __init__(self, most: int) -> None:
         super().__init__()

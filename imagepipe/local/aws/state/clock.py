@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from threading import Event
 
 from imagepipe.clock import Clock, iso
 from imagepipe.local.aws.state.database import Database
@@ -21,12 +20,6 @@ class CloudClock:
         """Return the time in whole milliseconds, as EC2 does."""
         moment = self._clock.now() + self._offset()
         return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-
-    def monotonic(self) -> float:
-        return self._clock.monotonic()
-
-    def wait(self, event: Event, seconds: float) -> bool:
-        return self._clock.wait(event, seconds)
 
     def advance(self, seconds: float) -> str:
         """Set the clock forward, and return the new time."""

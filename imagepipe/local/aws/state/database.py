@@ -152,10 +152,14 @@ class Database:
         """The tables of EC2's own resources, which can have tags."""
         return (self.instances, self.volumes, self.snapshots, self.images, self.key_pairs, self.groups)
 
-    def find(self, identifier: str) -> Record | None:
-        """Find the resource with this id."""
+    def find(self, identifier: str, region: str) -> Record | None:
+        """Find the resource with this id in a region."""
         found: Record | None = next(filter(None, (table.get(identifier) for table in self.resources)), None)
-        return found
+        return found if found is not None and found.region == region else None
+
+    def table(self, kind: type[R]) -> Table[R]:
+        """Return the records of a kind."""
+        return self._tables[kind]
 
     def _table(self, kind: type[R]) -> Table[R]:
         self._tables[kind] = table = Table(kind, self._change)
@@ -237,7 +241,7 @@ class Database:
         self._later.append(follow)
 
     def close(self) -> None:
-        """Let go of the file. Nothing is lost without it."""
+        """Close the file. Nothing is lost if this is never called."""
         with self.lock, self._writing:
             self._db.close()
 

@@ -1,4 +1,4 @@
-"""Work that goes on after an answer: one queue per thing, served in order, all queues side by side.
+"""Work that goes on after an answer: one queue for each resource, done in order, all queues in parallel.
 
 A machine's driver takes one call at a time, a snapshot must see the disk as it was when it was asked for, and a
 terminate must come after the stop before it: putting all of an instance's work in one queue gives all three.
@@ -54,8 +54,8 @@ class JobQueues:
         if seconds and self._clock.wait(self._closing, seconds):
             raise Closing
 
-    def run_later(self, seconds: float, work: Callable[[], None], *, at_close: bool = False) -> None:
-        """Do this in so many seconds, beside all queues; if the process ends before, not at all, or then."""
+    def run_later(self, seconds: float, work: Callable[[], object], *, at_close: bool = False) -> None:
+        """Do this after so many seconds, outside all queues; if the process ends earlier, at its end or not at all."""
 
         def wait() -> None:
             is_closing = self._clock.wait(self._closing, seconds)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
+from typing import Any
 
 LINUX = "Linux/UNIX"
 ANYWHERE = "all-regions"
@@ -25,7 +26,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskSpec:
-    """A volume as a mapping asks for it, or as an image promises it."""
+    """A volume as a block device mapping of a request or an image describes it."""
 
     device: str
     snapshot_id: str | None = None
@@ -42,7 +43,7 @@ class DiskSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachedVolume:
-    """A volume where an instance has it."""
+    """A volume that is attached to an instance."""
 
     device: str
     volume_id: str
@@ -51,7 +52,35 @@ class AttachedVolume:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Instance(Record):
+class Bootable(Record):
+    """The values that an instance takes over from its image, and an image from its instance or source image."""
+
+    root_device: str
+    bundle: str | None = None
+    """Manifest of an instance-store image, as BUCKET/KEY; the root disk of an instance is made from it."""
+    architecture: str = "x86_64"
+    ena_support: bool = False
+    sriov: str | None = None
+    boot_mode: str | None = None
+    tpm_support: str | None = None
+    product_codes: tuple[str, ...] = ()
+    """Ids of products that AWS Marketplace sells with it."""
+    platform_details: str = LINUX
+    usage_operation: str = ORDINARY
+    """Billing code of the instances (EC2 user guide, "AMI billing information fields")."""
+
+    @property
+    def root_type(self) -> str:
+        return "instance-store" if self.bundle else "ebs"
+
+    def inherited(self) -> dict[str, Any]:
+        """Return the values that are taken over, by field."""
+        names = {each.name for each in fields(Bootable)} - {each.name for each in fields(Record)}
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance(Bootable):
     """An instance, and all that its machine needs to be started again."""
 
     reservation_id: str
@@ -90,26 +119,11 @@ class Instance(Record):
     is_spot: bool = False
     spot_type: str = "one-time"
     spot_request_id: str | None = None
-    product_codes: tuple[str, ...] = ()
-    platform_details: str = LINUX
-    usage_operation: str = ORDINARY
     is_impaired: bool = False
     """True if a fault makes its status checks fail."""
     iam_profile: str | None = None
     metadata_options: Mapping[str, str] = field(default_factory=dict)
-    architecture: str = "x86_64"
-    boot_mode: str | None = None
-    ena_support: bool = True
-    sriov: str | None = None
-    tpm_support: str | None = None
-    root_device: str
-    bundle: str | None = None
-    """Manifest of an instance-store instance, as BUCKET/KEY, from which its disk is made."""
     volumes: tuple[AttachedVolume, ...] = ()
-
-    @property
-    def root_type(self) -> str:
-        return "instance-store" if self.bundle else "ebs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +179,7 @@ class Capture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Image(Record):
+class Image(Bootable):
     """An image; its bytes are those of the snapshots that it maps."""
 
     name: str
@@ -175,23 +189,9 @@ class Image(Record):
     fails_with: str = ""
     """Why the image will go to `failed`, where a fault was asked for."""
     created: datetime
-    root_device: str
-    bundle: str | None = None
-    """Manifest of an instance-store image, as BUCKET/KEY."""
     mappings: tuple[DiskSpec, ...]
-    architecture: str = "x86_64"
-    virtualization: str = "hvm"
-    ena_support: bool = False
-    sriov: str | None = None
-    boot_mode: str | None = None
-    tpm_support: str | None = None
     uefi_data: str | None = None
     imds_support: str | None = None
-    product_codes: tuple[str, ...] = ()
-    """Ids of what is sold with it on AWS Marketplace."""
-    platform_details: str = LINUX
-    usage_operation: str = ORDINARY
-    """Billing code of its instances (EC2 user guide, "AMI billing information fields")."""
     users: tuple[str, ...] = ()
     """Launch permissions: account ids, ARNs of organizations and units, and `all`."""
     deprecation_time: datetime | None = None
@@ -202,10 +202,6 @@ class Image(Record):
     source_instance_id: str | None = None
     capture: Capture | None = None
     last_launched: datetime | None = None
-
-    @property
-    def root_type(self) -> str:
-        return "instance-store" if self.bundle else "ebs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,7 +257,7 @@ class Token(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting(Record):
-    """A number or text of the cloud itself: how far the clock was set forward, for one."""
+    """A setting of an account, or of the cloud itself, such as the offset of its clock."""
 
     value: str
 

@@ -92,33 +92,27 @@ def open_network(*, namespace_pid: int, folder: Path, join: Sequence[str], exit_
 
     `join` is the command that puts what follows it into the machine's control group.
     """
-    ready, ready_end = os.pipe()
     # A name relative to its folder: the path of a Unix socket is at most 107 bytes long.
     (folder / SOCKET).unlink(missing_ok=True)
+    ready, ready_end = os.pipe()
     command = [
         *join, "slirp4netns", "--netns-type=path", "--configure", "--mtu=65520", "--disable-host-loopback",
         f"--ready-fd={ready_end}", f"--exit-fd={exit_fd}", "--api-socket", SOCKET,
         f"/proc/{namespace_pid}/ns/net", "tap0",
     ]  # fmt: skip
-    try:
-        with (folder / "slirp.log").open("wb") as log:
+    with os.fdopen(ready, "rb", buffering=0) as answer:
+        with os.fdopen(ready_end, "wb"), (folder / "slirp.log").open("wb") as log:
             process = subprocess.Popen(
                 command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 pass_fds=(ready_end, exit_fd), start_new_session=True,
             )  # fmt: skip
-        os.close(ready_end)
-        ready_end = -1
-        answered, _, _ = select.select([ready], [], [], READY_SECONDS)
-        if not answered or os.read(ready, 1) != b"1":
+        answered, _, _ = select.select([answer], [], [], READY_SECONDS)
+        if not answered or answer.read(1) != b"1":
             process.kill()
             process.wait()
             said = (folder / "slirp.log").read_text(errors="replace").strip()[-500:]
             raise MachineError(f"slirp4netns gave no network within {READY_SECONDS} s: {said or 'it said nothing'}")
         return process
-    finally:
-        os.close(ready)
-        if ready_end >= 0:
-            os.close(ready_end)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import subprocess
-import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from imagepipe.local.host import loop
 from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.host.errors import MachineError
+from imagepipe.local.host.waiting import tries
 from imagepipe.local.machines import fstab, launch, records
 from imagepipe.local.machines.guest import imds, slirp
 from imagepipe.local.machines.guest.seed import write_seed
@@ -56,9 +56,8 @@ class ContainerDriver(MountingDriver):
     def _launch(self, folder: Path, record: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         machine = record.machine
         launch.refuse_foreign(machine)
-        group = MachineGroup(machine.id)
-        group.make()
-        join = launch.join_command(group.procs_files())
+        MachineGroup(machine.id).make()
+        join = launch.join_command(machine.id)
         write_seed(folder / "seed", machine.seed)
         fstab.write_generator(folder, machine)
         loops: list[loop.Loop] = []
@@ -68,9 +67,8 @@ class ContainerDriver(MountingDriver):
         try:
             loops += [loop.attach(disk.path) for disk in machine.disks]
             devices = tuple(each.device for each in loops)
-            nspawn = supervisor.nspawn_arguments(machine, devices, folder / "seed")
             held = [*(each.fd for each in loops), is_held_end, outside]
-            shell = supervisor.launch(machine, devices, join=join, folder=folder, nspawn=nspawn, held=held)
+            shell = supervisor.launch(machine, devices, join=join, folder=folder, held=held)
             children.append(shell)
             self._check_fstab(machine.id, replace(record, supervisor=Process.of(shell.pid)))
             children.append(slirp.open_network(namespace_pid=shell.pid, folder=folder, join=join, exit_fd=is_held))
@@ -99,11 +97,10 @@ class ContainerDriver(MountingDriver):
                 console.write(f"imagepipe: {text}\r\n")
 
     def _wait_until_up(self, record: Record, shell: subprocess.Popen[bytes]) -> None:
-        group, end = MachineGroup(record.machine.id), time.monotonic() + INIT_SECONDS
-        while group.init() is None:
+        for _ in tries(INIT_SECONDS, pause=0.01):
+            if MachineGroup(record.machine.id).init() is not None:
+                return
             if shell.poll() is not None:
                 said = self.console(record.machine.id).decode(errors="replace").strip()[-1000:]
                 raise MachineError(f"systemd-nspawn exited with {shell.returncode}: {said}")
-            if time.monotonic() > end:
-                raise MachineError(f"no init within {INIT_SECONDS} s")
-            time.sleep(0.01)
+        raise MachineError(f"no init within {INIT_SECONDS} s")

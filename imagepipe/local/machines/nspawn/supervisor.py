@@ -99,9 +99,8 @@ def nspawn_arguments(machine: Machine, devices: Sequence[str], seed: Path) -> li
 
 
 def launch(
-    machine: Machine, devices: Sequence[str], *, join: Sequence[str], folder: Path, nspawn: Sequence[str],
-    held: Sequence[int],
-) -> subprocess.Popen[bytes]:  # fmt: skip
+    machine: Machine, devices: Sequence[str], *, join: Sequence[str], folder: Path, held: Sequence[int]
+) -> subprocess.Popen[bytes]:
     """Start the shell; returns when it has mounted the root and waits for its word. Raises MachineError.
 
     `held` are file descriptors that it keeps open as long as it lives.
@@ -109,6 +108,7 @@ def launch(
     command = [
         *join, "unshare", "--mount", "--net", "--propagation", "slave",
         "sh", "-c", HOLD, f"imagepipe-{machine.id}", devices[0], str(folder / "root"), str(folder / "console.log"),
-        str(folder / imds.FILE), sys.executable, *nspawn,
+        str(folder / imds.FILE), sys.executable,
+        *nspawn_arguments(machine, devices, folder / "seed"),
     ]  # fmt: skip
     return start(command, folder=folder, held=held, doing=f"mounting {machine.disks[0].path} for {machine.id}")

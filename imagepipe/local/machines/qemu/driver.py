@@ -20,6 +20,7 @@ from pathlib import Path
 from imagepipe.local.host import foreign
 from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.host.errors import MachineError
+from imagepipe.local.host.waiting import tries
 from imagepipe.local.machines import launch, records
 from imagepipe.local.machines.guest import slirp
 from imagepipe.local.machines.guest.slirp import Port
@@ -63,9 +64,8 @@ class QemuDriver(SupervisedDriver):
         accelerator = "tcg" if (why_not := kvm.why_not()) else "kvm"
         if why_not:
             log.info("machine %s is emulated in software: %s", machine.id, why_not)
-        group = MachineGroup(machine.id)
-        group.make()
-        join = launch.join_command(group.procs_files())
+        MachineGroup(machine.id).make()
+        join = launch.join_command(machine.id)
         outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         supervisor.write(folder, machine, accelerator=accelerator, namespace=outside)
         is_held, is_held_end = os.pipe()  # slirp4netns reads it, the supervisor holds its other end
@@ -87,21 +87,18 @@ class QemuDriver(SupervisedDriver):
         return record
 
     def _wait_until_up(self, record: Record, shell: subprocess.Popen[bytes]) -> None:
-        folder, end = self._folder / record.machine.id, time.monotonic() + UP_SECONDS
-        while True:
+        folder = self._folder / record.machine.id
+        for _ in tries(UP_SECONDS, pause=0.05):
             if shell.poll() is not None:
                 said = (folder / "supervisor.log").read_text(errors="replace").strip()[-1000:]
                 raise MachineError(f"QEMU ended: {said or 'it said nothing'}")
             with suppress(MachineError):
                 if qmp.ask(folder, "query-status")["running"]:
                     return
-            if time.monotonic() > end:
-                raise MachineError(f"QEMU did not start within {UP_SECONDS:.0f} s")
-            time.sleep(0.05)
+        raise MachineError(f"QEMU did not start within {UP_SECONDS:.0f} s")
 
     def _ask_to_power_off(self, record: Record) -> bool:
-        with suppress(FileNotFoundError):
-            (self._folder / record.machine.id / supervisor.REBOOT).unlink()
+        (self._folder / record.machine.id / supervisor.REBOOT).unlink(missing_ok=True)
         return self._push_power_button(record, until=self.stop_seconds)
 
     def _push_power_button(self, record: Record, *, until: float, at_last: str = "") -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from imagepipe.local.host.errors import MachineError
@@ -16,26 +15,18 @@ PLAIN = re.compile(r"[A-Za-z0-9._+/-]+")
 LINK = re.compile(r'Fast link dest: "(.*)"')
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """Kernel and initrd of a machine, as files of the host."""
-
-    kernel: Path
-    initrd: Path
-
-
-def extract(disk: Path, folder: Path) -> Kernel:
+def extract(disk: Path, folder: Path) -> tuple[Path, Path]:
     """Copy the disk's newest kernel and its initrd into the folder. Raises MachineError. Mounts nothing."""
+    copies = folder / "kernel", folder / "initrd"
     for names in NAMES:
         targets = [_target(disk, name) for name in names]
         if all(targets):
-            found = Kernel(folder / "kernel", folder / "initrd")
-            for target, path in zip(targets, (found.kernel, found.initrd), strict=True):
+            for target, path in zip(targets, copies, strict=True):
                 path.unlink(missing_ok=True)
                 _debugfs(disk, f"dump {target} {path.name}", folder)
                 if not path.exists() or not path.stat().st_size:
                     raise MachineError(f"taking {target} out of {disk}: there is no such file, or it is empty")
-            return found
+            return copies
     where = " or ".join(kernel for kernel, _ in NAMES)
     raise MachineError(f"{disk} is a bare file system without a kernel of its own: no link {where}")
 

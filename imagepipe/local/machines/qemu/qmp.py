@@ -16,10 +16,6 @@ SOCKET = "control.sock"
 ANSWER_SECONDS = 10.0
 
 
-class Refused(MachineError):
-    """QEMU answered with an error."""
-
-
 class Connection:
     """A connection to one QEMU, for a request or two, or for its events."""
 
@@ -31,11 +27,11 @@ class Connection:
         self.ask("qmp_capabilities")
 
     def ask(self, command: str, **arguments: Any) -> Any:
-        """Send a command and return its result; drop events that come meanwhile. Raises Refused."""
+        """Send a command and return its result; drop events that come meanwhile. Raises MachineError."""
         self._file.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
         for message in self._reader:
             if "error" in message:
-                raise Refused(f"QEMU refused {command}: {message['error'].get('desc')}")
+                raise MachineError(f"QEMU refused {command}: {message['error'].get('desc')}")
             if "return" in message:
                 return message["return"]
         raise MachineError(f"QEMU ended before it answered {command}")

@@ -19,7 +19,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +154,9 @@ def qemu_command(
             "-device", f"virtio-blk-pci,drive=disk{at},serial={disk['serial']}" + (",bootindex=1" if at == 0 else ""),
         ]  # fmt: skip
     if is_bare(root):
-        found = kernel.extract(root, folder)
+        linux, initrd = kernel.extract(root, folder)
         masked = " ".join(f"systemd.mask={unit}" for unit in TRIMMED if unit not in UNTRIMMED)
-        command += ["-kernel", files.plain(found.kernel), "-initrd", files.plain(found.initrd)]
+        command += ["-kernel", files.plain(linux), "-initrd", files.plain(initrd)]
         command += ["-append", f"{KERNEL_WORDS} {masked}"]
     else:
         command += ["-vga", "std"]  # GRUB's own menu wants one
@@ -196,8 +195,7 @@ def main(arguments: Sequence[str]) -> int:
 def _boot(document: Mapping[str, Any], folder: Path) -> bool:
     """Run one QEMU to its end; tell if the machine is to boot again."""
     own, qemus = socket.socketpair()
-    with suppress(FileNotFoundError):
-        Path(qmp.SOCKET).unlink()
+    Path(qmp.SOCKET).unlink(missing_ok=True)
     forwards = Path(FORWARDS).read_text(encoding="utf-8").split() if Path(FORWARDS).exists() else []
     files, user = PassedFiles(), int(document["user"])
     try:

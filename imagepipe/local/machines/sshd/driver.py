@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class SshdDriver(MountingDriver):
         try:
             loops += [loop.attach(disk.path) for disk in machine.disks]
             devices = tuple(each.device for each in loops)
-            plan = first_boot.plan(machine.seed).values() | {
+            plan = asdict(first_boot.plan(machine.seed)) | {
                 "folder": str(folder),
                 "root": devices[0],
                 "devices": _nodes(machine, devices),
@@ -145,7 +145,7 @@ def _nodes(machine: Machine, devices: Sequence[str]) -> dict[str, str]:
 
 def _start_supervisor(machine_id: str, folder: Path, *, held: Sequence[int]) -> subprocess.Popen[bytes]:
     command = [
-        *launch.join_command(MachineGroup(machine_id).procs_files()),
+        *launch.join_command(machine_id),
         "unshare", "--mount", "--uts", "--ipc", "--net", "--propagation", "slave",
         sys.executable, "-I", "-S", supervisor.__file__, f"imagepipe-{machine_id}",
     ]  # fmt: skip

@@ -10,7 +10,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from email import message_from_bytes
 from email.message import Message
 from functools import cache
@@ -56,10 +56,6 @@ class Plan:
     scripts: tuple[str, ...]
     not_done: tuple[str, ...]
     """Further requests of the user data, in words for the console."""
-
-    def values(self) -> dict[str, Any]:
-        """Convert the plan to JSON's types."""
-        return asdict(self)
 
 
 def plan(seed: Seed) -> Plan:

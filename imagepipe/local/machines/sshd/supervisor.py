@@ -2,7 +2,7 @@
 
 It runs in mount, network, host name and IPC namespaces of its own, holds the machine's disks, and outlives the cloud's
 process. A boot is a child that is PID 1 of a PID namespace and sees nothing but the machine's own tree; a connection to
-port 22 is the image's own `sshd -i` beside it. Whoever is killed, and when: what ends with this process is everything.
+port 22 is the image's own `sshd -i` beside it. Whoever is killed, and when, everything ends with this process.
 
 It stands alone, on the standard library without `site`: so it is there in some 20 ms, in a few MB.
 """
@@ -421,7 +421,7 @@ class Supervisor:
             each.close()
 
     def serve(self) -> None:
-        """Until the machine is powered off."""
+        """Serve the driver and callers until the machine is powered off."""
         woken, wake = os.pipe()
         os.set_blocking(wake, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -476,7 +476,7 @@ class Supervisor:
             self._hand_on(accepted, port)
 
     def _hand_on(self, accepted: socket.socket, port: int) -> None:
-        """To a process in the machine, which ends with it: the image's sshd, or what carries bytes to a port."""
+        """Hand a connection to a process in the machine: the image's sshd, or one that carries bytes to a port."""
         try:
             if os.fork():
                 return

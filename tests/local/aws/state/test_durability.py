@@ -317,10 +317,10 @@ def test_the_account_is_the_one_of_the_access_key(cloud: Cloud, ec2: Any) -> Non
 def _objects(cloud: Cloud) -> set[str]:
     """The files of S3's objects; the database and the folder must have the same, and one blob for each key."""
     moto = cloud.gateway.backend.moto
-    named = set(moto._s3._owners)
+    named = set(moto.s3._owners)
     assert named == {path.name for path in moto.objects.iterdir()}
     keys = {name for name, _ in cloud.gateway.backend.database.blobs() if name.startswith("s3-key/")}
-    assert keys == {name for name in moto._s3._digests if name.startswith("s3-key/")}
+    assert keys == {name for name in moto.s3._digests if name.startswith("s3-key/")}
     return named
 
 

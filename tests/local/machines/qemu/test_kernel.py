@@ -38,9 +38,9 @@ FILES = {"boot/vmlinuz-6.1": b"a kernel" * 1000, "boot/initrd.img-6.1": b"an ini
 )
 def test_the_newest_kernel_is_where_the_links_point(tmp_path: Path, links: dict[str, str]) -> None:
     disk = disk_of(tmp_path, links, FILES)
-    found = kernel.extract(disk, tmp_path)
-    assert found.kernel.read_bytes() == FILES["boot/vmlinuz-6.1"]
-    assert found.initrd.read_bytes() == FILES["boot/initrd.img-6.1"]
+    linux, initrd = kernel.extract(disk, tmp_path)
+    assert linux.read_bytes() == FILES["boot/vmlinuz-6.1"]
+    assert initrd.read_bytes() == FILES["boot/initrd.img-6.1"]
 
 
 def test_a_disk_without_a_kernel_is_refused(tmp_path: Path) -> None:

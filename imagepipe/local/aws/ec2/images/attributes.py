@@ -49,11 +49,8 @@ def modify_image_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
     image = lookup.own_image(backend, call, call.text("ImageId"))
     params = call.params
     attribute = params.get("Attribute")
-    if "Description" in params:
-        text = str(params["Description"].get("Value", ""))
-        changed = replace(image, description=text)
-    elif attribute == "description":
-        changed = replace(image, description=str(params.get("Value", "")))
+    if "Description" in params or attribute == "description":
+        changed = replace(image, description=str(params.get("Description", params).get("Value", "")))
     elif "ImdsSupport" in params or attribute == "imdsSupport":
         value = params.get("ImdsSupport", {}).get("Value") or params.get("Value")
         if value != "v2.0":

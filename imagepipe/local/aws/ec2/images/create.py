@@ -1,9 +1,9 @@
-"""Images made: registered from snapshots, created from instances, copied."""
+"""Make images: register them from snapshots, create them from instances, copy them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,7 +12,6 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency, lookup, product_codes
 from imagepipe.local.aws.ec2.images import jobs
 from imagepipe.local.aws.ec2.volumes import block_devices, snapshots
-from imagepipe.local.aws.moto.catalogue import regions
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing, unsupported
 from imagepipe.local.aws.protocol.ids import new_id
@@ -43,19 +42,13 @@ def check_free_name(backend: Backend, account: str, region: str, name: str) -> N
             raise AwsError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {image.id}")
 
 
-def _injected_failure(backend: Backend, call: Call) -> str:
-    fault = backend.faults.take("fail", call.action, call.params)
-    return fault.reason if fault else ""
-
-
 def register_image(backend: Backend, call: Call) -> Mapping[str, Any]:
     params = call.params
     name = _free_name(backend, call)
     if params.get("BillingProducts"):
         # For accounts that AWS authorized (API reference, RegisterImage); what code others get is not documented.
         raise AwsError("AuthFailure", "This account is not authorized to specify billing product codes", status=403)
-    virtualization = params.get("VirtualizationType") or "paravirtual"
-    if virtualization != "hvm":
+    if params.get("VirtualizationType") != "hvm":
         raise unsupported("Only hvm images boot here; pass VirtualizationType=hvm (EC2 defaults to paravirtual)")
     if params.get("ImageLocation"):
         return {"ImageId": _register_bundle(backend, call, name)}
@@ -74,9 +67,13 @@ def register_image(backend: Backend, call: Call) -> Mapping[str, Any]:
     disks = block_devices.merge(mappings, (), partial(_completed, backend, call), default_type="standard")
     if not any(disk.device == root and disk.snapshot_id for disk in disks):
         raise AwsError("InvalidBlockDeviceMapping", f"The root device '{root}' must be mapped to a snapshot; it is not")
-    image = replace(
-        _pending(backend, call, name, root=root, mappings=disks, architecture="i386"),
-        virtualization=virtualization,
+    image = _registered(
+        backend,
+        call,
+        architecture="i386",
+        name=name,
+        root_device=root,
+        mappings=disks,
         boot_mode=_one_of(params, "BootMode", "legacy-bios", "uefi", "uefi-preferred"),
         tpm_support=_one_of(params, "TpmSupport", "v2.0"),
         uefi_data=params.get("UefiData"),
@@ -97,32 +94,43 @@ def _register_bundle(backend: Backend, call: Call, name: str) -> str:
     )
     if any(disk.device == root for disk in disks):
         raise AwsError("InvalidBlockDeviceMapping", f"The root device '{root}' is the bundle, and cannot be mapped")
-    image = _pending(backend, call, name, root=root, mappings=disks, architecture=manifest.architecture)
-    return _publish_later(backend, call, replace(image, bundle=location), jobs.publish)
+    image = _registered(
+        backend, call, architecture=manifest.architecture, name=name, root_device=root, mappings=disks, bundle=location
+    )
+    return _publish_later(backend, call, image, jobs.publish)
 
 
-def _pending(
-    backend: Backend, call: Call, name: str, *, root: str, mappings: tuple[DiskSpec, ...], architecture: str
-) -> Image:
-    """Make the common part of both kinds of image; `architecture` is the default of the parameter."""
+def _registered(backend: Backend, call: Call, *, architecture: str, **own: Any) -> Image:
+    """Make the record of a registered image with values of its own; `architecture` is the parameter's default."""
     params = call.params
-    return Image(
-        id=new_id("ami"),
-        account=call.account,
-        region=call.region,
-        tags=tagging.parse_specifications(params, "image")["image"],
-        name=name,
-        description=str(params.get("Description", "")),
-        state="pending",
-        fails_with=_injected_failure(backend, call),
-        created=backend.clock.now(),
-        root_device=root,
-        mappings=mappings,
+    return _new_image(
+        backend,
+        call,
+        new_id("ami"),
+        tagging.parse_specifications(params, "image")["image"],
         architecture=_one_of(params, "Architecture", "i386", "x86_64", "arm64") or architecture,
-        virtualization="hvm",
         ena_support=bool(params.get("EnaSupport")),
         sriov=_one_of(params, "SriovNetSupport", "simple"),
         imds_support=_one_of(params, "ImdsSupport", "v2.0"),
+        **own,
+    )
+
+
+def _new_image(
+    backend: Backend, call: Call, image_id: str, tags: Mapping[str, str], *, description: str = "", **own: Any
+) -> Image:
+    """Make the record of a pending image with values of its own; `description` is the parameter's default."""
+    fault = backend.faults.take("fail", call.action, call.params)
+    return Image(
+        id=image_id,
+        account=call.account,
+        region=call.region,
+        tags=tags,
+        description=str(call.params.get("Description", description)),
+        state="pending",
+        fails_with=fault.reason if fault else "",
+        created=backend.clock.now(),
+        **own,
     )
 
 
@@ -140,16 +148,15 @@ def _one_of(params: Mapping[str, Any], name: str, *allowed: str) -> str | None:
 
 
 def _completed(backend: Backend, call: Call, snapshot_id: str) -> Snapshot:
-    snapshot = lookup.own_snapshot(backend, call, snapshot_id)
-    if snapshot.state != "completed":
-        raise AwsError("IncorrectState", f"Snapshot {snapshot_id} is in invalid state - {snapshot.state}")
-    return snapshot
+    return lookup.check_completed(lookup.own_snapshot(backend, call, snapshot_id))
 
 
-def _publish_later(backend: Backend, call: Call, image: Image, work: Any, *, queue: str = "") -> str:
+def _publish_later(
+    backend: Backend, call: Call, image: Image, work: Callable[[Backend, str], None], *, queue: str = ""
+) -> str:
     backend.faults.bind(image.id, call.action, call.params, "hang")
     backend.database.put(image)
-    backend.database.later(partial(backend.job_queues.submit, queue or image.id, partial(work, backend, image.id)))
+    backend.submit_later(queue or image.id, work, image.id)
     return image.id
 
 
@@ -167,7 +174,6 @@ def create_image(backend: Backend, call: Call) -> Mapping[str, Any]:
             "IncorrectInstanceState", f"The instance {instance.id} is {instance.state}, not running or stopped"
         )
     tags = tagging.parse_specifications(params, "image", "snapshot")
-    description = str(params.get("Description", ""))
     image_id = new_id("ami")
     taken, base = _volumes_of(backend, instance, image_id, tags["snapshot"])
 
@@ -179,27 +185,15 @@ def create_image(backend: Backend, call: Call) -> Mapping[str, Any]:
         if disk.snapshot_id in taken:
             backend.database.put(taken[disk.snapshot_id])
     source = backend.database.images.get(instance.image_id)
-    image = Image(
-        id=image_id,
-        account=call.account,
-        region=call.region,
-        tags=tags["image"],
+    image = _new_image(
+        backend,
+        call,
+        image_id,
+        tags["image"],
+        **instance.inherited(),
         name=name,
-        description=description,
-        state="pending",
-        fails_with=_injected_failure(backend, call),
-        created=backend.clock.now(),
-        root_device=instance.root_device,
         mappings=disks,
-        architecture=instance.architecture,
-        ena_support=instance.ena_support,
-        sriov=instance.sriov,
-        boot_mode=instance.boot_mode,
-        tpm_support=instance.tpm_support,
         imds_support=source.imds_support if source else None,
-        product_codes=instance.product_codes,
-        platform_details=instance.platform_details,
-        usage_operation=instance.usage_operation,
         source_image_id=instance.image_id,
         source_image_region=instance.region,
         source_instance_id=instance.id,
@@ -239,12 +233,8 @@ def copy_image(backend: Backend, call: Call) -> Mapping[str, Any]:
     if before is not None:
         return {"ImageId": before[0]}
     params = call.params
-    source_region = call.text("SourceRegion")
-    if source_region not in regions():
-        raise invalid(f"Value ({source_region}) for parameter sourceRegion is invalid.")
-    source = lookup.image(backend, replace(call, region=source_region), call.text("SourceImageId"))
-    if source.state != "available":
-        raise AwsError("InvalidAMIID.Unavailable", f"The image ID '{source.id}' is not available: it is {source.state}")
+    there = lookup.in_source_region(call)
+    source = lookup.check_available(lookup.image(backend, there, call.text("SourceImageId")))
     product_codes.check_copy(source, call.account)
     if source.bundle:
         raise unsupported("The local cloud does not copy instance-store images: copy the bundle, and register it there")
@@ -264,26 +254,19 @@ def copy_image(backend: Backend, call: Call) -> Mapping[str, Any]:
         backend.database.put(copy)
         copies.append(copy)
         disks.append(replace(disk, snapshot_id=copy.id, encrypted=copy.encrypted, kms_key_id=None))
-    image = replace(
-        source,
-        id=image_id,
-        account=call.account,
-        region=call.region,
-        tags=_copied_tags(params, source, call.account, tags["image"]),
+    image = _new_image(
+        backend,
+        call,
+        image_id,
+        _copied_tags(params, source, call.account, tags["image"]),
+        **source.inherited(),
         name=name,
-        description=str(params.get("Description", source.description)),
-        state="pending",
-        fails_with=_injected_failure(backend, call),
-        created=backend.clock.now(),
+        description=source.description,
         mappings=tuple(disks),
-        users=(),
-        deprecation_time=None,
-        protection="disabled",
+        uefi_data=source.uefi_data,
+        imds_support=source.imds_support,
         source_image_id=source.id,
-        source_image_region=source_region,
-        source_instance_id=None,
-        capture=None,
-        last_launched=None,
+        source_image_region=source.region,
     )
     idempotency.remember(backend, call, [image_id])
     backend.database.later(partial(jobs.link, backend, copies))

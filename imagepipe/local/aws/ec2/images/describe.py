@@ -1,4 +1,4 @@
-"""Images: described and deregistered."""
+"""Describe and deregister images."""
 
 from __future__ import annotations
 
@@ -17,40 +17,31 @@ from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Image
 
 GETTERS: Mapping[str, Getter] = {
-    "architecture": lambda row: row.architecture,
+    **filters.by_attribute("architecture", "boot-mode", "description", "ena-support", "name", "platform-details"),
+    **filters.by_attribute("source-image-id", "source-image-region", "source-instance-id", "state", "usage-operation"),
     "block-device-mapping.delete-on-termination": lambda row: [d.delete_on_termination for d in row.mappings],
     "block-device-mapping.device-name": lambda row: [d.device for d in row.mappings],
     "block-device-mapping.encrypted": lambda row: [d.encrypted for d in row.mappings],
     "block-device-mapping.snapshot-id": lambda row: [d.snapshot_id for d in row.mappings],
     "block-device-mapping.volume-size": lambda row: [d.size_gib for d in row.mappings],
     "block-device-mapping.volume-type": lambda row: [d.type for d in row.mappings],
-    "boot-mode": lambda row: row.boot_mode,
     "creation-date": lambda row: creation_date(row),
-    "description": lambda row: row.description,
-    "ena-support": lambda row: row.ena_support,
     "hypervisor": lambda row: "xen",
     "image-id": lambda row: row.id,
     "image-type": lambda row: "machine",
     "is-public": lambda row: "all" in row.users,
     "kernel-id": lambda row: None,
     "manifest-location": lambda row: location(row),
-    "name": lambda row: row.name,
     "owner-alias": lambda row: None,
     "owner-id": lambda row: row.account,
     "platform": lambda row: None,
-    "platform-details": lambda row: row.platform_details,
     "product-code": lambda row: row.product_codes,
     "product-code.type": lambda row: "marketplace" if row.product_codes else None,
     "root-device-name": lambda row: row.root_device,
     "root-device-type": lambda row: row.root_type,
-    "source-image-id": lambda row: row.source_image_id,
-    "source-image-region": lambda row: row.source_image_region,
-    "source-instance-id": lambda row: row.source_instance_id,
-    "state": lambda row: row.state,
-    "usage-operation": lambda row: row.usage_operation,
     "state-reason-code": lambda row: "Client.InvalidSnapshot" if row.reason else None,
     "sriov-net-support": lambda row: row.sriov,
-    "virtualization-type": lambda row: row.virtualization,
+    "virtualization-type": lambda row: "hvm",
 }
 
 
@@ -72,14 +63,13 @@ def describe_images(backend: Backend, call: Call) -> Mapping[str, Any]:
         if not params.get("IncludeDeprecated"):
             rows = [row for row in rows if row.account == call.account or not _is_deprecated(backend, row)]
     if params.get("Owners"):
-        owners = {call.account if owner == "self" else owner for owner in params["Owners"]}
+        owners = sharing.audience(call, params["Owners"])
         rows = [row for row in rows if row.account in owners]
     if params.get("ExecutableUsers"):
         own_names = backend.accounts.names_of(call.account)
         users = sharing.executable(call, params["ExecutableUsers"], own_names)
         rows = [row for row in rows if users & set(row.users)]
-    rows = filters.select(rows, call.filters(), GETTERS)
-    shown, token = filters.page(rows, params, least=1, ids="ImageIds")
+    shown, token = filters.page(rows, params, GETTERS, least=1, ids="ImageIds")
     return {"Images": [to_api(row) for row in shown], "NextToken": token}
 
 
@@ -121,7 +111,7 @@ def to_api(image: Image) -> dict[str, Any]:
         "Tags": tagging.to_api(image.tags),
         "TpmSupport": image.tpm_support,
         "UsageOperation": image.usage_operation,
-        "VirtualizationType": image.virtualization,
+        "VirtualizationType": "hvm",
     }
 
 

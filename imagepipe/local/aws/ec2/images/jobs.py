@@ -46,7 +46,7 @@ def take_snapshots(backend: Backend, snapshot_ids: Iterable[str]) -> None:
 
 
 def end_snapshots(backend: Backend, snapshots: Iterable[Snapshot], *, error: str = "") -> None:
-    """Say that they are there, or why they are not. One that was deleted meanwhile leaves no bytes."""
+    """Complete the snapshots, or set their state to error. Delete the bytes of those that were deleted meanwhile."""
     with backend.database.change():
         for snapshot in snapshots:
             present = backend.database.snapshots.get(snapshot.id)
@@ -76,7 +76,7 @@ def finish_copy(backend: Backend, snapshot_id: str) -> None:
 
 
 def link(backend: Backend, snapshots: Iterable[Snapshot]) -> str:
-    """Give copies the bytes of what they copy; what went wrong, or nothing."""
+    """Link the bytes of copies to those of their sources. Return the failure; empty if there is none."""
     for snapshot in snapshots:
         assert snapshot.copied_from
         if backend.disks.snapshot_path(snapshot.id).exists():

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from imagepipe.local.aws.backend import Backend
@@ -28,7 +27,7 @@ def start_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
             _check_root(instance)
             instance = replace(instance, state="pending", reason_code="", reason="", launch_time=backend.clock.now())
             backend.database.put(instance)
-            _follow(backend, instance, jobs.boot)
+            backend.submit_later(instance.id, jobs.boot, instance.id)
         changes.append(_change(instance, old))
     return {"StartingInstances": changes}
 
@@ -60,7 +59,7 @@ def stop_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
         if old == "running" or (old == "stopping" and force):
             instance = _ending(instance, "stopping")
             backend.database.put(instance)
-            _follow(backend, instance, partial(jobs.stop, force=force))
+            backend.submit_later(instance.id, jobs.stop, instance.id, force=force)
         changes.append(_change(instance, old))
     return {"StoppingInstances": changes}
 
@@ -76,7 +75,7 @@ def terminate_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
         if old not in ("shutting-down", "terminated"):
             instance = _ending(instance, "shutting-down")
             backend.database.put(instance)
-            _follow(backend, instance, jobs.terminate)
+            backend.submit_later(instance.id, jobs.terminate, instance.id)
         changes.append(_change(instance, old))
     return {"TerminatingInstances": changes}
 
@@ -85,7 +84,7 @@ def reboot_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     for instance in _named(backend, call):
         if instance.state != "running":
             raise _wrong_state(instance, "rebooted")
-        _follow(backend, instance, jobs.reboot)
+        backend.submit_later(instance.id, jobs.reboot, instance.id)
     return {}
 
 
@@ -93,10 +92,6 @@ def _named(backend: Backend, call: Call) -> list[Instance]:
     if not call.params.get("InstanceIds"):
         raise missing("InstanceIds")
     return lookup.instances(backend, call, call.params["InstanceIds"])
-
-
-def _follow(backend: Backend, instance: Instance, work: Callable[[Backend, str], None]) -> None:
-    backend.database.later(partial(backend.job_queues.submit, instance.id, partial(work, backend, instance.id)))
 
 
 def _ending(instance: Instance, state: str) -> Instance:
@@ -154,7 +149,7 @@ def modify_instance_attribute(backend: Backend, call: Call) -> Mapping[str, Any]
                 changed = replace(changed, shutdown_behavior=plain)
             case "Groups":
                 changed = replace(changed, group_ids=tuple(lookup.group(backend, call, g).id for g in value))
-                _follow(backend, changed, jobs.open_ports)
+                backend.submit_later(changed.id, jobs.open_ports, changed.id)
             case "BlockDeviceMappings":
                 changed = _flagged(changed, value)
             case _:

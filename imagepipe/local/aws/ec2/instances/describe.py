@@ -1,10 +1,9 @@
-"""Instances as they are described."""
+"""Describe instances and their attributes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from imagepipe.local.aws.backend import Backend
@@ -36,25 +35,20 @@ def public_ip(instance: Instance) -> str | None:
 
 GETTERS: Mapping[str, Getter] = {
     "affinity": lambda row: None,
-    "architecture": lambda row: row.architecture,
+    **filters.by_attribute("architecture", "client-token", "image-id", "instance-type", "key-name", "launch-index"),
+    **filters.by_attribute("launch-time", "reason", "reservation-id", "subnet-id", "vpc-id"),
     "availability-zone": lambda row: row.zone,
     "block-device-mapping.device-name": lambda row: [volume.device for volume in row.volumes],
     "block-device-mapping.volume-id": lambda row: [volume.volume_id for volume in row.volumes],
-    "client-token": lambda row: row.client_token,
     "dns-name": lambda row: public_dns_name(public_ip(row), row.region),
     "hypervisor": lambda row: "xen",
     "iam-instance-profile.name": lambda row: row.iam_profile,
-    "image-id": lambda row: row.image_id,
     "instance-id": lambda row: row.id,
     "instance-lifecycle": lambda row: "spot" if row.is_spot else None,
     "instance-state-code": lambda row: CODES[row.state],
     "instance-state-name": lambda row: row.state,
-    "instance-type": lambda row: row.instance_type,
     "instance.group-id": lambda row: row.group_ids,
     "ip-address": public_ip,
-    "key-name": lambda row: row.key_name,
-    "launch-index": lambda row: row.launch_index,
-    "launch-time": lambda row: row.launch_time,
     "metadata-options.http-tokens": lambda row: row.metadata_options.get("HttpTokens"),
     "network-interface.network-interface-id": lambda row: row.interface_id,
     "network-interface.subnet-id": lambda row: row.subnet_id,
@@ -65,18 +59,14 @@ GETTERS: Mapping[str, Getter] = {
     "network-interface.private-dns-name": lambda row: private_dns_name(row.private_ip, row.region),
     "private-dns-name": lambda row: private_dns_name(row.private_ip, row.region),
     "private-ip-address": lambda row: row.private_ip,
-    "reason": lambda row: row.reason,
     "product-code": lambda row: row.product_codes,
     "spot-instance-request-id": lambda row: row.spot_request_id,
-    "reservation-id": lambda row: row.reservation_id,
     "root-device-name": lambda row: row.root_device,
     "root-device-type": lambda row: row.root_type,
     "source-dest-check": lambda row: row.checks_source_dest,
     "state-reason-code": lambda row: row.reason_code,
-    "subnet-id": lambda row: row.subnet_id,
     "tenancy": lambda row: "default",
     "virtualization-type": lambda row: "hvm",
-    "vpc-id": lambda row: row.vpc_id,
 }
 
 
@@ -87,28 +77,23 @@ def visible(backend: Backend, call: Call) -> list[Instance]:
 
 
 def forget_ended(backend: Backend) -> set[str]:
-    """Have all instances forgotten that ended an hour ago, whosever they are; gives their ids."""
+    """Forget the instances of all accounts that ended an hour ago, and return their ids."""
     horizon = backend.clock.now() - REMEMBERED
     gone = {row.id for row in backend.database.instances if row.ended_at is not None and row.ended_at < horizon}
     for each in gone:
-        backend.job_queues.submit(each, partial(jobs.forget, backend, each))
+        backend.submit(each, jobs.forget, each)
     return gone
 
 
 def requested(backend: Backend, call: Call) -> list[Instance]:
     """List the caller's instances that the request names, or all."""
-    rows = visible(backend, call)
-    if call.params.get("InstanceIds"):
-        wanted = {found.id for found in lookup.instances(backend, call, call.params["InstanceIds"])}
-        rows = [row for row in rows if row.id in wanted]
-    return rows
+    return lookup.named(backend, call, visible(backend, call), lookup.instances, "InstanceIds")
 
 
 def describe_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     getters = dict(GETTERS)
     getters["instance.group-name"] = lambda row: [group["GroupName"] for group in _groups(backend, row)]
-    rows = filters.select(requested(backend, call), call.filters(), getters)
-    shown, token = filters.page(rows, call.params, ids="InstanceIds")
+    shown, token = filters.page(requested(backend, call), call.params, getters, ids="InstanceIds")
     by_reservation: dict[str, list[Instance]] = {}
     for row in shown:
         by_reservation.setdefault(row.reservation_id, []).append(row)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from imagepipe.errors import BundleError
 from imagepipe.local.aws.backend import Backend
@@ -40,7 +41,7 @@ class InjectedFailure(MachineError):
 
 
 class KeyUnusable(DiskError):
-    """A volume cannot be made with the KMS key that it was asked with."""
+    """The KMS key that was requested for a volume cannot be used."""
 
 
 def machine_of(backend: Backend, instance: Instance) -> Machine:
@@ -84,16 +85,30 @@ def _sources(backend: Backend, rule: Rule) -> Iterable[str]:
                 yield f"{member.address}/32"
 
 
+def _in_state(backend: Backend, instance_id: str, state: str) -> Instance | None:
+    """Find the instance, if it is in this state by now."""
+    instance = backend.database.instances.get(instance_id)
+    return instance if instance is not None and instance.state == state else None
+
+
+def _change(backend: Backend, instance_id: str, old_state: str, **values: Any) -> Instance | None:
+    """Change the instance if it is still in this state; return it as it is then."""
+    with backend.database.change():
+        if instance := _in_state(backend, instance_id, old_state):
+            instance = replace(instance, **values)
+            backend.database.put(instance)
+        return instance
+
+
 def boot(backend: Backend, instance_id: str) -> None:
     """Run a pending instance: make its volumes, and start its machine."""
-    instance = backend.database.instances.get(instance_id)
-    if instance is None or instance.state != "pending":
+    if (instance := _in_state(backend, instance_id, "pending")) is None:
         return
     backend.job_queues.delay("run")
     try:
         if fault := backend.faults.bound(instance_id, "fail"):
             raise InjectedFailure(fault.reason, fault.code)
-        if instance_id in backend.driver.running():  # started by a process that was killed before it said so
+        if instance_id in backend.driver.running():  # started by a process that was killed before it recorded that
             backend.driver.stop(instance_id, force=True)
         for attached in instance.volumes:
             make_volume(backend, attached.volume_id, state="in-use")
@@ -104,18 +119,10 @@ def boot(backend: Backend, instance_id: str) -> None:
         log.exception("starting instance %s failed", instance_id)
         _boot_failed(backend, instance_id, error, goes_back=instance.has_run)
         return
-    with backend.database.change():
-        instance = backend.database.instances[instance_id]
-        if instance.state == "pending":
-            backend.database.put(replace(instance, state="running", has_run=True, reason_code="", reason=""))
+    _change(backend, instance_id, "pending", state="running", has_run=True, reason_code="", reason="")
     faults.drop_later(backend, instance)
     if fault := backend.faults.bound(instance_id, "die"):
-        dying = partial(die, backend, instance_id, fault)
-        backend.job_queues.run_later(fault.seconds, partial(_submit, backend, instance_id, dying))
-
-
-def _submit(backend: Backend, key: str, work: Callable[[], None]) -> None:
-    backend.job_queues.submit(key, work)
+        backend.job_queues.run_later(fault.seconds, partial(backend.submit, instance_id, die, instance_id, fault))
 
 
 def _unpack_bundle(backend: Backend, instance: Instance) -> None:
@@ -133,30 +140,21 @@ def _boot_failed(backend: Backend, instance_id: str, error: Exception, *, goes_b
     code = "Client.VolumeLimitExceeded" if isinstance(error, StoreFull) else "Server.InternalError"
     if isinstance(error, InjectedFailure):
         code = error.code or code
-    if isinstance(error, KeyUnusable):  # what EC2 says then (EC2 user guide, "Troubleshoot launch issues")
+    if isinstance(error, KeyUnusable):  # EC2's own words (EC2 user guide, "Troubleshoot launch issues")
         code, error = "Client.InternalError", KeyUnusable("Client error on launch")
-    with backend.database.change():
-        instance = backend.database.instances[instance_id]
-        if instance.state != "pending":
-            return
-        state = "stopped" if goes_back else "shutting-down"
-        backend.database.put(replace(instance, state=state, reason_code=code, reason=f"{code}: {error}"))
-    if not goes_back:
+    state = "stopped" if goes_back else "shutting-down"
+    changed = _change(backend, instance_id, "pending", state=state, reason_code=code, reason=f"{code}: {error}")
+    if changed and not goes_back:
         terminate(backend, instance_id)
 
 
 def stop(backend: Backend, instance_id: str, *, force: bool = False) -> None:
     """Stop a stopping instance; afterwards the disks hold all that the machine wrote."""
-    instance = backend.database.instances.get(instance_id)
-    if instance is None or instance.state != "stopping":
+    if _in_state(backend, instance_id, "stopping") is None:
         return
     backend.job_queues.delay("stop")
-    if not power_off(backend, instance_id, force=force):
-        return
-    with backend.database.change():
-        instance = backend.database.instances[instance_id]
-        if instance.state == "stopping":
-            backend.database.put(replace(instance, state="stopped"))
+    if power_off(backend, instance_id, force=force):
+        _change(backend, instance_id, "stopping", state="stopped")
 
 
 def power_off(backend: Backend, instance_id: str, *, force: bool) -> bool:
@@ -177,8 +175,7 @@ def power_off(backend: Backend, instance_id: str, *, force: bool) -> bool:
 
 def terminate(backend: Backend, instance_id: str) -> None:
     """Terminate an instance that is shutting down, with the volumes that are deleted with it."""
-    instance = backend.database.instances.get(instance_id)
-    if instance is None or instance.state != "shutting-down":
+    if (instance := _in_state(backend, instance_id, "shutting-down")) is None:
         return
     backend.job_queues.delay("terminate")
     if not power_off(backend, instance_id, force=True):
@@ -203,39 +200,30 @@ def terminate(backend: Backend, instance_id: str) -> None:
 def die(backend: Backend, instance_id: str, fault: Fault) -> None:
     """Terminate a running instance by a fault, as if its host failed; do nothing if the fault was cleared."""
     code = fault.code or "Server.InternalError"
-    with backend.database.change():
-        instance = backend.database.instances.get(instance_id)
-        if instance is None or instance.state != "running" or backend.faults.bound(instance_id, "die") is not fault:
-            return
-        reason = f"{code}: {fault.reason}"
-        backend.database.put(replace(instance, state="shutting-down", reason_code=code, reason=reason))
-    terminate(backend, instance_id)
+    if backend.faults.bound(instance_id, "die") is not fault:
+        return
+    reason = f"{code}: {fault.reason}"
+    if _change(backend, instance_id, "running", state="shutting-down", reason_code=code, reason=reason):
+        terminate(backend, instance_id)
 
 
 def exited(backend: Backend, instance_id: str) -> None:
     """Stop or terminate an instance whose machine powered itself off, as its launch says."""
     code = "Client.InstanceInitiatedShutdown"
     with backend.database.change():
-        instance = backend.database.instances.get(instance_id)
-        if instance is None or instance.state != "running" or instance_id in backend.driver.running():
+        instance = _in_state(backend, instance_id, "running")
+        if instance is None or instance_id in backend.driver.running():
             return
         ends = instance.shutdown_behavior == "terminate" or instance.bundle is not None
-        backend.database.put(
-            replace(
-                instance,
-                state="shutting-down" if ends else "stopped",
-                reason_code=code,
-                reason=f"{code}: Instance initiated shutdown",
-            )
-        )
+        reason, state = f"{code}: Instance initiated shutdown", "shutting-down" if ends else "stopped"
+        backend.database.put(replace(instance, state=state, reason_code=code, reason=reason))
     if ends:
         terminate(backend, instance_id)
 
 
 def reboot(backend: Backend, instance_id: str) -> None:
     """Ask the machine to boot again; the instance stays running."""
-    instance = backend.database.instances.get(instance_id)
-    if instance is None or instance.state != "running":
+    if _in_state(backend, instance_id, "running") is None:
         return
     try:
         backend.driver.reboot(instance_id)
@@ -245,8 +233,7 @@ def reboot(backend: Backend, instance_id: str) -> None:
 
 def open_ports(backend: Backend, instance_id: str) -> None:
     """Tell the driver what the instance's groups let in now."""
-    instance = backend.database.instances.get(instance_id)
-    if instance is None or instance.state != "running":
+    if (instance := _in_state(backend, instance_id, "running")) is None:
         return
     try:
         backend.driver.set_ingress(instance_id, ingress_of(backend, instance))
@@ -257,8 +244,7 @@ def open_ports(backend: Backend, instance_id: str) -> None:
 def forget(backend: Backend, instance_id: str) -> None:
     """Forget a terminated instance, which is no longer described."""
     with backend.database.change():
-        instance = backend.database.instances.get(instance_id)
-        if instance is not None and instance.state == "terminated":
+        if instance := _in_state(backend, instance_id, "terminated"):
             backend.database.remove(instance)
     backend.driver.forget(instance_id)
 
@@ -304,16 +290,13 @@ def queue_of(volume: Volume) -> str:
 
 
 def resume(backend: Backend, instance_id: str) -> None:
-    """Start the machine of an instance that has been running all along, as far as anybody was told."""
-    instance = backend.database.instances.get(instance_id)
-    if instance is None or instance.state != "running" or instance_id in backend.driver.running():
+    """Start the machine of an instance whose state has stayed `running` while the machine was off."""
+    instance = _in_state(backend, instance_id, "running")
+    if instance is None or instance_id in backend.driver.running():
         return
     try:
         backend.driver.start(machine_of(backend, instance), ingress_of(backend, instance))
     except FAILURES as error:
         log.exception("starting instance %s again failed", instance_id)
-        with backend.database.change():
-            code = "Server.InternalError"
-            instance = backend.database.instances[instance_id]
-            if instance.state == "running":
-                backend.database.put(replace(instance, state="stopped", reason_code=code, reason=f"{code}: {error}"))
+        code = "Server.InternalError"
+        _change(backend, instance_id, "running", state="stopped", reason_code=code, reason=f"{code}: {error}")

@@ -22,16 +22,17 @@ from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, unsupported
 from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
-from imagepipe.local.aws.state.records import AttachedVolume, DiskSpec, Image, Instance, KeyPair, Snapshot, Volume
+from imagepipe.local.aws.state.records import AttachedVolume, DiskSpec, Image, Instance, Snapshot, Volume
 
 MAX_USER_DATA_BYTES = 16384  # bytes, before base64
 MAX_HOPS = 64
 METADATA_CHOICES = {
     "HttpTokens": ("optional", "required"),
     "HttpEndpoint": ("enabled", "disabled"),
-    "HttpProtocolIpv6": ("enabled", "disabled"),
-    "InstanceMetadataTags": ("enabled", "disabled"),
+    "HttpProtocolIpv6": ("disabled", "enabled"),
+    "InstanceMetadataTags": ("disabled", "enabled"),
 }
+"""The values of an option, the default first."""
 NOT_HERE = (
     "LaunchTemplate",
     "ElasticGpuSpecification",
@@ -52,7 +53,7 @@ def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     _refuse_unknown(call)
     forget_ended(backend)
     count = _count(call)
-    image = _image(backend, call)
+    image = lookup.check_available(lookup.image(backend, call, call.text("ImageId")))
     kind = _instance_type(call, image)
     place = placement.resolve(backend, call)
     tags = tagging.parse_specifications(
@@ -76,9 +77,7 @@ def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
         backend.database.put(replace(image, last_launched=backend.clock.now()))
     for instance in made:
         backend.faults.bind(instance.id, call.action, call.params, *faults.EFFECTS)
-        backend.database.later(
-            partial(backend.job_queues.submit, instance.id, partial(jobs.boot, backend, instance.id))
-        )
+        backend.submit_later(instance.id, jobs.boot, instance.id)
     return reservation(backend, made)
 
 
@@ -98,13 +97,6 @@ def _count(call: Call) -> int:
             "InstanceLimitExceeded", f"You have requested {most} instances; the local cloud starts 20 at once"
         )
     return most
-
-
-def _image(backend: Backend, call: Call) -> Image:
-    image = lookup.image(backend, call, call.text("ImageId"))
-    if image.state != "available":
-        raise AwsError("InvalidAMIID.Unavailable", f"The image ID '{image.id}' is not available: it is {image.state}")
-    return image
 
 
 def _instance_type(call: Call, image: Image) -> str:
@@ -142,10 +134,7 @@ def _snapshot(backend: Backend, call: Call, image: Image, snapshot_id: str) -> S
         found = backend.database.snapshots.get(snapshot_id)
         if found is not None:
             return found
-    snapshot = lookup.snapshot(backend, call, snapshot_id)
-    if snapshot.state != "completed":
-        raise AwsError("IncorrectState", f"Snapshot {snapshot_id} is in invalid state - {snapshot.state}")
-    return snapshot
+    return lookup.check_completed(lookup.snapshot(backend, call, snapshot_id))
 
 
 def _pattern(backend: Backend, call: Call, image: Image, kind: str, place: Place) -> Instance:
@@ -155,7 +144,7 @@ def _pattern(backend: Backend, call: Call, image: Image, kind: str, place: Place
     behavior = params.get("InstanceInitiatedShutdownBehavior") or ("terminate" if image.bundle else "stop")
     if behavior not in ("stop", "terminate") or (image.bundle and behavior == "stop"):
         raise invalid(f"Value ({behavior}) for parameter instanceInitiatedShutdownBehavior is invalid.")
-    key = _key_pair(backend, call)
+    key = lookup.key_pair(backend, call, params["KeyName"]) if params.get("KeyName") else None
     return Instance(
         id="",
         account=call.account,
@@ -184,30 +173,11 @@ def _pattern(backend: Backend, call: Call, image: Image, kind: str, place: Place
         ebs_optimized=bool(params.get("EbsOptimized")),
         is_spot=market is not None,
         spot_type=market or "",
-        product_codes=image.product_codes,
-        platform_details=image.platform_details,
-        usage_operation=image.usage_operation,
         is_impaired=backend.faults.take("impair", call.action, params) is not None,
         iam_profile=_profile(backend, call),
         metadata_options=_metadata_options(params.get("MetadataOptions", {}), image),
-        architecture=image.architecture,
-        boot_mode=image.boot_mode,
-        ena_support=image.ena_support,
-        sriov=image.sriov,
-        tpm_support=image.tpm_support,
-        root_device=image.root_device,
-        bundle=image.bundle,
+        **image.inherited(),
     )
-
-
-def _key_pair(backend: Backend, call: Call) -> KeyPair | None:
-    name = call.params.get("KeyName")
-    if not name:
-        return None
-    for pair in backend.database.key_pairs.owned(call.account, call.region):
-        if pair.name == name:
-            return pair
-    raise AwsError("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
 
 
 def _user_data(text: str) -> str:
@@ -234,14 +204,10 @@ def _profile(backend: Backend, call: Call) -> str | None:
 
 
 def _metadata_options(given: Mapping[str, Any], image: Image) -> dict[str, str]:
-    tokens_default = "required" if image.imds_support == "v2.0" else "optional"
-    options = {
-        "HttpTokens": str(given.get("HttpTokens", tokens_default)),
-        "HttpPutResponseHopLimit": str(given.get("HttpPutResponseHopLimit", 2 if image.imds_support else 1)),
-        "HttpEndpoint": str(given.get("HttpEndpoint", "enabled")),
-        "HttpProtocolIpv6": str(given.get("HttpProtocolIpv6", "disabled")),
-        "InstanceMetadataTags": str(given.get("InstanceMetadataTags", "disabled")),
-    }
+    defaults = {name: choices[0] for name, choices in METADATA_CHOICES.items()}
+    defaults["HttpTokens"] = "required" if image.imds_support == "v2.0" else "optional"
+    defaults["HttpPutResponseHopLimit"] = "2" if image.imds_support else "1"
+    options = {name: str(given.get(name, default)) for name, default in defaults.items()}
     for name, value in options.items():
         allowed = METADATA_CHOICES.get(name)
         if value not in allowed if allowed else not 1 <= int(value) <= MAX_HOPS:

@@ -1,4 +1,4 @@
-"""Spot: what a launch may ask of that market, and what cannot be done with what it gives."""
+"""The spot market: the options of a launch, and the limits of spot instances."""
 
 from __future__ import annotations
 

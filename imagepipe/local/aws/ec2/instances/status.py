@@ -18,8 +18,7 @@ def describe_instance_status(backend: Backend, call: Call) -> Mapping[str, Any]:
     rows = requested(backend, call)
     if not call.params.get("IncludeAllInstances"):
         rows = [row for row in rows if row.state == "running"]
-    rows = filters.select(rows, call.filters(), GETTERS)
-    shown, token = filters.page(rows, call.params, ids="InstanceIds")
+    shown, token = filters.page(rows, call.params, GETTERS, ids="InstanceIds")
     return {"InstanceStatuses": [_status(backend, row) for row in shown], "NextToken": token}
 
 

@@ -32,15 +32,13 @@ def _authorize(backend: Backend, call: Call, side: str) -> Mapping[str, Any]:
     if not added:
         raise missing("ipPermissions")
     for place, rule in enumerate(added):
-        if any(_same(rule, other) for other in (*present, *added[:place])):
+        if any(_key(rule) == _key(other) for other in (*present, *added[:place])):
             raise AwsError(
                 "InvalidPermission.Duplicate",
                 f'the specified rule "peer: {_peer(rule)}, {rule.protocol}, from port: {rule.from_port}, '
                 f'to port: {rule.to_port}, ALLOW" already exists',
             )
-    changed = _with(group, side, (*present, *added))
-    backend.database.put(changed)
-    _change_ports(backend, changed)
+    changed = _put_rules(backend, group, side, (*present, *added))
     return {"Return": True, "SecurityGroupRules": [_to_api(_Row(changed, rule, side)) for rule in added]}
 
 
@@ -50,15 +48,13 @@ def _revoke(backend: Backend, call: Call, side: str) -> Mapping[str, Any]:
     ids = _rule_ids(call, present)
     wanted = [rule for rule in present if rule.id in ids]
     for rule in _rules(backend, call):
-        found = [other for other in present if _same(rule, other)]
+        found = [other for other in present if _key(rule) == _key(other)]
         if not found:
             raise AwsError("InvalidPermission.NotFound", "The specified rule does not exist in this security group.")
         wanted += found
     if not wanted:
         raise missing("ipPermissions")
-    changed = _with(group, side, tuple(rule for rule in present if rule not in wanted))
-    backend.database.put(changed)
-    _change_ports(backend, changed)
+    _put_rules(backend, group, side, tuple(rule for rule in present if rule not in wanted))
     return {"Return": True}
 
 
@@ -78,24 +74,21 @@ def _rule_ids(call: Call, rules: Sequence[Rule]) -> Sequence[str]:
     return ids
 
 
-def _with(group: SecurityGroup, side: str, rules: tuple[Rule, ...]) -> SecurityGroup:
-    return replace(group, ingress=rules) if side == "ingress" else replace(group, egress=rules)
+def _put_rules(backend: Backend, group: SecurityGroup, side: str, rules: tuple[Rule, ...]) -> SecurityGroup:
+    """Give a side of the group these rules; afterwards open and close the ports of its running machines."""
+    changed = replace(group, ingress=rules) if side == "ingress" else replace(group, egress=rules)
+    backend.database.put(changed)
 
-
-def _change_ports(backend: Backend, group: SecurityGroup) -> None:
     def change_ports() -> None:
         changes = [
-            backend.job_queues.submit(row.id, partial(jobs.open_ports, backend, row.id))
+            backend.submit(row.id, jobs.open_ports, row.id)
             for row in backend.database.instances
             if group.id in row.group_ids and row.state == "running"
         ]
         wait(changes, WAIT_SECONDS)
 
     backend.database.later(change_ports)
-
-
-def _same(rule: Rule, other: Rule) -> bool:
-    return _key(rule) == _key(other)
+    return changed
 
 
 def _key(rule: Rule) -> tuple[object, ...]:
@@ -130,27 +123,26 @@ def _of_permission(backend: Backend, call: Call, permission: Mapping[str, Any]) 
     first, last = _ports(protocol, permission.get("FromPort"), permission.get("ToPort"))
     blank = Rule(id="", protocol=protocol, from_port=first, to_port=last)
     rules = [
-        replace(blank, cidr=_cidr(entry.get("CidrIp", "")), description=entry.get("Description"))
-        for entry in permission.get("IpRanges", [])
+        replace(blank, **_peer_of(backend, call, kind, entry), description=entry.get("Description"))
+        for kind in ("IpRanges", "Ipv6Ranges", "PrefixListIds", "UserIdGroupPairs")
+        for entry in permission.get(kind, [])
     ]
-    rules += [
-        replace(
-            blank, cidr_v6=_cidr(entry.get("CidrIpv6", ""), ipaddress.IPv6Network), description=entry.get("Description")
-        )
-        for entry in permission.get("Ipv6Ranges", [])
-    ]
-    rules += [
-        replace(blank, prefix_list=entry.get("PrefixListId"), description=entry.get("Description"))
-        for entry in permission.get("PrefixListIds", [])
-    ]
-    for pair in permission.get("UserIdGroupPairs", []):
-        source = named(backend, replace(call, params=pair))
-        rules.append(
-            replace(blank, group_id=source.id, group_account=source.account, description=pair.get("Description"))
-        )
     if not rules:
         raise missing("ipRanges, ipv6Ranges, prefixListIds or groups")
     return rules
+
+
+def _peer_of(backend: Backend, call: Call, kind: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a rule that name its source or destination."""
+    match kind:
+        case "IpRanges":
+            return {"cidr": _cidr(entry.get("CidrIp", ""))}
+        case "Ipv6Ranges":
+            return {"cidr_v6": _cidr(entry.get("CidrIpv6", ""), ipaddress.IPv6Network)}
+        case "PrefixListIds":
+            return {"prefix_list": entry.get("PrefixListId")}
+    group = named(backend, replace(call, params=entry))
+    return {"group_id": group.id, "group_account": group.account}
 
 
 def _ports(protocol: str, first: int | None, last: int | None) -> tuple[int, int]:
@@ -213,8 +205,7 @@ def describe_security_group_rules(backend: Backend, call: Call) -> Mapping[str, 
     ]
     if ids := _rule_ids(call, [row.rule for row in rows]):
         rows = [row for row in rows if row.rule.id in ids]
-    rows = filters.select(rows, call.filters(), GETTERS)
-    shown, token = filters.page(rows, call.params, ids="SecurityGroupRuleIds")
+    shown, token = filters.page(rows, call.params, GETTERS, ids="SecurityGroupRuleIds")
     return {"SecurityGroupRules": [_to_api(row) for row in shown], "NextToken": token}
 
 

@@ -19,7 +19,7 @@ from imagepipe.local.aws.state.records import Rule, SecurityGroup
 MAX_LENGTH = 255
 
 GETTERS: Mapping[str, Getter] = {
-    "description": lambda row: row.description,
+    **filters.by_attribute("description", "vpc-id"),
     "egress.ip-permission.cidr": lambda row: [rule.cidr for rule in row.egress],
     "egress.ip-permission.protocol": lambda row: [rule.protocol for rule in row.egress],
     "group-id": lambda row: row.id,
@@ -30,7 +30,6 @@ GETTERS: Mapping[str, Getter] = {
     "ip-permission.protocol": lambda row: [rule.protocol for rule in row.ingress],
     "ip-permission.to-port": lambda row: [rule.to_port for rule in row.ingress],
     "owner-id": lambda row: row.account,
-    "vpc-id": lambda row: row.vpc_id,
 }
 
 
@@ -109,8 +108,7 @@ def describe_security_groups(backend: Backend, call: Call) -> Mapping[str, Any]:
         wanted.update(found)
     if ids or names:
         rows = [row for row in rows if row.id in wanted]
-    rows = filters.select(rows, call.filters(), GETTERS)
-    shown, token = filters.page(rows, call.params, ids="GroupIds")
+    shown, token = filters.page(rows, call.params, GETTERS, ids="GroupIds")
     return {"SecurityGroups": [to_api(row) for row in shown], "NextToken": token}
 
 

@@ -1,4 +1,4 @@
-"""Block device mappings: what a request, an image and a launch say together, and what EC2 refuses of it."""
+"""Block device mappings: merge those of a request into those of an image, and check them as EC2 does."""
 
 from __future__ import annotations
 

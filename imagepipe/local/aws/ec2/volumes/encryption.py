@@ -1,7 +1,7 @@
 """Choose the KMS key of a volume or a copy, and find out if it can be used.
 
-Nothing is encrypted here: what would be is recorded. The keys are moto's; the account's default key is made when
-it is first needed.
+Nothing is encrypted here: the records say what EC2 would encrypt. The keys are moto's; the account's default key is
+made when it is first needed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Encryption:
     kms_key_id: str | None = None
     """The key's ARN."""
     problem: str = ""
-    """Why it cannot be; EC2 looks at the key only after it has answered (API reference, RunInstances, CopyImage)."""
+    """Reason why the key cannot be used; EC2 checks it after its answer (API reference, RunInstances, CopyImage)."""
 
 
 def for_volume(
@@ -67,11 +67,6 @@ def encrypts_by_default(backend: Backend, call: Call) -> bool:
     return setting(backend, call.account, call.region, ENCRYPTS, "false") == "true"
 
 
-def default_key(backend: Backend, call: Call) -> str:
-    """Return the ARN of the default key."""
-    return setting(backend, call.account, call.region, DEFAULT_KEY, "") or aws_managed_key(backend, call)
-
-
 def aws_managed_key(backend: Backend, call: Call) -> str:
     """Return the ARN of AWS's own key for EBS, which moto makes after the change that needs it."""
     for key in kms.keys(backend.moto, call.account, call.region):
@@ -92,19 +87,15 @@ def is_aws_managed(backend: Backend, snapshot: Snapshot) -> bool:
     )
 
 
-def find_key(backend: Backend, call: Call, name: str) -> kms.Key | None:
-    """Find the caller's key of this id, ARN or alias in the call's region."""
-    return kms.find_key(backend.moto, call.account, call.region, name)
-
-
 def _with_default(backend: Backend, call: Call) -> Encryption:
-    return Encryption(True, default_key(backend, call))
+    own = setting(backend, call.account, call.region, DEFAULT_KEY, "")
+    return Encryption(True, own or aws_managed_key(backend, call))
 
 
 def _with_key(backend: Backend, call: Call, name: str) -> Encryption:
     if name in (kms.EBS_ALIAS, aws_managed_key(backend, call)):
         return Encryption(True, aws_managed_key(backend, call))
-    key = find_key(backend, call, name)
+    key = kms.find_key(backend.moto, call.account, call.region, name)
     if key is None:
         return Encryption(True, name, NOT_ACCESSIBLE)
     return Encryption(True, key.arn, "" if key.is_enabled else f"{key.arn} is disabled")

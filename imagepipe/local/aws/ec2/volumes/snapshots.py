@@ -1,4 +1,4 @@
-"""Snapshots: taken, copied, described, shared, deleted."""
+"""Take, copy, describe, share and delete snapshots."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from imagepipe.local.aws.ec2.images import jobs as image_jobs
 from imagepipe.local.aws.ec2.instances import jobs as instance_jobs
 from imagepipe.local.aws.ec2.sharing import added, audience, changed_users
 from imagepipe.local.aws.ec2.volumes import encryption
-from imagepipe.local.aws.moto.catalogue import regions
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, missing
@@ -24,15 +23,12 @@ from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Instance, Snapshot, Volume
 
 GETTERS: Mapping[str, Getter] = {
-    "description": lambda row: row.description,
-    "encrypted": lambda row: row.encrypted,
+    **filters.by_attribute("description", "encrypted", "start-time", "volume-id"),
     "owner-id": lambda row: row.account,
     "progress": lambda row: f"{row.progress}%",
     "snapshot-id": lambda row: row.id,
-    "start-time": lambda row: row.start_time,
     "status": lambda row: row.state,
     "storage-tier": lambda row: "standard",
-    "volume-id": lambda row: row.volume_id,
     "volume-size": lambda row: row.size_gib,
 }
 
@@ -66,7 +62,7 @@ def create_snapshots(backend: Backend, call: Call) -> Mapping[str, Any]:
     if not made:
         raise conflicting(f"Every volume of {instance.id} is excluded")
     _take_later(backend, call, instance.id, made)
-    return {"Snapshots": [_brief(snapshot) for snapshot in made]}
+    return {"Snapshots": [to_api(snapshot) for snapshot in made]}
 
 
 def _specified_volumes(backend: Backend, instance: Instance, specification: Mapping[str, Any]) -> Iterable[Volume]:
@@ -80,8 +76,8 @@ def _specified_volumes(backend: Backend, instance: Instance, specification: Mapp
             yield backend.database.volumes[attached.volume_id]
 
 
-def new_snapshot(backend: Backend, volume: Volume, description: str, tags: Mapping[str, str]) -> Snapshot:
-    """Make the record of a snapshot that is still to be taken."""
+def new_snapshot(backend: Backend, volume: Volume | Snapshot, description: str, tags: Mapping[str, str]) -> Snapshot:
+    """Make the record of a snapshot that is still to be taken of a volume, or copied of another snapshot."""
     return Snapshot(
         id=new_id("snap"),
         account=volume.account,
@@ -106,18 +102,12 @@ def _put(backend: Backend, call: Call, snapshot: Snapshot) -> None:
 def _take_later(backend: Backend, call: Call, queue: str, snapshots: Iterable[Snapshot]) -> None:
     for snapshot in snapshots:
         _put(backend, call, snapshot)
-    ids = tuple(snapshot.id for snapshot in snapshots)
-    backend.database.later(partial(backend.job_queues.submit, queue, partial(image_jobs.take_snapshots, backend, ids)))
+    backend.submit_later(queue, image_jobs.take_snapshots, tuple(snapshot.id for snapshot in snapshots))
 
 
 def copy_snapshot(backend: Backend, call: Call) -> Mapping[str, Any]:
-    source_region = call.text("SourceRegion")
-    if source_region not in regions():
-        raise invalid(f"Value ({source_region}) for parameter sourceRegion is invalid.")
-    there = replace(call, region=source_region)
-    source = lookup.snapshot(backend, there, call.text("SourceSnapshotId"))
-    if source.state != "completed":
-        raise AwsError("IncorrectState", f"Snapshot {source.id} is in invalid state - {source.state}")
+    there = lookup.in_source_region(call)
+    source = lookup.check_completed(lookup.snapshot(backend, there, call.text("SourceSnapshotId")))
     snapshot = new_copy(
         backend,
         call,
@@ -127,29 +117,21 @@ def copy_snapshot(backend: Backend, call: Call) -> Mapping[str, Any]:
     )
     _put(backend, call, snapshot)
     backend.database.later(partial(image_jobs.link, backend, [snapshot]))
-    backend.database.later(
-        partial(backend.job_queues.submit, snapshot.id, partial(image_jobs.finish_copy, backend, snapshot.id))
-    )
+    backend.submit_later(snapshot.id, image_jobs.finish_copy, snapshot.id)
     return {"SnapshotId": snapshot.id, "Tags": tagging.to_api(snapshot.tags)}
 
 
 def new_copy(backend: Backend, call: Call, source: Snapshot, *, description: str, tags: Mapping[str, str]) -> Snapshot:
     """Make the record of a copy in this call's region. Raises AwsError."""
     encrypted = encryption.for_copy(backend, call, source)
-    return Snapshot(
-        id=new_id("snap"),
+    return replace(
+        new_snapshot(backend, source, description, tags),
         account=call.account,
         region=call.region,
-        tags=tags,
         volume_id="vol-ffffffff",  # EC2's own stand-in for a copy's volume
-        size_gib=source.size_gib,
-        state="pending",
-        description=description,
-        start_time=backend.clock.now(),
         encrypted=encrypted.is_on,
         kms_key_id=encrypted.kms_key_id,
         fails_with=encrypted.problem,
-        product_codes=source.product_codes,
         copied_from=source.id,
     )
 
@@ -175,33 +157,20 @@ def to_api(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _brief(snapshot: Snapshot) -> dict[str, Any]:
-    """Describe a snapshot as CreateSnapshots does."""
-    return {**to_api(snapshot), "StateMessage": None}
-
-
 def describe_snapshots(backend: Backend, call: Call) -> Mapping[str, Any]:
     params = call.params
     rows = [
         row for row in backend.database.snapshots.in_region(call.region) if lookup.may_use_snapshot(backend, call, row)
     ]
-    if params.get("SnapshotIds"):
-        wanted = {found.id for found in lookup.snapshots(backend, call, params["SnapshotIds"])}
-        rows = [row for row in rows if row.id in wanted]
+    rows = lookup.named(backend, call, rows, lookup.snapshots, "SnapshotIds")
     if params.get("OwnerIds"):
-        owners = _owners(call, params["OwnerIds"])
+        owners = audience(call, params["OwnerIds"])
         rows = [row for row in rows if row.account in owners]
     if params.get("RestorableByUserIds"):
         users = audience(call, params["RestorableByUserIds"])
         rows = [row for row in rows if users & {row.account, *row.users}]
-    rows = filters.select(rows, call.filters(), GETTERS)
-    shown, token = filters.page(rows, params, ids="SnapshotIds")
+    shown, token = filters.page(rows, params, GETTERS, ids="SnapshotIds")
     return {"Snapshots": [to_api(row) for row in shown], "NextToken": token}
-
-
-def _owners(call: Call, given: Iterable[str]) -> set[str]:
-    """Resolve owners: `self`, and account ids."""
-    return {call.account if owner == "self" else owner for owner in given}
 
 
 def delete_snapshot(backend: Backend, call: Call) -> Mapping[str, Any]:

@@ -1,10 +1,9 @@
-"""Volumes: made, described, attached to stopped instances, deleted."""
+"""Make, describe and delete volumes, and attach them to stopped instances."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from imagepipe.local.aws.backend import Backend
@@ -21,11 +20,9 @@ from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import AttachedVolume, DiskSpec, Instance, Volume
 
 GETTERS: Mapping[str, Getter] = {
+    **filters.by_attribute("create-time", "encrypted", "snapshot-id"),
     "availability-zone": lambda row: row.zone,
-    "create-time": lambda row: row.create_time,
-    "encrypted": lambda row: row.encrypted,
     "size": lambda row: row.size_gib,
-    "snapshot-id": lambda row: row.snapshot_id,
     "status": lambda row: row.state,
     "volume-id": lambda row: row.id,
     "volume-type": lambda row: row.type,
@@ -44,9 +41,8 @@ def create_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
         raise missing("availabilityZone")
     if zone not in zones(call.region):
         raise AwsError("InvalidZone.NotFound", f"The zone '{zone}' does not exist.")
-    snapshot = lookup.snapshot(backend, call, params["SnapshotId"]) if params.get("SnapshotId") else None
-    if snapshot is not None and snapshot.state != "completed":
-        raise AwsError("IncorrectState", f"Snapshot {snapshot.id} is in invalid state - {snapshot.state}")
+    snapshot_id = params.get("SnapshotId")
+    snapshot = lookup.check_completed(lookup.snapshot(backend, call, snapshot_id)) if snapshot_id else None
     if snapshot is None and not params.get("Size"):
         raise missing("size or snapshotId")
     if params.get("KmsKeyId") and not params.get("Encrypted"):
@@ -68,9 +64,7 @@ def create_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
     volume = new_volume(backend, call, block_devices.with_defaults(disk, snapshot), zone=zone, tags=tags)
     backend.database.put(volume)
     idempotency.remember(backend, call, [volume.id])
-    backend.database.later(
-        partial(backend.job_queues.submit, volume.id, partial(jobs.create_volume, backend, volume.id))
-    )
+    backend.submit_later(volume.id, jobs.create_volume, volume.id)
     return to_api(backend, volume)
 
 
@@ -140,16 +134,13 @@ def _attachment(instance: Instance, attached: AttachedVolume, state: str) -> dic
 
 def describe_volumes(backend: Backend, call: Call) -> Mapping[str, Any]:
     rows = backend.database.volumes.owned(call.account, call.region)
-    if call.params.get("VolumeIds"):
-        wanted = {found.id for found in lookup.volumes(backend, call, call.params["VolumeIds"])}
-        rows = [row for row in rows if row.id in wanted]
+    rows = lookup.named(backend, call, rows, lookup.volumes, "VolumeIds")
     getters = dict(GETTERS)
     getters["attachment.device"] = lambda row: [item["Device"] for item in attachments(backend, row)]
     getters["attachment.delete-on-termination"] = lambda row: [
         item["DeleteOnTermination"] for item in attachments(backend, row)
     ]
-    rows = filters.select(rows, call.filters(), getters)
-    shown, token = filters.page(rows, call.params, ids="VolumeIds")
+    shown, token = filters.page(rows, call.params, getters, ids="VolumeIds")
     return {"Volumes": [to_api(backend, row) for row in shown], "NextToken": token}
 
 
@@ -160,9 +151,7 @@ def delete_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
     if volume.state not in ("available", "error"):
         raise AwsError("IncorrectState", f"Volume {volume.id} is {volume.state}, not available")
     backend.database.put(replace(volume, state="deleting"))
-    backend.database.later(
-        partial(backend.job_queues.submit, volume.id, partial(jobs.delete_volume, backend, volume.id))
-    )
+    backend.submit_later(volume.id, jobs.delete_volume, volume.id)
     return {}
 
 
