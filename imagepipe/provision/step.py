@@ -111,7 +111,7 @@ class Step(Stage[Reachable]):
             _say_holders(ctx, result)
         except Disconnected as error:
             self.connections.drop(machine.endpoint)
-            if self.options.expect_disconnect:
+            if before is not None:  # else it broke before the step began, so nothing was expected yet
                 self._come_back(ctx, machine, before, watch)
                 return
             if state := self._ended(ctx, machine):
@@ -119,7 +119,7 @@ class Step(Stage[Reachable]):
                 raise self._failed(f"{machine.instance.id} is {state}: {error}", None, tail, hint) from error
             hint = "set expect_disconnect: true if the step ends the connection, idempotent: true if it may run again"
             raise _Dropped(self._failed(f"{error}", None, tail, hint)) from error
-        if self.awaits_disconnect() and (
+        if before is not None and (
             result.code in self.options.exit_codes or (not result.timed_out and is_going_down(connection, watch))
         ):
             ctx.say("waiting for the connection to end (expect_disconnect: true)")
@@ -141,11 +141,8 @@ class Step(Stage[Reachable]):
         if result.code not in self.options.exit_codes:
             raise self._failed(f"exit code {result.code}", result.code, tail, _hint(result.code, tail))
 
-    def _come_back(self, ctx: Context, machine: Reachable, before: Boot | None, watch: Watch) -> None:
-        """Handle an expected disconnect: wait for the machine, if its boot was read before the step."""
-        if before is None:
-            ctx.say("the connection ended, as expected")
-            return
+    def _come_back(self, ctx: Context, machine: Reachable, before: Boot, watch: Watch) -> None:
+        """Handle an expected disconnect: wait for the machine."""
         ctx.say("the connection ended, as expected: waiting for the machine")
         check = self.ec2.instances.check_runs
         has_rebooted = wait_for_return(self.connections, machine, before, watch, ctx.cancel.sleep, check)

@@ -117,7 +117,7 @@ def make_read_only(points: list[str], say: Callable[[str], None]) -> None:
         return
     if is_container() or not Path("/proc/sysrq-trigger").exists():
         raise AgentError(
-            f"making the root read-only: {_busy('/') or 'it is in use'}",
+            f"making the root read-only: {_busy('/')}",
             "stop these processes in a provisioning step, or use method: tree",
         )
     # Deleted libraries that our own connection uses are enough to make the root busy; SysRq works anyway.
@@ -222,8 +222,8 @@ def are_read_only(points: list[str]) -> bool:
 
 
 def _busy(point: str) -> str:
-    left = writers(Path(point).stat().st_dev)
-    return ", ".join(sorted(f"{each.name} ({each.pid})" for each in left)) + " still write"
+    left = sorted(f"{each.name} ({each.pid})" for each in writers(Path(point).stat().st_dev))
+    return f"{', '.join(left)} still write" if left else "it is in use"
 
 
 def _quoted(text: str) -> str:
