@@ -16,6 +16,8 @@ from imagepipe import __version__
 from imagepipe.cli import streams
 from imagepipe.errors import ImagepipeError, SpecError, UndoFailed
 
+BUG = "a bug in imagepipe"
+"""Start of the message about an exception that nobody expected; the tests look for it."""
 COMMANDS = {
     "build": ("imagepipe.cli.build:build", "Bake the images of specs."),
     "validate": ("imagepipe.cli.validate:validate", "List every problem of specs at once; contacts no cloud."),
@@ -127,7 +129,7 @@ def _exit_code() -> int:
         if os.environ.get("IMAGEPIPE_DEBUG"):
             traceback.print_exc()
         click.echo(
-            f"error: a bug in imagepipe: {type(error).__name__}: {error}\n"
+            f"error: {BUG}: {type(error).__name__}: {error}\n"
             "  hint: set IMAGEPIPE_DEBUG=1 to see where, and please report it",
             err=True,
         )

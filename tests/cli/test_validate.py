@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from imagepipe.cli.main import BUG
+
 ROOT = Path(__file__).resolve().parents[2]
 SOUND = "imagepipe: 1\nname: NAME\nsource: {ami: ami-0123456789abcdef0}\noutput: {name: image-NAME}\n"
 
@@ -100,7 +102,7 @@ def test_nothing_in_a_file_brings_a_traceback(project: Path, content: bytes) -> 
     result = run(project, "db")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr + result.stdout
-    assert "a mistake in imagepipe" not in result.stderr
+    assert BUG not in result.stderr
     assert result.stdout.endswith("1 spec, 1 error\n")
 
 

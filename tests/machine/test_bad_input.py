@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from imagepipe.cli.main import BUG
 from imagepipe.local.client import connect
 from imagepipe.local.daemon import rendezvous
 from tests.machine.bakery import Baked, Bakery, until
@@ -37,7 +38,7 @@ def _fails(baked: Baked, code: int, *words: str) -> None:
     for word in words:
         assert word in baked.err, baked.err
     assert "Traceback" not in baked.err
-    assert "a bug in imagepipe" not in baked.err
+    assert BUG not in baked.err
 
 
 def _is_sleeping(bakery: Bakery) -> bool | None:
@@ -97,7 +98,7 @@ def test_several_images_where_only_one_may_match_are_named(bakery: Bakery) -> No
     )
     before = bakery.inventory()
     failed = bakery("build", str(_edited(bakery, "narrow", change)), "--local")
-    _fails(failed, 3, "2 images are named many-* of self in us-east-1", "hint: use a narrower name")
+    _fails(failed, 3, "2 images are named many-* (owner self) in us-east-1", "hint: use a narrower name")
     for baked in (first, second):
         assert baked.images["us-east-1"] in failed.err
     assert bakery.inventory() == before

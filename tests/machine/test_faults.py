@@ -135,7 +135,7 @@ def test_serve_sets_the_faults_of_a_file_on_a_cloud(quick: Bakery, tmp_path: Pat
         _, err = process.communicate(timeout=60)
         quick("local", "faults", "--clear")
     assert process.returncode == 0, err
-    assert re.search(r"faults that are set \(seed: \d+\):\n  refuse DescribeVolumes, 1 times", err)
+    assert re.search(r"active faults \(seed: \d+\):\n  refuse DescribeVolumes, 1 times", err)
 
 
 def _listed(bakery: Bakery, store: Path) -> str | None:

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagepipe.cli.main import _exit_code
+from imagepipe.cli.main import BUG, _exit_code
 from imagepipe.clock import SystemClock
 from imagepipe.engine.events import FILE_NAME as EVENTS_FILE
 from imagepipe.engine.events import to_json
@@ -112,7 +112,7 @@ class Answer:
     @property
     def is_clear(self) -> bool:
         is_known = self.code in WRONG_INPUT and self.names in self.said
-        return is_known and "Traceback" not in self.said and "a mistake in imagepipe" not in self.said
+        return is_known and "Traceback" not in self.said and BUG not in self.said
 
 
 def answers(folder: Path, seed: int) -> Iterator[Answer]:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from imagepipe.cli.main import BUG
 from tests.machine.bakery import Bakery, without_boot
 from tests.reliability.bench import (
     BUCKETS,
@@ -294,7 +295,7 @@ def _unclear(build: Build) -> list[str]:
     if build.code is None:
         return [f"it did not end within {SECONDS} s: {build.out[-300:]}"]
     wrong = []
-    if "Traceback" in build.err + build.out or "a mistake in imagepipe" in build.err:
+    if "Traceback" in build.err + build.out or BUG in build.err:
         wrong.append(f"a traceback: {build.err[-1500:]}")
     if not build.succeeded:
         errors = list(ERROR.finditer(build.err))
