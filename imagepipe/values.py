@@ -70,7 +70,7 @@ class Instance:
     host_key: str | None
     """OpenSSH public key from user data; None for `console` and `accept-new`."""
     spot: bool = False
-    """Whether the instance is a spot instance, which cannot be stopped."""
+    """True if the instance is a spot instance, which cannot be stopped."""
 
 
 @dataclass(frozen=True, slots=True)

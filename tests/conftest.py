@@ -10,6 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.account import Account
+    from tests.communicator.sshd import Sshd
 
 _counts = {"passed": 0, "failed": 0, "skipped": 0}
 
@@ -56,3 +57,12 @@ def account(tmp_path: Path) -> Iterator[Account]:
     yield made
     made.journal.close()
     cloud.stop()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """An OpenSSH server that this run's tests share."""
+    from tests.communicator.sshd import sshd
+
+    with sshd(tmp_path_factory.mktemp("sshd")) as server:
+        yield server

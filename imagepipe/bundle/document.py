@@ -37,7 +37,7 @@ class Element:
         return found[0] if found else None
 
     def one(self, tag: str) -> Element:
-        """Return the only child with this tag. Raises BundleError if there is none."""
+        """Return the only child with this tag. Raises BundleError if it is missing."""
         found = self.optional(tag)
         if found is None:
             raise BundleError(f"the manifest has no <{tag}> in <{self.tag}>")

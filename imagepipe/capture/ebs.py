@@ -190,7 +190,7 @@ class CaptureEbs(Stage[Image]):
 
 
 def _only_by_create_image(source: SourceImage, described: Mapping[str, Any]) -> str | None:
-    """Return the property that RegisterImage would lose; None if there is none."""
+    """Return a property that RegisterImage would lose, or None."""
     codes = [code["ProductCodeId"] for code in described.get("ProductCodes", ())] or list(source.product_codes)
     if codes:
         return f"product code {', '.join(codes)}"

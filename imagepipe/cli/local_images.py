@@ -28,7 +28,7 @@ class ListedImage:
     created: str
     name: str
     is_base: bool
-    """Whether every region has this image, under a different id."""
+    """True if every region has this image, under a different id."""
 
     def cells(self) -> tuple[str, ...]:
         """Return the cells of the image's table row."""

@@ -54,7 +54,7 @@ class RunOptions:
     keep_on_failure: timedelta | None = None
     """Time for which a failed run's resources are kept; None deletes them at once."""
     keep_going: bool = False
-    """Whether the other specs continue after the failure of one."""
+    """True if the other specs continue after the failure of one."""
 
     @property
     def log(self) -> IO[str]:

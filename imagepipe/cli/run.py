@@ -217,7 +217,7 @@ class Signals:
     """The state of signal handling in a run."""
 
     has_begun: bool = False
-    """Whether the run may hold resources. Before that, it can exit at once."""
+    """True if the run may hold resources. Before that, it can exit at once."""
     came: bool = False
 
 

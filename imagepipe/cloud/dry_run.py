@@ -31,7 +31,7 @@ class PermissionProbe:
     vpc: str | None
     shares: bool
     copies: bool
-    """Whether the region gets only a copy, and no instance."""
+    """True if the region gets only a copy, and no instance."""
     source_region: str
     bundles: bool = False
     """The image is an instance-store image: it has no snapshots, and its copies are registered like the first one."""

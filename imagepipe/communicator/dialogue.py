@@ -29,7 +29,7 @@ class Dialogue:
         self.errors: deque[str] = deque(maxlen=LAST_LINES)
         """The last lines of the error stream; all of them once the code is known."""
         self.is_silent = False
-        """Whether the command sent nothing for longer than the limit."""
+        """True if the command sent nothing for longer than the limit."""
         self._aside: threading.Thread | None = None
 
     def listen_aside(self, on_line: OnLine) -> None:

@@ -72,7 +72,7 @@ class NotConnected(ConnectError):
         super().__init__(message)
         self.why: Why = why
         self.at_bastion = at_bastion
-        """Whether the attempt failed at the bastion, not at the machine behind it."""
+        """True if the attempt failed at the bastion, not at the machine behind it."""
 
 
 class Disconnected(ConnectError):

@@ -58,7 +58,7 @@ class Decision:
     by: tuple[str, ...] = ()
     """Sids of the rules that allow or deny it."""
     is_denied: bool = False
-    """Whether there is an explicit Deny, not just no Allow."""
+    """True if there is an explicit Deny, not just no Allow."""
 
 
 def decide(rules: Sequence[Rule], asked: AuthorizationRequest) -> Decision:

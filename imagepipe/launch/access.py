@@ -149,7 +149,7 @@ class MakeGroup(Stage[Network]):
         return Network((id,), subnets or (None,))
 
     def _vpc(self, subnets: tuple[str, ...]) -> str | None:
-        """Return the VPC of the subnets; without subnets, the default VPC, or None if there is none.
+        """Return the VPC of the subnets; without subnets, the default VPC, or None if the region has no default VPC.
 
         Raises CloudError if the subnets are in several VPCs, because they share one security group.
         """

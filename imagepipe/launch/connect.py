@@ -88,9 +88,9 @@ class AwaitSsh(Stage[Reachable]):
     via: Endpoint | None = None
     """The bastion; None for a direct connection."""
     key_on_console: bool = False
-    """Whether to read the host key from the console before the first connection."""
+    """True to read the host key from the console before the first connection."""
     of_new_image: bool = False
-    """Whether this is the test instance: if it does not come up, the image is at fault."""
+    """True if this is the test instance: if it does not come up, the image is at fault."""
 
     def run(self, ctx: Context) -> Reachable:
         instance = ctx[self.instance]

@@ -52,7 +52,7 @@ class Launch(Stage[Instance]):
     kms_key: str | None
     instance_profile: str | None
     sends_host_key: bool
-    """Whether to give the instance an SSH host key by user data, so that the first connection can verify it."""
+    """True to give the instance an SSH host key by user data, so that the first connection can verify it."""
     user_data: str | None
     public_address: bool
     tags: Mapping[str, Text] = field(default_factory=dict)

@@ -25,7 +25,7 @@ class Newest:
 
     filter: ImageFilter
     only: bool
-    """Whether more than one matching image is an error."""
+    """True if more than one matching image is an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,13 @@ class FindSource(Stage[SourceImage]):
     wanted: str | BySsm | Newest
     """The image's id, or how to find it."""
     needs_ebs: bool = True
-    """Whether the root must be on EBS, because it is captured as a snapshot; a bundle can be made of any root."""
+    """True if the root must be on EBS, because it is captured as a snapshot; a bundle can be made of any root."""
 
     def run(self, ctx: Context) -> SourceImage:
         return self.find(ctx.say)
 
     def find(self, say: Callable[[str], None]) -> SourceImage:
-        """Return the image. Raises CloudError if there is none, or if it cannot be used as a source."""
+        """Return the image. Raises CloudError if it does not exist or cannot be used as a source."""
         match self.wanted:
             case str():
                 found = self.ec2.images.by_id(self.wanted)
@@ -158,7 +158,7 @@ class CheckNames(Stage[Mapping[str, ImageText]]):
     """EC2 by region, for every region that gets the image."""
     wanted: Ref[Mapping[str, ImageText]]
     replaces: bool = False
-    """Whether to bake under a temporary name if the name is taken; the new image takes the name over at the end."""
+    """True to bake under a temporary name if the name is taken; the new image takes the name over at the end."""
 
     def run(self, ctx: Context) -> Mapping[str, ImageText]:
         texts = dict(ctx[self.wanted])

@@ -32,7 +32,7 @@ class Scope:
     root: str = "var"
     """Root of the declared names: `var` in a spec, `param` in a provisioner."""
     is_open: bool = False
-    """Whether any name is accepted, because the declarations cannot be read."""
+    """True if any name is accepted, because the declarations cannot be read."""
     used: set[str] = field(default_factory=set)
     """Names of variables that are used."""
 

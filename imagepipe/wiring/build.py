@@ -92,7 +92,7 @@ class ImageBuild:
 
     @property
     def replaces(self) -> bool:
-        """Whether the image may take over a name that is already in use."""
+        """True if the image may take over a name that is already in use."""
         return self.spec.output.on_name_taken == "replace"
 
     @property

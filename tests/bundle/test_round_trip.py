@@ -1,4 +1,4 @@
-"""What is packed comes back, whatever the layout."""
+"""Unpacking a bundle gives the packed image, whatever its layout."""
 
 from __future__ import annotations
 

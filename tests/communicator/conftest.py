@@ -11,14 +11,7 @@ from imagepipe.clock import Deadline, SystemClock
 from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import Connection, Result, Watch, connect
 from imagepipe.engine.cancel import Cancel
-from tests.communicator.sshd import Sshd, sshd
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    """An OpenSSH server that this run's tests share."""
-    with sshd(tmp_path_factory.mktemp("sshd")) as server:
-        yield server
+from tests.communicator.sshd import Sshd
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from imagepipe.provision.shell import RunShell
 from imagepipe.provision.step import Options
 from imagepipe.values import Instance, Reachable
 from tests.account import Account
-from tests.communicator.sshd import Sshd, sshd
+from tests.communicator.sshd import Sshd
 from tests.local.aws import harness
 
 SOURCE = SourceImage("ami-0", "debian-12", "1", "x86_64", "hvm", "/dev/xvda", "ebs", ())
@@ -35,12 +35,6 @@ class BreaksAtFirst(Connections):
             self.has_broken = True
             connection.close()
         return connection
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with sshd(tmp_path_factory.mktemp("sshd")) as server:
-        yield server
 
 
 def _step(account: Account, script: str, *, idempotent: bool) -> RunShell:

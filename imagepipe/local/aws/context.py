@@ -45,7 +45,7 @@ class RequestContext:
     identity: Identity = field(init=False)
     """The caller, from `identify` on."""
     is_streamed: bool = False
-    """Whether the service itself reads the body: an upload can have gigabytes."""
+    """True if the service itself reads the body: an upload can have gigabytes."""
     operation: Operation = field(init=False)
     """Known from `parse` on."""
     late_faults: LateFaults = field(default_factory=LateFaults)

@@ -53,7 +53,7 @@ def withdraw(store: Store) -> None:
 
 
 def current(store: Store) -> Serving | None:
-    """Return the serving process; None if there is none, or it does not listen yet."""
+    """Return the serving process, or None if no process listens yet."""
     try:
         serving = Serving(**json.loads(store.serving.read_text()))
     except (FileNotFoundError, ValueError, TypeError):

@@ -47,7 +47,7 @@ def write(folder: Path, record: Record) -> None:
 
 
 def read(folder: Path) -> Record | None:
-    """Return the record of the folder's machine; None if there is none."""
+    """Return the record of the folder's machine, or None if it does not exist."""
     try:
         return codec.loads(Record, (folder / NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:

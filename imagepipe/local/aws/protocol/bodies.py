@@ -215,7 +215,7 @@ def without_bytes() -> Iterator[None]:
 
 
 class ObjectFile:
-    """A file with an object's bytes, as moto reads them; without a path there are none. Takes no room in memory."""
+    """A file with an object's bytes, as moto reads them; empty without a path. Takes no room in memory."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path

@@ -32,7 +32,7 @@ def extract(disk: Path, folder: Path) -> tuple[Path, Path]:
 
 
 def _target(disk: Path, name: str) -> str:
-    """Return the target of a link in the file system, as an absolute path; empty if there is none."""
+    """Return the target of a link in the file system, as an absolute path, or an empty string if it is not a link."""
     found = LINK.search(_debugfs(disk, f"stat {name}"))
     if found is None:
         return ""

@@ -76,7 +76,7 @@ def finish_copy(backend: Backend, snapshot_id: str) -> None:
 
 
 def link(backend: Backend, snapshots: Iterable[Snapshot]) -> str:
-    """Link the bytes of copies to those of their sources. Return the failure; empty if there is none."""
+    """Link the bytes of copies to those of their sources. Return the reason of a failure, or an empty string."""
     for snapshot in snapshots:
         assert snapshot.copied_from
         if backend.disks.snapshot_path(snapshot.id).exists():
