@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from imagepipe.errors import ImagepipeError
-from imagepipe.values import Late, Text
+from imagepipe.late import Late, Text
 
 LATE_NAMES = frozenset({"source", "region"})
 """Names that are known only while the graph runs."""

@@ -1,19 +1,9 @@
-"""Types that all rooms share: ids, and the values that stages pass to each other."""
+"""Values that stages pass to each other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, NewType
-
-Region = NewType("Region", str)
-ImageId = NewType("ImageId", str)
-InstanceId = NewType("InstanceId", str)
-SnapshotId = NewType("SnapshotId", str)
-VolumeId = NewType("VolumeId", str)
-SubnetId = NewType("SubnetId", str)
-SecurityGroupId = NewType("SecurityGroupId", str)
-AccountId = NewType("AccountId", str)
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +21,6 @@ class Endpoint:
     """Path of the private key; the key itself is never in a value."""
     via: Endpoint | None = None
     """The bastion, which is verified too; None for a direct connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class Late:
-    """A template that can be rendered only while the graph runs, because it names `source` or `region`.
-
-    It replaces the text in the model; the stage that has it renders it in `run()` (`imagepipe.render.render_late`).
-    """
-
-    text: str
-    """The template."""
-    known: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
-    """The known values that the template reads, of `var`, `param`, `spec` and `build`."""
-
-
-Text = str | Late
-"""A text, or a template that is rendered while the graph runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent / "imagepipe"
 
-FOUNDATION = {"errors", "values", "clock", "masking", "files", "regular_files", "render", "deletion"}
+FOUNDATION = {"errors", "late", "values", "clock", "masking", "files", "regular_files", "render", "deletion"}
 LAYER_1 = {"spec", "engine", "cloud", "communicator", "bundle", "hygiene", "iam"}
 STAGES = {"launch", "provision", "capture", "publish"}
 ANYTHING = {
@@ -32,12 +32,13 @@ ANYTHING = {
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
+    "late": set(),
     "values": set(),
     "clock": {"errors", "values"},
     "masking": {"errors", "values"},
     "files": set(),
     "regular_files": set(),
-    "render": {"errors", "values", "clock"},
+    "render": {"errors", "late", "clock"},
     "deletion": set(),
     **{room: {"__init__", *FOUNDATION} for room in LAYER_1},
     "hygiene": set(),  # it goes to machines, alone

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagepipe.late import Late
 from imagepipe.render import (
     RenderError,
     holds,
@@ -19,7 +20,6 @@ from imagepipe.render import (
     render_file,
     render_late,
 )
-from imagepipe.values import Late
 
 NAMES: dict[str, Any] = {
     "var": {"x": "a b", "n": 3, "yes": True, "list": list("abcdefghij"), "update": "u", "items": "i", "keys": "k"},

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from imagepipe import values
+from imagepipe.late import Late
 from imagepipe.spec import models
 from imagepipe.spec.scalars import UNITS
 
@@ -152,7 +152,7 @@ def _kinds(annotation: Any) -> Iterator[str]:
     if origin is Annotated:
         yield _kind(args[0], list(args[1:]))
     elif origin in (Union, types.UnionType):
-        if set(args) == {str, values.Late}:
+        if set(args) == {str, Late}:
             yield "text"
             return
         for member in args:
@@ -173,7 +173,7 @@ def _kinds(annotation: Any) -> Iterator[str]:
         else:
             yield f"[mapping](#{_anchor(section)})" if section else "mapping"
     else:
-        names = {str: "string", int: "integer", float: "number", bool: "boolean", values.Late: "text", Any: "anything"}
+        names = {str: "string", int: "integer", float: "number", bool: "boolean", Late: "text", Any: "anything"}
         yield names.get(annotation, "anything")
 
 

@@ -18,19 +18,17 @@ from imagepipe.cli.cloud import cloud_target, open_cloud
 from imagepipe.cli.junit_file import reported_in
 from imagepipe.cli.options import (
     CloudOptions,
-    KeepingCommand,
-    RunOptions,
     VariableOptions,
     check_region,
     cloud_options,
     found_specs,
     read_variables,
-    run_options,
     unknown_variables,
     variable_options,
 )
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run import Run, stopped_by_signals
+from imagepipe.cli.run_options import KeepingCommand, RunOptions, run_options
 from imagepipe.clock import Clock, SystemClock
 from imagepipe.engine.cancel import Cancel
 from imagepipe.errors import SpecError

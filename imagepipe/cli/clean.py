@@ -14,9 +14,10 @@ import click
 from imagepipe.cleanup.sweep import YOUNGEST, SweepFilter, bundles_left_over, left_over, sweep
 from imagepipe.cleanup.undoers import Undoers
 from imagepipe.cli.cloud import CloudTarget, cloud_target, open_cloud
-from imagepipe.cli.options import CloudOptions, DurationType
+from imagepipe.cli.options import CloudOptions
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
+from imagepipe.cli.run_options import DurationType
 from imagepipe.cli.run_store import folder_of, past_runs
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions

@@ -13,15 +13,13 @@ from imagepipe.cli.closing import print_end
 from imagepipe.cli.cloud import CloudTarget, open_cloud
 from imagepipe.cli.junit_file import reported_in
 from imagepipe.cli.options import (
-    KeepingCommand,
-    RunOptions,
     VariableOptions,
     read_variables,
-    run_options,
     variable_options,
 )
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run import Run, stopped_by_signals
+from imagepipe.cli.run_options import KeepingCommand, RunOptions, run_options
 from imagepipe.cli.run_store import folder_of
 from imagepipe.clock import SystemClock
 from imagepipe.engine.cancel import Cancel

@@ -22,7 +22,8 @@ from imagepipe.cleanup.sweep import Heartbeat
 from imagepipe.cleanup.undoers import Undoers
 from imagepipe.cli import streams
 from imagepipe.cli.cloud import CloudTarget, region_of
-from imagepipe.cli.options import RunOptions, state_folder
+from imagepipe.cli.options import state_folder
+from imagepipe.cli.run_options import RunOptions
 from imagepipe.clock import Clock, iso
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.communicator.ssh import Connections

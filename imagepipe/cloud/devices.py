@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imagepipe.cloud.snapshots import Snapshot
-from imagepipe.values import Text
+from imagepipe.late import Text
 
 
 @dataclass(frozen=True, slots=True)

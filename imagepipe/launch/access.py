@@ -14,7 +14,7 @@ from imagepipe.communicator import keys
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
-from imagepipe.values import Late
+from imagepipe.late import Late
 
 TagTemplates = Mapping[str, str | Late]
 """Tag values by key; a late template is rendered once the source image is known."""

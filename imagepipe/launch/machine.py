@@ -19,9 +19,10 @@ from imagepipe.communicator import keys
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
+from imagepipe.late import Text
 from imagepipe.launch.access import Key, Network, temporary_tags
 from imagepipe.launch.user_data import user_data
-from imagepipe.values import Instance, Text
+from imagepipe.values import Instance
 
 VOLUMES_SECONDS = 300
 

@@ -12,8 +12,9 @@ from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import ImageFilter, OwnImage, SourceImage, late_names
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
+from imagepipe.late import Text
 from imagepipe.spec.scalars import image_name_problem
-from imagepipe.values import ImageText, Text
+from imagepipe.values import ImageText
 
 MAX_NAME = 128
 IMAGE_ID = re.compile(r"ami-([0-9a-f]{8}|[0-9a-f]{17})")

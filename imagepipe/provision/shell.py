@@ -11,9 +11,9 @@ from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import Result
 from imagepipe.engine.stage import Context
 from imagepipe.errors import ImagepipeError
+from imagepipe.late import Text
 from imagepipe.provision.step import Attempt, Step
 from imagepipe.regular_files import read_text
-from imagepipe.values import Text
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.communicator.ssh import RECONNECT_SECONDS, Connection, Connections, Disconnected, Result, Watch
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CommandFailed, ConnectError
+from imagepipe.late import Late, Text
 from imagepipe.provision.absence import Boot, boot_of, is_going_down, wait_for_end, wait_for_return
-from imagepipe.values import Late, Reachable, Text
+from imagepipe.values import Reachable
 
 RETRY_SECONDS = 5.0
 DROPS = 2

@@ -20,9 +20,10 @@ from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
+from imagepipe.late import Text
 from imagepipe.publish import stored_bundle
 from imagepipe.publish.stored_bundle import InBucket
-from imagepipe.values import Bundle, Image, ImageText, Text
+from imagepipe.values import Bundle, Image, ImageText
 
 AT_ONCE = 16
 """Parts that are copied at once: S3 does the copying and we only wait; 1,025 parts take 65 rounds."""

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 from pydantic import BaseModel, Tag, ValidationError
 
 from imagepipe.errors import Problem
+from imagepipe.late import Late
 from imagepipe.spec import packer
 from imagepipe.spec.document import Document, KeyPath
 from imagepipe.spec.models import STEP_KINDS
 from imagepipe.spec.old_spellings import replacement
-from imagepipe.values import Late
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -23,9 +23,6 @@ from imagepipe.spec.salvage import covers, salvage
 from imagepipe.spec.steps import expand
 from imagepipe.spec.variables import Given, Resolved, resolve
 
-_BROKEN_PROJECT = Project(defaults=Defaults(ssh_user="unknown"))
-"""Used in place of a project file with errors. The file may set the user, so its absence is not an error."""
-
 
 @dataclass(frozen=True, slots=True)
 class Build:
@@ -136,19 +133,24 @@ def _project(file: Path) -> tuple[Project, list[Problem]]:
     try:
         documents = yaml_document.parse(read_text(path), str(path))
     except SpecError as error:
-        return _BROKEN_PROJECT, list(error.problems)
+        return _broken_project(), list(error.problems)
     problems = [p for d in documents for p in d.problems]
     if problems or not documents or documents[0].value is None:
-        return _BROKEN_PROJECT if problems else Project(), problems
+        return _broken_project() if problems else Project(), problems
     try:
         project = Project.model_validate(documents[0].value)
     except ValidationError as error:
-        return _BROKEN_PROJECT, explain(error, documents[0], Project)
+        return _broken_project(), explain(error, documents[0], Project)
     region = project.defaults.region
     if region is None or project.allow_unknown_region:
         return project, []
     wrong = [documents[0].problem(at, message) for at, message in region_finding(region, ("defaults", "region"))]
-    return (_BROKEN_PROJECT, wrong) if wrong else (project, [])
+    return (_broken_project(), wrong) if wrong else (project, [])
+
+
+def _broken_project() -> Project:
+    """Return the stand-in for a project file with errors. The file may set the user, so its absence is not an error."""
+    return Project(defaults=Defaults(ssh_user="unknown"))
 
 
 def _load_document(loaded: LoadedSpec, given: Given, build: Build | None, *, hides: bool = False) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from imagepipe.late import Late
 from imagepipe.spec.scalars import (
     AbsolutePath,
     AccountId,
@@ -40,7 +41,6 @@ from imagepipe.spec.scalars import (
     VirtualName,
 )
 from imagepipe.spec.script_texts import ScriptText, StepEnvName
-from imagepipe.values import Late
 
 
 def _version(value: Any) -> Any:

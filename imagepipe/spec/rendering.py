@@ -9,9 +9,9 @@ from typing import Any
 
 from imagepipe import render
 from imagepipe.errors import Problem
+from imagepipe.late import Late
 from imagepipe.spec.document import Document, KeyPath, Mark
 from imagepipe.spec.explain import nearest
-from imagepipe.values import Late
 
 SOURCE_FIELDS = ("id", "name", "owner")
 BUILD_FIELDS = ("id", "timestamp", "git_sha")

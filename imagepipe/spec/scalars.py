@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
-from imagepipe import values
+from imagepipe import late
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
@@ -214,13 +214,11 @@ class _TextSchema:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        late = core_schema.is_instance_schema(values.Late)
         text = core_schema.str_schema()
 
         def check(value: Any, inner: core_schema.ValidatorFunctionWrapHandler) -> Any:
-            return value if isinstance(value, values.Late) else inner(value)
+            return value if isinstance(value, late.Late) else inner(value)
 
-        del late
         return core_schema.no_info_wrap_validator_function(check, text)
 
     @classmethod
@@ -228,7 +226,7 @@ class _TextSchema:
         return {"type": "string"}
 
 
-Text = Annotated[values.Text, _TextSchema]
+Text = Annotated[late.Text, _TextSchema]
 """Text that may use `source` and `region`, beside `var`, `spec` and `build`."""
 
 IMAGE_NAME = re.compile(r"[A-Za-z0-9()\[\] ./'@_-]{3,128}")

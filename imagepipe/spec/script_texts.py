@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
-from imagepipe import values
+from imagepipe import late
 from imagepipe.spec.scalars import EnvName, Text
 
 SET_BY_SHELLS = frozenset(
@@ -33,7 +33,7 @@ def _not_set_by_shells(name: str) -> str:
     return name
 
 
-def _without_nul(text: values.Text) -> values.Text:
+def _without_nul(text: late.Text) -> late.Text:
     if isinstance(text, str) and "\0" in text:
         raise PydanticCustomError("nul", "has a NUL character, which a script cannot hold; upload it with file:")
     return text

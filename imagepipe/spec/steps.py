@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from imagepipe import render
 from imagepipe.errors import Problem
+from imagepipe.late import Late
 from imagepipe.regular_files import read_text, special_files
 from imagepipe.spec import document as yaml_document
 from imagepipe.spec.document import Document, KeyPath, Mark
@@ -31,7 +32,6 @@ from imagepipe.spec.models import (
     UseStep,
 )
 from imagepipe.spec.rendering import Scope, find_name, names_late, render_document
-from imagepipe.values import Late
 
 MAX_DEPTH = 10
 """Depth of provisioners that use provisioners."""

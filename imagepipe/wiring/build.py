@@ -12,6 +12,7 @@ from imagepipe.cloud.images import Audience, ImageFilter, SourceImage
 from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.stage import Ref, Stage
+from imagepipe.late import Late
 from imagepipe.launch.access import Key, MakeGroup, MakeKey, Network, UseGroups, UseKey
 from imagepipe.launch.connect import AwaitSsh
 from imagepipe.launch.machine import Launch, SpotWanted
@@ -19,7 +20,7 @@ from imagepipe.launch.source import BySsm, CheckNames, FindSource, NameImages, N
 from imagepipe.spec.find import named_file
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, BlockDevice, EbsOutput, Encrypt, Spec
-from imagepipe.values import Endpoint, Image, ImageText, Instance, Late
+from imagepipe.values import Endpoint, Image, ImageText, Instance
 from imagepipe.wiring.tools import Tools
 
 T = TypeVar("T")

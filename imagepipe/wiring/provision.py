@@ -9,6 +9,7 @@ from typing import Any, assert_never
 from imagepipe import render
 from imagepipe.cloud.images import SourceImage
 from imagepipe.engine.stage import Ref
+from imagepipe.late import Late
 from imagepipe.provision.files import RenderTemplate, UploadFile
 from imagepipe.provision.reboot import RebootMachine
 from imagepipe.provision.shell import RunShell
@@ -16,7 +17,7 @@ from imagepipe.provision.step import Options
 from imagepipe.regular_files import read_text
 from imagepipe.spec.models import FileStep, RebootStep, ShellStep, TemplateStep
 from imagepipe.spec.steps import StepAt
-from imagepipe.values import Late, Reachable
+from imagepipe.values import Reachable
 from imagepipe.wiring.build import ImageBuild
 
 

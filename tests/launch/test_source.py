@@ -5,8 +5,9 @@ import pytest
 from imagepipe.cloud.images import ImageFilter
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
+from imagepipe.late import Late
 from imagepipe.launch.source import BySsm, CheckNames, FindSource, NameImages, Newest
-from imagepipe.values import ImageText, Late
+from imagepipe.values import ImageText
 from tests.account import Account
 from tests.local.aws import harness
 

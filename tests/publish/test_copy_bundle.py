@@ -14,8 +14,9 @@ from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.journal import State
 from imagepipe.engine.stage import Context, Ref
 from imagepipe.errors import BundleError, Cancelled, CloudError
+from imagepipe.late import Late
 from imagepipe.publish.copy_bundle import CopyBundleToRegion
-from imagepipe.values import Image, ImageText, Late
+from imagepipe.values import Image, ImageText
 from tests import bundled
 from tests.account import Account
 from tests.bundle.samples import ec2_key, recipients

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import pytest
 
 from imagepipe.capture.agent.tree import EMPTIED
+from imagepipe.late import Late
 from imagepipe.spec.bundle_rules import LEFT_OUT, bundle_files, bundle_region, prefix_problem, regions_without_bucket
 from imagepipe.spec.models import InstanceStoreOutput
-from imagepipe.values import Late
 
 from .conftest import Loader, messages
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from imagepipe.errors import SpecError
+from imagepipe.late import Late
 from imagepipe.spec.load import load, load_var_file, refuse
 from imagepipe.spec.models import ShellStep, TemplateStep
 from imagepipe.spec.variables import Given
-from imagepipe.values import Late
 
 from .conftest import BUILD, SOUND, SSH_USER, Loader, messages
 

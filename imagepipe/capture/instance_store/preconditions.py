@@ -13,8 +13,9 @@ from imagepipe.cloud.session import Session
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
+from imagepipe.late import Text
 from imagepipe.spec.bundle_rules import prefix_problem
-from imagepipe.values import BundlePlace, Text
+from imagepipe.values import BundlePlace
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from imagepipe.cloud.session import Access, Session
 from imagepipe.engine.journal import Lifetime, State
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
-from imagepipe.values import BundlePlace, Late
+from imagepipe.late import Late
+from imagepipe.values import BundlePlace
 from tests.account import Account
 from tests.local.aws.harness import ACCOUNT, KEY_ID, SECRET
 

@@ -1,0 +1,84 @@
+"""Options of the commands that run builds, `build` and `resume`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from imagepipe.cli.output_format import F, Format, log_format_option
+
+KEEP, KEPT_FOR = "--keep-on-failure", "24h"
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Options of `build` and `resume` that the run uses."""
+
+    output: Format
+    """Format of the result on standard output."""
+    junit: Path | None = None
+    timeout: timedelta | None = None
+    keep_on_failure: timedelta | None = None
+    """Time for which a failed run's resources are kept; None deletes them at once."""
+    keep_going: bool = False
+    """True if the other specs continue after the failure of one."""
+
+    @property
+    def log(self) -> IO[str]:
+        """The stream of the run's log: standard error if the result is JSON."""
+        return sys.stderr if self.output == "json" else sys.stdout
+
+
+class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic only in its stubs
+    """A duration, as in specs: `90m`, `3h`, `2d`."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        found = re.fullmatch(r"(\d{1,6})([smhd])", str(value))
+        if found is None or not int(found.group(1)):
+            self.fail(f"{value!r} is not a duration: write 90m, 3h or 2d", param, ctx)
+        return timedelta(seconds=int(found.group(1)) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found.group(2)])
+
+
+class KeepingCommand(click.Command):
+    """A command whose `--keep-on-failure` takes a duration only after an equals sign, never the next word."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [f"{KEEP}={KEPT_FOR}" if word == KEEP else word for word in args])
+
+
+def run_options(command: F) -> F:
+    """Add `--format`, `--junit`, `--timeout` and `--keep-on-failure[=2h]` to a KeepingCommand."""
+    options: tuple[Callable[[F], F], ...] = (
+        log_format_option,
+        click.option(
+            "--junit",
+            metavar="FILE",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="Write JUnit XML with a case for each build and each test, whether or not they succeed.",
+        ),
+        click.option(
+            "--timeout",
+            type=DurationType(),
+            metavar="DURATION",
+            help="Stop the build after this time and clean up, as after Ctrl-C.  [never]",
+        ),
+        click.option(
+            KEEP,
+            type=DurationType(),
+            metavar="[=DURATION]",
+            help="After a failure, keep everything and print how to log in; `clean --older-than` spares it for this"
+            f" long.  [{KEPT_FOR} if no duration is given]",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
