@@ -382,7 +382,7 @@ def _syntax_error(error: TemplateSyntaxError) -> RenderError:
     return RenderError(f"bad template: {message}", line=error.lineno, hint=hint)
 
 
-def holds(expression: str, names: Mapping[str, Any]) -> bool:
+def is_true(expression: str, names: Mapping[str, Any]) -> bool:
     """Return whether a `when` expression is true."""
     return render("{{ 'yes' if (" + expression + "\n) else 'no' }}", names) == "yes"
 

@@ -15,7 +15,11 @@ from imagepipe.errors import UsageError
 from imagepipe.launch.access import Key
 from imagepipe.values import Image, Instance, Reachable, Sealed, Stopped
 
-STANDING = {Instance: ("pending", "running"), Reachable: ("running",), Sealed: ("running", "stopping", "stopped")}
+RESUMABLE_STATES = {
+    Instance: ("pending", "running"),
+    Reachable: ("running",),
+    Sealed: ("running", "stopping", "stopped"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ def recover(graph: Graph, marks: Mapping[str, str], past: JournalState, regions:
             ref.stage
             for name, stage in graph.stages.items()
             if name not in outputs
-            for ref in stage.stands_on()
+            for ref in stage.must_exist()
             if ref.stage in outputs
         }
         for name in sorted(needed - standing.keys()):
@@ -116,7 +120,7 @@ def _what_is_wrong(value: Any, regions: Regions) -> str | None:
         case Instance() | Reachable() | Sealed() | Stopped():
             instance = value if isinstance(value, Instance) else value.instance
             state = _state(instance, regions)
-            wanted = STANDING.get(type(value), ("stopped",))
+            wanted = RESUMABLE_STATES.get(type(value), ("stopped",))
             if isinstance(value, Stopped) and instance.spot:
                 wanted = ("running",)
             return None if state in wanted else f"{instance.id} in {instance.region} is {state}"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from imagepipe.late import Late
 from imagepipe.render import (
     RenderError,
-    holds,
     is_template,
+    is_true,
     names_in_expression,
     names_used,
     render,
@@ -247,9 +247,9 @@ def test_a_filter_cannot_fetch_what_an_expression_cannot() -> None:
 
 
 def test_a_condition_holds_or_not() -> None:
-    assert holds("var.n == 3 and var.yes", NAMES)
-    assert not holds("var.x == 'other'", NAMES)
-    assert not holds("''", NAMES)
+    assert is_true("var.n == 3 and var.yes", NAMES)
+    assert not is_true("var.x == 'other'", NAMES)
+    assert not is_true("''", NAMES)
 
 
 def test_a_late_template_is_finished_with_what_became_known() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 from imagepipe import render
 from imagepipe.cloud.devices import DeviceWanted, image_mappings
 from imagepipe.cloud.ec2 import Ec2
-from imagepipe.cloud.images import PLAIN_USAGE, Registration, SourceImage, late_names
+from imagepipe.cloud.images import SourceImage, late_names
+from imagepipe.cloud.registration import DEFAULT_USAGE_OPERATION, Registration
 from imagepipe.cloud.snapshots import Snapshot
 from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.journal import Claim, Lifetime
@@ -195,4 +196,4 @@ def _only_by_create_image(source: SourceImage, described: Mapping[str, Any]) -> 
     if codes:
         return f"product code {', '.join(codes)}"
     usage = described.get("UsageOperation") or source.usage_operation
-    return f"usage operation {usage}" if usage != PLAIN_USAGE else None
+    return f"usage operation {usage}" if usage != DEFAULT_USAGE_OPERATION else None

@@ -41,7 +41,7 @@ class Scrub(Stage[Sealed]):
     offline: Offline | None = field(default=None, repr=False, compare=False)
     """Scans captured disks; if it cannot read them, the machine itself is scanned after the scrub."""
 
-    def stands_on(self) -> tuple[Ref[Any], ...]:
+    def must_exist(self) -> tuple[Ref[Any], ...]:
         return (self.machine,)
 
     def run(self, ctx: Context) -> Sealed:

@@ -68,7 +68,7 @@ class TerminateInstance(Stage[None]):
         keys.delete_private_key(claim.details)  # before the release, because nothing looks at a released claim again
         ctx.released(claim)
 
-    def stands_on(self) -> tuple[Ref[Any], ...]:
+    def must_exist(self) -> tuple[Ref[Any], ...]:
         return (self.image,)
 
     def title(self) -> str:

@@ -64,11 +64,16 @@ def left_over(regions: Regions, region: str, **selection: Unpack[SweepFilter]) -
 
 
 def bundles_left_over(
-    regions: Regions, region: str, bucket: str, *, beside: Iterable[str] = (), **selection: Unpack[SweepFilter]
+    regions: Regions,
+    region: str,
+    bucket: str,
+    *,
+    instance_regions: Iterable[str] = (),
+    **selection: Unpack[SweepFilter],
 ) -> list[TaggedResource]:
     """Return folders of a bucket in this region that contain an old, unfinished bundle of imagepipe that no image uses.
 
-    A living run renews its expiry tags in the region of its instance, which may be a region in `beside`.
+    A living run renews its expiry tags in the region of its instance, which may be a region in `instance_regions`.
 
     Objects have no tags. A folder is recognized by its name, which is a claim's token, and by containing only the
     objects of a bundle, and no subfolders. Raises CloudError.
@@ -80,7 +85,7 @@ def bundles_left_over(
         folders.setdefault(folder, []).append((name, written))
     answered = {
         thing.run
-        for where in {region, *beside}
+        for where in {region, *instance_regions}
         for thing in everything_of_ours(regions.session, where)
         if _expires_at(thing, now) > now
     }

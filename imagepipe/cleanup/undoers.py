@@ -58,14 +58,14 @@ class Undoers:
         ids = _ids(claim, ec2.instances.of_token(claim.token))
         for id in ids:
             if id == claim.id:
-                self._until_shown(ec2, id)
+                self._wait_until_visible(ec2, id)
             ec2.instances.terminate(id)
             # A cancel may have caused the clean-up, and must not stop it.
             ec2.await_terminated(id, deadline=Deadline.after(TERMINATE_SECONDS, self.clock), cancel=Cancel(self.clock))
         keys.delete_private_key(claim.details)
         return bool(ids)
 
-    def _until_shown(self, ec2: Ec2, id: str) -> None:
+    def _wait_until_visible(self, ec2: Ec2, id: str) -> None:
         """Wait until EC2 shows an instance whose id it returned; after `shown_seconds` the instance counts as gone.
 
         A call may answer NotFound for seconds after RunInstances (EC2 API guide, "Eventual consistency"). An undo that
@@ -122,7 +122,7 @@ class Undoers:
         return bool(keys or claim.id)
 
     def _shown_snapshots(self, ec2: Ec2, claim: Claim) -> Mapping[str, Mapping[str, Any]]:
-        """Return a claim's snapshots. Waits for those whose ids EC2 returned, as `_until_shown` does."""
+        """Return a claim's snapshots. Waits for those whose ids EC2 returned, as `_wait_until_visible` does."""
         bound = set(claim.id.split(",")) if claim.id else set()
         deadline = Deadline.after(self.shown_seconds, self.clock)
         while True:
@@ -132,7 +132,7 @@ class Undoers:
             self.clock.wait(Event(), 0.5)
 
     def _delete_claimed(self, claim: Claim, id: str, delete: Callable[[str], bool]) -> None:
-        """Delete a resource. Retry for a while if EC2 does not know an id that it returned, as in `_until_shown`."""
+        """Delete a resource. Retry for a while if EC2 does not know an id that it returned (`_wait_until_visible`)."""
         deadline = Deadline.after(self.shown_seconds, self.clock)
         while not delete(id) and id == claim.id and not deadline.is_past():
             self.clock.wait(Event(), 0.5)

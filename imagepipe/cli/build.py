@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from imagepipe.cli.closing import print_end
 from imagepipe.cli.cloud import cloud_target, open_cloud
+from imagepipe.cli.end import print_end
 from imagepipe.cli.junit_file import reported_in
 from imagepipe.cli.options import (
     CloudOptions,

@@ -197,7 +197,7 @@ def _sweep(options: CleanOptions, older_than: timedelta, report: CleanReport) ->
         searched = options.in_regions or regions.enabled(home)
         searches = [partial(left_over, regions, region, **which) for region in searched]
         searches += [
-            partial(bundles_left_over, regions, region, bucket, beside=searched, **which)
+            partial(bundles_left_over, regions, region, bucket, instance_regions=searched, **which)
             for bucket, region in buckets.items()
         ]
         for search in searches:  # bundles last, after the images that are registered from them

@@ -12,9 +12,7 @@ from imagepipe.cloud.batching import BatchedLookup
 from imagepipe.cloud.consistency import chunks, delete_if_exists, ignore_missing, retry_until_visible
 from imagepipe.cloud.errors import translating
 from imagepipe.cloud.idempotency import IdempotentCreate
-from imagepipe.cloud.registration import PLAIN_USAGE as PLAIN_USAGE
-from imagepipe.cloud.registration import Registration as Registration
-from imagepipe.cloud.registration import without_encryption
+from imagepipe.cloud.registration import DEFAULT_USAGE_OPERATION, Registration, without_encryption
 from imagepipe.cloud.tags import ImageRequest
 from imagepipe.errors import CloudError
 
@@ -38,7 +36,7 @@ class SourceImage:
     tpm_support: str | None = None
     imds_support: str | None = None
     product_codes: tuple[str, ...] = ()
-    usage_operation: str = PLAIN_USAGE
+    usage_operation: str = DEFAULT_USAGE_OPERATION
     """Usage operation, which decides billing; RegisterImage only produces `RunInstances`."""
     protection: str | None = None
     """Kind of deregistration protection; None or `disabled` means none."""
@@ -251,7 +249,7 @@ class Images:
         mappings = image.get("BlockDeviceMappings", ())
         if (location := bundle_of(image)) is not None:
             return self.register_bundle(new, Registration.of(image), location, mappings)
-        if image.get("ProductCodes") or image.get("UsageOperation", PLAIN_USAGE) != PLAIN_USAGE:
+        if image.get("ProductCodes") or image.get("UsageOperation", DEFAULT_USAGE_OPERATION) != DEFAULT_USAGE_OPERATION:
             return self.copy(replace(new, snapshot_tags=new.tags), image["ImageId"], self.region)
         uefi_data = self._uefi_data(image["ImageId"]) if image.get("BootMode", "").startswith("uefi") else None
         plain = [without_encryption(mapping) for mapping in mappings]
@@ -385,6 +383,6 @@ def _source(image: Mapping[str, Any]) -> SourceImage:
         tpm_support=image.get("TpmSupport"),
         imds_support=image.get("ImdsSupport"),
         product_codes=tuple(code["ProductCodeId"] for code in image.get("ProductCodes", ())),
-        usage_operation=image.get("UsageOperation") or PLAIN_USAGE,
+        usage_operation=image.get("UsageOperation") or DEFAULT_USAGE_OPERATION,
         protection=image.get("DeregistrationProtection"),
     )

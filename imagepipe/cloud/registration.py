@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-PLAIN_USAGE = "RunInstances"
+DEFAULT_USAGE_OPERATION = "RunInstances"
 """Usage operation of Linux without a licence (EC2 user guide, "AMI billing information fields")."""
 
 

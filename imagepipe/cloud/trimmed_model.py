@@ -21,8 +21,8 @@ from botocore.loaders import Loader
 from imagepipe.cloud.session import MODELS
 
 PACKAGE = Path(__file__).resolve().parent.parent
-ROOMS = ("cloud", "cli")
-"""Rooms that call EC2's clients."""
+CALLERS = ("cloud", "cli")
+"""Folders of the package that call EC2's clients."""
 SERVICE, VERSION = "ec2", "2016-11-15"
 PLACE = MODELS / SERVICE / VERSION / "service-2.json"
 _TEXTS = ("documentation", "documentationUrl")
@@ -39,7 +39,7 @@ def called_operations(model: Mapping[str, Any]) -> frozenset[str]:
     by_method = {xform_name(name): name for name in model["operations"]} | {name: name for name in model["operations"]}
     words = {
         node.attr if isinstance(node, ast.Attribute) else node.value
-        for room in ROOMS
+        for room in CALLERS
         for path in sorted((PACKAGE / room).glob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute) or (isinstance(node, ast.Constant) and isinstance(node.value, str))

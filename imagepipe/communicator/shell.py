@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from imagepipe.clock import Clock, Deadline
-from imagepipe.communicator.ended import EndMark
+from imagepipe.communicator.end_mark import EndMark
 from imagepipe.communicator.ssh import Connection, Disconnected, NotConnected, Result, Watch
 
 SHELLS = ("sh", "bash", "dash", "ash")

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from imagepipe.clock import Deadline
-from imagepipe.communicator.ended import EndMark
+from imagepipe.communicator.end_mark import EndMark
 from imagepipe.communicator.streams import OnLine, Output, Sender, close
 from imagepipe.errors import ConnectError
 from imagepipe.values import Endpoint, Reachable

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
-from imagepipe.communicator.ended import EndMark, UntilMark
+from imagepipe.communicator.end_mark import EndMark, UntilMark
 from imagepipe.communicator.lines import Lines
 
 if TYPE_CHECKING:

@@ -52,7 +52,7 @@ class Stage(ABC, Generic[T_co]):
         """Return whether the stage can run again after an interruption, because its claims find what it created."""
         return True
 
-    def stands_on(self) -> tuple[Ref[Any], ...]:
+    def must_exist(self) -> tuple[Ref[Any], ...]:
         """Return the inputs whose resources must still exist when the stage runs; the others only order it."""
         return self.inputs()
 

@@ -33,7 +33,7 @@ class Anchor(NamedTuple):
     rule: str
     text: bytes
     """Exact text, or the beginning of the pattern."""
-    holds: Callable[[bytes, int], bool] = _of_itself
+    matches: Callable[[bytes, int], bool] = _of_itself
     """Check of a place, given the block and the position of the text."""
     pattern: Pattern[bytes] | None = None
     """Pattern to search for instead of the text. Only one that begins with a single letter is as fast."""
@@ -118,7 +118,7 @@ def search(blocks: Iterable[bytes], anchors: Iterable[Anchor]) -> set[str]:
     for block in _overlapping(blocks, overlap):
         left = [each for each in left if each.rule not in found]
         for anchor in left:
-            if anchor.rule not in found and any(anchor.holds(block, at) for at in anchor.places(block)):
+            if anchor.rule not in found and any(anchor.matches(block, at) for at in anchor.places(block)):
                 found.add(anchor.rule)
     return found
 

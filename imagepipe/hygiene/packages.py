@@ -30,7 +30,7 @@ class Packages:
         self._root = Path(root)
         self._digests: dict[str, set[str]] | None = None
 
-    def brought(self, path: str) -> bool:
+    def is_as_installed(self, path: str) -> bool:
         """Return whether the file at this absolute path of the tree is exactly as a package installed it."""
         cached = _CACHED.fullmatch(path)
         # A compiled Python file counts as its source.

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 HEAD_BYTES = 1 << 20
-"""Number of bytes at the beginning of a file that `holds` gets."""
+"""Number of bytes at the beginning of a file that `matches` gets."""
 
 
 def _is_not_blank(head: bytes) -> bool:
@@ -36,7 +36,7 @@ class Place(NamedTuple):
     pattern: str
     """From the root if it begins with a slash, otherwise in any folder; `*` stands for anything but a slash, `**` for
     anything."""
-    holds: Callable[[bytes], bool] = _is_not_blank
+    matches: Callable[[bytes], bool] = _is_not_blank
     """Check that the beginning of a file is more than an empty form."""
 
 

@@ -22,7 +22,7 @@ from imagepipe.hygiene.rules import BY_NAME, HEAD_BYTES, Match, is_telling, matc
 
 MOST_BYTES = 1 << 30
 """Largest part of a file that is read; a note mentions the rest."""
-PUBLIC_IF_BROUGHT = frozenset(("private-key", "aws-key"))
+PUBLIC_IF_PACKAGED = frozenset(("private-key", "aws-key"))
 """Rules that do not apply to unchanged files of a distribution's packages."""
 
 
@@ -130,7 +130,7 @@ class _Scanner:
             return
         try:
             found = set()
-            if matched is not None and matched.place.holds(os.pread(fd, HEAD_BYTES, 0)):
+            if matched is not None and matched.place.matches(os.pread(fd, HEAD_BYTES, 0)):
                 found.add(matched.rule.name)
             found |= self._content(fd, shown)
             if matched is not None:
@@ -159,8 +159,8 @@ class _Scanner:
         self.files += 1
         self.read += 1
         found = search(self._blocks(fd, shown), self._anchors)
-        if found & PUBLIC_IF_BROUGHT and self._packages.brought(shown):
-            found -= PUBLIC_IF_BROUGHT
+        if found & PUBLIC_IF_PACKAGED and self._packages.is_as_installed(shown):
+            found -= PUBLIC_IF_PACKAGED
         is_settled = before.st_ctime < self._now - SETTLED_SECONDS
         if not found and is_settled and before.st_size <= MOST_BYTES and stamp(os.fstat(fd)) == stamp(before):
             self.clean.append(stamp(before))

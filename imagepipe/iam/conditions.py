@@ -65,7 +65,7 @@ class Condition:
             if unknown := set(_VARIABLE.findall(value)) - VARIABLES:
                 raise NotUnderstood(f"policy variable {min(unknown)!r} is not supported")
 
-    def holds(self, context: Context) -> bool:
+    def is_met(self, context: Context) -> bool:
         """Return whether a request meets it. Raises NotUnderstood for several values without a set operator."""
         quantifier, name, if_exists = _parsed(self.operator)
         present = context.get(self.key)

@@ -46,7 +46,7 @@ class Rule:
         return (
             any(text_fits(action.lower(), asked.action.lower()) for action in self.actions)
             and any(arn_fits(resource, asked.resource) for resource in self.resources)
-            and all(condition.holds(asked.context) for condition in self.conditions)
+            and all(condition.is_met(asked.context) for condition in self.conditions)
         )
 
 

@@ -8,7 +8,7 @@ from imagepipe.communicator.shell import run_command
 from imagepipe.communicator.ssh import Disconnected, NotConnected, Result
 from imagepipe.engine.stage import Context
 from imagepipe.errors import ConnectError
-from imagepipe.provision.absence import PAUSE_SECONDS, boot_of
+from imagepipe.provision.disconnect import PAUSE_SECONDS, boot_of
 from imagepipe.provision.step import Attempt, Step
 
 

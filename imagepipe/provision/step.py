@@ -14,7 +14,7 @@ from imagepipe.communicator.ssh import RECONNECT_SECONDS, Connection, Connection
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CommandFailed, ConnectError
 from imagepipe.late import Late, Text
-from imagepipe.provision.absence import Boot, boot_of, is_going_down, wait_for_end, wait_for_return
+from imagepipe.provision.disconnect import Boot, boot_of, is_going_down, wait_for_end, wait_for_return
 from imagepipe.values import Reachable
 
 RETRY_SECONDS = 5.0
@@ -72,7 +72,7 @@ class Step(Stage[Reachable]):
     def run(self, ctx: Context) -> Reachable:
         machine = ctx[self.machine]
         names = late_names(ctx[self.source], machine.instance.region)
-        if not all(render.holds(late.text, render.names_of(late, names)) for late in self.options.when):
+        if not all(render.is_true(late.text, render.names_of(late, names)) for late in self.options.when):
             ctx.say("skipped: its `when` is false")
             return machine
         left, drops = self.options.retries, DROPS if self.options.idempotent else 0

@@ -39,7 +39,7 @@ class PublishGate(Stage[Image]):
     def run(self, ctx: Context) -> Image:
         return ctx[self.image]
 
-    def stands_on(self) -> tuple[Ref[Any], ...]:
+    def must_exist(self) -> tuple[Ref[Any], ...]:
         return (self.image,)
 
     def title(self) -> str:

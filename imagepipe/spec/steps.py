@@ -60,7 +60,7 @@ class Condition:
     """Variables or parameters that are sensitive, or whose values come from `build`."""
 
     def decide(self) -> bool | Late:
-        """Return whether it holds, or the expression if only the run can decide it.
+        """Return whether it is true, or the expression if only the run can decide it.
 
         The run decides conditions that depend on the source image, on `build` or on a secret, so that all runs of a
         spec have the same stages.
@@ -70,7 +70,7 @@ class Condition:
         is_of_the_run = "build" in known or render.has_late(known) or not variables.isdisjoint(self.of_the_run)
         if is_of_the_run or names_late(render.names_in_expression(self.expression)):
             return Late(self.expression, tuple(known.items()))
-        return render.holds(self.expression, self.names)
+        return render.is_true(self.expression, self.names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,5 +194,5 @@ def test_a_bundle_of_a_run_that_says_in_another_region_that_it_lives_is_left_alo
     _tagged(ec2, _key(ec2, "k"), run="0a1b2c3d", **{tags.EXPIRES: iso(later + timedelta(minutes=5))})
     which: Any = {"older_than": HOURS, "now": later, "is_alive": lambda run: False}
     for beside, left in (((), 1), (("us-west-2",), 0)):
-        found = bundles_left_over(account.regions, "us-east-1", "bundles", beside=beside, **which)
+        found = bundles_left_over(account.regions, "us-east-1", "bundles", instance_regions=beside, **which)
         assert len(found) == left

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from imagepipe.cli.closing import Closing
+from imagepipe.cli.end import Closing
 from imagepipe.cli.run_store import CLOSING
 from imagepipe.cli.show import show
 from imagepipe.clock import SystemClock

@@ -10,9 +10,10 @@ from botocore.stub import Stubber
 
 from imagepipe.cloud import tags
 from imagepipe.cloud.idempotency import IdempotentCreate
-from imagepipe.cloud.images import Images, Registration
+from imagepipe.cloud.images import Images
 from imagepipe.cloud.instances import LaunchRequest
 from imagepipe.cloud.rate_limit import RetryBudget
+from imagepipe.cloud.registration import Registration
 from imagepipe.cloud.tags import ImageRequest
 from imagepipe.communicator import keys
 from imagepipe.errors import CloudError

@@ -22,39 +22,39 @@ def _installed(root: Path, path: str, content: bytes, listed: str | None = None)
 
 def test_an_unchanged_file_of_a_package_is_the_packages(tmp_path: Path) -> None:
     _installed(tmp_path, "/usr/share/doc/x/key.pem", RSA.encode())
-    assert Packages(str(tmp_path)).brought("/usr/share/doc/x/key.pem")
+    assert Packages(str(tmp_path)).is_as_installed("/usr/share/doc/x/key.pem")
 
 
 def test_a_changed_file_of_a_package_is_not(tmp_path: Path) -> None:
     _installed(tmp_path, "/usr/share/doc/x/key.pem", b"as it was")
     put(tmp_path, "/usr/share/doc/x/key.pem", RSA)
-    assert not Packages(str(tmp_path)).brought("/usr/share/doc/x/key.pem")
+    assert not Packages(str(tmp_path)).is_as_installed("/usr/share/doc/x/key.pem")
 
 
 def test_a_file_of_no_package_is_not(tmp_path: Path) -> None:
     _installed(tmp_path, "/usr/share/doc/x/key.pem", RSA.encode())
     put(tmp_path, "/usr/share/doc/x/other.pem", RSA)
-    assert not Packages(str(tmp_path)).brought("/usr/share/doc/x/other.pem")
+    assert not Packages(str(tmp_path)).is_as_installed("/usr/share/doc/x/other.pem")
 
 
 def test_lib_and_usr_lib_are_one(tmp_path: Path) -> None:
     _installed(tmp_path, "/usr/lib/x86_64-linux-gnu/libx.so.1", RSA.encode(), listed="/lib/x86_64-linux-gnu/libx.so.1")
-    assert Packages(str(tmp_path)).brought("/usr/lib/x86_64-linux-gnu/libx.so.1")
+    assert Packages(str(tmp_path)).is_as_installed("/usr/lib/x86_64-linux-gnu/libx.so.1")
 
 
 def test_a_conffile_is_known_by_the_status(tmp_path: Path) -> None:
     put(tmp_path, "/etc/x/test.key", RSA)
     digest = hashlib.md5(RSA.encode()).hexdigest()
     put(tmp_path, "/var/lib/dpkg/status", f"Package: x\nConffiles:\n /etc/x/test.key {digest}\nVersion: 1\n")
-    assert Packages(str(tmp_path)).brought("/etc/x/test.key")
+    assert Packages(str(tmp_path)).is_as_installed("/etc/x/test.key")
 
 
 def test_what_python_compiled_is_as_its_source_is(tmp_path: Path) -> None:
     _installed(tmp_path, "/usr/lib/python3/dist-packages/x/y.py", b"KEY = ''")
     put(tmp_path, "/usr/lib/python3/dist-packages/x/__pycache__/y.cpython-311.pyc", RSA)
     packages = Packages(str(tmp_path))
-    assert packages.brought("/usr/lib/python3/dist-packages/x/__pycache__/y.cpython-311.pyc")
-    assert not packages.brought("/usr/lib/python3/dist-packages/x/__pycache__/z.cpython-311.pyc")
+    assert packages.is_as_installed("/usr/lib/python3/dist-packages/x/__pycache__/y.cpython-311.pyc")
+    assert not packages.is_as_installed("/usr/lib/python3/dist-packages/x/__pycache__/z.cpython-311.pyc")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_without_a_database_libraries_and_documentation_of_the_system_are_taken_
     tmp_path: Path, path: str, content: bytes, brought: bool
 ) -> None:
     put(tmp_path, path, content)
-    assert Packages(str(tmp_path)).brought(path) is brought
+    assert Packages(str(tmp_path)).is_as_installed(path) is brought
 
 
 def _header(files: dict[str, str]) -> bytes:
@@ -112,16 +112,16 @@ def test_rpms_digests_are_known_as_dpkgs_are(tmp_path: Path) -> None:
         tmp_path, nothing, _header({"/usr/bin/other": "", library: digest, "/etc/folder": "", manual: digest})
     )
     packages = Packages(str(tmp_path))
-    assert packages.brought(library)
-    assert packages.brought(manual)
+    assert packages.is_as_installed(library)
+    assert packages.is_as_installed(manual)
     put(tmp_path, manual, RSA + "changed")
     put(tmp_path, "/usr/share/doc/x/more.txt", RSA)
-    assert not packages.brought(manual)
-    assert not packages.brought("/usr/share/doc/x/more.txt"), "where there are digests, they alone count"
+    assert not packages.is_as_installed(manual)
+    assert not packages.is_as_installed("/usr/share/doc/x/more.txt"), "where there are digests, they alone count"
 
 
 def test_a_database_that_is_none_is_as_if_there_were_none(tmp_path: Path) -> None:
     put(tmp_path, f"/{rpm.DATABASES[1]}", b"SQLite format 3\0 and then nonsense")
     _rpm_database(tmp_path, struct.pack(">II", 9, 9) + b"cut off")
     put(tmp_path, "/usr/share/doc/x", RSA)
-    assert Packages(str(tmp_path)).brought("/usr/share/doc/x")
+    assert Packages(str(tmp_path)).is_as_installed("/usr/share/doc/x")

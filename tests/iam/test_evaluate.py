@@ -104,13 +104,13 @@ def test_a_condition_holds_as_the_iam_user_guide_says(
     operator: str, values: list[str], present: list[str] | None, holds: bool
 ) -> None:
     condition = Condition(operator, "aws:TagKeys", tuple(values))
-    assert condition.holds({} if present is None else {"aws:TagKeys": tuple(present)}) is holds
+    assert condition.is_met({} if present is None else {"aws:TagKeys": tuple(present)}) is holds
 
 
 def test_an_arn_is_compared_part_by_part() -> None:
     condition = Condition("ArnLike", "ec2:InstanceProfile", ("arn:aws:iam::*:instance-profile/reader",))
-    assert condition.holds({"ec2:InstanceProfile": ("arn:aws:iam::123456789012:instance-profile/reader",)})
-    assert not condition.holds({"ec2:InstanceProfile": ("arn:aws:iam::123456789012:instance-profile/x/reader",)})
+    assert condition.is_met({"ec2:InstanceProfile": ("arn:aws:iam::123456789012:instance-profile/reader",)})
+    assert not condition.is_met({"ec2:InstanceProfile": ("arn:aws:iam::123456789012:instance-profile/x/reader",)})
 
 
 def test_a_variable_stands_for_what_the_request_says() -> None:

@@ -26,7 +26,8 @@ from imagepipe.capture.scan.gate import Gate
 from imagepipe.capture.scan.stages import Offline, gate_on_machine
 from imagepipe.capture.scrub import script_text
 from imagepipe.cloud.ec2 import Ec2
-from imagepipe.cloud.images import Registration, SourceImage
+from imagepipe.cloud.images import SourceImage
+from imagepipe.cloud.registration import Registration
 from imagepipe.cloud.s3 import S3
 from imagepipe.cloud.tags import RunTags
 from imagepipe.communicator.dialogue import Dialogue, open_dialogue

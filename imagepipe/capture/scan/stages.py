@@ -86,7 +86,7 @@ class CheckHygiene(Stage[Image]):
     gate: Gate
     known: KnownFiles = field(repr=False, compare=False)
 
-    def stands_on(self) -> tuple[Ref[Any], ...]:
+    def must_exist(self) -> tuple[Ref[Any], ...]:
         return (self.image,)
 
     def run(self, ctx: Context) -> Image:
@@ -131,7 +131,7 @@ class CheckBundle(Stage[Image]):
     source: Ref[SourceImage]
     gate: Gate
 
-    def stands_on(self) -> tuple[Ref[Any], ...]:
+    def must_exist(self) -> tuple[Ref[Any], ...]:
         return (self.image,)
 
     def run(self, ctx: Context) -> Image:
@@ -184,7 +184,7 @@ class CheckNewInstance(Stage[Reachable]):
     gate: Gate
     known: KnownFiles = field(repr=False, compare=False)
 
-    def stands_on(self) -> tuple[Ref[Any], ...]:
+    def must_exist(self) -> tuple[Ref[Any], ...]:
         return (self.machine,)
 
     def run(self, ctx: Context) -> Reachable:
