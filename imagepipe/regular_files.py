@@ -44,9 +44,27 @@ def read_text(path: Path) -> str:
 
     Raises OSError as `open_regular` does, and UnicodeDecodeError.
     """
-    text = read_regular(path).decode("utf-8")
-    ends = text.count("\r\n")
-    return text.replace("\r\n", "\n") if ends and ends == text.count("\n") == text.count("\r") else text
+    return _without_carriage_returns(read_regular(path)).decode("utf-8")
+
+
+def read_script(path: Path) -> bytes:
+    """Return the bytes of a script. If every line ends in CR LF, as on Windows, they have LF instead.
+
+    Raises OSError as `open_regular` does.
+    """
+    return _without_carriage_returns(read_regular(path))
+
+
+def read_head(path: Path, size: int) -> bytes:
+    """Return the first bytes of a file, at most `size`. Raises OSError as `open_regular` does."""
+    with open_regular(path) as file:
+        return file.read(size)
+
+
+def _without_carriage_returns(content: bytes) -> bytes:
+    ends = content.count(b"\r\n")
+    is_of_windows = ends and ends == content.count(b"\n") == content.count(b"\r")
+    return content.replace(b"\r\n", b"\n") if is_of_windows else content
 
 
 def special_files(root: Path) -> Iterator[tuple[Path, str]]:

@@ -22,28 +22,39 @@ SHELLS = ("sh", "bash", "dash", "ash")
 class Script:
     """A script with its arguments and environment."""
 
-    text: str
+    content: str | bytes
+    """Text or bytes; bytes are run as they are, whatever their encoding."""
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     sudo: bool = False
     interpreter: str | None = None
     """Command line that gets the script's path. None means the program in the `#!` line; if that is a shell, or without
-    such a line, bash or else sh runs the script and stops at the first error."""
+    such a line, bash or else sh runs the script, with the line's options, and stops at the first error."""
+
+    @property
+    def encoded(self) -> bytes:
+        return self.content.encode() if isinstance(self.content, str) else self.content
 
 
-# $1 is the folder, $2 the lines of the environment, $3 the interpreter; the rest are arguments.
+# $1 is the folder, $2 the lines of the environment, $3 the interpreter, $4 "login" for a login shell, $5 the shell's
+# options; the rest are arguments.
 # First, `read` takes the environment and `cat` the rest of standard input, so that no program in the script can read
 # parts of the script. The environment is set in a subshell by a text that was expanded before, and after it only
 # positional parameters are used: no name in it changes the runner, and no name of the runner reaches the script. The
 # script runs in the foreground, because background commands of a shell ignore SIGINT and SIGQUIT. Files are deleted by
 # name, because other files in the folder are not ours.
+#
+# Bash reads `watch` before the script, through BASH_ENV: a trap that notes the line of a failed command, because
+# `grep -q` or `[ … ]` ends a script without a word. A step's own BASH_ENV takes precedence, and nothing is noted. The
+# trap must be inherited by functions (set -E). Bash ignores BASH_ENV as a login shell, and files of a profile do not
+# expect `set -eu`, so a login shell only sets the environment, and runs the shell that runs the script.
 _RUNNER = r"""
 _imagepipe_umask=$(umask)
 umask 077
-_imagepipe_folder=$1; _imagepipe_lines=$2; _imagepipe_runs=$3; shift 3
+_imagepipe_folder=$1; _imagepipe_lines=$2; _imagepipe_runs=$3; _imagepipe_login=$4; _imagepipe_options=$5; shift 5
 mkdir "$_imagepipe_folder" || exit 126
 _imagepipe_clean() {
-  rm -f "$_imagepipe_folder/script" "$_imagepipe_folder/pid"
+  for _imagepipe_file in script pid watch failed; do rm -f "$_imagepipe_folder/$_imagepipe_file"; done
   rmdir "$_imagepipe_folder" 2>/dev/null
 }
 trap _imagepipe_clean EXIT
@@ -58,8 +69,20 @@ while [ "$_imagepipe_lines" -gt 0 ]; do
 done
 cat >"$_imagepipe_folder/script"
 if [ -z "$_imagepipe_runs" ]; then
-  if command -v bash >/dev/null 2>&1; then _imagepipe_runs="bash -euo pipefail"; else _imagepipe_runs="sh -eu"; fi
+  if command -v bash >/dev/null 2>&1; then
+    cat >"$_imagepipe_folder/watch" <<EOF
+{ unset BASH_ENV; set -E; trap '{ case \$- in *e*) \
+printf "%s\\n" "\$?" "\$LINENO" "\${BASH_SOURCE[0]-}" "\$BASH_COMMAND" >|$_imagepipe_folder/failed \
+;; esac; } 2>/dev/null' ERR; } 2>/dev/null
+EOF
+    _imagepipe_runs="bash -euo pipefail $_imagepipe_options"
+  else
+    _imagepipe_runs="sh -eu $_imagepipe_options"
+    _imagepipe_login=
+  fi
 fi
+_imagepipe_watch=$_imagepipe_folder/watch
+[ -e "$_imagepipe_watch" ] || _imagepipe_watch=
 (
   umask "$_imagepipe_umask"
   set -f
@@ -67,12 +90,31 @@ fi
   set +f
   _imagepipe_path=$(command -v -- "$1")
   case $_imagepipe_path in /*) shift; set -- "$_imagepipe_path" "$@" ;; esac
+  if [ "$_imagepipe_login" ]; then set -- "$1" -l -c 'exec "$@"' bash "$@"; fi
+  set -- "$_imagepipe_watch" "$@"
   _imagepipe_unset="unset _imagepipe_umask _imagepipe_folder _imagepipe_lines _imagepipe_line _imagepipe_runs"
+  _imagepipe_unset="$_imagepipe_unset _imagepipe_login _imagepipe_options _imagepipe_watch _imagepipe_file"
   eval "$_imagepipe_unset _imagepipe_env _imagepipe_path _imagepipe_unset
 $_imagepipe_env" 2>/dev/null
+  if [ "$1" ] && [ -z "${BASH_ENV-}" ]; then export BASH_ENV="$1"; fi
+  shift
   exec "$@"
 ) </dev/null
 _imagepipe_code=$?
+if [ "$_imagepipe_code" != 0 ] && [ -e "$_imagepipe_folder/failed" ]; then
+  {
+    IFS= read -r _imagepipe_status; IFS= read -r _imagepipe_line
+    IFS= read -r _imagepipe_path; IFS= read -r _imagepipe_command
+  } <"$_imagepipe_folder/failed"
+  if [ "$_imagepipe_path" = "$_imagepipe_folder/script" ]; then
+    _imagepipe_path=
+    _imagepipe_command=$(sed -n "${_imagepipe_line}{s/^[[:space:]]*//;p;q;}" "$_imagepipe_folder/script")
+  fi
+  if [ "$_imagepipe_status" = "$_imagepipe_code" ]; then
+    printf 'imagepipe: line %s%s failed with exit code %s: %s\n' \
+      "$_imagepipe_line" "${_imagepipe_path:+ of $_imagepipe_path}" "$_imagepipe_code" "$_imagepipe_command" >&2
+  fi
+fi
 _imagepipe_pipes=$(stat -L -c %i "/proc/$$/fd/1" "/proc/$$/fd/2" 2>/dev/null)
 _imagepipe_clean
 trap - EXIT
@@ -92,11 +134,11 @@ def run_script(connection: Connection, script: Script, watch: Watch) -> Result:
     mark = EndMark()
     folder = f"/dev/shm/{mark.name}"  # noqa: S108 - a name nobody can guess, made by mkdir
     environment = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in script.env.items()).encode()
-    words = [folder, str(environment.count(b"\n")), _interpreter(script), *script.args]
+    words = [folder, str(environment.count(b"\n")), *_interpreter(script), *script.args]
     command = _as_user(f"sh -c {shlex.quote(_RUNNER)} imagepipe {shlex.join(words)}", sudo=script.sudo)
     ended = False
     try:
-        result = connection.run(command, watch, send=environment + script.text.encode(), mark=mark)
+        result = connection.run(command, watch, send=environment + script.encoded, mark=mark)
         ended = not result.timed_out
         if result.pipes:
             result = replace(result, holders=_holders(connection, result.pipes, script, watch))
@@ -140,17 +182,20 @@ def _as_user(command: str, *, sudo: bool) -> str:
     return f"sudo -n -H -- {command}" if sudo else command
 
 
-def _interpreter(script: Script) -> str:
+def _interpreter(script: Script) -> tuple[str, str, str]:
+    """Return the interpreter, empty for the usual shell; "login" for a login shell; and the shell's options."""
     if script.interpreter is not None:
-        return script.interpreter
-    first, _, _ = script.text.partition("\n")
+        return script.interpreter, "", ""
+    first = script.encoded.partition(b"\n")[0].decode(errors="replace")
     if not first.startswith("#!"):
-        return ""
+        return "", "", ""
     words = first[2:].split()
     named = [word for word in words if word.rpartition("/")[2] not in ("env", "-S")]
-    if not named or named[0].rpartition("/")[2] in SHELLS:
-        return ""
-    return " ".join(words)
+    if named and named[0].rpartition("/")[2] not in SHELLS:
+        return " ".join(words), "", ""
+    login = [word for word in named[1:] if word in ("-l", "--login")]
+    options = [word for word in named[1:] if word not in login]
+    return "", "login" if login else "", " ".join(options)
 
 
 class _Never:
@@ -173,7 +218,7 @@ if p=$(cat "$1/pid" 2>/dev/null); then
   sleep 0.3
   kill -KILL $all 2>/dev/null
 fi
-rm -f "$1/script" "$1/pid"
+for file in script pid watch failed; do rm -f "$1/$file"; done
 rmdir "$1" 2>/dev/null
 """
 

@@ -43,11 +43,11 @@ def send_path(source: Path, name: str, write: Callable[[bytes], None]) -> None:
         _add_end(tar)
 
 
-def send_bytes(content: bytes, name: str, mode: int, write: Callable[[bytes], None]) -> None:
-    """Send some bytes as the member `name`."""
+def send_bytes(content: bytes, name: str, mode: int, write: Callable[[bytes], None], *, modified: int) -> None:
+    """Send some bytes as the member `name`; `modified` is in seconds since 1970."""
     with tarfile.open(fileobj=_Sink(write), mode="w|", format=tarfile.PAX_FORMAT, bufsize=BLOCK_BYTES) as tar:
         member = tarfile.TarInfo(name)
-        member.size, member.mode = len(content), mode
+        member.size, member.mode, member.mtime = len(content), mode, modified
         tar.addfile(_as_root(member), io.BytesIO(content))
         _add_end(tar)
 

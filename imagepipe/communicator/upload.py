@@ -37,26 +37,31 @@ RECEIVER = files("imagepipe.communicator").joinpath("receive.sh").read_text(enco
 def upload_path(connection: Connection, source: str, base: Path, placement: Placement, watch: Watch) -> Result:
     """Upload a local file or folder. `src/` copies the contents of a folder; `dest/` means inside that folder.
 
-    Existing folders keep their other files, mode and owner, at every level. Links, modes and exec bits are kept.
+    Existing folders keep their other files, mode and owner, at every level. Links, modes and exec bits are kept. If the
+    source itself is a link, its target is uploaded, under the name of the link.
     """
     path = (base / source).resolve()
+    name = Path(source).name
+    if name in ("", ".."):
+        name = path.name
     dest = placement.dest
     if path.is_dir():
         kind = "into" if source.endswith("/") else "folder"
         if kind == "folder" and dest.endswith("/"):
-            dest += path.name
+            dest += name
     else:
         kind = "file"
         if dest.endswith("/"):
-            dest += path.name
+            dest += name
     return _receive(connection, replace(placement, dest=dest), kind, lambda write: send_path(path, "it", write), watch)
 
 
 def upload_bytes(connection: Connection, content: bytes, placement: Placement, watch: Watch) -> Result:
-    """Upload a file with this content; mode 0644 if the placement has none."""
+    """Upload a file with this content, modified now; mode 0644 if the placement has none."""
+    modified = int(watch.deadline.clock.now().timestamp())
 
     def send(write: Callable[[bytes], None]) -> None:
-        send_bytes(content, "it", 0o644, write)
+        send_bytes(content, "it", 0o644, write, modified=modified)
 
     return _receive(connection, placement, "file", send, watch)
 

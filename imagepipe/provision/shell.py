@@ -13,7 +13,7 @@ from imagepipe.engine.stage import Context
 from imagepipe.errors import ImagepipeError
 from imagepipe.late import Text
 from imagepipe.provision.step import Attempt, Step
-from imagepipe.regular_files import read_text
+from imagepipe.regular_files import read_script
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RunShell(Step):
 
     def attempt(self, ctx: Context, at: Attempt) -> Result:
         script = Script(
-            text=self._text(at.names),
+            self._content(at.names),
             args=tuple(render.render_late(arg, at.names) for arg in self.args),
             env=self.env(at.names),
             sudo=self.options.sudo,
@@ -41,11 +41,11 @@ class RunShell(Step):
         )
         return run_script(at.connection, script, at.watch)
 
-    def _text(self, names: Mapping[str, object]) -> str:
+    def _content(self, names: Mapping[str, object]) -> str | bytes:
         if isinstance(self.script, Path):
             try:
-                return read_text(self.script)
-            except (OSError, UnicodeDecodeError) as error:
+                return read_script(self.script)
+            except OSError as error:
                 raise ImagepipeError(f"reading the script {self.script}: {error}") from error
         text = "\n".join(render.render_late(line, names) for line in self.script)
         return text if text.endswith("\n") else text + "\n"

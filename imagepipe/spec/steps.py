@@ -32,6 +32,7 @@ from imagepipe.spec.models import (
     UseStep,
 )
 from imagepipe.spec.rendering import Scope, find_name, names_late, render_document
+from imagepipe.spec.script_files import script_problem
 
 MAX_DEPTH = 10
 """Depth of provisioners that use provisioners."""
@@ -182,6 +183,8 @@ def _check_shell(shell: ShellScript, folder: Path, report: Report) -> None:
         report(("shell",), "exactly one of inline and script is needed")
     elif shell.script is not None and not (folder / shell.script).is_file():
         report(("shell", "script"), *_missing(shell.script, folder))
+    elif shell.script is not None and (problem := script_problem(shell, folder / shell.script)):
+        report(("shell", "script"), *problem)
     elif shell.inline is not None and not any(part for part in shell.inline):
         report(("shell",), "the script is empty")
 

@@ -44,6 +44,58 @@ def test_a_script_in_another_language_runs_by_its_first_line(shell: Shell) -> No
     assert shell.out == ["a b"]
 
 
+def test_the_options_of_the_first_line_count_beside_those_that_stop_at_an_error(shell: Shell) -> None:
+    assert shell.script(Script("#!/bin/bash -x\necho one\nfalse\necho never\n")).code == 1
+    assert shell.out == ["one"]
+    assert "+ echo one" in shell.err
+    assert not [line for line in shell.err if "BASH_ENV" in line or "trap" in line], "our own commands are not traced"
+    assert shell.script(Script("#!/usr/bin/env -S bash +e\nfalse\necho on\n")).code == 0
+
+
+def test_a_login_shell_reads_its_profile_first_without_our_options(shell: Shell) -> None:
+    assert shell.script(Script("#!/bin/bash -l\nfalse\necho never\n")).code == 1
+    assert shell.script(Script("#!/bin/bash --login\nshopt -o errexit\n", args=("a b",))).code == 0
+    assert shell.out[-1].split() == ["errexit", "on"]
+
+
+@pytest.mark.parametrize(
+    ("text", "failed"),
+    [
+        ("true\n  grep -q nobodys /etc/passwd && false\n[ 1 = 2 ]\n", "line 3 failed with exit code 1: [ 1 = 2 ]"),
+        ("f() {\n  false\n}\nf\n", "line 2 failed with exit code 1: false"),
+        ("true\nfalse | cat\n", "line 2 failed with exit code 1: false | cat"),
+        ("x=$(exit 7)\n", "line 1 failed with exit code 7: x=$(exit 7)"),
+        ("set -C\n(\n  exit 3\n)\n", "failed with exit code 3"),
+    ],
+)
+def test_a_command_that_fails_without_a_word_is_named_with_its_line(shell: Shell, text: str, failed: str) -> None:
+    assert shell.script(Script(text)).code != 0
+    assert failed in shell.err[-1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "if ! false; then true; fi\nfalse || true\nset +e\nfalse\ntrue\n",
+        "false & wait $! || true\nexit 5\n",
+        "trap 'echo mine >&2' ERR\nfalse\n",
+        "#!/bin/bash +e\nfalse\nexit 1\n",
+    ],
+)
+def test_nothing_is_named_where_no_command_ended_the_script(shell: Shell, text: str) -> None:
+    shell.script(Script(text))
+    assert not [line for line in shell.err if line.startswith("imagepipe:")]
+
+
+def test_a_script_is_run_byte_for_byte(shell: Shell) -> None:
+    latin = "# caf\u00e9\nprintf '%s' 'caf\u00e9' | od -An -tx1\n".encode("latin-1")
+    assert shell.script(Script(latin)).code == 0
+    assert shell.out[-1].split()[-1] == "e9"
+    with_archive = b'#!/bin/sh\ntail -c 6 "$0" | od -An -tx1\nexit 0\n' + bytes([0, 255, 10, 13, 0, 200])
+    assert shell.script(Script(with_archive)).code == 0
+    assert shell.out[-1].split() == ["00", "ff", "0a", "0d", "00", "c8"]
+
+
 def test_an_interpreter_can_be_given(shell: Shell) -> None:
     assert shell.script(Script("print(6 * 7)", interpreter="python3")).code == 0
     assert shell.out == ["42"]
@@ -59,7 +111,7 @@ def test_neither_script_nor_environment_stands_in_any_argument(shell: Shell) -> 
         "tr '\\0' ' ' </proc/*/cmdline 2>/dev/null | cat; cat /proc/[0-9]*/cmdline | tr '\\0' ' '",
         env={"TOKEN": "canary-in-env"},
     )
-    assert shell.script(Script("# canary-in-script\n" + script.text, env=script.env)).code in (0, 1)
+    assert shell.script(Script("# canary-in-script\n" + str(script.content), env=script.env)).code in (0, 1)
     assert "canary" not in "".join(shell.out)
 
 

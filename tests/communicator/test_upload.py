@@ -9,6 +9,7 @@ import shlex
 import socket
 import stat
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +56,18 @@ def test_a_folder_arrives_with_modes_links_and_strange_names(shell: Shell, tree:
     assert (there / "sub" / "x").stat().st_nlink == 2
 
 
+def test_a_source_that_is_a_link_is_uploaded_under_its_own_name(shell: Shell, tree: Path, folder: Path) -> None:
+    (tree / "current").symlink_to("tree")
+    (tree / "app.conf").symlink_to("tree/private")
+    for source in ("current", "app.conf"):
+        assert _upload(shell, source, tree, f"{folder}/").code == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["app.conf", "current"]
+    assert (folder / "app.conf").read_text() == "p"
+    assert (folder / "current" / "run.sh").is_file()
+    assert _upload(shell, ".", tree / "tree", f"{folder}/").code == 0
+    assert (folder / "tree" / "run.sh").is_file(), "a folder that is named by a dot has its own name"
+
+
 def test_without_a_slash_the_folder_goes_into_dest_with_one(shell: Shell, tree: Path, folder: Path) -> None:
     assert _upload(shell, "tree", tree, f"{folder}/").code == 0
     assert (folder / "tree" / "run.sh").exists()
@@ -82,15 +95,17 @@ def test_a_file_takes_its_place_at_once(shell: Shell, tree: Path, folder: Path) 
 def test_a_link_that_is_named_is_followed(shell: Shell, tree: Path, folder: Path) -> None:
     (tree / "to").symlink_to("tree/run.sh")
     assert _upload(shell, "to", tree, f"{folder}/").code == 0
-    assert not (folder / "run.sh").is_symlink()
+    assert not (folder / "to").is_symlink()
 
 
-def test_bytes_become_a_file(shell: Shell, folder: Path) -> None:
+def test_bytes_become_a_file_that_was_modified_now(shell: Shell, folder: Path) -> None:
     content = os.urandom(300_000)
+    before = int(time.time())
     placement = Placement(f"{folder}/b", sudo=False, mode="0640")
     result = upload_bytes(shell.connection, content, placement, shell.watch())
     assert result.code == 0
     assert (folder / "b").read_bytes() == content
+    assert before <= (folder / "b").stat().st_mtime <= time.time()
 
 
 def test_a_file_over_a_folder_is_refused_and_nothing_is_left(shell: Shell, tree: Path, folder: Path) -> None:
