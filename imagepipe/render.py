@@ -84,6 +84,17 @@ def _measured(value: Any) -> Any:
     return value
 
 
+def _as_text(value: Any) -> Any:
+    """Return a value with booleans as YAML writes them, `true` or `false`; also those in a list."""
+    if isinstance(value, list | tuple):
+        return type(value)(_as_text(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+_MAKES_TEXT = frozenset({"format", "join", "lower", "quote", "replace", "string", "title", "trim", "upper"})
+"""Filters that make text of values, as output does."""
+
+
 # Filters whose result can be larger than their input: at most the size of `self` times that of an argument.
 _GROWING = frozenset(
     {"batch", "center", "expandtabs", "format", "indent", "join", "ljust", "replace", "rjust", "round"}
@@ -108,6 +119,10 @@ def _has_wide_field(name: str, subject: Any) -> bool:
     return name == "format" and isinstance(subject, str) and bool(_WIDE_FIELD.search(subject))
 
 
+def _output(value: Any) -> Any:
+    return _as_text(_measured(value))  # measured first, because a nested list may be too large to copy
+
+
 def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a filter so that its work is estimated before and counted after it runs."""
     passes = getattr(function, "jinja_pass_arg", None) is not None  # its first argument is Jinja's, not the template's
@@ -116,6 +131,8 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         subject, *rest = args[passes:]
         _reckon(name, subject, [*rest, *kwargs.values()])
+        if name in _MAKES_TEXT:
+            args = tuple(map(_as_text, args))
         return _measured(function(*args, **kwargs))
 
     return run
@@ -169,6 +186,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         if operator == "%" and isinstance(left, str) and _WIDE_FIELD.search(left):
             raise _TooMuchWork
         _spend(size)
+        if operator == "%" and isinstance(left, str):
+            right = _as_text(right)
         return super().call_binop(context, operator, left, right)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -192,7 +211,7 @@ def _environment(*, comments: tuple[str, str]) -> _Sandbox:
         undefined=StrictUndefined,
         autoescape=False,
         keep_trailing_newline=True,
-        finalize=_measured,
+        finalize=_output,
         cache_size=0,
         comment_start_string=comments[0],
         comment_end_string=comments[1],
@@ -204,7 +223,7 @@ def _environment(*, comments: tuple[str, str]) -> _Sandbox:
         "quote": _bounded("quote", lambda value: shlex.quote(str(value))),
         "_counted": _counted,
         "_measured": _measured,
-        "_together": lambda parts: _measured("".join(str(_measured(part)) for part in parts)),
+        "_together": lambda parts: _measured("".join(str(_output(part)) for part in parts)),
     }
     # range(10**9) in a template would block a thread for minutes and fill the memory.
     environment.globals.clear()

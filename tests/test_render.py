@@ -284,3 +284,18 @@ def test_only_a_template_file_has_comments() -> None:
     with pytest.raises(RenderError, match="Missing end of comment tag") as caught:
         render_file("${#list[@]}", NAMES)
     assert "template file" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ var.yes }} {{ not var.yes }}",
+        "{{ var.yes ~ ' ' ~ false }}",
+        "{{ '%s %s' % (var.yes, false) }}",
+        "{{ '%s %s' | format(var.yes, false) }}",
+        "{{ [var.yes, false] | join(' ') }}",
+        "{{ var.yes | string }} {{ false | quote }}",
+    ],
+)
+def test_booleans_render_as_yaml_writes_them(text: str) -> None:
+    assert render(text, NAMES) == "true false"

@@ -71,7 +71,7 @@ def _resume(options: ResumeOptions, past: JournalState) -> int:
     clock = SystemClock()
     stored = past.run.given
     values = read_variables(options.variables)
-    values = replace(values, command_line={**_texts(stored["variables"]), **values.command_line})
+    values = replace(values, files={**stored["variables"], **values.files})
     build = Build(past.run.build["id"], past.run.build["timestamp"], past.run.build["git_sha"])
     loaded = load_buildable([Path(file) for file in stored["files"]], values, build)
     target = CloudTarget.from_record(past.run.cloud)
@@ -103,9 +103,3 @@ def _check(past: JournalState) -> None:
             f"run {id} was started by a version of imagepipe that could not resume",
             hint=f"imagepipe clean {id} deletes what it holds",
         )
-
-
-def _texts(variables: object) -> dict[str, str]:
-    """Return the values as `--var` takes them."""
-    assert isinstance(variables, dict)
-    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in variables.items()}

@@ -21,7 +21,7 @@ from imagepipe.spec.models import Defaults, Project, Scalar, Spec, Variable
 from imagepipe.spec.rendering import Rendered, Scope, render_document
 from imagepipe.spec.salvage import covers, salvage
 from imagepipe.spec.steps import expand
-from imagepipe.spec.variables import Given, Resolved, resolve
+from imagepipe.spec.variables import Given, Resolved, Unquoted, resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def read_text(file: Path) -> str:
     return text
 
 
-def load_var_file(file: Path) -> dict[str, Scalar]:
+def load_var_file(file: Path) -> dict[str, Scalar | Unquoted]:
     """Return the variables of a `--var-file`. Raises SpecError."""
     documents = yaml_document.parse(read_text(file), str(file))
     problems = [p for d in documents for p in d.problems]
@@ -80,12 +80,14 @@ def load_var_file(file: Path) -> dict[str, Scalar]:
     value = documents[0].value if documents else None
     if not isinstance(value, dict) or len(documents) > 1:
         raise SpecError([Problem(str(file), 1, 1, "a variable file must be one mapping of names to values")])
+    found: dict[str, Scalar | Unquoted] = {}
     for name, item in value.items():
         if not isinstance(item, str | int | float | bool):
             raise SpecError([documents[0].problem((name,), "a variable's value is a string, a number or a boolean")])
         if trap := trap_text(documents[0], (name,)):
             raise SpecError([documents[0].problem((name,), trap)])
-    return value
+        found[name] = item if isinstance(item, str) else Unquoted(item, documents[0].plain[name,])
+    return found
 
 
 def _load_file(file: Path, given: Given, build: Build | None) -> Iterator[LoadedSpec]:
@@ -275,18 +277,20 @@ def _variables(loaded: LoadedSpec, given: Given, *, must: bool) -> tuple[Resolve
 
 
 def _warn_of_traps(loaded: LoadedSpec) -> None:
-    """Warn about unquoted scalars that YAML 1.1 misreads, in places that take any scalar."""
+    """Report unquoted scalars that YAML 1.1 misreads, in places that take any scalar."""
     reported = {p.path for p in loaded.problems}
     for path in loaded.document.plain:
         if ".".join(map(str, path)) in reported:
             continue
         is_any = "default" in path or "allowed" in path or "vars" in path or "with" in path
-        is_flag = isinstance(value_at(loaded.document.value, path), bool) and not is_any
+        value = value_at(loaded.document.value, path)
+        is_flag = isinstance(value, bool) and not is_any
+        is_changed = is_any and not isinstance(value, bool)  # a number would not be used as it is written
         trap = None if is_flag else trap_text(loaded.document, path, is_number=not is_any)
         if trap is None and is_any:
             trap = loses(loaded.document, path)
         if trap:
-            loaded.problems.append(loaded.document.problem(path, trap, severity="warning"))
+            loaded.problems.append(loaded.document.problem(path, trap, severity="error" if is_changed else "warning"))
 
 
 def _with_defaults(spec: Spec, project: Project) -> Spec:

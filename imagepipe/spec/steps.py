@@ -33,6 +33,7 @@ from imagepipe.spec.models import (
 )
 from imagepipe.spec.rendering import Scope, find_name, names_late, render_document
 from imagepipe.spec.script_files import script_problem
+from imagepipe.spec.variables import as_number
 
 MAX_DEPTH = 10
 """Depth of provisioners that use provisioners."""
@@ -406,14 +407,13 @@ def _has_late(value: Any) -> bool:
 
 
 def _converted(text: str, kind: str) -> tuple[Any, bool]:
-    """Convert a rendered template, which is a string, to a number or a boolean, if the parameter is one."""
-    try:
-        if kind == "integer":
-            return int(text), True
-        if kind == "number":
-            return float(text), True
-    except ValueError:
-        return text, False
+    """Convert a rendered template, which is a string, to a number or a boolean, if the parameter is one.
+
+    A number that would not keep its text, such as `3.10`, is not converted.
+    """
+    if kind in ("integer", "number"):
+        found = as_number(text)
+        return (found, True) if isinstance(found, int) or (kind == "number" and found is not None) else (text, False)
     if kind == "boolean" and text.lower() in ("true", "false"):
         return text.lower() == "true", True
     return text, False

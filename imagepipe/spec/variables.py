@@ -12,12 +12,21 @@ ENVIRONMENT_PREFIX = "IMAGEPIPE_VAR_"
 
 
 @dataclass(frozen=True, slots=True)
+class Unquoted:
+    """A number or a boolean of a variable file."""
+
+    value: int | float | bool
+    text: str
+    """Its text in the file: `3.10` for the number 3.1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Given:
     """Values from outside the specs, for all specs of a call."""
 
     command_line: Mapping[str, str] = field(default_factory=dict)
     """Values of `--var`."""
-    files: Mapping[str, Scalar] = field(default_factory=dict)
+    files: Mapping[str, Scalar | Unquoted] = field(default_factory=dict)
     """Values of `--var-file`; later files win."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -44,11 +53,13 @@ def resolve(declared: Mapping[str, Variable], given: Given) -> Resolved:
         if raw is None:
             missing[name] = _sources(name, variable)
             continue
-        value = _like_default(raw, variable.default)
-        if value is None:
-            shown = "the value" if variable.sensitive else repr(raw)
-            refused[name] = f"{shown} does not have the type of the default ({type(variable.default).__name__})"
-        elif variable.allowed is not None and str(value) not in {str(item) for item in variable.allowed}:
+        try:
+            value = _typed(raw, variable.default)
+        except _RefusedError as error:
+            shown = "the value" if variable.sensitive else repr(raw.text if isinstance(raw, Unquoted) else raw)
+            refused[name] = f"{shown} {'would change' if variable.sensitive and error.changes else error}"
+            continue
+        if variable.allowed is not None and str(value) not in {str(item) for item in variable.allowed}:
             shown = "the value" if variable.sensitive else repr(str(value))
             refused[name] = f"{shown} is not allowed; allowed values: {', '.join(map(str, variable.allowed))}"
         else:
@@ -59,11 +70,12 @@ def resolve(declared: Mapping[str, Variable], given: Given) -> Resolved:
 
 def given_value(name: str, variable: Variable, given: Given) -> Scalar | None:
     """Return the value of a variable from outside the spec; None if it has its default."""
-    value = _raw(name, variable, given)
+    raw = _raw(name, variable, given)
+    value = None if raw is None else _typed(raw, variable.default)
     return None if value == variable.default else value
 
 
-def _raw(name: str, variable: Variable, given: Given) -> Scalar | None:
+def _raw(name: str, variable: Variable, given: Given) -> Scalar | Unquoted | None:
     if name in given.command_line:
         return given.command_line[name]
     if name in given.files:
@@ -80,13 +92,59 @@ def _sources(name: str, variable: Variable) -> str:
     return f"set it with --var {name}=…, --var-file, or in the environment as {ENVIRONMENT_PREFIX}{name}{own}"
 
 
-def _like_default(raw: Scalar, default: Scalar | None) -> Scalar | None:
-    """Convert a string from outside to the type of the default; None if it cannot be converted."""
+class _RefusedError(Exception):
+    """A value cannot become one of the default's type; its message follows the value."""
+
+    def __init__(self, message: str, *, changes: bool = False) -> None:
+        super().__init__(message)
+        self.changes = changes
+        """True if it could, but would not keep its text."""
+
+
+def _typed(raw: Scalar | Unquoted, default: Scalar | None) -> Scalar:
+    """Return a value from outside with the type of the default, and as it was written. Raises _RefusedError."""
+    if isinstance(raw, Unquoted):
+        if default is None:  # any type fits, so a number that would lose digits is text
+            return raw.value if isinstance(raw.value, bool) or as_number(raw.text) is not None else raw.text
+        if isinstance(default, bool) != isinstance(raw.value, bool) and not isinstance(default, str):
+            raise _RefusedError(_type_of(default))
+        raw = raw.text
     if not isinstance(raw, str) or default is None or isinstance(default, str):
         return raw
     if isinstance(default, bool):
-        return {"true": True, "false": False}.get(raw.lower())
+        if raw.lower() not in ("true", "false"):
+            raise _RefusedError(_type_of(default))
+        return raw.lower() == "true"
+    return _number(raw, default)
+
+
+def _number(text: str, default: float) -> int | float:
     try:
-        return int(raw) if isinstance(default, int) else float(raw)
+        changed = int(text) if isinstance(default, int) else float(text)
+    except ValueError:
+        raise _RefusedError(_type_of(default)) from None
+    kept = as_number(text)
+    if kept is None or (isinstance(default, int) and not isinstance(kept, int)):
+        message = f"would become {changed}, because the default is a number; to keep such values, quote the default"
+        raise _RefusedError(message, changes=True)
+    return kept
+
+
+def _type_of(default: Scalar) -> str:
+    return f"does not have the type of the default ({type(default).__name__})"
+
+
+def as_number(text: str) -> int | float | None:
+    """Return the number that a text is, if the number is written like that: not `3.10`, `007` or `1e3`."""
+    bare = text.removeprefix("+")
+    try:
+        return next((value for value in (_int(bare), float(bare)) if str(value) == bare and bare[-1].isdigit()), None)
+    except ValueError:
+        return None
+
+
+def _int(text: str) -> int | None:
+    try:
+        return int(text)
     except ValueError:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from imagepipe.spec.models import Scalar, Variable
-from imagepipe.spec.variables import Given, resolve
+from imagepipe.spec.variables import Given, Unquoted, resolve
 
 
 def given(value: str) -> Given:
@@ -19,7 +19,9 @@ def given(value: str) -> Given:
         (None, "5", "5"),
         (1, "5", 5),
         (1, "-5", -5),
-        (1.5, "5", 5.0),
+        (1.5, "5", 5),
+        (1.5, "2.5", 2.5),
+        (1, "+5", 5),
         (True, "false", False),
         (False, "TRUE", True),
     ],
@@ -29,11 +31,49 @@ def test_a_text_from_outside_gets_the_type_of_the_default(default: Scalar | None
     assert (found, type(found)) == (value, type(value))
 
 
-@pytest.mark.parametrize(("default", "text"), [(1, "many"), (1, "1.5"), (1.5, "x"), (True, "yes"), (False, "1")])
+@pytest.mark.parametrize(("default", "text"), [(1, "many"), (1.5, "x"), (True, "yes"), (False, "1")])
 def test_a_text_of_another_kind_than_the_default_is_refused(default: Scalar, text: str) -> None:
     resolved = resolve({"x": Variable(default=default)}, given(text))
     assert resolved.values == {}
     assert resolved.refused["x"] == f"'{text}' does not have the type of the default ({type(default).__name__})"
+
+
+@pytest.mark.parametrize(
+    ("default", "text", "becomes"),
+    [(1.5, "3.10", "3.1"), (1, "007", "7"), (1.5, "1e3", "1000.0"), (1, "1_0", "10"), (1.5, "nan", "nan")],
+)
+def test_a_number_that_would_not_keep_its_text_is_refused_with_the_reason(
+    default: Scalar, text: str, becomes: str
+) -> None:
+    refused = resolve({"x": Variable(default=default)}, given(text)).refused["x"]
+    assert refused.startswith(f"'{text}' would become {becomes}, because the default is a number")
+    secret = resolve({"x": Variable(default=default, sensitive=True)}, given(text)).refused["x"]
+    assert secret == "the value would change"
+
+
+@pytest.mark.parametrize(
+    ("default", "value", "text", "found"),
+    [
+        ("1.0", 3.1, "3.10", "3.10"),
+        ("no", True, "true", "true"),
+        (None, 3.1, "3.10", "3.10"),
+        (None, 3, "3", 3),
+        (None, False, "false", False),
+        (1, 3, "3", 3),
+        (True, False, "false", False),
+    ],
+)
+def test_an_unquoted_value_of_a_variable_file_arrives_as_it_is_written(
+    default: Scalar | None, value: float, text: str, found: Scalar
+) -> None:
+    resolved = resolve({"x": Variable(default=default)}, Given(files={"x": Unquoted(value, text)})).values["x"]
+    assert (resolved, type(resolved)) == (found, type(found))
+
+
+def test_a_number_for_a_boolean_and_a_boolean_for_a_number_are_refused() -> None:
+    for default, value in ((True, 1), (1, True)):
+        refused = resolve({"x": Variable(default=default)}, Given(files={"x": Unquoted(value, str(value))})).refused
+        assert "does not have the type of the default" in refused["x"]
 
 
 def test_only_allowed_values_are_taken() -> None:
