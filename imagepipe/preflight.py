@@ -9,18 +9,18 @@ from imagepipe.capture.instance_store.preconditions import check_account, type_e
 from imagepipe.cloud.dry_run import DryRun, PermissionProbe
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.errors import DENIED, NO_CAPACITY
-from imagepipe.cloud.images import SourceImage
+from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.cloud.instances import LaunchRequest
 from imagepipe.errors import CloudError, Problem, UsageError
 from imagepipe.launch.access import subnets_of
-from imagepipe.launch.machine import check_root, devices_of
-from imagepipe.launch.source import FindSource, image_names
+from imagepipe.launch.devices import devices_of
+from imagepipe.launch.source import FindSource, checked_tags, image_description, image_names
 from imagepipe.launch.user_data import user_data
 from imagepipe.spec.bundle_rules import LARGEST_ROOT_GIB, bundle_region
 from imagepipe.spec.document import KeyPath
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import AmiBySsm, EbsOutput, InstanceStoreOutput, Spec
-from imagepipe.wiring.build import devices_wanted, source_wanted
+from imagepipe.wiring.build import device_plan, devices_wanted, source_wanted
 
 SPENT = frozenset({"NoCredentials", "NoAnswer", "AuthFailure", "InvalidClientTokenId", "ExpiredToken"})
 """Error codes that end the check."""
@@ -88,6 +88,14 @@ class Preflight:
         return list(dict.fromkeys((self._region, *spec.publish.regions)))
 
     def _names(self, spec: Spec, source: SourceImage) -> None:
+        for region in self._everywhere(spec):
+            names = late_names(source, region)
+            with self._at("output", "description"):
+                image_description(spec.output.description, names, region)
+            with self._at("output", "tags"):
+                checked_tags("output.tags", spec.output.tags, names, region)
+            with self._at("launch", "tags"):
+                checked_tags("launch.tags", spec.launch.tags, names, region)
         if spec.output.on_name_taken == "replace":
             return
         with self._at("output", "name"):
@@ -133,8 +141,8 @@ class Preflight:
                 )
 
     def _volumes(self, spec: Spec, source: SourceImage) -> None:
-        with self._at("launch", "block_devices"):
-            check_root(devices_wanted(spec.launch.block_devices), source)
+        for found in device_plan(spec).problems(source):
+            self._add((found.list, "block_devices", found.index, found.key), found.error())
 
     def _subnets(self, spec: Spec) -> tuple[tuple[str, ...], str | None]:
         """Return the ids of the subnets and their VPC; problems are reported at each subnet."""

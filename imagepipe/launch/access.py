@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from imagepipe import render
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.cloud.tags import RunTags
@@ -15,6 +14,7 @@ from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.late import Late
+from imagepipe.launch.source import checked_tags
 
 TagTemplates = Mapping[str, str | Late]
 """Tag values by key; a late template is rendered once the source image is known."""
@@ -182,7 +182,7 @@ def temporary_tags(
 ) -> dict[str, str]:
     """Return the tags for the create call of a temporary resource: the spec's and the run's."""
     names = late_names(ctx[source], region) if source else {}
-    extra = render.render_late_values(tags, names)
+    extra = checked_tags("launch.tags", tags, names, region)
     return {**extra, **run_tags.temporary(claim.token, name)}
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
-from imagepipe import render
 from imagepipe.cloud.devices import DeviceWanted
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.errors import NO_CAPACITY
@@ -21,6 +20,8 @@ from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.late import Text
 from imagepipe.launch.access import Key, Network, temporary_tags
+from imagepipe.launch.devices import devices_of
+from imagepipe.launch.source import checked_tags
 from imagepipe.launch.user_data import user_data
 from imagepipe.values import Instance
 
@@ -61,7 +62,7 @@ class Launch(Stage[Instance]):
 
     def run(self, ctx: Context) -> Instance:
         source = ctx[self.source]
-        check_root(self.devices, source)
+        device_tags = self._device_tags(source)
         devices = devices_of(self.devices, source, encrypt=self.encrypt_root, kms_key=self.kms_key)
         key_file = ctx.own_file("host_ed25519") if self.sends_host_key else None
         # The claim comes before the file: whoever deletes the claim's instance deletes the private key, too.
@@ -81,13 +82,21 @@ class Launch(Stage[Instance]):
             has_ebs_root=source.root_device_type == "ebs",
         )
         id, request = self._launch(ctx, claim, base, ctx[self.network])
-        self._tag_volumes(ctx, id, devices)
+        self._tag_volumes(ctx, id, device_tags)
         public = " ".join(host_key.public.split()[:2]) if host_key else None
         return Instance(id, self.ec2.region, request.instance_type, source.root_device_name, public, spot=request.spot)
 
-    def _tag_volumes(self, ctx: Context, id: str, devices: Sequence[DeviceWanted]) -> None:
+    def _device_tags(self, source: SourceImage) -> dict[str, dict[str, str]]:
+        """Render the tags of single volumes, by device. Raises CloudError for a tag that EC2 would refuse."""
+        names = late_names(source, self.ec2.region)
+        return {
+            device.device: checked_tags(f"the tags of {device.device}:", device.tags, names, self.ec2.region)
+            for device in self.devices
+            if device.tags
+        }
+
+    def _tag_volumes(self, ctx: Context, id: str, wanted: Mapping[str, Mapping[str, str]]) -> None:
         """Add the tags of single volumes once EC2 shows the volumes: RunInstances can only tag all volumes alike."""
-        wanted = {device.device: device.tags for device in devices if device.tags}
         if not wanted:
             return
 
@@ -105,9 +114,8 @@ class Launch(Stage[Instance]):
             cancel=ctx.cancel,
             state=lambda seen: str(seen["State"]["Name"]),
         )
-        names = late_names(ctx[self.source], self.ec2.region)
         for device, tags in wanted.items():
-            self.ec2.images.tag([volumes[device]], render.render_late_values(tags, names))
+            self.ec2.images.tag([volumes[device]], dict(tags))
 
     def _launch(self, ctx: Context, claim: Claim, base: LaunchRequest, network: Network) -> tuple[str, LaunchRequest]:
         if before := self._launched_before(ctx, claim):
@@ -166,38 +174,6 @@ class Launch(Stage[Instance]):
 
     def summary(self, output: Instance) -> str:
         return f"{output.id} ({output.instance_type}{', spot' if output.spot else ''})"
-
-
-def devices_of(
-    wanted: Sequence[DeviceWanted], source: SourceImage, *, encrypt: bool, kms_key: str | None
-) -> list[DeviceWanted]:
-    """Return the spec's devices, and the source's that must change: encrypted if wanted, deleted on termination."""
-    encrypted = True if encrypt or kms_key else None
-    devices = [
-        device
-        if device.is_left_out or device.encrypted is not None
-        else replace(device, encrypted=encrypted, kms_key=device.kms_key or kms_key)
-        for device in wanted
-    ]
-    known = {device.device for device in devices}
-    for mapping in source.mappings:
-        ebs = mapping.get("Ebs")
-        if ebs is None or mapping["DeviceName"] in known:
-            continue
-        # A volume that survives its instance would be a leak.
-        if encrypted or not ebs.get("DeleteOnTermination"):
-            devices.append(DeviceWanted(mapping["DeviceName"], encrypted=encrypted, kms_key=kms_key))
-    return devices
-
-
-def check_root(wanted: Sequence[DeviceWanted], source: SourceImage) -> None:
-    """Raise CloudError if the root device is left out. EC2 checks sizes, because it knows the snapshots."""
-    for device in wanted:
-        if device.is_left_out and device.device == source.root_device_name:
-            raise CloudError(
-                f"launch.block_devices: {device.device} is the root device of {source.id} and cannot be left out",
-                code="InvalidBlockDeviceMapping",
-            )
 
 
 def _describe(request: LaunchRequest) -> str:

@@ -13,7 +13,8 @@ from imagepipe.cloud.images import ImageFilter, OwnImage, SourceImage, late_name
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.late import Text
-from imagepipe.spec.scalars import image_name_problem
+from imagepipe.launch.devices import DevicePlan
+from imagepipe.spec.scalars import description_problem, image_name_problem, tag_problem
 from imagepipe.values import ImageText
 
 MAX_NAME = 128
@@ -45,9 +46,13 @@ class FindSource(Stage[SourceImage]):
     """The image's id, or how to find it."""
     needs_ebs: bool = True
     """True if the root must be on EBS, because it is captured as a snapshot; a bundle can be made of any root."""
+    devices: DevicePlan = field(default=DevicePlan(), repr=False, compare=False)
+    """The spec's block devices, which must fit the image's."""
 
     def run(self, ctx: Context) -> SourceImage:
-        return self.find(ctx.say)
+        source = self.find(ctx.say)
+        self.devices.check(source)
+        return source
 
     def find(self, say: Callable[[str], None]) -> SourceImage:
         """Return the image. Raises CloudError if it does not exist or cannot be used as a source."""
@@ -119,6 +124,23 @@ def image_names(name: Text, source: SourceImage, regions: Sequence[str]) -> dict
     return names
 
 
+def image_description(text: Text, values: Mapping[str, object], region: str) -> str:
+    """Render the image's description for one region. Raises CloudError for a text that EC2 would refuse."""
+    description = render.render_late(text, values)
+    if problem := description_problem(description):
+        raise CloudError(f"output.description is {description!r} in {region}: {problem}", code="InvalidParameterValue")
+    return description
+
+
+def checked_tags(key: str, tags: Mapping[str, Text], values: Mapping[str, object], region: str) -> dict[str, str]:
+    """Render tags for one region; `key` names them in errors. Raises CloudError for a tag that EC2 would refuse."""
+    rendered = render.render_late_values(tags, values)
+    for name, value in rendered.items():
+        if problem := tag_problem(name, value):
+            raise CloudError(f"{key}.{name} is {value!r} in {region}: {problem}", code="InvalidParameterValue")
+    return rendered
+
+
 @dataclass(frozen=True)
 class NameImages(Stage[Mapping[str, ImageText]]):
     """Render the image's name, description and tags for each region: they may name the source image and the region.
@@ -135,11 +157,14 @@ class NameImages(Stage[Mapping[str, ImageText]]):
     def run(self, ctx: Context) -> Mapping[str, ImageText]:
         source = ctx[self.source]
         names = image_names(self.name, source, self.regions)
-        return {region: self._text(names[region], late_names(source, region)) for region in self.regions}
+        return {region: self._text(names[region], late_names(source, region), region) for region in self.regions}
 
-    def _text(self, name: str, values: Mapping[str, object]) -> ImageText:
-        tags = render.render_late_values(self.tags, values)
-        return ImageText(name, render.render_late(self.description, values), tags)
+    def _text(self, name: str, values: Mapping[str, object], region: str) -> ImageText:
+        return ImageText(
+            name,
+            image_description(self.description, values, region),
+            checked_tags("output.tags", self.tags, values, region),
+        )
 
     def title(self) -> str:
         return "name the image"

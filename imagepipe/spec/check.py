@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from imagepipe.errors import Problem
 from imagepipe.spec.bundle_rules import bundle_findings, bundle_warnings
-from imagepipe.spec.document import Document
+from imagepipe.spec.document import Document, KeyPath
 from imagepipe.spec.ec2_rules import Finding, block_device_findings, region_finding, tag_findings
 from imagepipe.spec.explain import did_you_mean, nearest, value_at
 from imagepipe.spec.find import named_file
 from imagepipe.spec.models import EbsOutput, Encrypt, InstanceStoreOutput, Project, Spec, Ssh, StepOptions
-from imagepipe.spec.scalars import image_name_problem
+from imagepipe.spec.scalars import description_problem, image_name_problem
 from imagepipe.spec.user_data import user_data_problem
 
 if TYPE_CHECKING:
@@ -112,8 +112,7 @@ def _output(spec: Spec, document: Document, folder: Path) -> Iterator[Finding]:
     output = spec.output
     if isinstance(output.name, str) and (message := image_name_problem(output.name)):
         yield ("output", "name"), message
-    if isinstance(output.description, str) and len(output.description) > 255:
-        message = f"a description can have at most 255 characters, not {len(output.description)}"
+    if isinstance(output.description, str) and (message := description_problem(output.description)):
         yield ("output", "description"), message
     yield from tag_findings(output.tags, ("output", "tags"))
     yield from block_device_findings(output.block_devices, ("output", "block_devices"))
@@ -155,6 +154,7 @@ def _publish(spec: Spec) -> Iterator[Finding]:
         yield ("publish", "share", "public"), "an encrypted image cannot be public"
     if encrypted and (share.accounts or share.organizations or share.ous):
         yield from _keys_for_sharing(spec)
+        yield from _managed_keys(spec)
 
 
 def _keys_for_sharing(spec: Spec) -> Iterator[Finding]:
@@ -168,6 +168,24 @@ def _keys_for_sharing(spec: Spec) -> Iterator[Finding]:
         if region != spec.launch.region and (keys is None or region not in keys.per_region):
             message = f"sharing an encrypted image needs your own KMS key in {region}: set output.encrypt.per_region"
             yield ("publish", "share"), message
+
+
+def _managed_keys(spec: Spec) -> Iterator[Finding]:
+    """Report keys that AWS manages: their policies cannot be changed, so nobody else can use a shared image."""
+    keys = spec.output.encrypt if isinstance(spec.output, EbsOutput) else None
+    named: list[tuple[KeyPath, str | None]] = [
+        (("launch", "block_devices", index, "kms_key"), device.kms_key)
+        for index, device in enumerate(spec.launch.block_devices)
+    ]
+    if keys is not None:
+        named.append((("output", "encrypt", "kms_key"), keys.kms_key))
+        named += [
+            (("output", "encrypt", "per_region", region, "kms_key"), wanted.kms_key)
+            for region, wanted in keys.per_region.items()
+        ]
+    for path, key in named:
+        if key is not None and key.rpartition(":")[2].startswith("alias/aws/"):
+            yield path, f"{key} is a key that AWS manages, and an image encrypted with it cannot be shared"
 
 
 def _regions(spec: Spec) -> Iterator[Finding]:

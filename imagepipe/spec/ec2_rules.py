@@ -11,7 +11,7 @@ from imagepipe.spec.document import KeyPath
 from imagepipe.spec.explain import nearest
 from imagepipe.spec.models import BlockDevice
 from imagepipe.spec.regions import DATED, REGIONS
-from imagepipe.spec.scalars import MAX_TAGS, tag_problem
+from imagepipe.spec.scalars import MAX_TAGS, device_identity, tag_problem
 
 Finding = tuple[KeyPath, str]
 
@@ -35,12 +35,12 @@ def block_device_findings(devices: Sequence[BlockDevice], path: KeyPath) -> Iter
     first: dict[str, int] = {}
     for index, volume in enumerate(devices):
         at = (*path, index)
-        if volume.device in first:
-            yield (
-                (*at, "device"),
-                f"device {volume.device} is listed twice; first as entry {first[volume.device]}",
-            )
-        first.setdefault(volume.device, index)
+        identity = device_identity(volume.device)
+        if identity in first:
+            before = devices[first[identity]].device
+            same = "" if before == volume.device else f", {before}, which names the same device"
+            yield (*at, "device"), f"device {volume.device} is listed twice; first as entry {first[identity]}{same}"
+        first.setdefault(identity, index)
         yield from _one_volume(volume, at)
 
 

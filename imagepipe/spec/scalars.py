@@ -104,6 +104,25 @@ DeviceName = Annotated[
         "not a device name of EC2: /dev/xvda, /dev/sda1, /dev/sdf … /dev/sdp, /dev/xvdb",
     ),
 ]
+_DEVICE = re.compile(r"/dev/(?:sd|xvd|hd)([a-z]+)(\d*)")
+
+
+def device_identity(name: str) -> str:
+    """Return the part of a device's name that tells it from others: /dev/sdf and /dev/xvdf are one device.
+
+    /dev/sda1 and /dev/xvda are both the root device (EC2 user guide, "Device names for volumes").
+    """
+    found = _DEVICE.fullmatch(name)
+    if found is None:
+        return name
+    return "a" if found.groups() in (("a", ""), ("a", "1")) else "".join(found.groups())
+
+
+def same_device(one: str, other: str) -> bool:
+    """Return whether two names mean one device."""
+    return device_identity(one) == device_identity(other)
+
+
 AbsolutePath = Annotated[str, _matching(r"/[^\x00]*", "must be absolute: start with /")]
 FileMode = Annotated[str, _matching(r"0?[0-7]{3,4}", 'a mode is octal digits in quotes: "0644"')]
 Owner = Annotated[
@@ -241,6 +260,18 @@ def image_name_problem(name: str) -> str | None:
         bad = sorted({c for c in name if not IMAGE_NAME.fullmatch(c * 3)})
         listed = " ".join(map(repr, bad))
         return f"an image's name has letters, digits, spaces and ( ) [ ] . - / ' @ _, and cannot have {listed}"
+    return None
+
+
+MAX_DESCRIPTION = 255
+
+
+def description_problem(text: str) -> str | None:
+    """Return the reason why EC2 would refuse an image's description; None if it would not (RegisterImage)."""
+    if len(text) > MAX_DESCRIPTION:
+        return f"a description can have at most {MAX_DESCRIPTION} characters, not {len(text)}"
+    if bad := sorted({character for character in text if not " " <= character <= "~"}):
+        return f"EC2 accepts only printable ASCII characters in a description, not {' '.join(map(repr, bad[:5]))}"
     return None
 
 

@@ -15,6 +15,7 @@ from imagepipe.engine.stage import Ref, Stage
 from imagepipe.late import Late
 from imagepipe.launch.access import Key, MakeGroup, MakeKey, Network, UseGroups, UseKey
 from imagepipe.launch.connect import AwaitSsh
+from imagepipe.launch.devices import DevicePlan
 from imagepipe.launch.machine import Launch, SpotWanted
 from imagepipe.launch.source import BySsm, CheckNames, FindSource, NameImages, Newest
 from imagepipe.spec.find import named_file
@@ -108,7 +109,8 @@ class ImageBuild:
         return self.spec.output.encrypt if isinstance(self.spec.output, EbsOutput) else None
 
     def find_source(self) -> FindSource:
-        return FindSource(self.ec2, source_wanted(self.spec), needs_ebs=isinstance(self.spec.output, EbsOutput))
+        is_ebs = isinstance(self.spec.output, EbsOutput)
+        return FindSource(self.ec2, source_wanted(self.spec), needs_ebs=is_ebs, devices=device_plan(self.spec))
 
     def name_images(self, source: Ref[SourceImage]) -> NameImages:
         output = self.spec.output
@@ -206,6 +208,12 @@ def source_wanted(spec: Spec) -> str | BySsm | Newest:
             raise AssertionError("`validate` refuses a spec without source.ami")
         case _:
             assert_never(spec.source.ami)
+
+
+def device_plan(spec: Spec) -> DevicePlan:
+    """Return the spec's block devices, to be checked against the source image."""
+    output = devices_wanted(spec.output.block_devices) if isinstance(spec.output, EbsOutput) else ()
+    return DevicePlan(devices_wanted(spec.launch.block_devices), output)
 
 
 def devices_wanted(devices: Sequence[BlockDevice]) -> tuple[DeviceWanted, ...]:

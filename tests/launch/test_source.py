@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from imagepipe.cloud.devices import DeviceWanted
 from imagepipe.cloud.images import ImageFilter
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
 from imagepipe.late import Late
+from imagepipe.launch.devices import DevicePlan
 from imagepipe.launch.source import BySsm, CheckNames, FindSource, NameImages, Newest
 from imagepipe.values import ImageText
 from tests.account import Account
@@ -122,6 +124,40 @@ def test_a_late_name_that_ec2_would_not_take_is_refused_before_anything_is_launc
 
 def _parameter(account: Account, value: str) -> None:
     account.cloud.client("ssm").put_parameter(Name="/images/base", Value=value, Type="String")
+
+
+@pytest.mark.parametrize(
+    ("description", "tags", "problem"),
+    [
+        ("{{ source.name }}" * 20, {}, r"output.description is .* in us-east-1: a description can have at most 255"),
+        (
+            "{{ source.name }} f\u00fcr alle",
+            {},
+            "accepts only printable ASCII characters in a description, not '\u00fc'",
+        ),
+        (
+            "",
+            {"from": "{{ source.name }}" * 20},
+            r"output.tags.from is .* in us-east-1: a tag's value can have at most 256",
+        ),
+    ],
+)
+def test_texts_that_become_too_long_are_refused_once_the_source_is_known(
+    account: Account, description: str, tags: dict[str, str], problem: str
+) -> None:
+    source = account.ec2.images.by_id(harness.base_image(account.cloud.client()))
+    late = {key: Late(value) for key, value in tags.items()}
+    stage = NameImages(("us-east-1",), Ref("source"), "web", Late(description), late)
+    with pytest.raises(CloudError, match=problem):
+        stage.run(account.context(source=source))
+
+
+def test_the_source_is_refused_if_a_block_device_does_not_fit_it(account: Account) -> None:
+    devices = DevicePlan(launch=(DeviceWanted("/dev/sda1", size_gib=20),))
+    stage = FindSource(account.ec2, harness.base_image(account.cloud.client()), devices=devices)
+    with pytest.raises(CloudError, match="is named /dev/xvda") as failed:
+        stage.run(account.context())
+    assert failed.value.hint == "write device: /dev/xvda"
 
 
 def test_the_image_that_an_ssm_parameter_names_is_the_source(account: Account) -> None:

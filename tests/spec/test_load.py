@@ -326,3 +326,40 @@ def test_specs_in_several_files_know_one_another(tmp_path: Path) -> None:
         assert f"base at {base}:3:17" in message
         assert f"web at {web}:3:17" in message
         assert spec.spec is None
+
+
+HEAD = "imagepipe: 1\nname: web\nsource: {ami: ami-0123456789abcdef0}\n"
+
+
+@pytest.mark.parametrize("key", ["alias/aws/ebs", "arn:aws:kms:us-east-1:123456789012:alias/aws/ebs"])
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("output: {{name: web, encrypt: {{kms_key: '{key}'}}}}\n", "output.encrypt.kms_key"),
+        (
+            "output: {{name: web, encrypt: {{kms_key: alias/mine}}}}\n"
+            "launch: {{block_devices: [{{device: /dev/sdf, size_gib: 1, encrypted: true, kms_key: '{key}'}}]}}\n",
+            "launch.block_devices.0.kms_key",
+        ),
+    ],
+)
+def test_a_key_that_aws_manages_is_refused_if_the_image_is_shared(
+    loaded: Loader, key: str, text: str, path: str
+) -> None:
+    share = "publish: {share: {accounts: ['123456789012']}}\n"
+    shared, kept = (loaded(HEAD + text.format(key=key) + more, whole=True).problems for more in (share, ""))
+    assert [p.path for p in shared if "AWS manages" in p.message] == [path]
+    assert not kept
+
+
+def test_a_description_beyond_ascii_is_refused_before_the_bake(loaded: Loader) -> None:
+    [problem] = loaded(f"{HEAD}output: {{name: web, description: 'f\u00fcr alle'}}\n", whole=True).problems
+    assert problem.message == "EC2 accepts only printable ASCII characters in a description, not '\u00fc'"
+
+
+@pytest.mark.parametrize(("first", "second"), [("/dev/sdf", "/dev/xvdf"), ("/dev/sda1", "/dev/xvda")])
+def test_two_names_of_one_device_are_one_device(loaded: Loader, first: str, second: str) -> None:
+    devices = f"[{{device: {first}, size_gib: 9}}, {{device: {second}, size_gib: 9}}]"
+    [problem] = loaded(f"launch: {{block_devices: {devices}}}\n").problems
+    expected = f"device {second} is listed twice; first as entry 0, {first}, which names the same device"
+    assert problem.message == expected

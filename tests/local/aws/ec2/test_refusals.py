@@ -181,6 +181,14 @@ CASES: dict[str, tuple[str, Case]] = {
             ],
         ),
     ),
+    "description beyond ASCII": (
+        "InvalidParameterValue",
+        lambda s: register(s.ec2, s.snapshot, "web-1", Description="f\u00fcr alle"),
+    ),
+    "description longer than 255 characters": (
+        "InvalidParameterValue",
+        lambda s: register(s.ec2, s.snapshot, "web-1", Description="x" * 256),
+    ),
     "root device that is not mapped": (
         "InvalidBlockDeviceMapping",
         lambda s: register(s.ec2, s.snapshot, "web-1", RootDeviceName="/dev/sda1"),

@@ -10,6 +10,7 @@ from typing import Any
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup, product_codes, sharing
 from imagepipe.local.aws.ec2.account_settings import blocks_public_images
+from imagepipe.local.aws.ec2.images import create
 from imagepipe.local.aws.ec2.volumes import block_devices, encryption
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid
 from imagepipe.local.aws.protocol.query import Call
@@ -50,7 +51,8 @@ def modify_image_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
     params = call.params
     attribute = params.get("Attribute")
     if "Description" in params or attribute == "description":
-        changed = replace(image, description=str(params.get("Description", params).get("Value", "")))
+        text = str(params.get("Description", params).get("Value", ""))
+        changed = replace(image, description=create.checked_description(text))
     elif "ImdsSupport" in params or attribute == "imdsSupport":
         value = params.get("ImdsSupport", {}).get("Value") or params.get("Value")
         if value != "v2.0":

@@ -19,6 +19,7 @@ from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Capture, DiskSpec, Image, Instance, Snapshot
 
 BUNDLE_ROOT = "/dev/sda1"  # of EC2's own instance-store images
+MAX_DESCRIPTION = 255
 NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
 
 
@@ -116,6 +117,15 @@ def _registered(backend: Backend, call: Call, *, architecture: str, **own: Any) 
     )
 
 
+def checked_description(text: str) -> str:
+    """Return an image's description. Raises AwsError as EC2 does for one that is too long or not in ASCII."""
+    if len(text) > MAX_DESCRIPTION:
+        raise invalid(f"Invalid description. Length exceeds maximum of {MAX_DESCRIPTION}.")
+    if not text.isascii():
+        raise invalid("Character sets beyond ASCII are not supported.")
+    return text
+
+
 def _new_image(
     backend: Backend, call: Call, image_id: str, tags: Mapping[str, str], *, description: str = "", **own: Any
 ) -> Image:
@@ -126,7 +136,7 @@ def _new_image(
         account=call.account,
         region=call.region,
         tags=tags,
-        description=str(call.params.get("Description", description)),
+        description=checked_description(str(call.params.get("Description", description))),
         state="pending",
         fails_with=fault.reason if fault else "",
         created=backend.clock.now(),

@@ -1,0 +1,80 @@
+"""Block devices beside those of the source image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from imagepipe.cloud.devices import DeviceWanted
+from imagepipe.cloud.images import SourceImage
+from imagepipe.errors import CloudError
+from imagepipe.launch.devices import DevicePlan
+
+MAPPINGS = (
+    {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8, "SnapshotId": "snap-1"}},
+    {"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 20, "SnapshotId": "snap-2"}},
+    {"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"},
+)
+SOURCE = SourceImage("ami-0", "debian-12", "1", "x86_64", "hvm", "/dev/xvda", "ebs", MAPPINGS)
+
+
+def _problems(launch: dict[str, Any] | None = None, output: dict[str, Any] | None = None) -> list[tuple[str, str]]:
+    plan = DevicePlan(*[(DeviceWanted(**each),) if each else () for each in (launch, output)])
+    return [(f"{problem.list}.{problem.key}", problem.message) for problem in plan.problems(SOURCE)]
+
+
+@pytest.mark.parametrize("device", ["/dev/sda1", "/dev/sda", "/dev/xvda1", "/dev/hda"])
+def test_the_root_under_another_name_is_an_error_that_names_the_right_one(device: str) -> None:
+    plan = DevicePlan(launch=(DeviceWanted(device, size_gib=20),))
+    with pytest.raises(CloudError, match="the root device of ami-0 is named /dev/xvda") as error:
+        plan.check(SOURCE)
+    assert error.value.hint == "write device: /dev/xvda"
+    assert _problems(output={"device": device, "size_gib": 20})[0][0] == "output.device"
+
+
+def test_any_device_of_the_source_under_another_name_is_an_error() -> None:
+    [(key, message)] = _problems({"device": "/dev/xvdf", "size_gib": 30})
+    assert key == "launch.device"
+    assert "that device of the source image is named /dev/sdf" in message
+
+
+@pytest.mark.parametrize(
+    ("launch", "output", "key"),
+    [
+        ({"device": "/dev/xvda", "size_gib": 4}, None, "launch.size_gib"),
+        ({"device": "/dev/xvda", "size_gib": 20}, {"device": "/dev/xvda", "size_gib": 10}, "output.size_gib"),
+        (None, {"device": "/dev/sdf", "size_gib": 10}, "output.size_gib"),
+        ({"device": "/dev/sdg"}, None, "launch.size_gib"),
+        (None, {"device": "/dev/sdg", "type": "gp3"}, "output.size_gib"),
+        ({"device": "/dev/sdf", "no_device": True}, {"device": "/dev/sdf", "type": "gp3"}, "output.size_gib"),
+        ({"device": "/dev/xvda", "no_device": True}, None, "launch.no_device"),
+        (None, {"device": "/dev/xvda", "virtual_name": "ephemeral0"}, "output.virtual_name"),
+    ],
+)
+def test_a_size_that_ec2_would_refuse_is_found_before_the_launch(
+    launch: dict[str, Any] | None, output: dict[str, Any] | None, key: str
+) -> None:
+    assert [found for found, _ in _problems(launch, output)] == [key]
+
+
+@pytest.mark.parametrize(
+    ("launch", "output"),
+    [
+        ({"device": "/dev/xvda", "size_gib": 8}, {"device": "/dev/xvda", "size_gib": 8}),
+        ({"device": "/dev/xvda", "type": "gp3"}, {"device": "/dev/xvda", "delete_on_termination": False}),
+        ({"device": "/dev/sdg", "size_gib": 1}, {"device": "/dev/sdg", "type": "gp3"}),
+        ({"device": "/dev/sdg", "snapshot": "snap-0a1b2c3d"}, None),
+        ({"device": "/dev/sdc", "virtual_name": "ephemeral1"}, {"device": "/dev/sdc", "virtual_name": "ephemeral1"}),
+        ({"device": "/dev/sdf", "no_device": True}, None),
+    ],
+)
+def test_devices_that_fit_are_not_reported(launch: dict[str, Any], output: dict[str, Any] | None) -> None:
+    assert _problems(launch, output) == []
+
+
+def test_a_size_that_the_source_does_not_tell_is_left_to_ec2() -> None:
+    source = SourceImage(
+        "ami-0", "x", "1", "x86_64", "hvm", "/dev/xvda", "ebs", ({"DeviceName": "/dev/xvda", "Ebs": {}},)
+    )
+    assert not list(DevicePlan(launch=(DeviceWanted("/dev/xvda", size_gib=1),)).problems(source))
