@@ -21,11 +21,11 @@ class Parameters:
         return self._session.client("ssm", self.region)
 
     def value(self, name: str) -> str | None:
-        """Return the value of a parameter; None if it does not exist."""
+        """Return the value of a parameter; None if it, its version or its label does not exist."""
         try:
             with translating(f"reading SSM parameter {name} in {self.region}", service="ssm"):
                 return str(self._client.get_parameter(Name=name)["Parameter"]["Value"])
         except CloudError as error:
-            if error.code == "ParameterNotFound":
+            if error.code in ("ParameterNotFound", "ParameterVersionNotFound"):
                 return None
             raise

@@ -14,6 +14,7 @@ from imagepipe.policy import storage
 from imagepipe.policy.context import EXPIRES, OWN_ACCOUNT, SPEC, STATE, PolicyContext
 from imagepipe.policy.launch import launches, passes_role
 from imagepipe.spec.models import AmiBySsm, SubnetsByTags
+from imagepipe.spec.scalars import ssm_parameter_arn
 
 StatementBuilder = Callable[[PolicyContext], Iterator[Statement]]
 
@@ -26,7 +27,7 @@ def no_calls(context: PolicyContext) -> Iterator[Statement]:
 def find_source(context: PolicyContext) -> Iterator[Statement]:
     yield from context.reads("DescribeImages")
     if isinstance(ami := context.spec.source.ami, AmiBySsm):
-        parameter = f"arn:{context.partition}:ssm:{context.home}:*:parameter/{ami.ssm.removeprefix('/')}"
+        parameter = ssm_parameter_arn(ami.ssm, context.partition, context.home)
         yield Statement("ReadParameter", ("ssm:GetParameter",), (parameter,))
 
 

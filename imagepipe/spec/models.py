@@ -83,7 +83,9 @@ class AmiById(Model):
 class AmiBySsm(Model):
     """The image that an SSM parameter names."""
 
-    ssm: SsmName = Field(description="Name of the parameter: `/aws/service/…`.")
+    ssm: SsmName = Field(
+        description="Parameter, by name (`/aws/service/…`), also with `:VERSION` or `:LABEL`, or by ARN."
+    )
 
 
 class AmiByFilter(Model):

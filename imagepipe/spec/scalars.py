@@ -129,9 +129,32 @@ Owner = Annotated[
     str,
     _matching(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]*(?::[a-zA-Z0-9_][a-zA-Z0-9_.-]*)?", "an owner is user or user:group"),
 ]
+_SSM_PART = "[A-Za-z0-9_.-]+"
+SSM_NAME = re.compile(
+    rf"(?P<arn>arn:aws[a-z-]*:ssm:[a-z0-9-]+:[0-9]{{12}}:parameter(?:/{_SSM_PART})+)(?P<arn_selector>:{_SSM_PART})?"
+    rf"|(?P<name>{_SSM_PART}|(?:/{_SSM_PART})+)(?P<selector>:{_SSM_PART})?"
+)
+"""GetParameter, parameter Name (Systems Manager API reference): a plain name, a path that starts with a slash, or the
+ARN of a parameter that another account shares; each also with `:VERSION` or `:LABEL`."""
 SsmName = Annotated[
-    str, _matching(r"/[A-Za-z0-9_./-]+", "a parameter's name starts with / and has letters, digits and . _ - /")
+    str,
+    _matching(
+        SSM_NAME.pattern,
+        "a parameter is a name, a path that starts with /, or an ARN; letters, digits and . _ -; also NAME:VERSION or"
+        " NAME:LABEL",
+    ),
 ]
+
+
+def ssm_parameter_arn(name: str, partition: str, region: str) -> str:
+    """Return the ARN of a parameter as IAM compares it, without version and label, in any account if it is a name."""
+    found = SSM_NAME.fullmatch(name)
+    assert found is not None, f"{name} is checked by the spec"
+    if found["arn"]:
+        return found["arn"]
+    return f"arn:{partition}:ssm:{region}:*:parameter/{found['name'].removeprefix('/')}"
+
+
 SnapshotId = Annotated[
     str, _matching(r"snap-(?:[0-9a-f]{8}|[0-9a-f]{17})", "a snapshot id is snap- and 8 or 17 hex digits")
 ]

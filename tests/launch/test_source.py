@@ -166,6 +166,25 @@ def test_the_image_that_an_ssm_parameter_names_is_the_source(account: Account) -
     assert FindSource(account.ec2, BySsm("/images/base")).run(account.context()).id == image
 
 
+@pytest.mark.parametrize("selector", [":1", ":golden"])
+@pytest.mark.parametrize("name", ["/images/base", "base", "arn:aws:ssm:us-east-1:000000000000:parameter/images/base"])
+def test_a_parameter_may_be_named_with_a_version_or_a_label(account: Account, name: str, selector: str) -> None:
+    image = harness.base_image(account.cloud.client())
+    ssm = account.cloud.client("ssm")
+    plain = name.partition("parameter")[2] or name
+    for value in (image, "ami-0123456789abcdef0"):
+        ssm.put_parameter(Name=plain, Value=value, Type="String", Overwrite=True)
+    ssm.label_parameter_version(Name=plain, ParameterVersion=1, Labels=["golden"])
+    assert FindSource(account.ec2, BySsm(name + selector)).run(account.context()).id == image
+
+
+def test_a_version_or_a_label_that_does_not_exist_is_an_error(account: Account) -> None:
+    _parameter(account, harness.base_image(account.cloud.client()))
+    for selector in (":7", ":none"):
+        with pytest.raises(CloudError, match=f"/images/base{selector} in us-east-1 does not exist"):
+            FindSource(account.ec2, BySsm("/images/base" + selector)).run(account.context())
+
+
 def test_an_ssm_parameter_that_is_no_image_says_what_it_holds(account: Account) -> None:
     _parameter(account, '{"image": "ami-1"}')
     with pytest.raises(CloudError, match=r"/images/base in us-east-1 holds '\{\"image\"") as failed:

@@ -10,6 +10,7 @@ from imagepipe.errors import SpecError
 from imagepipe.late import Late
 from imagepipe.spec.load import load, load_var_file, refuse
 from imagepipe.spec.models import ShellStep, TemplateStep
+from imagepipe.spec.scalars import ssm_parameter_arn
 from imagepipe.spec.variables import Given
 
 from .conftest import BUILD, SOUND, SSH_USER, Loader, messages
@@ -363,3 +364,39 @@ def test_two_names_of_one_device_are_one_device(loaded: Loader, first: str, seco
     [problem] = loaded(f"launch: {{block_devices: {devices}}}\n").problems
     expected = f"device {second} is listed twice; first as entry 0, {first}, which names the same device"
     assert problem.message == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "is_valid"),
+    [
+        ("/aws/service/debian/release/12/latest/amd64", True),
+        ("golden-image", True),
+        ("golden-image:3", True),
+        ("/images/base:stable", True),
+        ("arn:aws:ssm:us-east-1:123456789012:parameter/images/base", True),
+        ("arn:aws:ssm:us-east-1:123456789012:parameter/base:2", True),
+        ("images/base", False),
+        ("/images/", False),
+        ("/images/base:", False),
+        ("/images/base:1:2", False),
+        ("arn:aws:ssm:us-east-1:12:parameter/x", False),
+    ],
+)
+def test_a_parameter_is_named_as_getparameter_takes_it(loaded: Loader, name: str, is_valid: bool) -> None:
+    text = f"imagepipe: 1\nname: web\nsource: {{ami: {{ssm: '{name}'}}}}\noutput: {{name: web}}\n"
+    assert (loaded(text, whole=True).problems == []) is is_valid
+
+
+@pytest.mark.parametrize(
+    ("name", "arn"),
+    [
+        ("base:3", "arn:aws:ssm:us-east-1:*:parameter/base"),
+        ("/images/base:stable", "arn:aws:ssm:us-east-1:*:parameter/images/base"),
+        (
+            "arn:aws:ssm:us-east-1:123456789012:parameter/images/base:2",
+            "arn:aws:ssm:us-east-1:123456789012:parameter/images/base",
+        ),
+    ],
+)
+def test_iam_compares_a_parameter_without_version_and_label(name: str, arn: str) -> None:
+    assert ssm_parameter_arn(name, "aws", "us-east-1") == arn

@@ -33,6 +33,11 @@ def answer(backend: Backend, context: RequestContext, action: str) -> Answer | N
         return None
     base = name_of_base(backend)
     if action == "GetParameter":
+        if name := _own_name(str(body.get("Name", "")), context):
+            named = replace(request, body=json.dumps({**body, "Name": name}).encode())
+            return answer(backend, context.with_request(named), action) or backend.moto.answer(
+                context.with_request(named), action
+            )
         if base is None or body.get("Name") != base:
             return None
         return _json({"Parameter": _parameter(backend, region, base)})
@@ -48,6 +53,14 @@ def answer(backend: Backend, context: RequestContext, action: str) -> Answer | N
             return answer_to_others
         result = json.loads(answer_to_others.body)
     return _json({**result, "Parameters": [_parameter(backend, region, base), *result["Parameters"]]})
+
+
+def _own_name(arn: str, context: RequestContext) -> str | None:
+    """Return the name in the ARN of a parameter of this account and region, which moto does not look up."""
+    found = re.fullmatch(r"arn:aws:ssm:([a-z0-9-]+):(\d{12}):parameter(/[^:]+)(:[^:]+)?", arn)
+    if found is None or (found[1], found[2]) != (context.identity.region, context.identity.account):
+        return None
+    return found[3] + (found[4] or "")
 
 
 def _parameter(backend: Backend, region: str, name: str) -> dict[str, Any]:
