@@ -91,16 +91,16 @@ class Gateway:
         driver.on_exit(self._machine_exited)
 
     def recover(self) -> None:
-        """Adopt or end the machines of the process before, and finish its work. Call before serving."""
+        """Adopt or end the machines of the previous process, and finish its work. Call before serving."""
         recovery.recover(self.backend)
-        _ = self.backend.bundles.certificate  # before anybody bundles for it
+        _ = self.backend.bundles.certificate  # makes the certificate, before anybody needs it for a bundle
 
     def instances(self) -> int:
         """Count the instances that are neither stopped nor terminated."""
         return sum(row.state not in ("stopped", "terminated") for row in self.backend.database.instances)
 
     def close(self) -> None:
-        """Let the work in hand end. The next `recover` takes up the rest."""
+        """Wait for the running jobs. The next `recover` resumes the others."""
         self.backend.job_queues.close()
         self.backend.database.close()
 
@@ -116,7 +116,7 @@ class Gateway:
         return answer.content or ([] if request.method == "HEAD" else [answer.body])
 
     def _skew(self, request: Request) -> timedelta:
-        """Return the difference that a fault gives the cloud's clock for this request."""
+        """Return the clock skew that a fault sets for this request."""
         if request.path.startswith(OWN_PATHS):
             return timedelta()
         fault = self.backend.faults.take("skew", "*", {})
