@@ -46,7 +46,7 @@ def register_image(backend: Backend, call: Call) -> Mapping[str, Any]:
     params = call.params
     name = _free_name(backend, call)
     if params.get("BillingProducts"):
-        # Only for accounts that AWS has authorized (API reference, RegisterImage). The refusal's code is not documented.
+        # Only for accounts that AWS has authorized (API reference, RegisterImage); the refusal's code is undocumented.
         raise AwsError("AuthFailure", "This account is not authorized to specify billing product codes", status=403)
     if params.get("VirtualizationType") != "hvm":
         raise unsupported("Only hvm images boot here; pass VirtualizationType=hvm (EC2 defaults to paravirtual)")
@@ -101,7 +101,7 @@ def _register_bundle(backend: Backend, call: Call, name: str) -> str:
 
 
 def _registered(backend: Backend, call: Call, *, architecture: str, **own: Any) -> Image:
-    """Make the record of a registered image. `own` are its other fields; `architecture` is the default of the parameter."""
+    """Make the record of a registered image. `own` are its other fields, `architecture` the parameter's default."""
     params = call.params
     return _new_image(
         backend,
@@ -119,7 +119,7 @@ def _registered(backend: Backend, call: Call, *, architecture: str, **own: Any) 
 def _new_image(
     backend: Backend, call: Call, image_id: str, tags: Mapping[str, str], *, description: str = "", **own: Any
 ) -> Image:
-    """Make the record of a pending image. `own` are its other fields; `description` is the default of the parameter."""
+    """Make the record of a pending image. `own` are its other fields, `description` the parameter's default."""
     fault = backend.faults.take("fail", call.action, call.params)
     return Image(
         id=image_id,

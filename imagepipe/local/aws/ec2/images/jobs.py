@@ -124,7 +124,7 @@ def end_image(backend: Backend, image_id: str) -> None:
 
 
 def capture(backend: Backend, image_id: str) -> None:
-    """Do a CreateImage: stop the instance unless NoReboot was set, take snapshots of its volumes, and start it again."""
+    """Do a CreateImage: stop the instance unless NoReboot was set, take its volumes' snapshots, start it again."""
     image = backend.database.images.get(image_id)
     if image is None or image.state != "pending" or image.capture is None:
         return

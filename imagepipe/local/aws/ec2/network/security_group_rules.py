@@ -21,7 +21,7 @@ from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Rule, SecurityGroup
 
 NUMBERS = {"6": "tcp", "17": "udp", "1": "icmp", "58": "icmpv6", "all": "-1"}
-WAIT_SECONDS = 2.0  # most that an answer waits for machines to open their ports; a machine that is starting takes longer
+WAIT_SECONDS = 2.0  # most that an answer waits for open ports; a machine that is starting takes longer
 
 
 def _authorize(backend: Backend, call: Call, side: str) -> Mapping[str, Any]:

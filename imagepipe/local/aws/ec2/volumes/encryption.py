@@ -35,7 +35,8 @@ def for_volume(
 ) -> Encryption:
     """Decide a volume's encryption by the request, its snapshot, and the account's settings.
 
-    EBS user guide, "Encryption outcomes": a volume takes over the key of the caller's own snapshot, but not of somebody else's.
+    EBS user guide, "Encryption outcomes": a volume takes over the key of its snapshot,
+    if that is the caller's own.
     """
     if key:
         return _with_key(backend, call, key)
