@@ -1,7 +1,7 @@
 """Check callers' policies: those of an access key, or those of the role that the caller has assumed.
 
-A key without a policy may do anything, as may a role without one: policies are only for users who want to try one. Decisions
-are kept, so that a test can compare them with a policy.
+A key without a policy may do anything, as may a role without one: policies are only for users who want to try one.
+Decisions are kept, so that a test can compare them with a policy.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class Moto:
         with self.lock(service):
             answer = self.call(service, context, context.environ)
             reads = action.startswith(READS) if action else request.method in ("GET", "HEAD")
-            for each in SERVICES if service == TAGGING and not reads else (service,):  # its tags are of resources of other services
+            for each in SERVICES if service == TAGGING and not reads else (service,):  # it tags resources of all services
                 region = get_partition(identity.region) if each in GLOBAL_SERVICES else identity.region
                 if not reads or _name(each, identity.account, region) not in self._saved:
                     self.save(each, identity.account, region)
@@ -132,7 +132,7 @@ class Moto:
             self._saved.add(name)
 
     def _check_readable(self, name: str, body: bytes) -> None:
-        """Raise AwsError if the next process could not read this state, because then the store would no longer start."""
+        """Raise AwsError if the next process could not read this state, and the store would not start."""
         try:
             Unpickler(body, self.objects).load()
         except Exception as problem:
@@ -141,7 +141,7 @@ class Moto:
             raise AwsError("InternalError", text, status=500) from problem
 
     def save_s3(self, account: str, region: str, changed: Changes) -> None:
-        """Save the changes of a request to S3. If that fails, or would lose data, read S3's state from the disk again."""
+        """Save the changes of a request to S3. If that fails or would lose data, read S3's state from disk again."""
         try:
             self.s3.save(account, get_partition(region), changed)
         except Exception as problem:

@@ -34,7 +34,7 @@ class Pickler(pickle.Pickler):
     """Writes state. The bytes of S3's objects stay in their files; `named` collects the names of these files."""
 
     def __init__(self, file: io.BytesIO, objects: Path, taken: Callable[[str], bool]) -> None:
-        """`taken` tells if a file belongs to another object: a copy that moto made of an object gets a file of its own."""
+        """`taken` tells if a file belongs to another object: an object that moto copied gets a file of its own."""
         super().__init__(file)
         self._objects = objects
         self._taken = taken

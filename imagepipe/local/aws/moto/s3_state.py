@@ -195,7 +195,7 @@ class S3State:
 
 
 def _account_of(account: str, partition: str) -> dict[str, Any]:
-    """Return an account's buckets without their contents and without the tags of objects, which are saved with the keys."""
+    """Return an account's buckets without their objects and the objects' tags, which are saved with the keys."""
     backend: Any = cast(Any, get_backend("s3"))[account][partition]
     tagger = copy.copy(backend.tagger)
     tagger.tags = {arn: tags for arn, tags in tagger.tags.items() if not _is_of_object(arn)}

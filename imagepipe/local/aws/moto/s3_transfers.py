@@ -1,4 +1,4 @@
-"""S3's operations, which moto answers, and the bytes of objects, which bypass moto on their way to and from the disk."""
+"""S3's operations, which moto answers, and the bytes of objects, which bypass moto in both directions."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def _download(request: Request, answer: Answer, key: Any) -> Answer:
     stated, size = request.headers.get("range", ""), int(key.size)
     if answer.status == 200 and re.fullmatch(r"bytes=(\d+-\d*|-\d+)", stated):
         start, end = _range(stated, size)
-        if start < size and start >= end and not stated.startswith("bytes=-"):  # the end is before the start: S3 ignores such a range
+        if start < size and start >= end and not stated.startswith("bytes=-"):  # backwards: S3 ignores it
             return replace(answer, content=Content.of(_path(key), 0, size))
         if start >= end:
             text = "The requested range is not satisfiable"

@@ -113,7 +113,8 @@ def page(
     """Return one page of the rows that match the filters of a request, and the token for the next one.
 
     `least` is the smallest page; `ids` names the parameter that EC2 does not take beside MaxResults. The token names
-    the last row of the page and not its position, so that no row is skipped or repeated if others are created between two requests.
+    the last row of the page and not its position, so that no row is skipped or repeated if rows are created between two
+    requests.
     """
     rows = select(found, params.get("Filters", []), getters)
     size = params.get("MaxResults")

@@ -72,7 +72,7 @@ def _assume_role(backend: Backend, identity: Identity, values: Mapping[str, str]
     )
     with backend.database.change():
         for old in backend.database.sessions:
-            if old.expires < backend.clock.now() - timedelta(hours=1):  # until then, a caller is told that the key has expired
+            if old.expires < backend.clock.now() - timedelta(hours=1):  # until then, it is reported as expired
                 backend.database.remove(old)
         backend.database.put(session)
     return {

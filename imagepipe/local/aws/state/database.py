@@ -1,8 +1,8 @@
 """The gateway's database: records by kind, read from memory, and written to disk before an answer is sent.
 
-One thread writes at a time, under `lock`. The others see a change once it is on disk. A change that raises is discarded;
-this is also how a DryRun is done. Work that must follow a change (start a machine, copy bytes) is registered with it, and
-runs only once the change is on disk.
+One thread writes at a time, under `lock`. The others see a change once it is on disk. A change that raises an error is
+discarded; this is also how a DryRun is done. Work that must follow a change (start a machine, copy bytes) is registered
+with it, and runs only once the change is on disk.
 """
 
 from __future__ import annotations
