@@ -93,7 +93,7 @@ class Moto:
         with self.lock(service):
             answer = self.call(service, context, context.environ)
             reads = action.startswith(READS) if action else request.method in ("GET", "HEAD")
-            for each in SERVICES if service == TAGGING and not reads else (service,):  # it tags resources of all services
+            for each in SERVICES if service == TAGGING and not reads else (service,):  # it tags what others keep
                 region = get_partition(identity.region) if each in GLOBAL_SERVICES else identity.region
                 if not reads or _name(each, identity.account, region) not in self._saved:
                     self.save(each, identity.account, region)
