@@ -46,7 +46,7 @@ def partition(disk: Path) -> int:
 
 
 def install(disk: Path, tree: Path, *, label: str) -> None:
-    """Write GRUB of the tree's own packages onto the disk, and its modules into the tree, which becomes the root.
+    """Install GRUB from the tree's packages: its boot code on the disk, its modules in the tree, which becomes the root.
 
     The root is found by its label. Raises BootLoaderError.
     """
