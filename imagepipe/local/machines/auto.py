@@ -1,6 +1,6 @@
 """The default: containers for bare file systems, which boot in seconds, and QEMU for disks that have a boot loader.
 
-A container would leave such a disk's boot loader and kernel untried, and those are why somebody has one. A machine with
+A container would not try such a disk's boot loader and kernel, and those are the reason to have one. A machine with
 a disk that was imported goes to QEMU whatever is on it, as this computer's kernel would mount it for a container.
 """
 
