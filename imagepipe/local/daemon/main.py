@@ -166,8 +166,8 @@ def serve(
 ) -> None:
     """Serve the store until `stop` is set, or it had neither clients nor instances for `idle_seconds`.
 
-    Without a port, the last one is used if it is free, otherwise any other. The cloud always listens on loopback, and on
-    the `external` address with the same port. Raises LocalCloudError.
+    Without a port, the last one is used if it is free, otherwise another. The cloud always listens on loopback, and with
+    the same port on the `external` address. Raises LocalCloudError.
     """
     processes.return_memory()
     with ExitStack() as stack:
@@ -338,9 +338,9 @@ class _TokenApp:
 
 
 def _without_body(environ: Environ) -> Environ:
-    """Read and drop the body of a request, however long it is: a client reads the answer only after it has sent the body.
+    """Read and drop the body of a request, however long it is, because the answer must wait for it.
 
-    A chunked body is not read, because cheroot would load each chunk into memory. The connection is then of no more use.
+    A chunked body is not read, because cheroot would load each chunk into memory. The connection is then useless.
     """
     while not environ.get("wsgi.input_terminated") and environ["wsgi.input"].read(CHUNK_BYTES):
         pass

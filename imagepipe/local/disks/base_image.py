@@ -119,7 +119,7 @@ class BaseImage:
     root_device: str = "/dev/xvda"
     user: str = "admin"
     boot_mode: str = "uefi-preferred"
-    """The mode of Debian's own image. It allows a bare file system, which boots its kernel directly, without firmware."""
+    """The mode of Debian's own image. It allows a bare file system to boot its kernel without firmware."""
     disk_path: Path | None = None
     """The same system on a disk with GPT and boot loader, as EC2 requires; its image has `disk` in the name."""
 

@@ -46,7 +46,7 @@ def partition(disk: Path) -> int:
 
 
 def install(disk: Path, tree: Path, *, label: str) -> None:
-    """Install GRUB from the tree's packages: its boot code on the disk, its modules in the tree, which becomes the root.
+    """Install GRUB from the tree's packages: its boot code on the disk, its modules in the tree (the later root).
 
     The root is found by its label. Raises BootLoaderError.
     """

@@ -1,7 +1,7 @@
 """Import a disk image as a disk of the local cloud: a distribution's cloud image, or any other.
 
-The file is not trusted. If its header could make qemu-img read other files of this computer (a backing file, an external
-data file), it is refused before qemu-img opens it. Nothing in it is mounted.
+The file is not trusted. If its header could make qemu-img read other files of this computer (a backing file, external
+data), it is refused before qemu-img opens it. Nothing in it is mounted.
 """
 
 from __future__ import annotations

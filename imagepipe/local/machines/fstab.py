@@ -117,7 +117,7 @@ def write_generator(folder: Path, machine: Machine) -> None:
 
 
 def entries(root: Path) -> list[Entry]:
-    """Read /etc/fstab of a mounted root. Follow no link: a link in the machine's tree could lead to a file of this computer."""
+    """Read /etc/fstab of a mounted root. Follow no link: it could lead to a file of this computer."""
     found = []
     for line in _text(root).splitlines():
         words = line.split()

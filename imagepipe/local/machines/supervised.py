@@ -1,8 +1,8 @@
 """The common part of drivers whose machines live under a supervisor of their own.
 
 The processes of a machine are in one control group: a supervisor, its children that run the machine, and slirp4netns.
-Everything that a machine uses of the computer ends with them. So deleting a machine means: end them, wait until the loop
-devices are free, delete the empty groups.
+Everything that a machine uses of the computer ends with them. So to delete a machine is to end them, wait until the loop
+devices are free, and delete the empty groups.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class SupervisedDriver(ABC):
     def reboot(self, machine_id: str) -> None: ...
 
     def _check(self, machine: Machine) -> None:  # noqa: B027 - most have nothing to check
-        """Raise MachineError for a machine that cannot be started. It is called before anything is made for the machine."""
+        """Raise MachineError for a machine that cannot be started. Called before anything is made for it."""
 
     @abstractmethod
     def _launch(self, folder: Path, record: Record, children: list[subprocess.Popen[bytes]]) -> Record:
