@@ -53,9 +53,9 @@ class SshdDriver(MountingDriver):
         self._ask(machine_id, {"do": "reboot"})
 
     def _check(self, machine: Machine) -> None:
-        """Raise MachineError if a disk is in use, such as by a machine that another driver left running.
+        """Raise MachineError if a disk is in use, for example by a machine that another driver left running.
 
-        A failed start is cleaned up by ending all processes of the machine's name.
+        The clean-up of a failed start would end that machine, because it ends all processes of the machine's name.
         """
         if devices := loop.devices_of(frozenset(disk.path for disk in machine.disks)):
             raise MachineError(
@@ -108,7 +108,7 @@ class SshdDriver(MountingDriver):
         return super()._listening(record) | {SSH}
 
     def _forward(self, forwarder: slirp.Forwarder, ports: frozenset[slirp.Port]) -> None:
-        """Open these ports, and no others, as far as they can be opened. UDP is not carried. Raises MachineError."""
+        """Open these ports, and no others. Each is tried; UDP is not supported. Raises MachineError for those that failed."""
         machine_id, address = forwarder.folder.name, forwarder.address
         wanted = {port.number for port in ports if port.protocol == "tcp"}
         is_open = set(self._ask(machine_id, {"do": "ports"}))
@@ -136,7 +136,7 @@ class SshdDriver(MountingDriver):
 
 
 def _nodes(machine: Machine, devices: Sequence[str]) -> dict[str, str]:
-    """Name the nodes of /dev, each with its device: an instance's names, and the kernel's, by which blkid finds it."""
+    """Map names in /dev to devices: an instance's names, and the kernel's own, by which blkid finds them."""
     nodes = {device: device for device in devices[1:]}
     for at, (disk, device) in enumerate(zip(machine.disks, devices, strict=True)):
         nodes |= dict.fromkeys(fstab.names(disk.device, at), device)
@@ -163,7 +163,7 @@ def _tell(child: subprocess.Popen[bytes], line: str) -> None:
 
 
 def _expect(child: subprocess.Popen[bytes], word: str, seconds: float, doing: str) -> None:
-    """Read a line of the supervisor's. Raises MachineError if it is another one."""
+    """Read a line from the supervisor. Raises MachineError if it is not this word."""
     assert child.stdout is not None
     answered, _, _ = select.select([child.stdout], [], [], seconds)
     answer = os.read(child.stdout.fileno(), 4096).decode(errors="replace").strip() if answered else ""
