@@ -1,4 +1,4 @@
-"""Processes by id and start time, which name one process for good: ids alone are used again. And this one's memory."""
+"""Identify processes by id and start time, because an id alone is reused; return this process's free memory."""
 
 from __future__ import annotations
 
