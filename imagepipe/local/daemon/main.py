@@ -166,8 +166,8 @@ def serve(
 ) -> None:
     """Serve the store until `stop` is set, or it had neither clients nor instances for `idle_seconds`.
 
-    Without a port, the last one is used if it is free, otherwise another. The cloud always listens on loopback, and with
-    the same port on the `external` address. Raises LocalCloudError.
+    Without a port, the last one is used if it is free, otherwise another. The cloud always listens on loopback, and
+    with the same port on the `external` address. Raises LocalCloudError.
     """
     processes.return_memory()
     with ExitStack() as stack:

@@ -1,8 +1,8 @@
 """The common part of drivers whose machines live under a supervisor of their own.
 
 The processes of a machine are in one control group: a supervisor, its children that run the machine, and slirp4netns.
-Everything that a machine uses of the computer ends with them. So to delete a machine is to end them, wait until the loop
-devices are free, and delete the empty groups.
+Everything that a machine uses of the computer ends with them. So to delete a machine is to end them, wait until the
+loop devices are free, and delete the empty groups.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class ContainerDriver(MountingDriver):
         return record
 
     def _check_fstab(self, machine_id: str, record: Record) -> None:
-        """Report the entries that an instance would mount and a container cannot. Raises MachineError for a required one."""
+        """Report entries that an instance would mount and a container cannot. Raises MachineError for required ones."""
         for entry, why in fstab.unsupported_entries(fstab.entries(self._root_seen_from_host(record))):
             text = f"/etc/fstab mounts {entry.what} at {entry.where}: {why}"
             if not entry.is_optional and entry.kind != "swap":

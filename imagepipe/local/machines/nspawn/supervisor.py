@@ -37,8 +37,8 @@ metadata() {{
 
 # Arguments: the root's device, where to mount it, the console's file, the metadata service's file and Python, then
 # nspawn's.
-# Standard output says that all is ready; standard input brings the command to boot, or ends if the cloud's process is gone.
-# The tmpfs hides what nspawn leaves under /run. `$$` is this shell: nspawn runs as its child, without exec, because of the loop.
+# Standard output says that all is ready; standard input brings the command to boot, or ends with the cloud's process.
+# The tmpfs hides files that nspawn leaves under /run. `$$` is this shell: because of the loop, nspawn is its child.
 HOLD = f"""{METADATA}
 mount -o noatime "$1" "$2" && ip link set lo up || exit 125
 mkdir -p /run/systemd/nspawn && mount -t tmpfs tmpfs /run/systemd/nspawn || exit 125

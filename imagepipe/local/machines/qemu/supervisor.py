@@ -100,7 +100,7 @@ class PassedFiles:
         return f"/dev/fdset/{number}"
 
     def plain(self, path: Path) -> str:
-        """Open a world-readable file in a private folder, and return its name for fopen(3)."""
+        """Open a file, make it readable for all (its folder is private), and return its name for fopen(3)."""
         fd = self.take(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         os.fchmod(fd, 0o444)
         return f"/proc/self/fd/{fd}"
@@ -164,7 +164,7 @@ def qemu_command(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """FOLDER: make the network's inner side, write `ready`, wait for the command to boot, and run the machine to its end."""
+    """FOLDER: make the network's inner side, write `ready`, wait for the word, and run the machine to its end."""
     folder = Path(arguments[0])
     os.chdir(folder)
     document = json.loads(Path(FILE).read_text(encoding="utf-8"))

@@ -108,7 +108,7 @@ class SshdDriver(MountingDriver):
         return super()._listening(record) | {SSH}
 
     def _forward(self, forwarder: slirp.Forwarder, ports: frozenset[slirp.Port]) -> None:
-        """Open these ports, and no others. Each is tried; UDP is not supported. Raises MachineError for those that failed."""
+        """Open these TCP ports, as many as possible, and no others. Raises MachineError for those that failed."""
         machine_id, address = forwarder.folder.name, forwarder.address
         wanted = {port.number for port in ports if port.protocol == "tcp"}
         is_open = set(self._ask(machine_id, {"do": "ports"}))

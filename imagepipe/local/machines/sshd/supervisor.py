@@ -597,7 +597,7 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 
 def main() -> int:
-    """Read a plan, write `ready`, wait for the command to boot (or end of file if the driver is gone), and write `up`."""
+    """Read a plan, write `ready`, wait for the word to boot (end of file: the driver is gone), and write `up`."""
     supervisor = Supervisor(json.loads(sys.stdin.readline()))
     try:
         supervisor.prepare()
