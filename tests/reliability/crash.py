@@ -1,7 +1,7 @@
-"""`imagepipe` that dies by SIGKILL at a line of its journal: `python crash.py LINE before|after COMMAND...`.
+"""Run `imagepipe`, which kills itself by SIGKILL at a line of its journal: `python crash.py LINE before|after COMMAND...`.
 
-*after* a line that says what is intended is right before the cloud is asked; *before* one that says what came of it is
-right after, with the answer lost. Counted are the lines that this process writes.
+*after* a line with an intent is right before the call to the cloud; *before* a line with its result is right after the
+call, with the answer lost. Only the lines that this process writes are counted.
 """
 
 from __future__ import annotations
