@@ -3,7 +3,8 @@
     .venv/bin/python -m tests.reliability.base_kills
 
 Each build runs in a mount namespace of its own, where /dev/shm is a tmpfs with a canary, because the build binds
-/dev/shm into its tree. Moments and signals are drawn from a seed that is printed. It needs Debian's mirror, as every first build does.
+/dev/shm into its tree. Moments and signals are drawn from a seed that is printed. It needs Debian's mirror, as every
+first build does.
 """
 
 from __future__ import annotations

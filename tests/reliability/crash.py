@@ -1,4 +1,4 @@
-"""Run `imagepipe`, which kills itself by SIGKILL at a line of its journal: `python crash.py LINE before|after COMMAND...`.
+"""Run `imagepipe` and kill it by SIGKILL at a line of its journal: `python crash.py LINE before|after COMMAND...`.
 
 *after* a line with an intent is right before the call to the cloud; *before* a line with its result is right after the
 call, with the answer lost. Only the lines that this process writes are counted.

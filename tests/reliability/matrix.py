@@ -98,7 +98,7 @@ class Lab:
         return [Point(kind, line, when) for line in range(1, lines + 1) for when in ("before", "after")]
 
     def before_output(self, kind: Kind, stage: str) -> Point:
-        """Return the point at which a stage is done, but not recorded yet. Parallel stages may finish in another order."""
+        """Return the point at which a stage is done, but not recorded yet. Parallel stages may swap."""
         records = self.undisturbed(kind).records
         line = next(n for n, each in enumerate(records, 1) if (each["type"], each.get("stage")) == ("output", stage))
         return Point(kind, line, "before")

@@ -2,8 +2,8 @@
 
     .venv/bin/python -m tests.reliability.outputs
 
-Ways and stages are drawn from a seed that is printed. The builds run on the local cloud's `sshd` driver, with real pipes
-and ptys.
+Ways and stages are drawn from a seed that is printed. The builds run on the local cloud's `sshd` driver, with real
+pipes and ptys.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ ALL_AT_ONCE: tuple[Draw, ...] = (
 
 
 def rounds(seed: int) -> Iterator[list[Fault]]:
-    """Yield the faults of each round, without end: drawn from a deck of all kinds, which is shuffled again when empty."""
+    """Yield the faults of each round, without end: drawn from a deck of all kinds, shuffled again when empty."""
     draw = random.Random(seed)
     deck: list[Draw] = []
     while True:
