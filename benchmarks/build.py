@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/build.py
 
 As root, on the machine that `make setup` prepared. Builds alternate; wall and CPU seconds (children included) and the
-largest resident set are those of the client alone, by wait4(2). The cloud adds no delays of its own. Both figures include
-the boot of the instance and the copy of the disk; the time that a client sleeps past an event is its own.
+largest resident set are those of the client alone, by wait4(2). The cloud adds no delays of its own. Both figures
+include the boot of the instance and the copy of the disk; the time that a client sleeps past an event is its own.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
     .venv/bin/python benchmarks/bundle.py --runs 3
 
 Each round runs every way once, so that other work on the machine affects all of them. Figures are medians; ratios are
-taken round by round. Each way is a whole process or pipe, and its CPU time is that of all cores. The files are in memory
-(/dev/shm) if there is room, because the disk is not to be measured. The image is a mix of the files of /usr, in an order that is always the same.
+taken round by round. Each way is a whole process or pipe, and its CPU time is that of all cores. The files are in
+memory (/dev/shm) if there is room, because the disk is not to be measured. The image is a mix of the files of /usr, in
+an order that is always the same.
 Needs openssl, GNU tar, gzip.
 """
 

@@ -1,4 +1,4 @@
-"""Measure the local cloud's endpoint alone: the cost of a call by the number of objects, and the memory over many rounds.
+"""Measure the local cloud's endpoint alone: the cost of a call by the number of objects, the memory over many rounds.
 
     .venv/bin/python benchmarks/gateway.py [--rounds 2000]
 
