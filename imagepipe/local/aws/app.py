@@ -1,7 +1,7 @@
 """The gateway: one WSGI application that is EC2, S3 and the services around them, for all regions.
 
-A request goes through HANDLERS, from the top down, until one of them answers or refuses it. An answer leaves only once
-its effects are on disk, and an error is answered in the protocol of the service that was called.
+A request goes through HANDLERS, from the top down, until one of them answers or refuses it. An answer is sent only
+once its effects are on disk, and an error is answered in the protocol of the service that was called.
 """
 
 from __future__ import annotations

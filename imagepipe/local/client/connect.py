@@ -196,7 +196,7 @@ def _start_alone(store: Store, progress: Progress, prepare: Prepare, command: Se
         if found := _answering(store):  # another client was faster, or its starter died
             return found
     prepare(store, progress)
-    progress("starting the local cloud")  # some seconds of loading, in which nothing else is said
+    progress("starting the local cloud")  # loading takes some seconds without other output
     answer, answer_end = os.pipe()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     arguments = [f"--store={store.root}", f"--base-cache={store.base_cache}", f"--ready-fd={answer_end}"]

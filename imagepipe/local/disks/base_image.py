@@ -34,15 +34,15 @@ from imagepipe.local.store import Store
 Progress = Callable[[str], None]
 
 SUITE = "bookworm"
-SIZE_GIB = 8  # as Debian's own image; sparse, so it costs what is in it
+SIZE_GIB = 8  # as Debian's own image; sparse, so only its contents take space
 TREE_BYTES = 700 << 20  # while it is made, package downloads included; the finished tree has 480 MiB
 PACKAGES = (
-    # What makes it boot, and be reached, as on EC2.
+    # Packages for the boot and the login, as on EC2.
     "linux-image-cloud-amd64", "systemd-sysv", "dbus", "openssh-server", "cloud-init", "sudo",
     "ifupdown", "isc-dhcp-client", "iproute2", "netbase", "iputils-ping",
-    # What provisioning and tests take for granted on Debian's cloud image.
+    # Packages of Debian's cloud image that provisioning and tests rely on.
     "python3", "ca-certificates", "curl", "procps", "less", "nano",
-    # What a disk with partitions needs: the boot loader, and growpart.
+    # Packages for a disk with partitions: the boot loader, and growpart.
     "grub-pc-bin", "grub2-common", "cloud-guest-utils",
 )  # fmt: skip
 LABEL = "rootfs"

@@ -1,4 +1,4 @@
-"""Recognize what a disk holds."""
+"""Recognize the contents of a disk."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class StoreFull(Exception):
 
 
 class DiskError(Exception):
-    """A disk file could not be made. The text says what was tried and what came back."""
+    """A disk file could not be made. The text names the action and the reason."""
 
 
 class Disks:

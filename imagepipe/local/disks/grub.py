@@ -31,7 +31,7 @@ PREFIX = "boot/grub"
 
 
 class BootLoaderError(Exception):
-    """The disk could not be made to boot. The text says what was tried and what came back."""
+    """The disk could not be made to boot. The text names the action and the reason."""
 
 
 def partition(disk: Path) -> int:

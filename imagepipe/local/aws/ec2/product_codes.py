@@ -1,4 +1,4 @@
-"""Product codes and billing: what an image is sold with, and how its instances are billed.
+"""Product codes and billing of images, which their instances take over.
 
 On EC2, AWS Marketplace and AWS itself set them; here the cloud's own interface does. An image that is created from an
 instance keeps both. A registered image has the product codes of its snapshots, and no billing (API reference,

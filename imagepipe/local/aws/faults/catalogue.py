@@ -171,7 +171,7 @@ TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "times": (_is_count, "a whole number, 1 or more"),
     "probability": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
 }
-"""By field, the test of a value, and the words for what it must be."""
+"""Test of a value, and description of valid values, by field."""
 
 
 def fault_of(values: Any) -> Fault:

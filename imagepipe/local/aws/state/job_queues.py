@@ -101,7 +101,7 @@ class JobQueues:
                 work()
             except Closing as closing:
                 done.set_exception(closing)
-            except Exception as error:  # the queue must go on, whatever one piece of work did
+            except Exception as error:  # the queue must continue after any failure
                 log.exception("work on %s failed", key)
                 done.set_exception(error)
             else:

@@ -1,7 +1,7 @@
 """Machines as QEMU guests on raw disks: their own kernel, and boot loader where they have one.
 
-With KVM where it truly works, else emulated in software, which is slow: half a minute to a login. The supervisor is
-`supervisor`; the network namespace, slirp4netns and the ports are those of a container.
+KVM is used if it really works. Otherwise the machine is emulated in software, which is slow: half a minute to a login.
+The supervisor is `supervisor`; the network namespace, slirp4netns and the ports are those of a container.
 """
 
 from __future__ import annotations
