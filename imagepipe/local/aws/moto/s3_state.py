@@ -53,7 +53,7 @@ class S3State:
         self._digests: dict[str, bytes] = {}
         """Digests of the saved blobs, by blob."""
         self._named: dict[str, frozenset[str]] = {}
-        """Names of the files with a blob's bytes, by blob."""
+        """Files that a blob names, by blob."""
         self._owners: dict[str, str] = {}
         """Blob that names a file, by file."""
         self._within: dict[str, set[str]] = {}
@@ -72,7 +72,7 @@ class S3State:
             self._load(name, ours[name])
 
     def sweep(self) -> None:
-        """Delete files of no object, which a process left that ended too early. Call before the first request."""
+        """Delete files that belong to no object: a killed process may have left some. Call before the first request."""
         for path in self._objects.iterdir():
             if path.name not in self._owners:
                 path.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """A machine's network: slirp4netns beside its namespace, and the ports that it forwards.
 
 slirp4netns gives the machine 10.0.2.100 and a resolver at 10.0.2.3. The machine cannot reach this computer's loopback
-through it: `endpoint` leads to the cloud's endpoint. It ends when the other end of its exit pipe is closed, that is
-with the supervisor, however that ended.
+through it: `endpoint` leads to the cloud's endpoint. slirp4netns ends when the other end of its exit pipe is
+closed, that is with the supervisor, however that ended.
 """
 
 from __future__ import annotations
