@@ -90,7 +90,7 @@ class Run:
             plan = self._plan(stack, regions, region)
             journal = Journal.reopen(self.folder, self.clock)
             stack.callback(journal.close)
-            # After the journal is locked, so that no other process can resume the run.
+            # The journal is locked from here on, so no other process can resume the run.
             found = recover(plan.graph, plan.fingerprints, read(self.folder), regions)
             for line in found.describe(plan.graph):
                 click.echo(line, file=self.options.log)
@@ -244,8 +244,8 @@ def stopped_by_signals(cancel: Cancel) -> Iterator[Signals]:
         signals.came = True
         if not signals.has_begun:
             raise KeyboardInterrupt
-        # In threads, because a handler may run inside the locks that these take. In two threads, because the terminal
-        # may be closed or held by Ctrl-S: then the write fails or waits, and the cancel must not.
+        # Both calls take locks that the interrupted thread may already hold, so they run in threads. They run in two
+        # threads because a write to a terminal that is closed or paused by Ctrl-S may fail or block.
         threading.Thread(target=cancel.set, args=(f"got {name}",), daemon=True).start()
         words = f"\n{name}: stopping and cleaning up everything; again to exit at once\n"
         threading.Thread(target=_write_to_terminal, args=(words,), daemon=True).start()
