@@ -23,7 +23,7 @@ class Scope:
     """Names that the templates of a document may use."""
 
     known: dict[str, Mapping[str, Any]]
-    """Values that are known now, of `var` or `param`, `spec` and `build`."""
+    """Values of `var` or `param`, `spec` and `build` that are known before the run."""
     declared: frozenset[str]
     """Names of the variables or parameters, with or without a value."""
     sensitive: frozenset[str]
@@ -104,7 +104,7 @@ class Rendered:
 
     value: Any = None
     unknown: dict[KeyPath, str] = field(default_factory=dict)
-    """Paths whose variables have no value, and which hold a placeholder."""
+    """Paths of values that contain a placeholder, because a variable has no value."""
     problems: list[Problem] = field(default_factory=list)
 
 

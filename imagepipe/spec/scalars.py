@@ -227,7 +227,7 @@ class _TextSchema:
 
 
 Text = Annotated[late.Text, _TextSchema]
-"""Text that may use `source` and `region`, beside `var`, `spec` and `build`."""
+"""Text that may use `source` and `region`, in addition to `var`, `spec` and `build`."""
 
 IMAGE_NAME = re.compile(r"[A-Za-z0-9()\[\] ./'@_-]{3,128}")
 """RegisterImage, parameter Name."""
