@@ -21,7 +21,7 @@ T = TypeVar("T")
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Pauses in seconds between attempts: 15.5 s in all, about as long as botocore's five attempts."""
 LOOKUP_PAUSES = (0.5, 1.0, 2.0)
-"""Pauses in seconds between look-ups: 4 s with the first attempt's pause, longer than the usual lag."""
+"""Pauses in seconds between look-ups: 4 s in all, with the first of PAUSES, which is usually long enough."""
 _MAYBE_MADE = frozenset({"NoAnswer", "InternalError", "InternalFailure", "500"})
 _UNCERTAIN = _MAYBE_MADE | {"ServiceUnavailable", "Unavailable", "503"}
 

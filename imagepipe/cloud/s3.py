@@ -137,7 +137,7 @@ class S3:
             raise _left(bucket, self.region, left)
 
     def has_bucket(self, bucket: str) -> bool:
-        """Return whether the bucket exists in any region. Raises CloudError if we are not allowed to know."""
+        """Return whether the bucket exists in any region. Raises CloudError if we have no permission to ask."""
         return self.region_of(bucket) is not None
 
     def make_bucket(self, bucket: str) -> None:
