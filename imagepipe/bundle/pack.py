@@ -31,8 +31,9 @@ def pack(
 ) -> Manifest:
     """Pack the image into the sink, the manifest last, and return the manifest.
 
-    With an earlier secret, the same image gives the same parts; by default it gets a new secret. `progress` gets the
-    bytes of data that were packed since its last call; an exception from it ends the packing. Raises BundleError.
+    With the same secret, the same image gives the same parts; by default a new secret is made. `progress` is called
+    with the number of bytes of data packed since its last call; an exception from it ends the packing. Raises
+    BundleError.
     """
     check_label(label)
     check_size(image.size, label.name, limit_bytes)
@@ -89,7 +90,7 @@ class _Tar:
         return self._digest.hexdigest()
 
     def take_progress(self) -> int:
-        """Return the bytes of the image's data that were read since the last call."""
+        """Return the number of bytes of the image's data that were read since the last call."""
         news, self._reported = self._read - self._reported, self._read
         return news
 

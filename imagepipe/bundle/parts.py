@@ -45,7 +45,7 @@ class PartSink(Protocol):
 
 
 PartSource = Callable[[str], Iterable[bytes]]
-"""A function that yields the bytes of the part with this filename; raises BundleError if there is none."""
+"""A function that yields the bytes of the part with this filename; raises BundleError if the part does not exist."""
 
 
 def check_name(name: str) -> str:

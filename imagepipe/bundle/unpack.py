@@ -37,8 +37,8 @@ def unpack(
 ) -> None:
     """Write the image to a file of mode 0600, with holes for zeros.
 
-    The file gets its name only when all digests are verified. `progress` gets the bytes of the image that were written
-    since its last call; an exception from it ends the unpacking. Raises BundleError.
+    The file gets its name only when all digests are verified. `progress` is called with the number of bytes of the
+    image written since its last call; an exception from it ends the unpacking. Raises BundleError.
     """
     if not is_forced and os.path.lexists(target):
         raise BundleError(
