@@ -34,9 +34,9 @@ class Anchor(NamedTuple):
     text: bytes
     """Exact text, or the beginning of the pattern."""
     matches: Callable[[bytes, int], bool] = _of_itself
-    """Check of a place, given the block and the position of the text."""
+    """Function that returns whether a place is a finding, given the block and the position of the text."""
     pattern: Pattern[bytes] | None = None
-    """Pattern to search for instead of the text. Only one that begins with a single letter is as fast."""
+    """Pattern to search for instead of the text. As fast as a text only if the pattern begins with a fixed letter."""
 
     def places(self, block: bytes) -> Iterator[int]:
         """Yield the places of the text in a block."""

@@ -37,7 +37,7 @@ class Place(NamedTuple):
     """From the root if it begins with a slash, otherwise in any folder; `*` stands for anything but a slash, `**` for
     anything."""
     matches: Callable[[bytes], bool] = _is_not_blank
-    """Check that the beginning of a file is more than an empty form."""
+    """Function that returns whether a file has real content, not only blanks or comments, given its first bytes."""
 
 
 class Rule(NamedTuple):
@@ -320,6 +320,6 @@ _BEGINNINGS = frozenset(
     for each in _MATCHES
     if not each.place.pattern.startswith("/")
 )
-"""Texts of which every path that matches `_ANYWHERE` contains one: most paths contain none and skip the search."""
+"""Every path that matches `_ANYWHERE` contains one of these texts. Most paths do not, so the search is skipped."""
 _FIRST = tuple(text[1:] for text in _BEGINNINGS)
 _ROOTS = frozenset({"", *(each.place.pattern.split("/")[1] for each in _MATCHES if each.place.pattern.startswith("/"))})

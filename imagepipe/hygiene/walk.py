@@ -200,7 +200,7 @@ def printable(path: str) -> str:
 
 
 def disks_of_this_machine() -> list[Tree]:
-    """Return the file systems on this machine's disks, each once, the root first; skips images of packages."""
+    """Return the file systems on this machine's disks, each once, the root first. Snaps and the like are skipped."""
     trees = {os.lstat("/").st_dev: Tree("/")}
     for _, point in sorted(_mounted()):  # mounts of a whole file system before those of its folders
         with suppress(OSError):
