@@ -39,7 +39,7 @@ class Undoers:
     regions: Regions
     clock: Clock
     shown_seconds: float = SHOWN_SECONDS
-    """Seconds for which EC2 may not know a new resource, before it counts as gone."""
+    """Time in seconds that EC2 may take to show a new resource; after that, it counts as gone."""
 
     def undoers(self) -> Mapping[str, Undoer]:
         """Return the functions by kind of claim."""
@@ -68,8 +68,8 @@ class Undoers:
     def _wait_until_visible(self, ec2: Ec2, id: str) -> None:
         """Wait until EC2 shows an instance whose id it returned; after `shown_seconds` the instance counts as gone.
 
-        A call may answer NotFound for seconds after RunInstances (EC2 API guide, "Eventual consistency"). An undo that
-        believed it would leak the instance.
+        A call may fail with NotFound for seconds after RunInstances (EC2 API guide, "Eventual consistency"). If undo
+        took that as proof, the instance would leak.
         """
         deadline = Deadline.after(self.shown_seconds, self.clock)
         while id not in ec2.instances.describe_many([id]) and not deadline.is_past():
