@@ -101,7 +101,7 @@ class Undoers:
         return bool(ids)
 
     def snapshots(self, claim: Claim) -> bool:
-        """Delete snapshots, always found by tag: CopyImage does not return their ids."""
+        """Delete snapshots that are not kept. Finds them by tag too, because CopyImage does not return their ids."""
         ec2 = self.regions[claim.region]
         found = self._shown_snapshots(ec2, claim)
         for id, snapshot in found.items():

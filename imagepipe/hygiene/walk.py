@@ -152,7 +152,7 @@ class _Scanner:
         return True
 
     def _content(self, fd: int, shown: str) -> set[str]:
-        """Return the rules that the content of an open file violates. A file without violations keeps its stamp."""
+        """Return the rules that the content of an open file violates. Adds the stamp of a clean file to `clean`."""
         before = os.fstat(fd)
         if not self._is_new(before) or self._is_known(before):
             return set()

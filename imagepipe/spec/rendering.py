@@ -104,12 +104,12 @@ class Rendered:
 
     value: Any = None
     unknown: dict[KeyPath, str] = field(default_factory=dict)
-    """Paths of values that contain a placeholder, because a variable has no value."""
+    """Templates that were replaced with PLACEHOLDER, by path: a variable has no value, or the template has an error."""
     problems: list[Problem] = field(default_factory=list)
 
 
 PLACEHOLDER = "unknown"
-"""Text in place of a variable without a value: valid as a name, a part of a path and a text."""
+"""Text in place of a template that cannot be rendered yet: valid as a name, as a part of a path and as a text."""
 
 
 def render_document(document: Document, scope: Scope, *, skip: frozenset[str] = frozenset()) -> Rendered:

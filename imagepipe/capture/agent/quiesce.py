@@ -63,7 +63,7 @@ def keep_way_in(user: str, folder: Path) -> None:
 def end_writers(root: Path, say: Callable[[str], None]) -> list[Writer]:
     """Stop the processes that write to the file system of this folder, and return those that are left.
 
-    Services are stopped in order; other processes get SIGTERM, then SIGKILL.
+    Services are stopped with systemctl; other processes get SIGTERM, then SIGKILL.
     """
     device = root.stat().st_dev
     if _has_systemd():
