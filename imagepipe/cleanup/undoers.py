@@ -69,7 +69,7 @@ class Undoers:
         """Wait until EC2 shows an instance whose id it returned; after `shown_seconds` the instance counts as gone.
 
         A call may fail with NotFound for seconds after RunInstances (EC2 API guide, "Eventual consistency"). If undo
-        took that as proof, the instance would leak.
+        took the instance for gone, it would leak.
         """
         deadline = Deadline.after(self.shown_seconds, self.clock)
         while id not in ec2.instances.describe_many([id]) and not deadline.is_past():

@@ -38,7 +38,8 @@ class IdempotentCreate:
     def once(self, create: Callable[[], T], find: Callable[[], T | None]) -> T:
         """Return the id of the resource that `create` or an earlier attempt created; `find` finds it by token.
 
-        If the name is taken (`*.Duplicate`) by a resource with our token, an attempt whose answer was lost created it.
+        If the name is taken (`*.Duplicate`), an earlier attempt may have taken it although its answer was lost. So the
+        resource is returned if it has our token.
         """
         may_be_made = False
         for pause in (*PAUSES, None):

@@ -141,7 +141,7 @@ class S3:
         return self.region_of(bucket) is not None
 
     def make_bucket(self, bucket: str) -> None:
-        """Create a bucket in this region with ACLs enabled, which is not the default. Nothing happens if it is ours."""
+        """Create a bucket in this region with ACLs enabled, which is not the default. Does nothing if we own it."""
         where: dict[str, Any] = {"CreateBucketConfiguration": {"LocationConstraint": self.region}}
         with (
             ignore_missing("BucketAlreadyOwnedByYou"),

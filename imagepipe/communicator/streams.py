@@ -64,9 +64,9 @@ class Output:
         self._mark = mark
         self._changed = threading.Condition()
         self._open = 2
-        """Streams that have not ended."""
+        """Number of streams that have not ended."""
         self._unmarked = 2
-        """Streams on which output of the command itself may still arrive."""
+        """Number of streams on which output of the command itself may still arrive."""
         self._last = time.monotonic()
         """Time of the last output, or of the command's end."""
         self._is_over = False

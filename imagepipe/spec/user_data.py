@@ -61,7 +61,7 @@ class Part:
     """Subtype of `text/`."""
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
-    """Headers of a MIME part, beside its type and encoding: `Merge-Type`, `Launch-Index`, its file name."""
+    """Headers of a MIME part other than its type and encoding: `Merge-Type`, `Launch-Index`, its file name."""
 
 
 def read_parts(text: str) -> tuple[Part, ...]:

@@ -48,7 +48,7 @@ class Offline:
     """Function that returns the file of a snapshot, given its id."""
     scanner: Scanner
     may_mount: Callable[[Path], bool] = lambda disk: True
-    """Function that returns whether this computer's kernel may mount a disk: False if its data was not made here."""
+    """Function that returns whether this computer may mount a disk: False if its data comes from another computer."""
 
     def reads(self, snapshots: Iterable[str]) -> bool:
         """Return whether all of these disks may be read here."""
