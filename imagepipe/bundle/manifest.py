@@ -116,9 +116,9 @@ def assemble(
     secret: Secret,
     recipients: Recipients,
 ) -> Manifest:
-    """Assemble the manifest of parts that were made here or elsewhere (`named_parts`) with this secret.
+    """Assemble the manifest of parts that were encrypted with this secret, here or elsewhere (`named_parts`).
 
-    `size` is that of the raw image, `sha1` that of the tar.
+    `size` is the size of the raw image; `sha1` is the digest of the tar.
     """
     nobody = Envelope("", "")
     manifest = Manifest(

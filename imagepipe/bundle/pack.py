@@ -95,7 +95,7 @@ class _Tar:
         return news
 
     def blocks(self) -> Generator[bytes, None, None]:
-        """Yield the tar in blocks of one to two times BLOCK_BYTES, whatever the extents; the last may be smaller."""
+        """Yield the tar in blocks of one to two times BLOCK_BYTES, for any extents; the last block may be smaller."""
         pieces: list[bytes] = []
         size = 0
         for piece in self._pieces():

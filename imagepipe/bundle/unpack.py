@@ -46,7 +46,7 @@ def unpack(
             hint="unpack into another folder, or replace it with --force",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    fd, half = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".half", dir=target.parent)  # of mode 0600
+    fd, half = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".half", dir=target.parent)  # has mode 0600
     try:
         os.truncate(fd, manifest.size)
         done = 0

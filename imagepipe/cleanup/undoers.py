@@ -92,7 +92,7 @@ class Undoers:
         return bool(ids)
 
     def image(self, claim: Claim) -> bool:
-        """Deregister unfinished images. An image that is tagged as kept is not touched, whatever the journal says."""
+        """Deregister unfinished images, but never one that is tagged as kept, even if its claim is still open."""
         ec2 = self.regions[claim.region]
         kept = _kept(ec2, claim)
         ids = [id for id in _ids(claim, [i.id for i in ec2.images.own_of_token(claim.token)]) if id not in kept]

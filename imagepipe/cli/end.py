@@ -1,4 +1,4 @@
-"""The last lines of a run: its images or its errors, what it still holds, and the next command."""
+"""The last lines of a run: its images or its errors, the resources it still holds, and the next command."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Run:
         self.junit: JUnitReport | None = None
 
     def execute(self, regions: Regions, region: str | None, given: Mapping[str, Any]) -> tuple[Outcome, list[Baked]]:
-        """Build the graph and run it. `given` is what `resume` needs to build it again."""
+        """Build the graph and run it. `given` contains the values that `resume` needs to build it again."""
         with ExitStack() as stack:
             plan = self._plan(stack, regions, region)
             build_names = {key: str(value) for key, value in self.loaded[0].names["build"].items()}
@@ -82,7 +82,7 @@ class Run:
             return self._run(stack, plan, journal, regions), plan.baked
 
     def resume(self, regions: Regions, region: str | None, *, dry_run: bool) -> tuple[Outcome, list[Baked]] | None:
-        """Continue a run whose process died; with `dry_run`, print what would be done and return None.
+        """Continue a run whose process died; with `dry_run`, only print the plan and return None.
 
         Raises UsageError if the spec or its files have changed, or the run is in progress in another process.
         """

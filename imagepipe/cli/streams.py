@@ -114,12 +114,12 @@ def _open_closed_ones() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDONLY)  # the lowest free one
+            os.open(os.devnull, os.O_RDONLY)  # gets the lowest free number
 
 
 def _text(file: GuardedFile, before: TextIO | None, *, line_buffering: bool) -> io.TextIOWrapper:
     encoding = getattr(before, "encoding", None) or "utf-8"
-    # Prints the output of any machine on a terminal of any encoding.
+    # Escape characters that the terminal's encoding does not have.
     return io.TextIOWrapper(
         io.BufferedWriter(cast(Any, file)), encoding=encoding, errors="backslashreplace", line_buffering=line_buffering
     )

@@ -28,7 +28,7 @@ VERSION = 1
 FILE_NAME = "journal.jsonl"
 LARGEST_BYTES = 64 << 20
 """Largest journal that is read; a build of twenty specs writes about 200 KB."""
-LOCK_SECONDS = 0.3  # `runs` takes each lock for a moment
+LOCK_SECONDS = 0.3  # `imagepipe runs` holds each lock for a moment
 
 
 class Lifetime(StrEnum):

@@ -93,7 +93,7 @@ KNOWN = (
     Anchor("aws-key", b"A", is_aws_id, _ID),
     Anchor("aws-key", b"aws_secret_access_key", is_aws_secret),
     Anchor("aws-key", b"AWS_SECRET_ACCESS_KEY", is_aws_secret),
-    Anchor("aws-key", b"ecretAccessKey", is_aws_secret),  # with a large S or a small one
+    Anchor("aws-key", b"ecretAccessKey", is_aws_secret),  # the first letter, S or s, is left out
 )
 
 

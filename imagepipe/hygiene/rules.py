@@ -184,7 +184,7 @@ RULES = (
             *_places(
                 "/var/log/wtmp* /var/log/btmp* /var/log/utmp /var/lib/wtmpdb/wtmp.db /var/lib/lastlog/lastlog2.db"
             ),
-            Place("/var/log/lastlog", lambda head: bool(head.strip(b"\0"))),  # sparse, a record for each user id
+            Place("/var/log/lastlog", lambda head: bool(head.strip(b"\0"))),  # sparse, with a record for each user
             Place("/var/log/faillog", lambda head: bool(head.strip(b"\0"))),
             Place("/var/log/tallylog", lambda head: bool(head.strip(b"\0"))),
         ),
@@ -280,7 +280,7 @@ class Match(NamedTuple):
 
 
 def may_match(folder: str) -> bool:
-    """Return whether a file directly in this folder can violate a rule whatever its name; see also `is_telling`."""
+    """Return whether files directly in this folder can violate a rule with any name; see also `is_telling`."""
     return folder.partition("/")[2].partition("/")[0] in _ROOTS or any(text in f"{folder}/" for text in _BEGINNINGS)
 
 

@@ -202,7 +202,7 @@ def printable(path: str) -> str:
 def disks_of_this_machine() -> list[Tree]:
     """Return the file systems on this machine's disks, each once, the root first. Snaps and the like are skipped."""
     trees = {os.lstat("/").st_dev: Tree("/")}
-    for _, point in sorted(_mounted()):  # mounts of a whole file system before those of its folders
+    for _, point in sorted(_mounted()):  # a mount of a whole file system comes before mounts of its folders
         with suppress(OSError):
             trees.setdefault(os.lstat(point).st_dev, Tree(point, point))
     return list(trees.values())

@@ -80,7 +80,7 @@ class CopyBundleToRegion(Stage[Image]):
         claim = ctx.intend("bundle", self.ec2.region, lifetime=Lifetime.PRODUCT, details=details)
         folder = folder_of(prefix, claim.token)
         bundle = Bundle(self.ec2.region, self.bucket, folder, manifest.name, manifest.architecture)
-        if claim.id is not None:  # an earlier process finished: the manifest is put last
+        if claim.id is not None:  # an earlier process finished, because the manifest is put last
             return bundle
         with ctx.span("bytes"):
             self._copy_parts(ctx, origin, bundle)

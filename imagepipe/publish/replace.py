@@ -33,7 +33,7 @@ class ReplaceImage(Stage[Image]):
     ec2: Ec2 = field(repr=False, compare=False)
     run_tags: RunTags = field(repr=False, compare=False)
     images: Ref[tuple[Image, ...]]
-    """The new images, already kept: they remain, whatever happens to the old image."""
+    """The new images. They are kept already, so they remain even if this stage fails."""
     wanted: Ref[Mapping[str, ImageText]]
     """Texts by region, with the name to take over."""
     audience: Audience

@@ -329,7 +329,7 @@ class _Builder:
         self.result.plain[path] = text
         try:
             return _BOOLS[text.lower()] if kind == "bool" else _number(text, kind)
-        except (KeyError, ValueError, OverflowError):  # `!!int abc`, `0x_`
+        except (KeyError, ValueError, OverflowError):  # such as `!!int abc` or `0x_`
             del self.result.plain[path]
             return text
 

@@ -195,7 +195,7 @@ def _load_document(loaded: LoadedSpec, given: Given, build: Build | None, *, hid
         for n in declared
         if n not in scope.used and f"variables.{n}" not in reported
     ]
-    loaded.problems = list(dict.fromkeys(loaded.problems))  # a provisioner used twice repeats them
+    loaded.problems = list(dict.fromkeys(loaded.problems))  # a provisioner that is used twice repeats its problems
     if any(p.severity == "error" for p in loaded.problems):
         loaded.spec = None
 

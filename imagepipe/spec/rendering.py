@@ -54,7 +54,7 @@ class Scope:
             meant = f"{homes[0]}.{first}" if homes else nearest(first, [*fields, "region"])
             if meant in fields and rest:
                 meant = f"{meant}.{rest}"
-            self.note(frozenset({meant or ""}))  # misspelt, but used
+            self.note(frozenset({meant or ""}))  # it is misspelt, but counts as used
             return f"undefined name '{name}'" + (f"; did you mean '{meant}'?" if meant else "")
         if not rest or rest in fields[first] or (first == self.root and self.is_open):
             return None
@@ -207,7 +207,7 @@ def _may_hold_secret(path: KeyPath) -> bool:
 
 
 def inside(document: Document, path: KeyPath, line: int | None) -> Mark:
-    """Return the position of a line of a string; that of the string if the line is unknown."""
+    """Return the position of a line in a string value; if the line is unknown, the position of the whole string."""
     mark = document.mark(path)
     first = document.lines[mark.line - 1][mark.column - 1 :] if mark.line <= len(document.lines) else ""
     if line is None or not first.startswith(("|", ">")):

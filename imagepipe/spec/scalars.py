@@ -1,4 +1,4 @@
-"""The scalar kinds of the language: durations, EC2's ids and names, and what EC2 allows in them.
+"""The scalar types of the language: durations, and EC2's ids and names with EC2's rules for them.
 
 Sources: EC2 API reference (RegisterImage, CreateTags, EbsBlockDevice) and EC2 user guide ("Device names on Linux
 instances", "Tag restrictions"), EBS user guide ("EBS volume types"), all as of November 2026.

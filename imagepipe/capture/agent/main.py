@@ -132,7 +132,7 @@ def _part(index: int, content: bytes) -> Part:
 
 
 class _Meter:
-    """Reports now and then how much of the data has been read."""
+    """Reports the progress of reading the data, at intervals."""
 
     def __init__(self, wire: Wire, total: int) -> None:
         self._wire = wire

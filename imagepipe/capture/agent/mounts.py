@@ -79,7 +79,7 @@ def delete_tree(folder: str | Path) -> None:
     within = [each.point for each in mounted() if each.point == place or each.point.startswith(place + "/")]
     if within:
         raise AgentError(f"deleting {folder}: {within[0]} is a mount point", "unmount it in a provisioning step")
-    shutil.rmtree(place, ignore_errors=True)  # never through a link
+    shutil.rmtree(place, ignore_errors=True)  # does not follow links
 
 
 def _call(source: str | None, target: str, flags: int) -> None:

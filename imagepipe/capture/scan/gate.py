@@ -1,4 +1,4 @@
-"""The hygiene gate of a build: what it searches for, which exceptions it allows, and its error."""
+"""The hygiene gate of a build: the secrets that it searches for, the exceptions that it allows, and its error."""
 
 from __future__ import annotations
 
