@@ -84,7 +84,7 @@ def _measured(value: Any) -> Any:
     return value
 
 
-# Filters whose result can be larger than their input: at most the size of `self` times that of an argument.
+# Filters whose result can be larger than their input. It is at most the size of the input times that of an argument.
 _GROWING = frozenset(
     {"batch", "center", "expandtabs", "format", "indent", "join", "ljust", "replace", "rjust", "round"}
 )
@@ -294,7 +294,7 @@ def used_by_expression(expression: str, known: Mapping[str, Mapping[str, Any]]) 
 
 
 def _select(known: Mapping[str, Mapping[str, Any]], tree: nodes.Template) -> dict[str, Mapping[str, Any]]:
-    """Select by every name in the tree, even if it is only tested, or hidden by a loop or macro in places."""
+    """Select the values of every name in the tree, even if it is only tested, or redefined by a loop or macro."""
     fields: dict[str, set[str]] = {}
     whole: set[str] = set()
     of_fields = set()
@@ -326,7 +326,7 @@ def render_file(text: str, names: Mapping[str, Any]) -> str:
 
 def _render(text: str, names: Mapping[str, Any], environment: _Sandbox) -> str:
     carriage_return = _unused_character(text) if "\r" in text else ""
-    if carriage_return:  # Jinja makes a line feed of each one
+    if carriage_return:  # Jinja would turn each one into a line feed
         text = text.replace("\r", carriage_return)
     token = _left.set([WORK])
     try:

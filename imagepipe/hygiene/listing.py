@@ -17,8 +17,8 @@ THREADS = 4
 FOLDERS_AT_ONCE = 16
 """Largest number of folders that a thread lists before it hands over the result."""
 Sort = Callable[[str, "list[os.DirEntry[str]]"], "tuple[list[str], int]"]
-"""A function that gets a folder and its regular files, with their status, and returns the paths of those to scan and
-the number of others that count as scanned. Called in any thread."""
+"""A function that sorts out the files of a folder. It gets the folder and its regular files, and returns the paths of
+the files to scan, and the number of files that count as scanned already. It is called in any thread."""
 
 
 class Listed(NamedTuple):
@@ -37,7 +37,7 @@ class Listed(NamedTuple):
 def listed(root: str, sort: Sort) -> Generator[Listed, None, None]:
     """List everything below `root` that is in its file system, in any order, without following links.
 
-    Raises what `sort` raises.
+    Exceptions of `sort` are passed on.
     """
     device = os.lstat(root).st_dev
     wanted: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()

@@ -46,7 +46,7 @@ class Launch(Stage[Instance]):
     key: Ref[Key]
     network: Ref[Network]
     after: tuple[Ref[Any], ...]
-    """Free checks that must pass before anything is launched, such as the check of names."""
+    """Checks without cost that must pass before anything is launched, such as the check of names."""
     instance_types: tuple[str, ...]
     devices: tuple[DeviceWanted, ...]
     encrypt_root: bool
@@ -64,7 +64,7 @@ class Launch(Stage[Instance]):
         check_root(self.devices, source)
         devices = devices_of(self.devices, source, encrypt=self.encrypt_root, kms_key=self.kms_key)
         key_file = ctx.own_file("host_ed25519") if self.sends_host_key else None
-        # The claim comes before the file: whoever deletes the claim's instance deletes the private key, too.
+        # Claim first: whatever then deletes the instance also deletes the private key file.
         details = {"private_key": str(key_file)} if key_file else None
         claim = ctx.intend("instance", self.ec2.region, lifetime=Lifetime.RUN, details=details)
         host_key = keys.load_or_generate(key_file, "imagepipe") if key_file else None
@@ -86,7 +86,7 @@ class Launch(Stage[Instance]):
         return Instance(id, self.ec2.region, request.instance_type, source.root_device_name, public, spot=request.spot)
 
     def _tag_volumes(self, ctx: Context, id: str, devices: Sequence[DeviceWanted]) -> None:
-        """Add the tags of single volumes once EC2 shows the volumes: RunInstances can only tag all volumes alike."""
+        """Add each volume's own tags once EC2 lists the volumes: RunInstances gives all volumes the same tags."""
         wanted = {device.device: device.tags for device in devices if device.tags}
         if not wanted:
             return
@@ -171,7 +171,7 @@ class Launch(Stage[Instance]):
 def devices_of(
     wanted: Sequence[DeviceWanted], source: SourceImage, *, encrypt: bool, kms_key: str | None
 ) -> list[DeviceWanted]:
-    """Return the spec's devices, and the source's that must change: encrypted if wanted, deleted on termination."""
+    """Return the spec's devices, and the source image's devices that must be encrypted or deleted on termination."""
     encrypted = True if encrypt or kms_key else None
     devices = [
         device
@@ -191,7 +191,7 @@ def devices_of(
 
 
 def check_root(wanted: Sequence[DeviceWanted], source: SourceImage) -> None:
-    """Raise CloudError if the root device is left out. EC2 checks sizes, because it knows the snapshots."""
+    """Raise CloudError if the root device is left out. Sizes are checked by EC2, which knows the snapshots."""
     for device in wanted:
         if device.is_left_out and device.device == source.root_device_name:
             raise CloudError(

@@ -26,7 +26,7 @@ from imagepipe.publish.stored_bundle import InBucket
 from imagepipe.values import Bundle, Image, ImageText
 
 AT_ONCE = 16
-"""Parts that are copied at once: S3 does the copying and we only wait; 1,025 parts take 65 rounds."""
+"""Number of parts copied at once. S3 does the copying and we only wait; 1,025 parts take 65 rounds."""
 TICK_SECONDS = 0.5
 AVAILABLE_SECONDS = 3600
 
@@ -72,7 +72,7 @@ class CopyBundleToRegion(Stage[Image]):
     def _copied(self, ctx: Context, origin: InBucket) -> Bundle:
         """Copy the bundle into this region, its manifest last."""
         owner, manifest = self.recipients.owner, origin.manifest
-        # Before the copies: a private key that does not open the bundle would otherwise fail after hours.
+        # Write the manifest before the copies: a wrong private key must fail now, not after hours of copying.
         here = addressed(manifest, find_secret(manifest, owner.private_key), self.recipients)
         document = write_manifest(here, owner.private_key)
         prefix = render.render_late(self.prefix, late_names(ctx[self.source], self.ec2.region))
@@ -80,7 +80,7 @@ class CopyBundleToRegion(Stage[Image]):
         claim = ctx.intend("bundle", self.ec2.region, lifetime=Lifetime.PRODUCT, details=details)
         folder = folder_of(prefix, claim.token)
         bundle = Bundle(self.ec2.region, self.bucket, folder, manifest.name, manifest.architecture)
-        if claim.id is not None:  # an earlier process finished: the manifest is put last
+        if claim.id is not None:  # an earlier process finished, because the manifest is put last
             return bundle
         with ctx.span("bytes"):
             self._copy_parts(ctx, origin, bundle)

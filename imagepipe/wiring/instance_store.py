@@ -39,7 +39,10 @@ class BundleCapture:
         source: Ref[SourceImage],
         text: Ref[Mapping[str, ImageText]],
     ) -> BundleCapture:
-        """Claim the bundle's place in S3 before the instance that writes there, so that undo ends that first."""
+        """Add the checks before the launch. One of them claims the bundle's place in S3.
+
+        The place is claimed before the instance, so that undo, which works backwards, terminates the instance first.
+        """
         types = build.stages.add("types", CheckTypes(build.ec2, build.spec.launch.instance_types))
         place = build.stages.add("bucket", _check_bucket(build, output, source))
         return cls(build, output, source, text, place, (types, place))

@@ -84,8 +84,8 @@ class BundleRoot(Stage[Bundle]):
     def _secret(self, file: Path) -> tuple[Secret, bool]:
         """Return the bundle's key and IV, and whether an earlier process of the run already had them.
 
-        They are stored encrypted for the owner, as in the manifest, and the owner's private key opens them. So uploaded
-        parts need not be uploaded again: the same image with the same key gives the same parts.
+        They are stored in the run's folder, encrypted with the owner's public key, as in the manifest. A later process
+        that uses the same key makes the same parts, so it need not upload again those that are already in S3.
         """
         owner = self.recipients.owner
         if file.exists():

@@ -45,10 +45,10 @@ class Offline:
     """Access to captured disks that are files of this computer."""
 
     snapshot: Callable[[str], Path]
-    """Returns the file of a snapshot by its id."""
+    """Function that returns the file of a snapshot, given its id."""
     scanner: Scanner
     may_mount: Callable[[Path], bool] = lambda disk: True
-    """Returns whether this computer's kernel may mount a disk: not if its bytes come from elsewhere."""
+    """Function that returns whether this computer may mount a disk: False if its data comes from another computer."""
 
     def reads(self, snapshots: Iterable[str]) -> bool:
         """Return whether all of these disks may be read here."""
