@@ -1,7 +1,7 @@
 """The manifest of a bundle: read it in both dialects, write it in Amazon's, sign and verify it.
 
-We write no white space, single quotes, and Amazon's order of elements. Then every reader accepts it, even the signature
-check of ec2-ami-tools, which serializes the elements again before it verifies them.
+We write single quotes, elements in Amazon's order, and no white space between them. Then every reader accepts it, even
+the signature check of ec2-ami-tools, which serializes the elements again before it verifies them.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def renew_when_expired(client: Any, credentials: Any) -> None:
 
 
 class NoCache(dict[str, Any]):
-    """A cache for botocore that stores nothing, because botocore asks again only when the credentials have expired."""
+    """A cache that stores nothing, so that a refresh asks AWS. botocore's would return the rejected credentials."""
 
     def __contains__(self, key: object) -> bool:
         return False

@@ -1,8 +1,8 @@
 """List the files of a file system with their status, by several threads at once.
 
 On a disk that is not cached yet, most of the time is spent waiting for one inode after another, and on a volume that
-EC2 fetches from a snapshot each wait is long. The threads also sort out files that need not be read, so that little
-is left for the caller and the threads do not wait for Python's lock.
+EC2 fetches from a snapshot each wait is long. The threads also choose the files that must be read. So little is left
+for the caller, and the threads rarely wait for Python's lock.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ THREADS = 4
 FOLDERS_AT_ONCE = 16
 """Largest number of folders that a thread lists before it hands over the result."""
 Sort = Callable[[str, "list[os.DirEntry[str]]"], "tuple[list[str], int]"]
-"""A function that sorts out the files of a folder. It gets the folder and its regular files, and returns the paths of
-the files to scan, and the number of files that count as scanned already. It is called in any thread."""
+"""A function that chooses the files of a folder to scan. It gets the folder and its regular files, and returns the
+paths of the files to scan, and the number of files that count as scanned already. It is called in any thread."""
 
 
 class Listed(NamedTuple):

@@ -50,7 +50,7 @@ class Rule(NamedTuple):
     places: tuple[Place, ...] = ()
     """Places of the rule; empty if it is recognized by content in any file."""
     covers: tuple[str, ...] = ()
-    """Rules by content that would report the same file again."""
+    """Content rules that are not reported for such a file too, because this finding is enough."""
     is_made_by_boot: bool = False
     """Every boot creates such files, so on an instance they say nothing about its image."""
 
@@ -280,7 +280,7 @@ class Match(NamedTuple):
 
 
 def may_match(folder: str) -> bool:
-    """Return whether files directly in this folder can violate a rule with any name; see also `is_telling`."""
+    """Return whether a file directly in this folder can violate a rule, whatever its name; see also `is_telling`."""
     return folder.partition("/")[2].partition("/")[0] in _ROOTS or any(text in f"{folder}/" for text in _BEGINNINGS)
 
 

@@ -51,7 +51,7 @@ class ReplaceImage(Stage[Image]):
         claim = ctx.intend("image", self.ec2.region, lifetime=Lifetime.PRODUCT, details=details)
         new_id = claim.id or ctx.found_again(claim, images.first_of_token)
         old = [image for image in images.own_named(name) if image.id != new_id]
-        # The create call tags the new image as kept, because it uses snapshots of an image that is kept.
+        # Tag the new image as kept from the start: it uses the snapshots of the baked image, which is already kept.
         own = {k: v for k, v in tags.mapping(described.get("Tags")).items() if not k.startswith("imagepipe:")}
         label = {**self.run_tags.product(claim.token, ImageText(name, "", own)), tags.STATE: tags.KEPT}
         if own.get("Name") == baked.name:

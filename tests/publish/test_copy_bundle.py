@@ -86,7 +86,7 @@ def test_both_claims_are_bound_and_the_bundle_is_cleaned_up_by_its_own(account: 
 
 
 def test_the_manifest_is_for_ec2_of_the_destination_and_for_the_owner(account: Account, image: Image) -> None:
-    with pytest.raises(CloudError, match="InvalidManifest"):  # this cloud's EC2 has another key in all regions
+    with pytest.raises(CloudError, match="InvalidManifest"):  # `recipients` has another EC2 key than this cloud
         _stage(account, recipients()).run(_context(account, image))
     document = account.regions[THERE].s3.read(WEST, _there(account)[0], limit_bytes=1 << 20)
     manifest = read_manifest(document)

@@ -165,7 +165,7 @@ class Work:
     def end(self) -> None:
         self._ends.set()
         for process in list(self._running):
-            process.terminate()  # which they treat as Ctrl-C, even if Ctrl-C is ignored
+            process.terminate()  # they treat SIGTERM as Ctrl-C; SIGINT itself may be ignored
 
 
 def figures(state: State, tried: Mapping[Kind, Path]) -> list[Figure]:

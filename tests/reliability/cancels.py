@@ -77,7 +77,7 @@ def _stop(bakery: Bakery, kind: Kind, stage: str, number: signal.Signals, pause:
     process.send_signal(number)
     _, err = process.communicate(timeout=SECONDS)
     outcome = [each.get("outcome") for each in bakery.journal() if each["type"] == "finished"]
-    if process.returncode in (0, -number) and outcome == ["succeeded"]:  # -number: past the end of the run
+    if process.returncode in (0, -number) and outcome == ["succeeded"]:  # -number: the signal came after the run's end
         found.was_late = True
         for region, image in own_images(bakery, f"{kind}-"):
             retire(bakery, region, image)

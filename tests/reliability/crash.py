@@ -1,7 +1,8 @@
 """Run `imagepipe` and kill it by SIGKILL at a line of its journal: `python crash.py LINE before|after COMMAND...`.
 
-*after* a line with an intent is right before the call to the cloud; *before* a line with its result is right after the
-call, with the answer lost. Only the lines that this process writes are counted.
+A call to the cloud is made between two lines: its intent and its result. So *after* an intent, the process dies right
+before the call; *before* a result, it dies right after the call and the answer is lost. Only the lines that this
+process writes are counted.
 """
 
 from __future__ import annotations

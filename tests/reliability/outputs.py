@@ -52,9 +52,9 @@ class Started:
     pid: int
     lose: Callable[[], None]
     wait: Callable[[], int | None]
-    """Wait for the end, and return the exit code if it is the build's own."""
+    """Wait for the end, and return the exit code; None on a terminal, where it is not checked."""
     outcome: str
-    """The outcome of a run that loses its output in time."""
+    """The expected outcome of a run that loses its output before it ends."""
 
 
 def losses(bakery: Bakery, seed: int, moments: int = MOMENTS) -> Iterator[Loss]:

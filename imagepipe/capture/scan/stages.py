@@ -178,7 +178,7 @@ class CheckNewInstance(Stage[Reachable]):
     connections: Connections = field(repr=False, compare=False)
     machine: Ref[Reachable]
     source: Ref[SourceImage]
-    """The source image of the build: the scan of its machine has just read the same files."""
+    """The source image of the build, by which stamps are stored: the scan of the build's machine just added some."""
     image: Ref[SourceImage]
     """The image of the test instance."""
     gate: Gate

@@ -56,7 +56,7 @@ HANDLERS: tuple[Callable[[Backend, RequestContext], Answer | None], ...] = (
 
 
 class Gateway:
-    """EC2 and S3 for one store. Served by many threads; one in a process, as moto's state is the process's."""
+    """EC2 and S3 for one store, for many threads. A process can have only one, because moto's state is global."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Gateway:
         credentials: Mapping[str, Secret],
         faults: Faults | None = None,
     ) -> None:
-        """`credentials` has the secret of each of the store's first access keys, by its id."""
+        """`credentials` maps the ids of the store's first access keys to their secrets."""
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._clock = clock
         database = Database(state / RECORDS)
@@ -158,7 +158,8 @@ DROPPED = {
     False: frozenset({"content-length", "transfer-encoding", "connection"}),
     True: frozenset({"transfer-encoding", "connection"}),
 }
-"""Headers of moto's that are not sent. The answer to a HEAD keeps the Content-Length of the body of a GET."""
+"""Headers of moto's answers that are not sent, by whether the request is a HEAD. The answer to a HEAD has no body, so
+it keeps moto's Content-Length, which is that of a GET."""
 
 
 def _finish_body(context: RequestContext) -> None:

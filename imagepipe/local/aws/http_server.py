@@ -20,7 +20,7 @@ HEADER_BYTES = 1 << 16
 class _WsgiGateway(wsgi.Gateway_10):
     """Lets the application close the connection without an answer, which WSGI itself cannot."""
 
-    def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # cheroot's hints are of its base class
+    def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # cheroot declares that it returns None
         environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
         environ[SEVER] = self._sever
         environ[CLOSE] = self._close

@@ -1,4 +1,4 @@
-"""A mark on disk files whose bytes come from elsewhere: no driver has this computer's kernel mount them.
+"""A mark on disk files with data from elsewhere. No driver lets this computer's kernel mount a marked disk.
 
 A file system can be crafted to attack the kernel that mounts it. The mark is the sticky bit of the
 file, which Linux gives no meaning on a file. Hard links share it, and each copy of a disk gets it.

@@ -146,7 +146,7 @@ def _check_session(request: Request, scope: Scope, secret: Secret, now: datetime
 
 def expired(service: str) -> AwsError:
     """Return the service's error for expired credentials."""
-    # EC2's own word; botocore and Packer know all three (EC2 API reference, "Common client error codes").
+    # EC2 has a code of its own (API reference, "Common client error codes"). botocore and Packer know all three codes.
     code = {"ec2": "RequestExpired", "ssm": "ExpiredTokenException", "kms": "ExpiredTokenException"}
     return AwsError(
         code.get(service, "ExpiredToken"), "The security token included in the request is expired", status=403

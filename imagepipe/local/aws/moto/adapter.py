@@ -93,7 +93,7 @@ class Moto:
         with self.lock(service):
             answer = self.call(service, context, context.environ)
             reads = action.startswith(READS) if action else request.method in ("GET", "HEAD")
-            for each in SERVICES if service == TAGGING and not reads else (service,):  # it tags what others keep
+            for each in SERVICES if service == TAGGING and not reads else (service,):  # tagging changes all services
                 region = get_partition(identity.region) if each in GLOBAL_SERVICES else identity.region
                 if not reads or _name(each, identity.account, region) not in self._saved:
                     self.save(each, identity.account, region)
@@ -126,7 +126,7 @@ class Moto:
                 self._check_readable(name, buffer.getvalue())
                 self._database.write_blobs({name: buffer.getvalue()})
             except BaseException:
-                if name in self._saved:  # nobody may see what is not on disk
+                if name in self._saved:  # callers must never see state that is not on disk
                     self._load_backend(name, dict(self._database.blobs())[name])
                 raise
             self._saved.add(name)

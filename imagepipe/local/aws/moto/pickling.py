@@ -90,7 +90,7 @@ def adopt(key: Any, path: Path | None) -> None:
     key._value_buffer = ObjectFile(path)
     key.contentsize = path.stat().st_size if path else key.contentsize
     setattr(key, FILE, path.name if path else "")
-    key.disposed = True  # nothing is open; moto warns about an object that is collected without this
+    key.disposed = True  # nothing is left to close; without this, moto warns when the object is garbage-collected
 
 
 def _blank_key() -> Any:
@@ -107,7 +107,7 @@ def _set_key(key: Any, state: Mapping[str, Any]) -> None:
 
 
 def _private_key(plain: bytes) -> Any:
-    """Load a private key. The function that it calls cannot be imported by its own name from a pickle."""
+    """Load a private key. A pickle names this function, because it cannot import cryptography's own by name."""
     return load_der_private_key(plain, None)
 
 
@@ -157,7 +157,7 @@ PLAIN = frozenset(
     for module, _, names in (line.partition(":") for line in _PLAIN_NAMES.strip().splitlines())
     for name in names.split()
 )
-"""Names beside moto's own classes that moto's state consists of; all of them only hold values."""
+"""Names outside of moto that pickles of its state need. All of them only hold values."""
 
 
 class Unpickler(pickle.Unpickler):

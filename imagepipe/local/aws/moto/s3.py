@@ -1,7 +1,7 @@
 """The parts of S3 that moto lacks: parse the operation, redirect to the bucket's region, check that bytes arrived
 whole, and read the ACLs of objects.
 
-moto keeps grants, but nothing of the canned ACL `aws-exec-read`: it is passed on as the grant that it stands for.
+moto stores grants, but does not know the canned ACL `aws-exec-read`, so moto gets the grants that this ACL stands for.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ class Transfers:
         version = parse_qs(parsed.query).get("versionId", [None])[0]
         try:
             return self._backend(identity).get_object(bucket, key, version_id=version)
-        except Exception:  # noqa: BLE001 - moto's own answer to the same names the problem
+        except Exception:  # noqa: BLE001 - moto's answer to this request reports the problem
             return None
 
     def _copied(self, key: Any, source: Any, answer: Answer, start: int, end: int) -> Answer:
@@ -163,7 +163,7 @@ def _changes(operation: Operation, request: Request) -> Changes:
     """List the objects that a request may have changed."""
     keys = frozenset({operation.key}) if operation.key else frozenset()
     if operation.name == "DeleteObjects":
-        body = ElementTree.fromstring(request.body)  # noqa: S314 - of a caller of this store's own
+        body = ElementTree.fromstring(request.body)  # noqa: S314 - only callers with this store's keys send it
         keys = frozenset(str(key.text) for key in body.iterfind("{*}Object/{*}Key"))
     return Changes(
         operation.bucket,

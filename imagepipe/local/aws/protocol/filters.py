@@ -88,7 +88,7 @@ def _text(value: Value) -> str:
     return str(value)
 
 
-@lru_cache(maxsize=1024)  # the values are the callers'
+@lru_cache(maxsize=1024)  # limited, because callers choose the values
 def _pattern(value: str) -> re.Pattern[str]:
     """Compile a pattern: `*` is any text, `?` any one character, and a backslash quotes them."""
     parts = []

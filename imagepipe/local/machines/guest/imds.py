@@ -82,7 +82,7 @@ class Answers:
         return token
 
     def seed(self, path: str) -> bytes | None:
-        """Return one of cloud-init's documents, for a machine whose firmware names the path."""
+        """Return one of cloud-init's documents. The firmware of a QEMU machine tells cloud-init to look here."""
         folder, _, name = path.strip("/").partition("/")
         return self._seed.get(name) if folder == SEED_PATH else None
 

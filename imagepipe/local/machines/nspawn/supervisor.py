@@ -1,7 +1,7 @@
 """The shell that a container lives in: it holds the mount, the loop devices and the network namespace.
 
-They are in namespaces of its own and end with it, so that a machine whose processes are gone has left nothing,
-whoever was killed and when. It outlives the cloud's process, and boots the machine again when that reboots.
+They are in namespaces of its own and end with it. So nothing is left of a machine once its processes are gone, in
+whatever order they were killed. It outlives the cloud's process, and boots the machine again when that reboots.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def nspawn_arguments(machine: Machine, devices: Sequence[str], seed: Path) -> li
         "--capability=CAP_NET_ADMIN,CAP_NET_RAW",
         f"--bind-ro={shown_seed}:{SEED_INSIDE}",
         f"--bind-ro={generator}:{fstab.INSIDE}",
-        # There is no user namespace: with this, the machine's root could open the computer's own disks.
+        # Without a user namespace, this capability would let the machine's root open the computer's own disks.
         "--drop-capability=CAP_MKNOD",
         *binds,
         "network-config=disabled",

@@ -59,7 +59,7 @@ class QemuDriver(SupervisedDriver):
     def _launch(self, folder: Path, record: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         machine = record.machine
         if any(foreign.is_foreign(disk.path) for disk in machine.disks):
-            for disk in machine.disks:  # the guest can write a file system to any of them
+            for disk in machine.disks:  # the guest may copy foreign data to any of its disks
                 foreign.mark(disk.path)
         accelerator = "tcg" if (why_not := kvm.why_not()) else "kvm"
         if why_not:
@@ -154,7 +154,7 @@ class QemuDriver(SupervisedDriver):
         return frozenset(Port("tcp", number) for number in WELL_KNOWN)
 
     def _forward(self, forwarder: slirp.Forwarder, ports: frozenset[Port]) -> None:
-        """Forward from the namespace to the guest, and then into the namespace."""
+        """Forward in two steps: QEMU from the namespace to the guest, slirp4netns from this computer to it."""
         file = forwarder.folder / supervisor.FORWARDS
         present = set(file.read_text().split()) if file.exists() else set()
         wanted = {supervisor.forwarding(port): port for port in ports}

@@ -94,7 +94,7 @@ class SshdDriver(MountingDriver):
 
     def _adopt(self, record: Record) -> None:
         super()._adopt(record)
-        with suppress(MachineError):  # it was started and its ports are still closed; or it is ending
+        with suppress(MachineError):  # it may be ending; otherwise the earlier process may not have opened them
             self._open_ports(record)
 
     def _ask_to_power_off(self, record: Record) -> bool:
@@ -172,7 +172,7 @@ def _expect(child: subprocess.Popen[bytes], word: str, seconds: float, doing: st
 
 
 def _listener(address: str, number: int) -> tuple[socket.socket, bool]:
-    """Listen there; the flag is true for a socket in repair mode, which a service on every address makes necessary."""
+    """Listen on the port. The flag is true if that takes repair mode, because a service listens on every address."""
     listening = socket.socket()
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

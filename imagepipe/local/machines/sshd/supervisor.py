@@ -1,8 +1,8 @@
 """The process that a machine without an init lives in: `python -I -S supervisor.py`, started by the sshd driver.
 
 It runs in mount, network, host name and IPC namespaces of its own, holds the machine's disks, and outlives the cloud's
-process. A boot is a child that is PID 1 of a PID namespace and sees nothing but the machine's own tree; a connection to
-port 22 is the image's own `sshd -i` beside it. Everything ends with this process, whatever is killed.
+process. Each boot starts a child process, PID 1 of a new PID namespace, which sees only the machine's own tree. Each
+connection to port 22 starts the image's own `sshd -i` beside it. However this process ends, all of them end with it.
 
 It uses only the standard library, without `site`, so that it starts in some 20 ms and takes a few MB.
 """
@@ -50,8 +50,8 @@ SYS_PIVOT_ROOT = 155
 # Without MKNOD the machine's root cannot open the computer's own disks; the others concern the kernel itself:
 # SYS_MODULE, SYS_RAWIO, SYS_PACCT, SYS_TIME, MKNOD, MAC_OVERRIDE, MAC_ADMIN, SYSLOG, WAKE_ALARM, PERFMON, BPF.
 DROPPED = (16, 17, 20, 25, 27, 32, 33, 34, 35, 38, 39)
-# All files of /proc but those of processes are read-only, except these: the network is the machine's own. The second
-# list is systemd-nspawn's, of files that nobody reads in a machine.
+# Exceptions, because the machine has a network of its own: the rest of /proc is read-only, apart from processes.
+# The second list, taken from systemd-nspawn, is hidden: no program in a machine needs to read these files.
 OPEN_IN_PROC = ("/proc/sys/net",)
 HIDDEN_IN_PROC = ("/proc/kcore", "/proc/keys", "/proc/kallsyms", "/proc/timer_list")
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
@@ -140,7 +140,7 @@ class Boot:
         self._wait()
 
     def _mount_all(self, devices: Mapping[str, int]) -> None:
-        """Mount the file systems in memory, as an init does. Paths are the machine's own already."""
+        """Mount the file systems in memory, as an init does. Paths are the machine's own, because its root is / by now."""
         for folder in ("proc", "sys", "dev", "run"):
             os.makedirs(f"/{folder}", exist_ok=True)
         mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
@@ -414,7 +414,7 @@ class Supervisor:
         return answer or "error PID 1 ended"
 
     def _close_descriptors(self) -> None:
-        """In a child, close the descriptors that only the supervisor may hold: their end shows that it has ended."""
+        """In a child, close the supervisor's own descriptors: other processes watch them to learn that it has ended."""
         for fd in (*self._plan["held"], self._orders, self._own_pids):
             os.close(fd)
         for each in (self._control, *self._open.values()):
@@ -578,7 +578,8 @@ def _mount_root(device: str, target: str) -> None:
 def _pass_on(accepted: socket.socket, port: int) -> None:
     """Carry bytes between a caller and a listener in the machine."""
     with suppress(OSError), socket.socket() as onward:
-        onward.connect(("127.0.0.1", port))  # create_connection would load a codec from a disk that is out of sight
+        # Not create_connection: it loads a codec from Python's library, which the machine's mounts do not contain.
+        onward.connect(("127.0.0.1", port))
         for each in (accepted, onward):
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         back = threading.Thread(target=_pump, args=(onward, accepted), daemon=True)
