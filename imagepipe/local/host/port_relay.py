@@ -2,9 +2,9 @@
 
 It runs as `python -m imagepipe.local.host.port_relay`. A computer's own sshd listens on 0.0.0.0:22, and then nobody
 else may listen on 127.42.1.4:22; slirp4netns is refused. The kernel makes one exception, for sockets in repair mode
-(tcp(7), TCP_REPAIR; made to move live connections to another computer). A connection to the address itself goes to the socket that is bound to it. So
-this process listens in that mode, takes accepted connections out of it, and passes them on to a port that slirp4netns
-could get.
+(tcp(7), TCP_REPAIR; made to move live connections to another computer). A connection to the address itself goes to the
+socket that is bound to it. So this process listens in that mode, takes accepted connections out of it, and passes them
+on to a port that slirp4netns could get.
 
 It ends with the machine's supervisor.
 """

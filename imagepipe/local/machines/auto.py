@@ -1,6 +1,6 @@
 """The default: containers for bare file systems, which boot in seconds, and QEMU for disks that have a boot loader.
 
-A container would not use the boot loader and kernel of such a disk, and a boot is meant to test them. A machine with an
+A container would not use the boot loader and kernel of such a disk, so it would not test them. A machine with an
 imported disk always gets QEMU, because this computer's kernel would have to mount the disk for a container.
 """
 

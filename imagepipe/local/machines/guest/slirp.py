@@ -2,7 +2,7 @@
 
 slirp4netns gives the machine 10.0.2.100 and a resolver at 10.0.2.3. The machine cannot reach this computer's loopback
 through it: `endpoint` leads to the cloud's endpoint. slirp4netns ends when the other end of its exit pipe is
-closed. The supervisor holds that end, so slirp4netns ends with it, even if it is killed.
+closed. The supervisor holds that end, so slirp4netns ends when the supervisor ends or is killed.
 """
 
 from __future__ import annotations

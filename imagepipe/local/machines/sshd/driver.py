@@ -94,7 +94,8 @@ class SshdDriver(MountingDriver):
 
     def _adopt(self, record: Record) -> None:
         super()._adopt(record)
-        with suppress(MachineError):  # it may be ending; otherwise the earlier process may not have opened them
+        # The earlier process may have ended before it opened the ports. A machine that is ending does not answer.
+        with suppress(MachineError):
             self._open_ports(record)
 
     def _ask_to_power_off(self, record: Record) -> bool:

@@ -50,8 +50,8 @@ SYS_PIVOT_ROOT = 155
 # Without MKNOD the machine's root cannot open the computer's own disks; the others concern the kernel itself:
 # SYS_MODULE, SYS_RAWIO, SYS_PACCT, SYS_TIME, MKNOD, MAC_OVERRIDE, MAC_ADMIN, SYSLOG, WAKE_ALARM, PERFMON, BPF.
 DROPPED = (16, 17, 20, 25, 27, 32, 33, 34, 35, 38, 39)
-# Exceptions, because the machine has a network of its own: the rest of /proc is read-only, apart from processes.
-# The second list, taken from systemd-nspawn, is hidden: no program in a machine needs to read these files.
+# /proc is made read-only, apart from processes and the first list: the machine may configure its own network. The files
+# of the second list are hidden, as systemd-nspawn does: no program in a machine needs to read them.
 OPEN_IN_PROC = ("/proc/sys/net",)
 HIDDEN_IN_PROC = ("/proc/kcore", "/proc/keys", "/proc/kallsyms", "/proc/timer_list")
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
@@ -140,7 +140,7 @@ class Boot:
         self._wait()
 
     def _mount_all(self, devices: Mapping[str, int]) -> None:
-        """Mount the file systems in memory, as an init does. Paths are the machine's own, because its root is / by now."""
+        """Mount the file systems in memory, as an init does. Paths are the machine's own: its root is / by now."""
         for folder in ("proc", "sys", "dev", "run"):
             os.makedirs(f"/{folder}", exist_ok=True)
         mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
