@@ -2,7 +2,7 @@
 
 On a disk that is not cached yet, most of the time is spent waiting for one inode after another, and on a volume that
 EC2 fetches from a snapshot each wait is long. The threads also choose the files that must be read. So little is left
-for the caller, and the threads rarely wait for Python's lock.
+for the caller, and the threads do not wait for Python's lock.
 """
 
 from __future__ import annotations

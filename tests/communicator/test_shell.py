@@ -161,7 +161,7 @@ def test_a_script_has_what_a_command_of_the_user_has(shell: Shell) -> None:
 @pytest.mark.parametrize("name", ["INT", "QUIT", "TERM", "HUP", "PIPE", "XFSZ"])
 @pytest.mark.parametrize("interpreter", [None, "/bin/dash", "/usr/bin/python3"])
 def test_each_signal_ends_what_a_script_starts(shell: Shell, name: str, interpreter: str | None) -> None:
-    """Ignored signals are inherited: if the runner ignored one, as it once did, the process would survive it."""
+    """Ignored signals are inherited: a process that began with this one ignored would survive it."""
     command = f"kill -{name} $$; echo survived"
     text = f"sh -c '{command}' || echo $?\n"
     if interpreter == "/usr/bin/python3":
