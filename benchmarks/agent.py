@@ -1,10 +1,10 @@
-"""The bundling agent: against the classic pipe on the same image, and with an S3 that takes so many bytes a second.
+"""Time the bundling agent: against the classic pipe on the same image, and with an S3 of limited bandwidth.
 
     .venv/bin/python benchmarks/agent.py --runs 3
 
-The agent is the program that instances get, run over SSH by an OpenSSH server on loopback, with what fixes the image
-(scrub, read-only root) left out: its image is a file in memory. S3 is a small server in a process of its own, which
-checks digests and keeps nothing. The classic pipe is that of benchmarks/bundle.py, with its parts in memory.
+The agent is the program that instances get, run over SSH by an OpenSSH server on loopback, without the steps
+that fix the image (scrub, read-only root): its image is a file in memory. S3 is a small server in a process of its own,
+which checks digests and keeps nothing. The classic pipe is that of benchmarks/bundle.py, with its parts in memory.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ PIECE_BYTES = 256 << 10
 MEMORY_MIB = 200
 INSTANCE_LIMIT, CONTROLLER_LIMIT = 15, 50  # MB/s
 
-# Stands in for the agent's `main`: the image is fixed already. It says how much memory it took.
+# Replaces the agent's `main`: the image is fixed already. It reports its memory at the end.
 _MAIN = """
 import os, resource, sys
 from imagepipe.bundle.extents import Extent
@@ -86,7 +86,7 @@ def main():
 
 
 class Bucket:
-    """So many bytes a second for all who put, however many they are."""
+    """A limit of bytes a second, shared by all uploads."""
 
     def __init__(self, bytes_per_second: float) -> None:
         self._rate = bytes_per_second
@@ -102,7 +102,7 @@ class Bucket:
 
 
 def _serve(port: int, bytes_per_second: float | None, ready: Event) -> None:
-    """S3 as far as a bundle needs it."""
+    """Serve the part of S3 that a bundle needs."""
     bucket = Bucket(bytes_per_second) if bytes_per_second else None
     kept: dict[str, tuple[int, str]] = {}
 
@@ -126,7 +126,7 @@ def _serve(port: int, bytes_per_second: float | None, ready: Event) -> None:
                 kept[self.path.partition("?")[0]] = (size, digest.hexdigest())
             self._answer(200 if is_right else 400, {"ETag": f'"{digest.hexdigest()}"'})
 
-        def do_GET(self) -> None:  # a listing: nobody has left anything
+        def do_GET(self) -> None:  # a listing, always empty
             body = b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
             self._answer(200, {"Content-Type": "application/xml"}, len(body))
             self.wfile.write(body)
@@ -151,7 +151,7 @@ def _serve(port: int, bytes_per_second: float | None, ready: Event) -> None:
 
 @contextmanager
 def s3_server(megabytes_per_second: float | None = None) -> Iterator[S3]:
-    """Such a server in a process of its own, and our way to it."""
+    """Start such a server in a process of its own, and return a client for it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -189,7 +189,7 @@ class Bench:
         )
 
     def bundle(self, image: Path, s3: S3, *, bundler: Callable[..., Manifest] = bundle_on_instance) -> int:
-        """Bytes of the bundle."""
+        """Bundle the image, and return the size of the bundle in bytes."""
         size = image.stat().st_size
         with open_dialogue(self.connection, _command(), self._watch) as dialogue:
             dialogue.write(_program())
@@ -221,7 +221,7 @@ class Bench:
 
 
 class _Noted(Wire):
-    """Takes note of the memory that the agent says it took."""
+    """Records the memory that the agent reports."""
 
     peak_kib = 0
 
@@ -234,7 +234,7 @@ class _Noted(Wire):
 
 
 def _command() -> str:
-    """Without sudo: the server's user is who runs this."""
+    """Return the agent's command, without sudo: the SSH user is the one who runs this benchmark."""
     return shlex.join(["sh", "-c", agent_loader._FIND, "imagepipe-agent", agent_loader._LOADER])
 
 

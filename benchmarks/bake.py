@@ -91,7 +91,7 @@ def _run(env: dict[str, str], *words: str) -> str:
 
 
 def _spent(events: Path) -> float:
-    """Seconds in which at least one span of these labels was going on."""
+    """Return the seconds in which at least one span with one of the labels was open."""
     spans = []
     for line in events.read_text(encoding="utf-8").splitlines():
         event = json.loads(line)
@@ -110,7 +110,7 @@ def _union(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def _allocated(folder: Path) -> int:
-    """Bytes on disk, a hard link counted once."""
+    """Count the bytes on disk; files that share a hard link count once."""
     seen: dict[tuple[int, int], int] = {}
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():

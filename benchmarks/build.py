@@ -1,10 +1,10 @@
-"""A whole build against Debian's packer, on the same local cloud: an instance that boots, one shell step, one copy.
+"""Time a whole build against Debian's packer, on the same local cloud: a booting instance, one shell step, one copy.
 
     .venv/bin/python benchmarks/build.py
 
 As root, on the machine that `make setup` prepared. Builds alternate; wall and CPU seconds (children included) and the
-largest resident set, as wait4(2) has them, of the client alone. The cloud adds no delays of its own: what an instance
-takes to boot, and a disk to be copied, is in both; what a client sleeps past an event is its own.
+largest resident set are those of the client alone, by wait4(2). The cloud adds no delays of its own. Both figures
+include the boot of the instance and the copy of the disk; the time that a client sleeps past an event is its own.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Instance-store bundles: ours against the classic pipe of tar, gzip, openssl and split, on the same image.
+"""Time instance-store bundles: ours against the classic pipe of tar, gzip, openssl and split, on the same image.
 
     .venv/bin/python benchmarks/bundle.py --runs 3
 
-Rounds go through all ways in turn, so that other work on the machine falls on all; medians, and ratios round by round.
-Each is a whole process or pipe, with its CPU time, all cores together. The files are in memory (/dev/shm) where there
-is room, as nobody's disk is measured. The image is a mix of the files of /usr, in an order that is always the same.
+Each round runs every way once, so that other work on the machine affects all of them. Figures are medians; ratios are
+taken round by round. Each way is a whole process or pipe, and its CPU time is that of all cores. The files are in
+memory (/dev/shm) if there is room, because the disk is not to be measured. The image is a mix of the files of /usr, in
+an order that is always the same.
 Needs openssl, GNU tar, gzip.
 """
 
@@ -40,7 +41,7 @@ AES_WORDS = "-aes-128-cbc -K 000102030405060708090a0b0c0d0e0f -iv 00010203040506
 
 
 class Bench:
-    """The images, and everybody who packs and unpacks them."""
+    """The images, and the ways to pack and unpack them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -79,12 +80,12 @@ class Bench:
         _pipe(f"cat classic/part.* | openssl enc -d {AES_WORDS} | gzip -d | tar -x -C classic-out", self.folder)
 
     def sizes(self) -> tuple[int, int]:
-        """Bytes of our bundle of the dense image, and of the pipe's."""
+        """Return the bytes of our bundle of the dense image, and of the pipe's."""
         ours, theirs = self._ours(self.dense).glob("*.part.*"), (self.folder / "classic").glob("part.*")
         return sum(path.stat().st_size for path in ours), sum(path.stat().st_size for path in theirs)
 
     def check(self) -> None:
-        """What was unpacked is the image."""
+        """Check that the unpacked files equal the images."""
         for image in (self.dense, self.data):
             subprocess.run(["cmp", image, self.folder / "unpacked" / image.name], check=True)
 
@@ -93,7 +94,7 @@ class Bench:
 
 
 def _mix(path: Path, size: int) -> None:
-    """So many bytes of the files of /usr, shuffled by a fixed seed."""
+    """Write so many bytes of the files of /usr, shuffled by a fixed seed."""
     found = sorted(each for each in Path("/usr").rglob("*") if each.is_file() and not each.is_symlink())
     random.Random(1).shuffle(found)
     with path.open("wb") as mix:
@@ -114,7 +115,7 @@ def _pipe(command: str, folder: Path) -> None:
 
 
 class Times(NamedTuple):
-    """What one way took, round by round, in seconds."""
+    """The seconds that one way took, round by round."""
 
     wall: list[float]
     cpu: list[float]
@@ -124,7 +125,7 @@ class Times(NamedTuple):
 
 
 def _rounds(ways: dict[str, Callable[[], None]], runs: int) -> dict[str, Times]:
-    """What each took."""
+    """Run all ways, round by round, and return their times."""
     times = {way: Times([], []) for way in ways}
     for number in range(runs):
         for way, go in ways.items():
@@ -142,7 +143,7 @@ def _children() -> float:
 
 
 def _limits(image: Path) -> Iterator[tuple[str, float]]:
-    """MiB/s of each step alone, on one core, over 256 MiB."""
+    """Measure the MiB/s of each step alone, on one core, over 256 MiB."""
     with image.open("rb") as file:
         blocks = [file.read(MIB) for _ in range(256)]
     packed = igzip_lib.compress(b"".join(blocks), 3, flag=igzip_lib.COMP_GZIP)

@@ -1,7 +1,7 @@
 """Shared parts of the benchmarks of builds: a separate local cloud, both tools on it, and their costs.
 
-The store lies on an XFS file system in a file, where a copy of a disk is a reflink, so that the benchmarks measure
-the tools and not the computer's disk. It is mounted in a mount namespace of the benchmark's own, and goes with it.
+The store is on an XFS file system in a file, where a copy of a disk is a reflink, so that the benchmarks measure the
+tools and not the computer's disk. It is mounted in a mount namespace of the benchmark's own, and ends with it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-m", "imagepipe.cli.main"]
 STORE_BYTES = 40 << 30  # sparse
 FAST = {"AWS_POLL_DELAY_SECONDS": "0", "AWS_MAX_ATTEMPTS": "100000"}
-"""Packer's own settings for how often it looks (its amazon-ebs documentation); without them, 15 s between two looks."""
+"""Packer's own settings for its polling (its amazon-ebs documentation); by default it polls every 15 s."""
 SPEC = """\
 imagepipe: 1
 name: {name}
@@ -63,14 +63,14 @@ class Endpoint:
     env: dict[str, str]
     packer: str
     output: str = field(default="", init=False)
-    """What the last run said on standard output."""
+    """Standard output of the last run."""
 
     @property
     def url(self) -> str:
         return self.env["AWS_ENDPOINT_URL"]
 
     def admin(self, method: str, name: str, body: object = None) -> Any:
-        """The cloud's own interface."""
+        """Call the cloud's own interface."""
         data = b"" if body is None else json.dumps(body).encode()
         request = AWSRequest(method=method, url=f"{self.url}/_imagepipe/{name}", data=data)
         SigV4Auth(
@@ -81,7 +81,7 @@ class Endpoint:
             return json.loads(answer.read())
 
     def imagepipe(self, *specs: Path) -> list[str]:
-        """The command that builds these specs."""
+        """Return the command that builds these specs."""
         return [*COMMAND, "build", *map(str, specs), "--endpoint-url", self.url]
 
     def spec(self, name: str = "bench", shell: str = "echo baked >/etc/motd") -> Path:
@@ -90,7 +90,7 @@ class Endpoint:
         return path
 
     def template(self, *names: str, shell: str = "echo baked | sudo tee /etc/motd") -> Path:
-        """A template of packer's that does what the spec does, with a builder for each name."""
+        """Write a template for packer with the work of the spec, and a builder for each name."""
         builders = [
             {
                 "type": "amazon-ebs",
@@ -114,11 +114,11 @@ class Endpoint:
         return path
 
     def run(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> Cost:
-        """One run to its end; it must succeed, and leave no instance."""
+        """Run one command to its end, and return its cost. It must succeed, and leave no instance."""
         return self.run_all([command], env)
 
     def run_all(self, commands: Sequence[Sequence[str]], env: Mapping[str, str] | None = None) -> Cost:
-        """These at once; CPU, calls and memory of all of them together."""
+        """Run these commands at once, and return CPU, calls and memory of all of them together."""
         self.admin("DELETE", "calls")
         log = self.folder / "output"
         began = time.perf_counter()
@@ -142,13 +142,13 @@ class Endpoint:
         return Cost(wall, cpu, megabytes, calls)
 
     def _sweep(self) -> None:
-        """Wait until the cloud is idle: what a tool leaves going on must not weigh on the next one."""
+        """Wait until the cloud is idle: work that one tool left running must not slow down the next one."""
         while any(count for state, count in self.admin("GET", "instances").items() if state != "terminated"):
             time.sleep(0.1)
 
 
 def arguments(description: str, runs: int) -> argparse.Namespace:
-    """`--runs`; enters the namespace of the store's own first, and ends with 2 where something is missing."""
+    """Parse `--runs`. First enter a mount namespace for the store; exit with 2 if something is missing."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--runs", type=int, default=runs, help=f"alternating runs of each ({runs})")
     given = parser.parse_args()
@@ -164,7 +164,7 @@ def arguments(description: str, runs: int) -> argparse.Namespace:
 
 @contextmanager
 def cloud(*, driver: str) -> Iterator[Endpoint]:
-    """A cloud whose machines are made by this driver, while inside; SIGTERM ends it as Ctrl-C does."""
+    """Run a cloud with this driver for the block; SIGTERM ends it as Ctrl-C does."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     packer = shutil.which("packer")
     assert packer

@@ -1,9 +1,9 @@
-"""The local cloud's endpoint by itself: what a call costs the more objects there are, and its memory over many rounds.
+"""Measure the local cloud's endpoint alone: the cost of a call by the number of objects, the memory over many rounds.
 
     .venv/bin/python benchmarks/gateway.py [--rounds 2000]
 
 Starts a gateway without machines in a process of its own, fills a bucket, and prints two tables: milliseconds of a
-PutObject, a GetObject and a DescribeKeyPairs, alone and beside a client that puts objects all the time; and the memory
+PutObject, a GetObject and a DescribeKeyPairs, alone and beside a client that keeps putting objects; and the memory
 of the process over rounds of put, get and delete of one object of 10 MB.
 """
 
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def serve(folder: Path) -> int:
-    """Be the endpoint, until standard input ends."""
+    """Serve the endpoint until standard input ends."""
     from imagepipe.local.host.processes import return_memory
 
     return_memory()
@@ -77,7 +77,7 @@ def serve(folder: Path) -> int:
 
 @contextmanager
 def gateway() -> Iterator[tuple[Cloud, int]]:
-    """An endpoint, and its process's id."""
+    """Start an endpoint for the block; return its client and its process's id."""
     with tempfile.TemporaryDirectory(prefix="imagepipe-bench-") as folder:
         command = [sys.executable, __file__, "--serve", folder]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as served:
@@ -91,7 +91,7 @@ def gateway() -> Iterator[tuple[Cloud, int]]:
 
 
 def fill(cloud: Cloud, size: int) -> None:
-    """Have so many objects in the bucket."""
+    """Fill the bucket up to so many objects."""
     pages = cloud.client("s3").get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
     present = sum(page["KeyCount"] for page in pages)
     s3 = cloud.client("s3")

@@ -1,11 +1,11 @@
-"""Builds on a cloud that answers at once, against Debian's packer: one build, and twenty at once.
+"""Time builds on a cloud that answers at once, against Debian's packer: one build, and twenty in parallel.
 
     .venv/bin/python benchmarks/instant.py
 
-As root, on the machine that `make setup .setup/system-test` prepared. Machines are an sshd alone, so nothing boots;
-the cloud adds no delays. Each: one shell step, one copy to a second region. Runs alternate, and ratios are taken pair
-by pair. Wall and CPU seconds (children included) and resident sets as wait4(2) has them, of the clients alone; calls
-as the cloud has counted them.
+As root, on the machine that `make setup .setup/system-test` prepared. Machines consist of an sshd, so nothing boots;
+the cloud adds no delays. A build has one shell step, and one copy to a second region. Runs alternate, and ratios are
+taken pair by pair. Wall and CPU seconds (children included) and resident sets are those of the clients alone, by
+wait4(2). The cloud counts the calls.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _many(end: Endpoint, runs: int) -> tuple[list[Sequence[str]], bool]:
 
 
 def _scrubbing(end: Endpoint) -> str:
-    """The template with what imagepipe does to each machine before it is captured."""
+    """Write the template with an additional step: imagepipe's scrub, which precedes each of its captures."""
     path = end.template("scrubbing")
     template = json.loads(path.read_text())
     script = str(ROOT / "imagepipe" / "capture" / "scrub.sh")
@@ -91,7 +91,7 @@ def _scrubbing(end: Endpoint) -> str:
 
 
 def _rounds(ways: dict[str, Way], runs: int) -> dict[str, list[Cost]]:
-    """The cost of each, round by round, after one round that does not count."""
+    """Return the cost of each way, round by round, after one round that does not count."""
     costs: dict[str, list[Cost]] = {by: [] for by in ways}
     for count in range(runs + 1):
         for by, build in ways.items():

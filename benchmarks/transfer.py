@@ -1,9 +1,9 @@
-"""Uploads over SSH: ours against OpenSSH, scp, tar over ssh and packer's `file`, on one sshd on loopback.
+"""Time uploads over SSH: ours against OpenSSH, scp, tar over ssh and packer's `file`, on one sshd on loopback.
 
     .venv/bin/python benchmarks/transfer.py
 
-Rounds go through all of them in turn, so that other work on the machine falls on all; medians, and ratios round by
-round. Each is measured from an open connection where it has one to keep (ours), and as a whole process where it is one.
+Each round runs all of them once, so that other work on the machine affects all. Figures are medians; ratios are taken
+round by round. Every measurement includes the connection and the login; those of other programs are of whole processes.
 Needs Debian's openssh-server, openssh-client and packer.
 """
 
@@ -39,7 +39,7 @@ TARGETS = {(LARGE, "packer file"): 1 / 3, (LARGE, "OpenSSH"): 1 / 0.75, (SMALL, 
 
 
 class Bench:
-    """The sources, the places they go to, and everybody who takes them there."""
+    """The sources, their destinations, and the ways to upload them."""
 
     def __init__(self, folder: Path, endpoint: Endpoint) -> None:
         self.folder, self.endpoint = folder, endpoint
@@ -55,7 +55,7 @@ class Bench:
         self._clock = SystemClock()
 
     def ways(self, packer: str | None) -> dict[str, dict[str, Callable[[], None]]]:
-        """By load, everybody who carries it."""
+        """Return the ways to upload each load, by load and name."""
         ssh = ["ssh", *self._options, "-p", str(self.endpoint.port), self._where]
         scp = ["scp", "-q", *self._options, "-P", str(self.endpoint.port)]
         there = self.there
@@ -141,7 +141,7 @@ def main() -> int:
 
 
 def _rounds(bench: Bench, ways: dict[str, Callable[[], None]], runs: int) -> dict[str, list[float]]:
-    """Seconds of each, round by round, after one round that does not count."""
+    """Return the seconds of each way, round by round, after one round that does not count."""
     seconds: dict[str, list[float]] = {by: [] for by in ways}
     for count in range(runs + 1):
         for by, carry in ways.items():

@@ -1,9 +1,9 @@
-"""`imagepipe validate` against Debian's `packer validate`, and 500 specs in one call.
+"""Time `imagepipe validate` against Debian's `packer validate`, and 500 specs in one call.
 
     .venv/bin/python benchmarks/validate.py
 
-Runs alternate, and the ratio is taken pair by pair, so that other work on the machine falls on both. No daemon, no
-cache: each run is a new process that reads everything anew.
+Runs alternate, and the ratio is taken pair by pair, so that other work on the machine affects both. Neither has
+a daemon or a cache: each run is a new process that reads everything again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TEMPLATES = {
     "the same build": ROOT / "benchmarks" / "packer" / "web-server.json",
     "no steps": ROOT / "benchmarks" / "packer" / "no-steps.json",
 }
-"""Packer starts a process for each step: the build of the sample costs it twice what a template without steps does."""
+"""Packer starts a process for each step, so the sample costs it twice as much as a template without steps."""
 MOST_RATIO = 1.75
 MANY = 500
 MOST_SECONDS = 4.0
@@ -68,7 +68,7 @@ def _pairs(ours: list[str], theirs: list[str], runs: int) -> tuple[float, float,
 
 
 def _many() -> tuple[float, int]:
-    """The sample 500 times, under other names, each with its own file."""
+    """Validate the sample 500 times in one call, each under another name in a file of its own."""
     text = SPEC.read_text(encoding="utf-8").replace("../provisioners", str(ROOT / "provisioners"))
     with tempfile.TemporaryDirectory() as folder:
         specs = Path(folder) / "specs"

@@ -1,10 +1,10 @@
-"""What is lost to waiting when the cloud takes its time as EC2 does, against Debian's packer.
+"""Measure the time that builds lose by waiting on a cloud as slow as EC2, against Debian's packer.
 
     .venv/bin/python benchmarks/waits.py
 
 As root, on the machine that `make setup .setup/system-test` prepared. Three clouds with different delays run side by
-side, and on each of them every tool builds at the same time: all of them wait nearly all of the time, so that they do
-not disturb one another. Nothing is scaled, neither the delays nor anybody's pauses. Takes some eight minutes.
+side, and on each of them every tool builds at the same time: they wait nearly all of the time, so they do not
+disturb one another. Neither the cloud's delays nor the tools' pauses are scaled down. Takes some eight minutes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ DELAYS = (
     {"run": 12.2, "stop": 31.3, "snapshot": 118.9, "image": 4.7, "copy": 183.4, "terminate": 32.8},
     {"run": 15.8, "stop": 37.9, "snapshot": 140.6, "image": 6.2, "copy": 213.8, "terminate": 38.3},
 )
-"""Seconds, of no round number, as a multiple of packer's 15 s would be its luck."""
+"""Delays in seconds. They are not round numbers, because a multiple of packer's 15 s would favour it."""
 PATH = ("run", "stop", "snapshot", "image", "copy")
-"""What must come one after the other whoever builds: an instance can be terminated while its image is copied."""
+"""Delays on the critical path of any build. Terminate is not on it: an instance can end while its image is copied."""
 MOST = 0.25
 SETTINGS = {
     "imagepipe": {},

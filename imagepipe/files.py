@@ -1,4 +1,4 @@
-"""Write files atomically and durably."""
+"""Write files atomically, and wait until they are on stable storage."""
 
 from __future__ import annotations
 

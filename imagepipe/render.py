@@ -313,7 +313,7 @@ def used_by_expression(expression: str, known: Mapping[str, Mapping[str, Any]]) 
 
 
 def _select(known: Mapping[str, Mapping[str, Any]], tree: nodes.Template) -> dict[str, Mapping[str, Any]]:
-    """Select by every name in the tree, even if it is only tested, or hidden by a loop or macro in places."""
+    """Select the values of every name in the tree, even if it is only tested, or redefined by a loop or macro."""
     fields: dict[str, set[str]] = {}
     whole: set[str] = set()
     of_fields = set()
@@ -345,7 +345,7 @@ def render_file(text: str, names: Mapping[str, Any]) -> str:
 
 def _render(text: str, names: Mapping[str, Any], environment: _Sandbox) -> str:
     carriage_return = _unused_character(text) if "\r" in text else ""
-    if carriage_return:  # Jinja makes a line feed of each one
+    if carriage_return:  # Jinja would turn each one into a line feed
         text = text.replace("\r", carriage_return)
     token = _left.set([WORK])
     try:

@@ -32,7 +32,7 @@ class Recovered:
     """Stages to run again, each with the reason; their resources are deleted first."""
 
     def describe(self, graph: Graph) -> list[str]:
-        """Describe for people what will be done."""
+        """Return lines for the log that describe the plan."""
         waiting = [name for name in graph.order() if name not in self.finished]
         first = [name for name in waiting if graph.needs(name) <= self.finished.keys()]
         lines = [f"{len(self.finished)} of {len(graph.stages)} stages are done"]

@@ -149,7 +149,7 @@ def certificate_folders(environment: Mapping[str, str]) -> tuple[Path, ...]:
 
 
 def find_ec2_certificate(region: str, folders: tuple[Path, ...]) -> Certificate:
-    """Find EC2's certificate for the region by its fingerprint, whatever its file name. Raises BundleError."""
+    """Find EC2's certificate for the region by its fingerprint, not by its file name. Raises BundleError."""
     known = KNOWN_REGIONS.get(region)
     if known is None:
         raise BundleError(
@@ -172,7 +172,7 @@ def _certificates(folders: tuple[Path, ...]) -> Iterator[Certificate]:
             try:
                 yield load_certificate(path)
             except BundleError:
-                continue  # another kind of file
+                continue  # not a certificate
 
 
 _NEW_PAIR = (

@@ -1,4 +1,4 @@
-"""Describe a manifest for people and for programs."""
+"""Describe a manifest as text and as JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def as_json(manifest: Manifest) -> dict[str, object]:
 
 
 def as_lines(manifest: Manifest) -> Iterator[str]:
-    """Return the manifest as lines for people: one value per line, then the parts."""
+    """Yield the lines of a readable description: one value per line, then the parts."""
     rows = [
         ("name", manifest.name),
         ("account", manifest.account),

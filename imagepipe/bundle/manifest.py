@@ -1,7 +1,7 @@
 """The manifest of a bundle: read it in both dialects, write it in Amazon's, sign and verify it.
 
-We write no white space, single quotes, and Amazon's order of elements. Then every reader accepts it, even the signature
-check of ec2-ami-tools, which serializes the elements again before it verifies them.
+We write single quotes, elements in Amazon's order, and no white space between them. Then every reader accepts it, even
+the signature check of ec2-ami-tools, which serializes the elements again before it verifies them.
 """
 
 from __future__ import annotations
@@ -116,9 +116,9 @@ def assemble(
     secret: Secret,
     recipients: Recipients,
 ) -> Manifest:
-    """Assemble the manifest of parts that were made here or elsewhere (`named_parts`) with this secret.
+    """Assemble the manifest of parts that were encrypted with this secret, here or elsewhere (`named_parts`).
 
-    `size` is that of the raw image, `sha1` that of the tar.
+    `size` is the size of the raw image; `sha1` is the digest of the tar.
     """
     nobody = Envelope("", "")
     manifest = Manifest(
@@ -218,7 +218,7 @@ def read_manifest(document: bytes) -> Manifest:
 def is_signed_by(document: bytes, certificate: Certificate) -> bool:
     """Return whether the certificate's key signed these exact bytes. Raises BundleError.
 
-    This proves little: neither EC2 nor any tool is known to verify the signature.
+    The signature tells a user who made the bundle; EC2 does not check it.
     """
     signature = parse_xml(document).one("signature").text.strip()
     try:
@@ -234,7 +234,10 @@ def is_signed_by(document: bytes, certificate: Certificate) -> bool:
 
 
 def _as_it_stands(document: bytes, tag: str) -> bytes:
-    """Return the bytes of an element, which must be the only one, so that the signed bytes are those that were read."""
+    """Return the bytes of an element. Raises BundleError if it does not occur exactly once.
+
+    If it occurred twice, the signed element could differ from the one that is parsed.
+    """
     begin, end = f"<{tag}>".encode(), f"</{tag}>".encode()
     if document.count(begin) != 1 or document.count(end) != 1 or document.count(b"<" + tag.encode()) != 1:
         raise BundleError(f"the manifest must have exactly one plain <{tag}>; otherwise it is unclear what was signed")

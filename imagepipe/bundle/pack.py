@@ -31,8 +31,9 @@ def pack(
 ) -> Manifest:
     """Pack the image into the sink, the manifest last, and return the manifest.
 
-    With an earlier secret, the same image gives the same parts; by default it gets a new secret. `progress` gets the
-    bytes of data that were packed since its last call; an exception from it ends the packing. Raises BundleError.
+    With the same secret, the same image gives the same parts; by default a new secret is made. `progress` is called
+    with the number of bytes of data packed since its last call; an exception from it ends the packing. Raises
+    BundleError.
     """
     check_label(label)
     check_size(image.size, label.name, limit_bytes)
@@ -89,12 +90,12 @@ class _Tar:
         return self._digest.hexdigest()
 
     def take_progress(self) -> int:
-        """Return the bytes of the image's data that were read since the last call."""
+        """Return the number of bytes of the image's data that were read since the last call."""
         news, self._reported = self._read - self._reported, self._read
         return news
 
     def blocks(self) -> Generator[bytes, None, None]:
-        """Yield the tar in blocks of one to two times BLOCK_BYTES, whatever the extents; the last may be smaller."""
+        """Yield the tar in blocks of one to two times BLOCK_BYTES, for any extents; the last block may be smaller."""
         pieces: list[bytes] = []
         size = 0
         for piece in self._pieces():

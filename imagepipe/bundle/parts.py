@@ -45,7 +45,7 @@ class PartSink(Protocol):
 
 
 PartSource = Callable[[str], Iterable[bytes]]
-"""A function that yields the bytes of the part with this filename; raises BundleError if there is none."""
+"""A function that yields the bytes of the part with this filename; raises BundleError if the part does not exist."""
 
 
 def check_name(name: str) -> str:
@@ -75,7 +75,7 @@ def cut(blocks: Iterable[bytes], name: str, *, width: int) -> Generator[tuple[Pa
 
 
 def read_part(source: PartSource, part: Part, others: Iterable[Part] = ()) -> bytes:
-    """Read a part and verify its size and digest. Raises BundleError; `others` are for its message."""
+    """Read a part and verify its digest. Raises BundleError, also if it is too large; `others` are for its message."""
     pieces: list[bytes] = []
     have = 0
     for piece in source(part.filename):
@@ -113,7 +113,7 @@ def folder_source(folder: Path) -> PartSource:
 class FolderSink:
     """Writes a bundle to a folder. The files get their names only when all are complete, the manifest last.
 
-    Leaving the `with` before that deletes them.
+    If the `with` block ends before that, they are deleted.
     """
 
     def __init__(self, folder: Path, name: str, *, is_forced: bool = False) -> None:

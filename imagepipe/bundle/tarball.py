@@ -52,7 +52,7 @@ def head(name: str, member: Member, *, modified: int) -> bytes:
     if is_sparse:
         entries = list(member.extents)
         if not entries or entries[-1].end < member.size:
-            entries.append(Extent(member.size, 0))  # GNU tar ends the map of a file with a hole at its end like this
+            entries.append(Extent(member.size, 0))  # as GNU tar does if the file ends with a hole
         header[386:482] = _entries(entries[:IN_HEADER], IN_HEADER)
         header[482] = len(entries) > IN_HEADER
         header[483:495] = _number(member.size)

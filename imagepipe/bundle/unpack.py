@@ -37,8 +37,8 @@ def unpack(
 ) -> None:
     """Write the image to a file of mode 0600, with holes for zeros.
 
-    The file gets its name only when all digests are verified. `progress` gets the bytes of the image that were written
-    since its last call; an exception from it ends the unpacking. Raises BundleError.
+    The file gets its name only when all digests are verified. `progress` is called with the number of bytes of the
+    image written since its last call; an exception from it ends the unpacking. Raises BundleError.
     """
     if not is_forced and os.path.lexists(target):
         raise BundleError(
@@ -46,7 +46,7 @@ def unpack(
             hint="unpack into another folder, or replace it with --force",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    fd, half = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".half", dir=target.parent)  # of mode 0600
+    fd, half = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".half", dir=target.parent)  # has mode 0600
     try:
         os.truncate(fd, manifest.size)
         done = 0

@@ -17,7 +17,7 @@ def verify_parts(
 ) -> Iterator[BundleError]:
     """Yield the problem of each damaged part: missing, too large, or different from the manifest.
 
-    `progress` gets the bytes that were verified since its last call.
+    `progress` is called with the number of bytes verified since its last call.
     """
     size: int | None = 0
     for part in manifest.parts:
@@ -42,7 +42,7 @@ def verify_image(
 ) -> None:
     """Read the whole image, as unpacking does. Raises BundleError.
 
-    `progress` gets the bytes of the image that were read since its last call.
+    `progress` is called with the number of bytes of the image read since its last call.
     """
     done = 0
     with closing(image_data(manifest, source, secret)) as data:

@@ -71,7 +71,7 @@ class CaptureEbs(Stage[Image]):
             for mapping in described.get("BlockDeviceMappings", ())
             if mapping["DeviceName"] in deletion and mapping["DeviceName"] not in overridden
         ]
-        # Two claims: the image's snapshots are made by the same call, and outlive a deregistered image.
+        # Two claims, because the same call also creates snapshots, and deregistering the image does not delete them.
         of_snapshots = ctx.intend("snapshots", self.ec2.region, lifetime=Lifetime.PRODUCT)
         of_image = ctx.intend("image", self.ec2.region, lifetime=Lifetime.PRODUCT)
         id = of_image.id or ctx.found_again(of_image, self.ec2.images.first_of_token)
@@ -89,7 +89,7 @@ class CaptureEbs(Stage[Image]):
         return Image(id, self.ec2.region, text.name, snapshots)
 
     def _tag_snapshots(self, ctx: Context, by_device: Mapping[str, str]) -> None:
-        """Add the tags of single devices: CreateSnapshots can only tag all snapshots alike."""
+        """Add each device's own tags to its snapshot: CreateSnapshots gives all snapshots the same tags."""
         values = late_names(ctx[self.source], self.ec2.region)
         for device in self.devices:
             if device.tags and device.device in by_device:

@@ -21,7 +21,7 @@ from imagepipe.hygiene.known import pack, split, unpack
 from imagepipe.hygiene.report import Report, ScanRequest
 
 KEPT_IMAGES = 32
-"""Number of images whose stamps are kept, the newest; each takes about 120 KB."""
+"""Number of images whose stamps are kept; the oldest are deleted. Each takes about 120 KB."""
 SALT = "salt"
 SALT_BYTES = 16
 MOST_STAMPS = 4
@@ -67,7 +67,7 @@ class KnownFiles:
         return None
 
     def _digest(self, values: tuple[str, ...]) -> bytes:
-        """Return a digest of the secrets from which they cannot be guessed."""
+        """Return a digest of the secrets, slow to compute so that nobody can find them by guessing."""
         if not values:
             return b""
         text = "\0".join(sorted(values)).encode("utf-8", "surrogateescape")

@@ -45,7 +45,7 @@ class SweepFilter(TypedDict):
     older_than: timedelta
     now: datetime
     is_alive: Callable[[str], bool]
-    """Returns whether a run of this computer is alive, by its id."""
+    """Function that returns whether a run of this computer is alive, given its id."""
 
 
 def left_over(regions: Regions, region: str, **selection: Unpack[SweepFilter]) -> list[TaggedResource]:

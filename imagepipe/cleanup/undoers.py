@@ -39,7 +39,7 @@ class Undoers:
     regions: Regions
     clock: Clock
     shown_seconds: float = SHOWN_SECONDS
-    """Seconds for which EC2 may not know a new resource, before it counts as gone."""
+    """Time in seconds that EC2 may take to show a new resource; after that, it counts as gone."""
 
     def undoers(self) -> Mapping[str, Undoer]:
         """Return the functions by kind of claim."""
@@ -68,8 +68,8 @@ class Undoers:
     def _wait_until_visible(self, ec2: Ec2, id: str) -> None:
         """Wait until EC2 shows an instance whose id it returned; after `shown_seconds` the instance counts as gone.
 
-        A call may answer NotFound for seconds after RunInstances (EC2 API guide, "Eventual consistency"). An undo that
-        believed it would leak the instance.
+        A call may fail with NotFound for seconds after RunInstances (EC2 API guide, "Eventual consistency"). If undo
+        took the instance for gone, it would leak.
         """
         deadline = Deadline.after(self.shown_seconds, self.clock)
         while id not in ec2.instances.describe_many([id]) and not deadline.is_past():
@@ -92,7 +92,7 @@ class Undoers:
         return bool(ids)
 
     def image(self, claim: Claim) -> bool:
-        """Deregister unfinished images. An image that is tagged as kept is not touched, whatever the journal says."""
+        """Deregister unfinished images, but never one that is tagged as kept, even if its claim is still open."""
         ec2 = self.regions[claim.region]
         kept = _kept(ec2, claim)
         ids = [id for id in _ids(claim, [i.id for i in ec2.images.own_of_token(claim.token)]) if id not in kept]
@@ -101,7 +101,7 @@ class Undoers:
         return bool(ids)
 
     def snapshots(self, claim: Claim) -> bool:
-        """Delete snapshots, always found by tag: CopyImage does not return their ids."""
+        """Delete snapshots that are not kept. Finds them by tag too, because CopyImage does not return their ids."""
         ec2 = self.regions[claim.region]
         found = self._shown_snapshots(ec2, claim)
         for id, snapshot in found.items():

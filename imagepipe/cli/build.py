@@ -103,7 +103,7 @@ def _build_images(options: BuildOptions) -> int:
 
 
 def _record(files: Sequence[Path], values: Given, loaded: Sequence[LoadedSpec], region: str | None) -> dict[str, Any]:
-    """Return the values that `resume` needs to build the same graph, without those of sensitive variables."""
+    """Return the values that `resume` needs to build the same graph. Sensitive variables are not recorded."""
     variables: dict[str, Any] = {}
     for spec in loaded:
         for name, variable in spec.checked().variables.items():
@@ -131,7 +131,7 @@ def load_buildable(files: Sequence[Path], given: Given, build: Build) -> list[Lo
 
 
 def check_files_of_bundles(loaded: Sequence[LoadedSpec], region: str | None, *, is_local: bool) -> None:
-    """Raise SpecError if a bundle cannot be signed, or cannot be made for EC2."""
+    """Raise SpecError if a file that a bundle needs is missing or wrong: a signing key, or EC2's certificate."""
     problems = [
         problem
         for spec in loaded

@@ -178,7 +178,7 @@ def _clean_runs(options: CleanOptions, report: CleanReport) -> bool:
         except ImagepipeError as error:
             if not options.is_all:
                 raise
-            # The other runs may be in another cloud, which can be reached.
+            # Continue, because the other runs may be in a different cloud that does answer.
             report.skipped(folder.name, error, error.hint, is_error=True)
             has_failed = True
     return has_failed

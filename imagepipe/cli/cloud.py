@@ -31,7 +31,7 @@ class CloudTarget:
     role: str | None = None
     """ARN of the role to assume."""
     account: str | None = None
-    """Account id. Seen from another account, all resources of a run would seem to be deleted."""
+    """Account id. With another account's credentials, all resources of the run would appear to be deleted."""
 
     def record(self) -> dict[str, str]:
         return {key: value for key, value in asdict(self).items() if value is not None}
@@ -41,7 +41,7 @@ class CloudTarget:
         return cls(**{key: record.get(key) for key in ("local", "profile", "endpoint_url", "role", "account")})
 
     def with_account(self, regions: Regions) -> CloudTarget:
-        """Return a copy with the account, if the endpoint has STS; a private endpoint may not."""
+        """Return a copy that records the account; an unchanged one if the endpoint has no STS, as on private clouds."""
         if self.local is not None:
             return self
         try:
@@ -50,7 +50,7 @@ class CloudTarget:
             return self
 
     def check_account(self, regions: Regions) -> None:
-        """Raise UsageError if the credentials belong to another account than the run."""
+        """Raise UsageError if the run was started in a different account."""
         if self.account is not None and (ours := regions.session.account()) != self.account:
             raise UsageError(
                 f"the run is in account {self.account}, and these credentials belong to account {ours}",

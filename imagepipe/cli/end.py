@@ -1,4 +1,4 @@
-"""The last lines of a run: its images or its errors, what it still holds, and the next command."""
+"""The last lines of a run: its images or its errors, the resources it still holds, and the next command."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Closing:
         return masked
 
     def keep(self) -> None:
-        """Write the lines. If the disk is full, only they are lost."""
+        """Write the lines to the file. A full disk loses them, but is not an error."""
         with suppress(OSError):
             text = "".join(f"{line}\n" for line in self._lines)
             self._path.write_text(text, encoding="utf-8", errors="backslashreplace")  # file names may be any bytes
@@ -150,7 +150,7 @@ def _known(endpoint: Endpoint) -> str:
 def _ssh(endpoint: Endpoint, known_hosts: Path) -> list[str]:
     words = ["ssh", "-i", endpoint.private_key, "-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={known_hosts}"]
     if endpoint.via:
-        # -J would log in to the bastion with the key of the command line, which is the machine's.
+        # Not -J: it would use the machine's key (-i) to log in to the bastion as well.
         words += ["-o", f"ProxyCommand={shlex.join([*_ssh(endpoint.via, known_hosts), '-W', '%h:%p'])}"]
     words += ["-p", str(endpoint.port)] if endpoint.port != 22 else []
     return [*words, f"{endpoint.user}@{endpoint.host}"]

@@ -115,7 +115,7 @@ def _find_images(regions: Regions, word: str, home: str, *, every_region: bool) 
 
 
 def _print_retired(done: Retired, output: Format) -> dict[str, object]:
-    """Print what was deleted; return it for the result in JSON."""
+    """Print the deleted resources; return them for the result in JSON."""
     _print_line(f"{done.image} '{done.name}' in {done.region}: deregistered", output)
     if done.deleted:
         _print_line(f"  deleted {', '.join(done.deleted)}: {done.freed}", output)

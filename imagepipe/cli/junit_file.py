@@ -24,7 +24,7 @@ def reported_in(junit: Path | None) -> Iterator[None]:
         yield
     except BaseException as error:
         text = str(error) if isinstance(error, ImagepipeError) else f"{type(error).__name__}: {error}"
-        with suppress(OSError):  # the error itself is what the user must see
+        with suppress(OSError):  # the user must see the original error
             write_error(junit, "cancelled" if isinstance(error, KeyboardInterrupt) else text)
         raise
 

@@ -82,7 +82,7 @@ def serve(root: Path | None, port: int | None, address: str | None, env_only: bo
     beyond = _external_address(address)
     wanted = read_faults(faults_file) if faults_file else None
     for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]  # moto would use them: a profile that does not exist, another endpoint
+        del os.environ[name]  # moto would use them, even a profile that does not exist
     store = open_store(root)
     stop = threading.Event()
     if found := connect.find(store):

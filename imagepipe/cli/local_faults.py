@@ -32,7 +32,7 @@ class FaultsFile:
     """Seed of the random numbers; drawn if the file has none."""
 
     def describe(self) -> str:
-        """Describe the faults for people, with the seed that repeats them."""
+        """Describe the faults as text, with the seed that reproduces them."""
         if not self.faults:
             return "no faults are set"
         lines = [f"active faults (seed: {self.seed}):", *(f"  {fault.words()}" for fault in self.faults)]

@@ -35,10 +35,10 @@ COMMANDS = {
 
 
 SHORT_LIVED = frozenset({"build", "resume", "validate"})
-"""Commands that start with the garbage collector off. Libraries and botocore's models are hundreds of thousands of
-objects that live until the end, which it would walk again and again. A run turns it on before its first stage."""
+"""Commands that start with the garbage collector off. Libraries and botocore's models create hundreds of thousands of
+objects that are never freed, and each collection would visit them all. A run turns it on before its first stage."""
 FORMER_OPTIONS = {"--json": "--format json"}
-"""Options that have another spelling now; click's error for the old one names the new one."""
+"""Renamed options, old name first; click's error for the old name suggests the new one."""
 STAGE_THREAD = "stage "
 """Start of the names of the executor's threads (engine/executor.py, which this module does not load)."""
 
@@ -91,7 +91,7 @@ def run() -> NoReturn:
     if next((word for word in sys.argv[1:] if not word.startswith("-")), "") in SHORT_LIVED:
         gc.disable()
     code = standard.exit_code(_exit_code())
-    gc.freeze()  # saves a last walk through all objects at the exit
+    gc.freeze()  # so that Python's last collection, at exit, skips all objects
     if any(thread.name.startswith(STAGE_THREAD) for thread in threading.enumerate()):
         os._exit(code)  # a stage did not end in time, and Python would wait for its thread
     sys.exit(code)

@@ -110,7 +110,7 @@ def _region(loaded: LoadedSpec, region: str | None) -> str:
 
 
 def _note_roles(needs: Sequence[PolicyContext]) -> None:
-    """Tell the user which role is assumed for an instance profile, because only IAM knows it."""
+    """Print the role name that is assumed for each instance profile, because only IAM knows the real one."""
     for need in needs:
         if (profile := need.spec.launch.iam_instance_profile) and need.role is None:
             name = profile.rpartition("/")[2]
@@ -138,7 +138,7 @@ def _print(found: Sequence[Statement], part: int | None) -> None:
 
 
 def _print_table(rows: Sequence[tuple[str, str, str]], output: Format) -> None:
-    """Print what each action is for."""
+    """Print each action with its statements and stages."""
     if output == "json":
         print_json(
             [

@@ -70,7 +70,7 @@ class Run:
         self.junit: JUnitReport | None = None
 
     def execute(self, regions: Regions, region: str | None, given: Mapping[str, Any]) -> tuple[Outcome, list[Baked]]:
-        """Build the graph and run it. `given` is what `resume` needs to build it again."""
+        """Build the graph and run it. `given` contains the values that `resume` needs to build it again."""
         with ExitStack() as stack:
             plan = self._plan(stack, regions, region)
             build_names = {key: str(value) for key, value in self.loaded[0].names["build"].items()}
@@ -82,7 +82,7 @@ class Run:
             return self._run(stack, plan, journal, regions), plan.baked
 
     def resume(self, regions: Regions, region: str | None, *, dry_run: bool) -> tuple[Outcome, list[Baked]] | None:
-        """Continue a run whose process died; with `dry_run`, print what would be done and return None.
+        """Continue a run whose process died; with `dry_run`, only print the plan and return None.
 
         Raises UsageError if the spec or its files have changed, or the run is in progress in another process.
         """
@@ -90,7 +90,7 @@ class Run:
             plan = self._plan(stack, regions, region)
             journal = Journal.reopen(self.folder, self.clock)
             stack.callback(journal.close)
-            # After the journal is locked, so that no other process can resume the run.
+            # The journal is locked from here on, so no other process can resume the run.
             found = recover(plan.graph, plan.fingerprints, read(self.folder), regions)
             for line in found.describe(plan.graph):
                 click.echo(line, file=self.options.log)
@@ -244,8 +244,8 @@ def stopped_by_signals(cancel: Cancel) -> Iterator[Signals]:
         signals.came = True
         if not signals.has_begun:
             raise KeyboardInterrupt
-        # In threads, because a handler may run inside the locks that these take. In two threads, because the terminal
-        # may be closed or held by Ctrl-S: then the write fails or waits, and the cancel must not.
+        # Both calls take locks that the interrupted thread may already hold, so they run in threads. They run in two
+        # threads because a write to a terminal that is closed or paused by Ctrl-S may fail or block.
         threading.Thread(target=cancel.set, args=(f"got {name}",), daemon=True).start()
         words = f"\n{name}: stopping and cleaning up everything; again to exit at once\n"
         threading.Thread(target=_write_to_terminal, args=(words,), daemon=True).start()

@@ -49,7 +49,7 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic only i
 
 
 class KeepingCommand(click.Command):
-    """A command whose `--keep-on-failure` takes a duration only after an equals sign, never the next word."""
+    """A command whose `--keep-on-failure` takes a duration only after an equals sign, never from the next word."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, [f"{KEEP}={KEPT_FOR}" if word == KEEP else word for word in args])

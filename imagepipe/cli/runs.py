@@ -1,4 +1,4 @@
-"""`imagepipe runs`: list the runs of this machine, how each ended, and what it still holds."""
+"""`imagepipe runs`: list the runs of this machine, with the state of each and the resources it still holds."""
 
 from __future__ import annotations
 

@@ -40,18 +40,18 @@ class GuardedFile(io.RawIOBase):
         return os.isatty(self._descriptor)
 
     def hurry(self) -> None:
-        """From now on, give up a write after PATIENCE_SECONDS: the reader may be a stopped pager or a held terminal."""
+        """Give up writes after PATIENCE_SECONDS from now on: the reader may be a stopped pager or a paused terminal."""
         self._must_hurry = True
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int:  # type: ignore[override]  # typeshed has Buffer
-        """Write all of it, or lose all of it. Never raises."""
+        """Write the data. If a write fails, drop the rest and still report success. Never raises."""
         rest = memoryview(data)
         try:
             while rest and self.problem is None:
                 self._wait_for_reader()
                 try:
                     rest = rest[os.write(self._descriptor, rest[:CHUNK_BYTES]) :]
-                except BlockingIOError:  # somebody who shares the terminal made it non-blocking
+                except BlockingIOError:  # another process made the shared terminal non-blocking
                     time.sleep(POLL_SECONDS / 10)
         except OSError as problem:
             self._silence(problem)
@@ -99,14 +99,14 @@ class StandardStreams:
         problem = self.result_problem()
         if code == 0 and problem is not None:
             code = 1
-            if problem.errno != errno.EPIPE:  # a reader such as `head` that has enough
+            if problem.errno != errno.EPIPE:  # EPIPE: a reader such as `head` stopped early
                 print(f"error: writing standard output: {problem.strerror}", file=sys.stderr)  # noqa: T201
         sys.stderr.flush()
         return code
 
 
 def _open_closed_ones() -> None:
-    """Open descriptors 0 to 2 if the caller closed them, because the next file, say a journal, would get their number.
+    """Open descriptors 0 to 2 if the caller closed them. Otherwise the next file, say a journal, would get that number.
 
     They are read-only, so a write fails as it did before.
     """
@@ -114,12 +114,12 @@ def _open_closed_ones() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDONLY)  # the lowest free one
+            os.open(os.devnull, os.O_RDONLY)  # gets the lowest free number
 
 
 def _text(file: GuardedFile, before: TextIO | None, *, line_buffering: bool) -> io.TextIOWrapper:
     encoding = getattr(before, "encoding", None) or "utf-8"
-    # Prints the output of any machine on a terminal of any encoding.
+    # Escape characters that the terminal's encoding does not have.
     return io.TextIOWrapper(
         io.BufferedWriter(cast(Any, file)), encoding=encoding, errors="backslashreplace", line_buffering=line_buffering
     )

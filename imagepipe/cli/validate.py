@@ -80,7 +80,7 @@ def validate(options: ValidateOptions) -> int:
         problems = list(error.problems)
     else:
         found = (p for each in loaded for p in (*each.problems, *not_yet(each, severity="warning")))
-        problems = list(dict.fromkeys(found))  # problems of the project file once, not once for each spec
+        problems = list(dict.fromkeys(found))  # every spec repeats the problems of the project file
         problems += _bundle_files(loaded, region, is_local=is_local)
         if all(each.spec for each in loaded):
             unknown_variables([frozenset(each.checked().variables) for each in loaded], values)
@@ -105,7 +105,7 @@ def _bundle_files(loaded: Sequence[LoadedSpec], region: str | None, *, is_local:
 
 
 def _online(loaded: Sequence[LoadedSpec], options: CloudOptions) -> list[Problem]:
-    """Ask the cloud. Its libraries are loaded here, so that a check without a cloud starts faster."""
+    """Check the specs against the cloud. Its libraries are loaded here, so that an offline check starts faster."""
     from imagepipe.cli.cloud import cloud_target, open_cloud, region_of
     from imagepipe.clock import SystemClock
     from imagepipe.preflight import check_online

@@ -22,7 +22,7 @@ class BatchedLookup(Generic[K, V]):
         self._is_asking = False
 
     def look_up(self, key: K) -> V | None:
-        """Return the result for one key; None if it was not found. Raises what `ask` raises."""
+        """Return the result for one key; None if it was not found. Exceptions of `ask` are passed on."""
         with self._lock:
             answer = self._waiting.setdefault(key, Future())
             leads = not self._is_asking
@@ -32,7 +32,7 @@ class BatchedLookup(Generic[K, V]):
         return answer.result()
 
     def _lead(self) -> None:
-        """Ask for all waiting requests until there are none; a few rounds at most, because each stage asks once."""
+        """Answer all waiting requests, until none is left. It takes only a few rounds: each stage asks once."""
         while True:
             with self._lock:
                 batch, self._waiting = self._waiting, {}

@@ -42,7 +42,7 @@ def retry_until_visible(call: Callable[[], T], clock: Clock, *codes: str) -> T:
 
 
 def delete_if_exists(call: Callable[[], object], *codes: str) -> bool:
-    """Make a call that deletes something. Return False if it fails with one of these codes because nothing exists."""
+    """Make a call that deletes a resource. Return False if it fails with one of these codes: it does not exist."""
     try:
         call()
     except CloudError as error:

@@ -27,14 +27,14 @@ def renew_when_expired(client: Any, credentials: Any) -> None:
         if code not in EXPIRED or context.get(_RENEWED):
             return None
         context[_RENEWED] = True
-        credentials._expiry_time = datetime.now(UTC)  # expired, whatever its time was
+        credentials._expiry_time = datetime.now(UTC)  # forces a refresh
         return 0.0
 
     client.meta.events.register_first(f"needs-retry.{client.meta.service_model.service_id.hyphenize()}", handle)
 
 
 class NoCache(dict[str, Any]):
-    """A cache for botocore that stores nothing: credentials that are requested again have expired."""
+    """A cache that stores nothing, so that a refresh asks AWS. botocore's would return the rejected credentials."""
 
     def __contains__(self, key: object) -> bool:
         return False

@@ -86,7 +86,7 @@ class DryRun:
 
 
 def _dry(call: Any, values: Mapping[str, Any]) -> None:
-    """Make a call with DryRun. EC2 reports that it would succeed as an error, which is ignored."""
+    """Make a call with DryRun. EC2 reports even success as an error, DryRunOperation, which is ignored."""
     try:
         call(DryRun=True, **values)
     except Exception as error:

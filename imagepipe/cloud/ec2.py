@@ -106,7 +106,7 @@ class Ec2:
             return "127.0.0.1/32"
         try:
             with urllib.request.urlopen(CALLER_URL, timeout=CALLER_SECONDS) as answer:
-                # Another answer, such as a portal's login page, is not an address.
+                # Fails if the answer is not an address but, say, the login page of a Wi-Fi portal.
                 address = ipaddress.ip_address(answer.read(64).decode("ascii").strip())
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise CloudError(

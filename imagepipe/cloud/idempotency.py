@@ -21,7 +21,7 @@ T = TypeVar("T")
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Pauses in seconds between attempts: 15.5 s in all, about as long as botocore's five attempts."""
 LOOKUP_PAUSES = (0.5, 1.0, 2.0)
-"""Pauses in seconds between look-ups: 4 s with the first attempt's pause, longer than the usual lag."""
+"""Pauses in seconds between look-ups: 4 s in all, with the first of PAUSES, which is usually long enough."""
 _MAYBE_MADE = frozenset({"NoAnswer", "InternalError", "InternalFailure", "500"})
 _UNCERTAIN = _MAYBE_MADE | {"ServiceUnavailable", "Unavailable", "503"}
 
@@ -38,7 +38,8 @@ class IdempotentCreate:
     def once(self, create: Callable[[], T], find: Callable[[], T | None]) -> T:
         """Return the id of the resource that `create` or an earlier attempt created; `find` finds it by token.
 
-        If the name is taken (`*.Duplicate`) by a resource with our token, an attempt whose answer was lost created it.
+        If the name is taken (`*.Duplicate`), an earlier attempt may have taken it although its answer was lost. So the
+        resource is returned if it has our token.
         """
         may_be_made = False
         for pause in (*PAUSES, None):

@@ -75,7 +75,8 @@ class Poller:
         """Wait until `settled`, given the description of an id (None if it does not exist), returns a value.
 
         `operation` is for messages: `waiting for image ami-1 in us-east-1`; `state` describes the last state.
-        Raises what `settled` raises, CloudError at the deadline, and what `cancel` raises. Notices a change within 2 s.
+        Raises CloudError at the deadline; exceptions of `settled` and `cancel` are passed on. Notices a change within
+        2 s.
         """
         waiter = _Waiter(kind, id, due=self._clock.monotonic() + FIRST_SECONDS / 2)
         self._add(waiter)

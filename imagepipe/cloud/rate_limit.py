@@ -106,8 +106,8 @@ class RetryBudget:
     """A budget for retries that botocore does not make itself.
 
     If every call fails, retries only add load and delay the error, so they stop when the reserve is spent. Successful
-    calls refill it, so that a region that fails now and then never runs out. botocore has the same for its own retries,
-    per client, and our sessions share their clients.
+    calls refill it, so that a region that fails now and then never runs out. botocore has such a budget for its own
+    retries, one for each client.
     """
 
     reserve: float = 50

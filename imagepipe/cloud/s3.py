@@ -137,11 +137,11 @@ class S3:
             raise _left(bucket, self.region, left)
 
     def has_bucket(self, bucket: str) -> bool:
-        """Return whether the bucket exists in any region. Raises CloudError if we are not allowed to know."""
+        """Return whether the bucket exists in any region. Raises CloudError if we have no permission to ask."""
         return self.region_of(bucket) is not None
 
     def make_bucket(self, bucket: str) -> None:
-        """Create a bucket in this region with ACLs enabled, which is not the default. It may already be ours."""
+        """Create a bucket in this region with ACLs enabled, which is not the default. Does nothing if we own it."""
         where: dict[str, Any] = {"CreateBucketConfiguration": {"LocationConstraint": self.region}}
         with (
             ignore_missing("BucketAlreadyOwnedByYou"),

@@ -109,7 +109,7 @@ class Session:
         return self._client(service, region, ATTEMPTS if retries else 1, self.endpoint_url)
 
     def client_of_instances(self, service: str, region: str, *, has_virtual_hosts: bool = False) -> Any:
-        """Return a client that only signs URLs that instances can reach.
+        """Return a client for signing URLs that instances can reach. It makes no requests itself.
 
         With `has_virtual_hosts`, S3's URLs have the bucket and the region in their host. Otherwise boto3 signs for
         the global endpoint, which redirects for hours after a bucket was created and does not know opt-in regions

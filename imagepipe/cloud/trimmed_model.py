@@ -2,9 +2,9 @@
 
     .venv/bin/python -m imagepipe.cloud.trimmed_model      (make model)
 
-writes `models/`, which botocore's loader reads first; paginators and endpoints are botocore's own. The model is
-botocore's (Apache-2.0). A test compares it with that of the installed botocore, and its operations with the calls in
-the code.
+This command writes `models/`, which botocore's loader reads first; paginators and endpoints are botocore's own. The
+model is botocore's (Apache-2.0). A test compares the trimmed model with the installed botocore's, and its operations
+with the calls in the code.
 """
 
 from __future__ import annotations

@@ -84,9 +84,9 @@ def open_dialogue(
 ) -> Iterator[Dialogue]:
     """Run a command and open a dialogue with it. The channel is closed after the block, at the deadline or on a cancel.
 
-    `silent_seconds` is the longest silence while somebody reads; None for no limit.
+    `silent_seconds` is the longest time that a read waits for output; None for no limit.
 
-    Raises Disconnected if the connection breaks, and what the watch's cancel raises.
+    Raises Disconnected if the connection breaks; exceptions of the watch's cancel flag are passed on.
     """
     channel = connection.open_channel()
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 EDGE = b"\x1e"
-"""ASCII's record separator. No argument of ours contains it, so a process list cannot show a mark."""
+"""ASCII's record separator. We never put it into a command's arguments, so no process list contains a complete mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class EndMark:
 
 
 class UntilMark:
-    """Passes on a stream's bytes up to the mark, as soon as they cannot be part of it."""
+    """Passes on a stream's bytes up to the mark. Holds back bytes that may be the beginning of the mark."""
 
     def __init__(self, mark: EndMark, feed: Callable[[bytes], None]) -> None:
         self._beginning, self._ending = mark.beginning, mark.ending

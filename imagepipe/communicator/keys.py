@@ -37,7 +37,7 @@ def generate(comment: str) -> KeyPair:
 def load_or_generate(path: Path, comment: str) -> KeyPair:
     """Load the key pair whose private key is in this file, or generate it and write the file. Raises ImagepipeError.
 
-    So a resumed run has the keys of its machines.
+    A resumed run therefore uses the same keys, which its machines already know.
     """
     try:
         content = path.read_bytes()

@@ -28,8 +28,9 @@ class Script:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     sudo: bool = False
     interpreter: str | None = None
-    """Command line that gets the script's path. None means the program in the `#!` line; if that is a shell, or without
-    such a line, bash or else sh runs the script, with the line's options, and stops at the first error."""
+    """Command line that gets the script's path. None means the program in the `#!` line. If that program is a shell, or
+    there is no such line, bash runs the script, or sh if the machine has no bash, with the options of the line. The
+    script stops at the first error."""
 
     @property
     def encoded(self) -> bytes:
@@ -39,8 +40,8 @@ class Script:
 # $1 is the folder, $2 the lines of the environment, $3 the interpreter, $4 "login" for a login shell, $5 the shell's
 # options; the rest are arguments.
 # First, `read` takes the environment and `cat` the rest of standard input, so that no program in the script can read
-# parts of the script. The environment is set in a subshell by a text that was expanded before, and after it only
-# positional parameters are used: no name in it changes the runner, and no name of the runner reaches the script. The
+# parts of the script. One `eval` in a subshell then removes the runner's own variables and sets the environment. After
+# that, the runner uses only positional parameters, so no variable of the environment can change its behaviour. The
 # script runs in the foreground, because background commands of a shell ignore SIGINT and SIGQUIT. Files are deleted by
 # name, because other files in the folder are not ours.
 #
@@ -128,8 +129,8 @@ exit "$_imagepipe_code"
 def run_script(connection: Connection, script: Script, watch: Watch) -> Result:
     """Run a script and return its result. At the deadline or on a cancel, the script is ended on the machine too.
 
-    Returns when the script ends, whatever it left in the background. The result names the processes that still hold its
-    output open, although it is no longer read. Raises Disconnected if the connection breaks.
+    Returns when the script ends, even if it left processes in the background. The result names those that still hold
+    its output open; their output is no longer read. Raises Disconnected if the connection breaks.
     """
     mark = EndMark()
     folder = f"/dev/shm/{mark.name}"  # noqa: S108 - a name nobody can guess, made by mkdir
@@ -208,8 +209,8 @@ class _Never:
         return nullcontext()
 
 
-# The script's processes are its descendants; walking down finds them even in another session (sudo's pty).
-# The list is made first: a parent that has ended no longer names its children.
+# Find the script's processes by walking down its tree of descendants, because some may be in another session (sudo's
+# pty). List all of them before killing any: the children of a process that has ended can no longer be found.
 _KILLER = r"""
 down() { echo "$1"; for c in $(cat /proc/"$1"/task/*/children 2>/dev/null); do down "$c"; done; }
 if p=$(cat "$1/pid" 2>/dev/null); then

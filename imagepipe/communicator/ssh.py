@@ -31,14 +31,14 @@ CONNECT_SECONDS = 5.0
 BANNER_SECONDS = 10.0
 AUTH_SECONDS = 15.0
 DEAD_SECONDS = 60
-"""Time that the kernel waits for an acknowledgement, of keep-alives too, before the machine counts as gone."""
+"""Time that the kernel waits for an acknowledgement of sent data, such as a keep-alive, before it ends a connection."""
 RECONNECT_SECONDS = 300.0
 """Time for a machine to come back after a step has ended the connection or rebooted it."""
 FIRST_PAUSE_SECONDS = 0.2
 KEEPALIVE_SECONDS = 15
 """Interval of keep-alives: NAT gateways drop an idle connection after 350 s (VPC user guide)."""
 WINDOW_BYTES = 8 * 1024 * 1024
-"""Receive window: with paramiko's 2 MiB, the other side waits for us at each turn."""
+"""Receive window. With paramiko's default of 2 MiB, the sender would have to pause in every round trip."""
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
 """Ciphers, AES-GCM first because it needs one pass with AES instructions; paramiko lists it last."""
 
@@ -87,7 +87,7 @@ class Result:
     """Exit code; None if the deadline came first or a signal ended the command."""
     timed_out: bool = False
     pipes: tuple[str, ...] = ()
-    """Output pipes of a command with a mark that other processes keep open after its end."""
+    """Output pipes that other processes still hold open after the command's end; known only with a mark."""
     holders: tuple[str, ...] = ()
     """Processes that keep the output of a finished script open: `sleep (1234)`."""
 
@@ -133,8 +133,9 @@ class Connection:
         """Run a command and pass on its output line by line; both streams are drained in parallel.
 
         `send` goes to its standard input: bytes, or a function that gets the write function. With a mark, the output
-        ends where the command writes the mark; else with the streams, or when they are silent after its exit.
-        Raises Disconnected if the connection breaks, and what the watch's cancel raises.
+        ends at the mark. Without one, it ends when the streams are closed, or when nothing arrives for a while after
+        the command's exit. Raises Disconnected if the connection breaks; exceptions of the watch's cancel flag are
+        passed on.
         """
         channel = self.open_channel()
         sender = Sender(channel, send)
@@ -155,7 +156,7 @@ class Connection:
             if code < 0:
                 return Result(None)
             if code == 0:
-                close(channel)  # ends a write that the command does not read
+                close(channel)  # ends a write of input that the command did not read
                 sender.is_done.wait()
                 if sender.error is not None:
                     raise sender.error

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import paramiko
 
 QUIET_SECONDS = 10.0
-"""Silence after a command's exit status that ends the wait for processes that keep its streams open."""
+"""Time without output, after a command has ended, before we stop waiting for processes that hold its streams open."""
 HELD_SECONDS = 0.5
 """Time for a stream to end after the mark, if no other process keeps it open."""
 
@@ -64,9 +64,9 @@ class Output:
         self._mark = mark
         self._changed = threading.Condition()
         self._open = 2
-        """Streams that have not ended."""
+        """Number of streams that have not ended."""
         self._unmarked = 2
-        """Streams on which output of the command itself may still arrive."""
+        """Number of streams on which output of the command itself may still arrive."""
         self._last = time.monotonic()
         """Time of the last output, or of the command's end."""
         self._is_over = False
@@ -76,7 +76,7 @@ class Output:
             threading.Thread(target=self._drain, args=(read, stream), daemon=True).start()
 
     def wait(self) -> None:
-        """Wait until the command has ended and its output has arrived. Raises what the callback raised."""
+        """Wait until the command has ended and its output has arrived. Exceptions of the callback are passed on."""
         self._channel.status_event.wait()  # a stream may be closed long before the command ends
         with self._changed:
             self._last = time.monotonic()
@@ -92,7 +92,7 @@ class Output:
             raise self._error
 
     def held_pipes(self) -> tuple[str, ...]:
-        """Return the pipes that the mark names if a stream continues after the mark."""
+        """Return the output pipes, which the mark names, if a stream is still open after the mark."""
         with self._changed:
             return tuple(sorted({pipe for note in self._notes for pipe in note.split()})) if self._open else ()
 

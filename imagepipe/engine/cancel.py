@@ -22,7 +22,7 @@ class Cancel:
         self._next = 0
 
     def set(self, reason: str) -> None:
-        """Ask everything to stop."""
+        """Ask everything to stop: set the flag and call the registered functions. The first reason is kept."""
         if self.event.is_set():
             return
         self.reason = reason
@@ -61,7 +61,7 @@ class Cancel:
 
     @contextmanager
     def calling(self, callback: Callable[[], None]) -> Iterator[None]:
-        """While inside, a cancel calls this function, from any thread. The function closes the blocking operation."""
+        """Register a function for the time of a block. A cancel calls it, from any thread, to end a blocking call."""
         with self._lock:
             key = self._next = self._next + 1
             self._callbacks[key] = callback

@@ -227,7 +227,7 @@ class Events:
         self._lock = Lock()
 
     def stamp(self) -> tuple[datetime, str]:
-        """Return the first fields of every event."""
+        """Return the time and the run's id, which are the first fields of every event."""
         return self.clock.now(), self.run
 
     def emit(self, event: AnyEvent) -> None:

@@ -28,7 +28,7 @@ from imagepipe.errors import Cancelled, ImagepipeError, StageError
 T = TypeVar("T")
 
 MAX_THREADS = 256
-"""Stages mostly wait; a waiting thread costs its stack, about 100 KiB in use."""
+"""Largest number of stages that run at once. Most stages only wait, and a waiting thread uses 100 KiB of stack."""
 STOP_SECONDS = 60.0
 """Time that a cancelled run waits for its stages: longer than a call to a cloud with all its attempts (35 s)."""
 REPORT_SECONDS = 5.0
@@ -91,7 +91,7 @@ def execute(
 ) -> Outcome:
     """Run every stage, then clean up: everything after a failure, only temporary resources after a success.
 
-    `fingerprints` are written to the journal with each output; without them, those of the graph itself.
+    `fingerprints` are written to the journal with the outputs; by default they are computed from the graph.
 
     `finished` has the outputs of the stages that an earlier process of the run completed.
 

@@ -1,11 +1,11 @@
 """The fingerprint of a stage: a short digest of everything that decides its result, and of nothing else.
 
-Two plans of one spec give every stage the same fingerprint, whatever the run, the time, the folder and the other
-specs. For that, the graph must be planned with placeholders for `build.*` and for the values of sensitive
-variables (`LoadedSpec.reference`). Then no digest is made from a secret either, which somebody could guess.
+A stage of a spec has the same fingerprint in every run, at any time, in any folder, and with any other specs. So the
+graph must be planned with placeholders for `build.*` and for the values of sensitive variables
+(`LoadedSpec.reference`). That also keeps secrets out of the digests, from which somebody could guess them.
 
-A field counts unless it is declared with `compare=False` (tools, run tags, texts for people). A `Path` never counts:
-the files that a stage reads count by their contents and modes.
+Every field is included unless it is declared with `compare=False` (tools, run tags, texts for people). Paths are left
+out; the contents and modes of the files that a stage reads are included instead.
 """
 
 from __future__ import annotations

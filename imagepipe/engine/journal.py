@@ -2,8 +2,8 @@
 
 A claim is first *intended* (written and fsynced before the call), then *bound* (the cloud returned an id), and ends as
 *released* or *kept*. A process that dies leaves at most one incomplete last line, which the reader skips. After a power
-failure, lines after the last fsync can be missing too. Then a resource whose id is lost is found by its tag,
-a deleted resource is already gone, and a kept one has a tag that says so.
+failure, lines after the last fsync can be missing too, but no resource is lost: one whose id is missing is found by its
+tag, one that was deleted is not found again, and one that was kept is tagged as kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VERSION = 1
 FILE_NAME = "journal.jsonl"
 LARGEST_BYTES = 64 << 20
 """Largest journal that is read; a build of twenty specs writes about 200 KB."""
-LOCK_SECONDS = 0.3  # `runs` takes each lock for a moment
+LOCK_SECONDS = 0.3  # `imagepipe runs` holds each lock for a moment
 
 
 class Lifetime(StrEnum):
@@ -234,9 +234,9 @@ class Journal:
             return changed
 
     def _write(self, record: dict[str, Any], *, sync: bool = False) -> None:
-        """Append a whole line; if asked, it is on stable storage when this returns.
+        """Append a whole line. With `sync`, wait until it is on stable storage.
 
-        Raises ImagepipeError; then no part of the line is in the journal.
+        Raises ImagepipeError, and then leaves no part of the line in the journal.
         """
         text = json.dumps({"time": iso(self._clock.now()), **record}, ensure_ascii=False) + "\n"
         line = text.encode("utf-8", "backslashreplace")  # a path that is not UTF-8 is written with escapes
@@ -281,7 +281,7 @@ class JournalState:
     outputs: Mapping[str, Finished] = field(default_factory=dict)
     """Outputs of the completed stages."""
     begun: frozenset[str] = frozenset()
-    """Stages that were started and cannot simply run again."""
+    """Stages that were started and are not repeatable (`Stage.is_repeatable`)."""
     failed: frozenset[str] = frozenset()
     """Stages whose last run failed."""
 

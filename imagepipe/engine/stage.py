@@ -53,7 +53,7 @@ class Stage(ABC, Generic[T_co]):
         return True
 
     def must_exist(self) -> tuple[Ref[Any], ...]:
-        """Return the inputs whose resources must still exist when the stage runs; the others only order it."""
+        """Return the inputs whose resources must still exist when the stage runs; other inputs only set the order."""
         return self.inputs()
 
     def inputs(self) -> tuple[Ref[Any], ...]:

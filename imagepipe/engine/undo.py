@@ -13,7 +13,7 @@ from imagepipe.errors import ImagepipeError
 
 
 class Undoer(Protocol):
-    """Deletes everything behind a claim, found by id or by token. Already gone is success."""
+    """A function that deletes everything behind a claim, found by id or by token. A missing resource is a success."""
 
     def __call__(self, claim: Claim) -> bool:
         """Delete the resource. Return whether it existed: a claim may precede a call that created nothing."""

@@ -1,4 +1,4 @@
-"""The hygiene scan: walk over the files of a tree and find, by name and content, what must not be in an image.
+"""The hygiene scan: walk over a tree and find files that must not be in an image, by their names and contents.
 
 It runs on this computer, over a captured disk, or on the machine itself: sent over SSH, kept in memory, gone with its
 process (`capture.agent_loader`). So it only needs what a stock cloud image has: Python 3.7 or newer (a test parses it

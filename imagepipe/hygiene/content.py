@@ -34,9 +34,9 @@ class Anchor(NamedTuple):
     text: bytes
     """Exact text, or the beginning of the pattern."""
     matches: Callable[[bytes, int], bool] = _of_itself
-    """Check of a place, given the block and the position of the text."""
+    """Function that returns whether a place is a finding, given the block and the position of the text."""
     pattern: Pattern[bytes] | None = None
-    """Pattern to search for instead of the text. Only one that begins with a single letter is as fast."""
+    """Pattern to search for instead of the text. As fast as a text only if the pattern begins with a fixed letter."""
 
     def places(self, block: bytes) -> Iterator[int]:
         """Yield the places of the text in a block."""
@@ -93,7 +93,7 @@ KNOWN = (
     Anchor("aws-key", b"A", is_aws_id, _ID),
     Anchor("aws-key", b"aws_secret_access_key", is_aws_secret),
     Anchor("aws-key", b"AWS_SECRET_ACCESS_KEY", is_aws_secret),
-    Anchor("aws-key", b"ecretAccessKey", is_aws_secret),  # with a large S or a small one
+    Anchor("aws-key", b"ecretAccessKey", is_aws_secret),  # the first letter, S or s, is left out
 )
 
 

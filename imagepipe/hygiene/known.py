@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator
 STAMP_BYTES = 8
 """Length of a stamp: among 100,000 files, two have the same one with a probability of 3e-10."""
 SETTLED_SECONDS = 2
-"""A file that changed this recently may change again without a new change time, within one tick of the clock."""
+"""Least age of a file's last change. A newer file may change again within the same tick of the clock, and keep its
+change time."""
 
 _FIELDS = struct.Struct("<QQqq")
 

@@ -1,8 +1,8 @@
 """List the files of a file system with their status, by several threads at once.
 
 On a disk that is not cached yet, most of the time is spent waiting for one inode after another, and on a volume that
-EC2 fetches from a snapshot each wait is long. The threads also sort out files that need not be read, so that little
-is left for the caller and the threads do not wait for Python's lock.
+EC2 fetches from a snapshot each wait is long. The threads also choose the files that must be read. So little is left
+for the caller, and the threads do not wait for Python's lock.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ THREADS = 4
 FOLDERS_AT_ONCE = 16
 """Largest number of folders that a thread lists before it hands over the result."""
 Sort = Callable[[str, "list[os.DirEntry[str]]"], "tuple[list[str], int]"]
-"""A function that gets a folder and its regular files, with their status, and returns the paths of those to scan and
-the number of others that count as scanned. Called in any thread."""
+"""A function that chooses the files of a folder to scan. It gets the folder and its regular files, and returns the
+paths of the files to scan, and the number of files that count as scanned already. It is called in any thread."""
 
 
 class Listed(NamedTuple):
@@ -37,7 +37,7 @@ class Listed(NamedTuple):
 def listed(root: str, sort: Sort) -> Generator[Listed, None, None]:
     """List everything below `root` that is in its file system, in any order, without following links.
 
-    Raises what `sort` raises.
+    Exceptions of `sort` are passed on.
     """
     device = os.lstat(root).st_dev
     wanted: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()

@@ -86,7 +86,7 @@ class ScanRequest(NamedTuple):
 
 
 def read_report(lines: Sequence[str]) -> Report | None:
-    """Find the report in a program's output; None if there is none. Raises ValueError if it is malformed."""
+    """Return the report in a program's output; None if it has no report. Raises ValueError for a malformed one."""
     text = "".join(lines)
     _, found, rest = text.rpartition(MARK)
     if not found:

@@ -37,7 +37,7 @@ class Place(NamedTuple):
     """From the root if it begins with a slash, otherwise in any folder; `*` stands for anything but a slash, `**` for
     anything."""
     matches: Callable[[bytes], bool] = _is_not_blank
-    """Check that the beginning of a file is more than an empty form."""
+    """Function that returns whether a file has real content, not only blanks or comments, given its first bytes."""
 
 
 class Rule(NamedTuple):
@@ -50,7 +50,7 @@ class Rule(NamedTuple):
     places: tuple[Place, ...] = ()
     """Places of the rule; empty if it is recognized by content in any file."""
     covers: tuple[str, ...] = ()
-    """Rules by content that would report the same file again."""
+    """Content rules that are not reported for such a file too, because this finding is enough."""
     is_made_by_boot: bool = False
     """Every boot creates such files, so on an instance they say nothing about its image."""
 
@@ -184,7 +184,7 @@ RULES = (
             *_places(
                 "/var/log/wtmp* /var/log/btmp* /var/log/utmp /var/lib/wtmpdb/wtmp.db /var/lib/lastlog/lastlog2.db"
             ),
-            Place("/var/log/lastlog", lambda head: bool(head.strip(b"\0"))),  # sparse, a record for each user id
+            Place("/var/log/lastlog", lambda head: bool(head.strip(b"\0"))),  # sparse, with a record for each user
             Place("/var/log/faillog", lambda head: bool(head.strip(b"\0"))),
             Place("/var/log/tallylog", lambda head: bool(head.strip(b"\0"))),
         ),
@@ -280,7 +280,7 @@ class Match(NamedTuple):
 
 
 def may_match(folder: str) -> bool:
-    """Return whether a file directly in this folder can violate a rule whatever its name; see also `is_telling`."""
+    """Return whether a file directly in this folder can violate a rule, whatever its name; see also `is_telling`."""
     return folder.partition("/")[2].partition("/")[0] in _ROOTS or any(text in f"{folder}/" for text in _BEGINNINGS)
 
 
@@ -320,6 +320,6 @@ _BEGINNINGS = frozenset(
     for each in _MATCHES
     if not each.place.pattern.startswith("/")
 )
-"""Texts of which every path that matches `_ANYWHERE` contains one: most paths contain none and skip the search."""
+"""Every path that matches `_ANYWHERE` contains one of these texts. Most paths do not, so the search is skipped."""
 _FIRST = tuple(text[1:] for text in _BEGINNINGS)
 _ROOTS = frozenset({"", *(each.place.pattern.split("/")[1] for each in _MATCHES if each.place.pattern.startswith("/"))})

@@ -152,7 +152,7 @@ class _Scanner:
         return True
 
     def _content(self, fd: int, shown: str) -> set[str]:
-        """Return the rules that the content of an open file violates. A file without violations keeps its stamp."""
+        """Return the rules that the content of an open file violates. Adds the stamp of a clean file to `clean`."""
         before = os.fstat(fd)
         if not self._is_new(before) or self._is_known(before):
             return set()
@@ -200,9 +200,9 @@ def printable(path: str) -> str:
 
 
 def disks_of_this_machine() -> list[Tree]:
-    """Return the file systems on this machine's disks, each once, the root first; skips images of packages."""
+    """Return the file systems on this machine's disks, each once, the root first. Snaps and the like are skipped."""
     trees = {os.lstat("/").st_dev: Tree("/")}
-    for _, point in sorted(_mounted()):  # mounts of a whole file system before those of its folders
+    for _, point in sorted(_mounted()):  # a mount of a whole file system comes before mounts of its folders
         with suppress(OSError):
             trees.setdefault(os.lstat(point).st_dev, Tree(point, point))
     return list(trees.values())

@@ -19,6 +19,6 @@ def arn_fits(pattern: str, arn: str) -> bool:
     return len(wanted) == len(found) and all(map(text_fits, wanted, found))
 
 
-@lru_cache(maxsize=4096)  # a local cloud evaluates the policies of its callers
+@lru_cache(maxsize=4096)  # the local cloud evaluates the policies at each call
 def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile("".join({"*": ".*", "?": "."}.get(each, re.escape(each)) for each in pattern), re.DOTALL)

@@ -40,7 +40,10 @@ class Statement:
 
 
 def merged(statements: Iterable[Statement]) -> list[Statement]:
-    """Merge statements with the same Sid and conditions: the actions and resources are united. Sorted by Sid."""
+    """Merge statements that have the same Sid, operators and condition keys. Sorted by Sid.
+
+    Actions, resources and the values of each condition are united.
+    """
     found: dict[tuple[str, tuple[tuple[str, str], ...]], Statement] = {}
     for statement in statements:
         which = (

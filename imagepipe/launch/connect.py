@@ -231,7 +231,7 @@ class AwaitSsh(Stage[Reachable]):
         yield f"status checks: {self.ec2.instances.status_checks(str(seen['InstanceId']))}"
 
     def _await_cloud_init(self, ctx: Context, instance: Instance, endpoint: Endpoint, connection: Connection) -> None:
-        """Wait until the first boot is over: package installations during it would collide with the steps.
+        """Wait until the first boot is over. It may install packages, which would conflict with the steps.
 
         The boot may restart sshd or the network, so a connection that breaks is opened again.
         """
@@ -247,7 +247,7 @@ class AwaitSsh(Stage[Reachable]):
                     raise
                 ctx.progress(f"connecting again: {error}")
                 self.connections.drop(endpoint)
-                ctx.cancel.sleep(DROPPED_SECONDS)  # sshd may accept and then end every login
+                ctx.cancel.sleep(DROPPED_SECONDS)  # a booting sshd may accept each login and then end it
                 connection = self._until_connected(ctx, instance, endpoint)
         # 2 is "done, with warnings that were recovered from" (cloud-init's exit codes, since 23.4).
         if result.code not in (0, 2):

@@ -47,7 +47,7 @@ class Launch(Stage[Instance]):
     key: Ref[Key]
     network: Ref[Network]
     after: tuple[Ref[Any], ...]
-    """Free checks that must pass before anything is launched, such as the check of names."""
+    """Checks without cost that must pass before anything is launched, such as the check of names."""
     instance_types: tuple[str, ...]
     devices: tuple[DeviceWanted, ...]
     encrypt_root: bool
@@ -65,7 +65,7 @@ class Launch(Stage[Instance]):
         device_tags = self._device_tags(source)
         devices = devices_of(self.devices, source, encrypt=self.encrypt_root, kms_key=self.kms_key)
         key_file = ctx.own_file("host_ed25519") if self.sends_host_key else None
-        # The claim comes before the file: whoever deletes the claim's instance deletes the private key, too.
+        # Claim first: whatever then deletes the instance also deletes the private key file.
         details = {"private_key": str(key_file)} if key_file else None
         claim = ctx.intend("instance", self.ec2.region, lifetime=Lifetime.RUN, details=details)
         host_key = keys.load_or_generate(key_file, "imagepipe") if key_file else None
@@ -96,7 +96,7 @@ class Launch(Stage[Instance]):
         }
 
     def _tag_volumes(self, ctx: Context, id: str, wanted: Mapping[str, Mapping[str, str]]) -> None:
-        """Add the tags of single volumes once EC2 shows the volumes: RunInstances can only tag all volumes alike."""
+        """Add each volume's own tags once EC2 lists the volumes: RunInstances gives all volumes the same tags."""
         if not wanted:
             return
 

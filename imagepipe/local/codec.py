@@ -1,7 +1,7 @@
 """Frozen dataclasses to JSON and back, by their type hints.
 
-Known are the few shapes that records are made of: scalars, bytes, paths, moments, optionals, tuples, string maps and
-records in records. A field that is new in this version takes its default if an older record lacks it.
+It supports the few types that records consist of: scalars, bytes, paths, datetimes, optionals, tuples, maps with string
+keys, and nested records. A field that an older record lacks takes its default.
 """
 
 from __future__ import annotations

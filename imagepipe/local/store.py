@@ -12,7 +12,7 @@ from pathlib import Path
 from imagepipe.errors import LocalCloudError
 
 FORMAT = 1
-"""Raised when an older imagepipe could no longer read what this one writes."""
+"""Version of the store's format. A change that an older imagepipe cannot read increases it."""
 ROOT_VARIABLE = "IMAGEPIPE_LOCAL_STORE"
 BASE_CACHE_VARIABLE = "IMAGEPIPE_LOCAL_BASE_CACHE"
 ACCOUNT_ID = "000000000000"
@@ -20,7 +20,7 @@ ACCOUNT_ID = "000000000000"
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The one caller that a store's cloud knows."""
+    """The access key of the store's first account."""
 
     access_key_id: str
     secret_access_key: str
@@ -75,17 +75,17 @@ class Store:
 
     @property
     def lock(self) -> Path:
-        """Held exclusively by the serving process as long as it lives."""
+        """Lock that the serving process holds exclusively as long as it lives."""
         return self.root / "lock"
 
     @property
     def clients(self) -> Path:
-        """Held shared by everyone who uses the cloud; the cloud ends some time after nobody does."""
+        """Lock that every client holds shared. The cloud ends some time after the last client has released it."""
         return self.root / "clients"
 
     @property
     def starting(self) -> Path:
-        """Held exclusively by the client that starts a cloud."""
+        """Lock that a client holds exclusively while it starts a cloud."""
         return self.root / "starting"
 
     @property
@@ -110,7 +110,7 @@ class Store:
         return Credentials(**json.loads(path.read_text()))
 
     def failure(self, doing: str, why: str, hint: str = "") -> LocalCloudError:
-        """Make the error for what was being done with the cloud and failed; without a hint it names the log."""
+        """Make the error for a failed action on the cloud (`doing`). Without a hint, the hint names the log."""
         return LocalCloudError(f"{doing} the local cloud of {self.root}: {why}", hint=hint or f"its log is {self.log}")
 
     def _check_format(self) -> None:
@@ -156,7 +156,7 @@ def default_base_cache(environ: Mapping[str, str]) -> Path | None:
 
 
 def _write_once(path: Path, text: str) -> None:
-    """Make the file with this text, unless another process is first; never seen half written."""
+    """Make the file with this text, unless another process is first. No process sees it half written."""
     half = path.with_name(f".{path.name}.{os.getpid()}")
     fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(fd, "w") as file:

@@ -88,7 +88,7 @@ class PolicyContext:
         yield Statement("TagOnCreate", ("ec2:CreateTags",), resources, condition)
 
     def makes(self, sid: str, action: str, *resources: str) -> Iterator[Statement]:
-        """Allow a call that creates resources with our tags; nothing if there are no regions to create them in."""
+        """Allow a call that creates resources with our tags; yield nothing if `resources` is empty."""
         if not resources:
             return
         yield Statement(sid, (f"ec2:{action}",), resources, self.new())

@@ -20,7 +20,7 @@ StatementBuilder = Callable[[PolicyContext], Iterator[Statement]]
 
 
 def no_calls(context: PolicyContext) -> Iterator[Statement]:
-    """Need no permissions."""
+    """Yield no statements, for stages that make no calls."""
     yield from ()
 
 

@@ -12,7 +12,7 @@ from imagepipe.values import Reachable
 
 PAUSE_SECONDS = 0.3
 Boot = tuple[str, ...]
-"""Identifies a boot: the kernel's boot id, and the start time of PID 1, because a container has its host's kernel."""
+"""Identifies a boot: the kernel's boot id, and the start time of PID 1, because containers share a kernel."""
 
 _BOOT_ID = ("cat", "/proc/sys/kernel/random/boot_id")
 _BOOT_TIME = ("cut", "-d ", "-f22", "/proc/1/stat")
@@ -49,7 +49,7 @@ def is_going_down(connection: Connection, watch: Watch) -> bool:
 
 
 def wait_for_end(connection: Connection, watch: Watch, sleep: Callable[[float], None]) -> bool:
-    """Wait until the connection has ended; False if it is alive at the deadline."""
+    """Wait until the connection has ended. Return False if it is still alive at the deadline."""
     while connection.is_alive():
         if watch.deadline.is_past():
             return False

@@ -112,7 +112,7 @@ class Step(Stage[Reachable]):
             _say_holders(ctx, result)
         except Disconnected as error:
             self.connections.drop(machine.endpoint)
-            if before is not None:  # else it broke before the step began, so nothing was expected yet
+            if before is not None:  # the step had begun, so a disconnect was expected
                 self._come_back(ctx, machine, before, watch)
                 return
             if state := self._ended(ctx, machine):

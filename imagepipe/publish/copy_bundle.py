@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from imagepipe import render
 from imagepipe.bundle.manifest import Recipients, addressed, find_secret, write_manifest
+from imagepipe.clock import Deadline
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.cloud.registration import Registration
@@ -26,9 +27,8 @@ from imagepipe.publish.stored_bundle import InBucket
 from imagepipe.values import Bundle, Image, ImageText
 
 AT_ONCE = 16
-"""Parts that are copied at once: S3 does the copying and we only wait; 1,025 parts take 65 rounds."""
+"""Number of parts copied at once. S3 does the copying and we only wait; 1,025 parts take 65 rounds."""
 TICK_SECONDS = 0.5
-AVAILABLE_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,16 @@ class CopyBundleToRegion(Stage[Image]):
     prefix: Text
     recipients: Recipients = field(repr=False, compare=False)
     """The owner, who signs the manifest, and EC2 of the destination region, which can open it."""
+    timeout_seconds: float = 43200.0
 
     def run(self, ctx: Context) -> Image:
+        deadline = ctx.deadline(self.timeout_seconds)
         image = ctx[self.image]
         if image.bundle is None:
             raise CloudError(f"{image.id} in {image.region} is EBS-backed, so it has no bundle to copy")
         machine = self.source_ec2.images.describe(image.id)
         origin = stored_bundle.look_up(self.source_ec2.s3, image.bundle)
-        bundle = self._copied(ctx, origin)
+        bundle = self._copied(ctx, origin, deadline)
         text = ctx[self.text][self.ec2.region]
 
         def register(claim: Claim) -> str:
@@ -66,13 +68,13 @@ class CopyBundleToRegion(Stage[Image]):
         find = self.ec2.images.first_of_token
         claim = ctx.make("image", self.ec2.region, lifetime=Lifetime.PRODUCT, create=register, find=find)
         id = str(claim.id)
-        self.ec2.await_image(id, deadline=ctx.deadline(AVAILABLE_SECONDS), cancel=ctx.cancel)
+        self.ec2.await_image(id, deadline=deadline, cancel=ctx.cancel)
         return Image(id, self.ec2.region, text.name, (), bundle=bundle.location)
 
-    def _copied(self, ctx: Context, origin: InBucket) -> Bundle:
+    def _copied(self, ctx: Context, origin: InBucket, deadline: Deadline) -> Bundle:
         """Copy the bundle into this region, its manifest last."""
         owner, manifest = self.recipients.owner, origin.manifest
-        # Before the copies: a private key that does not open the bundle would otherwise fail after hours.
+        # Write the manifest before the copies: a wrong private key must fail now, not after hours of copying.
         here = addressed(manifest, find_secret(manifest, owner.private_key), self.recipients)
         document = write_manifest(here, owner.private_key)
         prefix = render.render_late(self.prefix, late_names(ctx[self.source], self.ec2.region))
@@ -80,15 +82,15 @@ class CopyBundleToRegion(Stage[Image]):
         claim = ctx.intend("bundle", self.ec2.region, lifetime=Lifetime.PRODUCT, details=details)
         folder = folder_of(prefix, claim.token)
         bundle = Bundle(self.ec2.region, self.bucket, folder, manifest.name, manifest.architecture)
-        if claim.id is not None:  # an earlier process finished: the manifest is put last
+        if claim.id is not None:  # an earlier process finished, because the manifest is put last
             return bundle
         with ctx.span("bytes"):
-            self._copy_parts(ctx, origin, bundle)
+            self._copy_parts(ctx, origin, bundle, deadline)
         self.ec2.s3.put(self.bucket, bundle.manifest_key, document)
         ctx.bind(claim, bundle.location)
         return bundle
 
-    def _copy_parts(self, ctx: Context, origin: InBucket, bundle: Bundle) -> None:
+    def _copy_parts(self, ctx: Context, origin: InBucket, bundle: Bundle, deadline: Deadline) -> None:
         """Copy all parts. A failure or a cancel ends it as soon as the copies in progress have ended."""
         parts = origin.manifest.parts
         pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="copy")
@@ -102,6 +104,12 @@ class CopyBundleToRegion(Stage[Image]):
                 ctx.cancel.check()
                 count = len(begun) - len(left)
                 ctx.progress(f"{count} of {len(begun)} parts are in {self.ec2.region}", count / len(begun))
+                if left and deadline.is_past():
+                    raise CloudError(
+                        f"copying {bundle.location} to {self.ec2.region}: timed out after {deadline.seconds:g} s, with"
+                        f" {count} of {len(begun)} parts copied",
+                        hint="set a longer publish.timeout",
+                    )
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -57,7 +57,7 @@ class CopyToRegion(Stage[Image]):
     def _copy(self, ctx: Context, image: Image) -> Image:
         region = self.ec2.region
         text = ctx[self.text][region]
-        # Two claims: the image's snapshots are made by the same call, and outlive a deregistered image.
+        # Two claims, because the same call also creates snapshots, and deregistering the image does not delete them.
         of_snapshots = ctx.intend("snapshots", region, lifetime=Lifetime.PRODUCT)
         of_image = ctx.intend("image", region, lifetime=Lifetime.PRODUCT)
         id = of_image.id or ctx.found_again(of_image, self.ec2.images.first_of_token)

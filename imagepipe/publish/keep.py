@@ -32,7 +32,7 @@ class Keep(Stage[tuple[Image, ...]]):
             for image in images:
                 self._tag(image, tags.KEPT)
         except CloudError:
-            # All regions or none: undo deletes only unfinished images, so mark those as unfinished again.
+            # Keep all regions or none: undo deletes only unfinished images, so tag all of them as unfinished again.
             for image in images:
                 with suppress(CloudError):
                     self._tag(image, tags.UNFINISHED)

@@ -33,7 +33,7 @@ class ReplaceImage(Stage[Image]):
     ec2: Ec2 = field(repr=False, compare=False)
     run_tags: RunTags = field(repr=False, compare=False)
     images: Ref[tuple[Image, ...]]
-    """The new images, already kept: they remain, whatever happens to the old image."""
+    """The new images. They are kept already, so they remain even if this stage fails."""
     wanted: Ref[Mapping[str, ImageText]]
     """Texts by region, with the name to take over."""
     audience: Audience
@@ -42,16 +42,16 @@ class ReplaceImage(Stage[Image]):
         images = self.ec2.images
         baked = next(image for image in ctx[self.images] if image.region == self.ec2.region)
         name = ctx[self.wanted][self.ec2.region].name
-        if baked.name == name:  # it was free here
+        if baked.name == name:  # the name was free in this region
             return baked
         described = images.describe_many([baked.id])[baked.id]
-        # A deregistered image no longer leads to its snapshots, so the claim records them before that.
+        # EC2 does not list the snapshots of a deregistered image, so the claim records them first.
         left = {s for image in images.own_named(name) for s in image.snapshots} | set(baked.snapshots)
         details = {"left": ",".join(sorted(left))}
         claim = ctx.intend("image", self.ec2.region, lifetime=Lifetime.PRODUCT, details=details)
         new_id = claim.id or ctx.found_again(claim, images.first_of_token)
         old = [image for image in images.own_named(name) if image.id != new_id]
-        # Tagged as kept by its create call, because it uses the snapshots of an image that is kept.
+        # Tag the new image as kept from the start: it uses the snapshots of the baked image, which is already kept.
         own = {k: v for k, v in tags.mapping(described.get("Tags")).items() if not k.startswith("imagepipe:")}
         label = {**self.run_tags.product(claim.token, ImageText(name, "", own)), tags.STATE: tags.KEPT}
         if own.get("Name") == baked.name:

@@ -26,7 +26,7 @@ class Retired:
     left: Mapping[str, str] = field(default_factory=dict)
     """Reason for each snapshot or bundle that was not deleted."""
     freed: str = ""
-    """Deleted amount for people; for snapshots, the size of their volumes, an upper limit of what was stored."""
+    """Size of the deleted data, as text. For snapshots, it is the size of their volumes, which is an upper limit."""
 
 
 def find(images: Images, id_or_name: str) -> list[Mapping[str, Any]]:

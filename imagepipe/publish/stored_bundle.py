@@ -35,7 +35,7 @@ class InBucket:
         return [*(self.key(part.filename) for part in self.manifest.parts), self.manifest_key]
 
     def describe(self) -> str:
-        """Return the size of the bundle for people."""
+        """Describe the size of the bundle, as text for a message."""
         return f"{len(self.manifest.parts) + 1} objects, {describe_size(self.size)}"
 
 
@@ -53,11 +53,11 @@ def look_up(s3: S3, location: str) -> InBucket:
 
 
 def users(ec2: Ec2, bundle: InBucket, *, but: str) -> list[str]:
-    """Return the account's images that use the bundle's manifest or one of its parts, except `but`.
+    """Return the account's images that use the bundle's manifest or one of its parts, except `but`. Raises CloudError.
 
-    Several manifests can share parts: for another region or kernel, in the same folder. A manifest that cannot be read
-    may be one of them; a manifest that is gone is not. EC2 may list an image for a while after it was deregistered:
-    pass that image as `but`. Raises CloudError.
+    Manifests in the same folder can share parts, for example one for each region or kernel. An image is counted as a
+    user if its manifest cannot be read, but not if its manifest is gone. Pass a deregistered image as `but`, because
+    EC2 may still list it for a while.
     """
     objects = set(bundle.keys())
     others = [image for image in ec2.images.own_registered_beside(bundle.location) if image.id != but]
@@ -82,5 +82,5 @@ def delete(s3: S3, bundle: InBucket) -> None:
 
 
 def describe_size(size: int) -> str:
-    """Return a number of bytes for people."""
+    """Format a number of bytes, in GiB or MiB."""
     return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.1f} MiB"

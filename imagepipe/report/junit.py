@@ -48,7 +48,7 @@ class _Case:
 
 
 class JUnitReport:
-    """A sink for events that writes the file when the run ends, whatever its result."""
+    """A sink for events that writes the file when the run ends, successfully or not."""
 
     def __init__(self, path: Path, suites: Sequence[Suite]) -> None:
         self._path = path

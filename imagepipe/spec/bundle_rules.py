@@ -16,13 +16,13 @@ from imagepipe.spec.find import named_file
 from imagepipe.spec.models import AmiByFilter, BlockDevice, BundleRegion, InstanceStoreOutput, Spec
 
 FAMILIES = ("c1", "c3", "d2", "i2", "m1", "m2", "m3", "r3", "x1")
-"""Families whose types can all have an instance store volume as root: the user guide, and `SupportedRootDeviceTypes` of
-DescribeInstanceTypes in moto 5.2.5, November 2026. No other type can, and all of these are Xen, x86 and BIOS."""
+"""Instance families in which every type supports an instance store root; no other type does. All are Xen, x86 and BIOS.
+Sources: the user guide; `SupportedRootDeviceTypes` of DescribeInstanceTypes in moto 5.2.5; November 2026."""
 LARGEST_ROOT_GIB = 10
 ROOT_DEVICES = ("/dev/sda1", "/dev/xvda")
 """Device names that EC2 reserves for the root; the source image decides which of the two it is."""
 LONGEST_PREFIX_BYTES = 1024 - 144
-"""S3's limit for a key, without what follows the prefix: a slash, the run's token (64 at most), a slash, the spec's
+"""S3's limit for a key, minus the parts after the prefix: a slash, the run's token (64 at most), a slash, the spec's
 name (64 at most) and `.manifest.xml` (13)."""
 LEFT_OUT = ("dev", "media", "mnt", "proc", "run", "sys", "tmp")
 """Folders of the root whose contents belong to the running machine; `method: tree` always leaves them out."""
@@ -30,7 +30,7 @@ NEEDED_TO_BOOT = frozenset(
     {"/", "/bin", "/boot", "/etc", "/lib", "/lib64", "/sbin", "/usr", "/usr/bin", "/usr/lib", "/usr/sbin"}
 )
 _PREFIX = re.compile(r"[A-Za-z0-9/!_.*'()-]*")
-"""S3's safe characters. All others must be encoded somewhere, and readers of manifests do not agree how."""
+"""S3's safe characters. Others need to be URL-encoded, and readers of manifests disagree about how."""
 
 
 def bundle_findings(spec: Spec, output: InstanceStoreOutput, document: Document, folder: Path) -> Iterator[Finding]:
@@ -63,7 +63,7 @@ def bundle_warnings(output: InstanceStoreOutput) -> Iterator[Finding]:
 def regions_without_bucket(spec: Spec, document: Document, *, home: str | None) -> Iterator[Finding]:
     """Yield the regions without a bucket if the spec is built in `home`. EC2 reads only bundles in its own region."""
     for index, region in enumerate(spec.publish.regions):
-        # The document's keys, not the model's: an entry with a mistake has an error of its own.
+        # Use the document's keys: the model drops an entry that has an error, and that error is reported elsewhere.
         if region != home and ("output", "per_region", region) not in document.values:
             message = (
                 "an instance-store image needs a bucket in each region: write output.per_region: "

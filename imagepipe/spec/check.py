@@ -52,7 +52,7 @@ def _missing_user(document: Document) -> Problem:
 
 
 def _misspells_user(document: Document) -> bool:
-    """Return whether a key of `launch.ssh` is a misspelt `user`, which has an error of its own."""
+    """Return whether a key of `launch.ssh` is a misspelt `user`. The misspelling is reported as an unknown key."""
     ssh = value_at(document.value, ("launch", "ssh"))
     return isinstance(ssh, dict) and any(key not in Ssh.model_fields and nearest(key, ["user"]) for key in ssh)
 

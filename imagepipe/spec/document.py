@@ -31,7 +31,7 @@ MAX_EXCERPT = 500
 """Characters of a line that are shown. A problem further right has no excerpt."""
 MAX_CARET = 60
 _SUSPECT = 1000
-"""Brackets in a file, or columns of indentation, above which its depth is checked before its tree is built."""
+"""Number of brackets, or columns of indentation, above which a file's depth is checked before its tree is built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Document:
     start: int = 1
 
     def mark(self, path: KeyPath, *, key: bool = False) -> Mark:
-        """Return the position of a value (or of its key); that of the nearest value around it if it has none."""
+        """Return the position of a value (or of its key); if it is not in the file, that of the value around it."""
         if key and path in self.keys:
             return self.keys[path]
         while path not in self.values and path:
@@ -184,7 +184,7 @@ def _from_yaml_error(error: yaml.MarkedYAMLError, file: str, lines: list[str]) -
     message = f"not YAML: {error.problem or error.context or 'cannot be read'}"
     if error.context and error.problem and error.context_mark:
         message += f" ({error.context}, line {error.context_mark.line + 1})"
-    while line > 1 and (line > len(lines) or not lines[line - 1].strip()):  # at the end of the file: the line before it
+    while line > 1 and (line > len(lines) or not lines[line - 1].strip()):  # blank end of file
         line -= 1
         column = len(lines[line - 1].rstrip()) + 1 if line <= len(lines) else 1
     document = Document(file, lines)
@@ -329,7 +329,7 @@ class _Builder:
         self.result.plain[path] = text
         try:
             return _BOOLS[text.lower()] if kind == "bool" else _number(text, kind)
-        except (KeyError, ValueError, OverflowError):  # `!!int abc`, `0x_`
+        except (KeyError, ValueError, OverflowError):  # such as `!!int abc` or `0x_`
             del self.result.plain[path]
             return text
 
@@ -351,7 +351,7 @@ def _mark(node: yaml.Node) -> Mark:
 
 
 def _number(text: str, kind: str) -> int | float:
-    """Read a number as YAML 1.1 does: 0644 is 420 and 12:30 is 750. Messages about traps tell the user."""
+    """Read a number as YAML 1.1 does: 0644 is 420 and 12:30 is 750. `explain.trap_text` warns the user about these."""
     bare = text.replace("_", "")
     sign = -1 if bare.startswith("-") else 1
     digits = bare.lstrip("+-")

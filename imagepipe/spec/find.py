@@ -100,7 +100,7 @@ def named_file(folder: Path, given: str) -> Path:
 
 
 def provisioner_folder(name: str, folder: Path) -> Path | None:
-    """Return a provisioner's folder: in `provisioners/` from a folder upwards, beside that folder, or a shipped one."""
+    """Find a provisioner in `provisioners/` of the folder or a parent, beside the folder, or among the shipped ones."""
     for root in [*(p / "provisioners" for p in (folder, *folder.parents)), folder.parent, SHIPPED, _CHECKOUT]:
         if (root / name / "provisioner.yaml").is_file():
             return root / name

@@ -57,7 +57,7 @@ def load(files: Sequence[Path], given: Given, *, build: Build | None = None) -> 
 
 def refuse(loaded: Sequence[LoadedSpec]) -> None:
     """Raise SpecError with the errors of all specs, if there are any."""
-    # Each once, because every spec of a project has the problems of its imagepipe.yaml.
+    # Remove duplicates, because every spec of a project repeats the problems of its imagepipe.yaml.
     errors = list(dict.fromkeys(p for spec in loaded for p in spec.problems if p.severity == "error"))
     if errors:
         raise SpecError(errors)
@@ -117,8 +117,9 @@ def _load_file(file: Path, given: Given, build: Build | None) -> Iterator[Loaded
 def _reference(loaded: LoadedSpec, given: Given, build: Build) -> LoadedSpec | None:
     """Load a spec again with placeholders for `build.*` and for sensitive variables.
 
-    A file whose name contains `build.*` may exist only for the real values, which are tried last. The real secrets
-    are never used, so a spec that needs their contents, say to take one apart, has no reference.
+    The real values of `build.*` are tried last: a spec may need them, because a file that it names with `build.*` may
+    exist only for those. Real secrets are never used. So if a spec loads only with real secrets, for example because
+    it splits one, the result is None.
     """
     for stand_in in (SAMPLE_BUILD, replace(SAMPLE_BUILD, git_sha=build.git_sha), build):
         reference = LoadedSpec(loaded.file, loaded.document, project=loaded.project)
@@ -151,12 +152,15 @@ def _project(file: Path) -> tuple[Project, list[Problem]]:
 
 
 def _broken_project() -> Project:
-    """Return the stand-in for a project file with errors. The file may set the user, so its absence is not an error."""
+    """Return a stand-in for a project file with errors.
+
+    It sets `ssh_user`, as the real file may, so that no spec also reports a missing user.
+    """
     return Project(defaults=Defaults(ssh_user="unknown"))
 
 
 def _load_document(loaded: LoadedSpec, given: Given, build: Build | None, *, hides: bool = False) -> None:
-    """Fill in a loaded spec from its document; with `hides`, with placeholders for sensitive values."""
+    """Fill in a loaded spec from its document; `hides` replaces sensitive values with placeholders."""
     document = loaded.document
     if not isinstance(document.value, dict):
         loaded.problems.append(document.problem((), "a spec must be a mapping: imagepipe: 1, name: …, source: …"))
@@ -193,13 +197,13 @@ def _load_document(loaded: LoadedSpec, given: Given, build: Build | None, *, hid
         for n in declared
         if n not in scope.used and f"variables.{n}" not in reported
     ]
-    loaded.problems = list(dict.fromkeys(loaded.problems))  # a provisioner used twice repeats them
+    loaded.problems = list(dict.fromkeys(loaded.problems))  # a provisioner that is used twice repeats its problems
     if any(p.severity == "error" for p in loaded.problems):
         loaded.spec = None
 
 
 def _placeholder(value: Scalar) -> Scalar:
-    """Return a value of the same kind that tells nothing about a secret but whether it is empty."""
+    """Return a stand-in of the same type, which reveals only whether the secret is empty, a boolean or a number."""
     if not isinstance(value, str):
         return type(value)(0)
     if value.lower() in ("true", "false"):
@@ -212,7 +216,10 @@ def _placeholder(value: Scalar) -> Scalar:
 
 
 def _is_version_1(loaded: LoadedSpec) -> bool:
-    """Return whether the spec can be read as version 1. One without a version is, so that all problems are found."""
+    """Return whether to read the spec as version 1, and report a missing or unknown version.
+
+    A spec without a version is read as version 1, so that its other problems are found too.
+    """
     document = loaded.document
     if "imagepipe" not in document.value:
         meant = nearest("imagepipe", document.value)
@@ -232,7 +239,7 @@ def _is_version_1(loaded: LoadedSpec) -> bool:
 
 
 def _model(loaded: LoadedSpec, rendered: Rendered) -> tuple[Spec | None, frozenset[KeyPath]]:
-    """Return the model and the paths that are missing from it, because they have errors."""
+    """Return the model, and the paths that it lacks because their values have errors."""
     try:
         return Spec.model_validate(rendered.value), frozenset()
     except ValidationError as error:

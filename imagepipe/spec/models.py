@@ -502,6 +502,7 @@ class InstanceStoreOutput(OutputBase):
         (), description="Paths to leave out, with everything below them (`tree`)."
     )
     size_gib: int | None = Field(None, description="Size of the root file system in GiB (`tree`).", ge=1, le=10)
+    timeout: Duration = Field(3600.0, description="Time limit until the registered image is available.")
     per_region: dict[str, BundleRegion] = Field(
         default_factory=dict, description="Bucket for each other region of `publish.regions`."
     )
@@ -531,7 +532,7 @@ class Publish(Model):
     """Copies, permissions and retirement of the image."""
 
     regions: tuple[str, ...] = Field((), description="Regions to copy the image to; the launch region keeps its image.")
-    timeout: Duration = Field(43200.0, description="Time limit for the copy in each region (EBS-backed).")
+    timeout: Duration = Field(43200.0, description="Time limit for the copy in each region.")
     share: Share = Field(default_factory=Share, description="Launch permissions.")
     ssm_parameter: Text | None = Field(None, description="SSM parameter to store the image's id in, in each region.")
     deprecate_after: Duration | None = Field(None, description="Deprecate the image this long after its creation.")

@@ -23,7 +23,7 @@ class Scope:
     """Names that the templates of a document may use."""
 
     known: dict[str, Mapping[str, Any]]
-    """Values that are known now, of `var` or `param`, `spec` and `build`."""
+    """Values of `var` or `param`, `spec` and `build` that are known before the run."""
     declared: frozenset[str]
     """Names of the variables or parameters, with or without a value."""
     sensitive: frozenset[str]
@@ -54,7 +54,7 @@ class Scope:
             meant = f"{homes[0]}.{first}" if homes else nearest(first, [*fields, "region"])
             if meant in fields and rest:
                 meant = f"{meant}.{rest}"
-            self.note(frozenset({meant or ""}))  # misspelt, but used
+            self.note(frozenset({meant or ""}))  # it is misspelt, but counts as used
             return f"undefined name '{name}'" + (f"; did you mean '{meant}'?" if meant else "")
         if not rest or rest in fields[first] or (first == self.root and self.is_open):
             return None
@@ -104,12 +104,12 @@ class Rendered:
 
     value: Any = None
     unknown: dict[KeyPath, str] = field(default_factory=dict)
-    """Paths whose variables have no value, and which hold a placeholder."""
+    """Templates that were replaced with PLACEHOLDER, by path: a variable has no value, or the template has an error."""
     problems: list[Problem] = field(default_factory=list)
 
 
 PLACEHOLDER = "unknown"
-"""Text in place of a variable without a value: valid as a name, a part of a path and a text."""
+"""Text in place of a template that cannot be rendered yet: valid as a name, as a part of a path and as a text."""
 
 
 def render_document(document: Document, scope: Scope, *, skip: frozenset[str] = frozenset()) -> Rendered:
@@ -207,7 +207,7 @@ def _may_hold_secret(path: KeyPath) -> bool:
 
 
 def inside(document: Document, path: KeyPath, line: int | None) -> Mark:
-    """Return the position of a line of a string; that of the string if the line is unknown."""
+    """Return the position of a line in a string value; if the line is unknown, the position of the whole string."""
     mark = document.mark(path)
     first = document.lines[mark.line - 1][mark.column - 1 :] if mark.line <= len(document.lines) else ""
     if line is None or not first.startswith(("|", ">")):

@@ -31,7 +31,7 @@ _HARMLESS_ITEMS: dict[str, Any] = {
 }
 """Replacements of refused items. Without them, the items after a refused one would have wrong positions."""
 _ROUNDS = 6
-"""Rounds of removal. Each goes up a level if the removal of a key left its parent without a required key."""
+"""Number of attempts. Removing a required key makes its parent invalid, which the next attempt removes."""
 
 
 def salvage(value: Any, error: ValidationError) -> tuple[Spec | None, frozenset[KeyPath]]:

@@ -1,4 +1,4 @@
-"""The scalar kinds of the language: durations, EC2's ids and names, and what EC2 allows in them.
+"""The scalar types of the language: durations, and EC2's ids and names with EC2's rules for them.
 
 Sources: EC2 API reference (RegisterImage, CreateTags, EbsBlockDevice) and EC2 user guide ("Device names on Linux
 instances", "Tag restrictions"), EBS user guide ("EBS volume types"), all as of November 2026.
@@ -269,7 +269,7 @@ class _TextSchema:
 
 
 Text = Annotated[late.Text, _TextSchema]
-"""Text that may use `source` and `region`, beside `var`, `spec` and `build`."""
+"""Text that may use `source` and `region`, in addition to `var`, `spec` and `build`."""
 
 IMAGE_NAME = re.compile(r"[A-Za-z0-9()\[\] ./'@_-]{3,128}")
 """RegisterImage, parameter Name."""

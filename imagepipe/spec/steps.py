@@ -168,7 +168,7 @@ def _check_file(file: FileCopy, folder: Path, report: Report) -> None:
 
 
 def _special_file(source: Path, folder: Path) -> str | None:
-    """Return the problem with a source that has anything but regular files, folders and links; None if it has not."""
+    """Return a problem if the source contains a special file, such as a socket or a device; otherwise None."""
     try:
         found = next(special_files(source), None)
     except OSError as error:
@@ -356,7 +356,10 @@ def _values(
     at: KeyPath,
     unknown: Mapping[KeyPath, str],
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the value of every parameter. A missing or wrong one has none, so that its uses are not errors too."""
+    """Return the value of every parameter.
+
+    A parameter whose value is missing or wrong is reported once and left out, so that its uses are not reported too.
+    """
     values: dict[str, Any] = {
         name: _EMPTY.get(parameter.type) if parameter.default is None else parameter.default
         for name, parameter in parameters.items()
@@ -433,7 +436,7 @@ def _names_in(document: Document, path: KeyPath) -> frozenset[str]:
 
 
 def _inherit(inner: Any, outer: UseStep) -> Any:
-    """Return a step with the options of its `use` step that it does not set itself."""
+    """Return a copy of a provisioner's step; options that it does not set are taken from the `use` step."""
     update: dict[str, Any] = {}
     if inner.sudo is None and outer.sudo is not None:
         update["sudo"] = outer.sudo

@@ -29,9 +29,9 @@ BEGINNINGS = {
     "#part-handler": "part-handler",
     "## template: jinja": "jinja2",
 }
-"""Subtype of `text/` for each beginning; longer beginnings come before shorter ones that start alike."""
+"""Subtype of `text/` by the start of the first line; a longer start comes before any that is a prefix of it."""
 BY_TYPE_ALONE = {"x-shellscript-per-boot", "x-shellscript-per-instance", "x-shellscript-per-once"}
-"""Subtypes of `text/` that have no beginning of their own."""
+"""Subtypes of `text/` that no first line selects; only a MIME type does."""
 BY_CONTENT = {"text/plain", "text/x-not-multipart", "application/octet-stream"}
 """Types of MIME parts whose kind cloud-init takes from the first line."""
 COMPRESSED = {
@@ -39,7 +39,8 @@ COMPRESSED = {
     *("application/x-compressed", "application/x-gunzip", "application/x-gzip", "application/x-gzip-compressed"),
 }
 HOST_KEYS = ("ssh_keys", "ssh_deletekeys", "ssh_genkeytypes")
-"""Keys of a cloud-config that a build with its own host key sets; of two configs with a key, the first wins."""
+"""Keys of a cloud-config that imagepipe sets to give the machine a host key. The user's part cannot set them too,
+because cloud-init keeps the first of two values, which is ours."""
 _FIRST_LINES = "cloud-init recognizes user data by its first line: #cloud-config, #!/bin/sh, #include, …"
 _MIME = re.compile(rb"(?i)\A(content-type|mime-version):")
 _GZIP = b"\x1f\x8b"
@@ -60,7 +61,7 @@ class Part:
     """Subtype of `text/`."""
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
-    """Headers of a MIME part, beside its type and encoding: `Merge-Type`, `Launch-Index`, its file name."""
+    """Headers of a MIME part other than its type and encoding: `Merge-Type`, `Launch-Index`, its file name."""
 
 
 def read_parts(text: str) -> tuple[Part, ...]:
@@ -78,7 +79,7 @@ def read_parts(text: str) -> tuple[Part, ...]:
 
 
 def user_data_problem(text: str, *, gives_host_key: bool) -> str | None:
-    """Return the problem with user data that cloud-init would not apply as the build needs it; None if it would.
+    """Return the problem with user data that cloud-init would ignore, or that would break the build; otherwise None.
 
     `gives_host_key`: the build adds a cloud-config with a host key of its own.
     """

@@ -99,7 +99,7 @@ class ImageBuild:
 
     @property
     def audience(self) -> Audience:
-        """Everybody with whom the image is shared; falsy if there is nobody."""
+        """Everybody with whom the image is shared; falsy if it is not shared."""
         share = self.spec.publish.share
         return Audience(share.accounts, share.organizations, share.ous, share.public)
 

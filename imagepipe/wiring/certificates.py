@@ -68,9 +68,9 @@ def check_bundle_files(
 ) -> list[Problem]:
     """Return the problems with the certificate and key files of an instance-store image; none for other images.
 
-    `region` is that of `--region`. If neither it nor the spec names a launch region, no certificate is checked for it.
-    `if_absent` is the severity if this computer lacks the EC2 certificate of a known region: a build cannot continue
-    without it, but the spec is not wrong. The local cloud has its own certificate.
+    `region` is that of `--region`. If neither `--region` nor the spec sets the launch region, EC2's certificate for
+    the launch region is not checked. `if_absent` is the severity if this computer lacks the EC2 certificate of a known
+    region: a build needs it, but the spec is not wrong. The local cloud has its own certificate.
     """
     if loaded.spec is None or not isinstance(loaded.spec.output, InstanceStoreOutput):
         return []

@@ -39,7 +39,10 @@ class BundleCapture:
         source: Ref[SourceImage],
         text: Ref[Mapping[str, ImageText]],
     ) -> BundleCapture:
-        """Claim the bundle's place in S3 before the instance that writes there, so that undo ends that first."""
+        """Add the checks before the launch. One of them claims the bundle's place in S3.
+
+        The place is claimed before the instance, so that undo, which works backwards, terminates the instance first.
+        """
         types = build.stages.add("types", CheckTypes(build.ec2, build.spec.launch.instance_types))
         place = build.stages.add("bucket", _check_bucket(build, output, source))
         return cls(build, output, source, text, place, (types, place))
@@ -78,6 +81,7 @@ class BundleCapture:
             text=self.text,
             imds_v2=output.imds_support == "v2.0",
             virtual_names={v.device: v.virtual_name for v in output.block_devices if v.virtual_name},
+            timeout_seconds=output.timeout,
         )
 
     def scan(self, image: Ref[Image], machine: Ref[Reachable]) -> CheckBundle | None:
@@ -107,6 +111,7 @@ class BundleCapture:
             bucket=bundle_region(output, region, home=build.region).bucket,
             prefix=output.prefix,
             recipients=self._recipients(region),
+            timeout_seconds=build.spec.publish.timeout,
         )
 
     def _recipients(self, region: str) -> Recipients:

@@ -24,9 +24,9 @@ class Tools:
     run_folder: Path
     run_id: str
     recipients: Callable[[LoadedSpec, str, str], Recipients]
-    """Returns the signer and the readers of a bundle, for a spec, a region and the launch region."""
+    """Function that returns the signer and the readers of a bundle, given a spec, a region and the launch region."""
     is_local: bool = False
     offline: Offline | None = None
-    """Reads the local cloud's captured disks; None if the machines themselves are scanned."""
+    """Access to the local cloud's captured disks; None if the machines themselves are scanned."""
     scans: Path | None = None
     """Folder for the stamps of clean files; None if none are kept."""

@@ -38,7 +38,7 @@ class Sshd:
 
 @contextmanager
 def sshd(folder: Path, *options: str) -> Iterator[Sshd]:
-    """A server, while inside."""
+    """Run a server for the block."""
     program = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin")
     assert program, "openssh-server is not installed: make setup"
     Path("/run/sshd").mkdir(exist_ok=True)  # Debian's sshd wants it, and without an init nobody makes it

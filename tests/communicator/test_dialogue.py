@@ -1,4 +1,4 @@
-"""A command that is talked with: both ways at once, and its end told apart from a talk that lost its place."""
+"""Dialogues with a running command: bytes in both directions, and the ways in which a dialogue ends."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_at_the_deadline_the_talk_is_over(connection: Connection) -> None:
 
 
 def test_who_says_nothing_for_too_long_is_no_longer_waited_for(connection: Connection) -> None:
-    """With signs of life in between it may take as long as it takes."""
+    """The limit is for each silence, not for the whole command."""
     command = "for i in 1 2 3 4 5; do echo alive; sleep 0.15; done; exec sleep 30"
     heard = b""
     with open_dialogue(connection, command, Shell(connection).watch(), silent_seconds=0.6) as talk:

@@ -159,7 +159,7 @@ RUNNERS_NAMES = ("d", "n", "i", "u", "p", "e", "t", "folder", "script", "environ
 
 @pytest.mark.parametrize("name", [*RUNNERS_NAMES, "PATH", "HOME", "TMPDIR", "LC_ALL", "POSIXLY_CORRECT", "CDPATH"])
 def test_a_name_in_the_environment_changes_nothing_but_the_script(shell: Shell, tmp_path: Path, name: str) -> None:
-    """`d` was the runner's own name for its folder, which it deleted."""
+    """The runner once had its folder in a variable named `d`, and deleted that folder at the end."""
     app = tmp_path / "app"
     app.mkdir()
     (app / "canary").touch()
@@ -184,7 +184,7 @@ def test_every_value_arrives_byte_for_byte(shell: Shell, name: str, value: str) 
 
 @pytest.mark.parametrize("interpreter", ["/bin/dash", "/bin/bash"])
 def test_names_that_a_shell_sets_itself_are_known(shell: Shell, interpreter: str) -> None:
-    """A value for any other name that the shell knows arrives in its script."""
+    """Every other variable of a shell can be given a value, and the script gets it."""
     shell.script(Script("set", interpreter=f"{interpreter} --" if "bash" in interpreter else interpreter))
     known = {found[1] for line in shell.out if (found := re.match(r"([A-Za-z_][A-Za-z0-9_]*)=", line))}
     names = sorted(known - SET_BY_SHELLS)
@@ -213,7 +213,7 @@ def test_a_script_has_what_a_command_of_the_user_has(shell: Shell) -> None:
 @pytest.mark.parametrize("name", ["INT", "QUIT", "TERM", "HUP", "PIPE", "XFSZ"])
 @pytest.mark.parametrize("interpreter", [None, "/bin/dash", "/usr/bin/python3"])
 def test_each_signal_ends_what_a_script_starts(shell: Shell, name: str, interpreter: str | None) -> None:
-    """A process that began with the signal ignored, as all did, would go on."""
+    """Ignored signals are inherited: a process that began with this one ignored would survive it."""
     command = f"kill -{name} $$; echo survived"
     text = f"sh -c '{command}' || echo $?\n"
     if interpreter == "/usr/bin/python3":

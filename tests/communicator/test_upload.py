@@ -140,7 +140,7 @@ def _rootfs(tmp_path: Path) -> Path:
 
 
 def _root(folder: Path) -> None:
-    """The folder as a machine's root, merged as distributions do it."""
+    """Fill the folder like a machine's root file system, with /lib as a link to /usr/lib."""
     for name, mode in (("tmp", 0o1777), ("etc", 0o755), ("etc/app.d", 0o700), ("opt", 0o711), ("usr/lib", 0o755)):
         (folder / name).mkdir(parents=True)
         (folder / name).chmod(mode)

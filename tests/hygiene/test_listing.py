@@ -18,7 +18,7 @@ def _all(folder: str, files: Sequence[os.DirEntry[str]]) -> tuple[list[str], int
 
 
 def _tree(root: Path, folders: int) -> set[str]:
-    """Folders beside and below one another, with a file in each; the paths of the files."""
+    """Make folders beside and below one another, with a file in each, and return the paths of the files."""
     paths = set()
     folder = root
     for number in range(folders):

@@ -1,4 +1,4 @@
-"""The table of rules: what the spec, the documentation and the messages say of it is so."""
+"""The table of rules agrees with the spec, the documentation and the messages."""
 
 from __future__ import annotations
 

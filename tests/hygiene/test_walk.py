@@ -1,4 +1,4 @@
-"""What is planted is found, by its rule and its path and without its value; what only looks like it is not."""
+"""Planted files are found by rule and path, and no value is reported. Files that only look like them are not found."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_what_cannot_be_read_is_a_finding_and_not_passed_over() -> None:
 
 @contextmanager
 def _as_nobody() -> Iterator[None]:
-    """Root may read everything."""
+    """Become nobody for the block, because root may read everything."""
     before = os.geteuid()
     if before != 0:
         pytest.skip("only root can become nobody")

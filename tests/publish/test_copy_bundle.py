@@ -86,7 +86,7 @@ def test_both_claims_are_bound_and_the_bundle_is_cleaned_up_by_its_own(account: 
 
 
 def test_the_manifest_is_for_ec2_of_the_destination_and_for_the_owner(account: Account, image: Image) -> None:
-    with pytest.raises(CloudError, match="InvalidManifest"):  # this cloud's EC2 has another key in all regions
+    with pytest.raises(CloudError, match="InvalidManifest"):  # `recipients` has another EC2 key than this cloud
         _stage(account, recipients()).run(_context(account, image))
     document = account.regions[THERE].s3.read(WEST, _there(account)[0], limit_bytes=1 << 20)
     manifest = read_manifest(document)
@@ -151,3 +151,13 @@ def test_a_cancel_ends_the_copying_between_two_looks_at_how_far_it_is(account: A
 def test_an_ebs_backed_image_has_no_bundle_to_copy(account: Account) -> None:
     with pytest.raises(CloudError, match="EBS-backed"):
         _stage(account).run(_context(account, Image("ami-1", "us-east-1", "web", ("snap-1",))))
+
+
+def test_a_copy_that_takes_longer_than_its_timeout_says_so(account: Account, image: Image) -> None:
+    account.cloud.admin("PUT", "faults", {"faults": [{"effect": "hang", "action": "RegisterImage"}]})
+    with pytest.raises(CloudError, match=rf"waiting for ami-\w+ in {THERE} to be available: not within 1 s") as failed:
+        replace(_stage(account), timeout_seconds=1.0).run(_context(account, image))
+    assert failed.value.exit_code == 3
+    with pytest.raises(CloudError, match=r"timed out after 0 s, with \d+ of \d+ parts copied") as failed:
+        replace(_stage(account), timeout_seconds=0.0).run(_context(account, image))
+    assert failed.value.hint == "set a longer publish.timeout"

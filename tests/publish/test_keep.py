@@ -54,7 +54,7 @@ def test_every_image_and_snapshot_is_kept_in_the_cloud_and_in_the_journal(accoun
 
 
 def test_a_bundle_is_kept_in_the_journal_with_the_image_that_was_registered_from_it(account: Account) -> None:
-    location = bundled.put(account, "a,b/t1")  # a key may have commas, by which ids are told apart
+    location = bundled.put(account, "a,b/t1")  # a key may contain commas, which otherwise separate ids
     image = bundled.registered(account, location, state=tags.UNFINISHED)
     for kind, id in (("bundle", location), ("image", image.id)):
         account.journal.bind(account.journal.intend(kind, "us-east-1", lifetime=Lifetime.PRODUCT, stage="s"), id)

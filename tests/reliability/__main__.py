@@ -1,10 +1,9 @@
-"""The figures of docs/explanation/reliability.md, as a table; fails where one falls short. It can be continued.
+"""Print the figures of docs/explanation/reliability.md as a table; fail if one falls short. A run can be continued.
 
     .venv/bin/python -m tests.reliability --state .setup/reliability
 
-Two clouds work side by side: one has the crash matrix of EBS images, the stops and the storm, the other the crash
-matrix of instance-store images. What was tried is kept in the state folder, and is not tried again as long as the code
-is the same.
+Two clouds run side by side: one for the crash matrix of EBS images, the stops and the storm, the other for the crash
+matrix of instance-store images. The state folder keeps the results, which are not repeated while the code is the same.
 """
 
 from __future__ import annotations
@@ -60,12 +59,12 @@ class State:
         self.folder = folder
 
     def once(self, name: str, make: Callable[[], dict[str, Any]]) -> None:
-        """Make the result of that name, where there is none yet."""
+        """Make the result of this name, unless it is kept already."""
         if not self.kept(name):
             self._path(name).write_text(json.dumps({"code": code_digest(), "result": make()}))
 
     def kept(self, name: str) -> dict[str, Any]:
-        """The result of that name; empty where there is none, of this code."""
+        """Return the result of this name; empty if this code has none."""
         path = self._path(name)
         found = json.loads(path.read_text()) if path.exists() else {}
         return dict(found["result"]) if found.get("code") == code_digest() else {}
@@ -106,7 +105,7 @@ def _is_wrong(stop: Any) -> bool:
 
 
 def hygiene(_: int) -> dict[str, Any]:
-    """What of all that is planted on a disk is found, by kind; and what is found on clean base images."""
+    """Count the planted kinds that the scan finds on a disk, and its false alarms on clean base images."""
     with TemporaryDirectory(prefix="imagepipe-hygiene-") as name:
         tree, disk = Path(name) / "tree", Path(name) / "disk.raw"
         for planted in PLANTED:
@@ -133,14 +132,14 @@ def bad_inputs(seed: int) -> dict[str, Any]:
 
 
 class Work:
-    """Processes of ours, in rows of which each goes on by itself; an interrupt ends them all in order."""
+    """Child processes, in rows that run in parallel; an interrupt ends all of them cleanly."""
 
     def __init__(self) -> None:
         self._ends = Event()
         self._running: set[subprocess.Popen[str]] = set()
 
     def row(self, *commands: Sequence[str]) -> Thread:
-        """One after the other; what they print is printed."""
+        """Run the commands one after the other, in a thread, and print their output."""
 
         def run() -> None:
             for command in commands:
@@ -166,11 +165,11 @@ class Work:
     def end(self) -> None:
         self._ends.set()
         for process in list(self._running):
-            process.terminate()  # which they take as Ctrl-C, also where that is ignored
+            process.terminate()  # they treat SIGTERM as Ctrl-C; SIGINT itself may be ignored
 
 
 def figures(state: State, tried: Mapping[Kind, Path]) -> list[Figure]:
-    """All rows, of what is kept."""
+    """Make all rows from the kept results."""
     rows = []
     for kind, path in tried.items():
         points, leaks, wrong = counted(list(read_tried(path).values()), kind)

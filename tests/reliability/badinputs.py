@@ -1,10 +1,10 @@
-"""Bad input of every kind, given to the command line; and whether the answer is clear.
+"""Give bad input of every kind to the command line, and judge if each answer is clear.
 
     .venv/bin/python -m tests.reliability.badinputs
 
-Clear: a documented exit code of wrong input, no traceback, and words that name what is wrong: the file and line of a
-spec, the file of a bundle, a journal or faults, the option or name that was given. What has no cloud alone is tried
-here; tests/machine/test_bad_input.py has the rest.
+A clear answer has a documented exit code for wrong input, no traceback, and a text that names the mistake: the file and
+line of a spec, the file of a bundle, a journal or faults, the given option or name. Only input that needs no cloud is
+tried here; tests/machine/test_bad_input.py has the rest.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CASES = ROOT / "tests/cases/spec"
 SLIPS = 400
 DAMAGED = 100
 WRONG_INPUT = (2, 8)
-"""Usage and specs; bundles (docs/reference/exit-codes.md)."""
+"""Exit codes of wrong usage or specs, and of damaged bundles (docs/reference/exit-codes.md)."""
 PLACE = re.compile(r"^\S+\.ya?ml(:\d+:\d+)?: \S.{8,}", re.MULTILINE)
 GOOD = """\
 imagepipe: 1
@@ -86,7 +86,7 @@ COMMAND_LINES: Sequence[tuple[str, str]] = (
     ("local serve --faults no-such-faults.yaml", "no-such-faults.yaml"),
     ("local images import no-such.qcow2", "no-such.qcow2"),
 )
-"""Words, and what the answer must name."""
+"""Arguments, and a text that the answer must contain."""
 FAULTS: Sequence[tuple[str, str]] = (
     ("faults: [", "faults.yaml"),
     ("- {effect: refuse}", "faults"),
@@ -101,13 +101,13 @@ FAULTS: Sequence[tuple[str, str]] = (
 
 @dataclass
 class Answer:
-    """What the command line said to a bad input."""
+    """The command line's answer to a bad input."""
 
     what: str
     code: int
     said: str
     names: str
-    """What it must name."""
+    """A text that it must contain."""
 
     @property
     def is_clear(self) -> bool:
@@ -116,7 +116,7 @@ class Answer:
 
 
 def answers(folder: Path, seed: int) -> Iterator[Answer]:
-    """The answers to all bad inputs; what turns out to be good is not among them. The folder is the tests' own."""
+    """Return the answers to all bad inputs, without those that turn out to be good. `folder` is the tests' own."""
     draw = random.Random(seed)
     (folder / "good.yaml").write_text(GOOD, encoding="utf-8")
     (folder / "empty-folder").mkdir()
@@ -131,7 +131,7 @@ def answers(folder: Path, seed: int) -> Iterator[Answer]:
 
 
 def _specs(folder: Path, draw: random.Random) -> Iterator[Answer]:
-    """Every case of a broken spec, and slips of the hand in those that are good."""
+    """Try every broken spec of the tests, and typing mistakes in good ones."""
     for case in sorted(CASES.glob("*.yaml")):
         answer = _asked(CASES, ["validate", case.name], case.name)
         if answer.code != 0:  # a few have warnings alone
@@ -145,7 +145,7 @@ def _specs(folder: Path, draw: random.Random) -> Iterator[Answer]:
 
 
 def _spec(answer: Answer) -> Answer:
-    """Of a spec, the place must be named, too."""
+    """Require that the answer to a bad spec also names a place."""
     if not PLACE.search(answer.said):
         answer.names = "a place: FILE:LINE:COLUMN"
     return answer
@@ -187,7 +187,7 @@ def _runs(folder: Path, draw: random.Random) -> Iterator[Answer]:
 
 
 def _asked(folder: Path, words: list[str], names: str, what: str = "") -> Answer:
-    """What the command line says to these words, in this folder."""
+    """Run the command line with these words in the folder, and return its answer."""
     said = io.StringIO()
     argv, here = sys.argv, Path.cwd()
     sys.argv = ["imagepipe", *words]
@@ -203,7 +203,7 @@ def _asked(folder: Path, words: list[str], names: str, what: str = "") -> Answer
 
 @dataclass
 class BadInputs:
-    """What came of all of them."""
+    """The result of all bad inputs."""
 
     seed: int
     tried: int
@@ -211,7 +211,7 @@ class BadInputs:
 
 
 def run_bad_inputs(seed: int) -> BadInputs:
-    """Try them all; those that are not clear are printed."""
+    """Try all of them, and print the unclear answers."""
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="imagepipe-badinputs-") as name:
         os.environ |= {"XDG_STATE_HOME": f"{name}/state", "IMAGEPIPE_LOCAL_STORE": f"{name}/store"}

@@ -1,9 +1,10 @@
-"""The build of the base image is stopped at random moments: this computer's files stay, and nothing stays mounted.
+"""Stop the build of the base image at random moments: it must delete no file of this computer, and leave no mount.
 
     .venv/bin/python -m tests.reliability.base_kills
 
-Each build runs in a mount namespace of its own, where /dev/shm is a tmpfs with a canary, as the build binds it into its
-tree. Moments and signals are drawn from a seed that is printed. It needs Debian's mirror, as every first build does.
+Each build runs in a mount namespace of its own, where /dev/shm is a tmpfs with a canary, because the build binds
+/dev/shm into its tree. Moments and signals are drawn from a seed that is printed. It needs Debian's mirror, as every
+first build does.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def _inside(folder: Path, number: int, seconds: float) -> list[str]:
 
 
 def _users(folder: Path) -> list[str]:
-    """Processes that have this folder as their root or in their command."""
+    """List the processes that have this folder as their root or in their command."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         if int(process.name) == os.getpid():
@@ -120,7 +121,7 @@ def _users(folder: Path) -> list[str]:
 
 
 def run_kills(seed: int) -> list[Kill]:
-    """All of them; a line each is printed."""
+    """Run all of them, and print a line for each."""
     found = []
     for kill in kills(seed):
         print(kill.words(), flush=True)

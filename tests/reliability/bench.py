@@ -1,4 +1,4 @@
-"""What the crash matrix and the storm build, and how they look at the account."""
+"""Specs of the crash matrix and of other tests, and functions that compare the account before and after."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ publish: {{regions: [us-west-2]}}
 """
 OUTPUTS: dict[Kind, str] = {
     "ebs": 'output: {name: "ebs-{{ build.id }}"}\n',
-    # Its machines have no network but SSH, and do not boot: so all that only a boot needs can be left out.
+    # The machines have no network but SSH, and do not boot, so everything that only a boot needs can be left out.
     "instance-store": """\
 output:
   type: instance-store
@@ -40,7 +40,7 @@ BUCKETS = {"crash-east": "us-east-1", "crash-west": "us-west-2"}
 
 
 def own_images(bakery: Bakery, prefix: str = "") -> list[tuple[str, dict[str, Any]]]:
-    """The account's images whose name begins so, each with its region, as DescribeImages has them."""
+    """List the account's images with this prefix, each with its region, as DescribeImages returns them."""
     return [
         (region, image)
         for region in BUCKETS.values()
@@ -54,7 +54,7 @@ def tags_of(image: Mapping[str, Any]) -> dict[str, str]:
 
 
 def alike(region: str, image: Mapping[str, Any]) -> dict[str, Any]:
-    """An image, but for what is another each time."""
+    """Return the image's values that are the same in every build."""
     kept = ("State", "Architecture", "VirtualizationType", "RootDeviceType", "EnaSupport", "ImdsSupport", "BootMode")
     mappings = [
         {key: value for key, value in mapping.get("Ebs", {}).items() if key != "SnapshotId"}
@@ -65,14 +65,14 @@ def alike(region: str, image: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def retire(bakery: Bakery, region: str, image: Mapping[str, Any]) -> None:
-    """Deregister an image, and delete what it is made of, as a user does."""
+    """Deregister an image, and delete its snapshots or bundle, as a user does."""
     words = ["images", "deregister", image["ImageId"], "--local", "--region", region, "--delete-data"]
     done = bakery(*words)
     assert done.code == 0, done.err
 
 
 def inventory(bakery: Bakery) -> dict[str, list[str]]:
-    """Everything in the account, objects of both buckets and private keys on this disk among it."""
+    """List everything in the account, the objects of both buckets and the private keys on this disk included."""
     found = dict(bakery.inventory())
     for bucket, region in BUCKETS.items():
         s3 = bakery.client("s3", region)
@@ -83,7 +83,7 @@ def inventory(bakery: Bakery) -> dict[str, list[str]]:
 
 
 def differences(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> list[str]:
-    """What came or went, in words; nothing if the account is as it was."""
+    """Describe everything that was added or removed; empty if the account is as before."""
     return [
         f"{what}: {sorted(set(after.get(what, ())) ^ set(before.get(what, ())))}"
         for what in sorted({*before, *after})

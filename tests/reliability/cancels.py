@@ -1,9 +1,9 @@
-"""A build is asked to stop in every one of its stages: by Ctrl-C, SIGTERM and a closed terminal in turn.
+"""Stop a build in each of its stages, by Ctrl-C, SIGTERM and a closed terminal in turn.
 
     .venv/bin/python -m tests.reliability.cancels
 
-Each time it ends by itself with exit code 130, says why, and leaves the account as it was. On the local cloud's `sshd`
-driver. The moment within the stage is drawn from a seed that is printed.
+Each time it must end with exit code 130, print the reason, and leave the account as it was. The builds run on the local
+cloud's `sshd` driver. The moment within the stage is drawn from a seed that is printed.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass
 class Stop:
-    """What came of one build that was asked to stop."""
+    """The result of one build that was asked to stop."""
 
     kind: Kind
     stage: str
     signal: str
     was_late: bool = False
-    """It had come to its end before it heard."""
+    """True if the build ended before the signal reached it."""
     wrong: list[str] = field(default_factory=list)
 
     def words(self) -> str:
@@ -44,7 +44,7 @@ class Stop:
 
 
 def stages(bakery: Bakery, kind: Kind) -> list[tuple[str, float]]:
-    """The stages of a build that nobody disturbs, in their order, and how many seconds each took."""
+    """Return the stages of an undisturbed build, in order, with the seconds that each took."""
     bakery.build(_spec(bakery, kind))
     events = bakery.events()
     took = {each["stage"]: each["seconds"] for each in events if each["event"] == "StageFinished"}
@@ -54,7 +54,7 @@ def stages(bakery: Bakery, kind: Kind) -> list[tuple[str, float]]:
 
 
 def stops(bakery: Bakery, kind: Kind, seed: int, *, sample: int | None = None) -> Iterator[Stop]:
-    """Stop a build in each of its stages, or in so many of them."""
+    """Stop a build in each of its stages, or in `sample` of them."""
     draw = random.Random(seed)
     every = stages(bakery, kind)
     chosen = every if sample is None else draw.sample(every, min(sample, len(every)))
@@ -77,7 +77,7 @@ def _stop(bakery: Bakery, kind: Kind, stage: str, number: signal.Signals, pause:
     process.send_signal(number)
     _, err = process.communicate(timeout=SECONDS)
     outcome = [each.get("outcome") for each in bakery.journal() if each["type"] == "finished"]
-    if process.returncode in (0, -number) and outcome == ["succeeded"]:  # -number: past the end of the run
+    if process.returncode in (0, -number) and outcome == ["succeeded"]:  # -number: the signal came after the run's end
         found.was_late = True
         for region, image in own_images(bakery, f"{kind}-"):
             retire(bakery, region, image)
@@ -92,7 +92,7 @@ def _spec(bakery: Bakery, kind: Kind) -> Path:
 
 
 def run_cancels(seed: int, kinds: Sequence[Kind] = tuple(OUTPUTS)) -> list[Stop]:
-    """All of them, on a cloud of their own; a line each is printed."""
+    """Run all of them on a separate cloud, and print a line for each."""
     found = []
     with tempfile.TemporaryDirectory(prefix="imagepipe-cancels-") as name, without_boot(Path(name)) as bakery:
         for kind in kinds:

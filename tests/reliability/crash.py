@@ -1,7 +1,8 @@
-"""`imagepipe` that dies by SIGKILL at a line of its journal: `python crash.py LINE before|after COMMAND...`.
+"""Run `imagepipe` and kill it by SIGKILL at a line of its journal: `python crash.py LINE before|after COMMAND...`.
 
-*after* a line that says what is intended is right before the cloud is asked; *before* one that says what came of it is
-right after, with the answer lost. Counted are the lines that this process writes.
+A call to the cloud is made between two lines: its intent and its result. So *after* an intent, the process dies right
+before the call; *before* a result, it dies right after the call and the answer is lost. Only the lines that this
+process writes are counted.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The crash matrix: a build is killed at every line of its journal, and then cleaned up after, and gone on with.
+"""The crash matrix: kill a build at every line of its journal, then clean up after it; kill another, and resume it.
 
     .venv/bin/python -m tests.reliability.matrix                 all points, of both kinds of image
     .venv/bin/python -m tests.reliability.matrix --sample 6      six points of each, from a seed that is printed
 
-Of each point: `clean` leaves the account as it was; and `resume`, from the same point, ends in images like those of a
-build that nobody disturbed, with no call made twice that makes something. On the local cloud's `sshd` driver, whose
-machines are a real sshd on the instance's own tree. What was tried is kept in --state, and not tried again.
+At each point, `clean` must leave the account as it was. From the same point, `resume` must make images like those of an
+undisturbed build, and repeat no call that creates something. The builds run on the local cloud's `sshd` driver, whose
+machines are a real sshd on the instance's own tree. --state keeps the results, which are not repeated.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.reliability.bench import COMMON, OUTPUTS, Kind, alike, differences, i
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 180
 MAKING = ("ImportKeyPair", "CreateSecurityGroup", "RunInstances", "CreateSnapshots", "RegisterImage", "CopyImage")
-"""Calls that make something each time: none of them is made again."""
+"""Calls that create something each time: a resume must repeat none of them."""
 When = Literal["before", "after"]
 
 
@@ -51,17 +51,17 @@ class Point:
 
 @dataclass
 class Finding:
-    """What came of one point."""
+    """The result of one point."""
 
     point: str
     leaks: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    """Of the run that was resumed."""
+    """Failures of the resumed run."""
 
 
 @dataclass
 class Undisturbed:
-    """What a build is that nobody kills."""
+    """The journal, images and calls of an undisturbed build."""
 
     records: list[dict[str, Any]]
     """Its journal."""
@@ -70,7 +70,7 @@ class Undisturbed:
 
 
 class Lab:
-    """Builds on a cloud of its own."""
+    """A cloud of its own, and the builds on it."""
 
     def __init__(self, bakery: Bakery) -> None:
         self._bakery = bakery
@@ -80,7 +80,7 @@ class Lab:
         self._known: dict[Kind, Undisturbed] = {}
 
     def undisturbed(self, kind: Kind) -> Undisturbed:
-        """A build of this kind, once."""
+        """Build an image of this kind, only once."""
         if kind not in self._known:
             self._bakery(
                 "build", str(self._specs[kind]), "--local", "--format", "json"
@@ -98,13 +98,13 @@ class Lab:
         return [Point(kind, line, when) for line in range(1, lines + 1) for when in ("before", "after")]
 
     def before_output(self, kind: Kind, stage: str) -> Point:
-        """Where all of a stage is done, and not noted yet. Two that run side by side may change places."""
+        """Return the point at which a stage is done, but not recorded yet. Parallel stages may swap."""
         records = self.undisturbed(kind).records
         line = next(n for n, each in enumerate(records, 1) if (each["type"], each.get("stage")) == ("output", stage))
         return Point(kind, line, "before")
 
     def try_out(self, point: Point) -> Finding:
-        """Kill a build there, and clean up after it; kill another, and go on with it."""
+        """Kill a build at the point, and clean up after it; kill another, and resume it."""
         finding = Finding(str(point))
         wanted = self.undisturbed(point.kind)
         before = inventory(self._bakery)
@@ -112,7 +112,7 @@ class Lab:
             cleaned = self._bakery("clean", run)
             if cleaned.code != 0:
                 finding.leaks.append(f"clean: exit {cleaned.code}: {cleaned.err[-500:]}")
-            # What was kept, in every region, is no leak: the run had succeeded, and lacked but its last words.
+            # Images that were kept in every region are no leak: the run had succeeded, only its last lines are missing.
             if self._images(point.kind) == wanted.images:
                 self._retire(point.kind)
         finding.leaks += differences(before, inventory(self._bakery))
@@ -126,7 +126,7 @@ class Lab:
     def _go_on(self, point: Point, run: str, wanted: Undisturbed, finding: Finding) -> None:
         resumed = self._bakery("resume", run, "--format", "json")
         if resumed.code == 2 and ("nothing is left to do" in resumed.err or "is empty" in resumed.err):
-            return  # it had come to its end
+            return  # the run had ended already
         if resumed.code != 0:
             finding.wrong.append(f"resume: exit {resumed.code}: {resumed.err[-800:]}")
             return
@@ -139,7 +139,7 @@ class Lab:
                 finding.wrong.append(f"{call} was made {count} times, and {most} are enough")
 
     def _killed(self, point: Point) -> str | None:
-        """The id of a run that was killed there; None where it died before it was one."""
+        """Kill a build at the point, and return the run's id; None if it died before it had one."""
         known = set(self._bakery.runs.iterdir()) if self._bakery.runs.is_dir() else set()
         words = [str(point.line), point.when, "build", str(self._specs[point.kind]), "--local"]
         done = subprocess.run(
@@ -165,7 +165,7 @@ class Lab:
         return dict(counted)
 
     def _images(self, kind: Kind) -> list[dict[str, Any]]:
-        """What there is of a kind, but for what is another each time."""
+        """List the images of a kind, with the values that are the same in every build."""
         return [alike(region, image) for region, image in own_images(self._bakery, f"{kind}-")]
 
     def _retire(self, kind: Kind) -> None:
@@ -175,13 +175,13 @@ class Lab:
 
 @contextmanager
 def lab(folder: Path) -> Iterator[Lab]:
-    """A cloud of machines without a boot, ended with all that is on it."""
+    """Start a cloud of machines without a boot, for the block, and end it with its machines."""
     with without_boot(folder) as bakery:
         yield Lab(bakery)
 
 
 def chosen(lab: Lab, kinds: Sequence[Kind], sample: int | None, seed: int) -> list[Point]:
-    """All points, or some of each kind."""
+    """Return all points, or a sample of each kind."""
     draw = random.Random(seed)
     points: list[Point] = []
     for kind in kinds:
@@ -191,14 +191,14 @@ def chosen(lab: Lab, kinds: Sequence[Kind], sample: int | None, seed: int) -> li
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """Kill points tried, leaks, wrong resumes, by kind of image."""
+    """Format the numbers of tried points, leaks and wrong resumes, by kind of image."""
     rows: list[tuple[str, ...]] = [("path", "kill points", "leaks", "wrong resumes"), ("---",) * 4]
     rows += [(kind, *map(str, counted(findings, kind))) for kind in OUTPUTS]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def counted(findings: Sequence[Finding], kind: Kind) -> tuple[int, int, int]:
-    """Kill points tried, those with leaks, and those that were resumed wrongly, of a kind of image."""
+    """Count the tried points of a kind of image, those with leaks, and those with a wrong resume."""
     of = [each for each in findings if each.point.startswith(f"{kind} ")]
     return len(of), sum(bool(each.leaks) for each in of), sum(bool(each.wrong) for each in of)
 
@@ -210,7 +210,7 @@ def main() -> int:
     parser.add_argument("--kind", choices=list(OUTPUTS), action="append", help="of image (both)")
     parser.add_argument("--state", type=Path, help="where to keep what was tried, to go on another time")
     words = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the cloud is ended then, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the cloud is ended too
     tried = read_tried(words.state)
     with tempfile.TemporaryDirectory(prefix="imagepipe-matrix-") as name, lab(Path(name)) as bench:
         kinds = words.kind or list(OUTPUTS)
@@ -234,12 +234,12 @@ def main() -> int:
 
 
 def read_tried(path: Path | None) -> dict[str, Finding]:
-    """What was tried, of this code: of another it says nothing."""
+    """Return the results of this code; results of other code do not count."""
     return {row["point"]: Finding(**row) for row in _kept(path).get("findings", ())}
 
 
 def points_of(path: Path) -> int:
-    """How many points there are to try; 0 where none was tried, of this code."""
+    """Return the number of all points; 0 if this code has no results."""
     return int(_kept(path).get("points", 0))
 
 
@@ -258,7 +258,7 @@ def _keep(path: Path | None, tried: Mapping[str, Finding], points: int) -> None:
 
 @cache
 def code_digest() -> str:
-    """Of all that the program is, and of what tries it: a figure of other judges is no figure of these."""
+    """Return the digest of the program and of these tests: results of other code do not count."""
     sum = hashlib.sha256()
     for folder in ("imagepipe", "tests/reliability", "tests/machine"):
         for file in sorted((ROOT / folder).rglob("*.*")):

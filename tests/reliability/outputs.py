@@ -1,8 +1,9 @@
-"""A build loses its pipe, its disk space or its terminal midway: it goes on, or ends in order, and leaks nothing.
+"""Take the pipe, the disk space or the terminal of a build away: it must continue or end cleanly, and leak nothing.
 
     .venv/bin/python -m tests.reliability.outputs
 
-Ways and stages are drawn from a seed that is printed. On the local cloud's `sshd` driver, with real pipes and ptys.
+Ways and stages are drawn from a seed that is printed. The builds run on the local cloud's `sshd` driver, with real
+pipes and ptys.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ BUILD = [sys.executable, "-m", "imagepipe.cli.main", "build"]
 
 @dataclass
 class Loss:
-    """One build whose output went away."""
+    """One build that lost its output."""
 
     way: str
     stage: str
     wrong: list[str] = field(default_factory=list)
     was_late: bool = False
-    """The build had ended before its output went away."""
+    """True if the build ended before it lost its output."""
 
     def words(self) -> str:
         how = "; ".join(self.wrong) or ("it had ended" if self.was_late else "in order")
@@ -51,13 +52,13 @@ class Started:
     pid: int
     lose: Callable[[], None]
     wait: Callable[[], int | None]
-    """Wait for the end; the exit code, if it is the build's own."""
+    """Wait for the end, and return the exit code; None on a terminal, where it is not checked."""
     outcome: str
-    """The outcome of a run that loses its output in time."""
+    """The expected outcome of a run that loses its output before it ends."""
 
 
 def losses(bakery: Bakery, seed: int, moments: int = MOMENTS) -> Iterator[Loss]:
-    """Take the output of so many builds away, each in another way or stage."""
+    """Run so many builds, and take the output of each away, in varying ways and stages."""
     draw = random.Random(seed)
     names = [stage for stage, _ in stages(bakery, "ebs")]
     for number in range(moments):
@@ -103,7 +104,7 @@ def _outcome(bakery: Bakery) -> str | None:
 
 
 def _close_pipes(bakery: Bakery, command: list[str]) -> Started:
-    """Standard output and error are one pipe, and its reader goes away."""
+    """Start a build with one pipe for standard output and error; losing it means that its reader closes it."""
     read, write = os.pipe()
     process = subprocess.Popen(command, cwd=bakery.folder, env=bakery.env, stdout=write, stderr=write)
     os.close(write)
@@ -111,7 +112,7 @@ def _close_pipes(bakery: Bakery, command: list[str]) -> Started:
 
 
 def _fill_disk(bakery: Bakery, command: list[str]) -> Started:
-    """Standard output is a file on a disk that is full from the beginning, the JUnit file one that becomes so."""
+    """Start a build with standard output on a full disk, and the JUnit file on a disk that is filled later."""
     junit = bakery.folder / "full.xml"
     junit.unlink(missing_ok=True)
     with Path("/dev/full").open("wb") as full:
@@ -127,12 +128,12 @@ def _fill_disk(bakery: Bakery, command: list[str]) -> Started:
 
 
 def _hang_up(bakery: Bakery, command: list[str]) -> Started:
-    """The build leads the session of a terminal, which goes away."""
+    """Start a build that leads the session of a terminal, which is then closed."""
     return _on_terminal(bakery, command)
 
 
 def _hang_up_shell(bakery: Bakery, command: list[str]) -> Started:
-    """The build is a child of the shell of a terminal, which goes away."""
+    """Start a build as a child of a terminal's shell; the terminal is then closed."""
     return _on_terminal(bakery, ["sh", "-c", '"$@"; :', "sh", *command])
 
 
@@ -157,7 +158,7 @@ WAYS: dict[str, Callable[[Bakery, list[str]], Started]] = {
 
 
 def run_losses(seed: int) -> list[Loss]:
-    """All of them, on a cloud of their own; a line each is printed."""
+    """Run all of them on a separate cloud, and print a line for each."""
     found = []
     with tempfile.TemporaryDirectory(prefix="imagepipe-outputs-") as name, without_boot(Path(name)) as bakery:
         for loss in losses(bakery, seed):

@@ -1,4 +1,4 @@
-"""Slips of the hand: what becomes of a text that somebody types into, cuts, or pastes wrongly."""
+"""Slips of the hand: change a text as a typing mistake, a cut or a wrong paste would."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OTHER_VALUES: tuple[Any, ...] = (None, True, -1, 3.5, "", "\x00", "x" * 300, [],
 
 
 def slipped(text: str, draw: random.Random) -> str:
-    """The text with one slip: a letter lost or put in, a line doubled, lost, moved to the right; or cut short."""
+    """Return the text with one slip: a letter lost or added; a line doubled, lost or indented; or the end cut off."""
     lines = text.split("\n")
     at = draw.randrange(len(lines))
     line = lines[at]
@@ -34,7 +34,7 @@ def slipped(text: str, draw: random.Random) -> str:
 
 
 def with_another_value(lines: list[str], draw: random.Random) -> str:
-    """JSON lines, in one of which one value is another."""
+    """Return the JSON lines with one value of one line changed."""
     lines = list(lines)
     at = draw.randrange(len(lines))
     record = json.loads(lines[at])

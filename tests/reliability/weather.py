@@ -1,4 +1,4 @@
-"""The faults of a storm: drawn by a seed from all the kinds that the local cloud has."""
+"""The faults of a storm, drawn by a seed from all kinds that the local cloud has."""
 
 from __future__ import annotations
 
@@ -57,18 +57,18 @@ KINDS: tuple[Draw, ...] = (
     lambda draw: _fault("drop-ssh", draw, "RunInstances", seconds=(0.2, 5), after=2),
     lambda draw: _fault("late-ssh", draw, "RunInstances", seconds=(1, 5)),
 )
-"""Each comes over some of a round's builds."""
+"""Faults that hit some of a round's builds."""
 ALL_AT_ONCE: tuple[Draw, ...] = (
     lambda draw: Fault(
         "skew", seconds=draw.choice((-1200.0, 1200.0)), after=draw.randint(20, 200), times=draw.randint(1, 40)
     ),
     lambda draw: Fault("expire", action=draw.choice(CHANGED), after=draw.randint(0, 3), times=1),
 )
-"""They come over all builds of a round at once, who have one clock and one key: so they are dealt more seldom."""
+"""Faults that hit all builds of a round at once, because these share a clock and a key. They are drawn less often."""
 
 
 def rounds(seed: int) -> Iterator[list[Fault]]:
-    """The faults of each round, without an end: dealt from a deck that has every kind, shuffled anew when it is out."""
+    """Yield the faults of each round, without end: drawn from a deck of all kinds, shuffled again when empty."""
     draw = random.Random(seed)
     deck: list[Draw] = []
     while True:
@@ -82,5 +82,5 @@ def rounds(seed: int) -> Iterator[list[Fault]]:
 
 
 def as_body(faults: list[Fault], seed: int) -> dict[str, object]:
-    """As the admin door takes them."""
+    """Convert the faults to the request of the cloud's own interface."""
     return {"faults": [to_json(fault) for fault in faults], "seed": seed}

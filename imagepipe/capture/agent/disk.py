@@ -26,7 +26,7 @@ SWAP_HEADER_BYTES = 4096
 
 
 class Partition(NamedTuple):
-    """A partition with its own device; a disk without partitions counts as one."""
+    """A partition, which has its own device. A disk without partitions is treated as one partition."""
 
     device: str
     offset: int

@@ -12,7 +12,8 @@ HEAD = struct.Struct(">cI")
 """Header of a frame: its kind and the number of bytes that follow."""
 MESSAGE, DATA = b"J", b"D"
 LARGEST = {MESSAGE: 8 << 20, DATA: 2 << 20}
-"""Largest frames: 80,000 extents are 2 MB of JSON, and a block of the image is 1 MiB; more means a broken stream."""
+"""Largest frames. In practice 80,000 extents are 2 MB of JSON, and a block of the image is 1 MiB, so a larger frame
+means that the stream is broken."""
 
 HANDSHAKE = b"\nimagepipe-agent speaks\n"
 """Text before the agent's first frame, because a shell's start-up files may print something first."""
@@ -27,17 +28,17 @@ class Wire:
     """One end of the byte stream."""
 
     def __init__(self, read: Callable[[int], bytes], write: Callable[[bytes], object]) -> None:
-        """`read(n)` returns up to n bytes, none at the end; `write` writes all it gets."""
+        """Use these functions: `read(n)` returns up to n bytes, and b"" at the end; `write` writes all of its bytes."""
         self._read = read
         self._write = write
         self._lock = threading.Lock()
 
     def send(self, **message: Any) -> None:
-        """Send a message; from any thread."""
+        """Send a message. Thread-safe."""
         self._write_frame(MESSAGE, json.dumps(message).encode())
 
     def send_data(self, block: bytes) -> None:
-        """Send a block of data; from any thread."""
+        """Send a block of data. Thread-safe."""
         self._write_frame(DATA, block)
 
     def _write_frame(self, kind: bytes, body: bytes) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from imagepipe.bundle.member import one_member
 
 LEVEL = 2
-"""Compression level: for a mix of /usr, the result is 1.06 times as large as with gzip -6. Level 1 gives 1.08 and is
+"""Compression level. For a sample of /usr, the output is 1.06 times as large as with gzip -6. Level 1 gives 1.08 and is
 not faster; level 3 gives 1.05 at three quarters of the speed (docs/explanation/benchmarks.md)."""
 
 

@@ -73,7 +73,7 @@ def _run(wire: Wire) -> None:
         stream(wire, image)
     else:
         bundle(wire, image, order)
-    # The image stays until the machine ends, because a controller that dies before it records the end asks again.
+    # Keep the image on the machine: a controller that dies before it has recorded the end asks for it again.
     wire.send(ended=True)
 
 
@@ -88,7 +88,7 @@ def stream(wire: Wire, image: RootImage) -> None:
 def bundle(wire: Wire, image: RootImage, order: dict[str, Any]) -> None:
     """Bundle the image and upload its parts; return when the controller has sealed the bundle. Raises AgentError.
 
-    Head and tail of the tar come from the controller and are not secret; key and IV are.
+    The order contains the head of the tar, the length of its tail, and the key and IV. Only key and IV are secret.
     """
     answers = Answers()
     ended = threading.Event()
@@ -132,7 +132,7 @@ def _part(index: int, content: bytes) -> Part:
 
 
 class _Meter:
-    """Reports now and then how much of the data has been read."""
+    """Reports the progress of reading the data, at intervals."""
 
     def __init__(self, wire: Wire, total: int) -> None:
         self._wire = wire
@@ -149,7 +149,7 @@ class _Meter:
 
 
 def _beat(wire: Wire) -> None:
-    """Send a heartbeat now and then, because a silent agent is treated as stuck."""
+    """Send heartbeats, because a silent agent is treated as stuck."""
     with suppress(OSError):
         while True:
             time.sleep(BEAT_SECONDS)

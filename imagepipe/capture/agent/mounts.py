@@ -23,7 +23,7 @@ class Mount(NamedTuple):
     device: str
     """Device number as MAJOR:MINOR."""
     root: str
-    """Folder of the file system that is visible there; `/` for all of it."""
+    """Folder of the file system that is mounted; `/` if the whole file system is."""
     point: str
     kind: str
     is_read_only: bool
@@ -52,7 +52,7 @@ def remount_read_only(point: str) -> None:
 
 
 def remount_view_read_only(point: str) -> None:
-    """Make this mount read-only, whatever other mounts of the file system allow.
+    """Make only this mount read-only; other mounts of the file system stay writable.
 
     Raises OSError: EBUSY while somebody writes.
     """
@@ -62,7 +62,7 @@ def remount_view_read_only(point: str) -> None:
 
 
 def unmount(point: str) -> None:
-    """Unmount what is mounted there, even while it is in use."""
+    """Unmount the file system at this mount point, even while it is in use."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.umount2(os.fsencode(point), 2) != 0:  # MNT_DETACH
         number = ctypes.get_errno()
@@ -75,11 +75,11 @@ def delete_tree(folder: str | Path) -> None:
     Raises AgentError, before anything is deleted, if something is mounted at it or in it.
     """
     path = Path(folder)
-    place = os.path.join(os.path.realpath(str(path.parent)), path.name)  # noqa: PTH118 - a link stays one
+    place = os.path.join(os.path.realpath(str(path.parent)), path.name)  # noqa: PTH118 - does not resolve a final link
     within = [each.point for each in mounted() if each.point == place or each.point.startswith(place + "/")]
     if within:
         raise AgentError(f"deleting {folder}: {within[0]} is a mount point", "unmount it in a provisioning step")
-    shutil.rmtree(place, ignore_errors=True)  # never through a link
+    shutil.rmtree(place, ignore_errors=True)  # does not follow links
 
 
 def _call(source: str | None, target: str, flags: int) -> None:

@@ -18,7 +18,7 @@ from imagepipe.capture.agent.errors import AgentError, output_of
 
 KEPT_UNITS = ("ssh", "systemd-logind", "dbus", "systemd-networkd", "networking", "NetworkManager", "ifup@", "dhc",
               "systemd-udevd", "systemd-resolved", "user-runtime-dir")  # fmt: skip
-"""Units that logins need; a writing process of one is killed, but the unit is not stopped."""
+"""Units that logins need. Their processes are killed if they write to the root, but the units are not stopped."""
 ROUNDS = 5
 PAUSE_SECONDS = 0.3
 CLOSE_TRIES = 40
@@ -63,7 +63,7 @@ def keep_way_in(user: str, folder: Path) -> None:
 def end_writers(root: Path, say: Callable[[str], None]) -> list[Writer]:
     """Stop the processes that write to the file system of this folder, and return those that are left.
 
-    Services are stopped in order; other processes get SIGTERM, then SIGKILL.
+    Services are stopped with systemctl; other processes get SIGTERM, then SIGKILL.
     """
     device = root.stat().st_dev
     if _has_systemd():
@@ -131,7 +131,9 @@ def make_read_only(points: list[str], say: Callable[[str], None]) -> None:
 
 
 def scrub(script: Path, key: str, root: Path, others: list[str], say: Callable[[str], None]) -> None:
-    """Remove the build's traces from the disk, mounted at `root`, without the live login files. Raises AgentError.
+    """Remove the build's traces from the disk, which is mounted at `root`. Raises AgentError.
+
+    The login files in memory (`keep_way_in`) are not under `root`, so logins stay possible.
 
     Runs in its own mount namespace: the script's /dev and /proc are mounted only there.
     """
@@ -147,7 +149,7 @@ def scrub(script: Path, key: str, root: Path, others: list[str], say: Callable[[
 
 
 def writers(device: int) -> Iterator[Writer]:
-    """Return the processes, except our ancestors, with a file of this device open for writing, or a deleted one."""
+    """Yield the processes that have a file of this device open for writing, or a deleted one; skip our ancestors."""
     spared = set(_ancestors())
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) in spared:

@@ -127,7 +127,7 @@ def prepare(wanted: BundleRequest, folder: Path, say: Callable[[str], None]) -> 
 
 
 def without(report: Report, exclude: Sequence[str]) -> Report:
-    """Remove the findings in excluded paths, which the image does not get, from a report."""
+    """Remove findings in excluded paths from a report, because the image will not contain those paths."""
     left = tuple(
         each
         for each in report.findings

@@ -17,7 +17,7 @@ from imagepipe.capture.agent.errors import AgentError
 from imagepipe.capture.agent.frames import Wire
 
 AT_ONCE = 4
-"""Uploads at once, whose parts are in memory: 40 MiB."""
+"""Number of concurrent uploads. Their parts are in memory, 40 MiB in all."""
 TRIES = 9
 """Attempts, with pauses of 1, 2, 4, … 64 and 64 s between them: about three minutes."""
 LONGEST_PAUSE = 64.0
@@ -25,7 +25,7 @@ TIMEOUT_SECONDS = 60
 PIECE_BYTES = 256 << 10
 RENEWALS = 5
 EXPIRED = ("ExpiredToken", "TokenRefreshRequired")
-"""Error codes of an expired session (400) and an expired URL (403) (S3 API reference, "Error responses")."""
+"""Error codes of an expired session, with status 400 (S3 API reference, "Error responses"). An expired URL has 403."""
 
 
 class Part(NamedTuple):
@@ -126,7 +126,7 @@ class Sender:
 
 
 def put_object(url: str, headers: Mapping[str, str], content: bytes) -> None:
-    """Make one PUT request. Raises Refused, whose message contains nothing of the URL's signature."""
+    """Make one PUT request. Raises Refused, whose message does not contain the URL's signature."""
     where = urlsplit(url)
     place = f"{where.path}?{where.query}"
     try:

@@ -1,4 +1,4 @@
-"""Fill a new file system from the root's tree: if there is no device to read, for another size, or for exclusions.
+"""Make a new file system with the root's files: if the disk cannot be read, or to change its size or leave files out.
 
 The tree is first staged as hard links beside it, so that exclusions cost nothing and `mke2fs -d` can fill the file
 system without mounting anything.
@@ -84,7 +84,7 @@ def stage(root: Path, folder: Path, exclude: tuple[str, ...]) -> Staged:
     entries = 0
     for path, is_folder in _walk(str(root), left_out):
         entries += 1
-        source, made = os.path.join(str(root), path), os.path.join(str(target), path)  # noqa: PTH118 - by the ten thousand
+        source, made = os.path.join(str(root), path), os.path.join(str(target), path)  # noqa: PTH118 - faster
         if is_folder:
             os.mkdir(made)  # noqa: PTH102
             folders.append((source, made))
@@ -92,7 +92,7 @@ def stage(root: Path, folder: Path, exclude: tuple[str, ...]) -> Staged:
             found = os.lstat(made)
             seen[made] = (found.st_ino, found.st_size, found.st_mtime_ns)
             bytes_of[found.st_ino] = found.st_blocks * 512
-    for source, made in reversed(folders):  # last, innermost first: creating its entries changed a folder's times
+    for source, made in reversed(folders):  # last, because each new entry changes its folder's times
         with suppress(FileNotFoundError):
             _dress(source, made)
     return Staged(target, sum(bytes_of.values()), entries, seen)
@@ -226,7 +226,8 @@ def _is_socket(entry: os.DirEntry[str]) -> bool:
 def _link(source: str, made: str, copies: dict[int, str]) -> bool:
     """Hard-link a file under another name. Return False if it is gone by now.
 
-    A file that is immutable or has the most links allowed is copied once; `copies` has the copy by inode.
+    A file that cannot get another link, because it is immutable or has too many, is copied once instead. `copies` holds
+    the copies by inode.
     """
     try:
         os.link(source, made, follow_symlinks=False)
@@ -247,7 +248,7 @@ def _link(source: str, made: str, copies: dict[int, str]) -> bool:
 
 def _dress(source: str, made: str) -> None:
     """Copy a folder's owner, mode, extended attributes (including ACLs) and times."""
-    found = os.stat(source)  # noqa: PTH116 - by the thousand
+    found = os.stat(source)  # noqa: PTH116 - faster than pathlib
     os.chown(made, found.st_uid, found.st_gid)
     os.chmod(made, stat.S_IMODE(found.st_mode))  # noqa: PTH101
     for name in os.listxattr(source):
@@ -305,7 +306,7 @@ def _spare_memory() -> int:
 
 
 def _is_kept(line: str) -> bool:
-    """Return whether to keep a header line: not `last-lba` (the old size) nor `sector-size` (new in sfdisk)."""
+    """Return whether to keep a header line. `last-lba` is of the old size; only new versions know `sector-size`."""
     return not line.startswith(("last-lba:", "sector-size:"))
 
 

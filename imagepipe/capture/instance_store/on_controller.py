@@ -23,7 +23,7 @@ from imagepipe.errors import BundleError
 from imagepipe.values import BundlePart
 
 AT_ONCE = 4
-"""Uploads at once, whose parts are in memory: 40 MiB."""
+"""Number of concurrent uploads. Their parts are in memory, 40 MiB in all."""
 
 
 def bundle_here(

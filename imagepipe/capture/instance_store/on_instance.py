@@ -107,7 +107,7 @@ def bundle_on_instance(
 
 
 def end(wire: Wire, say: Callable[[str], None]) -> None:
-    """Let the agent delete its temporary files; an agent that is gone has none."""
+    """Tell the agent that the bundle is complete, and wait until it ends. It may already be gone."""
     try:
         wire.send(do="end")
         while "ended" not in next_message(wire, say):

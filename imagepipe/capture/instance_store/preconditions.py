@@ -22,8 +22,8 @@ from imagepipe.values import BundlePlace
 class CheckBucket(Stage[BundlePlace]):
     """Check that bundles can be written to each region's bucket, and that EC2 there can read and register them.
 
-    The bundle's place in the launch region is claimed here, before the instance that will write there. Undo goes
-    backwards, so it terminates the instance first, and nobody writes there when it deletes the objects.
+    The bundle's place in the launch region is claimed here, before the instance is launched. Undo works backwards, so
+    it terminates the instance before it deletes the objects, and nothing writes new ones in between.
     """
 
     ec2: Mapping[str, Ec2] = field(repr=False, compare=False)

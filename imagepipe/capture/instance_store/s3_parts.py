@@ -16,7 +16,7 @@ class S3Parts:
     """The parts of one bundle; thread-safe."""
 
     def __init__(self, s3: S3, bucket: str, folder: str, *, may_be_there: bool = False) -> None:
-        """With `may_be_there`, an earlier process may have uploaded some of them."""
+        """Set `may_be_there` if an earlier process may have uploaded some of the parts."""
         self._s3 = s3
         self._bucket = bucket
         self._folder = folder

@@ -40,7 +40,6 @@ from imagepipe.values import Bundle, BundlePlace, Image, ImageText, Reachable
 BUNDLE_SECONDS = 4 * 3600
 TRIES = 5
 """Number of agents: if a connection breaks or an agent is killed, another one continues."""
-AVAILABLE_SECONDS = 3600
 OUT_OF_MEMORY = 137
 SILENT_SECONDS = 120.0
 """Longest silence of an agent, which sends a heartbeat every 15 s."""
@@ -84,8 +83,8 @@ class BundleRoot(Stage[Bundle]):
     def _secret(self, file: Path) -> tuple[Secret, bool]:
         """Return the bundle's key and IV, and whether an earlier process of the run already had them.
 
-        They are stored encrypted for the owner, as in the manifest, and the owner's private key opens them. So uploaded
-        parts need not be uploaded again: the same image with the same key gives the same parts.
+        They are stored in the run's folder, encrypted with the owner's public key, as in the manifest. A later process
+        that uses the same key makes the same parts, so it need not upload again those that are already in S3.
         """
         owner = self.recipients.owner
         if file.exists():
@@ -211,6 +210,8 @@ class RegisterBundle(Stage[Image]):
     imds_v2: bool
     virtual_names: Mapping[str, str] = field(default_factory=dict)
     """Instance-store volumes by device that instances of the image get besides their root."""
+    timeout_seconds: float = 3600.0
+    """Time limit until the image is available."""
 
     def run(self, ctx: Context) -> Image:
         bundle, source, region = ctx[self.bundle], ctx[self.source], self.ec2.region
@@ -229,7 +230,7 @@ class RegisterBundle(Stage[Image]):
         claim = ctx.make("image", region, lifetime=Lifetime.PRODUCT, create=register, find=find)
         image = str(claim.id)
         with ctx.span("wait"):
-            self.ec2.await_image(image, deadline=ctx.deadline(AVAILABLE_SECONDS), cancel=ctx.cancel)
+            self.ec2.await_image(image, deadline=ctx.deadline(self.timeout_seconds), cancel=ctx.cancel)
         return Image(image, region, text.name, (), bundle=bundle.location)
 
     def _registration(self, source: SourceImage) -> Registration:

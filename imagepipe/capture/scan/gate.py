@@ -1,4 +1,4 @@
-"""The hygiene gate of a build: what it searches for, which exceptions it allows, and its error."""
+"""The hygiene gate of a build: the secrets that it searches for, the exceptions that it allows, and its error."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class Gate:
         return ScanRequest(tuple(rules), self.secrets, builder_key)
 
     def judge(self, say: Callable[[str], None], report: Report, *, where: str, is_whole: bool = True) -> None:
-        """Log what was scanned and which findings are allowed. Raises HygieneError with the others.
+        """Log the extent of the scan and the allowed findings. Raises HygieneError with the other findings.
 
-        `is_whole`: this is the only scan of the build, so an exception that matched nothing is unused.
+        `is_whole`: this is the only scan of the build, so a warning is logged for an exception that matched nothing.
         """
         say(f"{where}: {_extent(report)}")
         for note in report.notes:

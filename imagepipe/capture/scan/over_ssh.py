@@ -29,7 +29,7 @@ def scan_script(request: ScanRequest, *, before: str = "", after: str = "") -> s
 
 
 def parse_report(lines: list[str], code: int | None, doing: str) -> Report:
-    """Return the report in a scan script's output. Raises HygieneError if there is none."""
+    """Return the report in a scan script's output. Raises HygieneError if the output has no report."""
     try:
         report = read_report(lines)
     except ValueError as error:

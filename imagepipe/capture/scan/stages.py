@@ -45,10 +45,10 @@ class Offline:
     """Access to captured disks that are files of this computer."""
 
     snapshot: Callable[[str], Path]
-    """Returns the file of a snapshot by its id."""
+    """Function that returns the file of a snapshot, given its id."""
     scanner: Scanner
     may_mount: Callable[[Path], bool] = lambda disk: True
-    """Returns whether this computer's kernel may mount a disk: not if its bytes come from elsewhere."""
+    """Function that returns whether this computer may mount a disk: False if its data comes from another computer."""
 
     def reads(self, snapshots: Iterable[str]) -> bool:
         """Return whether all of these disks may be read here."""
@@ -178,7 +178,7 @@ class CheckNewInstance(Stage[Reachable]):
     connections: Connections = field(repr=False, compare=False)
     machine: Ref[Reachable]
     source: Ref[SourceImage]
-    """The source image of the build: the scan of its machine has just read the same files."""
+    """The source image of the build, by which stamps are stored: the scan of the build's machine just added some."""
     image: Ref[SourceImage]
     """The image of the test instance."""
     gate: Gate

@@ -1,1 +1,1 @@
-"""The cloud's API: what answers an EC2, S3, STS or SSM request."""
+"""The cloud's API, which answers requests to EC2, S3, STS and SSM."""

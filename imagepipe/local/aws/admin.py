@@ -24,22 +24,25 @@ HEALTH = f"{OWN_PATHS}healthz"
 
 
 def health() -> Answer:
-    """Answer that the gateway serves, and nothing else; this needs no signature."""
+    """Answer that the gateway is up. This request needs no signature."""
     return Answer(200, (("Content-Type", "text/plain"),), b"ok\n")
 
 
 def answer(backend: Backend, identity: Identity, request: Request) -> Answer:
     """Answer a request to `/_imagepipe/…`.
 
-    clock: GET tells the cloud's time, POST {"advance": seconds} sets it forward. faults: GET, POST one fault or a
-    list more, PUT {"faults": list, "seed": number} in place of those there are, DELETE. injected: GET counts the faults
-    that came, by effect and action. delays: POST {"snapshot": seconds}. calls: GET counts AWS's actions since the
-    process began, or since DELETE. evaluations: GET lists what was asked under policies, since DELETE. instances: GET
-    counts them by state. places: GET lists the accounts and regions that have any. keys: POST {"account": id, "policy":
-    JSON} makes an access key that is good for what the policy allows. accounts: GET lists them with their keys, POST
-    {"account": id, "memberships": [ARN of an organization or unit]} makes or changes one. licences: POST
-    {"image": id, "product_codes": […], "platform_details": …, "usage_operation": …}. images: POST registers a disk
-    that is in the store (`from_disk.register_disk`).
+    - clock: GET returns the cloud's time, POST {"advance": seconds} sets it forward.
+    - faults: GET lists them, POST adds one or a list, PUT {"faults": list, "seed": number} replaces all, DELETE.
+    - injected: GET counts the injected faults by effect and action.
+    - delays: POST {"snapshot": seconds}.
+    - calls: GET counts AWS's actions since the process began, or since the last DELETE.
+    - evaluations: GET lists the requests that policies decided, since the last DELETE.
+    - instances: GET counts them by state. places: GET lists the accounts and regions that have instances.
+    - keys: POST {"account": id, "policy": JSON} makes an access key that may do what the policy allows.
+    - accounts: GET lists them with their keys, POST {"account": id, "memberships": [ARN of an organization or unit]}
+      adds or changes one.
+    - licences: POST {"image": id, "product_codes": […], "platform_details": …, "usage_operation": …}.
+    - images: POST registers a disk that is in the store (`from_disk.register_disk`).
     """
     name = request.path.removeprefix(OWN_PATHS)
     if name == "accounts":
@@ -110,7 +113,7 @@ def answer(backend: Backend, identity: Identity, request: Request) -> Answer:
 
 
 def _faults(backend: Backend) -> Answer:
-    """List the active faults, with the number of times each came and a description."""
+    """List the active faults, with the number of times that each was injected and a description."""
     return _json([{**asdict(fault), "hits": hits, "words": fault.words()} for fault, hits in backend.faults.listed()])
 
 

@@ -1,7 +1,7 @@
 """The gateway: one WSGI application that is EC2, S3 and the services around them, for all regions.
 
-A request goes through HANDLERS, from the top down, until one of them answers or refuses it. An answer leaves only once
-its effects are on disk, and an error is answered in the protocol of the service that was called.
+A request goes through HANDLERS, from the top down, until one of them answers or refuses it. An answer is sent only
+once its effects are on disk, and an error is answered in the protocol of the service that was called.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ HANDLERS: tuple[Callable[[Backend, RequestContext], Answer | None], ...] = (
 
 
 class Gateway:
-    """EC2 and S3 for one store. Served by many threads; one in a process, as moto's state is the process's."""
+    """EC2 and S3 for one store, for many threads. A process can have only one, because moto's state is global."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Gateway:
         credentials: Mapping[str, Secret],
         faults: Faults | None = None,
     ) -> None:
-        """`credentials` has the secret of each of the store's first access keys, by its id."""
+        """`credentials` maps the ids of the store's first access keys to their secrets."""
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._clock = clock
         database = Database(state / RECORDS)
@@ -91,16 +91,16 @@ class Gateway:
         driver.on_exit(self._machine_exited)
 
     def recover(self) -> None:
-        """Adopt or end the machines of the process before, and finish its work. Call before serving."""
+        """Adopt or end the machines of the previous process, and finish its work. Call before serving."""
         recovery.recover(self.backend)
-        _ = self.backend.bundles.certificate  # before anybody bundles for it
+        _ = self.backend.bundles.certificate  # makes the certificate, before anybody needs it for a bundle
 
     def instances(self) -> int:
         """Count the instances that are neither stopped nor terminated."""
         return sum(row.state not in ("stopped", "terminated") for row in self.backend.database.instances)
 
     def close(self) -> None:
-        """Let the work in hand end. The next `recover` takes up the rest."""
+        """Wait for the running jobs. The next `recover` resumes the others."""
         self.backend.job_queues.close()
         self.backend.database.close()
 
@@ -116,7 +116,7 @@ class Gateway:
         return answer.content or ([] if request.method == "HEAD" else [answer.body])
 
     def _skew(self, request: Request) -> timedelta:
-        """Return the difference that a fault gives the cloud's clock for this request."""
+        """Return the clock skew that a fault sets for this request."""
         if request.path.startswith(OWN_PATHS):
             return timedelta()
         fault = self.backend.faults.take("skew", "*", {})
@@ -158,7 +158,8 @@ DROPPED = {
     False: frozenset({"content-length", "transfer-encoding", "connection"}),
     True: frozenset({"transfer-encoding", "connection"}),
 }
-"""Headers of moto's that are not sent. The answer to a HEAD keeps the Content-Length of the body of a GET."""
+"""Headers of moto's answers that are not sent, by whether the request is a HEAD. The answer to a HEAD has no body, so
+it keeps moto's Content-Length, which is that of a GET."""
 
 
 def _finish_body(context: RequestContext) -> None:

@@ -46,7 +46,7 @@ class Backend:
     def submit(
         self, queue: str, work: Callable[Concatenate[Backend, P], None], *args: P.args, **kwargs: P.kwargs
     ) -> Future[None]:
-        """Do this work with this backend, after all that is in the queue."""
+        """Run the work on this backend, after everything that is already in the queue."""
         return self.job_queues.submit(queue, lambda: work(self, *args, **kwargs))
 
     def submit_later(

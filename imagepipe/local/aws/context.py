@@ -28,7 +28,7 @@ class Operation:
     authorization_requests: Iterable[AuthorizationRequest]
     """The permissions that the caller needs; listed only for a caller that has policies. Raises AwsError."""
     run: Callable[[], Answer]
-    """Does it. Raises AwsError."""
+    """The function that runs it; raises AwsError."""
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class RequestContext:
     is_streamed: bool = False
     """True if the service itself reads the body: an upload can have gigabytes."""
     operation: Operation = field(init=False)
-    """Known from `parse` on."""
+    """The requested operation, from `parse` on."""
     late_faults: LateFaults = field(default_factory=LateFaults)
 
     @property

@@ -21,7 +21,7 @@ from imagepipe.local.aws.protocol.query import Answer
 from imagepipe.local.aws.services import ec2, other_services, s3
 
 PARSERS: Mapping[str, Callable[[Backend, RequestContext], Operation]] = {"ec2": ec2.parse, "s3": s3.parse}
-"""By service; those that are not here are `other_services`."""
+"""Parsers by service; `other_services` parses requests to all others."""
 
 
 def refuse_strangers(backend: Backend, context: RequestContext) -> None:
@@ -35,7 +35,7 @@ def answer_health(backend: Backend, context: RequestContext) -> Answer | None:
 
 
 def identify(backend: Backend, context: RequestContext) -> None:
-    """Find the caller by the signature. A body that is part of it is read only for a caller that exists."""
+    """Find the caller by the signature. A body that the signature covers is read only if the caller's key is known."""
     secret = backend.accounts.secret
     if not signature.check_caller(context.request, secret, context.now):
         context.request = http.with_body(context.request, context.environ)

@@ -13,14 +13,14 @@ from cheroot import wsgi
 from imagepipe.local.aws.protocol.paths import CLOSE, SEVER
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-THREADS = 48  # 50 builds poll once in 0.2 s to 2 s; an answer takes milliseconds
+THREADS = 48  # 50 builds poll every 0.2 to 2 s; an answer takes milliseconds
 HEADER_BYTES = 1 << 16
 
 
 class _WsgiGateway(wsgi.Gateway_10):
     """Lets the application close the connection without an answer, which WSGI itself cannot."""
 
-    def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # cheroot's hints are of its base class
+    def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # cheroot declares that it returns None
         environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
         environ[SEVER] = self._sever
         environ[CLOSE] = self._close

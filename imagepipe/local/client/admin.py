@@ -21,7 +21,7 @@ SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account of the local cloud, with what calls as it."""
+    """An account of the local cloud, with an access key."""
 
     id: str
     access_key_id: str
@@ -74,7 +74,7 @@ def clear_faults(cloud: LocalCloud) -> None:
 
 
 def injected(cloud: LocalCloud) -> dict[str, int]:
-    """Count the faults that came since the cloud's process began, by effect and action. Raises LocalCloudError."""
+    """Count the faults injected since the cloud's process began, by effect and action. Raises LocalCloudError."""
     counts: dict[str, int] = ask(cloud, "GET", "injected")
     return counts
 

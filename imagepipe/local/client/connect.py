@@ -33,7 +33,7 @@ START_SECONDS = 60.0  # measured 2 s; machines to adopt and a loaded computer ta
 ASK_SECONDS = 20.0
 PROBE_SECONDS = 5.0  # an answer takes milliseconds; a process that was just killed gives none
 USED_SECONDS = 0.3
-STOP_SECONDS = 120.0  # machines power off in order
+STOP_SECONDS = 120.0  # machines shut down cleanly
 
 Progress = Callable[[str], None]
 Prepare = Callable[[Store, Progress], None]
@@ -97,10 +97,9 @@ def status(store: Store) -> Status | None:
 
 
 def stop(store: Store, *, terminate: Callable[[LocalCloud], None] | None = None) -> bool:
-    """End the store's cloud in order; false if it did not run.
+    """Stop the store's cloud cleanly; return false if it did not run.
 
-    With instances, or while somebody uses it, it refuses, unless it is told how to terminate them.
-    Raises LocalCloudError.
+    Without `terminate`, refuse while the cloud has instances or clients. Raises LocalCloudError.
     """
     found = find(store)
     if found is None:
@@ -123,7 +122,7 @@ def stop(store: Store, *, terminate: Callable[[LocalCloud], None] | None = None)
 
 
 def _is_used(store: Store) -> bool:
-    """Tell if there is a client. The cloud itself looks for some, and holds the lock for a moment."""
+    """Tell if the cloud has a client. The cloud itself takes this lock for moments, so try more than once."""
     for _ in tries(USED_SECONDS):
         with suppress(BlockingIOError), held(store.clients, fcntl.LOCK_EX | fcntl.LOCK_NB):
             return False
@@ -131,7 +130,7 @@ def _is_used(store: Store) -> bool:
 
 
 def check_driver(store: Store, found: Serving) -> None:
-    """Raise LocalCloudError where the cloud runs already, with another driver than it is asked for."""
+    """Raise LocalCloudError if the cloud runs already with a driver other than the requested one."""
     if store.driver and (driver := _status(store, found).driver) != store.driver:
         raise LocalCloudError(
             f"the local cloud of {store.root} runs already, with the driver {driver} and not {store.driver}",
@@ -197,7 +196,7 @@ def _start_alone(store: Store, progress: Progress, prepare: Prepare, command: Se
         if found := _answering(store):  # another client was faster, or its starter died
             return found
     prepare(store, progress)
-    progress("starting the local cloud")  # some seconds of loading, in which nothing else is said
+    progress("starting the local cloud")  # loading takes some seconds without other output
     answer, answer_end = os.pipe()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     arguments = [f"--store={store.root}", f"--base-cache={store.base_cache}", f"--ready-fd={answer_end}"]
@@ -251,7 +250,7 @@ def _ask(store: Store, found: Serving, what: str, *, within: float = ASK_SECONDS
 def fetch(request: urllib.request.Request, doing: str, seconds: float, store: Store | None = None) -> Any:
     """Send a request to the cloud and return its JSON. Raises LocalCloudError.
 
-    There is no proxy on the way to our own loopback.
+    A proxy from the environment is not used: the cloud is on loopback.
     """
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -1,7 +1,7 @@
 """The process that serves one store: `python -m imagepipe.local.daemon.main`, started by the first client.
 
-It ends some seconds after the last client when no instance is left, or at SIGTERM. Killed, it has lost nothing:
-the next one takes over.
+It ends some seconds after the last client when no instance is left, or at SIGTERM. If it is killed, nothing is
+lost: the next process takes over.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ IDLE_SECONDS = 10.0
 CHUNK_BYTES = 1 << 16
 LOCK_SECONDS = 5.0  # others probe the lock for a moment, and our predecessor may be on its way out
 LOG_LIMIT = 8 << 20
-# Below the range that the kernel gives to outgoing connections: there somebody may sit on it when we come back.
+# Below the range of outgoing connections, one of which could have the port when the cloud starts again.
 PORTS = range(20000, 32768)
 log = logging.getLogger("imagepipe.local")
 
@@ -77,7 +77,7 @@ class Cloud:
     driver_name: str
     used_bytes: Callable[[], int]
     power_off: Callable[[], None]
-    """Power off the machines that run, in order: their disks stay."""
+    """Shut down the running machines cleanly; their disks stay."""
     close: Callable[[], None]
 
 
@@ -164,10 +164,10 @@ def serve(
     idle_seconds: float | None = IDLE_SECONDS,
     external: ExternalAddress | None = None,
 ) -> None:
-    """Serve the store until `stop` is set, or nobody has used it for so long and it has no instances.
+    """Serve the store until `stop` is set, or it had neither clients nor instances for `idle_seconds`.
 
-    Without a port, the one of the last time is taken if it is free, else any. Loopback is served always, and what is
-    `external` on the same port. Raises LocalCloudError.
+    Without a port, the last one is used if it is free, otherwise another. The cloud always listens on loopback, and
+    with the same port on the `external` address. Raises LocalCloudError.
     """
     processes.return_memory()
     with ExitStack() as stack:
@@ -285,7 +285,7 @@ def _wait(
 
 
 class _LoopbackApp:
-    """The gateway, and beside it the process's own few paths."""
+    """The gateway, and the few paths of the process itself."""
 
     def __init__(self, cloud: Cloud, store: Store) -> None:
         self._cloud = cloud
@@ -338,9 +338,9 @@ class _TokenApp:
 
 
 def _without_body(environ: Environ) -> Environ:
-    """Read and drop the body of a request, however long it is, as the answer must wait for it.
+    """Read and drop the body of a request, however long it is, because the answer must wait for it.
 
-    But not one in chunks, of which cheroot would read each whole: what follows the answer then is no request.
+    A chunked body is not read, because cheroot would load each chunk into memory. The connection is then useless.
     """
     while not environ.get("wsgi.input_terminated") and environ["wsgi.input"].read(CHUNK_BYTES):
         pass
@@ -354,7 +354,7 @@ def _answer(start_response: StartResponse, status: str, values: Mapping[str, Any
 
 
 def main(arguments: Sequence[str], *, build: Build = build, idle_seconds: float = IDLE_SECONDS) -> int:
-    """Detach, serve, and tell the starter over `--ready-fd` when we listen, or why not."""
+    """Detach, serve, and report to the starter over `--ready-fd` once the cloud listens, or why it cannot."""
     parser = argparse.ArgumentParser(prog="imagepipe.local.daemon.main")
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--base-cache", type=Path)
@@ -367,7 +367,7 @@ def main(arguments: Sequence[str], *, build: Build = build, idle_seconds: float 
     with os.fdopen(options.ready_fd, "w") as starter:
 
         def report(result: Mapping[str, Any]) -> None:
-            with suppress(BrokenPipeError):  # who started us is gone; others will come
+            with suppress(BrokenPipeError):  # the client that started this process has ended; others will follow
                 starter.write(json.dumps(result) + "\n")
                 starter.flush()
 
@@ -399,7 +399,7 @@ def set_on_signals(stop: threading.Event) -> None:
     """Set the event at SIGTERM and Ctrl-C."""
 
     def handle(number: int, frame: object) -> None:
-        # Not here: the main thread may be waiting for the event at this moment, and hold its lock.
+        # In another thread: the main thread may be waiting for the event at this moment, and hold its lock.
         threading.Thread(target=stop.set).start()
 
     for number in (signal.SIGTERM, signal.SIGINT):

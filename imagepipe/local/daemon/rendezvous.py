@@ -1,7 +1,7 @@
 """Let a store's serving process and its clients find one another: three locks and a file.
 
-The process holds `lock` as long as it lives; clients hold `clients` shared; who starts a process holds `starting`.
-The kernel lets go of a lock when its holder dies, however it dies, so there is nothing stale to clean up.
+The process holds `lock` as long as it lives; clients hold `clients` shared; a client that starts a process holds
+`starting`. The kernel releases a lock when its holder ends, however it ends, so no stale lock is left.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Serving:
 
 
 def announce(store: Store, serving: Serving) -> None:
-    """Tell clients where; whole or not at all."""
+    """Publish the address for clients, in one atomic write."""
     write_atomically(store.serving, json.dumps(asdict(serving)))
     (store.root / endpoint.PORT_FILE).write_text(f"{serving.port}\n")
 

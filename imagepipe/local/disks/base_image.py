@@ -1,4 +1,4 @@
-"""The image that every region of the local cloud has from the start: Debian as its cloud images are.
+"""The image that every region of the local cloud has from the start: Debian, like Debian's own cloud images.
 
 mmdebstrap makes a tree from the distribution's mirror, a few files make it a cloud image, `mkfs.ext4 -d`
 makes the tree a disk without mounting anything. About 40 s on two cores, once; then it is kept in the store.
@@ -34,15 +34,15 @@ from imagepipe.local.store import Store
 Progress = Callable[[str], None]
 
 SUITE = "bookworm"
-SIZE_GIB = 8  # as Debian's own image; sparse, so it costs what is in it
-TREE_BYTES = 700 << 20  # measured: 480 MiB; with the package downloads while it is made
+SIZE_GIB = 8  # as Debian's own image; sparse, so only its contents take space
+TREE_BYTES = 700 << 20  # while it is made, package downloads included; the finished tree has 480 MiB
 PACKAGES = (
-    # What makes it boot, and be reached, as on EC2.
+    # Packages for the boot and the login, as on EC2.
     "linux-image-cloud-amd64", "systemd-sysv", "dbus", "openssh-server", "cloud-init", "sudo",
     "ifupdown", "isc-dhcp-client", "iproute2", "netbase", "iputils-ping",
-    # What provisioning and tests take for granted on Debian's cloud image.
+    # Packages of Debian's cloud image that provisioning and tests rely on.
     "python3", "ca-certificates", "curl", "procps", "less", "nano",
-    # What a disk with partitions needs: the boot loader, and growpart.
+    # Packages for a disk with partitions: the boot loader, and growpart.
     "grub-pc-bin", "grub2-common", "cloud-guest-utils",
 )  # fmt: skip
 LABEL = "rootfs"
@@ -69,7 +69,7 @@ FILES = {
     "etc/cloud/cloud.cfg.d/01_debian_cloud.cfg": CLOUD_CONFIG,
     "etc/cloud/cloud.cfg.d/90_datasource.cfg": "datasource_list: [ NoCloud, None ]\n",
 }
-# On a disk with partitions alone: there grub.cfg is the sign, to Debian's kernel packages, that GRUB is to be kept.
+# Only on a disk with partitions: Debian's kernel packages update GRUB's configuration if grub.cfg exists.
 GRUB_FILES = {
     "etc/default/grub": """\
 GRUB_DEFAULT=0
@@ -97,8 +97,8 @@ REMOVED = (
     "var/cache/apt/*.bin",
     "var/lib/dbus/machine-id",
 )
-# A mount namespace of its own, so nothing that mmdebstrap mounts (this computer's /dev/shm among it) is ever seen here;
-# and a process namespace, so whatever it started ends with it, and the mounts with that (unshare(1), --kill-child).
+# mmdebstrap has its own mount namespace, so its mounts (one is of this computer's /dev/shm) are never visible outside.
+# It has its own process namespace, so its children end with it, and the mounts with them (unshare(1), --kill-child).
 NAMESPACES = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc")
 STEP_SECONDS = 10.0
 REAP_SECONDS = 10.0  # a killed builder's processes are gone a moment later
@@ -108,7 +108,7 @@ TETHER = 'exec 3<&0 </dev/null; ( exec >/dev/null 2>&1; read -r _ <&3; kill -9 0
 
 @dataclass(frozen=True, slots=True)
 class BaseImage:
-    """A disk that boots, and what EC2 would say of it."""
+    """A disk that boots, with its attributes as EC2 describes them."""
 
     path: Path
     name: str
@@ -119,9 +119,9 @@ class BaseImage:
     root_device: str = "/dev/xvda"
     user: str = "admin"
     boot_mode: str = "uefi-preferred"
-    """As Debian's own. A bare file system is booted by its kernel, with no firmware's help, which is allowed."""
+    """The mode of Debian's own image. It allows a bare file system to boot its kernel without firmware."""
     disk_path: Path | None = None
-    """The same system on a disk with GPT and boot loader, as EC2 wants it; named like it with `disk`."""
+    """The same system on a disk with GPT and boot loader, as EC2 requires; its image has `disk` in the name."""
 
     def as_disk(self) -> BaseImage | None:
         """Return the image of the disk with a boot loader; None if it was not built."""
@@ -230,7 +230,7 @@ def _build(cache: Path, progress: Progress) -> BaseImage:
         }  # fmt: skip
         stamp = work / "stamp"
         stamp.write_text(json.dumps(kept))
-        stamp.rename(cache / f"{recipe_key()}.json")  # last: an image without its stamp is not there
+        stamp.rename(cache / f"{recipe_key()}.json")  # last: an image without its stamp does not count
     finally:
         _reap(work)
     progress(f"base image: {base.name} is ready")
@@ -262,7 +262,7 @@ def _bootstrap(work: Path, progress: Progress) -> None:
         *NAMESPACES, "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory",
         f"--include={','.join(PACKAGES)}", SUITE, str(work / "tree"),
     ]  # fmt: skip
-    # A session of its own: Ctrl-C reaches us only, and we end the whole of it in order.
+    # A session of its own, so that Ctrl-C reaches only this process, which then ends the build cleanly.
     with subprocess.Popen(
         ["sh", "-c", TETHER, "imagepipe-base", *command],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -303,7 +303,7 @@ def _relay(stream: IO[bytes] | None, progress: Progress) -> str:
 
 
 class _Steps:
-    """Reports a step when it begins, and every few seconds while it goes on: some take a minute on a slow mirror."""
+    """Reports a step when it begins, and every few seconds while it runs: some take a minute on a slow mirror."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -354,7 +354,7 @@ def _make_disk(work: Path) -> Path:
 
 
 def _make_disk_with_boot_loader(work: Path) -> Path:
-    """Make a disk with partitions of the same tree, and a boot loader."""
+    """Make a disk with partitions and a boot loader from the same tree."""
     disk = _empty_disk(work / "whole.raw")
     _write(work / "tree", GRUB_FILES)
     try:
@@ -373,7 +373,7 @@ def _empty_disk(disk: Path) -> Path:
 
 
 def _make_file_system(tree: Path, disk: Path, *, offset: int) -> None:
-    """Fill the disk from here on, but for the table's copy at its end."""
+    """Make a file system of the tree, from the offset up to the partition table's copy at the disk's end."""
     size_kib = ((SIZE_GIB << 30) - offset - (grub.TAIL_BYTES if offset else 0)) >> 10
     # A small journal: it is copied with each volume.
     command = [
@@ -387,7 +387,7 @@ def _make_file_system(tree: Path, disk: Path, *, offset: int) -> None:
 def _reap(work: Path) -> None:
     """End the processes that still build in this folder, unmount what is in it, and delete it. Raises LocalCloudError.
 
-    Earlier versions mounted where the whole computer sees it, so a killed build of theirs left mounts in the folder.
+    Earlier versions mounted in the computer's own namespace, so their killed builds left mounts in the folder.
     """
     with suppress(FileNotFoundError, ValueError):
         pid, started = (work / "builder").read_text().split()

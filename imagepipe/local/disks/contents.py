@@ -1,4 +1,4 @@
-"""Recognize what a disk holds."""
+"""Recognize the contents of a disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imagepipe.local.host.tools import try_tool
 SECTOR = 512
 EXT_MAGIC_AT, EXT_MAGIC = 1024 + 56, 0xEF53  # ext2/3/4 superblock, s_magic
 MIN_DISK_BYTES = 1 << 20
-"""The firmware does not boot from a disk of one sector."""
+"""The smallest disk: the firmware does not boot from a disk of one sector."""
 
 
 def is_bare(disk: Path) -> bool:

@@ -3,8 +3,8 @@
 Snapshots are immutable sparse files; a copy of a snapshot is a hard link; a volume is a reflink, else a
 sparse copy. The file system of a volume larger than its snapshot is grown when the volume is made.
 
-A file is made under a name that begins with a dot and only then given its own: what has a name is whole.
-`sweep` deletes what a killed process left half made.
+A file is written under a name that begins with a dot, and renamed when it is complete. `sweep` deletes the incomplete
+files of a killed process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from imagepipe.local.host.tools import run_tool
 FICLONE = 0x40049409  # linux/fs.h
 RESERVE_BYTES = 512 << 20  # left free: logs, journals and running machines must not meet a full disk
 CHUNK_BYTES = 64 << 20
-# Where copy_file_range cannot, and read and write can.
+# Errors of copy_file_range after which read and write can still copy.
 NOT_IN_KERNEL = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -40,7 +40,7 @@ class StoreFull(Exception):
 
 
 class DiskError(Exception):
-    """A disk file could not be made. The text says what was tried and what came back."""
+    """A disk file could not be made. The text names the action and the reason."""
 
 
 class Disks:
@@ -52,7 +52,7 @@ class Disks:
         self._snapshots = root / "snapshots"
         self._reserve = reserve_bytes
         self._lock = threading.Lock()
-        self._promised = 0  # bytes that copies under way will still write, at most
+        self._promised = 0  # most that the copies under way will still write
         for folder in (self._volumes, self._snapshots):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -83,7 +83,7 @@ class Disks:
             foreign.set_mode(half, 0o600, like=source)
             if size_bytes > source_size:
                 os.truncate(half, size_bytes)
-                if not foreign.is_foreign(source):  # such a disk is not ours to read; its own system grows it
+                if not foreign.is_foreign(source):  # this computer does not read such a disk; its own system grows it
                     _grow_file_system(half)
         return target
 
@@ -92,7 +92,7 @@ class Disks:
         self.volume_path(volume_id).unlink(missing_ok=True)
 
     def snapshot(self, volume_id: str, snapshot_id: str) -> None:
-        """Keep the volume's bytes as they are now, on stable storage. The volume must be quiet meanwhile."""
+        """Keep the volume's bytes as they are now, on stable storage. The volume must not change meanwhile."""
         with _in_place_of(self.snapshot_path(snapshot_id)) as half:
             self._clone(self.volume_path(volume_id), half)
             foreign.set_mode(half, 0o400, like=self.volume_path(volume_id))
@@ -125,7 +125,7 @@ class Disks:
         return sum(seen.values())
 
     def sweep(self) -> None:
-        """Delete what a killed process left half made. Only while nobody else uses these disks."""
+        """Delete the incomplete files of a killed process. Call it only while nobody else uses these disks."""
         for folder in (self._volumes, self._snapshots):
             for half in folder.glob(".*.half"):
                 half.unlink(missing_ok=True)
@@ -147,11 +147,11 @@ class Disks:
 
     @contextmanager
     def _room_for(self, needed: int) -> Iterator[None]:
-        """Promise so many bytes to the caller while inside, or raise StoreFull."""
+        """Reserve so many bytes for the caller within the block, or raise StoreFull."""
         with self._lock:
             room = os.statvfs(self._volumes)
             free = room.f_bavail * room.f_frsize
-            # What others were promised counts in full, though some of it is written: too strict by that.
+            # Reservations of others count in full, although part of them may be written already: this is too strict.
             if free - self._promised - needed < self._reserve:
                 raise StoreFull(needed + self._promised, free, self._reserve, self._volumes.parent)
             self._promised += needed

@@ -31,7 +31,7 @@ PREFIX = "boot/grub"
 
 
 class BootLoaderError(Exception):
-    """The disk could not be made to boot. The text says what was tried and what came back."""
+    """The disk could not be made to boot. The text names the action and the reason."""
 
 
 def partition(disk: Path) -> int:
@@ -46,7 +46,7 @@ def partition(disk: Path) -> int:
 
 
 def install(disk: Path, tree: Path, *, label: str) -> None:
-    """Write GRUB of the tree's own packages onto the disk, and its modules into the tree, which becomes the root.
+    """Install GRUB from the tree's packages: its boot code on the disk, its modules in the tree (the later root).
 
     The root is found by its label. Raises BootLoaderError.
     """

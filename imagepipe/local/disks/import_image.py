@@ -1,7 +1,7 @@
 """Import a disk image as a disk of the local cloud: a distribution's cloud image, or any other.
 
-The file is not trusted. What could make qemu-img read other files of this computer (a backing file, an external data
-file) is refused by the file's own header, before qemu-img sees it; nothing of it is mounted.
+The file is not trusted. If its header could make qemu-img read other files of this computer (a backing file, external
+data), it is refused before qemu-img opens it. Nothing in it is mounted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ARM_ROOT = "B921B045-1DF0-41C3-AF44-4C6F280D3FAE"
 ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 ESP_BYTES = 512 << 20
 LOADERS = {b"BOOTX64 EFI": "x86_64", b"BOOTAA64EFI": "arm64", b"BOOTIA32EFI": "i386"}
-"""By the name as a FAT directory has it (UEFI specification, "Boot mechanisms", removable media)."""
+"""Architectures by the loader's name in a FAT directory (UEFI specification, "Boot mechanisms", removable media)."""
 ELF_MACHINES = {62: "x86_64", 183: "arm64", 3: "i386"}
 NAME = re.compile(r"[A-Za-z0-9()\[\]./\-'@_ ]{3,128}")
 
@@ -53,7 +53,7 @@ class DiskImage:
 
 
 def read_image(source: Path, folder: Path, progress: Progress) -> DiskImage:
-    """Convert the file to a raw disk in this folder. Raises LocalCloudError, and leaves nothing then.
+    """Convert the file to a raw disk in this folder. Raises LocalCloudError, and then leaves nothing behind.
 
     qcow2, and raw disks. Sparse stays sparse; the size is rounded up to whole GiB, as volumes have them.
     """
@@ -83,7 +83,7 @@ def read_image(source: Path, folder: Path, progress: Progress) -> DiskImage:
 
 
 def check_name(name: str) -> None:
-    """Raise LocalCloudError where an image cannot be called so."""
+    """Raise LocalCloudError if an image cannot have this name."""
     if not NAME.fullmatch(name):
         raise LocalCloudError(
             f"an image cannot be named {name!r}",

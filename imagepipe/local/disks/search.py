@@ -1,8 +1,8 @@
 """Scan the files of a disk without a machine: mount it read-only where nobody else sees it, and search it.
 
 The scan is a process of its own, in a mount namespace of its own, over loop devices that the kernel clears: whatever
-is killed, nothing stays mounted, and nothing of the disk is written. What has no file system that is known here is
-searched as if it were one file.
+is killed, nothing stays mounted, and nothing is written to the disk. A part without a known file system is searched as
+if it were one file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from imagepipe.local.host import loop
 from imagepipe.local.host.tools import run_tool
 
 MOUNT_POINT = "/mnt"
-"""A folder of every Linux (FHS 3.0); in the private namespace its other contents are not touched."""
+"""A folder that every Linux has (FHS 3.0). The mount in the private namespace does not touch its contents."""
 TYPES = (
     ("ext4", 1024 + 56, b"\x53\xef", "ro,noload"),  # ext2 and ext3 too; not even the journal is replayed
     ("xfs", 0, b"XFSB", "ro,norecovery,nouuid"),
@@ -32,7 +32,7 @@ TYPES = (
     ("vfat", 54, b"FAT16   ", "ro"),
     ("vfat", 54, b"FAT12   ", "ro"),
 )
-"""File systems, and what is where in their first bytes (blkid's tables)."""
+"""File systems, with the offset and value of their magic numbers (blkid's tables), and mount options."""
 
 
 def scan_disk(
@@ -40,7 +40,7 @@ def scan_disk(
 ) -> Report:
     """Scan a raw disk for contents that must not be in an image.
 
-    `calling` lends the caller's cancel: what it is given ends the look. Raises LocalCloudError.
+    `calling` registers, for a block, a function that ends the scan if the caller is cancelled. Raises LocalCloudError.
     """
     command = [
         "unshare", "--mount", "--propagation", "private",

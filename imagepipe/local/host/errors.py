@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class MachineError(Exception):
-    """A machine could not be started, stopped or read. The text says what was tried and what came back."""
+    """A machine could not be started, stopped or read. The text names the action and the reason."""

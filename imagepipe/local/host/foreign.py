@@ -1,7 +1,7 @@
-"""A mark on disk files whose bytes come from elsewhere: no driver has this computer's kernel mount them.
+"""A mark on disk files with data from elsewhere. No driver lets this computer's kernel mount a marked disk.
 
-A file system that somebody made can be made to attack the kernel that mounts it. The mark is the sticky bit of the
-file, which Linux gives no meaning on a file. Hard links share it, and who copies a disk copies it.
+A file system can be crafted to attack the kernel that mounts it. The mark is the sticky bit of the
+file, which Linux gives no meaning on a file. Hard links share it, and each copy of a disk gets it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def is_foreign(disk: Path) -> bool:
 
 
 def set_mode(disk: Path, mode: int, *, like: Path | None = None, is_foreign_itself: bool = False) -> None:
-    """Set the permissions of a disk, with the mark where it or the disk that it is a copy of has one."""
+    """Set the permissions of a disk, with the mark if it is foreign itself or a copy of a marked disk (`like`)."""
     has_mark = is_foreign_itself or (like is not None and is_foreign(like))
     disk.chmod(mode | MARK if has_mark else mode)
 

@@ -1,7 +1,7 @@
-"""Hold the file systems of a running machine still while its disks are read.
+"""Freeze the file systems of a running machine while its disks are read.
 
-A write to a frozen file system hangs and cannot be killed, so the thaw must come whatever becomes of us: a shell
-does both, and thaws as soon as its standard input ends.
+A write to a frozen file system hangs and cannot be killed, so the thaw must come even if this process is killed. A
+shell does both, and thaws as soon as its standard input ends.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def mounted(pid: int, devices: Sequence[str]) -> list[Path]:
 
 @contextmanager
 def frozen(places: Sequence[Path]) -> Iterator[None]:
-    """Sync and freeze while inside, and thaw afterwards. Raises MachineError."""
+    """Sync and freeze for the block, and thaw afterwards. Raises MachineError."""
     shell = subprocess.Popen(
         ["sh", "-c", HOLD, "imagepipe-freeze", *map(str, places)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
@@ -80,7 +80,7 @@ def frozen(places: Sequence[Path]) -> Iterator[None]:
 
 
 def thaw(place: Path) -> None:
-    """Thaw the file system of a folder, whoever froze it; one that is not frozen, or is gone, is a success."""
+    """Thaw the file system of a folder, whoever froze it; do nothing if it is not frozen or does not exist."""
     with suppress(OSError):
         folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

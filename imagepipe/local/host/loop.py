@@ -71,9 +71,9 @@ def devices_of(paths: frozenset[Path]) -> list[str]:
 
 
 def wait_free(paths: frozenset[Path], seconds: float) -> None:
-    """Wait until the kernel has detached every device over these files; detach those that are used longer.
+    """Wait until the kernel has detached every device over these files, then detach the remaining ones.
 
-    It does so after the last unmount, which writes all that was still to be written.
+    The kernel detaches a device after its last unmount, which writes all data that is still in memory.
     """
     for _ in tries(seconds, pause=0.005):
         if not devices_of(paths):
@@ -83,7 +83,7 @@ def wait_free(paths: frozenset[Path], seconds: float) -> None:
 
 
 def detach(device: str) -> None:
-    """Detach it as soon as nobody uses it; gone already is success."""
+    """Detach the device as soon as nobody uses it; a detached one is success."""
     try:
         fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     except OSError:

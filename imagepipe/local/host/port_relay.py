@@ -1,9 +1,10 @@
-"""A machine's port beside a service that has that port of every address: `python -m imagepipe.local.host.port_relay`.
+"""Serve a port of a machine although a service of this computer listens on that port of every address.
 
-A computer's own sshd listens on 0.0.0.0:22, and then nobody else may listen on 127.42.1.4:22; slirp4netns is
-refused. The kernel makes one exception, for sockets in repair mode (tcp(7), TCP_REPAIR; made to move live
-connections to another computer). A connection to the address itself finds the more special socket. So this process
-listens in that mode, takes what is accepted out of it, and passes it on to a port that slirp4netns did get.
+It runs as `python -m imagepipe.local.host.port_relay`. A computer's own sshd listens on 0.0.0.0:22, and then nobody
+else may listen on 127.42.1.4:22; slirp4netns is refused. The kernel makes one exception, for sockets in repair mode
+(tcp(7), TCP_REPAIR; made to move live connections to another computer). A connection to the address itself goes to the
+socket that is bound to it. So this process listens in that mode, takes accepted connections out of it, and passes them
+on to a port that slirp4netns could get.
 
 It ends with the machine's supervisor.
 """
@@ -22,7 +23,7 @@ from imagepipe.local.host.processes import is_alive
 from imagepipe.local.host.sockets import LISTENING, sockets
 
 TCP_REPAIR = 19  # linux/tcp.h
-ON, OFF = 1, -1  # off without a window probe: nothing was moved
+ON, OFF = 1, -1  # -1 sends no window probe: only a connection that was moved needs one
 CHUNK_BYTES = 256 << 10
 
 

@@ -1,4 +1,4 @@
-"""Processes by id and start time, which name one process for good: ids alone are used again. And this one's memory."""
+"""Identify processes by id and start time, because an id alone is reused; return this process's free memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LARGE_BYTES = 256 << 10
 
 
 def return_memory() -> None:
-    """Have malloc return large blocks to the system as they are freed. Does nothing where there is no glibc.
+    """Have malloc return large blocks to the system as they are freed. It does nothing without glibc.
 
     By itself glibc raises its threshold to 32 MiB at the first such block that is freed, and keeps the next ones in an
     arena of each thread's own.

@@ -19,11 +19,11 @@ from imagepipe.local.host.sockets import ESTABLISHED, LISTENING, sockets
 
 PIDFD_GETFD = 438  # the same on all architectures
 NO_ADDRESS = bytes(16)
-"""A sockaddr of AF_UNSPEC: to connect there is to disconnect (connect(2))."""
+"""A sockaddr of AF_UNSPEC: a connect to it disconnects the socket (connect(2))."""
 
 
 def reset_connections(machine_id: str, address: str) -> int:
-    """Reset every TCP connection to the machine's address, and return their number. The machine itself goes on."""
+    """Reset every TCP connection to the machine's address, and return their number. The machine keeps running."""
     libc = ctypes.CDLL(None, use_errno=True)
     count = 0
     for pid, fd in _holders(machine_id, address, ESTABLISHED):
@@ -40,7 +40,7 @@ def reset_connections(machine_id: str, address: str) -> int:
 
 
 def hold_ports(machine_id: str, address: str) -> list[int]:
-    """Stop the processes that listen for the machine, and return their ids: connections are taken and not answered."""
+    """Stop the processes that listen for the machine, and return their ids: connections are accepted, not answered."""
     stopped = sorted({pid for pid, _ in _holders(machine_id, address, LISTENING)})
     for pid in stopped:
         with suppress(ProcessLookupError):

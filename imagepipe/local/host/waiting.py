@@ -1,4 +1,4 @@
-"""Wait for something that nobody announces."""
+"""Poll for events that nothing announces."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The default: containers for bare file systems, which boot in seconds, and QEMU for disks that have a boot loader.
 
-A container would leave such a disk's boot loader and kernel untried, and those are why somebody has one. A machine with
-a disk that was imported goes to QEMU whatever is on it, as this computer's kernel would mount it for a container.
+A container would not use the boot loader and kernel of such a disk, so it would not test them. A machine with an
+imported disk always gets QEMU, because this computer's kernel would have to mount the disk for a container.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The interface of drivers: machines that boot from raw disks, and nothing of EC2."""
+"""The interface of drivers, which boot machines from raw disks and know nothing of EC2."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """cloud-init's input at boot. Served over HTTP and never written to the disk."""
+    """cloud-init's input at boot. It is never written to the disk."""
 
     instance_id: str
     hostname: str
@@ -28,7 +28,7 @@ class Seed:
     user_data: bytes
     """The caller's own, untouched: cloud-config, a script, MIME, gzip or empty."""
     public_keys: tuple[str, ...]
-    """OpenSSH lines of the key pair; they go in by vendor-data and meta-data."""
+    """OpenSSH lines of the key pair; vendor-data and meta-data pass them on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class Ingress:
-    """Ports that a security group opens to somebody."""
+    """Ports that a security group opens to a range of addresses."""
 
     protocol: str
     """`tcp`, `udp`, `icmp`, or `-1` for all."""
@@ -77,7 +77,7 @@ class Driver(Protocol):
         """Boot; returns once the machine's init runs. Raises MachineError, and then leaves nothing behind."""
 
     def stop(self, machine_id: str, *, force: bool = False) -> None:
-        """Power off in order (or at once), and delete mounts, loops, namespaces and processes.
+        """Power off cleanly (with `force`: at once), and delete mounts, loops, namespaces and processes.
 
         When it returns, the raw files hold all that the machine wrote. A machine that is not running is success.
         """
@@ -89,7 +89,7 @@ class Driver(Protocol):
         """Open these ports of a running machine to their callers, and close all others."""
 
     def quiesced(self, machine_id: str) -> AbstractContextManager[None]:
-        """Hold the disks of a running machine still while inside, with consistent file systems."""
+        """Freeze the disks of a running machine within the block, with consistent file systems."""
 
     def console(self, machine_id: str) -> bytes:
         """Return the console output since the machine was first started, the last 64 KiB of it.
@@ -101,7 +101,7 @@ class Driver(Protocol):
         """Return the ids of running machines, including those adopted from an earlier process of this store."""
 
     def on_exit(self, callback: Callable[[str], None]) -> None:
-        """Call this, with the id, when a machine powered itself off and everything of it was cleaned up."""
+        """Call this, with the id, after a machine has powered itself off and has been cleaned up."""
 
     def forget(self, machine_id: str) -> None:
         """Delete what is kept about a machine that is stopped for good: console and scratch files."""

@@ -1,6 +1,6 @@
 """The way from a machine to its cloud's endpoint, and to nothing else on this computer's loopback.
 
-slirp4netns would carry a machine to every service that listens on this computer's loopback, so it is told not to. The
+slirp4netns would let a machine reach every service on this computer's loopback, so this is turned off. The
 process that answers 169.254.169.254 also listens there on the endpoint's port. It accepts in the machine's network and
 connects in this computer's, whose namespace it was handed as a file descriptor.
 """
@@ -26,7 +26,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def port_of(machines: Path) -> int:
-    """Read the port of the store that has this folder of machines; 0 where no cloud has served it."""
+    """Read the port of the store that has this folder of machines; 0 if no cloud has served it."""
     try:
         return int((machines.parent / PORT_FILE).read_text())
     except (FileNotFoundError, ValueError):
@@ -34,7 +34,7 @@ def port_of(machines: Path) -> int:
 
 
 def serve(document: Mapping[str, Any], address: str) -> None:
-    """Listen, where the document of the machine has an endpoint, in a thread of its own."""
+    """Listen on this address in a thread, if the machine's document has an endpoint."""
     port = int(document.get("endpoint-port", 0))
     if not port:
         return

@@ -88,19 +88,19 @@ class Entry:
 
     @property
     def is_optional(self) -> bool:
-        """Tell if the boot goes on without it."""
+        """Tell if the boot continues without it."""
         return bool(self.options & IS_OPTIONAL)
 
     @property
     def is_left_alone(self) -> bool:
-        """Tell if it is not mounted at boot, nor when somebody asks for it."""
+        """Tell if it is mounted neither at boot nor on access."""
         return "noauto" in self.options and "x-systemd.automount" not in self.options
 
 
 def names(device: str, at: int) -> list[str]:
     """List the names that an instance has for its disk number `at`: /dev/sdf, /dev/xvdf, /dev/nvme1n1.
 
-    A root disk has its own name alone: on an instance, the others are of its partitions.
+    A root disk has only its own name: on an instance, the other names belong to its partitions.
     """
     drive = DRIVE.fullmatch(device)
     if at == 0 or drive is None:
@@ -109,7 +109,7 @@ def names(device: str, at: int) -> list[str]:
 
 
 def write_generator(folder: Path, machine: Machine) -> None:
-    """Write the generator that the container is shown under /run."""
+    """Write the generator, which is bind-mounted under /run of the container."""
     path = folder / FILE
     path.unlink(missing_ok=True)
     path.write_text(GENERATOR.replace("@DISKS@", " ".join(disk.device for disk in machine.disks[1:])), encoding="utf-8")
@@ -117,7 +117,7 @@ def write_generator(folder: Path, machine: Machine) -> None:
 
 
 def entries(root: Path) -> list[Entry]:
-    """Read /etc/fstab of a mounted root. Follow no link: the tree is the machine's, and the link would be ours."""
+    """Read /etc/fstab of a mounted root. Follow no link: it could lead to a file of this computer."""
     found = []
     for line in _text(root).splitlines():
         words = line.split()

@@ -55,7 +55,7 @@ def boot(process: subprocess.Popen[bytes]) -> None:
 
 
 def refuse_foreign(machine: Machine) -> None:
-    """Raise MachineError where this computer's kernel would mount a disk that was imported."""
+    """Raise MachineError if this computer's kernel would have to mount an imported disk."""
     for disk in machine.disks:
         if foreign.is_foreign(disk.path):
             raise MachineError(

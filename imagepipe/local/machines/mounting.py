@@ -12,7 +12,7 @@ from imagepipe.local.machines.supervised import SupervisedDriver
 
 
 class MountingDriver(SupervisedDriver):
-    """Holds the disks of a running machine still by freezing their file systems."""
+    """Freezes the disks of a running machine by freezing their file systems."""
 
     def _frozen(self, record: Record) -> AbstractContextManager[None]:
         places = [self._root_seen_from_host(record)]

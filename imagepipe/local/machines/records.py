@@ -1,7 +1,7 @@
 """A driver's record of a machine on disk, by which another process can take it over or clean up after it.
 
-Written before the first step of a start, and once more when the machine is whole: what is found without a
-supervisor is half made.
+It is written before the first step of a start, and again when the machine is complete: a record without a supervisor
+belongs to an incomplete start.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NAME = "machine.json"
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process, named for good."""
+    """A process, by id and start time, because an id alone is reused."""
 
     pid: int
     started: str
@@ -37,7 +37,7 @@ class Record:
     devices: tuple[str, ...] = ()
     """Loop devices, in the order of the disks."""
     supervisor: Process | None = None
-    """None until it waits for its word to boot."""
+    """None until the supervisor waits for the command to boot."""
     ingress: tuple[Ingress, ...] = ()
 
 

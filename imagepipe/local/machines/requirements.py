@@ -15,7 +15,7 @@ from imagepipe.local.host.cgroup import hierarchies
 from imagepipe.local.machines.qemu import kvm
 from imagepipe.local.store import Store
 
-ROOM_BYTES = 5 << 30  # a base image, one build's volume, snapshot and copies, and air
+ROOM_BYTES = 5 << 30  # a base image, one build's volume, snapshot and copies, and a reserve
 
 # Debian's and Ubuntu's package of each tool.
 TOOLS = {
@@ -44,24 +44,24 @@ class Verdict(StrEnum):
 
     OK = "ok"
     NOTE = "note"
-    """Works without it."""
+    """The local cloud works without it."""
     MISSING = "missing"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """A requirement that was checked."""
 
     what: str
     verdict: Verdict
     detail: str
     package: str | None = None
-    """Debian's package that mends it."""
+    """Debian's package that provides it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Computer:
-    """Access to the computer; tests have another."""
+    """Access to the computer; tests use a substitute."""
 
     which: Callable[[str], str | None] = shutil.which
     has_module: Callable[[str], bool] = lambda name: importlib.util.find_spec(name) is not None

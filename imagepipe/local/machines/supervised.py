@@ -1,8 +1,8 @@
 """The common part of drivers whose machines live under a supervisor of their own.
 
-A machine is one control group with a supervisor, what runs the machine below it, and slirp4netns beside it. All that
-it holds of the computer ends with those processes, so deleting is: end them, wait until the loop devices are free,
-delete the empty groups.
+The processes of a machine are in one control group: a supervisor, its children that run the machine, and slirp4netns.
+Everything that a machine uses of the computer ends with them. So to delete a machine is to end them, wait until the
+loop devices are free, and delete the empty groups.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from imagepipe.local.machines.watcher import Watcher
 
 GONE_SECONDS = 15  # killed processes leave within milliseconds, unless their disk is slow
 CONSOLE_BYTES = 64 << 10
-CONSOLE_LIMIT = 16 << 20  # a file that grew beyond is cut to nothing
+CONSOLE_LIMIT = 16 << 20  # a larger file is truncated to nothing
 
 
 @dataclass(slots=True)
@@ -41,17 +41,17 @@ class Running:
     """Processes of the machine that are our children and must be waited for."""
     is_stopping: bool = False
     ports: threading.Lock = field(default_factory=threading.Lock)
-    """Held while its ports are opened and closed."""
+    """Lock that is held while its ports are opened and closed."""
     ended: threading.Event = field(default_factory=threading.Event)
-    """Set when everything was cleaned up."""
+    """Event that is set when the machine has been cleaned up."""
 
 
 class SupervisedDriver(ABC):
-    """Machines under one folder. Adopts those that run there already, and deletes what is half made."""
+    """Machines under one folder. Adopts those that run there already, and deletes incomplete ones."""
 
     name: str
     stop_seconds = 60.0
-    """Then a machine is stopped by force, as EC2 does in the end."""
+    """Time after which a stopping machine is ended by force, as EC2 does."""
     scratch: tuple[str, ...] = (slirp.SOCKET, imds.FILE, "slirp.log", "supervisor.log")
     """Files in a machine's folder that are deleted when it is cleaned up."""
 
@@ -65,13 +65,13 @@ class SupervisedDriver(ABC):
         for known in sorted(path for path in folder.iterdir() if path.is_dir()):
             self._adopt_or_reap(known)
 
-    # What each kind of machine does in its own way.
+    # Implemented by each kind of machine.
 
     @abstractmethod
     def reboot(self, machine_id: str) -> None: ...
 
     def _check(self, machine: Machine) -> None:  # noqa: B027 - most have nothing to check
-        """Raise MachineError for a machine that cannot be started; before anything is made for it."""
+        """Raise MachineError for a machine that cannot be started. Called before anything is made for it."""
 
     @abstractmethod
     def _launch(self, folder: Path, record: Record, children: list[subprocess.Popen[bytes]]) -> Record:
@@ -87,7 +87,7 @@ class SupervisedDriver(ABC):
 
     @abstractmethod
     def _frozen(self, record: Record) -> AbstractContextManager[None]:
-        """Hold the machine's disks still while inside."""
+        """Freeze the machine's disks within the block."""
 
     @abstractmethod
     def _unfreeze(self, record: Record) -> None:
@@ -114,7 +114,7 @@ class SupervisedDriver(ABC):
         forwarder.set_forwards(ports)
 
     def _adopt(self, record: Record) -> None:
-        """Prepare a machine that an earlier process started to be managed by this one."""
+        """Take over a machine that an earlier process started."""
         self._unfreeze(record)
 
     def start(self, machine: Machine, ingress: Sequence[Ingress]) -> None:
@@ -187,7 +187,7 @@ class SupervisedDriver(ABC):
         """Stop watching; the machines live on, for the next process of this store."""
         self._watcher.close()
 
-    # While they run.
+    # Running machines.
 
     def _get(self, machine_id: str) -> Running:
         with self._lock:
@@ -203,7 +203,7 @@ class SupervisedDriver(ABC):
         self._watcher.watch(running.record.machine.id, running.record.supervisor.pid)
 
     def _follow_ports(self) -> None:
-        """Open what a widely opened machine has begun to listen on; cut a console that has grown too long."""
+        """Open new listening ports of machines that have a wide rule; truncate consoles that have grown too long."""
         with self._lock:
             all_running = list(self._machines.values())
         for running in all_running:
@@ -215,7 +215,7 @@ class SupervisedDriver(ABC):
                 with running.ports, suppress(MachineError, OSError):  # it may be ending now
                     self._open_ports(running.record)
 
-    # Ending.
+    # Machines that end.
 
     def _on_supervisor_end(self, machine_id: str) -> None:
         with self._lock:
@@ -232,7 +232,7 @@ class SupervisedDriver(ABC):
                 callback(machine_id)
 
     def _clean_up(self, record: Record, children: Sequence[subprocess.Popen[bytes]]) -> None:
-        """End what is left of a machine and leave nothing of it but its disks and its console."""
+        """End all processes of a machine, and delete everything of it except its disks and its console."""
         machine = record.machine
         group, folder = MachineGroup(machine.id), self._folder / machine.id
         group.kill()

@@ -41,7 +41,7 @@ class Watcher:
         os.write(self._wake_end, b"+")
 
     def close(self) -> None:
-        """Watch no longer. Reports that are under way are waited for."""
+        """Stop watching, and wait for reports that are under way."""
         self._closing = True
         os.write(self._wake_end, b"x")
         self._thread.join()
@@ -69,11 +69,11 @@ class Watcher:
         self._ending = [thread for thread in self._ending if thread.is_alive()]
         thread = threading.Thread(target=lambda: self._guarded(lambda: self._on_end(name)), name=f"end of {name}")
         self._ending.append(thread)
-        with suppress(RuntimeError):  # the interpreter is ending: the next process of the store gives it back
+        with suppress(RuntimeError):  # the interpreter is ending: the next process of the store cleans up
             thread.start()
 
     def _guarded(self, call: Callable[[], None]) -> None:
         try:
             call()
-        except Exception:  # a thread has nobody above it to tell
+        except Exception:  # nobody would see an exception of a thread
             log.exception("watching machines")

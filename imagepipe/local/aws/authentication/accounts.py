@@ -1,4 +1,4 @@
-"""The accounts of one store: who may call, what for, and which organization each is in."""
+"""The accounts of one store, with their access keys, policies and organizations."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ class Accounts:
         return [to_api(account) for account in rows.values()]
 
     def add(self, account_id: str | None, memberships: Iterable[str]) -> dict[str, Any]:
-        """Make an account with keys of its own, or put one that is there into other organizations.
+        """Make an account with keys of its own, or move an existing one into other organizations.
 
-        Raises AwsError for what is no account id or no ARN of an organization or unit.
+        Raises AwsError for an invalid account id, or an invalid ARN of an organization or unit.
         """
         names = tuple(dict.fromkeys(memberships))
         for name in names:
@@ -80,9 +80,9 @@ class Accounts:
         return to_api(account)
 
     def add_key(self, account_id: str, policy: str) -> dict[str, Any]:
-        """Make a further access key of an account, good for what a policy allows.
+        """Make another access key for an account, which may do what a policy allows.
 
-        Raises AwsError where there is no such account, or the policy is not understood.
+        Raises AwsError if the account does not exist, or the policy is not understood.
         """
         if account_id not in {row["account"] for row in self.listed()}:
             raise invalid(f"there is no account {account_id!r}")

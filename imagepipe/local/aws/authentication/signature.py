@@ -1,7 +1,7 @@
 """Identify callers: AWS Signature Version 4, in the Authorization header or in a presigned URL.
 
-Every instance can reach the host's loopback, so a request without a good signature gets nothing. The rules are
-the IAM user guide's, "Create a signed AWS API request"; botocore's signer is the reference in the tests.
+Every instance can reach the host's loopback, so a request without a valid signature is refused. The rules are
+those of the IAM user guide, "Create a signed AWS API request"; botocore's signer is the reference in the tests.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def identify(
 ) -> Identity:
     """Verify the signature and return the caller. Temporary keys expire by `cloud_now`, if it is given.
 
-    Raises AwsError for anything but a good and timely signature. `check_payload` is for when the body is there.
+    Raises AwsError unless the signature is valid and current. Call `check_payload` once the body has been read.
     """
     claim = _claim(request)
     secret = secret_of(claim.scope.access_key_id)
@@ -146,7 +146,7 @@ def _check_session(request: Request, scope: Scope, secret: Secret, now: datetime
 
 def expired(service: str) -> AwsError:
     """Return the service's error for expired credentials."""
-    # EC2's own word; botocore and Packer know all three (EC2 API reference, "Common client error codes").
+    # EC2 has a code of its own (API reference, "Common client error codes"). botocore and Packer know all three codes.
     code = {"ec2": "RequestExpired", "ssm": "ExpiredTokenException", "kms": "ExpiredTokenException"}
     return AwsError(
         code.get(service, "ExpiredToken"), "The security token included in the request is expired", status=403
@@ -215,7 +215,7 @@ def _check_time(claim: _Claim, now: datetime) -> None:
 
 
 def check_payload(request: Request) -> None:
-    """Raise AwsError where the body is not the one that was signed; in a presigned URL none is."""
+    """Raise AwsError if the body is not the one that was signed. A presigned URL signs no body."""
     stated = request.headers.get("x-amz-content-sha256")
     if stated is None or request.query_value("X-Amz-Algorithm") or not re.fullmatch("[0-9a-f]{64}", stated):
         return
@@ -255,7 +255,7 @@ def _canonical(request: Request, claim: _Claim) -> str:
 
 
 def _canonical_path(path: str, service: str) -> str:
-    if service == "s3":  # keys are taken as they stand: dots and double slashes mean something
+    if service == "s3":  # a key is signed unchanged: its dots and double slashes are significant
         return path or "/"
     normal = posixpath.normpath(path or "/").replace("//", "/")
     if path.endswith("/") and normal != "/":

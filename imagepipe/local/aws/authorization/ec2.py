@@ -1,7 +1,7 @@
 """The permissions that a call to EC2 needs: one request to IAM for each resource, with its condition keys.
 
 The types of resources that an action touches, and their condition keys, are in `iam.facts`; here are the values. A new
-resource has no id yet, and is `*`; its tags in the call that makes it are a request of their own.
+resource has no id yet: `*` stands for it. Tagging it in the call that creates it takes a second request to IAM.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def ec2_requests(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]
 def _request(
     call: Call, action: str, kind: str, id: str, values: Values, *, region: str | None = None
 ) -> AuthorizationRequest:
-    """Make one question, with the condition keys that the action has. Raises AwsError if IAM has no such question."""
+    """Make one request, with the action's condition keys. Raises AwsError if the action has no such resource type."""
     name = f"ec2:{action}"
     try:
         known = keys_of(name, kind)

@@ -28,7 +28,7 @@ BUCKETS = {
     "ListObjects": "ListBucket",
     "ListObjectsV2": "ListBucket",
 }
-"""IAM's word for S3's operations (Service Authorization Reference, "Amazon S3")."""
+"""IAM's actions by S3's operations (Service Authorization Reference, "Amazon S3")."""
 EBS_AND_KEYS = (
     "kms:CreateGrant",
     "kms:Decrypt",

@@ -1,7 +1,7 @@
 """Check callers' policies: those of an access key, or those of the role that the caller has assumed.
 
-A key without a policy may do anything, as may a role without one: policies are for those who want to try one. Decisions
-are kept, so that a test can compare them with a policy.
+A key without a policy may do anything, as may a role without one: policies are only for users who want to try one.
+Decisions are kept, so that a test can compare them with a policy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from imagepipe.local.aws.moto import iam
 from imagepipe.local.aws.protocol.errors import AwsError
 
 CODES = {"ec2": "UnauthorizedOperation", "s3": "AccessDenied", "sts": "AccessDenied", "iam": "AccessDenied"}
-"""By service; all others say AccessDeniedException."""
+"""Error code of a refusal by service; the others use AccessDeniedException."""
 
 
 def rules(backend: Backend, identity: Identity) -> tuple[Rule, ...] | None:
@@ -70,7 +70,7 @@ def check(backend: Backend, identity: Identity, requests: Iterable[Authorization
 
 
 def refuse_admin(backend: Backend, identity: Identity) -> None:
-    """Raise AwsError where a caller under a policy wants the cloud's own interface, which no policy speaks of."""
+    """Raise AwsError if a caller with a policy calls the cloud's own interface, which no policy can allow."""
     if rules(backend, identity) is not None:
         raise AwsError("AccessDenied", "A caller with a policy may not do that", status=403)
 

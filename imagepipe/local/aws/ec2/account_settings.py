@@ -25,7 +25,7 @@ def setting(backend: Backend, account: str, region: str, name: str, at_first: st
 
 
 def change_setting(backend: Backend, account: str, region: str, name: str, value: str) -> None:
-    """Set it, in the change that is being made."""
+    """Set the setting, as part of the current change of the database."""
     backend.database.put(Setting(id=_key(account, region, name), account=account, region=region, value=value))
 
 

@@ -1,4 +1,4 @@
-"""The gateway's own actions of EC2, by function, and the names of those that moto answers."""
+"""The EC2 actions that the gateway implements, with their functions, and the names of those that moto answers."""
 
 from __future__ import annotations
 

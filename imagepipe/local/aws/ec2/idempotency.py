@@ -1,4 +1,4 @@
-"""Client tokens: the same request twice makes things once (EC2 user guide, "Ensuring idempotency")."""
+"""Client tokens: a repeated request creates nothing twice (EC2 user guide, "Ensuring idempotency")."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REMEMBERED = timedelta(hours=24)  # the same guide: "at least 24 hours" after th
 def earlier_result(backend: Backend, call: Call) -> Sequence[str] | None:
     """Return the ids that an earlier request with this token made; None for the first one.
 
-    Raises AwsError if the token came with another request: a parameter, or a tag, that differs.
+    Raises AwsError if the token was used in a different request, with another parameter or tag.
     """
     token = str(call.params.get("ClientToken") or "")
     if not token:
@@ -39,7 +39,7 @@ def earlier_result(backend: Backend, call: Call) -> Sequence[str] | None:
 
 
 def remember(backend: Backend, call: Call, made: Sequence[str]) -> None:
-    """Keep what the request made, in the change that makes it."""
+    """Record the ids that the request made, in the same change of the database."""
     token = str(call.params.get("ClientToken") or "")
     if token:
         _forget(backend)
@@ -70,6 +70,6 @@ def _key(call: Call, token: str) -> str:
 
 
 def _digest(call: Call) -> str:
-    """Hash the request: user data may hold keys, and need not be kept twice."""
+    """Hash the request: user data may hold keys, so it is not stored a second time."""
     meant = {key: value for key, value in call.params.items() if key not in ("ClientToken", "DryRun")}
     return hashlib.sha256(json.dumps(meant, sort_keys=True, default=str).encode()).hexdigest()

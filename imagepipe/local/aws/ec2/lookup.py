@@ -68,7 +68,7 @@ _, group = _finders("sg", SecurityGroup)
 
 
 def _own(find: FindOne[R], kind: str) -> FindOne[R]:
-    """Make the function that finds only the caller's own, of one that finds what is shared with it too."""
+    """Restrict a function that also finds shared resources to the caller's own."""
 
     def find_own(backend: Backend, call: Call, identifier: str) -> R:
         found = find(backend, call, identifier)
@@ -98,7 +98,7 @@ def check_available(image: Image) -> Image:
 
 
 def in_source_region(call: Call) -> Call:
-    """Return the call of a copy as it would be in the region of the source. Raises AwsError for an unknown region."""
+    """Return a copy's call with the region of the source in place of its own. Raises AwsError for an unknown region."""
     region = call.text("SourceRegion")
     if region not in regions():
         raise invalid(f"Value ({region}) for parameter sourceRegion is invalid.")

@@ -1,7 +1,7 @@
-"""Product codes and billing: what an image is sold with, and how its instances are billed.
+"""Product codes and billing of images, which their instances take over.
 
-Images get them on EC2 from AWS Marketplace and from AWS itself; here from the cloud's own interface. An image of an
-instance keeps both. A registered one has the product codes of its snapshots and no billing (API reference,
+On EC2, AWS Marketplace and AWS itself set them; here the cloud's own interface does. An image that is created from an
+instance keeps both. A registered image has the product codes of its snapshots, and no billing (API reference,
 RegisterImage: the billing is derived from metadata that a snapshot may lack).
 """
 

@@ -1,7 +1,7 @@
 """Recover after a start: adopt the machines that still run, and resume pending work.
 
-The process before may have been killed at any moment. Everything that it had answered is in the database; what it
-had not finished is found there by its state, and submitted again to the same queues.
+The previous process may have been killed at any moment. Everything that it answered is in the database. Unfinished work
+is recognized by the state of its record, and submitted again to the same queues.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FIRST_REGION = "us-east-1"
 
 
 def recover(backend: Backend) -> None:
-    """Submit all work that is outstanding. Order matters within a queue alone: snapshots before what follows."""
+    """Submit all unfinished work. The order matters only within a queue: snapshots come first."""
     backend.disks.sweep()
     _sweep_disks(backend)
     # A full store is reported here, and not by every call.
@@ -50,7 +50,7 @@ def _forget_old_records(backend: Backend) -> None:
 
 
 def _sweep_disks(backend: Backend) -> None:
-    """Delete files that no record names: a record goes before its file does."""
+    """Delete files without a record: a record is always deleted before its file."""
     for path, known in (
         (backend.disks.volume_path("vol"), {row.id for row in backend.database.volumes}),
         (backend.disks.snapshot_path("snap"), {row.id for row in backend.database.snapshots}),
@@ -67,7 +67,7 @@ def _sweep_disks(backend: Backend) -> None:
 
 
 def _reap(backend: Backend, running: frozenset[str]) -> None:
-    """Stop machines that should not be running: nobody's, or those of instances that had ended."""
+    """Stop machines that should not be running: those without an instance, or of an instance that has ended."""
     for machine_id in running:
         instance = backend.database.instances.get(machine_id)
         if instance is None or instance.state in ("stopped", "terminated"):
@@ -97,7 +97,7 @@ def _resume_instance(backend: Backend, instance: Instance, is_running: bool) -> 
 
 
 def _reset_volumes(backend: Backend, instance: Instance) -> None:
-    """Prepare disks on which nothing has run, as the first boot may have been interrupted anywhere."""
+    """Have the volumes made again, because the first boot may have been interrupted at any point."""
     with backend.database.change():
         for attached in instance.volumes:
             volume = backend.database.volumes.get(attached.volume_id)

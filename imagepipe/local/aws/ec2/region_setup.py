@@ -26,7 +26,7 @@ def _have_default_group(backend: Backend, account: str, region: str) -> set[str]
 
 
 def _update_default_groups(backend: Backend, account: str, region: str) -> None:
-    """Make and delete default groups with their VPCs, which moto makes and deletes."""
+    """Create and delete default groups to match the VPCs, which moto creates and deletes."""
     with backend.database.change():
         present = backend.network.vpc_ids(account, region)
         for vpc_id in set(present) - _have_default_group(backend, account, region):
@@ -37,7 +37,7 @@ def _update_default_groups(backend: Backend, account: str, region: str) -> None:
 
 
 def prepare_base_images(backend: Backend, region: str) -> None:
-    """Make Debian's images in the region. Raises StoreFull: those of the first region take room."""
+    """Make Debian's images in the region. Raises StoreFull: the images of the first region need disk space."""
     for base in (backend.base, backend.base.as_disk()):
         if base is not None and backend.database.images.get(base_image_id(base, region)) is None:
             _make_base_image(backend, base, region)
@@ -49,7 +49,7 @@ def base_image_id(base: BaseImage, region: str) -> str:
 
 
 def _make_base_image(backend: Backend, base: BaseImage, region: str) -> None:
-    # Two first requests may come here at once; both then do the same.
+    # Two first requests may get here at the same time; both then write the same records.
     snapshot_id = stable_id("snap", base.name, iso(base.created), region)
     if not backend.disks.snapshot_path(snapshot_id).exists():
         _adopt_base(backend, base, snapshot_id)
@@ -62,7 +62,7 @@ def _make_base_image(backend: Backend, base: BaseImage, region: str) -> None:
 
 
 def _adopt_base(backend: Backend, base: BaseImage, snapshot_id: str) -> None:
-    """Make a snapshot of the base image; a copy of another region's snapshot of it takes no room."""
+    """Make a snapshot of the base image, if possible as a copy of another region's, which takes no disk space."""
     for other in backend.database.snapshots:
         is_same = (other.account, other.start_time, other.description) == (DEBIAN, base.created, base.description)
         if is_same and backend.disks.snapshot_path(other.id).exists():

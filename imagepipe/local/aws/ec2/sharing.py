@@ -33,7 +33,7 @@ def changed_users(
         *map(_organization, params.get("OrganizationalUnitArns", [])),
     ]
     if structure in params and operation is None:
-        listed = []  # Packer names the users in both ways at once, and EC2 takes its word from the structure
+        listed = []  # Packer sends the users in both forms at once, and EC2 uses the structure
     if listed and operation not in ("add", "remove"):
         raise conflicting("OperationType must be add or remove")
     (added if operation == "add" else removed).extend(listed)
@@ -88,7 +88,7 @@ def added(params: Mapping[str, Any], structure: str, *, groups: str = "UserGroup
 
 
 def to_api(users: Iterable[str]) -> list[dict[str, str]]:
-    """Launch permissions as DescribeImageAttribute answers them."""
+    """Describe launch permissions as DescribeImageAttribute does."""
     answers = []
     for user in users:
         if user == "all":

@@ -62,7 +62,7 @@ def _tell_moto(backend: Backend, call: Call, identifier: str, tags: Mapping[str,
 
 
 def _named(backend: Backend, call: Call) -> Iterator[tuple[Record | None, str]]:
-    """Find the records that a request names, None for moto's; all of them before any is changed."""
+    """Find all resources that a request names, before any is changed. The record of moto's resources is None."""
     found: list[tuple[Record | None, str]] = []
     for identifier in call.params.get("Resources", []):
         prefix = identifier.partition("-")[0]

@@ -19,16 +19,16 @@ SERVICES = ("ec2", "s3", "sts", "ssm", "kms")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """An effect, and what a fault of it may say."""
+    """An effect, and the fields that a fault with this effect may have."""
 
     what: str
-    """For people: what it does."""
+    """Description, for people."""
     actions: tuple[str, ...] = ()
-    """The actions that it can come at; any if there are none."""
+    """Actions that it can be injected into; empty for any action."""
     fields: frozenset[str] = frozenset()
-    """Beside those that all have."""
+    """Fields, in addition to those that all effects have."""
     needs: frozenset[str] = frozenset()
-    """One of these must be there."""
+    """Fields of which at least one is required."""
 
 
 def _kind(what: str, fields: str = "", *, actions: tuple[str, ...] = (), needs: str = "") -> Kind:
@@ -112,7 +112,7 @@ def _check_fields(values: Mapping[str, Any], effect: str, kind: Kind) -> Iterato
 def _check_action(values: Mapping[str, Any], effect: str, kind: Kind) -> Iterator[Mistake]:
     pattern = values.get("action", "*")
     if not isinstance(pattern, str):
-        return  # said already
+        return  # reported already
     if kind.actions and not any(fnmatchcase(action, pattern) for action in kind.actions):
         known = f": {effect!r} comes at {', '.join(kind.actions)}"
         yield Mistake(
@@ -171,7 +171,7 @@ TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "times": (_is_count, "a whole number, 1 or more"),
     "probability": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
 }
-"""By field, the test of a value, and the words for what it must be."""
+"""Test of a value, and description of valid values, by field."""
 
 
 def fault_of(values: Any) -> Fault:

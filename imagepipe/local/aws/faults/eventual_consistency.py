@@ -25,16 +25,16 @@ ROWS = {
     "KeyPairs": "KeyPairId",
     "Tags": "ResourceId",
 }
-"""By the list of an answer, what names a row of it."""
+"""The field that identifies a row, by the name of the list in the answer."""
 NAMES = ("InstanceId", "ImageId", "SnapshotId", "VolumeId", "GroupId", "KeyPairId", "KeyName")
 NO_NAMES = frozenset({"Filters", "TagSpecifications", "Tags", "ClientToken", "Description", "Name"})
-"""Parameters whose values name no thing that must be there."""
+"""Parameters whose values do not refer to existing resources."""
 
 
 @dataclass(slots=True)
 class _Hidden:
     until: float | None
-    """By the monotonic clock; None: for so many calls."""
+    """Time by the monotonic clock; None if `calls` is the limit."""
     calls: int
 
     def is_over(self) -> bool:
@@ -42,7 +42,7 @@ class _Hidden:
 
 
 class HiddenResources:
-    """The things that are not shown."""
+    """The hidden resources."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -62,7 +62,7 @@ class HiddenResources:
             self._hidden.clear()
 
     def refuse(self, call: Call) -> None:
-        """Raise AwsError for a call that names what is not shown yet."""
+        """Raise AwsError for a call that names a hidden resource."""
         if not self._hidden:
             return
         for name in _texts({key: value for key, value in call.params.items() if key not in NO_NAMES}):

@@ -56,7 +56,7 @@ CODES: Mapping[str, tuple[int, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that shall go wrong, and when."""
+    """A failure to inject, with its conditions."""
 
     effect: Effect
     action: str = "*"
@@ -65,7 +65,7 @@ class Fault:
     """Parameters that must have these values, such as {"InstanceType": "t3.small"}; shell patterns. S3's actions have
     Bucket and Key.
 
-    A name with dots goes down: {"InstanceMarketOptions.MarketType": "spot"}.
+    A dotted name selects a nested parameter: {"InstanceMarketOptions.MarketType": "spot"}.
     """
     code: str = ""
     message: str = ""
@@ -74,9 +74,9 @@ class Fault:
     calls: int | None = None
     """For `hide`: number of calls, in place of `seconds`."""
     after: int = 0
-    """So many calls that it would meet are let through first."""
+    """Number of matching calls that are let through first."""
     times: int | None = None
-    """Number of times that it comes; unlimited if None."""
+    """Number of times that it is injected; unlimited if None."""
     probability: float = 1.0
     """Probability for each further matching call, by a random generator of the fault's own."""
 
@@ -137,11 +137,11 @@ def _value(params: Mapping[str, Any], name: str) -> str:
 
 @dataclass(slots=True)
 class _ActiveFault:
-    """A fault as it stands: how often it was let by, and how often it came."""
+    """An active fault, with its counts of matching calls and of injections."""
 
     fault: Fault
     die: random.Random
-    """A generator of its own: its tenth decision depends on the seed alone."""
+    """A random generator for this fault alone, so that its tenth decision depends only on the seed."""
     met: int = 0
     hits: int = 0
 
@@ -150,7 +150,7 @@ class _ActiveFault:
         return self.fault.times is not None and self.hits >= self.fault.times
 
     def fires(self) -> bool:
-        """Count a matching call, and tell if the fault comes at it."""
+        """Count a matching call, and tell if the fault is injected into it."""
         self.met += 1
         if self.met <= self.fault.after or self.is_spent:
             return False
@@ -196,17 +196,17 @@ class Faults:
         self.hidden.clear()
 
     def listed(self) -> list[tuple[Fault, int]]:
-        """List the faults that may still come, with the number of times that each came."""
+        """List the faults that may still come, with the number of times that each was injected."""
         with self._lock:
             return [(each.fault, each.hits) for each in self._active if not each.is_spent]
 
     def injected(self) -> dict[str, int]:
-        """Count the faults that came since the process began, by effect and action: `refuse RunInstances`."""
+        """Count the faults injected since the process began, by effect and action: `refuse RunInstances`."""
         with self._lock:
             return dict(sorted(self._injected.items()))
 
     def take(self, effect: Effect, action: str, params: Mapping[str, Any]) -> Fault | None:
-        """Return the first fault with this effect that comes at the call."""
+        """Return the first fault with this effect that is to be injected into the call."""
         with self._lock:
             for each in self._active:
                 if each.fault.effect == effect and each.fault.matches(action, params) and each.fires():
@@ -217,7 +217,7 @@ class Faults:
         return None
 
     def bind(self, thing: str, action: str, params: Mapping[str, Any], *effects: Effect) -> None:
-        """Bind the faults that match the call to a resource that it makes; they come later."""
+        """Bind the faults that match the call to a resource that it makes; they take effect later."""
         for effect in effects:
             fault = self.take(effect, action, params)
             if fault is not None:

@@ -1,1 +1,1 @@
-"""All that knows moto's internals."""
+"""The only modules that use moto's internals."""

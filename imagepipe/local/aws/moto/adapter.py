@@ -1,8 +1,8 @@
 """Networks, IAM, STS, KMS, parameters and S3: moto answers, and its state is made durable from outside.
 
-moto is used as it is: its own applications answer, in this process, one call of a service at a time, and after each
-call that may have changed something the backend concerned is pickled into the database before the answer leaves.
-S3's objects are many and large: `s3_state` keeps them, and `s3_transfers` moves their bytes.
+moto is used unchanged: its own applications answer in this process, one call of a service at a time. After each call
+that may have changed something, the backend is pickled into the database before the answer is sent. S3's objects are
+many and large: `s3_state` keeps them, and `s3_transfers` moves their bytes.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from imagepipe.local.aws.state.database import Database
 
 TAGGING = "resource-groups-tagging-api"
 SERVICES = ("ec2", "s3", "sts", "iam", "kms", "ssm", "secretsmanager", TAGGING)
-"""moto knows some two hundred; these are what images are made with. The rest is refused by name."""
+"""The services that the local cloud offers. moto has some two hundred; the others are refused by name."""
 SIGNING_NAMES = {"tagging": TAGGING}
 GLOBAL_SERVICES = frozenset({"s3", "sts", "iam"})
 READS = ("Describe", "Get", "List", "Head", "Lookup", "Search", "Simulate")
 MOTO = "moto"
-"""The blob that says which version of moto wrote the others."""
+"""Name of the blob with the version of moto that wrote the others."""
 HTML = re.compile(rb"\s*<(!doctype )?html", re.IGNORECASE)
 log = logging.getLogger(__name__)
 
 
 class Moto:
-    """moto behind one call of a service at a time, with its state in the database and S3's bytes in a folder."""
+    """moto, called once at a time for each service, with its state in the database and S3's bytes in a folder."""
 
     def __init__(self, database: Database, objects: Path) -> None:
         # Images are the gateway's own: moto would make 1,300 for each region, and we would keep them.
@@ -63,12 +63,12 @@ class Moto:
         self._saved: set[str] = set()
         self.s3 = S3State(database, objects)
         self._locks = {service: threading.RLock() for service in SERVICES}
-        self._locks["sts"] = self._locks["iam"]  # whose roles it reads
+        self._locks["sts"] = self._locks["iam"]  # STS reads IAM's roles
         self._load()
 
     @contextmanager
     def lock(self, service: str) -> Iterator[None]:
-        """Hold off other calls of the service while inside. Several services are always locked in one order."""
+        """Lock the service for the block. Locks of several services are always taken in the same order."""
         wanted = SERVICES if service == TAGGING else (service,)
         with ExitStack() as stack:
             for each in wanted:
@@ -76,7 +76,7 @@ class Moto:
             yield
 
     def answer(self, context: RequestContext, action: str) -> Answer:
-        """Have moto answer, and save what it changed. `action` is empty where the HTTP method says it all.
+        """Have moto answer, and save its changes. `action` is empty if the HTTP method alone names it.
 
         For all services but S3. Raises AwsError.
         """
@@ -93,7 +93,7 @@ class Moto:
         with self.lock(service):
             answer = self.call(service, context, context.environ)
             reads = action.startswith(READS) if action else request.method in ("GET", "HEAD")
-            for each in SERVICES if service == TAGGING and not reads else (service,):  # that one tags what others keep
+            for each in SERVICES if service == TAGGING and not reads else (service,):  # tagging changes all services
                 region = get_partition(identity.region) if each in GLOBAL_SERVICES else identity.region
                 if not reads or _name(each, identity.account, region) not in self._saved:
                     self.save(each, identity.account, region)
@@ -111,7 +111,7 @@ class Moto:
         return get_backend(cast(Any, service))[account][region]
 
     def save(self, service: str, account: str, region: str) -> None:
-        """Put the backend's present state on disk; of S3, the settings of buckets."""
+        """Save the backend's current state; for S3, only the settings of its buckets."""
         with self.lock(service):
             accounts: Any = get_backend(cast(Any, service))
             if account not in accounts or region not in accounts[account]:
@@ -126,13 +126,13 @@ class Moto:
                 self._check_readable(name, buffer.getvalue())
                 self._database.write_blobs({name: buffer.getvalue()})
             except BaseException:
-                if name in self._saved:  # nobody may see what is not on disk
+                if name in self._saved:  # callers must never see state that is not on disk
                     self._load_backend(name, dict(self._database.blobs())[name])
                 raise
             self._saved.add(name)
 
     def _check_readable(self, name: str, body: bytes) -> None:
-        """Raise AwsError for what the next process could not read: the store would not start any more."""
+        """Raise AwsError if the next process could not read this state, and the store would not start."""
         try:
             Unpickler(body, self.objects).load()
         except Exception as problem:
@@ -141,21 +141,21 @@ class Moto:
             raise AwsError("InternalError", text, status=500) from problem
 
     def save_s3(self, account: str, region: str, changed: Changes) -> None:
-        """Put on disk what a request to S3 changed; where that fails, or cannot be right, S3 is as on disk again."""
+        """Save the changes of a request to S3. If that fails or would lose data, read S3's state from disk again."""
         try:
             self.s3.save(account, get_partition(region), changed)
         except Exception as problem:
             log.critical("S3's state is read from the disk again: %s", problem)
             self.s3.load(dict(self._database.blobs()))
-            if not isinstance(problem, WouldLose):  # the disk is full, for one: nobody may see what is not on it
+            if not isinstance(problem, WouldLose):  # for example, the disk is full
                 raise
             text = f"The local cloud did not save this, as it would have lost data: {problem}. Try again"
             raise AwsError("InternalError", text, status=500) from problem
 
     def _load(self) -> None:
-        """Give moto what an earlier process saved, and nothing else: moto's state is the process's own.
+        """Replace moto's state, which is global to this process, by the one that an earlier process saved.
 
-        Raises LocalCloudError for what this version of moto cannot read.
+        Raises LocalCloudError if this version of moto cannot read it.
         """
         for service in SERVICES:
             get_backend(cast(Any, service)).clear()
@@ -212,7 +212,7 @@ class _NoInstances(list[Any]):
 
 
 def _forget_instances() -> None:
-    """Have moto keep no list of instances of its models: it is for its own interface, and they were never freed."""
+    """Stop moto from listing all instances of its models: only its own interface needs them, and none is ever freed."""
     for models in model_data.values():
         for model in models.values():
             if not isinstance(model.instances_tracked, _NoInstances):
@@ -220,7 +220,7 @@ def _forget_instances() -> None:
 
 
 def _adopt(backend: Any, key: str, value: object) -> None:
-    """Set an attribute; a map with defaults stays one."""
+    """Set an attribute; a defaultdict stays a defaultdict."""
     present = getattr(backend, key, None)
     if type(present) is defaultdict and isinstance(value, dict):
         present.clear()

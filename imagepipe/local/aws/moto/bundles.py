@@ -1,7 +1,7 @@
-"""Instance-store images: registered from a manifest in S3, and at each launch made a disk again from its parts.
+"""Instance-store images: registered from a manifest in S3. Each launch makes the disk from the bundle's parts.
 
 The cloud has an EC2 key of its own: bundles for it are made with its certificate, `ec2-cert.pem` in the store's state.
-As EC2 does, it reads what the objects' ACL lets it read. Who signed the manifest is not looked at.
+Like EC2, it reads only objects whose ACL allows it. The manifest's signature is not checked.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Bundles:
         return manifest
 
     def unpack_to(self, location: str, target: Path, *, account: str, region: str) -> None:
-        """Make the disk of an instance from the bundle, all digests checked. Raises BundleError."""
+        """Make the disk of an instance from the bundle, and check all digests. Raises BundleError."""
         manifest = self._read(location, account=account, region=region)
         bucket, _, key = location.partition("/")
         folder = f"{key.rpartition('/')[0]}/" if "/" in key else ""

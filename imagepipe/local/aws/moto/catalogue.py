@@ -9,7 +9,7 @@ from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBacken
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 
-@lru_cache(maxsize=256)  # a caller may ask of any region
+@lru_cache(maxsize=256)  # a caller can name any region
 def zones(region: str) -> tuple[str, ...]:
     """List the availability zones of a region."""
     return tuple(

@@ -37,7 +37,7 @@ def has_instance_profile(moto: Moto, account: str, name_or_arn: str) -> bool:
 
 
 def role_of_profile(moto: Moto, account: str, profile: str) -> str:
-    """Return the ARN of the profile's role. For a profile without one, it is that of a role with the profile's name."""
+    """Return the ARN of the profile's role. If the profile has none, return that of a role with the profile's name."""
     roles = [role for found in _profiles(moto, account) if found.name == profile for role in found.roles]
     return str(roles[0].arn) if roles else f"arn:aws:iam::{account}:role/{profile}"
 

@@ -1,7 +1,7 @@
-"""moto's state as pickles, and back: what moto's classes cannot pickle by themselves, and what may be in a pickle.
+"""Pickle moto's state, and read it back: handle classes that cannot be pickled as they are, and limit what is read.
 
-A pickle can name any function of any module. Only moto's own classes are looked up here, and the few others that its
-state is made of: a file that somebody else wrote cannot run anything.
+A pickle can name any function of any module. Here only moto's own classes are looked up, and the few others of which
+its state consists. So a file that somebody else wrote cannot run code.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from imagepipe.local.aws.protocol.bodies import ObjectFile, new_file
 
 PRIVATE_KEYS = (RSAPrivateKey, EllipticCurvePrivateKey)
 FILE = "imagepipe_file"
-"""The attribute of an S3 object that names the file with its bytes; empty where it has none left."""
+"""The attribute of an S3 object that names the file with its bytes; empty if it no longer has any."""
 NOT_PICKLED = frozenset({"lock"})
 
 
 class Pickler(pickle.Pickler):
-    """Writes state; the bytes of S3's objects stay in their files, whose names are then in `named`."""
+    """Writes state. The bytes of S3's objects stay in their files; `named` collects the names of these files."""
 
     def __init__(self, file: io.BytesIO, objects: Path, taken: Callable[[str], bool]) -> None:
-        """`taken` tells if a file is another object's: moto's copy of an object gets a file of its own."""
+        """`taken` tells if a file belongs to another object: an object that moto copied gets a file of its own."""
         super().__init__(file)
         self._objects = objects
         self._taken = taken
@@ -44,9 +44,9 @@ class Pickler(pickle.Pickler):
         return ("bytes", value.path.name if value.path else "") if isinstance(value, ObjectFile) else None
 
     def reducer_override(self, value: Any) -> Any:
-        """Reduce maps with defaults: those with a lambda become plain maps, moto's own subclasses stay whole.
+        """Reduce defaultdicts: those with a lambda become plain dicts, and moto's own subclasses are kept.
 
-        Private keys, of KMS, go as what they are written as.
+        Private keys of KMS are pickled in their serialized form.
         """
         if isinstance(value, FakeKey):
             self._keep(value)
@@ -76,7 +76,7 @@ class Pickler(pickle.Pickler):
 
 
 def keep(key: Any, objects: Path) -> None:
-    """Write the bytes that moto has of an object to a new file, and have moto read that."""
+    """Write an object's bytes from moto's memory to a new file, and make moto read that file."""
     key._etag = key.etag.strip('"')
     path = objects / uuid.uuid4().hex
     with new_file(path) as file:
@@ -90,7 +90,7 @@ def adopt(key: Any, path: Path | None) -> None:
     key._value_buffer = ObjectFile(path)
     key.contentsize = path.stat().st_size if path else key.contentsize
     setattr(key, FILE, path.name if path else "")
-    key.disposed = True  # there is nothing to close; moto warns of what is collected before it is disposed of
+    key.disposed = True  # nothing is left to close; without this, moto warns when the object is garbage-collected
 
 
 def _blank_key() -> Any:
@@ -107,12 +107,12 @@ def _set_key(key: Any, state: Mapping[str, Any]) -> None:
 
 
 def _private_key(plain: bytes) -> Any:
-    """Load a private key. The function that it calls cannot be imported by its own name from a pickle."""
+    """Load a private key. A pickle names this function, because it cannot import cryptography's own by name."""
     return load_der_private_key(plain, None)
 
 
 def _key_store(versions: dict[str, Any]) -> _VersionedKeyStore:
-    """Make a bucket's objects, from all versions by key."""
+    """Make a bucket's key store from the versions of each key."""
     made = _VersionedKeyStore()
     dict.update(made, versions)
     return made
@@ -157,11 +157,11 @@ PLAIN = frozenset(
     for module, _, names in (line.partition(":") for line in _PLAIN_NAMES.strip().splitlines())
     for name in names.split()
 )
-"""Names beside moto's own classes that moto's state consists of; all of them only hold values."""
+"""Names outside of moto that pickles of its state need. All of them only hold values."""
 
 
 class Unpickler(pickle.Unpickler):
-    """Reads what `Pickler` wrote. Raises UnpicklingError for what names anything else."""
+    """Reads the pickles of `Pickler`. Raises UnpicklingError for a pickle that names anything else."""
 
     def __init__(self, body: bytes, objects: Path) -> None:
         super().__init__(io.BytesIO(body))
@@ -177,7 +177,7 @@ class Unpickler(pickle.Unpickler):
             return getattr(importlib.import_module(module), name)
         if module.partition(".")[0] == "moto":
             found = super().find_class(module, name)
-            # Not what a module of moto's happens to import: a dotted name reaches that too.
+            # A dotted name could also reach something that a module of moto's imports: that is refused.
             if isinstance(found, type) and is_moto_class(found):
                 return found
         raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of the state of a cloud")

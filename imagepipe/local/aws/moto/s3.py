@@ -1,7 +1,7 @@
 """The parts of S3 that moto lacks: parse the operation, redirect to the bucket's region, check that bytes arrived
 whole, and read the ACLs of objects.
 
-moto keeps grants, but nothing of the canned ACL `aws-exec-read`: it is passed on as the grant that it stands for.
+moto stores grants, but does not know the canned ACL `aws-exec-read`, so moto gets the grants that this ACL stands for.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EXEC_READ = "aws-exec-read"
 EC2_READER = "6aa5a366c34c1cbe25dc49211496e913e0351eb0e8c37aa3477e40942ec6b97c"
 """The canonical user, `za-team`, to whom GetObjectAcl shows an object with aws-exec-read granted."""
 ENFORCED = "BucketOwnerEnforced"
-"""ACLs are disabled: of new buckets since April 2023, where their creator says nothing (S3 user guide)."""
+"""The ownership setting that disables ACLs, the default of new buckets since April 2023 (S3 user guide)."""
 EVERYWHERE = frozenset({"CreateBucket", "ListBuckets", "GetBucketLocation"})
 """Operations that any region answers."""
 
@@ -37,7 +37,7 @@ class Operation:
     """An operation of S3 on a bucket or an object."""
 
     name: str
-    """As in the API reference; empty if S3 has no such operation."""
+    """Name in the API reference; empty if S3 has no such operation."""
     bucket: str
     key: str
 
@@ -63,7 +63,7 @@ def _place(request: Request) -> tuple[str, str]:
 
 @cache
 def _operations() -> tuple[tuple[str, str, int, frozenset[str]], ...]:
-    """Name, method, depth of the path, and what the query and headers must have, of every operation."""
+    """List each operation's name, method, depth of the path, and the query fields and headers that it requires."""
     model, found = get_service_model("s3"), []
     for name in model.operation_names:
         operation = model.operation_model(name)
@@ -136,7 +136,7 @@ def check_md5(request: Request, found: bytes) -> None:
     """Raise AwsError if the body, with this MD5, is not the one that Content-MD5 states."""
     stated = request.headers.get("content-md5")
     if stated is None or "aws-chunked" in request.headers.get("content-encoding", ""):
-        return  # of the latter, S3 means the bytes within the chunks
+        return  # with aws-chunked, Content-MD5 is of the bytes within the chunks
     try:
         required = base64.b64decode(stated, validate=True)
     except binascii.Error:

@@ -1,7 +1,7 @@
 """S3's state on disk: each key, each upload and each account's buckets are a blob of their own.
 
-A request changes the blobs of what it names, and nothing else is looked at: a write costs the same however many objects
-there are. An object's bytes are a file, named in its key's blob.
+A request reads and writes only the blobs of the objects that it names, so a write costs the same however many objects
+exist. An object's bytes are a file, named in its key's blob.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_PAGE_TOKENS = 1000
 
 
 class WouldLose(Exception):
-    """A save would drop what the request does not name: moto's state is no longer what it was."""
+    """A save would delete objects that the request does not name, because moto has lost them from memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,32 +37,32 @@ class Changes:
     bucket: str
     keys: frozenset[str] = frozenset()
     uploads: bool = False
-    """Uploads in parts, too."""
+    """True if a multipart upload may have changed too."""
     upload_id: str = ""
-    """The only one of them; empty for a new one."""
+    """Id of that upload; empty for a new one."""
     deletes: bool = False
-    """The request may delete."""
+    """True if the request may delete the objects."""
 
 
 class S3State:
-    """Saves S3's state, and loads it. All under S3's lock."""
+    """Saves S3's state, and loads it. All calls need S3's lock."""
 
     def __init__(self, database: Database, objects: Path) -> None:
         self._database = database
         self._objects = objects
         self._digests: dict[str, bytes] = {}
-        """By blob, of what is saved."""
+        """Digests of the saved blobs, by blob."""
         self._named: dict[str, frozenset[str]] = {}
-        """By blob, the files that it names."""
+        """Files that a blob names, by blob."""
         self._owners: dict[str, str] = {}
-        """By file, the blob that names it."""
+        """Blob that names a file, by file."""
         self._within: dict[str, set[str]] = {}
-        """Blobs by what is theirs: `s3-key/ACCOUNT/PARTITION/BUCKET`."""
+        """Blobs by the prefix of their names: `s3-key/ACCOUNT/PARTITION/BUCKET`."""
         self._arns: dict[str, frozenset[str]] = {}
-        """By blob, the names of its objects' versions."""
+        """moto's names of the versions in a blob, by blob."""
 
     def load(self, blobs: Mapping[str, bytes]) -> None:
-        """Give moto what is saved."""
+        """Replace moto's S3 state by the saved one."""
         accounts: Any = get_backend("s3")
         accounts.clear()
         accounts.bucket_accounts.clear()
@@ -72,7 +72,7 @@ class S3State:
             self._load(name, ours[name])
 
     def sweep(self) -> None:
-        """Delete the files of no object: a process may have ended before it came to that. Before anything is served."""
+        """Delete files that belong to no object: a killed process may have left some. Call before the first request."""
         for path in self._objects.iterdir():
             if path.name not in self._owners:
                 path.unlink(missing_ok=True)
@@ -102,7 +102,7 @@ class S3State:
         return name in self._owners
 
     def save(self, account: str, partition: str, changed: Changes) -> None:
-        """Put on disk what a request of this account may have changed. Raises WouldLose."""
+        """Save the changes that a request of this account may have made. Raises WouldLose."""
         accounts: Any = get_backend("s3")
         partition, owner = accounts.bucket_accounts.get(changed.bucket, (partition, account))
         bucket = accounts[owner][partition].buckets.get(changed.bucket)
@@ -116,7 +116,7 @@ class S3State:
             for each in {account, owner}:
                 self._check_buckets(each, partition, changed)
                 values[f"{ACCOUNT}/{each}/{partition}"] = _account_of(each, partition)
-            if bucket is None:  # it was deleted; uploads may go with it, and objects not
+            if bucket is None:  # it was deleted; that may delete uploads in it, but not objects
                 if self._within.get(f"{KEY}/{place}"):
                     raise WouldLose(f"bucket {changed.bucket} is gone, and there are objects in it")
                 values |= dict.fromkeys(self._within.get(f"{UPLOAD}/{place}", ()))
@@ -126,7 +126,7 @@ class S3State:
         self._write(values)
 
     def _check_buckets(self, account: str, partition: str, changed: Changes) -> None:
-        """Raise WouldLose where objects are saved of a bucket that is gone, and that the request did not delete."""
+        """Raise WouldLose if a bucket with saved objects has disappeared, and the request did not delete it."""
         present = cast(Any, get_backend("s3"))[account][partition].buckets
         place = f"{account}/{partition}/"
         for within in self._within:
@@ -195,7 +195,7 @@ class S3State:
 
 
 def _account_of(account: str, partition: str) -> dict[str, Any]:
-    """Return an account's buckets without their contents and the tags of objects, which are with their keys."""
+    """Return an account's buckets without their objects and the objects' tags, which are saved with the keys."""
     backend: Any = cast(Any, get_backend("s3"))[account][partition]
     tagger = copy.copy(backend.tagger)
     tagger.tags = {arn: tags for arn, tags in tagger.tags.items() if not _is_of_object(arn)}

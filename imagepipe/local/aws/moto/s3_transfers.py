@@ -1,4 +1,4 @@
-"""S3's operations as moto answers them, and the bytes of objects, which go past moto from disk and to disk."""
+"""S3's operations, which moto answers, and the bytes of objects, which bypass moto in both directions."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ EMPTY = hashlib.md5(usedforsecurity=False).hexdigest()
 
 
 class Transfers:
-    """S3 behind moto."""
+    """S3's answers, made by moto, with the bytes of objects added."""
 
     def __init__(self, moto: Moto) -> None:
         self._moto = moto
 
     def receive(self, request: Request, source: bodies.Source, length: int) -> Received:
-        """Write an object's bytes to disk. Raises AwsError where they are not those that the client stated."""
+        """Write an object's bytes to disk. Raises AwsError if digest or length is not the stated one."""
         stated = request.headers.get("x-amz-content-sha256", "")
         is_chunked = stated.startswith("STREAMING-")
         received = bodies.receive(source, length, self._moto.objects, is_chunked=is_chunked)
@@ -65,9 +65,9 @@ class Transfers:
             received.discard()
 
     def answer(self, context: RequestContext, operation: Operation, received: Received | None) -> Answer:
-        """Have moto answer, and save what it changed. Call it under S3's lock. Raises AwsError.
+        """Have moto answer, and save its changes. Call it under S3's lock. Raises AwsError.
 
-        What was received becomes the object's, if the answer says that there is one.
+        If moto accepts the request, the received file becomes the object's.
         """
         identity, request = context.identity, context.request
         if redirect := s3.redirect(identity, operation):
@@ -77,10 +77,10 @@ class Transfers:
         environ = s3.translate_acl(identity, request, operation, context.environ)
         environ |= _headers_for_empty_body(request, received) if received else {}
         if operation.name == "GetObject":
-            environ.pop("HTTP_RANGE", None)  # which moto would cut out of no bytes
+            environ.pop("HTTP_RANGE", None)  # moto would apply it to an empty body
         source = self._source(identity, request) if operation.name in ("CopyObject", "UploadPartCopy") else None
         if source is not None:
-            environ.pop("HTTP_X_AMZ_CHECKSUM_ALGORITHM", None)  # which moto would work out of no bytes
+            environ.pop("HTTP_X_AMZ_CHECKSUM_ALGORITHM", None)  # moto would compute it from an empty body
         with bodies.without_bytes() if operation.name in WITHOUT_BYTES else nullcontext():
             answer = self._moto.call("s3", context, environ)
         if answer.status < 300:
@@ -130,7 +130,7 @@ class Transfers:
         version = parse_qs(parsed.query).get("versionId", [None])[0]
         try:
             return self._backend(identity).get_object(bucket, key, version_id=version)
-        except Exception:  # noqa: BLE001 - moto's own answer to the same names the problem
+        except Exception:  # noqa: BLE001 - moto's answer to this request reports the problem
             return None
 
     def _copied(self, key: Any, source: Any, answer: Answer, start: int, end: int) -> Answer:
@@ -139,7 +139,7 @@ class Transfers:
         return _attach_bytes(key, path, md5, answer)
 
     def _complete_upload(self, request: Request, key: Any) -> None:
-        """Make an object's file of its parts' files. Does nothing where an earlier request did so already."""
+        """Make an object's file from its parts' files. Do nothing if an earlier request has done so."""
         numbers = [
             int(str(each.text))
             for each in ElementTree.fromstring(request.body).iterfind(  # noqa: S314
@@ -163,7 +163,7 @@ def _changes(operation: Operation, request: Request) -> Changes:
     """List the objects that a request may have changed."""
     keys = frozenset({operation.key}) if operation.key else frozenset()
     if operation.name == "DeleteObjects":
-        body = ElementTree.fromstring(request.body)  # noqa: S314 - of a caller of this store's own
+        body = ElementTree.fromstring(request.body)  # noqa: S314 - only callers with this store's keys send it
         keys = frozenset(str(key.text) for key in body.iterfind("{*}Object/{*}Key"))
     return Changes(
         operation.bucket,
@@ -175,7 +175,7 @@ def _changes(operation: Operation, request: Request) -> Changes:
 
 
 def _check_sums(request: Request, received: Received) -> None:
-    """Raise AwsError where the bytes are not those of the checksum that came with them."""
+    """Raise AwsError if the bytes do not match a checksum that came with them."""
     for name, found in received.checksums.items():
         header = f"x-amz-checksum-{name.lower()}"
         stated = received.trailers.get(header) or request.headers.get(header) or request.query_value(header)
@@ -193,14 +193,14 @@ def _headers_for_empty_body(request: Request, received: Received) -> dict[str, s
     algorithm_header = request.headers.get("x-amz-sdk-checksum-algorithm", "").upper()
     header = f"HTTP_X_AMZ_CHECKSUM_{algorithm_header}"
     if algorithm_header and f"x-amz-checksum-{algorithm_header.lower()}" not in request.headers and header not in given:
-        # Without a value moto would work one out, of no bytes.
+        # Without a value, moto would compute one from an empty body.
         given |= {header: received.checksums[algorithm_header]} if algorithm_header in received.checksums else {}
         given |= {} if algorithm_header in received.checksums else {"HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM": ""}
     return given
 
 
 def _attach_bytes(key: Any, path: Path, md5: bytes, answer: Answer) -> Answer:
-    """Have moto's object read its bytes from there; gives the answer with the ETag that is right."""
+    """Make moto's object read its bytes from this file, and return the answer with the right ETag."""
     adopt(key, path)
     key._etag = md5.hex()
     headers = tuple((name, value.replace(EMPTY, key._etag)) for name, value in answer.headers)
@@ -208,7 +208,7 @@ def _attach_bytes(key: Any, path: Path, md5: bytes, answer: Answer) -> Answer:
 
 
 def _set_checksum(key: Any, parts: list[Any]) -> None:
-    """Set the checksum of an object from parts, because moto computed that of no bytes."""
+    """Set the checksum of an object from parts, because moto computed it from empty parts."""
     algorithm = key.checksum_algorithm or ""
     paths = [_path(part) for part in parts]
     if key.checksum_type == "COMPOSITE" and algorithm in bodies.CHECKSUMS:
@@ -231,7 +231,7 @@ def _download(request: Request, answer: Answer, key: Any) -> Answer:
     stated, size = request.headers.get("range", ""), int(key.size)
     if answer.status == 200 and re.fullmatch(r"bytes=(\d+-\d*|-\d+)", stated):
         start, end = _range(stated, size)
-        if start < size and start >= end and not stated.startswith("bytes=-"):  # backwards, which S3 takes for none
+        if start < size and start >= end and not stated.startswith("bytes=-"):  # backwards: S3 ignores it
             return replace(answer, content=Content.of(_path(key), 0, size))
         if start >= end:
             text = "The requested range is not satisfiable"

@@ -22,7 +22,7 @@ POOL = ipaddress.IPv4Network("127.42.0.0/16")
 RESERVED = 4  # the first addresses of a subnet are EC2's own; the last is broadcast
 SSH_PORT = 22
 SETTLED = "imagepipe_settled"
-"""Attribute of moto's model of a region that has its default VPC."""
+"""Attribute that marks moto's model of a region as complete: it has its default VPC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,11 @@ class Network:
         self._moto = moto
 
     def prepare(self, account: str, region: str) -> None:
-        """Give the region its default VPC if it has none yet. Raises AwsError for what is no region."""
+        """Give the region its default VPC if it has none yet. Raises AwsError for an unknown region."""
         if region not in regions():
             raise AwsError("AuthFailure", f"Credential should be scoped to a valid region, not '{region}'.", status=401)
         ec2 = self._ec2(account, region)
-        if hasattr(ec2, SETTLED):  # nobody waits for moto then
+        if hasattr(ec2, SETTLED):  # so that most requests do not wait for moto's lock
             return
         with self._moto.lock("ec2"):
             if not hasattr(ec2, SETTLED):
@@ -104,7 +104,7 @@ class Network:
         return identifier in ec2.vpcs or any(identifier in zone for zone in ec2.subnets.values())
 
     def change_tags(self, account: str, region: str, identifier: str, tags: dict[str, str | None]) -> None:
-        """Set tags of what moto keeps; a tag of None is taken away."""
+        """Set tags of a resource that moto keeps; None as the value deletes the tag."""
         with self._moto.lock("ec2"):
             ec2 = self._ec2(account, region)
             for key, value in tags.items():
@@ -135,7 +135,7 @@ def free_address(within: ipaddress.IPv4Network, taken: Iterable[str]) -> str:
 
 
 def free_private_ip(within: ipaddress.IPv4Network, taken: Iterable[str]) -> str:
-    """Find the first free address of a subnet outside the pool, which is only a name."""
+    """Find the first free address of a subnet outside the pool. Only the API shows it; nothing listens on it."""
     used = set(taken)
     for address in list(within)[RESERVED:-1]:
         if str(address) not in used:
@@ -177,5 +177,5 @@ def _connect_to_internet(ec2: Any) -> None:
 
 
 def _true(value: object) -> bool:
-    """Convert a value of moto's: a boolean, or its word."""
+    """Convert a boolean of moto's, which can be a string."""
     return str(value).lower() == "true"

@@ -26,7 +26,7 @@ MAX_OBJECT_BYTES = 5 << 30  # of one PUT, as S3 has it (S3 user guide, "Uploadin
 MAX_BODY_BYTES = 4 << 20  # of any other request: a DeleteObjects of 1,000 keys of 1 KiB has some 2 MiB
 MAX_LINE_BYTES = 8192
 DISCARD_LIMIT = 16 << 20
-"""So much of an unwanted body is read: a client that is still sending does not read its answer otherwise."""
+"""Limit of an unwanted body that is read to its end: a client that is still sending would not read the answer."""
 
 
 class Source(Protocol):
@@ -36,7 +36,7 @@ class Source(Protocol):
 
 
 class Digest(Protocol):
-    """A hash of hashlib, or a checksum that is worked out alike."""
+    """A hash of hashlib, or a checksum with the same methods."""
 
     def update(self, data: bytes, /) -> None: ...
 
@@ -59,7 +59,7 @@ CHECKSUMS: Mapping[str, Callable[[], Digest]] = {
     "SHA1": lambda: hashlib.sha1(usedforsecurity=False),
     "SHA256": hashlib.sha256,
 }
-"""S3's checksums that Python has; for CRC32C and CRC64NVME the client's statement is taken."""
+"""S3's checksums that Python has; for CRC32C and CRC64NVME the client's value is accepted unchecked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Received:
     md5: bytes
     sha256: str
     checksums: Mapping[str, str]
-    """Base64, by algorithm."""
+    """Checksums in base64, by algorithm."""
     trailers: Mapping[str, str]
     """Headers that came after the body, by lower-case name."""
 
@@ -181,7 +181,7 @@ def _not_chunked() -> AwsError:
 
 
 def read(source: Source, length: int) -> bytes:
-    """Read a short body. Raises AwsError, and reads nothing, if it is longer than all but objects may be."""
+    """Read a body that is not an object's. Raises AwsError, and reads nothing, if it is longer than MAX_BODY_BYTES."""
     if length > MAX_BODY_BYTES:
         text = f"The request has {length} bytes; the local cloud reads {MAX_BODY_BYTES}, but for an object's bytes"
         raise AwsError("RequestEntityTooLarge", text, status=413)
@@ -189,7 +189,7 @@ def read(source: Source, length: int) -> bytes:
 
 
 def discard_rest(source: Any) -> bool:
-    """Read the rest of a body that nobody wants; false where so much is left that the connection is to be closed."""
+    """Read the rest of an unwanted body. Return false if too much is left: the connection must be closed."""
     left = int(getattr(source, "remaining", 0))
     if left > DISCARD_LIMIT:
         return False
@@ -206,7 +206,7 @@ _seeing = threading.local()
 
 @contextmanager
 def without_bytes() -> Iterator[None]:
-    """Make all objects read as empty on this thread while inside: moto would have their bytes in memory."""
+    """Make all objects read as empty on this thread within the block: moto would load their bytes into memory."""
     _seeing.none = True
     try:
         yield
@@ -234,7 +234,7 @@ class ObjectFile:
         return found
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""
 
 
 @dataclass(slots=True)
@@ -264,11 +264,11 @@ class Content:
             self.descriptor = -1
 
     def __del__(self) -> None:
-        self.close()  # of an answer that is never sent
+        self.close()  # for an answer that is never sent
 
 
 def concatenate(paths: list[tuple[Path, int, int]], target: Path) -> bytes:
-    """Write these parts of files, as path, start and length, one after the other; gives the MD5 of all."""
+    """Join these parts of files, each as path, start and length, in the target, and return the MD5 of the whole."""
     md5 = hashlib.md5(usedforsecurity=False)
     with new_file(target) as file:
         for path, start, length in paths:

@@ -88,7 +88,7 @@ def _text(value: Value) -> str:
     return str(value)
 
 
-@lru_cache(maxsize=1024)  # the values are the callers'
+@lru_cache(maxsize=1024)  # limited, because callers choose the values
 def _pattern(value: str) -> re.Pattern[str]:
     """Compile a pattern: `*` is any text, `?` any one character, and a backslash quotes them."""
     parts = []
@@ -113,7 +113,8 @@ def page(
     """Return one page of the rows that match the filters of a request, and the token for the next one.
 
     `least` is the smallest page; `ids` names the parameter that EC2 does not take beside MaxResults. The token names
-    the last row of the page and not its position, so that rows made between two pages move none out of them.
+    the last row of the page and not its position, so that no row is skipped or repeated if rows are created between two
+    requests.
     """
     rows = select(found, params.get("Filters", []), getters)
     size = params.get("MaxResults")

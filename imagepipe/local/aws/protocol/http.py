@@ -1,4 +1,4 @@
-"""Requests as they come in over HTTP, and those that nobody answers."""
+"""Parse HTTP requests, and refuse those of web pages and of other machines."""
 
 from __future__ import annotations
 

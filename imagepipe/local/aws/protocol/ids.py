@@ -32,7 +32,7 @@ def stable_id(prefix: str, *names: str) -> str:
 
 
 def check_id(prefix: str, identifier: str) -> None:
-    """Raise EC2's `.Malformed` for what cannot be an id of this kind."""
+    """Raise EC2's `.Malformed` for a text that cannot be an id of this kind."""
     if not identifier.startswith(f"{prefix}-") or not _SHAPE.fullmatch(identifier):
         stem, thing = MALFORMED[prefix]
         raise AwsError(f"{stem}.Malformed", f'Invalid {thing}: "{identifier}"')

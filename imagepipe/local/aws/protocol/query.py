@@ -43,7 +43,7 @@ class Call:
     account: str
     region: str
     params: Mapping[str, Any]
-    """By the model's member names: what botocore's client was given."""
+    """Parameters by the model's member names, as the caller passed them to botocore's client."""
     request_id: str
 
     def text(self, name: str) -> str:

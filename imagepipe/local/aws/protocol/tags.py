@@ -1,4 +1,4 @@
-"""Tags: what EC2 takes of them, and how they go in at creation and come out."""
+"""Tags: check, merge and describe them as EC2 does."""
 
 from __future__ import annotations
 

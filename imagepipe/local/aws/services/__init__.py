@@ -1,1 +1,1 @@
-"""STS and SSM."""
+"""The services: EC2, S3, STS, SSM and the others."""

@@ -23,7 +23,7 @@ def name_of_base(backend: Backend) -> str | None:
 
 
 def answer(backend: Backend, context: RequestContext, action: str) -> Answer | None:
-    """Answer a request for the public parameter, with moto's answer for other parameters; None without it."""
+    """Answer a request that names the public parameter, with moto's answer for the others; None if it does not."""
     if action not in ("GetParameter", "GetParameters"):
         return None
     request, region = context.request, context.identity.region

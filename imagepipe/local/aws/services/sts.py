@@ -27,7 +27,7 @@ ROLE = re.compile(r"arn:aws:iam::(\d{12}):role/(?:[\w+=,.@-]+/)*([\w+=,.@-]+)")
 NAME = re.compile(r"[\w+=,.@-]{2,64}")
 MIN_SECONDS = 900
 CHAINED_SECONDS = 3600
-"""The longest for a role that a role assumes (IAM user guide, "Role chaining")."""
+"""Longest session of a role that another role assumes (IAM user guide, "Role chaining")."""
 
 
 def answer(backend: Backend, context: RequestContext, action: str) -> Answer | None:
@@ -72,7 +72,7 @@ def _assume_role(backend: Backend, identity: Identity, values: Mapping[str, str]
     )
     with backend.database.change():
         for old in backend.database.sessions:
-            if old.expires < backend.clock.now() - timedelta(hours=1):  # till then it is told that it expired
+            if old.expires < backend.clock.now() - timedelta(hours=1):  # until then, it is reported as expired
                 backend.database.remove(old)
         backend.database.put(session)
     return {

@@ -1,4 +1,4 @@
-"""Count the calls, for tests of what a client costs; keep what policies decided, for tests of policies."""
+"""Count the calls, for tests of a client's cost; keep the decisions of policies, for tests of policies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from imagepipe.iam.evaluate import AuthorizationRequest
 from imagepipe.local.aws.state.bounded import Counts, Newest
 
-MAX_ACTIONS = 2000  # EC2, S3 and the others have some 1,500; what a client makes up counts too
+MAX_ACTIONS = 2000  # EC2, S3 and the others have some 1,500; made-up names are counted too
 MAX_REQUESTS = 10_000
 
 

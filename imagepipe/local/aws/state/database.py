@@ -1,8 +1,8 @@
-"""The gateway's memory: records by kind, in memory to read, and on disk before any answer leaves.
+"""The gateway's database: records by kind, read from memory, and written to disk before an answer is sent.
 
-One writer at a time, under `lock`. Others see a change once it is on disk, and one that raises is never seen, which is
-also how a DryRun is done. What must follow a change (a machine to start, bytes to copy) is handed in with it and runs
-only once the change is on disk.
+One thread writes at a time, under `lock`. The others see a change once it is on disk. A change that raises an error is
+discarded; this is also how a DryRun is done. Work that must follow a change (start a machine, copy bytes) is registered
+with it, and runs only once the change is on disk.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from imagepipe.local.aws.state.records import (
 RECORDS = "gateway.sqlite"
 """File name of the records in the state folder."""
 FORMAT = 6
-"""Raised when this program writes, or expects, something else than the one before."""
+"""Version of the records' format. It is increased when this program writes or expects other records than before."""
 
 R = TypeVar("R", bound=Record)
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class _Change:
     depth: int = 0
     thread: int = 0
     drafts: dict[type[Record], dict[str, Record | None]] = field(default_factory=dict)
-    """By kind and id; None for what is removed."""
+    """Changed records by kind and id; None for a removed one."""
 
     def is_ours(self) -> bool:
         return self.thread == threading.get_ident()
@@ -187,7 +187,7 @@ class Database:
     def change(self) -> Iterator[None]:
         """Write all puts and removals inside to disk at the end, or none of them if an error is raised.
 
-        May be nested: the outermost decides. Other threads see the records as they were before, until the end.
+        Blocks may be nested: the outermost one writes. Until then, other threads see the old records.
         """
         with self.lock:
             self._change.thread = threading.get_ident()
@@ -216,10 +216,10 @@ class Database:
         self._drafts_of(type(record))[record.id] = None
 
     def write_blobs(self, blobs: Mapping[str, bytes | None]) -> None:
-        """Keep these bytes under these names, all or none, at once; None for bytes to forget.
+        """Save these bytes under these names, all or none, immediately; None deletes a name.
 
-        Waits for no change of records that is being made, and is no part of it: whoever holds a lock of another
-        service's may call it.
+        This is independent of a change of records that is under way, and does not wait for it, so it may be called
+        under the lock of another service.
         """
         if not blobs:
             return
@@ -236,7 +236,7 @@ class Database:
             return self._db.execute("SELECT name, body FROM blob ORDER BY name").fetchall()
 
     def later(self, follow: Callable[[], object]) -> None:
-        """Call this once the change is on disk; never, if it is not made."""
+        """Call this function once the change is on disk, or never if the change is discarded."""
         assert self._change.depth, "outside a change"
         self._later.append(follow)
 
@@ -290,7 +290,7 @@ class Database:
 
 
 def _follow(later: Sequence[Callable[[], object]]) -> None:
-    """Do all that follows a change, as the change is made: one that fails keeps none of the others from it.
+    """Run everything that follows a change. If one function fails, the others still run.
 
     Raises the first failure, at the end.
     """

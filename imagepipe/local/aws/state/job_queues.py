@@ -1,4 +1,4 @@
-"""Work that goes on after an answer: one queue for each resource, done in order, all queues in parallel.
+"""Background work after an answer: one queue for each resource, in order within a queue, all queues in parallel.
 
 A machine's driver takes one call at a time, a snapshot must see the disk as it was when it was asked for, and a
 terminate must come after the stop before it: putting all of an instance's work in one queue gives all three.
@@ -55,7 +55,7 @@ class JobQueues:
             raise Closing
 
     def run_later(self, seconds: float, work: Callable[[], object], *, at_close: bool = False) -> None:
-        """Do this after so many seconds, outside all queues; if the process ends earlier, at its end or not at all."""
+        """Run the work after so many seconds, outside all queues. If the process ends earlier: only with `at_close`."""
 
         def wait() -> None:
             is_closing = self._clock.wait(self._closing, seconds)
@@ -70,14 +70,14 @@ class JobQueues:
         thread.start()
 
     def set_delay(self, kind: str, seconds: float) -> None:
-        """Make work of this kind take so long at least.
+        """Make work of this kind take at least so many seconds.
 
         Kinds are `run`, `stop`, `terminate`, `volume`, `snapshot`, `image` and `copy`.
         """
         self._delays[kind] = seconds
 
     def close(self, seconds: float = 10.0) -> None:
-        """Let the work in hand end, for so long at most, and start no more."""
+        """Wait so many seconds at most for the running jobs, and start no others."""
         self._closing.set()
         with self._lock:
             threads = tuple(self._threads)
@@ -101,7 +101,7 @@ class JobQueues:
                 work()
             except Closing as closing:
                 done.set_exception(closing)
-            except Exception as error:  # the queue must go on, whatever one piece of work did
+            except Exception as error:  # the queue must continue after any failure
                 log.exception("work on %s failed", key)
                 done.set_exception(error)
             else:

@@ -9,7 +9,7 @@ from typing import Any
 
 LINUX = "Linux/UNIX"
 ANYWHERE = "all-regions"
-"""The region of records that belong to none."""
+"""Region of records that belong to no region."""
 ORDINARY = "RunInstances"  # RunInstances:0010 is Red Hat, RunInstances:0002 is Windows
 
 
@@ -95,12 +95,12 @@ class Instance(Bootable):
     has_run: bool = False
     """True once it was running: a start that fails then leaves it stopped."""
     ended_at: datetime | None = None
-    """When it became terminated."""
+    """Time of its termination."""
     zone: str
     vpc_id: str
     subnet_id: str
     address: str
-    """The loopback address where its ports are, whatever the API calls it."""
+    """The loopback address that has its ports, whatever address the API shows."""
     private_ip: str
     has_public_ip: bool = True
     interface_id: str
@@ -109,7 +109,7 @@ class Instance(Bootable):
     public_keys: tuple[str, ...] = ()
     """The key pair's public half as it was at launch: the pair may be deleted before the next start."""
     user_data: str = ""
-    """Base64, as it came."""
+    """Base64, as received."""
     shutdown_behavior: str = "stop"
     protects_termination: bool = False
     protects_stop: bool = False
@@ -142,7 +142,7 @@ class Volume(Record):
     create_time: datetime
     product_codes: tuple[str, ...] = ()
     fails_with: str = ""
-    """Why it cannot be made: EC2 looks at KMS keys only after it has answered."""
+    """Reason why it cannot be created: EC2 checks KMS keys only after its answer."""
     instance_id: str | None = None
     """The instance that it is attached to; device and flags are in the instance's own list."""
 
@@ -163,9 +163,9 @@ class Snapshot(Record):
     kms_key_id: str | None = None
     product_codes: tuple[str, ...] = ()
     fails_with: str = ""
-    """Why the copy will go to `error`."""
+    """Reason why the copy will fail."""
     copied_from: str | None = None
-    """The snapshot, of whatever region, whose bytes these are."""
+    """Source snapshot, in any region, with which it shares its bytes."""
     users: tuple[str, ...] = ()
     """Accounts that may create volumes of it; `all` for everybody."""
 
@@ -187,7 +187,7 @@ class Image(Bootable):
     state: str
     reason: str = ""
     fails_with: str = ""
-    """Why the image will go to `failed`, where a fault was asked for."""
+    """Reason why the image will fail, if a fault was injected."""
     created: datetime
     mappings: tuple[DiskSpec, ...]
     uefi_data: str | None = None
@@ -218,7 +218,7 @@ class KeyPair(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One source or destination of a security group, as EC2 numbers them."""
+    """A rule of a security group: one source or destination, with an id of its own, as on EC2."""
 
     id: str
     protocol: str
@@ -246,7 +246,7 @@ class SecurityGroup(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token(Record):
-    """A client token that was used: the same request again gets the same answer, another one is refused."""
+    """A used client token: the same request gets the same answer again, a different request is refused."""
 
     digest: str
     """Hash of the request's parameters."""

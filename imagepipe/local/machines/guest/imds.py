@@ -1,6 +1,6 @@
 """The instance metadata service of one machine, at 169.254.169.254 in a network namespace of its own.
 
-Of its own because a listener inside the machine's namespace would take port 80 from the machine's own servers. A veth
+The namespace is separate because a listener in the machine's own would take port 80 from the machine's servers. A veth
 pair joins the two. Answers follow the EC2 user guide, "Use the Instance Metadata Service": tokens (version 2), and
 version 1 only where the instance does not require them.
 """
@@ -82,7 +82,7 @@ class Answers:
         return token
 
     def seed(self, path: str) -> bytes | None:
-        """Return one of cloud-init's documents, for a machine whose firmware names the path."""
+        """Return one of cloud-init's documents. The firmware of a QEMU machine tells cloud-init to look here."""
         folder, _, name = path.strip("/").partition("/")
         return self._seed.get(name) if folder == SEED_PATH else None
 
@@ -140,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         if self.path != "/latest/api/token" or not self.answers.is_enabled:
             return self._send(404)
-        # A token must not come through a proxy that somebody talked into asking (EC2 user guide, IMDSv2).
+        # An open proxy must not get a token for somebody else (EC2 user guide, IMDSv2).
         if self.headers.get("X-Forwarded-For"):
             return self._send(403)
         ttl = self.headers.get(TTL)

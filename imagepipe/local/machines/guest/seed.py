@@ -20,7 +20,7 @@ VENDOR_DATA = {
 def seed_documents(seed: Seed, *, links: Mapping[str, str] | None = None) -> dict[str, bytes]:
     """Make the documents by name. User data is the caller's own; the cloud adds meta-data and vendor-data.
 
-    `links` are names that disks are to have beside their own, made at every boot: `/dev/sdf` to what udev shows.
+    `links` maps further names of disks, such as `/dev/sdf`, to udev's names. The links are made at every boot.
     """
     vendor: dict[str, object] = dict(VENDOR_DATA)
     if links:

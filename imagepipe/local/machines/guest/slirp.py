@@ -1,8 +1,8 @@
-"""A machine's network: slirp4netns beside its namespace, and the ports that it lets in.
+"""A machine's network: slirp4netns beside its namespace, and the ports that it forwards.
 
-slirp4netns gives the machine 10.0.2.100 and a resolver at 10.0.2.3. It does not carry it to this computer's loopback:
-the way to the cloud's endpoint is `endpoint`. It ends when the other end of its exit pipe is closed, that is with the
-supervisor, however that ended.
+slirp4netns gives the machine 10.0.2.100 and a resolver at 10.0.2.3. The machine cannot reach this computer's loopback
+through it: `endpoint` leads to the cloud's endpoint. slirp4netns ends when the other end of its exit pipe is
+closed. The supervisor holds that end, so slirp4netns ends when the supervisor ends or is killed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Port:
 def wanted(ingress: Iterable[Ingress], listening: frozenset[Port]) -> frozenset[Port]:
     """List the ports that these rules open to a caller on this computer.
 
-    All of a narrow rule; of a wide one those on which somebody listens.
+    A narrow rule opens all of its ports, a wide one those on which the machine listens.
     """
     ports: set[Port] = set()
     for rule in ingress:
@@ -128,7 +128,7 @@ class Forwarder:
     def set_forwards(self, ports: frozenset[Port]) -> None:
         """Forward these ports of the address to the machine, and no others. Raises MachineError.
 
-        What can be opened is, though another port cannot.
+        If one port cannot be opened, the others still are.
         """
         entries = _ask(self.folder, "list_hostfwd")["entries"]
         forwarded = {Port(entry["proto"], entry["guest_port"]): entry["id"] for entry in entries}
@@ -151,7 +151,7 @@ class Forwarder:
         except MachineError:
             if port.protocol != "tcp" or is_taken(self.address, port.number):
                 raise
-        # A service has the port of every address.
+        # A service listens on this port of every address.
         with socket.socket() as probe:
             probe.bind((self.address, 0))
             via = int(probe.getsockname()[1])

@@ -84,7 +84,7 @@ class ContainerDriver(MountingDriver):
         return record
 
     def _check_fstab(self, machine_id: str, record: Record) -> None:
-        """Name what an instance would mount at boot and a container cannot. Raises MachineError where it must."""
+        """Report entries that an instance would mount and a container cannot. Raises MachineError for required ones."""
         for entry, why in fstab.unsupported_entries(fstab.entries(self._root_seen_from_host(record))):
             text = f"/etc/fstab mounts {entry.what} at {entry.where}: {why}"
             if not entry.is_optional and entry.kind != "swap":

@@ -1,7 +1,7 @@
 """The shell that a container lives in: it holds the mount, the loop devices and the network namespace.
 
-They are in namespaces of its own and end with it, so that a machine whose processes are gone has left nothing,
-whoever was killed and when. It outlives the cloud's process, and boots the machine again when that reboots.
+They are in namespaces of its own and end with it. So nothing is left of a machine once its processes are gone, in
+whatever order they were killed. It outlives the cloud's process, and boots the machine again when that reboots.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from imagepipe.local.machines.launch import start
 SEED_INSIDE = "/run/imagepipe-seed"
 REBOOT = 133  # systemd-nspawn(1), EXIT STATUS, with --keep-unit: the container asked for a reboot
 
-# The metadata service has a namespace of its own, joined to the machine's by a pair of interfaces. Where this kernel
-# has no such pairs, or the service does not come up, the machine boots without.
+# The metadata service has a namespace of its own, joined to the machine's by a pair of interfaces. If this kernel
+# has no such pairs, or the service does not start, the machine boots without it.
 METADATA = f"""
 metadata() {{
   [ -e "$1" ] || return 0
@@ -37,8 +37,8 @@ metadata() {{
 
 # Arguments: the root's device, where to mount it, the console's file, the metadata service's file and Python, then
 # nspawn's.
-# Standard output says that all is ready; standard input brings the word to boot, or ends if who started us is gone.
-# The tmpfs hides what nspawn leaves under /run. `$$` is also nspawn's: exec is not used, for the loop's sake.
+# Standard output says that all is ready; standard input brings the command to boot, or ends with the cloud's process.
+# The tmpfs hides files that nspawn leaves under /run. `$$` is this shell: because of the loop, nspawn is its child.
 HOLD = f"""{METADATA}
 mount -o noatime "$1" "$2" && ip link set lo up || exit 125
 mkdir -p /run/systemd/nspawn && mount -t tmpfs tmpfs /run/systemd/nspawn || exit 125
@@ -56,12 +56,12 @@ umount "$root"
 exit $code
 """
 
-# systemd and cloud-init in a container take PID 1's arguments for the kernel's command line: what is said here
-# leaves nothing on the disk.
+# systemd and cloud-init in a container take PID 1's arguments for the kernel's command line: settings made here
+# leave nothing on the disk.
 MASKED = (
     "systemd-remount-fs.service",  # fails: no udev, so no LABEL=rootfs
     "console-getty.service",  # nobody can type
-    # Work of their own accord would hold apt's lock, and the disk, while a build wants them.
+    # Background work that would hold apt's lock, and use the disk, while a build needs them.
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
     "e2scrub_reap.service", "fstrim.timer",
 )  # fmt: skip
@@ -71,7 +71,7 @@ def nspawn_arguments(machine: Machine, devices: Sequence[str], seed: Path) -> li
     """Return options and PID 1's arguments. Devices are shown under their own name and under an instance's.
 
     The seed is shown under /run, which is memory: nothing of it touches the disk. It is not served by the cloud's
-    process, for a machine boots to its end when that is killed.
+    process, because a machine must finish its boot even if that process is killed.
     """
     binds = []
     for at, (disk, device) in enumerate(zip(machine.disks, devices, strict=True)):
@@ -84,15 +84,15 @@ def nspawn_arguments(machine: Machine, devices: Sequence[str], seed: Path) -> li
     return [
         "--quiet", "--register=no", "--keep-unit", "--settings=no", "--boot", f"--machine={machine.id}",
         "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=read-only",
-        # The namespace is the machine's own, so it may rule it as a machine does.
+        # The network namespace is the machine's own, so it may configure it like any machine.
         "--capability=CAP_NET_ADMIN,CAP_NET_RAW",
         f"--bind-ro={shown_seed}:{SEED_INSIDE}",
         f"--bind-ro={generator}:{fstab.INSIDE}",
-        # There is no user namespace: with this, the machine's root could open the computer's own disks.
+        # Without a user namespace, this capability would let the machine's root open the computer's own disks.
         "--drop-capability=CAP_MKNOD",
         *binds,
         "network-config=disabled",
-        # With the id here cloud-init knows at a reboot, without the seed, that it is the same instance.
+        # By this id cloud-init recognizes, at a reboot without the seed, that it is the same instance.
         f"ds=nocloud;i={machine.id};s={SEED_INSIDE}/",
         *(f"systemd.mask={unit}" for unit in MASKED),
     ]  # fmt: skip
@@ -101,7 +101,7 @@ def nspawn_arguments(machine: Machine, devices: Sequence[str], seed: Path) -> li
 def launch(
     machine: Machine, devices: Sequence[str], *, join: Sequence[str], folder: Path, held: Sequence[int]
 ) -> subprocess.Popen[bytes]:
-    """Start the shell; returns when it has mounted the root and waits for its word. Raises MachineError.
+    """Start the shell; return when it has mounted the root and waits for the command to boot. Raises MachineError.
 
     `held` are file descriptors that it keeps open as long as it lives.
     """

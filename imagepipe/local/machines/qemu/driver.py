@@ -1,7 +1,7 @@
 """Machines as QEMU guests on raw disks: their own kernel, and boot loader where they have one.
 
-With KVM where it truly works, else emulated in software, which is slow: half a minute to a login. The supervisor is
-`supervisor`; the network namespace, slirp4netns and the ports are those of a container.
+KVM is used if it really works. Otherwise the machine is emulated in software, which is slow: half a minute to a login.
+The supervisor is `supervisor`; the network namespace, slirp4netns and the ports are those of a container.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from imagepipe.local.machines.supervised import SupervisedDriver
 log = logging.getLogger(__name__)
 
 UP_SECONDS = 30.0
-PUSH_SECONDS = 5.0  # a guest that still boots does not feel its power button
-RESET_SECONDS = 120.0  # a guest that does not reboot in order is reset, as on EC2 after some minutes
+PUSH_SECONDS = 5.0  # a guest that still boots ignores its power button
+RESET_SECONDS = 120.0  # a guest that does not reboot cleanly is reset, as on EC2 after some minutes
 WELL_KNOWN = (22, 25, 53, 80, 443, 3000, 3306, 5000, 5432, 6379, 8000, 8080, 8443, 9000, 9090, 9100, 9200)
-"""Ports that a wide rule opens: only the guest's own kernel knows on which ports it listens."""
+"""Ports that a wide rule opens, because only the guest's kernel knows on which ports the guest listens."""
 
 
 class QemuDriver(SupervisedDriver):
@@ -59,7 +59,7 @@ class QemuDriver(SupervisedDriver):
     def _launch(self, folder: Path, record: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         machine = record.machine
         if any(foreign.is_foreign(disk.path) for disk in machine.disks):
-            for disk in machine.disks:  # its system can write any file system on them
+            for disk in machine.disks:  # the guest may copy foreign data to any of its disks
                 foreign.mark(disk.path)
         accelerator = "tcg" if (why_not := kvm.why_not()) else "kvm"
         if why_not:
@@ -126,7 +126,7 @@ class QemuDriver(SupervisedDriver):
         return True
 
     def _qemu(self, record: Record) -> int:
-        """Return the QEMU process of the machine's present boot; 0 between two."""
+        """Return the QEMU process of the machine's current boot; 0 between two boots."""
         for pid in MachineGroup(record.machine.id).processes():
             with suppress(OSError):
                 if Path(f"/proc/{pid}/comm").read_text().startswith("qemu-system"):
@@ -137,7 +137,7 @@ class QemuDriver(SupervisedDriver):
     def _frozen(self, record: Record) -> Iterator[None]:
         """Stop the processors. The files are then as after a power cut, which journals survive.
 
-        So are EC2's snapshots of running instances.
+        EC2's snapshots of running instances are in the same state.
         """
         folder = self._folder / record.machine.id
         qmp.ask(folder, "stop")
@@ -154,7 +154,7 @@ class QemuDriver(SupervisedDriver):
         return frozenset(Port("tcp", number) for number in WELL_KNOWN)
 
     def _forward(self, forwarder: slirp.Forwarder, ports: frozenset[Port]) -> None:
-        """Forward from the namespace to the guest, and then into the namespace."""
+        """Forward in two steps: QEMU from the namespace to the guest, slirp4netns from this computer to it."""
         file = forwarder.folder / supervisor.FORWARDS
         present = set(file.read_text().split()) if file.exists() else set()
         wanted = {supervisor.forwarding(port): port for port in ports}

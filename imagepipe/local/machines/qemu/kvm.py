@@ -1,4 +1,4 @@
-"""Find out if KVM works here. /dev/kvm can exist, and open, and its guests still hang: so one is tried."""
+"""Find out if KVM works here. /dev/kvm can exist and be accessible while its guests hang, so a guest is tried."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def why_not() -> str:
 
 
 def answers(accelerator: str) -> bool:
-    """Tell if a guest of one instruction, after the firmware's, answers with this accelerator."""
+    """Tell if a guest of three instructions, started by the firmware, answers with this accelerator."""
     with tempfile.NamedTemporaryFile(prefix="imagepipe-probe-") as disk:
         disk.write(SECTOR.ljust(MIN_DISK_BYTES, b"\0"))
         disk.flush()

@@ -66,7 +66,7 @@ def ask(folder: Path, command: str, **arguments: Any) -> Any:
 def monitor(folder: Path, text: str, *, answer: str = "") -> None:
     """Send one line to the human monitor, for commands that QMP lacks.
 
-    Raises MachineError where its answer does not end with this, or is anything where none is expected.
+    Raises MachineError if the reply does not end with `answer`, or is not empty when `answer` is.
     """
     said = str(ask(folder, "human-monitor-command", **{"command-line": text})).strip()
     if not said.endswith(answer) or (said and not answer):

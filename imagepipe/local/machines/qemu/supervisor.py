@@ -5,7 +5,7 @@ It is started as `python -m imagepipe.local.machines.qemu.supervisor FOLDER`.
 It is for QEMU what the shell of `nspawn/supervisor` is for a container. It outlives the cloud's process and boots the
 machine again when that reboots: a new QEMU, as a bare file system may have got a new kernel meanwhile. QEMU's own user
 network is inside the machine's network namespace, so all that the guest reaches goes through slirp4netns.
-169.254.169.254 is an address of that namespace: a service here answers it, and nothing of the guest's is in its way.
+169.254.169.254 is an address of that namespace: a service here answers it, without a conflict with the guest's ports.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ CONSOLE = "console.log"
 RESOLV = "resolv.conf"
 KVM_NODE = "kvm"
 FIRST_USER = 1_900_000_000
-"""Beyond the users of passwd files, of subuid files and of systemd (its UIDS-GIDS)."""
-GUEST = "10.0.3.15"  # QEMU's DHCP server gives it; not slirp4netns's net, which is one step further out
+"""The first user id for QEMU, above those of passwd files, of subuid files and of systemd (its UIDS-GIDS)."""
+GUEST = "10.0.3.15"  # from QEMU's DHCP server; slirp4netns's network is another one, outside of it
 NET = "10.0.3.0/24"
 SERIAL_CHARACTERS = 20  # of a virtio disk; an EBS volume's id without its dash has as many
-# A guest whose processor is software spends its first minute on these; nothing of it is on the disk.
+# Units on which an emulated guest spends its first minute. They are masked by the kernel's arguments, not on the disk.
 TRIMMED = (
     *MASKED, "getty-static.service", "getty.target", "serial-getty@ttyS0.service", "systemd-binfmt.service",
     "cloud-init-hotplugd.socket",
 )  # fmt: skip
-UNTRIMMED = ("systemd-remount-fs.service", "console-getty.service")  # of the masks: what a container alone wants
+UNTRIMMED = ("systemd-remount-fs.service", "console-getty.service")  # masks that only a container needs
 KERNEL_WORDS = (
     "root=/dev/vda rootfstype=ext4 rw console=ttyS0 net.ifnames=0 quiet loglevel=1 systemd.show_status=false"
     " mitigations=off audit=0 apparmor=0 no_timer_check tsc=reliable fsck.mode=skip"
@@ -75,12 +75,12 @@ def write(folder: Path, machine: Machine, *, accelerator: str, namespace: int) -
 
 
 def user_of(address: str) -> int:
-    """Give each machine's QEMU a user of its own: a number that nobody has, made of the machine's address."""
+    """Return the user id of a machine's QEMU. It is derived from the machine's address, and nobody else has it."""
     return FIRST_USER + int.from_bytes(socket.inet_aton(address)[2:], "big")
 
 
 class PassedFiles:
-    """Files that QEMU is handed open, as its user may open none of them."""
+    """Files that are passed to QEMU open, because its user may not open them."""
 
     def __init__(self) -> None:
         self.fds: list[int] = []
@@ -92,7 +92,7 @@ class PassedFiles:
         return fd
 
     def name(self, path: str | Path, *modes: int) -> str:
-        """Open a file in each of the modes that QEMU may ask for; give its name for block and character devices."""
+        """Open a file in each mode that QEMU may use, and return its name for block and character devices."""
         number = len(self.fds) + 1
         for mode in modes:
             fd = self.take(os.open(path, mode | os.O_CLOEXEC, 0o600))
@@ -100,7 +100,7 @@ class PassedFiles:
         return f"/dev/fdset/{number}"
 
     def plain(self, path: Path) -> str:
-        """Open a file that everybody may read if it is reached; give its name for fopen(3)."""
+        """Open a file, make it readable for all (its folder is private), and return its name for fopen(3)."""
         fd = self.take(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         os.fchmod(fd, 0o444)
         return f"/proc/self/fd/{fd}"
@@ -159,18 +159,18 @@ def qemu_command(
         command += ["-kernel", files.plain(linux), "-initrd", files.plain(initrd)]
         command += ["-append", f"{KERNEL_WORDS} {masked}"]
     else:
-        command += ["-vga", "std"]  # GRUB's own menu wants one
+        command += ["-vga", "std"]  # GRUB's menu needs a display
     return [*command, *files.arguments]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """FOLDER: make the network's inner side, say `ready`, wait for the word, and run the machine to its end."""
+    """FOLDER: make the network's inner side, write `ready`, wait for the word, and run the machine to its end."""
     folder = Path(arguments[0])
     os.chdir(folder)
     document = json.loads(Path(FILE).read_text(encoding="utf-8"))
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     subprocess.run(["ip", "address", "add", f"{imds.ADDRESS}/32", "dev", "lo"], check=True)
-    # The names that QEMU looks up for the guest: slirp4netns's resolver, not the computer's, which is out of reach.
+    # QEMU looks up names for the guest with slirp4netns's resolver, because the computer's is not reachable from here.
     Path(RESOLV).write_text("nameserver 10.0.2.3\n", encoding="utf-8")
     Path(RESOLV).chmod(0o644)
     subprocess.run(["mount", "--bind", RESOLV, "/etc/resolv.conf"], check=False)
@@ -213,17 +213,17 @@ def _boot(document: Mapping[str, Any], folder: Path) -> bool:
             if event["event"] == "SHUTDOWN":
                 reason = str(event["data"].get("reason", ""))
         line.close()
-    except (StopIteration, MachineError):  # it did not even start; what it said is in the log
+    except (StopIteration, MachineError):  # it did not even start; the reason is in the log
         pass
     process.wait()
-    Path(qmp.SOCKET).unlink(missing_ok=True)  # its user cannot
+    Path(qmp.SOCKET).unlink(missing_ok=True)  # QEMU's user cannot
     was_asked = Path(REBOOT).exists()
     Path(REBOOT).unlink(missing_ok=True)
     return reason == "guest-reset" or (was_asked and reason in ("guest-shutdown", "host-qmp-system-reset"))
 
 
 def _control_socket() -> int:
-    """Listen for the driver, as QEMU's user may make no file here."""
+    """Bind the driver's control socket, because QEMU's user may not create a file here."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listening.bind(qmp.SOCKET)  # relative to the machine's folder: a path has at most 107 bytes
     listening.listen(8)

@@ -1,1 +1,1 @@
-"""Machines that are an sshd alone."""
+"""Machines that consist of an sshd."""

@@ -53,9 +53,9 @@ class SshdDriver(MountingDriver):
         self._ask(machine_id, {"do": "reboot"})
 
     def _check(self, machine: Machine) -> None:
-        """Raise MachineError if a disk is in use, such as by a machine that another driver left running.
+        """Raise MachineError if a disk is in use, for example by a machine that another driver left running.
 
-        A failed start is cleaned up by ending all processes of the machine's name.
+        The clean-up of a failed start would end that machine, because it ends all processes of the machine's name.
         """
         if devices := loop.devices_of(frozenset(disk.path for disk in machine.disks)):
             raise MachineError(
@@ -94,7 +94,8 @@ class SshdDriver(MountingDriver):
 
     def _adopt(self, record: Record) -> None:
         super()._adopt(record)
-        with suppress(MachineError):  # it was started and its ports are still closed; or it is ending
+        # The earlier process may have ended before it opened the ports. A machine that is ending does not answer.
+        with suppress(MachineError):
             self._open_ports(record)
 
     def _ask_to_power_off(self, record: Record) -> bool:
@@ -108,7 +109,7 @@ class SshdDriver(MountingDriver):
         return super()._listening(record) | {SSH}
 
     def _forward(self, forwarder: slirp.Forwarder, ports: frozenset[slirp.Port]) -> None:
-        """Open these ports, and no others, as far as they can be opened. UDP is not carried. Raises MachineError."""
+        """Open these TCP ports, as many as possible, and no others. Raises MachineError for those that failed."""
         machine_id, address = forwarder.folder.name, forwarder.address
         wanted = {port.number for port in ports if port.protocol == "tcp"}
         is_open = set(self._ask(machine_id, {"do": "ports"}))
@@ -136,7 +137,7 @@ class SshdDriver(MountingDriver):
 
 
 def _nodes(machine: Machine, devices: Sequence[str]) -> dict[str, str]:
-    """Name the nodes of /dev, each with its device: an instance's names, and the kernel's, by which blkid finds it."""
+    """Map names in /dev to devices: an instance's names, and the kernel's own, by which blkid finds them."""
     nodes = {device: device for device in devices[1:]}
     for at, (disk, device) in enumerate(zip(machine.disks, devices, strict=True)):
         nodes |= dict.fromkeys(fstab.names(disk.device, at), device)
@@ -163,7 +164,7 @@ def _tell(child: subprocess.Popen[bytes], line: str) -> None:
 
 
 def _expect(child: subprocess.Popen[bytes], word: str, seconds: float, doing: str) -> None:
-    """Read a line of the supervisor's. Raises MachineError if it is another one."""
+    """Read a line from the supervisor. Raises MachineError if it is not this word."""
     assert child.stdout is not None
     answered, _, _ = select.select([child.stdout], [], [], seconds)
     answer = os.read(child.stdout.fileno(), 4096).decode(errors="replace").strip() if answered else ""
@@ -172,7 +173,7 @@ def _expect(child: subprocess.Popen[bytes], word: str, seconds: float, doing: st
 
 
 def _listener(address: str, number: int) -> tuple[socket.socket, bool]:
-    """Listen there; the flag is true for a socket in repair mode, which a service on every address makes necessary."""
+    """Listen on the port. The flag is true if that takes repair mode, because a service listens on every address."""
     listening = socket.socket()
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

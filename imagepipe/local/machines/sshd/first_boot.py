@@ -30,7 +30,7 @@ KINDS = ("ed25519",)
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody who may log in."""
+    """A user who may log in."""
 
     name: str
     keys: tuple[str, ...]

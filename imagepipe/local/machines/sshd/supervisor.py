@@ -1,13 +1,13 @@
 """The process that a machine without an init lives in: `python -I -S supervisor.py`, started by the sshd driver.
 
 It runs in mount, network, host name and IPC namespaces of its own, holds the machine's disks, and outlives the cloud's
-process. A boot is a child that is PID 1 of a PID namespace and sees nothing but the machine's own tree; a connection to
-port 22 is the image's own `sshd -i` beside it. Whoever is killed, and when, everything ends with this process.
+process. Each boot starts a child process, PID 1 of a new PID namespace, which sees only the machine's own tree. Each
+connection to port 22 starts the image's own `sshd -i` beside it. However this process ends, all of them end with it.
 
-It stands alone, on the standard library without `site`: so it is there in some 20 ms, in a few MB.
+It uses only the standard library, without `site`, so that it starts in some 20 ms and takes a few MB.
 """
 
-# No pathlib (see pyproject.toml): it would take a third of the time in which all of this is there.
+# No pathlib (see pyproject.toml): its import would take a third of the whole start.
 from __future__ import annotations
 
 import ctypes
@@ -32,7 +32,7 @@ from typing import Any, NoReturn
 SOCKET = "supervisor.sock"
 READY, UP = "ready", "up"
 SSH_PORT = 22
-REBOOT = 133  # as systemd-nspawn says it
+REBOOT = 133  # the exit status of systemd-nspawn for a reboot
 STOP_SECONDS = 2.0  # for processes that are told to end; then they are killed
 CHUNK_BYTES = 256 << 10
 TCP_REPAIR, REPAIR_OFF = 19, -1  # as in port_relay.py
@@ -47,11 +47,11 @@ MS_REMOUNT, MS_BIND = 32, 4096
 MNT_DETACH = 2
 PR_CAPBSET_DROP = 24
 SYS_PIVOT_ROOT = 155
-# Without MKNOD the machine's root cannot open the computer's own disks; the others are the kernel's own matters:
+# Without MKNOD the machine's root cannot open the computer's own disks; the others concern the kernel itself:
 # SYS_MODULE, SYS_RAWIO, SYS_PACCT, SYS_TIME, MKNOD, MAC_OVERRIDE, MAC_ADMIN, SYSLOG, WAKE_ALARM, PERFMON, BPF.
 DROPPED = (16, 17, 20, 25, 27, 32, 33, 34, 35, 38, 39)
-# All files of /proc but those of processes are read-only, except these: the network is the machine's own. The second
-# list is systemd-nspawn's, of files that nobody reads in a machine.
+# /proc is made read-only, apart from processes and the first list: the machine may configure its own network. The files
+# of the second list are hidden, as systemd-nspawn does: no program in a machine needs to read them.
 OPEN_IN_PROC = ("/proc/sys/net",)
 HIDDEN_IN_PROC = ("/proc/kcore", "/proc/keys", "/proc/kallsyms", "/proc/timer_list")
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
@@ -86,7 +86,7 @@ def setns(fd: int, kind: int) -> None:
 
 
 def pivot_into(root: str) -> None:
-    """Make a mounted tree all that this process and its children see (pivot_root(2), its example with two dots)."""
+    """Make a mounted tree the root of this process and its children (pivot_root(2), its example with two dots)."""
     os.chdir(root)
     _called("pivot_root", _libc.syscall(SYS_PIVOT_ROOT, b".", b"."))
     _called("umount", _libc.umount2(b".", MNT_DETACH))
@@ -94,14 +94,14 @@ def pivot_into(root: str) -> None:
 
 
 def drop_capabilities() -> None:
-    """Take these capabilities from all programs that are executed from here on."""
+    """Drop DROPPED for all programs that are executed from here on."""
     for number in DROPPED:
-        _libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)  # a kernel that does not know one has nothing to drop
+        _libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)  # fails harmlessly if the kernel does not know one
 
 
 def execute(path: str, arguments: Sequence[str]) -> NoReturn:
-    """Become a program of the machine's, as PID 1 of an ordinary system would start it."""
-    # Whoever started the cloud may have had any of them ignored: a shell in the background, nohup, a CI runner.
+    """Execute a program of the machine in this process, as PID 1 of an ordinary system would start it."""
+    # The cloud may have been started with any signal ignored: by a shell in the background, nohup, a CI runner.
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -140,7 +140,7 @@ class Boot:
         self._wait()
 
     def _mount_all(self, devices: Mapping[str, int]) -> None:
-        """Mount the file systems in memory, as an init does. Paths are the machine's own already."""
+        """Mount the file systems in memory, as an init does. Paths are the machine's own: its root is / by now."""
         for folder in ("proc", "sys", "dev", "run"):
             os.makedirs(f"/{folder}", exist_ok=True)
         mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
@@ -167,7 +167,7 @@ class Boot:
             os.symlink(f"/proc/self/fd/{number}", f"/dev/{name}")
         os.mkfifo(INITCTL, 0o600)
 
-    # What cloud-init would do at a first boot, as far as the plan goes.
+    # The work of cloud-init at a first boot, as planned.
 
     def _is_first(self) -> bool:
         """Tell if this instance boots from this disk for the first time, by cloud-init's own mark."""
@@ -230,7 +230,7 @@ class Boot:
         say("\n".join(("-----BEGIN SSH HOST KEY KEYS-----", *lines, "-----END SSH HOST KEY KEYS-----")))
 
     def _finish(self, first: bool) -> None:
-        """Say, where cloud-init says it, that the first boot is done, and start the user's scripts."""
+        """Leave cloud-init's marks of a finished first boot, and start the user's scripts."""
         id, now = self._plan["instance_id"], time.time()
         if first:
             os.makedirs(f"/var/lib/cloud/instances/{id}", exist_ok=True)
@@ -258,7 +258,7 @@ class Boot:
         say(f"imagepipe: {self._plan['hostname']} ({id}) is up; no init, no cloud-init, sshd alone")
 
     def _start_scripts(self) -> None:
-        """Start the user's own scripts, in their order, beside the machine's life."""
+        """Start the user's own scripts, one after the other, in the background."""
         if not self._plan["scripts"] or os.fork():
             return
         os.close(self._orders)
@@ -269,10 +269,10 @@ class Boot:
                 _run([path])
         os._exit(0)
 
-    # Its end.
+    # The machine's end.
 
     def _wait(self) -> NoReturn:
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whose parent has ended is reaped by the kernel itself
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel itself reaps orphans
         requests = os.open(INITCTL, os.O_RDWR)
         poll = select.poll()
         poll.register(requests, select.POLLIN)
@@ -286,7 +286,7 @@ class Boot:
                     self._end(LEVELS[chr(level & 0x7F)])
 
     def _end(self, how: str) -> NoReturn:
-        """End all processes in order, as far as they do; the kernel ends the rest with this one."""
+        """Ask all processes to end, and wait a moment for them; the kernel kills the rest with this one."""
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCONT):
             with suppress(ProcessLookupError):
                 os.kill(-1, number)
@@ -363,7 +363,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 class Supervisor:
-    """Boots the machine, again after a reboot, and lets in whom the driver's sockets admit."""
+    """Boots the machine, also after a reboot, and accepts connections on the sockets that the driver passes."""
 
     def __init__(self, plan: Mapping[str, Any]) -> None:
         self._plan = plan
@@ -378,7 +378,7 @@ class Supervisor:
         self._is_ending = False
 
     def prepare(self) -> None:
-        """Do everything that can be refused: mount the disk, bind the control socket. Raises OSError."""
+        """Do everything that can fail: mount the disk, bind the control socket. Raises OSError."""
         folder = self._plan["folder"]
         for fd in self._plan["held"]:
             os.set_inheritable(fd, False)
@@ -394,7 +394,7 @@ class Supervisor:
 
     def boot(self) -> str:
         """Start a new PID 1, and return its answer: `up`, or an error."""
-        setns(self._own_pids, CLONE_NEWPID)  # a second namespace can be made from here only
+        setns(self._own_pids, CLONE_NEWPID)  # a second PID namespace can be created only from the original one
         unshare(CLONE_NEWPID)
         reading, writing = os.pipe()
         orders, self._orders = os.pipe()
@@ -414,7 +414,7 @@ class Supervisor:
         return answer or "error PID 1 ended"
 
     def _close_descriptors(self) -> None:
-        """In a child, close the descriptors that are the supervisor's alone, so that its end is noticed."""
+        """In a child, close the supervisor's own descriptors: other processes watch them to learn that it has ended."""
         for fd in (*self._plan["held"], self._orders, self._own_pids):
             os.close(fd)
         for each in (self._control, *self._open.values()):
@@ -426,7 +426,7 @@ class Supervisor:
         os.set_blocking(wake, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        os.kill(os.getpid(), signal.SIGCHLD)  # for whoever has ended before
+        os.kill(os.getpid(), signal.SIGCHLD)  # for children that have ended already
         self._poll.register(woken, select.POLLIN)
         self._poll.register(self._control, select.POLLIN)
         while not self._is_ending:
@@ -467,7 +467,7 @@ class Supervisor:
             return
         try:
             accepted, _ = self._open[port].accept()
-        except OSError:  # the caller is gone again
+        except OSError:  # the caller has disconnected again
             return
         accepted.setblocking(True)
         if port in self._in_repair:
@@ -497,7 +497,7 @@ class Supervisor:
         finally:
             os._exit(1)
 
-    # What the driver asks for.
+    # Requests of the driver.
 
     def _obey(self) -> None:
         asking, _ = self._control.accept()
@@ -533,7 +533,7 @@ class Supervisor:
 
 
 def _mount_disks() -> None:
-    """Mount what /etc/fstab names, as a boot does. What fails is named on the console, and the boot goes on."""
+    """Mount the entries of /etc/fstab, as a boot does. A failure is reported on the console, and the boot continues."""
     for line in _lines("/etc/fstab"):
         words = line.split()
         if len(words) < 3 or words[0].startswith("#") or words[1] == "/" or words[2] == "swap":
@@ -578,7 +578,8 @@ def _mount_root(device: str, target: str) -> None:
 def _pass_on(accepted: socket.socket, port: int) -> None:
     """Carry bytes between a caller and a listener in the machine."""
     with suppress(OSError), socket.socket() as onward:
-        onward.connect(("127.0.0.1", port))  # create_connection would load a codec from a disk that is out of sight
+        # Not create_connection: it loads a codec from Python's library, which the machine's mounts do not contain.
+        onward.connect(("127.0.0.1", port))
         for each in (accepted, onward):
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         back = threading.Thread(target=_pump, args=(onward, accepted), daemon=True)
@@ -597,7 +598,7 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 
 def main() -> int:
-    """A plan on standard input; `ready`; the word to boot, or its end if who started us is gone; `up`."""
+    """Read a plan, write `ready`, wait for the word to boot (end of file: the driver is gone), and write `up`."""
     supervisor = Supervisor(json.loads(sys.stdin.readline()))
     try:
         supervisor.prepare()

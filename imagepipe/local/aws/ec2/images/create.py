@@ -37,7 +37,7 @@ def _free_name(backend: Backend, call: Call) -> str:
 
 
 def check_free_name(backend: Backend, account: str, region: str, name: str) -> None:
-    """Raise AwsError where an image of the account's has the name."""
+    """Raise AwsError if an image of the account has the name already."""
     for image in backend.database.images.owned(account, region):
         if image.name == name and image.state in ("pending", "available"):
             raise AwsError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {image.id}")
@@ -47,7 +47,7 @@ def register_image(backend: Backend, call: Call) -> Mapping[str, Any]:
     params = call.params
     name = _free_name(backend, call)
     if params.get("BillingProducts"):
-        # For accounts that AWS authorized (API reference, RegisterImage); what code others get is not documented.
+        # Only for accounts that AWS has authorized (API reference, RegisterImage); the refusal's code is undocumented.
         raise AwsError("AuthFailure", "This account is not authorized to specify billing product codes", status=403)
     if params.get("VirtualizationType") != "hvm":
         raise unsupported("Only hvm images boot here; pass VirtualizationType=hvm (EC2 defaults to paravirtual)")
@@ -102,7 +102,7 @@ def _register_bundle(backend: Backend, call: Call, name: str) -> str:
 
 
 def _registered(backend: Backend, call: Call, *, architecture: str, **own: Any) -> Image:
-    """Make the record of a registered image with values of its own; `architecture` is the parameter's default."""
+    """Make the record of a registered image. `own` are its other fields, `architecture` the parameter's default."""
     params = call.params
     return _new_image(
         backend,
@@ -129,7 +129,7 @@ def checked_description(text: str) -> str:
 def _new_image(
     backend: Backend, call: Call, image_id: str, tags: Mapping[str, str], *, description: str = "", **own: Any
 ) -> Image:
-    """Make the record of a pending image with values of its own; `description` is the parameter's default."""
+    """Make the record of a pending image. `own` are its other fields, `description` the parameter's default."""
     fault = backend.faults.take("fail", call.action, call.params)
     return Image(
         id=image_id,

@@ -15,7 +15,7 @@ from imagepipe.local.disks.base_image import BaseImage
 from imagepipe.local.host import foreign
 
 FOLDER = "imports"
-"""Beside the disks' own folders: what is taken must be there already."""
+"""Folder of imports, beside the folders of volumes and snapshots. A disk must be in it to be registered."""
 
 
 def register_disk(backend: Backend, identity: Identity, wanted: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def frozen_volumes(backend: Backend, volumes: Iterable[str]) -> AbstractContextManager[None]:
-    """Hold these volumes of one instance still while inside."""
+    """Freeze these volumes of one instance within the block."""
     for volume_id in volumes:
         volume = backend.database.volumes.get(volume_id)
         if volume and volume.instance_id and volume.instance_id in backend.driver.running():
@@ -27,7 +27,7 @@ def frozen_volumes(backend: Backend, volumes: Iterable[str]) -> AbstractContextM
 
 
 def take_snapshots(backend: Backend, snapshot_ids: Iterable[str]) -> None:
-    """Complete these pending snapshots, all of one moment; if that fails, set their state to error."""
+    """Complete these pending snapshots, all taken at the same moment. If that fails, set their state to error."""
     pending = [
         snapshot
         for snapshot in map(backend.database.snapshots.get, snapshot_ids)
@@ -90,7 +90,7 @@ def link(backend: Backend, snapshots: Iterable[Snapshot]) -> str:
 
 
 def publish(backend: Backend, image_id: str, *, delay: str = "image") -> None:
-    """Make a pending image available once its snapshots are completed, or failed."""
+    """Link the bytes of a pending image's copied snapshots, and make it available, or failed if one of them failed."""
     image = backend.database.images.get(image_id)
     if image is None or image.state != "pending":
         return
@@ -110,7 +110,7 @@ def publish(backend: Backend, image_id: str, *, delay: str = "image") -> None:
 
 
 def end_image(backend: Backend, image_id: str) -> None:
-    """Make a pending image available if all its snapshots are completed, or failed."""
+    """Make a pending image available if all its snapshots are completed, otherwise failed."""
     with backend.database.change():
         image = backend.database.images.get(image_id)
         if image is None or image.state != "pending" or backend.faults.bound(image_id, "hang"):
@@ -124,7 +124,7 @@ def end_image(backend: Backend, image_id: str) -> None:
 
 
 def capture(backend: Backend, image_id: str) -> None:
-    """Do a CreateImage: stop the instance if that was agreed, take snapshots of its volumes, and start it again."""
+    """Do a CreateImage: stop the instance unless NoReboot was set, take its volumes' snapshots, start it again."""
     image = backend.database.images.get(image_id)
     if image is None or image.state != "pending" or image.capture is None:
         return

@@ -71,13 +71,13 @@ GETTERS: Mapping[str, Getter] = {
 
 
 def visible(backend: Backend, call: Call) -> list[Instance]:
-    """List the caller's instances in the region, without those that ended an hour ago."""
+    """List the caller's instances in the region, without those that ended more than an hour ago."""
     gone = forget_ended(backend)
     return [row for row in backend.database.instances.owned(call.account, call.region) if row.id not in gone]
 
 
 def forget_ended(backend: Backend) -> set[str]:
-    """Forget the instances of all accounts that ended an hour ago, and return their ids."""
+    """Delete the records of all instances that ended more than an hour ago, and return their ids."""
     horizon = backend.clock.now() - REMEMBERED
     gone = {row.id for row in backend.database.instances if row.ended_at is not None and row.ended_at < horizon}
     for each in gone:

@@ -1,4 +1,4 @@
-"""Faults that come over a running instance at a time of their own: it dies, its SSH drops or answers late."""
+"""Faults of a running instance that are not tied to a call: its SSH connections drop, or its ports answer late."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EFFECTS: tuple[Effect, ...] = ("fail", "die", "drop-ssh", "late-ssh")
 
 
 def hold(backend: Backend, instance: Instance) -> None:
-    """Hold the ports if a fault says so; call this before the instance is shown as running."""
+    """Make the ports answer late if a fault says so. Call this before the instance is shown as running."""
     late = backend.faults.bound(instance.id, "late-ssh")
     if late is None:
         return

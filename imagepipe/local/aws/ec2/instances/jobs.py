@@ -1,7 +1,7 @@
 """Background jobs of machines and volumes: each function here is work for a job queue.
 
-Each reads the database when its turn comes and does nothing if the resource has another state by then, so each may be
-repeated after a restart, wherever the process before was killed.
+Each reads the database when its turn comes, and does nothing if the resource has another state by then. So each can be
+repeated after a restart, at whatever point the previous process was killed.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _sources(backend: Backend, rule: Rule) -> Iterable[str]:
 
 
 def _in_state(backend: Backend, instance_id: str, state: str) -> Instance | None:
-    """Find the instance, if it is in this state by now."""
+    """Return the instance if it is in this state, otherwise None."""
     instance = backend.database.instances.get(instance_id)
     return instance if instance is not None and instance.state == state else None
 
@@ -158,7 +158,7 @@ def stop(backend: Backend, instance_id: str, *, force: bool = False) -> None:
 
 
 def power_off(backend: Backend, instance_id: str, *, force: bool) -> bool:
-    """Power off the machine, by force if it does not obey. Return false if it cannot be stopped."""
+    """Power off the machine, by force if it does not respond. Return false if it cannot be stopped."""
     for hard in (force, True):
         try:
             backend.driver.stop(instance_id, force=hard)
@@ -208,7 +208,7 @@ def die(backend: Backend, instance_id: str, fault: Fault) -> None:
 
 
 def exited(backend: Backend, instance_id: str) -> None:
-    """Stop or terminate an instance whose machine powered itself off, as its launch says."""
+    """Stop or terminate an instance whose machine powered itself off, as its shutdown behavior requires."""
     code = "Client.InstanceInitiatedShutdown"
     with backend.database.change():
         instance = _in_state(backend, instance_id, "running")
@@ -232,7 +232,7 @@ def reboot(backend: Backend, instance_id: str) -> None:
 
 
 def open_ports(backend: Backend, instance_id: str) -> None:
-    """Tell the driver what the instance's groups let in now."""
+    """Tell the driver which ports the instance's groups open now."""
     if (instance := _in_state(backend, instance_id, "running")) is None:
         return
     try:

@@ -82,7 +82,7 @@ def _groups(
 
 
 def addresses(backend: Backend, place: Place) -> tuple[str, str]:
-    """Choose the instance's loopback address, and its private one: the same for a subnet of our pool."""
+    """Choose the instance's loopback address and its private address; they are the same in a subnet of the pool."""
     living = [instance for instance in backend.database.instances if instance.state != "terminated"]
     taken = [instance.address for instance in living]
     private = [instance.private_ip for instance in living if instance.subnet_id == place.subnet.id]

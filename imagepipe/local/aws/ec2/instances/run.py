@@ -45,7 +45,7 @@ NOT_HERE = (
 
 
 def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
-    """Launch: everything is checked and written down here; machines start afterwards."""
+    """Launch instances: check everything and write the records. Jobs start the machines afterwards."""
     before = idempotency.earlier_result(backend, call)
     if before is not None:
         again = [found for found in map(backend.database.instances.get, before) if found is not None]

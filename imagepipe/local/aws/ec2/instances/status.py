@@ -23,7 +23,7 @@ def describe_instance_status(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def _status(backend: Backend, row: Instance) -> dict[str, Any]:
-    """Describe both status checks, which show if there is a machine."""
+    """Describe both status checks, which are passed while the machine runs."""
     word, details = "not-applicable", []
     if row.state == "running":
         is_well = not row.is_impaired and row.id in backend.driver.running()

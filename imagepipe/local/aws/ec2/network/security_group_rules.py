@@ -1,4 +1,4 @@
-"""The rules of security groups. What they open and close, running machines open and close at once."""
+"""The rules of security groups. A change takes effect on running machines at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Rule, SecurityGroup
 
 NUMBERS = {"6": "tcp", "17": "udp", "1": "icmp", "58": "icmpv6", "all": "-1"}
-WAIT_SECONDS = 2.0  # an answer waits so long for machines to open their ports; a start under way takes longer
+WAIT_SECONDS = 2.0  # most that an answer waits for open ports; a machine that is starting takes longer
 
 
 def _authorize(backend: Backend, call: Call, side: str) -> Mapping[str, Any]:
@@ -175,7 +175,7 @@ def _cidr(text: str, kind: type[ipaddress.IPv4Network] | type[ipaddress.IPv6Netw
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A rule with the group that it is of."""
+    """A rule and its group."""
 
     group: SecurityGroup
     rule: Rule

@@ -10,7 +10,7 @@ from typing import Any
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, missing
 from imagepipe.local.aws.state.records import DiskSpec, Snapshot
 
-# EC2 user guide, "Device names for volumes": what is recommended or reserved for roots, in both spellings.
+# EC2 user guide, "Device names for volumes": names that are recommended, or reserved for roots, in both spellings.
 DEVICE = re.compile(r"(/dev/)?(sd[a-z][1-9]?\d?|xvd[a-z]{1,2}\d?|hd[a-z]\d?)")
 
 EPHEMERAL = re.compile(r"ephemeral([0-9]|1[0-9]|2[0-3])")  # EC2 user guide: instance store volumes 0 to 23
@@ -162,7 +162,7 @@ def _check_iops(disk: DiskSpec, kind: Range) -> None:
     least, most = kind.iops
     if not least <= disk.iops <= most:
         raise invalid(f"Volume iops of {disk.iops} is not in the range of {disk.type}: {least} to {most}.")
-    # The base line comes with any size; beyond it, IOPS are bought by the GiB.
+    # The smallest number of IOPS is allowed at any size; a larger one is limited by the size.
     if kind.iops_per_gib and disk.iops > max(least, disk.size_gib * kind.iops_per_gib):
         raise invalid(
             f"Iops to volume size ratio of {disk.iops}/{disk.size_gib} is too high; maximum is {kind.iops_per_gib}."

@@ -35,7 +35,8 @@ def for_volume(
 ) -> Encryption:
     """Decide a volume's encryption by the request, its snapshot, and the account's settings.
 
-    EBS user guide, "Encryption outcomes": one's own encrypted snapshot hands on its key, somebody else's does not.
+    EBS user guide, "Encryption outcomes": a volume takes over the key of its snapshot,
+    if that is the caller's own.
     """
     if key:
         return _with_key(backend, call, key)

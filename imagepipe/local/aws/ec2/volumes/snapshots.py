@@ -183,7 +183,7 @@ def delete_snapshot(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def remove(backend: Backend, snapshot: Snapshot) -> None:
-    """Forget the snapshot, and then its bytes. One that is being taken leaves none when it ends."""
+    """Delete the record of a snapshot, and then its bytes. If it is still being taken, its job deletes the bytes."""
     backend.database.remove(snapshot)
     backend.database.later(partial(backend.disks.delete_snapshot, snapshot.id))
 
@@ -208,7 +208,7 @@ def modify_snapshot_attribute(backend: Backend, call: Call) -> Mapping[str, Any]
     if "all" in newly and snapshot.encrypted:
         raise AwsError("OperationNotPermitted", "Encrypted snapshots cannot be shared publicly")
     if "all" in newly and public_snapshots(backend, snapshot.account, snapshot.region) != UNBLOCKED:
-        # That it is this code is by analogy with images: no report of it was found.
+        # The code is assumed, by analogy with images: no description of it was found.
         raise AwsError(
             "OperationNotPermitted",
             "You can't publicly share this snapshot because block public access for snapshots is enabled for this "

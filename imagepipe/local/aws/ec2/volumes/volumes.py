@@ -172,7 +172,7 @@ def attach_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
         raise invalid(f"Invalid value '{device}' for unixDevice. Attachment point {device} is already in use")
     _check_stopped(instance)
     if any(row.volume_id == volume.id and row.state == "pending" for row in backend.database.snapshots):
-        # Its bytes are still being read in the volume's own queue; a start would be in the instance's.
+        # A job in the volume's own queue still reads its bytes; a start of the instance would not wait for that queue.
         raise AwsError("IncorrectState", f"{volume.id} has a pending snapshot; attach it once that is completed")
     attached = AttachedVolume(
         device=device, volume_id=volume.id, delete_on_termination=False, attach_time=backend.clock.now()
