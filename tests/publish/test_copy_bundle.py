@@ -158,6 +158,8 @@ def test_a_copy_that_takes_longer_than_its_timeout_says_so(account: Account, ima
     with pytest.raises(CloudError, match=rf"waiting for ami-\w+ in {THERE} to be available: not within 1 s") as failed:
         replace(_stage(account), timeout_seconds=1.0).run(_context(account, image))
     assert failed.value.exit_code == 3
+    slow = {"effect": "delay", "action": "s3:CopyObject", "seconds": 2.0}
+    account.cloud.admin("PUT", "faults", {"faults": [slow]})
     with pytest.raises(CloudError, match=r"timed out after 0 s, with \d+ of \d+ parts copied") as failed:
         replace(_stage(account), timeout_seconds=0.0).run(_context(account, image))
     assert failed.value.hint == "set a longer publish.timeout"
