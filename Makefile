@@ -63,7 +63,7 @@ types: setup
 	$(BIN)/mypy
 
 check: setup .setup/system-test lint types
-	$(BIN)/pytest -q -n 4
+	$(BIN)/pytest -q -n 5 --dist worksteal
 
 # Machines wait more than they work: three files of tests at once, each with clouds of its own.
 test: check
