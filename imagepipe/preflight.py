@@ -88,14 +88,15 @@ class Preflight:
         return list(dict.fromkeys((self._region, *spec.publish.regions)))
 
     def _names(self, spec: Spec, source: SourceImage) -> None:
-        for region in self._everywhere(spec):
-            names = late_names(source, region)
-            with self._at("output", "description"):
-                image_description(spec.output.description, names, region)
-            with self._at("output", "tags"):
-                checked_tags("output.tags", spec.output.tags, names, region)
-            with self._at("launch", "tags"):
-                checked_tags("launch.tags", spec.launch.tags, names, region)
+        everywhere = self._everywhere(spec)
+        with self._at("output", "description"):
+            for region in everywhere:
+                image_description(spec.output.description, late_names(source, region), region)
+        with self._at("output", "tags"):
+            for region in everywhere:
+                checked_tags("output.tags", spec.output.tags, late_names(source, region), region)
+        with self._at("launch", "tags"):
+            checked_tags("launch.tags", spec.launch.tags, late_names(source, self._region), self._region)
         if spec.output.on_name_taken == "replace":
             return
         with self._at("output", "name"):
@@ -142,7 +143,7 @@ class Preflight:
 
     def _volumes(self, spec: Spec, source: SourceImage) -> None:
         for found in device_plan(spec).problems(source):
-            self._add((found.list, "block_devices", found.index, found.key), found.error())
+            self._add((found.section, "block_devices", found.index, found.key), found.error())
 
     def _subnets(self, spec: Spec) -> tuple[tuple[str, ...], str | None]:
         """Return the ids of the subnets and their VPC; problems are reported at each subnet."""

@@ -1,4 +1,4 @@
-"""What all tests share: no test of ours may be skipped in silence, and the machine tests say their count."""
+"""Settings of all tests: none may be skipped silently, and the machine tests print how many ran."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from imagepipe.spec.scalars import same_device
 class DeviceProblem:
     """A block device that does not fit the source image."""
 
-    list: str
-    """Key of the list in the spec: `launch` or `output`."""
+    section: str
+    """Section of the spec that has the device: `launch` or `output`."""
     index: int
     key: str
     """The device's key that must change."""
@@ -28,7 +28,7 @@ class DeviceProblem:
     hint: str | None = None
 
     def error(self) -> CloudError:
-        message = f"{self.list}.block_devices: {self.message}"
+        message = f"{self.section}.block_devices: {self.message}"
         return CloudError(message, code="InvalidBlockDeviceMapping", hint=self.hint)
 
 
@@ -40,7 +40,7 @@ class DevicePlan:
     output: tuple[DeviceWanted, ...] = ()
 
     def problems(self, source: SourceImage) -> Iterator[DeviceProblem]:
-        """Yield the problems of both lists, given the source image."""
+        """Yield the problems of both sections, given the source image."""
         sizes = {
             str(mapping["DeviceName"]): mapping["Ebs"].get("VolumeSize")
             for mapping in source.mappings
@@ -51,7 +51,9 @@ class DevicePlan:
             if device.is_left_out:
                 sizes.pop(device.device, None)
             else:
-                sizes[device.device] = device.size_gib or sizes.get(device.device)
+                # A volume from another snapshot has that snapshot's size, which is not known here.
+                known = None if device.snapshot else sizes.get(device.device)
+                sizes[device.device] = device.size_gib or known
         yield from _problems("output", self.output, source, sizes)
 
     def check(self, source: SourceImage) -> None:
@@ -61,28 +63,28 @@ class DevicePlan:
 
 
 def _problems(
-    list: str, devices: Sequence[DeviceWanted], source: SourceImage, sizes: Mapping[str, int | None]
+    section: str, devices: Sequence[DeviceWanted], source: SourceImage, sizes: Mapping[str, int | None]
 ) -> Iterator[DeviceProblem]:
-    """Yield the problems of one list; `sizes` are those of the volumes before it, None if unknown."""
+    """Yield the problems of one section; `sizes` are those of the volumes before it, None if unknown."""
     root = source.root_device_name
-    before = {"launch": "the source image", "output": "the instance"}[list]
+    before = {"launch": "the source image", "output": "the instance"}[section]
     for index, device in enumerate(devices):
         name = device.device
         known = next((other for other in (root, *sizes) if same_device(other, name)), None)
         if known is not None and known != name:
             role = f"the root device of {source.id}" if known == root else f"that device of {before}"
             message = f"{role} is named {known}; {name} would become a second volume, or be refused"
-            yield DeviceProblem(list, index, "device", message, f"write device: {known}")
+            yield DeviceProblem(section, index, "device", message, f"write device: {known}")
         elif device.is_left_out:
             if name == root:
                 message = f"{name} is the root device of {source.id} and cannot be left out"
-                yield DeviceProblem(list, index, "no_device" if device.no_device else "virtual_name", message)
+                yield DeviceProblem(section, index, "no_device" if device.no_device else "virtual_name", message)
         elif known is None and device.size_gib is None and device.snapshot is None:
             message = f"{name} is not a volume of {before}, so it needs a size"
-            yield DeviceProblem(list, index, "size_gib", message, "add size_gib, or snapshot")
+            yield DeviceProblem(section, index, "size_gib", message, "add size_gib, or snapshot")
         elif (size := sizes.get(name)) and device.snapshot is None and (device.size_gib or size) < size:
             message = f"{name} has {size} GiB in {before} and cannot become smaller: {device.size_gib} GiB"
-            yield DeviceProblem(list, index, "size_gib", message, f"set size_gib to at least {size}, or remove it")
+            yield DeviceProblem(section, index, "size_gib", message, f"set size_gib to at least {size}, or remove it")
 
 
 def devices_of(

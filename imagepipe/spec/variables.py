@@ -59,9 +59,10 @@ def resolve(declared: Mapping[str, Variable], given: Given) -> Resolved:
             shown = "the value" if variable.sensitive else repr(raw.text if isinstance(raw, Unquoted) else raw)
             refused[name] = f"{shown} {'would change' if variable.sensitive and error.changes else error}"
             continue
-        if variable.allowed is not None and str(value) not in {str(item) for item in variable.allowed}:
-            shown = "the value" if variable.sensitive else repr(str(value))
-            refused[name] = f"{shown} is not allowed; allowed values: {', '.join(map(str, variable.allowed))}"
+        allowed = None if variable.allowed is None else [_as_written(item) for item in variable.allowed]
+        if allowed is not None and _as_written(value) not in allowed:
+            shown = "the value" if variable.sensitive else repr(_as_written(value))
+            refused[name] = f"{shown} is not allowed; allowed values: {', '.join(allowed)}"
         else:
             values[name] = value
     sensitive = frozenset(name for name, variable in declared.items() if variable.sensitive)
@@ -132,6 +133,10 @@ def _number(text: str, default: float) -> int | float:
 
 def _type_of(default: Scalar) -> str:
     return f"does not have the type of the default ({type(default).__name__})"
+
+
+def _as_written(value: Scalar) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def as_number(text: str) -> int | float | None:

@@ -1,4 +1,4 @@
-"""What dead runs left is found by tags alone; what lives, is kept, or is not ours is left alone."""
+"""The sweep finds leftovers of dead runs by their tags, and spares live runs, kept images and everything foreign."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ BUNDLE = {MANIFEST: b"<manifest/>", "web/0a1b2c3d-c4/web.part.00": b"x", "web/0a
 
 
 def _bundles(account: Account, objects: dict[str, bytes], **changes: Any) -> list[str]:
-    """Which of these are left over, in four hours."""
+    """Return those of the resources that the sweep finds four hours later."""
     account.s3.make_bucket("bundles")
     for key, content in objects.items():
         account.s3.put("bundles", key, content)

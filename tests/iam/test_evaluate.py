@@ -1,4 +1,4 @@
-"""What a policy allows, by hand-made documents and questions."""
+"""Decisions about requests, for policies that are written by hand."""
 
 from __future__ import annotations
 

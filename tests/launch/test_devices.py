@@ -21,7 +21,7 @@ SOURCE = SourceImage("ami-0", "debian-12", "1", "x86_64", "hvm", "/dev/xvda", "e
 
 def _problems(launch: dict[str, Any] | None = None, output: dict[str, Any] | None = None) -> list[tuple[str, str]]:
     plan = DevicePlan(*[(DeviceWanted(**each),) if each else () for each in (launch, output)])
-    return [(f"{problem.list}.{problem.key}", problem.message) for problem in plan.problems(SOURCE)]
+    return [(f"{problem.section}.{problem.key}", problem.message) for problem in plan.problems(SOURCE)]
 
 
 @pytest.mark.parametrize("device", ["/dev/sda1", "/dev/sda", "/dev/xvda1", "/dev/hda"])
@@ -65,6 +65,7 @@ def test_a_size_that_ec2_would_refuse_is_found_before_the_launch(
         ({"device": "/dev/xvda", "type": "gp3"}, {"device": "/dev/xvda", "delete_on_termination": False}),
         ({"device": "/dev/sdg", "size_gib": 1}, {"device": "/dev/sdg", "type": "gp3"}),
         ({"device": "/dev/sdg", "snapshot": "snap-0a1b2c3d"}, None),
+        ({"device": "/dev/sdf", "snapshot": "snap-0a1b2c3d"}, {"device": "/dev/sdf", "size_gib": 10}),
         ({"device": "/dev/sdc", "virtual_name": "ephemeral1"}, {"device": "/dev/sdc", "virtual_name": "ephemeral1"}),
         ({"device": "/dev/sdf", "no_device": True}, None),
     ],

@@ -39,7 +39,7 @@ When = Literal["before", "after"]
 
 @dataclass(frozen=True)
 class Point:
-    """Where a build is killed."""
+    """A moment at which a build is killed."""
 
     kind: Kind
     line: int

@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from imagepipe.errors import Problem
 from tests.spec.conftest import Loader
 
 STEP = "provision:\n  - shell: {{script: it{more}}}\n"
+
+
+def _problems(loaded: Loader, folder: Path, content: bytes, more: str = "") -> list[Problem]:
+    """Return the errors of a spec whose one step runs a script with this content."""
+    (folder / "it").write_bytes(content)
+    return [each for each in loaded(STEP.format(more=more)).problems if each.severity == "error"]
 
 
 @pytest.mark.parametrize(
@@ -25,8 +32,8 @@ STEP = "provision:\n  - shell: {{script: it{more}}}\n"
 def test_a_file_that_no_shell_can_run_is_a_problem(
     loaded: Loader, tmp_path: Path, content: bytes, message: str
 ) -> None:
-    (tmp_path / "it").write_bytes(content)
-    [problem] = [each for each in loaded(STEP.format(more="")).problems if each.path == "provision.0.shell.script"]
+    [problem] = _problems(loaded, tmp_path, content)
+    assert problem.path == "provision.0.shell.script"
     assert message in problem.message
     assert problem.hint
 
@@ -44,5 +51,4 @@ def test_a_file_that_no_shell_can_run_is_a_problem(
 def test_a_script_in_any_encoding_that_a_shell_reads_is_not_a_problem(
     loaded: Loader, tmp_path: Path, content: bytes, more: str
 ) -> None:
-    (tmp_path / "it").write_bytes(content)
-    assert not [each for each in loaded(STEP.format(more=more)).problems if each.severity == "error"]
+    assert not _problems(loaded, tmp_path, content, more)

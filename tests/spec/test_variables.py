@@ -82,6 +82,12 @@ def test_only_allowed_values_are_taken() -> None:
     assert resolve(declared, given("staging")).refused == {"x": "'staging' is not allowed; allowed values: prod, test"}
 
 
+def test_an_allowed_boolean_is_compared_as_yaml_writes_it() -> None:
+    assert resolve({"x": Variable(allowed=(True,))}, given("true")).values == {"x": "true"}
+    refused = resolve({"x": Variable(allowed=(True,))}, given("false")).refused["x"]
+    assert refused == "'false' is not allowed; allowed values: true"
+
+
 def test_an_allowed_number_may_come_as_a_text() -> None:
     assert resolve({"x": Variable(allowed=(1, 2))}, given("2")).values == {"x": "2"}
 
