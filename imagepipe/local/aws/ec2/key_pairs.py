@@ -24,6 +24,7 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
+from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
 from imagepipe.local.aws.protocol.errors import AwsError, invalid, unsupported
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.ids import new_id
@@ -146,6 +147,7 @@ def describe_key_pairs(backend: Backend, call: Call) -> Mapping[str, Any]:
     if names or ids:
         rows = [row for row in rows if row.name in names or row.id in ids]
     shows_key = call.params.get("IncludePublicKey")
+    getters = AnswerFilters("DescribeKeyPairs", _summary, GETTERS)
     return {
         "KeyPairs": [
             {
@@ -154,7 +156,7 @@ def describe_key_pairs(backend: Backend, call: Call) -> Mapping[str, Any]:
                 "CreateTime": row.created,
                 "PublicKey": row.public_key if shows_key else None,
             }
-            for row in filters.select(rows, call.filters(), GETTERS)
+            for row in filters.select(rows, call.filters(), getters)
         ]
     }
 

@@ -31,12 +31,18 @@ class Tagged(Protocol):
 T = TypeVar("T", bound=Tagged)
 
 
+class Getters(Protocol):
+    """The getters of an action's filters, by the filters' names."""
+
+    def get(self, name: str, /) -> Getter | None: ...
+
+
 def by_attribute(*names: str) -> dict[str, Getter]:
     """Make getters for the filters that are named like the record's attributes, with dashes."""
     return {name: attrgetter(name.replace("-", "_")) for name in names}
 
 
-def select(rows: Iterable[T], filters: Sequence[Mapping[str, Any]], getters: Mapping[str, Getter]) -> list[T]:
+def select(rows: Iterable[T], filters: Sequence[Mapping[str, Any]], getters: Getters) -> list[T]:
     """Select the rows that match all filters; a filter matches if one of its values does.
 
     Raises AwsError for a name that the kind does not have, and for more values than EC2 takes.
@@ -57,7 +63,7 @@ def select(rows: Iterable[T], filters: Sequence[Mapping[str, Any]], getters: Map
     return [row for row in rows if all(test(row) for test in tests)]
 
 
-def _test(name: str, values: Sequence[str], getters: Mapping[str, Getter]) -> Callable[[Tagged], bool]:
+def _test(name: str, values: Sequence[str], getters: Getters) -> Callable[[Tagged], bool]:
     patterns = [_pattern(value) for value in values]
     if name.startswith("tag:"):
         key = name.removeprefix("tag:")
@@ -105,25 +111,26 @@ def _pattern(value: str) -> re.Pattern[str]:
 def page(
     found: Iterable[T],
     params: Mapping[str, Any],
-    getters: Mapping[str, Getter],
+    getters: Getters,
     *,
     least: int = 5,
+    most: int = MAX_PAGE,
     ids: str | None = None,
 ) -> tuple[Sequence[T], str | None]:
     """Return one page of the rows that match the filters of a request, and the token for the next one.
 
-    `least` is the smallest page; `ids` names the parameter that EC2 does not take beside MaxResults. The token names
-    the last row of the page and not its position, so that no row is skipped or repeated if rows are created between two
-    requests.
+    `least` and `most` are the smallest and the largest page; `ids` names the parameter that EC2 does not take beside
+    MaxResults. The token names the last row of the page and not its position, so that no row is skipped or repeated if
+    rows are created between two requests.
     """
     rows = select(found, params.get("Filters", []), getters)
     size = params.get("MaxResults")
     if size is not None:
         if ids and params.get(ids):
             raise conflicting(f"The parameter {ids} cannot be used with the parameter maxResults")
-        if not least <= size <= MAX_PAGE:
+        if not least <= size <= most:
             raise invalid(
-                f"Value ( {size} ) for parameter maxResults is invalid. Expecting a value from {least} to {MAX_PAGE}."
+                f"Value ( {size} ) for parameter maxResults is invalid. Expecting a value from {least} to {most}."
             )
     names = [str(getattr(row, "id", "")) for row in rows]
     start = _position(str(params["NextToken"]), names) if params.get("NextToken") else 0

@@ -22,6 +22,7 @@ from imagepipe.local.aws.protocol.bodies import Content
 from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing
 
 XML = "text/xml;charset=UTF-8"
+VERSION = "2016-11-15"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,27 @@ def form(query: str, body: bytes) -> dict[str, str]:
     )
 
 
+def check_lists(values: Mapping[str, str]) -> None:
+    """Raise AwsError for a list that does not count from 1, or has gaps: the rest of it would be ignored silently."""
+    places: dict[str, set[int]] = {}
+    for name in values:
+        steps = name.split(".")
+        for at, step in enumerate(steps):
+            if at and step.isdecimal():
+                places.setdefault(".".join(steps[:at]), set()).add(int(step))
+    for name, found in places.items():
+        if found != set(range(1, len(found) + 1)):
+            numbers = ", ".join(str(number) for number in sorted(found))
+            raise invalid(f"The items of the list {name} must be numbered from 1 without gaps; they are: {numbers}")
+
+
+def in_namespace(body: bytes, version: str) -> bytes:
+    """Return an answer with EC2's XML namespace, which ends with a slash and names the version of the request."""
+    named = version if re.fullmatch(r"\d{4}-\d\d-\d\d", version) else VERSION
+    namespace = f'xmlns="http://ec2.amazonaws.com/doc/{named}/"'.encode()
+    return re.sub(rb'xmlns="http://ec2\.amazonaws\.com/doc/[^"]*"', namespace, body, count=1)
+
+
 def is_action(name: str) -> bool:
     """Tell if EC2 has an action of this name."""
     return name in get_service_model("ec2").operation_names
@@ -91,9 +113,20 @@ def result(action: str, answer: Mapping[str, Any], request_id: str, service: str
     """Serialize an action's result as XML, in the protocol of EC2 or of another query service."""
     operation = get_service_model(service).operation_model(action)
     serializer, kind = (EC2Serializer, XML) if service == "ec2" else (QuerySerializer, "text/xml")
+    if service == "ec2" and operation.output_shape is None:  # EC2 API reference: "Returns true if the request succeeds"
+        return Answer(200, (("Content-Type", XML),), _success(action, request_id))
     context = SerializationContext(request_id=request_id)
     body = serializer(operation_model=operation, context=context).serialize(answer)["body"]
     return Answer(200, (("Content-Type", kind),), body.encode())
+
+
+def _success(action: str, request_id: str) -> bytes:
+    """Return the answer of an action that has no result."""
+    text = (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<{action}Response xmlns="http://ec2.amazonaws.com/doc/{VERSION}/">'
+        f"<requestId>{request_id}</requestId><return>true</return></{action}Response>"
+    )
+    return text.encode()
 
 
 def error_answer(error: AwsError, request_id: str, dialect: str = "ec2") -> Answer:

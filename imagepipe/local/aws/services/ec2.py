@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 from imagepipe.local.aws.authorization.ec2 import ec2_requests
@@ -10,6 +11,7 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.context import Operation, RequestContext
 from imagepipe.local.aws.ec2.actions import MOTO, OWN
 from imagepipe.local.aws.ec2.region_setup import prepare_region
+from imagepipe.local.aws.moto import describes
 from imagepipe.local.aws.protocol import query
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Answer, Call
@@ -19,6 +21,7 @@ def parse(backend: Backend, context: RequestContext) -> Operation:
     """Find the action; prepare the region, as a new account finds it."""
     identity, request = context.identity, context.request
     values = query.form(request.query, request.body)
+    query.check_lists(values)
     action = values.get("Action", "")
     if not query.is_action(action):
         raise AwsError("InvalidAction", f"The action {action or '(none)'} is not valid for this web service.")
@@ -27,7 +30,8 @@ def parse(backend: Backend, context: RequestContext) -> Operation:
     if action in OWN:
         params = query.params(action, values)
         call = Call(action, identity.account, identity.region, params, context.request_id)
-        return Operation(action, params, ec2_requests(backend, call), partial(_run, backend, call))
+        run = partial(_run, backend, call)
+        return Operation(action, params, ec2_requests(backend, call), lambda: _in_namespace(run(), values))
     if action not in MOTO:
         raise AwsError("UnsupportedOperation", f"The local cloud does not have the action {action}")
     call = Call(action, identity.account, identity.region, {}, context.request_id)
@@ -35,9 +39,16 @@ def parse(backend: Backend, context: RequestContext) -> Operation:
     def run_by_moto() -> Answer:
         with backend.database.lock:
             _check_unused(backend, call, values)
+        if describes.is_filtered(action):
+            return describes.describe(backend.moto, context, action, values, context.request_id)
         return backend.moto.answer(context, action)
 
-    return Operation(action, values, ec2_requests(backend, call), run_by_moto)
+    return Operation(action, values, ec2_requests(backend, call), lambda: _in_namespace(run_by_moto(), values))
+
+
+def _in_namespace(answer: Answer, values: Mapping[str, str]) -> Answer:
+    """Put an answer in the XML namespace of the API version that the request names."""
+    return replace(answer, body=query.in_namespace(answer.body, values.get("Version", "")))
 
 
 def _run(backend: Backend, call: Call) -> Answer:

@@ -11,6 +11,7 @@ from imagepipe.local.aws.ec2 import lookup, product_codes, sharing
 from imagepipe.local.aws.ec2.volumes import block_devices, snapshots
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
+from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.query import Call
@@ -19,29 +20,13 @@ from imagepipe.local.aws.state.records import Image
 GETTERS: Mapping[str, Getter] = {
     **filters.by_attribute("architecture", "boot-mode", "description", "ena-support", "name", "platform-details"),
     **filters.by_attribute("source-image-id", "source-image-region", "source-instance-id", "state", "usage-operation"),
-    "block-device-mapping.delete-on-termination": lambda row: [d.delete_on_termination for d in row.mappings],
-    "block-device-mapping.device-name": lambda row: [d.device for d in row.mappings],
-    "block-device-mapping.encrypted": lambda row: [d.encrypted for d in row.mappings],
-    "block-device-mapping.snapshot-id": lambda row: [d.snapshot_id for d in row.mappings],
-    "block-device-mapping.volume-size": lambda row: [d.size_gib for d in row.mappings],
-    "block-device-mapping.volume-type": lambda row: [d.type for d in row.mappings],
     "creation-date": lambda row: creation_date(row),
-    "hypervisor": lambda row: "xen",
     "image-id": lambda row: row.id,
-    "image-type": lambda row: "machine",
     "is-public": lambda row: "all" in row.users,
-    "kernel-id": lambda row: None,
     "manifest-location": lambda row: location(row),
-    "owner-alias": lambda row: None,
     "owner-id": lambda row: row.account,
-    "platform": lambda row: None,
-    "product-code": lambda row: row.product_codes,
-    "product-code.type": lambda row: "marketplace" if row.product_codes else None,
     "root-device-name": lambda row: row.root_device,
     "root-device-type": lambda row: row.root_type,
-    "state-reason-code": lambda row: "Client.InvalidSnapshot" if row.reason else None,
-    "sriov-net-support": lambda row: row.sriov,
-    "virtualization-type": lambda row: "hvm",
 }
 
 
@@ -69,7 +54,8 @@ def describe_images(backend: Backend, call: Call) -> Mapping[str, Any]:
         own_names = backend.accounts.names_of(call.account)
         users = sharing.executable(call, params["ExecutableUsers"], own_names)
         rows = [row for row in rows if users & set(row.users)]
-    shown, token = filters.page(rows, params, GETTERS, least=1, ids="ImageIds")
+    getters = AnswerFilters("DescribeImages", to_api, GETTERS)
+    shown, token = filters.page(rows, params, getters, least=1, ids="ImageIds")
     return {"Images": [to_api(row) for row in shown], "NextToken": token}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from imagepipe.local.aws.backend import Backend
@@ -12,6 +13,7 @@ from imagepipe.local.aws.ec2.instances import jobs
 from imagepipe.local.aws.ec2.network.interfaces import mac_address, private_dns_name, public_dns_name
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
+from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
 from imagepipe.local.aws.protocol.errors import invalid
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.query import Call
@@ -34,14 +36,12 @@ def public_ip(instance: Instance) -> str | None:
 
 
 GETTERS: Mapping[str, Getter] = {
-    "affinity": lambda row: None,
     **filters.by_attribute("architecture", "client-token", "image-id", "instance-type", "key-name", "launch-index"),
-    **filters.by_attribute("launch-time", "reason", "reservation-id", "subnet-id", "vpc-id"),
+    **filters.by_attribute("launch-time", "reservation-id", "subnet-id", "vpc-id"),
     "availability-zone": lambda row: row.zone,
     "block-device-mapping.device-name": lambda row: [volume.device for volume in row.volumes],
     "block-device-mapping.volume-id": lambda row: [volume.volume_id for volume in row.volumes],
     "dns-name": lambda row: public_dns_name(public_ip(row), row.region),
-    "hypervisor": lambda row: "xen",
     "iam-instance-profile.name": lambda row: row.iam_profile,
     "instance-id": lambda row: row.id,
     "instance-lifecycle": lambda row: "spot" if row.is_spot else None,
@@ -55,8 +55,15 @@ GETTERS: Mapping[str, Getter] = {
     "network-interface.vpc-id": lambda row: row.vpc_id,
     "network-interface.group-id": lambda row: row.group_ids,
     "owner-id": lambda row: row.account,
-    "network-interface.mac-address": lambda row: mac_address(row.interface_id),
-    "network-interface.private-dns-name": lambda row: private_dns_name(row.private_ip, row.region),
+    "network-interface.attachment.instance-id": lambda row: row.id,
+    "network-interface.attachment.instance-owner-id": lambda row: row.account,
+    "network-interface.availability-zone": lambda row: row.zone,
+    "network-interface.outpost-arn": lambda row: None,
+    "network-interface.requester-id": lambda row: None,
+    "network-interface.requester-managed": lambda row: False,
+    "network-interface.tag-key": lambda row: row.interface_tags,
+    "network-interface.tag-value": lambda row: row.interface_tags.values(),
+    "requester-id": lambda row: None,
     "private-dns-name": lambda row: private_dns_name(row.private_ip, row.region),
     "private-ip-address": lambda row: row.private_ip,
     "product-code": lambda row: row.product_codes,
@@ -65,8 +72,6 @@ GETTERS: Mapping[str, Getter] = {
     "root-device-type": lambda row: row.root_type,
     "source-dest-check": lambda row: row.checks_source_dest,
     "state-reason-code": lambda row: row.reason_code,
-    "tenancy": lambda row: "default",
-    "virtualization-type": lambda row: "hvm",
 }
 
 
@@ -91,8 +96,7 @@ def requested(backend: Backend, call: Call) -> list[Instance]:
 
 
 def describe_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
-    getters = dict(GETTERS)
-    getters["instance.group-name"] = lambda row: [group["GroupName"] for group in _groups(backend, row)]
+    getters = AnswerFilters("DescribeInstances", partial(to_api, backend), GETTERS)
     shown, token = filters.page(requested(backend, call), call.params, getters, ids="InstanceIds")
     by_reservation: dict[str, list[Instance]] = {}
     for row in shown:

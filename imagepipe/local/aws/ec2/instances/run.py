@@ -240,6 +240,8 @@ def _launch(
         pattern,
         id=identifier,
         tags=tags["instance"],
+        interface_tags=tags["network-interface"],
+        spot_tags=tags["spot-instances-request"] if pattern.is_spot else {},
         address=address,
         private_ip=private_ip,
         interface_id=new_id("eni"),

@@ -11,6 +11,7 @@ from typing import Any
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
+from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.query import Call
@@ -93,8 +94,9 @@ GETTERS: Mapping[str, Getter] = {
 
 def describe_spot_instance_requests(backend: Backend, call: Call) -> Mapping[str, Any]:
     """Describe the requests behind this account's spot instances."""
-    rows = _requests(backend, call)
-    return {"SpotInstanceRequests": [_to_api(row) for row in filters.select(rows, call.filters(), GETTERS)]}
+    getters = AnswerFilters("DescribeSpotInstanceRequests", _to_api, GETTERS)
+    shown, token = filters.page(_requests(backend, call), call.params, getters, ids="SpotInstanceRequestIds")
+    return {"SpotInstanceRequests": [_to_api(row) for row in shown], "NextToken": token}
 
 
 def _requests(backend: Backend, call: Call) -> list[Instance]:
@@ -120,7 +122,7 @@ def _to_api(row: Instance) -> dict[str, Any]:
         "LaunchedAvailabilityZone": row.zone,
         "ProductDescription": row.platform_details,
         "SpotPrice": f"{PRICE}",
-        "Tags": tagging.to_api({}),
+        "Tags": tagging.to_api(row.spot_tags),
     }
 
 

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup
-from imagepipe.local.aws.ec2.instances.describe import GETTERS, requested, state_of
+from imagepipe.local.aws.ec2.instances.describe import CODES, requested, state_of
 from imagepipe.local.aws.protocol import filters
+from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
+from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Instance
+
+GETTERS: Mapping[str, Getter] = {
+    "availability-zone": lambda row: row.zone,
+    "instance-state-code": lambda row: CODES[row.state],
+    "instance-state-name": lambda row: row.state,
+}
 
 
 def describe_instance_status(backend: Backend, call: Call) -> Mapping[str, Any]:
     rows = requested(backend, call)
     if not call.params.get("IncludeAllInstances"):
         rows = [row for row in rows if row.state == "running"]
-    shown, token = filters.page(rows, call.params, GETTERS, ids="InstanceIds")
+    getters = AnswerFilters("DescribeInstanceStatus", partial(_status, backend), GETTERS)
+    shown, token = filters.page(rows, call.params, getters, ids="InstanceIds")
     return {"InstanceStatuses": [_status(backend, row) for row in shown], "NextToken": token}
 
 

@@ -14,6 +14,7 @@ from imagepipe.local.aws.ec2.instances import jobs
 from imagepipe.local.aws.ec2.network.security_groups import named
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
+from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
 from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.ids import new_id
@@ -205,7 +206,8 @@ def describe_security_group_rules(backend: Backend, call: Call) -> Mapping[str, 
     ]
     if ids := _rule_ids(call, [row.rule for row in rows]):
         rows = [row for row in rows if row.rule.id in ids]
-    shown, token = filters.page(rows, call.params, GETTERS, ids="SecurityGroupRuleIds")
+    getters = AnswerFilters("DescribeSecurityGroupRules", _to_api, GETTERS)
+    shown, token = filters.page(rows, call.params, getters, ids="SecurityGroupRuleIds")
     return {"SecurityGroupRules": [_to_api(row) for row in shown], "NextToken": token}
 
 

@@ -10,6 +10,7 @@ from imagepipe.local.aws.ec2 import lookup
 from imagepipe.local.aws.ec2.region_setup import open_egress
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
+from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
 from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.ids import new_id
@@ -20,16 +21,8 @@ MAX_LENGTH = 255
 
 GETTERS: Mapping[str, Getter] = {
     **filters.by_attribute("description", "vpc-id"),
-    "egress.ip-permission.cidr": lambda row: [rule.cidr for rule in row.egress],
-    "egress.ip-permission.protocol": lambda row: [rule.protocol for rule in row.egress],
     "group-id": lambda row: row.id,
     "group-name": lambda row: row.name,
-    "ip-permission.cidr": lambda row: [rule.cidr for rule in row.ingress],
-    "ip-permission.from-port": lambda row: [rule.from_port for rule in row.ingress],
-    "ip-permission.group-id": lambda row: [rule.group_id for rule in row.ingress],
-    "ip-permission.protocol": lambda row: [rule.protocol for rule in row.ingress],
-    "ip-permission.to-port": lambda row: [rule.to_port for rule in row.ingress],
-    "owner-id": lambda row: row.account,
 }
 
 
@@ -108,7 +101,8 @@ def describe_security_groups(backend: Backend, call: Call) -> Mapping[str, Any]:
         wanted.update(found)
     if ids or names:
         rows = [row for row in rows if row.id in wanted]
-    shown, token = filters.page(rows, call.params, GETTERS, ids="GroupIds")
+    getters = AnswerFilters("DescribeSecurityGroups", to_api, GETTERS)
+    shown, token = filters.page(rows, call.params, getters, ids="GroupIds")
     return {"SecurityGroups": [to_api(row) for row in shown], "NextToken": token}
 
 

@@ -16,6 +16,7 @@ from imagepipe.local.aws.ec2.sharing import added, audience, changed_users
 from imagepipe.local.aws.ec2.volumes import encryption
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
+from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, missing
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.ids import new_id
@@ -169,7 +170,8 @@ def describe_snapshots(backend: Backend, call: Call) -> Mapping[str, Any]:
     if params.get("RestorableByUserIds"):
         users = audience(call, params["RestorableByUserIds"])
         rows = [row for row in rows if users & {row.account, *row.users}]
-    shown, token = filters.page(rows, params, GETTERS, ids="SnapshotIds")
+    getters = AnswerFilters("DescribeSnapshots", to_api, GETTERS)
+    shown, token = filters.page(rows, params, getters, ids="SnapshotIds")
     return {"Snapshots": [to_api(row) for row in shown], "NextToken": token}
 
 

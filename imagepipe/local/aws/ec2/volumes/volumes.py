@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from imagepipe.local.aws.backend import Backend
@@ -13,6 +14,7 @@ from imagepipe.local.aws.ec2.volumes import block_devices, encryption
 from imagepipe.local.aws.moto.catalogue import zones
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
+from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
 from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing, unsupported
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.ids import new_id
@@ -135,11 +137,7 @@ def _attachment(instance: Instance, attached: AttachedVolume, state: str) -> dic
 def describe_volumes(backend: Backend, call: Call) -> Mapping[str, Any]:
     rows = backend.database.volumes.owned(call.account, call.region)
     rows = lookup.named(backend, call, rows, lookup.volumes, "VolumeIds")
-    getters = dict(GETTERS)
-    getters["attachment.device"] = lambda row: [item["Device"] for item in attachments(backend, row)]
-    getters["attachment.delete-on-termination"] = lambda row: [
-        item["DeleteOnTermination"] for item in attachments(backend, row)
-    ]
+    getters = AnswerFilters("DescribeVolumes", partial(to_api, backend), GETTERS)
     shown, token = filters.page(rows, call.params, getters, ids="VolumeIds")
     return {"Volumes": [to_api(backend, row) for row in shown], "NextToken": token}
 

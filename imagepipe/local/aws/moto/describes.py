@@ -1,0 +1,98 @@
+"""Describe actions that moto answers, with EC2's filters and pages.
+
+moto has few of the filters that EC2 documents, and fails on the others. So moto lists everything that a request names,
+and the gateway filters and pages its answer as it does its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlencode
+
+from botocore.parsers import EC2QueryParser
+from moto.core.utils import get_service_model
+
+from imagepipe.local.aws.context import RequestContext
+from imagepipe.local.aws.moto.adapter import Moto
+from imagepipe.local.aws.protocol import filters, query
+from imagepipe.local.aws.protocol.documented_filters import AnswerFilters, documented, item_path
+from imagepipe.local.aws.protocol.query import Answer
+
+PAGING = ("MaxResults", "NextToken")
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "DescribeAvailabilityZones": ("ZoneName",),
+    "DescribeInstanceTypeOfferings": ("InstanceType", "Location"),
+    "DescribeInstanceTypes": ("InstanceType",),
+    "DescribeRegions": ("RegionName",),
+}
+"""The members that identify an item, if it has no id of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A resource as moto describes it."""
+
+    id: str
+    value: Mapping[str, Any]
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        return {tag.get("Key", ""): tag.get("Value", "") for tag in self.value.get("Tags", [])}
+
+
+def is_filtered(action: str) -> bool:
+    """Tell if this is an action whose answer the gateway filters or pages."""
+    if not action.startswith("Describe"):
+        return False
+    return bool(documented(action)) or "MaxResults" in _members(action)
+
+
+def describe(moto: Moto, context: RequestContext, action: str, values: Mapping[str, str], request_id: str) -> Answer:
+    """Have moto describe everything, and return the page that the request asks for. Raises AwsError."""
+    params = query.params(action, values)
+    plain = {name: value for name, value in values.items() if not name.startswith((*PAGING, "Filter."))}
+    answer = moto.answer(_with_form(context, plain), action)
+    if answer.status != 200:
+        return answer
+    operation = get_service_model("ec2").operation_model(action)
+    response = {"status_code": 200, "headers": dict(answer.headers), "body": answer.body}
+    parsed: dict[str, Any] = EC2QueryParser().parse(response, operation.output_shape)
+    parsed.pop("ResponseMetadata", None)
+    [name] = item_path(action)
+    rows = [Item(_key(action, item), item) for item in parsed.get(name, [])]
+    limits = _members(action)["MaxResults"].metadata if "MaxResults" in _members(action) else {}
+    shown, token = filters.page(
+        rows,
+        params,
+        AnswerFilters[Item](action, lambda row: row.value),
+        least=limits.get("min", 1),
+        most=limits.get("max", filters.MAX_PAGE),
+    )
+    return query.result(action, {**parsed, name: [row.value for row in shown], "NextToken": token}, request_id)
+
+
+def _members(action: str) -> Mapping[str, Any]:
+    shape: Any = get_service_model("ec2").operation_model(action).input_shape
+    members: Mapping[str, Any] = shape.members if shape else {}
+    return members
+
+
+def _key(action: str, item: Mapping[str, Any]) -> str:
+    """Return the name of an item, for the token of the next page."""
+    names = KEYS.get(action) or [name for name in item if name.endswith("Id")][:1]
+    return " ".join(str(item.get(name)) for name in names)
+
+
+def _with_form(context: RequestContext, values: Mapping[str, str]) -> RequestContext:
+    """Return a copy of the request with these parameters, all in the body."""
+    body = urlencode(values).encode()
+    other = context.with_request(replace(context.request, method="POST", query="", body=body))
+    other.environ = {
+        **context.environ,
+        "REQUEST_METHOD": "POST",
+        "QUERY_STRING": "",
+        "CONTENT_TYPE": "application/x-www-form-urlencoded; charset=utf-8",
+    }
+    return other
