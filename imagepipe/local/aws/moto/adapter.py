@@ -15,6 +15,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -161,7 +162,7 @@ class Moto:
             get_backend(cast(Any, service)).clear()
         _forget_instances()
         blobs = dict(self._database.blobs())
-        here, there = version("moto"), blobs.pop(MOTO, b"").decode()
+        here, there = _version(), blobs.pop(MOTO, b"").decode()
         try:
             self.s3.load(blobs)
             for name, body in blobs.items():
@@ -179,6 +180,12 @@ class Moto:
         for key, value in Unpickler(body, self.objects).load().items():
             _adopt(backend, key, value)
         self._saved.add(name)
+
+
+@cache
+def _version() -> str:
+    """Return moto's version; looking it up reads files."""
+    return version("moto")
 
 
 def _unreadable(state: Path, here: str, there: str, problem: Exception) -> LocalCloudError:
