@@ -9,7 +9,7 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import account_attributes, key_pairs, tags
 from imagepipe.local.aws.ec2.images import attributes, create
 from imagepipe.local.aws.ec2.images import describe as images
-from imagepipe.local.aws.ec2.instances import change, run, spot, status
+from imagepipe.local.aws.ec2.instances import change, interfaces, run, spot, status, types
 from imagepipe.local.aws.ec2.instances import describe as instances
 from imagepipe.local.aws.ec2.network import security_group_rules, security_groups
 from imagepipe.local.aws.ec2.volumes import snapshots, volumes
@@ -25,6 +25,11 @@ OWN: Mapping[str, Action] = {
     "DescribeInstanceAttribute": instances.describe_instance_attribute,
     "GetConsoleOutput": status.get_console_output,
     "ModifyInstanceAttribute": change.modify_instance_attribute,
+    "DescribeNetworkInterfaces": interfaces.describe_network_interfaces,
+    "DescribeInstanceTypes": types.describe_instance_types,
+    "DescribeInstanceTypeOfferings": types.describe_instance_type_offerings,
+    "DescribeInstanceCreditSpecifications": types.describe_instance_credit_specifications,
+    "ModifyInstanceCreditSpecification": types.modify_instance_credit_specification,
     "DescribeSpotInstanceRequests": spot.describe_spot_instance_requests,
     "CancelSpotInstanceRequests": spot.cancel_spot_instance_requests,
     "StartInstances": change.start_instances,
@@ -87,7 +92,6 @@ OWN: Mapping[str, Action] = {
 
 _MOTO_NAMES = """
     DescribeAccountAttributes DescribeAvailabilityZones DescribeRegions
-    DescribeInstanceTypes DescribeInstanceTypeOfferings DescribeInstanceCreditSpecifications
     CreateVpc DeleteVpc DescribeVpcs DescribeVpcAttribute ModifyVpcAttribute
     AssociateVpcCidrBlock DisassociateVpcCidrBlock DescribeVpcClassicLink DescribeVpcClassicLinkDnsSupport
     CreateSubnet DeleteSubnet DescribeSubnets ModifySubnetAttribute
@@ -98,7 +102,7 @@ _MOTO_NAMES = """
     CreateNetworkAcl DeleteNetworkAcl DescribeNetworkAcls CreateNetworkAclEntry DeleteNetworkAclEntry
     ReplaceNetworkAclAssociation
     CreateDhcpOptions DeleteDhcpOptions DescribeDhcpOptions AssociateDhcpOptions
-    DescribeNetworkInterfaces DescribeVpcEndpoints DescribePrefixLists DescribeManagedPrefixLists
+    DescribeVpcEndpoints DescribePrefixLists DescribeManagedPrefixLists
     """
 MOTO = frozenset(_MOTO_NAMES.split())
 """Networks and catalogues. moto's other actions would not know the gateway's instances and images."""

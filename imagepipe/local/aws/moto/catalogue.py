@@ -6,7 +6,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
-from moto.ec2.models.instance_types import INSTANCE_TYPES
+from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
 
 
 @lru_cache(maxsize=256)  # a caller can name any region
@@ -23,6 +23,12 @@ def zones(region: str) -> tuple[str, ...]:
 def regions() -> frozenset[str]:
     """List the regions that have availability zones."""
     return frozenset(name for name in RegionsAndZonesBackend.zones if zones(name))
+
+
+def offerings(location_type: str, region: str) -> list[dict[str, Any]]:
+    """List the instance types that a region has, by its regions, zones or zone ids."""
+    found: list[dict[str, Any]] = INSTANCE_TYPE_OFFERINGS.get(location_type, {}).get(region, [])
+    return found
 
 
 def instance_type(name: str) -> dict[str, Any] | None:

@@ -23,8 +23,6 @@ from imagepipe.local.aws.protocol.query import Answer
 PAGING = ("MaxResults", "NextToken")
 KEYS: Mapping[str, tuple[str, ...]] = {
     "DescribeAvailabilityZones": ("ZoneName",),
-    "DescribeInstanceTypeOfferings": ("InstanceType", "Location"),
-    "DescribeInstanceTypes": ("InstanceType",),
     "DescribeRegions": ("RegionName",),
 }
 """The members that identify an item, if it has no id of its own."""

@@ -17,6 +17,7 @@ MALFORMED = {
     "vol": ("InvalidVolumeID", "volume ID"),
     "sg": ("InvalidGroupId", "security group ID"),
     "subnet": ("InvalidSubnetID", "subnet ID"),
+    "eni": ("InvalidNetworkInterfaceID", "networkInterface ID"),
 }
 """By prefix, the stem of EC2's code and what its message calls the thing."""
 

@@ -123,6 +123,8 @@ class Instance(Bootable):
     """True if a fault makes its status checks fail."""
     iam_profile: str | None = None
     metadata_options: Mapping[str, str] = field(default_factory=dict)
+    cpu_credits: str = ""
+    """`standard` or `unlimited` for a burstable type, otherwise empty."""
     interface_tags: Mapping[str, str] = field(default_factory=dict)
     """Tags of its network interface."""
     spot_tags: Mapping[str, str] = field(default_factory=dict)

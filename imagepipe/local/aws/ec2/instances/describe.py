@@ -156,7 +156,7 @@ def to_api(backend: Backend, instance: Instance) -> dict[str, Any]:
             "InstanceMetadataTags": options.get("InstanceMetadataTags"),
         },
         "Monitoring": {"State": "enabled" if instance.monitoring else "disabled"},
-        "NetworkInterfaces": [] if ended else [_interface(backend, instance, address)],
+        "NetworkInterfaces": [] if ended else [interface(backend, instance, address)],
         "Placement": {"AvailabilityZone": instance.zone, "GroupName": "", "Tenancy": "default"},
         "PlatformDetails": instance.platform_details,
         "PrivateDnsName": "" if ended else private_dns_name(instance.private_ip, instance.region),
@@ -201,7 +201,8 @@ def _attached(volume: AttachedVolume) -> dict[str, Any]:
     }
 
 
-def _interface(backend: Backend, instance: Instance, address: str | None) -> dict[str, Any]:
+def interface(backend: Backend, instance: Instance, address: str | None) -> dict[str, Any]:
+    """Describe the network interface of an instance as DescribeInstances does."""
     private_dns = private_dns_name(instance.private_ip, instance.region)
     association = {
         "IpOwnerId": "amazon",
@@ -262,6 +263,7 @@ def describe_instance_attribute(backend: Backend, call: Call) -> Mapping[str, An
         "sriovNetSupport": ("SriovNetSupport", {"Value": instance.sriov}),
         "enaSupport": ("EnaSupport", {"Value": instance.ena_support}),
         "productCodes": ("ProductCodes", product_codes.to_api(instance.product_codes)),
+        "enclaveOptions": ("EnclaveOptions", {"Enabled": False}),
         "kernel": ("KernelId", {}),
         "ramdisk": ("RamdiskId", {}),
     }

@@ -14,6 +14,7 @@ from imagepipe.local.aws.ec2 import idempotency, lookup
 from imagepipe.local.aws.ec2.instances import faults, jobs, placement, spot
 from imagepipe.local.aws.ec2.instances.describe import forget_ended, reservation
 from imagepipe.local.aws.ec2.instances.placement import Place
+from imagepipe.local.aws.ec2.instances.types import cpu_credits
 from imagepipe.local.aws.ec2.volumes import block_devices
 from imagepipe.local.aws.ec2.volumes.volumes import new_volume
 from imagepipe.local.aws.moto import iam
@@ -170,6 +171,7 @@ def _pattern(backend: Backend, call: Call, image: Image, kind: str, place: Place
         protects_termination=bool(params.get("DisableApiTermination")),
         protects_stop=bool(params.get("DisableApiStop")),
         monitoring=bool(params.get("Monitoring", {}).get("Enabled")),
+        cpu_credits=cpu_credits(kind, params.get("CreditSpecification", {}).get("CpuCredits")),
         ebs_optimized=bool(params.get("EbsOptimized")),
         is_spot=market is not None,
         spot_type=market or "",

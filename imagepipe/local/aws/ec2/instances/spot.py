@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import Any
 
 from imagepipe.local.aws.backend import Backend
@@ -85,18 +86,34 @@ def request_state(instance: Instance) -> str:
     return "closed" if instance.state in ("shutting-down", "terminated") else "active"
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """The request behind a spot instance."""
+
+    instance: Instance
+
+    @property
+    def id(self) -> str:
+        return str(self.instance.spot_request_id)
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        return self.instance.spot_tags
+
+
 GETTERS: Mapping[str, Getter] = {
-    "instance-id": lambda row: row.id,
-    "spot-instance-request-id": lambda row: row.spot_request_id,
-    "state": request_state,
+    "instance-id": lambda row: row.instance.id,
+    "spot-instance-request-id": lambda row: row.id,
+    "state": lambda row: request_state(row.instance),
 }
 
 
 def describe_spot_instance_requests(backend: Backend, call: Call) -> Mapping[str, Any]:
     """Describe the requests behind this account's spot instances."""
-    getters = AnswerFilters("DescribeSpotInstanceRequests", _to_api, GETTERS)
-    shown, token = filters.page(_requests(backend, call), call.params, getters, ids="SpotInstanceRequestIds")
-    return {"SpotInstanceRequests": [_to_api(row) for row in shown], "NextToken": token}
+    rows = [_Request(row) for row in _requests(backend, call)]
+    getters = AnswerFilters("DescribeSpotInstanceRequests", partial(_to_api, backend), GETTERS)
+    shown, token = filters.page(rows, call.params, getters, ids="SpotInstanceRequestIds")
+    return {"SpotInstanceRequests": [_to_api(backend, row) for row in shown], "NextToken": token}
 
 
 def _requests(backend: Backend, call: Call) -> list[Instance]:
@@ -111,15 +128,27 @@ def _requests(backend: Backend, call: Call) -> list[Instance]:
     return [row for row in rows if row.spot_request_id in wanted] if wanted else rows
 
 
-def _to_api(row: Instance) -> dict[str, Any]:
+def _to_api(backend: Backend, request: _Request) -> dict[str, Any]:
+    row = request.instance
+    groups = (backend.database.groups.get(group_id) for group_id in row.group_ids)
     return {
         "SpotInstanceRequestId": row.spot_request_id,
         "InstanceId": row.id,
+        "InstanceInterruptionBehavior": "terminate",
         "State": request_state(row),
-        "Status": {"Code": "fulfilled", "Message": "Your Spot request is fulfilled."},
+        "Status": {"Code": "fulfilled", "Message": "Your Spot request is fulfilled.", "UpdateTime": row.launch_time},
         "Type": row.spot_type if row.spot_type != CANCELLED else "one-time",
         "CreateTime": row.launch_time,
         "LaunchedAvailabilityZone": row.zone,
+        "LaunchSpecification": {
+            "ImageId": row.image_id,
+            "InstanceType": row.instance_type,
+            "KeyName": row.key_name,
+            "Monitoring": {"Enabled": row.monitoring},
+            "Placement": {"AvailabilityZone": row.zone},
+            "SecurityGroups": [{"GroupId": group.id, "GroupName": group.name} for group in groups if group],
+            "SubnetId": row.subnet_id,
+        },
         "ProductDescription": row.platform_details,
         "SpotPrice": f"{PRICE}",
         "Tags": tagging.to_api(row.spot_tags),
