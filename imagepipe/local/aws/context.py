@@ -15,6 +15,8 @@ from imagepipe.local.aws.faults.injection import LateFaults
 from imagepipe.local.aws.protocol.query import Answer
 
 Environ = dict[str, Any]
+XML_BY_PATH = frozenset({"s3", "s3express", "s3-object-lambda", "route53", "cloudfront"})
+"""Services whose errors are XML though their requests have paths, by the names that requests are signed for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,14 @@ class RequestContext:
     @property
     def dialect(self) -> str:
         """The protocol of error messages. Errors occur before the signature is verified, so its scope is trusted."""
-        if "x-amz-target" in self.request.headers:
+        headers = self.request.headers
+        if "x-amz-target" in headers or "json" in headers.get("content-type", ""):
             return "json"
         scope = signature.scope(self.request)
-        return scope.service if scope else "s3"
+        service = scope.service if scope else "s3"
+        if service not in XML_BY_PATH and self.request.path not in ("", "/"):
+            return "json"  # query services have one path, and services with many paths speak JSON
+        return service
 
     def with_request(self, request: Request) -> RequestContext:
         """Return a copy that has another request."""

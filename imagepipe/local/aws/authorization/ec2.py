@@ -13,6 +13,7 @@ from imagepipe.iam.evaluate import AuthorizationRequest
 from imagepipe.iam.facts import ACTIONS, ANY, arn, family, keys_of
 from imagepipe.local.aws.authorization.other_services import common_context, key_requests, pass_role_request
 from imagepipe.local.aws.backend import Backend
+from imagepipe.local.aws.ec2 import lookup
 from imagepipe.local.aws.ec2.tags import KINDS
 from imagepipe.local.aws.ec2.volumes import encryption
 from imagepipe.local.aws.protocol import tags as tagging
@@ -106,7 +107,8 @@ def _named_by(name: str) -> Callable[[Backend, Call], Iterator[AuthorizationRequ
 
 def _run_instances(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     params = call.params
-    image = backend.database.images.get(str(params.get("ImageId")))
+    image_id = lookup.image_id(backend, call) if params.get("ImageId") else "*"
+    image = backend.database.images.get(image_id)
     profile = params.get("IamInstanceProfile", {})
     more: dict[str, str] = {
         "ec2:InstanceType": str(params.get("InstanceType") or "m1.small"),
@@ -117,7 +119,7 @@ def _run_instances(backend: Backend, call: Call) -> Iterator[AuthorizationReques
             named if named.startswith("arn:") else f"arn:aws:iam::{call.account}:instance-profile/{named}"
         )
         yield pass_role_request(backend, call, named)
-    yield _use_request(backend, call, str(params.get("ImageId")))
+    yield _use_request(backend, call, image_id)
     yield from _creates(call, "instance", more=more)
     yield from _volumes(backend, call, image)
     yield from _network(backend, call)

@@ -8,13 +8,16 @@ from typing import TypeVar
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.account_settings import ALL_SHARING, public_snapshots
+from imagepipe.local.aws.ec2.region_setup import base_image_id, name_of_base
 from imagepipe.local.aws.moto.catalogue import regions
+from imagepipe.local.aws.moto.parameters import parameter_value
 from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.protocol.ids import check_id, not_found
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Image, Instance, KeyPair, Record, SecurityGroup, Snapshot, Volume
 
 R = TypeVar("R", bound=Record)
+RESOLVE = "resolve:ssm:"
 FindAll = Callable[[Backend, Call, Sequence[str]], list[R]]
 FindOne = Callable[[Backend, Call, str], R]
 
@@ -117,3 +120,17 @@ def key_pair(backend: Backend, call: Call, name: str) -> KeyPair:
         if pair.name == name:
             return pair
     raise AwsError("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
+
+
+def image_id(backend: Backend, call: Call) -> str:
+    """Return the id of a launch's image; `resolve:ssm:NAME` names a parameter (EC2 API reference, RunInstances)."""
+    text = call.text("ImageId")
+    if not text.startswith(RESOLVE):
+        return text
+    name = text.removeprefix(RESOLVE)
+    if name == name_of_base(backend):
+        return base_image_id(backend.base, call.region)
+    value = parameter_value(backend.moto, call.account, call.region, name)
+    if value is None:  # EC2's code for it is not documented: this is a guess
+        raise invalid(f"Value ({text}) for parameter imageId is invalid. The parameter {name} does not exist.")
+    return value

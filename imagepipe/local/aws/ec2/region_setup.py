@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from imagepipe.clock import iso
@@ -10,6 +11,7 @@ from imagepipe.local.aws.protocol.ids import new_id, stable_id
 from imagepipe.local.aws.state.records import DiskSpec, Image, Rule, SecurityGroup, Snapshot
 from imagepipe.local.disks.base_image import BaseImage
 
+BASE_NAME = re.compile(r"debian-(\d+)-([a-z0-9]+)-")
 DEBIAN = "136693071363"  # wiki.debian.org/Cloud/AmazonEC2Image: the account of Debian's official images
 
 
@@ -46,6 +48,14 @@ def prepare_base_images(backend: Backend, region: str) -> None:
 def base_image_id(base: BaseImage, region: str) -> str:
     """Return the id that the image of a base image has in this region."""
     return stable_id("ami", base.name, iso(base.created), region)
+
+
+def name_of_base(backend: Backend) -> str | None:
+    """Return the name of the base image's public parameter in Systems Manager.
+
+    It is /aws/service/debian/release/VERSION/latest/ARCHITECTURE (wiki.debian.org/Cloud/AmazonEC2Image)."""
+    found = BASE_NAME.match(backend.base.name)
+    return f"/aws/service/debian/release/{found[1]}/latest/{found[2]}" if found else None
 
 
 def _make_base_image(backend: Backend, base: BaseImage, region: str) -> None:

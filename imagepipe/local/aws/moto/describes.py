@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 from botocore.parsers import EC2QueryParser
-from moto.core.utils import get_service_model
 
 from imagepipe.local.aws.context import RequestContext
 from imagepipe.local.aws.moto.adapter import Moto
@@ -51,12 +50,11 @@ def describe(moto: Moto, context: RequestContext, action: str, values: Mapping[s
     """Have moto describe everything, and return the page that the request asks for. Raises AwsError."""
     params = query.params(action, values)
     plain = {name: value for name, value in values.items() if not name.startswith((*PAGING, "Filter."))}
-    answer = moto.answer(_with_form(context, plain), action)
+    answer = moto.answer(with_form(context, plain), action)
     if answer.status != 200:
         return answer
-    operation = get_service_model("ec2").operation_model(action)
     response = {"status_code": 200, "headers": dict(answer.headers), "body": answer.body}
-    parsed: dict[str, Any] = EC2QueryParser().parse(response, operation.output_shape)
+    parsed: dict[str, Any] = EC2QueryParser().parse(response, query.operation(action).output_shape)
     parsed.pop("ResponseMetadata", None)
     [name] = item_path(action)
     rows = [Item(_key(action, item), item) for item in parsed.get(name, [])]
@@ -72,7 +70,7 @@ def describe(moto: Moto, context: RequestContext, action: str, values: Mapping[s
 
 
 def _members(action: str) -> Mapping[str, Any]:
-    shape: Any = get_service_model("ec2").operation_model(action).input_shape
+    shape: Any = query.operation(action).input_shape
     members: Mapping[str, Any] = shape.members if shape else {}
     return members
 
@@ -83,8 +81,8 @@ def _key(action: str, item: Mapping[str, Any]) -> str:
     return " ".join(str(item.get(name)) for name in names)
 
 
-def _with_form(context: RequestContext, values: Mapping[str, str]) -> RequestContext:
-    """Return a copy of the request with these parameters, all in the body."""
+def with_form(context: RequestContext, values: Mapping[str, str]) -> RequestContext:
+    """Return a copy of the request with these parameters as a form, which moto reads in no other place."""
     body = urlencode(values).encode()
     other = context.with_request(replace(context.request, method="POST", query="", body=body))
     other.environ = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import random
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,11 @@ class Network:
     def vpc_ids(self, account: str, region: str) -> list[str]:
         return list(self._ec2(account, region).vpcs)
 
+    def has_dns_host_names(self, account: str, region: str, vpc_id: str) -> bool:
+        """Tell if instances of a VPC have public DNS names."""
+        vpc = self._ec2(account, region).vpcs.get(vpc_id)
+        return vpc is not None and _true(vpc.enable_dns_hostnames)
+
     def default_vpc_id(self, account: str, region: str) -> str | None:
         vpc = self._ec2(account, region).get_default_vpc()
         return str(vpc.id) if vpc else None
@@ -99,19 +104,20 @@ class Network:
         return {key: dict(value) for key, value in self._ec2(account, region).tags.items()}
 
     def has(self, account: str, region: str, identifier: str) -> bool:
-        """Tell if moto keeps a VPC or a subnet of this id."""
+        """Tell if moto keeps a network resource of this id, such as a VPC, a subnet or a route table."""
         ec2 = self._ec2(account, region)
-        return identifier in ec2.vpcs or any(identifier in zone for zone in ec2.subnets.values())
+        tables = (
+            ec2.vpcs, ec2.internet_gateways, ec2.route_tables, ec2.network_acls, ec2.dhcp_options_sets,
+            ec2.nat_gateways, ec2.vpc_end_points, ec2.managed_prefix_lists, *ec2.subnets.values(),
+        )  # fmt: skip
+        return any(identifier in table for table in tables)
 
-    def change_tags(self, account: str, region: str, identifier: str, tags: dict[str, str | None]) -> None:
-        """Set tags of a resource that moto keeps; None as the value deletes the tag."""
+    def set_tags(self, account: str, region: str, identifier: str, tags: Mapping[str, str]) -> None:
+        """Give a resource that moto keeps these tags and no others."""
         with self._moto.lock("ec2"):
             ec2 = self._ec2(account, region)
-            for key, value in tags.items():
-                if value is None:
-                    ec2.tags[identifier].pop(key, None)
-                else:
-                    ec2.tags[identifier][key] = value
+            ec2.tags[identifier].clear()
+            ec2.tags[identifier].update(tags)
             self._moto.save("ec2", account, region)
 
     def _ec2(self, account: str, region: str) -> Any:
@@ -163,6 +169,7 @@ def _create_default_vpc(ec2: Any) -> None:
         ec2.delete_vpc(old.id)
     vpc = ec2.create_vpc(str(POOL), is_default=True)
     ec2.default_vpc = vpc
+    ec2.modify_vpc_attribute(vpc.id, "enable_dns_hostnames", "false")  # names of the local cloud do not resolve
     for zone in ec2.describe_availability_zones():
         ec2.create_default_subnet(zone.name)
 

@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, Generic
 
-from moto.core.utils import get_service_model
-
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.filters import Getter, T, Value
+from imagepipe.local.aws.protocol.query import operation
 
 ITEMS: Mapping[str, str] = {"DescribeInstances": "Reservations.Instances"}
 """The items that an action describes, if they are not the first list of its answer."""
@@ -231,7 +230,7 @@ class AnswerFilters(Generic[T]):
 @cache
 def documented(action: str) -> frozenset[str]:
     """List the names of an action's filters, without those of tags."""
-    shape = get_service_model("ec2").operation_model(action).input_shape
+    shape = operation(action).input_shape
     members = shape.members if shape else {}
     filters = members.get("Filters") or members.get("Filter")
     text = (filters.documentation if filters else "") or ""
@@ -274,12 +273,12 @@ def item_path(action: str) -> tuple[str, ...]:
     """Return the members that lead from an answer to the described items."""
     if action in ITEMS:
         return tuple(ITEMS[action].split("."))
-    output = get_service_model("ec2").operation_model(action).output_shape
+    output = operation(action).output_shape
     return (next(name for name, member in output.members.items() if member.type_name == "list"),)
 
 
 def _item(action: str) -> Any:
-    shape: Any = get_service_model("ec2").operation_model(action).output_shape
+    shape: Any = operation(action).output_shape
     for step in item_path(action):
         shape = _member(shape, step)
     return shape

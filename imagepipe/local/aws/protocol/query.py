@@ -65,6 +65,15 @@ def form(query: str, body: bytes) -> dict[str, str]:
     )
 
 
+def requests_nothing(value: object) -> bool:
+    """Tell if the value of a parameter asks for what a request without it gets: a feature that is switched off."""
+    if isinstance(value, Mapping):
+        return all(requests_nothing(each) for each in value.values())
+    if isinstance(value, list | tuple):
+        return all(requests_nothing(each) for each in value)
+    return value in (None, False, 0, "", "none", "disabled", "default")
+
+
 def check_lists(values: Mapping[str, str]) -> None:
     """Raise AwsError for a list that does not count from 1, or has gaps: the rest of it would be ignored silently."""
     places: dict[str, set[int]] = {}
@@ -109,11 +118,21 @@ def params(action: str, values: Mapping[str, str]) -> Mapping[str, Any]:
     return parsed
 
 
+def operation(action: str) -> Any:
+    """Return botocore's model of an action of EC2, with its documentation."""
+    return get_service_model("ec2").operation_model(action)
+
+
+def has_result(action: str) -> bool:
+    """Tell if EC2's answer to an action has more than `<return>true</return>`."""
+    return operation(action).output_shape is not None
+
+
 def result(action: str, answer: Mapping[str, Any], request_id: str, service: str = "ec2") -> Answer:
     """Serialize an action's result as XML, in the protocol of EC2 or of another query service."""
     operation = get_service_model(service).operation_model(action)
     serializer, kind = (EC2Serializer, XML) if service == "ec2" else (QuerySerializer, "text/xml")
-    if service == "ec2" and operation.output_shape is None:  # EC2 API reference: "Returns true if the request succeeds"
+    if service == "ec2" and not has_result(action):  # EC2 API reference: "Returns true if the request succeeds"
         return Answer(200, (("Content-Type", XML),), _success(action, request_id))
     context = SerializationContext(request_id=request_id)
     body = serializer(operation_model=operation, context=context).serialize(answer)["body"]

@@ -41,7 +41,9 @@ def parse(backend: Backend, context: RequestContext) -> Operation:
             _check_unused(backend, call, values)
         if describes.is_filtered(action):
             return describes.describe(backend.moto, context, action, values, context.request_id)
-        return backend.moto.answer(context, action)
+        answer = backend.moto.answer(describes.with_form(context, values), action)
+        returns_nothing = answer.status == 200 and not query.has_result(action)
+        return query.result(action, {}, context.request_id) if returns_nothing else answer
 
     return Operation(action, values, ec2_requests(backend, call), lambda: _in_namespace(run_by_moto(), values))
 

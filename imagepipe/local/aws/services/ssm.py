@@ -9,17 +9,10 @@ from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.context import RequestContext
-from imagepipe.local.aws.ec2.region_setup import base_image_id, prepare_base_images
+from imagepipe.local.aws.ec2.region_setup import base_image_id, name_of_base, prepare_base_images
 from imagepipe.local.aws.protocol.query import Answer
 
-BASE_NAME = re.compile(r"debian-(\d+)-([a-z0-9]+)-")
 JSON = "application/x-amz-json-1.1"
-
-
-def name_of_base(backend: Backend) -> str | None:
-    """Return /aws/service/debian/release/VERSION/latest/ARCHITECTURE (wiki.debian.org/Cloud/AmazonEC2Image)."""
-    found = BASE_NAME.match(backend.base.name)
-    return f"/aws/service/debian/release/{found[1]}/latest/{found[2]}" if found else None
 
 
 def answer(backend: Backend, context: RequestContext, action: str) -> Answer | None:

@@ -685,6 +685,9 @@ DRY: dict[str, Case] = {
     "ModifyInstanceAttribute": lambda s: s.ec2.modify_instance_attribute(
         InstanceId=s.running, DisableApiTermination={"Value": True}, DryRun=True
     ),
+    "ModifyInstanceCreditSpecification": lambda s: s.ec2.modify_instance_credit_specification(
+        InstanceCreditSpecifications=[{"InstanceId": s.running, "CpuCredits": "standard"}], DryRun=True
+    ),
     "CancelSpotInstanceRequests": lambda s: s.ec2.cancel_spot_instance_requests(
         SpotInstanceRequestIds=[s.spot_request], DryRun=True
     ),

@@ -41,7 +41,6 @@ GETTERS: Mapping[str, Getter] = {
     "availability-zone": lambda row: row.zone,
     "block-device-mapping.device-name": lambda row: [volume.device for volume in row.volumes],
     "block-device-mapping.volume-id": lambda row: [volume.volume_id for volume in row.volumes],
-    "dns-name": lambda row: public_dns_name(public_ip(row), row.region),
     "iam-instance-profile.name": lambda row: row.iam_profile,
     "instance-id": lambda row: row.id,
     "instance-lifecycle": lambda row: "spot" if row.is_spot else None,
@@ -162,7 +161,7 @@ def to_api(backend: Backend, instance: Instance) -> dict[str, Any]:
         "PrivateDnsName": "" if ended else private_dns_name(instance.private_ip, instance.region),
         "PrivateIpAddress": None if ended else instance.private_ip,
         "ProductCodes": product_codes.to_api(instance.product_codes),
-        "PublicDnsName": public_dns_name(address, instance.region),
+        "PublicDnsName": public_dns_name(backend, instance, address),
         "PublicIpAddress": address,
         "RootDeviceName": instance.root_device,
         "RootDeviceType": instance.root_type,
@@ -207,7 +206,7 @@ def interface(backend: Backend, instance: Instance, address: str | None) -> dict
     association = {
         "IpOwnerId": "amazon",
         "PublicIp": address,
-        "PublicDnsName": public_dns_name(address, instance.region),
+        "PublicDnsName": public_dns_name(backend, instance, address),
     }
     return {
         "NetworkInterfaceId": instance.interface_id,

@@ -39,10 +39,10 @@ def metadata_of(backend: Backend, instance: Instance) -> Metadata:
     others = sorted(volume.device for volume in instance.volumes if volume.device != instance.root_device)
     values |= {f"block-device-mapping/ebs{at}": device for at, device in enumerate(others, start=1)}
     values |= {f"public-keys/{at}/openssh-key": key for at, key in enumerate(instance.public_keys)}
+    public_name = public_dns_name(backend, instance, instance.address)
     if instance.has_public_ip:
-        values["public-hostname"] = public_dns_name(instance.address, instance.region)
-        values["public-ipv4"] = instance.address
-    values |= _interface(instance, mac, group_names)
+        values |= {"public-ipv4": instance.address} | ({"public-hostname": public_name} if public_name else {})
+    values |= _interface(instance, mac, group_names, public_name)
     options = instance.metadata_options
     return Metadata(
         values=values,
@@ -52,7 +52,7 @@ def metadata_of(backend: Backend, instance: Instance) -> Metadata:
     )
 
 
-def _interface(instance: Instance, mac: str, group_names: Sequence[str]) -> dict[str, str]:
+def _interface(instance: Instance, mac: str, group_names: Sequence[str], public_name: str) -> dict[str, str]:
     """Describe the one network interface, by path below its MAC address."""
     values = {
         "device-number": "0",
@@ -67,7 +67,8 @@ def _interface(instance: Instance, mac: str, group_names: Sequence[str]) -> dict
         "vpc-id": instance.vpc_id,
     }
     if instance.has_public_ip:
-        values["public-hostname"] = public_dns_name(instance.address, instance.region)
+        if public_name:
+            values["public-hostname"] = public_name
         values["public-ipv4s"] = instance.address
         values[f"ipv4-associations/{instance.address}"] = instance.private_ip
     return {f"network/interfaces/macs/{mac}/{path}": value for path, value in values.items()}

@@ -19,6 +19,7 @@ from imagepipe.local.aws.ec2.volumes import block_devices
 from imagepipe.local.aws.ec2.volumes.volumes import new_volume
 from imagepipe.local.aws.moto import iam
 from imagepipe.local.aws.moto.catalogue import instance_type
+from imagepipe.local.aws.protocol import query
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, unsupported
 from imagepipe.local.aws.protocol.ids import new_id
@@ -34,15 +35,23 @@ METADATA_CHOICES = {
     "InstanceMetadataTags": ("disabled", "enabled"),
 }
 """The values of an option, the default first."""
-NOT_HERE = (
+UNSUPPORTED = (
     "LaunchTemplate",
     "ElasticGpuSpecification",
     "ElasticInferenceAccelerators",
-    "Ipv6Addresses",
-    "LicenseSpecifications",
-    "HibernationOptions",
+    "EnablePrimaryIpv6",
     "EnclaveOptions",
+    "HibernationOptions",
+    "Ipv6AddressCount",
+    "Ipv6Addresses",
+    "KernelId",
+    "LicenseSpecifications",
+    "Operator",
+    "RamdiskId",
+    "SecondaryInterfaces",
 )
+"""Parameters that ask for something that the local cloud lacks."""
+UNSUPPORTED_PLACEMENT = ("Affinity", "HostId", "HostResourceGroupArn", "Tenancy")
 
 
 def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
@@ -51,10 +60,10 @@ def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     if before is not None:
         again = [found for found in map(backend.database.instances.get, before) if found is not None]
         return reservation(backend, again) if again else {}
-    _refuse_unknown(call)
+    _refuse_unsupported(call)
     forget_ended(backend)
     count = _count(call)
-    image = lookup.check_available(lookup.image(backend, call, call.text("ImageId")))
+    image = lookup.check_available(lookup.image(backend, call, lookup.image_id(backend, call)))
     kind = _instance_type(call, image)
     place = placement.resolve(backend, call)
     tags = tagging.parse_specifications(
@@ -82,10 +91,13 @@ def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     return reservation(backend, made)
 
 
-def _refuse_unknown(call: Call) -> None:
-    for name in NOT_HERE:
-        if call.params.get(name):
-            raise unsupported(f"The local cloud does not know the parameter {name} of RunInstances")
+def _refuse_unsupported(call: Call) -> None:
+    placement_asked = call.params.get("Placement", {})
+    asked = {name: call.params.get(name) for name in UNSUPPORTED}
+    asked |= {f"Placement.{name}": placement_asked.get(name) for name in UNSUPPORTED_PLACEMENT}
+    for name, value in asked.items():
+        if not query.requests_nothing(value):
+            raise unsupported(f"The local cloud does not support the parameter {name} of RunInstances: {value!r}")
 
 
 def _count(call: Call) -> int:

@@ -1,9 +1,14 @@
 """The MAC address and the DNS names of an instance, the same in the API and in the metadata service.
 
-The names are EC2's (EC2 user guide, "EC2 instance hostnames and domains"): us-east-1 has domains of its own.
+The names are EC2's (EC2 user guide, "EC2 instance hostnames and domains"): us-east-1 has domains of its own. They do
+not resolve here, so the default VPC has DNS host names switched off, and its instances no public name; a VPC that
+switches them on has them.
 """
 
 from __future__ import annotations
+
+from imagepipe.local.aws.backend import Backend
+from imagepipe.local.aws.state.records import Instance
 
 FIRST_REGION = "us-east-1"
 
@@ -20,7 +25,10 @@ def private_dns_name(address: str, region: str) -> str:
     return f"ip-{address.replace('.', '-')}.{domain}"
 
 
-def public_dns_name(address: str | None, region: str) -> str:
-    """Name a public address; empty without one, as the API has it."""
+def public_dns_name(backend: Backend, instance: Instance, address: str | None) -> str:
+    """Name a public address; empty without one, and in a VPC without DNS host names, as the API has it."""
+    region = instance.region
+    if not backend.network.has_dns_host_names(instance.account, region, instance.vpc_id):
+        return ""
     domain = "compute-1" if region == FIRST_REGION else f"{region}.compute"
     return f"ec2-{address.replace('.', '-')}.{domain}.amazonaws.com" if address else ""

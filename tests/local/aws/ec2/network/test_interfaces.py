@@ -11,9 +11,16 @@ from tests.local.aws.harness import Cloud, running
 PARTS = {"us-east-1": ("ec2.internal", "compute-1"), "eu-west-1": ("eu-west-1.compute.internal", "eu-west-1.compute")}
 
 
+def name_public_addresses(ec2: Any) -> None:
+    """Switch DNS host names on in the default VPC."""
+    for vpc in ec2.describe_vpcs()["Vpcs"]:
+        ec2.modify_vpc_attribute(VpcId=vpc["VpcId"], EnableDnsHostnames={"Value": True})
+
+
 @pytest.mark.parametrize("region", PARTS)
 def test_the_api_and_the_metadata_service_agree_on_addresses_and_names(cloud: Cloud, region: str) -> None:
     ec2 = cloud.client("ec2", region=region)
+    name_public_addresses(ec2)
     made = running(ec2)
     [reservation] = ec2.describe_instances(InstanceIds=[made])["Reservations"]
     [described] = reservation["Instances"]
@@ -42,6 +49,7 @@ def test_the_api_and_the_metadata_service_agree_on_addresses_and_names(cloud: Cl
 
 @pytest.mark.parametrize(("name", "field"), [("private-dns-name", "PrivateDnsName"), ("dns-name", "PublicDnsName")])
 def test_an_instance_is_found_by_its_names(ec2: Any, name: str, field: str) -> None:
+    name_public_addresses(ec2)
     made = running(ec2)
     running(ec2)
     described = ec2.describe_instances(InstanceIds=[made])["Reservations"][0]["Instances"][0]
