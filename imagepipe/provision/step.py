@@ -10,6 +10,7 @@ from typing import Literal
 from imagepipe import render
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage, late_names
+from imagepipe.communicator.output_hints import hint_of_output
 from imagepipe.communicator.ssh import RECONNECT_SECONDS, Connection, Connections, Disconnected, Result, Watch
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CommandFailed, ConnectError
@@ -140,7 +141,8 @@ class Step(Stage[Reachable]):
         if result.code is None:
             raise self._failed("ended by a signal", None, tail, None)
         if result.code not in self.options.exit_codes:
-            raise self._failed(f"exit code {result.code}", result.code, tail, _hint(result.code, tail))
+            hint = hint_of_output(tail) or _hint(result.code, tail, sudo=self.options.sudo)
+            raise self._failed(f"exit code {result.code}", result.code, tail, hint)
 
     def _come_back(self, ctx: Context, machine: Reachable, before: Boot, watch: Watch) -> None:
         """Handle an expected disconnect: wait for the machine."""
@@ -192,16 +194,14 @@ def _say_holders(ctx: Context, result: Result) -> None:
         )
 
 
-def _hint(code: int, tail: list[str]) -> str | None:
+def _hint(code: int, tail: list[str], *, sudo: bool) -> str | None:
     text = "\n".join(tail)
-    if "sudo:" in text and "password" in text:
-        return "the SSH user cannot use sudo without a password on this image"
     if code == 127:
         return "a command was not found on the instance"
     if code == 126:
         return "a command was found, but cannot be executed"
     if "Could not get lock" in text:
         return "another package manager is running on the instance; give the step retries"
-    if "Permission denied" in text:
+    if "Permission denied" in text and not sudo:
         return "does the step need sudo: true?"
     return None
