@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from imagepipe.errors import Problem
+from imagepipe.regular_files import broken_link
 from imagepipe.spec.yaml_errors import explain_yaml_error
 
 try:
@@ -105,7 +106,8 @@ def read(file: Path, shown: str) -> str | Problem:
         with file.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        return Problem(shown, 0, 0, f"cannot be read: {error.strerror}")
+        link = broken_link(file, "it")
+        return Problem(shown, 0, 0, f"cannot be read: {link or error.strerror}")
     if len(raw) > MAX_BYTES:
         return Problem(shown, 0, 0, f"the file is larger than {MAX_BYTES // 2**20} MiB")
     try:

@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from imagepipe import render
 from imagepipe.errors import Problem
 from imagepipe.late import Late
-from imagepipe.regular_files import read_text, special_files
+from imagepipe.regular_files import broken_link, read_text, special_files
 from imagepipe.spec import document as yaml_document
 from imagepipe.spec.document import Document, KeyPath, Mark
 from imagepipe.spec.explain import LATE_HERE, did_you_mean, explain, nearest, value_at
-from imagepipe.spec.find import provisioner_folder, provisioner_names
+from imagepipe.spec.find import broken_provisioner, provisioner_folder, provisioner_names
 from imagepipe.spec.models import (
     FileCopy,
     FileStep,
@@ -194,13 +194,13 @@ def _missing(name: str, folder: Path) -> tuple[str, str | None]:
     place = folder / name
     if place.exists():
         return f"{name} is not a regular file", None
-    existing = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
-    meant = nearest(place.name, existing)
+    if link := broken_link(place, name):
+        return link, None
+    if not place.parent.is_dir():
+        return f"folder {Path(name).parent} does not exist", "paths are relative to the file that names them"
+    meant = nearest(place.name, [path.name for path in place.parent.iterdir() if path.exists()])
     hint = f"did you mean {Path(name).parent / meant}?" if meant else "paths are relative to the file that names them"
-    return (
-        f"file {name} does not exist" if place.parent.is_dir() else f"folder {Path(name).parent} does not exist",
-        hint,
-    )
+    return f"file {name} does not exist", hint
 
 
 def _check_template(step: TemplateStep, document: Document, at: KeyPath, folder: Path, scope: Scope) -> list[Problem]:
@@ -252,6 +252,8 @@ def _expand_use(
     here = file.parent.resolve()
     folder = provisioner_folder(step.use, here)
     if folder is None:
+        if link := broken_provisioner(step.use, here):
+            return [], [document.problem((*at, "use"), link)]
         names = provisioner_names(here)
         hint = f"known provisioners: {', '.join(names)}" if names else None
         return [], [
