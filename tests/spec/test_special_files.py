@@ -96,10 +96,10 @@ def test_a_broken_link_among_the_files_of_a_bundle_is_named(loaded: Loader, tmp_
         (tmp_path / name).touch()
     (tmp_path / key).unlink()
     (tmp_path / key).symlink_to("nowhere")
-    output = "type: instance-store, account: '123456789012', bucket: my-images, certificate: certificate, private_key: private_key"
+    files = ", ".join(f"{name}: {name}" for name in ("certificate", "private_key", "ec2_certificate"))
     spec = loaded(
         "imagepipe: 1\nname: web\nsource: {ami: ami-0123456789abcdef0}\n"
-        f"output: {{name: web-1, {output}, ec2_certificate: ec2_certificate}}\n",
+        f"output: {{name: web-1, type: instance-store, account: '123456789012', bucket: my-images, {files}}}\n",
         whole=True,
     )
     assert f"{key}{_NOWHERE}" in messages(spec)
