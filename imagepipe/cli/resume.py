@@ -72,7 +72,7 @@ def _resume(options: ResumeOptions, past: JournalState) -> int:
     stored = past.run.given
     values = read_variables(options.variables)
     values = replace(values, files={**stored["variables"], **values.files})
-    build = Build(past.run.build["id"], past.run.build["timestamp"], past.run.build["git_sha"])
+    build = Build(past.run.build["id"], past.run.build["timestamp"], past.run.build.get("git_sha", ""))
     loaded = load_buildable([Path(file) for file in stored["files"]], values, build)
     target = CloudTarget.from_record(past.run.cloud)
     region = stored["region"]

@@ -221,19 +221,22 @@ def _check_template(step: TemplateStep, document: Document, at: KeyPath, folder:
         mark = Mark(error.line, 1, len(lines.lines[error.line - 1])) if error.line else Mark(0, 0, 1)
         return [lines.at(mark, error.message, hint=error.hint)]
     scope.note(names)
-    given = [*step.template.vars]
+    given, optional = [*step.template.vars], render.optional_names_in_file(text)
     return [
-        _in_template(source, text, name, message, given)
+        _in_template(source, text, name, message, scope.hint_for(name) or _vars_hint(name, given))
         for name in sorted(names)
-        if name.partition(".")[0] not in given and (message := scope.problem_with(name))
+        if name not in optional and name.partition(".")[0] not in given and (message := scope.problem_with(name))
     ]
 
 
-def _in_template(source: Path, text: str, name: str, message: str, given: list[str]) -> Problem:
+def _vars_hint(name: str, given: list[str]) -> str | None:
+    if "." in name:
+        return None
+    return f"the step sets vars {', '.join(given)}" if given else "the step sets no vars"
+
+
+def _in_template(source: Path, text: str, name: str, message: str, hint: str | None) -> Problem:
     lines = Document(str(source), text.split("\n"))
-    hint: str | None = None
-    if "." not in name:
-        hint = f"the step sets vars {', '.join(given)}" if given else "the step sets no vars"
     for number, line in enumerate(lines.lines, start=1):
         if found := find_name(name, line):
             return lines.at(Mark(number, *found), message, hint=hint)
@@ -274,6 +277,7 @@ def _expand_use(
         declared=frozenset(parameters),
         sensitive=frozenset(name for name in values if scope.secrets_in(used[name])),
         of_the_run=frozenset(name for name in values if scope.differs_between_runs(used[name])),
+        no_git_sha=scope.no_git_sha,
         root="param",
     )
     rendered = render_document(inner, inside, skip=frozenset({"parameters"}))
