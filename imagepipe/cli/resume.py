@@ -58,7 +58,7 @@ def resume(options: ResumeOptions) -> int:
 
     Finished stages are not repeated. An instance that no longer exists is launched again, and so is the machine of a
     step that was interrupted, unless the step has `idempotent: true`. Variables keep the values of the first process;
-    sensitive ones were not stored, so pass them again by environment, --var or --var-file.
+    sensitive ones were not stored, so pass them again, in the environment or by --var-file.
     """
     past = read(folder_of(options.run))
     _check(past)  # first, so that the report of a run that cannot be resumed is not overwritten

@@ -193,3 +193,16 @@ def test_an_undeclared_name_may_have_a_default(loaded: Loader) -> None:
     spec = loaded("launch: {tags: {a: \"{{ var.nothing | default('none') }}\"}}\n").spec
     assert spec is not None
     assert spec.launch.tags == {"a": "none"}
+
+
+def test_a_missing_secret_is_set_where_others_cannot_read_it() -> None:
+    declared = {
+        "token": Variable(sensitive=True, env="API_TOKEN"),
+        "plain": Variable(),
+    }
+    missing = resolve(declared, Given()).missing
+    assert missing["token"].startswith(
+        "set it in the environment as IMAGEPIPE_VAR_token, or API_TOKEN, or in a --var-file of mode 600"
+    )
+    assert "--var token" not in missing["token"]
+    assert missing["plain"].startswith("set it with --var plain=…")
