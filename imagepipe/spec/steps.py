@@ -90,6 +90,12 @@ class StepAt:
     """Names that its template file may use: `var` or `param`, `spec`, `build`."""
     conditions: tuple[Condition, ...] = ()
     """Its own `when`, and those of the `use` steps around it. The step runs if all of them hold."""
+    used_at: tuple[str, ...] = ()
+    """Places of the `use` steps around it, innermost first: `web.yaml:31`."""
+
+    def where(self) -> str:
+        """Return the step's place for messages: its file and line, and those of the `use` steps around it."""
+        return ", used in ".join((f"{self.file}:{self.line}", *self.used_at))
 
 
 def expand(
@@ -290,8 +296,15 @@ def _expand_use(
     found, more = expand(steps, inner, ("steps",), inner_file, inside, rendered.unknown, (*outer, step.use))
     outer_condition = _condition(step, scope)
     label = ".".join(map(str, at)) + f"/{step.use}"
+    use = f"{document.file}:{document.mark(at).line}"
     placed = [
-        replace(s, path=s.path.replace("steps", label, 1), conditions=outer_condition + s.conditions) for s in found
+        replace(
+            inside_use,
+            path=inside_use.path.replace("steps", label, 1),
+            conditions=outer_condition + inside_use.conditions,
+            used_at=(*inside_use.used_at, use),
+        )
+        for inside_use in found
     ]
     return placed, problems + more
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from imagepipe.clock import Deadline
 from imagepipe.cloud.images import SourceImage
 from imagepipe.communicator.ssh import Connection, Connections
 from imagepipe.engine.stage import Ref
-from imagepipe.errors import CommandFailed
+from imagepipe.errors import CommandFailed, ConnectError, ImagepipeError
+from imagepipe.late import Late
 from imagepipe.provision.files import RenderTemplate, UploadFile
 from imagepipe.provision.shell import RunShell
 from imagepipe.provision.step import Options, Step
@@ -146,3 +148,42 @@ def test_a_denied_permission_suggests_sudo_to_steps_without_it(
     with pytest.raises(CommandFailed) as failed:
         _run(account, server, step)
     assert failed.value.hint == hint
+
+
+class NeverBack(Connections):
+    """Connections that never come back."""
+
+    def reconnect(
+        self, machine: Reachable, deadline: Deadline, sleep: Callable[[float], None], check: Callable[[str], None]
+    ) -> Connection:
+        raise ConnectError("SSH did not come back within 300 s")
+
+
+@pytest.mark.parametrize(
+    "fault", ["a script that is gone", "a template", "a file that is gone", "a when", "an env", "SSH"]
+)
+def test_every_failure_of_a_step_names_the_step_and_its_place(
+    account: Account, server: Sshd, tmp_path: Path, fault: str
+) -> None:
+    options = replace(_options(), where="provisioners/web/provisioner.yaml:7, used in web.yaml:9")
+    bad = Late("{{ source.name | int // 0 }}", ())
+    connections = NeverBack() if fault == "SSH" else Connections()
+    machine: Ref[Reachable] = Ref("machine")
+    source: Ref[SourceImage] = Ref("source")
+    step: Step = RunShell(account.ec2, connections, machine, source, options, ("true",))
+    if fault == "a script that is gone":
+        step = replace(step, script=tmp_path / "gone")  # type: ignore[call-arg]
+    elif fault == "a template":
+        (tmp_path / "page").write_text("{{ nothing }}")
+        base = (account.ec2, connections, machine, source, options)
+        step = RenderTemplate(*base, src=tmp_path / "page", dest=str(tmp_path / "there"), vars={}, known={})
+    elif fault == "a file that is gone":
+        step = UploadFile(account.ec2, connections, machine, source, options, tmp_path, "gone", f"{tmp_path}/there")
+    elif fault == "a when":
+        step = replace(step, options=replace(options, when=(Late("source.name | int // 0", ()),)))
+    elif fault == "an env":
+        step = replace(step, options=replace(options, env={"A": bad}))
+    with pytest.raises(ImagepipeError) as failed:
+        _run(account, server, step)
+    assert str(failed.value).startswith(f"step 'copy' ({options.where}): ")
+    assert str(failed.value).count("step 'copy'") == 1
