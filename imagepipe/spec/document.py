@@ -271,7 +271,7 @@ class _Builder:
                 continue
             mark = _mark(key_node)
             if key in first:
-                message = f"key '{key}' is written twice; first in line {first[key].line}"
+                message = f"duplicate key '{key}'; it is already in line {first[key].line}"
                 self.result.problems.append(self.result.at(mark, message, path=(*path, key)))
                 continue
             first[key] = mark

@@ -313,7 +313,7 @@ def test_a_variable_that_only_a_condition_or_a_template_file_uses_is_used(loaded
             'YAML 1.1 reads 012345670123 as the number 1402433619; write it in quotes: "012345670123"',
         ),
         ("a: [\n", "not YAML: "),
-        ("a: 1\na: 2\n", "key 'a' is written twice; first in line 1"),
+        ("a: 1\na: 2\n", "duplicate key 'a'; it is already in line 1"),
     ],
     ids=["list", "empty", "two", "a list", "octal", "not yaml", "twice"],
 )
