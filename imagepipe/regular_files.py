@@ -82,5 +82,28 @@ def special_files(root: Path) -> Iterator[tuple[Path, str]]:
                 yield path, _kind(mode)
 
 
+def broken_link(path: Path, shown: str) -> str | None:
+    """Return the problem with a path that does not exist because of a link on it; None if there is no such link."""
+    for part in (*reversed(path.parents), path):
+        if part.is_symlink() and not os.path.exists(part):  # noqa: PTH110 - Path.exists raises if a folder is not readable
+            name = shown if part == path else f"{shown}: {os.path.relpath(part)}"
+            try:
+                os.stat(part)  # noqa: PTH116 - for its error number
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    return f"{name} is a link that leads back to itself"
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                    return f"{name} is a link that cannot be followed: {error.strerror}"
+            return f"{name} is a link to {os.readlink(part)}, which does not exist"  # noqa: PTH115 - as it is written
+    return None
+
+
+def missing(path: Path, shown: str) -> str:
+    """Return the problem with a path at which no regular file was found."""
+    if link := broken_link(path, shown):
+        return link
+    return f"{shown} is not a regular file" if os.path.exists(path) else f"file {shown} does not exist"  # noqa: PTH110
+
+
 def _kind(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "a special file")

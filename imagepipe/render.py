@@ -262,6 +262,21 @@ def names_used_in_file(text: str) -> frozenset[str]:
     return _names_used(text, _file_environment())
 
 
+def optional_names(text: str) -> frozenset[str]:
+    """Return the names that may be undefined because a valid text tests them: `x is defined`, `x | default(…)`."""
+    return _guarded(_ENVIRONMENT.parse(text))
+
+
+def optional_names_in_file(text: str) -> frozenset[str]:
+    """Return the names that may be undefined in a valid template file."""
+    return _guarded(_file_environment().parse(text))
+
+
+def optional_names_in_expression(expression: str) -> frozenset[str]:
+    """Return the names that may be undefined in a valid `when` expression."""
+    return optional_names(_as_template(expression))
+
+
 def _names_used(text: str, environment: _Sandbox) -> frozenset[str]:
     if len(text) > MAX_TEMPLATE:
         raise RenderError(f"a template can have at most {MAX_TEMPLATE // 1024} KiB", hint="upload it with file:")
@@ -309,7 +324,11 @@ def used_by_file(text: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str,
 
 def used_by_expression(expression: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """Return the part of `known` that a valid `when` expression can read."""
-    return used_by("{{ (" + expression + "\n) }}", known)
+    return used_by(_as_template(expression), known)
+
+
+def _as_template(expression: str) -> str:
+    return "{{ (" + expression + "\n) }}"
 
 
 def _select(known: Mapping[str, Mapping[str, Any]], tree: nodes.Template) -> dict[str, Mapping[str, Any]]:
@@ -460,7 +479,7 @@ def _dotted_names(tree: nodes.Template) -> frozenset[str]:
     for node in tree.find_all(nodes.Name):
         if node.ctx == "load" and node.name not in bound and id(node) not in fields:
             found.add(node.name)
-    return frozenset(found - _guarded(tree))
+    return frozenset(found)
 
 
 def _dotted(node: nodes.Node) -> str | None:
@@ -474,8 +493,7 @@ def _dotted(node: nodes.Node) -> str | None:
     return None
 
 
-def _guarded(tree: nodes.Template) -> set[str]:
-    """Return names that may be undefined because the template tests them: `x is defined`, `x | default(…)`."""
+def _guarded(tree: nodes.Template) -> frozenset[str]:
     tested = [test.node for test in tree.find_all(nodes.Test) if test.name in ("defined", "undefined")]
     tested += [filter.node for filter in tree.find_all(nodes.Filter) if filter.name in ("default", "d") and filter.node]
-    return {name for node in tested if (name := _dotted(node))}
+    return frozenset(name for node in tested if (name := _dotted(node)))

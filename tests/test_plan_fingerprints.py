@@ -244,6 +244,8 @@ def _add_provisioners(project: Project) -> None:
 
 def test_a_parameter_from_build_is_decided_by_the_run_in_every_provisioner_that_gets_it(project: Project) -> None:
     _add_provisioners(project)
+    text = (project.folder / "web.yaml").read_text()
+    project.write("web.yaml", text.replace("build.git_sha", "build.git_sha | default('')"))
     files, run = [project.folder / "web.yaml"], project.folder / "run"
     outside, inside = (
         _plan(files, run, Build("b1", "20261123T000000Z", sha), token=project.token) for sha in ("", "c0ffee")

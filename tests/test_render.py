@@ -193,7 +193,7 @@ def test_a_huge_template_is_refused_before_it_is_parsed() -> None:
     [
         ("{{ var.x }}", {"var.x"}),
         ("{{ var['x'] }} {{ region }}", {"var.x", "region"}),
-        ("{{ var.x | default('a') }}{{ y if y is defined }}", set()),
+        ("{{ var.x | default('a') }}{{ y if y is defined }}", {"var.x", "y"}),
         ("{% for a in var.list %}{{ a.b }}{{ loop.index }}{% endfor %}", {"var.list"}),
         ("{% macro m(a) %}{{ a }}{{ caller() }}{% endmacro %}{{ m(var.x) }}", {"var.x"}),
         ("{% set a = var.x %}{{ a }}", {"var.x"}),

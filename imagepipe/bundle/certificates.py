@@ -7,6 +7,10 @@ self-signed.
 from __future__ import annotations
 
 import datetime
+import itertools
+import os
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +72,8 @@ def load_owner(certificate: Path, private_key: Path) -> Owner:
     if owner.private_key.public_key().public_numbers() != owner.certificate.public_key.public_numbers():
         raise BundleError(
             f"the private key {private_key} does not belong to the certificate {certificate}",
-            hint=f"openssl req -new -x509 -key {private_key} -out {certificate} creates a matching certificate",
+            hint="name the key of this certificate, or a certificate of this key:"
+            f" openssl req -new -x509 -subj /CN=bundles -key {_word(private_key)} -out {_new(certificate)} creates one",
         )
     return owner
 
@@ -82,14 +87,23 @@ def parse_certificate(content: bytes, *, where: str) -> Certificate:
     """Parse the content of a certificate file as `load_certificate` does."""
     if b"PRIVATE KEY-----" in content and b"-----BEGIN CERTIFICATE-----" not in content:
         raise BundleError(f"{where} is a private key, not a certificate", hint="are the two files swapped?")
+    if b"CERTIFICATE REQUEST-----" in content:
+        path = Path(where)
+        raise BundleError(
+            f"{where} is a request for a certificate, not a certificate",
+            hint=f"openssl x509 -req -in {_word(path)} -signkey KEY -out {_new(path)} creates the certificate; KEY is"
+            " its private key",
+        )
     try:
         is_pem = b"-----BEGIN" in content
         found = x509.load_pem_x509_certificate(content) if is_pem else x509.load_der_x509_certificate(content)
         key = found.public_key()
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise BundleError(f"{where} is not an X.509 certificate, in PEM or DER: {_first_line(error)}") from error
+        raise BundleError(
+            f"{where} is not an X.509 certificate, in PEM or DER: {_first_line(error)}", hint=_new_pair(where)
+        ) from error
     if not isinstance(key, RSAPublicKey):
-        raise BundleError(f"{where} is a certificate for a key that is not RSA", hint=_NEW_PAIR)
+        raise BundleError(f"{where} is a certificate for a key that is not RSA", hint=_new_pair(where))
     return Certificate(key, found.fingerprint(hashes.SHA256()).hex().upper(), where)
 
 
@@ -98,6 +112,10 @@ def load_private_key(path: Path) -> RSAPrivateKey:
     content = _content(path, "private key")
     if b"-----BEGIN CERTIFICATE-----" in content and b"PRIVATE KEY-----" not in content:
         raise BundleError(f"{path} is a certificate, not a private key", hint="are the two files swapped?")
+    if b"-----BEGIN OPENSSH PRIVATE KEY-----" in content:
+        raise _of_openssh(path, content)
+    if _PUBLIC.search(content):
+        raise BundleError(f"{path} is a public key, not a private key", hint="name the file of its private half")
     try:
         if b"-----BEGIN" in content:
             key = serialization.load_pem_private_key(content, password=None)
@@ -106,13 +124,29 @@ def load_private_key(path: Path) -> RSAPrivateKey:
     except TypeError as error:
         raise BundleError(
             f"the private key {path} has a passphrase",
-            hint=f"openssl rsa -in {path} -out FILE writes a copy without one",
+            hint=f"openssl rsa -in {_word(path)} -out {_new(path)} writes a copy without one",
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise BundleError(f"{path} is not a private key, in PEM or DER") from error
     if not isinstance(key, RSAPrivateKey):
-        raise BundleError(f"the private key {path} is not RSA", hint=_NEW_PAIR)
+        raise BundleError(f"the private key {path} is not RSA", hint=_new_pair(path))
     return key
+
+
+def _of_openssh(path: Path, content: bytes) -> BundleError:
+    """Return the error for a private key in OpenSSH's format, which X.509 tools do not read."""
+    try:
+        is_rsa = isinstance(serialization.load_ssh_private_key(content, password=None), RSAPrivateKey)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        is_rsa = True  # with a passphrase, the kind is not known
+    copy = _new(path)
+    return BundleError(
+        f"the private key {path} is in OpenSSH's format, and a bundle needs {'PEM or DER' if is_rsa else 'an RSA key'}",
+        hint=f"cp -p {_word(path)} {copy} && ssh-keygen -p -m PEM -N '' -f {copy} writes a copy in PEM; the certificate"
+        " must belong to this key"
+        if is_rsa
+        else _new_pair(path),
+    )
 
 
 def make_pair(certificate: Path, private_key: Path, *, name: str) -> None:
@@ -175,9 +209,32 @@ def _certificates(folders: tuple[Path, ...]) -> Iterator[Certificate]:
                 continue  # not a certificate
 
 
-_NEW_PAIR = (
-    "openssl req -new -x509 -newkey rsa:2048 -nodes -subj /CN=bundles -keyout user.key -out user.pem creates a pair"
-)
+_PUBLIC = re.compile(rb"\A\s*(ssh-|ecdsa-sha2-|-----BEGIN (RSA |SSH2 )?PUBLIC KEY-----)")
+
+
+def _new_pair(near: Path | str) -> str:
+    """Return a command that creates a key and its certificate, in files that do not exist yet."""
+    folder = Path(near).parent
+    key, certificate = _new(folder / "user.key", first=True), _new(folder / "user.pem", first=True)
+    command = "openssl req -new -x509 -newkey rsa:2048 -nodes -subj /CN=bundles"
+    return f"{command} -keyout {key} -out {certificate} creates a pair"
+
+
+def _new(path: Path, *, first: bool = False) -> str:
+    """Return the path of a file that does not exist, quoted for a shell, so that no command overwrites a key.
+
+    `first` allows the path itself, otherwise the name always differs.
+    """
+    tried = path
+    for number in itertools.count(2):
+        if (first or tried != path) and not os.path.lexists(tried):
+            break
+        tried = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return _word(tried)
+
+
+def _word(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def _content(path: Path, kind: str) -> bytes:

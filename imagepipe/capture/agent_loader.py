@@ -71,7 +71,7 @@ _FIND = f"""
 for python in python3 /usr/libexec/platform-python; do
   if command -v $python >/dev/null 2>&1; then exec $python -I -c "$1"; fi
 done
-echo "there is no python3" >&2
+echo "python3 was not found on the machine" >&2
 exit {NO_PYTHON}
 """
 

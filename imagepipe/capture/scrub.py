@@ -13,6 +13,7 @@ from imagepipe.capture.scan.over_ssh import FAILED, SCAN_SECONDS, parse_report, 
 from imagepipe.capture.scan.stages import Offline, gate_on_machine
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage
+from imagepipe.communicator.output_hints import hint_of_output
 from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import RECONNECT_SECONDS, Connection, Connections, Disconnected, Watch, public_key
 from imagepipe.engine.stage import Context, Ref, Stage
@@ -94,7 +95,8 @@ class Scrub(Stage[Sealed]):
             raise CommandFailed(
                 f"scrubbing {machine.instance.id}: {'; '.join(output) or 'no reason given'} (exit {code})",
                 code=code,
-                hint="the login user needs sudo without a password"
+                hint=hint_of_output(output)
+                or "the login user needs sudo without a password"
                 + ("; on a spot instance, the image also needs fsfreeze" if freezes else ""),
             )
         return Sealed(machine.instance)

@@ -143,15 +143,23 @@ def check_files_of_bundles(loaded: Sequence[LoadedSpec], region: str | None, *, 
 
 def _build(run_id: str, files: Sequence[Path], clock: Clock) -> Build:
     timestamp = clock.now().strftime("%Y%m%dT%H%M%SZ")
-    return Build(run_id, timestamp, _git_sha(files[0].resolve().parent))
+    return Build(run_id, timestamp, *git_sha(files[0].resolve().parent))
 
 
-def _git_sha(folder: Path) -> str:
-    """Return the commit that is checked out in this folder, or an empty string outside a git checkout."""
+def git_sha(folder: Path) -> tuple[str, str]:
+    """Return the commit that is checked out in this folder; or an empty string, with the reason why there is none."""
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    environment = {**os.environ, "LC_ALL": "C"}  # the reasons are recognized by git's English texts
     try:
-        answer = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return answer.stdout.strip() if answer.returncode == 0 else ""
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False, env=environment)
+    except FileNotFoundError:
+        return "", "git is not installed on this computer"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return "", f"git cannot be asked for the commit: {error}"
+    if answer.returncode == 0:
+        return answer.stdout.strip(), ""
+    if "not a git repository" in answer.stderr:
+        return "", f"{folder} is not in a git repository"
+    if "unknown revision" in answer.stderr or "Needed a single revision" in answer.stderr:
+        return "", f"the git repository of {folder} has no commits"
+    return "", f"git refuses to read the repository of {folder}: {answer.stderr.strip().partition(chr(10))[0]}"

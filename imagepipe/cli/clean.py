@@ -58,35 +58,38 @@ Examples:
 """
 )
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
-@click.option("--all", "is_all", is_flag=True, help="Clean up every run of this machine that is not in progress.")
+@click.option("--all", "is_all", is_flag=True, help="Clean up all dead and failed runs of this machine.")
 @click.option(
     "--older-than",
     type=DurationType(),
     metavar="DURATION",
-    help="Delete by tags alone, without a journal: resources of runs that began longer ago than this (at least 1h) and "
-    "are no longer in progress.",
+    help="Find resources by their tags, without a journal, also those of runs on other machines: delete the ones whose "
+    "run began longer ago than this (at least 1h) and is no longer in progress.",
 )
 @click.option(
-    "--region", "in_regions", multiple=True, help="With --older-than: search this region; repeatable.  [default: all]"
+    "--region",
+    "in_regions",
+    multiple=True,
+    help="With --older-than: search only this region; repeatable.  [default: all]",
 )
 @click.option(
     "--bucket",
     "buckets",
     multiple=True,
     metavar="NAME",
-    help="With --older-than: also delete bundles in this bucket that no image is registered from; repeatable.",
+    help="With --older-than: also delete the bundles in this bucket that no image uses; repeatable.",
 )
-@click.option("--local", "is_local", is_flag=True, help="Use the local cloud; without --older-than, only its runs.")
+@click.option("--local", "is_local", is_flag=True, help="Use the local cloud; with --all, clean up only runs on it.")
 @click.option("--profile", metavar="NAME", help="With --older-than: use this AWS profile.")
 @click.option("--endpoint-url", metavar="URL", help="With --older-than: use this EC2 endpoint instead of AWS.")
 @click.option("--dry-run", is_flag=True, help="Print what would be deleted, and change nothing.")
 @log_format_option
 @pass_options(CleanOptions)
 def clean(options: CleanOptions) -> int:
-    """Delete the resources that runs still hold: instances, keys, groups, unfinished images.
+    """Delete the resources that dead or failed runs left: instances, key pairs, security groups, unfinished images.
 
-    Never touches a run in progress, nor an image of a run that succeeded. Exit code 5 if something could not be
-    deleted; run the command again to retry.
+    RUN is the id of a run; `imagepipe runs` lists them. Runs in progress and the images of successful runs are kept.
+    Exit code 5 if something could not be deleted; run the command again to retry.
     """
     _check(options)
     report = CleanReport(options.output, is_dry_run=options.dry_run)

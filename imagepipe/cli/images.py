@@ -49,21 +49,21 @@ Examples:
     "--delete-data",
     "deletes_data",
     is_flag=True,
-    help="Also delete the image's snapshots or bundle, which cost money until then.",
+    help="Also delete the image's snapshots or bundle.",
 )
 @click.option("--region", metavar="REGION", help="Region of the image.  [default: the AWS CLI's]")
 @click.option(
-    "--every-region", is_flag=True, help="Also deregister copies of the same name, in all regions of the account."
+    "--every-region", is_flag=True, help="Also deregister the images with the same name in all other regions."
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
 @target_options
 @log_format_option
 @pass_options(DeregisterOptions)
 def deregister(options: DeregisterOptions) -> int:
-    """Deregister images of this account, by id or by name, and print what was deleted.
+    """Deregister images of this account, given by id or by complete name, and print what was deleted.
 
-    Keeps snapshots and bundles that another image uses. With --delete-data, the parts of a bundle are deleted before
-    its manifest. Running instances of the image keep running.
+    Without --delete-data, their snapshots and bundles remain, and still cost money. Snapshots and bundles that another
+    image uses are never deleted. Running instances of an image keep running.
     """
     rows: list[dict[str, object]] = []
     with open_cloud(cloud_target(options.cloud), region=options.region, clock=SystemClock()) as regions:

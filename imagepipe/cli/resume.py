@@ -58,7 +58,7 @@ def resume(options: ResumeOptions) -> int:
 
     Finished stages are not repeated. An instance that no longer exists is launched again, and so is the machine of a
     step that was interrupted, unless the step has `idempotent: true`. Variables keep the values of the first process;
-    sensitive ones were not stored, so pass them again by environment, --var or --var-file.
+    sensitive ones were not stored, so pass them again, in the environment or by --var-file.
     """
     past = read(folder_of(options.run))
     _check(past)  # first, so that the report of a run that cannot be resumed is not overwritten
@@ -72,7 +72,7 @@ def _resume(options: ResumeOptions, past: JournalState) -> int:
     stored = past.run.given
     values = read_variables(options.variables)
     values = replace(values, files={**stored["variables"], **values.files})
-    build = Build(past.run.build["id"], past.run.build["timestamp"], past.run.build["git_sha"])
+    build = Build(past.run.build["id"], past.run.build["timestamp"], past.run.build.get("git_sha", ""))
     loaded = load_buildable([Path(file) for file in stored["files"]], values, build)
     target = CloudTarget.from_record(past.run.cloud)
     region = stored["region"]

@@ -47,7 +47,7 @@ class DryRun:
 
     def launch(self, request: LaunchRequest) -> None:
         """Raise CloudError if EC2 would refuse this launch."""
-        with translating(f"asking whether {request.instance_type} of {request.image} may be launched in {self.region}"):
+        with translating(f"checking the launch of {request.instance_type} from {request.image} in {self.region}"):
             _dry(self._client.run_instances, request.request())
 
     def denied(self, asked: PermissionProbe) -> Iterator[CloudError]:
@@ -58,7 +58,7 @@ class DryRun:
         for call, values in _calls(asked):
             action = "ec2:" + "".join(word.capitalize() for word in call.split("_"))
             try:
-                with translating(f"asking whether {action} is allowed in {self.region}"):
+                with translating(f"checking the permission {action} in {self.region}"):
                     _dry(getattr(self._client, call), values)
             except CloudError as error:
                 if error.code in DENIED:

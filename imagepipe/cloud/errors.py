@@ -55,7 +55,7 @@ HINTS = {
     "OptInRequired": "the region is not enabled for this account",
     "InvalidAMIName.Duplicate": "put {{ build.timestamp }} into output.name, or set on_name_taken: replace",
     "InvalidAMIID.NotFound": "image ids differ by region; is launch.region the right one?",
-    "VPCIdNotSpecified": "there is no default VPC in this region; name a subnet in launch.subnets",
+    "VPCIdNotSpecified": "this region has no default VPC; name a subnet in launch.subnets",
     "InvalidBlockDeviceMapping": "see launch.block_devices and output.block_devices: sizes, names, types",
     "InvalidKeyPair.NotFound": "launch.ssh.key_pair names a key pair of this region",
     "InstanceLimitExceeded": "request a higher limit, or terminate instances that are not needed",

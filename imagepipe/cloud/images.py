@@ -287,7 +287,7 @@ class Images:
 
     def block_public_access(self) -> str:
         """Return the account's setting for public images in this region: `unblocked`, or how they are blocked."""
-        with translating(f"asking whether images may be public in {self.region}"):
+        with translating(f"checking whether {self.region} allows public images"):
             return str(self._client.get_image_block_public_access_state()["ImageBlockPublicAccessState"])
 
     def share(self, image: str, snapshots: Sequence[str], audience: Audience) -> None:

@@ -94,9 +94,8 @@ class Poller:
                             return result
                         last = state(waiter.seen) if waiter.seen is not None else "not known to EC2"
                     if deadline.is_past():
-                        raise CloudError(
-                            f"{operation}: not within {deadline.seconds:g} s; last seen: {last}", code="Deadline"
-                        )
+                        message = f"{operation}: timed out after {deadline.seconds:g} s; last state: {last}"
+                        raise CloudError(message, code="Deadline")
         finally:
             self._remove(waiter)
 

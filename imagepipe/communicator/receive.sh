@@ -16,10 +16,20 @@ count=0; renaming=no; export name
 each() { # runs a script with the entries of folder $1 as its arguments, and $2 as its $0; $3: the script; $4: a test
   find "$1" -mindepth 1 -maxdepth 1 $4 -exec sh -c "$3" "$2" {} +
 }
+full() { # names the file system of the destination if it has no room; $1: option of df, $2: the unit, $3: the least
+  df -P"$1" -- "$above" 2>/dev/null | tail -n 1 | {
+    read -r device size _ free _ point || return
+    case $size$free in '' | *[!0-9]*) return ;; esac
+    if [ "$size" != 0 ] && [ "$free" -lt "$3" ]; then
+      echo "the file system $point ($device) is full: $free of $size $2 left" >&2
+    fi
+  }
+}
 clean() {
   code=$?
   trap - EXIT
   set +e
+  if [ $code != 0 ]; then full k KiB 256; full i inodes 8; fi
   for at in "$stage"/at/*; do
     if [ -L "$at" ]; then
       if [ $renaming = yes ] && [ $code != 0 ]; then each "$at/$name.old" "$at" 'mv -f -- "$@" "$0/"' ''; fi

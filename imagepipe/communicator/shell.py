@@ -136,7 +136,7 @@ def run_script(connection: Connection, script: Script, watch: Watch) -> Result:
     folder = f"/dev/shm/{mark.name}"  # noqa: S108 - a name nobody can guess, made by mkdir
     environment = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in script.env.items()).encode()
     words = [folder, str(environment.count(b"\n")), *_interpreter(script), *script.args]
-    command = _as_user(f"sh -c {shlex.quote(_RUNNER)} imagepipe {shlex.join(words)}", sudo=script.sudo)
+    command = _as_user(connection, f"sh -c {shlex.quote(_RUNNER)} imagepipe {shlex.join(words)}", sudo=script.sudo)
     ended = False
     try:
         result = connection.run(command, watch, send=environment + script.encoded, mark=mark)
@@ -165,7 +165,7 @@ done | sort -u
 def _holders(connection: Connection, pipes: Sequence[str], script: Script, watch: Watch) -> tuple[str, ...]:
     """Return the processes that can write to these pipes; empty if that is unknown."""
     found: list[str] = []
-    command = _as_user(f"sh -c {shlex.quote(_HOLDERS)} imagepipe {shlex.join(pipes)}", sudo=script.sudo)
+    command = _as_user(connection, f"sh -c {shlex.quote(_HOLDERS)} imagepipe {shlex.join(pipes)}", sudo=script.sudo)
     deadline = Deadline.after(10, watch.deadline.clock)
     try:
         connection.run(command, Watch(lambda _, line: found.append(line), deadline, watch.cancel))
@@ -176,11 +176,12 @@ def _holders(connection: Connection, pipes: Sequence[str], script: Script, watch
 
 def run_command(connection: Connection, words: Sequence[str], watch: Watch, *, sudo: bool) -> Result:
     """Run one command, with nothing on its standard input."""
-    return connection.run(_as_user(shlex.join(words), sudo=sudo), watch)
+    return connection.run(_as_user(connection, shlex.join(words), sudo=sudo), watch)
 
 
-def _as_user(command: str, *, sudo: bool) -> str:
-    return f"sudo -n -H -- {command}" if sudo else command
+def _as_user(connection: Connection, command: str, *, sudo: bool) -> str:
+    """Return the command, run with sudo if wanted. A root login needs no sudo, and its image may have none."""
+    return f"sudo -n -H -- {command}" if sudo and connection.endpoint.user != "root" else command
 
 
 def _interpreter(script: Script) -> tuple[str, str, str]:
@@ -227,7 +228,7 @@ rmdir "$1" 2>/dev/null
 def _end(connection: Connection, folder: str, script: Script, clock: Clock) -> None:
     """End a script that is still running. Best effort: the machine may be gone."""
     words = shlex.join([folder])
-    command = _as_user(f"sh -c {shlex.quote(_KILLER)} imagepipe {words}", sudo=script.sudo)
+    command = _as_user(connection, f"sh -c {shlex.quote(_KILLER)} imagepipe {words}", sudo=script.sudo)
     try:
         connection.run(command, Watch(lambda *_: None, Deadline.after(5, clock), _Never()))
     except (Disconnected, NotConnected):

@@ -45,7 +45,7 @@ CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "ae
 SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 """Signature algorithms by key type, if they are not the type's own name (RFC 8332)."""
 
-Why = Literal["unreachable", "refused", "timeout", "host-key", "auth", "protocol"]
+Why = Literal["unreachable", "refused", "timeout", "host-key", "private-key", "auth", "protocol"]
 
 
 class Cancel(Protocol):
@@ -231,10 +231,14 @@ def connect(endpoint: Endpoint, through: Connection | None = None) -> Connection
             key = paramiko.PKey.from_path(endpoint.private_key)
         except (OSError, paramiko.SSHException, ValueError) as error:
             raise NotConnected(
-                f"{where}: the private key {endpoint.private_key} cannot be read: {error}", "auth"
+                f"{where}: the private key {endpoint.private_key} cannot be read: {error}", "private-key"
             ) from error
         try:
-            transport.auth_publickey(endpoint.user, key)
+            more = transport.auth_publickey(endpoint.user, key)
+        except paramiko.BadAuthenticationType as error:
+            accepted = ", ".join(error.allowed_types) or "nothing"
+            message = f"{where}: the machine does not accept keys for user '{endpoint.user}', only: {accepted}"
+            raise NotConnected(message, "auth") from error
         except paramiko.AuthenticationException as error:
             message = f"{where}: the machine does not accept this key for user '{endpoint.user}' ({key.get_name()})"
             raise NotConnected(message, "auth") from error
@@ -242,6 +246,9 @@ def connect(endpoint: Endpoint, through: Connection | None = None) -> Connection
             raise NotConnected(
                 f"{where}: the connection ended during the login: {str(error) or type(error).__name__}", "protocol"
             ) from error
+        if more:
+            message = f"{where}: for user '{endpoint.user}' the machine wants more than the key: {', '.join(more)}"
+            raise NotConnected(message, "auth")
     except BaseException:
         transport.close()
         raise
@@ -283,10 +290,19 @@ def _transport(endpoint: Endpoint, stream: socket.socket | paramiko.Channel, whe
     except (paramiko.SSHException, EOFError, OSError) as error:
         transport.close()
         is_key = isinstance(error, paramiko.SSHException) and "host key" in str(error).lower()
-        reason = str(error).replace("[Errno", ": [Errno") or type(error).__name__  # paramiko concatenates two messages
+        reason = _reason(error)
         message = f"{where}: the port is open, but no SSH server answers: {reason}"
         raise NotConnected(message, "host-key" if is_key else "protocol") from error
     return transport
+
+
+def _reason(error: Exception) -> str:
+    """Return why no server answered. For paramiko, silence, an end and a reset are all errors in reading the banner."""
+    text = str(error)
+    if text.startswith("Error reading SSH protocol banner"):
+        cause = text.removeprefix("Error reading SSH protocol banner").strip()
+        return f"it sent no SSH banner{f': {cause}' if cause else ''}"
+    return text or type(error).__name__
 
 
 def _verify(endpoint: Endpoint, transport: paramiko.Transport, where: str) -> None:

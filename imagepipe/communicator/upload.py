@@ -71,6 +71,6 @@ def _receive(connection: Connection, placement: Placement, kind: str, send: Send
     dest = str(PurePosixPath(placement.dest))
     words = [dest, stage, placement.mode or "", placement.owner or "", kind]
     command = f"sh -c {shlex.quote(RECEIVER)} imagepipe {shlex.join(words)}"
-    if placement.sudo:
+    if placement.sudo and connection.endpoint.user != "root":
         command = f"sudo -n -H -- {command}"
     return connection.run(command, watch, send=send)

@@ -122,7 +122,7 @@ class MakeGroup(Stage[Network]):
         vpc = self._vpc(subnets)
         if vpc is None:
             raise CloudError(
-                f"making a security group in {self.ec2.region}: there is no default VPC",
+                f"making a security group in {self.ec2.region}: the region has no default VPC",
                 code="VPCIdNotSpecified",
                 hint="name a subnet in launch.subnets",
             )

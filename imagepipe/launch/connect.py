@@ -13,11 +13,15 @@ from imagepipe.communicator.ssh import Connection, Connections, Disconnected, No
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError, CommandFailed, ConnectError
 from imagepipe.launch.access import Key
+from imagepipe.launch.login_attempts import LoginAttempts
 from imagepipe.values import Endpoint, Instance, Reachable
 
 RUNNING_SECONDS = 600
 CLOUD_INIT_SECONDS = 600
-CLOUD_INIT = """\
+STARTED = "imagepipe-started"
+"""The first line that the script prints; without it, the image has run something else."""
+CLOUD_INIT = f"""\
+echo {STARTED}
 command -v cloud-init >/dev/null 2>&1 || exit 0
 grep -qs '"errors": \\[\\]' /run/cloud-init/result.json && exit 0
 echo waiting
@@ -26,15 +30,11 @@ cloud-init status --wait --long
 """cloud-init writes result.json when it is done (its documentation, "Status"); `cloud-init status` takes 0.3 s."""
 WAITING = "waiting"
 """The line that the script prints if cloud-init was still running."""
-RETRY_SECONDS = 0.25
-"""First pause between connection attempts; it grows to one second."""
 CHECK_SECONDS = 5.0
 """Interval between checks that the instance still runs."""
 DROPPED_SECONDS = 1.0
 """Pause before a new connection after one broke during the first boot."""
 CONSOLE_LINES = 10
-HOST_KEY_TRIES = 3
-"""Attempts with a wrong host key: a machine may briefly show the image's key before cloud-init sets ours."""
 
 ADDRESSES = {
     "public_ip": "PublicIpAddress",
@@ -47,8 +47,15 @@ ADDRESSES = {
 
 CONSOLE_FIRST_SECONDS = 1.0
 CONSOLE_LONGEST_SECONDS = 10.0
+USUAL_USERS = (
+    "Debian has admin, Ubuntu ubuntu, Amazon Linux, RHEL and SUSE ec2-user, Fedora fedora, Rocky Linux rocky, CentOS"
+    " centos, CoreOS and Flatcar core"
+)
+_ROOT_REFUSED = re.compile(r'Please login as the user "([^"]+)" rather than the user "([^"]+)"')
+"""The line of the forced command that cloud-init puts before a root key (`disable_root_opts`, its module "ssh")."""
 BASTION_HINTS = {
     "auth": "check user and private_key in launch.ssh.bastion; the bastion's sshd must allow TCP forwarding",
+    "private-key": "check launch.ssh.bastion.private_key: it must be a private key without a passphrase",
     "host-key": "check launch.ssh.bastion.host_key: `ssh-keyscan` shows the current one; ask its owner",
     "refused": "check launch.ssh.bastion.host and port",
     "timeout": "check launch.ssh.bastion.host; does its security group admit this computer?",
@@ -89,6 +96,8 @@ class AwaitSsh(Stage[Reachable]):
     """The bastion; None for a direct connection."""
     key_on_console: bool = False
     """True to read the host key from the console before the first connection."""
+    has_user_data: bool = False
+    """True if the spec has user data of its own, which may create the login user."""
     of_new_image: bool = False
     """True if this is the test instance: if it does not come up, the image is at fault."""
 
@@ -155,32 +164,32 @@ class AwaitSsh(Stage[Reachable]):
             pause = min(pause * 1.5, CONSOLE_LONGEST_SECONDS)
 
     def _until_connected(self, ctx: Context, instance: Instance, endpoint: Endpoint) -> Connection:
-        deadline = ctx.deadline(self.timeout_seconds)
-        pause, wrong_keys, last = RETRY_SECONDS, 0, None
+        attempts = LoginAttempts(ctx.deadline(self.timeout_seconds), has_user_data=self.has_user_data)
         next_check = ctx.deadline(CHECK_SECONDS)
-        while not deadline.is_past():
+        while not attempts.deadline.is_past():
             ctx.cancel.check()
             try:
                 return self.connections.get(endpoint)
             except NotConnected as error:
-                if last is None or last.why != error.why:
-                    ctx.progress(f"not yet: {error}")
-                last = error
-                wrong_keys = wrong_keys + 1 if error.why == "host-key" else 0
-                if wrong_keys >= HOST_KEY_TRIES or (error.at_bastion and error.why in ("auth", "host-key")):
-                    break
-            ctx.cancel.sleep(min(pause, deadline.remaining()))
+                attempts.failed(error)
+            if report := attempts.report():
+                ctx.progress(report)
+            if attempts.is_hopeless(lambda: self._console_text(instance)):
+                break
+            ctx.cancel.sleep(attempts.pause())
             if next_check.is_past():
                 self._until_running(ctx, instance)  # raises if the instance has ended
                 next_check = ctx.deadline(CHECK_SECONDS)
-            pause = min(pause * 1.3, 1.0)
-        raise self._never_up(ctx, instance, endpoint, last)
+        raise self._never_up(instance, endpoint, attempts)
 
-    def _never_up(
-        self, ctx: Context, instance: Instance, endpoint: Endpoint, last: NotConnected | None
-    ) -> ConnectError:
+    def _never_up(self, instance: Instance, endpoint: Endpoint, attempts: LoginAttempts) -> ConnectError:
         """Return an error that lists everything that was checked."""
-        checked = [f"last try: {last or 'none'}", f"within {self.timeout_seconds:g} s (launch.ssh.timeout)"]
+        last, limit = attempts.last, f"{self.timeout_seconds:g} s (launch.ssh.timeout)"
+        checked = [f"last try: {last or 'none'}"]
+        if attempts.deadline.is_past():
+            checked.append(f"within {limit}")
+        elif refused := attempts.refused_seconds():
+            checked.append(f"refused for {refused:.0f} s, so imagepipe did not wait for the {limit}")
         try:
             seen = self.ec2.instances.describe_many([instance.id]).get(instance.id)
             checked.append(f"instance state: {_state(seen) if seen else 'not known'}")
@@ -196,7 +205,9 @@ class AwaitSsh(Stage[Reachable]):
             "timeout": "check the route, security groups and network ACLs: is launch.ssh.address reachable from here?",
             "unreachable": "there is no route from this computer: is launch.ssh.address right?",
             "refused": "no SSH server listens on this port of the machine: see the console, and check launch.ssh.port",
-            "auth": f"is '{endpoint.user}' the login user? Debian has admin, Ubuntu ubuntu, Amazon Linux ec2-user",
+            "auth": f"is '{endpoint.user}' the login user of this image, in launch.ssh.user? {USUAL_USERS}. With"
+            " launch.ssh.key_pair: is launch.ssh.private_key its private key?",
+            "private-key": "check launch.ssh.private_key: it must be a private key without a passphrase",
             "host-key": "the machine does not use the host key from its user data (no cloud-init?), "
             "or another machine answers at its address",
             "protocol": "the server on this port does not speak SSH, or it closes the connection at once",
@@ -219,6 +230,13 @@ class AwaitSsh(Stage[Reachable]):
         except CloudError as error:
             return f" cannot be read: {error}"
         return "".join(f"\n    {line}" for line in lines) or " empty so far"
+
+    def _console_text(self, instance: Instance) -> str:
+        """Return the console; empty if EC2 does not show it."""
+        try:
+            return self.ec2.instances.console(instance.id)
+        except CloudError:
+            return ""
 
     def _reach(self, seen: Mapping[str, Any], endpoint: Endpoint) -> Iterator[str]:
         """Return the network settings in EC2 that may block the connection."""
@@ -249,9 +267,11 @@ class AwaitSsh(Stage[Reachable]):
                 self.connections.drop(endpoint)
                 ctx.cancel.sleep(DROPPED_SECONDS)  # a booting sshd may accept each login and then end it
                 connection = self._until_connected(ctx, instance, endpoint)
+        if STARTED not in lines:
+            raise self._not_our_script(instance, lines, result.code)
         # 2 is "done, with warnings that were recovered from" (cloud-init's exit codes, since 23.4).
         if result.code not in (0, 2):
-            output = " ".join(line for line in lines if line.strip(". ") and line != WAITING)
+            output = " ".join(line for line in lines if line.strip(". ") and line not in (STARTED, WAITING))
             raise CommandFailed(
                 f"cloud-init on the instance failed (exit {result.code}): {output}",
                 code=result.code,
@@ -261,6 +281,22 @@ class AwaitSsh(Stage[Reachable]):
             # A connection keeps the locale, groups and environment of its login; cloud-init may have set them since.
             self.connections.drop(endpoint)
             self._until_connected(ctx, instance, endpoint)
+
+    def _not_our_script(self, instance: Instance, lines: list[str], code: int | None) -> ConnectError:
+        """Return the error for a login that did not run the script: a forced command, or a shell that refuses."""
+        output = " ".join(line for line in lines if line.strip()) or "no output"
+        where = f"{self._image_fault()}{instance.id} in {instance.region}"
+        if found := _ROOT_REFUSED.search(output):
+            return ConnectError(
+                f"{where}: the image refuses logins as '{self.user}': {found[0]}",
+                hint=f"set launch.ssh.user: {found[1]} (or defaults.ssh_user in imagepipe.yaml); steps that need root"
+                " take sudo: true",
+            )
+        return ConnectError(
+            f"{where}: the login as '{self.user}' works, but runs no commands (exit {code}): {output}",
+            hint=f"the user needs a shell, no forced command and a writable /dev/shm; is '{self.user}' the login user"
+            f" of this image, in launch.ssh.user? {USUAL_USERS}",
+        )
 
     def title(self) -> str:
         return "boot the new image" if self.of_new_image else "wait for SSH"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
 from imagepipe import render
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage, late_names
+from imagepipe.communicator.output_hints import hint_of_output
 from imagepipe.communicator.ssh import RECONNECT_SECONDS, Connection, Connections, Disconnected, Result, Watch
 from imagepipe.engine.stage import Context, Ref, Stage
-from imagepipe.errors import CommandFailed, ConnectError
+from imagepipe.errors import Cancelled, CommandFailed, ConnectError, ImagepipeError
 from imagepipe.late import Late, Text
 from imagepipe.provision.disconnect import Boot, boot_of, is_going_down, wait_for_end, wait_for_return
 from imagepipe.values import Reachable
@@ -30,7 +32,7 @@ class Options:
 
     title: str = field(compare=False)
     where: str = field(compare=False)
-    """Place of the step for messages, such as `specs/web.yaml:31`."""
+    """Place of the step for messages, such as `specs/web.yaml:31`; with the `use` steps around it."""
     timeout_seconds: float
     retries: int
     sudo: bool
@@ -72,7 +74,9 @@ class Step(Stage[Reachable]):
     def run(self, ctx: Context) -> Reachable:
         machine = ctx[self.machine]
         names = late_names(ctx[self.source], machine.instance.region)
-        if not all(render.is_true(late.text, render.names_of(late, names)) for late in self.options.when):
+        with self._named():
+            runs = all(render.is_true(late.text, render.names_of(late, names)) for late in self.options.when)
+        if not runs:
             ctx.say("skipped: its `when` is false")
             return machine
         left, drops = self.options.retries, DROPS if self.options.idempotent else 0
@@ -104,8 +108,10 @@ class Step(Stage[Reachable]):
         before: Boot | None = None
         try:
             deadline = ctx.deadline(RECONNECT_SECONDS)
-            connection = self.connections.reconnect(machine, deadline, ctx.cancel.sleep, self.ec2.instances.check_runs)
-            with ctx.span("command"):
+            with self._named():
+                check = self.ec2.instances.check_runs
+                connection = self.connections.reconnect(machine, deadline, ctx.cancel.sleep, check)
+            with ctx.span("command"), self._named():
                 if self.awaits_disconnect():
                     before = boot_of(connection, watch)
                 result = self.attempt(ctx, Attempt(connection, names, watch))
@@ -140,7 +146,19 @@ class Step(Stage[Reachable]):
         if result.code is None:
             raise self._failed("ended by a signal", None, tail, None)
         if result.code not in self.options.exit_codes:
-            raise self._failed(f"exit code {result.code}", result.code, tail, _hint(result.code, tail))
+            hint = hint_of_output(tail) or _hint(result.code, tail, sudo=self.options.sudo)
+            raise self._failed(f"exit code {result.code}", result.code, tail, hint)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Put the step's title and place before the message of an error."""
+        try:
+            yield
+        except (Disconnected, Cancelled):
+            raise  # the step may go on
+        except ImagepipeError as error:
+            error.message = f"step '{self.options.title}' ({self.options.where}): {error.message}"
+            raise
 
     def _come_back(self, ctx: Context, machine: Reachable, before: Boot, watch: Watch) -> None:
         """Handle an expected disconnect: wait for the machine."""
@@ -192,16 +210,14 @@ def _say_holders(ctx: Context, result: Result) -> None:
         )
 
 
-def _hint(code: int, tail: list[str]) -> str | None:
+def _hint(code: int, tail: list[str], *, sudo: bool) -> str | None:
     text = "\n".join(tail)
-    if "sudo:" in text and "password" in text:
-        return "the SSH user cannot use sudo without a password on this image"
     if code == 127:
         return "a command was not found on the instance"
     if code == 126:
         return "a command was found, but cannot be executed"
     if "Could not get lock" in text:
         return "another package manager is running on the instance; give the step retries"
-    if "Permission denied" in text:
+    if "Permission denied" in text and not sudo:
         return "does the step need sudo: true?"
     return None

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from imagepipe.regular_files import missing
 from imagepipe.spec.document import Document, KeyPath
 from imagepipe.spec.ec2_rules import Finding
 from imagepipe.spec.find import named_file
@@ -92,13 +93,13 @@ def _machine(spec: Spec, document: Document) -> Iterator[Finding]:
 
 
 def _files(output: InstanceStoreOutput, folder: Path) -> Iterator[Finding]:
-    for given, missing in (("certificate", "private_key"), ("private_key", "certificate")):
-        if getattr(output, given) and not getattr(output, missing):
-            message = f"{given} needs {missing}: set both, or neither to use a pair that imagepipe creates"
+    for given, other in (("certificate", "private_key"), ("private_key", "certificate")):
+        if getattr(output, given) and not getattr(output, other):
+            message = f"{given} needs {other}: set both, or neither to use a pair that imagepipe creates"
             yield ("output", given), message
     for path, file in bundle_files(output).items():
-        if not named_file(folder, file).is_file():
-            yield path, f"file {file} does not exist"
+        if not (place := named_file(folder, file)).is_file():
+            yield path, missing(place, file)
 
 
 def bundle_files(output: InstanceStoreOutput) -> dict[KeyPath, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagepipe.errors import Problem
+from imagepipe.regular_files import missing
 from imagepipe.spec.bundle_rules import bundle_findings, bundle_warnings
 from imagepipe.spec.document import Document, KeyPath
 from imagepipe.spec.ec2_rules import Finding, block_device_findings, region_finding, tag_findings
@@ -75,10 +76,10 @@ def _launch(spec: Spec, folder: Path) -> Iterator[Finding]:
         yield ("launch", "ssh", "key_pair"), "key_pair also needs private_key, the path of its private key"
     if ssh.private_key and not ssh.key_pair:
         yield ("launch", "ssh", "private_key"), "private_key needs key_pair, the key pair's name in EC2"
-    if ssh.private_key and not named_file(folder, ssh.private_key).is_file():
-        yield ("launch", "ssh", "private_key"), f"file {ssh.private_key} does not exist"
-    if ssh.bastion and not named_file(folder, ssh.bastion.private_key).is_file():
-        yield ("launch", "ssh", "bastion", "private_key"), f"file {ssh.bastion.private_key} does not exist"
+    if ssh.private_key and not (key := named_file(folder, ssh.private_key)).is_file():
+        yield ("launch", "ssh", "private_key"), missing(key, ssh.private_key)
+    if ssh.bastion and not (key := named_file(folder, ssh.bastion.private_key)).is_file():
+        yield ("launch", "ssh", "bastion", "private_key"), missing(key, ssh.bastion.private_key)
     if ssh.bastion and not launch.security_groups and "allow_from" not in ssh.model_fields_set:
         message = "the instance sees the bastion's address, not this computer's: set allow_from or security_groups"
         yield ("launch", "ssh", "bastion"), message

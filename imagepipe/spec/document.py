@@ -15,6 +15,8 @@ from typing import Any
 import yaml
 
 from imagepipe.errors import Problem
+from imagepipe.regular_files import broken_link
+from imagepipe.spec.yaml_errors import explain_yaml_error
 
 try:
     from yaml import CSafeLoader as _Loader
@@ -104,7 +106,8 @@ def read(file: Path, shown: str) -> str | Problem:
         with file.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        return Problem(shown, 0, 0, f"cannot be read: {error.strerror}")
+        link = broken_link(file, "it")
+        return Problem(shown, 0, 0, f"cannot be read: {link or error.strerror}")
     if len(raw) > MAX_BYTES:
         return Problem(shown, 0, 0, f"the file is larger than {MAX_BYTES // 2**20} MiB")
     try:
@@ -179,34 +182,16 @@ def _broken(file: str, lines: list[str], line: int, column: int, message: str) -
 
 
 def _from_yaml_error(error: yaml.MarkedYAMLError, file: str, lines: list[str]) -> Document:
-    mark = error.problem_mark or error.context_mark
+    is_unclosed = "quoted scalar" in (error.context or "") and "end of stream" in (error.problem or "")
+    mark = (error.context_mark if is_unclosed else None) or error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-    message = f"not YAML: {error.problem or error.context or 'cannot be read'}"
-    if error.context and error.problem and error.context_mark:
-        message += f" ({error.context}, line {error.context_mark.line + 1})"
     while line > 1 and (line > len(lines) or not lines[line - 1].strip()):  # blank end of file
         line -= 1
         column = len(lines[line - 1].rstrip()) + 1 if line <= len(lines) else 1
+    message, hint = explain_yaml_error(error, lines, line, column)
     document = Document(file, lines)
-    excerpt = lines[line - 1] if 0 < line <= len(lines) else ""
-    document.problems.append(document.at(Mark(line, column, 1), message, hint=_yaml_hint(message, excerpt, column)))
+    document.problems.append(document.at(Mark(line, column, 1), message, hint=hint))
     return document
-
-
-def _yaml_hint(message: str, excerpt: str, column: int) -> str | None:
-    if "\t" in excerpt[: max(column, 1)]:
-        return "YAML is indented with spaces, not tabs"
-    if "{{" in excerpt or "{%" in excerpt:
-        return 'a value that starts with a brace must be quoted: "{{ var.x }}"'
-    if "mapping values are not allowed" in message:
-        return 'a string that contains a colon and a space must be quoted: "a: b"'
-    if "while parsing a block mapping" in message:
-        return "keys of one mapping start in the same column"
-    if "found character that cannot start any token" in message:
-        return "a string that starts with @, ` or % must be quoted"
-    if "undefined alias" in message:
-        return "a string that starts with * must be quoted; an alias needs its anchor, &name, before it"
-    return None
 
 
 MAX_NUMBER = 40
@@ -267,6 +252,13 @@ class _Builder:
         text = self.result.lines[start.line][start.column : end.column]
         return text if text.startswith("{{") and text.endswith("}}") else None
 
+    def item_inside(self, node: yaml.ScalarNode) -> int | None:
+        """Return the line in an unquoted string that starts with a dash: an item that is indented too far."""
+        for number in range(node.start_mark.line + 1, node.end_mark.line + (node.end_mark.column > 0)):
+            if self.result.lines[number].lstrip().startswith("- "):
+                return number + 1
+        return None
+
     def foreign(self, node: yaml.Node, path: KeyPath) -> Problem:
         return self.result.at(_mark(node), f"tag '{node.tag}' is not part of this language", path=path)
 
@@ -279,7 +271,7 @@ class _Builder:
                 continue
             mark = _mark(key_node)
             if key in first:
-                message = f"key '{key}' is written twice; first in line {first[key].line}"
+                message = f"duplicate key '{key}'; it is already in line {first[key].line}"
                 self.result.problems.append(self.result.at(mark, message, path=(*path, key)))
                 continue
             first[key] = mark
@@ -319,6 +311,12 @@ class _Builder:
         if kind not in _SCALAR_TAGS:
             self.result.problems.append(self.foreign(node, path))
             return text
+        if not node.style and (line := self.item_inside(node)):
+            message = (
+                f"this string continues in line {line}, which looks like an item of a list: start all items of a list"
+                " in the same column, or quote the string"
+            )
+            self.result.problems.append(self.result.at(_mark(node), message, path=path))
         # Only a plain scalar (no style) can be a number, and nobody writes one so long by hand.
         if kind == "str" or node.style or len(text) > MAX_NUMBER:
             return text

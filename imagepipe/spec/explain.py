@@ -135,8 +135,34 @@ def _explain_one(detail: dict[str, Any], path: KeyPath, keys: frozenset[str], do
     if kind == "union_tag_not_found":
         return _explain_kind(path, value, document)
     is_key = detail["loc"][-1] == "[key]"
+    if kind == "string_type" and (text := _split_by_colon(value, path, document)):
+        quoted = _quoted(text)
+        hint = f"quote all of it: {quoted}" if quoted else "write it below a |, which takes any text"
+        colon = "ends with a colon" if text.endswith(":") else "contains a colon and a space"
+        message = f"YAML reads this as a mapping with the key '{next(iter(value))}', because it {colon}"
+        return document.problem(path, message, hint=hint)
     message = _message(kind, value, context, path, document, detail["msg"])
     return document.problem(path, message, key=is_key, hint=_hint(kind, value, path))
+
+
+def _split_by_colon(value: Any, path: KeyPath, document: Document) -> str | None:
+    """Return the text of an unquoted string that YAML reads as a mapping of one key, as in `- echo "a: b"`."""
+    if not isinstance(value, dict) or len(value) != 1 or not isinstance(path[-1], int):
+        return None
+    (key,) = value
+    start, end = document.keys.get((*path, key)), document.values.get((*path, key))
+    if start is None or end is None or not start.line == end.line == end.last:
+        return None
+    whole = document.lines[start.line - 1][start.column - 1 : end.column - 1 + end.length].strip()
+    before = document.lines[start.line - 1][: start.column - 1].rstrip()
+    return None if before.endswith("{") else whole
+
+
+def _quoted(text: str) -> str | None:
+    """Return the text in quotes; None if it contains both kinds, so that a block is easier to read."""
+    if "'" not in text:
+        return f"'{text}'"
+    return f'"{text}"' if '"' not in text and "\\" not in text else None
 
 
 def _hint(kind: str, value: Any, path: KeyPath) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imagepipe.errors import Problem, SpecError
+from imagepipe.regular_files import broken_link
 from imagepipe.spec.explain import nearest
 
 SUFFIXES = (".yaml", ".yml")
@@ -77,6 +78,8 @@ def _not_found(word: str, folder: Path, *, named: bool) -> Problem:
         )
     if (folder / word).is_dir():
         return Problem(word, 0, 0, "this folder has no YAML files")
+    if link := broken_link(folder / word, word):
+        return Problem(word, 0, 0, link)
     existing = [p.name for p in (folder / "specs").glob("*") if p.suffix in SUFFIXES]
     meant = nearest(Path(word).name, [*existing, *(Path(name).stem for name in existing)])
     hint = f"did you mean {meant}?" if meant else (f"specs/ has {', '.join(sorted(existing))}" if existing else None)
@@ -86,7 +89,7 @@ def _not_found(word: str, folder: Path, *, named: bool) -> Problem:
 def project_file(spec: Path) -> Path | None:
     """Return the nearest `imagepipe.yaml`, from the spec's folder upwards."""
     for folder in spec.resolve().parents:
-        if (folder / PROJECT_FILE).is_file():
+        if (folder / PROJECT_FILE).is_file() or (folder / PROJECT_FILE).is_symlink():  # a broken link is an error
             return folder / PROJECT_FILE
     return None
 
@@ -101,10 +104,23 @@ def named_file(folder: Path, given: str) -> Path:
 
 def provisioner_folder(name: str, folder: Path) -> Path | None:
     """Find a provisioner in `provisioners/` of the folder or a parent, beside the folder, or among the shipped ones."""
-    for root in [*(p / "provisioners" for p in (folder, *folder.parents)), folder.parent, SHIPPED, _CHECKOUT]:
+    for root in _roots(folder):
         if (root / name / "provisioner.yaml").is_file():
             return root / name
     return None
+
+
+def broken_provisioner(name: str, folder: Path) -> str | None:
+    """Return the problem with a provisioner that was not found because of a broken link; None if that is not why."""
+    for root in _roots(folder):
+        for path in (root / name, root / name / "provisioner.yaml"):
+            if path.is_symlink() and (link := broken_link(path, str(path))):
+                return link
+    return None
+
+
+def _roots(folder: Path) -> list[Path]:
+    return [*(p / "provisioners" for p in (folder, *folder.parents)), folder.parent, SHIPPED, _CHECKOUT]
 
 
 def provisioner_names(folder: Path) -> list[str]:

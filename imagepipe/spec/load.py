@@ -31,9 +31,14 @@ class Build:
     id: str
     timestamp: str
     git_sha: str
+    """Commit that is checked out; empty if there is none."""
+    no_git_sha: str = "the run did not begin in a git repository with a commit"
+    """Reason for an empty `git_sha`."""
 
     def names(self) -> dict[str, str]:
-        return {"id": self.id, "timestamp": self.timestamp, "git_sha": self.git_sha}
+        """Return the values by name. A `git_sha` without a value is left out, so that `default()` replaces it."""
+        names = {"id": self.id, "timestamp": self.timestamp, "git_sha": self.git_sha}
+        return names if self.git_sha else {name: value for name, value in names.items() if name != "git_sha"}
 
 
 SAMPLE_BUILD = Build(id="0123456789ab", timestamp="20060102T150405Z", git_sha="0" * 40)
@@ -178,6 +183,7 @@ def _load_document(loaded: LoadedSpec, given: Given, build: Build | None, *, hid
         known={"var": resolved.values, "spec": spec_names, "build": (build or SAMPLE_BUILD).names()},
         declared=frozenset(declared),
         sensitive=resolved.sensitive,
+        no_git_sha=build.no_git_sha if build is not None and not build.git_sha else None,
         is_open=variables is not None and not isinstance(variables, dict),
     )
     loaded.names = dict(scope.known)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from imagepipe.spec.explain import nearest
 SOURCE_FIELDS = ("id", "name", "owner")
 BUILD_FIELDS = ("id", "timestamp", "git_sha")
 SPEC_FIELDS = ("name",)
+GIT_SHA = "build.git_sha"
 
 
 @dataclass(slots=True)
@@ -29,6 +30,8 @@ class Scope:
     sensitive: frozenset[str]
     of_the_run: frozenset[str] = frozenset()
     """Names of parameters whose values are made from `build`, so that they differ between runs."""
+    no_git_sha: str | None = None
+    """Reason why `build.git_sha` has no value; None if it has one."""
     root: str = "var"
     """Root of the declared names: `var` in a spec, `param` in a provisioner."""
     is_open: bool = False
@@ -39,6 +42,8 @@ class Scope:
     def problem_with(self, name: str) -> str | None:
         """Return the reason why a dotted name cannot be used; None if it can."""
         first, _, rest = name.partition(".")
+        if name == GIT_SHA and self.no_git_sha:
+            return f"{GIT_SHA} has no value: {self.no_git_sha}"
         fields = {
             self.root: self.declared,
             "spec": SPEC_FIELDS,
@@ -65,6 +70,12 @@ class Scope:
         known = "" if first == self.root else f"; known: {', '.join(f'{first}.{field}' for field in fields[first])}"
         return f"undefined {what} '{name}'{known}"
 
+    def hint_for(self, name: str) -> str | None:
+        """Return the hint for a name that has a problem."""
+        if name != GIT_SHA:
+            return None
+        return f"build in a git checkout with a commit, or write {{{{ {GIT_SHA} | default('none') }}}}"
+
     def differs_between_runs(self, names: frozenset[str]) -> bool:
         """Return whether a value among these comes from `build`, directly or through a parameter."""
         parts = [name.partition(".") for name in names]
@@ -83,7 +94,8 @@ class Scope:
     def lacks_value(self, names: frozenset[str]) -> bool:
         """Return whether a variable among these has no value yet."""
         values = self.known[self.root]
-        return any(name.partition(".")[2] not in values for name in names if name.startswith(self.root + "."))
+        used = {name.partition(".")[2] for name in names if name.startswith(self.root + ".")}
+        return any(name not in values and (name in self.declared or self.is_open) for name in used)
 
     def has_late(self, names: frozenset[str]) -> bool:
         """Return whether a parameter among these has a text that only the run can render."""
@@ -92,7 +104,9 @@ class Scope:
         return any(render.has_late(values.get(name) if name else values) for name in used)
 
     def secrets_in(self, names: frozenset[str]) -> list[str]:
-        """Return the sensitive variables among these names."""
+        """Return the sensitive variables among these names; `var` alone can read all of them."""
+        if self.root in names:
+            return sorted(f"{self.root}.{name}" for name in self.sensitive)
         return sorted(
             name for name in names if name.startswith(self.root + ".") and name.partition(".")[2] in self.sensitive
         )
@@ -134,11 +148,11 @@ def _render(value: Any, path: KeyPath, document: Document, scope: Scope, rendere
     if not isinstance(value, str):
         return value
     if is_when(path):
-        check_text(value, path, document, scope, rendered.problems, read=render.names_in_expression)
+        check_text(value, path, document, scope, rendered.problems, is_expression=True)
         return value
     if not render.is_template(value):
         return value
-    names = check_text(value, path, document, scope, rendered.problems, read=render.names_used)
+    names = check_text(value, path, document, scope, rendered.problems)
     if names is None:
         rendered.unknown[path] = value
         return PLACEHOLDER
@@ -181,21 +195,22 @@ def check_text(
     scope: Scope,
     problems: list[Problem],
     *,
-    read: Callable[[str], frozenset[str]],
+    is_expression: bool = False,
 ) -> frozenset[str] | None:
     """Return the names that a template or expression uses; None, after adding the problems, if any is wrong."""
     try:
-        names = read(text)
+        names = render.names_in_expression(text) if is_expression else render.names_used(text)
     except render.RenderError as error:
         problems.append(document.at(inside(document, path, error.line), error.message, path=path, hint=error.hint))
         return None
     scope.note(names)
-    bad = False
-    for name in sorted(names):
-        if message := scope.problem_with(name):
-            problems.append(document.at(_where(document, path, name), message, path=path))
-            bad = True
-    return None if bad else names
+    wrong = [(name, message) for name in sorted(names) if (message := scope.problem_with(name))]
+    if wrong:
+        optional = (render.optional_names_in_expression if is_expression else render.optional_names)(text)
+        wrong = [(name, message) for name, message in wrong if name not in optional]
+    for name, message in wrong:
+        problems.append(document.at(_where(document, path, name), message, path=path, hint=scope.hint_for(name)))
+    return None if wrong else names
 
 
 def _may_hold_secret(path: KeyPath) -> bool:

@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from imagepipe import render
 from imagepipe.errors import Problem
 from imagepipe.late import Late
-from imagepipe.regular_files import read_text, special_files
+from imagepipe.regular_files import broken_link, read_text, special_files
 from imagepipe.spec import document as yaml_document
 from imagepipe.spec.document import Document, KeyPath, Mark
 from imagepipe.spec.explain import LATE_HERE, did_you_mean, explain, nearest, value_at
-from imagepipe.spec.find import provisioner_folder, provisioner_names
+from imagepipe.spec.find import broken_provisioner, provisioner_folder, provisioner_names
 from imagepipe.spec.models import (
     FileCopy,
     FileStep,
@@ -90,6 +90,12 @@ class StepAt:
     """Names that its template file may use: `var` or `param`, `spec`, `build`."""
     conditions: tuple[Condition, ...] = ()
     """Its own `when`, and those of the `use` steps around it. The step runs if all of them hold."""
+    used_at: tuple[str, ...] = ()
+    """Places of the `use` steps around it, innermost first: `web.yaml:31`."""
+
+    def where(self) -> str:
+        """Return the step's place for messages: its file and line, and those of the `use` steps around it."""
+        return ", used in ".join((f"{self.file}:{self.line}", *self.used_at))
 
 
 def expand(
@@ -194,13 +200,13 @@ def _missing(name: str, folder: Path) -> tuple[str, str | None]:
     place = folder / name
     if place.exists():
         return f"{name} is not a regular file", None
-    existing = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
-    meant = nearest(place.name, existing)
+    if link := broken_link(place, name):
+        return link, None
+    if not place.parent.is_dir():
+        return f"folder {Path(name).parent} does not exist", "paths are relative to the file that names them"
+    meant = nearest(place.name, [path.name for path in place.parent.iterdir() if path.exists()])
     hint = f"did you mean {Path(name).parent / meant}?" if meant else "paths are relative to the file that names them"
-    return (
-        f"file {name} does not exist" if place.parent.is_dir() else f"folder {Path(name).parent} does not exist",
-        hint,
-    )
+    return f"file {name} does not exist", hint
 
 
 def _check_template(step: TemplateStep, document: Document, at: KeyPath, folder: Path, scope: Scope) -> list[Problem]:
@@ -221,19 +227,22 @@ def _check_template(step: TemplateStep, document: Document, at: KeyPath, folder:
         mark = Mark(error.line, 1, len(lines.lines[error.line - 1])) if error.line else Mark(0, 0, 1)
         return [lines.at(mark, error.message, hint=error.hint)]
     scope.note(names)
-    given = [*step.template.vars]
+    given, optional = [*step.template.vars], render.optional_names_in_file(text)
     return [
-        _in_template(source, text, name, message, given)
+        _in_template(source, text, name, message, scope.hint_for(name) or _vars_hint(name, given))
         for name in sorted(names)
-        if name.partition(".")[0] not in given and (message := scope.problem_with(name))
+        if name not in optional and name.partition(".")[0] not in given and (message := scope.problem_with(name))
     ]
 
 
-def _in_template(source: Path, text: str, name: str, message: str, given: list[str]) -> Problem:
+def _vars_hint(name: str, given: list[str]) -> str | None:
+    if "." in name:
+        return None
+    return f"the step sets vars {', '.join(given)}" if given else "the step sets no vars"
+
+
+def _in_template(source: Path, text: str, name: str, message: str, hint: str | None) -> Problem:
     lines = Document(str(source), text.split("\n"))
-    hint: str | None = None
-    if "." not in name:
-        hint = f"the step sets vars {', '.join(given)}" if given else "the step sets no vars"
     for number, line in enumerate(lines.lines, start=1):
         if found := find_name(name, line):
             return lines.at(Mark(number, *found), message, hint=hint)
@@ -252,6 +261,8 @@ def _expand_use(
     here = file.parent.resolve()
     folder = provisioner_folder(step.use, here)
     if folder is None:
+        if link := broken_provisioner(step.use, here):
+            return [], [document.problem((*at, "use"), link)]
         names = provisioner_names(here)
         hint = f"known provisioners: {', '.join(names)}" if names else None
         return [], [
@@ -272,6 +283,7 @@ def _expand_use(
         declared=frozenset(parameters),
         sensitive=frozenset(name for name in values if scope.secrets_in(used[name])),
         of_the_run=frozenset(name for name in values if scope.differs_between_runs(used[name])),
+        no_git_sha=scope.no_git_sha,
         root="param",
     )
     rendered = render_document(inner, inside, skip=frozenset({"parameters"}))
@@ -284,8 +296,15 @@ def _expand_use(
     found, more = expand(steps, inner, ("steps",), inner_file, inside, rendered.unknown, (*outer, step.use))
     outer_condition = _condition(step, scope)
     label = ".".join(map(str, at)) + f"/{step.use}"
+    use = f"{document.file}:{document.mark(at).line}"
     placed = [
-        replace(s, path=s.path.replace("steps", label, 1), conditions=outer_condition + s.conditions) for s in found
+        replace(
+            inside_use,
+            path=inside_use.path.replace("steps", label, 1),
+            conditions=outer_condition + inside_use.conditions,
+            used_at=(*inside_use.used_at, use),
+        )
+        for inside_use in found
     ]
     return placed, problems + more
 

@@ -90,6 +90,11 @@ def _raw(name: str, variable: Variable, given: Given) -> Scalar | Unquoted | Non
 
 def _sources(name: str, variable: Variable) -> str:
     own = f", or {variable.env}" if variable.env else ""
+    if variable.sensitive:
+        return (
+            f"set it in the environment as {ENVIRONMENT_PREFIX}{name}{own}, or in a --var-file of mode 600; others can"
+            " read --var in the list of processes and in the shell's history"
+        )
     return f"set it with --var {name}=…, --var-file, or in the environment as {ENVIRONMENT_PREFIX}{name}{own}"
 
 

@@ -185,6 +185,7 @@ class ImageBuild:
             ssh.timeout,
             via=self._bastion(),
             key_on_console=ssh.host_key == "console",
+            has_user_data=self.spec.launch.user_data is not None,
         )
 
     def _bastion(self) -> Endpoint | None:

@@ -55,7 +55,7 @@ def _step(
     step, ssh = at.step, build.spec.launch.ssh
     options = Options(
         title=step.name or _title(at),
-        where=f"{at.file}:{at.line}",
+        where=at.where(),
         timeout_seconds=step.timeout,
         retries=step.retries,
         sudo=ssh.user != "root" and (ssh.sudo if step.sudo is None else step.sudo),

@@ -6,7 +6,7 @@ case $zone in
   *..* | /* | '') echo "timezone.sh: not a time zone: '$zone'" >&2; exit 2 ;;
 esac
 if [ ! -f "/usr/share/zoneinfo/$zone" ]; then
-  echo "timezone.sh: there is no time zone '$zone' in /usr/share/zoneinfo" >&2
+  echo "timezone.sh: time zone '$zone' does not exist in /usr/share/zoneinfo" >&2
   exit 2
 fi
 [ "$(readlink /etc/localtime || true)" = "/usr/share/zoneinfo/$zone" ] ||

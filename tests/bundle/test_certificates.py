@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -132,3 +134,77 @@ def test_a_region_with_a_certificate_of_its_own_asks_for_it(region: str) -> None
 
 def test_the_pinned_fingerprints_are_of_sha_256() -> None:
     assert all(len(bytes.fromhex(each)) == 32 and each == each.upper() for each in FINGERPRINTS.values())
+
+
+def _openssh(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, passphrase: bytes | None = None) -> bytes:
+    protection: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if passphrase:
+        protection = serialization.BestAvailableEncryption(passphrase)
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, protection)
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="openssh-client is not installed")
+def test_an_rsa_key_in_openssh_s_format_is_refused_with_the_command_that_converts_a_copy(tmp_path: Path) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    path = tmp_path / "my id_rsa"
+    content = _openssh(key)
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(BundleError, match="is in OpenSSH's format, and a bundle needs PEM or DER") as refused:
+        load_private_key(path)
+    command = str(refused.value.hint).partition(" writes ")[0]
+    subprocess.run(["sh", "-c", command], check=True, capture_output=True)
+    assert load_private_key(tmp_path / "my id_rsa-2").private_numbers() == key.private_numbers()
+    assert path.read_bytes() == content, "the user's own file is unchanged"
+
+
+def test_other_files_in_place_of_a_private_key_are_named(tmp_path: Path) -> None:
+    elliptic, key = ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 2048)
+    public = key.public_key()
+    pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    line = public.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    for content, message, hint in (
+        (_openssh(elliptic), "a bundle needs an RSA key", "openssl req -new -x509 -newkey rsa:2048"),
+        (_openssh(key, b"a passphrase"), "is in OpenSSH's format", "ssh-keygen -p"),
+        (pem, "is a public key", "private half"),
+        (line, "is a public key", "private half"),
+    ):
+        (tmp_path / "key").write_bytes(content)
+        with pytest.raises(BundleError, match=message) as refused:
+            load_private_key(tmp_path / "key")
+        assert hint in str(refused.value.hint)
+
+
+def test_a_request_in_place_of_a_certificate_is_named(tmp_path: Path) -> None:
+    key = rsa.generate_private_key(65537, 2048)
+    request = x509.CertificateSigningRequestBuilder(x509.Name([])).sign(key, hashes.SHA256())
+    (tmp_path / "user.csr").write_bytes(request.public_bytes(serialization.Encoding.PEM))
+    with pytest.raises(BundleError, match="is a request for a certificate") as refused:
+        load_certificate(tmp_path / "user.csr")
+    assert f"-out {tmp_path}/user-2.csr" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize(
+    "kind", ["pair", "passphrase", "elliptic", "openssh", "openssh elliptic", "request", "certificate"]
+)
+def test_no_hint_names_an_output_file_that_exists(tmp_path: Path, kind: str) -> None:
+    """Such a command would overwrite a key or a certificate, and with them the access to older bundles."""
+    key, elliptic = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())
+    for name in ("user.key", "user.pem", "user-2.key", "user-2.pem", "cert.pem"):
+        (tmp_path / name).write_bytes(_certificate_of(elliptic if kind == "certificate" else key))
+    content = {
+        "passphrase": _private(key, b"a passphrase"),
+        "elliptic": _private(elliptic),
+        "openssh": _openssh(key),
+        "openssh elliptic": _openssh(elliptic),
+    }.get(kind, _private(rsa.generate_private_key(65537, 2048)))
+    (tmp_path / "user.key").write_bytes(content)
+    if kind == "request":
+        request = x509.CertificateSigningRequestBuilder(x509.Name([])).sign(key, hashes.SHA256())
+        (tmp_path / "cert.pem").write_bytes(request.public_bytes(serialization.Encoding.PEM))
+    with pytest.raises(BundleError) as refused:
+        load_owner(tmp_path / "cert.pem", tmp_path / "user.key")
+    words = shlex.split(str(refused.value.hint))
+    outputs = [words[at + 1] for at, word in enumerate(words) if word in ("-out", "-keyout", "-f")]
+    assert outputs
+    assert not [name for name in outputs if Path(name).exists()]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from imagepipe.cli.build import git_sha
+
 ROOT = Path(__file__).resolve().parents[2]
 STORE = """\
 imagepipe: 1
@@ -89,3 +91,49 @@ def test_a_report_that_could_not_be_written_is_refused_at_once(tmp_path: Path, n
     result = build(tmp_path, "store.yaml", "--junit", name)
     assert result.returncode == 2
     assert "--junit" in result.stderr
+
+
+def _git(folder: Path, *words: str) -> str:
+    own = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+    return subprocess.run(["git", *own, *words], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_commit_of_a_folder_is_found_or_the_reason_why_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_sha(tmp_path) == ("", f"{tmp_path} is not in a git repository")
+    _git(tmp_path, "init", "-q")
+    assert git_sha(tmp_path) == ("", f"the git repository of {tmp_path} has no commits")
+    _git(tmp_path, "commit", "-q", "--allow-empty", "-m", "first")
+    assert git_sha(tmp_path) == (_git(tmp_path, "rev-parse", "HEAD"), "")
+    (tmp_path / ".git" / "config").write_text("not a config\n")
+    found, reason = git_sha(tmp_path)
+    assert found == ""
+    assert reason.startswith(f"git refuses to read the repository of {tmp_path}: ")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_sha(tmp_path) == ("", "git is not installed on this computer")
+
+
+def test_a_repository_of_another_user_is_named_with_git_s_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _git(tmp_path, "init", "-q")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert "dubious ownership" in git_sha(tmp_path)[1]
+
+
+def test_a_build_without_a_commit_is_refused_where_the_spec_uses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    (tmp_path / "web.yaml").write_text(
+        "imagepipe: 1\nname: web\nsource: {ami: ami-0123456789abcdef0}\n"
+        'launch: {region: us-east-1, ssh: {user: admin}}\noutput: {name: "web-{{ build.git_sha }}"}\n'
+    )
+    result = build(tmp_path, "web.yaml", "--local")
+    assert result.returncode == 2
+    assert f"output.name: build.git_sha has no value: {tmp_path} is not in a git repository" in result.stderr
+    assert (
+        "hint: build in a git checkout with a commit, or write {{ build.git_sha | default('none') }}" in result.stderr
+    )

@@ -114,7 +114,7 @@ def test_a_failure_is_raised_to_the_one_who_waits_for_it(poller: Poller, images:
 
 def test_the_deadline_says_what_was_last_seen(poller: Poller, images: Images, cancel: Cancel) -> None:
     images.states["ami-1"] = "pending"
-    with pytest.raises(CloudError, match=r"waiting for ami-1: not within 0\.5 s; last seen: pending"):
+    with pytest.raises(CloudError, match=r"waiting for ami-1: timed out after 0\.5 s; last state: pending"):
         _until(poller, "ami-1", cancel, seconds=0.5)
 
 

@@ -31,6 +31,12 @@ def test_a_script_stops_at_the_first_error_and_at_an_unset_name(shell: Shell) ->
     assert "never" not in shell.out
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="the test's server logs in as the test's user")
+def test_root_runs_scripts_without_sudo_which_its_image_may_lack(shell: Shell) -> None:
+    assert shell.script(Script('[ -z "${SUDO_USER-}" ] && id -un', sudo=True)).code == 0, shell.lines
+    assert shell.out == ["root"]
+
+
 def test_arguments_and_environment_arrive_as_they_are(shell: Shell) -> None:
     awkward = "a 'b' \"c\" $d `e` \\ * \t\nnext"
     script = Script('printf "%s|" "$1" "$X"', args=(awkward,), env={"X": awkward})

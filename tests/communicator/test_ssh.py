@@ -127,6 +127,27 @@ def test_an_unknown_user_key_is_said(server: Sshd, tmp_path: Path) -> None:
     assert failed.value.why == "auth"
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("PubkeyAuthentication=no", "does not accept keys for user '.*', only: password"),
+        ("AuthenticationMethods=publickey,password", "wants more than the key: password"),
+    ],
+)
+def test_a_server_that_wants_something_other_than_a_key_is_named(tmp_path: Path, option: str, message: str) -> None:
+    options = (option, "KbdInteractiveAuthentication=no")
+    with sshd(tmp_path / "sshd", *options) as server, pytest.raises(NotConnected, match=message) as failed:
+        connect(server.endpoint)
+    assert failed.value.why == "auth"
+
+
+def test_a_private_key_that_cannot_be_read_is_the_users_mistake(server: Sshd, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("no key")
+    with pytest.raises(NotConnected, match="cannot be read") as failed:
+        connect(replace(server.endpoint, private_key=str(tmp_path / "key")))
+    assert failed.value.why == "private-key"
+
+
 def test_a_closed_port_is_said(server: Sshd) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -148,6 +169,7 @@ def test_something_that_is_no_ssh_server_is_said(server: Sshd) -> None:
         with pytest.raises(NotConnected) as failed:
             connect(replace(server.endpoint, port=listener.getsockname()[1]))
     assert failed.value.why == "protocol"
+    assert "Error reading" not in str(failed.value), "paramiko's words"
 
 
 def test_aes_gcm_is_what_is_spoken(server: Sshd, connection: Connection) -> None:

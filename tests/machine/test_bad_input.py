@@ -214,7 +214,7 @@ def test_the_last_step_may_reboot_the_machine(bakery: Bakery) -> None:
 @pytest.mark.parametrize("moment", ["connect", "step"])
 def test_an_instance_that_somebody_else_terminates_ends_the_build(bakery: Bakery, moment: str) -> None:
     before = bakery.inventory()
-    changes = [("region: us-east-1", "region: us-east-1, ssh: {user: nobody-here, timeout: 5m}")]
+    changes = [("region: us-east-1", "region: us-east-1, ssh: {port: 2222, timeout: 5m}")]
     steps = "- name: long\n  shell: echo sleeping; sleep 120"
     spec = _edited(bakery, "robbed", *(changes if moment == "connect" else []), steps=steps)
     process = bakery.start("build", str(spec), "--local")
@@ -222,7 +222,7 @@ def test_an_instance_that_somebody_else_terminates_ends_the_build(bakery: Bakery
     def came() -> bool | None:
         if moment == "step":
             return _is_sleeping(bakery)
-        return any("does not accept this key for user" in e.get("text", "") for e in bakery.events()) or None
+        return any("no login yet" in e.get("text", "") for e in bakery.events()) or None
 
     until(came, moment)
     instance = _instance(bakery)

@@ -161,16 +161,30 @@ def test_a_script_that_fails_shows_its_last_lines_and_leaves_nothing(bakery: Bak
     assert bakery.inventory() == before
 
 
-def test_ssh_that_never_comes_up_says_what_was_checked(bakery: Bakery) -> None:
+def test_a_wrong_user_ends_the_build_long_before_the_timeout_and_says_what_was_checked(bakery: Bakery) -> None:
     before = bakery.inventory()
     spec = bakery.spec("nobody", "- shell: 'true'")
     spec.write_text(
-        spec.read_text().replace("region: us-east-1", "region: us-east-1, ssh: {user: nobody-here, timeout: 30s}")
+        spec.read_text().replace("region: us-east-1", "region: us-east-1, ssh: {user: nobody-here, timeout: 5m}")
     )
     failed = bakery("build", str(spec), "--local")
     assert failed.code == 6
-    for word in ("nobody-here", "instance state: running", "security groups: sg-", "console:", "the login user?"):
+    for word in ("nobody-here", "instance state: running", "security groups: sg-", "console:", "the login user of"):
         assert word in failed.err, failed.err
+    assert "so imagepipe did not wait for the 300 s" in failed.err
+    assert "Error reading SSH protocol banner" not in failed.err
+    assert bakery.inventory() == before
+
+
+def test_an_image_that_refuses_root_names_its_user(bakery: Bakery) -> None:
+    before = bakery.inventory()
+    spec = bakery.spec("root", "- shell: 'true'")
+    spec.write_text(spec.read_text().replace("region: us-east-1", "region: us-east-1, ssh: {user: root}"))
+    failed = bakery("build", str(spec), "--local")
+    assert failed.code == 6, failed.err
+    assert "the image refuses logins as 'root'" in failed.err
+    assert "hint: set launch.ssh.user: admin" in failed.err
+    assert "cloud-init on the instance failed" not in failed.err
     assert bakery.inventory() == before
 
 

@@ -85,7 +85,7 @@ def test_a_copy_that_hangs_is_given_up_in_time_and_taken_back(quick: Bakery) -> 
     with quick.fault(effect="hang", action="CopyImage", times=1):
         baked = quick("build", str(spec), "--local")
     assert baked.code == 3, baked.err
-    assert "us-west-2 to be available: not within 3 s; last seen: pending" in baked.err
+    assert "us-west-2 to be available: timed out after 3 s; last state: pending" in baked.err
     assert not differences(before, inventory(quick))
 
 

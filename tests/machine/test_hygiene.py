@@ -246,7 +246,7 @@ def test_a_machine_without_python_says_what_the_gate_needs(
     spec = bakery.spec("bare", "- shell: rm /usr/bin/python3*\n  sudo: true")
     failed = bakery("build", str(spec), *options, **env)
     assert failed.code == 10, failed.err
-    assert "there is no python3" in failed.err
+    assert "python3 was not found on the machine" in failed.err
     assert "install it in a provisioning step" in failed.err
 
 

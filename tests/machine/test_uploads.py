@@ -92,6 +92,26 @@ def test_an_upload_that_fails_leaves_every_file_as_it_was(
     assert ".imagepipe" not in after
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [("size=64k", "KiB left"), ("size=4m,nr_inodes=8", "inodes left")],
+    ids=["data", "inodes"],
+)
+def test_an_upload_to_a_full_file_system_names_it(
+    booted: Booted, place: str, tmp_path: Path, options: str, message: str
+) -> None:
+    booted.sh(f"sudo mount -t tmpfs -o {options} tmpfs {place}")
+    (tmp_path / "many").mkdir()
+    for number in range(20):
+        (tmp_path / "many" / str(number)).write_bytes(b"x" * 8192)
+    result, said = _upload(booted, "many", tmp_path, f"{place}/sub/")
+    assert (result.code or 0) > 0
+    assert "No space left on device" in said
+    assert f"the file system {place} (tmpfs) is full: 0 of " in said
+    assert message in said
+    assert _look(booted).count("\n") == 0, "nothing is left"
+
+
 def test_lib_of_a_machine_whose_usr_is_merged_is_followed(booted: Booted, tmp_path: Path) -> None:
     for name in ("lib/systemd/system/imagepipe-x.service", "tmp/x", "etc/x", "var/run/imagepipe-x"):
         (tmp_path / "rootfs" / name).parent.mkdir(parents=True, exist_ok=True)

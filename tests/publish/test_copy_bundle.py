@@ -155,7 +155,9 @@ def test_an_ebs_backed_image_has_no_bundle_to_copy(account: Account) -> None:
 
 def test_a_copy_that_takes_longer_than_its_timeout_says_so(account: Account, image: Image) -> None:
     account.cloud.admin("PUT", "faults", {"faults": [{"effect": "hang", "action": "RegisterImage"}]})
-    with pytest.raises(CloudError, match=rf"waiting for ami-\w+ in {THERE} to be available: not within 1 s") as failed:
+    with pytest.raises(
+        CloudError, match=rf"waiting for ami-\w+ in {THERE} to be available: timed out after 1 s"
+    ) as failed:
         replace(_stage(account), timeout_seconds=1.0).run(_context(account, image))
     assert failed.value.exit_code == 3
     slow = {"effect": "delay", "action": "s3:CopyObject", "seconds": 2.0}

@@ -83,7 +83,7 @@ def test_a_merge_key_adds_the_keys_that_the_mapping_lacks() -> None:
 def test_the_first_of_two_equal_keys_counts() -> None:
     document = only("a: 1\na: 2\n")
     assert document.value == {"a": 1}
-    assert said("a: 1\na: 2\n") == ["key 'a' is written twice; first in line 1"]
+    assert said("a: 1\na: 2\n") == ["duplicate key 'a'; it is already in line 1"]
 
 
 def test_an_alias_may_be_used_often_within_reason() -> None:

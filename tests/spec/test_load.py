@@ -145,6 +145,19 @@ def test_steps_of_a_provisioner_stand_where_it_is_used(loaded: Loader) -> None:
     assert spec.steps[1].conditions[0].expression == "region == 'x'"
 
 
+def test_a_step_of_a_provisioner_names_every_use_line_around_it(loaded: Loader) -> None:
+    outer = "description: d\nsteps:\n- use: inner\n"
+    inner = "description: d\nsteps: [{shell: ls}]\n"
+    files = {"provisioners/outer/provisioner.yaml": outer, "provisioners/inner/provisioner.yaml": inner}
+    spec = loaded("provision:\n- shell: ls\n- use: outer\n- use: inner\n", files=files)
+    places = [at.where() for at in spec.steps]
+    assert places == [
+        "web.yaml:6",
+        "provisioners/inner/provisioner.yaml:2, used in provisioners/outer/provisioner.yaml:3, used in web.yaml:7",
+        "provisioners/inner/provisioner.yaml:2, used in web.yaml:8",
+    ]
+
+
 def test_a_provisioner_used_twice_has_its_problems_once(loaded: Loader) -> None:
     spec = loaded(
         "provision: [{use: tool}, {use: tool}]\n",
@@ -300,7 +313,7 @@ def test_a_variable_that_only_a_condition_or_a_template_file_uses_is_used(loaded
             'YAML 1.1 reads 012345670123 as the number 1402433619; write it in quotes: "012345670123"',
         ),
         ("a: [\n", "not YAML: "),
-        ("a: 1\na: 2\n", "key 'a' is written twice; first in line 1"),
+        ("a: 1\na: 2\n", "duplicate key 'a'; it is already in line 1"),
     ],
     ids=["list", "empty", "two", "a list", "octal", "not yaml", "twice"],
 )

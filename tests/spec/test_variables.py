@@ -1,11 +1,13 @@
-"""Sources and allowed values of variables."""
+"""Sources and allowed values of variables, and the names of a build."""
 
 from __future__ import annotations
 
 import pytest
 
+from imagepipe.spec.load import Build
 from imagepipe.spec.models import Scalar, Variable
 from imagepipe.spec.variables import Given, Unquoted, resolve
+from tests.spec.conftest import Loader
 
 
 def given(value: str) -> Given:
@@ -121,3 +123,86 @@ def test_an_empty_value_from_outside_is_a_value() -> None:
 def test_the_environment_is_read_by_its_exact_name() -> None:
     resolved = resolve({"x": Variable()}, Given(environment={"IMAGEPIPE_VAR_X": "no", "x": "no"}))
     assert "x" in resolved.missing
+
+
+NO_COMMIT = Build("b1", "20261101T000000Z", "", "the folder is not in a git repository")
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        pytest.param("launch: {tags: {commit: '{{ build.git_sha }}'}}", "launch.tags.commit", id="tag"),
+        pytest.param("provision: [{shell: 'echo {{ build.git_sha }}'}]", "provision.0.shell", id="script"),
+        pytest.param(
+            "provision: [{shell: 'echo {{ build.git_sha }} {{ source.id }}'}]", "provision.0.shell", id="late"
+        ),
+        pytest.param("provision: [{shell: ls, when: build.git_sha != 'x'}]", "provision.0.when", id="when"),
+        pytest.param("provision: [{template: {src: page.j2, dest: /x}}]", "", id="template"),
+        pytest.param("provision: [{use: mine}]", "steps.0.shell", id="provisioner"),
+    ],
+)
+def test_a_commit_that_does_not_exist_is_a_problem_with_its_reason(loaded: Loader, text: str, path: str) -> None:
+    provisioner = "description: d\nsteps: [{shell: 'echo {{ build.git_sha }}'}]\n"
+    files = {"page.j2": "{{ build.git_sha }}", "provisioners/mine/provisioner.yaml": provisioner}
+    [problem] = [each for each in loaded(text, build=NO_COMMIT, files=files).problems if each.severity == "error"]
+    assert problem.message == "build.git_sha has no value: the folder is not in a git repository"
+    assert problem.path == path
+    assert "default('none')" in (problem.hint or "")
+
+
+def test_a_commit_that_does_not_exist_may_have_a_default(loaded: Loader) -> None:
+    text = "launch: {tags: {commit: \"{{ build.git_sha | default('none') }}\"}}"
+    spec = loaded(text, build=NO_COMMIT).spec
+    assert spec is not None
+    assert spec.launch.tags == {"commit": "none"}
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ var.token | default('x') }}",
+        "{{ 'x' if var.token is undefined else var.token }}",
+        "{{ var }}",
+        "{{ var['tok' ~ 'en'] }}",
+        "{% for name in var %}{{ var[name] }}{% endfor %}",
+        "{% set all = var %}{{ all.token }}",
+    ],
+)
+def test_no_detour_leads_a_sensitive_variable_to_where_others_can_read_it(loaded: Loader, template: str) -> None:
+    text = f'variables: {{token: {{sensitive: true}}}}\nprovision: [{{shell: ls, name: "{template}"}}]\n'
+    spec = loaded(text, given=Given(command_line={"token": "hunter2"}), build=Build("b1", "20261101T000000Z", "c0ffee"))
+    [message] = [problem.message for problem in spec.problems]
+    assert message == "var.token is sensitive and cannot be used here, where others can read it"
+
+
+def test_a_variable_with_a_default_in_its_template_is_used(loaded: Loader) -> None:
+    text = (
+        "variables: {greeting: {default: hello}}\nprovision: [{shell: \"echo {{ var.greeting | default('hi') }}\"}]\n"
+    )
+    assert not loaded(text).problems
+
+
+def test_a_default_in_a_template_of_the_source_image_waits_for_it(loaded: Loader) -> None:
+    spec = loaded("provision: [{shell: \"echo {{ source.name | default('none') }}\"}]\n").spec
+    assert spec is not None
+    [step] = spec.provision
+    assert "Late" in repr(step)
+
+
+def test_an_undeclared_name_may_have_a_default(loaded: Loader) -> None:
+    spec = loaded("launch: {tags: {a: \"{{ var.nothing | default('none') }}\"}}\n").spec
+    assert spec is not None
+    assert spec.launch.tags == {"a": "none"}
+
+
+def test_a_missing_secret_is_set_where_others_cannot_read_it() -> None:
+    declared = {
+        "token": Variable(sensitive=True, env="API_TOKEN"),
+        "plain": Variable(),
+    }
+    missing = resolve(declared, Given()).missing
+    assert missing["token"].startswith(
+        "set it in the environment as IMAGEPIPE_VAR_token, or API_TOKEN, or in a --var-file of mode 600"
+    )
+    assert "--var token" not in missing["token"]
+    assert missing["plain"].startswith("set it with --var plain=…")

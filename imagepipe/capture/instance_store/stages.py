@@ -31,6 +31,7 @@ from imagepipe.cloud.registration import Registration
 from imagepipe.cloud.s3 import S3
 from imagepipe.cloud.tags import RunTags
 from imagepipe.communicator.dialogue import Dialogue, open_dialogue
+from imagepipe.communicator.output_hints import sudo_hint
 from imagepipe.communicator.ssh import RECONNECT_SECONDS, Connection, Connections, Disconnected, Watch, public_key
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
@@ -174,9 +175,8 @@ class BundleRoot(Stage[Bundle]):
                     hint="the agent needs it: install python3 in a provisioning step",
                 ) from error
             if code is not None and code != OUT_OF_MEMORY and "sudo" in output:
-                raise CommandFailed(
-                    f"{doing}: {output}", code=code, hint="the login user needs sudo without a password"
-                ) from error
+                hint = sudo_hint(output) or "the login user needs sudo without a password"
+                raise CommandFailed(f"{doing}: {output}", code=code, hint=hint) from error
             if code is None and not connection.is_alive():
                 raise Disconnected(f"the connection to {connection.endpoint.host} broke") from error
             ended = "killed, or stuck" if code is None else f"exit {code}"

@@ -6,6 +6,7 @@ import base64
 import shlex
 
 from imagepipe.capture import agent_loader
+from imagepipe.communicator.output_hints import sudo_hint
 from imagepipe.errors import HygieneError
 from imagepipe.hygiene.report import Report, ScanRequest, read_report
 
@@ -39,6 +40,7 @@ def parse_report(lines: list[str], code: int | None, doing: str) -> Report:
             f"{doing}: {'; '.join(lines[-5:]) or 'no reason given'} (exit {code})",
             hint="the gate needs python3 on the machine: install it in a provisioning step"
             if code == agent_loader.NO_PYTHON
-            else "the gate needs Python 3.7 or newer on the machine, and sudo without a password",
+            else sudo_hint("\n".join(lines))
+            or "the gate needs Python 3.7 or newer on the machine, and sudo without a password",
         )
     return report

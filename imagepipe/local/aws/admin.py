@@ -109,7 +109,9 @@ def answer(backend: Backend, identity: Identity, request: Request) -> Answer:
                 counts[row.state] = counts.get(row.state, 0) + 1
             return _json(counts)
         case (method, name):
-            raise AwsError("InvalidAction", f"There is no {method} of {name!r} here", status=404)
+            raise AwsError(
+                "InvalidAction", f"{method} {name!r} does not exist in the local cloud's own interface", status=404
+            )
 
 
 def _faults(backend: Backend) -> Answer:

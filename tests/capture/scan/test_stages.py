@@ -129,7 +129,7 @@ def test_a_machine_without_python_is_a_failure_that_says_so(tmp_path: Path) -> N
         (tools / tool).symlink_to(f"/bin/{tool}")
     said, code = _run(tmp_path, scan_script(WANTED, after="echo never"), PATH=str(tools))
     assert code == agent_loader.NO_PYTHON
-    with pytest.raises(HygieneError, match="there is no python3") as raised:
+    with pytest.raises(HygieneError, match="python3 was not found on the machine") as raised:
         parse_report(said, code, "looking at i-1")
     assert "install it" in (raised.value.hint or "")
 

@@ -61,6 +61,7 @@ class FakeDriver:
         """Methods that raise."""
         self.gate: threading.Event | None = None
         """A start waits for it."""
+        self.console_end = ""
         self._on_exit: Callable[[str], None] = lambda machine_id: None
 
     def _called(self, name: str, machine_id: str) -> None:
@@ -97,7 +98,7 @@ class FakeDriver:
         yield
 
     def console(self, machine_id: str) -> bytes:
-        return f"Linux on {machine_id}\n".encode()
+        return f"Linux on {machine_id}\n{self.console_end}".encode()
 
     def running(self) -> frozenset[str]:
         return frozenset(self.machines)

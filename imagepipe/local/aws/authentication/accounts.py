@@ -85,7 +85,7 @@ class Accounts:
         Raises AwsError if the account does not exist, or the policy is not understood.
         """
         if account_id not in {row["account"] for row in self.listed()}:
-            raise invalid(f"there is no account {account_id!r}")
+            raise invalid(f"account {account_id!r} does not exist")
         try:
             rules_of(policy)
         except NotUnderstood as error:

@@ -21,7 +21,7 @@ def assign(backend: Backend, values: Mapping[str, Any]) -> None:
     with backend.database.change():
         image = backend.database.images.get(str(values.get("image")))
         if image is None:
-            raise invalid(f"There is no image {values.get('image')}")
+            raise invalid(f"image {values.get('image')} does not exist")
         codes = tuple(map(str, values.get("product_codes", image.product_codes)))
         backend.database.put(
             replace(

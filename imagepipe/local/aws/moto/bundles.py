@@ -91,7 +91,7 @@ class Bundles:
                 )
             kept = found.keys.get(key)
             if kept is None:
-                raise BundleError(f"{key.rpartition('/')[2]} is missing: there is no {key} in bucket {bucket}")
+                raise BundleError(f"{key.rpartition('/')[2]} is missing: {key} does not exist in bucket {bucket}")
             if not s3.is_readable_by_ec2(kept):
                 raise BundleError(
                     f"HTTP 403 (Access Denied) for {bucket}/{key}: EC2 reads objects with the ACL aws-exec-read"

@@ -25,7 +25,7 @@ def extract(disk: Path, folder: Path) -> tuple[Path, Path]:
                 path.unlink(missing_ok=True)
                 _debugfs(disk, f"dump {target} {path.name}", folder)
                 if not path.exists() or not path.stat().st_size:
-                    raise MachineError(f"taking {target} out of {disk}: there is no such file, or it is empty")
+                    raise MachineError(f"taking {target} out of {disk}: it does not exist, or it is empty")
             return copies
     where = " or ".join(kernel for kernel, _ in NAMES)
     raise MachineError(f"{disk} is a bare file system without a kernel of its own: no link {where}")

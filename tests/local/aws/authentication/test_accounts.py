@@ -171,3 +171,20 @@ def test_public_snapshots_can_be_blocked_and_hidden(cloud: Cloud, ec2: Any) -> N
     with refused("InvalidSnapshot.NotFound"):
         other.describe_snapshots(SnapshotIds=[snapshot_id])
     until(lambda: ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"])
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "message"),
+    [
+        ("licences", {"image": "ami-0123456789abcdef0"}, "image ami-0123456789abcdef0 does not exist"),
+        ("keys", {"account": "999999999999", "policy": "{}"}, "account '999999999999' does not exist"),
+        ("nothing", {}, "does not exist in the local cloud"),
+    ],
+)
+def test_the_cloud_s_own_interface_names_what_does_not_exist(
+    cloud: Cloud, name: str, body: dict[str, str], message: str
+) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        cloud.admin("POST", name, body)
+    with caught.value:
+        assert message in caught.value.read().decode()
