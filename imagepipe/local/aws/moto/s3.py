@@ -106,10 +106,10 @@ def bucket_of(identity: Identity, name: str) -> Any:
 
 
 def check_md5(request: Request, found: bytes) -> None:
-    """Raise AwsError if the body, with this MD5, is not the one that Content-MD5 states."""
+    """Raise AwsError if Content-MD5 states another MD5 than this one, that of the body within its chunks."""
     stated = request.headers.get("content-md5")
-    if stated is None or "aws-chunked" in request.headers.get("content-encoding", ""):
-        return  # with aws-chunked, Content-MD5 is of the bytes within the chunks
+    if stated is None:
+        return
     try:
         required = base64.b64decode(stated, validate=True)
     except binascii.Error:

@@ -106,6 +106,9 @@ def completion(request: Request, upload: Any | None) -> Completion:
     """Check the request against the upload's parts. Raises AwsError; moto reports missing parts and wrong ETags."""
     listed = list(s3_xml.parsed(request.body).iterfind("{*}Part"))
     numbers = [_number(each) for each in listed]
+    if numbers != sorted(set(numbers)):
+        text = "The list of parts was not in ascending order. Parts must be ordered by part number."
+        raise AwsError("InvalidPartOrder", text)
     parts: list[Any] = [upload.parts.get(number) if upload is not None else None for number in numbers]
     if upload is None or not parts or None in parts:
         return Completion(numbers, None)

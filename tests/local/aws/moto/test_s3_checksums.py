@@ -274,6 +274,26 @@ def test_parts_must_have_the_checksums_of_their_upload(s3: Any) -> None:
     s3.complete_multipart_upload(**ids, MultipartUpload={"Parts": parts})
 
 
+def test_parts_that_are_listed_out_of_order_or_twice_are_refused(s3: Any) -> None:
+    ids, parts = upload(s3)
+    for listed in (parts[::-1], [parts[0], parts[0]]):
+        with refused("InvalidPartOrder"):
+            s3.complete_multipart_upload(**ids, MultipartUpload={"Parts": listed})
+    s3.complete_multipart_upload(**ids, MultipartUpload={"Parts": parts})
+
+
+def test_a_wrong_md5_of_a_body_in_chunks_stores_nothing(cloud: Cloud, s3: Any) -> None:
+    sent = chunks(BODY, 1000)
+    about = {"x_amz_content_sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER", "content_encoding": "aws-chunked"}
+    about |= {"x_amz_decoded_content_length": str(len(BODY))}
+    for body, wanted in ((WRONG, b"BadDigest"), (BODY, b" 200 ")):
+        md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
+        found = answered(cloud, head(cloud, "PUT", f"/{BUCKET}/k", len(sent), **about, content_md5=md5), sent)
+        assert wanted in found
+        assert stored(cloud) == (body == BODY)
+    assert s3.get_object(Bucket=BUCKET, Key="k")["Body"].read() == BODY
+
+
 @pytest.mark.parametrize("body", [b"", b"<a", b"<CompleteMultipartUpload><Part/></CompleteMultipartUpload>"])
 def test_a_list_of_parts_that_cannot_be_read_is_refused(cloud: Cloud, s3: Any, body: bytes) -> None:
     ids, _ = upload(s3)
