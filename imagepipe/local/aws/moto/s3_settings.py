@@ -1,4 +1,4 @@
-"""Settings that S3 gives to buckets and objects without being asked, and moto does not."""
+"""Defaults of buckets and objects, and reads of their settings, that moto lacks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def encryption_answer() -> Answer:
 
 
 def request_payment_answer() -> Answer:
-    """Answer GetBucketRequestPayment: nobody pays here."""
+    """Answer GetBucketRequestPayment with the default, which cannot be changed here."""
     root = Element("RequestPaymentConfiguration")
     s3_xml.put(root, {"Payer": "BucketOwner"})
     return Answer(200, (("Content-Type", XML),), s3_xml.serialized(root))
