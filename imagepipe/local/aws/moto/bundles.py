@@ -17,7 +17,7 @@ from imagepipe.bundle.certificates import load_private_key, make_pair
 from imagepipe.bundle.manifest import Manifest, find_secret, read_manifest
 from imagepipe.bundle.unpack import unpack
 from imagepipe.errors import BundleError
-from imagepipe.local.aws.moto import s3
+from imagepipe.local.aws.moto import s3_acls
 from imagepipe.local.aws.moto.adapter import Moto
 from imagepipe.local.aws.protocol.errors import AwsError, invalid
 
@@ -92,7 +92,7 @@ class Bundles:
             kept = found.keys.get(key)
             if kept is None:
                 raise BundleError(f"{key.rpartition('/')[2]} is missing: {key} does not exist in bucket {bucket}")
-            if not s3.is_readable_by_ec2(kept):
+            if not s3_acls.is_readable_by_ec2(kept):
                 raise BundleError(
                     f"HTTP 403 (Access Denied) for {bucket}/{key}: EC2 reads objects with the ACL aws-exec-read"
                 )

@@ -1,35 +1,32 @@
 """The parts of S3 that moto lacks: parse the operation, redirect to the bucket's region, check that bytes arrived
-whole, and read the ACLs of objects.
-
-moto stores grants, but does not know the canned ACL `aws-exec-read`, so moto gets the grants that this ACL stands for.
-"""
+whole."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 from urllib.parse import unquote
 
 from moto.core.utils import get_service_model
-from moto.s3.models import ALL_USERS_GRANTEE, OWNER, s3_backends
+from moto.s3.models import s3_backends
 from moto.utilities.utils import get_partition
 
 from imagepipe.local.aws.authentication.signature import Identity, Request
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import XML, Answer
 
-EXEC_READ = "aws-exec-read"
-EC2_READER = "6aa5a366c34c1cbe25dc49211496e913e0351eb0e8c37aa3477e40942ec6b97c"
-"""The canonical user, `za-team`, to whom GetObjectAcl shows an object with aws-exec-read granted."""
-ENFORCED = "BucketOwnerEnforced"
-"""The ownership setting that disables ACLs, the default of new buckets since April 2023 (S3 user guide)."""
 EVERYWHERE = frozenset({"CreateBucket", "ListBuckets", "GetBucketLocation"})
 """Operations that any region answers."""
+UNKNOWN_TO_MOTO = re.compile(
+    "Abac|Analytics|Annotation|IntelligentTiering|Metadata|Metrics|Torrent|CreateSession|RenameObject|UpdateObject"
+    "|WriteGetObjectResponse|DeleteBucketInventory|PutBucketRequestPayment"
+)
+"""Operations that moto takes for the one without a subresource: DeleteBucketMetricsConfiguration for DeleteBucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +81,7 @@ def _operations() -> tuple[tuple[str, str, int, frozenset[str]], ...]:
 
 def redirect(identity: Identity, operation: Operation) -> Answer | None:
     """Return S3's answer if the bucket is in another region (S3 user guide, "Request redirection and the REST API")."""
-    bucket = _bucket(identity, operation.bucket)
+    bucket = bucket_of(identity, operation.bucket)
     if bucket is None or bucket.region_name == identity.region or operation.name in EVERYWHERE:
         return None
     text = "The bucket you are attempting to access must be addressed using the specified endpoint."
@@ -96,47 +93,23 @@ def redirect(identity: Identity, operation: Operation) -> Answer | None:
     return Answer(301, (("Content-Type", XML), ("x-amz-bucket-region", bucket.region_name)), body.encode())
 
 
-def translate_acl(
-    identity: Identity, request: Request, operation: Operation, environ: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the WSGI environment with the ACL as moto knows it. Raises AwsError in a bucket without ACLs."""
-    if operation.name == "CreateBucket":
-        return {"HTTP_X_AMZ_OBJECT_OWNERSHIP": ENFORCED, **environ}
-    acl = request.headers.get("x-amz-acl") or request.query_value("x-amz-acl")
-    if acl is None:
-        return dict(environ)
-    bucket = _bucket(identity, operation.bucket)
-    is_enforced = bucket is not None and operation.key and bucket.ownership_rule == ENFORCED
-    if is_enforced and acl != "bucket-owner-full-control":  # which changes nothing there
-        raise AwsError("AccessControlListNotSupported", "The bucket does not allow ACLs")
-    if acl != EXEC_READ:
-        return {**environ, "HTTP_X_AMZ_ACL": acl}
-    granted = {name: value for name, value in environ.items() if name != "HTTP_X_AMZ_ACL"}
-    return granted | {"HTTP_X_AMZ_GRANT_READ": f'id="{EC2_READER}"', "HTTP_X_AMZ_GRANT_FULL_CONTROL": f'id="{OWNER}"'}
+def check_supported(operation: Operation) -> None:
+    """Raise AwsError for an operation that moto would take for another one."""
+    if UNKNOWN_TO_MOTO.search(operation.name):
+        raise AwsError("NotImplemented", f"The local cloud does not have {operation.name}", status=501)
 
 
-def is_readable_by_ec2(key: Any) -> bool:
-    """Tell if an object's ACL lets EC2 read it: by aws-exec-read, or because everybody may."""
-    readers = [
-        grantee
-        for grant in (key.acl.grants if key.acl else ())
-        if {"READ", "FULL_CONTROL"} & set(grant.permissions)
-        for grantee in grant.grantees
-    ]
-    return any(reader.id == EC2_READER or reader == ALL_USERS_GRANTEE for reader in readers)
-
-
-def _bucket(identity: Identity, name: str) -> Any:
+def bucket_of(identity: Identity, name: str) -> Any:
     """Find moto's bucket of this name in any account."""
     partition, account = s3_backends.bucket_accounts.get(name, (get_partition(identity.region), identity.account))
     return s3_backends[account][partition].buckets.get(name)
 
 
 def check_md5(request: Request, found: bytes) -> None:
-    """Raise AwsError if the body, with this MD5, is not the one that Content-MD5 states."""
+    """Raise AwsError if Content-MD5 states another MD5 than this one, that of the body within its chunks."""
     stated = request.headers.get("content-md5")
-    if stated is None or "aws-chunked" in request.headers.get("content-encoding", ""):
-        return  # with aws-chunked, Content-MD5 is of the bytes within the chunks
+    if stated is None:
+        return
     try:
         required = base64.b64decode(stated, validate=True)
     except binascii.Error:

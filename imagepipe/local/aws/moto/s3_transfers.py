@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 import uuid
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
-from xml.etree import ElementTree
 
 from moto.utilities.utils import get_partition
 
 from imagepipe.local.aws.authentication.signature import Identity, Request
 from imagepipe.local.aws.context import RequestContext
-from imagepipe.local.aws.moto import s3
+from imagepipe.local.aws.moto import s3, s3_acls, s3_checksums, s3_settings, s3_xml
 from imagepipe.local.aws.moto.adapter import READS, Moto, check_readable
 from imagepipe.local.aws.moto.pickling import adopt
 from imagepipe.local.aws.moto.s3 import Operation
+from imagepipe.local.aws.moto.s3_checksums import Completion
 from imagepipe.local.aws.moto.s3_state import Changes, forget_page_tokens
-from imagepipe.local.aws.protocol import bodies, query
+from imagepipe.local.aws.protocol import bodies, checksums, query
 from imagepipe.local.aws.protocol.bodies import Content, ObjectFile, Received
+from imagepipe.local.aws.protocol.checksums import Stated
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Answer
 
@@ -31,9 +31,28 @@ UPLOADS = frozenset({"PutObject", "UploadPart"})
 """Operations whose bodies are written to disk as they arrive."""
 PARTS = frozenset({"CreateMultipartUpload", "UploadPart", "UploadPartCopy", "CompleteMultipartUpload"})
 PARTS_END = frozenset({"CompleteMultipartUpload", "AbortMultipartUpload"})
-WITHOUT_BYTES = frozenset({"GetObject", "CompleteMultipartUpload", "CopyObject", "UploadPartCopy"})
+WITHOUT_BYTES = frozenset(
+    {"GetObject", "GetObjectRetention", "HeadObject", "CompleteMultipartUpload", "CopyObject", "UploadPartCopy"}
+)
 EMPTY = hashlib.md5(usedforsecurity=False).hexdigest()
 """The ETag that moto gives to an object whose bytes it does not see."""
+
+
+SDK_ALGORITHM = "HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """moto's models that a request is about, as they are before moto answers it."""
+
+    bucket: Any
+    """None if it does not exist, and so the others."""
+    upload: Any
+    source: Any = None
+    """The object that is copied."""
+    algorithm: str | None = None
+    """Algorithm of the copy's checksum."""
+    completion: Completion | None = None
 
 
 class Transfers:
@@ -46,14 +65,16 @@ class Transfers:
         """Write an object's bytes to disk. Raises AwsError if digest or length is not the stated one."""
         stated = request.headers.get("x-amz-content-sha256", "")
         is_chunked = stated.startswith("STREAMING-")
-        received = bodies.receive(source, length, self._moto.objects, is_chunked=is_chunked)
+        checksum = checksums.stated(request)
+        algorithm = checksum.algorithm if checksum else ""
+        received = bodies.receive(source, length, self._moto.objects, is_chunked=is_chunked, algorithm=algorithm)
         try:
             if re.fullmatch("[0-9a-f]{64}", stated) and stated != received.sha256:
                 raise AwsError("XAmzContentSHA256Mismatch", "The body is not the one that was signed")
             decoded = request.headers.get("x-amz-decoded-content-length", "")
             if is_chunked and decoded.isdigit() and int(decoded) != received.size:
                 raise AwsError("IncompleteBody", f"The body has {received.size} bytes; {decoded} were stated")
-            _check_sums(request, received)
+            checksums.check(checksum, received.checksum, received.trailers)
         except BaseException:
             received.discard()
             raise
@@ -72,49 +93,141 @@ class Transfers:
         identity, request = context.identity, context.request
         if redirect := s3.redirect(identity, operation):
             return redirect
+        s3.check_supported(operation)
         s3.check_md5(request, received.md5 if received else hashlib.md5(request.body, usedforsecurity=False).digest())
         s3.check_signed_headers(request)
-        environ = s3.translate_acl(identity, request, operation, context.environ)
-        environ |= _headers_for_empty_body(request, received) if received else {}
+        checksum = self._check_checksum(request, operation, received)
+        s3_acls.check(identity, request, operation)
+        plan = self._plan(identity, request, operation)
+        environ = s3_acls.translate(request, operation, context.environ)
+        environ = _with_checksum(environ, operation, checksum)
+        if received:
+            environ["HTTP_X_AMZ_CONTENT_SHA256"] = "UNSIGNED-PAYLOAD"  # moto sees an empty body
         if operation.name == "GetObject":
             environ.pop("HTTP_RANGE", None)  # moto would apply it to an empty body
-        source = self._source(identity, request) if operation.name in ("CopyObject", "UploadPartCopy") else None
-        if source is not None:
-            environ.pop("HTTP_X_AMZ_CHECKSUM_ALGORITHM", None)  # moto would compute it from an empty body
+        if operation.name == "HeadObject" and (version := request.query_value("versionId")) and plan.bucket:
+            environ = s3_settings.head_environ(environ, plan.bucket, plan.bucket.keys.get(operation.key), version)
         with bodies.without_bytes() if operation.name in WITHOUT_BYTES else nullcontext():
             answer = self._moto.call("s3", context, environ)
         if answer.status < 300:
-            answer = self._with_bytes(context, operation, received, source, answer)
+            answer = self._with_bytes(context, operation, received, plan, answer)
+            answer = self._with_settings(identity, request, operation, plan, answer)
             if not operation.name.startswith(READS):
                 self._moto.save_s3(identity.account, identity.region, _changes(operation, request))
+        elif answer.status == 404 and operation.name == "GetBucketEncryption" and plan.bucket:
+            answer = s3_settings.encryption_answer()
         return check_readable(answer, operation.name, request)
 
+    def _check_checksum(self, request: Request, operation: Operation, received: Received | None) -> Stated | None:
+        """Return the checksum of the request's body, with its value. Raises AwsError if it is wrong."""
+        if operation.name == "CompleteMultipartUpload":  # its header is the checksum of the object
+            return None
+        stated = checksums.stated(request)
+        if stated is None:
+            return None
+        if received is None:
+            found = checksums.of(stated.algorithm, request.body)
+            checksums.check(stated, found, {})
+            return replace(stated, value=found)
+        return replace(stated, value=received.checksum)
+
+    def _plan(self, identity: Identity, request: Request, operation: Operation) -> Plan:
+        """Check the request against the objects that it is about, before moto changes any. Raises AwsError."""
+        bucket = s3.bucket_of(identity, operation.bucket)
+        upload = bucket.multiparts.get(request.query_value("uploadId")) if bucket is not None else None
+        plan = Plan(bucket, upload)
+        match operation.name:
+            case "CreateMultipartUpload":
+                kind = request.headers.get(f"{checksums.PREFIX}type")
+                checksums.check_type(s3_checksums.requested_algorithm(request), kind)
+            case "UploadPart" if upload is not None:
+                s3_checksums.check_part(upload, checksums.stated(request))
+            case "UploadPartCopy" if upload is not None:
+                source = self._source(identity, request)
+                return replace(plan, source=source, algorithm=s3_checksums.algorithm_of(upload))
+            case "CopyObject":
+                source = self._source(identity, request)
+                return replace(plan, source=source, algorithm=s3_checksums.for_copy(request, source))
+            case "CompleteMultipartUpload":
+                done = s3_checksums.completion(request, upload)
+                return replace(plan, completion=done)
+        return plan
+
     def _with_bytes(
-        self, context: RequestContext, operation: Operation, received: Received | None, source: Any, answer: Answer
+        self, context: RequestContext, operation: Operation, received: Received | None, plan: Plan, answer: Answer
     ) -> Answer:
-        identity, request = context.identity, context.request
+        identity, request, source = context.identity, context.request, plan.source
         match operation.name:
             case "GetObject":
-                version = request.query_value("versionId")
-                key = self._backend(identity).get_object(operation.bucket, operation.key, version_id=version)
-                return _download(request, answer, key)
-            case "ListObjects" | "ListObjectsV2" | "ListObjectVersions":
-                forget_page_tokens(self._backend(identity))
+                return _download(request, answer, self._object(identity, request, operation))
             case "PutObject" if received:
-                return _attach_bytes(self._newest(identity, operation), received.path, received.md5, answer)
+                key = self._newest(identity, operation)
+                answer = _attach_bytes(key, received.path, received.md5, answer)
+                if stated := checksums.stated(request):
+                    s3_checksums.put(key, stated.algorithm, received.checksum)
+                return s3_checksums.add_headers(answer, s3_checksums.of(key))
             case "UploadPart" if received:
-                return _attach_bytes(self._part(identity, request, operation), received.path, received.md5, answer)
-            case "CompleteMultipartUpload":
-                self._complete_upload(request, self._newest(identity, operation))
+                part = self._part(identity, request, operation)
+                answer = _attach_bytes(part, received.path, received.md5, answer)
+                s3_checksums.put_part(part, plan.upload, received.checksum, checksums.stated(request))
+                return s3_checksums.add_headers(answer, s3_checksums.of(part))
+            case "CompleteMultipartUpload" if plan.completion is not None:
+                key = self._newest(identity, operation)
+                self._complete_upload(key, plan.completion)
+                return s3_checksums.add_elements(answer, s3_checksums.of(key))
             case "CopyObject" if source is not None:
-                return self._copied(self._newest(identity, operation), source, answer, 0, source.size)
+                key = self._newest(identity, operation)
+                answer = self._copied(key, plan, answer, 0, source.size)
+                key.multipart = None  # a copy has no parts
+                return s3_checksums.add_elements(answer, s3_checksums.of(key))
             case "UploadPartCopy" if source is not None:
                 start, end = _range(request.headers.get("x-amz-copy-source-range", ""), source.size)
-                return self._copied(self._part(identity, request, operation), source, answer, start, end)
+                part = self._part(identity, request, operation)
+                answer = self._copied(part, plan, answer, start, end)
+                return s3_checksums.add_elements(answer, s3_checksums.of(part), has_type=False)
+        return answer
+
+    def _with_settings(
+        self, identity: Identity, request: Request, operation: Operation, plan: Plan, answer: Answer
+    ) -> Answer:
+        """Add what moto leaves out, to its state and to its answer."""
+        bucket = s3.bucket_of(identity, operation.bucket)
+        match operation.name:
+            case "CreateBucket" if plan.bucket is None:
+                s3_settings.block_public_access(bucket)
+            case "PutObject" | "CopyObject" | "CompleteMultipartUpload":
+                key = self._newest(identity, operation)
+                s3_acls.make_private(key, request)
+                key.encryption = key.encryption or s3_settings.SSE_S3
+            case "CreateMultipartUpload":
+                upload = bucket.multiparts[s3_xml.text(s3_xml.parsed(answer.body), "UploadId")]
+                upload.sse_encryption = upload.sse_encryption or s3_settings.default_encryption(bucket)
+            case "HeadObject":
+                key = self._object(identity, request, operation)
+                is_wanted = request.headers.get("x-amz-checksum-mode") == "ENABLED" and answer.status == 200
+                answer = s3_checksums.add_headers(answer, s3_checksums.of_object(key) if is_wanted else None)
+                return s3_settings.without_body(answer, key) if request.query_value("versionId") else answer
+            case "GetObjectAttributes":
+                return s3_checksums.attributes(request, answer, self._object(identity, request, operation))
+            case "GetObjectRetention":
+                return s3_settings.retention_answer(bucket, self._object(identity, request, operation))
+            case "GetBucketRequestPayment":
+                return s3_settings.request_payment_answer()
+            case "ListParts":
+                return s3_checksums.add_to_parts(answer, plan.upload)
+            case "ListObjects" | "ListObjectsV2" | "ListObjectVersions":
+                forget_page_tokens(self._backend(identity))
+                return s3_checksums.add_to_list(answer, lambda name: bucket.keys.getlist(name, []))
+        if operation.name in s3_settings.ENCRYPTED:
+            answer = s3_settings.add_encryption(answer, s3_settings.default_encryption(bucket))
         return answer
 
     def _backend(self, identity: Identity) -> Any:
         return self._moto.model("s3", identity.account, get_partition(identity.region))
+
+    def _object(self, identity: Identity, request: Request, operation: Operation) -> Any:
+        version = request.query_value("versionId")
+        return self._backend(identity).get_object(operation.bucket, operation.key, version_id=version)
 
     def _newest(self, identity: Identity, operation: Operation) -> Any:
         return self._backend(identity).get_bucket(operation.bucket).keys[operation.key]
@@ -133,27 +246,23 @@ class Transfers:
         except Exception:  # noqa: BLE001 - moto's answer to this request reports the problem
             return None
 
-    def _copied(self, key: Any, source: Any, answer: Answer, start: int, end: int) -> Answer:
+    def _copied(self, key: Any, plan: Plan, answer: Answer, start: int, end: int) -> Answer:
         path = self._new_path()
-        md5 = bodies.concatenate([(_path(source), start, end - start)] if end > start else [], path)
+        ranges = [(_path(plan.source), start, end - start)] if end > start else []
+        md5, checksum = bodies.concatenate(ranges, path, plan.algorithm or "")
+        s3_checksums.put(key, plan.algorithm, checksum)
         return _attach_bytes(key, path, md5, answer)
 
-    def _complete_upload(self, request: Request, key: Any) -> None:
+    def _complete_upload(self, key: Any, completion: Completion) -> None:
         """Make an object's file from its parts' files. Do nothing if an earlier request has done so."""
-        numbers = [
-            int(str(each.text))
-            for each in ElementTree.fromstring(request.body).iterfind(  # noqa: S314
-                "{*}Part/{*}PartNumber"
-            )
-        ]
-        parts = [key.multipart.parts[number] for number in numbers]
         if not isinstance(key._value_buffer, ObjectFile):
             path = self._new_path()
+            parts = [key.multipart.parts[number] for number in completion.numbers]
             bodies.concatenate([(_path(part), 0, part.size) for part in parts], path)
             adopt(key, path)
-            _set_checksum(key, parts)
             for part in key.multipart.parts.values():
                 adopt(part, None)
+            s3_checksums.put_completed(key, completion)
 
     def _new_path(self) -> Path:
         return self._moto.objects / uuid.uuid4().hex
@@ -163,7 +272,7 @@ def _changes(operation: Operation, request: Request) -> Changes:
     """List the objects that a request may have changed."""
     keys = frozenset({operation.key}) if operation.key else frozenset()
     if operation.name == "DeleteObjects":
-        body = ElementTree.fromstring(request.body)  # noqa: S314 - only callers with this store's keys send it
+        body = s3_xml.parsed(request.body)
         keys = frozenset(str(key.text) for key in body.iterfind("{*}Object/{*}Key"))
     return Changes(
         operation.bucket,
@@ -174,29 +283,16 @@ def _changes(operation: Operation, request: Request) -> Changes:
     )
 
 
-def _check_sums(request: Request, received: Received) -> None:
-    """Raise AwsError if the bytes do not match a checksum that came with them."""
-    for name, found in received.checksums.items():
-        header = f"x-amz-checksum-{name.lower()}"
-        stated = received.trailers.get(header) or request.headers.get(header) or request.query_value(header)
-        if stated and stated != found:
-            raise AwsError("BadDigest", f"The {name} you specified did not match the calculated checksum.")
-
-
-def _headers_for_empty_body(request: Request, received: Received) -> dict[str, str]:
-    """Return the headers with which moto accepts an empty body in place of the received one."""
-    given = {"HTTP_X_AMZ_CONTENT_SHA256": "UNSIGNED-PAYLOAD"}
-    for name, value in received.trailers.items():
-        if name.startswith("x-amz-checksum-"):
-            given["HTTP_" + name.upper().replace("-", "_")] = value
-            given["HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM"] = name.removeprefix("x-amz-checksum-").upper()
-    algorithm_header = request.headers.get("x-amz-sdk-checksum-algorithm", "").upper()
-    header = f"HTTP_X_AMZ_CHECKSUM_{algorithm_header}"
-    if algorithm_header and f"x-amz-checksum-{algorithm_header.lower()}" not in request.headers and header not in given:
-        # Without a value, moto would compute one from an empty body.
-        given |= {header: received.checksums[algorithm_header]} if algorithm_header in received.checksums else {}
-        given |= {} if algorithm_header in received.checksums else {"HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM": ""}
-    return given
+def _with_checksum(environ: dict[str, Any], operation: Operation, stated: Stated | None) -> dict[str, Any]:
+    """Return the environment with the checksum that was found right, which moto takes as it is, and no other."""
+    prefix = "HTTP_X_AMZ_CHECKSUM_"
+    if operation.name == "CreateMultipartUpload":
+        kind = checksums.check_type(environ.get(f"{prefix}ALGORITHM"), environ.get(f"{prefix}TYPE"))
+        return {**environ, f"{prefix}TYPE": kind} if f"{prefix}ALGORITHM" in environ else environ
+    passed = {name: value for name, value in environ.items() if not name.startswith((prefix, SDK_ALGORITHM))}
+    if stated is not None:
+        passed |= {SDK_ALGORITHM: stated.algorithm, f"{prefix}{stated.algorithm}": stated.value}
+    return passed
 
 
 def _attach_bytes(key: Any, path: Path, md5: bytes, answer: Answer) -> Answer:
@@ -207,21 +303,6 @@ def _attach_bytes(key: Any, path: Path, md5: bytes, answer: Answer) -> Answer:
     return replace(answer, headers=headers, body=answer.body.replace(EMPTY.encode(), key._etag.encode()))
 
 
-def _set_checksum(key: Any, parts: list[Any]) -> None:
-    """Set the checksum of an object from parts, because moto computed it from empty parts."""
-    algorithm = key.checksum_algorithm or ""
-    paths = [_path(part) for part in parts]
-    if key.checksum_type == "COMPOSITE" and algorithm in bodies.CHECKSUMS:
-        made = bodies.CHECKSUMS[algorithm]()
-        for path in paths:
-            made.update(bodies.checksum(algorithm, [path]) or b"")
-        found: bytes | None = made.digest()
-    else:
-        found = bodies.checksum(algorithm, paths)
-    key.checksum_value = base64.b64encode(found).decode() if found is not None else None
-    key.checksum_algorithm = algorithm if found is not None else None
-
-
 def _path(key: Any) -> Path:
     return Path(key._value_buffer.path)
 
@@ -229,6 +310,8 @@ def _path(key: Any) -> Path:
 def _download(request: Request, answer: Answer, key: Any) -> Answer:
     """Add an object's bytes to the answer, or the requested range of them."""
     stated, size = request.headers.get("range", ""), int(key.size)
+    is_wanted = request.headers.get("x-amz-checksum-mode") == "ENABLED"
+    answer = s3_checksums.add_headers(answer, s3_checksums.of_object(key) if is_wanted and not stated else None)
     if answer.status == 200 and re.fullmatch(r"bytes=(\d+-\d*|-\d+)", stated):
         start, end = _range(stated, size)
         if start < size and start >= end and not stated.startswith("bytes=-"):  # backwards: S3 ignores it
@@ -237,8 +320,7 @@ def _download(request: Request, answer: Answer, key: Any) -> Answer:
             text = "The requested range is not satisfiable"
             return query.error_answer(AwsError("InvalidRange", text, status=416), "", "s3")
         if (start, end) != (0, size):
-            kept = [(name, value) for name, value in answer.headers if not name.lower().startswith("x-amz-checksum-")]
-            headers = (*kept, ("Content-Range", f"bytes {start}-{end - 1}/{size}"))
+            headers = (*answer.headers, ("Content-Range", f"bytes {start}-{end - 1}/{size}"))
             return replace(answer, status=206, headers=headers, content=Content.of(_path(key), start, end - start))
         answer = replace(answer, status=206, headers=(*answer.headers, ("Content-Range", f"bytes 0-{size - 1}/{size}")))
     return replace(answer, content=Content.of(_path(key), 0, size))

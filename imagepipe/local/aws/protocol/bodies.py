@@ -6,19 +6,18 @@ object is given the file afterwards. A download is read from the file while it i
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import threading
 import uuid
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from imagepipe.files import sync
+from imagepipe.local.aws.protocol.checksums import CHECKSUMS, Digest, encoded
 from imagepipe.local.aws.protocol.errors import AwsError
 
 CHUNK_BYTES = 1 << 18
@@ -35,33 +34,6 @@ class Source(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-class Digest(Protocol):
-    """A hash of hashlib, or a checksum with the same methods."""
-
-    def update(self, data: bytes, /) -> None: ...
-
-    def digest(self) -> bytes: ...
-
-
-class _Crc32:
-    def __init__(self) -> None:
-        self._sum = 0
-
-    def update(self, data: bytes, /) -> None:
-        self._sum = zlib.crc32(data, self._sum)
-
-    def digest(self) -> bytes:
-        return self._sum.to_bytes(4, "big")
-
-
-CHECKSUMS: Mapping[str, Callable[[], Digest]] = {
-    "CRC32": _Crc32,
-    "SHA1": lambda: hashlib.sha1(usedforsecurity=False),
-    "SHA256": hashlib.sha256,
-}
-"""S3's checksums that Python has; for CRC32C and CRC64NVME the client's value is accepted unchecked."""
-
-
 @dataclass(frozen=True, slots=True)
 class Received:
     """A body that is on disk."""
@@ -70,8 +42,8 @@ class Received:
     size: int
     md5: bytes
     sha256: str
-    checksums: Mapping[str, str]
-    """Checksums in base64, by algorithm."""
+    checksum: str
+    """In base64; empty if none was requested."""
     trailers: Mapping[str, str]
     """Headers that came after the body, by lower-case name."""
 
@@ -93,10 +65,11 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     sync(path.parent)
 
 
-def receive(source: Source, length: int, folder: Path, *, is_chunked: bool) -> Received:
+def receive(source: Source, length: int, folder: Path, *, is_chunked: bool, algorithm: str = "") -> Received:
     """Write a body of `length` bytes to a new file in the folder. Raises AwsError if it ends early or is too long.
 
     `is_chunked` says that the body is in `aws-chunked` encoding (S3 API reference, "Signature calculations").
+    `algorithm` names the checksum to compute on the way; empty for none.
     """
     if length > MAX_OBJECT_BYTES:
         raise AwsError("EntityTooLarge", f"Your proposed upload exceeds the maximum allowed size, {MAX_OBJECT_BYTES}")
@@ -105,17 +78,17 @@ def receive(source: Source, length: int, folder: Path, *, is_chunked: bool) -> R
     whole = hashlib.sha256()
     blocks = _blocks(source, length, whole)
     content = _unchunked(_Lines(blocks), trailers) if is_chunked else blocks
-    md5, sums = hashlib.md5(usedforsecurity=False), {name: make() for name, make in CHECKSUMS.items()}
+    md5, checksum = hashlib.md5(usedforsecurity=False), CHECKSUMS[algorithm]() if algorithm else None
     size = 0
     with new_file(path) as file:
         for block in content:
             size += len(block)
             md5.update(block)
-            for checksum in sums.values():
+            if checksum is not None:
                 checksum.update(block)
             file.write(block)
-    checksums = {name: base64.b64encode(checksum.digest()).decode() for name, checksum in sums.items()}
-    return Received(path, size, md5.digest(), whole.hexdigest(), checksums, trailers)
+    found = encoded(checksum.digest()) if checksum is not None else ""
+    return Received(path, size, md5.digest(), whole.hexdigest(), found, trailers)
 
 
 def _blocks(source: Source, length: int, whole: Digest) -> Iterator[bytes]:
@@ -267,28 +240,30 @@ class Content:
         self.close()  # for an answer that is never sent
 
 
-def concatenate(paths: list[tuple[Path, int, int]], target: Path) -> bytes:
-    """Join these parts of files, each as path, start and length, in the target, and return the MD5 of the whole."""
-    md5 = hashlib.md5(usedforsecurity=False)
+def concatenate(paths: list[tuple[Path, int, int]], target: Path, algorithm: str = "") -> tuple[bytes, str]:
+    """Join these parts of files, each as path, start and length, in the target.
+
+    Return MD5 and checksum of the whole; the checksum is empty without an algorithm.
+    """
+    md5, checksum = hashlib.md5(usedforsecurity=False), CHECKSUMS[algorithm]() if algorithm else None
     with new_file(target) as file:
         for path, start, length in paths:
             content = Content.of(path, start, length)
             try:
                 for block in content:
                     md5.update(block)
+                    if checksum is not None:
+                        checksum.update(block)
                     file.write(block)
             finally:
                 content.close()
-    return md5.digest()
+    return md5.digest(), encoded(checksum.digest()) if checksum is not None else ""
 
 
-def checksum(algorithm: str, paths: list[Path]) -> bytes | None:
-    """Compute the checksum of these files, one after the other; None for an unknown algorithm."""
-    if algorithm not in CHECKSUMS:
-        return None
+def checksum(algorithm: str, path: Path) -> str:
+    """Compute the checksum of a file, in base64."""
     made = CHECKSUMS[algorithm]()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(CHUNK_BYTES):
-                made.update(block)
-    return made.digest()
+    with path.open("rb") as file:
+        while block := file.read(CHUNK_BYTES):
+            made.update(block)
+    return encoded(made.digest())

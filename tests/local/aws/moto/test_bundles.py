@@ -29,6 +29,7 @@ class Bundled:
         s3 = self.cloud.client("s3", region=region)
         where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
         s3.create_bucket(Bucket=bucket, ObjectOwnership="BucketOwnerPreferred", **where)
+        s3.delete_public_access_block(Bucket=bucket)  # for the ACL public-read
         for name, content in self.files.items():
             s3.put_object(Bucket=bucket, Key=f"{PREFIX}/{name}", Body=content, ACL=acl)
 

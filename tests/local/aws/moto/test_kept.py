@@ -94,6 +94,7 @@ def use_buckets(cloud: Cloud) -> Callable[[Cloud], object]:
     s3 = cloud.client("s3")
     s3.create_bucket(Bucket="bundles", ObjectLockEnabledForBucket=True, ObjectOwnership="ObjectWriter")
     s3.put_bucket_tagging(Bucket="bundles", Tagging={"TagSet": TAGS})
+    s3.delete_public_access_block(Bucket="bundles")
     s3.put_bucket_acl(Bucket="bundles", ACL="public-read")
     s3.put_bucket_policy(Bucket="bundles", Policy=json.dumps({**ALLOWS, "Statement": []}))
     s3.put_bucket_lifecycle_configuration(

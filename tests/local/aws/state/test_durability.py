@@ -329,6 +329,7 @@ def test_a_change_of_objects_writes_only_those_and_survives_a_restart(
 ) -> None:
     s3 = cloud.client("s3")
     s3.create_bucket(Bucket="bundles", ObjectOwnership="BucketOwnerPreferred")
+    s3.delete_public_access_block(Bucket="bundles")
     for number in range(4):
         s3.put_object(Bucket="bundles", Key=f"part.{number}", Body=b"old", ACL="aws-exec-read")
     database = cloud.gateway.backend.moto._database
