@@ -13,7 +13,6 @@ from imagepipe.iam.evaluate import AuthorizationRequest
 from imagepipe.iam.facts import ACTIONS, ANY, arn, family, keys_of
 from imagepipe.local.aws.authorization.other_services import common_context, key_requests, pass_role_request
 from imagepipe.local.aws.backend import Backend
-from imagepipe.local.aws.ec2 import lookup
 from imagepipe.local.aws.ec2.tags import KINDS
 from imagepipe.local.aws.ec2.volumes import encryption
 from imagepipe.local.aws.protocol import tags as tagging
@@ -107,7 +106,7 @@ def _named_by(name: str) -> Callable[[Backend, Call], Iterator[AuthorizationRequ
 
 def _run_instances(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     params = call.params
-    image_id = lookup.image_id(backend, call) if params.get("ImageId") else "*"
+    image_id = str(params.get("ImageId"))
     image = backend.database.images.get(image_id)
     profile = params.get("IamInstanceProfile", {})
     more: dict[str, str] = {

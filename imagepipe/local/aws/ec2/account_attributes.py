@@ -9,6 +9,7 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import account_settings as settings
 from imagepipe.local.aws.ec2.volumes import encryption
 from imagepipe.local.aws.moto import kms
+from imagepipe.local.aws.protocol.documented_filters import documented
 from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.protocol.query import Call
 
@@ -78,3 +79,14 @@ disable_snapshot_block_public_access = _setter(settings.SNAPSHOTS_PUBLIC, UNBLOC
 enable_ebs_encryption_by_default = _setter(settings.ENCRYPTS, "true", {"EbsEncryptionByDefault": True})
 disable_ebs_encryption_by_default = _setter(settings.ENCRYPTS, "false", {"EbsEncryptionByDefault": False})
 reset_ebs_default_kms_key = _setter(settings.DEFAULT_KEY, "", {"KmsKeyId": kms.EBS_ALIAS})
+
+
+def describe_reserved_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
+    """Describe none: an account of the local cloud buys nothing."""
+    if ids := call.params.get("ReservedInstancesIds"):
+        text = f"The reserved instance ID '{ids[0]}' does not exist"
+        raise AwsError("InvalidReservationID.NotFound", text)
+    for each in call.filters():
+        if each.get("Name") not in documented(call.action) and not str(each.get("Name")).startswith("tag"):
+            raise invalid(f"The filter '{each.get('Name')}' is invalid")
+    return {"ReservedInstances": []}

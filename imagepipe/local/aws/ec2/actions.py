@@ -9,7 +9,18 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import account_attributes, key_pairs, tags
 from imagepipe.local.aws.ec2.images import attributes, create
 from imagepipe.local.aws.ec2.images import describe as images
-from imagepipe.local.aws.ec2.instances import change, interfaces, run, spot, status, types
+from imagepipe.local.aws.ec2.instances import (
+    change,
+    fleet,
+    interfaces,
+    launch_templates,
+    placement_groups,
+    profiles,
+    run,
+    spot,
+    status,
+    types,
+)
 from imagepipe.local.aws.ec2.instances import describe as instances
 from imagepipe.local.aws.ec2.network import security_group_rules, security_groups
 from imagepipe.local.aws.ec2.volumes import snapshots, volumes
@@ -36,6 +47,29 @@ OWN: Mapping[str, Action] = {
     "StopInstances": change.stop_instances,
     "RebootInstances": change.reboot_instances,
     "TerminateInstances": change.terminate_instances,
+    "RequestSpotInstances": fleet.request_spot_instances,
+    "CreateFleet": fleet.create_fleet,
+    "CreateLaunchTemplate": launch_templates.create_launch_template,
+    "CreateLaunchTemplateVersion": launch_templates.create_launch_template_version,
+    "ModifyLaunchTemplate": launch_templates.modify_launch_template,
+    "DeleteLaunchTemplate": launch_templates.delete_launch_template,
+    "DeleteLaunchTemplateVersions": launch_templates.delete_launch_template_versions,
+    "DescribeLaunchTemplates": launch_templates.describe_launch_templates,
+    "DescribeLaunchTemplateVersions": launch_templates.describe_launch_template_versions,
+    "CreatePlacementGroup": placement_groups.create_placement_group,
+    "DeletePlacementGroup": placement_groups.delete_placement_group,
+    "DescribePlacementGroups": placement_groups.describe_placement_groups,
+    "AssociateIamInstanceProfile": profiles.associate_iam_instance_profile,
+    "ReplaceIamInstanceProfileAssociation": profiles.replace_iam_instance_profile_association,
+    "DisassociateIamInstanceProfile": profiles.disassociate_iam_instance_profile,
+    "DescribeIamInstanceProfileAssociations": profiles.describe_iam_instance_profile_associations,
+    "MonitorInstances": change.monitor_instances,
+    "UnmonitorInstances": change.unmonitor_instances,
+    "ResetInstanceAttribute": change.reset_instance_attribute,
+    "GetPasswordData": status.get_password_data,
+    "DescribeReservedInstances": account_attributes.describe_reserved_instances,
+    "DescribeVolumeStatus": volumes.describe_volume_status,
+    "DescribeVolumeAttribute": volumes.describe_volume_attribute,
     "CreateVolume": volumes.create_volume,
     "DescribeVolumes": volumes.describe_volumes,
     "DeleteVolume": volumes.delete_volume,
@@ -85,6 +119,9 @@ OWN: Mapping[str, Action] = {
     "AuthorizeSecurityGroupEgress": security_group_rules.authorize_egress,
     "RevokeSecurityGroupIngress": security_group_rules.revoke_ingress,
     "RevokeSecurityGroupEgress": security_group_rules.revoke_egress,
+    "ModifySecurityGroupRules": security_group_rules.modify_rules,
+    "UpdateSecurityGroupRuleDescriptionsIngress": security_group_rules.update_ingress_descriptions,
+    "UpdateSecurityGroupRuleDescriptionsEgress": security_group_rules.update_egress_descriptions,
     "CreateTags": tags.create_tags,
     "DeleteTags": tags.delete_tags,
     "DescribeTags": tags.describe_tags,

@@ -10,6 +10,7 @@ from imagepipe.local.aws.authorization.ec2 import ec2_requests
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.context import Operation, RequestContext
 from imagepipe.local.aws.ec2.actions import MOTO, OWN
+from imagepipe.local.aws.ec2.instances.run import prepare
 from imagepipe.local.aws.ec2.region_setup import prepare_region
 from imagepipe.local.aws.moto import describes
 from imagepipe.local.aws.protocol import query
@@ -30,8 +31,10 @@ def parse(backend: Backend, context: RequestContext) -> Operation:
     if action in OWN:
         params = query.params(action, values)
         call = Call(action, identity.account, identity.region, params, context.request_id)
+        if action == "RunInstances":
+            call = prepare(backend, call)
         run = partial(_run, backend, call)
-        return Operation(action, params, ec2_requests(backend, call), lambda: _in_namespace(run(), values))
+        return Operation(action, call.params, ec2_requests(backend, call), lambda: _in_namespace(run(), values))
     if action not in MOTO:
         raise AwsError("UnsupportedOperation", f"The local cloud does not have the action {action}")
     call = Call(action, identity.account, identity.region, {}, context.request_id)

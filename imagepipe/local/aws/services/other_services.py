@@ -10,7 +10,7 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.context import Operation, RequestContext
 from imagepipe.local.aws.protocol import query
 from imagepipe.local.aws.protocol.query import Answer
-from imagepipe.local.aws.services import ssm, sts
+from imagepipe.local.aws.services import empty, ssm, sts
 
 
 def parse(backend: Backend, context: RequestContext) -> Operation:
@@ -27,6 +27,8 @@ def _run(backend: Backend, context: RequestContext, action: str) -> Answer:
         own = sts.answer(backend, context, action)
     elif context.identity.service == "ssm":
         own = ssm.answer(backend, context, action)
+    else:
+        own = empty.answer(context, action)
     return own or backend.moto.answer(context, action)
 
 

@@ -24,6 +24,8 @@ from imagepipe.local.aws.state.records import (
     Image,
     Instance,
     KeyPair,
+    LaunchTemplate,
+    PlacementGroup,
     Record,
     SecurityGroup,
     Session,
@@ -35,7 +37,7 @@ from imagepipe.local.aws.state.records import (
 
 RECORDS = "gateway.sqlite"
 """File name of the records in the state folder."""
-FORMAT = 6
+FORMAT = 7
 """Version of the records' format. It is increased when this program writes or expects other records than before."""
 
 R = TypeVar("R", bound=Record)
@@ -140,6 +142,8 @@ class Database:
         self.images = self._table(Image)
         self.key_pairs = self._table(KeyPair)
         self.groups = self._table(SecurityGroup)
+        self.templates = self._table(LaunchTemplate)
+        self.placement_groups = self._table(PlacementGroup)
         self.tokens = self._table(Token)
         self.settings = self._table(Setting)
         self.accounts = self._table(Account)
@@ -150,7 +154,16 @@ class Database:
     @property
     def resources(self) -> tuple[Table[Any], ...]:
         """The tables of EC2's own resources, which can have tags."""
-        return (self.instances, self.volumes, self.snapshots, self.images, self.key_pairs, self.groups)
+        return (
+            self.instances,
+            self.volumes,
+            self.snapshots,
+            self.images,
+            self.key_pairs,
+            self.groups,
+            self.templates,
+            self.placement_groups,
+        )
 
     def find(self, identifier: str, region: str) -> Record | None:
         """Find the resource with this id in a region."""

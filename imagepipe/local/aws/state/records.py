@@ -122,6 +122,10 @@ class Instance(Bootable):
     is_impaired: bool = False
     """True if a fault makes its status checks fail."""
     iam_profile: str | None = None
+    profile_association: str = ""
+    """Id of the association with the instance profile; empty without one."""
+    placement_group: str = ""
+    """Name of its placement group."""
     metadata_options: Mapping[str, str] = field(default_factory=dict)
     cpu_credits: str = ""
     """`standard` or `unlimited` for a burstable type, otherwise empty."""
@@ -248,6 +252,37 @@ class SecurityGroup(Record):
     vpc_id: str
     ingress: tuple[Rule, ...] = ()
     egress: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateVersion:
+    """One version of a launch template."""
+
+    number: int
+    description: str
+    created: datetime
+    data: str
+    """LaunchTemplateData as JSON, as received."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchTemplate(Record):
+    """A launch template and its versions, oldest first."""
+
+    name: str
+    created: datetime
+    default_version: int
+    versions: tuple[TemplateVersion, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementGroup(Record):
+    """A placement group."""
+
+    name: str
+    strategy: str
+    partitions: int | None = None
+    spread_level: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

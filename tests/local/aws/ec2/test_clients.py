@@ -214,7 +214,7 @@ def test_a_launch_can_name_the_parameter_that_holds_its_image(cloud: Cloud, ec2:
 def test_an_unknown_service_of_json_is_refused_in_json(service: str, cloud: Cloud) -> None:
     client = cloud.client(service)
     calls = {
-        "lambda": lambda: client.list_functions(),
+        "lambda": lambda: client.get_function(FunctionName="web"),
         "dynamodb": lambda: client.list_tables(),
         "ecs": lambda: client.list_clusters(),
         "logs": lambda: client.describe_log_groups(),
@@ -226,3 +226,36 @@ def test_an_unknown_service_of_json_is_refused_in_json(service: str, cloud: Clou
 
 def test_every_action_is_one_of_ec2s() -> None:
     assert [action for action in OWN if not is_action(action)] == []
+
+
+def test_the_rules_of_a_group_can_be_modified_in_place(ec2: Any) -> None:
+    group = ec2.create_security_group(GroupName="web", Description="web")["GroupId"]
+    made = ec2.authorize_security_group_ingress(
+        GroupId=group,
+        IpPermissions=[{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "10.0.0.0/8"}]}],
+    )["SecurityGroupRules"][0]["SecurityGroupRuleId"]
+    rule = {"IpProtocol": "tcp", "FromPort": 80, "ToPort": 81, "CidrIpv4": "10.1.0.0/16", "Description": "pages"}
+    ec2.modify_security_group_rules(
+        GroupId=group, SecurityGroupRules=[{"SecurityGroupRuleId": made, "SecurityGroupRule": rule}]
+    )
+    [found] = ec2.describe_security_group_rules(SecurityGroupRuleIds=[made])["SecurityGroupRules"]
+    assert {key: found[key] for key in rule} == rule
+    ec2.update_security_group_rule_descriptions_ingress(
+        GroupId=group, SecurityGroupRuleDescriptions=[{"SecurityGroupRuleId": made, "Description": "web pages"}]
+    )
+    [found] = ec2.describe_security_group_rules(SecurityGroupRuleIds=[made])["SecurityGroupRules"]
+    assert found["Description"] == "web pages"
+    with refused("InvalidSecurityGroupRuleId.NotFound"):
+        ec2.modify_security_group_rules(
+            GroupId=group,
+            SecurityGroupRules=[{"SecurityGroupRuleId": "sgr-00000000000000001", "SecurityGroupRule": rule}],
+        )
+
+
+def test_lists_of_services_that_the_local_cloud_lacks_are_empty(cloud: Cloud) -> None:
+    scaling = cloud.client("autoscaling")
+    assert scaling.describe_auto_scaling_groups()["AutoScalingGroups"] == []
+    assert scaling.describe_launch_configurations()["LaunchConfigurations"] == []
+    assert cloud.client("lambda").list_functions()["Functions"] == []
+    with refused("UnsupportedOperation"):
+        scaling.create_launch_configuration(LaunchConfigurationName="web", ImageId="ami-1", InstanceType="t3.small")

@@ -28,6 +28,12 @@ NO_ANSWER_PATH = {
         "network-interface.deny-all-igw-traffic",
         "network-interface.ipv6-native",
     },
+    "DescribeLaunchTemplateVersions": {
+        "host-resource-group-arn",
+        "http-protocol-ipv4",
+        "license-configuration-arn",
+        "network-card-index",
+    },
 }
 """The documented filters that the local cloud refuses."""
 GIVEN = {
@@ -43,6 +49,17 @@ GIVEN = {
         "owner-id",
         "requester-id",
         "reservation-id",
+    },
+    "DescribeLaunchTemplateVersions": {
+        "ebs-optimized",
+        "http-endpoint",
+        "http-tokens",
+        "iam-instance-profile",
+        "image-id",
+        "instance-type",
+        "is-default-version",
+        "kernel-id",
+        "ram-disk-id",
     },
     "DescribeTags": {"resource-id", "resource-type", "key", "value"},
 }
@@ -89,15 +106,22 @@ def furnish(cloud: Cloud) -> World:
     snapshot = snapshot_of(ec2, instance)
     image = available(ec2, register(ec2, snapshot, "web-1", Description="web"))
     ec2.create_tags(Resources=[image], Tags=[{"Key": "kind", "Value": "image"}])
+    ec2.create_placement_group(GroupName="near", Strategy="cluster")
+    ec2.create_launch_template(LaunchTemplateName="web", LaunchTemplateData={"ImageId": image})
     return World(cloud, instance, image)
 
 
-def call(ec2: Any, action: str, **params: Any) -> list[Any]:
+def call(ec2: Any, action: str, **given: Any) -> list[Any]:
     """The described items of an answer."""
-    items: list[Any] = [getattr(ec2, xform_name(action))(**params)]
+    items: list[Any] = [getattr(ec2, xform_name(action))(**needed(action), **given)]
     for step in item_path(action):
         items = [each for item in items for each in item.get(step, [])]
     return items
+
+
+def needed(action: str) -> dict[str, Any]:
+    """The parameters without which the action describes nothing."""
+    return {"Versions": ["$Latest"]} if action == "DescribeLaunchTemplateVersions" else {}
 
 
 def values(item: Any, steps: tuple[str, ...]) -> list[Any]:
@@ -192,7 +216,7 @@ def test_pages_have_the_requested_size_and_all_items_together(action: str, world
     token: dict[str, str] = {}
     seen: list[Any] = []
     for _ in itertools.count():
-        answer = getattr(ec2, xform_name(action))(MaxResults=size, **token)
+        answer = getattr(ec2, xform_name(action))(MaxResults=size, **needed(action), **token)
         items: list[Any] = [answer]
         for step in item_path(action):
             items = [each for item in items for each in item.get(step, [])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from imagepipe.local.aws.backend import Backend
@@ -85,6 +86,30 @@ def reboot_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
         if instance.state != "running":
             raise _wrong_state(instance, "rebooted")
         backend.submit_later(instance.id, jobs.reboot, instance.id)
+    return {}
+
+
+def monitor_instances(backend: Backend, call: Call, *, is_on: bool = True) -> Mapping[str, Any]:
+    done = []
+    for instance in _named(backend, call):
+        backend.database.put(replace(instance, monitoring=is_on))
+        state = "pending" if is_on else "disabling"
+        done.append({"InstanceId": instance.id, "Monitoring": {"State": state}})
+    return {"InstanceMonitorings": done}
+
+
+unmonitor_instances = partial(monitor_instances, is_on=False)
+
+
+def reset_instance_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
+    instance = lookup.instance(backend, call, call.text("InstanceId"))
+    match call.text("Attribute"):
+        case "sourceDestCheck":
+            backend.database.put(replace(instance, checks_source_dest=True))
+        case "kernel" | "ramdisk":
+            pass  # HVM instances have neither
+        case other:
+            raise invalid(f"Value ({other}) for parameter attribute is invalid. It cannot be reset.")
     return {}
 
 

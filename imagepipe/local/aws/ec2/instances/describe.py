@@ -139,7 +139,7 @@ def to_api(backend: Backend, instance: Instance) -> dict[str, Any]:
         "EnclaveOptions": {"Enabled": False},
         "HibernationOptions": {"Configured": False},
         "Hypervisor": "xen",
-        "IamInstanceProfile": _profile(instance),
+        "IamInstanceProfile": profile_to_api(instance),
         "ImageId": instance.image_id,
         "InstanceId": instance.id,
         "InstanceLifecycle": "spot" if instance.is_spot else None,
@@ -156,7 +156,7 @@ def to_api(backend: Backend, instance: Instance) -> dict[str, Any]:
         },
         "Monitoring": {"State": "enabled" if instance.monitoring else "disabled"},
         "NetworkInterfaces": [] if ended else [interface(backend, instance, address)],
-        "Placement": {"AvailabilityZone": instance.zone, "GroupName": "", "Tenancy": "default"},
+        "Placement": {"AvailabilityZone": instance.zone, "GroupName": instance.placement_group, "Tenancy": "default"},
         "PlatformDetails": instance.platform_details,
         "PrivateDnsName": "" if ended else private_dns_name(instance.private_ip, instance.region),
         "PrivateIpAddress": None if ended else instance.private_ip,
@@ -181,7 +181,8 @@ def to_api(backend: Backend, instance: Instance) -> dict[str, Any]:
     }
 
 
-def _profile(instance: Instance) -> dict[str, str] | None:
+def profile_to_api(instance: Instance) -> dict[str, str] | None:
+    """Describe the instance profile; None without one."""
     if not instance.iam_profile:
         return None
     name = instance.iam_profile.rpartition("/")[2]

@@ -11,13 +11,13 @@ from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency, lookup
-from imagepipe.local.aws.ec2.instances import faults, jobs, placement, spot
+from imagepipe.local.aws.ec2.instances import faults, jobs, launch_templates, placement, placement_groups, spot
 from imagepipe.local.aws.ec2.instances.describe import forget_ended, reservation
 from imagepipe.local.aws.ec2.instances.placement import Place
+from imagepipe.local.aws.ec2.instances.profiles import find_profile
 from imagepipe.local.aws.ec2.instances.types import cpu_credits
 from imagepipe.local.aws.ec2.volumes import block_devices
 from imagepipe.local.aws.ec2.volumes.volumes import new_volume
-from imagepipe.local.aws.moto import iam
 from imagepipe.local.aws.moto.catalogue import instance_type
 from imagepipe.local.aws.protocol import query
 from imagepipe.local.aws.protocol import tags as tagging
@@ -36,7 +36,6 @@ METADATA_CHOICES = {
 }
 """The values of an option, the default first."""
 UNSUPPORTED = (
-    "LaunchTemplate",
     "ElasticGpuSpecification",
     "ElasticInferenceAccelerators",
     "EnablePrimaryIpv6",
@@ -63,7 +62,7 @@ def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     _refuse_unsupported(call)
     forget_ended(backend)
     count = _count(call)
-    image = lookup.check_available(lookup.image(backend, call, lookup.image_id(backend, call)))
+    image = lookup.check_available(lookup.image(backend, call, call.text("ImageId")))
     kind = _instance_type(call, image)
     place = placement.resolve(backend, call)
     tags = tagging.parse_specifications(
@@ -89,6 +88,19 @@ def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
         backend.faults.bind(instance.id, call.action, call.params, *faults.EFFECTS)
         backend.submit_later(instance.id, jobs.boot, instance.id)
     return reservation(backend, made)
+
+
+def prepare(backend: Backend, call: Call) -> Call:
+    """Return the call with the values of its launch template, and with the image's own id. Raises AwsError."""
+    full = launch_templates.apply(backend, call)
+    if not full.params.get("ImageId"):
+        return full
+    return replace(full, params={**full.params, "ImageId": lookup.image_id(backend, full)})
+
+
+def _placement_group(backend: Backend, call: Call) -> str:
+    name = call.params.get("Placement", {}).get("GroupName")
+    return placement_groups.check_exists(backend, call, str(name)).name if name else ""
 
 
 def _refuse_unsupported(call: Call) -> None:
@@ -157,6 +169,7 @@ def _pattern(backend: Backend, call: Call, image: Image, kind: str, place: Place
     behavior = params.get("InstanceInitiatedShutdownBehavior") or ("terminate" if image.bundle else "stop")
     if behavior not in ("stop", "terminate") or (image.bundle and behavior == "stop"):
         raise invalid(f"Value ({behavior}) for parameter instanceInitiatedShutdownBehavior is invalid.")
+    profile = find_profile(backend, call, params.get("IamInstanceProfile", {}))
     key = lookup.key_pair(backend, call, params["KeyName"]) if params.get("KeyName") else None
     return Instance(
         id="",
@@ -188,7 +201,9 @@ def _pattern(backend: Backend, call: Call, image: Image, kind: str, place: Place
         is_spot=market is not None,
         spot_type=market or "",
         is_impaired=backend.faults.take("impair", call.action, params) is not None,
-        iam_profile=_profile(backend, call),
+        iam_profile=profile,
+        profile_association=new_id("iip-assoc") if profile else "",
+        placement_group=_placement_group(backend, call),
         metadata_options=_metadata_options(params.get("MetadataOptions", {}), image),
         **image.inherited(),
     )
@@ -202,19 +217,6 @@ def _user_data(text: str) -> str:
     if len(plain) > MAX_USER_DATA_BYTES:
         raise invalid(f"User data is limited to {MAX_USER_DATA_BYTES} bytes")
     return text
-
-
-def _profile(backend: Backend, call: Call) -> str | None:
-    """Return the instance profile; an empty name, which Packer sends, means none."""
-    given = call.params.get("IamInstanceProfile", {})
-    name = given.get("Arn") or given.get("Name")
-    if not name:
-        return None
-    if not iam.has_instance_profile(backend.moto, call.account, name):
-        raise invalid(
-            f"Value ({name}) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name"
-        )
-    return str(name)
 
 
 def _metadata_options(given: Mapping[str, Any], image: Image) -> dict[str, str]:

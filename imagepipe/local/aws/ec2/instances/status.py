@@ -48,6 +48,12 @@ def _status(backend: Backend, row: Instance) -> dict[str, Any]:
     }
 
 
+def get_password_data(backend: Backend, call: Call) -> Mapping[str, Any]:
+    """Answer without a password: only Windows has one."""
+    instance = lookup.instance(backend, call, call.text("InstanceId"))
+    return {"InstanceId": instance.id, "PasswordData": "", "Timestamp": backend.clock.now()}
+
+
 def get_console_output(backend: Backend, call: Call) -> Mapping[str, Any]:
     instance = lookup.instance(backend, call, call.text("InstanceId"))
     return {

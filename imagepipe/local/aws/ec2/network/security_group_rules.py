@@ -65,13 +65,80 @@ revoke_ingress = partial(_revoke, side="ingress")
 revoke_egress = partial(_revoke, side="egress")
 
 
+def modify_rules(backend: Backend, call: Call) -> Mapping[str, Any]:
+    """Replace rules of a group; each keeps its id, its tags and its side."""
+    group = named(backend, call)
+    present = (*group.ingress, *group.egress)
+    changed: dict[str, Rule] = {}
+    for wanted in call.params["SecurityGroupRules"]:
+        id, given = str(wanted.get("SecurityGroupRuleId", "")), wanted.get("SecurityGroupRule", {})
+        old = _rule_of(present, id)
+        [new] = _of_permission(backend, call, _as_permission(given))
+        changed[id] = replace(new, id=id, tags=old.tags)
+    for side in ("ingress", "egress"):
+        rules: tuple[Rule, ...] = getattr(group, side)
+        if any(rule.id in changed for rule in rules):
+            group = _put_rules(backend, group, side, tuple(changed.get(rule.id, rule) for rule in rules))
+    return {"Return": True}
+
+
+def _as_permission(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert a rule of ModifySecurityGroupRules to the shape of AuthorizeSecurityGroupIngress."""
+    note = {"Description": given["Description"]} if given.get("Description") else {}
+    peers = {
+        "IpRanges": {"CidrIp": given.get("CidrIpv4")},
+        "Ipv6Ranges": {"CidrIpv6": given.get("CidrIpv6")},
+        "PrefixListIds": {"PrefixListId": given.get("PrefixListId")},
+        "UserIdGroupPairs": {"GroupId": given.get("ReferencedGroupId")},
+    }
+    named_peers = {kind: [{**peer, **note}] for kind, peer in peers.items() if any(peer.values())}
+    if len(named_peers) != 1:
+        raise invalid("A security group rule has one source or destination: a CIDR block, a prefix list or a group")
+    return {**{key: given.get(key) for key in ("IpProtocol", "FromPort", "ToPort")}, **named_peers}
+
+
+def _update_descriptions(backend: Backend, call: Call, side: str) -> Mapping[str, Any]:
+    """Change descriptions of rules, which are named by their ids or described."""
+    group = named(backend, call)
+    rules: tuple[Rule, ...] = getattr(group, side)
+    texts: dict[str, str | None] = {}
+    for each in call.params.get("SecurityGroupRuleDescriptions", []):
+        rule = _rule_of(rules, str(each.get("SecurityGroupRuleId", "")))
+        texts[rule.id] = each.get("Description") or None
+    for wanted in _rules(backend, call):
+        found = [rule for rule in rules if _key(rule) == _key(wanted)]
+        if not found:
+            raise AwsError("InvalidPermission.NotFound", "The specified rule does not exist in this security group.")
+        texts[found[0].id] = wanted.description
+    if not texts:
+        raise missing("ipPermissions or securityGroupRuleDescription")
+    _put_rules(
+        backend,
+        group,
+        side,
+        tuple(replace(rule, description=texts[rule.id]) if rule.id in texts else rule for rule in rules),
+    )
+    return {"Return": True}
+
+
+update_ingress_descriptions = partial(_update_descriptions, side="ingress")
+update_egress_descriptions = partial(_update_descriptions, side="egress")
+
+
+def _rule_of(rules: Iterable[Rule], identifier: str) -> Rule:
+    """Find the rule of this id. Raises AwsError."""
+    for rule in rules:
+        if rule.id == identifier:
+            return rule
+    text = f"The security group rule ID '{identifier}' does not exist"
+    raise AwsError("InvalidSecurityGroupRuleId.NotFound", text)
+
+
 def _rule_ids(call: Call, rules: Sequence[Rule]) -> Sequence[str]:
     """Return the rule ids of the request. Raises AwsError if a rule does not exist."""
     ids: Sequence[str] = call.params.get("SecurityGroupRuleIds", [])
     for identifier in ids:
-        if all(rule.id != identifier for rule in rules):
-            text = f"The security group rule ID '{identifier}' does not exist"
-            raise AwsError("InvalidSecurityGroupRuleId.NotFound", text)
+        _rule_of(rules, identifier)
     return ids
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from imagepipe.local.aws.backend import Backend
-from imagepipe.local.aws.ec2 import idempotency, lookup
+from imagepipe.local.aws.ec2 import idempotency, lookup, product_codes
 from imagepipe.local.aws.ec2.instances import jobs
 from imagepipe.local.aws.ec2.volumes import block_devices, encryption
 from imagepipe.local.aws.moto.catalogue import zones
@@ -140,6 +140,45 @@ def describe_volumes(backend: Backend, call: Call) -> Mapping[str, Any]:
     getters = AnswerFilters("DescribeVolumes", partial(to_api, backend), GETTERS)
     shown, token = filters.page(rows, call.params, getters, ids="VolumeIds")
     return {"Volumes": [to_api(backend, row) for row in shown], "NextToken": token}
+
+
+def describe_volume_status(backend: Backend, call: Call) -> Mapping[str, Any]:
+    rows = backend.database.volumes.owned(call.account, call.region)
+    rows = lookup.named(backend, call, rows, lookup.volumes, "VolumeIds")
+    getters = AnswerFilters("DescribeVolumeStatus", _status)
+    shown, token = filters.page(rows, call.params, getters, ids="VolumeIds")
+    return {"VolumeStatuses": [_status(row) for row in shown], "NextToken": token}
+
+
+def _status(volume: Volume) -> dict[str, Any]:
+    """Describe the checks of a volume: those of a file that is there are passed."""
+    word = "ok" if volume.state in ("available", "in-use") else "insufficient-data"
+    check = "passed" if word == "ok" else word
+    return {
+        "VolumeId": volume.id,
+        "AvailabilityZone": volume.zone,
+        "VolumeStatus": {
+            "Status": word,
+            "Details": [
+                {"Name": "io-enabled", "Status": check},
+                {"Name": "io-performance", "Status": "not-applicable"},
+            ],
+        },
+        "Actions": [],
+        "Events": [],
+        "AttachmentStatuses": [],
+    }
+
+
+def describe_volume_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
+    volume = lookup.volume(backend, call, call.text("VolumeId"))
+    match call.text("Attribute"):
+        case "autoEnableIO":
+            return {"VolumeId": volume.id, "AutoEnableIO": {"Value": False}}
+        case "productCodes":
+            return {"VolumeId": volume.id, "ProductCodes": product_codes.to_api(volume.product_codes)}
+        case other:
+            raise invalid(f"Value ({other}) for parameter attribute is invalid. Unknown attribute.")
 
 
 def delete_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
