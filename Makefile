@@ -96,6 +96,7 @@ model: setup
 docs: setup
 	$(BIN)/python -m docs.generate.spec docs/reference/spec.md
 	$(BIN)/python -m docs.generate.commands docs/reference/commands.md
+	$(BIN)/python -m docs.generate.local_cloud docs/reference/local-cloud.md
 
 constraints: setup
 	{ echo '# What set-up installs, so that it is the same tomorrow. Made by: make constraints'; \

@@ -18,6 +18,13 @@ def test_the_reference_of_commands_is_not_stale(tmp_path: Path) -> None:
     assert page == made.read_text(encoding="utf-8"), "run: make docs"
 
 
+def test_the_reference_of_the_local_cloud_is_not_stale() -> None:
+    from docs.generate.local_cloud import lines
+
+    page = (ROOT / "docs/reference/local-cloud.md").read_text(encoding="utf-8")
+    assert page.splitlines() == list(lines()), "run: make docs"
+
+
 def _pages() -> list[Path]:
     return [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 

@@ -191,6 +191,25 @@ PATHS: Mapping[str, Mapping[str, str]] = {
 """Paths of filters that are named unlike the member of the answer that they compare."""
 
 
+UNSUPPORTED: Mapping[str, frozenset[str]] = {
+    "DescribeInstances": frozenset(
+        {
+            "metadata-options.http-protocol-ipv4",
+            "network-interface.addresses.association.allocation-id",
+            "network-interface.addresses.association.association-id",
+            "network-interface.association.allocation-id",
+            "network-interface.association.association-id",
+            "network-interface.deny-all-igw-traffic",
+            "network-interface.ipv6-native",
+        }
+    ),
+    "DescribeLaunchTemplateVersions": frozenset(
+        {"host-resource-group-arn", "http-protocol-ipv4", "license-configuration-arn", "network-card-index"}
+    ),
+}
+"""Documented filters that are refused by name: nothing here has such a value."""
+
+
 class AnswerFilters(Generic[T]):
     """The getters of an action's filters: those that the action gives, and the documented ones by its own answer."""
 
@@ -212,7 +231,7 @@ class AnswerFilters(Generic[T]):
         if own is not None or name not in documented(self._action):
             return own
         steps = path(self._action, name)
-        if steps is None:
+        if name in UNSUPPORTED.get(self._action, ()) or steps is None:
             raise AwsError(
                 "InvalidParameterValue",
                 f"The local cloud does not support the filter '{name}' of {self._action}: remove it, or filter the "

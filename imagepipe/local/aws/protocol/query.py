@@ -118,6 +118,11 @@ def params(action: str, values: Mapping[str, str]) -> Mapping[str, Any]:
     return parsed
 
 
+def operations() -> list[str]:
+    """List the names of EC2's actions."""
+    return list(get_service_model("ec2").operation_names)
+
+
 def operation(action: str) -> Any:
     """Return botocore's model of an action of EC2, with its documentation."""
     return get_service_model("ec2").operation_model(action)

@@ -9,6 +9,7 @@ from functools import partial
 from imagepipe.local.aws.authorization.ec2 import ec2_requests
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.context import Operation, RequestContext
+from imagepipe.local.aws.ec2 import parameters
 from imagepipe.local.aws.ec2.actions import MOTO, OWN
 from imagepipe.local.aws.ec2.instances.run import prepare
 from imagepipe.local.aws.ec2.region_setup import prepare_region
@@ -61,6 +62,7 @@ def _run(backend: Backend, call: Call) -> Answer:
     faults = backend.faults
     with backend.database.change():
         faults.hidden.refuse(call)
+        parameters.check_supported(call)
         answer = OWN[call.action](backend, call)
         if call.params.get("DryRun"):
             raise AwsError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)

@@ -14,28 +14,10 @@ import pytest
 from botocore import xform_name
 
 from imagepipe.local.aws.ec2.actions import MOTO, OWN
-from imagepipe.local.aws.protocol.documented_filters import documented, item_path, path
+from imagepipe.local.aws.protocol.documented_filters import UNSUPPORTED, documented, item_path, path
 from tests.local.aws.harness import Cloud, available, refused, register, running, snapshot_of
 
 ACTIONS = sorted(action for action in (*OWN, *MOTO) if action.startswith("Describe") and documented(action))
-NO_ANSWER_PATH = {
-    "DescribeInstances": {
-        "metadata-options.http-protocol-ipv4",
-        "network-interface.addresses.association.allocation-id",
-        "network-interface.addresses.association.association-id",
-        "network-interface.association.allocation-id",
-        "network-interface.association.association-id",
-        "network-interface.deny-all-igw-traffic",
-        "network-interface.ipv6-native",
-    },
-    "DescribeLaunchTemplateVersions": {
-        "host-resource-group-arn",
-        "http-protocol-ipv4",
-        "license-configuration-arn",
-        "network-card-index",
-    },
-}
-"""The documented filters that the local cloud refuses."""
 GIVEN = {
     "DescribeInstances": {
         "network-interface.attachment.instance-id",
@@ -142,7 +124,7 @@ def text(value: object) -> str:
 def test_each_documented_filter_finds_the_items_that_have_its_value(action: str, world: World) -> None:
     ec2 = world.cloud.client()
     everything = call(ec2, action)
-    for name in sorted(documented(action) - NO_ANSWER_PATH.get(action, set()) - GIVEN.get(action, set())):
+    for name in sorted(documented(action) - UNSUPPORTED.get(action, set()) - GIVEN.get(action, set())):
         steps = path(action, name)
         assert steps is not None, name
         by_item = [[text(value) for value in values(item, steps)] for item in everything]
@@ -156,12 +138,12 @@ def test_each_documented_filter_finds_the_items_that_have_its_value(action: str,
 @pytest.mark.parametrize("action", ACTIONS)
 def test_each_documented_filter_with_a_value_of_no_item_finds_nothing(action: str, world: World) -> None:
     ec2 = world.cloud.client()
-    for name in sorted(documented(action) - NO_ANSWER_PATH.get(action, set())):
+    for name in sorted(documented(action) - UNSUPPORTED.get(action, set())):
         assert call(ec2, action, Filters=[{"Name": name, "Values": ["of-no-item"]}]) == [], name
 
 
 @pytest.mark.parametrize(
-    ("action", "name"), [(action, name) for action, names in NO_ANSWER_PATH.items() for name in sorted(names)]
+    ("action", "name"), [(action, name) for action, names in UNSUPPORTED.items() for name in sorted(names)]
 )
 def test_a_documented_filter_that_is_not_supported_says_so(action: str, name: str, world: World) -> None:
     with refused("InvalidParameterValue", match="does not support the filter"):

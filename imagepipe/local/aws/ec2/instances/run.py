@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from imagepipe.local.aws.backend import Backend
-from imagepipe.local.aws.ec2 import idempotency, lookup
+from imagepipe.local.aws.ec2 import idempotency, lookup, parameters
 from imagepipe.local.aws.ec2.instances import faults, jobs, launch_templates, placement, placement_groups, spot
 from imagepipe.local.aws.ec2.instances.describe import forget_ended, reservation
 from imagepipe.local.aws.ec2.instances.placement import Place
@@ -19,9 +19,8 @@ from imagepipe.local.aws.ec2.instances.types import cpu_credits
 from imagepipe.local.aws.ec2.volumes import block_devices
 from imagepipe.local.aws.ec2.volumes.volumes import new_volume
 from imagepipe.local.aws.moto.catalogue import instance_type
-from imagepipe.local.aws.protocol import query
 from imagepipe.local.aws.protocol import tags as tagging
-from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, unsupported
+from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid
 from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import AttachedVolume, DiskSpec, Image, Instance, Snapshot, Volume
@@ -35,22 +34,6 @@ METADATA_CHOICES = {
     "InstanceMetadataTags": ("disabled", "enabled"),
 }
 """The values of an option, the default first."""
-UNSUPPORTED = (
-    "ElasticGpuSpecification",
-    "ElasticInferenceAccelerators",
-    "EnablePrimaryIpv6",
-    "EnclaveOptions",
-    "HibernationOptions",
-    "Ipv6AddressCount",
-    "Ipv6Addresses",
-    "KernelId",
-    "LicenseSpecifications",
-    "Operator",
-    "RamdiskId",
-    "SecondaryInterfaces",
-)
-"""Parameters that ask for something that the local cloud lacks."""
-UNSUPPORTED_PLACEMENT = ("Affinity", "HostId", "HostResourceGroupArn", "Tenancy")
 
 
 def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
@@ -59,7 +42,7 @@ def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     if before is not None:
         again = [found for found in map(backend.database.instances.get, before) if found is not None]
         return reservation(backend, again) if again else {}
-    _refuse_unsupported(call)
+    parameters.check_supported(call)
     forget_ended(backend)
     count = _count(call)
     image = lookup.check_available(lookup.image(backend, call, call.text("ImageId")))
@@ -101,15 +84,6 @@ def prepare(backend: Backend, call: Call) -> Call:
 def _placement_group(backend: Backend, call: Call) -> str:
     name = call.params.get("Placement", {}).get("GroupName")
     return placement_groups.check_exists(backend, call, str(name)).name if name else ""
-
-
-def _refuse_unsupported(call: Call) -> None:
-    placement_asked = call.params.get("Placement", {})
-    asked = {name: call.params.get(name) for name in UNSUPPORTED}
-    asked |= {f"Placement.{name}": placement_asked.get(name) for name in UNSUPPORTED_PLACEMENT}
-    for name, value in asked.items():
-        if not query.requests_nothing(value):
-            raise unsupported(f"The local cloud does not support the parameter {name} of RunInstances: {value!r}")
 
 
 def _count(call: Call) -> int:
