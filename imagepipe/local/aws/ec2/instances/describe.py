@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -95,7 +95,7 @@ def requested(backend: Backend, call: Call) -> list[Instance]:
 
 
 def describe_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
-    getters = AnswerFilters("DescribeInstances", partial(to_api, backend), GETTERS)
+    getters = AnswerFilters("DescribeInstances", partial(_Description, backend), GETTERS)
     shown, token = filters.page(requested(backend, call), call.params, getters, ids="InstanceIds")
     by_reservation: dict[str, list[Instance]] = {}
     for row in shown:
@@ -121,72 +121,111 @@ def _groups(backend: Backend, instance: Instance) -> list[dict[str, str]]:
     return [{"GroupId": group.id, "GroupName": group.name} for group in found if group]
 
 
-def to_api(backend: Backend, instance: Instance) -> dict[str, Any]:
-    """Describe an instance as DescribeInstances does."""
-    ended = instance.state == "terminated"
-    address = public_ip(instance)
+def _is_ended(instance: Instance) -> bool:
+    return instance.state == "terminated"
+
+
+def _metadata_options(instance: Instance) -> dict[str, Any]:
     options = instance.metadata_options
     return {
-        "AmiLaunchIndex": instance.launch_index,
-        "Architecture": instance.architecture,
-        "BlockDeviceMappings": [_attached(volume) for volume in instance.volumes],
-        "BootMode": instance.boot_mode,
-        "CapacityReservationSpecification": {"CapacityReservationPreference": "open"},
-        "ClientToken": instance.client_token,
-        "CurrentInstanceBootMode": "legacy-bios",
-        "CpuOptions": {"CoreCount": 1, "ThreadsPerCore": 2},
-        "EbsOptimized": instance.ebs_optimized,
-        "EnaSupport": instance.ena_support,
-        "EnclaveOptions": {"Enabled": False},
-        "HibernationOptions": {"Configured": False},
-        "Hypervisor": "xen",
-        "IamInstanceProfile": profile_to_api(instance),
-        "ImageId": instance.image_id,
-        "InstanceId": instance.id,
-        "InstanceLifecycle": "spot" if instance.is_spot else None,
-        "InstanceType": instance.instance_type,
-        "KeyName": instance.key_name,
-        "LaunchTime": instance.launch_time,
-        "MetadataOptions": {
-            "State": "applied",
-            "HttpTokens": options.get("HttpTokens"),
-            "HttpPutResponseHopLimit": int(options.get("HttpPutResponseHopLimit", "1")),
-            "HttpEndpoint": options.get("HttpEndpoint"),
-            "HttpProtocolIpv6": options.get("HttpProtocolIpv6"),
-            "InstanceMetadataTags": options.get("InstanceMetadataTags"),
-        },
-        "MaintenanceOptions": {"AutoRecovery": "default"},
-        "Monitoring": {"State": "enabled" if instance.monitoring else "disabled"},
-        "NetworkInterfaces": [] if ended else [interface(backend, instance, address)],
-        "Placement": {"AvailabilityZone": instance.zone, "GroupName": instance.placement_group, "Tenancy": "default"},
-        "PlatformDetails": instance.platform_details,
-        "PrivateDnsName": "" if ended else private_dns_name(instance.private_ip, instance.region),
-        "PrivateDnsNameOptions": {
-            "HostnameType": "ip-name",
-            "EnableResourceNameDnsARecord": False,
-            "EnableResourceNameDnsAAAARecord": False,
-        },
-        "PrivateIpAddress": None if ended else instance.private_ip,
-        "ProductCodes": product_codes.to_api(instance.product_codes),
-        "PublicDnsName": public_dns_name(backend, instance, address),
-        "PublicIpAddress": address,
-        "RootDeviceName": instance.root_device,
-        "RootDeviceType": instance.root_type,
-        "SecurityGroups": [] if ended else _groups(backend, instance),
-        "SourceDestCheck": instance.checks_source_dest,
-        "SriovNetSupport": instance.sriov,
-        "State": state_of(instance.state),
-        "StateReason": {"Code": instance.reason_code, "Message": instance.reason} if instance.reason_code else None,
-        "StateTransitionReason": "User initiated" if instance.reason_code == USER_INITIATED else "",
-        "SubnetId": None if ended else instance.subnet_id,
-        "Tags": tagging.to_api(instance.tags),
-        "TpmSupport": instance.tpm_support,
-        "SpotInstanceRequestId": instance.spot_request_id,
-        "UsageOperation": instance.usage_operation,
-        "UsageOperationUpdateTime": instance.launch_time,
-        "VirtualizationType": "hvm",
-        "VpcId": None if ended else instance.vpc_id,
+        "State": "applied",
+        "HttpTokens": options.get("HttpTokens"),
+        "HttpPutResponseHopLimit": int(options.get("HttpPutResponseHopLimit", "1")),
+        "HttpEndpoint": options.get("HttpEndpoint"),
+        "HttpProtocolIpv6": options.get("HttpProtocolIpv6"),
+        "InstanceMetadataTags": options.get("InstanceMetadataTags"),
     }
+
+
+def _state_reason(instance: Instance) -> dict[str, str] | None:
+    return {"Code": instance.reason_code, "Message": instance.reason} if instance.reason_code else None
+
+
+def _network_interfaces(backend: Backend, instance: Instance) -> list[dict[str, Any]]:
+    return [] if _is_ended(instance) else [interface(backend, instance, public_ip(instance))]
+
+
+MEMBERS: Mapping[str, Callable[[Backend, Instance], Any]] = {
+    "AmiLaunchIndex": lambda _, row: row.launch_index,
+    "Architecture": lambda _, row: row.architecture,
+    "BlockDeviceMappings": lambda _, row: [_attached(volume) for volume in row.volumes],
+    "BootMode": lambda _, row: row.boot_mode,
+    "CapacityReservationSpecification": lambda _, row: {"CapacityReservationPreference": "open"},
+    "ClientToken": lambda _, row: row.client_token,
+    "CpuOptions": lambda _, row: {"CoreCount": 1, "ThreadsPerCore": 2},
+    "CurrentInstanceBootMode": lambda _, row: "legacy-bios",
+    "EbsOptimized": lambda _, row: row.ebs_optimized,
+    "EnaSupport": lambda _, row: row.ena_support,
+    "EnclaveOptions": lambda _, row: {"Enabled": False},
+    "HibernationOptions": lambda _, row: {"Configured": False},
+    "Hypervisor": lambda _, row: "xen",
+    "IamInstanceProfile": lambda _, row: profile_to_api(row),
+    "ImageId": lambda _, row: row.image_id,
+    "InstanceId": lambda _, row: row.id,
+    "InstanceLifecycle": lambda _, row: "spot" if row.is_spot else None,
+    "InstanceType": lambda _, row: row.instance_type,
+    "KeyName": lambda _, row: row.key_name,
+    "LaunchTime": lambda _, row: row.launch_time,
+    "MaintenanceOptions": lambda _, row: {"AutoRecovery": "default"},
+    "MetadataOptions": lambda _, row: _metadata_options(row),
+    "Monitoring": lambda _, row: {"State": "enabled" if row.monitoring else "disabled"},
+    "NetworkInterfaces": _network_interfaces,
+    "Placement": lambda _, row: {
+        "AvailabilityZone": row.zone,
+        "GroupName": row.placement_group,
+        "Tenancy": "default",
+    },
+    "PlatformDetails": lambda _, row: row.platform_details,
+    "PrivateDnsName": lambda _, row: "" if _is_ended(row) else private_dns_name(row.private_ip, row.region),
+    "PrivateDnsNameOptions": lambda _, row: {
+        "HostnameType": "ip-name",
+        "EnableResourceNameDnsARecord": False,
+        "EnableResourceNameDnsAAAARecord": False,
+    },
+    "PrivateIpAddress": lambda _, row: None if _is_ended(row) else row.private_ip,
+    "ProductCodes": lambda _, row: product_codes.to_api(row.product_codes),
+    "PublicDnsName": lambda backend, row: public_dns_name(backend, row, public_ip(row)),
+    "PublicIpAddress": lambda _, row: public_ip(row),
+    "RootDeviceName": lambda _, row: row.root_device,
+    "RootDeviceType": lambda _, row: row.root_type,
+    "SecurityGroups": lambda backend, row: [] if _is_ended(row) else _groups(backend, row),
+    "SourceDestCheck": lambda _, row: row.checks_source_dest,
+    "SpotInstanceRequestId": lambda _, row: row.spot_request_id,
+    "SriovNetSupport": lambda _, row: row.sriov,
+    "State": lambda _, row: state_of(row.state),
+    "StateReason": lambda _, row: _state_reason(row),
+    "StateTransitionReason": lambda _, row: "User initiated" if row.reason_code == USER_INITIATED else "",
+    "SubnetId": lambda _, row: None if _is_ended(row) else row.subnet_id,
+    "Tags": lambda _, row: tagging.to_api(row.tags),
+    "TpmSupport": lambda _, row: row.tpm_support,
+    "UsageOperation": lambda _, row: row.usage_operation,
+    "UsageOperationUpdateTime": lambda _, row: row.launch_time,
+    "VirtualizationType": lambda _, row: "hvm",
+    "VpcId": lambda _, row: None if _is_ended(row) else row.vpc_id,
+}
+"""The members of an instance's description, each by itself: a filter looks at one member of thousands of instances."""
+
+
+class _Description(Mapping[str, Any]):
+    """An instance's description, computed member by member."""
+
+    def __init__(self, backend: Backend, instance: Instance) -> None:
+        self._backend = backend
+        self._instance = instance
+
+    def __getitem__(self, name: str) -> Any:
+        return MEMBERS[name](self._backend, self._instance)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(MEMBERS)
+
+    def __len__(self) -> int:
+        return len(MEMBERS)
+
+
+def to_api(backend: Backend, instance: Instance) -> dict[str, Any]:
+    """Describe an instance as DescribeInstances does."""
+    return {name: member(backend, instance) for name, member in MEMBERS.items()}
 
 
 def profile_to_api(instance: Instance) -> dict[str, str] | None:
