@@ -64,7 +64,7 @@ class DeviceWanted:
             "VolumeType": self.type,
             "Iops": self.iops,
             "Throughput": self.throughput,
-            "Encrypted": self.encrypted,
+            "Encrypted": True if self.kms_key else self.encrypted,  # EC2 refuses a key without it
             "KmsKeyId": self.kms_key,
             "SnapshotId": self.snapshot,
         }

@@ -79,6 +79,10 @@ def _problems(
             if name == root:
                 message = f"{name} is the root device of {source.id} and cannot be left out"
                 yield DeviceProblem(section, index, "no_device" if device.no_device else "virtual_name", message)
+        elif section == "output" and known is not None and device.encrypted is not None:
+            message = f"{name} is captured from the instance, and is encrypted if its snapshot is"
+            hint = "remove encrypted; output.encrypt encrypts the whole image"
+            yield DeviceProblem(section, index, "encrypted", message, hint)
         elif known is None and device.size_gib is None and device.snapshot is None:
             message = f"{name} is not a volume of {before}, so it needs a size"
             yield DeviceProblem(section, index, "size_gib", message, "add size_gib, or snapshot")

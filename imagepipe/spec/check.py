@@ -10,7 +10,7 @@ from imagepipe.errors import Problem
 from imagepipe.regular_files import missing
 from imagepipe.spec.bundle_rules import bundle_findings, bundle_warnings
 from imagepipe.spec.document import Document, KeyPath
-from imagepipe.spec.ec2_rules import Finding, block_device_findings, region_finding, tag_findings
+from imagepipe.spec.ec2_rules import Finding, block_device_findings, image_device_findings, region_finding, tag_findings
 from imagepipe.spec.explain import did_you_mean, nearest, value_at
 from imagepipe.spec.find import named_file
 from imagepipe.spec.models import EbsOutput, Encrypt, InstanceStoreOutput, Project, Spec, Ssh, StepOptions
@@ -117,6 +117,7 @@ def _output(spec: Spec, document: Document, folder: Path) -> Iterator[Finding]:
         yield ("output", "description"), message
     yield from tag_findings(output.tags, ("output", "tags"))
     yield from block_device_findings(output.block_devices, ("output", "block_devices"))
+    yield from image_device_findings(output.block_devices, ("output", "block_devices"))
     if isinstance(output, InstanceStoreOutput):
         yield from bundle_findings(spec, output, document, folder)
     elif output.encrypt:

@@ -65,6 +65,16 @@ def _one_volume(volume: BlockDevice, at: KeyPath) -> Iterator[Finding]:
     yield from _performance(volume, at)
 
 
+def image_device_findings(devices: Sequence[BlockDevice], path: KeyPath) -> Iterator[Finding]:
+    """Yield what RegisterImage refuses of block devices that RunInstances takes (EC2 API reference, EbsBlockDevice)."""
+    for index, volume in enumerate(devices):
+        at = (*path, index)
+        if volume.kms_key:
+            yield (*at, "kms_key"), "an image names no KMS key for a volume; set output.encrypt: {kms_key: …}"
+        if volume.snapshot and volume.encrypted is not None:
+            yield (*at, "encrypted"), "a volume from a snapshot is encrypted if the snapshot is; remove encrypted"
+
+
 def _performance(volume: BlockDevice, at: KeyPath) -> Iterator[Finding]:
     kind, iops = volume.type, volume.iops
     if kind in ("io1", "io2") and iops is None:

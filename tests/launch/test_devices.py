@@ -19,6 +19,19 @@ MAPPINGS = (
 SOURCE = SourceImage("ami-0", "debian-12", "1", "x86_64", "hvm", "/dev/xvda", "ebs", MAPPINGS)
 
 
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_the_encryption_of_a_captured_volume_cannot_be_set_for_the_image_alone(encrypted: bool) -> None:
+    [(key, message)] = _problems(output={"device": "/dev/sdf", "encrypted": encrypted})
+    assert (key, "captured from the instance" in message) == ("output.encrypted", True)
+    assert _problems(output={"device": "/dev/sdg", "size_gib": 8, "encrypted": encrypted}) == []
+    assert _problems(launch={"device": "/dev/sdf", "encrypted": encrypted}) == []
+
+
+def test_a_kms_key_is_sent_with_the_flag_that_ec2_requires() -> None:
+    ebs = DeviceWanted("/dev/sdf", kms_key="alias/images").launched()["Ebs"]
+    assert (ebs["KmsKeyId"], ebs["Encrypted"]) == ("alias/images", True)
+
+
 def _problems(launch: dict[str, Any] | None = None, output: dict[str, Any] | None = None) -> list[tuple[str, str]]:
     plan = DevicePlan(*[(DeviceWanted(**each),) if each else () for each in (launch, output)])
     return [(f"{problem.section}.{problem.key}", problem.message) for problem in plan.problems(SOURCE)]

@@ -440,6 +440,16 @@ CASES: dict[str, tuple[str, Case]] = {
             SnapshotId=s.encrypted_snapshot, CreateVolumePermission={"Add": [{"UserId": "111122223333"}]}
         ),
     ),
+    "KMS key in an image's mapping": (
+        "InvalidBlockDeviceMapping",
+        lambda s: s.ec2.create_image(
+            InstanceId=s.stopped,
+            Name="web-1",
+            BlockDeviceMappings=[
+                {"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 1, "Encrypted": True, "KmsKeyId": s.kms_key}}
+            ],
+        ),
+    ),
     "image of the default key shared": (
         "InvalidParameter",
         lambda s: s.ec2.modify_image_attribute(

@@ -43,6 +43,14 @@ def check_free_name(backend: Backend, account: str, region: str, name: str) -> N
             raise AwsError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {image.id}")
 
 
+def _check_no_key(mappings: Iterable[Mapping[str, Any]]) -> None:
+    """Raise AwsError for a KMS key, which only launches take (EC2 API reference, EbsBlockDevice)."""
+    for mapping in mappings:
+        if mapping.get("Ebs", {}).get("KmsKeyId"):  # EC2's code for it is not documented: this is a guess
+            text = f"KmsKeyId is not supported for the device {mapping.get('DeviceName')} of an image."
+            raise AwsError("InvalidBlockDeviceMapping", text)
+
+
 def register_image(backend: Backend, call: Call) -> Mapping[str, Any]:
     params = call.params
     name = _free_name(backend, call)
@@ -57,6 +65,7 @@ def register_image(backend: Backend, call: Call) -> Mapping[str, Any]:
     if not root:
         raise missing("rootDeviceName")
     mappings = params.get("BlockDeviceMappings", [])
+    _check_no_key(mappings)
     for mapping in mappings:
         ebs = mapping.get("Ebs", {})
         if ebs.get("SnapshotId") and "Encrypted" in ebs:
@@ -179,6 +188,7 @@ def create_image(backend: Backend, call: Call) -> Mapping[str, Any]:
             f"The instance '{instance.id}' does not have an 'ebs' root device type: it is bundled, and not imaged"
         )
     name = _free_name(backend, call)
+    _check_no_key(params.get("BlockDeviceMappings", []))
     if instance.state not in ("running", "stopped"):
         raise AwsError(
             "IncorrectInstanceState", f"The instance {instance.id} is {instance.state}, not running or stopped"
