@@ -140,6 +140,7 @@ _MOTO_NAMES = """
     ReplaceNetworkAclAssociation
     CreateDhcpOptions DeleteDhcpOptions DescribeDhcpOptions AssociateDhcpOptions
     DescribeVpcEndpoints DescribePrefixLists DescribeManagedPrefixLists
+    DescribeVpcPeeringConnections DescribeNatGateways
     """
 MOTO = frozenset(_MOTO_NAMES.split())
 """Networks and catalogues. moto's other actions would not know the gateway's instances and images."""

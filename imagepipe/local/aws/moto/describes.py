@@ -48,7 +48,8 @@ def is_filtered(action: str) -> bool:
 
 def describe(moto: Moto, context: RequestContext, action: str, values: Mapping[str, str], request_id: str) -> Answer:
     """Have moto describe everything, and return the page that the request asks for. Raises AwsError."""
-    params = query.params(action, values)
+    params = dict(query.params(action, values))
+    params.setdefault("Filters", params.get("Filter", []))  # DescribeNatGateways has its own name for them
     plain = {name: value for name, value in values.items() if not name.startswith((*PAGING, "Filter."))}
     answer = moto.answer(with_form(context, plain), action)
     if answer.status != 200:
