@@ -13,7 +13,7 @@ from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.cloud.instances import LaunchRequest
 from imagepipe.errors import CloudError, Problem, UsageError
 from imagepipe.launch.access import subnets_of
-from imagepipe.launch.devices import devices_of
+from imagepipe.launch.devices import check_boot_mode, devices_of
 from imagepipe.launch.source import FindSource, checked_tags, image_description, image_names
 from imagepipe.launch.user_data import user_data
 from imagepipe.spec.bundle_rules import LARGEST_ROOT_GIB, bundle_region
@@ -144,6 +144,8 @@ class Preflight:
     def _volumes(self, spec: Spec, source: SourceImage) -> None:
         for found in device_plan(spec).problems(source):
             self._add((found.section, "block_devices", found.index, found.key), found.error())
+        with self._at("output", "boot_mode"):
+            check_boot_mode(source, spec.output.boot_mode)
 
     def _subnets(self, spec: Spec) -> tuple[tuple[str, ...], str | None]:
         """Return the ids of the subnets and their VPC; problems are reported at each subnet."""

@@ -62,6 +62,27 @@ class DevicePlan:
             raise problem.error()
 
 
+def check_boot_mode(source: SourceImage, boot_mode: str | None) -> None:
+    """Raise CloudError if an image of this source cannot have the spec's boot mode.
+
+    EC2 would refuse it after the bake, or register an image that does not boot. Sources: EC2 user guide, "Requirements
+    for using NitroTPM with Amazon EC2 instances" (UEFI) and "Amazon EC2 instance boot modes" (Graviton has UEFI alone).
+    """
+    reason = None
+    if boot_mode in (None, "uefi"):
+        return
+    if source.tpm_support:
+        reason = f"TpmSupport {source.tpm_support}, which needs the boot mode uefi"
+    elif source.architecture.startswith("arm64"):
+        reason = f"the architecture {source.architecture}, whose instance types boot with UEFI alone"
+    if reason:
+        raise CloudError(
+            f"output.boot_mode: source image {source.id} has {reason}; the spec sets {boot_mode}",
+            code="InvalidParameterCombination",
+            hint="remove boot_mode, or set uefi",
+        )
+
+
 def _problems(
     section: str, devices: Sequence[DeviceWanted], source: SourceImage, sizes: Mapping[str, int | None]
 ) -> Iterator[DeviceProblem]:

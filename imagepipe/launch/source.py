@@ -13,7 +13,7 @@ from imagepipe.cloud.images import ImageFilter, OwnImage, SourceImage, late_name
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.late import Text
-from imagepipe.launch.devices import DevicePlan
+from imagepipe.launch.devices import DevicePlan, check_boot_mode
 from imagepipe.spec.scalars import description_problem, image_name_problem, tag_problem
 from imagepipe.values import ImageText
 
@@ -48,10 +48,13 @@ class FindSource(Stage[SourceImage]):
     """True if the root must be on EBS, because it is captured as a snapshot; a bundle can be made of any root."""
     devices: DevicePlan = field(default=DevicePlan(), repr=False, compare=False)
     """The spec's block devices, which must fit the image's."""
+    boot_mode: str | None = field(default=None, repr=False, compare=False)
+    """The boot mode of the new image; None for the source's."""
 
     def run(self, ctx: Context) -> SourceImage:
         source = self.find(ctx.say)
         self.devices.check(source)
+        check_boot_mode(source, self.boot_mode)
         return source
 
     def find(self, say: Callable[[str], None]) -> SourceImage:

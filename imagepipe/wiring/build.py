@@ -110,7 +110,13 @@ class ImageBuild:
 
     def find_source(self) -> FindSource:
         is_ebs = isinstance(self.spec.output, EbsOutput)
-        return FindSource(self.ec2, source_wanted(self.spec), needs_ebs=is_ebs, devices=device_plan(self.spec))
+        return FindSource(
+            self.ec2,
+            source_wanted(self.spec),
+            needs_ebs=is_ebs,
+            devices=device_plan(self.spec),
+            boot_mode=self.spec.output.boot_mode,
+        )
 
     def name_images(self, source: Ref[SourceImage]) -> NameImages:
         output = self.spec.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from imagepipe.cloud.devices import DeviceWanted
 from imagepipe.cloud.images import SourceImage
 from imagepipe.errors import CloudError
-from imagepipe.launch.devices import DevicePlan
+from imagepipe.launch.devices import DevicePlan, check_boot_mode
 
 MAPPINGS = (
     {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8, "SnapshotId": "snap-1"}},
@@ -92,3 +93,26 @@ def test_a_size_that_the_source_does_not_tell_is_left_to_ec2() -> None:
         "ami-0", "x", "1", "x86_64", "hvm", "/dev/xvda", "ebs", ({"DeviceName": "/dev/xvda", "Ebs": {}},)
     )
     assert not list(DevicePlan(launch=(DeviceWanted("/dev/xvda", size_gib=1),)).problems(source))
+
+
+@pytest.mark.parametrize(
+    ("boot_mode", "changes", "is_refused"),
+    [
+        ("legacy-bios", {"tpm_support": "v2.0", "boot_mode": "uefi"}, True),
+        ("uefi-preferred", {"tpm_support": "v2.0", "boot_mode": "uefi"}, True),
+        ("uefi", {"tpm_support": "v2.0", "boot_mode": "uefi"}, False),
+        (None, {"tpm_support": "v2.0", "boot_mode": "uefi"}, False),
+        ("legacy-bios", {"architecture": "arm64"}, True),
+        ("uefi", {"architecture": "arm64"}, False),
+        ("legacy-bios", {}, False),
+    ],
+)
+def test_a_boot_mode_that_the_source_cannot_have_is_found_before_the_launch(
+    boot_mode: str | None, changes: dict[str, str], is_refused: bool
+) -> None:
+    source = replace(SOURCE, **changes)  # type: ignore[arg-type]
+    if not is_refused:
+        check_boot_mode(source, boot_mode)
+        return
+    with pytest.raises(CloudError, match=r"output\.boot_mode: source image ami-0 has"):
+        check_boot_mode(source, boot_mode)
