@@ -90,3 +90,23 @@ def describe_reserved_instances(backend: Backend, call: Call) -> Mapping[str, An
         if each.get("Name") not in documented(call.action) and not str(each.get("Name")).startswith("tag"):
             raise invalid(f"The filter '{each.get('Name')}' is invalid")
     return {"ReservedInstances": []}
+
+
+def describe_account_attributes(backend: Backend, call: Call) -> Mapping[str, Any]:
+    """Describe limits, and the default VPC, which is moto's."""
+    values = {
+        "supported-platforms": "VPC",
+        "default-vpc": backend.network.default_vpc_id(call.account, call.region) or "none",
+        "max-instances": "20",
+        "vpc-max-security-groups-per-interface": "5",
+        "max-elastic-ips": "5",
+        "vpc-max-elastic-ips": "5",
+    }
+    wanted = call.params.get("AttributeNames") or list(values)
+    if unknown := [name for name in wanted if name not in values]:
+        raise invalid(f"Value ({unknown[0]}) for parameter attributeName is invalid. Unknown attribute.")
+    return {
+        "AccountAttributes": [
+            {"AttributeName": name, "AttributeValues": [{"AttributeValue": values[name]}]} for name in wanted
+        ]
+    }

@@ -67,6 +67,7 @@ OWN: Mapping[str, Action] = {
     "UnmonitorInstances": change.unmonitor_instances,
     "ResetInstanceAttribute": change.reset_instance_attribute,
     "GetPasswordData": status.get_password_data,
+    "DescribeAccountAttributes": account_attributes.describe_account_attributes,
     "DescribeReservedInstances": account_attributes.describe_reserved_instances,
     "DescribeVolumeStatus": volumes.describe_volume_status,
     "DescribeVolumeAttribute": volumes.describe_volume_attribute,
@@ -128,7 +129,7 @@ OWN: Mapping[str, Action] = {
 }
 
 _MOTO_NAMES = """
-    DescribeAccountAttributes DescribeAvailabilityZones DescribeRegions
+    DescribeAvailabilityZones DescribeRegions
     CreateVpc DeleteVpc DescribeVpcs DescribeVpcAttribute ModifyVpcAttribute
     AssociateVpcCidrBlock DisassociateVpcCidrBlock DescribeVpcClassicLink DescribeVpcClassicLinkDnsSupport
     CreateSubnet DeleteSubnet DescribeSubnets ModifySubnetAttribute

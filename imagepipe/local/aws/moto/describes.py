@@ -6,7 +6,7 @@ and the gateway filters and pages its answer as it does its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
@@ -46,8 +46,17 @@ def is_filtered(action: str) -> bool:
     return bool(documented(action)) or "MaxResults" in _members(action)
 
 
-def describe(moto: Moto, context: RequestContext, action: str, values: Mapping[str, str], request_id: str) -> Answer:
-    """Have moto describe everything, and return the page that the request asks for. Raises AwsError."""
+def describe(
+    moto: Moto,
+    context: RequestContext,
+    action: str,
+    values: Mapping[str, str],
+    amend: Callable[[dict[str, Any]], dict[str, Any]],
+) -> Answer:
+    """Have moto describe everything, and return the page that the request asks for. Raises AwsError.
+
+    `amend` corrects an item before it is filtered.
+    """
     params = dict(query.params(action, values))
     params.setdefault("Filters", params.get("Filter", []))  # DescribeNatGateways has its own name for them
     plain = {name: value for name, value in values.items() if not name.startswith((*PAGING, "Filter."))}
@@ -58,7 +67,7 @@ def describe(moto: Moto, context: RequestContext, action: str, values: Mapping[s
     parsed: dict[str, Any] = EC2QueryParser().parse(response, query.operation(action).output_shape)
     parsed.pop("ResponseMetadata", None)
     [name] = item_path(action)
-    rows = [Item(_key(action, item), item) for item in parsed.get(name, [])]
+    rows = [Item(_key(action, item), item) for item in map(amend, parsed.get(name, []))]
     limits = _members(action)["MaxResults"].metadata if "MaxResults" in _members(action) else {}
     shown, token = filters.page(
         rows,
@@ -67,7 +76,7 @@ def describe(moto: Moto, context: RequestContext, action: str, values: Mapping[s
         least=limits.get("min", 1),
         most=limits.get("max", filters.MAX_PAGE),
     )
-    return query.result(action, {**parsed, name: [row.value for row in shown], "NextToken": token}, request_id)
+    return query.result(action, {**parsed, name: [row.value for row in shown], "NextToken": token}, context.request_id)
 
 
 def _members(action: str) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from imagepipe.local.aws.authorization.ec2 import ec2_requests
 from imagepipe.local.aws.backend import Backend
@@ -15,7 +16,7 @@ from imagepipe.local.aws.ec2.instances.run import prepare
 from imagepipe.local.aws.ec2.region_setup import prepare_region
 from imagepipe.local.aws.moto import describes
 from imagepipe.local.aws.protocol import query
-from imagepipe.local.aws.protocol.errors import AwsError
+from imagepipe.local.aws.protocol.errors import AwsError, unsupported
 from imagepipe.local.aws.protocol.query import Answer, Call
 
 
@@ -42,9 +43,10 @@ def parse(backend: Backend, context: RequestContext) -> Operation:
 
     def run_by_moto() -> Answer:
         with backend.database.lock:
-            _check_unused(backend, call, values)
+            _check_against_instances(backend, call, values)
         if describes.is_filtered(action):
-            return describes.describe(backend.moto, context, action, values, context.request_id)
+            amend = partial(_amend, backend, call)
+            return describes.describe(backend.moto, context, action, values, amend)
         answer = backend.moto.answer(describes.with_form(context, values), action)
         returns_nothing = answer.status == 200 and not query.has_result(action)
         return query.result(action, {}, context.request_id) if returns_nothing else answer
@@ -73,18 +75,42 @@ def _run(backend: Backend, call: Call) -> Answer:
     return query.result(call.action, answer, call.request_id)
 
 
-def _check_unused(backend: Backend, call: Call, values: Mapping[str, str]) -> None:
-    """Raise AwsError if the call deletes a network that is in use: moto does not know instances and groups."""
+def _amend(backend: Backend, call: Call, item: dict[str, Any]) -> dict[str, Any]:
+    """Correct what moto says of a resource, as it does not know the instances."""
+    if call.action == "DescribeSubnets":
+        rows = backend.database.instances.owned(call.account, call.region)
+        used = sum(row.subnet_id == item["SubnetId"] and row.state != "terminated" for row in rows)
+        return {**item, "AvailableIpAddressCount": item["AvailableIpAddressCount"] - used}
+    return item
+
+
+def _check_against_instances(backend: Backend, call: Call, values: Mapping[str, str]) -> None:
+    """Raise AwsError if the call does not fit the instances and groups, which moto does not know."""
     database = backend.database
     living = [row for row in database.instances.owned(call.account, call.region) if row.state != "terminated"]
-    if call.action == "DeleteSubnet":
-        name = values.get("SubnetId", "")
-        is_used = any(row.subnet_id == name for row in living)
-    elif call.action == "DeleteVpc":
-        name = values.get("VpcId", "")
-        groups = [row for row in database.groups.owned(call.account, call.region) if row.vpc_id == name]
-        is_used = any(row.vpc_id == name for row in living) or any(row.name != "default" for row in groups)
-    else:
-        return
+    match call.action:
+        case "DeleteSubnet":
+            name = values.get("SubnetId", "")
+            is_used = any(row.subnet_id == name for row in living)
+        case "DeleteVpc":
+            name = values.get("VpcId", "")
+            groups = [row for row in database.groups.owned(call.account, call.region) if row.vpc_id == name]
+            is_used = any(row.vpc_id == name for row in living) or any(row.name != "default" for row in groups)
+        case "DetachInternetGateway":
+            name = values.get("VpcId", "")
+            if any(row.vpc_id == name and row.has_public_ip for row in living):
+                raise AwsError(
+                    "DependencyViolation",
+                    f"Network {name} has some mapped public address(es). Please unmap those public address(es) before "
+                    "detaching the gateway.",
+                )
+            return
+        case "CreateRoute" | "ReplaceRoute":
+            target = values.get("InstanceId") or values.get("NetworkInterfaceId")
+            if any(target in (row.id, row.interface_id) for row in living):
+                raise unsupported(f"The local cloud does not route traffic through {target}")
+            return
+        case _:
+            return
     if is_used:
         raise AwsError("DependencyViolation", f"The {name} has dependencies and cannot be deleted.")

@@ -259,3 +259,44 @@ def test_lists_of_services_that_the_local_cloud_lacks_are_empty(cloud: Cloud) ->
     assert cloud.client("lambda").list_functions()["Functions"] == []
     with refused("UnsupportedOperation"):
         scaling.create_launch_configuration(LaunchConfigurationName="web", ImageId="ami-1", InstanceType="t3.small")
+
+
+def test_a_subnet_has_fewer_free_addresses_for_each_instance(ec2: Any) -> None:
+    made = running(ec2)
+    subnet = instance(ec2, made)["SubnetId"]
+
+    def free() -> int:
+        return int(ec2.describe_subnets(SubnetIds=[subnet])["Subnets"][0]["AvailableIpAddressCount"])
+
+    before = free()
+    running(ec2, SubnetId=subnet)
+    assert free() == before - 1
+    of_count = [{"Name": "available-ip-address-count", "Values": [str(before - 1)]}]
+    assert subnet in [row["SubnetId"] for row in ec2.describe_subnets(Filters=of_count)["Subnets"]]
+
+
+def test_the_gateway_of_instances_with_public_addresses_is_not_detached(ec2: Any) -> None:
+    [gateway] = ec2.describe_internet_gateways()["InternetGateways"]
+    vpc = instance(ec2, running(ec2))["VpcId"]
+    with refused("DependencyViolation", match="mapped public address"):
+        ec2.detach_internet_gateway(InternetGatewayId=gateway["InternetGatewayId"], VpcId=vpc)
+
+
+def test_a_route_through_an_instance_is_not_supported_and_one_through_nobody_not_found(ec2: Any) -> None:
+    made = running(ec2)
+    interface = instance(ec2, made)["NetworkInterfaces"][0]["NetworkInterfaceId"]
+    table = ec2.describe_route_tables()["RouteTables"][0]["RouteTableId"]
+    for target in ({"InstanceId": made}, {"NetworkInterfaceId": interface}):
+        with refused("UnsupportedOperation", match="does not route traffic"):
+            ec2.create_route(RouteTableId=table, DestinationCidrBlock="10.0.0.0/16", **target)
+    with refused("InvalidInstanceID.NotFound"):
+        ec2.create_route(RouteTableId=table, DestinationCidrBlock="10.0.0.0/16", InstanceId="i-00000000000000001")
+
+
+def test_the_accounts_attributes_name_its_default_vpc(ec2: Any) -> None:
+    [vpc] = ec2.describe_vpcs()["Vpcs"]
+    found = ec2.describe_account_attributes(AttributeNames=["default-vpc", "supported-platforms"])["AccountAttributes"]
+    assert {row["AttributeName"]: row["AttributeValues"][0]["AttributeValue"] for row in found} == {
+        "default-vpc": vpc["VpcId"],
+        "supported-platforms": "VPC",
+    }
