@@ -45,6 +45,12 @@ ADDRESSES = {
 }
 
 
+NO_ADDRESS_HINTS = {
+    "public_ip": "set launch.ssh.address: private_ip, or launch into a subnet that assigns public addresses",
+    "public_dns": "set launch.ssh.address: public_ip, or enable DNS host names in the VPC (enableDnsHostnames)",
+    "private_dns": "set launch.ssh.address: private_ip, or enable DNS support in the VPC (enableDnsSupport)",
+    "ipv6": "set launch.ssh.address: public_ip, or launch into a subnet that assigns IPv6 addresses",
+}
 CONSOLE_FIRST_SECONDS = 1.0
 CONSOLE_LONGEST_SECONDS = 10.0
 USUAL_USERS = (
@@ -139,7 +145,7 @@ class AwaitSsh(Stage[Reachable]):
         if not host:
             raise ConnectError(
                 f"{described['InstanceId']} has no {self.address.replace('_', ' ')}",
-                hint="set launch.ssh.address: private_ip, or launch into a subnet that assigns public addresses",
+                hint=NO_ADDRESS_HINTS.get(self.address),
             )
         instance = ctx[self.instance]
         return Endpoint(str(host), self.port, self.user, instance.host_key, ctx[self.key].private_key, self.via)

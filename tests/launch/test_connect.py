@@ -94,6 +94,18 @@ class Elsewhere(Breaking):
         return Result(self.code)
 
 
+@pytest.mark.parametrize(
+    ("address", "hint"),
+    [("public_ip", "private_ip"), ("public_dns", "enableDnsHostnames"), ("ipv6", "IPv6 addresses")],
+)
+def test_a_missing_address_has_a_hint_of_its_own(account: Account, address: Any, hint: str) -> None:
+    connections = cast(Connections, Breaking(0))
+    stage = AwaitSsh(account.ec2, connections, Ref("launch"), Ref("key"), "admin", 22, address, 20)
+    with pytest.raises(ConnectError, match=f"i-1 has no {address.replace('_', ' ')}") as failed:
+        stage._endpoint(account.context(), {"InstanceId": "i-1", "PublicDnsName": ""})
+    assert hint in (failed.value.hint or "")
+
+
 ROOT = ('Please login as the user "admin" rather than the user "root".', "")
 
 
