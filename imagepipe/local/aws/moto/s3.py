@@ -7,6 +7,8 @@ import base64
 import binascii
 import hashlib
 import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -44,8 +46,8 @@ def parse(request: Request) -> Operation:
     bucket, key = _place(request)
     given = {name for name, _ in request.query_pairs()} | set(request.headers)
     depth = 2 if key else 1 if bucket else 0
-    fits = [each for each in _operations() if each[1:3] == (request.method, depth) and each[3] <= given]
-    return Operation(max(fits, key=lambda each: len(each[3]))[0] if fits else "", bucket, key)
+    fits = [each for each in _operations().get((request.method, depth), ()) if each[1] <= given]
+    return Operation(max(fits, key=lambda each: len(each[1]))[0] if fits else "", bucket, key)
 
 
 def _place(request: Request) -> tuple[str, str]:
@@ -59,9 +61,9 @@ def _place(request: Request) -> tuple[str, str]:
 
 
 @cache
-def _operations() -> tuple[tuple[str, str, int, frozenset[str]], ...]:
-    """List each operation's name, method, depth of the path, and the query fields and headers that it requires."""
-    model, found = get_service_model("s3"), []
+def _operations() -> Mapping[tuple[str, int], Sequence[tuple[str, frozenset[str]]]]:
+    """Map a method and a depth of the path to operations, with the query fields and headers that each requires."""
+    model, found = get_service_model("s3"), defaultdict[tuple[str, int], list[tuple[str, frozenset[str]]]](list)
     for name in model.operation_names:
         operation = model.operation_model(name)
         path, _, query = operation.http["requestUri"].partition("?")
@@ -75,8 +77,8 @@ def _operations() -> tuple[tuple[str, str, int, frozenset[str]], ...]:
                 )
         members = shape.members if shape else {}
         depth = 2 if "{Key+}" in path else 1 if "Bucket" in members else 0
-        found.append((name, operation.http["method"], depth, frozenset(required)))
-    return tuple(found)
+        found[operation.http["method"], depth].append((name, frozenset(required)))
+    return found
 
 
 def redirect(identity: Identity, operation: Operation) -> Answer | None:
