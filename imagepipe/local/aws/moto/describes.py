@@ -7,7 +7,7 @@ and the gateway filters and pages its answer as it does its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,7 +16,7 @@ from botocore.parsers import EC2QueryParser
 from imagepipe.local.aws.context import RequestContext
 from imagepipe.local.aws.moto.adapter import Moto
 from imagepipe.local.aws.protocol import filters, query
-from imagepipe.local.aws.protocol.documented_filters import AnswerFilters, documented, item_path
+from imagepipe.local.aws.protocol.documented_filters import AnswerFilters, Described, documented, item_path
 from imagepipe.local.aws.protocol.query import Answer
 
 PAGING = ("MaxResults", "NextToken")
@@ -25,18 +25,6 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "DescribeRegions": ("RegionName",),
 }
 """The members that identify an item, if it has no id of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A resource as moto describes it."""
-
-    id: str
-    value: Mapping[str, Any]
-
-    @property
-    def tags(self) -> Mapping[str, str]:
-        return {tag.get("Key", ""): tag.get("Value", "") for tag in self.value.get("Tags", [])}
 
 
 def is_filtered(action: str) -> bool:
@@ -67,12 +55,12 @@ def describe(
     parsed: dict[str, Any] = EC2QueryParser().parse(response, query.operation(action).output_shape)
     parsed.pop("ResponseMetadata", None)
     [name] = item_path(action)
-    rows = [Item(_key(action, item), item) for item in map(amend, parsed.get(name, []))]
+    rows = [Described(_key(action, item), item) for item in map(amend, parsed.get(name, []))]
     limits = _members(action)["MaxResults"].metadata if "MaxResults" in _members(action) else {}
     shown, token = filters.page(
         rows,
         params,
-        AnswerFilters[Item](action, lambda row: row.value),
+        AnswerFilters[Described](action, lambda row: row.value),
         least=limits.get("min", 1),
         most=limits.get("max", filters.MAX_PAGE),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic
 
@@ -208,6 +209,18 @@ UNSUPPORTED: Mapping[str, frozenset[str]] = {
     ),
 }
 """Documented filters that are refused by name: nothing here has such a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A resource as an answer describes it."""
+
+    id: str
+    value: Mapping[str, Any]
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        return {tag.get("Key", ""): tag.get("Value", "") for tag in self.value.get("Tags", [])}
 
 
 class AnswerFilters(Generic[T]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from imagepipe.local.aws.backend import Backend
@@ -11,7 +11,7 @@ from imagepipe.local.aws.ec2 import lookup
 from imagepipe.local.aws.ec2.instances.describe import requested
 from imagepipe.local.aws.moto.catalogue import instance_type, offerings
 from imagepipe.local.aws.protocol import filters
-from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
+from imagepipe.local.aws.protocol.documented_filters import AnswerFilters, Described
 from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.query import Call
@@ -21,18 +21,6 @@ MAX_TYPES_PAGE = 100
 CREDITS = ("standard", "unlimited")
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """An instance type or an offering, as EC2 describes it."""
-
-    id: str
-    value: Mapping[str, Any]
-
-    @property
-    def tags(self) -> Mapping[str, str]:
-        return {}
-
-
 def describe_instance_types(backend: Backend, call: Call) -> Mapping[str, Any]:
     """Describe the types that the region offers, or those that the request names."""
     names = call.params.get("InstanceTypes", [])
@@ -40,8 +28,8 @@ def describe_instance_types(backend: Backend, call: Call) -> Mapping[str, Any]:
     if unknown := sorted(set(names) - offered):
         text = f"The following supplied instance types do not exist: [{', '.join(unknown)}]"
         raise AwsError("InvalidInstanceType", text)
-    rows = [_Row(name, described) for name in sorted(names or offered) if (described := instance_type(name))]
-    getters = AnswerFilters[_Row]("DescribeInstanceTypes", lambda row: row.value)
+    rows = [Described(name, described) for name in sorted(names or offered) if (described := instance_type(name))]
+    getters = AnswerFilters[Described]("DescribeInstanceTypes", lambda row: row.value)
     shown, token = filters.page(rows, call.params, getters, most=MAX_TYPES_PAGE, ids="InstanceTypes")
     return {"InstanceTypes": [row.value for row in shown], "NextToken": token}
 
@@ -50,8 +38,8 @@ def describe_instance_type_offerings(backend: Backend, call: Call) -> Mapping[st
     kind = str(call.params.get("LocationType") or "region")
     if kind not in ("region", "availability-zone", "availability-zone-id"):
         raise invalid(f"Value ({kind}) for parameter locationType is invalid.")
-    rows = [_Row(f"{each['InstanceType']} {each['Location']}", each) for each in offerings(kind, call.region)]
-    getters = AnswerFilters[_Row]("DescribeInstanceTypeOfferings", lambda row: row.value)
+    rows = [Described(f"{each['InstanceType']} {each['Location']}", each) for each in offerings(kind, call.region)]
+    getters = AnswerFilters[Described]("DescribeInstanceTypeOfferings", lambda row: row.value)
     shown, token = filters.page(rows, call.params, getters)
     return {"InstanceTypeOfferings": [row.value for row in shown], "NextToken": token}
 
