@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from imagepipe.cloud.devices import DeviceWanted
 from imagepipe.cloud.images import SourceImage
 from imagepipe.errors import CloudError
+from imagepipe.spec.ec2_rules import IOPS, IOPS_PER_GIB, SIZES_GIB
 from imagepipe.spec.scalars import same_device
 
 
@@ -41,20 +42,21 @@ class DevicePlan:
 
     def problems(self, source: SourceImage) -> Iterator[DeviceProblem]:
         """Yield the problems of both sections, given the source image."""
-        sizes = {
-            str(mapping["DeviceName"]): mapping["Ebs"].get("VolumeSize")
+        volumes = {
+            str(mapping["DeviceName"]): _Volume(mapping["Ebs"].get("VolumeSize"), mapping["Ebs"].get("VolumeType"))
             for mapping in source.mappings
             if "Ebs" in mapping
         }
-        yield from _problems("launch", self.launch, source, sizes)
+        yield from _problems("launch", self.launch, source, volumes)
         for device in self.launch:
             if device.is_left_out:
-                sizes.pop(device.device, None)
+                volumes.pop(device.device, None)
             else:
                 # A volume from another snapshot has that snapshot's size, which is not known here.
-                known = None if device.snapshot else sizes.get(device.device)
-                sizes[device.device] = device.size_gib or known
-        yield from _problems("output", self.output, source, sizes)
+                known = volumes.get(device.device, _Volume())
+                size = None if device.snapshot else known.size_gib
+                volumes[device.device] = _Volume(device.size_gib or size, device.type or known.type)
+        yield from _problems("output", self.output, source, volumes)
 
     def check(self, source: SourceImage) -> None:
         """Raise CloudError for the first problem."""
@@ -83,15 +85,23 @@ def check_boot_mode(source: SourceImage, boot_mode: str | None) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Volume:
+    """A volume as far as it is known before the launch."""
+
+    size_gib: int | None = None
+    type: str | None = None
+
+
 def _problems(
-    section: str, devices: Sequence[DeviceWanted], source: SourceImage, sizes: Mapping[str, int | None]
+    section: str, devices: Sequence[DeviceWanted], source: SourceImage, volumes: Mapping[str, _Volume]
 ) -> Iterator[DeviceProblem]:
-    """Yield the problems of one section; `sizes` are those of the volumes before it, None if unknown."""
+    """Yield the problems of one section; `volumes` are those before it."""
     root = source.root_device_name
     before = {"launch": "the source image", "output": "the instance"}[section]
     for index, device in enumerate(devices):
         name = device.device
-        known = next((other for other in (root, *sizes) if same_device(other, name)), None)
+        known = next((other for other in (root, *volumes) if same_device(other, name)), None)
         if known is not None and known != name:
             role = f"the root device of {source.id}" if known == root else f"that device of {before}"
             message = f"{role} is named {known}; {name} would become a second volume, or be refused"
@@ -107,9 +117,33 @@ def _problems(
         elif known is None and device.size_gib is None and device.snapshot is None:
             message = f"{name} is not a volume of {before}, so it needs a size"
             yield DeviceProblem(section, index, "size_gib", message, "add size_gib, or snapshot")
-        elif (size := sizes.get(name)) and device.snapshot is None and (device.size_gib or size) < size:
-            message = f"{name} has {size} GiB in {before} and cannot become smaller: {device.size_gib} GiB"
-            yield DeviceProblem(section, index, "size_gib", message, f"set size_gib to at least {size}, or remove it")
+        else:
+            volume = volumes.get(name, _Volume()) if device.snapshot is None else _Volume()
+            yield from _size_problems(section, index, device, volume, before)
+
+
+def _size_problems(
+    section: str, index: int, device: DeviceWanted, volume: _Volume, before: str
+) -> Iterator[DeviceProblem]:
+    """Yield the problems of a device whose size or type is that of a known volume."""
+    name, known = device.device, volume.size_gib
+    size, kind = device.size_gib or known, device.type or volume.type
+    if known and size and size < known:
+        message = f"{name} has {known} GiB in {before} and cannot become smaller: {size} GiB"
+        yield DeviceProblem(section, index, "size_gib", message, f"set size_gib to at least {known}, or remove it")
+    elif size and kind in SIZES_GIB and not SIZES_GIB[kind][0] <= size <= SIZES_GIB[kind][1]:
+        low, high = SIZES_GIB[kind]
+        message = f"{name} has {size} GiB, and {kind} volumes have {low} to {high} GiB"
+        yield DeviceProblem(section, index, "type", message, f"set size_gib to at least {low}, or choose another type")
+    elif size and device.iops and kind in IOPS and device.iops > max(IOPS[kind][0], IOPS_PER_GIB[kind] * size):
+        message = f"{name} has {size} GiB, and {device.iops} iops is more than {IOPS_PER_GIB[kind]} for each GiB"
+        yield DeviceProblem(section, index, "iops", message, "set a larger size_gib, or less iops")
+    elif device.iops and kind and kind not in IOPS:
+        message = f"{name} is a {kind} volume, which does not support iops"
+        yield DeviceProblem(section, index, "iops", message, "remove iops, or set type: gp3")
+    elif device.throughput and kind and kind != "gp3":
+        message = f"{name} is a {kind} volume, which does not support throughput"
+        yield DeviceProblem(section, index, "throughput", message, "remove throughput, or set type: gp3")
 
 
 def devices_of(

@@ -14,7 +14,7 @@ from imagepipe.launch.devices import DevicePlan, check_boot_mode
 
 MAPPINGS = (
     {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8, "SnapshotId": "snap-1"}},
-    {"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 20, "SnapshotId": "snap-2"}},
+    {"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 20, "SnapshotId": "snap-2", "VolumeType": "gp2"}},
     {"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"},
 )
 SOURCE = SourceImage("ami-0", "debian-12", "1", "x86_64", "hvm", "/dev/xvda", "ebs", MAPPINGS)
@@ -64,6 +64,11 @@ def test_any_device_of_the_source_under_another_name_is_an_error() -> None:
         ({"device": "/dev/sdf", "no_device": True}, {"device": "/dev/sdf", "type": "gp3"}, "output.size_gib"),
         ({"device": "/dev/xvda", "no_device": True}, None, "launch.no_device"),
         (None, {"device": "/dev/xvda", "virtual_name": "ephemeral0"}, "output.virtual_name"),
+        (None, {"device": "/dev/xvda", "type": "st1"}, "output.type"),
+        (None, {"device": "/dev/xvda", "type": "gp3", "iops": 16000}, "output.iops"),
+        ({"device": "/dev/xvda", "size_gib": 40}, {"device": "/dev/xvda", "type": "io1", "iops": 3000}, "output.iops"),
+        (None, {"device": "/dev/sdf", "iops": 4000}, "output.iops"),
+        (None, {"device": "/dev/sdf", "throughput": 300}, "output.throughput"),
     ],
 )
 def test_a_size_that_ec2_would_refuse_is_found_before_the_launch(
