@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ def pytest_configure() -> None:
     from imagepipe.local.host.processes import return_memory
 
     return_memory()
+    # The collector would walk botocore's and moto's models, hundreds of thousands of objects, thousands of times.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 import time
 import urllib.request
@@ -40,6 +41,10 @@ OTHER_ACCOUNT = "111122223333"
 OTHER_KEY_ID = "AKIAOTHEROTHEROTHERO"
 OTHER_SECRET = "another"
 SESSION = boto3.Session()  # one, as it loads the service models: a client of a new session takes 40 ms more
+_PORTS: list[int] = []
+"""The port of this process's clouds: they have the same one after each other, so that clients can be reused."""
+_CLIENTS: dict[tuple[object, ...], Any] = {}
+"""Clients by their parameters: making one takes 10 ms, as botocore builds a class of 800 methods for it."""
 BASE_BYTES = b"a disk with an operating system" * 64
 
 
@@ -123,6 +128,20 @@ def _give_key(state: Path) -> None:
             (state / name).write_bytes(content)
 
 
+def _port() -> int:
+    """Return the port of this process's clouds; 0, for any, while another cloud has it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as cheroot does for a port that is named
+        try:
+            probe.bind(("127.0.0.1", _PORTS[0] if _PORTS else 0))
+        except OSError:
+            return 0
+        port = int(probe.getsockname()[1])
+    if not _PORTS:
+        _PORTS.append(port)
+    return port
+
+
 @dataclass
 class Cloud:
     """A local cloud in this process, that can be killed and started again over the same store."""
@@ -158,7 +177,7 @@ class Cloud:
         for kind, seconds in self.delays.items():
             self.gateway.backend.job_queues.set_delay(kind, seconds)
         self.gateway.recover()
-        self._server = make_server(self.gateway)
+        self._server = make_server(self.gateway, port=_port())
         self._server.expiration_interval = 0.02  # how long it takes to see that it is to stop
         self._server.prepare()
         self.port = self._server.bind_addr[1]
@@ -191,7 +210,10 @@ class Cloud:
     ) -> Any:
         """A boto3 client that does not retry unless told to; `keys` are an added account's, or AssumeRole's."""
         given = keys or {}
-        return SESSION.client(
+        known = (service, region, other, tuple(sorted(given.items())), retries, repr(sorted(config.items())), self.port)
+        if self.port in _PORTS and known in _CLIENTS:
+            return _CLIENTS[known]
+        made = _CLIENTS[known] = SESSION.client(
             service,
             region_name=region,
             endpoint_url=self.endpoint,
@@ -200,6 +222,7 @@ class Cloud:
             aws_session_token=given.get("SessionToken"),
             config=Config(retries={"total_max_attempts": retries + 1, "mode": "standard"}, **config),
         )
+        return made
 
     def admin(self, method: str, name: str, body: object = None, *, other: bool = False) -> Any:
         """The cloud's own interface, signed by boto3's own signer. Raises HTTPError."""
