@@ -18,7 +18,7 @@ from imagepipe.cloud.ec2 import Ec2, Regions
 from imagepipe.cloud.s3 import folder_of
 from imagepipe.communicator import keys
 from imagepipe.engine.cancel import Cancel
-from imagepipe.engine.journal import Claim
+from imagepipe.engine.journal import Claim, State
 from imagepipe.engine.undo import Undoer
 from imagepipe.errors import CloudError
 
@@ -92,9 +92,12 @@ class Undoers:
         return bool(ids)
 
     def image(self, claim: Claim) -> bool:
-        """Deregister unfinished images, but never one that is tagged as kept, even if its claim is still open."""
+        """Deregister unfinished images, but never one that is tagged as kept, even if its claim is still open.
+
+        The one exception is a claim of which the journal says that the tag is wrong.
+        """
         ec2 = self.regions[claim.region]
-        kept = _kept(ec2, claim)
+        kept = set() if claim.state is State.UNKEPT else _kept(ec2, claim)
         ids = [id for id in _ids(claim, [i.id for i in ec2.images.own_of_token(claim.token)]) if id not in kept]
         for id in ids:
             self._delete_claimed(claim, id, ec2.images.deregister)
@@ -105,7 +108,8 @@ class Undoers:
         ec2 = self.regions[claim.region]
         found = self._shown_snapshots(ec2, claim)
         for id, snapshot in found.items():
-            if tags.mapping(snapshot.get("Tags")).get(tags.STATE) != tags.KEPT:
+            is_kept = tags.mapping(snapshot.get("Tags")).get(tags.STATE) == tags.KEPT
+            if claim.state is State.UNKEPT or not is_kept:
                 self._once_free(ec2.snapshots.delete, id)
         return bool(found or claim.id)
 

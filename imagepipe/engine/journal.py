@@ -47,6 +47,8 @@ class State(StrEnum):
     BOUND = "bound"
     RELEASED = "released"
     KEPT = "kept"
+    UNKEPT = "unkept"
+    """Bound, and to be deleted though a tag may say that it is kept: keeping it failed, and so did undoing that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Claim:
 
     def is_open(self) -> bool:
         """Return whether the run may still have to delete this resource."""
-        return self.state in (State.INTENDED, State.BOUND)
+        return self.state in (State.INTENDED, State.BOUND, State.UNKEPT)
 
     def __str__(self) -> str:
         name = self.id or f"of token {self.token}"
@@ -194,6 +196,10 @@ class Journal:
     def keep(self, claim: Claim) -> Claim:
         """Record that the resource is a product of the run and is kept."""
         return self._change(claim, State.KEPT, id=claim.id)
+
+    def unkeep(self, claim: Claim) -> Claim:
+        """Record that the resource is not kept, whatever its tag says."""
+        return self._change(claim, State.UNKEPT, id=claim.id)
 
     def is_adopted(self, claim: Claim) -> bool:
         """Return whether an earlier process wrote the claim, so that its resource may already exist."""
@@ -410,7 +416,7 @@ def _take(found: _Replayed, record: dict[str, Any], path: Path) -> None:
                 stage=_text(record, "stage"),
                 details=_mapping(record, "details"),
             )
-        case "bound" | "released" | "kept":
+        case "bound" | "released" | "kept" | "unkept":
             claim = found.claims[_text(record, "claim")]
             id = _text(record, "id") if "id" in record else claim.id
             found.claims[claim.key] = replace(claim, state=State(record["type"]), id=id)

@@ -10,7 +10,7 @@ from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
-from imagepipe.errors import CloudError, ImagepipeError
+from imagepipe.errors import ImagepipeError
 from imagepipe.values import Image
 
 
@@ -31,20 +31,26 @@ class Keep(Stage[tuple[Image, ...]]):
         try:
             for image in images:
                 self._tag(image, tags.KEPT)
-        except CloudError:
+        except BaseException:
             # Keep all regions or none: undo deletes only unfinished images, so tag all of them as unfinished again.
             for image in images:
-                with suppress(CloudError):
-                    self._tag(image, tags.UNFINISHED)
+                self._untag(ctx, image)
             raise
-        # Only the claims of these images: other specs of the same run are not done yet.
-        ids = {id for image in images for id in (image.id, *image.snapshots, image.bundle) if id}
-        for claim in ctx.journal.claims():
-            if claim.lifetime is Lifetime.PRODUCT and claim.is_open() and ids & _bound(claim):
+        for image in images:
+            for claim in _claims(ctx, image):
                 # If the journal cannot be written, `clean` still leaves the images alone because of their tags.
                 with suppress(ImagepipeError):
                     ctx.journal.keep(claim)
         return images
+
+    def _untag(self, ctx: Context, image: Image) -> None:
+        """Tag an image as unfinished. If EC2 refuses that too, tell undo by the journal that the tag is wrong."""
+        try:
+            self._tag(image, tags.UNFINISHED)
+        except ImagepipeError:
+            for claim in _claims(ctx, image):
+                with suppress(ImagepipeError):
+                    ctx.journal.unkeep(claim)
 
     def _tag(self, image: Image, state: str) -> None:
         self.ec2[image.region].images.tag([image.id, *image.snapshots], {tags.STATE: state})
@@ -54,6 +60,16 @@ class Keep(Stage[tuple[Image, ...]]):
 
     def summary(self, output: tuple[Image, ...]) -> str:
         return ", ".join(f"{image.id} in {image.region}" for image in output)
+
+
+def _claims(ctx: Context, image: Image) -> list[Claim]:
+    """Return the open claims of this image alone: other specs of the same run are not done yet."""
+    ids = {id for id in (image.id, *image.snapshots, image.bundle) if id}
+    return [
+        claim
+        for claim in ctx.journal.claims()
+        if claim.lifetime is Lifetime.PRODUCT and claim.is_open() and ids & _bound(claim)
+    ]
 
 
 def _bound(claim: Claim) -> set[str]:

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import pytest
 
+from imagepipe.cleanup.undoers import Undoers
+from imagepipe.clock import SystemClock
 from imagepipe.cloud import tags
 from imagepipe.engine.journal import Lifetime, State
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
+from imagepipe.local.aws.faults.faults import Fault
 from imagepipe.publish.keep import Keep
 from imagepipe.values import Image
 from tests import bundled
@@ -73,6 +76,23 @@ def test_where_one_region_fails_none_is_kept(account: Account) -> None:
         Keep(everywhere, _keep()).run(account.context(**images))
     assert _states(account, {"us-east-1": images["us-east-1"]}) == {tags.UNFINISHED}
     assert {claim.state for claim in account.journal.claims()} == {State.BOUND}
+
+
+def test_where_the_tags_cannot_be_changed_back_the_journal_says_that_none_is_kept(account: Account) -> None:
+    images = _images(account)
+    everywhere = {region: account.regions[region] for region in REGIONS}
+    # From the second call on: the second region's tag is refused, and so is the attempt to undo the first one's.
+    expired = Fault(effect="refuse", action="CreateTags", code="RequestExpired", after=1)
+    account.cloud.gateway.backend.faults.add(expired)
+    with pytest.raises(CloudError):
+        Keep(everywhere, _keep()).run(account.context(**images))
+    assert {claim.state for claim in account.journal.claims()} == {State.UNKEPT}
+    account.cloud.gateway.backend.faults.clear()
+    undoers = Undoers(account.regions, SystemClock())
+    for claim in account.journal.claims():
+        undoers.image(claim)
+    for region in REGIONS:
+        assert account.cloud.client(region=region).describe_images(Owners=["self"])["Images"] == []
 
 
 def test_what_another_spec_of_the_run_has_not_finished_is_not_kept(account: Account) -> None:
