@@ -194,7 +194,7 @@ def test_a_full_spec_has_conditions_for_all_that_it_says(tmp_path: Path) -> None
         ("{device: /dev/sdf, tags: {use: data}}", "", "MakeEncrypted"),
         ("{device: /dev/sdg, size_gib: 1, encrypted: true}", "", "MakeEncrypted"),
         ("{device: /dev/sdg, size_gib: 1}", "", "MakeOurs"),
-        ("{device: /dev/sdg, snapshot: snap-87654321, encrypted: true}", "", "MakeOurs"),
+        ("{device: /dev/sdg, snapshot: snap-87654321}", "", "MakeOurs"),
         ("{device: /dev/sdg, size_gib: 1}", "no ", "MakeEncrypted"),
     ],
 )

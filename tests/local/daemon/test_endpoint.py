@@ -131,7 +131,7 @@ def test_an_action_that_the_cloud_lacks_is_refused_by_name(ec2: Any) -> None:
     with refused("UnsupportedOperation"):
         ec2.create_transit_gateway()
     with refused("UnsupportedOperation"):
-        ec2.request_spot_instances()
+        ec2.create_traffic_mirror_filter()
 
 
 def test_an_unknown_parameter_is_refused(cloud: Cloud) -> None:
