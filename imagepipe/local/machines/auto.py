@@ -13,7 +13,7 @@ from pathlib import Path
 from imagepipe.local.disks.contents import is_bare
 from imagepipe.local.host import foreign
 from imagepipe.local.host.errors import MachineError
-from imagepipe.local.machines.driver import Driver, Ingress, Machine
+from imagepipe.local.machines.driver import Disk, Driver, Ingress, Machine
 from imagepipe.local.machines.nspawn.driver import ContainerDriver
 from imagepipe.local.machines.qemu.driver import QemuDriver
 from imagepipe.local.machines.requirements import qemu_problems
@@ -47,6 +47,12 @@ class AutoDriver:
 
     def set_ingress(self, machine_id: str, ingress: Sequence[Ingress]) -> None:
         self._of(machine_id).set_ingress(machine_id, ingress)
+
+    def attach(self, machine_id: str, disk: Disk) -> None:
+        self._of(machine_id).attach(machine_id, disk)
+
+    def detach(self, machine_id: str, device: str) -> None:
+        self._of(machine_id).detach(machine_id, device)
 
     def quiesced(self, machine_id: str) -> AbstractContextManager[None]:
         return self._of(machine_id).quiesced(machine_id)

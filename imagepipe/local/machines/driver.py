@@ -88,6 +88,18 @@ class Driver(Protocol):
     def set_ingress(self, machine_id: str, ingress: Sequence[Ingress]) -> None:
         """Open these ports of a running machine to their callers, and close all others."""
 
+    def attach(self, machine_id: str, disk: Disk) -> None:
+        """Plug a disk into a running machine, and into its next boots; a disk that it has already is success.
+
+        Raises MachineError; the machine then does not have the disk.
+        """
+
+    def detach(self, machine_id: str, device: str) -> None:
+        """Unplug a disk from a running machine, and from its next boots; a missing one is success.
+
+        When it returns, the raw file holds all that the machine wrote. Raises DiskBusy while the machine uses the disk.
+        """
+
     def quiesced(self, machine_id: str) -> AbstractContextManager[None]:
         """Freeze the disks of a running machine within the block, with consistent file systems."""
 

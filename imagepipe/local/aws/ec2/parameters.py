@@ -95,7 +95,7 @@ NO_EFFECT: Mapping[str, Mapping[str, str]] = {
         "OfferingClass": "there are no reserved instances",
         "OfferingType": "there are no reserved instances",
     },
-    "DetachVolume": {"Force": "volumes are detached cleanly"},
+    "DetachVolume": {"Force": "a volume that the machine uses stays busy until it is unmounted"},
     "GetConsoleOutput": {"Latest": "the output is always the latest"},
     "MonitorInstances": {"MetricCategoryIds": "there are no metrics"},
     "RunInstances": {

@@ -14,6 +14,7 @@ from functools import partial
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency
 from imagepipe.local.aws.ec2.images import jobs as image_jobs
+from imagepipe.local.aws.ec2.instances import disks
 from imagepipe.local.aws.ec2.instances import jobs as instance_jobs
 from imagepipe.local.aws.ec2.instances.describe import forget_ended
 from imagepipe.local.aws.ec2.region_setup import prepare_base_images
@@ -37,6 +38,7 @@ def recover(backend: Backend) -> None:
     _resume_volumes(backend)
     for instance in backend.database.instances:
         _resume_instance(backend, instance, instance.id in running)
+        disks.resume(backend, instance)
     _forget_old_records(backend)
 
 

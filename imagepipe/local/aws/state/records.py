@@ -49,6 +49,8 @@ class AttachedVolume:
     volume_id: str
     delete_on_termination: bool
     attach_time: datetime
+    state: str = "attached"
+    """`attaching`, `attached`, `detaching`, or `busy` for one that is to be detached while the machine uses it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,7 @@ SSH_PORT = 22
 REBOOT = 133  # the exit status of systemd-nspawn for a reboot
 STOP_SECONDS = 2.0  # for processes that are told to end; then they are killed
 CHUNK_BYTES = 256 << 10
+REQUEST_BYTES = 64 << 10
 TCP_REPAIR, REPAIR_OFF = 19, -1  # as in port_relay.py
 SSHD = "/usr/sbin/sshd"
 NOBODY = 60000  # login.defs(5), UID_MAX
@@ -366,7 +367,7 @@ class Supervisor:
     """Boots the machine, also after a reboot, and accepts connections on the sockets that the driver passes."""
 
     def __init__(self, plan: Mapping[str, Any]) -> None:
-        self._plan = plan
+        self._plan = dict(plan)
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY)
         self._init = 0
         self._mounts = -1
@@ -503,7 +504,7 @@ class Supervisor:
         asking, _ = self._control.accept()
         with asking, suppress(OSError, ValueError):
             asking.settimeout(5)
-            line, fds, _, _ = socket.recv_fds(asking, 4096, 1)
+            line, fds, _, _ = socket.recv_fds(asking, REQUEST_BYTES, 1)
             wanted = json.loads(line)
             answer: object = True
             match wanted["do"]:
@@ -513,9 +514,25 @@ class Supervisor:
                     self._refuse(int(wanted["port"]))
                 case "ports":
                     answer = sorted(self._open)
+                case "names":
+                    answer = self._plan["devices"]
+                case "set-names":
+                    self._plan["devices"] = wanted["names"]
+                case "hold":
+                    os.set_inheritable(fds[0], False)
+                    self._plan["held"].append(fds[0])
+                case "release":
+                    self._release(wanted["device"])
                 case "off" | "reboot" as how:
                     os.write(self._orders, f"{how}\n".encode())
             asking.sendall(json.dumps(answer).encode())
+
+    def _release(self, device: str) -> None:
+        """Close the disk; if nothing else uses it, the kernel detaches its loop device then."""
+        number = os.stat(device).st_rdev
+        for fd in [fd for fd in self._plan["held"] if os.fstat(fd).st_rdev == number]:
+            self._plan["held"].remove(fd)
+            os.close(fd)
 
     def _admit(self, port: int, listening: socket.socket, *, in_repair: bool) -> None:
         self._refuse(port)

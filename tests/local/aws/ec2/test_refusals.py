@@ -544,11 +544,19 @@ CASES: dict[str, tuple[str, Case]] = {
         lambda s: s.ec2.create_volume(AvailabilityZone="us-west-2a", Size=1),
     ),
     "volume of no size": ("MissingParameter", lambda s: s.ec2.create_volume(AvailabilityZone="us-east-1a")),
-    "volume attached to a running instance": (
-        "UnsupportedOperation",
+    "volume attached to a terminated instance": (
+        "IncorrectState",
         lambda s: s.ec2.attach_volume(
-            VolumeId=volume_beside(s.ec2, s.running), InstanceId=s.running, Device="/dev/sdf"
+            VolumeId=volume_beside(s.ec2, s.terminated), InstanceId=s.terminated, Device="/dev/sdf"
         ),
+    ),
+    "root volume detached from a running instance": (
+        "OperationNotPermitted",
+        lambda s: s.ec2.detach_volume(VolumeId=root_volume(s.ec2, s.running)),
+    ),
+    "volume detached at another device": (
+        "InvalidAttachment.NotFound",
+        lambda s: s.ec2.detach_volume(VolumeId=root_volume(s.ec2, s.running), Device="/dev/sdq"),
     ),
     "volume attached from another zone": (
         "InvalidVolume.ZoneMismatch",

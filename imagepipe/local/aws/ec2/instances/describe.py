@@ -241,7 +241,7 @@ def _attached(volume: AttachedVolume) -> dict[str, Any]:
         "DeviceName": volume.device,
         "Ebs": {
             "VolumeId": volume.volume_id,
-            "Status": "attached",
+            "Status": "detaching" if volume.state == "busy" else volume.state,
             "AttachTime": volume.attach_time,
             "DeleteOnTermination": volume.delete_on_termination,
         },

@@ -15,7 +15,7 @@ from typing import Any
 
 from imagepipe.errors import BundleError
 from imagepipe.local.aws.backend import Backend
-from imagepipe.local.aws.ec2.instances import faults
+from imagepipe.local.aws.ec2.instances import disks, faults
 from imagepipe.local.aws.ec2.instances.metadata import metadata_of
 from imagepipe.local.aws.faults.faults import Fault
 from imagepipe.local.aws.protocol.errors import AwsError
@@ -47,13 +47,13 @@ class KeyUnusable(DiskError):
 def machine_of(backend: Backend, instance: Instance) -> Machine:
     """Describe the instance for its driver, root device first."""
     attached = sorted(instance.volumes, key=lambda volume: volume.device != instance.root_device)
-    disks = [Disk(volume.device, backend.disks.volume_path(volume.volume_id)) for volume in attached]
+    plugged = [disks.disk_of(backend, volume) for volume in attached]
     if instance.bundle:
-        disks.insert(0, Disk(instance.root_device, backend.disks.store_path(instance.id)))
+        plugged.insert(0, Disk(instance.root_device, backend.disks.store_path(instance.id)))
     return Machine(
         id=instance.id,
         address=instance.address,
-        disks=tuple(disks),
+        disks=tuple(plugged),
         seed=Seed(
             instance_id=instance.id,
             hostname=f"ip-{instance.private_ip.replace('.', '-')}",
@@ -110,6 +110,8 @@ def boot(backend: Backend, instance_id: str) -> None:
             raise InjectedFailure(fault.reason, fault.code)
         if instance_id in backend.driver.running():  # started by a process that was killed before it recorded that
             backend.driver.stop(instance_id, force=True)
+        disks.release_leaving(backend, instance_id)
+        instance = backend.database.instances[instance_id]
         for attached in instance.volumes:
             make_volume(backend, attached.volume_id, state="in-use")
         _unpack_bundle(backend, instance)
@@ -295,6 +297,8 @@ def resume(backend: Backend, instance_id: str) -> None:
     if instance is None or instance_id in backend.driver.running():
         return
     try:
+        disks.release_leaving(backend, instance_id)
+        instance = backend.database.instances[instance_id]
         backend.driver.start(machine_of(backend, instance), ingress_of(backend, instance))
     except FAILURES as error:
         log.exception("starting instance %s again failed", instance_id)
