@@ -13,7 +13,7 @@ from pathlib import Path
 from imagepipe.local.disks.contents import is_bare
 from imagepipe.local.host import foreign
 from imagepipe.local.host.errors import MachineError
-from imagepipe.local.machines.driver import Disk, Driver, Ingress, Machine
+from imagepipe.local.machines.driver import Disk, Driver, Ingress, Machine, Metadata
 from imagepipe.local.machines.nspawn.driver import ContainerDriver
 from imagepipe.local.machines.qemu.driver import QemuDriver
 from imagepipe.local.machines.requirements import qemu_problems
@@ -53,6 +53,9 @@ class AutoDriver:
 
     def detach(self, machine_id: str, device: str) -> None:
         self._of(machine_id).detach(machine_id, device)
+
+    def set_metadata(self, machine_id: str, metadata: Metadata) -> None:
+        self._of(machine_id).set_metadata(machine_id, metadata)
 
     def quiesced(self, machine_id: str) -> AbstractContextManager[None]:
         return self._of(machine_id).quiesced(machine_id)

@@ -35,8 +35,8 @@ class Seed:
 class Metadata:
     """The answers of 169.254.169.254 inside a machine; user data is the seed's."""
 
-    values: Mapping[str, str] = field(default_factory=dict)
-    """By path below `meta-data/`: `placement/region`."""
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Credentials of the instance's role among them. By path below `meta-data/`: `placement/region`."""
     identity: str = ""
     """The instance identity document, JSON."""
     tokens_required: bool = True
@@ -99,6 +99,9 @@ class Driver(Protocol):
 
         When it returns, the raw file holds all that the machine wrote. Raises DiskBusy while the machine uses the disk.
         """
+
+    def set_metadata(self, machine_id: str, metadata: Metadata) -> None:
+        """Have 169.254.169.254 of a running machine answer with these values, from now on."""
 
     def quiesced(self, machine_id: str) -> AbstractContextManager[None]:
         """Freeze the disks of a running machine within the block, with consistent file systems."""

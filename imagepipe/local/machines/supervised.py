@@ -22,7 +22,7 @@ from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.host.errors import MachineError
 from imagepipe.local.host.processes import is_alive
 from imagepipe.local.machines import launch, records
-from imagepipe.local.machines.driver import Disk, Ingress, Machine
+from imagepipe.local.machines.driver import Disk, Ingress, Machine, Metadata
 from imagepipe.local.machines.guest import imds, slirp
 from imagepipe.local.machines.records import Record
 from imagepipe.local.machines.watcher import Watcher
@@ -108,6 +108,9 @@ class SupervisedDriver(ABC):
     @abstractmethod
     def _unplug(self, record: Record, disk: Disk) -> None:
         """Take a disk from a running machine; may be repeated. Raises DiskBusy, MachineError or OSError."""
+
+    def _publish_metadata(self, record: Record) -> None:  # noqa: B027 - a machine without the service does nothing
+        """Write the metadata of a running machine where its service reads it. Raises OSError."""
 
     def _listening(self, record: Record) -> frozenset[slirp.Port]:
         """List the ports that a wide rule opens."""
@@ -198,6 +201,14 @@ class SupervisedDriver(ABC):
                 except OSError as problem:
                     raise MachineError(f"detaching {device} from {machine_id}: {problem}") from problem
                 self._keep(running, lambda record: _with_disks(record, _without(record, device)))
+
+    def set_metadata(self, machine_id: str, metadata: Metadata) -> None:
+        running = self._get(machine_id)
+        self._keep(running, lambda record: replace(record, machine=replace(record.machine, metadata=metadata)))
+        try:
+            self._publish_metadata(running.record)
+        except OSError as problem:
+            raise MachineError(f"changing the metadata of {machine_id}: {problem}") from problem
 
     def quiesced(self, machine_id: str) -> AbstractContextManager[None]:
         return self._frozen(self._get(machine_id).record)

@@ -32,7 +32,7 @@ from imagepipe.local.aws.moto.bundles import certificate_of
 from imagepipe.local.disks.base_image import BaseImage
 from imagepipe.local.disks.files import Disks
 from imagepipe.local.host.errors import DiskBusy, MachineError
-from imagepipe.local.machines.driver import Disk, Ingress, Machine
+from imagepipe.local.machines.driver import Disk, Ingress, Machine, Metadata
 
 ACCOUNT = "000000000000"
 KEY_ID = "AKIATESTTESTTESTTEST"
@@ -108,6 +108,10 @@ class FakeDriver:
         machine = self.machines[machine_id]
         rest = tuple(disk for disk in machine.disks if disk.device != device)
         self.machines[machine_id] = replace(machine, disks=rest)
+
+    def set_metadata(self, machine_id: str, metadata: Metadata) -> None:
+        self._called("set_metadata", machine_id)
+        self.machines[machine_id] = replace(self.machines[machine_id], metadata=metadata)
 
     @contextmanager
     def quiesced(self, machine_id: str) -> Iterator[None]:

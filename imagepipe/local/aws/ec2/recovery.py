@@ -14,7 +14,7 @@ from functools import partial
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency
 from imagepipe.local.aws.ec2.images import jobs as image_jobs
-from imagepipe.local.aws.ec2.instances import disks
+from imagepipe.local.aws.ec2.instances import disks, metadata
 from imagepipe.local.aws.ec2.instances import jobs as instance_jobs
 from imagepipe.local.aws.ec2.instances.describe import forget_ended
 from imagepipe.local.aws.ec2.region_setup import prepare_base_images
@@ -39,6 +39,9 @@ def recover(backend: Backend) -> None:
     for instance in backend.database.instances:
         _resume_instance(backend, instance, instance.id in running)
         disks.resume(backend, instance)
+        if instance.id in running:
+            backend.submit(instance.id, metadata.refresh, instance.id)
+    metadata.keep_renewing(backend)
     _forget_old_records(backend)
 
 

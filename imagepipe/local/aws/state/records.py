@@ -129,6 +129,8 @@ class Instance(Bootable):
     placement_group: str = ""
     """Name of its placement group."""
     metadata_options: Mapping[str, str] = field(default_factory=dict)
+    metadata_state: str = "applied"
+    """`pending` until the running machine obeys changed metadata options."""
     cpu_credits: str = ""
     """`standard` or `unlimited` for a burstable type, otherwise empty."""
     interface_tags: Mapping[str, str] = field(default_factory=dict)
@@ -329,12 +331,14 @@ class AccessKey(Record):
 class Session(Record):
     """A role that somebody assumed; its id is the temporary access key's, its account the role's."""
 
-    secret_access_key: str
-    session_token: str
+    secret_access_key: str = field(repr=False)
+    session_token: str = field(repr=False)
     role_arn: str
     role_id: str
     name: str
     expires: datetime
+    instance_id: str = ""
+    """The instance that assumed the role, as its instance profile says; empty for AssumeRole."""
 
     @property
     def arn(self) -> str:

@@ -88,6 +88,9 @@ class ContainerDriver(MountingDriver):
         launch.boot(shell)
         return record
 
+    def _publish_metadata(self, record: Record) -> None:
+        imds.rewrite(self._folder / record.machine.id, record.machine)
+
     def _names(self, record: Record) -> dict[str, str]:
         return supervisor.read_names(self._folder / record.machine.id)
 

@@ -122,6 +122,9 @@ class QemuDriver(SupervisedDriver):
         if (folder / qmp.SOCKET).exists():
             slots.unplug(folder, supervisor.serial(disk.path))
 
+    def _publish_metadata(self, record: Record) -> None:
+        supervisor.rewrite(self._folder / record.machine.id, record.machine)
+
     def _ask_to_power_off(self, record: Record) -> bool:
         (self._folder / record.machine.id / supervisor.REBOOT).unlink(missing_ok=True)
         return self._push_power_button(record, until=self.stop_seconds)

@@ -203,7 +203,8 @@ def main(arguments: Sequence[str]) -> int:
     Path(KVM_NODE).unlink(missing_ok=True)
     if document["accelerator"] == "kvm":
         _lend_kvm(int(document["user"]))
-    service = imds.server(document["imds"], (imds.ADDRESS, 80))
+    reread = imds.Reread(Path(FILE), part="imds")
+    service = imds.server(document["imds"], (imds.ADDRESS, 80), reread)
     threading.Thread(target=service.serve_forever, daemon=True).start()
     endpoint.serve(document, imds.ADDRESS)
     sys.stdout.write("ready\n")

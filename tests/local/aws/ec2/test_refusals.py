@@ -722,6 +722,9 @@ DRY: dict[str, Case] = {
     "ModifyInstanceAttribute": lambda s: s.ec2.modify_instance_attribute(
         InstanceId=s.running, DisableApiTermination={"Value": True}, DryRun=True
     ),
+    "ModifyInstanceMetadataOptions": lambda s: s.ec2.modify_instance_metadata_options(
+        InstanceId=s.running, HttpTokens="required", DryRun=True
+    ),
     "ModifyInstanceCreditSpecification": lambda s: s.ec2.modify_instance_credit_specification(
         InstanceCreditSpecifications=[{"InstanceId": s.running, "CpuCredits": "standard"}], DryRun=True
     ),

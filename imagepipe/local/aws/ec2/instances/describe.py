@@ -9,7 +9,7 @@ from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup, product_codes
-from imagepipe.local.aws.ec2.instances import jobs
+from imagepipe.local.aws.ec2.instances import credentials, jobs, metadata_options
 from imagepipe.local.aws.ec2.network.interfaces import mac_address, private_dns_name, public_dns_name
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
@@ -125,18 +125,6 @@ def _is_ended(instance: Instance) -> bool:
     return instance.state == "terminated"
 
 
-def _metadata_options(instance: Instance) -> dict[str, Any]:
-    options = instance.metadata_options
-    return {
-        "State": "applied",
-        "HttpTokens": options.get("HttpTokens"),
-        "HttpPutResponseHopLimit": int(options.get("HttpPutResponseHopLimit", "1")),
-        "HttpEndpoint": options.get("HttpEndpoint"),
-        "HttpProtocolIpv6": options.get("HttpProtocolIpv6"),
-        "InstanceMetadataTags": options.get("InstanceMetadataTags"),
-    }
-
-
 def _state_reason(instance: Instance) -> dict[str, str] | None:
     return {"Code": instance.reason_code, "Message": instance.reason} if instance.reason_code else None
 
@@ -159,7 +147,7 @@ MEMBERS: Mapping[str, Callable[[Backend, Instance], Any]] = {
     "EnclaveOptions": lambda _, row: {"Enabled": False},
     "HibernationOptions": lambda _, row: {"Configured": False},
     "Hypervisor": lambda _, row: "xen",
-    "IamInstanceProfile": lambda _, row: profile_to_api(row),
+    "IamInstanceProfile": lambda _, row: credentials.profile_to_api(row),
     "ImageId": lambda _, row: row.image_id,
     "InstanceId": lambda _, row: row.id,
     "InstanceLifecycle": lambda _, row: "spot" if row.is_spot else None,
@@ -167,7 +155,7 @@ MEMBERS: Mapping[str, Callable[[Backend, Instance], Any]] = {
     "KeyName": lambda _, row: row.key_name,
     "LaunchTime": lambda _, row: row.launch_time,
     "MaintenanceOptions": lambda _, row: {"AutoRecovery": "default"},
-    "MetadataOptions": lambda _, row: _metadata_options(row),
+    "MetadataOptions": lambda _, row: metadata_options.to_api(row),
     "Monitoring": lambda _, row: {"State": "enabled" if row.monitoring else "disabled"},
     "NetworkInterfaces": _network_interfaces,
     "Placement": lambda _, row: {
@@ -226,14 +214,6 @@ class _Description(Mapping[str, Any]):
 def to_api(backend: Backend, instance: Instance) -> dict[str, Any]:
     """Describe an instance as DescribeInstances does."""
     return {name: member(backend, instance) for name, member in MEMBERS.items()}
-
-
-def profile_to_api(instance: Instance) -> dict[str, str] | None:
-    """Describe the instance profile; None without one."""
-    if not instance.iam_profile:
-        return None
-    name = instance.iam_profile.rpartition("/")[2]
-    return {"Arn": f"arn:aws:iam::{instance.account}:instance-profile/{name}", "Id": f"AIPA{instance.id[2:].upper()}"}
 
 
 def _attached(volume: AttachedVolume) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from imagepipe.local.aws.backend import Backend
+from imagepipe.local.aws.ec2.instances import metadata
 from imagepipe.local.aws.state.records import AttachedVolume, Instance
 from imagepipe.local.host.errors import MachineError
 from imagepipe.local.machines.driver import Disk
@@ -39,6 +40,7 @@ def plug(backend: Backend, instance_id: str, volume_id: str) -> None:
         _release(backend, instance_id, volume_id)
         return
     _set_state(backend, instance_id, volume_id, "attached")
+    metadata.refresh(backend, instance_id)
 
 
 def unplug(backend: Backend, instance_id: str, volume_id: str) -> None:
@@ -56,6 +58,7 @@ def unplug(backend: Backend, instance_id: str, volume_id: str) -> None:
         backend.job_queues.run_later(BUSY_SECONDS, again)
         return
     _release(backend, instance_id, volume_id)
+    metadata.refresh(backend, instance_id)
 
 
 def release_leaving(backend: Backend, instance_id: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from imagepipe.errors import BundleError
 from imagepipe.local.aws.backend import Backend
-from imagepipe.local.aws.ec2.instances import disks, faults
+from imagepipe.local.aws.ec2.instances import credentials, disks, faults
 from imagepipe.local.aws.ec2.instances.metadata import metadata_of
 from imagepipe.local.aws.faults.faults import Fault
 from imagepipe.local.aws.protocol.errors import AwsError
@@ -115,6 +115,7 @@ def boot(backend: Backend, instance_id: str) -> None:
         for attached in instance.volumes:
             make_volume(backend, attached.volume_id, state="in-use")
         _unpack_bundle(backend, instance)
+        credentials.renew(backend, instance_id)
         backend.driver.start(machine_of(backend, instance), ingress_of(backend, instance))
         faults.hold(backend, instance)
     except FAILURES as error:
@@ -298,6 +299,7 @@ def resume(backend: Backend, instance_id: str) -> None:
         return
     try:
         disks.release_leaving(backend, instance_id)
+        credentials.renew(backend, instance_id)
         instance = backend.database.instances[instance_id]
         backend.driver.start(machine_of(backend, instance), ingress_of(backend, instance))
     except FAILURES as error:
