@@ -76,7 +76,11 @@ def test_a_disk_is_plugged_in_used_and_unplugged_while_the_machine_runs(
         assert guest.run("cat /mnt/data") == "data\n", "a busy disk goes on"
         with driver.quiesced(guest.id):
             assert contents(disk) == b"data\n", "the new disk is frozen with the others"
-        guest.run("sudo umount /mnt")
+        Disks(store.disks).grow_volume(disk.path.stem, GIB // 4)
+        for device in ("/dev/sdf", guest.machine.disks[0].device):
+            driver.resize(guest.id, device)
+        assert guest.run("sudo blockdev --getsize64 /dev/sdf").strip() == str(GIB // 4)
+        guest.run("sudo resize2fs /dev/sdf && sudo umount /mnt")
         driver.detach(guest.id, "/dev/sdf")
         assert loop.devices_of(frozenset({disk.path})) == []
         assert contents(disk) == b"data\n"
@@ -193,6 +197,10 @@ def test_a_virtual_machine_takes_and_releases_disks_while_it_runs_and_keeps_them
         guest.run(f"{FORMAT}; sync; sudo umount /mnt")
         with pytest.raises(MachineError, match=r"/dev/sd\[f-p\]"):
             driver.attach(guest.id, new_disk(store, guest, "/dev/sdz"))
+        for path, device in ((disk.path, "/dev/sdf"), (guest.machine.disks[2].path, "/dev/sdq")):
+            Disks(store.disks).grow_volume(path.stem, 2 * GIB)
+            driver.resize(guest.id, device)
+            until(lambda device=device: guest.run(f"sudo blockdev --getsize64 {device}").strip() == str(2 * GIB))
         driver.detach(guest.id, "/dev/sdg")
         until(lambda: guest.run("lsblk -dno SERIAL | grep -c ^vol || true").strip() == "3")
         assert not detached(driver, guest, "/dev/sdq"), "it was started in a slot that cannot be unplugged"

@@ -54,6 +54,9 @@ class AutoDriver:
     def detach(self, machine_id: str, device: str) -> None:
         self._of(machine_id).detach(machine_id, device)
 
+    def resize(self, machine_id: str, device: str) -> None:
+        self._of(machine_id).resize(machine_id, device)
+
     def set_metadata(self, machine_id: str, metadata: Metadata) -> None:
         self._of(machine_id).set_metadata(machine_id, metadata)
 

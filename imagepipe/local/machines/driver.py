@@ -100,6 +100,9 @@ class Driver(Protocol):
         When it returns, the raw file holds all that the machine wrote. Raises DiskBusy while the machine uses the disk.
         """
 
+    def resize(self, machine_id: str, device: str) -> None:
+        """Show a running machine that the raw file of a disk has grown; a missing disk is success."""
+
     def set_metadata(self, machine_id: str, metadata: Metadata) -> None:
         """Have 169.254.169.254 of a running machine answer with these values, from now on."""
 

@@ -90,6 +90,10 @@ class MountingDriver(SupervisedDriver):
         if not any(not loop.devices_of(paths) for _ in tries(FREE_SECONDS, pause=0.005)):
             raise DiskBusy(f"a process in {record.machine.id} uses {disk.device}")
 
+    def _resize(self, record: Record, disk: Disk) -> None:
+        for device in loop.devices_of(frozenset({disk.path})):
+            loop.set_capacity(device)
+
     # Frozen disks.
 
     def _frozen(self, record: Record) -> AbstractContextManager[None]:

@@ -109,6 +109,10 @@ class SupervisedDriver(ABC):
     def _unplug(self, record: Record, disk: Disk) -> None:
         """Take a disk from a running machine; may be repeated. Raises DiskBusy, MachineError or OSError."""
 
+    @abstractmethod
+    def _resize(self, record: Record, disk: Disk) -> None:
+        """Show a running machine the size of a disk's file. Raises MachineError or OSError."""
+
     def _publish_metadata(self, record: Record) -> None:  # noqa: B027 - a machine without the service does nothing
         """Write the metadata of a running machine where its service reads it. Raises OSError."""
 
@@ -201,6 +205,15 @@ class SupervisedDriver(ABC):
                 except OSError as problem:
                     raise MachineError(f"detaching {device} from {machine_id}: {problem}") from problem
                 self._keep(running, lambda record: _with_disks(record, _without(record, device)))
+
+    def resize(self, machine_id: str, device: str) -> None:
+        running = self._get(machine_id)
+        for disk in running.record.machine.disks:
+            if disk.device == device:
+                try:
+                    self._resize(running.record, disk)
+                except OSError as problem:
+                    raise MachineError(f"resizing {device} of {machine_id}: {problem}") from problem
 
     def set_metadata(self, machine_id: str, metadata: Metadata) -> None:
         running = self._get(machine_id)

@@ -62,6 +62,8 @@ class FakeDriver:
         self.gate: threading.Event | None = None
         """A start waits for it."""
         self.console_end = ""
+        self.sizes: dict[str, int] = {}
+        """Sizes of disks that machines were shown."""
         self.mounted: set[str] = set()
         """Devices that machines use, so that they cannot be detached."""
         self._on_exit: Callable[[str], None] = lambda machine_id: None
@@ -108,6 +110,11 @@ class FakeDriver:
         machine = self.machines[machine_id]
         rest = tuple(disk for disk in machine.disks if disk.device != device)
         self.machines[machine_id] = replace(machine, disks=rest)
+
+    def resize(self, machine_id: str, device: str) -> None:
+        self._called("resize", machine_id)
+        [disk] = [disk for disk in self.machines[machine_id].disks if disk.device == device]
+        self.sizes[device] = disk.path.stat().st_size
 
     def set_metadata(self, machine_id: str, metadata: Metadata) -> None:
         self._called("set_metadata", machine_id)

@@ -24,7 +24,7 @@ from imagepipe.local.aws.ec2.instances import (
 )
 from imagepipe.local.aws.ec2.instances import describe as instances
 from imagepipe.local.aws.ec2.network import security_group_rules, security_groups
-from imagepipe.local.aws.ec2.volumes import snapshots, volumes
+from imagepipe.local.aws.ec2.volumes import modifications, snapshots, volumes
 from imagepipe.local.aws.protocol.query import Call
 
 Action = Callable[[Backend, Call], Mapping[str, Any]]
@@ -78,6 +78,8 @@ OWN: Mapping[str, Action] = {
     "DeleteVolume": volumes.delete_volume,
     "AttachVolume": volumes.attach_volume,
     "DetachVolume": volumes.detach_volume,
+    "ModifyVolume": modifications.modify_volume,
+    "DescribeVolumesModifications": modifications.describe_volumes_modifications,
     "CreateSnapshot": snapshots.create_snapshot,
     "CreateSnapshots": snapshots.create_snapshots,
     "CopySnapshot": snapshots.copy_snapshot,

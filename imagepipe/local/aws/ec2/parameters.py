@@ -29,6 +29,7 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
     "CreateSnapshots": ("OutpostArn",),
     "CreateVolume": ("AvailabilityZoneId", "MultiAttachEnabled", "Operator", "OutpostArn"),
     "ModifyInstanceAttribute": ("Kernel", "Ramdisk"),
+    "ModifyVolume": ("MultiAttachEnabled",),
     "RegisterImage": ("KernelId", "RamdiskId"),
     "RequestSpotInstances": ("AvailabilityZoneGroup", "BlockDurationMinutes", "LaunchGroup", "ValidFrom", "ValidUntil"),
     "RunInstances": (
@@ -58,7 +59,8 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
 
 NO_MANAGED = "no other service manages resources here"
 MANAGED_KINDS = (
-    "Instances", "InstanceStatus", "LaunchTemplates", "NetworkInterfaces", "VolumeStatus", "Volumes"
+    "Instances", "InstanceStatus", "LaunchTemplates", "NetworkInterfaces", "VolumeStatus", "Volumes",
+    "VolumesModifications",
 )  # fmt: skip
 OWN_GROUPS = {"SourceSecurityGroupOwnerId": "groups are found in the caller's own account"}
 NO_LOCATION = "there is one place for snapshots"

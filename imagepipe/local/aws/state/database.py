@@ -25,6 +25,7 @@ from imagepipe.local.aws.state.records import (
     Instance,
     KeyPair,
     LaunchTemplate,
+    Modification,
     PlacementGroup,
     Record,
     SecurityGroup,
@@ -138,6 +139,7 @@ class Database:
         self._tables: dict[type[Record], Table[Any]] = {}
         self.instances = self._table(Instance)
         self.volumes = self._table(Volume)
+        self.modifications = self._table(Modification)
         self.snapshots = self._table(Snapshot)
         self.images = self._table(Image)
         self.key_pairs = self._table(KeyPair)

@@ -162,6 +162,21 @@ class Volume(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Modification(Record):
+    """The latest modification of a volume; its id is the volume's."""
+
+    state: str
+    """`modifying`, `optimizing`, `completed` or `failed`."""
+    message: str = ""
+    original: DiskSpec
+    target: DiskSpec
+    start_time: datetime
+    end_time: datetime | None = None
+    recent: tuple[datetime, ...] = ()
+    """Start times of the volume's modifications of the last day, this one included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot(Record):
     """A snapshot; its bytes are the Disks' file of the same id once it is completed."""
 

@@ -122,6 +122,11 @@ class QemuDriver(SupervisedDriver):
         if (folder / qmp.SOCKET).exists():
             slots.unplug(folder, supervisor.serial(disk.path))
 
+    def _resize(self, record: Record, disk: Disk) -> None:
+        folder = self._folder / record.machine.id
+        if (folder / qmp.SOCKET).exists():
+            slots.resize(folder, supervisor.serial(disk.path), disk.path.stat().st_size)
+
     def _publish_metadata(self, record: Record) -> None:
         supervisor.rewrite(self._folder / record.machine.id, record.machine)
 

@@ -111,6 +111,13 @@ def unplug(folder: Path, serial: str) -> None:
         _close_files(qemu, serial)
 
 
+def resize(folder: Path, serial: str, size: int) -> None:
+    """Give a disk this many bytes. Raises MachineError."""
+    with qmp.connected(folder) as qemu:
+        is_of_boot = any(each.get("device") == node(serial) for each in qemu.ask("query-block"))
+        qemu.ask("block_resize", {"device" if is_of_boot else "node-name": node(serial), "size": size})
+
+
 def _devices(qemu: qmp.Connection) -> set[str]:
     return {str(each["name"]) for each in qemu.ask("qom-list", {"path": "/machine/peripheral"})}
 

@@ -135,6 +135,12 @@ class Scene:
         return str(made)
 
     @cached_property
+    def larger_volume(self) -> str:
+        made = self.ec2.create_volume(AvailabilityZone="us-east-1a", Size=2)["VolumeId"]
+        until(lambda: self.ec2.describe_volumes(VolumeIds=[made])["Volumes"][0]["State"] == "available")
+        return str(made)
+
+    @cached_property
     def spare_volume(self) -> str:
         return volume_beside(self.ec2, self.stopped)
 
@@ -572,6 +578,27 @@ CASES: dict[str, tuple[str, Case]] = {
             VolumeId=volume_beside(s.ec2, s.stopped), InstanceId=s.stopped, Device="/dev/xvda"
         ),
     ),
+    "volume made smaller": ("InvalidParameterValue", lambda s: s.ec2.modify_volume(VolumeId=s.larger_volume, Size=1)),
+    "volume modified in nothing": (
+        "InvalidParameterCombination",
+        lambda s: s.ec2.modify_volume(VolumeId=s.volume),
+    ),
+    "volume modified beyond its type": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.modify_volume(VolumeId=s.volume, VolumeType="standard", Size=1025),
+    ),
+    "iops of a volume without any": (
+        "InvalidParameterCombination",
+        lambda s: s.ec2.modify_volume(VolumeId=s.volume, Iops=3000),
+    ),
+    "too many iops for the size": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.modify_volume(VolumeId=s.volume, VolumeType="gp3", Size=8, Iops=5000),
+    ),
+    "modification of a volume that was not modified": (
+        "InvalidVolumeModification.NotFound",
+        lambda s: s.ec2.describe_volumes_modifications(VolumeIds=[s.volume]),
+    ),
     "volume detached that is not attached": ("IncorrectState", lambda s: s.ec2.detach_volume(VolumeId=s.volume)),
     # keys and groups
     "key pair twice": (
@@ -736,6 +763,7 @@ DRY: dict[str, Case] = {
     "AttachVolume": lambda s: s.ec2.attach_volume(
         VolumeId=s.spare_volume, InstanceId=s.stopped, Device="/dev/sdf", DryRun=True
     ),
+    "ModifyVolume": lambda s: s.ec2.modify_volume(VolumeId=s.volume, Size=2, DryRun=True),
     "DetachVolume": lambda s: s.ec2.detach_volume(VolumeId=root_volume(s.ec2, s.stopped), DryRun=True),
     "CreateSnapshot": lambda s: s.ec2.create_snapshot(VolumeId=s.volume, DryRun=True),
     "CreateSnapshots": lambda s: s.ec2.create_snapshots(InstanceSpecification={"InstanceId": s.running}, DryRun=True),

@@ -48,6 +48,7 @@ class FakeQemu:
         self.nodes: set[str] = set()
         self.sets: dict[int, list[dict[str, str]]] = {}
         self.asked: list[str] = []
+        self.size = 0
         self.keeps = False
         """True if the guest's kernel does not release disks."""
         self._listening = socket.socket(socket.AF_UNIX)
@@ -101,6 +102,9 @@ class FakeQemu:
             case "device_add":
                 assert given["drive"] in self.nodes
                 self.devices.add(given["id"])
+            case "block_resize":
+                assert given["node-name"] in self.nodes
+                self.size = given["size"]
             case "device_del" if not self.keeps:
                 self.devices.discard(given["id"])
         return {"return": {}}
@@ -137,3 +141,10 @@ def test_a_disk_that_the_guest_does_not_release_is_busy(
     qemu.keeps = False
     slots.unplug(tmp_path, "vol0")
     assert qemu.nodes == set()
+
+
+def test_a_disk_is_shown_its_new_size(qemu: FakeQemu, tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(b"")
+    slots.plug(tmp_path, tmp_path / "disk", "vol0", "f")
+    slots.resize(tmp_path, "vol0", 4096)
+    assert qemu.size == 4096

@@ -194,7 +194,7 @@ def terminate(backend: Backend, instance_id: str) -> None:
             if volume is None:
                 continue
             if attached.delete_on_termination:
-                backend.database.remove(volume)
+                _forget_volume(backend, volume)
             else:
                 backend.database.put(replace(volume, state="available", instance_id=None))
         backend.database.put(replace(instance, state="terminated", ended_at=backend.clock.now(), volumes=()))
@@ -284,7 +284,13 @@ def delete_volume(backend: Backend, volume_id: str) -> None:
     with backend.database.change():
         volume = backend.database.volumes.get(volume_id)
         if volume is not None and volume.state == "deleting":
-            backend.database.remove(volume)
+            _forget_volume(backend, volume)
+
+
+def _forget_volume(backend: Backend, volume: Volume) -> None:
+    backend.database.remove(volume)
+    if modification := backend.database.modifications.get(volume.id):
+        backend.database.remove(modification)
 
 
 def queue_of(volume: Volume) -> str:

@@ -81,7 +81,7 @@ def new_volume(backend: Backend, call: Call, disk: DiskSpec, *, zone: str, tags:
         zone=zone,
         size_gib=disk.size_gib,
         type=disk.type,
-        iops=disk.iops or (max(100, min(16000, 3 * disk.size_gib)) if disk.type == "gp2" else None),
+        iops=block_devices.effective_iops(disk),
         throughput=disk.throughput,
         snapshot_id=disk.snapshot_id,
         encrypted=encrypted.is_on,
@@ -211,6 +211,9 @@ def attach_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
     if any(row.volume_id == volume.id and row.state == "pending" for row in backend.database.snapshots):
         # A job in the volume's own queue still reads its bytes; the machine would not wait for that queue.
         raise AwsError("IncorrectState", f"{volume.id} has a pending snapshot; attach it once that is completed")
+    modification = backend.database.modifications.get(volume.id)
+    if modification is not None and modification.state == "modifying":
+        raise AwsError("IncorrectState", f"{volume.id} is being modified; attach it once that is in effect")
     attached = AttachedVolume(
         device=device,
         volume_id=volume.id,
