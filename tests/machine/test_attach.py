@@ -200,7 +200,9 @@ def test_a_virtual_machine_takes_and_releases_disks_while_it_runs_and_keeps_them
         for path, device in ((disk.path, "/dev/sdf"), (guest.machine.disks[2].path, "/dev/sdq")):
             Disks(store.disks).grow_volume(path.stem, 2 * GIB)
             driver.resize(guest.id, device)
-            until(lambda device=device: guest.run(f"sudo blockdev --getsize64 {device}").strip() == str(2 * GIB))
+            assert guest.run(f"for _ in 1 2 3 4 5; do sleep 1; sudo blockdev --getsize64 {device}; done | tail -1") == (
+                f"{2 * GIB}\n"
+            )
         driver.detach(guest.id, "/dev/sdg")
         until(lambda: guest.run("lsblk -dno SERIAL | grep -c ^vol || true").strip() == "3")
         assert not detached(driver, guest, "/dev/sdq"), "it was started in a slot that cannot be unplugged"
