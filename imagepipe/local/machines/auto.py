@@ -48,6 +48,9 @@ class AutoDriver:
     def set_ingress(self, machine_id: str, ingress: Sequence[Ingress]) -> None:
         self._of(machine_id).set_ingress(machine_id, ingress)
 
+    def set_addresses(self, machine_id: str, further: Sequence[str]) -> None:
+        self._of(machine_id).set_addresses(machine_id, further)
+
     def attach(self, machine_id: str, disk: Disk) -> None:
         self._of(machine_id).attach(machine_id, disk)
 

@@ -66,6 +66,12 @@ class Machine:
     """The root device first."""
     seed: Seed
     metadata: Metadata = field(default_factory=Metadata)
+    further_addresses: tuple[str, ...] = ()
+    """Loopback addresses at which its ports are open as well."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return (self.address, *self.further_addresses)
 
 
 class Driver(Protocol):
@@ -87,6 +93,9 @@ class Driver(Protocol):
 
     def set_ingress(self, machine_id: str, ingress: Sequence[Ingress]) -> None:
         """Open these ports of a running machine to their callers, and close all others."""
+
+    def set_addresses(self, machine_id: str, further: Sequence[str]) -> None:
+        """Open the ports of a running machine at these addresses as well, and close them at all others but its own."""
 
     def attach(self, machine_id: str, disk: Disk) -> None:
         """Plug a disk into a running machine, and into its next boots; a disk that it has already is success.

@@ -127,7 +127,7 @@ class SupervisedDriver(ABC):
         found = self._listening(record) if slirp.has_wide(record.ingress) else frozenset()
         forwarder = slirp.Forwarder(
             folder=self._folder / record.machine.id,
-            address=record.machine.address,
+            addresses=record.machine.addresses,
             supervisor=record.supervisor,
             join=launch.join_command(record.machine.id),
         )
@@ -179,6 +179,15 @@ class SupervisedDriver(ABC):
         running = self._get(machine_id)
         with running.ports:
             self._keep(running, lambda record: replace(record, ingress=tuple(ingress)))
+            self._open_ports(running.record)
+
+    def set_addresses(self, machine_id: str, further: Sequence[str]) -> None:
+        running = self._get(machine_id)
+        with running.ports:
+            self._keep(
+                running,
+                lambda record: replace(record, machine=replace(record.machine, further_addresses=tuple(further))),
+            )
             self._open_ports(running.record)
 
     def attach(self, machine_id: str, disk: Disk) -> None:

@@ -96,6 +96,10 @@ class FakeDriver:
         self._called("set_ingress", machine_id)
         self.ingress[machine_id] = tuple(ingress)
 
+    def set_addresses(self, machine_id: str, further: Sequence[str]) -> None:
+        self._called("set_addresses", machine_id)
+        self.machines[machine_id] = replace(self.machines[machine_id], further_addresses=tuple(further))
+
     def attach(self, machine_id: str, disk: Disk) -> None:
         self._called("attach", machine_id)
         machine = self.machines[machine_id]

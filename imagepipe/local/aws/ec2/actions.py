@@ -23,7 +23,7 @@ from imagepipe.local.aws.ec2.instances import (
     types,
 )
 from imagepipe.local.aws.ec2.instances import describe as instances
-from imagepipe.local.aws.ec2.network import security_group_rules, security_groups
+from imagepipe.local.aws.ec2.network import addresses, security_group_rules, security_groups
 from imagepipe.local.aws.ec2.volumes import modifications, snapshots, volumes
 from imagepipe.local.aws.protocol.query import Call
 
@@ -116,6 +116,11 @@ OWN: Mapping[str, Action] = {
     "ImportKeyPair": key_pairs.import_key_pair,
     "DescribeKeyPairs": key_pairs.describe_key_pairs,
     "DeleteKeyPair": key_pairs.delete_key_pair,
+    "AllocateAddress": addresses.allocate_address,
+    "AssociateAddress": addresses.associate_address,
+    "DisassociateAddress": addresses.disassociate_address,
+    "ReleaseAddress": addresses.release_address,
+    "DescribeAddresses": addresses.describe_addresses,
     "CreateSecurityGroup": security_groups.create_security_group,
     "DescribeSecurityGroups": security_groups.describe_security_groups,
     "DeleteSecurityGroup": security_groups.delete_security_group,

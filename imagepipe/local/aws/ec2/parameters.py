@@ -14,6 +14,7 @@ from imagepipe.local.aws.protocol.errors import unsupported
 from imagepipe.local.aws.protocol.query import Call
 
 REFUSED: Mapping[str, tuple[str, ...]] = {
+    "AllocateAddress": ("Address", "CustomerOwnedIpv4Pool", "IpamPoolId", "PublicIpv4Pool"),
     "AttachVolume": ("EbsCardIndex",),
     "CopyImage": (
         "DestinationAvailabilityZone",
@@ -66,6 +67,7 @@ OWN_GROUPS = {"SourceSecurityGroupOwnerId": "groups are found in the caller's ow
 NO_LOCATION = "there is one place for snapshots"
 NO_PACE = "bytes are copied as fast as possible"
 NO_EFFECT: Mapping[str, Mapping[str, str]] = {
+    "AllocateAddress": {"NetworkBorderGroup": "a region has one group, with the region's name"},
     **{f"Describe{kind}": {"IncludeManagedResources": NO_MANAGED} for kind in MANAGED_KINDS},
     **{f"{verb}SecurityGroup{side}": OWN_GROUPS for verb in ("Authorize", "Revoke") for side in ("Egress", "Ingress")},
     "CopyImage": {"SnapshotCopyCompletionDurationMinutes": NO_PACE},

@@ -41,7 +41,7 @@ def recover(backend: Backend) -> None:
         _resume_instance(backend, instance, instance.id in running)
         disks.resume(backend, instance)
         if instance.id in running:
-            backend.submit(instance.id, metadata.refresh, instance.id)
+            backend.submit(instance.id, instance_jobs.set_addresses, instance.id)
     metadata.keep_renewing(backend)
     _forget_old_records(backend)
 

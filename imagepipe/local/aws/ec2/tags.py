@@ -21,6 +21,7 @@ KINDS = {
     "acl": "network-acl",
     "ami": "image",
     "dopt": "dhcp-options",
+    "eipalloc": "elastic-ip",
     "eni": "network-interface",
     "i": "instance",
     "igw": "internet-gateway",
@@ -43,6 +44,7 @@ KINDS = {
 NOT_FOUND = {
     "acl": "InvalidNetworkAclID",
     "dopt": "InvalidDhcpOptionID",
+    "eipalloc": "InvalidAllocationID",
     "igw": "InvalidInternetGatewayID",
     "key": "InvalidKeyPair",
     "lt": "InvalidLaunchTemplateId",

@@ -21,6 +21,7 @@ from imagepipe.local import codec
 from imagepipe.local.aws.state.records import (
     AccessKey,
     Account,
+    Address,
     Image,
     Instance,
     KeyPair,
@@ -144,6 +145,7 @@ class Database:
         self.images = self._table(Image)
         self.key_pairs = self._table(KeyPair)
         self.groups = self._table(SecurityGroup)
+        self.addresses = self._table(Address)
         self.templates = self._table(LaunchTemplate)
         self.placement_groups = self._table(PlacementGroup)
         self.tokens = self._table(Token)
@@ -163,6 +165,7 @@ class Database:
             self.images,
             self.key_pairs,
             self.groups,
+            self.addresses,
             self.templates,
             self.placement_groups,
         )

@@ -105,6 +105,8 @@ class Instance(Bootable):
     """The loopback address that has its ports, whatever address the API shows."""
     private_ip: str
     has_public_ip: bool = True
+    elastic_ip: str = ""
+    """The Elastic IP address that is associated with it, a further loopback address."""
     interface_id: str
     group_ids: tuple[str, ...]
     key_name: str | None = None
@@ -138,6 +140,11 @@ class Instance(Bootable):
     spot_tags: Mapping[str, str] = field(default_factory=dict)
     """Tags of its spot request."""
     volumes: tuple[AttachedVolume, ...] = ()
+
+    @property
+    def public_ip(self) -> str | None:
+        """Return its public address: the Elastic IP address, or the machine's own."""
+        return self.elastic_ip or (self.address if self.has_public_ip else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +238,15 @@ class Image(Bootable):
     source_instance_id: str | None = None
     capture: Capture | None = None
     last_launched: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address(Record):
+    """An Elastic IP address."""
+
+    public_ip: str
+    instance_id: str | None = None
+    association_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

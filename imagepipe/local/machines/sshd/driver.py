@@ -110,17 +110,19 @@ class SshdDriver(MountingDriver):
 
     def _forward(self, forwarder: slirp.Forwarder, ports: frozenset[slirp.Port]) -> None:
         """Open these TCP ports, as many as possible, and no others. Raises MachineError for those that failed."""
-        machine_id, address = forwarder.folder.name, forwarder.address
-        wanted = {port.number for port in ports if port.protocol == "tcp"}
-        is_open = set(self._ask(machine_id, {"do": "ports"}))
-        for number in sorted(is_open - wanted):
-            self._ask(machine_id, {"do": "close", "port": number})
+        machine_id = forwarder.folder.name
+        numbers = {port.number for port in ports if port.protocol == "tcp"}
+        wanted = {(address, number) for address in forwarder.addresses for number in numbers}
+        is_open = {(str(address), int(number)) for address, number in self._ask(machine_id, {"do": "ports"})}
+        for address, number in sorted(is_open - wanted):
+            self._ask(machine_id, {"do": "close", "address": address, "port": number})
         problems = []
-        for number in sorted(wanted - is_open):
+        for address, number in sorted(wanted - is_open):
             try:
                 listening, in_repair = _listener(address, number)
                 with listening:
-                    self._ask(machine_id, {"do": "open", "port": number, "in_repair": in_repair}, listening.fileno())
+                    request = {"do": "open", "address": address, "port": number, "in_repair": in_repair}
+                    self._ask(machine_id, request, listening.fileno())
             except OSError as problem:
                 problems.append(f"listening on port {number} of {address}: {problem.strerror or problem}")
         if problems:

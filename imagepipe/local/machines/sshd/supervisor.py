@@ -372,9 +372,9 @@ class Supervisor:
         self._init = 0
         self._mounts = -1
         self._orders = -1
-        self._open: dict[int, socket.socket] = {}
-        """Listening sockets by port."""
-        self._in_repair: set[int] = set()
+        self._open: dict[tuple[str, int], socket.socket] = {}
+        """Listening sockets by address and port."""
+        self._in_repair: set[tuple[str, int]] = set()
         self._poll = select.poll()
         self._is_ending = False
 
@@ -463,18 +463,18 @@ class Supervisor:
             self._is_ending = True
 
     def _accept(self, fd: int) -> None:
-        port = next((port for port, listening in self._open.items() if listening.fileno() == fd), None)
-        if port is None:
+        place = next((place for place, listening in self._open.items() if listening.fileno() == fd), None)
+        if place is None:
             return
         try:
-            accepted, _ = self._open[port].accept()
+            accepted, _ = self._open[place].accept()
         except OSError:  # the caller has disconnected again
             return
         accepted.setblocking(True)
-        if port in self._in_repair:
+        if place in self._in_repair:
             accepted.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, REPAIR_OFF)
         with accepted:
-            self._hand_on(accepted, port)
+            self._hand_on(accepted, place[1])
 
     def _hand_on(self, accepted: socket.socket, port: int) -> None:
         """Hand a connection to a process in the machine: the image's sshd, or one that carries bytes to a port."""
@@ -509,9 +509,10 @@ class Supervisor:
             answer: object = True
             match wanted["do"]:
                 case "open":
-                    self._admit(int(wanted["port"]), socket.socket(fileno=fds[0]), in_repair=wanted["in_repair"])
+                    place = (wanted["address"], int(wanted["port"]))
+                    self._admit(place, socket.socket(fileno=fds[0]), in_repair=wanted["in_repair"])
                 case "close":
-                    self._refuse(int(wanted["port"]))
+                    self._refuse((wanted["address"], int(wanted["port"])))
                 case "ports":
                     answer = sorted(self._open)
                 case "names":
@@ -534,17 +535,17 @@ class Supervisor:
             self._plan["held"].remove(fd)
             os.close(fd)
 
-    def _admit(self, port: int, listening: socket.socket, *, in_repair: bool) -> None:
-        self._refuse(port)
-        self._open[port] = listening
+    def _admit(self, place: tuple[str, int], listening: socket.socket, *, in_repair: bool) -> None:
+        self._refuse(place)
+        self._open[place] = listening
         listening.setblocking(False)
         if in_repair:
-            self._in_repair.add(port)
+            self._in_repair.add(place)
         self._poll.register(listening, select.POLLIN)
 
-    def _refuse(self, port: int) -> None:
-        self._in_repair.discard(port)
-        if listening := self._open.pop(port, None):
+    def _refuse(self, place: tuple[str, int]) -> None:
+        self._in_repair.discard(place)
+        if listening := self._open.pop(place, None):
             self._poll.unregister(listening)
             listening.close()
 

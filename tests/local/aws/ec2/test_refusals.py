@@ -145,6 +145,15 @@ class Scene:
         return volume_beside(self.ec2, self.stopped)
 
     @cached_property
+    def address(self) -> str:
+        return str(self.ec2.allocate_address(Domain="vpc")["AllocationId"])
+
+    @cached_property
+    def association(self) -> str:
+        made = self.ec2.associate_address(AllocationId=self.address, InstanceId=self.stopped)
+        return str(made["AssociationId"])
+
+    @cached_property
     def opened_group(self) -> str:
         self.opened(**tcp(22))
         return self.group
@@ -600,6 +609,32 @@ CASES: dict[str, tuple[str, Case]] = {
         lambda s: s.ec2.describe_volumes_modifications(VolumeIds=[s.volume]),
     ),
     "volume detached that is not attached": ("IncorrectState", lambda s: s.ec2.detach_volume(VolumeId=s.volume)),
+    # addresses
+    "unknown allocation": (
+        "InvalidAllocationID.NotFound",
+        lambda s: s.ec2.release_address(AllocationId=f"eipalloc-{UNKNOWN}"),
+    ),
+    "unknown address": ("InvalidAddress.NotFound", lambda s: s.ec2.describe_addresses(PublicIps=["127.42.9.9"])),
+    "unknown association": (
+        "InvalidAssociationID.NotFound",
+        lambda s: s.ec2.disassociate_address(AssociationId=f"eipassoc-{UNKNOWN}"),
+    ),
+    "address associated with nothing": ("MissingParameter", lambda s: s.ec2.associate_address(AllocationId=s.address)),
+    "address of a terminated instance": (
+        "IncorrectInstanceState",
+        lambda s: s.ec2.associate_address(AllocationId=s.address, InstanceId=s.terminated),
+    ),
+    "address released in use": (
+        "InvalidIPAddress.InUse",
+        lambda s: (s.association, s.ec2.release_address(AllocationId=s.address)),
+    ),
+    "address taken from another instance": (
+        "Resource.AlreadyAssociated",
+        lambda s: (
+            s.association,
+            s.ec2.associate_address(AllocationId=s.address, InstanceId=s.running, AllowReassociation=False),
+        ),
+    ),
     # keys and groups
     "key pair twice": (
         "InvalidKeyPair.Duplicate",
@@ -816,6 +851,10 @@ DRY: dict[str, Case] = {
         DryRun=True,
     ),
     "DeleteKeyPair": lambda s: s.ec2.delete_key_pair(KeyName="key", DryRun=True),
+    "AllocateAddress": lambda s: s.ec2.allocate_address(Domain="vpc", DryRun=True),
+    "AssociateAddress": lambda s: s.ec2.associate_address(AllocationId=s.address, InstanceId=s.stopped, DryRun=True),
+    "DisassociateAddress": lambda s: s.ec2.disassociate_address(AssociationId=s.association, DryRun=True),
+    "ReleaseAddress": lambda s: s.ec2.release_address(AllocationId=s.address, DryRun=True),
     "CreateSecurityGroup": lambda s: s.ec2.create_security_group(GroupName="x", Description="x", DryRun=True),
     "DeleteSecurityGroup": lambda s: s.ec2.delete_security_group(GroupId=s.group, DryRun=True),
     "AuthorizeSecurityGroupIngress": lambda s: s.ec2.authorize_security_group_ingress(

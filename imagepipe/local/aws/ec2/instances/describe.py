@@ -30,9 +30,9 @@ def state_of(state: str) -> dict[str, Any]:
 
 
 def public_ip(instance: Instance) -> str | None:
-    """Return the public address: the machine's own, which EC2 takes away while the instance is stopped."""
-    gone = instance.state in ("stopped", "terminated")
-    return instance.address if instance.has_public_ip and not gone else None
+    """Return the public address. A stopped instance has only an Elastic IP address."""
+    gone = instance.state == "terminated" or (instance.state == "stopped" and not instance.elastic_ip)
+    return None if gone else instance.public_ip
 
 
 GETTERS: Mapping[str, Getter] = {
@@ -236,6 +236,10 @@ def interface(backend: Backend, instance: Instance, address: str | None) -> dict
         "PublicIp": address,
         "PublicDnsName": public_dns_name(backend, instance, address),
     }
+    for elastic in backend.database.addresses if instance.elastic_ip else ():
+        if elastic.instance_id == instance.id:
+            owner = {"IpOwnerId": instance.account, "AllocationId": elastic.id}
+            association |= {**owner, "AssociationId": elastic.association_id}
     return {
         "NetworkInterfaceId": instance.interface_id,
         "Status": "in-use",

@@ -16,7 +16,7 @@ from typing import Any
 from imagepipe.errors import BundleError
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.instances import credentials, disks, faults
-from imagepipe.local.aws.ec2.instances.metadata import metadata_of
+from imagepipe.local.aws.ec2.instances.metadata import metadata_of, refresh
 from imagepipe.local.aws.faults.faults import Fault
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.state.records import Instance, Rule, Volume
@@ -62,7 +62,12 @@ def machine_of(backend: Backend, instance: Instance) -> Machine:
             public_keys=instance.public_keys,
         ),
         metadata=metadata_of(backend, instance),
+        further_addresses=further_addresses(instance),
     )
+
+
+def further_addresses(instance: Instance) -> tuple[str, ...]:
+    return (instance.elastic_ip,) if instance.elastic_ip else ()
 
 
 def ingress_of(backend: Backend, instance: Instance) -> list[Ingress]:
@@ -197,7 +202,11 @@ def terminate(backend: Backend, instance_id: str) -> None:
                 _forget_volume(backend, volume)
             else:
                 backend.database.put(replace(volume, state="available", instance_id=None))
-        backend.database.put(replace(instance, state="terminated", ended_at=backend.clock.now(), volumes=()))
+        for address in backend.database.addresses:
+            if address.instance_id == instance_id:
+                backend.database.put(replace(address, instance_id=None, association_id=""))
+        ended = replace(instance, state="terminated", ended_at=backend.clock.now(), volumes=(), elastic_ip="")
+        backend.database.put(ended)
 
 
 def die(backend: Backend, instance_id: str, fault: Fault) -> None:
@@ -242,6 +251,17 @@ def open_ports(backend: Backend, instance_id: str) -> None:
         backend.driver.set_ingress(instance_id, ingress_of(backend, instance))
     except FAILURES:
         log.exception("opening the ports of instance %s failed", instance_id)
+
+
+def set_addresses(backend: Backend, instance_id: str) -> None:
+    """Open a running machine's ports at its Elastic IP address, or close them there."""
+    if (instance := _in_state(backend, instance_id, "running")) is None:
+        return
+    try:
+        backend.driver.set_addresses(instance_id, further_addresses(instance))
+    except FAILURES:
+        log.exception("opening the ports of instance %s at %s failed", instance_id, further_addresses(instance))
+    refresh(backend, instance_id)
 
 
 def forget(backend: Backend, instance_id: str) -> None:

@@ -92,9 +92,9 @@ def metadata_of(backend: Backend, instance: Instance) -> Metadata:
     others = sorted(volume.device for volume in instance.volumes if volume.device != instance.root_device)
     values |= {f"block-device-mapping/ebs{at}": device for at, device in enumerate(others, start=1)}
     values |= {f"public-keys/{at}/openssh-key": key for at, key in enumerate(instance.public_keys)}
-    public_name = public_dns_name(backend, instance, instance.address)
-    if instance.has_public_ip:
-        values |= {"public-ipv4": instance.address} | ({"public-hostname": public_name} if public_name else {})
+    public_name = public_dns_name(backend, instance, instance.public_ip)
+    if instance.public_ip:
+        values |= {"public-ipv4": instance.public_ip} | ({"public-hostname": public_name} if public_name else {})
     values |= _interface(instance, mac, group_names, public_name)
     values |= credentials.values_of(backend, instance)
     options = instance.metadata_options
@@ -122,11 +122,11 @@ def _interface(instance: Instance, mac: str, group_names: Sequence[str], public_
         "subnet-id": instance.subnet_id,
         "vpc-id": instance.vpc_id,
     }
-    if instance.has_public_ip:
+    if instance.public_ip:
         if public_name:
             values["public-hostname"] = public_name
-        values["public-ipv4s"] = instance.address
-        values[f"ipv4-associations/{instance.address}"] = instance.private_ip
+        values["public-ipv4s"] = instance.public_ip
+        values[f"ipv4-associations/{instance.public_ip}"] = instance.private_ip
     return {f"network/interfaces/macs/{mac}/{path}": value for path, value in values.items()}
 
 
