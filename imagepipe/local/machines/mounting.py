@@ -149,13 +149,11 @@ def _open_dev(init: int | None) -> int | None:
         root = os.open(f"/proc/{init}/root", flags | os.O_PATH)
         try:
             folder = os.open("dev", flags | os.O_NOFOLLOW, dir_fd=root)
+            if os.fstat(folder).st_dev not in (os.fstat(root).st_dev, Path("/dev").stat().st_dev):
+                return folder
+            os.close(folder)
         finally:
             os.close(root)
-        with suppress(OSError):
-            disk = Path(f"/proc/{init}/root").stat().st_dev
-            if os.fstat(folder).st_dev not in (disk, Path("/dev").stat().st_dev):
-                return folder
-        os.close(folder)
     return None
 
 

@@ -73,7 +73,7 @@ class ContainerDriver(MountingDriver):
             held = [loops[0].fd, is_held_end, outside]
             shell = supervisor.launch(machine, devices[0], join=join, folder=folder, held=held)
             children.append(shell)
-            record = replace(record, devices=devices, supervisor=Process.of(shell.pid))
+            record = replace(record, supervisor=Process.of(shell.pid))
             for each in loops[1:]:
                 self._hold(record, each)
             self._check_fstab(machine.id, record)

@@ -83,7 +83,7 @@ class SshdDriver(MountingDriver):
         finally:
             for each in loops:
                 each.close()
-        record = replace(record, devices=devices, supervisor=Process.of(child.pid))
+        record = replace(record, supervisor=Process.of(child.pid))
         records.write(folder, record)
         _tell(child, "boot")
         return record
