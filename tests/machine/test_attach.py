@@ -80,7 +80,7 @@ def test_a_disk_is_plugged_in_used_and_unplugged_while_the_machine_runs(
         for device in ("/dev/sdf", guest.machine.disks[0].device):
             driver.resize(guest.id, device)
         assert guest.run("sudo blockdev --getsize64 /dev/sdf").strip() == str(GIB // 4)
-        guest.run("sudo resize2fs /dev/sdf && sudo umount /mnt")
+        guest.run("sudo umount /mnt; sudo e2fsck -fp /dev/sdf; sudo resize2fs /dev/sdf")
         driver.detach(guest.id, "/dev/sdf")
         assert loop.devices_of(frozenset({disk.path})) == []
         assert contents(disk) == b"data\n"
@@ -114,21 +114,32 @@ def test_a_reboot_and_the_next_cloud_keep_the_new_disk_and_a_reboot_frees_a_busy
     store: Store, new_guest: NewGuest, tmp_path: Path, kind: str
 ) -> None:
     guest = new_guest()
-    first = open_driver(kind, store.machines)
-    first.start(guest.machine, [SSH])
-    guest.run("cloud-init status --wait")
-    first.attach(guest.id, new_disk(store, guest))
-    guest.run(f"{FORMAT}; sync; sudo umount /mnt")
-    rebooted(first, guest)
-    assert guest.run("sudo mount /dev/xvdf /mnt && cat /mnt/data") == "data\n"
-    first.close()
+    disk = new_disk(store, guest)
+    with cloud_with(store, guest, disk, tmp_path, kind):
+        guest.run(f"cloud-init status --wait; {FORMAT}; sync; sudo umount /mnt")
     with opened(store, kind) as adopted:
         assert adopted.running() == {guest.id}
+        rebooted(adopted, guest)
+        assert guest.run("sudo mount /dev/xvdf /mnt && cat /mnt/data") == "data\n"
         assert not detached(adopted, guest)
         rebooted(adopted, guest)
         until(lambda: detached(adopted, guest))
         assert guest.run("ls /dev/sdf /dev/xvdf 2>/dev/null | wc -l") == "0\n"
     assert leftovers(tmp_path) == []
+
+
+@contextmanager
+def cloud_with(store: Store, guest: Guest, disk: Disk, folder: Path, kind: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A driver in a process of its own, that starts the machine and attaches the disk; killed at the end."""
+    task = folder / "task"
+    task.write_bytes(pickle.dumps((guest.machine, [SSH], disk)))
+    command = [sys.executable, drive.__file__, str(store.machines), str(task), kind]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while process.stdout.readline() != b"attached\n":
+            assert process.poll() is None
+        yield process
+        process.kill()
 
 
 def rebooted(driver: Driver, guest: Guest) -> None:
@@ -144,14 +155,7 @@ def test_nothing_is_left_of_a_disk_in_whatever_order_processes_are_killed(
     store: Store, new_guest: NewGuest, tmp_path: Path, kind: str, order: str
 ) -> None:
     guest = new_guest()
-    task = tmp_path / "task"
-    disk = new_disk(store, guest)
-    task.write_bytes(pickle.dumps((guest.machine, [SSH], disk)))
-    command = [sys.executable, drive.__file__, str(store.machines), str(task), kind]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as cloud:
-        assert cloud.stdout is not None
-        while cloud.stdout.readline() != b"attached\n":
-            assert cloud.poll() is None
+    with cloud_with(store, guest, new_disk(store, guest), tmp_path, kind) as cloud:
         guest.run(FORMAT)
         if order == "cloud first":
             cloud.kill()
@@ -162,7 +166,6 @@ def test_nothing_is_left_of_a_disk_in_whatever_order_processes_are_killed(
             os.kill(record.supervisor.pid, signal.SIGKILL)
         else:
             MachineGroup(guest.id).kill()
-        cloud.kill()
     with opened(store, kind) as driver:
         until(lambda: driver.running() == frozenset())
         assert leftovers(tmp_path) == []

@@ -7,7 +7,7 @@ import itertools
 import os
 import stat
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
@@ -85,7 +85,7 @@ class MountingDriver(SupervisedDriver):
                 raise DiskBusy(f"{disk.device} is mounted in {record.machine.id}")
             if MachineGroup(record.machine.id).init() is not None:
                 with _guest_dev(record.machine.id) as folder:
-                    _remove_nodes(folder, [name for name in names if name not in kept], Path(device).stat().st_rdev)
+                    _remove_nodes(folder, Path(device).stat().st_rdev)
             self._release(record, device)
         if not any(not loop.devices_of(paths) for _ in tries(FREE_SECONDS, pause=0.005)):
             raise DiskBusy(f"a process in {record.machine.id} uses {disk.device}")
@@ -170,11 +170,10 @@ def _make_node(folder: int, name: str, number: int) -> None:
     os.mknod(own, stat.S_IFBLK | 0o660, number, dir_fd=folder)
 
 
-def _remove_nodes(folder: int, names: Iterable[str], number: int) -> None:
-    """Delete those of the names that are nodes of this block device; another file there is left alone."""
-    for name in names:
-        own = name.removeprefix(DEV)
+def _remove_nodes(folder: int, number: int) -> None:
+    """Delete all nodes of this block device in the folder."""
+    for name in os.listdir(folder):
         with suppress(FileNotFoundError):
-            present = os.stat(own, dir_fd=folder, follow_symlinks=False)
+            present = os.stat(name, dir_fd=folder, follow_symlinks=False)
             if stat.S_ISBLK(present.st_mode) and present.st_rdev == number:
-                os.unlink(own, dir_fd=folder)
+                os.unlink(name, dir_fd=folder)

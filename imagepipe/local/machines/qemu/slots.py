@@ -75,7 +75,7 @@ def plug(folder: Path, path: Path, serial: str, letter: str) -> None:
         _close_files(qemu, serial)
         files = _pass_file(qemu, path, serial)
         options = {"driver": "raw", "discard": "unmap", "detect-zeroes": "unmap", "cache": {"no-flush": True}}
-        file = {"driver": "file", "filename": files, "discard": "unmap", "cache": {"no-flush": True}}
+        file = {"driver": "file", "filename": files, "discard": "unmap", "cache": {"no-flush": True}, "locking": "off"}
         if node(serial) not in _nodes(qemu):
             qemu.ask("blockdev-add", {**options, "node-name": node(serial), "file": file})
         qemu.ask(

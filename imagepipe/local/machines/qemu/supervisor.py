@@ -172,8 +172,9 @@ def qemu_command(
         port = f",bus={slots.bus(disk['port'])}" if disk["port"] in free else ""
         free.discard(disk["port"])
         command += [
+            # A disk is one machine's here, and with its lock QEMU 7.2 refuses to resize a file that was passed open.
             "-drive", f"id={slots.node(disk['serial'])},file={path},format=raw,if=none,cache=unsafe,discard=unmap,"
-            "detect-zeroes=unmap",
+            "detect-zeroes=unmap,file.locking=off",
             "-device", f"virtio-blk-pci,id={slots.device(disk['serial'])},drive={slots.node(disk['serial'])},"
             f"serial={disk['serial']}" + port + (",bootindex=1" if at == 0 else ""),
         ]  # fmt: skip
