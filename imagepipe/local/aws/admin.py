@@ -15,6 +15,7 @@ from imagepipe.local.aws.authentication.signature import Identity, Request
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import product_codes
 from imagepipe.local.aws.ec2.images import from_disk
+from imagepipe.local.aws.ec2.instances import metadata
 from imagepipe.local.aws.faults.catalogue import fault_of
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.paths import OWN_PATHS
@@ -51,7 +52,9 @@ def answer(backend: Backend, identity: Identity, request: Request) -> Answer:
         case ("GET", "clock"):
             return _json({"now": iso(backend.clock.now())})
         case ("POST", "clock"):
-            return _json({"now": backend.clock.advance(_seconds(_body(request).get("advance")))})
+            now = backend.clock.advance(_seconds(_body(request).get("advance")))
+            metadata.renew_credentials(backend)
+            return _json({"now": now})
         case ("GET", "faults"):
             return _faults(backend)
         case ("POST", "faults"):

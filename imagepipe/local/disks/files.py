@@ -87,6 +87,12 @@ class Disks:
                     _grow_file_system(half)
         return target
 
+    def grow_volume(self, volume_id: str, size_bytes: int) -> None:
+        """Lengthen a volume; one that is as long already is left alone. Its file system is not touched."""
+        path = self.volume_path(volume_id)
+        if path.stat().st_size < size_bytes:
+            os.truncate(path, size_bytes)
+
     def delete_volume(self, volume_id: str) -> None:
         """Delete a volume; a missing one is success."""
         self.volume_path(volume_id).unlink(missing_ok=True)

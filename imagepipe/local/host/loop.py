@@ -22,6 +22,7 @@ CONTROL = Path("/dev/loop-control")
 CTL_GET_FREE = 0x4C82
 CONFIGURE = 0x4C0A
 CLEAR = 0x4C01
+SET_CAPACITY = 0x4C07
 READ_ONLY, AUTOCLEAR = 1, 4
 MAJOR = 7
 # struct loop_config: fd, block size, loop_info64 (three of the kernel's, offset, limit, ..., flags, names), reserved
@@ -80,6 +81,15 @@ def wait_free(paths: frozenset[Path], seconds: float) -> None:
             return
     for device in devices_of(paths):
         detach(device)
+
+
+def set_capacity(device: str) -> None:
+    """Give the device the size that its backing file has now. Raises OSError."""
+    fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, SET_CAPACITY)
+    finally:
+        os.close(fd)
 
 
 def detach(device: str) -> None:

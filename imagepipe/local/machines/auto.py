@@ -13,7 +13,7 @@ from pathlib import Path
 from imagepipe.local.disks.contents import is_bare
 from imagepipe.local.host import foreign
 from imagepipe.local.host.errors import MachineError
-from imagepipe.local.machines.driver import Driver, Ingress, Machine
+from imagepipe.local.machines.driver import Disk, Driver, Ingress, Machine, Metadata
 from imagepipe.local.machines.nspawn.driver import ContainerDriver
 from imagepipe.local.machines.qemu.driver import QemuDriver
 from imagepipe.local.machines.requirements import qemu_problems
@@ -47,6 +47,21 @@ class AutoDriver:
 
     def set_ingress(self, machine_id: str, ingress: Sequence[Ingress]) -> None:
         self._of(machine_id).set_ingress(machine_id, ingress)
+
+    def set_addresses(self, machine_id: str, further: Sequence[str]) -> None:
+        self._of(machine_id).set_addresses(machine_id, further)
+
+    def attach(self, machine_id: str, disk: Disk) -> None:
+        self._of(machine_id).attach(machine_id, disk)
+
+    def detach(self, machine_id: str, device: str) -> None:
+        self._of(machine_id).detach(machine_id, device)
+
+    def resize(self, machine_id: str, device: str) -> None:
+        self._of(machine_id).resize(machine_id, device)
+
+    def set_metadata(self, machine_id: str, metadata: Metadata) -> None:
+        self._of(machine_id).set_metadata(machine_id, metadata)
 
     def quiesced(self, machine_id: str) -> AbstractContextManager[None]:
         return self._of(machine_id).quiesced(machine_id)

@@ -35,8 +35,8 @@ class Seed:
 class Metadata:
     """The answers of 169.254.169.254 inside a machine; user data is the seed's."""
 
-    values: Mapping[str, str] = field(default_factory=dict)
-    """By path below `meta-data/`: `placement/region`."""
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Credentials of the instance's role among them. By path below `meta-data/`: `placement/region`."""
     identity: str = ""
     """The instance identity document, JSON."""
     tokens_required: bool = True
@@ -66,6 +66,12 @@ class Machine:
     """The root device first."""
     seed: Seed
     metadata: Metadata = field(default_factory=Metadata)
+    further_addresses: tuple[str, ...] = ()
+    """Loopback addresses at which its ports are open as well."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return (self.address, *self.further_addresses)
 
 
 class Driver(Protocol):
@@ -87,6 +93,27 @@ class Driver(Protocol):
 
     def set_ingress(self, machine_id: str, ingress: Sequence[Ingress]) -> None:
         """Open these ports of a running machine to their callers, and close all others."""
+
+    def set_addresses(self, machine_id: str, further: Sequence[str]) -> None:
+        """Open the ports of a running machine at these addresses as well, and close them at all others but its own."""
+
+    def attach(self, machine_id: str, disk: Disk) -> None:
+        """Plug a disk into a running machine, and into its next boots; a disk that it has already is success.
+
+        Raises MachineError; the machine then does not have the disk.
+        """
+
+    def detach(self, machine_id: str, device: str) -> None:
+        """Unplug a disk from a running machine, and from its next boots; a missing one is success.
+
+        When it returns, the raw file holds all that the machine wrote. Raises DiskBusy while the machine uses the disk.
+        """
+
+    def resize(self, machine_id: str, device: str) -> None:
+        """Show a running machine that the raw file of a disk has grown; a missing disk is success."""
+
+    def set_metadata(self, machine_id: str, metadata: Metadata) -> None:
+        """Have 169.254.169.254 of a running machine answer with these values, from now on."""
 
     def quiesced(self, machine_id: str) -> AbstractContextManager[None]:
         """Freeze the disks of a running machine within the block, with consistent file systems."""

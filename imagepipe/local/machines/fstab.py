@@ -110,10 +110,10 @@ def names(device: str, at: int) -> list[str]:
 
 def write_generator(folder: Path, machine: Machine) -> None:
     """Write the generator, which is bind-mounted under /run of the container."""
-    path = folder / FILE
-    path.unlink(missing_ok=True)
-    path.write_text(GENERATOR.replace("@DISKS@", " ".join(disk.device for disk in machine.disks[1:])), encoding="utf-8")
-    path.chmod(0o755)
+    half = folder / f".{FILE}"
+    half.write_text(GENERATOR.replace("@DISKS@", " ".join(disk.device for disk in machine.disks[1:])), encoding="utf-8")
+    half.chmod(0o755)
+    half.rename(folder / FILE)  # the machine may be booting from the old one
 
 
 def entries(root: Path) -> list[Entry]:

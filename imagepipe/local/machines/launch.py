@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import select
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from imagepipe.local.host import foreign
 from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.host.errors import MachineError
-from imagepipe.local.machines.driver import Machine
+from imagepipe.local.machines.driver import Disk
 
 READY_SECONDS = 20
 
@@ -54,9 +54,9 @@ def boot(process: subprocess.Popen[bytes]) -> None:
         word.write(b"boot\n")
 
 
-def refuse_foreign(machine: Machine) -> None:
+def refuse_foreign(disks: Iterable[Disk]) -> None:
     """Raise MachineError if this computer's kernel would have to mount an imported disk."""
-    for disk in machine.disks:
+    for disk in disks:
         if foreign.is_foreign(disk.path):
             raise MachineError(
                 f"{disk.device} was imported, or was attached beside a disk that was: this computer's kernel does not"

@@ -34,8 +34,6 @@ class Record:
     """A machine that was started and not terminated yet."""
 
     machine: Machine
-    devices: tuple[str, ...] = ()
-    """Loop devices, in the order of the disks."""
     supervisor: Process | None = None
     """None until the supervisor waits for the command to boot."""
     ingress: tuple[Ingress, ...] = ()

@@ -22,7 +22,7 @@ from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.host.errors import MachineError
 from imagepipe.local.host.processes import is_alive
 from imagepipe.local.machines import launch, records
-from imagepipe.local.machines.driver import Ingress, Machine
+from imagepipe.local.machines.driver import Disk, Ingress, Machine, Metadata
 from imagepipe.local.machines.guest import imds, slirp
 from imagepipe.local.machines.records import Record
 from imagepipe.local.machines.watcher import Watcher
@@ -42,6 +42,8 @@ class Running:
     is_stopping: bool = False
     ports: threading.Lock = field(default_factory=threading.Lock)
     """Lock that is held while its ports are opened and closed."""
+    keeping: threading.Lock = field(default_factory=threading.Lock)
+    """Lock that is held while its record is changed."""
     ended: threading.Event = field(default_factory=threading.Event)
     """Event that is set when the machine has been cleaned up."""
 
@@ -93,6 +95,27 @@ class SupervisedDriver(ABC):
     def _unfreeze(self, record: Record) -> None:
         """Undo a freeze that was interrupted: a frozen process cannot even be killed."""
 
+    def _check_attached(self, record: Record, disk: Disk) -> None:  # noqa: B027 - as above
+        """Raise MachineError for a disk that cannot be attached. Called before anything is changed."""
+
+    @abstractmethod
+    def _plug(self, record: Record, disk: Disk) -> None:
+        """Give a running machine a disk that its record has already; may be repeated. Raises MachineError or OSError.
+
+        The machine may be between two boots.
+        """
+
+    @abstractmethod
+    def _unplug(self, record: Record, disk: Disk) -> None:
+        """Take a disk from a running machine; may be repeated. Raises DiskBusy, MachineError or OSError."""
+
+    @abstractmethod
+    def _resize(self, record: Record, disk: Disk) -> None:
+        """Show a running machine the size of a disk's file. Raises MachineError or OSError."""
+
+    def _publish_metadata(self, record: Record) -> None:  # noqa: B027 - a machine without the service does nothing
+        """Write the metadata of a running machine where its service reads it. Raises OSError."""
+
     def _listening(self, record: Record) -> frozenset[slirp.Port]:
         """List the ports that a wide rule opens."""
         assert record.supervisor is not None
@@ -104,7 +127,7 @@ class SupervisedDriver(ABC):
         found = self._listening(record) if slirp.has_wide(record.ingress) else frozenset()
         forwarder = slirp.Forwarder(
             folder=self._folder / record.machine.id,
-            address=record.machine.address,
+            addresses=record.machine.addresses,
             supervisor=record.supervisor,
             join=launch.join_command(record.machine.id),
         )
@@ -155,9 +178,59 @@ class SupervisedDriver(ABC):
     def set_ingress(self, machine_id: str, ingress: Sequence[Ingress]) -> None:
         running = self._get(machine_id)
         with running.ports:
-            running.record = replace(running.record, ingress=tuple(ingress))
-            records.write(self._folder / machine_id, running.record)
+            self._keep(running, lambda record: replace(record, ingress=tuple(ingress)))
             self._open_ports(running.record)
+
+    def set_addresses(self, machine_id: str, further: Sequence[str]) -> None:
+        running = self._get(machine_id)
+        with running.ports:
+            self._keep(
+                running,
+                lambda record: replace(record, machine=replace(record.machine, further_addresses=tuple(further))),
+            )
+            self._open_ports(running.record)
+
+    def attach(self, machine_id: str, disk: Disk) -> None:
+        running = self._get(machine_id)
+        self._check_attached(running.record, disk)
+        # The record comes first: whoever cleans up after the machine then waits until this disk is free, too.
+        self._keep(running, lambda record: _with_disks(record, (*_without(record, disk.device), disk)))
+        try:
+            self._plug(running.record, disk)
+        except (MachineError, OSError) as problem:
+            with suppress(MachineError):
+                self.detach(machine_id, disk.device)
+            raise MachineError(f"attaching {disk.device} to {machine_id}: {problem}") from problem
+
+    def detach(self, machine_id: str, device: str) -> None:
+        running = self._get(machine_id)
+        root, *others = running.record.machine.disks
+        if device == root.device:
+            raise MachineError(f"detaching {device} from {machine_id}: the machine runs from it")
+        for disk in others:
+            if disk.device == device:
+                try:
+                    self._unplug(running.record, disk)
+                except OSError as problem:
+                    raise MachineError(f"detaching {device} from {machine_id}: {problem}") from problem
+                self._keep(running, lambda record: _with_disks(record, _without(record, device)))
+
+    def resize(self, machine_id: str, device: str) -> None:
+        running = self._get(machine_id)
+        for disk in running.record.machine.disks:
+            if disk.device == device:
+                try:
+                    self._resize(running.record, disk)
+                except OSError as problem:
+                    raise MachineError(f"resizing {device} of {machine_id}: {problem}") from problem
+
+    def set_metadata(self, machine_id: str, metadata: Metadata) -> None:
+        running = self._get(machine_id)
+        self._keep(running, lambda record: replace(record, machine=replace(record.machine, metadata=metadata)))
+        try:
+            self._publish_metadata(running.record)
+        except OSError as problem:
+            raise MachineError(f"changing the metadata of {machine_id}: {problem}") from problem
 
     def quiesced(self, machine_id: str) -> AbstractContextManager[None]:
         return self._frozen(self._get(machine_id).record)
@@ -195,6 +268,12 @@ class SupervisedDriver(ABC):
         if running is None:
             raise MachineError(f"{machine_id} does not run")
         return running
+
+    def _keep(self, running: Running, change: Callable[[Record], Record]) -> None:
+        """Change the record of a running machine."""
+        with running.keeping:
+            running.record = change(running.record)
+            records.write(self._folder / running.record.machine.id, running.record)
 
     def _manage(self, running: Running) -> None:
         assert running.record.supervisor is not None
@@ -266,3 +345,11 @@ class SupervisedDriver(ABC):
             return
         self._adopt(record)
         self._manage(Running(record))
+
+
+def _without(record: Record, device: str) -> tuple[Disk, ...]:
+    return tuple(disk for disk in record.machine.disks if disk.device != device)
+
+
+def _with_disks(record: Record, disks: tuple[Disk, ...]) -> Record:
+    return replace(record, machine=replace(record.machine, disks=disks))

@@ -10,7 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -31,8 +31,8 @@ from imagepipe.local.aws.http_server import make_server
 from imagepipe.local.aws.moto.bundles import certificate_of
 from imagepipe.local.disks.base_image import BaseImage
 from imagepipe.local.disks.files import Disks
-from imagepipe.local.host.errors import MachineError
-from imagepipe.local.machines.driver import Ingress, Machine
+from imagepipe.local.host.errors import DiskBusy, MachineError
+from imagepipe.local.machines.driver import Disk, Ingress, Machine, Metadata
 
 ACCOUNT = "000000000000"
 KEY_ID = "AKIATESTTESTTESTTEST"
@@ -62,6 +62,10 @@ class FakeDriver:
         self.gate: threading.Event | None = None
         """A start waits for it."""
         self.console_end = ""
+        self.sizes: dict[str, int] = {}
+        """Sizes of disks that machines were shown."""
+        self.mounted: set[str] = set()
+        """Devices that machines use, so that they cannot be detached."""
         self._on_exit: Callable[[str], None] = lambda machine_id: None
 
     def _called(self, name: str, machine_id: str) -> None:
@@ -91,6 +95,34 @@ class FakeDriver:
     def set_ingress(self, machine_id: str, ingress: Sequence[Ingress]) -> None:
         self._called("set_ingress", machine_id)
         self.ingress[machine_id] = tuple(ingress)
+
+    def set_addresses(self, machine_id: str, further: Sequence[str]) -> None:
+        self._called("set_addresses", machine_id)
+        self.machines[machine_id] = replace(self.machines[machine_id], further_addresses=tuple(further))
+
+    def attach(self, machine_id: str, disk: Disk) -> None:
+        self._called("attach", machine_id)
+        machine = self.machines[machine_id]
+        assert disk.path.exists()
+        if disk not in machine.disks:
+            self.machines[machine_id] = replace(machine, disks=(*machine.disks, disk))
+
+    def detach(self, machine_id: str, device: str) -> None:
+        self._called("detach", machine_id)
+        if device in self.mounted:
+            raise DiskBusy(f"{device} is mounted")
+        machine = self.machines[machine_id]
+        rest = tuple(disk for disk in machine.disks if disk.device != device)
+        self.machines[machine_id] = replace(machine, disks=rest)
+
+    def resize(self, machine_id: str, device: str) -> None:
+        self._called("resize", machine_id)
+        [disk] = [disk for disk in self.machines[machine_id].disks if disk.device == device]
+        self.sizes[device] = disk.path.stat().st_size
+
+    def set_metadata(self, machine_id: str, metadata: Metadata) -> None:
+        self._called("set_metadata", machine_id)
+        self.machines[machine_id] = replace(self.machines[machine_id], metadata=metadata)
 
     @contextmanager
     def quiesced(self, machine_id: str) -> Iterator[None]:

@@ -59,7 +59,7 @@ def test_a_root_or_a_further_disk_that_was_imported_is_refused_where_the_kernel_
     root, further = (disks.create_volume(name, size_bytes=MIB, snapshot_id=None) for name in ("vol-1", "vol-2"))
     both = (Disk("/dev/xvda", root), Disk("/dev/sdf", further))
     machine = Machine("i-1", "127.42.0.4", both, Seed("i-1", "a", "us-east-1", b"", ()))
-    launch.refuse_foreign(machine)
+    launch.refuse_foreign(machine.disks)
     mark(further)
     with pytest.raises(MachineError, match=r"/dev/sdf was imported.*IMAGEPIPE_LOCAL_DRIVER=auto or qemu"):
-        launch.refuse_foreign(machine)
+        launch.refuse_foreign(machine.disks)

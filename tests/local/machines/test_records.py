@@ -19,7 +19,7 @@ RULES = (Ingress("tcp", 22, 22, "127.0.0.1/32"), Ingress("-1", -1, -1, "0.0.0.0/
 
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
-    kept = Record(MACHINE, devices=("/dev/loop1", "/dev/loop2"), supervisor=Process(7, "99"), ingress=RULES)
+    kept = Record(MACHINE, supervisor=Process(7, "99"), ingress=RULES)
     records.write(tmp_path, kept)
     assert records.read(tmp_path) == kept
 

@@ -14,6 +14,7 @@ from imagepipe.local.aws.ec2.instances import (
     fleet,
     interfaces,
     launch_templates,
+    metadata_options,
     placement_groups,
     profiles,
     run,
@@ -22,8 +23,8 @@ from imagepipe.local.aws.ec2.instances import (
     types,
 )
 from imagepipe.local.aws.ec2.instances import describe as instances
-from imagepipe.local.aws.ec2.network import security_group_rules, security_groups
-from imagepipe.local.aws.ec2.volumes import snapshots, volumes
+from imagepipe.local.aws.ec2.network import addresses, security_group_rules, security_groups
+from imagepipe.local.aws.ec2.volumes import modifications, snapshots, volumes
 from imagepipe.local.aws.protocol.query import Call
 
 Action = Callable[[Backend, Call], Mapping[str, Any]]
@@ -36,6 +37,7 @@ OWN: Mapping[str, Action] = {
     "DescribeInstanceAttribute": instances.describe_instance_attribute,
     "GetConsoleOutput": status.get_console_output,
     "ModifyInstanceAttribute": change.modify_instance_attribute,
+    "ModifyInstanceMetadataOptions": metadata_options.modify_instance_metadata_options,
     "DescribeNetworkInterfaces": interfaces.describe_network_interfaces,
     "DescribeInstanceTypes": types.describe_instance_types,
     "DescribeInstanceTypeOfferings": types.describe_instance_type_offerings,
@@ -76,6 +78,8 @@ OWN: Mapping[str, Action] = {
     "DeleteVolume": volumes.delete_volume,
     "AttachVolume": volumes.attach_volume,
     "DetachVolume": volumes.detach_volume,
+    "ModifyVolume": modifications.modify_volume,
+    "DescribeVolumesModifications": modifications.describe_volumes_modifications,
     "CreateSnapshot": snapshots.create_snapshot,
     "CreateSnapshots": snapshots.create_snapshots,
     "CopySnapshot": snapshots.copy_snapshot,
@@ -112,6 +116,11 @@ OWN: Mapping[str, Action] = {
     "ImportKeyPair": key_pairs.import_key_pair,
     "DescribeKeyPairs": key_pairs.describe_key_pairs,
     "DeleteKeyPair": key_pairs.delete_key_pair,
+    "AllocateAddress": addresses.allocate_address,
+    "AssociateAddress": addresses.associate_address,
+    "DisassociateAddress": addresses.disassociate_address,
+    "ReleaseAddress": addresses.release_address,
+    "DescribeAddresses": addresses.describe_addresses,
     "CreateSecurityGroup": security_groups.create_security_group,
     "DescribeSecurityGroups": security_groups.describe_security_groups,
     "DeleteSecurityGroup": security_groups.delete_security_group,

@@ -14,6 +14,7 @@ from imagepipe.local.aws.protocol.errors import unsupported
 from imagepipe.local.aws.protocol.query import Call
 
 REFUSED: Mapping[str, tuple[str, ...]] = {
+    "AllocateAddress": ("Address", "CustomerOwnedIpv4Pool", "IpamPoolId", "PublicIpv4Pool"),
     "AttachVolume": ("EbsCardIndex",),
     "CopyImage": (
         "DestinationAvailabilityZone",
@@ -29,6 +30,7 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
     "CreateSnapshots": ("OutpostArn",),
     "CreateVolume": ("AvailabilityZoneId", "MultiAttachEnabled", "Operator", "OutpostArn"),
     "ModifyInstanceAttribute": ("Kernel", "Ramdisk"),
+    "ModifyVolume": ("MultiAttachEnabled",),
     "RegisterImage": ("KernelId", "RamdiskId"),
     "RequestSpotInstances": ("AvailabilityZoneGroup", "BlockDurationMinutes", "LaunchGroup", "ValidFrom", "ValidUntil"),
     "RunInstances": (
@@ -58,12 +60,14 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
 
 NO_MANAGED = "no other service manages resources here"
 MANAGED_KINDS = (
-    "Instances", "InstanceStatus", "LaunchTemplates", "NetworkInterfaces", "VolumeStatus", "Volumes"
+    "Instances", "InstanceStatus", "LaunchTemplates", "NetworkInterfaces", "VolumeStatus", "Volumes",
+    "VolumesModifications",
 )  # fmt: skip
 OWN_GROUPS = {"SourceSecurityGroupOwnerId": "groups are found in the caller's own account"}
 NO_LOCATION = "there is one place for snapshots"
 NO_PACE = "bytes are copied as fast as possible"
 NO_EFFECT: Mapping[str, Mapping[str, str]] = {
+    "AllocateAddress": {"NetworkBorderGroup": "a region has one group, with the region's name"},
     **{f"Describe{kind}": {"IncludeManagedResources": NO_MANAGED} for kind in MANAGED_KINDS},
     **{f"{verb}SecurityGroup{side}": OWN_GROUPS for verb in ("Authorize", "Revoke") for side in ("Egress", "Ingress")},
     "CopyImage": {"SnapshotCopyCompletionDurationMinutes": NO_PACE},
@@ -95,7 +99,7 @@ NO_EFFECT: Mapping[str, Mapping[str, str]] = {
         "OfferingClass": "there are no reserved instances",
         "OfferingType": "there are no reserved instances",
     },
-    "DetachVolume": {"Force": "volumes are detached cleanly"},
+    "DetachVolume": {"Force": "a volume that the machine uses stays busy until it is unmounted"},
     "GetConsoleOutput": {"Latest": "the output is always the latest"},
     "MonitorInstances": {"MetricCategoryIds": "there are no metrics"},
     "RunInstances": {

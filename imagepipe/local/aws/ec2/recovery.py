@@ -14,9 +14,11 @@ from functools import partial
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency
 from imagepipe.local.aws.ec2.images import jobs as image_jobs
+from imagepipe.local.aws.ec2.instances import disks, metadata
 from imagepipe.local.aws.ec2.instances import jobs as instance_jobs
 from imagepipe.local.aws.ec2.instances.describe import forget_ended
 from imagepipe.local.aws.ec2.region_setup import prepare_base_images
+from imagepipe.local.aws.ec2.volumes import modifications
 from imagepipe.local.aws.state.records import Instance
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,10 @@ def recover(backend: Backend) -> None:
     _resume_volumes(backend)
     for instance in backend.database.instances:
         _resume_instance(backend, instance, instance.id in running)
+        disks.resume(backend, instance)
+        if instance.id in running:
+            backend.submit(instance.id, instance_jobs.set_addresses, instance.id)
+    metadata.keep_renewing(backend)
     _forget_old_records(backend)
 
 
@@ -146,3 +152,8 @@ def _resume_volumes(backend: Backend) -> None:
             backend.submit(volume.id, instance_jobs.delete_volume, volume.id)
         elif volume.state == "creating" and volume.instance_id is None:
             backend.submit(volume.id, instance_jobs.create_volume, volume.id)
+    for modification in backend.database.modifications:
+        if modification.state in modifications.UNDER_WAY:
+            modified = backend.database.volumes.get(modification.id)
+            queue = instance_jobs.queue_of(modified) if modified else modification.id
+            backend.submit(queue, modifications.apply, modification.id)

@@ -8,18 +8,20 @@ from functools import partial
 from typing import Any
 
 from imagepipe.local.aws.backend import Backend
+from imagepipe.local.aws.ec2.instances import metadata
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, missing
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.ids import MALFORMED, check_id, not_found
 from imagepipe.local.aws.protocol.query import Call
-from imagepipe.local.aws.state.records import Record, Rule, SecurityGroup
+from imagepipe.local.aws.state.records import Instance, Record, Rule, SecurityGroup
 
 KINDS = {
     "acl": "network-acl",
     "ami": "image",
     "dopt": "dhcp-options",
+    "eipalloc": "elastic-ip",
     "eni": "network-interface",
     "i": "instance",
     "igw": "internet-gateway",
@@ -42,6 +44,7 @@ KINDS = {
 NOT_FOUND = {
     "acl": "InvalidNetworkAclID",
     "dopt": "InvalidDhcpOptionID",
+    "eipalloc": "InvalidAllocationID",
     "igw": "InvalidInternetGatewayID",
     "key": "InvalidKeyPair",
     "lt": "InvalidLaunchTemplateId",
@@ -134,7 +137,10 @@ def _of_record(backend: Backend, record: Record, field: str) -> _Resource:
 
     def put(tags: Mapping[str, str]) -> None:
         changes: Any = {field: dict(tags)}
-        backend.database.put(replace(now(), **changes))
+        changed = replace(now(), **changes)
+        backend.database.put(changed)
+        if isinstance(changed, Instance) and changed.metadata_options.get("InstanceMetadataTags") == "enabled":
+            metadata.refresh_later(backend, changed)
 
     return _Resource(
         record.id,

@@ -36,6 +36,14 @@ def has_instance_profile(moto: Moto, account: str, name_or_arn: str) -> bool:
     return any(name_or_arn in (profile.name, profile.arn) for profile in _profiles(moto, account))
 
 
+def find_profile_role(moto: Moto, account: str, name_or_arn: str) -> Role | None:
+    """Find the role of an instance profile; None without one, or without the profile."""
+    for profile in _profiles(moto, account):
+        if name_or_arn in (profile.name, profile.arn) and profile.roles:
+            return find_role(moto, str(profile.roles[0].arn))
+    return None
+
+
 def role_of_profile(moto: Moto, account: str, profile: str) -> str:
     """Return the ARN of the profile's role. If the profile has none, return that of a role with the profile's name."""
     roles = [role for found in _profiles(moto, account) if found.name == profile for role in found.roles]

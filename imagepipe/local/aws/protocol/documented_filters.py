@@ -179,6 +179,10 @@ PATHS: Mapping[str, Mapping[str, str]] = {
         "attachment-status.io-performance": "AttachmentStatuses.IoPerformance",
         "attachment-status.instance-id": "AttachmentStatuses.InstanceId",
     },
+    "DescribeVolumesModifications": {
+        "originalMultiAttachEnabled": "OriginalMultiAttachEnabled",
+        "targetMultiAttachEnabled": "TargetMultiAttachEnabled",
+    },
     "DescribeVpcClassicLink": {"is-classic-link-enabled": "ClassicLinkEnabled"},
     "DescribeVpcEndpoints": {"vpc-endpoint-state": "State"},
     "DescribeVpcPeeringConnections": {"status-code": "Status.Code", "status-message": "Status.Message"},

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from imagepipe.clock import iso
+from imagepipe.local.aws.authentication import sessions
 from imagepipe.local.aws.authentication.signature import Identity
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.context import RequestContext
@@ -20,8 +19,6 @@ from imagepipe.local.aws.moto import iam
 from imagepipe.local.aws.moto.iam import Role
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Answer, form, result
-from imagepipe.local.aws.state.records import Session
-from imagepipe.local.store import new_key_id
 
 ROLE = re.compile(r"arn:aws:iam::(\d{12}):role/(?:[\w+=,.@-]+/)*([\w+=,.@-]+)")
 NAME = re.compile(r"[\w+=,.@-]{2,64}")
@@ -50,7 +47,7 @@ def _assume_role(backend: Backend, identity: Identity, values: Mapping[str, str]
     found = ROLE.fullmatch(arn)
     if found is None:
         raise AwsError("ValidationError", f"{arn} is invalid")
-    account, role = found[1], iam.find_role(backend.moto, arn)
+    role = iam.find_role(backend.moto, arn)
     who = backend.accounts.arn_of(identity)
     if role is None or not _trusts(role.trust_policy, identity, who, values.get("ExternalId")):
         raise AwsError(
@@ -59,29 +56,16 @@ def _assume_role(backend: Backend, identity: Identity, values: Mapping[str, str]
             status=403,
         )
     seconds = _seconds(backend, identity, values, role)
-    session = Session(
-        id=new_key_id("ASIA"),
-        account=account,
-        region=identity.region,
-        secret_access_key=secrets.token_urlsafe(30),
-        session_token=secrets.token_urlsafe(120),
-        role_arn=arn,
-        role_id=role.id,
+    session = sessions.make(
+        backend.database,
+        backend.clock,
+        role,
         name=name,
-        expires=backend.clock.now() + timedelta(seconds=seconds),
+        region=identity.region,
+        lifetime=timedelta(seconds=seconds),
     )
-    with backend.database.change():
-        for old in backend.database.sessions:
-            if old.expires < backend.clock.now() - timedelta(hours=1):  # until then, it is reported as expired
-                backend.database.remove(old)
-        backend.database.put(session)
     return {
-        "Credentials": {
-            "AccessKeyId": session.id,
-            "SecretAccessKey": session.secret_access_key,
-            "SessionToken": session.session_token,
-            "Expiration": iso(session.expires),
-        },
+        "Credentials": sessions.credentials_of(session),
         "AssumedRoleUser": {"AssumedRoleId": f"{session.role_id}:{name}", "Arn": session.arn},
         "PackedPolicySize": 0,
     }

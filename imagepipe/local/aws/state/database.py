@@ -21,10 +21,12 @@ from imagepipe.local import codec
 from imagepipe.local.aws.state.records import (
     AccessKey,
     Account,
+    Address,
     Image,
     Instance,
     KeyPair,
     LaunchTemplate,
+    Modification,
     PlacementGroup,
     Record,
     SecurityGroup,
@@ -37,7 +39,7 @@ from imagepipe.local.aws.state.records import (
 
 RECORDS = "gateway.sqlite"
 """File name of the records in the state folder."""
-FORMAT = 7
+FORMAT = 8
 """Version of the records' format. It is increased when this program writes or expects other records than before."""
 
 R = TypeVar("R", bound=Record)
@@ -138,10 +140,12 @@ class Database:
         self._tables: dict[type[Record], Table[Any]] = {}
         self.instances = self._table(Instance)
         self.volumes = self._table(Volume)
+        self.modifications = self._table(Modification)
         self.snapshots = self._table(Snapshot)
         self.images = self._table(Image)
         self.key_pairs = self._table(KeyPair)
         self.groups = self._table(SecurityGroup)
+        self.addresses = self._table(Address)
         self.templates = self._table(LaunchTemplate)
         self.placement_groups = self._table(PlacementGroup)
         self.tokens = self._table(Token)
@@ -161,6 +165,7 @@ class Database:
             self.images,
             self.key_pairs,
             self.groups,
+            self.addresses,
             self.templates,
             self.placement_groups,
         )

@@ -72,7 +72,8 @@ class JobQueues:
     def set_delay(self, kind: str, seconds: float) -> None:
         """Make work of this kind take at least so many seconds.
 
-        Kinds are `run`, `stop`, `terminate`, `volume`, `snapshot`, `image` and `copy`.
+        Kinds are `run`, `stop`, `terminate`, `attach`, `detach`, `modify`, `optimize`,
+        `volume`, `snapshot`, `image` and `copy`.
         """
         self._delays[kind] = seconds
 

@@ -49,6 +49,8 @@ class AttachedVolume:
     volume_id: str
     delete_on_termination: bool
     attach_time: datetime
+    state: str = "attached"
+    """`attaching`, `attached`, `detaching`, or `busy` for one that is to be detached while the machine uses it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,8 @@ class Instance(Bootable):
     """The loopback address that has its ports, whatever address the API shows."""
     private_ip: str
     has_public_ip: bool = True
+    elastic_ip: str = ""
+    """The Elastic IP address that is associated with it, a further loopback address."""
     interface_id: str
     group_ids: tuple[str, ...]
     key_name: str | None = None
@@ -127,6 +131,8 @@ class Instance(Bootable):
     placement_group: str = ""
     """Name of its placement group."""
     metadata_options: Mapping[str, str] = field(default_factory=dict)
+    metadata_state: str = "applied"
+    """`pending` until the running machine obeys changed metadata options."""
     cpu_credits: str = ""
     """`standard` or `unlimited` for a burstable type, otherwise empty."""
     interface_tags: Mapping[str, str] = field(default_factory=dict)
@@ -134,6 +140,11 @@ class Instance(Bootable):
     spot_tags: Mapping[str, str] = field(default_factory=dict)
     """Tags of its spot request."""
     volumes: tuple[AttachedVolume, ...] = ()
+
+    @property
+    def public_ip(self) -> str | None:
+        """Return its public address: the Elastic IP address, or the machine's own."""
+        return self.elastic_ip or (self.address if self.has_public_ip else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +166,21 @@ class Volume(Record):
     """Reason why it cannot be created: EC2 checks KMS keys only after its answer."""
     instance_id: str | None = None
     """The instance that it is attached to; device and flags are in the instance's own list."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Modification(Record):
+    """The latest modification of a volume; its id is the volume's."""
+
+    state: str
+    """`modifying`, `optimizing`, `completed` or `failed`."""
+    message: str = ""
+    original: DiskSpec
+    target: DiskSpec
+    start_time: datetime
+    end_time: datetime | None = None
+    recent: tuple[datetime, ...] = ()
+    """Start times of the volume's modifications of the last day, this one included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +238,15 @@ class Image(Bootable):
     source_instance_id: str | None = None
     capture: Capture | None = None
     last_launched: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address(Record):
+    """An Elastic IP address."""
+
+    public_ip: str
+    instance_id: str | None = None
+    association_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,12 +362,14 @@ class AccessKey(Record):
 class Session(Record):
     """A role that somebody assumed; its id is the temporary access key's, its account the role's."""
 
-    secret_access_key: str
-    session_token: str
+    secret_access_key: str = field(repr=False)
+    session_token: str = field(repr=False)
     role_arn: str
     role_id: str
     name: str
     expires: datetime
+    instance_id: str = ""
+    """The instance that assumed the role, as its instance profile says; empty for AssumeRole."""
 
     @property
     def arn(self) -> str:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -59,17 +59,54 @@ def write(folder: Path, machine: Machine, *, namespace: int) -> None:
     write_atomically(folder / FILE, json.dumps(document(machine) | way))
 
 
+def rewrite(folder: Path, machine: Machine) -> None:
+    """Write the machine's metadata as it is now; the service's process reads it before its next answer."""
+    before = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    write_atomically(folder / FILE, json.dumps(before | document(machine)))
+
+
+class Reread:
+    """Reads a document again whenever its file was replaced."""
+
+    def __init__(self, file: Path, *, part: str = "") -> None:
+        self._file = file
+        self._part = part
+        self._lock = threading.Lock()
+        self._seen = self._version()
+
+    def __call__(self) -> Mapping[str, Any] | None:
+        """Return the document if it was replaced since the last call; None if it was not, or is gone."""
+        with self._lock:
+            now = self._version()
+            if now is None or now == self._seen:
+                return None
+            self._seen = now
+            whole: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
+        return whole[self._part] if self._part else whole
+
+    def _version(self) -> tuple[int, int] | None:
+        try:
+            found = self._file.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+
 class Answers:
     """The values by path, and the tokens that give access to them."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
+        self._tokens: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self.load(document)
+
+    def load(self, document: Mapping[str, Any]) -> None:
+        """Answer from this document from now on. Tokens stay valid, as on EC2."""
         self._tree = _tree(document)
         self._user_data = base64.b64decode(document["user-data"])
         self._tokens_required = bool(document["tokens-required"])
         self.is_enabled = bool(document.get("is-enabled", True))
         self._seed = {name: base64.b64decode(body) for name, body in document.get("seed", {}).items()}
-        self._tokens: dict[str, float] = {}
-        self._lock = threading.Lock()
 
     def token(self, seconds: str | None) -> str | None:
         """Make a token; None for an invalid lifetime."""
@@ -136,8 +173,14 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
     protocol_version = "HTTP/1.1"
     answers: Answers
+    reread: Callable[[], Mapping[str, Any] | None]
+
+    def _refresh(self) -> None:
+        if (changed := self.reread()) is not None:
+            self.answers.load(changed)
 
     def do_PUT(self) -> None:
+        self._refresh()
         if self.path != "/latest/api/token" or not self.answers.is_enabled:
             return self._send(404)
         # An open proxy must not get a token for somebody else (EC2 user guide, IMDSv2).
@@ -148,6 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(400) if token is None else self._send(200, token.encode(), {TTL: str(ttl)})
 
     def do_GET(self) -> None:
+        self._refresh()
         path = self.path.partition("?")[0]
         if (seed := self.answers.seed(path)) is not None:
             return self._send(200, seed)
@@ -179,9 +223,13 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-def server(document: Mapping[str, Any], address: tuple[str, int]) -> ThreadingHTTPServer:
-    """Make the service, which listens already."""
-    handler = type("Handler", (_Handler,), {"answers": Answers(document)})
+def server(
+    document: Mapping[str, Any],
+    address: tuple[str, int],
+    reread: Callable[[], Mapping[str, Any] | None] = lambda: None,
+) -> ThreadingHTTPServer:
+    """Make the service, which listens already. `reread` is called before each answer; it returns a changed document."""
+    handler = type("Handler", (_Handler,), {"answers": Answers(document), "reread": staticmethod(reread)})
     return ThreadingHTTPServer(address, handler)
 
 
@@ -189,6 +237,7 @@ def main(arguments: Sequence[str]) -> int:
     """FILE PID STARTED: serve until that process, which made this namespace's peer, has ended."""
     file, pid, started = arguments
     until = os.pidfd_open(int(pid))
+    reread = Reread(Path(file))
     answers = json.loads(Path(file).read_text(encoding="utf-8"))
     end = time.monotonic() + LINK_SECONDS
     while not Path("/proc/self/net/dev").read_text().count(f"{INTERFACE}:"):
@@ -197,7 +246,7 @@ def main(arguments: Sequence[str]) -> int:
         time.sleep(0.005)
     subprocess.run(["ip", "address", "add", OWN_SIDE, "dev", INTERFACE], check=True)
     subprocess.run(["ip", "link", "set", INTERFACE, "up"], check=True)
-    service = server(answers, (ADDRESS, 80))
+    service = server(answers, (ADDRESS, 80), reread)
     threading.Thread(target=service.serve_forever, daemon=True).start()
     endpoint.serve(answers, ADDRESS)
     select.select([until], [], [])

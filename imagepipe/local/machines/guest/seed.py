@@ -17,14 +17,22 @@ VENDOR_DATA = {
 }
 
 
-def seed_documents(seed: Seed, *, links: Mapping[str, str] | None = None) -> dict[str, bytes]:
+UDEV_FILE = "/run/udev/rules.d/90-imagepipe.rules"
+
+
+def seed_documents(seed: Seed, *, links: Mapping[str, str] | None = None, udev_rules: str = "") -> dict[str, bytes]:
     """Make the documents by name. User data is the caller's own; the cloud adds meta-data and vendor-data.
 
-    `links` maps further names of disks, such as `/dev/sdf`, to udev's names. The links are made at every boot.
+    `links` maps further names of disks, such as `/dev/sdf`, to udev's names. The links are made at every boot, and the
+    rules for udev are installed in memory.
     """
     vendor: dict[str, object] = dict(VENDOR_DATA)
-    if links:
-        vendor["bootcmd"] = [["ln", "-sfn", target, name] for name, target in links.items()]
+    commands = [["ln", "-sfn", target, name] for name, target in (links or {}).items()]
+    if udev_rules:
+        install = f'mkdir -p {UDEV_FILE.rpartition("/")[0]} && printf %s "$1" >{UDEV_FILE} && udevadm control --reload'
+        commands.append(["sh", "-c", install, "imagepipe", udev_rules])
+    if commands:
+        vendor["bootcmd"] = commands
     meta = {
         "instance-id": seed.instance_id,
         "local-hostname": seed.hostname,

@@ -120,77 +120,78 @@ class Forwarder:
     """Opens a machine's ports on this computer; what it starts ends with the machine's supervisor."""
 
     folder: Path
-    address: str
+    addresses: Sequence[str]
     supervisor: Process
     join: Sequence[str]
     """The command that puts what follows it into the machine's control group."""
 
     def set_forwards(self, ports: frozenset[Port]) -> None:
-        """Forward these ports of the address to the machine, and no others. Raises MachineError.
+        """Forward these ports of each address to the machine, and no others. Raises MachineError.
 
         If one port cannot be opened, the others still are.
         """
         entries = _ask(self.folder, "list_hostfwd")["entries"]
-        forwarded = {Port(entry["proto"], entry["guest_port"]): entry["id"] for entry in entries}
-        for port in sorted(forwarded.keys() - ports):
-            self._end_relay(port)
-            _ask(self.folder, "remove_hostfwd", id=forwarded[port])
+        forwarded = {(each["host_addr"], Port(each["proto"], each["guest_port"])): each["id"] for each in entries}
+        wanted = {(address, port) for address in self.addresses for port in ports}
+        for address, port in sorted(forwarded.keys() - wanted):
+            self._end_relay(address, port)
+            _ask(self.folder, "remove_hostfwd", id=forwarded[address, port])
         problems = []
-        for port in sorted(ports - forwarded.keys()):
+        for address, port in sorted(wanted - forwarded.keys()):
             try:
-                self._open(port)
+                self._open(address, port)
             except MachineError as problem:
                 problems.append(str(problem))
         if problems:
             raise MachineError("; ".join(problems))
 
-    def _open(self, port: Port) -> None:
+    def _open(self, address: str, port: Port) -> None:
         try:
-            self._forward(port, port.number)
+            self._forward(address, port, port.number)
             return
         except MachineError:
-            if port.protocol != "tcp" or is_taken(self.address, port.number):
+            if port.protocol != "tcp" or is_taken(address, port.number):
                 raise
         # A service listens on this port of every address.
         with socket.socket() as probe:
-            probe.bind((self.address, 0))
+            probe.bind((address, 0))
             via = int(probe.getsockname()[1])
-        entry = self._forward(port, via)
+        entry = self._forward(address, port, via)
         try:
-            self._start_relay(port, via)
+            self._start_relay(address, port, via)
         except MachineError:
             _ask(self.folder, "remove_hostfwd", id=entry)
             raise
 
-    def _forward(self, port: Port, host_port: int) -> int:
+    def _forward(self, address: str, port: Port, host_port: int) -> int:
         answer = _ask(
-            self.folder, "add_hostfwd", proto=port.protocol, host_addr=self.address, host_port=host_port,
+            self.folder, "add_hostfwd", proto=port.protocol, host_addr=address, host_port=host_port,
             guest_addr=GUEST, guest_port=port.number,
         )  # fmt: skip
         return int(answer["id"])
 
-    def _start_relay(self, port: Port, via: int) -> None:
-        words = [self.address, str(port.number), str(via), str(self.supervisor.pid), self.supervisor.started]
+    def _start_relay(self, address: str, port: Port, via: int) -> None:
+        words = [address, str(port.number), str(via), str(self.supervisor.pid), self.supervisor.started]
         done = subprocess.run(
             [*self.join, sys.executable, "-m", "imagepipe.local.host.port_relay", *words],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, start_new_session=True,
         )  # fmt: skip
         if done.returncode != 0:
             said = done.stdout.removeprefix("error ").strip() or done.stderr.strip()[-300:]
-            raise MachineError(f"listening on port {port.number} of {self.address}: {said}")
+            raise MachineError(f"listening on port {port.number} of {address}: {said}")
         pid = int(done.stdout)
-        self._relay_file(port).write_text(f"{pid} {start_time(pid)}")
+        self._relay_file(address, port).write_text(f"{pid} {start_time(pid)}")
 
-    def _end_relay(self, port: Port) -> None:
+    def _end_relay(self, address: str, port: Port) -> None:
         try:
-            pid, started = self._relay_file(port).read_text().split()
+            pid, started = self._relay_file(address, port).read_text().split()
         except FileNotFoundError:
             return
         kill_group(int(pid), started)
-        self._relay_file(port).unlink()
+        self._relay_file(address, port).unlink()
 
-    def _relay_file(self, port: Port) -> Path:
-        return self.folder / f"relay-{port.number}"
+    def _relay_file(self, address: str, port: Port) -> Path:
+        return self.folder / f"relay-{address}-{port.number}"
 
 
 def _ask(folder: Path, what: str, **arguments: Any) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import logging
 import os
 import signal
 import subprocess
+import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +23,7 @@ from imagepipe.local.machines import fstab, launch, records
 from imagepipe.local.machines.guest import imds, slirp
 from imagepipe.local.machines.guest.seed import write_seed
 from imagepipe.local.machines.mounting import MountingDriver
-from imagepipe.local.machines.nspawn import supervisor
+from imagepipe.local.machines.nspawn import holder, supervisor
 from imagepipe.local.machines.records import Process, Record
 
 log = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ class ContainerDriver(MountingDriver):
     """Containers that boot."""
 
     name = "container"
-    scratch = (*MountingDriver.scratch, fstab.FILE)
+    scratch = (*MountingDriver.scratch, fstab.FILE, supervisor.DISKS)
 
     def reboot(self, machine_id: str) -> None:
         self._get(machine_id)
@@ -55,7 +57,7 @@ class ContainerDriver(MountingDriver):
 
     def _launch(self, folder: Path, record: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         machine = record.machine
-        launch.refuse_foreign(machine)
+        launch.refuse_foreign(machine.disks)
         MachineGroup(machine.id).make()
         join = launch.join_command(machine.id)
         write_seed(folder / "seed", machine.seed)
@@ -67,21 +69,53 @@ class ContainerDriver(MountingDriver):
         try:
             loops += [loop.attach(disk.path) for disk in machine.disks]
             devices = tuple(each.device for each in loops)
-            held = [*(each.fd for each in loops), is_held_end, outside]
-            shell = supervisor.launch(machine, devices, join=join, folder=folder, held=held)
+            supervisor.write_names(folder, supervisor.names_of(machine, devices))
+            held = [loops[0].fd, is_held_end, outside]
+            shell = supervisor.launch(machine, devices[0], join=join, folder=folder, held=held)
             children.append(shell)
-            self._check_fstab(machine.id, replace(record, supervisor=Process.of(shell.pid)))
+            record = replace(record, supervisor=Process.of(shell.pid))
+            for each in loops[1:]:
+                self._hold(record, each)
+            self._check_fstab(machine.id, record)
             children.append(slirp.open_network(namespace_pid=shell.pid, folder=folder, join=join, exit_fd=is_held))
         finally:
             for each in loops:
                 each.close()
             for fd in (is_held, is_held_end, outside):
                 os.close(fd)
-        record = replace(record, devices=devices, supervisor=Process.of(shell.pid))
         self._open_ports(record)
         records.write(folder, record)
         launch.boot(shell)
         return record
+
+    def _publish_metadata(self, record: Record) -> None:
+        imds.rewrite(self._folder / record.machine.id, record.machine)
+
+    def _names(self, record: Record) -> dict[str, str]:
+        return supervisor.read_names(self._folder / record.machine.id)
+
+    def _set_names(self, record: Record, names: Mapping[str, str]) -> None:
+        folder = self._folder / record.machine.id
+        fstab.write_generator(folder, record.machine)
+        supervisor.write_names(folder, names)
+
+    def _hold(self, record: Record, held: loop.Loop) -> None:
+        assert record.supervisor is not None
+        words = [str(record.supervisor.pid), record.supervisor.started, held.device]
+        command = [*launch.join_command(record.machine.id), sys.executable, "-I", "-S", holder.__file__, *words]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, pass_fds=(held.fd,), check=False
+        )  # fmt: skip
+        if done.returncode != 0:
+            output = done.stderr.decode(errors="replace").strip()[-300:]
+            raise MachineError(f"holding {held.device}: {output or 'the machine has ended'}")
+
+    def _release(self, record: Record, device: str) -> None:
+        for pid in MachineGroup(record.machine.id).processes():
+            with suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if holder.__file__.encode() in words and device.encode() in words:
+                    os.kill(pid, signal.SIGKILL)
 
     def _check_fstab(self, machine_id: str, record: Record) -> None:
         """Report entries that an instance would mount and a container cannot. Raises MachineError for required ones."""

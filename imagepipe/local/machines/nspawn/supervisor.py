@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from imagepipe.files import write_atomically
 from imagepipe.local.machines import fstab
 from imagepipe.local.machines.driver import Machine
 from imagepipe.local.machines.guest import imds
 from imagepipe.local.machines.launch import start
 
+DISKS = "disks"
+"""The file of the further disks: an option of nspawn a line. Each boot reads it again."""
 SEED_INSIDE = "/run/imagepipe-seed"
 REBOOT = 133  # systemd-nspawn(1), EXIT STATUS, with --keep-unit: the container asked for a reboot
 
@@ -35,8 +38,8 @@ metadata() {{
 }}
 """
 
-# Arguments: the root's device, where to mount it, the console's file, the metadata service's file and Python, then
-# nspawn's.
+# Arguments: the root's device, where to mount it, the console's file, the metadata service's file and Python, the file
+# of the further disks, then nspawn's.
 # Standard output says that all is ready; standard input brings the command to boot, or ends with the cloud's process.
 # The tmpfs hides files that nspawn leaves under /run. `$$` is this shell: because of the loop, nspawn is its child.
 HOLD = f"""{METADATA}
@@ -45,10 +48,10 @@ mkdir -p /run/systemd/nspawn && mount -t tmpfs tmpfs /run/systemd/nspawn || exit
 metadata "$4" "$5" "$(cut -d' ' -f22 /proc/$$/stat)"
 echo ready
 read -r word || {{ umount "$2"; exit 124; }}
-root=$2 console=$3; shift 5
+root=$2 console=$3 disks=$6; shift 6
 exec </dev/null >>"$console" 2>&1
 while :; do
-  systemd-nspawn --directory="$root" --network-namespace-path=/proc/$$/ns/net "$@"
+  systemd-nspawn $(cat "$disks") --directory="$root" --network-namespace-path=/proc/$$/ns/net "$@"
   code=$?
   [ $code = {REBOOT} ] || break
 done
@@ -67,16 +70,34 @@ MASKED = (
 )  # fmt: skip
 
 
-def nspawn_arguments(machine: Machine, devices: Sequence[str], seed: Path) -> list[str]:
-    """Return options and PID 1's arguments. Devices are shown under their own name and under an instance's.
+def names_of(machine: Machine, devices: Sequence[str]) -> dict[str, str]:
+    """Map names in /dev to the devices of further disks: an instance's names, and the kernel's own."""
+    names: dict[str, str] = {}
+    for at, (disk, device) in enumerate(zip(machine.disks, devices, strict=True)):
+        if at:
+            names |= dict.fromkeys([device, *fstab.names(disk.device, at)], device)
+    return names
+
+
+def write_names(folder: Path, names: Mapping[str, str]) -> None:
+    """Write the names of the next boot's further disks."""
+    lines = [f"--bind={device}:{name}\n" for name, device in names.items()]
+    write_atomically(folder / DISKS, "".join(lines))
+
+
+def read_names(folder: Path) -> dict[str, str]:
+    """Read the names that `write_names` wrote."""
+    lines = (folder / DISKS).read_text(encoding="utf-8").split()
+    pairs = (line.removeprefix("--bind=").split(":") for line in lines)
+    return {name: device for device, name in pairs}
+
+
+def nspawn_arguments(machine: Machine, root_device: str, seed: Path) -> list[str]:
+    """Return options and PID 1's arguments. The root's device is shown under its own name and under the instance's.
 
     The seed is shown under /run, which is memory: nothing of it touches the disk. It is not served by the cloud's
     process, because a machine must finish its boot even if that process is killed.
     """
-    binds = []
-    for at, (disk, device) in enumerate(zip(machine.disks, devices, strict=True)):
-        bind = "--bind-ro" if at == 0 else "--bind"
-        binds += [f"{bind}={device}", *(f"{bind}={device}:{name}" for name in fstab.names(disk.device, at))]
     shown_seed, generator = (
         str(path).replace("\\", "\\\\").replace(":", "\\:")  # as nspawn wants a path that has colons
         for path in (seed, seed.with_name(fstab.FILE))
@@ -90,7 +111,7 @@ def nspawn_arguments(machine: Machine, devices: Sequence[str], seed: Path) -> li
         f"--bind-ro={generator}:{fstab.INSIDE}",
         # Without a user namespace, this capability would let the machine's root open the computer's own disks.
         "--drop-capability=CAP_MKNOD",
-        *binds,
+        f"--bind-ro={root_device}", f"--bind-ro={root_device}:{machine.disks[0].device}",
         "network-config=disabled",
         # By this id cloud-init recognizes, at a reboot without the seed, that it is the same instance.
         f"ds=nocloud;i={machine.id};s={SEED_INSIDE}/",
@@ -99,7 +120,7 @@ def nspawn_arguments(machine: Machine, devices: Sequence[str], seed: Path) -> li
 
 
 def launch(
-    machine: Machine, devices: Sequence[str], *, join: Sequence[str], folder: Path, held: Sequence[int]
+    machine: Machine, root_device: str, *, join: Sequence[str], folder: Path, held: Sequence[int]
 ) -> subprocess.Popen[bytes]:
     """Start the shell; return when it has mounted the root and waits for the command to boot. Raises MachineError.
 
@@ -107,8 +128,8 @@ def launch(
     """
     command = [
         *join, "unshare", "--mount", "--net", "--propagation", "slave",
-        "sh", "-c", HOLD, f"imagepipe-{machine.id}", devices[0], str(folder / "root"), str(folder / "console.log"),
-        str(folder / imds.FILE), sys.executable,
-        *nspawn_arguments(machine, devices, folder / "seed"),
+        "sh", "-c", HOLD, f"imagepipe-{machine.id}", root_device, str(folder / "root"), str(folder / "console.log"),
+        str(folder / imds.FILE), sys.executable, str(folder / DISKS),
+        *nspawn_arguments(machine, root_device, folder / "seed"),
     ]  # fmt: skip
     return start(command, folder=folder, held=held, doing=f"mounting {machine.disks[0].path} for {machine.id}")

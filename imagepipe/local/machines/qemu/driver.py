@@ -22,9 +22,10 @@ from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.host.errors import MachineError
 from imagepipe.local.host.waiting import tries
 from imagepipe.local.machines import launch, records
+from imagepipe.local.machines.driver import Disk, Machine
 from imagepipe.local.machines.guest import slirp
 from imagepipe.local.machines.guest.slirp import Port
-from imagepipe.local.machines.qemu import kvm, qmp, supervisor
+from imagepipe.local.machines.qemu import kvm, qmp, slots, supervisor
 from imagepipe.local.machines.records import Process, Record
 from imagepipe.local.machines.supervised import SupervisedDriver
 
@@ -58,9 +59,7 @@ class QemuDriver(SupervisedDriver):
 
     def _launch(self, folder: Path, record: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         machine = record.machine
-        if any(foreign.is_foreign(disk.path) for disk in machine.disks):
-            for disk in machine.disks:  # the guest may copy foreign data to any of its disks
-                foreign.mark(disk.path)
+        _mark_foreign(machine)
         accelerator = "tcg" if (why_not := kvm.why_not()) else "kvm"
         if why_not:
             log.info("machine %s is emulated in software: %s", machine.id, why_not)
@@ -96,6 +95,40 @@ class QemuDriver(SupervisedDriver):
                 if qmp.ask(folder, "query-status")["running"]:
                     return
         raise MachineError(f"QEMU did not start within {UP_SECONDS:.0f} s")
+
+    def _check_attached(self, record: Record, disk: Disk) -> None:
+        letter = slots.port(disk.device)
+        taken = [each.device for each in record.machine.disks[1:] if slots.port(each.device) == letter]
+        if not letter:
+            raise MachineError(
+                f"attaching {disk.device} to {record.machine.id}: a running virtual machine takes disks at"
+                f" /dev/sd[{slots.PORTS[0]}-{slots.PORTS[-1]}]; stop it first to use another name"
+            )
+        if taken and taken != [disk.device]:
+            raise MachineError(f"attaching {disk.device} to {record.machine.id}: {taken[0]} has its slot")
+
+    def _plug(self, record: Record, disk: Disk) -> None:
+        folder = self._folder / record.machine.id
+        _mark_foreign(record.machine)
+        supervisor.rewrite(folder, record.machine)
+        if (folder / qmp.SOCKET).exists():  # else the next boot reads what was written
+            slots.plug(folder, disk.path, supervisor.serial(disk.path), slots.port(disk.device))
+
+    def _unplug(self, record: Record, disk: Disk) -> None:
+        """Ask the guest's kernel to release the disk. Linux releases a mounted one too, as if it were pulled out."""
+        folder = self._folder / record.machine.id
+        rest = tuple(each for each in record.machine.disks if each != disk)
+        supervisor.rewrite(folder, replace(record.machine, disks=rest))
+        if (folder / qmp.SOCKET).exists():
+            slots.unplug(folder, supervisor.serial(disk.path))
+
+    def _resize(self, record: Record, disk: Disk) -> None:
+        folder = self._folder / record.machine.id
+        if (folder / qmp.SOCKET).exists():
+            slots.resize(folder, supervisor.serial(disk.path), disk.path.stat().st_size)
+
+    def _publish_metadata(self, record: Record) -> None:
+        supervisor.rewrite(self._folder / record.machine.id, record.machine)
 
     def _ask_to_power_off(self, record: Record) -> bool:
         (self._folder / record.machine.id / supervisor.REBOOT).unlink(missing_ok=True)
@@ -165,6 +198,13 @@ class QemuDriver(SupervisedDriver):
             for each in sorted(wanted.keys() - present):
                 qmp.monitor(forwarder.folder, f"hostfwd_add net {each}")
         forwarder.set_forwards(ports)
+
+
+def _mark_foreign(machine: Machine) -> None:
+    """Mark all disks if one of them was imported: the guest may copy foreign data to any of them."""
+    if any(foreign.is_foreign(disk.path) for disk in machine.disks):
+        for disk in machine.disks:
+            foreign.mark(disk.path)
 
 
 def qemu_folder(folder: Path) -> Path:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,19 @@ class Connection:
     """A connection to one QEMU, for a request or two, or for its events."""
 
     def __init__(self, line: socket.socket) -> None:
+        self._line = line
         self._file = line.makefile("rwb", buffering=0)
-        line.close()  # the file has it now
         self._reader = self._messages()
         next(self._reader)  # the greeting
         self.ask("qmp_capabilities")
 
-    def ask(self, command: str, **arguments: Any) -> Any:
-        """Send a command and return its result; drop events that come meanwhile. Raises MachineError."""
-        self._file.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+    def ask(self, command: str, arguments: Mapping[str, Any] | None = None, *, handing: int | None = None) -> Any:
+        """Send a command, with a file descriptor to hand over, and return its result. Raises MachineError.
+
+        Events that come meanwhile are dropped.
+        """
+        text = json.dumps({"execute": command, "arguments": arguments or {}}).encode() + b"\n"
+        socket.send_fds(self._line, [text], [] if handing is None else [handing])
         for message in self._reader:
             if "error" in message:
                 raise MachineError(f"QEMU refused {command}: {message['error'].get('desc')}")
@@ -42,6 +46,7 @@ class Connection:
 
     def close(self) -> None:
         self._file.close()
+        self._line.close()
 
     def _messages(self) -> Iterator[dict[str, Any]]:
         try:
@@ -51,16 +56,23 @@ class Connection:
             return
 
 
-def ask(folder: Path, command: str, **arguments: Any) -> Any:
-    """Send one request to the QEMU of this folder's machine. Raises MachineError."""
+@contextmanager
+def connected(folder: Path) -> Iterator[Connection]:
+    """Connect to the QEMU of this folder's machine. Raises MachineError, also for a QEMU that ends meanwhile."""
     try:
         with (
             unix_socket.connect(folder, SOCKET, seconds=ANSWER_SECONDS) as line,
             closing(Connection(line.dup())) as qemu,
         ):
-            return qemu.ask(command, **arguments)
+            yield qemu
     except (OSError, StopIteration) as problem:
-        raise MachineError(f"QEMU does not answer {command}: {problem}") from problem
+        raise MachineError(f"QEMU does not answer: {problem}") from problem
+
+
+def ask(folder: Path, command: str, **arguments: Any) -> Any:
+    """Send one request to the QEMU of this folder's machine. Raises MachineError."""
+    with connected(folder) as qemu:
+        return qemu.ask(command, arguments)
 
 
 def monitor(folder: Path, text: str, *, answer: str = "") -> None:

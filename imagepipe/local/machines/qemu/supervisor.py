@@ -30,7 +30,7 @@ from imagepipe.local.machines.driver import Machine
 from imagepipe.local.machines.guest import imds, slirp
 from imagepipe.local.machines.guest.seed import seed_documents
 from imagepipe.local.machines.nspawn.supervisor import MASKED
-from imagepipe.local.machines.qemu import kernel, qmp
+from imagepipe.local.machines.qemu import kernel, qmp, slots
 
 FILE = "vm.json"
 FORWARDS = "forwards"
@@ -43,6 +43,7 @@ FIRST_USER = 1_900_000_000
 GUEST = "10.0.3.15"  # from QEMU's DHCP server; slirp4netns's network is another one, outside of it
 NET = "10.0.3.0/24"
 SERIAL_CHARACTERS = 20  # of a virtio disk; an EBS volume's id without its dash has as many
+UDEV_RULES = "".join(f"{rule}\n" for rule in slots.udev_rules())
 # Units on which an emulated guest spends its first minute. They are masked by the kernel's arguments, not on the disk.
 TRIMMED = (
     *MASKED, "getty-static.service", "getty.target", "serial-getty@ttyS0.service", "systemd-binfmt.service",
@@ -60,18 +61,32 @@ def write(folder: Path, machine: Machine, *, accelerator: str, namespace: int) -
 
     `namespace` is the file descriptor of this computer's network that the process inherits.
     """
-    seed = seed_documents(machine.seed, links=links(machine))
     document = {
         "id": machine.id,
-        "disks": [{"path": str(disk.path), "serial": serial(disk.path)} for disk in machine.disks],
         "accelerator": accelerator,
         "user": user_of(machine.address),
         "endpoint-port": endpoint.port_of(folder.parent),
         "namespace": namespace,
+    }
+    write_atomically(folder / FILE, json.dumps(document | _changing_part(machine)))
+
+
+def rewrite(folder: Path, machine: Machine) -> None:
+    """Write the machine's disks and metadata as they are now; each boot reads them again."""
+    document = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    write_atomically(folder / FILE, json.dumps(document | _changing_part(machine)))
+
+
+def _changing_part(machine: Machine) -> dict[str, Any]:
+    seed = seed_documents(machine.seed, links=links(machine), udev_rules=UDEV_RULES)
+    return {
+        "disks": [
+            {"path": str(disk.path), "serial": serial(disk.path), "port": slots.port(disk.device) if at else ""}
+            for at, disk in enumerate(machine.disks)
+        ],
         "imds": imds.document(machine)
         | {"seed": {name: base64.b64encode(body).decode() for name, body in seed.items()}},
     }
-    write_atomically(folder / FILE, json.dumps(document))
 
 
 def user_of(address: str) -> int:
@@ -91,12 +106,15 @@ class PassedFiles:
         self.fds.append(fd)
         return fd
 
-    def name(self, path: str | Path, *modes: int) -> str:
-        """Open a file in each mode that QEMU may use, and return its name for block and character devices."""
+    def name(self, path: str | Path, *modes: int, opaque: str = "") -> str:
+        """Open a file in each mode that QEMU may use, and return its name for block and character devices.
+
+        QEMU keeps the text `opaque` with the file descriptors.
+        """
         number = len(self.fds) + 1
         for mode in modes:
             fd = self.take(os.open(path, mode | os.O_CLOEXEC, 0o600))
-            self.arguments += ["-add-fd", f"fd={fd},set={number}"]
+            self.arguments += ["-add-fd", f"fd={fd},set={number}" + (f",opaque={opaque}" if opaque else "")]
         return f"/dev/fdset/{number}"
 
     def plain(self, path: Path) -> str:
@@ -147,11 +165,18 @@ def qemu_command(
         # Where cloud-init of any image looks for its datasource (its documentation, "NoCloud").
         "-smbios", f"type=1,serial=ds=nocloud-net;s=http://{imds.ADDRESS}/{imds.SEED_PATH}/",
     ]  # fmt: skip
+    command += slots.arguments()
+    free = set(slots.PORTS)
     for at, disk in enumerate(document["disks"]):
-        path = files.name(disk["path"], os.O_RDWR, os.O_RDONLY)
+        path = files.name(disk["path"], *slots.MODES, opaque=disk["serial"])
+        port = f",bus={slots.bus(disk['port'])}" if disk["port"] in free else ""
+        free.discard(disk["port"])
         command += [
-            "-drive", f"id=disk{at},file={path},format=raw,if=none,cache=unsafe,discard=unmap,detect-zeroes=unmap",
-            "-device", f"virtio-blk-pci,drive=disk{at},serial={disk['serial']}" + (",bootindex=1" if at == 0 else ""),
+            # A disk is one machine's here, and with its lock QEMU 7.2 refuses to resize a file that was passed open.
+            "-drive", f"id={slots.node(disk['serial'])},file={path},format=raw,if=none,cache=unsafe,discard=unmap,"
+            "detect-zeroes=unmap,file.locking=off",
+            "-device", f"virtio-blk-pci,id={slots.device(disk['serial'])},drive={slots.node(disk['serial'])},"
+            f"serial={disk['serial']}" + port + (",bootindex=1" if at == 0 else ""),
         ]  # fmt: skip
     if is_bare(root):
         linux, initrd = kernel.extract(root, folder)
@@ -179,7 +204,8 @@ def main(arguments: Sequence[str]) -> int:
     Path(KVM_NODE).unlink(missing_ok=True)
     if document["accelerator"] == "kvm":
         _lend_kvm(int(document["user"]))
-    service = imds.server(document["imds"], (imds.ADDRESS, 80))
+    reread = imds.Reread(Path(FILE), part="imds")
+    service = imds.server(document["imds"], (imds.ADDRESS, 80), reread)
     threading.Thread(target=service.serve_forever, daemon=True).start()
     endpoint.serve(document, imds.ADDRESS)
     sys.stdout.write("ready\n")
@@ -187,19 +213,22 @@ def main(arguments: Sequence[str]) -> int:
     if not sys.stdin.readline():  # who started us is gone
         return 124
     Path(REBOOT).unlink(missing_ok=True)
-    while _boot(document, folder):
+    while _boot(folder):
         pass
     return 0
 
 
-def _boot(document: Mapping[str, Any], folder: Path) -> bool:
+def _boot(folder: Path) -> bool:
     """Run one QEMU to its end; tell if the machine is to boot again."""
     own, qemus = socket.socketpair()
     Path(qmp.SOCKET).unlink(missing_ok=True)
+    # A driver that finds the control socket plugs a disk in; one that does not find it has written the document before.
+    listening = _control_socket()
+    document = json.loads(Path(FILE).read_text(encoding="utf-8"))
     forwards = Path(FORWARDS).read_text(encoding="utf-8").split() if Path(FORWARDS).exists() else []
     files, user = PassedFiles(), int(document["user"])
     try:
-        events, control = files.take(qemus.detach()), files.take(_control_socket())
+        events, control = files.take(qemus.detach()), files.take(listening)
         process = subprocess.Popen(
             qemu_command(document, folder, forwards, files, events=events, control=control),
             stdin=subprocess.DEVNULL, stdout=sys.stderr, pass_fds=files.fds, user=user, group=user, extra_groups=(),

@@ -13,7 +13,7 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -64,7 +64,7 @@ class SshdDriver(MountingDriver):
 
     def _launch(self, folder: Path, record: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         machine = record.machine
-        launch.refuse_foreign(machine)
+        launch.refuse_foreign(machine.disks)
         MachineGroup(machine.id).make()
         loops: list[loop.Loop] = []
         try:
@@ -83,7 +83,7 @@ class SshdDriver(MountingDriver):
         finally:
             for each in loops:
                 each.close()
-        record = replace(record, devices=devices, supervisor=Process.of(child.pid))
+        record = replace(record, supervisor=Process.of(child.pid))
         records.write(folder, record)
         _tell(child, "boot")
         return record
@@ -110,27 +110,41 @@ class SshdDriver(MountingDriver):
 
     def _forward(self, forwarder: slirp.Forwarder, ports: frozenset[slirp.Port]) -> None:
         """Open these TCP ports, as many as possible, and no others. Raises MachineError for those that failed."""
-        machine_id, address = forwarder.folder.name, forwarder.address
-        wanted = {port.number for port in ports if port.protocol == "tcp"}
-        is_open = set(self._ask(machine_id, {"do": "ports"}))
-        for number in sorted(is_open - wanted):
-            self._ask(machine_id, {"do": "close", "port": number})
+        machine_id = forwarder.folder.name
+        numbers = {port.number for port in ports if port.protocol == "tcp"}
+        wanted = {(address, number) for address in forwarder.addresses for number in numbers}
+        is_open = {(str(address), int(number)) for address, number in self._ask(machine_id, {"do": "ports"})}
+        for address, number in sorted(is_open - wanted):
+            self._ask(machine_id, {"do": "close", "address": address, "port": number})
         problems = []
-        for number in sorted(wanted - is_open):
+        for address, number in sorted(wanted - is_open):
             try:
                 listening, in_repair = _listener(address, number)
                 with listening:
-                    self._ask(machine_id, {"do": "open", "port": number, "in_repair": in_repair}, listening)
+                    request = {"do": "open", "address": address, "port": number, "in_repair": in_repair}
+                    self._ask(machine_id, request, listening.fileno())
             except OSError as problem:
                 problems.append(f"listening on port {number} of {address}: {problem.strerror or problem}")
         if problems:
             raise MachineError("; ".join(problems))
 
-    def _ask(self, machine_id: str, request: dict[str, Any], handing: socket.socket | None = None) -> Any:
-        """Send one request to the supervisor, with a socket to hand over. Raises MachineError."""
+    def _names(self, record: Record) -> dict[str, str]:
+        return dict(self._ask(record.machine.id, {"do": "names"}))
+
+    def _set_names(self, record: Record, names: Mapping[str, str]) -> None:
+        self._ask(record.machine.id, {"do": "set-names", "names": dict(names)})
+
+    def _hold(self, record: Record, held: loop.Loop) -> None:
+        self._ask(record.machine.id, {"do": "hold"}, held.fd)
+
+    def _release(self, record: Record, device: str) -> None:
+        self._ask(record.machine.id, {"do": "release", "device": device})
+
+    def _ask(self, machine_id: str, request: dict[str, Any], handing: int | None = None) -> Any:
+        """Send one request to the supervisor, with a file descriptor to hand over. Raises MachineError."""
         try:
             with unix_socket.connect(self._folder / machine_id, supervisor.SOCKET, seconds=ANSWER_SECONDS) as line:
-                socket.send_fds(line, [json.dumps(request).encode()], [handing.fileno()] if handing else [])
+                socket.send_fds(line, [json.dumps(request).encode()], [] if handing is None else [handing])
                 return json.loads(line.recv(65536))
         except (OSError, ValueError) as problem:
             raise MachineError(f"{machine_id} does not answer {request['do']}: {problem}") from problem

@@ -35,6 +35,7 @@ SSH_PORT = 22
 REBOOT = 133  # the exit status of systemd-nspawn for a reboot
 STOP_SECONDS = 2.0  # for processes that are told to end; then they are killed
 CHUNK_BYTES = 256 << 10
+REQUEST_BYTES = 64 << 10
 TCP_REPAIR, REPAIR_OFF = 19, -1  # as in port_relay.py
 SSHD = "/usr/sbin/sshd"
 NOBODY = 60000  # login.defs(5), UID_MAX
@@ -366,14 +367,14 @@ class Supervisor:
     """Boots the machine, also after a reboot, and accepts connections on the sockets that the driver passes."""
 
     def __init__(self, plan: Mapping[str, Any]) -> None:
-        self._plan = plan
+        self._plan = dict(plan)
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY)
         self._init = 0
         self._mounts = -1
         self._orders = -1
-        self._open: dict[int, socket.socket] = {}
-        """Listening sockets by port."""
-        self._in_repair: set[int] = set()
+        self._open: dict[tuple[str, int], socket.socket] = {}
+        """Listening sockets by address and port."""
+        self._in_repair: set[tuple[str, int]] = set()
         self._poll = select.poll()
         self._is_ending = False
 
@@ -462,18 +463,18 @@ class Supervisor:
             self._is_ending = True
 
     def _accept(self, fd: int) -> None:
-        port = next((port for port, listening in self._open.items() if listening.fileno() == fd), None)
-        if port is None:
+        place = next((place for place, listening in self._open.items() if listening.fileno() == fd), None)
+        if place is None:
             return
         try:
-            accepted, _ = self._open[port].accept()
+            accepted, _ = self._open[place].accept()
         except OSError:  # the caller has disconnected again
             return
         accepted.setblocking(True)
-        if port in self._in_repair:
+        if place in self._in_repair:
             accepted.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, REPAIR_OFF)
         with accepted:
-            self._hand_on(accepted, port)
+            self._hand_on(accepted, place[1])
 
     def _hand_on(self, accepted: socket.socket, port: int) -> None:
         """Hand a connection to a process in the machine: the image's sshd, or one that carries bytes to a port."""
@@ -503,31 +504,48 @@ class Supervisor:
         asking, _ = self._control.accept()
         with asking, suppress(OSError, ValueError):
             asking.settimeout(5)
-            line, fds, _, _ = socket.recv_fds(asking, 4096, 1)
+            line, fds, _, _ = socket.recv_fds(asking, REQUEST_BYTES, 1)
             wanted = json.loads(line)
             answer: object = True
             match wanted["do"]:
                 case "open":
-                    self._admit(int(wanted["port"]), socket.socket(fileno=fds[0]), in_repair=wanted["in_repair"])
+                    place = (wanted["address"], int(wanted["port"]))
+                    self._admit(place, socket.socket(fileno=fds[0]), in_repair=wanted["in_repair"])
                 case "close":
-                    self._refuse(int(wanted["port"]))
+                    self._refuse((wanted["address"], int(wanted["port"])))
                 case "ports":
                     answer = sorted(self._open)
+                case "names":
+                    answer = self._plan["devices"]
+                case "set-names":
+                    self._plan["devices"] = wanted["names"]
+                case "hold":
+                    os.set_inheritable(fds[0], False)
+                    self._plan["held"].append(fds[0])
+                case "release":
+                    self._release(wanted["device"])
                 case "off" | "reboot" as how:
                     os.write(self._orders, f"{how}\n".encode())
             asking.sendall(json.dumps(answer).encode())
 
-    def _admit(self, port: int, listening: socket.socket, *, in_repair: bool) -> None:
-        self._refuse(port)
-        self._open[port] = listening
+    def _release(self, device: str) -> None:
+        """Close the disk; if nothing else uses it, the kernel detaches its loop device then."""
+        number = os.stat(device).st_rdev
+        for fd in [fd for fd in self._plan["held"] if os.fstat(fd).st_rdev == number]:
+            self._plan["held"].remove(fd)
+            os.close(fd)
+
+    def _admit(self, place: tuple[str, int], listening: socket.socket, *, in_repair: bool) -> None:
+        self._refuse(place)
+        self._open[place] = listening
         listening.setblocking(False)
         if in_repair:
-            self._in_repair.add(port)
+            self._in_repair.add(place)
         self._poll.register(listening, select.POLLIN)
 
-    def _refuse(self, port: int) -> None:
-        self._in_repair.discard(port)
-        if listening := self._open.pop(port, None):
+    def _refuse(self, place: tuple[str, int]) -> None:
+        self._in_repair.discard(place)
+        if listening := self._open.pop(place, None):
             self._poll.unregister(listening)
             listening.close()
 

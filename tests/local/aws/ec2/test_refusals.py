@@ -135,8 +135,23 @@ class Scene:
         return str(made)
 
     @cached_property
+    def larger_volume(self) -> str:
+        made = self.ec2.create_volume(AvailabilityZone="us-east-1a", Size=2)["VolumeId"]
+        until(lambda: self.ec2.describe_volumes(VolumeIds=[made])["Volumes"][0]["State"] == "available")
+        return str(made)
+
+    @cached_property
     def spare_volume(self) -> str:
         return volume_beside(self.ec2, self.stopped)
+
+    @cached_property
+    def address(self) -> str:
+        return str(self.ec2.allocate_address(Domain="vpc")["AllocationId"])
+
+    @cached_property
+    def association(self) -> str:
+        made = self.ec2.associate_address(AllocationId=self.address, InstanceId=self.stopped)
+        return str(made["AssociationId"])
 
     @cached_property
     def opened_group(self) -> str:
@@ -544,11 +559,19 @@ CASES: dict[str, tuple[str, Case]] = {
         lambda s: s.ec2.create_volume(AvailabilityZone="us-west-2a", Size=1),
     ),
     "volume of no size": ("MissingParameter", lambda s: s.ec2.create_volume(AvailabilityZone="us-east-1a")),
-    "volume attached to a running instance": (
-        "UnsupportedOperation",
+    "volume attached to a terminated instance": (
+        "IncorrectState",
         lambda s: s.ec2.attach_volume(
-            VolumeId=volume_beside(s.ec2, s.running), InstanceId=s.running, Device="/dev/sdf"
+            VolumeId=volume_beside(s.ec2, s.terminated), InstanceId=s.terminated, Device="/dev/sdf"
         ),
+    ),
+    "root volume detached from a running instance": (
+        "OperationNotPermitted",
+        lambda s: s.ec2.detach_volume(VolumeId=root_volume(s.ec2, s.running)),
+    ),
+    "volume detached at another device": (
+        "InvalidAttachment.NotFound",
+        lambda s: s.ec2.detach_volume(VolumeId=root_volume(s.ec2, s.running), Device="/dev/sdq"),
     ),
     "volume attached from another zone": (
         "InvalidVolume.ZoneMismatch",
@@ -564,7 +587,54 @@ CASES: dict[str, tuple[str, Case]] = {
             VolumeId=volume_beside(s.ec2, s.stopped), InstanceId=s.stopped, Device="/dev/xvda"
         ),
     ),
+    "volume made smaller": ("InvalidParameterValue", lambda s: s.ec2.modify_volume(VolumeId=s.larger_volume, Size=1)),
+    "volume modified in nothing": (
+        "InvalidParameterCombination",
+        lambda s: s.ec2.modify_volume(VolumeId=s.volume),
+    ),
+    "volume modified beyond its type": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.modify_volume(VolumeId=s.volume, VolumeType="standard", Size=1025),
+    ),
+    "iops of a volume without any": (
+        "InvalidParameterCombination",
+        lambda s: s.ec2.modify_volume(VolumeId=s.volume, Iops=3000),
+    ),
+    "too many iops for the size": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.modify_volume(VolumeId=s.volume, VolumeType="gp3", Size=8, Iops=5000),
+    ),
+    "modification of a volume that was not modified": (
+        "InvalidVolumeModification.NotFound",
+        lambda s: s.ec2.describe_volumes_modifications(VolumeIds=[s.volume]),
+    ),
     "volume detached that is not attached": ("IncorrectState", lambda s: s.ec2.detach_volume(VolumeId=s.volume)),
+    # addresses
+    "unknown allocation": (
+        "InvalidAllocationID.NotFound",
+        lambda s: s.ec2.release_address(AllocationId=f"eipalloc-{UNKNOWN}"),
+    ),
+    "unknown address": ("InvalidAddress.NotFound", lambda s: s.ec2.describe_addresses(PublicIps=["127.42.9.9"])),
+    "unknown association": (
+        "InvalidAssociationID.NotFound",
+        lambda s: s.ec2.disassociate_address(AssociationId=f"eipassoc-{UNKNOWN}"),
+    ),
+    "address associated with nothing": ("MissingParameter", lambda s: s.ec2.associate_address(AllocationId=s.address)),
+    "address of a terminated instance": (
+        "IncorrectInstanceState",
+        lambda s: s.ec2.associate_address(AllocationId=s.address, InstanceId=s.terminated),
+    ),
+    "address released in use": (
+        "InvalidIPAddress.InUse",
+        lambda s: (s.association, s.ec2.release_address(AllocationId=s.address)),
+    ),
+    "address taken from another instance": (
+        "Resource.AlreadyAssociated",
+        lambda s: (
+            s.association,
+            s.ec2.associate_address(AllocationId=s.address, InstanceId=s.running, AllowReassociation=False),
+        ),
+    ),
     # keys and groups
     "key pair twice": (
         "InvalidKeyPair.Duplicate",
@@ -714,6 +784,9 @@ DRY: dict[str, Case] = {
     "ModifyInstanceAttribute": lambda s: s.ec2.modify_instance_attribute(
         InstanceId=s.running, DisableApiTermination={"Value": True}, DryRun=True
     ),
+    "ModifyInstanceMetadataOptions": lambda s: s.ec2.modify_instance_metadata_options(
+        InstanceId=s.running, HttpTokens="required", DryRun=True
+    ),
     "ModifyInstanceCreditSpecification": lambda s: s.ec2.modify_instance_credit_specification(
         InstanceCreditSpecifications=[{"InstanceId": s.running, "CpuCredits": "standard"}], DryRun=True
     ),
@@ -725,6 +798,7 @@ DRY: dict[str, Case] = {
     "AttachVolume": lambda s: s.ec2.attach_volume(
         VolumeId=s.spare_volume, InstanceId=s.stopped, Device="/dev/sdf", DryRun=True
     ),
+    "ModifyVolume": lambda s: s.ec2.modify_volume(VolumeId=s.volume, Size=2, DryRun=True),
     "DetachVolume": lambda s: s.ec2.detach_volume(VolumeId=root_volume(s.ec2, s.stopped), DryRun=True),
     "CreateSnapshot": lambda s: s.ec2.create_snapshot(VolumeId=s.volume, DryRun=True),
     "CreateSnapshots": lambda s: s.ec2.create_snapshots(InstanceSpecification={"InstanceId": s.running}, DryRun=True),
@@ -777,6 +851,10 @@ DRY: dict[str, Case] = {
         DryRun=True,
     ),
     "DeleteKeyPair": lambda s: s.ec2.delete_key_pair(KeyName="key", DryRun=True),
+    "AllocateAddress": lambda s: s.ec2.allocate_address(Domain="vpc", DryRun=True),
+    "AssociateAddress": lambda s: s.ec2.associate_address(AllocationId=s.address, InstanceId=s.stopped, DryRun=True),
+    "DisassociateAddress": lambda s: s.ec2.disassociate_address(AssociationId=s.association, DryRun=True),
+    "ReleaseAddress": lambda s: s.ec2.release_address(AllocationId=s.address, DryRun=True),
     "CreateSecurityGroup": lambda s: s.ec2.create_security_group(GroupName="x", Description="x", DryRun=True),
     "DeleteSecurityGroup": lambda s: s.ec2.delete_security_group(GroupId=s.group, DryRun=True),
     "AuthorizeSecurityGroupIngress": lambda s: s.ec2.authorize_security_group_ingress(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import json
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from imagepipe.local.machines.guest.imds import TOKEN, TTL, server
+from imagepipe.files import write_atomically
+from imagepipe.local.machines.guest.imds import TOKEN, TTL, Reread, server
 
 Ask = Callable[..., tuple[int, str]]
 
@@ -35,8 +38,8 @@ def _document(**changes: Any) -> dict[str, Any]:
 def serve() -> Iterator[Callable[..., Ask]]:
     services = []
 
-    def start(**changes: Any) -> Ask:
-        service = server(_document(**changes), ("127.0.0.1", 0))
+    def start(reread: Callable[[], Any] = lambda: None, **changes: Any) -> Ask:
+        service = server(_document(**changes), ("127.0.0.1", 0), reread)
         services.append(service)
         threading.Thread(target=service.serve_forever, daemon=True).start()
 
@@ -101,6 +104,29 @@ def test_a_token_lives_from_a_second_to_six_hours(serve: Callable[..., Ask], ttl
 
 def test_no_token_is_given_through_a_proxy(serve: Callable[..., Ask]) -> None:
     assert serve()("/latest/api/token", "PUT", **{TTL: "60", "X-Forwarded-For": "10.0.0.1"})[0] == 403
+
+
+def test_a_replaced_document_is_obeyed_at_once_and_tokens_stay_valid(serve: Callable[..., Ask], tmp_path: Path) -> None:
+    file = tmp_path / "document"
+
+    def write(**changes: Any) -> None:
+        write_atomically(file, json.dumps({"service": _document(**changes)}))
+
+    write(**{"tokens-required": False})
+    ask = serve(reread=Reread(file, part="service"), **{"tokens-required": False})
+    token = _token(ask)
+    assert ask("/latest/meta-data/instance-id") == (200, "i-1")
+    write()
+    assert ask("/latest/meta-data/instance-id")[0] == 401
+    assert ask("/latest/meta-data/instance-id", **token) == (200, "i-1")
+    write(**{"is-enabled": False})
+    assert ask("/latest/meta-data/instance-id", **token)[0] == 403
+    file.unlink()
+    assert ask("/latest/meta-data/instance-id", **token)[0] == 403
+    write(**{"meta-data": {"instance-id": "i-1", "iam/security-credentials/web": "{}"}})
+    assert ask("/latest/meta-data/iam/security-credentials/", **token) == (200, "web")
+    assert ask("/latest/meta-data/iam/security-credentials/web", **token) == (200, "{}")
+    assert ask("/latest/meta-data/placement/region", **token)[0] == 404
 
 
 def test_an_unknown_path_is_not_found(serve: Callable[..., Ask]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency, lookup, product_codes
 from imagepipe.local.aws.ec2.images import jobs
-from imagepipe.local.aws.ec2.volumes import block_devices, snapshots
+from imagepipe.local.aws.ec2.volumes import block_devices, modifications, snapshots
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing, unsupported
 from imagepipe.local.aws.protocol.ids import new_id
@@ -228,7 +228,7 @@ def _volumes_of(
     """Make the pending snapshots of the instance's volumes, by id, and their block device mappings."""
     taken, disks = {}, []
     for attached in instance.volumes:
-        volume = backend.database.volumes[attached.volume_id]
+        volume = modifications.with_target(backend, backend.database.volumes[attached.volume_id])
         text = f"Created by CreateImage({instance.id}) for {image_id}"
         snapshot = snapshots.new_snapshot(backend, volume, text, tags)
         taken[snapshot.id] = snapshot

@@ -9,7 +9,7 @@ from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup, product_codes
-from imagepipe.local.aws.ec2.instances import jobs
+from imagepipe.local.aws.ec2.instances import credentials, jobs, metadata_options
 from imagepipe.local.aws.ec2.network.interfaces import mac_address, private_dns_name, public_dns_name
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
@@ -30,9 +30,9 @@ def state_of(state: str) -> dict[str, Any]:
 
 
 def public_ip(instance: Instance) -> str | None:
-    """Return the public address: the machine's own, which EC2 takes away while the instance is stopped."""
-    gone = instance.state in ("stopped", "terminated")
-    return instance.address if instance.has_public_ip and not gone else None
+    """Return the public address. A stopped instance has only an Elastic IP address."""
+    gone = instance.state == "terminated" or (instance.state == "stopped" and not instance.elastic_ip)
+    return None if gone else instance.public_ip
 
 
 GETTERS: Mapping[str, Getter] = {
@@ -125,18 +125,6 @@ def _is_ended(instance: Instance) -> bool:
     return instance.state == "terminated"
 
 
-def _metadata_options(instance: Instance) -> dict[str, Any]:
-    options = instance.metadata_options
-    return {
-        "State": "applied",
-        "HttpTokens": options.get("HttpTokens"),
-        "HttpPutResponseHopLimit": int(options.get("HttpPutResponseHopLimit", "1")),
-        "HttpEndpoint": options.get("HttpEndpoint"),
-        "HttpProtocolIpv6": options.get("HttpProtocolIpv6"),
-        "InstanceMetadataTags": options.get("InstanceMetadataTags"),
-    }
-
-
 def _state_reason(instance: Instance) -> dict[str, str] | None:
     return {"Code": instance.reason_code, "Message": instance.reason} if instance.reason_code else None
 
@@ -159,7 +147,7 @@ MEMBERS: Mapping[str, Callable[[Backend, Instance], Any]] = {
     "EnclaveOptions": lambda _, row: {"Enabled": False},
     "HibernationOptions": lambda _, row: {"Configured": False},
     "Hypervisor": lambda _, row: "xen",
-    "IamInstanceProfile": lambda _, row: profile_to_api(row),
+    "IamInstanceProfile": lambda _, row: credentials.profile_to_api(row),
     "ImageId": lambda _, row: row.image_id,
     "InstanceId": lambda _, row: row.id,
     "InstanceLifecycle": lambda _, row: "spot" if row.is_spot else None,
@@ -167,7 +155,7 @@ MEMBERS: Mapping[str, Callable[[Backend, Instance], Any]] = {
     "KeyName": lambda _, row: row.key_name,
     "LaunchTime": lambda _, row: row.launch_time,
     "MaintenanceOptions": lambda _, row: {"AutoRecovery": "default"},
-    "MetadataOptions": lambda _, row: _metadata_options(row),
+    "MetadataOptions": lambda _, row: metadata_options.to_api(row),
     "Monitoring": lambda _, row: {"State": "enabled" if row.monitoring else "disabled"},
     "NetworkInterfaces": _network_interfaces,
     "Placement": lambda _, row: {
@@ -228,20 +216,12 @@ def to_api(backend: Backend, instance: Instance) -> dict[str, Any]:
     return {name: member(backend, instance) for name, member in MEMBERS.items()}
 
 
-def profile_to_api(instance: Instance) -> dict[str, str] | None:
-    """Describe the instance profile; None without one."""
-    if not instance.iam_profile:
-        return None
-    name = instance.iam_profile.rpartition("/")[2]
-    return {"Arn": f"arn:aws:iam::{instance.account}:instance-profile/{name}", "Id": f"AIPA{instance.id[2:].upper()}"}
-
-
 def _attached(volume: AttachedVolume) -> dict[str, Any]:
     return {
         "DeviceName": volume.device,
         "Ebs": {
             "VolumeId": volume.volume_id,
-            "Status": "attached",
+            "Status": "detaching" if volume.state == "busy" else volume.state,
             "AttachTime": volume.attach_time,
             "DeleteOnTermination": volume.delete_on_termination,
         },
@@ -256,6 +236,10 @@ def interface(backend: Backend, instance: Instance, address: str | None) -> dict
         "PublicIp": address,
         "PublicDnsName": public_dns_name(backend, instance, address),
     }
+    for elastic in backend.database.addresses if instance.elastic_ip else ():
+        if elastic.instance_id == instance.id:
+            owner = {"IpOwnerId": instance.account, "AllocationId": elastic.id}
+            association |= {**owner, "AssociationId": elastic.association_id}
     return {
         "NetworkInterfaceId": instance.interface_id,
         "Status": "in-use",

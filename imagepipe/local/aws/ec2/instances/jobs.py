@@ -15,8 +15,8 @@ from typing import Any
 
 from imagepipe.errors import BundleError
 from imagepipe.local.aws.backend import Backend
-from imagepipe.local.aws.ec2.instances import faults
-from imagepipe.local.aws.ec2.instances.metadata import metadata_of
+from imagepipe.local.aws.ec2.instances import credentials, disks, faults
+from imagepipe.local.aws.ec2.instances.metadata import metadata_of, refresh
 from imagepipe.local.aws.faults.faults import Fault
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.state.records import Instance, Rule, Volume
@@ -47,13 +47,13 @@ class KeyUnusable(DiskError):
 def machine_of(backend: Backend, instance: Instance) -> Machine:
     """Describe the instance for its driver, root device first."""
     attached = sorted(instance.volumes, key=lambda volume: volume.device != instance.root_device)
-    disks = [Disk(volume.device, backend.disks.volume_path(volume.volume_id)) for volume in attached]
+    plugged = [disks.disk_of(backend, volume) for volume in attached]
     if instance.bundle:
-        disks.insert(0, Disk(instance.root_device, backend.disks.store_path(instance.id)))
+        plugged.insert(0, Disk(instance.root_device, backend.disks.store_path(instance.id)))
     return Machine(
         id=instance.id,
         address=instance.address,
-        disks=tuple(disks),
+        disks=tuple(plugged),
         seed=Seed(
             instance_id=instance.id,
             hostname=f"ip-{instance.private_ip.replace('.', '-')}",
@@ -62,7 +62,12 @@ def machine_of(backend: Backend, instance: Instance) -> Machine:
             public_keys=instance.public_keys,
         ),
         metadata=metadata_of(backend, instance),
+        further_addresses=further_addresses(instance),
     )
+
+
+def further_addresses(instance: Instance) -> tuple[str, ...]:
+    return (instance.elastic_ip,) if instance.elastic_ip else ()
 
 
 def ingress_of(backend: Backend, instance: Instance) -> list[Ingress]:
@@ -110,9 +115,12 @@ def boot(backend: Backend, instance_id: str) -> None:
             raise InjectedFailure(fault.reason, fault.code)
         if instance_id in backend.driver.running():  # started by a process that was killed before it recorded that
             backend.driver.stop(instance_id, force=True)
+        disks.release_leaving(backend, instance_id)
+        instance = backend.database.instances[instance_id]
         for attached in instance.volumes:
             make_volume(backend, attached.volume_id, state="in-use")
         _unpack_bundle(backend, instance)
+        credentials.renew(backend, instance_id)
         backend.driver.start(machine_of(backend, instance), ingress_of(backend, instance))
         faults.hold(backend, instance)
     except FAILURES as error:
@@ -191,10 +199,14 @@ def terminate(backend: Backend, instance_id: str) -> None:
             if volume is None:
                 continue
             if attached.delete_on_termination:
-                backend.database.remove(volume)
+                _forget_volume(backend, volume)
             else:
                 backend.database.put(replace(volume, state="available", instance_id=None))
-        backend.database.put(replace(instance, state="terminated", ended_at=backend.clock.now(), volumes=()))
+        for address in backend.database.addresses:
+            if address.instance_id == instance_id:
+                backend.database.put(replace(address, instance_id=None, association_id=""))
+        ended = replace(instance, state="terminated", ended_at=backend.clock.now(), volumes=(), elastic_ip="")
+        backend.database.put(ended)
 
 
 def die(backend: Backend, instance_id: str, fault: Fault) -> None:
@@ -241,6 +253,17 @@ def open_ports(backend: Backend, instance_id: str) -> None:
         log.exception("opening the ports of instance %s failed", instance_id)
 
 
+def set_addresses(backend: Backend, instance_id: str) -> None:
+    """Open a running machine's ports at its Elastic IP address, or close them there."""
+    if (instance := _in_state(backend, instance_id, "running")) is None:
+        return
+    try:
+        backend.driver.set_addresses(instance_id, further_addresses(instance))
+    except FAILURES:
+        log.exception("opening the ports of instance %s at %s failed", instance_id, further_addresses(instance))
+    refresh(backend, instance_id)
+
+
 def forget(backend: Backend, instance_id: str) -> None:
     """Forget a terminated instance, which is no longer described."""
     with backend.database.change():
@@ -281,7 +304,13 @@ def delete_volume(backend: Backend, volume_id: str) -> None:
     with backend.database.change():
         volume = backend.database.volumes.get(volume_id)
         if volume is not None and volume.state == "deleting":
-            backend.database.remove(volume)
+            _forget_volume(backend, volume)
+
+
+def _forget_volume(backend: Backend, volume: Volume) -> None:
+    backend.database.remove(volume)
+    if modification := backend.database.modifications.get(volume.id):
+        backend.database.remove(modification)
 
 
 def queue_of(volume: Volume) -> str:
@@ -295,6 +324,9 @@ def resume(backend: Backend, instance_id: str) -> None:
     if instance is None or instance_id in backend.driver.running():
         return
     try:
+        disks.release_leaving(backend, instance_id)
+        credentials.renew(backend, instance_id)
+        instance = backend.database.instances[instance_id]
         backend.driver.start(machine_of(backend, instance), ingress_of(backend, instance))
     except FAILURES as error:
         log.exception("starting instance %s again failed", instance_id)

@@ -81,10 +81,16 @@ def _groups(
     return tuple(dict.fromkeys(group.id for group in groups)) or (here["default"].id,)
 
 
+def taken_addresses(backend: Backend) -> list[str]:
+    """List the loopback addresses of instances, and the Elastic IP addresses."""
+    living = [instance.address for instance in backend.database.instances if instance.state != "terminated"]
+    return [*living, *(address.public_ip for address in backend.database.addresses)]
+
+
 def addresses(backend: Backend, place: Place) -> tuple[str, str]:
     """Choose the instance's loopback address and its private address; they are the same in a subnet of the pool."""
     living = [instance for instance in backend.database.instances if instance.state != "terminated"]
-    taken = [instance.address for instance in living]
+    taken = taken_addresses(backend)
     private = [instance.private_ip for instance in living if instance.subnet_id == place.subnet.id]
     wanted = place.private_ip
     if wanted and (wanted in private or (place.subnet.cidr.subnet_of(POOL) and wanted in taken)):

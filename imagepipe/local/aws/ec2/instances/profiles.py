@@ -9,7 +9,8 @@ from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup
-from imagepipe.local.aws.ec2.instances.describe import profile_to_api
+from imagepipe.local.aws.ec2.instances import metadata
+from imagepipe.local.aws.ec2.instances.credentials import profile_to_api
 from imagepipe.local.aws.moto import iam
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
@@ -72,6 +73,7 @@ def _associate(backend: Backend, call: Call, instance: Instance) -> Mapping[str,
         raise invalid("The request must name an instance profile by its name or its ARN")
     changed = replace(instance, iam_profile=profile, profile_association=new_id("iip-assoc"))
     backend.database.put(changed)
+    metadata.refresh_later(backend, changed)
     described = {**_to_api(backend, _Association(changed)), "State": "associating"}
     return {"IamInstanceProfileAssociation": described}
 
@@ -79,7 +81,9 @@ def _associate(backend: Backend, call: Call, instance: Instance) -> Mapping[str,
 def disassociate_iam_instance_profile(backend: Backend, call: Call) -> Mapping[str, Any]:
     found = _find(backend, call, call.text("AssociationId"))
     described = {**_to_api(backend, found), "State": "disassociating"}
-    backend.database.put(replace(found.instance, iam_profile=None, profile_association=""))
+    changed = replace(found.instance, iam_profile=None, profile_association="")
+    backend.database.put(changed)
+    metadata.refresh_later(backend, changed)
     return {"IamInstanceProfileAssociation": described}
 
 

@@ -11,7 +11,15 @@ from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency, lookup, parameters
-from imagepipe.local.aws.ec2.instances import faults, jobs, launch_templates, placement, placement_groups, spot
+from imagepipe.local.aws.ec2.instances import (
+    faults,
+    jobs,
+    launch_templates,
+    metadata_options,
+    placement,
+    placement_groups,
+    spot,
+)
 from imagepipe.local.aws.ec2.instances.describe import forget_ended, reservation
 from imagepipe.local.aws.ec2.instances.placement import Place
 from imagepipe.local.aws.ec2.instances.profiles import find_profile
@@ -26,14 +34,6 @@ from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import AttachedVolume, DiskSpec, Image, Instance, Snapshot, Volume
 
 MAX_USER_DATA_BYTES = 16384  # bytes, before base64
-MAX_HOPS = 64
-METADATA_CHOICES = {
-    "HttpTokens": ("optional", "required"),
-    "HttpEndpoint": ("enabled", "disabled"),
-    "HttpProtocolIpv6": ("disabled", "enabled"),
-    "InstanceMetadataTags": ("disabled", "enabled"),
-}
-"""The values of an option, the default first."""
 
 
 def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
@@ -178,7 +178,7 @@ def _pattern(backend: Backend, call: Call, image: Image, kind: str, place: Place
         iam_profile=profile,
         profile_association=new_id("iip-assoc") if profile else "",
         placement_group=_placement_group(backend, call),
-        metadata_options=_metadata_options(params.get("MetadataOptions", {}), image),
+        metadata_options=metadata_options.at_launch(params.get("MetadataOptions", {}), image),
         **image.inherited(),
     )
 
@@ -191,18 +191,6 @@ def _user_data(text: str) -> str:
     if len(plain) > MAX_USER_DATA_BYTES:
         raise invalid(f"User data is limited to {MAX_USER_DATA_BYTES} bytes")
     return text
-
-
-def _metadata_options(given: Mapping[str, Any], image: Image) -> dict[str, str]:
-    defaults = {name: choices[0] for name, choices in METADATA_CHOICES.items()}
-    defaults["HttpTokens"] = "required" if image.imds_support == "v2.0" else "optional"
-    defaults["HttpPutResponseHopLimit"] = "2" if image.imds_support else "1"
-    options = {name: str(given.get(name, default)) for name, default in defaults.items()}
-    for name, value in options.items():
-        allowed = METADATA_CHOICES.get(name)
-        if value not in allowed if allowed else not 1 <= int(value) <= MAX_HOPS:
-            raise invalid(f"Value ({value}) for parameter {name} is invalid.")
-    return options
 
 
 def _launch(

@@ -152,6 +152,11 @@ def with_defaults(disk: DiskSpec, snapshot: Snapshot | None) -> DiskSpec:
     )
 
 
+def effective_iops(disk: DiskSpec) -> int | None:
+    """Return the IOPS that EC2 describes: those of a gp2 volume follow from its size."""
+    return disk.iops or (max(100, min(16000, 3 * disk.size_gib)) if disk.type == "gp2" else None)
+
+
 def _check_iops(disk: DiskSpec, kind: Range) -> None:
     if disk.iops is None:
         if kind.needs_iops:

@@ -13,7 +13,7 @@ from imagepipe.local.aws.ec2.account_settings import UNBLOCKED, public_snapshots
 from imagepipe.local.aws.ec2.images import jobs as image_jobs
 from imagepipe.local.aws.ec2.instances import jobs as instance_jobs
 from imagepipe.local.aws.ec2.sharing import added, audience, changed_users
-from imagepipe.local.aws.ec2.volumes import encryption
+from imagepipe.local.aws.ec2.volumes import encryption, modifications
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
@@ -39,6 +39,7 @@ def create_snapshot(backend: Backend, call: Call) -> Mapping[str, Any]:
     if volume.state not in ("available", "in-use"):
         raise AwsError("IncorrectState", f"Volume {volume.id} is {volume.state}")
     tags = tagging.parse_specifications(call.params, "snapshot")["snapshot"]
+    volume = modifications.with_target(backend, volume)
     snapshot = new_snapshot(backend, volume, str(call.params.get("Description", "")), tags)
     _take_later(backend, call, instance_jobs.queue_of(volume), [snapshot])
     return to_api(snapshot)
@@ -74,7 +75,7 @@ def _specified_volumes(backend: Backend, instance: Instance, specification: Mapp
     for attached in instance.volumes:
         is_root = attached.device == instance.root_device
         if not (is_root and specification.get("ExcludeBootVolume")) and attached.volume_id not in excluded:
-            yield backend.database.volumes[attached.volume_id]
+            yield modifications.with_target(backend, backend.database.volumes[attached.volume_id])
 
 
 def new_snapshot(backend: Backend, volume: Volume | Snapshot, description: str, tags: Mapping[str, str]) -> Snapshot:

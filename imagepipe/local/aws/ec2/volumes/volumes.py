@@ -1,4 +1,4 @@
-"""Make, describe and delete volumes, and attach them to stopped instances."""
+"""Make, describe and delete volumes, and attach them to instances."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency, lookup, product_codes
-from imagepipe.local.aws.ec2.instances import jobs
+from imagepipe.local.aws.ec2.instances import disks, jobs
 from imagepipe.local.aws.ec2.volumes import block_devices, encryption
 from imagepipe.local.aws.moto.catalogue import zones
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
-from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing, unsupported
+from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
@@ -29,7 +29,6 @@ GETTERS: Mapping[str, Getter] = {
     "volume-id": lambda row: row.id,
     "volume-type": lambda row: row.type,
     "attachment.instance-id": lambda row: row.instance_id,
-    "attachment.status": lambda row: "attached" if row.instance_id else None,
 }
 
 
@@ -82,7 +81,7 @@ def new_volume(backend: Backend, call: Call, disk: DiskSpec, *, zone: str, tags:
         zone=zone,
         size_gib=disk.size_gib,
         type=disk.type,
-        iops=disk.iops or (max(100, min(16000, 3 * disk.size_gib)) if disk.type == "gp2" else None),
+        iops=block_devices.effective_iops(disk),
         throughput=disk.throughput,
         snapshot_id=disk.snapshot_id,
         encrypted=encrypted.is_on,
@@ -117,7 +116,7 @@ def to_api(backend: Backend, volume: Volume) -> dict[str, Any]:
 def attachments(backend: Backend, volume: Volume) -> list[dict[str, Any]]:
     instance = backend.database.instances.get(volume.instance_id or "")
     return [
-        _attachment(instance, attached, "attached")
+        _attachment(instance, attached, attached.state)
         for attached in (instance.volumes if instance else ())
         if instance and attached.volume_id == volume.id
     ]
@@ -207,17 +206,27 @@ def attach_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
         raise invalid(f"Value ({device}) for parameter device is invalid. {device} is not a valid EBS device name.")
     if any(attached.device == device for attached in instance.volumes):
         raise invalid(f"Invalid value '{device}' for unixDevice. Attachment point {device} is already in use")
-    _check_stopped(instance)
+    if instance.state not in ("running", "stopped"):
+        raise AwsError("IncorrectState", f"Instance '{instance.id}' is not 'running'.")
     if any(row.volume_id == volume.id and row.state == "pending" for row in backend.database.snapshots):
-        # A job in the volume's own queue still reads its bytes; a start of the instance would not wait for that queue.
+        # A job in the volume's own queue still reads its bytes; the machine would not wait for that queue.
         raise AwsError("IncorrectState", f"{volume.id} has a pending snapshot; attach it once that is completed")
+    modification = backend.database.modifications.get(volume.id)
+    if modification is not None and modification.state == "modifying":
+        raise AwsError("IncorrectState", f"{volume.id} is being modified; attach it once that is in effect")
     attached = AttachedVolume(
-        device=device, volume_id=volume.id, delete_on_termination=False, attach_time=backend.clock.now()
+        device=device,
+        volume_id=volume.id,
+        delete_on_termination=False,
+        attach_time=backend.clock.now(),
+        state="attaching" if instance.state == "running" else "attached",
     )
     changed = replace(instance, volumes=(*instance.volumes, attached))
     backend.database.put(changed)
     backend.database.put(replace(volume, state="in-use", instance_id=instance.id))
-    return _attachment(changed, attached, "attached")
+    if attached.state == "attaching":
+        backend.submit_later(instance.id, disks.plug, instance.id, volume.id)
+    return _attachment(changed, attached, attached.state)
 
 
 def detach_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
@@ -225,19 +234,24 @@ def detach_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
     instance = backend.database.instances.get(volume.instance_id or "")
     if instance is None or call.params.get("InstanceId", instance.id) != instance.id:
         raise AwsError("IncorrectState", f"Volume '{volume.id}' is in the '{volume.state}' state.")
-    _check_stopped(instance)
     [attached] = [item for item in instance.volumes if item.volume_id == volume.id]
     if call.params.get("Device", attached.device) != attached.device:
         raise AwsError("InvalidAttachment.NotFound", f"{volume.id} is attached at {attached.device}")
-    rest = tuple(item for item in instance.volumes if item.volume_id != volume.id)
-    backend.database.put(replace(instance, volumes=rest))
-    backend.database.put(replace(volume, state="available", instance_id=None))
-    return _attachment(instance, attached, "detached")
-
-
-def _check_stopped(instance: Instance) -> None:
-    if instance.state != "stopped":
-        raise unsupported(
-            f"The local cloud attaches and detaches volumes of stopped instances only; "
-            f"{instance.id} is {instance.state}"
+    if attached.state != "attached":
+        raise AwsError("IncorrectState", f"Volume '{volume.id}' is in the '{attached.state}' state.")
+    if instance.state == "stopped":
+        rest = tuple(item for item in instance.volumes if item.volume_id != volume.id)
+        backend.database.put(replace(instance, volumes=rest))
+        backend.database.put(replace(volume, state="available", instance_id=None))
+        return _attachment(instance, attached, "detached")
+    if instance.state != "running":
+        raise AwsError("IncorrectState", f"Instance '{instance.id}' is not 'running'.")
+    if attached.device == instance.root_device:
+        raise AwsError(
+            "OperationNotPermitted", f"Unable to detach root volume '{volume.id}' from instance '{instance.id}'"
         )
+    leaving = replace(attached, state="detaching")
+    volumes = tuple(leaving if item == attached else item for item in instance.volumes)
+    backend.database.put(replace(instance, volumes=volumes))
+    backend.submit_later(instance.id, disks.unplug, instance.id, volume.id)
+    return _attachment(instance, leaving, leaving.state)
