@@ -220,7 +220,7 @@ class Described:
 
     @property
     def tags(self) -> Mapping[str, str]:
-        return {tag.get("Key", ""): tag.get("Value", "") for tag in self.value.get("Tags", [])}
+        return {tag.get("Key", ""): tag.get("Value", "") for tag in self.value.get("Tags") or ()}
 
 
 class AnswerFilters(Generic[T]):

@@ -9,20 +9,24 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
 from moto.core.parse import EC2QueryParser
-from moto.core.serialize import EC2Serializer, QuerySerializer, SerializationContext
+from moto.core.serialize import EC2Serializer, QuerySerializer, SerializationContext, TimestampSerializer
 from moto.core.utils import get_service_model
 
 from imagepipe.local.aws.protocol.bodies import Content
 from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing
+from imagepipe.local.aws.protocol.times import milliseconds
 
 XML = "text/xml;charset=UTF-8"
 VERSION = "2016-11-15"
+OLD_NAMES = {"Resources": "resourceIdSet"}
+"""What EC2 calls a parameter when it is missing, if not by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ def params(action: str, values: Mapping[str, str]) -> Mapping[str, Any]:
         raise invalid(f"A parameter of {action} has a value of the wrong type: {error}") from error
     for name in operation.input_shape.required_members if operation.input_shape else ():
         if name not in parsed:
-            raise missing(name)
+            raise missing(OLD_NAMES.get(name, name))
     return parsed
 
 
@@ -136,12 +140,25 @@ def has_result(action: str) -> bool:
 def result(action: str, answer: Mapping[str, Any], request_id: str, service: str = "ec2") -> Answer:
     """Serialize an action's result as XML, in the protocol of EC2 or of another query service."""
     operation = get_service_model(service).operation_model(action)
-    serializer, kind = (EC2Serializer, XML) if service == "ec2" else (QuerySerializer, "text/xml")
+    serializer, kind = (_Serializer, XML) if service == "ec2" else (QuerySerializer, "text/xml")
     if service == "ec2" and not has_result(action):  # EC2 API reference: "Returns true if the request succeeds"
         return Answer(200, (("Content-Type", XML),), _success(action, request_id))
     context = SerializationContext(request_id=request_id)
     body = serializer(operation_model=operation, context=context).serialize(answer)["body"]
     return Answer(200, (("Content-Type", kind),), body.encode())
+
+
+class _Serializer(EC2Serializer):  # type: ignore[misc]  # moto has no types
+    """moto's serializer, with the milliseconds of times, which it writes as zeros."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._timestamp_serializer = _Timestamps(self.DEFAULT_TIMESTAMP_FORMAT)
+
+
+class _Timestamps(TimestampSerializer):  # type: ignore[misc]
+    def _timestamp_iso8601_zeroed(self, value: datetime) -> str:
+        return milliseconds(value)
 
 
 def _success(action: str, request_id: str) -> bytes:

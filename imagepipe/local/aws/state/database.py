@@ -37,7 +37,7 @@ from imagepipe.local.aws.state.records import (
 
 RECORDS = "gateway.sqlite"
 """File name of the records in the state folder."""
-FORMAT = 7
+FORMAT = 8
 """Version of the records' format. It is increased when this program writes or expects other records than before."""
 
 R = TypeVar("R", bound=Record)

@@ -15,6 +15,7 @@ from botocore import xform_name
 
 from imagepipe.local.aws.ec2.actions import MOTO, OWN
 from imagepipe.local.aws.protocol.documented_filters import UNSUPPORTED, documented, item_path, path
+from imagepipe.local.aws.protocol.times import milliseconds
 from tests.local.aws.harness import Cloud, available, refused, register, running, snapshot_of
 
 ACTIONS = sorted(action for action in (*OWN, *MOTO) if action.startswith("Describe") and documented(action))
@@ -117,7 +118,7 @@ def values(item: Any, steps: tuple[str, ...]) -> list[Any]:
 def text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:%Y-%m-%dT%H:%M:%S.000Z}" if isinstance(value, datetime) else str(value)
+    return milliseconds(value) if isinstance(value, datetime) else str(value)
 
 
 @pytest.mark.parametrize("action", ACTIONS)

@@ -36,7 +36,7 @@ def _authorize(backend: Backend, call: Call, side: str) -> Mapping[str, Any]:
         if any(_key(rule) == _key(other) for other in (*present, *added[:place])):
             raise AwsError(
                 "InvalidPermission.Duplicate",
-                f'the specified rule "peer: {_peer(rule)}, {rule.protocol}, from port: {rule.from_port}, '
+                f'the specified rule "peer: {_peer(rule)}, {_shown_protocol(rule)}, from port: {rule.from_port}, '
                 f'to port: {rule.to_port}, ALLOW" already exists',
             )
     changed = _put_rules(backend, group, side, (*present, *added))
@@ -163,6 +163,11 @@ def _key(rule: Rule) -> tuple[object, ...]:
     return (
         rule.protocol, rule.from_port, rule.to_port, rule.cidr, rule.cidr_v6, rule.prefix_list, rule.group_id
     )  # fmt: skip
+
+
+def _shown_protocol(rule: Rule) -> str:
+    """Name the protocol of a rule as EC2's refusals do."""
+    return "ALL" if rule.protocol == "-1" else rule.protocol.upper()
 
 
 def _peer(rule: Rule) -> str:

@@ -11,7 +11,7 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency, lookup, product_codes
 from imagepipe.local.aws.ec2.instances import jobs
 from imagepipe.local.aws.ec2.volumes import block_devices, encryption
-from imagepipe.local.aws.moto.catalogue import zones
+from imagepipe.local.aws.moto.catalogue import zone_id, zones
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
@@ -19,6 +19,7 @@ from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing, unsu
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.protocol.times import whole_second
 from imagepipe.local.aws.state.records import AttachedVolume, DiskSpec, Instance, Volume
 
 GETTERS: Mapping[str, Getter] = {
@@ -99,6 +100,7 @@ def to_api(backend: Backend, volume: Volume) -> dict[str, Any]:
     return {
         "VolumeId": volume.id,
         "AvailabilityZone": volume.zone,
+        "AvailabilityZoneId": zone_id(volume.zone),
         "CreateTime": volume.create_time,
         "Encrypted": volume.encrypted,
         "KmsKeyId": volume.kms_key_id,
@@ -109,8 +111,9 @@ def to_api(backend: Backend, volume: Volume) -> dict[str, Any]:
         "Iops": volume.iops,
         "Throughput": volume.throughput,
         "MultiAttachEnabled": False,
+        "Operator": {"Managed": False},
         "Attachments": attachments(backend, volume),
-        "Tags": tagging.to_api(volume.tags),
+        "Tags": tagging.if_any(volume.tags),
     }
 
 
@@ -132,6 +135,11 @@ def _attachment(instance: Instance, attached: AttachedVolume, state: str) -> dic
         "AttachTime": attached.attach_time,
         "DeleteOnTermination": attached.delete_on_termination,
     }
+
+
+def _changing(instance: Instance, attached: AttachedVolume, state: str) -> dict[str, Any]:
+    """Describe an attachment as AttachVolume and DetachVolume do: EC2 answers before the state changes."""
+    return {**_attachment(instance, attached, state), "DeleteOnTermination": None}
 
 
 def describe_volumes(backend: Backend, call: Call) -> Mapping[str, Any]:
@@ -157,6 +165,7 @@ def _status(volume: Volume) -> dict[str, Any]:
     return {
         "VolumeId": volume.id,
         "AvailabilityZone": volume.zone,
+        "AvailabilityZoneId": zone_id(volume.zone),
         "VolumeStatus": {
             "Status": word,
             "Details": [
@@ -212,12 +221,12 @@ def attach_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
         # A job in the volume's own queue still reads its bytes; a start of the instance would not wait for that queue.
         raise AwsError("IncorrectState", f"{volume.id} has a pending snapshot; attach it once that is completed")
     attached = AttachedVolume(
-        device=device, volume_id=volume.id, delete_on_termination=False, attach_time=backend.clock.now()
+        device=device, volume_id=volume.id, delete_on_termination=False, attach_time=whole_second(backend.clock.now())
     )
     changed = replace(instance, volumes=(*instance.volumes, attached))
     backend.database.put(changed)
     backend.database.put(replace(volume, state="in-use", instance_id=instance.id))
-    return _attachment(changed, attached, "attached")
+    return _changing(changed, attached, "attaching")
 
 
 def detach_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
@@ -232,7 +241,7 @@ def detach_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
     rest = tuple(item for item in instance.volumes if item.volume_id != volume.id)
     backend.database.put(replace(instance, volumes=rest))
     backend.database.put(replace(volume, state="available", instance_id=None))
-    return _attachment(instance, attached, "detached")
+    return _changing(instance, attached, "detaching")
 
 
 def _check_stopped(instance: Instance) -> None:
