@@ -56,7 +56,17 @@ def _revoke(backend: Backend, call: Call, side: str) -> Mapping[str, Any]:
     if not wanted:
         raise missing("ipPermissions")
     _put_rules(backend, group, side, tuple(rule for rule in present if rule not in wanted))
-    return {"Return": True}
+    return {"Return": True, "RevokedSecurityGroupRules": [_revoked(_Row(group, rule, side)) for rule in wanted]}
+
+
+def _revoked(row: _Row) -> dict[str, Any]:
+    """Describe a rule that was revoked: without tags, and with the id alone of the group that it names."""
+    kept = ("SecurityGroupRuleId", "GroupId", "IsEgress", "IpProtocol", "FromPort", "ToPort", "CidrIpv4", "CidrIpv6")
+    described = _to_api(row)
+    return {
+        **{name: described[name] for name in (*kept, "PrefixListId", "Description")},
+        "ReferencedGroupId": row.rule.group_id,
+    }
 
 
 authorize_ingress = partial(_authorize, side="ingress")
