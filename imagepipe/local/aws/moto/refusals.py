@@ -11,13 +11,21 @@ from imagepipe.local.aws.protocol.query import Answer
 
 REFUSALS: Mapping[str, tuple[str, str]] = {
     "acl": ("InvalidNetworkAclID.NotFound", "The networkAcl ID '{}' does not exist"),
+    "cr": ("InvalidCapacityReservationId.NotFound", "The capacity reservation ID '{}' does not exist"),
     "dopt": ("InvalidDhcpOptionID.NotFound", "The dhcpOption ID '{}' does not exist"),
+    "eigw": ("InvalidGatewayID.NotFound", "The eigw ID '{}' does not exist"),
+    "eipalloc": ("InvalidAllocationID.NotFound", "The allocation ID '{}' does not exist"),
+    "fl": ("InvalidFlowLogId.NotFound", "The flow log ID '{}' does not exist"),
+    "h": ("InvalidHostID.NotFound", "The host ID '{}' does not exist"),
     "igw": ("InvalidInternetGatewayID.NotFound", "The internetGateway ID '{}' does not exist"),
     "nat": ("NatGatewayNotFound", "NatGateway {} was not found"),
     "pcx": ("InvalidVpcPeeringConnectionID.NotFound", "The vpcPeeringConnection ID '{}' does not exist"),
     "pl": ("InvalidPrefixListID.NotFound", "The prefix list ID '{}' does not exist"),
     "rtb": ("InvalidRouteTableID.NotFound", "The routeTable ID '{}' does not exist"),
+    "sfr": ("InvalidSpotFleetRequestId.NotFound", "The spot fleet request ID '{}' does not exist"),
     "subnet": ("InvalidSubnetID.NotFound", "The subnet ID '{}' does not exist"),
+    "tgw": ("InvalidTransitGatewayID.NotFound", "Transit Gateway {} was deleted or does not exist."),
+    "vgw": ("InvalidVpnGatewayID.NotFound", "The vpnGateway ID '{}' does not exist"),
     "vpc": ("InvalidVpcID.NotFound", "The vpc ID '{}' does not exist"),
     "vpce": ("InvalidVpcEndpointId.NotFound", "The Vpc Endpoint Id '{}' does not exist"),
 }

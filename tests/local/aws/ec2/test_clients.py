@@ -7,8 +7,11 @@ from urllib.parse import urlencode
 from xml.etree import ElementTree
 
 import pytest
+from botocore import xform_name
 
+from imagepipe.local.aws.ec2 import absent
 from imagepipe.local.aws.ec2.actions import OWN
+from imagepipe.local.aws.protocol.documented_filters import item_path
 from imagepipe.local.aws.protocol.query import is_action, requests_nothing
 from tests.local.aws.harness import Cloud, base_image, instance, launch, refused, running
 from tests.local.daemon.test_endpoint import ask, signed
@@ -300,3 +303,22 @@ def test_the_accounts_attributes_name_its_default_vpc(ec2: Any) -> None:
         "default-vpc": vpc["VpcId"],
         "supported-platforms": "VPC",
     }
+
+
+@pytest.mark.parametrize("action", sorted(absent.ACTIONS))
+def test_lists_of_resources_that_the_local_cloud_lacks_are_empty(action: str, ec2: Any) -> None:
+    # libcloud's list_nodes asks for elastic IP addresses (libcloud/compute/drivers/ec2.py, ex_describe_addresses).
+    [name] = item_path(action)
+    assert getattr(ec2, xform_name(action))()[name] == []
+
+
+def test_elastic_addresses_and_modifications_that_a_request_names_are_not_found(ec2: Any) -> None:
+    with refused("InvalidAllocationID.NotFound", match="^The allocation ID 'eipalloc-2da7a824' does not exist$"):
+        ec2.describe_addresses(AllocationIds=["eipalloc-2da7a824"])
+    with refused("InvalidAddress.NotFound"):
+        ec2.describe_addresses(PublicIps=["198.51.100.1"])
+    with refused("InvalidVolume.NotFound"):
+        ec2.describe_volumes_modifications(VolumeIds=["vol-00000000000000001"])
+    made = ec2.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
+    with refused("InvalidVolumeModification.NotFound"):
+        ec2.describe_volumes_modifications(VolumeIds=[made])

@@ -13,12 +13,15 @@ import boto3
 import pytest
 from botocore import xform_name
 
+from imagepipe.local.aws.ec2 import absent
 from imagepipe.local.aws.ec2.actions import MOTO, OWN
-from imagepipe.local.aws.protocol.documented_filters import UNSUPPORTED, documented, item_path, path
+from imagepipe.local.aws.protocol.documented_filters import ALIASES, UNSUPPORTED, documented, item_path, path
 from imagepipe.local.aws.protocol.times import milliseconds
 from tests.local.aws.harness import Cloud, available, refused, register, running, snapshot_of
 
-ACTIONS = sorted(action for action in (*OWN, *MOTO) if action.startswith("Describe") and documented(action))
+ACTIONS = sorted(
+    action for action in (OWN.keys() | MOTO) - absent.ACTIONS if action.startswith("Describe") and documented(action)
+)
 GIVEN = {
     "DescribeInstances": {
         "network-interface.attachment.instance-id",
@@ -149,6 +152,35 @@ def test_each_documented_filter_with_a_value_of_no_item_finds_nothing(action: st
 def test_a_documented_filter_that_is_not_supported_says_so(action: str, name: str, world: World) -> None:
     with refused("InvalidParameterValue", match="does not support the filter"):
         call(world.cloud.client(), action, Filters=[{"Name": name, "Values": ["x"]}])
+
+
+@pytest.mark.parametrize("action", sorted(action for action in absent.ACTIONS if documented(action)))
+def test_a_list_of_nothing_takes_the_documented_filters(action: str, world: World) -> None:
+    ec2 = world.cloud.client()
+    for name in (*documented(action), "tag:team", "tag-key"):
+        assert call(ec2, action, **{filters_of(ec2, action): [{"Name": name, "Values": ["x"]}]}) == []
+    with refused("InvalidParameterValue", match="The filter 'shoe-size' is invalid"):
+        call(ec2, action, **{filters_of(ec2, action): [{"Name": "shoe-size", "Values": ["x"]}]})
+
+
+def filters_of(ec2: Any, action: str) -> str:
+    """The parameter for filters, which two actions call Filter."""
+    members = ec2.meta.service_model.operation_model(action).input_shape.members
+    return "Filters" if "Filters" in members else "Filter"
+
+
+@pytest.mark.parametrize(
+    ("action", "alias", "name"),
+    [(action, alias, name) for action, names in ALIASES.items() for alias, name in names.items()],
+)
+def test_a_filter_has_its_other_name_too(action: str, alias: str, name: str, world: World) -> None:
+    ec2 = world.cloud.client()
+    steps = path(action, name)
+    assert steps is not None
+    wanted = text(values(call(ec2, action)[0], steps)[0])
+    found = call(ec2, action, Filters=[{"Name": alias, "Values": [wanted]}])
+    assert found
+    assert found == call(ec2, action, Filters=[{"Name": name, "Values": [wanted]}])
 
 
 @pytest.mark.parametrize("action", ACTIONS)

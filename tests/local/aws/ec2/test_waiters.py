@@ -12,6 +12,7 @@ from botocore import xform_name
 from botocore.exceptions import WaiterError
 from botocore.waiter import WaiterModel
 
+from imagepipe.local.aws.ec2 import absent
 from imagepipe.local.aws.ec2.actions import MOTO, OWN
 from imagepipe.local.aws.faults.faults import Fault
 from tests.local.aws.harness import (
@@ -207,8 +208,8 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         cloud.stop()
 
 
-EMPTY = {"DescribeNatGateways", "DescribeVpcEndpoints", "DescribeVpcPeeringConnections"}
-"""Actions of which the local cloud never has anything to describe."""
+EMPTY = absent.ACTIONS | {"DescribeNatGateways", "DescribeVpcEndpoints", "DescribeVpcPeeringConnections"}
+"""Actions that never have anything to describe."""
 
 
 @pytest.mark.parametrize("action", PAGED)
