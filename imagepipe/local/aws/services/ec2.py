@@ -24,11 +24,11 @@ from imagepipe.local.aws.protocol.query import Answer, Call
 def parse(backend: Backend, context: RequestContext) -> Operation:
     """Find the action; prepare the region, as a new account finds it."""
     identity, request = context.identity, context.request
-    values = query.form(request.query, request.body)
-    query.check_lists(values)
+    values = query.counted_from_one(query.form(request.query, request.body))
     action = values.get("Action", "")
     if not query.is_action(action):
         raise AwsError("InvalidAction", f"The action {action or '(none)'} is not valid for this web service.")
+    values = query.with_numbers(action, values)
     backend.calls.add("ec2", action)
     prepare_region(backend, identity.account, identity.region)
     if action in OWN:

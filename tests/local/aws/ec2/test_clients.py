@@ -322,3 +322,48 @@ def test_elastic_addresses_and_modifications_that_a_request_names_are_not_found(
     made = ec2.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
     with refused("InvalidVolumeModification.NotFound"):
         ec2.describe_volumes_modifications(VolumeIds=[made])
+
+
+def test_lists_may_count_from_zero(cloud: Cloud, ec2: Any) -> None:
+    # libcloud's ex_create_tags and ex_get_limits send ResourceId.0, Tag.0.Key and AttributeName.0.
+    made = running(ec2)
+    tag = {"ResourceId.0": made, "Tag.0.Key": "a", "Tag.0.Value": "b", "Tag.1.Key": "c", "Tag.1.Value": "d"}
+    assert send(cloud, "CreateTags", **tag)[0] == 200
+    assert instance(ec2, made)["Tags"] == [{"Key": "a", "Value": "b"}, {"Key": "c", "Value": "d"}]
+    filters = {"Filter.0.Name": "tag-key", "Filter.0.Value.0": "x", "Filter.0.Value.1": "c"}
+    _, answer = send(cloud, "DescribeInstances", **filters)
+    assert [row.text for row in answer.iter(f"{{{NAMESPACE}}}instanceId")] == [made]
+    status, _ = send(cloud, "DescribeAvailabilityZones", **{"ZoneName.0": "us-east-1a", "ZoneName.1": "us-east-1b"})
+    assert status == 200
+
+
+def test_a_list_of_one_may_come_without_a_number(cloud: Cloud, ec2: Any) -> None:
+    # libcloud's get_key_pair sends KeyName; without this, the answer was that of all pairs.
+    for name in ("web", "api"):
+        ec2.create_key_pair(KeyName=name, KeyType="ed25519")
+    _, answer = send(cloud, "DescribeKeyPairs", KeyName="api")
+    assert [row.text for row in answer.iter(f"{{{NAMESPACE}}}keyName")] == ["api"]
+    made, _ = running(ec2), running(ec2)
+    _, answer = send(cloud, "DescribeInstances", InstanceId=made)
+    assert [row.text for row in answer.iter(f"{{{NAMESPACE}}}instanceId")] == [made]
+    subnet = instance(ec2, made)["SubnetId"]
+    _, answer = send(cloud, "DescribeSubnets", SubnetId=subnet)
+    assert [row.text for row in answer.iter(f"{{{NAMESPACE}}}subnetId")] == [subnet]
+
+
+def test_an_attribute_may_begin_with_a_capital(ec2: Any) -> None:
+    # Ansible's ec2_ami sends Attribute=LaunchPermission (plugins/modules/ec2_ami.py).
+    made = running(ec2)
+    built = ec2.create_image(InstanceId=made, Name="web", NoReboot=True)["ImageId"]
+    permission = {"Add": [{"UserId": "111122223333"}]}
+    ec2.modify_image_attribute(ImageId=built, Attribute="LaunchPermission", LaunchPermission=permission)
+    shared = ec2.describe_image_attribute(ImageId=built, Attribute="launchPermission")["LaunchPermissions"]
+    assert shared == [{"UserId": "111122223333"}]
+    ec2.reset_image_attribute(ImageId=built, Attribute="LaunchPermission")
+    assert ec2.describe_image_attribute(ImageId=built, Attribute="launchPermission")["LaunchPermissions"] == []
+
+
+def test_an_image_that_was_created_of_an_instance_always_has_a_description(ec2: Any) -> None:
+    # Ansible's ec2_ami reads image["Description"]; EC2's recorded answers have an empty one.
+    built = ec2.create_image(InstanceId=running(ec2), Name="web", NoReboot=True)["ImageId"]
+    assert ec2.describe_images(ImageIds=[built])["Images"][0]["Description"] == ""

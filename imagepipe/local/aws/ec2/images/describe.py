@@ -69,7 +69,7 @@ def to_api(image: Image) -> dict[str, Any]:
     return {
         "ImageId": image.id,
         "Name": image.name,
-        "Description": image.description or None,
+        "Description": image.description if image.description or image.source_instance_id else None,
         "State": image.state,
         "StateReason": {"Code": "Client.InvalidSnapshot", "Message": image.reason} if failed else None,
         "Architecture": image.architecture,
