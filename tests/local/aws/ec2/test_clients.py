@@ -367,3 +367,12 @@ def test_an_image_that_was_created_of_an_instance_always_has_a_description(ec2: 
     # Ansible's ec2_ami reads image["Description"]; EC2's recorded answers have an empty one.
     built = ec2.create_image(InstanceId=running(ec2), Name="web", NoReboot=True)["ImageId"]
     assert ec2.describe_images(ImageIds=[built])["Images"][0]["Description"] == ""
+
+
+def test_signature_version_2_is_refused_in_the_form_of_ec2(cloud: Cloud) -> None:
+    # libcloud's default for us-east-1; it showed an empty error, as it found no <Errors>.
+    query = "Action=DescribeRegions&Version=2016-11-15&SignatureVersion=2&AWSAccessKeyId=AKIA&Signature=x"
+    status, _, body = ask(cloud, "GET", f"/?{query}", b"", Host=f"127.0.0.1:{cloud.port}")
+    found = ElementTree.fromstring(body)
+    assert (status, found.tag, found.findtext("Errors/Error/Code")) == (400, "Response", "InvalidRequest")
+    assert "Signature Version 4" in (found.findtext("Errors/Error/Message") or "")
