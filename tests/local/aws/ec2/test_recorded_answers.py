@@ -178,11 +178,6 @@ def test_only_volumes_and_snapshots_have_milliseconds_in_their_times(cloud: Clou
     assert volumes[0] in [row["VolumeId"] for row in ec2.describe_volumes(Filters=of_time)["Volumes"]]
 
 
-def test_an_image_is_created_at_a_whole_second(ec2: Any) -> None:
-    built = register(ec2, snapshot_of(ec2, running(ec2)), "web")
-    assert image(ec2, built)["CreationDate"].endswith(".000Z")
-
-
 def test_a_volume_is_attaching_and_detaching_in_the_answers_to_those_requests(ec2: Any) -> None:
     made = stopped(ec2)
     zone = instance(ec2, made)["Placement"]["AvailabilityZone"]
