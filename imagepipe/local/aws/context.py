@@ -59,7 +59,8 @@ class RequestContext:
         if "x-amz-target" in headers or "json" in headers.get("content-type", ""):
             return "json"
         scope = signature.scope(self.request)
-        service = scope.service if scope else "s3"
+        # A request with an action and without a scope is of signature version 2, libcloud's default for EC2.
+        service = scope.service if scope else "ec2" if "Action=" in self.request.query else "s3"
         if service not in XML_BY_PATH and self.request.path not in ("", "/"):
             return "json"  # query services have one path, and services with many paths speak JSON
         return service

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from imagepipe.local.aws.backend import Backend
-from imagepipe.local.aws.ec2 import account_attributes, key_pairs, tags
+from imagepipe.local.aws.ec2 import absent, account_attributes, key_pairs, tags
 from imagepipe.local.aws.ec2.images import attributes, create
 from imagepipe.local.aws.ec2.images import describe as images
 from imagepipe.local.aws.ec2.instances import (
@@ -135,6 +135,7 @@ OWN: Mapping[str, Action] = {
     "CreateTags": tags.create_tags,
     "DeleteTags": tags.delete_tags,
     "DescribeTags": tags.describe_tags,
+    **dict.fromkeys(sorted(absent.ACTIONS), absent.describe_none),
 }
 
 _MOTO_NAMES = """

@@ -29,6 +29,7 @@ from imagepipe.local.aws.protocol.errors import AwsError, invalid, unsupported
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.protocol.times import whole_second
 from imagepipe.local.aws.state.records import KeyPair
 
 GETTERS: Mapping[str, Getter] = {
@@ -108,7 +109,7 @@ def _store(
         type=kind,
         public_key=f"{line} {name}",
         fingerprint=fingerprint,
-        created=backend.clock.now(),
+        created=whole_second(backend.clock.now()),
     )
     backend.database.put(pair)
     return pair

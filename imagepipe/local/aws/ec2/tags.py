@@ -9,6 +9,7 @@ from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.instances import metadata
+from imagepipe.local.aws.moto.refusals import REFUSALS, unknown_id
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, missing
@@ -42,21 +43,14 @@ KINDS = {
 }
 """EC2's names of resource types, by the prefix of their ids."""
 NOT_FOUND = {
-    "acl": "InvalidNetworkAclID",
-    "dopt": "InvalidDhcpOptionID",
     "eipalloc": "InvalidAllocationID",
-    "igw": "InvalidInternetGatewayID",
     "key": "InvalidKeyPair",
     "lt": "InvalidLaunchTemplateId",
     "pg": "InvalidPlacementGroupId",
-    "nat": "NatGatewayNotFound",
-    "rtb": "InvalidRouteTableID",
     "sgr": "InvalidSecurityGroupRuleId",
     "sir": "InvalidSpotInstanceRequestID",
-    "vpc": "InvalidVpcID",
-    "vpce": "InvalidVpcEndpointId",
 }
-"""Stems of EC2's codes for ids that do not exist, of the kinds that are not in `ids.MALFORMED`."""
+"""Stems of EC2's codes for ids that do not exist, of the kinds that are in neither `ids.MALFORMED` nor `REFUSALS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +90,7 @@ def _named(backend: Backend, call: Call) -> list[_Resource]:
     """Find all resources that a request names, before any is changed. Raises AwsError."""
     identifiers = call.params.get("Resources", [])
     if not identifiers:
-        raise missing("ResourceId")
+        raise missing("resourceIdSet")
     return [_find(backend, call, str(identifier)) for identifier in identifiers]
 
 
@@ -122,10 +116,11 @@ def _find(backend: Backend, call: Call, identifier: str) -> _Resource:
     if prefix in MALFORMED:
         check_id(prefix, identifier)
         raise not_found(prefix, [identifier])
+    if prefix in REFUSALS:
+        raise unknown_id(identifier)
     if prefix in NOT_FOUND:
-        code = NOT_FOUND[prefix]
         kind = KINDS[prefix].replace("-", " ")
-        raise AwsError(code if prefix == "nat" else f"{code}.NotFound", f"The {kind} ID '{identifier}' does not exist")
+        raise AwsError(f"{NOT_FOUND[prefix]}.NotFound", f"The {kind} ID '{identifier}' does not exist")
     raise AwsError("InvalidID", f"The ID '{identifier}' is not valid")
 
 

@@ -20,6 +20,16 @@ def zones(region: str) -> tuple[str, ...]:
 
 
 @cache
+def zone_id(zone: str) -> str | None:
+    """Return the id of an availability zone: `use1-az6` of us-east-1a."""
+    for rows in RegionsAndZonesBackend.zones.values():
+        for row in rows:
+            if row.name == zone:
+                return str(row.zone_id)
+    return None
+
+
+@cache
 def regions() -> frozenset[str]:
     """List the regions that have availability zones."""
     return frozenset(name for name in RegionsAndZonesBackend.zones if zones(name))

@@ -6,7 +6,7 @@ and the gateway filters and pages its answer as it does its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
@@ -15,6 +15,7 @@ from botocore.parsers import EC2QueryParser
 
 from imagepipe.local.aws.context import RequestContext
 from imagepipe.local.aws.moto.adapter import Moto
+from imagepipe.local.aws.moto.refusals import unknown_id
 from imagepipe.local.aws.protocol import filters, query
 from imagepipe.local.aws.protocol.documented_filters import AnswerFilters, Described, documented, item_path
 from imagepipe.local.aws.protocol.query import Answer
@@ -55,7 +56,8 @@ def describe(
     parsed: dict[str, Any] = EC2QueryParser().parse(response, query.operation(action).output_shape)
     parsed.pop("ResponseMetadata", None)
     [name] = item_path(action)
-    rows = [Described(_key(action, item), item) for item in map(amend, parsed.get(name, []))]
+    rows = [Described(_key(action, name, item), item) for item in map(amend, parsed.get(name, []))]
+    _check_known(params, rows)
     limits = _members(action)["MaxResults"].metadata if "MaxResults" in _members(action) else {}
     shown, token = filters.page(
         rows,
@@ -73,10 +75,20 @@ def _members(action: str) -> Mapping[str, Any]:
     return members
 
 
-def _key(action: str, item: Mapping[str, Any]) -> str:
-    """Return the name of an item, for the token of the next page."""
-    names = KEYS.get(action) or [name for name in item if name.endswith("Id")][:1]
+def _key(action: str, kind: str, item: Mapping[str, Any]) -> str:
+    """Return the id of an item, or its name, for the token of the next page: `SubnetId` of an item of `Subnets`."""
+    names = KEYS.get(action) or [name for name in (f"{kind}Id", f"{kind.removesuffix('s')}Id") if name in item]
     return " ".join(str(item.get(name)) for name in names)
+
+
+def _check_known(params: Mapping[str, Any], rows: Sequence[Described]) -> None:
+    """Raise AwsError for an id of the request that no item has: moto ignores some of them."""
+    known = {row.id for row in rows}
+    for name, wanted in params.items():
+        if name.endswith("Ids") and isinstance(wanted, list):
+            for identifier in wanted:
+                if identifier not in known:
+                    raise unknown_id(str(identifier))
 
 
 def with_form(context: RequestContext, values: Mapping[str, str]) -> RequestContext:

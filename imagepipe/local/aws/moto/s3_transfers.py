@@ -61,8 +61,11 @@ class Transfers:
     def __init__(self, moto: Moto) -> None:
         self._moto = moto
 
-    def receive(self, request: Request, source: bodies.Source, length: int) -> Received:
-        """Write an object's bytes to disk. Raises AwsError if digest or length is not the stated one."""
+    def receive(self, request: Request, source: bodies.Source, length: int | None) -> Received:
+        """Write an object's bytes to disk. Raises AwsError if digest or length is not the stated one.
+
+        `length` is None for a body that ends where its source ends.
+        """
         stated = request.headers.get("x-amz-content-sha256", "")
         is_chunked = stated.startswith("STREAMING-")
         checksum = checksums.stated(request)

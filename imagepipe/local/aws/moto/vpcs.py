@@ -112,6 +112,17 @@ class Network:
         )  # fmt: skip
         return any(identifier in table for table in tables)
 
+    def is_attached(self, account: str, region: str, gateway_id: str) -> bool:
+        """Tell if an internet gateway is attached to a VPC."""
+        gateway = self._ec2(account, region).internet_gateways.get(gateway_id)
+        return gateway is not None and gateway.vpc is not None
+
+    def prefix_list_blocks(self, account: str, region: str, identifier: str) -> list[str]:
+        """List the CIDR blocks of a prefix list."""
+        found = self._ec2(account, region).managed_prefix_lists.get(identifier)
+        versions = list(found.entries.values()) if found else []
+        return [str(entry["Cidr"]) for entry in (versions[-1] if versions else ())]
+
     def set_tags(self, account: str, region: str, identifier: str, tags: Mapping[str, str]) -> None:
         """Give a resource that moto keeps these tags and no others."""
         with self._moto.lock("ec2"):

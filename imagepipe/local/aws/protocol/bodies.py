@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
@@ -65,14 +66,15 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     sync(path.parent)
 
 
-def receive(source: Source, length: int, folder: Path, *, is_chunked: bool, algorithm: str = "") -> Received:
+def receive(source: Source, length: int | None, folder: Path, *, is_chunked: bool, algorithm: str = "") -> Received:
     """Write a body of `length` bytes to a new file in the folder. Raises AwsError if it ends early or is too long.
 
+    `length` is None for a body that ends where its source ends.
     `is_chunked` says that the body is in `aws-chunked` encoding (S3 API reference, "Signature calculations").
     `algorithm` names the checksum to compute on the way; empty for none.
     """
-    if length > MAX_OBJECT_BYTES:
-        raise AwsError("EntityTooLarge", f"Your proposed upload exceeds the maximum allowed size, {MAX_OBJECT_BYTES}")
+    if length is not None and length > MAX_OBJECT_BYTES:
+        raise _too_large()
     path = folder / uuid.uuid4().hex
     trailers: dict[str, str] = {}
     whole = hashlib.sha256()
@@ -83,6 +85,8 @@ def receive(source: Source, length: int, folder: Path, *, is_chunked: bool, algo
     with new_file(path) as file:
         for block in content:
             size += len(block)
+            if size > MAX_OBJECT_BYTES:
+                raise _too_large()
             md5.update(block)
             if checksum is not None:
                 checksum.update(block)
@@ -91,8 +95,42 @@ def receive(source: Source, length: int, folder: Path, *, is_chunked: bool, algo
     return Received(path, size, md5.digest(), whole.hexdigest(), found, trailers)
 
 
-def _blocks(source: Source, length: int, whole: Digest) -> Iterator[bytes]:
+def _too_large() -> AwsError:
+    return AwsError("EntityTooLarge", f"Your proposed upload exceeds the maximum allowed size, {MAX_OBJECT_BYTES}")
+
+
+class HttpChunks:
+    """A body in HTTP's own chunks, as one stream (RFC 9112, section 7.1); no chunk is ever whole in memory."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._left = 0
+        self._is_ended = False
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most so many bytes; none at the end. Raises AwsError for a stream that is not in chunks."""
+        if not self._left and not self._is_ended:
+            self._left = _chunk_size(self._raw.readline(MAX_LINE_BYTES))
+            self._is_ended = self._left == 0
+            while self._is_ended and self._raw.readline(MAX_LINE_BYTES).strip():
+                pass  # HTTP's own trailers; S3's are within
+        block = self._raw.read(min(size, self._left)) if self._left else b""
+        if self._left and not block:
+            raise AwsError("IncompleteBody", "The request body terminated unexpectedly")
+        self._left -= len(block)
+        if block and not self._left and self._raw.readline(MAX_LINE_BYTES).strip():
+            raise _not_chunked()
+        return block
+
+
+def _blocks(source: Source, length: int | None, whole: Digest) -> Iterator[bytes]:
     left = length
+    while left is None:
+        block = source.read(CHUNK_BYTES)
+        if not block:
+            return
+        whole.update(block)
+        yield block
     while left:
         block = source.read(min(CHUNK_BYTES, left))
         if not block:
@@ -143,10 +181,10 @@ def _unchunked(lines: _Lines, trailers: dict[str, str]) -> Iterator[bytes]:
 
 
 def _chunk_size(line: bytes) -> int:
-    try:
-        return int(line.partition(b";")[0], 16)
-    except ValueError:
-        raise _not_chunked() from None
+    digits = line.partition(b";")[0].strip()
+    if not re.fullmatch(rb"[0-9a-fA-F]{1,16}", digits):
+        raise _not_chunked()
+    return int(digits, 16)
 
 
 def _not_chunked() -> AwsError:

@@ -215,6 +215,20 @@ UNSUPPORTED: Mapping[str, frozenset[str]] = {
 """Documented filters that are refused by name: nothing here has such a value."""
 
 
+ALIASES: Mapping[str, Mapping[str, str]] = {
+    "DescribeSubnets": {
+        "availabilityZone": "availability-zone",
+        "availabilityZoneId": "availability-zone-id",
+        "cidr": "cidr-block",
+        "cidrBlock": "cidr-block",
+        "defaultForAz": "default-for-az",
+    },
+    "DescribeVpcs": {"cidrBlock": "cidr", "dhcpOptionsId": "dhcp-options-id", "isDefault": "is-default"},
+}
+"""Other names of filters. The API reference has those of DescribeSubnets ("You can also use"). Ansible's ec2_instance
+and many Terraform configurations send `isDefault`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Described:
     """A resource as an answer describes it."""
@@ -224,7 +238,7 @@ class Described:
 
     @property
     def tags(self) -> Mapping[str, str]:
-        return {tag.get("Key", ""): tag.get("Value", "") for tag in self.value.get("Tags", [])}
+        return {tag.get("Key", ""): tag.get("Value", "") for tag in self.value.get("Tags") or ()}
 
 
 class AnswerFilters(Generic[T]):
@@ -244,6 +258,7 @@ class AnswerFilters(Generic[T]):
 
         Raises AwsError for a filter that EC2 documents and the local cloud does not support.
         """
+        name = ALIASES.get(self._action, {}).get(name, name)
         own = self._getters.get(name)
         if own is not None or name not in documented(self._action):
             return own

@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid
+from imagepipe.local.aws.protocol.times import milliseconds
 
 MAX_VALUES = 200  # EC2 user guide: "up to 50 filters and up to 200 values per filter in a single request"
 MAX_FILTERS = 50
@@ -90,7 +91,7 @@ def _text(value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, datetime):
-        return f"{value:%Y-%m-%dT%H:%M:%S}.000Z"
+        return milliseconds(value)
     return str(value)
 
 

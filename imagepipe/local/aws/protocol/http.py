@@ -30,6 +30,19 @@ def request(environ: Mapping[str, Any]) -> Request:
     return Request(str(environ["REQUEST_METHOD"]), path, query, headers, b"")
 
 
+def is_chunked_upload(request: Request) -> bool:
+    """Tell if the body comes in HTTP's own chunks and states its length, as S3 accepts it with aws-chunked inside.
+
+    AWS's SDK for JavaScript sends streams so.
+    """
+    headers = request.headers
+    return (
+        headers.get("transfer-encoding", "").lower() == "chunked"
+        and headers.get("x-amz-content-sha256", "").startswith("STREAMING-")
+        and headers.get("x-amz-decoded-content-length", "").isdecimal()
+    )
+
+
 def length(request: Request) -> int:
     """Return the length of the body. Raises AwsError for a chunked body, as S3 does."""
     if "transfer-encoding" in request.headers:

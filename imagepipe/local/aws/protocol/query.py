@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
 from moto.core.parse import EC2QueryParser
-from moto.core.serialize import EC2Serializer, QuerySerializer, SerializationContext
+from moto.core.serialize import EC2Serializer, QuerySerializer, SerializationContext, TimestampSerializer
 from moto.core.utils import get_service_model
 
 from imagepipe.local.aws.protocol.bodies import Content
 from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing
+from imagepipe.local.aws.protocol.times import milliseconds
 
 XML = "text/xml;charset=UTF-8"
 VERSION = "2016-11-15"
+OLD_NAMES = {"Resources": "resourceIdSet"}
+"""What EC2 calls a parameter when it is missing, if not by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +78,41 @@ def requests_nothing(value: object) -> bool:
     return value in (None, False, 0, "", "none", "disabled", "default")
 
 
-def check_lists(values: Mapping[str, str]) -> None:
-    """Raise AwsError for a list that does not count from 1, or has gaps: the rest of it would be ignored silently."""
+def counted_from_one(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the parameters with lists that count from 1: libcloud counts some from 0, which EC2 accepts.
+
+    Raises AwsError for a list that has gaps: the rest of it would be ignored silently.
+    """
+    places = _places(values)
+    from_zero = set()
+    for name, found in places.items():
+        first = min(found)
+        if first > 1 or found != set(range(first, first + len(found))):
+            numbers = ", ".join(str(number) for number in sorted(found))
+            raise invalid(f"The items of the list {name} must be numbered from 1 without gaps; they are: {numbers}")
+        if first == 0:
+            from_zero.add(name)
+    return {_shifted(name, from_zero): value for name, value in values.items()}
+
+
+def _shifted(name: str, from_zero: Set[str]) -> str:
+    """Return the name of a parameter with one added to its places in the lists that count from 0."""
+    steps = name.split(".")
+    return ".".join(
+        str(int(step) + 1) if at and step.isdecimal() and ".".join(steps[:at]) in from_zero else step
+        for at, step in enumerate(steps)
+    )
+
+
+def _places(values: Mapping[str, str]) -> dict[str, set[int]]:
+    """List the numbers of the items of each list."""
     places: dict[str, set[int]] = {}
     for name in values:
         steps = name.split(".")
         for at, step in enumerate(steps):
             if at and step.isdecimal():
                 places.setdefault(".".join(steps[:at]), set()).add(int(step))
-    for name, found in places.items():
-        if found != set(range(1, len(found) + 1)):
-            numbers = ", ".join(str(number) for number in sorted(found))
-            raise invalid(f"The items of the list {name} must be numbered from 1 without gaps; they are: {numbers}")
+    return places
 
 
 def in_namespace(body: bytes, version: str) -> bytes:
@@ -114,7 +141,7 @@ def params(action: str, values: Mapping[str, str]) -> Mapping[str, Any]:
         raise invalid(f"A parameter of {action} has a value of the wrong type: {error}") from error
     for name in operation.input_shape.required_members if operation.input_shape else ():
         if name not in parsed:
-            raise missing(name)
+            raise missing(OLD_NAMES.get(name, name))
     return parsed
 
 
@@ -136,12 +163,25 @@ def has_result(action: str) -> bool:
 def result(action: str, answer: Mapping[str, Any], request_id: str, service: str = "ec2") -> Answer:
     """Serialize an action's result as XML, in the protocol of EC2 or of another query service."""
     operation = get_service_model(service).operation_model(action)
-    serializer, kind = (EC2Serializer, XML) if service == "ec2" else (QuerySerializer, "text/xml")
+    serializer, kind = (_Serializer, XML) if service == "ec2" else (QuerySerializer, "text/xml")
     if service == "ec2" and not has_result(action):  # EC2 API reference: "Returns true if the request succeeds"
         return Answer(200, (("Content-Type", XML),), _success(action, request_id))
     context = SerializationContext(request_id=request_id)
     body = serializer(operation_model=operation, context=context).serialize(answer)["body"]
     return Answer(200, (("Content-Type", kind),), body.encode())
+
+
+class _Serializer(EC2Serializer):  # type: ignore[misc]  # moto has no types
+    """moto's serializer, with the milliseconds of times, which it writes as zeros."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._timestamp_serializer = _Timestamps(self.DEFAULT_TIMESTAMP_FORMAT)
+
+
+class _Timestamps(TimestampSerializer):  # type: ignore[misc]
+    def _timestamp_iso8601_zeroed(self, value: datetime) -> str:
+        return milliseconds(value)
 
 
 def _success(action: str, request_id: str) -> bytes:
@@ -181,13 +221,30 @@ def _printable(text: str) -> str:
     return re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "?", text)
 
 
+def with_numbers(action: str, values: Mapping[str, str]) -> dict[str, str]:
+    """Return the parameters with a number for a list of one that has none: libcloud's get_key_pair sends `KeyName`."""
+    lists = _list_names(action)
+    return {f"{name}.1" if name in lists else name: value for name, value in values.items()}
+
+
+@cache
+def _list_names(action: str) -> frozenset[str]:
+    """List the names in requests of the action's parameters that are lists."""
+    shape = get_service_model("ec2").operation_model(action).input_shape
+    members = shape.members.items() if shape else ()
+    return frozenset(_wire_name(name, member) for name, member in members if member.type_name == "list")
+
+
+def _wire_name(name: str, shape: Any) -> str:
+    found: str = shape.serialization.get("queryName") or shape.serialization.get("name") or name
+    return found[0].upper() + found[1:]
+
+
 @cache
 def _wire_names(action: str) -> frozenset[str]:
     """List the names of the action's parameters in requests: `Filter` for the model's `Filters`."""
     shape = get_service_model("ec2").operation_model(action).input_shape
     names = {"Action", "Version"}
     for member, member_shape in shape.members.items() if shape else ():
-        serialization = member_shape.serialization
-        name = serialization.get("queryName") or serialization.get("name") or member
-        names.add(name[0].upper() + name[1:])
+        names.add(_wire_name(member, member_shape))
     return frozenset(names)

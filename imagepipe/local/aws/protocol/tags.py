@@ -63,3 +63,12 @@ def parse_specifications(params: Mapping[str, Any], *kinds: str) -> dict[str, di
 def to_api(tags: Mapping[str, str]) -> Sequence[dict[str, str]]:
     """Describe tags as EC2 does."""
     return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def if_any(tags: Mapping[str, str]) -> Sequence[dict[str, str]] | None:
+    """Describe tags; return None, which leaves out the member, for a resource without any.
+
+    EC2 does so for instances, images, volumes, snapshots, groups, networks and launch templates. For other kinds, such
+    as key pairs and interfaces, its list is empty.
+    """
+    return to_api(tags) or None

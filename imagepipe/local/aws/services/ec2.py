@@ -15,6 +15,7 @@ from imagepipe.local.aws.ec2.actions import MOTO, OWN
 from imagepipe.local.aws.ec2.instances.run import prepare
 from imagepipe.local.aws.ec2.region_setup import prepare_region
 from imagepipe.local.aws.moto import describes
+from imagepipe.local.aws.moto.refusals import reworded
 from imagepipe.local.aws.protocol import query
 from imagepipe.local.aws.protocol.errors import AwsError, unsupported
 from imagepipe.local.aws.protocol.query import Answer, Call
@@ -23,11 +24,11 @@ from imagepipe.local.aws.protocol.query import Answer, Call
 def parse(backend: Backend, context: RequestContext) -> Operation:
     """Find the action; prepare the region, as a new account finds it."""
     identity, request = context.identity, context.request
-    values = query.form(request.query, request.body)
-    query.check_lists(values)
+    values = query.counted_from_one(query.form(request.query, request.body))
     action = values.get("Action", "")
     if not query.is_action(action):
         raise AwsError("InvalidAction", f"The action {action or '(none)'} is not valid for this web service.")
+    values = query.with_numbers(action, values)
     backend.calls.add("ec2", action)
     prepare_region(backend, identity.account, identity.region)
     if action in OWN:
@@ -46,8 +47,8 @@ def parse(backend: Backend, context: RequestContext) -> Operation:
             _check_against_instances(backend, call, values)
         if describes.is_filtered(action):
             amend = partial(_amend, backend, call)
-            return describes.describe(backend.moto, context, action, values, amend)
-        answer = backend.moto.answer(describes.with_form(context, values), action)
+            return reworded(describes.describe(backend.moto, context, action, values, amend))
+        answer = reworded(backend.moto.answer(describes.with_form(context, values), action))
         returns_nothing = answer.status == 200 and not query.has_result(action)
         return query.result(action, {}, context.request_id) if returns_nothing else answer
 
@@ -76,12 +77,36 @@ def _run(backend: Backend, call: Call) -> Answer:
 
 
 def _amend(backend: Backend, call: Call, item: dict[str, Any]) -> dict[str, Any]:
-    """Correct what moto says of a resource, as it does not know the instances."""
-    if call.action == "DescribeSubnets":
-        rows = backend.database.instances.owned(call.account, call.region)
-        used = sum(row.subnet_id == item["SubnetId"] and row.state != "terminated" for row in rows)
-        return {**item, "AvailableIpAddressCount": item["AvailableIpAddressCount"] - used}
-    return item
+    """Correct moto's description of a resource: it does not know the instances, and lacks members that EC2 returns."""
+    match call.action:
+        case "DescribeSubnets":
+            rows = backend.database.instances.owned(call.account, call.region)
+            used = sum(row.subnet_id == item["SubnetId"] and row.state != "terminated" for row in rows)
+            return {
+                "EnableDns64": False,
+                "MapCustomerOwnedIpOnLaunch": False,
+                "BlockPublicAccessStates": {"InternetGatewayBlockMode": "off"},
+                **item,
+                "AvailableIpAddressCount": item["AvailableIpAddressCount"] - used,
+                "Tags": item.get("Tags") or None,
+            }
+        case "DescribeVpcs":
+            optional = ("Ipv6CidrBlockAssociationSet", "Tags")
+            return {**item, **{name: item.get(name) or None for name in optional}}
+        case "DescribeRouteTables":
+            return {"PropagatingVgws": [], **item}
+        case "DescribePrefixLists" | "DescribeManagedPrefixLists":
+            return _with_entries(backend, call, item)
+        case _:
+            return item
+
+
+def _with_entries(backend: Backend, call: Call, item: dict[str, Any]) -> dict[str, Any]:
+    """Add the blocks of a prefix list, which moto knows and does not describe, and the version of those of AWS."""
+    blocks = backend.network.prefix_list_blocks(call.account, call.region, item["PrefixListId"])
+    if call.action == "DescribePrefixLists":
+        return {**item, "Cidrs": blocks}
+    return {"MaxEntries": max(1, len(blocks)), "Version": 1, **item}
 
 
 def _check_against_instances(backend: Backend, call: Call, values: Mapping[str, str]) -> None:
@@ -90,12 +115,19 @@ def _check_against_instances(backend: Backend, call: Call, values: Mapping[str, 
     living = [row for row in database.instances.owned(call.account, call.region) if row.state != "terminated"]
     match call.action:
         case "DeleteSubnet":
+            kind = "subnet"
             name = values.get("SubnetId", "")
             is_used = any(row.subnet_id == name for row in living)
         case "DeleteVpc":
+            kind = "vpc"
             name = values.get("VpcId", "")
             groups = [row for row in database.groups.owned(call.account, call.region) if row.vpc_id == name]
             is_used = any(row.vpc_id == name for row in living) or any(row.name != "default" for row in groups)
+            is_used |= any(subnet.vpc_id == name for subnet in backend.network.subnets(call.account, call.region))
+        case "DeleteInternetGateway":
+            kind = "internetGateway"
+            name = values.get("InternetGatewayId", "")
+            is_used = backend.network.is_attached(call.account, call.region, name)
         case "DetachInternetGateway":
             name = values.get("VpcId", "")
             if any(row.vpc_id == name and row.has_public_ip for row in living):
@@ -113,4 +145,4 @@ def _check_against_instances(backend: Backend, call: Call, values: Mapping[str, 
         case _:
             return
     if is_used:
-        raise AwsError("DependencyViolation", f"The {name} has dependencies and cannot be deleted.")
+        raise AwsError("DependencyViolation", f"The {kind} '{name}' has dependencies and cannot be deleted.")

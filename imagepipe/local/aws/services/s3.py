@@ -11,7 +11,7 @@ from imagepipe.local.aws.context import Operation, RequestContext
 from imagepipe.local.aws.moto import s3
 from imagepipe.local.aws.moto.s3_transfers import UPLOADS
 from imagepipe.local.aws.protocol import http
-from imagepipe.local.aws.protocol.bodies import Received
+from imagepipe.local.aws.protocol.bodies import HttpChunks, Received
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Answer
 
@@ -44,5 +44,7 @@ def _run(backend: Backend, context: RequestContext, operation: s3.Operation) -> 
 def _receive(backend: Backend, context: RequestContext) -> Received:
     """Write the body to disk. It is in memory already if the request does not state its digest."""
     request = context.request
+    if http.is_chunked_upload(request):
+        return backend.transfers.receive(request, HttpChunks(context.environ["wsgi.input"].rfile), None)
     source = io.BytesIO(request.body) if request.body else context.environ["wsgi.input"]
     return backend.transfers.receive(request, source, http.length(request))

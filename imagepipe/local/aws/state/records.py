@@ -96,6 +96,8 @@ class Instance(Bootable):
     launch_time: datetime
     has_run: bool = False
     """True once it was running: a start that fails then leaves it stopped."""
+    ending_since: datetime | None = None
+    """Time of the request that stopped or terminated it."""
     ended_at: datetime | None = None
     """Time of its termination."""
     zone: str

@@ -7,8 +7,11 @@ from urllib.parse import urlencode
 from xml.etree import ElementTree
 
 import pytest
+from botocore import xform_name
 
+from imagepipe.local.aws.ec2 import absent
 from imagepipe.local.aws.ec2.actions import OWN
+from imagepipe.local.aws.protocol.documented_filters import item_path
 from imagepipe.local.aws.protocol.query import is_action, requests_nothing
 from tests.local.aws.harness import Cloud, base_image, instance, launch, refused, running
 from tests.local.daemon.test_endpoint import ask, signed
@@ -300,3 +303,76 @@ def test_the_accounts_attributes_name_its_default_vpc(ec2: Any) -> None:
         "default-vpc": vpc["VpcId"],
         "supported-platforms": "VPC",
     }
+
+
+@pytest.mark.parametrize("action", sorted(absent.ACTIONS))
+def test_lists_of_resources_that_the_local_cloud_lacks_are_empty(action: str, ec2: Any) -> None:
+    # libcloud's list_nodes asks for elastic IP addresses (libcloud/compute/drivers/ec2.py, ex_describe_addresses).
+    [name] = item_path(action)
+    assert getattr(ec2, xform_name(action))()[name] == []
+
+
+def test_elastic_addresses_and_modifications_that_a_request_names_are_not_found(ec2: Any) -> None:
+    with refused("InvalidAllocationID.NotFound", match="^The allocation ID 'eipalloc-2da7a824' does not exist$"):
+        ec2.describe_addresses(AllocationIds=["eipalloc-2da7a824"])
+    with refused("InvalidAddress.NotFound"):
+        ec2.describe_addresses(PublicIps=["198.51.100.1"])
+    with refused("InvalidVolume.NotFound"):
+        ec2.describe_volumes_modifications(VolumeIds=["vol-00000000000000001"])
+    made = ec2.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
+    with refused("InvalidVolumeModification.NotFound"):
+        ec2.describe_volumes_modifications(VolumeIds=[made])
+
+
+def test_lists_may_count_from_zero(cloud: Cloud, ec2: Any) -> None:
+    # libcloud's ex_create_tags and ex_get_limits send ResourceId.0, Tag.0.Key and AttributeName.0.
+    made = running(ec2)
+    tag = {"ResourceId.0": made, "Tag.0.Key": "a", "Tag.0.Value": "b", "Tag.1.Key": "c", "Tag.1.Value": "d"}
+    assert send(cloud, "CreateTags", **tag)[0] == 200
+    assert instance(ec2, made)["Tags"] == [{"Key": "a", "Value": "b"}, {"Key": "c", "Value": "d"}]
+    filters = {"Filter.0.Name": "tag-key", "Filter.0.Value.0": "x", "Filter.0.Value.1": "c"}
+    _, answer = send(cloud, "DescribeInstances", **filters)
+    assert [row.text for row in answer.iter(f"{{{NAMESPACE}}}instanceId")] == [made]
+    status, _ = send(cloud, "DescribeAvailabilityZones", **{"ZoneName.0": "us-east-1a", "ZoneName.1": "us-east-1b"})
+    assert status == 200
+
+
+def test_a_list_of_one_may_come_without_a_number(cloud: Cloud, ec2: Any) -> None:
+    # libcloud's get_key_pair sends KeyName; without this, the answer was that of all pairs.
+    for name in ("web", "api"):
+        ec2.create_key_pair(KeyName=name, KeyType="ed25519")
+    _, answer = send(cloud, "DescribeKeyPairs", KeyName="api")
+    assert [row.text for row in answer.iter(f"{{{NAMESPACE}}}keyName")] == ["api"]
+    made, _ = running(ec2), running(ec2)
+    _, answer = send(cloud, "DescribeInstances", InstanceId=made)
+    assert [row.text for row in answer.iter(f"{{{NAMESPACE}}}instanceId")] == [made]
+    subnet = instance(ec2, made)["SubnetId"]
+    _, answer = send(cloud, "DescribeSubnets", SubnetId=subnet)
+    assert [row.text for row in answer.iter(f"{{{NAMESPACE}}}subnetId")] == [subnet]
+
+
+def test_an_attribute_may_begin_with_a_capital(ec2: Any) -> None:
+    # Ansible's ec2_ami sends Attribute=LaunchPermission (plugins/modules/ec2_ami.py).
+    made = running(ec2)
+    built = ec2.create_image(InstanceId=made, Name="web", NoReboot=True)["ImageId"]
+    permission = {"Add": [{"UserId": "111122223333"}]}
+    ec2.modify_image_attribute(ImageId=built, Attribute="LaunchPermission", LaunchPermission=permission)
+    shared = ec2.describe_image_attribute(ImageId=built, Attribute="launchPermission")["LaunchPermissions"]
+    assert shared == [{"UserId": "111122223333"}]
+    ec2.reset_image_attribute(ImageId=built, Attribute="LaunchPermission")
+    assert ec2.describe_image_attribute(ImageId=built, Attribute="launchPermission")["LaunchPermissions"] == []
+
+
+def test_an_image_that_was_created_of_an_instance_always_has_a_description(ec2: Any) -> None:
+    # Ansible's ec2_ami reads image["Description"]; EC2's recorded answers have an empty one.
+    built = ec2.create_image(InstanceId=running(ec2), Name="web", NoReboot=True)["ImageId"]
+    assert ec2.describe_images(ImageIds=[built])["Images"][0]["Description"] == ""
+
+
+def test_signature_version_2_is_refused_in_the_form_of_ec2(cloud: Cloud) -> None:
+    # libcloud's default for us-east-1; it showed an empty error, as it found no <Errors>.
+    query = "Action=DescribeRegions&Version=2016-11-15&SignatureVersion=2&AWSAccessKeyId=AKIA&Signature=x"
+    status, _, body = ask(cloud, "GET", f"/?{query}", b"", Host=f"127.0.0.1:{cloud.port}")
+    found = ElementTree.fromstring(body)
+    assert (status, found.tag, found.findtext("Errors/Error/Code")) == (400, "Response", "InvalidRequest")
+    assert "Signature Version 4" in (found.findtext("Errors/Error/Message") or "")

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import urllib.request
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +251,49 @@ def test_chunks_of_https_are_refused_as_s3_does(cloud: Cloud) -> None:
     answer = answered(cloud, said, b"5\r\nbytes\r\n0\r\n\r\n")
     assert b" 501 " in answer.partition(b"\r\n")[0]
     assert b"NotImplemented" in answer
+
+
+def http_chunks(body: bytes, size: int) -> bytes:
+    """The body in HTTP's own chunks."""
+    parts = [body[start : start + size] for start in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+
+
+def streamed(cloud: Cloud, body: bytes, size: int) -> tuple[bytes, bytes]:
+    """The head and the body of an upload as AWS's SDK for JavaScript sends a stream."""
+    crc = base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
+    about = {"x_amz_content_sha256": CHUNKED, "x_amz_decoded_content_length": str(len(body))}
+    about |= {"content_encoding": "aws-chunked", "x_amz_trailer": "x-amz-checksum-crc32"}
+    said = head(cloud, "PUT", f"/{BUCKET}/k", 0, **about).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    return said, http_chunks(chunks(body, 1000, trailer=f"x-amz-checksum-crc32:{crc}"), size)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 16, 1 << 22])
+def test_awss_chunks_may_come_in_chunks_of_https(cloud: Cloud, s3: Any, size: int) -> None:
+    body = BODY[:1000] if size == 1 else BODY
+    said, sent = streamed(cloud, body, size)
+    assert b" 200 " in answered(cloud, said, sent).partition(b"\r\n")[0]
+    assert s3.get_object(Bucket=BUCKET, Key="k")["Body"].read() == body
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        (lambda sent: sent[:-2000], b"IncompleteBody"),
+        (lambda sent: b"zz\r\n" + sent, b"InvalidRequest"),
+        (lambda sent: b"fffffffffff\r\n" + sent, b"IncompleteBody"),
+        (lambda sent: b"-5\r\n" + sent, b"InvalidRequest"),
+        (lambda sent: http_chunks(b"5\r\nbytes\r\n0\r\n\r\n", 3), b"IncompleteBody"),
+    ],
+    ids=["cut", "no number", "too long", "negative", "short"],
+)
+def test_wrong_chunks_of_https_leave_nothing(
+    cloud: Cloud, s3: Any, wrong: Callable[[bytes], bytes], code: bytes
+) -> None:
+    said, sent = streamed(cloud, BODY, 1000)
+    assert code in answered(cloud, said, wrong(sent))
+    assert files(cloud) == []
+    assert s3.list_objects_v2(Bucket=BUCKET)["KeyCount"] == 0
 
 
 def test_a_refused_upload_is_read_away_so_that_its_client_sees_why(cloud: Cloud, s3: Any) -> None:

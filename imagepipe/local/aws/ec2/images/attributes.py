@@ -49,7 +49,7 @@ def describe_image_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
 def modify_image_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
     image = lookup.own_image(backend, call, call.text("ImageId"))
     params = call.params
-    attribute = params.get("Attribute")
+    attribute = _attribute(params)
     if "Description" in params or attribute == "description":
         text = str(params.get("Description", params).get("Value", ""))
         changed = replace(image, description=create.checked_description(text))
@@ -58,12 +58,18 @@ def modify_image_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
         if value != "v2.0":
             raise invalid(f"Value ({value}) for parameter imdsSupport is invalid.")
         changed = replace(image, imds_support=value)
-    elif attribute in (None, "launchPermission"):
+    elif attribute in ("", "launchPermission"):
         changed = _shared(backend, image, params)
     else:
         raise conflicting(f"The attribute {attribute} cannot be modified")
     backend.database.put(changed)
     return {}
+
+
+def _attribute(params: Mapping[str, Any]) -> str:
+    """Return the attribute that a request names; Ansible's ec2_ami sends it with a capital, which EC2 accepts."""
+    name = str(params.get("Attribute") or "")
+    return name[:1].lower() + name[1:]
 
 
 def _shared(backend: Backend, image: Image, params: Mapping[str, Any]) -> Image:
@@ -91,7 +97,7 @@ def _shared(backend: Backend, image: Image, params: Mapping[str, Any]) -> Image:
 
 def reset_image_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
     image = lookup.own_image(backend, call, call.text("ImageId"))
-    if call.text("Attribute") != "launchPermission":
+    if _attribute(call.params) != "launchPermission":
         raise invalid("Only launchPermission can be reset")
     backend.database.put(replace(image, users=()))
     return {}

@@ -31,7 +31,7 @@ GETTERS: Mapping[str, Getter] = {
 
 
 def creation_date(image: Image) -> str:
-    """Format the creation date as EC2 does, with milliseconds."""
+    """Format the creation date. On EC2 its milliseconds are zero; here they keep images of one second in order."""
     return iso(image.created)[:-4] + "Z"
 
 
@@ -69,7 +69,7 @@ def to_api(image: Image) -> dict[str, Any]:
     return {
         "ImageId": image.id,
         "Name": image.name,
-        "Description": image.description or None,
+        "Description": image.description if image.description or image.source_instance_id else None,
         "State": image.state,
         "StateReason": {"Code": "Client.InvalidSnapshot", "Message": image.reason} if failed else None,
         "Architecture": image.architecture,
@@ -86,7 +86,7 @@ def to_api(image: Image) -> dict[str, Any]:
         "LastLaunchedTime": iso(image.last_launched) if image.last_launched else None,
         "OwnerId": image.account,
         "PlatformDetails": image.platform_details,
-        "ProductCodes": product_codes.to_api(image.product_codes),
+        "ProductCodes": product_codes.to_api(image.product_codes) or None,
         "Public": "all" in image.users,
         "RootDeviceName": image.root_device,
         "RootDeviceType": image.root_type,
@@ -94,7 +94,7 @@ def to_api(image: Image) -> dict[str, Any]:
         "SourceImageRegion": image.source_image_region,
         "SourceInstanceId": image.source_instance_id,
         "SriovNetSupport": image.sriov,
-        "Tags": tagging.to_api(image.tags),
+        "Tags": tagging.if_any(image.tags),
         "TpmSupport": image.tpm_support,
         "UsageOperation": image.usage_operation,
         "VirtualizationType": "hvm",

@@ -15,6 +15,7 @@ from imagepipe.local.aws.ec2.instances.describe import USER_INITIATED, state_of
 from imagepipe.local.aws.moto.catalogue import instance_type
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, missing, unsupported
 from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.protocol.times import whole_second
 from imagepipe.local.aws.state.records import Instance
 
 
@@ -26,7 +27,8 @@ def start_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
             raise _wrong_state(instance, "started")
         if old == "stopped":
             _check_root(instance)
-            instance = replace(instance, state="pending", reason_code="", reason="", launch_time=backend.clock.now())
+            launch_time = whole_second(backend.clock.now())
+            instance = replace(instance, state="pending", reason_code="", reason="", launch_time=launch_time)
             backend.database.put(instance)
             backend.submit_later(instance.id, jobs.boot, instance.id)
         changes.append(_change(instance, old))
@@ -58,7 +60,7 @@ def stop_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
         if old == "pending":
             raise _wrong_state(instance, "stopped")
         if old == "running" or (old == "stopping" and force):
-            instance = _ending(instance, "stopping")
+            instance = _ending(backend, instance, "stopping")
             backend.database.put(instance)
             backend.submit_later(instance.id, jobs.stop, instance.id, force=force)
         changes.append(_change(instance, old))
@@ -74,7 +76,7 @@ def terminate_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     for instance in named:
         old = instance.state
         if old not in ("shutting-down", "terminated"):
-            instance = _ending(instance, "shutting-down")
+            instance = _ending(backend, instance, "shutting-down")
             backend.database.put(instance)
             backend.submit_later(instance.id, jobs.terminate, instance.id)
         changes.append(_change(instance, old))
@@ -119,9 +121,13 @@ def _named(backend: Backend, call: Call) -> list[Instance]:
     return lookup.instances(backend, call, call.params["InstanceIds"])
 
 
-def _ending(instance: Instance, state: str) -> Instance:
+def _ending(backend: Backend, instance: Instance, state: str) -> Instance:
     return replace(
-        instance, state=state, reason_code=USER_INITIATED, reason=f"{USER_INITIATED}: User initiated shutdown"
+        instance,
+        state=state,
+        reason_code=USER_INITIATED,
+        reason=f"{USER_INITIATED}: User initiated shutdown",
+        ending_since=backend.clock.now(),
     )
 
 

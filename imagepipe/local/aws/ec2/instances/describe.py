@@ -11,6 +11,7 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup, product_codes
 from imagepipe.local.aws.ec2.instances import credentials, jobs, metadata_options
 from imagepipe.local.aws.ec2.network.interfaces import mac_address, private_dns_name, public_dns_name
+from imagepipe.local.aws.moto.catalogue import zone_id
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
@@ -22,6 +23,10 @@ from imagepipe.local.aws.state.records import AttachedVolume, Instance
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 REMEMBERED = timedelta(hours=1)  # EC2 user guide: terminated instances "remain visible for a short time"
 USER_INITIATED = "Client.UserInitiatedShutdown"
+WITH_INTEL_INTERFACE = frozenset({"c3", "c4", "d2", "i2", "m4", "r3"})
+"""Families with the Intel 82599 interface (EC2 user guide, "Enhanced networking with the Intel 82599 VF interface")."""
+OPERATOR = {"Managed": False}
+"""The Operator member of a resource that no AWS service manages."""
 
 
 def state_of(state: str) -> dict[str, Any]:
@@ -116,6 +121,34 @@ def reservation(backend: Backend, instances: Sequence[Instance]) -> dict[str, An
     }
 
 
+def launched(backend: Backend, instances: Sequence[Instance]) -> dict[str, Any]:
+    """Describe the instances of a launch as RunInstances does: before they have devices and public addresses."""
+    answer = reservation(backend, instances)
+    return {**answer, "Instances": [_as_launched(described) for described in answer["Instances"]]}
+
+
+def _as_launched(described: Mapping[str, Any]) -> dict[str, Any]:
+    if described["State"]["Name"] != "pending":
+        return dict(described)
+    interfaces = [
+        {
+            **each,
+            "Association": None,
+            "Attachment": {**each["Attachment"], "Status": "attaching"},
+            "PrivateIpAddresses": [{**address, "Association": None} for address in each["PrivateIpAddresses"]],
+        }
+        for each in described["NetworkInterfaces"]
+    ]
+    return {
+        **described,
+        "BlockDeviceMappings": [],
+        "NetworkInterfaces": interfaces,
+        "PublicDnsName": "",
+        "PublicIpAddress": None,
+        "StateReason": {"Code": "pending", "Message": "pending"},
+    }
+
+
 def _groups(backend: Backend, instance: Instance) -> list[dict[str, str]]:
     found = (backend.database.groups.get(group_id) for group_id in instance.group_ids)
     return [{"GroupId": group.id, "GroupName": group.name} for group in found if group]
@@ -127,6 +160,18 @@ def _is_ended(instance: Instance) -> bool:
 
 def _state_reason(instance: Instance) -> dict[str, str] | None:
     return {"Code": instance.reason_code, "Message": instance.reason} if instance.reason_code else None
+
+
+def _transition_reason(instance: Instance) -> str:
+    """Return why and when a caller stopped or terminated the instance; empty if none did."""
+    if instance.reason_code != USER_INITIATED:
+        return ""
+    moment = instance.ending_since
+    return f"User initiated ({moment:%Y-%m-%d %H:%M:%S} GMT)" if moment else "User initiated"
+
+
+def _family(instance: Instance) -> str:
+    return instance.instance_type.partition(".")[0]
 
 
 def _network_interfaces(backend: Backend, instance: Instance) -> list[dict[str, Any]]:
@@ -154,12 +199,15 @@ MEMBERS: Mapping[str, Callable[[Backend, Instance], Any]] = {
     "InstanceType": lambda _, row: row.instance_type,
     "KeyName": lambda _, row: row.key_name,
     "LaunchTime": lambda _, row: row.launch_time,
-    "MaintenanceOptions": lambda _, row: {"AutoRecovery": "default"},
+    "MaintenanceOptions": lambda _, row: {"AutoRecovery": "default", "RebootMigration": "default"},
     "MetadataOptions": lambda _, row: metadata_options.to_api(row),
     "Monitoring": lambda _, row: {"State": "enabled" if row.monitoring else "disabled"},
     "NetworkInterfaces": _network_interfaces,
+    "NetworkPerformanceOptions": lambda _, row: {"BandwidthWeighting": "default"},
+    "Operator": lambda _, row: OPERATOR,
     "Placement": lambda _, row: {
         "AvailabilityZone": row.zone,
+        "AvailabilityZoneId": zone_id(row.zone),
         "GroupName": row.placement_group,
         "Tenancy": "default",
     },
@@ -179,12 +227,12 @@ MEMBERS: Mapping[str, Callable[[Backend, Instance], Any]] = {
     "SecurityGroups": lambda backend, row: [] if _is_ended(row) else _groups(backend, row),
     "SourceDestCheck": lambda _, row: row.checks_source_dest,
     "SpotInstanceRequestId": lambda _, row: row.spot_request_id,
-    "SriovNetSupport": lambda _, row: row.sriov,
+    "SriovNetSupport": lambda _, row: row.sriov if _family(row) in WITH_INTEL_INTERFACE else None,
     "State": lambda _, row: state_of(row.state),
     "StateReason": lambda _, row: _state_reason(row),
-    "StateTransitionReason": lambda _, row: "User initiated" if row.reason_code == USER_INITIATED else "",
+    "StateTransitionReason": lambda _, row: _transition_reason(row),
     "SubnetId": lambda _, row: None if _is_ended(row) else row.subnet_id,
-    "Tags": lambda _, row: tagging.to_api(row.tags),
+    "Tags": lambda _, row: tagging.if_any(row.tags),
     "TpmSupport": lambda _, row: row.tpm_support,
     "UsageOperation": lambda _, row: row.usage_operation,
     "UsageOperationUpdateTime": lambda _, row: row.launch_time,
@@ -224,6 +272,7 @@ def _attached(volume: AttachedVolume) -> dict[str, Any]:
             "Status": "detaching" if volume.state == "busy" else volume.state,
             "AttachTime": volume.attach_time,
             "DeleteOnTermination": volume.delete_on_termination,
+            "EbsCardIndex": 0,
         },
     }
 
@@ -271,6 +320,7 @@ def interface(backend: Backend, instance: Instance, address: str | None) -> dict
         "MacAddress": mac_address(instance.interface_id),
         "Description": "",
         "Ipv6Addresses": [],
+        "Operator": OPERATOR,
     }
 
 

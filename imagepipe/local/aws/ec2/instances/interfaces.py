@@ -9,6 +9,7 @@ from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.instances.describe import interface, public_ip, visible
+from imagepipe.local.aws.moto.catalogue import zone_id
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
@@ -50,6 +51,7 @@ def _to_api(backend: Backend, row: _Row) -> dict[str, Any]:
     return {
         **described,
         "AvailabilityZone": instance.zone,
+        "AvailabilityZoneId": zone_id(instance.zone),
         "Attachment": {
             **described["Attachment"],
             "InstanceId": instance.id,

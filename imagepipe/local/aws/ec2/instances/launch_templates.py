@@ -17,6 +17,7 @@ from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, 
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.protocol.times import whole_second
 from imagepipe.local.aws.state.records import LaunchTemplate, TemplateVersion
 
 NAME = re.compile(r"[a-zA-Z0-9().\-/_]{3,128}")  # CreateLaunchTemplate, LaunchTemplateName
@@ -44,7 +45,7 @@ def create_launch_template(backend: Backend, call: Call) -> Mapping[str, Any]:
         region=call.region,
         tags=tagging.parse_specifications(call.params, "launch-template")["launch-template"],
         name=name,
-        created=backend.clock.now(),
+        created=whole_second(backend.clock.now()),
         default_version=1,
         versions=(_version(backend, call, 1, {}),),
     )
@@ -70,7 +71,7 @@ def _version(backend: Backend, call: Call, number: int, base: Mapping[str, Any])
     return TemplateVersion(
         number=number,
         description=str(call.params.get("VersionDescription") or ""),
-        created=backend.clock.now(),
+        created=whole_second(backend.clock.now()),
         data=json.dumps(data, default=str),
     )
 
@@ -249,7 +250,7 @@ def _to_api(template: LaunchTemplate) -> dict[str, Any]:
         "CreatedBy": f"arn:aws:iam::{template.account}:root",
         "DefaultVersionNumber": template.default_version,
         "LatestVersionNumber": template.versions[-1].number,
-        "Tags": tagging.to_api(template.tags),
+        "Tags": tagging.if_any(template.tags),
     }
 
 

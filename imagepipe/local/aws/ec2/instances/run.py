@@ -20,7 +20,7 @@ from imagepipe.local.aws.ec2.instances import (
     placement_groups,
     spot,
 )
-from imagepipe.local.aws.ec2.instances.describe import forget_ended, reservation
+from imagepipe.local.aws.ec2.instances.describe import forget_ended, launched
 from imagepipe.local.aws.ec2.instances.placement import Place
 from imagepipe.local.aws.ec2.instances.profiles import find_profile
 from imagepipe.local.aws.ec2.instances.types import cpu_credits
@@ -31,6 +31,7 @@ from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid
 from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.protocol.times import whole_second
 from imagepipe.local.aws.state.records import AttachedVolume, DiskSpec, Image, Instance, Snapshot, Volume
 
 MAX_USER_DATA_BYTES = 16384  # bytes, before base64
@@ -41,7 +42,7 @@ def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     before = idempotency.earlier_result(backend, call)
     if before is not None:
         again = [found for found in map(backend.database.instances.get, before) if found is not None]
-        return reservation(backend, again) if again else {}
+        return launched(backend, again) if again else {}
     parameters.check_supported(call)
     forget_ended(backend)
     count = _count(call)
@@ -70,7 +71,7 @@ def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     for instance in made:
         backend.faults.bind(instance.id, call.action, call.params, *faults.EFFECTS)
         backend.submit_later(instance.id, jobs.boot, instance.id)
-    return reservation(backend, made)
+    return launched(backend, made)
 
 
 def prepare(backend: Backend, call: Call) -> Call:
@@ -154,7 +155,7 @@ def _pattern(backend: Backend, call: Call, image: Image, kind: str, place: Place
         image_id=image.id,
         instance_type=kind,
         state="pending",
-        launch_time=backend.clock.now(),
+        launch_time=whole_second(backend.clock.now()),
         zone=place.subnet.zone,
         vpc_id=place.subnet.vpc_id,
         subnet_id=place.subnet.id,

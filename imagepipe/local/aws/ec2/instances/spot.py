@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from typing import Any
@@ -21,6 +22,9 @@ from imagepipe.local.aws.state.records import Instance
 PRICE = Decimal("0.0038")
 """Price of an hour of any instance type, in dollars; lower offers are refused."""
 CANCELLED = "cancelled"
+RECLAIMED = "Server.SpotInstanceTermination"
+"""Reason of an instance that EC2 took back."""
+VALID_FOR = timedelta(days=7)  # API reference, RequestSpotInstances, ValidUntil: "7 days from the current date"
 
 
 def market(params: Mapping[str, Any]) -> str | None:
@@ -128,6 +132,18 @@ def _requests(backend: Backend, call: Call) -> list[Instance]:
     return [row for row in rows if row.spot_request_id in wanted] if wanted else rows
 
 
+def _status(instance: Instance) -> dict[str, str]:
+    """Describe the status of a request (EC2 user guide, "Get the status of a Spot Instance request")."""
+    ended = instance.state in ("shutting-down", "terminated")
+    if instance.spot_type == CANCELLED and not ended:
+        code = "request-canceled-and-instance-running"
+        return {"Code": code, "Message": "Your Spot request is canceled, but your instance is still running."}
+    if ended:
+        cause = "no-capacity" if instance.reason_code == RECLAIMED else "by-user"
+        return {"Code": f"instance-terminated-{cause}", "Message": "Your Spot instance was terminated."}
+    return {"Code": "fulfilled", "Message": "Your Spot request is fulfilled."}
+
+
 def _to_api(backend: Backend, request: _Request) -> dict[str, Any]:
     row = request.instance
     groups = (backend.database.groups.get(group_id) for group_id in row.group_ids)
@@ -136,9 +152,10 @@ def _to_api(backend: Backend, request: _Request) -> dict[str, Any]:
         "InstanceId": row.id,
         "InstanceInterruptionBehavior": "terminate",
         "State": request_state(row),
-        "Status": {"Code": "fulfilled", "Message": "Your Spot request is fulfilled.", "UpdateTime": row.launch_time},
+        "Status": {**_status(row), "UpdateTime": row.launch_time},
         "Type": row.spot_type if row.spot_type != CANCELLED else "one-time",
         "CreateTime": row.launch_time,
+        "ValidUntil": row.launch_time + VALID_FOR,
         "LaunchedAvailabilityZone": row.zone,
         "LaunchSpecification": {
             "ImageId": row.image_id,
@@ -151,7 +168,7 @@ def _to_api(backend: Backend, request: _Request) -> dict[str, Any]:
         },
         "ProductDescription": row.platform_details,
         "SpotPrice": f"{PRICE}",
-        "Tags": tagging.to_api(row.spot_tags),
+        "Tags": tagging.if_any(row.spot_tags),
     }
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup
-from imagepipe.local.aws.ec2.instances.describe import CODES, requested, state_of
+from imagepipe.local.aws.ec2.instances.describe import CODES, OPERATOR, requested, state_of
+from imagepipe.local.aws.moto.catalogue import zone_id
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.protocol.times import whole_second
 from imagepipe.local.aws.state.records import Instance
 
 GETTERS: Mapping[str, Getter] = {
@@ -42,7 +44,9 @@ def _status(backend: Backend, row: Instance) -> dict[str, Any]:
     return {
         "InstanceId": row.id,
         "AvailabilityZone": row.zone,
+        "AvailabilityZoneId": zone_id(row.zone),
         "InstanceState": state_of(row.state),
+        "Operator": OPERATOR,
         "InstanceStatus": {"Status": word, "Details": details},
         "SystemStatus": {"Status": word, "Details": details},
     }
@@ -51,7 +55,7 @@ def _status(backend: Backend, row: Instance) -> dict[str, Any]:
 def get_password_data(backend: Backend, call: Call) -> Mapping[str, Any]:
     """Answer without a password: only Windows has one."""
     instance = lookup.instance(backend, call, call.text("InstanceId"))
-    return {"InstanceId": instance.id, "PasswordData": "", "Timestamp": backend.clock.now()}
+    return {"InstanceId": instance.id, "PasswordData": "", "Timestamp": whole_second(backend.clock.now())}
 
 
 def get_console_output(backend: Backend, call: Call) -> Mapping[str, Any]:
@@ -59,5 +63,5 @@ def get_console_output(backend: Backend, call: Call) -> Mapping[str, Any]:
     return {
         "InstanceId": instance.id,
         "Output": base64.b64encode(backend.driver.console(instance.id)).decode(),
-        "Timestamp": backend.clock.now(),
+        "Timestamp": whole_second(backend.clock.now()),
     }

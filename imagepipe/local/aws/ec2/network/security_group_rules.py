@@ -36,7 +36,7 @@ def _authorize(backend: Backend, call: Call, side: str) -> Mapping[str, Any]:
         if any(_key(rule) == _key(other) for other in (*present, *added[:place])):
             raise AwsError(
                 "InvalidPermission.Duplicate",
-                f'the specified rule "peer: {_peer(rule)}, {rule.protocol}, from port: {rule.from_port}, '
+                f'the specified rule "peer: {_peer(rule)}, {_shown_protocol(rule)}, from port: {rule.from_port}, '
                 f'to port: {rule.to_port}, ALLOW" already exists',
             )
     changed = _put_rules(backend, group, side, (*present, *added))
@@ -56,7 +56,17 @@ def _revoke(backend: Backend, call: Call, side: str) -> Mapping[str, Any]:
     if not wanted:
         raise missing("ipPermissions")
     _put_rules(backend, group, side, tuple(rule for rule in present if rule not in wanted))
-    return {"Return": True}
+    return {"Return": True, "RevokedSecurityGroupRules": [_revoked(_Row(group, rule, side)) for rule in wanted]}
+
+
+def _revoked(row: _Row) -> dict[str, Any]:
+    """Describe a rule that was revoked: without tags, and with the id alone of the group that it names."""
+    kept = ("SecurityGroupRuleId", "GroupId", "IsEgress", "IpProtocol", "FromPort", "ToPort", "CidrIpv4", "CidrIpv6")
+    described = _to_api(row)
+    return {
+        **{name: described[name] for name in (*kept, "PrefixListId", "Description")},
+        "ReferencedGroupId": row.rule.group_id,
+    }
 
 
 authorize_ingress = partial(_authorize, side="ingress")
@@ -163,6 +173,11 @@ def _key(rule: Rule) -> tuple[object, ...]:
     return (
         rule.protocol, rule.from_port, rule.to_port, rule.cidr, rule.cidr_v6, rule.prefix_list, rule.group_id
     )  # fmt: skip
+
+
+def _shown_protocol(rule: Rule) -> str:
+    """Name the protocol of a rule as EC2's refusals do."""
+    return "ALL" if rule.protocol == "-1" else rule.protocol.upper()
 
 
 def _peer(rule: Rule) -> str:

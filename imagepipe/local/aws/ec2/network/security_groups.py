@@ -53,7 +53,7 @@ def create_security_group(backend: Backend, call: Call) -> Mapping[str, Any]:
         egress=(open_egress(),),
     )
     backend.database.put(group)
-    return {"GroupId": group.id, "Tags": tagging.to_api(group.tags), "SecurityGroupArn": _arn(group)}
+    return {"GroupId": group.id, "Tags": tagging.if_any(group.tags), "SecurityGroupArn": _arn(group)}
 
 
 def _arn(group: SecurityGroup) -> str:
@@ -117,7 +117,7 @@ def to_api(group: SecurityGroup) -> dict[str, Any]:
         "SecurityGroupArn": _arn(group),
         "IpPermissions": _permissions(group.ingress),
         "IpPermissionsEgress": _permissions(group.egress),
-        "Tags": tagging.to_api(group.tags),
+        "Tags": tagging.if_any(group.tags),
     }
 
 

@@ -120,7 +120,7 @@ def copy_snapshot(backend: Backend, call: Call) -> Mapping[str, Any]:
     _put(backend, call, snapshot)
     backend.database.later(partial(image_jobs.link, backend, [snapshot]))
     backend.submit_later(snapshot.id, image_jobs.finish_copy, snapshot.id)
-    return {"SnapshotId": snapshot.id, "Tags": tagging.to_api(snapshot.tags)}
+    return {"SnapshotId": snapshot.id, "Tags": tagging.if_any(snapshot.tags)}
 
 
 def new_copy(backend: Backend, call: Call, source: Snapshot, *, description: str, tags: Mapping[str, str]) -> Snapshot:
@@ -155,7 +155,7 @@ def to_api(snapshot: Snapshot) -> dict[str, Any]:
         "Encrypted": snapshot.encrypted,
         "KmsKeyId": snapshot.kms_key_id,
         "StorageTier": "standard",
-        "Tags": tagging.to_api(snapshot.tags),
+        "Tags": tagging.if_any(snapshot.tags),
     }
 
 

@@ -11,7 +11,7 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency, lookup, product_codes
 from imagepipe.local.aws.ec2.instances import disks, jobs
 from imagepipe.local.aws.ec2.volumes import block_devices, encryption
-from imagepipe.local.aws.moto.catalogue import zones
+from imagepipe.local.aws.moto.catalogue import zone_id, zones
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
@@ -19,6 +19,7 @@ from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing
 from imagepipe.local.aws.protocol.filters import Getter
 from imagepipe.local.aws.protocol.ids import new_id
 from imagepipe.local.aws.protocol.query import Call
+from imagepipe.local.aws.protocol.times import whole_second
 from imagepipe.local.aws.state.records import AttachedVolume, DiskSpec, Instance, Volume
 
 GETTERS: Mapping[str, Getter] = {
@@ -98,6 +99,7 @@ def to_api(backend: Backend, volume: Volume) -> dict[str, Any]:
     return {
         "VolumeId": volume.id,
         "AvailabilityZone": volume.zone,
+        "AvailabilityZoneId": zone_id(volume.zone),
         "CreateTime": volume.create_time,
         "Encrypted": volume.encrypted,
         "KmsKeyId": volume.kms_key_id,
@@ -108,8 +110,9 @@ def to_api(backend: Backend, volume: Volume) -> dict[str, Any]:
         "Iops": volume.iops,
         "Throughput": volume.throughput,
         "MultiAttachEnabled": False,
+        "Operator": {"Managed": False},
         "Attachments": attachments(backend, volume),
-        "Tags": tagging.to_api(volume.tags),
+        "Tags": tagging.if_any(volume.tags),
     }
 
 
@@ -131,6 +134,11 @@ def _attachment(instance: Instance, attached: AttachedVolume, state: str) -> dic
         "AttachTime": attached.attach_time,
         "DeleteOnTermination": attached.delete_on_termination,
     }
+
+
+def _changing(instance: Instance, attached: AttachedVolume, state: str) -> dict[str, Any]:
+    """Describe an attachment as AttachVolume and DetachVolume do: EC2 answers before the state changes."""
+    return {**_attachment(instance, attached, state), "DeleteOnTermination": None}
 
 
 def describe_volumes(backend: Backend, call: Call) -> Mapping[str, Any]:
@@ -156,6 +164,7 @@ def _status(volume: Volume) -> dict[str, Any]:
     return {
         "VolumeId": volume.id,
         "AvailabilityZone": volume.zone,
+        "AvailabilityZoneId": zone_id(volume.zone),
         "VolumeStatus": {
             "Status": word,
             "Details": [
@@ -218,7 +227,7 @@ def attach_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
         device=device,
         volume_id=volume.id,
         delete_on_termination=False,
-        attach_time=backend.clock.now(),
+        attach_time=whole_second(backend.clock.now()),
         state="attaching" if instance.state == "running" else "attached",
     )
     changed = replace(instance, volumes=(*instance.volumes, attached))
@@ -226,7 +235,7 @@ def attach_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
     backend.database.put(replace(volume, state="in-use", instance_id=instance.id))
     if attached.state == "attaching":
         backend.submit_later(instance.id, disks.plug, instance.id, volume.id)
-    return _attachment(changed, attached, attached.state)
+    return _changing(changed, attached, "attaching")
 
 
 def detach_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
@@ -243,7 +252,7 @@ def detach_volume(backend: Backend, call: Call) -> Mapping[str, Any]:
         rest = tuple(item for item in instance.volumes if item.volume_id != volume.id)
         backend.database.put(replace(instance, volumes=rest))
         backend.database.put(replace(volume, state="available", instance_id=None))
-        return _attachment(instance, attached, "detached")
+        return _changing(instance, attached, "detaching")
     if instance.state != "running":
         raise AwsError("IncorrectState", f"Instance '{instance.id}' is not 'running'.")
     if attached.device == instance.root_device:
