@@ -1,7 +1,6 @@
 """Kinds of resources of which the local cloud has none, so that their lists are empty.
 
-Clients describe them beside the resources that they are about: libcloud asks for elastic IP addresses in order to list
-instances.
+Clients describe them beside the resources that they are about.
 """
 
 from __future__ import annotations
@@ -10,16 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from imagepipe.local.aws.backend import Backend
-from imagepipe.local.aws.ec2 import lookup
 from imagepipe.local.aws.moto.refusals import unknown_id
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol.documented_filters import Described, documented, item_path
-from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Call
 
 ACTIONS = frozenset(
     {
-        "DescribeAddresses",
         "DescribeCapacityReservations",
         "DescribeEgressOnlyInternetGateways",
         "DescribeFastSnapshotRestores",
@@ -28,7 +24,6 @@ ACTIONS = frozenset(
         "DescribeSnapshotTierStatus",
         "DescribeSpotFleetRequests",
         "DescribeTransitGateways",
-        "DescribeVolumesModifications",
         "DescribeVpnGateways",
     }
 )
@@ -36,12 +31,6 @@ ACTIONS = frozenset(
 
 def describe_none(backend: Backend, call: Call) -> Mapping[str, Any]:
     """Describe nothing. Raises AwsError for a resource that the request names, and for filters that EC2 lacks."""
-    for address in call.params.get("PublicIps", []):
-        raise AwsError("InvalidAddress.NotFound", f"Address '{address}' not found.")
-    if call.action == "DescribeVolumesModifications":
-        for volume in lookup.volumes(backend, call, call.params.get("VolumeIds", [])):
-            text = f"Modification for volume '{volume.id}' does not exist."
-            raise AwsError("InvalidVolumeModification.NotFound", text)
     for name, wanted in call.params.items():
         if name.endswith("Ids") and wanted:
             raise unknown_id(str(wanted[0]))
