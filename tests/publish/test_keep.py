@@ -80,6 +80,9 @@ def test_where_one_region_fails_none_is_kept(account: Account) -> None:
 
 def test_where_the_tags_cannot_be_changed_back_the_journal_says_that_none_is_kept(account: Account) -> None:
     images = _images(account)
+    for region, image in images.items():
+        claim = account.journal.intend("snapshots", region, lifetime=Lifetime.PRODUCT, stage="s")
+        account.journal.bind(claim, ",".join(image.snapshots))
     everywhere = {region: account.regions[region] for region in REGIONS}
     # From the second call on: the second region's tag is refused, and so is the attempt to undo the first one's.
     expired = Fault(effect="refuse", action="CreateTags", code="RequestExpired", after=1)
@@ -89,10 +92,12 @@ def test_where_the_tags_cannot_be_changed_back_the_journal_says_that_none_is_kep
     assert {claim.state for claim in account.journal.claims()} == {State.UNKEPT}
     account.cloud.gateway.backend.faults.clear()
     undoers = Undoers(account.regions, SystemClock())
-    for claim in account.journal.claims():
-        undoers.image(claim)
+    for claim in account.journal.claims():  # the images' claims are first here
+        undoers.undoers()[claim.kind](claim)
     for region in REGIONS:
-        assert account.cloud.client(region=region).describe_images(Owners=["self"])["Images"] == []
+        ec2 = account.cloud.client(region=region)
+        assert ec2.describe_images(Owners=["self"])["Images"] == []
+        assert ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"] == []
 
 
 def test_what_another_spec_of_the_run_has_not_finished_is_not_kept(account: Account) -> None:

@@ -244,9 +244,9 @@ class Cloud:
         """A boto3 client that does not retry unless told to; `keys` are an added account's, or AssumeRole's."""
         given = keys or {}
         known = (service, region, other, tuple(sorted(given.items())), retries, repr(sorted(config.items())), self.port)
-        if self.port in _PORTS and known in _CLIENTS:
+        if known in _CLIENTS:
             return _CLIENTS[known]
-        made = _CLIENTS[known] = SESSION.client(
+        made = SESSION.client(
             service,
             region_name=region,
             endpoint_url=self.endpoint,
@@ -255,6 +255,8 @@ class Cloud:
             aws_session_token=given.get("SessionToken"),
             config=Config(retries={"total_max_attempts": retries + 1, "mode": "standard"}, **config),
         )
+        if self.port in _PORTS:  # any other port is not used again
+            _CLIENTS[known] = made
         return made
 
     def admin(self, method: str, name: str, body: object = None, *, other: bool = False) -> Any:
@@ -291,7 +293,7 @@ def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
 
 @contextmanager
 def refused(code: str, *, match: str = "") -> Iterator[None]:
-    """What is inside is refused with this code, in words that the pattern finds."""
+    """Assert that the block is refused with this code, and a message that the pattern finds."""
     caught: ClientError | None = None
     try:
         yield
