@@ -43,6 +43,22 @@ def base(store: Store) -> BaseImage:
     return ensure_base(store, lambda line: None)
 
 
+SPACE = 8 * GIB
+"""Free disk that three files of machine tests need at once, with room for what the base image takes."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _there_is_space(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Ends the run at once on a full disk; every launch would fail, minutes apart, each with an error of its own."""
+    folder = tmp_path_factory.getbasetemp()
+    if (free := shutil.disk_usage(folder).free) < SPACE:
+        pytest.exit(
+            f"{folder} has {free / GIB:.1f} GiB free; tests of machines need {SPACE // GIB}. "
+            "Delete what earlier runs left there, or set TMPDIR to a folder with more room.",
+            returncode=4,
+        )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Fails the run if anything of a machine outlives it, after failed tests too."""

@@ -202,6 +202,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         made = running(ec2, InstanceMarketOptions={"MarketType": "spot"}, IamInstanceProfile={"Name": "web"})
         register(ec2, snapshot_of(ec2, made), f"web-{number}")
         ec2.create_tags(Resources=[made], Tags=[{"Key": "number", "Value": str(number)}])
+        ec2.modify_volume(VolumeId=root_volume(ec2, made), Size=16)
     try:
         yield ec2
     finally:
