@@ -23,8 +23,12 @@ class Connection:
         self._line = line
         self._file = line.makefile("rwb", buffering=0)
         self._reader = self._messages()
-        next(self._reader)  # the greeting
-        self.ask("qmp_capabilities")
+        try:
+            next(self._reader)  # the greeting
+            self.ask("qmp_capabilities")
+        except BaseException:  # QEMU may end before it greets
+            self.close()
+            raise
 
     def ask(self, command: str, arguments: Mapping[str, Any] | None = None, *, handing: int | None = None) -> Any:
         """Send a command, with a file descriptor to hand over, and return its result. Raises MachineError.
