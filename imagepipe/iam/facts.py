@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from imagepipe.partitions import partition
+
 ANY = "*"
 """Resource type of actions without resources, which need `*`."""
 
@@ -117,11 +119,6 @@ def keys_of(action: str, kind: str) -> frozenset[str]:
 
 KEYS = EVERYWHERE.union(*(keys for types in ACTIONS.values() for keys in types.values()))
 """All supported keys."""
-
-
-def partition(region: str) -> str:
-    """Return a region's partition: `aws`, or China's or GovCloud's (IAM user guide, "Amazon Resource Names")."""
-    return "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
 
 
 def arn(region: str, kind: str, id: str = "*", *, account: str = "*") -> str:

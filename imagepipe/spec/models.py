@@ -23,6 +23,7 @@ from imagepipe.spec.scalars import (
     FileMode,
     HostKey,
     ImageOwner,
+    InstanceProfile,
     InstanceType,
     KmsKey,
     OrganizationArn,
@@ -259,7 +260,9 @@ class Launch(Model):
         "with or without gzip.",
         max_length=32000,
     )
-    iam_instance_profile: str | None = Field(None, description="Instance profile, by name or ARN.", min_length=1)
+    iam_instance_profile: InstanceProfile | None = Field(
+        None, description="Instance profile, by its name without a path, or by its ARN."
+    )
     block_devices: tuple[BlockDevice, ...] = Field(
         (), description="Block devices that replace or extend those of the source image."
     )

@@ -79,6 +79,14 @@ SubnetId = Annotated[
 SecurityGroupId = Annotated[
     str, _matching(r"sg-(?:[0-9a-f]{8}|[0-9a-f]{17})", "a security group id is sg- and 8 or 17 hex digits")
 ]
+InstanceProfile = Annotated[
+    str,
+    _matching(
+        r"[A-Za-z0-9_+=,.@-]{1,128}|arn:aws[a-z-]*:iam::\d{12}:instance-profile/(?:[!-.0-~]+/)*[A-Za-z0-9_+=,.@-]{1,128}",
+        "an instance profile is its name without a path, or its ARN: arn:aws:iam::123456789012:instance-profile/NAME",
+    ),
+]
+"""IAM API reference, CreateInstanceProfile. EC2 finds a profile by its name alone; only an ARN may have the path."""
 InstanceType = Annotated[
     str, _matching(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", "an instance type is written family.size: t3.small")
 ]
