@@ -98,10 +98,11 @@ def _problems(
 ) -> Iterator[DeviceProblem]:
     """Yield the problems of one section; `volumes` are those before it."""
     root = source.root_device_name
+    ephemeral = {str(m["DeviceName"]): str(m["VirtualName"]) for m in source.mappings if m.get("VirtualName")}
     before = {"launch": "the source image", "output": "the instance"}[section]
     for index, device in enumerate(devices):
         name = device.device
-        known = next((other for other in (root, *volumes) if same_device(other, name)), None)
+        known = next((other for other in (root, *volumes, *ephemeral) if same_device(other, name)), None)
         if known is not None and known != name:
             role = f"the root device of {source.id}" if known == root else f"that device of {before}"
             message = f"{role} is named {known}; {name} would become a second volume, or be refused"
@@ -110,11 +111,14 @@ def _problems(
             if name == root:
                 message = f"{name} is the root device of {source.id} and cannot be left out"
                 yield DeviceProblem(section, index, "no_device" if device.no_device else "virtual_name", message)
-        elif section == "output" and known is not None and device.encrypted is not None:
+        elif section == "launch" and name in ephemeral and device.snapshot is not None:
+            message = f"{name} is {ephemeral[name]} in the source image, which no snapshot can replace"
+            yield DeviceProblem(section, index, "snapshot", message, "use another device name")
+        elif section == "output" and name in volumes and device.encrypted is not None:
             message = f"{name} is captured from the instance, and is encrypted if its snapshot is"
             hint = "remove encrypted; output.encrypt encrypts the whole image"
             yield DeviceProblem(section, index, "encrypted", message, hint)
-        elif known is None and device.size_gib is None and device.snapshot is None:
+        elif name not in volumes and name != root and device.size_gib is None and device.snapshot is None:
             message = f"{name} is not a volume of {before}, so it needs a size"
             yield DeviceProblem(section, index, "size_gib", message, "add size_gib, or snapshot")
         else:

@@ -53,6 +53,22 @@ def test_any_device_of_the_source_under_another_name_is_an_error() -> None:
     assert "that device of the source image is named /dev/sdf" in message
 
 
+def test_a_snapshot_cannot_replace_an_instance_store_volume_of_the_source() -> None:
+    # github.com/hashicorp/packer/issues/2765: RunInstances refuses it; a volume without a snapshot is accepted.
+    [(key, message)] = _problems({"device": "/dev/sdb", "snapshot": "snap-3"})
+    assert (key, "/dev/sdb is ephemeral0 in the source image" in message) == ("launch.snapshot", True)
+    assert _problems({"device": "/dev/sdb", "size_gib": 8}) == []
+    assert _problems({"device": "/dev/sdc", "snapshot": "snap-3"}) == []
+    assert _problems(output={"device": "/dev/sdb", "snapshot": "snap-3"}) == []
+
+
+@pytest.mark.parametrize("device", [{"size_gib": 8}, {"no_device": True}, {"virtual_name": "ephemeral1"}])
+def test_an_instance_store_volume_of_the_source_has_one_name_too(device: dict[str, Any]) -> None:
+    for section in ("launch", "output"):
+        [(key, message)] = _problems(**{section: {"device": "/dev/xvdb", **device}})
+        assert (key, "is named /dev/sdb" in message) == (f"{section}.device", True)
+
+
 @pytest.mark.parametrize(
     ("launch", "output", "key"),
     [
