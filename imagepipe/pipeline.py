@@ -13,7 +13,7 @@ from imagepipe.engine.stage import Ref
 from imagepipe.launch.access import Network
 from imagepipe.publish.keep import Keep
 from imagepipe.publish.replace import CollectImages, ReplaceImage
-from imagepipe.publish.share import CheckPublic, ShareImage
+from imagepipe.publish.share import CheckKeys, CheckPublic, ShareImage
 from imagepipe.publish.test import PublishGate, UseImage
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import Spec
@@ -61,6 +61,8 @@ def bake(build: ImageBuild) -> Baked:
     checks = [text, *capture.checks]
     if build.audience.public:
         checks.append(add("public", CheckPublic(build.everywhere)))
+    if build.audience and (keys := build.image_keys):
+        checks.append(add("keys", CheckKeys(build.everywhere, source, build.audience, keys)))
 
     # A machine: launched, reached and provisioned, step by step.
     key = add("key", build.key(source))

@@ -65,6 +65,8 @@ ACTIONS: Mapping[str, Types] = {
     "ec2:DescribeVolumes": {ANY: _NONE},
     "ec2:DescribeVpcs": {ANY: _NONE},
     "ec2:GetConsoleOutput": {"instance": _INSTANCE},
+    "ec2:GetEbsDefaultKmsKeyId": {ANY: _NONE},
+    "ec2:GetEbsEncryptionByDefault": {ANY: _NONE},
     "ec2:GetImageBlockPublicAccessState": {ANY: _NONE},
     "ec2:GetInstanceUefiData": {"instance": _INSTANCE},
     "ec2:ImportKeyPair": {"key-pair": _NEW},

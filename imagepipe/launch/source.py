@@ -97,6 +97,13 @@ class FindSource(Stage[SourceImage]):
         found = self.ec2.images.matching(wanted.filter)
         where = f"{wanted.filter.name} (owner {', '.join(wanted.filter.owners)}) in {self.ec2.region}"
         if not found:
+            if deprecated := self.ec2.images.matching_even_deprecated(wanted.filter):
+                raise CloudError(
+                    f"looking for the source image: every available image named {where} is deprecated;"
+                    f" the newest is {deprecated[0].id} {deprecated[0].name}",
+                    code="InvalidAMIID.NotFound",
+                    hint="use a newer name; to use this image anyway, name it by its id in source.ami",
+                )
             raise CloudError(
                 f"looking for the source image: no available image is named {where}",
                 code="InvalidAMIID.NotFound",

@@ -18,6 +18,7 @@ from imagepipe.launch.connect import AwaitSsh
 from imagepipe.launch.devices import DevicePlan
 from imagepipe.launch.machine import Launch, SpotWanted
 from imagepipe.launch.source import BySsm, CheckNames, FindSource, NameImages, Newest
+from imagepipe.publish.share import ImageKeys
 from imagepipe.spec.find import named_file
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, BlockDevice, EbsOutput, Encrypt, Spec
@@ -107,6 +108,11 @@ class ImageBuild:
     def encryption(self) -> Encrypt | None:
         """The encryption of an EBS-backed image; None for all others."""
         return self.spec.output.encrypt if isinstance(self.spec.output, EbsOutput) else None
+
+    @property
+    def image_keys(self) -> ImageKeys | None:
+        """The KMS keys of an EBS-backed image; None for all others."""
+        return image_keys(self.spec, self.region)
 
     def find_source(self) -> FindSource:
         is_ebs = isinstance(self.spec.output, EbsOutput)
@@ -215,6 +221,20 @@ def source_wanted(spec: Spec) -> str | BySsm | Newest:
             raise AssertionError("`validate` refuses a spec without source.ami")
         case _:
             assert_never(spec.source.ami)
+
+
+def image_keys(spec: Spec, home: str) -> ImageKeys | None:
+    """Return the KMS keys that a spec names for an EBS-backed image; None for all others."""
+    if not isinstance(spec.output, EbsOutput):
+        return None
+    encrypt = spec.output.encrypt
+    return ImageKeys(
+        home,
+        encrypts=encrypt is not None,
+        kms_key=encrypt.kms_key if encrypt else None,
+        per_region={region: each.kms_key for region, each in encrypt.per_region.items()} if encrypt else {},
+        devices=devices_wanted(spec.launch.block_devices),
+    )
 
 
 def device_plan(spec: Spec) -> DevicePlan:
