@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, assert_never
 
@@ -18,7 +18,7 @@ from imagepipe.launch.connect import AwaitSsh
 from imagepipe.launch.devices import DevicePlan
 from imagepipe.launch.machine import Launch, SpotWanted
 from imagepipe.launch.source import BySsm, CheckNames, FindSource, NameImages, Newest
-from imagepipe.publish.share import ImageKeys
+from imagepipe.publish.share import CheckKeys, CheckPublic, ImageKeys
 from imagepipe.spec.find import named_file
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, BlockDevice, EbsOutput, Encrypt, Spec
@@ -109,11 +109,6 @@ class ImageBuild:
         """The encryption of an EBS-backed image; None for all others."""
         return self.spec.output.encrypt if isinstance(self.spec.output, EbsOutput) else None
 
-    @property
-    def image_keys(self) -> ImageKeys | None:
-        """The KMS keys of an EBS-backed image; None for all others."""
-        return image_keys(self.spec, self.region)
-
     def find_source(self) -> FindSource:
         is_ebs = isinstance(self.spec.output, EbsOutput)
         return FindSource(
@@ -130,6 +125,13 @@ class ImageBuild:
 
     def check_names(self, wanted: Ref[Mapping[str, ImageText]]) -> CheckNames:
         return CheckNames(self.everywhere, wanted, self.replaces)
+
+    def check_sharing(self, source: Ref[SourceImage]) -> Iterator[Ref[None]]:
+        """Add the checks that the image can be shared as the spec asks."""
+        if self.audience.public:
+            yield self.stages.add("public", CheckPublic(self.everywhere))
+        if self.audience and (keys := image_keys(self.spec, self.region)):
+            yield self.stages.add("keys", CheckKeys(self.everywhere, source, self.audience, keys))
 
     def key(self, source: Ref[SourceImage]) -> MakeKey | UseKey:
         """Use the account's own key pair if the spec names one; otherwise make a temporary one."""
