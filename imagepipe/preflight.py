@@ -145,8 +145,13 @@ class Preflight:
                 )
 
     def _volumes(self, spec: Spec, source: SourceImage) -> None:
-        for found in device_plan(spec).problems(source):
+        plan = device_plan(spec)
+        for found in plan.problems(source):
             self._add((found.section, "block_devices", found.index, found.key), found.error())
+        if plan.snapshots:
+            with self._at("launch", "block_devices"):
+                for found in plan.snapshot_problems(self._ec2.snapshots.describe_many(plan.snapshots)):
+                    self._add((found.section, "block_devices", found.index, found.key), found.error())
         with self._at("output", "boot_mode"):
             check_boot_mode(source, spec.output.boot_mode)
 

@@ -53,9 +53,18 @@ class FindSource(Stage[SourceImage]):
 
     def run(self, ctx: Context) -> SourceImage:
         source = self.find(ctx.say)
-        self.devices.check(source)
+        self.devices.check(source, self.ec2.snapshots.describe_many)
         check_boot_mode(source, self.boot_mode)
+        self._check_device_tags(source)
         return source
+
+    def _check_device_tags(self, source: SourceImage) -> None:
+        """Check the tags of single devices now: EC2 would find those of the image's devices after the bake."""
+        values = late_names(source, self.ec2.region)
+        for section, devices in (("launch", self.devices.launch), ("output", self.devices.output)):
+            for device in devices:
+                key = f"{section}.block_devices: the tags of {device.device}:"
+                checked_tags(key, device.tags, values, self.ec2.region)
 
     def find(self, say: Callable[[str], None]) -> SourceImage:
         """Return the image. Raises CloudError if it does not exist or cannot be used as a source."""

@@ -25,7 +25,9 @@ def no_calls(context: PolicyContext) -> Iterator[Statement]:
 
 
 def find_source(context: PolicyContext) -> Iterator[Statement]:
-    yield from context.reads("DescribeImages")
+    devices = (*context.spec.launch.block_devices, *(context.ebs.block_devices if context.ebs else ()))
+    names_snapshots = any(device.snapshot for device in devices)
+    yield from context.reads("DescribeImages", *(["DescribeSnapshots"] if names_snapshots else []))
     if isinstance(ami := context.spec.source.ami, AmiBySsm):
         parameter = ssm_parameter_arn(ami.ssm, context.partition, context.home)
         yield Statement("ReadParameter", ("ssm:GetParameter",), (parameter,))

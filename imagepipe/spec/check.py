@@ -71,7 +71,7 @@ def _source(spec: Spec) -> Iterator[Finding]:
 
 def _launch(spec: Spec, folder: Path) -> Iterator[Finding]:
     launch, ssh = spec.launch, spec.launch.ssh
-    yield from block_device_findings(launch.block_devices, ("launch", "block_devices"))
+    yield from block_device_findings(launch.block_devices, ("launch", "block_devices"), tags=launch.tags)
     yield from tag_findings(launch.tags, ("launch", "tags"))
     for index, volume in enumerate(launch.block_devices):
         where = _region_of(volume.kms_key) if volume.kms_key else None
@@ -135,7 +135,7 @@ def _output(spec: Spec, document: Document, folder: Path) -> Iterator[Finding]:
     if isinstance(output.description, str) and (message := description_problem(output.description)):
         yield ("output", "description"), message
     yield from tag_findings(output.tags, ("output", "tags"))
-    yield from block_device_findings(output.block_devices, ("output", "block_devices"))
+    yield from block_device_findings(output.block_devices, ("output", "block_devices"), tags=output.tags)
     yield from image_device_findings(output.block_devices, ("output", "block_devices"))
     if isinstance(output, InstanceStoreOutput):
         yield from bundle_findings(spec, output, document, folder)

@@ -25,6 +25,7 @@ from imagepipe.spec.scalars import (
     ImageOwner,
     InstanceProfile,
     InstanceType,
+    KeyName,
     KmsKey,
     OrganizationArn,
     OuArn,
@@ -209,10 +210,9 @@ class Ssh(Model):
         description="Addresses that the temporary security group admits; `caller` is this computer's public address.",
         min_length=1,
     )
-    key_pair: str | None = Field(
+    key_pair: KeyName | None = Field(
         None,
         description="Existing key pair, with `private_key`; a temporary one is created if absent.",
-        min_length=1,
     )
     private_key: str | None = Field(None, description="Path of the private key of `key_pair`.")
     host_key: Literal["user-data", "console", "accept-new"] = Field(
