@@ -34,11 +34,11 @@ def parse(backend: Backend, context: RequestContext) -> Operation:
     prepare_region(backend, identity.account, identity.region)
     if action in OWN:
         params = query.params(action, values)
-        call = Call(action, identity.account, identity.region, params, context.request_id)
+        given = call = Call(action, identity.account, identity.region, params, context.request_id)
         if action == "RunInstances":
-            call = prepare(backend, call)
+            call = prepare(backend, given)
         run = partial(_run, backend, call)
-        return Operation(action, call.params, ec2_requests(backend, call), lambda: _in_namespace(run(), values))
+        return Operation(action, call.params, ec2_requests(backend, given), lambda: _in_namespace(run(), values))
     if action not in MOTO:
         raise AwsError("UnsupportedOperation", f"The local cloud does not have the action {action}")
     call = Call(action, identity.account, identity.region, {}, context.request_id)
