@@ -13,7 +13,7 @@ from imagepipe.engine.stage import Ref
 from imagepipe.launch.access import Network
 from imagepipe.publish.keep import Keep
 from imagepipe.publish.replace import CollectImages, ReplaceImage
-from imagepipe.publish.share import CheckPublic, ShareImage
+from imagepipe.publish.share import ShareImage
 from imagepipe.publish.test import PublishGate, UseImage
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import Spec
@@ -58,9 +58,7 @@ def bake(build: ImageBuild) -> Baked:
     wanted = add("name", build.name_images(source))
     text = add("names", build.check_names(wanted))
     capture = capture_for(build, source, text)
-    checks = [text, *capture.checks]
-    if build.audience.public:
-        checks.append(add("public", CheckPublic(build.everywhere)))
+    checks = [text, *capture.checks, *build.check_sharing(source)]
 
     # A machine: launched, reached and provisioned, step by step.
     key = add("key", build.key(source))

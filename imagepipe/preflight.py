@@ -9,18 +9,19 @@ from imagepipe.capture.instance_store.preconditions import check_account, type_e
 from imagepipe.cloud.dry_run import DryRun, PermissionProbe
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.errors import DENIED, NO_CAPACITY
-from imagepipe.cloud.images import SourceImage, late_names
+from imagepipe.cloud.images import Audience, SourceImage, late_names
 from imagepipe.cloud.instances import LaunchRequest
 from imagepipe.errors import CloudError, Problem, UsageError
 from imagepipe.launch.access import subnets_of
 from imagepipe.launch.devices import check_boot_mode, devices_of
 from imagepipe.launch.source import FindSource, checked_tags, image_description, image_names
 from imagepipe.launch.user_data import user_data
+from imagepipe.publish.share import check_keys
 from imagepipe.spec.bundle_rules import LARGEST_ROOT_GIB, bundle_region
 from imagepipe.spec.document import KeyPath
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import AmiBySsm, EbsOutput, InstanceStoreOutput, Spec
-from imagepipe.wiring.build import device_plan, devices_wanted, source_wanted
+from imagepipe.wiring.build import device_plan, devices_wanted, image_keys, source_wanted
 
 SPENT = frozenset({"NoCredentials", "NoAnswer", "AuthFailure", "InvalidClientTokenId", "ExpiredToken"})
 """Error codes that end the check."""
@@ -59,6 +60,8 @@ class Preflight:
             self._launches(spec, source, subnets)
         if spec.publish.share.public:
             self._public(spec)
+        if source is not None:
+            self._sharing_keys(spec, source)
         self._permissions(spec, vpc)
         return self.problems
 
@@ -142,8 +145,13 @@ class Preflight:
                 )
 
     def _volumes(self, spec: Spec, source: SourceImage) -> None:
-        for found in device_plan(spec).problems(source):
+        plan = device_plan(spec)
+        for found in plan.problems(source):
             self._add((found.section, "block_devices", found.index, found.key), found.error())
+        if plan.snapshots:
+            with self._at("launch", "block_devices"):
+                for found in plan.snapshot_problems(self._ec2.snapshots.describe_many(plan.snapshots)):
+                    self._add((found.section, "block_devices", found.index, found.key), found.error())
         with self._at("output", "boot_mode"):
             check_boot_mode(source, spec.output.boot_mode)
 
@@ -226,6 +234,14 @@ class Preflight:
                         f"this account blocks public images in {region}: block public access is {state}",
                         hint="an administrator can allow them: `aws ec2 disable-image-block-public-access`",
                     )
+
+    def _sharing_keys(self, spec: Spec, source: SourceImage) -> None:
+        share = spec.publish.share
+        audience = Audience(share.accounts, share.organizations, share.ous, share.public)
+        if audience and (keys := image_keys(spec, self._region)):
+            ec2 = {region: self._regions[region] for region in self._everywhere(spec)}
+            with self._at("publish", "share"):
+                check_keys(ec2, source, audience, keys, lambda text: None)
 
     def _permissions(self, spec: Spec, vpc: str | None) -> None:
         """Report missing IAM actions at the part of the spec that needs them."""

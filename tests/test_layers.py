@@ -10,7 +10,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent / "imagepipe"
 
-FOUNDATION = {"errors", "late", "values", "clock", "masking", "files", "regular_files", "render", "deletion"}
+FOUNDATION = {
+    "errors",
+    "late",
+    "values",
+    "clock",
+    "masking",
+    "files",
+    "regular_files",
+    "render",
+    "deletion",
+    "partitions",
+}
 LAYER_1 = {"spec", "engine", "cloud", "communicator", "bundle", "hygiene", "iam"}
 STAGES = {"launch", "provision", "capture", "publish"}
 ANYTHING = {
@@ -40,6 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "regular_files": set(),
     "render": {"errors", "late", "clock"},
     "deletion": set(),
+    "partitions": set(),
     **{room: {"__init__", *FOUNDATION} for room in LAYER_1},
     "hygiene": set(),  # it goes to machines, alone
     **dict.fromkeys(STAGES, FOUNDATION | LAYER_1),

@@ -112,6 +112,12 @@ def test_a_kms_key_that_there_is_not(account: Account, tmp_path: Path) -> None:
     assert "alias/nor-this" in _told(problems, "output.encrypt.per_region.us-west-2.kms_key")
 
 
+def test_sharing_where_the_account_encrypts_with_a_key_that_cannot_be_shared(account: Account, tmp_path: Path) -> None:
+    account.cloud.client().enable_ebs_encryption_by_default()
+    problems = _problems(account, tmp_path, 'publish: {share: {accounts: ["210987654321"]}}\n')
+    assert "because the account encrypts by default" in _told(problems, "publish.share")
+
+
 def test_public_images_where_the_account_blocks_them(account: Account, tmp_path: Path) -> None:
     account.cloud.client().enable_image_block_public_access(ImageBlockPublicAccessState="block-new-sharing")
     problems = _problems(account, tmp_path, "publish: {share: {public: true}}\n")

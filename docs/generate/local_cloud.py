@@ -44,8 +44,12 @@ DIFFERENCES = """\
   to have the names.
 - **Spot requests are fulfilled at once**, at one price. A fleet takes the first pool that has room.
 - **Placement groups** are kept and described; all machines run on this computer.
-- **Moto's resources are not connected to machines**: routes, network ACLs and gateways are kept and described, and
-  carry no packets. Security groups are real: they open the machine's ports.
+- **Moto's resources are not connected to machines**: routes, network ACLs and internet gateways are kept and described,
+  and carry no packets. Security groups are real: they open the machine's ports.
+- **NAT gateways** have EC2's states, addresses and failures, and no instance needs one: no packet goes through them.
+  DescribeNetworkInterfaces does not list their interfaces.
+- **ImportSnapshot** reads raw disks, and VMDK and VHD if qemu-img is installed, from a bucket of the same account and
+  region. The role must exist; its policies are not checked. Disks that come from elsewhere boot in QEMU only.
 - **DescribeInstanceTypes** lists the types that the region offers according to moto's data, all on one page unless
   MaxResults is given.
 - **Errors**: some codes are not documented by EC2. Where one had to be guessed, the code says so.

@@ -80,7 +80,9 @@ class CaptureEbs(Stage[Image]):
         ctx.bind(of_image, id)
         with ctx.span("bytes"):
             found = self.ec2.await_image(id, deadline=ctx.deadline(self.timeout_seconds), cancel=ctx.cancel)
-        snapshot_ids = {m["DeviceName"]: m["Ebs"]["SnapshotId"] for m in found["BlockDeviceMappings"] if "Ebs" in m}
+        # A volume that the spec adds has no snapshot.
+        mapped = [m for m in found["BlockDeviceMappings"] if m.get("Ebs", {}).get("SnapshotId")]
+        snapshot_ids = {str(m["DeviceName"]): str(m["Ebs"]["SnapshotId"]) for m in mapped}
         snapshots = tuple(snapshot_ids.values())
         ctx.bind(of_snapshots, ",".join(snapshots))
         self._tag_snapshots(ctx, snapshot_ids)

@@ -133,20 +133,32 @@ class Images:
         """Return every available image that matches a filter, newest first."""
         return self._matching.look_up(wanted) or []
 
+    def matching_even_deprecated(self, wanted: ImageFilter) -> list[SourceImage]:
+        """Return every available image that matches a filter, newest first, deprecated ones included.
+
+        EC2 leaves those out of other searches, except for their owner, but finds them by id (EC2 user guide,
+        "Deprecate an Amazon EC2 AMI").
+        """
+        return self._of_filter(wanted, IncludeDeprecated=True)
+
     def _all_matching(self, filters: Sequence[ImageFilter]) -> dict[ImageFilter, list[SourceImage]]:
         return {wanted: self._of_filter(wanted) for wanted in filters}
 
-    def _of_filter(self, wanted: ImageFilter) -> list[SourceImage]:
+    def _of_filter(self, wanted: ImageFilter, **more: bool) -> list[SourceImage]:
         filters = [{"Name": "name", "Values": [wanted.name]}, {"Name": "state", "Values": ["available"]}]
         if wanted.architecture:
             filters.append({"Name": "architecture", "Values": [wanted.architecture]})
         with translating(f"looking for images named {wanted.name} in {self.region}"):
             pages = self._client.get_paginator("describe_images").paginate(
-                Owners=list(wanted.owners), Filters=filters, PaginationConfig={"PageSize": 500}
+                Owners=list(wanted.owners), Filters=filters, PaginationConfig={"PageSize": 500}, **more
             )
             found = [image for page in pages for image in page["Images"]]
         found.sort(key=lambda image: (image.get("CreationDate", ""), image["ImageId"]), reverse=True)
         return [_source(image) for image in found]
+
+    def is_own(self, id: str) -> bool:
+        """Return whether an image belongs to this account."""
+        return bool(self._own([{"Name": "image-id", "Values": [id]}], id))
 
     def own_named(self, name: str) -> list[OwnImage]:
         """Return the images of this account with exactly this name, in any state."""

@@ -126,6 +126,16 @@ class Snapshots:
             answer = self._client.describe_snapshots(OwnerIds=["self"], Filters=[tagging.by_token(token)])
         return [str(snapshot["SnapshotId"]) for snapshot in answer["Snapshots"]]
 
+    def encrypts_by_default(self) -> bool:
+        """Return whether the account encrypts every new volume and copy in this region."""
+        with translating(f"checking whether {self.region} encrypts volumes by default"):
+            return bool(self._client.get_ebs_encryption_by_default()["EbsEncryptionByDefault"])
+
+    def default_key(self) -> str:
+        """Return the KMS key of volumes and copies that are encrypted without a named key."""
+        with translating(f"looking up the default KMS key for EBS in {self.region}"):
+            return str(self._client.get_ebs_default_kms_key_id()["KmsKeyId"])
+
     def delete(self, id: str) -> None:
         """Delete a snapshot; one that is already gone is a success. Raises CloudError while an image uses it."""
         with ignore_missing("InvalidSnapshot.NotFound"), translating(f"deleting {id} in {self.region}"):

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from imagepipe.partitions import partition
+
 ANY = "*"
 """Resource type of actions without resources, which need `*`."""
 
@@ -17,27 +19,59 @@ _OLD = frozenset({"aws:ResourceTag", "ec2:ResourceTag"})
 _NEW = frozenset({"aws:RequestTag", "aws:TagKeys"})
 _IMAGE = _OLD | {"ec2:ImageID", "ec2:Owner", "ec2:Public"}
 _INSTANCE = _OLD | {"ec2:InstanceProfile", "ec2:InstanceType", "ec2:MetadataHttpTokens"}
+_VOLUME = _OLD | {"ec2:Encrypted"}
 _SNAPSHOT = _OLD | {"ec2:Owner"}
 _CREATED = _NEW | _OLD | {"ec2:CreateAction"}
 _ACL = frozenset({"s3:x-amz-acl"})
 _KEY = frozenset({"aws:ResourceTag", "kms:ResourceAliases", "kms:ViaService"})
 _NONE: frozenset[str] = frozenset()
 
+OTHER_TAGGED = (
+    "dhcp-options", "elastic-ip", "fleet", "import-snapshot-task", "internet-gateway", "launch-template", "natgateway",
+    "network-acl", "network-interface", "placement-group", "prefix-list", "route-table", "security-group-rule",
+    "spot-instances-request", "subnet", "vpc", "vpc-endpoint",
+)  # fmt: skip
+TAGGED = (*OTHER_TAGGED, "image", "instance", "key-pair", "security-group", "snapshot", "volume")
+"""Resource types that can have tags."""
+
 Types = Mapping[str, frozenset[str]]
 """Condition keys by resource type."""
 
 ACTIONS: Mapping[str, Types] = {
+    "ec2:AllocateAddress": {"elastic-ip": _NEW},
+    "ec2:AssociateAddress": {"elastic-ip": _OLD, "instance": _INSTANCE, "network-interface": _OLD},
+    "ec2:AssociateIamInstanceProfile": {"instance": _INSTANCE},
+    "ec2:AttachVolume": {"instance": _INSTANCE, "volume": _VOLUME},
+    "ec2:AuthorizeSecurityGroupEgress": {"security-group": _OLD},
     "ec2:AuthorizeSecurityGroupIngress": {"security-group": _OLD},
+    "ec2:CancelImportTask": {"import-snapshot-task": _OLD},
+    "ec2:CancelSpotInstanceRequests": {"spot-instances-request": _OLD},
     # Keys of the source image, since October 2024, and of the copy (EC2 user guide, "Grant permissions to copy").
     "ec2:CopyImage": {"image": _NEW | {"ec2:ImageID", "ec2:Owner"}, "snapshot": _NEW},
+    "ec2:CopySnapshot": {"snapshot": _NEW | {"ec2:Encrypted", "ec2:Owner"}},
+    "ec2:CreateFleet": {
+        "fleet": _NEW,
+        "image": _IMAGE,
+        "instance": _NEW | {"ec2:InstanceProfile", "ec2:InstanceType"},
+        "launch-template": _OLD,
+        "subnet": _OLD,
+        "volume": _NEW | {"ec2:Encrypted"},
+    },
     "ec2:CreateImage": {"image": _NEW | {"ec2:ImageID", "ec2:Owner"}, "instance": _INSTANCE, "snapshot": _NEW},
+    "ec2:CreateKeyPair": {"key-pair": _NEW},
+    "ec2:CreateLaunchTemplate": {"launch-template": _NEW},
+    "ec2:CreateLaunchTemplateVersion": {"launch-template": _OLD},
+    "ec2:CreateNatGateway": {"elastic-ip": _OLD, "natgateway": _NEW, "subnet": _OLD, "vpc": _OLD},
+    "ec2:CreatePlacementGroup": {"placement-group": _NEW},
     "ec2:CreateSecurityGroup": {"security-group": _NEW, "vpc": _OLD},
+    "ec2:CreateSnapshot": {"snapshot": _NEW, "volume": _VOLUME},
     "ec2:CreateSnapshots": {
         "instance": _INSTANCE - {"ec2:MetadataHttpTokens"},
         "snapshot": _NEW,
-        "volume": _OLD | {"ec2:Encrypted"},
+        "volume": _VOLUME,
     },
     "ec2:CreateTags": {
+        **dict.fromkeys(OTHER_TAGGED, _CREATED),
         "image": _CREATED | {"ec2:ImageID", "ec2:Owner", "ec2:Public"},
         "instance": _CREATED | _INSTANCE,
         "key-pair": _CREATED,
@@ -45,9 +79,16 @@ ACTIONS: Mapping[str, Types] = {
         "snapshot": _CREATED | {"ec2:Owner"},
         "volume": _CREATED | {"ec2:Encrypted"},
     },
+    "ec2:CreateVolume": {"snapshot": _SNAPSHOT | {"ec2:Encrypted"}, "volume": _NEW | {"ec2:Encrypted"}},
     "ec2:DeleteKeyPair": {"key-pair": _OLD},
+    "ec2:DeleteLaunchTemplate": {"launch-template": _OLD},
+    "ec2:DeleteLaunchTemplateVersions": {"launch-template": _OLD},
+    "ec2:DeleteNatGateway": {"natgateway": _OLD},
+    "ec2:DeletePlacementGroup": {"placement-group": _OLD},
     "ec2:DeleteSecurityGroup": {"security-group": _OLD},
     "ec2:DeleteSnapshot": {"snapshot": _SNAPSHOT},
+    "ec2:DeleteTags": dict.fromkeys(TAGGED, _NEW | _OLD),
+    "ec2:DeleteVolume": {"volume": _VOLUME},
     "ec2:DeregisterImage": {"image": _IMAGE},
     "ec2:DescribeImageAttribute": {"image": _IMAGE},
     "ec2:DescribeImages": {ANY: _NONE},
@@ -62,25 +103,73 @@ ACTIONS: Mapping[str, Types] = {
     "ec2:DescribeSubnets": {ANY: _NONE},
     "ec2:DescribeVolumes": {ANY: _NONE},
     "ec2:DescribeVpcs": {ANY: _NONE},
+    "ec2:DetachVolume": {"instance": _INSTANCE, "volume": _VOLUME},
+    "ec2:DisableEbsEncryptionByDefault": {ANY: _NONE},
+    "ec2:DisableImageBlockPublicAccess": {ANY: _NONE},
+    "ec2:DisableImageDeprecation": {"image": _IMAGE},
+    "ec2:DisableImageDeregistrationProtection": {"image": _IMAGE},
+    "ec2:DisableSnapshotBlockPublicAccess": {ANY: _NONE},
+    "ec2:DisassociateAddress": {"elastic-ip": _OLD, "network-interface": _OLD},
+    "ec2:DisassociateIamInstanceProfile": {"instance": _INSTANCE},
+    "ec2:EnableEbsEncryptionByDefault": {ANY: _NONE},
+    "ec2:EnableImageBlockPublicAccess": {ANY: _NONE},
+    "ec2:EnableImageDeprecation": {"image": _IMAGE},
+    "ec2:EnableImageDeregistrationProtection": {"image": _IMAGE},
+    "ec2:EnableSnapshotBlockPublicAccess": {ANY: _NONE},
     "ec2:GetConsoleOutput": {"instance": _INSTANCE},
+    "ec2:GetEbsDefaultKmsKeyId": {ANY: _NONE},
+    "ec2:GetEbsEncryptionByDefault": {ANY: _NONE},
     "ec2:GetImageBlockPublicAccessState": {ANY: _NONE},
     "ec2:GetInstanceUefiData": {"instance": _INSTANCE},
+    "ec2:GetPasswordData": {"instance": _INSTANCE},
+    "ec2:GetSnapshotBlockPublicAccessState": {ANY: _NONE},
     "ec2:ImportKeyPair": {"key-pair": _NEW},
+    "ec2:ImportSnapshot": {"import-snapshot-task": _NEW, "snapshot": _NEW | {"ec2:Owner"}},
+    "ec2:ModifyEbsDefaultKmsKeyId": {ANY: _NONE},
     "ec2:ModifyImageAttribute": {"image": _IMAGE},
+    "ec2:ModifyInstanceAttribute": {"instance": _INSTANCE, "security-group": _OLD, "volume": _VOLUME},
+    "ec2:ModifyInstanceCreditSpecification": {"instance": _INSTANCE},
+    "ec2:ModifyInstanceMetadataOptions": {"instance": _INSTANCE},
+    "ec2:ModifyLaunchTemplate": {"launch-template": _OLD},
+    "ec2:ModifySecurityGroupRules": {"security-group": _OLD, "security-group-rule": _OLD},
     "ec2:ModifySnapshotAttribute": {"snapshot": _SNAPSHOT | {"ec2:Add/group", "ec2:Add/userId"}},
+    "ec2:ModifyVolume": {"volume": _VOLUME},
+    "ec2:MonitorInstances": {"instance": _INSTANCE},
+    "ec2:RebootInstances": {"instance": _INSTANCE},
     "ec2:RegisterImage": {"image": _NEW | {"ec2:ImageID", "ec2:Owner"}, "snapshot": _SNAPSHOT},
+    "ec2:ReleaseAddress": {"elastic-ip": _OLD},
+    "ec2:ReplaceIamInstanceProfileAssociation": {"instance": _INSTANCE},
+    "ec2:RequestSpotInstances": {
+        "image": _IMAGE,
+        "key-pair": _OLD,
+        "security-group": _OLD,
+        "snapshot": _SNAPSHOT,
+        "spot-instances-request": _NEW,
+        "subnet": _OLD,
+    },
+    "ec2:ResetEbsDefaultKmsKeyId": {ANY: _NONE},
+    "ec2:ResetImageAttribute": {"image": _IMAGE},
+    "ec2:ResetInstanceAttribute": {"instance": _INSTANCE},
+    "ec2:ResetSnapshotAttribute": {"snapshot": _SNAPSHOT},
+    "ec2:RevokeSecurityGroupEgress": {"security-group": _OLD},
+    "ec2:RevokeSecurityGroupIngress": {"security-group": _OLD},
     "ec2:RunInstances": {
         "image": _IMAGE,
         "instance": _NEW | (_INSTANCE - _OLD),
         "key-pair": _OLD,
+        "launch-template": _OLD,
         "network-interface": _NEW,
         "security-group": _OLD,
         "snapshot": _SNAPSHOT,
         "subnet": _OLD,
         "volume": _NEW | {"ec2:Encrypted"},
     },
+    "ec2:StartInstances": {"instance": _INSTANCE},
     "ec2:StopInstances": {"instance": _INSTANCE},
     "ec2:TerminateInstances": {"instance": _INSTANCE},
+    "ec2:UnmonitorInstances": {"instance": _INSTANCE},
+    "ec2:UpdateSecurityGroupRuleDescriptionsEgress": {"security-group": _OLD},
+    "ec2:UpdateSecurityGroupRuleDescriptionsIngress": {"security-group": _OLD},
     "iam:PassRole": {"role": frozenset({"iam:PassedToService"})},
     "kms:CreateGrant": {"key": _KEY | {"kms:GrantIsForAWSResource"}},
     "kms:Decrypt": {"key": _KEY},
@@ -96,6 +185,7 @@ ACTIONS: Mapping[str, Types] = {
     "s3:PutObject": {"object": _ACL},
     "s3:PutObjectAcl": {"object": _ACL},
     "ssm:GetParameter": {"parameter": frozenset({"aws:ResourceTag"})},
+    "ssm:GetParameters": {"parameter": frozenset({"aws:ResourceTag"})},
 }
 
 EVERYWHERE = frozenset({"aws:PrincipalAccount", "aws:RequestedRegion"})
@@ -117,11 +207,6 @@ def keys_of(action: str, kind: str) -> frozenset[str]:
 
 KEYS = EVERYWHERE.union(*(keys for types in ACTIONS.values() for keys in types.values()))
 """All supported keys."""
-
-
-def partition(region: str) -> str:
-    """Return a region's partition: `aws`, or China's or GovCloud's (IAM user guide, "Amazon Resource Names")."""
-    return "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
 
 
 def arn(region: str, kind: str, id: str = "*", *, account: str = "*") -> str:

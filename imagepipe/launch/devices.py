@@ -6,13 +6,14 @@ becomes a second, empty volume. Sources: EC2 user guide, "Device names for volum
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from imagepipe.cloud.devices import DeviceWanted
 from imagepipe.cloud.images import SourceImage
 from imagepipe.errors import CloudError
-from imagepipe.spec.ec2_rules import IOPS, IOPS_PER_GIB, SIZES_GIB
+from imagepipe.spec.ec2_rules import SIZES_GIB, performance_problems
 from imagepipe.spec.scalars import same_device
 
 
@@ -43,7 +44,9 @@ class DevicePlan:
     def problems(self, source: SourceImage) -> Iterator[DeviceProblem]:
         """Yield the problems of both sections, given the source image."""
         volumes = {
-            str(mapping["DeviceName"]): _Volume(mapping["Ebs"].get("VolumeSize"), mapping["Ebs"].get("VolumeType"))
+            str(mapping["DeviceName"]): _Volume(
+                mapping["Ebs"].get("VolumeSize"), mapping["Ebs"].get("VolumeType"), mapping["Ebs"].get("Iops")
+            )
             for mapping in source.mappings
             if "Ebs" in mapping
         }
@@ -55,12 +58,42 @@ class DevicePlan:
                 # A volume from another snapshot has that snapshot's size, which is not known here.
                 known = volumes.get(device.device, _Volume())
                 size = None if device.snapshot else known.size_gib
-                volumes[device.device] = _Volume(device.size_gib or size, device.type or known.type)
+                iops = device.iops or (known.iops if device.type in (None, known.type) else None)
+                volumes[device.device] = _Volume(device.size_gib or size, device.type or known.type, iops)
         yield from _problems("output", self.output, source, volumes)
 
-    def check(self, source: SourceImage) -> None:
-        """Raise CloudError for the first problem."""
-        if problem := next(self.problems(source), None):
+    @property
+    def snapshots(self) -> tuple[str, ...]:
+        """The snapshots that the spec names."""
+        return tuple(device.snapshot for device in (*self.launch, *self.output) if device.snapshot)
+
+    def snapshot_problems(self, known: Mapping[str, Mapping[str, Any]]) -> Iterator[DeviceProblem]:
+        """Yield the problems of snapshots that the spec names, given those that exist.
+
+        EC2 would find the launch's in RunInstances, and the image's only in RegisterImage, after the bake.
+        """
+        for section, devices in (("launch", self.launch), ("output", self.output)):
+            for index, device in enumerate(devices):
+                if device.snapshot is None:
+                    continue
+                found = known.get(device.snapshot)
+                if found is None:
+                    message = f"{device.snapshot}, for {device.device}, does not exist, or is not shared with you"
+                    yield DeviceProblem(section, index, "snapshot", message, "snapshot ids differ by region")
+                elif found["State"] != "completed":
+                    message = f"{device.snapshot}, for {device.device}, is {found['State']}, not completed"
+                    yield DeviceProblem(section, index, "snapshot", message)
+                elif device.size_gib and device.size_gib < found["VolumeSize"]:
+                    message = f"{device.snapshot} has {found['VolumeSize']} GiB, and {device.device} {device.size_gib}"
+                    hint = f"set size_gib to at least {found['VolumeSize']}, or remove it"
+                    yield DeviceProblem(section, index, "size_gib", message, hint)
+
+    def check(self, source: SourceImage, describe: Callable[[Sequence[str]], Mapping[str, Mapping[str, Any]]]) -> None:
+        """Raise CloudError for the first problem. `describe` returns those of the named snapshots that exist."""
+        problem = next(self.problems(source), None)
+        if problem is None and self.snapshots:
+            problem = next(self.snapshot_problems(describe(self.snapshots)), None)
+        if problem:
             raise problem.error()
 
 
@@ -91,6 +124,7 @@ class _Volume:
 
     size_gib: int | None = None
     type: str | None = None
+    iops: int | None = None
 
 
 def _problems(
@@ -98,10 +132,11 @@ def _problems(
 ) -> Iterator[DeviceProblem]:
     """Yield the problems of one section; `volumes` are those before it."""
     root = source.root_device_name
+    ephemeral = {str(m["DeviceName"]): str(m["VirtualName"]) for m in source.mappings if m.get("VirtualName")}
     before = {"launch": "the source image", "output": "the instance"}[section]
     for index, device in enumerate(devices):
         name = device.device
-        known = next((other for other in (root, *volumes) if same_device(other, name)), None)
+        known = next((other for other in (root, *volumes, *ephemeral) if same_device(other, name)), None)
         if known is not None and known != name:
             role = f"the root device of {source.id}" if known == root else f"that device of {before}"
             message = f"{role} is named {known}; {name} would become a second volume, or be refused"
@@ -110,11 +145,14 @@ def _problems(
             if name == root:
                 message = f"{name} is the root device of {source.id} and cannot be left out"
                 yield DeviceProblem(section, index, "no_device" if device.no_device else "virtual_name", message)
-        elif section == "output" and known is not None and device.encrypted is not None:
+        elif section == "launch" and name in ephemeral and device.snapshot is not None:
+            message = f"{name} is {ephemeral[name]} in the source image, which no snapshot can replace"
+            yield DeviceProblem(section, index, "snapshot", message, "use another device name")
+        elif section == "output" and name in volumes and device.encrypted is not None:
             message = f"{name} is captured from the instance, and is encrypted if its snapshot is"
             hint = "remove encrypted; output.encrypt encrypts the whole image"
             yield DeviceProblem(section, index, "encrypted", message, hint)
-        elif known is None and device.size_gib is None and device.snapshot is None:
+        elif name not in volumes and name != root and device.size_gib is None and device.snapshot is None:
             message = f"{name} is not a volume of {before}, so it needs a size"
             yield DeviceProblem(section, index, "size_gib", message, "add size_gib, or snapshot")
         else:
@@ -135,15 +173,13 @@ def _size_problems(
         low, high = SIZES_GIB[kind]
         message = f"{name} has {size} GiB, and {kind} volumes have {low} to {high} GiB"
         yield DeviceProblem(section, index, "type", message, f"set size_gib to at least {low}, or choose another type")
-    elif size and device.iops and kind in IOPS and device.iops > max(IOPS[kind][0], IOPS_PER_GIB[kind] * size):
-        message = f"{name} has {size} GiB, and {device.iops} iops is more than {IOPS_PER_GIB[kind]} for each GiB"
-        yield DeviceProblem(section, index, "iops", message, "set a larger size_gib, or less iops")
-    elif device.iops and kind and kind not in IOPS:
-        message = f"{name} is a {kind} volume, which does not support iops"
-        yield DeviceProblem(section, index, "iops", message, "remove iops, or set type: gp3")
-    elif device.throughput and kind and kind != "gp3":
-        message = f"{name} is a {kind} volume, which does not support throughput"
-        yield DeviceProblem(section, index, "throughput", message, "remove throughput, or set type: gp3")
+    elif kind and (device.type or device.iops or device.throughput):
+        # Of the same type, the volume keeps the IOPS and the throughput that the spec does not set.
+        same = device.type in (None, volume.type)
+        iops = device.iops or (volume.iops if same else None)
+        for key, message in performance_problems(kind, size_gib=size, iops=iops, throughput=device.throughput):
+            yield DeviceProblem(section, index, key, f"{name}: {message}", "see type, size_gib, iops and throughput")
+            return
 
 
 def devices_of(

@@ -53,9 +53,18 @@ class FindSource(Stage[SourceImage]):
 
     def run(self, ctx: Context) -> SourceImage:
         source = self.find(ctx.say)
-        self.devices.check(source)
+        self.devices.check(source, self.ec2.snapshots.describe_many)
         check_boot_mode(source, self.boot_mode)
+        self._check_device_tags(source)
         return source
+
+    def _check_device_tags(self, source: SourceImage) -> None:
+        """Check the tags of single devices now: EC2 would find those of the image's devices after the bake."""
+        values = late_names(source, self.ec2.region)
+        for section, devices in (("launch", self.devices.launch), ("output", self.devices.output)):
+            for device in devices:
+                key = f"{section}.block_devices: the tags of {device.device}:"
+                checked_tags(key, device.tags, values, self.ec2.region)
 
     def find(self, say: Callable[[str], None]) -> SourceImage:
         """Return the image. Raises CloudError if it does not exist or cannot be used as a source."""
@@ -97,6 +106,13 @@ class FindSource(Stage[SourceImage]):
         found = self.ec2.images.matching(wanted.filter)
         where = f"{wanted.filter.name} (owner {', '.join(wanted.filter.owners)}) in {self.ec2.region}"
         if not found:
+            if deprecated := self.ec2.images.matching_even_deprecated(wanted.filter):
+                raise CloudError(
+                    f"looking for the source image: every available image named {where} is deprecated;"
+                    f" the newest is {deprecated[0].id} {deprecated[0].name}",
+                    code="InvalidAMIID.NotFound",
+                    hint="use a newer name; to use this image anyway, name it by its id in source.ami",
+                )
             raise CloudError(
                 f"looking for the source image: no available image is named {where}",
                 code="InvalidAMIID.NotFound",

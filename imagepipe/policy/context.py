@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from imagepipe.iam.document import Conditions, Statement
-from imagepipe.iam.facts import arn, partition
+from imagepipe.iam.facts import arn
+from imagepipe.partitions import partition
 from imagepipe.spec.models import EbsOutput, InstanceStoreOutput, Spec
 
 RUN, SPEC, STATE, EXPIRES = "imagepipe:run", "imagepipe:spec", "imagepipe:state", "imagepipe:expires"

@@ -25,7 +25,9 @@ def no_calls(context: PolicyContext) -> Iterator[Statement]:
 
 
 def find_source(context: PolicyContext) -> Iterator[Statement]:
-    yield from context.reads("DescribeImages")
+    devices = (*context.spec.launch.block_devices, *(context.ebs.block_devices if context.ebs else ()))
+    names_snapshots = any(device.snapshot for device in devices)
+    yield from context.reads("DescribeImages", *(["DescribeSnapshots"] if names_snapshots else []))
     if isinstance(ami := context.spec.source.ami, AmiBySsm):
         parameter = ssm_parameter_arn(ami.ssm, context.partition, context.home)
         yield Statement("ReadParameter", ("ssm:GetParameter",), (parameter,))
@@ -48,6 +50,10 @@ def check_bucket(context: PolicyContext) -> Iterator[Statement]:
 
 def check_public(context: PolicyContext) -> Iterator[Statement]:
     yield from context.reads("GetImageBlockPublicAccessState")
+
+
+def check_keys(context: PolicyContext) -> Iterator[Statement]:
+    yield from context.reads("GetEbsEncryptionByDefault", "GetEbsDefaultKmsKeyId", "DescribeImages")
 
 
 def make_key(context: PolicyContext) -> Iterator[Statement]:
@@ -229,6 +235,7 @@ STAGES: Mapping[str, StatementBuilder] = {
     "CheckTypes": check_types,
     "CheckBucket": check_bucket,
     "CheckPublic": check_public,
+    "CheckKeys": check_keys,
     "MakeKey": make_key,
     "UseKey": no_calls,
     "MakeGroup": make_group,
@@ -265,6 +272,9 @@ def stages_of(context: PolicyContext) -> Iterator[str]:
         yield from ("CheckTypes", "CheckBucket")
     if share.public:
         yield "CheckPublic"
+    is_shared = bool(share.accounts or share.organizations or share.ous or share.public)
+    if is_shared and context.ebs:
+        yield "CheckKeys"
     yield "UseKey" if spec.launch.ssh.key_pair else "MakeKey"
     yield "UseGroups" if spec.launch.security_groups else "MakeGroup"
     yield from ("Launch", "AwaitSsh")
@@ -274,7 +284,7 @@ def stages_of(context: PolicyContext) -> Iterator[str]:
         yield from ("UseImage", "CheckNewInstance", "PublishGate")
     if context.copies:
         yield "CopyBundleToRegion" if context.bundles else "CopyToRegion"
-    if share.accounts or share.organizations or share.ous or share.public:
+    if is_shared:
         yield "ShareImage"
     yield "Keep"
     if context.replaces:

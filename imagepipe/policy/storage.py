@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from imagepipe import render
 from imagepipe.iam.document import Conditions, Statement
-from imagepipe.iam.facts import partition
+from imagepipe.partitions import partition
 from imagepipe.policy.context import PolicyContext
 from imagepipe.spec.bundle_rules import bundle_region
 from imagepipe.spec.load import SAMPLE_BUILD

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from imagepipe.cloud.devices import DeviceWanted
 from imagepipe.cloud.ec2 import Ec2
-from imagepipe.cloud.images import Audience
+from imagepipe.cloud.errors import DENIED
+from imagepipe.cloud.images import Audience, SourceImage
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.values import Image
@@ -34,6 +36,102 @@ class CheckPublic(Stage[None]):
 
     def title(self) -> str:
         return "check that public images are allowed"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageKeys:
+    """The KMS keys that a spec names for an EBS-backed image, and what else decides its encryption."""
+
+    home: str
+    """The launch region."""
+    encrypts: bool = False
+    """The spec asks for encryption, with or without a key."""
+    kms_key: str | None = None
+    per_region: Mapping[str, str] = field(default_factory=dict)
+    """Keys of the copies, by region."""
+    devices: tuple[DeviceWanted, ...] = ()
+    """Devices of the launch, which may have keys of their own."""
+
+    def without_key(self, source: SourceImage) -> dict[str, bool]:
+        """Return the volumes that the spec names no key for; True if the source image's volume is encrypted."""
+        volumes = {str(m["DeviceName"]): bool(m["Ebs"].get("Encrypted")) for m in source.mappings if "Ebs" in m}
+        for device in self.devices:
+            if device.is_left_out or device.kms_key:
+                volumes.pop(device.device, None)
+            else:
+                volumes[device.device] = volumes.get(device.device, False) or bool(device.encrypted)
+        return {} if self.kms_key else volumes
+
+
+def check_keys(
+    ec2: Mapping[str, Ec2], source: SourceImage, audience: Audience, keys: ImageKeys, say: Callable[[str], None]
+) -> None:
+    """Raise CloudError if an image could not be shared because of the key that would encrypt it in some region.
+
+    That is AWS's own key for EBS, whose policy cannot be changed (EBS user guide, "Share the KMS key used to encrypt a
+    shared Amazon EBS snapshot"): if the account encrypts by default, if the source is an encrypted image of somebody
+    else, or in a copy. The key of an encrypted image of our own is not known here. Without permission to ask EC2,
+    nothing is checked.
+    """
+    try:
+        _check_keys(ec2, source, audience, keys)
+    except CloudError as error:
+        if error.code not in DENIED:
+            raise
+        say(f"not checked whether the image can be shared: {error}")
+
+
+def _check_keys(ec2: Mapping[str, Ec2], source: SourceImage, audience: Audience, keys: ImageKeys) -> None:
+    home, volumes = ec2[keys.home], keys.without_key(source)
+    by_default = bool(volumes) and home.snapshots.encrypts_by_default()
+    is_encrypted = keys.encrypts or bool(keys.kms_key) or any(d.kms_key or d.encrypted for d in keys.devices)
+    takes_over = any(volumes.values()) and not by_default
+    if by_default or (takes_over and (audience.public or not home.images.is_own(source.id))):
+        _check_default_key(home, audience, "the account encrypts by default" if by_default else _source(source))
+    for region in ec2.keys() - {keys.home} - keys.per_region.keys():
+        if is_encrypted or by_default or takes_over:
+            _check_default_key(ec2[region], audience, f"it is encrypted in {keys.home}")
+        elif ec2[region].snapshots.encrypts_by_default():
+            _check_default_key(ec2[region], audience, "the account encrypts by default")
+
+
+def _source(source: SourceImage) -> str:
+    return f"source image {source.id} is encrypted"
+
+
+def _check_default_key(ec2: Ec2, audience: Audience, reason: str) -> None:
+    if audience.public:
+        raise CloudError(
+            f"publish.share.public: the image would be encrypted in {ec2.region}, because {reason}; an encrypted image"
+            " cannot be public",
+            code="OperationNotPermitted",
+            hint="use an unencrypted source image in regions that do not encrypt by default, or share with accounts",
+        )
+    if (key := ec2.snapshots.default_key()).endswith("alias/aws/ebs"):
+        raise CloudError(
+            f"publish.share: the image would be encrypted with {key} in {ec2.region}, because {reason}; AWS manages"
+            " that key, and an image encrypted with it cannot be shared",
+            code="OperationNotPermitted",
+            hint=f"set output.encrypt.kms_key, and per_region for copies; or change the default key of {ec2.region}:"
+            " `aws ec2 modify-ebs-default-kms-key-id`",
+        )
+
+
+@dataclass(frozen=True)
+class CheckKeys(Stage[None]):
+    """Check, before anything is launched, that the image is not encrypted with a key that prevents sharing."""
+
+    ec2: Mapping[str, Ec2] = field(repr=False, compare=False)
+    """EC2 by region, for every region that gets the image."""
+    source: Ref[SourceImage]
+    audience: Audience = field(compare=False)
+    keys: ImageKeys = field(compare=False)
+
+    def run(self, ctx: Context) -> None:
+        check_keys(self.ec2, ctx[self.source], self.audience, self.keys, ctx.say)
+
+    def title(self) -> str:
+        return "check that the image's keys allow sharing"
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagepipe.errors import Problem
+from imagepipe.partitions import partition
 from imagepipe.regular_files import missing
 from imagepipe.spec.bundle_rules import bundle_findings, bundle_warnings
 from imagepipe.spec.document import Document, KeyPath
 from imagepipe.spec.ec2_rules import Finding, block_device_findings, image_device_findings, region_finding, tag_findings
 from imagepipe.spec.explain import did_you_mean, nearest, value_at
 from imagepipe.spec.find import named_file
-from imagepipe.spec.models import EbsOutput, Encrypt, InstanceStoreOutput, Project, Spec, Ssh, StepOptions
+from imagepipe.spec.models import AmiBySsm, EbsOutput, Encrypt, InstanceStoreOutput, Project, Spec, Ssh, StepOptions
 from imagepipe.spec.scalars import description_problem, image_name_problem
 from imagepipe.spec.user_data import user_data_problem
 
@@ -35,6 +36,7 @@ def check_spec(spec: Spec, document: Document, file: Path, project: Project) -> 
         *_ownership(spec),
         *_output(spec, document, file.parent),
         *_publish(spec),
+        *_partitions(spec),
     ]
     if not project.allow_unknown_region:
         findings += _regions(spec)
@@ -61,14 +63,18 @@ def _misspells_user(document: Document) -> bool:
 def _source(spec: Spec) -> Iterator[Finding]:
     if (spec.source.ami is None) == (spec.source.image is None):
         yield ("source",), "exactly one of ami and image is needed"
+    if isinstance(spec.source.ami, AmiBySsm):
+        home, where = spec.launch.region, _region_of(spec.source.ami.ssm)
+        if home and where not in (None, home) and _partition_of(spec.source.ami.ssm) == partition(home):
+            yield ("source", "ami", "ssm"), f"the parameter is in {where}, but launch.region is {home}"
 
 
 def _launch(spec: Spec, folder: Path) -> Iterator[Finding]:
     launch, ssh = spec.launch, spec.launch.ssh
-    yield from block_device_findings(launch.block_devices, ("launch", "block_devices"))
+    yield from block_device_findings(launch.block_devices, ("launch", "block_devices"), tags=launch.tags)
     yield from tag_findings(launch.tags, ("launch", "tags"))
     for index, volume in enumerate(launch.block_devices):
-        where = _region_of_key(volume.kms_key) if volume.kms_key else None
+        where = _region_of(volume.kms_key) if volume.kms_key else None
         if launch.region and where not in (None, launch.region):
             message = f"the key is in {where}, but launch.region is {launch.region}"
             yield ("launch", "block_devices", index, "kms_key"), message
@@ -83,11 +89,24 @@ def _launch(spec: Spec, folder: Path) -> Iterator[Finding]:
     if ssh.bastion and not launch.security_groups and "allow_from" not in ssh.model_fields_set:
         message = "the instance sees the bastion's address, not this computer's: set allow_from or security_groups"
         yield ("launch", "ssh", "bastion"), message
+    if not launch.security_groups and not ssh.bastion:
+        yield from _address_family(ssh)
     gives_host_key = ssh.host_key == "user-data"
     if launch.user_data and (problem := user_data_problem(launch.user_data, gives_host_key=gives_host_key)):
         yield ("launch", "user_data"), problem
     if launch.security_groups and "allow_from" in ssh.model_fields_set:
         message = "allow_from applies only to the temporary group, which security_groups replaces"
+        yield ("launch", "ssh", "allow_from"), message
+
+
+def _address_family(ssh: Ssh) -> Iterator[Finding]:
+    """Report a temporary security group that admits no address of the kind that SSH connects from."""
+    cidrs = [cidr for cidr in ssh.allow_from if cidr != "caller"]
+    if ssh.address == "ipv6" and not any(":" in cidr for cidr in cidrs):
+        message = "the instance is reached by IPv6, but allow_from admits only IPv4 addresses: add an IPv6 CIDR"
+        yield ("launch", "ssh", "allow_from" if cidrs else "address"), message
+    elif ssh.address != "ipv6" and cidrs == list(ssh.allow_from) and all(":" in cidr for cidr in cidrs):
+        message = "the instance is reached by IPv4, but allow_from admits only IPv6 addresses: set address: ipv6"
         yield ("launch", "ssh", "allow_from"), message
 
 
@@ -116,7 +135,7 @@ def _output(spec: Spec, document: Document, folder: Path) -> Iterator[Finding]:
     if isinstance(output.description, str) and (message := description_problem(output.description)):
         yield ("output", "description"), message
     yield from tag_findings(output.tags, ("output", "tags"))
-    yield from block_device_findings(output.block_devices, ("output", "block_devices"))
+    yield from block_device_findings(output.block_devices, ("output", "block_devices"), tags=output.tags)
     yield from image_device_findings(output.block_devices, ("output", "block_devices"))
     if isinstance(output, InstanceStoreOutput):
         yield from bundle_findings(spec, output, document, folder)
@@ -127,18 +146,47 @@ def _output(spec: Spec, document: Document, folder: Path) -> Iterator[Finding]:
 def _keys(encrypt: Encrypt, spec: Spec) -> Iterator[Finding]:
     """Check the regions of KMS keys, which EC2 would check only when it makes the copy."""
     home = spec.launch.region
-    if encrypt.kms_key and home and (where := _region_of_key(encrypt.kms_key)) not in (None, home):
+    if encrypt.kms_key and home and (where := _region_of(encrypt.kms_key)) not in (None, home):
         yield ("output", "encrypt", "kms_key"), f"the key is in {where}, but launch.region is {home}"
     for region, wanted in encrypt.per_region.items():
         at = ("output", "encrypt", "per_region", region)
         if region not in spec.publish.regions:
             yield at, f"{region} is not in publish.regions"
-        elif (where := _region_of_key(wanted.kms_key)) not in (None, region):
+        elif (where := _region_of(wanted.kms_key)) not in (None, region):
             yield (*at, "kms_key"), f"the key is in {where}, but the copy in {region} needs a key in that region"
 
 
-def _region_of_key(key: str) -> str | None:
-    return key.split(":")[3] if key.startswith("arn:") else None
+def _region_of(name: str) -> str | None:
+    """Return the region of an ARN; None for a plain name, which is looked up in each region."""
+    return name.split(":")[3] if name.startswith("arn:") else None
+
+
+def _partition_of(name: str) -> str | None:
+    return name.split(":")[1] if name.startswith("arn:") else None
+
+
+def _partitions(spec: Spec) -> Iterator[Finding]:
+    """Report regions and ARNs of another partition, where neither the account nor the image exists.
+
+    CopyImage does not cross partitions (EC2 user guide, "Copy an Amazon EC2 AMI": only store and restore does).
+    """
+    home = spec.launch.region
+    if home is None:
+        return
+    own = partition(home)
+    for index, region in enumerate(spec.publish.regions):
+        if (other := partition(region)) != own:
+            message = f"{region} is in the partition {other} and {home} in {own}: an image cannot be copied there"
+            yield ("publish", "regions", index), message
+    named: list[tuple[KeyPath, str | None]] = [(("launch", "iam_instance_profile"), spec.launch.iam_instance_profile)]
+    if isinstance(spec.source.ami, AmiBySsm):
+        named.append((("source", "ami", "ssm"), spec.source.ami.ssm))
+    share = spec.publish.share
+    for key, arns in (("organizations", share.organizations), ("ous", share.ous)):
+        named += [(("publish", "share", key, index), arn) for index, arn in enumerate(arns)]
+    for path, arn in named:
+        if arn is not None and _partition_of(arn) not in (None, own):
+            yield path, f"the ARN is of the partition {_partition_of(arn)}, but launch.region {home} is in {own}"
 
 
 def _publish(spec: Spec) -> Iterator[Finding]:

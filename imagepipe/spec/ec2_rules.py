@@ -30,8 +30,13 @@ THROUGHPUT = (125, 2000)
 """MiB/s, gp3."""
 
 
-def block_device_findings(devices: Sequence[BlockDevice], path: KeyPath) -> Iterator[Finding]:
-    """Yield the problems of block devices, of each alone and of all together."""
+def block_device_findings(
+    devices: Sequence[BlockDevice], path: KeyPath, *, tags: Mapping[str, object]
+) -> Iterator[Finding]:
+    """Yield the problems of block devices, of each alone and of all together.
+
+    `tags` are those that every volume or snapshot gets besides its own.
+    """
     first: dict[str, int] = {}
     for index, volume in enumerate(devices):
         at = (*path, index)
@@ -42,6 +47,7 @@ def block_device_findings(devices: Sequence[BlockDevice], path: KeyPath) -> Iter
             yield (*at, "device"), f"device {volume.device} is listed twice; first as entry {first[identity]}{same}"
         first.setdefault(identity, index)
         yield from _one_volume(volume, at)
+        yield from tag_findings(volume.tags, (*at, "tags"), beside=tags)
 
 
 def _one_volume(volume: BlockDevice, at: KeyPath) -> Iterator[Finding]:
@@ -62,7 +68,11 @@ def _one_volume(volume: BlockDevice, at: KeyPath) -> Iterator[Finding]:
         low, high = SIZES_GIB[kind]
         if not low <= volume.size_gib <= high:
             yield (*at, "size_gib"), f"{kind} volumes have {low} to {high} GiB, not {volume.size_gib}"
-    yield from _performance(volume, at)
+    if kind:
+        for key, message in performance_problems(
+            kind, size_gib=volume.size_gib, iops=volume.iops, throughput=volume.throughput
+        ):
+            yield (*at, key), message
 
 
 def image_device_findings(devices: Sequence[BlockDevice], path: KeyPath) -> Iterator[Finding]:
@@ -75,38 +85,39 @@ def image_device_findings(devices: Sequence[BlockDevice], path: KeyPath) -> Iter
             yield (*at, "encrypted"), "a volume from a snapshot is encrypted if the snapshot is; remove encrypted"
 
 
-def _performance(volume: BlockDevice, at: KeyPath) -> Iterator[Finding]:
-    kind, iops = volume.type, volume.iops
+def performance_problems(
+    kind: str, *, size_gib: int | None, iops: int | None, throughput: int | None
+) -> Iterator[tuple[str, str]]:
+    """Yield the problems of a volume's IOPS and throughput, each with the key that must change."""
     if kind in ("io1", "io2") and iops is None:
-        yield (*at, "type"), f"{kind} volumes need iops"
-    if iops is not None and kind:
+        yield "type", f"{kind} volumes need iops"
+    if iops is not None:
         if kind not in IOPS:
-            yield (*at, "iops"), f"{kind} volumes do not support iops; gp3, io1 and io2 do"
+            yield "iops", f"{kind} volumes do not support iops; gp3, io1 and io2 do"
         else:
             low, high = IOPS[kind]
             if not low <= iops <= high:
-                yield (*at, "iops"), f"{kind} volumes have {low} to {high} iops, not {iops}"
-            elif volume.size_gib and iops > max(low, IOPS_PER_GIB[kind] * volume.size_gib):
-                yield (
-                    (*at, "iops"),
-                    f"{iops} iops is more than {IOPS_PER_GIB[kind]} for each GiB of this {kind} volume",
-                )
-    if volume.throughput is not None and kind:
+                yield "iops", f"{kind} volumes have {low} to {high} iops, not {iops}"
+            elif size_gib and iops > max(low, IOPS_PER_GIB[kind] * size_gib):
+                yield "iops", f"{iops} iops is more than {IOPS_PER_GIB[kind]} for each GiB of this {kind} volume"
+    if throughput is not None:
+        low, high = THROUGHPUT
         if kind != "gp3":
-            yield (*at, "throughput"), f"{kind} volumes do not support throughput; gp3 does"
-        elif not THROUGHPUT[0] <= volume.throughput <= THROUGHPUT[1]:
-            yield (
-                (*at, "throughput"),
-                f"gp3 volumes have {THROUGHPUT[0]} to {THROUGHPUT[1]} MiB/s, not {volume.throughput}",
-            )
-        elif volume.throughput > (iops or 3000) / 4:
-            yield (*at, "throughput"), f"{volume.throughput} MiB/s needs {volume.throughput * 4} iops"
+            yield "throughput", f"{kind} volumes do not support throughput; gp3 does"
+        elif not low <= throughput <= high:
+            yield "throughput", f"gp3 volumes have {low} to {high} MiB/s, not {throughput}"
+        elif throughput > (iops or IOPS["gp3"][0]) / 4:
+            yield "throughput", f"{throughput} MiB/s needs {throughput * 4} iops"
 
 
-def tag_findings(tags: Mapping[str, object], path: KeyPath) -> Iterator[Finding]:
-    """Yield the problems of tags."""
-    if len(tags) > MAX_TAGS:
-        yield path, f"{len(tags)} tags; at most {MAX_TAGS}, because EC2 allows 50 and imagepipe adds its own"
+def tag_findings(
+    tags: Mapping[str, object], path: KeyPath, *, beside: Mapping[str, object] | None = None
+) -> Iterator[Finding]:
+    """Yield the problems of tags; `beside` are other tags of the same resource."""
+    count = len({**(beside or {}), **tags})
+    if tags and count > MAX_TAGS:
+        both = f" together with the {len(beside)} of all" if beside else ""
+        yield path, f"{count} tags{both}; at most {MAX_TAGS}, because EC2 allows 50 and imagepipe adds its own"
     for key, value in tags.items():
         if message := tag_problem(key, value if isinstance(value, str) else None):
             yield (*path, key), message

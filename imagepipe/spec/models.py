@@ -23,7 +23,9 @@ from imagepipe.spec.scalars import (
     FileMode,
     HostKey,
     ImageOwner,
+    InstanceProfile,
     InstanceType,
+    KeyName,
     KmsKey,
     OrganizationArn,
     OuArn,
@@ -208,10 +210,9 @@ class Ssh(Model):
         description="Addresses that the temporary security group admits; `caller` is this computer's public address.",
         min_length=1,
     )
-    key_pair: str | None = Field(
+    key_pair: KeyName | None = Field(
         None,
         description="Existing key pair, with `private_key`; a temporary one is created if absent.",
-        min_length=1,
     )
     private_key: str | None = Field(None, description="Path of the private key of `key_pair`.")
     host_key: Literal["user-data", "console", "accept-new"] = Field(
@@ -259,7 +260,9 @@ class Launch(Model):
         "with or without gzip.",
         max_length=32000,
     )
-    iam_instance_profile: str | None = Field(None, description="Instance profile, by name or ARN.", min_length=1)
+    iam_instance_profile: InstanceProfile | None = Field(
+        None, description="Instance profile, by its name without a path, or by its ARN."
+    )
     block_devices: tuple[BlockDevice, ...] = Field(
         (), description="Block devices that replace or extend those of the source image."
     )

@@ -79,6 +79,14 @@ SubnetId = Annotated[
 SecurityGroupId = Annotated[
     str, _matching(r"sg-(?:[0-9a-f]{8}|[0-9a-f]{17})", "a security group id is sg- and 8 or 17 hex digits")
 ]
+InstanceProfile = Annotated[
+    str,
+    _matching(
+        r"[A-Za-z0-9_+=,.@-]{1,128}|arn:aws[a-z-]*:iam::\d{12}:instance-profile/(?:[!-.0-~]+/)*[A-Za-z0-9_+=,.@-]{1,128}",
+        "an instance profile is its name without a path, or its ARN: arn:aws:iam::123456789012:instance-profile/NAME",
+    ),
+]
+"""IAM API reference, CreateInstanceProfile. EC2 finds a profile by its name alone; only an ARN may have the path."""
 InstanceType = Annotated[
     str, _matching(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", "an instance type is written family.size: t3.small")
 ]
@@ -158,8 +166,23 @@ def ssm_parameter_arn(name: str, partition: str, region: str) -> str:
 SnapshotId = Annotated[
     str, _matching(r"snap-(?:[0-9a-f]{8}|[0-9a-f]{17})", "a snapshot id is snap- and 8 or 17 hex digits")
 ]
-VirtualName = Annotated[str, _matching(r"ephemeral\d{1,2}", "an instance store volume is named ephemeral0 and so on")]
-Price = Annotated[str, _matching(r"\d+(\.\d+)?", 'a price is dollars per hour, in quotes: "0.02"')]
+VirtualName = Annotated[
+    str, _matching(r"ephemeral(?:1?\d|2[0-3])", "an instance store volume is named ephemeral0 to ephemeral23")
+]
+
+
+def _price(value: str) -> str:
+    if float(value) <= 0.001:
+        raise PydanticCustomError("price", "a spot price is more than 0.001 dollars per hour")
+    return value
+
+
+Price = Annotated[
+    str, _matching(r"\d+(\.\d+)?", 'a price is dollars per hour, in quotes: "0.02"'), AfterValidator(_price)
+]
+"""EC2 API reference, SpotMarketOptions, MaxPrice."""
+KeyName = Annotated[str, _matching(r"[ -~]{1,255}", "a key pair's name has 1 to 255 printable ASCII characters")]
+"""EC2 API reference, CreateKeyPair, KeyName."""
 UserName = Annotated[
     str, _matching(r"[a-z_][a-z0-9_.-]*", "a user's name has lower case letters, digits and . _ -, a letter first")
 ]

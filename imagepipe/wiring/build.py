@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, assert_never
 
@@ -18,6 +18,7 @@ from imagepipe.launch.connect import AwaitSsh
 from imagepipe.launch.devices import DevicePlan
 from imagepipe.launch.machine import Launch, SpotWanted
 from imagepipe.launch.source import BySsm, CheckNames, FindSource, NameImages, Newest
+from imagepipe.publish.share import CheckKeys, CheckPublic, ImageKeys
 from imagepipe.spec.find import named_file
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, BlockDevice, EbsOutput, Encrypt, Spec
@@ -125,6 +126,13 @@ class ImageBuild:
     def check_names(self, wanted: Ref[Mapping[str, ImageText]]) -> CheckNames:
         return CheckNames(self.everywhere, wanted, self.replaces)
 
+    def check_sharing(self, source: Ref[SourceImage]) -> Iterator[Ref[None]]:
+        """Add the checks that the image can be shared as the spec asks."""
+        if self.audience.public:
+            yield self.stages.add("public", CheckPublic(self.everywhere))
+        if self.audience and (keys := image_keys(self.spec, self.region)):
+            yield self.stages.add("keys", CheckKeys(self.everywhere, source, self.audience, keys))
+
     def key(self, source: Ref[SourceImage]) -> MakeKey | UseKey:
         """Use the account's own key pair if the spec names one; otherwise make a temporary one."""
         ssh = self.spec.launch.ssh
@@ -215,6 +223,20 @@ def source_wanted(spec: Spec) -> str | BySsm | Newest:
             raise AssertionError("`validate` refuses a spec without source.ami")
         case _:
             assert_never(spec.source.ami)
+
+
+def image_keys(spec: Spec, home: str) -> ImageKeys | None:
+    """Return the KMS keys that a spec names for an EBS-backed image; None for all others."""
+    if not isinstance(spec.output, EbsOutput):
+        return None
+    encrypt = spec.output.encrypt
+    return ImageKeys(
+        home,
+        encrypts=encrypt is not None,
+        kms_key=encrypt.kms_key if encrypt else None,
+        per_region={region: each.kms_key for region, each in encrypt.per_region.items()} if encrypt else {},
+        devices=devices_wanted(spec.launch.block_devices),
+    )
 
 
 def device_plan(spec: Spec) -> DevicePlan:

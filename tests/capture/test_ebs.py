@@ -160,6 +160,26 @@ def test_instance_store_mappings_of_the_launch_are_the_images_too(account: Accou
     assert _described(account, image)["/dev/sdb"] == {"name": "ephemeral0"}
 
 
+def test_a_volume_that_the_spec_adds_to_an_image_of_create_image_has_no_snapshot(account: Account) -> None:
+    ec2 = account.cloud.client()
+    sold = replace(account.ec2.images.by_id(harness.base_image(ec2)), product_codes=("abc123",))
+    stage = CaptureEbs(
+        account.ec2,
+        RunTags("r1", "web"),
+        Ref("machine"),
+        Ref("source"),
+        Ref("text"),
+        boot_mode=None,
+        imds_v2=True,
+        devices=(DeviceWanted("/dev/sdf", size_gib=2, tags={"holds": "data"}),),
+    )
+    text = {"us-east-1": ImageText("web-1", "d", {})}
+    outputs = {"machine": Stopped(_instance(harness.stopped(ec2))), "source": sold, "text": text}
+    image = stage.run(account.context(**outputs))
+    assert _described(account, image)["/dev/sdf"]["VolumeSize"] == 2
+    assert len(image.snapshots) == 1, "that of the root"
+
+
 def test_create_image_is_taken_where_register_image_would_lose_the_billing_and_it_is_said(account: Account) -> None:
     ec2 = account.cloud.client()
     instance = harness.stopped(ec2, BlockDeviceMappings=[{"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 1}}])

@@ -15,6 +15,7 @@ from imagepipe.launch.devices import DevicePlan, check_boot_mode
 MAPPINGS = (
     {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8, "SnapshotId": "snap-1"}},
     {"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 20, "SnapshotId": "snap-2", "VolumeType": "gp2"}},
+    {"DeviceName": "/dev/sdi", "Ebs": {"VolumeSize": 200, "SnapshotId": "snap-9", "VolumeType": "gp3", "Iops": 3000}},
     {"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"},
 )
 SOURCE = SourceImage("ami-0", "debian-12", "1", "x86_64", "hvm", "/dev/xvda", "ebs", MAPPINGS)
@@ -42,7 +43,7 @@ def _problems(launch: dict[str, Any] | None = None, output: dict[str, Any] | Non
 def test_the_root_under_another_name_is_an_error_that_names_the_right_one(device: str) -> None:
     plan = DevicePlan(launch=(DeviceWanted(device, size_gib=20),))
     with pytest.raises(CloudError, match="the root device of ami-0 is named /dev/xvda") as error:
-        plan.check(SOURCE)
+        plan.check(SOURCE, lambda ids: {})
     assert error.value.hint == "write device: /dev/xvda"
     assert _problems(output={"device": device, "size_gib": 20})[0][0] == "output.device"
 
@@ -51,6 +52,22 @@ def test_any_device_of_the_source_under_another_name_is_an_error() -> None:
     [(key, message)] = _problems({"device": "/dev/xvdf", "size_gib": 30})
     assert key == "launch.device"
     assert "that device of the source image is named /dev/sdf" in message
+
+
+def test_a_snapshot_cannot_replace_an_instance_store_volume_of_the_source() -> None:
+    # github.com/hashicorp/packer/issues/2765: RunInstances refuses it; a volume without a snapshot is accepted.
+    [(key, message)] = _problems({"device": "/dev/sdb", "snapshot": "snap-3"})
+    assert (key, "/dev/sdb is ephemeral0 in the source image" in message) == ("launch.snapshot", True)
+    assert _problems({"device": "/dev/sdb", "size_gib": 8}) == []
+    assert _problems({"device": "/dev/sdc", "snapshot": "snap-3"}) == []
+    assert _problems(output={"device": "/dev/sdb", "snapshot": "snap-3"}) == []
+
+
+@pytest.mark.parametrize("device", [{"size_gib": 8}, {"no_device": True}, {"virtual_name": "ephemeral1"}])
+def test_an_instance_store_volume_of_the_source_has_one_name_too(device: dict[str, Any]) -> None:
+    for section in ("launch", "output"):
+        [(key, message)] = _problems(**{section: {"device": "/dev/xvdb", **device}})
+        assert (key, "is named /dev/sdb" in message) == (f"{section}.device", True)
 
 
 @pytest.mark.parametrize(
@@ -69,12 +86,18 @@ def test_any_device_of_the_source_under_another_name_is_an_error() -> None:
         ({"device": "/dev/xvda", "size_gib": 40}, {"device": "/dev/xvda", "type": "io1", "iops": 3000}, "output.iops"),
         (None, {"device": "/dev/sdf", "iops": 4000}, "output.iops"),
         (None, {"device": "/dev/sdf", "throughput": 300}, "output.throughput"),
+        (None, {"device": "/dev/sdh", "size_gib": 8, "iops": 3000}, None),
+        ({"device": "/dev/sdi", "throughput": 2001}, None, "launch.throughput"),
+        ({"device": "/dev/sdi", "throughput": 751}, None, "launch.throughput"),
+        ({"device": "/dev/sdi", "iops": 2999}, None, "launch.iops"),
+        (None, {"device": "/dev/sdi", "iops": 80001}, "output.iops"),
+        ({"device": "/dev/sdi", "iops": 4000}, {"device": "/dev/sdi", "throughput": 1000}, None),
     ],
 )
 def test_a_size_that_ec2_would_refuse_is_found_before_the_launch(
-    launch: dict[str, Any] | None, output: dict[str, Any] | None, key: str
+    launch: dict[str, Any] | None, output: dict[str, Any] | None, key: str | None
 ) -> None:
-    assert [found for found, _ in _problems(launch, output)] == [key]
+    assert [found for found, _ in _problems(launch, output)] == ([key] if key else [])
 
 
 @pytest.mark.parametrize(
@@ -121,3 +144,28 @@ def test_a_boot_mode_that_the_source_cannot_have_is_found_before_the_launch(
         return
     with pytest.raises(CloudError, match=r"output\.boot_mode: source image ami-0 has"):
         check_boot_mode(source, boot_mode)
+
+
+KNOWN = {
+    "snap-3": {"State": "completed", "VolumeSize": 20},
+    "snap-4": {"State": "pending", "VolumeSize": 20},
+}
+
+
+@pytest.mark.parametrize("section", ["launch", "output"])
+@pytest.mark.parametrize(
+    ("device", "key", "says"),
+    [
+        ({"snapshot": "snap-5"}, "snapshot", "does not exist, or is not shared with you"),
+        ({"snapshot": "snap-4"}, "snapshot", "is pending, not completed"),
+        ({"snapshot": "snap-3", "size_gib": 10}, "size_gib", "snap-3 has 20 GiB"),
+    ],
+)
+def test_a_snapshot_that_the_spec_names_must_fit(section: str, device: dict[str, Any], key: str, says: str) -> None:
+    devices = {section: (DeviceWanted("/dev/sdg", **device),)}
+    plan = DevicePlan(**devices)
+    [problem] = plan.snapshot_problems(KNOWN)
+    assert (problem.section, problem.key, says in problem.message) == (section, key, True)
+    with pytest.raises(CloudError, match=says):
+        plan.check(SOURCE, lambda ids: {id: KNOWN[id] for id in ids if id in KNOWN})
+    assert list(DevicePlan(output=(DeviceWanted("/dev/sdg", snapshot="snap-3"),)).snapshot_problems(KNOWN)) == []

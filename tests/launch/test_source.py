@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from imagepipe.cloud.devices import DeviceWanted
@@ -53,6 +55,22 @@ def test_no_match_is_an_error_that_names_what_was_looked_for(account: Account) -
         FindSource(account.ec2, Newest(ImageFilter("debian-99-*", ("136693071363",)), only=False)).run(
             account.context()
         )
+
+
+def test_deprecated_images_are_named_if_nothing_else_matches(account: Account) -> None:
+    # github.com/hashicorp/packer-plugin-amazon/issues/403 and 261: EC2 leaves them out, which looked like no image.
+    other = account.cloud.client(other=True)
+    old = harness.available(other, harness.register(other, harness.snapshot_of(other, harness.stopped(other)), "old-1"))
+    other.modify_image_attribute(ImageId=old, LaunchPermission={"Add": [{"UserId": harness.ACCOUNT}]})
+    wanted = Newest(ImageFilter("old-*", (harness.OTHER_ACCOUNT,)), only=False)
+    assert FindSource(account.ec2, wanted).run(account.context()).id == old
+    clock = account.cloud.gateway.backend.clock
+    other.enable_image_deprecation(ImageId=old, DeprecateAt=clock.now() + timedelta(minutes=2))
+    clock.advance(180)
+    with pytest.raises(CloudError, match=f"every available image named old-.* is deprecated; the newest is {old}") as e:
+        FindSource(account.ec2, wanted).run(account.context())
+    assert "by its id" in str(e.value.hint)
+    assert FindSource(account.ec2, old).run(account.context()).id == old
 
 
 def test_an_unknown_id_is_an_error(account: Account) -> None:

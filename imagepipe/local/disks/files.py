@@ -121,6 +121,28 @@ class Disks:
                 foreign.set_mode(half, 0o400, like=source)
                 sync(half)
 
+    def import_snapshot(
+        self, source: Path, snapshot_id: str, *, most_gib: int, make_raw: Callable[[Path], None] | None
+    ) -> int:
+        """Make a snapshot of a disk image from elsewhere. Return its size in GiB.
+
+        `make_raw` writes the raw disk to a path; without it, the source is raw. Raises StoreFull, DiskError.
+        """
+        with _in_place_of(self.snapshot_path(snapshot_id)) as half:
+            if make_raw is None:
+                self._clone(source, half)
+            else:
+                with self._room_for(source.stat().st_size):  # a guess: the source may be compressed
+                    make_raw(half)
+            size = half.stat().st_size
+            size_gib = -(-size // (1 << 30))
+            if not 1 <= size_gib <= most_gib:
+                raise DiskError(f"a disk of {size} bytes; a volume has 1 to {most_gib} GiB")
+            os.truncate(half, size_gib << 30)
+            foreign.set_mode(half, 0o400, is_foreign_itself=True)
+            sync(half)
+        return size_gib
+
     def delete_snapshot(self, snapshot_id: str) -> None:
         """Delete a snapshot; a missing one is success. Copies of it keep the bytes."""
         self.snapshot_path(snapshot_id).unlink(missing_ok=True)

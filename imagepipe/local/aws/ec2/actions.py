@@ -23,8 +23,8 @@ from imagepipe.local.aws.ec2.instances import (
     types,
 )
 from imagepipe.local.aws.ec2.instances import describe as instances
-from imagepipe.local.aws.ec2.network import addresses, security_group_rules, security_groups
-from imagepipe.local.aws.ec2.volumes import modifications, snapshots, volumes
+from imagepipe.local.aws.ec2.network import addresses, nat_gateways, security_group_rules, security_groups
+from imagepipe.local.aws.ec2.volumes import imports, modifications, snapshots, volumes
 from imagepipe.local.aws.protocol.query import Call
 
 Action = Callable[[Backend, Call], Mapping[str, Any]]
@@ -88,6 +88,9 @@ OWN: Mapping[str, Action] = {
     "DescribeSnapshotAttribute": snapshots.describe_snapshot_attribute,
     "ModifySnapshotAttribute": snapshots.modify_snapshot_attribute,
     "ResetSnapshotAttribute": snapshots.reset_snapshot_attribute,
+    "ImportSnapshot": imports.import_snapshot,
+    "DescribeImportSnapshotTasks": imports.describe_import_snapshot_tasks,
+    "CancelImportTask": imports.cancel_import_task,
     "RegisterImage": create.register_image,
     "CreateImage": create.create_image,
     "CopyImage": create.copy_image,
@@ -121,6 +124,9 @@ OWN: Mapping[str, Action] = {
     "DisassociateAddress": addresses.disassociate_address,
     "ReleaseAddress": addresses.release_address,
     "DescribeAddresses": addresses.describe_addresses,
+    "CreateNatGateway": nat_gateways.create_nat_gateway,
+    "DeleteNatGateway": nat_gateways.delete_nat_gateway,
+    "DescribeNatGateways": nat_gateways.describe_nat_gateways,
     "CreateSecurityGroup": security_groups.create_security_group,
     "DescribeSecurityGroups": security_groups.describe_security_groups,
     "DeleteSecurityGroup": security_groups.delete_security_group,
@@ -151,7 +157,7 @@ _MOTO_NAMES = """
     ReplaceNetworkAclAssociation
     CreateDhcpOptions DeleteDhcpOptions DescribeDhcpOptions AssociateDhcpOptions
     DescribeVpcEndpoints DescribePrefixLists DescribeManagedPrefixLists
-    DescribeVpcPeeringConnections DescribeNatGateways
+    DescribeVpcPeeringConnections
     """
 MOTO = frozenset(_MOTO_NAMES.split())
 """Networks and catalogues. moto's other actions would not know the gateway's instances and images."""

@@ -25,6 +25,13 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
     "CreateFleet": ("ReservedCapacityOptions", "ValidFrom", "ValidUntil"),
     "CreateImage": ("BootModeOverride",),
     "CreateLaunchTemplate": ("Operator",),
+    "CreateNatGateway": (
+        "AvailabilityZoneAddresses",
+        "SecondaryAllocationIds",
+        "SecondaryPrivateIpAddressCount",
+        "SecondaryPrivateIpAddresses",
+        "VpcId",
+    ),
     "CreatePlacementGroup": ("LinkedGroupId", "Operator", "ParentGroupId"),
     "CreateSnapshot": ("OutpostArn",),
     "CreateSnapshots": ("OutpostArn",),
@@ -101,6 +108,7 @@ NO_EFFECT: Mapping[str, Mapping[str, str]] = {
     },
     "DetachVolume": {"Force": "a volume that the machine uses stays busy until it is unmounted"},
     "GetConsoleOutput": {"Latest": "the output is always the latest"},
+    "ImportSnapshot": {"ClientData": "EC2 only keeps it"},
     "MonitorInstances": {"MetricCategoryIds": "there are no metrics"},
     "RunInstances": {
         "AdditionalInfo": "reserved by EC2",

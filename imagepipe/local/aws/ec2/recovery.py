@@ -17,8 +17,9 @@ from imagepipe.local.aws.ec2.images import jobs as image_jobs
 from imagepipe.local.aws.ec2.instances import disks, metadata
 from imagepipe.local.aws.ec2.instances import jobs as instance_jobs
 from imagepipe.local.aws.ec2.instances.describe import forget_ended
+from imagepipe.local.aws.ec2.network import nat_gateways
 from imagepipe.local.aws.ec2.region_setup import prepare_base_images
-from imagepipe.local.aws.ec2.volumes import modifications
+from imagepipe.local.aws.ec2.volumes import imports, modifications
 from imagepipe.local.aws.state.records import Instance
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ def recover(backend: Backend) -> None:
     _resume_snapshots(backend)
     _resume_images(backend)
     _resume_volumes(backend)
+    nat_gateways.resume(backend)
+    imports.resume(backend)
     for instance in backend.database.instances:
         _resume_instance(backend, instance, instance.id in running)
         disks.resume(backend, instance)

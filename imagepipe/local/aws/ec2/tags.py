@@ -26,6 +26,7 @@ KINDS = {
     "eni": "network-interface",
     "i": "instance",
     "igw": "internet-gateway",
+    "import": "import-snapshot-task",
     "key": "key-pair",
     "lt": "launch-template",
     "nat": "natgateway",

@@ -32,6 +32,10 @@ def find_role(moto: Moto, arn: str) -> Role | None:
     return None
 
 
+def has_role(moto: Moto, account: str, name: str) -> bool:
+    return any(role.name == name for role in moto.model("iam", account, "aws").roles.values())
+
+
 def has_instance_profile(moto: Moto, account: str, name_or_arn: str) -> bool:
     return any(name_or_arn in (profile.name, profile.arn) for profile in _profiles(moto, account))
 

@@ -112,6 +112,31 @@ class Network:
         )  # fmt: skip
         return any(identifier in table for table in tables)
 
+    def has_internet_gateway(self, account: str, region: str, vpc_id: str) -> bool:
+        """Tell if an internet gateway is attached to this VPC."""
+        gateways = self._ec2(account, region).internet_gateways.values()
+        return any(gateway.vpc is not None and gateway.vpc.id == vpc_id for gateway in gateways)
+
+    def add_nat_gateway(self, account: str, region: str, identifier: str, *, subnet_id: str) -> None:
+        """Give moto a NAT gateway, so that routes can name it."""
+        ec2 = self._ec2(account, region)
+        with self._moto.lock("ec2"):
+            if identifier not in ec2.nat_gateways:
+                made = ec2.create_nat_gateway(subnet_id, "", connectivity_type="private")
+                del ec2.nat_gateways[made.id]
+                made.id = identifier
+                ec2.nat_gateways[identifier] = made
+                self._moto.save("ec2", account, region)
+
+    def remove_nat_gateway(self, account: str, region: str, identifier: str) -> None:
+        """Remove a NAT gateway from moto. Routes that name it keep its id, as on EC2."""
+        ec2 = self._ec2(account, region)
+        with self._moto.lock("ec2"):
+            gone = ec2.nat_gateways.pop(identifier, None)
+            if gone is not None:
+                ec2.delete_network_interface(gone._eni.id)
+                self._moto.save("ec2", account, region)
+
     def is_attached(self, account: str, region: str, gateway_id: str) -> bool:
         """Tell if an internet gateway is attached to a VPC."""
         gateway = self._ec2(account, region).internet_gateways.get(gateway_id)

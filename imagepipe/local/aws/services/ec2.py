@@ -13,6 +13,7 @@ from imagepipe.local.aws.context import Operation, RequestContext
 from imagepipe.local.aws.ec2 import parameters
 from imagepipe.local.aws.ec2.actions import MOTO, OWN
 from imagepipe.local.aws.ec2.instances.run import prepare
+from imagepipe.local.aws.ec2.network.nat_gateways import GONE
 from imagepipe.local.aws.ec2.region_setup import prepare_region
 from imagepipe.local.aws.moto import describes
 from imagepipe.local.aws.moto.refusals import reworded
@@ -33,11 +34,11 @@ def parse(backend: Backend, context: RequestContext) -> Operation:
     prepare_region(backend, identity.account, identity.region)
     if action in OWN:
         params = query.params(action, values)
-        call = Call(action, identity.account, identity.region, params, context.request_id)
+        given = call = Call(action, identity.account, identity.region, params, context.request_id)
         if action == "RunInstances":
-            call = prepare(backend, call)
+            call = prepare(backend, given)
         run = partial(_run, backend, call)
-        return Operation(action, call.params, ec2_requests(backend, call), lambda: _in_namespace(run(), values))
+        return Operation(action, call.params, ec2_requests(backend, given), lambda: _in_namespace(run(), values))
     if action not in MOTO:
         raise AwsError("UnsupportedOperation", f"The local cloud does not have the action {action}")
     call = Call(action, identity.account, identity.region, {}, context.request_id)
@@ -113,16 +114,19 @@ def _check_against_instances(backend: Backend, call: Call, values: Mapping[str, 
     """Raise AwsError if the call does not fit the instances and groups, which moto does not know."""
     database = backend.database
     living = [row for row in database.instances.owned(call.account, call.region) if row.state != "terminated"]
+    gateways = [row for row in database.nat_gateways.owned(call.account, call.region) if row.state not in GONE]
+    subnets = {row.subnet_id for row in living} | {row.subnet_id for row in gateways}
+    vpcs = {row.vpc_id for row in living} | {row.vpc_id for row in gateways}
     match call.action:
         case "DeleteSubnet":
             kind = "subnet"
             name = values.get("SubnetId", "")
-            is_used = any(row.subnet_id == name for row in living)
+            is_used = name in subnets
         case "DeleteVpc":
             kind = "vpc"
             name = values.get("VpcId", "")
             groups = [row for row in database.groups.owned(call.account, call.region) if row.vpc_id == name]
-            is_used = any(row.vpc_id == name for row in living) or any(row.name != "default" for row in groups)
+            is_used = name in vpcs or any(row.name != "default" for row in groups)
             is_used |= any(subnet.vpc_id == name for subnet in backend.network.subnets(call.account, call.region))
         case "DeleteInternetGateway":
             kind = "internetGateway"
@@ -138,6 +142,9 @@ def _check_against_instances(backend: Backend, call: Call, values: Mapping[str, 
                 )
             return
         case "CreateRoute" | "ReplaceRoute":
+            gateway = values.get("NatGatewayId")
+            if gateway and gateway not in {row.id for row in gateways}:
+                raise AwsError("InvalidNatGatewayID.NotFound", f"The natGateway ID '{gateway}' does not exist")
             target = values.get("InstanceId") or values.get("NetworkInterfaceId")
             if any(target in (row.id, row.interface_id) for row in living):
                 raise unsupported(f"The local cloud does not route traffic through {target}")

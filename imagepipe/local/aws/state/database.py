@@ -23,10 +23,12 @@ from imagepipe.local.aws.state.records import (
     Account,
     Address,
     Image,
+    ImportTask,
     Instance,
     KeyPair,
     LaunchTemplate,
     Modification,
+    NatGateway,
     PlacementGroup,
     Record,
     SecurityGroup,
@@ -142,10 +144,12 @@ class Database:
         self.volumes = self._table(Volume)
         self.modifications = self._table(Modification)
         self.snapshots = self._table(Snapshot)
+        self.imports = self._table(ImportTask)
         self.images = self._table(Image)
         self.key_pairs = self._table(KeyPair)
         self.groups = self._table(SecurityGroup)
         self.addresses = self._table(Address)
+        self.nat_gateways = self._table(NatGateway)
         self.templates = self._table(LaunchTemplate)
         self.placement_groups = self._table(PlacementGroup)
         self.tokens = self._table(Token)
@@ -163,9 +167,11 @@ class Database:
             self.volumes,
             self.snapshots,
             self.images,
+            self.imports,
             self.key_pairs,
             self.groups,
             self.addresses,
+            self.nat_gateways,
             self.templates,
             self.placement_groups,
         )

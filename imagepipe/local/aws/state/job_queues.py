@@ -73,7 +73,7 @@ class JobQueues:
         """Make work of this kind take at least so many seconds.
 
         Kinds are `run`, `stop`, `terminate`, `attach`, `detach`, `modify`, `optimize`,
-        `volume`, `snapshot`, `image` and `copy`.
+        `volume`, `snapshot`, `image`, `copy`, `import` and `nat-gateway`.
         """
         self._delays[kind] = seconds
 

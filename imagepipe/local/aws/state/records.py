@@ -249,6 +249,51 @@ class Address(Record):
     public_ip: str
     instance_id: str | None = None
     association_id: str = ""
+    nat_gateway_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportTask(Record):
+    """A snapshot that is made of an object in S3."""
+
+    snapshot_id: str
+    """Id of the snapshot, which exists once the task is completed."""
+    bucket: str
+    key: str
+    url: str
+    """The object as the request names it, if not by bucket and key."""
+    form: str
+    description: str
+    disk_description: str
+    encrypted: bool
+    kms_key_id: str | None
+    fails_with: str
+    state: str = "active"
+    progress: int | None = 0
+    message: str = "pending"
+    size: int = 0
+    """Size of the object in bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NatGateway(Record):
+    """A NAT gateway."""
+
+    subnet_id: str
+    vpc_id: str
+    kind: str
+    """`public` or `private`."""
+    private_ip: str
+    interface_id: str
+    created: datetime
+    state: str = "pending"
+    public_ip: str = ""
+    allocation_id: str = ""
+    association_id: str = ""
+    failure: tuple[str, str] = ("", "")
+    """Code and text of the reason for which it fails."""
+    deleted: datetime | None = None
+    """Time at which it was deleted, or failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

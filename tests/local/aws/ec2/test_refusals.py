@@ -154,6 +154,34 @@ class Scene:
         return str(made["AssociationId"])
 
     @cached_property
+    def nat_gateway(self) -> str:
+        [subnet, *_] = self.ec2.describe_subnets()["Subnets"]
+        made = self.ec2.create_nat_gateway(SubnetId=subnet["SubnetId"], ConnectivityType="private")["NatGateway"]
+        describe = self.ec2.describe_nat_gateways
+        until(lambda: describe(NatGatewayIds=[made["NatGatewayId"]])["NatGateways"][0]["State"] == "available")
+        return str(made["NatGatewayId"])
+
+    @cached_property
+    def importing(self) -> dict[str, Any]:
+        """Parameters of an import, whose role and object exist."""
+        self.cloud.client("iam").create_role(RoleName="vmimport", AssumeRolePolicyDocument="{}")
+        s3 = self.cloud.client("s3")
+        s3.create_bucket(Bucket="disks")
+        s3.put_object(Bucket="disks", Key="disk", Body=b"x" * 512)
+        return {"Format": "RAW", "UserBucket": {"S3Bucket": "disks", "S3Key": "disk"}}
+
+    @cached_property
+    def import_task(self) -> str:
+        """A task that stays active."""
+        container = self.importing
+        self.cloud.gateway.backend.job_queues.set_delay("import", 60)
+        return str(self.ec2.import_snapshot(DiskContainer=container)["ImportTaskId"])
+
+    @cached_property
+    def subnet(self) -> str:
+        return str(self.ec2.describe_subnets()["Subnets"][0]["SubnetId"])
+
+    @cached_property
     def opened_group(self) -> str:
         self.opened(**tcp(22))
         return self.group
@@ -194,6 +222,53 @@ CASES: dict[str, tuple[str, Case]] = {
     "name with a colon": ("InvalidAMIName.Malformed", lambda s: register(s.ec2, s.snapshot, "web:1")),
     "name with an umlaut": ("InvalidAMIName.Malformed", lambda s: register(s.ec2, s.snapshot, "wéb-1")),
     "name too long": ("InvalidAMIName.Malformed", lambda s: register(s.ec2, s.snapshot, "a" * 129)),
+    "import without a disk": ("InvalidParameter", lambda s: s.ec2.import_snapshot(Description="x")),
+    "import of a format that EC2 lacks": (
+        "InvalidParameter",
+        lambda s: s.ec2.import_snapshot(DiskContainer={**s.importing, "Format": "qcow2"}),
+    ),
+    "import of nothing": ("MissingParameter", lambda s: s.ec2.import_snapshot(DiskContainer={"Format": "RAW"})),
+    "import with a url and a bucket": (
+        "InvalidParameterCombination",
+        lambda s: s.ec2.import_snapshot(DiskContainer={**s.importing, "Url": "s3://disks/disk"}),
+    ),
+    "import with a key and no encryption": (
+        "InvalidParameterDependency",
+        lambda s: s.ec2.import_snapshot(DiskContainer=s.importing, KmsKeyId=s.kms_key),
+    ),
+    "unknown import": (
+        "InvalidConversionTaskId",
+        lambda s: s.ec2.describe_import_snapshot_tasks(ImportTaskIds=["import-snap-0123456789abcdef0"]),
+    ),
+    "unknown filter of imports": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.describe_import_snapshot_tasks(Filters=[{"Name": "state", "Values": ["active"]}]),
+    ),
+    "NAT gateway without a subnet": ("MissingParameter", lambda s: s.ec2.create_nat_gateway(AllocationId=s.address)),
+    "NAT gateway in an unknown subnet": (
+        "InvalidSubnetID.NotFound",
+        lambda s: s.ec2.create_nat_gateway(SubnetId=f"subnet-{UNKNOWN}", AllocationId=s.address),
+    ),
+    "public NAT gateway without an address": (
+        "MissingParameter",
+        lambda s: s.ec2.create_nat_gateway(SubnetId=s.subnet),
+    ),
+    "private NAT gateway with an address": (
+        "InvalidParameterCombination",
+        lambda s: s.ec2.create_nat_gateway(SubnetId=s.subnet, AllocationId=s.address, ConnectivityType="private"),
+    ),
+    "NAT gateway with an unknown address": (
+        "InvalidAllocationID.NotFound",
+        lambda s: s.ec2.create_nat_gateway(SubnetId=s.subnet, AllocationId=f"eipalloc-{UNKNOWN}"),
+    ),
+    "regional NAT gateway": (
+        "UnsupportedOperation",
+        lambda s: s.ec2.create_nat_gateway(SubnetId=s.subnet, AllocationId=s.address, AvailabilityMode="regional"),
+    ),
+    "unknown NAT gateway": (
+        "NatGatewayNotFound",
+        lambda s: s.ec2.delete_nat_gateway(NatGatewayId=f"nat-{UNKNOWN}"),
+    ),
     "pending snapshot registered": ("IncorrectState", lambda s: register(s.ec2, s.pending_snapshot, "early")),
     "unknown snapshot registered": (
         "InvalidSnapshot.NotFound",
@@ -810,6 +885,10 @@ DRY: dict[str, Case] = {
     "ResetSnapshotAttribute": lambda s: s.ec2.reset_snapshot_attribute(
         SnapshotId=s.snapshot, Attribute="createVolumePermission", DryRun=True
     ),
+    "ImportSnapshot": lambda s: s.ec2.import_snapshot(DiskContainer=s.importing, DryRun=True),
+    "CancelImportTask": lambda s: s.ec2.cancel_import_task(ImportTaskId=s.import_task, DryRun=True),
+    "CreateNatGateway": lambda s: s.ec2.create_nat_gateway(SubnetId=s.subnet, AllocationId=s.address, DryRun=True),
+    "DeleteNatGateway": lambda s: s.ec2.delete_nat_gateway(NatGatewayId=s.nat_gateway, DryRun=True),
     "RegisterImage": lambda s: register(s.ec2, s.snapshot, "web-1", DryRun=True),
     "CreateImage": lambda s: s.ec2.create_image(InstanceId=s.running, Name="web-1", DryRun=True),
     "CopyImage": lambda s: s.ec2.copy_image(

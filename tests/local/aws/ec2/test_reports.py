@@ -121,3 +121,16 @@ def test_a_fleet_launches_the_version_of_the_template_that_it_names(ec2: Any) ->
             ],
         )
         assert answer["Instances"][0]["InstanceType"] == kind
+
+
+def test_a_snapshot_cannot_take_the_place_of_an_instance_store_volume(ec2: Any) -> None:
+    # github.com/hashicorp/packer/issues/2765: RunInstances accepts a size there, and refuses a snapshot.
+    snapshot = snapshot_of(ec2, running(ec2))
+    mappings = [
+        {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}},
+        {"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"},
+    ]
+    built = available(ec2, register(ec2, snapshot, "two", BlockDeviceMappings=mappings))
+    with refused("InvalidBlockDeviceMapping", match="only be modified on EBS devices"):
+        launch(ec2, ImageId=built, BlockDeviceMappings=[{"DeviceName": "/dev/sdb", "Ebs": {"SnapshotId": snapshot}}])
+    launch(ec2, ImageId=built, BlockDeviceMappings=[{"DeviceName": "/dev/sdb", "Ebs": {"VolumeSize": 1}}])

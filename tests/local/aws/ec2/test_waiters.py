@@ -32,7 +32,6 @@ WAITERS = WaiterModel(LOADER.load_service_model("ec2", "waiters-2"))
 PAGINATORS: Mapping[str, Any] = LOADER.load_service_model("ec2", "paginators-1")["pagination"]
 OURS = sorted(name for name in WAITERS.waiter_names if WAITERS.get_waiter(name).operation in OWN.keys() | MOTO)
 UNREACHABLE = {
-    "NatGatewayAvailable": "the local cloud has no NAT gateways",
     "NetworkInterfaceAvailable": "each interface belongs to an instance",
     "PasswordDataAvailable": "only Windows has a password",
 }
@@ -99,6 +98,53 @@ def gateway(ec2: Any) -> Given:
     return {"InternetGatewayIds": [ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]]}
 
 
+def nat_gateway(ec2: Any) -> Given:
+    subnet_id = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+    address = ec2.allocate_address(Domain="vpc")["AllocationId"]
+    made = ec2.create_nat_gateway(SubnetId=subnet_id, AllocationId=address)["NatGateway"]
+    return {"NatGatewayIds": [made["NatGatewayId"]]}
+
+
+def deleted_nat_gateway(ec2: Any) -> Given:
+    given = nat_gateway(ec2)
+    wait(ec2, "NatGatewayAvailable", given)
+    ec2.delete_nat_gateway(NatGatewayId=given["NatGatewayIds"][0])
+    return given
+
+
+def unconnected_nat_gateway(ec2: Any) -> Given:
+    """A gateway in a network without an internet gateway."""
+    subnet_id = subnet(ec2)["SubnetIds"][0]
+    address = ec2.allocate_address(Domain="vpc")["AllocationId"]
+    made = ec2.create_nat_gateway(SubnetId=subnet_id, AllocationId=address)["NatGateway"]
+    return {"NatGatewayIds": [made["NatGatewayId"]]}
+
+
+def imported(ec2: Any) -> Given:
+    """An import of a disk; the role and the bucket are made with clients like the one given."""
+    for service in ("iam", "s3"):
+        other = sibling(ec2, service)
+        if service == "iam":
+            other.create_role(RoleName="vmimport", AssumeRolePolicyDocument="{}")
+        else:
+            other.create_bucket(Bucket="disks")
+            other.put_object(Bucket="disks", Key="disk", Body=b"x" * 512)
+    container = {"Format": "RAW", "UserBucket": {"S3Bucket": "disks", "S3Key": "disk"}}
+    return {"ImportTaskIds": [ec2.import_snapshot(DiskContainer=container)["ImportTaskId"]]}
+
+
+def sibling(ec2: Any, service: str) -> Any:
+    """A client of another service, at the same endpoint with the same credentials."""
+    credentials = ec2._request_signer._credentials
+    return boto3.client(
+        service,
+        region_name=ec2.meta.region_name,
+        endpoint_url=ec2.meta.endpoint_url,
+        aws_access_key_id=credentials.access_key,
+        aws_secret_access_key=credentials.secret_key,
+    )
+
+
 def spot_request(ec2: Any) -> Given:
     made = launch(ec2, InstanceMarketOptions={"MarketType": "spot"})
     return {"SpotInstanceRequestIds": [instance(ec2, made)["SpotInstanceRequestId"]]}
@@ -114,9 +160,11 @@ SUCCESS: dict[str, Callable[[Any], Given]] = {
     "InstanceTerminated": terminating,
     "InternetGatewayExists": gateway,
     "KeyPairExists": key_pair,
-    "NatGatewayDeleted": lambda ec2: {"NatGatewayIds": ["nat-00000000000000001"]},
+    "NatGatewayAvailable": nat_gateway,
+    "NatGatewayDeleted": deleted_nat_gateway,
     "SecurityGroupExists": group,
     "SnapshotCompleted": snapshot,
+    "SnapshotImported": imported,
     "SpotInstanceRequestFulfilled": spot_request,
     "SubnetAvailable": subnet,
     "SystemStatusOk": started,
@@ -148,13 +196,19 @@ FAILURES = {
     "InstanceStopped": terminating,
     "ImageAvailable": registered,
     "NetworkInterfaceAvailable": lambda ec2: {"NetworkInterfaceIds": ["eni-00000000000000001"]},
+    "NatGatewayAvailable": unconnected_nat_gateway,
     "SnapshotCompleted": snapshot,
+    "SnapshotImported": imported,
 }
 
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_waiter_ends_at_a_state_of_failure(name: str, cloud: Cloud, ec2: Any) -> None:
-    failing = {"ImageAvailable": "RegisterImage", "SnapshotCompleted": "CreateSnapshot"}
+    failing = {
+        "ImageAvailable": "RegisterImage",
+        "SnapshotCompleted": "CreateSnapshot",
+        "SnapshotImported": "ImportSnapshot",
+    }
     if name in failing:
         cloud.gateway.backend.faults.add(Fault(effect="fail", action=failing[name]))
     given = FAILURES[name](ec2)
@@ -198,18 +252,23 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         own = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
         ec2.create_subnet(VpcId=own, CidrBlock="10.0.0.0/24")
         ec2.create_internet_gateway()
+        nat_gateway(ec2)
         ec2.create_dhcp_options(DhcpConfigurations=[{"Key": "domain-name", "Values": ["example.com"]}])
         made = running(ec2, InstanceMarketOptions={"MarketType": "spot"}, IamInstanceProfile={"Name": "web"})
         register(ec2, snapshot_of(ec2, made), f"web-{number}")
         ec2.create_tags(Resources=[made], Tags=[{"Key": "number", "Value": str(number)}])
         ec2.modify_volume(VolumeId=root_volume(ec2, made), Size=16)
+    container = {"Format": "RAW", "UserBucket": {"S3Bucket": "disks", "S3Key": "disk"}}
+    imported(ec2)
+    for _ in range(6):
+        ec2.import_snapshot(DiskContainer=container)
     try:
         yield ec2
     finally:
         cloud.stop()
 
 
-EMPTY = absent.ACTIONS | {"DescribeNatGateways", "DescribeVpcEndpoints", "DescribeVpcPeeringConnections"}
+EMPTY = absent.ACTIONS | {"DescribeVpcEndpoints", "DescribeVpcPeeringConnections"}
 """Actions that never have anything to describe."""
 
 

@@ -30,12 +30,12 @@ def create_fleet(backend: Backend, call: Call) -> Mapping[str, Any]:
         raise unsupported(f"The local cloud does not have the capacity type {market}")
     launched: list[dict[str, Any]] = []
     errors: list[dict[str, Any]] = []
-    for pool in _pools(call):
+    for pool in pools(call):
         if left == 0:
             break
         described = {"LaunchTemplateSpecification": pool[0], "Overrides": pool[1]}
         try:
-            answer = run.run_instances(backend, run.prepare(backend, _launch(call, pool, market, left)))
+            answer = run.run_instances(backend, run.prepare(backend, pool_launch(call, pool, market, left)))
         except AwsError as error:
             errors.append(
                 {
@@ -61,7 +61,8 @@ def create_fleet(backend: Backend, call: Call) -> Mapping[str, Any]:
     return {"FleetId": f"fleet-{new_id('f')[2:]}", "Errors": errors, "Instances": launched}
 
 
-def _pools(call: Call) -> Iterator[Pool]:
+def pools(call: Call) -> Iterator[Pool]:
+    """Yield the pools of a fleet in the order in which they are tried. Raises AwsError."""
     configs = call.params["LaunchTemplateConfigs"]
     for config in configs:
         template = config.get("LaunchTemplateSpecification")
@@ -74,7 +75,7 @@ def _pools(call: Call) -> Iterator[Pool]:
             yield template, override
 
 
-def _launch(call: Call, pool: Pool, market: str, count: int) -> Call:
+def pool_launch(call: Call, pool: Pool, market: str, count: int) -> Call:
     """Make the call of RunInstances for one pool."""
     template, override = pool
     params: dict[str, Any] = {
@@ -98,6 +99,14 @@ def _launch(call: Call, pool: Pool, market: str, count: int) -> Call:
 
 def request_spot_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     """Launch instances on the spot market; each request is fulfilled at once."""
+    answer = run.run_instances(backend, run.prepare(backend, spot_launch(call)))
+    ids = [instance["SpotInstanceRequestId"] for instance in answer["Instances"]]
+    described = replace(call, params={"SpotInstanceRequestIds": ids})
+    return {"SpotInstanceRequests": spot.describe_spot_instance_requests(backend, described)["SpotInstanceRequests"]}
+
+
+def spot_launch(call: Call) -> Call:
+    """Make the call of RunInstances for a RequestSpotInstances. Raises AwsError."""
     params = call.params
     specification = dict(params.get("LaunchSpecification", {}))
     if not specification:
@@ -121,7 +130,4 @@ def request_spot_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
         },
         **{name: params[name] for name in ("ClientToken", "TagSpecifications") if name in params},
     }
-    answer = run.run_instances(backend, run.prepare(backend, replace(call, action="RunInstances", params=launch)))
-    ids = [instance["SpotInstanceRequestId"] for instance in answer["Instances"]]
-    described = replace(call, params={"SpotInstanceRequestIds": ids})
-    return {"SpotInstanceRequests": spot.describe_spot_instance_requests(backend, described)["SpotInstanceRequests"]}
+    return replace(call, action="RunInstances", params=launch)

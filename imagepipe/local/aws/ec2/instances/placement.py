@@ -82,9 +82,10 @@ def _groups(
 
 
 def taken_addresses(backend: Backend) -> list[str]:
-    """List the loopback addresses of instances, and the Elastic IP addresses."""
+    """List the loopback addresses of instances and NAT gateways, and the Elastic IP addresses."""
     living = [instance.address for instance in backend.database.instances if instance.state != "terminated"]
-    return [*living, *(address.public_ip for address in backend.database.addresses)]
+    gateways = [gateway.private_ip for gateway in backend.database.nat_gateways if gateway.deleted is None]
+    return [*living, *gateways, *(address.public_ip for address in backend.database.addresses)]
 
 
 def addresses(backend: Backend, place: Place) -> tuple[str, str]:
@@ -92,6 +93,7 @@ def addresses(backend: Backend, place: Place) -> tuple[str, str]:
     living = [instance for instance in backend.database.instances if instance.state != "terminated"]
     taken = taken_addresses(backend)
     private = [instance.private_ip for instance in living if instance.subnet_id == place.subnet.id]
+    private += [row.private_ip for row in backend.database.nat_gateways if row.subnet_id == place.subnet.id]
     wanted = place.private_ip
     if wanted and (wanted in private or (place.subnet.cidr.subnet_of(POOL) and wanted in taken)):
         raise AwsError("InvalidIPAddress.InUse", f"Address {wanted} is in use.")

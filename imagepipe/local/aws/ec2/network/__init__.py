@@ -1,1 +1,1 @@
-"""Security groups and addresses."""
+"""Security groups, addresses and NAT gateways."""

@@ -54,7 +54,7 @@ def associate_address(backend: Backend, call: Call) -> Mapping[str, Any]:
         )
     if address.instance_id == instance.id:
         return {"AssociationId": address.association_id}
-    if address.instance_id and call.params.get("AllowReassociation") is False:
+    if address.nat_gateway_id or (address.instance_id and call.params.get("AllowReassociation") is False):
         raise AwsError(
             "Resource.AlreadyAssociated",
             f"resource {address.id} is already associated with associate-id {address.association_id}",
@@ -73,6 +73,9 @@ def disassociate_address(backend: Backend, call: Call) -> Mapping[str, Any]:
     if not association and not public_ip:
         raise missing("AssociationId")
     for address in _own(backend, call):
+        if address.nat_gateway_id and association == address.association_id:
+            text = f"You do not have permission to disassociate {address.public_ip} from {address.nat_gateway_id}"
+            raise AwsError("AuthFailure", text)
         if address.association_id and (address.association_id == association or address.public_ip == public_ip):
             _disassociate(backend, address)
             return {}
@@ -94,7 +97,7 @@ def release_address(backend: Backend, call: Call) -> Mapping[str, Any]:
     address = _named(backend, call)
     if call.params.get("NetworkBorderGroup", address.region) != address.region:
         raise _address_not_found(address.public_ip)
-    if address.instance_id:
+    if address.instance_id or address.nat_gateway_id:
         raise AwsError("InvalidIPAddress.InUse", f"Address {address.public_ip} is in use.")
     backend.database.remove(address)
     return {}
@@ -123,6 +126,14 @@ def _to_api(backend: Backend, address: Address) -> dict[str, Any]:
         "NetworkBorderGroup": address.region,
         "Tags": tagging.to_api(address.tags),
     }
+    if gateway := backend.database.nat_gateways.get(address.nat_gateway_id):
+        return {
+            **described,
+            "AssociationId": address.association_id,
+            "NetworkInterfaceId": gateway.interface_id,
+            "NetworkInterfaceOwnerId": gateway.account,
+            "PrivateIpAddress": gateway.private_ip,
+        }
     instance = backend.database.instances.get(address.instance_id or "")
     if instance is None:
         return described

@@ -91,6 +91,8 @@ def _disk(
     default_type: str,
 ) -> DiskSpec:
     if old is not None and old.virtual_name:
+        if ebs.get("SnapshotId"):  # EC2's answer, as github.com/hashicorp/packer/issues/2765 has it
+            raise AwsError("InvalidBlockDeviceMapping", "snapshotId can only be modified on EBS devices")
         old = None
     snapshot_id = ebs.get("SnapshotId") or (old.snapshot_id if old else None)
     if old is not None and device == root and snapshot_id != old.snapshot_id:
