@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +18,19 @@ if TYPE_CHECKING:
 _counts = {"passed": 0, "failed": 0, "skipped": 0}
 
 
-def pytest_configure() -> None:
-    """Give the memory of one test back before the next: hundreds of them make and drop megabytes in threads."""
+MEMORY_FILES = Path("/dev/shm")
+ROOM = 4 << 30
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the memory of one test back before the next: hundreds of them make and drop megabytes in threads.
+
+    Hundreds of local clouds are started and stopped, each syncs its records to disk, and all wait for the same disk. So
+    their folders are in memory, unless the machine tests run, whose disks would fill it.
+    """
+    is_set = {"TMPDIR", "PYTEST_DEBUG_TEMPROOT"} & os.environ.keys()
+    if not _is_machine_run(config) and not is_set and _free(MEMORY_FILES) >= ROOM:
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY_FILES)
     from imagepipe.local.host.processes import return_memory
 
     return_memory()
@@ -41,6 +54,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if _is_machine_run(config) and not hasattr(config, "workerinput"):
         failed = f", {_counts['failed']} failed" if _counts["failed"] else ""
         print(f"machine: {_counts['passed']} passed{failed}, {_counts['skipped']} skipped")  # noqa: T201 - CI reads this line
+
+
+def _free(folder: Path) -> int:
+    """Return the free bytes of a file system; 0 if it does not exist or cannot be written to."""
+    return shutil.disk_usage(folder).free if os.access(folder, os.W_OK) else 0
 
 
 def _is_machine_run(config: pytest.Config) -> bool:
