@@ -1,0 +1,47 @@
+"""What a plain user needs to make files of several owners."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imagepipe.local.host import rootless
+
+WHOLE = {"/etc/subuid": "ann:100000:65536\n", "/etc/subgid": "ann:100000:65536\n"}
+
+
+def lacks(files: dict[str, str], *, tools: frozenset[str] = frozenset({"newuidmap", "newgidmap"})) -> list[str]:
+    def read(path: Path) -> str:
+        if str(path) not in files:
+            raise FileNotFoundError(path)
+        return files[str(path)]
+
+    found = rootless.lacks_of_ids(user="ann", which=lambda tool: tool if tool in tools else None, read=read)
+    return [lack.what for lack in found]
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (WHOLE, []),
+        ({}, ["/etc/subuid", "/etc/subgid"]),
+        ({**WHOLE, "/etc/subuid": "bob:100000:65536\n"}, ["/etc/subuid"]),
+        ({**WHOLE, "/etc/subgid": "ann:100000:1000\n"}, ["/etc/subgid"]),
+        ({**WHOLE, "/etc/subgid": "ann:100000\n"}, ["/etc/subgid"]),
+        ({**WHOLE, "/etc/subuid": "\nbob:1:2\nann:165536:65536\n"}, []),
+    ],
+    ids=["both lines", "no file", "the line of another user", "too few ids", "a broken line", "a later line"],
+)
+def test_the_files_that_give_too_few_ids_are_named(files: dict[str, str], expected: list[str]) -> None:
+    assert lacks(files) == expected
+
+
+def test_missing_programs_of_uidmap_are_named() -> None:
+    assert lacks(WHOLE, tools=frozenset()) == ["newuidmap", "newgidmap"]
+
+
+def test_programs_in_sbin_are_found_after_those_of_path() -> None:
+    environ = {"PATH": "/opt/bin:/usr/sbin"}
+    rootless.find_system_tools(environ)
+    assert environ["PATH"] == "/opt/bin:/usr/sbin:/usr/local/sbin:/sbin"
