@@ -7,6 +7,7 @@ are setuid programs, may map these.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import pwd
@@ -18,9 +19,13 @@ from pathlib import Path
 from shutil import which
 
 from imagepipe.deletion import delete_tree
+from imagepipe.values import HostPorts
 
 IDS = 65535
 """Ids that a distribution's files and users need besides root's."""
+CLONE_NEWNET = 0x40000000  # linux/sched.h
+FIRST_PORT_FILE = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+"""The first port that a plain user may bind (the kernel's ip-sysctl)."""
 MAP_ALL = ("unshare", "--map-root-user", "--map-auto")
 """Command prefix of a namespace in which the user is root and has the subordinate ids as other users."""
 
@@ -42,6 +47,33 @@ def is_plain_user() -> bool:
 def as_root() -> tuple[str, ...]:
     """Return the prefix of commands that need root and several owners of files; empty for root itself."""
     return MAP_ALL if is_plain_user() else ()
+
+
+def host_ports(*, read: Callable[[Path], str] = Path.read_text) -> HostPorts:
+    """Return the ports of this computer at which the ports of this user's machines are open."""
+    if not is_plain_user():
+        return HostPorts()
+    try:
+        return HostPorts(first_real=int(read(FIRST_PORT_FILE)))
+    except (OSError, ValueError):  # Linux before 4.11
+        return HostPorts(first_real=1024)
+
+
+def why_no_namespaces() -> str:
+    """Return the reason why a plain user gets no namespaces; empty if they work."""
+    command = ["unshare", "--map-root-user", "--mount", "--net", "--pid", "--fork", "true"]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unshare was not found"
+    return "" if done.returncode == 0 else done.stderr.strip() or f"unshare exited with {done.returncode}"
+
+
+def unshare_network() -> None:
+    """Give the calling thread, and what it starts from now on, an empty network of its own. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNET) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,19 @@ def test_missing_programs_of_uidmap_are_named() -> None:
     assert lacks(WHOLE, tools=frozenset()) == ["newuidmap", "newgidmap"]
 
 
+def test_root_opens_all_ports_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert rootless.host_ports(read=lambda path: "1024\n").of(22) == 22
+
+
+@pytest.mark.parametrize(("text", "port"), [("1024\n", 20022), ("80\n", 20022), ("22\n", 22), ("0\n", 22), ("", 20022)])
+def test_a_plain_user_opens_ports_that_are_reserved_for_root_at_an_offset(
+    text: str, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert rootless.host_ports(read=lambda path: text).of(22) == port
+
+
 def test_programs_in_sbin_are_found_after_those_of_path() -> None:
     environ = {"PATH": "/opt/bin:/usr/sbin"}
     rootless.find_system_tools(environ)
