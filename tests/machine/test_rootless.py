@@ -4,6 +4,7 @@ software emulation, so few are made, and each is looked at thoroughly.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -86,9 +87,9 @@ def test_a_plain_user_bakes_and_tests_an_image_from_an_empty_store(user: PlainUs
     assert "driver: qemu, for every machine; container and sshd need root" in doctor.stdout
     assert not list((user.home / "store/base").glob("*.raw"))
 
-    baked = run(user, "build", "spec.yaml", "--local", timeout=BUILD_SECONDS)
+    baked = run(user, "build", "spec.yaml", "--local", "--format", "json", timeout=BUILD_SECONDS)
     assert baked.returncode == 0, baked.stderr
-    assert ":20022" not in baked.stdout
+    assert len(json.loads(baked.stdout)["images"]) == 2
     assert "host key verified" in baked.stderr
     assert "scanned the running machine before it stopped" in baked.stderr
     images = run(user, "local", "images").stdout
@@ -97,6 +98,14 @@ def test_a_plain_user_bakes_and_tests_an_image_from_an_empty_store(user: PlainUs
     owners = {path.lstat().st_uid for path in user.home.rglob("*")}
     assert owners <= {ID, 0}  # root wrote the spec
     assert run(user, "local", "stop", "--force").returncode == 0
+    until_clean(user)
+
+
+def test_a_driver_that_needs_root_is_refused_before_the_launch_with_the_alternative(user: PlainUser) -> None:
+    environ = {**environment(user), "IMAGEPIPE_LOCAL_DRIVER": "container"}
+    refused = user.run(*IMAGEPIPE, "build", "spec.yaml", "--local", env=environ)
+    assert refused.returncode == 9
+    assert "the driver container needs root; as a plain user, use QEMU" in refused.stderr
     until_clean(user)
 
 

@@ -266,8 +266,7 @@ def _check(cache: Path) -> None:
 def _bootstrap(work: Path, progress: Progress) -> None:
     """Install Debian's packages in `work/tree`, from mmdebstrap's own mirrors."""
     command = [
-        NAMESPACES[0], *rootless.as_root()[1:], *NAMESPACES[1:],
-        "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory",
+        *_namespaces(), "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory",
         f"--include={','.join(PACKAGES)}", SUITE, str(work / "tree"),
     ]  # fmt: skip
     # A session of its own, so that Ctrl-C reaches only this process, which then ends the build cleanly.
@@ -290,6 +289,18 @@ def _bootstrap(work: Path, progress: Progress) -> None:
             f"building the local cloud's base image: mmdebstrap exited with {process.returncode}:\n{last}",
             hint="does `apt-get update` work here? The packages come from Debian's mirror",
         )
+
+
+def _namespaces() -> tuple[str, ...]:
+    """Return the prefix of mmdebstrap's command that gives it namespaces of its own.
+
+    Root in a container may lack the privilege to make them. mmdebstrap then cannot mount either: it works without
+    mounts, so there are none to hide.
+    """
+    if rootless.is_plain_user():
+        return (NAMESPACES[0], *rootless.as_root()[1:], *NAMESPACES[1:])
+    allowed = subprocess.run([*NAMESPACES, "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return NAMESPACES if allowed.returncode == 0 else ()
 
 
 def _plain_environment(work: Path) -> dict[str, str]:

@@ -95,11 +95,21 @@ def user_name() -> str:
         return str(os.geteuid())
 
 
+def _unshare_help() -> str:
+    try:
+        return subprocess.run(
+            ["unshare", "--help"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        ).stdout
+    except FileNotFoundError:
+        return ""
+
+
 def lacks_of_ids(
     *,
     user: str | None = None,
     which: Callable[[str], str | None] = which,
     read: Callable[[Path], str] = Path.read_text,
+    unshare_help: Callable[[], str] = _unshare_help,
 ) -> list[Lack]:
     """List what a plain user lacks to build files of several owners."""
     user = user or user_name()
@@ -108,12 +118,14 @@ def lacks_of_ids(
         for tool in ("newuidmap", "newgidmap")
         if not which(tool)
     ]
+    if "--map-auto" not in unshare_help():
+        found.append(Lack("unshare --map-auto", "not known here", "upgrade util-linux to 2.38 or newer"))
     for file, option in (("/etc/subuid", "--add-subuids"), ("/etc/subgid", "--add-subgids")):
         try:
             text = read(Path(file))
         except OSError:
             text = ""
-        if _largest_range(text, user) < IDS:
+        if _first_range(text, user) < IDS:
             found.append(
                 Lack(
                     file,
@@ -124,7 +136,7 @@ def lacks_of_ids(
     return found
 
 
-def _largest_range(text: str, user: str) -> int:
+def _first_range(text: str, user: str) -> int:
     """Return the size of the user's first range, which is the one that unshare maps (subuid(5))."""
     for line in text.splitlines():
         fields = line.strip().split(":")

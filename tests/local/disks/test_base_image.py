@@ -276,6 +276,17 @@ def test_a_long_step_is_reported_again_and_again(store: Store, tmp_path: Path, m
     assert len([line for line in lines if line.startswith("base image: running apt-get update, ")]) >= 2
 
 
+def test_root_without_the_privilege_to_mount_builds_the_image_too(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the build of a container."""
+    stand_in(tmp_path, monkeypatch)
+    drop = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+    environ = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run([*drop, sys.executable, "-c", BUILD], env=environ, capture_output=True, text=True)
+    assert contents(Path(done.stdout.strip()), "/etc/hostname") == "localhost\n", done.stderr
+
+
 needs_uidmap = pytest.mark.skipif(shutil.which("newuidmap") is None, reason="needs uidmap")
 BUILD = """
 import sys
@@ -327,6 +338,28 @@ def test_a_build_of_a_plain_user_that_fails_leaves_no_file_of_a_subordinate_id(
         assert "mmdebstrap exited with 1" in said
         owners = {path.lstat().st_uid for path in user.home.rglob("*")}
         assert not [owner for owner in owners if owner >= FIRST_SUBORDINATE]
+        assert not list(user.home.rglob(".build-*"))
+
+
+@needs_uidmap
+def test_a_plain_users_build_that_is_killed_leaves_no_process_and_the_next_deletes_its_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with plain_user() as user:
+        (user.files / "tools").mkdir()
+        stand_in(user.files, monkeypatch, f"{OWNERS}\ntouch $tree/begun; exec sleep 600")
+        environ = {"PATH": f"{user.files}/tools:{os.environ['PATH']}"}
+        with user.popen(sys.executable, "-c", BUILD, env=environ) as build:
+            deadline = time.monotonic() + 30
+            while not list(user.home.rglob("begun")):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            build.kill()
+        while user.processes():
+            assert time.monotonic() < deadline, user.processes()
+            time.sleep(0.05)
+        stand_in(user.files, monkeypatch, OWNERS)
+        assert Path(user.python(BUILD, env=environ).strip()).is_file()
         assert not list(user.home.rglob(".build-*"))
 
 

@@ -11,13 +11,17 @@ from imagepipe.local.host import rootless
 WHOLE = {"/etc/subuid": "ann:100000:65536\n", "/etc/subgid": "ann:100000:65536\n"}
 
 
-def lacks(files: dict[str, str], *, tools: frozenset[str] = frozenset({"newuidmap", "newgidmap"})) -> list[str]:
+def lacks(
+    files: dict[str, str], *, tools: frozenset[str] = frozenset({"newuidmap", "newgidmap"}), help: str = " --map-auto"
+) -> list[str]:
     def read(path: Path) -> str:
         if str(path) not in files:
             raise FileNotFoundError(path)
         return files[str(path)]
 
-    found = rootless.lacks_of_ids(user="ann", which=lambda tool: tool if tool in tools else None, read=read)
+    found = rootless.lacks_of_ids(
+        user="ann", which=lambda tool: tool if tool in tools else None, read=read, unshare_help=lambda: help
+    )
     return [lack.what for lack in found]
 
 
@@ -39,6 +43,10 @@ def test_the_files_that_give_too_few_ids_are_named(files: dict[str, str], expect
 
 def test_missing_programs_of_uidmap_are_named() -> None:
     assert lacks(WHOLE, tools=frozenset()) == ["newuidmap", "newgidmap"]
+
+
+def test_an_unshare_that_is_too_old_is_named() -> None:
+    assert lacks(WHOLE, help=" --map-root-user") == ["unshare --map-auto"]
 
 
 def test_root_opens_all_ports_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
