@@ -25,7 +25,7 @@ from imagepipe.engine.cancel import Cancel
 from imagepipe.errors import ImagepipeError
 from imagepipe.spec.find import demo_spec
 
-PAGE_SECONDS = 60
+PAGE_SECONDS = 240  # an emulated machine takes up to 85 s to a login; a plain user has no others
 
 
 @click.command()
