@@ -1,4 +1,4 @@
-"""A plain user for tests that run as root: one who exists in a private mount namespace alone, so nothing has to be
+"""A plain user for tests that run as root. The user exists only in a private mount namespace, so nothing has to be
 removed from this computer afterwards.
 """
 
@@ -51,7 +51,7 @@ class PlainUser:
         return self.files / "home"
 
     def command(self, *words: str) -> list[str]:
-        """The command that runs these words as the user."""
+        """Return the command that runs these words as the user."""
         shown = [path for path in (Path(sys.base_prefix), Path(sys.prefix), REPOSITORY) if _closed_parent(path)]
         closed = dict.fromkeys(str(_closed_parent(path)) for path in shown)
         return [
@@ -80,13 +80,13 @@ class PlainUser:
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def python(self, text: str, *arguments: str, env: Mapping[str, str] | None = None) -> str:
-        """What a Python program prints; fails if it fails."""
+        """Run a Python program, which must succeed, and return its output."""
         done = self.run(sys.executable, "-c", text, *arguments, env=env)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def processes(self) -> list[str]:
-        """The command lines of all processes of the user's and of the user's subordinate ids."""
+        """List the processes of the user and of the user's subordinate ids, with their command lines."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
@@ -126,6 +126,6 @@ def _write_accounts(files: Path, *, has_ids: bool) -> None:
 
 
 def _closed_parent(path: Path) -> Path | None:
-    """The outermost folder above a path that others may not enter."""
+    """Return the outermost folder above a path that others may not enter."""
     parents: Sequence[Path] = [*reversed(path.parents), path]
     return next((each for each in parents if not each.stat().st_mode & 0o001), None)

@@ -70,7 +70,7 @@ def run(user: PlainUser, *words: str, timeout: float = 120) -> subprocess.Comple
 
 
 def is_clean(user: PlainUser) -> bool:
-    """Whether no process of the user's is left, and nothing in the folder is in use or mounted."""
+    """Tell if no process of the user is left, and nothing in the folder is in use or mounted."""
     return not user.processes() and not leftovers(user.files)
 
 
@@ -111,7 +111,7 @@ def test_a_driver_that_needs_root_is_refused_before_the_launch_with_the_alternat
 
 @contextmanager
 def serving(user: PlainUser, folder: Path) -> Iterator[tuple[Bakery, int]]:
-    """The user's cloud in the foreground, with a client of root's, and its process; killed at the end."""
+    """Run the user's cloud in the foreground; yield a client and the process id. The cloud is killed at the end."""
     store = store_of(user)
     with user.popen(*IMAGEPIPE, "local", "serve", env=environment(user)) as process:
         try:
@@ -137,7 +137,7 @@ def refuses(address: str, port: int) -> bool:
 
 
 def check_confinement(instance: str) -> None:
-    """QEMU is the user, without a capability, and in no namespace of this computer's but that of its files' users."""
+    """Check that QEMU runs as the user, without capabilities, in namespaces of its own."""
     [pid] = [
         pid for pid in NamespaceGroup(instance).processes() if "qemu-system" in Path(f"/proc/{pid}/comm").read_text()
     ]
@@ -150,7 +150,7 @@ def check_confinement(instance: str) -> None:
 
 
 def check_network(bakery: Bakery, booted: Booted) -> None:
-    """Of this computer's loopback, the instance reaches the endpoint alone; its reserved ports are at an offset."""
+    """Check that the instance reaches only the endpoint on our loopback, and that its low ports are at an offset."""
     url = bakery.cloud.instance_endpoint_url
     assert booted.sh(f"curl -s -o /dev/null -w '%{{http_code}}' -m 20 {url}/nothing") in ("400", "403", "404")
     with service() as other:
@@ -177,7 +177,7 @@ def check_elastic_address(bakery: Bakery, booted: Booted) -> None:
 
 
 def check_volumes(bakery: Bakery, booted: Booted) -> None:
-    """A volume is attached, used, enlarged and detached while the instance runs."""
+    """Attach a volume to the running instance, use it, enlarge it and detach it."""
     ec2 = bakery.client()
     zone = ec2.describe_instances(InstanceIds=[booted.id])["Reservations"][0]["Instances"][0]["Placement"]
     volume = ec2.create_volume(Size=1, AvailabilityZone=zone["AvailabilityZone"])["VolumeId"]
