@@ -5,6 +5,7 @@ removed from this computer afterwards.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -14,17 +15,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-ID = 61_234
+IDS = range(40_000, 60_000)
+"""Ids that Debian gives to no user by itself. Each test takes one at random, because others run at the same time."""
 NAME = "plain"
 FIRST_SUBORDINATE = 1_000_000
+SUBORDINATES = 65_536
 PATH = "/usr/local/bin:/usr/bin:/bin"
 """PATH of a plain user of Debian: no sbin."""
 REPOSITORY = Path(__file__).resolve().parent.parent
-# Arguments: the folder of the user's files, its private folders that others may not enter, "--", paths to show in them,
-# "--", a command.
-ENTER = f"""
+# Arguments: the user's id, the folder of the user's files, private folders that others may not enter, "--", paths to
+# show in them, "--", a command.
+ENTER = """
 set -e
-files=$1; shift
+id=$1; files=$2; shift 2
 for each in passwd group subuid subgid; do mount --bind "$files/$each" "/etc/$each"; done
 mount --bind "$files/tun" /dev/net/tun
 closed=; while [ "$1" != -- ]; do closed="$closed $1"; shift; done; shift
@@ -36,7 +39,7 @@ done; shift
 for each in $closed; do mount -t tmpfs -o mode=755 none "$each"; done
 number=0
 for each in $shown; do number=$((number + 1)); mkdir -p "$each"; mount --bind "$files/shown/$number" "$each"; done
-exec setpriv --reuid {ID} --regid {ID} --clear-groups "$@"
+exec setpriv --reuid "$id" --regid "$id" --clear-groups "$@"
 """
 
 
@@ -45,6 +48,12 @@ class PlainUser:
     """A user who is not root, with a home folder."""
 
     files: Path
+    id: int
+
+    @property
+    def subordinates(self) -> range:
+        first = FIRST_SUBORDINATE + IDS.index(self.id) * SUBORDINATES
+        return range(first, first + SUBORDINATES)
 
     @property
     def home(self) -> Path:
@@ -56,7 +65,7 @@ class PlainUser:
         closed = dict.fromkeys(str(_closed_parent(path)) for path in shown)
         return [
             "unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "as-a-plain-user",
-            str(self.files), *closed, "--", *dict.fromkeys(map(str, shown)), "--", *words,
+            str(self.id), str(self.files), *closed, "--", *dict.fromkeys(map(str, shown)), "--", *words,
         ]  # fmt: skip
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -95,7 +104,7 @@ class PlainUser:
                 state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
-            if (user == ID or FIRST_SUBORDINATE <= user < FIRST_SUBORDINATE + 65536) and state != "Z":
+            if (user == self.id or user in self.subordinates) and state != "Z":
                 found.append(f"{folder.name} {words}")
         return found
 
@@ -106,10 +115,10 @@ def plain_user(*, has_ids: bool = True) -> Iterator[PlainUser]:
     files = Path(tempfile.mkdtemp(prefix="imagepipe-plain-", dir="/var/tmp"))
     try:
         files.chmod(0o755)
-        user = PlainUser(files)
+        user = PlainUser(files, random.choice(IDS))
         user.home.mkdir()
-        os.chown(user.home, ID, ID)
-        _write_accounts(files, has_ids=has_ids)
+        os.chown(user.home, user.id, user.id)
+        _write_accounts(user, has_ids=has_ids)
         os.mknod(files / "tun", 0o020666, os.makedev(10, 200))
         (files / "tun").chmod(0o666)  # as udev makes it
         yield user
@@ -117,12 +126,13 @@ def plain_user(*, has_ids: bool = True) -> Iterator[PlainUser]:
         shutil.rmtree(files, ignore_errors=True)
 
 
-def _write_accounts(files: Path, *, has_ids: bool) -> None:
+def _write_accounts(user: PlainUser, *, has_ids: bool) -> None:
     passwd, group = Path("/etc/passwd").read_text(), Path("/etc/group").read_text()
-    (files / "passwd").write_text(f"{passwd}{NAME}:x:{ID}:{ID}::{files}/home:/bin/sh\n")
-    (files / "group").write_text(f"{group}{NAME}:x:{ID}:\n")
+    (user.files / "passwd").write_text(f"{passwd}{NAME}:x:{user.id}:{user.id}::{user.home}:/bin/sh\n")
+    (user.files / "group").write_text(f"{group}{NAME}:x:{user.id}:\n")
     for name in ("subuid", "subgid"):
-        (files / name).write_text(f"{NAME}:{FIRST_SUBORDINATE}:65536\n" if has_ids else "")
+        line = f"{NAME}:{user.subordinates.start}:{SUBORDINATES}\n"
+        (user.files / name).write_text(line if has_ids else "")
 
 
 def _closed_parent(path: Path) -> Path | None:

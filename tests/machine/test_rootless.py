@@ -27,7 +27,7 @@ from imagepipe.values import Endpoint
 from tests.machine.bakery import Bakery, Booted, until
 from tests.machine.guests import leftovers
 from tests.machine.test_loopback import service
-from tests.plain_user import ID, PlainUser, plain_user
+from tests.plain_user import PlainUser, plain_user
 
 pytestmark = pytest.mark.machine
 
@@ -96,7 +96,7 @@ def test_a_plain_user_bakes_and_tests_an_image_from_an_empty_store(user: PlainUs
     assert images.count("plain-") == 2
 
     owners = {path.lstat().st_uid for path in user.home.rglob("*")}
-    assert owners <= {ID, 0}  # root wrote the spec
+    assert owners <= {user.id, 0}  # root wrote the spec
     assert run(user, "local", "stop", "--force").returncode == 0
     until_clean(user)
 
@@ -136,13 +136,13 @@ def refuses(address: str, port: int) -> bool:
     return False
 
 
-def check_confinement(instance: str) -> None:
+def check_confinement(user: PlainUser, instance: str) -> None:
     """Check that QEMU runs as the user, without capabilities, in namespaces of its own."""
     [pid] = [
         pid for pid in NamespaceGroup(instance).processes() if "qemu-system" in Path(f"/proc/{pid}/comm").read_text()
     ]
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    assert set(status["Uid"].split()) == {str(ID)}
+    assert set(status["Uid"].split()) == {str(user.id)}
     assert {status[name].strip() for name in ("CapEff", "CapPrm", "CapBnd", "CapInh")} == {"0000000000000000"}
     assert status["NoNewPrivs"].strip() == "1"
     for kind in ("user", "net", "pid", "mnt"):
@@ -208,7 +208,7 @@ def test_an_instance_has_what_roots_has_and_outlives_its_cloud_but_not_its_super
         )["Images"][0]["ImageId"]
         with bakery.instance(image, "us-east-1", ports=(80, 8080), seconds=BOOT_SECONDS) as booted:
             assert booted.sh("cloud-init status --wait").endswith("status: done")
-            check_confinement(booted.id)
+            check_confinement(user, booted.id)
             check_network(bakery, booted)
             check_elastic_address(bakery, booted)
             check_volumes(bakery, booted)

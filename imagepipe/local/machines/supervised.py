@@ -125,14 +125,18 @@ class SupervisedDriver(ABC):
         """Forward the ports that the machine's rules open, and no others. Raises MachineError."""
         assert record.supervisor is not None
         found = self._listening(record) if slirp.has_wide(record.ingress) else frozenset()
+        ports = slirp.wanted(record.ingress, found)
+        # A plain user has no relay beside a service of this computer, and a wide rule does not mean each single port.
+        optional = ports - slirp.wanted(record.ingress, frozenset()) if rootless.is_plain_user() else frozenset()
         forwarder = slirp.Forwarder(
             folder=self._folder / record.machine.id,
             addresses=record.machine.addresses,
             supervisor=record.supervisor,
             join=launch.join_command(record.machine.id),
             host_ports=rootless.host_ports(),
+            optional=optional,
         )
-        self._forward(forwarder, slirp.wanted(record.ingress, found))
+        self._forward(forwarder, ports)
 
     def _forward(self, forwarder: slirp.Forwarder, ports: frozenset[slirp.Port]) -> None:
         forwarder.set_forwards(ports)

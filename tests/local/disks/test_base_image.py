@@ -16,13 +16,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from imagepipe.cli.local import local
 from imagepipe.deletion import mount_points
 from imagepipe.errors import LocalCloudError
 from imagepipe.local.disks import base_image as room
 from imagepipe.local.disks.base_image import built_base, ensure_base, recipe_key, repair
 from imagepipe.local.store import Store
-from tests.plain_user import FIRST_SUBORDINATE, plain_user
+from tests.plain_user import plain_user
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="builds as root")
 
@@ -287,6 +289,17 @@ def test_root_without_the_privilege_to_mount_builds_the_image_too(
     assert contents(Path(done.stdout.strip()), "/etc/hostname") == "localhost\n", done.stderr
 
 
+def test_the_command_builds_the_image_and_prints_its_file(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, monkeypatch)
+    for _ in range(2):
+        made = CliRunner().invoke(local, ["--store", str(store.root), "base"])
+        built = built_base(store)
+        assert built is not None
+        assert made.stdout == f"{built.path}\n"
+
+
 needs_uidmap = pytest.mark.skipif(shutil.which("newuidmap") is None, reason="needs uidmap")
 BUILD = """
 import sys
@@ -337,7 +350,7 @@ def test_a_build_of_a_plain_user_that_fails_leaves_no_file_of_a_subordinate_id(
         said = user.python(BUILD, env={"PATH": f"{user.files}/tools:{os.environ['PATH']}"})
         assert "mmdebstrap exited with 1" in said
         owners = {path.lstat().st_uid for path in user.home.rglob("*")}
-        assert not [owner for owner in owners if owner >= FIRST_SUBORDINATE]
+        assert not [owner for owner in owners if owner in user.subordinates]
         assert not list(user.home.rglob(".build-*"))
 
 

@@ -126,6 +126,8 @@ class Forwarder:
     join: Sequence[str]
     """The command that puts what follows it into the machine's group."""
     host_ports: HostPorts
+    optional: frozenset[Port] = frozenset()
+    """Ports that stay closed if something on this computer has them."""
 
     def set_forwards(self, ports: frozenset[Port]) -> None:
         """Forward these ports of each address to the machine, and no others. Raises MachineError.
@@ -143,7 +145,8 @@ class Forwarder:
             try:
                 self._open(address, port)
             except MachineError as problem:
-                problems.append(str(problem))
+                if port not in self.optional:
+                    problems.append(str(problem))
         if problems:
             raise MachineError("; ".join(problems))
 
