@@ -198,6 +198,20 @@ def check_volumes(bakery: Bakery, booted: Booted) -> None:
     ec2.delete_volume(VolumeId=volume)
 
 
+RESET = """
+import sys
+from imagepipe.local.host.tcp_faults import reset_connections
+print(reset_connections(*sys.argv[1:]))
+"""
+
+
+def check_faults(user: PlainUser, booted: Booted) -> None:
+    """Check that the user can reset the instance's connections, as the fault drop-ssh does, and connect again."""
+    assert int(user.python(RESET, booted.id, booted.address)) >= 1
+    until(lambda: True if not booted.connection.is_alive() else None, "the connection ends")
+    booted.connection = connect(booted.connection.endpoint)
+
+
 def test_an_instance_has_what_roots_has_and_outlives_its_cloud_but_not_its_supervisor(
     user: PlainUser, tmp_path: Path
 ) -> None:
@@ -212,6 +226,7 @@ def test_an_instance_has_what_roots_has_and_outlives_its_cloud_but_not_its_super
             check_network(bakery, booted)
             check_elastic_address(bakery, booted)
             check_volumes(bakery, booted)
+            check_faults(user, booted)
 
             os.kill(cloud_pid, signal.SIGKILL)
             assert booted.sh("id -un") == "admin"
