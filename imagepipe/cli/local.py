@@ -223,7 +223,9 @@ Examples:
 @format_option()
 @click.pass_obj
 def doctor(root: Path | None, output: Format) -> None:
-    """Check that the local cloud can run on this computer, and print the command that installs what is missing.
+    """Check that the local cloud can run on this computer, as this user.
+
+    Prints the drivers that you can have, and the command that installs what is missing.
 
     Exit code 9 if it cannot run.
     """

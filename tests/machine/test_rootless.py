@@ -270,6 +270,7 @@ def test_after_a_kill_of_build_and_cloud_the_next_cloud_ends_the_machine(user: P
         build.kill()
         os.kill(found.pid, signal.SIGKILL)
     assert qemu_runs(user)
+    assert any("qemu-system" in each for each in leftovers(user.files))
     cleaned = run(user, "clean", "--all", timeout=180)
     assert cleaned.returncode == 0, cleaned.stderr
     assert not qemu_runs(user)

@@ -24,6 +24,7 @@ from imagepipe.values import HostPorts
 IDS = 65535
 """Ids that a distribution's files and users need besides root's."""
 CLONE_NEWNET = 0x40000000  # linux/sched.h
+CAP_SYS_ADMIN = 21  # linux/capability.h
 FIRST_PORT_FILE = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 """The first port that a plain user may bind (the kernel's ip-sysctl)."""
 MAP_ALL = ("unshare", "--map-root-user", "--map-auto")
@@ -42,6 +43,12 @@ def find_system_tools(environ: MutableMapping[str, str]) -> None:
 def is_plain_user() -> bool:
     """Tell if this process is not root."""
     return os.geteuid() != 0
+
+
+def may_mount(*, read: Callable[[Path], str] = Path.read_text) -> bool:
+    """Tell if this process has CAP_SYS_ADMIN, as root has unless a container took it away."""
+    line = next(line for line in read(Path("/proc/self/status")).splitlines() if line.startswith("CapEff:"))
+    return bool(int(line.split()[1], 16) >> CAP_SYS_ADMIN & 1)
 
 
 def as_root() -> tuple[str, ...]:

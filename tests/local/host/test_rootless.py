@@ -45,6 +45,15 @@ def test_missing_programs_of_uidmap_are_named() -> None:
     assert lacks(WHOLE, tools=frozenset()) == ["newuidmap", "newgidmap"]
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [("000001ffffffffff", True), ("00000000a80425fb", False), ("0000000000200000", True), ("0000000000000000", False)],
+    ids=["all", "those of a container", "that one alone", "none"],
+)
+def test_the_right_to_mount_is_a_capability(capabilities: str, expected: bool) -> None:
+    assert rootless.may_mount(read=lambda path: f"Name:\tx\nCapEff:\t{capabilities}\n") is expected
+
+
 def test_an_unshare_that_is_too_old_is_named() -> None:
     assert lacks(WHOLE, help=" --map-root-user") == ["unshare --map-auto"]
 
