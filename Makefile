@@ -11,7 +11,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What the local cloud needs of Debian, and what its tests need beside that.
 SYSTEM := systemd-container slirp4netns mmdebstrap debian-archive-keyring iproute2 mount util-linux e2fsprogs fdisk \
           openssh-client curl ca-certificates git
-SYSTEM_TEST := openssh-server awscli packer qemu-system-x86 qemu-utils xfsprogs
+# What a plain user needs beside SYSTEM; root needs QEMU for disks with a boot loader.
+SYSTEM_ROOTLESS := uidmap qemu-system-x86 qemu-utils
+SYSTEM_TEST := openssh-server awscli packer xfsprogs $(SYSTEM_ROOTLESS)
 
 .PHONY: setup model demo check test lint types bench reliability fuzz docs constraints clean
 .DELETE_ON_ERROR:

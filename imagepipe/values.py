@@ -23,6 +23,21 @@ class Endpoint:
     """The bastion, which is verified too; None for a direct connection."""
 
 
+PORT_OFFSET = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class HostPorts:
+    """The ports at which an instance's ports are open; other ones only on the local cloud of a plain user."""
+
+    first_real: int = 0
+    """The first port that the local cloud's user may bind. Ports below it are open at an offset."""
+
+    def of(self, port: int) -> int:
+        """Return the port at which an instance's port is open."""
+        return port if port >= self.first_real else port + PORT_OFFSET
+
+
 @dataclass(frozen=True, slots=True)
 class ImageText:
     """The name, description and tags of an image in one region, rendered."""

@@ -85,6 +85,7 @@ def open_cloud(target: CloudTarget, *, region: str | None, clock: Clock) -> Iter
             access_key_id=cloud.access_key_id,
             secret_access_key=cloud.secret_access_key,
             role=target.role,
+            host_ports=cloud.host_ports,
         )
         session = Session(access)
         _check_role(target, session)

@@ -19,6 +19,7 @@ from imagepipe.cli.local_images import images
 from imagepipe.cli.local_store import open_store, session_of
 from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.errors import LocalCloudError, UsageError
+from imagepipe.values import PORT_OFFSET, HostPorts
 
 if TYPE_CHECKING:
     from imagepipe.local.client.connect import LocalCloud
@@ -200,6 +201,18 @@ def status(root: Path | None, output: Format) -> None:
 local.add_command(images)
 
 
+@local.command()
+@click.pass_obj
+def base(root: Path | None) -> None:
+    """Build the base image if the store lacks it, and print its file.
+
+    The first start of the cloud does this by itself. This command starts nothing, so it suits the build of a container.
+    """
+    from imagepipe.local.disks.base_image import ensure_base
+
+    click.echo(ensure_base(open_store(root), lambda line: click.echo(line, err=True)).path)
+
+
 @local.command(
     epilog="""\b
 Examples:
@@ -210,7 +223,9 @@ Examples:
 @format_option()
 @click.pass_obj
 def doctor(root: Path | None, output: Format) -> None:
-    """Check that the local cloud can run on this computer, and print the command that installs what is missing.
+    """Check that the local cloud can run on this computer, as this user.
+
+    Prints the drivers that you can have, and the command that installs what is missing.
 
     Exit code 9 if it cannot run.
     """
@@ -290,6 +305,9 @@ def _print_exports(store: Store, serving: Serving, env_only: bool, beyond: Exter
                 f"\nAWS_SESSION_TOKEN=${TOKEN_VARIABLE}. Traffic is not encrypted; instances stay on loopback."
             )
         click.echo("\nInstances answer on private addresses, 127.42.x.y. Ctrl-C stops the cloud; its data is kept.")
+        if first := serving.first_real_port:
+            ssh = HostPorts(first).of(22)
+            click.echo(f"Without root, their ports below {first} are open {PORT_OFFSET} higher. SSH is at port {ssh}.")
     sys.stdout.flush()
 
 

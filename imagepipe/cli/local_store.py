@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 def open_store(root: Path | None) -> Store:
     """Open the store named by the command line or the environment. Raises LocalCloudError."""
+    from imagepipe.local.host import rootless
     from imagepipe.local.machines import registry
     from imagepipe.local.store import Store, default_base_cache, default_root
 
+    rootless.find_system_tools(os.environ)
     driver = os.environ.get(registry.VARIABLE)
     return Store.open(
         root or default_root(os.environ),

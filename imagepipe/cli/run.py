@@ -135,8 +135,15 @@ class Run:
         return plan(self.loaded, tools, region=region_of(region, regions))
 
     def _offline(self) -> Offline | None:
-        """Return the reader of the disks that the local cloud captures; None for any other cloud."""
+        """Return the reader of the disks that the local cloud captures.
+
+        None for any other cloud, and for a plain user, who may not mount disks: then machines are scanned, as on EC2.
+        """
         if not self.target.local:
+            return None
+        from imagepipe.local.host.rootless import is_plain_user
+
+        if is_plain_user():
             return None
         from imagepipe.cli.local_store import open_store
         from imagepipe.local.disks.files import Disks

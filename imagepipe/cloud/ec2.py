@@ -23,6 +23,7 @@ from imagepipe.cloud.s3 import S3
 from imagepipe.cloud.session import Session
 from imagepipe.cloud.snapshots import Snapshots
 from imagepipe.errors import CloudError
+from imagepipe.values import HostPorts
 
 CALLER_URL = "https://checkip.amazonaws.com"
 """A service of AWS that returns the caller's address."""
@@ -63,6 +64,11 @@ class Ec2:
             if self._s3 is None:
                 self._s3 = S3(self._session, self.region, self.clock)
             return self._s3
+
+    @property
+    def host_ports(self) -> HostPorts:
+        """The ports at which instances' ports are open."""
+        return self._session.host_ports
 
     def await_image(self, id: str, *, deadline: Deadline, cancel: Cancel) -> Mapping[str, Any]:
         """Wait until an image is available; return its description.

@@ -20,6 +20,7 @@ from imagepipe.cloud.credentials import NoCache, renew_when_expired
 from imagepipe.cloud.errors import no_credentials, translating
 from imagepipe.cloud.rate_limit import Pace
 from imagepipe.errors import CloudError
+from imagepipe.values import HostPorts
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
@@ -47,6 +48,7 @@ class Access:
     """Lifetime of the role's credentials in seconds; they are refreshed well before they expire."""
     instance_endpoint_url: str | None = None
     """Endpoint that instances use, if it differs."""
+    host_ports: HostPorts = field(default_factory=HostPorts)
 
     @property
     def is_local(self) -> bool:
@@ -77,6 +79,7 @@ class Session:
             )
         self.endpoint_url = access.endpoint_url
         self.instance_endpoint_url = access.instance_endpoint_url or access.endpoint_url
+        self.host_ports = access.host_ports
         self.is_local = access.is_local
         self._proxies: dict[str, str] | None = {} if access.is_local else None
         self._clients: dict[tuple[str, str, int, str | None, bool], Any] = {}

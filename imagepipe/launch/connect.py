@@ -148,7 +148,8 @@ class AwaitSsh(Stage[Reachable]):
                 hint=NO_ADDRESS_HINTS.get(self.address),
             )
         instance = ctx[self.instance]
-        return Endpoint(str(host), self.port, self.user, instance.host_key, ctx[self.key].private_key, self.via)
+        port = self.ec2.host_ports.of(self.port)
+        return Endpoint(str(host), port, self.user, instance.host_key, ctx[self.key].private_key, self.via)
 
     def _key_on_console(self, ctx: Context, instance: Instance) -> str:
         """Read the host key that cloud-init writes to the console at the first boot."""

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from imagepipe.cli.local import local
+from imagepipe.cli.local import _print_exports, local
 from imagepipe.errors import LocalCloudError
+from imagepipe.local.daemon.rendezvous import Serving
 from imagepipe.local.machines import requirements
 from imagepipe.local.machines.requirements import Finding, Verdict
+from imagepipe.local.store import Store
 
 
 def run(store: Path, *words: str) -> Result:
@@ -30,7 +32,7 @@ def test_stop_of_a_cloud_that_does_not_run_is_success(tmp_path: Path) -> None:
     assert "is not running" in result.output
 
 
-@pytest.mark.parametrize("command", ["serve", "stop", "status", "images", "doctor"])
+@pytest.mark.parametrize("command", ["serve", "stop", "status", "images", "doctor", "base"])
 def test_a_store_of_a_newer_version_is_refused_by_every_command(tmp_path: Path, command: str) -> None:
     (tmp_path / "format").write_text("99\n")
     result = run(tmp_path, command)
@@ -50,6 +52,16 @@ def test_doctor_prints_the_command_that_installs_missing_packages(
     assert "apt-get install --yes --no-install-recommends mmdebstrap slirp4netns" in result.output
     assert isinstance(result.exception, LocalCloudError)
     assert "slirp4netns, mmdebstrap missing" in result.exception.message
+
+
+@pytest.mark.parametrize(("first_real", "says"), [(0, False), (1024, True)])
+def test_serve_says_at_which_port_ssh_is_without_root(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], first_real: int, says: bool
+) -> None:
+    _print_exports(Store.open(tmp_path), Serving(1, "1", 4566, first_real), env_only=False)
+    assert ("SSH is at port 20022" in capsys.readouterr().out) is says
+    _print_exports(Store.open(tmp_path), Serving(1, "1", 4566, first_real), env_only=True)
+    assert all(line.startswith("export ") for line in capsys.readouterr().out.splitlines())
 
 
 def test_the_store_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,8 @@ NO_RESULT = {
     *("local serve", "local stop", "local images import"),
 }
 """Commands whose exit code says it all."""
-ONE_LINE = {"local account add", "local account env", "local account key"}
-"""Commands that print an id, or lines for a shell."""
+ONE_LINE = {"local account add", "local account env", "local account key", "local base"}
+"""Commands that print an id, a path, or lines for a shell."""
 
 
 def _commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:

@@ -14,8 +14,9 @@ from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.events import Progress
 from imagepipe.engine.stage import Context, Ref
 from imagepipe.errors import ConnectError
+from imagepipe.launch.access import Key
 from imagepipe.launch.connect import DROPPED_SECONDS, STARTED, WAITING, AwaitSsh
-from imagepipe.values import Endpoint, Instance
+from imagepipe.values import Endpoint, HostPorts, Instance
 from tests.account import Account
 from tests.clocks import Stopped
 from tests.local.aws import harness
@@ -92,6 +93,21 @@ class Elsewhere(Breaking):
         for line in self.output:
             watch.on_line("out", line)
         return Result(self.code)
+
+
+@pytest.mark.parametrize(
+    ("first_real", "port", "expected"),
+    [(0, 22, 22), (1024, 22, 20022), (1024, 1023, 21023), (1024, 1024, 1024), (80, 22, 20022), (22, 22, 22)],
+)
+def test_the_login_uses_the_port_at_which_the_cloud_opens_the_instances_port(
+    account: Account, first_real: int, port: int, expected: int
+) -> None:
+    account.regions.session.host_ports = HostPorts(first_real)
+    connections = cast(Connections, Breaking(0))
+    stage = AwaitSsh(account.ec2, connections, Ref("launch"), Ref("key"), "admin", port, "public_ip", 20)
+    instance = Instance("i-1", "us-east-1", "t3.small", "/dev/xvda", None)
+    context = account.context(launch=instance, key=Key("k", "/key"))
+    assert stage._endpoint(context, {"InstanceId": "i-1", "PublicIpAddress": "127.42.1.4"}).port == expected
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ class Bakery:
         )["Instances"][0]["InstanceId"]
         try:
             address = until(lambda: _address(ec2, instance), "the instance runs")
-            endpoint = Endpoint(address, 22, "admin", host[0], str(key_path))
+            endpoint = Endpoint(address, self.cloud.host_ports.of(22), "admin", host[0], str(key_path))
             connection = until(lambda: _connected(endpoint), "SSH answers", seconds=seconds)
             yield Booted(instance, address, connection)
             connection.close()

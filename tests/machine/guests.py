@@ -122,7 +122,7 @@ def until(is_so: Callable[[], bool], *, within: float = SECONDS) -> None:
 
 
 def leftovers(root: Path) -> list[str]:
-    """Loop devices, mounts, groups and processes of any store under this folder."""
+    """Loop devices, mounts, groups and processes of any store under this folder, of plain users too."""
     found = [f"{device} over {path}" for device, path in loop.attached(root)]
     found += [f"mount {line}" for line in Path("/proc/mounts").read_text().splitlines() if str(root) in line]
     ids = {path.name for path in [*root.glob("**/machines*/*"), *root.glob("**/machines/sshd/*")] if path.is_dir()}
@@ -136,6 +136,7 @@ def leftovers(root: Path) -> list[str]:
         if process.name.isdigit() and int(process.name) != os.getpid():
             with suppress(OSError):
                 words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if str(root) in words:
+                # A plain user's machine has no control group; its processes work in its folder.
+                if str(root) in words or (process / "cwd").readlink().is_relative_to(root):
                     found.append(f"process {process.name} {words}")
     return found

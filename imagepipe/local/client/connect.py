@@ -16,7 +16,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from imagepipe.errors import LocalCloudError
@@ -26,6 +26,7 @@ from imagepipe.local.daemon.rendezvous import Serving, held, is_locked
 from imagepipe.local.host.waiting import tries
 from imagepipe.local.machines.guest import imds
 from imagepipe.local.store import Store
+from imagepipe.values import HostPorts
 
 SERVER = (sys.executable, "-m", "imagepipe.local.daemon.main")
 REGION = "us-east-1"
@@ -47,6 +48,7 @@ class LocalCloud:
     access_key_id: str
     secret_access_key: str
     region: str
+    host_ports: HostPorts = field(default_factory=HostPorts)
 
     @property
     def instance_endpoint_url(self) -> str:
@@ -152,7 +154,8 @@ def _wait_without_instances(store: Store, found: Serving) -> None:
 
 def _cloud(store: Store, found: Serving) -> LocalCloud:
     keys = store.credentials()
-    return LocalCloud(found.endpoint_url, keys.access_key_id, keys.secret_access_key, REGION)
+    ports = HostPorts(found.first_real_port)
+    return LocalCloud(found.endpoint_url, keys.access_key_id, keys.secret_access_key, REGION, ports)
 
 
 def find(store: Store) -> Serving | None:

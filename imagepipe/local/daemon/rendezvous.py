@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from imagepipe.files import write_atomically
+from imagepipe.local.host import rootless
 from imagepipe.local.host.processes import is_alive, start_time
 from imagepipe.local.machines import endpoint
 from imagepipe.local.store import Store
@@ -29,10 +30,13 @@ class Serving:
     pid: int
     started: str
     port: int
+    first_real_port: int = 0
+    """The first port of instances that is not open at an offset (`HostPorts`)."""
 
     @classmethod
     def this_process(cls, port: int) -> Serving:
-        return cls(os.getpid(), start_time(os.getpid()), port)
+        first_real = rootless.host_ports().first_real
+        return cls(os.getpid(), start_time(os.getpid()), port, first_real)
 
     @property
     def endpoint_url(self) -> str:

@@ -2,6 +2,9 @@
 
 mmdebstrap makes a tree from the distribution's mirror, a few files make it a cloud image, `mkfs.ext4 -d`
 makes the tree a disk without mounting anything. About 40 s on two cores, once; then it is kept in the store.
+
+A plain user does all this in a user namespace, as root there. mmdebstrap has a mode of its own for that (`unshare`),
+but then the tree's root is a subordinate id, which may not enter the private folders above the tree.
 """
 
 from __future__ import annotations
@@ -23,10 +26,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from imagepipe.deletion import delete_tree, mount_points
+from imagepipe.deletion import mount_points
 from imagepipe.errors import LocalCloudError
 from imagepipe.files import sync
 from imagepipe.local.disks import grub
+from imagepipe.local.host import rootless
 from imagepipe.local.host.processes import kill_group, start_time
 from imagepipe.local.host.tools import run_tool
 from imagepipe.local.store import Store
@@ -246,8 +250,11 @@ def _check(cache: Path) -> None:
         raise LocalCloudError(
             f"{doing}: {' and '.join(missing)} not found", hint="imagepipe local doctor says what to install"
         )
-    if os.geteuid() != 0:
-        raise LocalCloudError(f"{doing}: needs root", hint="run it as root, or with sudo")
+    if rootless.is_plain_user() and (lacks := rootless.lacks_of_ids()):
+        raise LocalCloudError(
+            f"{doing} as a plain user: " + "; ".join(f"{lack.what}: {lack.detail}" for lack in lacks),
+            hint=f"as root: {' && '.join(dict.fromkeys(lack.remedy for lack in lacks))}",
+        )
     room = shutil.disk_usage(cache).free
     if room < 3 * TREE_BYTES:
         raise LocalCloudError(
@@ -259,7 +266,7 @@ def _check(cache: Path) -> None:
 def _bootstrap(work: Path, progress: Progress) -> None:
     """Install Debian's packages in `work/tree`, from mmdebstrap's own mirrors."""
     command = [
-        *NAMESPACES, "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory",
+        *_namespaces(), "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory",
         f"--include={','.join(PACKAGES)}", SUITE, str(work / "tree"),
     ]  # fmt: skip
     # A session of its own, so that Ctrl-C reaches only this process, which then ends the build cleanly.
@@ -282,6 +289,17 @@ def _bootstrap(work: Path, progress: Progress) -> None:
             f"building the local cloud's base image: mmdebstrap exited with {process.returncode}:\n{last}",
             hint="does `apt-get update` work here? The packages come from Debian's mirror",
         )
+
+
+def _namespaces() -> tuple[str, ...]:
+    """Return the prefix of mmdebstrap's command that gives it namespaces of its own.
+
+    Root in a container may lack the privilege to make them. The privilege to mount is the same one (capabilities(7),
+    CAP_SYS_ADMIN): mmdebstrap then works without mounts, so there are none to hide.
+    """
+    if rootless.is_plain_user():
+        return (NAMESPACES[0], *rootless.as_root()[1:], *NAMESPACES[1:])
+    return NAMESPACES if rootless.may_mount() else ()
 
 
 def _plain_environment(work: Path) -> dict[str, str]:
@@ -359,7 +377,7 @@ def _make_disk_with_boot_loader(work: Path) -> Path:
     _write(work / "tree", GRUB_FILES)
     try:
         offset = grub.partition(disk)
-        grub.install(disk, work / "tree", label=LABEL)
+        grub.install(disk, work / "tree", label=LABEL, as_root=rootless.as_root())
     except grub.BootLoaderError as problem:
         raise LocalCloudError(f"building the local cloud's base image: {problem}") from problem
     _make_file_system(work / "tree", disk, offset=offset)
@@ -377,6 +395,7 @@ def _make_file_system(tree: Path, disk: Path, *, offset: int) -> None:
     size_kib = ((SIZE_GIB << 30) - offset - (grub.TAIL_BYTES if offset else 0)) >> 10
     # A small journal: it is copied with each volume.
     command = [
+        *rootless.as_root(),
         "mkfs.ext4", "-q", "-F", "-L", LABEL, "-J", "size=64", "-E", f"lazy_itable_init=1,offset={offset}",
         "-d", str(tree), str(disk), f"{size_kib}k",
     ]  # fmt: skip
@@ -397,7 +416,7 @@ def _reap(work: Path) -> None:
     deadline = time.monotonic() + REAP_SECONDS
     while True:
         try:
-            delete_tree(work)
+            rootless.delete(work)
         except OSError as problem:
             if time.monotonic() < deadline and problem.errno in (errno.ENOTEMPTY, errno.ENOENT):
                 time.sleep(0.1)  # a process that is about to end has just made a file

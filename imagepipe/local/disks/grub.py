@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 from imagepipe.local.disks.contents import SECTOR
@@ -45,10 +46,10 @@ def partition(disk: Path) -> int:
     return next(first for number, first, _, _ in LAYOUT if number == 1) * SECTOR
 
 
-def install(disk: Path, tree: Path, *, label: str) -> None:
+def install(disk: Path, tree: Path, *, label: str, as_root: Sequence[str] = ()) -> None:
     """Install GRUB from the tree's packages: its boot code on the disk, its modules in the tree (the later root).
 
-    The root is found by its label. Raises BootLoaderError.
+    The root is found by its label. `as_root` is the prefix of a command that needs root. Raises BootLoaderError.
     """
     source, grub = tree / "usr/lib/grub/i386-pc", tree / PREFIX
     modules = grub / "i386-pc"
@@ -59,7 +60,7 @@ def install(disk: Path, tree: Path, *, label: str) -> None:
     early.write_text(f"search.fs_label {label} root\nset prefix=($root)/{PREFIX}\n")
     try:
         command = [
-            "chroot", str(tree), "grub-mkimage", "--format=i386-pc", f"--prefix=/{PREFIX}",
+            *as_root, "chroot", str(tree), "grub-mkimage", "--format=i386-pc", f"--prefix=/{PREFIX}",
             f"--config=/{PREFIX}/{early.name}", f"--output=/{PREFIX}/{core.name}", *MODULES,
         ]  # fmt: skip
         run_tool(command, error=BootLoaderError)

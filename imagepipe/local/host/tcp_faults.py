@@ -1,8 +1,8 @@
 """Network faults of a machine, whatever its driver: its connections are reset, or its ports answer late.
 
-All drivers' machines have their ports on an address of this computer's own, held by a process of the machine's control
-group. Its sockets are found there, and a duplicate of one (pidfd_getfd(2), Linux 5.6) is disconnected, at which the
-kernel sends the peer a reset.
+All drivers' machines have their ports on an address of this computer's own, held by a process of the machine's group.
+Its sockets are found there, and a duplicate of one (pidfd_getfd(2), Linux 5.6) is disconnected, at which the kernel
+sends the peer a reset.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from imagepipe.local.host.cgroup import MachineGroup
+from imagepipe.local.host.namespace_group import group_of
 from imagepipe.local.host.sockets import ESTABLISHED, LISTENING, sockets
 
 PIDFD_GETFD = 438  # the same on all architectures
@@ -50,7 +50,7 @@ def hold_ports(machine_id: str, address: str) -> list[int]:
 
 def release_ports(machine_id: str, stopped: list[int]) -> None:
     """Continue those of the processes that are still the machine's."""
-    for pid in set(stopped) & set(MachineGroup(machine_id).processes()):
+    for pid in set(stopped) & set(group_of(machine_id).processes()):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
 
@@ -58,7 +58,7 @@ def release_ports(machine_id: str, stopped: list[int]) -> None:
 def _holders(machine_id: str, address: str, state: str) -> Iterator[tuple[int, int]]:
     """List process and descriptor of the machine's sockets in this state."""
     wanted = {f"socket:[{each.inode}]" for each in sockets("tcp") if (each.address, each.state) == (address, state)}
-    for pid in MachineGroup(machine_id).processes() if wanted else ():
+    for pid in group_of(machine_id).processes() if wanted else ():
         with suppress(OSError):  # it ended meanwhile
             for link in Path(f"/proc/{pid}/fd").iterdir():
                 with suppress(OSError):

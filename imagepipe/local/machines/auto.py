@@ -1,7 +1,8 @@
 """The default: containers for bare file systems, which boot in seconds, and QEMU for disks that have a boot loader.
 
 A container would not use the boot loader and kernel of such a disk, so it would not test them. A machine with an
-imported disk always gets QEMU, because this computer's kernel would have to mount the disk for a container.
+imported disk always gets QEMU, because this computer's kernel would have to mount the disk for a container. So does
+every machine of a plain user, who may not mount disks.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from imagepipe.local.disks.contents import is_bare
-from imagepipe.local.host import foreign
+from imagepipe.local.host import foreign, rootless
 from imagepipe.local.host.errors import MachineError
 from imagepipe.local.machines.driver import Disk, Driver, Ingress, Machine, Metadata
 from imagepipe.local.machines.nspawn.driver import ContainerDriver
@@ -28,16 +29,16 @@ class AutoDriver:
         self._containers: Driver = ContainerDriver(folder)
         self._qemu: Driver = QemuDriver(folder)
 
+    def choose(self, machine: Machine) -> Driver:
+        """Return the driver of a machine that is not running yet."""
+        is_own = is_bare(machine.disks[0].path) and not _has_foreign(machine)
+        return self._containers if is_own and not rootless.is_plain_user() else self._qemu
+
     def start(self, machine: Machine, ingress: Sequence[Ingress]) -> None:
-        is_foreign = any(foreign.is_foreign(disk.path) for disk in machine.disks)
-        if is_bare(machine.disks[0].path) and not is_foreign:
-            self._containers.start(machine, ingress)
-            return
-        if problems := qemu_problems():
-            why = "a disk of it was imported" if is_foreign else "its disk boots by a boot loader of its own"
-            why += ", which takes QEMU"
-            raise MachineError(f"starting {machine.id}: {why}: {'; '.join(problems)}")
-        self._qemu.start(machine, ingress)
+        driver = self.choose(machine)
+        if driver is self._qemu and (problems := qemu_problems()):
+            raise MachineError(f"starting {machine.id}: {_reason(machine)}, which takes QEMU: {'; '.join(problems)}")
+        driver.start(machine, ingress)
 
     def stop(self, machine_id: str, *, force: bool = False) -> None:
         self._of(machine_id).stop(machine_id, force=force)
@@ -86,3 +87,13 @@ class AutoDriver:
 
     def _of(self, machine_id: str) -> Driver:
         return self._qemu if machine_id in self._qemu.running() else self._containers
+
+
+def _has_foreign(machine: Machine) -> bool:
+    return any(foreign.is_foreign(disk.path) for disk in machine.disks)
+
+
+def _reason(machine: Machine) -> str:
+    if rootless.is_plain_user():
+        return "its user is not root"
+    return "a disk of it was imported" if _has_foreign(machine) else "its disk boots by a boot loader of its own"

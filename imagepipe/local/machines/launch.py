@@ -1,4 +1,4 @@
-"""Start a machine's supervisor in its control groups, and tell it to boot."""
+"""Start a machine's supervisor in its group, and tell it to boot."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from imagepipe.local.host import foreign
+from imagepipe.local.host import foreign, rootless
 from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.local.host.errors import MachineError
+from imagepipe.local.host.namespace_group import NamespaceGroup
 from imagepipe.local.machines.driver import Disk
 
 READY_SECONDS = 20
@@ -19,8 +20,19 @@ READY_SECONDS = 20
 JOIN = 'while [ "$1" != -- ]; do echo $$ >"$1" || exit 125; shift; done; shift; exec "$@"'
 
 
+# A process namespace with all its members ends with its first process, and that ends with unshare.
+OWN_NAMESPACES = ("unshare", "--map-root-user", "--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child")
+"""Command prefix that begins a plain user's group; the supervisor makes the network by itself (`endpoint`)."""
+
+
 def join_command(machine_id: str) -> list[str]:
-    """Return the prefix of a command that runs it in the machine's control groups."""
+    """Return the prefix of a command that runs it in the machine's group. Raises MachineError if there is none."""
+    if rootless.is_plain_user():
+        leader = NamespaceGroup(machine_id).leader()
+        if leader is None:
+            raise MachineError(f"the supervisor of {machine_id} has ended")
+        namespaces = Path(f"/proc/{leader}/ns")
+        return ["nsenter", f"--user={namespaces}/user", f"--pid={namespaces}/pid", "--preserve-credentials", "--"]
     return ["sh", "-c", JOIN, "imagepipe-machine", *map(str, MachineGroup(machine_id).procs_files()), "--"]
 
 

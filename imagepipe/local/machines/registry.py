@@ -7,12 +7,12 @@ from pathlib import Path
 
 from imagepipe.errors import LocalCloudError
 from imagepipe.local.machines.driver import Driver
-from imagepipe.local.machines.requirements import container_problems, qemu_problems, sshd_problems
+from imagepipe.local.machines.requirements import auto_problems, container_problems, qemu_problems, sshd_problems
 
 VARIABLE = "IMAGEPIPE_LOCAL_DRIVER"
 DEFAULT = "auto"
 PROBLEMS: Mapping[str, Callable[[], Sequence[str]]] = {
-    "auto": container_problems,
+    "auto": auto_problems,
     "container": container_problems,
     "qemu": qemu_problems,
     "sshd": sshd_problems,

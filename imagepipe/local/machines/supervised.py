@@ -1,8 +1,8 @@
 """The common part of drivers whose machines live under a supervisor of their own.
 
-The processes of a machine are in one control group: a supervisor, its children that run the machine, and slirp4netns.
-Everything that a machine uses of the computer ends with them. So to delete a machine is to end them, wait until the
-loop devices are free, and delete the empty groups.
+The processes of a machine are in one group (`namespace_group`): a supervisor, its children that run the machine, and
+slirp4netns. Everything that a machine uses of the computer ends with them. So to delete a machine is to end them, wait
+until the loop devices are free, and delete the empty groups.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from imagepipe.deletion import delete_tree
-from imagepipe.local.host import loop
-from imagepipe.local.host.cgroup import MachineGroup
+from imagepipe.local.host import loop, rootless
 from imagepipe.local.host.errors import MachineError
+from imagepipe.local.host.namespace_group import group_of
 from imagepipe.local.host.processes import is_alive
 from imagepipe.local.machines import launch, records
 from imagepipe.local.machines.driver import Disk, Ingress, Machine, Metadata
@@ -125,13 +125,18 @@ class SupervisedDriver(ABC):
         """Forward the ports that the machine's rules open, and no others. Raises MachineError."""
         assert record.supervisor is not None
         found = self._listening(record) if slirp.has_wide(record.ingress) else frozenset()
+        ports = slirp.wanted(record.ingress, found)
+        # A plain user has no relay beside a service of this computer, and a wide rule does not mean each single port.
+        optional = ports - slirp.wanted(record.ingress, frozenset()) if rootless.is_plain_user() else frozenset()
         forwarder = slirp.Forwarder(
             folder=self._folder / record.machine.id,
             addresses=record.machine.addresses,
             supervisor=record.supervisor,
             join=launch.join_command(record.machine.id),
+            host_ports=rootless.host_ports(),
+            optional=optional,
         )
-        self._forward(forwarder, slirp.wanted(record.ingress, found))
+        self._forward(forwarder, ports)
 
     def _forward(self, forwarder: slirp.Forwarder, ports: frozenset[slirp.Port]) -> None:
         forwarder.set_forwards(ports)
@@ -170,7 +175,7 @@ class SupervisedDriver(ABC):
         if not force and self._ask_to_power_off(running.record) and running.ended.wait(self.stop_seconds):
             return
         self._unfreeze(running.record)
-        group = MachineGroup(machine_id)
+        group = group_of(machine_id)
         group.kill()
         if not running.ended.wait(GONE_SECONDS * 2):
             raise MachineError(f"stopping {machine_id}: processes {sorted(group.processes())} do not end")
@@ -313,7 +318,7 @@ class SupervisedDriver(ABC):
     def _clean_up(self, record: Record, children: Sequence[subprocess.Popen[bytes]]) -> None:
         """End all processes of a machine, and delete everything of it except its disks and its console."""
         machine = record.machine
-        group, folder = MachineGroup(machine.id), self._folder / machine.id
+        group, folder = group_of(machine.id), self._folder / machine.id
         group.kill()
         for child in children:
             with suppress(subprocess.TimeoutExpired):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -24,6 +25,7 @@ from imagepipe.local.client import connect as client
 from imagepipe.local.client.connect import LocalCloud
 from imagepipe.local.daemon import main, rendezvous
 from imagepipe.local.store import Store
+from imagepipe.values import HostPorts
 from tests.local import fake_cloud
 
 SECONDS = 120.0
@@ -75,6 +77,28 @@ def test_the_first_client_starts_a_cloud_that_answers_on_loopback_alone(store: S
         assert cloud.instance_endpoint_url == f"http://169.254.169.254:{port}", "where machines reach it"
         with socket.socket() as other:
             other.bind(("127.0.0.2", port))  # taken, had it bound every address
+
+
+def test_a_client_learns_from_the_cloud_which_ports_of_instances_are_open_at_an_offset(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect(store) as cloud:
+        assert cloud.host_ports == HostPorts(0)  # the cloud is root's, like this process
+        found = rendezvous.current(store)
+        assert found is not None
+        rendezvous.announce(store, replace(found, first_real_port=1024))
+        with connect(store) as second:
+            assert second.host_ports.of(22) == 20022
+            assert second.host_ports.of(8080) == 8080
+
+
+def test_the_cloud_of_an_earlier_version_opens_all_ports_as_they_are(store: Store) -> None:
+    with connect(store):
+        found = json.loads(store.serving.read_text())
+        del found["first_real_port"]
+        store.serving.write_text(json.dumps(found))
+        with connect(store) as second:
+            assert second.host_ports.of(22) == 22
 
 
 def test_a_second_client_finds_the_first_ones_cloud(store: Store) -> None:

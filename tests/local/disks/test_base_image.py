@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -15,12 +16,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from imagepipe.cli.local import local
 from imagepipe.deletion import mount_points
 from imagepipe.errors import LocalCloudError
 from imagepipe.local.disks import base_image as room
 from imagepipe.local.disks.base_image import built_base, ensure_base, recipe_key, repair
 from imagepipe.local.store import Store
+from tests.plain_user import plain_user
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="builds as root")
 
@@ -272,3 +276,108 @@ def test_a_long_step_is_reported_again_and_again(store: Store, tmp_path: Path, m
     lines: list[str] = []
     ensure_base(store, lines.append)
     assert len([line for line in lines if line.startswith("base image: running apt-get update, ")]) >= 2
+
+
+def test_root_without_the_privilege_to_mount_builds_the_image_too(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the build of a container."""
+    stand_in(tmp_path, monkeypatch)
+    drop = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+    environ = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run([*drop, sys.executable, "-c", BUILD], env=environ, capture_output=True, text=True)
+    assert contents(Path(done.stdout.strip()), "/etc/hostname") == "localhost\n", done.stderr
+
+
+def test_the_command_builds_the_image_and_prints_its_file(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, monkeypatch)
+    for _ in range(2):
+        made = CliRunner().invoke(local, ["--store", str(store.root), "base"])
+        built = built_base(store)
+        assert built is not None
+        assert made.stdout == f"{built.path}\n"
+
+
+needs_uidmap = pytest.mark.skipif(shutil.which("newuidmap") is None, reason="needs uidmap")
+BUILD = """
+import sys
+from pathlib import Path
+from imagepipe.errors import LocalCloudError
+from imagepipe.local.disks.base_image import ensure_base
+from imagepipe.local.store import Store
+try:
+    print(ensure_base(Store.open(Path.home() / "store"), lambda line: None).path)
+except LocalCloudError as error:
+    print(error.message, error.hint, sep="\\n")
+"""
+OWNERS = """
+mkdir -p $tree/var/lib/dbus $tree/var/cache/man/private
+echo of-the-mailer >$tree/var/lib/dbus/note
+chown -R 8:12 $tree/var/lib/dbus
+chown -R 6:12 $tree/var/cache/man
+chmod 700 $tree/var/cache/man/private $tree/var/cache/man
+"""
+
+
+@needs_uidmap
+def test_a_plain_user_builds_the_image_with_the_owners_that_root_would_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with plain_user() as user:
+        (user.files / "tools").mkdir()
+        stand_in(user.files, monkeypatch, OWNERS)
+        path = f"{user.files}/tools:{os.environ['PATH']}"
+        image = Path(user.python(BUILD, env={"PATH": path}).strip())
+        assert image.is_file()
+        done = subprocess.run(["debugfs", "-R", "stat /var/lib/dbus/note", str(image)], capture_output=True, text=True)
+        assert re.search(r"User:\s+8\s+Group:\s+12\b", done.stdout)
+        done = subprocess.run(["debugfs", "-R", "stat /etc/hostname", str(image)], capture_output=True, text=True)
+        assert re.search(r"User:\s+0\s+Group:\s+0\b", done.stdout)
+        assert contents(image, "/etc/hostname") == "localhost\n"
+        subprocess.run(["e2fsck", "-fn", str(image)], check=True, capture_output=True)
+        assert not list(image.parent.glob(".build-*"))
+
+
+@needs_uidmap
+def test_a_build_of_a_plain_user_that_fails_leaves_no_file_of_a_subordinate_id(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with plain_user() as user:
+        (user.files / "tools").mkdir()
+        stand_in(user.files, monkeypatch, f"{OWNERS}\nexit 1")
+        said = user.python(BUILD, env={"PATH": f"{user.files}/tools:{os.environ['PATH']}"})
+        assert "mmdebstrap exited with 1" in said
+        owners = {path.lstat().st_uid for path in user.home.rglob("*")}
+        assert not [owner for owner in owners if owner in user.subordinates]
+        assert not list(user.home.rglob(".build-*"))
+
+
+@needs_uidmap
+def test_a_plain_users_build_that_is_killed_leaves_no_process_and_the_next_deletes_its_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with plain_user() as user:
+        (user.files / "tools").mkdir()
+        stand_in(user.files, monkeypatch, f"{OWNERS}\ntouch $tree/begun; exec sleep 600")
+        environ = {"PATH": f"{user.files}/tools:{os.environ['PATH']}"}
+        with user.popen(sys.executable, "-c", BUILD, env=environ) as build:
+            deadline = time.monotonic() + 30
+            while not list(user.home.rglob("begun")):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            build.kill()
+        while user.processes():
+            assert time.monotonic() < deadline, user.processes()
+            time.sleep(0.05)
+        stand_in(user.files, monkeypatch, OWNERS)
+        assert Path(user.python(BUILD, env=environ).strip()).is_file()
+        assert not list(user.home.rglob(".build-*"))
+
+
+def test_a_plain_user_without_subordinate_ids_reads_which_line_is_missing() -> None:
+    with plain_user(has_ids=False) as user:
+        said = user.python(BUILD, env={"PATH": os.environ["PATH"]})
+        assert "/etc/subuid: no line gives plain 65535 ids, such as plain:100000:65536" in said
+        assert "usermod --add-subgids 100000-165535 plain" in said

@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imagepipe.local.host import unix_socket
+from imagepipe.local.host import rootless, unix_socket
 from imagepipe.local.host.errors import MachineError
 from imagepipe.local.host.port_relay import is_taken
 from imagepipe.local.host.processes import kill_group, start_time
 from imagepipe.local.host.sockets import CLOSED, LISTENING, sockets
 from imagepipe.local.machines.driver import Ingress
 from imagepipe.local.machines.records import Process
+from imagepipe.values import HostPorts
 
 GUEST = "10.0.2.100"
 CALLER = ipaddress.ip_address("127.0.0.1")
@@ -90,7 +91,7 @@ def listening(pid: int) -> frozenset[Port]:
 def open_network(*, namespace_pid: int, folder: Path, join: Sequence[str], exit_fd: int) -> subprocess.Popen[bytes]:
     """Start slirp4netns for the network namespace of that process; returns once it carries packets.
 
-    `join` is the command that puts what follows it into the machine's control group.
+    `join` is the command that puts what follows it into the machine's group.
     """
     # A name relative to its folder: the path of a Unix socket is at most 107 bytes long.
     (folder / SOCKET).unlink(missing_ok=True)
@@ -123,7 +124,10 @@ class Forwarder:
     addresses: Sequence[str]
     supervisor: Process
     join: Sequence[str]
-    """The command that puts what follows it into the machine's control group."""
+    """The command that puts what follows it into the machine's group."""
+    host_ports: HostPorts
+    optional: frozenset[Port] = frozenset()
+    """Ports that stay closed if something on this computer has them."""
 
     def set_forwards(self, ports: frozenset[Port]) -> None:
         """Forward these ports of each address to the machine, and no others. Raises MachineError.
@@ -141,16 +145,18 @@ class Forwarder:
             try:
                 self._open(address, port)
             except MachineError as problem:
-                problems.append(str(problem))
+                if port not in self.optional:
+                    problems.append(str(problem))
         if problems:
             raise MachineError("; ".join(problems))
 
     def _open(self, address: str, port: Port) -> None:
         try:
-            self._forward(address, port, port.number)
+            self._forward(address, port, self.host_ports.of(port.number))
             return
         except MachineError:
-            if port.protocol != "tcp" or is_taken(address, port.number):
+            # A relay needs root, too.
+            if rootless.is_plain_user() or port.protocol != "tcp" or is_taken(address, port.number):
                 raise
         # A service listens on this port of every address.
         with socket.socket() as probe:

@@ -1,7 +1,8 @@
 """Machines as QEMU guests on raw disks: their own kernel, and boot loader where they have one.
 
 KVM is used if it really works. Otherwise the machine is emulated in software, which is slow: half a minute to a login.
-The supervisor is `supervisor`; the network namespace, slirp4netns and the ports are those of a container.
+The supervisor is `supervisor`; the network namespace, slirp4netns and the ports are those of a container. A plain
+user's machine has all this inside a user namespace, in which the user is root.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from imagepipe.local.host import foreign
-from imagepipe.local.host.cgroup import MachineGroup
+from imagepipe.local.host import foreign, rootless
 from imagepipe.local.host.errors import MachineError
+from imagepipe.local.host.namespace_group import NamespaceGroup, group_of
 from imagepipe.local.host.waiting import tries
 from imagepipe.local.machines import launch, records
 from imagepipe.local.machines.driver import Disk, Machine
@@ -63,23 +64,24 @@ class QemuDriver(SupervisedDriver):
         accelerator = "tcg" if (why_not := kvm.why_not()) else "kvm"
         if why_not:
             log.info("machine %s is emulated in software: %s", machine.id, why_not)
-        MachineGroup(machine.id).make()
-        join = launch.join_command(machine.id)
+        group_of(machine.id).make()
         outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         supervisor.write(folder, machine, accelerator=accelerator, namespace=outside)
         is_held, is_held_end = os.pipe()  # slirp4netns reads it, the supervisor holds its other end
         try:
             command = [
-                *join, "unshare", "--mount", "--net", "--propagation", "slave",
+                *_namespaces(machine.id),
                 sys.executable, "-m", "imagepipe.local.machines.qemu.supervisor", str(folder),
             ]  # fmt: skip
             process = launch.start(command, folder=folder, held=[is_held_end, outside], doing="preparing its network")
             children.append(process)
-            children.append(slirp.open_network(namespace_pid=process.pid, folder=folder, join=join, exit_fd=is_held))
+            pid = _supervisor(machine.id, process)
+            join = launch.join_command(machine.id)
+            children.append(slirp.open_network(namespace_pid=pid, folder=folder, join=join, exit_fd=is_held))
         finally:
             for fd in (is_held, is_held_end, outside):
                 os.close(fd)
-        record = replace(record, supervisor=Process.of(process.pid))
+        record = replace(record, supervisor=Process.of(pid))
         self._open_ports(record)
         records.write(folder, record)
         launch.boot(process)
@@ -160,7 +162,7 @@ class QemuDriver(SupervisedDriver):
 
     def _qemu(self, record: Record) -> int:
         """Return the QEMU process of the machine's current boot; 0 between two boots."""
-        for pid in MachineGroup(record.machine.id).processes():
+        for pid in group_of(record.machine.id).processes():
             with suppress(OSError):
                 if Path(f"/proc/{pid}/comm").read_text().startswith("qemu-system"):
                     return pid
@@ -205,6 +207,21 @@ def _mark_foreign(machine: Machine) -> None:
     if any(foreign.is_foreign(disk.path) for disk in machine.disks):
         for disk in machine.disks:
             foreign.mark(disk.path)
+
+
+def _namespaces(machine_id: str) -> list[str]:
+    """Return the prefix of the supervisor's command that gives it namespaces, in the machine's group."""
+    if rootless.is_plain_user():
+        return list(launch.OWN_NAMESPACES)
+    return [*launch.join_command(machine_id), "unshare", "--mount", "--net", "--propagation", "slave"]
+
+
+def _supervisor(machine_id: str, process: subprocess.Popen[bytes]) -> int:
+    """Return the process id of a started supervisor; for a plain user it is a child of the started process."""
+    pid = NamespaceGroup(machine_id).leader() if rootless.is_plain_user() else process.pid
+    if pid is None:
+        raise MachineError("the supervisor ended at once")
+    return pid
 
 
 def qemu_folder(folder: Path) -> Path:

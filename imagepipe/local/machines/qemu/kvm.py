@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from imagepipe.local.disks.contents import MIN_DISK_BYTES
+from imagepipe.local.host import rootless
 
 DEVICE = Path("/dev/kvm")
 CPUINFO = Path("/proc/cpuinfo")
@@ -23,6 +24,8 @@ ANSWER = 0x15 << 1 | 1
 def why_not() -> str:
     """Return the reason for software emulation; empty if KVM runs a guest. Tried once in a process."""
     if not os.access(DEVICE, os.R_OK | os.W_OK):
+        if DEVICE.exists() and rootless.is_plain_user():
+            return f"{DEVICE} is not open to you; its group, usually kvm, may open it"
         return f"{DEVICE} is not there, or not open to us"
     if not re.search(r"^flags\s*:.*\b(vmx|svm)\b", CPUINFO.read_text(), re.MULTILINE):
         return f"{DEVICE} is there, but the processor shows neither vmx nor svm"

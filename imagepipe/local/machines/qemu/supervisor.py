@@ -24,6 +24,7 @@ from typing import Any
 
 from imagepipe.files import write_atomically
 from imagepipe.local.disks.contents import is_bare
+from imagepipe.local.host import rootless
 from imagepipe.local.host.errors import MachineError
 from imagepipe.local.machines import endpoint
 from imagepipe.local.machines.driver import Machine
@@ -42,6 +43,8 @@ FIRST_USER = 1_900_000_000
 """The first user id for QEMU, above those of passwd files, of subuid files and of systemd (its UIDS-GIDS)."""
 GUEST = "10.0.3.15"  # from QEMU's DHCP server; slirp4netns's network is another one, outside of it
 NET = "10.0.3.0/24"
+# A plain user's QEMU has no other user to be: it is the user, without the capabilities that root has in the namespace.
+WITHOUT_PRIVILEGES = ("setpriv", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs")
 SERIAL_CHARACTERS = 20  # of a virtio disk; an EBS volume's id without its dash has as many
 UDEV_RULES = "".join(f"{rule}\n" for rule in slots.udev_rules())
 # Units on which an emulated guest spends its first minute. They are masked by the kernel's arguments, not on the disk.
@@ -57,14 +60,14 @@ KERNEL_WORDS = (
 
 
 def write(folder: Path, machine: Machine, *, accelerator: str, namespace: int) -> None:
-    """Write the supervisor's input, readable by root alone, as user data holds keys.
+    """Write the supervisor's input, readable by the owner alone, as user data holds keys.
 
     `namespace` is the file descriptor of this computer's network that the process inherits.
     """
     document = {
         "id": machine.id,
         "accelerator": accelerator,
-        "user": user_of(machine.address),
+        "user": None if rootless.is_plain_user() else user_of(machine.address),
         "endpoint-port": endpoint.port_of(folder.parent),
         "namespace": namespace,
     }
@@ -193,21 +196,25 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(arguments[0])
     os.chdir(folder)
     document = json.loads(Path(FILE).read_text(encoding="utf-8"))
+    dialer = None
+    if document["user"] is None:  # a plain user: unshare gave us all namespaces but this one
+        dialer = endpoint.dialer(document)
+        rootless.unshare_network()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     subprocess.run(["ip", "address", "add", f"{imds.ADDRESS}/32", "dev", "lo"], check=True)
     # QEMU looks up names for the guest with slirp4netns's resolver, because the computer's is not reachable from here.
     Path(RESOLV).write_text("nameserver 10.0.2.3\n", encoding="utf-8")
     Path(RESOLV).chmod(0o644)
     subprocess.run(["mount", "--bind", RESOLV, "/etc/resolv.conf"], check=False)
-    # QEMU is not root, and listens on port 22 of this namespace.
+    # QEMU has no capability, and listens on port 22 of this namespace.
     Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0", encoding="ascii")
     Path(KVM_NODE).unlink(missing_ok=True)
-    if document["accelerator"] == "kvm":
+    if document["accelerator"] == "kvm" and document["user"] is not None:
         _lend_kvm(int(document["user"]))
     reread = imds.Reread(Path(FILE), part="imds")
     service = imds.server(document["imds"], (imds.ADDRESS, 80), reread)
     threading.Thread(target=service.serve_forever, daemon=True).start()
-    endpoint.serve(document, imds.ADDRESS)
+    endpoint.serve(document, imds.ADDRESS, dialer)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     if not sys.stdin.readline():  # who started us is gone
@@ -226,12 +233,14 @@ def _boot(folder: Path) -> bool:
     listening = _control_socket()
     document = json.loads(Path(FILE).read_text(encoding="utf-8"))
     forwards = Path(FORWARDS).read_text(encoding="utf-8").split() if Path(FORWARDS).exists() else []
-    files, user = PassedFiles(), int(document["user"])
+    files, user = PassedFiles(), document["user"]
     try:
         events, control = files.take(qemus.detach()), files.take(listening)
         process = subprocess.Popen(
-            qemu_command(document, folder, forwards, files, events=events, control=control),
-            stdin=subprocess.DEVNULL, stdout=sys.stderr, pass_fds=files.fds, user=user, group=user, extra_groups=(),
+            [*(WITHOUT_PRIVILEGES if user is None else ()),
+             *qemu_command(document, folder, forwards, files, events=events, control=control)],
+            stdin=subprocess.DEVNULL, stdout=sys.stderr, pass_fds=files.fds,
+            user=user, group=user, extra_groups=None if user is None else (),
         )  # fmt: skip
     finally:
         files.close()
