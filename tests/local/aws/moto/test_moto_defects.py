@@ -334,7 +334,7 @@ def test_the_console_is_the_machines_own(clouds: Clouds) -> None:
 
 def test_an_unknown_action_is_not_answered_with_a_web_page(clouds: Clouds) -> None:
     with pytest.raises(ClientError) as caught:
-        clouds().import_snapshot(Description="x")
+        clouds().export_image(ImageId="ami-12345678", DiskImageFormat="RAW", S3ExportLocation={"S3Bucket": "b"})
     assert caught.value.response["Error"]["Code"] == "UnsupportedOperation"
 
 
