@@ -8,13 +8,23 @@ from typing import TypeVar
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.account_settings import ALL_SHARING, public_snapshots
+from imagepipe.local.aws.ec2.images import deregistered
 from imagepipe.local.aws.ec2.region_setup import base_image_id, name_of_base
 from imagepipe.local.aws.moto.catalogue import regions
 from imagepipe.local.aws.moto.parameters import parameter_value
 from imagepipe.local.aws.protocol.errors import AwsError, invalid
 from imagepipe.local.aws.protocol.ids import check_id, not_found
 from imagepipe.local.aws.protocol.query import Call
-from imagepipe.local.aws.state.records import Image, Instance, KeyPair, Record, SecurityGroup, Snapshot, Volume
+from imagepipe.local.aws.state.records import (
+    DeregisteredImage,
+    Image,
+    Instance,
+    KeyPair,
+    Record,
+    SecurityGroup,
+    Snapshot,
+    Volume,
+)
 
 R = TypeVar("R", bound=Record)
 RESOLVE = "resolve:ssm:"
@@ -34,7 +44,7 @@ def may_use_snapshot(backend: Backend, call: Call, snapshot: Snapshot) -> bool:
     return "all" in snapshot.users and not hidden
 
 
-def may_launch(backend: Backend, call: Call, image: Image) -> bool:
+def may_launch(backend: Backend, call: Call, image: Image | DeregisteredImage) -> bool:
     """Tell if the caller may launch an image: its own, or one that is shared with it or its organization."""
     return image.account == call.account or not backend.accounts.names_of(call.account).isdisjoint(image.users)
 
@@ -66,8 +76,26 @@ def _finders(
 instances, instance = _finders("i", Instance)
 volumes, volume = _finders("vol", Volume)
 snapshots, snapshot = _finders("snap", Snapshot, may_use_snapshot)
-images, image = _finders("ami", Image, may_launch)
+_registered_images, _registered_image = _finders("ami", Image, may_launch)
 _, group = _finders("sg", SecurityGroup)
+
+
+def _was_deregistered(backend: Backend, call: Call, identifier: str) -> bool:
+    found = deregistered.find(backend, identifier)
+    return found is not None and found.region == call.region and may_launch(backend, call, found)
+
+
+def images(backend: Backend, call: Call, identifiers: Sequence[str]) -> list[Image]:
+    """Find the images with these ids. Recently deregistered ones are left out, and are no error."""
+    wanted = [each for each in identifiers if not _was_deregistered(backend, call, each)]
+    return _registered_images(backend, call, wanted)
+
+
+def image(backend: Backend, call: Call, identifier: str) -> Image:
+    """Find the image with this id. Raises AwsError, with a code of its own if it was deregistered recently."""
+    if _was_deregistered(backend, call, identifier):
+        raise AwsError("InvalidAMIID.Unavailable", f"The image ID '{identifier}' is no longer available")
+    return _registered_image(backend, call, identifier)
 
 
 def _own(find: FindOne[R], kind: str) -> FindOne[R]:

@@ -13,6 +13,7 @@ from functools import partial
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency
+from imagepipe.local.aws.ec2.images import deregistered
 from imagepipe.local.aws.ec2.images import jobs as image_jobs
 from imagepipe.local.aws.ec2.instances import disks, metadata
 from imagepipe.local.aws.ec2.instances import jobs as instance_jobs
@@ -50,9 +51,10 @@ def recover(backend: Backend) -> None:
 
 
 def _forget_old_records(backend: Backend) -> None:
-    """Forget terminated instances and old client tokens."""
+    """Forget terminated instances, deregistered images and old client tokens."""
     forget_ended(backend)
     with backend.database.change():
+        deregistered.forget_old(backend)
         for token in backend.database.tokens:
             if token.used < backend.clock.now() - idempotency.REMEMBERED:
                 backend.database.remove(token)

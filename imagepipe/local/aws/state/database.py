@@ -22,6 +22,7 @@ from imagepipe.local.aws.state.records import (
     AccessKey,
     Account,
     Address,
+    DeregisteredImage,
     Image,
     ImportTask,
     Instance,
@@ -41,7 +42,7 @@ from imagepipe.local.aws.state.records import (
 
 RECORDS = "gateway.sqlite"
 """File name of the records in the state folder."""
-FORMAT = 8
+FORMAT = 9
 """Version of the records' format. It is increased when this program writes or expects other records than before."""
 
 R = TypeVar("R", bound=Record)
@@ -146,6 +147,7 @@ class Database:
         self.snapshots = self._table(Snapshot)
         self.imports = self._table(ImportTask)
         self.images = self._table(Image)
+        self.deregistered_images = self._table(DeregisteredImage)
         self.key_pairs = self._table(KeyPair)
         self.groups = self._table(SecurityGroup)
         self.addresses = self._table(Address)

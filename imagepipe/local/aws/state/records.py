@@ -243,6 +243,15 @@ class Image(Bootable):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeregisteredImage(Record):
+    """An image that was deregistered recently: its id is still known, its name is free and its tags are gone."""
+
+    users: tuple[str, ...]
+    """Its last launch permissions."""
+    deregistered: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Address(Record):
     """An Elastic IP address."""
 

@@ -8,6 +8,7 @@ from typing import Any
 from imagepipe.clock import iso
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup, product_codes, sharing
+from imagepipe.local.aws.ec2.images import deregistered
 from imagepipe.local.aws.ec2.volumes import block_devices, snapshots
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
@@ -106,6 +107,7 @@ def deregister_image(backend: Backend, call: Call) -> Mapping[str, Any]:
     if image.protection.startswith("enabled"):
         raise AwsError("OperationNotPermitted", f"The image {image.id} has deregistration protection enabled.")
     backend.database.remove(image)
+    deregistered.remember(backend, image)
     results = []
     if call.params.get("DeleteAssociatedSnapshots"):
         results = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.local.aws.harness import (
     root_volume,
     running,
     snapshot_of,
+    state,
     stopped,
     until,
 )
@@ -150,9 +152,74 @@ def test_the_description_can_be_changed(ec2: Any, baked: str) -> None:
 def test_a_name_is_free_again_once_its_image_is_deregistered(ec2: Any, baked: str) -> None:
     [mapping] = image(ec2, baked)["BlockDeviceMappings"]
     ec2.deregister_image(ImageId=baked)
+    assert found(ec2, "name", "web-1") == []
+    register(ec2, mapping["Ebs"]["SnapshotId"], "web-1")
+
+
+def test_an_image_that_was_just_deregistered_is_an_empty_result_beside_the_others(ec2: Any, baked: str) -> None:
+    ec2.deregister_image(ImageId=baked)
+    assert ec2.describe_images(ImageIds=[baked])["Images"] == []
+    answer = ec2.describe_images(ImageIds=[base_image(ec2), baked])
+    assert [one["ImageId"] for one in answer["Images"]] == [base_image(ec2)]
+    with refused("InvalidAMIID.NotFound", match="ami-00000000000000001"):
+        ec2.describe_images(ImageIds=[baked, "ami-00000000000000001"])
+
+
+def test_a_deregistered_image_is_unknown_an_hour_later_and_after_its_last_instance(
+    cloud: Cloud, ec2: Any, baked: str
+) -> None:
+    instance_id = running(ec2, ImageId=baked)
+    ec2.deregister_image(ImageId=baked)
+    cloud.gateway.backend.clock.advance(2 * 3600)
+    assert ec2.describe_images(ImageIds=[baked])["Images"] == []
+    ec2.terminate_instances(InstanceIds=[instance_id])
+    until(lambda: state(ec2, instance_id) == "terminated")
     with refused("InvalidAMIID.NotFound"):
         ec2.describe_images(ImageIds=[baked])
-    register(ec2, mapping["Ebs"]["SnapshotId"], "web-1")
+
+
+def test_a_deregistered_image_is_an_empty_result_after_a_restart(cloud: Cloud, ec2: Any, baked: str) -> None:
+    ec2.deregister_image(ImageId=baked)
+    cloud.restart()
+    assert cloud.client().describe_images(ImageIds=[baked])["Images"] == []
+
+
+def test_a_deregistered_image_exists_for_those_that_could_launch_it_and_for_no_others(
+    cloud: Cloud, ec2: Any, baked: str
+) -> None:
+    other = cloud.client(other=True)
+    [mapping] = image(ec2, baked)["BlockDeviceMappings"]
+    shared = available(ec2, register(ec2, mapping["Ebs"]["SnapshotId"], "shared"))
+    ec2.modify_image_attribute(ImageId=shared, LaunchPermission={"Add": [{"UserId": OTHER_ACCOUNT}]})
+    for each in (baked, shared):
+        ec2.deregister_image(ImageId=each)
+    assert other.describe_images(ImageIds=[shared])["Images"] == []
+    with refused("InvalidAMIID.NotFound"):
+        other.describe_images(ImageIds=[baked])
+    with refused("InvalidAMIID.NotFound"):
+        cloud.client(region="eu-west-1").describe_images(ImageIds=[baked])
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda ec2, id: launch(ec2, ImageId=id),
+        lambda ec2, id: ec2.deregister_image(ImageId=id),
+        lambda ec2, id: ec2.copy_image(SourceRegion="us-east-1", SourceImageId=id, Name="copy"),
+        lambda ec2, id: ec2.describe_image_attribute(ImageId=id, Attribute="launchPermission"),
+        lambda ec2, id: ec2.modify_image_attribute(ImageId=id, Description={"Value": "x"}),
+        lambda ec2, id: ec2.reset_image_attribute(ImageId=id, Attribute="launchPermission"),
+        lambda ec2, id: ec2.enable_image_deprecation(ImageId=id, DeprecateAt="2040-01-01T00:00:00Z"),
+        lambda ec2, id: ec2.disable_image_deprecation(ImageId=id),
+        lambda ec2, id: ec2.enable_image_deregistration_protection(ImageId=id),
+        lambda ec2, id: ec2.disable_image_deregistration_protection(ImageId=id),
+    ],
+    ids=["launch", "deregister", "copy", "describe", "modify", "reset", "deprecate", "undo", "protect", "unprotect"],
+)
+def test_a_deregistered_image_is_unavailable(ec2: Any, baked: str, use: Callable[[Any, str], object]) -> None:
+    ec2.deregister_image(ImageId=baked)
+    with refused("InvalidAMIID.Unavailable", match=f"The image ID '{baked}' is no longer available"):
+        use(ec2, baked)
 
 
 def test_a_name_is_taken_in_one_region_only(cloud: Cloud, ec2: Any, baked: str) -> None:
