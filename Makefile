@@ -67,9 +67,10 @@ types: setup
 check: setup .setup/system-test lint types
 	$(BIN)/pytest -q -n 5 --dist worksteal
 
-# Machines wait more than they work: three files of tests at once, each with clouds of its own.
+# Machines wait more than they work: three files of tests at once, each with clouds of its own. The longest begin first
+# (tests/machine/conftest.py); xdist would begin with the files that have the most tests.
 test: check
-	$(BIN)/pytest -q -m machine -n 3 --dist loadfile
+	$(BIN)/pytest -q -m machine -n 3 --dist loadfile --no-loadscope-reorder
 
 # All of them run, also after one that misses its target.
 BENCHMARKS := validate transfer bundle agent gateway describe instant waits build bake
