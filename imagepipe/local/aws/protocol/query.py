@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 from moto.core.parse import EC2QueryParser
 from moto.core.serialize import EC2Serializer, QuerySerializer, SerializationContext, TimestampSerializer
@@ -172,11 +172,47 @@ def result(action: str, answer: Mapping[str, Any], request_id: str, service: str
 
 
 class _Serializer(EC2Serializer):  # type: ignore[misc]  # moto has no types
-    """moto's serializer, with the milliseconds of times, which it writes as zeros."""
+    """moto's serializer, with the milliseconds of times, which it writes as zeros, and a faster writer of XML."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._timestamp_serializer = _Timestamps(self.DEFAULT_TIMESTAMP_FORMAT)
+
+    def _serialize_body(self, body: Mapping[str, Any]) -> str:
+        return xml_of(body)
+
+
+def xml_of(body: Mapping[str, Any]) -> str:
+    """Write nested values as XML, as xmltodict does, which checks every name and takes three times as long."""
+    parts = ['<?xml version="1.0" encoding="utf-8"?>\n']
+    for name, value in body.items():
+        _write_element(parts, name, value)
+    return "".join(parts)
+
+
+def _write_element(parts: list[str], name: str, value: Any) -> None:
+    """Write an element for a value, or one for each item of a list. A key that begins with @ is an attribute."""
+    if isinstance(value, str):
+        parts.append(f"<{name}>{escape(value)}</{name}>" if value else f"<{name}/>")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _write_element(parts, name, item)
+    elif isinstance(value, Mapping):
+        attributes = "".join(f" {key[1:]}={quoteattr(str(item))}" for key, item in value.items() if key[:1] == "@")
+        start = len(parts)
+        parts.append(f"<{name}{attributes}>")
+        for key, item in value.items():
+            if key[:1] != "@":
+                _write_element(parts, key, item)
+        if len(parts) == start + 1:
+            parts[start] = f"<{name}{attributes}/>"
+        else:
+            parts.append(f"</{name}>")
+    elif value is None:
+        parts.append(f"<{name}/>")
+    else:
+        text = ("false", "true")[value] if isinstance(value, bool) else escape(str(value))
+        parts.append(f"<{name}>{text}</{name}>")
 
 
 class _Timestamps(TimestampSerializer):  # type: ignore[misc]
