@@ -9,7 +9,7 @@ from imagepipe.capture.instance_store.preconditions import check_account, type_e
 from imagepipe.cloud.dry_run import DryRun, PermissionProbe
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.errors import DENIED, NO_CAPACITY
-from imagepipe.cloud.images import Audience, SourceImage, late_names
+from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.cloud.instances import LaunchRequest
 from imagepipe.errors import CloudError, Problem, UsageError
 from imagepipe.launch.access import subnets_of
@@ -21,7 +21,7 @@ from imagepipe.spec.bundle_rules import LARGEST_ROOT_GIB, bundle_region
 from imagepipe.spec.document import KeyPath
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import AmiBySsm, EbsOutput, InstanceStoreOutput, Spec
-from imagepipe.wiring.build import device_plan, devices_wanted, image_keys, source_wanted
+from imagepipe.wiring.build import audience_of, device_plan, devices_wanted, image_keys, source_wanted
 
 SPENT = frozenset({"NoCredentials", "NoAnswer", "AuthFailure", "InvalidClientTokenId", "ExpiredToken"})
 """Error codes that end the check."""
@@ -236,8 +236,7 @@ class Preflight:
                     )
 
     def _sharing_keys(self, spec: Spec, source: SourceImage) -> None:
-        share = spec.publish.share
-        audience = Audience(share.accounts, share.organizations, share.ous, share.public)
+        audience = audience_of(spec)
         if audience and (keys := image_keys(spec, self._region)):
             ec2 = {region: self._regions[region] for region in self._everywhere(spec)}
             with self._at("publish", "share"):

@@ -101,8 +101,7 @@ class ImageBuild:
     @property
     def audience(self) -> Audience:
         """Everybody with whom the image is shared; falsy if it is not shared."""
-        share = self.spec.publish.share
-        return Audience(share.accounts, share.organizations, share.ous, share.public)
+        return audience_of(self.spec)
 
     @property
     def encryption(self) -> Encrypt | None:
@@ -223,6 +222,12 @@ def source_wanted(spec: Spec) -> str | BySsm | Newest:
             raise AssertionError("`validate` refuses a spec without source.ami")
         case _:
             assert_never(spec.source.ami)
+
+
+def audience_of(spec: Spec) -> Audience:
+    """Return everybody with whom a spec shares its image; falsy if it is not shared."""
+    share = spec.publish.share
+    return Audience(share.accounts, share.organizations, share.ous, share.public)
 
 
 def image_keys(spec: Spec, home: str) -> ImageKeys | None:

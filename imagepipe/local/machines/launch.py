@@ -26,7 +26,10 @@ OWN_NAMESPACES = ("unshare", "--map-root-user", "--mount", "--propagation", "sla
 
 
 def join_command(machine_id: str) -> list[str]:
-    """Return the prefix of a command that runs it in the machine's group. Raises MachineError if there is none."""
+    """Return the prefix of a command that runs it in the machine's group.
+
+    Raises MachineError if the group has ended.
+    """
     if rootless.is_plain_user():
         leader = NamespaceGroup(machine_id).leader()
         if leader is None:

@@ -1,4 +1,4 @@
-"""What comes in over HTTP, and in what shape it is answered."""
+"""HTTP requests of every shape, and the answers to them."""
 
 from __future__ import annotations
 

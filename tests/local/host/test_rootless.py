@@ -1,4 +1,4 @@
-"""What a plain user needs to make files of several owners."""
+"""A plain user's requirements for files of several owners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What doctor says of computers that lack this and that."""
+"""doctor's findings on computers that lack requirements."""
 
 from __future__ import annotations
 

@@ -6,7 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from imagepipe.iam.evaluate import AuthorizationRequest
-from imagepipe.local.aws.authorization.other_services import common_context, key_requests, pass_role_request
+from imagepipe.local.aws.authorization.other_services import (
+    common_context,
+    key_requests,
+    parameter_arn,
+    pass_role_request,
+)
 from imagepipe.local.aws.authorization.resources import creates, key_pair_request, request, use_request
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup
@@ -15,7 +20,6 @@ from imagepipe.local.aws.ec2.volumes import encryption
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Image
-from imagepipe.partitions import partition
 
 
 def run_instances(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
@@ -100,13 +104,14 @@ def prepared_launch(backend: Backend, call: Call) -> Iterator[AuthorizationReque
 
 
 def _parameter_request(call: Call, name: str) -> AuthorizationRequest:
-    """Ask to read a parameter: EC2 does so with the caller's permissions (EC2 user guide, "Use a Systems Manager
-    parameter to reference AMIs"). A public parameter has no owner.
+    """Ask to read a parameter, named with or without a version or label.
+
+    EC2 does so with the caller's permissions (EC2 user guide, "Use a Systems Manager parameter to reference AMIs").
     """
-    plain = name if name.startswith("arn:") else name.partition(":")[0]
-    owner = "" if plain.startswith("/aws/") else call.account
-    where = f"arn:{partition(call.region)}:ssm:{call.region}:{owner}:parameter/{plain.removeprefix('/')}"
-    arn = ":".join(name.split(":")[:6]) if name.startswith("arn:") else where
+    if name.startswith("arn:"):
+        arn = ":".join(name.split(":")[:6])
+    else:
+        arn = parameter_arn(call.account, call.region, name.partition(":")[0])
     return AuthorizationRequest("ssm:GetParameters", arn, common_context(call.account, call.region))
 
 

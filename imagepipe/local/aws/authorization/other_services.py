@@ -17,6 +17,7 @@ from imagepipe.local.aws.moto import iam, kms
 from imagepipe.local.aws.moto.s3 import Operation
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Call, form
+from imagepipe.partitions import partition
 
 OBJECTS = {"GetObject": "GetObject", "HeadObject": "GetObject", "DeleteObject": "DeleteObject"}
 PUTS = frozenset({"PutObject", "CopyObject"})
@@ -102,7 +103,7 @@ def service_requests(
     if name in ("ssm:GetParameter", "ssm:GetParameters"):
         body = _json(request)
         for parameter in body.get("Names", []) if name.endswith("s") else [body.get("Name", "")]:
-            yield AuthorizationRequest(name, _parameter(identity, str(parameter)), known)
+            yield AuthorizationRequest(name, parameter_arn(identity.account, identity.region, str(parameter)), known)
     elif name == "sts:AssumeRole":
         yield AuthorizationRequest(name, form(request.query, request.body).get("RoleArn", ANY), known)
     elif name == "kms:DescribeKey":
@@ -121,10 +122,10 @@ def _json(request: Request) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _parameter(identity: Identity, name: str) -> str:
+def parameter_arn(account: str, region: str, name: str) -> str:
     """Return a parameter's ARN; a public one has no owner (Systems Manager user guide, "Public parameters")."""
-    owner = "" if name.startswith("/aws/") else identity.account
-    return f"arn:aws:ssm:{identity.region}:{owner}:parameter/{name.removeprefix('/')}"
+    owner = "" if name.startswith("/aws/") else account
+    return f"arn:{partition(region)}:ssm:{region}:{owner}:parameter/{name.removeprefix('/')}"
 
 
 def pass_role_request(backend: Backend, call: Call, profile: str) -> AuthorizationRequest:

@@ -43,15 +43,6 @@ KINDS = {
     "vpce": "vpc-endpoint",
 }
 """EC2's names of resource types, by the prefix of their ids."""
-NOT_FOUND = {
-    "eipalloc": "InvalidAllocationID",
-    "key": "InvalidKeyPair",
-    "lt": "InvalidLaunchTemplateId",
-    "pg": "InvalidPlacementGroupId",
-    "sgr": "InvalidSecurityGroupRuleId",
-    "sir": "InvalidSpotInstanceRequestID",
-}
-"""Stems of EC2's codes for ids that do not exist, of the kinds that are in neither `ids.MALFORMED` nor `REFUSALS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +110,6 @@ def _find(backend: Backend, call: Call, identifier: str) -> _Resource:
         raise not_found(prefix, [identifier])
     if prefix in REFUSALS:
         raise unknown_id(identifier)
-    if prefix in NOT_FOUND:
-        kind = KINDS[prefix].replace("-", " ")
-        raise AwsError(f"{NOT_FOUND[prefix]}.NotFound", f"The {kind} ID '{identifier}' does not exist")
     raise AwsError("InvalidID", f"The ID '{identifier}' is not valid")
 
 

@@ -18,24 +18,29 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
     "fl": ("InvalidFlowLogId.NotFound", "The flow log ID '{}' does not exist"),
     "h": ("InvalidHostID.NotFound", "The host ID '{}' does not exist"),
     "igw": ("InvalidInternetGatewayID.NotFound", "The internetGateway ID '{}' does not exist"),
+    "key": ("InvalidKeyPair.NotFound", "The key pair ID '{}' does not exist"),
+    "lt": ("InvalidLaunchTemplateId.NotFound", "The launch template ID '{}' does not exist"),
     "nat": ("NatGatewayNotFound", "NatGateway {} was not found"),
     "pcx": ("InvalidVpcPeeringConnectionID.NotFound", "The vpcPeeringConnection ID '{}' does not exist"),
+    "pg": ("InvalidPlacementGroupId.NotFound", "The placement group ID '{}' does not exist"),
     "pl": ("InvalidPrefixListID.NotFound", "The prefix list ID '{}' does not exist"),
     "rtb": ("InvalidRouteTableID.NotFound", "The routeTable ID '{}' does not exist"),
     "sfr": ("InvalidSpotFleetRequestId.NotFound", "The spot fleet request ID '{}' does not exist"),
+    "sgr": ("InvalidSecurityGroupRuleId.NotFound", "The security group rule ID '{}' does not exist"),
+    "sir": ("InvalidSpotInstanceRequestID.NotFound", "The spot instances request ID '{}' does not exist"),
     "subnet": ("InvalidSubnetID.NotFound", "The subnet ID '{}' does not exist"),
     "tgw": ("InvalidTransitGatewayID.NotFound", "Transit Gateway {} was deleted or does not exist."),
     "vgw": ("InvalidVpnGatewayID.NotFound", "The vpnGateway ID '{}' does not exist"),
     "vpc": ("InvalidVpcID.NotFound", "The vpc ID '{}' does not exist"),
     "vpce": ("InvalidVpcEndpointId.NotFound", "The Vpc Endpoint Id '{}' does not exist"),
 }
-"""EC2's code and text for an unknown id of a network resource, by the prefix of the id."""
+"""EC2's code and text for an unknown id, by its prefix; `ids.MALFORMED` has the kinds that are not here."""
 _NOT_FOUND = re.compile(rb"<Code>[A-Za-z]+\.NotFound</Code>(\s*)<Message>([^<]*)</Message>")
 _ID = re.compile(rf"\b({'|'.join(REFUSALS)})-[0-9a-f]+")
 
 
 def unknown_id(identifier: str) -> AwsError:
-    """Make the error for the id of a network resource that does not exist."""
+    """Make the error for the id of a resource that does not exist."""
     prefix = identifier.partition("-")[0]
     if prefix not in REFUSALS:
         return invalid(f"The ID '{identifier}' is not valid")

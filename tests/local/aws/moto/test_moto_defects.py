@@ -1,4 +1,4 @@
-"""What stock moto gets wrong, and the local cloud must not: each test here fails against moto itself.
+"""Defects of stock moto that the local cloud must not have: each test here fails against moto itself.
 
 Every test runs twice, against the gateway and against moto's own server; the second is expected to fail, strictly:
 a defect that moto mends turns up here.

@@ -1,4 +1,4 @@
-"""Which ports of a machine are open to a caller on this computer."""
+"""The ports of a machine that are open to a caller on this computer."""
 
 from __future__ import annotations
 

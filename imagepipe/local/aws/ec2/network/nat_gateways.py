@@ -96,7 +96,7 @@ def _private_ip(backend: Backend, subnet: Subnet, wanted: str | None) -> str:
 
 
 def _failure(backend: Backend, call: Call, subnet: Subnet, address: Address | None) -> tuple[str, str]:
-    """Return the code and the text of the failure that EC2 finds after its answer; empty if there is none.
+    """Return code and text of a failure that EC2 finds only after its answer; both are empty for no failure.
 
     EC2 API reference, NatGateway, FailureCode and FailureMessage.
     """

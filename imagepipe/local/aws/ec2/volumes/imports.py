@@ -174,12 +174,10 @@ def _named(backend: Backend, call: Call, identifiers: list[str]) -> list[ImportT
 
 def describe_import_snapshot_tasks(backend: Backend, call: Call) -> Mapping[str, Any]:
     rows = _named(backend, call, call.params.get("ImportTaskIds", []))
-    getters: Mapping[str, filters.Getter] = {}
-    if call.params.get("Filters"):
-        for each in call.params["Filters"]:
-            if not str(each.get("Name", "")).startswith("tag"):
-                raise invalid(f"The filter '{each.get('Name')}' is invalid")
-    shown, token = filters.page(rows, call.params, getters, least=1, ids="ImportTaskIds")
+    for each in call.params.get("Filters") or ():
+        if not str(each.get("Name", "")).startswith("tag"):
+            raise invalid(f"The filter '{each.get('Name')}' is invalid")
+    shown, token = filters.page(rows, call.params, {}, least=1, ids="ImportTaskIds")
     return {"ImportSnapshotTasks": [to_api(row) for row in shown], "NextToken": token}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency, lookup, product_codes
 from imagepipe.local.aws.ec2.instances import disks, jobs
+from imagepipe.local.aws.ec2.instances.describe import OPERATOR
 from imagepipe.local.aws.ec2.volumes import block_devices, encryption
 from imagepipe.local.aws.moto.catalogue import zone_id, zones
 from imagepipe.local.aws.protocol import filters
@@ -110,7 +111,7 @@ def to_api(backend: Backend, volume: Volume) -> dict[str, Any]:
         "Iops": volume.iops,
         "Throughput": volume.throughput,
         "MultiAttachEnabled": False,
-        "Operator": {"Managed": False},
+        "Operator": OPERATOR,
         "Attachments": attachments(backend, volume),
         "Tags": tagging.if_any(volume.tags),
     }
