@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from imagepipe.spec.document import Document, KeyPath
 from imagepipe.spec.ec2_rules import Finding, block_device_findings, image_device_findings, region_finding, tag_findings
 from imagepipe.spec.explain import did_you_mean, nearest, value_at
 from imagepipe.spec.find import named_file
+from imagepipe.spec.keys import parse_key
 from imagepipe.spec.models import AmiBySsm, EbsOutput, Encrypt, InstanceStoreOutput, Project, Spec, Ssh, StepOptions
 from imagepipe.spec.scalars import description_problem, image_name_problem
 from imagepipe.spec.user_data import user_data_problem
@@ -246,47 +247,71 @@ def _regions(spec: Spec) -> Iterator[Finding]:
 
 
 def check_together(loaded: Sequence[LoadedSpec]) -> None:
-    """Add the problems of specs that are built together: names used twice, images that no spec bakes, cycles."""
-    named: dict[str, LoadedSpec] = {}
+    """Find the base of each spec among the others, and add the problems of specs that are built together.
+
+    These are names that are used twice, bases that no spec bakes, and cycles.
+    """
+    documents: dict[str, LoadedSpec] = {}
     for each in loaded:
-        name = _raw(each, "name")
-        if name is None:
+        if _raw(each, "name") is None:
             continue
-        if name in named:
-            first = named[name]
+        first = documents.setdefault(each.key.name, each)
+        if first.document is not each.document:
             where = f"{first.document.file}:{first.document.mark(('name',)).line}"
-            each.problems.append(each.problem(("name",), f"another spec has the name '{name}': {where}"))
-        else:
-            named[name] = each
-    edges = {name: base for name, each in named.items() if (base := _raw(each, "source", "image"))}
-    for name, base in edges.items():
-        if base not in named:
-            message = f"no spec among those given has the name '{base}'{did_you_mean(base, named)}"
-            each = named[name]
-            hint = "also name its file, or the folder that has both"
-            each.problems.append(each.problem(("source", "image"), message, hint=hint))
-    for circle in _circles(edges):
-        places = ", ".join(f"{name} at {_place(named[name])}" for name in circle)
-        for name in circle:
-            message = f"images that are built on one another in a cycle: {' -> '.join((*circle, circle[0]))} ({places})"
-            named[name].problems.append(named[name].problem(("source", "image"), message))
+            message = f"another spec has the name '{each.key.name}': {where}"
+            each.problems.append(each.problem(("name",), message))
+    for each in loaded:
+        if each.base is not None:
+            _find_base(each, loaded, documents)
+    for circle in _circles(loaded):
+        names = [str(each.key) for each in circle]
+        places = ", ".join(f"{name} at {_place(each)}" for name, each in zip(names, circle, strict=True))
+        for each in circle:
+            message = f"images that are built on one another in a cycle: {' -> '.join((*names, names[0]))} ({places})"
+            each.problems.append(each.problem(("source", "image"), message))
     for each in loaded:
         if any(problem.severity == "error" for problem in each.problems):
             each.spec = None
 
 
-def _circles(edges: dict[str, str]) -> Iterator[tuple[str, ...]]:
+def _find_base(layer: LoadedSpec, loaded: Sequence[LoadedSpec], names: Mapping[str, LoadedSpec]) -> None:
+    """Set the base of a spec, or add the reason why none was found."""
+    key = parse_key(layer.base or "")
+    if key is None:
+        return  # the model reports it
+    found = [each for each in loaded if key.covers(each.key)]
+    if len({id(each.document) for each in found}) > 1:
+        return  # reported as a name that is used twice
+    if len(found) == 1:
+        layer.base_spec = found[0]
+        return
+    hint = ""
+    if found:
+        listed = ", ".join(str(each.key) for each in found[:5]) + (", …" if len(found) > 5 else "")
+        message = f"'{key}' has {len(found)} variants"
+        hint = f"name one of them: {listed}"
+    elif key.name in names:
+        keys = [str(each.key) for each in loaded if each.key.name == key.name]
+        message = f"spec '{key.name}' has no variant '{key}'{did_you_mean(str(key), keys)}"
+        hint = f"its variants are {', '.join(keys[:5])}" + (", …" if len(keys) > 5 else "")
+    else:
+        message = f"no spec has the name '{key.name}'{did_you_mean(key.name, names)}"
+        hint = "it was searched among the specs given, beside this one and in specs/"
+    layer.problems.append(layer.problem(("source", "image"), message, hint=hint))
+
+
+def _circles(loaded: Sequence[LoadedSpec]) -> Iterator[tuple[LoadedSpec, ...]]:
     """Yield every cycle once. An image has one base, so a walk along the bases meets at most one cycle."""
-    walked: set[str] = set()
-    for start in edges:
-        walk: dict[str, None] = {}
-        name: str | None = start
-        while name is not None and name not in walked and name not in walk:
-            walk[name] = None
-            name = edges.get(name)
-        if name in walk:
-            names = list(walk)
-            yield tuple(names[names.index(name) :])
+    walked: set[int] = set()
+    for start in loaded:
+        walk: dict[int, LoadedSpec] = {}
+        each: LoadedSpec | None = start
+        while each is not None and id(each) not in walked and id(each) not in walk:
+            walk[id(each)] = each
+            each = each.base_spec
+        if each is not None and id(each) in walk:
+            specs = list(walk.values())
+            yield tuple(specs[list(walk).index(id(each)) :])
         walked |= walk.keys()
 
 

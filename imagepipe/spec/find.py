@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from imagepipe.errors import Problem, SpecError
-from imagepipe.regular_files import broken_link
+from imagepipe.regular_files import broken_link, read_text
 from imagepipe.spec.explain import nearest
 
 SUFFIXES = (".yaml", ".yml")
@@ -84,6 +85,35 @@ def _not_found(word: str, folder: Path, *, named: bool) -> Problem:
     meant = nearest(Path(word).name, [*existing, *(Path(name).stem for name in existing)])
     hint = f"did you mean {meant}?" if meant else (f"specs/ has {', '.join(sorted(existing))}" if existing else None)
     return Problem(word, 0, 0, "this spec was not found, neither here nor in specs/", hint=hint)
+
+
+def file_of_spec(name: str, beside: Path) -> Path | None:
+    """Return the file that has the spec of this name, beside another spec or in the nearest `specs/`; None if none has.
+
+    A file that is named like the spec comes first. Raises SpecError if several others have it.
+    """
+    folder = beside.parent
+    nearest_specs = next((p / "specs" for p in beside.resolve().parents if (p / "specs").is_dir()), None)
+    for place in dict.fromkeys([folder, *([nearest_specs] if nearest_specs else [])]):
+        files = sorted(p for p in place.rglob("*") if p.suffix in SUFFIXES and p.is_file() and p.name != PROJECT_FILE)
+        has_name = re.compile(rf"^name:\s*(['\"]?){re.escape(name)}\1\s*(#.*)?$", re.MULTILINE)
+        found = [file for file in files if has_name.search(_text_of(file))]
+        same = [file for file in found if file.stem == name]
+        if len(same or found) > 1:
+            listed = ", ".join(str(file) for file in same or found)
+            hint = "name the file of the base on the command line too"
+            raise SpecError([Problem(str(beside), 0, 0, f"several specs have the name '{name}': {listed}", hint=hint)])
+        if found:
+            return (same or found)[0]
+    return None
+
+
+def _text_of(file: Path) -> str:
+    """Return a file's text; empty if it cannot be read, because the file may have nothing to do with the spec."""
+    try:
+        return read_text(file)
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def project_file(spec: Path) -> Path | None:

@@ -15,8 +15,10 @@ from imagepipe.spec.check import check_spec, check_together
 from imagepipe.spec.document import Document, KeyPath
 from imagepipe.spec.ec2_rules import region_finding
 from imagepipe.spec.explain import explain, loses, nearest, trap_text, value_at
-from imagepipe.spec.find import project_file
+from imagepipe.spec.find import file_of_spec, project_file
+from imagepipe.spec.keys import parse_key
 from imagepipe.spec.loaded import LoadedSpec
+from imagepipe.spec.matrix import expand_matrix
 from imagepipe.spec.models import Defaults, Project, Scalar, Spec, Variable
 from imagepipe.spec.rendering import Rendered, Scope, render_document
 from imagepipe.spec.salvage import covers, salvage
@@ -48,12 +50,17 @@ SAMPLE_BUILD = Build(id="0123456789ab", timestamp="20060102T150405Z", git_sha="0
 def load(files: Sequence[Path], given: Given, *, build: Build | None = None) -> list[LoadedSpec]:
     """Read and check specs; each has its problems in `problems`. Contacts no cloud.
 
+    A spec with a matrix gives one for each variant. The bases of specs are loaded too: if no file names them, they are
+    searched beside the spec and in `specs/`, and have `is_named` false.
+
     Without `build`, as in `validate`, a variable without a value is not a problem.
     """
     loaded: list[LoadedSpec] = []
     for file in files:
         loaded += list(_load_file(file, given, build))
+    loaded += _find_bases(loaded, given, build)
     check_together(loaded)
+    loaded = [spec for spec in loaded if spec.is_named or _is_base(spec, loaded)]
     for spec in loaded:
         own = spec.document.file
         spec.problems.sort(key=lambda p: (p.severity, p.file != own, p.file, p.line, p.column))
@@ -95,6 +102,41 @@ def load_var_file(file: Path) -> dict[str, Scalar | Unquoted]:
     return found
 
 
+def _find_bases(loaded: Sequence[LoadedSpec], given: Given, build: Build | None) -> list[LoadedSpec]:
+    """Load the bases that no file names, and their bases; all variants of each."""
+    names = {spec.key.name for spec in loaded}
+    found: list[LoadedSpec] = []
+    waiting = list(loaded)
+    while waiting:
+        layer = waiting.pop()
+        key = parse_key(layer.base) if layer.base else None
+        if key is None or key.name in names:
+            continue
+        file = file_of_spec(key.name, layer.file)
+        if file is None:
+            continue  # `check_together` reports it
+        names.add(key.name)
+        new = [spec for spec in _load_file(file, given, build) if spec.key.name == key.name]
+        for spec in new:
+            spec.is_named = False
+        found += new
+        waiting += new
+    return found
+
+
+def _is_base(spec: LoadedSpec, loaded: Sequence[LoadedSpec]) -> bool:
+    """Return whether a named spec is built on this one, directly or through others; or it has errors to report."""
+    for other in loaded:
+        layer: LoadedSpec | None = other if other.is_named else None
+        seen: list[LoadedSpec] = []
+        while layer is not None and not any(layer is each for each in seen):
+            if layer is spec:
+                return True
+            seen.append(layer)
+            layer = layer.base_spec
+    return False
+
+
 def _load_file(file: Path, given: Given, build: Build | None) -> Iterator[LoadedSpec]:
     try:
         documents = yaml_document.parse(read_text(file), str(file))
@@ -111,12 +153,15 @@ def _load_file(file: Path, given: Given, build: Build | None) -> Iterator[Loaded
     for document in documents:
         if document.value is None and not document.problems:
             continue
-        loaded = LoadedSpec(file, document, project=project, problems=[*document.problems, *project_problems])
-        if document.value is not None:
-            _load_document(loaded, given, build)
-        if build is not None and loaded.spec is not None:
-            loaded.reference = _reference(loaded, given, build)
-        yield loaded
+        expanded = expand_matrix(document)
+        for axes in expanded.variants:
+            problems = [*document.problems, *project_problems, *expanded.problems]
+            loaded = LoadedSpec(file, document, axes=axes, project=project, problems=problems)
+            if document.value is not None:
+                _load_document(loaded, given, build)
+            if build is not None and loaded.spec is not None:
+                loaded.reference = _reference(loaded, given, build)
+            yield loaded
 
 
 def _reference(loaded: LoadedSpec, given: Given, build: Build) -> LoadedSpec | None:
@@ -127,7 +172,7 @@ def _reference(loaded: LoadedSpec, given: Given, build: Build) -> LoadedSpec | N
     it splits one, the result is None.
     """
     for stand_in in (SAMPLE_BUILD, replace(SAMPLE_BUILD, git_sha=build.git_sha), build):
-        reference = LoadedSpec(loaded.file, loaded.document, project=loaded.project)
+        reference = LoadedSpec(loaded.file, loaded.document, axes=loaded.axes, project=loaded.project)
         _load_document(reference, given, stand_in, hides=True)
         if reference.spec is not None:
             return reference
@@ -186,11 +231,14 @@ def _load_document(loaded: LoadedSpec, given: Given, build: Build | None, *, hid
         no_git_sha=build.no_git_sha if build is not None and not build.git_sha else None,
         is_open=variables is not None and not isinstance(variables, dict),
     )
+    if "matrix" in document.value:
+        scope.known["matrix"] = loaded.axes
     loaded.names = dict(scope.known)
     loaded.secrets = frozenset(
         str(resolved.values[n]) for n in resolved.sensitive if resolved.values.get(n) not in (None, "")
     )
-    rendered = render_document(document, scope, skip=frozenset({"variables"}))
+    rendered = render_document(document, scope, skip=frozenset({"variables", "matrix"}))
+    loaded.has_unknown_base = ("source", "image") in rendered.unknown
     loaded.problems += rendered.problems
     spec, removed = _model(loaded, rendered)
     _warn_of_traps(loaded)
@@ -295,7 +343,7 @@ def _warn_of_traps(loaded: LoadedSpec) -> None:
     for path in loaded.document.plain:
         if ".".join(map(str, path)) in reported:
             continue
-        is_any = "default" in path or "allowed" in path or "vars" in path or "with" in path
+        is_any = not {"default", "allowed", "vars", "with", "matrix"}.isdisjoint(path)
         value = value_at(loaded.document.value, path)
         is_flag = isinstance(value, bool) and not is_any
         is_changed = is_any and not isinstance(value, bool)  # a number would not be used as it is written

@@ -9,7 +9,8 @@ from typing import Any
 
 from imagepipe.errors import Problem
 from imagepipe.spec.document import Document
-from imagepipe.spec.models import Project, Spec
+from imagepipe.spec.keys import SpecKey, key_of
+from imagepipe.spec.models import Project, Scalar, Spec
 from imagepipe.spec.steps import StepAt
 
 
@@ -22,8 +23,16 @@ class LoadedSpec:
     spec: Spec | None = None
     """The model; None if the spec has errors."""
     project: Project = field(default_factory=Project)
+    axes: Mapping[str, Scalar] = field(default_factory=dict)
+    """Value of each axis, for a variant of a matrix."""
+    is_named: bool = True
+    """False for a base that was found because another spec is built on it."""
+    base_spec: LoadedSpec | None = None
+    """The spec that this one is built on, among those loaded with it."""
+    has_unknown_base: bool = False
+    """True if `source.image` is made of a variable that has no value yet."""
     names: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Values of `var`, `spec` and `build`."""
+    """Values of `var`, `matrix`, `spec` and `build`."""
     steps: tuple[StepAt, ...] = ()
     """Steps of `provision`, with the steps of provisioners in place."""
     tests: tuple[StepAt, ...] = ()
@@ -38,6 +47,24 @@ class LoadedSpec:
     def problem(self, path: tuple[str | int, ...], message: str, *, hint: str | None = None) -> Problem:
         """Return a problem at a path of this spec."""
         return self.document.problem(path, message, hint=hint)
+
+    @property
+    def key(self) -> SpecKey:
+        """The spec's name and variant; the name is `spec` if the document has none."""
+        name = self.document.value.get("name") if isinstance(self.document.value, dict) else None
+        return key_of(name if isinstance(name, str) else "spec", self.axes)
+
+    @property
+    def base(self) -> str | None:
+        """The spec that this one is built on, as `source.image` names it; None if it names none, or is unreadable."""
+        if self.has_unknown_base:
+            return None
+        if self.spec is not None:
+            return self.spec.source.image
+        value = self.document.value
+        source = value.get("source") if isinstance(value, dict) else None
+        image = source.get("image") if isinstance(source, dict) else None
+        return image if isinstance(image, str) and "{{" not in image else None
 
     def checked(self) -> Spec:
         """Return the model. Only for specs without errors."""

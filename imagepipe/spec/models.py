@@ -35,6 +35,7 @@ from imagepipe.spec.scalars import (
     SecurityGroupId,
     SnapshotId,
     SpecName,
+    SpecReference,
     SsmName,
     SubnetId,
     Text,
@@ -130,7 +131,9 @@ class Source(Model):
     """The source image; exactly one of `ami` and `image`."""
 
     ami: Ami | None = Field(None, description="An existing image: its id, `{ssm: …}`, or a filter.")
-    image: SpecName | None = Field(None, description="Name of another spec, whose image is the source.")
+    image: SpecReference | None = Field(
+        None, description="Another spec, whose image is the source: its name, or the key of a variant: `base[size=s]`."
+    )
 
 
 class SubnetsByTags(Model):
@@ -583,6 +586,21 @@ class Hygiene(Model):
     allow: tuple[HygieneException, ...] = Field((), description="Accepted findings.")
 
 
+class Matrix(Model):
+    """Variants of the spec: one image for each combination of the axes' values."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
+    __pydantic_extra__: dict[str, tuple[Scalar, ...]]
+
+    include: tuple[dict[str, Scalar], ...] = Field(
+        (), description="Further variants, each with a value for every axis."
+    )
+    exclude: tuple[dict[str, Scalar], ...] = Field(
+        (), description="Combinations to leave out; one that names some of the axes leaves out all that match."
+    )
+    max_parallel: int | None = Field(None, description="Largest number of variants that are built at once.", ge=1)
+
+
 class Spec(Model):
     """One image."""
 
@@ -591,6 +609,9 @@ class Spec(Model):
     description: str = Field("", description="Purpose of the image.")
     variables: dict[VariableName, Variable] = Field(
         default_factory=dict, description="Values that can be set from outside, used as `{{ var.NAME }}`."
+    )
+    matrix: Matrix | None = Field(
+        None, description="Variants of the spec, by named axes: `{release: [bookworm, trixie]}`."
     )
     source: Source = Field(description="Source image.")
     launch: Launch = Field(default_factory=Launch, description="The instance that is customized.")

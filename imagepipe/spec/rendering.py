@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ class Scope:
     """Names that the templates of a document may use."""
 
     known: dict[str, Mapping[str, Any]]
-    """Values of `var` or `param`, `spec` and `build` that are known before the run."""
+    """Values of `var` or `param`, `matrix`, `spec` and `build` that are known before the run."""
     declared: frozenset[str]
     """Names of the variables or parameters, with or without a value."""
     sensitive: frozenset[str]
@@ -44,17 +44,21 @@ class Scope:
         first, _, rest = name.partition(".")
         if name == GIT_SHA and self.no_git_sha:
             return f"{GIT_SHA} has no value: {self.no_git_sha}"
-        fields = {
+        fields: dict[str, Collection[str]] = {
             self.root: self.declared,
             "spec": SPEC_FIELDS,
             "build": BUILD_FIELDS,
             "source": SOURCE_FIELDS,
         }
+        if "matrix" in self.known:
+            fields["matrix"] = self.known["matrix"].keys()
         if first == "region":
             return None if not rest else "'region' has no fields"
         if first not in fields:
-            if first == "var":
+            if self.root == "param" and first in ("var", "matrix"):
                 return f"'{name}': a provisioner sees only its parameters, as param.NAME"
+            if first == "matrix":
+                return f"'{name}': the spec has no `matrix`"
             homes = [home for home, names in fields.items() if first in names]
             meant = f"{homes[0]}.{first}" if homes else nearest(first, [*fields, "region"])
             if meant in fields and rest:

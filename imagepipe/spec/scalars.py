@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandle
 from pydantic_core import PydanticCustomError, core_schema
 
 from imagepipe import late
+from imagepipe.spec import keys
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
@@ -95,6 +96,13 @@ SpecName = Annotated[
     _matching(
         r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
         "a spec's name has letters, digits, dots, dashes, underscores; at most 64",
+    ),
+]
+SpecReference = Annotated[
+    str,
+    _matching(
+        rf"{keys.NAME}(\[{keys.AXIS}={keys.VALUE}(,{keys.AXIS}={keys.VALUE})*\])?",
+        "a spec is named by its name, or by the key of a variant: base[release=bookworm]",
     ),
 ]
 VariableName = Annotated[
