@@ -1,4 +1,4 @@
-"""Run a graph on threads: a stage starts as soon as its inputs exist; the first failure stops the rest.
+"""Run a graph on threads: a stage starts as soon as its inputs exist; a failure stops the rest of its group.
 
 Each stage has its own daemon thread, and a cancelled run waits for its stages for a limited time. A stage that hangs,
 say in a read from a dead file server, can block neither the clean-up nor the end of the process.
@@ -6,7 +6,7 @@ say in a read from a dead file server, can block neither the clean-up nor the en
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -20,6 +20,7 @@ from imagepipe.engine.encoding import encode
 from imagepipe.engine.events import Events
 from imagepipe.engine.fingerprint import fingerprints as fingerprints_of
 from imagepipe.engine.graph import Graph
+from imagepipe.engine.groups import Groups
 from imagepipe.engine.journal import Claim, Journal, Lifetime
 from imagepipe.engine.stage import Context, Ref
 from imagepipe.engine.undo import StillHeld, Undoer, undo
@@ -85,7 +86,7 @@ def execute(
     *,
     fingerprints: Mapping[str, str] | None = None,
     finished: Mapping[str, Any] | None = None,
-    groups: Sequence[frozenset[str]] = (),
+    groups: Groups | None = None,
     keep_on_failure: bool = False,
     stop_seconds: float = STOP_SECONDS,
 ) -> Outcome:
@@ -95,21 +96,21 @@ def execute(
 
     `finished` has the outputs of the stages that an earlier process of the run completed.
 
-    `groups` are sets of stages that succeed or fail independently: when one fails, only its own group is stopped and
-    undone. Without groups, all stages are one group.
+    When a stage fails, its group is stopped and undone, with the groups that depend on it. Without `groups`, all stages
+    are one group.
 
     With `keep_on_failure` a failed run keeps everything until `clean` deletes it. A cancelled run keeps nothing.
     """
     journal, events, cancel, clock = services.journal, services.events, services.cancel, services.clock
     began = clock.monotonic()
     marks = fingerprints_of(graph) if fingerprints is None else fingerprints
-    run = _Running(graph, services, marks, dict(finished or {}), _group_of(graph, groups))
+    run = _Running(graph, services, marks, dict(finished or {}), groups or Groups.one(graph))
     run.run(stop_seconds)
     # A cancel during the end of the last stage is too late: its images are kept, and undo does not delete them.
     is_done = run.outputs.keys() >= graph.stages.keys()
     was_cancelled = not run.failures and cancel.is_set() and not is_done
     ok = not run.failures and not was_cancelled
-    succeeded = set(run.group_of.values()) - {run.group_of[failure.stage] for failure in run.failures}
+    succeeded = {group for group in run.groups.stages if group not in run.failed}
 
     def is_undone(claim: Claim) -> bool:
         is_of_failed = run.group_of.get(claim.stage) not in succeeded
@@ -130,13 +131,6 @@ def execute(
     )
 
 
-def _group_of(graph: Graph, groups: Sequence[frozenset[str]]) -> dict[str, int]:
-    """Return the number of each stage's group."""
-    if not groups:
-        return dict.fromkeys(graph.stages, 0)
-    return {name: number for number, group in enumerate(groups) for name in group}
-
-
 @dataclass
 class _Running:
     """The state of a running graph."""
@@ -145,15 +139,18 @@ class _Running:
     services: RunServices
     fingerprints: Mapping[str, str]
     outputs: dict[str, Any]
-    group_of: Mapping[str, int]
+    groups: Groups
     failures: list[Failure] = field(default_factory=list)
     interrupted: list[str] = field(default_factory=list)
     running: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    """Groups that failed, or depend on one that did."""
 
     def __post_init__(self) -> None:
-        count = max(self.group_of.values(), default=0) + 1
+        self.group_of = self.groups.by_stage()
         self.clock, self.events = self.services.clock, self.services.events
-        self.cancels = [self.services.cancel.child() for _ in range(count)]
+        self.cancels = {group: self.services.cancel.child() for group in self.groups.stages}
+        self._admitted: set[str] = set()
         self._done: SimpleQueue[tuple[str, Any, Exception | None]] = SimpleQueue()
         self._waiting = {
             name: self.graph.needs(name) - self.outputs.keys()
@@ -194,11 +191,36 @@ class _Running:
 
     def _start_ready_stages(self) -> None:
         for name in [name for name, needs in self._waiting.items() if not needs]:
-            if self._is_cancelled(name) or len(self.running) >= MAX_THREADS:
+            if self._is_cancelled(name) or len(self.running) >= MAX_THREADS or not self._admit(self.group_of[name]):
                 continue
             del self._waiting[name]
             self.running.add(name)
             Thread(target=self._work, args=(name,), name=f"stage {name}", daemon=True).start()
+
+    def _admit(self, group: str) -> bool:
+        """Return whether stages of a group may start: the groups it depends on are ready, and no limit is reached."""
+        if group in self._admitted:
+            return True
+        if not self.groups.after.get(group, frozenset()) <= self.outputs.keys():
+            return False
+        for limit in self.groups.limits:
+            at_work = {each for each in limit.groups & self._admitted if not self._is_over(each)}
+            if group in limit.groups and len(at_work) >= limit.at_once:
+                return False
+        self._admitted.add(group)
+        return True
+
+    def _is_over(self, group: str) -> bool:
+        stages = self.groups.stages[group]
+        return stages <= self.outputs.keys() or (self.cancels[group].is_set() and not stages & self.running)
+
+    def _fail(self, group: str, reason: str) -> None:
+        """Stop a group and the groups that depend on it; with `fail_fast`, all that are not finished."""
+        others = self.groups.stages.keys() if self.groups.fail_fast else self.groups.dependents(group)
+        stopped = {group, *(each for each in others if not self.groups.stages[each] <= self.outputs.keys())}
+        self.failed |= stopped
+        for each in stopped:
+            self.cancels[each].set(reason)
 
     def _work(self, name: str) -> None:
         cancel = self.cancels[self.group_of[name]]
@@ -221,7 +243,7 @@ class _Running:
             self.interrupted.append(name)
         else:
             self.failures.append(Failure(name, error))
-            self.cancels[self.group_of[name]].set(f"{name} failed")
+            self._fail(self.group_of[name], f"{name} failed")
 
 
 def _run_one(graph: Graph, name: str, ctx: Context, events: Events, fingerprint: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.events import AnyEvent, Events
 from imagepipe.engine.executor import STOP_SECONDS, Outcome, RunServices, execute
 from imagepipe.engine.graph import Graph
+from imagepipe.engine.groups import Groups
 from imagepipe.engine.journal import Claim, Journal, Lifetime, RunRecord
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.masking import Masker
@@ -62,7 +63,7 @@ class Rig:
         self,
         *,
         keep_on_failure: bool = False,
-        groups: Sequence[frozenset[str]] = (),
+        groups: Groups | None = None,
         stop_seconds: float = STOP_SECONDS,
     ) -> Outcome:
         kinds = ("image", "instance", "key", "group", "snapshots")

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from imagepipe.engine import events as ev
+from imagepipe.engine.groups import Groups, Limit
 from imagepipe.engine.journal import Lifetime, State, read
 from imagepipe.engine.stage import Context, Stage
 from imagepipe.errors import Cancelled
@@ -260,7 +261,7 @@ def test_a_stage_whose_summary_fails_is_a_failed_stage(rig: Rig) -> None:
     assert [str(failure.error) for failure in rig.execute().failures] == ["no words"]
 
 
-def two_specs(rig: Rig) -> list[frozenset[str]]:
+def two_specs(rig: Rig) -> Groups:
     """Two groups of stages: `bad` fails once `good` has an image, and `good` goes on after that."""
     has_image, has_failed = threading.Event(), threading.Event()
 
@@ -279,7 +280,8 @@ def two_specs(rig: Rig) -> list[frozenset[str]]:
 
     rig.add("good/last", lambda ctx: None, rig.add("good/image", image, rig.add("good/instance", holding("instance"))))
     rig.add("bad/last", lambda ctx: None, rig.add("bad/fails", fails))
-    return [frozenset({"good/instance", "good/image", "good/last"}), frozenset({"bad/fails", "bad/last"})]
+    good, bad = frozenset({"good/instance", "good/image", "good/last"}), frozenset({"bad/fails", "bad/last"})
+    return Groups({"good": good, "bad": bad})
 
 
 def test_a_failed_group_stops_and_undoes_itself_alone(rig: Rig) -> None:
@@ -312,6 +314,57 @@ def test_a_cancel_stops_all_groups_and_undoes_them(rig: Rig) -> None:
         ctx.cancel.check()
 
     rig.add("b/stops", cancels)
-    outcome = rig.execute(groups=[frozenset({"a/image"}), frozenset({"b/stops"})])
+    outcome = rig.execute(groups=Groups({"a": frozenset({"a/image"}), "b": frozenset({"b/stops"})}))
     assert outcome.cancelled
     assert sorted(rig.released) == ["image", "instance"]
+
+
+def test_a_failed_group_stops_the_groups_that_depend_on_it_and_no_other(rig: Rig) -> None:
+    rig.add("base/image", failing)
+    rig.add("layer/key", holding("key"))
+    rig.add("other/image", holding("image", Lifetime.PRODUCT))
+    stages = {name: frozenset({stage}) for name, stage in (("base", "base/image"), ("layer", "layer/key"))}
+    groups = Groups({**stages, "other": frozenset({"other/image"})}, after={"layer": frozenset({"base/image"})})
+    outcome = rig.execute(groups=groups)
+    assert outcome.outputs.keys() == {"other/image"}
+    assert rig.released == [], "the layer began nothing, and the image of the other group stays"
+
+
+def test_with_fail_fast_a_failed_group_stops_every_group_that_is_not_finished(rig: Rig) -> None:
+    groups = replace(two_specs(rig), fail_fast=True)
+    outcome = rig.execute(groups=groups)
+    assert "good/last" not in outcome.outputs
+    assert sorted(rig.released) == ["image", "instance", "snapshots"]
+
+
+def test_no_more_groups_than_the_limit_run_at_once(rig: Rig) -> None:
+    at_work: list[str] = []
+    most: list[int] = []
+
+    def work(name: str) -> Callable[[Context], None]:
+        def run(ctx: Context) -> None:
+            at_work.append(name)
+            most.append(len(at_work))
+            ctx.cancel.sleep(0.02)
+            at_work.remove(name)
+
+        return run
+
+    names = [f"v{number}" for number in range(6)]
+    for name in names:
+        rig.add(f"{name}/last", work(name), rig.add(f"{name}/first", lambda ctx: None))
+    groups = Groups(
+        {name: frozenset({f"{name}/first", f"{name}/last"}) for name in names}, limits=(Limit(frozenset(names), 2),)
+    )
+    assert rig.execute(groups=groups).ok
+    assert len(most) == 6
+    assert max(most) <= 2
+
+
+def test_a_failed_group_makes_room_for_the_next_one_of_its_limit(rig: Rig) -> None:
+    rig.add("a/fails", failing)
+    rig.add("b/image", lambda ctx: None)
+    groups = Groups(
+        {"a": frozenset({"a/fails"}), "b": frozenset({"b/image"})}, limits=(Limit(frozenset({"a", "b"}), 1),)
+    )
+    assert rig.execute(groups=groups).outputs.keys() == {"b/image"}
