@@ -45,7 +45,7 @@ class Preflight:
         ssm = isinstance(spec.source.ami, AmiBySsm)
         if spec.source.ami is not None:  # the image of another spec does not exist yet
             with self._at("source", "ami", *(["ssm"] if ssm else [])):
-                source = FindSource(self._ec2, source_wanted(spec), isinstance(spec.output, EbsOutput)).find(
+                source = FindSource(self._ec2, source_wanted(spec), needs_ebs=isinstance(spec.output, EbsOutput)).find(
                     lambda _: None
                 )
         if source is not None:

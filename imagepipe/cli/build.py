@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +13,15 @@ from typing import Any
 
 import click
 
-from imagepipe.cli.cloud import cloud_target, open_cloud
+from imagepipe.cli.cloud import cloud_target, open_cloud, region_of
 from imagepipe.cli.end import print_end
 from imagepipe.cli.junit_file import reported_in
 from imagepipe.cli.options import (
     CloudOptions,
+    NamedSpecs,
     VariableOptions,
     check_region,
     cloud_options,
-    found_specs,
     read_variables,
     unknown_variables,
     variable_options,
@@ -32,11 +32,15 @@ from imagepipe.cli.run_options import KeepingCommand, RunOptions, run_options
 from imagepipe.clock import Clock, SystemClock
 from imagepipe.engine.cancel import Cancel
 from imagepipe.errors import SpecError
+from imagepipe.reuse import Examiner
+from imagepipe.spec.find import PROJECT_FILE, SUFFIXES
 from imagepipe.spec.load import Build, load, refuse
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.not_yet import not_yet
 from imagepipe.spec.variables import Given, given_value
 from imagepipe.wiring.certificates import check_bundle_files
+from imagepipe.wiring.existing import Existing
+from imagepipe.wiring.family import bases_first, narrow, select_variants
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +48,19 @@ class BuildOptions:
     """Arguments and options of `imagepipe build`."""
 
     specs: tuple[str, ...]
+    selection: Selection
+    force: bool
     variables: VariableOptions
     cloud: CloudOptions
     run_options: RunOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Options that choose among the specs of the command line."""
+
+    only: tuple[str, ...] = ()
+    with_dependents: bool = False
 
 
 @click.command(
@@ -56,6 +70,8 @@ Examples:
   imagepipe build web-server.yaml --local
   imagepipe build specs/web-server.yaml --var greeting=hi --region eu-west-1
   imagepipe build specs/ --format json >images.json
+  imagepipe build specs/family --only runtime --with-dependents
+  imagepipe build 'web-server.yaml[release=bookworm]'
   imagepipe build web-server.yaml --junit tests.xml
 """,
 )
@@ -64,14 +80,25 @@ Examples:
 @variable_options
 @run_options
 @click.option(
-    "--keep-going",
+    "--only",
+    multiple=True,
+    metavar="SPEC",
+    help="Of all the specs given, build only this one; repeatable. Its bases are reused if nothing has changed.",
+)
+@click.option("--with-dependents", is_flag=True, help="Also build every spec that is built on one of these.")
+@click.option("--force", is_flag=True, help="Bake the specs given even if they say `reuse` and nothing has changed.")
+@click.option(
+    "--fail-fast",
     is_flag=True,
-    help="With several specs: a failure stops and cleans up only its own spec. Without this option, the first failure "
-    "stops the whole run and deletes every image that is not finished.",
+    help="With several specs: the first failure stops the whole run and deletes every image that is not finished. "
+    "Without this option, a failure stops and cleans up only its own spec, and those that are built on it.",
 )
 @pass_options(BuildOptions)
 def build(options: BuildOptions) -> int:
     """Bake the images of specs, given by path, by folder, or by the name of a file in specs/.
+
+    A spec may be a variant of a matrix: web.yaml[release=bookworm]. Bases that are not given are found beside the spec
+    or in specs/; they are baked only if their inputs have changed, like specs that say `reuse: unchanged`.
 
     Exit code 0 when every image is available in every region. After a failure, Ctrl-C or SIGTERM, everything that the
     build created is deleted. A second Ctrl-C exits at once; `imagepipe clean` then deletes the rest.
@@ -86,8 +113,8 @@ def _build_images(options: BuildOptions) -> int:
     values = read_variables(options.variables)
     clock = SystemClock()
     run_id = secrets.token_hex(4)
-    files = found_specs(options.specs)
-    loaded = load_buildable(files, values, _build(run_id, files, clock))
+    named = NamedSpecs.of(options.specs)
+    loaded = load_buildable(named, values, _build(run_id, named.files, clock), options.selection)
     check_files_of_bundles(loaded, region, is_local=target.local is not None)
     if region:
         check_region(region, loaded)
@@ -97,12 +124,18 @@ def _build_images(options: BuildOptions) -> int:
         regions = stack.enter_context(open_cloud(target, region=region, clock=clock))
         signals.has_begun = True
         cancel.check()
-        run = Run(run_id, clock, cancel, target.with_account(regions), loaded, options.run_options)
-        outcome, baked = run.execute(regions, region, _record(files, values, loaded, region))
+        existing = Examiner(regions, region_of(region, regions), clock.now()).unchanged(
+            bases_first(loaded), force=options.force
+        )
+        cancel.check()
+        run = Run(run_id, clock, cancel, target.with_account(regions), loaded, options.run_options, existing)
+        outcome, baked = run.execute(regions, region, _record(values, loaded, region, existing))
         return print_end(run, outcome, baked)
 
 
-def _record(files: Sequence[Path], values: Given, loaded: Sequence[LoadedSpec], region: str | None) -> dict[str, Any]:
+def _record(
+    values: Given, loaded: Sequence[LoadedSpec], region: str | None, existing: Mapping[str, Existing]
+) -> dict[str, Any]:
     """Return the values that `resume` needs to build the same graph. Sensitive variables are not recorded."""
     variables: dict[str, Any] = {}
     for spec in loaded:
@@ -113,12 +146,23 @@ def _record(files: Sequence[Path], values: Given, loaded: Sequence[LoadedSpec], 
         for name, variable in spec.checked().variables.items():
             if variable.sensitive:
                 variables.pop(name, None)
-    return {"files": [str(file.resolve()) for file in files], "variables": variables, "region": region}
+    return {
+        "files": list(dict.fromkeys(str(spec.file.resolve()) for spec in loaded)),
+        "specs": [str(spec.key) for spec in loaded],
+        "existing": {key: found.record() for key, found in existing.items()},
+        "variables": variables,
+        "region": region,
+    }
 
 
-def load_buildable(files: Sequence[Path], given: Given, build: Build) -> list[LoadedSpec]:
+def load_buildable(
+    named: NamedSpecs, given: Given, build: Build, selection: Selection = Selection()
+) -> list[LoadedSpec]:
     """Load specs that can be built. Raises SpecError with all problems, including parts that are not supported yet."""
-    loaded = load(files, given, build=build)
+    siblings = sorted({sibling for file in named.files for sibling in file.parent.glob("*.y*ml")})
+    beside = [file for file in siblings if file.suffix in SUFFIXES and file.name != PROJECT_FILE]
+    loaded = load(named.files, given, build=build, dependents_in=beside if selection.with_dependents else ())
+    loaded = select_variants(loaded, named.selections)
     for spec in loaded:
         for problem in spec.problems:
             if problem.severity == "warning":
@@ -127,7 +171,7 @@ def load_buildable(files: Sequence[Path], given: Given, build: Build) -> list[Lo
     unknown_variables([frozenset(spec.checked().variables) for spec in loaded], given)
     if problems := [problem for spec in loaded for problem in not_yet(spec)]:
         raise SpecError(problems)
-    return loaded
+    return narrow(loaded, selection.only, with_dependents=selection.with_dependents)
 
 
 def check_files_of_bundles(loaded: Sequence[LoadedSpec], region: str | None, *, is_local: bool) -> None:

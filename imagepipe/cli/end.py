@@ -32,7 +32,7 @@ def print_end(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> int:
             _print_held(outcome, run.id, closing)
             code = UndoFailed.exit_code
     else:
-        if run.options.keep_going and not outcome.cancelled:
+        if not run.options.fail_fast and not outcome.cancelled:
             _print(run, outcome, baked, closing)
         code = _explain(outcome, run, baked, closing)
     for stage in outcome.stuck:
@@ -72,10 +72,13 @@ class Closing:
 
 def _print(run: Run, outcome: Outcome, baked: Sequence[Baked], closing: Closing) -> None:
     """Print the images of the specs that succeeded."""
-    rows = [(build.spec, image) for build in baked for image in outcome.outputs.get(build.images.stage, ())]
-    lines = [closing.note(f"{image.id}  {image.region:<14}  {image.name}  ({spec})") for spec, image in rows]
+    rows = [(build, image) for build in baked for image in outcome.outputs.get(build.images.stage, ())]
+    lines = [
+        closing.note(f"{image.id}  {image.region:<14}  {image.name}  ({build.spec}{_why_old(run, build, image)})")
+        for build, image in rows
+    ]
     if run.options.output == "json":
-        result: dict[str, object] = {"run": run.id, "images": [_image(spec, image) for spec, image in rows]}
+        result: dict[str, object] = {"run": run.id, "images": [_image(run, build, image) for build, image in rows]}
         if not outcome.ok:
             result["failed"] = [build.spec for build in baked if build.images.stage not in outcome.outputs]
         print_json(result)
@@ -85,9 +88,19 @@ def _print(run: Run, outcome: Outcome, baked: Sequence[Baked], closing: Closing)
         click.echo(line)
 
 
-def _image(spec: str, image: Image) -> dict[str, object]:
+def _why_old(run: Run, build: Baked, image: Image) -> str:
+    return ", unchanged" if _is_unchanged(run, build, image) else ""
+
+
+def _is_unchanged(run: Run, build: Baked, image: Image) -> bool:
+    """Return whether an image is one of an earlier run; a spec that is not baked may still get new copies."""
+    return image.id in run.existing[build.spec].images.values() if build.is_unchanged else False
+
+
+def _image(run: Run, build: Baked, image: Image) -> dict[str, object]:
     return {
-        "spec": spec,
+        "spec": build.spec,
+        "unchanged": _is_unchanged(run, build, image),
         "region": image.region,
         "image_id": image.id,
         "name": image.name,
@@ -103,7 +116,8 @@ def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], closing: Closin
         closing.print(f"error: {failure.stage}: {error}")
         if isinstance(error, ImagepipeError) and error.hint:
             closing.print(f"  hint: {error.hint}")
-    for build in [] if run.options.keep_going and not outcome.cancelled else baked:
+    _name_layers_left_out(outcome, baked, closing)
+    for build in [] if not run.options.fail_fast and not outcome.cancelled else baked:
         for image in outcome.outputs.get(build.images.stage, outcome.outputs.get(build.kept.stage, ())):
             closing.print(f"finished before that, and kept: {image.id} in {image.region} ({build.spec})")
     if outcome.held:
@@ -116,6 +130,17 @@ def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], closing: Closin
         _print_logins(outcome, run, closing)
     cause = outcome.failures[0].error
     return cause.exit_code if isinstance(cause, ImagepipeError) and cause.exit_code != 1 else StageError.exit_code
+
+
+def _name_layers_left_out(outcome: Outcome, baked: Sequence[Baked], closing: Closing) -> None:
+    """Name the specs that were not built because their base failed."""
+    spec_of = {stage: build.spec for build in baked for stage in build.stages}
+    failed = {spec_of[failure.stage] for failure in outcome.failures}
+    for build in baked:  # bases come first
+        base = spec_of[build.base.stage] if build.base else None
+        if base in failed and build.images.stage not in outcome.outputs and build.spec not in failed:
+            failed.add(build.spec)
+            closing.print(f"not built: {build.spec}, because its base {base} failed")
 
 
 def _print_held(outcome: Outcome, run_id: str, closing: Closing) -> None:

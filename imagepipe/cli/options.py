@@ -14,6 +14,7 @@ from imagepipe.cli.output_format import F
 from imagepipe.errors import UsageError
 from imagepipe.spec.explain import nearest
 from imagepipe.spec.find import spec_files
+from imagepipe.spec.keys import SpecKey, split_selection
 from imagepipe.spec.load import load_var_file
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.variables import Given
@@ -103,9 +104,34 @@ def read_variables(options: VariableOptions) -> Given:
     return Given(command_line, files, dict(os.environ))
 
 
+@dataclass(frozen=True, slots=True)
+class NamedSpecs:
+    """The spec files that the command line names, and the variants to which it is restricted."""
+
+    files: list[Path]
+    selections: tuple[tuple[str, SpecKey], ...] = ()
+    """File, resolved, and axes of the variants, for each word with brackets: `web.yaml[release=bookworm]`."""
+
+    @classmethod
+    def of(cls, words: Sequence[str]) -> NamedSpecs:
+        """Find the files from the working directory. Raises SpecError, naming every word that was not found."""
+        files: dict[Path, Path] = {}
+        selections: list[tuple[str, SpecKey]] = []
+        whole: set[str] = set()
+        for word in words or [""]:
+            name, axes = (word, ()) if Path(word).exists() else split_selection(word)
+            for file in spec_files([name] if words else [], folder=Path()):
+                files.setdefault(file.resolve(), file)
+                if axes:
+                    selections.append((str(file.resolve()), SpecKey("", axes)))
+                else:
+                    whole.add(str(file.resolve()))
+        return cls(list(files.values()), tuple(each for each in selections if each[0] not in whole))
+
+
 def found_specs(words: Sequence[str]) -> list[Path]:
     """Return the spec files that the command line names, from the working directory."""
-    return spec_files(words, folder=Path())
+    return NamedSpecs.of(words).files
 
 
 def unknown_variables(known: Sequence[frozenset[str]], given: Given) -> None:

@@ -13,6 +13,7 @@ from imagepipe.cli.cloud import CloudTarget, open_cloud
 from imagepipe.cli.end import print_end
 from imagepipe.cli.junit_file import reported_in
 from imagepipe.cli.options import (
+    NamedSpecs,
     VariableOptions,
     read_variables,
     variable_options,
@@ -26,6 +27,7 @@ from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.journal import JournalState, read
 from imagepipe.errors import UsageError
 from imagepipe.spec.load import Build
+from imagepipe.wiring.existing import Existing
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,9 @@ def _resume(options: ResumeOptions, past: JournalState) -> int:
     values = read_variables(options.variables)
     values = replace(values, files={**stored["variables"], **values.files})
     build = Build(past.run.build["id"], past.run.build["timestamp"], past.run.build.get("git_sha", ""))
-    loaded = load_buildable([Path(file) for file in stored["files"]], values, build)
+    loaded = load_buildable(NamedSpecs([Path(file) for file in stored["files"]]), values, build)
+    loaded = [spec for spec in loaded if str(spec.key) in stored["specs"]]
+    existing = {key: Existing.from_record(record) for key, record in stored["existing"].items()}
     target = CloudTarget.from_record(past.run.cloud)
     region = stored["region"]
     check_files_of_bundles(loaded, region, is_local=target.local is not None)
@@ -84,7 +88,7 @@ def _resume(options: ResumeOptions, past: JournalState) -> int:
         target.check_account(regions)
         signals.has_begun = True
         cancel.check()
-        resumed = Run(past.run.id, clock, cancel, target, loaded, options.run_options)
+        resumed = Run(past.run.id, clock, cancel, target, loaded, options.run_options, existing)
         result = resumed.resume(regions, region, dry_run=options.dry_run)
         return 0 if result is None else print_end(resumed, *result)
 

@@ -44,6 +44,8 @@ from imagepipe.resume import Recovered, recover
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.wiring.build import Baked
 from imagepipe.wiring.certificates import BundleSigning
+from imagepipe.wiring.existing import Existing
+from imagepipe.wiring.family import groups_of
 from imagepipe.wiring.tools import Tools
 
 
@@ -58,6 +60,7 @@ class Run:
         target: CloudTarget,
         loaded: Sequence[LoadedSpec],
         options: RunOptions,
+        existing: Mapping[str, Existing] | None = None,
     ) -> None:
         self.id = run_id
         self.clock = clock
@@ -65,6 +68,7 @@ class Run:
         self.target = target
         self.loaded = loaded
         self.options = options
+        self.existing = existing or {}
         self.folder = state_folder() / run_id
         self.masker = Masker(secret for spec in loaded for secret in spec.secrets)
         self.junit: JUnitReport | None = None
@@ -116,7 +120,7 @@ class Run:
         return held
 
     def _names(self) -> tuple[str, ...]:
-        return tuple(spec.checked().name for spec in self.loaded)
+        return tuple(str(spec.key) for spec in self.loaded)
 
     def _plan(self, stack: ExitStack, regions: Regions, region: str | None) -> Plan:
         connections = Connections()
@@ -132,7 +136,7 @@ class Run:
             offline=self._offline(),
             scans=self.folder.parents[1] / "scans",
         )
-        return plan(self.loaded, tools, region=region_of(region, regions))
+        return plan(self.loaded, tools, region=region_of(region, regions), existing=self.existing)
 
     def _offline(self) -> Offline | None:
         """Return the reader of the disks that the local cloud captures.
@@ -185,7 +189,7 @@ class Run:
                 RunServices(journal, events, self.cancel, self.clock, undoers),
                 fingerprints=plan.fingerprints,
                 finished=finished,
-                groups=[baked.stages for baked in plan.baked] if self.options.keep_going else (),
+                groups=groups_of(plan.baked, self.loaded, fail_fast=self.options.fail_fast),
                 keep_on_failure=keep_on_failure is not None,
             )
         if keep_on_failure is not None and not outcome.ok:

@@ -27,8 +27,8 @@ class RunOptions:
     timeout: timedelta | None = None
     keep_on_failure: timedelta | None = None
     """Time for which a failed run's resources are kept; None deletes them at once."""
-    keep_going: bool = False
-    """True if the other specs continue after the failure of one."""
+    fail_fast: bool = False
+    """True if the failure of one spec stops all others."""
 
     @property
     def log(self) -> IO[str]:

@@ -172,6 +172,32 @@ class Images:
                 found.setdefault(image.name, []).append(image)
         return found
 
+    def own_fingerprinted(self, fingerprints: Sequence[str]) -> list[Mapping[str, Any]]:
+        """Return the descriptions of this account's available images that are tagged with one of these fingerprints."""
+        found: list[Mapping[str, Any]] = []
+        for chunk in chunks(fingerprints):
+            filters = [
+                {"Name": f"tag:{tagging.FINGERPRINT}", "Values": list(chunk)},
+                {"Name": "state", "Values": ["available"]},
+            ]
+            with translating(f"looking for images with the same inputs in {self.region}"):
+                pages = self._client.get_paginator("describe_images").paginate(
+                    Owners=["self"], Filters=filters, PaginationConfig={"PageSize": 500}
+                )
+                found += [image for page in pages for image in page["Images"]]
+        return found
+
+    def permissions(self, image: str) -> list[dict[str, str]]:
+        """Return the launch permissions of an image."""
+        with translating(f"reading the launch permissions of {image} in {self.region}"):
+            answer = self._client.describe_image_attribute(ImageId=image, Attribute="launchPermission")
+        return list(answer.get("LaunchPermissions", ()))
+
+    def lacks(self, image: str, audience: Audience) -> bool:
+        """Return whether somebody of an audience may not launch an image yet."""
+        present = self.permissions(image)
+        return any(wanted not in present for wanted in audience.permissions())
+
     def own_of_token(self, token: str) -> list[OwnImage]:
         """Return the images that are tagged with a token."""
         return self._own([tagging.by_token(token)], f"images of token {token}")

@@ -11,6 +11,10 @@ from imagepipe.values import ImageText
 RUN = "imagepipe:run"
 TOKEN = "imagepipe:token"  # noqa: S105 - a tag's key
 SPEC = "imagepipe:spec"
+VARIANT = "imagepipe:variant"
+"""Variant of the spec, `release=bookworm,size=s`; only on resources of a spec with a matrix."""
+FINGERPRINT = "imagepipe:fingerprint"
+"""Digest of an image's inputs, on images and their snapshots."""
 STATE = "imagepipe:state"
 STARTED = "imagepipe:started"
 """Start time of the run, as in `build.timestamp`: YYYYMMDDTHHMMSSZ."""
@@ -31,6 +35,7 @@ class RunTags:
     run: str
     spec: str
     started: str = ""
+    variant: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
 
     def temporary(self, token: str, name: str) -> dict[str, str]:
@@ -48,7 +53,11 @@ class RunTags:
 
     def _own(self, token: str, state: str) -> dict[str, str]:
         own = {RUN: self.run, SPEC: self.spec, TOKEN: token, STATE: state}
-        return {**own, STARTED: self.started} if self.started else own
+        if self.started:
+            own[STARTED] = self.started
+        if self.variant:
+            own[VARIANT] = self.variant
+        return own
 
 
 @dataclass(frozen=True, slots=True)

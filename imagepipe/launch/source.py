@@ -10,12 +10,13 @@ from typing import assert_never
 from imagepipe import render
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import ImageFilter, OwnImage, SourceImage, late_names
+from imagepipe.cloud.tags import FINGERPRINT
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.late import Text
 from imagepipe.launch.devices import DevicePlan, check_boot_mode
 from imagepipe.spec.scalars import description_problem, image_name_problem, tag_problem
-from imagepipe.values import ImageText
+from imagepipe.values import Image, ImageText
 
 MAX_NAME = 128
 IMAGE_ID = re.compile(r"ami-([0-9a-f]{8}|[0-9a-f]{17})")
@@ -38,25 +39,32 @@ class BySsm:
 
 
 @dataclass(frozen=True)
-class FindSource(Stage[SourceImage]):
-    """Find the image to launch from."""
+class CheckedSource(Stage[SourceImage]):
+    """Find the image to launch from, and check that the spec's devices fit it."""
 
     ec2: Ec2 = field(repr=False, compare=False)
-    wanted: str | BySsm | Newest
-    """The image's id, or how to find it."""
-    needs_ebs: bool = True
-    """True if the root must be on EBS, because it is captured as a snapshot; a bundle can be made of any root."""
-    devices: DevicePlan = field(default=DevicePlan(), repr=False, compare=False)
+    devices: DevicePlan = field(default=DevicePlan(), repr=False, compare=False, kw_only=True)
     """The spec's block devices, which must fit the image's."""
-    boot_mode: str | None = field(default=None, repr=False, compare=False)
+    boot_mode: str | None = field(default=None, repr=False, compare=False, kw_only=True)
     """The boot mode of the new image; None for the source's."""
+    needs_ebs: bool = field(default=True, kw_only=True)
+    """True if the root must be on EBS, because it is captured as a snapshot; a bundle can be made of any root."""
 
-    def run(self, ctx: Context) -> SourceImage:
-        source = self.find(ctx.say)
+    def check(self, source: SourceImage) -> SourceImage:
+        """Return the image. Raises CloudError if the spec's devices, boot mode or tags do not fit it."""
+        self.check_root(source)
         self.devices.check(source, self.ec2.snapshots.describe_many)
         check_boot_mode(source, self.boot_mode)
         self._check_device_tags(source)
         return source
+
+    def check_root(self, source: SourceImage) -> None:
+        """Raise CloudError if the image's root is not of the kind that the spec needs."""
+        if self.needs_ebs and source.root_device_type != "ebs":
+            raise CloudError(
+                f"source image {source.id} has its root on instance store, which has no snapshots",
+                hint="use an image whose root device type is ebs, or set output.type: instance-store",
+            )
 
     def _check_device_tags(self, source: SourceImage) -> None:
         """Check the tags of single devices now: EC2 would find those of the image's devices after the bake."""
@@ -65,6 +73,35 @@ class FindSource(Stage[SourceImage]):
             for device in devices:
                 key = f"{section}.block_devices: the tags of {device.device}:"
                 checked_tags(key, device.tags, values, self.ec2.region)
+
+    def summary(self, output: SourceImage) -> str:
+        return f"{output.id} {output.name}"
+
+
+@dataclass(frozen=True)
+class FindBase(CheckedSource):
+    """Look up the image of the spec that this one is built on, as soon as it is tested and in the launch region."""
+
+    image: Ref[Image]
+    base: str = field(compare=False)
+    """Key of the base."""
+
+    def run(self, ctx: Context) -> SourceImage:
+        return self.check(self.ec2.images.by_id(ctx[self.image].id))
+
+    def title(self) -> str:
+        return f"look up the image of {self.base}"
+
+
+@dataclass(frozen=True)
+class FindSource(CheckedSource):
+    """Find the image to launch from."""
+
+    wanted: str | BySsm | Newest
+    """The image's id, or how to find it."""
+
+    def run(self, ctx: Context) -> SourceImage:
+        return self.check(self.find(ctx.say))
 
     def find(self, say: Callable[[str], None]) -> SourceImage:
         """Return the image. Raises CloudError if it does not exist or cannot be used as a source."""
@@ -77,11 +114,7 @@ class FindSource(Stage[SourceImage]):
                 found = self._newest(self.wanted)
             case _:
                 assert_never(self.wanted)
-        if self.needs_ebs and found.root_device_type != "ebs":
-            raise CloudError(
-                f"source image {found.id} has its root on instance store, which has no snapshots",
-                hint="use an image whose root device type is ebs, or set output.type: instance-store",
-            )
+        self.check_root(found)
         return found
 
     def _by_ssm(self, say: Callable[[str], None], name: str) -> SourceImage:
@@ -130,9 +163,6 @@ class FindSource(Stage[SourceImage]):
     def title(self) -> str:
         return "find the source image"
 
-    def summary(self, output: SourceImage) -> str:
-        return f"{output.id} {output.name}"
-
 
 def image_names(name: Text, source: SourceImage, regions: Sequence[str]) -> dict[str, str]:
     """Render the image's name for each region. Raises CloudError for a name that EC2 would refuse."""
@@ -172,18 +202,18 @@ class NameImages(Stage[Mapping[str, ImageText]]):
     name: Text
     description: Text
     tags: Mapping[str, Text]
+    fingerprint: Ref[str] | None = None
 
     def run(self, ctx: Context) -> Mapping[str, ImageText]:
         source = ctx[self.source]
         names = image_names(self.name, source, self.regions)
-        return {region: self._text(names[region], late_names(source, region), region) for region in self.regions}
+        fingerprint = ctx[self.fingerprint] if self.fingerprint else ""
+        own = {FINGERPRINT: fingerprint} if fingerprint else {}
+        return {region: self._text(names[region], late_names(source, region), region, own) for region in self.regions}
 
-    def _text(self, name: str, values: Mapping[str, object], region: str) -> ImageText:
-        return ImageText(
-            name,
-            image_description(self.description, values, region),
-            checked_tags("output.tags", self.tags, values, region),
-        )
+    def _text(self, name: str, values: Mapping[str, object], region: str, own: Mapping[str, str]) -> ImageText:
+        tags = checked_tags("output.tags", self.tags, values, region)
+        return ImageText(name, image_description(self.description, values, region), {**tags, **own})
 
     def title(self) -> str:
         return "name the image"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Ec2
@@ -22,7 +23,7 @@ class Keep(Stage[tuple[Image, ...]]):
     """EC2 by region."""
     images: tuple[Ref[Image], ...]
     """Every image of the build: either all of them are kept or none."""
-    after: tuple[Ref[None], ...] = ()
+    after: tuple[Ref[Any], ...] = ()
     """Further stages that must succeed first."""
 
     def run(self, ctx: Context) -> tuple[Image, ...]:

@@ -14,14 +14,14 @@ SUFFIXES = (".yaml", ".yml")
 PROJECT_FILE = "imagepipe.yaml"
 SHIPPED = Path(__file__).resolve().parent.parent / "provisioners"
 """Folder of the provisioners in a wheel; in a checkout they are beside the package."""
-_CHECKOUT = Path(__file__).resolve().parent.parent.parent / "provisioners"
+CHECKOUT = Path(__file__).resolve().parent.parent.parent / "provisioners"
 DEMO = "web-server.yaml"
 
 
 def demo_spec() -> Path:
     """Return the spec that `imagepipe demo` bakes: in a wheel beside the provisioners, in a checkout in `specs/`."""
     shipped = SHIPPED.parent / "specs" / DEMO
-    return shipped if shipped.is_file() else _CHECKOUT.parent / "specs" / DEMO
+    return shipped if shipped.is_file() else CHECKOUT.parent / "specs" / DEMO
 
 
 def spec_files(words: Sequence[str], *, folder: Path) -> list[Path]:
@@ -150,10 +150,10 @@ def broken_provisioner(name: str, folder: Path) -> str | None:
 
 
 def _roots(folder: Path) -> list[Path]:
-    return [*(p / "provisioners" for p in (folder, *folder.parents)), folder.parent, SHIPPED, _CHECKOUT]
+    return [*(p / "provisioners" for p in (folder, *folder.parents)), folder.parent, SHIPPED, CHECKOUT]
 
 
 def provisioner_names(folder: Path) -> list[str]:
     """Return the name of every provisioner that a spec in this folder can use."""
-    roots = [*(p / "provisioners" for p in (folder, *folder.parents)), SHIPPED, _CHECKOUT]
+    roots = [*(p / "provisioners" for p in (folder, *folder.parents)), SHIPPED, CHECKOUT]
     return sorted({p.parent.name for root in roots for p in root.glob("*/provisioner.yaml")})

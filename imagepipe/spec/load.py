@@ -47,20 +47,29 @@ SAMPLE_BUILD = Build(id="0123456789ab", timestamp="20060102T150405Z", git_sha="0
 """Values of `build.*` if nothing is built."""
 
 
-def load(files: Sequence[Path], given: Given, *, build: Build | None = None) -> list[LoadedSpec]:
+def load(
+    files: Sequence[Path], given: Given, *, build: Build | None = None, dependents_in: Sequence[Path] = ()
+) -> list[LoadedSpec]:
     """Read and check specs; each has its problems in `problems`. Contacts no cloud.
 
     A spec with a matrix gives one for each variant. The bases of specs are loaded too: if no file names them, they are
-    searched beside the spec and in `specs/`, and have `is_named` false.
+    searched beside the spec and in `specs/`, and have `is_named` false. So have the specs of the files in
+    `dependents_in`, of which only those that are built on one of `files` are returned.
 
     Without `build`, as in `validate`, a variable without a value is not a problem.
     """
     loaded: list[LoadedSpec] = []
     for file in files:
         loaded += list(_load_file(file, given, build))
+    known = {file.resolve() for file in files}
+    more = [spec for file in dependents_in if file.resolve() not in known for spec in _load_file(file, given, build)]
+    for spec in more:
+        spec.is_named = False
+    loaded += more
     loaded += _find_bases(loaded, given, build)
     check_together(loaded)
-    loaded = [spec for spec in loaded if spec.is_named or _is_base(spec, loaded)]
+    kept = [spec for spec in loaded if spec.is_named or any(base.is_named for base in spec.bases())]
+    loaded = [spec for spec in loaded if any(spec is each or spec in each.bases() for each in kept)]
     for spec in loaded:
         own = spec.document.file
         spec.problems.sort(key=lambda p: (p.severity, p.file != own, p.file, p.line, p.column))
@@ -122,19 +131,6 @@ def _find_bases(loaded: Sequence[LoadedSpec], given: Given, build: Build | None)
         found += new
         waiting += new
     return found
-
-
-def _is_base(spec: LoadedSpec, loaded: Sequence[LoadedSpec]) -> bool:
-    """Return whether a named spec is built on this one, directly or through others; or it has errors to report."""
-    for other in loaded:
-        layer: LoadedSpec | None = other if other.is_named else None
-        seen: list[LoadedSpec] = []
-        while layer is not None and not any(layer is each for each in seen):
-            if layer is spec:
-                return True
-            seen.append(layer)
-            layer = layer.base_spec
-    return False
 
 
 def _load_file(file: Path, given: Given, build: Build | None) -> Iterator[LoadedSpec]:

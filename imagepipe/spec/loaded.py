@@ -14,7 +14,7 @@ from imagepipe.spec.models import Project, Scalar, Spec
 from imagepipe.spec.steps import StepAt
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class LoadedSpec:
     """A spec, with its file, document, project and problems."""
 
@@ -65,6 +65,15 @@ class LoadedSpec:
         source = value.get("source") if isinstance(value, dict) else None
         image = source.get("image") if isinstance(source, dict) else None
         return image if isinstance(image, str) and "{{" not in image else None
+
+    def bases(self) -> list[LoadedSpec]:
+        """Return the base of this spec, the base of that, and so on; each once, if they form a cycle."""
+        found: list[LoadedSpec] = []
+        base = self.base_spec
+        while base is not None and base not in found:
+            found.append(base)
+            base = base.base_spec
+        return found
 
     def checked(self) -> Spec:
         """Return the model. Only for specs without errors."""

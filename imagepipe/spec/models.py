@@ -601,6 +601,18 @@ class Matrix(Model):
     max_parallel: int | None = Field(None, description="Largest number of variants that are built at once.", ge=1)
 
 
+class Reuse(Model):
+    """The condition for keeping an existing image instead of baking it again."""
+
+    max_age: Duration | None = Field(
+        None, description="Bake again if the image is older than this, because a package mirror changes too."
+    )
+
+
+def _reuse(value: Any) -> Any:
+    return {} if value == "unchanged" else value
+
+
 class Spec(Model):
     """One image."""
 
@@ -622,6 +634,13 @@ class Spec(Model):
     output: Output = Field(description="Image to create.")
     publish: Publish = Field(default_factory=Publish, description="Copies, permissions and retirement.")
     hygiene: Hygiene = Field(default_factory=Hygiene, description="Exceptions from the hygiene scan.")
+    reuse: Annotated[Reuse | None, BeforeValidator(_reuse, json_schema_input_type=Literal["unchanged"] | Reuse)] = (
+        Field(
+            None,
+            description="`unchanged`, or `{max_age: 7d}`: keep an existing image whose inputs are the same. If absent, "
+            "a spec that is named on the command line is always baked.",
+        )
+    )
 
 
 class Parameter(Model):

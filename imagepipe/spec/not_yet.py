@@ -26,8 +26,6 @@ def not_yet(loaded: LoadedSpec, *, severity: str = "error") -> list[Problem]:
 
 def _found(spec: Spec) -> Iterator[tuple[KeyPath, str]]:
     publish = spec.publish
-    if spec.source.image is not None:
-        yield ("source", "image"), "an image that another spec bakes"
     if publish.ssm_parameter is not None:
         yield ("publish", "ssm_parameter"), "writing an SSM parameter"
     if publish.deprecate_after is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, assert_never
 
@@ -12,12 +12,15 @@ from imagepipe.cloud.images import Audience, ImageFilter, SourceImage
 from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.stage import Ref, Stage
+from imagepipe.inputs.collect import collect_inputs
 from imagepipe.late import Late
 from imagepipe.launch.access import Key, MakeGroup, MakeKey, Network, UseGroups, UseKey
 from imagepipe.launch.connect import AwaitSsh
 from imagepipe.launch.devices import DevicePlan
 from imagepipe.launch.machine import Launch, SpotWanted
-from imagepipe.launch.source import BySsm, CheckNames, FindSource, NameImages, Newest
+from imagepipe.launch.record_inputs import RecordInputs
+from imagepipe.launch.source import BySsm, CheckNames, FindBase, FindSource, NameImages, Newest
+from imagepipe.publish.keep import Keep
 from imagepipe.publish.share import CheckKeys, CheckPublic, ImageKeys
 from imagepipe.spec.find import named_file
 from imagepipe.spec.loaded import LoadedSpec
@@ -49,6 +52,7 @@ class Baked:
     """References to a spec's images in the outcome of a run."""
 
     spec: str
+    """Key of the spec."""
     images: Ref[tuple[Image, ...]]
     kept: Ref[tuple[Image, ...]]
     """The images once they are kept, even if a later stage fails; often the same as `images`."""
@@ -56,6 +60,12 @@ class Baked:
     """The stages that test the image, the boot of the test instance first."""
     stages: frozenset[str]
     """All stages of the spec."""
+    tested: Mapping[str, Ref[Image]] = field(default_factory=dict)
+    """The tested image by region. A layer starts as soon as the one in its launch region is there."""
+    base: Ref[Image] | None = None
+    """The image of the base in the launch region; None if the source is no spec's image."""
+    is_unchanged: bool = False
+    """True if nothing is baked, because an image with the same inputs exists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +80,23 @@ class ImageBuild:
     everywhere: Mapping[str, Ec2]
     """EC2 by region: the launch region, then each region that gets a copy."""
     run_tags: RunTags
+    base: Ref[Image] | None = None
+    """The image of the spec that this one is built on, in the launch region."""
+    base_kept: Ref[tuple[Image, ...]] | None = None
+    """All images of that spec, once they are kept."""
 
     @classmethod
-    def of(cls, loaded: LoadedSpec, tools: Tools, stages: Section, *, region: str) -> ImageBuild:
+    def of(
+        cls, loaded: LoadedSpec, tools: Tools, stages: Section, *, region: str, base: Baked | None = None
+    ) -> ImageBuild:
         """Collect the parts for a spec that is launched in `region`."""
         spec = loaded.checked()
         everywhere = {name: tools.regions[name] for name in dict.fromkeys((region, *spec.publish.regions))}
-        run_tags = RunTags(tools.run_id, spec.name, str(loaded.names["build"]["timestamp"]))
-        return cls(loaded, tools, stages, tools.regions[region], everywhere, run_tags)
+        started = str(loaded.names["build"]["timestamp"])
+        run_tags = RunTags(tools.run_id, spec.name, started, variant=loaded.key.variant)
+        image = base.tested[region] if base else None
+        kept = base.kept if base else None
+        return cls(loaded, tools, stages, tools.regions[region], everywhere, run_tags, image, kept)
 
     @property
     def spec(self) -> Spec:
@@ -108,19 +127,22 @@ class ImageBuild:
         """The encryption of an EBS-backed image; None for all others."""
         return self.spec.output.encrypt if isinstance(self.spec.output, EbsOutput) else None
 
-    def find_source(self) -> FindSource:
+    def find_source(self) -> FindBase | FindSource:
         is_ebs = isinstance(self.spec.output, EbsOutput)
-        return FindSource(
-            self.ec2,
-            source_wanted(self.spec),
-            needs_ebs=is_ebs,
-            devices=device_plan(self.spec),
-            boot_mode=self.spec.output.boot_mode,
-        )
+        devices, boot_mode = device_plan(self.spec), self.spec.output.boot_mode
+        if self.base is not None:
+            name = str(self.spec.source.image)
+            return FindBase(self.ec2, self.base, name, needs_ebs=is_ebs, devices=devices, boot_mode=boot_mode)
+        wanted = source_wanted(self.spec)
+        return FindSource(self.ec2, wanted, needs_ebs=is_ebs, devices=devices, boot_mode=boot_mode)
 
-    def name_images(self, source: Ref[SourceImage]) -> NameImages:
+    def record_inputs(self, source: Ref[SourceImage]) -> RecordInputs:
+        return RecordInputs(source, str(self.loaded.key), collect_inputs(self.loaded))
+
+    def name_images(self, source: Ref[SourceImage], fingerprint: Ref[str]) -> NameImages:
         output = self.spec.output
-        return NameImages(tuple(self.everywhere), source, output.name, output.description, output.tags)
+        regions = tuple(self.everywhere)
+        return NameImages(regions, source, output.name, output.description, output.tags, fingerprint)
 
     def check_names(self, wanted: Ref[Mapping[str, ImageText]]) -> CheckNames:
         return CheckNames(self.everywhere, wanted, self.replaces)
@@ -131,6 +153,10 @@ class ImageBuild:
             yield self.stages.add("public", CheckPublic(self.everywhere))
         if self.audience and (keys := image_keys(self.spec, self.region)):
             yield self.stages.add("keys", CheckKeys(self.everywhere, source, self.audience, keys))
+
+    def keep(self, images: Iterable[Ref[Image]], terminated: Sequence[Ref[Any]]) -> Keep:
+        """Keep the images, once the instances are terminated and the images of the base are kept."""
+        return Keep(self.everywhere, tuple(images), (*terminated, *((self.base_kept,) if self.base_kept else ())))
 
     def key(self, source: Ref[SourceImage]) -> MakeKey | UseKey:
         """Use the account's own key pair if the spec names one; otherwise make a temporary one."""
@@ -219,7 +245,7 @@ def source_wanted(spec: Spec) -> str | BySsm | Newest:
         case AmiBySsm(ssm=name):
             return BySsm(name)
         case None:
-            raise AssertionError("`validate` refuses a spec without source.ami")
+            raise AssertionError("the source of this spec is the image of another one")
         case _:
             assert_never(spec.source.ami)
 

@@ -15,11 +15,13 @@ def check_distinct_names(specs: Sequence[LoadedSpec], region: Callable[[Spec], s
     A name that needs the source image is known only during the run; RegisterImage then refuses the second image.
     """
     taken: dict[tuple[str, str], str] = {}
-    for spec in (loaded.checked() for loaded in specs):
+    for loaded in specs:
+        spec, key = loaded.checked(), str(loaded.key)
         name = spec.output.name
         for where in dict.fromkeys((region(spec), *spec.publish.regions)):
-            if isinstance(name, str) and (other := taken.setdefault((where, name), spec.name)) != spec.name:
+            if isinstance(name, str) and (other := taken.setdefault((where, name), key)) != key:
+                own = "the axes of the matrix" if loaded.axes else "{{ spec.name }}"
                 raise UsageError(
-                    f"specs '{other}' and '{spec.name}' both name their image '{name}' in {where}",
-                    hint="put {{ spec.name }} into output.name, or build one after the other",
+                    f"specs '{other}' and '{key}' both name their image '{name}' in {where}",
+                    hint=f"put {own} into output.name, or build one after the other",
                 )
