@@ -2,73 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from imagepipe.capture.stop import TerminateInstance
 from imagepipe.cloud.images import SourceImage
-from imagepipe.engine.fingerprint import UNKNOWN, fingerprints
-from imagepipe.engine.graph import Graph
 from imagepipe.engine.stage import Ref
 from imagepipe.launch.access import Network
-from imagepipe.launch.source import CheckNames
 from imagepipe.publish.replace import CollectImages, ReplaceImage
-from imagepipe.publish.reuse import CollectPublished, ExistingText, UseExisting
-from imagepipe.publish.share import ShareImage
 from imagepipe.publish.test import PublishGate, UseImage
-from imagepipe.spec.loaded import LoadedSpec
-from imagepipe.spec.models import Spec
 from imagepipe.values import Image, Instance
-from imagepipe.wiring.build import Baked, ImageBuild, Section
+from imagepipe.wiring.build import Baked, ImageBuild
 from imagepipe.wiring.capture import capture_for
-from imagepipe.wiring.existing import Existing
-from imagepipe.wiring.family import bases_first, check_bases
-from imagepipe.wiring.names import check_distinct_names
 from imagepipe.wiring.provision import add_steps
+from imagepipe.wiring.publication import share
 from imagepipe.wiring.scan import check_new_instance
-from imagepipe.wiring.tools import Tools
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The graph of a run."""
-
-    graph: Graph
-    baked: list[Baked]
-    """The specs, bases first."""
-    fingerprints: Mapping[str, str]
-    """Fingerprints by stage; the same in every run of the same specs."""
-
-
-def plan(
-    specs: Sequence[LoadedSpec],
-    tools: Tools,
-    *,
-    region: Callable[[Spec], str],
-    existing: Mapping[str, Existing] | None = None,
-) -> Plan:
-    """Build one graph for all specs. `existing` has the images of the specs that need no bake, by key.
-
-    Raises UsageError and SpecError for specs that cannot be built together.
-    """
-    check_distinct_names(specs, region)
-    check_bases(specs, region)
-    graph, baked = Graph(), dict[str, Baked]()
-    reference, as_reference = Graph(), dict[str, Baked]()
-    for loaded in bases_first(specs):
-        key = str(loaded.key)
-        prefix = f"{key}/" if len(specs) > 1 else ""
-        found = (existing or {}).get(key)
-        versions = ((loaded, graph, baked), (loaded.reference, reference, as_reference))
-        for version, into, done in versions:
-            base = str(loaded.base_spec.key) if loaded.base_spec else None
-            if version is None or (base is not None and base not in done):
-                continue
-            section, home = Section(into, prefix), region(version.checked())
-            build = ImageBuild.of(version, tools, section, region=home, base=done[base] if base else None)
-            done[key] = bake(build) if found is None else publish_existing(build, found)
-    return Plan(graph, list(baked.values()), dict.fromkeys(graph.stages, UNKNOWN) | fingerprints(reference))
 
 
 def bake(build: ImageBuild) -> Baked:
@@ -113,44 +60,6 @@ def bake(build: ImageBuild) -> Baked:
             renamed.append(add(f"replace-{region}", replacing))
         final = add("replaced", CollectImages(tuple(renamed)))
     return Baked(str(build.loaded.key), final, kept, tests, frozenset(build.stages.names), images, build.base)
-
-
-def publish_existing(build: ImageBuild, existing: Existing) -> Baked:
-    """Add the stages of a spec whose image exists already: copies and permissions that it lacks, and nothing else."""
-    add = build.stages.add
-    images = {
-        region: add(f"image-{region}", UseExisting(build.everywhere[region], id))
-        for region, id in existing.images.items()
-    }
-    at_home = images[build.region]
-    missing = [region for region in build.copies if region not in images]
-    unshared = [*missing, *existing.unshared]
-    checks: tuple[Ref[Any], ...] = ()
-    if missing or unshared:
-        source = add("source", UseImage(build.ec2, at_home))
-        checks = tuple(build.check_sharing(source))
-    if missing:
-        text = add("name", ExistingText(build.ec2, at_home, tuple(missing)))
-        capture = capture_for(build, source, add("names", CheckNames(build.everywhere, text)))
-        for region in missing:
-            images[region] = add(f"copy-{region}", capture.copy(at_home, region))
-    published = share(build, images, unshared, after=checks)
-    copies = add("keep", build.keep([published[region] for region in missing], ())) if missing else None
-    earlier = tuple(published[region] for region in existing.images)
-    final = add("published", CollectPublished(earlier, copies))
-    stages = frozenset(build.stages.names)
-    return Baked(str(build.loaded.key), final, final, (), stages, images, build.base, is_unchanged=True)
-
-
-def share(
-    build: ImageBuild, images: Mapping[str, Ref[Image]], regions: Iterable[str], *, after: tuple[Ref[Any], ...]
-) -> dict[str, Ref[Image]]:
-    """Share the images in these regions, if the spec shares any; return the images of all regions."""
-    published = dict(images)
-    for region in regions if build.audience else ():
-        stage = ShareImage(build.everywhere[region], images[region], build.audience, after=after)
-        published[region] = build.stages.add(f"share-{region}", stage)
-    return published
 
 
 def test(

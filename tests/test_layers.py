@@ -23,16 +23,20 @@ FOUNDATION = {
     "partitions",
 }
 LAYER_1 = {"spec", "engine", "cloud", "communicator", "bundle", "hygiene", "iam"}
+INPUTS = {"inputs"}
 STAGES = {"launch", "provision", "capture", "publish"}
 ANYTHING = {
     "__init__",
     *FOUNDATION,
     *LAYER_1,
+    *INPUTS,
     *STAGES,
     "local",
     "report",
     "wiring",
     "pipeline",
+    "assembly",
+    "reuse",
     "preflight",
     "resume",
     "cleanup",
@@ -54,11 +58,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "partitions": set(),
     **{room: {"__init__", *FOUNDATION} for room in LAYER_1},
     "hygiene": set(),  # it goes to machines, alone
-    **dict.fromkeys(STAGES, FOUNDATION | LAYER_1),
+    "inputs": FOUNDATION | {"spec"},
+    **dict.fromkeys(STAGES, FOUNDATION | LAYER_1 | INPUTS),
     "local": {"__init__", *FOUNDATION, "bundle", "hygiene", "iam"},
     "report": {"__init__"} | FOUNDATION | {"engine"},
-    "wiring": FOUNDATION | LAYER_1 | STAGES,
+    "wiring": FOUNDATION | LAYER_1 | INPUTS | STAGES,
     "pipeline": FOUNDATION | LAYER_1 | STAGES | {"wiring"},
+    "assembly": FOUNDATION | LAYER_1 | STAGES | {"wiring", "pipeline"},
+    "reuse": FOUNDATION | LAYER_1 | INPUTS | STAGES | {"wiring"},
     "preflight": FOUNDATION | LAYER_1 | STAGES | {"wiring"},
     "policy": FOUNDATION | {"spec", "iam"},
     "resume": FOUNDATION | LAYER_1 | STAGES,
@@ -76,7 +83,8 @@ LIBRARIES: dict[str, set[str]] = {
     "werkzeug": {"local"},
     "rich": {"report"},
     "jinja2": {"render"},
-    "pydantic": {"spec"},
+    "networkx": {"wiring"},
+    "pydantic": {"spec", "inputs"},
     "pydantic_core": {"spec"},
     "yaml": {"spec", "local"},
     "cryptography": {"communicator", "bundle", "local"},

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from imagepipe.assembly import plan
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.session import Access, Session
 from imagepipe.communicator.ssh import Connections
 from imagepipe.engine.graph import Graph
 from imagepipe.errors import UsageError
-from imagepipe.pipeline import plan
 from imagepipe.publish.copy_ebs import CopyLimits
 from imagepipe.spec.load import load, refuse
 from imagepipe.spec.variables import Given

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from imagepipe.assembly import plan
 from imagepipe.capture.ebs import CaptureEbs
 from imagepipe.capture.instance_store.stages import BundleRoot
 from imagepipe.capture.scan.gate import Allowed, Gate
@@ -19,7 +20,6 @@ from imagepipe.communicator.ssh import Connections
 from imagepipe.engine.graph import Graph
 from imagepipe.launch.machine import Launch
 from imagepipe.local.disks.search import scan_disk
-from imagepipe.pipeline import plan
 from imagepipe.provision.reboot import RebootMachine
 from imagepipe.provision.shell import RunShell
 from imagepipe.provision.step import Step

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from imagepipe.assembly import Plan, plan
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.session import Access, Session
 from imagepipe.communicator.ssh import Connections
 from imagepipe.engine.fingerprint import UNKNOWN
-from imagepipe.pipeline import Plan, plan
 from imagepipe.publish.copy_ebs import CopyLimits
 from imagepipe.spec.load import Build, load, refuse
 from imagepipe.spec.variables import Given

@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from imagepipe.assembly import Plan, plan
 from imagepipe.bundle.manifest import Recipients
 from imagepipe.capture.scan.stages import Offline
 from imagepipe.cleanup.sweep import Heartbeat
@@ -36,7 +37,6 @@ from imagepipe.engine.journal import Journal, RunRecord, read
 from imagepipe.engine.undo import StillHeld, undo
 from imagepipe.errors import UndoFailed
 from imagepipe.masking import Masker
-from imagepipe.pipeline import Plan, plan
 from imagepipe.publish.copy_ebs import CopyLimits
 from imagepipe.report.console import ConsoleReport
 from imagepipe.report.junit import JUnitReport, Suite

@@ -177,6 +177,8 @@ def copy_bundle_to_region(context: PolicyContext) -> Iterator[Statement]:
 
 
 def share_image(context: PolicyContext) -> Iterator[Statement]:
+    # An existing image that is shared already is left alone.
+    yield Statement("ReadPermissions", ("ec2:DescribeImageAttribute",), context.all("image"), context.ours())
     yield Statement("ChangeOurImages", ("ec2:ModifyImageAttribute",), context.all("image"), context.ours())
     if context.ebs and (accounts := context.spec.publish.share.accounts):
         condition = {
@@ -230,6 +232,8 @@ def _tags_ours(context: PolicyContext, sid: str, resources: tuple[str, ...], *ke
 
 STAGES: Mapping[str, StatementBuilder] = {
     "FindSource": find_source,
+    "FindBase": find_source,
+    "RecordInputs": no_calls,
     "NameImages": no_calls,
     "CheckNames": check_names,
     "CheckTypes": check_types,
@@ -267,7 +271,8 @@ def stages_of(context: PolicyContext) -> Iterator[str]:
     """Yield the classes of the stages in the spec's graph, each once, in the order of the recipe, without steps."""
     spec = context.spec
     share = spec.publish.share
-    yield from ("FindSource", "NameImages", "CheckNames")
+    yield "FindBase" if spec.source.image else "FindSource"
+    yield from ("RecordInputs", "NameImages", "CheckNames")
     if context.bundles:
         yield from ("CheckTypes", "CheckBucket")
     if share.public:

@@ -63,16 +63,17 @@ output:
   per_region: {us-west-2: {bucket: west}}
 publish: {regions: [us-west-2], share: {public: true}}
 """
-SPECS: Mapping[str, str] = {"plain": PLAIN, "full": FULL, "own": OWN_ACCESS, "bundle": BUNDLE}
+LAYER = PLAIN.replace("plain", "layer").replace("{ami: ami-12345678}", "{image: plain}") + "---\n" + PLAIN
+SPECS: Mapping[str, str] = {"layer": LAYER, "plain": PLAIN, "full": FULL, "own": OWN_ACCESS, "bundle": BUNDLE}
 
 
 def loaded(folder: Path, text: str) -> LoadedSpec:
     file = folder / "spec.yaml"
     file.write_text(text)
     (folder / "key").touch()
-    [one] = load([file], Given(), build=SAMPLE_BUILD)
-    refuse([one])
-    return one
+    specs = load([file], Given(), build=SAMPLE_BUILD)
+    refuse(specs)
+    return specs[0]
 
 
 def context_of(folder: Path, text: str) -> PolicyContext:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from imagepipe.assembly import plan
 from imagepipe.cleanup.undoers import Undoers
 from imagepipe.clock import SystemClock
 from imagepipe.cloud import tags
@@ -16,7 +17,6 @@ from imagepipe.cloud.session import Access, Session
 from imagepipe.communicator.ssh import Connections
 from imagepipe.iam.document import Statement, document
 from imagepipe.iam.facts import ACTIONS, family, keys_of, kind_of
-from imagepipe.pipeline import plan
 from imagepipe.policy import storage
 from imagepipe.policy.context import EXPIRES, RUN, SPEC, STATE, UNFINISHED, PolicyContext
 from imagepipe.policy.generate import For, reasons, statements
@@ -33,8 +33,10 @@ def test_every_stage_of_a_graph_has_its_place_in_the_policy_and_no_other_has(nam
     one = loaded(tmp_path, SPECS[name])
     regions = Regions(Session(Access(region="us-east-1", access_key_id="x", secret_access_key="y")), SystemClock())
     tools = Tools(regions, Connections(), CopyLimits(), tmp_path, "r1", lambda *_: recipients())
-    graph = plan([one], tools, region=lambda spec: "us-east-1").graph
-    classes = {type(stage).__name__ for stage in graph.stages.values()}
+    specs = [one, *one.bases()]
+    baked = plan(specs, tools, region=lambda spec: "us-east-1")
+    own = next(build.stages for build in baked.baked if build.spec == one.checked().name)
+    classes = {type(baked.graph.stages[name]).__name__ for name in own}
     assert classes - STEPS.keys() == set(stages_of(PolicyContext(one.checked(), "us-east-1")))
 
 

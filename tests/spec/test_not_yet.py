@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from imagepipe.spec.load import load
 from imagepipe.spec.not_yet import not_yet
-from imagepipe.spec.variables import Given
 
-from .conftest import SOUND, SSH_USER, Loader
+from .conftest import SOUND, Loader
 
 EACH = {
     "publish.ssm_parameter": SOUND + "publish: {ssm_parameter: /images/web}\n",
@@ -27,17 +23,6 @@ def test_a_part_that_is_not_supported_yet_is_reported_at_its_position(loaded: Lo
     assert (problem.path, problem.severity) == (path, "error")
     assert "not supported yet" in problem.message
     assert problem.line > 2
-
-
-def test_an_image_built_on_another_specs_cannot_be_built_yet(tmp_path: Path) -> None:
-    (tmp_path / "imagepipe.yaml").write_text(SSH_USER)
-    (tmp_path / "both.yaml").write_text(
-        SOUND + "---\nimagepipe: 1\nname: app\nsource: {image: web}\noutput: {name: app-1}\n"
-    )
-    web, app = load([tmp_path / "both.yaml"], Given())
-    assert not_yet(web) == []
-    (problem,) = not_yet(app, severity="warning")
-    assert (problem.path, problem.line, problem.severity) == ("source.image", 8, "warning")
 
 
 def test_a_spec_that_can_be_built_has_no_such_problem(loaded: Loader) -> None:

@@ -1,0 +1,59 @@
+"""Assemble the graph of a run: the recipe for each spec that is baked, bases first, in one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from imagepipe.engine.fingerprint import UNKNOWN, fingerprints
+from imagepipe.engine.graph import Graph
+from imagepipe.pipeline import bake
+from imagepipe.spec.loaded import LoadedSpec
+from imagepipe.spec.models import Spec
+from imagepipe.wiring.build import Baked, ImageBuild, Section
+from imagepipe.wiring.existing import Existing
+from imagepipe.wiring.family import bases_first, check_bases
+from imagepipe.wiring.names import check_distinct_names
+from imagepipe.wiring.publication import publish_existing
+from imagepipe.wiring.tools import Tools
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The graph of a run."""
+
+    graph: Graph
+    baked: list[Baked]
+    """The specs, bases first."""
+    fingerprints: Mapping[str, str]
+    """Fingerprints by stage; the same in every run of the same specs."""
+
+
+def plan(
+    specs: Sequence[LoadedSpec],
+    tools: Tools,
+    *,
+    region: Callable[[Spec], str],
+    existing: Mapping[str, Existing] | None = None,
+) -> Plan:
+    """Build one graph for all specs. `existing` has the images of the specs that need no bake, by key.
+
+    Raises UsageError and SpecError for specs that cannot be built together.
+    """
+    check_distinct_names(specs, region)
+    check_bases(specs, region)
+    graph, baked = Graph(), dict[str, Baked]()
+    reference, as_reference = Graph(), dict[str, Baked]()
+    for loaded in bases_first(specs):
+        key = str(loaded.key)
+        prefix = f"{key}/" if len(specs) > 1 else ""
+        found = (existing or {}).get(key)
+        versions = ((loaded, graph, baked), (loaded.reference, reference, as_reference))
+        for version, into, done in versions:
+            base = str(loaded.base_spec.key) if loaded.base_spec else None
+            if version is None or (base is not None and base not in done):
+                continue
+            section, home = Section(into, prefix), region(version.checked())
+            build = ImageBuild.of(version, tools, section, region=home, base=done[base] if base else None)
+            done[key] = bake(build) if found is None else publish_existing(build, found)
+    return Plan(graph, list(baked.values()), dict.fromkeys(graph.stages, UNKNOWN) | fingerprints(reference))
