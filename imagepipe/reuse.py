@@ -16,11 +16,14 @@ from imagepipe.cloud.ec2 import Regions
 from imagepipe.errors import ImagepipeError
 from imagepipe.inputs.collect import collect_inputs
 from imagepipe.inputs.manifest import InputManifest
-from imagepipe.launch.source import FindSource
+from imagepipe.launch.source import BySsm, FindSource, Newest
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import EbsOutput, Spec
 from imagepipe.wiring.build import audience_of, source_wanted
 from imagepipe.wiring.existing import Existing
+
+_Lookup = tuple[str, str | BySsm | Newest, bool]
+"""A region, a description of the source image, and whether its root must be on EBS."""
 
 AT_ONCE = 16
 """Source images that are looked up at once."""
@@ -55,7 +58,7 @@ class Examiner:
     def unchanged(self, loaded: Sequence[LoadedSpec], *, force: bool) -> dict[str, Existing]:
         """Return the images of the specs that need no bake, by key. `loaded` has bases first."""
         existing: dict[str, Existing] = {}
-        for wave in _waves([each for each in loaded if may_reuse(each, force=force)]):
+        for wave in waves([each for each in loaded if may_reuse(each, force=force)]):
             ready = [each for each in wave if each.base_spec is None or str(each.base_spec.key) in existing]
             sources = {
                 str(each.key): existing[str(each.base_spec.key)].images.get(self._region(each.checked()), "")
@@ -70,47 +73,55 @@ class Examiner:
 
     def examine(self, specs: Sequence[LoadedSpec], sources: Mapping[str, str]) -> None:
         """Find the inputs of specs and their images. `sources` has the source images that are known, by key."""
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            inputs = list(pool.map(lambda each: self._inputs(each, sources.get(str(each.key))), specs))
-        complete = {str(spec.key): found for spec, found in zip(specs, inputs, strict=True)}
+        inputs = self.inputs_of(specs, sources)
         wanted: dict[str, set[str]] = {}
-        for spec, found in zip(specs, inputs, strict=True):
-            if found.inputs is not None:
+        for spec in specs:
+            if (known := inputs[str(spec.key)].inputs) is not None:
                 for region in self._everywhere(spec):
-                    wanted.setdefault(region, set()).add(found.inputs.fingerprint())
+                    wanted.setdefault(region, set()).add(known.fingerprint())
         with ThreadPoolExecutor(AT_ONCE) as pool:
             answers = pool.map(
                 lambda item: self._regions[item[0]].images.own_fingerprinted(sorted(item[1])), wanted.items()
             )
             images = dict(zip(wanted, answers, strict=True))
         for spec in specs:
-            found = complete[str(spec.key)]
-            if found.inputs is not None:
-                mark = found.inputs.fingerprint()
-                by_region = {
-                    region: image
-                    for region in self._everywhere(spec)
-                    if (image := _newest(images[region], spec, mark)) is not None
-                }
-                found = Examined(found.inputs, by_region)
-            self.examined[str(spec.key)] = found
+            examined = inputs[str(spec.key)]
+            if examined.inputs is not None:
+                mark = examined.inputs.fingerprint()
+                newest = {region: _newest(images[region], spec, mark) for region in self._everywhere(spec)}
+                found = {region: image for region, image in newest.items() if image is not None}
+                examined = Examined(examined.inputs, found)
+            self.examined[str(spec.key)] = examined
 
-    def _inputs(self, spec: LoadedSpec, source: str | None) -> Examined:
-        inputs = collect_inputs(spec)
-        if inputs is None or (spec.base_spec is not None and not source):
-            return Examined()
-        if source is None:
-            checked = spec.checked()
-            stage = FindSource(
-                self._regions[self._region(checked)],
-                source_wanted(checked),
-                needs_ebs=isinstance(checked.output, EbsOutput),
-            )
-            try:
-                source = stage.find(lambda _: None).id
-            except ImagepipeError as error:  # the bake reports it, at its own stage
-                return Examined(error=error)
-        return Examined(inputs.with_source(source))
+    def inputs_of(self, specs: Sequence[LoadedSpec], sources: Mapping[str, str]) -> dict[str, Examined]:
+        """Return the inputs of specs by key, each with its source image. A source that several share is found once."""
+        lookups = {self._lookup(spec) for spec in specs if spec.base_spec is None}
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            found = dict(zip(lookups, pool.map(self._find, lookups), strict=True))
+        examined = {}
+        for spec in specs:
+            key = str(spec.key)
+            inputs = collect_inputs(spec)
+            source = sources.get(key) if spec.base_spec is not None else found[self._lookup(spec)]
+            if isinstance(source, ImagepipeError):  # the bake reports it, at its own stage
+                examined[key] = Examined(error=source)
+            elif inputs is None or not source:
+                examined[key] = Examined()
+            else:
+                examined[key] = Examined(inputs.with_source(source))
+        return examined
+
+    def _lookup(self, spec: LoadedSpec) -> _Lookup:
+        checked = spec.checked()
+        needs_ebs = isinstance(checked.output, EbsOutput)
+        return self._region(checked), source_wanted(checked), needs_ebs
+
+    def _find(self, lookup: _Lookup) -> str | ImagepipeError:
+        region, wanted, needs_ebs = lookup
+        try:
+            return FindSource(self._regions[region], wanted, needs_ebs=needs_ebs).find(lambda _: None).id
+        except ImagepipeError as error:
+            return error
 
     def _everywhere(self, spec: LoadedSpec) -> list[str]:
         checked = spec.checked()
@@ -142,7 +153,7 @@ def created(image: Mapping[str, Any]) -> datetime:
     return datetime.fromisoformat(str(image["CreationDate"]).replace("Z", "+00:00"))
 
 
-def _waves(loaded: Iterable[LoadedSpec]) -> list[list[LoadedSpec]]:
+def waves(loaded: Iterable[LoadedSpec]) -> list[list[LoadedSpec]]:
     """Return the specs in waves: each spec is in a later wave than its base."""
     waves: list[list[LoadedSpec]] = []
     for each in loaded:

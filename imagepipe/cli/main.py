@@ -21,6 +21,8 @@ BUG = "a bug in imagepipe"
 COMMANDS = {
     "build": ("imagepipe.cli.build:build", "Bake the images of specs."),
     "validate": ("imagepipe.cli.validate:validate", "List every problem of specs at once; contacts no cloud."),
+    "why": ("imagepipe.cli.why:why", "Say why images are up to date, or which of their inputs have changed."),
+    "graph": ("imagepipe.cli.graph:graph", "Draw specs and their bases, or the stages of one spec."),
     "policy": ("imagepipe.cli.policy:policy", "Print the IAM policy that specs need; contacts no cloud."),
     "resume": ("imagepipe.cli.resume:resume", "Resume a run whose process died."),
     "clean": ("imagepipe.cli.clean:clean", "Delete the resources of dead or failed runs."),
@@ -34,7 +36,7 @@ COMMANDS = {
 """Module and help line of each command. A command's libraries are loaded only when it is called."""
 
 
-SHORT_LIVED = frozenset({"build", "resume", "validate"})
+SHORT_LIVED = frozenset({"build", "resume", "validate", "why"})
 """Commands that start with the garbage collector off. Libraries and botocore's models create hundreds of thousands of
 objects that are never freed, and each collection would visit them all. A run turns it on before its first stage."""
 FORMER_OPTIONS = {"--json": "--format json"}

@@ -187,6 +187,18 @@ class Images:
                 found += [image for page in pages for image in page["Images"]]
         return found
 
+    def own_of_specs(self, specs: Sequence[str]) -> list[Mapping[str, Any]]:
+        """Return the descriptions of this account's images that were baked from these specs, in any state."""
+        found: list[Mapping[str, Any]] = []
+        for chunk in chunks(specs):
+            filters = [{"Name": f"tag:{tagging.SPEC}", "Values": [_literal(name) for name in chunk]}]
+            with translating(f"looking for the images of specs in {self.region}"):
+                pages = self._client.get_paginator("describe_images").paginate(
+                    Owners=["self"], Filters=filters, IncludeDisabled=True, PaginationConfig={"PageSize": 500}
+                )
+                found += [image for page in pages for image in page["Images"]]
+        return found
+
     def permissions(self, image: str) -> list[dict[str, str]]:
         """Return the launch permissions of an image."""
         with translating(f"reading the launch permissions of {image} in {self.region}"):
