@@ -7,12 +7,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import NoReturn, cast, get_args
 
 import click
 
 from imagepipe.assembly import Plan, plan
 from imagepipe.bundle.manifest import Recipients
+from imagepipe.capture.scan.stages import Offline
 from imagepipe.cli.build import load_buildable
 from imagepipe.cli.options import NamedSpecs, VariableOptions, read_variables, region_option, variable_options
 from imagepipe.cli.pass_options import pass_options
@@ -80,7 +81,8 @@ def graph(options: GraphOptions) -> None:
     if several and not options.stages:
         drawing = _of_specs(loaded, times)
     else:
-        made = _planned(loaded, options.region)
+        scans_disks = any("hygiene" in each.stages for each in times.values())
+        made = _planned(loaded, options.region, _disks_unread() if scans_disks else None)
         drawing = _of_stages(made, times, key="" if several else str(loaded[0].key))
     click.echo(drawing.draw(options.output), nl=False)
 
@@ -105,7 +107,16 @@ def _of_stages(made: Plan, times: Mapping[str, SpecTimes], *, key: str) -> Drawi
     return Drawing(nodes, needs)
 
 
-def _planned(loaded: Sequence[LoadedSpec], region: str | None) -> Plan:
+def _disks_unread() -> Offline:
+    """Return a stand-in for the reader of captured disks, which the last run had, as on the local cloud."""
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("the stages of a drawing are not run")
+
+    return Offline(refuse, refuse)
+
+
+def _planned(loaded: Sequence[LoadedSpec], region: str | None, offline: Offline | None) -> Plan:
     """Return the graph of stages, made without a cloud: nothing in it is run."""
 
     def no_recipients(*_: object) -> Recipients:
@@ -116,5 +127,6 @@ def _planned(loaded: Sequence[LoadedSpec], region: str | None) -> Plan:
 
     session = Session(Access(region=ANY_REGION, access_key_id="none", secret_access_key="none"))  # noqa: S106 - no secret
     folder = Path(tempfile.gettempdir())
-    tools = Tools(Regions(session, SystemClock()), Connections(), CopyLimits(), folder, "graph", no_recipients)
+    regions = Regions(session, SystemClock())
+    tools = Tools(regions, Connections(), CopyLimits(), folder, "graph", no_recipients, offline=offline)
     return plan(loaded, tools, region=home)
