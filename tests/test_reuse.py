@@ -114,7 +114,7 @@ def test_an_image_with_another_tag_is_not_used(account: Account, tmp_path: Path,
     assert _unchanged(account, [base]) == {}
 
 
-def test_a_forged_fingerprint_on_a_public_image_of_another_account_is_not_used(
+def test_a_forged_fingerprint_on_a_shared_image_of_another_account_is_not_used(
     account: Account, tmp_path: Path
 ) -> None:
     [base] = _load(tmp_path, BASE)
@@ -123,7 +123,8 @@ def test_a_forged_fingerprint_on_a_public_image_of_another_account_is_not_used(
     image = harness.available(other, harness.register(other, snapshot, "forged"))
     forged = _tags("base", _fingerprint(account, base, ""))
     other.create_tags(Resources=[image], Tags=[{"Key": name, "Value": value} for name, value in forged.items()])
-    other.modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"Group": "all"}]})
+    own = account.cloud.client("sts").get_caller_identity()["Account"]
+    other.modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"UserId": own}]})
     assert account.cloud.client().describe_images(ImageIds=[image])["Images"], "this account can see it"
     assert _unchanged(account, [base]) == {}
 
