@@ -120,6 +120,30 @@ class Scene:
         return register(self.ec2, snapshot, "pending-1")
 
     @cached_property
+    def usage_report(self) -> str:
+        made = self.ec2.create_image_usage_report(ImageId=self.image, ResourceTypes=[{"ResourceType": "ec2:Instance"}])
+        describe = self.ec2.describe_image_usage_reports
+        until(lambda: describe(ReportIds=[made["ReportId"]])["ImageUsageReports"][0]["State"] == "available")
+        return str(made["ReportId"])
+
+    @cached_property
+    def recycled(self) -> tuple[str, str]:
+        """An image and its snapshot in Recycle Bin."""
+        for kind in ("EC2_IMAGE", "EBS_SNAPSHOT"):
+            period = {"RetentionPeriodValue": 7, "RetentionPeriodUnit": "DAYS"}
+            self.cloud.client("rbin").create_rule(ResourceType=kind, RetentionPeriod=period)
+        [disk] = self.ec2.describe_images(ImageIds=[self.image])["Images"][0]["BlockDeviceMappings"]
+        self.ec2.deregister_image(ImageId=self.image, DeleteAssociatedSnapshots=True)
+        return self.image, str(disk["Ebs"]["SnapshotId"])
+
+    @cached_property
+    def recycled_image(self) -> str:
+        """An image in Recycle Bin, whose snapshot was restored."""
+        image, snapshot = self.recycled
+        self.ec2.restore_snapshot_from_recycle_bin(SnapshotId=snapshot)
+        return image
+
+    @cached_property
     def group(self) -> str:
         return str(self.ec2.create_security_group(GroupName="web", Description="web")["GroupId"])
 
@@ -996,6 +1020,20 @@ DRY: dict[str, Case] = {
     "UnmonitorInstances": lambda s: s.ec2.unmonitor_instances(InstanceIds=[s.running], DryRun=True),
     "ResetInstanceAttribute": lambda s: s.ec2.reset_instance_attribute(
         InstanceId=s.running, Attribute="sourceDestCheck", DryRun=True
+    ),
+    "EnableImage": lambda s: s.ec2.enable_image(ImageId=s.image, DryRun=True),
+    "DisableImage": lambda s: s.ec2.disable_image(ImageId=s.image, DryRun=True),
+    "CreateImageUsageReport": lambda s: s.ec2.create_image_usage_report(
+        ImageId=s.image, ResourceTypes=[{"ResourceType": "ec2:Instance"}], DryRun=True
+    ),
+    "DeleteImageUsageReport": lambda s: s.ec2.delete_image_usage_report(ReportId=s.usage_report, DryRun=True),
+    "ListImagesInRecycleBin": lambda s: s.ec2.list_images_in_recycle_bin(ImageIds=[s.recycled[0]], DryRun=True),
+    "ListSnapshotsInRecycleBin": lambda s: s.ec2.list_snapshots_in_recycle_bin(
+        SnapshotIds=[s.recycled[1]], DryRun=True
+    ),
+    "RestoreImageFromRecycleBin": lambda s: s.ec2.restore_image_from_recycle_bin(ImageId=s.recycled_image, DryRun=True),
+    "RestoreSnapshotFromRecycleBin": lambda s: s.ec2.restore_snapshot_from_recycle_bin(
+        SnapshotId=s.recycled[1], DryRun=True
     ),
     "CreateTags": lambda s: s.ec2.create_tags(Resources=[s.image], Tags=[{"Key": "x", "Value": "y"}], DryRun=True),
     "DeleteTags": lambda s: s.ec2.delete_tags(Resources=[s.image], Tags=[{"Key": "x"}], DryRun=True),
