@@ -23,14 +23,6 @@ class ImageParameter:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class ParameterVersion:
-    """The number and the data type of a parameter's version."""
-
-    version: int
-    data_type: str
-
-
 def parameter_value(moto: Moto, account: str, region: str, name: str) -> str | None:
     """Return the value of a parameter, `NAME`, `NAME:VERSION` or `NAME:LABEL`; None if it does not exist."""
     with moto.lock("ssm"):
@@ -41,10 +33,10 @@ def parameter_value(moto: Moto, account: str, region: str, name: str) -> str | N
         return str(found.value) if found is not None else None
 
 
-def newest_version(moto: Moto, account: str, region: str, name: str) -> ParameterVersion | None:
-    """Return the newest version of one of the account's own parameters; None if it does not exist."""
+def newest_version(moto: Moto, account: str, region: str, name: str) -> int | None:
+    """Return the number of the newest version of one of the account's own parameters; None if it does not exist."""
     versions = _own_versions(moto, account, region).get(name)
-    return ParameterVersion(int(versions[-1].version), str(versions[-1].data_type)) if versions else None
+    return int(versions[-1].version) if versions else None
 
 
 def image_parameters(moto: Moto, account: str, region: str) -> Iterator[ImageParameter]:

@@ -19,17 +19,22 @@ from imagepipe.local.aws.moto.parameters import IMAGE, newest_version
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Answer
 
+DATA_TYPE = "DataType"
+"""The filter of DescribeParameters that moto lacks."""
+MAX_PAGE = 50
 JSON = "application/x-amz-json-1.1"
 
 
 def answer(backend: Backend, context: RequestContext, action: str) -> Answer | None:
     """Answer a request that concerns the public parameter or an image parameter; None for one that moto may answer."""
-    if action not in ("GetParameter", "GetParameters", "PutParameter"):
+    if action not in ("DescribeParameters", "GetParameter", "GetParameters", "PutParameter"):
         return None
     request, region = context.request, context.identity.region
     body = _body(request)
     if action == "PutParameter":
         return _put_image_parameter(backend, context, body)
+    if action == "DescribeParameters":
+        return _describe_by_data_type(backend, context, body)
     base = name_of_base(backend)
     if action == "GetParameter":
         if name := _own_name(str(body.get("Name", "")), context):
@@ -61,17 +66,17 @@ def _put_image_parameter(backend: Backend, context: RequestContext, body: Mappin
     that of a success, and the parameter is not created or changed (API reference, PutParameter, `DataType`).
     """
     account, region, name = context.identity.account, context.identity.region, str(body.get("Name", ""))
-    before = newest_version(backend.moto, account, region, name)
-    data_type = body.get("DataType") or (before.data_type if before and body.get("Overwrite") else None)
-    if data_type != IMAGE:
+    if body.get("DataType") != IMAGE:
         return None
+    version = newest_version(backend.moto, account, region, name)
     if body.get("Type", "String") != "String":
         text = f"The data type {IMAGE} is for parameters of the type String, and not {body['Type']}"
         raise AwsError("ValidationException", text)
-    if before is not None and not body.get("Overwrite"):
+    if version is not None and not body.get("Overwrite"):
         return None  # moto refuses it
+    accepted = _json({"Version": (version or 0) + 1, "Tier": "Standard"})
     if not _is_available(backend, account, region, str(body.get("Value", ""))):
-        return _json({"Version": before.version + 1 if before else 1, "Tier": "Standard"})
+        return accepted
     if not backend.job_queues.has_delay("parameter"):
         return None
 
@@ -80,7 +85,41 @@ def _put_image_parameter(backend: Backend, context: RequestContext, body: Mappin
         backend.moto.answer(context, "PutParameter")
 
     backend.job_queues.submit(f"parameter {account}/{region}/{name}", put)
-    return _json({"Version": before.version + 1 if before else 1, "Tier": "Standard"})
+    return accepted
+
+
+def _describe_by_data_type(backend: Backend, context: RequestContext, body: Mapping[str, Any]) -> Answer | None:
+    """Describe the parameters of some data types, for which moto has no filter; None without that filter."""
+    given = list(body.get("ParameterFilters", []))
+    wanted = [each for each in given if each.get("Key") == DATA_TYPE]
+    if not wanted:
+        return None
+    if any(each.get("Option", "Equals") != "Equals" or not each.get("Values") for each in wanted):
+        raise AwsError("InvalidFilterOption", f"The filter {DATA_TYPE} compares with values, by the option Equals")
+    rest = {"ParameterFilters": [each for each in given if each.get("Key") != DATA_TYPE], "MaxResults": MAX_PAGE}
+    found: list[dict[str, Any]] = []
+    token: str | None = ""
+    while token is not None:
+        asked = {**rest, **({"NextToken": token} if token else {})}
+        named = replace(context.request, body=json.dumps(asked).encode())
+        answer_to_rest = backend.moto.answer(context.with_request(named), "DescribeParameters")
+        if answer_to_rest.status != 200:
+            return answer_to_rest
+        page = json.loads(answer_to_rest.body)
+        found += [row for row in page["Parameters"] if all(row["DataType"] in each["Values"] for each in wanted)]
+        token = page.get("NextToken") or None
+    return _json(_page(found, body))
+
+
+def _page(rows: list[dict[str, Any]], body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the page of the rows, sorted by name, that a request asks for. The token is the last name of the page."""
+    rows = sorted(rows, key=lambda row: str(row["Name"]))
+    rest = [row for row in rows if str(row["Name"]) > str(body.get("NextToken") or "")]
+    size = int(body.get("MaxResults") or MAX_PAGE)
+    if not 1 <= size <= MAX_PAGE:
+        raise AwsError("ValidationException", f"MaxResults must be from 1 to {MAX_PAGE}; it is {size}")
+    shown = rest[:size]
+    return {"Parameters": shown, **({"NextToken": shown[-1]["Name"]} if len(rest) > size else {})}
 
 
 def _is_available(backend: Backend, account: str, region: str, image_id: str) -> bool:

@@ -18,13 +18,13 @@ from imagepipe.local.aws.ec2.actions import MOTO, OWN
 from imagepipe.local.aws.protocol.documented_filters import ALIASES, UNSUPPORTED, documented, item_path, path
 from imagepipe.local.aws.protocol.times import milliseconds
 from tests.local.aws.harness import (
-    OTHER_ACCOUNT,
     Cloud,
     available,
     launch,
     refused,
     register,
     running,
+    share,
     snapshot_of,
     until,
 )
@@ -104,7 +104,7 @@ def furnish(cloud: Cloud) -> World:
     ec2.create_tags(Resources=[image], Tags=[{"Key": "kind", "Value": "image"}])
     ec2.create_placement_group(GroupName="near", Strategy="cluster")
     ec2.create_launch_template(LaunchTemplateName="web", LaunchTemplateData={"ImageId": image})
-    ec2.modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"UserId": OTHER_ACCOUNT}]})
+    share(ec2, image)
     launch(cloud.client(other=True), ImageId=image)
     report = ec2.create_image_usage_report(ImageId=image, ResourceTypes=[{"ResourceType": "ec2:Instance"}])["ReportId"]
     until(lambda: ec2.describe_image_usage_report_entries(ReportIds=[report])["ImageUsageReportEntries"])

@@ -16,14 +16,16 @@ from imagepipe.local.aws.ec2 import absent
 from imagepipe.local.aws.ec2.actions import MOTO, OWN
 from imagepipe.local.aws.faults.faults import Fault
 from tests.local.aws.harness import (
-    OTHER_ACCOUNT,
     Cloud,
+    bake,
     base_image,
     instance,
     launch,
     register,
+    retain,
     root_volume,
     running,
+    share,
     snapshot_of,
     until,
 )
@@ -281,19 +283,15 @@ def furnish_with_uses(cloud: Cloud) -> None:
     """Make uses of an image, reports on one that another account launched, and images and snapshots in Recycle Bin."""
     ec2 = cloud.client()
     for kind in ("EC2_IMAGE", "EBS_SNAPSHOT"):
-        period = {"RetentionPeriodValue": 7, "RetentionPeriodUnit": "DAYS"}
-        cloud.client("rbin").create_rule(ResourceType=kind, RetentionPeriod=period)
-    snapshot = snapshot_of(ec2, running(ec2))
-    shared = register(ec2, snapshot, "shared")
-    ec2.modify_image_attribute(ImageId=shared, LaunchPermission={"Add": [{"UserId": OTHER_ACCOUNT}]})
-    until(lambda: ec2.describe_images(ImageIds=[shared])["Images"][0]["State"] == "available")
+        retain(cloud, kind)
+    shared = bake(ec2, "shared")
+    share(ec2, shared)
     launch(cloud.client(other=True), ImageId=shared)
     instances = [{"ResourceType": "ec2:Instance"}]
     for number in range(6):
         report = ec2.create_image_usage_report(ImageId=shared, ResourceTypes=instances)["ReportId"]
         until(lambda: ec2.describe_image_usage_report_entries(ReportIds=[report])["ImageUsageReportEntries"])  # noqa: B023
-        gone = register(ec2, snapshot_of(ec2, running(ec2)), f"gone-{number}")
-        until(lambda: ec2.describe_images(ImageIds=[gone])["Images"][0]["State"] == "available")  # noqa: B023
+        gone = bake(ec2, f"gone-{number}")
         ec2.deregister_image(ImageId=gone, DeleteAssociatedSnapshots=True)
 
 

@@ -32,7 +32,7 @@ GETTERS: Mapping[str, Getter] = {"launch-template-name": lambda row: row.name}
 def create_launch_template(backend: Backend, call: Call) -> Mapping[str, Any]:
     before = idempotency.earlier_result(backend, call, max_length=MAX_TOKEN)
     if before is not None:
-        return {"LaunchTemplate": _to_api(backend.database.templates[before[0]])}
+        return {"LaunchTemplate": _to_api(find_template(backend, call, {"LaunchTemplateId": before[0]}))}
     name = call.text("LaunchTemplateName")
     if not NAME.fullmatch(name):
         raise AwsError(
@@ -62,7 +62,7 @@ def create_launch_template_version(backend: Backend, call: Call) -> Mapping[str,
     """Add a version, which has the values of its source version where the request gives none."""
     before = idempotency.earlier_result(backend, call, max_length=MAX_TOKEN)
     if before is not None:
-        template = backend.database.templates[before[0]]
+        template = find_template(backend, call, {"LaunchTemplateId": before[0]})
         return {"LaunchTemplateVersion": _version_to_api(_Row(template, find_version(template, before[1])))}
     template = find_template(backend, call, call.params)
     source = call.params.get("SourceVersion")
