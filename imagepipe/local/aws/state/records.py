@@ -284,6 +284,8 @@ class UsageReport(Record):
     accounts: tuple[str, ...] = ()
     """Accounts to report on; empty for all."""
     state: str = "pending"
+    reason: str = ""
+    """Reason for which it is in the state `error`."""
     created: datetime
     entries: tuple[UsageEntry, ...] = ()
 

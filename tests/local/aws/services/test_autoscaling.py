@@ -195,3 +195,11 @@ def test_describing_and_deleting_are_permissions_of_their_own(cloud: Cloud, scal
     with refused("AccessDenied", match="autoscaling:DeleteAutoScalingGroup on resource: .*/api"):
         limited.delete_auto_scaling_group(AutoScalingGroupName="api")
     limited.delete_auto_scaling_group(AutoScalingGroupName="web")
+
+
+def test_a_fault_can_refuse_what_a_check_reads(cloud: Cloud, scaling: Any) -> None:
+    refuse = {"effect": "refuse", "action": "DescribeLaunchConfigurations", "code": "AccessDenied", "status": 403}
+    cloud.admin("POST", "faults", refuse)
+    with refused("AccessDenied"):
+        scaling.describe_launch_configurations()
+    assert scaling.describe_auto_scaling_groups()["AutoScalingGroups"] == []

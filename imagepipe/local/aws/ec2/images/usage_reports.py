@@ -46,6 +46,7 @@ def create_image_usage_report(backend: Backend, call: Call) -> Mapping[str, Any]
         accounts=_accounts(call.params),
         created=backend.clock.now(),
     )
+    backend.faults.bind(report.id, call.action, call.params, "fail", "hang")
     backend.database.put(report)
     idempotency.remember(backend, call, [report.id])
     backend.submit_later(report.id, fill, report.id)
@@ -84,7 +85,11 @@ def fill(backend: Backend, report_id: str) -> None:
     backend.job_queues.delay("usage-report")
     with backend.database.change():
         report = backend.database.usage_reports.get(report_id)
-        if report is not None and report.state == "pending":
+        if report is None or report.state != "pending" or backend.faults.bound(report_id, "hang"):
+            return
+        if fault := backend.faults.bound(report_id, "fail"):
+            backend.database.put(replace(report, state="error", reason=fault.reason))
+        else:
             backend.database.put(replace(report, state="available", entries=_count(backend, report)))
 
 
@@ -179,6 +184,7 @@ def _to_api(report: UsageReport) -> dict[str, Any]:
         "ResourceTypes": [_type_to_api(report, name, depth) for name, depth in report.resource_types.items()],
         "AccountIds": list(report.accounts) or None,
         "State": report.state,
+        "StateReason": report.reason or None,
         "CreationTime": report.created,
         "ExpirationTime": report.created + KEPT,
         "Tags": tagging.if_any(report.tags),

@@ -6,6 +6,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
+from imagepipe.local.aws.faults.faults import Fault
 from tests.local.aws.harness import (
     OTHER_ACCOUNT,
     Cloud,
@@ -94,6 +95,22 @@ def test_a_pending_report_has_no_entries_and_is_made_after_a_restart(cloud: Clou
     cloud.delays = {}
     cloud.restart()
     assert entries(cloud.client(), report) == [(OTHER_ACCOUNT, INSTANCES, 1)]
+
+
+def test_a_report_can_be_made_to_fail_and_says_why(cloud: Cloud, ec2: Any) -> None:
+    cloud.gateway.backend.faults.add(Fault(effect="fail", action="CreateImageUsageReport", message="no capacity"))
+    report = create(ec2, shared_with(cloud))
+    until(lambda: described(ec2, report)["State"] == "error")
+    assert "no capacity" in described(ec2, report)["StateReason"]
+    assert ec2.describe_image_usage_report_entries(ReportIds=[report])["ImageUsageReportEntries"] == []
+
+
+def test_a_new_report_can_be_hidden_for_a_while(cloud: Cloud, ec2: Any) -> None:
+    cloud.gateway.backend.faults.add(Fault(effect="hide", action="CreateImageUsageReport", calls=1))
+    report = create(ec2, shared_with(cloud))
+    with refused("InvalidImageUsageReportId.NotFound"):
+        described(ec2, report)
+    assert described(ec2, report)["ReportId"] == report
 
 
 def test_a_repeated_request_makes_one_report(cloud: Cloud, ec2: Any) -> None:
