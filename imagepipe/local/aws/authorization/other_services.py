@@ -15,7 +15,7 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.moto import iam, kms
 from imagepipe.local.aws.moto.s3 import Operation
 from imagepipe.local.aws.protocol.errors import AwsError
-from imagepipe.local.aws.protocol.query import Call, form
+from imagepipe.local.aws.protocol.query import Call, form, json_object
 
 OBJECTS = {"GetObject": "GetObject", "HeadObject": "GetObject", "DeleteObject": "DeleteObject"}
 PUTS = frozenset({"PutObject", "CopyObject"})
@@ -105,7 +105,7 @@ def service_requests(
         yield AuthorizationRequest(name, form(request.query, request.body).get("RoleArn", ANY), known)
     elif name == "kms:DescribeKey":
         call = Call(action, identity.account, identity.region, {}, "")
-        yield _key_request(backend, call, str(service_resources.json_body(request).get("KeyId", "")), name, {})
+        yield _key_request(backend, call, str(json_object(request.body).get("KeyId", "")), name, {})
     else:
         text = f"The local cloud does not know what {name} asks of IAM, so no caller with a policy may do it"
         raise AwsError("AccessDeniedException", text, status=403)

@@ -5,9 +5,7 @@ Source: the Service Authorization Reference of each service, "Actions" and "Reso
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from imagepipe.iam.facts import ANY
 from imagepipe.local.aws.authentication.signature import Identity, Request
@@ -32,17 +30,8 @@ def permissions(backend: Backend, identity: Identity, action: str, request: Requ
     yield from found
 
 
-def json_body(request: Request) -> dict[str, Any]:
-    """Return the JSON object in the body; an empty one if there is none."""
-    try:
-        found = json.loads(request.body)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _parameters(backend: Backend, identity: Identity, action: str, request: Request) -> Permissions:
-    body = json_body(request)
+    body = query.json_object(request.body)
 
     def arn(name: object) -> str:
         return parameter_arn(identity.account, identity.region, str(name))

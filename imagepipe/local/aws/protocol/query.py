@@ -76,6 +76,15 @@ def form(query: str, body: bytes) -> dict[str, str]:
     )
 
 
+def json_object(body: bytes) -> dict[str, Any]:
+    """Parse the body of a request in AWS's JSON protocol; return an empty object if it is none."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def requests_nothing(value: object) -> bool:
     """Tell if the value of a parameter asks for what a request without it gets: a feature that is switched off."""
     if isinstance(value, Mapping):
