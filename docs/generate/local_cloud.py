@@ -64,7 +64,7 @@ DIFFERENCES = """\
 - **Retention rules** of Recycle Bin act from the moment they exist, cannot be locked or tagged later, and retain
   snapshots and images, not volumes. Bytes are deleted within an hour after their time in the bin ended.
 - **Parameters of the type `aws:ec2:image`** are checked in the request: if the image is not available, PutParameter
-  succeeds and nothing changes, as on AWS. `delays` of the kind `parameter` make valid ones appear later, too.
+  succeeds and nothing changes, as on AWS.
 - **Errors**: some codes are not documented by EC2. Where one had to be guessed, the code says so.
 """
 
