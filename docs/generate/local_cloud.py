@@ -11,7 +11,7 @@ from imagepipe.local.aws.ec2.parameters import NO_EFFECT, REFUSED
 from imagepipe.local.aws.moto.adapter import SERVICES
 from imagepipe.local.aws.protocol.documented_filters import UNSUPPORTED, documented
 from imagepipe.local.aws.protocol.query import operations
-from imagepipe.local.aws.services.empty import AUTO_SCALING
+from imagepipe.local.aws.services import autoscaling, imagebuilder, rbin
 
 HEAD = """\
 # The local cloud's actions
@@ -52,6 +52,19 @@ DIFFERENCES = """\
   region. The role must exist; its policies are not checked. Disks that come from elsewhere boot in QEMU only.
 - **DescribeInstanceTypes** lists the types that the region offers according to moto's data, all on one page unless
   MaxResults is given.
+- **DescribeImageReferences** takes images that do not exist, and finds them nowhere. It compares image ids: a launch
+  template or a recipe that names a parameter is found by the parameter.
+- **Usage reports** count at the moment of the request; EC2's may lack the last days. They list other accounts only.
+- **Deregistration protection**: during the cooldown, DescribeImages shows `disabled`. EC2 documents no word for it.
+- **LastLaunchedTime** is a day late, as on EC2, and tells the hour's newest launch. Launches by other accounts do not
+  count.
+- **Auto Scaling groups** launch nothing, and a group with a capacity above 0 is refused. Lifecycle hooks, policies,
+  scheduled actions, warm pools and instance refreshes do not exist.
+- **Image Builder** builds nothing. Components and recipes are kept; a recipe's components need not exist.
+- **Retention rules** of Recycle Bin act from the moment they exist, cannot be locked or tagged later, and retain
+  snapshots and images, not volumes. Bytes are deleted within an hour after their time in the bin ended.
+- **Parameters of the type `aws:ec2:image`** are checked in the request: if the image is not available, PutParameter
+  succeeds and nothing changes, as on AWS.
 - **Errors**: some codes are not documented by EC2. Where one had to be guessed, the code says so.
 """
 
@@ -83,7 +96,8 @@ def lines() -> Iterator[str]:
     yield "|---|---|"
     for service in sorted({*SERVICES} - {"ec2"}):
         yield f"| {service} | {_OTHERS.get(service, 'those of moto')} |"
-    yield f"| autoscaling | {', '.join(AUTO_SCALING)}: empty lists |"
+    for service, actions in (("autoscaling", autoscaling), ("imagebuilder", imagebuilder), ("rbin", rbin)):
+        yield f"| {service} | {', '.join(sorted(actions.ACTIONS))} |"
     yield "| lambda | ListFunctions: an empty list |"
     yield ""
     yield from DIFFERENCES.splitlines()
@@ -91,7 +105,7 @@ def lines() -> Iterator[str]:
 
 _OTHERS = {
     "s3": "those of moto; bytes, checksums, ACLs and defaults of buckets are imagepipe's",
-    "ssm": "those of moto, and Debian's public parameter",
+    "ssm": "those of moto, Debian's public parameter, and the check of parameters of the type `aws:ec2:image`",
     "sts": "AssumeRole and GetCallerIdentity are imagepipe's, the others moto's",
 }
 

@@ -38,7 +38,7 @@ WRONG = {
     "time that runs back": ("effect: delay, seconds: -1", "seconds cannot be negative in 'delay'"),
     "EC2 has no such action": (
         "effect: refuse, action: RunInstance",
-        "neither EC2 nor S3 has an action 'RunInstance'; did you mean 'RunInstances'?",
+        "no service here has an action 'RunInstance'; did you mean 'RunInstances'?",
     ),
     "S3 has no such action": ("effect: refuse, action: 's3:PutObjct'", "did you mean 's3:PutObject'?"),
     "an action that makes nothing": ("effect: hang, action: DescribeImages", "'hang' comes at RegisterImage"),

@@ -34,7 +34,7 @@ records: st.SearchStrategy[Record] = st.one_of(
         users=st.lists(texts).map(tuple),
         deprecation_time=st.none() | moments,
         capture=st.none() | st.builds(Capture, instance_id=texts, reboots=st.booleans()),
-        last_launched=st.none() | moments,
+        launches=st.lists(moments).map(tuple),
     ),
     st.builds(SecurityGroup, ingress=st.lists(rules).map(tuple), egress=st.lists(rules).map(tuple)),
     st.builds(Token, made=st.lists(texts).map(tuple), used=moments),

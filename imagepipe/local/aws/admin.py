@@ -13,7 +13,7 @@ from typing import Any
 from imagepipe.clock import iso
 from imagepipe.local.aws.authentication.signature import Identity, Request
 from imagepipe.local.aws.backend import Backend
-from imagepipe.local.aws.ec2 import product_codes
+from imagepipe.local.aws.ec2 import product_codes, retention
 from imagepipe.local.aws.ec2.images import from_disk
 from imagepipe.local.aws.ec2.instances import metadata
 from imagepipe.local.aws.faults.catalogue import fault_of
@@ -54,6 +54,7 @@ def answer(backend: Backend, identity: Identity, request: Request) -> Answer:
         case ("POST", "clock"):
             now = backend.clock.advance(_seconds(_body(request).get("advance")))
             metadata.renew_credentials(backend)
+            retention.delete_expired(backend)
             return _json({"now": now})
         case ("GET", "faults"):
             return _faults(backend)

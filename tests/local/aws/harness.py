@@ -373,3 +373,41 @@ def image(ec2: Any, image_id: str) -> Any:
 def available(ec2: Any, image_id: str) -> str:
     until(lambda: image(ec2, image_id)["State"] == "available")
     return image_id
+
+
+def bake(ec2: Any, name: str, **params: Any) -> str:
+    """An available image of one's own, of a new snapshot."""
+    return available(ec2, register(ec2, snapshot_of(ec2, stopped(ec2)), name, **params))
+
+
+def only_snapshot(ec2: Any, image_id: str) -> str:
+    """The snapshot of an image that has one."""
+    [mapping] = image(ec2, image_id)["BlockDeviceMappings"]
+    return str(mapping["Ebs"]["SnapshotId"])
+
+
+def share(ec2: Any, image_id: str, account: str = OTHER_ACCOUNT) -> str:
+    """Let an account launch the image."""
+    ec2.modify_image_attribute(ImageId=image_id, LaunchPermission={"Add": [{"UserId": account}]})
+    return image_id
+
+
+def caller(cloud: Cloud, *statements: Mapping[str, Any], service: str = "ec2") -> Any:
+    """A client under a policy of these statements."""
+    policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
+    made = cloud.admin("POST", "keys", {"account": ACCOUNT, "policy": policy})
+    keys = {"AccessKeyId": made["access_key_id"], "SecretAccessKey": made["secret_access_key"]}
+    return cloud.client(service, keys=keys)
+
+
+def may(action: str, resource: str | list[str] = "*", **condition: Any) -> dict[str, Any]:
+    """The statement that allows an action."""
+    more = {"Condition": condition} if condition else {}
+    return {"Effect": "Allow", "Action": action, "Resource": resource, **more}
+
+
+def retain(cloud: Cloud, kind: str, days: int = 7, *, other: bool = False, **more: Any) -> str:
+    """A retention rule of Recycle Bin; its id."""
+    period = {"RetentionPeriodValue": days, "RetentionPeriodUnit": "DAYS"}
+    made = cloud.client("rbin", other=other).create_rule(ResourceType=kind, RetentionPeriod=period, **more)
+    return str(made["Identifier"])

@@ -23,6 +23,7 @@ from imagepipe.local.aws.authorization.resources import (
     use_request,
 )
 from imagepipe.local.aws.backend import Backend
+from imagepipe.local.aws.ec2.images import references
 from imagepipe.local.aws.ec2.volumes import encryption
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError
@@ -112,6 +113,19 @@ def _create_tags(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]
     tags = tagging.parse(call.params.get("Tags", []))
     for id in call.params.get("Resources", []):
         yield use_request(backend, call, str(id), requested_tags(tags))
+
+
+def _create_usage_report(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+    yield use_request(backend, call, str(call.params.get("ImageId")))
+    yield from creates(call, "image-usage-report")
+
+
+def _image_references(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+    """Ask for the check, and to read the resources that it looks at (EC2 user guide, "AMI reference checks")."""
+    known = common_context(call.account, call.region)
+    yield AuthorizationRequest(f"ec2:{call.action}", ANY, known)
+    for name in dict.fromkeys(name for kind in references.requested(call.params) for name in references.READS[kind]):
+        yield AuthorizationRequest(name, ANY, known)
 
 
 def _creating(kind: str) -> Requests:
@@ -271,8 +285,9 @@ REQUESTS: Mapping[str, Requests] = {
     ),
     **dict.fromkeys(
         (
-            "DisableImageDeprecation", "DisableImageDeregistrationProtection", "EnableImageDeprecation",
-            "EnableImageDeregistrationProtection", "ResetImageAttribute",
+            "DisableImage", "DisableImageDeprecation", "DisableImageDeregistrationProtection", "EnableImage",
+            "EnableImageDeprecation", "EnableImageDeregistrationProtection", "GetImageAncestry", "ResetImageAttribute",
+            "RestoreImageFromRecycleBin",
         ),
         named_by("ImageId"),
     ),
@@ -298,14 +313,17 @@ REQUESTS: Mapping[str, Requests] = {
     "CancelSpotInstanceRequests": named_by("SpotInstanceRequestIds"),
     "CopySnapshot": _copy_snapshot,
     "CreateFleet": launches.create_fleet,
+    "CreateImageUsageReport": _create_usage_report,
     "CreateKeyPair": _create_key_pair,
     "CreateLaunchTemplate": _creating("launch-template"),
     "CreateNatGateway": _create_nat_gateway,
     "CreateSnapshot": _create_snapshot,
     "CreateVolume": _create_volume,
+    "DeleteImageUsageReport": named_by("ReportId"),
     "DeleteNatGateway": named_by("NatGatewayId"),
     "DeleteTags": _create_tags,
     "DeleteVolume": named_by("VolumeId"),
+    "DescribeImageReferences": _image_references,
     "DetachVolume": named_by("InstanceId", "VolumeId"),
     "ImportSnapshot": _import_snapshot,
     "ModifyInstanceAttribute": _modify_instance,
@@ -313,4 +331,5 @@ REQUESTS: Mapping[str, Requests] = {
     "ModifyVolume": named_by("VolumeId"),
     "RequestSpotInstances": launches.request_spot_instances,
     "ResetSnapshotAttribute": named_by("SnapshotId"),
+    "RestoreSnapshotFromRecycleBin": named_by("SnapshotId"),
 }  # fmt: skip

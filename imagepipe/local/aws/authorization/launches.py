@@ -9,7 +9,6 @@ from imagepipe.iam.evaluate import AuthorizationRequest
 from imagepipe.local.aws.authorization.other_services import (
     common_context,
     key_requests,
-    parameter_arn,
     pass_role_request,
 )
 from imagepipe.local.aws.authorization.resources import creates, key_pair_request, request, use_request
@@ -17,6 +16,7 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup
 from imagepipe.local.aws.ec2.instances import fleet, launch_templates, run
 from imagepipe.local.aws.ec2.volumes import encryption
+from imagepipe.local.aws.moto.parameters import parameter_arn
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Call
 from imagepipe.local.aws.state.records import Image

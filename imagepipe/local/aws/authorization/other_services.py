@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from imagepipe.iam.evaluate import AuthorizationRequest
 from imagepipe.iam.facts import ANY, FREE
 from imagepipe.local.aws.authentication.signature import Identity, Request
+from imagepipe.local.aws.authorization import service_resources
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.moto import iam, kms
 from imagepipe.local.aws.moto.s3 import Operation
 from imagepipe.local.aws.protocol.errors import AwsError
-from imagepipe.local.aws.protocol.query import Call, form
-from imagepipe.partitions import partition
+from imagepipe.local.aws.protocol.query import Call, form, json_object
 
 OBJECTS = {"GetObject": "GetObject", "HeadObject": "GetObject", "DeleteObject": "DeleteObject"}
 PUTS = frozenset({"PutObject", "CopyObject"})
@@ -100,32 +98,17 @@ def service_requests(
     name, known = f"{identity.service}:{action}", common_context(identity.account, identity.region)
     if name in FREE:
         return
-    if name in ("ssm:GetParameter", "ssm:GetParameters"):
-        body = _json(request)
-        for parameter in body.get("Names", []) if name.endswith("s") else [body.get("Name", "")]:
-            yield AuthorizationRequest(name, parameter_arn(identity.account, identity.region, str(parameter)), known)
+    if identity.service in service_resources.SERVICES:
+        for permission, resource in service_resources.permissions(backend, identity, action, request):
+            yield AuthorizationRequest(permission, resource, known)
     elif name == "sts:AssumeRole":
         yield AuthorizationRequest(name, form(request.query, request.body).get("RoleArn", ANY), known)
     elif name == "kms:DescribeKey":
         call = Call(action, identity.account, identity.region, {}, "")
-        yield _key_request(backend, call, str(_json(request).get("KeyId", "")), name, {})
+        yield _key_request(backend, call, str(json_object(request.body).get("KeyId", "")), name, {})
     else:
         text = f"The local cloud does not know what {name} asks of IAM, so no caller with a policy may do it"
         raise AwsError("AccessDeniedException", text, status=403)
-
-
-def _json(request: Request) -> dict[str, Any]:
-    try:
-        found = json.loads(request.body)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def parameter_arn(account: str, region: str, name: str) -> str:
-    """Return a parameter's ARN; a public one has no owner (Systems Manager user guide, "Public parameters")."""
-    owner = "" if name.startswith("/aws/") else account
-    return f"arn:{partition(region)}:ssm:{region}:{owner}:parameter/{name.removeprefix('/')}"
 
 
 def pass_role_request(backend: Backend, call: Call, profile: str) -> AuthorizationRequest:

@@ -16,13 +16,19 @@ from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.moto import iam
 from imagepipe.local.aws.protocol.errors import AwsError
 
-CODES = {"ec2": "UnauthorizedOperation", "s3": "AccessDenied", "sts": "AccessDenied", "iam": "AccessDenied"}
+CODES = {
+    "ec2": "UnauthorizedOperation",
+    "s3": "AccessDenied",
+    "sts": "AccessDenied",
+    "iam": "AccessDenied",
+    "autoscaling": "AccessDenied",
+}
 """Error code of a refusal by service; the others use AccessDeniedException."""
 
 
 def rules(backend: Backend, identity: Identity) -> tuple[Rule, ...] | None:
     """Return the caller's rules; None without a policy. Raises AwsError for a policy that is not understood."""
-    found = list(_policies(backend, identity))
+    found = list(_policies(backend, identity.access_key_id))
     try:
         return tuple(rule for text in found for rule in _read(text)) if found else None
     except NotUnderstood as error:
@@ -32,12 +38,12 @@ def rules(backend: Backend, identity: Identity) -> tuple[Rule, ...] | None:
 _read = lru_cache(maxsize=64)(rules_of)
 
 
-def _policies(backend: Backend, identity: Identity) -> Iterator[str]:
+def _policies(backend: Backend, access_key_id: str) -> Iterator[str]:
     """List the caller's policies: that of its key, or those of its role."""
-    key = backend.database.access_keys.get(identity.access_key_id)
+    key = backend.database.access_keys.get(access_key_id)
     if key is not None:
         yield key.policy
-    session = backend.database.sessions.get(identity.access_key_id)
+    session = backend.database.sessions.get(access_key_id)
     if session is None:
         return
     role = iam.find_role(backend.moto, session.role_arn)
@@ -67,6 +73,19 @@ def check(backend: Backend, identity: Identity, requests: Iterable[Authorization
                 f"You are not authorized to perform this operation. User: {backend.accounts.arn_of(identity)} is not"
                 f" authorized to perform: {request.action} on resource: {request.resource} {why}",
             )
+
+
+def allows(backend: Backend, access_key_id: str, request: AuthorizationRequest) -> bool:
+    """Tell if the caller's policies allow a request on which an answer depends, and not the whole call."""
+    found = list(_policies(backend, access_key_id))
+    if not found:
+        return True
+    try:
+        decision = decide([rule for text in found for rule in _read(text)], request)
+    except NotUnderstood:
+        return False
+    backend.evaluations.add(request, is_allowed=decision.is_allowed)
+    return decision.is_allowed
 
 
 def refuse_admin(backend: Backend, identity: Identity) -> None:

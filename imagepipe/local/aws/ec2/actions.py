@@ -6,8 +6,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from imagepipe.local.aws.backend import Backend
-from imagepipe.local.aws.ec2 import absent, account_attributes, key_pairs, tags
-from imagepipe.local.aws.ec2.images import attributes, create
+from imagepipe.local.aws.ec2 import absent, account_attributes, key_pairs, recycle_bin, tags
+from imagepipe.local.aws.ec2.images import (
+    ancestry,
+    attributes,
+    availability,
+    create,
+    deregister,
+    protection,
+    references,
+    usage_reports,
+)
 from imagepipe.local.aws.ec2.images import describe as images
 from imagepipe.local.aws.ec2.instances import (
     change,
@@ -95,14 +104,26 @@ OWN: Mapping[str, Action] = {
     "CreateImage": create.create_image,
     "CopyImage": create.copy_image,
     "DescribeImages": images.describe_images,
-    "DeregisterImage": images.deregister_image,
+    "DeregisterImage": deregister.deregister_image,
     "DescribeImageAttribute": attributes.describe_image_attribute,
     "ModifyImageAttribute": attributes.modify_image_attribute,
     "ResetImageAttribute": attributes.reset_image_attribute,
     "EnableImageDeprecation": attributes.enable_image_deprecation,
     "DisableImageDeprecation": attributes.disable_image_deprecation,
-    "EnableImageDeregistrationProtection": attributes.enable_image_deregistration_protection,
-    "DisableImageDeregistrationProtection": attributes.disable_image_deregistration_protection,
+    "EnableImageDeregistrationProtection": protection.enable_image_deregistration_protection,
+    "DisableImageDeregistrationProtection": protection.disable_image_deregistration_protection,
+    "EnableImage": availability.enable_image,
+    "DisableImage": availability.disable_image,
+    "GetImageAncestry": ancestry.get_image_ancestry,
+    "DescribeImageReferences": references.describe_image_references,
+    "CreateImageUsageReport": usage_reports.create_image_usage_report,
+    "DeleteImageUsageReport": usage_reports.delete_image_usage_report,
+    "DescribeImageUsageReports": usage_reports.describe_image_usage_reports,
+    "DescribeImageUsageReportEntries": usage_reports.describe_image_usage_report_entries,
+    "ListImagesInRecycleBin": recycle_bin.list_images_in_recycle_bin,
+    "RestoreImageFromRecycleBin": recycle_bin.restore_image_from_recycle_bin,
+    "ListSnapshotsInRecycleBin": recycle_bin.list_snapshots_in_recycle_bin,
+    "RestoreSnapshotFromRecycleBin": recycle_bin.restore_snapshot_from_recycle_bin,
     "GetImageBlockPublicAccessState": account_attributes.get_image_block_public_access,
     "EnableImageBlockPublicAccess": account_attributes.enable_image_block_public_access,
     "DisableImageBlockPublicAccess": account_attributes.disable_image_block_public_access,

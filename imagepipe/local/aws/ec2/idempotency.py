@@ -17,7 +17,7 @@ MAX_TOKENS = 10_000
 REMEMBERED = timedelta(hours=24)  # the same guide: "at least 24 hours" after the instance terminated
 
 
-def earlier_result(backend: Backend, call: Call) -> Sequence[str] | None:
+def earlier_result(backend: Backend, call: Call, *, max_length: int = MAX_LENGTH) -> Sequence[str] | None:
     """Return the ids that an earlier request with this token made; None for the first one.
 
     Raises AwsError if the token was used in a different request, with another parameter or tag.
@@ -25,8 +25,8 @@ def earlier_result(backend: Backend, call: Call) -> Sequence[str] | None:
     token = str(call.params.get("ClientToken") or "")
     if not token:
         return None
-    if len(token) > MAX_LENGTH or not token.isascii():
-        raise invalid(f"Client token must be at most {MAX_LENGTH} ASCII characters")
+    if len(token) > max_length or not token.isascii():
+        raise invalid(f"Client token must be at most {max_length} ASCII characters")
     kept = backend.database.tokens.get(_key(call, token))
     if kept is None:
         return None

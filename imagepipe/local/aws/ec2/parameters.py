@@ -92,16 +92,11 @@ NO_EFFECT: Mapping[str, Mapping[str, str]] = {
         "TerminateInstancesWithExpiration": "instant fleets do not expire",
     },
     "CreateImage": {"SnapshotLocation": NO_LOCATION},
-    "CreateLaunchTemplateVersion": {"ResolveAlias": "parameters are looked up at launch"},
     "CreateSnapshot": {"Location": NO_LOCATION},
     "CreateSnapshots": {"Location": NO_LOCATION},
     "CreateVolume": {"VolumeInitializationRate": NO_PACE},
-    "DescribeImages": {"IncludeDisabled": "images cannot be disabled here"},
     "DescribeInstanceTypes": {"IncludeUnsupportedInRegion": "only the region's own types are known to be offered"},
-    "DescribeLaunchTemplateVersions": {
-        "IncludeManagedResources": NO_MANAGED,
-        "ResolveAlias": "parameters are looked up at launch",
-    },
+    "DescribeLaunchTemplateVersions": {"IncludeManagedResources": NO_MANAGED},
     "DescribeReservedInstances": {
         "OfferingClass": "there are no reserved instances",
         "OfferingType": "there are no reserved instances",

@@ -12,8 +12,8 @@ from dataclasses import replace
 from functools import partial
 
 from imagepipe.local.aws.backend import Backend
-from imagepipe.local.aws.ec2 import idempotency
-from imagepipe.local.aws.ec2.images import deregistered
+from imagepipe.local.aws.ec2 import idempotency, retention
+from imagepipe.local.aws.ec2.images import ancestry, deregistered, usage_reports
 from imagepipe.local.aws.ec2.images import jobs as image_jobs
 from imagepipe.local.aws.ec2.instances import disks, metadata
 from imagepipe.local.aws.ec2.instances import jobs as instance_jobs
@@ -46,7 +46,9 @@ def recover(backend: Backend) -> None:
         disks.resume(backend, instance)
         if instance.id in running:
             backend.submit(instance.id, instance_jobs.set_addresses, instance.id)
+    usage_reports.resume(backend)
     metadata.keep_renewing(backend)
+    retention.keep_deleting_expired(backend)
     _forget_old_records(backend)
 
 
@@ -55,6 +57,8 @@ def _forget_old_records(backend: Backend) -> None:
     forget_ended(backend)
     with backend.database.change():
         deregistered.forget_old(backend)
+        ancestry.forget_childless(backend)
+        usage_reports.forget_expired(backend)
         for token in backend.database.tokens:
             if token.used < backend.clock.now() - idempotency.REMEMBERED:
                 backend.database.remove(token)
@@ -64,7 +68,10 @@ def _sweep_disks(backend: Backend) -> None:
     """Delete files without a record: a record is always deleted before its file."""
     for path, known in (
         (backend.disks.volume_path("vol"), {row.id for row in backend.database.volumes}),
-        (backend.disks.snapshot_path("snap"), {row.id for row in backend.database.snapshots}),
+        (
+            backend.disks.snapshot_path("snap"),
+            {row.id for row in (*backend.database.snapshots, *backend.database.recycled_snapshots)},
+        ),
     ):
         for file in path.parent.glob(f"{path.stem}-*{path.suffix}"):
             if file.stem not in known:

@@ -21,6 +21,7 @@ from imagepipe.local.aws.state.records import Instance, Record, Rule, SecurityGr
 KINDS = {
     "acl": "network-acl",
     "ami": "image",
+    "amiur": "image-usage-report",
     "dopt": "dhcp-options",
     "eipalloc": "elastic-ip",
     "eni": "network-interface",

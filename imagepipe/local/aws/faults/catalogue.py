@@ -12,9 +12,17 @@ from typing import Any, NamedTuple
 from imagepipe.local.aws.faults.faults import Fault
 from imagepipe.local.aws.protocol.errors import AwsError
 
-MADE = ("RegisterImage", "CreateImage", "CopyImage", "CreateSnapshot", "CreateSnapshots", "CopySnapshot")
+MADE = (
+    "RegisterImage",
+    "CreateImage",
+    "CopyImage",
+    "CreateSnapshot",
+    "CreateSnapshots",
+    "CopySnapshot",
+    "CreateImageUsageReport",
+)
 CREATED = (*MADE, "RunInstances", "CreateVolume", "CreateSecurityGroup", "CreateKeyPair", "ImportKeyPair")
-SERVICES = ("ec2", "s3", "sts", "ssm", "kms")
+SERVICES = ("ec2", "s3", "sts", "ssm", "kms", "autoscaling", "imagebuilder", "rbin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +127,7 @@ def _check_action(values: Mapping[str, Any], effect: str, kind: Kind) -> Iterato
             ("action",), False, f"{pattern!r} is not an action for this{known}{_suggestion(pattern, kind.actions)}"
         )
     elif not any(fnmatchcase(action, pattern) for action in actions()):
-        yield Mistake(
-            ("action",), False, f"neither EC2 nor S3 has an action {pattern!r}{_suggestion(pattern, actions())}"
-        )
+        yield Mistake(("action",), False, f"no service here has an action {pattern!r}{_suggestion(pattern, actions())}")
 
 
 def _suggestion(word: str, known: Iterable[str]) -> str:

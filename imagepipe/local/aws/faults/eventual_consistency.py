@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from imagepipe.local.aws.moto.refusals import REFUSALS, unknown_id
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.ids import MALFORMED, not_found
 from imagepipe.local.aws.state.bounded import Newest
@@ -23,10 +24,12 @@ ROWS = {
     "Volumes": "VolumeId",
     "SecurityGroups": "GroupId",
     "KeyPairs": "KeyPairId",
+    "ImageUsageReports": "ReportId",
+    "ImageUsageReportEntries": "ReportId",
     "Tags": "ResourceId",
 }
 """The field that identifies a row, by the name of the list in the answer."""
-NAMES = ("InstanceId", "ImageId", "SnapshotId", "VolumeId", "GroupId", "KeyPairId", "KeyName")
+NAMES = ("InstanceId", "ImageId", "SnapshotId", "VolumeId", "GroupId", "KeyPairId", "KeyName", "ReportId")
 NO_NAMES = frozenset({"Filters", "TagSpecifications", "Tags", "ClientToken", "Description", "Name"})
 """Parameters whose values do not refer to existing resources."""
 
@@ -70,6 +73,8 @@ class HiddenResources:
                 prefix = name.partition("-")[0]
                 if prefix in MALFORMED:
                     raise not_found(prefix, [name])
+                if prefix in REFUSALS:
+                    raise unknown_id(name)
                 raise AwsError("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
 
     def without(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:

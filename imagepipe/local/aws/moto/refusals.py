@@ -11,6 +11,7 @@ from imagepipe.local.aws.protocol.query import Answer
 
 REFUSALS: Mapping[str, tuple[str, str]] = {
     "acl": ("InvalidNetworkAclID.NotFound", "The networkAcl ID '{}' does not exist"),
+    "amiur": ("InvalidImageUsageReportId.NotFound", "The image usage report ID '{}' does not exist"),
     "cr": ("InvalidCapacityReservationId.NotFound", "The capacity reservation ID '{}' does not exist"),
     "dopt": ("InvalidDhcpOptionID.NotFound", "The dhcpOption ID '{}' does not exist"),
     "eigw": ("InvalidGatewayID.NotFound", "The eigw ID '{}' does not exist"),

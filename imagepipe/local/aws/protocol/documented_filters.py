@@ -61,6 +61,7 @@ PATHS: Mapping[str, Mapping[str, str]] = {
         "state-reason-code": "StateReason.Code",
         "state-reason-message": "StateReason.Message",
     },
+    "DescribeImageUsageReportEntries": {"creation-time": "ReportCreationTime"},
     "DescribeInstanceStatus": {
         "instance-state-code": "InstanceState.Code",
         "instance-state-name": "InstanceState.Name",

@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape, quoteattr
 
-from moto.core.parse import EC2QueryParser
+from botocore.validate import ParamValidator
+from moto.core.parse import EC2QueryParser, QueryParser
 from moto.core.serialize import EC2Serializer, QuerySerializer, SerializationContext, TimestampSerializer
 from moto.core.utils import get_service_model
 
@@ -50,6 +51,12 @@ class Call:
     params: Mapping[str, Any]
     """Parameters by the model's member names, as the caller passed them to botocore's client."""
     request_id: str
+    access_key_id: str = ""
+    """The caller's access key, for permissions on which an answer depends."""
+
+    def with_action(self, action: str) -> Call:
+        """Return the call of another action by the same caller, without parameters."""
+        return replace(self, action=action, params={})
 
     def text(self, name: str) -> str:
         """Return a required string."""
@@ -67,6 +74,15 @@ def form(query: str, body: bytes) -> dict[str, str]:
     return dict(parse_qsl(query, keep_blank_values=True)) | dict(
         parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
     )
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Parse the body of a request in AWS's JSON protocol; return an empty object if it is none."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def requests_nothing(value: object) -> bool:
@@ -142,6 +158,20 @@ def params(action: str, values: Mapping[str, str]) -> Mapping[str, Any]:
     for name in operation.input_shape.required_members if operation.input_shape else ():
         if name not in parsed:
             raise missing(OLD_NAMES.get(name, name))
+    return parsed
+
+
+def service_params(service: str, action: str, values: Mapping[str, str]) -> Mapping[str, Any]:
+    """Convert the parameters of a request to another query service. Raises AwsError if they do not fit its model."""
+    operation = get_service_model(service).operation_model(action)
+    parser = QueryParser(operation_model=operation)
+    try:
+        parsed: Mapping[str, Any] = parser.parse({"values": dict(values)})
+    except (ValueError, TypeError) as error:
+        raise AwsError("ValidationError", f"A parameter of {action} has a value of the wrong type: {error}") from error
+    report = ParamValidator().validate(parsed, operation.input_shape)
+    if report.has_errors():
+        raise AwsError("ValidationError", report.generate_report())
     return parsed
 
 

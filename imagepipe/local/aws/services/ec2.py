@@ -34,7 +34,9 @@ def parse(backend: Backend, context: RequestContext) -> Operation:
     prepare_region(backend, identity.account, identity.region)
     if action in OWN:
         params = query.params(action, values)
-        given = call = Call(action, identity.account, identity.region, params, context.request_id)
+        given = call = Call(
+            action, identity.account, identity.region, params, context.request_id, identity.access_key_id
+        )
         if action == "RunInstances":
             call = prepare(backend, given)
         run = partial(_run, backend, call)
@@ -70,7 +72,7 @@ def _run(backend: Backend, call: Call) -> Answer:
         answer = OWN[call.action](backend, call)
         if call.params.get("DryRun"):
             raise AwsError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
-    if call.action.startswith("Describe"):
+    if call.action.startswith(("Describe", "List")):
         answer = faults.hidden.without(answer)
     elif hidden := faults.take("hide", call.action, call.params):
         faults.hidden.hide(answer, seconds=hidden.seconds, calls=hidden.calls)

@@ -2,37 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from imagepipe.local.aws.authentication.signature import Request
 from imagepipe.local.aws.authorization.other_services import service_requests
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.context import Operation, RequestContext
-from imagepipe.local.aws.protocol import query
+from imagepipe.local.aws.moto.adapter import SERVICES as MOTO_SERVICES
+from imagepipe.local.aws.protocol import query, rest_json
+from imagepipe.local.aws.protocol.errors import unsupported
 from imagepipe.local.aws.protocol.query import Answer
-from imagepipe.local.aws.services import empty, ssm, sts
+from imagepipe.local.aws.services import autoscaling, functions, imagebuilder, rbin, ssm, sts
+
+OWN: Mapping[str, Callable[[Backend, RequestContext, str], Answer | None]] = {
+    "autoscaling": autoscaling.answer,
+    "imagebuilder": imagebuilder.answer,
+    "rbin": rbin.answer,
+    "ssm": ssm.answer,
+    "sts": sts.answer,
+}
+"""The services of which some actions are done here; None is the answer to those that moto may do."""
 
 
 def parse(backend: Backend, context: RequestContext) -> Operation:
     """Find the action of a request in the JSON or in the query protocol. Faults select it by its name alone."""
-    action = _action(context.request)
+    action = _action(context.identity.service, context.request)
     backend.calls.add(context.identity.service, action)
     permissions = service_requests(backend, context.identity, action, context.request)
     return Operation(action, {}, permissions, partial(_run, backend, context, action))
 
 
 def _run(backend: Backend, context: RequestContext, action: str) -> Answer:
-    own = None
-    if context.identity.service == "sts":
-        own = sts.answer(backend, context, action)
-    elif context.identity.service == "ssm":
-        own = ssm.answer(backend, context, action)
-    else:
-        own = empty.answer(context, action)
+    match context.identity.service:
+        case "lambda":
+            own = functions.answer(context)
+        case service if service in OWN:
+            own = OWN[service](backend, context, action)
+            if own is None and service not in MOTO_SERVICES:
+                raise unsupported(f"The local cloud does not have the action {action or '(unknown)'} of {service}")
+        case _:
+            own = None
     return own or backend.moto.answer(context, action)
 
 
-def _action(request: Request) -> str:
+def _action(service: str, request: Request) -> str:
+    if service in rest_json.SERVICES:
+        return rest_json.action(service, request)
     target = request.headers.get("x-amz-target", "")
     if target:
         return target.rpartition(".")[2]

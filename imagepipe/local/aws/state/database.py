@@ -22,27 +22,35 @@ from imagepipe.local.aws.state.records import (
     AccessKey,
     Account,
     Address,
+    Ancestor,
+    AutoScalingGroup,
     DeregisteredImage,
     Image,
+    ImageBuilderResource,
     ImportTask,
     Instance,
     KeyPair,
+    LaunchConfiguration,
     LaunchTemplate,
     Modification,
     NatGateway,
     PlacementGroup,
     Record,
+    RecycledImage,
+    RecycledSnapshot,
+    RetentionRule,
     SecurityGroup,
     Session,
     Setting,
     Snapshot,
     Token,
+    UsageReport,
     Volume,
 )
 
 RECORDS = "gateway.sqlite"
 """File name of the records in the state folder."""
-FORMAT = 9
+FORMAT = 10
 """Version of the records' format. It is increased when this program writes or expects other records than before."""
 
 R = TypeVar("R", bound=Record)
@@ -148,12 +156,20 @@ class Database:
         self.imports = self._table(ImportTask)
         self.images = self._table(Image)
         self.deregistered_images = self._table(DeregisteredImage)
+        self.ancestors = self._table(Ancestor)
+        self.usage_reports = self._table(UsageReport)
+        self.retention_rules = self._table(RetentionRule)
+        self.recycled_images = self._table(RecycledImage)
+        self.recycled_snapshots = self._table(RecycledSnapshot)
         self.key_pairs = self._table(KeyPair)
         self.groups = self._table(SecurityGroup)
         self.addresses = self._table(Address)
         self.nat_gateways = self._table(NatGateway)
         self.templates = self._table(LaunchTemplate)
         self.placement_groups = self._table(PlacementGroup)
+        self.launch_configurations = self._table(LaunchConfiguration)
+        self.scaling_groups = self._table(AutoScalingGroup)
+        self.image_builder = self._table(ImageBuilderResource)
         self.tokens = self._table(Token)
         self.settings = self._table(Setting)
         self.accounts = self._table(Account)
@@ -176,6 +192,7 @@ class Database:
             self.nat_gateways,
             self.templates,
             self.placement_groups,
+            self.usage_reports,
         )
 
     def find(self, identifier: str, region: str) -> Record | None:

@@ -54,6 +54,10 @@ class JobQueues:
         if seconds and self._clock.wait(self._closing, seconds):
             raise Closing
 
+    def has_delay(self, kind: str) -> bool:
+        """Tell if work of this kind takes longer than it needs, as `set_delay` says."""
+        return bool(self._delays.get(kind))
+
     def run_later(self, seconds: float, work: Callable[[], object], *, at_close: bool = False) -> None:
         """Run the work after so many seconds, outside all queues. If the process ends earlier: only with `at_close`."""
 
@@ -73,7 +77,7 @@ class JobQueues:
         """Make work of this kind take at least so many seconds.
 
         Kinds are `run`, `stop`, `terminate`, `attach`, `detach`, `modify`, `optimize`,
-        `volume`, `snapshot`, `image`, `copy`, `import` and `nat-gateway`.
+        `volume`, `snapshot`, `image`, `copy`, `import`, `nat-gateway`, `usage-report` and `parameter`.
         """
         self._delays[kind] = seconds
 

@@ -235,11 +235,14 @@ class Image(Bootable):
     deprecation_time: datetime | None = None
     protection: str = "disabled"
     """Deregistration protection, in EC2's words."""
+    cooldown_ends: datetime | None = None
+    """Time until which it cannot be deregistered, though its protection was disabled."""
     source_image_id: str | None = None
     source_image_region: str | None = None
     source_instance_id: str | None = None
     capture: Capture | None = None
-    last_launched: datetime | None = None
+    launches: tuple[datetime, ...] = ()
+    """Times of launches, oldest first: those of the last day, and the newest before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +252,74 @@ class DeregisteredImage(Record):
     users: tuple[str, ...]
     """Its last launch permissions."""
     deregistered: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ancestor(Record):
+    """The lineage of an image that was deregistered, which its descendants keep."""
+
+    created: datetime
+    source_image_id: str | None
+    source_image_region: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageEntry:
+    """The number of an account's resources of one type that use an image."""
+
+    account: str
+    resource_type: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageReport(Record):
+    """A report on the accounts that use an image."""
+
+    image_id: str
+    resource_types: Mapping[str, int]
+    """The number of launch template versions to check, by EC2's name of the resource type; 0 for other types."""
+    given_depths: tuple[str, ...] = ()
+    """Resource types whose number of versions the request gave."""
+    accounts: tuple[str, ...] = ()
+    """Accounts to report on; empty for all."""
+    state: str = "pending"
+    reason: str = ""
+    """Reason for which it is in the state `error`."""
+    created: datetime
+    entries: tuple[UsageEntry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionRule(Record):
+    """A retention rule of Recycle Bin."""
+
+    resource_type: str
+    """`EBS_SNAPSHOT` or `EC2_IMAGE`."""
+    days: int
+    description: str = ""
+    resource_tags: tuple[tuple[str, ...], ...] = ()
+    """Tags of the resources that it retains, as (key, value), or (key,) for any value; empty for all resources."""
+    exclude_tags: tuple[tuple[str, ...], ...] = ()
+    """Tags of the resources that it does not retain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecycledImage(Record):
+    """A deregistered image in Recycle Bin; its id is the image's."""
+
+    image: Image
+    entered: datetime
+    exits: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecycledSnapshot(Record):
+    """A deleted snapshot in Recycle Bin; its id is the snapshot's, and its bytes are kept."""
+
+    snapshot: Snapshot
+    entered: datetime
+    exits: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -363,7 +434,44 @@ class LaunchTemplate(Record):
     name: str
     created: datetime
     default_version: int
+    last_number: int
+    """Number of the newest version that ever existed: no number is used twice."""
     versions: tuple[TemplateVersion, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchConfiguration(Record):
+    """A launch configuration of Auto Scaling; its id is its ARN."""
+
+    name: str
+    created: datetime
+    data: str
+    """The request's parameters as JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoScalingGroup(Record):
+    """An Auto Scaling group, which launches nothing here; its id is its ARN."""
+
+    name: str
+    created: datetime
+    data: str
+    """The parameters of the requests that created and updated it, as JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageBuilderResource(Record):
+    """A component or a recipe of Image Builder; its id is its ARN."""
+
+    kind: str
+    """`component`, `image-recipe` or `container-recipe`."""
+    name: str
+    version: str
+    parent_image: str = ""
+    """The image that a recipe begins with: an image id, an ARN, or the name of a container image."""
+    created: datetime
+    data: str
+    """The request's parameters as JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

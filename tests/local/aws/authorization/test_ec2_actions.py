@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,25 +10,12 @@ from imagepipe.iam.facts import ACTIONS
 from imagepipe.local.aws.authorization.ec2 import REQUESTS
 from imagepipe.local.aws.ec2.actions import OWN
 from tests.local.aws.ec2.test_refusals import DRY, Scene
-from tests.local.aws.harness import ACCOUNT, Cloud, base_image, refused, running
+from tests.local.aws.harness import ACCOUNT, Cloud, base_image, caller, may, refused, running
 
 ALLOW = {"Effect": "Allow", "Action": "*", "Resource": "*"}
 FURTHER = {"CreateFleet": ["ec2:RunInstances"]}
 """Permissions that an action needs besides its own."""
 HERE = f"arn:aws:ec2:us-east-1:{ACCOUNT}:"
-
-
-def caller(cloud: Cloud, *statements: Mapping[str, Any]) -> Any:
-    """A client under a policy of these statements."""
-    policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
-    made = cloud.admin("POST", "keys", {"account": ACCOUNT, "policy": policy})
-    keys = {"AccessKeyId": made["access_key_id"], "SecretAccessKey": made["secret_access_key"]}
-    return cloud.client(keys=keys)
-
-
-def may(action: str, resource: str | list[str] = "*", **condition: Any) -> dict[str, Any]:
-    more = {"Condition": condition} if condition else {}
-    return {"Effect": "Allow", "Action": action, "Resource": resource, **more}
 
 
 def test_the_permissions_of_every_action_are_known() -> None:

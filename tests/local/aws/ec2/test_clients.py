@@ -255,13 +255,21 @@ def test_the_rules_of_a_group_can_be_modified_in_place(ec2: Any) -> None:
         )
 
 
-def test_lists_of_services_that_the_local_cloud_lacks_are_empty(cloud: Cloud) -> None:
-    scaling = cloud.client("autoscaling")
-    assert scaling.describe_auto_scaling_groups()["AutoScalingGroups"] == []
-    assert scaling.describe_launch_configurations()["LaunchConfigurations"] == []
+def test_the_list_of_functions_is_empty_as_the_local_cloud_has_none(cloud: Cloud) -> None:
     assert cloud.client("lambda").list_functions()["Functions"] == []
-    with refused("UnsupportedOperation"):
-        scaling.create_launch_configuration(LaunchConfigurationName="web", ImageId="ami-1", InstanceType="t3.small")
+
+
+@pytest.mark.parametrize(
+    ("service", "ask"),
+    [
+        ("autoscaling", lambda client: client.describe_policies()),
+        ("imagebuilder", lambda client: client.list_images()),
+        ("rbin", lambda client: client.list_tags_for_resource(ResourceArn="arn:aws:rbin:us-east-1:0:rule/abcdefghijk")),
+    ],
+)
+def test_an_action_that_a_service_lacks_here_is_refused_by_name(service: str, ask: Any, cloud: Cloud) -> None:
+    with refused("UnsupportedOperation", match=f"does not have the action [A-Z][A-Za-z]+ of {service}"):
+        ask(cloud.client(service))
 
 
 def test_a_subnet_has_fewer_free_addresses_for_each_instance(ec2: Any) -> None:

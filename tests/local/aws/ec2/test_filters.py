@@ -17,7 +17,17 @@ from imagepipe.local.aws.ec2 import absent
 from imagepipe.local.aws.ec2.actions import MOTO, OWN
 from imagepipe.local.aws.protocol.documented_filters import ALIASES, UNSUPPORTED, documented, item_path, path
 from imagepipe.local.aws.protocol.times import milliseconds
-from tests.local.aws.harness import Cloud, available, refused, register, running, snapshot_of
+from tests.local.aws.harness import (
+    Cloud,
+    available,
+    launch,
+    refused,
+    register,
+    running,
+    share,
+    snapshot_of,
+    until,
+)
 
 ACTIONS = sorted(
     action for action in (OWN.keys() | MOTO) - absent.ACTIONS if action.startswith("Describe") and documented(action)
@@ -94,6 +104,10 @@ def furnish(cloud: Cloud) -> World:
     ec2.create_tags(Resources=[image], Tags=[{"Key": "kind", "Value": "image"}])
     ec2.create_placement_group(GroupName="near", Strategy="cluster")
     ec2.create_launch_template(LaunchTemplateName="web", LaunchTemplateData={"ImageId": image})
+    share(ec2, image)
+    launch(cloud.client(other=True), ImageId=image)
+    report = ec2.create_image_usage_report(ImageId=image, ResourceTypes=[{"ResourceType": "ec2:Instance"}])["ReportId"]
+    until(lambda: ec2.describe_image_usage_report_entries(ReportIds=[report])["ImageUsageReportEntries"])
     return World(cloud, instance, image)
 
 
@@ -107,6 +121,8 @@ def call(ec2: Any, action: str, **given: Any) -> list[Any]:
 
 def needed(action: str) -> dict[str, Any]:
     """The parameters without which the action describes nothing."""
+    if action == "DescribeImageReferences":
+        return {"ImageIds": ["ami-00000000000000001"], "IncludeAllResourceTypes": True}
     return {"Versions": ["$Latest"]} if action == "DescribeLaunchTemplateVersions" else {}
 
 

@@ -17,10 +17,13 @@ from tests.local.aws.harness import (
     available,
     base_image,
     launch,
+    only_snapshot,
     refused,
     register,
+    retain,
     root_volume,
     running,
+    share,
     snapshot_of,
     state,
     stopped,
@@ -120,6 +123,29 @@ class Scene:
         return register(self.ec2, snapshot, "pending-1")
 
     @cached_property
+    def usage_report(self) -> str:
+        made = self.ec2.create_image_usage_report(ImageId=self.image, ResourceTypes=[{"ResourceType": "ec2:Instance"}])
+        describe = self.ec2.describe_image_usage_reports
+        until(lambda: describe(ReportIds=[made["ReportId"]])["ImageUsageReports"][0]["State"] == "available")
+        return str(made["ReportId"])
+
+    @cached_property
+    def recycled(self) -> tuple[str, str]:
+        """An image and its snapshot in Recycle Bin."""
+        for kind in ("EC2_IMAGE", "EBS_SNAPSHOT"):
+            retain(self.cloud, kind)
+        snapshot = only_snapshot(self.ec2, self.image)
+        self.ec2.deregister_image(ImageId=self.image, DeleteAssociatedSnapshots=True)
+        return self.image, snapshot
+
+    @cached_property
+    def recycled_image(self) -> str:
+        """An image in Recycle Bin, whose snapshot was restored."""
+        image, snapshot = self.recycled
+        self.ec2.restore_snapshot_from_recycle_bin(SnapshotId=snapshot)
+        return image
+
+    @cached_property
     def group(self) -> str:
         return str(self.ec2.create_security_group(GroupName="web", Description="web")["GroupId"])
 
@@ -203,6 +229,16 @@ def tcp(port: int, cidr: str = "127.0.0.1/32") -> dict[str, Any]:
 def blank_image(ec2: Any, snapshot: str) -> str:
     """An image that says nothing of ENA."""
     return available(ec2, register(ec2, snapshot, "no-ena", EnaSupport=False))
+
+
+def references(scene: Scene, kind: str, option: str = "", value: str = "") -> Any:
+    options = [{"OptionName": option, "OptionValues": [value]}] if option else []
+    asked = {"ResourceType": kind, "ResourceTypeOptions": options}
+    return scene.ec2.describe_image_references(ImageIds=[scene.base], ResourceTypes=[asked])
+
+
+def report(scene: Scene, image_id: str, kind: str, **more: Any) -> Any:
+    return scene.ec2.create_image_usage_report(ImageId=image_id, ResourceTypes=[{"ResourceType": kind}], **more)
 
 
 UNKNOWN = "0123456789abcdef0"
@@ -390,6 +426,115 @@ CASES: dict[str, tuple[str, Case]] = {
         lambda s: s.ec2.describe_images(
             Filters=[{"Name": "image-id", "Values": [f"ami-{i:017x}" for i in range(201)]}]
         ),
+    ),
+    "image deregistered during its cooldown": (
+        "OperationNotPermitted",
+        lambda s: (
+            s.ec2.enable_image_deregistration_protection(ImageId=s.image, WithCooldown=True),
+            s.ec2.disable_image_deregistration_protection(ImageId=s.image),
+            s.ec2.deregister_image(ImageId=s.image),
+        ),
+    ),
+    "image of another owner disabled": ("AuthFailure", lambda s: s.ec2.disable_image(ImageId=s.base)),
+    "pending image disabled": ("InvalidAMIID.Unavailable", lambda s: s.ec2.disable_image(ImageId=s.pending_image)),
+    "disabled image launched": (
+        "InvalidAMIID.Unavailable",
+        lambda s: (s.ec2.disable_image(ImageId=s.image), launch(s.ec2, ImageId=s.image)),
+    ),
+    "disabled image copied": (
+        "InvalidAMIID.Unavailable",
+        lambda s: (
+            s.ec2.disable_image(ImageId=s.image),
+            s.ec2.copy_image(SourceRegion="us-east-1", SourceImageId=s.image, Name="copy"),
+        ),
+    ),
+    "disabled image shared": (
+        "InvalidAMIID.Unavailable",
+        lambda s: (s.ec2.disable_image(ImageId=s.image), share(s.ec2, s.image)),
+    ),
+    "name of a disabled image": (
+        "InvalidAMIName.Duplicate",
+        lambda s: (s.ec2.disable_image(ImageId=s.image), register(s.ec2, s.snapshot, "web-1")),
+    ),
+    "snapshot of a disabled image deleted": (
+        "InvalidSnapshot.InUse",
+        lambda s: (s.ec2.disable_image(ImageId=s.image), s.ec2.delete_snapshot(SnapshotId=s.snapshot)),
+    ),
+    "disabled images by state alone": (
+        "InvalidParameter",
+        lambda s: s.ec2.describe_images(Filters=[{"Name": "state", "Values": ["disabled"]}]),
+    ),
+    "references of no type": (
+        "MissingParameter",
+        lambda s: s.ec2.describe_image_references(ImageIds=[s.base]),
+    ),
+    "references of a malformed image": (
+        "InvalidAMIID.Malformed",
+        lambda s: s.ec2.describe_image_references(ImageIds=["ami-x"], IncludeAllResourceTypes=True),
+    ),
+    "references of eleven images": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.describe_image_references(
+            ImageIds=[f"ami-{number:017x}" for number in range(11)], IncludeAllResourceTypes=True
+        ),
+    ),
+    "references of a group": ("InvalidParameterValue", lambda s: references(s, "autoscaling:AutoScalingGroup")),
+    "references with a depth of instances": (
+        "InvalidParameterCombination",
+        lambda s: references(s, "ec2:Instance", "version-depth", "3"),
+    ),
+    "references with a depth of zero": (
+        "InvalidParameterValue",
+        lambda s: references(s, "ec2:LaunchTemplate", "version-depth", "0"),
+    ),
+    "references with a state that is none": (
+        "InvalidParameterValue",
+        lambda s: references(s, "ec2:Instance", "state-name", "asleep"),
+    ),
+    "usage report on another owner's image": ("AuthFailure", lambda s: report(s, s.base, "ec2:Instance")),
+    "usage report on parameters": ("InvalidParameterValue", lambda s: report(s, s.image, "ssm:Parameter")),
+    "usage report on no type": (
+        "MissingParameter",
+        lambda s: s.ec2.create_image_usage_report(ImageId=s.image, ResourceTypes=[]),
+    ),
+    "usage report on an account that is none": (
+        "InvalidParameterValue",
+        lambda s: report(s, s.image, "ec2:Instance", AccountIds=["12"]),
+    ),
+    "unknown usage report": (
+        "InvalidImageUsageReportId.NotFound",
+        lambda s: s.ec2.describe_image_usage_reports(ReportIds=[f"amiur-{UNKNOWN}"]),
+    ),
+    "unknown usage report deleted": (
+        "InvalidImageUsageReportId.NotFound",
+        lambda s: s.ec2.delete_image_usage_report(ReportId=f"amiur-{UNKNOWN}"),
+    ),
+    "ancestry of an unknown image": (
+        "InvalidAMIID.NotFound",
+        lambda s: s.ec2.get_image_ancestry(ImageId=f"ami-{UNKNOWN}"),
+    ),
+    "image restored that is not in the bin": (
+        "InvalidAMIID.NotFound",
+        lambda s: s.ec2.restore_image_from_recycle_bin(ImageId=s.image),
+    ),
+    "snapshot restored that is not in the bin": (
+        "InvalidSnapshot.NotFound",
+        lambda s: s.ec2.restore_snapshot_from_recycle_bin(SnapshotId=s.snapshot),
+    ),
+    "image restored before its snapshot": (
+        "InvalidSnapshot.NotFound",
+        lambda s: s.ec2.restore_image_from_recycle_bin(ImageId=s.recycled[0]),
+    ),
+    "image restored whose name is taken": (
+        "InvalidAMIName.Duplicate",
+        lambda s: (
+            register(s.ec2, (image := s.recycled_image) and s.recycled[1], "web-1"),
+            s.ec2.restore_image_from_recycle_bin(ImageId=image),
+        ),
+    ),
+    "twenty-one images listed in the bin": (
+        "InvalidParameterValue",
+        lambda s: s.ec2.list_images_in_recycle_bin(ImageIds=[f"ami-{number:017x}" for number in range(21)]),
     ),
     # launches
     "launch of an unknown image": ("InvalidAMIID.NotFound", lambda s: launch(s.ec2, ImageId=f"ami-{UNKNOWN}")),
@@ -996,6 +1141,20 @@ DRY: dict[str, Case] = {
     "UnmonitorInstances": lambda s: s.ec2.unmonitor_instances(InstanceIds=[s.running], DryRun=True),
     "ResetInstanceAttribute": lambda s: s.ec2.reset_instance_attribute(
         InstanceId=s.running, Attribute="sourceDestCheck", DryRun=True
+    ),
+    "EnableImage": lambda s: s.ec2.enable_image(ImageId=s.image, DryRun=True),
+    "DisableImage": lambda s: s.ec2.disable_image(ImageId=s.image, DryRun=True),
+    "CreateImageUsageReport": lambda s: s.ec2.create_image_usage_report(
+        ImageId=s.image, ResourceTypes=[{"ResourceType": "ec2:Instance"}], DryRun=True
+    ),
+    "DeleteImageUsageReport": lambda s: s.ec2.delete_image_usage_report(ReportId=s.usage_report, DryRun=True),
+    "ListImagesInRecycleBin": lambda s: s.ec2.list_images_in_recycle_bin(ImageIds=[s.recycled[0]], DryRun=True),
+    "ListSnapshotsInRecycleBin": lambda s: s.ec2.list_snapshots_in_recycle_bin(
+        SnapshotIds=[s.recycled[1]], DryRun=True
+    ),
+    "RestoreImageFromRecycleBin": lambda s: s.ec2.restore_image_from_recycle_bin(ImageId=s.recycled_image, DryRun=True),
+    "RestoreSnapshotFromRecycleBin": lambda s: s.ec2.restore_snapshot_from_recycle_bin(
+        SnapshotId=s.recycled[1], DryRun=True
     ),
     "CreateTags": lambda s: s.ec2.create_tags(Resources=[s.image], Tags=[{"Key": "x", "Value": "y"}], DryRun=True),
     "DeleteTags": lambda s: s.ec2.delete_tags(Resources=[s.image], Tags=[{"Key": "x"}], DryRun=True),

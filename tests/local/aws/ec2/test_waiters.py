@@ -17,12 +17,15 @@ from imagepipe.local.aws.ec2.actions import MOTO, OWN
 from imagepipe.local.aws.faults.faults import Fault
 from tests.local.aws.harness import (
     Cloud,
+    bake,
     base_image,
     instance,
     launch,
     register,
+    retain,
     root_volume,
     running,
+    share,
     snapshot_of,
     until,
 )
@@ -133,6 +136,12 @@ def imported(ec2: Any) -> Given:
     return {"ImportTaskIds": [ec2.import_snapshot(DiskContainer=container)["ImportTaskId"]]}
 
 
+def usage_report(ec2: Any) -> Given:
+    types = [{"ResourceType": "ec2:Instance"}]
+    image = registered(ec2)["ImageIds"][0]
+    return {"ReportIds": [ec2.create_image_usage_report(ImageId=image, ResourceTypes=types)["ReportId"]]}
+
+
 def sibling(ec2: Any, service: str) -> Any:
     """A client of another service, at the same endpoint with the same credentials."""
     credentials = ec2._request_signer._credentials
@@ -153,6 +162,7 @@ def spot_request(ec2: Any) -> Given:
 SUCCESS: dict[str, Callable[[Any], Given]] = {
     "ImageAvailable": registered,
     "ImageExists": registered,
+    "ImageUsageReportAvailable": usage_report,
     "InstanceExists": started,
     "InstanceRunning": started,
     "InstanceStatusOk": started,
@@ -262,10 +272,27 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     imported(ec2)
     for _ in range(6):
         ec2.import_snapshot(DiskContainer=container)
+    furnish_with_uses(cloud)
     try:
         yield ec2
     finally:
         cloud.stop()
+
+
+def furnish_with_uses(cloud: Cloud) -> None:
+    """Make uses of an image, reports on one that another account launched, and images and snapshots in Recycle Bin."""
+    ec2 = cloud.client()
+    for kind in ("EC2_IMAGE", "EBS_SNAPSHOT"):
+        retain(cloud, kind)
+    shared = bake(ec2, "shared")
+    share(ec2, shared)
+    launch(cloud.client(other=True), ImageId=shared)
+    instances = [{"ResourceType": "ec2:Instance"}]
+    for number in range(6):
+        report = ec2.create_image_usage_report(ImageId=shared, ResourceTypes=instances)["ReportId"]
+        until(lambda: ec2.describe_image_usage_report_entries(ReportIds=[report])["ImageUsageReportEntries"])  # noqa: B023
+        gone = bake(ec2, f"gone-{number}")
+        ec2.deregister_image(ImageId=gone, DeleteAssociatedSnapshots=True)
 
 
 EMPTY = absent.ACTIONS | {"DescribeVpcEndpoints", "DescribeVpcPeeringConnections"}
@@ -274,7 +301,11 @@ EMPTY = absent.ACTIONS | {"DescribeVpcEndpoints", "DescribeVpcPeeringConnections
 
 @pytest.mark.parametrize("action", PAGED)
 def test_a_paginator_returns_everything_once(action: str, full: Any) -> None:
-    given = {"Versions": ["$Latest"]} if action == "DescribeLaunchTemplateVersions" else {}
+    needed: dict[str, Given] = {
+        "DescribeImageReferences": {"ImageIds": [base_image(full)], "IncludeAllResourceTypes": True},
+        "DescribeLaunchTemplateVersions": {"Versions": ["$Latest"]},
+    }
+    given = needed.get(action, {})
     key = PAGINATORS[action]["result_key"]
     shape = full.meta.service_model.operation_model(action).input_shape.members["MaxResults"]
     size = max(5, shape.metadata.get("min", 1))

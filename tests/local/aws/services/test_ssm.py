@@ -6,7 +6,19 @@ from typing import Any
 
 import pytest
 
-from tests.local.aws.harness import Cloud, base_image, image, launch, refused
+from tests.local.aws.harness import (
+    ACCOUNT,
+    Cloud,
+    bake,
+    base_image,
+    caller,
+    image,
+    instance,
+    launch,
+    may,
+    refused,
+    until,
+)
 
 DEBIAN = "/aws/service/debian/release/12/latest/amd64"
 
@@ -43,3 +55,145 @@ def test_public_and_own_parameters_come_together(cloud: Cloud, ec2: Any) -> None
 def test_a_parameter_that_is_not_there_is_refused(cloud: Cloud) -> None:
     with refused("ParameterNotFound"):
         cloud.client("ssm").get_parameter(Name="/aws/service/debian/release/99/latest/amd64")
+
+
+IMAGE: dict[str, Any] = {"Name": "/images/web", "Type": "String", "DataType": "aws:ec2:image"}
+
+
+def value(cloud: Cloud) -> str | None:
+    answer = cloud.client("ssm").get_parameters(Names=["/images/web"])
+    return next((str(row["Value"]) for row in answer["Parameters"]), None)
+
+
+def test_a_parameter_for_an_image_is_launched_by_its_name(cloud: Cloud, ec2: Any) -> None:
+    baked = bake(ec2, "web-1")
+    assert cloud.client("ssm").put_parameter(Value=baked, **IMAGE)["Version"] == 1
+    cloud.restart()
+    found = cloud.client("ssm").get_parameter(Name="/images/web")["Parameter"]
+    assert (found["Value"], found["DataType"], found["Version"]) == (baked, "aws:ec2:image", 1)
+    made = launch(cloud.client(), ImageId="resolve:ssm:/images/web")
+    assert instance(cloud.client(), made)["ImageId"] == baked
+
+
+@pytest.mark.parametrize("of", ["unknown", "malformed", "disabled", "deregistered", "elsewhere", "another's"])
+def test_an_image_that_is_not_available_is_accepted_and_never_stored(of: str, cloud: Cloud, ec2: Any) -> None:
+    ssm = cloud.client("ssm")
+    baked = bake(ec2, "web-1")
+    wrong = {"unknown": "ami-00000000000000001", "malformed": "nginx"}.get(of, baked)
+    if of == "disabled":
+        ec2.disable_image(ImageId=baked)
+    if of == "deregistered":
+        ec2.deregister_image(ImageId=baked)
+    if of == "elsewhere":
+        ssm = cloud.client("ssm", "eu-west-1")
+    if of == "another's":
+        ssm = cloud.client("ssm", other=True)
+    assert ssm.put_parameter(Value=wrong, **IMAGE)["Version"] == 1
+    with refused("ParameterNotFound"):
+        ssm.get_parameter(Name="/images/web")
+
+
+def test_a_failed_update_leaves_the_parameter_as_it_was(cloud: Cloud, ec2: Any) -> None:
+    ssm = cloud.client("ssm")
+    baked = bake(ec2, "web-1")
+    ssm.put_parameter(Value=baked, **IMAGE)
+    assert ssm.put_parameter(Value="ami-00000000000000001", Overwrite=True, **IMAGE)["Version"] == 2
+    assert ssm.get_parameter(Name="/images/web")["Parameter"]["Version"] == 1
+    assert value(cloud) == baked
+
+
+def test_a_valid_image_may_take_a_while_to_appear(cloud: Cloud, ec2: Any) -> None:
+    baked = bake(ec2, "web-1")
+    cloud.admin("POST", "delays", {"parameter": 0.1})
+    cloud.client("ssm").put_parameter(Value=baked, **IMAGE)
+    assert value(cloud) is None
+    until(lambda: value(cloud) == baked)
+
+
+def test_an_existing_parameter_is_changed_only_with_overwrite_and_never_tagged_by_it(cloud: Cloud, ec2: Any) -> None:
+    ssm = cloud.client("ssm")
+    first, second = bake(ec2, "web-1"), bake(ec2, "web-2")
+    ssm.put_parameter(Value=first, Tags=[{"Key": "team", "Value": "images"}], **IMAGE)
+    for image_id in (second, "ami-00000000000000001"):
+        with refused("ParameterAlreadyExists"):
+            ssm.put_parameter(Value=image_id, **IMAGE)
+    with refused("ValidationException"):
+        ssm.put_parameter(Value=second, Overwrite=True, Tags=[{"Key": "a", "Value": "b"}], **IMAGE)
+    assert ssm.put_parameter(Value=second, Overwrite=True, **IMAGE)["Version"] == 2
+    history = ssm.get_parameter_history(Name="/images/web")["Parameters"]
+    assert [(row["Version"], row["Value"]) for row in history] == [(1, first), (2, second)]
+    assert ssm.get_parameter(Name="/images/web:1")["Parameter"]["Value"] == first
+    tags = ssm.list_tags_for_resource(ResourceType="Parameter", ResourceId="/images/web")["TagList"]
+    assert tags == [{"Key": "team", "Value": "images"}]
+
+
+def test_an_image_parameter_is_a_string(cloud: Cloud, ec2: Any) -> None:
+    with refused("ValidationException", match="String"):
+        cloud.client("ssm").put_parameter(Value=bake(ec2, "web-1"), **{**IMAGE, "Type": "StringList"})
+
+
+def test_parameters_are_listed_by_path_type_and_tag_in_pages(cloud: Cloud, ec2: Any) -> None:
+    ssm = cloud.client("ssm")
+    baked = bake(ec2, "web-1")
+    names = [f"/images/web-{number:02}" for number in range(12)]
+    for name in names:
+        ssm.put_parameter(**{**IMAGE, "Name": name, "Value": baked})
+    ssm.put_parameter(Name="/other/x", Value="x", Type="String")
+    ssm.add_tags_to_resource(ResourceType="Parameter", ResourceId=names[3], Tags=[{"Key": "spec", "Value": "web"}])
+    cloud.restart()
+    ssm = cloud.client("ssm")
+
+    def listed(*filters: dict[str, Any]) -> list[str]:
+        pages = ssm.get_paginator("describe_parameters").paginate(ParameterFilters=list(filters))
+        return sorted(row["Name"] for page in pages for row in page["Parameters"])
+
+    pages = ssm.get_paginator("get_parameters_by_path").paginate(Path="/images")
+    assert sorted(row["Name"] for page in pages for row in page["Parameters"]) == names
+    assert listed({"Key": "Path", "Option": "OneLevel", "Values": ["/images"]}) == names
+    assert listed({"Key": "DataType", "Values": ["aws:ec2:image"]}) == names
+    assert listed({"Key": "tag:spec", "Values": ["web"]}) == [names[3]]
+    of_images = [{"Key": "DataType", "Values": ["aws:ec2:image"]}]
+    small = ssm.get_paginator("describe_parameters").paginate(
+        ParameterFilters=of_images, PaginationConfig={"PageSize": 5}
+    )
+    assert [len(page["Parameters"]) for page in small] == [5, 5, 2]
+    with refused("InvalidFilterOption"):
+        listed({"Key": "DataType", "Option": "BeginsWith", "Values": ["aws:"]})
+    assert listed({"Key": "Name", "Option": "BeginsWith", "Values": ["/other"]}) == ["/other/x"]
+    ssm.delete_parameter(Name=names[0])
+    assert listed({"Key": "DataType", "Values": ["aws:ec2:image"]}) == names[1:]
+
+
+@pytest.mark.parametrize(
+    ("action", "ask"),
+    [
+        ("ssm:PutParameter", lambda ssm: ssm.put_parameter(Name="/images/a", Value="x", Type="String")),
+        ("ssm:DeleteParameter", lambda ssm: ssm.delete_parameter(Name="/images/web")),
+        ("ssm:GetParametersByPath", lambda ssm: ssm.get_parameters_by_path(Path="/images/")),
+        ("ssm:GetParameterHistory", lambda ssm: ssm.get_parameter_history(Name="/images/web")),
+        (
+            "ssm:AddTagsToResource",
+            lambda ssm: ssm.add_tags_to_resource(
+                ResourceType="Parameter", ResourceId="/images/web", Tags=[{"Key": "a", "Value": "b"}]
+            ),
+        ),
+        (
+            "ssm:ListTagsForResource",
+            lambda ssm: ssm.list_tags_for_resource(ResourceType="Parameter", ResourceId="/images/web"),
+        ),
+    ],
+)
+def test_each_action_needs_its_permission_on_the_parameter(action: str, ask: Any, cloud: Cloud) -> None:
+    cloud.client("ssm").put_parameter(Name="/images/web", Value="x", Type="String")
+    arn = f"arn:aws:ssm:us-east-1:{ACCOUNT}:parameter/images/*"
+    with refused("AccessDeniedException", match=f"{action} on resource: .*:parameter/images/"):
+        ask(caller(cloud, may("ssm:GetParameter"), service="ssm"))
+    ask(caller(cloud, may(action, arn), service="ssm"))
+
+
+def test_an_image_parameter_needs_the_permission_to_describe_images(cloud: Cloud, ec2: Any) -> None:
+    baked = bake(ec2, "web-1")
+    with refused("AccessDeniedException", match="ec2:DescribeImages"):
+        caller(cloud, may("ssm:PutParameter"), service="ssm").put_parameter(Value=baked, **IMAGE)
+    allowed = caller(cloud, may("ssm:PutParameter"), may("ec2:DescribeImages"), service="ssm")
+    allowed.put_parameter(Value=baked, **IMAGE)

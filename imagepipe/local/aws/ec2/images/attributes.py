@@ -1,4 +1,4 @@
-"""Change attributes of an existing image: permissions, description, deprecation, protection."""
+"""Change attributes of an existing image: permissions, description, deprecation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup, product_codes, sharing
 from imagepipe.local.aws.ec2.account_settings import blocks_public_images
-from imagepipe.local.aws.ec2.images import create
+from imagepipe.local.aws.ec2.images import availability, create
+from imagepipe.local.aws.ec2.images.last_launched import last_launched
 from imagepipe.local.aws.ec2.volumes import block_devices, encryption
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid
 from imagepipe.local.aws.protocol.query import Call
@@ -37,7 +38,7 @@ def describe_image_attribute(backend: Backend, call: Call) -> Mapping[str, Any]:
         "ramdisk": ("RamdiskId", {}),
         "lastLaunchedTime": (
             "LastLaunchedTime",
-            {"Value": f"{image.last_launched:%Y-%m-%dT%H:%M:%SZ}" if image.last_launched else None},
+            {"Value": last_launched(image, backend.clock.now())},
         ),
     }
     if attribute not in answers:
@@ -75,6 +76,8 @@ def _attribute(params: Mapping[str, Any]) -> str:
 def _shared(backend: Backend, image: Image, params: Mapping[str, Any]) -> Image:
     users = sharing.changed_users(image.users, params, "LaunchPermission")
     added = sharing.added(params, "LaunchPermission")
+    if added:
+        availability.check_enabled(image)
     snapshots = [backend.database.snapshots.get(disk.snapshot_id or "") for disk in image.mappings]
     encrypted = [snapshot for snapshot in snapshots if snapshot is not None and snapshot.encrypted]
     if "all" in added and encrypted:
@@ -121,16 +124,3 @@ def disable_image_deprecation(backend: Backend, call: Call) -> Mapping[str, Any]
     image = lookup.own_image(backend, call, call.text("ImageId"))
     backend.database.put(replace(image, deprecation_time=None))
     return {"Return": True}
-
-
-def enable_image_deregistration_protection(backend: Backend, call: Call) -> Mapping[str, Any]:
-    image = lookup.own_image(backend, call, call.text("ImageId"))
-    word = "enabled-with-cooldown" if call.params.get("WithCooldown") else "enabled-without-cooldown"
-    backend.database.put(replace(image, protection=word))
-    return {"Return": word}
-
-
-def disable_image_deregistration_protection(backend: Backend, call: Call) -> Mapping[str, Any]:
-    image = lookup.own_image(backend, call, call.text("ImageId"))
-    backend.database.put(replace(image, protection="disabled"))
-    return {"Return": "disabled"}

@@ -39,7 +39,7 @@ def _free_name(backend: Backend, call: Call) -> str:
 def check_free_name(backend: Backend, account: str, region: str, name: str) -> None:
     """Raise AwsError if an image of the account has the name already."""
     for image in backend.database.images.owned(account, region):
-        if image.name == name and image.state in ("pending", "available"):
+        if image.name == name and image.state in ("pending", "available", "disabled"):
             raise AwsError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {image.id}")
 
 

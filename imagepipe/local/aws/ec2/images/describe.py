@@ -1,15 +1,17 @@
-"""Describe and deregister images."""
+"""Describe images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 from imagepipe.clock import iso
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import lookup, product_codes, sharing
-from imagepipe.local.aws.ec2.images import deregistered
-from imagepipe.local.aws.ec2.volumes import block_devices, snapshots
+from imagepipe.local.aws.ec2.images.last_launched import last_launched
+from imagepipe.local.aws.ec2.volumes import block_devices
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
@@ -48,6 +50,9 @@ def describe_images(backend: Backend, call: Call) -> Mapping[str, Any]:
         rows = [row for row in backend.database.images.in_region(call.region) if lookup.may_launch(backend, call, row)]
         if not params.get("IncludeDeprecated"):
             rows = [row for row in rows if row.account == call.account or not _is_deprecated(backend, row)]
+    if not params.get("IncludeDisabled"):
+        _check_no_disabled_state(params)
+        rows = [row for row in rows if row.state != "disabled"]
     if params.get("Owners"):
         owners = sharing.audience(call, params["Owners"])
         rows = [row for row in rows if row.account in owners]
@@ -55,17 +60,29 @@ def describe_images(backend: Backend, call: Call) -> Mapping[str, Any]:
         own_names = backend.accounts.names_of(call.account)
         users = sharing.executable(call, params["ExecutableUsers"], own_names)
         rows = [row for row in rows if users & set(row.users)]
-    getters = AnswerFilters("DescribeImages", to_api, GETTERS)
+    describe = partial(to_api, account=call.account, now=backend.clock.now())
+    getters = AnswerFilters("DescribeImages", describe, GETTERS)
     shown, token = filters.page(rows, params, getters, least=1, ids="ImageIds")
-    return {"Images": [to_api(row) for row in shown], "NextToken": token}
+    return {"Images": [describe(row) for row in shown], "NextToken": token}
+
+
+def _check_no_disabled_state(params: Mapping[str, Any]) -> None:
+    """Raise AwsError for a filter that asks for disabled images, in a request that leaves them out."""
+    for item in params.get("Filters", []):
+        if item.get("Name") == "state" and "disabled" in item.get("Values", []):
+            # The text is EC2's (github.com/turbot/steampipe-plugin-aws, issue 2276).
+            raise AwsError(
+                "InvalidParameter",
+                "When filtering by the 'disabled' state, 'IncludeDisabled' must be set to 'true' in the request.",
+            )
 
 
 def _is_deprecated(backend: Backend, image: Image) -> bool:
     return image.deprecation_time is not None and image.deprecation_time <= backend.clock.now()
 
 
-def to_api(image: Image) -> dict[str, Any]:
-    """Describe an image as DescribeImages does."""
+def to_api(image: Image, *, account: str, now: datetime) -> dict[str, Any]:
+    """Describe an image as DescribeImages does for an account; only the owner learns when it was launched."""
     failed = image.state == "failed"
     return {
         "ImageId": image.id,
@@ -84,7 +101,7 @@ def to_api(image: Image) -> dict[str, Any]:
         "ImageLocation": location(image),
         "ImageType": "machine",
         "ImdsSupport": image.imds_support,
-        "LastLaunchedTime": iso(image.last_launched) if image.last_launched else None,
+        "LastLaunchedTime": last_launched(image, now) if image.account == account else None,
         "OwnerId": image.account,
         "PlatformDetails": image.platform_details,
         "ProductCodes": product_codes.to_api(image.product_codes) or None,
@@ -100,35 +117,3 @@ def to_api(image: Image) -> dict[str, Any]:
         "UsageOperation": image.usage_operation,
         "VirtualizationType": "hvm",
     }
-
-
-def deregister_image(backend: Backend, call: Call) -> Mapping[str, Any]:
-    image = lookup.own_image(backend, call, call.text("ImageId"))
-    if image.protection.startswith("enabled"):
-        raise AwsError("OperationNotPermitted", f"The image {image.id} has deregistration protection enabled.")
-    backend.database.remove(image)
-    deregistered.remember(backend, image)
-    results = []
-    if call.params.get("DeleteAssociatedSnapshots"):
-        results = [
-            {"SnapshotId": snapshot_id, "ReturnCode": _delete_snapshot(backend, call, snapshot_id)}
-            for snapshot_id in _snapshot_ids([image])
-        ]
-    return {"Return": True, "DeleteSnapshotResults": results}
-
-
-def _delete_snapshot(backend: Backend, call: Call, snapshot_id: str) -> str:
-    """Delete the snapshot if nothing else uses it; return EC2's code for the result."""
-    snapshot = backend.database.snapshots.get(snapshot_id)
-    if snapshot is None:
-        return "warn-not-found"
-    if snapshot_id in _snapshot_ids(backend.database.images.in_region(call.region)):
-        return "skipped"
-    if snapshot.account != call.account:
-        return "missing-permissions"
-    snapshots.remove(backend, snapshot)
-    return "success"
-
-
-def _snapshot_ids(images: Iterable[Image]) -> Sequence[str]:
-    return [disk.snapshot_id for image in images for disk in image.mappings if disk.snapshot_id]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from imagepipe.local.aws.backend import Backend
-from imagepipe.local.aws.ec2 import idempotency
+from imagepipe.local.aws.ec2 import idempotency, lookup
 from imagepipe.local.aws.protocol import filters
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.documented_filters import AnswerFilters
@@ -21,15 +21,18 @@ from imagepipe.local.aws.protocol.times import whole_second
 from imagepipe.local.aws.state.records import LaunchTemplate, TemplateVersion
 
 NAME = re.compile(r"[a-zA-Z0-9().\-/_]{3,128}")  # CreateLaunchTemplate, LaunchTemplateName
+MAX_DESCRIPTION = 255
+MAX_DELETED = 200  # versions in a DeleteLaunchTemplateVersions
+MAX_TOKEN = 128  # characters of a ClientToken of these actions
 RENAMED = {"RamDiskId": "RamdiskId", "ElasticGpuSpecifications": "ElasticGpuSpecification"}
 """Parameters of RunInstances that a template's data has under another name."""
 GETTERS: Mapping[str, Getter] = {"launch-template-name": lambda row: row.name}
 
 
 def create_launch_template(backend: Backend, call: Call) -> Mapping[str, Any]:
-    before = idempotency.earlier_result(backend, call)
+    before = idempotency.earlier_result(backend, call, max_length=MAX_TOKEN)
     if before is not None:
-        return {"LaunchTemplate": _to_api(backend.database.templates[before[0]])}
+        return {"LaunchTemplate": _to_api(find_template(backend, call, {"LaunchTemplateId": before[0]}))}
     name = call.text("LaunchTemplateName")
     if not NAME.fullmatch(name):
         raise AwsError(
@@ -47,6 +50,7 @@ def create_launch_template(backend: Backend, call: Call) -> Mapping[str, Any]:
         name=name,
         created=whole_second(backend.clock.now()),
         default_version=1,
+        last_number=1,
         versions=(_version(backend, call, 1, {}),),
     )
     backend.database.put(template)
@@ -55,22 +59,52 @@ def create_launch_template(backend: Backend, call: Call) -> Mapping[str, Any]:
 
 
 def create_launch_template_version(backend: Backend, call: Call) -> Mapping[str, Any]:
-    template = _named(backend, call, call.params)
+    """Add a version, which has the values of its source version where the request gives none."""
+    before = idempotency.earlier_result(backend, call, max_length=MAX_TOKEN)
+    if before is not None:
+        template = find_template(backend, call, {"LaunchTemplateId": before[0]})
+        return {"LaunchTemplateVersion": _version_to_api(_Row(template, find_version(template, before[1])))}
+    template = find_template(backend, call, call.params)
     source = call.params.get("SourceVersion")
-    base = json.loads(_find_version(template, str(source)).data) if source else {}
-    made = _version(backend, call, template.versions[-1].number + 1, base)
-    changed = replace(template, versions=(*template.versions, made))
+    base = _without_snapshots(json.loads(find_version(template, str(source)).data)) if source else {}
+    made = _version(backend, call, template.last_number + 1, base)
+    changed = replace(template, versions=(*template.versions, made), last_number=made.number)
     backend.database.put(changed)
-    return {"LaunchTemplateVersion": _version_to_api(_Row(changed, made))}
+    idempotency.remember(backend, call, [template.id, str(made.number)])
+    described = _version_to_api(_Row(changed, made))
+    return {"LaunchTemplateVersion": _with_image(backend, call, described)}
+
+
+def _without_snapshots(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the snapshots of devices, which a new version does not inherit (API reference, `SourceVersion`)."""
+    if "BlockDeviceMappings" not in data:
+        return dict(data)
+    devices = [dict(device) for device in data["BlockDeviceMappings"]]
+    for device in devices:
+        if "Ebs" in device:
+            device["Ebs"] = {name: value for name, value in device["Ebs"].items() if name != "SnapshotId"}
+    return {**data, "BlockDeviceMappings": devices}
+
+
+def _with_image(backend: Backend, call: Call, described: dict[str, Any]) -> dict[str, Any]:
+    """Put the image in place of the parameter that names it, if the request asks for it (`ResolveAlias`)."""
+    data = described["LaunchTemplateData"]
+    if not call.params.get("ResolveAlias") or not str(data.get("ImageId", "")).startswith(lookup.RESOLVE):
+        return described
+    image_id = lookup.image_id(backend, replace(call, params=data))
+    return {**described, "LaunchTemplateData": {**data, "ImageId": image_id}}
 
 
 def _version(backend: Backend, call: Call, number: int, base: Mapping[str, Any]) -> TemplateVersion:
     data = {**base, **call.params["LaunchTemplateData"]}
     if not data:
         raise AwsError("MissingParameter", "The request must contain the parameter LaunchTemplateData")
+    description = str(call.params.get("VersionDescription") or "")
+    if len(description) > MAX_DESCRIPTION:
+        raise invalid(f"The version description has at most {MAX_DESCRIPTION} characters")
     return TemplateVersion(
         number=number,
-        description=str(call.params.get("VersionDescription") or ""),
+        description=description,
         created=whole_second(backend.clock.now()),
         data=json.dumps(data, default=str),
     )
@@ -78,23 +112,25 @@ def _version(backend: Backend, call: Call, number: int, base: Mapping[str, Any])
 
 def modify_launch_template(backend: Backend, call: Call) -> Mapping[str, Any]:
     """Set the default version."""
-    template = _named(backend, call, call.params)
+    template = find_template(backend, call, call.params)
     if call.params.get("DefaultVersion"):
-        version = _find_version(template, str(call.params["DefaultVersion"]))
+        version = find_version(template, str(call.params["DefaultVersion"]))
         template = replace(template, default_version=version.number)
         backend.database.put(template)
     return {"LaunchTemplate": _to_api(template)}
 
 
 def delete_launch_template(backend: Backend, call: Call) -> Mapping[str, Any]:
-    template = _named(backend, call, call.params)
+    template = find_template(backend, call, call.params)
     backend.database.remove(template)
     return {"LaunchTemplate": _to_api(template)}
 
 
 def delete_launch_template_versions(backend: Backend, call: Call) -> Mapping[str, Any]:
     """Delete versions; the default one, and those that do not exist, are reported."""
-    template = _named(backend, call, call.params)
+    template = find_template(backend, call, call.params)
+    if len(call.params["Versions"]) > MAX_DELETED:
+        raise invalid(f"At most {MAX_DELETED} versions can be deleted in a request")
     done: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     for word in call.params["Versions"]:
@@ -118,7 +154,7 @@ def describe_launch_templates(backend: Backend, call: Call) -> Mapping[str, Any]
     rows = _owned(backend, call)
     ids, names = call.params.get("LaunchTemplateIds", []), call.params.get("LaunchTemplateNames", [])
     for word in (*ids, *names):
-        _named(backend, call, {"LaunchTemplateId" if word in ids else "LaunchTemplateName": word})
+        find_template(backend, call, {"LaunchTemplateId" if word in ids else "LaunchTemplateName": word})
     rows = [row for row in rows if not (ids or names) or row.id in ids or row.name in names]
     getters = AnswerFilters("DescribeLaunchTemplates", _to_api, GETTERS)
     shown, token = filters.page(rows, call.params, getters, least=1, most=200, ids="LaunchTemplateIds")
@@ -159,11 +195,11 @@ VERSION_GETTERS: Mapping[str, Getter] = {
 
 
 def describe_launch_template_versions(backend: Backend, call: Call) -> Mapping[str, Any]:
-    """Describe versions of one template, or the `$Latest` and `$Default` ones of all."""
+    """Describe versions of one template, the newest first, or the `$Latest` and `$Default` ones of all."""
     params = call.params
     words = [str(word) for word in params.get("Versions", [])]
     if params.get("LaunchTemplateId") or params.get("LaunchTemplateName"):
-        templates = [_named(backend, call, params)]
+        templates = [find_template(backend, call, params)]
     elif words and set(words) <= {"$Latest", "$Default"}:
         templates = _owned(backend, call)
     else:
@@ -171,14 +207,15 @@ def describe_launch_template_versions(backend: Backend, call: Call) -> Mapping[s
     rows = [_Row(template, version) for template in templates for version in _chosen(template, words, params)]
     getters = AnswerFilters("DescribeLaunchTemplateVersions", _version_to_api, VERSION_GETTERS)
     shown, token = filters.page(rows, params, getters, least=1, most=200)
-    return {"LaunchTemplateVersions": [_version_to_api(row) for row in shown], "NextToken": token}
+    described = [_with_image(backend, call, _version_to_api(row)) for row in shown]
+    return {"LaunchTemplateVersions": described, "NextToken": token}
 
 
 def _chosen(template: LaunchTemplate, words: Sequence[str], params: Mapping[str, Any]) -> list[TemplateVersion]:
     if words:
-        return list(dict.fromkeys(_find_version(template, word) for word in words))
+        return list(dict.fromkeys(find_version(template, word) for word in words))
     least, most = int(params.get("MinVersion") or 1), int(params.get("MaxVersion") or template.versions[-1].number)
-    return [version for version in template.versions if least <= version.number <= most]
+    return [version for version in reversed(template.versions) if least <= version.number <= most]
 
 
 def apply(backend: Backend, call: Call) -> Call:
@@ -186,8 +223,8 @@ def apply(backend: Backend, call: Call) -> Call:
     given = call.params.get("LaunchTemplate")
     if not given:
         return call
-    template = _named(backend, call, given)
-    version = _find_version(template, str(given.get("Version") or "$Default"))
+    template = find_template(backend, call, given)
+    version = find_version(template, str(given.get("Version") or "$Default"))
     data = {RENAMED.get(name, name): value for name, value in json.loads(version.data).items()}
     return replace(call, params=merge(data, {key: val for key, val in call.params.items() if key != "LaunchTemplate"}))
 
@@ -210,7 +247,7 @@ def _owned(backend: Backend, call: Call) -> list[LaunchTemplate]:
     return backend.database.templates.owned(call.account, call.region)
 
 
-def _named(backend: Backend, call: Call, given: Mapping[str, Any]) -> LaunchTemplate:
+def find_template(backend: Backend, call: Call, given: Mapping[str, Any]) -> LaunchTemplate:
     """Find the template that a request names by id or by name. Raises AwsError."""
     identifier, name = given.get("LaunchTemplateId"), given.get("LaunchTemplateName")
     if identifier and name:
@@ -227,7 +264,7 @@ def _named(backend: Backend, call: Call, given: Mapping[str, Any]) -> LaunchTemp
     raise AwsError("InvalidLaunchTemplateName.NotFoundException", text)
 
 
-def _find_version(template: LaunchTemplate, word: str) -> TemplateVersion:
+def find_version(template: LaunchTemplate, word: str) -> TemplateVersion:
     if word == "$Latest":
         return template.versions[-1]
     wanted = str(template.default_version) if word == "$Default" else word

@@ -11,6 +11,7 @@ from typing import Any
 
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2 import idempotency, lookup, parameters
+from imagepipe.local.aws.ec2.images.last_launched import with_launch
 from imagepipe.local.aws.ec2.instances import (
     faults,
     jobs,
@@ -67,7 +68,7 @@ def run_instances(backend: Backend, call: Call) -> Mapping[str, Any]:
     made = [_launch(backend, replace(pattern, launch_index=index), place, volumes, tags) for index in range(count)]
     idempotency.remember(backend, call, [instance.id for instance in made])
     if image.account == call.account:
-        backend.database.put(replace(image, last_launched=backend.clock.now()))
+        backend.database.put(with_launch(image, backend.clock.now()))
     for instance in made:
         backend.faults.bind(instance.id, call.action, call.params, *faults.EFFECTS)
         backend.submit_later(instance.id, jobs.boot, instance.id)

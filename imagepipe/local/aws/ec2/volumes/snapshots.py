@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from imagepipe.local.aws.backend import Backend
-from imagepipe.local.aws.ec2 import lookup, product_codes
+from imagepipe.local.aws.ec2 import lookup, product_codes, retention
 from imagepipe.local.aws.ec2.account_settings import UNBLOCKED, public_snapshots
 from imagepipe.local.aws.ec2.images import jobs as image_jobs
 from imagepipe.local.aws.ec2.instances import jobs as instance_jobs
@@ -181,8 +181,16 @@ def delete_snapshot(backend: Backend, call: Call) -> Mapping[str, Any]:
     for image in backend.database.images.in_region(call.region):
         if any(disk.snapshot_id == snapshot.id for disk in image.mappings):
             raise AwsError("InvalidSnapshot.InUse", f"The snapshot {snapshot.id} is currently in use by {image.id}")
-    remove(backend, snapshot)
+    delete(backend, snapshot)
     return {}
+
+
+def delete(backend: Backend, snapshot: Snapshot) -> None:
+    """Delete a snapshot, or move it to Recycle Bin if a retention rule matches it."""
+    if retention.recycle_snapshot(backend, snapshot):
+        backend.database.remove(snapshot)
+    else:
+        remove(backend, snapshot)
 
 
 def remove(backend: Backend, snapshot: Snapshot) -> None:

@@ -64,6 +64,87 @@ def test_versions_are_numbered_and_one_of_them_is_the_default(ec2: Any) -> None:
     assert found["VersionNumber"] == 2
 
 
+def numbers(ec2: Any, **params: Any) -> list[int]:
+    pages = ec2.get_paginator("describe_launch_template_versions").paginate(
+        LaunchTemplateName="web", PaginationConfig={"PageSize": 2}, **params
+    )
+    return [row["VersionNumber"] for page in pages for row in page["LaunchTemplateVersions"]]
+
+
+def version(ec2: Any, **params: Any) -> int:
+    given = {"LaunchTemplateName": "web", "LaunchTemplateData": {"InstanceType": "t3.nano"}, **params}
+    return int(ec2.create_launch_template_version(**given)["LaunchTemplateVersion"]["VersionNumber"])
+
+
+def test_versions_are_described_newest_first_by_words_numbers_and_ranges(ec2: Any) -> None:
+    template(ec2)
+    for _ in range(6):
+        version(ec2)
+    ec2.modify_launch_template(LaunchTemplateName="web", DefaultVersion="4")
+    assert numbers(ec2) == [7, 6, 5, 4, 3, 2, 1]
+    assert numbers(ec2, MinVersion="3", MaxVersion="5") == [5, 4, 3]
+    assert numbers(ec2, MinVersion="6") == [7, 6]
+    assert numbers(ec2, Versions=["$Default", "$Latest", "2"]) == [4, 7, 2]
+    [found] = ec2.describe_launch_templates(LaunchTemplateNames=["web"])["LaunchTemplates"]
+    assert (found["DefaultVersionNumber"], found["LatestVersionNumber"]) == (4, 7)
+    with refused("InvalidLaunchTemplateId.VersionNotFound"):
+        numbers(ec2, Versions=["8"])
+    with refused("MissingParameter"):
+        ec2.describe_launch_template_versions(Versions=["2"])
+
+
+def test_a_number_is_never_used_twice(cloud: Cloud, ec2: Any) -> None:
+    template(ec2)
+    assert [version(ec2), version(ec2)] == [2, 3]
+    ec2.delete_launch_template_versions(LaunchTemplateName="web", Versions=["3"])
+    assert numbers(ec2) == [2, 1]
+    cloud.restart()
+    assert version(cloud.client()) == 4
+
+
+def test_a_repeated_request_makes_one_version(ec2: Any) -> None:
+    template(ec2)
+    assert version(ec2, ClientToken="t" * 128) == version(ec2, ClientToken="t" * 128) == 2
+    with refused("IdempotentParameterMismatch"):
+        version(ec2, ClientToken="t" * 128, VersionDescription="other")
+    assert numbers(ec2) == [2, 1]
+
+
+def test_a_version_inherits_devices_but_not_their_snapshots(ec2: Any) -> None:
+    device = {"DeviceName": "/dev/sdf", "Ebs": {"SnapshotId": "snap-00000000000000001", "VolumeSize": 9}}
+    template(ec2, BlockDeviceMappings=[device])
+    made = ec2.create_launch_template_version(
+        LaunchTemplateName="web", SourceVersion="1", LaunchTemplateData={"InstanceType": "t3.nano"}
+    )["LaunchTemplateVersion"]
+    assert made["LaunchTemplateData"]["BlockDeviceMappings"] == [{"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 9}}]
+
+
+def test_a_parameter_in_a_template_is_kept_and_shown_as_its_image_if_asked(cloud: Cloud, ec2: Any) -> None:
+    cloud.client("ssm").put_parameter(Name="/images/web", Value=base_image(ec2), Type="String")
+    ec2.create_launch_template(
+        LaunchTemplateName="web", LaunchTemplateData={"ImageId": "resolve:ssm:/images/web", "InstanceType": "t3.small"}
+    )
+    cloud.restart()
+    ec2 = cloud.client()
+
+    def shown(**params: Any) -> str:
+        [found] = ec2.describe_launch_template_versions(LaunchTemplateName="web", **params)["LaunchTemplateVersions"]
+        return str(found["LaunchTemplateData"]["ImageId"])
+
+    assert shown() == shown(ResolveAlias=False) == "resolve:ssm:/images/web"
+    assert shown(ResolveAlias=True) == base_image(ec2)
+    made = ec2.create_launch_template_version(
+        LaunchTemplateName="web", SourceVersion="1", ResolveAlias=True, LaunchTemplateData={"InstanceType": "t3.nano"}
+    )["LaunchTemplateVersion"]
+    assert made["LaunchTemplateData"]["ImageId"] == base_image(ec2)
+
+
+def test_templates_of_another_account_do_not_exist(cloud: Cloud, ec2: Any) -> None:
+    made = template(ec2)
+    with refused("InvalidLaunchTemplateId.NotFound"):
+        cloud.client(other=True).describe_launch_template_versions(LaunchTemplateId=made)
+
+
 def test_templates_are_described_tagged_and_deleted(cloud: Cloud, ec2: Any) -> None:
     made = template(ec2)
     template(ec2, "api")
