@@ -214,11 +214,17 @@ def check_text(
 
 
 def _may_hold_secret(path: KeyPath) -> bool:
-    """Return whether a path may hold a sensitive value: `env`, an inline script, `vars` of a template, `with`."""
+    """Return whether a path may hold a sensitive value.
+
+    These are `env`, an inline script, `vars` of a template, `with`, and the headers of a test's request. The arguments
+    of a command may not, because everybody on the instance can see them.
+    """
     if path[0] not in ("provision", "test", "steps") or len(path) < 3:
         return False
     is_inline = path[2] == "shell" and (len(path) == 3 or path[3] == "inline" or isinstance(path[3], int))
-    return is_inline or path[2] in ("env", "with") or path[2:4] == ("template", "vars")
+    is_script = path[2:] in (("command",), ("command", "command"))
+    is_map = path[2] in ("env", "with") or path[2:4] in (("template", "vars"), ("http", "headers"))
+    return is_inline or is_script or is_map
 
 
 def inside(document: Document, path: KeyPath, line: int | None) -> Mark:

@@ -16,6 +16,7 @@ from imagepipe.errors import Problem
 from imagepipe.late import Late
 from imagepipe.regular_files import broken_link, read_text, special_files
 from imagepipe.spec import document as yaml_document
+from imagepipe.spec.base import CommonOptions
 from imagepipe.spec.document import Document, KeyPath, Mark
 from imagepipe.spec.explain import LATE_HERE, did_you_mean, explain, nearest, value_at
 from imagepipe.spec.find import broken_provisioner, provisioner_folder, provisioner_names
@@ -33,6 +34,15 @@ from imagepipe.spec.models import (
 )
 from imagepipe.spec.rendering import Scope, find_name, names_late, render_document
 from imagepipe.spec.script_files import script_problem
+from imagepipe.spec.tests import (
+    CommandTest,
+    HttpTest,
+    PackageTest,
+    PathTest,
+    PlainTest,
+    PortTest,
+    ServiceTest,
+)
 from imagepipe.spec.variables import as_number
 
 MAX_DEPTH = 10
@@ -79,7 +89,7 @@ class Condition:
 class StepAt:
     """A step, and its place in the files."""
 
-    step: PlainStep
+    step: PlainStep | PlainTest
     folder: Path
     """Folder that its paths are relative to."""
     file: str
@@ -99,7 +109,7 @@ class StepAt:
 
 
 def expand(
-    steps: Sequence[StepOptions],
+    steps: Sequence[CommonOptions],
     document: Document,
     path: KeyPath,
     file: Path,
@@ -112,7 +122,7 @@ def expand(
     problems: list[Problem] = []
     for index, step in enumerate(steps):
         at = (*path, index)
-        if step.expect_disconnect and not isinstance(step, ShellStep):
+        if isinstance(step, StepOptions) and step.expect_disconnect and not isinstance(step, ShellStep):
             problems.append(document.problem((*at, "expect_disconnect"), _DISCONNECTS_NOT[type(step)]))
         match step:
             case UseStep():
@@ -121,16 +131,20 @@ def expand(
                 problems += more
             case ShellStep() | FileStep() | TemplateStep() | RebootStep():
                 problems += _check_step(step, document, at, file.parent, scope, unknown)
-                label = ".".join(map(str, at))
-                mark = document.mark(at)
-                when = _condition(step, scope)
-                found.append(StepAt(step, file.parent, document.file, mark.line, label, dict(scope.known), when))
+                found.append(_step_at(step, document, at, file, scope))
+            case HttpTest() | PortTest() | PackageTest() | ServiceTest() | PathTest() | CommandTest():
+                found.append(_step_at(step, document, at, file, scope))
             case _:
                 raise AssertionError(f"a step of no known kind: {step!r}")
     return tuple(found), problems
 
 
-def _condition(step: StepOptions, scope: Scope) -> tuple[Condition, ...]:
+def _step_at(step: PlainStep | PlainTest, document: Document, at: KeyPath, file: Path, scope: Scope) -> StepAt:
+    label, line, when = ".".join(map(str, at)), document.mark(at).line, _condition(step, scope)
+    return StepAt(step, file.parent, document.file, line, label, dict(scope.known), when)
+
+
+def _condition(step: CommonOptions, scope: Scope) -> tuple[Condition, ...]:
     of_the_run = scope.sensitive | scope.of_the_run
     return (Condition(step.when, dict(scope.known), of_the_run),) if step.when else ()
 
