@@ -16,8 +16,8 @@ class Model(BaseModel):
 class CommonOptions(Model):
     """Options that every step and every kind of test has."""
 
-    name: str | None = Field(None, description="Name of the step in logs.", min_length=1, max_length=100)
-    when: str | None = Field(None, description="Jinja expression, without braces; the step runs only if it is true.")
+    name: str | None = Field(None, description="Name in logs and reports.", min_length=1, max_length=100)
+    when: str | None = Field(None, description="Jinja expression, without braces; it runs only if this is true.")
     sudo: bool | None = Field(None, description="Run as root; `launch.ssh.sudo` if absent.")
 
 

@@ -132,6 +132,8 @@ def _explain_one(detail: dict[str, Any], path: KeyPath, keys: frozenset[str], do
             return document.problem(path, f"unknown key '{name}'", key=True, hint=packers)
         known = ", ".join(sorted(keys))
         hint = None if nearest(name, keys) or not keys else f"known here: {known}"
+        if "within" in keys and name in ("retries", "timeout"):
+            hint = "such a test is tried again until it holds: within: 2m sets the time for that"
         return document.problem(path, f"unknown key '{name}'{did_you_mean(name, keys)}", key=True, hint=hint)
     if kind == "union_tag_not_found":
         return _explain_kind(path, value, document)
@@ -176,6 +178,8 @@ def _hint(kind: str, value: Any, path: KeyPath) -> str | None:
         return f"write {path[1]}: {{default: {value}}}"
     if path[:3] == ("output", "encrypt", "per_region"):
         return f"write {path[3]}: {{kms_key: {value}}}"
+    if path[-1] in ("stdout", "stderr") and path[:1] == ("test",):
+        return f"write {path[-1]}: {{contains: {value}}}"
     if path[-1:] == ("reboot",):
         return f"write reboot: {{timeout: {value}}}"
     return None

@@ -158,7 +158,8 @@ def _render(value: Any, path: KeyPath, document: Document, scope: Scope, rendere
         return PLACEHOLDER
     secrets = scope.secrets_in(names)
     if secrets and not _may_hold_secret(path):
-        hint = "pass it through the step's env"
+        is_request = path[0] == "test" and path[2:3] == ("http",)
+        hint = "send it in headers" if is_request else "pass it through the step's env"
         message = f"{', '.join(secrets)} is sensitive and cannot be used here, where others can read it"
         rendered.problems.append(document.problem(path, message, hint=hint))
         rendered.unknown[path] = value

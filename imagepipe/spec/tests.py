@@ -6,9 +6,10 @@ import re
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from imagepipe.late import Text
 from imagepipe.spec.base import CommonOptions, Model
 from imagepipe.spec.scalars import AbsolutePath, Duration, FileMode, Owner
 from imagepipe.spec.script_texts import ScriptText, StepEnvName
@@ -52,7 +53,9 @@ Regex = Annotated[str, AfterValidator(_regex), Field(min_length=1)]
 """Python's syntax; `^` and `$` match at every line."""
 Url = Annotated[str, AfterValidator(_url)]
 HeaderName = Annotated[str, _matching(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", "a header's name has letters, digits and dashes")]
-HeaderValue = Annotated[str, _matching(r"[\t -~]*", "a header's value has only visible ASCII characters and spaces")]
+HeaderValue = Annotated[
+    str, _matching(r"[!-~]([\t -~]*[!-~])?", "a header's value has visible ASCII characters and spaces")
+]
 Method = Annotated[str, _matching(r"[A-Z]{1,20}", "a method is in capital letters: GET, HEAD, POST")]
 Status = Annotated[int, Field(ge=100, le=599)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
@@ -181,12 +184,24 @@ class OutputText(Model):
     equals: str | None = Field(None, description="The whole output, without newlines at its end.")
 
 
+def _not_empty(value: Text) -> Text:
+    if value == "":
+        raise PydanticCustomError("empty", "must not be empty")
+    return value
+
+
+def _command_kind(value: Any) -> str:
+    return "words" if isinstance(value, list | tuple) else "script"
+
+
 class Command(Model):
     """A command, and its expected exit code and output."""
 
-    command: ScriptText | tuple[ScriptText, ...] = Field(
-        description="A script as in `shell`, or a list: a program and its arguments.", min_length=1
-    )
+    command: Annotated[
+        Annotated[ScriptText, AfterValidator(_not_empty), Tag("script")]
+        | Annotated[Annotated[tuple[ScriptText, ...], Field(min_length=1)], Tag("words")],
+        Discriminator(_command_kind),
+    ] = Field(description="A script as in `shell`, or a list: a program and its arguments.")
     exit_code: Annotated[
         tuple[ExitCode, ...], BeforeValidator(_one_or_more, json_schema_input_type=int | tuple[ExitCode, ...])
     ] = Field((0,), description="Expected exit code, or a list of them.", min_length=1)

@@ -72,7 +72,7 @@ with_bash() {
       while IFS= read -r line; do [ -z "$line" ] || printf "%s\r\n" "$line"; done <<<"$IMAGEPIPE_HEADERS"
       [ -z "$IMAGEPIPE_HOST" ] || printf "Host: %s\r\n" "$IMAGEPIPE_HOST"
       printf "Connection: close\r\n\r\n"; } >&3
-    head -c "$5" <&3' bash "$host" "$port" "$method" "$target" "$bytes" >"$folder/raw" 2>"$folder/error" ||
+    head -c "$5" <&3' bash "$host" "$port" "$method" "$target" "$((bytes + 65536))" >"$folder/raw" 2>"$folder/error" ||
     echo $? >"$folder/code"
   [ "$(cat "$folder/code")" != 124 ] || echo "no answer in $seconds s" >"$folder/error"
 }
@@ -94,7 +94,7 @@ echo @client; echo "$client"
 echo @code; cat "$folder/code"
 for name in head body error raw; do
   [ -e "$folder/$name" ] || continue
-  echo "@$name"; head -c "$bytes" "$folder/$name" | base64
+  echo "@$name"; head -c "$((bytes + 65536))" "$folder/$name" | base64
 done
 """
 _STATUS = re.compile(rb"HTTP/[\d.]+ (\d{3})(?: ([^\r\n]*))?")
@@ -130,6 +130,7 @@ class CheckHttp(FactCheck):
         head, body, error = (base64.b64decode(facts.get(name, "")) for name in ("head", "body", "error"))
         if "raw" in facts:
             head, _, body = base64.b64decode(facts["raw"]).partition(b"\r\n\r\n")
+            body = body[:RESPONSE_BYTES]
         code, is_cut = int(facts.get("code") or 0), len(body) >= RESPONSE_BYTES
         found = _STATUS.findall(head)
         # curl also prints interim responses, such as 100; wget prints the responses that it was redirected to.
@@ -147,9 +148,11 @@ class CheckHttp(FactCheck):
 
 
 def _reason(error: bytes) -> str:
-    """Return the last line of a client's error, without the client's name."""
+    """Return the line of a client's error that has the reason, without the client's name."""
     lines = [line for line in error.decode(errors="replace").splitlines() if line.strip()]
-    return re.sub(r"^(curl: \(\d+\)|wget:|bash: line \d+:|bash:)\s*", "", lines[-1]) if lines else ""
+    of_curl = [line for line in lines if line.startswith("curl: (")]  # curl may explain at length below it
+    found = (of_curl or lines[-1:] or [""])[0]
+    return re.sub(r"^(curl: \(\d+\)|wget:|bash: line \d+:|bash:)\s*", "", found)
 
 
 def _hint(reason: str) -> str | None:

@@ -25,7 +25,7 @@ import socket, sys
 try:
     socket.create_connection((sys.argv[1], int(sys.argv[2])), float(sys.argv[3]))
 except OSError as error:
-    sys.exit(str(error))' "$host" "$port" "$seconds" 2>&1); code=$?
+    sys.exit(error.strerror or str(error))' "$host" "$port" "$seconds" 2>&1); code=$?
 elif command -v nc >/dev/null 2>&1; then
   error=$(nc -z -w "$seconds" "$host" "$port" 2>&1); code=$?
   [ "$code" = 0 ] || [ -n "$error" ] || error="Connection refused or timed out"
