@@ -21,6 +21,7 @@ BUG = "a bug in imagepipe"
 COMMANDS = {
     "build": ("imagepipe.cli.build:build", "Bake the images of specs."),
     "validate": ("imagepipe.cli.validate:validate", "List every problem of specs at once; contacts no cloud."),
+    "provisioners": ("imagepipe.cli.provisioners:provisioners", "List the provisioners that a spec can use."),
     "policy": ("imagepipe.cli.policy:policy", "Print the IAM policy that specs need; contacts no cloud."),
     "resume": ("imagepipe.cli.resume:resume", "Resume a run whose process died."),
     "clean": ("imagepipe.cli.clean:clean", "Delete the resources of dead or failed runs."),

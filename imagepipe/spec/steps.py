@@ -285,10 +285,10 @@ def _expand_use(
     if step.use in outer or len(outer) >= MAX_DEPTH:
         return [], [document.problem((*at, "use"), f"provisioner uses itself: {' -> '.join((*outer, step.use))}")]
     inner_file = folder / "provisioner.yaml"
-    inner = _read(inner_file, _shown(inner_file))
+    inner = read_provisioner(inner_file, shown_path(inner_file))
     if inner.problems or not isinstance(inner.value, dict):
         return [], inner.problems or [inner.problem((), "a provisioner must be a mapping with description and steps")]
-    parameters, problems = _parameters(inner)
+    parameters, problems = declared_parameters(inner)
     values, more = _values(step, parameters, document, at, unknown)
     problems += more
     used = {name: _names_in(document, (*at, "with", name)) for name in values}
@@ -323,7 +323,7 @@ def _expand_use(
     return placed, problems + more
 
 
-def _read(file: Path, shown: str) -> Document:
+def read_provisioner(file: Path, shown: str) -> Document:
     """Read a provisioner's document, with its problems."""
     text = yaml_document.read(file, shown)
     if isinstance(text, Problem):
@@ -335,7 +335,7 @@ def _read(file: Path, shown: str) -> Document:
     return Document(shown, [], problems=[Problem(shown, 0, 0, message)])
 
 
-def _shown(inner_file: Path) -> str:
+def shown_path(inner_file: Path) -> str:
     """Return the path of a provisioner's file, relative to the working directory if it is below it."""
     try:
         return str(inner_file.relative_to(Path.cwd()))
@@ -343,7 +343,8 @@ def _shown(inner_file: Path) -> str:
         return str(inner_file)
 
 
-def _parameters(inner: Document) -> tuple[dict[str, Parameter], list[Problem]]:
+def declared_parameters(inner: Document) -> tuple[dict[str, Parameter], list[Problem]]:
+    """Return the parameters of a provisioner's document, and the problems of their defaults."""
     declared: dict[str, Parameter] = {}
     raw = inner.value.get("parameters")
     problems: list[Problem] = []
@@ -370,7 +371,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
-_EMPTY: dict[str, Any] = {"string": "", "list": [], "mapping": {}, "boolean": False}
+EMPTY: dict[str, Any] = {"string": "", "list": [], "mapping": {}, "boolean": False}
 """Value of a parameter that has neither a value nor a default, by its type."""
 
 
@@ -394,7 +395,7 @@ def _values(
     A parameter whose value is missing or wrong is reported once and left out, so that its uses are not reported too.
     """
     values: dict[str, Any] = {
-        name: _EMPTY.get(parameter.type) if parameter.default is None else parameter.default
+        name: EMPTY.get(parameter.type) if parameter.default is None else parameter.default
         for name, parameter in parameters.items()
     }
     problems: list[Problem] = []
