@@ -106,8 +106,9 @@ def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], closing: Closin
             closing.print(f"  hint: {error.hint}")
     failed = {failure.stage for failure in outcome.failures}
     for build in baked:
-        if (count := len(failed.intersection(build.tests))) > 1:
-            closing.print(f"{count} of {len(build.tests)} tests of {build.spec} failed")
+        tests = build.tests[1:]  # without the boot
+        if (count := len(failed.intersection(tests))) > 1:
+            closing.print(f"{count} of {len(tests)} tests of {build.spec} failed")
     for build in [] if run.options.keep_going and not outcome.cancelled else baked:
         for image in outcome.outputs.get(build.images.stage, outcome.outputs.get(build.kept.stage, ())):
             closing.print(f"finished before that, and kept: {image.id} in {image.region} ({build.spec})")
