@@ -131,6 +131,12 @@ class CommandFailed(ImagepipeError):
         self.tail = tail
 
 
+class CheckFailed(ImagepipeError):
+    """A test of an instance did not hold in its time."""
+
+    exit_code = 7
+
+
 class BundleError(ImagepipeError):
     """A bundle is damaged or cannot be made."""
 

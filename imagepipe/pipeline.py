@@ -13,7 +13,7 @@ from imagepipe.publish.test import PublishGate, UseImage
 from imagepipe.values import Image, Instance
 from imagepipe.wiring.build import Baked, ImageBuild
 from imagepipe.wiring.capture import capture_for
-from imagepipe.wiring.provision import add_steps
+from imagepipe.wiring.provision import add_steps, add_tests
 from imagepipe.wiring.publication import share
 from imagepipe.wiring.scan import check_new_instance
 
@@ -77,8 +77,6 @@ def test(
     booted = machine = add("test-boot", replace(build.connect(instance, key), of_new_image=True))
     if scan := check_new_instance(build, machine, source, new):
         machine = add("test-hygiene", scan)
-    before = len(build.stages.names)
-    machine = add_steps(build, "test", build.loaded.tests, machine, source)
-    steps = build.stages.names[before:]
-    passed = add("tested", PublishGate(image, machine, len(steps)))
-    return passed, instance, (booted.stage, *steps)
+    steps = add_tests(build, machine, source)
+    passed = add("tested", PublishGate(image, machine, steps))
+    return passed, instance, (booted.stage, *(step.stage for step in steps))

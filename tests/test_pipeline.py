@@ -18,8 +18,10 @@ from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.session import Access, Session
 from imagepipe.communicator.ssh import Connections
 from imagepipe.engine.graph import Graph
+from imagepipe.errors import CheckFailed, CommandFailed, ConnectError
 from imagepipe.launch.machine import Launch
 from imagepipe.local.disks.search import scan_disk
+from imagepipe.provision.checks.check import Check
 from imagepipe.provision.reboot import RebootMachine
 from imagepipe.provision.shell import RunShell
 from imagepipe.provision.step import Step
@@ -219,6 +221,58 @@ def test_nothing_is_published_before_the_new_image_has_booted_and_passed_every_t
     for stage in ("copy-us-west-2", "share-us-east-1", "share-us-west-2", "keep"):
         assert {"test-boot", "test-1", "test-2", "tested"} <= graph.before(stage)
     assert "test-terminate" in graph.before("keep")
+
+
+def test_tests_run_one_after_another_and_none_needs_that_another_passed(tmp_path: Path) -> None:
+    more = "test: [{shell: a}, {port: 80}, {path: /x}]\n"
+    graph = _graph(_loaded(_spec(tmp_path, "- shell: a", more)), tmp_path)
+    assert "test-2" in graph.before("test-3")
+    assert all(not graph.inputs(name) & {"test-1", "test-2", "test-3"} for name in ("test-1", "test-2", "test-3"))
+    assert {"test-1", "test-2", "test-3"} <= graph.inputs("tested")
+    failed, lost = CheckFailed("no"), ConnectError("gone")
+    for name in ("test-2", "test-3"):
+        assert not graph.stages[name].stops_others(failed)
+        assert graph.stages[name].stops_others(lost), "the other tests need the machine as well"
+    assert not graph.stages["test-1"].stops_others(CommandFailed("no", code=1))
+
+
+def test_with_fail_fast_the_first_failed_test_stops_the_others(tmp_path: Path) -> None:
+    more = "fail_fast: true\ntest: [{shell: a}, {port: 80}]\n"
+    graph = _graph(_loaded(_spec(tmp_path, "- shell: a", more)), tmp_path)
+    assert graph.stages["test-1"].stops_others(CommandFailed("no", code=1))
+    assert graph.stages["test-2"].stops_others(CheckFailed("no"))
+    assert graph.stages["step-1"].stops_others(CommandFailed("no", code=1))
+
+
+def test_every_kind_of_test_has_a_title_and_its_place(tmp_path: Path) -> None:
+    more = """\
+test:
+- http: http://localhost/
+- port: {port: 80, host: db, state: closed}
+- package: {name: nginx, version: "1.*"}
+- service: {name: nginx, enabled: true, state: stopped}
+- path: /etc/x
+- path: {path: /etc/x, mode: "0644"}
+- path: {path: /etc/x, absent: true}
+- command: [nginx, -t]
+- command: "echo {{ source.id }}"
+  name: called
+"""
+    graph = _graph(_loaded(_spec(tmp_path, "- shell: a", more)), tmp_path)
+    tests = [stage for stage in graph.stages.values() if isinstance(stage, Check)]
+    assert [stage.title() for stage in tests] == [
+        "GET http://localhost/",
+        "port 80/tcp of db is closed",
+        "package nginx 1.* is installed",
+        "service nginx is stopped and enabled",
+        "/etc/x exists",
+        "/etc/x is as expected",
+        "/etc/x does not exist",
+        "nginx -t",
+        "called",
+    ]
+    assert tests[1].options.where.endswith("spec.yaml:10")
+    assert (tests[1].options.within_seconds, tests[1].options.sudo) == (30.0, False)
 
 
 def test_the_test_instance_is_of_the_new_image_and_has_a_key_of_its_own(tmp_path: Path) -> None:

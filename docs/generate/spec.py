@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from imagepipe.late import Late
-from imagepipe.spec import models
+from imagepipe.spec import models, tests
+from imagepipe.spec.base import CommonOptions
 from imagepipe.spec.scalars import UNITS
 
 PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
@@ -34,6 +35,19 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("template", models.TemplateFile, ""),
     ("reboot", models.Reboot, ""),
     ("use", models.UseStep, "Its options apply to each step of the provisioner that does not set them."),
+    (
+        "test",
+        tests.RetriedTest,
+        "A test is a step, or has exactly one of `http`, `port`, `package`, `service`, `path`, `command`, and these"
+        " options.",
+    ),
+    ("test: http", tests.Http, "A URL is the short form of `url`."),
+    ("test: port", tests.Port, "A number is the short form of `port`."),
+    ("test: package", tests.Package, "A name is the short form of `name`."),
+    ("test: service", tests.Service, "A name is the short form of `name`."),
+    ("test: path", tests.PathFacts, "A path is the short form of `path`."),
+    ("test: command", tests.Command, "A script or a list is the short form of `command`. The test may have `env`."),
+    ("test: command: output", tests.OutputText, "For `stdout` and `stderr`."),
     ("output: an EBS-backed image", models.EbsOutput, ""),
     ("output.encrypt", models.Encrypt, ""),
     (
@@ -167,8 +181,8 @@ def _kinds(annotation: Any) -> Iterator[str]:
         yield f"mapping to {_kind(args[1])}".replace("|", " or ")
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         section = _SECTIONS.get(annotation)
-        if issubclass(annotation, models.StepOptions):
-            yield "[step](#every-step)"
+        if issubclass(annotation, CommonOptions):
+            yield "[test](#test)" if issubclass(annotation, tests.RetriedTest) else "[step](#every-step)"
         elif annotation in _WORDS:
             yield _WORDS[annotation]
         else:

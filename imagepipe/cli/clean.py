@@ -88,8 +88,8 @@ Examples:
 def clean(options: CleanOptions) -> int:
     """Delete the resources that dead or failed runs left: instances, key pairs, security groups, unfinished images.
 
-    RUN is the id of a run; `imagepipe runs` lists them. Runs in progress and the images of successful runs are kept.
-    Exit code 5 if something could not be deleted; run the command again to retry.
+    RUN is the id of a run, the start of one, or `latest`; `imagepipe runs` lists them. Runs in progress and the images
+    of successful runs are kept. Exit code 5 if something could not be deleted; run the command again to retry.
     """
     _check(options)
     report = CleanReport(options.output, is_dry_run=options.dry_run)

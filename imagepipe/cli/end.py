@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from imagepipe.cli import streams
+from imagepipe.cli.login import KNOWN_HOSTS, ssh_command, write_known_hosts
 from imagepipe.cli.output_format import print_json
 from imagepipe.cli.run import Run
 from imagepipe.cli.run_store import CLOSING
@@ -18,7 +19,7 @@ from imagepipe.engine.executor import Outcome
 from imagepipe.engine.journal import read
 from imagepipe.errors import CloudError, ImagepipeError, StageError, UndoFailed
 from imagepipe.masking import Masker
-from imagepipe.values import Endpoint, Image, Reachable
+from imagepipe.values import Image, Reachable
 from imagepipe.wiring.build import Baked
 
 
@@ -116,6 +117,11 @@ def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], closing: Closin
         closing.print(f"error: {failure.stage}: {error}")
         if isinstance(error, ImagepipeError) and error.hint:
             closing.print(f"  hint: {error.hint}")
+    failed = {failure.stage for failure in outcome.failures}
+    for build in baked:
+        tests = build.tests[1:]  # without the boot
+        if (count := len(failed.intersection(tests))) > 1:
+            closing.print(f"{count} of {len(tests)} tests of {build.spec} failed")
     _name_layers_left_out(outcome, baked, closing)
     for build in [] if not run.options.fail_fast and not outcome.cancelled else baked:
         for image in outcome.outputs.get(build.images.stage, outcome.outputs.get(build.kept.stage, ())):
@@ -154,28 +160,11 @@ def _print_held(outcome: Outcome, run_id: str, closing: Closing) -> None:
 def _print_logins(outcome: Outcome, run: Run, closing: Closing) -> None:
     held = {claim.id for claim in read(run.folder).open_claims()}
     machines = {o.endpoint: o for o in outcome.outputs.values() if isinstance(o, Reachable) and o.instance.id in held}
-    known_hosts = run.folder / "known_hosts"
     with suppress(OSError):  # without the file, ssh asks for the host key
-        known_hosts.write_text("".join(dict.fromkeys(_known(end) for end in machines)), encoding="ascii")
+        write_known_hosts(run.folder, machines)
     for endpoint, machine in machines.items():
-        command = shlex.join(_ssh(endpoint, known_hosts))
+        command = shlex.join(ssh_command(endpoint, run.folder / KNOWN_HOSTS))
         closing.print(f"kept: {machine.instance.id} in {machine.instance.region}: {command}")
+    if machines:
+        closing.print(f"to log in: imagepipe ssh {run.id}")
     closing.print(f"all resources of this run are kept, and cost money; to delete them: imagepipe clean {run.id}")
-
-
-def _known(endpoint: Endpoint) -> str:
-    """Return the lines of known_hosts for a machine and its bastion."""
-    before = _known(endpoint.via) if endpoint.via else ""
-    if endpoint.host_key is None:
-        return before
-    host = endpoint.host if endpoint.port == 22 else f"[{endpoint.host}]:{endpoint.port}"
-    return f"{before}{host} {endpoint.host_key}\n"
-
-
-def _ssh(endpoint: Endpoint, known_hosts: Path) -> list[str]:
-    words = ["ssh", "-i", endpoint.private_key, "-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={known_hosts}"]
-    if endpoint.via:
-        # Not -J: it would use the machine's key (-i) to log in to the bastion as well.
-        words += ["-o", f"ProxyCommand={shlex.join([*_ssh(endpoint.via, known_hosts), '-W', '%h:%p'])}"]
-    words += ["-p", str(endpoint.port)] if endpoint.port != 22 else []
-    return [*words, f"{endpoint.user}@{endpoint.host}"]

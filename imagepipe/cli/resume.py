@@ -56,7 +56,7 @@ Examples:
 @run_options
 @pass_options(ResumeOptions)
 def resume(options: ResumeOptions) -> int:
-    """Resume a run whose process died. RUN is its id, or the start of it.
+    """Resume a run whose process died. RUN is its id, the start of it, or `latest`.
 
     Finished stages are not repeated. An instance that no longer exists is launched again, and so is the machine of a
     step that was interrupted, unless the step has `idempotent: true`. Variables keep the values of the first process;

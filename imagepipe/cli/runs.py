@@ -2,42 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import click
 
 from imagepipe.cli.output_format import Format, format_option, print_json
-from imagepipe.cli.run_store import past_runs
+from imagepipe.cli.pass_options import pass_options
+from imagepipe.cli.run_store import past_runs, started_of
+from imagepipe.clock import Clock, SystemClock, parse_iso
 from imagepipe.engine.journal import Claim, JournalState
 from imagepipe.errors import ImagepipeError
+
+STATES = ("running", "succeeded", "failed", "cancelled", "dead", "unreadable")
+HEADER = ("RUN", "STARTED (UTC)", "DURATION", "STATE", "SPECS", "IMAGES")
+
+
+@dataclass(frozen=True, slots=True)
+class RunsOptions:
+    """Options of `imagepipe runs`."""
+
+    count: int | None
+    states: tuple[str, ...]
+    specs: tuple[str, ...]
+    output: Format
 
 
 @click.command(
     epilog="""\b
 Examples:
-  imagepipe runs
-  imagepipe runs --format json
+  imagepipe runs -n 5
+  imagepipe runs --state dead --state failed
+  imagepipe runs --spec 'web-*' --format json
+  imagepipe show latest     print the output of the newest run
   imagepipe clean RUN       delete the resources of a dead run
 """
 )
+@click.option("-n", "count", type=click.IntRange(min=1), metavar="N", help="List only the newest N that match.")
+@click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Only in this state; repeatable.")
+@click.option("--spec", "specs", multiple=True, metavar="NAME", help="Only of this spec; * and ? match; repeatable.")
 @format_option()
-def runs(output: Format) -> int:
-    """List the runs of this machine, oldest first, and the resources that each still holds."""
-    rows = list(past_runs())
-    if output == "json":
-        print_json([_row(folder, past) for folder, past in rows])
+@pass_options(RunsOptions)
+def runs(options: RunsOptions) -> int:
+    """List the runs of this machine, newest first, and the resources that each still holds.
+
+    A run is dead if its process ended without cleaning up: `resume` continues it, `clean` deletes what it holds.
+    """
+    clock = SystemClock()
+    every = sorted(past_runs(), key=lambda pair: started_of(*pair), reverse=True)
+    rows = [pair for pair in every if _matches(pair[1], options)][: options.count]
+    if options.output == "json":
+        print_json([_row(folder, past, clock) for folder, past in rows])
         return 0
     if not rows:
-        click.echo("no runs yet")
+        click.echo("no run matches" if every else "no runs yet")
         return 0
-    for folder, past in rows:
-        if isinstance(past, ImagepipeError):
-            click.echo(f"{folder.name}  unreadable: {past}")
-            continue
-        started = past.run.started[:19].replace("T", " ")
-        click.echo(f"{past.run.id}  {started}  {state(past):<9}  {', '.join(past.run.specs)}")
-        for claim in [] if past.is_alive else past.open_claims():
-            click.echo(f"          still held: {claim}")
+    _print(rows, clock)
     return 0
 
 
@@ -48,21 +71,99 @@ def state(past: JournalState) -> str:
     return past.outcome or "dead"
 
 
-def run_row(past: JournalState) -> dict[str, object]:
+def run_row(past: JournalState, clock: Clock) -> dict[str, object]:
     """Describe a run for a result in JSON."""
+    seconds = _seconds(past, clock)
     return {
         "run": past.run.id,
         "started": past.run.started,
+        "ended": past.ended,
+        "seconds": None if seconds is None else round(seconds, 3),
         "state": state(past),
         "specs": list(past.run.specs),
+        "image_names": image_names(past),
+        "images": [_image(image) for image in _kept(past)],
         "held": [_held(claim) for claim in past.open_claims()],
     }
 
 
-def _row(folder: Path, past: JournalState | ImagepipeError) -> dict[str, object]:
+def image_names(past: JournalState) -> list[str]:
+    """Return the names of a run's images; those that they will get, if they do not exist yet."""
+    replaced = {str(image.get("name")): None for image in _outputs(past, "replaced", list)}
+    wanted = {str(text.get("name")): None for text in _outputs(past, "name", dict)}
+    return list(replaced or wanted)
+
+
+def _matches(past: JournalState | ImagepipeError, options: RunsOptions) -> bool:
+    if isinstance(past, ImagepipeError):
+        return not options.specs and (not options.states or "unreadable" in options.states)
+    is_in_state = not options.states or state(past) in options.states
+    return is_in_state and (
+        not options.specs or any(fnmatchcase(name, spec) for name in past.run.specs for spec in options.specs)
+    )
+
+
+def _print(rows: Sequence[tuple[Path, JournalState | ImagepipeError]], clock: Clock) -> None:
+    """Print a table, with the held resources and the errors between its lines."""
+    table: list[tuple[str, ...]] = [HEADER]
+    below: list[list[str]] = [[]]
+    for folder, past in rows:
+        if isinstance(past, ImagepipeError):
+            table.append((folder.name, "", "", "unreadable", "", ""))
+            below.append([str(past)])
+            continue
+        started = past.run.started[:19].replace("T", " ")
+        seconds = _seconds(past, clock)
+        duration = "" if seconds is None else _duration(seconds)
+        specs, images = ", ".join(past.run.specs), ", ".join(image_names(past))
+        table.append((past.run.id, started, duration, state(past), specs, images))
+        below.append([] if past.is_alive else [f"still held: {claim}" for claim in past.open_claims()])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells, lines in zip(table, below, strict=True):
+        click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip())
+        for line in lines:
+            click.echo(f"          {line}")
+
+
+def _seconds(past: JournalState, clock: Clock) -> float | None:
+    """Return how long a run took, or has taken so far; None if its journal does not have valid times."""
+    try:
+        end = clock.now() if past.ended is None else parse_iso(past.ended)
+        return max(0.0, (end - parse_iso(past.run.started)).total_seconds())
+    except ValueError:
+        return None
+
+
+def _duration(seconds: float) -> str:
+    """Return `8s`, `4m 07s` or `2h 05m`."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    return f"{whole // 60}m {whole % 60:02}s" if whole < 3600 else f"{whole // 3600}h {whole % 3600 // 60:02}m"
+
+
+def _kept(past: JournalState) -> Iterator[dict[str, Any]]:
+    """Yield the images that a run kept: those that replaced older ones, if there are any."""
+    replaced = list(_outputs(past, "replaced", list))
+    yield from replaced or _outputs(past, "keep", list)
+
+
+def _outputs(past: JournalState, stage: str, kind: type[list[Any]] | type[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the parts of the outputs of every spec's stage of this name, as the journal has them."""
+    for name, done in past.outputs.items():
+        if name.rpartition("/")[2] == stage and isinstance(done.value, kind):
+            parts: Iterable[Any] = done.value.values() if isinstance(done.value, dict) else done.value
+            yield from (part for part in parts if isinstance(part, dict))
+
+
+def _row(folder: Path, past: JournalState | ImagepipeError, clock: Clock) -> dict[str, object]:
     if isinstance(past, ImagepipeError):
         return {"run": folder.name, "state": "unreadable", "error": str(past)}
-    return run_row(past)
+    return run_row(past, clock)
+
+
+def _image(image: dict[str, Any]) -> dict[str, object]:
+    return {"image_id": image.get("id"), "region": image.get("region"), "name": image.get("name")}
 
 
 def _held(claim: Claim) -> dict[str, object]:

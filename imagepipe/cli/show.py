@@ -12,6 +12,7 @@ import click
 from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.cli.run_store import CLOSING, folder_of
 from imagepipe.cli.runs import run_row, state
+from imagepipe.clock import SystemClock
 from imagepipe.engine.events import FILE_NAME, StageFailed, read_events
 from imagepipe.engine.journal import JournalState, read
 from imagepipe.report.console import ConsoleReport
@@ -21,14 +22,17 @@ from imagepipe.report.console import ConsoleReport
     epilog="""\b
 Examples:
   imagepipe show 7f3a91c2
-  imagepipe show 7f3a | less
+  imagepipe show latest | less
   imagepipe show 7f3a91c2 --format json
 """
 )
 @click.argument("run", metavar="RUN")
 @format_option(description="json: print the run's state, errors, last lines and resources, without its log.")
 def show(run: str, output: Format) -> int:
-    """Print the output of a run and the resources it still holds. RUN is an id, or the start of one."""
+    """Print the output of a run and the resources it still holds.
+
+    RUN is the id of a run, the start of one, or `latest`.
+    """
     folder = folder_of(run)
     past = read(folder)
     report, events = ConsoleReport(sys.stdout), folder / FILE_NAME
@@ -42,7 +46,7 @@ def show(run: str, output: Format) -> int:
     if output == "json":
         print_json(
             {
-                **run_row(past),
+                **run_row(past, SystemClock()),
                 "errors": [{"stage": each.stage, "error": each.error, "hint": each.hint} for each in failures],
                 "closing": [line for line in closing if line],
                 "next": _next(past),

@@ -1,5 +1,8 @@
 """Run a graph on threads: a stage starts as soon as its inputs exist; a failure stops the rest of its group.
 
+A stage may decide that a failure of its own does not stop others (`Stage.stops_others`), as a failed test does not stop
+the next test. The rest is then stopped as soon as a stage cannot start because it takes the output of a failed one.
+
 Each stage has its own daemon thread, and a cancelled run waits for its stages for a limited time. A stage that hangs,
 say in a read from a dead file server, can block neither the clean-up nor the end of the process.
 """
@@ -151,6 +154,7 @@ class _Running:
         self.clock, self.events = self.services.clock, self.services.events
         self.cancels = {group: self.services.cancel.child() for group in self.groups.stages}
         self._admitted: set[str] = set()
+        self._failed_stages: set[str] = set()
         self._done: SimpleQueue[tuple[str, Any, Exception | None]] = SimpleQueue()
         self._waiting = {
             name: self.graph.needs(name) - self.outputs.keys()
@@ -236,14 +240,27 @@ class _Running:
         self.running.discard(name)
         if error is None:
             self.outputs[name] = result
-            for follower in self.graph.feeds(name):
-                if follower in self._waiting:
-                    self._waiting[follower] -= {name}
+            self._release_followers(name)
         elif isinstance(error, Cancelled):
             self.interrupted.append(name)
         else:
             self.failures.append(Failure(name, error))
-            self._fail(self.group_of[name], f"{name} failed")
+            self._failed_stages.add(name)
+            self.failed.add(self.group_of[name])
+            if self.graph.stages[name].stops_others(error):
+                self._fail(self.group_of[name], f"{name} failed")
+            self._release_followers(name)
+
+    def _release_followers(self, name: str) -> None:
+        """Let the stages that wait for this one start; stop the group of a stage that lost an input, once it is due."""
+        for follower in self.graph.feeds(name):
+            if follower not in self._waiting:
+                continue
+            self._waiting[follower] -= {name}
+            lost = self.graph.inputs(follower) & self._failed_stages
+            if lost and not self._waiting[follower]:
+                del self._waiting[follower]
+                self._fail(self.group_of[follower], f"{', '.join(sorted(lost))} failed")
 
 
 def _run_one(graph: Graph, name: str, ctx: Context, events: Events, fingerprint: str) -> Any:

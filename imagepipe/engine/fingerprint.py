@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from imagepipe.engine.graph import Graph
-from imagepipe.engine.stage import Ref, Stage
+from imagepipe.engine.stage import After, Ref, Stage
 from imagepipe.regular_files import read_regular
 
 DIGITS = 16
@@ -42,7 +42,7 @@ def _stage(stage: Stage[Any], found: Mapping[str, str]) -> list[Any]:
 
 def _plain(value: Any, found: Mapping[str, str]) -> Any:
     """Return a value in a form that JSON can hold."""
-    if isinstance(value, Ref):
+    if isinstance(value, Ref | After):
         return found[value.stage]
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: _plain(getattr(value, item.name), found) for item in fields(value) if item.compare}

@@ -21,20 +21,23 @@ class Graph:
     def __init__(self) -> None:
         self._stages: dict[str, Stage[Any]] = {}
         self._needs: dict[str, frozenset[str]] = {}
+        self._inputs: dict[str, frozenset[str]] = {}
         self._feeds: dict[str, dict[str, None]] = {}
 
     def add(self, name: str, stage: Stage[T]) -> Ref[T]:
-        """Add a stage; its Ref fields become edges. Raises ValueError on a taken name or an unknown input."""
+        """Add a stage; its Ref and After fields become edges. Raises ValueError on a taken name or an unknown input."""
         if name in self._stages:
             raise ValueError(f"two stages have the name {name!r}")
         inputs = [ref.stage for ref in stage.inputs()]
-        for before in inputs:
+        edges = [*inputs, *(ref.stage for ref in stage.ordering())]
+        for before in edges:
             if before not in self._stages:
-                raise ValueError(f"stage {name!r} takes the output of {before!r}, which is not in the graph")
+                raise ValueError(f"stage {name!r} comes after {before!r}, which is not in the graph")
         self._stages[name] = stage
-        self._needs[name] = frozenset(inputs)
+        self._needs[name] = frozenset(edges)
+        self._inputs[name] = frozenset(inputs)
         self._feeds[name] = {}
-        for before in inputs:
+        for before in edges:
             self._feeds[before][name] = None
         return Ref(name)
 
@@ -43,11 +46,15 @@ class Graph:
         return self._stages
 
     def needs(self, name: str) -> frozenset[str]:
-        """Return the stages whose outputs this one takes."""
+        """Return the stages that must have ended before this one starts."""
         return self._needs[name]
 
+    def inputs(self, name: str) -> frozenset[str]:
+        """Return the stages whose outputs this one takes; they must have succeeded before it starts."""
+        return self._inputs[name]
+
     def feeds(self, name: str) -> Iterator[str]:
-        """Yield the stages that take this one's output."""
+        """Yield the stages that wait for this one."""
         return iter(self._feeds[name])
 
     def before(self, name: str) -> frozenset[str]:

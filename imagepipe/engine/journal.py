@@ -290,6 +290,8 @@ class JournalState:
     """Stages that were started and are not repeatable (`Stage.is_repeatable`)."""
     failed: frozenset[str] = frozenset()
     """Stages whose last run failed."""
+    ended: str | None = None
+    """Time of the run's end; of its last record, if the process died; None while it is in progress."""
 
     def open_claims(self) -> list[Claim]:
         return [claim for claim in self.claims if claim.is_open()]
@@ -297,15 +299,16 @@ class JournalState:
 
 def read(folder: Path) -> JournalState:
     """Read the journal in this folder. Raises ImagepipeError if the folder has no journal."""
-    found = _replay(folder / FILE_NAME)
+    found, is_alive = _replay(folder / FILE_NAME), _is_held(folder)
     return JournalState(
         found.run,
         tuple(found.claims.values()),
         found.outcome,
-        is_alive=_is_held(folder),
+        is_alive=is_alive,
         outputs=found.outputs,
         begun=frozenset(found.begun),
         failed=frozenset(found.failed),
+        ended=None if is_alive else found.finished or found.last,
     )
 
 
@@ -356,6 +359,10 @@ class _Replayed:
     begun: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
     outcome: str | None = None
+    finished: str | None = None
+    """Time of the record of the run's end."""
+    last: str | None = None
+    """Time of the last record."""
 
     @property
     def run(self) -> RunRecord:
@@ -391,6 +398,7 @@ def _replay(path: Path) -> _Replayed:
 
 def _take(found: _Replayed, record: dict[str, Any], path: Path) -> None:
     """Apply one record. Raises ValueError, KeyError or TypeError if it is malformed."""
+    found.last = _time(record)
     match record["type"]:
         case "run":
             if record["version"] != VERSION:
@@ -433,11 +441,16 @@ def _take(found: _Replayed, record: dict[str, Any], path: Path) -> None:
                 found.begun.discard(stage)
                 found.failed.discard(stage)
         case "finished":
-            found.outcome = _text(record, "outcome")
+            found.outcome, found.finished = _text(record, "outcome"), _time(record)
         case "resumed":
-            found.outcome = None
+            found.outcome = found.finished = None
         case _:
             pass
+
+
+def _time(record: Mapping[str, Any]) -> str | None:
+    """Return the time at which a record was written. It is only shown, so a journal without it can be read."""
+    return str(record["time"]) if "time" in record else None
 
 
 def _text(record: Mapping[str, Any], name: str) -> str:

@@ -29,8 +29,15 @@ class Ref(Generic[T_co]):
     stage: str
 
 
+@dataclass(frozen=True, slots=True)
+class After:
+    """A reference that only sets the order: the stage must have ended, but it may have failed."""
+
+    stage: str
+
+
 class Stage(ABC, Generic[T_co]):
-    """A frozen dataclass whose fields are plain values, tools, or `Ref`s. Its output is a frozen value."""
+    """A frozen dataclass whose fields are plain values, tools, or references. Its output is a frozen value."""
 
     @abstractmethod
     def run(self, ctx: Context) -> T_co:
@@ -58,19 +65,30 @@ class Stage(ABC, Generic[T_co]):
 
     def inputs(self) -> tuple[Ref[Any], ...]:
         """Return every Ref among the fields, in tuples and mappings too: the edges into this stage."""
-        found: list[Ref[Any]] = []
+        return tuple(ref for ref in self._references() if isinstance(ref, Ref))
+
+    def ordering(self) -> tuple[After, ...]:
+        """Return every After among the fields: edges that only set the order."""
+        return tuple(ref for ref in self._references() if isinstance(ref, After))
+
+    def stops_others(self, error: Exception) -> bool:
+        """Return whether this failure of the stage stops the stages that do not take its output."""
+        return True
+
+    def _references(self) -> list[Ref[Any] | After]:
+        found: list[Ref[Any] | After] = []
         for item in fields(self):  # type: ignore[arg-type]  # every stage is a dataclass
-            found += _refs(getattr(self, item.name))
-        return tuple(found)
+            found += _references_in(getattr(self, item.name))
+        return found
 
 
-def _refs(value: object) -> list[Ref[Any]]:
-    if isinstance(value, Ref):
+def _references_in(value: object) -> list[Ref[Any] | After]:
+    if isinstance(value, Ref | After):
         return [value]
     if isinstance(value, tuple | list):
-        return [ref for item in value for ref in _refs(item)]
+        return [ref for item in value for ref in _references_in(item)]
     if isinstance(value, Mapping):
-        return [ref for item in value.values() for ref in _refs(item)]
+        return [ref for item in value.values() for ref in _references_in(item)]
     return []
 
 

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -22,8 +22,9 @@ from imagepipe.regular_files import read_regular, read_text
 from imagepipe.spec.find import CHECKOUT, SHIPPED
 from imagepipe.spec.keys import axis_text
 from imagepipe.spec.loaded import LoadedSpec
-from imagepipe.spec.models import FileStep, RebootStep, ShellStep, TemplateStep
+from imagepipe.spec.models import FileStep, ShellStep, TemplateStep
 from imagepipe.spec.steps import StepAt
+from imagepipe.spec.titles import step_title
 
 NAMES_AND_TIMES = frozenset({"name", "description", "tags", "on_name_taken", "timeout", "per_region"})
 """Keys of `output` that do not decide the content of an image."""
@@ -60,10 +61,11 @@ def _steps(loaded: LoadedSpec) -> Iterator[Input]:
             continue
         late = [condition for condition in conditions if isinstance(condition, Late)]
         options = {key: value for key, value in _plain(at.step).items() if key != "name"}
-        content = [type(at.step).__name__, {**options, "sudo": options["sudo"] or sudo}, _plain(late)]
+        options["sudo"] = sudo if options.get("sudo") is None else options["sudo"]
+        content = [type(at.step).__name__, options, _plain(late)]
         if isinstance(at.step, TemplateStep):
             content.append(_plain(_names_read(at.folder / at.step.template.src, at.names)))
-        yield Input("step", at.path, digest_of(content), value=_title(at))
+        yield Input("step", at.path, digest_of(content), value=_short(step_title(at.step)))
         for root in _roots(at):
             yield from _files(root, loaded.file.resolve().parent)
 
@@ -77,31 +79,8 @@ def _roots(at: StepAt) -> tuple[Path, ...]:
             return (at.folder / file.src,)
         case TemplateStep(template=template):
             return (at.folder / template.src,)
-        case RebootStep():
+        case _:
             return ()
-        case _:
-            assert_never(at.step)
-
-
-def _title(at: StepAt) -> str:
-    if at.step.name:
-        return at.step.name[:SHOWN]
-    match at.step:
-        case ShellStep(shell=shell):
-            first = shell.script or next((str(_text(part)) for part in shell.inline or ()), "")
-            return _short(first.strip().splitlines()[0] if first.strip() else "shell")
-        case FileStep(file=file):
-            return _short(f"{file.src} -> {file.dest}")
-        case TemplateStep(template=template):
-            return _short(f"{template.src} -> {template.dest}")
-        case RebootStep():
-            return "reboot"
-        case _:
-            assert_never(at.step)
-
-
-def _text(part: str | Late) -> str:
-    return part.text if isinstance(part, Late) else part
 
 
 def _files(root: Path, folder: Path) -> Iterator[Input]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,7 +13,7 @@ from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.communicator.output_hints import hint_of_output
 from imagepipe.communicator.ssh import RECONNECT_SECONDS, Connection, Connections, Disconnected, Result, Watch
-from imagepipe.engine.stage import Context, Ref, Stage
+from imagepipe.engine.stage import After, Context, Ref, Stage
 from imagepipe.errors import Cancelled, CommandFailed, ConnectError, ImagepipeError
 from imagepipe.late import Late, Text
 from imagepipe.provision.disconnect import Boot, boot_of, is_going_down, wait_for_end, wait_for_return
@@ -24,6 +24,7 @@ DROPS = 2
 """Broken connections that an idempotent step survives, in addition to its retries."""
 ENDING_SECONDS = 5.0
 TAIL_LINES = 20
+SKIPPED = "skipped: its `when` is false"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +71,18 @@ class Step(Stage[Reachable]):
     machine: Ref[Reachable]
     source: Ref[SourceImage]
     options: Options
+    follows: tuple[After, ...] = field(default=(), kw_only=True)
+    """The tests before this one, if it is a test."""
+    stops_on_failure: bool = field(default=True, kw_only=True, compare=False)
+    """False for a test after whose failure the other tests still run."""
 
     def run(self, ctx: Context) -> Reachable:
         machine = ctx[self.machine]
         names = late_names(ctx[self.source], machine.instance.region)
         with self._named():
-            runs = all(render.is_true(late.text, render.names_of(late, names)) for late in self.options.when)
+            runs = applies(self.options.when, names)
         if not runs:
-            ctx.say("skipped: its `when` is false")
+            ctx.say(SKIPPED)
             return machine
         left, drops = self.options.retries, DROPS if self.options.idempotent else 0
         while True:
@@ -149,16 +154,9 @@ class Step(Stage[Reachable]):
             hint = hint_of_output(tail) or _hint(result.code, tail, sudo=self.options.sudo)
             raise self._failed(f"exit code {result.code}", result.code, tail, hint)
 
-    @contextmanager
-    def _named(self) -> Iterator[None]:
+    def _named(self) -> AbstractContextManager[None]:
         """Put the step's title and place before the message of an error."""
-        try:
-            yield
-        except (Disconnected, Cancelled):
-            raise  # the step may go on
-        except ImagepipeError as error:
-            error.message = f"step '{self.options.title}' ({self.options.where}): {error.message}"
-            raise
+        return naming(f"step '{self.options.title}' ({self.options.where})")
 
     def _come_back(self, ctx: Context, machine: Reachable, before: Boot, watch: Watch) -> None:
         """Handle an expected disconnect: wait for the machine."""
@@ -194,12 +192,32 @@ class Step(Stage[Reachable]):
     def is_repeatable(self) -> bool:
         return self.options.idempotent
 
+    def stops_others(self, error: Exception) -> bool:
+        return self.stops_on_failure or not isinstance(error, CommandFailed)
+
     def title(self) -> str:
         return self.options.title
 
     def env(self, names: Mapping[str, object]) -> dict[str, str]:
         """Return the step's environment, rendered."""
         return render.render_late_values(self.options.env, names)
+
+
+def applies(when: Sequence[Late], names: Mapping[str, object]) -> bool:
+    """Return whether all of these conditions are true."""
+    return all(render.is_true(late.text, render.names_of(late, names)) for late in when)
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Put a step's or test's title and place before the message of an error."""
+    try:
+        yield
+    except (Disconnected, Cancelled):
+        raise  # the step may go on
+    except ImagepipeError as error:
+        error.message = f"{place}: {error.message}"
+        raise
 
 
 def _say_holders(ctx: Context, result: Result) -> None:

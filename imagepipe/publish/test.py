@@ -34,7 +34,7 @@ class PublishGate(Stage[Image]):
 
     image: Ref[Image]
     machine: Ref[Reachable]
-    count: int
+    tests: tuple[Ref[Reachable], ...]
 
     def run(self, ctx: Context) -> Image:
         return ctx[self.image]
@@ -46,4 +46,5 @@ class PublishGate(Stage[Image]):
         return "the tests passed"
 
     def summary(self, output: Image) -> str:
-        return f"{output.id} boots, and passed {self.count} test{'' if self.count == 1 else 's'}"
+        count = len(self.tests)
+        return f"{output.id} boots, and passed {count} test{'' if count == 1 else 's'}"

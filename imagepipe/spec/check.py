@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from imagepipe.errors import Problem
 from imagepipe.partitions import partition
 from imagepipe.regular_files import missing
+from imagepipe.spec.base import CommonOptions
 from imagepipe.spec.bundle_rules import bundle_findings, bundle_warnings
 from imagepipe.spec.document import Document, KeyPath
 from imagepipe.spec.ec2_rules import Finding, block_device_findings, image_device_findings, region_finding, tag_findings
 from imagepipe.spec.explain import did_you_mean, nearest, value_at
 from imagepipe.spec.find import named_file
 from imagepipe.spec.keys import parse_key
-from imagepipe.spec.models import AmiBySsm, EbsOutput, Encrypt, InstanceStoreOutput, Project, Spec, Ssh, StepOptions
+from imagepipe.spec.models import AmiBySsm, EbsOutput, Encrypt, InstanceStoreOutput, Project, Spec, Ssh
 from imagepipe.spec.scalars import description_problem, image_name_problem
 from imagepipe.spec.user_data import user_data_problem
 
@@ -125,7 +126,7 @@ def _ownership(spec: Spec) -> Iterator[Finding]:
                 )
 
 
-def _has_sudo(step: StepOptions, spec: Spec) -> bool:
+def _has_sudo(step: CommonOptions, spec: Spec) -> bool:
     return spec.launch.ssh.sudo if step.sudo is None else step.sudo
 
 

@@ -17,6 +17,7 @@ from imagepipe.spec import packer
 from imagepipe.spec.document import Document, KeyPath
 from imagepipe.spec.models import STEP_KINDS
 from imagepipe.spec.old_spellings import replacement
+from imagepipe.spec.tests import TEST_KINDS
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -131,6 +132,8 @@ def _explain_one(detail: dict[str, Any], path: KeyPath, keys: frozenset[str], do
             return document.problem(path, f"unknown key '{name}'", key=True, hint=packers)
         known = ", ".join(sorted(keys))
         hint = None if nearest(name, keys) or not keys else f"known here: {known}"
+        if "within" in keys and name in ("retries", "timeout"):
+            hint = "such a test is tried again until it holds: within: 2m sets the time for that"
         return document.problem(path, f"unknown key '{name}'{did_you_mean(name, keys)}", key=True, hint=hint)
     if kind == "union_tag_not_found":
         return _explain_kind(path, value, document)
@@ -175,6 +178,8 @@ def _hint(kind: str, value: Any, path: KeyPath) -> str | None:
         return f"write {path[1]}: {{default: {value}}}"
     if path[:3] == ("output", "encrypt", "per_region"):
         return f"write {path[3]}: {{kms_key: {value}}}"
+    if path[-1] in ("stdout", "stderr") and path[:1] == ("test",):
+        return f"write {path[-1]}: {{contains: {value}}}"
     if path[-1:] == ("reboot",):
         return f"write reboot: {{timeout: {value}}}"
     return None
@@ -241,19 +246,28 @@ def _explain_kind(path: KeyPath, value: Any, document: Document) -> Problem:
         given = value.get("type")
         meant = did_you_mean(str(given), ["ebs", "instance-store"])
         return document.problem((*path, "type"), f"must be 'ebs' or 'instance-store', not {_shown(given)}{meant}")
-    kinds = ", ".join(STEP_KINDS)
+    known = STEP_KINDS | TEST_KINDS if path[:1] == ("test",) else STEP_KINDS
+    kinds = ", ".join(known)
     if not isinstance(value, dict):
-        hint = f"write {value}: …" if isinstance(value, str) and value in STEP_KINDS else None
+        hint = f"write {value}: …" if isinstance(value, str) and value in known else None
         return document.problem(path, f"a step is a mapping with one of {kinds}; found {_shown(value)}", hint=hint)
-    kinds_given = [key for key in value if key in STEP_KINDS]
+    kinds_given = [key for key in value if key in known]
     if kinds_given:
         return document.problem(path, f"a step has exactly one of {kinds}; this has {' and '.join(kinds_given)}")
     for key in value:
+        if key in TEST_KINDS:
+            message = f"{key} is a kind of test: it belongs in test, not among the steps of {_list_name(path)}"
+            return document.problem((*path, key), message, key=True)
         if packers := packer.hint(str(key)):
             return document.problem((*path, key), f"unknown key '{key}'", key=True, hint=packers)
-        if (close := nearest(str(key), STEP_KINDS)) is not None:
+        if (close := nearest(str(key), known)) is not None:
             return document.problem((*path, key), f"unknown key '{key}'; did you mean '{close}'?", key=True)
     return document.problem(path, f"a step needs one of {kinds}; this has {', '.join(map(str, value)) or 'nothing'}")
+
+
+def _list_name(path: KeyPath) -> str:
+    """Return the name of the list that a step is in."""
+    return "a provisioner" if path[:1] == ("steps",) else str(path[0])
 
 
 def _shown(value: Any) -> str:

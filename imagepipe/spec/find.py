@@ -155,5 +155,18 @@ def _roots(folder: Path) -> list[Path]:
 
 def provisioner_names(folder: Path) -> list[str]:
     """Return the name of every provisioner that a spec in this folder can use."""
-    roots = [*(p / "provisioners" for p in (folder, *folder.parents)), SHIPPED, CHECKOUT]
-    return sorted({p.parent.name for root in roots for p in root.glob("*/provisioner.yaml")})
+    return list(provisioner_folders(folder))
+
+
+def provisioner_folders(folder: Path) -> dict[str, Path]:
+    """Return the folder of every provisioner that a spec in this folder can use, by its name in alphabetical order."""
+    found: dict[str, Path] = {}
+    for root in (*(p / "provisioners" for p in (folder, *folder.parents)), SHIPPED, CHECKOUT):
+        for file in root.glob("*/provisioner.yaml"):
+            found.setdefault(file.parent.name, file.parent)
+    return dict(sorted(found.items()))
+
+
+def is_shipped(folder: Path) -> bool:
+    """Return whether a provisioner's folder is one that imagepipe ships."""
+    return folder.parent in (SHIPPED, CHECKOUT)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from imagepipe.late import Late
+from imagepipe.spec.base import CommonOptions, Model, only_key
 from imagepipe.spec.scalars import (
     AbsolutePath,
     AccountId,
@@ -44,6 +45,15 @@ from imagepipe.spec.scalars import (
     VirtualName,
 )
 from imagepipe.spec.script_texts import ScriptText, StepEnvName
+from imagepipe.spec.tests import (
+    TEST_KINDS,
+    CommandTest,
+    HttpTest,
+    PackageTest,
+    PathTest,
+    PortTest,
+    ServiceTest,
+)
 
 
 def _version(value: Any) -> Any:
@@ -54,12 +64,6 @@ def _version(value: Any) -> Any:
 Version = Annotated[Literal[1], BeforeValidator(_version, json_schema_input_type=Literal[1])]
 
 Scalar = str | int | float | bool
-
-
-class Model(BaseModel):
-    """Base of all parts of a spec: unknown keys are errors, and values are frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Variable(Model):
@@ -105,15 +109,8 @@ class AmiByFilter(Model):
     )
 
 
-def _one_of(value: Any, kinds: dict[str, str]) -> str | None:
-    if isinstance(value, dict):
-        found = [tag for key, tag in kinds.items() if key in value]
-        return found[0] if len(found) == 1 else None
-    return None
-
-
 def _ami_kind(value: Any) -> str:
-    return _one_of(value, {"ssm": "by ssm", "id": "by id"}) or "by filter"
+    return only_key(value, {"ssm": "by ssm", "id": "by id"}) or "by filter"
 
 
 def _ami(value: Any) -> Any:
@@ -336,17 +333,14 @@ def _reboot(value: Any) -> Any:
     return {} if value is None else value
 
 
-class StepOptions(Model):
+class StepOptions(CommonOptions):
     """Options of every step."""
 
-    name: str | None = Field(None, description="Name of the step in logs.", min_length=1, max_length=100)
-    when: str | None = Field(None, description="Jinja expression, without braces; the step runs only if it is true.")
     timeout: Duration = Field(1800.0, description="Time limit of one attempt.")
     retries: int = Field(0, description="Further attempts after a failure, 5 s apart.", ge=0, le=100)
     env: dict[StepEnvName, ScriptText] = Field(
         default_factory=dict, description="Environment of the script; any name except those that shells set themselves."
     )
-    sudo: bool | None = Field(None, description="Run as root; `launch.ssh.sudo` if absent.")
     exit_codes: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(
         (0,), description="Exit codes that count as success; replaces `[0]`.", min_length=1
     )
@@ -407,7 +401,7 @@ STEP_KINDS = {
 
 
 def _step_kind(value: Any) -> str | None:
-    return _one_of(value, STEP_KINDS)
+    return only_key(value, STEP_KINDS)
 
 
 Step = Annotated[
@@ -417,6 +411,26 @@ Step = Annotated[
     | Annotated[RebootStep, Tag("reboot step")]
     | Annotated[UseStep, Tag("use step")],
     Discriminator(_step_kind),
+]
+
+
+def _test_kind(value: Any) -> str | None:
+    return only_key(value, STEP_KINDS | TEST_KINDS)
+
+
+Test = Annotated[
+    Annotated[ShellStep, Tag("shell step")]
+    | Annotated[FileStep, Tag("file step")]
+    | Annotated[TemplateStep, Tag("template step")]
+    | Annotated[RebootStep, Tag("reboot step")]
+    | Annotated[UseStep, Tag("use step")]
+    | Annotated[HttpTest, Tag("http test")]
+    | Annotated[PortTest, Tag("port test")]
+    | Annotated[PackageTest, Tag("package test")]
+    | Annotated[ServiceTest, Tag("service test")]
+    | Annotated[PathTest, Tag("path test")]
+    | Annotated[CommandTest, Tag("command test")],
+    Discriminator(_test_kind),
 ]
 
 
@@ -628,9 +642,10 @@ class Spec(Model):
     source: Source = Field(description="Source image.")
     launch: Launch = Field(default_factory=Launch, description="The instance that is customized.")
     provision: tuple[Step, ...] = Field((), description="Steps that customize the instance, in order.")
-    test: tuple[Step, ...] = Field(
-        (), description="Steps on a second instance, launched from the new image, before anything is copied."
+    test: tuple[Test, ...] = Field(
+        (), description="Tests on a second instance, launched from the new image, before anything is copied."
     )
+    fail_fast: bool = Field(False, description="Stop at the first test that fails; otherwise all tests run.")
     output: Output = Field(description="Image to create.")
     publish: Publish = Field(default_factory=Publish, description="Copies, permissions and retirement.")
     hygiene: Hygiene = Field(default_factory=Hygiene, description="Exceptions from the hygiene scan.")

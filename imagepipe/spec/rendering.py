@@ -162,7 +162,8 @@ def _render(value: Any, path: KeyPath, document: Document, scope: Scope, rendere
         return PLACEHOLDER
     secrets = scope.secrets_in(names)
     if secrets and not _may_hold_secret(path):
-        hint = "pass it through the step's env"
+        is_request = path[0] == "test" and path[2:3] == ("http",)
+        hint = "send it in headers" if is_request else "pass it through the step's env"
         message = f"{', '.join(secrets)} is sensitive and cannot be used here, where others can read it"
         rendered.problems.append(document.problem(path, message, hint=hint))
         rendered.unknown[path] = value
@@ -218,11 +219,17 @@ def check_text(
 
 
 def _may_hold_secret(path: KeyPath) -> bool:
-    """Return whether a path may hold a sensitive value: `env`, an inline script, `vars` of a template, `with`."""
+    """Return whether a path may hold a sensitive value.
+
+    These are `env`, an inline script, `vars` of a template, `with`, and the headers of a test's request. The arguments
+    of a command may not, because everybody on the instance can see them.
+    """
     if path[0] not in ("provision", "test", "steps") or len(path) < 3:
         return False
     is_inline = path[2] == "shell" and (len(path) == 3 or path[3] == "inline" or isinstance(path[3], int))
-    return is_inline or path[2] in ("env", "with") or path[2:4] == ("template", "vars")
+    is_script = path[2:] in (("command",), ("command", "command"))
+    is_map = path[2] in ("env", "with") or path[2:4] in (("template", "vars"), ("http", "headers"))
+    return is_inline or is_script or is_map
 
 
 def inside(document: Document, path: KeyPath, line: int | None) -> Mark:

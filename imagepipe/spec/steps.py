@@ -16,6 +16,7 @@ from imagepipe.errors import Problem
 from imagepipe.late import Late
 from imagepipe.regular_files import broken_link, read_text, special_files
 from imagepipe.spec import document as yaml_document
+from imagepipe.spec.base import CommonOptions
 from imagepipe.spec.document import Document, KeyPath, Mark
 from imagepipe.spec.explain import LATE_HERE, did_you_mean, explain, nearest, value_at
 from imagepipe.spec.find import broken_provisioner, provisioner_folder, provisioner_names
@@ -33,6 +34,15 @@ from imagepipe.spec.models import (
 )
 from imagepipe.spec.rendering import Scope, find_name, names_late, render_document
 from imagepipe.spec.script_files import script_problem
+from imagepipe.spec.tests import (
+    CommandTest,
+    HttpTest,
+    PackageTest,
+    PathTest,
+    PlainTest,
+    PortTest,
+    ServiceTest,
+)
 from imagepipe.spec.variables import as_number
 
 MAX_DEPTH = 10
@@ -79,7 +89,7 @@ class Condition:
 class StepAt:
     """A step, and its place in the files."""
 
-    step: PlainStep
+    step: PlainStep | PlainTest
     folder: Path
     """Folder that its paths are relative to."""
     file: str
@@ -99,7 +109,7 @@ class StepAt:
 
 
 def expand(
-    steps: Sequence[StepOptions],
+    steps: Sequence[CommonOptions],
     document: Document,
     path: KeyPath,
     file: Path,
@@ -112,7 +122,7 @@ def expand(
     problems: list[Problem] = []
     for index, step in enumerate(steps):
         at = (*path, index)
-        if step.expect_disconnect and not isinstance(step, ShellStep):
+        if isinstance(step, StepOptions) and step.expect_disconnect and not isinstance(step, ShellStep):
             problems.append(document.problem((*at, "expect_disconnect"), _DISCONNECTS_NOT[type(step)]))
         match step:
             case UseStep():
@@ -121,16 +131,20 @@ def expand(
                 problems += more
             case ShellStep() | FileStep() | TemplateStep() | RebootStep():
                 problems += _check_step(step, document, at, file.parent, scope, unknown)
-                label = ".".join(map(str, at))
-                mark = document.mark(at)
-                when = _condition(step, scope)
-                found.append(StepAt(step, file.parent, document.file, mark.line, label, dict(scope.known), when))
+                found.append(_step_at(step, document, at, file, scope))
+            case HttpTest() | PortTest() | PackageTest() | ServiceTest() | PathTest() | CommandTest():
+                found.append(_step_at(step, document, at, file, scope))
             case _:
                 raise AssertionError(f"a step of no known kind: {step!r}")
     return tuple(found), problems
 
 
-def _condition(step: StepOptions, scope: Scope) -> tuple[Condition, ...]:
+def _step_at(step: PlainStep | PlainTest, document: Document, at: KeyPath, file: Path, scope: Scope) -> StepAt:
+    label, line, when = ".".join(map(str, at)), document.mark(at).line, _condition(step, scope)
+    return StepAt(step, file.parent, document.file, line, label, dict(scope.known), when)
+
+
+def _condition(step: CommonOptions, scope: Scope) -> tuple[Condition, ...]:
     of_the_run = scope.sensitive | scope.of_the_run
     return (Condition(step.when, dict(scope.known), of_the_run),) if step.when else ()
 
@@ -271,10 +285,10 @@ def _expand_use(
     if step.use in outer or len(outer) >= MAX_DEPTH:
         return [], [document.problem((*at, "use"), f"provisioner uses itself: {' -> '.join((*outer, step.use))}")]
     inner_file = folder / "provisioner.yaml"
-    inner = _read(inner_file, _shown(inner_file))
+    inner = read_provisioner(inner_file, shown_path(inner_file))
     if inner.problems or not isinstance(inner.value, dict):
         return [], inner.problems or [inner.problem((), "a provisioner must be a mapping with description and steps")]
-    parameters, problems = _parameters(inner)
+    parameters, problems = declared_parameters(inner)
     values, more = _values(step, parameters, document, at, unknown)
     problems += more
     used = {name: _names_in(document, (*at, "with", name)) for name in values}
@@ -309,7 +323,7 @@ def _expand_use(
     return placed, problems + more
 
 
-def _read(file: Path, shown: str) -> Document:
+def read_provisioner(file: Path, shown: str) -> Document:
     """Read a provisioner's document, with its problems."""
     text = yaml_document.read(file, shown)
     if isinstance(text, Problem):
@@ -321,7 +335,7 @@ def _read(file: Path, shown: str) -> Document:
     return Document(shown, [], problems=[Problem(shown, 0, 0, message)])
 
 
-def _shown(inner_file: Path) -> str:
+def shown_path(inner_file: Path) -> str:
     """Return the path of a provisioner's file, relative to the working directory if it is below it."""
     try:
         return str(inner_file.relative_to(Path.cwd()))
@@ -329,7 +343,8 @@ def _shown(inner_file: Path) -> str:
         return str(inner_file)
 
 
-def _parameters(inner: Document) -> tuple[dict[str, Parameter], list[Problem]]:
+def declared_parameters(inner: Document) -> tuple[dict[str, Parameter], list[Problem]]:
+    """Return the parameters of a provisioner's document, and the problems of their defaults."""
     declared: dict[str, Parameter] = {}
     raw = inner.value.get("parameters")
     problems: list[Problem] = []
@@ -356,7 +371,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
-_EMPTY: dict[str, Any] = {"string": "", "list": [], "mapping": {}, "boolean": False}
+EMPTY: dict[str, Any] = {"string": "", "list": [], "mapping": {}, "boolean": False}
 """Value of a parameter that has neither a value nor a default, by its type."""
 
 
@@ -380,7 +395,7 @@ def _values(
     A parameter whose value is missing or wrong is reported once and left out, so that its uses are not reported too.
     """
     values: dict[str, Any] = {
-        name: _EMPTY.get(parameter.type) if parameter.default is None else parameter.default
+        name: EMPTY.get(parameter.type) if parameter.default is None else parameter.default
         for name, parameter in parameters.items()
     }
     problems: list[Problem] = []

@@ -1,24 +1,29 @@
-"""Translate a spec's steps into stages."""
+"""Translate a spec's steps and tests into stages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, assert_never
 
 from imagepipe import render
 from imagepipe.cloud.images import SourceImage
-from imagepipe.engine.stage import Ref
+from imagepipe.engine.stage import After, Ref
 from imagepipe.late import Late
+from imagepipe.provision.checks.check import Check
 from imagepipe.provision.files import RenderTemplate, UploadFile
 from imagepipe.provision.reboot import RebootMachine
 from imagepipe.provision.shell import RunShell
-from imagepipe.provision.step import Options
+from imagepipe.provision.step import Options, Step
 from imagepipe.regular_files import read_text
 from imagepipe.spec.models import FileStep, RebootStep, ShellStep, TemplateStep
-from imagepipe.spec.steps import StepAt
+from imagepipe.spec.steps import PlainStep, StepAt
+from imagepipe.spec.tests import RetriedTest
+from imagepipe.spec.titles import step_title
 from imagepipe.values import Reachable
 from imagepipe.wiring.build import ImageBuild
+from imagepipe.wiring.tests import check_stage
 
 
 def add_steps(
@@ -33,8 +38,33 @@ def add_steps(
         late = _conditions(at)
         if late is None:
             continue
-        machine = build.stages.add(f"{name}-{number:0{width}}", _step(build, at, machine, source, late))
+        assert not isinstance(at.step, RetriedTest), "a test is not among the steps of provision"
+        stage = _step(build, at, at.step, machine, source, late)
+        machine = build.stages.add(f"{name}-{number:0{width}}", stage)
     return machine
+
+
+def add_tests(build: ImageBuild, machine: Ref[Reachable], source: Ref[SourceImage]) -> tuple[Ref[Reachable], ...]:
+    """Add the stages test-1, test-2, … in this order, and return them.
+
+    All tests run, even if some fail; with `fail_fast`, the first failure stops the rest.
+    """
+    tests, fail_fast = build.loaded.tests, build.spec.fail_fast
+    width = len(str(len(tests)))
+    found: list[Ref[Reachable]] = []
+    for number, at in enumerate(tests, start=1):
+        late = _conditions(at)
+        if late is None:
+            continue
+        follows = tuple(After(ref.stage) for ref in found[-1:])
+        stage: Step | Check
+        if isinstance(at.step, RetriedTest):
+            stage = check_stage(build, at.step, at.where(), machine, source, late)
+        else:
+            stage = _step(build, at, at.step, machine, source, late)
+        stage = replace(stage, follows=follows, stops_on_failure=fail_fast)
+        found.append(build.stages.add(f"test-{number:0{width}}", stage))
+    return tuple(found)
 
 
 def _conditions(at: StepAt) -> tuple[Late, ...] | None:
@@ -50,11 +80,16 @@ def _conditions(at: StepAt) -> tuple[Late, ...] | None:
 
 
 def _step(
-    build: ImageBuild, at: StepAt, machine: Ref[Reachable], source: Ref[SourceImage], late: tuple[Late, ...]
-) -> RunShell | UploadFile | RenderTemplate | RebootMachine:
-    step, ssh = at.step, build.spec.launch.ssh
+    build: ImageBuild,
+    at: StepAt,
+    step: PlainStep,
+    machine: Ref[Reachable],
+    source: Ref[SourceImage],
+    late: tuple[Late, ...],
+) -> Step:
+    ssh = build.spec.launch.ssh
     options = Options(
-        title=step.name or _title(at),
+        title=step_title(step),
         where=at.where(),
         timeout_seconds=step.timeout,
         retries=step.retries,
@@ -94,25 +129,3 @@ def _names_read(file: Path, names: Mapping[str, Mapping[str, Any]]) -> Mapping[s
         return render.used_by_file(read_text(file), names)
     except (OSError, UnicodeDecodeError):
         return names
-
-
-def _title(at: StepAt) -> str:
-    """Return the title of a step that has no name."""
-    match at.step:
-        case ShellStep(shell=shell) if shell.script is not None:
-            return Path(shell.script).name
-        case ShellStep(shell=shell):
-            first = next((line for part in shell.inline or () for line in _text(part).splitlines() if line.strip()), "")
-            return first.strip()[:60] or "shell"
-        case FileStep(file=file):
-            return f"{file.src} -> {file.dest}"
-        case TemplateStep(template=template):
-            return f"{Path(template.src).name} -> {template.dest}"
-        case RebootStep():
-            return "reboot"
-        case _:
-            assert_never(at.step)
-
-
-def _text(part: str | Late) -> str:
-    return part.text if isinstance(part, Late) else part

@@ -79,7 +79,8 @@ def test_a_journal_that_was_damaged_does_not_keep_others_from_being_listed(state
     _dead(state, "bbbb2222", newer_store)
     (state / "aaaa1111" / "journal.jsonl").write_text("not json\n")
     listed = CliRunner().invoke(runs, standalone_mode=False).output
-    assert "aaaa1111  unreadable: journal" in listed
+    assert "aaaa1111" in listed
+    assert "unreadable\n          journal" in listed
     assert "still held: instance i-1 in us-east-1" in listed
 
 

@@ -21,7 +21,7 @@ from imagepipe.local.machines.requirements import Finding, Verdict
 ROOT = Path(__file__).resolve().parents[2]
 HELD = {"kind": "instance", "id": "i-1", "region": "us-east-1"}
 NO_RESULT = {
-    *("demo", "bundle pack", "bundle unpack", "bundle verify"),
+    *("demo", "ssh", "bundle pack", "bundle unpack", "bundle verify"),
     *("local serve", "local stop", "local images import"),
 }
 """Commands whose exit code says it all."""

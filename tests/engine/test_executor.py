@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from imagepipe.engine import events as ev
 from imagepipe.engine.groups import Groups, Limit
 from imagepipe.engine.journal import Lifetime, State, read
-from imagepipe.engine.stage import Context, Stage
+from imagepipe.engine.stage import After, Context, Ref, Stage
 from imagepipe.errors import Cancelled
 from tests.engine.rig import RUN, Rig, failing, holding, meeting
 
@@ -368,3 +369,89 @@ def test_a_failed_group_makes_room_for_the_next_one_of_its_limit(rig: Rig) -> No
         {"a": frozenset({"a/fails"}), "b": frozenset({"b/image"})}, limits=(Limit(frozenset({"a", "b"}), 1),)
     )
     assert rig.execute(groups=groups).outputs.keys() == {"b/image"}
+
+
+@dataclass(frozen=True)
+class Independent(Stage[Any]):
+    """A stage whose ordinary failures do not stop those that come after it."""
+
+    what: Callable[[Context], Any]
+    needs: tuple[Ref[Any], ...] = ()
+    follows: tuple[After, ...] = ()
+
+    def run(self, ctx: Context) -> Any:
+        return self.what(ctx)
+
+    def stops_others(self, error: Exception) -> bool:
+        return not isinstance(error, RuntimeError)
+
+
+def _tests(rig: Rig, *work: Callable[[Context], Any]) -> list[Ref[Any]]:
+    """Add stages test-1, test-2, … in this order, and a gate that takes all their outputs."""
+    refs: list[Ref[Any]] = []
+    for number, what in enumerate(work, start=1):
+        follows = tuple(After(ref.stage) for ref in refs[-1:])
+        refs.append(rig.graph.add(f"test-{number}", Independent(what, (), follows)))
+    rig.add("gate", lambda ctx: rig.released.append("the gate ran"), *refs)
+    return refs
+
+
+def test_stages_after_one_that_failed_alone_still_run_in_order_and_the_run_fails(rig: Rig) -> None:
+    ran: list[int] = []
+    _tests(rig, lambda ctx: ran.append(1), failing, lambda ctx: ran.append(3), failing, lambda ctx: ran.append(5))
+    outcome = rig.execute()
+    assert ran == [1, 3, 5]
+    assert [failure.stage for failure in outcome.failures] == ["test-2", "test-4"]
+    assert not outcome.ok
+    assert rig.released == [], "the gate takes the outputs of failed stages, so it must not run"
+    failed = [event.stage for event in rig.seen if isinstance(event, ev.StageFailed)]
+    assert failed == ["test-2", "test-4"]
+
+
+def test_other_work_stops_as_soon_as_the_gate_can_no_longer_open_and_not_before(rig: Rig) -> None:
+    was_free = threading.Event()
+
+    def last_test(ctx: Context) -> None:
+        if not ctx.cancel.is_set():
+            was_free.set()
+
+    def long_copy(ctx: Context) -> None:
+        ctx.cancel.sleep(60)
+
+    rig.add("copy of another spec", long_copy)
+    _tests(rig, failing, last_test)
+    began = time.monotonic()
+    outcome = rig.execute()
+    assert was_free.is_set()
+    assert time.monotonic() - began < 50
+    assert outcome.interrupted == ("copy of another spec",)
+
+
+def test_a_failure_that_stops_others_also_stops_the_stages_that_only_follow(rig: Rig) -> None:
+    def breaks(ctx: Context) -> None:
+        raise ValueError("the machine is gone")
+
+    ran: list[int] = []
+    _tests(rig, failing, breaks, lambda ctx: ran.append(3))
+    outcome = rig.execute()
+    assert ran == []
+    assert [failure.stage for failure in outcome.failures] == ["test-1", "test-2"]
+
+
+def test_a_failed_test_stops_only_its_own_group(rig: Rig) -> None:
+    refs = _tests(rig, failing, lambda ctx: None)
+    other = rig.add("other", lambda ctx: ctx.cancel.sleep(0.3))
+    last = rig.add("last of the other", lambda ctx: "done", other)
+    own, others = frozenset({*(ref.stage for ref in refs), "gate"}), frozenset({"other", "last of the other"})
+    outcome = rig.execute(groups=Groups({"own": own, "others": others}))
+    assert outcome.outputs[last.stage] == "done"
+    assert [failure.stage for failure in outcome.failures] == ["test-1"]
+
+
+def test_an_order_alone_is_an_edge_but_not_an_input(rig: Rig) -> None:
+    first = rig.add("first")
+    rig.graph.add("second", Independent(lambda ctx: None, follows=(After(first.stage),)))
+    assert rig.graph.before("second") == {"first"}
+    assert rig.graph.inputs("second") == frozenset()
+    with pytest.raises(ValueError, match="'elsewhere', which is not in the graph"):
+        rig.graph.add("third", Independent(lambda ctx: None, follows=(After("elsewhere"),)))

@@ -16,7 +16,7 @@ from tests.machine.bakery import Baked, Bakery
 pytestmark = pytest.mark.machine
 
 FAMILY = Path(__file__).resolve().parents[2] / "specs/family"
-KEYS = {"base", "runtime", "api", "site", "worker[queue=mail]", "worker[queue=video]", "worker[queue=reports]"}
+KEYS = {"base", "runtime", "api", "pages", "worker[queue=mail]", "worker[queue=video]", "worker[queue=reports]"}
 
 
 def _family(bakery: Bakery) -> Path:
@@ -67,10 +67,10 @@ def test_a_family_is_baked_in_layers_and_a_changed_file_bakes_exactly_what_depen
     page = family / "files/index.html.j2"
     page.write_text(page.read_text() + "<p>more</p>\n")
     said = json.loads(bakery("why", str(family), "--local", "--format", "json").out)
-    assert {each["spec"] for each in said if each["state"] == "changed"} == {"api", "site"}
+    assert {each["spec"] for each in said if each["state"] == "changed"} == {"api", "pages"}
     assert {change["name"] for each in said for change in each["changes"]} == {"files/index.html.j2"}
     third = _images(bakery.build(family))
-    assert {spec for (spec, _), image in third.items() if not image["unchanged"]} == {"api", "site"}
+    assert {spec for (spec, _), image in third.items() if not image["unchanged"]} == {"api", "pages"}
 
 
 def test_a_failed_base_fails_its_layers_and_nothing_else(quick_bakery: Bakery) -> None:

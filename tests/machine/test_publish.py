@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import subprocess
 import xml.etree.ElementTree as ET
 from typing import Any
 
@@ -69,32 +67,49 @@ def test_a_second_instance_of_the_new_image_runs_the_tests_and_is_cleaned_up(bak
     assert (suite.get("failures"), suite.get("skipped")) == ("0", "0")
 
 
-def test_a_failed_test_publishes_nothing_and_gives_the_image_back(bakery: Bakery) -> None:
+KINDS = """\
+  - name: not so
+    shell: grep two /etc/stamp
+  - port: 22
+  - port: {port: 80, state: closed}
+  - http: http://localhost:8000/etc/stamp
+    within: 2s
+  - package: {name: openssh-server, version: "1:*"}
+  - service: {name: page, enabled: true}
+  - service: {name: no-such-service, state: stopped}
+    within: 0s
+  - http: {url: "http://localhost:8000/stamp", matches: ^one$}
+  - path: {path: /etc/stamp, type: file, mode: "0644", owner: root:root, contains: one}
+  - path: {path: /root/.ssh/id_rsa, absent: true}
+    sudo: true
+  - command: {command: [cat, /etc/stamp, /nothing], exit_code: 1, stdout: {equals: one}, stderr: {contains: No such}}
+"""
+STEP = """|
+      echo one >/etc/stamp
+      printf '%s\\n' '[Service]' 'WorkingDirectory=/etc' 'ExecStart=/usr/bin/python3 -m http.server 8000' \\
+        '[Install]' 'WantedBy=multi-user.target' >/etc/systemd/system/page.service
+      systemctl enable --quiet page"""
+
+
+def test_all_tests_run_and_failed_ones_publish_nothing_and_their_instance_can_be_entered(bakery: Bakery) -> None:
     before = bakery.inventory()
-    tests = "  - name: not so\n    shell: grep two /etc/stamp\n  - shell: 'true'"
-    failed = bakery("build", str(_spec(bakery, "failing", tests)), "--local", "--junit", "tests.xml")
-    assert failed.code == 7
-    assert "error: test-1: step 'not so'" in failed.err
+    spec = _spec(bakery, "failing", KINDS, step=STEP)
+    failed = bakery("build", str(spec), "--local", "--junit", "tests.xml", "--keep-on-failure")
+    assert failed.code == 7, failed.err
+    assert "error: test-01: step 'not so'" in failed.err
+    assert "GET http://localhost:8000/etc/stamp: expected status 200, got 404" in failed.err
+    assert "service no-such-service: systemd has no such service (not-found)" in failed.err
+    assert "3 of 11 tests of failing failed" in failed.err
+    suite = ET.parse(bakery.folder / "tests.xml").getroot()[0]
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("13", "3", "0"), failed.err
     stages = {event.get("stage") for event in bakery.events() if event["event"] == "StageStarted"}
     assert not {"copy-us-west-2", "keep"} & stages
-    assert bakery.inventory() == before
-    suite = ET.parse(bakery.folder / "tests.xml").getroot()[0]
-    assert (suite.get("failures"), suite.get("skipped")) == ("1", "1")
 
-
-def test_after_a_failed_test_the_test_instance_can_be_kept_and_entered(bakery: Bakery) -> None:
-    before = bakery.inventory()
-    tests = "  - name: not so\n    shell: grep two /etc/stamp"
-    failed = bakery("build", str(_spec(bakery, "kept", tests)), "--local", "--keep-on-failure")
-    [kept] = [line for line in failed.err.splitlines() if line.startswith("kept: i-")]
-    command = kept.partition(": ssh ")[2]
-    done = subprocess.run(
-        ["ssh", *shlex.split(command), "cat /etc/stamp"], capture_output=True, text=True, timeout=30, check=False
-    )
-    assert done.stdout == "one\n", done.stderr
-    run = bakery.runs.glob("*")
-    assert bakery("clean", *[path.name for path in run], "--local").code == 0
+    entered = bakery("ssh", "latest", "--", "cat", "/etc/stamp")
+    assert (entered.code, entered.out) == (0, "one\n"), entered.err
+    assert bakery("clean", "latest", "--local").code == 0
     assert bakery.inventory() == before
+    assert "has no machine that was kept" in bakery("ssh", "latest").err
 
 
 def test_a_test_that_hangs_ends_at_its_timeout(bakery: Bakery) -> None:

@@ -56,6 +56,21 @@ def test_a_failed_test_says_why_and_those_after_it_say_that_they_were_not_run(tm
     assert skipped.get("message") == "not run: test-1: step 'the page': exit code 1"
 
 
+def test_every_failed_test_is_a_failure_of_its_own_case(tmp_path: Path) -> None:
+    [suite] = _written(
+        tmp_path,
+        ev.StageFinished(START, "r", "test-boot", 2.5),
+        ev.StageFailed(START, "r", "test-1", 0.25, "test 'the page': expected status 200, got 404"),
+        ev.StageFailed(START, "r", "test-2", 30.0, "test 'the port': expected open, and it is closed"),
+    )
+    assert (suite.get("failures"), suite.get("skipped"), suite.get("errors")) == ("2", "0", "0")
+    messages = [failure.get("message") for failure in suite.iter("failure")]
+    assert messages == [
+        "test 'the page': expected status 200, got 404",
+        "test 'the port': expected open, and it is closed",
+    ]
+
+
 def test_a_failed_test_is_no_error_of_the_build_too(tmp_path: Path) -> None:
     stages = frozenset({"capture", *(stage for stage, _ in CASES)})
     [suite] = _written(

@@ -139,6 +139,7 @@ def test_steps_of_a_provisioner_stand_where_it_is_used(loaded: Loader) -> None:
     assert [at.path for at in spec.steps] == ["provision.0", "provision.1/tool.0", "provision.1/tool.1"]
     first, second = spec.steps[1].step, spec.steps[2].step
     assert isinstance(first, ShellStep)
+    assert isinstance(second, ShellStep)
     assert first.shell.inline == ("echo false a b <>",)
     assert (first.sudo, first.timeout, first.env) == (True, 120.0, {"A": "b"})
     assert (second.sudo, second.timeout) == (False, 60.0)

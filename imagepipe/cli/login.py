@@ -1,0 +1,38 @@
+"""The command line of OpenSSH's `ssh` for a machine of a run, which verifies its host key."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+from imagepipe.values import Endpoint
+
+KNOWN_HOSTS = "known_hosts"
+"""File in a run's folder with the host keys of its machines."""
+
+
+def write_known_hosts(folder: Path, endpoints: Iterable[Endpoint]) -> Path:
+    """Write the host keys of machines and their bastions into a run's folder; return the file. Raises OSError."""
+    file = folder / KNOWN_HOSTS
+    file.write_text("".join(dict.fromkeys(_lines(endpoint) for endpoint in endpoints)), encoding="ascii")
+    return file
+
+
+def ssh_command(endpoint: Endpoint, known_hosts: Path) -> list[str]:
+    """Return the words that log in to a machine, through its bastion if it has one."""
+    words = ["ssh", "-i", endpoint.private_key, "-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={known_hosts}"]
+    if endpoint.via:
+        # Not -J: it would use the machine's key (-i) to log in to the bastion as well.
+        words += ["-o", f"ProxyCommand={shlex.join([*ssh_command(endpoint.via, known_hosts), '-W', '%h:%p'])}"]
+    words += ["-p", str(endpoint.port)] if endpoint.port != 22 else []
+    return [*words, f"{endpoint.user}@{endpoint.host}"]
+
+
+def _lines(endpoint: Endpoint) -> str:
+    """Return the lines of known_hosts for a machine and its bastion."""
+    before = _lines(endpoint.via) if endpoint.via else ""
+    if endpoint.host_key is None:
+        return before
+    host = endpoint.host if endpoint.port == 22 else f"[{endpoint.host}]:{endpoint.port}"
+    return f"{before}{host} {endpoint.host_key}\n"
