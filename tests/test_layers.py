@@ -67,7 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": FOUNDATION | LAYER_1 | STAGES | {"wiring"},
     "assembly": FOUNDATION | LAYER_1 | STAGES | {"wiring", "pipeline"},
     "reuse": FOUNDATION | LAYER_1 | INPUTS | STAGES | {"wiring"},
-    "why": FOUNDATION | {"spec", "inputs"},
+    "why": FOUNDATION | LAYER_1 | INPUTS | {"reuse"},
     "preflight": FOUNDATION | LAYER_1 | STAGES | {"wiring"},
     "policy": FOUNDATION | {"spec", "iam"},
     "resume": FOUNDATION | LAYER_1 | STAGES,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imagepipe.inputs.manifest import Input, InputManifest, source_input
-from imagepipe.why import Answer, Baked, Now, answer
+from imagepipe.why.answer import Answer, Baked, Now, answer
 
 INPUTS = InputManifest.of([source_input("ami-1"), Input("variable", "var.greeting", "d1", value="hello")])
 CHANGED = InputManifest.of([source_input("ami-1"), Input("variable", "var.greeting", "d2", value="hi")])

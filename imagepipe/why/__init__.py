@@ -1,0 +1,1 @@
+"""The reasons why an image is up to date or stale."""
